@@ -1,0 +1,168 @@
+//! The composition root: builds every room from a [`Config`], and runs the whole. The binary, the tests and
+//! the benches all come through here.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::http::{self, HttpState, Listener, ListenerLimits};
+use crate::model::Engine;
+use crate::model::onnx::OnnxRuntime;
+use crate::monitor::Monitor;
+use crate::pipeline::Stages;
+use crate::registry::{Catalog, Loader, Snapshot};
+
+/// Connections on the admin listener: operators and one scraper are few.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// A server whose models are loaded and warm, and which is not bound to an address yet.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    state: Arc<HttpState>,
+}
+
+/// A server that is bound to its addresses.
+#[derive(Debug)]
+pub struct BoundApp {
+    app: App,
+    data: Listener,
+    admin: Listener,
+}
+
+/// Why a server is asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// An orchestrator says so: load balancers are given the deregistration delay to notice.
+    Deregister,
+    /// A person says so: there is nothing to wait for.
+    AtOnce,
+}
+
+impl App {
+    /// Loads ONNX Runtime and every model of the repository.
+    pub fn build(config: Config) -> Result<App> {
+        let runtime = OnnxRuntime::load(&config.library_candidates())?;
+        App::build_with(config, Arc::new(runtime), Stages::default())
+    }
+
+    /// As [`App::build`], with an engine and stages of your own.
+    pub fn build_with(config: Config, engine: Arc<dyn Engine>, stages: Stages) -> Result<App> {
+        let monitor = Arc::new(Monitor::new(engine.version()));
+        let loader = Loader { engine, stages, monitor: Arc::clone(&monitor) };
+        let snapshot = loader.load_all(&config.repository)?;
+        let catalog = Arc::new(Catalog::default());
+        catalog.publish(snapshot);
+        let state = Arc::new(HttpState::new(&config.http, catalog, monitor));
+        Ok(App { config, state })
+    }
+
+    /// What is served.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.state.catalog.snapshot()
+    }
+
+    /// Binds both addresses.
+    pub async fn bind(self) -> Result<BoundApp> {
+        let data = Listener::bind(self.config.http.listen, "http.listen").await?;
+        let admin = Listener::bind(self.config.admin.listen, "admin.listen").await?;
+        Ok(BoundApp { app: self, data, admin })
+    }
+}
+
+impl BoundApp {
+    /// The address that clients speak to.
+    pub fn data_address(&self) -> SocketAddr {
+        self.data.address()
+    }
+
+    /// The address for operators.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// Serves until `stop` says otherwise, then stops in order: not ready → the deregistration delay, still
+    /// serving → no new connections → requests in flight finish within the grace period → the workers end.
+    /// A second `stop` cuts the delay short.
+    pub async fn run(self, mut stop: impl StopSignal) {
+        let BoundApp { app: App { config, state }, data, admin } = self;
+        let (close, closing) = watch::channel(false);
+        let grace = config.shutdown.grace_period();
+        let header_timeout = config.http.header_timeout();
+        let recorder = state.monitor.server();
+        let limits = |connections| ListenerLimits { connections, header_timeout };
+
+        let data = tokio::spawn(data.serve(
+            http::data(Arc::clone(&state)),
+            limits(config.http.connection_limit),
+            Arc::clone(recorder),
+            closing.clone(),
+            grace,
+        ));
+        // Operators' connections are not counted among the clients'.
+        let admin = tokio::spawn(admin.serve(
+            http::admin(Arc::clone(&state)),
+            limits(NonZeroUsize::MIN.saturating_add(ADMIN_CONNECTIONS - 1)),
+            Arc::default(),
+            closing,
+            grace,
+        ));
+        state.readiness.set(true);
+
+        let reason = stop.next().await;
+        state.readiness.set(false);
+        let delay = match reason {
+            Stop::Deregister => config.shutdown.deregistration_delay(),
+            Stop::AtOnce => Duration::ZERO,
+        };
+        if !delay.is_zero() {
+            tracing::info!(
+                delay_ms = delay.as_millis() as u64,
+                "not ready any more; serving on until load balancers know"
+            );
+            // Whichever comes first.
+            let _ = tokio::time::timeout(delay, stop.next()).await;
+        }
+        tracing::info!(grace_ms = grace.as_millis() as u64, "no new connections; finishing what is in flight");
+        // Both listeners hold a receiver until they have ended.
+        let _ = close.send(true);
+        let drained = matches!(tokio::join!(data, admin), (Ok(true), Ok(true)));
+        if !drained {
+            tracing::warn!("the grace period is over; requests that were still in flight are dropped");
+        }
+        retire(&state.catalog).await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Lets the workers finish what they have taken, for a moment. Nobody waits for answers any more, so a run that
+/// goes on longer ends with the process.
+async fn retire(catalog: &Catalog) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let snapshot = catalog.snapshot();
+    snapshot.versions().for_each(|version| version.pipeline.model.retire());
+    let all_ended = async {
+        while !snapshot.versions().all(|version| version.pipeline.model.is_retired()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE, all_ended).await;
+}
+
+/// Where the wish to stop comes from: signals, or a test.
+pub trait StopSignal: Send {
+    /// Waits for the next wish to stop.
+    fn next(&mut self) -> impl Future<Output = Stop> + Send;
+}
+
+impl StopSignal for tokio::sync::mpsc::Receiver<Stop> {
+    async fn next(&mut self) -> Stop {
+        // A sender that is gone will not ask again; dropping it is a wish to stop, too.
+        self.recv().await.unwrap_or(Stop::AtOnce)
+    }
+}

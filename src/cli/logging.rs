@@ -1,0 +1,37 @@
+//! The log: to standard error, lines for people on a terminal and JSON otherwise.
+
+use std::io::{IsTerminal, stderr};
+
+use anyhow::{Result, anyhow};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::config::{LogConfig, LogFormat, LogLevel};
+
+/// Starts the log of this process.
+pub(super) fn start(config: &LogConfig) -> Result<()> {
+    let level = match config.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    // ONNX Runtime is talkative, and what it says at info is about its own insides.
+    let filter = EnvFilter::default()
+        .add_directive(level.into())
+        .add_directive("ort=warn".parse()?)
+        .add_directive("hyper=info".parse()?);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_span_events(FmtSpan::NONE);
+    let human = match config.format {
+        LogFormat::Auto => stderr().is_terminal(),
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    let started = if human {
+        lines.with_ansi(stderr().is_terminal()).with_target(false).try_init()
+    } else {
+        lines.json().flatten_event(true).try_init()
+    };
+    started.map_err(|error| anyhow!("the log could not be started: {error}"))
+}

@@ -1,0 +1,55 @@
+//! `leeway serve`: build, bind, run until a signal.
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{SettingsArgs, logging, table};
+use crate::app::{App, Stop, StopSignal};
+use crate::config::available_cores;
+
+pub(super) fn run(settings: SettingsArgs) -> Result<()> {
+    let config = settings.load()?;
+    logging::start(&config.log)?;
+    let threads = config.http.threads.or(available_cores()).get();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .context("the HTTP threads could not be started")?;
+    runtime.block_on(async {
+        // From here on a signal stops the server in order; while models load, it ends the process at once.
+        let app = App::build(config)?;
+        let snapshot = app.snapshot();
+        let signals = Signals::listen().context("signals cannot be listened to")?;
+        let bound = app.bind().await?;
+        table::announce(&snapshot);
+        tracing::info!(
+            data = %bound.data_address(), admin = %bound.admin_address(), threads,
+            "ready: POST http://{}/predict", bound.data_address()
+        );
+        bound.run(signals).await;
+        Ok(())
+    })
+}
+
+/// SIGTERM, as orchestrators send it, and SIGINT, as a person does with Ctrl-C.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+}
+
+impl StopSignal for Signals {
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.terminate.recv() => Stop::Deregister,
+            _ = self.interrupt.recv() => Stop::AtOnce,
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Configuration: a TOML file, the environment and flags, made into one validated [`Config`].
+//!
+//! Later sources win: defaults, then the file, then `LEEWAY_*` variables, then flags. An unknown key, a
+//! wrong type or an impossible value is an error that names the source, the key and what is allowed, and it
+//! is found before anything is loaded or bound. This is the only room that reads the environment.
+
+mod library;
+mod model;
+mod sources;
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::library::LibraryCandidate;
+pub use self::model::{ModelConfig, Provider, ProviderFallback, SessionConfig, StageConfig};
+pub use self::sources::{DEFAULT_FILE, Overrides};
+use crate::identity::ModelName;
+
+/// The whole configuration of a server.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The listener that clients speak to.
+    pub http: HttpConfig,
+    /// The listener for operators.
+    pub admin: AdminConfig,
+    /// Where the models are.
+    pub repository: RepositoryConfig,
+    /// Which ONNX Runtime library is loaded.
+    pub onnxruntime: OnnxRuntimeConfig,
+    /// What is written to the log, and how.
+    pub log: LogConfig,
+    /// How a server stops.
+    pub shutdown: ShutdownConfig,
+}
+
+/// `[http]`: the listener that clients speak to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Threads that read, parse and write requests.
+    pub threads: Count,
+    /// Connections open at one time; more wait in the kernel's backlog.
+    pub connection_limit: NonZeroUsize,
+    /// How long a connection may take to send a request's head, and how long it may be idle.
+    pub header_timeout_ms: NonZeroU64,
+    /// How long a request may take, from its head to its answer.
+    pub request_timeout_ms: NonZeroU64,
+    /// The largest request body.
+    pub body_limit_bytes: NonZeroUsize,
+}
+
+/// `[admin]`: the listener for operators.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// `[repository]`: where the models are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RepositoryConfig {
+    /// The folder that holds one folder per model.
+    pub path: PathBuf,
+    /// The model that `POST /predict` asks; without it, the only one there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_model: Option<ModelName>,
+}
+
+/// `[onnxruntime]`: which library is loaded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnnxRuntimeConfig {
+    /// The library's file; without it, the usual places are searched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub library: Option<PathBuf>,
+}
+
+/// `[log]`: what is written to the log (standard error), and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// The least severe level that is written.
+    pub level: LogLevel,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// `[shutdown]`: how a server stops.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShutdownConfig {
+    /// After SIGTERM: how long to go on serving, not ready, until load balancers have noticed.
+    pub deregistration_delay_ms: u64,
+    /// How long requests in flight may take to finish after that.
+    pub grace_period_ms: u64,
+}
+
+/// A number of threads: chosen from the cores there are, or given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// As many as suit the machine.
+    Auto,
+    /// This many.
+    Fixed(NonZeroUsize),
+}
+
+/// The severity of a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The form of a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `Human` on a terminal, `Json` otherwise.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+// ===== defaults =====
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        HttpConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            threads: Count::Auto,
+            connection_limit: non_zero(1024),
+            header_timeout_ms: NonZeroU64::MIN.saturating_add(74_999),
+            request_timeout_ms: NonZeroU64::MIN.saturating_add(29_999),
+            body_limit_bytes: non_zero(8 << 20),
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8081)) }
+    }
+}
+
+impl Default for RepositoryConfig {
+    fn default() -> Self {
+        RepositoryConfig { path: PathBuf::from("models"), default_model: None }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { level: LogLevel::Info, format: LogFormat::Auto }
+    }
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        ShutdownConfig { deregistration_delay_ms: 5_000, grace_period_ms: 30_000 }
+    }
+}
+
+fn non_zero(count: usize) -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(count - 1)
+}
+
+// ===== what the other rooms ask =====
+
+impl HttpConfig {
+    /// [`HttpConfig::header_timeout_ms`] as a duration.
+    pub fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms.get())
+    }
+
+    /// [`HttpConfig::request_timeout_ms`] as a duration.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms.get())
+    }
+}
+
+impl ShutdownConfig {
+    /// [`ShutdownConfig::deregistration_delay_ms`] as a duration.
+    pub fn deregistration_delay(&self) -> Duration {
+        Duration::from_millis(self.deregistration_delay_ms)
+    }
+
+    /// [`ShutdownConfig::grace_period_ms`] as a duration.
+    pub fn grace_period(&self) -> Duration {
+        Duration::from_millis(self.grace_period_ms)
+    }
+}
+
+impl Count {
+    /// The number, where `auto` says what suits the machine.
+    ///
+    /// ```
+    /// use leeway::config::Count;
+    /// let count: Count = serde_json::from_str("\"auto\"").unwrap();
+    /// assert_eq!(count.or(std::num::NonZeroUsize::MIN).get(), 1);
+    /// let count: Count = serde_json::from_str("3").unwrap();
+    /// assert_eq!(count.or(std::num::NonZeroUsize::MIN).get(), 3);
+    /// ```
+    pub fn or(self, auto: NonZeroUsize) -> NonZeroUsize {
+        match self {
+            Count::Auto => auto,
+            Count::Fixed(count) => count,
+        }
+    }
+}
+
+/// The cores this process may use: affinity and cgroup quota respected.
+pub fn available_cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+impl Serialize for Count {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Count::Auto => serializer.serialize_str("auto"),
+            Count::Fixed(count) => count.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"auto\" or a whole number from 1 to 1024")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Count, E> {
+                if text == "auto" {
+                    Ok(Count::Auto)
+                } else {
+                    Err(E::invalid_value(serde::de::Unexpected::Str(text), &self))
+                }
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, count: u64) -> Result<Count, E> {
+                usize::try_from(count)
+                    .ok()
+                    .filter(|&count| count <= 1024)
+                    .and_then(NonZeroUsize::new)
+                    .map(Count::Fixed)
+                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Unsigned(count), &self))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, count: i64) -> Result<Count, E> {
+                u64::try_from(count)
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(count), &self))
+                    .and_then(|count| self.visit_u64(count))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}

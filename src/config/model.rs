@@ -1,0 +1,153 @@
+//! `model.toml`: the pipeline of one model and its settings.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use figment::value::{Dict, Value};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Count, available_cores, sources};
+use crate::error::{Error, Result};
+
+/// A model's `model.toml`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// What the model does, for people.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// The stage that makes model inputs of JSON.
+    pub preprocess: StageConfig,
+    /// How the model is run.
+    #[serde(default)]
+    pub model: SessionConfig,
+    /// The stage that makes predictions of model outputs.
+    pub postprocess: StageConfig,
+}
+
+/// A stage of the pipeline: the kind it is registered under, and the settings of that kind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageConfig {
+    /// The name the stage is registered under.
+    pub kind: String,
+    settings: Dict,
+}
+
+/// `[model]`: how the model is run.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionConfig {
+    /// Execution providers in order of preference.
+    pub providers: Vec<Provider>,
+    /// What happens when a provider cannot be used.
+    pub provider_fallback: ProviderFallback,
+    /// Sessions, each with a thread of its own that runs batches.
+    pub workers: NonZeroUsize,
+    /// Threads that share the work of one run.
+    pub intra_op_threads: Count,
+    /// The most rows in one run. Ignored where the model fixes its batch dimension.
+    pub max_batch_size: NonZeroUsize,
+    /// The most requests that wait for a worker.
+    pub queue_capacity: NonZeroUsize,
+}
+
+/// An ONNX Runtime execution provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// What happens when a provider in the list cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderFallback {
+    /// The version is not served.
+    Refuse,
+    /// The next provider is used, at last the CPU, with a warning in the log.
+    Warn,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        SessionConfig {
+            providers: vec![Provider::Cpu],
+            provider_fallback: ProviderFallback::Refuse,
+            workers: NonZeroUsize::MIN,
+            intra_op_threads: Count::Auto,
+            max_batch_size: super::non_zero(32),
+            queue_capacity: super::non_zero(1024),
+        }
+    }
+}
+
+// ===== impl ModelConfig =====
+
+impl ModelConfig {
+    /// Reads and validates a `model.toml`.
+    pub fn read(path: &Path) -> Result<ModelConfig> {
+        let config: ModelConfig = sources::read_file(path)?;
+        config.model.validate().map_err(|message| Error::Config(format!("{}: {message}", path.display())))?;
+        Ok(config)
+    }
+}
+
+impl SessionConfig {
+    /// Threads that share one run: as given, or the cores there are divided among the workers.
+    pub fn intra_op_threads(&self) -> NonZeroUsize {
+        let share = available_cores().get() / self.workers;
+        self.intra_op_threads.or(NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN))
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let most = |key: &str, value: NonZeroUsize, limit: usize| {
+            if value.get() > limit { Err(format!("model.{key}: {value} is too many, at most {limit}")) } else { Ok(()) }
+        };
+        if self.providers.is_empty() {
+            return Err("model.providers: the list is empty; name at least one of \"cpu\", \"cuda\"".to_owned());
+        }
+        most("workers", self.workers, 256)?;
+        most("max_batch_size", self.max_batch_size, 1 << 16)?;
+        most("queue_capacity", self.queue_capacity, 1 << 20)
+    }
+}
+
+impl Provider {
+    /// The provider's name in configuration, metrics and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Provider::Cpu => "cpu",
+            Provider::Cuda => "cuda",
+        }
+    }
+}
+
+// ===== impl StageConfig =====
+
+impl StageConfig {
+    /// A stage without settings of its own.
+    pub fn of_kind(kind: &str) -> StageConfig {
+        StageConfig { kind: kind.to_owned(), settings: Dict::new() }
+    }
+
+    /// The settings as the stage's own type, which should refuse unknown fields.
+    pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
+        Value::from(self.settings.clone()).deserialize().map_err(|error| {
+            let problems: Vec<String> = error.into_iter().map(|error| sources::describe(&error)).collect();
+            Error::Config(format!("settings of kind {:?}: {}", self.kind, problems.join("; ")))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for StageConfig {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut settings = Dict::deserialize(deserializer)?;
+        let kind = settings.remove("kind").ok_or_else(|| serde::de::Error::missing_field("kind"))?;
+        let kind = kind.into_string().ok_or_else(|| serde::de::Error::custom("kind: expected a string"))?;
+        Ok(StageConfig { kind, settings })
+    }
+}

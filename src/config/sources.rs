@@ -1,0 +1,134 @@
+//! Reads the sources, in order, and says in one line what is wrong with one of them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use figment::error::Kind;
+use figment::providers::{Env, Format, Serialized, Toml};
+use figment::{Figment, Source};
+use serde::de::DeserializeOwned;
+
+use super::Config;
+use crate::error::{Error, Result};
+
+/// The file that is read where none is named, if it is there.
+pub const DEFAULT_FILE: &str = "config/leeway.toml";
+
+const PREFIX: &str = "LEEWAY_";
+const FLAGS: &str = "command line";
+
+/// What flags say, above the file and the environment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Overrides {
+    /// `--listen`: `http.listen`.
+    pub listen: Option<SocketAddr>,
+    /// `--admin-listen`: `admin.listen`.
+    pub admin_listen: Option<SocketAddr>,
+    /// `--models`: `repository.path`.
+    pub models: Option<PathBuf>,
+}
+
+impl Config {
+    /// The configuration from `file` (or [`DEFAULT_FILE`], if it is there), the environment and `overrides`.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config> {
+        let file = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()));
+        let mut figment = Figment::new();
+        if let Some(path) = file {
+            figment = figment.merge(toml(path)?);
+        }
+        figment = figment.merge(Env::prefixed(PREFIX).split("__"));
+        let mut flag = |key, value: Option<String>| {
+            if let Some(value) = value {
+                let from_flag = figment.clone().merge(Serialized::default(key, value));
+                figment = from_flag;
+            }
+        };
+        flag("http.listen", overrides.listen.map(|address| address.to_string()));
+        flag("admin.listen", overrides.admin_listen.map(|address| address.to_string()));
+        flag("repository.path", overrides.models.as_ref().map(|path| path.display().to_string()));
+
+        let config: Config = extract(&figment)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.http.listen == self.admin.listen && self.http.listen.port() != 0 {
+            return Err(Error::Config(format!(
+                "http.listen and admin.listen are both {}; give the admin listener a port of its own",
+                self.http.listen
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Reads one TOML file into its type.
+pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    extract(&Figment::new().merge(toml(path)?))
+}
+
+fn toml(path: &Path) -> Result<figment::providers::Data<Toml>> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => Ok(Toml::file_exact(path)),
+        Ok(_) => Err(Error::Config(format!("{}: not a file", path.display()))),
+        Err(error) => Err(Error::Config(format!("{}: {error}", path.display()))),
+    }
+}
+
+fn extract<T: DeserializeOwned>(figment: &Figment) -> Result<T> {
+    figment.extract().map_err(|errors| {
+        let problems: Vec<String> = errors
+            .into_iter()
+            .map(|error| match source(&error) {
+                Some(source) => format!("{source}: {}", describe(&error)),
+                None => describe(&error),
+            })
+            .collect();
+        Error::Config(problems.join("\n"))
+    })
+}
+
+/// The file, the variable or the flag that an error is about.
+fn source(error: &figment::Error) -> Option<String> {
+    let metadata = error.metadata.as_ref()?;
+    match &metadata.source {
+        Some(Source::File(path)) => {
+            let here = std::env::current_dir().ok();
+            let short = here.as_deref().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path);
+            Some(short.display().to_string())
+        }
+        _ if metadata.name.contains("environment") => {
+            let mut keys = error.path.clone();
+            if let Kind::UnknownField(field, _) = &error.kind
+                && keys.last() != Some(field)
+            {
+                keys.push(field.clone());
+            }
+            Some(format!("environment variable {PREFIX}{}", keys.join("__").to_uppercase()))
+        }
+        _ => Some(FLAGS.to_owned()),
+    }
+}
+
+/// The key and what is wrong with it, as in `http.listen: invalid type: found a number, expected …`.
+pub(super) fn describe(error: &figment::Error) -> String {
+    let mut keys = error.path.clone();
+    let problem = match &error.kind {
+        Kind::UnknownField(field, allowed) => {
+            if keys.last() != Some(field) {
+                keys.push(field.clone());
+            }
+            format!("unknown key; allowed here: {}", allowed.join(", "))
+        }
+        Kind::MissingField(field) => {
+            keys.push(field.to_string());
+            "this key is required".to_owned()
+        }
+        Kind::UnknownVariant(found, allowed) => format!("{found:?} is not one of {}", allowed.join(", ")),
+        Kind::InvalidType(found, expected) => format!("found {found}, expected {expected}"),
+        Kind::InvalidValue(found, expected) => format!("found {found}, expected {expected}"),
+        other => other.to_string(),
+    };
+    if keys.is_empty() { problem } else { format!("{}: {problem}", keys.join(".")) }
+}

@@ -1,0 +1,244 @@
+//! The one error type of the crate.
+//!
+//! The variants say *whose fault it is*, in groups: the caller's, overload, time, the model's, ours, and
+//! what keeps a server from starting. The message (`Display`) is written for the person who can mend it;
+//! for the groups that reach a caller it never holds a path or a library's text. What only we should see
+//! is [`Error::detail`], which is logged beside the request id.
+//!
+//! This room knows nothing of HTTP: `http/error_response.rs` turns a variant into a status.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::budget::{Stage, Timings};
+use crate::identity::{ModelName, Version};
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, by whose fault it is.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    // ----- the caller's: the same request will fail again -----
+    /// The body is not what the model takes. The message names the place and what was expected.
+    #[error("{0}")]
+    InvalidInput(String),
+    /// No model has this name.
+    #[error("there is no model {model:?}; {}", known_names("models", known))]
+    UnknownModel {
+        /// The name that was asked for, as it was written.
+        model: String,
+        /// The models that are served.
+        known: Vec<String>,
+    },
+    /// The model has no such version.
+    #[error("model {model} has no version {version:?}; {}", known_names("versions", known))]
+    UnknownVersion {
+        /// The model, which exists.
+        model: ModelName,
+        /// The version that was asked for, as it was written.
+        version: String,
+        /// The versions that are loaded.
+        known: Vec<String>,
+    },
+    /// A request for the default model, where several are served and none is configured.
+    #[error(
+        "there is no default model: ask /v1/models/{{model}}:predict for one of {}, or set repository.default_model",
+        known.join(", ")
+    )]
+    NoDefaultModel {
+        /// The models that are served.
+        known: Vec<String>,
+    },
+    /// Nothing answers at this path.
+    #[error("nothing is served at this path; predictions are at POST /predict and POST /v1/models/{{model}}:predict")]
+    UnknownEndpoint,
+    /// The path exists, but not for this operation.
+    #[error("this path answers {allowed} only")]
+    UnsupportedMethod {
+        /// What the path does answer, as in an `Allow` header.
+        allowed: String,
+    },
+    /// The body is announced as something else than JSON.
+    #[error("{0}")]
+    UnsupportedContent(String),
+    /// The body is larger than the limit.
+    #[error(
+        "the request body is larger than {limit} bytes; send fewer instances in one request (http.body_limit_bytes)"
+    )]
+    RequestTooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The body did not arrive in time.
+    #[error("the request body did not arrive within {} ms (http.request_timeout_ms)", limit.as_millis())]
+    RequestTooSlow {
+        /// The time there was.
+        limit: Duration,
+    },
+
+    // ----- overload: the same request may succeed later -----
+    /// The model's queue is full.
+    #[error("the model's queue of {capacity} requests is full; try again")]
+    QueueFull {
+        /// How many requests may wait.
+        capacity: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// This server, or this version of the model, is being stopped.
+    #[error("this server is shutting down; try another replica")]
+    ShuttingDown,
+
+    // ----- time -----
+    /// Time ran out while a stage had the request.
+    #[error("time ran out during {stage} ({spent})")]
+    Expired {
+        /// The stage that had the request.
+        stage: Stage,
+        /// How long each stage took, up to then.
+        spent: Timings,
+    },
+
+    // ----- the model's -----
+    /// The model did not run on this input.
+    #[error("the model could not run on this input")]
+    ModelFailed {
+        /// What ONNX Runtime said.
+        detail: String,
+    },
+    /// An output is NaN or infinite.
+    #[error("the model's output {output:?} is not a finite number for instances[{instance}]")]
+    NonFiniteOutput {
+        /// The output's name.
+        output: String,
+        /// The index of the instance within the request.
+        instance: usize,
+    },
+    /// The worker that ran the batch panicked; it has been rebuilt.
+    #[error("the model's worker failed while it had this request; it has been restarted, try again")]
+    WorkerPanicked,
+
+    // ----- ours -----
+    /// A defect in Leeway or in a stage of the pipeline.
+    #[error("an internal error occurred; the server's log has it under this request id")]
+    Internal {
+        /// What happened.
+        detail: String,
+    },
+
+    // ----- before anything is served; never sent to a caller -----
+    /// A configuration file, an environment variable or a flag.
+    #[error("{0}")]
+    Config(String),
+    /// The ONNX Runtime library.
+    #[error("{0}")]
+    Library(String),
+    /// The repository of models as a whole.
+    #[error("{0}")]
+    Repository(String),
+    /// One version of one model.
+    #[error("model {model} version {version}: {message}")]
+    Load {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: Version,
+        /// What is wrong, and what to change.
+        message: String,
+    },
+    /// An address that could not be bound.
+    #[error("{0}")]
+    Listen(String),
+}
+
+/// Whose fault an error is; a label of the `leeway_requests_total` metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The request has to change.
+    Caller,
+    /// There was no room for the request.
+    Overload,
+    /// There was no time left for the request.
+    Budget,
+    /// The model.
+    Model,
+    /// Leeway itself, or its set-up.
+    Server,
+}
+
+impl Error {
+    /// Whose fault it is.
+    ///
+    /// ```
+    /// use leeway::error::{Error, Fault};
+    /// assert_eq!(Error::UnknownEndpoint.fault(), Fault::Caller);
+    /// assert_eq!(Error::WorkerPanicked.fault(), Fault::Model);
+    /// ```
+    pub fn fault(&self) -> Fault {
+        match self {
+            Error::InvalidInput(_)
+            | Error::UnknownModel { .. }
+            | Error::UnknownVersion { .. }
+            | Error::NoDefaultModel { .. }
+            | Error::UnknownEndpoint
+            | Error::UnsupportedMethod { .. }
+            | Error::UnsupportedContent(_)
+            | Error::RequestTooLarge { .. }
+            | Error::RequestTooSlow { .. } => Fault::Caller,
+            Error::QueueFull { .. } | Error::ShuttingDown => Fault::Overload,
+            Error::Expired { .. } => Fault::Budget,
+            Error::ModelFailed { .. } | Error::NonFiniteOutput { .. } | Error::WorkerPanicked => Fault::Model,
+            Error::Internal { .. }
+            | Error::Config(_)
+            | Error::Library(_)
+            | Error::Repository(_)
+            | Error::Load { .. }
+            | Error::Listen(_) => Fault::Server,
+        }
+    }
+
+    /// A short, stable name: the last part of a problem's `type`, and a label of a metric.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::InvalidInput(_) => "invalid-input",
+            Error::UnknownModel { .. } => "unknown-model",
+            Error::UnknownVersion { .. } => "unknown-version",
+            Error::NoDefaultModel { .. } => "no-default-model",
+            Error::UnknownEndpoint => "unknown-endpoint",
+            Error::UnsupportedMethod { .. } => "unsupported-method",
+            Error::UnsupportedContent(_) => "unsupported-content",
+            Error::RequestTooLarge { .. } => "request-too-large",
+            Error::RequestTooSlow { .. } => "request-too-slow",
+            Error::QueueFull { .. } => "queue-full",
+            Error::ShuttingDown => "shutting-down",
+            Error::Expired { .. } => "expired",
+            Error::ModelFailed { .. } => "model-failed",
+            Error::NonFiniteOutput { .. } => "non-finite-output",
+            Error::WorkerPanicked => "worker-panicked",
+            Error::Internal { .. }
+            | Error::Config(_)
+            | Error::Library(_)
+            | Error::Repository(_)
+            | Error::Load { .. }
+            | Error::Listen(_) => "internal",
+        }
+    }
+
+    /// What is for the log only: internals that a caller must not see.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Error::ModelFailed { detail } | Error::Internal { detail } => Some(detail),
+            _ => None,
+        }
+    }
+
+    /// A defect, with what is known of it.
+    pub fn internal(detail: impl fmt::Display) -> Error {
+        Error::Internal { detail: detail.to_string() }
+    }
+}
+
+fn known_names(what: &str, known: &[String]) -> String {
+    if known.is_empty() { format!("no {what} are loaded") } else { format!("{what}: {}", known.join(", ")) }
+}

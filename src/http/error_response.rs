@@ -1,0 +1,147 @@
+//! Error → response: the one place where an error becomes a status.
+//!
+//! Every failure is a problem document (RFC 9457). On the `/v1` routes it also has the `error` member that
+//! TensorFlow Serving's and KServe's clients read.
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::error::{Error, Fault};
+
+/// An error on its way to `request_context.rs`, which renders it.
+#[derive(Debug, Clone)]
+pub(super) struct Failure(pub(super) Error);
+
+/// Which clients read the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// Clients of Leeway.
+    Problem,
+    /// Clients of the `/v1` protocols too.
+    ProblemWithError,
+}
+
+/// A problem document (RFC 9457, section 3).
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+/// The status of an error, and the title that stands for all errors of its kind.
+fn status(error: &Error) -> (StatusCode, &'static str) {
+    match error {
+        Error::InvalidInput(_) => (StatusCode::BAD_REQUEST, "The input does not fit the model"),
+        Error::UnknownModel { .. } => (StatusCode::NOT_FOUND, "There is no such model"),
+        Error::UnknownVersion { .. } => (StatusCode::NOT_FOUND, "There is no such version"),
+        Error::NoDefaultModel { .. } => (StatusCode::NOT_FOUND, "There is no default model"),
+        Error::UnknownEndpoint => (StatusCode::NOT_FOUND, "Nothing is served here"),
+        Error::UnsupportedMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here"),
+        Error::UnsupportedContent(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body has to be JSON"),
+        Error::RequestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+        Error::RequestTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "The body took too long"),
+        Error::QueueFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The model is overloaded"),
+        Error::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down"),
+        Error::Expired { .. } => (StatusCode::GATEWAY_TIMEOUT, "Time ran out"),
+        Error::ModelFailed { .. } | Error::NonFiniteOutput { .. } | Error::WorkerPanicked => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "The model failed")
+        }
+        Error::Internal { .. }
+        | Error::Config(_)
+        | Error::Library(_)
+        | Error::Repository(_)
+        | Error::Load { .. }
+        | Error::Listen(_) => (StatusCode::INTERNAL_SERVER_ERROR, "An internal error occurred"),
+    }
+}
+
+/// The response for an error.
+pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> Response {
+    let (status, title) = status(error);
+    let detail = message(error);
+    let problem = Problem {
+        r#type: format!("urn:leeway:problem:{}", error.code()),
+        title,
+        status: status.as_u16(),
+        detail: &detail,
+        request_id: request_id.to_str().unwrap_or_default(),
+        error: (style == Style::ProblemWithError).then_some(&detail),
+    };
+    // Strings and a number: writing them as JSON cannot fail.
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    match error {
+        Error::QueueFull { retry_after, .. } => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
+        }
+        Error::ShuttingDown => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(1));
+        }
+        Error::UnsupportedMethod { allowed } => {
+            headers.extend(HeaderValue::from_str(allowed).ok().map(|allowed| (ALLOW, allowed)));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// What the caller reads. Errors from before anything is served have messages for operators: they name paths.
+fn message(error: &Error) -> String {
+    match error {
+        Error::Config(_) | Error::Library(_) | Error::Repository(_) | Error::Load { .. } | Error::Listen(_) => {
+            Error::internal("").to_string()
+        }
+        sent => sent.to_string(),
+    }
+}
+
+/// What the log keeps: everything that is not the caller's own doing, with the detail that is not sent.
+pub(super) fn log(error: &Error, request_id: &HeaderValue) {
+    let (code, detail) = (error.code(), error.detail().unwrap_or_default());
+    match error.fault() {
+        Fault::Caller | Fault::Overload | Fault::Budget => {
+            tracing::debug!(?request_id, code, message = ?error.to_string(), "request refused");
+        }
+        Fault::Model | Fault::Server => {
+            tracing::error!(?request_id, code, detail = ?detail, "{error}");
+        }
+    }
+}
+
+impl Style {
+    pub(super) fn of_path(path: &str) -> Style {
+        if path.starts_with("/v1/") { Style::ProblemWithError } else { Style::Problem }
+    }
+}
+
+impl Failure {
+    /// A response that holds nothing but the failure, for the outermost layer to render.
+    pub(super) fn into_response_to_render(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        self.into_response_to_render()
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure(error)
+    }
+}

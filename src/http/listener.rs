@@ -1,0 +1,137 @@
+//! Accepting connections, serving each with a limit on how long a head may take, and draining them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::sync::watch;
+
+use crate::error::{Error, Result};
+use crate::monitor::ServerRecorder;
+
+/// How long to wait after the kernel could not hand over a connection: file descriptors come back when
+/// connections close.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// A bound address that accepts connections once it is served.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// What bounds the connections of a listener.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerLimits {
+    /// Connections open at one time; more wait in the kernel's backlog.
+    pub connections: NonZeroUsize,
+    /// How long a connection may take to send a request's head, and how long it may be idle.
+    pub header_timeout: Duration,
+}
+
+impl Listener {
+    /// Binds `address`. `name` is the key that configures it, for the message.
+    pub async fn bind(address: SocketAddr, name: &str) -> Result<Listener> {
+        let failed = |error: io::Error| {
+            let hint = match error.kind() {
+                io::ErrorKind::AddrInUse => "; another process has this port: stop it, or choose another address",
+                io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose another port",
+                _ => "",
+            };
+            Error::Listen(format!("{name}: cannot listen on {address}: {error}{hint}"))
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Listener { listener, address })
+    }
+
+    /// The address, with the port that was taken where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves connections until `closing` turns true. Then no more are accepted, idle ones are closed, and
+    /// those with a request in flight are closed after its answer, or dropped when `grace` is over. Says
+    /// whether all of them finished.
+    pub async fn serve(
+        self,
+        router: Router,
+        limits: ListenerLimits,
+        recorder: Arc<ServerRecorder>,
+        mut closing: watch::Receiver<bool>,
+        grace: Duration,
+    ) -> bool {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
+        let service = TowerToHyperService::new(router);
+        let slots = Arc::new(Semaphore::new(limits.connections.get()));
+        let connections = GracefulShutdown::new();
+        loop {
+            // A slot is taken before a connection is: without one, connections wait in the backlog.
+            let accepted = async {
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                (slot, self.listener.accept().await)
+            };
+            let (slot, stream) = tokio::select! {
+                _ = closing.wait_for(|closing| *closing) => break,
+                accepted = accepted => accepted,
+            };
+            let stream = match stream {
+                Ok((stream, _peer)) => stream,
+                Err(error) => {
+                    // A peer that gave up is none of our concern; anything else is ours, and passes.
+                    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        recorder.accept_failed();
+                        tokio::time::sleep(ACCEPT_BACKOFF).await;
+                    }
+                    continue;
+                }
+            };
+            without_delay(&stream);
+            let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+            let connection = connections.watch(connection);
+            let open = OpenConnection::new(Arc::clone(&recorder));
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                drop((slot, open));
+            });
+        }
+        drop(self.listener);
+        tokio::time::timeout(grace, connections.shutdown()).await.is_ok()
+    }
+}
+
+/// Answers are small and whole: they should leave at once.
+fn without_delay(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+}
+
+/// Counts a connection as open until it is dropped.
+struct OpenConnection(Arc<ServerRecorder>);
+
+impl OpenConnection {
+    fn new(recorder: Arc<ServerRecorder>) -> OpenConnection {
+        recorder.connection_opened();
+        OpenConnection(recorder)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.connection_closed();
+    }
+}

@@ -1,0 +1,77 @@
+//! HTTP: the listeners, the one tower stack, the handlers, and how errors become responses.
+//!
+//! - `listener.rs` accepts connections and drains them.
+//! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
+//! - `request_context.rs` gives every request its id and its deadline, and finishes every response.
+//! - `predict.rs`, `models.rs` and `operations.rs` hold the handlers.
+//! - `wire.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
+
+mod error_response;
+mod listener;
+mod models;
+mod operations;
+mod predict;
+mod request_context;
+mod stack;
+mod wire;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub use self::listener::{Listener, ListenerLimits};
+pub use self::stack::{admin, data};
+use crate::config::HttpConfig;
+use crate::monitor::Monitor;
+use crate::registry::Catalog;
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct HttpState {
+    /// What is served.
+    pub catalog: Arc<Catalog>,
+    /// What is measured.
+    pub monitor: Arc<Monitor>,
+    /// Whether new work is taken.
+    pub readiness: Arc<Readiness>,
+    /// The largest request body, in bytes.
+    pub body_limit: NonZeroUsize,
+    /// How long a request may take.
+    pub request_timeout: Duration,
+}
+
+impl HttpState {
+    /// The state for these limits.
+    pub fn new(config: &HttpConfig, catalog: Arc<Catalog>, monitor: Arc<Monitor>) -> HttpState {
+        let readiness = Arc::new(Readiness { ready: AtomicBool::new(false), monitor: Arc::clone(&monitor) });
+        HttpState {
+            catalog,
+            monitor,
+            readiness,
+            body_limit: config.body_limit_bytes,
+            request_timeout: config.request_timeout(),
+        }
+    }
+}
+
+/// Whether this server wants new work. While it does not, it still answers, but asks each client to close its
+/// connection.
+#[derive(Debug)]
+pub struct Readiness {
+    ready: AtomicBool,
+    monitor: Arc<Monitor>,
+}
+
+impl Readiness {
+    /// Says whether new work is wanted.
+    pub fn set(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+        self.monitor.server().set_ready(ready);
+    }
+
+    /// Whether new work is wanted.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,48 @@
+//! The handlers for operators: health, metrics, and the admin listener's index.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::HttpState;
+use super::error_response::Failure;
+use super::wire::json;
+use crate::error::Error;
+use crate::monitor::TEXT_FORMAT;
+
+/// `GET /livez`: the process runs and answers.
+pub(super) async fn live() -> Result<Response, Failure> {
+    #[derive(Serialize)]
+    struct Live {
+        live: bool,
+    }
+    Ok(json(&Live { live: true })?)
+}
+
+/// `GET /readyz`: new work is wanted.
+pub(super) async fn ready(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
+    #[derive(Serialize)]
+    struct Ready {
+        ready: bool,
+    }
+    if state.readiness.is_ready() { Ok(json(&Ready { ready: true })?) } else { Err(Error::ShuttingDown.into()) }
+}
+
+/// `GET /metrics`, in Prometheus' text format.
+pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> Response {
+    ([(CONTENT_TYPE, TEXT_FORMAT)], state.monitor.render()).into_response()
+}
+
+/// `GET /` on the admin listener: what there is.
+pub(super) async fn index() -> Result<Response, Failure> {
+    #[derive(Serialize)]
+    struct Index {
+        name: &'static str,
+        version: &'static str,
+        endpoints: [&'static str; 2],
+    }
+    Ok(json(&Index { name: "leeway", version: env!("CARGO_PKG_VERSION"), endpoints: ["GET /", "GET /metrics"] })?)
+}

@@ -1,0 +1,78 @@
+//! The outermost layer: gives every request its id and its deadline, and finishes every response.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CONNECTION, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::HttpState;
+use super::error_response::{self, Failure};
+use crate::budget::{Deadline, StageClock};
+
+/// The header in which a request id comes and goes.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the handlers know of a request beside its text.
+#[derive(Debug, Clone)]
+pub(super) struct RequestContext {
+    /// Ours, unique; the stem of prediction ids.
+    pub(super) unique: Uuid,
+    /// When the request's head had been read.
+    pub(super) started: Instant,
+    /// When nobody waits for the answer any more.
+    pub(super) deadline: Deadline,
+}
+
+impl RequestContext {
+    /// A clock that began when the request's head had been read.
+    pub(super) fn clock(&self) -> StageClock {
+        StageClock::new(self.started, self.deadline)
+    }
+}
+
+/// Runs the routes within a context, renders a failure, and puts on what every response has.
+pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let context =
+        RequestContext { unique: Uuid::now_v7(), started, deadline: Deadline::after(started, state.request_timeout) };
+    let id = request_id(&request, context.unique);
+    let logged = tracing::enabled!(tracing::Level::DEBUG).then(|| (request.method().clone(), request.uri().clone()));
+    let style = error_response::Style::of_path(request.uri().path());
+    request.extensions_mut().insert(context);
+
+    let mut response = next.run(request).await;
+
+    if let Some(Failure(error)) = response.extensions_mut().remove::<Failure>() {
+        state.monitor.server().error_response(&error);
+        error_response::log(&error, &id);
+        response = error_response::render(&error, &id, style);
+    }
+    let headers = response.headers_mut();
+    if !state.readiness.is_ready() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some((method, uri)) = logged {
+        let (status, took_us) = (response.status().as_u16(), started.elapsed().as_micros() as u64);
+        tracing::debug!(request_id = ?id, %method, path = ?uri.path(), status, took_us, "request");
+    }
+    response.headers_mut().insert(X_REQUEST_ID, id);
+    response
+}
+
+/// The caller's id, if it is sane, else ours: 1–128 visible ASCII characters that need no quoting in a log.
+fn request_id(request: &Request, unique: Uuid) -> HeaderValue {
+    let sane = |value: &&HeaderValue| {
+        let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(b);
+        (1..=128).contains(&value.len()) && value.as_bytes().iter().all(allowed)
+    };
+    if let Some(id) = request.headers().get(X_REQUEST_ID).filter(sane) {
+        return id.clone();
+    }
+    let mut text = Uuid::encode_buffer();
+    // A hyphenated UUID is always a valid header value.
+    HeaderValue::from_str(unique.hyphenated().encode_lower(&mut text)).unwrap_or(HeaderValue::from_static("unknown"))
+}

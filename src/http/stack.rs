@@ -1,0 +1,60 @@
+//! The routes and layers of each listener, assembled in one place.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use axum::routing::{MethodRouter, get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::error_response::Failure;
+use super::{HttpState, models, operations, predict, request_context};
+use crate::error::Error;
+
+/// The data listener: predictions, what is served, health and metrics.
+pub fn data(state: Arc<HttpState>) -> Router {
+    let routes = Router::new()
+        .route("/predict", only("POST", post(predict::default_model)))
+        .route("/v1/models", only("GET, HEAD", get(models::list)))
+        // One route for `{model}` and `{model}:predict`: a path parameter is a whole segment.
+        .route("/v1/models/{model}", get(models::show).post(predict::model).fallback(models::unsupported_method))
+        .route(
+            "/v1/models/{model}/versions/{version}",
+            get(models::show_version).post(predict::version).fallback(models::unsupported_method),
+        )
+        .route("/livez", only("GET, HEAD", get(operations::live)))
+        .route("/readyz", only("GET, HEAD", get(operations::ready)))
+        .route("/metrics", only("GET, HEAD", get(operations::metrics)));
+    with_layers(routes, state)
+}
+
+/// The admin listener: for operators, on an address of its own.
+pub fn admin(state: Arc<HttpState>) -> Router {
+    let routes = Router::new()
+        .route("/", only("GET, HEAD", get(operations::index)))
+        .route("/metrics", only("GET, HEAD", get(operations::metrics)));
+    with_layers(routes, state)
+}
+
+fn with_layers(routes: Router<Arc<HttpState>>, state: Arc<HttpState>) -> Router {
+    routes
+        .fallback(|| async { Failure(Error::UnknownEndpoint) })
+        // Innermost: a handler that panics answers as any other failure, inside the layer that renders it.
+        .layer(CatchPanicLayer::custom(panicked))
+        // Outermost, so that every response, a panic's too, carries the request id and is counted.
+        .layer(from_fn_with_state(Arc::clone(&state), request_context::layer))
+        .with_state(state)
+}
+
+/// A route that answers `allowed` and says so when it is asked otherwise.
+fn only(allowed: &'static str, route: MethodRouter<Arc<HttpState>>) -> MethodRouter<Arc<HttpState>> {
+    route.fallback(move || async move { Failure(Error::UnsupportedMethod { allowed: allowed.to_owned() }) })
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    Failure(Error::internal(format_args!("a handler or a stage panicked: {text}"))).into_response_to_render()
+}

@@ -1,0 +1,203 @@
+//! How answers are written: `{"predictions": […], "model": {…}, "prediction_ids": […]}`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::response::Response;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::budget::{Stage, Timings};
+use crate::error::{Error, Result};
+use crate::pipeline::Prediction;
+use crate::registry::{ServedModel, ServedVersion};
+use crate::serve::Answer;
+use crate::tensor::{Dim, TensorSpec};
+
+const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// About as long as a prediction is in JSON, to spare the buffer some growing.
+const BYTES_PER_PREDICTION: usize = 256;
+
+#[derive(Serialize)]
+struct AnswerBody<'a> {
+    predictions: &'a [Prediction],
+    model: &'a RawValue,
+    prediction_ids: PredictionIds,
+}
+
+/// One id per prediction, `<uuid>-<index>`: unique, and opaque to the caller.
+struct PredictionIds {
+    stem: Uuid,
+    count: usize,
+}
+
+impl Serialize for PredictionIds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Id<'a>(&'a Uuid, usize);
+        impl Serialize for Id<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(&format_args!("{}-{}", self.0.simple(), self.1))
+            }
+        }
+        serializer.collect_seq((0..self.count).map(|index| Id(&self.stem, index)))
+    }
+}
+
+/// The response to a prediction.
+pub(super) fn answer(answer: &Answer, stem: Uuid) -> Result<Response> {
+    let body = AnswerBody {
+        predictions: &answer.predictions,
+        model: &answer.version.identity,
+        prediction_ids: PredictionIds { stem, count: answer.predictions.len() },
+    };
+    let mut text = Vec::with_capacity(BYTES_PER_PREDICTION * (1 + answer.predictions.len()));
+    serde_json::to_writer(&mut text, &body).map_err(Error::internal)?;
+    let mut response = json_text(text);
+    let headers = response.headers_mut();
+    headers.insert(X_MODEL_VERSION, HeaderValue::from(answer.version.version.get()));
+    headers.extend(server_timing(&answer.timings).map(|timing| (SERVER_TIMING, timing)));
+    Ok(response)
+}
+
+/// The W3C `Server-Timing` header; durations in milliseconds.
+fn server_timing(timings: &Timings) -> Option<HeaderValue> {
+    let names = [
+        ("pre", Stage::Preprocess),
+        ("queue", Stage::Queue),
+        ("infer", Stage::Inference),
+        ("post", Stage::Postprocess),
+    ];
+    let mut text = String::with_capacity(80);
+    for (name, stage) in names {
+        let separator = if text.is_empty() { "" } else { ", " };
+        let Micros(whole, thousandths) = Micros::of(timings.of(stage));
+        write!(text, "{separator}{name};dur={whole}.{thousandths:03}").ok()?;
+    }
+    HeaderValue::try_from(text).ok()
+}
+
+/// A duration as milliseconds and thousandths of one.
+struct Micros(u128, u128);
+
+impl Micros {
+    fn of(duration: Duration) -> Micros {
+        Micros(duration.as_micros() / 1000, duration.as_micros() % 1000)
+    }
+}
+
+/// A JSON response.
+pub(super) fn json(value: &impl Serialize) -> Result<Response> {
+    serde_json::to_vec(value).map(json_text).map_err(Error::internal)
+}
+
+fn json_text(text: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+// ===== what is served =====
+
+/// `GET /v1/models/{model}`: what TensorFlow Serving's, KServe's and our own clients read, in one object.
+#[derive(Serialize)]
+pub(super) struct ModelView<'a> {
+    name: &'a str,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    /// Whether `POST /predict` asks this model.
+    default: bool,
+    model_version_status: Vec<VersionStatus>,
+    versions: Vec<VersionView<'a>>,
+}
+
+/// TensorFlow Serving's view of a version.
+#[derive(Serialize)]
+struct VersionStatus {
+    version: String,
+    state: &'static str,
+    status: StatusCodeView,
+}
+
+#[derive(Serialize)]
+struct StatusCodeView {
+    error_code: &'static str,
+    error_message: &'static str,
+}
+
+/// Our view of a version.
+#[derive(Serialize)]
+pub(super) struct VersionView<'a> {
+    version: u32,
+    /// Whether it answers where no version is named.
+    serving: bool,
+    sha256: String,
+    provider: &'static str,
+    workers: usize,
+    intra_op_threads: usize,
+    inputs: Vec<TensorView<'a>>,
+    outputs: Vec<TensorView<'a>>,
+}
+
+/// A declared tensor: name, type, and dimensions with -1 for those that a request decides.
+#[derive(Serialize)]
+struct TensorView<'a> {
+    name: &'a str,
+    datatype: &'static str,
+    shape: Vec<i64>,
+}
+
+impl<'a> ModelView<'a> {
+    /// `default` says whether this is the model that `POST /predict` asks.
+    pub(super) fn new(name: &'a str, model: &'a ServedModel, default: bool) -> ModelView<'a> {
+        let status = |version: &ServedVersion| VersionStatus {
+            version: version.version.to_string(),
+            state: "AVAILABLE",
+            status: StatusCodeView { error_code: "OK", error_message: "" },
+        };
+        let newest_first = || model.versions.values().rev();
+        ModelView {
+            name,
+            ready: true,
+            description: model.description.as_deref(),
+            default,
+            model_version_status: newest_first().map(|version| status(version)).collect(),
+            versions: newest_first()
+                .enumerate()
+                .map(|(index, version)| VersionView::new(version, index == 0))
+                .collect(),
+        }
+    }
+}
+
+impl<'a> VersionView<'a> {
+    /// `serving` says whether it answers where no version is named.
+    pub(super) fn new(served: &'a ServedVersion, serving: bool) -> VersionView<'a> {
+        let model = &served.pipeline.model;
+        VersionView {
+            version: served.version.get(),
+            serving,
+            sha256: served.sha256.to_string(),
+            provider: model.provider().name(),
+            workers: model.workers(),
+            intra_op_threads: served.intra_op_threads,
+            inputs: model.signature().inputs.iter().map(TensorView::of).collect(),
+            outputs: model.signature().outputs.iter().map(TensorView::of).collect(),
+        }
+    }
+}
+
+impl<'a> TensorView<'a> {
+    fn of(spec: &'a TensorSpec) -> TensorView<'a> {
+        let length = |dim: &Dim| match dim {
+            Dim::Fixed(length) => i64::try_from(*length).unwrap_or(i64::MAX),
+            Dim::Dynamic(_) => -1,
+        };
+        TensorView { name: &spec.name, datatype: spec.dtype.name(), shape: spec.dims.iter().map(length).collect() }
+    }
+}

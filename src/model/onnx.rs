@@ -1,0 +1,349 @@
+//! ONNX Runtime: the library, model files and sessions. The only file that names the `ort` crate.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use ort::environment::Environment;
+use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
+use ort::session::SessionInputValue;
+use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
+use parking_lot::Mutex;
+
+use super::session::{Engine, LoadedModel, Session};
+use crate::config::{LibraryCandidate, Provider, ProviderFallback, SessionConfig};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Data, Dim, Element, Signature, Tensor, TensorSpec, Tensors};
+
+/// The ONNX Runtime library of this process.
+#[derive(Debug, Clone)]
+pub struct OnnxRuntime {
+    environment: Environment,
+    version: String,
+    library: PathBuf,
+}
+
+/// A process can load one library and create one environment; both stay until it ends.
+static LOADED: OnceLock<OnnxRuntime> = OnceLock::new();
+static LOADING: Mutex<()> = Mutex::new(());
+
+// ===== impl OnnxRuntime =====
+
+impl OnnxRuntime {
+    /// Loads the first library that works. Where one is loaded already, that one is used.
+    pub fn load(candidates: &[LibraryCandidate]) -> Result<OnnxRuntime> {
+        let _one_at_a_time = LOADING.lock();
+        if let Some(loaded) = LOADED.get() {
+            return Ok(loaded.clone());
+        }
+        let mut tried = Vec::new();
+        for candidate in candidates {
+            let missing = candidate.path.is_absolute() && !candidate.path.exists();
+            let loaded = if missing { Err("no such file".to_owned()) } else { Self::load_from(&candidate.path) };
+            match loaded {
+                Ok(runtime) => return Ok(LOADED.get_or_init(|| runtime).clone()),
+                Err(problem) => {
+                    tried.push(format!("  {} ({}): {problem}", candidate.path.display(), candidate.named_by));
+                }
+            }
+        }
+        Err(Error::Library(format!(
+            "no usable ONNX Runtime library (1.{} or later) was found. Tried:\n{}\n\
+             `make onnxruntime` in Leeway's checkout fetches the right one; or set ORT_DYLIB_PATH to the library's file.",
+            ort::MINOR_VERSION,
+            tried.join("\n"),
+        )))
+    }
+
+    fn load_from(path: &Path) -> Result<OnnxRuntime, String> {
+        let builder = ort::init_from(path).map_err(|error| error.to_string())?;
+        let environment =
+            builder.with_name("leeway").with_telemetry(false).build().map_err(|error| error.to_string())?;
+        Ok(OnnxRuntime { environment, version: library_version(path), library: path.to_owned() })
+    }
+
+    /// The library's file, as it was found.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// A builder with the settings that do not depend on the provider.
+    fn builder(&self, config: &SessionConfig) -> ort::Result<SessionBuilder> {
+        Ok(ort::session::Session::builder(&self.environment)?
+            .with_intra_threads(config.intra_op_threads().get())?
+            .with_inter_threads(1)?
+            .with_intra_op_spinning(false)?
+            .with_inter_op_spinning(false)?
+            .with_memory_pattern(false)?
+            .with_optimization_level(GraphOptimizationLevel::All)?)
+    }
+
+    /// A builder whose provider is the first of the list that can be used.
+    fn builder_with_provider(&self, config: &SessionConfig) -> Result<(SessionBuilder, Provider)> {
+        for &provider in &config.providers {
+            let mut builder = self.builder(config).map_err(|error| failed("session settings", &error))?;
+            match self.register(provider, &mut builder) {
+                Ok(()) => return Ok((builder, provider)),
+                Err(problem) if config.provider_fallback == ProviderFallback::Refuse => {
+                    return Err(Error::Config(format!(
+                        "model.providers: {:?} cannot be used: {problem}. Remove it from the list, or set \
+                         model.provider_fallback = \"warn\" to go on with the next one",
+                        provider.name()
+                    )));
+                }
+                Err(problem) => {
+                    tracing::warn!(
+                        provider = provider.name(),
+                        problem,
+                        "a provider cannot be used; going on with the next"
+                    );
+                }
+            }
+        }
+        let mut builder = self.builder(config).map_err(|error| failed("session settings", &error))?;
+        self.register(Provider::Cpu, &mut builder).map_err(Error::internal)?;
+        Ok((builder, Provider::Cpu))
+    }
+
+    fn register(&self, provider: Provider, builder: &mut SessionBuilder) -> Result<(), String> {
+        let dispatch: ExecutionProviderDispatch = match provider {
+            // Without its arena, which would keep the memory of the largest request for ever.
+            Provider::Cpu => ep::CPU::default().with_arena_allocator(false).build(),
+            Provider::Cuda => {
+                if !ep::CUDA::is_available().unwrap_or(false) {
+                    return Err(format!(
+                        "the ONNX Runtime library {} was built without it; point ORT_DYLIB_PATH to the GPU build's",
+                        self.library.display()
+                    ));
+                }
+                ep::CUDA::default().build()
+            }
+        };
+        dispatch.register(builder).map_err(|error| first_line(&error))
+    }
+}
+
+impl Engine for OnnxRuntime {
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn load(&self, file: &Path, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>> {
+        let prepacked = PrepackedWeights::new();
+        let (builder, provider) = self.builder_with_provider(config)?;
+        // The first session is opened here for its signature; it also fills the shared weights.
+        let session = builder
+            .with_prepacked_weights(&prepacked)
+            .map_err(|error| failed("session settings", &error))?
+            .commit_from_file(file)
+            .map_err(|error| {
+                Error::Repository(format!("{} cannot be loaded: {}", file_name(file), first_line(&error)))
+            })?;
+        let signature = Signature { inputs: inputs(session.inputs())?, outputs: outputs(session.outputs()) };
+        Ok(Arc::new(OnnxFile {
+            runtime: self.clone(),
+            file: file.to_owned(),
+            config: SessionConfig { providers: vec![provider], ..config.clone() },
+            provider,
+            signature,
+            prepacked,
+            first: Mutex::new(Some(session)),
+        }))
+    }
+}
+
+// ===== model files =====
+
+struct OnnxFile {
+    runtime: OnnxRuntime,
+    file: PathBuf,
+    config: SessionConfig,
+    provider: Provider,
+    signature: Signature,
+    prepacked: PrepackedWeights,
+    /// The session that was opened to read the signature, for the first worker.
+    first: Mutex<Option<ort::session::Session>>,
+}
+
+impl std::fmt::Debug for OnnxFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OnnxFile").field("file", &self.file).field("provider", &self.provider).finish_non_exhaustive()
+    }
+}
+
+impl LoadedModel for OnnxFile {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn provider(&self) -> Provider {
+        self.provider
+    }
+
+    fn open(&self) -> Result<Box<dyn Session>> {
+        let first = self.first.lock().take();
+        let session = match first {
+            Some(session) => session,
+            None => {
+                let (builder, _) = self.runtime.builder_with_provider(&self.config)?;
+                builder
+                    .with_prepacked_weights(&self.prepacked)
+                    .map_err(|error| failed("session settings", &error))?
+                    .commit_from_file(&self.file)
+                    .map_err(|error| failed("opening a session", &error))?
+            }
+        };
+        let names = self.signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect();
+        Ok(Box::new(OnnxSession { session, outputs: names }))
+    }
+}
+
+// ===== sessions =====
+
+struct OnnxSession {
+    session: ort::session::Session,
+    outputs: Vec<Arc<str>>,
+}
+
+impl Session for OnnxSession {
+    fn run(&mut self, inputs: &Tensors) -> Result<Tensors> {
+        let values: Vec<SessionInputValue<'_>> =
+            inputs.iter().map(|(_, tensor)| to_value(tensor)).collect::<ort::Result<_>>().map_err(run_failed)?;
+        let outputs = self.session.run(&*values).map_err(run_failed)?;
+        // `self.outputs` are those of the model's outputs that are tensors, in the model's order.
+        let mut wanted = self.outputs.iter().peekable();
+        let mut tensors = Vec::with_capacity(self.outputs.len());
+        for (name, value) in outputs.iter() {
+            if let Some(known) = wanted.next_if(|known| &***known == name)
+                && let Some(tensor) = from_value(&value)?
+            {
+                tensors.push((Arc::clone(known), tensor));
+            }
+        }
+        Ok(tensors.into_iter().collect())
+    }
+}
+
+/// Both directions between our tensors and ONNX Runtime's values, for every element type it borrows from our
+/// buffers: our tag, the Rust type, its tag. Strings are copied.
+macro_rules! conversions {
+    ($($ours:ident($type:ty) $theirs:ident),* $(,)?) => {
+        fn dtype(theirs: TensorElementType) -> Option<DType> {
+            match theirs {
+                $(TensorElementType::$theirs => Some(DType::$ours),)*
+                TensorElementType::String => Some(DType::Text),
+                _ => None,
+            }
+        }
+
+        fn to_value(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
+            Ok(match tensor.data() {
+                $(Data::$ours(values) => TensorRef::from_array_view((tensor.shape(), values.as_slice()))?.into(),)*
+                Data::Text(values) => {
+                    ort::value::Tensor::from_string_array((tensor.shape(), values.as_slice()))?.into()
+                }
+            })
+        }
+
+        /// A copy of an output; `None` if it has no dimensions, and so no rows.
+        fn from_value(value: &DynValue) -> Result<Option<Tensor>> {
+            fn copy<T: ort::value::PrimitiveTensorElementType + Element>(
+                value: &DynValue,
+            ) -> ort::Result<(Vec<usize>, Data)> {
+                let (shape, values) = value.try_extract_tensor::<T>()?;
+                Ok((lengths(shape), T::into_data(values.to_vec())))
+            }
+            let ValueType::Tensor { ty, .. } = value.dtype() else { return Ok(None) };
+            let (shape, data) = match ty {
+                $(TensorElementType::$theirs => copy::<$type>(value),)*
+                TensorElementType::String => value
+                    .try_extract_strings()
+                    .map(|(shape, values)| (lengths(shape), Data::Text(values))),
+                _ => return Ok(None),
+            }
+            .map_err(run_failed)?;
+            if shape.is_empty() { Ok(None) } else { Tensor::new(shape, data).map(Some) }
+        }
+    };
+}
+
+conversions! {
+    F32(f32) Float32, F64(f64) Float64, F16(half::f16) Float16, BF16(half::bf16) Bfloat16,
+    I8(i8) Int8, I16(i16) Int16, I32(i32) Int32, I64(i64) Int64,
+    U8(u8) Uint8, U16(u16) Uint16, U32(u32) Uint32, U64(u64) Uint64,
+    Bool(bool) Bool,
+}
+
+fn lengths(shape: &[i64]) -> Vec<usize> {
+    shape.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect()
+}
+
+// ===== signatures =====
+
+fn inputs(outlets: &[Outlet]) -> Result<Vec<TensorSpec>> {
+    let spec = |outlet: &Outlet| {
+        let spec = tensor_spec(outlet).map_err(|problem| {
+            Error::Repository(format!("the model's input {:?} {problem}, which Leeway cannot fill", outlet.name()))
+        })?;
+        if spec.dims.is_empty() {
+            return Err(Error::Repository(format!(
+                "the model's input {:?} has no dimensions; export the model with a batch dimension first",
+                outlet.name()
+            )));
+        }
+        Ok(spec)
+    };
+    outlets.iter().map(spec).collect()
+}
+
+fn outputs(outlets: &[Outlet]) -> Vec<TensorSpec> {
+    outlets.iter().filter_map(|outlet| tensor_spec(outlet).ok()).collect()
+}
+
+fn tensor_spec(outlet: &Outlet) -> Result<TensorSpec, String> {
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+        return Err("is not a tensor".to_owned());
+    };
+    let dtype = dtype(*ty).ok_or_else(|| format!("has elements of type {ty}"))?;
+    let dim = |(index, &length): (usize, &i64)| match usize::try_from(length) {
+        Ok(length) => Dim::Fixed(length),
+        Err(_) => Dim::Dynamic(dimension_symbols.get(index).filter(|symbol| !symbol.is_empty()).cloned()),
+    };
+    Ok(TensorSpec { name: outlet.name().into(), dtype, dims: shape.iter().enumerate().map(dim).collect() })
+}
+
+// ===== messages =====
+
+fn run_failed(error: ort::Error) -> Error {
+    Error::ModelFailed { detail: error.to_string() }
+}
+
+fn failed<R>(what: &str, error: &ort::Error<R>) -> Error {
+    Error::internal(format_args!("{what}: {}", error.message()))
+}
+
+fn first_line<R>(error: &ort::Error<R>) -> String {
+    error.message().lines().next().unwrap_or_default().trim().to_owned()
+}
+
+fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()
+}
+
+/// The library's version. The file name carries it (`libonnxruntime.so.1.31.1`), and on Linux so does the
+/// name of its symbol version (`VERS_1.31.1`).
+fn library_version(path: &Path) -> String {
+    let from_name = path.canonicalize().ok().and_then(|real| {
+        let name = file_name(&real).into_owned();
+        let start = name.find(|c: char| c.is_ascii_digit())?;
+        let version = name[start..].trim_end_matches(".dylib").to_owned();
+        (version.split('.').count() == 3).then_some(version)
+    });
+    let from_symbols = || {
+        let bytes = std::fs::read(path).ok()?;
+        let start = memchr::memmem::find(&bytes, b"VERS_1.")? + "VERS_".len();
+        let version = bytes[start..].iter().take_while(|b| b.is_ascii_digit() || **b == b'.');
+        String::from_utf8(version.copied().collect()).ok()
+    };
+    from_name.or_else(from_symbols).unwrap_or_else(|| "unknown".to_owned())
+}

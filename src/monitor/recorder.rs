@@ -1,0 +1,307 @@
+//! The handles that the request path writes to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::metrics::{BATCH_SIZE_BUCKETS, DURATION_BUCKETS_MICROS};
+use super::shards::{LocalShard, Shards};
+use crate::budget::{Stage, Timings};
+use crate::error::{Error, Fault};
+
+/// How a request that had reached a version ended. A closed set: it is a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered with predictions.
+    Ok,
+    /// The caller has to change it.
+    Invalid,
+    /// There was no room for it.
+    Shed,
+    /// Its time ran out.
+    Expired,
+    /// The model failed on it.
+    ModelError,
+    /// Leeway failed on it.
+    ServerError,
+    /// The client went away before the answer.
+    Abandoned,
+}
+
+/// What the series of one version are labelled with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionLabels {
+    /// The model's name.
+    pub model: String,
+    /// The version's number.
+    pub version: String,
+    /// The version's digest.
+    pub sha256: String,
+    /// The execution provider that runs it.
+    pub provider: &'static str,
+}
+
+/// The handles of one version of one model.
+#[derive(Debug)]
+pub struct VersionRecorder {
+    labels: VersionLabels,
+    shards: Shards,
+    queue_depth: AtomicU64,
+}
+
+/// The handles of what belongs to no version.
+#[derive(Debug, Default)]
+pub struct ServerRecorder {
+    connections: AtomicU64,
+    connections_total: AtomicU64,
+    accept_errors: AtomicU64,
+    error_responses: [AtomicU64; ERROR_CODES.len()],
+    ready: AtomicU64,
+}
+
+/// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
+pub(super) const ERROR_CODES: [&str; 16] = [
+    "invalid-input",
+    "unknown-model",
+    "unknown-version",
+    "no-default-model",
+    "unknown-endpoint",
+    "unsupported-method",
+    "unsupported-content",
+    "request-too-large",
+    "request-too-slow",
+    "queue-full",
+    "shutting-down",
+    "expired",
+    "model-failed",
+    "non-finite-output",
+    "worker-panicked",
+    "internal",
+];
+
+/// Counts a request as in flight until it is dropped, and as abandoned if nobody said how it ended.
+#[derive(Debug)]
+pub struct RequestGuard {
+    recorder: Arc<VersionRecorder>,
+    outcome: Outcome,
+}
+
+// ===== impl Outcome =====
+
+impl Outcome {
+    pub(super) const ALL: [Outcome; 7] = [
+        Outcome::Ok,
+        Outcome::Invalid,
+        Outcome::Shed,
+        Outcome::Expired,
+        Outcome::ModelError,
+        Outcome::ServerError,
+        Outcome::Abandoned,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Invalid => "invalid",
+            Outcome::Shed => "shed",
+            Outcome::Expired => "expired",
+            Outcome::ModelError => "model_error",
+            Outcome::ServerError => "server_error",
+            Outcome::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl From<&Error> for Outcome {
+    fn from(error: &Error) -> Outcome {
+        match error.fault() {
+            Fault::Caller => Outcome::Invalid,
+            Fault::Overload => Outcome::Shed,
+            Fault::Budget => Outcome::Expired,
+            Fault::Model => Outcome::ModelError,
+            Fault::Server => Outcome::ServerError,
+        }
+    }
+}
+
+// ===== the cells of a version =====
+
+const STAGE_HISTOGRAMS: usize = Stage::ALL.len() + 1;
+const DURATION_CELLS: usize = DURATION_BUCKETS_MICROS.len() + 2;
+const BATCH_CELLS: usize = BATCH_SIZE_BUCKETS.len() + 2;
+
+const OUTCOMES_AT: usize = 0;
+const IN_FLIGHT_AT: usize = OUTCOMES_AT + Outcome::ALL.len();
+const RESTARTS_AT: usize = IN_FLIGHT_AT + 1;
+const DURATIONS_AT: usize = RESTARTS_AT + 1;
+const BATCH_AT: usize = DURATIONS_AT + STAGE_HISTOGRAMS * DURATION_CELLS;
+const CELLS: usize = BATCH_AT + BATCH_CELLS;
+
+/// A histogram read back: counts per bucket (the last one is +Inf) and the sum in the unit of its edges.
+#[derive(Debug)]
+pub(super) struct HistogramSum {
+    pub(super) counts: Vec<u64>,
+    pub(super) sum: u64,
+}
+
+/// Finds the bucket of `value` and adds it: `edges` are inclusive upper bounds, as Prometheus has them.
+fn observe(shard: &LocalShard<'_>, at: usize, edges: &[u64], value: u64, amount_for_sum: u64) {
+    let bucket = edges.partition_point(|&edge| edge < value);
+    shard.add(at + bucket, 1);
+    shard.add(at + edges.len() + 1, amount_for_sum);
+}
+
+// ===== impl VersionRecorder =====
+
+impl VersionRecorder {
+    pub(super) fn new(labels: VersionLabels) -> VersionRecorder {
+        VersionRecorder { labels, shards: Shards::new(CELLS), queue_depth: AtomicU64::new(0) }
+    }
+
+    /// A request has reached this version.
+    pub fn request(self: &Arc<Self>) -> RequestGuard {
+        self.shards.local().add(IN_FLIGHT_AT, 1);
+        RequestGuard { recorder: Arc::clone(self), outcome: Outcome::Abandoned }
+    }
+
+    /// A batch of `rows` rows was run.
+    pub fn batch(&self, rows: usize) {
+        observe(&self.shards.local(), BATCH_AT, &BATCH_SIZE_BUCKETS, rows as u64, rows as u64);
+    }
+
+    /// A worker panicked and its session is being rebuilt.
+    pub fn worker_restarted(&self) {
+        self.shards.local().add(RESTARTS_AT, 1);
+    }
+
+    /// So many requests wait for a worker.
+    pub fn set_queue_depth(&self, requests: usize) {
+        self.queue_depth.store(requests as u64, Relaxed);
+    }
+
+    pub(super) fn labels(&self) -> &VersionLabels {
+        &self.labels
+    }
+
+    pub(super) fn requests(&self, outcome: Outcome) -> u64 {
+        self.shards.sum(OUTCOMES_AT + outcome as usize)
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        // Summed while threads write: a fall may be seen before its rise.
+        (self.shards.sum(IN_FLIGHT_AT) as i64).max(0) as u64
+    }
+
+    pub(super) fn restarts(&self) -> u64 {
+        self.shards.sum(RESTARTS_AT)
+    }
+
+    pub(super) fn queue_depth(&self) -> u64 {
+        self.queue_depth.load(Relaxed)
+    }
+
+    /// The durations of a stage, or of the whole request, in nanoseconds.
+    pub(super) fn durations(&self, stage: Option<Stage>) -> HistogramSum {
+        self.histogram(duration_cells(stage), DURATION_BUCKETS_MICROS.len())
+    }
+
+    pub(super) fn batch_sizes(&self) -> HistogramSum {
+        self.histogram(BATCH_AT, BATCH_SIZE_BUCKETS.len())
+    }
+
+    fn histogram(&self, at: usize, edges: usize) -> HistogramSum {
+        HistogramSum {
+            counts: (at..=at + edges).map(|cell| self.shards.sum(cell)).collect(),
+            sum: self.shards.sum(at + edges + 1),
+        }
+    }
+}
+
+fn duration_cells(stage: Option<Stage>) -> usize {
+    let index = stage.map_or(Stage::ALL.len(), |stage| stage as usize);
+    DURATIONS_AT + index * DURATION_CELLS
+}
+
+// ===== impl RequestGuard =====
+
+impl RequestGuard {
+    /// The request was answered with predictions; its stages took this long, and all of it `total`.
+    pub fn succeeded(mut self, timings: &Timings, total: Duration) {
+        self.outcome = Outcome::Ok;
+        let shard = self.recorder.shards.local();
+        let duration = |stage, took: Duration| {
+            let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            // Edges are in whole microseconds: rounding up keeps "at most the edge" exact.
+            observe(&shard, duration_cells(stage), &DURATION_BUCKETS_MICROS, nanos.div_ceil(1000), nanos);
+        };
+        for stage in Stage::ALL {
+            duration(Some(stage), timings.of(stage));
+        }
+        duration(None, total);
+    }
+
+    /// The request was refused or failed.
+    pub fn failed(mut self, error: &Error) {
+        self.outcome = Outcome::from(error);
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        let shard = self.recorder.shards.local();
+        shard.add(IN_FLIGHT_AT, 1u64.wrapping_neg());
+        shard.add(OUTCOMES_AT + self.outcome as usize, 1);
+    }
+}
+
+// ===== impl ServerRecorder =====
+
+impl ServerRecorder {
+    /// A connection was accepted.
+    pub fn connection_opened(&self) {
+        self.connections.fetch_add(1, Relaxed);
+        self.connections_total.fetch_add(1, Relaxed);
+    }
+
+    /// A connection was closed.
+    pub fn connection_closed(&self) {
+        self.connections.fetch_sub(1, Relaxed);
+    }
+
+    /// The kernel refused to hand over a connection.
+    pub fn accept_failed(&self) {
+        self.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    /// A request was answered with this error.
+    pub fn error_response(&self, error: &Error) {
+        if let Some(index) = ERROR_CODES.iter().position(|code| *code == error.code()) {
+            self.error_responses[index].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether the server takes new work.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready.into(), Relaxed);
+    }
+
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Relaxed)
+    }
+
+    pub(super) fn connections_total(&self) -> u64 {
+        self.connections_total.load(Relaxed)
+    }
+
+    pub(super) fn accept_errors(&self) -> u64 {
+        self.accept_errors.load(Relaxed)
+    }
+
+    pub(super) fn error_responses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ERROR_CODES.into_iter().zip(self.error_responses.iter().map(|count| count.load(Relaxed)))
+    }
+
+    pub(super) fn ready(&self) -> u64 {
+        self.ready.load(Relaxed)
+    }
+}

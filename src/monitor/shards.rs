@@ -1,0 +1,143 @@
+//! Counters that threads do not fight over.
+//!
+//! Every thread writes to a shard of its own with a plain load and store, and a reader sums the shards.
+//! Cells are 64-bit and wrap, so that a gauge may go up on one thread and down on another.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+
+/// Threads that own a shard at one time. Any further thread writes to one shared, slower shard.
+const SLOTS: usize = 64;
+/// Cells that share one cache-padded block.
+const BLOCK: usize = 16;
+
+type Cells = Box<[CachePadded<[AtomicU64; BLOCK]>]>;
+
+/// A fixed number of cells, once per thread that writes to them.
+#[derive(Debug)]
+pub(super) struct Shards {
+    cells: usize,
+    owned: Box<[OnceLock<Cells>]>,
+    shared: Cells,
+}
+
+/// One thread's view of the cells.
+#[derive(Debug)]
+pub(super) struct LocalShard<'a> {
+    cells: &'a Cells,
+    owner: Owner,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    ThisThread,
+    Many,
+}
+
+impl Shards {
+    pub(super) fn new(cells: usize) -> Shards {
+        Shards { cells, owned: (0..SLOTS).map(|_| OnceLock::new()).collect(), shared: allocate(cells) }
+    }
+
+    /// The cells that this thread writes to.
+    pub(super) fn local(&self) -> LocalShard<'_> {
+        // A thread that is ending may have lost its slot already; it writes to the shared shard.
+        match SLOT.try_with(|slot| slot.0).unwrap_or(None) {
+            Some(slot) => {
+                LocalShard { cells: self.owned[slot].get_or_init(|| allocate(self.cells)), owner: Owner::ThisThread }
+            }
+            None => LocalShard { cells: &self.shared, owner: Owner::Many },
+        }
+    }
+
+    /// The sum of one cell over all threads.
+    pub(super) fn sum(&self, cell: usize) -> u64 {
+        self.owned
+            .iter()
+            .filter_map(OnceLock::get)
+            .chain([&self.shared])
+            .fold(0, |sum, cells| sum.wrapping_add(cells[cell / BLOCK][cell % BLOCK].load(Relaxed)))
+    }
+}
+
+impl LocalShard<'_> {
+    /// Adds to a cell, wrapping.
+    pub(super) fn add(&self, cell: usize, amount: u64) {
+        let cell = &self.cells[cell / BLOCK][cell % BLOCK];
+        match self.owner {
+            // No other thread writes here, so the two halves cannot lose an update.
+            Owner::ThisThread => cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed),
+            Owner::Many => {
+                cell.fetch_add(amount, Relaxed);
+            }
+        }
+    }
+}
+
+fn allocate(cells: usize) -> Cells {
+    (0..cells.div_ceil(BLOCK)).map(|_| CachePadded::new(Default::default())).collect()
+}
+
+// ===== which thread owns which slot =====
+
+/// Slots of threads that have ended, and the first that was never used.
+struct FreeSlots {
+    returned: Vec<usize>,
+    next: usize,
+}
+
+static FREE_SLOTS: Mutex<FreeSlots> = Mutex::new(FreeSlots { returned: Vec::new(), next: 0 });
+
+thread_local! {
+    static SLOT: Slot = Slot::claim();
+}
+
+/// A thread's slot, given back when the thread ends. What it counted stays in the sum; the lock orders its
+/// last write before the first of the next owner.
+struct Slot(Option<usize>);
+
+impl Slot {
+    fn claim() -> Slot {
+        let mut free = FREE_SLOTS.lock();
+        let slot = free.returned.pop().or_else(|| {
+            let fresh = (free.next < SLOTS).then_some(free.next);
+            free.next += usize::from(fresh.is_some());
+            fresh
+        });
+        Slot(slot)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        FREE_SLOTS.lock().returned.extend(self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_by_more_threads_than_slots() {
+        let shards = Shards::new(20);
+        std::thread::scope(|scope| {
+            for _ in 0..2 * SLOTS {
+                scope.spawn(|| (0..1000).for_each(|_| shards.local().add(17, 1)));
+            }
+        });
+        assert_eq!(shards.sum(17), 2000 * SLOTS as u64);
+        assert_eq!(shards.sum(16), 0);
+    }
+
+    #[test]
+    fn a_gauge_may_rise_and_fall_on_different_threads() {
+        let shards = Shards::new(1);
+        shards.local().add(0, 3);
+        std::thread::scope(|scope| scope.spawn(|| shards.local().add(0, 1u64.wrapping_neg())).join().unwrap());
+        assert_eq!(shards.sum(0), 2);
+    }
+}

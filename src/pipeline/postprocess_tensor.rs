@@ -1,0 +1,102 @@
+//! `kind = "tensor"`: the model's outputs as they are.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{Postprocessor, Prediction};
+use crate::config::StageConfig;
+use crate::error::{Error, Result};
+use crate::tensor::{Signature, Tensors};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// The outputs that are answered; without it, all of them.
+    outputs: Option<Vec<String>>,
+}
+
+struct TensorPostprocessor {
+    outputs: Vec<Arc<str>>,
+}
+
+pub(super) fn make(config: &StageConfig, signature: &Signature) -> Result<Box<dyn Postprocessor>> {
+    let settings: Settings = config.settings()?;
+    let all = || signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect();
+    let outputs: Vec<Arc<str>> = match settings.outputs {
+        Some(names) => names.iter().map(|name| super::declared_output(signature, name)).collect::<Result<_>>()?,
+        None => all(),
+    };
+    if outputs.is_empty() {
+        return Err(Error::Config("outputs: the model gives no tensor that could be answered".to_owned()));
+    }
+    Ok(Box::new(TensorPostprocessor { outputs }))
+}
+
+impl Postprocessor for TensorPostprocessor {
+    fn decode(&self, outputs: &Tensors) -> Result<Vec<Prediction>> {
+        let mut wanted = Vec::with_capacity(self.outputs.len());
+        for name in &self.outputs {
+            let tensor = super::output(outputs, name)?;
+            super::refuse_non_finite(name, tensor)?;
+            wanted.push((name, tensor));
+        }
+        let rows = wanted.first().map_or(0, |(_, tensor)| tensor.rows());
+        let row = |row| {
+            let values = wanted.iter().map(|(name, tensor)| (Arc::clone(name), tensor.slice_rows(row..row + 1)));
+            Prediction::Outputs(values.collect())
+        };
+        Ok((0..rows).map(row).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{DType, Data, Dim, Tensor, TensorSpec};
+
+    fn signature() -> Signature {
+        let output = |name: &str| TensorSpec { name: name.into(), dtype: DType::F32, dims: vec![Dim::Dynamic(None)] };
+        Signature { inputs: Vec::new(), outputs: vec![output("a"), output("b")] }
+    }
+
+    fn outputs(a: &[f32], b: &[f32]) -> Tensors {
+        let tensor = |values: &[f32]| Tensor::new(vec![values.len()], Data::F32(values.to_vec())).unwrap();
+        [("a".into(), tensor(a)), ("b".into(), tensor(b))].into_iter().collect()
+    }
+
+    fn check(settings: &str, outputs: &Tensors, expected: std::result::Result<&str, &str>) {
+        let config: StageConfig = serde_json::from_str(settings).unwrap();
+        let decoded = make(&config, &signature()).and_then(|stage| stage.decode(outputs));
+        let decoded = decoded.map(|p| serde_json::to_string(&p).unwrap()).map_err(|error| error.to_string());
+        assert_eq!(decoded.as_deref(), expected.map_err(str::to_owned).as_ref().map(|ok| *ok));
+    }
+
+    #[test]
+    fn rows_of_the_outputs_are_the_predictions() {
+        check(
+            r#"{"kind": "tensor"}"#,
+            &outputs(&[1.0, 2.0], &[3.0, 4.0]),
+            Ok(r#"[{"a":1.0,"b":3.0},{"a":2.0,"b":4.0}]"#),
+        );
+        check(r#"{"kind": "tensor", "outputs": ["b"]}"#, &outputs(&[1.0, 2.0], &[3.0, 4.0]), Ok("[3.0,4.0]"));
+    }
+
+    #[test]
+    fn what_is_not_a_finite_number_is_an_error() {
+        check(
+            r#"{"kind": "tensor"}"#,
+            &outputs(&[1.0, 2.0], &[3.0, f32::NAN]),
+            Err(r#"the model's output "b" is not a finite number for instances[1]"#),
+        );
+    }
+
+    #[test]
+    fn an_output_the_model_does_not_have_is_refused() {
+        check(
+            r#"{"kind": "tensor", "outputs": ["c"]}"#,
+            &outputs(&[], &[]),
+            Err(r#"the model has no output "c"; its outputs: a, b"#),
+        );
+    }
+}

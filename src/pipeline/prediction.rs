@@ -1,0 +1,143 @@
+//! A prediction, and how it is written as JSON.
+
+use std::sync::Arc;
+
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+use crate::tensor::{Data, Tensor, Tensors, for_each_element_type};
+
+/// What a postprocessor makes of one row of the model's outputs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prediction {
+    /// A class: `{"label": 3, "confidence": 0.98, "top": [{"label": 3, "score": 0.98}, …]}`.
+    Class {
+        /// The most probable classes, the best first; never empty.
+        top: Vec<Score>,
+    },
+    /// One row of each output: written as the value itself, or as an object by name if there are several.
+    Outputs(Tensors),
+    /// Whatever a stage of your own answers.
+    Json(serde_json::Value),
+}
+
+/// A class and its probability.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Score {
+    /// The class.
+    pub label: Label,
+    /// Its probability.
+    pub score: f32,
+}
+
+/// The name of a class, as it is written in `model.toml`: a number or a text.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum Label {
+    /// As in `labels = [0, 1]`.
+    Number(i64),
+    /// As in `labels = ["cat", "dog"]`.
+    Text(Arc<str>),
+}
+
+impl Prediction {
+    /// How sure the model is, from 0 to 1, if it says so: a classifier's highest probability.
+    pub fn confidence(&self) -> Option<f32> {
+        match self {
+            Prediction::Class { top } => top.first().map(|best| best.score),
+            Prediction::Outputs(_) | Prediction::Json(_) => None,
+        }
+    }
+}
+
+impl Serialize for Prediction {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Prediction::Class { top } => {
+                let mut map = serializer.serialize_map(None)?;
+                if let Some(best) = top.first() {
+                    map.serialize_entry("label", &best.label)?;
+                    map.serialize_entry("confidence", &best.score)?;
+                }
+                map.serialize_entry("top", top)?;
+                map.end()
+            }
+            Prediction::Outputs(outputs) => match outputs.at(0) {
+                Some(only) if outputs.len() == 1 => Values::of_row(only).serialize(serializer),
+                _ => serializer.collect_map(outputs.iter().map(|(name, tensor)| (&**name, Values::of_row(tensor)))),
+            },
+            Prediction::Json(value) => value.serialize(serializer),
+        }
+    }
+}
+
+/// A part of a tensor as nested JSON arrays.
+struct Values<'a> {
+    shape: &'a [usize],
+    data: &'a Data,
+    start: usize,
+}
+
+impl<'a> Values<'a> {
+    /// The tensor's first row.
+    fn of_row(tensor: &'a Tensor) -> Values<'a> {
+        Values { shape: tensor.row_shape(), data: tensor.data(), start: 0 }
+    }
+}
+
+impl Serialize for Values<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.shape {
+            [] => for_each_element_type!(self.data, values => values[self.start].serialize(serializer)),
+            [length] => {
+                let elements = self.start..self.start + length;
+                for_each_element_type!(self.data, values => serializer.collect_seq(&values[elements]))
+            }
+            [length, inner @ ..] => {
+                let step: usize = inner.iter().product();
+                let mut rows = serializer.serialize_seq(Some(*length))?;
+                for row in 0..*length {
+                    let start = self.start + row * step;
+                    rows.serialize_element(&Values { shape: inner, data: self.data, start })?;
+                }
+                rows.end()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(prediction: &Prediction, expected: &str) {
+        assert_eq!(serde_json::to_string(prediction).unwrap(), expected);
+    }
+
+    fn row(shape: &[usize], data: Data) -> Tensor {
+        Tensor::new([&[1], shape].concat(), data).unwrap()
+    }
+
+    #[test]
+    fn one_output_is_its_value_and_several_are_an_object() {
+        let image = row(&[2, 3], Data::I32(vec![1, 2, 3, 4, 5, 6]));
+        let scalar = row(&[], Data::F32(vec![0.1]));
+        check(&Prediction::Outputs([("y".into(), image.clone())].into_iter().collect()), "[[1,2,3],[4,5,6]]");
+        check(&Prediction::Outputs([("y".into(), scalar.clone())].into_iter().collect()), "0.1");
+        check(
+            &Prediction::Outputs([("a".into(), image), ("b".into(), scalar)].into_iter().collect()),
+            r#"{"a":[[1,2,3],[4,5,6]],"b":0.1}"#,
+        );
+    }
+
+    #[test]
+    fn a_class_is_its_best_score_and_the_runners_up() {
+        let top = vec![
+            Score { label: Label::Text("cat".into()), score: 0.75 },
+            Score { label: Label::Text("dog".into()), score: 0.25 },
+        ];
+        check(
+            &Prediction::Class { top },
+            r#"{"label":"cat","confidence":0.75,"top":[{"label":"cat","score":0.75},{"label":"dog","score":0.25}]}"#,
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! `kind = "tensor"`: each instance already is what the model takes, as JSON arrays.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::json_to_tensor::read_instances;
+use super::{Prepared, Preprocessor};
+use crate::config::StageConfig;
+use crate::error::Result;
+use crate::tensor::{Signature, TensorSpec};
+
+/// The kind has no settings: the model's signature says it all.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {}
+
+struct TensorPreprocessor {
+    inputs: Vec<TensorSpec>,
+}
+
+pub(super) fn make(config: &StageConfig, signature: &Signature) -> Result<Box<dyn Preprocessor>> {
+    let Settings {} = config.settings()?;
+    Ok(Box::new(TensorPreprocessor { inputs: signature.inputs.clone() }))
+}
+
+impl Preprocessor for TensorPreprocessor {
+    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
+        Ok(Prepared { inputs: read_instances(instances, &self.inputs)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{DType, Data, Dim, Tensors};
+
+    fn spec(name: &str, dtype: DType, row: &[Option<usize>]) -> TensorSpec {
+        let row = row.iter().map(|length| length.map_or(Dim::Dynamic(None), Dim::Fixed));
+        TensorSpec { name: name.into(), dtype, dims: [Dim::Dynamic(None)].into_iter().chain(row).collect() }
+    }
+
+    /// Reads `instances` for the inputs and compares the tensors, or the error's message.
+    fn check(inputs: &[TensorSpec], instances: &str, expected: std::result::Result<&[(&[usize], Data)], &str>) {
+        let signature = Signature { inputs: inputs.to_vec(), outputs: Vec::new() };
+        let stage = make(&StageConfig::of_kind("tensor"), &signature).unwrap();
+        let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
+        let read: std::result::Result<Tensors, String> =
+            stage.transform(&raw).map(|prepared| prepared.inputs).map_err(|error| error.to_string());
+        let expected = expected.map_err(str::to_owned).map(|tensors| {
+            let named = |(spec, (shape, data)): (&TensorSpec, &(&[usize], Data))| {
+                (spec.name.clone(), crate::tensor::Tensor::new(shape.to_vec(), data.clone()).unwrap())
+            };
+            inputs.iter().zip(tensors).map(named).collect()
+        });
+        assert_eq!(read, expected, "{instances}");
+    }
+
+    #[test]
+    fn instances_become_rows() {
+        let pair = [spec("x", DType::F32, &[Some(2)])];
+        check(&pair, "[[1, 2.5], [-3, 4e-1]]", Ok(&[(&[2, 2], Data::F32(vec![1.0, 2.5, -3.0, 0.4]))]));
+        check(&pair, r#"[{"x": [1, 2]}]"#, Ok(&[(&[1, 2], Data::F32(vec![1.0, 2.0]))]));
+        check(&[spec("x", DType::F64, &[])], "[1, 0.1]", Ok(&[(&[2], Data::F64(vec![1.0, 0.1]))]));
+        check(
+            &[spec("x", DType::I64, &[Some(2), None])],
+            "[[[1, 2, 3], [4, 5, 6]]]",
+            Ok(&[(&[1, 2, 3], Data::I64(vec![1, 2, 3, 4, 5, 6]))]),
+        );
+        check(&[spec("x", DType::Bool, &[])], "[true, false]", Ok(&[(&[2], Data::Bool(vec![true, false]))]));
+        check(
+            &[spec("x", DType::Text, &[Some(1)])],
+            r#"[["a"], ["b\n"]]"#,
+            Ok(&[(&[2, 1], Data::Text(vec!["a".into(), "b\n".into()]))]),
+        );
+        check(
+            &[spec("a", DType::F32, &[Some(1)]), spec("b", DType::U8, &[])],
+            r#"[{"b": 7, "a": [1]}, {"a": [2], "b": 255}]"#,
+            Ok(&[(&[2, 1], Data::F32(vec![1.0, 2.0])), (&[2], Data::U8(vec![7, 255]))]),
+        );
+    }
+
+    #[test]
+    fn numbers_are_read_exactly() {
+        let numbers = [spec("x", DType::F64, &[])];
+        let exact = [f64::MAX, f64::MIN_POSITIVE, 5e-324, 0.1 + 0.2, 9_007_199_254_740_993.0];
+        check(&numbers, &serde_json::to_string(&exact).unwrap(), Ok(&[(&[5], Data::F64(exact.to_vec()))]));
+    }
+
+    #[test]
+    fn what_does_not_fit_names_its_place() {
+        let pair = [spec("x", DType::F32, &[Some(2)])];
+        let is = r#" (the model's input "x" is float32[?, 2])"#;
+        for (instances, message) in [
+            ("[[1, 2], [3, 4], [5]]", "instances[2]: found 1 values, expected 2"),
+            ("[[1, 2, 3]]", "instances[0]: found 3 values, expected 2"),
+            ("[[1, 2], [3, \"4\"]]", "instances[1][1]: found string \"4\", expected a number"),
+            ("[[1, [2]]]", "instances[0][1]: found sequence, expected a number"),
+            ("[[1, null]]", "instances[0][1]: found null, expected a number"),
+            ("[[1, 1e39]]", "instances[0][1]: 1e39 is not a value of type float32"),
+            ("[[1, 1e999]]", "instances[0][1]: number out of range"),
+            ("[7]", "instances[0]: found integer `7`, expected an array of 2 numbers"),
+            ("[{\"y\": [1, 2]}]", "instances[0]: unknown key \"y\", expected the key \"x\""),
+            ("[{}]", "instances[0]: the key \"x\" is missing"),
+            ("[{\"x\": [1, 2], \"x\": [1, 2]}]", "instances[0]: the key \"x\" is there twice"),
+            ("[{\"x\": [1, true]}]", "instances[0].x[1]: found boolean `true`, expected a number"),
+            ("{}", "instances: found map, expected an array of instances"),
+        ] {
+            check(&pair, instances, Err(&format!("{message}{is}")));
+        }
+        check(&pair, "[]", Err("instances: the array is empty; send at least one instance"));
+        check(
+            &[spec("x", DType::U8, &[])],
+            "[1, 256]",
+            Err("instances[1]: 256 is not a value of type uint8 (the model's input \"x\" is uint8[?])"),
+        );
+        check(
+            &[spec("x", DType::I32, &[])],
+            "[1.5]",
+            Err("instances[0]: 1.5e0 is not a value of type int32 (the model's input \"x\" is int32[?])"),
+        );
+        check(
+            &[spec("x", DType::I32, &[None])],
+            "[[1, 2], [3]]",
+            Err(
+                "instances[1]: found 1 values, expected 2 as in the first instance (the model's input \"x\" is int32[?, ?])",
+            ),
+        );
+        check(
+            &[spec("a", DType::F32, &[]), spec("b", DType::F32, &[])],
+            "[{\"a\": 1, \"b\": 2}, 5]",
+            Err("instances[1]: expected an object with the keys \"a\", \"b\""),
+        );
+    }
+
+    #[test]
+    fn a_setting_that_does_not_exist_is_refused() {
+        let config: StageConfig = serde_json::from_str(r#"{"kind": "tensor", "scale": 16}"#).unwrap();
+        let error = make(&config, &Signature::default()).err().unwrap();
+        assert!(error.to_string().contains("scale"), "{error}");
+    }
+}

@@ -1,0 +1,81 @@
+//! The envelope of a request: `{"instances": […]}`.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    instances: &'a RawValue,
+}
+
+/// The `instances` of a request's body, as yet unread. Fails if the body is not one JSON object with this key.
+///
+/// ```
+/// let raw = leeway::pipeline::instances(br#"{"instances": [[1, 2]]}"#).unwrap();
+/// assert_eq!(raw.get(), "[[1, 2]]");
+/// ```
+pub fn instances(body: &[u8]) -> Result<&RawValue> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Error::InvalidInput(r#"the body is empty; send {"instances": [...]}"#.to_owned()));
+    }
+    serde_json::from_slice::<Envelope<'_>>(body).map(|envelope| envelope.instances).map_err(|error| {
+        let hint = if error.is_data() {
+            r#"; the body has to be {"instances": [...]}"#
+        } else if names_non_finite(body, &error) {
+            "; JSON has no NaN and no Infinity, and a model takes finite numbers only"
+        } else {
+            ""
+        };
+        let text: String = error.to_string().chars().take(300).collect();
+        let what = if error.is_data() { "the body is not a prediction request" } else { "the body is not valid JSON" };
+        Error::InvalidInput(format!("{what}: {text}{hint}"))
+    })
+}
+
+/// Whether the parser stopped at `NaN` or `Infinity`, which Python's `json.dumps` writes unless told not to.
+fn names_non_finite(body: &[u8], error: &serde_json::Error) -> bool {
+    let line_start = body
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(index, _)| index + 1)
+        .nth(error.line().wrapping_sub(2))
+        .unwrap_or(0);
+    let stopped = line_start + error.column();
+    let around = body.get(stopped.saturating_sub(2)..body.len().min(stopped + 8)).unwrap_or_default();
+    [&b"NaN"[..], b"Infinity"].iter().any(|word| memchr::memmem::find(around, word).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, expected: &str) {
+        assert_eq!(instances(body.as_bytes()).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn the_message_says_what_the_body_lacks() {
+        check(" \n", r#"the body is empty; send {"instances": [...]}"#);
+        check(
+            "{}",
+            "the body is not a prediction request: missing field `instances` at line 1 column 2; the body has to be \
+             {\"instances\": [...]}",
+        );
+        check("{\"instances\": [1}", "the body is not valid JSON: expected `,` or `]` at line 1 column 17");
+    }
+
+    #[test]
+    fn non_finite_words_are_recognised_where_the_parser_stops() {
+        for body in
+            ["{\"instances\": [NaN]}", "{\"instances\":\n[[\n1, -Infinity]]}", "{\"instances\": [[1, Infinity]]}"]
+        {
+            let message = instances(body.as_bytes()).unwrap_err().to_string();
+            assert!(message.contains("JSON has no NaN"), "{body}: {message}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What is served: an immutable snapshot, replaced as a whole.
+//!
+//! A request takes one snapshot's version and keeps it until it is answered; nothing it reads can change
+//! under it. A new version becomes visible by publishing a new snapshot, never by changing one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::identity::{ModelName, Sha256, Version};
+use crate::monitor::VersionRecorder;
+use crate::pipeline::Pipeline;
+
+/// The snapshot that new requests see.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    snapshot: ArcSwap<Snapshot>,
+}
+
+/// The models and versions that are served at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    models: BTreeMap<ModelName, ServedModel>,
+    default_model: Option<ModelName>,
+}
+
+/// A model that is served.
+#[derive(Debug)]
+pub struct ServedModel {
+    /// What the model does, for people.
+    pub description: Option<String>,
+    /// Its versions; the highest answers where none is named.
+    pub versions: BTreeMap<Version, Arc<ServedVersion>>,
+}
+
+/// A version that is served.
+#[derive(Debug)]
+pub struct ServedVersion {
+    /// The model's name.
+    pub model: ModelName,
+    /// The version.
+    pub version: Version,
+    /// The digest of all its files.
+    pub sha256: Sha256,
+    /// `{"name", "version", "sha256"}`, as every answer has it.
+    pub identity: Box<RawValue>,
+    /// Threads that share one run.
+    pub intra_op_threads: usize,
+    /// The stages.
+    pub pipeline: Pipeline,
+    /// The handles that its requests are counted with.
+    pub recorder: Arc<VersionRecorder>,
+}
+
+/// Whom a request asks, as its URL says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// The default model.
+    Default,
+    /// A model by name.
+    Model(&'a str),
+    /// A version of a model, pinned.
+    Version(&'a str, &'a str),
+}
+
+// ===== impl Catalog =====
+
+impl Catalog {
+    /// What is served now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The version that answers this request.
+    pub fn resolve(&self, target: Target<'_>) -> Result<Arc<ServedVersion>> {
+        self.snapshot.load().resolve(target).cloned()
+    }
+
+    /// Makes a snapshot the one that new requests see.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+}
+
+// ===== impl Snapshot =====
+
+impl Snapshot {
+    /// A snapshot of these models. The default model is the one configured, or the only one.
+    pub fn new(models: BTreeMap<ModelName, ServedModel>, default_model: Option<&ModelName>) -> Result<Snapshot> {
+        let default_model = match default_model {
+            Some(name) if !models.contains_key(name) => {
+                return Err(Error::Config(format!(
+                    "repository.default_model: there is no model {name} in the repository; it has {}",
+                    names(&models).join(", ")
+                )));
+            }
+            Some(name) => Some(name.clone()),
+            None => Some(&models).filter(|models| models.len() == 1).and_then(|models| models.keys().next()).cloned(),
+        };
+        Ok(Snapshot { models, default_model })
+    }
+
+    /// The models, by name.
+    pub fn models(&self) -> &BTreeMap<ModelName, ServedModel> {
+        &self.models
+    }
+
+    /// The model that `POST /predict` asks.
+    pub fn default_model(&self) -> Option<&ModelName> {
+        self.default_model.as_ref()
+    }
+
+    /// The model of this name.
+    pub fn model(&self, name: &str) -> Result<(&ModelName, &ServedModel)> {
+        self.models
+            .get_key_value(name)
+            .ok_or_else(|| Error::UnknownModel { model: name.chars().take(64).collect(), known: names(&self.models) })
+    }
+
+    /// The version that answers this request.
+    pub fn resolve(&self, target: Target<'_>) -> Result<&Arc<ServedVersion>> {
+        let (name, model) = match target {
+            Target::Default => match &self.default_model {
+                Some(name) => self.model(name.as_str())?,
+                None => return Err(Error::NoDefaultModel { known: names(&self.models) }),
+            },
+            Target::Model(name) | Target::Version(name, _) => self.model(name)?,
+        };
+        let found = match target {
+            Target::Version(_, version) => {
+                version.parse().ok().and_then(|version: Version| model.versions.get(&version))
+            }
+            Target::Default | Target::Model(_) => model.versions.values().next_back(),
+        };
+        found.ok_or_else(|| Error::UnknownVersion {
+            model: name.clone(),
+            version: match target {
+                Target::Version(_, version) => version.chars().take(64).collect(),
+                Target::Default | Target::Model(_) => "latest".to_owned(),
+            },
+            known: model.versions.keys().map(Version::to_string).collect(),
+        })
+    }
+
+    /// Every version of every model.
+    pub fn versions(&self) -> impl Iterator<Item = &Arc<ServedVersion>> {
+        self.models.values().flat_map(|model| model.versions.values())
+    }
+}
+
+fn names(models: &BTreeMap<ModelName, ServedModel>) -> Vec<String> {
+    models.keys().map(ModelName::to_string).collect()
+}

@@ -1,0 +1,165 @@
+//! Makes a version ready to serve: digest → load → build the stages → warm up → start the workers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::value::RawValue;
+
+use super::catalog::{ServedModel, ServedVersion, Snapshot};
+use super::digest::digest_of_folder;
+use super::layout::{FoundModel, scan};
+use crate::config::{ModelConfig, RepositoryConfig};
+use crate::error::{Error, Result};
+use crate::identity::{Sha256, Version};
+use crate::model::{BatchPolicy, Engine, LoadedModel, OnnxModel, RunRows, Session, zeros};
+use crate::monitor::{Monitor, VersionLabels};
+use crate::pipeline::{Pipeline, Postprocessor, Stages};
+use crate::tensor::Tensors;
+
+/// The model's file within a version's folder.
+const MODEL_FILE: &str = "model.onnx";
+
+/// Loads versions with an engine, stages and a monitor that they all share.
+#[derive(Debug)]
+pub struct Loader {
+    /// What loads and runs model files.
+    pub engine: Arc<dyn Engine>,
+    /// The kinds of stages that a `model.toml` can name.
+    pub stages: Stages,
+    /// Where requests will be counted.
+    pub monitor: Arc<Monitor>,
+}
+
+impl Loader {
+    /// Loads every version of every model. The first that cannot be served is an error.
+    pub fn load_all(&self, repository: &RepositoryConfig) -> Result<Snapshot> {
+        let mut models = BTreeMap::new();
+        for found in scan(&repository.path)? {
+            let config = ModelConfig::read(&found.config)?;
+            let mut versions = BTreeMap::new();
+            for (&version, folder) in &found.versions {
+                let served = self.load(&found, &config, version, folder)?;
+                versions.insert(version, Arc::new(served));
+            }
+            models.insert(found.name, ServedModel { description: config.description, versions });
+        }
+        Snapshot::new(models, repository.default_model.as_ref())
+    }
+
+    fn load(&self, found: &FoundModel, config: &ModelConfig, version: Version, folder: &Path) -> Result<ServedVersion> {
+        let begin = Instant::now();
+        tracing::info!(model = %found.name, %version, "loading");
+        let wrong = |message: String| Error::Load { model: found.name.clone(), version, message };
+        let served = self.load_version(found, config, version, folder).map_err(|error| match error.detail() {
+            Some(detail) => wrong(detail.to_owned()),
+            None => wrong(match error {
+                // These settings stand in model.toml, and the message has to say so.
+                Error::Config(message) => format!("{}: {message}", found.config.display()),
+                other => other.to_string(),
+            }),
+        })?;
+        tracing::info!(
+            model = %found.name, %version, sha256 = served.sha256.short(),
+            provider = served.pipeline.model.provider().name(),
+            took_ms = begin.elapsed().as_millis() as u64,
+            "loaded"
+        );
+        Ok(served)
+    }
+
+    fn load_version(
+        &self,
+        found: &FoundModel,
+        config: &ModelConfig,
+        version: Version,
+        folder: &Path,
+    ) -> Result<ServedVersion> {
+        let file = folder.join(MODEL_FILE);
+        if !file.is_file() {
+            return Err(Error::Repository(format!("{} is missing", file.display())));
+        }
+        let sha256 = digest_of_folder(folder)?;
+        let loaded = self.engine.load(&file, &config.model)?;
+        let preprocessor = self.stages.preprocessor(&config.preprocess, loaded.signature())?;
+        let postprocessor = self.stages.postprocessor(&config.postprocess, loaded.signature())?;
+
+        let sessions: Vec<Box<dyn Session>> =
+            (0..config.model.workers.get()).map(|_| loaded.open()).collect::<Result<_>>()?;
+        let policy = BatchPolicy::new(loaded.signature(), config.model.max_batch_size);
+        let sessions = sessions
+            .into_iter()
+            .map(|mut session| {
+                warm_up(&*loaded, &mut *session, policy, &*postprocessor)?;
+                Ok(session)
+            })
+            .collect::<Result<_>>()?;
+
+        let recorder = self.monitor.version(VersionLabels {
+            model: found.name.to_string(),
+            version: version.to_string(),
+            sha256: sha256.to_string(),
+            provider: loaded.provider().name(),
+        });
+        let thread_name = format!("{}-{version}", found.name);
+        let model = OnnxModel::start(&thread_name, loaded, sessions, &config.model, &recorder)?;
+        Ok(ServedVersion {
+            model: found.name.clone(),
+            version,
+            sha256,
+            identity: identity(found, version, sha256)?,
+            intra_op_threads: config.model.intra_op_threads().get(),
+            pipeline: Pipeline { preprocessor, model, postprocessor },
+            recorder,
+        })
+    }
+}
+
+/// Runs a session once on zeros, two rows where the batch is open, and reads the outputs as a request's would
+/// be: what fits together only by chance shows here and not in the first request.
+fn warm_up(
+    loaded: &dyn LoadedModel,
+    session: &mut dyn Session,
+    policy: BatchPolicy,
+    postprocessor: &dyn Postprocessor,
+) -> Result<()> {
+    let rows = match policy.run_rows {
+        RunRows::UpTo(limit) => limit.get().min(2),
+        RunRows::Exactly(rows) => rows.get(),
+    };
+    let inputs = zeros(loaded.signature(), rows);
+    let outputs = match session.run(&inputs) {
+        Ok(outputs) => outputs,
+        // Zeros of a guessed shape need not make sense to the model.
+        Err(error) if !loaded.signature().has_fixed_rows() => {
+            tracing::warn!(
+                detail = error.detail(),
+                "the warm-up run failed on a guessed input shape; going on without it"
+            );
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let per_row: Tensors = outputs
+        .iter()
+        .filter(|(_, tensor)| tensor.rows() == rows)
+        .map(|(name, t)| (Arc::clone(name), t.clone()))
+        .collect();
+    match postprocessor.decode(&per_row) {
+        // log(0) is the model's right; zeros are no real input.
+        Ok(_) | Err(Error::NonFiniteOutput { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// `{"name", "version", "sha256"}`, written once for all answers.
+fn identity(found: &FoundModel, version: Version, sha256: Sha256) -> Result<Box<RawValue>> {
+    #[derive(serde::Serialize)]
+    struct Identity<'a> {
+        name: &'a str,
+        version: Version,
+        sha256: Sha256,
+    }
+    serde_json::value::to_raw_value(&Identity { name: found.name.as_str(), version, sha256 }).map_err(Error::internal)
+}

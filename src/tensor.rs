@@ -1,0 +1,390 @@
+//! Tensors as they travel between the stages, and the signature a model declares for them.
+//!
+//! Plain row-major buffers with a shape. The first dimension is always the batch: one *row* per instance.
+//! This room knows neither ONNX Runtime nor JSON.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use crate::error::{Error, Result};
+
+/// The lengths of a tensor's dimensions; the first is the number of rows.
+pub type Shape = Vec<usize>;
+
+/// A type that can be an element of a tensor.
+pub trait Element: Clone + Send + Sync + 'static {
+    /// The type's tag.
+    const DTYPE: DType;
+
+    /// Wraps a buffer.
+    fn into_data(values: Vec<Self>) -> Data;
+
+    /// The buffer, if it has elements of this type.
+    fn from_data(data: &Data) -> Option<&[Self]>;
+}
+
+/// Declares the element types once: the tag, its ONNX name, the buffer that holds it.
+macro_rules! elements {
+    ($($variant:ident($type:ty) = $name:literal),* $(,)?) => {
+        /// The type of a tensor's elements.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum DType { $(#[doc = concat!("`", $name, "`")] $variant),* }
+
+        /// A tensor's elements, row-major.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Data { $(#[doc = concat!("Elements of type `", $name, "`.")] $variant(Vec<$type>)),* }
+
+        impl DType {
+            /// The name in messages and in `GET /v1/models/{model}`.
+            pub const fn name(self) -> &'static str {
+                match self { $(DType::$variant => $name),* }
+            }
+        }
+
+        $(impl Element for $type {
+            const DTYPE: DType = DType::$variant;
+
+            fn into_data(values: Vec<Self>) -> Data {
+                Data::$variant(values)
+            }
+
+            fn from_data(data: &Data) -> Option<&[Self]> {
+                match data { Data::$variant(values) => Some(values), _ => None }
+            }
+        })*
+
+        /// Evaluates an expression with the buffer bound to a name, whatever its element type.
+        #[macro_export]
+        #[doc(hidden)]
+        macro_rules! for_each_element_type {
+            ($data:expr, $values:ident => $body:expr) => {
+                match $data { $($crate::tensor::Data::$variant($values) => $body),* }
+            };
+        }
+
+        /// Evaluates an expression with `$T` naming the element type that a tag stands for.
+        #[macro_export]
+        #[doc(hidden)]
+        macro_rules! with_element_type {
+            ($dtype:expr, $T:ident => $body:expr) => {
+                match $dtype { $($crate::tensor::DType::$variant => { type $T = $type; $body }),* }
+            };
+        }
+    };
+}
+
+elements! {
+    F32(f32) = "float32",
+    F64(f64) = "float64",
+    F16(half::f16) = "float16",
+    BF16(half::bf16) = "bfloat16",
+    I8(i8) = "int8",
+    I16(i16) = "int16",
+    I32(i32) = "int32",
+    I64(i64) = "int64",
+    U8(u8) = "uint8",
+    U16(u16) = "uint16",
+    U32(u32) = "uint32",
+    U64(u64) = "uint64",
+    Bool(bool) = "bool",
+    Text(String) = "string",
+}
+
+pub use {for_each_element_type, with_element_type};
+
+/// A shape and the elements that fill it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    shape: Shape,
+    data: Data,
+}
+
+/// Named tensors in the order of a signature.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tensors(Vec<(Arc<str>, Tensor)>);
+
+/// One dimension of a declared tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    /// Always this long.
+    Fixed(usize),
+    /// As long as the request makes it; the name, if the model gives one.
+    Dynamic(Option<String>),
+}
+
+/// A tensor that a model declares as input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The name.
+    pub name: Arc<str>,
+    /// The type of the elements.
+    pub dtype: DType,
+    /// The dimensions, the batch first.
+    pub dims: Vec<Dim>,
+}
+
+/// What a model takes and gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// The inputs, in the model's order.
+    pub inputs: Vec<TensorSpec>,
+    /// The outputs, in the model's order. Outputs that are not tensors are left out.
+    pub outputs: Vec<TensorSpec>,
+}
+
+// ===== impl Data =====
+
+impl Data {
+    /// How many elements there are.
+    pub fn len(&self) -> usize {
+        for_each_element_type!(self, values => values.len())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tag of the element type.
+    pub fn dtype(&self) -> DType {
+        fn tag<T: Element>(_: &[T]) -> DType {
+            T::DTYPE
+        }
+        for_each_element_type!(self, values => tag(values))
+    }
+
+    /// The index of the first element that is NaN or infinite.
+    pub fn first_non_finite(&self) -> Option<usize> {
+        match self {
+            Data::F32(values) => values.iter().position(|v| !v.is_finite()),
+            Data::F64(values) => values.iter().position(|v| !v.is_finite()),
+            Data::F16(values) => values.iter().position(|v: &f16| !v.is_finite()),
+            Data::BF16(values) => values.iter().position(|v: &bf16| !v.is_finite()),
+            _ => None,
+        }
+    }
+}
+
+// ===== impl Tensor =====
+
+impl Tensor {
+    /// A tensor of `shape`; an error if the elements do not fill it exactly, or it has no batch dimension.
+    ///
+    /// ```
+    /// use leeway::tensor::{Data, Tensor};
+    /// let tensor = Tensor::new(vec![2, 3], Data::F32(vec![0.0; 6])).unwrap();
+    /// assert_eq!((tensor.rows(), tensor.row_len()), (2, 3));
+    /// assert!(Tensor::new(vec![2, 3], Data::F32(vec![0.0; 5])).is_err());
+    /// ```
+    pub fn new(shape: Shape, data: Data) -> Result<Tensor> {
+        let elements = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim));
+        if elements == Some(data.len()) && !shape.is_empty() {
+            Ok(Tensor { shape, data })
+        } else {
+            Err(Error::internal(format_args!("{} elements do not fill a tensor of shape {shape:?}", data.len())))
+        }
+    }
+
+    /// The shape, the batch first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The shape of one row.
+    pub fn row_shape(&self) -> &[usize] {
+        &self.shape[1..]
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// How many elements one row has.
+    pub fn row_len(&self) -> usize {
+        self.row_shape().iter().product()
+    }
+
+    /// The elements.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.data.dtype()
+    }
+
+    /// The elements as a slice, if they are of type `T`.
+    pub fn values<T: Element>(&self) -> Option<&[T]> {
+        T::from_data(&self.data)
+    }
+
+    /// The elements as `f32`, if they are floating-point numbers: borrowed where they already are.
+    pub fn to_f32(&self) -> Option<std::borrow::Cow<'_, [f32]>> {
+        match &self.data {
+            Data::F32(values) => Some(values.into()),
+            Data::F64(values) => Some(values.iter().map(|&v| v as f32).collect()),
+            Data::F16(values) => Some(values.iter().map(|v| v.to_f32()).collect()),
+            Data::BF16(values) => Some(values.iter().map(|v| v.to_f32()).collect()),
+            _ => None,
+        }
+    }
+
+    /// A copy of some rows.
+    pub fn slice_rows(&self, rows: Range<usize>) -> Tensor {
+        let elements = rows.start * self.row_len()..rows.end * self.row_len();
+        let mut shape = self.shape.clone();
+        shape[0] = rows.len();
+        let data = for_each_element_type!(&self.data, values => Element::into_data(values[elements].to_vec()));
+        Tensor { shape, data }
+    }
+
+    /// Tensors of one row shape and type, one below the other.
+    pub fn stack<'a>(mut parts: impl Iterator<Item = &'a Tensor> + Clone) -> Option<Tensor> {
+        fn gather<'a, T: Element>(parts: impl Iterator<Item = &'a Tensor> + Clone) -> Option<Data> {
+            let elements = parts.clone().map(|part| part.data.len()).sum();
+            let mut all: Vec<T> = Vec::with_capacity(elements);
+            for part in parts {
+                all.extend_from_slice(part.values::<T>()?);
+            }
+            Some(T::into_data(all))
+        }
+        let all = parts.clone();
+        let first = parts.next()?;
+        let mut shape = first.shape.clone();
+        shape[0] = all.clone().map(Tensor::rows).sum();
+        let data = with_element_type!(first.dtype(), T => gather::<T>(all)?);
+        (data.len() == shape.iter().product::<usize>()).then_some(Tensor { shape, data })
+    }
+}
+
+// ===== impl Tensors =====
+
+impl Tensors {
+    /// How many tensors there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.iter().find_map(|(known, tensor)| (&**known == name).then_some(tensor))
+    }
+
+    /// The tensor at this place in the signature.
+    pub fn at(&self, index: usize) -> Option<&Tensor> {
+        self.0.get(index).map(|(_, tensor)| tensor)
+    }
+
+    /// Names and tensors, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Tensor)> + Clone {
+        self.0.iter().map(|(name, tensor)| (name, tensor))
+    }
+
+    /// How many rows there are: that of the first tensor.
+    pub fn rows(&self) -> usize {
+        self.0.first().map_or(0, |(_, tensor)| tensor.rows())
+    }
+
+    /// A copy of some rows of every tensor.
+    pub fn slice_rows(&self, rows: Range<usize>) -> Tensors {
+        self.iter().map(|(name, tensor)| (Arc::clone(name), tensor.slice_rows(rows.clone()))).collect()
+    }
+
+    /// Several sets of the same tensors, one below the other; `None` if they do not match.
+    ///
+    /// ```
+    /// use leeway::tensor::{Data, Tensor, Tensors};
+    /// let rows = |values: Vec<f32>| -> Tensors {
+    ///     [("x".into(), Tensor::new(vec![values.len()], Data::F32(values)).unwrap())].into_iter().collect()
+    /// };
+    /// let (one, two) = (rows(vec![1.0]), rows(vec![2.0, 3.0]));
+    /// let all = Tensors::stack([&one, &two].into_iter()).unwrap();
+    /// assert_eq!(all, rows(vec![1.0, 2.0, 3.0]));
+    /// assert_eq!(all.slice_rows(1..3), two);
+    /// ```
+    pub fn stack<'a>(mut parts: impl Iterator<Item = &'a Tensors> + Clone) -> Option<Tensors> {
+        let all = parts.clone();
+        parts
+            .next()?
+            .iter()
+            .enumerate()
+            .map(|(index, (name, _))| {
+                // A part that lacks a tensor shows as a row too few.
+                let stacked = Tensor::stack(all.clone().filter_map(|part| part.at(index)))?;
+                Some((Arc::clone(name), stacked))
+            })
+            .collect()
+    }
+
+    /// Whether `other` has the same row shapes, so that the two can go into one batch.
+    pub fn stacks_with(&self, other: &Tensors) -> bool {
+        self.len() == other.len() && self.0.iter().zip(&other.0).all(|((_, a), (_, b))| a.row_shape() == b.row_shape())
+    }
+}
+
+impl FromIterator<(Arc<str>, Tensor)> for Tensors {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, Tensor)>>(iter: I) -> Self {
+        Tensors(iter.into_iter().collect())
+    }
+}
+
+// ===== impl Signature =====
+
+impl Signature {
+    /// The length of the batch dimension: `Fixed` if any input fixes it.
+    pub fn batch_dim(&self) -> Dim {
+        let mut dims = self.inputs.iter().filter_map(|input| input.dims.first());
+        let fixed = dims.clone().find(|dim| matches!(dim, Dim::Fixed(_)));
+        fixed.or_else(|| dims.next()).cloned().unwrap_or(Dim::Dynamic(None))
+    }
+
+    /// Whether every dimension but the batch is fixed, so that any request has the one shape there is.
+    pub fn has_fixed_rows(&self) -> bool {
+        self.inputs.iter().all(|input| input.dims.iter().skip(1).all(|dim| matches!(dim, Dim::Fixed(_))))
+    }
+
+    /// The declared output of this name.
+    pub fn output(&self, name: &str) -> Option<&TensorSpec> {
+        self.outputs.iter().find(|output| &*output.name == name)
+    }
+}
+
+impl TensorSpec {
+    /// Type and dimensions as in `float32[batch, 64]`.
+    ///
+    /// ```
+    /// use leeway::tensor::{DType, Dim, TensorSpec};
+    /// let spec = TensorSpec { name: "x".into(), dtype: DType::F32, dims: vec![Dim::Dynamic(None), Dim::Fixed(64)] };
+    /// assert_eq!(spec.describe(), "float32[?, 64]");
+    /// ```
+    pub fn describe(&self) -> String {
+        let dims: Vec<String> = self.dims.iter().map(Dim::to_string).collect();
+        format!("{}[{}]", self.dtype, dims.join(", "))
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Fixed(length) => length.fmt(f),
+            Dim::Dynamic(Some(name)) => f.write_str(name),
+            Dim::Dynamic(None) => f.write_str("?"),
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Writes the small ONNX models that the tests load beside the shipped ones, into tests/data/models.
+
+Run by hand with the environment of models/requirements.txt; the products are committed:
+
+    .venv/bin/python tests/data/make_models.py
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto as T
+from onnx import helper as h
+
+OUT = Path(__file__).resolve().parent / "models"
+
+
+def write(name, nodes, inputs, outputs, initializers=()):
+    graph = h.make_graph(nodes, name, inputs, outputs, list(initializers))
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9, producer_name="leeway-tests")
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, OUT / f"{name}.onnx")
+
+
+def value(name, dtype, shape):
+    return h.make_tensor_value_info(name, dtype, shape)
+
+
+def constant(name, array):
+    return onnx.numpy_helper.from_array(np.asarray(array), name)
+
+
+def identity(name, dtype, shape):
+    """y = x, to see one element type or one shape travel through the server unchanged."""
+    write(name, [h.make_node("Identity", ["x"], ["y"])], [value("x", dtype, shape)], [value("y", dtype, shape)])
+
+
+def work():
+    """Costs time in proportion to its input: max(iterations) times a 64x64 matrix product. y = iterations."""
+    weights = constant("weights", (np.eye(64) * 0.5).astype(np.float32))
+    body = h.make_graph(
+        [
+            h.make_node("MatMul", ["state_in", "weights"], ["product"]),
+            h.make_node("Tanh", ["product"], ["state_out"]),
+            h.make_node("Identity", ["go_in"], ["go_out"]),
+        ],
+        "body",
+        [value("i", T.INT64, []), value("go_in", T.BOOL, []), value("state_in", T.FLOAT, [64, 64])],
+        [value("go_out", T.BOOL, []), value("state_out", T.FLOAT, [64, 64])],
+    )
+    write(
+        "work",
+        [
+            h.make_node("ReduceMax", ["iterations"], ["most"], keepdims=0),
+            h.make_node("Loop", ["most", "go", "start"], ["end"], body=body),
+            h.make_node("ReduceSum", ["end"], ["sum"], keepdims=0),
+            h.make_node("Mul", ["sum", "zero"], ["nothing"]),
+            h.make_node("Cast", ["iterations"], ["asked"], to=T.FLOAT),
+            h.make_node("Add", ["asked", "nothing"], ["y"]),
+        ],
+        [value("iterations", T.INT64, ["n"])],
+        [value("y", T.FLOAT, ["n"])],
+        [
+            weights,
+            constant("start", np.ones((64, 64), np.float32)),
+            constant("go", np.asarray(True)),
+            constant("zero", np.asarray(0, np.float32)),
+        ],
+    )
+
+
+def main():
+    OUT.mkdir(exist_ok=True)
+    for name, dtype in {
+        "float32": T.FLOAT, "float64": T.DOUBLE, "float16": T.FLOAT16, "bfloat16": T.BFLOAT16,
+        "int8": T.INT8, "int16": T.INT16, "int32": T.INT32, "int64": T.INT64,
+        "uint8": T.UINT8, "uint16": T.UINT16, "uint32": T.UINT32, "uint64": T.UINT64,
+        "bool": T.BOOL, "string": T.STRING,
+    }.items():
+        identity(f"echo_{name}", dtype, ["n", 2])
+    identity("echo_scalar", T.FLOAT, ["n"])
+    identity("echo_image", T.FLOAT, ["n", 1, 2, 3])
+    identity("echo_sequence", T.INT64, ["n", "length"])
+    identity("echo_fixed_batch", T.FLOAT, [1, 2])
+    identity("echo_batch_of_4", T.FLOAT, [4, 2])
+    write("log", [h.make_node("Log", ["x"], ["y"])], [value("x", T.FLOAT, ["n", 2])], [value("y", T.FLOAT, ["n", 2])])
+    write(
+        "two_inputs",
+        [
+            h.make_node("Cast", ["count"], ["weight"], to=T.FLOAT),
+            h.make_node("Mul", ["x", "weight"], ["scaled"]),
+            h.make_node("Identity", ["count"], ["seen"]),
+        ],
+        [value("x", T.FLOAT, ["n", 2]), value("count", T.INT64, ["n", 1])],
+        [value("scaled", T.FLOAT, ["n", 2]), value("seen", T.INT64, ["n", 1])],
+    )
+    write(
+        "not_per_row",
+        [h.make_node("ReduceSum", ["x"], ["y"], keepdims=0)],
+        [value("x", T.FLOAT, ["n", 2])],
+        [value("y", T.FLOAT, [])],
+    )
+    work()
+    print(f"wrote {len(list(OUT.glob('*.onnx')))} models to {OUT}")
+
+
+if __name__ == "__main__":
+    main()
