@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::time::Duration;
 
 use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
@@ -50,6 +51,9 @@ pub struct SessionConfig {
     pub max_batch_size: NonZeroUsize,
     /// The most requests that wait for a worker.
     pub queue_capacity: NonZeroUsize,
+    /// While requests come one at a time and a run takes no longer than this: how long a worker stays awake for
+    /// the next request, and a request for its answer, instead of sleeping. 0 never stays awake.
+    pub spin_us: u64,
 }
 
 /// An ONNX Runtime execution provider.
@@ -81,6 +85,7 @@ impl Default for SessionConfig {
             intra_op_threads: Count::Auto,
             max_batch_size: super::non_zero(32),
             queue_capacity: super::non_zero(1024),
+            spin_us: 100,
         }
     }
 }
@@ -103,12 +108,20 @@ impl SessionConfig {
         self.intra_op_threads.or(NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN))
     }
 
+    /// [`SessionConfig::spin_us`] as a duration.
+    pub fn spin(&self) -> Duration {
+        Duration::from_micros(self.spin_us)
+    }
+
     fn validate(&self) -> Result<(), String> {
         let most = |key: &str, value: NonZeroUsize, limit: usize| {
             if value.get() > limit { Err(format!("model.{key}: {value} is too many, at most {limit}")) } else { Ok(()) }
         };
         if self.providers.is_empty() {
             return Err("model.providers: the list is empty; name at least one of \"cpu\", \"cuda\"".to_owned());
+        }
+        if self.spin_us > 1_000 {
+            return Err(format!("model.spin_us: {} is too long, at most 1000", self.spin_us));
         }
         most("workers", self.workers, 256)?;
         most("max_batch_size", self.max_batch_size, 1 << 16)?;

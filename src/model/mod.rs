@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub use self::batch::{BatchPolicy, RunRows};
-use self::queue::{Job, Queue, Taken};
+use self::queue::{Attention, Job, Queue, Taken, spin_until};
 pub use self::session::{Engine, LoadedModel, Session, zeros};
 use self::worker::Worker;
 use crate::budget::{Deadline, Waited};
@@ -47,6 +47,8 @@ pub struct OnnxModel {
 pub struct Ticket {
     reply: oneshot::Receiver<Result<(Tensors, Waited)>>,
     taken: Arc<Taken>,
+    /// How the answer is best waited for, until that was tried once.
+    attention: Attention,
 }
 
 impl OnnxModel {
@@ -60,7 +62,7 @@ impl OnnxModel {
     ) -> Result<OnnxModel> {
         let signature = loaded.signature().clone();
         let policy = BatchPolicy::new(&signature, config.max_batch_size);
-        let queue = Arc::new(Queue::new(config.queue_capacity, Arc::clone(recorder)));
+        let queue = Arc::new(Queue::new(config.queue_capacity, config.spin(), Arc::clone(recorder)));
         let model = OnnxModel {
             provider: loaded.provider(),
             signature,
@@ -105,8 +107,8 @@ impl OnnxModel {
         let (sender, reply) = oneshot::channel();
         let taken = Arc::new(Taken::default());
         let job = Job { inputs, deadline, entered: Instant::now(), taken: Arc::clone(&taken), reply: sender };
-        self.queue.push(job)?;
-        Ok(Ticket { reply, taken })
+        let attention = self.queue.push(job)?;
+        Ok(Ticket { reply, taken, attention })
     }
 
     /// Takes no further requests. Those that are waiting are still answered; then the workers end.
@@ -150,6 +152,11 @@ impl Future for Ticket {
     type Output = Result<(Tensors, Waited)>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Attention::Awake(limit) = std::mem::replace(&mut self.attention, Attention::Asleep)
+            && let Some(reply) = spin_until(limit, || self.reply.try_recv().ok())
+        {
+            return Poll::Ready(reply);
+        }
         Pin::new(&mut self.reply)
             .poll(context)
             .map(|reply| reply.unwrap_or_else(|_| Err(Error::internal("a worker ended without an answer"))))

@@ -1,7 +1,13 @@
 //! The bounded queue between requests and workers.
+//!
+//! Waking a sleeping thread costs more than a small model's run, twice per request. So while requests come one
+//! at a time and runs are short, both sides stay awake for a moment instead of sleeping ([`Attention`]): the
+//! worker for the next request, the request for its answer. As soon as requests overlap, batches form while the
+//! worker runs and nobody watches any more.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -35,16 +41,36 @@ pub(super) struct Taken(OnceLock<Instant>);
 #[derive(Debug)]
 pub(super) struct Queue {
     capacity: NonZeroUsize,
+    /// The longest that either side stays awake for the other.
+    spin: Duration,
     state: Mutex<State>,
     arrived: Condvar,
+    /// The length of `State::waiting`, for a worker that watches without the lock.
+    length: AtomicUsize,
     recorder: Arc<VersionRecorder>,
 }
 
 #[derive(Debug)]
 struct State {
     waiting: VecDeque<Job>,
-    idle_workers: usize,
+    /// Workers that sleep until they are notified.
+    asleep: usize,
+    /// Workers that run a batch.
+    running: usize,
+    /// How many requests in a row came while nothing was waiting and nothing ran.
+    lone_streak: u32,
+    /// How long the last run took.
+    last_run: Duration,
     door: Door,
+}
+
+/// Whether to wait for the other side awake or asleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attention {
+    /// Watch for up to this long, then sleep.
+    Awake(Duration),
+    /// Sleep at once.
+    Asleep,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -56,13 +82,21 @@ enum Door {
 // ===== impl Queue =====
 
 impl Queue {
-    pub(super) fn new(capacity: NonZeroUsize, recorder: Arc<VersionRecorder>) -> Queue {
-        let state = State { waiting: VecDeque::new(), idle_workers: 0, door: Door::Open };
-        Queue { capacity, state: Mutex::new(state), arrived: Condvar::new(), recorder }
+    pub(super) fn new(capacity: NonZeroUsize, spin: Duration, recorder: Arc<VersionRecorder>) -> Queue {
+        let state = State {
+            waiting: VecDeque::new(),
+            asleep: 0,
+            running: 0,
+            lone_streak: 0,
+            last_run: Duration::MAX,
+            door: Door::Open,
+        };
+        let length = AtomicUsize::new(0);
+        Queue { capacity, spin, state: Mutex::new(state), arrived: Condvar::new(), length, recorder }
     }
 
-    /// Puts a request at the end, or says why not.
-    pub(super) fn push(&self, job: Job) -> Result<()> {
+    /// Puts a request at the end, or says why not. Also says how its answer is best waited for.
+    pub(super) fn push(&self, job: Job) -> Result<Attention> {
         let mut state = self.state.lock();
         if state.door == Door::Closed {
             return Err(Error::ShuttingDown);
@@ -70,40 +104,87 @@ impl Queue {
         if state.waiting.len() >= self.capacity.get() {
             return Err(Error::QueueFull { capacity: self.capacity.get(), retry_after: RETRY_AFTER });
         }
+        let alone = state.waiting.is_empty() && state.running == 0;
+        state.lone_streak = if alone { state.lone_streak.saturating_add(1) } else { 0 };
         state.waiting.push_back(job);
-        self.recorder.set_queue_depth(state.waiting.len());
-        let worker_waits = state.idle_workers > 0;
+        self.note_length(&state);
+        let attention = attention(state.lone_streak, state.last_run, self.spin);
+        let worker_sleeps = state.asleep > 0;
         drop(state);
-        if worker_waits {
+        if worker_sleeps {
             self.arrived.notify_one();
         }
-        Ok(())
+        Ok(attention)
     }
 
-    /// Waits for requests and takes the next batch; `None` once the queue is closed and empty.
-    pub(super) fn take(&self, policy: BatchPolicy) -> Option<Vec<Job>> {
+    /// Waits for requests and takes the next batch; `None` once the queue is closed and empty. `last_run` is
+    /// how long the worker's last batch took, if it has run one.
+    pub(super) fn take(&self, policy: BatchPolicy, last_run: Option<Duration>) -> Option<Vec<Job>> {
         let mut state = self.state.lock();
+        if let Some(last_run) = last_run {
+            state.running -= 1;
+            state.last_run = last_run;
+        }
+        let mut attention = attention(state.lone_streak, state.last_run, self.spin);
         loop {
             state.drop_unwanted(Instant::now());
             let count = policy.plan(state.waiting.iter().map(|job| &job.inputs));
             if count > 0 {
                 let batch: Vec<Job> = state.waiting.drain(..count).collect();
-                self.recorder.set_queue_depth(state.waiting.len());
+                state.running += 1;
+                self.note_length(&state);
                 return Some(batch);
             }
+            self.note_length(&state);
             if state.door == Door::Closed {
                 return None;
             }
-            state.idle_workers += 1;
-            self.arrived.wait(&mut state);
-            state.idle_workers -= 1;
+            if let Attention::Awake(limit) = std::mem::replace(&mut attention, Attention::Asleep) {
+                drop(state);
+                self.watch(limit);
+                state = self.state.lock();
+            } else {
+                state.asleep += 1;
+                self.arrived.wait(&mut state);
+                state.asleep -= 1;
+            }
         }
+    }
+
+    /// Waits awake until a request arrives, for `limit` at the most.
+    fn watch(&self, limit: Duration) {
+        spin_until(limit, || (self.length.load(Ordering::Acquire) > 0).then_some(()));
+    }
+
+    fn note_length(&self, state: &State) {
+        self.length.store(state.waiting.len(), Ordering::Release);
+        self.recorder.set_queue_depth(state.waiting.len());
     }
 
     /// Lets nobody in any more; what is waiting can still be taken.
     pub(super) fn close(&self) {
         self.state.lock().door = Door::Closed;
         self.arrived.notify_all();
+    }
+}
+
+/// Staying awake pays while requests come one at a time (never mind a pair that happens not to overlap) and a
+/// run takes no longer than one stays awake for it.
+fn attention(lone_streak: u32, last_run: Duration, spin: Duration) -> Attention {
+    const LONE: u32 = 32;
+    if lone_streak >= LONE && last_run <= spin { Attention::Awake(spin) } else { Attention::Asleep }
+}
+
+/// Asks again and again until there is something, or `limit` has passed.
+pub(super) fn spin_until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let begin = Instant::now();
+    loop {
+        let found = ask();
+        if found.is_some() || begin.elapsed() >= limit {
+            return found;
+        }
+        // A little apart, so that the line that is watched can be written to.
+        (0..16).for_each(|_| std::hint::spin_loop());
     }
 }
 

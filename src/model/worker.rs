@@ -34,13 +34,15 @@ impl Worker {
 
     /// Runs batches until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        while let Some(batch) = self.queue.take(self.policy) {
-            self.run_batch(batch);
+        let mut last_run = None;
+        while let Some(batch) = self.queue.take(self.policy, last_run) {
+            let begin = Instant::now();
+            self.run_batch(batch, begin);
+            last_run = Some(begin.elapsed());
         }
     }
 
-    fn run_batch(&mut self, batch: Vec<Job>) {
-        let begin = Instant::now();
+    fn run_batch(&mut self, batch: Vec<Job>, begin: Instant) {
         batch.iter().for_each(|job| job.take(begin));
 
         let rows: Vec<usize> = batch.iter().map(|job| job.inputs.rows()).collect();
@@ -60,7 +62,7 @@ impl Worker {
             }
             // The model refused one of these inputs: each alone, so that only the bad one fails.
             Err(Error::ModelFailed { .. }) if batch.len() > 1 => {
-                batch.into_iter().for_each(|job| self.run_batch(vec![job]));
+                batch.into_iter().for_each(|job| self.run_batch(vec![job], Instant::now()));
             }
             Err(error) => batch.into_iter().for_each(|job| job.answer(Err(error.clone()))),
         }

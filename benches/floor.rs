@@ -1,0 +1,65 @@
+//! The floor: the smallest axum handler that parses the same JSON and runs the same model inline behind a
+//! mutex. `benches/load.rs` measures Leeway beside it, so that a server's features have to pay for themselves.
+//!
+//!     floor MODEL_FILE ONNXRUNTIME_LIBRARY PORT
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
+use ort::session::Session;
+use ort::value::TensorRef;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize)]
+struct Request {
+    instances: Vec<Vec<f32>>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    predictions: Vec<Prediction>,
+}
+
+#[derive(Serialize)]
+struct Prediction {
+    label: usize,
+    confidence: f32,
+}
+
+async fn predict(State(session): State<Arc<Mutex<Session>>>, Json(request): Json<Request>) -> Json<Answer> {
+    let rows = request.instances.len();
+    let pixels: Vec<f32> = request.instances.into_iter().flatten().collect();
+    let input = TensorRef::from_array_view(([rows, pixels.len() / rows], &*pixels)).unwrap();
+    let mut session = session.lock();
+    let outputs = session.run(ort::inputs![input]).unwrap();
+    let (shape, scores) = outputs["probabilities"].try_extract_tensor::<f32>().unwrap();
+    let best = |row: &[f32]| {
+        let (label, &confidence) = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+        Prediction { label, confidence }
+    };
+    Json(Answer { predictions: scores.chunks_exact(shape[1] as usize).map(best).collect() })
+}
+
+#[tokio::main]
+async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let mut next = || arguments.next().expect("floor MODEL_FILE ONNXRUNTIME_LIBRARY PORT");
+    let (model, library, port) = (PathBuf::from(next()), PathBuf::from(next()), next().parse::<u16>().unwrap());
+    let environment = ort::init_from(&library).unwrap().build().unwrap();
+    let session = Session::builder(&environment)
+        .unwrap()
+        .with_intra_threads(1)
+        .unwrap()
+        .with_intra_op_spinning(false)
+        .unwrap()
+        .commit_from_file(&model)
+        .unwrap();
+    let router = Router::new().route("/predict", post(predict)).with_state(Arc::new(Mutex::new(session)));
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    axum::serve(listener, router).await.unwrap();
+}
