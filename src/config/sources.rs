@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use figment::error::Kind;
+use figment::error::{Actual, Kind};
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
@@ -47,7 +47,7 @@ impl Config {
         flag("admin.listen", overrides.admin_listen.map(|address| address.to_string()));
         flag("repository.path", overrides.models.as_ref().map(|path| path.display().to_string()));
 
-        let config: Config = extract(&figment)?;
+        let config: Config = extract(&figment, file)?;
         config.validate()?;
         Ok(config)
     }
@@ -65,7 +65,7 @@ impl Config {
 
 /// Reads one TOML file into its type.
 pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    extract(&Figment::new().merge(toml(path)?))
+    extract(&Figment::new().merge(toml(path)?), Some(path))
 }
 
 fn toml(path: &Path) -> Result<figment::providers::Data<Toml>> {
@@ -76,28 +76,28 @@ fn toml(path: &Path) -> Result<figment::providers::Data<Toml>> {
     }
 }
 
-fn extract<T: DeserializeOwned>(figment: &Figment) -> Result<T> {
+/// `file` is what lacks a key that is required: figment cannot say where something is not.
+fn extract<T: DeserializeOwned>(figment: &Figment, file: Option<&Path>) -> Result<T> {
     figment.extract().map_err(|errors| {
-        let problems: Vec<String> = errors
-            .into_iter()
-            .map(|error| match source(&error) {
-                Some(source) => format!("{source}: {}", describe(&error)),
-                None => describe(&error),
-            })
-            .collect();
-        Error::Config(problems.join("\n"))
+        let problem = |error: figment::Error| match source(&error).or_else(|| file.map(shown)) {
+            Some(source) => format!("{source}: {}", describe(&error)),
+            None => describe(&error),
+        };
+        Error::Config(errors.into_iter().map(problem).collect::<Vec<_>>().join("\n"))
     })
+}
+
+/// A path as it is shown: relative to where the command was called, if it lies below.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    here.as_deref().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).display().to_string()
 }
 
 /// The file, the variable or the flag that an error is about.
 fn source(error: &figment::Error) -> Option<String> {
     let metadata = error.metadata.as_ref()?;
     match &metadata.source {
-        Some(Source::File(path)) => {
-            let here = std::env::current_dir().ok();
-            let short = here.as_deref().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path);
-            Some(short.display().to_string())
-        }
+        Some(Source::File(path)) => Some(shown(path)),
         _ if metadata.name.contains("environment") => {
             let mut keys = error.path.clone();
             if let Kind::UnknownField(field, _) = &error.kind
@@ -119,16 +119,41 @@ pub(super) fn describe(error: &figment::Error) -> String {
             if keys.last() != Some(field) {
                 keys.push(field.clone());
             }
-            format!("unknown key; allowed here: {}", allowed.join(", "))
+            match allowed {
+                [] => "unknown key; there is nothing to set here".to_owned(),
+                allowed => format!("unknown key; allowed here: {}", allowed.join(", ")),
+            }
         }
         Kind::MissingField(field) => {
             keys.push(field.to_string());
             "this key is required".to_owned()
         }
         Kind::UnknownVariant(found, allowed) => format!("{found:?} is not one of {}", allowed.join(", ")),
-        Kind::InvalidType(found, expected) => format!("found {found}, expected {expected}"),
-        Kind::InvalidValue(found, expected) => format!("found {found}, expected {expected}"),
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            format!("found {}, expected {}", found_in_plain_words(found), in_plain_words(expected))
+        }
+        Kind::Message(message) if message == "invalid socket address syntax" => {
+            format!("this is not {}", in_plain_words("socket address"))
+        }
         other => other.to_string(),
     };
     if keys.is_empty() { problem } else { format!("{}: {problem}", keys.join(".")) }
+}
+
+/// What a type is called by people who do not write Rust.
+fn in_plain_words(expected: &str) -> &str {
+    match expected {
+        "a nonzero usize" | "a nonzero u64" => "a whole number, at least 1",
+        "usize" | "u64" => "a whole number, at least 0",
+        "socket address" => "an address with a port, as in 127.0.0.1:8080",
+        other => other,
+    }
+}
+
+fn found_in_plain_words(found: &Actual) -> String {
+    match found {
+        Actual::Signed(number) => number.to_string(),
+        Actual::Unsigned(number) => number.to_string(),
+        other => other.to_string(),
+    }
 }

@@ -112,7 +112,7 @@ impl OnnxRuntime {
             Provider::Cuda => {
                 if !ep::CUDA::is_available().unwrap_or(false) {
                     return Err(format!(
-                        "the ONNX Runtime library {} was built without it; point ORT_DYLIB_PATH to the GPU build's",
+                        "the ONNX Runtime library {} was built without it; point ORT_DYLIB_PATH to the library of the GPU build",
                         self.library.display()
                     ));
                 }
@@ -137,7 +137,10 @@ impl Engine for OnnxRuntime {
             .map_err(|error| failed("session settings", &error))?
             .commit_from_file(file)
             .map_err(|error| {
-                Error::Repository(format!("{} cannot be loaded: {}", file_name(file), first_line(&error)))
+                let said = first_line(&error);
+                // "Load model from <path> failed:<why>": the path is the caller's to name.
+                let why = said.rsplit_once("failed:").map_or(&*said, |(_, why)| why);
+                Error::Repository(format!("{} cannot be loaded: {why}", file_name(file)))
             })?;
         let signature = Signature { inputs: inputs(session.inputs())?, outputs: outputs(session.outputs()) };
         Ok(Arc::new(OnnxFile {

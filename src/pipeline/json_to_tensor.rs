@@ -88,13 +88,7 @@ impl Place {
                 }
             }
         }
-        // serde_json counts lines and columns from the beginning of `instances`: the place says it better.
-        let text = error.to_string();
-        let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
-        let text: String = text.strip_prefix("invalid type: ").map_or_else(
-            || text.chars().take(300).collect(),
-            |found| format!("found {}", found.chars().take(300).collect::<String>()),
-        );
+        let text = in_json_words(&error.to_string());
         match input {
             Some(input) => {
                 format!("{place}: {text} (the model's input {:?} is {})", inputs[input].name, inputs[input].describe())
@@ -102,6 +96,21 @@ impl Place {
             None => format!("{place}: {text}"),
         }
     }
+}
+
+/// serde's message in the words of JSON. Its line and column count from the beginning of `instances`: the place
+/// says it better.
+fn in_json_words(message: &str) -> String {
+    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+    let Some(found) = message.strip_prefix("invalid type: ") else {
+        return message.chars().take(300).collect();
+    };
+    let found = match found.split_once(", expected ") {
+        Some(("sequence", expected)) => format!("an array, expected {expected}"),
+        Some(("map", expected)) => format!("an object, expected {expected}"),
+        _ => found.to_owned(),
+    };
+    format!("found {}", found.chars().take(300).collect::<String>())
 }
 
 // ===== the array of instances =====

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use crate::tensor::{Data, Tensor, Tensors, for_each_element_type};
@@ -87,10 +88,12 @@ impl<'a> Values<'a> {
 impl Serialize for Values<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.shape {
-            [] => for_each_element_type!(self.data, values => values[self.start].serialize(serializer)),
+            [] => for_each_element_type!(self.data, values => values[self.start].written().serialize(serializer)),
             [length] => {
                 let elements = self.start..self.start + length;
-                for_each_element_type!(self.data, values => serializer.collect_seq(&values[elements]))
+                for_each_element_type!(self.data, values => {
+                    serializer.collect_seq(values[elements].iter().map(Written::written))
+                })
             }
             [length, inner @ ..] => {
                 let step: usize = inner.iter().product();
@@ -102,6 +105,35 @@ impl Serialize for Values<'_> {
                 rows.end()
             }
         }
+    }
+}
+
+/// How an element is written: as itself, but for the types that JSON's writer does not know as numbers.
+trait Written {
+    fn written(&self) -> impl Serialize;
+}
+
+macro_rules! written {
+    ($($type:ty: $written:expr),* $(,)?) => {$(
+        impl Written for $type {
+            fn written(&self) -> impl Serialize {
+                let written: fn(&$type) -> _ = $written;
+                written(self)
+            }
+        }
+    )*};
+}
+
+written! {
+    f32: |value| *value, f64: |value| *value, f16: |value| value.to_f32(), bf16: |value| value.to_f32(),
+    i8: |value| *value, i16: |value| *value, i32: |value| *value, i64: |value| *value,
+    u8: |value| *value, u16: |value| *value, u32: |value| *value, u64: |value| *value,
+    bool: |value| *value,
+}
+
+impl Written for String {
+    fn written(&self) -> impl Serialize {
+        self
     }
 }
 

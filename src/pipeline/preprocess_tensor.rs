@@ -94,7 +94,7 @@ mod tests {
             ("[[1, 2], [3, 4], [5]]", "instances[2]: found 1 values, expected 2"),
             ("[[1, 2, 3]]", "instances[0]: found 3 values, expected 2"),
             ("[[1, 2], [3, \"4\"]]", "instances[1][1]: found string \"4\", expected a number"),
-            ("[[1, [2]]]", "instances[0][1]: found sequence, expected a number"),
+            ("[[1, [2]]]", "instances[0][1]: found an array, expected a number"),
             ("[[1, null]]", "instances[0][1]: found null, expected a number"),
             ("[[1, 1e39]]", "instances[0][1]: 1e39 is not a value of type float32"),
             ("[[1, 1e999]]", "instances[0][1]: number out of range"),
@@ -103,7 +103,7 @@ mod tests {
             ("[{}]", "instances[0]: the key \"x\" is missing"),
             ("[{\"x\": [1, 2], \"x\": [1, 2]}]", "instances[0]: the key \"x\" is there twice"),
             ("[{\"x\": [1, true]}]", "instances[0].x[1]: found boolean `true`, expected a number"),
-            ("{}", "instances: found map, expected an array of instances"),
+            ("{}", "instances: found an object, expected an array of instances"),
         ] {
             check(&pair, instances, Err(&format!("{message}{is}")));
         }

@@ -1,15 +1,44 @@
 //! The envelope of a request: `{"instances": […]}`.
 
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    instances: &'a RawValue,
+/// An object with the one key `instances`. Read by hand: a derived struct would take a bare array, too.
+struct Envelope<'a>(&'a RawValue);
+
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Envelope<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Envelope<'de>, A::Error> {
+                let mut instances = None;
+                while let Some(key) = entries.next_key::<Cow<'de, str>>()? {
+                    if key != "instances" {
+                        let shown: String = key.chars().take(64).collect();
+                        return Err(de::Error::custom(format_args!("unknown key {shown:?}")));
+                    }
+                    if instances.replace(entries.next_value()?).is_some() {
+                        return Err(de::Error::custom("the key \"instances\" is there twice"));
+                    }
+                }
+                instances.map(Envelope).ok_or_else(|| de::Error::custom("the key \"instances\" is missing"))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
 }
 
 /// The `instances` of a request's body, as yet unread. Fails if the body is not one JSON object with this key.
@@ -22,7 +51,7 @@ pub fn instances(body: &[u8]) -> Result<&RawValue> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::InvalidInput(r#"the body is empty; send {"instances": [...]}"#.to_owned()));
     }
-    serde_json::from_slice::<Envelope<'_>>(body).map(|envelope| envelope.instances).map_err(|error| {
+    serde_json::from_slice(body).map(|Envelope(instances)| instances).map_err(|error| {
         let hint = if error.is_data() {
             r#"; the body has to be {"instances": [...]}"#
         } else if names_non_finite(body, &error) {
@@ -63,7 +92,7 @@ mod tests {
         check(" \n", r#"the body is empty; send {"instances": [...]}"#);
         check(
             "{}",
-            "the body is not a prediction request: missing field `instances` at line 1 column 2; the body has to be \
+            "the body is not a prediction request: the key \"instances\" is missing at line 1 column 2; the body has to be \
              {\"instances\": [...]}",
         );
         check("{\"instances\": [1}", "the body is not valid JSON: expected `,` or `]` at line 1 column 17");

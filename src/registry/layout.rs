@@ -17,9 +17,14 @@ pub struct FoundModel {
     pub versions: BTreeMap<Version, PathBuf>,
 }
 
+const WHERE: &str = "repository.path or --models says where to look";
+
 /// The models in a repository, by name. Files and hidden folders are not models and are passed over; a
 /// folder that is not a model, or a model without a version, is an error, because someone forgot something.
 pub fn scan(repository: &Path) -> Result<Vec<FoundModel>> {
+    if !repository.is_dir() {
+        return Err(Error::Repository(format!("{}: there is no such folder ({WHERE})", repository.display())));
+    }
     let mut models = Vec::new();
     for folder in folders(repository)? {
         let shown = folder.display();
@@ -43,7 +48,7 @@ pub fn scan(repository: &Path) -> Result<Vec<FoundModel>> {
     if models.is_empty() {
         return Err(Error::Repository(format!(
             "{}: there is no model here; one is a folder with a model.toml and versions, as in digits/1/model.onnx \
-             (repository.path or --models says where to look)",
+             ({WHERE})",
             repository.display()
         )));
     }

@@ -1,0 +1,289 @@
+//! What the tests share: a server in this process on ports of its own, a repository that is made for a test,
+//! the real binary, and engines that make a session wait or panic.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use leeway::app::{App, Stop};
+use leeway::config::{Config, Provider, SessionConfig};
+use leeway::error::Result;
+use leeway::model::onnx::OnnxRuntime;
+use leeway::model::{Engine, LoadedModel, Session};
+use leeway::pipeline::Stages;
+use leeway::tensor::{Signature, Tensors};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// How long anything may take that does not depend on time. Generous: it only bounds a test that hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+// ===== a server in this process =====
+
+pub(crate) struct TestApp {
+    pub(crate) data: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) client: reqwest::Client,
+    pub(crate) stop: mpsc::Sender<Stop>,
+    pub(crate) running: JoinHandle<()>,
+}
+
+/// A configuration with free ports, no delays, and the shipped models.
+pub(crate) fn config() -> Config {
+    let mut config = Config::default();
+    config.http.listen = "127.0.0.1:0".parse().unwrap();
+    config.admin.listen = "127.0.0.1:0".parse().unwrap();
+    config.repository.path = checkout().join("models");
+    config.shutdown.deregistration_delay_ms = 0;
+    config
+}
+
+pub(crate) fn runtime() -> Arc<dyn Engine> {
+    Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap())
+}
+
+impl TestApp {
+    /// The shipped models.
+    pub(crate) async fn start() -> TestApp {
+        TestApp::with(config()).await
+    }
+
+    pub(crate) async fn with(config: Config) -> TestApp {
+        TestApp::with_parts(config, runtime(), Stages::default()).await
+    }
+
+    pub(crate) async fn with_parts(config: Config, engine: Arc<dyn Engine>, stages: Stages) -> TestApp {
+        let bound = App::build_with(config, engine, stages).unwrap().bind().await.unwrap();
+        let (stop, stopped) = mpsc::channel(4);
+        let (data, admin) = (bound.data_address(), bound.admin_address());
+        let running = tokio::spawn(bound.run(stopped));
+        TestApp { data, admin, client: client(), stop, running }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.data)
+    }
+
+    pub(crate) async fn predict(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        let request = self.client.post(self.url(path)).header("content-type", "application/json").body(body);
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.client.get(self.url(path)).send().await.unwrap()).await
+    }
+
+    /// The value of a series, as in `leeway_connections` or `leeway_requests_total{model="a",…}`.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let text = self.get("/metrics").await.text;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{series} ")));
+        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().unwrap()
+    }
+
+    /// Waits until a series has a value.
+    pub(crate) async fn metric_becomes(&self, series: &str, expected: f64) {
+        let begin = Instant::now();
+        loop {
+            let value = self.metric(series).await;
+            if value == expected {
+                return;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{series} is {value}, not {expected}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// A client that goes to the address it is given, whatever the environment says of proxies.
+pub(crate) fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
+}
+
+/// A response, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) async fn of(response: reqwest::Response) -> Answer {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Answer { status, headers, text: response.text().await.unwrap() }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The predictions of an answer that has to be one.
+    pub(crate) fn predictions(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text);
+        self.json()["predictions"].clone()
+    }
+}
+
+// ===== a repository made for a test =====
+
+/// A repository in a folder of its own, deleted with it.
+pub(crate) struct Repository(pub(crate) tempfile::TempDir);
+
+/// What a model of `tests/data/models` needs in its `model.toml` to be served as it is.
+pub(crate) const PLAIN: &str = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n";
+
+impl Repository {
+    pub(crate) fn new() -> Repository {
+        Repository(tempfile::tempdir().unwrap())
+    }
+
+    /// A repository with one plain model out of `tests/data/models`.
+    pub(crate) fn of(model: &str) -> Repository {
+        Repository::new().with(model, 1, model, PLAIN)
+    }
+
+    /// Adds a version of a model from `tests/data/models`.
+    pub(crate) fn with(self, name: &str, version: u32, model: &str, model_toml: &str) -> Repository {
+        let folder = self.0.path().join(name).join(version.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = checkout().join("tests/data/models").join(format!("{model}.onnx"));
+        std::fs::copy(file, folder.join("model.onnx")).unwrap();
+        std::fs::write(folder.parent().unwrap().join("model.toml"), model_toml).unwrap();
+        self
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let mut config = config();
+        config.repository.path = self.0.path().to_owned();
+        config
+    }
+}
+
+// ===== engines that misbehave =====
+
+/// Wraps the real engine, so that every run goes through a function first.
+#[derive(Debug)]
+pub(crate) struct Hooked {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) before_run: fn(&Tensors),
+}
+
+#[derive(Debug)]
+struct HookedModel(Arc<dyn LoadedModel>, fn(&Tensors));
+
+struct HookedSession(Box<dyn Session>, fn(&Tensors));
+
+impl Engine for Hooked {
+    fn version(&self) -> &str {
+        self.engine.version()
+    }
+
+    fn load(&self, file: &Path, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>> {
+        Ok(Arc::new(HookedModel(self.engine.load(file, config)?, self.before_run)))
+    }
+}
+
+impl LoadedModel for HookedModel {
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn provider(&self) -> Provider {
+        self.0.provider()
+    }
+
+    fn open(&self) -> Result<Box<dyn Session>> {
+        Ok(Box::new(HookedSession(self.0.open()?, self.1)))
+    }
+}
+
+impl Session for HookedSession {
+    fn run(&mut self, inputs: &Tensors) -> Result<Tensors> {
+        (self.1)(inputs);
+        self.0.run(inputs)
+    }
+}
+
+// ===== the real binary =====
+
+/// `leeway` as a process, killed with the test.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) data: SocketAddr,
+    log: BufReader<std::process::ChildStderr>,
+}
+
+/// `leeway` with these arguments, in a folder without a configuration file, and free of this environment's
+/// settings.
+pub(crate) fn leeway(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leeway"));
+    command.args(arguments).current_dir(checkout().join("tests/data"));
+    command.env_remove("ORT_DYLIB_PATH").stdin(Stdio::null());
+    command
+}
+
+impl Server {
+    /// Starts `leeway serve` on free ports and waits until it is ready.
+    pub(crate) fn start(models: &Path, settings: &[(&str, &str)]) -> Server {
+        Server::spawn(leeway(&["serve", "--models", models.to_str().unwrap()]).envs(settings.iter().copied()))
+    }
+
+    /// Starts this command as a server and waits until it is ready.
+    pub(crate) fn spawn(command: &mut Command) -> Server {
+        command.env("LEEWAY_HTTP__LISTEN", "127.0.0.1:0").env("LEEWAY_ADMIN__LISTEN", "127.0.0.1:0");
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        let data = loop {
+            let start = seen.len();
+            assert!(log.read_line(&mut seen).unwrap() > 0, "the server ended:\n{seen}");
+            // The address is a field of the log's JSON, not a part of its prose.
+            let line: Value = serde_json::from_str(&seen[start..]).unwrap_or_default();
+            if let Some(address) = line["data"].as_str() {
+                break address.parse().unwrap();
+            }
+        };
+        Server { child, data, log }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.data)
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the process to end; its status and the rest of its log.
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap(), log)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Held-out digits with scikit-learn's own answers.
+pub(crate) fn held_out() -> Value {
+    let path: PathBuf = checkout().join("tests/data/digits_held_out.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}

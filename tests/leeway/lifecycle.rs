@@ -1,0 +1,383 @@
+//! What happens when something breaks off: a worker, a client, the server itself.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use leeway::app::Stop;
+use leeway::config::StageConfig;
+use leeway::error::Result;
+use leeway::pipeline::{Postprocessor, Prediction, Stages};
+use leeway::tensor::{Signature, Tensors};
+use parking_lot::{Condvar, Mutex};
+use serde_json::{Value, json};
+
+use crate::harness::{Hooked, PATIENCE, PLAIN, Repository, Server, TestApp, client, runtime};
+
+const ECHO: &str = "{model=\"echo_float32\",version=\"1\"";
+
+fn series(name: &str) -> String {
+    format!("{name}{ECHO}}}")
+}
+
+fn outcome(outcome: &str) -> String {
+    format!("leeway_requests_total{ECHO},outcome=\"{outcome}\"}}")
+}
+
+fn body(value: f32) -> String {
+    json!({ "instances": [[value, 0.0]] }).to_string()
+}
+
+/// An engine under which a run whose first value is `PANIC` panics.
+const PANIC: f32 = 666.0;
+
+fn panicking() -> Arc<Hooked> {
+    let before_run = |inputs: &Tensors| {
+        let values: &[f32] = inputs.at(0).unwrap().values().unwrap();
+        assert!(!values.contains(&PANIC), "a test wants this run to panic");
+    };
+    Arc::new(Hooked { engine: runtime(), before_run })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_panics_fails_its_batch_and_is_rebuilt() {
+    let repository = Repository::of("echo_float32");
+    let app = TestApp::with_parts(repository.config(), panicking(), Stages::default()).await;
+    for round in 1..=3 {
+        let failed = app.predict("/predict", body(PANIC)).await;
+        assert_eq!((failed.status, &failed.json()["type"]), (500, &json!("urn:leeway:problem:worker-panicked")));
+        let next = app.predict("/predict", body(1.0)).await;
+        assert_eq!(next.predictions(), json!([[1.0, 0.0]]));
+        assert_eq!(app.metric(&series("leeway_worker_restarts_total")).await, f64::from(round));
+    }
+    assert_eq!(app.metric(&outcome("model_error")).await, 3.0);
+}
+
+// ===== a model that waits until it is let go =====
+
+/// How many runs are let go, and how many have come to the gate. One gate for the process, so one test at a time
+/// uses it.
+static GATE: (Mutex<(usize, usize)>, Condvar) = (Mutex::new((usize::MAX, 0)), Condvar::new());
+static GATE_IN_USE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+fn gated() -> Arc<Hooked> {
+    let before_run = |_: &Tensors| {
+        let (lock, changed) = &GATE;
+        let mut state = lock.lock();
+        state.1 += 1;
+        changed.notify_all();
+        while state.0 == 0 {
+            changed.wait(&mut state);
+        }
+        state.0 -= 1;
+    };
+    Arc::new(Hooked { engine: runtime(), before_run })
+}
+
+fn let_go(runs: usize) {
+    let mut state = GATE.0.lock();
+    *state = (runs, 0);
+    GATE.1.notify_all();
+}
+
+/// Waits until a run stands at the gate.
+async fn one_at_the_gate() {
+    let begin = Instant::now();
+    while GATE.0.lock().1 == 0 {
+        assert!(begin.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A server whose model waits, with one request at its gate and everything after it in the queue.
+async fn stalled(config: leeway::config::Config) -> (Arc<TestApp>, tokio::task::JoinHandle<Value>) {
+    let_go(usize::MAX);
+    let app = Arc::new(TestApp::with_parts(config, gated(), Stages::default()).await);
+    let_go(0);
+    let first = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.predict("/predict", body(1.0)).await.predictions() }
+    });
+    one_at_the_gate().await;
+    (app, first)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_costs_no_run() {
+    let _gate = GATE_IN_USE.lock().await;
+    let (app, first) = stalled(Repository::of("echo_float32").config()).await;
+    let warm_ups = app.metric(&series("leeway_batch_size_count")).await;
+
+    let mut gone = TcpStream::connect(app.data).unwrap();
+    let body_text = body(2.0);
+    write!(
+        gone,
+        "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body_text}",
+        body_text.len()
+    )
+    .unwrap();
+    app.metric_becomes(&series("leeway_queue_depth"), 1.0).await;
+    drop(gone);
+    app.metric_becomes(&outcome("abandoned"), 1.0).await;
+
+    let_go(usize::MAX);
+    assert_eq!(first.await.unwrap(), json!([[1.0, 0.0]]));
+    assert_eq!(app.predict("/predict", body(3.0)).await.predictions(), json!([[3.0, 0.0]]));
+    // The first and the third request ran; the abandoned one did not.
+    assert_eq!(app.metric(&series("leeway_batch_size_count")).await - warm_ups, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_a_503_that_says_when_to_come_back() {
+    let _gate = GATE_IN_USE.lock().await;
+    let model_toml = format!("{PLAIN}[model]\nqueue_capacity = 2\n");
+    let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
+    let (app, first) = stalled(repository.config()).await;
+    let waiting: Vec<_> = [2.0, 3.0]
+        .map(|value| {
+            let app = Arc::clone(&app);
+            tokio::spawn(async move { app.predict("/predict", body(value)).await.predictions() })
+        })
+        .into();
+    app.metric_becomes(&series("leeway_queue_depth"), 2.0).await;
+
+    let refused = app.predict("/predict", body(4.0)).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
+    assert_eq!(refused.json()["type"], "urn:leeway:problem:queue-full");
+    assert_eq!(app.metric(&outcome("shed")).await, 1.0);
+    // Health answers under any load.
+    assert_eq!(app.get("/readyz").await.status, 200);
+
+    let_go(usize::MAX);
+    assert_eq!(first.await.unwrap(), json!([[1.0, 0.0]]));
+    for (waiting, value) in waiting.into_iter().zip([2.0, 3.0]) {
+        assert_eq!(waiting.await.unwrap(), json!([[value, 0.0]]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_that_runs_out_names_the_stage() {
+    let _gate = GATE_IN_USE.lock().await;
+    let mut config = Repository::of("echo_float32").config();
+    // Held, so that the folder outlives the load.
+    let repository = Repository::of("echo_float32");
+    config.repository.path = repository.0.path().to_owned();
+    config.http.request_timeout_ms = 300.try_into().unwrap();
+    let_go(usize::MAX);
+    let app = Arc::new(TestApp::with_parts(config, gated(), Stages::default()).await);
+    let_go(0);
+    let running = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.predict("/predict", body(1.0)).await }
+    });
+    one_at_the_gate().await;
+    let queued = app.predict("/predict", body(2.0)).await;
+    let running = running.await.unwrap();
+    for (answer, stage) in [(&running, "inference"), (&queued, "queue")] {
+        assert_eq!((answer.status, &answer.json()["type"]), (504, &json!("urn:leeway:problem:expired")));
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with(&format!("time ran out during {stage} (preprocess ")), "{detail}");
+    }
+    assert_eq!(app.metric(&outcome("expired")).await, 2.0);
+    let_go(usize::MAX);
+    assert_eq!(app.predict("/predict", body(3.0)).await.predictions(), json!([[3.0, 0.0]]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_finishes_what_is_in_flight_and_ends() {
+    let _gate = GATE_IN_USE.lock().await;
+    let (app, first) = stalled(Repository::of("echo_float32").config()).await;
+    app.stop.send(Stop::Deregister).await.unwrap();
+    // No new connections: the listener is closed while the first request is still in flight.
+    let begin = Instant::now();
+    while TcpStream::connect(app.data).is_ok() {
+        assert!(begin.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(!app.running.is_finished());
+    let_go(usize::MAX);
+    assert_eq!(first.await.unwrap(), json!([[1.0, 0.0]]));
+    tokio::time::timeout(PATIENCE, Arc::into_inner(app).unwrap().running).await.unwrap().unwrap();
+}
+
+// ===== a stage that panics =====
+
+struct Panics;
+
+impl Postprocessor for Panics {
+    fn decode(&self, outputs: &Tensors) -> Result<Vec<Prediction>> {
+        let values: &[f32] = outputs.at(0).unwrap().values().unwrap();
+        assert!(!values.contains(&PANIC), "a test wants this stage to panic");
+        Ok(values.chunks(2).map(|row| Prediction::Json(json!(row[0]))).collect())
+    }
+}
+
+fn make_panics(_: &StageConfig, _: &Signature) -> Result<Box<dyn Postprocessor>> {
+    Ok(Box::new(Panics))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_that_panics_fails_its_request_only() {
+    let model_toml = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"panics\"\n";
+    let repository = Repository::new().with("echo_float32", 1, "echo_float32", model_toml);
+    let stages = Stages::default().with_postprocessor("panics", make_panics);
+    let app = TestApp::with_parts(repository.config(), runtime(), stages).await;
+    let failed = app.predict("/predict", body(PANIC)).await;
+    assert_eq!((failed.status, &failed.json()["type"]), (500, &json!("urn:leeway:problem:internal")));
+    assert_eq!(failed.header("x-request-id"), failed.json()["request_id"]);
+    assert!(!failed.text.contains("wants"), "{}", failed.text);
+    for value in 0..100 {
+        assert_eq!(app.predict("/predict", body(value as f32)).await.predictions(), json!([value as f32]));
+    }
+    assert_eq!(app.metric(&series("leeway_requests_in_flight")).await, 0.0);
+}
+
+// ===== connections =====
+
+/// Reads until the other side closes.
+fn read_to_end(mut stream: &TcpStream) -> String {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_sends_no_head_is_closed() {
+    let repository = Repository::of("echo_float32");
+    let mut config = repository.config();
+    config.http.header_timeout_ms = 200.try_into().unwrap();
+    let app = TestApp::with(config).await;
+    let silent = TcpStream::connect(app.data).unwrap();
+    let mut half = TcpStream::connect(app.data).unwrap();
+    write!(half, "POST /predict HTTP/1.1\r\nhost: a\r\nx-").unwrap();
+    assert_eq!(app.predict("/predict", body(1.0)).await.status, 200);
+    let ends = tokio::task::spawn_blocking(move || (read_to_end(&silent), read_to_end(&half))).await.unwrap();
+    assert_eq!(ends.0, "");
+    assert!(ends.1.is_empty() || ends.1.starts_with("HTTP/1.1 408"), "{}", ends.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_arrive_is_a_408() {
+    let repository = Repository::of("echo_float32");
+    let mut config = repository.config();
+    config.http.request_timeout_ms = 200.try_into().unwrap();
+    let app = TestApp::with(config).await;
+    let mut slow = TcpStream::connect(app.data).unwrap();
+    write!(slow, "POST /predict HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{{").unwrap();
+    let answer = tokio::task::spawn_blocking(move || read_to_end(&slow)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("urn:leeway:problem:request-too-slow"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_above_the_limit_waits_for_a_place() {
+    let repository = Repository::of("echo_float32");
+    let mut config = repository.config();
+    config.http.connection_limit = 1.try_into().unwrap();
+    let app = TestApp::with(config).await;
+    let holder = TcpStream::connect(app.data).unwrap();
+    let (url, waiting) = (app.url("/livez"), client());
+    let mut waiting = tokio::spawn(async move { waiting.get(url).send().await.unwrap().status().as_u16() });
+    tokio::time::timeout(Duration::from_millis(100), &mut waiting).await.unwrap_err();
+    drop(holder);
+    assert_eq!(tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap(), 200);
+}
+
+// ===== the real binary =====
+
+/// A run of `work` that takes this many rounds; a few hundred milliseconds in all.
+fn work(rounds: u32) -> String {
+    json!({ "instances": [rounds] }).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_with_100_requests_in_flight_drops_none() {
+    let repository = Repository::new().with("work", 1, "work", &format!("{PLAIN}[model]\nmax_batch_size = 4\n"));
+    let server = Server::start(repository.0.path(), &[("LEEWAY_SHUTDOWN__DEREGISTRATION_DELAY_MS", "300")]);
+    let client = client();
+    let in_flight: Vec<_> = (0..100u32)
+        .map(|i| {
+            let request = client.post(server.url("/predict")).body(work(2_000 + i));
+            tokio::spawn(async move {
+                let response = request.send().await.unwrap();
+                (i, response.status().as_u16(), response.json::<Value>().await.unwrap())
+            })
+        })
+        .collect();
+    let metrics = server.url("/metrics");
+    let in_flight_now = "leeway_requests_in_flight{model=\"work\",version=\"1\"} ";
+    loop {
+        let text = client.get(&metrics).send().await.unwrap().text().await.unwrap();
+        let value: f64 = text.lines().find_map(|l| l.strip_prefix(in_flight_now)).unwrap().parse().unwrap();
+        if value >= 90.0 {
+            break;
+        }
+    }
+    // A connection that is kept alive over the signal is told to close.
+    let kept = client.get(server.url("/readyz")).send().await.unwrap();
+    assert_eq!((kept.status().as_u16(), kept.headers().get("connection")), (200, None));
+    server.signal("TERM");
+    let not_ready = loop {
+        let response = client.get(server.url("/readyz")).send().await.unwrap();
+        if response.status() == 503 {
+            break response;
+        }
+    };
+    assert_eq!(not_ready.headers()["connection"], "close");
+    // During the deregistration delay new work is still done.
+    let late = client.post(server.url("/predict")).body(work(1)).send().await.unwrap();
+    assert_eq!(late.status(), 200);
+
+    for request in in_flight {
+        let (i, status, answer) = request.await.unwrap();
+        assert_eq!((status, &answer["predictions"]), (200, &json!([2_000.0 + f64::from(i)])), "{answer}");
+    }
+    let address = server.data;
+    let (status, log) = server.wait();
+    assert!(status.success(), "{status}: {log}");
+    assert!(log.contains("\"stopped\""), "{log}");
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigint_skips_the_delay() {
+    let repository = Repository::of("echo_float32");
+    let server = Server::start(repository.0.path(), &[("LEEWAY_SHUTDOWN__DEREGISTRATION_DELAY_MS", "600000")]);
+    server.signal("INT");
+    let (status, log) = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
+    assert!(status.success(), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_cuts_the_delay_short() {
+    let repository = Repository::of("echo_float32");
+    let server = Server::start(repository.0.path(), &[("LEEWAY_SHUTDOWN__DEREGISTRATION_DELAY_MS", "600000")]);
+    server.signal("TERM");
+    let client = client();
+    while client.get(server.url("/readyz")).send().await.unwrap().status() != 503 {}
+    server.signal("TERM");
+    let (status, log) = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
+    assert!(status.success(), "{log}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn running_out_of_file_descriptors_passes() {
+    let repository = Repository::of("echo_float32");
+    let binary = env!("CARGO_BIN_EXE_leeway");
+    let script = format!("ulimit -n 64; exec {binary} serve --models {}", repository.0.path().display());
+    let server = Server::spawn(std::process::Command::new("sh").args(["-c", &script]));
+    let address = server.data;
+    let many: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+    // Some of these were accepted, the rest could not be.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(many);
+    let client = client();
+    let response = client.post(server.url("/predict")).body(body(1.0)).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let metrics = client.get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let errors = metrics.lines().find_map(|line| line.strip_prefix("leeway_accept_errors_total ")).unwrap();
+    assert_ne!(errors, "0");
+}

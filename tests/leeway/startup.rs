@@ -1,0 +1,233 @@
+//! What keeps a server from starting: one clear message, an exit code, and no port bound.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use leeway::config::Config;
+
+use crate::harness::{PLAIN, Repository, Server, checkout, leeway};
+
+/// The exit code and what is written to standard error, with the test's folders taken out.
+fn failure(command: &mut Command, repository: &Path) -> String {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    // The log's own lines are JSON here.
+    let text: String = text.lines().filter(|line| !line.starts_with('{')).map(|line| format!("{line}\n")).collect();
+    let text = text.replace(repository.to_str().unwrap(), "MODELS").replace(checkout().to_str().unwrap(), "CHECKOUT");
+    format!("exit {}\n{}", status.code().unwrap(), text.trim_end())
+}
+
+fn serve(repository: &Path) -> Command {
+    leeway(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--models",
+        repository.to_str().unwrap(),
+    ])
+}
+
+fn model_file(repository: &Repository) -> PathBuf {
+    repository.0.path().join("echo_float32/1/model.onnx")
+}
+
+#[test]
+fn a_model_that_cannot_be_served_is_named() {
+    let mut seen = String::new();
+    let mut check = |name: &str, break_it: &dyn Fn(&Repository)| {
+        let repository = Repository::of("echo_float32");
+        break_it(&repository);
+        writeln!(seen, "{name}: {}\n", failure(&mut serve(repository.0.path()), repository.0.path())).unwrap();
+    };
+    let toml = |text: &'static str| {
+        move |repository: &Repository| {
+            std::fs::write(repository.0.path().join("echo_float32/model.toml"), text).unwrap()
+        }
+    };
+    check("model.onnx is missing", &|repository| std::fs::remove_file(model_file(repository)).unwrap());
+    check("model.onnx is empty", &|repository| std::fs::write(model_file(repository), "").unwrap());
+    check("model.onnx is garbage", &|repository| std::fs::write(model_file(repository), [0xC3; 4096]).unwrap());
+    check("model.onnx is truncated", &|repository| {
+        let whole = std::fs::read(checkout().join("models/digits/2/model.onnx")).unwrap();
+        std::fs::write(model_file(repository), &whole[..whole.len() / 2]).unwrap();
+    });
+    check("model.toml is missing", &|repository| {
+        std::fs::remove_file(repository.0.path().join("echo_float32/model.toml")).unwrap();
+    });
+    check("model.toml is not TOML", &toml("preprocess = [\n"));
+    check("model.toml without a stage", &toml("[preprocess]\nkind = \"tensor\"\n"));
+    check(
+        "model.toml with an unknown kind",
+        &toml("[preprocess]\nkind = \"tenser\"\n[postprocess]\nkind = \"tensor\"\n"),
+    );
+    check(
+        "model.toml with an unknown key",
+        &toml("[preprocess]\nkind = \"tensor\"\nscale = 16\n[postprocess]\nkind = \"tensor\"\n"),
+    );
+    check(
+        "model.toml with an unknown session key",
+        &toml("[preprocess]\nkind = \"tensor\"\n[model]\nthreads = 2\n[postprocess]\nkind = \"tensor\"\n"),
+    );
+    check(
+        "model.toml with zero workers",
+        &toml("[preprocess]\nkind = \"tensor\"\n[model]\nworkers = 0\n[postprocess]\nkind = \"tensor\"\n"),
+    );
+    check(
+        "model.toml with an unknown provider",
+        &toml("[preprocess]\nkind = \"tensor\"\n[model]\nproviders = [\"gpu\"]\n[postprocess]\nkind = \"tensor\"\n"),
+    );
+    check(
+        "a classifier of something else",
+        &toml(
+            "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"classifier\"\nscores = \"probabilities\"\nlabels = [\"a\", \"b\", \"c\"]\n",
+        ),
+    );
+    check("a version that is not a number", &|repository| {
+        std::fs::create_dir(repository.0.path().join("echo_float32/v2")).unwrap();
+    });
+    check("an empty repository", &|repository| {
+        std::fs::remove_dir_all(repository.0.path().join("echo_float32")).unwrap();
+    });
+    check("no repository", &|repository| std::fs::remove_dir_all(repository.0.path()).unwrap());
+    check(
+        "cuda without a GPU, refused",
+        &toml("[preprocess]\nkind = \"tensor\"\n[model]\nproviders = [\"cuda\"]\n[postprocess]\nkind = \"tensor\"\n"),
+    );
+    insta::assert_snapshot!(seen);
+}
+
+#[test]
+fn an_output_without_a_row_per_instance_is_refused() {
+    let repository = Repository::of("not_per_row");
+    let text = failure(&mut serve(repository.0.path()), repository.0.path());
+    assert!(text.starts_with("exit 1"), "{text}");
+    assert!(text.contains("\"y\" has not one row per instance"), "{text}");
+}
+
+/// The library found at start is the CPU one: with `warn`, the CPU serves, and everything says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn cuda_without_a_gpu_can_be_a_warning() {
+    let model_toml = format!("{PLAIN}[model]\nproviders = [\"cuda\", \"cpu\"]\nprovider_fallback = \"warn\"\n");
+    let repository = Repository::new().with("echo", 1, "echo_float32", &model_toml);
+    let server = Server::start(repository.0.path(), &[]);
+    let client = crate::harness::client();
+    let model: serde_json::Value =
+        client.get(server.url("/v1/models/echo")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(model["versions"][0]["provider"], "cpu");
+    let metrics = client.get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("provider=\"cpu\"} 1"), "{metrics}");
+
+    let output = leeway(&["check", "--models", repository.0.path().to_str().unwrap()]).output().unwrap();
+    let (table, log) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success() && table.contains(" cpu "), "{table}{log}");
+    assert!(log.contains("WARN") && log.contains("cuda"), "{log}");
+}
+
+#[test]
+fn a_missing_library_is_one_message_that_says_how_to_mend_it() {
+    let repository = Repository::of("echo_float32");
+    let mut command = serve(repository.0.path());
+    let text = failure(command.env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so"), repository.0.path());
+    insta::assert_snapshot!(text);
+}
+
+/// A library that says it is 1.16.0, made with the C compiler: what matters is the version it reports.
+#[test]
+fn a_library_that_is_too_old_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, library) = (folder.path().join("old.c"), folder.path().join("libonnxruntime.so"));
+    std::fs::write(
+        &source,
+        "static const void *api(unsigned v) { return 0; }\n\
+         static const char *version(void) { return \"1.16.0\"; }\n\
+         static const struct { const void *(*a)(unsigned); const char *(*v)(void); } base = { api, version };\n\
+         const void *OrtGetApiBase(void) { return &base; }\n",
+    )
+    .unwrap();
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status().unwrap();
+    assert!(compiled.success());
+    let repository = Repository::of("echo_float32");
+    let mut command = serve(repository.0.path());
+    let text = failure(command.env("ORT_DYLIB_PATH", &library), repository.0.path());
+    assert!(text.starts_with("exit 1"), "{text}");
+    assert!(text.contains("1.16.0") && text.contains("make onnxruntime"), "{text}");
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let repository = Repository::of("echo_float32");
+    for (key, variable) in [("http.listen", "LEEWAY_HTTP__LISTEN"), ("admin.listen", "LEEWAY_ADMIN__LISTEN")] {
+        let mut command = leeway(&["serve", "--models", repository.0.path().to_str().unwrap()]);
+        command.env("LEEWAY_HTTP__LISTEN", "127.0.0.1:0").env("LEEWAY_ADMIN__LISTEN", "127.0.0.1:0");
+        let text = failure(command.env(variable, &address), repository.0.path());
+        assert!(text.starts_with("exit 1"), "{text}");
+        assert!(text.contains(&format!("{key}: cannot listen on {address}")), "{text}");
+        assert!(text.contains("another process has this port"), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_names_its_source_its_key_and_what_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leeway.toml");
+    let mut seen = String::new();
+    let mut check = |name: &str, text: &str, environment: &[(&str, &str)], flags: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let mut command = leeway(&["check", "--config", file.to_str().unwrap()]);
+        command.args(flags).envs(environment.iter().copied());
+        writeln!(seen, "{name}: {}\n", failure(&mut command, folder.path())).unwrap();
+    };
+    check("unknown key", "[http]\nlisten_on = \"127.0.0.1:80\"\n", &[], &[]);
+    check("unknown section", "[https]\nlisten = \"127.0.0.1:80\"\n", &[], &[]);
+    check("wrong type", "[http]\nrequest_timeout_ms = \"30s\"\n", &[], &[]);
+    check("not an address", "[http]\nlisten = \"localhost\"\n", &[], &[]);
+    check("zero", "[http]\nconnection_limit = 0\n", &[], &[]);
+    check("negative", "[http]\nbody_limit_bytes = -1\n", &[], &[]);
+    check("threads", "[http]\nthreads = \"many\"\n", &[], &[]);
+    check("no threads", "[http]\nthreads = 0\n", &[], &[]);
+    check("unknown level", "[log]\nlevel = \"loud\"\n", &[], &[]);
+    check("bad model name", "[repository]\ndefault_model = \"../digits\"\n", &[], &[]);
+    check("one port twice", "[http]\nlisten = \"127.0.0.1:8081\"\n", &[], &[]);
+    check("not TOML", "[http\n", &[], &[]);
+    check("unknown variable", "", &[("LEEWAY_HTTP__LISTEN_ON", "x")], &[]);
+    check("unknown top variable", "", &[("LEEWAY_HTPP__LISTEN", "x")], &[]);
+    check("variable of a wrong type", "", &[("LEEWAY_HTTP__LISTEN", "8080")], &[]);
+    check("flag of a wrong type", "", &[], &["--listen", "8080"]);
+    insta::assert_snapshot!(seen);
+
+    let text = failure(&mut leeway(&["check", "--config", "nowhere.toml"]), folder.path());
+    assert!(text.starts_with("exit 2") && text.contains("nowhere.toml"), "{text}");
+}
+
+#[test]
+fn later_sources_win() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leeway.toml");
+    std::fs::write(&file, "[http]\nlisten = \"127.0.0.1:1\"\n[admin]\nlisten = \"127.0.0.1:2\"\n").unwrap();
+    let overrides =
+        leeway::config::Overrides { admin_listen: Some("127.0.0.1:3".parse().unwrap()), ..Default::default() };
+    let config = Config::load(Some(&file), &overrides).unwrap();
+    assert_eq!((config.http.listen.port(), config.admin.listen.port()), (1, 3));
+}
+
+#[test]
+fn help_and_version_say_what_they_should() {
+    let run = |arguments: &[&str]| {
+        let output = leeway(arguments).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, version) = run(&["--version"]);
+    assert_eq!(code, 0);
+    assert!(version.starts_with(&format!("leeway {}\nONNX Runtime 1.", env!("CARGO_PKG_VERSION"))), "{version}");
+    for arguments in [&["--help"][..], &["serve", "--help"], &["check", "--help"]] {
+        let (code, help) = run(arguments);
+        assert_eq!(code, 0);
+        assert!(help.contains("Usage: leeway"), "{help}");
+    }
+    assert_eq!(run(&["sreve"]).0, 2);
+}

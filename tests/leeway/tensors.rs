@@ -1,0 +1,112 @@
+//! Element types, shapes and batches, through real ONNX models that answer what they were asked.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Repository, TestApp};
+
+/// Sends instances to a model and compares the predictions.
+async fn check(model: &str, instances: Value, expected: Value) {
+    let app = TestApp::with(Repository::of(model).config()).await;
+    let answer = app.predict("/predict", json!({ "instances": instances }).to_string()).await;
+    assert_eq!(answer.predictions(), expected, "{model}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_element_type_goes_through_unchanged() {
+    for (model, rows) in [
+        ("echo_float32", json!([[0.1, -3.5], [3.4028235e38, 1e-45]])),
+        ("echo_float64", json!([[0.1, -3.5], [1.7976931348623157e308, 5e-324]])),
+        ("echo_float16", json!([[0.5, -65504.0]])),
+        ("echo_bfloat16", json!([[0.5, -2.0]])),
+        ("echo_int8", json!([[-128, 127]])),
+        ("echo_int16", json!([[-32768, 32767]])),
+        ("echo_int32", json!([[-2147483648i64, 2147483647]])),
+        ("echo_int64", json!([[i64::MIN, i64::MAX]])),
+        ("echo_uint8", json!([[0, 255]])),
+        ("echo_uint16", json!([[0, 65535]])),
+        ("echo_uint32", json!([[0, 4294967295u32]])),
+        ("echo_uint64", json!([[0, u64::MAX]])),
+        ("echo_bool", json!([[true, false], [false, false]])),
+        ("echo_string", json!([["", "Grüße, \"世界\"\n"], ["a", "b"]])),
+    ] {
+        // f32 in JSON: compare as the numbers that were sent.
+        if model == "echo_float32" {
+            let app = TestApp::with(Repository::of(model).config()).await;
+            let answer = app.predict("/predict", json!({ "instances": rows }).to_string()).await;
+            let as_f32 = |value: Value| serde_json::from_value::<Vec<Vec<f32>>>(value).unwrap();
+            assert_eq!(as_f32(answer.predictions()), as_f32(rows));
+        } else {
+            check(model, rows.clone(), rows).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_shape_goes_through_unchanged() {
+    check("echo_scalar", json!([1.5, -2.0]), json!([1.5, -2.0])).await;
+    let image = json!([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]], [[[7.0, 8.0, 9.0], [0.0, 1.0, 2.0]]]]);
+    check("echo_image", image.clone(), image).await;
+    check("echo_sequence", json!([[1, 2, 3], [4, 5, 6]]), json!([[1, 2, 3], [4, 5, 6]])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_inputs_and_outputs_go_by_name() {
+    check(
+        "two_inputs",
+        json!([{ "x": [1.0, 2.0], "count": [3] }, { "count": [10], "x": [0.5, -1.0] }]),
+        json!([{ "scaled": [3.0, 6.0], "seen": [3] }, { "scaled": [5.0, -10.0], "seen": [10] }]),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fixed_batch_dimension_is_run_in_its_own_steps() {
+    check("echo_fixed_batch", json!([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), json!([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+        .await;
+    let eight: Vec<_> = (0..8).map(|i| json!([i as f32, 0.0])).collect();
+    check("echo_batch_of_4", json!(eight), json!(eight)).await;
+
+    let app = TestApp::with(Repository::of("echo_batch_of_4").config()).await;
+    let answer = app.predict("/predict", json!({ "instances": eight[..3] }).to_string()).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.json()["detail"].as_str().unwrap().contains("multiple of 4"), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_above_the_batch_limit_is_run_in_parts() {
+    let small = format!("{}\n[model]\nmax_batch_size = 8\n", crate::harness::PLAIN);
+    let repository = Repository::new().with("echo", 1, "echo_float64", &small);
+    let app = TestApp::with(repository.config()).await;
+    let rows: Vec<_> = (0..50).map(|i| json!([f64::from(i), 0.5])).collect();
+    let answer = app.predict("/predict", json!({ "instances": rows }).to_string()).await;
+    assert_eq!(answer.predictions(), json!(rows));
+    assert_eq!(app.metric("leeway_batch_size_count{model=\"echo\",version=\"1\"}").await, 7.0);
+    assert_eq!(app.metric("leeway_batch_size_sum{model=\"echo\",version=\"1\"}").await, 50.0);
+}
+
+/// Sequences of different lengths cannot share a run; they are answered all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_different_shapes_at_once_are_all_answered() {
+    let app = std::sync::Arc::new(TestApp::with(Repository::of("echo_sequence").config()).await);
+    let requests = (0..200usize).map(|i| {
+        let app = std::sync::Arc::clone(&app);
+        tokio::spawn(async move {
+            let row: Vec<usize> = (0..1 + i % 5).collect();
+            let answer = app.predict("/predict", json!({ "instances": [row] }).to_string()).await;
+            assert_eq!(answer.predictions(), json!([row]));
+        })
+    });
+    for request in requests.collect::<Vec<_>>() {
+        request.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_non_finite_output_is_an_error_that_names_the_instance() {
+    let app = TestApp::with(Repository::of("log").config()).await;
+    let answer = app.predict("/predict", r#"{"instances": [[1, 2], [1, -1]]}"#).await;
+    assert_eq!(answer.status, 500);
+    assert_eq!(answer.json()["type"], "urn:leeway:problem:non-finite-output");
+    assert_eq!(answer.json()["detail"], "the model's output \"y\" is not a finite number for instances[1]");
+    assert_eq!(app.predict("/predict", r#"{"instances": [[1, 1]]}"#).await.predictions(), json!([[0.0, 0.0]]));
+}
