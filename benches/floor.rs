@@ -1,7 +1,11 @@
 //! The floor: the smallest axum handler that parses the same JSON and runs the same model inline behind a
 //! mutex. `benches/load.rs` measures Leeway beside it, so that a server's features have to pay for themselves.
 //!
-//!     floor MODEL_FILE ONNXRUNTIME_LIBRARY PORT
+//!     floor MODEL_FILE ONNXRUNTIME_LIBRARY
+//!
+//! Listens on a free port and prints its address.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a program for a bench")]
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -48,8 +52,8 @@ async fn predict(State(session): State<Arc<Mutex<Session>>>, Json(request): Json
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
-    let mut next = || arguments.next().expect("floor MODEL_FILE ONNXRUNTIME_LIBRARY PORT");
-    let (model, library, port) = (PathBuf::from(next()), PathBuf::from(next()), next().parse::<u16>().unwrap());
+    let mut next = || PathBuf::from(arguments.next().expect("floor MODEL_FILE ONNXRUNTIME_LIBRARY"));
+    let (model, library) = (next(), next());
     let environment = ort::init_from(&library).unwrap().build().unwrap();
     let session = Session::builder(&environment)
         .unwrap()
@@ -60,6 +64,7 @@ async fn main() {
         .commit_from_file(&model)
         .unwrap();
     let router = Router::new().route("/predict", post(predict)).with_state(Arc::new(Mutex::new(session)));
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    println!("{}", listener.local_addr().unwrap());
     axum::serve(listener, router).await.unwrap();
 }

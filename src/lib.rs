@@ -1,4 +1,69 @@
-//! Leeway.
+//! Leeway serves ONNX models over HTTP: `POST /predict` with JSON runs a
+//! `Preprocessor → OnnxModel → Postprocessor` pipeline on ONNX Runtime, on CPU or CUDA.
+//!
+//! This page is the map of the house. The `README.md` is for users; `docs/` has the references.
+//!
+//! # How a request flows
+//!
+//! ```text
+//! socket → http (accept, tower stack, read the body) → serve → pipeline: preprocess
+//!        → model (queue → batch → session) → pipeline: postprocess → monitor → http (write the answer)
+//! ```
+//!
+//! and, off the request path,
+//!
+//! ```text
+//! models/ on disk → registry (find, digest, load, warm up) → Catalog (immutable snapshot)
+//! ```
+//!
+//! A request takes one version out of the catalog's snapshot and keeps it until it is answered; nothing it reads can
+//! change under it. A new version becomes visible by publishing a new snapshot, never by changing one.
+//!
+//! The whole request is on one screen in [`serve::predict`]. Start reading there.
+//!
+//! # The rooms, ground floor first
+//!
+//! | room | holds | knows nothing of |
+//! |---|---|---|
+//! | [`error`] | the one closed [`Error`](error::Error): whose fault it is, and what to change | HTTP |
+//! | [`identity`] | names of models, versions, digests: parsed once | everything |
+//! | [`tensor`] | element types, shapes, tensors, signatures | ONNX Runtime, JSON |
+//! | [`budget`] | where a request's time goes and when it runs out | HTTP, models |
+//! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | everything above it |
+//! | [`monitor`] | the table of all metrics; per-thread counters | HTTP, models |
+//! | [`model`] | a bounded queue, the batch policy, workers that own sessions | HTTP, pipelines, the registry |
+//! | [`pipeline`] | the stages: JSON → tensors, tensors → predictions | HTTP, the registry |
+//! | [`registry`] | the repository's layout, digests, the loader, the catalog | HTTP |
+//! | [`serve`] | one prediction, top to bottom | HTTP |
+//! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
+//! | [`app`] | the composition root: every room built from a `Config` | |
+//! | [`cli`] | one file per subcommand; exit codes | |
+//!
+//! Rooms look down this table only. `tests/layers.rs` holds that, and the rest of the walls: `ort` only in
+//! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/metrics.rs`; environment
+//! variables only in `config/`.
+//!
+//! # What is deliberately absent
+//!
+//! - No stage is a `tower::Service`: a fixed sequence needs no readiness. A stage contains no metric, no clock and no
+//!   lock; [`budget::StageClock`] times and bounds all of them in one place.
+//! - Nothing on the request path looks up a metric by its labels, or takes a lock that another model's requests take.
+//! - No `serde_json::Value` is built on the way in: numbers go from their text into the tensor's buffer.
+//! - No session is shared between threads. A worker owns its session and pulls batches from the queue: it takes what is
+//!   waiting when it becomes free, so batches grow by themselves under load and a lone request waits for nobody.
+//! - No unbounded queue, body, label or wait.
+//!
+//! # Life and death
+//!
+//! Start: parse → validate → load and warm up → bind → ready. Stop: not ready → serve on, asking clients to close, for
+//! the deregistration delay → no new connections → finish what is in flight within the grace period → workers end →
+//! exit 0. See [`app::BoundApp::run`].
+//!
+//! # A stage of your own
+//!
+//! Implement [`pipeline::Preprocessor`] or [`pipeline::Postprocessor`], register it by name with
+//! [`pipeline::Stages`], and name it in `model.toml`: `examples/custom_stage.rs` does all three.
+
 pub mod app;
 pub mod budget;
 pub mod cli;

@@ -145,3 +145,64 @@ impl From<Error> for Failure {
         Failure(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::budget::{Stage, Timings};
+
+    /// One of each variant.
+    fn all() -> Vec<Error> {
+        let (model, version) = ("digits".parse().unwrap(), "1".parse().unwrap());
+        let known = || vec!["a".to_owned(), "b".to_owned()];
+        vec![
+            Error::InvalidInput("instances[0]: found null".into()),
+            Error::UnknownModel { model: "x".into(), known: known() },
+            Error::UnknownVersion { model: "digits".parse().unwrap(), version: "9".into(), known: known() },
+            Error::NoDefaultModel { known: known() },
+            Error::UnknownEndpoint,
+            Error::UnsupportedMethod { allowed: "POST".into() },
+            Error::UnsupportedContent("the body is announced as \"text/plain\"".into()),
+            Error::RequestTooLarge { limit: 8 },
+            Error::RequestTooSlow { limit: Duration::from_secs(3) },
+            Error::QueueFull { capacity: 4, retry_after: Duration::from_secs(1) },
+            Error::ShuttingDown,
+            Error::Expired { stage: Stage::Queue, spent: Timings::default() },
+            Error::ModelFailed { detail: "SECRET".into() },
+            Error::NonFiniteOutput { output: "y".into(), instance: 3 },
+            Error::WorkerPanicked,
+            Error::internal("SECRET"),
+            Error::Config("SECRET".into()),
+            Error::Library("SECRET".into()),
+            Error::Repository("SECRET".into()),
+            Error::Load { model, version, message: "SECRET".into() },
+            Error::Listen("SECRET".into()),
+        ]
+    }
+
+    #[test]
+    fn the_error_table() {
+        let mut seen = String::new();
+        for error in all() {
+            let (status, title) = status(&error);
+            let detail = message(&error);
+            assert!(!detail.contains("SECRET"));
+            writeln!(seen, "{} {} {:?}\n    {title}\n    {detail}", status.as_u16(), error.code(), error.fault())
+                .unwrap();
+        }
+        insta::assert_snapshot!(seen);
+    }
+
+    #[test]
+    fn every_code_is_counted() {
+        for error in all() {
+            let monitor = crate::monitor::Monitor::new("1.0.0");
+            monitor.server().error_response(&error);
+            let series = format!("leeway_error_responses_total{{code=\"{}\"}} 1\n", error.code());
+            assert!(monitor.render().contains(&series), "{series}");
+        }
+    }
+}

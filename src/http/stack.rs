@@ -53,6 +53,7 @@ fn only(allowed: &'static str, route: MethodRouter<Arc<HttpState>>) -> MethodRou
     route.fallback(move || async move { Failure(Error::UnsupportedMethod { allowed: allowed.to_owned() }) })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature that CatchPanicLayer asks for")]
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");

@@ -55,7 +55,7 @@ impl OnnxModel {
     /// Starts the workers, each with a session that has been opened and warmed up already.
     pub fn start(
         name: &str,
-        loaded: Arc<dyn LoadedModel>,
+        loaded: &Arc<dyn LoadedModel>,
         sessions: Vec<Box<dyn Session>>,
         config: &SessionConfig,
         recorder: &Arc<VersionRecorder>,
@@ -71,7 +71,7 @@ impl OnnxModel {
             workers: Mutex::default(),
         };
         for (index, session) in sessions.into_iter().enumerate() {
-            let worker = Worker::new(session, Arc::clone(&loaded), Arc::clone(&queue), policy, Arc::clone(recorder));
+            let worker = Worker::new(session, Arc::clone(loaded), Arc::clone(&queue), policy, Arc::clone(recorder));
             let thread = std::thread::Builder::new()
                 .name(format!("{name}-{index}"))
                 .spawn(move || worker.run())

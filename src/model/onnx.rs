@@ -210,9 +210,12 @@ struct OnnxSession {
 
 impl Session for OnnxSession {
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors> {
-        let values: Vec<SessionInputValue<'_>> =
-            inputs.iter().map(|(_, tensor)| to_value(tensor)).collect::<ort::Result<_>>().map_err(run_failed)?;
-        let outputs = self.session.run(&*values).map_err(run_failed)?;
+        let values: Vec<SessionInputValue<'_>> = inputs
+            .iter()
+            .map(|(_, tensor)| to_value(tensor))
+            .collect::<ort::Result<_>>()
+            .map_err(|error| run_failed(&error))?;
+        let outputs = self.session.run(&*values).map_err(|error| run_failed(&error))?;
         // `self.outputs` are those of the model's outputs that are tensors, in the model's order.
         let mut wanted = self.outputs.iter().peekable();
         let mut tensors = Vec::with_capacity(self.outputs.len());
@@ -264,7 +267,7 @@ macro_rules! conversions {
                     .map(|(shape, values)| (lengths(shape), Data::Text(values))),
                 _ => return Ok(None),
             }
-            .map_err(run_failed)?;
+            .map_err(|error| run_failed(&error))?;
             if shape.is_empty() { Ok(None) } else { Tensor::new(shape, data).map(Some) }
         }
     };
@@ -317,7 +320,7 @@ fn tensor_spec(outlet: &Outlet) -> Result<TensorSpec, String> {
 
 // ===== messages =====
 
-fn run_failed(error: ort::Error) -> Error {
+fn run_failed(error: &ort::Error) -> Error {
     Error::ModelFailed { detail: error.to_string() }
 }
 

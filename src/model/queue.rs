@@ -1,9 +1,9 @@
 //! The bounded queue between requests and workers.
 //!
-//! Waking a sleeping thread costs more than a small model's run, twice per request. So while requests come one
-//! at a time and runs are short, both sides stay awake for a moment instead of sleeping ([`Attention`]): the
-//! worker for the next request, the request for its answer. As soon as requests overlap, batches form while the
-//! worker runs and nobody watches any more.
+//! Waking a sleeping thread costs more than a small model's run, twice per request. So while requests come one or
+//! two at a time and runs are short, both sides stay awake for a moment instead of sleeping ([`Attention`]): the
+//! worker for the next request, the request for its answer. As soon as more requests overlap, batches form while
+//! the worker runs and nobody watches any more.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -55,13 +55,20 @@ struct State {
     waiting: VecDeque<Job>,
     /// Workers that sleep until they are notified.
     asleep: usize,
-    /// Workers that run a batch.
+    /// Requests that are part of a run.
     running: usize,
-    /// How many requests in a row came while nothing was waiting and nothing ran.
-    lone_streak: u32,
+    /// How many requests in a row came while at most one other was waiting or running.
+    quiet_streak: u32,
     /// How long the last run took.
     last_run: Duration,
     door: Door,
+}
+
+/// A batch that a worker has run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FinishedRun {
+    pub(super) requests: usize,
+    pub(super) took: Duration,
 }
 
 /// Whether to wait for the other side awake or asleep.
@@ -87,7 +94,7 @@ impl Queue {
             waiting: VecDeque::new(),
             asleep: 0,
             running: 0,
-            lone_streak: 0,
+            quiet_streak: 0,
             last_run: Duration::MAX,
             door: Door::Open,
         };
@@ -104,11 +111,11 @@ impl Queue {
         if state.waiting.len() >= self.capacity.get() {
             return Err(Error::QueueFull { capacity: self.capacity.get(), retry_after: RETRY_AFTER });
         }
-        let alone = state.waiting.is_empty() && state.running == 0;
-        state.lone_streak = if alone { state.lone_streak.saturating_add(1) } else { 0 };
+        let quiet = state.waiting.len() + state.running <= 1;
+        state.quiet_streak = if quiet { state.quiet_streak.saturating_add(1) } else { 0 };
         state.waiting.push_back(job);
         self.note_length(&state);
-        let attention = attention(state.lone_streak, state.last_run, self.spin);
+        let attention = attention(state.quiet_streak, state.last_run, self.spin);
         let worker_sleeps = state.asleep > 0;
         drop(state);
         if worker_sleeps {
@@ -117,21 +124,21 @@ impl Queue {
         Ok(attention)
     }
 
-    /// Waits for requests and takes the next batch; `None` once the queue is closed and empty. `last_run` is
-    /// how long the worker's last batch took, if it has run one.
-    pub(super) fn take(&self, policy: BatchPolicy, last_run: Option<Duration>) -> Option<Vec<Job>> {
+    /// Waits for requests and takes the next batch; `None` once the queue is closed and empty. `last` is the
+    /// worker's last batch, if it has run one.
+    pub(super) fn take(&self, policy: BatchPolicy, last: Option<FinishedRun>) -> Option<Vec<Job>> {
         let mut state = self.state.lock();
-        if let Some(last_run) = last_run {
-            state.running -= 1;
-            state.last_run = last_run;
+        if let Some(FinishedRun { requests, took }) = last {
+            state.running -= requests;
+            state.last_run = took;
         }
-        let mut attention = attention(state.lone_streak, state.last_run, self.spin);
+        let mut attention = attention(state.quiet_streak, state.last_run, self.spin);
         loop {
             state.drop_unwanted(Instant::now());
             let count = policy.plan(state.waiting.iter().map(|job| &job.inputs));
             if count > 0 {
                 let batch: Vec<Job> = state.waiting.drain(..count).collect();
-                state.running += 1;
+                state.running += count;
                 self.note_length(&state);
                 return Some(batch);
             }
@@ -168,11 +175,11 @@ impl Queue {
     }
 }
 
-/// Staying awake pays while requests come one at a time (never mind a pair that happens not to overlap) and a
-/// run takes no longer than one stays awake for it.
-fn attention(lone_streak: u32, last_run: Duration, spin: Duration) -> Attention {
-    const LONE: u32 = 32;
-    if lone_streak >= LONE && last_run <= spin { Attention::Awake(spin) } else { Attention::Asleep }
+/// Staying awake pays while it has been quiet for some time (some requests of a crowd do not overlap either) and
+/// a run takes no longer than one stays awake for it.
+fn attention(quiet_streak: u32, last_run: Duration, spin: Duration) -> Attention {
+    const QUIET: u32 = 32;
+    if quiet_streak >= QUIET && last_run <= spin { Attention::Awake(spin) } else { Attention::Asleep }
 }
 
 /// Asks again and again until there is something, or `limit` has passed.
@@ -183,8 +190,8 @@ pub(super) fn spin_until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>)
         if found.is_some() || begin.elapsed() >= limit {
             return found;
         }
-        // A little apart, so that the line that is watched can be written to.
-        (0..16).for_each(|_| std::hint::spin_loop());
+        // Whoever has work to do on this core goes first: the client may be on this machine.
+        std::thread::yield_now();
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::batch::{BatchPolicy, split};
-use super::queue::{Job, Queue};
+use super::queue::{FinishedRun, Job, Queue};
 use super::session::{LoadedModel, Session};
 use crate::budget::Waited;
 use crate::error::{Error, Result};
@@ -34,11 +34,11 @@ impl Worker {
 
     /// Runs batches until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        let mut last_run = None;
-        while let Some(batch) = self.queue.take(self.policy, last_run) {
-            let begin = Instant::now();
+        let mut last = None;
+        while let Some(batch) = self.queue.take(self.policy, last) {
+            let (begin, requests) = (Instant::now(), batch.len());
             self.run_batch(batch, begin);
-            last_run = Some(begin.elapsed());
+            last = Some(FinishedRun { requests, took: begin.elapsed() });
         }
     }
 

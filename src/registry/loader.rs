@@ -103,7 +103,7 @@ impl Loader {
             provider: loaded.provider().name(),
         });
         let thread_name = format!("{}-{version}", found.name);
-        let model = OnnxModel::start(&thread_name, loaded, sessions, &config.model, &recorder)?;
+        let model = OnnxModel::start(&thread_name, &loaded, sessions, &config.model, &recorder)?;
         Ok(ServedVersion {
             model: found.name.clone(),
             version,

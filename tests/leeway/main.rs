@@ -1,8 +1,11 @@
 //! Leeway from the outside: a real server, real models, real clients.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
 mod harness;
 
 mod bad_input;
+mod documentation;
 mod golden;
 mod lifecycle;
 mod metrics;

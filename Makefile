@@ -1,0 +1,49 @@
+# Everything a developer or a first user does. `make help` lists it.
+
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+CARGO ?= cargo
+
+.PHONY: help serve check test build bench bench-micro bench-load lint format doc onnxruntime clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: build ## Build, then serve the shipped models on 127.0.0.1:8080
+	./target/release/leeway serve
+
+check: build ## Build, then load every model once and print what was found
+	./target/release/leeway check
+
+test: onnxruntime ## Run all tests
+	$(CARGO) test --locked
+
+build: onnxruntime ## Build the release binary, target/release/leeway
+	$(CARGO) build --locked --release
+
+bench: bench-micro bench-load ## Measure: Criterion, then Leeway beside a floor program under load
+
+bench-micro: onnxruntime ## Criterion only: JSON to tensor, and the whole pipeline
+	$(CARGO) bench --locked --bench pipeline
+
+bench-load: build ## The load comparison only (installs the load generator oha into .bench)
+	$(CARGO) build --locked --release --example floor
+	$(CARGO) bench --locked --bench load
+
+lint: ## Format check, clippy and docs, each with warnings as errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+format: ## Format the code
+	$(CARGO) fmt
+
+doc: ## Build the crate's documentation, target/doc/leeway/index.html
+	$(CARGO) doc --locked --no-deps
+
+onnxruntime: ## Fetch the pinned ONNX Runtime into .onnxruntime (nothing happens if it is there)
+	@$(PYTHON) scripts/fetch_onnxruntime.py
+
+clean: ## Remove what was built and fetched
+	$(CARGO) clean
+	rm -rf .onnxruntime .bench

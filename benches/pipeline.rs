@@ -1,0 +1,92 @@
+//! Criterion: from JSON to tensors, and the whole pipeline without HTTP, on the shipped digits.
+//!
+//! `serde_json to Vec<Vec<f32>>` is what most servers do; it stands beside ours for comparison.
+
+#![expect(clippy::unwrap_used, reason = "a bench")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use leeway::budget::{Deadline, StageClock};
+use leeway::config::{Config, StageConfig};
+use leeway::model::Engine;
+use leeway::model::onnx::OnnxRuntime;
+use leeway::monitor::Monitor;
+use leeway::pipeline::{Stages, instances};
+use leeway::registry::{Catalog, Loader, Target};
+use leeway::serve;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+fn held_out() -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/digits_held_out.json");
+    let held_out: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    held_out["instances"].as_array().unwrap().clone()
+}
+
+/// A request with this many digits.
+fn body(rows: usize) -> Vec<u8> {
+    json!({ "instances": held_out()[..rows] }).to_string().into_bytes()
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.repository.path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    config
+}
+
+fn json_to_tensor(criterion: &mut Criterion) {
+    #[derive(Deserialize)]
+    struct Request {
+        instances: Vec<Vec<f32>>,
+    }
+
+    let engine = OnnxRuntime::load(&config().library_candidates()).unwrap();
+    let model = config().repository.path.join("digits/2/model.onnx");
+    let loaded = engine.load(&model, &leeway::config::SessionConfig::default()).unwrap();
+    let stage = Stages::default().preprocessor(&StageConfig::of_kind("tensor"), loaded.signature()).unwrap();
+
+    let mut group = criterion.benchmark_group("json to tensor");
+    for rows in [1, 32, 256] {
+        let body = body(rows);
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_with_input(BenchmarkId::new("leeway", rows), &body, |bencher, body| {
+            bencher.iter(|| stage.transform(instances(body).unwrap()).unwrap());
+        });
+        group.bench_with_input(BenchmarkId::new("serde_json to Vec<Vec<f32>>", rows), &body, |bencher, body| {
+            bencher.iter(|| {
+                let request: Request = serde_json::from_slice(body).unwrap();
+                request.instances.into_iter().flatten().collect::<Vec<f32>>()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn whole_pipeline(criterion: &mut Criterion) {
+    let engine: Arc<dyn Engine> = Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap());
+    let monitor = Arc::new(Monitor::new(engine.version()));
+    let loader = Loader { engine, stages: Stages::default(), monitor };
+    let catalog = Catalog::default();
+    catalog.publish(loader.load_all(&config().repository).unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+
+    let mut group = criterion.benchmark_group("whole pipeline");
+    for rows in [1, 32, 256] {
+        let body = body(rows);
+        group.throughput(Throughput::Elements(rows as u64));
+        group.bench_with_input(BenchmarkId::from_parameter(rows), &body, |bencher, body| {
+            bencher.to_async(&runtime).iter(|| async {
+                let started = Instant::now();
+                let clock = StageClock::new(started, Deadline::after(started, Duration::from_secs(10)));
+                serve::predict(&catalog, Target::Default, body, clock).await.unwrap()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, json_to_tensor, whole_pipeline);
+criterion_main!(benches);

@@ -1,0 +1,94 @@
+//! Stages of your own: implement a trait, register a name, use it in `model.toml`.
+//!
+//!     cargo run --example custom_stage
+//!     curl http://127.0.0.1:8080/predict -d '{"instances": ["...##......##.....#.......#.......####....##..#...##.##....####."]}'
+//!
+//! The preprocessor reads a digit drawn with 64 characters, `#` for ink, in place of numbers. The postprocessor
+//! answers whether the digit is even. The model in between is the shipped one, untouched.
+
+use std::sync::Arc;
+
+use leeway::app::{App, Stop};
+use leeway::config::{Config, StageConfig};
+use leeway::error::{Error, Result};
+use leeway::model::onnx::OnnxRuntime;
+use leeway::pipeline::{Postprocessor, Prediction, Prepared, Preprocessor, Stages};
+use leeway::tensor::{Data, Signature, Tensor, Tensors};
+use serde_json::value::RawValue;
+
+/// Each instance is a string of 64 characters: `#` is ink, anything else is paper.
+struct Drawing {
+    input: Arc<str>,
+}
+
+impl Preprocessor for Drawing {
+    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
+        let drawings: Vec<String> = serde_json::from_str(instances.get())
+            .map_err(|error| Error::InvalidInput(format!("instances: {error}")))?;
+        let mut pixels = Vec::with_capacity(64 * drawings.len());
+        for (index, drawing) in drawings.iter().enumerate() {
+            pixels.extend(drawing.chars().map(|c| if c == '#' { 16.0f32 } else { 0.0 }));
+            if pixels.len() != 64 * (index + 1) {
+                return Err(Error::InvalidInput(format!("instances[{index}]: expected 64 characters")));
+            }
+        }
+        let tensor = Tensor::new(vec![drawings.len(), 64], Data::F32(pixels))?;
+        Ok(Prepared { inputs: [(Arc::clone(&self.input), tensor)].into_iter().collect() })
+    }
+}
+
+/// The probability that the digit is even.
+struct Even;
+
+impl Postprocessor for Even {
+    fn decode(&self, outputs: &Tensors) -> Result<Vec<Prediction>> {
+        let scores = outputs.get("probabilities").and_then(|tensor| tensor.values::<f32>());
+        let scores = scores.ok_or_else(|| Error::internal("the model has no float32 output \"probabilities\""))?;
+        let even = |row: &[f32]| serde_json::json!({ "even": row.iter().step_by(2).sum::<f32>() });
+        Ok(scores.chunks_exact(10).map(even).map(Prediction::Json).collect())
+    }
+}
+
+fn drawing(_settings: &StageConfig, signature: &Signature) -> Result<Box<dyn Preprocessor>> {
+    match &*signature.inputs {
+        [only] => Ok(Box::new(Drawing { input: Arc::clone(&only.name) })),
+        _ => Err(Error::Config("a drawing feeds a model with one input".to_owned())),
+    }
+}
+
+fn even(_settings: &StageConfig, _signature: &Signature) -> Result<Box<dyn Postprocessor>> {
+    Ok(Box::new(Even))
+}
+
+/// The built-in kinds and these two.
+pub(crate) fn stages() -> Stages {
+    Stages::default().with_preprocessor("drawing", drawing).with_postprocessor("even", even)
+}
+
+/// What `model.toml` says to use them.
+pub(crate) const MODEL_TOML: &str = "[preprocess]\nkind = \"drawing\"\n\n[postprocess]\nkind = \"even\"\n";
+
+#[expect(clippy::print_stdout, reason = "a program for people")]
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    // A repository with the shipped model, and a model.toml that names the stages.
+    let repository = tempfile::tempdir()?;
+    let version = repository.path().join("digits/1");
+    std::fs::create_dir_all(&version)?;
+    std::fs::copy("models/digits/2/model.onnx", version.join("model.onnx"))?;
+    std::fs::write(repository.path().join("digits/model.toml"), MODEL_TOML)?;
+
+    let mut config = Config::default();
+    config.repository.path = repository.path().to_owned();
+    let engine = Arc::new(OnnxRuntime::load(&config.library_candidates())?);
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let bound = App::build_with(config, engine, stages())?.bind().await?;
+        println!("POST http://{}/predict; Ctrl-C ends", bound.data_address());
+        let (stop, stopped) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            let _ = tokio::signal::ctrl_c().await;
+            let _ = stop.send(Stop::AtOnce).await;
+        });
+        bound.run(stopped).await;
+        Ok(())
+    })
+}

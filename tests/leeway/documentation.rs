@@ -1,0 +1,227 @@
+//! What the documentation says is what happens: its examples are run, and its tables are complete.
+
+use std::path::Path;
+use std::process::Command;
+
+use leeway::config::{Config, ModelConfig};
+use leeway::monitor::METRICS;
+use serde_json::Value;
+
+use crate::harness::{Repository, TestApp, checkout};
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(checkout().join(path)).unwrap()
+}
+
+/// The fenced block that follows `<!-- marker -->`, of which there may be several.
+fn blocks_after(text: &str, marker: &str) -> Vec<String> {
+    let marker = format!("<!-- {marker} -->");
+    let block = |after: &str| {
+        // Blocks within a list are indented as a whole.
+        let fence = after.find("```").unwrap();
+        let indent = after[..fence].rsplit('\n').next().unwrap().len();
+        let lines = after[fence..].lines().skip(1).take_while(|line| !line.trim_start().starts_with("```"));
+        lines.map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect()
+    };
+    text.split(&marker).skip(1).map(block).collect()
+}
+
+/// The `curl` commands of a snippet, as a shell splits them.
+fn curl_arguments(snippet: &str) -> Vec<Vec<String>> {
+    let script = format!("curl() {{ for a; do printf '%s\\0' \"$a\"; done; printf '\\1'; }}\n{snippet}");
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let commands = text.split_terminator('\u{1}');
+    commands.map(|command| command.split_terminator('\0').map(str::to_owned).collect()).collect()
+}
+
+/// Sends what a `curl` command would send, to this server instead of the documented address.
+async fn curl(app: &TestApp, arguments: &[String]) -> reqwest::Response {
+    let mut arguments = arguments.iter();
+    let (mut url, mut headers, mut body) = (None, Vec::new(), None);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "-H" => headers.push(arguments.next().unwrap().split_once(": ").unwrap()),
+            "-d" => body = arguments.next().cloned(),
+            other => url = Some(other.replace("127.0.0.1:8080", &app.data.to_string())),
+        }
+    }
+    let url = url.unwrap();
+    let mut request = if body.is_some() { app.client.post(url) } else { app.client.get(url) };
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    // curl -d leaves line ends out only when it reads them from a file.
+    request.body(body.unwrap_or_default()).send().await.unwrap()
+}
+
+/// Whether an answer is the documented one: ids are new each time, and scores are shown rounded.
+fn same(documented: &Value, answered: &Value, key: &str) {
+    match (documented, answered) {
+        (Value::Object(a), Value::Object(b)) => {
+            assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>(), "{key}");
+            a.iter().for_each(|(key, value)| same(value, &b[key], key));
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            assert_eq!(a.len(), b.len(), "{key}");
+            a.iter().zip(b).for_each(|(a, b)| same(a, b, key));
+        }
+        (Value::Number(a), Value::Number(b)) if a.is_f64() => {
+            assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-5, "{key}: {a} is {b}");
+        }
+        (Value::String(a), Value::String(b)) if ["request_id", "prediction_ids"].contains(&key) => {
+            assert_eq!(a.len(), b.len(), "{key}");
+        }
+        _ => assert_eq!(documented, answered, "{key}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readmes_requests_get_the_readmes_answers() {
+    let app = TestApp::start().await;
+    let readme = read("README.md");
+    for (name, status) in [("six", 200), ("mistake", 400)] {
+        let [command] = &*curl_arguments(&blocks_after(&readme, &format!("run: {name}"))[0]) else { panic!("{name}") };
+        let response = curl(&app, command).await;
+        assert_eq!(response.status(), status);
+        let documented: Value = serde_json::from_str(&blocks_after(&readme, &format!("answer: {name}"))[0]).unwrap();
+        same(&documented, &response.json().await.unwrap(), name);
+    }
+    let more = curl_arguments(&blocks_after(&readme, "run: more")[0]);
+    assert_eq!(more.len(), 2);
+    for command in more {
+        assert_eq!(curl(&app, &command).await.status(), 200);
+    }
+}
+
+#[test]
+fn every_model_toml_in_the_documentation_is_valid() {
+    let mut count = 0;
+    for file in ["README.md", "docs/configuration.md"] {
+        for block in blocks_after(&read(file), "model.toml") {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("model.toml");
+            std::fs::write(&path, block).unwrap();
+            ModelConfig::read(&path).unwrap();
+            count += 1;
+        }
+    }
+    assert_eq!(count, 2);
+}
+
+/// Every key with its default, as in `http.listen` and `127.0.0.1:8080`; `None` for those without one.
+fn keys() -> Vec<(String, Option<String>)> {
+    let mut keys = vec![("repository.default_model".to_owned(), None), ("onnxruntime.library".to_owned(), None)];
+    let config = serde_json::to_value(Config::default()).unwrap();
+    for (section, fields) in config.as_object().unwrap() {
+        for (field, default) in fields.as_object().unwrap() {
+            let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+            keys.push((format!("{section}.{field}"), Some(default)));
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_shipped_configuration_is_the_default_with_every_key() {
+    let path = checkout().join("config/leeway.toml");
+    assert_eq!(Config::load(Some(&path), &Default::default()).unwrap(), Config::default());
+    let text = read("config/leeway.toml");
+    for (key, default) in keys() {
+        let (section, field) = key.split_once('.').unwrap();
+        let section = text.split(&format!("[{section}]")).nth(1).unwrap().split("\n[").next().unwrap();
+        let line = if default.is_some() { format!("\n{field} = ") } else { format!("\n# {field} = ") };
+        assert!(section.contains(&line), "{key} is not in config/leeway.toml");
+    }
+}
+
+#[test]
+fn the_configuration_reference_has_every_key_and_its_default() {
+    let text = read("docs/configuration.md");
+    for (key, default) in keys() {
+        let row = match default {
+            Some(default) => format!("| `{key}` | `{default}` |"),
+            None => format!("| `{key}` | |"),
+        };
+        assert!(text.contains(&row), "docs/configuration.md has no row {row}");
+    }
+    // The keys of model.toml, from the message that lists them.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.toml");
+    std::fs::write(&path, "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n[model]\nx = 1\n")
+        .unwrap();
+    let message = ModelConfig::read(&path).unwrap_err().to_string();
+    let keys = message.split_once("allowed here: ").unwrap().1;
+    assert!(keys.split(", ").count() >= 7);
+    for key in keys.split(", ") {
+        assert!(text.contains(&format!("| `model.{key}` |")), "docs/configuration.md has no model.{key}");
+    }
+}
+
+#[test]
+fn the_metrics_reference_has_every_metric_and_no_other() {
+    let text = read("docs/metrics.md");
+    for metric in METRICS {
+        let row = text.lines().find(|line| line.starts_with(&format!("| `{}` |", metric.name)));
+        let row = row.unwrap_or_else(|| panic!("docs/metrics.md has no row for {}", metric.name));
+        for label in metric.labels {
+            assert!(row.contains(&format!("`{label}`")), "{}: {label}", metric.name);
+        }
+    }
+    assert_eq!(text.lines().filter(|line| line.starts_with("| `leeway_")).count(), METRICS.len());
+}
+
+/// The codes are those of the metric that counts errors by code.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_reference_has_every_error_and_no_other() {
+    let app = TestApp::start().await;
+    let metrics = app.get("/metrics").await.text;
+    let code =
+        |line: &str| Some(line.strip_prefix("leeway_error_responses_total{code=\"")?.split_once('"')?.0.to_owned());
+    let mut codes: Vec<String> = metrics.lines().filter_map(code).collect();
+    let text = read("docs/http-api.md");
+    let table = text.split("| `type` ends with |").nth(1).unwrap();
+    let documented = |line: &str| Some(line.strip_prefix("| `")?.split_once("` | ")?.0.to_owned());
+    let mut documented: Vec<String> = table.lines().filter_map(documented).collect();
+    codes.sort();
+    documented.sort();
+    assert_eq!(codes, documented);
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    for file in ["README.md", "docs/http-api.md", "docs/configuration.md", "docs/metrics.md", "docs/operations.md"] {
+        let text = read(file);
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let path = link.split('#').next().unwrap();
+            let target = checkout().join(Path::new(file).parent().unwrap()).join(path);
+            assert!(target.exists(), "{file}: {link}");
+        }
+    }
+}
+
+/// The example of a stage of one's own, as it stands in `examples/`.
+#[expect(dead_code, reason = "its main serves until Ctrl-C")]
+#[path = "../../examples/custom_stage.rs"]
+mod custom_stage;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_a_custom_stage_works() {
+    let example = read("examples/custom_stage.rs");
+    let body = example.split("-d '").nth(1).unwrap().split('\'').next().unwrap().to_owned();
+
+    let repository = Repository::new();
+    let version = repository.0.path().join("digits/1");
+    std::fs::create_dir_all(&version).unwrap();
+    std::fs::copy(checkout().join("models/digits/2/model.onnx"), version.join("model.onnx")).unwrap();
+    std::fs::write(repository.0.path().join("digits/model.toml"), custom_stage::MODEL_TOML).unwrap();
+    let app = TestApp::with_parts(repository.config(), crate::harness::runtime(), custom_stage::stages()).await;
+    let predictions = app.predict("/predict", body).await.predictions();
+    assert!(predictions[0]["even"].as_f64().unwrap() > 0.9, "{predictions}");
+    let wrong = app.predict("/predict", r#"{"instances": ["too short"]}"#).await;
+    assert_eq!((wrong.status, &wrong.json()["detail"]), (400, &Value::from("instances[0]: expected 64 characters")));
+}
