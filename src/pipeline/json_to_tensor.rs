@@ -1,31 +1,30 @@
 //! JSON → tensor: reads `instances` straight into the model's input buffers.
 //!
-//! No value tree is built: each number goes from its text into the buffer of its element type. What does not
-//! fit the signature is an error that names the place, as in
-//! `instances[2].pixels[5]: found a string, expected a number`.
+//! No value tree is built: each number goes from its text into the buffer of its element type. The text has been
+//! checked to be JSON when the request's envelope was read, so that this reader only has to find its way; what does
+//! not fit the model is an error that names the place, as in
+//! `instances[2].pixels[5]: found null, expected a number`.
 
-use std::fmt;
-use std::marker::PhantomData;
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
-use crate::tensor::{Data, Dim, Element, Tensor, TensorSpec, Tensors, for_each_element_type, with_element_type};
+use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_each_element_type, with_element_type};
 
 /// Reads `instances`: one row per instance for every input.
 ///
 /// With one input an instance is its value (a number, an array, or nested arrays, as the shape has it); with
 /// several it is an object of such values by input name, which is accepted for one input too.
 pub(super) fn read_instances(instances: &RawValue, inputs: &[TensorSpec]) -> Result<Tensors> {
+    let mut json = Reader { text: instances.get(), at: 0 };
     let mut columns: Vec<Column<'_>> = inputs.iter().map(Column::new).collect();
-    let mut place = Place::default();
-    let mut json = serde_json::Deserializer::from_str(instances.get());
-    let rows = Instances { columns: &mut columns, place: &mut place }
-        .deserialize(&mut json)
-        .map_err(|error| Error::InvalidInput(place.message(&error, inputs)))?;
+    let rows = json
+        .array("an array of instances", |json| json.instance(&mut columns))
+        .map_err(|misfit| Error::InvalidInput(misfit.message(inputs)))?;
     if rows == 0 {
         return Err(Error::InvalidInput("instances: the array is empty; send at least one instance".to_owned()));
     }
@@ -38,7 +37,7 @@ struct Column<'a> {
     data: Data,
     /// The shape of a row. A dimension the model leaves open is `None` until the first instance fixes it.
     row: Vec<Option<usize>>,
-    /// How many elements a row has, where that is known before it is read.
+    /// How many elements a row has, as far as that is known before it is read.
     expected: usize,
 }
 
@@ -49,7 +48,7 @@ impl<'a> Column<'a> {
             Dim::Dynamic(_) => None,
         };
         let row: Vec<Option<usize>> = spec.dims.iter().skip(1).map(length).collect();
-        // The model names these lengths, so a row may be large, but never larger than what a body can hold.
+        // The model names these lengths; whatever it names, no more than this is set aside before it is read.
         let expected =
             row.iter().flatten().fold(1usize, |product, &length| product.saturating_mul(length)).min(1 << 20);
         Column { spec, data: with_element_type!(spec.dtype, T => T::into_data(Vec::new())), row, expected }
@@ -61,12 +60,11 @@ impl<'a> Column<'a> {
     }
 }
 
-// ===== where an error happened =====
+// ===== what does not fit =====
 
-/// The place of an error, written down on its way out and so from the inside to the outside. Reading without
-/// an error never touches it.
-#[derive(Default)]
-struct Place {
+/// What is wrong, and the way to it from the inside to the outside, written down as the error comes up.
+struct Misfit {
+    problem: String,
     steps: Vec<Step>,
 }
 
@@ -75,95 +73,232 @@ enum Step {
     Input(usize),
 }
 
-impl Place {
-    fn message(&self, error: &serde_json::Error, inputs: &[TensorSpec]) -> String {
-        let mut place = "instances".to_owned();
-        let mut input = (inputs.len() == 1).then_some(0);
+type Fits<T> = std::result::Result<T, Box<Misfit>>;
+
+fn misfit(problem: String) -> Box<Misfit> {
+    Box::new(Misfit { problem, steps: Vec::new() })
+}
+
+impl Misfit {
+    fn message(&self, inputs: &[TensorSpec]) -> String {
+        let mut message = "instances".to_owned();
+        let mut input = inputs.first().filter(|_| inputs.len() == 1);
         for step in self.steps.iter().rev() {
-            match step {
-                Step::Index(index) => place.push_str(&format!("[{index}]")),
+            // Writing to a String cannot fail.
+            let _ = match step {
+                Step::Index(index) => write!(message, "[{index}]"),
                 Step::Input(index) => {
-                    place.push_str(&format!(".{}", inputs[*index].name));
-                    input = Some(*index);
+                    input = inputs.get(*index);
+                    write!(message, ".{}", inputs[*index].name)
                 }
-            }
+            };
         }
-        let text = in_json_words(&error.to_string());
-        match input {
-            Some(input) => {
-                format!("{place}: {text} (the model's input {:?} is {})", inputs[input].name, inputs[input].describe())
-            }
-            None => format!("{place}: {text}"),
+        let _ = write!(message, ": {}", self.problem);
+        if let Some(input) = input {
+            let _ = write!(message, " (the model's input {:?} is {})", input.name, input.describe());
         }
+        message
     }
 }
 
-/// serde's message in the words of JSON. Its line and column count from the beginning of `instances`: the place
-/// says it better.
-fn in_json_words(message: &str) -> String {
-    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
-    let Some(found) = message.strip_prefix("invalid type: ") else {
-        return message.chars().take(300).collect();
-    };
-    let found = match found.split_once(", expected ") {
-        Some(("sequence", expected)) => format!("an array, expected {expected}"),
-        Some(("map", expected)) => format!("an object, expected {expected}"),
-        _ => found.to_owned(),
-    };
-    format!("found {}", found.chars().take(300).collect::<String>())
+// ===== the reader =====
+
+/// A place in a text that is known to be JSON.
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
 }
 
-// ===== the array of instances =====
-
-struct Instances<'a, 'm> {
-    columns: &'a mut [Column<'m>],
-    place: &'a mut Place,
-}
-
-impl<'de> DeserializeSeed<'de> for Instances<'_, '_> {
-    type Value = usize;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<usize, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Instances<'_, '_> {
-    type Value = usize;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of instances")
+impl<'a> Reader<'a> {
+    /// The next byte that is not white space, without taking it; 0 at the end.
+    fn peek(&mut self) -> u8 {
+        let bytes = self.text.as_bytes();
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(self.at) {
+            self.at += 1;
+        }
+        bytes.get(self.at).copied().unwrap_or(0)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut instances: A) -> Result<usize, A::Error> {
-        let mut rows = 0;
+    /// Takes the next byte that is not white space, if it is this one.
+    fn take(&mut self, byte: u8) -> bool {
+        let is_next = self.peek() == byte;
+        self.at += usize::from(is_next);
+        is_next
+    }
+
+    /// An array: calls `element` at the beginning of each element, and says how many there were.
+    fn array(&mut self, expected: &str, mut element: impl FnMut(&mut Self) -> Fits<()>) -> Fits<usize> {
+        if !self.take(b'[') {
+            return Err(self.found_instead_of(expected));
+        }
+        let mut count = 0;
+        if self.take(b']') {
+            return Ok(count);
+        }
         loop {
-            match instances.next_element_seed(Instance { columns: self.columns, place: self.place }) {
-                Ok(Some(())) => rows += 1,
-                Ok(None) => return Ok(rows),
-                Err(error) => {
-                    self.place.steps.push(Step::Index(rows));
-                    return Err(error);
-                }
+            if let Err(mut misfit) = element(self) {
+                misfit.steps.push(Step::Index(count));
+                return Err(misfit);
+            }
+            count += 1;
+            if !self.take(b',') {
+                // In JSON nothing else can follow an element.
+                self.take(b']');
+                return Ok(count);
             }
         }
     }
-}
 
-// ===== one instance =====
-
-struct Instance<'a, 'm> {
-    columns: &'a mut [Column<'m>],
-    place: &'a mut Place,
-}
-
-impl Instance<'_, '_> {
-    /// Reads the value of the only input; with several, the instance has to be an object.
-    fn only_input<'de, D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
-        match self.columns {
-            [column] => Row { column, place: self.place }.deserialize(value),
-            columns => Err(de::Error::custom(format_args!("expected an object with {}", keys(columns)))),
+    /// A string, unescaped.
+    fn string(&mut self) -> Fits<Cow<'a, str>> {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let mut strings = serde_json::Deserializer::from_str(rest).into_iter::<Cow<'a, str>>();
+        match strings.next() {
+            Some(Ok(string)) => {
+                self.at += strings.byte_offset();
+                Ok(string)
+            }
+            _ => Err(misfit("found a string with an escape that is no character".to_owned())),
         }
+    }
+
+    /// A number, `true`, `false` or `null`, as it is written.
+    fn word(&mut self) -> &'a str {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let ends = |byte: u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t');
+        let word = &rest[..rest.bytes().position(ends).unwrap_or(rest.len())];
+        self.at += word.len();
+        word
+    }
+
+    /// A whole number of at most seven digits, which every element type wider than 16 bits holds exactly: what most
+    /// tensors are made of. Takes nothing if the next value is something else.
+    fn small_integer(&mut self) -> Option<u32> {
+        let bytes = self.text.as_bytes();
+        let (mut value, mut at) = (0, self.at);
+        while let Some(digit @ b'0'..=b'9') = bytes.get(at) {
+            value = value * 10 + u32::from(digit - b'0');
+            at += 1;
+            if at - self.at > 7 {
+                return None;
+            }
+        }
+        let ends_here = matches!(bytes.get(at), Some(b',' | b']' | b' ' | b'}' | b'\n' | b'\r' | b'\t'));
+        (ends_here && at > self.at).then(|| {
+            self.at = at;
+            value
+        })
+    }
+
+    fn found_instead_of(&mut self, expected: &str) -> Box<Misfit> {
+        let found = match self.peek() {
+            b'[' => "an array".to_owned(),
+            b'{' => "an object".to_owned(),
+            b'"' => {
+                let text = self.string().unwrap_or_default();
+                let shown: String = text.chars().take(64).collect();
+                format!("the string {shown:?}{}", if shown.len() < text.len() { "…" } else { "" })
+            }
+            b'-' | b'0'..=b'9' => format!("the number {}", shortened(self.word())),
+            _ => shortened(self.word()).to_owned(),
+        };
+        misfit(format!("found {found}, expected {expected}"))
+    }
+}
+
+fn shortened(word: &str) -> &str {
+    word.get(..64).unwrap_or(word)
+}
+
+// ===== instances, rows, elements =====
+
+impl Reader<'_> {
+    fn instance(&mut self, columns: &mut [Column<'_>]) -> Fits<()> {
+        match columns {
+            _ if self.peek() == b'{' => self.object(columns),
+            [only] => self.column(only),
+            several => Err(self.found_instead_of(&format!("an object with {}", keys(several)))),
+        }
+    }
+
+    /// An instance as an object of values by input name.
+    fn object(&mut self, columns: &mut [Column<'_>]) -> Fits<()> {
+        let mut is_read = vec![false; columns.len()];
+        self.take(b'{');
+        if !self.take(b'}') {
+            loop {
+                self.peek();
+                let key = self.string()?;
+                self.take(b':');
+                let Some(index) = columns.iter().position(|column| *column.spec.name == *key) else {
+                    let shown: String = key.chars().take(64).collect();
+                    return Err(misfit(format!("unknown key {shown:?}, expected {}", keys(columns))));
+                };
+                if std::mem::replace(&mut is_read[index], true) {
+                    return Err(misfit(format!("the key {key:?} is there twice")));
+                }
+                if let Err(mut misfit) = self.column(&mut columns[index]) {
+                    misfit.steps.push(Step::Input(index));
+                    return Err(misfit);
+                }
+                if !self.take(b',') {
+                    self.take(b'}');
+                    break;
+                }
+            }
+        }
+        match is_read.iter().position(|is_read| !is_read) {
+            Some(missing) => Err(misfit(format!("the key {:?} is missing", columns[missing].spec.name))),
+            None => Ok(()),
+        }
+    }
+
+    /// One input's value in one instance.
+    fn column(&mut self, column: &mut Column<'_>) -> Fits<()> {
+        let Column { spec, data, row, expected } = column;
+        for_each_element_type!(data, values => {
+            values.reserve(*expected);
+            self.row(spec, row, values)
+        })
+    }
+
+    /// Nested arrays of the lengths that `row` has, or one element if it has none.
+    fn row<T: FromJson>(&mut self, spec: &TensorSpec, row: &mut [Option<usize>], values: &mut Vec<T>) -> Fits<()> {
+        let Some((length, inner)) = row.split_first_mut() else {
+            values.push(self.element()?);
+            return Ok(());
+        };
+        if self.peek() != b'[' {
+            return Err(self.found_instead_of(&describe(*length, inner.len(), spec.dtype)));
+        }
+        let count = self.array("an array", |json| {
+            if inner.is_empty() {
+                values.push(json.element()?);
+                Ok(())
+            } else {
+                json.row(spec, inner, values)
+            }
+        })?;
+        match *length {
+            Some(expected) if expected != count => {
+                let what = if inner.is_empty() { "values" } else { "arrays" };
+                let why = if spec.dims.contains(&Dim::Fixed(expected)) { "" } else { " as in the first instance" };
+                Err(misfit(format!("found {count} {what}, expected {expected}{why}")))
+            }
+            _ => {
+                *length = Some(count);
+                Ok(())
+            }
+        }
+    }
+
+    fn element<T: FromJson>(&mut self) -> Fits<T> {
+        let (next, start) = (self.peek(), self.at);
+        if let Some(value) = self.small_integer().and_then(T::from_small_integer) {
+            return Ok(value);
+        }
+        self.at = start;
+        T::from_json(self, next)
     }
 }
 
@@ -172,272 +307,98 @@ fn keys(columns: &[Column<'_>]) -> String {
     format!("the key{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "))
 }
 
-impl<'de> DeserializeSeed<'de> for Instance<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Instance<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.columns {
-            [column] => f.write_str(&describe_level(&column.row, column.spec)),
-            columns => write!(f, "an object with {}", keys(columns)),
-        }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, values: A) -> Result<(), A::Error> {
-        self.only_input(de::value::SeqAccessDeserializer::new(values))
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<(), E> {
-        self.only_input(value.into_deserializer())
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<(), E> {
-        self.only_input(value.into_deserializer())
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<(), E> {
-        self.only_input(value.into_deserializer())
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<(), E> {
-        self.only_input(value.into_deserializer())
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<(), E> {
-        self.only_input(value.into_deserializer())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let mut read = vec![false; self.columns.len()];
-        while let Some(key) = entries.next_key::<std::borrow::Cow<'de, str>>()? {
-            let Some(index) = self.columns.iter().position(|column| *column.spec.name == *key) else {
-                let shown: String = key.chars().take(64).collect();
-                return Err(de::Error::custom(format_args!("unknown key {shown:?}, expected {}", keys(self.columns))));
-            };
-            if std::mem::replace(&mut read[index], true) {
-                return Err(de::Error::custom(format_args!("the key {key:?} is there twice")));
-            }
-            if let Err(error) = entries.next_value_seed(Row { column: &mut self.columns[index], place: self.place }) {
-                self.place.steps.push(Step::Input(index));
-                return Err(error);
-            }
-        }
-        match read.iter().position(|read| !read) {
-            Some(missing) => {
-                Err(de::Error::custom(format_args!("the key {:?} is missing", self.columns[missing].spec.name)))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-// ===== one input's value in one instance =====
-
-struct Row<'a, 'm> {
-    column: &'a mut Column<'m>,
-    place: &'a mut Place,
-}
-
-impl<'de> DeserializeSeed<'de> for Row<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let Column { spec, data, row, expected } = self.column;
-        for_each_element_type!(data, values => {
-            values.reserve(*expected);
-            Nested { row, values, spec, place: self.place }.deserialize(deserializer)
-        })
-    }
-}
-
-/// An array of a row's outermost dimension, or a number once there is none left.
-struct Nested<'a, T> {
-    row: &'a mut [Option<usize>],
-    values: &'a mut Vec<T>,
-    spec: &'a TensorSpec,
-    place: &'a mut Place,
-}
-
-impl<'de, T: FromJson> DeserializeSeed<'de> for Nested<'_, T> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if self.row.is_empty() {
-            self.values.push(T::from_json(deserializer)?);
-            Ok(())
-        } else {
-            deserializer.deserialize_seq(self)
-        }
-    }
-}
-
-impl<'de, T: FromJson> Visitor<'de> for Nested<'_, T> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&describe_level(self.row, self.spec))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        let Some((length, inner)) = self.row.split_first_mut() else {
-            return Err(de::Error::custom("an array is nested too deeply"));
-        };
-        let mut count = 0;
-        loop {
-            let element =
-                Nested { row: &mut *inner, values: &mut *self.values, spec: self.spec, place: &mut *self.place };
-            match elements.next_element_seed(element) {
-                Ok(Some(())) => count += 1,
-                Ok(None) => break,
-                Err(error) => {
-                    self.place.steps.push(Step::Index(count));
-                    return Err(error);
-                }
-            }
-        }
-        match *length {
-            Some(expected) if expected != count => Err(de::Error::custom(format_args!(
-                "found {count} {}, expected {expected}{}",
-                if inner.is_empty() { "values" } else { "arrays" },
-                if self.spec.dims.contains(&Dim::Fixed(expected)) { "" } else { " as in the first instance" },
-            ))),
-            _ => {
-                *length = Some(count);
-                Ok(())
-            }
-        }
-    }
-}
-
 /// What is expected at a level of nesting, as in `an array of 64 numbers`.
-fn describe_level(row: &[Option<usize>], spec: &TensorSpec) -> String {
-    let (one, many) = match spec.dtype {
-        crate::tensor::DType::Bool => ("true or false", "booleans"),
-        crate::tensor::DType::Text => ("a string", "strings"),
-        _ => ("a number", "numbers"),
+fn describe(length: Option<usize>, levels_below: usize, dtype: DType) -> String {
+    let what = match (levels_below, dtype) {
+        (0, DType::Bool) => "booleans",
+        (0, DType::Text) => "strings",
+        (0, _) => "numbers",
+        _ => "arrays",
     };
-    match row {
-        [] => one.to_owned(),
-        [Some(length)] => format!("an array of {length} {many}"),
-        [None] => format!("an array of {many}"),
-        [Some(length), ..] => format!("an array of {length} arrays"),
-        [None, ..] => "an array of arrays".to_owned(),
-    }
+    length.map_or_else(|| format!("an array of {what}"), |length| format!("an array of {length} {what}"))
 }
-
-// ===== one number =====
 
 /// An element type that is read from one JSON value.
 trait FromJson: Element {
-    fn from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
+    /// The value of a whole number below 10,000,000, if it can be told from that alone.
+    fn from_small_integer(value: u32) -> Option<Self>;
+
+    /// The value that begins with the byte `next`.
+    fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self>;
 }
 
-struct Number<T>(PhantomData<T>);
-
-/// A number of this type from each of the three forms in which JSON numbers arrive; `None` if it does not fit.
-trait FromNumber: Sized {
-    const NAME: &'static str;
-    fn from_unsigned(value: u64) -> Option<Self>;
-    fn from_signed(value: i64) -> Option<Self>;
-    fn from_float(value: f64) -> Option<Self>;
+/// A number's text, handed to `parse`, which gives `None` for what the type cannot hold.
+fn number<T: Element>(json: &mut Reader<'_>, next: u8, parse: impl Fn(&str) -> Option<T>) -> Fits<T> {
+    if !matches!(next, b'-' | b'0'..=b'9') {
+        return Err(json.found_instead_of("a number"));
+    }
+    let text = json.word();
+    parse(text).ok_or_else(|| misfit(format!("{} is not a value of type {}", shortened(text), T::DTYPE)))
 }
 
-impl<T: FromNumber> Visitor<'_> for Number<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number")
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
-        T::from_unsigned(value).ok_or_else(|| out_of_range::<T, E>(&value))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<T, E> {
-        T::from_signed(value).ok_or_else(|| out_of_range::<T, E>(&value))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<T, E> {
-        T::from_float(value).ok_or_else(|| out_of_range::<T, E>(&format_args!("{value:e}")))
-    }
-}
-
-fn out_of_range<T: FromNumber, E: de::Error>(value: &dyn fmt::Display) -> E {
-    E::custom(format_args!("{value} is not a value of type {}", T::NAME))
-}
-
+/// Floating-point types: the nearest value to what is written. One that would be infinite is refused: 1e39 is no
+/// float32.
 macro_rules! floats {
-    ($($type:ty: $narrow:expr),* $(,)?) => {$(
-        impl FromNumber for $type {
-            const NAME: &'static str = <$type as Element>::DTYPE.name();
-
-            fn from_unsigned(value: u64) -> Option<Self> {
-                Self::from_float(value as f64)
+    ($($type:ty: $small:expr, $parse:expr);* $(;)?) => {$(
+        impl FromJson for $type {
+            fn from_small_integer(value: u32) -> Option<Self> {
+                let small: fn(u32) -> Option<$type> = $small;
+                small(value)
             }
 
-            fn from_signed(value: i64) -> Option<Self> {
-                Self::from_float(value as f64)
-            }
-
-            /// A value that becomes infinite by narrowing is refused: 1e39 is no float32.
-            fn from_float(value: f64) -> Option<Self> {
-                let narrow: fn(f64) -> $type = $narrow;
-                Some(narrow(value)).filter(|narrowed| narrowed.is_finite())
+            fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
+                let parse: fn(&str) -> Option<$type> = $parse;
+                number(json, next, |text| parse(text).filter(|value| value.is_finite()))
             }
         }
     )*};
 }
 
+/// Integer types: an integer is written as one. 1.5 has no place here, and 1.0 is a float's spelling.
 macro_rules! integers {
     ($($type:ty),* $(,)?) => {$(
-        impl FromNumber for $type {
-            const NAME: &'static str = <$type as Element>::DTYPE.name();
-
-            fn from_unsigned(value: u64) -> Option<Self> {
-                value.try_into().ok()
-            }
-
-            fn from_signed(value: i64) -> Option<Self> {
-                value.try_into().ok()
-            }
-
-            /// An integer is written as one: 1.5 has no place here, and 1.0 is a float's spelling.
-            fn from_float(_: f64) -> Option<Self> {
-                None
-            }
-        }
-    )*};
-}
-
-macro_rules! numbers {
-    ($($type:ty),* $(,)?) => {$(
         impl FromJson for $type {
-            fn from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_f64(Number(PhantomData))
+            fn from_small_integer(value: u32) -> Option<Self> {
+                value.try_into().ok()
+            }
+
+            fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
+                number(json, next, |text| text.parse().ok())
             }
         }
     )*};
 }
 
-floats!(f32: |value| value as f32, f64: |value| value, f16: f16::from_f64, bf16: bf16::from_f64);
+floats! {
+    f32: |value| Some(value as f32), |text| text.parse().ok();
+    f64: |value| Some(value.into()), |text| text.parse().ok();
+    f16: |_| None, |text| text.parse().ok().map(f16::from_f64);
+    bf16: |_| None, |text| text.parse().ok().map(bf16::from_f64);
+}
 integers!(i8, i16, i32, i64, u8, u16, u32, u64);
-numbers!(f32, f64, f16, bf16, i8, i16, i32, i64, u8, u16, u32, u64);
 
 impl FromJson for bool {
-    fn from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        serde::Deserialize::deserialize(deserializer)
+    fn from_small_integer(_: u32) -> Option<Self> {
+        None
+    }
+
+    fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
+        match next {
+            b't' | b'f' => Ok(json.word() == "true"),
+            _ => Err(json.found_instead_of("true or false")),
+        }
     }
 }
 
 impl FromJson for String {
-    fn from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        serde::Deserialize::deserialize(deserializer)
+    fn from_small_integer(_: u32) -> Option<Self> {
+        None
+    }
+
+    fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
+        match next {
+            b'"' => json.string().map(Cow::into_owned),
+            _ => Err(json.found_instead_of("a string")),
+        }
     }
 }
