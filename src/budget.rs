@@ -3,28 +3,11 @@
 //! A [`StageClock`] travels with a request. It is the one place that times a stage, bounds it by the
 //! request's [`Deadline`] and traces it; a stage itself contains none of this.
 
-use std::fmt;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-
-/// A part of the request path that has a name in metrics, logs, errors and `Server-Timing`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// From JSON to the model's inputs.
-    Preprocess,
-    /// Waiting for a worker.
-    Queue,
-    /// The model's run, as part of a batch.
-    Inference,
-    /// From the model's outputs to predictions.
-    Postprocess,
-}
-
-/// How long each stage has taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Timings([Duration; Stage::ALL.len()]);
+use crate::stage::{Stage, Timings};
 
 /// The moment after which nobody waits for the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,62 +19,6 @@ pub struct StageClock {
     started: Instant,
     deadline: Deadline,
     spent: Timings,
-}
-
-// ===== impl Stage =====
-
-impl Stage {
-    /// Every stage, in the order a request meets them.
-    pub const ALL: [Stage; 4] = [Stage::Preprocess, Stage::Queue, Stage::Inference, Stage::Postprocess];
-
-    /// The stage's name in metrics and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stage::Preprocess => "preprocess",
-            Stage::Queue => "queue",
-            Stage::Inference => "inference",
-            Stage::Postprocess => "postprocess",
-        }
-    }
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-// ===== impl Timings =====
-
-impl Timings {
-    /// How long `stage` took; zero if it was not reached.
-    pub fn of(&self, stage: Stage) -> Duration {
-        self.0[stage as usize]
-    }
-
-    /// Notes how long `stage` took.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use leeway::budget::{Stage, Timings};
-    /// let mut timings = Timings::default();
-    /// timings.set(Stage::Queue, Duration::from_micros(1500));
-    /// assert_eq!(timings.of(Stage::Queue).as_micros(), 1500);
-    /// assert_eq!(timings.to_string(), "preprocess 0.0 ms, queue 1.5 ms, inference 0.0 ms, postprocess 0.0 ms");
-    /// ```
-    pub fn set(&mut self, stage: Stage, took: Duration) {
-        self.0[stage as usize] = took;
-    }
-}
-
-impl fmt::Display for Timings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, stage) in Stage::ALL.into_iter().enumerate() {
-            let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{stage} {:.1} ms", self.of(stage).as_secs_f64() * 1e3)?;
-        }
-        Ok(())
-    }
 }
 
 // ===== impl Deadline =====

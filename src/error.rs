@@ -10,8 +10,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::budget::{Stage, Timings};
 use crate::identity::{ModelName, Version};
+use crate::stage::{Stage, Timings};
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -25,10 +25,11 @@
 //!
 //! | room | holds | knows nothing of |
 //! |---|---|---|
-//! | [`error`] | the one closed [`Error`](error::Error): whose fault it is, and what to change | HTTP |
 //! | [`identity`] | names of models, versions, digests: parsed once | everything |
+//! | [`stage`] | the stages' names, and how long each took | everything |
+//! | [`error`] | the one closed [`Error`](error::Error): whose fault it is, and what to change | HTTP |
 //! | [`tensor`] | element types, shapes, tensors, signatures | ONNX Runtime, JSON |
-//! | [`budget`] | where a request's time goes and when it runs out | HTTP, models |
+//! | [`budget`] | times the stages of a request, and ends it when its time runs out | HTTP, models |
 //! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | everything above it |
 //! | [`monitor`] | the table of all metrics; per-thread counters | HTTP, models |
 //! | [`model`] | a bounded queue, the batch policy, workers that own sessions | HTTP, pipelines, the registry |
@@ -76,4 +77,5 @@ pub mod monitor;
 pub mod pipeline;
 pub mod registry;
 pub mod serve;
+pub mod stage;
 pub mod tensor;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::budget::{Stage, StageClock, Timings};
+use crate::budget::StageClock;
 use crate::error::Result;
 use crate::pipeline::{Prediction, instances};
 use crate::registry::{Catalog, ServedVersion, Target};
+use crate::stage::{Stage, Timings};
 
 /// A finished prediction.
 #[derive(Debug)]

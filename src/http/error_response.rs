@@ -152,7 +152,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::budget::{Stage, Timings};
+    use crate::stage::{Stage, Timings};
 
     /// One of each variant.
     fn all() -> Vec<Error> {

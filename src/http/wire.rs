@@ -10,11 +10,11 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::budget::{Stage, Timings};
 use crate::error::{Error, Result};
 use crate::pipeline::Prediction;
 use crate::registry::{ServedModel, ServedVersion};
 use crate::serve::Answer;
+use crate::stage::{Stage, Timings};
 use crate::tensor::{Dim, TensorSpec};
 
 const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");

@@ -15,9 +15,10 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::batch::BatchPolicy;
-use crate::budget::{Deadline, Stage, Timings, Waited};
+use crate::budget::{Deadline, Waited};
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
+use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
 
 /// What a caller is told to wait before it tries a full queue again.

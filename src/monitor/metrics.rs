@@ -8,20 +8,13 @@ use std::sync::Arc;
 use prometheus::TextEncoder;
 use prometheus::proto;
 
-use super::recorder::{HistogramSum, Outcome, ServerRecorder, VersionRecorder};
-use crate::budget::Stage;
+use super::recorder::{
+    BATCH_SIZE_BUCKETS, DURATION_BUCKETS_MICROS, HistogramSum, Outcome, ServerRecorder, VersionRecorder,
+};
+use crate::stage::Stage;
 
 /// The content type of the text format.
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
-
-/// Upper bounds of the duration histograms, in microseconds: 50 µs to 10 s.
-pub(super) const DURATION_BUCKETS_MICROS: [u64; 25] = [
-    50, 100, 200, 350, 500, 750, 1_000, 1_500, 2_500, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000,
-    100_000, 150_000, 200_000, 300_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
-];
-
-/// Upper bounds of the batch-size histogram, in rows.
-pub(super) const BATCH_SIZE_BUCKETS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 
 /// A metric as it is documented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,7 +244,7 @@ mod tests {
 
     use super::super::{Monitor, VersionLabels};
     use super::*;
-    use crate::budget::Timings;
+    use crate::stage::Timings;
 
     fn monitor_with_one_version() -> (Monitor, Arc<VersionRecorder>) {
         let monitor = Monitor::new("1.31.1");

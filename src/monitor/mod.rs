@@ -1,7 +1,7 @@
 //! What is counted and timed, and how it is shown to Prometheus.
 //!
-//! - `metrics.rs` is the one table of all metrics: names, help texts, labels, buckets, and their text form.
-//! - `recorder.rs` holds the handles that the request path writes to. They are made when a version is
+//! - `metrics.rs` is the one table of all metrics: names, help texts, labels, and their text form.
+//! - `recorder.rs` holds the handles that the request path writes to, and buckets. Handles are made when a version is
 //!   loaded; recording looks nothing up and takes no lock.
 //! - `shards.rs` keeps one set of cells per thread, summed when someone asks.
 //!

@@ -4,10 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::metrics::{BATCH_SIZE_BUCKETS, DURATION_BUCKETS_MICROS};
 use super::shards::{LocalShard, Shards};
-use crate::budget::{Stage, Timings};
 use crate::error::{Error, Fault};
+use crate::stage::{Stage, Timings};
+
+/// Upper bounds of the duration histograms, in microseconds: 50 µs to 10 s.
+pub(super) const DURATION_BUCKETS_MICROS: [u64; 25] = [
+    50, 100, 200, 350, 500, 750, 1_000, 1_500, 2_500, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000,
+    100_000, 150_000, 200_000, 300_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
+];
+
+/// Upper bounds of the batch-size histogram, in rows.
+pub(super) const BATCH_SIZE_BUCKETS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 
 /// How a request that had reached a version ended. A closed set: it is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
