@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use leeway::budget::{Deadline, StageClock};
 use leeway::config::{Config, StageConfig};
-use leeway::model::Engine;
 use leeway::model::onnx::OnnxRuntime;
+use leeway::model::{Engine, Watchers};
 use leeway::monitor::Monitor;
 use leeway::pipeline::{Stages, instances};
 use leeway::registry::{Catalog, Loader, Target};
@@ -68,7 +68,8 @@ fn json_to_tensor(criterion: &mut Criterion) {
 fn whole_pipeline(criterion: &mut Criterion) {
     let engine: Arc<dyn Engine> = Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap());
     let monitor = Arc::new(Monitor::new(engine.version()));
-    let loader = Loader { engine, stages: Stages::default(), monitor };
+    let watchers = Arc::new(Watchers::for_threads(2.try_into().unwrap()));
+    let loader = Loader { engine, stages: Stages::default(), monitor, watchers };
     let catalog = Catalog::default();
     catalog.publish(loader.load_all(&config().repository).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();

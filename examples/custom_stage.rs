@@ -88,7 +88,6 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             let _ = tokio::signal::ctrl_c().await;
             let _ = stop.send(Stop::AtOnce).await;
         });
-        bound.run(stopped).await;
-        Ok(())
+        Ok(bound.run(stopped).await?)
     })
 }

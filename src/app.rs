@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::{self, HttpState, Listener, ListenerLimits};
-use crate::model::Engine;
 use crate::model::onnx::OnnxRuntime;
+use crate::model::{Engine, Watchers};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
 use crate::registry::{Catalog, Loader, Snapshot};
@@ -54,7 +54,8 @@ impl App {
     /// As [`App::build`], with an engine and stages of your own.
     pub fn build_with(config: Config, engine: Arc<dyn Engine>, stages: Stages) -> Result<App> {
         let monitor = Arc::new(Monitor::new(engine.version()));
-        let loader = Loader { engine, stages, monitor: Arc::clone(&monitor) };
+        let watchers = Arc::new(Watchers::for_threads(config.http.threads()));
+        let loader = Loader { engine, stages, monitor: Arc::clone(&monitor), watchers };
         let snapshot = loader.load_all(&config.repository)?;
         let catalog = Arc::new(Catalog::default());
         catalog.publish(snapshot);
@@ -88,16 +89,20 @@ impl BoundApp {
 
     /// Serves until `stop` says otherwise, then stops in order: not ready → the deregistration delay, still
     /// serving → no new connections → requests in flight finish within the grace period → the workers end.
-    /// A second `stop` cuts the delay short.
-    pub async fn run(self, mut stop: impl StopSignal) {
+    /// A second `stop` cuts the delay short, and one after that the grace period.
+    pub async fn run(self, mut stop: impl StopSignal) -> Result<()> {
         let BoundApp { app: App { config, state }, data, admin } = self;
         let (close, closing) = watch::channel(false);
         let grace = config.shutdown.grace_period();
-        let header_timeout = config.http.header_timeout();
         let recorder = state.monitor.server();
-        let limits = |connections| ListenerLimits { connections, header_timeout };
+        let limits = |connections| ListenerLimits {
+            connections,
+            header_timeout: config.http.header_timeout(),
+            write_timeout: config.http.request_timeout(),
+        };
 
-        let data = tokio::spawn(data.serve(
+        state.readiness.set(true);
+        let mut data = tokio::spawn(data.serve(
             http::data(Arc::clone(&state)),
             limits(config.http.connection_limit),
             Arc::clone(recorder),
@@ -105,16 +110,20 @@ impl BoundApp {
             grace,
         ));
         // Operators' connections are not counted among the clients'.
-        let admin = tokio::spawn(admin.serve(
+        let mut admin = tokio::spawn(admin.serve(
             http::admin(Arc::clone(&state)),
             limits(NonZeroUsize::MIN.saturating_add(ADMIN_CONNECTIONS - 1)),
             Arc::default(),
             closing,
             grace,
         ));
-        state.readiness.set(true);
 
-        let reason = stop.next().await;
+        let reason = tokio::select! {
+            reason = stop.next() => reason,
+            // Listeners end when they are told to. One that ended by itself leaves a process that answers nobody.
+            ended = &mut data => return Err(Error::internal(format_args!("the data listener ended: {ended:?}"))),
+            ended = &mut admin => return Err(Error::internal(format_args!("the admin listener ended: {ended:?}"))),
+        };
         state.readiness.set(false);
         let delay = match reason {
             Stop::Deregister => config.shutdown.deregistration_delay(),
@@ -131,12 +140,17 @@ impl BoundApp {
         tracing::info!(grace_ms = grace.as_millis() as u64, "no new connections; finishing what is in flight");
         // Both listeners hold a receiver until they have ended.
         let _ = close.send(true);
-        let drained = matches!(tokio::join!(data, admin), (Ok(true), Ok(true)));
+        let drained = async { matches!(tokio::join!(data, admin), (Ok(true), Ok(true))) };
+        let drained = tokio::select! {
+            drained = drained => drained,
+            _ = stop.next() => false,
+        };
         if !drained {
-            tracing::warn!("the grace period is over; requests that were still in flight are dropped");
+            tracing::warn!("the grace period is over; connections that are still open are dropped");
         }
         retire(&state.catalog).await;
         tracing::info!("stopped");
+        Ok(())
     }
 }
 
@@ -162,7 +176,10 @@ pub trait StopSignal: Send {
 
 impl StopSignal for tokio::sync::mpsc::Receiver<Stop> {
     async fn next(&mut self) -> Stop {
-        // A sender that is gone will not ask again; dropping it is a wish to stop, too.
-        self.recv().await.unwrap_or(Stop::AtOnce)
+        match self.recv().await {
+            Some(stop) => stop,
+            // A sender that is gone has no further wishes.
+            None => std::future::pending().await,
+        }
     }
 }

@@ -94,7 +94,14 @@ impl StageClock {
     ) -> Result<T> {
         let begin = Instant::now();
         if let Ok(done) = tokio::time::timeout_at(self.deadline.instant().into(), work).await {
-            let (value, waited) = done?;
+            let (value, waited) = done.map_err(|error| match error {
+                // The worker noticed first; it knows of its own stages only.
+                Error::Expired { stage, spent } => {
+                    self.spent.set(Stage::Queue, spent.of(Stage::Queue));
+                    self.expired(stage)
+                }
+                other => other,
+            })?;
             self.spent.set(Stage::Queue, waited.queue);
             self.spent.set(Stage::Inference, waited.inference);
             tracing::trace!(?waited, "model finished");

@@ -48,7 +48,7 @@
 //!
 //! - No stage is a `tower::Service`: a fixed sequence needs no readiness. A stage contains no metric, no clock and no
 //!   lock; [`budget::StageClock`] times and bounds all of them in one place.
-//! - Nothing on the request path looks up a metric by its labels, or takes a lock that another model's requests take.
+//! - Recording a prediction looks no metric up by its labels, and takes no lock that another model's requests take.
 //! - No `serde_json::Value` is built on the way in: numbers go from their text into the tensor's buffer.
 //! - No session is shared between threads. A worker owns its session and pulls batches from the queue: it takes what is
 //!   waiting when it becomes free, so batches grow by themselves under load and a lone request waits for nobody.

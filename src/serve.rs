@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::budget::StageClock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::{Prediction, instances};
 use crate::registry::{Catalog, ServedVersion, Target};
 use crate::stage::{Stage, Timings};
@@ -43,9 +43,15 @@ async fn run_stages(version: &ServedVersion, body: &[u8], clock: &mut StageClock
     let pipeline = &version.pipeline;
     let prepared = clock.run(Stage::Preprocess, || pipeline.preprocessor.transform(instances(body)?))?;
 
+    let rows = prepared.inputs.rows();
     let ticket = pipeline.model.enqueue(prepared.inputs, clock.deadline())?;
     let taken = ticket.taken();
     let outputs = clock.wait(ticket, taken).await?;
 
-    clock.run(Stage::Postprocess, || pipeline.postprocessor.decode(&outputs))
+    let predictions = clock.run(Stage::Postprocess, || pipeline.postprocessor.decode(&outputs))?;
+    if predictions.len() != rows {
+        let made = predictions.len();
+        return Err(Error::internal(format_args!("the postprocessor made {made} predictions for {rows} instances")));
+    }
+    Ok(predictions)
 }

@@ -243,8 +243,8 @@ impl Tensor {
         Tensor { shape, data }
     }
 
-    /// Tensors of one row shape and type, one below the other.
-    pub fn stack<'a>(mut parts: impl Iterator<Item = &'a Tensor> + Clone) -> Option<Tensor> {
+    /// Tensors of one row shape and type, one below the other; `None` if they are not of one.
+    pub fn stack<'a>(parts: impl Iterator<Item = &'a Tensor> + Clone) -> Option<Tensor> {
         fn gather<'a, T: Element>(parts: impl Iterator<Item = &'a Tensor> + Clone) -> Option<Data> {
             let elements = parts.clone().map(|part| part.data.len()).sum();
             let mut all: Vec<T> = Vec::with_capacity(elements);
@@ -253,12 +253,14 @@ impl Tensor {
             }
             Some(T::into_data(all))
         }
-        let all = parts.clone();
-        let first = parts.next()?;
+        let first = parts.clone().next()?;
+        if parts.clone().any(|part| part.row_shape() != first.row_shape()) {
+            return None;
+        }
         let mut shape = first.shape.clone();
-        shape[0] = all.clone().map(Tensor::rows).sum();
-        let data = with_element_type!(first.dtype(), T => gather::<T>(all)?);
-        (data.len() == shape.iter().product::<usize>()).then_some(Tensor { shape, data })
+        shape[0] = parts.clone().map(Tensor::rows).sum();
+        let data = with_element_type!(first.dtype(), T => gather::<T>(parts)?);
+        Some(Tensor { shape, data })
     }
 }
 
@@ -290,6 +292,12 @@ impl Tensors {
         self.0.iter().map(|(name, tensor)| (name, tensor))
     }
 
+    /// The tensors whose names are wanted.
+    pub fn keep(mut self, mut wanted: impl FnMut(&str) -> bool) -> Tensors {
+        self.0.retain(|(name, _)| wanted(name));
+        self
+    }
+
     /// How many rows there are: that of the first tensor.
     pub fn rows(&self) -> usize {
         self.0.first().map_or(0, |(_, tensor)| tensor.rows())
@@ -300,7 +308,8 @@ impl Tensors {
         self.iter().map(|(name, tensor)| (Arc::clone(name), tensor.slice_rows(rows.clone()))).collect()
     }
 
-    /// Several sets of the same tensors, one below the other; `None` if they do not match.
+    /// Several sets of the same tensors, one below the other; `None` if they do not match in names, types and
+    /// row shapes.
     ///
     /// ```
     /// use leeway::tensor::{Data, Tensor, Tensors};
@@ -312,18 +321,15 @@ impl Tensors {
     /// assert_eq!(all, rows(vec![1.0, 2.0, 3.0]));
     /// assert_eq!(all.slice_rows(1..3), two);
     /// ```
-    pub fn stack<'a>(mut parts: impl Iterator<Item = &'a Tensors> + Clone) -> Option<Tensors> {
-        let all = parts.clone();
-        parts
-            .next()?
-            .iter()
-            .enumerate()
-            .map(|(index, (name, _))| {
-                // A part that lacks a tensor shows as a row too few.
-                let stacked = Tensor::stack(all.clone().filter_map(|part| part.at(index)))?;
-                Some((Arc::clone(name), stacked))
-            })
-            .collect()
+    pub fn stack<'a>(parts: impl Iterator<Item = &'a Tensors> + Clone) -> Option<Tensors> {
+        let names = parts.clone().next()?.iter().map(|(name, _)| name);
+        let stacked = names.map(|name| {
+            // A part without this tensor leaves fewer parts than there are.
+            let column = parts.clone().filter_map(|part| part.get(name));
+            let complete = column.clone().count() == parts.clone().count();
+            Some((Arc::clone(name), Tensor::stack(column).filter(|_| complete)?))
+        });
+        stacked.collect()
     }
 
     /// Whether `other` has the same row shapes, so that the two can go into one batch.

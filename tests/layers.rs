@@ -136,6 +136,16 @@ fn rooms_look_down_only() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// The wall above reads `crate::room`; other spellings of the same would get past it.
+#[test]
+fn rooms_are_named_one_by_one() {
+    for (file, text) in sources() {
+        for spelling in ["crate::{", "super::super"] {
+            assert!(!text.contains(spelling), "src/{file} says `{spelling}`; name the room in full");
+        }
+    }
+}
+
 #[test]
 fn every_file_belongs_to_a_room() {
     for (file, _) in sources() {

@@ -1,23 +1,24 @@
 //! `leeway serve`: build, bind, run until a signal.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{SettingsArgs, logging, table};
 use crate::app::{App, Stop, StopSignal};
-use crate::config::available_cores;
 
 pub(super) fn run(settings: SettingsArgs) -> Result<()> {
     let config = settings.load()?;
     logging::start(&config.log)?;
-    let threads = config.http.threads.or(available_cores()).get();
+    let threads = config.http.threads().get();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("http")
         .enable_all()
         .build()
         .context("the HTTP threads could not be started")?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         // From here on a signal stops the server in order; while models load, it ends the process at once.
         let app = App::build(config)?;
         let snapshot = app.snapshot();
@@ -28,9 +29,12 @@ pub(super) fn run(settings: SettingsArgs) -> Result<()> {
             data = %bound.data_address(), admin = %bound.admin_address(), threads,
             "ready: POST http://{}/predict", bound.data_address()
         );
-        bound.run(signals).await;
+        bound.run(signals).await?;
         Ok(())
-    })
+    });
+    // Requests that outlived the grace period are not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
 }
 
 /// SIGTERM, as orchestrators send it, and SIGINT, as a person does with Ctrl-C.

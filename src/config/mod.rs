@@ -183,6 +183,11 @@ fn non_zero(count: usize) -> NonZeroUsize {
 // ===== what the other rooms ask =====
 
 impl HttpConfig {
+    /// [`HttpConfig::threads`], chosen from the cores there are if it is `auto`.
+    pub fn threads(&self) -> NonZeroUsize {
+        self.threads.or(available_cores())
+    }
+
     /// [`HttpConfig::header_timeout_ms`] as a duration.
     pub fn header_timeout(&self) -> Duration {
         Duration::from_millis(self.header_timeout_ms.get())

@@ -49,6 +49,8 @@ pub struct SessionConfig {
     pub intra_op_threads: Count,
     /// The most rows in one run. Ignored where the model fixes its batch dimension.
     pub max_batch_size: NonZeroUsize,
+    /// The most instances of one request.
+    pub max_instances: NonZeroUsize,
     /// The most requests that wait for a worker.
     pub queue_capacity: NonZeroUsize,
     /// While requests come one at a time and a run takes no longer than this: how long a worker stays awake for
@@ -84,6 +86,7 @@ impl Default for SessionConfig {
             workers: NonZeroUsize::MIN,
             intra_op_threads: Count::Auto,
             max_batch_size: super::non_zero(32),
+            max_instances: super::non_zero(4096),
             queue_capacity: super::non_zero(1024),
             spin_us: 100,
         }
@@ -125,6 +128,7 @@ impl SessionConfig {
         }
         most("workers", self.workers, 256)?;
         most("max_batch_size", self.max_batch_size, 1 << 16)?;
+        most("max_instances", self.max_instances, 1 << 20)?;
         most("queue_capacity", self.queue_capacity, 1 << 20)
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use figment::error::{Actual, Kind};
 use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::Value;
 use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
 
@@ -14,6 +15,8 @@ use crate::error::{Error, Result};
 /// The file that is read where none is named, if it is there.
 pub const DEFAULT_FILE: &str = "config/leeway.toml";
 
+/// More connections than any one process has file descriptors for.
+const MOST_CONNECTIONS: usize = 1 << 20;
 const PREFIX: &str = "LEEWAY_";
 const FLAGS: &str = "command line";
 
@@ -36,7 +39,10 @@ impl Config {
         if let Some(path) = file {
             figment = figment.merge(toml(path)?);
         }
-        figment = figment.merge(Env::prefixed(PREFIX).split("__"));
+        refuse_single_underscores()?;
+        // Others name variables with our prefix, too: Kubernetes sets LEEWAY_PORT and more beside a Service that is
+        // called leeway. Ours are those with a section.
+        figment = figment.merge(Env::prefixed(PREFIX).filter(|name| name.as_str().contains("__")).split("__"));
         let mut flag = |key, value: Option<String>| {
             if let Some(value) = value {
                 let from_flag = figment.clone().merge(Serialized::default(key, value));
@@ -52,7 +58,26 @@ impl Config {
         Ok(config)
     }
 
+    /// Every key, as its section and its name.
+    pub fn keys() -> Vec<(String, String)> {
+        // Keys without a default are not part of the default's own form.
+        let mut keys = vec![("repository".into(), "default_model".into()), ("onnxruntime".into(), "library".into())];
+        if let Ok(Value::Dict(_, sections)) = Value::serialize(Config::default()) {
+            for (section, fields) in sections {
+                let fields = fields.into_dict().unwrap_or_default();
+                keys.extend(fields.into_keys().map(|field| (section.clone(), field)));
+            }
+        }
+        keys
+    }
+
     fn validate(&self) -> Result<()> {
+        if self.http.connection_limit.get() > MOST_CONNECTIONS {
+            return Err(Error::Config(format!(
+                "http.connection_limit: {} is too many, at most {MOST_CONNECTIONS}",
+                self.http.connection_limit
+            )));
+        }
         if self.http.listen == self.admin.listen && self.http.listen.port() != 0 {
             return Err(Error::Config(format!(
                 "http.listen and admin.listen are both {}; give the admin listener a port of its own",
@@ -61,6 +86,20 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// `LEEWAY_HTTP_LISTEN` would be passed over as not ours; whoever wrote it meant `LEEWAY_HTTP__LISTEN`.
+fn refuse_single_underscores() -> Result<()> {
+    for (section, key) in Config::keys() {
+        let misspelt = format!("{PREFIX}{section}_{key}").to_uppercase();
+        if std::env::var_os(&misspelt).is_some() {
+            let meant = format!("{PREFIX}{section}__{key}").to_uppercase();
+            return Err(Error::Config(format!(
+                "environment variable {misspelt}: the name is {meant}, with two underscores"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Reads one TOML file into its type.

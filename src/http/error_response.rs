@@ -109,12 +109,13 @@ fn message(error: &Error) -> String {
 /// What the log keeps: everything that is not the caller's own doing, with the detail that is not sent.
 pub(super) fn log(error: &Error, request_id: &HeaderValue) {
     let (code, detail) = (error.code(), error.detail().unwrap_or_default());
+    let request_id = request_id.to_str().unwrap_or_default();
     match error.fault() {
         Fault::Caller | Fault::Overload | Fault::Budget => {
-            tracing::debug!(?request_id, code, message = ?error.to_string(), "request refused");
+            tracing::debug!(request_id, code, reason = error.to_string(), "request refused");
         }
         Fault::Model | Fault::Server => {
-            tracing::error!(?request_id, code, detail = ?detail, "{error}");
+            tracing::error!(request_id, code, detail, "{error}");
         }
     }
 }

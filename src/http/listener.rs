@@ -14,6 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::error::{Error, Result};
 use crate::monitor::ServerRecorder;
@@ -36,6 +37,8 @@ pub struct ListenerLimits {
     pub connections: NonZeroUsize,
     /// How long a connection may take to send a request's head, and how long it may be idle.
     pub header_timeout: Duration,
+    /// How long a client may read nothing of an answer that is being written.
+    pub write_timeout: Duration,
 }
 
 impl Listener {
@@ -98,7 +101,9 @@ impl Listener {
                 }
             };
             without_delay(&stream);
-            let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(limits.write_timeout));
+            let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service.clone());
             let connection = connections.watch(connection);
             let open = OpenConnection::new(Arc::clone(&recorder));
             tokio::spawn(async move {

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -99,7 +99,10 @@ async fn read_body(state: &HttpState, context: &RequestContext, headers: &Header
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let read = async {
         if announced.is_some_and(|length| length > limit.get()) {
-            discard(body).await;
+            // A client that expects 100-continue has not begun to send, and reading would tell it to.
+            if !headers.contains_key(EXPECT) {
+                discard(body).await;
+            }
             return Err(Error::RequestTooLarge { limit: limit.get() });
         }
         collect(body, limit).await

@@ -57,7 +57,8 @@ pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Requ
     }
     if let Some((method, uri)) = logged {
         let (status, took_us) = (response.status().as_u16(), started.elapsed().as_micros() as u64);
-        tracing::debug!(request_id = ?id, %method, path = ?uri.path(), status, took_us, "request");
+        let request_id = id.to_str().unwrap_or_default();
+        tracing::debug!(request_id, %method, path = uri.path(), status, took_us, "request");
     }
     response.headers_mut().insert(X_REQUEST_ID, id);
     response

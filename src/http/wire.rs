@@ -55,7 +55,7 @@ pub(super) fn answer(answer: &Answer, stem: Uuid) -> Result<Response> {
         model: &answer.version.identity,
         prediction_ids: PredictionIds { stem, count: answer.predictions.len() },
     };
-    let mut text = Vec::with_capacity(BYTES_PER_PREDICTION * (1 + answer.predictions.len()));
+    let mut text = Vec::with_capacity(BYTES_PER_PREDICTION * (1 + answer.predictions.len().min(64)));
     serde_json::to_writer(&mut text, &body).map_err(Error::internal)?;
     let mut response = json_text(text);
     let headers = response.headers_mut();

@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
+use crate::config::SessionConfig;
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, Signature, Tensors};
 
@@ -12,6 +13,8 @@ use crate::tensor::{Dim, Signature, Tensors};
 pub struct BatchPolicy {
     /// How many rows a run takes.
     pub run_rows: RunRows,
+    /// The most rows of one request.
+    pub max_instances: NonZeroUsize,
 }
 
 /// How many rows a run takes.
@@ -25,16 +28,22 @@ pub enum RunRows {
 
 impl BatchPolicy {
     /// The policy for a model: its own batch dimension, if that is fixed, else `max_batch_size`.
-    pub fn new(signature: &Signature, max_batch_size: NonZeroUsize) -> BatchPolicy {
+    pub fn new(signature: &Signature, config: &SessionConfig) -> BatchPolicy {
         let run_rows = match signature.batch_dim() {
             Dim::Fixed(rows) => RunRows::Exactly(NonZeroUsize::new(rows).unwrap_or(NonZeroUsize::MIN)),
-            Dim::Dynamic(_) => RunRows::UpTo(max_batch_size),
+            Dim::Dynamic(_) => RunRows::UpTo(config.max_batch_size),
         };
-        BatchPolicy { run_rows }
+        BatchPolicy { run_rows, max_instances: config.max_instances }
     }
 
     /// Whether a request of so many rows can be run at all.
     pub(super) fn check(self, rows: usize) -> Result<()> {
+        if rows > self.max_instances.get() {
+            return Err(Error::InvalidInput(format!(
+                "instances: {rows} are too many for one request, at most {}; send them in several",
+                self.max_instances
+            )));
+        }
         match self.run_rows {
             RunRows::Exactly(size) if !rows.is_multiple_of(size.get()) => Err(Error::InvalidInput(format!(
                 "instances: the model's batch dimension is fixed at {size}, so a request needs a multiple of {size} \
@@ -62,7 +71,10 @@ impl BatchPolicy {
     ///
     /// ```
     /// use leeway::model::{BatchPolicy, RunRows};
-    /// let policy = BatchPolicy { run_rows: RunRows::UpTo(32.try_into().unwrap()) };
+    /// let policy = BatchPolicy {
+    ///     run_rows: RunRows::UpTo(32.try_into().unwrap()),
+    ///     max_instances: 4096.try_into().unwrap(),
+    /// };
     /// assert_eq!(policy.runs(70).collect::<Vec<_>>(), [0..32, 32..64, 64..70]);
     /// ```
     pub fn runs(self, rows: usize) -> impl Iterator<Item = Range<usize>> {
@@ -71,15 +83,26 @@ impl BatchPolicy {
     }
 }
 
-/// Gives each request its rows of the outputs. An output that has not one row per row of the inputs belongs
-/// to no request and is left out.
+/// Puts the outputs of the runs of one request together; `rows` are those of each run. An output that lacks a row
+/// per instance in any of the runs belongs to no instance and is left out of all.
+pub(super) fn join(parts: &[Tensors], rows: &[usize]) -> Option<Tensors> {
+    let is_per_row = |name: &str| {
+        parts.iter().zip(rows).all(|(part, &rows)| part.get(name).is_some_and(|tensor| tensor.rows() == rows))
+    };
+    let of_rows = |part: &Tensors| part.clone().keep(is_per_row);
+    match parts {
+        [only] => Some(of_rows(only)),
+        several => Tensors::stack(several.iter().map(of_rows).collect::<Vec<_>>().iter()),
+    }
+}
+
+/// Gives each request its rows of the outputs of a run they shared. An output that has not one row per row of the
+/// inputs belongs to no request and is left out.
 pub(super) fn split(outputs: Tensors, rows_of_each: &[usize]) -> Vec<Tensors> {
     let rows: usize = rows_of_each.iter().sum();
-    let per_row: Tensors = if outputs.iter().all(|(_, tensor)| tensor.rows() == rows) {
-        outputs
-    } else {
-        outputs.iter().filter(|(_, t)| t.rows() == rows).map(|(name, t)| (name.clone(), t.clone())).collect()
-    };
+    let is_per_row: Vec<bool> = outputs.iter().map(|(_, tensor)| tensor.rows() == rows).collect();
+    let mut is_per_row = is_per_row.into_iter();
+    let per_row = outputs.keep(|_| is_per_row.next().unwrap_or(false));
     if rows_of_each.len() == 1 {
         return vec![per_row];
     }
@@ -105,8 +128,12 @@ mod tests {
         [("x".into(), Tensor::new(vec![rows, width], Data::F32(values)).unwrap())].into_iter().collect()
     }
 
+    fn policy(run_rows: RunRows) -> BatchPolicy {
+        BatchPolicy { run_rows, max_instances: 4096.try_into().unwrap() }
+    }
+
     fn up_to(limit: usize) -> BatchPolicy {
-        BatchPolicy { run_rows: RunRows::UpTo(limit.try_into().unwrap()) }
+        policy(RunRows::UpTo(limit.try_into().unwrap()))
     }
 
     fn check(policy: BatchPolicy, waiting: &[(usize, usize)], expected: usize) {
@@ -122,13 +149,14 @@ mod tests {
         check(up_to(8), &[(3, 4), (6, 4), (1, 4)], 1);
         check(up_to(8), &[(100, 4), (1, 4)], 1);
         check(up_to(8), &[(1, 4), (1, 5), (1, 4)], 1);
-        check(BatchPolicy { run_rows: RunRows::Exactly(NonZeroUsize::MIN) }, &[(1, 4), (1, 4)], 1);
+        check(policy(RunRows::Exactly(NonZeroUsize::MIN)), &[(1, 4), (1, 4)], 1);
     }
 
     #[test]
     fn a_fixed_batch_dimension_refuses_a_remainder() {
-        let policy = BatchPolicy { run_rows: RunRows::Exactly(4.try_into().unwrap()) };
+        let policy = policy(RunRows::Exactly(4.try_into().unwrap()));
         assert!(policy.check(8).is_ok());
+        assert!(policy.check(8000).unwrap_err().to_string().contains("at most 4096"));
         assert!(policy.check(6).unwrap_err().to_string().contains("multiple of 4"));
     }
 
@@ -144,6 +172,24 @@ mod tests {
         assert_eq!(parts.len(), 2);
         assert_eq!(parts[1].get("scores").unwrap().values::<f32>().unwrap(), [2.0, 3.0]);
         assert!(parts[1].get("loss").is_none());
+    }
+
+    /// Three rows in runs of two and one: the last run's loss has as many rows as its instances, by chance.
+    #[test]
+    fn an_output_that_is_per_row_by_chance_is_left_out_of_all_runs() {
+        let part = |loss: f32, y: &[f32]| -> Tensors {
+            let tensor = |values: &[f32]| Tensor::new(vec![values.len()], Data::F32(values.to_vec())).unwrap();
+            [("loss".into(), tensor(&[loss])), ("y".into(), tensor(y))].into_iter().collect()
+        };
+        let joined = join(&[part(-1.0, &[1.0, 2.0]), part(-2.0, &[3.0])], &[2, 1]).unwrap();
+        assert_eq!(joined.len(), 1);
+        assert_eq!(joined.get("y").unwrap().values::<f32>().unwrap(), [1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn runs_whose_rows_differ_in_shape_cannot_be_joined() {
+        assert!(join(&[request(1, 4), request(1, 2)], &[1, 1]).is_none());
+        assert!(join(&[request(1, 4), request(1, 2), request(1, 6)], &[1, 1, 1]).is_none());
     }
 
     proptest! {

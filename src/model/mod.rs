@@ -13,8 +13,10 @@ mod queue;
 mod session;
 mod worker;
 
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -39,6 +41,7 @@ pub struct OnnxModel {
     provider: Provider,
     policy: BatchPolicy,
     queue: Arc<Queue>,
+    watchers: Arc<Watchers>,
     workers: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -49,6 +52,37 @@ pub struct Ticket {
     taken: Arc<Taken>,
     /// How the answer is best waited for, until that was tried once.
     attention: Attention,
+    watchers: Arc<Watchers>,
+}
+
+/// How many requests may wait for their answer awake at one time, over all models. Each keeps a thread busy that could
+/// read further requests, so at least one thread has to be left over; without that nobody could tell a lone request
+/// from a crowd.
+#[derive(Debug)]
+pub struct Watchers {
+    places: AtomicUsize,
+}
+
+/// A place among the [`Watchers`], free again when it is dropped.
+#[derive(Debug)]
+struct Watching<'a>(&'a Watchers);
+
+impl Watchers {
+    /// Watchers for a server whose requests are handled by this many threads.
+    pub fn for_threads(threads: NonZeroUsize) -> Watchers {
+        Watchers { places: AtomicUsize::new(threads.get() - 1) }
+    }
+
+    fn enter(&self) -> Option<Watching<'_>> {
+        let taken = self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |places| places.checked_sub(1));
+        taken.ok().map(|_| Watching(self))
+    }
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        self.0.places.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl OnnxModel {
@@ -59,15 +93,17 @@ impl OnnxModel {
         sessions: Vec<Box<dyn Session>>,
         config: &SessionConfig,
         recorder: &Arc<VersionRecorder>,
+        watchers: &Arc<Watchers>,
     ) -> Result<OnnxModel> {
         let signature = loaded.signature().clone();
-        let policy = BatchPolicy::new(&signature, config.max_batch_size);
+        let policy = BatchPolicy::new(&signature, config);
         let queue = Arc::new(Queue::new(config.queue_capacity, config.spin(), Arc::clone(recorder)));
         let model = OnnxModel {
             provider: loaded.provider(),
             signature,
             policy,
             queue: Arc::clone(&queue),
+            watchers: Arc::clone(watchers),
             workers: Mutex::default(),
         };
         for (index, session) in sessions.into_iter().enumerate() {
@@ -108,7 +144,7 @@ impl OnnxModel {
         let taken = Arc::new(Taken::default());
         let job = Job { inputs, deadline, entered: Instant::now(), taken: Arc::clone(&taken), reply: sender };
         let attention = self.queue.push(job)?;
-        Ok(Ticket { reply, taken, attention })
+        Ok(Ticket { reply, taken, attention, watchers: Arc::clone(&self.watchers) })
     }
 
     /// Takes no further requests. Those that are waiting are still answered; then the workers end.
@@ -152,13 +188,16 @@ impl Future for Ticket {
     type Output = Result<(Tensors, Waited)>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Attention::Awake(limit) = std::mem::replace(&mut self.attention, Attention::Asleep)
-            && let Some(reply) = spin_until(limit, || self.reply.try_recv().ok())
+        let Ticket { reply, attention, watchers, .. } = &mut *self;
+        if let Attention::Awake(limit) = std::mem::replace(attention, Attention::Asleep)
+            && let Some(_watching) = watchers.enter()
+            && let Some(reply) = spin_until(limit, || reply.try_recv().ok())
         {
             return Poll::Ready(reply);
         }
-        Pin::new(&mut self.reply)
+        Pin::new(reply)
             .poll(context)
-            .map(|reply| reply.unwrap_or_else(|_| Err(Error::internal("a worker ended without an answer"))))
+            // A worker that panics drops what it was about to answer.
+            .map(|reply| reply.unwrap_or(Err(Error::WorkerPanicked)))
     }
 }

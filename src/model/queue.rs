@@ -110,6 +110,10 @@ impl Queue {
             return Err(Error::ShuttingDown);
         }
         if state.waiting.len() >= self.capacity.get() {
+            state.drop_unwanted(Instant::now());
+            self.note_length(&state);
+        }
+        if state.waiting.len() >= self.capacity.get() {
             return Err(Error::QueueFull { capacity: self.capacity.get(), retry_after: RETRY_AFTER });
         }
         let quiet = state.waiting.len() + state.running <= 1;
@@ -199,7 +203,7 @@ pub(super) fn spin_until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>)
 impl State {
     /// Drops requests that nobody waits for any more: their client has gone, or their time has run out.
     fn drop_unwanted(&mut self, now: Instant) {
-        let unwanted = |job: &Job| job.reply.is_closed() || job.deadline.has_passed(now);
+        let unwanted = |job: &Job| job.is_unwanted(now);
         if !self.waiting.iter().any(unwanted) {
             return;
         }
@@ -218,8 +222,13 @@ impl State {
 impl Job {
     /// Notes that a worker has taken the request at `now`.
     pub(super) fn take(&self, now: Instant) {
-        // Only the first note counts, and a job is taken once.
+        // Only the first note counts: a job may be taken again, alone, after its batch has failed.
         let _ = self.taken.0.set(now);
+    }
+
+    /// Whether nobody waits for the answer any more: the client has gone, or time has run out.
+    pub(super) fn is_unwanted(&self, now: Instant) -> bool {
+        self.reply.is_closed() || self.deadline.has_passed(now)
     }
 
     /// How long the request waited before it was taken at `now`.

@@ -4,12 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::batch::{BatchPolicy, split};
+use super::batch::{BatchPolicy, join, split};
 use super::queue::{FinishedRun, Job, Queue};
 use super::session::{LoadedModel, Session};
 use crate::budget::Waited;
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
+use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
 
 pub(super) struct Worker {
@@ -32,13 +33,30 @@ impl Worker {
         Worker { session: Some(session), loaded, queue, policy, recorder }
     }
 
-    /// Runs batches until the queue is closed and empty.
+    /// Runs batches until the queue is closed and empty. A panic fails the batch that it happened in: its requests
+    /// see that nobody will answer them.
     pub(super) fn run(mut self) {
         let mut last = None;
         while let Some(batch) = self.queue.take(self.policy, last) {
             let (begin, requests) = (Instant::now(), batch.len());
-            self.run_batch(batch, begin);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run_batch(batch, begin))) {
+                tracing::error!(panic = panic_message(&*panic), "a worker panicked; its session is rebuilt");
+                self.recorder.worker_restarted();
+                // Whatever state the session is in, it is not used again.
+                self.session = None;
+                self.rebuild();
+            }
             last = Some(FinishedRun { requests, took: begin.elapsed() });
+        }
+    }
+
+    /// Opens a new session, so that the next batch need not wait for it. If that fails now, the next batch tries
+    /// again.
+    fn rebuild(&mut self) {
+        match catch_unwind(AssertUnwindSafe(|| self.loaded.open())) {
+            Ok(Ok(session)) => self.session = Some(session),
+            Ok(Err(error)) => tracing::error!(%error, detail = error.detail(), "no new session could be opened"),
+            Err(_panic) => tracing::error!("opening a new session panicked"),
         }
     }
 
@@ -47,10 +65,10 @@ impl Worker {
 
         let rows: Vec<usize> = batch.iter().map(|job| job.inputs.rows()).collect();
         let outputs = match &*batch {
-            [alone] => self.run_rows(&alone.inputs),
+            [alone] => self.run_alone(alone),
             many => Tensors::stack(many.iter().map(|job| &job.inputs))
                 .ok_or_else(|| Error::internal("requests of different shapes were put into one batch"))
-                .and_then(|inputs| self.run_rows(&inputs)),
+                .and_then(|inputs| self.run_once(&inputs)),
         };
         let inference = begin.elapsed();
         match outputs {
@@ -68,21 +86,21 @@ impl Worker {
         }
     }
 
-    /// Runs all rows, in as many runs as the policy asks for.
-    fn run_rows(&mut self, inputs: &Tensors) -> Result<Tensors> {
-        let rows = inputs.rows();
-        let runs: Vec<_> = self.policy.runs(rows).collect();
+    /// Runs the rows of one request, in as many runs as the policy asks for, for as long as someone waits.
+    fn run_alone(&mut self, job: &Job) -> Result<Tensors> {
+        let runs: Vec<_> = self.policy.runs(job.inputs.rows()).collect();
         if let [_all] = &*runs {
-            return self.run_once(inputs);
+            return self.run_once(&job.inputs);
         }
         let mut parts = Vec::with_capacity(runs.len());
-        for run in runs {
-            let expected = run.len();
-            let outputs = self.run_once(&inputs.slice_rows(run))?;
-            // Only outputs with a row per instance can be put together again.
-            parts.extend(split(outputs, &[expected]));
+        for run in &runs {
+            if job.is_unwanted(Instant::now()) {
+                return Err(Error::Expired { stage: Stage::Inference, spent: Timings::default() });
+            }
+            parts.push(self.run_once(&job.inputs.slice_rows(run.clone()))?);
         }
-        Tensors::stack(parts.iter()).ok_or_else(|| Error::ModelFailed {
+        let rows: Vec<usize> = runs.into_iter().map(|run| run.len()).collect();
+        join(&parts, &rows).ok_or_else(|| Error::ModelFailed {
             detail: "the runs of one request gave outputs of different shapes".to_owned(),
         })
     }
@@ -93,21 +111,7 @@ impl Worker {
             broken @ None => broken.insert(self.loaded.open()?),
         };
         self.recorder.batch(inputs.rows());
-        match catch_unwind(AssertUnwindSafe(|| session.run(inputs))) {
-            Ok(outputs) => outputs,
-            Err(panic) => {
-                tracing::error!(panic = panic_message(&*panic), "a worker panicked; its session is rebuilt");
-                self.recorder.worker_restarted();
-                // Whatever state the session is in, it is not used again. If no new one can be opened now,
-                // the next batch tries again.
-                self.session = None;
-                match self.loaded.open() {
-                    Ok(session) => self.session = Some(session),
-                    Err(error) => tracing::error!(%error, detail = error.detail(), "no new session could be opened"),
-                }
-                Err(Error::WorkerPanicked)
-            }
-        }
+        session.run(inputs)
     }
 }
 

@@ -256,6 +256,10 @@ impl RequestGuard {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
+        // A stage that panics takes the guard with it; the client has not gone anywhere.
+        if std::thread::panicking() {
+            self.outcome = Outcome::ServerError;
+        }
         let shard = self.recorder.shards.local();
         shard.add(IN_FLIGHT_AT, 1u64.wrapping_neg());
         shard.add(OUTCOMES_AT + self.outcome as usize, 1);

@@ -5,7 +5,6 @@
 //! not fit the model is an error that names the place, as in
 //! `instances[2].pixels[5]: found null, expected a number`.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -35,27 +34,47 @@ pub(super) fn read_instances(instances: &RawValue, inputs: &[TensorSpec]) -> Res
 struct Column<'a> {
     spec: &'a TensorSpec,
     data: Data,
-    /// The shape of a row. A dimension the model leaves open is `None` until the first instance fixes it.
-    row: Vec<Option<usize>>,
+    /// The shape of a row.
+    row: Vec<Length>,
     /// How many elements a row has, as far as that is known before it is read.
     expected: usize,
+}
+
+/// The length of a dimension.
+#[derive(Clone, Copy)]
+enum Length {
+    /// As the model declares it.
+    Declared(usize),
+    /// The model leaves it open, and nothing has been read yet.
+    Open,
+    /// The model leaves it open, and the first array of this dimension had this length.
+    AsBefore(usize),
+}
+
+impl Length {
+    fn known(self) -> Option<usize> {
+        match self {
+            Length::Declared(length) | Length::AsBefore(length) => Some(length),
+            Length::Open => None,
+        }
+    }
 }
 
 impl<'a> Column<'a> {
     fn new(spec: &'a TensorSpec) -> Column<'a> {
         let length = |dim: &Dim| match dim {
-            Dim::Fixed(length) => Some(*length),
-            Dim::Dynamic(_) => None,
+            Dim::Fixed(length) => Length::Declared(*length),
+            Dim::Dynamic(_) => Length::Open,
         };
-        let row: Vec<Option<usize>> = spec.dims.iter().skip(1).map(length).collect();
+        let row: Vec<Length> = spec.dims.iter().skip(1).map(length).collect();
         // The model names these lengths; whatever it names, no more than this is set aside before it is read.
-        let expected =
-            row.iter().flatten().fold(1usize, |product, &length| product.saturating_mul(length)).min(1 << 20);
+        let known = row.iter().filter_map(|length| length.known());
+        let expected = known.fold(1usize, usize::saturating_mul).min(1 << 20);
         Column { spec, data: with_element_type!(spec.dtype, T => T::into_data(Vec::new())), row, expected }
     }
 
     fn into_tensor(self, rows: usize) -> Result<(Arc<str>, Tensor)> {
-        let shape = [rows].into_iter().chain(self.row.into_iter().map(|length| length.unwrap_or(0))).collect();
+        let shape = [rows].into_iter().chain(self.row.into_iter().map(|length| length.known().unwrap_or(0))).collect();
         Ok((Arc::clone(&self.spec.name), Tensor::new(shape, self.data)?))
     }
 }
@@ -150,9 +169,9 @@ impl<'a> Reader<'a> {
     }
 
     /// A string, unescaped.
-    fn string(&mut self) -> Fits<Cow<'a, str>> {
+    fn string(&mut self) -> Fits<String> {
         let rest = self.text.get(self.at..).unwrap_or_default();
-        let mut strings = serde_json::Deserializer::from_str(rest).into_iter::<Cow<'a, str>>();
+        let mut strings = serde_json::Deserializer::from_str(rest).into_iter::<String>();
         match strings.next() {
             Some(Ok(string)) => {
                 self.at += strings.byte_offset();
@@ -263,13 +282,13 @@ impl Reader<'_> {
     }
 
     /// Nested arrays of the lengths that `row` has, or one element if it has none.
-    fn row<T: FromJson>(&mut self, spec: &TensorSpec, row: &mut [Option<usize>], values: &mut Vec<T>) -> Fits<()> {
+    fn row<T: FromJson>(&mut self, spec: &TensorSpec, row: &mut [Length], values: &mut Vec<T>) -> Fits<()> {
         let Some((length, inner)) = row.split_first_mut() else {
             values.push(self.element()?);
             return Ok(());
         };
         if self.peek() != b'[' {
-            return Err(self.found_instead_of(&describe(*length, inner.len(), spec.dtype)));
+            return Err(self.found_instead_of(&describe(length.known(), inner.len(), spec.dtype)));
         }
         let count = self.array("an array", |json| {
             if inner.is_empty() {
@@ -279,16 +298,19 @@ impl Reader<'_> {
                 json.row(spec, inner, values)
             }
         })?;
+        let what = if inner.is_empty() { "values" } else { "arrays" };
         match *length {
-            Some(expected) if expected != count => {
-                let what = if inner.is_empty() { "values" } else { "arrays" };
-                let why = if spec.dims.contains(&Dim::Fixed(expected)) { "" } else { " as in the first instance" };
-                Err(misfit(format!("found {count} {what}, expected {expected}{why}")))
+            Length::Declared(expected) if expected != count => {
+                Err(misfit(format!("found {count} {what}, expected {expected}")))
             }
-            _ => {
-                *length = Some(count);
+            Length::AsBefore(before) if before != count => {
+                Err(misfit(format!("found {count} {what}, expected {before} as in the array before it")))
+            }
+            Length::Open => {
+                *length = Length::AsBefore(count);
                 Ok(())
             }
+            Length::Declared(_) | Length::AsBefore(_) => Ok(()),
         }
     }
 
@@ -397,7 +419,7 @@ impl FromJson for String {
 
     fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
         match next {
-            b'"' => json.string().map(Cow::into_owned),
+            b'"' => json.string(),
             _ => Err(json.found_instead_of("a string")),
         }
     }

@@ -124,7 +124,7 @@ mod tests {
             &[spec("x", DType::I32, &[None])],
             "[[1, 2], [3]]",
             Err(
-                "instances[1]: found 1 values, expected 2 as in the first instance (the model's input \"x\" is int32[?, ?])",
+                "instances[1]: found 1 values, expected 2 as in the array before it (the model's input \"x\" is int32[?, ?])",
             ),
         );
         check(

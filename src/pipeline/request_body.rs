@@ -1,6 +1,5 @@
 //! The envelope of a request: `{"instances": […]}`.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
@@ -24,7 +23,7 @@ impl<'de> Deserialize<'de> for Envelope<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Envelope<'de>, A::Error> {
                 let mut instances = None;
-                while let Some(key) = entries.next_key::<Cow<'de, str>>()? {
+                while let Some(key) = entries.next_key::<String>()? {
                     if key != "instances" {
                         let shown: String = key.chars().take(64).collect();
                         return Err(de::Error::custom(format_args!("unknown key {shown:?}")));

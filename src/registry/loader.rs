@@ -13,7 +13,7 @@ use super::layout::{FoundModel, scan};
 use crate::config::{ModelConfig, RepositoryConfig};
 use crate::error::{Error, Result};
 use crate::identity::{Sha256, Version};
-use crate::model::{BatchPolicy, Engine, LoadedModel, OnnxModel, RunRows, Session, zeros};
+use crate::model::{BatchPolicy, Engine, LoadedModel, OnnxModel, RunRows, Session, Watchers, zeros};
 use crate::monitor::{Monitor, VersionLabels};
 use crate::pipeline::{Pipeline, Postprocessor, Stages};
 use crate::tensor::Tensors;
@@ -30,6 +30,8 @@ pub struct Loader {
     pub stages: Stages,
     /// Where requests will be counted.
     pub monitor: Arc<Monitor>,
+    /// How many requests may wait awake.
+    pub watchers: Arc<Watchers>,
 }
 
 impl Loader {
@@ -37,7 +39,8 @@ impl Loader {
     pub fn load_all(&self, repository: &RepositoryConfig) -> Result<Snapshot> {
         let mut models = BTreeMap::new();
         for found in scan(&repository.path)? {
-            let config = ModelConfig::read(&found.config)?;
+            // What is wrong with a model is told as such, wherever it stands.
+            let config = ModelConfig::read(&found.config).map_err(|error| Error::Repository(error.to_string()))?;
             let mut versions = BTreeMap::new();
             for (&version, folder) in &found.versions {
                 let served = self.load(&found, &config, version, folder)?;
@@ -87,7 +90,7 @@ impl Loader {
 
         let sessions: Vec<Box<dyn Session>> =
             (0..config.model.workers.get()).map(|_| loaded.open()).collect::<Result<_>>()?;
-        let policy = BatchPolicy::new(loaded.signature(), config.model.max_batch_size);
+        let policy = BatchPolicy::new(loaded.signature(), &config.model);
         let sessions = sessions
             .into_iter()
             .map(|mut session| {
@@ -103,7 +106,7 @@ impl Loader {
             provider: loaded.provider().name(),
         });
         let thread_name = format!("{}-{version}", found.name);
-        let model = OnnxModel::start(&thread_name, &loaded, sessions, &config.model, &recorder)?;
+        let model = OnnxModel::start(&thread_name, &loaded, sessions, &config.model, &recorder, &self.watchers)?;
         Ok(ServedVersion {
             model: found.name.clone(),
             version,

@@ -112,15 +112,13 @@ fn every_model_toml_in_the_documentation_is_valid() {
 
 /// Every key with its default, as in `http.listen` and `127.0.0.1:8080`; `None` for those without one.
 fn keys() -> Vec<(String, Option<String>)> {
-    let mut keys = vec![("repository.default_model".to_owned(), None), ("onnxruntime.library".to_owned(), None)];
     let config = serde_json::to_value(Config::default()).unwrap();
-    for (section, fields) in config.as_object().unwrap() {
-        for (field, default) in fields.as_object().unwrap() {
-            let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
-            keys.push((format!("{section}.{field}"), Some(default)));
-        }
-    }
-    keys
+    let with_default = |(section, field): (String, String)| {
+        let default = config[&section].get(&field);
+        let default = default.map(|default| default.as_str().map_or_else(|| default.to_string(), str::to_owned));
+        (format!("{section}.{field}"), default)
+    };
+    Config::keys().into_iter().map(with_default).collect()
 }
 
 #[test]

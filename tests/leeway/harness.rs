@@ -33,7 +33,7 @@ pub(crate) struct TestApp {
     pub(crate) admin: SocketAddr,
     pub(crate) client: reqwest::Client,
     pub(crate) stop: mpsc::Sender<Stop>,
-    pub(crate) running: JoinHandle<()>,
+    pub(crate) running: JoinHandle<Result<()>>,
 }
 
 /// A configuration with free ports, no delays, and the shipped models.

@@ -107,7 +107,7 @@ async fn stalled(config: leeway::config::Config) -> (Arc<TestApp>, tokio::task::
 async fn a_client_that_goes_away_costs_no_run() {
     let _gate = GATE_IN_USE.lock().await;
     let (app, first) = stalled(Repository::of("echo_float32").config()).await;
-    let warm_ups = app.metric(&series("leeway_batch_size_count")).await;
+    let before = app.metric(&series("leeway_batch_size_count")).await;
 
     let mut gone = TcpStream::connect(app.data).unwrap();
     let body_text = body(2.0);
@@ -125,7 +125,7 @@ async fn a_client_that_goes_away_costs_no_run() {
     assert_eq!(first.await.unwrap(), json!([[1.0, 0.0]]));
     assert_eq!(app.predict("/predict", body(3.0)).await.predictions(), json!([[3.0, 0.0]]));
     // The first and the third request ran; the abandoned one did not.
-    assert_eq!(app.metric(&series("leeway_batch_size_count")).await - warm_ups, 1.0);
+    assert_eq!(app.metric(&series("leeway_batch_size_count")).await - before, 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,12 +157,37 @@ async fn a_full_queue_is_a_503_that_says_when_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_whose_time_has_run_out_hold_no_place_in_the_queue() {
+    let _gate = GATE_IN_USE.lock().await;
+    let model_toml = format!("{PLAIN}[model]\nqueue_capacity = 2\n");
+    let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
+    let mut config = repository.config();
+    config.http.request_timeout_ms = 300.try_into().unwrap();
+    let_go(usize::MAX);
+    let app = Arc::new(TestApp::with_parts(config, gated(), Stages::default()).await);
+    let_go(0);
+    let stalled = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.predict("/predict", body(1.0)).await.status }
+    });
+    one_at_the_gate().await;
+    let (a, b) = tokio::join!(app.predict("/predict", body(2.0)), app.predict("/predict", body(3.0)));
+    assert_eq!((stalled.await.unwrap(), a.status, b.status), (504, 504, 504));
+    // Both places are free again, though the worker has not come by to clear them.
+    let late = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.predict("/predict", body(4.0)).await }
+    });
+    app.metric_becomes(&series("leeway_queue_depth"), 1.0).await;
+    let_go(usize::MAX);
+    assert_eq!(late.await.unwrap().predictions(), json!([[4.0, 0.0]]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn time_that_runs_out_names_the_stage() {
     let _gate = GATE_IN_USE.lock().await;
-    let mut config = Repository::of("echo_float32").config();
-    // Held, so that the folder outlives the load.
     let repository = Repository::of("echo_float32");
-    config.repository.path = repository.0.path().to_owned();
+    let mut config = repository.config();
     config.http.request_timeout_ms = 300.try_into().unwrap();
     let_go(usize::MAX);
     let app = Arc::new(TestApp::with_parts(config, gated(), Stages::default()).await);
@@ -198,7 +223,7 @@ async fn stopping_finishes_what_is_in_flight_and_ends() {
     assert!(!app.running.is_finished());
     let_go(usize::MAX);
     assert_eq!(first.await.unwrap(), json!([[1.0, 0.0]]));
-    tokio::time::timeout(PATIENCE, Arc::into_inner(app).unwrap().running).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, Arc::into_inner(app).unwrap().running).await.unwrap().unwrap().unwrap();
 }
 
 // ===== a stage that panics =====
@@ -231,6 +256,27 @@ async fn a_stage_that_panics_fails_its_request_only() {
         assert_eq!(app.predict("/predict", body(value as f32)).await.predictions(), json!([value as f32]));
     }
     assert_eq!(app.metric(&series("leeway_requests_in_flight")).await, 0.0);
+    assert_eq!((app.metric(&outcome("server_error")).await, app.metric(&outcome("abandoned")).await), (1.0, 0.0));
+}
+
+/// A postprocessor that loses predictions.
+fn make_losing(_: &StageConfig, _: &Signature) -> Result<Box<dyn Postprocessor>> {
+    struct Losing;
+    impl Postprocessor for Losing {
+        fn decode(&self, outputs: &Tensors) -> Result<Vec<Prediction>> {
+            Ok((1..outputs.rows()).map(|row| Prediction::Json(json!(row))).collect())
+        }
+    }
+    Ok(Box::new(Losing))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_that_loses_a_prediction_is_an_error() {
+    let model_toml = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"losing\"\n";
+    let repository = Repository::new().with("echo_float32", 1, "echo_float32", model_toml);
+    let stages = Stages::default().with_postprocessor("losing", make_losing);
+    let app = TestApp::with_parts(repository.config(), runtime(), stages).await;
+    assert_eq!(app.predict("/predict", body(1.0)).await.status, 500);
 }
 
 // ===== connections =====
@@ -256,6 +302,41 @@ async fn a_connection_that_sends_no_head_is_closed() {
     let ends = tokio::task::spawn_blocking(move || (read_to_end(&silent), read_to_end(&half))).await.unwrap();
     assert_eq!(ends.0, "");
     assert!(ends.1.is_empty() || ends.1.starts_with("HTTP/1.1 408"), "{}", ends.1);
+}
+
+/// Answers pile up for a client that reads none of them; its connection is closed, and the place is free.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_is_cut_off() {
+    let repository = Repository::of("echo_float32");
+    let mut config = repository.config();
+    config.http.connection_limit = 1.try_into().unwrap();
+    config.http.request_timeout_ms = 300.try_into().unwrap();
+    let app = TestApp::with(config).await;
+    let mut deaf = TcpStream::connect(app.data).unwrap();
+    deaf.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+    let rows = vec![json!([0.125, 0.125]); 4000];
+    let body_text = json!({ "instances": rows }).to_string();
+    let request =
+        format!("POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body_text}", body_text.len());
+    // Until nothing more goes through in either direction.
+    while deaf.write_all(request.as_bytes()).is_ok() {}
+    assert_eq!(app.predict("/predict", body(1.0)).await.status, 200);
+    drop(deaf);
+}
+
+/// A client that asks first whether its body is welcome is told no, and not to send it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
+    let repository = Repository::of("echo_float32");
+    let app = TestApp::with(repository.config()).await;
+    let mut polite = TcpStream::connect(app.data).unwrap();
+    write!(
+        polite,
+        "POST /predict HTTP/1.1\r\nhost: a\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: 99999999\r\n\r\n"
+    )
+    .unwrap();
+    let answer = tokio::task::spawn_blocking(move || read_to_end(&polite)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,50 +373,75 @@ fn work(rounds: u32) -> String {
     json!({ "instances": [rounds] }).to_string()
 }
 
+/// Asks until there is an answer that will do.
+async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(found) = ask().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap()
+}
+
+/// A delay that only a second signal ends.
+const LONG: (&str, &str) = ("LEEWAY_SHUTDOWN__DEREGISTRATION_DELAY_MS", "600000");
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_with_100_requests_in_flight_drops_none() {
     let repository = Repository::new().with("work", 1, "work", &format!("{PLAIN}[model]\nmax_batch_size = 4\n"));
-    let server = Server::start(repository.0.path(), &[("LEEWAY_SHUTDOWN__DEREGISTRATION_DELAY_MS", "300")]);
+    let server = Server::start(repository.0.path(), &[LONG]);
     let client = client();
     let in_flight: Vec<_> = (0..100u32)
         .map(|i| {
-            let request = client.post(server.url("/predict")).body(work(2_000 + i));
+            let request = client.post(server.url("/predict")).body(work(10_000 + i));
             tokio::spawn(async move {
                 let response = request.send().await.unwrap();
                 (i, response.status().as_u16(), response.json::<Value>().await.unwrap())
             })
         })
         .collect();
-    let metrics = server.url("/metrics");
-    let in_flight_now = "leeway_requests_in_flight{model=\"work\",version=\"1\"} ";
-    loop {
+    // All 100 have arrived: 25 runs of a good part of a second each lie before them.
+    let (metrics, ready) = (server.url("/metrics"), server.url("/readyz"));
+    let arrived = "leeway_requests_in_flight{model=\"work\",version=\"1\"} ";
+    until(async || {
         let text = client.get(&metrics).send().await.unwrap().text().await.unwrap();
-        let value: f64 = text.lines().find_map(|l| l.strip_prefix(in_flight_now)).unwrap().parse().unwrap();
-        if value >= 90.0 {
-            break;
-        }
-    }
-    // A connection that is kept alive over the signal is told to close.
-    let kept = client.get(server.url("/readyz")).send().await.unwrap();
+        text.lines()
+            .any(|line| line.strip_prefix(arrived).is_some_and(|n| n.parse::<f64>().unwrap() >= 80.0))
+            .then_some(())
+    })
+    .await;
+    let kept = client.get(&ready).send().await.unwrap();
     assert_eq!((kept.status().as_u16(), kept.headers().get("connection")), (200, None));
+
     server.signal("TERM");
-    let not_ready = loop {
-        let response = client.get(server.url("/readyz")).send().await.unwrap();
-        if response.status() == 503 {
-            break response;
-        }
-    };
+    let not_ready = until(async || {
+        let response = client.get(&ready).send().await.unwrap();
+        (response.status() == 503).then_some(response)
+    })
+    .await;
     assert_eq!(not_ready.headers()["connection"], "close");
-    // During the deregistration delay new work is still done.
-    let late = client.post(server.url("/predict")).body(work(1)).send().await.unwrap();
-    assert_eq!(late.status(), 200);
+    // During the deregistration delay new work is still taken; then the delay is ended.
+    let late = client.post(server.url("/predict")).body(work(1));
+    let late = tokio::spawn(async move { late.send().await.unwrap().status().as_u16() });
+    let total = until(async || {
+        let text = client.get(&metrics).send().await.unwrap().text().await.unwrap();
+        text.lines()
+            .any(|line| line.strip_prefix(arrived).is_some_and(|n| n.parse::<f64>().unwrap() >= 1.0))
+            .then_some(())
+    });
+    total.await;
+    assert_eq!(late.await.unwrap(), 200);
+    server.signal("TERM");
 
     for request in in_flight {
         let (i, status, answer) = request.await.unwrap();
-        assert_eq!((status, &answer["predictions"]), (200, &json!([2_000.0 + f64::from(i)])), "{answer}");
+        assert_eq!((status, &answer["predictions"]), (200, &json!([10_000.0 + f64::from(i)])), "{answer}");
     }
     let address = server.data;
-    let (status, log) = server.wait();
+    let (status, log) = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
     assert!(status.success(), "{status}: {log}");
     assert!(log.contains("\"stopped\""), "{log}");
     assert!(TcpStream::connect(address).is_err());
@@ -344,7 +450,7 @@ async fn sigterm_with_100_requests_in_flight_drops_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigint_skips_the_delay() {
     let repository = Repository::of("echo_float32");
-    let server = Server::start(repository.0.path(), &[("LEEWAY_SHUTDOWN__DEREGISTRATION_DELAY_MS", "600000")]);
+    let server = Server::start(repository.0.path(), &[LONG]);
     server.signal("INT");
     let (status, log) = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
     assert!(status.success(), "{log}");
@@ -353,10 +459,10 @@ async fn sigint_skips_the_delay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_cuts_the_delay_short() {
     let repository = Repository::of("echo_float32");
-    let server = Server::start(repository.0.path(), &[("LEEWAY_SHUTDOWN__DEREGISTRATION_DELAY_MS", "600000")]);
+    let server = Server::start(repository.0.path(), &[LONG]);
     server.signal("TERM");
-    let client = client();
-    while client.get(server.url("/readyz")).send().await.unwrap().status() != 503 {}
+    let (client, ready) = (client(), server.url("/readyz"));
+    until(async || (client.get(&ready).send().await.unwrap().status() == 503).then_some(())).await;
     server.signal("TERM");
     let (status, log) = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
     assert!(status.success(), "{log}");

@@ -197,11 +197,22 @@ fn a_wrong_setting_names_its_source_its_key_and_what_is_allowed() {
     check("unknown variable", "", &[("LEEWAY_HTTP__LISTEN_ON", "x")], &[]);
     check("unknown top variable", "", &[("LEEWAY_HTPP__LISTEN", "x")], &[]);
     check("variable of a wrong type", "", &[("LEEWAY_HTTP__LISTEN", "8080")], &[]);
+    check("one underscore", "", &[("LEEWAY_HTTP_LISTEN", "127.0.0.1:80")], &[]);
+    check("too many connections", "[http]\nconnection_limit = 4611686018427387904\n", &[], &[]);
     check("flag of a wrong type", "", &[], &["--listen", "8080"]);
     insta::assert_snapshot!(seen);
 
     let text = failure(&mut leeway(&["check", "--config", "nowhere.toml"]), folder.path());
     assert!(text.starts_with("exit 2") && text.contains("nowhere.toml"), "{text}");
+}
+
+/// Kubernetes sets these beside a Service that is called leeway.
+#[test]
+fn variables_of_others_with_our_prefix_are_passed_over() {
+    let repository = Repository::of("echo_float32");
+    let mut command = leeway(&["check", "--models", repository.0.path().to_str().unwrap()]);
+    command.env("LEEWAY_PORT", "tcp://10.0.0.1:80").env("LEEWAY_SERVICE_HOST", "10.0.0.1");
+    assert!(command.output().unwrap().status.success());
 }
 
 #[test]
