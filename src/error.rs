@@ -51,7 +51,9 @@ pub enum Error {
         known: Vec<String>,
     },
     /// Nothing answers at this path.
-    #[error("nothing is served at this path; predictions are at POST /predict and POST /v1/models/{{model}}:predict")]
+    #[error(
+        "nothing is served at this path; predictions are at POST /predict and POST /v1/models/{{model}}:predict of the data listener"
+    )]
     UnknownEndpoint,
     /// The path exists, but not for this operation.
     #[error("this path answers {allowed} only")]
@@ -70,6 +72,9 @@ pub enum Error {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The client stopped sending, or sent something else than the body it had announced.
+    #[error("the body ended before it was complete, or was not sent as its head says (Content-Length, chunk sizes)")]
+    RequestAborted,
     /// The body did not arrive in time.
     #[error("the request body did not arrive within {} ms (http.request_timeout_ms)", limit.as_millis())]
     RequestTooSlow {
@@ -185,6 +190,7 @@ impl Error {
             | Error::UnsupportedMethod { .. }
             | Error::UnsupportedContent(_)
             | Error::RequestTooLarge { .. }
+            | Error::RequestAborted
             | Error::RequestTooSlow { .. } => Fault::Caller,
             Error::QueueFull { .. } | Error::ShuttingDown => Fault::Overload,
             Error::Expired { .. } => Fault::Budget,
@@ -210,6 +216,7 @@ impl Error {
             Error::UnsupportedContent(_) => "unsupported-content",
             Error::RequestTooLarge { .. } => "request-too-large",
             Error::RequestTooSlow { .. } => "request-too-slow",
+            Error::RequestAborted => "request-aborted",
             Error::QueueFull { .. } => "queue-full",
             Error::ShuttingDown => "shutting-down",
             Error::Expired { .. } => "expired",

@@ -131,8 +131,10 @@ pub struct TensorSpec {
 pub struct Signature {
     /// The inputs, in the model's order.
     pub inputs: Vec<TensorSpec>,
-    /// The outputs, in the model's order. Outputs that are not tensors are left out.
+    /// The outputs that are tensors, in the model's order.
     pub outputs: Vec<TensorSpec>,
+    /// The names of the outputs that are sequences or maps, which nothing here can read.
+    pub other_outputs: Vec<Arc<str>>,
 }
 
 // ===== impl Data =====
@@ -244,21 +246,20 @@ impl Tensor {
     }
 
     /// Tensors of one row shape and type, one below the other; `None` if they are not of one.
-    pub fn stack<'a>(parts: impl Iterator<Item = &'a Tensor> + Clone) -> Option<Tensor> {
-        fn gather<'a, T: Element>(parts: impl Iterator<Item = &'a Tensor> + Clone) -> Option<Data> {
-            let elements = parts.clone().map(|part| part.data.len()).sum();
-            let mut all: Vec<T> = Vec::with_capacity(elements);
+    pub fn stack(parts: &[&Tensor]) -> Option<Tensor> {
+        fn gather<T: Element>(parts: &[&Tensor]) -> Option<Data> {
+            let mut all: Vec<T> = Vec::with_capacity(parts.iter().map(|part| part.data.len()).sum());
             for part in parts {
                 all.extend_from_slice(part.values::<T>()?);
             }
             Some(T::into_data(all))
         }
-        let first = parts.clone().next()?;
-        if parts.clone().any(|part| part.row_shape() != first.row_shape()) {
+        let first = parts.first()?;
+        if parts.iter().any(|part| part.row_shape() != first.row_shape()) {
             return None;
         }
         let mut shape = first.shape.clone();
-        shape[0] = parts.clone().map(Tensor::rows).sum();
+        shape[0] = parts.iter().map(|part| part.rows()).sum();
         let data = with_element_type!(first.dtype(), T => gather::<T>(parts)?);
         Some(Tensor { shape, data })
     }
@@ -317,19 +318,16 @@ impl Tensors {
     ///     [("x".into(), Tensor::new(vec![values.len()], Data::F32(values)).unwrap())].into_iter().collect()
     /// };
     /// let (one, two) = (rows(vec![1.0]), rows(vec![2.0, 3.0]));
-    /// let all = Tensors::stack([&one, &two].into_iter()).unwrap();
+    /// let all = Tensors::stack(&[&one, &two]).unwrap();
     /// assert_eq!(all, rows(vec![1.0, 2.0, 3.0]));
     /// assert_eq!(all.slice_rows(1..3), two);
     /// ```
-    pub fn stack<'a>(parts: impl Iterator<Item = &'a Tensors> + Clone) -> Option<Tensors> {
-        let names = parts.clone().next()?.iter().map(|(name, _)| name);
-        let stacked = names.map(|name| {
-            // A part without this tensor leaves fewer parts than there are.
-            let column = parts.clone().filter_map(|part| part.get(name));
-            let complete = column.clone().count() == parts.clone().count();
-            Some((Arc::clone(name), Tensor::stack(column).filter(|_| complete)?))
-        });
-        stacked.collect()
+    pub fn stack(parts: &[&Tensors]) -> Option<Tensors> {
+        let column = |name: &Arc<str>| {
+            let column: Option<Vec<&Tensor>> = parts.iter().map(|part| part.get(name)).collect();
+            Some((Arc::clone(name), Tensor::stack(&column?)?))
+        };
+        parts.first()?.iter().map(|(name, _)| column(name)).collect()
     }
 
     /// Whether `other` has the same row shapes, so that the two can go into one batch.

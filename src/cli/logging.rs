@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::config::{LogConfig, LogFormat, LogLevel};
+use crate::config::{LogConfig, LogFormat, LogLevel, is_colour_unwanted};
 
 /// Starts the log of this process.
 pub(super) fn start(config: &LogConfig) -> Result<()> {
@@ -29,7 +29,7 @@ pub(super) fn start(config: &LogConfig) -> Result<()> {
         LogFormat::Json => false,
     };
     let started = if human {
-        lines.with_ansi(stderr().is_terminal()).with_target(false).try_init()
+        lines.with_ansi(stderr().is_terminal() && !is_colour_unwanted()).with_target(false).try_init()
     } else {
         lines.json().flatten_event(true).try_init()
     };

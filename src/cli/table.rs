@@ -1,11 +1,12 @@
 //! What was loaded, as a table for people or as lines for machines.
 
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-use crate::registry::Snapshot;
+use crate::registry::{Snapshot, Target};
 use crate::tensor::TensorSpec;
 
 /// The loaded versions as a table.
@@ -15,10 +16,10 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
     table.set_header(["model", "version", "sha256", "provider", "workers", "threads", "inputs", "outputs"]);
     for served in snapshot.versions() {
         let model = &served.pipeline.model;
-        let default = snapshot.default_model() == Some(&served.model);
+        let default = snapshot.resolve(Target::Default).is_ok_and(|default| Arc::ptr_eq(default, served));
         table.add_row([
-            format!("{}{}", served.model, if default { " (default)" } else { "" }),
-            served.version.to_string(),
+            served.model.to_string(),
+            format!("{}{}", served.version, if default { " (default)" } else { "" }),
             served.sha256.short(),
             model.provider().name().to_owned(),
             model.workers().to_string(),
@@ -27,7 +28,7 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
             describe(&model.signature().outputs),
         ]);
     }
-    for column in [1, 4, 5] {
+    for column in [4, 5] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

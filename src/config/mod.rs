@@ -229,6 +229,11 @@ impl Count {
     }
 }
 
+/// Whether the user wants no colours on a terminal: the `NO_COLOR` convention.
+pub fn is_colour_unwanted() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// The cores this process may use: affinity and cgroup quota respected.
 pub fn available_cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)

@@ -8,14 +8,12 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
-use tokio_io_timeout::TimeoutStream;
 
+use super::connection;
 use crate::error::{Error, Result};
 use crate::monitor::ServerRecorder;
 
@@ -75,9 +73,7 @@ impl Listener {
     ) -> bool {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
-        let service = TowerToHyperService::new(router);
         let slots = Arc::new(Semaphore::new(limits.connections.get()));
-        let connections = GracefulShutdown::new();
         loop {
             // A slot is taken before a connection is: without one, connections wait in the backlog.
             let accepted = async {
@@ -101,10 +97,8 @@ impl Listener {
                 }
             };
             without_delay(&stream);
-            let mut stream = TimeoutStream::new(stream);
-            stream.set_write_timeout(Some(limits.write_timeout));
-            let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service.clone());
-            let connection = connections.watch(connection);
+            let connection =
+                connection::serve(http.clone(), stream, limits.write_timeout, router.clone(), closing.clone());
             let open = OpenConnection::new(Arc::clone(&recorder));
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
@@ -114,7 +108,9 @@ impl Listener {
             });
         }
         drop(self.listener);
-        tokio::time::timeout(grace, connections.shutdown()).await.is_ok()
+        // Every connection holds a slot until it has ended.
+        let all_slots = u32::try_from(limits.connections.get()).unwrap_or(u32::MAX);
+        tokio::time::timeout(grace, slots.acquire_many(all_slots)).await.is_ok()
     }
 }
 

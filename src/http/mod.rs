@@ -1,11 +1,12 @@
 //! HTTP: the listeners, the one tower stack, the handlers, and how errors become responses.
 //!
-//! - `listener.rs` accepts connections and drains them.
+//! - `listener.rs` accepts connections; `connection.rs` serves one and closes it in order.
 //! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
 //! - `request_context.rs` gives every request its id and its deadline, and finishes every response.
 //! - `predict.rs`, `models.rs` and `operations.rs` hold the handlers.
 //! - `wire.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
 
+mod connection;
 mod error_response;
 mod listener;
 mod models;

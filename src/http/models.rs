@@ -51,8 +51,8 @@ pub(super) async fn show_version(
     }
     let snapshot = state.catalog.snapshot();
     let served = snapshot.resolve(Target::Version(&name, &version))?;
-    let serving = Arc::ptr_eq(served, snapshot.resolve(Target::Model(&name))?);
-    Ok(json(&VersionView::new(served, serving))?)
+    let default = Arc::ptr_eq(served, snapshot.resolve(Target::Model(&name))?);
+    Ok(json(&VersionView::new(served, default))?)
 }
 
 /// Any other method on these paths: a prediction takes POST, the rest is read with GET.

@@ -1,7 +1,7 @@
 //! The handlers of predictions.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -26,6 +26,9 @@ const PREDICT: &str = ":predict";
 /// After a body that is too large, this many further bytes are read and thrown away, so that the client, which
 /// is still sending, gets to read the answer.
 const DISCARD_LIMIT: usize = 64 << 20;
+
+/// And for no longer than this.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// `POST /predict`
 pub(super) async fn default_model(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
@@ -97,38 +100,37 @@ fn check_content(headers: &HeaderMap) -> Result<()> {
 async fn read_body(state: &HttpState, context: &RequestContext, headers: &HeaderMap, body: Body) -> Result<Bytes> {
     let limit = state.body_limit;
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let read = async {
-        if announced.is_some_and(|length| length > limit.get()) {
-            // A client that expects 100-continue has not begun to send, and reading would tell it to.
-            if !headers.contains_key(EXPECT) {
-                discard(body).await;
-            }
-            return Err(Error::RequestTooLarge { limit: limit.get() });
-        }
-        collect(body, limit).await
-    };
-    let too_slow = Error::RequestTooSlow { limit: state.request_timeout };
-    tokio::time::timeout_at(context.deadline.instant().into(), read).await.unwrap_or(Err(too_slow))
-}
-
-async fn collect(mut body: Body, limit: NonZeroUsize) -> Result<Bytes> {
-    match Limited::new(&mut body, limit.get()).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
+    let too_large = Error::RequestTooLarge { limit: limit.get() };
+    if announced.is_some_and(|length| length > limit.get()) {
+        // A client that expects 100-continue has not begun to send, and reading would tell it to.
+        if !headers.contains_key(EXPECT) {
             discard(body).await;
-            Err(Error::RequestTooLarge { limit: limit.get() })
         }
-        Err(_) => Err(Error::InvalidInput("the body ended before it was complete".to_owned())),
+        return Err(too_large);
+    }
+    let mut body = body;
+    let read = Limited::new(&mut body, limit.get()).collect();
+    match tokio::time::timeout_at(context.deadline.instant().into(), read).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            discard(body).await;
+            Err(too_large)
+        }
+        Ok(Err(_)) => Err(Error::RequestAborted),
+        Err(_elapsed) => Err(Error::RequestTooSlow { limit: state.request_timeout }),
     }
 }
 
 async fn discard(mut body: Body) {
     let mut left = DISCARD_LIMIT;
-    while let Some(Ok(frame)) = body.frame().await {
-        let length = frame.data_ref().map_or(0, Bytes::len);
-        left = left.saturating_sub(length);
-        if left == 0 {
-            return;
+    let discard = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
         }
-    }
+    };
+    // Either way the answer is the same.
+    let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
 }

@@ -135,7 +135,7 @@ struct StatusCodeView {
 pub(super) struct VersionView<'a> {
     version: u32,
     /// Whether it answers where no version is named.
-    serving: bool,
+    default: bool,
     sha256: String,
     provider: &'static str,
     workers: usize,
@@ -176,12 +176,12 @@ impl<'a> ModelView<'a> {
 }
 
 impl<'a> VersionView<'a> {
-    /// `serving` says whether it answers where no version is named.
-    pub(super) fn new(served: &'a ServedVersion, serving: bool) -> VersionView<'a> {
+    /// `default` says whether it answers where no version is named.
+    pub(super) fn new(served: &'a ServedVersion, default: bool) -> VersionView<'a> {
         let model = &served.pipeline.model;
         VersionView {
             version: served.version.get(),
-            serving,
+            default,
             sha256: served.sha256.to_string(),
             provider: model.provider().name(),
             workers: model.workers(),

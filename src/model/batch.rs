@@ -92,7 +92,10 @@ pub(super) fn join(parts: &[Tensors], rows: &[usize]) -> Option<Tensors> {
     let of_rows = |part: &Tensors| part.clone().keep(is_per_row);
     match parts {
         [only] => Some(of_rows(only)),
-        several => Tensors::stack(several.iter().map(of_rows).collect::<Vec<_>>().iter()),
+        several => {
+            let parts: Vec<Tensors> = several.iter().map(of_rows).collect();
+            Tensors::stack(&parts.iter().collect::<Vec<_>>())
+        }
     }
 }
 
@@ -207,7 +210,7 @@ mod tests {
         #[test]
         fn what_is_joined_and_split_comes_back(sizes in prop::collection::vec(1usize..9, 1..9)) {
             let requests: Vec<Tensors> = sizes.iter().map(|&rows| request(rows, 3)).collect();
-            let joined = Tensors::stack(requests.iter()).unwrap();
+            let joined = Tensors::stack(&requests.iter().collect::<Vec<_>>()).unwrap();
             prop_assert_eq!(split(joined, &sizes), requests);
         }
 

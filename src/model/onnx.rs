@@ -142,7 +142,8 @@ impl Engine for OnnxRuntime {
                 let why = said.rsplit_once("failed:").map_or(&*said, |(_, why)| why);
                 Error::Repository(format!("{} cannot be loaded: {why}", file_name(file)))
             })?;
-        let signature = Signature { inputs: inputs(session.inputs())?, outputs: outputs(session.outputs()) };
+        let (outputs, other_outputs) = outputs(session.outputs());
+        let signature = Signature { inputs: inputs(session.inputs())?, outputs, other_outputs };
         Ok(Arc::new(OnnxFile {
             runtime: self.clone(),
             file: file.to_owned(),
@@ -302,8 +303,16 @@ fn inputs(outlets: &[Outlet]) -> Result<Vec<TensorSpec>> {
     outlets.iter().map(spec).collect()
 }
 
-fn outputs(outlets: &[Outlet]) -> Vec<TensorSpec> {
-    outlets.iter().filter_map(|outlet| tensor_spec(outlet).ok()).collect()
+/// The outputs that are tensors, and the names of those that are not.
+fn outputs(outlets: &[Outlet]) -> (Vec<TensorSpec>, Vec<Arc<str>>) {
+    let (mut tensors, mut others) = (Vec::new(), Vec::new());
+    for outlet in outlets {
+        match tensor_spec(outlet) {
+            Ok(spec) => tensors.push(spec),
+            Err(_) => others.push(outlet.name().into()),
+        }
+    }
+    (tensors, others)
 }
 
 fn tensor_spec(outlet: &Outlet) -> Result<TensorSpec, String> {

@@ -66,7 +66,7 @@ impl Worker {
         let rows: Vec<usize> = batch.iter().map(|job| job.inputs.rows()).collect();
         let outputs = match &*batch {
             [alone] => self.run_alone(alone),
-            many => Tensors::stack(many.iter().map(|job| &job.inputs))
+            many => Tensors::stack(&many.iter().map(|job| &job.inputs).collect::<Vec<_>>())
                 .ok_or_else(|| Error::internal("requests of different shapes were put into one batch"))
                 .and_then(|inputs| self.run_once(&inputs)),
         };

@@ -68,7 +68,7 @@ pub struct ServerRecorder {
 }
 
 /// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
-pub(super) const ERROR_CODES: [&str; 16] = [
+pub(super) const ERROR_CODES: [&str; 17] = [
     "invalid-input",
     "unknown-model",
     "unknown-version",
@@ -78,6 +78,7 @@ pub(super) const ERROR_CODES: [&str; 16] = [
     "unsupported-content",
     "request-too-large",
     "request-too-slow",
+    "request-aborted",
     "queue-full",
     "shutting-down",
     "expired",

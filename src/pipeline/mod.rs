@@ -34,6 +34,11 @@ pub trait Preprocessor: Send + Sync {
 pub trait Postprocessor: Send + Sync {
     /// One prediction per row of the outputs, in order.
     fn decode(&self, outputs: &Tensors) -> Result<Vec<Prediction>>;
+
+    /// Asked once, with the outputs of the warm-up run: what looks as if it was not meant, for the log.
+    fn doubt(&self, _outputs: &Tensors) -> Option<String> {
+        None
+    }
 }
 
 /// What a preprocessor made of a request.
@@ -118,11 +123,23 @@ fn in_section(section: &str, error: Error) -> Error {
 
 // ===== what postprocessors share =====
 
+/// What to say where an output is looked for and the model has some that are no tensors; empty if it has none.
+fn hint_of_other_outputs(signature: &Signature) -> String {
+    match &*signature.other_outputs {
+        [] => String::new(),
+        names => format!(
+            "; its output {} is not a tensor (scikit-learn's ZipMap: export with options={{\"zipmap\": False}})",
+            names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
 /// The declared output of this name.
 fn declared_output(signature: &Signature, name: &str) -> Result<Arc<str>> {
     signature.output(name).map(|output| Arc::clone(&output.name)).ok_or_else(|| {
         let names: Vec<&str> = signature.outputs.iter().map(|output| &*output.name).collect();
-        Error::Config(format!("the model has no output {name:?}; its outputs: {}", names.join(", ")))
+        let (names, hint) = (names.join(", "), hint_of_other_outputs(signature));
+        Error::Config(format!("the model has no tensor output {name:?}; it has: {names}{hint}"))
     })
 }
 

@@ -15,8 +15,8 @@ use crate::tensor::{DType, Dim, Signature, Tensors};
 struct Settings {
     /// The output with one score per class; without it, the only floating-point output there is.
     output: Option<String>,
-    /// What the scores are.
-    scores: Scores,
+    /// What the scores are; required.
+    scores: Option<Scores>,
     /// The classes in the order of the scores; without it, they are numbered from 0.
     labels: Option<Vec<Label>>,
     /// How many classes are answered.
@@ -50,6 +50,11 @@ const ROUNDING: f32 = 1e-3;
 
 pub(super) fn make(config: &StageConfig, signature: &Signature) -> Result<Box<dyn Postprocessor>> {
     let Settings { output, scores, labels, top_k } = config.settings()?;
+    let scores = scores.ok_or_else(|| {
+        Error::Config(
+            "scores: say what they are: \"probabilities\", or \"logits\" to be passed through softmax".to_owned(),
+        )
+    })?;
     let output = match output {
         Some(name) => super::declared_output(signature, &name)?,
         None => only_float_output(signature)?,
@@ -80,7 +85,10 @@ fn only_float_output(signature: &Signature) -> Result<Arc<str>> {
         signature.outputs.iter().filter(|output| is_float(output.dtype)).map(|output| &output.name).collect();
     match &*floats {
         [only] => Ok(Arc::clone(only)),
-        [] => Err(Error::Config("output: the model has no floating-point output".to_owned())),
+        [] => {
+            let hint = super::hint_of_other_outputs(signature);
+            Err(Error::Config(format!("output: the model has no floating-point tensor output{hint}")))
+        }
         several => Err(Error::Config(format!(
             "output: name the one with the scores; the model's floating-point outputs are {}",
             several.iter().map(|name| &***name).collect::<Vec<_>>().join(", ")
@@ -104,9 +112,29 @@ impl Postprocessor for Classifier {
         }
         scores.chunks_exact(classes).map(|row| self.classify(row)).collect()
     }
+
+    fn doubt(&self, outputs: &Tensors) -> Option<String> {
+        (self.scores == Scores::Logits && self.look_like_probabilities(outputs)?).then(|| {
+            format!(
+                "the output {:?} is declared as logits but looks like probabilities already; if so, set scores = \
+                 \"probabilities\", or confidences are wrong",
+                self.output
+            )
+        })
+    }
 }
 
 impl Classifier {
+    /// Softmax of probabilities is a common mistake, and hard to see: the labels are still right.
+    fn look_like_probabilities(&self, outputs: &Tensors) -> Option<bool> {
+        let tensor = outputs.get(&self.output)?;
+        let scores = tensor.to_f32()?;
+        let is_distribution = |row: &[f32]| {
+            row.iter().all(|score| (0.0..=1.0).contains(score)) && (row.iter().sum::<f32>() - 1.0).abs() <= ROUNDING
+        };
+        Some(tensor.row_len() > 1 && scores.chunks_exact(tensor.row_len()).all(is_distribution))
+    }
+
     fn classify(&self, scores: &[f32]) -> Result<Prediction> {
         let best = top(scores, self.top_k);
         if self.scores == Scores::Probabilities
@@ -167,7 +195,7 @@ mod tests {
         let config: StageConfig = serde_json::from_str(settings).unwrap();
         let dims = vec![Dim::Dynamic(None), Dim::Fixed(shape[1])];
         let output = TensorSpec { name: "p".into(), dtype: DType::F32, dims };
-        let signature = Signature { inputs: Vec::new(), outputs: vec![output] };
+        let signature = Signature { outputs: vec![output], ..Signature::default() };
         let tensor = Tensor::new(shape.to_vec(), Data::F32(scores.to_vec())).unwrap();
         let outputs: Tensors = [("p".into(), tensor)].into_iter().collect();
         let decoded = make(&config, &signature).and_then(|stage| stage.decode(&outputs));
@@ -208,6 +236,22 @@ mod tests {
     }
 
     #[test]
+    fn probabilities_that_are_declared_as_logits_raise_a_doubt() {
+        let doubt = |scores: &str, row: [f32; 2]| {
+            let config: StageConfig =
+                serde_json::from_str(&format!(r#"{{"kind": "classifier", "scores": "{scores}"}}"#)).unwrap();
+            let dims = vec![Dim::Dynamic(None), Dim::Fixed(2)];
+            let output = TensorSpec { name: "p".into(), dtype: DType::F32, dims };
+            let stage = make(&config, &Signature { outputs: vec![output], ..Signature::default() }).unwrap();
+            let tensor = Tensor::new(vec![1, 2], Data::F32(row.to_vec())).unwrap();
+            stage.doubt(&[("p".into(), tensor)].into_iter().collect()).is_some()
+        };
+        assert!(doubt("logits", [0.25, 0.75]));
+        assert!(!doubt("logits", [-0.25, 1.25]));
+        assert!(!doubt("probabilities", [0.25, 0.75]));
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused() {
         let probabilities = r#"{"kind": "classifier", "scores": "probabilities", "labels": [1, 2]}"#;
         check(probabilities, [1, 3], &[0.0; 3], Err("labels: there are 2, but the output \"p\" has 3 scores a row"));
@@ -227,7 +271,7 @@ mod tests {
             r#"{"kind": "classifier"}"#,
             [1, 2],
             &[0.0; 2],
-            Err("settings of kind \"classifier\": scores: this key is required"),
+            Err("scores: say what they are: \"probabilities\", or \"logits\" to be passed through softmax"),
         );
     }
 

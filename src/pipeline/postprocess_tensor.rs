@@ -22,13 +22,17 @@ struct TensorPostprocessor {
 
 pub(super) fn make(config: &StageConfig, signature: &Signature) -> Result<Box<dyn Postprocessor>> {
     let settings: Settings = config.settings()?;
-    let all = || signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect();
     let outputs: Vec<Arc<str>> = match settings.outputs {
         Some(names) => names.iter().map(|name| super::declared_output(signature, name)).collect::<Result<_>>()?,
-        None => all(),
+        // All means all: an output that cannot be answered is not left out in silence.
+        None if !signature.other_outputs.is_empty() || signature.outputs.is_empty() => {
+            let hint = super::hint_of_other_outputs(signature);
+            return Err(Error::Config(format!("outputs: name those that are to be answered{hint}")));
+        }
+        None => signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect(),
     };
     if outputs.is_empty() {
-        return Err(Error::Config("outputs: the model gives no tensor that could be answered".to_owned()));
+        return Err(Error::Config("outputs: the list is empty; leave it out to answer all outputs".to_owned()));
     }
     Ok(Box::new(TensorPostprocessor { outputs }))
 }
@@ -57,7 +61,7 @@ mod tests {
 
     fn signature() -> Signature {
         let output = |name: &str| TensorSpec { name: name.into(), dtype: DType::F32, dims: vec![Dim::Dynamic(None)] };
-        Signature { inputs: Vec::new(), outputs: vec![output("a"), output("b")] }
+        Signature { outputs: vec![output("a"), output("b")], ..Signature::default() }
     }
 
     fn outputs(a: &[f32], b: &[f32]) -> Tensors {
@@ -92,11 +96,21 @@ mod tests {
     }
 
     #[test]
+    fn an_output_that_is_no_tensor_is_not_left_out_in_silence() {
+        let mut signature = signature();
+        signature.other_outputs.push("output_probability".into());
+        let error = make(&StageConfig::of_kind("tensor"), &signature).err().unwrap().to_string();
+        assert!(error.contains("\"output_probability\" is not a tensor") && error.contains("zipmap"), "{error}");
+        let config: StageConfig = serde_json::from_str(r#"{"kind": "tensor", "outputs": ["a"]}"#).unwrap();
+        assert!(make(&config, &signature).is_ok());
+    }
+
+    #[test]
     fn an_output_the_model_does_not_have_is_refused() {
         check(
             r#"{"kind": "tensor", "outputs": ["c"]}"#,
             &outputs(&[], &[]),
-            Err(r#"the model has no output "c"; its outputs: a, b"#),
+            Err(r#"the model has no tensor output "c"; it has: a, b"#),
         );
     }
 }

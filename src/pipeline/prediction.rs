@@ -32,7 +32,7 @@ pub struct Score {
 
 /// The name of a class, as it is written in `model.toml`: a number or a text.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a label is a number or a string")]
 pub enum Label {
     /// As in `labels = [0, 1]`.
     Number(i64),

@@ -43,7 +43,7 @@ mod tests {
 
     /// Reads `instances` for the inputs and compares the tensors, or the error's message.
     fn check(inputs: &[TensorSpec], instances: &str, expected: std::result::Result<&[(&[usize], Data)], &str>) {
-        let signature = Signature { inputs: inputs.to_vec(), outputs: Vec::new() };
+        let signature = Signature { inputs: inputs.to_vec(), ..Signature::default() };
         let stage = make(&StageConfig::of_kind("tensor"), &signature).unwrap();
         let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
         let read: std::result::Result<Tensors, String> =
@@ -146,7 +146,7 @@ mod tests {
     where
         T: crate::tensor::Element + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
     {
-        let signature = Signature { inputs: vec![spec("x", dtype, &[None])], outputs: Vec::new() };
+        let signature = Signature { inputs: vec![spec("x", dtype, &[None])], ..Signature::default() };
         let stage = make(&StageConfig::of_kind("tensor"), &signature).unwrap();
         let raw: Box<RawValue> = serde_json::from_str(text).unwrap();
         let ours =
@@ -184,7 +184,7 @@ mod tests {
             rank in 0usize..3,
         ) {
             if let Ok(raw) = serde_json::from_str::<Box<RawValue>>(&text) {
-                let signature = Signature { inputs: vec![spec("x", dtype, &vec![None; rank])], outputs: Vec::new() };
+                let signature = Signature { inputs: vec![spec("x", dtype, &vec![None; rank])], ..Signature::default() };
                 let stage = make(&StageConfig::of_kind("tensor"), &signature).unwrap();
                 let _ = stage.transform(&raw);
             }

@@ -53,6 +53,8 @@ pub fn instances(body: &[u8]) -> Result<&RawValue> {
     serde_json::from_slice(body).map(|Envelope(instances)| instances).map_err(|error| {
         let hint = if error.is_data() {
             r#"; the body has to be {"instances": [...]}"#
+        } else if body.starts_with(b"\xef\xbb\xbf") || body.iter().take(4).any(|byte| *byte == 0) {
+            "; send UTF-8 without a byte order mark"
         } else if names_non_finite(body, &error) {
             "; JSON has no NaN and no Infinity, and a model takes finite numbers only"
         } else {

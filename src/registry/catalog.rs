@@ -49,10 +49,21 @@ pub struct ServedVersion {
     pub identity: Box<RawValue>,
     /// Threads that share one run.
     pub intra_op_threads: usize,
+    /// Whether it has been seen to run.
+    pub warm_up: WarmUp,
     /// The stages.
     pub pipeline: Pipeline,
     /// The handles that its requests are counted with.
     pub recorder: Arc<VersionRecorder>,
+}
+
+/// What came of running a version once before it is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WarmUp {
+    /// It ran, and its outputs could be read.
+    Ran,
+    /// It did not run on zeros of a shape that had to be guessed; a real request may fare better.
+    Failed,
 }
 
 /// Whom a request asks, as its URL says.

@@ -22,8 +22,16 @@ const WHERE: &str = "repository.path or --models says where to look";
 /// The models in a repository, by name. Files and hidden folders are not models and are passed over; a
 /// folder that is not a model, or a model without a version, is an error, because someone forgot something.
 pub fn scan(repository: &Path) -> Result<Vec<FoundModel>> {
+    let shown = repository.display();
     if !repository.is_dir() {
-        return Err(Error::Repository(format!("{}: there is no such folder ({WHERE})", repository.display())));
+        let full = std::path::absolute(repository).unwrap_or_else(|_| repository.to_owned());
+        let full = if full == repository { String::new() } else { format!(", that is {}", full.display()) };
+        return Err(Error::Repository(format!("{shown}{full}: there is no such folder ({WHERE})")));
+    }
+    if repository.join("model.toml").is_file() {
+        return Err(Error::Repository(format!(
+            "{shown}: this is a model's own folder; the repository is the folder above it ({WHERE})"
+        )));
     }
     let mut models = Vec::new();
     for folder in folders(repository)? {
@@ -129,6 +137,7 @@ mod tests {
     fn what_someone_forgot_is_an_error() {
         check(&[], Err("there is no model here"));
         check(&["a/1/"], Err("there is no model.toml"));
+        check(&["model.toml", "1/"], Err("a model's own folder"));
         check(&["a/model.toml"], Err("the model has no version"));
         check(&["a/model.toml", "a/v1/"], Err("positive integer"));
         check(&["a b/model.toml", "a b/1/"], Err("rename the folder"));

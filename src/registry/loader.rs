@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::value::RawValue;
 
-use super::catalog::{ServedModel, ServedVersion, Snapshot};
+use super::catalog::{ServedModel, ServedVersion, Snapshot, WarmUp};
 use super::digest::digest_of_folder;
 use super::layout::{FoundModel, scan};
 use crate::config::{ModelConfig, RepositoryConfig};
@@ -88,16 +88,14 @@ impl Loader {
         let preprocessor = self.stages.preprocessor(&config.preprocess, loaded.signature())?;
         let postprocessor = self.stages.postprocessor(&config.postprocess, loaded.signature())?;
 
-        let sessions: Vec<Box<dyn Session>> =
-            (0..config.model.workers.get()).map(|_| loaded.open()).collect::<Result<_>>()?;
         let policy = BatchPolicy::new(loaded.signature(), &config.model);
-        let sessions = sessions
-            .into_iter()
-            .map(|mut session| {
-                warm_up(&*loaded, &mut *session, policy, &*postprocessor)?;
-                Ok(session)
-            })
-            .collect::<Result<_>>()?;
+        let mut sessions: Vec<Box<dyn Session>> = Vec::new();
+        let mut warmed_up = WarmUp::Ran;
+        for _ in 0..config.model.workers.get() {
+            let mut session = loaded.open()?;
+            warmed_up = warm_up(&*loaded, &mut *session, policy, &*postprocessor)?;
+            sessions.push(session);
+        }
 
         let recorder = self.monitor.version(VersionLabels {
             model: found.name.to_string(),
@@ -113,6 +111,7 @@ impl Loader {
             sha256,
             identity: identity(found, version, sha256)?,
             intra_op_threads: config.model.intra_op_threads().get(),
+            warm_up: warmed_up,
             pipeline: Pipeline { preprocessor, model, postprocessor },
             recorder,
         })
@@ -126,7 +125,7 @@ fn warm_up(
     session: &mut dyn Session,
     policy: BatchPolicy,
     postprocessor: &dyn Postprocessor,
-) -> Result<()> {
+) -> Result<WarmUp> {
     let rows = match policy.run_rows {
         RunRows::UpTo(limit) => limit.get().min(2),
         RunRows::Exactly(rows) => rows.get(),
@@ -140,20 +139,21 @@ fn warm_up(
                 detail = error.detail(),
                 "the warm-up run failed on a guessed input shape; going on without it"
             );
-            return Ok(());
+            return Ok(WarmUp::Failed);
         }
         Err(error) => return Err(error),
     };
-    let per_row: Tensors = outputs
-        .iter()
-        .filter(|(_, tensor)| tensor.rows() == rows)
-        .map(|(name, t)| (Arc::clone(name), t.clone()))
-        .collect();
+    let per_row = outputs.iter().filter(|(_, tensor)| tensor.rows() == rows);
+    let per_row: Tensors = per_row.map(|(name, tensor)| (Arc::clone(name), tensor.clone())).collect();
     match postprocessor.decode(&per_row) {
         // log(0) is the model's right; zeros are no real input.
-        Ok(_) | Err(Error::NonFiniteOutput { .. }) => Ok(()),
-        Err(error) => Err(error),
+        Ok(_) | Err(Error::NonFiniteOutput { .. }) => {}
+        Err(error) => return Err(error),
     }
+    if let Some(doubt) = postprocessor.doubt(&per_row) {
+        tracing::warn!("{doubt}");
+    }
+    Ok(WarmUp::Ran)
 }
 
 /// `{"name", "version", "sha256"}`, written once for all answers.

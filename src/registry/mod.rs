@@ -12,7 +12,7 @@ mod digest;
 mod layout;
 mod loader;
 
-pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target};
+pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target, WarmUp};
 pub use self::digest::digest_of_folder;
 pub use self::layout::{FoundModel, scan};
 pub use self::loader::Loader;

@@ -226,6 +226,22 @@ async fn stopping_finishes_what_is_in_flight_and_ends() {
     tokio::time::timeout(PATIENCE, Arc::into_inner(app).unwrap().running).await.unwrap().unwrap().unwrap();
 }
 
+/// With a grace period that would outlast the test.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_without_a_request_do_not_hold_up_the_end() {
+    let repository = Repository::of("echo_float32");
+    let mut config = repository.config();
+    config.shutdown.grace_period_ms = 600_000;
+    let app = TestApp::with(config).await;
+    let idle = TcpStream::connect(app.data).unwrap();
+    let mut half = TcpStream::connect(app.data).unwrap();
+    write!(half, "POST /predict HTTP/1.1\r\nhost: a\r\nx-").unwrap();
+    app.metric_becomes("leeway_connections_total", 3.0).await;
+    app.stop.send(Stop::AtOnce).await.unwrap();
+    tokio::time::timeout(PATIENCE, app.running).await.unwrap().unwrap().unwrap();
+    drop((idle, half));
+}
+
 // ===== a stage that panics =====
 
 struct Panics;
