@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::http::{self, HttpState, Listener, ListenerLimits};
 use crate::model::onnx::OnnxRuntime;
-use crate::model::{Engine, Watchers};
+use crate::model::{Engine, OnnxModel, Watchers};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
 use crate::registry::{Catalog, Loader, Snapshot};
@@ -154,18 +154,24 @@ impl BoundApp {
     }
 }
 
-/// Lets the workers finish what they have taken, for a moment. Nobody waits for answers any more, so a run that
-/// goes on longer ends with the process.
+/// Lets the workers finish what they have taken, for a moment. Nobody waits for answers any more, so a run that goes on
+/// longer is ended: the process must not go away underneath it.
 async fn retire(catalog: &Catalog) {
     const PATIENCE: Duration = Duration::from_secs(1);
     let snapshot = catalog.snapshot();
-    snapshot.versions().for_each(|version| version.pipeline.model.retire());
-    let all_ended = async {
-        while !snapshot.versions().all(|version| version.pipeline.model.is_retired()) {
+    let models = || snapshot.versions().map(|version| &version.pipeline.model);
+    let all_ended = async || {
+        while !models().all(OnnxModel::is_retired) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let _ = tokio::time::timeout(PATIENCE, all_ended).await;
+    models().for_each(OnnxModel::retire);
+    if tokio::time::timeout(PATIENCE, all_ended()).await.is_err() {
+        models().for_each(OnnxModel::interrupt);
+        if tokio::time::timeout(PATIENCE, all_ended()).await.is_err() {
+            tracing::warn!("a run could not be ended in time; the process ends without it");
+        }
+    }
 }
 
 /// Where the wish to stop comes from: signals, or a test.

@@ -21,13 +21,12 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub use self::batch::{BatchPolicy, RunRows};
 use self::queue::{Attention, Job, Queue, Taken, spin_until};
-pub use self::session::{Engine, LoadedModel, Session, zeros};
-use self::worker::Worker;
+pub use self::session::{Engine, Interrupt, LoadedModel, Session, zeros};
+use self::worker::{CurrentSession, Worker};
 use crate::budget::{Deadline, Waited};
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result};
@@ -35,14 +34,19 @@ use crate::monitor::VersionRecorder;
 use crate::tensor::{Signature, Tensors};
 
 /// A loaded version that takes requests.
-#[derive(Debug)]
 pub struct OnnxModel {
     signature: Signature,
     provider: Provider,
     policy: BatchPolicy,
     queue: Arc<Queue>,
     watchers: Arc<Watchers>,
-    workers: Mutex<Vec<JoinHandle<()>>>,
+    workers: Vec<WorkerHandle>,
+}
+
+/// A worker, from the outside.
+struct WorkerHandle {
+    thread: JoinHandle<()>,
+    current: Arc<CurrentSession>,
 }
 
 /// A request's place in the queue; awaiting it gives the model's outputs.
@@ -98,21 +102,22 @@ impl OnnxModel {
         let signature = loaded.signature().clone();
         let policy = BatchPolicy::new(&signature, config);
         let queue = Arc::new(Queue::new(config.queue_capacity, config.spin(), Arc::clone(recorder)));
-        let model = OnnxModel {
+        let mut model = OnnxModel {
             provider: loaded.provider(),
             signature,
             policy,
             queue: Arc::clone(&queue),
             watchers: Arc::clone(watchers),
-            workers: Mutex::default(),
+            workers: Vec::new(),
         };
         for (index, session) in sessions.into_iter().enumerate() {
-            let worker = Worker::new(session, Arc::clone(loaded), Arc::clone(&queue), policy, Arc::clone(recorder));
+            let current = Arc::new(CurrentSession::default());
+            let worker = Worker::new(session, &current, Arc::clone(loaded), &queue, policy, recorder);
             let thread = std::thread::Builder::new()
                 .name(format!("{name}-{index}"))
                 .spawn(move || worker.run())
                 .map_err(|error| Error::internal(format_args!("a worker thread could not be started: {error}")))?;
-            model.workers.lock().push(thread);
+            model.workers.push(WorkerHandle { thread, current });
         }
         Ok(model)
     }
@@ -129,7 +134,7 @@ impl OnnxModel {
 
     /// How many workers there are.
     pub fn workers(&self) -> usize {
-        self.workers.lock().len()
+        self.workers.len()
     }
 
     /// The limits of a batch.
@@ -152,9 +157,14 @@ impl OnnxModel {
         self.queue.close();
     }
 
+    /// Ends the runs that are going on. For a model that is being retired: its workers answer with an error and end.
+    pub fn interrupt(&self) {
+        self.workers.iter().for_each(|worker| worker.current.interrupt());
+    }
+
     /// Whether all workers have ended.
     pub fn is_retired(&self) -> bool {
-        self.workers.lock().iter().all(JoinHandle::is_finished)
+        self.workers.iter().all(|worker| worker.thread.is_finished())
     }
 
     fn check(&self, inputs: &Tensors) -> Result<()> {
@@ -167,6 +177,15 @@ impl OnnxModel {
             return Err(Error::internal("the preprocessor's tensors do not have the model's names, types and rows"));
         }
         self.policy.check(inputs.rows())
+    }
+}
+
+impl std::fmt::Debug for OnnxModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OnnxModel")
+            .field("provider", &self.provider)
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
     }
 }
 

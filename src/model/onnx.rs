@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
-use ort::session::SessionInputValue;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
+use ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use parking_lot::Mutex;
 
-use super::session::{Engine, LoadedModel, Session};
+use super::session::{Engine, Interrupt, LoadedModel, Session};
 use crate::config::{LibraryCandidate, Provider, ProviderFallback, SessionConfig};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Data, Dim, Element, Signature, Tensor, TensorSpec, Tensors};
@@ -198,7 +198,8 @@ impl LoadedModel for OnnxFile {
             }
         };
         let names = self.signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect();
-        Ok(Box::new(OnnxSession { session, outputs: names }))
+        let options = Arc::new(RunOptions::new().map_err(|error| failed("run options", &error))?);
+        Ok(Box::new(OnnxSession { session, options, outputs: names }))
     }
 }
 
@@ -206,17 +207,27 @@ impl LoadedModel for OnnxFile {
 
 struct OnnxSession {
     session: ort::session::Session,
+    options: Arc<RunOptions<NoSelectedOutputs>>,
     outputs: Vec<Arc<str>>,
 }
 
 impl Session for OnnxSession {
+    fn interrupt(&self) -> Interrupt {
+        let options = Arc::clone(&self.options);
+        Arc::new(move || {
+            if let Err(error) = options.terminate() {
+                tracing::warn!(%error, "a run could not be ended");
+            }
+        })
+    }
+
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors> {
         let values: Vec<SessionInputValue<'_>> = inputs
             .iter()
             .map(|(_, tensor)| to_value(tensor))
             .collect::<ort::Result<_>>()
             .map_err(|error| run_failed(&error))?;
-        let outputs = self.session.run(&*values).map_err(|error| run_failed(&error))?;
+        let outputs = self.session.run_with_options(&*values, &self.options).map_err(|error| run_failed(&error))?;
         // `self.outputs` are those of the model's outputs that are tensors, in the model's order.
         let mut wanted = self.outputs.iter().peekable();
         let mut tensors = Vec::with_capacity(self.outputs.len());

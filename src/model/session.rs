@@ -31,8 +31,14 @@ pub trait LoadedModel: Debug + Send + Sync {
     fn open(&self) -> Result<Box<dyn Session>>;
 }
 
+/// Ends the run that a session is in, and every later one, from any thread.
+pub type Interrupt = Arc<dyn Fn() + Send + Sync>;
+
 /// Runs batches, one at a time, on the thread that owns it.
 pub trait Session: Send {
+    /// A handle that ends this session's runs.
+    fn interrupt(&self) -> Interrupt;
+
     /// Runs the model on inputs that fit its signature and gives every output that is a tensor.
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors>;
 }

@@ -2,11 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::batch::{BatchPolicy, join, split};
 use super::queue::{FinishedRun, Job, Queue};
-use super::session::{LoadedModel, Session};
+use super::session::{Interrupt, LoadedModel, Session};
 use crate::budget::Waited;
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
@@ -16,21 +19,51 @@ use crate::tensor::Tensors;
 pub(super) struct Worker {
     /// `None` after a panic, until a new session could be opened.
     session: Option<Box<dyn Session>>,
+    current: Arc<CurrentSession>,
     loaded: Arc<dyn LoadedModel>,
     queue: Arc<Queue>,
     policy: BatchPolicy,
     recorder: Arc<VersionRecorder>,
 }
 
+/// The session that a worker owns at the moment, for those who want to end its run.
+#[derive(Default)]
+pub(super) struct CurrentSession {
+    interrupt: Mutex<Option<Interrupt>>,
+    is_interrupted: AtomicBool,
+}
+
+impl CurrentSession {
+    fn set(&self, session: &dyn Session) {
+        *self.interrupt.lock() = Some(session.interrupt());
+    }
+
+    pub(super) fn interrupt(&self) {
+        self.is_interrupted.store(true, Ordering::Relaxed);
+        if let Some(interrupt) = &*self.interrupt.lock() {
+            interrupt();
+        }
+    }
+}
+
 impl Worker {
     pub(super) fn new(
         session: Box<dyn Session>,
+        current: &Arc<CurrentSession>,
         loaded: Arc<dyn LoadedModel>,
-        queue: Arc<Queue>,
+        queue: &Arc<Queue>,
         policy: BatchPolicy,
-        recorder: Arc<VersionRecorder>,
+        recorder: &Arc<VersionRecorder>,
     ) -> Worker {
-        Worker { session: Some(session), loaded, queue, policy, recorder }
+        current.set(&*session);
+        Worker {
+            session: Some(session),
+            current: Arc::clone(current),
+            loaded,
+            queue: Arc::clone(queue),
+            policy,
+            recorder: Arc::clone(recorder),
+        }
     }
 
     /// Runs batches until the queue is closed and empty. A panic fails the batch that it happened in: its requests
@@ -54,7 +87,10 @@ impl Worker {
     /// again.
     fn rebuild(&mut self) {
         match catch_unwind(AssertUnwindSafe(|| self.loaded.open())) {
-            Ok(Ok(session)) => self.session = Some(session),
+            Ok(Ok(session)) => {
+                self.current.set(&*session);
+                self.session = Some(session);
+            }
             Ok(Err(error)) => tracing::error!(%error, detail = error.detail(), "no new session could be opened"),
             Err(_panic) => tracing::error!("opening a new session panicked"),
         }
@@ -108,10 +144,18 @@ impl Worker {
     fn run_once(&mut self, inputs: &Tensors) -> Result<Tensors> {
         let session = match &mut self.session {
             Some(session) => session,
-            broken @ None => broken.insert(self.loaded.open()?),
+            broken @ None => {
+                let session = broken.insert(self.loaded.open()?);
+                self.current.set(&**session);
+                session
+            }
         };
         self.recorder.batch(inputs.rows());
-        session.run(inputs)
+        session.run(inputs).map_err(|error| match error {
+            // It was not the input: the run was ended from outside.
+            Error::ModelFailed { .. } if self.current.is_interrupted.load(Ordering::Relaxed) => Error::ShuttingDown,
+            other => other,
+        })
     }
 }
 

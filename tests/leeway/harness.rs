@@ -12,7 +12,7 @@ use leeway::app::{App, Stop};
 use leeway::config::{Config, Provider, SessionConfig};
 use leeway::error::Result;
 use leeway::model::onnx::OnnxRuntime;
-use leeway::model::{Engine, LoadedModel, Session};
+use leeway::model::{Engine, Interrupt, LoadedModel, Session};
 use leeway::pipeline::Stages;
 use leeway::tensor::{Signature, Tensors};
 use serde_json::Value;
@@ -210,6 +210,10 @@ impl LoadedModel for HookedModel {
 }
 
 impl Session for HookedSession {
+    fn interrupt(&self) -> Interrupt {
+        self.0.interrupt()
+    }
+
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors> {
         (self.1)(inputs);
         self.0.run(inputs)

@@ -463,6 +463,29 @@ async fn sigterm_with_100_requests_in_flight_drops_none() {
     assert!(TcpStream::connect(address).is_err());
 }
 
+/// A run of minutes, a grace period of a moment: the run is ended, not the process underneath it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_outlives_the_grace_period_is_ended() {
+    let repository = Repository::of("work");
+    let server = Server::start(repository.0.path(), &[("LEEWAY_SHUTDOWN__GRACE_PERIOD_MS", "100")]);
+    let (client, url, metrics) = (client(), server.url("/predict"), server.url("/metrics"));
+    let endless = tokio::spawn(client.post(url).body(work(100_000_000)).send());
+    let running = "leeway_batch_size_count{model=\"work\",version=\"1\"} 1";
+    until(async || {
+        let text = client.get(&metrics).send().await.unwrap().text().await.unwrap();
+        text.lines().any(|line| line == running).then_some(())
+    })
+    .await;
+    server.signal("INT");
+    let (status, log) = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
+    assert!(status.success(), "{status}: {log}");
+    assert!(log.contains("the grace period is over") && !log.contains("could not be ended"), "{log}");
+    // Whether it still hears of it depends on who is faster; if it does, it hears the reason.
+    if let Ok(answer) = endless.await.unwrap() {
+        assert_eq!(answer.status(), 503);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sigint_skips_the_delay() {
     let repository = Repository::of("echo_float32");
