@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 const OHA: &str = "1.16.0";
-const CONNECTIONS: [usize; 3] = [1, 16, 64];
+const CONNECTIONS: [usize; 5] = [1, 2, 4, 16, 64];
 
 fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -115,7 +115,7 @@ fn number_from(variable: &str, default: u64) -> u64 {
 }
 
 fn main() {
-    let rounds = number_from("LEEWAY_BENCH_ROUNDS", 7) as usize;
+    let rounds = number_from("LEEWAY_BENCH_ROUNDS", 5) as usize;
     let seconds = number_from("LEEWAY_BENCH_SECONDS", 3);
     let oha = oha();
     let held_out = std::fs::read_to_string(checkout().join("tests/data/digits_held_out.json")).unwrap();

@@ -119,12 +119,19 @@ impl BoundApp {
         ));
 
         let reason = tokio::select! {
-            reason = stop.next() => reason,
+            reason = stop.next() => Ok(reason),
             // Listeners end when they are told to. One that ended by itself leaves a process that answers nobody.
-            ended = &mut data => return Err(Error::internal(format_args!("the data listener ended: {ended:?}"))),
-            ended = &mut admin => return Err(Error::internal(format_args!("the admin listener ended: {ended:?}"))),
+            ended = &mut data => Err(Error::internal(format_args!("the data listener ended: {ended:?}"))),
+            ended = &mut admin => Err(Error::internal(format_args!("the admin listener ended: {ended:?}"))),
         };
         state.readiness.set(false);
+        let reason = match reason {
+            Ok(reason) => reason,
+            Err(error) => {
+                retire(&state.catalog).await;
+                return Err(error);
+            }
+        };
         let delay = match reason {
             Stop::Deregister => config.shutdown.deregistration_delay(),
             Stop::AtOnce => Duration::ZERO,

@@ -93,19 +93,16 @@ impl StageClock {
         taken: impl FnOnce() -> Option<Instant>,
     ) -> Result<T> {
         let begin = Instant::now();
-        if let Ok(done) = tokio::time::timeout_at(self.deadline.instant().into(), work).await {
-            let (value, waited) = done.map_err(|error| match error {
-                // The worker noticed first; it knows of its own stages only.
-                Error::Expired { stage, spent } => {
-                    self.spent.set(Stage::Queue, spent.of(Stage::Queue));
-                    self.expired(stage)
-                }
-                other => other,
-            })?;
-            self.spent.set(Stage::Queue, waited.queue);
-            self.spent.set(Stage::Inference, waited.inference);
-            tracing::trace!(?waited, "model finished");
-            return Ok(value);
+        match tokio::time::timeout_at(self.deadline.instant().into(), work).await {
+            Ok(Ok((value, waited))) => {
+                self.spent.set(Stage::Queue, waited.queue);
+                self.spent.set(Stage::Inference, waited.inference);
+                tracing::trace!(?waited, "model finished");
+                return Ok(value);
+            }
+            // Whoever noticed first: the worker, or the timer here.
+            Ok(Err(Error::Expired { .. })) | Err(_) => {}
+            Ok(Err(error)) => return Err(error),
         }
         let (queue, stage) = match taken() {
             Some(taken) => (taken.saturating_duration_since(begin), Stage::Inference),

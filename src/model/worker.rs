@@ -35,7 +35,12 @@ pub(super) struct CurrentSession {
 
 impl CurrentSession {
     fn set(&self, session: &dyn Session) {
-        *self.interrupt.lock() = Some(session.interrupt());
+        let mut current = self.interrupt.lock();
+        let interrupt = current.insert(session.interrupt());
+        // A session that was opened too late to be interrupted with the others.
+        if self.is_interrupted.load(Ordering::Relaxed) {
+            interrupt();
+        }
     }
 
     pub(super) fn interrupt(&self) {

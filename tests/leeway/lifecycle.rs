@@ -242,6 +242,35 @@ async fn connections_without_a_request_do_not_hold_up_the_end() {
     drop((idle, half));
 }
 
+/// An answer larger than any socket's buffer, to a client that reads it only after the server has begun to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_being_written_is_written_to_its_end() {
+    let repository = Repository::of("echo_sequence");
+    let mut config = repository.config();
+    config.http.body_limit_bytes = (64 << 20).try_into().unwrap();
+    let app = TestApp::with(config).await;
+    let mut slow = TcpStream::connect(app.data).unwrap();
+    let row = vec![1_234_567_890_123_456_789_i64; 1000];
+    let body = json!({ "instances": vec![row; 1000] }).to_string();
+    let head = format!("POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+    let slow = tokio::task::spawn_blocking(move || {
+        slow.write_all(head.as_bytes()).unwrap();
+        slow.write_all(body.as_bytes()).unwrap();
+        slow
+    });
+    let slow = slow.await.unwrap();
+    app.metric_becomes("leeway_requests_total{model=\"echo_sequence\",version=\"1\",outcome=\"ok\"}", 1.0).await;
+    app.stop.send(Stop::AtOnce).await.unwrap();
+    // Longer than a connection without a request may take to end: time itself is what is tested.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let answer = tokio::task::spawn_blocking(move || read_to_end(&slow)).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    assert_eq!(body.len(), length.parse::<usize>().unwrap());
+    assert!(body.len() > 16 << 20);
+    tokio::time::timeout(PATIENCE, app.running).await.unwrap().unwrap().unwrap();
+}
+
 // ===== a stage that panics =====
 
 struct Panics;
