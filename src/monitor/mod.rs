@@ -1,8 +1,8 @@
 //! What is counted and timed, and how it is shown to Prometheus.
 //!
 //! - `metrics.rs` is the one table of all metrics: names, help texts, labels, and their text form.
-//! - `recorder.rs` holds the handles that the request path writes to, and buckets. Handles are made when a version is
-//!   loaded; recording looks nothing up and takes no lock.
+//! - `recorder.rs` holds the buckets, and the handles that the request path writes to. Handles are made when a
+//!   version is loaded; recording looks nothing up and takes no lock.
 //! - `shards.rs` keeps one set of cells per thread, summed when someone asks.
 //!
 //! This room knows nothing of HTTP, of models or of the registry: it is told.
