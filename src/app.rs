@@ -98,7 +98,7 @@ impl BoundApp {
         let limits = |connections| ListenerLimits {
             connections,
             header_timeout: config.http.header_timeout(),
-            write_timeout: config.http.request_timeout(),
+            write_timeout: config.http.write_timeout(),
         };
 
         state.readiness.set(true);

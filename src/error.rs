@@ -76,13 +76,31 @@ pub enum Error {
     #[error("the body ended before it was complete, or was not sent as its head says (Content-Length, chunk sizes)")]
     RequestAborted,
     /// The body did not arrive in time.
-    #[error("the request body did not arrive within {} ms (http.request_timeout_ms)", limit.as_millis())]
+    #[error("the request body did not arrive within the {:.0} ms that the budget has for it", limit.as_secs_f64() * 1e3)]
     RequestTooSlow {
         /// The time there was.
         limit: Duration,
     },
 
     // ----- overload: the same request may succeed later -----
+    /// The model cannot answer in the time that is left.
+    #[error("{}; try again, or with more time", overloaded(*shed, *needed, *left))]
+    Overloaded {
+        /// Where it was refused.
+        shed: Shed,
+        /// How long queue and run would take.
+        needed: Duration,
+        /// How long they may take.
+        left: Duration,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// There are as many connections as are served predictions on.
+    #[error("{limit} connections are open, and this one is above the limit (http.connection_limit); try again")]
+    TooManyConnections {
+        /// The limit.
+        limit: usize,
+    },
     /// The model's queue is full.
     #[error("the model's queue of {capacity} requests is full; try again")]
     QueueFull {
@@ -157,6 +175,15 @@ pub enum Error {
     Listen(String),
 }
 
+/// Where a request was refused that cannot be answered in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// Before it was let into the queue.
+    AtTheDoor,
+    /// When its turn had come: others with a higher priority went first, or runs took longer than they used to.
+    InTheQueue,
+}
+
 /// Whose fault an error is; a label of the `leeway_requests_total` metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -192,7 +219,10 @@ impl Error {
             | Error::RequestTooLarge { .. }
             | Error::RequestAborted
             | Error::RequestTooSlow { .. } => Fault::Caller,
-            Error::QueueFull { .. } | Error::ShuttingDown => Fault::Overload,
+            Error::Overloaded { .. }
+            | Error::TooManyConnections { .. }
+            | Error::QueueFull { .. }
+            | Error::ShuttingDown => Fault::Overload,
             Error::Expired { .. } => Fault::Budget,
             Error::ModelFailed { .. } | Error::NonFiniteOutput { .. } | Error::WorkerPanicked => Fault::Model,
             Error::Internal { .. }
@@ -217,6 +247,8 @@ impl Error {
             Error::RequestTooLarge { .. } => "request-too-large",
             Error::RequestTooSlow { .. } => "request-too-slow",
             Error::RequestAborted => "request-aborted",
+            Error::Overloaded { .. } => "overloaded",
+            Error::TooManyConnections { .. } => "too-many-connections",
             Error::QueueFull { .. } => "queue-full",
             Error::ShuttingDown => "shutting-down",
             Error::Expired { .. } => "expired",
@@ -243,6 +275,19 @@ impl Error {
     /// A defect, with what is known of it.
     pub fn internal(detail: impl fmt::Display) -> Error {
         Error::Internal { detail: detail.to_string() }
+    }
+}
+
+fn overloaded(shed: Shed, needed: Duration, left: Duration) -> String {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let (needed, left) = (ms(needed), ms(left));
+    match shed {
+        Shed::AtTheDoor => {
+            format!("the model would take about {needed:.1} ms for this now, and {left:.1} ms of the budget are left for it")
+        }
+        Shed::InTheQueue => format!(
+            "when its turn had come, {left:.1} ms of the budget were left, and the model takes about {needed:.1} ms"
+        ),
     }
 }
 

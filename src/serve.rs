@@ -1,57 +1,123 @@
-//! A prediction, from a request's body to the predictions: the whole request path on one screen.
+//! A prediction, from a request's head to the text of its answer: the whole request path on one screen.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::budget::StageClock;
+use bytes::Bytes;
+
+use crate::budget::{BlockingThreads, LatencyBudget, StageClock};
 use crate::error::{Error, Result};
+use crate::model::Priority;
 use crate::pipeline::{Prediction, instances};
 use crate::registry::{Catalog, ServedVersion, Target};
 use crate::stage::{Stage, Timings};
 
+/// What the head of a request says.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// Whom it asks.
+    pub target: Target<'a>,
+    /// When it had been read.
+    pub read_at: Instant,
+    /// How long the caller waits.
+    pub patience: Option<Duration>,
+    /// How important it is to the caller.
+    pub priority: Priority,
+}
+
+/// A request that may be answered in time, as far as its head tells.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    version: Arc<ServedVersion>,
+    read_at: Instant,
+    budget: LatencyBudget,
+    priority: Priority,
+}
+
 /// A finished prediction.
 #[derive(Debug)]
-pub struct Answer {
-    /// One prediction per instance, in order.
-    pub predictions: Vec<Prediction>,
+pub struct Answer<T> {
+    /// What was written of the predictions.
+    pub text: T,
     /// The version that made them.
     pub version: Arc<ServedVersion>,
     /// How long each stage took.
     pub timings: Timings,
-    /// How long all of it took, from the request's head on.
-    pub total: Duration,
 }
 
-/// Answers one request: `{"instances": […]}` for the model that `target` names.
-pub async fn predict(catalog: &Catalog, target: Target<'_>, body: &[u8], mut clock: StageClock) -> Result<Answer> {
-    let version = catalog.resolve(target)?;
-    let request = version.recorder.request();
-    match run_stages(&version, body, &mut clock).await {
-        Ok(predictions) => {
-            let (timings, total) = (clock.timings(), clock.total());
-            request.succeeded(&timings, total);
-            Ok(Answer { predictions, version, timings, total })
-        }
-        Err(error) => {
-            request.failed(&error);
-            Err(error)
-        }
+/// Finds the version that a request asks and divides its time. Refuses what has no hope before anything is read.
+pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
+    let version = catalog.resolve(head.target)?;
+    let budget = version.budget.within(head.patience);
+    let admitted = Admitted { version, read_at: head.read_at, budget, priority: head.priority };
+    let clock = admitted.clock();
+    match admitted.version.pipeline.model.admit(clock.demand(), head.priority) {
+        Ok(()) => Ok(admitted),
+        Err(error) => Err(admitted.refused(error)),
     }
 }
 
-async fn run_stages(version: &ServedVersion, body: &[u8], clock: &mut StageClock) -> Result<Vec<Prediction>> {
-    let pipeline = &version.pipeline;
-    let prepared = clock.run(Stage::Preprocess, || pipeline.preprocessor.transform(instances(body)?))?;
-
-    let rows = prepared.inputs.rows();
-    let ticket = pipeline.model.enqueue(prepared.inputs, clock.deadline())?;
-    let taken = ticket.taken();
-    let outputs = clock.wait(ticket, taken).await?;
-
-    let predictions = clock.run(Stage::Postprocess, || pipeline.postprocessor.decode(&outputs))?;
-    if predictions.len() != rows {
-        let made = predictions.len();
-        return Err(Error::internal(format_args!("the postprocessor made {made} predictions for {rows} instances")));
+impl Admitted {
+    /// Makes the prediction: `{"instances": […]}` in `body`; `write` makes the answer's text of the predictions.
+    pub async fn predict<T: Send + 'static>(
+        self,
+        body: impl Future<Output = Result<Bytes>>,
+        threads: &BlockingThreads,
+        write: impl FnOnce(&[Prediction], &ServedVersion) -> Result<T> + Send + 'static,
+    ) -> Result<Answer<T>> {
+        let mut clock = self.clock();
+        let request = self.version.recorder.request();
+        match self.run_stages(&mut clock, body, threads, write).await {
+            Ok(text) => {
+                request.succeeded(&clock, clock.total());
+                Ok(Answer { text, timings: clock.timings(), version: self.version })
+            }
+            Err(error) => {
+                request.failed(&clock, &error);
+                Err(error)
+            }
+        }
     }
-    Ok(predictions)
+
+    async fn run_stages<T: Send + 'static>(
+        &self,
+        clock: &mut StageClock,
+        body: impl Future<Output = Result<Bytes>>,
+        threads: &BlockingThreads,
+        write: impl FnOnce(&[Prediction], &ServedVersion) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (model, costs) = (&self.version.pipeline.model, &self.version.costs);
+        let body = clock.receive(body).await?;
+
+        let (version, bytes) = (Arc::clone(&self.version), body.len());
+        let preprocess = move || version.pipeline.preprocessor.transform(instances(&body)?);
+        let prepared = clock.run(Stage::Preprocess, (&costs.preprocess, bytes), threads, preprocess).await?;
+
+        let rows = prepared.inputs.rows();
+        let ticket = model.enqueue(prepared.inputs, clock.demand(), self.priority)?;
+        let taken = ticket.taken();
+        let outputs = clock.wait(ticket, taken).await?;
+
+        let (version, elements) = (Arc::clone(&self.version), outputs.rows() * outputs.row_elements());
+        let postprocess = move || {
+            let predictions = version.pipeline.postprocessor.decode(&outputs)?;
+            if predictions.len() == rows {
+                return write(&predictions, &version);
+            }
+            let made = predictions.len();
+            Err(Error::internal(format_args!("the postprocessor made {made} predictions for {rows} instances")))
+        };
+        clock.run(Stage::Postprocess, (&costs.postprocess, elements), threads, postprocess).await
+    }
+
+    /// Counts the request as refused for a reason that has nothing to do with its stages.
+    pub fn refused(&self, error: Error) -> Error {
+        self.version.recorder.request().failed(&self.clock(), &error);
+        error
+    }
+
+    fn clock(&self) -> StageClock {
+        StageClock::new(self.read_at, self.budget)
+    }
 }

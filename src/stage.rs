@@ -6,13 +6,15 @@ use std::time::Duration;
 /// A part of the request path that has a name in metrics, logs, errors and `Server-Timing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
+    /// From the request's head to the end of its body: what the server sees of the network.
+    Network,
     /// From JSON to the model's inputs.
     Preprocess,
     /// Waiting for a worker.
     Queue,
     /// The model's run, as part of a batch.
     Inference,
-    /// From the model's outputs to predictions.
+    /// From the model's outputs to the text of the answer.
     Postprocess,
 }
 
@@ -24,11 +26,13 @@ pub struct Timings([Duration; Stage::ALL.len()]);
 
 impl Stage {
     /// Every stage, in the order a request meets them.
-    pub const ALL: [Stage; 4] = [Stage::Preprocess, Stage::Queue, Stage::Inference, Stage::Postprocess];
+    pub const ALL: [Stage; 5] =
+        [Stage::Network, Stage::Preprocess, Stage::Queue, Stage::Inference, Stage::Postprocess];
 
     /// The stage's name in metrics and messages.
     pub fn name(self) -> &'static str {
         match self {
+            Stage::Network => "network",
             Stage::Preprocess => "preprocess",
             Stage::Queue => "queue",
             Stage::Inference => "inference",
@@ -59,7 +63,7 @@ impl Timings {
     /// let mut timings = Timings::default();
     /// timings.set(Stage::Queue, Duration::from_micros(1500));
     /// assert_eq!(timings.of(Stage::Queue).as_micros(), 1500);
-    /// assert_eq!(timings.to_string(), "preprocess 0.0 ms, queue 1.5 ms, inference 0.0 ms, postprocess 0.0 ms");
+    /// assert_eq!(timings.to_string(), "network 0.0 ms, preprocess 0.0 ms, queue 1.5 ms, inference 0.0 ms, postprocess 0.0 ms");
     /// ```
     pub fn set(&mut self, stage: Stage, took: Duration) {
         self.0[stage as usize] = took;

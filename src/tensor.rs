@@ -245,22 +245,24 @@ impl Tensor {
         Tensor { shape, data }
     }
 
-    /// Tensors of one row shape and type, one below the other; `None` if they are not of one.
-    pub fn stack(parts: &[&Tensor]) -> Option<Tensor> {
-        fn gather<T: Element>(parts: &[&Tensor]) -> Option<Data> {
-            let mut all: Vec<T> = Vec::with_capacity(parts.iter().map(|part| part.data.len()).sum());
-            for part in parts {
-                all.extend_from_slice(part.values::<T>()?);
+    /// Rows of tensors of one row shape and type, one below the other; `None` if they are not of one, or do not have
+    /// these rows.
+    fn gather(parts: &[(&Tensor, Range<usize>)]) -> Option<Tensor> {
+        fn gather<T: Element>(parts: &[(&Tensor, Range<usize>)], row_len: usize) -> Option<Data> {
+            let mut all: Vec<T> = Vec::with_capacity(parts.iter().map(|(_, rows)| rows.len() * row_len).sum());
+            for (part, rows) in parts {
+                all.extend_from_slice(part.values::<T>()?.get(rows.start * row_len..rows.end * row_len)?);
             }
             Some(T::into_data(all))
         }
-        let first = parts.first()?;
-        if parts.iter().any(|part| part.row_shape() != first.row_shape()) {
+        let (first, _) = parts.first()?;
+        if parts.iter().any(|(part, _)| part.row_shape() != first.row_shape()) {
             return None;
         }
+        let row_len = first.row_len();
         let mut shape = first.shape.clone();
-        shape[0] = parts.iter().map(|part| part.rows()).sum();
-        let data = with_element_type!(first.dtype(), T => gather::<T>(parts)?);
+        shape[0] = parts.iter().map(|(_, rows)| rows.len()).sum();
+        let data = with_element_type!(first.dtype(), T => gather::<T>(parts, row_len)?);
         Some(Tensor { shape, data })
     }
 }
@@ -304,6 +306,11 @@ impl Tensors {
         self.0.first().map_or(0, |(_, tensor)| tensor.rows())
     }
 
+    /// How many elements one row has, over all tensors.
+    pub fn row_elements(&self) -> usize {
+        self.iter().map(|(_, tensor)| tensor.row_len()).sum()
+    }
+
     /// A copy of some rows of every tensor.
     pub fn slice_rows(&self, rows: Range<usize>) -> Tensors {
         self.iter().map(|(name, tensor)| (Arc::clone(name), tensor.slice_rows(rows.clone()))).collect()
@@ -311,23 +318,28 @@ impl Tensors {
 
     /// Several sets of the same tensors, one below the other; `None` if they do not match in names, types and
     /// row shapes.
+    pub fn stack(parts: &[&Tensors]) -> Option<Tensors> {
+        Tensors::gather(&parts.iter().map(|part| (*part, 0..part.rows())).collect::<Vec<_>>())
+    }
+
+    /// Some rows of several sets of the same tensors, one below the other; `None` if the sets do not match in names,
+    /// types and row shapes, or do not have these rows.
     ///
     /// ```
     /// use leeway::tensor::{Data, Tensor, Tensors};
     /// let rows = |values: Vec<f32>| -> Tensors {
     ///     [("x".into(), Tensor::new(vec![values.len()], Data::F32(values)).unwrap())].into_iter().collect()
     /// };
-    /// let (one, two) = (rows(vec![1.0]), rows(vec![2.0, 3.0]));
-    /// let all = Tensors::stack(&[&one, &two]).unwrap();
-    /// assert_eq!(all, rows(vec![1.0, 2.0, 3.0]));
-    /// assert_eq!(all.slice_rows(1..3), two);
+    /// let (one, two) = (rows(vec![1.0, 2.0]), rows(vec![3.0, 4.0, 5.0]));
+    /// assert_eq!(Tensors::gather(&[(&one, 1..2), (&two, 0..2)]).unwrap(), rows(vec![2.0, 3.0, 4.0]));
+    /// assert_eq!(Tensors::gather(&[(&one, 1..3)]), None);
     /// ```
-    pub fn stack(parts: &[&Tensors]) -> Option<Tensors> {
+    pub fn gather(parts: &[(&Tensors, Range<usize>)]) -> Option<Tensors> {
         let column = |name: &Arc<str>| {
-            let column: Option<Vec<&Tensor>> = parts.iter().map(|part| part.get(name)).collect();
-            Some((Arc::clone(name), Tensor::stack(&column?)?))
+            let column = parts.iter().map(|(part, rows)| Some((part.get(name)?, rows.clone())));
+            Some((Arc::clone(name), Tensor::gather(&column.collect::<Option<Vec<_>>>()?)?))
         };
-        parts.first()?.iter().map(|(name, _)| column(name)).collect()
+        parts.first()?.0.iter().map(|(name, _)| column(name)).collect()
     }
 
     /// Whether `other` has the same row shapes, so that the two can go into one batch.

@@ -4,6 +4,7 @@
 //! wrong type or an impossible value is an error that names the source, the key and what is allowed, and it
 //! is found before anything is loaded or bound. This is the only room that reads the environment.
 
+mod budget;
 mod library;
 mod model;
 mod sources;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::library::LibraryCandidate;
-pub use self::model::{ModelConfig, Provider, ProviderFallback, SessionConfig, StageConfig};
+pub use self::model::{ModelConfig, Provider, ProviderFallback, SessionConfig, StageConfig, Threads};
 pub use self::sources::{DEFAULT_FILE, Overrides};
 use crate::identity::ModelName;
 
@@ -46,12 +47,12 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Threads that read, parse and write requests.
     pub threads: Count,
-    /// Connections open at one time; more wait in the kernel's backlog.
+    /// Connections open at one time that predictions are served on.
     pub connection_limit: NonZeroUsize,
     /// How long a connection may take to send a request's head, and how long it may be idle.
     pub header_timeout_ms: NonZeroU64,
-    /// How long a request may take, from its head to its answer.
-    pub request_timeout_ms: NonZeroU64,
+    /// How long a client may read nothing of an answer that is being written.
+    pub write_timeout_ms: NonZeroU64,
     /// The largest request body.
     pub body_limit_bytes: NonZeroUsize,
 }
@@ -146,7 +147,7 @@ impl Default for HttpConfig {
             threads: Count::Auto,
             connection_limit: non_zero(1024),
             header_timeout_ms: NonZeroU64::MIN.saturating_add(74_999),
-            request_timeout_ms: NonZeroU64::MIN.saturating_add(29_999),
+            write_timeout_ms: NonZeroU64::MIN.saturating_add(29_999),
             body_limit_bytes: non_zero(8 << 20),
         }
     }
@@ -193,9 +194,9 @@ impl HttpConfig {
         Duration::from_millis(self.header_timeout_ms.get())
     }
 
-    /// [`HttpConfig::request_timeout_ms`] as a duration.
-    pub fn request_timeout(&self) -> Duration {
-        Duration::from_millis(self.request_timeout_ms.get())
+    /// [`HttpConfig::write_timeout_ms`] as a duration.
+    pub fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms.get())
     }
 }
 

@@ -8,7 +8,8 @@ use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Count, available_cores, sources};
+use super::{Count, available_cores, budget, sources};
+use crate::budget::LatencyBudget;
 use crate::error::{Error, Result};
 
 /// A model's `model.toml`.
@@ -23,6 +24,9 @@ pub struct ModelConfig {
     /// How the model is run.
     #[serde(default)]
     pub model: SessionConfig,
+    /// How the time of a request is divided.
+    #[serde(default, deserialize_with = "budget::deserialize")]
+    pub budget: LatencyBudget,
     /// The stage that makes predictions of model outputs.
     pub postprocess: StageConfig,
 }
@@ -44,11 +48,15 @@ pub struct SessionConfig {
     /// What happens when a provider cannot be used.
     pub provider_fallback: ProviderFallback,
     /// Sessions, each with a thread of its own that runs batches.
-    pub workers: NonZeroUsize,
+    pub workers: Count,
     /// Threads that share the work of one run.
     pub intra_op_threads: Count,
     /// The most rows in one run. Ignored where the model fixes its batch dimension.
     pub max_batch_size: NonZeroUsize,
+    /// The most elements of all inputs together in one run, for models whose rows differ in length.
+    pub max_batch_elements: Option<NonZeroUsize>,
+    /// How long a free worker waits for more rows than there are. 0 never waits.
+    pub max_wait_us: u64,
     /// The most instances of one request.
     pub max_instances: NonZeroUsize,
     /// The most requests that wait for a worker.
@@ -56,6 +64,15 @@ pub struct SessionConfig {
     /// While requests come one at a time and a run takes no longer than this: how long a worker stays awake for
     /// the next request, and a request for its answer, instead of sleeping. 0 never stays awake.
     pub spin_us: u64,
+}
+
+/// The threads of one version of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    /// Sessions, each with a thread of its own.
+    pub workers: NonZeroUsize,
+    /// Threads that share the work of one run.
+    pub intra_op: NonZeroUsize,
 }
 
 /// An ONNX Runtime execution provider.
@@ -83,9 +100,11 @@ impl Default for SessionConfig {
         SessionConfig {
             providers: vec![Provider::Cpu],
             provider_fallback: ProviderFallback::Refuse,
-            workers: NonZeroUsize::MIN,
+            workers: Count::Auto,
             intra_op_threads: Count::Auto,
             max_batch_size: super::non_zero(32),
+            max_batch_elements: None,
+            max_wait_us: 0,
             max_instances: super::non_zero(4096),
             queue_capacity: super::non_zero(1024),
             spin_us: 100,
@@ -105,10 +124,14 @@ impl ModelConfig {
 }
 
 impl SessionConfig {
-    /// Threads that share one run: as given, or the cores there are divided among the workers.
-    pub fn intra_op_threads(&self) -> NonZeroUsize {
-        let share = available_cores().get() / self.workers;
-        self.intra_op_threads.or(NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN))
+    /// How many workers there are, and how many threads share the run of each.
+    pub fn threads(&self) -> Threads {
+        Threads::choose(available_cores(), self.workers, self.intra_op_threads)
+    }
+
+    /// [`SessionConfig::max_wait_us`] as a duration.
+    pub fn max_wait(&self) -> Duration {
+        Duration::from_micros(self.max_wait_us)
     }
 
     /// [`SessionConfig::spin_us`] as a duration.
@@ -126,10 +149,43 @@ impl SessionConfig {
         if self.spin_us > 1_000 {
             return Err(format!("model.spin_us: {} is too long, at most 1000", self.spin_us));
         }
-        most("workers", self.workers, 256)?;
+        if let Count::Fixed(workers) = self.workers {
+            most("workers", workers, 256)?;
+        }
+        if self.max_wait_us > 1_000_000 {
+            return Err(format!("model.max_wait_us: {} is too long, at most 1000000", self.max_wait_us));
+        }
         most("max_batch_size", self.max_batch_size, 1 << 16)?;
         most("max_instances", self.max_instances, 1 << 20)?;
         most("queue_capacity", self.queue_capacity, 1 << 20)
+    }
+}
+
+impl Threads {
+    /// What suits this many cores: a run is shared by up to four threads, beyond which a small batch gains little, and
+    /// there are as many workers, eight at the most, as there are cores for.
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    /// use leeway::config::{Count, Threads};
+    /// let cores = |count| NonZeroUsize::new(count).unwrap();
+    /// let auto = |count| Threads::choose(cores(count), Count::Auto, Count::Auto);
+    /// assert_eq!((auto(2).workers.get(), auto(2).intra_op.get()), (1, 2));
+    /// assert_eq!((auto(16).workers.get(), auto(16).intra_op.get()), (4, 4));
+    /// let one_each = Threads::choose(cores(6), Count::Auto, Count::Fixed(cores(1)));
+    /// assert_eq!((one_each.workers.get(), one_each.intra_op.get()), (6, 1));
+    /// ```
+    pub fn choose(cores: NonZeroUsize, workers: Count, intra_op: Count) -> Threads {
+        const SHARE_A_RUN: usize = 4;
+        const AUTO_WORKERS: usize = 8;
+        let share = |of: usize, by: usize| NonZeroUsize::new(of / by).unwrap_or(NonZeroUsize::MIN);
+        let cores = cores.get();
+        let workers = match (workers, intra_op) {
+            (Count::Fixed(workers), _) => workers,
+            (Count::Auto, Count::Fixed(threads)) => share(cores, threads.get()).min(super::non_zero(AUTO_WORKERS)),
+            (Count::Auto, Count::Auto) => share(cores, SHARE_A_RUN).min(super::non_zero(AUTO_WORKERS)),
+        };
+        Threads { workers, intra_op: intra_op.or(share(cores, workers.get())) }
     }
 }
 

@@ -20,24 +20,30 @@ use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
+use super::listener::AboveLimit;
+
 /// While a listener closes: how long a connection that has neither a request nor an answer may take to end. Hyper
 /// closes idle ones at once; one that has sent part of a head would otherwise hold up the end for nothing.
 const NO_REQUEST: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends. Once `closing` is true, it ends when the answer to the request that is in
-/// flight has been written.
+/// flight has been written. `above_limit` is said of each of its requests.
 pub(super) async fn serve(
     http: http1::Builder,
     stream: TcpStream,
     write_timeout: Duration,
     router: Router,
+    above_limit: Option<AboveLimit>,
     mut closing: watch::Receiver<bool>,
 ) -> hyper::Result<()> {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_timeout));
     let work = Arc::new(Work::default());
     let stream = WatchedStream { stream: Box::pin(stream), work: Arc::clone(&work) };
-    let service = service_fn(|request: hyper::Request<Incoming>| {
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        if let Some(above_limit) = above_limit {
+            request.extensions_mut().insert(above_limit);
+        }
         let (mut router, in_flight) = (router.clone(), InFlight::new(Arc::clone(&work)));
         async move {
             let response: Response = router.call(request).await?;

@@ -49,7 +49,10 @@ fn status(error: &Error) -> (StatusCode, &'static str) {
         Error::RequestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
         Error::RequestTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "The body took too long"),
         Error::RequestAborted => (StatusCode::BAD_REQUEST, "The body is not complete"),
-        Error::QueueFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The model is overloaded"),
+        Error::Overloaded { .. } | Error::QueueFull { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The model is overloaded")
+        }
+        Error::TooManyConnections { .. } => (StatusCode::SERVICE_UNAVAILABLE, "There are too many connections"),
         Error::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down"),
         Error::Expired { .. } => (StatusCode::GATEWAY_TIMEOUT, "Time ran out"),
         Error::ModelFailed { .. } | Error::NonFiniteOutput { .. } | Error::WorkerPanicked => {
@@ -83,10 +86,12 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     match error {
-        Error::QueueFull { retry_after, .. } => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
+        Error::QueueFull { retry_after, .. } | Error::Overloaded { retry_after, .. } => {
+            // Whole seconds are all that the header has.
+            let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
-        Error::ShuttingDown => {
+        Error::ShuttingDown | Error::TooManyConnections { .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(1));
         }
         Error::UnsupportedMethod { allowed } => {
@@ -154,6 +159,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::error::Shed;
     use crate::stage::{Stage, Timings};
 
     /// One of each variant.
@@ -171,6 +177,19 @@ mod tests {
             Error::RequestTooLarge { limit: 8 },
             Error::RequestTooSlow { limit: Duration::from_secs(3) },
             Error::RequestAborted,
+            Error::Overloaded {
+                shed: Shed::AtTheDoor,
+                needed: Duration::from_micros(62_500),
+                left: Duration::from_millis(41),
+                retry_after: Duration::from_micros(21_500),
+            },
+            Error::Overloaded {
+                shed: Shed::InTheQueue,
+                needed: Duration::from_micros(7_250),
+                left: Duration::from_micros(900),
+                retry_after: Duration::from_millis(1),
+            },
+            Error::TooManyConnections { limit: 1024 },
             Error::QueueFull { capacity: 4, retry_after: Duration::from_secs(1) },
             Error::ShuttingDown,
             Error::Expired { stage: Stage::Queue, spent: Timings::default() },

@@ -21,6 +21,20 @@ use crate::monitor::ServerRecorder;
 /// connections close.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// Connections above the limit that are served all the same, so that health and metrics answer however many clients
+/// hold theirs. Predictions on them are refused.
+const SPARE_CONNECTIONS: usize = 64;
+
+/// How long a connection above the limit may take for a head: others want its place.
+const SPARE_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Said of every request on a connection above the limit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AboveLimit {
+    /// The limit.
+    pub(super) limit: NonZeroUsize,
+}
+
 /// A bound address that accepts connections once it is served.
 #[derive(Debug)]
 pub struct Listener {
@@ -31,7 +45,8 @@ pub struct Listener {
 /// What bounds the connections of a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerLimits {
-    /// Connections open at one time; more wait in the kernel's backlog.
+    /// Connections open at one time. A few more are served, but no predictions; the rest waits in the kernel's
+    /// backlog.
     pub connections: NonZeroUsize,
     /// How long a connection may take to send a request's head, and how long it may be idle.
     pub header_timeout: Duration,
@@ -71,16 +86,23 @@ impl Listener {
         mut closing: watch::Receiver<bool>,
         grace: Duration,
     ) -> bool {
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
-        let slots = Arc::new(Semaphore::new(limits.connections.get()));
+        let builder = |header_timeout| {
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(header_timeout);
+            http
+        };
+        let http = builder(limits.header_timeout);
+        let spare_http = builder(limits.header_timeout.min(SPARE_HEADER_TIMEOUT));
+        let all_places = limits.connections.get() + SPARE_CONNECTIONS;
+        let (places, regular) = (Semaphore::new(all_places), Semaphore::new(limits.connections.get()));
+        let (places, regular) = (Arc::new(places), Arc::new(regular));
         loop {
-            // A slot is taken before a connection is: without one, connections wait in the backlog.
+            // A place is taken before a connection is: without one, connections wait in the backlog.
             let accepted = async {
-                let slot = Arc::clone(&slots).acquire_owned().await;
-                (slot, self.listener.accept().await)
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, self.listener.accept().await)
             };
-            let (slot, stream) = tokio::select! {
+            let (place, stream) = tokio::select! {
                 _ = closing.wait_for(|closing| *closing) => break,
                 accepted = accepted => accepted,
             };
@@ -97,20 +119,31 @@ impl Listener {
                 }
             };
             without_delay(&stream);
-            let connection =
-                connection::serve(http.clone(), stream, limits.write_timeout, router.clone(), closing.clone());
+            let regular = Arc::clone(&regular).try_acquire_owned().ok();
+            let (http, above_limit) = match &regular {
+                Some(_) => (http.clone(), None),
+                None => (spare_http.clone(), Some(AboveLimit { limit: limits.connections })),
+            };
+            let connection = connection::serve(
+                http,
+                stream,
+                limits.write_timeout,
+                router.clone(),
+                above_limit,
+                closing.clone(),
+            );
             let open = OpenConnection::new(Arc::clone(&recorder));
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "a connection ended early");
                 }
-                drop((slot, open));
+                drop((place, regular, open));
             });
         }
         drop(self.listener);
-        // Every connection holds a slot until it has ended.
-        let all_slots = u32::try_from(limits.connections.get()).unwrap_or(u32::MAX);
-        tokio::time::timeout(grace, slots.acquire_many(all_slots)).await.is_ok()
+        // Every connection holds a place until it has ended.
+        let all_places = u32::try_from(all_places).unwrap_or(u32::MAX);
+        tokio::time::timeout(grace, places.acquire_many(all_places)).await.is_ok()
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! - `listener.rs` accepts connections; `connection.rs` serves one and closes it in order.
 //! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
-//! - `request_context.rs` gives every request its id and its deadline, and finishes every response.
+//! - `request_context.rs` gives every request its id, and finishes every response.
+//! - `admission.rs` gives every prediction its deadline, and refuses what has no hope; `body.rs` reads the others.
 //! - `predict.rs`, `models.rs` and `operations.rs` hold the handlers.
 //! - `wire.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
 
+mod admission;
+mod body;
 mod connection;
 mod error_response;
 mod listener;
@@ -19,10 +22,10 @@ mod wire;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 pub use self::listener::{Listener, ListenerLimits};
 pub use self::stack::{admin, data};
+use crate::budget::BlockingThreads;
 use crate::config::HttpConfig;
 use crate::monitor::Monitor;
 use crate::registry::Catalog;
@@ -38,8 +41,8 @@ pub struct HttpState {
     pub readiness: Arc<Readiness>,
     /// The largest request body, in bytes.
     pub body_limit: NonZeroUsize,
-    /// How long a request may take.
-    pub request_timeout: Duration,
+    /// Where stages run that are too heavy for a thread that serves connections.
+    pub blocking_threads: BlockingThreads,
 }
 
 impl HttpState {
@@ -51,7 +54,7 @@ impl HttpState {
             monitor,
             readiness,
             body_limit: config.body_limit_bytes,
-            request_timeout: config.request_timeout(),
+            blocking_threads: BlockingThreads::new(config.threads()),
         }
     }
 }

@@ -42,7 +42,11 @@ pub(super) async fn index() -> Result<Response, Failure> {
     struct Index {
         name: &'static str,
         version: &'static str,
-        endpoints: [&'static str; 2],
+        endpoints: [&'static str; 4],
     }
-    Ok(json(&Index { name: "leeway", version: env!("CARGO_PKG_VERSION"), endpoints: ["GET /", "GET /metrics"] })?)
+    Ok(json(&Index {
+        name: "leeway",
+        version: env!("CARGO_PKG_VERSION"),
+        endpoints: ["GET /", "GET /livez", "GET /readyz", "GET /metrics"],
+    })?)
 }

@@ -1,9 +1,10 @@
-//! The outermost layer: gives every request its id and its deadline, and finishes every response.
+//! The outermost layer: gives every request its id, says when it came, and finishes every response.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
+use axum::http::Extensions;
 use axum::http::header::{CONNECTION, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -11,7 +12,8 @@ use uuid::Uuid;
 
 use super::HttpState;
 use super::error_response::{self, Failure};
-use crate::budget::{Deadline, StageClock};
+use super::listener::AboveLimit;
+use crate::error::{Error, Result};
 
 /// The header in which a request id comes and goes.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -23,22 +25,20 @@ pub(super) struct RequestContext {
     pub(super) unique: Uuid,
     /// When the request's head had been read.
     pub(super) started: Instant,
-    /// When nobody waits for the answer any more.
-    pub(super) deadline: Deadline,
 }
 
 impl RequestContext {
-    /// A clock that began when the request's head had been read.
-    pub(super) fn clock(&self) -> StageClock {
-        StageClock::new(self.started, self.deadline)
+    /// The context that the layer has put beside a request.
+    pub(super) fn of(extensions: &Extensions) -> Result<&RequestContext> {
+        extensions.get().ok_or_else(|| Error::internal("a request without context"))
     }
 }
 
 /// Runs the routes within a context, renders a failure, and puts on what every response has.
 pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let context =
-        RequestContext { unique: Uuid::now_v7(), started, deadline: Deadline::after(started, state.request_timeout) };
+    let context = RequestContext { unique: Uuid::now_v7(), started };
+    let is_above_limit = request.extensions().get::<AboveLimit>().is_some();
     let id = request_id(&request, context.unique);
     let logged = tracing::enabled!(tracing::Level::DEBUG).then(|| (request.method().clone(), request.uri().clone()));
     let style = error_response::Style::of_path(request.uri().path());
@@ -52,7 +52,7 @@ pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Requ
         response = error_response::render(&error, &id, style);
     }
     let headers = response.headers_mut();
-    if !state.readiness.is_ready() {
+    if is_above_limit || !state.readiness.is_ready() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some((method, uri)) = logged {

@@ -10,19 +10,22 @@ use axum::routing::{MethodRouter, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error_response::Failure;
-use super::{HttpState, models, operations, predict, request_context};
+use super::{HttpState, admission, models, operations, predict, request_context};
 use crate::error::Error;
 
 /// The data listener: predictions, what is served, health and metrics.
 pub fn data(state: Arc<HttpState>) -> Router {
+    // Before predictions only, so that whatever sheds load or runs out of time is a prediction: health and metrics
+    // answer under any load. From here on the request has its deadline.
+    let predict = || post(predict::predict).layer(from_fn_with_state(Arc::clone(&state), admission::layer));
     let routes = Router::new()
-        .route("/predict", only("POST", post(predict::default_model)))
+        .route("/predict", only("POST", predict()))
         .route("/v1/models", only("GET, HEAD", get(models::list)))
         // One route for `{model}` and `{model}:predict`: a path parameter is a whole segment.
-        .route("/v1/models/{model}", get(models::show).post(predict::model).fallback(models::unsupported_method))
+        .route("/v1/models/{model}", predict().get(models::show).fallback(models::unsupported_method))
         .route(
             "/v1/models/{model}/versions/{version}",
-            get(models::show_version).post(predict::version).fallback(models::unsupported_method),
+            predict().get(models::show_version).fallback(models::unsupported_method),
         )
         .route("/livez", only("GET, HEAD", get(operations::live)))
         .route("/readyz", only("GET, HEAD", get(operations::ready)))
@@ -34,6 +37,8 @@ pub fn data(state: Arc<HttpState>) -> Router {
 pub fn admin(state: Arc<HttpState>) -> Router {
     let routes = Router::new()
         .route("/", only("GET, HEAD", get(operations::index)))
+        .route("/livez", only("GET, HEAD", get(operations::live)))
+        .route("/readyz", only("GET, HEAD", get(operations::ready)))
         .route("/metrics", only("GET, HEAD", get(operations::metrics)));
     with_layers(routes, state)
 }

@@ -48,31 +48,37 @@ impl Serialize for PredictionIds {
     }
 }
 
-/// The response to a prediction.
-pub(super) fn answer(answer: &Answer, stem: Uuid) -> Result<Response> {
+/// The text of an answer; its ids begin with `stem`.
+pub(super) fn answer_text(predictions: &[Prediction], version: &ServedVersion, stem: Uuid) -> Result<Vec<u8>> {
     let body = AnswerBody {
-        predictions: &answer.predictions,
-        model: &answer.version.identity,
-        prediction_ids: PredictionIds { stem, count: answer.predictions.len() },
+        predictions,
+        model: &version.identity,
+        prediction_ids: PredictionIds { stem, count: predictions.len() },
     };
-    let mut text = Vec::with_capacity(BYTES_PER_PREDICTION * (1 + answer.predictions.len().min(64)));
+    let mut text = Vec::with_capacity(BYTES_PER_PREDICTION * (1 + predictions.len().min(64)));
     serde_json::to_writer(&mut text, &body).map_err(Error::internal)?;
-    let mut response = json_text(text);
+    Ok(text)
+}
+
+/// The response to a prediction.
+pub(super) fn answer(answer: Answer<Vec<u8>>) -> Response {
+    let mut response = json_text(answer.text);
     let headers = response.headers_mut();
     headers.insert(X_MODEL_VERSION, HeaderValue::from(answer.version.version.get()));
     headers.extend(server_timing(&answer.timings).map(|timing| (SERVER_TIMING, timing)));
-    Ok(response)
+    response
 }
 
 /// The W3C `Server-Timing` header; durations in milliseconds.
 fn server_timing(timings: &Timings) -> Option<HeaderValue> {
     let names = [
+        ("net", Stage::Network),
         ("pre", Stage::Preprocess),
         ("queue", Stage::Queue),
         ("infer", Stage::Inference),
         ("post", Stage::Postprocess),
     ];
-    let mut text = String::with_capacity(80);
+    let mut text = String::with_capacity(96);
     for (name, stage) in names {
         let separator = if text.is_empty() { "" } else { ", " };
         let Micros(whole, thousandths) = Micros::of(timings.of(stage));

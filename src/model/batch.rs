@@ -1,9 +1,10 @@
-//! How a batch is formed: which waiting requests go into the next run, and how their rows are joined and
-//! given back. Pure: no clock, no lock, no I/O.
+//! How a batch is formed: which waiting requests go into the next run, how many rows of each, and how their rows are
+//! joined and given back. Pure: no clock, no lock, no I/O.
 
 use std::num::NonZeroUsize;
-use std::ops::Range;
+use std::time::{Duration, Instant};
 
+use super::service_time::Line;
 use crate::config::SessionConfig;
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, Signature, Tensors};
@@ -13,6 +14,10 @@ use crate::tensor::{Dim, Signature, Tensors};
 pub struct BatchPolicy {
     /// How many rows a run takes.
     pub run_rows: RunRows,
+    /// The most elements of all inputs together in one run.
+    pub max_elements: Option<NonZeroUsize>,
+    /// How long a free worker waits for more rows than there are.
+    pub max_wait: Duration,
     /// The most rows of one request.
     pub max_instances: NonZeroUsize,
 }
@@ -26,6 +31,48 @@ pub enum RunRows {
     Exactly(NonZeroUsize),
 }
 
+/// A request that waits, as far as forming a batch is concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// How many of its rows have not been run yet.
+    pub rows: usize,
+    /// Its inputs, for their shapes.
+    pub inputs: &'a Tensors,
+    /// When it came.
+    pub entered: Instant,
+    /// When its run has to end; `None` if it is to be run however late it is.
+    pub finish_by: Option<Instant>,
+}
+
+/// What a free worker does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The requests, by their place in the queue, that could not be in time any more if they were run at once and alone.
+    pub hopeless: Vec<usize>,
+    /// What to do then.
+    pub next: Next,
+}
+
+/// What a free worker does with those that can be in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Run these rows as one batch.
+    Run(Vec<Share>),
+    /// Wait for more rows, until then at the most.
+    WaitUntil(Instant),
+    /// There is nothing to run.
+    Idle,
+}
+
+/// The next so many rows of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// The request's place in the queue.
+    pub index: usize,
+    /// How many of its rows.
+    pub rows: usize,
+}
+
 impl BatchPolicy {
     /// The policy for a model: its own batch dimension, if that is fixed, else `max_batch_size`.
     pub fn new(signature: &Signature, config: &SessionConfig) -> BatchPolicy {
@@ -33,15 +80,36 @@ impl BatchPolicy {
             Dim::Fixed(rows) => RunRows::Exactly(NonZeroUsize::new(rows).unwrap_or(NonZeroUsize::MIN)),
             Dim::Dynamic(_) => RunRows::UpTo(config.max_batch_size),
         };
-        BatchPolicy { run_rows, max_instances: config.max_instances }
+        BatchPolicy {
+            run_rows,
+            max_elements: config.max_batch_elements,
+            max_wait: config.max_wait(),
+            max_instances: config.max_instances,
+        }
     }
 
-    /// Whether a request of so many rows can be run at all.
-    pub(super) fn check(self, rows: usize) -> Result<()> {
+    /// The most rows of one run.
+    pub fn most_rows(self) -> usize {
+        let (RunRows::UpTo(rows) | RunRows::Exactly(rows)) = self.run_rows;
+        rows.get()
+    }
+
+    /// Whether these inputs can be run at all.
+    pub(super) fn check(self, inputs: &Tensors) -> Result<()> {
+        let rows = inputs.rows();
         if rows > self.max_instances.get() {
             return Err(Error::InvalidInput(format!(
                 "instances: {rows} are too many for one request, at most {}; send them in several",
                 self.max_instances
+            )));
+        }
+        if let Some(most) = self.max_elements
+            && inputs.row_elements() > most.get()
+        {
+            return Err(Error::InvalidInput(format!(
+                "instances: each has {} elements, at most {most} are run at one time (model.max_batch_elements); \
+                 send shorter ones",
+                inputs.row_elements()
             )));
         }
         match self.run_rows {
@@ -53,34 +121,83 @@ impl BatchPolicy {
         }
     }
 
-    /// How many requests, from the oldest on, go into the next run. At least one, if any is waiting; more
-    /// only while their rows fit together and their shapes match.
-    pub(super) fn plan<'a>(self, waiting: impl IntoIterator<Item = &'a Tensors>) -> usize {
-        let mut waiting = waiting.into_iter();
-        let Some(first) = waiting.next() else { return 0 };
-        let RunRows::UpTo(limit) = self.run_rows else { return 1 };
-        let mut rows = first.rows();
-        let fits = |next: &&Tensors| {
-            rows += next.rows();
-            rows <= limit.get() && first.stacks_with(next)
-        };
-        1 + waiting.take_while(fits).count()
+    /// How many rows of these inputs fit into one run.
+    fn limit(self, inputs: &Tensors, full_batch: usize) -> usize {
+        match self.run_rows {
+            RunRows::Exactly(size) => size.get(),
+            RunRows::UpTo(size) => {
+                let by_elements = self.max_elements.map_or(usize::MAX, |most| most.get() / inputs.row_elements().max(1));
+                size.get().min(full_batch).min(by_elements).max(1)
+            }
+        }
     }
+}
 
-    /// The runs that `rows` rows are divided into.
-    ///
-    /// ```
-    /// use leeway::model::{BatchPolicy, RunRows};
-    /// let policy = BatchPolicy {
-    ///     run_rows: RunRows::UpTo(32.try_into().unwrap()),
-    ///     max_instances: 4096.try_into().unwrap(),
-    /// };
-    /// assert_eq!(policy.runs(70).collect::<Vec<_>>(), [0..32, 32..64, 64..70]);
-    /// ```
-    pub fn runs(self, rows: usize) -> impl Iterator<Item = Range<usize>> {
-        let (RunRows::UpTo(size) | RunRows::Exactly(size)) = self.run_rows;
-        (0..rows).step_by(size.get()).map(move |start| start..rows.min(start + size.get()))
+/// Forms the next batch out of what is waiting, in its order.
+///
+/// - The first that can be in time is always part of it, and no request goes before an older one that could have gone in
+///   its place; only requests whose rows have another shape than the first one's are passed over.
+/// - It has at most `full_batch` rows, and never more rows or elements than the policy allows.
+/// - A request joins only if the run is then still expected to end in time for it and for all that are in already.
+///   `time` is the typical time of a run; without one there is nothing to expect.
+/// - Requests larger than a run are divided; what is left of one is the first in the next batch.
+pub fn plan<'a>(
+    now: Instant,
+    waiting: impl IntoIterator<Item = Candidate<'a>>,
+    policy: BatchPolicy,
+    full_batch: usize,
+    time: Option<Line>,
+) -> Plan {
+    let rows_in_time = |candidate: &Candidate<'_>| match (time, candidate.finish_by) {
+        (Some(line), Some(finish_by)) => match finish_by.checked_duration_since(now) {
+            Some(left) => line.rows_within(left),
+            None => 0,
+        },
+        _ => usize::MAX,
+    };
+    let mut hopeless = Vec::new();
+    let mut shares = Vec::new();
+    let mut first: Option<Candidate<'_>> = None;
+    // The rows of the run: so far, at most, and at most in time for all of it.
+    let (mut rows, mut limit, mut in_time) = (0, usize::MAX, usize::MAX);
+    for (index, candidate) in waiting.into_iter().enumerate() {
+        let candidate_in_time = rows_in_time(&candidate);
+        if candidate_in_time < candidate.rows.min(policy.limit(candidate.inputs, full_batch)) {
+            hopeless.push(index);
+            continue;
+        }
+        match &first {
+            None => {
+                limit = policy.limit(candidate.inputs, full_batch);
+                first = Some(candidate);
+            }
+            Some(_) if matches!(policy.run_rows, RunRows::Exactly(_)) => break,
+            Some(first) if !first.inputs.stacks_with(candidate.inputs) => continue,
+            Some(_) => {}
+        }
+        let room = limit - rows;
+        // Small requests stay whole; large ones fill what room there is.
+        let share = if candidate.rows > limit { candidate.rows.min(room) } else { candidate.rows };
+        if share == 0 || share > room || rows + share > in_time.min(candidate_in_time) {
+            break;
+        }
+        rows += share;
+        in_time = in_time.min(candidate_in_time);
+        shares.push((Share { index, rows: share }, candidate.finish_by));
+        if rows == limit {
+            break;
+        }
     }
+    let Some(first) = first else { return Plan { hopeless, next: Next::Idle } };
+    if rows < limit && !policy.max_wait.is_zero() && matches!(policy.run_rows, RunRows::UpTo(_)) {
+        let run = time.map_or(Duration::ZERO, |line| line.at(rows));
+        let start_by = shares.iter().filter_map(|(_, finish_by)| finish_by.and_then(|by| by.checked_sub(run)));
+        let until = start_by.fold(first.entered + policy.max_wait, Instant::min);
+        if until > now {
+            return Plan { hopeless, next: Next::WaitUntil(until) };
+        }
+    }
+    Plan { hopeless, next: Next::Run(shares.into_iter().map(|(share, _)| share).collect()) }
 }
 
 /// Puts the outputs of the runs of one request together; `rows` are those of each run. An output that lacks a row
@@ -132,35 +249,88 @@ mod tests {
     }
 
     fn policy(run_rows: RunRows) -> BatchPolicy {
-        BatchPolicy { run_rows, max_instances: 4096.try_into().unwrap() }
+        BatchPolicy {
+            run_rows,
+            max_elements: None,
+            max_wait: Duration::ZERO,
+            max_instances: 4096.try_into().unwrap(),
+        }
     }
 
     fn up_to(limit: usize) -> BatchPolicy {
         policy(RunRows::UpTo(limit.try_into().unwrap()))
     }
 
-    fn check(policy: BatchPolicy, waiting: &[(usize, usize)], expected: usize) {
+    /// Plans for requests of these rows and widths, none in a hurry, and compares the shares: place and rows.
+    fn check(policy: BatchPolicy, waiting: &[(usize, usize)], expected: &[(usize, usize)]) {
+        let now = Instant::now();
         let waiting: Vec<Tensors> = waiting.iter().map(|&(rows, width)| request(rows, width)).collect();
-        assert_eq!(policy.plan(&waiting), expected);
+        let candidate = |inputs| Candidate { rows: Tensors::rows(inputs), inputs, entered: now, finish_by: None };
+        let planned = plan(now, waiting.iter().map(candidate), policy, usize::MAX, None);
+        let expected: Vec<Share> = expected.iter().map(|&(index, rows)| Share { index, rows }).collect();
+        let expected = if expected.is_empty() { Next::Idle } else { Next::Run(expected) };
+        assert_eq!(planned, Plan { hopeless: vec![], next: expected });
     }
 
     #[test]
     fn plan_takes_what_fits_from_the_oldest_on() {
-        check(up_to(8), &[], 0);
-        check(up_to(8), &[(1, 4)], 1);
-        check(up_to(8), &[(3, 4), (5, 4), (1, 4)], 2);
-        check(up_to(8), &[(3, 4), (6, 4), (1, 4)], 1);
-        check(up_to(8), &[(100, 4), (1, 4)], 1);
-        check(up_to(8), &[(1, 4), (1, 5), (1, 4)], 1);
-        check(policy(RunRows::Exactly(NonZeroUsize::MIN)), &[(1, 4), (1, 4)], 1);
+        check(up_to(8), &[], &[]);
+        check(up_to(8), &[(1, 4)], &[(0, 1)]);
+        check(up_to(8), &[(3, 4), (5, 4), (1, 4)], &[(0, 3), (1, 5)]);
+        // A small request stays whole, and nobody goes before it.
+        check(up_to(8), &[(3, 4), (6, 4), (1, 4)], &[(0, 3)]);
+        // A large one is divided, and fills what room there is.
+        check(up_to(8), &[(100, 4), (1, 4)], &[(0, 8)]);
+        check(up_to(8), &[(3, 4), (100, 4)], &[(0, 3), (1, 5)]);
+        // Another shape is passed over; it will be the first in a batch of its own.
+        check(up_to(8), &[(1, 4), (1, 5), (1, 4)], &[(0, 1), (2, 1)]);
+        check(policy(RunRows::Exactly(NonZeroUsize::MIN)), &[(1, 4), (1, 4)], &[(0, 1)]);
+        check(policy(RunRows::Exactly(4.try_into().unwrap())), &[(8, 4), (4, 4)], &[(0, 4)]);
+        // 8 elements in all: two rows of four.
+        check(BatchPolicy { max_elements: NonZeroUsize::new(8), ..up_to(8) }, &[(1, 4), (1, 4), (1, 4)], &[(0, 1), (1, 1)]);
+    }
+
+    /// 1 ms a row; the second request has to end within 3 ms of now, the third could not be in time even alone.
+    #[test]
+    fn a_batch_is_no_larger_than_its_deadlines_allow() {
+        let now = Instant::now();
+        let inputs = request(1, 2);
+        let candidate = |finish_in_us: Option<u64>| Candidate {
+            rows: 1,
+            inputs: &inputs,
+            entered: now,
+            finish_by: finish_in_us.map(|us| now + Duration::from_micros(us)),
+        };
+        let waiting = [Some(9_000), Some(3_500), Some(500), None, None];
+        let planned = plan(now, waiting.map(candidate), up_to(8), 8, Some(Line { a: 0.001, b: 0.0 }));
+        let shares = [0, 1, 3].map(|index| Share { index, rows: 1 });
+        assert_eq!(planned, Plan { hopeless: vec![2], next: Next::Run(shares.to_vec()) });
     }
 
     #[test]
-    fn a_fixed_batch_dimension_refuses_a_remainder() {
-        let policy = policy(RunRows::Exactly(4.try_into().unwrap()));
-        assert!(policy.check(8).is_ok());
-        assert!(policy.check(8000).unwrap_err().to_string().contains("at most 4096"));
-        assert!(policy.check(6).unwrap_err().to_string().contains("multiple of 4"));
+    fn a_worker_waits_for_company_no_longer_than_it_may() {
+        let now = Instant::now();
+        let (inputs, ms) = (request(1, 2), Duration::from_millis);
+        let policy = BatchPolicy { max_wait: ms(5), ..up_to(2) };
+        let until = |entered, finish_by, count| {
+            let candidate = Candidate { rows: 1, inputs: &inputs, entered, finish_by };
+            plan(now, std::iter::repeat_n(candidate, count), policy, 2, Some(Line { a: 0.0, b: 0.001 })).next
+        };
+        assert_eq!(until(now, None, 1), Next::WaitUntil(now + ms(5)));
+        assert_eq!(until(now, Some(now + ms(3)), 1), Next::WaitUntil(now + ms(2)));
+        assert!(matches!(until(now, None, 2), Next::Run(_)));
+        assert!(matches!(until(now - ms(5), None, 1), Next::Run(_)));
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused() {
+        let message = |policy: BatchPolicy, rows| policy.check(&request(rows, 2)).unwrap_err().to_string();
+        let fixed = policy(RunRows::Exactly(4.try_into().unwrap()));
+        assert!(fixed.check(&request(8, 2)).is_ok());
+        assert!(message(fixed, 8000).contains("at most 4096"));
+        assert!(message(fixed, 6).contains("multiple of 4"));
+        let narrow = BatchPolicy { max_elements: Some(NonZeroUsize::MIN), ..up_to(4) };
+        assert!(message(narrow, 1).contains("each has 2 elements, at most 1"));
     }
 
     #[test]
@@ -197,14 +367,63 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_batch_never_exceeds_the_limit_unless_one_request_does(
-            sizes in prop::collection::vec(1usize..40, 1..40), limit in 1usize..64,
+        fn a_plan_keeps_what_it_promises(
+            requests in prop::collection::vec((1usize..40, 1usize..3, prop::option::of(0u64..60_000)), 1..40),
+            most in 1usize..64, full_batch in 1usize..64, max_elements in prop::option::of(2usize..100),
+            (a_us, b_us) in (0u32..500, 0u32..5_000), max_wait_us in prop_oneof![Just(0u64), 1u64..5_000],
         ) {
-            let waiting: Vec<Tensors> = sizes.iter().map(|&rows| request(rows, 2)).collect();
-            let taken = up_to(limit).plan(&waiting);
-            let rows: usize = sizes[..taken].iter().sum();
-            prop_assert!(taken == 1 || rows <= limit);
-            prop_assert!(taken == sizes.len() || rows + sizes[taken] > limit);
+            let now = Instant::now();
+            let line = Line { a: f64::from(a_us) / 1e6, b: f64::from(b_us) / 1e6 };
+            let policy = BatchPolicy {
+                max_elements: max_elements.and_then(NonZeroUsize::new),
+                max_wait: Duration::from_micros(max_wait_us),
+                ..up_to(most)
+            };
+            let inputs: Vec<Tensors> = requests.iter().map(|&(rows, width, _)| request(rows, width)).collect();
+            let finish_by = |index: usize| requests[index].2.map(|us| now + Duration::from_micros(us));
+            let waiting = inputs.iter().enumerate().map(|(index, inputs)| {
+                Candidate { rows: inputs.rows(), inputs, entered: now, finish_by: finish_by(index) }
+            });
+            let limit = |index: usize| policy.limit(&inputs[index], full_batch);
+            // A microsecond of tolerance: rows_within() rounds to the nearest row.
+            let in_time = |index: usize, rows| {
+                finish_by(index).is_none_or(|by| now + line.at(rows) <= by + Duration::from_micros(1))
+            };
+            let Plan { hopeless, next } = plan(now, waiting, policy, full_batch, Some(line));
+            // Nobody is given up who could have been in time alone.
+            for &index in &hopeless {
+                let alone = requests[index].0.min(limit(index));
+                prop_assert!(finish_by(index).is_some_and(|by| now + line.at(alone) + Duration::from_micros(1) >= by));
+            }
+            let shares = match next {
+                Next::Run(shares) => shares,
+                Next::WaitUntil(until) => {
+                    prop_assert!(until > now && until <= now + policy.max_wait);
+                    return Ok(());
+                }
+                Next::Idle => {
+                    prop_assert_eq!(hopeless.len(), requests.len());
+                    return Ok(());
+                }
+            };
+            let rows: usize = shares.iter().map(|share| share.rows).sum();
+            let first = shares[0].index;
+            // Never over the limits.
+            prop_assert!(rows <= most && rows <= full_batch.max(1) || rows == 1);
+            prop_assert!(policy.max_elements.is_none_or(|most| rows * inputs[first].row_elements() <= most.get() || rows == 1));
+            // Never past a deadline that could be kept.
+            prop_assert!(shares.iter().all(|share| in_time(share.index, rows)));
+            // Oldest first: whoever was passed over before the last that was taken is hopeless or of another shape.
+            prop_assert!(shares.is_sorted_by_key(|share| share.index));
+            for index in 0..shares[shares.len() - 1].index {
+                let taken = shares.iter().any(|share| share.index == index);
+                let of_other_shape = index > first && !inputs[first].stacks_with(&inputs[index]);
+                prop_assert!(taken || of_other_shape || hopeless.contains(&index));
+            }
+            // Only what is larger than a run is divided.
+            for share in &shares {
+                prop_assert!(share.rows == requests[share.index].0 || requests[share.index].0 > limit(first));
+            }
         }
 
         #[test]
@@ -212,13 +431,6 @@ mod tests {
             let requests: Vec<Tensors> = sizes.iter().map(|&rows| request(rows, 3)).collect();
             let joined = Tensors::stack(&requests.iter().collect::<Vec<_>>()).unwrap();
             prop_assert_eq!(split(joined, &sizes), requests);
-        }
-
-        #[test]
-        fn runs_cover_every_row_once(rows in 1usize..500, limit in 1usize..64) {
-            let runs: Vec<_> = up_to(limit).runs(rows).collect();
-            prop_assert!(runs.iter().all(|run| run.len() <= limit && !run.is_empty()));
-            prop_assert_eq!(runs.into_iter().flatten().collect::<Vec<_>>(), (0..rows).collect::<Vec<_>>());
         }
     }
 }

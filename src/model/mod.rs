@@ -1,16 +1,22 @@
 //! Running one version of a model: a bounded queue, and workers that own sessions.
 //!
-//! A request's tensors enter the queue (`queue.rs`). A worker that becomes free takes what is waiting, up to
-//! the batch limit (`batch.rs` decides), runs it as one batch and answers each request (`worker.rs`). So
-//! batches grow by themselves under load, and a lone request never waits for company. `session.rs` says what
-//! a runtime has to offer; `onnx.rs` is the only file that names ONNX Runtime.
+//! A request's tensors enter the queue (`queue.rs`) if they can be run in time (`admission.rs` decides, by what
+//! `service_time.rs` has learned). A worker that becomes free takes what is waiting, up to the batch limit (`batch.rs`
+//! decides), runs it as one batch and answers each request (`worker.rs`). So batches grow by themselves under load, and
+//! a lone request never waits for company. A run that nobody waits for any more is ended. `request.rs` is what all of
+//! these share of a request; `warm_up.rs` has the first runs of a session. `session.rs` says what a runtime has to
+//! offer; `onnx.rs` is the only file that names ONNX Runtime.
 //!
 //! This room knows nothing of HTTP, of pipelines or of the registry.
 
+mod admission;
 mod batch;
 pub mod onnx;
 mod queue;
+mod request;
+mod service_time;
 mod session;
+mod warm_up;
 mod worker;
 
 use std::num::NonZeroUsize;
@@ -23,11 +29,15 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-pub use self::batch::{BatchPolicy, RunRows};
-use self::queue::{Attention, Job, Queue, Taken, spin_until};
-pub use self::session::{Engine, Interrupt, LoadedModel, Session, zeros};
+pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual};
+pub use self::batch::{BatchPolicy, Candidate, Next, Plan, RunRows, Share, plan};
+use self::queue::{Attention, Entered, Queue, spin_until};
+use self::request::{Reply, Request};
+pub use self::service_time::{Line, ServiceTime};
+pub use self::session::{Engine, Interrupt, LoadedModel, Session};
+pub use self::warm_up::{measure, zeros};
 use self::worker::{CurrentSession, Worker};
-use crate::budget::{Deadline, Waited};
+use crate::budget::{Demand, LatencyBudget, Waited};
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
@@ -49,11 +59,13 @@ struct WorkerHandle {
     current: Arc<CurrentSession>,
 }
 
-/// A request's place in the queue; awaiting it gives the model's outputs.
+/// A request's place in the queue; awaiting it gives the model's outputs. Dropped before that, it gives the place up,
+/// and ends the run if nobody else waits for it.
 #[derive(Debug)]
 pub struct Ticket {
-    reply: oneshot::Receiver<Result<(Tensors, Waited)>>,
-    taken: Arc<Taken>,
+    reply: oneshot::Receiver<Reply>,
+    request: Arc<Request>,
+    queue: Arc<Queue>,
     /// How the answer is best waited for, until that was tried once.
     attention: Attention,
     watchers: Arc<Watchers>,
@@ -89,19 +101,31 @@ impl Drop for Watching<'_> {
     }
 }
 
+/// What the workers of a version have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelSettings<'a> {
+    /// How the model is run.
+    pub session: &'a SessionConfig,
+    /// How the time of a request is divided.
+    pub budget: &'a LatencyBudget,
+}
+
 impl OnnxModel {
-    /// Starts the workers, each with a session that has been opened and warmed up already.
+    /// Starts the workers, each with a session that has been opened and warmed up already. `service` is what was
+    /// learned from warming up.
     pub fn start(
         name: &str,
         loaded: &Arc<dyn LoadedModel>,
         sessions: Vec<Box<dyn Session>>,
-        config: &SessionConfig,
+        ModelSettings { session: config, budget }: ModelSettings<'_>,
+        service: ServiceTime,
         recorder: &Arc<VersionRecorder>,
         watchers: &Arc<Watchers>,
     ) -> Result<OnnxModel> {
         let signature = loaded.signature().clone();
         let policy = BatchPolicy::new(&signature, config);
-        let queue = Arc::new(Queue::new(config.queue_capacity, config.spin(), Arc::clone(recorder)));
+        let current: Vec<Arc<CurrentSession>> = sessions.iter().map(|_| Arc::default()).collect();
+        let queue = Arc::new(Queue::new(policy, config, budget, service, current.clone(), Arc::clone(recorder)));
         let mut model = OnnxModel {
             provider: loaded.provider(),
             signature,
@@ -110,9 +134,8 @@ impl OnnxModel {
             watchers: Arc::clone(watchers),
             workers: Vec::new(),
         };
-        for (index, session) in sessions.into_iter().enumerate() {
-            let current = Arc::new(CurrentSession::default());
-            let worker = Worker::new(session, &current, Arc::clone(loaded), &queue, policy, recorder);
+        for (index, (session, current)) in sessions.into_iter().zip(current).enumerate() {
+            let worker = Worker::new(index, session, &current, Arc::clone(loaded), &queue, recorder);
             let thread = std::thread::Builder::new()
                 .name(format!("{name}-{index}"))
                 .spawn(move || worker.run())
@@ -142,14 +165,17 @@ impl OnnxModel {
         self.policy
     }
 
-    /// Puts a request's inputs into the queue. They must fit the signature, in its order.
-    pub fn enqueue(&self, inputs: Tensors, deadline: Deadline) -> Result<Ticket> {
+    /// Whether there is any hope for a request of which only the head is known. Costs next to nothing.
+    pub fn admit(&self, demand: Demand, priority: Priority) -> Result<()> {
+        self.queue.admit(demand, priority)
+    }
+
+    /// Puts a request's inputs into the queue, if they can be run in time. They must fit the signature, in its order.
+    pub fn enqueue(&self, inputs: Tensors, demand: Demand, priority: Priority) -> Result<Ticket> {
         self.check(&inputs)?;
-        let (sender, reply) = oneshot::channel();
-        let taken = Arc::new(Taken::default());
-        let job = Job { inputs, deadline, entered: Instant::now(), taken: Arc::clone(&taken), reply: sender };
-        let attention = self.queue.push(job)?;
-        Ok(Ticket { reply, taken, attention, watchers: Arc::clone(&self.watchers) })
+        let Entered { request, reply, attention } = self.queue.push(inputs, demand, priority)?;
+        let (queue, watchers) = (Arc::clone(&self.queue), Arc::clone(&self.watchers));
+        Ok(Ticket { reply, request, queue, attention, watchers })
     }
 
     /// Takes no further requests. Those that are waiting are still answered; then the workers end.
@@ -159,7 +185,7 @@ impl OnnxModel {
 
     /// Ends the runs that are going on. For a model that is being retired: its workers answer with an error and end.
     pub fn interrupt(&self) {
-        self.workers.iter().for_each(|worker| worker.current.interrupt());
+        self.workers.iter().for_each(|worker| worker.current.retire());
     }
 
     /// Whether all workers have ended.
@@ -176,7 +202,7 @@ impl OnnxModel {
         if !fits {
             return Err(Error::internal("the preprocessor's tensors do not have the model's names, types and rows"));
         }
-        self.policy.check(inputs.rows())
+        self.policy.check(inputs)
     }
 }
 
@@ -198,8 +224,16 @@ impl Drop for OnnxModel {
 impl Ticket {
     /// Asks, at any later time, when a worker took the request.
     pub fn taken(&self) -> impl FnOnce() -> Option<Instant> + use<> {
-        let taken = Arc::clone(&self.taken);
-        move || taken.at()
+        let request = Arc::clone(&self.request);
+        move || request.taken()
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.request.is_over() {
+            self.queue.give_up(&self.request);
+        }
     }
 }
 
@@ -216,7 +250,7 @@ impl Future for Ticket {
         }
         Pin::new(reply)
             .poll(context)
-            // A worker that panics drops what it was about to answer.
+            // Workers answer whatever they take, a panic too.
             .map(|reply| reply.unwrap_or(Err(Error::WorkerPanicked)))
     }
 }

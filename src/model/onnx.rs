@@ -70,7 +70,7 @@ impl OnnxRuntime {
     /// A builder with the settings that do not depend on the provider.
     fn builder(&self, config: &SessionConfig) -> ort::Result<SessionBuilder> {
         Ok(ort::session::Session::builder(&self.environment)?
-            .with_intra_threads(config.intra_op_threads().get())?
+            .with_intra_threads(config.threads().intra_op.get())?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
@@ -211,14 +211,26 @@ struct OnnxSession {
     outputs: Vec<Arc<str>>,
 }
 
+/// ONNX Runtime looks at a flag of the run's options before every node.
+struct Terminate(Arc<RunOptions<NoSelectedOutputs>>);
+
+impl Interrupt for Terminate {
+    fn end_runs(&self) {
+        if let Err(error) = self.0.terminate() {
+            tracing::warn!(%error, "a run could not be ended");
+        }
+    }
+
+    fn allow_runs(&self) {
+        if let Err(error) = self.0.unterminate() {
+            tracing::warn!(%error, "runs that were ended could not be allowed again");
+        }
+    }
+}
+
 impl Session for OnnxSession {
-    fn interrupt(&self) -> Interrupt {
-        let options = Arc::clone(&self.options);
-        Arc::new(move || {
-            if let Err(error) = options.terminate() {
-                tracing::warn!(%error, "a run could not be ended");
-            }
-        })
+    fn interrupt(&self) -> Arc<dyn Interrupt> {
+        Arc::new(Terminate(Arc::clone(&self.options)))
     }
 
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors> {

@@ -1,4 +1,8 @@
-//! The bounded queue between requests and workers.
+//! The bounded queue between requests and workers: who is let in, in which order they are taken, and whose run is
+//! ended because nobody waits for it any more.
+//!
+//! A driver: what is let in is decided by `admission.rs`, what goes into a batch by `batch.rs`, and both rely on what
+//! `service_time.rs` has learned.
 //!
 //! Waking a sleeping thread costs more than a small model's run, twice per request. So while requests come one or
 //! two at a time and runs are short, both sides stay awake for a moment instead of sleeping ([`Attention`]): the
@@ -7,69 +11,97 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use super::batch::BatchPolicy;
-use crate::budget::{Deadline, Waited};
-use crate::error::{Error, Result};
+use super::admission::{Admission, Backlog, Priority, admit, full_batch, residual};
+use super::batch::{BatchPolicy, Candidate, Next, Plan, plan};
+use super::request::{Batch, Part, Reply, Request};
+use super::service_time::ServiceTime;
+use super::worker::CurrentSession;
+use crate::budget::{Demand, LatencyBudget};
+use crate::config::SessionConfig;
+use crate::error::{Error, Result, Shed};
 use crate::monitor::VersionRecorder;
 use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
 
-/// What a caller is told to wait before it tries a full queue again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// When nothing has been learned for this long, a free worker runs a request that it is not expected to finish in time:
+/// what was true of the model may not be true any more, and only a run can tell.
+const STALE: Duration = Duration::from_secs(1);
 
-/// A request that waits for the model.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) inputs: Tensors,
-    pub(super) deadline: Deadline,
-    pub(super) entered: Instant,
-    pub(super) taken: Arc<Taken>,
-    pub(super) reply: oneshot::Sender<Result<(Tensors, Waited)>>,
-}
-
-/// When a worker took a request, for the request to see.
-#[derive(Debug, Default)]
-pub(super) struct Taken(OnceLock<Instant>);
-
-/// Requests in the order of their arrival.
+/// Requests in the order of their turns.
 #[derive(Debug)]
 pub(super) struct Queue {
+    policy: BatchPolicy,
     capacity: NonZeroUsize,
+    /// The time there is for queue and run in a request's budget.
+    queue_and_run: Duration,
+    /// How much older a request has to be to go before one of the next higher priority.
+    overtaking: Duration,
     /// The longest that either side stays awake for the other.
     spin: Duration,
     state: Mutex<State>,
     arrived: Condvar,
-    /// The length of `State::waiting`, for a worker that watches without the lock.
+    /// The length of `State::waiting`, for those who look without the lock.
     length: AtomicUsize,
     recorder: Arc<VersionRecorder>,
 }
 
 #[derive(Debug)]
 struct State {
-    waiting: VecDeque<Job>,
+    /// Sorted by turn.
+    waiting: VecDeque<Waiting>,
+    /// Rows of `waiting` that no worker has taken yet.
+    rows: usize,
+    /// One per worker.
+    workers: Vec<WorkerSlot>,
+    service: ServiceTime,
+    /// The rows of a full batch, as `service` has them.
+    full_batch: usize,
+    /// When a run was last learned from, or an attempt was made to.
+    learned: Instant,
     /// Workers that sleep until they are notified.
     asleep: usize,
-    /// Requests that are part of a run.
-    running: usize,
     /// How many requests in a row came while at most one other was waiting or running.
     quiet_streak: u32,
     /// How long the last run took.
     last_run: Duration,
     door: Door,
+    /// What is left of each worker's run, for a moment: kept to spare the allocation.
+    residuals: Vec<Duration>,
+}
+
+/// A request that waits, and the first of its rows that no worker has taken.
+#[derive(Debug)]
+struct Waiting {
+    request: Arc<Request>,
+    next_row: usize,
+}
+
+#[derive(Debug)]
+struct WorkerSlot {
+    session: Arc<CurrentSession>,
+    run: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    batch: Arc<Batch>,
+    since: Instant,
+    expected: Duration,
 }
 
 /// A batch that a worker has run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FinishedRun {
-    pub(super) requests: usize,
     pub(super) took: Duration,
+    /// How many rows it had, if it ended as a run should and says something of the next.
+    pub(super) rows: Option<usize>,
 }
 
 /// Whether to wait for the other side awake or asleep.
@@ -81,44 +113,88 @@ pub(super) enum Attention {
     Asleep,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
     Open,
     Closed,
 }
 
+/// What the queue says to a request that it lets in.
+#[derive(Debug)]
+pub(super) struct Entered {
+    pub(super) request: Arc<Request>,
+    pub(super) reply: oneshot::Receiver<Reply>,
+    pub(super) attention: Attention,
+}
+
 // ===== impl Queue =====
 
 impl Queue {
-    pub(super) fn new(capacity: NonZeroUsize, spin: Duration, recorder: Arc<VersionRecorder>) -> Queue {
+    pub(super) fn new(
+        policy: BatchPolicy,
+        config: &SessionConfig,
+        budget: &LatencyBudget,
+        service: ServiceTime,
+        workers: Vec<Arc<CurrentSession>>,
+        recorder: Arc<VersionRecorder>,
+    ) -> Queue {
         let state = State {
             waiting: VecDeque::new(),
+            rows: 0,
+            residuals: Vec::with_capacity(workers.len()),
+            workers: workers.into_iter().map(|session| WorkerSlot { session, run: None }).collect(),
+            full_batch: full_batch(policy.most_rows(), &service, budget.queue_and_run()),
+            service,
+            learned: Instant::now(),
             asleep: 0,
-            running: 0,
             quiet_streak: 0,
             last_run: Duration::MAX,
             door: Door::Open,
         };
-        let length = AtomicUsize::new(0);
-        Queue { capacity, spin, state: Mutex::new(state), arrived: Condvar::new(), length, recorder }
+        let queue = Queue {
+            policy,
+            capacity: config.queue_capacity,
+            queue_and_run: budget.queue_and_run(),
+            overtaking: budget.inference / 2,
+            spin: config.spin(),
+            state: Mutex::new(state),
+            arrived: Condvar::new(),
+            length: AtomicUsize::new(0),
+            recorder,
+        };
+        queue.note_service_time(&queue.state.lock());
+        queue
     }
 
-    /// Puts a request at the end, or says why not. Also says how its answer is best waited for.
-    pub(super) fn push(&self, job: Job) -> Result<Attention> {
+    /// Whether there is any hope for a request that has not been read yet: an answer from its head alone. Looks no
+    /// closer than it must; [`Queue::push`] does.
+    pub(super) fn admit(&self, demand: Demand, priority: Priority) -> Result<()> {
+        if self.length.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
         let mut state = self.state.lock();
-        if state.door == Door::Closed {
-            return Err(Error::ShuttingDown);
-        }
-        if state.waiting.len() >= self.capacity.get() {
-            state.drop_unwanted(Instant::now());
-            self.note_length(&state);
-        }
-        if state.waiting.len() >= self.capacity.get() {
-            return Err(Error::QueueFull { capacity: self.capacity.get(), retry_after: RETRY_AFTER });
-        }
-        let quiet = state.waiting.len() + state.running <= 1;
+        self.check_door(&state)?;
+        self.forecast(&mut state, 1, demand, priority, Instant::now()).map(|_| ())
+    }
+
+    /// Lets a request in, or says why not. Also says how its answer is best waited for.
+    pub(super) fn push(&self, inputs: Tensors, demand: Demand, priority: Priority) -> Result<Entered> {
+        let (now, rows) = (Instant::now(), inputs.rows());
+        let mut state = self.state.lock();
+        self.check_door(&state)?;
+        let forecast = self.forecast(&mut state, rows, demand, priority, now)?;
+        let (predicted, finish_by) = match forecast {
+            Forecast::InTime(predicted) => (predicted, Some(demand.finish_by)),
+            Forecast::WorthATry => (None, None),
+        };
+        let turn = self.turn(priority, now);
+        let (request, reply) = Request::new(inputs, demand.deadline, finish_by, (turn, now), predicted);
+        let request = Arc::new(request);
+
+        let running: usize = state.runs().map(|run| run.batch.parts.len()).sum();
+        let quiet = state.waiting.len() + running <= 1;
         state.quiet_streak = if quiet { state.quiet_streak.saturating_add(1) } else { 0 };
-        state.waiting.push_back(job);
+        state.insert(Waiting { request: Arc::clone(&request), next_row: 0 });
         self.note_length(&state);
         let attention = attention(state.quiet_streak, state.last_run, self.spin);
         let worker_sleeps = state.asleep > 0;
@@ -126,39 +202,154 @@ impl Queue {
         if worker_sleeps {
             self.arrived.notify_one();
         }
-        Ok(attention)
+        Ok(Entered { request, reply, attention })
+    }
+
+    fn check_door(&self, state: &State) -> Result<()> {
+        if state.door == Door::Closed {
+            return Err(Error::ShuttingDown);
+        }
+        if state.waiting.len() >= self.capacity.get() {
+            let retry_after = state.drained_in(self.policy.most_rows());
+            return Err(Error::QueueFull { capacity: self.capacity.get(), retry_after });
+        }
+        Ok(())
+    }
+
+    /// What is to be expected of a request that comes now.
+    fn forecast(
+        &self,
+        state: &mut State,
+        rows: usize,
+        demand: Demand,
+        priority: Priority,
+        now: Instant,
+    ) -> Result<Forecast> {
+        let mut left = demand.finish_by.saturating_duration_since(now);
+        if priority == Priority::Low {
+            // It is to have time for others to go before it.
+            left = left.saturating_sub(self.overtaking);
+        }
+        let rows_ahead = state.rows_before(self.turn(priority, now));
+        let mut residuals = std::mem::take(&mut state.residuals);
+        residuals.clear();
+        let of_worker = |slot: &WorkerSlot| {
+            let run = slot.run.as_ref();
+            run.map_or(Duration::ZERO, |run| residual(run.expected, now.saturating_duration_since(run.since)))
+        };
+        residuals.extend(state.workers.iter().map(of_worker));
+        residuals.sort_unstable();
+        let backlog = Backlog { rows_ahead, residuals: &residuals };
+        let has_free_worker = state.workers.iter().any(|slot| slot.run.is_none());
+        let admission = admit(backlog, state.full_batch, &state.service, rows, left);
+        state.residuals = residuals;
+        match admission {
+            Admission::Admit(predicted) => Ok(Forecast::InTime(predicted)),
+            Admission::Shed(_) if has_free_worker && rows_ahead == 0 && now - state.learned > STALE => {
+                // One such attempt at a time.
+                state.learned = now;
+                Ok(Forecast::WorthATry)
+            }
+            Admission::Shed(needed) => {
+                let retry_after = needed.saturating_sub(left);
+                Err(Error::Overloaded { shed: Shed::AtTheDoor, needed, left, retry_after })
+            }
+        }
+    }
+
+    /// When it is the turn of a request that comes now. A higher priority goes before the next lower one, unless that
+    /// has waited for so long that its turn has come: nobody waits for ever.
+    fn turn(&self, priority: Priority, now: Instant) -> Instant {
+        match priority {
+            Priority::High => now.checked_sub(self.overtaking).unwrap_or(now),
+            Priority::Normal => now,
+            Priority::Low => now + self.overtaking,
+        }
     }
 
     /// Waits for requests and takes the next batch; `None` once the queue is closed and empty. `last` is the
     /// worker's last batch, if it has run one.
-    pub(super) fn take(&self, policy: BatchPolicy, last: Option<FinishedRun>) -> Option<Vec<Job>> {
+    pub(super) fn take(&self, worker: usize, last: Option<FinishedRun>) -> Option<Arc<Batch>> {
         let mut state = self.state.lock();
-        if let Some(FinishedRun { requests, took }) = last {
-            state.running -= requests;
-            state.last_run = took;
-        }
+        self.finish(&mut state, worker, last);
         let mut attention = attention(state.quiet_streak, state.last_run, self.spin);
         loop {
-            state.drop_unwanted(Instant::now());
-            let count = policy.plan(state.waiting.iter().map(|job| &job.inputs));
-            if count > 0 {
-                let batch: Vec<Job> = state.waiting.drain(..count).collect();
-                state.running += count;
-                self.note_length(&state);
+            let now = Instant::now();
+            let policy = match state.door {
+                Door::Open => self.policy,
+                // Nobody else will come.
+                Door::Closed => BatchPolicy { max_wait: Duration::ZERO, ..self.policy },
+            };
+            let candidates = state.waiting.iter().map(Waiting::candidate);
+            let plan = plan(now, candidates, policy, state.full_batch, state.service.typical_line());
+            let batch = state.carry_out(&plan, now);
+            self.note_length(&state);
+            if let Some(batch) = batch {
+                // Others may have work to do, too: more is waiting than one batch takes.
+                if state.asleep > 0 && !state.waiting.is_empty() {
+                    self.arrived.notify_one();
+                }
+                let expected = state.service.tail(batch.rows()).unwrap_or_default();
+                state.workers[worker].run = Some(Running { batch: Arc::clone(&batch), since: now, expected });
                 return Some(batch);
             }
-            self.note_length(&state);
-            if state.door == Door::Closed {
-                return None;
+            match plan.next {
+                Next::WaitUntil(until) => {
+                    state.asleep += 1;
+                    self.arrived.wait_until(&mut state, until);
+                    state.asleep -= 1;
+                }
+                _ if state.door == Door::Closed => return None,
+                _ => match std::mem::replace(&mut attention, Attention::Asleep) {
+                    Attention::Awake(limit) => {
+                        MutexGuard::unlocked(&mut state, || self.watch(limit));
+                    }
+                    Attention::Asleep => {
+                        state.asleep += 1;
+                        self.arrived.wait(&mut state);
+                        state.asleep -= 1;
+                    }
+                },
             }
-            if let Attention::Awake(limit) = std::mem::replace(&mut attention, Attention::Asleep) {
-                drop(state);
-                self.watch(limit);
-                state = self.state.lock();
-            } else {
-                state.asleep += 1;
-                self.arrived.wait(&mut state);
-                state.asleep -= 1;
+        }
+    }
+
+    /// Learns from a worker's last batch. From here on nobody ends its run any more.
+    fn finish(&self, state: &mut State, worker: usize, last: Option<FinishedRun>) {
+        let slot = &mut state.workers[worker];
+        if let Some(run) = slot.run.take()
+            && run.batch.is_terminated()
+        {
+            slot.session.allow_runs();
+        }
+        let Some(FinishedRun { took, rows }) = last else { return };
+        state.last_run = took;
+        if let Some(rows) = rows {
+            state.service.observe(rows, took);
+            state.learned = Instant::now();
+            state.full_batch = full_batch(self.policy.most_rows(), &state.service, self.queue_and_run);
+            self.note_service_time(state);
+        }
+    }
+
+    /// Nobody waits for this request any more: it loses its place, and its run is ended if it was the last that anybody
+    /// waited for.
+    pub(super) fn give_up(&self, request: &Arc<Request>) {
+        let mut state = self.state.lock();
+        request.give_up();
+        state.remove(request);
+        self.note_length(&state);
+        if request.taken().is_none() {
+            return;
+        }
+        for slot in &state.workers {
+            if let Some(run) = &slot.run
+                && run.batch.has(request)
+                && run.batch.is_over()
+                && !run.batch.is_terminated()
+            {
+                run.batch.terminate();
+                slot.session.end_run();
             }
         }
     }
@@ -173,11 +364,26 @@ impl Queue {
         self.recorder.set_queue_depth(state.waiting.len());
     }
 
+    fn note_service_time(&self, state: &State) {
+        if let (Some(typical), Some(tail)) = (state.service.typical_line(), state.service.tail_line()) {
+            self.recorder.set_service_time([(typical.a, typical.b), (tail.a, tail.b)]);
+        }
+    }
+
     /// Lets nobody in any more; what is waiting can still be taken.
     pub(super) fn close(&self) {
         self.state.lock().door = Door::Closed;
         self.arrived.notify_all();
     }
+}
+
+/// What is to be expected of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Forecast {
+    /// It can be in time: after this long, if there is something to predict from.
+    InTime(Option<Duration>),
+    /// It will most likely be late, but nobody knows for certain, and a worker has nothing else to do.
+    WorthATry,
 }
 
 /// Staying awake pays while it has been quiet for some time (some requests of a crowd do not overlap either) and
@@ -200,51 +406,103 @@ pub(super) fn spin_until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>)
     }
 }
 
+// ===== impl State =====
+
 impl State {
-    /// Drops requests that nobody waits for any more: their client has gone, or their time has run out.
-    fn drop_unwanted(&mut self, now: Instant) {
-        let unwanted = |job: &Job| job.is_unwanted(now);
-        if !self.waiting.iter().any(unwanted) {
-            return;
+    fn runs(&self) -> impl Iterator<Item = &Running> {
+        self.workers.iter().filter_map(|slot| slot.run.as_ref())
+    }
+
+    /// Puts a request in its place: mostly the last.
+    fn insert(&mut self, waiting: Waiting) {
+        self.rows += waiting.rows();
+        match self.waiting.back() {
+            Some(last) if last.request.turn > waiting.request.turn => {
+                let place = self.waiting.partition_point(|other| other.request.turn <= waiting.request.turn);
+                self.waiting.insert(place, waiting);
+            }
+            _ => self.waiting.push_back(waiting),
         }
-        let (dropped, kept) = std::mem::take(&mut self.waiting).into_iter().partition::<VecDeque<Job>, _>(unwanted);
-        self.waiting = kept;
-        for job in dropped {
+    }
+
+    /// The rows that wait and whose turn is not after this.
+    fn rows_before(&self, turn: Instant) -> usize {
+        match self.waiting.back() {
+            Some(last) if last.request.turn > turn => {
+                let place = self.waiting.partition_point(|other| other.request.turn <= turn);
+                self.waiting.range(..place).map(Waiting::rows).sum()
+            }
+            _ => self.rows,
+        }
+    }
+
+    /// Does what was planned with those that wait: takes the hopeless out, with their answer, and the next batch.
+    fn carry_out(&mut self, plan: &Plan, now: Instant) -> Option<Arc<Batch>> {
+        for &place in plan.hopeless.iter().rev() {
+            if let Some(hopeless) = self.waiting.remove(place) {
+                self.rows -= hopeless.rows();
+                hopeless.request.fail(self.too_late(&hopeless, now));
+            }
+        }
+        let Next::Run(shares) = &plan.next else { return None };
+        let mut parts = Vec::with_capacity(shares.len());
+        let mut gone = 0;
+        for share in shares {
+            // Its place was that before anybody left.
+            let hopeless_before = plan.hopeless.partition_point(|&place| place < share.index);
+            let place = share.index - hopeless_before - gone;
+            let waiting = &mut self.waiting[place];
+            let rows = waiting.next_row..waiting.next_row + share.rows;
+            self.rows -= share.rows;
+            if share.rows < waiting.rows() {
+                waiting.next_row = rows.end;
+                parts.push(Part { request: Arc::clone(&waiting.request), rows });
+            } else if let Some(taken) = self.waiting.remove(place) {
+                gone += 1;
+                parts.push(Part { request: taken.request, rows });
+            }
+        }
+        Some(Arc::new(Batch::new(parts)))
+    }
+
+    /// What a request is told that cannot be in time any more.
+    fn too_late(&self, waiting: &Waiting, now: Instant) -> Error {
+        let request = &waiting.request;
+        if request.deadline.has_passed(now) {
             let mut spent = Timings::default();
-            spent.set(Stage::Queue, now.saturating_duration_since(job.entered));
-            job.answer(Err(Error::Expired { stage: Stage::Queue, spent }));
+            spent.set(Stage::Queue, now.saturating_duration_since(request.entered));
+            return Error::Expired { stage: Stage::Queue, spent };
+        }
+        let needed = self.service.typical(waiting.rows().min(self.full_batch)).unwrap_or_default();
+        let left = request.finish_by.map_or(Duration::ZERO, |by| by.saturating_duration_since(now));
+        Error::Overloaded { shed: Shed::InTheQueue, needed, left, retry_after: needed.saturating_sub(left) }
+    }
+
+    /// Takes a request out, if it still waits.
+    fn remove(&mut self, request: &Arc<Request>) {
+        let first = self.waiting.partition_point(|other| other.request.turn < request.turn);
+        let place = self.waiting.range(first..).position(|other| Arc::ptr_eq(&other.request, request));
+        if let Some(removed) = place.and_then(|place| self.waiting.remove(first + place)) {
+            self.rows -= removed.rows();
         }
     }
-}
 
-// ===== impl Job =====
-
-impl Job {
-    /// Notes that a worker has taken the request at `now`.
-    pub(super) fn take(&self, now: Instant) {
-        // Only the first note counts: a job may be taken again, alone, after its batch has failed.
-        let _ = self.taken.0.set(now);
-    }
-
-    /// Whether nobody waits for the answer any more: the client has gone, or time has run out.
-    pub(super) fn is_unwanted(&self, now: Instant) -> bool {
-        self.reply.is_closed() || self.deadline.has_passed(now)
-    }
-
-    /// How long the request waited before it was taken at `now`.
-    pub(super) fn waited(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.entered)
-    }
-
-    /// Answers the request. If it has gone away meanwhile, nobody needs the answer.
-    pub(super) fn answer(self, reply: Result<(Tensors, Waited)>) {
-        let _ = self.reply.send(reply);
+    /// About how long it takes until what is waiting has been run.
+    fn drained_in(&self, most_rows: usize) -> Duration {
+        let batches = self.rows.div_ceil(self.full_batch.min(most_rows).max(1) * self.workers.len().max(1));
+        let run = self.service.typical(self.full_batch).unwrap_or_default();
+        run.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX))
     }
 }
 
-impl Taken {
-    /// When a worker took the request, if one did.
-    pub(super) fn at(&self) -> Option<Instant> {
-        self.0.get().copied()
+impl Waiting {
+    /// The rows that no worker has taken.
+    fn rows(&self) -> usize {
+        self.request.inputs.rows() - self.next_row
+    }
+
+    fn candidate(&self) -> Candidate<'_> {
+        let Request { inputs, entered, finish_by, .. } = &*self.request;
+        Candidate { rows: self.rows(), inputs, entered: *entered, finish_by: *finish_by }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::{Provider, SessionConfig};
 use crate::error::Result;
-use crate::tensor::{Data, Dim, Element, Shape, Signature, Tensor, Tensors, with_element_type};
+use crate::tensor::{Signature, Tensors};
 
 /// A runtime that loads models.
 pub trait Engine: Debug + Send + Sync {
@@ -31,34 +31,20 @@ pub trait LoadedModel: Debug + Send + Sync {
     fn open(&self) -> Result<Box<dyn Session>>;
 }
 
-/// Ends the run that a session is in, and every later one, from any thread.
-pub type Interrupt = Arc<dyn Fn() + Send + Sync>;
+/// Ends a session's runs, from any thread.
+pub trait Interrupt: Send + Sync {
+    /// Ends the run that the session is in, and every later one.
+    fn end_runs(&self);
+
+    /// Lets the session run again. Not called while it runs.
+    fn allow_runs(&self);
+}
 
 /// Runs batches, one at a time, on the thread that owns it.
 pub trait Session: Send {
     /// A handle that ends this session's runs.
-    fn interrupt(&self) -> Interrupt;
+    fn interrupt(&self) -> Arc<dyn Interrupt>;
 
     /// Runs the model on inputs that fit its signature and gives every output that is a tensor.
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors>;
-}
-
-/// Inputs of zeros, `false` or empty strings that fit a signature, for a warm-up. Dimensions the model leaves
-/// open are 1.
-pub fn zeros(signature: &Signature, rows: usize) -> Tensors {
-    fn fill<T: Element + Default>(elements: usize) -> Data {
-        T::into_data(vec![T::default(); elements])
-    }
-    let input = |spec: &crate::tensor::TensorSpec| {
-        let length = |(index, dim): (usize, &Dim)| match dim {
-            Dim::Fixed(length) => *length,
-            Dim::Dynamic(_) if index == 0 => rows,
-            Dim::Dynamic(_) => 1,
-        };
-        let shape: Shape = spec.dims.iter().enumerate().map(length).collect();
-        let elements = shape.iter().product();
-        let data = with_element_type!(spec.dtype, T => fill::<T>(elements));
-        Tensor::new(shape, data).ok().map(|tensor| (Arc::clone(&spec.name), tensor))
-    };
-    signature.inputs.iter().filter_map(input).collect()
 }

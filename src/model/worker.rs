@@ -1,5 +1,6 @@
 //! A worker: one thread that owns a session and runs batches until its queue is closed.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,84 +8,112 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::batch::{BatchPolicy, join, split};
-use super::queue::{FinishedRun, Job, Queue};
+use super::batch::split;
+use super::queue::{FinishedRun, Queue};
+use super::request::{Batch, Part};
 use super::session::{Interrupt, LoadedModel, Session};
-use crate::budget::Waited;
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
-use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
 
 pub(super) struct Worker {
+    index: usize,
     /// `None` after a panic, until a new session could be opened.
     session: Option<Box<dyn Session>>,
     current: Arc<CurrentSession>,
     loaded: Arc<dyn LoadedModel>,
     queue: Arc<Queue>,
-    policy: BatchPolicy,
     recorder: Arc<VersionRecorder>,
 }
 
 /// The session that a worker owns at the moment, for those who want to end its run.
 #[derive(Default)]
 pub(super) struct CurrentSession {
-    interrupt: Mutex<Option<Interrupt>>,
-    is_interrupted: AtomicBool,
+    interrupt: Mutex<Option<Arc<dyn Interrupt>>>,
+    /// Whether it was ended for good.
+    is_retired: AtomicBool,
 }
 
 impl CurrentSession {
     fn set(&self, session: &dyn Session) {
         let mut current = self.interrupt.lock();
         let interrupt = current.insert(session.interrupt());
-        // A session that was opened too late to be interrupted with the others.
-        if self.is_interrupted.load(Ordering::Relaxed) {
-            interrupt();
+        // A session that was opened too late to be ended with the others.
+        if self.is_retired.load(Ordering::Relaxed) {
+            interrupt.end_runs();
         }
     }
 
-    pub(super) fn interrupt(&self) {
-        self.is_interrupted.store(true, Ordering::Relaxed);
+    /// Ends the run that goes on, and every later one, for good.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+        self.end_run();
+    }
+
+    /// Ends the run that goes on, until [`CurrentSession::allow_runs`].
+    pub(super) fn end_run(&self) {
         if let Some(interrupt) = &*self.interrupt.lock() {
-            interrupt();
+            interrupt.end_runs();
         }
+    }
+
+    /// Allows runs again, unless they were ended for good.
+    pub(super) fn allow_runs(&self) {
+        if let Some(interrupt) = &*self.interrupt.lock()
+            && !self.is_retired.load(Ordering::Relaxed)
+        {
+            interrupt.allow_runs();
+            // Whoever retired it meanwhile waits for the lock, and ends it again.
+        }
+    }
+}
+
+impl std::fmt::Debug for CurrentSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CurrentSession").field("is_retired", &self.is_retired).finish_non_exhaustive()
     }
 }
 
 impl Worker {
     pub(super) fn new(
+        index: usize,
         session: Box<dyn Session>,
         current: &Arc<CurrentSession>,
         loaded: Arc<dyn LoadedModel>,
         queue: &Arc<Queue>,
-        policy: BatchPolicy,
         recorder: &Arc<VersionRecorder>,
     ) -> Worker {
         current.set(&*session);
         Worker {
+            index,
             session: Some(session),
             current: Arc::clone(current),
             loaded,
             queue: Arc::clone(queue),
-            policy,
             recorder: Arc::clone(recorder),
         }
     }
 
-    /// Runs batches until the queue is closed and empty. A panic fails the batch that it happened in: its requests
-    /// see that nobody will answer them.
+    /// Runs batches until the queue is closed and empty. A panic fails the batch that it happened in.
     pub(super) fn run(mut self) {
         let mut last = None;
-        while let Some(batch) = self.queue.take(self.policy, last) {
-            let (begin, requests) = (Instant::now(), batch.len());
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run_batch(batch, begin))) {
-                tracing::error!(panic = panic_message(&*panic), "a worker panicked; its session is rebuilt");
-                self.recorder.worker_restarted();
-                // Whatever state the session is in, it is not used again.
-                self.session = None;
-                self.rebuild();
-            }
-            last = Some(FinishedRun { requests, took: begin.elapsed() });
+        while let Some(batch) = self.queue.take(self.index, last) {
+            let begin = Instant::now();
+            batch.take(begin);
+            let ran = catch_unwind(AssertUnwindSafe(|| self.run_batch(&batch, &batch.parts)));
+            let is_typical = match ran {
+                Ok(is_typical) => is_typical,
+                Err(panic) => {
+                    tracing::error!(panic = panic_message(&*panic), "a worker panicked; its session is rebuilt");
+                    self.recorder.worker_restarted();
+                    self.fail(&batch.parts, &Error::WorkerPanicked);
+                    // Whatever state the session is in, it is not used again.
+                    self.session = None;
+                    self.rebuild();
+                    false
+                }
+            };
+            last = Some(FinishedRun { took: begin.elapsed(), rows: is_typical.then(|| batch.rows()) });
         }
     }
 
@@ -101,52 +130,54 @@ impl Worker {
         }
     }
 
-    fn run_batch(&mut self, batch: Vec<Job>, begin: Instant) {
-        batch.iter().for_each(|job| job.take(begin));
-
-        let rows: Vec<usize> = batch.iter().map(|job| job.inputs.rows()).collect();
-        let outputs = match &*batch {
-            [alone] => self.run_alone(alone),
-            many => Tensors::stack(&many.iter().map(|job| &job.inputs).collect::<Vec<_>>())
-                .ok_or_else(|| Error::internal("requests of different shapes were put into one batch"))
-                .and_then(|inputs| self.run_once(&inputs)),
+    /// Runs parts of a batch together and answers them. Says whether it went as a run should.
+    fn run_batch(&mut self, batch: &Batch, parts: &[Part]) -> bool {
+        let rows: Vec<usize> = parts.iter().map(|part| part.rows.len()).collect();
+        let outputs = match parts {
+            [alone] if alone.is_whole() => self.run_once(batch, &alone.request.inputs),
+            several => {
+                let rows: Vec<(&Tensors, Range<usize>)> =
+                    several.iter().map(|part| (&part.request.inputs, part.rows.clone())).collect();
+                Tensors::gather(&rows)
+                    .ok_or_else(|| Error::internal("requests of different shapes were put into one batch"))
+                    .and_then(|inputs| self.run_once(batch, &inputs))
+            }
         };
-        let inference = begin.elapsed();
         match outputs {
             Ok(outputs) => {
-                for (job, outputs) in batch.into_iter().zip(split(outputs, &rows)) {
-                    let waited = Waited { queue: job.waited(begin), inference };
-                    job.answer(Ok((outputs, waited)));
+                let now = Instant::now();
+                for (part, outputs) in parts.iter().zip(split(outputs, &rows)) {
+                    part.deliver(outputs, now);
                 }
+                true
             }
             // The model refused one of these inputs: each alone, so that only the bad one fails.
-            Err(Error::ModelFailed { .. }) if batch.len() > 1 => {
-                batch.into_iter().for_each(|job| self.run_batch(vec![job], Instant::now()));
+            Err(Error::ModelFailed { .. }) if parts.len() > 1 => {
+                for part in parts {
+                    if !part.request.is_unwanted(Instant::now()) {
+                        self.run_batch(batch, std::slice::from_ref(part));
+                    }
+                }
+                false
             }
-            Err(error) => batch.into_iter().for_each(|job| job.answer(Err(error.clone()))),
+            Err(error) => {
+                self.fail(parts, &error);
+                false
+            }
         }
     }
 
-    /// Runs the rows of one request, in as many runs as the policy asks for, for as long as someone waits.
-    fn run_alone(&mut self, job: &Job) -> Result<Tensors> {
-        let runs: Vec<_> = self.policy.runs(job.inputs.rows()).collect();
-        if let [_all] = &*runs {
-            return self.run_once(&job.inputs);
-        }
-        let mut parts = Vec::with_capacity(runs.len());
-        for run in &runs {
-            if job.is_unwanted(Instant::now()) {
-                return Err(Error::Expired { stage: Stage::Inference, spent: Timings::default() });
+    /// Answers parts with an error. What else there is of their requests is not run any more.
+    fn fail(&self, parts: &[Part], error: &Error) {
+        for part in parts {
+            part.request.fail(error.clone());
+            if !part.is_whole() {
+                self.queue.give_up(&part.request);
             }
-            parts.push(self.run_once(&job.inputs.slice_rows(run.clone()))?);
         }
-        let rows: Vec<usize> = runs.into_iter().map(|run| run.len()).collect();
-        join(&parts, &rows).ok_or_else(|| Error::ModelFailed {
-            detail: "the runs of one request gave outputs of different shapes".to_owned(),
-        })
     }
 
-    fn run_once(&mut self, inputs: &Tensors) -> Result<Tensors> {
+    fn run_once(&mut self, batch: &Batch, inputs: &Tensors) -> Result<Tensors> {
         let session = match &mut self.session {
             Some(session) => session,
             broken @ None => {
@@ -158,7 +189,11 @@ impl Worker {
         self.recorder.batch(inputs.rows());
         session.run(inputs).map_err(|error| match error {
             // It was not the input: the run was ended from outside.
-            Error::ModelFailed { .. } if self.current.is_interrupted.load(Ordering::Relaxed) => Error::ShuttingDown,
+            Error::ModelFailed { .. } if self.current.is_retired.load(Ordering::Relaxed) => Error::ShuttingDown,
+            Error::ModelFailed { .. } if batch.is_terminated() => {
+                self.recorder.run_terminated();
+                Error::internal("a run was ended that somebody waited for")
+            }
             other => other,
         })
     }

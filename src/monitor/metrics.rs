@@ -9,7 +9,8 @@ use prometheus::TextEncoder;
 use prometheus::proto;
 
 use super::recorder::{
-    BATCH_SIZE_BUCKETS, DURATION_BUCKETS_MICROS, HistogramSum, Outcome, ServerRecorder, VersionRecorder,
+    BATCH_SIZE_BUCKETS, DURATION_BUCKETS_MICROS, HistogramSum, Outcome, PREDICTION_BUCKETS, REMAINING_BUCKETS,
+    ServerRecorder, ShedReason, VersionRecorder,
 };
 use crate::stage::Stage;
 
@@ -44,6 +45,7 @@ const fn metric(kind: Kind, name: &'static str, labels: &'static [&'static str],
 pub const METRICS: &[Metric] = &[
     BUILD_INFO, READY, CONNECTIONS, CONNECTIONS_TOTAL, ACCEPT_ERRORS, ERROR_RESPONSES,
     MODEL_INFO, REQUESTS, IN_FLIGHT, STAGE_DURATION, BATCH_SIZE, QUEUE_DEPTH, WORKER_RESTARTS,
+    BUDGET, REMAINING, OVERRUNS, SHED, EXPIRED, TERMINATED, PREDICTION, SERVICE_PER_ROW, SERVICE_PER_RUN,
 ];
 
 const BUILD_INFO: Metric = metric(
@@ -105,6 +107,61 @@ const WORKER_RESTARTS: Metric = metric(
     "Workers that panicked and were rebuilt.",
 );
 
+const BUDGET: Metric = metric(
+    Kind::Gauge,
+    "leeway_budget_seconds",
+    &["model", "version", "part"],
+    "The configured latency budget: part total, and what it is divided into; part tail is the buffer.",
+);
+const REMAINING: Metric = metric(
+    Kind::Histogram,
+    "leeway_budget_remaining_ratio",
+    &["model", "version", "stage"],
+    "The share of a request's budget that was left when it entered a stage.",
+);
+const OVERRUNS: Metric = metric(
+    Kind::Counter,
+    "leeway_stage_overruns_total",
+    &["model", "version", "stage"],
+    "Requests in which a stage took longer than its part of the budget; queue and run count as stage inference.",
+);
+const SHED: Metric = metric(
+    Kind::Counter,
+    "leeway_requests_shed_total",
+    &["model", "version", "reason"],
+    "Prediction requests refused for want of time or room, by why.",
+);
+const EXPIRED: Metric = metric(
+    Kind::Counter,
+    "leeway_requests_expired_total",
+    &["model", "version", "stage"],
+    "Prediction requests whose time ran out, by the stage that had them.",
+);
+const TERMINATED: Metric = metric(
+    Kind::Counter,
+    "leeway_runs_terminated_total",
+    &["model", "version"],
+    "Runs of the model that were ended because nobody waited for them any more.",
+);
+const PREDICTION: Metric = metric(
+    Kind::Histogram,
+    "leeway_completion_prediction_ratio",
+    &["model", "version"],
+    "Actual time in queue and run, divided by what it was predicted to be when the request was admitted.",
+);
+const SERVICE_PER_ROW: Metric = metric(
+    Kind::Gauge,
+    "leeway_service_time_per_row_seconds",
+    &["model", "version", "estimate"],
+    "The learned time of a run is a*rows + b: a, for the typical run and for the tail.",
+);
+const SERVICE_PER_RUN: Metric = metric(
+    Kind::Gauge,
+    "leeway_service_time_per_run_seconds",
+    &["model", "version", "estimate"],
+    "The learned time of a run is a*rows + b: b, for the typical run and for the tail.",
+);
+
 /// All metrics in Prometheus' text format.
 pub(super) fn render(server: &ServerRecorder, versions: &[Arc<VersionRecorder>], onnxruntime: &str) -> String {
     let mut families = vec![
@@ -127,7 +184,7 @@ pub(super) fn render(server: &ServerRecorder, versions: &[Arc<VersionRecorder>],
     text
 }
 
-fn version_families(versions: &[Arc<VersionRecorder>]) -> [proto::MetricFamily; 7] {
+fn version_families(versions: &[Arc<VersionRecorder>]) -> [proto::MetricFamily; 16] {
     let each = |make: &dyn Fn(&VersionRecorder, [&str; 2]) -> Vec<Series>| {
         let series = |version: &Arc<VersionRecorder>| {
             make(version, [version.labels().model.as_str(), version.labels().version.as_str()])
@@ -165,7 +222,58 @@ fn version_families(versions: &[Arc<VersionRecorder>]) -> [proto::MetricFamily; 
         ),
         family(QUEUE_DEPTH, each(&|version, labels| vec![gauge(&labels, version.queue_depth())])),
         family(WORKER_RESTARTS, each(&|version, labels| vec![counter(&labels, version.restarts())])),
+        family(
+            BUDGET,
+            each(&|version, [model, number]| {
+                let budget = version.budget();
+                let parts = [
+                    ("total", budget.total),
+                    ("network", budget.network),
+                    ("preprocess", budget.preprocess),
+                    ("inference", budget.inference),
+                    ("postprocess", budget.postprocess),
+                    ("tail", budget.tail()),
+                ];
+                parts.map(|(part, time)| gauge_of(&[model, number, part], time.as_secs_f64())).to_vec()
+            }),
+        ),
+        family(
+            REMAINING,
+            each(&|version, [model, number]| {
+                let series = |stage: Stage| {
+                    let labels = [model, number, stage.name()];
+                    histogram(&labels, &REMAINING_BUCKETS, 1e3, &version.remaining(stage), 1e3)
+                };
+                Stage::ALL.map(series).to_vec()
+            }),
+        ),
+        family(OVERRUNS, each(&|version, labels| by_stage(labels, |stage| version.overruns(stage)))),
+        family(
+            SHED,
+            each(&|version, [model, number]| {
+                let series = |reason: ShedReason| counter(&[model, number, reason.name()], version.shed(reason));
+                ShedReason::ALL.map(series).to_vec()
+            }),
+        ),
+        family(EXPIRED, each(&|version, labels| by_stage(labels, |stage| version.expired(stage)))),
+        family(TERMINATED, each(&|version, labels| vec![counter(&labels, version.terminated())])),
+        family(
+            PREDICTION,
+            each(&|version, labels| {
+                vec![histogram(&labels, &PREDICTION_BUCKETS, 1e3, &version.prediction_ratios(), 1e3)]
+            }),
+        ),
+        family(SERVICE_PER_ROW, each(&|version, labels| estimates(labels, version.service_time().map(|line| line[0])))),
+        family(SERVICE_PER_RUN, each(&|version, labels| estimates(labels, version.service_time().map(|line| line[1])))),
     ]
+}
+
+fn by_stage([model, number]: [&str; 2], count: impl Fn(Stage) -> u64) -> Vec<Series> {
+    Stage::ALL.map(|stage| counter(&[model, number, stage.name()], count(stage))).to_vec()
+}
+
+fn estimates([model, number]: [&str; 2], [typical, tail]: [f64; 2]) -> Vec<Series> {
+    [("typical", typical), ("tail", tail)].map(|(name, value)| gauge_of(&[model, number, name], value)).to_vec()
 }
 
 // ===== the shapes of the text format =====
@@ -213,8 +321,12 @@ fn counter(labels: &[&str], value: u64) -> Series {
 }
 
 fn gauge(labels: &[&str], value: u64) -> Series {
+    gauge_of(labels, value as f64)
+}
+
+fn gauge_of(labels: &[&str], value: f64) -> Series {
     let mut gauge = proto::Gauge::default();
-    gauge.set_value(value as f64);
+    gauge.set_value(value);
     series(labels, proto::Metric::from_gauge(gauge))
 }
 
@@ -240,17 +352,18 @@ fn histogram(labels: &[&str], edges: &[u64], edge_unit: f64, read: &HistogramSum
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::super::{Monitor, VersionLabels};
     use super::*;
-    use crate::stage::Timings;
+    use crate::budget::{LatencyBudget, StageClock, Waited};
+    use crate::error::{Error, Shed};
 
     fn monitor_with_one_version() -> (Monitor, Arc<VersionRecorder>) {
         let monitor = Monitor::new("1.31.1");
         let labels =
             VersionLabels { model: "digits".into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
-        let version = monitor.version(labels);
+        let version = monitor.version(labels, LatencyBudget::DEFAULT);
         (monitor, version)
     }
 
@@ -267,12 +380,19 @@ mod tests {
         assert_eq!(rendered, declared);
     }
 
-    #[test]
-    fn a_duration_is_in_the_first_bucket_whose_edge_it_does_not_exceed() {
+    /// The clock of a request that waited in the model room like this.
+    async fn clock(waited: Waited) -> StageClock {
+        let mut clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
+        clock.wait(async { Ok(((), waited)) }, || None).await.unwrap();
+        clock
+    }
+
+    #[tokio::test]
+    async fn a_duration_is_in_the_first_bucket_whose_edge_it_does_not_exceed() {
         let (monitor, version) = monitor_with_one_version();
-        let mut timings = Timings::default();
-        timings.set(Stage::Inference, Duration::from_micros(100));
-        version.request().succeeded(&timings, Duration::from_nanos(100_001));
+        let inference = Duration::from_micros(100);
+        let clock = clock(Waited { inference, ..Waited::default() }).await;
+        version.request().succeeded(&clock, Duration::from_nanos(100_001));
         let text = monitor.render();
         let count = |stage: &str, edge: &str| {
             let series = format!(
@@ -285,6 +405,31 @@ mod tests {
         assert!(text.contains(
             "leeway_stage_duration_seconds_sum{model=\"digits\",version=\"1\",stage=\"total\"} 0.000100001\n"
         ));
+    }
+
+    #[tokio::test]
+    async fn where_a_budget_went_is_counted() {
+        let (monitor, version) = monitor_with_one_version();
+        let ms = Duration::from_millis;
+        let long = clock(Waited { queue: ms(50), inference: ms(100), predicted: Some(ms(100)) }).await;
+        version.request().succeeded(&long, ms(151));
+        let error =
+            Error::Overloaded { shed: Shed::InTheQueue, needed: ms(9), left: ms(1), retry_after: Duration::ZERO };
+        version.request().failed(&clock(Waited::default()).await, &error);
+        let text = monitor.render();
+        for series in [
+            "leeway_stage_overruns_total{model=\"digits\",version=\"1\",stage=\"inference\"} 1",
+            "leeway_stage_overruns_total{model=\"digits\",version=\"1\",stage=\"queue\"} 0",
+            "leeway_requests_shed_total{model=\"digits\",version=\"1\",reason=\"overtaken\"} 1",
+            "leeway_completion_prediction_ratio_bucket{model=\"digits\",version=\"1\",le=\"1.25\"} 0",
+            "leeway_completion_prediction_ratio_bucket{model=\"digits\",version=\"1\",le=\"1.5\"} 1",
+            // The queue was entered with nearly all of the 185 ms that the server has of 200, by both requests.
+            "leeway_budget_remaining_ratio_bucket{model=\"digits\",version=\"1\",stage=\"queue\",le=\"0.9\"} 0",
+            "leeway_budget_remaining_ratio_count{model=\"digits\",version=\"1\",stage=\"queue\"} 2",
+            "leeway_budget_seconds{model=\"digits\",version=\"1\",part=\"tail\"} 0.045",
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series}\n{text}");
+        }
     }
 
     #[test]

@@ -16,7 +16,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 pub use self::metrics::{METRICS, Metric, TEXT_FORMAT};
-pub use self::recorder::{Outcome, RequestGuard, ServerRecorder, VersionLabels, VersionRecorder};
+pub use self::recorder::{Outcome, RequestGuard, ServerRecorder, ShedReason, VersionLabels, VersionRecorder};
+use crate::budget::LatencyBudget;
 
 /// Everything one server measures.
 #[derive(Debug)]
@@ -42,8 +43,8 @@ impl Monitor {
     }
 
     /// New handles for a version. Its series are shown for as long as the handles are held.
-    pub fn version(&self, labels: VersionLabels) -> Arc<VersionRecorder> {
-        let recorder = Arc::new(VersionRecorder::new(labels));
+    pub fn version(&self, labels: VersionLabels, budget: LatencyBudget) -> Arc<VersionRecorder> {
+        let recorder = Arc::new(VersionRecorder::new(labels, budget));
         let mut versions = self.versions.lock();
         versions.retain(|version| version.strong_count() > 0);
         versions.push(Arc::downgrade(&recorder));

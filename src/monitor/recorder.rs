@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::shards::{LocalShard, Shards};
-use crate::error::{Error, Fault};
-use crate::stage::{Stage, Timings};
+use crate::budget::{LatencyBudget, StageClock};
+use crate::error::{Error, Fault, Shed};
+use crate::stage::Stage;
 
 /// Upper bounds of the duration histograms, in microseconds: 50 µs to 10 s.
 pub(super) const DURATION_BUCKETS_MICROS: [u64; 25] = [
@@ -16,6 +17,13 @@ pub(super) const DURATION_BUCKETS_MICROS: [u64; 25] = [
 
 /// Upper bounds of the batch-size histogram, in rows.
 pub(super) const BATCH_SIZE_BUCKETS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+
+/// Upper bounds of the histogram of what was left of a budget, in thousandths of it.
+pub(super) const REMAINING_BUCKETS: [u64; 11] = [0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900];
+
+/// Upper bounds of the histogram of actual against predicted times, in thousandths.
+pub(super) const PREDICTION_BUCKETS: [u64; 13] =
+    [100, 250, 500, 667, 800, 900, 1_000, 1_100, 1_250, 1_500, 2_000, 3_000, 5_000];
 
 /// How a request that had reached a version ended. A closed set: it is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +44,21 @@ pub enum Outcome {
     Abandoned,
 }
 
+/// Why a request was refused for want of room or time. A closed set: it is a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShedReason {
+    /// It was predicted to be too late.
+    Predicted,
+    /// Its turn had come too late.
+    Overtaken,
+    /// The queue was full.
+    QueueFull,
+    /// Its connection is above the limit.
+    Connections,
+    /// The version was being retired.
+    ShuttingDown,
+}
+
 /// What the series of one version are labelled with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionLabels {
@@ -53,8 +76,11 @@ pub struct VersionLabels {
 #[derive(Debug)]
 pub struct VersionRecorder {
     labels: VersionLabels,
+    budget: LatencyBudget,
     shards: Shards,
     queue_depth: AtomicU64,
+    /// The bits of four floats: seconds per row and per run, typical and in the tail.
+    service_time: [AtomicU64; 4],
 }
 
 /// The handles of what belongs to no version.
@@ -68,7 +94,7 @@ pub struct ServerRecorder {
 }
 
 /// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
-pub(super) const ERROR_CODES: [&str; 17] = [
+pub(super) const ERROR_CODES: [&str; 19] = [
     "invalid-input",
     "unknown-model",
     "unknown-version",
@@ -79,6 +105,8 @@ pub(super) const ERROR_CODES: [&str; 17] = [
     "request-too-large",
     "request-too-slow",
     "request-aborted",
+    "overloaded",
+    "too-many-connections",
     "queue-full",
     "shutting-down",
     "expired",
@@ -133,17 +161,59 @@ impl From<&Error> for Outcome {
     }
 }
 
+// ===== impl ShedReason =====
+
+impl ShedReason {
+    pub(super) const ALL: [ShedReason; 5] = [
+        ShedReason::Predicted,
+        ShedReason::Overtaken,
+        ShedReason::QueueFull,
+        ShedReason::Connections,
+        ShedReason::ShuttingDown,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            ShedReason::Predicted => "predicted",
+            ShedReason::Overtaken => "overtaken",
+            ShedReason::QueueFull => "queue_full",
+            ShedReason::Connections => "connections",
+            ShedReason::ShuttingDown => "shutting_down",
+        }
+    }
+
+    fn of(error: &Error) -> Option<ShedReason> {
+        match error {
+            Error::Overloaded { shed: Shed::AtTheDoor, .. } => Some(ShedReason::Predicted),
+            Error::Overloaded { shed: Shed::InTheQueue, .. } => Some(ShedReason::Overtaken),
+            Error::QueueFull { .. } => Some(ShedReason::QueueFull),
+            Error::TooManyConnections { .. } => Some(ShedReason::Connections),
+            Error::ShuttingDown => Some(ShedReason::ShuttingDown),
+            _ => None,
+        }
+    }
+}
+
 // ===== the cells of a version =====
 
 const STAGE_HISTOGRAMS: usize = Stage::ALL.len() + 1;
 const DURATION_CELLS: usize = DURATION_BUCKETS_MICROS.len() + 2;
 const BATCH_CELLS: usize = BATCH_SIZE_BUCKETS.len() + 2;
 
+const REMAINING_CELLS: usize = REMAINING_BUCKETS.len() + 2;
+const STAGES: usize = Stage::ALL.len();
+
 const OUTCOMES_AT: usize = 0;
 const IN_FLIGHT_AT: usize = OUTCOMES_AT + Outcome::ALL.len();
 const RESTARTS_AT: usize = IN_FLIGHT_AT + 1;
-const DURATIONS_AT: usize = RESTARTS_AT + 1;
-const BATCH_AT: usize = DURATIONS_AT + STAGE_HISTOGRAMS * DURATION_CELLS;
+const TERMINATED_AT: usize = RESTARTS_AT + 1;
+const SHED_AT: usize = TERMINATED_AT + 1;
+const EXPIRED_AT: usize = SHED_AT + ShedReason::ALL.len();
+const OVERRUNS_AT: usize = EXPIRED_AT + STAGES;
+const DURATIONS_AT: usize = OVERRUNS_AT + STAGES;
+const REMAINING_AT: usize = DURATIONS_AT + STAGE_HISTOGRAMS * DURATION_CELLS;
+const PREDICTION_AT: usize = REMAINING_AT + STAGES * REMAINING_CELLS;
+const BATCH_AT: usize = PREDICTION_AT + PREDICTION_BUCKETS.len() + 2;
 const CELLS: usize = BATCH_AT + BATCH_CELLS;
 
 /// A histogram read back: counts per bucket (the last one is +Inf) and the sum in the unit of its edges.
@@ -163,8 +233,14 @@ fn observe(shard: &LocalShard<'_>, at: usize, edges: &[u64], value: u64, amount_
 // ===== impl VersionRecorder =====
 
 impl VersionRecorder {
-    pub(super) fn new(labels: VersionLabels) -> VersionRecorder {
-        VersionRecorder { labels, shards: Shards::new(CELLS), queue_depth: AtomicU64::new(0) }
+    pub(super) fn new(labels: VersionLabels, budget: LatencyBudget) -> VersionRecorder {
+        VersionRecorder {
+            labels,
+            budget,
+            shards: Shards::new(CELLS),
+            queue_depth: AtomicU64::new(0),
+            service_time: Default::default(),
+        }
     }
 
     /// A request has reached this version.
@@ -181,6 +257,18 @@ impl VersionRecorder {
     /// A worker panicked and its session is being rebuilt.
     pub fn worker_restarted(&self) {
         self.shards.local().add(RESTARTS_AT, 1);
+    }
+
+    /// A run was ended because nobody waited for it any more.
+    pub fn run_terminated(&self) {
+        self.shards.local().add(TERMINATED_AT, 1);
+    }
+
+    /// What a run takes, as learned: seconds per row and per run, of the typical run and of the tail.
+    pub fn set_service_time(&self, [typical, tail]: [(f64, f64); 2]) {
+        for (cell, seconds) in self.service_time.iter().zip([typical.0, typical.1, tail.0, tail.1]) {
+            cell.store(seconds.to_bits(), Relaxed);
+        }
     }
 
     /// So many requests wait for a worker.
@@ -203,6 +291,40 @@ impl VersionRecorder {
 
     pub(super) fn restarts(&self) -> u64 {
         self.shards.sum(RESTARTS_AT)
+    }
+
+    pub(super) fn terminated(&self) -> u64 {
+        self.shards.sum(TERMINATED_AT)
+    }
+
+    pub(super) fn shed(&self, reason: ShedReason) -> u64 {
+        self.shards.sum(SHED_AT + reason as usize)
+    }
+
+    pub(super) fn expired(&self, stage: Stage) -> u64 {
+        self.shards.sum(EXPIRED_AT + stage as usize)
+    }
+
+    pub(super) fn overruns(&self, stage: Stage) -> u64 {
+        self.shards.sum(OVERRUNS_AT + stage as usize)
+    }
+
+    pub(super) fn budget(&self) -> &LatencyBudget {
+        &self.budget
+    }
+
+    /// Seconds per row and per run, of the typical run and of the tail.
+    pub(super) fn service_time(&self) -> [[f64; 2]; 2] {
+        let read = |index: usize| f64::from_bits(self.service_time[index].load(Relaxed));
+        [[read(0), read(1)], [read(2), read(3)]]
+    }
+
+    pub(super) fn remaining(&self, stage: Stage) -> HistogramSum {
+        self.histogram(REMAINING_AT + stage as usize * REMAINING_CELLS, REMAINING_BUCKETS.len())
+    }
+
+    pub(super) fn prediction_ratios(&self) -> HistogramSum {
+        self.histogram(PREDICTION_AT, PREDICTION_BUCKETS.len())
     }
 
     pub(super) fn queue_depth(&self) -> u64 {
@@ -234,8 +356,8 @@ fn duration_cells(stage: Option<Stage>) -> usize {
 // ===== impl RequestGuard =====
 
 impl RequestGuard {
-    /// The request was answered with predictions; its stages took this long, and all of it `total`.
-    pub fn succeeded(mut self, timings: &Timings, total: Duration) {
+    /// The request was answered with predictions; its stages took what the clock says, and all of it `total`.
+    pub fn succeeded(mut self, clock: &StageClock, total: Duration) {
         self.outcome = Outcome::Ok;
         let shard = self.recorder.shards.local();
         let duration = |stage, took: Duration| {
@@ -243,16 +365,50 @@ impl RequestGuard {
             // Edges are in whole microseconds: rounding up keeps "at most the edge" exact.
             observe(&shard, duration_cells(stage), &DURATION_BUCKETS_MICROS, nanos.div_ceil(1000), nanos);
         };
+        let timings = clock.timings();
         for stage in Stage::ALL {
             duration(Some(stage), timings.of(stage));
         }
         duration(None, total);
+        if let Some(predicted) = clock.predicted().filter(|predicted| !predicted.is_zero()) {
+            let actual = timings.of(Stage::Queue) + timings.of(Stage::Inference);
+            let ratio = thousandths(actual, predicted);
+            observe(&shard, PREDICTION_AT, &PREDICTION_BUCKETS, ratio, ratio);
+        }
+        spent(&shard, clock);
     }
 
     /// The request was refused or failed.
-    pub fn failed(mut self, error: &Error) {
+    pub fn failed(mut self, clock: &StageClock, error: &Error) {
         self.outcome = Outcome::from(error);
+        let shard = self.recorder.shards.local();
+        if let Some(reason) = ShedReason::of(error) {
+            shard.add(SHED_AT + reason as usize, 1);
+        }
+        if let Error::Expired { stage, .. } = error {
+            shard.add(EXPIRED_AT + *stage as usize, 1);
+        }
+        spent(&shard, clock);
     }
+}
+
+/// Where the budget of a request went, however it ended.
+fn spent(shard: &LocalShard<'_>, clock: &StageClock) {
+    for stage in Stage::ALL {
+        if let Some(left) = clock.left_at(stage) {
+            let share = thousandths(left, clock.budget().total);
+            observe(shard, REMAINING_AT + stage as usize * REMAINING_CELLS, &REMAINING_BUCKETS, share, share);
+        }
+    }
+    for stage in clock.overruns() {
+        shard.add(OVERRUNS_AT + stage as usize, 1);
+    }
+}
+
+/// A ratio in thousandths, rounded up.
+fn thousandths(part: Duration, whole: Duration) -> u64 {
+    let ratio = (part.as_nanos() * 1000).div_ceil(whole.as_nanos().max(1));
+    u64::try_from(ratio).unwrap_or(u64::MAX)
 }
 
 impl Drop for RequestGuard {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde_json::value::RawValue;
 
+use crate::budget::{LatencyBudget, StageCosts};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Sha256, Version};
 use crate::monitor::VersionRecorder;
@@ -51,8 +52,12 @@ pub struct ServedVersion {
     pub intra_op_threads: usize,
     /// Whether it has been seen to run.
     pub warm_up: WarmUp,
+    /// How the time of a request is divided.
+    pub budget: LatencyBudget,
     /// The stages.
     pub pipeline: Pipeline,
+    /// What the stages around the model have cost.
+    pub costs: StageCosts,
     /// The handles that its requests are counted with.
     pub recorder: Arc<VersionRecorder>,
 }

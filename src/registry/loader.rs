@@ -10,10 +10,13 @@ use serde_json::value::RawValue;
 use super::catalog::{ServedModel, ServedVersion, Snapshot, WarmUp};
 use super::digest::digest_of_folder;
 use super::layout::{FoundModel, scan};
+use crate::budget::StageCosts;
 use crate::config::{ModelConfig, RepositoryConfig};
 use crate::error::{Error, Result};
 use crate::identity::{Sha256, Version};
-use crate::model::{BatchPolicy, Engine, LoadedModel, OnnxModel, RunRows, Session, Watchers, zeros};
+use crate::model::{
+    BatchPolicy, Engine, LoadedModel, ModelSettings, OnnxModel, RunRows, ServiceTime, Session, Watchers, measure, zeros,
+};
 use crate::monitor::{Monitor, VersionLabels};
 use crate::pipeline::{Pipeline, Postprocessor, Stages};
 use crate::tensor::Tensors;
@@ -66,6 +69,7 @@ impl Loader {
         tracing::info!(
             model = %found.name, %version, sha256 = served.sha256.short(),
             provider = served.pipeline.model.provider().name(),
+            workers = served.pipeline.model.workers(), threads = served.intra_op_threads,
             took_ms = begin.elapsed().as_millis() as u64,
             "loaded"
         );
@@ -91,28 +95,38 @@ impl Loader {
         let policy = BatchPolicy::new(loaded.signature(), &config.model);
         let mut sessions: Vec<Box<dyn Session>> = Vec::new();
         let mut warmed_up = WarmUp::Ran;
-        for _ in 0..config.model.workers.get() {
+        let mut service = ServiceTime::default();
+        let threads = config.model.threads();
+        for index in 0..threads.workers.get() {
             let mut session = loaded.open()?;
             warmed_up = warm_up(&*loaded, &mut *session, policy, &*postprocessor)?;
+            // Zeros of a guessed shape would teach nothing true.
+            if index == 0 && warmed_up == WarmUp::Ran && loaded.signature().has_fixed_rows() {
+                service = measure(&mut *session, loaded.signature(), policy)?;
+            }
             sessions.push(session);
         }
 
-        let recorder = self.monitor.version(VersionLabels {
+        let labels = VersionLabels {
             model: found.name.to_string(),
             version: version.to_string(),
             sha256: sha256.to_string(),
             provider: loaded.provider().name(),
-        });
+        };
+        let recorder = self.monitor.version(labels, config.budget);
         let thread_name = format!("{}-{version}", found.name);
-        let model = OnnxModel::start(&thread_name, &loaded, sessions, &config.model, &recorder, &self.watchers)?;
+        let settings = ModelSettings { session: &config.model, budget: &config.budget };
+        let model = OnnxModel::start(&thread_name, &loaded, sessions, settings, service, &recorder, &self.watchers)?;
         Ok(ServedVersion {
             model: found.name.clone(),
             version,
             sha256,
             identity: identity(found, version, sha256)?,
-            intra_op_threads: config.model.intra_op_threads().get(),
+            intra_op_threads: threads.intra_op.get(),
             warm_up: warmed_up,
+            budget: config.budget,
             pipeline: Pipeline { preprocessor, model, postprocessor },
+            costs: StageCosts::default(),
             recorder,
         })
     }

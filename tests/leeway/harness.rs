@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use leeway::app::{App, Stop};
@@ -41,9 +41,28 @@ pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.http.listen = "127.0.0.1:0".parse().unwrap();
     config.admin.listen = "127.0.0.1:0".parse().unwrap();
-    config.repository.path = checkout().join("models");
+    config.repository.path = shipped_models().to_owned();
     config.shutdown.deregistration_delay_ms = 0;
     config
+}
+
+/// The shipped models, with all the time in the world: a test machine may be busy.
+fn shipped_models() -> &'static Path {
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    COPY.get_or_init(|| {
+        let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("models");
+        let shipped = checkout().join("models/digits");
+        for version in ["1", "2"] {
+            std::fs::create_dir_all(copy.join("digits").join(version)).unwrap();
+            let file = Path::new(version).join("model.onnx");
+            std::fs::copy(shipped.join(&file), copy.join("digits").join(&file)).unwrap();
+        }
+        let model_toml = std::fs::read_to_string(shipped.join("model.toml")).unwrap();
+        let patient = model_toml.replace("total_ms = 200", "total_ms = 60000");
+        assert_ne!(patient, model_toml);
+        std::fs::write(copy.join("digits/model.toml"), patient).unwrap();
+        copy
+    })
 }
 
 pub(crate) fn runtime() -> Arc<dyn Engine> {
@@ -142,7 +161,11 @@ impl Answer {
 pub(crate) struct Repository(pub(crate) tempfile::TempDir);
 
 /// What a model of `tests/data/models` needs in its `model.toml` to be served as it is.
-pub(crate) const PLAIN: &str = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n";
+pub(crate) const STAGES: &str = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n";
+
+/// The same, with all the time in the world.
+pub(crate) const PLAIN: &str =
+    "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n[budget]\ntotal_ms = 600000\n";
 
 impl Repository {
     pub(crate) fn new() -> Repository {
@@ -210,7 +233,7 @@ impl LoadedModel for HookedModel {
 }
 
 impl Session for HookedSession {
-    fn interrupt(&self) -> Interrupt {
+    fn interrupt(&self) -> Arc<dyn Interrupt> {
         self.0.interrupt()
     }
 

@@ -184,7 +184,7 @@ fn a_wrong_setting_names_its_source_its_key_and_what_is_allowed() {
     };
     check("unknown key", "[http]\nlisten_on = \"127.0.0.1:80\"\n", &[], &[]);
     check("unknown section", "[https]\nlisten = \"127.0.0.1:80\"\n", &[], &[]);
-    check("wrong type", "[http]\nrequest_timeout_ms = \"30s\"\n", &[], &[]);
+    check("wrong type", "[http]\nwrite_timeout_ms = \"30s\"\n", &[], &[]);
     check("not an address", "[http]\nlisten = \"localhost\"\n", &[], &[]);
     check("zero", "[http]\nconnection_limit = 0\n", &[], &[]);
     check("negative", "[http]\nbody_limit_bytes = -1\n", &[], &[]);

@@ -41,7 +41,7 @@ async fn server_timing_has_every_stage_in_milliseconds() {
     let answer = app.predict("/predict", two_digits()).await;
     let timing = answer.header("server-timing");
     let names: Vec<&str> = timing.split(", ").map(|entry| entry.split_once(";dur=").unwrap().0).collect();
-    assert_eq!(names, ["pre", "queue", "infer", "post"]);
+    assert_eq!(names, ["net", "pre", "queue", "infer", "post"]);
     for entry in timing.split(", ") {
         let duration: f64 = entry.split_once(";dur=").unwrap().1.parse().unwrap();
         assert!((0.0..60_000.0).contains(&duration), "{timing}");

@@ -1,0 +1,272 @@
+//! The clock of one request: times its stages, bounds each by what is left, and traces them.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use super::heavy_work::{BlockingThreads, StageCost};
+use super::{Deadline, Enforce, LatencyBudget};
+use crate::error::{Error, Result};
+use crate::stage::{Stage, Timings};
+
+/// Times the stages of one request and ends it when its time has run out.
+#[derive(Debug)]
+pub struct StageClock {
+    started: Instant,
+    budget: LatencyBudget,
+    deadline: Deadline,
+    spent: Timings,
+    /// What was left when each stage was entered.
+    left: [Option<Duration>; Stage::ALL.len()],
+    predicted: Option<Duration>,
+}
+
+/// Until when the model may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// When nobody waits for the outputs any more.
+    pub deadline: Deadline,
+    /// When the run has to end, for the stages after it to have their part.
+    pub finish_by: Instant,
+}
+
+/// How a worker divided the time it had a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// From the queue's door to the moment a batch was formed.
+    pub queue: Duration,
+    /// The run of the batch.
+    pub inference: Duration,
+    /// What both were predicted to take, if there was something to predict from.
+    pub predicted: Option<Duration>,
+}
+
+impl StageClock {
+    /// A clock for a request whose head was read at `started`.
+    pub fn new(started: Instant, budget: LatencyBudget) -> StageClock {
+        StageClock {
+            started,
+            budget,
+            deadline: Deadline::after(started, budget.on_the_server()),
+            spent: Timings::default(),
+            left: [None; Stage::ALL.len()],
+            predicted: None,
+        }
+    }
+
+    /// The request's deadline.
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// The request's budget.
+    pub fn budget(&self) -> &LatencyBudget {
+        &self.budget
+    }
+
+    /// How long each stage has taken.
+    pub fn timings(&self) -> Timings {
+        self.spent
+    }
+
+    /// What was left when `stage` was entered, if it was.
+    pub fn left_at(&self, stage: Stage) -> Option<Duration> {
+        self.left[stage as usize]
+    }
+
+    /// What the queue and the run were predicted to take.
+    pub fn predicted(&self) -> Option<Duration> {
+        self.predicted
+    }
+
+    /// Time since the request's head was read.
+    pub fn total(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Until when the model may take, were it to get the request now.
+    pub fn demand(&self) -> Demand {
+        self.demand_at(Instant::now())
+    }
+
+    fn demand_at(&self, now: Instant) -> Demand {
+        let deadline = self.limit(Stage::Inference, now);
+        // An instant before the epoch of the clock cannot be; then there is no time left anyway.
+        let reserve = self.deadline.instant().checked_sub(self.budget.postprocess).unwrap_or(now);
+        Demand { deadline, finish_by: deadline.instant().min(reserve) }
+    }
+
+    /// Until when a stage may take that begins at `begin`.
+    fn limit(&self, stage: Stage, begin: Instant) -> Deadline {
+        match self.budget.enforce {
+            Enforce::Total => self.deadline,
+            Enforce::Stages => self.deadline.min(Deadline::after(begin, self.budget.part(stage))),
+        }
+    }
+
+    /// Waits for the body, as long as it may take.
+    pub async fn receive<T>(&mut self, body: impl Future<Output = Result<T>>) -> Result<T> {
+        self.enter(Stage::Network, self.started);
+        let limit = self.limit(Stage::Network, self.started);
+        let received = tokio::time::timeout_at(limit.instant().into(), body).await;
+        self.spent.set(Stage::Network, self.started.elapsed());
+        received.unwrap_or_else(|_elapsed| Err(Error::RequestTooSlow { limit: limit.left(self.started) }))
+    }
+
+    /// Runs a stage: on this thread, or, if its cost says that it would hold it up, on one of `threads`. A request that
+    /// has no time left does not enter it.
+    pub async fn run<T: Send + 'static>(
+        &mut self,
+        stage: Stage,
+        (cost, units): (&StageCost, usize),
+        threads: &BlockingThreads,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let begin = Instant::now();
+        self.enter(stage, begin);
+        let limit = self.limit(stage, begin);
+        if self.deadline.has_passed(begin) {
+            return Err(self.expired(stage));
+        }
+        let done = if cost.is_heavy(units) {
+            let timed = move || {
+                let begin = Instant::now();
+                let done = work();
+                done.map(|done| (done, begin.elapsed()))
+            };
+            // Learned from the work itself, and not from the wait for a place to do it.
+            let done = threads.run(limit, timed).await;
+            done.map(|done| {
+                done.map(|(done, took)| {
+                    cost.learn(units, took);
+                    done
+                })
+            })
+        } else {
+            let done = work();
+            cost.learn(units, begin.elapsed());
+            Some(done)
+        };
+        let end = Instant::now();
+        let took = end.saturating_duration_since(begin);
+        self.spent.set(stage, took);
+        tracing::trace!(%stage, ?took, "stage finished");
+        match done {
+            Some(done) if !limit.has_passed(end) => done,
+            // A mistake is a mistake, however late it was found.
+            Some(Err(error)) => Err(error),
+            _ => Err(self.expired(stage)),
+        }
+    }
+
+    /// Waits for the model, up to the deadline. `work` reports its own split into queue and inference,
+    /// because only the worker knows when it took the request; `taken` asks when that was.
+    pub async fn wait<T>(
+        &mut self,
+        work: impl Future<Output = Result<(T, Waited)>>,
+        taken: impl FnOnce() -> Option<Instant>,
+    ) -> Result<T> {
+        let begin = Instant::now();
+        self.enter(Stage::Queue, begin);
+        let limit = self.limit(Stage::Inference, begin);
+        match tokio::time::timeout_at(limit.instant().into(), work).await {
+            Ok(Ok((value, waited))) => {
+                self.enter(Stage::Inference, begin + waited.queue);
+                self.spent.set(Stage::Queue, waited.queue);
+                self.spent.set(Stage::Inference, waited.inference);
+                self.predicted = waited.predicted;
+                tracing::trace!(?waited, "model finished");
+                return Ok(value);
+            }
+            // Whoever noticed first: the worker, or the timer here.
+            Ok(Err(Error::Expired { .. })) | Err(_) => {}
+            Ok(Err(error)) => return Err(error),
+        }
+        let (queue, stage) = match taken() {
+            Some(taken) => {
+                self.enter(Stage::Inference, taken);
+                (taken.saturating_duration_since(begin), Stage::Inference)
+            }
+            None => (begin.elapsed(), Stage::Queue),
+        };
+        self.spent.set(Stage::Queue, queue);
+        self.spent.set(Stage::Inference, begin.elapsed().saturating_sub(queue));
+        Err(self.expired(stage))
+    }
+
+    /// The stages that took longer than their part. The queue and the run share one, and count as the run.
+    pub fn overruns(&self) -> impl Iterator<Item = Stage> {
+        let took = |stage| match stage {
+            Stage::Queue => Duration::ZERO,
+            Stage::Inference => self.spent.of(Stage::Queue) + self.spent.of(Stage::Inference),
+            other => self.spent.of(other),
+        };
+        Stage::ALL.into_iter().filter(move |&stage| took(stage) > self.budget.part(stage))
+    }
+
+    fn enter(&mut self, stage: Stage, now: Instant) {
+        self.left[stage as usize] = Some(self.deadline.left(now));
+    }
+
+    fn expired(&self, stage: Stage) -> Error {
+        Error::Expired { stage, spent: self.spent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    fn budget(enforce: Enforce) -> LatencyBudget {
+        let ms = Duration::from_millis;
+        LatencyBudget {
+            total: ms(10_000),
+            network: ms(1_000),
+            preprocess: ms(0),
+            inference: ms(20),
+            postprocess: ms(1_000),
+            enforce,
+        }
+    }
+
+    #[test]
+    fn the_model_has_what_the_stages_after_it_leave() {
+        let started = Instant::now();
+        let after = |ms| started + Duration::from_millis(ms);
+        let check = |enforce, deadline, finish_by| {
+            let demand = StageClock::new(started, budget(enforce)).demand_at(after(100));
+            assert_eq!((demand.deadline.instant(), demand.finish_by), (after(deadline), after(finish_by)));
+        };
+        check(Enforce::Total, 9_000, 8_000);
+        check(Enforce::Stages, 120, 120);
+    }
+
+    /// The part for preprocessing is zero, so whatever it takes is an overrun.
+    async fn preprocess(enforce: Enforce, units: usize) -> (Result<u32>, Vec<Stage>) {
+        let mut clock = StageClock::new(Instant::now(), budget(enforce));
+        let (cost, threads) = (StageCost::default(), BlockingThreads::new(NonZeroUsize::MIN));
+        let done = clock.run(Stage::Preprocess, (&cost, units), &threads, || Ok(7)).await;
+        (done, clock.overruns().collect())
+    }
+
+    #[tokio::test]
+    async fn an_overrun_is_counted_and_only_ends_the_request_if_stages_are_enforced() {
+        for units in [1, 1_000_000_000] {
+            let (done, overruns) = preprocess(Enforce::Total, units).await;
+            assert_eq!((done, overruns), (Ok(7), vec![Stage::Preprocess]));
+            let (done, overruns) = preprocess(Enforce::Stages, units).await;
+            assert!(matches!(done, Err(Error::Expired { stage: Stage::Preprocess, .. })));
+            assert_eq!(overruns, [Stage::Preprocess]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_with_its_part_if_stages_are_enforced() {
+        let mut clock = StageClock::new(Instant::now(), budget(Enforce::Stages));
+        let never = std::future::pending::<Result<((), Waited)>>();
+        let ended = clock.wait(never, || None).await;
+        assert!(matches!(ended, Err(Error::Expired { stage: Stage::Queue, .. })));
+        assert!(clock.overruns().eq([Stage::Inference]));
+    }
+}

@@ -1,0 +1,210 @@
+//! Where a request's time goes, and how much of it is left.
+//!
+//! A [`LatencyBudget`] divides the time a client has among the parts of the request path. `clock.rs` holds the
+//! [`StageClock`] that travels with a request: the one place that times a stage, bounds it and traces it.
+//! `heavy_work.rs` says which stages are too much for a thread that serves connections, and takes them off it.
+//!
+//! This room knows nothing of HTTP or of models. What is allowed of a stage is decided here; a stage itself has no
+//! clock.
+
+mod clock;
+mod heavy_work;
+
+use std::time::{Duration, Instant};
+
+pub use self::clock::{Demand, StageClock, Waited};
+pub use self::heavy_work::{BlockingThreads, StageCost, StageCosts};
+use crate::stage::Stage;
+
+/// How the time of a request is divided. What the parts leave of the total is the buffer for the tail.
+///
+/// `total` is the time as the client sees it. `network` is the part that passes on the wire; the server itself has
+/// `total − network` from the moment the head of the request has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatencyBudget {
+    /// From the client's first byte to its last.
+    pub total: Duration,
+    /// On the wire, in both directions; of this the server sees how long the body takes to arrive.
+    pub network: Duration,
+    /// From the body to the model's inputs.
+    pub preprocess: Duration,
+    /// In the queue and in the run.
+    pub inference: Duration,
+    /// From the model's outputs to the answer's text.
+    pub postprocess: Duration,
+    /// What becomes of a stage that takes longer than its part.
+    pub enforce: Enforce,
+}
+
+/// What a budget bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enforce {
+    /// The whole. A stage that takes longer than its part lives off the buffer, and is counted.
+    Total,
+    /// Each part. A stage that takes longer than its part ends the request.
+    Stages,
+}
+
+/// The moment after which nobody waits for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+// ===== impl LatencyBudget =====
+
+impl Default for LatencyBudget {
+    fn default() -> Self {
+        LatencyBudget::DEFAULT
+    }
+}
+
+impl LatencyBudget {
+    /// The budget that is used where none is configured: 200 ms = 15 + 20 + 100 + 20, and 45 for the tail.
+    pub const DEFAULT: LatencyBudget = LatencyBudget {
+        total: Duration::from_millis(200),
+        network: Duration::from_millis(15),
+        preprocess: Duration::from_millis(20),
+        inference: Duration::from_millis(100),
+        postprocess: Duration::from_millis(20),
+        enforce: Enforce::Total,
+    };
+
+    /// The buffer for the tail: what the parts leave of the total.
+    ///
+    /// ```
+    /// use leeway::budget::LatencyBudget;
+    /// assert_eq!(LatencyBudget::DEFAULT.tail().as_millis(), 45);
+    /// ```
+    pub fn tail(&self) -> Duration {
+        self.total.saturating_sub(self.network + self.preprocess + self.inference + self.postprocess)
+    }
+
+    /// The part that a stage belongs to. The queue and the run share one.
+    pub fn part(&self, stage: Stage) -> Duration {
+        match stage {
+            Stage::Network => self.network,
+            Stage::Preprocess => self.preprocess,
+            Stage::Queue | Stage::Inference => self.inference,
+            Stage::Postprocess => self.postprocess,
+        }
+    }
+
+    /// The time there is for the queue and the run, if every other stage takes as long as it may.
+    pub fn queue_and_run(&self) -> Duration {
+        match self.enforce {
+            Enforce::Total => self.inference + self.tail(),
+            Enforce::Stages => self.inference,
+        }
+    }
+
+    /// The budget for a caller who waits no longer than `patience`: every part shrinks alike. It never grows.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use leeway::budget::LatencyBudget;
+    /// let half = LatencyBudget::DEFAULT.within(Some(Duration::from_millis(100)));
+    /// assert_eq!((half.total.as_millis(), half.inference.as_millis()), (100, 50));
+    /// let more = LatencyBudget::DEFAULT.within(Some(Duration::from_secs(9)));
+    /// assert_eq!(more, LatencyBudget::DEFAULT);
+    /// ```
+    pub fn within(self, patience: Option<Duration>) -> LatencyBudget {
+        match patience {
+            Some(patience) if patience < self.total => {
+                let share = |part: Duration| part.mul_f64(patience.as_secs_f64() / self.total.as_secs_f64());
+                LatencyBudget {
+                    total: patience,
+                    network: share(self.network),
+                    preprocess: share(self.preprocess),
+                    inference: share(self.inference),
+                    postprocess: share(self.postprocess),
+                    enforce: self.enforce,
+                }
+            }
+            _ => self,
+        }
+    }
+
+    /// The server's own share of the total.
+    pub fn on_the_server(&self) -> Duration {
+        self.total.saturating_sub(self.network)
+    }
+}
+
+// ===== impl Deadline =====
+
+impl Deadline {
+    /// The deadline that is `limit` after `start`.
+    pub fn after(start: Instant, limit: Duration) -> Deadline {
+        Deadline(start + limit)
+    }
+
+    /// Whether it has passed at `now`.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use leeway::budget::Deadline;
+    /// let start = Instant::now();
+    /// let deadline = Deadline::after(start, Duration::from_millis(5));
+    /// assert!(!deadline.has_passed(start + Duration::from_millis(4)));
+    /// assert!(deadline.has_passed(start + Duration::from_millis(5)));
+    /// ```
+    pub fn has_passed(self, now: Instant) -> bool {
+        now >= self.0
+    }
+
+    /// How much time is left at `now`; zero once it has passed.
+    pub fn left(self, now: Instant) -> Duration {
+        self.0.saturating_duration_since(now)
+    }
+
+    /// The deadline as an instant.
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn budgets() -> impl Strategy<Value = LatencyBudget> {
+        (1u64..10_000, prop::array::uniform4(0u64..2_000)).prop_map(|(spare, parts)| {
+            let [network, preprocess, inference, postprocess] = parts.map(Duration::from_millis);
+            let total = network + preprocess + inference + postprocess + Duration::from_millis(spare);
+            LatencyBudget { total, network, preprocess, inference, postprocess, enforce: Enforce::Total }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_and_the_tail_are_the_total(budget in budgets()) {
+            let parts: Duration = [Stage::Network, Stage::Preprocess, Stage::Inference, Stage::Postprocess]
+                .map(|stage| budget.part(stage)).into_iter().sum();
+            prop_assert_eq!(parts + budget.tail(), budget.total);
+        }
+
+        #[test]
+        fn nobody_gets_more_than_the_budget_or_than_they_asked_for(budget in budgets(), patience_us in 1u64..20_000_000) {
+            let patience = Duration::from_micros(patience_us);
+            let asked = budget.within(Some(patience));
+            prop_assert_eq!(asked.total, budget.total.min(patience));
+            for stage in Stage::ALL {
+                prop_assert!(asked.part(stage) <= budget.part(stage));
+            }
+            // Rounding to nanoseconds never makes the parts larger than the whole by more than their number.
+            let parts = asked.network + asked.preprocess + asked.inference + asked.postprocess;
+            prop_assert!(parts <= asked.total + Duration::from_nanos(4));
+            prop_assert_eq!(asked.within(Some(patience)), asked);
+        }
+
+        #[test]
+        fn time_left_and_time_spent_are_the_limit(limit_us in 0u64..1_000_000, spent_us in 0u64..2_000_000) {
+            let start = Instant::now();
+            let (limit, spent) = (Duration::from_micros(limit_us), Duration::from_micros(spent_us));
+            let deadline = Deadline::after(start, limit);
+            prop_assert_eq!(deadline.left(start + spent), limit.saturating_sub(spent));
+            prop_assert_eq!(deadline.has_passed(start + spent), spent >= limit);
+        }
+    }
+}

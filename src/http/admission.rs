@@ -1,0 +1,168 @@
+//! The layer before predictions: from the head of a request alone, whom it asks, how long it may take, and whether there
+//! is any hope. What is refused here costs microseconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::HeaderName;
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::HttpState;
+use super::body::{check_content, discard};
+use super::error_response::Failure;
+use super::listener::AboveLimit;
+use super::request_context::RequestContext;
+use crate::error::{Error, Result};
+use crate::model::Priority;
+use crate::registry::Target;
+use crate::serve::{self, Admitted, Head};
+
+/// How long the caller waits, in milliseconds.
+const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+/// The same, as Envoy says it to what is behind it; 0 is no limit.
+const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+/// `high`, `normal` or `low`.
+const X_PRIORITY: HeaderName = HeaderName::from_static("x-priority");
+
+/// What follows a model's or a version's name in the path of a prediction.
+const PREDICT: &str = ":predict";
+
+/// Puts an [`Admitted`] beside the request, or answers with the reason why not.
+pub(super) async fn layer(
+    State(state): State<Arc<HttpState>>,
+    path: Result<RawPathParams, RawPathParamsRejection>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    match admit(&state, path, &request) {
+        Ok(admitted) => {
+            request.extensions_mut().insert(admitted);
+            Ok(next.run(request).await)
+        }
+        Err(error) => {
+            // Read to its end, so that the connection can be used again, and the answer is not lost on a client that is
+            // still sending.
+            let (head, mut body) = request.into_parts();
+            discard(&head.headers, &mut body).await;
+            Err(error.into())
+        }
+    }
+}
+
+fn admit(
+    state: &HttpState,
+    path: Result<RawPathParams, RawPathParamsRejection>,
+    request: &Request,
+) -> Result<Admitted> {
+    let path = path.map_err(|_| Error::UnknownEndpoint)?;
+    let context = RequestContext::of(request.extensions())?;
+    let headers = request.headers();
+    let head = Head {
+        target: target(&path)?,
+        read_at: context.started,
+        patience: patience(headers)?,
+        priority: priority(headers)?,
+    };
+    check_content(headers)?;
+    let admitted = serve::admit(&state.catalog, head)?;
+    match request.extensions().get() {
+        Some(&AboveLimit { limit }) => Err(admitted.refused(Error::TooManyConnections { limit: limit.get() })),
+        None => Ok(admitted),
+    }
+}
+
+/// Whom the path asks: nobody in particular, `{model}:predict`, or `{model}` and `{version}:predict`.
+fn target(path: &RawPathParams) -> Result<Target<'_>> {
+    let (mut model, mut version) = (None, None);
+    for (name, value) in path {
+        match name {
+            "model" => model = Some(value),
+            _ => version = Some(value),
+        }
+    }
+    Ok(match (model, version) {
+        (None, _) => Target::Default,
+        (Some(model), None) => Target::Model(before_predict(model)?),
+        (Some(model), Some(version)) => Target::Version(model, before_predict(version)?),
+    })
+}
+
+/// A POST to a resource that can only be read: most likely `:predict` was forgotten, or misspelt.
+fn before_predict(segment: &str) -> Result<&str> {
+    segment.strip_suffix(PREDICT).ok_or_else(|| match segment.split_once(':') {
+        None => Error::UnsupportedMethod { allowed: "GET, HEAD".to_owned() },
+        Some(_) => Error::UnknownEndpoint,
+    })
+}
+
+/// The shortest time that anybody on the way says the caller waits.
+fn patience(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let mut shortest: Option<Duration> = None;
+    for (name, zero_is_none) in [(X_REQUEST_TIMEOUT_MS, false), (X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, true)] {
+        for value in headers.get_all(&name) {
+            let ms = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
+            match ms {
+                Some(0) if zero_is_none => {}
+                None | Some(0) => {
+                    return Err(Error::InvalidInput(format!(
+                        "the header {name}: found {:?}, expected whole milliseconds, at least 1",
+                        shown(value.as_bytes())
+                    )));
+                }
+                Some(ms) => {
+                    let asked = Duration::from_millis(ms);
+                    shortest = Some(shortest.map_or(asked, |shortest| shortest.min(asked)));
+                }
+            }
+        }
+    }
+    Ok(shortest)
+}
+
+fn priority(headers: &HeaderMap) -> Result<Priority> {
+    let Some(value) = headers.get(X_PRIORITY) else { return Ok(Priority::default()) };
+    let named = Priority::ALL.into_iter().find(|priority| value.as_bytes().eq_ignore_ascii_case(priority.name().as_bytes()));
+    named.ok_or_else(|| {
+        Error::InvalidInput(format!(
+            "the header x-priority: found {:?}, expected high, normal or low",
+            shown(value.as_bytes())
+        ))
+    })
+}
+
+/// As much of a header as is useful in a message.
+fn shown(value: &[u8]) -> String {
+    String::from_utf8_lossy(&value[..value.len().min(32)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(headers: &[(&'static str, &'static str)], expected: Result<Option<u64>, &str>) {
+        let pair = |&(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), axum::http::HeaderValue::from_static(value))
+        };
+        let found = patience(&headers.iter().map(pair).collect());
+        match (found, expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected.map(Duration::from_millis)),
+            (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
+            (found, _) => panic!("{found:?}"),
+        }
+    }
+
+    #[test]
+    fn the_shortest_patience_counts() {
+        check(&[], Ok(None));
+        check(&[("x-request-timeout-ms", "70")], Ok(Some(70)));
+        check(&[("x-request-timeout-ms", "70"), ("x-envoy-expected-rq-timeout-ms", "60")], Ok(Some(60)));
+        check(&[("x-request-timeout-ms", "70"), ("x-envoy-expected-rq-timeout-ms", "0")], Ok(Some(70)));
+        check(&[("x-request-timeout-ms", "0")], Err("x-request-timeout-ms: found \"0\""));
+        check(&[("x-request-timeout-ms", "1.5")], Err("expected whole milliseconds"));
+        check(&[("x-envoy-expected-rq-timeout-ms", "-1")], Err("x-envoy-expected-rq-timeout-ms"));
+    }
+}

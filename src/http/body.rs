@@ -1,0 +1,73 @@
+//! The body of a prediction: whether it is what it should be, and reading it, bounded.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use crate::error::{Error, Result};
+
+/// Of a body that is not read for its own sake, this many bytes are read and thrown away, so that the client, which
+/// is still sending, gets to read the answer.
+const DISCARD_LIMIT: usize = 64 << 20;
+
+/// And for no longer than this.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// A body without a content type is taken as JSON; one that says it is something else is not.
+pub(super) fn check_content(headers: &HeaderMap) -> Result<()> {
+    if let Some(content_type) = headers.get(CONTENT_TYPE) {
+        let essence = content_type.as_bytes().split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
+        let is_json = essence.eq_ignore_ascii_case(b"application/json")
+            || (essence.len() > 5 && essence[essence.len() - 5..].eq_ignore_ascii_case(b"+json"));
+        if !is_json {
+            return Err(Error::UnsupportedContent(format!(
+                "the body is announced as {:?}; send JSON with the header Content-Type: application/json",
+                String::from_utf8_lossy(&essence[..essence.len().min(64)])
+            )));
+        }
+    }
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            Err(Error::UnsupportedContent("compressed bodies are not accepted; send the JSON as it is".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn read(headers: &HeaderMap, body: &mut Body, limit: NonZeroUsize) -> Result<Bytes> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let too_large = Error::RequestTooLarge { limit: limit.get() };
+    if announced.is_some_and(|length| length > limit.get()) {
+        return Err(too_large);
+    }
+    match Limited::new(body, limit.get()).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large),
+        Err(_) => Err(Error::RequestAborted),
+    }
+}
+
+/// Reads what is left of a body that nobody wants, and throws it away.
+pub(super) async fn discard(headers: &HeaderMap, body: &mut Body) {
+    // A client that expects 100-continue may not have begun to send, and reading would tell it to.
+    if headers.contains_key(EXPECT) {
+        return;
+    }
+    let mut left = DISCARD_LIMIT;
+    let discard = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Either way the answer is the same.
+    let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
+}

@@ -1,0 +1,223 @@
+//! Whether a request can still make it. Pure: no clock, no lock, no I/O.
+//!
+//! A request is admitted if the runs before it and its own are predicted to end in time:
+//!
+//! ```text
+//! residual + (⌊q / B⌋ + 1) · S(B) · 1.15 ≤ left
+//! ```
+//!
+//! where `q` are the rows that wait and go before it, `B` the rows of a full batch, `S(B)` the learned
+//! [`ServiceTime`] of one, `residual` what is left of the run that goes on, and `left` the time until its own run has to
+//! end. After Clockwork (Gujarati et al., OSDI 2020): the service times of neural networks are predictable enough to
+//! admit by them. Every batch is estimated *full*, the request's own too, for by the time it is formed it will be: an
+//! estimate at today's rows admits requests that finish just too late, and goodput collapses.
+
+use std::time::Duration;
+
+use super::service_time::ServiceTime;
+
+/// What predictions are multiplied with, to be wrong on the safe side.
+const MARGIN: f64 = 1.15;
+
+/// Runs are kept so short that this share of the time for queue and run is enough for one: a request that comes while
+/// one goes on has to have time for the rest of it and for its own.
+const LONGEST_RUN: f64 = 0.75;
+
+/// How important a request is to its caller. The lowest is refused first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Whatever can wait.
+    Low,
+    /// What nothing is said of.
+    #[default]
+    Normal,
+    /// What should not wait for the others.
+    High,
+}
+
+/// What a request finds when it comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Backlog<'a> {
+    /// Rows that wait and go before it.
+    pub rows_ahead: usize,
+    /// What is left of each worker's run, the shortest first; nothing for a worker that is free.
+    pub residuals: &'a [Duration],
+}
+
+/// What to do with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It can make it: its run will end after this long, if there is something to predict from.
+    Admit(Option<Duration>),
+    /// It cannot make it: its run would end after this long.
+    Shed(Duration),
+}
+
+impl Priority {
+    /// Every priority.
+    pub const ALL: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
+
+    /// The name in the `X-Priority` header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Priority::High => "high",
+            Priority::Normal => "normal",
+            Priority::Low => "low",
+        }
+    }
+}
+
+/// Whether a request of `rows` rows can be run within `left`; `full_batch` is the most rows of one run.
+///
+/// ```
+/// use std::time::Duration;
+/// use leeway::model::{Admission, Backlog, ServiceTime, admit};
+/// let ms = Duration::from_millis;
+/// let mut service = ServiceTime::default();
+/// for _ in 0..3 {
+///     service.observe(1, Duration::from_micros(2_250));
+///     service.observe(32, ms(10));
+/// }
+/// // One run goes on for 4 ms more, then 40 rows wait: two runs to go, each 11.5 ms with its margin.
+/// let backlog = Backlog { rows_ahead: 40, residuals: &[ms(4)] };
+/// assert_eq!(admit(backlog, 32, &service, 1, ms(28)), Admission::Admit(Some(ms(27))));
+/// assert_eq!(admit(backlog, 32, &service, 1, ms(26)), Admission::Shed(ms(27)));
+/// ```
+pub fn admit(backlog: Backlog<'_>, full_batch: usize, service: &ServiceTime, rows: usize, left: Duration) -> Admission {
+    let is_idle = backlog.rows_ahead == 0 && backlog.residuals.first().is_none_or(Duration::is_zero);
+    let needed = if is_idle { alone(full_batch, service, rows) } else { behind(backlog, full_batch, service, rows) };
+    match needed {
+        Some(needed) if needed > left => Admission::Shed(needed),
+        needed => Admission::Admit(needed),
+    }
+}
+
+/// Behind others: in full batches, and with a margin.
+fn behind(backlog: Backlog<'_>, full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Duration> {
+    // Workers take batches in turn, the one that is free first taking the first.
+    let last_batch = (backlog.rows_ahead + rows.saturating_sub(1)) / full_batch;
+    let workers = backlog.residuals.len().max(1);
+    let residual = backlog.residuals.get(last_batch % workers).copied().unwrap_or_default();
+    let batches = u32::try_from(last_batch / workers + 1).unwrap_or(u32::MAX);
+    let run = service.tail(full_batch)?.mul_f64(MARGIN);
+    Some(residual.saturating_add(run.saturating_mul(batches)))
+}
+
+/// With a free worker and nobody before it: its own rows, and no margin, for nobody else is harmed if it is late.
+fn alone(full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Duration> {
+    let full = u32::try_from(rows.saturating_sub(1) / full_batch).unwrap_or(u32::MAX);
+    let rest = rows - full as usize * full_batch;
+    let full_runs = service.typical(full_batch)?.saturating_mul(full);
+    Some(full_runs.saturating_add(service.typical(rest)?))
+}
+
+/// The rows of a full batch: as many as are allowed, as long as a run of them leaves time for another within the time
+/// there is for queue and run.
+///
+/// ```
+/// use std::time::Duration;
+/// use leeway::model::{ServiceTime, full_batch};
+/// let mut service = ServiceTime::default();
+/// assert_eq!(full_batch(32, &service, Duration::from_millis(100)), 32);
+/// service.observe(1, Duration::from_millis(10));
+/// // 100 ms · 0.75 / 1.15 is time for six such rows.
+/// assert_eq!(full_batch(32, &service, Duration::from_millis(100)), 6);
+/// ```
+pub fn full_batch(most: usize, service: &ServiceTime, queue_and_run: Duration) -> usize {
+    match service.tail_line() {
+        Some(line) => line.rows_within(queue_and_run.mul_f64(LONGEST_RUN / MARGIN)).clamp(1, most.max(1)),
+        None => most.max(1),
+    }
+}
+
+/// What is left of a run that was `expected` to take so long and has gone on for `elapsed`. One that is overdue is
+/// expected to go on for as long again as it is overdue.
+///
+/// ```
+/// use std::time::Duration;
+/// use leeway::model::residual;
+/// let ms = Duration::from_millis;
+/// assert_eq!(residual(ms(10), ms(4)), ms(6));
+/// assert_eq!(residual(ms(10), ms(500)), ms(490));
+/// ```
+pub fn residual(expected: Duration, elapsed: Duration) -> Duration {
+    expected.abs_diff(elapsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn service(a_us: u64, b_us: u64) -> ServiceTime {
+        let mut service = ServiceTime::default();
+        for rows in [1, 1, 1, 8, 8, 8, 64, 64, 64] {
+            service.observe(rows, Duration::from_micros(a_us * rows as u64 + b_us));
+        }
+        service
+    }
+
+    fn needed(admission: Admission) -> Duration {
+        match admission {
+            Admission::Admit(needed) => needed.unwrap(),
+            Admission::Shed(needed) => needed,
+        }
+    }
+
+    #[test]
+    fn what_nothing_is_known_of_is_admitted() {
+        let backlog = Backlog { rows_ahead: 1000, residuals: &[Duration::from_secs(1)] };
+        assert_eq!(admit(backlog, 32, &ServiceTime::default(), 1, Duration::ZERO), Admission::Admit(None));
+    }
+
+    #[test]
+    fn more_workers_take_batches_in_turn() {
+        let ms = Duration::from_millis;
+        let service = service(0, 10_000);
+        // Batches 0 and 1 go to the workers as they become free, batch 2 to the first again.
+        for (rows_ahead, expected) in [(0, 4.0 + 11.5), (32, 7.0 + 11.5), (64, 4.0 + 23.0)] {
+            let backlog = Backlog { rows_ahead, residuals: &[ms(4), ms(7)] };
+            let found = needed(admit(backlog, 32, &service, 1, ms(100))).as_secs_f64() * 1e3;
+            assert!((found - expected).abs() < 0.01, "{found} is not {expected}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_longer_queue_never_helps(
+            a in 1u64..500, b in 1u64..5_000, ahead in 1usize..5_000, more in 0usize..500, rows in 1usize..200,
+            residual_us in 0u64..50_000, batch in 1usize..128,
+        ) {
+            let (service, residuals) = (service(a, b), [Duration::from_micros(residual_us)]);
+            let needs = |rows_ahead, rows| {
+                needed(admit(Backlog { rows_ahead, residuals: &residuals }, batch, &service, rows, Duration::ZERO))
+            };
+            prop_assert!(needs(ahead, rows) <= needs(ahead + more, rows));
+            prop_assert!(needs(ahead, rows) <= needs(ahead, rows + more));
+            // It never takes less than the formula of the module's head says for one row.
+            let formula = residuals[0] + service.tail(batch).unwrap().mul_f64(MARGIN) * (ahead / batch + 1) as u32;
+            prop_assert!(needs(ahead, 1) == formula);
+        }
+
+        #[test]
+        fn whoever_has_more_time_is_not_refused_before_others(
+            ahead in 0usize..500, residual_us in 0u64..50_000, left_us in 0u64..100_000, more_us in 0u64..100_000,
+        ) {
+            let (service, residuals) = (service(250, 2_000), [Duration::from_micros(residual_us)]);
+            let backlog = Backlog { rows_ahead: ahead, residuals: &residuals };
+            let decide = |left_us| admit(backlog, 32, &service, 1, Duration::from_micros(left_us));
+            if matches!(decide(left_us), Admission::Admit(_)) {
+                prop_assert!(matches!(decide(left_us + more_us), Admission::Admit(_)));
+            }
+        }
+
+        #[test]
+        fn a_full_batch_can_be_run_in_time(a in 1u64..500, b in 1u64..5_000, most in 1usize..128, time_us in 1u64..200_000) {
+            let (service, time) = (service(a, b), Duration::from_micros(time_us));
+            let full = full_batch(most, &service, time);
+            prop_assert!((1..=most).contains(&full));
+            prop_assert!(full == 1 || service.tail(full).unwrap() <= time.mul_f64(LONGEST_RUN / MARGIN) + Duration::from_micros(1));
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! A request within the model room: what it wants, how far it has come, and where its answer goes.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::batch::join;
+use crate::budget::{Deadline, Waited};
+use crate::error::{Error, Result};
+use crate::tensor::Tensors;
+
+/// The outputs for all rows of a request, and how long it waited for them.
+pub(super) type Reply = Result<(Tensors, Waited)>;
+
+/// A request, shared by the ticket that waits for it, the queue, and the workers that run its rows.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) inputs: Tensors,
+    /// When nobody waits for the outputs any more.
+    pub(super) deadline: Deadline,
+    /// When its run has to end; `None` if it is to be run however late that is.
+    pub(super) finish_by: Option<Instant>,
+    /// Its place in the queue: when it came, moved by its priority.
+    pub(super) turn: Instant,
+    pub(super) entered: Instant,
+    /// How long it was predicted to be in this room.
+    pub(super) predicted: Option<Duration>,
+    /// When a worker first took rows of it.
+    taken: OnceLock<Instant>,
+    /// Whether it was answered, or nobody waits for it.
+    is_over: AtomicBool,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    reply: Option<oneshot::Sender<Reply>>,
+    /// Outputs by the first of their rows. Only those of requests that are run in parts are kept here.
+    parts: Vec<(Range<usize>, Tensors)>,
+}
+
+/// Rows of requests that are run together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) parts: Vec<Part>,
+    /// Whether its run was ended because nobody waited for it any more.
+    is_terminated: AtomicBool,
+}
+
+/// Some rows of a request.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) request: Arc<Request>,
+    pub(super) rows: Range<usize>,
+}
+
+// ===== impl Request =====
+
+impl Request {
+    pub(super) fn new(
+        inputs: Tensors,
+        deadline: Deadline,
+        finish_by: Option<Instant>,
+        (turn, entered): (Instant, Instant),
+        predicted: Option<Duration>,
+    ) -> (Request, oneshot::Receiver<Reply>) {
+        let (sender, reply) = oneshot::channel();
+        let progress = Mutex::new(Progress { reply: Some(sender), parts: Vec::new() });
+        let (taken, is_over) = (OnceLock::new(), AtomicBool::new(false));
+        let request = Request { inputs, deadline, finish_by, turn, entered, predicted, taken, is_over, progress };
+        (request, reply)
+    }
+
+    /// When a worker took it, if one did.
+    pub(super) fn taken(&self) -> Option<Instant> {
+        self.taken.get().copied()
+    }
+
+    /// Whether it was answered, or given up by whoever waited for it.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Notes that nobody waits for it.
+    pub(super) fn give_up(&self) {
+        self.is_over.store(true, Ordering::Release);
+    }
+
+    /// Whether running it would be for nobody.
+    pub(super) fn is_unwanted(&self, now: Instant) -> bool {
+        self.is_over() || self.deadline.has_passed(now)
+    }
+
+    /// Takes the outputs of some rows, and answers once there are those of all.
+    fn deliver(&self, rows: Range<usize>, outputs: Tensors, now: Instant) {
+        let mut progress = self.progress.lock();
+        let outputs = if rows.len() == self.inputs.rows() {
+            Ok(outputs)
+        } else {
+            progress.parts.push((rows, outputs));
+            if progress.parts.iter().map(|(rows, _)| rows.len()).sum::<usize>() < self.inputs.rows() {
+                return;
+            }
+            let mut parts = std::mem::take(&mut progress.parts);
+            parts.sort_unstable_by_key(|(rows, _)| rows.start);
+            let (rows, parts): (Vec<usize>, Vec<Tensors>) =
+                parts.into_iter().map(|(rows, part)| (rows.len(), part)).unzip();
+            join(&parts, &rows).ok_or_else(|| Error::ModelFailed {
+                detail: "the runs of one request gave outputs of different shapes".to_owned(),
+            })
+        };
+        let taken = self.taken().unwrap_or(now);
+        let waited = Waited {
+            queue: taken.saturating_duration_since(self.entered),
+            inference: now.saturating_duration_since(taken),
+            predicted: self.predicted,
+        };
+        self.send(&mut progress, outputs.map(|outputs| (outputs, waited)));
+    }
+
+    /// Answers with an error, if it has no answer yet.
+    pub(super) fn fail(&self, error: Error) {
+        self.send(&mut self.progress.lock(), Err(error));
+    }
+
+    fn send(&self, progress: &mut Progress, reply: Reply) {
+        self.give_up();
+        if let Some(sender) = progress.reply.take() {
+            // If it has gone away meanwhile, nobody needs the answer.
+            let _ = sender.send(reply);
+        }
+    }
+}
+
+// ===== impl Batch =====
+
+impl Batch {
+    pub(super) fn new(parts: Vec<Part>) -> Batch {
+        Batch { parts, is_terminated: AtomicBool::new(false) }
+    }
+
+    /// Notes that a worker begins with it.
+    pub(super) fn take(&self, now: Instant) {
+        for part in &self.parts {
+            // Only the first note counts: a request may be run in parts.
+            let _ = part.request.taken.set(now);
+        }
+    }
+
+    /// How many rows it has.
+    pub(super) fn rows(&self) -> usize {
+        self.parts.iter().map(|part| part.rows.len()).sum()
+    }
+
+    /// Whether rows of this request are part of it.
+    pub(super) fn has(&self, request: &Arc<Request>) -> bool {
+        self.parts.iter().any(|part| Arc::ptr_eq(&part.request, request))
+    }
+
+    /// Whether nobody waits for any of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.parts.iter().all(|part| part.request.is_over())
+    }
+
+    pub(super) fn terminate(&self) {
+        self.is_terminated.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_terminated(&self) -> bool {
+        self.is_terminated.load(Ordering::Relaxed)
+    }
+}
+
+// ===== impl Part =====
+
+impl Part {
+    /// Whether it is all of its request.
+    pub(super) fn is_whole(&self) -> bool {
+        self.rows.len() == self.request.inputs.rows()
+    }
+
+    /// Gives the request the outputs of its rows.
+    pub(super) fn deliver(&self, outputs: Tensors, now: Instant) {
+        self.request.deliver(self.rows.clone(), outputs, now);
+    }
+}

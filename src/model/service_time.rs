@@ -1,0 +1,274 @@
+//! What a run of so many rows takes, learned from the runs there have been. Pure: no clock, no lock, no I/O.
+//!
+//! The time of a run is taken to be a line, `S(n) = a·n + b`: a cost per row and a cost per run. Two such lines are
+//! kept: the *typical* time, and the *tail*, which about one run in seven exceeds. Runs are remembered by the size of
+//! their batch, in classes of powers of two, and of each class only the last few: the median of seven is not moved by a
+//! slow first run or by one that was interrupted, and follows a machine that has become slower after four runs. The
+//! lines are fitted through the classes by least squares, in relative error, where a class that has not been seen for
+//! long counts for little.
+
+use std::time::Duration;
+
+/// How many runs of a class are remembered.
+const RECENT: usize = 7;
+
+/// Batches of 1, 2, 3–4, 5–8, … up to 65,536 rows.
+const CLASSES: usize = 17;
+
+/// After so many other runs, what is known of a class counts half.
+const HALF_LIFE: f64 = 64.0;
+
+/// What a class counts for at least, however long ago it was seen.
+const LEAST_WEIGHT: f64 = 1e-3;
+
+/// The learned service time of a model.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceTime {
+    classes: [Class; CLASSES],
+    runs: u64,
+    typical: Option<Line>,
+    tail: Option<Line>,
+}
+
+/// A time per row and a time per run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Line {
+    /// Seconds per row.
+    pub a: f64,
+    /// Seconds per run.
+    pub b: f64,
+}
+
+/// The last runs of a size.
+#[derive(Debug, Clone, Default)]
+struct Class {
+    /// Rows and seconds, the newest overwriting the oldest.
+    recent: [(f64, f64); RECENT],
+    seen: u64,
+    last_run: u64,
+    rows: f64,
+    typical: f64,
+    tail: f64,
+}
+
+impl ServiceTime {
+    /// Learns from a run that was completed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use leeway::model::ServiceTime;
+    /// let mut service = ServiceTime::default();
+    /// let ms = Duration::from_millis;
+    /// service.observe(1, ms(800)); // the first run is slow
+    /// for _ in 0..3 {
+    ///     service.observe(1, ms(3));
+    ///     service.observe(32, ms(10));
+    /// }
+    /// assert_eq!(service.typical(1).unwrap().as_millis(), 3);
+    /// assert_eq!(service.tail(32).unwrap().as_millis(), 10);
+    /// assert!(service.typical(16).unwrap() < ms(7));
+    /// ```
+    pub fn observe(&mut self, rows: usize, took: Duration) {
+        self.runs += 1;
+        let class = &mut self.classes[class_of(rows)];
+        // A run that took no time would be a point at nothing, which no relative error allows.
+        class.observe(rows as f64, took.as_secs_f64().max(1e-9), self.runs);
+        self.typical = self.fit(|class| class.typical);
+        self.tail = self.fit(|class| class.tail);
+    }
+
+    /// What a run of so many rows takes as a rule; `None` before the first run.
+    pub fn typical(&self, rows: usize) -> Option<Duration> {
+        self.typical.map(|line| line.at(rows))
+    }
+
+    /// What a run of so many rows takes when it is slow.
+    pub fn tail(&self, rows: usize) -> Option<Duration> {
+        self.tail.map(|line| line.at(rows))
+    }
+
+    /// The line of the typical time.
+    pub fn typical_line(&self) -> Option<Line> {
+        self.typical
+    }
+
+    /// The line of the tail.
+    pub fn tail_line(&self) -> Option<Line> {
+        self.tail
+    }
+
+    fn fit(&self, seconds: impl Fn(&Class) -> f64) -> Option<Line> {
+        let weight = |class: &Class| {
+            let age = (self.runs - class.last_run) as f64;
+            (0.5f64.powf(age / HALF_LIFE)).max(LEAST_WEIGHT) / seconds(class).powi(2)
+        };
+        let seen = self.classes.iter().filter(|class| class.seen > 0);
+        Line::fit(seen.map(|class| (class.rows, seconds(class), weight(class))))
+    }
+}
+
+fn class_of(rows: usize) -> usize {
+    (usize::BITS - rows.saturating_sub(1).leading_zeros()).min(CLASSES as u32 - 1) as usize
+}
+
+impl Class {
+    fn observe(&mut self, rows: f64, seconds: f64, run: u64) {
+        self.recent[(self.seen % RECENT as u64) as usize] = (rows, seconds);
+        self.seen += 1;
+        self.last_run = run;
+        let known = &self.recent[..RECENT.min(self.seen as usize)];
+        let mut times = [0.0; RECENT];
+        let times = &mut times[..known.len()];
+        times.iter_mut().zip(known).for_each(|(time, (_, seconds))| *time = *seconds);
+        times.sort_unstable_by(f64::total_cmp);
+        self.rows = known.iter().map(|(rows, _)| rows).sum::<f64>() / known.len() as f64;
+        self.typical = times[(times.len() - 1) / 2];
+        // The second slowest: of one or two runs, the fastest, for the first may have been slow for its own reasons.
+        self.tail = times[times.len().saturating_sub(2)];
+    }
+}
+
+impl Line {
+    /// The line through weighted points `(x, y, w)` for which `Σ w·(a·x + b − y)²` is least, with neither part
+    /// negative. Through a single point it goes from nothing, as if every row cost the same.
+    fn fit(points: impl Iterator<Item = (f64, f64, f64)> + Clone) -> Option<Line> {
+        let (mut w, mut x, mut y) = (0.0, 0.0, 0.0);
+        for (px, py, pw) in points.clone() {
+            (w, x, y) = (w + pw, x + pw * px, y + pw * py);
+        }
+        if w <= 0.0 {
+            return None;
+        }
+        let (x, y) = (x / w, y / w);
+        let (mut xx, mut xy, mut through_x, mut through_y) = (0.0, 0.0, 0.0, 0.0);
+        for (px, py, pw) in points {
+            xx += pw * (px - x).powi(2);
+            xy += pw * (px - x) * (py - y);
+            through_x += pw * px * px;
+            through_y += pw * px * py;
+        }
+        let from_nothing = Line { a: through_y / through_x, b: 0.0 };
+        if xx <= w * 1e-9 {
+            return Some(from_nothing);
+        }
+        let a = (xy / xx).max(0.0);
+        let b = y - a * x;
+        Some(if b < 0.0 { from_nothing } else { Line { a, b } })
+    }
+
+    /// The time of a run of so many rows.
+    pub fn at(self, rows: usize) -> Duration {
+        Duration::try_from_secs_f64(self.a * rows as f64 + self.b).unwrap_or(Duration::MAX)
+    }
+
+    /// The most rows that a run can have and take no longer than `time`; 0 if even a run without rows takes longer.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use leeway::model::Line;
+    /// let line = Line { a: 0.001, b: 0.010 };
+    /// assert_eq!(line.rows_within(Duration::from_millis(15)), 5);
+    /// assert_eq!(line.rows_within(Duration::from_millis(9)), 0);
+    /// assert_eq!(Line { a: 0.0, b: 0.010 }.rows_within(Duration::from_millis(15)), usize::MAX);
+    /// ```
+    pub fn rows_within(self, time: Duration) -> usize {
+        let for_rows = time.as_secs_f64() - self.b;
+        if for_rows < 0.0 {
+            0
+        } else if self.a <= 0.0 {
+            usize::MAX
+        } else {
+            // Rounding must not cost the row that fits exactly.
+            (for_rows / self.a + 1e-9) as usize
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(a_us: f64, b_us: f64) -> impl Fn(usize) -> Duration {
+        move |rows| Duration::from_secs_f64((a_us * rows as f64 + b_us) / 1e6)
+    }
+
+    fn learn(service: &mut ServiceTime, truth: impl Fn(usize) -> Duration, rows: &[usize]) {
+        rows.iter().for_each(|&rows| service.observe(rows, truth(rows)));
+    }
+
+    /// Whether `found` is within `tolerance` of what it should be.
+    fn near(found: Option<Duration>, truth: Duration, tolerance: f64) -> bool {
+        let ratio = found.unwrap().as_secs_f64() / truth.as_secs_f64();
+        (1.0 - tolerance..1.0 + tolerance).contains(&ratio)
+    }
+
+    #[test]
+    fn nothing_is_known_before_the_first_run() {
+        assert_eq!(ServiceTime::default().typical(1), None);
+    }
+
+    #[test]
+    fn a_model_that_has_become_slower_is_followed_at_once() {
+        let mut service = ServiceTime::default();
+        let (before, after) = (line(250.0, 2000.0), line(750.0, 6000.0));
+        (0..200).for_each(|_| learn(&mut service, &before, &[1, 32]));
+        learn(&mut service, &after, &[32, 32]);
+        assert!(near(service.tail(32), after(32), 0.05));
+        learn(&mut service, &after, &[32, 32]);
+        assert!(near(service.typical(32), after(32), 0.05));
+        // And back.
+        learn(&mut service, &before, &[32; 7]);
+        assert!(near(service.tail(32), before(32), 0.05));
+    }
+
+    #[test]
+    fn a_hiccup_changes_nothing() {
+        let mut service = ServiceTime::default();
+        let truth = line(250.0, 2000.0);
+        (0..9).for_each(|_| learn(&mut service, &truth, &[1, 4, 32]));
+        service.observe(32, Duration::from_secs(5));
+        assert!(near(service.tail(32), truth(32), 0.01));
+        assert!(near(service.typical(1), truth(1), 0.01));
+    }
+
+    #[test]
+    fn one_size_alone_says_that_rows_cost() {
+        let mut service = ServiceTime::default();
+        service.observe(1, Duration::from_millis(10));
+        assert_eq!(service.typical(8).unwrap().as_millis(), 80);
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_is_found_whatever_the_sizes(
+            a in 0.1f64..5000.0, b in 0.1f64..50_000.0, rows in prop::collection::vec(1usize..4096, 2..60),
+        ) {
+            let truth = line(a, b);
+            let mut service = ServiceTime::default();
+            learn(&mut service, &truth, &rows);
+            prop_assume!(rows.iter().any(|&n| class_of(n) != class_of(rows[0])));
+            // A class is a range of sizes, of which a median is taken: near, and not exact.
+            let largest = *rows.iter().max().unwrap();
+            prop_assert!(near(service.typical(largest), truth(largest), 0.5));
+        }
+
+        #[test]
+        fn more_rows_never_take_less(times in prop::collection::vec((1usize..70_000, 0u64..10_000_000), 1..80)) {
+            let mut service = ServiceTime::default();
+            times.iter().for_each(|&(rows, us)| service.observe(rows, Duration::from_micros(us)));
+            for rows in [1, 2, 31, 32, 1000] {
+                prop_assert!(service.typical(rows) <= service.typical(rows + 1));
+                prop_assert!(service.tail(rows) <= service.tail(rows + 1));
+            }
+        }
+
+        #[test]
+        fn rows_within_is_the_inverse(a in 1e-6f64..1e-2, b in 0.0f64..0.1, rows in 1usize..5000) {
+            let line = Line { a, b };
+            let within = line.rows_within(Duration::from_secs_f64(a * rows as f64 + b + 1e-9));
+            prop_assert!(within == rows || within == rows + 1 && a < 2e-6);
+        }
+    }
+}
