@@ -5,18 +5,20 @@
 #![expect(clippy::unwrap_used, reason = "a bench")]
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use leeway::budget::{Deadline, StageClock};
+use leeway::budget::BlockingThreads;
 use leeway::config::{Config, StageConfig};
 use leeway::model::onnx::OnnxRuntime;
-use leeway::model::{Engine, Watchers};
+use leeway::model::{Engine, Priority, Watchers};
 use leeway::monitor::Monitor;
 use leeway::pipeline::{Stages, instances};
 use leeway::registry::{Catalog, Loader, Target};
-use leeway::serve;
+use leeway::serve::{self, Head};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -72,17 +74,24 @@ fn whole_pipeline(criterion: &mut Criterion) {
     let loader = Loader { engine, stages: Stages::default(), monitor, watchers };
     let catalog = Catalog::default();
     catalog.publish(loader.load_all(&config().repository).unwrap());
+    let threads = BlockingThreads::new(2.try_into().unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
 
     let mut group = criterion.benchmark_group("whole pipeline");
     for rows in [1, 32, 256] {
-        let body = body(rows);
+        let body = Bytes::from(body(rows));
         group.throughput(Throughput::Elements(rows as u64));
         group.bench_with_input(BenchmarkId::from_parameter(rows), &body, |bencher, body| {
             bencher.to_async(&runtime).iter(|| async {
-                let started = Instant::now();
-                let clock = StageClock::new(started, Deadline::after(started, Duration::from_secs(10)));
-                serve::predict(&catalog, Target::Default, body, clock).await.unwrap()
+                let head = Head {
+                    target: Target::Default,
+                    read_at: Instant::now(),
+                    patience: None,
+                    priority: Priority::Normal,
+                };
+                let admitted = serve::admit(&catalog, head).unwrap();
+                let body = pin!(async { Ok(body.clone()) });
+                admitted.predict(body, &threads, |predictions, _| Ok(predictions.len())).await.unwrap()
             });
         });
     }

@@ -1,6 +1,7 @@
 //! A prediction, from a request's head to the text of its answer: the whole request path on one screen.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,10 @@ pub struct Admitted {
     priority: Priority,
 }
 
+/// The body of a request while it arrives. Pinned where it is: a future that is handed on from function to function has
+/// a place of its own in each.
+pub type Arriving<'a> = Pin<&'a mut (dyn Future<Output = Result<Bytes>> + Send)>;
+
 /// A finished prediction.
 #[derive(Debug)]
 pub struct Answer<T> {
@@ -62,7 +67,7 @@ impl Admitted {
     /// Makes the prediction: `{"instances": […]}` in `body`; `write` makes the answer's text of the predictions.
     pub async fn predict<T: Send + 'static>(
         self,
-        body: impl Future<Output = Result<Bytes>>,
+        body: Arriving<'_>,
         threads: &BlockingThreads,
         write: impl FnOnce(&[Prediction], &ServedVersion) -> Result<T> + Send + 'static,
     ) -> Result<Answer<T>> {
@@ -83,7 +88,7 @@ impl Admitted {
     async fn run_stages<T: Send + 'static>(
         &self,
         clock: &mut StageClock,
-        body: impl Future<Output = Result<Bytes>>,
+        body: Arriving<'_>,
         threads: &BlockingThreads,
         write: impl FnOnce(&[Prediction], &ServedVersion) -> Result<T> + Send + 'static,
     ) -> Result<T> {

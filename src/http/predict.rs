@@ -1,5 +1,6 @@
 //! The handler of predictions, whatever the path that led here: `admission.rs` has said whom they ask.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -21,8 +22,11 @@ pub(super) async fn predict(State(state): State<Arc<HttpState>>, request: Reques
         .remove::<Admitted>()
         .ok_or_else(|| Error::internal("a prediction that nobody has admitted"))?;
     let write = move |predictions: &[_], version: &_| wire::answer_text(predictions, version, stem);
-    let read = body::read(&head.headers, &mut content, state.body_limit);
-    match admitted.predict(read, &state.blocking_threads, write).await {
+    let predicted = {
+        let arriving = pin!(body::read(&head.headers, &mut content, state.body_limit));
+        admitted.predict(arriving, &state.blocking_threads, write).await
+    };
+    match predicted {
         Ok(answer) => Ok(wire::answer(answer)),
         Err(error) => {
             if matches!(error, Error::RequestTooLarge { .. }) {

@@ -407,8 +407,8 @@ fn spent(shard: &LocalShard<'_>, clock: &StageClock) {
 
 /// A ratio in thousandths, rounded up.
 fn thousandths(part: Duration, whole: Duration) -> u64 {
-    let ratio = (part.as_nanos() * 1000).div_ceil(whole.as_nanos().max(1));
-    u64::try_from(ratio).unwrap_or(u64::MAX)
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    nanos(part).saturating_mul(1000).div_ceil(nanos(whole).max(1))
 }
 
 impl Drop for RequestGuard {
