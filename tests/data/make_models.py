@@ -70,6 +70,46 @@ def work():
     )
 
 
+def dense(name, width, layers):
+    """Costs time in proportion to its rows, as a network of dense layers does: `layers` times a product with the same
+    width x width matrix. Each row of y is the mean of its row of x, once per class."""
+    body = h.make_graph(
+        [
+            h.make_node("MatMul", ["state_in", "weights"], ["product"]),
+            h.make_node("Relu", ["product"], ["state_out"]),
+            h.make_node("Identity", ["go_in"], ["go_out"]),
+        ],
+        "layer",
+        [value("i", T.INT64, []), value("go_in", T.BOOL, []), value("state_in", T.FLOAT, ["n", width])],
+        [value("go_out", T.BOOL, []), value("state_out", T.FLOAT, ["n", width])],
+    )
+    # Weights of one value are computed when the model is loaded, so that its file is small.
+    fill = {
+        part: onnx.helper.make_tensor(part, T.FLOAT, [1], [fraction])
+        for part, fraction in {"widen_value": 1 / 8, "layer_value": 1 / width, "narrow_value": 1 / width}.items()
+    }
+    write(
+        name,
+        [
+            h.make_node("ConstantOfShape", ["widen_shape"], ["widen"], value=fill["widen_value"]),
+            h.make_node("ConstantOfShape", ["layer_shape"], ["weights"], value=fill["layer_value"]),
+            h.make_node("ConstantOfShape", ["narrow_shape"], ["narrow"], value=fill["narrow_value"]),
+            h.make_node("MatMul", ["x", "widen"], ["start"]),
+            h.make_node("Loop", ["layers", "go", "start"], ["end"], body=body),
+            h.make_node("MatMul", ["end", "narrow"], ["probabilities"]),
+        ],
+        [value("x", T.FLOAT, ["n", 8])],
+        [value("probabilities", T.FLOAT, ["n", 2])],
+        [
+            constant("widen_shape", np.asarray([8, width])),
+            constant("layer_shape", np.asarray([width, width])),
+            constant("narrow_shape", np.asarray([width, 2])),
+            constant("layers", np.asarray(layers)),
+            constant("go", np.asarray(True)),
+        ],
+    )
+
+
 def main():
     OUT.mkdir(exist_ok=True)
     for name, dtype in {
@@ -102,6 +142,8 @@ def main():
         [value("y", T.FLOAT, [])],
     )
     work()
+    dense("dense", width=256, layers=1000)
+    dense("dense_deep", width=256, layers=4000)
     print(f"wrote {len(list(OUT.glob('*.onnx')))} models to {OUT}")
 
 
