@@ -3,9 +3,9 @@
 //! The time of a run is taken to be a line, `S(n) = a·n + b`: a cost per row and a cost per run. Two such lines are
 //! kept: the *typical* time, and the *tail*, which about one run in seven exceeds. Runs are remembered by the size of
 //! their batch, in classes of powers of two, and of each class only the last few: the median of seven is not moved by a
-//! slow first run or by one that was interrupted, and follows a machine that has become slower after four runs. The
-//! lines are fitted through the classes by least squares, in relative error, where a class that has not been seen for
-//! long counts for little.
+//! slow first run or by one that was interrupted, and follows a machine that has become slower after four runs. A line
+//! goes through the class of the last run, which says how things are now; its slope is that which comes nearest to the
+//! other classes, by least squares, where one that has not been seen for long counts for little.
 
 use std::time::Duration;
 
@@ -70,11 +70,10 @@ impl ServiceTime {
     /// ```
     pub fn observe(&mut self, rows: usize, took: Duration) {
         self.runs += 1;
-        let class = &mut self.classes[class_of(rows)];
-        // A run that took no time would be a point at nothing, which no relative error allows.
-        class.observe(rows as f64, took.as_secs_f64().max(1e-9), self.runs);
-        self.typical = self.fit(|class| class.typical);
-        self.tail = self.fit(|class| class.tail);
+        self.classes[class_of(rows)].observe(rows as f64, took.as_secs_f64(), self.runs);
+        let now = &self.classes[class_of(rows)];
+        let lines = (self.fit(now, |class| class.typical), self.fit(now, |class| class.tail));
+        (self.typical, self.tail) = (Some(lines.0), Some(lines.1));
     }
 
     /// What a run of so many rows takes as a rule; `None` before the first run.
@@ -97,13 +96,14 @@ impl ServiceTime {
         self.tail
     }
 
-    fn fit(&self, seconds: impl Fn(&Class) -> f64) -> Option<Line> {
-        let weight = |class: &Class| {
+    fn fit(&self, now: &Class, seconds: impl Fn(&Class) -> f64) -> Line {
+        let point = |class: &Class| {
             let age = (self.runs - class.last_run) as f64;
-            (0.5f64.powf(age / HALF_LIFE)).max(LEAST_WEIGHT) / seconds(class).powi(2)
+            let weight = (-age / HALF_LIFE).exp2().max(LEAST_WEIGHT);
+            ((class.rows, seconds(class)), weight)
         };
-        let seen = self.classes.iter().filter(|class| class.seen > 0);
-        Line::fit(seen.map(|class| (class.rows, seconds(class), weight(class))))
+        let others = self.classes.iter().filter(|class| class.seen > 0 && class.last_run < self.runs);
+        Line::through(point(now).0, others.map(point))
     }
 }
 
@@ -129,31 +129,18 @@ impl Class {
 }
 
 impl Line {
-    /// The line through weighted points `(x, y, w)` for which `Σ w·(a·x + b − y)²` is least, with neither part
-    /// negative. Through a single point it goes from nothing, as if every row cost the same.
-    fn fit(points: impl Iterator<Item = (f64, f64, f64)> + Clone) -> Option<Line> {
-        let (mut w, mut x, mut y) = (0.0, 0.0, 0.0);
-        for (px, py, pw) in points.clone() {
-            (w, x, y) = (w + pw, x + pw * px, y + pw * py);
+    /// The line through the point `(x₀, y₀)` with the slope `a` for which `Σ w·(y₀ + a·(x − x₀) − y)²` over the others
+    /// is least, that is `a = Σ w·(x − x₀)·(y − y₀) / Σ w·(x − x₀)²`, with neither part negative. Without others it comes
+    /// from nothing, as if every row cost the same.
+    fn through((x0, y0): (f64, f64), others: impl Iterator<Item = ((f64, f64), f64)>) -> Line {
+        let (mut xy, mut xx) = (0.0, 0.0);
+        for ((x, y), weight) in others {
+            xy += weight * (x - x0) * (y - y0);
+            xx += weight * (x - x0).powi(2);
         }
-        if w <= 0.0 {
-            return None;
-        }
-        let (x, y) = (x / w, y / w);
-        let (mut xx, mut xy, mut through_x, mut through_y) = (0.0, 0.0, 0.0, 0.0);
-        for (px, py, pw) in points {
-            xx += pw * (px - x).powi(2);
-            xy += pw * (px - x) * (py - y);
-            through_x += pw * px * px;
-            through_y += pw * px * py;
-        }
-        let from_nothing = Line { a: through_y / through_x, b: 0.0 };
-        if xx <= w * 1e-9 {
-            return Some(from_nothing);
-        }
-        let a = (xy / xx).max(0.0);
-        let b = y - a * x;
-        Some(if b < 0.0 { from_nothing } else { Line { a, b } })
+        let from_nothing = y0 / x0;
+        let a = if xx > 0.0 { (xy / xx).clamp(0.0, from_nothing) } else { from_nothing };
+        Line { a, b: y0 - a * x0 }
     }
 
     /// The time of a run of so many rows.

@@ -9,6 +9,7 @@ mod documentation;
 mod golden;
 mod lifecycle;
 mod metrics;
+mod overload;
 mod startup;
 mod tensors;
 mod wire;
