@@ -4,10 +4,10 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load lint format doc onnxruntime clean
+.PHONY: help serve check test build bench bench-micro bench-load bench-latency lint format doc onnxruntime clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: build ## Build, then serve the shipped models on 127.0.0.1:8080
 	./target/release/leeway serve
@@ -21,7 +21,7 @@ test: onnxruntime ## Run all tests
 build: onnxruntime ## Build the release binary, target/release/leeway
 	$(CARGO) build --locked --release
 
-bench: bench-micro bench-load ## Measure: Criterion, then Leeway beside a floor program under load
+bench: bench-micro bench-load bench-latency ## Measure: Criterion, throughput beside a floor program, latency under overload
 
 bench-micro: onnxruntime ## Criterion only: JSON to tensor, and the whole pipeline
 	$(CARGO) bench --locked --bench pipeline
@@ -29,6 +29,10 @@ bench-micro: onnxruntime ## Criterion only: JSON to tensor, and the whole pipeli
 bench-load: build ## The load comparison only (installs the load generator oha into .bench)
 	$(CARGO) build --locked --release --example floor
 	$(CARGO) bench --locked --bench load
+
+bench-latency: build ## Overload, lone requests, saturation and a stalled model (installs oha into .bench)
+	$(CARGO) build --locked --release --example floor --example bare_loop
+	$(CARGO) bench --locked --bench latency
 
 lint: ## Format check, clippy and docs, each with warnings as errors
 	$(CARGO) fmt --check

@@ -283,7 +283,9 @@ fn overloaded(shed: Shed, needed: Duration, left: Duration) -> String {
     let (needed, left) = (ms(needed), ms(left));
     match shed {
         Shed::AtTheDoor => {
-            format!("the model would take about {needed:.1} ms for this now, and {left:.1} ms of the budget are left for it")
+            format!(
+                "the model would take about {needed:.1} ms for this now, and {left:.1} ms of the budget are left for it"
+            )
         }
         Shed::InTheQueue => format!(
             "when its turn had come, {left:.1} ms of the budget were left, and the model takes about {needed:.1} ms"

@@ -26,8 +26,7 @@ pub struct Timings([Duration; Stage::ALL.len()]);
 
 impl Stage {
     /// Every stage, in the order a request meets them.
-    pub const ALL: [Stage; 5] =
-        [Stage::Network, Stage::Preprocess, Stage::Queue, Stage::Inference, Stage::Postprocess];
+    pub const ALL: [Stage; 5] = [Stage::Network, Stage::Preprocess, Stage::Queue, Stage::Inference, Stage::Postprocess];
 
     /// The stage's name in metrics and messages.
     pub fn name(self) -> &'static str {

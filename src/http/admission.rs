@@ -125,7 +125,8 @@ fn patience(headers: &HeaderMap) -> Result<Option<Duration>> {
 
 fn priority(headers: &HeaderMap) -> Result<Priority> {
     let Some(value) = headers.get(X_PRIORITY) else { return Ok(Priority::default()) };
-    let named = Priority::ALL.into_iter().find(|priority| value.as_bytes().eq_ignore_ascii_case(priority.name().as_bytes()));
+    let named =
+        Priority::ALL.into_iter().find(|priority| value.as_bytes().eq_ignore_ascii_case(priority.name().as_bytes()));
     named.ok_or_else(|| {
         Error::InvalidInput(format!(
             "the header x-priority: found {:?}, expected high, normal or low",

@@ -124,14 +124,8 @@ impl Listener {
                 Some(_) => (http.clone(), None),
                 None => (spare_http.clone(), Some(AboveLimit { limit: limits.connections })),
             };
-            let connection = connection::serve(
-                http,
-                stream,
-                limits.write_timeout,
-                router.clone(),
-                above_limit,
-                closing.clone(),
-            );
+            let connection =
+                connection::serve(http, stream, limits.write_timeout, router.clone(), above_limit, closing.clone());
             let open = OpenConnection::new(Arc::clone(&recorder));
             tokio::spawn(async move {
                 if let Err(error) = connection.await {

@@ -17,10 +17,8 @@ use crate::serve::Admitted;
 pub(super) async fn predict(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (mut head, mut content) = request.into_parts();
     let stem = RequestContext::of(&head.extensions)?.unique;
-    let admitted = head
-        .extensions
-        .remove::<Admitted>()
-        .ok_or_else(|| Error::internal("a prediction that nobody has admitted"))?;
+    let admitted =
+        head.extensions.remove::<Admitted>().ok_or_else(|| Error::internal("a prediction that nobody has admitted"))?;
     let write = move |predictions: &[_], version: &_| wire::answer_text(predictions, version, stem);
     let predicted = {
         let arriving = pin!(body::read(&head.headers, &mut content, state.body_limit));

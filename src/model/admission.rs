@@ -12,7 +12,7 @@
 //! admit by them. Every batch is estimated *full*, the request's own too, for by the time it is formed it will be: an
 //! estimate at today's rows admits requests that finish just too late, and goodput collapses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::service_time::ServiceTime;
 
@@ -144,6 +144,26 @@ pub fn residual(expected: Duration, elapsed: Duration) -> Duration {
     expected.abs_diff(elapsed)
 }
 
+/// When it is the turn of a request that comes now: whoever has the earlier turn goes first. A higher priority goes
+/// before the next lower one, unless that came so much earlier that its turn has come: nobody waits for ever.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use leeway::model::{Priority, turn};
+/// let (now, ms) = (Instant::now() + Duration::from_secs(1), Duration::from_millis);
+/// let turn = |priority, after| turn(priority, now + ms(after), ms(50));
+/// assert!(turn(Priority::High, 40) < turn(Priority::Normal, 0));
+/// assert!(turn(Priority::Normal, 0) < turn(Priority::High, 60));
+/// assert!(turn(Priority::Normal, 40) < turn(Priority::Low, 0));
+/// ```
+pub fn turn(priority: Priority, now: Instant, overtaking: Duration) -> Instant {
+    match priority {
+        Priority::High => now.checked_sub(overtaking).unwrap_or(now),
+        Priority::Normal => now,
+        Priority::Low => now + overtaking,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -210,6 +230,20 @@ mod tests {
             if matches!(decide(left_us), Admission::Admit(_)) {
                 prop_assert!(matches!(decide(left_us + more_us), Admission::Admit(_)));
             }
+        }
+
+        #[test]
+        fn nobody_is_overtaken_for_ever(
+            overtaking_ms in 0u64..1_000, later_ms in 0u64..5_000, own in 0usize..3, other in 0usize..3,
+        ) {
+            let (own, other) = (Priority::ALL[own], Priority::ALL[other]);
+            let (overtaking, later) = (Duration::from_millis(overtaking_ms), Duration::from_millis(later_ms));
+            let now = Instant::now() + Duration::from_secs(10);
+            let (mine, theirs) = (turn(own, now, overtaking), turn(other, now + later, overtaking));
+            // The highest priority goes before the lowest that came up to twice this earlier, and never before others.
+            prop_assert!(later <= 2 * overtaking || mine < theirs);
+            // Within a priority, and against a lower one, whoever came first goes first.
+            prop_assert!(other > own || mine <= theirs);
         }
 
         #[test]

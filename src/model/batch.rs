@@ -126,7 +126,8 @@ impl BatchPolicy {
         match self.run_rows {
             RunRows::Exactly(size) => size.get(),
             RunRows::UpTo(size) => {
-                let by_elements = self.max_elements.map_or(usize::MAX, |most| most.get() / inputs.row_elements().max(1));
+                let by_elements =
+                    self.max_elements.map_or(usize::MAX, |most| most.get() / inputs.row_elements().max(1));
                 size.get().min(full_batch).min(by_elements).max(1)
             }
         }
@@ -249,12 +250,7 @@ mod tests {
     }
 
     fn policy(run_rows: RunRows) -> BatchPolicy {
-        BatchPolicy {
-            run_rows,
-            max_elements: None,
-            max_wait: Duration::ZERO,
-            max_instances: 4096.try_into().unwrap(),
-        }
+        BatchPolicy { run_rows, max_elements: None, max_wait: Duration::ZERO, max_instances: 4096.try_into().unwrap() }
     }
 
     fn up_to(limit: usize) -> BatchPolicy {
@@ -287,7 +283,11 @@ mod tests {
         check(policy(RunRows::Exactly(NonZeroUsize::MIN)), &[(1, 4), (1, 4)], &[(0, 1)]);
         check(policy(RunRows::Exactly(4.try_into().unwrap())), &[(8, 4), (4, 4)], &[(0, 4)]);
         // 8 elements in all: two rows of four.
-        check(BatchPolicy { max_elements: NonZeroUsize::new(8), ..up_to(8) }, &[(1, 4), (1, 4), (1, 4)], &[(0, 1), (1, 1)]);
+        check(
+            BatchPolicy { max_elements: NonZeroUsize::new(8), ..up_to(8) },
+            &[(1, 4), (1, 4), (1, 4)],
+            &[(0, 1), (1, 1)],
+        );
     }
 
     /// 1 ms a row; the second request has to end within 3 ms of now, the third could not be in time even alone.

@@ -29,7 +29,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual};
+pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
 pub use self::batch::{BatchPolicy, Candidate, Next, Plan, RunRows, Share, plan};
 use self::queue::{Attention, Entered, Queue, spin_until};
 use self::request::{Reply, Request};

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use super::admission::{Admission, Backlog, Priority, admit, full_batch, residual};
+use super::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
 use super::batch::{BatchPolicy, Candidate, Next, Plan, plan};
 use super::request::{Batch, Part, Reply, Request};
 use super::service_time::ServiceTime;
@@ -94,6 +94,8 @@ struct Running {
     batch: Arc<Batch>,
     since: Instant,
     expected: Duration,
+    /// When it was ended.
+    ended: Option<Instant>,
 }
 
 /// A batch that a worker has run.
@@ -187,7 +189,7 @@ impl Queue {
             Forecast::InTime(predicted) => (predicted, Some(demand.finish_by)),
             Forecast::WorthATry => (None, None),
         };
-        let turn = self.turn(priority, now);
+        let turn = turn(priority, now, self.overtaking);
         let (request, reply) = Request::new(inputs, demand.deadline, finish_by, (turn, now), predicted);
         let request = Arc::new(request);
 
@@ -230,14 +232,11 @@ impl Queue {
             // It is to have time for others to go before it.
             left = left.saturating_sub(self.overtaking);
         }
-        let rows_ahead = state.rows_before(self.turn(priority, now));
+        let rows_ahead = state.rows_before(turn(priority, now, self.overtaking));
         let mut residuals = std::mem::take(&mut state.residuals);
         residuals.clear();
-        let of_worker = |slot: &WorkerSlot| {
-            let run = slot.run.as_ref();
-            run.map_or(Duration::ZERO, |run| residual(run.expected, now.saturating_duration_since(run.since)))
-        };
-        residuals.extend(state.workers.iter().map(of_worker));
+        residuals
+            .extend(state.workers.iter().map(|slot| slot.run.as_ref().map_or(Duration::ZERO, |run| run.left(now))));
         residuals.sort_unstable();
         let backlog = Backlog { rows_ahead, residuals: &residuals };
         let has_free_worker = state.workers.iter().any(|slot| slot.run.is_none());
@@ -254,16 +253,6 @@ impl Queue {
                 let retry_after = needed.saturating_sub(left);
                 Err(Error::Overloaded { shed: Shed::AtTheDoor, needed, left, retry_after })
             }
-        }
-    }
-
-    /// When it is the turn of a request that comes now. A higher priority goes before the next lower one, unless that
-    /// has waited for so long that its turn has come: nobody waits for ever.
-    fn turn(&self, priority: Priority, now: Instant) -> Instant {
-        match priority {
-            Priority::High => now.checked_sub(self.overtaking).unwrap_or(now),
-            Priority::Normal => now,
-            Priority::Low => now + self.overtaking,
         }
     }
 
@@ -290,7 +279,8 @@ impl Queue {
                     self.arrived.notify_one();
                 }
                 let expected = state.service.tail(batch.rows()).unwrap_or_default();
-                state.workers[worker].run = Some(Running { batch: Arc::clone(&batch), since: now, expected });
+                let batch_too = Arc::clone(&batch);
+                state.workers[worker].run = Some(Running { batch: batch_too, since: now, expected, ended: None });
                 return Some(batch);
             }
             match plan.next {
@@ -342,12 +332,13 @@ impl Queue {
         if request.taken().is_none() {
             return;
         }
-        for slot in &state.workers {
-            if let Some(run) = &slot.run
+        for slot in &mut state.workers {
+            if let Some(run) = &mut slot.run
+                && run.ended.is_none()
                 && run.batch.has(request)
                 && run.batch.is_over()
-                && !run.batch.is_terminated()
             {
+                run.ended = Some(Instant::now());
                 run.batch.terminate();
                 slot.session.end_run();
             }
@@ -492,6 +483,16 @@ impl State {
         let batches = self.rows.div_ceil(self.full_batch.min(most_rows).max(1) * self.workers.len().max(1));
         let run = self.service.typical(self.full_batch).unwrap_or_default();
         run.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX))
+    }
+}
+
+impl Running {
+    /// What is thought to be left of it. One that was ended should be over at once.
+    fn left(&self, now: Instant) -> Duration {
+        match self.ended {
+            Some(ended) => residual(Duration::ZERO, now.saturating_duration_since(ended)),
+            None => residual(self.expected, now.saturating_duration_since(self.since)),
+        }
     }
 }
 

@@ -54,6 +54,11 @@ fn pixel(name: &'static str, pixel: &str) -> Bad {
 fn cases() -> Vec<Bad> {
     let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
     vec![
+        // --- what a head may say ---
+        with_header("no time at all", ("x-request-timeout-ms", "0")),
+        with_header("time as a text", ("x-request-timeout-ms", "1s")),
+        with_header("time of a proxy as a text", ("x-envoy-expected-rq-timeout-ms", "soon")),
+        with_header("unknown priority", ("x-priority", "urgent")),
         // --- not JSON ---
         body("empty body", ""),
         body("white space", " \r\n\t"),

@@ -121,6 +121,19 @@ impl TestApp {
     }
 }
 
+/// Asks until there is an answer that will do.
+pub(crate) async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(found) = ask().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap()
+}
+
 /// A client that goes to the address it is given, whatever the environment says of proxies.
 pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()

@@ -10,10 +10,10 @@ use leeway::config::StageConfig;
 use leeway::error::Result;
 use leeway::pipeline::{Postprocessor, Prediction, Stages};
 use leeway::tensor::{Signature, Tensors};
-use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 
-use crate::harness::{Hooked, PATIENCE, PLAIN, Repository, STAGES, Server, TestApp, client, runtime};
+use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
+use crate::harness::{Hooked, PATIENCE, PLAIN, Repository, STAGES, Server, TestApp, client, runtime, until};
 
 const ECHO: &str = "{model=\"echo_float32\",version=\"1\"";
 
@@ -55,40 +55,6 @@ async fn a_worker_that_panics_fails_its_batch_and_is_rebuilt() {
 }
 
 // ===== a model that waits until it is let go =====
-
-/// How many runs are let go, and how many have come to the gate. One gate for the process, so one test at a time
-/// uses it.
-static GATE: (Mutex<(usize, usize)>, Condvar) = (Mutex::new((usize::MAX, 0)), Condvar::new());
-static GATE_IN_USE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-fn gated() -> Arc<Hooked> {
-    let before_run = |_: &Tensors| {
-        let (lock, changed) = &GATE;
-        let mut state = lock.lock();
-        state.1 += 1;
-        changed.notify_all();
-        while state.0 == 0 {
-            changed.wait(&mut state);
-        }
-        state.0 -= 1;
-    };
-    Arc::new(Hooked { engine: runtime(), before_run })
-}
-
-fn let_go(runs: usize) {
-    let mut state = GATE.0.lock();
-    *state = (runs, 0);
-    GATE.1.notify_all();
-}
-
-/// Waits until a run stands at the gate.
-async fn one_at_the_gate() {
-    let begin = Instant::now();
-    while GATE.0.lock().1 == 0 {
-        assert!(begin.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
 
 /// A server whose model waits, with one request at its gate and everything after it in the queue.
 async fn stalled(config: leeway::config::Config) -> (Arc<TestApp>, tokio::task::JoinHandle<Value>) {
@@ -419,19 +385,6 @@ async fn a_connection_above_the_limit_serves_everything_but_predictions() {
 /// A run of `work` that takes this many rounds; a few hundred milliseconds in all.
 fn work(rounds: u32) -> String {
     json!({ "instances": [rounds] }).to_string()
-}
-
-/// Asks until there is an answer that will do.
-async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
-    let asking = async {
-        loop {
-            if let Some(found) = ask().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, asking).await.unwrap()
 }
 
 /// A delay that only a second signal ends.

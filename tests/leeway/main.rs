@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod gate;
 mod harness;
 
 mod bad_input;
+mod budget;
 mod documentation;
 mod golden;
 mod lifecycle;

@@ -7,6 +7,7 @@
 //! no other respect has anything been fitted.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use leeway::model::{
@@ -348,9 +349,10 @@ fn mean_goodput(scenario: Scenario, make: fn() -> Box<dyn Policy>) -> f64 {
 fn policies_rank_as_published() {
     let found: Vec<[f64; 4]> =
         PUBLISHED.iter().map(|(_, make, _)| SCENARIOS.map(|scenario| mean_goodput(scenario, *make))).collect();
+    let mut table = String::new();
     for ((name, _, published), found) in PUBLISHED.iter().zip(&found) {
         let column = |index: usize| format!("{:6.0} ({:4.0})", found[index], published[index]);
-        println!("{name:26} {} {} {} {}", column(0), column(1), column(2), column(3));
+        writeln!(table, "{name:26}{}{}{}{}", column(0), column(1), column(2), column(3)).unwrap();
     }
     for (a, (better, _, published_better)) in PUBLISHED.iter().enumerate() {
         for (b, (worse, _, published_worse)) in PUBLISHED.iter().enumerate() {
@@ -358,7 +360,10 @@ fn policies_rank_as_published() {
                 // What the table has within a percent is a tie.
                 if published_better[column] > 1.01 * published_worse[column] {
                     let (found_better, found_worse) = (found[a][column], found[b][column]);
-                    assert!(found_better > found_worse, "column {column}: {better} {found_better}, {worse} {found_worse}");
+                    assert!(
+                        found_better > found_worse,
+                        "column {column}: {better} is not above {worse}; found (published):\n{table}"
+                    );
                 }
             }
         }

@@ -1,0 +1,43 @@
+//! A bare loop of `Session::run` over one batch: what a model can do if nothing else is done. `benches/latency.rs`
+//! measures Leeway beside it.
+//!
+//!     bare_loop MODEL_FILE ONNXRUNTIME_LIBRARY ROWS WIDTH THREADS SECONDS
+//!
+//! Prints the rows per second.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a program for a bench")]
+
+use std::time::{Duration, Instant};
+
+use ort::session::Session;
+use ort::value::TensorRef;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, library, rows, width, threads, seconds] = &*arguments else {
+        panic!("bare_loop MODEL_FILE ONNXRUNTIME_LIBRARY ROWS WIDTH THREADS SECONDS")
+    };
+    let (rows, width): (usize, usize) = (rows.parse().unwrap(), width.parse().unwrap());
+    let environment = ort::init_from(library).expect("the library").build().unwrap();
+    let mut session = Session::builder(&environment)
+        .unwrap()
+        .with_intra_threads(threads.parse().unwrap())
+        .unwrap()
+        .with_intra_op_spinning(false)
+        .unwrap()
+        .commit_from_file(model)
+        .unwrap();
+    let input = vec![0.5f32; rows * width];
+    let mut run = || {
+        let input = TensorRef::from_array_view(([rows, width], &*input)).unwrap();
+        session.run(ort::inputs![input]).unwrap();
+    };
+    run();
+    let (begin, time) = (Instant::now(), Duration::from_secs_f64(seconds.parse().unwrap()));
+    let mut runs = 0;
+    while begin.elapsed() < time {
+        run();
+        runs += 1;
+    }
+    println!("{}", (runs * rows) as f64 / begin.elapsed().as_secs_f64());
+}

@@ -1,0 +1,101 @@
+//! What the load benches share: the programs that are measured, and the load generator oha.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+pub(crate) const OHA: &str = "1.16.0";
+
+pub(crate) fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where the load generator is installed, and what a bench makes for itself.
+pub(crate) fn workshop() -> PathBuf {
+    checkout().join(".bench")
+}
+
+pub(crate) fn onnxruntime() -> PathBuf {
+    let library = if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
+    checkout().join(".onnxruntime").join(library)
+}
+
+pub(crate) fn number_from(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |value| value.parse().expect(variable))
+}
+
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A program that is measured, killed with the bench.
+pub(crate) struct Program {
+    pub(crate) address: String,
+    child: Child,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Program {
+    /// `leeway serve` on the models of a folder.
+    pub(crate) fn leeway(models: &Path) -> Program {
+        let mut child = Command::new(checkout().join("target/release/leeway"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--models"])
+            .arg(models)
+            .current_dir(checkout())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("target/release/leeway: run `make build` first");
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let ready = |line: String| serde_json::from_str::<Value>(&line).ok()?["data"].as_str().map(str::to_owned);
+        let address = lines.find_map(ready).expect("leeway did not start");
+        // Whatever it says from now on is read, so that it is never kept waiting.
+        std::thread::spawn(move || lines.for_each(drop));
+        Program { child, address }
+    }
+
+    /// The floor program (`benches/floor.rs`) on one model.
+    pub(crate) fn floor(model: &Path) -> Program {
+        let mut child = example("floor")
+            .arg(model)
+            .arg(onnxruntime())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("target/release/examples/floor: run `make bench-load`, which builds it");
+        let address = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+        Program { child, address }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+/// A program of `benches/` that is built as an example.
+pub(crate) fn example(name: &str) -> Command {
+    Command::new(checkout().join("target/release/examples").join(name))
+}
+
+/// Installs the load generator with cargo, once.
+pub(crate) fn oha() -> PathBuf {
+    let path = workshop().join("bin/oha");
+    if !path.exists() {
+        println!("installing oha {OHA} into .bench (once, some minutes) ...");
+        let installed = Command::new("cargo")
+            .args(["install", "--quiet", "--locked", "oha", "--version", OHA, "--root"])
+            .arg(workshop())
+            .status()
+            .unwrap();
+        assert!(installed.success(), "oha could not be installed");
+    }
+    path
+}

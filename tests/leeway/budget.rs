@@ -1,0 +1,323 @@
+//! Deadlines, admission and batching, from the outside. What is a matter of time alone is tested where it is decided.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use leeway::app::Stop;
+use leeway::config::StageConfig;
+use leeway::error::Result;
+use leeway::pipeline::{Prepared, Preprocessor, Stages};
+use leeway::tensor::{Data, Signature, Tensor};
+use parking_lot::{Condvar, Mutex};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::gate::{GATE_IN_USE, came, gated, let_go, one_at_the_gate};
+use crate::harness::{Answer, PATIENCE, PLAIN, Repository, STAGES, TestApp, runtime, until};
+
+/// Rounds of the model `work` that take minutes.
+const ENDLESS: u32 = 100_000_000;
+
+fn rounds(rounds: u32) -> String {
+    json!({ "instances": [rounds] }).to_string()
+}
+
+fn rows(values: &[f32]) -> String {
+    json!({ "instances": values.iter().map(|value| [*value, 0.0]).collect::<Vec<_>>() }).to_string()
+}
+
+fn of(model: &str, metric: &str) -> String {
+    format!("{metric}{{model=\"{model}\",version=\"1\"}}")
+}
+
+/// A labelled series of a model.
+fn by(model: &str, metric: &str, label: &str, value: &str) -> String {
+    format!("{metric}{{model=\"{model}\",version=\"1\",{label}=\"{value}\"}}")
+}
+
+async fn predict_with(app: &TestApp, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
+    let mut request = app.client.post(app.url(path)).body(body);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    Answer::of(request.send().await.unwrap()).await
+}
+
+fn expired_in(answer: &Answer, stage: &str) {
+    assert_eq!((answer.status, &answer.json()["type"]), (504, &json!("urn:leeway:problem:expired")), "{}", answer.text);
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.starts_with(&format!("time ran out during {stage} (network ")), "{detail}");
+}
+
+// ===== a stalled model =====
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_nobody_waits_for_is_ended_and_the_worker_goes_on() {
+    let budget = "[model]\nworkers = 1\n[budget]\ntotal_ms = 300\n";
+    let repository = Repository::of("echo_float32").with("work", 1, "work", &format!("{STAGES}{budget}"));
+    let app = TestApp::with(repository.config()).await;
+    for round in 1..=3 {
+        let stalled = app.predict("/v1/models/work:predict", rounds(ENDLESS)).await;
+        expired_in(&stalled, "inference");
+        app.metric_becomes(&of("work", "leeway_runs_terminated_total"), f64::from(round)).await;
+        // The same worker, and its session.
+        let next = async || app.predict("/v1/models/work:predict", rounds(1)).await;
+        until(async || Some(next().await).filter(|answer| answer.status == 200)).await;
+        assert_eq!(app.metric(&of("work", "leeway_worker_restarts_total")).await, 0.0);
+    }
+    assert!(app.metric(&by("work", "leeway_requests_expired_total", "stage", "inference")).await >= 3.0);
+    assert!(app.metric(&by("work", "leeway_stage_overruns_total", "stage", "inference")).await >= 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_ends_its_run() {
+    let app = TestApp::with(Repository::of("work").config()).await;
+    let mut gone = TcpStream::connect(app.data).unwrap();
+    let body = rounds(ENDLESS);
+    write!(gone, "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    app.metric_becomes(&of("work", "leeway_batch_size_count"), 1.0).await;
+    drop(gone);
+    app.metric_becomes(&of("work", "leeway_runs_terminated_total"), 1.0).await;
+    assert_eq!(app.predict("/predict", rounds(1)).await.predictions(), json!([1.0]));
+}
+
+/// Two wait for the same run, and only one of them gives up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_somebody_waits_for_is_not_ended() {
+    let _gate = GATE_IN_USE.lock().await;
+    let_go(usize::MAX);
+    let app = Arc::new(TestApp::with_parts(Repository::of("echo_float32").config(), gated(), Stages::default()).await);
+    let_go(0);
+    let first = send(&app, &[], &[1.0]);
+    one_at_the_gate().await;
+    let patient = send(&app, &[], &[2.0]);
+    app.metric_becomes(&of("echo_float32", "leeway_queue_depth"), 1.0).await;
+    let before = app.metric(&of("echo_float32", "leeway_batch_size_count")).await;
+    // Long enough for the first run to be let go, and for the second to come to the gate.
+    let impatient = send(&app, &[("x-request-timeout-ms", "3000")], &[3.0]);
+    app.metric_becomes(&of("echo_float32", "leeway_queue_depth"), 2.0).await;
+    let_go(1);
+    app.metric_becomes(&of("echo_float32", "leeway_batch_size_count"), before + 1.0).await;
+    expired_in(&impatient.await.unwrap(), "inference");
+    let_go(usize::MAX);
+    assert_eq!(first.await.unwrap().predictions(), json!([[1.0, 0.0]]));
+    assert_eq!(patient.await.unwrap().predictions(), json!([[2.0, 0.0]]));
+    assert_eq!(app.metric(&of("echo_float32", "leeway_runs_terminated_total")).await, 0.0);
+}
+
+/// Sends rows of the echo model, without waiting for the answer.
+fn send(
+    app: &Arc<TestApp>,
+    headers: &[(&'static str, &'static str)],
+    values: &[f32],
+) -> tokio::task::JoinHandle<Answer> {
+    let (app, headers, body) = (Arc::clone(app), headers.to_vec(), rows(values));
+    tokio::spawn(async move { predict_with(&app, "/predict", &headers, body).await })
+}
+
+// ===== how long a request has =====
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_may_ask_for_less_time_and_not_for_more() {
+    let model_toml = format!("{STAGES}[budget]\ntotal_ms = 400\n");
+    let repository = Repository::of("work").with("strict", 1, "work", &model_toml);
+    let app = TestApp::with(repository.config()).await;
+    for (model, headers) in [
+        ("work", &[("x-request-timeout-ms", "200")][..]),
+        ("work", &[("x-envoy-expected-rq-timeout-ms", "200"), ("x-request-timeout-ms", "60000")]),
+        ("strict", &[("x-request-timeout-ms", "60000")]),
+    ] {
+        let path = format!("/v1/models/{model}:predict");
+        expired_in(&predict_with(&app, &path, headers, rounds(ENDLESS)).await, "inference");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_may_be_held_to_its_part() {
+    let model_toml = format!("{STAGES}[budget]\ntotal_ms = 600000\ninference_ms = 200\nenforce = \"stages\"\n");
+    let app = TestApp::with(Repository::new().with("work", 1, "work", &model_toml).config()).await;
+    expired_in(&app.predict("/predict", rounds(ENDLESS)).await, "inference");
+}
+
+/// A run takes milliseconds, as the server has learned before it was ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_in_time_is_refused_and_nothing_is_run() {
+    let model_toml = format!("{PLAIN}[model]\nworkers = 1\nintra_op_threads = 1\n");
+    let app = TestApp::with(Repository::new().with("dense", 1, "dense", &model_toml).config()).await;
+    assert!(app.metric(&by("dense", "leeway_service_time_per_run_seconds", "estimate", "typical")).await > 0.0);
+    let row = json!({ "instances": [vec![0.5; 8]] }).to_string();
+    // Nothing has been learned for a while on a slow machine, and then one request is tried all the same.
+    let refused = until(async || {
+        assert_eq!(app.predict("/predict", row.clone()).await.status, 200);
+        let answer = predict_with(&app, "/predict", &[("x-request-timeout-ms", "1")], row.clone()).await;
+        Some(answer).filter(|answer| answer.status == 503)
+    })
+    .await;
+    assert_eq!(refused.json()["type"], "urn:leeway:problem:overloaded");
+    assert_eq!(refused.header("retry-after"), "1");
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(
+        detail.starts_with("the model would take about ") && detail.contains(" ms of the budget are left"),
+        "{detail}"
+    );
+    assert!(app.metric(&by("dense", "leeway_requests_shed_total", "reason", "predicted")).await >= 1.0);
+}
+
+/// The head is enough: the client asks whether to send its body at all, and is told no.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_hope_is_refused_from_its_head_alone() {
+    let _gate = GATE_IN_USE.lock().await;
+    let_go(usize::MAX);
+    let app = Arc::new(TestApp::with_parts(Repository::of("echo_float32").config(), gated(), Stages::default()).await);
+    let_go(0);
+    let running = send(&app, &[], &[1.0]);
+    one_at_the_gate().await;
+    let waiting = send(&app, &[], &[2.0]);
+    app.metric_becomes(&of("echo_float32", "leeway_queue_depth"), 1.0).await;
+
+    // The run has gone on for longer than this client waits, and nobody knows when it ends.
+    let mut polite = TcpStream::connect(app.data).unwrap();
+    write!(
+        polite,
+        "POST /predict HTTP/1.1\r\nhost: a\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: 9999\r\n\
+         x-request-timeout-ms: 1\r\n\r\n"
+    )
+    .unwrap();
+    let answer = tokio::task::spawn_blocking(move || {
+        polite.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut text = String::new();
+        polite.read_to_string(&mut text).unwrap();
+        text
+    });
+    let answer = answer.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    // The connection of a request that was refused with its body on the way can be used again.
+    let refused = predict_with(&app, "/predict", &[("x-request-timeout-ms", "1")], rows(&[3.0; 500])).await;
+    assert_eq!(refused.status, 503);
+
+    let_go(usize::MAX);
+    assert_eq!(running.await.unwrap().status, 200);
+    assert_eq!(waiting.await.unwrap().status, 200);
+}
+
+// ===== who goes first =====
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_higher_priority_goes_first_and_the_oldest_within_one() {
+    let _gate = GATE_IN_USE.lock().await;
+    let_go(usize::MAX);
+    let model_toml = format!("{PLAIN}[model]\nworkers = 1\nmax_batch_size = 1\n");
+    let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
+    let app = Arc::new(TestApp::with_parts(repository.config(), gated(), Stages::default()).await);
+    let_go(0);
+    let mut sent = vec![send(&app, &[], &[1.0])];
+    one_at_the_gate().await;
+    for (index, priority) in ["low", "normal", "high", "LOW", "High"].into_iter().enumerate() {
+        sent.push(send(&app, &[("x-priority", priority)], &[2.0 + index as f32]));
+        app.metric_becomes(&of("echo_float32", "leeway_queue_depth"), (index + 1) as f64).await;
+    }
+    let_go(usize::MAX);
+    for answer in sent {
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
+    assert_eq!(came(), [4.0, 6.0, 3.0, 2.0, 5.0]);
+}
+
+// ===== batches =====
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_all_sizes_share_batches_and_get_their_own_rows() {
+    let _gate = GATE_IN_USE.lock().await;
+    let_go(usize::MAX);
+    let model_toml = format!("{PLAIN}[model]\nworkers = 1\nmax_batch_size = 4\n");
+    let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
+    let app = Arc::new(TestApp::with_parts(repository.config(), gated(), Stages::default()).await);
+    let before = app.metric(&of("echo_float32", "leeway_batch_size_count")).await;
+    let_go(0);
+    let mut sent = vec![(vec![1.0], send(&app, &[], &[1.0]))];
+    one_at_the_gate().await;
+    let mut next = 2.0;
+    for (index, rows) in [10, 2, 3].into_iter().enumerate() {
+        let values: Vec<f32> = (0..rows).map(|row| next + row as f32).collect();
+        next += rows as f32;
+        sent.push((values.clone(), send(&app, &[], &values)));
+        app.metric_becomes(&of("echo_float32", "leeway_queue_depth"), (index + 1) as f64).await;
+    }
+    let_go(usize::MAX);
+    for (values, answer) in sent {
+        let expected: Vec<Value> = values.iter().map(|value| json!([value, 0.0])).collect();
+        assert_eq!(answer.await.unwrap().predictions(), Value::Array(expected));
+    }
+    // The first alone; then 4 and 4 of the ten, 2 of them with the two, and the three.
+    assert_eq!(came(), [2.0, 6.0, 10.0, 14.0]);
+    assert_eq!(app.metric(&of("echo_float32", "leeway_batch_size_count")).await - before, 5.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_waits_for_company_if_it_is_told_to() {
+    let model_toml = format!("{PLAIN}[model]\nworkers = 1\nmax_batch_size = 2\nmax_wait_us = 1000000\n");
+    let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
+    let app = Arc::new(TestApp::with(repository.config()).await);
+    let before = app.metric(&of("echo_float32", "leeway_batch_size_count")).await;
+    let (first, second) = (send(&app, &[], &[1.0]), send(&app, &[], &[2.0]));
+    assert_eq!(first.await.unwrap().predictions(), json!([[1.0, 0.0]]));
+    assert_eq!(second.await.unwrap().predictions(), json!([[2.0, 0.0]]));
+    assert_eq!(app.metric(&of("echo_float32", "leeway_batch_size_count")).await - before, 1.0);
+    // Whoever stops does not wait for company.
+    let last = send(&app, &[], &[3.0]);
+    app.metric_becomes(&of("echo_float32", "leeway_queue_depth"), 1.0).await;
+    app.stop.send(Stop::AtOnce).await.unwrap();
+    assert_eq!(last.await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_may_be_bounded_by_its_elements() {
+    let model_toml = format!("{PLAIN}[model]\nworkers = 1\nmax_batch_elements = 6\n");
+    let app = TestApp::with(Repository::new().with("echo_sequence", 1, "echo_sequence", &model_toml).config()).await;
+    let sequences = |length: usize, rows: usize| json!({ "instances": vec![vec![7; length]; rows] }).to_string();
+    // Two rows of three elements in a run, so three runs.
+    let before = app.metric(&of("echo_sequence", "leeway_batch_size_count")).await;
+    assert_eq!(app.predict("/predict", sequences(3, 5)).await.predictions(), json!(vec![vec![7; 3]; 5]));
+    assert_eq!(app.metric(&of("echo_sequence", "leeway_batch_size_count")).await - before, 3.0);
+    let refused = app.predict("/predict", sequences(7, 1)).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text.contains("each has 7 elements, at most 6 are run at one time"), "{}", refused.text);
+}
+
+// ===== heavy stages =====
+
+/// Whether the stage may go on.
+static RELEASED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+/// A preprocessor that takes until the test lets it go.
+fn make_slow(_: &StageConfig, _: &Signature) -> Result<Box<dyn Preprocessor>> {
+    struct Slow;
+    impl Preprocessor for Slow {
+        fn transform(&self, _: &RawValue) -> Result<Prepared> {
+            let mut released = RELEASED.0.lock();
+            while !*released {
+                assert!(!RELEASED.1.wait_for(&mut released, PATIENCE).timed_out(), "nobody let the stage go");
+            }
+            let row = Tensor::new(vec![1, 2], Data::F32(vec![1.0, 2.0]))?;
+            Ok(Prepared { inputs: [("x".into(), row)].into_iter().collect() })
+        }
+    }
+    Ok(Box::new(Slow))
+}
+
+/// There is one thread for everything, the client included. If the stage had it, nobody could let the stage go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_heavy_stage_holds_up_nobody() {
+    let model_toml = PLAIN.replacen("\"tensor\"", "\"slow\"", 1);
+    let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
+    let stages = Stages::default().with_preprocessor("slow", make_slow);
+    let app = Arc::new(TestApp::with_parts(repository.config(), runtime(), stages).await);
+    // Larger than what can be read in a moment.
+    let heavy = send(&app, &[], &[0.5; 100_000]);
+    app.metric_becomes(&of("echo_float32", "leeway_requests_in_flight"), 1.0).await;
+    assert_eq!(app.get("/livez").await.status, 200);
+    *RELEASED.0.lock() = true;
+    RELEASED.1.notify_all();
+    assert_eq!(heavy.await.unwrap().predictions(), json!([[1.0, 2.0]]));
+}

@@ -1,0 +1,55 @@
+//! A model whose every run waits at a gate until the test lets it go, for tests of what happens meanwhile.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use leeway::tensor::Tensors;
+use parking_lot::{Condvar, Mutex};
+
+use crate::harness::{Hooked, PATIENCE, runtime};
+
+struct State {
+    /// How many runs may pass.
+    let_go: usize,
+    /// The first value of each run that has come to the gate since it was last set.
+    came: Vec<f32>,
+}
+
+/// One gate for the process, so one test at a time uses it.
+static GATE: (Mutex<State>, Condvar) = (Mutex::new(State { let_go: usize::MAX, came: Vec::new() }), Condvar::new());
+pub(crate) static GATE_IN_USE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The engine. Its models take float32.
+pub(crate) fn gated() -> Arc<Hooked> {
+    let before_run = |inputs: &Tensors| {
+        let (lock, changed) = &GATE;
+        let mut state = lock.lock();
+        state.came.push(inputs.at(0).unwrap().values::<f32>().unwrap()[0]);
+        changed.notify_all();
+        while state.let_go == 0 {
+            changed.wait(&mut state);
+        }
+        state.let_go -= 1;
+    };
+    Arc::new(Hooked { engine: runtime(), before_run })
+}
+
+/// Lets so many runs pass from now on.
+pub(crate) fn let_go(runs: usize) {
+    *GATE.0.lock() = State { let_go: runs, came: Vec::new() };
+    GATE.1.notify_all();
+}
+
+/// Waits until a run stands at the gate.
+pub(crate) async fn one_at_the_gate() {
+    let begin = Instant::now();
+    while came().is_empty() {
+        assert!(begin.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The first value of each run that has come to the gate since it was last set.
+pub(crate) fn came() -> Vec<f32> {
+    GATE.0.lock().came.clone()
+}
