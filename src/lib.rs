@@ -6,8 +6,9 @@
 //! # How a request flows
 //!
 //! ```text
-//! socket → http (accept, tower stack, read the body) → serve → pipeline: preprocess
-//!        → model (queue → batch → session) → pipeline: postprocess → monitor → http (write the answer)
+//! socket → http (accept, tower stack: deadline and admission from the head) → serve → http (read the body)
+//!        → pipeline: preprocess → model (admission → queue → batch → session) → pipeline: postprocess
+//!        → monitor → http (write the answer)
 //! ```
 //!
 //! and, off the request path,
@@ -19,7 +20,14 @@
 //! A request takes one version out of the catalog's snapshot and keeps it until it is answered; nothing it reads can
 //! change under it. A new version becomes visible by publishing a new snapshot, never by changing one.
 //!
-//! The whole request is on one screen in [`serve::predict`]. Start reading there.
+//! The whole request is on one screen in [`serve`]. Start reading there.
+//!
+//! # Where time is decided
+//!
+//! A request carries a [`StageClock`](budget::StageClock) with its [`LatencyBudget`](budget::LatencyBudget) from its head
+//! to its answer. What is done with the time that is left is decided by pure functions in [`model`]: whether a request is
+//! let in ([`model::admit`]), in which order ([`model::turn`]), and what goes into the next batch ([`model::plan`]), all
+//! from what was learned of the model's runs ([`model::ServiceTime`]). The queue and its workers only carry it out.
 //!
 //! # The rooms, ground floor first
 //!
@@ -29,13 +37,13 @@
 //! | [`stage`] | the stages' names, and how long each took | everything |
 //! | [`error`] | the one closed [`Error`](error::Error): whose fault it is, and what to change | HTTP |
 //! | [`tensor`] | element types, shapes, tensors, signatures | ONNX Runtime, JSON |
-//! | [`budget`] | times the stages of a request, and ends it when its time runs out | HTTP, models |
+//! | [`budget`] | divides a request's time, times its stages, ends it when its time runs out; takes heavy stages off the threads that serve connections | HTTP, models |
 //! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | everything above it |
 //! | [`monitor`] | the table of all metrics; per-thread counters | HTTP, models |
-//! | [`model`] | a bounded queue, the batch policy, workers that own sessions | HTTP, pipelines, the registry |
+//! | [`model`] | learned service times, admission, a bounded queue, the batch policy, workers that own sessions | HTTP, pipelines, the registry |
 //! | [`pipeline`] | the stages: JSON → tensors, tensors → predictions | HTTP, the registry |
 //! | [`registry`] | the repository's layout, digests, the loader, the catalog | HTTP |
-//! | [`serve`] | one prediction, top to bottom | HTTP |
+//! | [`serve`] | one prediction, from its head to the text of its answer | HTTP |
 //! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
 //! | [`app`] | the composition root: every room built from a `Config` | |
 //! | [`cli`] | one file per subcommand; exit codes | |
@@ -52,6 +60,8 @@
 //! - No `serde_json::Value` is built on the way in: numbers go from their text into the tensor's buffer.
 //! - No session is shared between threads. A worker owns its session and pulls batches from the queue: it takes what is
 //!   waiting when it becomes free, so batches grow by themselves under load and a lone request waits for nobody.
+//! - No thread watches for deadlines: a request that gives up (its timer, its client) takes itself out of the queue, and
+//!   ends the run if it was the last that waited for it.
 //! - No unbounded queue, body, label or wait.
 //!
 //! # Life and death

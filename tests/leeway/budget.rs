@@ -143,7 +143,7 @@ async fn a_stage_may_be_held_to_its_part() {
 /// A run takes milliseconds, as the server has learned before it was ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_in_time_is_refused_and_nothing_is_run() {
-    let model_toml = format!("{PLAIN}[model]\nworkers = 1\nintra_op_threads = 1\n");
+    let model_toml = format!("{PLAIN}intra_op_threads = 1\n");
     let app = TestApp::with(Repository::new().with("dense", 1, "dense", &model_toml).config()).await;
     assert!(app.metric(&by("dense", "leeway_service_time_per_run_seconds", "estimate", "typical")).await > 0.0);
     let row = json!({ "instances": [vec![0.5; 8]] }).to_string();
@@ -207,7 +207,7 @@ async fn a_request_without_hope_is_refused_from_its_head_alone() {
 async fn a_higher_priority_goes_first_and_the_oldest_within_one() {
     let _gate = GATE_IN_USE.lock().await;
     let_go(usize::MAX);
-    let model_toml = format!("{PLAIN}[model]\nworkers = 1\nmax_batch_size = 1\n");
+    let model_toml = format!("{PLAIN}max_batch_size = 1\n");
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
     let app = Arc::new(TestApp::with_parts(repository.config(), gated(), Stages::default()).await);
     let_go(0);
@@ -230,7 +230,7 @@ async fn a_higher_priority_goes_first_and_the_oldest_within_one() {
 async fn requests_of_all_sizes_share_batches_and_get_their_own_rows() {
     let _gate = GATE_IN_USE.lock().await;
     let_go(usize::MAX);
-    let model_toml = format!("{PLAIN}[model]\nworkers = 1\nmax_batch_size = 4\n");
+    let model_toml = format!("{PLAIN}max_batch_size = 4\n");
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
     let app = Arc::new(TestApp::with_parts(repository.config(), gated(), Stages::default()).await);
     let before = app.metric(&of("echo_float32", "leeway_batch_size_count")).await;
@@ -256,7 +256,7 @@ async fn requests_of_all_sizes_share_batches_and_get_their_own_rows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_waits_for_company_if_it_is_told_to() {
-    let model_toml = format!("{PLAIN}[model]\nworkers = 1\nmax_batch_size = 2\nmax_wait_us = 1000000\n");
+    let model_toml = format!("{PLAIN}max_batch_size = 2\nmax_wait_us = 1000000\n");
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
     let app = Arc::new(TestApp::with(repository.config()).await);
     let before = app.metric(&of("echo_float32", "leeway_batch_size_count")).await;
@@ -273,7 +273,7 @@ async fn a_worker_waits_for_company_if_it_is_told_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_may_be_bounded_by_its_elements() {
-    let model_toml = format!("{PLAIN}[model]\nworkers = 1\nmax_batch_elements = 6\n");
+    let model_toml = format!("{PLAIN}max_batch_elements = 6\n");
     let app = TestApp::with(Repository::new().with("echo_sequence", 1, "echo_sequence", &model_toml).config()).await;
     let sequences = |length: usize, rows: usize| json!({ "instances": vec![vec![7; length]; rows] }).to_string();
     // Two rows of three elements in a run, so three runs.

@@ -7,7 +7,7 @@ use leeway::config::{Config, ModelConfig};
 use leeway::monitor::METRICS;
 use serde_json::Value;
 
-use crate::harness::{Repository, TestApp, checkout};
+use crate::harness::{Repository, STAGES, TestApp, checkout};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(checkout().join(path)).unwrap()
@@ -98,7 +98,7 @@ async fn the_readmes_requests_get_the_readmes_answers() {
 #[test]
 fn every_model_toml_in_the_documentation_is_valid() {
     let mut count = 0;
-    for file in ["README.md", "docs/configuration.md"] {
+    for file in ["README.md", "docs/configuration.md", "docs/latency.md"] {
         for block in blocks_after(&read(file), "model.toml") {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("model.toml");
@@ -107,7 +107,7 @@ fn every_model_toml_in_the_documentation_is_valid() {
             count += 1;
         }
     }
-    assert_eq!(count, 2);
+    assert_eq!(count, 3);
 }
 
 /// Every key with its default, as in `http.listen` and `127.0.0.1:8080`; `None` for those without one.
@@ -147,13 +147,14 @@ fn the_configuration_reference_has_every_key_and_its_default() {
     // The keys of model.toml, from the message that lists them.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.toml");
-    std::fs::write(&path, "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n[model]\nx = 1\n")
-        .unwrap();
-    let message = ModelConfig::read(&path).unwrap_err().to_string();
-    let keys = message.split_once("allowed here: ").unwrap().1;
-    assert!(keys.split(", ").count() >= 7);
-    for key in keys.split(", ") {
-        assert!(text.contains(&format!("| `model.{key}` |")), "docs/configuration.md has no model.{key}");
+    for (section, count) in [("model", 10), ("budget", 6)] {
+        std::fs::write(&path, format!("{STAGES}[{section}]\nx = 1\n")).unwrap();
+        let message = ModelConfig::read(&path).unwrap_err().to_string();
+        let keys: Vec<&str> = message.split_once("allowed here: ").unwrap().1.split(", ").collect();
+        assert!(keys.len() >= count, "{message}");
+        for key in keys {
+            assert!(text.contains(&format!("| `{section}.{key}` |")), "docs/configuration.md has no {section}.{key}");
+        }
     }
 }
 
@@ -187,17 +188,36 @@ async fn the_api_reference_has_every_error_and_no_other() {
     assert_eq!(codes, documented);
 }
 
+/// The anchor of a heading, as it is made of its words.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    words
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
 #[test]
 fn every_link_between_documents_leads_somewhere() {
-    for file in ["README.md", "docs/http-api.md", "docs/configuration.md", "docs/metrics.md", "docs/operations.md"] {
-        let text = read(file);
+    let docs = ["benchmarks", "configuration", "http-api", "latency", "metrics", "operations"];
+    for file in docs.map(|name| format!("docs/{name}.md")).into_iter().chain(["README.md".to_owned()]) {
+        let text = read(&file);
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             if link.starts_with("http") {
                 continue;
             }
-            let path = link.split('#').next().unwrap();
-            let target = checkout().join(Path::new(file).parent().unwrap()).join(path);
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => checkout().join(&file),
+                path => checkout().join(Path::new(&file).parent().unwrap()).join(path),
+            };
             assert!(target.exists(), "{file}: {link}");
+            if !heading.is_empty() {
+                let text = std::fs::read_to_string(target).unwrap();
+                let anchors = text.lines().filter(|line| line.starts_with('#')).map(anchor);
+                assert!(anchors.into_iter().any(|anchor| anchor == heading), "{file}: {link}");
+            }
         }
     }
 }

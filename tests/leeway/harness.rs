@@ -173,12 +173,12 @@ impl Answer {
 /// A repository in a folder of its own, deleted with it.
 pub(crate) struct Repository(pub(crate) tempfile::TempDir);
 
-/// What a model of `tests/data/models` needs in its `model.toml` to be served as it is.
+/// The stages of a model of `tests/data/models` that is served as it is.
 pub(crate) const STAGES: &str = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n";
 
-/// The same, with all the time in the world.
-pub(crate) const PLAIN: &str =
-    "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n[budget]\ntotal_ms = 600000\n";
+/// The same, with all the time in the world, and with one worker however many cores there are.
+pub(crate) const PLAIN: &str = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n\
+    [budget]\ntotal_ms = 600000\n[model]\nworkers = 1\n";
 
 impl Repository {
     pub(crate) fn new() -> Repository {

@@ -97,7 +97,7 @@ async fn a_client_that_goes_away_costs_no_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_is_a_503_that_says_when_to_come_back() {
     let _gate = GATE_IN_USE.lock().await;
-    let model_toml = format!("{PLAIN}[model]\nqueue_capacity = 2\n");
+    let model_toml = format!("{PLAIN}queue_capacity = 2\n");
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
     let (app, first) = stalled(repository.config()).await;
     let waiting: Vec<_> = [2.0, 3.0]
@@ -125,7 +125,7 @@ async fn a_full_queue_is_a_503_that_says_when_to_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_whose_time_has_run_out_hold_no_place_in_the_queue() {
     let _gate = GATE_IN_USE.lock().await;
-    let model_toml = format!("{STAGES}[model]\nqueue_capacity = 2\n[budget]\ntotal_ms = 300\n");
+    let model_toml = format!("{STAGES}[model]\nworkers = 1\nqueue_capacity = 2\n[budget]\ntotal_ms = 300\n");
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
     let_go(usize::MAX);
     let app = Arc::new(TestApp::with_parts(repository.config(), gated(), Stages::default()).await);
@@ -146,7 +146,7 @@ async fn requests_whose_time_has_run_out_hold_no_place_in_the_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn time_that_runs_out_names_the_stage() {
     let _gate = GATE_IN_USE.lock().await;
-    let model_toml = format!("{STAGES}[budget]\ntotal_ms = 300\n");
+    let model_toml = format!("{STAGES}[model]\nworkers = 1\n[budget]\ntotal_ms = 300\n");
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
     let_go(usize::MAX);
     let app = Arc::new(TestApp::with_parts(repository.config(), gated(), Stages::default()).await);
@@ -392,7 +392,7 @@ const LONG: (&str, &str) = ("LEEWAY_SHUTDOWN__DEREGISTRATION_DELAY_MS", "600000"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_with_100_requests_in_flight_drops_none() {
-    let repository = Repository::new().with("work", 1, "work", &format!("{PLAIN}[model]\nmax_batch_size = 4\n"));
+    let repository = Repository::new().with("work", 1, "work", &format!("{PLAIN}max_batch_size = 4\n"));
     let server = Server::start(repository.0.path(), &[LONG]);
     let client = client();
     let in_flight: Vec<_> = (0..100u32)

@@ -110,7 +110,7 @@ fn an_output_without_a_row_per_instance_is_refused() {
 /// The library found at start is the CPU one: with `warn`, the CPU serves, and everything says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn cuda_without_a_gpu_can_be_a_warning() {
-    let model_toml = format!("{PLAIN}[model]\nproviders = [\"cuda\", \"cpu\"]\nprovider_fallback = \"warn\"\n");
+    let model_toml = format!("{PLAIN}providers = [\"cuda\", \"cpu\"]\nprovider_fallback = \"warn\"\n");
     let repository = Repository::new().with("echo", 1, "echo_float32", &model_toml);
     let server = Server::start(repository.0.path(), &[]);
     let client = crate::harness::client();

@@ -74,7 +74,7 @@ async fn a_fixed_batch_dimension_is_run_in_its_own_steps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_above_the_batch_limit_is_run_in_parts() {
-    let small = format!("{}\n[model]\nmax_batch_size = 8\n", crate::harness::PLAIN);
+    let small = format!("{}max_batch_size = 8\n", crate::harness::PLAIN);
     let repository = Repository::new().with("echo", 1, "echo_float64", &small);
     let app = TestApp::with(repository.config()).await;
     let rows: Vec<_> = (0..50).map(|i| json!([f64::from(i), 0.5])).collect();
