@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{SettingsArgs, logging, table};
 use crate::app::{App, Stop, StopSignal};
+use crate::config::available_cores;
 
 pub(super) fn run(settings: SettingsArgs) -> Result<()> {
     let config = settings.load()?;
@@ -26,7 +27,7 @@ pub(super) fn run(settings: SettingsArgs) -> Result<()> {
         let bound = app.bind().await?;
         table::announce(&snapshot);
         tracing::info!(
-            data = %bound.data_address(), admin = %bound.admin_address(), threads,
+            data = %bound.data_address(), admin = %bound.admin_address(), threads, cores = available_cores(),
             "ready: POST http://{}/predict", bound.data_address()
         );
         bound.run(signals).await?;

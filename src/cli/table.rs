@@ -6,14 +6,24 @@ use std::sync::Arc;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-use crate::registry::{Snapshot, Target};
+use crate::registry::{ServedVersion, Snapshot, Target};
 use crate::tensor::TensorSpec;
 
 /// The loaded versions as a table.
 pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["model", "version", "sha256", "provider", "workers", "threads", "inputs", "outputs"]);
+    table.set_header([
+        "model",
+        "version",
+        "sha256",
+        "provider",
+        "workers × threads",
+        "budget",
+        "a run takes",
+        "inputs",
+        "outputs",
+    ]);
     for served in snapshot.versions() {
         let model = &served.pipeline.model;
         let default = snapshot.resolve(Target::Default).is_ok_and(|default| Arc::ptr_eq(default, served));
@@ -22,16 +32,15 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
             format!("{}{}", served.version, if default { " (default)" } else { "" }),
             served.sha256.short(),
             model.provider().name().to_owned(),
-            model.workers().to_string(),
-            served.intra_op_threads.to_string(),
+            format!("{} × {}", model.workers(), served.intra_op_threads),
+            format!("{} ms", served.budget.total.as_millis()),
+            run_times(served),
             describe(&model.signature().inputs),
             describe(&model.signature().outputs),
         ]);
     }
-    for column in [4, 5] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+    if let Some(budget) = table.column_mut(5) {
+        budget.set_cell_alignment(CellAlignment::Right);
     }
     table
 }
@@ -42,6 +51,20 @@ pub(super) fn announce(snapshot: &Snapshot) {
     if err.is_terminal() {
         let _ = writeln!(err, "{}", of_versions(snapshot));
     }
+}
+
+/// What the smallest and the largest run take, as far as was seen before anything is served.
+fn run_times(served: &ServedVersion) -> String {
+    let model = &served.pipeline.model;
+    let (fewest, most) = (served.fewest_rows(), model.policy().most_rows());
+    let shown = |rows: usize| {
+        let takes = model.typical_run(rows)?;
+        let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+        Some(format!("{rows}: {takes:.1?}"))
+    };
+    let mut times: Vec<String> = [fewest, most].into_iter().filter_map(shown).collect();
+    times.dedup();
+    if times.is_empty() { "not known yet".to_owned() } else { times.join("\n") }
 }
 
 fn describe(tensors: &[TensorSpec]) -> String {

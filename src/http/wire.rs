@@ -146,6 +146,8 @@ pub(super) struct VersionView<'a> {
     provider: &'static str,
     workers: usize,
     intra_op_threads: usize,
+    /// How long a client waits at the most.
+    budget_ms: u64,
     inputs: Vec<TensorView<'a>>,
     outputs: Vec<TensorView<'a>>,
 }
@@ -192,6 +194,7 @@ impl<'a> VersionView<'a> {
             provider: model.provider().name(),
             workers: model.workers(),
             intra_op_threads: served.intra_op_threads,
+            budget_ms: u64::try_from(served.budget.total.as_millis()).unwrap_or(u64::MAX),
             inputs: model.signature().inputs.iter().map(TensorView::of).collect(),
             outputs: model.signature().outputs.iter().map(TensorView::of).collect(),
         }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -163,6 +163,11 @@ impl OnnxModel {
     /// The limits of a batch.
     pub fn policy(&self) -> BatchPolicy {
         self.policy
+    }
+
+    /// What a run of so many rows takes as a rule, if any has been seen.
+    pub fn typical_run(&self, rows: usize) -> Option<Duration> {
+        self.queue.typical_run(rows)
     }
 
     /// Whether there is any hope for a request of which only the head is known. Costs next to nothing.

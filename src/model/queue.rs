@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -49,6 +49,8 @@ pub(super) struct Queue {
     arrived: Condvar,
     /// The length of `State::waiting`, for those who look without the lock.
     length: AtomicUsize,
+    /// What the last request that was let in was predicted to take, in nanoseconds, likewise.
+    last_predicted: AtomicU64,
     recorder: Arc<VersionRecorder>,
 }
 
@@ -162,21 +164,30 @@ impl Queue {
             state: Mutex::new(state),
             arrived: Condvar::new(),
             length: AtomicUsize::new(0),
+            last_predicted: AtomicU64::new(0),
             recorder,
         };
         queue.note_service_time(&queue.state.lock());
         queue
     }
 
-    /// Whether there is any hope for a request that has not been read yet: an answer from its head alone. Looks no
-    /// closer than it must; [`Queue::push`] does.
+    /// Whether there is any hope for a request that has not been read yet: an answer from its head alone. Looks closer
+    /// only where it may be no; [`Queue::push`] always does.
     pub(super) fn admit(&self, demand: Demand, priority: Priority) -> Result<()> {
+        const AMPLE: u32 = 4;
         if self.length.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let last_predicted = Duration::from_nanos(self.last_predicted.load(Ordering::Relaxed));
+        if priority != Priority::Low
+            && demand.finish_by.saturating_duration_since(now) > last_predicted.saturating_mul(AMPLE)
+        {
             return Ok(());
         }
         let mut state = self.state.lock();
         self.check_door(&state)?;
-        self.forecast(&mut state, 1, demand, priority, Instant::now()).map(|_| ())
+        self.forecast(&mut state, 1, demand, priority, now).map(|_| ())
     }
 
     /// Lets a request in, or says why not. Also says how its answer is best waited for.
@@ -189,6 +200,8 @@ impl Queue {
             Forecast::InTime(predicted) => (predicted, Some(demand.finish_by)),
             Forecast::WorthATry => (None, None),
         };
+        let nanos = predicted.map_or(0, |predicted| predicted.as_nanos().min(u64::MAX.into()) as u64);
+        self.last_predicted.store(nanos, Ordering::Relaxed);
         let turn = turn(priority, now, self.overtaking);
         let (request, reply) = Request::new(inputs, demand.deadline, finish_by, (turn, now), predicted);
         let request = Arc::new(request);
@@ -359,6 +372,11 @@ impl Queue {
         if let (Some(typical), Some(tail)) = (state.service.typical_line(), state.service.tail_line()) {
             self.recorder.set_service_time([(typical.a, typical.b), (tail.a, tail.b)]);
         }
+    }
+
+    /// What a run of so many rows takes as a rule, as far as is known.
+    pub(super) fn typical_run(&self, rows: usize) -> Option<Duration> {
+        self.state.lock().service.typical(rows)
     }
 
     /// Lets nobody in any more; what is waiting can still be taken.

@@ -66,6 +66,15 @@ impl Loader {
                 other => other.to_string(),
             }),
         })?;
+        let (budget, one_row) = (served.budget, served.pipeline.model.typical_run(served.fewest_rows()));
+        if let Some(takes) = one_row.filter(|takes| *takes > budget.queue_and_run()) {
+            tracing::warn!(
+                model = %found.name, %version,
+                run_ms = takes.as_secs_f64() * 1e3, budget_ms = budget.queue_and_run().as_secs_f64() * 1e3,
+                "the smallest run takes longer than the budget has for queue and run, so requests will be refused; \
+                 raise budget.total_ms in model.toml"
+            );
+        }
         tracing::info!(
             model = %found.name, %version, sha256 = served.sha256.short(),
             provider = served.pipeline.model.provider().name(),

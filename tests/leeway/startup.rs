@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use leeway::config::Config;
 
-use crate::harness::{PLAIN, Repository, Server, checkout, leeway};
+use crate::harness::{PLAIN, Repository, STAGES, Server, checkout, leeway};
 
 /// The exit code and what is written to standard error, with the test's folders taken out.
 fn failure(command: &mut Command, repository: &Path) -> String {
@@ -124,6 +124,18 @@ async fn cuda_without_a_gpu_can_be_a_warning() {
     let (table, log) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success() && table.contains(" cpu "), "{table}{log}");
     assert!(log.contains("WARN") && log.contains("cuda"), "{log}");
+}
+
+/// It is served all the same: the budget may be right and the machine the wrong one.
+#[test]
+fn a_model_that_is_too_slow_for_its_budget_is_named() {
+    let model_toml = format!("{STAGES}[budget]\ntotal_ms = 2\n");
+    let repository = Repository::new().with("dense", 1, "dense", &model_toml);
+    let output = leeway(&["check", "--models", repository.0.path().to_str().unwrap()]).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{log}");
+    assert!(log.contains("the smallest run takes longer than the budget has for queue and run"), "{log}");
+    assert!(log.contains("raise budget.total_ms"), "{log}");
 }
 
 #[test]
