@@ -4,7 +4,7 @@
 //! `service_time.rs` has learned). A worker that becomes free takes what is waiting, up to the batch limit (`batch.rs`
 //! decides), runs it as one batch and answers each request (`worker.rs`). So batches grow by themselves under load, and
 //! a lone request never waits for company. A run that nobody waits for any more is ended. `request.rs` is what all of
-//! these share of a request; `warm_up.rs` has the first runs of a session. `session.rs` says what a runtime has to
+//! these share of a request, and `waiting.rs` the line they wait in; `warm_up.rs` has the first runs of a session. `session.rs` says what a runtime has to
 //! offer; `onnx.rs` is the only file that names ONNX Runtime.
 //!
 //! This room knows nothing of HTTP, of pipelines or of the registry.
@@ -16,6 +16,7 @@ mod queue;
 mod request;
 mod service_time;
 mod session;
+mod waiting;
 mod warm_up;
 mod worker;
 

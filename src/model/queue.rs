@@ -2,14 +2,13 @@
 //! ended because nobody waits for it any more.
 //!
 //! A driver: what is let in is decided by `admission.rs`, what goes into a batch by `batch.rs`, and both rely on what
-//! `service_time.rs` has learned.
+//! `service_time.rs` has learned. Those that wait stand in `waiting.rs`.
 //!
 //! Waking a sleeping thread costs more than a small model's run, twice per request. So while requests come one or
 //! two at a time and runs are short, both sides stay awake for a moment instead of sleeping ([`Attention`]): the
 //! worker for the next request, the request for its answer. As soon as more requests overlap, batches form while
 //! the worker runs and nobody watches any more.
 
-use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,9 +18,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
-use super::batch::{BatchPolicy, Candidate, Next, Plan, plan};
-use super::request::{Batch, Part, Reply, Request};
+use super::batch::{BatchPolicy, Next, plan};
+use super::request::{Batch, Reply, Request};
 use super::service_time::ServiceTime;
+use super::waiting::{Waiting, WaitingLine};
 use super::worker::CurrentSession;
 use crate::budget::{Demand, LatencyBudget};
 use crate::config::SessionConfig;
@@ -34,7 +34,7 @@ use crate::tensor::Tensors;
 /// what was true of the model may not be true any more, and only a run can tell.
 const STALE: Duration = Duration::from_secs(1);
 
-/// Requests in the order of their turns.
+/// What lies between requests and workers.
 #[derive(Debug)]
 pub(super) struct Queue {
     policy: BatchPolicy,
@@ -47,7 +47,7 @@ pub(super) struct Queue {
     spin: Duration,
     state: Mutex<State>,
     arrived: Condvar,
-    /// The length of `State::waiting`, for those who look without the lock.
+    /// The length of `State::line`, for those who look without the lock.
     length: AtomicUsize,
     /// What the last request that was let in was predicted to take, in nanoseconds, likewise.
     last_predicted: AtomicU64,
@@ -56,10 +56,7 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct State {
-    /// Sorted by turn.
-    waiting: VecDeque<Waiting>,
-    /// Rows of `waiting` that no worker has taken yet.
-    rows: usize,
+    line: WaitingLine,
     /// One per worker.
     workers: Vec<WorkerSlot>,
     service: ServiceTime,
@@ -76,13 +73,6 @@ struct State {
     door: Door,
     /// What is left of each worker's run, for a moment: kept to spare the allocation.
     residuals: Vec<Duration>,
-}
-
-/// A request that waits, and the first of its rows that no worker has taken.
-#[derive(Debug)]
-struct Waiting {
-    request: Arc<Request>,
-    next_row: usize,
 }
 
 #[derive(Debug)]
@@ -143,8 +133,7 @@ impl Queue {
         recorder: Arc<VersionRecorder>,
     ) -> Queue {
         let state = State {
-            waiting: VecDeque::new(),
-            rows: 0,
+            line: WaitingLine::default(),
             residuals: Vec::with_capacity(workers.len()),
             workers: workers.into_iter().map(|session| WorkerSlot { session, run: None }).collect(),
             full_batch: full_batch(policy.most_rows(), &service, budget.queue_and_run()),
@@ -207,9 +196,9 @@ impl Queue {
         let request = Arc::new(request);
 
         let running: usize = state.runs().map(|run| run.batch.parts.len()).sum();
-        let quiet = state.waiting.len() + running <= 1;
+        let quiet = state.line.len() + running <= 1;
         state.quiet_streak = if quiet { state.quiet_streak.saturating_add(1) } else { 0 };
-        state.insert(Waiting { request: Arc::clone(&request), next_row: 0 });
+        state.line.insert(Arc::clone(&request));
         self.note_length(&state);
         let attention = attention(state.quiet_streak, state.last_run, self.spin);
         let worker_sleeps = state.asleep > 0;
@@ -224,7 +213,7 @@ impl Queue {
         if state.door == Door::Closed {
             return Err(Error::ShuttingDown);
         }
-        if state.waiting.len() >= self.capacity.get() {
+        if state.line.len() >= self.capacity.get() {
             let retry_after = state.drained_in(self.policy.most_rows());
             return Err(Error::QueueFull { capacity: self.capacity.get(), retry_after });
         }
@@ -245,7 +234,7 @@ impl Queue {
             // It is to have time for others to go before it.
             left = left.saturating_sub(self.overtaking);
         }
-        let rows_ahead = state.rows_before(turn(priority, now, self.overtaking));
+        let rows_ahead = state.line.rows_before(turn(priority, now, self.overtaking));
         let mut residuals = std::mem::take(&mut state.residuals);
         residuals.clear();
         residuals
@@ -282,13 +271,15 @@ impl Queue {
                 // Nobody else will come.
                 Door::Closed => BatchPolicy { max_wait: Duration::ZERO, ..self.policy },
             };
-            let candidates = state.waiting.iter().map(Waiting::candidate);
-            let plan = plan(now, candidates, policy, state.full_batch, state.service.typical_line());
-            let batch = state.carry_out(&plan, now);
+            let plan = plan(now, state.line.candidates(), policy, state.full_batch, state.service.typical_line());
+            let (hopeless, batch) = state.line.carry_out(&plan);
+            for waiting in hopeless {
+                waiting.request.fail(state.too_late(&waiting, now));
+            }
             self.note_length(&state);
-            if let Some(batch) = batch {
+            if let Some(batch) = batch.map(Arc::new) {
                 // Others may have work to do, too: more is waiting than one batch takes.
-                if state.asleep > 0 && !state.waiting.is_empty() {
+                if state.asleep > 0 && state.line.len() > 0 {
                     self.arrived.notify_one();
                 }
                 let expected = state.service.tail(batch.rows()).unwrap_or_default();
@@ -340,7 +331,7 @@ impl Queue {
     pub(super) fn give_up(&self, request: &Arc<Request>) {
         let mut state = self.state.lock();
         request.give_up();
-        state.remove(request);
+        state.line.remove(request);
         self.note_length(&state);
         if request.taken().is_none() {
             return;
@@ -364,8 +355,8 @@ impl Queue {
     }
 
     fn note_length(&self, state: &State) {
-        self.length.store(state.waiting.len(), Ordering::Release);
-        self.recorder.set_queue_depth(state.waiting.len());
+        self.length.store(state.line.len(), Ordering::Release);
+        self.recorder.set_queue_depth(state.line.len());
     }
 
     fn note_service_time(&self, state: &State) {
@@ -422,58 +413,6 @@ impl State {
         self.workers.iter().filter_map(|slot| slot.run.as_ref())
     }
 
-    /// Puts a request in its place: mostly the last.
-    fn insert(&mut self, waiting: Waiting) {
-        self.rows += waiting.rows();
-        match self.waiting.back() {
-            Some(last) if last.request.turn > waiting.request.turn => {
-                let place = self.waiting.partition_point(|other| other.request.turn <= waiting.request.turn);
-                self.waiting.insert(place, waiting);
-            }
-            _ => self.waiting.push_back(waiting),
-        }
-    }
-
-    /// The rows that wait and whose turn is not after this.
-    fn rows_before(&self, turn: Instant) -> usize {
-        match self.waiting.back() {
-            Some(last) if last.request.turn > turn => {
-                let place = self.waiting.partition_point(|other| other.request.turn <= turn);
-                self.waiting.range(..place).map(Waiting::rows).sum()
-            }
-            _ => self.rows,
-        }
-    }
-
-    /// Does what was planned with those that wait: takes the hopeless out, with their answer, and the next batch.
-    fn carry_out(&mut self, plan: &Plan, now: Instant) -> Option<Arc<Batch>> {
-        for &place in plan.hopeless.iter().rev() {
-            if let Some(hopeless) = self.waiting.remove(place) {
-                self.rows -= hopeless.rows();
-                hopeless.request.fail(self.too_late(&hopeless, now));
-            }
-        }
-        let Next::Run(shares) = &plan.next else { return None };
-        let mut parts = Vec::with_capacity(shares.len());
-        let mut gone = 0;
-        for share in shares {
-            // Its place was that before anybody left.
-            let hopeless_before = plan.hopeless.partition_point(|&place| place < share.index);
-            let place = share.index - hopeless_before - gone;
-            let waiting = &mut self.waiting[place];
-            let rows = waiting.next_row..waiting.next_row + share.rows;
-            self.rows -= share.rows;
-            if share.rows < waiting.rows() {
-                waiting.next_row = rows.end;
-                parts.push(Part { request: Arc::clone(&waiting.request), rows });
-            } else if let Some(taken) = self.waiting.remove(place) {
-                gone += 1;
-                parts.push(Part { request: taken.request, rows });
-            }
-        }
-        Some(Arc::new(Batch::new(parts)))
-    }
-
     /// What a request is told that cannot be in time any more.
     fn too_late(&self, waiting: &Waiting, now: Instant) -> Error {
         let request = &waiting.request;
@@ -487,18 +426,9 @@ impl State {
         Error::Overloaded { shed: Shed::InTheQueue, needed, left, retry_after: needed.saturating_sub(left) }
     }
 
-    /// Takes a request out, if it still waits.
-    fn remove(&mut self, request: &Arc<Request>) {
-        let first = self.waiting.partition_point(|other| other.request.turn < request.turn);
-        let place = self.waiting.range(first..).position(|other| Arc::ptr_eq(&other.request, request));
-        if let Some(removed) = place.and_then(|place| self.waiting.remove(first + place)) {
-            self.rows -= removed.rows();
-        }
-    }
-
     /// About how long it takes until what is waiting has been run.
     fn drained_in(&self, most_rows: usize) -> Duration {
-        let batches = self.rows.div_ceil(self.full_batch.min(most_rows).max(1) * self.workers.len().max(1));
+        let batches = self.line.rows().div_ceil(self.full_batch.min(most_rows).max(1) * self.workers.len().max(1));
         let run = self.service.typical(self.full_batch).unwrap_or_default();
         run.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX))
     }
@@ -511,17 +441,5 @@ impl Running {
             Some(ended) => residual(Duration::ZERO, now.saturating_duration_since(ended)),
             None => residual(self.expected, now.saturating_duration_since(self.since)),
         }
-    }
-}
-
-impl Waiting {
-    /// The rows that no worker has taken.
-    fn rows(&self) -> usize {
-        self.request.inputs.rows() - self.next_row
-    }
-
-    fn candidate(&self) -> Candidate<'_> {
-        let Request { inputs, entered, finish_by, .. } = &*self.request;
-        Candidate { rows: self.rows(), inputs, entered: *entered, finish_by: *finish_by }
     }
 }

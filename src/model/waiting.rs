@@ -1,0 +1,185 @@
+//! The requests that wait for a worker, in the order of their turns.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::batch::{Candidate, Next, Plan};
+use super::request::{Batch, Part, Request};
+
+/// Requests, sorted by turn, and how many of their rows no worker has taken yet.
+#[derive(Debug, Default)]
+pub(super) struct WaitingLine {
+    waiting: VecDeque<Waiting>,
+    rows: usize,
+}
+
+/// A request that waits, and the first of its rows that no worker has taken.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) request: Arc<Request>,
+    next_row: usize,
+}
+
+// ===== impl WaitingLine =====
+
+impl WaitingLine {
+    /// How many requests wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many rows of them no worker has taken.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Those that wait, as far as forming a batch is concerned.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
+        self.waiting.iter().map(Waiting::candidate)
+    }
+
+    /// Puts a request in its place: mostly the last.
+    pub(super) fn insert(&mut self, request: Arc<Request>) {
+        let waiting = Waiting { request, next_row: 0 };
+        self.rows += waiting.rows();
+        match self.waiting.back() {
+            Some(last) if last.request.turn > waiting.request.turn => {
+                let place = self.waiting.partition_point(|other| other.request.turn <= waiting.request.turn);
+                self.waiting.insert(place, waiting);
+            }
+            _ => self.waiting.push_back(waiting),
+        }
+    }
+
+    /// The rows that wait and whose turn is not after this.
+    pub(super) fn rows_before(&self, turn: Instant) -> usize {
+        match self.waiting.back() {
+            Some(last) if last.request.turn > turn => {
+                let place = self.waiting.partition_point(|other| other.request.turn <= turn);
+                self.waiting.range(..place).map(Waiting::rows).sum()
+            }
+            _ => self.rows,
+        }
+    }
+
+    /// Takes out what was planned with [`WaitingLine::candidates`]: those without hope, and the next batch.
+    pub(super) fn carry_out(&mut self, plan: &Plan) -> (Vec<Waiting>, Option<Batch>) {
+        let taken_out = plan.hopeless.iter().rev().filter_map(|&place| self.waiting.remove(place));
+        let hopeless: Vec<Waiting> = taken_out.collect();
+        self.rows -= hopeless.iter().map(Waiting::rows).sum::<usize>();
+
+        let Next::Run(shares) = &plan.next else { return (hopeless, None) };
+        let mut parts = Vec::with_capacity(shares.len());
+        let mut gone = 0;
+        for share in shares {
+            // Its place was that before anybody left.
+            let hopeless_before = plan.hopeless.partition_point(|&place| place < share.index);
+            let place = share.index - hopeless_before - gone;
+            let waiting = &mut self.waiting[place];
+            let rows = waiting.next_row..waiting.next_row + share.rows;
+            self.rows -= share.rows;
+            if share.rows < waiting.rows() {
+                waiting.next_row = rows.end;
+                parts.push(Part { request: Arc::clone(&waiting.request), rows });
+            } else if let Some(taken) = self.waiting.remove(place) {
+                gone += 1;
+                parts.push(Part { request: taken.request, rows });
+            }
+        }
+        (hopeless, Some(Batch::new(parts)))
+    }
+
+    /// Takes a request out, if it still waits.
+    pub(super) fn remove(&mut self, request: &Arc<Request>) {
+        let first = self.waiting.partition_point(|other| other.request.turn < request.turn);
+        let place = self.waiting.range(first..).position(|other| Arc::ptr_eq(&other.request, request));
+        if let Some(removed) = place.and_then(|place| self.waiting.remove(first + place)) {
+            self.rows -= removed.rows();
+        }
+    }
+}
+
+// ===== impl Waiting =====
+
+impl Waiting {
+    /// The rows that no worker has taken.
+    pub(super) fn rows(&self) -> usize {
+        self.request.inputs.rows() - self.next_row
+    }
+
+    fn candidate(&self) -> Candidate<'_> {
+        let Request { inputs, entered, finish_by, .. } = &*self.request;
+        Candidate { rows: self.rows(), inputs, entered: *entered, finish_by: *finish_by }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::super::batch::{BatchPolicy, RunRows, plan};
+    use super::super::service_time::Line;
+    use super::*;
+    use crate::budget::Deadline;
+    use crate::tensor::{Data, Tensor, Tensors};
+
+    fn request(rows: usize, turn: Instant, finish_by: Option<Instant>) -> Arc<Request> {
+        let tensor = Tensor::new(vec![rows, 1], Data::F32(vec![0.0; rows])).unwrap();
+        let inputs: Tensors = [("x".into(), tensor)].into_iter().collect();
+        let deadline = Deadline::after(turn, Duration::from_secs(60));
+        Arc::new(Request::new(inputs, deadline, finish_by, (turn, turn), None).0)
+    }
+
+    proptest! {
+        /// Whatever comes, in whatever order, with whatever time: every row is taken once, or dropped with its request.
+        #[test]
+        fn every_row_leaves_once(
+            sizes in prop::collection::vec((1usize..50, 0u64..100, prop::option::of(0u64..40)), 1..40),
+            most in 1usize..16, given_up in prop::collection::vec(0usize..40, 0..5),
+        ) {
+            let now = Instant::now();
+            let ms = Duration::from_millis;
+            let policy = BatchPolicy {
+                run_rows: RunRows::UpTo(most.try_into().unwrap()),
+                max_elements: None,
+                max_wait: Duration::ZERO,
+                max_instances: 4096.try_into().unwrap(),
+            };
+            let mut line = WaitingLine::default();
+            let requests: Vec<Arc<Request>> = sizes.iter().map(|&(rows, turn, finish_in)| {
+                request(rows, now + ms(turn), finish_in.map(|finish_in| now + ms(finish_in)))
+            }).collect();
+            requests.iter().for_each(|request| line.insert(Arc::clone(request)));
+            prop_assert!(line.waiting.iter().is_sorted_by_key(|waiting| waiting.request.turn));
+
+            let mut taken = vec![0; requests.len()];
+            let mut dropped = vec![false; requests.len()];
+            let place = |request: &Arc<Request>| requests.iter().position(|other| Arc::ptr_eq(other, request)).unwrap();
+            for round in 0.. {
+                if let Some(&index) = given_up.get(round) && index < requests.len() {
+                    line.remove(&requests[index]);
+                    dropped[index] = true;
+                }
+                let planned = plan(now + ms(round as u64), line.candidates(), policy, most, Some(Line { a: 0.001, b: 0.0 }));
+                let (hopeless, batch) = line.carry_out(&planned);
+                hopeless.iter().for_each(|waiting| dropped[place(&waiting.request)] = true);
+                let Some(batch) = batch else { break };
+                prop_assert!(batch.rows() > 0 && batch.rows() <= most);
+                for part in &batch.parts {
+                    let index = place(&part.request);
+                    prop_assert!(part.rows.start == taken[index] && !dropped[index]);
+                    taken[index] = part.rows.end;
+                }
+                prop_assert_eq!(line.rows(), line.waiting.iter().map(Waiting::rows).sum::<usize>());
+                prop_assert_eq!(line.rows_before(now + ms(1_000)), line.rows());
+            }
+            prop_assert_eq!((line.len(), line.rows()), (0, 0));
+            for ((&(rows, ..), taken), dropped) in sizes.iter().zip(taken).zip(dropped) {
+                prop_assert!(dropped || taken == rows);
+            }
+        }
+    }
+}
