@@ -101,8 +101,8 @@ impl Admitted {
 
         let rows = prepared.inputs.rows();
         let ticket = model.enqueue(prepared.inputs, clock.demand(), self.priority)?;
-        let taken = ticket.taken();
-        let outputs = clock.wait(ticket, taken).await?;
+        let (predicted, taken) = (ticket.predicted(), ticket.taken());
+        let outputs = clock.wait(ticket, predicted, taken).await?;
 
         let (version, elements) = (Arc::clone(&self.version), outputs.rows() * outputs.row_elements());
         let postprocess = move || {

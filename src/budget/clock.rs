@@ -36,8 +36,6 @@ pub struct Waited {
     pub queue: Duration,
     /// The run of the batch.
     pub inference: Duration,
-    /// What both were predicted to take, if there was something to predict from.
-    pub predicted: Option<Duration>,
 }
 
 impl StageClock {
@@ -143,7 +141,10 @@ impl StageClock {
             })
         } else {
             let done = work();
-            cost.learn(units, begin.elapsed());
+            // A stage that gives up early says nothing of what it costs.
+            if done.is_ok() {
+                cost.learn(units, begin.elapsed());
+            }
             Some(done)
         };
         let end = Instant::now();
@@ -158,22 +159,23 @@ impl StageClock {
         }
     }
 
-    /// Waits for the model, up to the deadline. `work` reports its own split into queue and inference,
-    /// because only the worker knows when it took the request; `taken` asks when that was.
+    /// Waits for the model, up to the deadline. It was `predicted` to take this long. `work` reports its own split into
+    /// queue and inference, because only the worker knows when it took the request; `taken` asks when that was.
     pub async fn wait<T>(
         &mut self,
         work: impl Future<Output = Result<(T, Waited)>>,
+        predicted: Option<Duration>,
         taken: impl FnOnce() -> Option<Instant>,
     ) -> Result<T> {
         let begin = Instant::now();
         self.enter(Stage::Queue, begin);
+        self.predicted = predicted;
         let limit = self.limit(Stage::Inference, begin);
         match tokio::time::timeout_at(limit.instant().into(), work).await {
             Ok(Ok((value, waited))) => {
                 self.enter(Stage::Inference, begin + waited.queue);
                 self.spent.set(Stage::Queue, waited.queue);
                 self.spent.set(Stage::Inference, waited.inference);
-                self.predicted = waited.predicted;
                 tracing::trace!(?waited, "model finished");
                 return Ok(value);
             }
@@ -265,7 +267,7 @@ mod tests {
     async fn a_wait_ends_with_its_part_if_stages_are_enforced() {
         let mut clock = StageClock::new(Instant::now(), budget(Enforce::Stages));
         let never = std::future::pending::<Result<((), Waited)>>();
-        let ended = clock.wait(never, || None).await;
+        let ended = clock.wait(never, None, || None).await;
         assert!(matches!(ended, Err(Error::Expired { stage: Stage::Queue, .. })));
         assert!(clock.overruns().eq([Stage::Inference]));
     }

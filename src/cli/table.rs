@@ -56,7 +56,7 @@ pub(super) fn announce(snapshot: &Snapshot) {
 /// What the smallest and the largest run take, as far as was seen before anything is served.
 fn run_times(served: &ServedVersion) -> String {
     let model = &served.pipeline.model;
-    let (fewest, most) = (served.fewest_rows(), model.policy().most_rows());
+    let (fewest, most) = (model.policy().fewest_rows(), model.policy().most_rows());
     let shown = |rows: usize| {
         let takes = model.typical_run(rows)?;
         let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };

@@ -74,6 +74,12 @@ fn budget(section: &Section) -> Result<LatencyBudget, String> {
         EnforceName::Total => Enforce::Total,
         EnforceName::Stages => Enforce::Stages,
     };
+    let nothing = parts.iter().find(|(_, given, _)| *given == Some(0));
+    if let (Enforce::Stages, Some((name, ..))) = (enforce, nothing) {
+        return Err(format!(
+            "{name}: with enforce = \"stages\" a part of 0 would end every request; give it at least 1"
+        ));
+    }
     Ok(LatencyBudget { total, network, preprocess, inference, postprocess, enforce })
 }
 
@@ -113,6 +119,7 @@ mod tests {
         check("total_ms = 0", Err("total_ms: found 0, expected milliseconds from 1 to 3600000"));
         check("inference_ms = 190", Err("the parts do not fit into total_ms 200: network_ms 15 (its share"));
         check("network_ms = 9223372036854775807", Err("do not fit"));
+        check("preprocess_ms = 0\nenforce = \"stages\"", Err("preprocess_ms: with enforce = \"stages\" a part of 0"));
         check(
             "total_ms = 5\nnetwork_ms = 5\npreprocess_ms = 0\ninference_ms = 0\npostprocess_ms = 0",
             Err("leave time for the server"),

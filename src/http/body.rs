@@ -9,14 +9,17 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT}
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 
 /// Of a body that is not read for its own sake, this many bytes are read and thrown away, so that the client, which
 /// is still sending, gets to read the answer.
 const DISCARD_LIMIT: usize = 64 << 20;
 
-/// And for no longer than this.
+/// For how long, where the request was at fault: the client is to read what was wrong with it.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// For how long, where the server has no time: most bodies are here already, and the answer should not wait for others.
+const DISCARD_TIME_UNDER_LOAD: Duration = Duration::from_millis(100);
 
 /// A body without a content type is taken as JSON; one that says it is something else is not.
 pub(super) fn check_content(headers: &HeaderMap) -> Result<()> {
@@ -53,8 +56,8 @@ pub(super) async fn read(headers: &HeaderMap, body: &mut Body, limit: NonZeroUsi
     }
 }
 
-/// Reads what is left of a body that nobody wants, and throws it away.
-pub(super) async fn discard(headers: &HeaderMap, body: &mut Body) {
+/// Reads what is left of the body of a request that is answered with this error, and throws it away.
+pub(super) async fn discard(headers: &HeaderMap, body: &mut Body, error: &Error) {
     // A client that expects 100-continue may not have begun to send, and reading would tell it to.
     if headers.contains_key(EXPECT) {
         return;
@@ -69,5 +72,6 @@ pub(super) async fn discard(headers: &HeaderMap, body: &mut Body) {
         }
     };
     // Either way the answer is the same.
-    let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
+    let time = if error.fault() == Fault::Overload { DISCARD_TIME_UNDER_LOAD } else { DISCARD_TIME };
+    let _ = tokio::time::timeout(time, discard).await;
 }

@@ -28,7 +28,7 @@ pub(super) async fn predict(State(state): State<Arc<HttpState>>, request: Reques
         Ok(answer) => Ok(wire::answer(answer)),
         Err(error) => {
             if matches!(error, Error::RequestTooLarge { .. }) {
-                body::discard(&head.headers, &mut content).await;
+                body::discard(&head.headers, &mut content, &error).await;
             }
             Err(error.into())
         }

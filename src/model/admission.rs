@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::service_time::ServiceTime;
 
 /// What predictions are multiplied with, to be wrong on the safe side.
-const MARGIN: f64 = 1.15;
+pub(super) const MARGIN: f64 = 1.15;
 
 /// Runs are kept so short that this share of the time for queue and run is enough for one: a request that comes while
 /// one goes on has to have time for the rest of it and for its own.

@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use super::admission::MARGIN;
 use super::service_time::Line;
 use crate::config::SessionConfig;
 use crate::error::{Error, Result};
@@ -88,6 +89,14 @@ impl BatchPolicy {
         }
     }
 
+    /// The fewest rows of one run.
+    pub fn fewest_rows(self) -> usize {
+        match self.run_rows {
+            RunRows::Exactly(rows) => rows.get(),
+            RunRows::UpTo(_) => 1,
+        }
+    }
+
     /// The most rows of one run.
     pub fn most_rows(self) -> usize {
         let (RunRows::UpTo(rows) | RunRows::Exactly(rows)) = self.run_rows;
@@ -97,19 +106,23 @@ impl BatchPolicy {
     /// Whether these inputs can be run at all.
     pub(super) fn check(self, inputs: &Tensors) -> Result<()> {
         let rows = inputs.rows();
+        if rows == 0 {
+            return Err(Error::internal("the preprocessor made no rows"));
+        }
         if rows > self.max_instances.get() {
             return Err(Error::InvalidInput(format!(
                 "instances: {rows} are too many for one request, at most {}; send them in several",
                 self.max_instances
             )));
         }
+        let (fewest, row_elements) = (self.fewest_rows(), inputs.row_elements());
         if let Some(most) = self.max_elements
-            && inputs.row_elements() > most.get()
+            && fewest * row_elements > most.get()
         {
+            let least = if fewest == 1 { String::new() } else { format!(", and a run has {fewest} of them") };
             return Err(Error::InvalidInput(format!(
-                "instances: each has {} elements, at most {most} are run at one time (model.max_batch_elements); \
-                 send shorter ones",
-                inputs.row_elements()
+                "instances: each has {row_elements} elements{least}; at most {most} are run at one time \
+                 (model.max_batch_elements): send shorter ones"
             )));
         }
         match self.run_rows {
@@ -122,7 +135,7 @@ impl BatchPolicy {
     }
 
     /// How many rows of these inputs fit into one run.
-    fn limit(self, inputs: &Tensors, full_batch: usize) -> usize {
+    pub(super) fn limit(self, inputs: &Tensors, full_batch: usize) -> usize {
         match self.run_rows {
             RunRows::Exactly(size) => size.get(),
             RunRows::UpTo(size) => {
@@ -134,6 +147,9 @@ impl BatchPolicy {
     }
 }
 
+/// How late a thread may be that wakes up at a given time.
+const WAKE_UP: Duration = Duration::from_millis(1);
+
 /// Forms the next batch out of what is waiting, in its order.
 ///
 /// - The first that can be in time is always part of it, and no request goes before an older one that could have gone in
@@ -141,6 +157,7 @@ impl BatchPolicy {
 /// - It has at most `full_batch` rows, and never more rows or elements than the policy allows.
 /// - A request joins only if the run is then still expected to end in time for it and for all that are in already.
 ///   `time` is the typical time of a run; without one there is nothing to expect.
+/// - With a `max_wait`, it waits for more rows only while all that wait are in, and there is time for the wait.
 /// - Requests larger than a run are divided; what is left of one is the first in the next batch.
 pub fn plan<'a>(
     now: Instant,
@@ -150,10 +167,8 @@ pub fn plan<'a>(
     time: Option<Line>,
 ) -> Plan {
     let rows_in_time = |candidate: &Candidate<'_>| match (time, candidate.finish_by) {
-        (Some(line), Some(finish_by)) => match finish_by.checked_duration_since(now) {
-            Some(left) => line.rows_within(left),
-            None => 0,
-        },
+        (_, Some(finish_by)) if finish_by <= now => 0,
+        (Some(line), Some(finish_by)) => line.rows_within(finish_by - now),
         _ => usize::MAX,
     };
     let mut hopeless = Vec::new();
@@ -161,6 +176,7 @@ pub fn plan<'a>(
     let mut first: Option<Candidate<'_>> = None;
     // The rows of the run: so far, at most, and at most in time for all of it.
     let (mut rows, mut limit, mut in_time) = (0, usize::MAX, usize::MAX);
+    let mut somebody_is_left = false;
     for (index, candidate) in waiting.into_iter().enumerate() {
         let candidate_in_time = rows_in_time(&candidate);
         if candidate_in_time < candidate.rows.min(policy.limit(candidate.inputs, full_batch)) {
@@ -173,13 +189,17 @@ pub fn plan<'a>(
                 first = Some(candidate);
             }
             Some(_) if matches!(policy.run_rows, RunRows::Exactly(_)) => break,
-            Some(first) if !first.inputs.stacks_with(candidate.inputs) => continue,
+            Some(first) if !first.inputs.stacks_with(candidate.inputs) => {
+                somebody_is_left = true;
+                continue;
+            }
             Some(_) => {}
         }
         let room = limit - rows;
         // Small requests stay whole; large ones fill what room there is.
         let share = if candidate.rows > limit { candidate.rows.min(room) } else { candidate.rows };
         if share == 0 || share > room || rows + share > in_time.min(candidate_in_time) {
+            somebody_is_left = true;
             break;
         }
         rows += share;
@@ -190,8 +210,10 @@ pub fn plan<'a>(
         }
     }
     let Some(first) = first else { return Plan { hopeless, next: Next::Idle } };
-    if rows < limit && !policy.max_wait.is_zero() && matches!(policy.run_rows, RunRows::UpTo(_)) {
-        let run = time.map_or(Duration::ZERO, |line| line.at(rows));
+    let may_grow = rows < limit && !somebody_is_left && matches!(policy.run_rows, RunRows::UpTo(_));
+    if may_grow && !policy.max_wait.is_zero() {
+        // Whoever wakes up later than it meant to must still find time for the run.
+        let run = time.map_or(Duration::ZERO, |line| line.at(rows)).mul_f64(MARGIN) + WAKE_UP;
         let start_by = shares.iter().filter_map(|(_, finish_by)| finish_by.and_then(|by| by.checked_sub(run)));
         let until = start_by.fold(first.entered + policy.max_wait, Instant::min);
         if until > now {
@@ -317,9 +339,29 @@ mod tests {
             plan(now, std::iter::repeat_n(candidate, count), policy, 2, Some(Line { a: 0.0, b: 0.001 })).next
         };
         assert_eq!(until(now, None, 1), Next::WaitUntil(now + ms(5)));
-        assert_eq!(until(now, Some(now + ms(3)), 1), Next::WaitUntil(now + ms(2)));
+        // 1 ms for the run, 15% more, and 1 ms for waking up.
+        let in_time = now + ms(5) - Duration::from_micros(2_150);
+        assert_eq!(until(now, Some(now + ms(5)), 1), Next::WaitUntil(in_time));
+        assert!(matches!(until(now, Some(now + ms(2)), 1), Next::Run(_)));
         assert!(matches!(until(now, None, 2), Next::Run(_)));
         assert!(matches!(until(now - ms(5), None, 1), Next::Run(_)));
+        // Woken up a little late, it still runs.
+        let candidate = Candidate { rows: 1, inputs: &inputs, entered: now, finish_by: Some(now + ms(5)) };
+        let late = in_time + Duration::from_micros(900);
+        let woken = plan(late, [candidate], policy, 2, Some(Line { a: 0.0, b: 0.001 }));
+        assert_eq!(woken, Plan { hopeless: vec![], next: Next::Run(vec![Share { index: 0, rows: 1 }]) });
+    }
+
+    /// Three rows of eight, and six more that have to stay whole: nobody may go before them.
+    #[test]
+    fn a_worker_does_not_wait_for_company_that_cannot_come() {
+        let (now, inputs, other) = (Instant::now(), [request(3, 2), request(6, 2)], request(1, 3));
+        let policy = BatchPolicy { max_wait: Duration::from_secs(1), ..up_to(8) };
+        let candidate = |inputs| Candidate { rows: Tensors::rows(inputs), inputs, entered: now, finish_by: None };
+        for waiting in [[&inputs[0], &inputs[1]], [&inputs[0], &other]] {
+            let planned = plan(now, waiting.map(candidate), policy, 8, None);
+            assert_eq!(planned.next, Next::Run(vec![Share { index: 0, rows: 3 }]));
+        }
     }
 
     #[test]
@@ -330,7 +372,8 @@ mod tests {
         assert!(message(fixed, 8000).contains("at most 4096"));
         assert!(message(fixed, 6).contains("multiple of 4"));
         let narrow = BatchPolicy { max_elements: Some(NonZeroUsize::MIN), ..up_to(4) };
-        assert!(message(narrow, 1).contains("each has 2 elements, at most 1"));
+        assert!(message(narrow, 1).contains("each has 2 elements; at most 1"));
+        assert!(matches!(up_to(4).check(&request(0, 2)), Err(Error::Internal { .. })));
     }
 
     #[test]

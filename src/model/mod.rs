@@ -228,6 +228,11 @@ impl Drop for OnnxModel {
 }
 
 impl Ticket {
+    /// How long queue and run were predicted to take, if there was something to predict from.
+    pub fn predicted(&self) -> Option<Duration> {
+        self.request.predicted
+    }
+
     /// Asks, at any later time, when a worker took the request.
     pub fn taken(&self) -> impl FnOnce() -> Option<Instant> + use<> {
         let request = Arc::clone(&self.request);
@@ -256,7 +261,7 @@ impl Future for Ticket {
         }
         Pin::new(reply)
             .poll(context)
-            // Workers answer whatever they take, a panic too.
-            .map(|reply| reply.unwrap_or(Err(Error::WorkerPanicked)))
+            // The sender is part of the request, which the ticket holds: it is not lost as long as somebody asks.
+            .map(|reply| reply.unwrap_or_else(|lost| Err(Error::internal(lost))))
     }
 }

@@ -11,7 +11,8 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering::{self, Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -20,7 +21,7 @@ use tokio::sync::oneshot;
 use super::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
 use super::batch::{BatchPolicy, Next, plan};
 use super::request::{Batch, Reply, Request};
-use super::service_time::ServiceTime;
+use super::service_time::{CLASSES, ServiceTime, class_of};
 use super::waiting::{Waiting, WaitingLine};
 use super::worker::CurrentSession;
 use crate::budget::{Demand, LatencyBudget};
@@ -49,8 +50,7 @@ pub(super) struct Queue {
     arrived: Condvar,
     /// The length of `State::line`, for those who look without the lock.
     length: AtomicUsize,
-    /// What the last request that was let in was predicted to take, in nanoseconds, likewise.
-    last_predicted: AtomicU64,
+    hint: Hint,
     recorder: Arc<VersionRecorder>,
 }
 
@@ -62,8 +62,8 @@ struct State {
     service: ServiceTime,
     /// The rows of a full batch, as `service` has them.
     full_batch: usize,
-    /// When a run was last learned from, or an attempt was made to.
-    learned: Instant,
+    /// When a run of each class of sizes was last learned from, or tried in order to learn.
+    learned: [Instant; CLASSES],
     /// Workers that sleep until they are notified.
     asleep: usize,
     /// How many requests in a row came while at most one other was waiting or running.
@@ -138,7 +138,7 @@ impl Queue {
             workers: workers.into_iter().map(|session| WorkerSlot { session, run: None }).collect(),
             full_batch: full_batch(policy.most_rows(), &service, budget.queue_and_run()),
             service,
-            learned: Instant::now(),
+            learned: [Instant::now(); CLASSES],
             asleep: 0,
             quiet_streak: 0,
             last_run: Duration::MAX,
@@ -153,7 +153,7 @@ impl Queue {
             state: Mutex::new(state),
             arrived: Condvar::new(),
             length: AtomicUsize::new(0),
-            last_predicted: AtomicU64::new(0),
+            hint: Hint::new(),
             recorder,
         };
         queue.note_service_time(&queue.state.lock());
@@ -163,20 +163,14 @@ impl Queue {
     /// Whether there is any hope for a request that has not been read yet: an answer from its head alone. Looks closer
     /// only where it may be no; [`Queue::push`] always does.
     pub(super) fn admit(&self, demand: Demand, priority: Priority) -> Result<()> {
-        const AMPLE: u32 = 4;
-        if self.length.load(Ordering::Relaxed) == 0 {
-            return Ok(());
-        }
         let now = Instant::now();
-        let last_predicted = Duration::from_nanos(self.last_predicted.load(Ordering::Relaxed));
-        if priority != Priority::Low
-            && demand.finish_by.saturating_duration_since(now) > last_predicted.saturating_mul(AMPLE)
-        {
+        if self.hint.is_ample(demand.finish_by.saturating_duration_since(now), now) {
             return Ok(());
         }
         let mut state = self.state.lock();
         self.check_door(&state)?;
-        self.forecast(&mut state, 1, demand, priority, now).map(|_| ())
+        let full_batch = state.full_batch;
+        self.forecast(&mut state, (1, full_batch), demand, priority, now).map(|_| ())
     }
 
     /// Lets a request in, or says why not. Also says how its answer is best waited for.
@@ -184,13 +178,16 @@ impl Queue {
         let (now, rows) = (Instant::now(), inputs.rows());
         let mut state = self.state.lock();
         self.check_door(&state)?;
-        let forecast = self.forecast(&mut state, rows, demand, priority, now)?;
-        let (predicted, finish_by) = match forecast {
+        let run_rows = self.policy.limit(&inputs, state.full_batch);
+        let (predicted, finish_by) = match self.forecast(&mut state, (rows, run_rows), demand, priority, now)? {
             Forecast::InTime(predicted) => (predicted, Some(demand.finish_by)),
-            Forecast::WorthATry => (None, None),
+            Forecast::WorthATry => {
+                // One such attempt at a time.
+                state.learned[class_of(rows.min(run_rows))] = now;
+                (None, None)
+            }
         };
-        let nanos = predicted.map_or(0, |predicted| predicted.as_nanos().min(u64::MAX.into()) as u64);
-        self.last_predicted.store(nanos, Ordering::Relaxed);
+        self.hint.note_predicted(predicted.unwrap_or_default());
         let turn = turn(priority, now, self.overtaking);
         let (request, reply) = Request::new(inputs, demand.deadline, finish_by, (turn, now), predicted);
         let request = Arc::new(request);
@@ -220,35 +217,33 @@ impl Queue {
         Ok(())
     }
 
-    /// What is to be expected of a request that comes now.
+    /// What is to be expected of a request that comes now with so many rows, of which a run takes so many.
     fn forecast(
         &self,
         state: &mut State,
-        rows: usize,
+        (rows, run_rows): (usize, usize),
         demand: Demand,
         priority: Priority,
         now: Instant,
     ) -> Result<Forecast> {
-        let mut left = demand.finish_by.saturating_duration_since(now);
-        if priority == Priority::Low {
-            // It is to have time for others to go before it.
-            left = left.saturating_sub(self.overtaking);
-        }
         let rows_ahead = state.line.rows_before(turn(priority, now, self.overtaking));
+        let is_free = rows_ahead == 0 && state.workers.iter().any(|slot| slot.run.is_none());
+        let mut left = demand.finish_by.saturating_duration_since(now);
+        if priority == Priority::Low && !is_free {
+            // It is to have time for others to go before it.
+            left -= self.overtaking.min(left / 2);
+        }
         let mut residuals = std::mem::take(&mut state.residuals);
         residuals.clear();
         residuals
             .extend(state.workers.iter().map(|slot| slot.run.as_ref().map_or(Duration::ZERO, |run| run.left(now))));
         residuals.sort_unstable();
         let backlog = Backlog { rows_ahead, residuals: &residuals };
-        let has_free_worker = state.workers.iter().any(|slot| slot.run.is_none());
-        let admission = admit(backlog, state.full_batch, &state.service, rows, left);
+        let admission = admit(backlog, run_rows, &state.service, rows, left);
         state.residuals = residuals;
         match admission {
             Admission::Admit(predicted) => Ok(Forecast::InTime(predicted)),
-            Admission::Shed(_) if has_free_worker && rows_ahead == 0 && now - state.learned > STALE => {
-                // One such attempt at a time.
-                state.learned = now;
+            Admission::Shed(_) if is_free && now - state.learned[class_of(rows.min(run_rows))] > STALE => {
                 Ok(Forecast::WorthATry)
             }
             Admission::Shed(needed) => {
@@ -275,6 +270,7 @@ impl Queue {
             let (hopeless, batch) = state.line.carry_out(&plan);
             for waiting in hopeless {
                 waiting.request.fail(state.too_late(&waiting, now));
+                state.end_unwanted_runs(&waiting.request);
             }
             self.note_length(&state);
             if let Some(batch) = batch.map(Arc::new) {
@@ -282,9 +278,11 @@ impl Queue {
                 if state.asleep > 0 && state.line.len() > 0 {
                     self.arrived.notify_one();
                 }
+                batch.take(now);
                 let expected = state.service.tail(batch.rows()).unwrap_or_default();
                 let batch_too = Arc::clone(&batch);
                 state.workers[worker].run = Some(Running { batch: batch_too, since: now, expected, ended: None });
+                self.hint.note_workers(&state.workers);
                 return Some(batch);
             }
             match plan.next {
@@ -311,19 +309,25 @@ impl Queue {
     /// Learns from a worker's last batch. From here on nobody ends its run any more.
     fn finish(&self, state: &mut State, worker: usize, last: Option<FinishedRun>) {
         let slot = &mut state.workers[worker];
-        if let Some(run) = slot.run.take()
-            && run.batch.is_terminated()
-        {
+        let Some(run) = slot.run.take() else { return };
+        if run.ended.is_some() {
             slot.session.allow_runs();
         }
+        self.hint.note_workers(&state.workers);
         let Some(FinishedRun { took, rows }) = last else { return };
         state.last_run = took;
-        if let Some(rows) = rows {
-            state.service.observe(rows, took);
-            state.learned = Instant::now();
-            state.full_batch = full_batch(self.policy.most_rows(), &state.service, self.queue_and_run);
-            self.note_service_time(state);
+        match (rows, run.ended) {
+            (Some(rows), _) => state.service.observe(rows, took),
+            // It was too slow for everybody who waited. If it was the smallest there is, nothing follows: one request
+            // may be harder than others, and no run could be smaller.
+            (None, Some(ended)) if run.batch.rows() > self.policy.fewest_rows() => {
+                state.service.observe_ended(run.batch.rows(), ended.saturating_duration_since(run.since));
+            }
+            (None, _) => return,
         }
+        state.learned[class_of(run.batch.rows())] = Instant::now();
+        state.full_batch = full_batch(self.policy.most_rows(), &state.service, self.queue_and_run);
+        self.note_service_time(state);
     }
 
     /// Nobody waits for this request any more: it loses its place, and its run is ended if it was the last that anybody
@@ -333,20 +337,7 @@ impl Queue {
         request.give_up();
         state.line.remove(request);
         self.note_length(&state);
-        if request.taken().is_none() {
-            return;
-        }
-        for slot in &mut state.workers {
-            if let Some(run) = &mut slot.run
-                && run.ended.is_none()
-                && run.batch.has(request)
-                && run.batch.is_over()
-            {
-                run.ended = Some(Instant::now());
-                run.batch.terminate();
-                slot.session.end_run();
-            }
-        }
+        state.end_unwanted_runs(request);
     }
 
     /// Waits awake until a request arrives, for `limit` at the most.
@@ -375,6 +366,47 @@ impl Queue {
         self.state.lock().door = Door::Closed;
         self.arrived.notify_all();
     }
+}
+
+/// How things are, for those who look without the lock. In nanoseconds.
+#[derive(Debug)]
+struct Hint {
+    epoch: Instant,
+    /// What the last request that was let in was predicted to take.
+    predicted: AtomicU64,
+    /// When the first worker is expected to be free, after the epoch; never overdue if one is free.
+    free_at: AtomicU64,
+}
+
+impl Hint {
+    fn new() -> Hint {
+        Hint { epoch: Instant::now(), predicted: AtomicU64::new(0), free_at: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Whether so much time is left that nobody needs to look closer.
+    fn is_ample(&self, left: Duration, now: Instant) -> bool {
+        const AMPLE: u64 = 4;
+        let overdue = nanos(now.saturating_duration_since(self.epoch)).saturating_sub(self.free_at.load(Relaxed));
+        nanos(left) > AMPLE.saturating_mul(self.predicted.load(Relaxed).max(overdue))
+    }
+
+    fn note_predicted(&self, predicted: Duration) {
+        self.predicted.store(nanos(predicted), Relaxed);
+    }
+
+    fn note_workers(&self, workers: &[WorkerSlot]) {
+        let free_at = |slot: &WorkerSlot| {
+            let run = slot.run.as_ref()?;
+            Some(nanos(run.since.saturating_duration_since(self.epoch).saturating_add(run.expected)))
+        };
+        // `None`, a worker that is free, is less than any other.
+        let first = workers.iter().map(free_at).min().flatten();
+        self.free_at.store(first.unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What is to be expected of a request.
@@ -413,6 +445,24 @@ impl State {
         self.workers.iter().filter_map(|slot| slot.run.as_ref())
     }
 
+    /// Ends the runs that this request was the last to wait for.
+    fn end_unwanted_runs(&mut self, request: &Arc<Request>) {
+        if request.taken().is_none() {
+            return;
+        }
+        for slot in &mut self.workers {
+            if let Some(run) = &mut slot.run
+                && run.ended.is_none()
+                && run.batch.has(request)
+                && run.batch.is_over()
+            {
+                run.ended = Some(Instant::now());
+                run.batch.terminate();
+                slot.session.end_run();
+            }
+        }
+    }
+
     /// What a request is told that cannot be in time any more.
     fn too_late(&self, waiting: &Waiting, now: Instant) -> Error {
         let request = &waiting.request;
@@ -441,5 +491,59 @@ impl Running {
             Some(ended) => residual(Duration::ZERO, now.saturating_duration_since(ended)),
             None => residual(self.expected, now.saturating_duration_since(self.since)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Deadline;
+    use crate::monitor::{Monitor, VersionLabels};
+    use crate::tensor::{Data, Tensor};
+
+    fn queue(config: &SessionConfig) -> Arc<Queue> {
+        let labels = VersionLabels { model: "m".into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
+        let recorder = Monitor::new("1").version(labels, LatencyBudget::DEFAULT);
+        let signature = crate::tensor::Signature { inputs: vec![], ..Default::default() };
+        let policy = BatchPolicy::new(&signature, config);
+        let workers = vec![Arc::default()];
+        Arc::new(Queue::new(policy, config, &LatencyBudget::DEFAULT, ServiceTime::default(), workers, recorder))
+    }
+
+    fn push(queue: &Queue) -> Entered {
+        let row = Tensor::new(vec![1, 1], Data::F32(vec![0.0])).unwrap();
+        let now = Instant::now();
+        let deadline = Deadline::after(now, Duration::from_secs(600));
+        let demand = Demand { deadline, finish_by: deadline.instant() };
+        queue.push([("x".into(), row)].into_iter().collect(), demand, Priority::Normal).unwrap()
+    }
+
+    /// The worker would wait for ten minutes, and nobody will come.
+    #[test]
+    fn a_queue_that_is_closed_waits_for_no_company() {
+        let queue = queue(&SessionConfig { max_wait_us: 600_000_000, ..SessionConfig::default() });
+        let entered = push(&queue);
+        let worker = std::thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || (queue.take(0, None).map(|batch| batch.rows()), queue.take(0, None).is_none())
+        });
+        queue.close();
+        assert_eq!(worker.join().unwrap(), (Some(1), true));
+        assert!(entered.request.taken().is_some());
+    }
+
+    /// Between the moment a batch is formed and its first run, too.
+    #[test]
+    fn a_batch_that_nobody_waits_for_is_ended_and_the_next_may_run() {
+        let queue = queue(&SessionConfig::default());
+        let (first, second) = (push(&queue), push(&queue));
+        let batch = queue.take(0, None).unwrap();
+        queue.give_up(&first.request);
+        assert!(!batch.is_terminated());
+        queue.give_up(&second.request);
+        assert!(batch.is_terminated());
+        let third = push(&queue);
+        let next = queue.take(0, Some(FinishedRun { took: Duration::ZERO, rows: None })).unwrap();
+        assert!(!next.is_terminated() && next.has(&third.request));
     }
 }

@@ -117,7 +117,6 @@ impl Request {
         let waited = Waited {
             queue: taken.saturating_duration_since(self.entered),
             inference: now.saturating_duration_since(taken),
-            predicted: self.predicted,
         };
         self.send(&mut progress, outputs.map(|outputs| (outputs, waited)));
     }

@@ -3,7 +3,7 @@
 //! The time of a run is taken to be a line, `S(n) = a·n + b`: a cost per row and a cost per run. Two such lines are
 //! kept: the *typical* time, and the *tail*, which about one run in seven exceeds. Runs are remembered by the size of
 //! their batch, in classes of powers of two, and of each class only the last few: the median of seven is not moved by a
-//! slow first run or by one that was interrupted, and follows a machine that has become slower after four runs. A line
+//! slow first run or by a hiccup, and follows a machine that has become slower after four runs. A line
 //! goes through the class of the last run, which says how things are now; its slope is that which comes nearest to the
 //! other classes, by least squares, where one that has not been seen for long counts for little.
 
@@ -13,13 +13,10 @@ use std::time::Duration;
 const RECENT: usize = 7;
 
 /// Batches of 1, 2, 3–4, 5–8, … up to 65,536 rows.
-const CLASSES: usize = 17;
+pub(super) const CLASSES: usize = 17;
 
 /// After so many other runs, what is known of a class counts half.
 const HALF_LIFE: f64 = 64.0;
-
-/// What a class counts for at least, however long ago it was seen.
-const LEAST_WEIGHT: f64 = 1e-3;
 
 /// The learned service time of a model.
 #[derive(Debug, Clone, Default)]
@@ -76,6 +73,14 @@ impl ServiceTime {
         (self.typical, self.tail) = (Some(lines.0), Some(lines.1));
     }
 
+    /// Learns from a run of several rows that was ended after so long, because it was of no use to anybody any more: it
+    /// takes at least that, and smaller ones may still be of use.
+    pub fn observe_ended(&mut self, rows: usize, after: Duration) {
+        if self.tail(rows).is_none_or(|tail| after > tail) {
+            self.observe(rows, after);
+        }
+    }
+
     /// What a run of so many rows takes as a rule; `None` before the first run.
     pub fn typical(&self, rows: usize) -> Option<Duration> {
         self.typical.map(|line| line.at(rows))
@@ -99,7 +104,7 @@ impl ServiceTime {
     fn fit(&self, now: &Class, seconds: impl Fn(&Class) -> f64) -> Line {
         let point = |class: &Class| {
             let age = (self.runs - class.last_run) as f64;
-            let weight = (-age / HALF_LIFE).exp2().max(LEAST_WEIGHT);
+            let weight = (-age / HALF_LIFE).exp2();
             ((class.rows, seconds(class)), weight)
         };
         let others = self.classes.iter().filter(|class| class.seen > 0 && class.last_run < self.runs);
@@ -107,7 +112,8 @@ impl ServiceTime {
     }
 }
 
-fn class_of(rows: usize) -> usize {
+/// The class of runs of so many rows: those of like size.
+pub(super) fn class_of(rows: usize) -> usize {
     (usize::BITS - rows.saturating_sub(1).leading_zeros()).min(CLASSES as u32 - 1) as usize
 }
 

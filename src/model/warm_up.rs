@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batch::{BatchPolicy, RunRows};
+use super::batch::BatchPolicy;
 use super::service_time::ServiceTime;
 use super::session::Session;
-use crate::error::Result;
 use crate::tensor::{Data, Dim, Element, Shape, Signature, Tensor, TensorSpec, Tensors, with_element_type};
 
 /// How long measuring may take. A run that has begun is waited for.
@@ -15,34 +14,46 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How often each size is run.
 const RUNS: usize = 3;
 
-/// Runs a session that is warm on zeros, from one row to a full batch, and learns what that takes, so that the first
-/// requests are not admitted blindly. Large sizes are left out if there is no time for them.
-pub fn measure(session: &mut dyn Session, signature: &Signature, policy: BatchPolicy) -> Result<ServiceTime> {
+/// Larger inputs than this many elements are not made up only to measure.
+const MOST_ELEMENTS: usize = 1 << 24;
+
+/// Runs a session that is warm on zeros, from the fewest rows to a full batch, and learns what that takes, so that the
+/// first requests are not admitted blindly. Sizes for which there is no time, no room, or at which the model fails are
+/// left out.
+pub fn measure(session: &mut dyn Session, signature: &Signature, policy: BatchPolicy) -> ServiceTime {
     let mut service = ServiceTime::default();
     let begin = Instant::now();
-    for rows in sizes(policy) {
+    let row = zeros(signature, policy.fewest_rows());
+    let most = policy.limit(&row, usize::MAX).min(MOST_ELEMENTS / row.row_elements().max(1));
+    for rows in sizes(policy.fewest_rows(), most) {
+        if begin.elapsed() >= PATIENCE {
+            break;
+        }
         let inputs = zeros(signature, rows);
         for _ in 0..RUNS {
-            if begin.elapsed() >= PATIENCE {
-                return Ok(service);
-            }
             let run = Instant::now();
-            session.run(&inputs)?;
+            if let Err(error) = session.run(&inputs) {
+                let detail = error.detail();
+                tracing::warn!(
+                    rows,
+                    detail,
+                    "the model runs, but not with so many rows; is model.max_batch_size too large?"
+                );
+                return service;
+            }
             service.observe(rows, run.elapsed());
+            if begin.elapsed() >= PATIENCE {
+                break;
+            }
         }
     }
-    Ok(service)
+    service
 }
 
-/// One row, then twice as many, up to a full batch.
-fn sizes(policy: BatchPolicy) -> impl Iterator<Item = usize> {
-    let most = policy.most_rows();
-    let first = match policy.run_rows {
-        RunRows::Exactly(rows) => rows.get(),
-        RunRows::UpTo(_) => 1,
-    };
-    let doubled = std::iter::successors(Some(first), |rows| rows.checked_mul(2));
-    doubled.take_while(move |rows| *rows < most).chain([most])
+/// The fewest rows, then twice as many, up to the most.
+fn sizes(fewest: usize, most: usize) -> impl Iterator<Item = usize> {
+    let doubled = std::iter::successors(Some(fewest), |rows| rows.checked_mul(2));
+    doubled.take_while(move |rows| *rows < most).chain((most >= fewest).then_some(most))
 }
 
 /// Inputs of zeros, `false` or empty strings that fit a signature, for a warm-up. Dimensions the model leaves

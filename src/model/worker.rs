@@ -99,7 +99,6 @@ impl Worker {
         let mut last = None;
         while let Some(batch) = self.queue.take(self.index, last) {
             let begin = Instant::now();
-            batch.take(begin);
             let ran = catch_unwind(AssertUnwindSafe(|| self.run_batch(&batch, &batch.parts)));
             let is_typical = match ran {
                 Ok(is_typical) => is_typical,

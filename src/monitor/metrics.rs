@@ -135,7 +135,7 @@ const EXPIRED: Metric = metric(
     Kind::Counter,
     "leeway_requests_expired_total",
     &["model", "version", "stage"],
-    "Prediction requests whose time ran out, by the stage that had them.",
+    "Prediction requests whose time ran out, by the stage that had them; in stage network, the body had not arrived.",
 );
 const TERMINATED: Metric = metric(
     Kind::Counter,
@@ -147,7 +147,7 @@ const PREDICTION: Metric = metric(
     Kind::Histogram,
     "leeway_completion_prediction_ratio",
     &["model", "version"],
-    "Actual time in queue and run, divided by what it was predicted to be when the request was admitted.",
+    "Actual time in queue and run, divided by what was predicted on admission; of requests that a worker took.",
 );
 const SERVICE_PER_ROW: Metric = metric(
     Kind::Gauge,
@@ -380,10 +380,10 @@ mod tests {
         assert_eq!(rendered, declared);
     }
 
-    /// The clock of a request that waited in the model room like this.
-    async fn clock(waited: Waited) -> StageClock {
+    /// The clock of a request that waited in the model room like this, and was to wait so long.
+    async fn clock(waited: Waited, predicted: Option<Duration>) -> StageClock {
         let mut clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
-        clock.wait(async { Ok(((), waited)) }, || None).await.unwrap();
+        clock.wait(async { Ok(((), waited)) }, predicted, || None).await.unwrap();
         clock
     }
 
@@ -391,7 +391,7 @@ mod tests {
     async fn a_duration_is_in_the_first_bucket_whose_edge_it_does_not_exceed() {
         let (monitor, version) = monitor_with_one_version();
         let inference = Duration::from_micros(100);
-        let clock = clock(Waited { inference, ..Waited::default() }).await;
+        let clock = clock(Waited { inference, ..Waited::default() }, None).await;
         version.request().succeeded(&clock, Duration::from_nanos(100_001));
         let text = monitor.render();
         let count = |stage: &str, edge: &str| {
@@ -411,11 +411,11 @@ mod tests {
     async fn where_a_budget_went_is_counted() {
         let (monitor, version) = monitor_with_one_version();
         let ms = Duration::from_millis;
-        let long = clock(Waited { queue: ms(50), inference: ms(100), predicted: Some(ms(100)) }).await;
+        let long = clock(Waited { queue: ms(50), inference: ms(100) }, Some(ms(100))).await;
         version.request().succeeded(&long, ms(151));
         let error =
             Error::Overloaded { shed: Shed::InTheQueue, needed: ms(9), left: ms(1), retry_after: Duration::ZERO };
-        version.request().failed(&clock(Waited::default()).await, &error);
+        version.request().failed(&clock(Waited::default(), None).await, &error);
         let text = monitor.render();
         for series in [
             "leeway_stage_overruns_total{model=\"digits\",version=\"1\",stage=\"inference\"} 1",

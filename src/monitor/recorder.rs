@@ -370,11 +370,6 @@ impl RequestGuard {
             duration(Some(stage), timings.of(stage));
         }
         duration(None, total);
-        if let Some(predicted) = clock.predicted().filter(|predicted| !predicted.is_zero()) {
-            let actual = timings.of(Stage::Queue) + timings.of(Stage::Inference);
-            let ratio = thousandths(actual, predicted);
-            observe(&shard, PREDICTION_AT, &PREDICTION_BUCKETS, ratio, ratio);
-        }
         spent(&shard, clock);
     }
 
@@ -385,15 +380,32 @@ impl RequestGuard {
         if let Some(reason) = ShedReason::of(error) {
             shard.add(SHED_AT + reason as usize, 1);
         }
-        if let Error::Expired { stage, .. } = error {
-            shard.add(EXPIRED_AT + *stage as usize, 1);
+        if let Some(stage) = expired_in(error) {
+            shard.add(EXPIRED_AT + stage as usize, 1);
         }
         spent(&shard, clock);
     }
 }
 
+/// The stage that had a request when its time ran out.
+fn expired_in(error: &Error) -> Option<Stage> {
+    match error {
+        Error::Expired { stage, .. } => Some(*stage),
+        Error::RequestTooSlow { .. } => Some(Stage::Network),
+        _ => None,
+    }
+}
+
 /// Where the budget of a request went, however it ended.
 fn spent(shard: &LocalShard<'_>, clock: &StageClock) {
+    // Of requests that were not answered in time, too: they are those of which the prediction was worst.
+    if let Some(predicted) = clock.predicted().filter(|predicted| !predicted.is_zero()) {
+        let (timings, ran) = (clock.timings(), clock.left_at(Stage::Inference).is_some());
+        if ran {
+            let ratio = thousandths(timings.of(Stage::Queue) + timings.of(Stage::Inference), predicted);
+            observe(shard, PREDICTION_AT, &PREDICTION_BUCKETS, ratio, ratio);
+        }
+    }
     for stage in Stage::ALL {
         if let Some(left) = clock.left_at(stage) {
             let share = thousandths(left, clock.budget().total);

@@ -12,7 +12,6 @@ use serde_json::value::RawValue;
 use crate::budget::{LatencyBudget, StageCosts};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Sha256, Version};
-use crate::model::RunRows;
 use crate::monitor::VersionRecorder;
 use crate::pipeline::Pipeline;
 
@@ -99,18 +98,6 @@ impl Catalog {
     /// Makes a snapshot the one that new requests see.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
-    }
-}
-
-// ===== impl ServedVersion =====
-
-impl ServedVersion {
-    /// The rows of the smallest run there can be.
-    pub fn fewest_rows(&self) -> usize {
-        match self.pipeline.model.policy().run_rows {
-            RunRows::Exactly(rows) => rows.get(),
-            RunRows::UpTo(_) => 1,
-        }
     }
 }
 

@@ -66,8 +66,9 @@ impl Loader {
                 other => other.to_string(),
             }),
         })?;
-        let (budget, one_row) = (served.budget, served.pipeline.model.typical_run(served.fewest_rows()));
-        if let Some(takes) = one_row.filter(|takes| *takes > budget.queue_and_run()) {
+        let (budget, model) = (served.budget, &served.pipeline.model);
+        let smallest = model.typical_run(model.policy().fewest_rows());
+        if let Some(takes) = smallest.filter(|takes| *takes > budget.queue_and_run()) {
             tracing::warn!(
                 model = %found.name, %version,
                 run_ms = takes.as_secs_f64() * 1e3, budget_ms = budget.queue_and_run().as_secs_f64() * 1e3,
@@ -111,7 +112,7 @@ impl Loader {
             warmed_up = warm_up(&*loaded, &mut *session, policy, &*postprocessor)?;
             // Zeros of a guessed shape would teach nothing true.
             if index == 0 && warmed_up == WarmUp::Ran && loaded.signature().has_fixed_rows() {
-                service = measure(&mut *session, loaded.signature(), policy)?;
+                service = measure(&mut *session, loaded.signature(), policy);
             }
             sessions.push(session);
         }

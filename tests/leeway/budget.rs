@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use leeway::app::Stop;
 use leeway::config::StageConfig;
 use leeway::error::Result;
 use leeway::pipeline::{Prepared, Preprocessor, Stages};
@@ -224,6 +223,16 @@ async fn a_higher_priority_goes_first_and_the_oldest_within_one() {
     assert_eq!(came(), [4.0, 6.0, 3.0, 2.0, 5.0]);
 }
 
+/// It makes room for others only where there are others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_low_priority_on_an_idle_server_is_as_good_as_any() {
+    let app = TestApp::with(Repository::of("echo_float32").config()).await;
+    for _ in 0..20 {
+        let headers = [("x-priority", "low"), ("x-request-timeout-ms", "60000")];
+        assert_eq!(predict_with(&app, "/predict", &headers, rows(&[1.0])).await.status, 200);
+    }
+}
+
 // ===== batches =====
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,11 +273,6 @@ async fn a_worker_waits_for_company_if_it_is_told_to() {
     assert_eq!(first.await.unwrap().predictions(), json!([[1.0, 0.0]]));
     assert_eq!(second.await.unwrap().predictions(), json!([[2.0, 0.0]]));
     assert_eq!(app.metric(&of("echo_float32", "leeway_batch_size_count")).await - before, 1.0);
-    // Whoever stops does not wait for company.
-    let last = send(&app, &[], &[3.0]);
-    app.metric_becomes(&of("echo_float32", "leeway_queue_depth"), 1.0).await;
-    app.stop.send(Stop::AtOnce).await.unwrap();
-    assert_eq!(last.await.unwrap().status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,7 +286,7 @@ async fn a_batch_may_be_bounded_by_its_elements() {
     assert_eq!(app.metric(&of("echo_sequence", "leeway_batch_size_count")).await - before, 3.0);
     let refused = app.predict("/predict", sequences(7, 1)).await;
     assert_eq!(refused.status, 400);
-    assert!(refused.text.contains("each has 7 elements, at most 6 are run at one time"), "{}", refused.text);
+    assert!(refused.text.contains("each has 7 elements; at most 6 are run at one time"), "{}", refused.text);
 }
 
 // ===== heavy stages =====

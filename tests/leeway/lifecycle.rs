@@ -125,28 +125,34 @@ async fn a_full_queue_is_a_503_that_says_when_to_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_whose_time_has_run_out_hold_no_place_in_the_queue() {
     let _gate = GATE_IN_USE.lock().await;
-    let model_toml = format!("{STAGES}[model]\nworkers = 1\nqueue_capacity = 2\n[budget]\ntotal_ms = 300\n");
+    let model_toml = format!("{PLAIN}queue_capacity = 2\n");
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
-    let_go(usize::MAX);
-    let app = Arc::new(TestApp::with_parts(repository.config(), gated(), Stages::default()).await);
-    let_go(0);
-    let stalled = tokio::spawn({
-        let app = Arc::clone(&app);
-        async move { app.predict("/predict", body(1.0)).await.status }
-    });
-    one_at_the_gate().await;
-    let (a, b) = tokio::join!(app.predict("/predict", body(2.0)), app.predict("/predict", body(3.0)));
-    assert_eq!((stalled.await.unwrap(), a.status, b.status), (504, 504, 504));
+    let (app, first) = stalled(repository.config()).await;
+    let impatient = async |value| {
+        let request = app.client.post(app.url("/predict")).header("x-request-timeout-ms", "2000").body(body(value));
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(tokio::join!(impatient(2.0), impatient(3.0)), (504, 504));
     // Both places are free again, though the worker has not come by to clear them.
     app.metric_becomes(&series("leeway_queue_depth"), 0.0).await;
+    let late: Vec<_> = [4.0, 5.0]
+        .map(|value| {
+            let app = Arc::clone(&app);
+            tokio::spawn(async move { app.predict("/predict", body(value)).await.predictions() })
+        })
+        .into();
+    app.metric_becomes(&series("leeway_queue_depth"), 2.0).await;
     let_go(usize::MAX);
-    until(async || (app.predict("/predict", body(4.0)).await.status == 200).then_some(())).await;
+    assert_eq!(first.await.unwrap(), json!([[1.0, 0.0]]));
+    for (late, value) in late.into_iter().zip([4.0, 5.0]) {
+        assert_eq!(late.await.unwrap(), json!([[value, 0.0]]));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn time_that_runs_out_names_the_stage() {
     let _gate = GATE_IN_USE.lock().await;
-    let model_toml = format!("{STAGES}[model]\nworkers = 1\n[budget]\ntotal_ms = 300\n");
+    let model_toml = format!("{STAGES}[model]\nworkers = 1\n[budget]\ntotal_ms = 2000\n");
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
     let_go(usize::MAX);
     let app = Arc::new(TestApp::with_parts(repository.config(), gated(), Stages::default()).await);

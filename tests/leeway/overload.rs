@@ -1,5 +1,5 @@
 //! Admission, simulated beside the other policies one might choose: a discrete-event simulation of one worker, run with
-//! the very functions that decide in the server.
+//! the functions that decide in the server, and ending runs of no use as it does.
 //!
 //! The table that it is compared with was published for this setting: a batch of b rows takes 2 + 0.25·b ms, b ≤ 32
 //! (3,200 rows a second at most), and a request is good if it is answered within 50 ms. It does not say how its bursts and
@@ -43,6 +43,11 @@ trait Policy {
     }
 
     fn completed(&mut self, _now: f64, _worker: &Worker) {}
+
+    /// The run went on until the last that waited for it was late. Says whether it is ended then.
+    fn is_of_no_use(&mut self, _now: f64, _worker: &Worker) -> bool {
+        false
+    }
 }
 
 // ===== the policies =====
@@ -147,7 +152,7 @@ impl Policy for ControlledDelay {
     }
 }
 
-/// Ours: the functions of the server, and nothing else.
+/// Ours: the functions of the server.
 struct Leeway {
     epoch: Instant,
     service: ServiceTime,
@@ -216,6 +221,13 @@ impl Policy for Leeway {
 
     fn completed(&mut self, now: f64, worker: &Worker) {
         self.service.observe(worker.running.len(), millis(now - worker.since));
+    }
+
+    fn is_of_no_use(&mut self, now: f64, worker: &Worker) -> bool {
+        if worker.running.len() > 1 {
+            self.service.observe_ended(worker.running.len(), millis(now - worker.since));
+        }
+        true
     }
 }
 
@@ -303,8 +315,15 @@ fn goodput(scenario: Scenario, policy: &mut dyn Policy, seed: u64) -> f64 {
         now += -(1.0 - arrivals.next()).ln() / (scenario.peak * CAPACITY);
         let arrived = now < DURATION;
         while let Some(end) = ends.filter(|&end| !arrived || end <= now) {
-            good += worker.running.iter().filter(|arrived| end - **arrived <= DEADLINE).count();
-            policy.completed(end, &worker);
+            // A run is of use until the last that arrived is late.
+            let of_use_until = worker.running.iter().copied().fold(0.0, f64::max) + DEADLINE;
+            let end = if end > of_use_until && policy.is_of_no_use(of_use_until, &worker) {
+                of_use_until
+            } else {
+                good += worker.running.iter().filter(|arrived| end - **arrived <= DEADLINE).count();
+                policy.completed(end, &worker);
+                end
+            };
             ends = begin(end, &mut worker, policy, &mut jitter);
         }
         if !arrived {
@@ -370,14 +389,18 @@ fn policies_rank_as_published() {
     }
 }
 
-/// A model that has become so slow that a full batch cannot be in time any more teaches nothing about full batches: it
-/// must not be refused work for ever.
+/// A model may become so slow that a full batch cannot be in time any more, so that its runs are ended before they are
+/// over. Smaller batches can be in time, and have to be found.
 #[test]
 fn nobody_is_locked_out_by_a_slowdown() {
     let usual = mean_goodput(Scenario { slowness: |_| 1.0, ..SCENARIOS[3] }, || Box::new(Leeway::new()));
-    for slowness in [from_5_to_10_s::<4>, from_5_to_10_s::<5>, from_5_to_10_s::<8>] {
+    // Fifteen of the twenty seconds are as usual. In the others a batch of 16 takes 24 ms, 30 ms, and 48 ms: the most that
+    // is possible is 667, 533, and about 300 a second.
+    for (slowness, slow_goodput) in
+        [(from_5_to_10_s::<4> as fn(f64) -> f64, 667.0), (from_5_to_10_s::<5>, 533.0), (from_5_to_10_s::<8>, 300.0)]
+    {
         let found = mean_goodput(Scenario { slowness, ..SCENARIOS[3] }, || Box::new(Leeway::new()));
-        // Fifteen of the twenty seconds are as usual.
-        assert!(found > 0.72 * usual, "{found} of {usual}");
+        let possible = (15.0 * usual + 5.0 * slow_goodput) / 20.0;
+        assert!(found > 0.95 * possible, "{found} of {possible}");
     }
 }
