@@ -44,6 +44,7 @@ const WALLS: &[Wall] = &[
         allowed_in: &[
             "budget/clock.rs",
             "http/request_context.rs",
+            "model/attention.rs",
             "model/queue.rs",
             "model/warm_up.rs",
             "model/worker.rs",

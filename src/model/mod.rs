@@ -4,12 +4,14 @@
 //! `service_time.rs` has learned). A worker that becomes free takes what is waiting, up to the batch limit (`batch.rs`
 //! decides), runs it as one batch and answers each request (`worker.rs`). So batches grow by themselves under load, and
 //! a lone request never waits for company. A run that nobody waits for any more is ended. `request.rs` is what all of
-//! these share of a request, and `waiting.rs` the line they wait in; `warm_up.rs` has the first runs of a session. `session.rs` says what a runtime has to
+//! these share of a request, and `waiting.rs` the line they wait in; `attention.rs` says who
+//! waits awake; `warm_up.rs` has the first runs of a session. `session.rs` says what a runtime has to
 //! offer; `onnx.rs` is the only file that names ONNX Runtime.
 //!
 //! This room knows nothing of HTTP, of pipelines or of the registry.
 
 mod admission;
+mod attention;
 mod batch;
 pub mod onnx;
 mod queue;
@@ -31,8 +33,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
+use self::attention::{Attention, spin_until};
 pub use self::batch::{BatchPolicy, Candidate, Next, Plan, RunRows, Share, plan};
-use self::queue::{Attention, Entered, Queue, spin_until};
+use self::queue::{Entered, Queue};
 use self::request::{Reply, Request};
 pub use self::service_time::{Line, ServiceTime};
 pub use self::session::{Engine, Interrupt, LoadedModel, Session};

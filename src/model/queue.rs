@@ -3,13 +3,7 @@
 //!
 //! A driver: what is let in is decided by `admission.rs`, what goes into a batch by `batch.rs`, and both rely on what
 //! `service_time.rs` has learned. Those that wait stand in `waiting.rs`.
-//!
-//! Waking a sleeping thread costs more than a small model's run, twice per request. So while requests come one or
-//! two at a time and runs are short, both sides stay awake for a moment instead of sleeping ([`Attention`]): the
-//! worker for the next request, the request for its answer. As soon as more requests overlap, batches form while
-//! the worker runs and nobody watches any more.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{self, Relaxed};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -19,6 +13,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
+use super::attention::{Attention, attention, spin_until};
 use super::batch::{BatchPolicy, Next, plan};
 use super::request::{Batch, Reply, Request};
 use super::service_time::{CLASSES, ServiceTime, class_of};
@@ -96,15 +91,6 @@ pub(super) struct FinishedRun {
     pub(super) took: Duration,
     /// How many rows it had, if it ended as a run should and says something of the next.
     pub(super) rows: Option<usize>,
-}
-
-/// Whether to wait for the other side awake or asleep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Attention {
-    /// Watch for up to this long, then sleep.
-    Awake(Duration),
-    /// Sleep at once.
-    Asleep,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -416,26 +402,6 @@ enum Forecast {
     InTime(Option<Duration>),
     /// It will most likely be late, but nobody knows for certain, and a worker has nothing else to do.
     WorthATry,
-}
-
-/// Staying awake pays while it has been quiet for some time (some requests of a crowd do not overlap either) and
-/// a run takes no longer than one stays awake for it.
-fn attention(quiet_streak: u32, last_run: Duration, spin: Duration) -> Attention {
-    const QUIET: u32 = 32;
-    if quiet_streak >= QUIET && last_run <= spin { Attention::Awake(spin) } else { Attention::Asleep }
-}
-
-/// Asks again and again until there is something, or `limit` has passed.
-pub(super) fn spin_until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let begin = Instant::now();
-    loop {
-        let found = ask();
-        if found.is_some() || begin.elapsed() >= limit {
-            return found;
-        }
-        // Whoever has work to do on this core goes first: the client may be on this machine.
-        std::thread::yield_now();
-    }
 }
 
 // ===== impl State =====
