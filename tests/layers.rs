@@ -45,6 +45,7 @@ const WALLS: &[Wall] = &[
             "budget/clock.rs",
             "http/request_context.rs",
             "model/attention.rs",
+            "model/hint.rs",
             "model/queue.rs",
             "model/warm_up.rs",
             "model/worker.rs",

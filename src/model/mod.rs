@@ -4,15 +4,16 @@
 //! `service_time.rs` has learned). A worker that becomes free takes what is waiting, up to the batch limit (`batch.rs`
 //! decides), runs it as one batch and answers each request (`worker.rs`). So batches grow by themselves under load, and
 //! a lone request never waits for company. A run that nobody waits for any more is ended. `request.rs` is what all of
-//! these share of a request, and `waiting.rs` the line they wait in; `attention.rs` says who
-//! waits awake; `warm_up.rs` has the first runs of a session. `session.rs` says what a runtime has to
-//! offer; `onnx.rs` is the only file that names ONNX Runtime.
+//! these share of a request, and `waiting.rs` the line they wait in. `hint.rs` tells without a lock that there is time in
+//! plenty, `attention.rs` who waits awake, and `warm_up.rs` has the first runs of a session. `session.rs` says what a
+//! runtime has to offer; `onnx.rs` is the only file that names ONNX Runtime.
 //!
 //! This room knows nothing of HTTP, of pipelines or of the registry.
 
 mod admission;
 mod attention;
 mod batch;
+mod hint;
 pub mod onnx;
 mod queue;
 mod request;

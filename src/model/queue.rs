@@ -4,9 +4,9 @@
 //! A driver: what is let in is decided by `admission.rs`, what goes into a batch by `batch.rs`, and both rely on what
 //! `service_time.rs` has learned. Those that wait stand in `waiting.rs`.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{self, Relaxed};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
 use super::attention::{Attention, attention, spin_until};
 use super::batch::{BatchPolicy, Next, plan};
+use super::hint::Hint;
 use super::request::{Batch, Reply, Request};
 use super::service_time::{CLASSES, ServiceTime, class_of};
 use super::waiting::{Waiting, WaitingLine};
@@ -45,6 +46,7 @@ pub(super) struct Queue {
     arrived: Condvar,
     /// The length of `State::line`, for those who look without the lock.
     length: AtomicUsize,
+    /// How things are, likewise.
     hint: Hint,
     recorder: Arc<VersionRecorder>,
 }
@@ -268,7 +270,7 @@ impl Queue {
                 let expected = state.service.tail(batch.rows()).unwrap_or_default();
                 let batch_too = Arc::clone(&batch);
                 state.workers[worker].run = Some(Running { batch: batch_too, since: now, expected, ended: None });
-                self.hint.note_workers(&state.workers);
+                self.hint.note_free_at(state.first_free());
                 return Some(batch);
             }
             match plan.next {
@@ -299,7 +301,7 @@ impl Queue {
         if run.ended.is_some() {
             slot.session.allow_runs();
         }
-        self.hint.note_workers(&state.workers);
+        self.hint.note_free_at(state.first_free());
         let Some(FinishedRun { took, rows }) = last else { return };
         state.last_run = took;
         match (rows, run.ended) {
@@ -354,47 +356,6 @@ impl Queue {
     }
 }
 
-/// How things are, for those who look without the lock. In nanoseconds.
-#[derive(Debug)]
-struct Hint {
-    epoch: Instant,
-    /// What the last request that was let in was predicted to take.
-    predicted: AtomicU64,
-    /// When the first worker is expected to be free, after the epoch; never overdue if one is free.
-    free_at: AtomicU64,
-}
-
-impl Hint {
-    fn new() -> Hint {
-        Hint { epoch: Instant::now(), predicted: AtomicU64::new(0), free_at: AtomicU64::new(u64::MAX) }
-    }
-
-    /// Whether so much time is left that nobody needs to look closer.
-    fn is_ample(&self, left: Duration, now: Instant) -> bool {
-        const AMPLE: u64 = 4;
-        let overdue = nanos(now.saturating_duration_since(self.epoch)).saturating_sub(self.free_at.load(Relaxed));
-        nanos(left) > AMPLE.saturating_mul(self.predicted.load(Relaxed).max(overdue))
-    }
-
-    fn note_predicted(&self, predicted: Duration) {
-        self.predicted.store(nanos(predicted), Relaxed);
-    }
-
-    fn note_workers(&self, workers: &[WorkerSlot]) {
-        let free_at = |slot: &WorkerSlot| {
-            let run = slot.run.as_ref()?;
-            Some(nanos(run.since.saturating_duration_since(self.epoch).saturating_add(run.expected)))
-        };
-        // `None`, a worker that is free, is less than any other.
-        let first = workers.iter().map(free_at).min().flatten();
-        self.free_at.store(first.unwrap_or(u64::MAX), Relaxed);
-    }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// What is to be expected of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Forecast {
@@ -440,6 +401,12 @@ impl State {
         let needed = self.service.typical(waiting.rows().min(self.full_batch)).unwrap_or_default();
         let left = request.finish_by.map_or(Duration::ZERO, |by| by.saturating_duration_since(now));
         Error::Overloaded { shed: Shed::InTheQueue, needed, left, retry_after: needed.saturating_sub(left) }
+    }
+
+    /// When the first worker is expected to have ended its run; `None` if one is free.
+    fn first_free(&self) -> Option<Instant> {
+        // `None` is less than any other.
+        self.workers.iter().map(|slot| slot.run.as_ref().map(|run| run.since + run.expected)).min().flatten()
     }
 
     /// About how long it takes until what is waiting has been run.
