@@ -75,6 +75,19 @@ fn a_model_that_cannot_be_served_is_named() {
         "model.toml with zero workers",
         &toml("[preprocess]\nkind = \"tensor\"\n[model]\nworkers = 0\n[postprocess]\nkind = \"tensor\"\n"),
     );
+    let budget = |keys: &'static str| {
+        move |repository: &Repository| {
+            let text = format!("{STAGES}[budget]\n{keys}\n");
+            std::fs::write(repository.0.path().join("echo_float32/model.toml"), text).unwrap();
+        }
+    };
+    check("a budget whose parts do not fit", &budget("total_ms = 100\ninference_ms = 90"));
+    check("a budget of nothing", &budget("total_ms = 0"));
+    check("a budget below nothing", &budget("network_ms = -5"));
+    check("a budget as text", &budget("total_ms = \"200ms\""));
+    check("a budget with an unknown part", &budget("queue_ms = 50"));
+    check("a budget that enforces something else", &budget("enforce = \"parts\""));
+    check("a budget that ends every request", &budget("preprocess_ms = 0\nenforce = \"stages\""));
     check(
         "model.toml with an unknown provider",
         &toml("[preprocess]\nkind = \"tensor\"\n[model]\nproviders = [\"gpu\"]\n[postprocess]\nkind = \"tensor\"\n"),
