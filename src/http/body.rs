@@ -19,7 +19,7 @@ const DISCARD_LIMIT: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// For how long, where the server has no time: most bodies are here already, and the answer should not wait for others.
-const DISCARD_TIME_UNDER_LOAD: Duration = Duration::from_millis(100);
+const DISCARD_TIME_UNDER_LOAD: Duration = Duration::from_secs(1);
 
 /// A body without a content type is taken as JSON; one that says it is something else is not.
 pub(super) fn check_content(headers: &HeaderMap) -> Result<()> {

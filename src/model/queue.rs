@@ -27,8 +27,8 @@ use crate::monitor::VersionRecorder;
 use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
 
-/// When nothing has been learned for this long, a free worker runs a request that it is not expected to finish in time:
-/// what was true of the model may not be true any more, and only a run can tell.
+/// When nothing has been learned of runs of a size for this long, a free worker runs a request that it is not expected to
+/// finish in time: what was true of the model may not be true any more, and only a run can tell.
 const STALE: Duration = Duration::from_secs(1);
 
 /// What lies between requests and workers.
@@ -91,8 +91,18 @@ struct Running {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FinishedRun {
     pub(super) took: Duration,
-    /// How many rows it had, if it ended as a run should and says something of the next.
-    pub(super) rows: Option<usize>,
+    pub(super) end: RunEnd,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunEnd {
+    /// As a run should.
+    Completed,
+    /// Nobody waited for it any more.
+    Terminated,
+    /// With an error, or a panic.
+    Failed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,8 +167,9 @@ impl Queue {
         }
         let mut state = self.state.lock();
         self.check_door(&state)?;
-        let full_batch = state.full_batch;
-        self.forecast(&mut state, (1, full_batch), demand, priority, now).map(|_| ())
+        let fewest = self.policy.fewest_rows();
+        let run_rows = state.full_batch.max(fewest);
+        self.forecast(&mut state, (fewest, run_rows), demand, priority, now).map(|_| ())
     }
 
     /// Lets a request in, or says why not. Also says how its answer is best waited for.
@@ -167,17 +178,13 @@ impl Queue {
         let mut state = self.state.lock();
         self.check_door(&state)?;
         let run_rows = self.policy.limit(&inputs, state.full_batch);
-        let (predicted, finish_by) = match self.forecast(&mut state, (rows, run_rows), demand, priority, now)? {
-            Forecast::InTime(predicted) => (predicted, Some(demand.finish_by)),
-            Forecast::WorthATry => {
-                // One such attempt at a time.
-                state.learned[class_of(rows.min(run_rows))] = now;
-                (None, None)
-            }
+        let predicted = match self.forecast(&mut state, (rows, run_rows), demand, priority, now)? {
+            Forecast::InTime(predicted) => predicted,
+            // A worker will find it hopeless, and try it all the same.
+            Forecast::WorthATry => None,
         };
-        self.hint.note_predicted(predicted.unwrap_or_default());
         let turn = turn(priority, now, self.overtaking);
-        let (request, reply) = Request::new(inputs, demand.deadline, finish_by, (turn, now), predicted);
+        let (request, reply) = Request::new(inputs, demand, (turn, now), predicted);
         let request = Arc::new(request);
 
         let running: usize = state.runs().map(|run| run.batch.parts.len()).sum();
@@ -221,17 +228,20 @@ impl Queue {
             // It is to have time for others to go before it.
             left -= self.overtaking.min(left / 2);
         }
-        let mut residuals = std::mem::take(&mut state.residuals);
+        let State { residuals, workers, service, .. } = state;
         residuals.clear();
-        residuals
-            .extend(state.workers.iter().map(|slot| slot.run.as_ref().map_or(Duration::ZERO, |run| run.left(now))));
+        residuals.extend(workers.iter().map(|slot| slot.run.as_ref().map_or(Duration::ZERO, |run| run.left(now))));
         residuals.sort_unstable();
-        let backlog = Backlog { rows_ahead, residuals: &residuals };
-        let admission = admit(backlog, run_rows, &state.service, rows, left);
-        state.residuals = residuals;
+        let admission = admit(Backlog { rows_ahead, residuals }, run_rows, service, rows, left);
+        if let Admission::Admit(Some(predicted)) | Admission::Shed(predicted) = admission {
+            self.hint.note_predicted(predicted);
+        }
         match admission {
             Admission::Admit(predicted) => Ok(Forecast::InTime(predicted)),
-            Admission::Shed(_) if is_free && now - state.learned[class_of(rows.min(run_rows))] > STALE => {
+            // Whoever waits for much less than is usual would end the attempt before it has taught anything.
+            Admission::Shed(_)
+                if is_free && left >= self.queue_and_run / 2 && state.is_stale(rows.min(run_rows), now) =>
+            {
                 Ok(Forecast::WorthATry)
             }
             Admission::Shed(needed) => {
@@ -255,9 +265,15 @@ impl Queue {
                 Door::Closed => BatchPolicy { max_wait: Duration::ZERO, ..self.policy },
             };
             let plan = plan(now, state.line.candidates(), policy, state.full_batch, state.service.typical_line());
+            if plan.next == Next::Idle
+                && let Some(&first) = plan.hopeless.first()
+                && state.try_all_the_same(first, self.policy, now)
+            {
+                continue;
+            }
             let (hopeless, batch) = state.line.carry_out(&plan);
             for waiting in hopeless {
-                waiting.request.fail(state.too_late(&waiting, now));
+                waiting.request.fail(state.too_late(&waiting, policy, now));
                 state.end_unwanted_runs(&waiting.request);
             }
             self.note_length(&state);
@@ -268,8 +284,8 @@ impl Queue {
                 }
                 batch.take(now);
                 let expected = state.service.tail(batch.rows()).unwrap_or_default();
-                let batch_too = Arc::clone(&batch);
-                state.workers[worker].run = Some(Running { batch: batch_too, since: now, expected, ended: None });
+                let running = Running { batch: Arc::clone(&batch), since: now, expected, ended: None };
+                state.workers[worker].run = Some(running);
                 self.hint.note_free_at(state.first_free());
                 return Some(batch);
             }
@@ -301,21 +317,26 @@ impl Queue {
         if run.ended.is_some() {
             slot.session.allow_runs();
         }
+        let rows = run.batch.rows();
         self.hint.note_free_at(state.first_free());
-        let Some(FinishedRun { took, rows }) = last else { return };
-        state.last_run = took;
-        match (rows, run.ended) {
-            (Some(rows), _) => state.service.observe(rows, took),
+        let has_taught = match (last, run.ended) {
+            (Some(FinishedRun { took, end: RunEnd::Completed }), _) => {
+                state.last_run = took;
+                state.service.observe(rows, took);
+                true
+            }
             // It was too slow for everybody who waited. If it was the smallest there is, nothing follows: one request
             // may be harder than others, and no run could be smaller.
-            (None, Some(ended)) if run.batch.rows() > self.policy.fewest_rows() => {
-                state.service.observe_ended(run.batch.rows(), ended.saturating_duration_since(run.since));
+            (Some(FinishedRun { end: RunEnd::Terminated, .. }), Some(ended)) if rows > self.policy.fewest_rows() => {
+                state.service.observe_ended(rows, ended.saturating_duration_since(run.since))
             }
-            (None, _) => return,
+            _ => false,
+        };
+        if has_taught {
+            state.learned[class_of(rows)] = Instant::now();
+            state.full_batch = full_batch(self.policy.most_rows(), &state.service, self.queue_and_run);
+            self.note_service_time(state);
         }
-        state.learned[class_of(run.batch.rows())] = Instant::now();
-        state.full_batch = full_batch(self.policy.most_rows(), &state.service, self.queue_and_run);
-        self.note_service_time(state);
     }
 
     /// Nobody waits for this request any more: it loses its place, and its run is ended if it was the last that anybody
@@ -390,16 +411,34 @@ impl State {
         }
     }
 
+    /// Whether nothing has been learned of runs of this size for so long that it may not be true any more.
+    fn is_stale(&self, rows: usize, now: Instant) -> bool {
+        now.saturating_duration_since(self.learned[class_of(rows)]) > STALE
+    }
+
+    /// With a free worker and nobody else who could be in time: whether this one is run all the same, to learn.
+    fn try_all_the_same(&mut self, place: usize, policy: BatchPolicy, now: Instant) -> bool {
+        let Some(waiting) = self.line.at(place).filter(|waiting| !waiting.request.deadline.has_passed(now)) else {
+            return false;
+        };
+        let rows = waiting.run_rows(policy, self.full_batch);
+        let is_stale = self.is_stale(rows, now);
+        if is_stale {
+            self.learned[class_of(rows)] = now;
+            self.line.run_however_late(place);
+        }
+        is_stale
+    }
+
     /// What a request is told that cannot be in time any more.
-    fn too_late(&self, waiting: &Waiting, now: Instant) -> Error {
+    fn too_late(&self, waiting: &Waiting, policy: BatchPolicy, now: Instant) -> Error {
         let request = &waiting.request;
         if request.deadline.has_passed(now) {
-            let mut spent = Timings::default();
-            spent.set(Stage::Queue, now.saturating_duration_since(request.entered));
-            return Error::Expired { stage: Stage::Queue, spent };
+            // Whoever waits knows best how long each stage took.
+            return Error::Expired { stage: Stage::Queue, spent: Timings::default() };
         }
-        let needed = self.service.typical(waiting.rows().min(self.full_batch)).unwrap_or_default();
-        let left = request.finish_by.map_or(Duration::ZERO, |by| by.saturating_duration_since(now));
+        let needed = self.service.typical(waiting.run_rows(policy, self.full_batch)).unwrap_or_default();
+        let left = request.finish_by.saturating_duration_since(now);
         Error::Overloaded { shed: Shed::InTheQueue, needed, left, retry_after: needed.saturating_sub(left) }
     }
 
@@ -445,10 +484,12 @@ mod tests {
 
     fn push(queue: &Queue) -> Entered {
         let row = Tensor::new(vec![1, 1], Data::F32(vec![0.0])).unwrap();
-        let now = Instant::now();
-        let deadline = Deadline::after(now, Duration::from_secs(600));
-        let demand = Demand { deadline, finish_by: deadline.instant() };
-        queue.push([("x".into(), row)].into_iter().collect(), demand, Priority::Normal).unwrap()
+        queue.push([("x".into(), row)].into_iter().collect(), demand(), Priority::Normal).unwrap()
+    }
+
+    fn demand() -> Demand {
+        let deadline = Deadline::after(Instant::now(), Duration::from_secs(600));
+        Demand { deadline, finish_by: deadline.instant() }
     }
 
     /// The worker would wait for ten minutes, and nobody will come.
@@ -476,7 +517,38 @@ mod tests {
         queue.give_up(&second.request);
         assert!(batch.is_terminated());
         let third = push(&queue);
-        let next = queue.take(0, Some(FinishedRun { took: Duration::ZERO, rows: None })).unwrap();
+        let next = queue.take(0, Some(FinishedRun { took: Duration::ZERO, end: RunEnd::Terminated })).unwrap();
         assert!(!next.is_terminated() && next.has(&third.request));
+    }
+
+    /// At the door there was just time enough; a moment later there is not.
+    #[test]
+    fn what_is_known_for_long_is_tried_again_even_if_it_leaves_no_hope() {
+        let queue = queue(&SessionConfig::default());
+        let hopeless = push(&queue);
+        {
+            let mut state = queue.state.lock();
+            // The request has ten minutes, and a run is believed to take a day.
+            state.service.observe(1, Duration::from_secs(24 * 3600));
+            state.learned = [Instant::now() - 2 * STALE; CLASSES];
+        }
+        let batch = queue.take(0, None).unwrap();
+        assert!(batch.has(&hopeless.request));
+        // One attempt at a time: the next is told so.
+        let next = queue.push(hopeless.request.inputs.clone(), demand(), Priority::Normal).unwrap_err();
+        assert!(matches!(next, Error::Overloaded { shed: Shed::AtTheDoor, .. }));
+    }
+
+    #[test]
+    fn only_a_run_that_was_too_late_for_everybody_says_that_runs_take_long() {
+        for (end, is_learned) in [(RunEnd::Terminated, true), (RunEnd::Failed, false)] {
+            let queue = queue(&SessionConfig::default());
+            let entered = [push(&queue), push(&queue)];
+            queue.take(0, None).unwrap();
+            entered.iter().for_each(|entered| queue.give_up(&entered.request));
+            push(&queue);
+            queue.take(0, Some(FinishedRun { took: Duration::from_secs(1), end })).unwrap();
+            assert_eq!(queue.typical_run(2).is_some(), is_learned);
+        }
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::batch::join;
-use crate::budget::{Deadline, Waited};
+use crate::budget::{Deadline, Demand, Waited};
 use crate::error::{Error, Result};
 use crate::tensor::Tensors;
 
@@ -22,8 +22,8 @@ pub(super) struct Request {
     pub(super) inputs: Tensors,
     /// When nobody waits for the outputs any more.
     pub(super) deadline: Deadline,
-    /// When its run has to end; `None` if it is to be run however late that is.
-    pub(super) finish_by: Option<Instant>,
+    /// When its run has to end.
+    pub(super) finish_by: Instant,
     /// Its place in the queue: when it came, moved by its priority.
     pub(super) turn: Instant,
     pub(super) entered: Instant,
@@ -63,8 +63,7 @@ pub(super) struct Part {
 impl Request {
     pub(super) fn new(
         inputs: Tensors,
-        deadline: Deadline,
-        finish_by: Option<Instant>,
+        Demand { deadline, finish_by }: Demand,
         (turn, entered): (Instant, Instant),
         predicted: Option<Duration>,
     ) -> (Request, oneshot::Receiver<Reply>) {

@@ -18,6 +18,9 @@ pub(super) const CLASSES: usize = 17;
 /// After so many other runs, what is known of a class counts half.
 const HALF_LIFE: f64 = 64.0;
 
+/// No run is thought to take longer, so that times can be added up without care.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// The learned service time of a model.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceTime {
@@ -75,10 +78,13 @@ impl ServiceTime {
 
     /// Learns from a run of several rows that was ended after so long, because it was of no use to anybody any more: it
     /// takes at least that, and smaller ones may still be of use.
-    pub fn observe_ended(&mut self, rows: usize, after: Duration) {
-        if self.tail(rows).is_none_or(|tail| after > tail) {
+    /// Says whether there was anything to learn.
+    pub fn observe_ended(&mut self, rows: usize, after: Duration) -> bool {
+        let is_news = self.tail(rows).is_none_or(|tail| after > tail);
+        if is_news {
             self.observe(rows, after);
         }
+        is_news
     }
 
     /// What a run of so many rows takes as a rule; `None` before the first run.
@@ -103,7 +109,8 @@ impl ServiceTime {
 
     fn fit(&self, now: &Class, seconds: impl Fn(&Class) -> f64) -> Line {
         let point = |class: &Class| {
-            let age = (self.runs - class.last_run) as f64;
+            // However long ago it was: where there is no other, it still says more than nothing.
+            let age = ((self.runs - class.last_run) as f64).min(30.0 * HALF_LIFE);
             let weight = (-age / HALF_LIFE).exp2();
             ((class.rows, seconds(class)), weight)
         };
@@ -151,7 +158,8 @@ impl Line {
 
     /// The time of a run of so many rows.
     pub fn at(self, rows: usize) -> Duration {
-        Duration::try_from_secs_f64(self.a * rows as f64 + self.b).unwrap_or(Duration::MAX)
+        let seconds = self.a * rows as f64 + self.b;
+        Duration::try_from_secs_f64(seconds).map_or(LONGEST, |time| time.min(LONGEST))
     }
 
     /// The most rows that a run can have and take no longer than `time`; 0 if even a run without rows takes longer.

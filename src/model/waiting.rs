@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::batch::{Candidate, Next, Plan};
+use super::batch::{BatchPolicy, Candidate, Next, Plan};
 use super::request::{Batch, Part, Request};
 
 /// Requests, sorted by turn, and how many of their rows no worker has taken yet.
@@ -19,6 +19,8 @@ pub(super) struct WaitingLine {
 pub(super) struct Waiting {
     pub(super) request: Arc<Request>,
     next_row: usize,
+    /// Whether it is run however late it will be.
+    is_attempt: bool,
 }
 
 // ===== impl WaitingLine =====
@@ -39,9 +41,21 @@ impl WaitingLine {
         self.waiting.iter().map(Waiting::candidate)
     }
 
+    /// The request at this place.
+    pub(super) fn at(&self, place: usize) -> Option<&Waiting> {
+        self.waiting.get(place)
+    }
+
+    /// From now on the request at this place is run however late it will be.
+    pub(super) fn run_however_late(&mut self, place: usize) {
+        if let Some(waiting) = self.waiting.get_mut(place) {
+            waiting.is_attempt = true;
+        }
+    }
+
     /// Puts a request in its place: mostly the last.
     pub(super) fn insert(&mut self, request: Arc<Request>) {
-        let waiting = Waiting { request, next_row: 0 };
+        let waiting = Waiting { request, next_row: 0, is_attempt: false };
         self.rows += waiting.rows();
         match self.waiting.back() {
             Some(last) if last.request.turn > waiting.request.turn => {
@@ -108,9 +122,15 @@ impl Waiting {
         self.request.inputs.rows() - self.next_row
     }
 
+    /// The rows of its next run, were it alone.
+    pub(super) fn run_rows(&self, policy: BatchPolicy, full_batch: usize) -> usize {
+        self.rows().min(policy.limit(&self.request.inputs, full_batch))
+    }
+
     fn candidate(&self) -> Candidate<'_> {
         let Request { inputs, entered, finish_by, .. } = &*self.request;
-        Candidate { rows: self.rows(), inputs, entered: *entered, finish_by: *finish_by }
+        let finish_by = (!self.is_attempt).then_some(*finish_by);
+        Candidate { rows: self.rows(), inputs, entered: *entered, finish_by }
     }
 }
 
@@ -120,24 +140,24 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::batch::{BatchPolicy, RunRows, plan};
+    use super::super::batch::{RunRows, plan};
     use super::super::service_time::Line;
     use super::*;
-    use crate::budget::Deadline;
+    use crate::budget::{Deadline, Demand};
     use crate::tensor::{Data, Tensor, Tensors};
 
-    fn request(rows: usize, turn: Instant, finish_by: Option<Instant>) -> Arc<Request> {
+    fn request(rows: usize, turn: Instant, finish_by: Instant) -> Arc<Request> {
         let tensor = Tensor::new(vec![rows, 1], Data::F32(vec![0.0; rows])).unwrap();
         let inputs: Tensors = [("x".into(), tensor)].into_iter().collect();
         let deadline = Deadline::after(turn, Duration::from_secs(60));
-        Arc::new(Request::new(inputs, deadline, finish_by, (turn, turn), None).0)
+        Arc::new(Request::new(inputs, Demand { deadline, finish_by }, (turn, turn), None).0)
     }
 
     proptest! {
         /// Whatever comes, in whatever order, with whatever time: every row is taken once, or dropped with its request.
         #[test]
         fn every_row_leaves_once(
-            sizes in prop::collection::vec((1usize..50, 0u64..100, prop::option::of(0u64..40)), 1..40),
+            sizes in prop::collection::vec((1usize..50, 0u64..100, prop_oneof![0u64..40, Just(60_000)]), 1..40),
             most in 1usize..16, given_up in prop::collection::vec(0usize..40, 0..5),
         ) {
             let now = Instant::now();
@@ -150,7 +170,7 @@ mod tests {
             };
             let mut line = WaitingLine::default();
             let requests: Vec<Arc<Request>> = sizes.iter().map(|&(rows, turn, finish_in)| {
-                request(rows, now + ms(turn), finish_in.map(|finish_in| now + ms(finish_in)))
+                request(rows, now + ms(turn), now + ms(finish_in))
             }).collect();
             requests.iter().for_each(|request| line.insert(Arc::clone(request)));
             prop_assert!(line.waiting.iter().is_sorted_by_key(|waiting| waiting.request.turn));

@@ -9,7 +9,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::batch::split;
-use super::queue::{FinishedRun, Queue};
+use super::queue::{FinishedRun, Queue, RunEnd};
 use super::request::{Batch, Part};
 use super::session::{Interrupt, LoadedModel, Session};
 use crate::error::{Error, Result};
@@ -100,37 +100,42 @@ impl Worker {
         while let Some(batch) = self.queue.take(self.index, last) {
             let begin = Instant::now();
             let ran = catch_unwind(AssertUnwindSafe(|| self.run_batch(&batch, &batch.parts)));
-            let is_typical = match ran {
-                Ok(is_typical) => is_typical,
+            let end = match ran {
+                Ok(end) => end,
                 Err(panic) => {
                     tracing::error!(panic = panic_message(&*panic), "a worker panicked; its session is rebuilt");
                     self.recorder.worker_restarted();
                     self.fail(&batch.parts, &Error::WorkerPanicked);
                     // Whatever state the session is in, it is not used again.
-                    self.session = None;
                     self.rebuild();
-                    false
+                    RunEnd::Failed
                 }
             };
-            last = Some(FinishedRun { took: begin.elapsed(), rows: is_typical.then(|| batch.rows()) });
+            last = Some(FinishedRun { took: begin.elapsed(), end });
         }
     }
 
     /// Opens a new session, so that the next batch need not wait for it. If that fails now, the next batch tries
     /// again.
     fn rebuild(&mut self) {
-        match catch_unwind(AssertUnwindSafe(|| self.loaded.open())) {
-            Ok(Ok(session)) => {
-                self.current.set(&*session);
-                self.session = Some(session);
+        let reopen = || {
+            drop(self.session.take());
+            let session = self.loaded.open()?;
+            self.current.set(&*session);
+            self.session = Some(session);
+            Ok(())
+        };
+        match catch_unwind(AssertUnwindSafe(reopen)) {
+            Ok(Ok(())) => {}
+            Ok(Err::<(), Error>(error)) => {
+                tracing::error!(%error, detail = error.detail(), "no new session could be opened")
             }
-            Ok(Err(error)) => tracing::error!(%error, detail = error.detail(), "no new session could be opened"),
             Err(_panic) => tracing::error!("opening a new session panicked"),
         }
     }
 
-    /// Runs parts of a batch together and answers them. Says whether it went as a run should.
-    fn run_batch(&mut self, batch: &Batch, parts: &[Part]) -> bool {
+    /// Runs parts of a batch together and answers them.
+    fn run_batch(&mut self, batch: &Batch, parts: &[Part]) -> RunEnd {
         let rows: Vec<usize> = parts.iter().map(|part| part.rows.len()).collect();
         let outputs = match parts {
             [alone] if alone.is_whole() => self.run_once(batch, &alone.request.inputs),
@@ -148,7 +153,12 @@ impl Worker {
                 for (part, outputs) in parts.iter().zip(split(outputs, &rows)) {
                     part.deliver(outputs, now);
                 }
-                true
+                RunEnd::Completed
+            }
+            Err(error) if batch.is_terminated() => {
+                self.recorder.run_terminated();
+                self.fail(parts, &error);
+                RunEnd::Terminated
             }
             // The model refused one of these inputs: each alone, so that only the bad one fails.
             Err(Error::ModelFailed { .. }) if parts.len() > 1 => {
@@ -157,11 +167,11 @@ impl Worker {
                         self.run_batch(batch, std::slice::from_ref(part));
                     }
                 }
-                false
+                RunEnd::Failed
             }
             Err(error) => {
                 self.fail(parts, &error);
-                false
+                RunEnd::Failed
             }
         }
     }
@@ -185,14 +195,14 @@ impl Worker {
                 session
             }
         };
+        // Ended while there was no session to end.
+        if batch.is_terminated() {
+            return Err(Error::internal("a run was ended that somebody waited for"));
+        }
         self.recorder.batch(inputs.rows());
         session.run(inputs).map_err(|error| match error {
             // It was not the input: the run was ended from outside.
             Error::ModelFailed { .. } if self.current.is_retired.load(Ordering::Relaxed) => Error::ShuttingDown,
-            Error::ModelFailed { .. } if batch.is_terminated() => {
-                self.recorder.run_terminated();
-                Error::internal("a run was ended that somebody waited for")
-            }
             other => other,
         })
     }

@@ -44,10 +44,12 @@ trait Policy {
 
     fn completed(&mut self, _now: f64, _worker: &Worker) {}
 
-    /// The run went on until the last that waited for it was late. Says whether it is ended then.
-    fn is_of_no_use(&mut self, _now: f64, _worker: &Worker) -> bool {
+    /// Whether a run is ended when the last that waits for it is late.
+    fn ends_runs(&self) -> bool {
         false
     }
+
+    fn ended(&mut self, _now: f64, _worker: &Worker) {}
 }
 
 // ===== the policies =====
@@ -223,11 +225,14 @@ impl Policy for Leeway {
         self.service.observe(worker.running.len(), millis(now - worker.since));
     }
 
-    fn is_of_no_use(&mut self, now: f64, worker: &Worker) -> bool {
+    fn ends_runs(&self) -> bool {
+        true
+    }
+
+    fn ended(&mut self, now: f64, worker: &Worker) {
         if worker.running.len() > 1 {
             self.service.observe_ended(worker.running.len(), millis(now - worker.since));
         }
-        true
     }
 }
 
@@ -295,10 +300,17 @@ const SCENARIOS: [Scenario; 4] = [
     Scenario { load: |_| 0.7, peak: 0.7, slowness: from_5_to_10_s::<3> },
 ];
 
+/// How a run ends: by itself, or because it was of no use any more.
+#[derive(Clone, Copy)]
+enum End {
+    Whole,
+    Cut,
+}
+
 /// The requests that are answered in time, per second.
 fn goodput(scenario: Scenario, policy: &mut dyn Policy, seed: u64) -> f64 {
     let (mut arrivals, mut jitter) = (Random(seed), Random(seed + 1000));
-    let (mut worker, mut ends, mut good) = (Worker::default(), None::<f64>, 0);
+    let (mut worker, mut ends, mut good) = (Worker::default(), None::<(f64, End)>, 0);
 
     let begin = |now: f64, worker: &mut Worker, policy: &mut dyn Policy, jitter: &mut Random| {
         worker.running = policy.take(now, worker);
@@ -307,23 +319,24 @@ fn goodput(scenario: Scenario, policy: &mut dyn Policy, seed: u64) -> f64 {
             worker.empty = now;
         }
         let time = (2.0 + 0.25 * worker.running.len() as f64) * (scenario.slowness)(now);
-        (!worker.running.is_empty()).then(|| now + time * (0.95 + 0.1 * jitter.next()))
+        let end = now + time * (0.95 + 0.1 * jitter.next());
+        let of_use_until = worker.running.iter().copied().reduce(f64::max)? + DEADLINE;
+        let is_cut = policy.ends_runs() && end > of_use_until;
+        Some(if is_cut { (of_use_until, End::Cut) } else { (end, End::Whole) })
     };
     let mut now = 0.0;
     loop {
         // Poisson arrivals, thinned to the load of the moment.
         now += -(1.0 - arrivals.next()).ln() / (scenario.peak * CAPACITY);
         let arrived = now < DURATION;
-        while let Some(end) = ends.filter(|&end| !arrived || end <= now) {
-            // A run is of use until the last that arrived is late.
-            let of_use_until = worker.running.iter().copied().fold(0.0, f64::max) + DEADLINE;
-            let end = if end > of_use_until && policy.is_of_no_use(of_use_until, &worker) {
-                of_use_until
-            } else {
-                good += worker.running.iter().filter(|arrived| end - **arrived <= DEADLINE).count();
-                policy.completed(end, &worker);
-                end
-            };
+        while let Some((end, how)) = ends.filter(|&(end, _)| !arrived || end <= now) {
+            match how {
+                End::Whole => {
+                    good += worker.running.iter().filter(|arrived| end - **arrived <= DEADLINE).count();
+                    policy.completed(end, &worker);
+                }
+                End::Cut => policy.ended(end, &worker),
+            }
             ends = begin(end, &mut worker, policy, &mut jitter);
         }
         if !arrived {
