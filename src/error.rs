@@ -84,7 +84,7 @@ pub enum Error {
 
     // ----- overload: the same request may succeed later -----
     /// The model cannot answer in the time that is left.
-    #[error("{}; try again, or with more time", overloaded(*shed, *needed, *left))]
+    #[error("{}", overloaded(*shed, *needed, *left))]
     Overloaded {
         /// Where it was refused.
         shed: Shed,
@@ -178,8 +178,10 @@ pub enum Error {
 /// Where a request was refused that cannot be answered in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shed {
-    /// Before it was let into the queue.
+    /// Before it was let into the queue: there is no time behind those that wait.
     AtTheDoor,
+    /// Likewise, and it would be too late even if nobody else waited.
+    EvenAlone,
     /// When its turn had come: others with a higher priority went first, or runs took longer than they used to.
     InTheQueue,
 }
@@ -282,13 +284,18 @@ fn overloaded(shed: Shed, needed: Duration, left: Duration) -> String {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let (needed, left) = (ms(needed), ms(left));
     match shed {
-        Shed::AtTheDoor => {
-            format!(
-                "the model would take about {needed:.1} ms for this now, and {left:.1} ms of the budget are left for it"
-            )
-        }
+        Shed::AtTheDoor => format!(
+            "behind those that wait, the model would take about {needed:.1} ms, and {left:.1} ms of the budget are left; \
+             try again, or with more time"
+        ),
+        Shed::EvenAlone => format!(
+            "the model takes about {needed:.1} ms for this request even with nothing else to do, and {left:.1} ms of the \
+             budget are left; send fewer instances in one request, or ask for more time (X-Request-Timeout-Ms, \
+             budget.total_ms)"
+        ),
         Shed::InTheQueue => format!(
-            "when its turn had come, {left:.1} ms of the budget were left, and the model takes about {needed:.1} ms"
+            "when its turn had come, {left:.1} ms of the budget were left, and the model takes about {needed:.1} ms; try \
+             again, or with more time"
         ),
     }
 }

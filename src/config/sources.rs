@@ -185,6 +185,7 @@ fn in_plain_words(expected: &str) -> &str {
         "a nonzero usize" | "a nonzero u64" => "a whole number, at least 1",
         "usize" | "u64" => "a whole number, at least 0",
         "socket address" => "an address with a port, as in 127.0.0.1:8080 (names are not resolved)",
+        "enum EnforceName" => "\"total\" or \"stages\"",
         "a sequence" => "a list, as in [\"a\", \"b\"]",
         other => other,
     }

@@ -104,7 +104,7 @@ fn patience(headers: &HeaderMap) -> Result<Option<Duration>> {
     let mut shortest: Option<Duration> = None;
     for (name, zero_is_none) in [(X_REQUEST_TIMEOUT_MS, false), (X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, true)] {
         for value in headers.get_all(&name) {
-            let ms = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
+            let ms = whole_milliseconds(value.as_bytes());
             match ms {
                 Some(0) if zero_is_none => {}
                 None | Some(0) => {
@@ -121,6 +121,13 @@ fn patience(headers: &HeaderMap) -> Result<Option<Duration>> {
         }
     }
     Ok(shortest)
+}
+
+/// A number too large to count with is more than anybody gets.
+fn whole_milliseconds(value: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(value.trim_ascii()).ok()?;
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 fn priority(headers: &HeaderMap) -> Result<Priority> {
@@ -162,6 +169,8 @@ mod tests {
         check(&[("x-request-timeout-ms", "70")], Ok(Some(70)));
         check(&[("x-request-timeout-ms", "70"), ("x-envoy-expected-rq-timeout-ms", "60")], Ok(Some(60)));
         check(&[("x-request-timeout-ms", "70"), ("x-envoy-expected-rq-timeout-ms", "0")], Ok(Some(70)));
+        check(&[("x-request-timeout-ms", "99999999999999999999999")], Ok(Some(u64::MAX)));
+        check(&[("x-request-timeout-ms", "+80")], Err("found \"+80\""));
         check(&[("x-request-timeout-ms", "0")], Err("x-request-timeout-ms: found \"0\""));
         check(&[("x-request-timeout-ms", "1.5")], Err("expected whole milliseconds"));
         check(&[("x-envoy-expected-rq-timeout-ms", "-1")], Err("x-envoy-expected-rq-timeout-ms"));

@@ -5,11 +5,11 @@
 
 use axum::body::Body;
 use axum::http::StatusCode;
-use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::error::{Error, Fault};
+use crate::error::{Error, Fault, Shed};
 
 /// An error on its way to `request_context.rs`, which renders it.
 #[derive(Debug, Clone)]
@@ -86,6 +86,8 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     match error {
+        // The same again would be refused again.
+        Error::Overloaded { shed: Shed::EvenAlone, .. } => {}
         Error::QueueFull { retry_after, .. } | Error::Overloaded { retry_after, .. } => {
             // Whole seconds are all that the header has.
             let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
@@ -93,6 +95,10 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
         }
         Error::ShuttingDown | Error::TooManyConnections { .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(1));
+        }
+        // The rest of the body may come at any time, so that nothing else can be read.
+        Error::RequestTooSlow { .. } => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Error::UnsupportedMethod { allowed } => {
             headers.extend(HeaderValue::from_str(allowed).ok().map(|allowed| (ALLOW, allowed)));
@@ -159,7 +165,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::error::Shed;
     use crate::stage::{Stage, Timings};
 
     /// One of each variant.
@@ -182,6 +187,12 @@ mod tests {
                 needed: Duration::from_micros(62_500),
                 left: Duration::from_millis(41),
                 retry_after: Duration::from_micros(21_500),
+            },
+            Error::Overloaded {
+                shed: Shed::EvenAlone,
+                needed: Duration::from_micros(402_600),
+                left: Duration::from_millis(165),
+                retry_after: Duration::ZERO,
             },
             Error::Overloaded {
                 shed: Shed::InTheQueue,

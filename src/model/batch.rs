@@ -21,6 +21,8 @@ pub struct BatchPolicy {
     pub max_wait: Duration,
     /// The most rows of one request.
     pub max_instances: NonZeroUsize,
+    /// How many runs go on at one time.
+    pub workers: NonZeroUsize,
 }
 
 /// How many rows a run takes.
@@ -86,6 +88,7 @@ impl BatchPolicy {
             max_elements: config.max_batch_elements,
             max_wait: config.max_wait(),
             max_instances: config.max_instances,
+            workers: config.threads().workers,
         }
     }
 
@@ -179,7 +182,17 @@ pub fn plan<'a>(
     let mut somebody_is_left = false;
     for (index, candidate) in waiting.into_iter().enumerate() {
         let candidate_in_time = rows_in_time(&candidate);
-        if candidate_in_time < candidate.rows.min(policy.limit(candidate.inputs, full_batch)) {
+        let candidate_limit = policy.limit(candidate.inputs, full_batch);
+        let is_in_time = match (time, candidate.finish_by) {
+            // Divided, it takes several runs, as many at one time as there are workers.
+            (Some(line), Some(finish_by)) if candidate.rows > candidate_limit => {
+                let runs = candidate.rows.div_ceil(candidate_limit).div_ceil(policy.workers.get());
+                let runs = u32::try_from(runs).unwrap_or(u32::MAX);
+                now.checked_add(line.at(candidate_limit).saturating_mul(runs)).is_some_and(|end| end <= finish_by)
+            }
+            _ => candidate_in_time >= candidate.rows.min(candidate_limit),
+        };
+        if !is_in_time {
             hopeless.push(index);
             continue;
         }
@@ -272,7 +285,13 @@ mod tests {
     }
 
     fn policy(run_rows: RunRows) -> BatchPolicy {
-        BatchPolicy { run_rows, max_elements: None, max_wait: Duration::ZERO, max_instances: 4096.try_into().unwrap() }
+        BatchPolicy {
+            run_rows,
+            max_elements: None,
+            max_wait: Duration::ZERO,
+            max_instances: 4096.try_into().unwrap(),
+            workers: NonZeroUsize::MIN,
+        }
     }
 
     fn up_to(limit: usize) -> BatchPolicy {
@@ -435,8 +454,9 @@ mod tests {
             let Plan { hopeless, next } = plan(now, waiting, policy, full_batch, Some(line));
             // Nobody is given up who could have been in time alone.
             for &index in &hopeless {
-                let alone = requests[index].0.min(limit(index));
-                prop_assert!(finish_by(index).is_some_and(|by| now + line.at(alone) + Duration::from_micros(1) >= by));
+                let (runs, rows) = (requests[index].0.div_ceil(limit(index)), requests[index].0.min(limit(index)));
+                let alone = line.at(rows) * u32::try_from(runs).unwrap();
+                prop_assert!(finish_by(index).is_some_and(|by| now + alone + Duration::from_micros(1) >= by));
             }
             let shares = match next {
                 Next::Run(shares) => shares,

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
+use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
@@ -198,8 +199,10 @@ impl LoadedModel for OnnxFile {
             }
         };
         let names = self.signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect();
-        let options = Arc::new(RunOptions::new().map_err(|error| failed("run options", &error))?);
-        Ok(Box::new(OnnxSession { session, options, outputs: names }))
+        let mut options = RunOptions::new().map_err(|error| failed("run options", &error))?;
+        // A run's error is returned, and told where it is known which request it was; one that was ended is none.
+        options.set_log_level(LogLevel::Fatal).map_err(|error| failed("run options", &error))?;
+        Ok(Box::new(OnnxSession { session, options: Arc::new(options), outputs: names }))
     }
 }
 

@@ -83,6 +83,8 @@ struct Running {
     batch: Arc<Batch>,
     since: Instant,
     expected: Duration,
+    /// When it will be ended if it goes on for so long: nobody waits any more.
+    until: Instant,
     /// When it was ended.
     ended: Option<Instant>,
 }
@@ -223,30 +225,37 @@ impl Queue {
     ) -> Result<Forecast> {
         let rows_ahead = state.line.rows_before(turn(priority, now, self.overtaking));
         let is_free = rows_ahead == 0 && state.workers.iter().any(|slot| slot.run.is_none());
-        let mut left = demand.finish_by.saturating_duration_since(now);
-        if priority == Priority::Low && !is_free {
-            // It is to have time for others to go before it.
-            left -= self.overtaking.min(left / 2);
-        }
+        let left = demand.finish_by.saturating_duration_since(now);
+        // A low priority is to have time for others to go before it.
+        let for_others = match priority {
+            Priority::Low if !is_free => self.overtaking.min(left / 2),
+            _ => Duration::ZERO,
+        };
+        let is_stale = state.is_stale(rows.min(run_rows), now);
         let State { residuals, workers, service, .. } = state;
         residuals.clear();
         residuals.extend(workers.iter().map(|slot| slot.run.as_ref().map_or(Duration::ZERO, |run| run.left(now))));
         residuals.sort_unstable();
-        let admission = admit(Backlog { rows_ahead, residuals }, run_rows, service, rows, left);
+        let admission = admit(Backlog { rows_ahead, residuals }, run_rows, service, rows, left - for_others);
         if let Admission::Admit(Some(predicted)) | Admission::Shed(predicted) = admission {
             self.hint.note_predicted(predicted);
         }
         match admission {
             Admission::Admit(predicted) => Ok(Forecast::InTime(predicted)),
             // Whoever waits for much less than is usual would end the attempt before it has taught anything.
-            Admission::Shed(_)
-                if is_free && left >= self.queue_and_run / 2 && state.is_stale(rows.min(run_rows), now) =>
-            {
-                Ok(Forecast::WorthATry)
-            }
+            Admission::Shed(_) if is_free && left >= self.queue_and_run / 2 && is_stale => Ok(Forecast::WorthATry),
             Admission::Shed(needed) => {
-                let retry_after = needed.saturating_sub(left);
-                Err(Error::Overloaded { shed: Shed::AtTheDoor, needed, left, retry_after })
+                let nobody_else = Backlog { rows_ahead: 0, residuals: &[] };
+                Err(match admit(nobody_else, run_rows, service, rows, left) {
+                    Admission::Shed(needed) => {
+                        Error::Overloaded { shed: Shed::EvenAlone, needed, left, retry_after: Duration::ZERO }
+                    }
+                    Admission::Admit(_) => {
+                        let needed = needed + for_others;
+                        let retry_after = needed.saturating_sub(left);
+                        Error::Overloaded { shed: Shed::AtTheDoor, needed, left, retry_after }
+                    }
+                })
             }
         }
     }
@@ -284,7 +293,8 @@ impl Queue {
                 }
                 batch.take(now);
                 let expected = state.service.tail(batch.rows()).unwrap_or_default();
-                let running = Running { batch: Arc::clone(&batch), since: now, expected, ended: None };
+                let (batch_too, until) = (Arc::clone(&batch), batch.last_deadline().unwrap_or(now));
+                let running = Running { batch: batch_too, since: now, expected, until, ended: None };
                 state.workers[worker].run = Some(running);
                 self.hint.note_free_at(state.first_free());
                 return Some(batch);
@@ -445,7 +455,11 @@ impl State {
     /// When the first worker is expected to have ended its run; `None` if one is free.
     fn first_free(&self) -> Option<Instant> {
         // `None` is less than any other.
-        self.workers.iter().map(|slot| slot.run.as_ref().map(|run| run.since + run.expected)).min().flatten()
+        self.workers
+            .iter()
+            .map(|slot| slot.run.as_ref().map(|run| run.until.min(run.since + run.expected)))
+            .min()
+            .flatten()
     }
 
     /// About how long it takes until what is waiting has been run.
@@ -461,7 +475,10 @@ impl Running {
     fn left(&self, now: Instant) -> Duration {
         match self.ended {
             Some(ended) => residual(Duration::ZERO, now.saturating_duration_since(ended)),
-            None => residual(self.expected, now.saturating_duration_since(self.since)),
+            None => {
+                let until = self.until.saturating_duration_since(now);
+                residual(self.expected, now.saturating_duration_since(self.since)).min(until)
+            }
         }
     }
 }
@@ -536,7 +553,7 @@ mod tests {
         assert!(batch.has(&hopeless.request));
         // One attempt at a time: the next is told so.
         let next = queue.push(hopeless.request.inputs.clone(), demand(), Priority::Normal).unwrap_err();
-        assert!(matches!(next, Error::Overloaded { shed: Shed::AtTheDoor, .. }));
+        assert!(matches!(next, Error::Overloaded { shed: Shed::EvenAlone, .. }));
     }
 
     #[test]

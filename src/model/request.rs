@@ -154,6 +154,11 @@ impl Batch {
         self.parts.iter().map(|part| part.rows.len()).sum()
     }
 
+    /// When nobody waits for any of it any more.
+    pub(super) fn last_deadline(&self) -> Option<Instant> {
+        self.parts.iter().map(|part| part.request.deadline.instant()).max()
+    }
+
     /// Whether rows of this request are part of it.
     pub(super) fn has(&self, request: &Arc<Request>) -> bool {
         self.parts.iter().any(|part| Arc::ptr_eq(&part.request, request))

@@ -95,6 +95,8 @@ impl WaitingLine {
             self.rows -= share.rows;
             if share.rows < waiting.rows() {
                 waiting.next_row = rows.end;
+                // One run is enough to learn from.
+                waiting.is_attempt = false;
                 parts.push(Part { request: Arc::clone(&waiting.request), rows });
             } else if let Some(taken) = self.waiting.remove(place) {
                 gone += 1;
@@ -167,6 +169,7 @@ mod tests {
                 max_elements: None,
                 max_wait: Duration::ZERO,
                 max_instances: 4096.try_into().unwrap(),
+                workers: 1.try_into().unwrap(),
             };
             let mut line = WaitingLine::default();
             let requests: Vec<Arc<Request>> = sizes.iter().map(|&(rows, turn, finish_in)| {

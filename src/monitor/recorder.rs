@@ -47,8 +47,10 @@ pub enum Outcome {
 /// Why a request was refused for want of room or time. A closed set: it is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShedReason {
-    /// It was predicted to be too late.
+    /// It was predicted to be too late, behind those that wait.
     Predicted,
+    /// It was predicted to be too late, even if nobody else waited.
+    TooSlow,
     /// Its turn had come too late.
     Overtaken,
     /// The queue was full.
@@ -164,8 +166,9 @@ impl From<&Error> for Outcome {
 // ===== impl ShedReason =====
 
 impl ShedReason {
-    pub(super) const ALL: [ShedReason; 5] = [
+    pub(super) const ALL: [ShedReason; 6] = [
         ShedReason::Predicted,
+        ShedReason::TooSlow,
         ShedReason::Overtaken,
         ShedReason::QueueFull,
         ShedReason::Connections,
@@ -175,6 +178,7 @@ impl ShedReason {
     pub(super) fn name(self) -> &'static str {
         match self {
             ShedReason::Predicted => "predicted",
+            ShedReason::TooSlow => "too_slow",
             ShedReason::Overtaken => "overtaken",
             ShedReason::QueueFull => "queue_full",
             ShedReason::Connections => "connections",
@@ -185,6 +189,7 @@ impl ShedReason {
     fn of(error: &Error) -> Option<ShedReason> {
         match error {
             Error::Overloaded { shed: Shed::AtTheDoor, .. } => Some(ShedReason::Predicted),
+            Error::Overloaded { shed: Shed::EvenAlone, .. } => Some(ShedReason::TooSlow),
             Error::Overloaded { shed: Shed::InTheQueue, .. } => Some(ShedReason::Overtaken),
             Error::QueueFull { .. } => Some(ShedReason::QueueFull),
             Error::TooManyConnections { .. } => Some(ShedReason::Connections),

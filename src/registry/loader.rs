@@ -71,9 +71,10 @@ impl Loader {
         if let Some(takes) = smallest.filter(|takes| *takes > budget.queue_and_run()) {
             tracing::warn!(
                 model = %found.name, %version,
-                run_ms = takes.as_secs_f64() * 1e3, budget_ms = budget.queue_and_run().as_secs_f64() * 1e3,
-                "the smallest run takes longer than the budget has for queue and run, so requests will be refused; \
-                 raise budget.total_ms in model.toml"
+                "the smallest run takes {takes:.1?}, longer than the {:.1?} that the budget has for queue and run, so that \
+                 requests will be refused; raise budget.total_ms in model.toml, or give the model more threads or \
+                 another provider",
+                budget.queue_and_run()
             );
         }
         tracing::info!(

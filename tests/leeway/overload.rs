@@ -201,6 +201,7 @@ impl Policy for Leeway {
             max_elements: None,
             max_wait: Duration::ZERO,
             max_instances: BATCH.try_into().unwrap(),
+            workers: 1.try_into().unwrap(),
         };
         let candidate = |arrived: &f64| Candidate {
             rows: 1,

@@ -147,7 +147,7 @@ fn a_model_that_is_too_slow_for_its_budget_is_named() {
     let output = leeway(&["check", "--models", repository.0.path().to_str().unwrap()]).output().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{log}");
-    assert!(log.contains("the smallest run takes longer than the budget has for queue and run"), "{log}");
+    assert!(log.contains("that the budget has for queue and run, so that requests will be refused"), "{log}");
     assert!(log.contains("raise budget.total_ms"), "{log}");
 }
 
