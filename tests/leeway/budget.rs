@@ -151,15 +151,13 @@ async fn a_stage_may_be_held_to_its_part() {
 async fn what_cannot_be_in_time_is_refused_and_nothing_is_run() {
     let model_toml = format!("{PLAIN}intra_op_threads = 1\n");
     let app = TestApp::with(Repository::new().with("dense", 1, "dense", &model_toml).config()).await;
-    assert!(app.metric(&by("dense", "leeway_service_time_per_run_seconds", "estimate", "typical")).await > 0.0);
+    let learned = async |part: &str| {
+        app.metric(&by("dense", &format!("leeway_service_time_per_{part}_seconds"), "estimate", "typical")).await
+    };
+    assert!(learned("row").await + learned("run").await > 0.0);
     let row = json!({ "instances": [vec![0.5; 8]] }).to_string();
-    // Nothing has been learned for a while on a slow machine, and then one request is tried all the same.
-    let refused = until(async || {
-        assert_eq!(app.predict("/predict", row.clone()).await.status, 200);
-        let answer = predict_with(&app, "/predict", &[("x-request-timeout-ms", "1")], row.clone()).await;
-        Some(answer).filter(|answer| answer.status == 503)
-    })
-    .await;
+    let refused = predict_with(&app, "/predict", &[("x-request-timeout-ms", "1")], row.clone()).await;
+    assert_eq!(refused.status, 503, "{}", refused.text);
     assert_eq!(refused.json()["type"], "urn:leeway:problem:overloaded");
     // Asking the same again would not help.
     assert_eq!(refused.header("retry-after"), "");
@@ -168,7 +166,9 @@ async fn what_cannot_be_in_time_is_refused_and_nothing_is_run() {
         detail.starts_with("the model takes about ") && detail.contains("even with nothing else to do"),
         "{detail}"
     );
-    assert!(app.metric(&by("dense", "leeway_requests_shed_total", "reason", "too_slow")).await >= 1.0);
+    assert_eq!(app.metric(&by("dense", "leeway_requests_shed_total", "reason", "too_slow")).await, 1.0);
+    assert_eq!(app.metric(&of("dense", "leeway_batch_size_count")).await, 0.0);
+    assert_eq!(app.predict("/predict", row).await.status, 200);
 }
 
 /// The head is enough: the client asks whether to send its body at all, and is told no.
