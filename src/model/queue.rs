@@ -180,11 +180,7 @@ impl Queue {
         let mut state = self.state.lock();
         self.check_door(&state)?;
         let run_rows = self.policy.limit(&inputs, state.full_batch);
-        let predicted = match self.forecast(&mut state, (rows, run_rows), demand, priority, now)? {
-            Forecast::InTime(predicted) => predicted,
-            // A worker will find it hopeless, and try it all the same.
-            Forecast::WorthATry => None,
-        };
+        let predicted = self.forecast(&mut state, (rows, run_rows), demand, priority, now)?;
         let turn = turn(priority, now, self.overtaking);
         let (request, reply) = Request::new(inputs, demand, (turn, now), predicted);
         let request = Arc::new(request);
@@ -208,13 +204,15 @@ impl Queue {
             return Err(Error::ShuttingDown);
         }
         if state.line.len() >= self.capacity.get() {
-            let retry_after = state.drained_in(self.policy.most_rows());
+            let retry_after = state.drained_in();
             return Err(Error::QueueFull { capacity: self.capacity.get(), retry_after });
         }
         Ok(())
     }
 
-    /// What is to be expected of a request that comes now with so many rows, of which a run takes so many.
+    /// How long queue and run are expected to take for a request that comes now with so many rows, of which a run takes
+    /// so many; `None` if there is nothing to predict from, or it is only let in for a worker to try. An error if it
+    /// cannot be in time.
     fn forecast(
         &self,
         state: &mut State,
@@ -222,7 +220,7 @@ impl Queue {
         demand: Demand,
         priority: Priority,
         now: Instant,
-    ) -> Result<Forecast> {
+    ) -> Result<Option<Duration>> {
         let rows_ahead = state.line.rows_before(turn(priority, now, self.overtaking));
         let is_free = rows_ahead == 0 && state.workers.iter().any(|slot| slot.run.is_none());
         let left = demand.finish_by.saturating_duration_since(now);
@@ -241,9 +239,10 @@ impl Queue {
             self.hint.note_predicted(predicted);
         }
         match admission {
-            Admission::Admit(predicted) => Ok(Forecast::InTime(predicted)),
-            // Whoever waits for much less than is usual would end the attempt before it has taught anything.
-            Admission::Shed(_) if is_free && left >= self.queue_and_run / 2 && is_stale => Ok(Forecast::WorthATry),
+            Admission::Admit(predicted) => Ok(predicted),
+            // Nobody knows for certain, and a worker has nothing else to do: it will find the request hopeless, and try it
+            // all the same. Whoever waits for much less than is usual would end that before it has taught anything.
+            Admission::Shed(_) if is_free && left >= self.queue_and_run / 2 && is_stale => Ok(None),
             Admission::Shed(needed) => {
                 let nobody_else = Backlog { rows_ahead: 0, residuals: &[] };
                 Err(match admit(nobody_else, run_rows, service, rows, left) {
@@ -387,15 +386,6 @@ impl Queue {
     }
 }
 
-/// What is to be expected of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Forecast {
-    /// It can be in time: after this long, if there is something to predict from.
-    InTime(Option<Duration>),
-    /// It will most likely be late, but nobody knows for certain, and a worker has nothing else to do.
-    WorthATry,
-}
-
 // ===== impl State =====
 
 impl State {
@@ -463,8 +453,8 @@ impl State {
     }
 
     /// About how long it takes until what is waiting has been run.
-    fn drained_in(&self, most_rows: usize) -> Duration {
-        let batches = self.line.rows().div_ceil(self.full_batch.min(most_rows).max(1) * self.workers.len().max(1));
+    fn drained_in(&self) -> Duration {
+        let batches = self.line.rows().div_ceil(self.full_batch * self.workers.len().max(1));
         let run = self.service.typical(self.full_batch).unwrap_or_default();
         run.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX))
     }

@@ -195,9 +195,9 @@ impl Worker {
                 session
             }
         };
-        // Ended while there was no session to end.
+        // Before it has begun, or while there was no session to end.
         if batch.is_terminated() {
-            return Err(Error::internal("a run was ended that somebody waited for"));
+            return Err(Error::internal("nobody waits for this run any more"));
         }
         self.recorder.batch(inputs.rows());
         session.run(inputs).map_err(|error| match error {
