@@ -257,6 +257,7 @@ impl Repository {
         std::fs::create_dir_all(&version).unwrap();
         let source = programs::checkout().join("tests/data/models").join(format!("{model}.onnx"));
         std::fs::copy(source, version.join("model.onnx")).unwrap();
+        leeway::registry::Manifest::write_for(&version).unwrap();
         std::fs::write(self.0.join(name).join("model.toml"), format!("{STAGES}{model_toml}")).unwrap();
         self
     }

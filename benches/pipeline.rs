@@ -12,7 +12,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use leeway::budget::BlockingThreads;
-use leeway::config::{Config, StageConfig};
+use leeway::config::Config;
+use leeway::deploy::{Deployer, MemoryJournal};
 use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, Priority, Watchers};
 use leeway::monitor::Monitor;
@@ -39,16 +40,26 @@ fn config() -> Config {
     config
 }
 
+/// The shipped models, loaded.
+fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
+    let engine: Arc<dyn Engine> = Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap());
+    let monitor = Arc::new(Monitor::new(engine.version()));
+    let watchers = Arc::new(Watchers::for_threads(2.try_into().unwrap()));
+    let loader = Loader { engine, stages: Stages::default(), monitor, watchers, trial: None };
+    let (catalog, journal) = (Arc::new(Catalog::default()), Arc::new(MemoryJournal::default()));
+    runtime.block_on(Deployer::start(loader, journal, Arc::clone(&catalog), config().repository)).unwrap();
+    catalog
+}
+
 fn json_to_tensor(criterion: &mut Criterion) {
     #[derive(Deserialize)]
     struct Request {
         instances: Vec<Vec<f32>>,
     }
 
-    let engine = OnnxRuntime::load(&config().library_candidates()).unwrap();
-    let model = config().repository.path.join("digits/2/model.onnx");
-    let loaded = engine.load(&model, &leeway::config::SessionConfig::default()).unwrap();
-    let stage = Stages::default().preprocessor(&StageConfig::of_kind("tensor"), loaded.signature()).unwrap();
+    let catalog = catalog(&tokio::runtime::Runtime::new().unwrap());
+    let digits = catalog.resolve(Target::Default, b"").unwrap();
+    let stage = &digits.pipeline.preprocessor;
 
     let mut group = criterion.benchmark_group("json to tensor");
     for rows in [1, 32, 256] {
@@ -68,14 +79,9 @@ fn json_to_tensor(criterion: &mut Criterion) {
 }
 
 fn whole_pipeline(criterion: &mut Criterion) {
-    let engine: Arc<dyn Engine> = Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap());
-    let monitor = Arc::new(Monitor::new(engine.version()));
-    let watchers = Arc::new(Watchers::for_threads(2.try_into().unwrap()));
-    let loader = Loader { engine, stages: Stages::default(), monitor, watchers };
-    let catalog = Catalog::default();
-    catalog.publish(loader.load_all(&config().repository).unwrap());
     let threads = BlockingThreads::new(2.try_into().unwrap());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let catalog = catalog(&runtime);
 
     let mut group = criterion.benchmark_group("whole pipeline");
     for rows in [1, 32, 256] {
@@ -85,6 +91,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
             bencher.to_async(&runtime).iter(|| async {
                 let head = Head {
                     target: Target::Default,
+                    routing_key: b"",
                     read_at: Instant::now(),
                     patience: None,
                     priority: Priority::Normal,

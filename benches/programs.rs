@@ -52,6 +52,7 @@ impl Program {
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--models"])
             .arg(models)
             .current_dir(checkout())
+            .env("LEEWAY_STATE__URL", "memory")
             .stderr(Stdio::piped())
             .spawn()
             .expect("target/release/leeway: run `make build` first");

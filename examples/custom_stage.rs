@@ -1,6 +1,6 @@
-//! Stages of your own: implement a trait, register a name, use it in `model.toml`.
+//! Stages of your own: implement a trait, register a name, use it in `model.toml` (`examples/models/drawings`).
 //!
-//!     cargo run --example custom_stage
+//!     cargo run --example custom_stage -- serve --models examples/models
 //!     curl http://127.0.0.1:8080/predict -d '{"instances": ["...##......##.....#.......#.......####....##..#...##.##....####."]}'
 //!
 //! The preprocessor reads a digit drawn with 64 characters, `#` for ink, in place of numbers. The postprocessor
@@ -8,10 +8,8 @@
 
 use std::sync::Arc;
 
-use leeway::app::{App, Stop};
-use leeway::config::{Config, StageConfig};
+use leeway::config::StageConfig;
 use leeway::error::{Error, Result};
-use leeway::model::onnx::OnnxRuntime;
 use leeway::pipeline::{Postprocessor, Prediction, Prepared, Preprocessor, Stages};
 use leeway::tensor::{Data, Signature, Tensor, Tensors};
 use serde_json::value::RawValue;
@@ -65,29 +63,7 @@ pub(crate) fn stages() -> Stages {
     Stages::default().with_preprocessor("drawing", drawing).with_postprocessor("even", even)
 }
 
-/// What `model.toml` says to use them.
-pub(crate) const MODEL_TOML: &str = "[preprocess]\nkind = \"drawing\"\n\n[postprocess]\nkind = \"even\"\n";
-
-#[expect(clippy::print_stdout, reason = "a program for people")]
-fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    // A repository with the shipped model, and a model.toml that names the stages.
-    let repository = tempfile::tempdir()?;
-    let version = repository.path().join("digits/1");
-    std::fs::create_dir_all(&version)?;
-    std::fs::copy("models/digits/2/model.onnx", version.join("model.onnx"))?;
-    std::fs::write(repository.path().join("digits/model.toml"), MODEL_TOML)?;
-
-    let mut config = Config::default();
-    config.repository.path = repository.path().to_owned();
-    let engine = Arc::new(OnnxRuntime::load(&config.library_candidates())?);
-    tokio::runtime::Runtime::new()?.block_on(async {
-        let bound = App::build_with(config, engine, stages())?.bind().await?;
-        println!("POST http://{}/predict; Ctrl-C ends", bound.data_address());
-        let (stop, stopped) = tokio::sync::mpsc::channel(1);
-        tokio::spawn(async move {
-            let _ = tokio::signal::ctrl_c().await;
-            let _ = stop.send(Stop::AtOnce).await;
-        });
-        Ok(bound.run(stopped).await?)
-    })
+/// All of Leeway's commands, with these stages.
+fn main() -> std::process::ExitCode {
+    leeway::cli::main_with(stages())
 }

@@ -7,13 +7,21 @@ Data: scikit-learn's bundled *digits*, 1,797 scanned handwritten digits of 8x8 p
     models/digits/1   multinomial logistic regression
     models/digits/2   multi-layer perceptron, one hidden layer of 64
 
+Each version is added with `leeway add`, which checks it and writes its manifest, and has examples with
+scikit-learn's own predictions, which are checked whenever it is loaded.
+
 Run by hand; the products are committed:
 
+    make build
     python3 -m venv .venv && .venv/bin/pip install -r models/requirements.txt
     .venv/bin/python models/train.py
 """
 
 import json
+import shutil
+import subprocess
+import tempfile
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -31,28 +39,8 @@ from sklearn.preprocessing import MinMaxScaler
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 20261123
 HELD_OUT = 360
-
-MODEL_TOML = """\
-# How requests for this model are served. The versions beside this file are the numbered folders;
-# every key is described in docs/configuration.md.
-description = "Handwritten digits: 64 pixels of 0-16, row by row, to the digit 0-9"
-
-[preprocess]
-kind = "tensor"              # each instance is an array of 64 numbers
-
-[model]
-providers = ["cpu"]          # in order of preference; ["cuda", "cpu"] for a GPU
-intra_op_threads = 1         # a run takes microseconds: more threads would only wait for each other
-workers = 1
-
-[postprocess]
-kind = "classifier"
-output = "probabilities"     # the model's output that holds one score per class
-scores = "probabilities"     # already normalised; "logits" would be passed through softmax
-labels = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
-top_k = 3
-"""
-
+EXAMPLES = 10
+DATASET = f"scikit-learn load_digits, split with seed {SEED}"
 
 def classifiers():
     """The two versions, in order: the second one is better."""
@@ -64,6 +52,25 @@ def classifiers():
     return {1: logistic, 2: mlp}
 
 
+def add(folder, description, exported, golden, accuracy):
+    """Adds the next version."""
+    with tempfile.TemporaryDirectory() as made:
+        onnx, examples = Path(made) / "digits.onnx", Path(made) / "golden.json"
+        onnx.write_bytes(exported)
+        examples.write_text(json.dumps(golden) + "\n")
+        facts = {
+            "onnx": onnx,
+            "golden": examples,
+            "description": description,
+            "framework": f"scikit-learn {sklearn.__version__}",
+            "trained-at": date.today().isoformat(),
+            "dataset": DATASET,
+            "metric": f"accuracy={accuracy:.4f}",
+        }
+        flags = [text for name, value in facts.items() for text in (f"--{name}", str(value))]
+        subprocess.run([ROOT / "target/release/leeway", "add", folder, *flags], check=True)
+
+
 def main():
     pixels, digits = load_digits(return_X_y=True)
     train_x, test_x, train_y, test_y = train_test_split(
@@ -72,8 +79,9 @@ def main():
     train_x, test_x = train_x.astype(np.float32), test_x.astype(np.float32)
 
     folder = ROOT / "models" / "digits"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.toml").write_text(MODEL_TOML)
+    for version in classifiers():
+        # A version is never changed; these are made anew.
+        shutil.rmtree(folder / str(version), ignore_errors=True)
 
     held_out = {
         "source": f"scikit-learn {sklearn.__version__}, load_digits, {HELD_OUT} held-out rows, seed {SEED}",
@@ -89,9 +97,7 @@ def main():
             options={"zipmap": False},
             target_opset=18,
         )
-        path = folder / str(version) / "model.onnx"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(onnx_model.SerializeToString())
+        exported = onnx_model.SerializeToString()
 
         labels = classifier.predict(test_x)
         probabilities = classifier.predict_proba(test_x)
@@ -101,12 +107,18 @@ def main():
             "probabilities": [[float(f"{p:.9g}") for p in row] for row in probabilities],
         }
 
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
         onnx_labels, onnx_probabilities = session.run(None, {"pixels": test_x})
         difference = float(np.abs(onnx_probabilities - probabilities).max())
         if (onnx_labels != labels).any() or difference > 1e-5:
             raise SystemExit(f"version {version}: the export differs from scikit-learn by {difference}")
         print(f"digits version {version}: accuracy {accuracy:.4f}, export differs by at most {difference:.1e}")
+        expected = [
+            {"label": int(label), "confidence": float(f"{row.max():.9g}")}
+            for label, row in zip(labels[:EXAMPLES], probabilities)
+        ]
+        golden = {"instances": held_out["instances"][:EXAMPLES], "predictions": expected, "tolerance": 1e-4}
+        add(folder, type(classifier[-1]).__name__, exported, golden, accuracy)
 
     (ROOT / "tests" / "data" / "digits_held_out.json").write_text(json.dumps(held_out, separators=(",", ":")) + "\n")
 

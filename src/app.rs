@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, this_program};
+use crate::deploy::{self, Deployer, Journal};
 use crate::error::{Error, Result};
 use crate::http::{self, HttpState, Listener, ListenerLimits};
 use crate::model::onnx::OnnxRuntime;
 use crate::model::{Engine, OnnxModel, Watchers};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
-use crate::registry::{Catalog, Loader, Snapshot};
+use crate::registry::{Catalog, Loader, Snapshot, Trial};
 
 /// Connections on the admin listener: operators and one scraper are few.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -25,6 +26,32 @@ const ADMIN_CONNECTIONS: usize = 64;
 pub struct App {
     config: Config,
     state: Arc<HttpState>,
+}
+
+/// What a server is made of beside its configuration.
+#[derive(Debug)]
+pub struct Parts {
+    /// What loads and runs models.
+    pub engine: Arc<dyn Engine>,
+    /// The kinds of stages that a `model.toml` can name.
+    pub stages: Stages,
+    /// How versions are tried out in another process, if they are.
+    pub trial: Option<Trial>,
+    /// Where deployments are kept.
+    pub journal: Arc<dyn Journal>,
+}
+
+/// How versions are tried out, as configured: by this program, in a process of its own.
+pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>> {
+    if !config.loading.trial {
+        return Ok(None);
+    }
+    Ok(Some(Trial {
+        program: this_program().map_err(Error::internal)?,
+        library: runtime.library().to_owned(),
+        memory: config.loading.trial_memory(),
+        timeout: config.loading.trial_timeout(),
+    }))
 }
 
 /// A server that is bound to its addresses.
@@ -45,27 +72,36 @@ pub enum Stop {
 }
 
 impl App {
-    /// Loads ONNX Runtime and every model of the repository.
-    pub fn build(config: Config) -> Result<App> {
+    /// Loads ONNX Runtime and the models of the repository, with these kinds of stages. Versions are tried out by this
+    /// program in a process of its own: its `main` has to be [`crate::cli::main_with`], or `loading.trial` off.
+    pub async fn build(config: Config, stages: Stages) -> Result<App> {
         let runtime = OnnxRuntime::load(&config.library_candidates())?;
-        App::build_with(config, Arc::new(runtime), Stages::default())
+        let trial = trial(&config, &runtime)?;
+        let journal = deploy::open(&config.state.url).await?;
+        App::build_with(config, Parts { engine: Arc::new(runtime), stages, trial, journal }).await
     }
 
-    /// As [`App::build`], with an engine and stages of your own.
-    pub fn build_with(config: Config, engine: Arc<dyn Engine>, stages: Stages) -> Result<App> {
+    /// As [`App::build`], with parts of your own.
+    pub async fn build_with(config: Config, parts: Parts) -> Result<App> {
+        let Parts { engine, stages, trial, journal } = parts;
         let monitor = Arc::new(Monitor::new(engine.version()));
         let watchers = Arc::new(Watchers::for_threads(config.http.threads()));
-        let loader = Loader { engine, stages, monitor: Arc::clone(&monitor), watchers };
-        let snapshot = loader.load_all(&config.repository)?;
+        let loader = Loader { engine, stages, monitor: Arc::clone(&monitor), watchers, trial };
         let catalog = Arc::new(Catalog::default());
-        catalog.publish(snapshot);
-        let state = Arc::new(HttpState::new(&config.http, catalog, monitor));
+        let repository = config.repository.clone();
+        let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), repository).await?;
+        let state = Arc::new(HttpState::new(&config.http, &config.admin, catalog, deployer, monitor));
         Ok(App { config, state })
     }
 
     /// What is served.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.state.catalog.snapshot()
+    }
+
+    /// Who decides what is served.
+    pub fn deployer(&self) -> &Arc<Deployer> {
+        &self.state.deployer
     }
 
     /// Binds both addresses.
@@ -118,6 +154,7 @@ impl BoundApp {
             grace,
         ));
 
+        let polling = tokio::spawn(Arc::clone(&state.deployer).poll());
         let reason = tokio::select! {
             reason = stop.next() => Ok(reason),
             // Listeners end when they are told to. One that ended by itself leaves a process that answers nobody.
@@ -125,6 +162,7 @@ impl BoundApp {
             ended = &mut admin => Err(Error::internal(format_args!("the admin listener ended: {ended:?}"))),
         };
         state.readiness.set(false);
+        polling.abort();
         let reason = match reason {
             Ok(reason) => reason,
             Err(error) => {

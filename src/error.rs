@@ -142,6 +142,28 @@ pub enum Error {
     #[error("the model's worker failed while it had this request; it has been restarted, try again")]
     WorkerPanicked,
 
+    // ----- an operator's, on the admin listener -----
+    /// The change was decided on a state that is not the present one any more.
+    #[error("{message}")]
+    Conflict {
+        /// What was expected, and what is.
+        message: String,
+        /// The present deployment of the model, as the admin API shows it.
+        present: serde_json::Value,
+    },
+    /// The change is not one that can be made now. The message says what to do first.
+    #[error("{0}")]
+    ChangeRefused(String),
+    /// The request lacks the token, or has another one.
+    #[error("send the header Authorization: Bearer with the token that is configured as admin.token")]
+    Unauthorized,
+    /// The request looks as if a web page had made a browser send it.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The change could not be made to last, and so was not made.
+    #[error("nothing was changed, because the deployment journal could not be written: {0}")]
+    Journal(String),
+
     // ----- ours -----
     /// A defect in Leeway or in a stage of the pipeline.
     #[error("an internal error occurred; the server's log has it under this request id")]
@@ -167,6 +189,8 @@ pub enum Error {
         model: ModelName,
         /// The version.
         version: Version,
+        /// What kind of thing is wrong.
+        fault: LoadFault,
         /// What is wrong, and what to change.
         message: String,
     },
@@ -184,6 +208,65 @@ pub enum Shed {
     EvenAlone,
     /// When its turn had come: others with a higher priority went first, or runs took longer than they used to.
     InTheQueue,
+}
+
+/// What kind of thing is wrong with a version that is not served. A closed set: it is a label of the
+/// `leeway_load_failures_total` metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadFault {
+    /// Its manifest is missing or cannot be read.
+    Manifest,
+    /// Its files are not those of its manifest, or are links.
+    Files,
+    /// The bytes of a file are not those that were added.
+    Digest,
+    /// The model keeps weights in a file that is not one of the version.
+    ExternalData,
+    /// ONNX Runtime does not take the model.
+    Model,
+    /// `model.toml` is wrong, or does not fit the model.
+    Config,
+    /// The trial load ended its process, or took too long or too much memory.
+    Trial,
+    /// The model does not run.
+    WarmUp,
+    /// The model's predictions are not those that are expected of it.
+    Golden,
+    /// Something else, which is ours.
+    Internal,
+}
+
+impl LoadFault {
+    /// All of them.
+    pub const ALL: [LoadFault; 10] = [
+        LoadFault::Manifest,
+        LoadFault::Files,
+        LoadFault::Digest,
+        LoadFault::ExternalData,
+        LoadFault::Model,
+        LoadFault::Config,
+        LoadFault::Trial,
+        LoadFault::WarmUp,
+        LoadFault::Golden,
+        LoadFault::Internal,
+    ];
+
+    /// The name in metrics and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            LoadFault::Manifest => "manifest",
+            LoadFault::Files => "files",
+            LoadFault::Digest => "digest",
+            LoadFault::ExternalData => "external_data",
+            LoadFault::Model => "model",
+            LoadFault::Config => "config",
+            LoadFault::Trial => "trial",
+            LoadFault::WarmUp => "warm_up",
+            LoadFault::Golden => "golden",
+            LoadFault::Internal => "internal",
+        }
+    }
 }
 
 /// Whose fault an error is; a label of the `leeway_requests_total` metric.
@@ -220,7 +303,11 @@ impl Error {
             | Error::UnsupportedContent(_)
             | Error::RequestTooLarge { .. }
             | Error::RequestAborted
-            | Error::RequestTooSlow { .. } => Fault::Caller,
+            | Error::RequestTooSlow { .. }
+            | Error::Conflict { .. }
+            | Error::ChangeRefused(_)
+            | Error::Unauthorized
+            | Error::Forbidden(_) => Fault::Caller,
             Error::Overloaded { .. }
             | Error::TooManyConnections { .. }
             | Error::QueueFull { .. }
@@ -228,6 +315,7 @@ impl Error {
             Error::Expired { .. } => Fault::Budget,
             Error::ModelFailed { .. } | Error::NonFiniteOutput { .. } | Error::WorkerPanicked => Fault::Model,
             Error::Internal { .. }
+            | Error::Journal(_)
             | Error::Config(_)
             | Error::Library(_)
             | Error::Repository(_)
@@ -257,6 +345,11 @@ impl Error {
             Error::ModelFailed { .. } => "model-failed",
             Error::NonFiniteOutput { .. } => "non-finite-output",
             Error::WorkerPanicked => "worker-panicked",
+            Error::Conflict { .. } => "conflict",
+            Error::ChangeRefused(_) => "change-refused",
+            Error::Unauthorized => "unauthorized",
+            Error::Forbidden(_) => "forbidden",
+            Error::Journal(_) => "journal-failed",
             Error::Internal { .. }
             | Error::Config(_)
             | Error::Library(_)

@@ -30,13 +30,19 @@ pub struct ModelName(String);
 /// assert!("0".parse::<Version>().is_err());
 /// assert!("02".parse::<Version>().is_err());
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(NonZeroU32);
 
 /// A SHA-256 digest, written as 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(into = "String")]
+///
+/// ```
+/// use leeway::identity::Sha256;
+/// let digest: Sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".parse().unwrap();
+/// assert_eq!(digest.short(), "ba7816bf8f01");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Sha256([u8; 32]);
 
 /// Why a text is not a name of the kind it was parsed as.
@@ -105,6 +111,16 @@ impl Version {
     }
 }
 
+impl Version {
+    /// The first version of a model.
+    pub const FIRST: Version = Version(NonZeroU32::MIN);
+
+    /// The version after this one; `None` after the last that can be written.
+    pub fn next(self) -> Option<Version> {
+        self.0.checked_add(1).map(Version)
+    }
+}
+
 impl FromStr for Version {
     type Err = InvalidName;
 
@@ -130,6 +146,25 @@ impl Sha256 {
     /// The first 12 hexadecimal digits, for logs and tables.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])
+    }
+}
+
+impl FromStr for Sha256 {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(text, &mut digest)
+            .map(|()| Sha256(digest))
+            .map_err(|_| InvalidName("a SHA-256 digest is 64 hexadecimal digits"))
+    }
+}
+
+impl TryFrom<String> for Sha256 {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
     }
 }
 

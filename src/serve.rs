@@ -19,6 +19,8 @@ use crate::stage::{Stage, Timings};
 pub struct Head<'a> {
     /// Whom it asks.
     pub target: Target<'a>,
+    /// What the choice of a version sticks to, where none is named.
+    pub routing_key: &'a [u8],
     /// When it had been read.
     pub read_at: Instant,
     /// How long the caller waits.
@@ -53,7 +55,7 @@ pub struct Answer<T> {
 
 /// Finds the version that a request asks and divides its time. Refuses what has no hope before anything is read.
 pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
-    let version = catalog.resolve(head.target)?;
+    let version = catalog.resolve(head.target, head.routing_key)?;
     let budget = version.budget.within(head.patience);
     let admitted = Admitted { version, read_at: head.read_at, budget, priority: head.priority };
     let clock = admitted.clock();

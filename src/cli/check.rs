@@ -1,37 +1,60 @@
 //! `leeway check`: would `leeway serve` start?
 
 use std::io::Write;
+use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::{SettingsArgs, logging, table};
-use crate::app::App;
+use super::{SettingsArgs, logging, one_thread, table};
+use crate::app::{App, Parts, trial};
+use crate::config::StateUrl;
+use crate::deploy::{self, MemoryJournal, VersionState};
 use crate::model::Engine;
 use crate::model::onnx::OnnxRuntime;
+use crate::pipeline::Stages;
 use crate::registry::WarmUp;
 
-pub(super) fn run(settings: SettingsArgs) -> Result<()> {
+pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let config = settings.load()?;
     logging::start(&config.log)?;
-    let runtime = OnnxRuntime::load(&config.library_candidates())?;
-    let app = App::build(config)?;
+    let engine = OnnxRuntime::load(&config.library_candidates())?;
+    let trial = trial(&config, &engine)?;
     let mut out = std::io::stdout();
-    writeln!(out, "ONNX Runtime {} ({})", runtime.version(), runtime.library().display())?;
-    let snapshot = app.snapshot();
-    writeln!(out, "{}", table::of_versions(&snapshot))?;
-    let guessed: Vec<String> = snapshot
-        .versions()
-        .filter(|version| version.warm_up == WarmUp::Failed)
-        .map(|version| format!("{} version {}", version.model, version.version))
-        .collect();
-    if guessed.is_empty() {
-        writeln!(out, "All models load and run.")?;
-    } else {
-        writeln!(
-            out,
-            "All models load. Not seen to run, because an input shape had to be guessed: {}",
-            guessed.join(", ")
-        )?;
-    }
-    Ok(())
+    writeln!(out, "ONNX Runtime {} ({})", engine.version(), engine.library().display())?;
+    one_thread()?.block_on(async {
+        // What is deployed is read, and nothing is written.
+        let journal = match &config.state.url {
+            StateUrl::Sqlite(path) if !path.exists() => MemoryJournal::default(),
+            url => MemoryJournal::with(deploy::open(url).await?.latest().await?),
+        };
+        let parts = Parts { engine: Arc::new(engine), stages, trial, journal: Arc::new(journal) };
+        let app = App::build_with(config, parts).await?;
+        let snapshot = app.snapshot();
+        writeln!(out, "{}", table::of_versions(&snapshot))?;
+        let mut refused = Vec::new();
+        for model in app.deployer().overview().models {
+            for version in model.versions {
+                if let VersionState::Refused { problem, .. } = version.state {
+                    refused.push(format!("{} version {}: {problem}", model.model, version.version));
+                }
+            }
+        }
+        let guessed: Vec<String> = snapshot
+            .versions()
+            .filter(|version| version.warm_up == WarmUp::Failed)
+            .map(|version| format!("{} version {}", version.model, version.version))
+            .collect();
+        if !guessed.is_empty() {
+            writeln!(out, "Not seen to run, because an input shape had to be guessed: {}", guessed.join(", "))?;
+        }
+        match &*refused {
+            [] => writeln!(out, "All models load{}.", if guessed.is_empty() { " and run" } else { "" })?,
+            refused => writeln!(
+                out,
+                "The server would start, without these versions, which have no traffic:\n{}",
+                refused.join("\n")
+            )?,
+        }
+        Ok(())
+    })
 }

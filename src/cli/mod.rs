@@ -1,6 +1,9 @@
 //! The command line: one file per subcommand, and the exit codes.
 
+mod add;
 mod check;
+mod client;
+mod deploy;
 mod logging;
 mod serve;
 mod table;
@@ -10,13 +13,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Overrides};
 use crate::error::Error;
 use crate::model::Engine;
 use crate::model::onnx::OnnxRuntime;
+use crate::pipeline::Stages;
+use crate::registry::{TRIAL_COMMAND, answer_trial};
 
 /// Exit code where the command line or the configuration is wrong; clap uses the same.
 const USAGE: u8 = 2;
@@ -32,10 +37,11 @@ const USAGE: u8 = 2;
 A repository of models is a folder:
 
     models/digits/model.toml      the pipeline and its settings
-    models/digits/1/model.onnx    version 1
-    models/digits/2/model.onnx    version 2; the highest version answers
+    models/digits/1/              version 1: model.onnx, version.toml and whatever else belongs to it
+    models/digits/2/              version 2
 
-Start with `leeway check`, which loads everything and says what it found, then `leeway serve`, then
+`leeway add` makes versions. Start with `leeway check`, which loads everything and says what it found, then `leeway \
+serve`, then
 
     curl http://127.0.0.1:8080/predict -H 'content-type: application/json' -d '{\"instances\": [[...]]}'
 
@@ -63,10 +69,45 @@ in flight. On Ctrl-C it skips the delay.")]
     /// Check the configuration, load every model, run each once, and print what was found
     #[command(after_help = "Nothing is bound and nothing is served. The exit code is 0 if `leeway serve` would start.")]
     Check(SettingsArgs),
+    /// Check a model file and add it to the repository as the next version
+    #[command(after_help = "\
+The model is tried out in a process of its own, with its model.toml, before it becomes a version; whatever goes wrong \
+leaves nothing behind. The version is never changed afterwards.
+
+    leeway add models/digits --onnx digits.onnx --trained-at 2026-11-24 --dataset digits-v7 \\
+        --metric accuracy=0.978 --record-golden instances.jsonl")]
+    Add(Box<add::AddArgs>),
+    /// Hash every file of the repository and compare it with its manifest
+    Verify(SettingsArgs),
+    /// Show what a running server has loaded and deployed
+    Status(deploy::StatusArgs),
+    /// Show the deployments of a model, the newest first
+    History(deploy::HistoryArgs),
+    /// Divide a model's requests over its versions
+    #[command(after_help = "\
+    leeway traffic digits 2=90 3=10 --reason \"canary\"
+
+The same routing key (the header X-Routing-Key, or else the request's id) always meets the same version; a share that \
+grows takes keys, and never gives one away. The stable version stays the same: `leeway rollback` gives it all requests \
+again.")]
+    Traffic(deploy::TrafficArgs),
+    /// Make a version the stable one, and give it all requests
+    Promote(deploy::PromoteArgs),
+    /// Give all requests to the stable version, or, if it has them, go back to the one before
+    Rollback(deploy::RollbackArgs),
+    /// Load a version and keep it loaded
+    Load(deploy::VersionArgs),
+    /// Take a version without traffic out of memory
+    Unload(deploy::VersionArgs),
+    /// Let a running server look at its repository now
+    Reload(deploy::ServerArgs),
+    /// Load a version as told on standard input, and say whether that went well
+    #[command(name = TRIAL_COMMAND, hide = true)]
+    TrialLoad,
 }
 
 /// Where settings come from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct SettingsArgs {
     /// Configuration file [default: config/leeway.toml, if it is there]
     #[arg(short, long, value_name = "FILE")]
@@ -92,13 +133,31 @@ impl SettingsArgs {
     }
 }
 
-/// Runs the command line of this process.
+/// Runs the command line of this process, with the built-in kinds of stages.
 pub fn main() -> ExitCode {
+    main_with(Stages::default())
+}
+
+/// Runs the command line of this process, with stages of your own.
+pub fn main_with(stages: Stages) -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         _ if cli.version => version(),
-        Some(Command::Serve(settings)) => serve::run(settings),
-        Some(Command::Check(settings)) => check::run(settings),
+        Some(Command::Serve(settings)) => serve::run(settings, stages),
+        Some(Command::Check(settings)) => check::run(settings, stages),
+        Some(Command::Add(args)) => add::run(*args, &stages),
+        Some(Command::Verify(settings)) => add::verify(settings),
+        Some(Command::Status(args)) => deploy::status(args),
+        Some(Command::History(args)) => deploy::history(args),
+        Some(Command::Traffic(args)) => deploy::traffic(args),
+        Some(Command::Promote(args)) => deploy::promote(args),
+        Some(Command::Rollback(args)) => deploy::rollback(args),
+        Some(Command::Load(args)) => deploy::load(args),
+        Some(Command::Unload(args)) => deploy::unload(args),
+        Some(Command::Reload(args)) => deploy::reload(args),
+        Some(Command::TrialLoad) => {
+            answer_trial(std::io::stdin().lock(), std::io::stdout().lock(), &stages).map_err(Into::into)
+        }
         // clap has printed the help already where nothing was asked for.
         None => Ok(()),
     };
@@ -112,6 +171,11 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// For commands that wait for one thing after the other.
+fn one_thread() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no thread could be started")
 }
 
 fn version() -> Result<()> {

@@ -8,8 +8,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{SettingsArgs, logging, table};
 use crate::app::{App, Stop, StopSignal};
 use crate::config::available_cores;
+use crate::pipeline::Stages;
 
-pub(super) fn run(settings: SettingsArgs) -> Result<()> {
+pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let config = settings.load()?;
     logging::start(&config.log)?;
     let threads = config.http.threads().get();
@@ -19,9 +20,11 @@ pub(super) fn run(settings: SettingsArgs) -> Result<()> {
         .enable_all()
         .build()
         .context("the HTTP threads could not be started")?;
+    // Where tests stop the process; nothing in a release.
+    let _fail_points = fail::FailScenario::setup();
     let served = runtime.block_on(async {
         // From here on a signal stops the server in order; while models load, it ends the process at once.
-        let app = App::build(config)?;
+        let app = App::build(config, stages).await?;
         let snapshot = app.snapshot();
         let signals = Signals::listen().context("signals cannot be listened to")?;
         let bound = app.bind().await?;

@@ -1,12 +1,11 @@
 //! What was loaded, as a table for people or as lines for machines.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-use crate::registry::{ServedVersion, Snapshot, Target};
+use crate::registry::{ServedVersion, Snapshot};
 use crate::tensor::TensorSpec;
 
 /// The loaded versions as a table.
@@ -16,6 +15,7 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
     table.set_header([
         "model",
         "version",
+        "traffic",
         "sha256",
         "provider",
         "workers × threads",
@@ -26,10 +26,11 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
     ]);
     for served in snapshot.versions() {
         let model = &served.pipeline.model;
-        let default = snapshot.resolve(Target::Default).is_ok_and(|default| Arc::ptr_eq(default, served));
+        let traffic = snapshot.model(served.model.as_str()).map(|(_, model)| model.split.share(served.version));
         table.add_row([
             served.model.to_string(),
-            format!("{}{}", served.version, if default { " (default)" } else { "" }),
+            served.version.to_string(),
+            traffic.unwrap_or_default().to_string(),
             served.sha256.short(),
             model.provider().name().to_owned(),
             format!("{} × {}", model.workers(), served.intra_op_threads),
@@ -39,7 +40,7 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
             describe(&model.signature().outputs),
         ]);
     }
-    if let Some(budget) = table.column_mut(5) {
+    if let Some(budget) = table.column_mut(6) {
         budget.set_cell_alignment(CellAlignment::Right);
     }
     table

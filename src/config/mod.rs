@@ -31,6 +31,10 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Where the models are.
     pub repository: RepositoryConfig,
+    /// How versions are loaded.
+    pub loading: LoadingConfig,
+    /// Where it is kept who gets traffic.
+    pub state: StateConfig,
     /// Which ONNX Runtime library is loaded.
     pub onnxruntime: OnnxRuntimeConfig,
     /// What is written to the log, and how.
@@ -63,7 +67,15 @@ pub struct HttpConfig {
 pub struct AdminConfig {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// What the admin API asks for; without it, whoever reaches the address may change what is served.
+    #[serde(skip_serializing)]
+    pub token: Option<Token>,
 }
+
+/// A secret, which is not shown where the configuration is.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Token(String);
 
 /// `[repository]`: where the models are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +86,41 @@ pub struct RepositoryConfig {
     /// The model that `POST /predict` asks; without it, the only one there is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_model: Option<ModelName>,
+    /// How many of the newest versions of each model are kept loaded, beside those that the deployment needs.
+    pub newest_versions: usize,
+    /// How often the folder is looked at for new versions and changed files. 0 never looks.
+    pub poll_interval_ms: u64,
+}
+
+/// `[loading]`: how versions are loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoadingConfig {
+    /// Whether a version is tried out in a process of its own first.
+    pub trial: bool,
+    /// The most memory that the trial may take, in MiB; without it, 1024 and four times the size of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial_memory_mb: Option<NonZeroU64>,
+    /// How long the trial may take.
+    pub trial_timeout_ms: NonZeroU64,
+}
+
+/// `[state]`: where it is kept who gets traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateConfig {
+    /// `sqlite:<file>`, or `memory`.
+    pub url: StateUrl,
+}
+
+/// Where the deployment journal is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum StateUrl {
+    /// Nowhere: a restart begins anew.
+    Memory,
+    /// In an SQLite file.
+    Sqlite(PathBuf),
 }
 
 /// `[onnxruntime]`: which library is loaded.
@@ -155,13 +202,34 @@ impl Default for HttpConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8081)) }
+        AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), token: None }
     }
 }
 
 impl Default for RepositoryConfig {
     fn default() -> Self {
-        RepositoryConfig { path: PathBuf::from("models"), default_model: None }
+        RepositoryConfig {
+            path: PathBuf::from("models"),
+            default_model: None,
+            newest_versions: 2,
+            poll_interval_ms: 5_000,
+        }
+    }
+}
+
+impl Default for LoadingConfig {
+    fn default() -> Self {
+        LoadingConfig {
+            trial: true,
+            trial_memory_mb: None,
+            trial_timeout_ms: NonZeroU64::MIN.saturating_add(119_999),
+        }
+    }
+}
+
+impl Default for StateConfig {
+    fn default() -> Self {
+        StateConfig { url: StateUrl::Sqlite(PathBuf::from("state/leeway.db")) }
     }
 }
 
@@ -198,6 +266,87 @@ impl HttpConfig {
     pub fn write_timeout(&self) -> Duration {
         Duration::from_millis(self.write_timeout_ms.get())
     }
+}
+
+impl RepositoryConfig {
+    /// [`RepositoryConfig::poll_interval_ms`] as a duration; `None` for 0.
+    pub fn poll_interval(&self) -> Option<Duration> {
+        Some(Duration::from_millis(self.poll_interval_ms)).filter(|interval| !interval.is_zero())
+    }
+}
+
+impl LoadingConfig {
+    /// [`LoadingConfig::trial_timeout_ms`] as a duration.
+    pub fn trial_timeout(&self) -> Duration {
+        Duration::from_millis(self.trial_timeout_ms.get())
+    }
+
+    /// [`LoadingConfig::trial_memory_mb`] in bytes.
+    pub fn trial_memory(&self) -> Option<u64> {
+        self.trial_memory_mb.map(|mib| mib.get().saturating_mul(1 << 20))
+    }
+}
+
+impl Token {
+    /// The secret itself.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Token, String> {
+        if text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Token(text))
+        } else {
+            Err("a token is at least 16 visible ASCII characters, without spaces".to_owned())
+        }
+    }
+}
+
+impl TryFrom<String> for StateUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<StateUrl, String> {
+        match text.strip_prefix("sqlite:") {
+            _ if text == "memory" => Ok(StateUrl::Memory),
+            Some(path) if !path.trim_start_matches('/').is_empty() => {
+                // Three slashes are the usual way to write an absolute path.
+                Ok(StateUrl::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path))))
+            }
+            _ => Err(format!("found {text:?}, expected \"memory\" or \"sqlite:<file>\", as in sqlite:state/leeway.db")),
+        }
+    }
+}
+
+impl From<StateUrl> for String {
+    fn from(url: StateUrl) -> String {
+        match url {
+            StateUrl::Memory => "memory".to_owned(),
+            StateUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
+        }
+    }
+}
+
+/// This program, for a process that is to do a part of its work.
+pub fn this_program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// Who runs this program, as far as the environment tells: `user@host`.
+pub fn this_user() -> String {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let user = set("USER").or_else(|| set("LOGNAME")).unwrap_or_else(|| "someone".to_owned());
+    let host = set("HOSTNAME").or_else(|| Some(std::fs::read_to_string("/etc/hostname").ok()?.trim().to_owned()));
+    host.filter(|host| !host.is_empty()).map_or_else(|| user.clone(), |host| format!("{user}@{host}"))
 }
 
 impl ShutdownConfig {

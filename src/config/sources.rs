@@ -61,7 +61,13 @@ impl Config {
     /// Every key, as its section and its name.
     pub fn keys() -> Vec<(String, String)> {
         // Keys without a default are not part of the default's own form.
-        let mut keys = vec![("repository".into(), "default_model".into()), ("onnxruntime".into(), "library".into())];
+        let without = [
+            ("repository", "default_model"),
+            ("onnxruntime", "library"),
+            ("admin", "token"),
+            ("loading", "trial_memory_mb"),
+        ];
+        let mut keys = without.map(|(section, field)| (section.to_owned(), field.to_owned())).to_vec();
         if let Ok(Value::Dict(_, sections)) = Value::serialize(Config::default()) {
             for (section, fields) in sections {
                 let fields = fields.into_dict().unwrap_or_default();
@@ -82,6 +88,13 @@ impl Config {
             return Err(Error::Config(format!(
                 "http.listen and admin.listen are both {}; give the admin listener a port of its own",
                 self.http.listen
+            )));
+        }
+        if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
+            return Err(Error::Config(format!(
+                "admin.listen: {} can be reached from other machines, and whoever reaches it may change what is served; \
+                 set admin.token (LEEWAY_ADMIN__TOKEN), or listen on 127.0.0.1",
+                self.admin.listen
             )));
         }
         Ok(())

@@ -28,6 +28,11 @@ const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-en
 /// `high`, `normal` or `low`.
 const X_PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 
+/// What the choice of a version sticks to: a user, a session, a device.
+const X_ROUTING_KEY: HeaderName = HeaderName::from_static("x-routing-key");
+/// The longest routing key, in bytes.
+const LONGEST_KEY: usize = 256;
+
 /// What follows a model's or a version's name in the path of a prediction.
 const PREDICT: &str = ":predict";
 
@@ -63,6 +68,7 @@ fn admit(
     let headers = request.headers();
     let head = Head {
         target: target(&path)?,
+        routing_key: routing_key(headers)?.unwrap_or(context.id.as_bytes()),
         read_at: context.started,
         patience: patience(headers)?,
         priority: priority(headers)?,
@@ -140,6 +146,22 @@ fn priority(headers: &HeaderMap) -> Result<Priority> {
             shown(value.as_bytes())
         ))
     })
+}
+
+/// One key, of any bytes that a header can have.
+fn routing_key(headers: &HeaderMap) -> Result<Option<&[u8]>> {
+    let mut keys = headers.get_all(&X_ROUTING_KEY).iter().map(|value| value.as_bytes());
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) if (1..=LONGEST_KEY).contains(&key.len()) => Ok(Some(key)),
+        (Some(key), None) => Err(Error::InvalidInput(format!(
+            "the header x-routing-key: found {} bytes, expected 1 to {LONGEST_KEY}",
+            key.len()
+        ))),
+        (Some(_), Some(_)) => {
+            Err(Error::InvalidInput("the header x-routing-key is there twice, and has to be there once".to_owned()))
+        }
+    }
 }
 
 /// As much of a header as is useful in a message.

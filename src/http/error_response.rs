@@ -5,7 +5,7 @@
 
 use axum::body::Body;
 use axum::http::StatusCode;
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -34,6 +34,9 @@ struct Problem<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    /// What is deployed, where a change was decided on something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    present: Option<&'a serde_json::Value>,
 }
 
 /// The status of an error, and the title that stands for all errors of its kind.
@@ -58,6 +61,11 @@ fn status(error: &Error) -> (StatusCode, &'static str) {
         Error::ModelFailed { .. } | Error::NonFiniteOutput { .. } | Error::WorkerPanicked => {
             (StatusCode::INTERNAL_SERVER_ERROR, "The model failed")
         }
+        Error::Conflict { .. } => (StatusCode::CONFLICT, "The deployment has changed meanwhile"),
+        Error::ChangeRefused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "The change cannot be made"),
+        Error::Unauthorized => (StatusCode::UNAUTHORIZED, "The token is missing or wrong"),
+        Error::Forbidden(_) => (StatusCode::FORBIDDEN, "The request is not trusted"),
+        Error::Journal(_) => (StatusCode::SERVICE_UNAVAILABLE, "The change could not be recorded"),
         Error::Internal { .. }
         | Error::Config(_)
         | Error::Library(_)
@@ -78,6 +86,10 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
         detail: &detail,
         request_id: request_id.to_str().unwrap_or_default(),
         error: (style == Style::ProblemWithError).then_some(&detail),
+        present: match error {
+            Error::Conflict { present, .. } => Some(present),
+            _ => None,
+        },
     };
     // Strings and a number: writing them as JSON cannot fail.
     let body = serde_json::to_vec(&problem).unwrap_or_default();
@@ -99,6 +111,9 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
         // The rest of the body may come at any time, so that nothing else can be read.
         Error::RequestTooSlow { .. } => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Error::Unauthorized => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         Error::UnsupportedMethod { allowed } => {
             headers.extend(HeaderValue::from_str(allowed).ok().map(|allowed| (ALLOW, allowed)));
@@ -207,11 +222,16 @@ mod tests {
             Error::ModelFailed { detail: "SECRET".into() },
             Error::NonFiniteOutput { output: "y".into(), instance: 3 },
             Error::WorkerPanicked,
+            Error::Conflict { message: "generation 4".into(), present: serde_json::json!({}) },
+            Error::ChangeRefused("model digits has no stable version before 1".into()),
+            Error::Unauthorized,
+            Error::Forbidden("the header Host".into()),
+            Error::Journal("database or disk is full".into()),
             Error::internal("SECRET"),
             Error::Config("SECRET".into()),
             Error::Library("SECRET".into()),
             Error::Repository("SECRET".into()),
-            Error::Load { model, version, message: "SECRET".into() },
+            Error::Load { model, version, fault: crate::error::LoadFault::Model, message: "SECRET".into() },
             Error::Listen("SECRET".into()),
         ]
     }

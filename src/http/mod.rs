@@ -4,9 +4,12 @@
 //! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
 //! - `request_context.rs` gives every request its id, and finishes every response.
 //! - `admission.rs` gives every prediction its deadline, and refuses what has no hope; `body.rs` reads the others.
-//! - `predict.rs`, `models.rs` and `operations.rs` hold the handlers.
+//! - `predict.rs`, `models.rs` and `operations.rs` hold the handlers; `admin.rs` those of operators, and `admin_access.rs`
+//!   says who is one.
 //! - `wire.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
 
+mod admin;
+mod admin_access;
 mod admission;
 mod body;
 mod connection;
@@ -26,7 +29,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use self::listener::{Listener, ListenerLimits};
 pub use self::stack::{admin, data};
 use crate::budget::BlockingThreads;
-use crate::config::HttpConfig;
+use crate::config::{AdminConfig, HttpConfig, Token};
+use crate::deploy::Deployer;
 use crate::monitor::Monitor;
 use crate::registry::Catalog;
 
@@ -35,6 +39,10 @@ use crate::registry::Catalog;
 pub struct HttpState {
     /// What is served.
     pub catalog: Arc<Catalog>,
+    /// Who decides what is served.
+    pub deployer: Arc<Deployer>,
+    /// What operators have to know, if anything.
+    pub admin_token: Option<Token>,
     /// What is measured.
     pub monitor: Arc<Monitor>,
     /// Whether new work is taken.
@@ -47,10 +55,18 @@ pub struct HttpState {
 
 impl HttpState {
     /// The state for these limits.
-    pub fn new(config: &HttpConfig, catalog: Arc<Catalog>, monitor: Arc<Monitor>) -> HttpState {
+    pub fn new(
+        config: &HttpConfig,
+        admin: &AdminConfig,
+        catalog: Arc<Catalog>,
+        deployer: Arc<Deployer>,
+        monitor: Arc<Monitor>,
+    ) -> HttpState {
         let readiness = Arc::new(Readiness { ready: AtomicBool::new(false), monitor: Arc::clone(&monitor) });
         HttpState {
             catalog,
+            deployer,
+            admin_token: admin.token.clone(),
             monitor,
             readiness,
             body_limit: config.body_limit_bytes,

@@ -50,9 +50,9 @@ pub(super) async fn show_version(
         return Err(Error::UnsupportedMethod { allowed: "POST".to_owned() }.into());
     }
     let snapshot = state.catalog.snapshot();
-    let served = snapshot.resolve(Target::Version(&name, &version))?;
-    let default = Arc::ptr_eq(served, snapshot.resolve(Target::Model(&name))?);
-    Ok(json(&VersionView::new(served, default))?)
+    let served = snapshot.resolve(Target::Version(&name, &version), b"")?;
+    let (_, model) = snapshot.model(&name)?;
+    Ok(json(&VersionView::new(served, model))?)
 }
 
 /// Any other method on these paths: a prediction takes POST, the rest is read with GET.

@@ -42,11 +42,26 @@ pub(super) async fn index() -> Result<Response, Failure> {
     struct Index {
         name: &'static str,
         version: &'static str,
-        endpoints: [&'static str; 4],
+        endpoints: [&'static str; 14],
     }
     Ok(json(&Index {
         name: "leeway",
         version: env!("CARGO_PKG_VERSION"),
-        endpoints: ["GET /", "GET /livez", "GET /readyz", "GET /metrics"],
+        endpoints: [
+            "GET /",
+            "GET /livez",
+            "GET /readyz",
+            "GET /metrics",
+            "GET /admin/v1/models",
+            "GET /admin/v1/models/{model}",
+            "GET /admin/v1/models/{model}/history",
+            "PUT /admin/v1/models/{model}/traffic",
+            "POST /admin/v1/models/{model}/promote",
+            "POST /admin/v1/models/{model}/rollback",
+            "GET /admin/v1/models/{model}/versions/{version}",
+            "POST /admin/v1/models/{model}/versions/{version}/load",
+            "POST /admin/v1/models/{model}/versions/{version}/unload",
+            "POST /admin/v1/reload",
+        ],
     })?)
 }

@@ -23,6 +23,8 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 pub(super) struct RequestContext {
     /// Ours, unique; the stem of prediction ids.
     pub(super) unique: Uuid,
+    /// The id that the response has: the caller's, or ours.
+    pub(super) id: HeaderValue,
     /// When the request's head had been read.
     pub(super) started: Instant,
 }
@@ -37,9 +39,10 @@ impl RequestContext {
 /// Runs the routes within a context, renders a failure, and puts on what every response has.
 pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let context = RequestContext { unique: Uuid::now_v7(), started };
     let is_above_limit = request.extensions().get::<AboveLimit>().is_some();
-    let id = request_id(&request, context.unique);
+    let unique = Uuid::now_v7();
+    let id = request_id(&request, unique);
+    let context = RequestContext { unique, id: id.clone(), started };
     let logged = tracing::enabled!(tracing::Level::DEBUG).then(|| (request.method().clone(), request.uri().clone()));
     let style = error_response::Style::of_path(request.uri().path());
     request.extensions_mut().insert(context);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error_response::Failure;
-use super::{HttpState, admission, models, operations, predict, request_context};
+use super::{HttpState, admin as operators, admin_access, admission, models, operations, predict, request_context};
 use crate::error::Error;
 
 /// The data listener: predictions, what is served, health and metrics.
@@ -35,7 +35,22 @@ pub fn data(state: Arc<HttpState>) -> Router {
 
 /// The admin listener: for operators, on an address of its own.
 pub fn admin(state: Arc<HttpState>) -> Router {
+    let changes = Router::new()
+        .route("/models", only("GET, HEAD", get(operators::list)))
+        .route("/models/{model}", only("GET, HEAD", get(operators::show)))
+        .route("/models/{model}/history", only("GET, HEAD", get(operators::history)))
+        .route("/models/{model}/traffic", only("PUT", put(operators::traffic)))
+        .route("/models/{model}/promote", only("POST", post(operators::promote)))
+        .route("/models/{model}/rollback", only("POST", post(operators::rollback)))
+        .route("/models/{model}/versions/{version}", only("GET, HEAD", get(operators::show_version)))
+        .route("/models/{model}/versions/{version}/load", only("POST", post(operators::load)))
+        .route("/models/{model}/versions/{version}/unload", only("POST", post(operators::unload)))
+        .route("/reload", only("POST", post(operators::reload)))
+        .fallback(|| async { Failure(Error::UnknownEndpoint) })
+        // Before everything below it, what is not there too: who has no token learns nothing.
+        .layer(from_fn_with_state(Arc::clone(&state), admin_access::layer));
     let routes = Router::new()
+        .nest("/admin/v1", changes)
         .route("/", only("GET, HEAD", get(operations::index)))
         .route("/livez", only("GET, HEAD", get(operations::live)))
         .route("/readyz", only("GET, HEAD", get(operations::ready)))

@@ -16,6 +16,7 @@ use crate::registry::{ServedModel, ServedVersion};
 use crate::serve::Answer;
 use crate::stage::{Stage, Timings};
 use crate::tensor::{Dim, TensorSpec};
+use crate::traffic::Share;
 
 const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -140,8 +141,10 @@ struct StatusCodeView {
 #[derive(Serialize)]
 pub(super) struct VersionView<'a> {
     version: u32,
-    /// Whether it answers where no version is named.
-    default: bool,
+    /// Whether it is the stable version.
+    stable: bool,
+    /// Its share of the requests that name no version.
+    traffic_percent: Share,
     sha256: String,
     provider: &'static str,
     workers: usize,
@@ -175,21 +178,19 @@ impl<'a> ModelView<'a> {
             description: model.description.as_deref(),
             default,
             model_version_status: newest_first().map(|version| status(version)).collect(),
-            versions: newest_first()
-                .enumerate()
-                .map(|(index, version)| VersionView::new(version, index == 0))
-                .collect(),
+            versions: newest_first().map(|version| VersionView::new(version, model)).collect(),
         }
     }
 }
 
 impl<'a> VersionView<'a> {
-    /// `default` says whether it answers where no version is named.
-    pub(super) fn new(served: &'a ServedVersion, default: bool) -> VersionView<'a> {
+    /// A version of this model.
+    pub(super) fn new(served: &'a ServedVersion, of: &ServedModel) -> VersionView<'a> {
         let model = &served.pipeline.model;
         VersionView {
             version: served.version.get(),
-            default,
+            stable: served.version == of.stable,
+            traffic_percent: of.split.share(served.version),
             sha256: served.sha256.to_string(),
             provider: model.provider().name(),
             workers: model.workers(),

@@ -1,9 +1,10 @@
-//! ONNX Runtime: the library, model files and sessions. The only file that names the `ort` crate.
+//! ONNX Runtime: the library, models and sessions. The only file that names the `ort` crate.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread::JoinHandle;
 
-use ort::environment::Environment;
+use ort::environment::{Environment, ThreadManager};
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
@@ -11,7 +12,7 @@ use ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use parking_lot::Mutex;
 
-use super::session::{Engine, Interrupt, LoadedModel, Session};
+use super::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
 use crate::config::{LibraryCandidate, Provider, ProviderFallback, SessionConfig};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Data, Dim, Element, Signature, Tensor, TensorSpec, Tensors};
@@ -20,6 +21,7 @@ use crate::tensor::{DType, Data, Dim, Element, Signature, Tensor, TensorSpec, Te
 #[derive(Debug, Clone)]
 pub struct OnnxRuntime {
     environment: Environment,
+    threads: ThreadSpawner,
     version: String,
     library: PathBuf,
 }
@@ -60,7 +62,8 @@ impl OnnxRuntime {
         let builder = ort::init_from(path).map_err(|error| error.to_string())?;
         let environment =
             builder.with_name("leeway").with_telemetry(false).build().map_err(|error| error.to_string())?;
-        Ok(OnnxRuntime { environment, version: library_version(path), library: path.to_owned() })
+        let threads = ThreadSpawner::start().map_err(|error| error.to_string())?;
+        Ok(OnnxRuntime { environment, threads, version: library_version(path), library: path.to_owned() })
     }
 
     /// The library's file, as it was found.
@@ -76,6 +79,7 @@ impl OnnxRuntime {
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
             .with_memory_pattern(false)?
+            .with_thread_manager(self.threads.clone())?
             .with_optimization_level(GraphOptimizationLevel::All)?)
     }
 
@@ -129,25 +133,18 @@ impl Engine for OnnxRuntime {
         &self.version
     }
 
-    fn load(&self, file: &Path, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>> {
+    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>> {
         let prepacked = PrepackedWeights::new();
         let (builder, provider) = self.builder_with_provider(config)?;
+        let bytes = source.read()?;
         // The first session is opened here for its signature; it also fills the shared weights.
-        let session = builder
-            .with_prepacked_weights(&prepacked)
-            .map_err(|error| failed("session settings", &error))?
-            .commit_from_file(file)
-            .map_err(|error| {
-                let said = first_line(&error);
-                // "Load model from <path> failed:<why>": the path is the caller's to name.
-                let why = said.rsplit_once("failed:").map_or(&*said, |(_, why)| why);
-                Error::Repository(format!("{} cannot be loaded: {why}", file_name(file)))
-            })?;
+        let session = commit(builder, &prepacked, &bytes)
+            .map_err(|error| Error::Repository(format!("model.onnx cannot be loaded: {}", first_line(&error))))?;
         let (outputs, other_outputs) = outputs(session.outputs());
         let signature = Signature { inputs: inputs(session.inputs())?, outputs, other_outputs };
-        Ok(Arc::new(OnnxFile {
+        Ok(Arc::new(LoadedOnnx {
             runtime: self.clone(),
-            file: file.to_owned(),
+            source,
             config: SessionConfig { providers: vec![provider], ..config.clone() },
             provider,
             signature,
@@ -157,11 +154,66 @@ impl Engine for OnnxRuntime {
     }
 }
 
-// ===== model files =====
+// ===== threads =====
 
-struct OnnxFile {
+/// Starts the threads that share a run. A thread inherits the priority of the one that starts it, and models are loaded
+/// at a low priority: so these are started by a thread of their own, at the priority of the process.
+#[derive(Debug, Clone)]
+struct ThreadSpawner(mpsc::Sender<Spawn>);
+
+/// What a thread is to do, and who is told of it.
+struct Spawn {
+    work: Box<dyn FnOnce() + Send>,
+    started: mpsc::Sender<std::io::Result<JoinHandle<()>>>,
+}
+
+impl ThreadSpawner {
+    fn start() -> std::io::Result<ThreadSpawner> {
+        let (sender, wishes) = mpsc::channel::<Spawn>();
+        let serve = move || {
+            for Spawn { work, started } in wishes {
+                // Whoever asked waits for it.
+                let _ = started.send(std::thread::Builder::new().name("onnxruntime".to_owned()).spawn(work));
+            }
+        };
+        std::thread::Builder::new().name("spawner".to_owned()).spawn(serve)?;
+        Ok(ThreadSpawner(sender))
+    }
+}
+
+impl ThreadManager for ThreadSpawner {
+    type Thread = JoinHandle<()>;
+
+    fn create(&self, work: impl FnOnce() + Send + 'static) -> ort::Result<JoinHandle<()>> {
+        let (started, thread) = mpsc::channel();
+        let gone = |_| ort::Error::new("the thread that starts threads is gone");
+        self.0.send(Spawn { work: Box::new(work), started }).map_err(|_| ort::Error::new("no thread starts threads"))?;
+        thread.recv().map_err(gone)?.map_err(|error| ort::Error::new(error.to_string()))
+    }
+
+    fn join(thread: JoinHandle<()>) -> ort::Result<()> {
+        thread.join().map_err(|_panic| ort::Error::new("a thread that shared runs panicked"))
+    }
+}
+
+// ===== models =====
+
+/// A session on these bytes.
+fn commit(
+    builder: SessionBuilder,
+    prepacked: &PrepackedWeights,
+    bytes: &ModelBytes,
+) -> ort::Result<ort::session::Session> {
+    let mut builder = builder.with_prepacked_weights(prepacked)?;
+    for (location, content) in &bytes.external {
+        builder = builder.with_external_initializer_file_in_memory(location, Arc::clone(content))?;
+    }
+    builder.commit_from_memory(&bytes.model)
+}
+
+struct LoadedOnnx {
     runtime: OnnxRuntime,
-    file: PathBuf,
+    source: Arc<dyn ModelSource>,
     config: SessionConfig,
     provider: Provider,
     signature: Signature,
@@ -170,13 +222,13 @@ struct OnnxFile {
     first: Mutex<Option<ort::session::Session>>,
 }
 
-impl std::fmt::Debug for OnnxFile {
+impl std::fmt::Debug for LoadedOnnx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OnnxFile").field("file", &self.file).field("provider", &self.provider).finish_non_exhaustive()
+        f.debug_struct("LoadedOnnx").field("source", &self.source).field("provider", &self.provider).finish_non_exhaustive()
     }
 }
 
-impl LoadedModel for OnnxFile {
+impl LoadedModel for LoadedOnnx {
     fn signature(&self) -> &Signature {
         &self.signature
     }
@@ -191,11 +243,8 @@ impl LoadedModel for OnnxFile {
             Some(session) => session,
             None => {
                 let (builder, _) = self.runtime.builder_with_provider(&self.config)?;
-                builder
-                    .with_prepacked_weights(&self.prepacked)
-                    .map_err(|error| failed("session settings", &error))?
-                    .commit_from_file(&self.file)
-                    .map_err(|error| failed("opening a session", &error))?
+                let bytes = self.source.read()?;
+                commit(builder, &self.prepacked, &bytes).map_err(|error| failed("opening a session", &error))?
             }
         };
         let names = self.signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect();

@@ -1,9 +1,9 @@
-//! What the model room asks of a runtime: to load a file, and to open sessions that run batches.
+//! What the model room asks of a runtime: to load a model, and to open sessions that run batches.
 //!
 //! `onnx.rs` implements these with ONNX Runtime; tests wrap that to make a session panic or wait.
 
+use std::fmt;
 use std::fmt::Debug;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Provider, SessionConfig};
@@ -15,11 +15,27 @@ pub trait Engine: Debug + Send + Sync {
     /// The runtime's version.
     fn version(&self) -> &str;
 
-    /// Reads a model file and decides which execution provider will run it.
-    fn load(&self, file: &Path, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>>;
+    /// Loads a model and decides which execution provider will run it.
+    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>>;
 }
 
-/// A model file that sessions can be opened on.
+/// Where a model's bytes come from. Sessions are opened on bytes and never on a path, so that what was verified is what
+/// is run.
+pub trait ModelSource: Debug + Send + Sync {
+    /// The bytes, verified. Asked again when a session is opened later, so that nobody has to keep them.
+    fn read(&self) -> Result<Arc<ModelBytes>>;
+}
+
+/// A model in memory.
+#[derive(PartialEq, Eq)]
+pub struct ModelBytes {
+    /// The ONNX file.
+    pub model: Arc<[u8]>,
+    /// The files that it keeps weights in, by the location that it gives them.
+    pub external: Vec<(String, Arc<[u8]>)>,
+}
+
+/// A model that sessions can be opened on.
 pub trait LoadedModel: Debug + Send + Sync {
     /// What the model takes and gives.
     fn signature(&self) -> &Signature;
@@ -47,4 +63,10 @@ pub trait Session: Send {
 
     /// Runs the model on inputs that fit its signature and gives every output that is a tensor.
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors>;
+}
+
+impl Debug for ModelBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelBytes").field("model", &self.model.len()).finish_non_exhaustive()
+    }
 }

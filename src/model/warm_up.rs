@@ -8,8 +8,15 @@ use super::service_time::ServiceTime;
 use super::session::Session;
 use crate::tensor::{Data, Dim, Element, Shape, Signature, Tensor, TensorSpec, Tensors, with_element_type};
 
-/// How long measuring may take. A run that has begun is waited for.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How a run is timed, and with that how long measuring may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopwatch {
+    /// By the clock: nobody else needs the machine.
+    WallTime,
+    /// By the processor time of this thread, which takes its share of the run's work: requests are served meanwhile, and
+    /// go first.
+    ProcessorTime,
+}
 
 /// How often each size is run.
 const RUNS: usize = 3;
@@ -20,18 +27,23 @@ const MOST_ELEMENTS: usize = 1 << 24;
 /// Runs a session that is warm on zeros, from the fewest rows to a full batch, and learns what that takes, so that the
 /// first requests are not admitted blindly. Sizes for which there is no time, no room, or at which the model fails are
 /// left out.
-pub fn measure(session: &mut dyn Session, signature: &Signature, policy: BatchPolicy) -> ServiceTime {
+pub fn measure(
+    session: &mut dyn Session,
+    signature: &Signature,
+    policy: BatchPolicy,
+    stopwatch: Stopwatch,
+) -> ServiceTime {
     let mut service = ServiceTime::default();
     let begin = Instant::now();
     let row = zeros(signature, policy.fewest_rows());
     let most = policy.limit(&row, usize::MAX).min(MOST_ELEMENTS / row.row_elements().max(1));
     for rows in sizes(policy.fewest_rows(), most) {
-        if begin.elapsed() >= PATIENCE {
+        if begin.elapsed() >= stopwatch.patience() {
             break;
         }
         let inputs = zeros(signature, rows);
         for _ in 0..RUNS {
-            let run = Instant::now();
+            let run = stopwatch.start();
             if let Err(error) = session.run(&inputs) {
                 let detail = error.detail();
                 tracing::warn!(
@@ -41,13 +53,38 @@ pub fn measure(session: &mut dyn Session, signature: &Signature, policy: BatchPo
                 );
                 return service;
             }
-            service.observe(rows, run.elapsed());
-            if begin.elapsed() >= PATIENCE {
+            service.observe(rows, run());
+            if begin.elapsed() >= stopwatch.patience() {
                 break;
             }
         }
     }
     service
+}
+
+impl Stopwatch {
+    /// How long measuring may take. A run that has begun is waited for.
+    fn patience(self) -> Duration {
+        match self {
+            Stopwatch::WallTime => Duration::from_millis(500),
+            Stopwatch::ProcessorTime => Duration::from_millis(100),
+        }
+    }
+
+    /// Begins, and says at the end how long it took.
+    fn start(self) -> impl FnOnce() -> Duration {
+        let (wall, processor) = (Instant::now(), processor_time());
+        move || match self {
+            Stopwatch::WallTime => wall.elapsed(),
+            Stopwatch::ProcessorTime => processor_time().saturating_sub(processor).min(wall.elapsed()),
+        }
+    }
+}
+
+/// The processor time that this thread has taken.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// The fewest rows, then twice as many, up to the most.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use prometheus::TextEncoder;
 use prometheus::proto;
 
+use super::deployment::{DeployedShare, DeploymentRecorder, ModelDeployment};
 use super::recorder::{
     BATCH_SIZE_BUCKETS, DURATION_BUCKETS_MICROS, HistogramSum, Outcome, PREDICTION_BUCKETS, REMAINING_BUCKETS,
     ServerRecorder, ShedReason, VersionRecorder,
@@ -46,6 +47,8 @@ pub const METRICS: &[Metric] = &[
     BUILD_INFO, READY, CONNECTIONS, CONNECTIONS_TOTAL, ACCEPT_ERRORS, ERROR_RESPONSES,
     MODEL_INFO, REQUESTS, IN_FLIGHT, STAGE_DURATION, BATCH_SIZE, QUEUE_DEPTH, WORKER_RESTARTS,
     BUDGET, REMAINING, OVERRUNS, SHED, EXPIRED, TERMINATED, PREDICTION, SERVICE_PER_ROW, SERVICE_PER_RUN,
+    LOAD_DURATION, LOAD_FAILURES, ALTERED, GENERATION, TRAFFIC_SHARE, DEPLOYED_AT, CHANGES, JOURNAL_ERRORS,
+    REPOSITORY_ERRORS,
 ];
 
 const BUILD_INFO: Metric = metric(
@@ -162,8 +165,68 @@ const SERVICE_PER_RUN: Metric = metric(
     "The learned time of a run is a*rows + b: b, for the typical run and for the tail.",
 );
 
+const LOAD_DURATION: Metric = metric(
+    Kind::Gauge,
+    "leeway_load_duration_seconds",
+    &["model", "version"],
+    "How long it took to verify, try and open a loaded version.",
+);
+const LOAD_FAILURES: Metric = metric(
+    Kind::Counter,
+    "leeway_load_failures_total",
+    &["model", "reason"],
+    "Versions, and changed model.toml files, that were refused, by why.",
+);
+const ALTERED: Metric = metric(
+    Kind::Gauge,
+    "leeway_version_altered",
+    &["model", "version"],
+    "1 if the files of a loaded version are not on disk any more as they were loaded, else 0.",
+);
+const GENERATION: Metric = metric(
+    Kind::Gauge,
+    "leeway_deployment_generation",
+    &["model"],
+    "The number of the model's present deployment; every change of stable version or shares adds 1.",
+);
+const TRAFFIC_SHARE: Metric = metric(
+    Kind::Gauge,
+    "leeway_traffic_share_ratio",
+    &["model", "version"],
+    "The share of the model's requests that a loaded version has, 0 to 1.",
+);
+const DEPLOYED_AT: Metric = metric(
+    Kind::Gauge,
+    "leeway_deployed_timestamp_seconds",
+    &["model", "version"],
+    "Since when a version has had a share of the requests without a break, in seconds since 1970.",
+);
+const CHANGES: Metric = metric(
+    Kind::Counter,
+    "leeway_deployment_changes_total",
+    &["model", "action"],
+    "Changes of what is deployed that this server has taken over, by what was done.",
+);
+const JOURNAL_ERRORS: Metric = metric(
+    Kind::Counter,
+    "leeway_journal_errors_total",
+    &[],
+    "Reads and writes of the deployment journal that failed.",
+);
+const REPOSITORY_ERRORS: Metric = metric(
+    Kind::Gauge,
+    "leeway_repository_errors",
+    &[],
+    "Problems with the repository as a whole, or with folders in it that are no models, when it was last looked at.",
+);
+
 /// All metrics in Prometheus' text format.
-pub(super) fn render(server: &ServerRecorder, versions: &[Arc<VersionRecorder>], onnxruntime: &str) -> String {
+pub(super) fn render(
+    server: &ServerRecorder,
+    versions: &[Arc<VersionRecorder>],
+    deployments: &DeploymentRecorder,
+    onnxruntime: &str,
+) -> String {
     let mut families = vec![
         family(BUILD_INFO, [gauge(&[env!("CARGO_PKG_VERSION"), onnxruntime], 1)]),
         family(READY, [gauge(&[], server.ready())]),
@@ -175,6 +238,7 @@ pub(super) fn render(server: &ServerRecorder, versions: &[Arc<VersionRecorder>],
     if !versions.is_empty() {
         families.extend(version_families(versions));
     }
+    families.extend(deployment_families(deployments));
     #[cfg(target_os = "linux")]
     families.extend(prometheus::core::Collector::collect(&prometheus::process_collector::ProcessCollector::for_self()));
     let mut text = String::new();
@@ -184,7 +248,7 @@ pub(super) fn render(server: &ServerRecorder, versions: &[Arc<VersionRecorder>],
     text
 }
 
-fn version_families(versions: &[Arc<VersionRecorder>]) -> [proto::MetricFamily; 16] {
+fn version_families(versions: &[Arc<VersionRecorder>]) -> [proto::MetricFamily; 17] {
     let each = |make: &dyn Fn(&VersionRecorder, [&str; 2]) -> Vec<Series>| {
         let series = |version: &Arc<VersionRecorder>| {
             make(version, [version.labels().model.as_str(), version.labels().version.as_str()])
@@ -265,7 +329,38 @@ fn version_families(versions: &[Arc<VersionRecorder>]) -> [proto::MetricFamily; 
         ),
         family(SERVICE_PER_ROW, each(&|version, labels| estimates(labels, version.service_time().map(|line| line[0])))),
         family(SERVICE_PER_RUN, each(&|version, labels| estimates(labels, version.service_time().map(|line| line[1])))),
+        family(LOAD_DURATION, each(&|version, labels| vec![gauge_of(&labels, version.load_seconds())])),
     ]
+}
+
+fn deployment_families(deployments: &DeploymentRecorder) -> Vec<proto::MetricFamily> {
+    let models = deployments.models();
+    let shares = |make: &dyn Fn([&str; 2], &DeployedShare) -> Option<Series>| {
+        let mut all = Vec::new();
+        for (model, seen) in &models {
+            all.extend(seen.shares.iter().filter_map(|share| make([model, &share.version], share)));
+        }
+        all
+    };
+    let counted = |counts: &dyn Fn(&ModelDeployment) -> Vec<(&'static str, u64)>| {
+        let mut all = Vec::new();
+        for (model, seen) in &models {
+            all.extend(counts(seen).into_iter().map(|(label, count)| counter(&[model, label], count)));
+        }
+        all
+    };
+    let families = [
+        family(LOAD_FAILURES, counted(&ModelDeployment::load_failures)),
+        family(ALTERED, shares(&|labels, share| Some(gauge(&labels, share.is_altered.into())))),
+        family(GENERATION, models.iter().map(|(model, seen)| gauge(&[model], seen.generation))),
+        family(TRAFFIC_SHARE, shares(&|labels, share| Some(gauge_of(&labels, share.ratio)))),
+        family(DEPLOYED_AT, shares(&|labels, share| Some(gauge_of(&labels, share.deployed_at?)))),
+        family(CHANGES, counted(&ModelDeployment::changes)),
+        family(JOURNAL_ERRORS, [counter(&[], deployments.journal_errors())]),
+        family(REPOSITORY_ERRORS, [gauge(&[], deployments.repository_errors())]),
+    ];
+    // A family without series is no family to Prometheus.
+    families.into_iter().filter(|family| !family.get_metric().is_empty()).collect()
 }
 
 fn by_stage([model, number]: [&str; 2], count: impl Fn(Stage) -> u64) -> Vec<Series> {
@@ -364,6 +459,8 @@ mod tests {
         let labels =
             VersionLabels { model: "digits".into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
         let version = monitor.version(labels, LatencyBudget::DEFAULT);
+        let share = DeployedShare { version: "1".into(), ratio: 1.0, deployed_at: Some(1.5e9), is_altered: false };
+        monitor.deployments().deployed("digits", 3, vec![share]);
         (monitor, version)
     }
 
@@ -447,6 +544,7 @@ mod tests {
     fn a_version_that_is_gone_has_no_series() {
         let (monitor, version) = monitor_with_one_version();
         drop(version);
+        monitor.deployments().forget("digits");
         assert!(!monitor.render().contains("digits"));
     }
 }

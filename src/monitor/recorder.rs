@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::shards::{LocalShard, Shards};
 use crate::budget::{LatencyBudget, StageClock};
 use crate::error::{Error, Fault, Shed};
@@ -78,7 +80,9 @@ pub struct VersionLabels {
 #[derive(Debug)]
 pub struct VersionRecorder {
     labels: VersionLabels,
-    budget: LatencyBudget,
+    budget: Mutex<LatencyBudget>,
+    /// The bits of a float.
+    load_seconds: AtomicU64,
     shards: Shards,
     queue_depth: AtomicU64,
     /// The bits of four floats: seconds per row and per run, typical and in the tail.
@@ -96,7 +100,7 @@ pub struct ServerRecorder {
 }
 
 /// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
-pub(super) const ERROR_CODES: [&str; 19] = [
+pub(super) const ERROR_CODES: [&str; 24] = [
     "invalid-input",
     "unknown-model",
     "unknown-version",
@@ -115,6 +119,11 @@ pub(super) const ERROR_CODES: [&str; 19] = [
     "model-failed",
     "non-finite-output",
     "worker-panicked",
+    "conflict",
+    "change-refused",
+    "unauthorized",
+    "forbidden",
+    "journal-failed",
     "internal",
 ];
 
@@ -123,6 +132,15 @@ pub(super) const ERROR_CODES: [&str; 19] = [
 pub struct RequestGuard {
     recorder: Arc<VersionRecorder>,
     outcome: Outcome,
+}
+
+// ===== impl VersionLabels =====
+
+impl VersionLabels {
+    /// Whether both are about the same version, however it was loaded.
+    pub(super) fn is_same_version(&self, other: &VersionLabels) -> bool {
+        self.model == other.model && self.version == other.version
+    }
 }
 
 // ===== impl Outcome =====
@@ -241,7 +259,8 @@ impl VersionRecorder {
     pub(super) fn new(labels: VersionLabels, budget: LatencyBudget) -> VersionRecorder {
         VersionRecorder {
             labels,
-            budget,
+            budget: Mutex::new(budget),
+            load_seconds: AtomicU64::new(0),
             shards: Shards::new(CELLS),
             queue_depth: AtomicU64::new(0),
             service_time: Default::default(),
@@ -274,6 +293,11 @@ impl VersionRecorder {
         for (cell, seconds) in self.service_time.iter().zip([typical.0, typical.1, tail.0, tail.1]) {
             cell.store(seconds.to_bits(), Relaxed);
         }
+    }
+
+    /// Loading it took so long.
+    pub fn set_load_duration(&self, took: Duration) {
+        self.load_seconds.store(took.as_secs_f64().to_bits(), Relaxed);
     }
 
     /// So many requests wait for a worker.
@@ -314,8 +338,16 @@ impl VersionRecorder {
         self.shards.sum(OVERRUNS_AT + stage as usize)
     }
 
-    pub(super) fn budget(&self) -> &LatencyBudget {
-        &self.budget
+    pub(super) fn budget(&self) -> LatencyBudget {
+        *self.budget.lock()
+    }
+
+    pub(super) fn set_budget(&self, budget: LatencyBudget) {
+        *self.budget.lock() = budget;
+    }
+
+    pub(super) fn load_seconds(&self) -> f64 {
+        f64::from_bits(self.load_seconds.load(Relaxed))
     }
 
     /// Seconds per row and per run, of the typical run and of the tail.

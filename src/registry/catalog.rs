@@ -4,16 +4,23 @@
 //! under it. A new version becomes visible by publishing a new snapshot, never by changing one.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use serde_json::value::RawValue;
 
+use super::files::Fingerprint;
+use super::manifest::Manifest;
 use crate::budget::{LatencyBudget, StageCosts};
+use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Sha256, Version};
 use crate::monitor::VersionRecorder;
 use crate::pipeline::Pipeline;
+use crate::traffic::TrafficSplit;
 
 /// The snapshot that new requests see.
 #[derive(Debug, Default)]
@@ -33,8 +40,12 @@ pub struct Snapshot {
 pub struct ServedModel {
     /// What the model does, for people.
     pub description: Option<String>,
-    /// Its versions; the highest answers where none is named.
+    /// Its loaded versions.
     pub versions: BTreeMap<Version, Arc<ServedVersion>>,
+    /// The one that is trusted.
+    pub stable: Version,
+    /// Which of them answers where none is named.
+    pub split: TrafficSplit,
 }
 
 /// A version that is served.
@@ -46,6 +57,18 @@ pub struct ServedVersion {
     pub version: Version,
     /// The digest of all its files.
     pub sha256: Sha256,
+    /// Its manifest.
+    pub manifest: Arc<Manifest>,
+    /// What its folder looked like when it was loaded.
+    pub fingerprint: Fingerprint,
+    /// Where it was loaded from.
+    pub folder: PathBuf,
+    /// The `model.toml` it was loaded with.
+    pub config: Arc<ModelConfig>,
+    /// When it was loaded.
+    pub loaded_at: Timestamp,
+    /// How long that took.
+    pub load_took: Duration,
     /// `{"name", "version", "sha256"}`, as every answer has it.
     pub identity: Box<RawValue>,
     /// Threads that share one run.
@@ -91,8 +114,8 @@ impl Catalog {
     }
 
     /// The version that answers this request.
-    pub fn resolve(&self, target: Target<'_>) -> Result<Arc<ServedVersion>> {
-        self.snapshot.load().resolve(target).cloned()
+    pub fn resolve(&self, target: Target<'_>, key: &[u8]) -> Result<Arc<ServedVersion>> {
+        self.snapshot.load().resolve(target, key).cloned()
     }
 
     /// Makes a snapshot the one that new requests see.
@@ -105,18 +128,10 @@ impl Catalog {
 
 impl Snapshot {
     /// A snapshot of these models. The default model is the one configured, or the only one.
-    pub fn new(models: BTreeMap<ModelName, ServedModel>, default_model: Option<&ModelName>) -> Result<Snapshot> {
-        let default_model = match default_model {
-            Some(name) if !models.contains_key(name) => {
-                return Err(Error::Config(format!(
-                    "repository.default_model: there is no model {name} in the repository; it has {}",
-                    names(&models).join(", ")
-                )));
-            }
-            Some(name) => Some(name.clone()),
-            None => Some(&models).filter(|models| models.len() == 1).and_then(|models| models.keys().next()).cloned(),
-        };
-        Ok(Snapshot { models, default_model })
+    pub fn new(models: BTreeMap<ModelName, ServedModel>, default_model: Option<&ModelName>) -> Snapshot {
+        let only = || Some(&models).filter(|models| models.len() == 1).and_then(|models| models.keys().next()).cloned();
+        let default_model = default_model.cloned().or_else(only);
+        Snapshot { models, default_model }
     }
 
     /// The models, by name.
@@ -136,8 +151,9 @@ impl Snapshot {
             .ok_or_else(|| Error::UnknownModel { model: name.chars().take(64).collect(), known: names(&self.models) })
     }
 
-    /// The version that answers this request.
-    pub fn resolve(&self, target: Target<'_>) -> Result<&Arc<ServedVersion>> {
+    /// The version that answers this request: the one that is named, or else the one that the traffic split has for the
+    /// key.
+    pub fn resolve(&self, target: Target<'_>, key: &[u8]) -> Result<&Arc<ServedVersion>> {
         let (name, model) = match target {
             Target::Default => match &self.default_model {
                 Some(name) => self.model(name.as_str())?,
@@ -145,18 +161,19 @@ impl Snapshot {
             },
             Target::Model(name) | Target::Version(name, _) => self.model(name)?,
         };
-        let found = match target {
+        let (found, asked) = match target {
             Target::Version(_, version) => {
-                version.parse().ok().and_then(|version: Version| model.versions.get(&version))
+                let parsed = version.parse().ok();
+                (parsed.and_then(|version: Version| model.versions.get(&version)), version.chars().take(64).collect())
             }
-            Target::Default | Target::Model(_) => model.versions.values().next_back(),
+            Target::Default | Target::Model(_) => {
+                let version = model.split.pick(name, key);
+                (model.versions.get(&version), version.to_string())
+            }
         };
         found.ok_or_else(|| Error::UnknownVersion {
             model: name.clone(),
-            version: match target {
-                Target::Version(_, version) => version.chars().take(64).collect(),
-                Target::Default | Target::Model(_) => "latest".to_owned(),
-            },
+            version: asked,
             known: model.versions.keys().map(Version::to_string).collect(),
         })
     }

@@ -1,4 +1,4 @@
-//! The folders of a repository: `<model>/model.toml` and `<model>/<version>/model.onnx`.
+//! The folders of a repository: `<model>/model.toml` and `<model>/<version>/version.toml`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,8 @@ use crate::identity::{ModelName, Version};
 pub struct FoundModel {
     /// The name of its folder.
     pub name: ModelName,
+    /// Its folder.
+    pub folder: PathBuf,
     /// Its `model.toml`.
     pub config: PathBuf,
     /// The folders of its versions; never empty.
@@ -20,8 +22,9 @@ pub struct FoundModel {
 const WHERE: &str = "repository.path or --models says where to look";
 
 /// The models in a repository, by name. Files and hidden folders are not models and are passed over; a
-/// folder that is not a model, or a model without a version, is an error, because someone forgot something.
-pub fn scan(repository: &Path) -> Result<Vec<FoundModel>> {
+/// folder that is not a model, or a model without a version, is an error, because someone forgot something: the others
+/// are found all the same.
+pub fn scan(repository: &Path) -> Result<Vec<Result<FoundModel>>> {
     let shown = repository.display();
     if !repository.is_dir() {
         let full = std::path::absolute(repository).unwrap_or_else(|_| repository.to_owned());
@@ -33,37 +36,38 @@ pub fn scan(repository: &Path) -> Result<Vec<FoundModel>> {
             "{shown}: this is a model's own folder; the repository is the folder above it ({WHERE})"
         )));
     }
-    let mut models = Vec::new();
-    for folder in folders(repository)? {
-        let shown = folder.display();
-        let name: ModelName = file_name(&folder)
-            .parse()
-            .map_err(|error| Error::Repository(format!("{shown}: {error}; rename the folder")))?;
-        let config = folder.join("model.toml");
-        if !config.is_file() {
-            return Err(Error::Repository(format!(
-                "{shown}: there is no model.toml in this folder, which makes it a model; add one or move the folder away"
-            )));
-        }
-        let versions = versions(&folder)?;
-        if versions.is_empty() {
-            return Err(Error::Repository(format!(
-                "{shown}: the model has no version; put one into {shown}/1/model.onnx"
-            )));
-        }
-        models.push(FoundModel { name, config, versions });
-    }
+    let models: Vec<Result<FoundModel>> = folders(repository)?.into_iter().map(model).collect();
     if models.is_empty() {
         return Err(Error::Repository(format!(
-            "{}: there is no model here; one is a folder with a model.toml and versions, as in digits/1/model.onnx \
-             ({WHERE})",
+            "{}: there is no model here; one is a folder with a model.toml and versions, as in digits/model.toml and \
+             digits/1/ ({WHERE})",
             repository.display()
         )));
     }
     Ok(models)
 }
 
-fn versions(model: &Path) -> Result<BTreeMap<Version, PathBuf>> {
+/// The model in a folder.
+pub fn model(folder: PathBuf) -> Result<FoundModel> {
+    let shown = folder.display();
+    let name: ModelName = file_name(&folder)
+        .parse()
+        .map_err(|error| Error::Repository(format!("{shown}: {error}; rename the folder")))?;
+    let config = folder.join("model.toml");
+    if !config.is_file() {
+        return Err(Error::Repository(format!(
+            "{shown}: there is no model.toml in this folder, which makes it a model; add one or move the folder away"
+        )));
+    }
+    let versions = versions(&folder)?;
+    if versions.is_empty() {
+        return Err(Error::Repository(format!("{shown}: the model has no version; add one with `leeway add`")));
+    }
+    Ok(FoundModel { name, folder, config, versions })
+}
+
+/// The versions in a model's folder.
+pub(super) fn versions(model: &Path) -> Result<BTreeMap<Version, PathBuf>> {
     let mut versions = BTreeMap::new();
     for folder in folders(model)? {
         match file_name(&folder).parse() {
@@ -110,7 +114,8 @@ mod tests {
                 std::fs::write(path, "").unwrap();
             }
         }
-        let found = scan(repository.path()).map(|models| {
+        let found = scan(repository.path()).and_then(|models| models.into_iter().collect::<Result<Vec<_>>>());
+        let found = found.map(|models| {
             let versions = |model: &FoundModel| model.versions.keys().map(|version| version.get()).collect::<Vec<_>>();
             models.iter().map(|model| (model.name.to_string(), versions(model))).collect::<Vec<_>>()
         });

@@ -1,18 +1,36 @@
 //! The models on disk, and those in memory.
 //!
-//! - `layout.rs` finds models and versions in the repository's folders.
-//! - `digest.rs` gives a version's files one SHA-256.
-//! - `loader.rs` makes a version ready: verify → load → warm up.
+//! - `layout.rs` finds models and versions in the repository's folders; `manifest.rs` says what a version is made of.
+//! - `files.rs` reads and hashes files, `external_data.rs` finds those that a model keeps weights in, and `verified.rs`
+//!   holds a version's bytes against its manifest. `golden.rs` has its examples.
+//! - `trial.rs` tries a version out in another process; `loader.rs` makes it ready: verify → try → open → warm up.
+//! - `add.rs` writes new versions.
 //! - `catalog.rs` holds what is served, as immutable snapshots.
+//! - `refusal.rs` says why a version is not served; `system.rs` what is asked of the operating system.
 //!
-//! This room knows nothing of HTTP.
+//! This room knows nothing of HTTP, and nothing of who gets traffic.
 
+mod add;
 mod catalog;
-mod digest;
+mod external_data;
+mod files;
+mod golden;
 mod layout;
 mod loader;
+mod manifest;
+mod refusal;
+mod system;
+mod trial;
+mod verified;
 
+pub use self::add::{Added, Addition, NewFiles, RecordedFrom, add};
 pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target, WarmUp};
-pub use self::digest::digest_of_folder;
-pub use self::layout::{FoundModel, scan};
-pub use self::loader::Loader;
+pub use self::files::Fingerprint;
+pub use self::golden::Golden;
+pub use self::layout::{FoundModel, model, scan};
+pub use self::loader::{LoadOrder, LoadStep, Loader, Pace, PreparedVersion};
+pub use self::manifest::{FilePath, GOLDEN_FILE, InvalidText, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingDate};
+pub use self::refusal::Refusal;
+pub use self::system::lower_priority_of_this_thread;
+pub use self::trial::{TRIAL_COMMAND, Trial, answer_trial};
+pub use self::verified::VerifiedVersion;

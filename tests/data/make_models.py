@@ -110,6 +110,59 @@ def dense(name, width, layers):
     )
 
 
+def plus(name, number, location=None):
+    """y = x + number, so that an answer shows which version made it; the number may be in a file of its own."""
+    graph = h.make_graph(
+        [h.make_node("Add", ["x", "number"], ["y"])],
+        name,
+        [value("x", T.FLOAT, ["n", 2])],
+        [value("y", T.FLOAT, ["n", 2])],
+        [constant("number", np.full(2, number, np.float32))],
+    )
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9, producer_name="leeway-tests")
+    path = OUT / f"{name}.onnx"
+    if location is None:
+        onnx.save(model, path)
+    else:
+        (OUT / location).unlink(missing_ok=True)
+        onnx.save(model, path, save_as_external_data=True, location=location, size_threshold=0)
+
+
+def bomb():
+    """103 bytes that want 16 GiB."""
+    write(
+        "bomb",
+        [
+            h.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+            h.make_node("ReduceMax", ["zeros"], ["most"], keepdims=0),
+            h.make_node("Add", ["x", "most"], ["y"]),
+        ],
+        [value("x", T.FLOAT, ["n", 2])],
+        [value("y", T.FLOAT, ["n", 2])],
+        [constant("shape", np.asarray([1 << 32]))],
+    )
+
+
+def endless():
+    """A loop that does not come to an end within anybody's lifetime."""
+    body = h.make_graph(
+        [
+            h.make_node("Identity", ["go_in"], ["go_out"]),
+            h.make_node("Cos", ["state_in"], ["state_out"]),
+        ],
+        "body",
+        [value("i", T.INT64, []), value("go_in", T.BOOL, []), value("state_in", T.FLOAT, ["n", 2])],
+        [value("go_out", T.BOOL, []), value("state_out", T.FLOAT, ["n", 2])],
+    )
+    write(
+        "endless",
+        [h.make_node("Loop", ["times", "go", "x"], ["y"], body=body)],
+        [value("x", T.FLOAT, ["n", 2])],
+        [value("y", T.FLOAT, ["n", 2])],
+        [constant("times", np.asarray(1 << 62)), constant("go", np.asarray(True))],
+    )
+
+
 def main():
     OUT.mkdir(exist_ok=True)
     for name, dtype in {
@@ -144,6 +197,11 @@ def main():
     work()
     dense("dense", width=256, layers=1000)
     dense("dense_deep", width=256, layers=4000)
+    for number in (1, 2, 3, 4):
+        plus(f"plus_{number}", number)
+    plus("plus_5_external", 5, location="plus_5.onnx.data")
+    bomb()
+    endless()
     print(f"wrote {len(list(OUT.glob('*.onnx')))} models to {OUT}")
 
 

@@ -7,7 +7,7 @@ use leeway::config::{Config, ModelConfig};
 use leeway::monitor::METRICS;
 use serde_json::Value;
 
-use crate::harness::{Repository, STAGES, TestApp, checkout};
+use crate::harness::{STAGES, TestApp, checkout};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(checkout().join(path)).unwrap()
@@ -223,7 +223,7 @@ fn every_link_between_documents_leads_somewhere() {
 }
 
 /// The example of a stage of one's own, as it stands in `examples/`.
-#[expect(dead_code, reason = "its main serves until Ctrl-C")]
+#[expect(dead_code, reason = "its main is another program's")]
 #[path = "../../examples/custom_stage.rs"]
 mod custom_stage;
 
@@ -232,12 +232,9 @@ async fn the_example_of_a_custom_stage_works() {
     let example = read("examples/custom_stage.rs");
     let body = example.split("-d '").nth(1).unwrap().split('\'').next().unwrap().to_owned();
 
-    let repository = Repository::new();
-    let version = repository.0.path().join("digits/1");
-    std::fs::create_dir_all(&version).unwrap();
-    std::fs::copy(checkout().join("models/digits/2/model.onnx"), version.join("model.onnx")).unwrap();
-    std::fs::write(repository.0.path().join("digits/model.toml"), custom_stage::MODEL_TOML).unwrap();
-    let app = TestApp::with_parts(repository.config(), crate::harness::runtime(), custom_stage::stages()).await;
+    let mut config = crate::harness::config();
+    config.repository.path = checkout().join("examples/models");
+    let app = TestApp::with_parts(config, crate::harness::runtime(), custom_stage::stages()).await;
     let predictions = app.predict("/predict", body).await.predictions();
     assert!(predictions[0]["even"].as_f64().unwrap() > 0.9, "{predictions}");
     let wrong = app.predict("/predict", r#"{"instances": ["too short"]}"#).await;

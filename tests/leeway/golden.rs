@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Repository, TestApp, checkout, config, held_out};
+use crate::harness::{Repository, TestApp, checkout, config, copy_folder, held_out};
 
 /// Compares predictions with scikit-learn's: the label exactly, the probabilities of `top` within 1e-5.
 fn check(predictions: &Value, expected: &Value, rows: std::ops::Range<usize>, top_k: usize) {
@@ -49,10 +49,10 @@ async fn all_in_one_body_with_all_classes() {
     let repository = Repository::new();
     let model_toml = std::fs::read_to_string(checkout().join("models/digits/model.toml")).unwrap();
     for version in ["1", "2"] {
-        let folder = repository.0.path().join("digits").join(version);
-        std::fs::create_dir_all(&folder).unwrap();
-        let file = checkout().join("models/digits").join(version).join("model.onnx");
-        std::fs::copy(file, folder.join("model.onnx")).unwrap();
+        copy_folder(
+            &checkout().join("models/digits").join(version),
+            &repository.0.path().join("digits").join(version),
+        );
     }
     let ten = model_toml.replace("top_k = 3", "top_k = 10");
     assert_ne!(ten, model_toml);

@@ -8,12 +8,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use leeway::app::{App, Stop};
-use leeway::config::{Config, Provider, SessionConfig};
+use leeway::app::{App, Parts, Stop};
+use leeway::config::{Config, Provider, SessionConfig, StateUrl};
+use leeway::deploy;
 use leeway::error::Result;
 use leeway::model::onnx::OnnxRuntime;
-use leeway::model::{Engine, Interrupt, LoadedModel, Session};
+use leeway::model::{Engine, Interrupt, LoadedModel, ModelSource, Session};
 use leeway::pipeline::Stages;
+use leeway::registry::{Manifest, Trial};
 use leeway::tensor::{Signature, Tensors};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -43,7 +45,21 @@ pub(crate) fn config() -> Config {
     config.admin.listen = "127.0.0.1:0".parse().unwrap();
     config.repository.path = shipped_models().to_owned();
     config.shutdown.deregistration_delay_ms = 0;
+    config.state.url = StateUrl::Memory;
+    // Who wants the repository to be looked at says when.
+    config.repository.poll_interval_ms = 0;
     config
+}
+
+/// How versions are tried out, where a test wants it: by the real program.
+pub(crate) fn trial(config: &Config) -> Trial {
+    let runtime = OnnxRuntime::load(&config.library_candidates()).unwrap();
+    Trial {
+        program: env!("CARGO_BIN_EXE_leeway").into(),
+        library: runtime.library().to_owned(),
+        memory: config.loading.trial_memory(),
+        timeout: config.loading.trial_timeout(),
+    }
 }
 
 /// The shipped models, with all the time in the world: a test machine may be busy.
@@ -53,9 +69,7 @@ fn shipped_models() -> &'static Path {
         let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("models");
         let shipped = checkout().join("models/digits");
         for version in ["1", "2"] {
-            std::fs::create_dir_all(copy.join("digits").join(version)).unwrap();
-            let file = Path::new(version).join("model.onnx");
-            std::fs::copy(shipped.join(&file), copy.join("digits").join(&file)).unwrap();
+            copy_folder(&shipped.join(version), &copy.join("digits").join(version));
         }
         let model_toml = std::fs::read_to_string(shipped.join("model.toml")).unwrap();
         let patient = model_toml.replace("total_ms = 200", "total_ms = 60000");
@@ -63,6 +77,15 @@ fn shipped_models() -> &'static Path {
         std::fs::write(copy.join("digits/model.toml"), patient).unwrap();
         copy
     })
+}
+
+/// Copies the files of a version.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
 }
 
 pub(crate) fn runtime() -> Arc<dyn Engine> {
@@ -80,7 +103,12 @@ impl TestApp {
     }
 
     pub(crate) async fn with_parts(config: Config, engine: Arc<dyn Engine>, stages: Stages) -> TestApp {
-        let bound = App::build_with(config, engine, stages).unwrap().bind().await.unwrap();
+        let journal = deploy::open(&config.state.url).await.unwrap();
+        TestApp::with_all(config, Parts { engine, stages, trial: None, journal }).await
+    }
+
+    pub(crate) async fn with_all(config: Config, parts: Parts) -> TestApp {
+        let bound = App::build_with(config, parts).await.unwrap().bind().await.unwrap();
         let (stop, stopped) = mpsc::channel(4);
         let (data, admin) = (bound.data_address(), bound.admin_address());
         let running = tokio::spawn(bound.run(stopped));
@@ -98,6 +126,18 @@ impl TestApp {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         Answer::of(self.client.get(self.url(path)).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn admin_get(&self, path: &str) -> Answer {
+        Answer::of(self.client.get(format!("http://{}{path}", self.admin)).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn admin_post(&self, path: &str, body: Value) -> Answer {
+        Answer::of(self.client.post(format!("http://{}{path}", self.admin)).json(&body).send().await.unwrap()).await
+    }
+
+    pub(crate) async fn admin_put(&self, path: &str, body: Value) -> Answer {
+        Answer::of(self.client.put(format!("http://{}{path}", self.admin)).json(&body).send().await.unwrap()).await
     }
 
     /// The value of a series, as in `leeway_connections` or `leeway_requests_total{model="a",…}`.
@@ -192,12 +232,20 @@ impl Repository {
 
     /// Adds a version of a model from `tests/data/models`.
     pub(crate) fn with(self, name: &str, version: u32, model: &str, model_toml: &str) -> Repository {
-        let folder = self.0.path().join(name).join(version.to_string());
-        std::fs::create_dir_all(&folder).unwrap();
-        let file = checkout().join("tests/data/models").join(format!("{model}.onnx"));
-        std::fs::copy(file, folder.join("model.onnx")).unwrap();
-        std::fs::write(folder.parent().unwrap().join("model.toml"), model_toml).unwrap();
+        self.add(name, version, model);
+        std::fs::write(self.0.path().join(name).join("model.toml"), model_toml).unwrap();
         self
+    }
+
+    /// The same, for a model that has a `model.toml`. It appears all at once.
+    pub(crate) fn add(&self, name: &str, version: u32, model: &str) {
+        let folder = self.0.path().join(name).join(version.to_string());
+        let hidden = folder.with_file_name(".adding");
+        std::fs::create_dir_all(&hidden).unwrap();
+        let file = checkout().join("tests/data/models").join(format!("{model}.onnx"));
+        std::fs::copy(file, hidden.join("model.onnx")).unwrap();
+        Manifest::write_for(&hidden).unwrap();
+        std::fs::rename(hidden, folder).unwrap();
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -226,8 +274,8 @@ impl Engine for Hooked {
         self.engine.version()
     }
 
-    fn load(&self, file: &Path, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>> {
-        Ok(Arc::new(HookedModel(self.engine.load(file, config)?, self.before_run)))
+    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>> {
+        Ok(Arc::new(HookedModel(self.engine.load(source, config)?, self.before_run)))
     }
 }
 
@@ -262,6 +310,7 @@ impl Session for HookedSession {
 pub(crate) struct Server {
     child: Child,
     pub(crate) data: SocketAddr,
+    pub(crate) admin: SocketAddr,
     log: BufReader<std::process::ChildStderr>,
 }
 
@@ -270,7 +319,7 @@ pub(crate) struct Server {
 pub(crate) fn leeway(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_leeway"));
     command.args(arguments).current_dir(checkout().join("tests/data"));
-    command.env_remove("ORT_DYLIB_PATH").stdin(Stdio::null());
+    command.env_remove("ORT_DYLIB_PATH").env("LEEWAY_STATE__URL", "memory").stdin(Stdio::null());
     command
 }
 
@@ -286,16 +335,16 @@ impl Server {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut seen = String::new();
-        let data = loop {
+        let (data, admin) = loop {
             let start = seen.len();
             assert!(log.read_line(&mut seen).unwrap() > 0, "the server ended:\n{seen}");
             // The address is a field of the log's JSON, not a part of its prose.
             let line: Value = serde_json::from_str(&seen[start..]).unwrap_or_default();
-            if let Some(address) = line["data"].as_str() {
-                break address.parse().unwrap();
+            if let (Some(data), Some(admin)) = (line["data"].as_str(), line["admin"].as_str()) {
+                break (data.parse().unwrap(), admin.parse().unwrap());
             }
         };
-        Server { child, data, log }
+        Server { child, data, admin, log }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -12,6 +12,8 @@ mod golden;
 mod lifecycle;
 mod metrics;
 mod overload;
+mod rollout;
 mod startup;
 mod tensors;
+mod versions;
 mod wire;

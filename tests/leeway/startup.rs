@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use leeway::config::Config;
+use leeway::registry::Manifest;
 
 use crate::harness::{PLAIN, Repository, STAGES, Server, checkout, leeway};
 
@@ -48,11 +49,23 @@ fn a_model_that_cannot_be_served_is_named() {
         }
     };
     check("model.onnx is missing", &|repository| std::fs::remove_file(model_file(repository)).unwrap());
-    check("model.onnx is empty", &|repository| std::fs::write(model_file(repository), "").unwrap());
-    check("model.onnx is garbage", &|repository| std::fs::write(model_file(repository), [0xC3; 4096]).unwrap());
-    check("model.onnx is truncated", &|repository| {
-        let whole = std::fs::read(checkout().join("models/digits/2/model.onnx")).unwrap();
-        std::fs::write(model_file(repository), &whole[..whole.len() / 2]).unwrap();
+    check("model.onnx is another one", &|repository| std::fs::write(model_file(repository), "").unwrap());
+    // Added like this, so that it is not the digest that tells.
+    let added = |model: Vec<u8>| {
+        move |repository: &Repository| {
+            std::fs::write(model_file(repository), &model).unwrap();
+            Manifest::write_for(model_file(repository).parent().unwrap()).unwrap();
+        }
+    };
+    let whole = std::fs::read(checkout().join("models/digits/2/model.onnx")).unwrap();
+    check("model.onnx is empty", &added(Vec::new()));
+    check("model.onnx is garbage", &added(vec![0xC3; 4096]));
+    check("model.onnx is truncated", &added(whole[..whole.len() / 2].to_vec()));
+    check("version.toml is missing", &|repository| {
+        std::fs::remove_file(repository.0.path().join("echo_float32/1/version.toml")).unwrap();
+    });
+    check("version.toml is not TOML", &|repository| {
+        std::fs::write(repository.0.path().join("echo_float32/1/version.toml"), "[files\n").unwrap();
     });
     check("model.toml is missing", &|repository| {
         std::fs::remove_file(repository.0.path().join("echo_float32/model.toml")).unwrap();
@@ -224,6 +237,9 @@ fn a_wrong_setting_names_its_source_its_key_and_what_is_allowed() {
     check("variable of a wrong type", "", &[("LEEWAY_HTTP__LISTEN", "8080")], &[]);
     check("one underscore", "", &[("LEEWAY_HTTP_LISTEN", "127.0.0.1:80")], &[]);
     check("too many connections", "[http]\nconnection_limit = 4611686018427387904\n", &[], &[]);
+    check("admin for everyone", "[admin]\nlisten = \"0.0.0.0:8081\"\n", &[], &[]);
+    check("a token that is easy to guess", "[admin]\ntoken = \"secret\"\n", &[], &[]);
+    check("state elsewhere", "[state]\nurl = \"postgres://db/leeway\"\n", &[], &[]);
     check("flag of a wrong type", "", &[], &["--listen", "8080"]);
     insta::assert_snapshot!(seen);
 

@@ -1,0 +1,168 @@
+//! `leeway add` and `leeway verify`: versions on disk.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow, bail};
+use clap::Args;
+
+use super::SettingsArgs;
+use crate::app::trial;
+use crate::model::onnx::OnnxRuntime;
+use crate::pipeline::Stages;
+use crate::registry::{
+    Added, Addition, Manifest, NewFiles, RecordedFrom, TrainingDate, VerifiedVersion, add, scan,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    /// The model's folder, with its model.toml: models/digits
+    model_dir: PathBuf,
+
+    /// The model's file
+    #[arg(long, value_name = "FILE")]
+    onnx: PathBuf,
+
+    /// A file that the model keeps weights in, as model.onnx.data; its name stays. May be given several times
+    #[arg(long, value_name = "FILE")]
+    data_file: Vec<PathBuf>,
+
+    /// Another file of the version: a tokenizer, labels, a baseline; its name stays. May be given several times
+    #[arg(long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+
+    /// Examples that are checked at every load: {"instances": [...], "predictions": [...], "tolerance": 1e-4}
+    #[arg(long, value_name = "FILE", conflicts_with = "record_golden")]
+    golden: Option<PathBuf>,
+
+    /// Instances, one per line as JSON, whose predictions are recorded as such examples
+    #[arg(long, value_name = "FILE")]
+    record_golden: Option<PathBuf>,
+
+    /// How far a number of a recorded prediction may be off, times the larger of 1 and itself
+    #[arg(long, default_value_t = 1e-4)]
+    tolerance: f64,
+
+    /// When the model was trained: 2026-11-24, or with a time
+    #[arg(long, value_name = "DATE")]
+    trained_at: Option<TrainingDate>,
+
+    /// The version of the data that it was trained on
+    #[arg(long)]
+    dataset: Option<String>,
+
+    /// What it was made with: "scikit-learn 1.8"
+    #[arg(long)]
+    framework: Option<String>,
+
+    /// What is special about this version
+    #[arg(long)]
+    description: Option<String>,
+
+    /// What an evaluation gave, as accuracy=0.97. May be given several times
+    #[arg(long, value_name = "NAME=NUMBER", value_parser = metric)]
+    metric: Vec<(String, f64)>,
+
+    /// Whatever else is to be known, as run=1234. May be given several times
+    #[arg(long, value_name = "NAME=TEXT", value_parser = tag)]
+    tag: Vec<(String, String)>,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+fn tag(text: &str) -> Result<(String, String)> {
+    let (name, value) = text.split_once('=').ok_or_else(|| anyhow!("expected NAME=VALUE"))?;
+    if name.is_empty() {
+        bail!("the name is empty");
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn metric(text: &str) -> Result<(String, f64)> {
+    let (name, value) = tag(text)?;
+    let value: f64 = value.parse().map_err(|_| anyhow!("{value:?} is not a number"))?;
+    if !value.is_finite() {
+        bail!("{value} is not a finite number");
+    }
+    Ok((name, value))
+}
+
+pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
+    let config = args.settings.load()?;
+    let engine = OnnxRuntime::load(&config.library_candidates())?;
+    let files = NewFiles {
+        onnx: args.onnx,
+        others: args.data_file.into_iter().chain(args.file).collect(),
+        golden: args.golden,
+        record: args.record_golden.map(|instances| RecordedFrom { instances, tolerance: args.tolerance }),
+    };
+    let facts = Manifest {
+        description: args.description,
+        framework: args.framework,
+        trained_at: args.trained_at,
+        dataset: args.dataset,
+        metrics: args.metric.into_iter().collect(),
+        tags: args.tag.into_iter().collect(),
+        ..Manifest::of(Default::default())
+    };
+    let trial = trial(&config, &engine)?;
+    let addition = Addition { model: &args.model_dir, files: &files, facts };
+    let Added { version, folder, manifest, examples } = add(addition, &engine, stages, trial.as_ref())?;
+
+    let mut out = std::io::stdout();
+    writeln!(out, "Added version {version}: {}", folder.display())?;
+    for (path, digest) in &manifest.files {
+        writeln!(out, "  {digest}  {path}")?;
+    }
+    writeln!(out, "  {}  the version", manifest.identity())?;
+    match examples {
+        0 => writeln!(
+            out,
+            "It loads, runs, and fits model.toml. It has no examples: --record-golden makes some, and only they tell a \
+             wrong export from a right one."
+        )?,
+        count => writeln!(out, "It loads, runs, fits model.toml, and predicts what its {count} examples expect.")?,
+    }
+    let model = folder.parent().and_then(|model| model.file_name()).unwrap_or_default().to_string_lossy();
+    writeln!(
+        out,
+        "A running server takes it in by itself, without traffic. Then: leeway traffic {model} ... or leeway promote \
+         {model} {version}"
+    )?;
+    Ok(())
+}
+
+/// `leeway verify`: are all files those that were added?
+pub(super) fn verify(settings: SettingsArgs) -> Result<()> {
+    let config = settings.load()?;
+    let mut out = std::io::stdout();
+    let (mut good, mut bad) = (0, 0);
+    for found in scan(&config.repository.path)? {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                bad += 1;
+                writeln!(out, "{error}")?;
+                continue;
+            }
+        };
+        for (version, folder) in &found.versions {
+            match VerifiedVersion::read(folder) {
+                Ok(verified) => {
+                    good += 1;
+                    writeln!(out, "{} {version}: {}", found.name, verified.identity)?;
+                }
+                Err(refusal) => {
+                    bad += 1;
+                    writeln!(out, "{} {version}: BAD ({}): {refusal}", found.name, refusal.fault.name())?;
+                }
+            }
+        }
+    }
+    if bad > 0 {
+        bail!("{bad} of {} are not as they were added", good + bad);
+    }
+    writeln!(out, "{good} versions are as they were added.")?;
+    Ok(())
+}

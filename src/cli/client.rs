@@ -1,0 +1,90 @@
+//! What the commands that change a running server share: they speak to its admin API.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use serde_json::Value;
+
+use crate::config::Config;
+
+/// A change may have to load a version first.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A client of the admin API of the server that this configuration is of.
+pub(super) struct Client {
+    agent: ureq::Agent,
+    address: SocketAddr,
+    token: Option<String>,
+}
+
+impl Client {
+    pub(super) fn new(config: &Config) -> Client {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            // Whatever the environment says of proxies: the server is where its configuration says.
+            .proxy(None)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            .timeout_global(Some(PATIENCE))
+            .build()
+            .into();
+        let token = config.admin.token.as_ref().map(|token| format!("Bearer {}", token.secret()));
+        Client { agent, address: reachable(config.admin.listen), token }
+    }
+
+    pub(super) fn get(&self, path: &str) -> Result<Value> {
+        let mut request = self.agent.get(self.url(path));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", token);
+        }
+        self.answer(request.call())
+    }
+
+    pub(super) fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        self.send(self.agent.put(self.url(path)), body)
+    }
+
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.send(self.agent.post(self.url(path)), body)
+    }
+
+    fn send(&self, mut request: ureq::RequestBuilder<ureq::typestate::WithBody>, body: &Value) -> Result<Value> {
+        if let Some(token) = &self.token {
+            request = request.header("authorization", token);
+        }
+        self.answer(request.header("content-type", "application/json").send(body.to_string()))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}/admin/v1{path}", self.address)
+    }
+
+    fn answer(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value> {
+        let mut response = answer.map_err(|error| {
+            anyhow!(
+                "no server answers at {} (admin.listen): {error}; is it running, and with the same configuration?",
+                self.address
+            )
+        })?;
+        let text = response.body_mut().read_to_string()?;
+        let value: Value = serde_json::from_str(&text)
+            .map_err(|_| anyhow!("what answers at {} (admin.listen) is not a Leeway server", self.address))?;
+        if response.status().is_success() {
+            return Ok(value);
+        }
+        match value["detail"].as_str() {
+            Some(detail) => bail!("{detail}"),
+            None => bail!("the server at {} answered {}", self.address, response.status()),
+        }
+    }
+}
+
+/// A server that listens everywhere is here, too.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}

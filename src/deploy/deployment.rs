@@ -1,0 +1,256 @@
+//! What is deployed of a model, and the pure function from one deployment to the next.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::identity::{ModelName, Version};
+use crate::traffic::TrafficSplit;
+
+/// How many stable versions back a rollback can go.
+const LONGEST_PATH: usize = 16;
+
+/// The longest name or reason that is kept, in characters.
+const LONGEST_TEXT: usize = 1_000;
+
+/// What is deployed of a model: one line of its history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// The model.
+    pub model: ModelName,
+    /// Its number: 1 for the first, and one more for each after it.
+    pub generation: u64,
+    /// The version that is trusted.
+    pub stable: Version,
+    /// Which versions answer where none is named.
+    pub traffic: TrafficSplit,
+    /// The stable versions before, the last one at the end: where rollbacks lead.
+    pub rollback_path: Vec<Version>,
+    /// Since when each version has had a share without a break.
+    pub deployed_at: BTreeMap<Version, Timestamp>,
+    /// How it came to be.
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+/// How a deployment came to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What was done.
+    pub action: Action,
+    /// Who did it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What can be done to a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The model was seen for the first time.
+    Discover,
+    /// Its requests were divided otherwise.
+    Traffic,
+    /// A version was made the stable one.
+    Promote,
+    /// It went back to the stable version, or to the one before.
+    Rollback,
+}
+
+/// What somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// Divide the requests like this. The stable version stays the same.
+    Traffic(TrafficSplit),
+    /// Make a version the stable one, with all requests.
+    Promote(Version),
+    /// Give all requests to the stable version; if it has them already, make the one before it stable again.
+    Rollback,
+}
+
+/// Who wants it, why, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Action {
+    /// The name in the journal, in metrics and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Discover => "discover",
+            Action::Traffic => "traffic",
+            Action::Promote => "promote",
+            Action::Rollback => "rollback",
+        }
+    }
+}
+
+impl Deployment {
+    /// The first deployment of a model: one version has all requests.
+    pub fn first(model: ModelName, stable: Version, at: Timestamp) -> Deployment {
+        Deployment {
+            model,
+            generation: 1,
+            stable,
+            traffic: TrafficSplit::all_to(stable),
+            rollback_path: Vec::new(),
+            deployed_at: BTreeMap::from([(stable, at)]),
+            change: Change {
+                action: Action::Discover,
+                by: "leeway".to_owned(),
+                reason: "the highest version, when the model was first seen".to_owned(),
+                at,
+            },
+        }
+    }
+
+    /// The deployment after this one; `None` if it is what is wanted already.
+    ///
+    /// ```
+    /// use leeway::deploy::{Deployment, Note, Wish};
+    /// let at = "2026-11-24T09:30:00Z".parse().unwrap();
+    /// let note = || Note { by: "ada".into(), reason: String::new(), at };
+    /// let [one, two] = ["1", "2"].map(|version| version.parse().unwrap());
+    /// let first = Deployment::first("digits".parse().unwrap(), one, at);
+    /// let promoted = first.after(&Wish::Promote(two), note()).unwrap().unwrap();
+    /// assert_eq!((promoted.generation, promoted.stable), (2, two));
+    /// let back = promoted.after(&Wish::Rollback, note()).unwrap().unwrap();
+    /// assert_eq!((back.generation, back.stable), (3, one));
+    /// assert!(back.after(&Wish::Rollback, note()).is_err());
+    /// ```
+    pub fn after(&self, wish: &Wish, note: Note) -> Result<Option<Deployment>> {
+        let mut path = self.rollback_path.clone();
+        let (action, stable, traffic) = match wish {
+            Wish::Traffic(split) => (Action::Traffic, self.stable, split.clone()),
+            Wish::Promote(version) => {
+                if *version != self.stable {
+                    path.retain(|passed| *passed != self.stable && passed != version);
+                    path.push(self.stable);
+                    path.drain(..path.len().saturating_sub(LONGEST_PATH));
+                }
+                (Action::Promote, *version, TrafficSplit::all_to(*version))
+            }
+            Wish::Rollback if self.traffic != TrafficSplit::all_to(self.stable) => {
+                (Action::Rollback, self.stable, TrafficSplit::all_to(self.stable))
+            }
+            Wish::Rollback => {
+                let before = path.pop().ok_or_else(|| {
+                    Error::ChangeRefused(format!(
+                        "model {} has no stable version before {} to go back to; promote the version you want",
+                        self.model, self.stable
+                    ))
+                })?;
+                (Action::Rollback, before, TrafficSplit::all_to(before))
+            }
+        };
+        if stable == self.stable && traffic == self.traffic {
+            return Ok(None);
+        }
+        let since = |version| self.deployed_at.get(&version).copied().unwrap_or(note.at);
+        let deployed_at = traffic.shares().map(|(version, _)| (version, since(version))).collect();
+        let text = |text: &str| text.chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect();
+        let change = Change { action, by: text(&note.by), reason: text(&note.reason), at: note.at };
+        let (model, generation) = (self.model.clone(), self.generation + 1);
+        Ok(Some(Deployment { model, generation, stable, traffic, rollback_path: path, deployed_at, change }))
+    }
+
+    /// The versions that have to be loaded for it: those with a share, the stable one, and the one before.
+    pub fn needs(&self) -> impl Iterator<Item = Version> {
+        self.answers().chain(self.rollback_path.last().copied())
+    }
+
+    /// The versions without which it cannot be: those with a share, and the stable one.
+    pub fn answers(&self) -> impl Iterator<Item = Version> {
+        self.traffic.shares().map(|(version, _)| version).chain([self.stable])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::traffic::Share;
+
+    fn version(number: u32) -> Version {
+        number.to_string().parse().unwrap()
+    }
+
+    fn note() -> Note {
+        Note { by: "a test".to_owned(), reason: "to\nsee".to_owned(), at: Timestamp::UNIX_EPOCH }
+    }
+
+    fn split(shares: &[(u32, f64)]) -> Wish {
+        let share = |(number, share): &(u32, f64)| (version(*number), Share::from_percent(*share).unwrap());
+        Wish::Traffic(TrafficSplit::new(shares.iter().map(share)).unwrap())
+    }
+
+    /// Applies wishes to a first deployment of version 1; `stable | traffic | rollback path` after each.
+    fn check(wishes: &[(Wish, &str)]) {
+        let mut deployment = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
+        for (wish, expected) in wishes {
+            match deployment.after(wish, note()) {
+                Ok(Some(next)) => deployment = next,
+                Ok(None) => assert_eq!(*expected, "already", "{wish:?}"),
+                Err(error) => assert!(error.to_string().contains(expected), "{error}"),
+            }
+            let path: Vec<String> = deployment.rollback_path.iter().map(Version::to_string).collect();
+            let seen = format!("{} | {} | {}", deployment.stable, deployment.traffic, path.join(" "));
+            assert!(seen == *expected || !expected.contains('|'), "{wish:?}: {seen}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_rollout_and_back() {
+        check(&[
+            (split(&[(1, 90.0), (2, 10.0)]), "1 | 1=90 2=10 | "),
+            (Wish::Rollback, "1 | 1=100 | "),
+            (split(&[(2, 100.0)]), "1 | 2=100 | "),
+            (Wish::Promote(version(2)), "2 | 2=100 | 1"),
+            (Wish::Promote(version(2)), "already"),
+            (Wish::Promote(version(3)), "3 | 3=100 | 1 2"),
+            (Wish::Rollback, "2 | 2=100 | 1"),
+            (Wish::Rollback, "1 | 1=100 | "),
+            (Wish::Rollback, "no stable version before 1"),
+        ]);
+    }
+
+    #[test]
+    fn a_rollback_never_leads_to_a_version_twice() {
+        check(&[
+            (Wish::Promote(version(2)), "2 | 2=100 | 1"),
+            (Wish::Promote(version(1)), "1 | 1=100 | 2"),
+            (Wish::Promote(version(2)), "2 | 2=100 | 1"),
+        ]);
+    }
+
+    #[test]
+    fn what_is_kept_of_who_and_why_is_one_line() {
+        let first = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
+        let long = Note { by: "x".repeat(5_000), ..note() };
+        let next = first.after(&Wish::Promote(version(2)), long).unwrap().unwrap();
+        assert_eq!((next.change.by.len(), next.change.reason.as_str()), (LONGEST_TEXT, "tosee"));
+    }
+
+    #[test]
+    fn a_version_is_deployed_since_it_first_had_a_share() {
+        let at = |second| Note { at: Timestamp::from_second(second).unwrap(), ..note() };
+        let mut deployment = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
+        for (second, wish) in [(10, split(&[(1, 90.0), (2, 10.0)])), (20, Wish::Promote(version(2))), (30, Wish::Rollback)] {
+            deployment = deployment.after(&wish, at(second)).unwrap().unwrap();
+            if second == 20 {
+                assert_eq!(deployment.deployed_at[&version(2)].as_second(), 10);
+            }
+        }
+        assert_eq!(deployment.deployed_at[&version(1)].as_second(), 30);
+    }
+}

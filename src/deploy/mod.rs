@@ -1,0 +1,21 @@
+//! Who gets traffic: the deployments of models, how they change, and how that is made to last.
+//!
+//! - `deployment.rs` is what is deployed of a model, and the pure function from one deployment to the next.
+//! - `journal.rs` keeps every deployment there was. A change is made when it is written there, and not before.
+//! - `reconcile.rs` decides, without doing it, which versions to load and which to retire.
+//! - `deployer.rs` does it: it owns what is loaded, looks at the repository, and publishes snapshots.
+//! - `status.rs` is what operators are shown.
+//!
+//! This room knows nothing of HTTP.
+
+mod deployer;
+mod deployment;
+mod journal;
+mod reconcile;
+mod status;
+
+pub use self::deployer::{Deployer, Request};
+pub use self::deployment::{Action, Change, Deployment, Note, Wish};
+pub use self::journal::{Appended, Journal, MemoryJournal, SqliteJournal, open};
+pub use self::reconcile::{Hold, Live, Step, reconcile, wanted};
+pub use self::status::{Deployed, ModelStatus, Overview, VersionState, VersionStatus};

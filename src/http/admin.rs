@@ -1,0 +1,182 @@
+//! The handlers of the admin API. Who may ask is settled before (`admin_access.rs`); what is done is `deploy`'s.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::response::Response;
+use http_body_util::{BodyExt, Limited};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::HttpState;
+use super::error_response::Failure;
+use super::wire::json;
+use crate::deploy::{self, Deployment, Note, Wish};
+use crate::error::{Error, Result};
+use crate::identity::{ModelName, Version};
+use crate::traffic::{Share, TrafficSplit};
+
+type Answer = Result<Response, Failure>;
+type ModelPath = Result<Path<String>, PathRejection>;
+type VersionPath = Result<Path<(String, String)>, PathRejection>;
+
+/// The largest body of a change.
+const BODY_LIMIT: usize = 1 << 16;
+/// The most deployments that are shown at one time.
+const LONGEST_HISTORY: u32 = 1_000;
+
+/// What every change may say beside what it wants.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Plain {
+    by: String,
+    reason: String,
+    if_generation: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Traffic {
+    /// Percent by version.
+    shares: BTreeMap<Version, Share>,
+    #[serde(default)]
+    by: String,
+    #[serde(default)]
+    reason: String,
+    if_generation: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Promote {
+    version: Version,
+    #[serde(default)]
+    by: String,
+    #[serde(default)]
+    reason: String,
+    if_generation: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Page {
+    limit: u32,
+    before: u64,
+}
+
+impl Default for Page {
+    fn default() -> Page {
+        Page { limit: 50, before: u64::MAX }
+    }
+}
+
+/// `GET /admin/v1/models`
+pub(super) async fn list(State(state): State<Arc<HttpState>>) -> Answer {
+    Ok(json(&state.deployer.overview())?)
+}
+
+/// `GET /admin/v1/models/{model}`
+pub(super) async fn show(State(state): State<Arc<HttpState>>, path: ModelPath) -> Answer {
+    Ok(json(&state.deployer.model(&model(path)?)?)?)
+}
+
+/// `GET /admin/v1/models/{model}/versions/{version}`
+pub(super) async fn show_version(State(state): State<Arc<HttpState>>, path: VersionPath) -> Answer {
+    let (model, version) = model_and_version(path)?;
+    Ok(json(&state.deployer.version(&model, version)?)?)
+}
+
+/// `GET /admin/v1/models/{model}/history?limit=50&before=12`
+pub(super) async fn history(
+    State(state): State<Arc<HttpState>>,
+    path: ModelPath,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Answer {
+    #[derive(Serialize)]
+    struct History {
+        deployments: Vec<Deployment>,
+    }
+    let Query(Page { limit, before }) =
+        page.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
+    if !(1..=LONGEST_HISTORY).contains(&limit) {
+        return Err(Error::InvalidInput(format!("limit: found {limit}, expected 1 to {LONGEST_HISTORY}")).into());
+    }
+    let deployments = state.deployer.history(&model(path)?, before, limit).await?;
+    Ok(json(&History { deployments })?)
+}
+
+/// `PUT /admin/v1/models/{model}/traffic`
+pub(super) async fn traffic(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
+    let model = model(path)?;
+    let Traffic { shares, by, reason, if_generation } = body(request).await?;
+    let split = TrafficSplit::new(shares).map_err(|error| Error::InvalidInput(format!("shares: {error}")))?;
+    change(&state, model, Wish::Traffic(split), Plain { by, reason, if_generation }).await
+}
+
+/// `POST /admin/v1/models/{model}/promote`
+pub(super) async fn promote(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
+    let model = model(path)?;
+    let Promote { version, by, reason, if_generation } = body(request).await?;
+    change(&state, model, Wish::Promote(version), Plain { by, reason, if_generation }).await
+}
+
+/// `POST /admin/v1/models/{model}/rollback`
+pub(super) async fn rollback(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
+    let model = model(path)?;
+    change(&state, model, Wish::Rollback, body(request).await?).await
+}
+
+/// `POST /admin/v1/models/{model}/versions/{version}/load`
+pub(super) async fn load(State(state): State<Arc<HttpState>>, path: VersionPath) -> Answer {
+    let (model, version) = model_and_version(path)?;
+    state.deployer.hold_loaded(&model, version).await?;
+    Ok(json(&state.deployer.version(&model, version)?)?)
+}
+
+/// `POST /admin/v1/models/{model}/versions/{version}/unload`
+pub(super) async fn unload(State(state): State<Arc<HttpState>>, path: VersionPath) -> Answer {
+    let (model, version) = model_and_version(path)?;
+    state.deployer.hold_unloaded(&model, version).await?;
+    Ok(json(&state.deployer.version(&model, version)?)?)
+}
+
+/// `POST /admin/v1/reload`
+pub(super) async fn reload(State(state): State<Arc<HttpState>>) -> Answer {
+    state.deployer.look().await;
+    Ok(json(&state.deployer.overview())?)
+}
+
+async fn change(state: &HttpState, model: ModelName, wish: Wish, plain: Plain) -> Answer {
+    let Plain { by, reason, if_generation } = plain;
+    let by = if by.is_empty() { "someone".to_owned() } else { by };
+    let note = Note { by, reason, at: Timestamp::now() };
+    let deployed = state.deployer.change(deploy::Request { model, wish, note, if_generation }).await?;
+    Ok(json(&deployed)?)
+}
+
+/// A name that is none is no model's: nothing is looked for under it.
+fn model(path: ModelPath) -> Result<ModelName> {
+    let Path(name) = path.map_err(|_| Error::UnknownEndpoint)?;
+    named(&name)
+}
+
+fn model_and_version(path: VersionPath) -> Result<(ModelName, Version)> {
+    let Path((name, version)) = path.map_err(|_| Error::UnknownEndpoint)?;
+    let version = version.parse().map_err(|error| Error::InvalidInput(format!("the version in the path: {error}")))?;
+    Ok((named(&name)?, version))
+}
+
+fn named(name: &str) -> Result<ModelName> {
+    name.parse().map_err(|error| Error::InvalidInput(format!("the model in the path: {error}")))
+}
+
+/// The body of a change; an empty one says nothing.
+async fn body<T: DeserializeOwned>(request: Request) -> Result<T> {
+    let read = Limited::new(request.into_body(), BODY_LIMIT).collect().await;
+    let bytes = read.map_err(|_| Error::RequestTooLarge { limit: BODY_LIMIT })?.to_bytes();
+    let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
+    serde_json::from_slice(bytes).map_err(|error| Error::InvalidInput(format!("the body: {error}")))
+}

@@ -1,0 +1,72 @@
+//! Who may use the admin API: who has the token, or, where none is configured, a program on this machine that is not a
+//! browser which a web page has sent.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::HttpState;
+use super::error_response::Failure;
+use crate::error::{Error, Result};
+
+/// Lets a request through, or says what it lacks.
+pub(super) async fn layer(
+    State(state): State<Arc<HttpState>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    let headers = request.headers();
+    match &state.admin_token {
+        Some(token) => check_token(headers, token.secret())?,
+        None => check_sender(headers)?,
+    }
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        check_content(headers)?;
+    }
+    Ok(next.run(request).await)
+}
+
+/// Compares digests, in constant time: neither how much of it is right nor how long it is shows in how long that takes.
+fn check_token(headers: &HeaderMap, secret: &str) -> Result<()> {
+    let given = headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+    let (scheme, given) = given.split_at_checked("Bearer ".len()).unwrap_or_default();
+    let is_right = Sha256::digest(given).ct_eq(&Sha256::digest(secret));
+    if scheme.eq_ignore_ascii_case(b"Bearer ") && is_right.into() { Ok(()) } else { Err(Error::Unauthorized) }
+}
+
+/// A web page can make a browser send requests to this machine, under a name of its own that leads here, and it says so
+/// in `Origin`.
+fn check_sender(headers: &HeaderMap) -> Result<()> {
+    if headers.contains_key(ORIGIN) {
+        return Err(Error::Forbidden(
+            "requests from web pages are not taken without a token; configure admin.token".to_owned(),
+        ));
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    if name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    Err(Error::Forbidden(
+        "without a token, the header Host has to be localhost or an address; configure admin.token to use a name"
+            .to_owned(),
+    ))
+}
+
+/// A browser asks before it sends this type elsewhere, and is told no.
+fn check_content(headers: &HeaderMap) -> Result<()> {
+    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let essence = content_type.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
+    if essence.eq_ignore_ascii_case(b"application/json") {
+        return Ok(());
+    }
+    Err(Error::UnsupportedContent("send the header Content-Type: application/json with every change".to_owned()))
+}

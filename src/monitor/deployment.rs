@@ -1,0 +1,99 @@
+//! What is known of deployments and loads. Written when something changes, which is seldom: under a lock.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::error::LoadFault;
+
+/// What can be done to a deployment. A closed set: it is a label.
+pub(super) const ACTIONS: [&str; 4] = ["discover", "traffic", "promote", "rollback"];
+
+/// The deployments of all models, and what failed about them.
+#[derive(Debug, Default)]
+pub struct DeploymentRecorder {
+    models: Mutex<BTreeMap<String, ModelDeployment>>,
+    journal_errors: AtomicU64,
+    repository_errors: AtomicU64,
+}
+
+/// What is known of a model.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ModelDeployment {
+    pub(super) generation: u64,
+    pub(super) shares: Vec<DeployedShare>,
+    changes: [u64; ACTIONS.len()],
+    load_failures: [u64; LoadFault::ALL.len()],
+}
+
+/// What is known of a loaded version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeployedShare {
+    /// The version's number.
+    pub version: String,
+    /// Its share of the model's requests, 0 to 1.
+    pub ratio: f64,
+    /// Since when it has had one, in seconds since 1970.
+    pub deployed_at: Option<f64>,
+    /// Whether its files are not those any more that were loaded.
+    pub is_altered: bool,
+}
+
+impl DeploymentRecorder {
+    /// This is what is deployed of a model now.
+    pub fn deployed(&self, model: &str, generation: u64, shares: Vec<DeployedShare>) {
+        let mut models = self.models.lock();
+        let seen = models.entry(model.to_owned()).or_default();
+        (seen.generation, seen.shares) = (generation, shares);
+    }
+
+    /// A change was taken over.
+    pub fn changed(&self, model: &str, action: &'static str) {
+        if let Some(index) = ACTIONS.iter().position(|known| *known == action) {
+            self.models.lock().entry(model.to_owned()).or_default().changes[index] += 1;
+        }
+    }
+
+    /// A version, or a changed `model.toml`, was refused.
+    pub fn load_failed(&self, model: &str, fault: LoadFault) {
+        self.models.lock().entry(model.to_owned()).or_default().load_failures[fault as usize] += 1;
+    }
+
+    /// A model is not served any more.
+    pub fn forget(&self, model: &str) {
+        self.models.lock().remove(model);
+    }
+
+    /// The journal could not be read or written.
+    pub fn journal_failed(&self) {
+        self.journal_errors.fetch_add(1, Relaxed);
+    }
+
+    /// The repository was looked at, and has so many problems.
+    pub fn set_repository_errors(&self, count: usize) {
+        self.repository_errors.store(count as u64, Relaxed);
+    }
+
+    pub(super) fn models(&self) -> BTreeMap<String, ModelDeployment> {
+        self.models.lock().clone()
+    }
+
+    pub(super) fn journal_errors(&self) -> u64 {
+        self.journal_errors.load(Relaxed)
+    }
+
+    pub(super) fn repository_errors(&self) -> u64 {
+        self.repository_errors.load(Relaxed)
+    }
+}
+
+impl ModelDeployment {
+    pub(super) fn changes(&self) -> Vec<(&'static str, u64)> {
+        ACTIONS.into_iter().zip(self.changes).collect()
+    }
+
+    pub(super) fn load_failures(&self) -> Vec<(&'static str, u64)> {
+        LoadFault::ALL.into_iter().map(LoadFault::name).zip(self.load_failures).collect()
+    }
+}

@@ -1,0 +1,248 @@
+//! Writing a new version: its files are put into a hidden folder beside the others, tried, and made a version by one
+//! rename. Whatever breaks off leaves no half version.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use super::external_data;
+use super::files;
+use super::golden::Golden;
+use super::layout;
+use super::loader::{LoadOrder, OpenedVersion, Pace, try_out};
+use super::manifest::{FilePath, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest};
+use super::refusal::Refusal;
+use super::trial::Trial;
+use super::verified::{self, VerifiedVersion};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::identity::{Sha256, Version};
+use crate::model::Engine;
+use crate::pipeline::Stages;
+
+/// What a version is made of.
+#[derive(Debug, Clone, Default)]
+pub struct NewFiles {
+    /// The model. Stored as `model.onnx`.
+    pub onnx: PathBuf,
+    /// Other files, stored under their own names: weights that the model keeps outside itself, a tokenizer, labels.
+    pub others: Vec<PathBuf>,
+    /// Examples, stored as `golden.json`.
+    pub golden: Option<PathBuf>,
+    /// Instances whose predictions are recorded as examples.
+    pub record: Option<RecordedFrom>,
+}
+
+/// Where examples are recorded from.
+#[derive(Debug, Clone)]
+pub struct RecordedFrom {
+    /// One instance per line, as JSON.
+    pub instances: PathBuf,
+    /// How far a number may be off when they are checked.
+    pub tolerance: f64,
+}
+
+/// What to add, to which model.
+#[derive(Debug, Clone)]
+pub struct Addition<'a> {
+    /// The model's folder.
+    pub model: &'a Path,
+    /// The files.
+    pub files: &'a NewFiles,
+    /// What is known of them. Its files are filled in.
+    pub facts: Manifest,
+}
+
+/// What was added.
+#[derive(Debug)]
+pub struct Added {
+    /// The new version.
+    pub version: Version,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its manifest, with its files.
+    pub manifest: Manifest,
+    /// How many examples it has.
+    pub examples: usize,
+}
+
+/// Checks that a version loads and fits its `model.toml`, and adds it as the next one.
+pub fn add(addition: Addition<'_>, engine: &dyn Engine, stages: &Stages, trial: Option<&Trial>) -> Result<Added> {
+    let Addition { model: folder, files: new, facts } = addition;
+    let model = folder.canonicalize().map_err(|error| wrong(folder, &error))?;
+    let name = model.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.parse().map_err(|error| Error::Repository(format!("{}: {error}", model.display())))?;
+    let config_file = model.join("model.toml");
+    let config = Arc::new(ModelConfig::read(&config_file).map_err(|error| Error::Repository(error.to_string()))?);
+
+    let staging = tempfile::Builder::new().prefix(".adding-").tempdir_in(&model).map_err(|error| wrong(&model, &error))?;
+    let mut order = LoadOrder {
+        model: name,
+        version: next_version(&model)?,
+        config_file,
+        config,
+        folder: staging.path().to_owned(),
+        pace: Pace::Full,
+    };
+    let refused = |refusal: Refusal| Error::Repository(refusal.to_string());
+    stage_files(new, staging.path())?;
+    let mut manifest = write_manifest(facts, staging.path())?;
+    fail::fail_point!("add::staged");
+
+    let verified = VerifiedVersion::read(staging.path()).map_err(refused)?;
+    match trial {
+        Some(trial) => trial.run(&order, &verified),
+        None => try_out(engine, stages, &order),
+    }
+    .map_err(refused)?;
+    let mut examples = verified.golden.as_ref().map_or(0, |golden| golden.instances.len());
+    if let Some(from) = &new.record {
+        let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
+        let golden = record(from, &opened)?;
+        examples = golden.instances.len();
+        let text = serde_json::to_vec(&golden).map_err(Error::internal)?;
+        std::fs::write(staging.path().join(GOLDEN_FILE), text).map_err(|error| wrong(staging.path(), &error))?;
+        manifest = write_manifest(manifest, staging.path())?;
+    }
+    sync(staging.path()).map_err(|error| wrong(staging.path(), &error))?;
+    fail::fail_point!("add::checked");
+
+    // From here on the folder is not deleted any more, whatever happens.
+    let staging = staging.keep();
+    loop {
+        let to = model.join(order.version.to_string());
+        match rename_to_nothing(&staging, &to) {
+            Ok(()) => {
+                fail::fail_point!("add::renamed");
+                File::open(&model).and_then(|folder| folder.sync_all()).map_err(|error| wrong(&model, &error))?;
+                return Ok(Added { version: order.version, folder: to, manifest, examples });
+            }
+            // Someone else added one meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => order.version = next_version(&model)?,
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&staging);
+                return Err(wrong(&to, &error));
+            }
+        }
+    }
+}
+
+/// The version after the highest.
+fn next_version(model: &Path) -> Result<Version> {
+    let highest = layout::versions(model)?.into_keys().next_back();
+    match highest {
+        None => Ok(Version::FIRST),
+        Some(highest) => {
+            highest.next().ok_or_else(|| Error::Repository(format!("there is no version after {highest}")))
+        }
+    }
+}
+
+/// Copies the files to where they will be a version.
+fn stage_files(new: &NewFiles, staging: &Path) -> Result<()> {
+    let copy = |from: &Path, name: &str| {
+        let to = staging.join(name);
+        if to.exists() {
+            return Err(Error::Repository(format!("{}: there are two files of the name {name}", from.display())));
+        }
+        let mut source = File::open(from).map_err(|error| wrong(from, &error))?;
+        let mut target = File::create_new(&to).map_err(|error| wrong(&to, &error))?;
+        io::copy(&mut source, &mut target).map_err(|error| wrong(from, &error)).map(drop)
+    };
+    copy(&new.onnx, MODEL_FILE)?;
+    for other in &new.others {
+        let name = other.file_name().unwrap_or_default().to_string_lossy();
+        if name == MANIFEST_FILE {
+            return Err(Error::Repository(format!("{}: the manifest is written by `leeway add`", other.display())));
+        }
+        copy(other, &name)?;
+    }
+    if let Some(golden) = &new.golden {
+        copy(golden, GOLDEN_FILE)?;
+    }
+    // Said here, where the way out is a flag, and not first by the verification.
+    let model = std::fs::read(staging.join(MODEL_FILE)).map_err(|error| wrong(&new.onnx, &error))?;
+    let locations = external_data::locations(&model).map_err(|problem| {
+        Error::Repository(format!("{}: {}", new.onnx.display(), verified::not_a_model(problem)))
+    })?;
+    for location in locations {
+        if location.parse::<FilePath>().is_ok() && !staging.join(&location).exists() {
+            return Err(Error::Repository(format!(
+                "{}: the model keeps weights in {location:?}; add that file with --data-file",
+                new.onnx.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Writes the manifest for the files that are there.
+fn write_manifest(facts: Manifest, folder: &Path) -> Result<Manifest> {
+    let mut digests = BTreeMap::<FilePath, Sha256>::new();
+    for (name, path) in files::list(folder).map_err(|refusal| Error::Repository(refusal.to_string()))? {
+        let digest = files::digest(&path).map_err(|error| wrong(&path, &error))?;
+        digests.insert(name, digest);
+    }
+    let added_at = Some(facts.added_at.unwrap_or_else(Timestamp::now));
+    let manifest = Manifest { added_at, files: digests, ..facts };
+    let text = manifest.to_toml().map_err(Error::Repository)?;
+    let path = folder.join(MANIFEST_FILE);
+    std::fs::write(&path, text).map_err(|error| wrong(&path, &error))?;
+    Ok(manifest)
+}
+
+/// Asks the model itself for its predictions.
+fn record(from: &RecordedFrom, opened: &OpenedVersion) -> Result<Golden> {
+    let refused = |problem: String| Error::Repository(format!("{}: {problem}", from.instances.display()));
+    let text = std::fs::read_to_string(&from.instances).map_err(|error| wrong(&from.instances, &error))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let parse = |(index, line): (usize, &str)| {
+        serde_json::from_str::<Box<RawValue>>(line).map_err(|error| {
+            let (line, column) = (index + 1, error.column());
+            refused(format!("line {line}, column {column}: this is not an instance as JSON: {error}"))
+        })
+    };
+    let instances: Vec<Box<RawValue>> = lines.map(parse).collect::<Result<_>>()?;
+    let mut golden = Golden { instances, predictions: Vec::new(), tolerance: from.tolerance };
+    let mut session = opened.session().map_err(|refusal| refused(refusal.to_string()))?;
+    let predictions = opened.predict(&mut *session, &golden).enumerate().map(|(index, prediction)| {
+        prediction.map_err(|problem| refused(format!("instance {}: {problem}", index + 1)))
+    });
+    golden.predictions = predictions.collect::<Result<_>>()?;
+    let text = serde_json::to_vec(&golden).map_err(Error::internal)?;
+    // As it will be read.
+    verified::parse_golden(&text).map_err(|refusal: Refusal| refused(refusal.to_string()))
+}
+
+/// So that the rename does not come to the disk before what it renames.
+fn sync(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    // Readable by whoever serves it: temporary folders are their owner's only.
+    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    File::open(folder)?.sync_all()
+}
+
+/// A rename that replaces nothing, not even an empty folder.
+fn rename_to_nothing(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+}
+
+fn wrong(path: &Path, error: &io::Error) -> Error {
+    Error::Repository(format!("{}: {error}", path.display()))
+}
+
+/// A version's folder made of files that are already there: for tests, which lay out repositories by hand.
+impl Manifest {
+    /// Writes a manifest for whatever files are in a folder, without trying them.
+    pub fn write_for(folder: &Path) -> Result<Manifest> {
+        write_manifest(Manifest::of(BTreeMap::new()), folder)
+    }
+}

@@ -1,0 +1,149 @@
+//! The files of a version: which there are, what they are, and their bytes, read once and hashed as they are read.
+//!
+//! Nothing that leads out of the version's folder is read: no symbolic link, no file that has another name elsewhere (a
+//! hard link), nothing but regular files.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::Digest;
+
+use super::manifest::{FilePath, MANIFEST_FILE, Manifest};
+use super::refusal::Refusal;
+use crate::error::LoadFault;
+use crate::identity::Sha256;
+
+/// More files than any version needs.
+const MOST_FILES: usize = 10_000;
+
+/// What a folder looks like from outside: enough to see that something was written to it, without reading any file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fingerprint(BTreeMap<PathBuf, [i64; 5]>);
+
+impl Fingerprint {
+    /// The fingerprint of whatever is in a folder now. What cannot be read is not in it.
+    pub fn of(folder: &Path) -> Fingerprint {
+        let mut seen = BTreeMap::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let Ok(metadata) = entry.metadata() else { continue };
+                if seen.len() > MOST_FILES {
+                    break;
+                }
+                if metadata.is_dir() {
+                    folders.push(entry.path());
+                }
+                seen.insert(entry.path(), marks(&metadata));
+            }
+        }
+        Fingerprint(seen)
+    }
+
+    /// The fingerprint of one file.
+    pub fn of_file(file: &Path) -> Fingerprint {
+        let metadata = std::fs::metadata(file).ok();
+        Fingerprint(metadata.map(|metadata| (file.to_owned(), marks(&metadata))).into_iter().collect())
+    }
+}
+
+/// What changes when a file is written to, replaced or linked.
+fn marks(metadata: &Metadata) -> [i64; 5] {
+    let inode = i64::from_ne_bytes(metadata.ino().to_ne_bytes());
+    let length = i64::from_ne_bytes(metadata.len().to_ne_bytes());
+    [inode, length, metadata.mtime(), metadata.mtime_nsec(), metadata.ctime_nsec() ^ (metadata.ctime() << 30)]
+}
+
+/// The files of a folder but the manifest, by their path within it.
+pub(super) fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![(folder.to_owned(), String::new())];
+    while let Some((at, prefix)) = folders.pop() {
+        let unreadable = |error: io::Error| Refusal::new(LoadFault::Files, format!("{}: {error}", at.display()));
+        for entry in std::fs::read_dir(&at).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
+            let metadata = std::fs::symlink_metadata(&path).map_err(unreadable)?;
+            if metadata.is_dir() {
+                folders.push((path, format!("{name}/")));
+                continue;
+            }
+            regular(&name, &metadata).map_err(|problem| Refusal::new(LoadFault::Files, problem))?;
+            if name == MANIFEST_FILE {
+                continue;
+            }
+            let name: FilePath = name.parse().map_err(|error| Refusal::new(LoadFault::Files, format!("{error}")))?;
+            found.insert(name, path);
+            if found.len() > MOST_FILES {
+                return Err(Refusal::new(LoadFault::Files, format!("there are more than {MOST_FILES} files")));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Compares the files there are with those of the manifest, by name.
+pub(super) fn compare(found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest) -> Result<(), Refusal> {
+    if let Some(missing) = manifest.files.keys().find(|path| !found.contains_key(*path)) {
+        return Err(Refusal::new(LoadFault::Files, format!("{missing} is missing; the manifest has it")));
+    }
+    if let Some(extra) = found.keys().find(|path| !manifest.files.contains_key(*path)) {
+        let problem = format!("{extra} is not in the manifest; a version is not added to: make a new one");
+        return Err(Refusal::new(LoadFault::Files, problem));
+    }
+    Ok(())
+}
+
+/// The digest of a file, read in pieces.
+pub(super) fn digest(path: &Path) -> io::Result<Sha256> {
+    let mut file = open(path)?;
+    let mut digest = sha2::Sha256::new();
+    let mut chunk = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(Sha256::from(<[u8; 32]>::from(digest.finalize()))),
+            length => digest.update(&chunk[..length]),
+        }
+    }
+}
+
+/// The digest of bytes.
+pub(super) fn digest_of(bytes: &[u8]) -> Sha256 {
+    Sha256::from(<[u8; 32]>::from(sha2::Sha256::digest(bytes)))
+}
+
+/// All bytes of a file that has at most so many.
+pub(super) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(format!("larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Opens a regular file that has no other name. It may have been exchanged since it was listed.
+fn open(path: &Path) -> io::Result<File> {
+    use rustix::fs::OFlags;
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    regular(&name, &file.metadata()?).map_err(io::Error::other)?;
+    Ok(file)
+}
+
+fn regular(name: &str, metadata: &Metadata) -> Result<(), String> {
+    if metadata.is_symlink() {
+        Err(format!("{name:?} is a symbolic link; put the file itself there"))
+    } else if !metadata.is_file() {
+        Err(format!("{name:?} is not a regular file"))
+    } else if metadata.nlink() > 1 {
+        Err(format!("{name:?} is a hard link: its bytes can be changed under another name; put a copy there"))
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,241 @@
+//! `version.toml`: the manifest of a version. What its files are, and where it came from.
+//!
+//! A version is an immutable set of files. Its identity is one SHA-256 over the digests of all of them; the manifest
+//! itself is not part of it, because it holds them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::str::FromStr;
+
+use jiff::{Timestamp, civil};
+use serde::{Deserialize, Serialize};
+use sha2::Digest;
+
+use super::files;
+use super::refusal::Refusal;
+use crate::error::LoadFault;
+use crate::identity::Sha256;
+
+/// The manifest's file within a version's folder.
+pub const MANIFEST_FILE: &str = "version.toml";
+/// The model's file within a version's folder.
+pub const MODEL_FILE: &str = "model.onnx";
+/// The golden examples within a version's folder.
+pub const GOLDEN_FILE: &str = "golden.json";
+
+/// The largest manifest that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
+/// The only form there is.
+const FORMAT: u32 = 1;
+
+/// The manifest of a version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The form of the manifest: 1.
+    pub format: u32,
+    /// What is special about this version, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What it was made with: `"scikit-learn 1.8"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framework: Option<String>,
+    /// When the model was trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_at: Option<TrainingDate>,
+    /// The version of the data it was trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
+    /// When it was added to the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added_at: Option<Timestamp>,
+    /// What its evaluation gave, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, f64>,
+    /// Whatever else is to be known of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// Every file but the manifest, by its path within the version, with its digest.
+    pub files: BTreeMap<FilePath, Sha256>,
+}
+
+/// A day, or a moment on one: `2026-11-24`, `2026-11-24T09:30:00Z`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TrainingDate(String);
+
+/// The path of a file within a version: parts between `/`, none of them empty, `.` or `..`, and none that leads
+/// elsewhere on any system.
+///
+/// ```
+/// use leeway::registry::FilePath;
+/// assert!("vocab/tokenizer.json".parse::<FilePath>().is_ok());
+/// assert!("../tokenizer.json".parse::<FilePath>().is_err());
+/// assert!("/etc/passwd".parse::<FilePath>().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FilePath(String);
+
+/// Why a text is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidText(String);
+
+// ===== impl Manifest =====
+
+impl Manifest {
+    /// A manifest of these files that says nothing else.
+    pub fn of(files: BTreeMap<FilePath, Sha256>) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            description: None,
+            framework: None,
+            trained_at: None,
+            dataset: None,
+            added_at: None,
+            metrics: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            files,
+        }
+    }
+
+    /// Reads the manifest of the version in this folder.
+    pub fn read(folder: &Path) -> Result<Manifest, Refusal> {
+        let refuse = |problem: String| Refusal::new(LoadFault::Manifest, format!("{MANIFEST_FILE}: {problem}"));
+        let path = folder.join(MANIFEST_FILE);
+        if !path.exists() {
+            return Err(refuse(
+                "there is no such file, which holds the digests of the others; make versions with `leeway add`"
+                    .to_owned(),
+            ));
+        }
+        let bytes = files::read(&path, LARGEST).map_err(|error| refuse(error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|_| refuse("not UTF-8".to_owned()))?;
+        let manifest: Manifest = toml::from_str(&text).map_err(|error| refuse(error.to_string().trim_end().to_owned()))?;
+        manifest.check().map_err(refuse)?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.format != FORMAT {
+            return Err(format!("format: found {}, and this Leeway reads {FORMAT}", self.format));
+        }
+        if let Some((name, value)) = self.metrics.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(format!("metrics.{name}: {value} is not a finite number"));
+        }
+        if !self.files.keys().any(|path| path.as_str() == MODEL_FILE) {
+            return Err(format!("files: {MODEL_FILE} is not among them"));
+        }
+        if self.files.keys().any(|path| path.as_str() == MANIFEST_FILE) {
+            return Err(format!("files: {MANIFEST_FILE} cannot hold its own digest"));
+        }
+        Ok(())
+    }
+
+    /// The manifest as it is written.
+    pub(super) fn to_toml(&self) -> Result<String, String> {
+        self.check()?;
+        toml::to_string(self).map_err(|error| error.to_string())
+    }
+
+    /// The identity of the version: SHA-256 over one line per file, `<sha256 in hex>  <path>\n`, sorted by path. So
+    /// `find . -type f ! -path ./version.toml | sed s,^./,, | LC_ALL=C sort | xargs sha256sum | sha256sum` within its
+    /// folder gives the same.
+    ///
+    /// ```
+    /// use leeway::registry::Manifest;
+    /// let one = "4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865".parse().unwrap();
+    /// let two = "53c234e5e8472b6ac51c1ae1cab3fe06fad053beb8ebfd8977b010655bfdd3c3".parse().unwrap();
+    /// let files = [("a.onnx".parse().unwrap(), one), ("b/two".parse().unwrap(), two)];
+    /// // What coreutils' sha256sum says of a.onnx = "1\n" and b/two = "2\n", hashed again by it.
+    /// let expected = "8fa71e81733f82040ad447bcc96470f5dd516a47d97bde4b4bf0d45f351ce436";
+    /// assert_eq!(Manifest::of(files.into()).identity().to_string(), expected);
+    /// ```
+    pub fn identity(&self) -> Sha256 {
+        let mut all = sha2::Sha256::new();
+        for (path, digest) in &self.files {
+            all.update(format!("{digest}  {}\n", path.as_str()));
+        }
+        Sha256::from(<[u8; 32]>::from(all.finalize()))
+    }
+}
+
+// ===== impl FilePath =====
+
+impl FilePath {
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a map by path can be asked with any text.
+impl std::borrow::Borrow<str> for FilePath {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for FilePath {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, InvalidText> {
+        let plain = |part: &str| {
+            !matches!(part, "" | "." | "..") && !part.contains(|c: char| c.is_control() || matches!(c, '\\' | ':'))
+        };
+        if text.len() <= 512 && text.split('/').all(plain) {
+            Ok(FilePath(text.to_owned()))
+        } else {
+            Err(InvalidText(format!("{text:?} is not the path of a file within the version, as in vocab/tokenizer.json")))
+        }
+    }
+}
+
+impl TryFrom<String> for FilePath {
+    type Error = InvalidText;
+
+    fn try_from(text: String) -> Result<Self, InvalidText> {
+        text.parse()
+    }
+}
+
+impl From<FilePath> for String {
+    fn from(path: FilePath) -> String {
+        path.0
+    }
+}
+
+impl std::fmt::Display for FilePath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// ===== impl TrainingDate =====
+
+impl FromStr for TrainingDate {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, InvalidText> {
+        if text.parse::<Timestamp>().is_ok() || (text.len() == 10 && text.parse::<civil::Date>().is_ok()) {
+            Ok(TrainingDate(text.to_owned()))
+        } else {
+            Err(InvalidText(format!("{text:?} is not a date, as in 2026-11-24 or 2026-11-24T09:30:00Z")))
+        }
+    }
+}
+
+impl TryFrom<String> for TrainingDate {
+    type Error = InvalidText;
+
+    fn try_from(text: String) -> Result<Self, InvalidText> {
+        text.parse()
+    }
+}
+
+impl From<TrainingDate> for String {
+    fn from(date: TrainingDate) -> String {
+        date.0
+    }
+}

@@ -1,0 +1,35 @@
+//! Why a version is not served: a closed reason, and a message that says what to change.
+
+use crate::error::{Error, LoadFault};
+use crate::identity::{ModelName, Version};
+
+/// A version, or files that were to become one, are not as they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What kind of thing is wrong.
+    pub fault: LoadFault,
+    /// What is wrong, and what to change.
+    pub message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(fault: LoadFault, message: impl Into<String>) -> Refusal {
+        Refusal { fault, message: message.into() }
+    }
+
+    /// What another room said, as a refusal of this kind.
+    pub(super) fn of(fault: LoadFault) -> impl FnOnce(Error) -> Refusal {
+        move |error| {
+            let message = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+            // A wrong setting is one wherever it shows.
+            let fault = if matches!(error, Error::Config(_)) { LoadFault::Config } else { fault };
+            Refusal { fault, message }
+        }
+    }
+
+    /// The refusal as an error about this version.
+    pub fn about(self, model: &ModelName, version: Version) -> Error {
+        Error::Load { model: model.clone(), version, fault: self.fault, message: self.message }
+    }
+}

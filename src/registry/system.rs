@@ -1,0 +1,34 @@
+//! What is asked of the operating system: lower priority, and limits for a process that may misbehave.
+
+use rustix::process::{Resource, Rlimit};
+
+/// The lowest priority: this thread, and those that it starts, run when nobody else wants to.
+const NICEST: i32 = 19;
+
+/// Lowers the priority of this thread for good (on Linux; elsewhere that of the process, so it is left alone there).
+pub fn lower_priority_of_this_thread() {
+    #[cfg(target_os = "linux")]
+    lower_priority_of_this_process();
+}
+
+/// Lowers the priority of this process, which has one thread yet.
+fn lower_priority_of_this_process() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICEST) {
+        tracing::debug!(%error, "the priority could not be lowered");
+    }
+}
+
+/// Makes this process one that is only there to try something: at the lowest priority, with at most so much memory,
+/// without a core dump, and gone when its parent is.
+pub(super) fn confine_this_process(memory: Option<u64>) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    lower_priority_of_this_process();
+    let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    rustix::process::setrlimit(Resource::Core, limit(0))?;
+    if let Some(bytes) = memory {
+        // What is written to; address space that is only reserved is not counted.
+        rustix::process::setrlimit(Resource::Data, limit(bytes))?;
+    }
+    Ok(())
+}

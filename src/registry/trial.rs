@@ -1,0 +1,232 @@
+//! Trying a version out in a process of its own, before the server touches it.
+//!
+//! A model can abort the process that loads it, take all its memory, or never come to an end, and none of that can be
+//! caught from within. So a child process loads it first, exactly as the server would, with limits; only if that goes
+//! well does the server load it.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::loader::{LoadOrder, Pace, try_out};
+use super::refusal::Refusal;
+use super::system;
+use super::verified::VerifiedVersion;
+use crate::config::{LibraryCandidate, ModelConfig, Provider};
+use crate::error::{Error, LoadFault, Result};
+use crate::identity::{ModelName, Version};
+use crate::model::onnx::OnnxRuntime;
+use crate::pipeline::Stages;
+
+/// The subcommand of the program that is started for a trial.
+pub const TRIAL_COMMAND: &str = "trial-load";
+
+/// Of what a child writes, this much is read.
+const MOST_OUTPUT: u64 = 1 << 16;
+
+/// What a process needs beside the model and what comes of it.
+const BASE_MEMORY: u64 = 1 << 30;
+
+/// How versions are tried out.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The program that loads them: this one, in a process of its own.
+    pub program: PathBuf,
+    /// The ONNX Runtime library that the server has loaded.
+    pub library: PathBuf,
+    /// The most memory that it may take, in bytes; `None` for what suits the size of the model.
+    pub memory: Option<u64>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// What the child is told, on its standard input.
+#[derive(Debug, Serialize, Deserialize)]
+struct TrialOrder {
+    model: ModelName,
+    version: Version,
+    config_file: PathBuf,
+    folder: PathBuf,
+    library: PathBuf,
+    memory: Option<u64>,
+}
+
+/// What the child says, on its standard output.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Passed,
+    Refused(Refusal),
+}
+
+impl Trial {
+    /// Loads a version in a child process, which has to say that all is well.
+    pub(super) fn run(&self, order: &LoadOrder, verified: &VerifiedVersion) -> Result<(), Refusal> {
+        let memory = self.memory(&order.config, verified);
+        let trial_order = TrialOrder {
+            model: order.model.clone(),
+            version: order.version,
+            config_file: order.config_file.clone(),
+            folder: order.folder.clone(),
+            library: self.library.clone(),
+            memory,
+        };
+        let begin = Instant::now();
+        let mut child = Running(self.start(&trial_order).map_err(|error| {
+            let program = self.program.display();
+            Refusal::new(LoadFault::Internal, format!("the trial load could not be started with {program}: {error}"))
+        })?);
+        let said = read_to_end(child.0.stdout.take(), MOST_OUTPUT);
+        let complaints = read_to_end(child.0.stderr.take(), MOST_OUTPUT);
+        let said = match said.recv_timeout(self.timeout) {
+            Ok(said) => said,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                return Err(Refusal::new(
+                    LoadFault::Trial,
+                    format!(
+                        "the trial load did not come to an end within {} ms and was ended (loading.trial_timeout_ms)",
+                        self.timeout.as_millis()
+                    ),
+                ));
+            }
+        };
+        let status = child.end(self.timeout.saturating_sub(begin.elapsed()));
+        match serde_json::from_slice(&said) {
+            Ok(Verdict::Passed) => Ok(()),
+            Ok(Verdict::Refused(refusal)) => Err(explained(refusal, memory)),
+            // Whatever ended it, it had not come to a verdict.
+            Err(_) => {
+                let complaints = complaints.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+                let last = String::from_utf8_lossy(&complaints).lines().rev().find(|line| !line.trim().is_empty()).map_or_else(
+                    String::new,
+                    |line| format!("; the last it said was {:?}", line.chars().take(300).collect::<String>()),
+                );
+                let ended = status.map_or_else(|| "ended".to_owned(), ended);
+                let refusal = Refusal::new(LoadFault::Trial, format!("the model {ended} when it was tried out{last}"));
+                Err(explained(refusal, memory))
+            }
+        }
+    }
+
+    fn start(&self, order: &TrialOrder) -> std::io::Result<Child> {
+        let mut child = Command::new(&self.program)
+            .arg(TRIAL_COMMAND)
+            // The allocator would count memory as taken that it only sets aside.
+            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A child that ends before it has read this is noticed by what it does not say.
+            let _ = stdin.write_all(&serde_json::to_vec(order)?);
+        }
+        Ok(child)
+    }
+
+    /// A GPU's driver maps far more than it uses: there is no limit that suits it.
+    fn memory(&self, config: &ModelConfig, verified: &VerifiedVersion) -> Option<u64> {
+        if self.memory.is_some() || config.model.providers.contains(&Provider::Cuda) {
+            return self.memory;
+        }
+        let external: usize = verified.bytes.external.iter().map(|(_, content)| content.len()).sum();
+        Some(BASE_MEMORY + 4 * (verified.bytes.model.len() + external) as u64)
+    }
+}
+
+/// A child process that does not outlive the trial.
+struct Running(Child);
+
+impl Running {
+    /// Its exit status, if it ends by itself: it has closed its output, and is about to.
+    fn end(&mut self, within: Duration) -> Option<ExitStatus> {
+        let begin = Instant::now();
+        loop {
+            match self.0.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if begin.elapsed() < within => std::thread::sleep(Duration::from_millis(1)),
+                _ => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Reads on a thread, so that whoever waits can give up. What is beyond the limit is read and forgotten.
+fn read_to_end(from: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut from) = from {
+            let _ = from.by_ref().take(limit).read_to_end(&mut bytes);
+            let _ = std::io::copy(&mut from, &mut std::io::sink());
+        }
+        // Nobody may wait any more.
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+fn ended(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("ended its process with signal {signal}"),
+        (None, Some(code)) => format!("ended its process with exit code {code}"),
+        (None, None) => "ended its process".to_owned(),
+    }
+}
+
+/// Where memory may have been the reason, the limit is named.
+fn explained(refusal: Refusal, memory: Option<u64>) -> Refusal {
+    let said = refusal.message.to_lowercase();
+    let about_memory = ["alloc", "memory", "signal 6"].iter().any(|word| said.contains(word));
+    match memory {
+        Some(bytes) if about_memory => Refusal {
+            fault: LoadFault::Trial,
+            message: format!(
+                "{} (it was allowed {} MiB in the trial load; loading.trial_memory_mb allows more)",
+                refusal.message,
+                bytes >> 20
+            ),
+        },
+        _ => refusal,
+    }
+}
+
+/// The child's part: reads its order from `input`, tries the version out, and writes the verdict to `output`.
+pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -> Result<()> {
+    let order: TrialOrder = serde_json::from_reader(input).map_err(Error::internal)?;
+    system::confine_this_process(order.memory).map_err(Error::internal)?;
+    let verdict = match attempt(order, stages) {
+        Ok(()) => Verdict::Passed,
+        Err(refusal) => Verdict::Refused(refusal),
+    };
+    serde_json::to_writer(&mut output, &verdict).map_err(Error::internal)?;
+    output.flush().map_err(Error::internal)
+}
+
+fn attempt(order: TrialOrder, stages: &Stages) -> Result<(), Refusal> {
+    let library = LibraryCandidate { path: order.library, named_by: "the server", explicit: true };
+    let runtime = OnnxRuntime::load(&[library]).map_err(Refusal::of(LoadFault::Internal))?;
+    let config = ModelConfig::read(&order.config_file).map_err(Refusal::of(LoadFault::Config))?;
+    let order = LoadOrder {
+        model: order.model,
+        version: order.version,
+        config: Arc::new(config),
+        config_file: order.config_file,
+        folder: order.folder,
+        pace: Pace::Full,
+    };
+    try_out(&runtime, stages, &order)
+}

@@ -1,0 +1,155 @@
+//! The files of a version, verified against its manifest, with the bytes of those that are loaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::external_data;
+use super::files::{self, Fingerprint};
+use super::golden::Golden;
+use super::manifest::{FilePath, GOLDEN_FILE, MODEL_FILE, Manifest};
+use super::refusal::Refusal;
+use crate::error::{Error, LoadFault, Result};
+use crate::identity::Sha256;
+use crate::model::{ModelBytes, ModelSource};
+
+/// The largest file that is read into memory, in bytes: weights of 256 GiB.
+const LARGEST: u64 = 1 << 38;
+
+/// A version whose files are those of its manifest.
+#[derive(Debug)]
+pub struct VerifiedVersion {
+    /// Its manifest.
+    pub manifest: Arc<Manifest>,
+    /// The digest of all its files.
+    pub identity: Sha256,
+    /// What its folder looked like before anything was read.
+    pub fingerprint: Fingerprint,
+    /// Its examples, if it has some.
+    pub golden: Option<Golden>,
+    /// The model: exactly the bytes that were hashed.
+    pub bytes: Arc<ModelBytes>,
+}
+
+impl VerifiedVersion {
+    /// Reads and verifies the version in this folder.
+    pub fn read(folder: &Path) -> Result<VerifiedVersion, Refusal> {
+        let fingerprint = Fingerprint::of(folder);
+        let manifest = Manifest::read(folder)?;
+        let found = files::list(folder)?;
+        files::compare(&found, &manifest)?;
+
+        let model = verified(&found, &manifest, MODEL_FILE)?;
+        let mut external = Vec::new();
+        for location in external_data::locations(&model).map_err(not_a_model)? {
+            inside(&location, &manifest)?;
+            let content = verified(&found, &manifest, &location)?;
+            external.push((location, content));
+        }
+        let golden = match manifest.files.contains_key(GOLDEN_FILE) {
+            true => Some(parse_golden(&verified(&found, &manifest, GOLDEN_FILE)?)?),
+            false => None,
+        };
+        // The others are hashed as they are read, and not kept.
+        let is_kept = |name: &str| {
+            name == MODEL_FILE || name == GOLDEN_FILE || external.iter().any(|(location, _)| location == name)
+        };
+        for (name, path) in found.iter().filter(|(name, _)| !is_kept(name.as_str())) {
+            let digest = files::digest(path).map_err(|error| unreadable(name.as_str(), &error))?;
+            compare_digest(name.as_str(), digest, &manifest)?;
+        }
+        Ok(VerifiedVersion {
+            identity: manifest.identity(),
+            manifest: Arc::new(manifest),
+            fingerprint,
+            golden,
+            bytes: Arc::new(ModelBytes { model, external }),
+        })
+    }
+
+    /// A source that gives these bytes for as long as they are held here, and later reads and verifies them again.
+    pub fn source(&self, folder: &Path) -> Arc<dyn ModelSource> {
+        Arc::new(VersionFolder {
+            folder: folder.to_owned(),
+            identity: self.identity,
+            bytes: Mutex::new(Arc::downgrade(&self.bytes)),
+        })
+    }
+}
+
+/// Reads a `golden.json`.
+pub(super) fn parse_golden(text: &[u8]) -> Result<Golden, Refusal> {
+    Golden::parse(text).map_err(|problem| Refusal::new(LoadFault::Golden, format!("{GOLDEN_FILE}: {problem}")))
+}
+
+pub(super) fn not_a_model(problem: String) -> Refusal {
+    Refusal::new(LoadFault::Model, format!("{MODEL_FILE}: {problem}"))
+}
+
+/// Whether a location of external data is a file of the version.
+fn inside(location: &str, manifest: &Manifest) -> Result<(), Refusal> {
+    let refuse = |why: String| {
+        Refusal::new(LoadFault::ExternalData, format!("{MODEL_FILE} keeps weights in {location:?}, {why}"))
+    };
+    if location.parse::<FilePath>().is_err() {
+        return Err(refuse("which is not a path within the version; export it with a plain file name".to_owned()));
+    }
+    if !manifest.files.contains_key(location) {
+        return Err(refuse("which is not a file of this version (`leeway add --data-file` adds it)".to_owned()));
+    }
+    Ok(())
+}
+
+/// The bytes of a file, once their digest is known to be right.
+fn verified(
+    found: &std::collections::BTreeMap<FilePath, PathBuf>,
+    manifest: &Manifest,
+    name: &str,
+) -> Result<Arc<[u8]>, Refusal> {
+    let path = found.get(name).ok_or_else(|| Refusal::new(LoadFault::Files, format!("{name} is missing")))?;
+    let bytes: Arc<[u8]> = files::read(path, LARGEST).map_err(|error| unreadable(name, &error))?.into();
+    compare_digest(name, files::digest_of(&bytes), manifest)?;
+    Ok(bytes)
+}
+
+fn compare_digest(name: &str, found: Sha256, manifest: &Manifest) -> Result<(), Refusal> {
+    match manifest.files.get(name) {
+        Some(expected) if *expected == found => Ok(()),
+        Some(expected) => Err(Refusal::new(
+            LoadFault::Digest,
+            format!(
+                "{name} is not the file that was added: its SHA-256 is {found}, and the manifest has {expected}; restore \
+                 it, or add a new version"
+            ),
+        )),
+        None => Err(Refusal::new(LoadFault::Files, format!("{name} is not in the manifest"))),
+    }
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> Refusal {
+    Refusal::new(LoadFault::Files, format!("{name}: {error}"))
+}
+
+/// Where a worker's session is opened again from.
+#[derive(Debug)]
+struct VersionFolder {
+    folder: PathBuf,
+    identity: Sha256,
+    bytes: Mutex<Weak<ModelBytes>>,
+}
+
+impl ModelSource for VersionFolder {
+    fn read(&self) -> Result<Arc<ModelBytes>> {
+        let mut kept = self.bytes.lock();
+        if let Some(bytes) = kept.upgrade() {
+            return Ok(bytes);
+        }
+        let again = VerifiedVersion::read(&self.folder).map_err(Error::internal)?;
+        if again.identity != self.identity {
+            return Err(Error::internal("the version was exchanged for another one since it was loaded"));
+        }
+        *kept = Arc::downgrade(&again.bytes);
+        Ok(again.bytes)
+    }
+}
