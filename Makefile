@@ -16,7 +16,7 @@ check: build ## Build, then load every model once and print what was found
 	./target/release/leeway check
 
 test: onnxruntime ## Run all tests
-	$(CARGO) test --locked
+	$(CARGO) test --locked --features failpoints
 
 build: onnxruntime ## Build the release binary, target/release/leeway
 	$(CARGO) build --locked --release

@@ -71,7 +71,11 @@ impl fmt::Display for Share {
 impl Serialize for Share {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Whole percents as they are usually written: 90 and not 90.0.
-        if self.0.is_multiple_of(100) { (self.0 / 100).serialize(serializer) } else { self.percent().serialize(serializer) }
+        if self.0.is_multiple_of(100) {
+            (self.0 / 100).serialize(serializer)
+        } else {
+            self.percent().serialize(serializer)
+        }
     }
 }
 
@@ -101,7 +105,8 @@ impl TrafficSplit {
         if total == u64::from(Share::ALL.0) {
             return Ok(TrafficSplit(shares));
         }
-        let shown: Vec<String> = shares.iter().map(|(version, share)| format!("{version}={}", share.percent())).collect();
+        let shown: Vec<String> =
+            shares.iter().map(|(version, share)| format!("{version}={}", share.percent())).collect();
         Err(InvalidShares(format!(
             "the shares come to {}%, and have to come to 100%: {}",
             total as f64 / 100.0,

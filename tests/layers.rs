@@ -54,11 +54,7 @@ const WALLS: &[Wall] = &[
         ],
         because: "what decides is pure; time is read by those who drive",
     },
-    Wall {
-        words: &["sqlx::"],
-        allowed_in: &["deploy/journal.rs"],
-        because: "one file knows how deployments are kept",
-    },
+    Wall { words: &["sqlx::"], allowed_in: &["deploy/journal.rs"], because: "one file knows how deployments are kept" },
     Wall {
         words: &["rustix::"],
         allowed_in: &["registry/system.rs", "registry/files.rs", "registry/add.rs", "model/warm_up.rs"],
@@ -69,11 +65,7 @@ const WALLS: &[Wall] = &[
         allowed_in: &["registry/loader.rs", "registry/add.rs", "deploy/deployer.rs", "http/admin.rs", "cli/deploy.rs"],
         because: "deployments follow from each other; the time is told to them",
     },
-    Wall {
-        words: &["ureq::"],
-        allowed_in: &["cli/client.rs"],
-        because: "one file speaks to a running server",
-    },
+    Wall { words: &["ureq::"], allowed_in: &["cli/client.rs"], because: "one file speaks to a running server" },
     Wall {
         words: &["std::process::exit", "process::abort"],
         allowed_in: &[],

@@ -10,9 +10,7 @@ use super::SettingsArgs;
 use crate::app::trial;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
-use crate::registry::{
-    Added, Addition, Manifest, NewFiles, RecordedFrom, TrainingDate, VerifiedVersion, add, scan,
-};
+use crate::registry::{Added, Addition, Manifest, NewFiles, RecordedFrom, TrainingDate, VerifiedVersion, add, scan};
 
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {

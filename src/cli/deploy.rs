@@ -163,8 +163,12 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
     let mut table = table(["version", "traffic", "state", "sha256", "trained", "metrics", "deployed since"]);
     for version in model["versions"].as_array().into_iter().flatten() {
         let manifest = &version["manifest"];
-        let metrics: Vec<String> =
-            manifest["metrics"].as_object().into_iter().flatten().map(|(name, value)| format!("{name} {value}")).collect();
+        let metrics: Vec<String> = manifest["metrics"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
         let stable = if version["stable"] == true { " (stable)" } else { "" };
         table.add_row([
             format!("{}{stable}", version["version"]),
@@ -253,12 +257,7 @@ fn with(mut body: Value, note: Value) -> Value {
 
 impl ChangeArgs {
     /// Asks the server, or does it to the journal itself, and says what came of it.
-    fn carry_out(
-        self,
-        model: &ModelName,
-        wish: Wish,
-        ask: impl FnOnce(&Client, Value) -> Result<Value>,
-    ) -> Result<()> {
+    fn carry_out(self, model: &ModelName, wish: Wish, ask: impl FnOnce(&Client, Value) -> Result<Value>) -> Result<()> {
         let ChangeArgs { reason, by, if_generation, offline, server } = self;
         let (config, by) = (server.settings.load()?, by.unwrap_or_else(this_user));
         let answer = if offline {

@@ -141,6 +141,8 @@ pub fn main() -> ExitCode {
 /// Runs the command line of this process, with stages of your own.
 pub fn main_with(stages: Stages) -> ExitCode {
     let cli = Cli::parse();
+    // Where tests stop the process; nothing in a release.
+    let _fail_points = fail::FailScenario::setup();
     let done = match cli.command {
         _ if cli.version => version(),
         Some(Command::Serve(settings)) => serve::run(settings, stages),

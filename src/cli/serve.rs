@@ -20,8 +20,6 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
         .enable_all()
         .build()
         .context("the HTTP threads could not be started")?;
-    // Where tests stop the process; nothing in a release.
-    let _fail_points = fail::FailScenario::setup();
     let served = runtime.block_on(async {
         // From here on a signal stops the server in order; while models load, it ends the process at once.
         let app = App::build(config, stages).await?;

@@ -219,11 +219,7 @@ impl Default for RepositoryConfig {
 
 impl Default for LoadingConfig {
     fn default() -> Self {
-        LoadingConfig {
-            trial: true,
-            trial_memory_mb: None,
-            trial_timeout_ms: NonZeroU64::MIN.saturating_add(119_999),
-        }
+        LoadingConfig { trial: true, trial_memory_mb: None, trial_timeout_ms: NonZeroU64::MIN.saturating_add(119_999) }
     }
 }
 

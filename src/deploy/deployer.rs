@@ -137,8 +137,13 @@ impl Deployer {
                 names.join(", ")
             )));
         }
-        let mut deployments: BTreeMap<ModelName, Deployment> =
-            deployer.journal.latest().await?.into_iter().map(|deployment| (deployment.model.clone(), deployment)).collect();
+        let mut deployments: BTreeMap<ModelName, Deployment> = deployer
+            .journal
+            .latest()
+            .await?
+            .into_iter()
+            .map(|deployment| (deployment.model.clone(), deployment))
+            .collect();
         for found in found {
             let deployment = deployments.remove(&found.name);
             deployer.take_in(found, deployment, Pace::Full).await?;
@@ -291,7 +296,9 @@ impl Deployer {
                     Err(error) => {
                         let (fault, problem) = match error {
                             Error::Load { fault, message, .. } => (fault, message),
-                            other => (LoadFault::Internal, other.detail().map_or_else(|| other.to_string(), str::to_owned)),
+                            other => {
+                                (LoadFault::Internal, other.detail().map_or_else(|| other.to_string(), str::to_owned))
+                            }
                         };
                         tracing::error!(model = %name, %version, reason = fault.name(), problem, "not loaded");
                         self.loader.monitor.deployments().load_failed(name.as_str(), fault);
@@ -440,7 +447,9 @@ impl Deployer {
         model_mut(&mut self.state.lock(), name)?.holds.insert(version, Hold::Loaded);
         let loaded = self.load(name, version, Pace::Background).await;
         loaded.map_err(|error| match error {
-            Error::Load { message, .. } => Error::ChangeRefused(format!("version {version} cannot be loaded: {message}")),
+            Error::Load { message, .. } => {
+                Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
+            }
             other => other,
         })
     }
@@ -726,7 +735,8 @@ impl Deployer {
     fn steps(&self, model: &ModelState) -> Vec<Step> {
         let on_disk = model.found.versions.keys().copied().collect();
         let wanted = wanted(&on_disk, &model.deployment, self.repository.newest_versions, &model.holds);
-        let wanted = wanted.into_iter().filter(|version| on_disk.contains(version) || model.is_loaded(*version)).collect();
+        let wanted =
+            wanted.into_iter().filter(|version| on_disk.contains(version) || model.is_loaded(*version)).collect();
         reconcile(&wanted, &model.live())
     }
 }
@@ -836,4 +846,3 @@ fn version_status(model: &ModelState, version: Version) -> VersionStatus {
         manifest,
     }
 }
-

@@ -245,7 +245,9 @@ mod tests {
     fn a_version_is_deployed_since_it_first_had_a_share() {
         let at = |second| Note { at: Timestamp::from_second(second).unwrap(), ..note() };
         let mut deployment = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
-        for (second, wish) in [(10, split(&[(1, 90.0), (2, 10.0)])), (20, Wish::Promote(version(2))), (30, Wish::Rollback)] {
+        for (second, wish) in
+            [(10, split(&[(1, 90.0), (2, 10.0)])), (20, Wish::Promote(version(2))), (30, Wish::Rollback)]
+        {
             deployment = deployment.after(&wish, at(second)).unwrap().unwrap();
             if second == 20 {
                 assert_eq!(deployment.deployed_at[&version(2)].as_second(), 10);

@@ -126,7 +126,9 @@ impl SqliteJournal {
         journal.set_up().await.map_err(|error| wrong(said(&error)))?;
         let schema = journal.schema().await.map_err(|error| wrong(said(&error)))?;
         if schema != SCHEMA {
-            return Err(wrong(format!("it was written by a later Leeway (form {schema}, and this one knows {SCHEMA})")));
+            return Err(wrong(format!(
+                "it was written by a later Leeway (form {schema}, and this one knows {SCHEMA})"
+            )));
         }
         Ok(journal)
     }
@@ -245,7 +247,10 @@ mod tests {
         let (two, other) = (promoted(&one, "2"), promoted(&one, "3"));
         assert_eq!(journal.append(&two).await.unwrap(), Appended::Written);
         assert_eq!(journal.append(&other).await.unwrap(), Appended::Lost(Some(two.clone())));
-        assert_eq!(journal.append(&promoted(&promoted(&two, "4"), "5")).await.unwrap(), Appended::Lost(Some(two.clone())));
+        assert_eq!(
+            journal.append(&promoted(&promoted(&two, "4"), "5")).await.unwrap(),
+            Appended::Lost(Some(two.clone()))
+        );
         assert_eq!(journal.latest().await.unwrap(), [two.clone()]);
         assert_eq!(journal.history(&one.model, u64::MAX, 10).await.unwrap(), [two.clone(), one.clone()]);
         assert_eq!(journal.history(&one.model, 2, 10).await.unwrap(), [one.clone()]);

@@ -75,8 +75,8 @@ pub fn wanted(
 /// ```
 pub fn reconcile(wanted: &BTreeSet<Version>, live: &BTreeMap<Version, Live>) -> Vec<Step> {
     let load = wanted.iter().filter(|version| matches!(live.get(version), None | Some(Live::Outdated)));
-    let retire = live.iter().filter(|(version, live)| {
-        matches!(live, Live::Loaded | Live::Outdated) && !wanted.contains(version)
-    });
+    let retire = live
+        .iter()
+        .filter(|(version, live)| matches!(live, Live::Loaded | Live::Outdated) && !wanted.contains(version));
     load.map(|version| Step::Load(*version)).chain(retire.map(|(version, _)| Step::Retire(*version))).collect()
 }

@@ -50,7 +50,10 @@ fn check_sender(headers: &HeaderMap) -> Result<()> {
         ));
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name);
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(host, |(name, _)| name);
     let name = name.trim_start_matches('[').trim_end_matches(']');
     if name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok() {
         return Ok(());

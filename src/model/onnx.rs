@@ -187,7 +187,9 @@ impl ThreadManager for ThreadSpawner {
     fn create(&self, work: impl FnOnce() + Send + 'static) -> ort::Result<JoinHandle<()>> {
         let (started, thread) = mpsc::channel();
         let gone = |_| ort::Error::new("the thread that starts threads is gone");
-        self.0.send(Spawn { work: Box::new(work), started }).map_err(|_| ort::Error::new("no thread starts threads"))?;
+        self.0
+            .send(Spawn { work: Box::new(work), started })
+            .map_err(|_| ort::Error::new("no thread starts threads"))?;
         thread.recv().map_err(gone)?.map_err(|error| ort::Error::new(error.to_string()))
     }
 
@@ -224,7 +226,10 @@ struct LoadedOnnx {
 
 impl std::fmt::Debug for LoadedOnnx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LoadedOnnx").field("source", &self.source).field("provider", &self.provider).finish_non_exhaustive()
+        f.debug_struct("LoadedOnnx")
+            .field("source", &self.source)
+            .field("provider", &self.provider)
+            .finish_non_exhaustive()
     }
 }
 

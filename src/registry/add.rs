@@ -80,7 +80,8 @@ pub fn add(addition: Addition<'_>, engine: &dyn Engine, stages: &Stages, trial: 
     let config_file = model.join("model.toml");
     let config = Arc::new(ModelConfig::read(&config_file).map_err(|error| Error::Repository(error.to_string()))?);
 
-    let staging = tempfile::Builder::new().prefix(".adding-").tempdir_in(&model).map_err(|error| wrong(&model, &error))?;
+    let staging =
+        tempfile::Builder::new().prefix(".adding-").tempdir_in(&model).map_err(|error| wrong(&model, &error))?;
     let mut order = LoadOrder {
         model: name,
         version: next_version(&model)?,
@@ -167,9 +168,8 @@ fn stage_files(new: &NewFiles, staging: &Path) -> Result<()> {
     }
     // Said here, where the way out is a flag, and not first by the verification.
     let model = std::fs::read(staging.join(MODEL_FILE)).map_err(|error| wrong(&new.onnx, &error))?;
-    let locations = external_data::locations(&model).map_err(|problem| {
-        Error::Repository(format!("{}: {}", new.onnx.display(), verified::not_a_model(problem)))
-    })?;
+    let locations = external_data::locations(&model)
+        .map_err(|problem| Error::Repository(format!("{}: {}", new.onnx.display(), verified::not_a_model(problem))))?;
     for location in locations {
         if location.parse::<FilePath>().is_ok() && !staging.join(&location).exists() {
             return Err(Error::Repository(format!(
@@ -210,9 +210,10 @@ fn record(from: &RecordedFrom, opened: &OpenedVersion) -> Result<Golden> {
     let instances: Vec<Box<RawValue>> = lines.map(parse).collect::<Result<_>>()?;
     let mut golden = Golden { instances, predictions: Vec::new(), tolerance: from.tolerance };
     let mut session = opened.session().map_err(|refusal| refused(refusal.to_string()))?;
-    let predictions = opened.predict(&mut *session, &golden).enumerate().map(|(index, prediction)| {
-        prediction.map_err(|problem| refused(format!("instance {}: {problem}", index + 1)))
-    });
+    let predictions = opened
+        .predict(&mut *session, &golden)
+        .enumerate()
+        .map(|(index, prediction)| prediction.map_err(|problem| refused(format!("instance {}: {problem}", index + 1))));
     golden.predictions = predictions.collect::<Result<_>>()?;
     let text = serde_json::to_vec(&golden).map_err(Error::internal)?;
     // As it will be read.

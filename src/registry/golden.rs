@@ -84,7 +84,11 @@ fn check(place: &str, expected: &Value, found: &Value, tolerance: f64) -> Result
             let (e, f) = (expected.as_f64().unwrap_or(f64::NAN), found.as_f64().unwrap_or(f64::NAN));
             let allowed = tolerance * e.abs().max(1.0);
             // Written so that NaN is a difference.
-            if (e - f).abs() <= allowed { Ok(()) } else { Err(format!("{place} is {found}, expected {expected} ± {allowed}")) }
+            if (e - f).abs() <= allowed {
+                Ok(())
+            } else {
+                Err(format!("{place} is {found}, expected {expected} ± {allowed}"))
+            }
         }
         (expected, found) if expected == found => Ok(()),
         (expected, found) => Err(format!("{place} is {}, expected {}", shown(found), shown(expected))),
@@ -112,7 +116,11 @@ mod tests {
         check(json!([1.0, 100.0]), json!([1.009, 100.9]), "");
         check(json!([1.0, 100.0]), json!([1.0, 102.0]), "predictions[0][1] is 102.0, expected 100.0 ± 1");
         check(json!([1.0]), json!([1.0, 2.0]), "predictions[0] has 2 elements, expected 1");
-        check(json!({ "label": "cat" }), json!({ "label": "dog" }), "predictions[0].label is \"dog\", expected \"cat\"");
+        check(
+            json!({ "label": "cat" }),
+            json!({ "label": "dog" }),
+            "predictions[0].label is \"dog\", expected \"cat\"",
+        );
         check(json!({ "label": 3 }), json!({}), "predictions[0].label is null, expected 3");
         check(json!(3), json!("3"), "predictions[0] is \"3\", expected 3");
     }

@@ -208,7 +208,8 @@ impl OpenedVersion {
     ) -> Result<OpenedVersion, Refusal> {
         let config = &order.config;
         let source = verified.source(&order.folder);
-        let loaded = engine.load(source, &config.model).map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
+        let loaded =
+            engine.load(source, &config.model).map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
         // What the stages have to say is about how they fit the model.
         let misfit = |error| in_model_toml(order, LoadFault::Config, error);
         let preprocessor = stages.preprocessor(&config.preprocess, loaded.signature()).map_err(misfit)?;

@@ -112,7 +112,8 @@ impl Manifest {
         }
         let bytes = files::read(&path, LARGEST).map_err(|error| refuse(error.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|_| refuse("not UTF-8".to_owned()))?;
-        let manifest: Manifest = toml::from_str(&text).map_err(|error| refuse(error.to_string().trim_end().to_owned()))?;
+        let manifest: Manifest =
+            toml::from_str(&text).map_err(|error| refuse(error.to_string().trim_end().to_owned()))?;
         manifest.check().map_err(refuse)?;
         Ok(manifest)
     }
@@ -187,7 +188,9 @@ impl FromStr for FilePath {
         if text.len() <= 512 && text.split('/').all(plain) {
             Ok(FilePath(text.to_owned()))
         } else {
-            Err(InvalidText(format!("{text:?} is not the path of a file within the version, as in vocab/tokenizer.json")))
+            Err(InvalidText(format!(
+                "{text:?} is not the path of a file within the version, as in vocab/tokenizer.json"
+            )))
         }
     }
 }

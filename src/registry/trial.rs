@@ -102,10 +102,13 @@ impl Trial {
             // Whatever ended it, it had not come to a verdict.
             Err(_) => {
                 let complaints = complaints.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
-                let last = String::from_utf8_lossy(&complaints).lines().rev().find(|line| !line.trim().is_empty()).map_or_else(
-                    String::new,
-                    |line| format!("; the last it said was {:?}", line.chars().take(300).collect::<String>()),
-                );
+                let last = String::from_utf8_lossy(&complaints)
+                    .lines()
+                    .rev()
+                    .find(|line| !line.trim().is_empty())
+                    .map_or_else(String::new, |line| {
+                        format!("; the last it said was {:?}", line.chars().take(300).collect::<String>())
+                    });
                 let ended = status.map_or_else(|| "ended".to_owned(), ended);
                 let refusal = Refusal::new(LoadFault::Trial, format!("the model {ended} when it was tried out{last}"));
                 Err(explained(refusal, memory))

@@ -49,10 +49,7 @@ async fn all_in_one_body_with_all_classes() {
     let repository = Repository::new();
     let model_toml = std::fs::read_to_string(checkout().join("models/digits/model.toml")).unwrap();
     for version in ["1", "2"] {
-        copy_folder(
-            &checkout().join("models/digits").join(version),
-            &repository.0.path().join("digits").join(version),
-        );
+        copy_folder(&checkout().join("models/digits").join(version), &repository.0.path().join("digits").join(version));
     }
     let ten = model_toml.replace("top_k = 3", "top_k = 10");
     assert_ne!(ten, model_toml);

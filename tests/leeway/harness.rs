@@ -356,6 +356,16 @@ impl Server {
         assert!(status.success());
     }
 
+    /// Kills the process at a moment, from a thread of its own.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn kill_at(&self, at: Instant) -> std::thread::JoinHandle<()> {
+        let id = self.child.id().to_string();
+        std::thread::spawn(move || {
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            assert!(Command::new("kill").args(["-s", "KILL", &id]).status().unwrap().success());
+        })
+    }
+
     /// Waits for the process to end; its status and the rest of its log.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let mut log = String::new();

@@ -7,6 +7,9 @@ mod harness;
 
 mod bad_input;
 mod budget;
+// Takes a process that stops where it is told to: `cargo test --features failpoints`, as `make test` does.
+#[cfg(feature = "failpoints")]
+mod crash;
 mod documentation;
 mod golden;
 mod lifecycle;

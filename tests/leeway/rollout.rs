@@ -38,12 +38,13 @@ async fn version_for(app: &TestApp, key: &str) -> String {
     answer.header("x-model-version").to_owned()
 }
 
-/// 64 clients, and 51 changes while they ask: nothing fails, and every answer is that of the version that it names.
+/// 64 clients, and 52 changes while they ask: nothing fails, and every answer is that of the version that it names.
 /// The number of requests is that of a short test; `LEEWAY_TEST_REQUESTS` asks for more.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_versions_are_swapped() {
     let requests: usize = std::env::var("LEEWAY_TEST_REQUESTS").map_or(20_000, |count| count.parse().unwrap());
-    let app = Arc::new(TestApp::with(repository().config()).await);
+    let repository = repository();
+    let app = Arc::new(TestApp::with(repository.config()).await);
     let (sent, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let clients = (0..64).map(|_| {
         let (app, sent, over) = (Arc::clone(&app), Arc::clone(&sent), Arc::clone(&over));
@@ -61,6 +62,7 @@ async fn no_request_fails_while_versions_are_swapped() {
         })
     });
     let clients: Vec<_> = clients.collect();
+    assert_eq!(app.admin_post(PROMOTE, json!({ "version": 1 })).await.status, 200);
     for round in 0..17u64 {
         let (candidate, canary) = (2 + round % 2, 1 + (round % 5) * 20);
         let changes = [
@@ -90,12 +92,13 @@ async fn no_request_fails_while_versions_are_swapped() {
         let ok = format!("leeway_requests_total{{model=\"plus\",version=\"{version}\",outcome=\"ok\"}}");
         assert_eq!(app.metric(&ok).await, count as f64);
     }
-    assert_eq!(app.metric("leeway_deployment_generation{model=\"plus\"}").await, 52.0);
+    assert_eq!(app.metric("leeway_deployment_generation{model=\"plus\"}").await, 53.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_stays_with_its_version_and_only_a_share_that_grows_takes_keys() {
-    let app = TestApp::with(repository().config()).await;
+    let repository = repository();
+    let app = TestApp::with(repository.config()).await;
     let versions = async || {
         let mut versions = Vec::new();
         for key in 0..300 {
@@ -131,9 +134,8 @@ async fn a_key_stays_with_its_version_and_only_a_share_that_grows_takes_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_needed_is_kept_and_what_is_not_is_retired() {
-    let mut config = repository().config();
     let repository = repository();
-    config.repository.path = repository.0.path().to_owned();
+    let mut config = repository.config();
     config.repository.newest_versions = 1;
     let app = TestApp::with(config).await;
     let loaded = async || {
@@ -163,13 +165,15 @@ async fn what_is_needed_is_kept_and_what_is_not_is_retired() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_racing_writers_one_wins_and_the_others_are_told() {
-    let app = Arc::new(TestApp::with(repository().config()).await);
+    let repository = repository();
+    let app = Arc::new(TestApp::with(repository.config()).await);
     for round in 1..=5u64 {
         let writers = (0..8).map(|writer| {
             let app = Arc::clone(&app);
             tokio::spawn(async move {
-                let shares = json!({ "1": 50 - writer, "2": 30 + writer, "3": 20 });
-                app.admin_put(TRAFFIC, json!({ "shares": shares, "if_generation": round, "by": writer.to_string() })).await
+                let shares = json!({ "1": 50 - 5 * writer - round, "2": 50 + 5 * writer + round });
+                app.admin_put(TRAFFIC, json!({ "shares": shares, "if_generation": round, "by": writer.to_string() }))
+                    .await
             })
         });
         let mut winners = Vec::new();
@@ -194,9 +198,8 @@ async fn of_racing_writers_one_wins_and_the_others_are_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_api_takes_only_what_it_should() {
-    let mut config = repository().config();
     let repository = repository();
-    config.repository.path = repository.0.path().to_owned();
+    let mut config = repository.config();
     config.admin.token = Some("correct-horse-battery".to_owned().try_into().unwrap());
     let app = TestApp::with(config).await;
     let url = |path: &str| format!("http://{}{path}", app.admin);
@@ -219,14 +222,25 @@ async fn the_admin_api_takes_only_what_it_should() {
     };
     let (admin, data) = (app.admin.to_string(), app.data.to_string());
     for (method, path) in paths {
-        for token in ["", "Bearer ", "Bearer correct-horse-batterx", "Bearer correct-horse-battery-", "Basic correct-horse-battery"] {
+        for token in [
+            "",
+            "Bearer ",
+            "Bearer correct-horse-batterx",
+            "Bearer correct-horse-battery-",
+            "Basic correct-horse-battery",
+        ] {
             assert_eq!(send(&admin, method, path, token).await, 401, "{method} {path} {token}");
         }
         for other in ["GET", "POST", "PUT", "DELETE", "PATCH"].into_iter().filter(|other| *other != method) {
             assert_eq!(send(&admin, other, path, "Bearer correct-horse-battery").await, 405, "{other} {path}");
         }
         // Nothing of this is on the data listener, however it is written.
-        for variant in [path.to_owned(), format!("/{path}"), path.replace("/admin", "/%61dmin"), path.replace("admin/", "admin%2f")] {
+        for variant in [
+            path.to_owned(),
+            format!("/{path}"),
+            path.replace("/admin", "/%61dmin"),
+            path.replace("admin/", "admin%2f"),
+        ] {
             assert_eq!(send(&data, method, &variant, "Bearer correct-horse-battery").await, 404, "{method} {variant}");
         }
     }
@@ -236,7 +250,8 @@ async fn the_admin_api_takes_only_what_it_should() {
 
     let long = "m".repeat(5_000);
     for name in ["..", "%2e%2e", "plus%00", "a%2fb", "%F0%9F%90%B1", &long, "%ff", "-x", "nobody"] {
-        let status = send(&admin, "GET", &format!("/admin/v1/models/{name}/history"), "Bearer correct-horse-battery").await;
+        let status =
+            send(&admin, "GET", &format!("/admin/v1/models/{name}/history"), "Bearer correct-horse-battery").await;
         assert!([400, 404].contains(&status), "{name}: {status}");
     }
     for version in ["0", "01", "-1", "latest", "4294967296", "%2e%2e"] {
@@ -260,7 +275,8 @@ async fn the_admin_api_takes_only_what_it_should() {
         let answer = crate::harness::Answer::of(request.send().await.unwrap()).await;
         assert!([400, 404].contains(&answer.status) && answer.text.contains(says), "{body}: {}", answer.text);
     }
-    let large = bearer(app.client.put(url(TRAFFIC))).header("content-type", "application/json").body(" ".repeat(1 << 17));
+    let large =
+        bearer(app.client.put(url(TRAFFIC))).header("content-type", "application/json").body(" ".repeat(1 << 17));
     assert_eq!(large.send().await.unwrap().status(), 413);
     let untyped = bearer(app.client.post(url(ROLLBACK))).body("{}");
     assert_eq!(untyped.send().await.unwrap().status(), 415);
@@ -270,7 +286,8 @@ async fn the_admin_api_takes_only_what_it_should() {
 /// Without a token, whoever is on this machine may ask; a web page in its browser may not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_web_page_cannot_reach_through_a_browser() {
-    let app = TestApp::with(repository().config()).await;
+    let repository = repository();
+    let app = TestApp::with(repository.config()).await;
     let ask = async |name: &str, value: &str| {
         let request = app.client.get(format!("http://{}/admin/v1/models", app.admin)).header(name, value);
         request.send().await.unwrap().status().as_u16()
@@ -279,7 +296,8 @@ async fn a_web_page_cannot_reach_through_a_browser() {
     assert_eq!(ask("host", "[::1]:8081").await, 200);
     assert_eq!(ask("host", "rebound.example:8081").await, 403);
     assert_eq!(ask("origin", "http://rebound.example").await, 403);
-    let form = app.client.post(format!("http://{}{ROLLBACK}", app.admin)).header("content-type", "text/plain").body("{}");
+    let form =
+        app.client.post(format!("http://{}{ROLLBACK}", app.admin)).header("content-type", "text/plain").body("{}");
     assert_eq!(form.send().await.unwrap().status(), 415);
 }
 
@@ -308,9 +326,17 @@ async fn the_command_line_does_it_all() {
         text
     };
     say(&["status"], 0, "plus: generation 1, stable version 3");
-    say(&["traffic", "plus", "1=90", "2=10", "--reason", "canary"], 0, "plus: 3=100 -> 1=90 2=10, stable version 3, generation 2");
+    say(
+        &["traffic", "plus", "1=90", "2=10", "--reason", "canary"],
+        0,
+        "plus: 3=100 -> 1=90 2=10, stable version 3, generation 2",
+    );
     say(&["traffic", "plus", "1=90", "2=10"], 0, "1=90 2=10 already");
-    say(&["promote", "plus", "2", "--if-generation", "1"], 1, "is at generation 2, and this was decided on generation 1");
+    say(
+        &["promote", "plus", "2", "--if-generation", "1"],
+        1,
+        "is at generation 2, and this was decided on generation 1",
+    );
     say(&["promote", "plus", "2", "--by", "ada"], 0, "1=90 2=10 -> 2=100, stable version 2, generation 3");
     say(&["promote", "plus", "9"], 1, "no version \"9\"");
     say(&["traffic", "plus", "1=90", "2=20"], 1, "come to 110%");
@@ -353,7 +379,9 @@ async fn a_deployed_version_that_is_broken_keeps_a_server_from_starting_and_says
     let models = repository.0.path().to_str().unwrap();
     let check = run(leeway(&["check", "--models", models]).env("LEEWAY_STATE__URL", &url));
     assert_eq!(check.0, 1);
-    for says in ["plus version 2: model.onnx is not the file that was added", "generation 2", "leeway rollback plus --offline"] {
+    for says in
+        ["plus version 2: model.onnx is not the file that was added", "generation 2", "leeway rollback plus --offline"]
+    {
         assert!(check.1.contains(says), "{}", check.1);
     }
     let rollback = run(leeway(&["rollback", "plus", "--offline"]).env("LEEWAY_STATE__URL", &url));
@@ -367,8 +395,7 @@ async fn a_deployed_version_that_is_broken_keeps_a_server_from_starting_and_says
 async fn servers_that_share_a_journal_follow_each_other() {
     let repository = repository();
     let journal = deploy::open(&StateUrl::Memory).await.unwrap();
-    let parts =
-        || Parts { engine: runtime(), stages: Stages::default(), trial: None, journal: Arc::clone(&journal) };
+    let parts = || Parts { engine: runtime(), stages: Stages::default(), trial: None, journal: Arc::clone(&journal) };
     let one = TestApp::with_all(repository.config(), parts()).await;
     let other = TestApp::with_all(repository.config(), parts()).await;
     assert_eq!(one.admin_post(PROMOTE, json!({ "version": 2 })).await.status, 200);
@@ -411,7 +438,12 @@ async fn a_full_disk_refuses_the_change_and_nothing_else() {
         (generation, stable) = (answer.json()["deployment"]["generation"].as_u64().unwrap(), version);
     }
     let refused = refused.expect("the disk never became full");
-    assert_eq!((refused.status, &refused.json()["type"]), (503, &json!("urn:leeway:problem:journal-failed")), "{}", refused.text);
+    assert_eq!(
+        (refused.status, &refused.json()["type"]),
+        (503, &json!("urn:leeway:problem:journal-failed")),
+        "{}",
+        refused.text
+    );
     assert!(refused.text.contains("nothing was changed"), "{}", refused.text);
     assert!(!refused.text.contains(&disk.to_string()), "{}", refused.text);
     let answer = client.post(server.url("/predict")).body(body()).send().await.unwrap();

@@ -117,7 +117,11 @@ async fn refuses_the_second(break_it: impl FnOnce(&Repository), fault: &str, say
     break_it(&repository);
     let overview = app.admin_post("/admin/v1/reload", json!({})).await.json();
     let second = &overview["models"][0]["versions"][0];
-    assert_eq!((&second["version"], &second["state"], &second["fault"]), (&json!(2), &json!("refused"), &json!(fault)), "{second}");
+    assert_eq!(
+        (&second["version"], &second["state"], &second["fault"]),
+        (&json!(2), &json!("refused"), &json!(fault)),
+        "{second}"
+    );
     assert!(second["problem"].as_str().unwrap().contains(says), "{second}");
     let series = format!("leeway_load_failures_total{{model=\"plus\",reason=\"{fault}\"}}");
     assert_eq!(app.metric(&series).await, 1.0);
@@ -156,7 +160,7 @@ async fn a_model_that_does_not_end_is_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_does_not_fit_is_refused() {
-    refuses_the_second(add_second("not_per_row"), "config", "\"y\" has not one row per instance").await;
+    refuses_the_second(add_second("not_per_row"), "warm_up", "\"y\" has not one row per instance").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,7 +297,10 @@ fn a_version_is_added_with_everything_that_is_known_of_it() {
     assert!(text.contains("Added version 2") && text.contains("its 2 examples"), "{text}");
     let verified = VerifiedVersion::read(&version(&repository)).unwrap();
     assert_eq!(verified.manifest.metrics["accuracy"], 0.97);
-    assert_eq!((verified.manifest.dataset.as_deref(), verified.manifest.tags["team"].as_str()), (Some("numbers-7"), "sums"));
+    assert_eq!(
+        (verified.manifest.dataset.as_deref(), verified.manifest.tags["team"].as_str()),
+        (Some("numbers-7"), "sums")
+    );
     assert_eq!(json!(verified.golden.unwrap().predictions), json!([[6.0, 7.0], [5.5, 9.0]]));
 
     // What is wrong leaves nothing behind.
