@@ -14,7 +14,7 @@
 //! and, off the request path,
 //!
 //! ```text
-//! models/ on disk → registry (find, digest, load, warm up) → Catalog (immutable snapshot)
+//! models/ on disk → registry (find, verify, try out, load, warm up) → deploy (who gets traffic) → Catalog (immutable snapshot)
 //! ```
 //!
 //! A request takes one version out of the catalog's snapshot and keeps it until it is answered; nothing it reads can
@@ -29,11 +29,19 @@
 //! let in ([`model::admit`]), in which order ([`model::turn`]), and what goes into the next batch ([`model::plan`]), all
 //! from what was learned of the model's runs ([`model::ServiceTime`]). The queue and its workers only carry it out.
 //!
+//! # Where traffic is decided
+//!
+//! What is deployed of a model is a [`Deployment`](deploy::Deployment); [`Deployment::after`](deploy::Deployment::after) is
+//! the next one, and [`TrafficSplit::pick`](traffic::TrafficSplit::pick) says which version a key meets. What should be in
+//! memory is decided by [`deploy::wanted`] and [`deploy::reconcile`]. The [`Deployer`](deploy::Deployer) only carries it out:
+//! load what a change needs, write it to the [`Journal`](deploy::Journal), publish a snapshot, in this order.
+//!
 //! # The rooms, ground floor first
 //!
 //! | room | holds | knows nothing of |
 //! |---|---|---|
 //! | [`identity`] | names of models, versions, digests: parsed once | everything |
+//! | [`traffic`] | shares of the traffic, and the version for a key | HTTP, what is loaded |
 //! | [`stage`] | the stages' names, and how long each took | everything |
 //! | [`error`] | the one closed [`Error`](error::Error): whose fault it is, and what to change | HTTP |
 //! | [`tensor`] | element types, shapes, tensors, signatures | ONNX Runtime, JSON |
@@ -42,15 +50,16 @@
 //! | [`monitor`] | the table of all metrics; per-thread counters | HTTP, models |
 //! | [`model`] | learned service times, admission, a bounded queue, the batch policy, workers that own sessions | HTTP, pipelines, the registry |
 //! | [`pipeline`] | the stages: JSON → tensors, tensors → predictions | HTTP, the registry |
-//! | [`registry`] | the repository's layout, digests, the loader, the catalog | HTTP |
+//! | [`registry`] | versions on disk: manifests, digests, examples, the trial load, the loader; the catalog | HTTP, traffic's reasons |
+//! | [`deploy`] | deployments, their journal, what to load and retire, and doing it | HTTP |
 //! | [`serve`] | one prediction, from its head to the text of its answer | HTTP |
 //! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
 //! | [`app`] | the composition root: every room built from a `Config` | |
 //! | [`cli`] | one file per subcommand; exit codes | |
 //!
 //! Rooms look down this table only. `tests/layers.rs` holds that, and the rest of the walls: `ort` only in
-//! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/metrics.rs`; environment
-//! variables only in `config/`.
+//! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/metrics.rs`; SQL only in
+//! `deploy/journal.rs`; environment variables only in `config/`.
 //!
 //! # What is deliberately absent
 //!
@@ -62,6 +71,8 @@
 //!   waiting when it becomes free, so batches grow by themselves under load and a lone request waits for nobody.
 //! - No thread watches for deadlines: a request that gives up (its timer, its client) takes itself out of the queue, and
 //!   ends the run if it was the last that waited for it.
+//! - No model is loaded from a path: sessions are opened on the bytes that were hashed.
+//! - No lock is held while something is loaded: a rollback waits for nobody.
 //! - No unbounded queue, body, label or wait.
 //!
 //! # Life and death
@@ -73,7 +84,8 @@
 //! # A stage of your own
 //!
 //! Implement [`pipeline::Preprocessor`] or [`pipeline::Postprocessor`], register it by name with
-//! [`pipeline::Stages`], and name it in `model.toml`: `examples/custom_stage.rs` does all three.
+//! [`pipeline::Stages`], and name it in `model.toml`: `examples/custom_stage.rs` does all three, and is a `leeway` with these
+//! stages, by [`cli::main_with`].
 
 pub mod app;
 pub mod budget;

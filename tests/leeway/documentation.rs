@@ -5,9 +5,10 @@ use std::process::Command;
 
 use leeway::config::{Config, ModelConfig};
 use leeway::monitor::METRICS;
+use leeway::registry::{Golden, Manifest};
 use serde_json::Value;
 
-use crate::harness::{STAGES, TestApp, checkout};
+use crate::harness::{STAGES, Server, TestApp, checkout, copy_folder};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(checkout().join(path)).unwrap()
@@ -93,6 +94,61 @@ async fn the_readmes_requests_get_the_readmes_answers() {
     for command in more {
         assert_eq!(curl(&app, &command).await.status(), 200);
     }
+}
+
+/// Runs the commands of a document, in a folder with the shipped models, for a server on them.
+fn run_commands(file: &str, marker: &str, prepare: impl FnOnce(&Path)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    for version in ["1", "2"] {
+        copy_folder(
+            &checkout().join("models/digits").join(version),
+            &folder.path().join("models/digits").join(version),
+        );
+    }
+    std::fs::copy(checkout().join("models/digits/model.toml"), folder.path().join("models/digits/model.toml")).unwrap();
+    prepare(folder.path());
+    let server = Server::start(&folder.path().join("models"), &[("LEEWAY_REPOSITORY__POLL_INTERVAL_MS", "0")]);
+    let blocks = blocks_after(&read(file), &format!("run: {marker}"));
+    assert!(!blocks.is_empty(), "{file}: {marker}");
+    let script = format!("set -e\nleeway() {{ {} \"$@\"; }}\n{}", env!("CARGO_BIN_EXE_leeway"), blocks.concat());
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(folder.path())
+        .env_remove("ORT_DYLIB_PATH")
+        .env("LEEWAY_ADMIN__LISTEN", server.admin.to_string())
+        .output()
+        .unwrap();
+    let (said, complaints) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{file}: {said}\n{complaints}");
+    said
+}
+
+#[test]
+fn the_readmes_split_can_be_made() {
+    let said = run_commands("README.md", "split", |_| {});
+    assert!(said.contains("2=100 -> 1=10 2=90, stable version 2, generation 2"), "{said}");
+    assert!(said.contains("1=10 2=90 -> 2=100, stable version 2, generation 3"), "{said}");
+}
+
+#[test]
+fn the_rollout_of_the_documentation_works() {
+    let said = run_commands("docs/models.md", "rollout", |folder| {
+        let version = checkout().join("models/digits/1");
+        std::fs::copy(version.join("model.onnx"), folder.join("digits.onnx")).unwrap();
+        std::fs::copy(version.join("golden.json"), folder.join("golden.json")).unwrap();
+    });
+    for says in ["Added version 3", "2=100 -> 2=90 3=10", "-> 3=100, stable version 3", "3=100 -> 2=100, stable version 2", "3 versions are"] {
+        assert!(said.contains(says), "{says}: {said}");
+    }
+}
+
+#[test]
+fn the_manifest_and_the_examples_of_the_documentation_can_be_read() {
+    let text = read("docs/models.md");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("version.toml"), &blocks_after(&text, "version.toml")[0]).unwrap();
+    Manifest::read(folder.path()).unwrap();
+    Golden::parse(blocks_after(&text, "golden.json")[0].as_bytes()).unwrap();
 }
 
 #[test]
@@ -200,7 +256,7 @@ fn anchor(heading: &str) -> String {
 
 #[test]
 fn every_link_between_documents_leads_somewhere() {
-    let docs = ["benchmarks", "configuration", "http-api", "latency", "metrics", "operations"];
+    let docs = ["benchmarks", "configuration", "http-api", "latency", "metrics", "models", "operations"];
     for file in docs.map(|name| format!("docs/{name}.md")).into_iter().chain(["README.md".to_owned()]) {
         let text = read(&file);
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
