@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load bench-latency lint format doc onnxruntime clean
+.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout lint format doc onnxruntime clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ test: onnxruntime ## Run all tests
 build: onnxruntime ## Build the release binary, target/release/leeway
 	$(CARGO) build --locked --release
 
-bench: bench-micro bench-load bench-latency ## Measure: Criterion, throughput beside a floor program, latency under overload
+bench: bench-micro bench-load bench-latency bench-rollout ## Measure: Criterion, throughput, latency under overload and rollouts
 
 bench-micro: onnxruntime ## Criterion only: JSON to tensor, and the whole pipeline
 	$(CARGO) bench --locked --bench pipeline
@@ -33,6 +33,9 @@ bench-load: build ## The load comparison only (installs the load generator oha i
 bench-latency: build ## Overload, lone requests, saturation and a stalled model (installs oha into .bench)
 	$(CARGO) build --locked --release --example floor --example bare_loop
 	$(CARGO) bench --locked --bench latency
+
+bench-rollout: build ## The tail while a version is loaded, and a rollback then (installs oha into .bench)
+	$(CARGO) bench --locked --bench rollout
 
 lint: ## Format check, clippy and docs, each with warnings as errors
 	$(CARGO) fmt --check

@@ -10,6 +10,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 mod open_loop;
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
 mod programs;
 
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
 mod programs;
 
 use std::path::Path;

@@ -35,6 +35,8 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 /// A program that is measured, killed with the bench.
 pub(crate) struct Program {
     pub(crate) address: String,
+    /// The admin listener's; the floor has none.
+    pub(crate) admin: String,
     child: Child,
 }
 
@@ -57,11 +59,14 @@ impl Program {
             .spawn()
             .expect("target/release/leeway: run `make build` first");
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-        let ready = |line: String| serde_json::from_str::<Value>(&line).ok()?["data"].as_str().map(str::to_owned);
-        let address = lines.find_map(ready).expect("leeway did not start");
+        let ready = |line: String| {
+            let line = serde_json::from_str::<Value>(&line).ok()?;
+            Some((line["data"].as_str()?.to_owned(), line["admin"].as_str()?.to_owned()))
+        };
+        let (address, admin) = lines.find_map(ready).expect("leeway did not start");
         // Whatever it says from now on is read, so that it is never kept waiting.
         std::thread::spawn(move || lines.for_each(drop));
-        Program { child, address }
+        Program { child, address, admin }
     }
 
     /// The floor program (`benches/floor.rs`) on one model.
@@ -73,7 +78,7 @@ impl Program {
             .spawn()
             .expect("target/release/examples/floor: run `make bench-load`, which builds it");
         let address = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
-        Program { child, address }
+        Program { child, address, admin: String::new() }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -56,7 +56,7 @@ pub(super) struct ChangeArgs {
     #[arg(long, default_value = "")]
     reason: String,
 
-    /// Who, for the history [default: user@host]
+    /// Who, for the history; without it, user@host
     #[arg(long)]
     by: Option<String>,
 
@@ -262,7 +262,7 @@ impl ChangeArgs {
         let (config, by) = (server.settings.load()?, by.unwrap_or_else(this_user));
         let answer = if offline {
             let note = Note { by, reason, at: Timestamp::now() };
-            one_thread()?.block_on(offline_change(&config, model, wish, note, if_generation))?
+            one_thread()?.block_on(offline_change(&config, model, wish, &note, if_generation))?
         } else {
             ask(&Client::new(&config), json!({ "by": by, "reason": reason, "if_generation": if_generation }))?
         };
@@ -286,7 +286,7 @@ async fn offline_change(
     config: &crate::config::Config,
     model: &ModelName,
     wish: Wish,
-    note: Note,
+    note: &Note,
     if_generation: Option<u64>,
 ) -> Result<Value> {
     let journal = deploy::open(&config.state.url).await?;

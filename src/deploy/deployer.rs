@@ -382,7 +382,7 @@ impl Deployer {
             let present = self.deployment(&request.model)?;
             check_generation(&request, &present)?;
             let before = present.traffic.shares().collect();
-            let Some(next) = present.after(&request.wish, request.note.clone())? else {
+            let Some(next) = present.after(&request.wish, &request.note)? else {
                 return Ok(Deployed { changed: false, deployment: present, before });
             };
             self.load_deployed(&next, Pace::Background).await.map_err(|error| match error {
@@ -686,11 +686,9 @@ impl Deployer {
         let loaded = self.load_deployed(latest, Pace::Background).await;
         let _writing = self.writing.lock().await;
         match (loaded, self.deployment(&latest.model)) {
-            (Ok(()), Ok(present)) if present.generation < latest.generation => {
-                // If one of them was retired meanwhile, the next look takes it over.
-                if self.is_loaded(latest) {
-                    self.take_over(latest);
-                }
+            // If one of them was retired meanwhile, the next look takes it over.
+            (Ok(()), Ok(present)) if present.generation < latest.generation && self.is_loaded(latest) => {
+                self.take_over(latest);
             }
             (Err(error), Ok(_)) => {
                 let generation = latest.generation;

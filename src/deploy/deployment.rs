@@ -120,16 +120,16 @@ impl Deployment {
     /// ```
     /// use leeway::deploy::{Deployment, Note, Wish};
     /// let at = "2026-11-24T09:30:00Z".parse().unwrap();
-    /// let note = || Note { by: "ada".into(), reason: String::new(), at };
+    /// let note = Note { by: "ada".into(), reason: String::new(), at };
     /// let [one, two] = ["1", "2"].map(|version| version.parse().unwrap());
     /// let first = Deployment::first("digits".parse().unwrap(), one, at);
-    /// let promoted = first.after(&Wish::Promote(two), note()).unwrap().unwrap();
+    /// let promoted = first.after(&Wish::Promote(two), &note).unwrap().unwrap();
     /// assert_eq!((promoted.generation, promoted.stable), (2, two));
-    /// let back = promoted.after(&Wish::Rollback, note()).unwrap().unwrap();
+    /// let back = promoted.after(&Wish::Rollback, &note).unwrap().unwrap();
     /// assert_eq!((back.generation, back.stable), (3, one));
-    /// assert!(back.after(&Wish::Rollback, note()).is_err());
+    /// assert!(back.after(&Wish::Rollback, &note).is_err());
     /// ```
-    pub fn after(&self, wish: &Wish, note: Note) -> Result<Option<Deployment>> {
+    pub fn after(&self, wish: &Wish, note: &Note) -> Result<Option<Deployment>> {
         let mut path = self.rollback_path.clone();
         let (action, stable, traffic) = match wish {
             Wish::Traffic(split) => (Action::Traffic, self.stable, split.clone()),
@@ -198,7 +198,7 @@ mod tests {
     fn check(wishes: &[(Wish, &str)]) {
         let mut deployment = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
         for (wish, expected) in wishes {
-            match deployment.after(wish, note()) {
+            match deployment.after(wish, &note()) {
                 Ok(Some(next)) => deployment = next,
                 Ok(None) => assert_eq!(*expected, "already", "{wish:?}"),
                 Err(error) => assert!(error.to_string().contains(expected), "{error}"),
@@ -237,7 +237,7 @@ mod tests {
     fn what_is_kept_of_who_and_why_is_one_line() {
         let first = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
         let long = Note { by: "x".repeat(5_000), ..note() };
-        let next = first.after(&Wish::Promote(version(2)), long).unwrap().unwrap();
+        let next = first.after(&Wish::Promote(version(2)), &long).unwrap().unwrap();
         assert_eq!((next.change.by.len(), next.change.reason.as_str()), (LONGEST_TEXT, "tosee"));
     }
 
@@ -248,7 +248,7 @@ mod tests {
         for (second, wish) in
             [(10, split(&[(1, 90.0), (2, 10.0)])), (20, Wish::Promote(version(2))), (30, Wish::Rollback)]
         {
-            deployment = deployment.after(&wish, at(second)).unwrap().unwrap();
+            deployment = deployment.after(&wish, &at(second)).unwrap().unwrap();
             if second == 20 {
                 assert_eq!(deployment.deployed_at[&version(2)].as_second(), 10);
             }

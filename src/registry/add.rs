@@ -169,7 +169,7 @@ fn stage_files(new: &NewFiles, staging: &Path) -> Result<()> {
     // Said here, where the way out is a flag, and not first by the verification.
     let model = std::fs::read(staging.join(MODEL_FILE)).map_err(|error| wrong(&new.onnx, &error))?;
     let locations = external_data::locations(&model)
-        .map_err(|problem| Error::Repository(format!("{}: {}", new.onnx.display(), verified::not_a_model(problem))))?;
+        .map_err(|problem| Error::Repository(format!("{}: {}", new.onnx.display(), verified::not_a_model(&problem))))?;
     for location in locations {
         if location.parse::<FilePath>().is_ok() && !staging.join(&location).exists() {
             return Err(Error::Repository(format!(

@@ -42,7 +42,7 @@ impl VerifiedVersion {
 
         let model = verified(&found, &manifest, MODEL_FILE)?;
         let mut external = Vec::new();
-        for location in external_data::locations(&model).map_err(not_a_model)? {
+        for location in external_data::locations(&model).map_err(|problem| not_a_model(&problem))? {
             inside(&location, &manifest)?;
             let content = verified(&found, &manifest, &location)?;
             external.push((location, content));
@@ -83,7 +83,7 @@ pub(super) fn parse_golden(text: &[u8]) -> Result<Golden, Refusal> {
     Golden::parse(text).map_err(|problem| Refusal::new(LoadFault::Golden, format!("{GOLDEN_FILE}: {problem}")))
 }
 
-pub(super) fn not_a_model(problem: String) -> Refusal {
+pub(super) fn not_a_model(problem: &str) -> Refusal {
     Refusal::new(LoadFault::Model, format!("{MODEL_FILE}: {problem}"))
 }
 

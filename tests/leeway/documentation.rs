@@ -137,7 +137,13 @@ fn the_rollout_of_the_documentation_works() {
         std::fs::copy(version.join("model.onnx"), folder.join("digits.onnx")).unwrap();
         std::fs::copy(version.join("golden.json"), folder.join("golden.json")).unwrap();
     });
-    for says in ["Added version 3", "2=100 -> 2=90 3=10", "-> 3=100, stable version 3", "3=100 -> 2=100, stable version 2", "3 versions are"] {
+    for says in [
+        "Added version 3",
+        "2=100 -> 2=90 3=10",
+        "-> 3=100, stable version 3",
+        "3=100 -> 2=100, stable version 2",
+        "3 versions are",
+    ] {
         assert!(said.contains(says), "{says}: {said}");
     }
 }
