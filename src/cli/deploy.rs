@@ -187,7 +187,7 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
         }
     }
     for version in model["versions"].as_array().into_iter().flatten() {
-        for problem in ["problem", "altered"] {
+        for problem in ["problem", "reload_problem", "altered"] {
             if let Some(problem) = version[problem].as_str() {
                 writeln!(out, "version {}: {problem}", version["version"])?;
             }

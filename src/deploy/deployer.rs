@@ -93,6 +93,15 @@ struct RefusedLoad {
     config: Fingerprint,
 }
 
+/// Which `model.toml` a version has to be loaded with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LoadedWith {
+    /// Whichever: it answers.
+    Any,
+    /// The one there is now.
+    Present,
+}
+
 /// A change that somebody asks for.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -179,12 +188,7 @@ impl Deployer {
         self.state.lock().models.insert(name.clone(), model);
         let loaded = self.load_deployed(&deployment, pace).await;
         let recorded = match (loaded, is_new) {
-            (Ok(()), true) => match self.journal.append(&deployment).await {
-                Ok(Appended::Written) => Ok(()),
-                // Another server was faster; it is taken over when the repository is next looked at.
-                Ok(Appended::Lost(_)) => Ok(()),
-                Err(error) => Err(self.journal_failed(error)),
-            },
+            (Ok(()), true) => self.record_first(&deployment, pace).await,
             (Err(error), false) => Err(in_deployment(error, &deployment)),
             (loaded, _) => loaded,
         };
@@ -204,14 +208,27 @@ impl Deployer {
         };
         for version in others {
             // It is logged, and shown in the state: nobody asks this version yet.
-            let _ = self.load(&name, version, pace).await;
+            let _ = self.load(&name, version, LoadedWith::Present, pace).await;
         }
         Ok(())
     }
 
+    /// Writes the first deployment of a model, or takes over that of another server which was faster.
+    async fn record_first(self: &Arc<Self>, first: &Deployment, pace: Pace) -> Result<()> {
+        match self.journal.append(first).await.map_err(|error| self.journal_failed(error))? {
+            Appended::Written | Appended::Lost(None) => Ok(()),
+            Appended::Lost(Some(latest)) => {
+                self.load_deployed(&latest, pace).await?;
+                model_mut(&mut self.state.lock(), &first.model)?.deployment = latest;
+                Ok(())
+            }
+        }
+    }
+
+    /// Loads the versions without which a deployment cannot be, if they are not loaded already.
     async fn load_deployed(self: &Arc<Self>, deployment: &Deployment, pace: Pace) -> Result<()> {
         for version in deployment.answers().collect::<BTreeSet<_>>() {
-            self.load(&deployment.model, version, pace).await?;
+            self.load(&deployment.model, version, LoadedWith::Any, pace).await?;
         }
         Ok(())
     }
@@ -229,8 +246,8 @@ impl Deployer {
 // ===== loading =====
 
 impl Deployer {
-    /// Loads a version, unless it is loaded with the present `model.toml` already. Goes on if nobody waits any more.
-    async fn load(self: &Arc<Self>, name: &ModelName, version: Version, pace: Pace) -> Result<()> {
+    /// Loads a version, unless it is loaded already. Goes on if nobody waits any more.
+    async fn load(self: &Arc<Self>, name: &ModelName, version: Version, with: LoadedWith, pace: Pace) -> Result<()> {
         let mut done = {
             let mut state = self.state.lock();
             let model = model_mut(&mut state, name)?;
@@ -249,7 +266,8 @@ impl Deployer {
             };
             let config_mark = model.config_mark.clone();
             let known = model.versions.entry(version).or_default();
-            if known.served.as_ref().is_some_and(|served| served.config == order.config) {
+            let is_good = |served: &Arc<ServedVersion>| with == LoadedWith::Any || served.config == order.config;
+            if known.served.as_ref().is_some_and(is_good) {
                 return Ok(());
             }
             match &known.loading {
@@ -445,7 +463,7 @@ impl Deployer {
     /// Loads a version and keeps it loaded.
     pub async fn hold_loaded(self: &Arc<Self>, name: &ModelName, version: Version) -> Result<()> {
         model_mut(&mut self.state.lock(), name)?.holds.insert(version, Hold::Loaded);
-        let loaded = self.load(name, version, Pace::Background).await;
+        let loaded = self.load(name, version, LoadedWith::Any, Pace::Background).await;
         loaded.map_err(|error| match error {
             Error::Load { message, .. } => {
                 Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
@@ -558,10 +576,13 @@ impl Deployer {
             Ok((seen, problems))
         };
         let looked = self.on_a_thread(Pace::Background, "repository", look).await;
-        let (seen, problems) = match looked.and_then(|looked| looked) {
+        let (seen, mut problems) = match looked.and_then(|looked| looked) {
             Ok(seen) => seen,
             Err(error) => (Vec::new(), vec![error.to_string()]),
         };
+        for gone in self.state.lock().models.keys().filter(|name| !seen.iter().any(|seen| seen.found.name == **name)) {
+            problems.push(format!("model {gone} is served from memory: its folder is not there any more, or is none"));
+        }
         self.note_problems(problems);
         let mut deployments = match self.journal.latest().await {
             Ok(latest) => latest.into_iter().map(|deployment| (deployment.model.clone(), deployment)).collect(),
@@ -710,7 +731,7 @@ impl Deployer {
         for step in steps {
             match step {
                 // A failure is logged, and shown in the state.
-                Step::Load(version) => drop(self.load(name, version, Pace::Background).await),
+                Step::Load(version) => drop(self.load(name, version, LoadedWith::Present, Pace::Background).await),
                 Step::Retire(version) => {
                     // Nothing that is about to be deployed is taken away.
                     let _writing = self.writing.lock().await;
@@ -840,6 +861,7 @@ fn version_status(model: &ModelState, version: Version) -> VersionStatus {
         loaded_at: served.map(|served| served.loaded_at),
         load_ms: served.map(|served| u64::try_from(served.load_took.as_millis()).unwrap_or(u64::MAX)),
         sha256: manifest.as_ref().map(|manifest| manifest.identity()),
+        reload_problem: known.refused.as_ref().filter(|_| served.is_some()).map(|refused| refused.problem.clone()),
         altered: known.altered.clone(),
         manifest,
     }

@@ -62,6 +62,9 @@ pub struct VersionStatus {
     /// The digest of all its files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
+    /// Why it could not be loaded anew with a changed `model.toml`; it goes on with the one before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reload_problem: Option<String>,
     /// How its files on disk differ from those that are loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub altered: Option<String>,
