@@ -164,8 +164,8 @@ fn uniform(model: &ModelName, version: Version, key: &[u8]) -> f64 {
     hash.update(key);
     let digest: [u8; 32] = hash.finalize().into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
-    // 53 bits are what a float holds exactly; half a step keeps 0 out.
-    ((u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    // 52 bits and a half are what a float holds exactly; the half keeps 0 and 1 out.
+    ((u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
 
 impl TryFrom<BTreeMap<Version, Share>> for TrafficSplit {

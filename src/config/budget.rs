@@ -41,6 +41,12 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     budget(&section).map_err(de::Error::custom)
 }
 
+/// Writes the section for a process that only tries the model out: it enforces nothing.
+pub(super) fn serialize<S: serde::Serializer>(budget: &LatencyBudget, serializer: S) -> Result<S::Ok, S::Error> {
+    let total_ms = u64::try_from(budget.total.as_millis()).unwrap_or(u64::MAX);
+    serializer.collect_map([("total_ms", total_ms)])
+}
+
 fn budget(section: &Section) -> Result<LatencyBudget, String> {
     if !(1..=LONGEST_MS).contains(&section.total_ms) {
         return Err(format!("total_ms: found {}, expected milliseconds from 1 to {LONGEST_MS}", section.total_ms));

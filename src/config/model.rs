@@ -12,8 +12,8 @@ use super::{Count, available_cores, budget, sources};
 use crate::budget::LatencyBudget;
 use crate::error::{Error, Result};
 
-/// A model's `model.toml`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// A model's `model.toml`. Written only for a process that tries the model out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// What the model does, for people.
@@ -25,7 +25,7 @@ pub struct ModelConfig {
     #[serde(default)]
     pub model: SessionConfig,
     /// How the time of a request is divided.
-    #[serde(default, deserialize_with = "budget::deserialize")]
+    #[serde(default, deserialize_with = "budget::deserialize", serialize_with = "budget::serialize")]
     pub budget: LatencyBudget,
     /// The stage that makes predictions of model outputs.
     pub postprocess: StageConfig,
@@ -40,7 +40,7 @@ pub struct StageConfig {
 }
 
 /// `[model]`: how the model is run.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionConfig {
     /// Execution providers in order of preference.
@@ -86,7 +86,7 @@ pub enum Provider {
 }
 
 /// What happens when a provider in the list cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderFallback {
     /// The version is not served.
@@ -222,5 +222,12 @@ impl<'de> Deserialize<'de> for StageConfig {
         let kind = settings.remove("kind").ok_or_else(|| serde::de::Error::missing_field("kind"))?;
         let kind = kind.into_string().ok_or_else(|| serde::de::Error::custom("kind: expected a string"))?;
         Ok(StageConfig { kind, settings })
+    }
+}
+
+impl Serialize for StageConfig {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let kind = ("kind".to_owned(), Value::from(self.kind.as_str()));
+        serializer.collect_map(self.settings.iter().map(|(key, value)| (key.clone(), value.clone())).chain([kind]))
     }
 }

@@ -3,7 +3,7 @@
 //! - `deployment.rs` is what is deployed of a model, and the pure function from one deployment to the next.
 //! - `journal.rs` keeps every deployment there was. A change is made when it is written there, and not before.
 //! - `reconcile.rs` decides, without doing it, which versions to load and which to retire.
-//! - `deployer.rs` does it: it owns what is loaded, looks at the repository, and publishes snapshots.
+//! - `deployer/` does it: it owns what is loaded, looks at the repository, and publishes snapshots.
 //! - `status.rs` is what operators are shown.
 //!
 //! This room knows nothing of HTTP.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ type VersionPath = Result<Path<(String, String)>, PathRejection>;
 
 /// The largest body of a change.
 const BODY_LIMIT: usize = 1 << 16;
+/// How long it may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
 /// The most deployments that are shown at one time.
 const LONGEST_HISTORY: u32 = 1_000;
 
@@ -145,7 +148,7 @@ pub(super) async fn unload(State(state): State<Arc<HttpState>>, path: VersionPat
 
 /// `POST /admin/v1/reload`
 pub(super) async fn reload(State(state): State<Arc<HttpState>>) -> Answer {
-    state.deployer.look().await;
+    state.deployer.reload().await;
     Ok(json(&state.deployer.overview())?)
 }
 
@@ -175,8 +178,12 @@ fn named(name: &str) -> Result<ModelName> {
 
 /// The body of a change; an empty one says nothing.
 async fn body<T: DeserializeOwned>(request: Request) -> Result<T> {
-    let read = Limited::new(request.into_body(), BODY_LIMIT).collect().await;
-    let bytes = read.map_err(|_| Error::RequestTooLarge { limit: BODY_LIMIT })?.to_bytes();
+    let read = tokio::time::timeout(BODY_TIME, Limited::new(request.into_body(), BODY_LIMIT).collect()).await;
+    let bytes = match read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })? {
+        Ok(read) => read.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(Error::RequestTooLarge { limit: BODY_LIMIT }),
+        Err(_) => return Err(Error::RequestAborted),
+    };
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
     serde_json::from_slice(bytes).map_err(|error| Error::InvalidInput(format!("the body: {error}")))
 }

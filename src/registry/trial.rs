@@ -50,6 +50,7 @@ pub struct Trial {
 struct TrialOrder {
     model: ModelName,
     version: Version,
+    config: Arc<ModelConfig>,
     config_file: PathBuf,
     folder: PathBuf,
     library: PathBuf,
@@ -71,6 +72,7 @@ impl Trial {
         let trial_order = TrialOrder {
             model: order.model.clone(),
             version: order.version,
+            config: Arc::clone(&order.config),
             config_file: order.config_file.clone(),
             folder: order.folder.clone(),
             library: self.library.clone(),
@@ -119,6 +121,8 @@ impl Trial {
     fn start(&self, order: &TrialOrder) -> std::io::Result<Child> {
         let mut child = Command::new(&self.program)
             .arg(TRIAL_COMMAND)
+            // A model has no business with it.
+            .env_remove("LEEWAY_ADMIN__TOKEN")
             // The allocator would count memory as taken that it only sets aside.
             .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .stdin(Stdio::piped())
@@ -193,7 +197,8 @@ fn ended(status: ExitStatus) -> String {
 /// Where memory may have been the reason, the limit is named.
 fn explained(refusal: Refusal, memory: Option<u64>) -> Refusal {
     let said = refusal.message.to_lowercase();
-    let about_memory = ["alloc", "memory", "signal 6"].iter().any(|word| said.contains(word));
+    let about_memory =
+        ["bad_alloc", "failed to allocate", "out of memory", "signal 6"].iter().any(|word| said.contains(word));
     match memory {
         Some(bytes) if about_memory => Refusal {
             fault: LoadFault::Trial,
@@ -222,11 +227,10 @@ pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -
 fn attempt(order: TrialOrder, stages: &Stages) -> Result<(), Refusal> {
     let library = LibraryCandidate { path: order.library, named_by: "the server", explicit: true };
     let runtime = OnnxRuntime::load(&[library]).map_err(Refusal::of(LoadFault::Internal))?;
-    let config = ModelConfig::read(&order.config_file).map_err(Refusal::of(LoadFault::Config))?;
     let order = LoadOrder {
         model: order.model,
         version: order.version,
-        config: Arc::new(config),
+        config: order.config,
         config_file: order.config_file,
         folder: order.folder,
         pace: Pace::Full,

@@ -408,6 +408,26 @@ async fn servers_that_share_a_journal_follow_each_other() {
     assert_eq!(version_for(&one, "a").await, "1");
 }
 
+/// Somebody deploys, past this server, what it cannot load: it serves on, and an operator can go back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
+    let repository = repository();
+    let journal = deploy::open(&StateUrl::Memory).await.unwrap();
+    let parts = Parts { engine: runtime(), stages: Stages::default(), trial: None, journal: Arc::clone(&journal) };
+    let app = TestApp::with_all(repository.config(), parts).await;
+    repository.add("plus", 4, "not_per_row");
+    let note = deploy::Note { by: "another".into(), reason: String::new(), at: jiff::Timestamp::UNIX_EPOCH };
+    let first = journal.latest().await.unwrap().remove(0);
+    let next = first.after(&deploy::Wish::Promote("4".parse().unwrap()), &note).unwrap().unwrap();
+    assert_eq!(journal.append(&next).await.unwrap(), deploy::Appended::Written);
+    let overview = app.admin_post("/admin/v1/reload", json!({})).await.json();
+    assert!(overview["models"][0]["deployment_problem"].as_str().unwrap().contains("generation 2"), "{overview}");
+    assert_eq!(version_for(&app, "a").await, "3");
+    let back = app.admin_post(ROLLBACK, json!({})).await;
+    assert_eq!((back.status, &back.json()["deployment"]["generation"]), (200, &json!(3)), "{}", back.text);
+    assert_eq!(version_for(&app, "a").await, "3");
+}
+
 /// A disk with room for the journal as it is and no more, and then one that cannot be written at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_the_change_and_nothing_else() {

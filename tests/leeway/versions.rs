@@ -266,6 +266,38 @@ async fn a_changed_model_toml_is_taken_over_if_it_is_right() {
     assert_eq!(app.metric(ok).await, 4.0);
 }
 
+/// Another artifact under the same number, sealed like a version: whatever else happens, it is not taken for the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_was_exchanged_is_never_swapped_in() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let app = TestApp::with(repository.config()).await;
+    let altered = "leeway_version_altered{model=\"plus\",version=\"1\"}";
+    std::fs::remove_dir_all(repository.0.path().join("plus/1")).unwrap();
+    repository.add("plus", 1, "plus_4");
+    app.admin_post("/admin/v1/reload", json!({})).await;
+    assert_eq!(app.metric(altered).await, 1.0);
+    std::fs::write(repository.0.path().join("plus/model.toml"), PLAIN.replace("600000", "500000")).unwrap();
+    app.admin_post("/admin/v1/reload", json!({})).await;
+    assert_eq!(app.metric(altered).await, 1.0);
+    assert_eq!(predict(&app).await.predictions(), json!([[1.0, 1.0]]));
+}
+
+/// What the server has read of `model.toml` is what is tried out, whatever the file says meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_model_toml_keeps_no_version_from_being_loaded() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN).with("plus", 2, "plus_2", PLAIN);
+    let mut config = repository.config();
+    config.repository.newest_versions = 0;
+    let trial = Some(trial(&config));
+    let journal = deploy::open(&config.state.url).await.unwrap();
+    let parts = Parts { engine: runtime(), stages: Stages::default(), trial, journal };
+    let app = TestApp::with_all(config, parts).await;
+    std::fs::write(repository.0.path().join("plus/model.toml"), "broken").unwrap();
+    let promoted = app.admin_post("/admin/v1/models/plus/promote", json!({ "version": 1 })).await;
+    assert_eq!(promoted.status, 200, "{}", promoted.text);
+    assert_eq!(predict(&app).await.predictions(), json!([[1.0, 1.0]]));
+}
+
 fn run(command: &mut std::process::Command) -> (i32, String) {
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();

@@ -1,0 +1,172 @@
+//! From one deployment to the next.
+
+use super::*;
+
+impl Deployer {
+    /// Makes a change: loads what it needs, writes it to the journal, publishes it. Goes on if nobody waits any more.
+    pub async fn change(self: &Arc<Self>, request: Request) -> Result<Deployed> {
+        let changing = tokio::spawn(Arc::clone(self).change_to_the_end(request));
+        changing.await.map_err(|error| Error::internal(format_args!("a change broke off: {error}")))?
+    }
+
+    async fn change_to_the_end(self: Arc<Self>, request: Request) -> Result<Deployed> {
+        let mut present = self.latest(&request.model).await?;
+        let asked_at = present.generation;
+        for _ in 0..ATTEMPTS {
+            check_generation(request.if_generation, &present)?;
+            // It may be what somebody else has just done: done again, it would go back twice.
+            if request.wish == Wish::Rollback {
+                check_generation(Some(asked_at), &present)?;
+            }
+            let before = present.traffic.shares().collect();
+            let Some(next) = present.after(&request.wish, &request.note)? else {
+                return Ok(Deployed { changed: false, deployment: present, before });
+            };
+            self.load_deployed(&next, Pace::Background).await.map_err(|error| match error {
+                Error::Load { version, message, .. } => {
+                    Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
+                }
+                other => other,
+            })?;
+            let _writing = self.writing.lock().await;
+            fail::fail_point!("change::before_the_journal");
+            // Meanwhile something else may have been deployed, or one of the versions retired.
+            let now = self.deployment(&request.model)?;
+            if now.generation > present.generation || !self.is_loaded(&next) {
+                present = if now.generation > present.generation { now } else { present };
+                continue;
+            }
+            match self.journal.append(&next).await.map_err(|error| self.journal_failed(error))? {
+                Appended::Written => {
+                    fail::fail_point!("change::in_the_journal");
+                    self.take_over(&next);
+                    fail::fail_point!("change::published");
+                    return Ok(Deployed { changed: true, deployment: next, before });
+                }
+                Appended::Lost(Some(latest)) => present = latest,
+                Appended::Lost(None) => {
+                    return Err(Error::Journal("it does not have the model's deployments".to_owned()));
+                }
+            }
+        }
+        Err(Error::ChangeRefused(format!("model {} is changed by others all the time; try again", request.model)))
+    }
+
+    /// The present deployment by the journal, which other processes may have written to. It is taken over, if that takes
+    /// no time; if it cannot be taken over at all, it is still what a change has to begin with.
+    async fn latest(self: &Arc<Self>, name: &ModelName) -> Result<Deployment> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let own = self.deployment(name)?;
+        let latest = self.journal.history(name, u64::MAX, 1).await.map_err(|error| self.journal_failed(error))?.pop();
+        let Some(latest) = latest.filter(|latest| latest.generation > own.generation) else { return Ok(own) };
+        let (deployer, newer) = (Arc::clone(self), latest.clone());
+        let catching_up = tokio::spawn(async move { deployer.catch_up(&newer).await });
+        // It goes on if it takes longer.
+        let _ = tokio::time::timeout(PATIENCE, catching_up).await;
+        Ok(latest)
+    }
+
+    /// Whether the versions are loaded without which a deployment cannot be.
+    pub(super) fn is_loaded(&self, deployment: &Deployment) -> bool {
+        let state = self.state.lock();
+        let model = state.models.get(&deployment.model);
+        model.is_some_and(|model| deployment.answers().all(|version| model.is_loaded(version)))
+    }
+
+    /// Makes a deployment that is in the journal, and whose versions are loaded, the present one.
+    pub(super) fn take_over(&self, next: &Deployment) {
+        let mut state = self.state.lock();
+        let Some(model) = state.models.get_mut(&next.model) else { return };
+        let before = std::mem::replace(&mut model.deployment, next.clone());
+        model.deployment_problem = None;
+        // What is needed now need not be kept because somebody said so.
+        for version in next.needs() {
+            model.holds.remove(&version);
+        }
+        self.publish(&mut state);
+        drop(state);
+        let Deployment { model, generation, stable, traffic, change, .. } = next;
+        tracing::info!(
+            %model, generation, %stable, %traffic, action = change.action.name(), by = change.by, reason = change.reason,
+            before = %before.traffic, "deployed"
+        );
+        self.loader.monitor.deployments().changed(model.as_str(), change.action.name());
+    }
+
+    /// Loads a version and keeps it loaded.
+    pub async fn hold_loaded(self: &Arc<Self>, name: &ModelName, version: Version) -> Result<()> {
+        {
+            let mut state = self.state.lock();
+            let model = model_mut(&mut state, name)?;
+            if !model.found.versions.contains_key(&version) && !model.is_loaded(version) {
+                return Err(model.unknown(version));
+            }
+            model.holds.insert(version, Hold::Loaded);
+        }
+        let loaded = self.load(name, version, LoadedWith::Any, Pace::Background).await;
+        loaded.map_err(|error| match error {
+            Error::Load { message, .. } => {
+                Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
+            }
+            other => other,
+        })
+    }
+
+    /// Takes a version out of memory and keeps it out, if the deployment does not need it.
+    pub async fn hold_unloaded(&self, name: &ModelName, version: Version) -> Result<()> {
+        // Nothing that is about to be deployed is taken away.
+        let _writing = self.writing.lock().await;
+        let mut state = self.state.lock();
+        let model = model_mut(&mut state, name)?;
+        if !model.found.versions.contains_key(&version) && !model.versions.contains_key(&version) {
+            return Err(model.unknown(version));
+        }
+        if let Some(need) = why_needed(&model.deployment, version) {
+            return Err(Error::ChangeRefused(format!("version {version} of model {name} is not unloaded: it {need}")));
+        }
+        model.holds.insert(version, Hold::Unloaded);
+        if let Some(known) = model.versions.get_mut(&version)
+            && known.served.take().is_some()
+        {
+            tracing::info!(model = %name, %version, "unloaded, as asked");
+        }
+        self.publish(&mut state);
+        Ok(())
+    }
+
+    pub(super) fn deployment(&self, name: &ModelName) -> Result<Deployment> {
+        model_mut(&mut self.state.lock(), name).map(|model| model.deployment.clone())
+    }
+
+    pub(super) fn journal_failed(&self, error: Error) -> Error {
+        self.loader.monitor.deployments().journal_failed();
+        error
+    }
+}
+
+fn check_generation(expected: Option<u64>, present: &Deployment) -> Result<()> {
+    match expected {
+        Some(expected) if expected != present.generation => Err(Error::Conflict {
+            message: format!(
+                "model {} is at generation {}, and this was decided on generation {expected}; look at what has changed and \
+                 decide again",
+                present.model, present.generation
+            ),
+            present: serde_json::to_value(present).map_err(Error::internal)?,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn why_needed(deployment: &Deployment, version: Version) -> Option<String> {
+    let share = deployment.traffic.share(version);
+    if share != Share::NONE {
+        Some(format!("has {share} of the traffic"))
+    } else if version == deployment.stable {
+        Some("is the stable version".to_owned())
+    } else if deployment.rollback_path.last() == Some(&version) {
+        Some("is where a rollback leads".to_owned())
+    } else {
+        None
+    }
+}

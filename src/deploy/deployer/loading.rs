@@ -1,0 +1,161 @@
+//! Loading a version, and publishing what is loaded.
+
+use super::*;
+
+impl Deployer {
+    /// Loads a version, unless it is loaded already. Goes on if nobody waits any more.
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        name: &ModelName,
+        version: Version,
+        with: LoadedWith,
+        pace: Pace,
+    ) -> Result<()> {
+        let mut done = {
+            let mut state = self.state.lock();
+            let model = model_mut(&mut state, name)?;
+            let Some(folder) = model.found.versions.get(&version).cloned() else {
+                let known = model.versions.get(&version).is_some_and(|known| known.served.is_some());
+                // What is in memory can be served, whatever became of its files.
+                return if known { Ok(()) } else { Err(model.unknown(version)) };
+            };
+            let order = LoadOrder {
+                model: name.clone(),
+                version,
+                config_file: model.found.config.clone(),
+                config: Arc::clone(&model.config),
+                folder,
+                pace,
+            };
+            let config_mark = model.config_mark.clone();
+            let known = model.versions.entry(version).or_default();
+            let is_good = |served: &Arc<ServedVersion>| with == LoadedWith::Any || served.config == order.config;
+            if known.served.as_ref().is_some_and(is_good) {
+                return Ok(());
+            }
+            match &known.loading {
+                Some(loading) => loading.done.clone(),
+                None => {
+                    let (finished, done) = watch::channel(None);
+                    let step = Arc::new(Mutex::new(LoadStep::Waiting));
+                    known.loading =
+                        Some(Loading { step: Arc::clone(&step), since: Timestamp::now(), done: done.clone() });
+                    tokio::spawn(Arc::clone(self).run_load(order, config_mark, step, finished));
+                    done
+                }
+            }
+        };
+        let gone = || Error::internal("a load ended without a result");
+        done.wait_for(Option::is_some).await.map_err(|_| gone())?.clone().unwrap_or_else(|| Err(gone()))
+    }
+
+    async fn run_load(
+        self: Arc<Self>,
+        order: LoadOrder,
+        config_mark: Fingerprint,
+        step: Arc<Mutex<LoadStep>>,
+        finished: watch::Sender<Option<Result<()>>>,
+    ) {
+        let (name, version) = (order.model.clone(), order.version);
+        let folder = Fingerprint::of(&order.folder);
+        let place = Arc::clone(&self.loads).acquire_owned().await;
+        let prepared = self.prepare(&order, step).await;
+        let loaded = prepared.and_then(|prepared| self.loader.start(&order, prepared));
+        drop(place);
+        let outcome = loaded.as_ref().map(drop).map_err(Clone::clone);
+        {
+            let mut state = self.state.lock();
+            if let Some(model) = state.models.get_mut(&name) {
+                let known = model.versions.entry(version).or_default();
+                known.loading = None;
+                let loaded = loaded.and_then(|served| match &known.served {
+                    // An altered version that was sealed again: not the one that is deployed.
+                    Some(before) if before.manifest != served.manifest => {
+                        let problem =
+                            "the files are not those any more that were loaded; restore them, or add a new version";
+                        known.altered = Some(problem.to_owned());
+                        let (model, version) = (name.clone(), version);
+                        Err(Error::Load { model, version, fault: LoadFault::Digest, message: problem.to_owned() })
+                    }
+                    _ => Ok(served),
+                });
+                match loaded {
+                    Ok(served) => {
+                        known.compared = served.fingerprint.clone();
+                        (known.refused, known.altered) = (None, None);
+                        known.served = Some(Arc::new(served));
+                    }
+                    Err(error) => {
+                        let (fault, problem) = match error {
+                            Error::Load { fault, message, .. } => (fault, message),
+                            other => {
+                                (LoadFault::Internal, other.detail().map_or_else(|| other.to_string(), str::to_owned))
+                            }
+                        };
+                        tracing::error!(model = %name, %version, reason = fault.name(), problem, "not loaded");
+                        self.loader.monitor.deployments().load_failed(name.as_str(), fault);
+                        known.refused = Some(RefusedLoad { fault, problem, folder, config: config_mark });
+                    }
+                }
+                self.publish(&mut state);
+            }
+        }
+        // Nobody may wait any more.
+        let _ = finished.send(Some(outcome));
+    }
+
+    /// On a thread of its own, that gives way to those which serve.
+    async fn prepare(&self, order: &LoadOrder, step: Arc<Mutex<LoadStep>>) -> Result<PreparedVersion> {
+        let (loader, order, pace) = (Arc::clone(&self.loader), order.clone(), order.pace);
+        let prepare = move || loader.prepare(&order, &|now| *step.lock() = now);
+        self.on_a_thread(pace, "loader", prepare).await.and_then(|prepared| prepared)
+    }
+
+    /// Does something that takes long on a thread of its own.
+    pub(super) async fn on_a_thread<T: Send + 'static>(
+        &self,
+        pace: Pace,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = oneshot::channel();
+        let work = move || {
+            if pace == Pace::Background {
+                lower_priority_of_this_thread();
+            }
+            // Nobody may wait any more.
+            let _ = sender.send(work());
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(Error::internal)?;
+        receiver.await.map_err(|_| Error::internal("a thread panicked; its message is in the log above"))
+    }
+
+    /// Makes what is loaded and deployed what new requests see.
+    pub(super) fn publish(&self, state: &mut State) {
+        let mut models = BTreeMap::new();
+        for (name, model) in &state.models {
+            let versions: BTreeMap<Version, Arc<ServedVersion>> = model
+                .versions
+                .iter()
+                .filter_map(|(version, known)| Some((*version, Arc::clone(known.served.as_ref()?))))
+                .collect();
+            let Deployment { traffic, stable, generation, deployed_at, .. } = &model.deployment;
+            if !traffic.shares().all(|(version, _)| versions.contains_key(&version)) {
+                // It is being taken in.
+                continue;
+            }
+            let shown = |(version, _): (&Version, &Arc<ServedVersion>)| DeployedShare {
+                version: version.to_string(),
+                ratio: traffic.share(*version).ratio(),
+                deployed_at: deployed_at.get(version).map(|at| at.as_duration().as_secs_f64()),
+                is_altered: model.versions.get(version).is_some_and(|known| known.altered.is_some()),
+            };
+            let shares = versions.iter().map(shown).collect();
+            self.loader.monitor.deployments().deployed(name.as_str(), *generation, shares);
+            let description = versions.values().next_back().and_then(|version| version.config.description.clone());
+            let (split, stable) = (traffic.clone(), *stable);
+            models.insert(name.clone(), ServedModel { description, versions, stable, split });
+        }
+        self.catalog.publish(Snapshot::new(models, self.repository.default_model.as_ref()));
+    }
+}
