@@ -38,7 +38,7 @@ pub(super) struct AddArgs {
     record_golden: Option<PathBuf>,
 
     /// How far a number of a recorded prediction may be off, times the larger of 1 and itself
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = 1e-4, requires = "record_golden")]
     tolerance: f64,
 
     /// When the model was trained: 2026-11-24, or with a time
@@ -117,8 +117,8 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     match examples {
         0 => writeln!(
             out,
-            "It loads, runs, and fits model.toml. It has no examples: --record-golden makes some, and only they tell a \
-             wrong export from a right one."
+            "It loads, runs, and fits model.toml. It has no examples: --golden, with the training framework's own \
+             predictions, tells a wrong export from a right one."
         )?,
         count => writeln!(out, "It loads, runs, fits model.toml, and predicts what its {count} examples expect.")?,
     }

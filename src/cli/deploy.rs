@@ -1,5 +1,6 @@
 //! `leeway status | history | traffic | promote | rollback | load | unload | reload`: what is deployed, and changing it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use anyhow::{Result, anyhow, bail};
@@ -12,8 +13,9 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::{SettingsArgs, one_thread};
 use crate::config::this_user;
-use crate::deploy::{self, Appended, Note, Wish};
+use crate::deploy::{self, Appended, Deployment, Journal, Note, Wish};
 use crate::identity::{ModelName, Version};
+use crate::registry::VerifiedVersion;
 use crate::traffic::{Share, TrafficSplit};
 
 /// Where the server is, and how its answer is shown.
@@ -187,9 +189,14 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
         }
     }
     for version in model["versions"].as_array().into_iter().flatten() {
-        for problem in ["problem", "reload_problem", "altered"] {
-            if let Some(problem) = version[problem].as_str() {
-                writeln!(out, "version {}: {problem}", version["version"])?;
+        let problems = [
+            ("problem", "refused"),
+            ("reload_problem", "goes on as it was loaded; not loaded anew"),
+            ("altered", "altered"),
+        ];
+        for (member, what) in problems {
+            if let Some(problem) = version[member].as_str() {
+                writeln!(out, "version {}: {what}: {problem}", version["version"])?;
             }
         }
     }
@@ -227,7 +234,7 @@ pub(super) fn history(HistoryArgs { model, limit, server }: HistoryArgs) -> Resu
 // ===== changing =====
 
 pub(super) fn traffic(TrafficArgs { model, shares, change }: TrafficArgs) -> Result<()> {
-    let mut once = std::collections::BTreeSet::new();
+    let mut once = BTreeSet::new();
     if let Some((version, _)) = shares.iter().find(|(version, _)| !once.insert(*version)) {
         bail!("version {version} is there twice");
     }
@@ -295,13 +302,25 @@ async fn offline_change(
     if if_generation.is_some_and(|expected| expected != present.generation) {
         bail!("model {model} is at generation {}", present.generation);
     }
-    let before: std::collections::BTreeMap<Version, Share> = present.traffic.shares().collect();
+    let before: BTreeMap<Version, Share> = present.traffic.shares().collect();
     match present.after(&wish, note)? {
         None => Ok(json!({ "changed": false, "deployment": present, "before": before })),
-        Some(next) => match journal.append(&next).await? {
-            Appended::Written => Ok(json!({ "changed": true, "deployment": next, "before": before })),
-            Appended::Lost(_) => bail!("model {model} was changed by somebody else at the same time; look again"),
-        },
+        Some(next) => {
+            for version in next.answers() {
+                let folder = config.repository.path.join(model.as_str()).join(version.to_string());
+                VerifiedVersion::read(&folder).map_err(|refusal| {
+                    anyhow!("version {version} could not be served, so nothing was changed: {refusal}")
+                })?;
+            }
+            append(&*journal, &next, before).await
+        }
+    }
+}
+
+async fn append(journal: &dyn Journal, next: &Deployment, before: BTreeMap<Version, Share>) -> Result<Value> {
+    match journal.append(next).await? {
+        Appended::Written => Ok(json!({ "changed": true, "deployment": next, "before": before })),
+        Appended::Lost(_) => bail!("model {} was changed by somebody else at the same time; look again", next.model),
     }
 }
 

@@ -359,7 +359,12 @@ async fn the_command_line_does_it_all() {
     assert!(nobody.0 == 1 && nobody.1.contains("no server answers at 127.0.0.1:1"), "{}", nobody.1);
 
     // Without a server, the journal itself; the next server does as it says.
-    let offline = run(leeway(&["promote", "plus", "1", "--offline"]).env("LEEWAY_STATE__URL", &url));
+    let models = repository.0.path().to_str().unwrap();
+    let nothing =
+        run(leeway(&["promote", "plus", "9", "--offline", "--models", models]).env("LEEWAY_STATE__URL", &url));
+    assert!(nothing.0 == 1 && nothing.1.contains("version 9 could not be served"), "{}", nothing.1);
+    let offline =
+        run(leeway(&["promote", "plus", "1", "--offline", "--models", models]).env("LEEWAY_STATE__URL", &url));
     assert!(offline.0 == 0 && offline.1.contains("3=100 -> 1=100, stable version 1, generation 5"), "{}", offline.1);
     let server = Server::start(repository.0.path(), &[("LEEWAY_STATE__URL", &url)]);
     let answer = client().post(server.url("/predict")).body(body()).send().await.unwrap();
@@ -373,10 +378,13 @@ async fn a_deployed_version_that_is_broken_keeps_a_server_from_starting_and_says
     let state = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", state.path().join("leeway.db").display());
     drop(Server::start(repository.0.path(), &[("LEEWAY_STATE__URL", &url)]));
-    let promote = run(leeway(&["promote", "plus", "2", "--offline"]).env("LEEWAY_STATE__URL", &url));
+    let models = repository.0.path().to_str().unwrap();
+    let offline = |arguments: &[&str]| {
+        run(leeway(arguments).args(["--offline", "--models", models]).env("LEEWAY_STATE__URL", &url))
+    };
+    let promote = offline(&["promote", "plus", "2"]);
     assert_eq!(promote.0, 0, "{}", promote.1);
     std::fs::write(repository.0.path().join("plus/2/model.onnx"), "").unwrap();
-    let models = repository.0.path().to_str().unwrap();
     let check = run(leeway(&["check", "--models", models]).env("LEEWAY_STATE__URL", &url));
     assert_eq!(check.0, 1);
     for says in
@@ -384,7 +392,7 @@ async fn a_deployed_version_that_is_broken_keeps_a_server_from_starting_and_says
     {
         assert!(check.1.contains(says), "{}", check.1);
     }
-    let rollback = run(leeway(&["rollback", "plus", "--offline"]).env("LEEWAY_STATE__URL", &url));
+    let rollback = offline(&["rollback", "plus"]);
     assert_eq!(rollback.0, 0, "{}", rollback.1);
     let check = run(leeway(&["check", "--models", models]).env("LEEWAY_STATE__URL", &url));
     assert!(check.0 == 0 && check.1.contains("without these versions"), "{}", check.1);

@@ -280,6 +280,14 @@ async fn a_version_that_was_exchanged_is_never_swapped_in() {
     app.admin_post("/admin/v1/reload", json!({})).await;
     assert_eq!(app.metric(altered).await, 1.0);
     assert_eq!(predict(&app).await.predictions(), json!([[1.0, 1.0]]));
+    // It would not load again, so it is given nothing that it does not have.
+    repository.add("plus", 2, "plus_2");
+    app.admin_post("/admin/v1/reload", json!({})).await;
+    assert_eq!(app.admin_post("/admin/v1/models/plus/promote", json!({ "version": 2 })).await.status, 200);
+    let again = app.admin_post("/admin/v1/models/plus/promote", json!({ "version": 1 })).await;
+    assert!(again.status == 422 && again.text.contains("altered on disk"), "{}", again.text);
+    assert_eq!(app.admin_post("/admin/v1/models/plus/rollback", json!({})).await.status, 200);
+    assert_eq!(predict(&app).await.predictions(), json!([[1.0, 1.0]]));
 }
 
 /// What the server has read of `model.toml` is what is tried out, whatever the file says meanwhile.

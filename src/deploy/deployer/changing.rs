@@ -22,6 +22,9 @@ impl Deployer {
             let Some(next) = present.after(&request.wish, &request.note)? else {
                 return Ok(Deployed { changed: false, deployment: present, before });
             };
+            if request.wish != Wish::Rollback {
+                self.refuse_altered(&present, &next)?;
+            }
             self.load_deployed(&next, Pace::Background).await.map_err(|error| match error {
                 Error::Load { version, message, .. } => {
                     Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
@@ -50,6 +53,21 @@ impl Deployer {
             }
         }
         Err(Error::ChangeRefused(format!("model {} is changed by others all the time; try again", request.model)))
+    }
+
+    /// What is in memory can be served, and would not be after a restart: an altered version gets no new traffic, unless it
+    /// is a way back.
+    fn refuse_altered(&self, present: &Deployment, next: &Deployment) -> Result<()> {
+        let state = self.state.lock();
+        let Some(model) = state.models.get(&next.model) else { return Ok(()) };
+        for version in next.answers().filter(|version| present.traffic.share(*version) == Share::NONE) {
+            if let Some(problem) = model.versions.get(&version).and_then(|known| known.altered.as_ref()) {
+                return Err(Error::ChangeRefused(format!(
+                    "version {version} is altered on disk and would not load again: {problem}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The present deployment by the journal, which other processes may have written to. It is taken over, if that takes

@@ -159,6 +159,9 @@ impl Deployer {
             }
             let mut state = self.state.lock();
             if let Some(known) = state.models.get_mut(name).and_then(|model| model.versions.get_mut(&version)) {
+                if known.altered.is_some() && altered.is_none() {
+                    tracing::info!(model = %name, %version, "the files are again those that were loaded");
+                }
                 (known.compared, known.altered) = (now, altered);
             }
             self.publish(&mut state);

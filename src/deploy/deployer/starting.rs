@@ -148,10 +148,11 @@ impl Deployer {
 
 /// What to do where a version that the journal wants cannot be served at the start.
 fn in_deployment(error: Error, deployment: &Deployment) -> Error {
-    let Deployment { model, generation, traffic, .. } = deployment;
+    let Deployment { model, generation, stable, traffic, .. } = deployment;
     let hint = format!(
-        "generation {generation} of the deployment journal gives the traffic of {model} to {traffic}; restore the version, \
-         or change that without a server: leeway rollback {model} --offline"
+        "generation {generation} of the deployment journal has {stable} as the stable version of {model}, and the traffic \
+         {traffic}; restore the version, or deploy a good one without a server: leeway rollback {model} --offline, or \
+         leeway promote {model} VERSION --offline (leeway verify says which are good)"
     );
     match error {
         Error::Load { model, version, fault, message } => {
