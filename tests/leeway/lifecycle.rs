@@ -504,7 +504,8 @@ async fn running_out_of_file_descriptors_passes() {
     let repository = Repository::of("echo_float32");
     let binary = env!("CARGO_BIN_EXE_leeway");
     let script = format!("ulimit -n 64; exec {binary} serve --models {}", repository.0.path().display());
-    let server = Server::spawn(std::process::Command::new("sh").args(["-c", &script]));
+    let mut shell = std::process::Command::new("sh");
+    let server = Server::spawn(shell.args(["-c", &script]).env("LEEWAY_STATE__URL", "memory"));
     let address = server.data;
     let many: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
     // Some of these were accepted, the rest could not be.
