@@ -4,10 +4,10 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout lint format doc onnxruntime clean
+.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring lint format doc onnxruntime prometheus clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: build ## Build, then serve the shipped models on 127.0.0.1:8080
 	./target/release/leeway serve
@@ -15,13 +15,13 @@ serve: build ## Build, then serve the shipped models on 127.0.0.1:8080
 check: build ## Build, then load every model once and print what was found
 	./target/release/leeway check
 
-test: onnxruntime ## Run all tests
+test: onnxruntime prometheus ## Run all tests
 	$(CARGO) test --locked --features failpoints
 
 build: onnxruntime ## Build the release binary, target/release/leeway
 	$(CARGO) build --locked --release
 
-bench: bench-micro bench-load bench-latency bench-rollout ## Measure: Criterion, throughput, latency under overload and rollouts
+bench: bench-micro bench-load bench-latency bench-rollout bench-monitoring ## Measure: Criterion, throughput, latency under overload, rollouts and monitoring
 
 bench-micro: onnxruntime ## Criterion only: JSON to tensor, and the whole pipeline
 	$(CARGO) bench --locked --bench pipeline
@@ -37,6 +37,9 @@ bench-latency: build ## Overload, lone requests, saturation and a stalled model 
 bench-rollout: build ## The tail while a version is loaded, and a rollback then (installs oha into .bench)
 	$(CARGO) bench --locked --bench rollout
 
+bench-monitoring: build ## What monitoring costs, whether its quantiles are true, what drift it sees (installs oha into .bench)
+	$(CARGO) bench --locked --bench monitoring
+
 lint: ## Format check, clippy and docs, each with warnings as errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
@@ -51,6 +54,9 @@ doc: ## Build the crate's documentation, target/doc/leeway/index.html
 onnxruntime: ## Fetch the pinned ONNX Runtime into .onnxruntime (nothing happens if it is there)
 	@$(PYTHON) scripts/fetch_onnxruntime.py
 
+prometheus: ## Put prometheus and promtool, which the tests need, into .prometheus (nothing happens if they are there)
+	@$(PYTHON) scripts/fetch_prometheus.py
+
 clean: ## Remove what was built and fetched
 	$(CARGO) clean
-	rm -rf .onnxruntime .bench
+	rm -rf .onnxruntime .prometheus .bench

@@ -43,7 +43,7 @@ fn config() -> Config {
 /// The shipped models, loaded.
 fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
     let engine: Arc<dyn Engine> = Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap());
-    let monitor = Arc::new(Monitor::new(engine.version()));
+    let monitor = Arc::new(Monitor::new(engine.version(), Default::default()));
     let watchers = Arc::new(Watchers::for_threads(2.try_into().unwrap()));
     let loader = Loader { engine, stages: Stages::default(), monitor, watchers, trial: None };
     let (catalog, journal) = (Arc::new(Catalog::default()), Arc::new(MemoryJournal::default()));

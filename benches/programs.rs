@@ -50,11 +50,17 @@ impl Drop for Program {
 impl Program {
     /// `leeway serve` on the models of a folder.
     pub(crate) fn leeway(models: &Path) -> Program {
+        Program::leeway_with(models, &[])
+    }
+
+    /// The same, with these settings in its environment.
+    pub(crate) fn leeway_with(models: &Path, settings: &[(&str, &str)]) -> Program {
         let mut child = Command::new(checkout().join("target/release/leeway"))
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--models"])
             .arg(models)
             .current_dir(checkout())
             .env("LEEWAY_STATE__URL", "memory")
+            .envs(settings.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .expect("target/release/leeway: run `make build` first");

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use leeway::config::StageConfig;
 use leeway::error::{Error, Result};
+use leeway::feature::{FeatureSchema, Features};
 use leeway::pipeline::{Postprocessor, Prediction, Prepared, Preprocessor, Stages};
 use leeway::tensor::{Data, Signature, Tensor, Tensors};
 use serde_json::value::RawValue;
@@ -31,7 +32,14 @@ impl Preprocessor for Drawing {
             }
         }
         let tensor = Tensor::new(vec![drawings.len(), 64], Data::F32(pixels))?;
-        Ok(Prepared { inputs: [(Arc::clone(&self.input), tensor)].into_iter().collect() })
+        let mut features = Features::with_rows(drawings.len());
+        features.numbers = drawings.iter().map(|drawing| drawing.matches('#').count() as f64).collect();
+        Ok(Prepared { inputs: [(Arc::clone(&self.input), tensor)].into_iter().collect(), features })
+    }
+
+    /// What is watched for drift: how much ink there is.
+    fn features(&self) -> FeatureSchema {
+        FeatureSchema { numbers: vec!["ink".into()], texts: Vec::new() }
     }
 }
 

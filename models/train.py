@@ -8,7 +8,8 @@ Data: scikit-learn's bundled *digits*, 1,797 scanned handwritten digits of 8x8 p
     models/digits/2   multi-layer perceptron, one hidden layer of 64
 
 Each version is added with `leeway add`, which checks it and writes its manifest, and has examples with
-scikit-learn's own predictions, which are checked whenever it is loaded.
+scikit-learn's own predictions, which are checked whenever it is loaded, and a baseline of the training rows, from which
+drift is told.
 
 Run by hand; the products are committed:
 
@@ -52,15 +53,18 @@ def classifiers():
     return {1: logistic, 2: mlp}
 
 
-def add(folder, description, exported, golden, accuracy):
+def add(folder, description, exported, golden, training_rows, accuracy):
     """Adds the next version."""
     with tempfile.TemporaryDirectory() as made:
         onnx, examples = Path(made) / "digits.onnx", Path(made) / "golden.json"
+        training_data = Path(made) / "train.jsonl"
+        training_data.write_text("".join(json.dumps(row) + "\n" for row in training_rows))
         onnx.write_bytes(exported)
         examples.write_text(json.dumps(golden) + "\n")
         facts = {
             "onnx": onnx,
             "golden": examples,
+            "baseline-data": training_data,
             "description": description,
             "framework": f"scikit-learn {sklearn.__version__}",
             "trained-at": date.today().isoformat(),
@@ -118,7 +122,7 @@ def main():
             for label, row in zip(labels[:EXAMPLES], probabilities)
         ]
         golden = {"instances": held_out["instances"][:EXAMPLES], "predictions": expected, "tolerance": 1e-4}
-        add(folder, type(classifier[-1]).__name__, exported, golden, accuracy)
+        add(folder, type(classifier[-1]).__name__, exported, golden, train_x.astype(int).tolist(), accuracy)
 
     (ROOT / "tests" / "data" / "digits_held_out.json").write_text(json.dumps(held_out, separators=(",", ":")) + "\n")
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::config::{Config, this_program};
 use crate::deploy::{self, Deployer, Journal};
 use crate::error::{Error, Result};
+use crate::feedback::{Feedback, Ledger, open_ledger};
 use crate::http::{self, HttpState, Listener, ListenerLimits};
 use crate::model::onnx::OnnxRuntime;
 use crate::model::{Engine, OnnxModel, Watchers};
@@ -39,6 +40,8 @@ pub struct Parts {
     pub trial: Option<Trial>,
     /// Where deployments are kept.
     pub journal: Arc<dyn Journal>,
+    /// Where it is kept which feedback was taken.
+    pub ledger: Arc<dyn Ledger>,
 }
 
 /// How versions are tried out, as configured: by this program, in a process of its own.
@@ -78,19 +81,21 @@ impl App {
         let runtime = OnnxRuntime::load(&config.library_candidates())?;
         let trial = trial(&config, &runtime)?;
         let journal = deploy::open(&config.state.url).await?;
-        App::build_with(config, Parts { engine: Arc::new(runtime), stages, trial, journal }).await
+        let ledger = open_ledger(&config.state.url, config.feedback.remembered).await?;
+        App::build_with(config, Parts { engine: Arc::new(runtime), stages, trial, journal, ledger }).await
     }
 
     /// As [`App::build`], with parts of your own.
     pub async fn build_with(config: Config, parts: Parts) -> Result<App> {
-        let Parts { engine, stages, trial, journal } = parts;
-        let monitor = Arc::new(Monitor::new(engine.version()));
+        let Parts { engine, stages, trial, journal, ledger } = parts;
+        let monitor = Arc::new(Monitor::new(engine.version(), config.monitoring.windows()));
         let watchers = Arc::new(Watchers::for_threads(config.http.threads()));
         let loader = Loader { engine, stages, monitor: Arc::clone(&monitor), watchers, trial };
         let catalog = Arc::new(Catalog::default());
         let repository = config.repository.clone();
         let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), repository).await?;
-        let state = Arc::new(HttpState::new(&config.http, &config.admin, catalog, deployer, monitor));
+        let feedback = Arc::new(Feedback::new(&config.feedback, ledger).await?);
+        let state = Arc::new(HttpState::new(&config.http, &config.admin, catalog, deployer, feedback, monitor));
         Ok(App { config, state })
     }
 
@@ -155,6 +160,7 @@ impl BoundApp {
         ));
 
         let polling = tokio::spawn(Arc::clone(&state.deployer).poll());
+        let sliding = tokio::spawn(slide_windows(Arc::clone(&state.monitor)));
         let reason = tokio::select! {
             reason = stop.next() => Ok(reason),
             // Listeners end when they are told to. One that ended by itself leaves a process that answers nobody.
@@ -163,6 +169,7 @@ impl BoundApp {
         };
         state.readiness.set(false);
         polling.abort();
+        sliding.abort();
         let reason = match reason {
             Ok(reason) => reason,
             Err(error) => {
@@ -196,6 +203,20 @@ impl BoundApp {
         retire(&state.catalog).await;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Slides the monitor's windows for as long as the server serves.
+async fn slide_windows(monitor: Arc<Monitor>) {
+    let mut every_second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        every_second.tick().await;
+        let monitor = Arc::clone(&monitor);
+        // Now and then that means to copy all counters.
+        let slid = tokio::task::spawn_blocking(move || monitor.tick()).await;
+        if let Err(error) = slid {
+            tracing::error!(%error, "the windows of the metrics could not be slid");
+        }
     }
 }
 

@@ -233,13 +233,15 @@ pub enum LoadFault {
     WarmUp,
     /// The model's predictions are not those that are expected of it.
     Golden,
+    /// The version's baseline cannot be read.
+    Baseline,
     /// Something else, which is ours.
     Internal,
 }
 
 impl LoadFault {
     /// All of them.
-    pub const ALL: [LoadFault; 10] = [
+    pub const ALL: [LoadFault; 11] = [
         LoadFault::Manifest,
         LoadFault::Files,
         LoadFault::Digest,
@@ -249,6 +251,7 @@ impl LoadFault {
         LoadFault::Trial,
         LoadFault::WarmUp,
         LoadFault::Golden,
+        LoadFault::Baseline,
         LoadFault::Internal,
     ];
 
@@ -264,6 +267,7 @@ impl LoadFault {
             LoadFault::Trial => "trial",
             LoadFault::WarmUp => "warm_up",
             LoadFault::Golden => "golden",
+            LoadFault::Baseline => "baseline",
             LoadFault::Internal => "internal",
         }
     }

@@ -45,10 +45,46 @@ pub struct Version(NonZeroU32);
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256([u8; 32]);
 
+/// A version of a model in ten bytes: six of the digest of the model's name, and the version's number. What an id
+/// says of who made a prediction.
+///
+/// ```
+/// use leeway::identity::VersionKey;
+/// let key = |model: &str, version: &str| VersionKey::of(&model.parse().unwrap(), version.parse().unwrap());
+/// assert_eq!(key("digits", "2"), key("digits", "2"));
+/// assert_ne!(key("digits", "2"), key("digits", "3"));
+/// assert_ne!(key("digits", "2"), key("letters", "2"));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VersionKey([u8; 10]);
+
 /// Why a text is not a name of the kind it was parsed as.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidName(&'static str);
+
+// ===== impl VersionKey =====
+
+impl VersionKey {
+    /// The key of a model's version.
+    pub fn of(model: &ModelName, version: Version) -> VersionKey {
+        use sha2::Digest;
+        let mut key = [0; 10];
+        key[..6].copy_from_slice(&sha2::Sha256::digest(model.as_str())[..6]);
+        key[6..].copy_from_slice(&version.get().to_be_bytes());
+        VersionKey(key)
+    }
+
+    /// The key with these bytes.
+    pub fn from_bytes(bytes: [u8; 10]) -> VersionKey {
+        VersionKey(bytes)
+    }
+
+    /// Its bytes.
+    pub fn bytes(self) -> [u8; 10] {
+        self.0
+    }
+}
 
 // ===== impl ModelName =====
 

@@ -93,6 +93,8 @@ pub mod cli;
 pub mod config;
 pub mod deploy;
 pub mod error;
+pub mod feature;
+pub mod feedback;
 pub mod http;
 pub mod identity;
 pub mod model;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::budget::{BlockingThreads, LatencyBudget, StageClock};
 use crate::error::{Error, Result};
 use crate::model::Priority;
+use crate::monitor::Delivery;
 use crate::pipeline::{Prediction, instances};
 use crate::registry::{Catalog, ServedVersion, Target};
 use crate::stage::{Stage, Timings};
@@ -51,6 +52,8 @@ pub struct Answer<T> {
     pub version: Arc<ServedVersion>,
     /// How long each stage took.
     pub timings: Timings,
+    /// To be dropped when the answer is on its way.
+    pub delivery: Delivery,
 }
 
 /// Finds the version that a request asks and divides its time. Refuses what has no hope before anything is read.
@@ -77,8 +80,8 @@ impl Admitted {
         let request = self.version.recorder.request();
         match self.run_stages(&mut clock, body, threads, write).await {
             Ok(text) => {
-                request.succeeded(&clock, clock.total());
-                Ok(Answer { text, timings: clock.timings(), version: self.version })
+                let delivery = request.succeeded(&clock);
+                Ok(Answer { text, timings: clock.timings(), version: self.version, delivery })
             }
             Err(error) => {
                 request.failed(&clock, &error);
@@ -101,19 +104,23 @@ impl Admitted {
         let preprocess = move || version.pipeline.preprocessor.transform(instances(&body)?);
         let prepared = clock.run(Stage::Preprocess, (&costs.preprocess, bytes), threads, preprocess).await?;
 
-        let rows = prepared.inputs.rows();
+        let (rows, features) = (prepared.inputs.rows(), prepared.features);
         let ticket = model.enqueue(prepared.inputs, clock.demand(), self.priority)?;
         let (predicted, taken) = (ticket.predicted(), ticket.taken());
         let outputs = clock.wait(ticket, predicted, taken).await?;
 
-        let (version, elements) = (Arc::clone(&self.version), outputs.rows() * outputs.row_elements());
+        let version = Arc::clone(&self.version);
+        let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
         let postprocess = move || {
             let predictions = version.pipeline.postprocessor.decode(&outputs)?;
-            if predictions.len() == rows {
-                return write(&predictions, &version);
-            }
             let made = predictions.len();
-            Err(Error::internal(format_args!("the postprocessor made {made} predictions for {rows} instances")))
+            if made != rows {
+                let detail = format_args!("the postprocessor made {made} predictions for {rows} instances");
+                return Err(Error::internal(detail));
+            }
+            let text = write(&predictions, &version)?;
+            version.recorder.observe(&features, predictions.iter().map(Prediction::observation));
+            Ok(text)
         };
         clock.run(Stage::Postprocess, (&costs.postprocess, elements), threads, postprocess).await
     }

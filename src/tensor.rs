@@ -236,6 +236,26 @@ impl Tensor {
         }
     }
 
+    /// The element, if there is one only and it is a number.
+    pub fn only_number(&self) -> Option<f64> {
+        if self.data.len() != 1 {
+            return None;
+        }
+        match &self.data {
+            Data::F64(values) => values.first().copied(),
+            Data::I8(values) => values.first().map(|&v| v.into()),
+            Data::I16(values) => values.first().map(|&v| v.into()),
+            Data::I32(values) => values.first().map(|&v| v.into()),
+            Data::I64(values) => values.first().map(|&v| v as f64),
+            Data::U8(values) => values.first().map(|&v| v.into()),
+            Data::U16(values) => values.first().map(|&v| v.into()),
+            Data::U32(values) => values.first().map(|&v| v.into()),
+            Data::U64(values) => values.first().map(|&v| v as f64),
+            Data::Bool(_) | Data::Text(_) => None,
+            Data::F32(_) | Data::F16(_) | Data::BF16(_) => self.to_f32()?.first().map(|&v| v.into()),
+        }
+    }
+
     /// A copy of some rows.
     pub fn slice_rows(&self, rows: Range<usize>) -> Tensor {
         let elements = rows.start * self.row_len()..rows.end * self.row_len();

@@ -76,6 +76,11 @@ impl StageClock {
         self.predicted
     }
 
+    /// When the request's head had been read.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Time since the request's head was read.
     pub fn total(&self) -> Duration {
         self.started.elapsed()

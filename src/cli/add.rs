@@ -7,10 +7,14 @@ use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
 use super::SettingsArgs;
+use super::baseline::{ProgressBar, write_baseline};
 use crate::app::trial;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
-use crate::registry::{Added, Addition, Manifest, NewFiles, RecordedFrom, TrainingDate, VerifiedVersion, add, scan};
+use crate::registry::{
+    Added, Addition, BASELINE_FILE, Manifest, NewFiles, RecordedFrom, TrainingData, TrainingDate, VerifiedVersion, add,
+    scan,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
@@ -25,7 +29,7 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "FILE")]
     data_file: Vec<PathBuf>,
 
-    /// Another file of the version: a tokenizer, labels, a baseline; its name stays. May be given several times
+    /// Another file of the version: a tokenizer, labels, a baseline.json; its name stays. May be given several times
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
 
@@ -40,6 +44,14 @@ pub(super) struct AddArgs {
     /// How far a number of a recorded prediction may be off, times the larger of 1 and itself
     #[arg(long, default_value_t = 1e-4, requires = "record_golden")]
     tolerance: f64,
+
+    /// What the model was trained on, of which its baseline is made: .csv with a header, or one instance per line as JSON
+    #[arg(long, value_name = "FILE")]
+    baseline_data: Option<PathBuf>,
+
+    /// A column of a .csv that is no feature: the label, an id. May be given several times
+    #[arg(long, value_name = "NAME", requires = "baseline_data")]
+    ignore_column: Vec<String>,
 
     /// When the model was trained: 2026-11-24, or with a time
     #[arg(long, value_name = "DATE")]
@@ -94,6 +106,7 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         others: args.data_file.into_iter().chain(args.file).collect(),
         golden: args.golden,
         record: args.record_golden.map(|instances| RecordedFrom { instances, tolerance: args.tolerance }),
+        training_data: args.baseline_data.map(|file| TrainingData { file, ignored_columns: args.ignore_column }),
     };
     let facts = Manifest {
         description: args.description,
@@ -106,7 +119,10 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     };
     let trial = trial(&config, &engine)?;
     let addition = Addition { model: &args.model_dir, files: &files, facts };
-    let Added { version, folder, manifest, examples } = add(addition, &engine, stages, trial.as_ref())?;
+    let bar = ProgressBar::new();
+    let Added { version, folder, manifest, examples, baseline } =
+        add(addition, &engine, stages, trial.as_ref(), &|progress| bar.show(progress))?;
+    bar.finish();
 
     let mut out = std::io::stdout();
     writeln!(out, "Added version {version}: {}", folder.display())?;
@@ -121,6 +137,15 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
              predictions, tells a wrong export from a right one."
         )?,
         count => writeln!(out, "It loads, runs, fits model.toml, and predicts what its {count} examples expect.")?,
+    }
+    match baseline {
+        Some(baseline) => write_baseline(&mut out, &baseline)?,
+        None if manifest.files.contains_key(BASELINE_FILE) => {}
+        None => writeln!(
+            out,
+            "It has no baseline, so that drift cannot be told: --baseline-data makes one, and so does leeway baseline until \
+             the version is deployed."
+        )?,
     }
     let model = folder.parent().and_then(|model| model.file_name()).unwrap_or_default().to_string_lossy();
     writeln!(

@@ -9,6 +9,7 @@ use super::{SettingsArgs, logging, one_thread, table};
 use crate::app::{App, Parts, trial};
 use crate::config::StateUrl;
 use crate::deploy::{self, MemoryJournal, VersionState};
+use crate::feedback::MemoryLedger;
 use crate::model::Engine;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
@@ -27,7 +28,8 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             StateUrl::Sqlite(path) if !path.exists() => MemoryJournal::default(),
             url => MemoryJournal::with(deploy::open(url).await?.latest().await?),
         };
-        let parts = Parts { engine: Arc::new(engine), stages, trial, journal: Arc::new(journal) };
+        let ledger = Arc::new(MemoryLedger::new(config.feedback.remembered));
+        let parts = Parts { engine: Arc::new(engine), stages, trial, journal: Arc::new(journal), ledger };
         let app = App::build_with(config, parts).await?;
         let snapshot = app.snapshot();
         writeln!(out, "{}", table::of_versions(&snapshot))?;

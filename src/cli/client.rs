@@ -10,6 +10,8 @@ use crate::config::Config;
 
 /// A change may have to load a version first.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// The longest answer: the drift of thousands of features.
+const LARGEST: u64 = 256 << 20;
 
 /// A client of the admin API of the server that this configuration is of.
 pub(super) struct Client {
@@ -66,7 +68,7 @@ impl Client {
                 self.address
             )
         })?;
-        let text = response.body_mut().read_to_string()?;
+        let text = response.body_mut().with_config().limit(LARGEST).read_to_string()?;
         let value: Value = serde_json::from_str(&text)
             .map_err(|_| anyhow!("what answers at {} (admin.listen) is not a Leeway server", self.address))?;
         if response.status().is_success() {

@@ -22,11 +22,11 @@ use crate::traffic::{Share, TrafficSplit};
 #[derive(Debug, Args)]
 pub(super) struct ServerArgs {
     #[command(flatten)]
-    settings: SettingsArgs,
+    pub(super) settings: SettingsArgs,
 
     /// Print the server's JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -353,12 +353,12 @@ pub(super) fn reload(server: ServerArgs) -> Result<()> {
 
 // ===== showing =====
 
-fn show(as_json: bool, answer: &Value, for_people: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+pub(super) fn show(as_json: bool, answer: &Value, for_people: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let mut out = std::io::stdout();
     if as_json { Ok(writeln!(out, "{answer:#}")?) } else { for_people(&mut out) }
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
+pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
     table.set_header(header);
@@ -372,7 +372,7 @@ fn traffic_of(shares: &Value) -> String {
 }
 
 /// A text without quotes; nothing for nothing.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 

@@ -1,9 +1,11 @@
 //! The command line: one file per subcommand, and the exit codes.
 
 mod add;
+mod baseline;
 mod check;
 mod client;
 mod deploy;
+mod drift;
 mod logging;
 mod serve;
 mod table;
@@ -77,6 +79,13 @@ leaves nothing behind. The version is never changed afterwards.
     leeway add models/digits --onnx digits.onnx --trained-at 2026-11-24 --dataset digits-v7 \\
         --metric accuracy=0.978 --record-golden instances.jsonl")]
     Add(Box<add::AddArgs>),
+    /// Make the baseline that drift is told from, for a version that was never deployed
+    #[command(after_help = "\
+The version's own pipeline is run over the training data, so that what is compared later is the same. A baseline is a part \
+of its version: once the version has had traffic, add a new one with `leeway add --baseline-data`.
+
+    leeway baseline digits 3 --data train.csv --ignore-column digit")]
+    Baseline(Box<baseline::BaselineArgs>),
     /// Hash every file of the repository and compare it with its manifest
     Verify(SettingsArgs),
     /// Show what a running server has loaded and deployed
@@ -99,6 +108,14 @@ again.")]
     Load(deploy::VersionArgs),
     /// Take a version without traffic out of memory
     Unload(deploy::VersionArgs),
+    /// Show how far the last requests to a running server are from the training data
+    #[command(after_help = "\
+Of each feature and each part of the predictions: PSI against the version's baseline less what it is by chance, how sure \
+that is (z), and what to make of it: warning above 0.1 and drifted above 0.2, both with z above 4 and enough data.
+
+    leeway drift digits --version 2 --window 3600
+    leeway drift digits --feature 'pixels[20]'")]
+    Drift(drift::DriftArgs),
     /// Let a running server look at its repository now
     Reload(deploy::ServerArgs),
     /// Load a version as told on standard input, and say whether that went well
@@ -148,6 +165,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Serve(settings)) => serve::run(settings, stages),
         Some(Command::Check(settings)) => check::run(settings, stages),
         Some(Command::Add(args)) => add::run(*args, &stages),
+        Some(Command::Baseline(args)) => baseline::run(*args, &stages),
         Some(Command::Verify(settings)) => add::verify(settings),
         Some(Command::Status(args)) => deploy::status(args),
         Some(Command::History(args)) => deploy::history(args),
@@ -156,6 +174,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Rollback(args)) => deploy::rollback(args),
         Some(Command::Load(args)) => deploy::load(args),
         Some(Command::Unload(args)) => deploy::unload(args),
+        Some(Command::Drift(args)) => drift::run(args),
         Some(Command::Reload(args)) => deploy::reload(args),
         Some(Command::TrialLoad) => {
             answer_trial(std::io::stdin().lock(), std::io::stdout().lock(), &stages).map_err(Into::into)

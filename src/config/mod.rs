@@ -7,6 +7,7 @@
 mod budget;
 mod library;
 mod model;
+mod monitoring;
 mod sources;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::library::LibraryCandidate;
 pub use self::model::{ModelConfig, Provider, ProviderFallback, SessionConfig, StageConfig, Threads};
+pub use self::monitoring::{BusinessKind, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig};
 pub use self::sources::{DEFAULT_FILE, Overrides};
 use crate::identity::ModelName;
 
@@ -35,6 +37,10 @@ pub struct Config {
     pub loading: LoadingConfig,
     /// Where it is kept who gets traffic.
     pub state: StateConfig,
+    /// What is watched, and for how long it is remembered.
+    pub monitoring: ServerMonitoringConfig,
+    /// What is taken of outcomes.
+    pub feedback: FeedbackConfig,
     /// Which ONNX Runtime library is loaded.
     pub onnxruntime: OnnxRuntimeConfig,
     /// What is written to the log, and how.

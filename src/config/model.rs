@@ -8,7 +8,7 @@ use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Count, available_cores, budget, sources};
+use super::{Count, MonitoringConfig, available_cores, budget, sources};
 use crate::budget::LatencyBudget;
 use crate::error::{Error, Result};
 
@@ -29,6 +29,9 @@ pub struct ModelConfig {
     pub budget: LatencyBudget,
     /// The stage that makes predictions of model outputs.
     pub postprocess: StageConfig,
+    /// What is watched of its requests.
+    #[serde(default)]
+    pub monitoring: MonitoringConfig,
 }
 
 /// A stage of the pipeline: the kind it is registered under, and the settings of that kind.
@@ -118,7 +121,11 @@ impl ModelConfig {
     /// Reads and validates a `model.toml`.
     pub fn read(path: &Path) -> Result<ModelConfig> {
         let config: ModelConfig = sources::read_file(path)?;
-        config.model.validate().map_err(|message| Error::Config(format!("{}: {message}", path.display())))?;
+        config
+            .model
+            .validate()
+            .and_then(|()| config.monitoring.validate())
+            .map_err(|message| Error::Config(format!("{}: {message}", path.display())))?;
         Ok(config)
     }
 }

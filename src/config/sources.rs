@@ -65,6 +65,7 @@ impl Config {
             ("repository", "default_model"),
             ("onnxruntime", "library"),
             ("admin", "token"),
+            ("feedback", "key"),
             ("loading", "trial_memory_mb"),
         ];
         let mut keys = without.map(|(section, field)| (section.to_owned(), field.to_owned())).to_vec();
@@ -83,6 +84,9 @@ impl Config {
                 "http.connection_limit: {} is too many, at most {MOST_CONNECTIONS}",
                 self.http.connection_limit
             )));
+        }
+        if let Some(problem) = self.monitoring.problem().or_else(|| self.feedback.problem()) {
+            return Err(Error::Config(problem));
         }
         if self.http.listen == self.admin.listen && self.http.listen.port() != 0 {
             return Err(Error::Config(format!(

@@ -18,6 +18,8 @@ use super::wire::json;
 use crate::deploy::{self, Deployment, Note, Wish};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Version};
+use crate::monitor::{DriftReport, LONGEST_WINDOW};
+use crate::registry::ServedVersion;
 use crate::traffic::{Share, TrafficSplit};
 
 type Answer = Result<Response, Failure>;
@@ -70,6 +72,13 @@ pub(super) struct Page {
     before: u64,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DriftOf {
+    version: Option<Version>,
+    window_s: Option<u64>,
+}
+
 impl Default for Page {
     fn default() -> Page {
         Page { limit: 50, before: u64::MAX }
@@ -109,6 +118,51 @@ pub(super) async fn history(
     }
     let deployments = state.deployer.history(&model(path)?, before, limit).await?;
     Ok(json(&History { deployments })?)
+}
+
+/// `GET /admin/v1/models/{model}/drift?version=2&window_s=3600`
+pub(super) async fn drift(
+    State(state): State<Arc<HttpState>>,
+    path: ModelPath,
+    asked: Result<Query<DriftOf>, QueryRejection>,
+) -> Answer {
+    #[derive(Serialize)]
+    struct Versions {
+        model: ModelName,
+        versions: Vec<VersionDrift>,
+    }
+    #[derive(Serialize)]
+    struct VersionDrift {
+        version: Version,
+        /// How many rows of training data it is compared with.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        baseline_rows: Option<u64>,
+        #[serde(flatten)]
+        report: DriftReport,
+    }
+    let model = model(path)?;
+    let Query(DriftOf { version, window_s }) =
+        asked.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
+    let window = window_s.map_or(state.monitor.windows().drift, Duration::from_secs);
+    if window.is_zero() || window > LONGEST_WINDOW {
+        let longest = LONGEST_WINDOW.as_secs();
+        return Err(Error::InvalidInput(format!("window_s: expected 1 to {longest} seconds")).into());
+    }
+    let snapshot = state.catalog.snapshot();
+    let (_, served) = snapshot.model(model.as_str())?;
+    if let Some(version) = version.filter(|version| !served.versions.contains_key(version)) {
+        let known = served.versions.keys().map(Version::to_string).collect();
+        return Err(Error::UnknownVersion { model, version: version.to_string(), known }.into());
+    }
+    let wanted =
+        served.versions.values().rev().filter(|served| version.is_none_or(|version| served.version == version));
+    let now = state.monitor.now();
+    let report = |served: &Arc<ServedVersion>| VersionDrift {
+        version: served.version,
+        baseline_rows: served.recorder.watched().baseline.as_ref().map(|baseline| baseline.rows),
+        report: served.recorder.drift(now, window),
+    };
+    Ok(json(&Versions { versions: wanted.map(report).collect(), model })?)
 }
 
 /// `PUT /admin/v1/models/{model}/traffic`

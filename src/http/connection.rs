@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -21,6 +22,7 @@ use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
 use super::listener::AboveLimit;
+use crate::monitor::Delivery;
 
 /// While a listener closes: how long a connection that has neither a request nor an answer may take to end. Hyper
 /// closes idle ones at once; one that has sent part of a head would otherwise hold up the end for nothing.
@@ -46,7 +48,8 @@ pub(super) async fn serve(
         }
         let (mut router, in_flight) = (router.clone(), InFlight::new(Arc::clone(&work)));
         async move {
-            let response: Response = router.call(request).await?;
+            let mut response: Response = router.call(request).await?;
+            *in_flight.0.delivery.lock() = response.extensions_mut().remove();
             // Answers are whole: from here on all there is to do is to write, which the stream sees.
             drop(in_flight);
             Ok::<_, Infallible>(response)
@@ -73,6 +76,8 @@ struct Work {
     requests: AtomicUsize,
     /// Whether bytes of an answer wait for the client to read.
     is_writing: AtomicBool,
+    /// The answer whose first bytes are to be written next.
+    delivery: Mutex<Option<Arc<Delivery>>>,
 }
 
 impl Work {
@@ -105,6 +110,11 @@ struct WatchedStream {
 }
 
 impl WatchedStream {
+    /// The answer goes to the socket.
+    fn deliver(&self) {
+        drop(self.work.delivery.lock().take());
+    }
+
     fn note<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.work.is_writing.store(poll.is_pending(), Ordering::Relaxed);
         poll
@@ -119,6 +129,7 @@ impl AsyncRead for WatchedStream {
 
 impl AsyncWrite for WatchedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.deliver();
         let poll = self.stream.as_mut().poll_write(context, buf);
         self.note(poll)
     }
@@ -128,6 +139,7 @@ impl AsyncWrite for WatchedStream {
         context: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.deliver();
         let poll = self.stream.as_mut().poll_write_vectored(context, bufs);
         self.note(poll)
     }

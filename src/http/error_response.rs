@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn every_code_is_counted() {
         for error in all() {
-            let monitor = crate::monitor::Monitor::new("1.0.0");
+            let monitor = crate::monitor::Monitor::new("1.0.0", Default::default());
             monitor.server().error_response(&error);
             let series = format!("leeway_error_responses_total{{code=\"{}\"}} 1\n", error.code());
             assert!(monitor.render().contains(&series), "{series}");

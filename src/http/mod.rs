@@ -4,7 +4,7 @@
 //! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
 //! - `request_context.rs` gives every request its id, and finishes every response.
 //! - `admission.rs` gives every prediction its deadline, and refuses what has no hope; `body.rs` reads the others.
-//! - `predict.rs`, `models.rs` and `operations.rs` hold the handlers; `admin.rs` those of operators, and `admin_access.rs`
+//! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` hold the handlers; `admin.rs` those of operators, and `admin_access.rs`
 //!   says who is one.
 //! - `wire.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
 
@@ -14,6 +14,7 @@ mod admission;
 mod body;
 mod connection;
 mod error_response;
+mod feedback;
 mod listener;
 mod models;
 mod operations;
@@ -31,6 +32,7 @@ pub use self::stack::{admin, data};
 use crate::budget::BlockingThreads;
 use crate::config::{AdminConfig, HttpConfig, Token};
 use crate::deploy::Deployer;
+use crate::feedback::Feedback;
 use crate::monitor::Monitor;
 use crate::registry::Catalog;
 
@@ -43,6 +45,8 @@ pub struct HttpState {
     pub deployer: Arc<Deployer>,
     /// What operators have to know, if anything.
     pub admin_token: Option<Token>,
+    /// What becomes of predictions.
+    pub feedback: Arc<Feedback>,
     /// What is measured.
     pub monitor: Arc<Monitor>,
     /// Whether new work is taken.
@@ -60,6 +64,7 @@ impl HttpState {
         admin: &AdminConfig,
         catalog: Arc<Catalog>,
         deployer: Arc<Deployer>,
+        feedback: Arc<Feedback>,
         monitor: Arc<Monitor>,
     ) -> HttpState {
         let readiness = Arc::new(Readiness { ready: AtomicBool::new(false), monitor: Arc::clone(&monitor) });
@@ -67,6 +72,7 @@ impl HttpState {
             catalog,
             deployer,
             admin_token: admin.token.clone(),
+            feedback,
             monitor,
             readiness,
             body_limit: config.body_limit_bytes,

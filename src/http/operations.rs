@@ -32,8 +32,11 @@ pub(super) async fn ready(State(state): State<Arc<HttpState>>) -> Result<Respons
 }
 
 /// `GET /metrics`, in Prometheus' text format.
-pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> Response {
-    ([(CONTENT_TYPE, TEXT_FORMAT)], state.monitor.render()).into_response()
+pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
+    // Many features are many series: milliseconds that no request should wait for.
+    let monitor = Arc::clone(&state.monitor);
+    let text = tokio::task::spawn_blocking(move || monitor.render()).await.map_err(Error::internal)?;
+    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
 }
 
 /// `GET /` on the admin listener: what there is.
@@ -42,7 +45,7 @@ pub(super) async fn index() -> Result<Response, Failure> {
     struct Index {
         name: &'static str,
         version: &'static str,
-        endpoints: [&'static str; 14],
+        endpoints: [&'static str; 15],
     }
     Ok(json(&Index {
         name: "leeway",
@@ -54,6 +57,7 @@ pub(super) async fn index() -> Result<Response, Failure> {
             "GET /metrics",
             "GET /admin/v1/models",
             "GET /admin/v1/models/{model}",
+            "GET /admin/v1/models/{model}/drift",
             "GET /admin/v1/models/{model}/history",
             "PUT /admin/v1/models/{model}/traffic",
             "POST /admin/v1/models/{model}/promote",

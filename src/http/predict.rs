@@ -16,10 +16,10 @@ use crate::serve::Admitted;
 /// `POST /predict`, `POST /v1/models/{model}:predict`, `POST /v1/models/{model}/versions/{version}:predict`
 pub(super) async fn predict(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (mut head, mut content) = request.into_parts();
-    let stem = RequestContext::of(&head.extensions)?.unique;
+    let (unique, feedback) = (RequestContext::of(&head.extensions)?.unique, Arc::clone(&state.feedback));
     let admitted =
         head.extensions.remove::<Admitted>().ok_or_else(|| Error::internal("a prediction that nobody has admitted"))?;
-    let write = move |predictions: &[_], version: &_| wire::answer_text(predictions, version, stem);
+    let write = move |predictions: &[_], version: &_| wire::answer_text(predictions, version, unique, &feedback);
     let predicted = {
         let arriving = pin!(body::read(&head.headers, &mut content, state.body_limit));
         admitted.predict(arriving, &state.blocking_threads, write).await

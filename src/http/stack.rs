@@ -10,7 +10,9 @@ use axum::routing::{MethodRouter, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error_response::Failure;
-use super::{HttpState, admin as operators, admin_access, admission, models, operations, predict, request_context};
+use super::{
+    HttpState, admin as operators, admin_access, admission, feedback, models, operations, predict, request_context,
+};
 use crate::error::Error;
 
 /// The data listener: predictions, what is served, health and metrics.
@@ -20,6 +22,7 @@ pub fn data(state: Arc<HttpState>) -> Router {
     let predict = || post(predict::predict).layer(from_fn_with_state(Arc::clone(&state), admission::layer));
     let routes = Router::new()
         .route("/predict", only("POST", predict()))
+        .route("/feedback", only("POST", post(feedback::take)))
         .route("/v1/models", only("GET, HEAD", get(models::list)))
         // One route for `{model}` and `{model}:predict`: a path parameter is a whole segment.
         .route("/v1/models/{model}", predict().get(models::show).fallback(models::unsupported_method))
@@ -38,6 +41,7 @@ pub fn admin(state: Arc<HttpState>) -> Router {
     let changes = Router::new()
         .route("/models", only("GET, HEAD", get(operators::list)))
         .route("/models/{model}", only("GET, HEAD", get(operators::show)))
+        .route("/models/{model}/drift", only("GET, HEAD", get(operators::drift)))
         .route("/models/{model}/history", only("GET, HEAD", get(operators::history)))
         .route("/models/{model}/traffic", only("PUT", put(operators::traffic)))
         .route("/models/{model}/promote", only("POST", post(operators::promote)))

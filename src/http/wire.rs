@@ -1,6 +1,7 @@
 //! How answers are written: `{"predictions": […], "model": {…}, "prediction_ids": […]}`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,6 +12,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::feedback::Feedback;
+use crate::identity::VersionKey;
 use crate::pipeline::Prediction;
 use crate::registry::{ServedModel, ServedVersion};
 use crate::serve::Answer;
@@ -28,34 +31,35 @@ const BYTES_PER_PREDICTION: usize = 256;
 struct AnswerBody<'a> {
     predictions: &'a [Prediction],
     model: &'a RawValue,
-    prediction_ids: PredictionIds,
+    prediction_ids: PredictionIds<'a>,
 }
 
-/// One id per prediction, `<uuid>-<index>`: unique, and opaque to the caller.
-struct PredictionIds {
-    stem: Uuid,
-    count: usize,
+/// One id per prediction: signed, and opaque to the caller, who needs it for feedback.
+struct PredictionIds<'a> {
+    feedback: &'a Feedback,
+    request: Uuid,
+    version: VersionKey,
+    predictions: &'a [Prediction],
 }
 
-impl Serialize for PredictionIds {
+impl Serialize for PredictionIds<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Id<'a>(&'a Uuid, usize);
-        impl Serialize for Id<'_> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(&format_args!("{}-{}", self.0.simple(), self.1))
-            }
-        }
-        serializer.collect_seq((0..self.count).map(|index| Id(&self.stem, index)))
+        let id = |(index, prediction): (usize, &Prediction)| {
+            self.feedback.sign(self.request, index, self.version, prediction.observation())
+        };
+        serializer.collect_seq(self.predictions.iter().enumerate().map(id))
     }
 }
 
-/// The text of an answer; its ids begin with `stem`.
-pub(super) fn answer_text(predictions: &[Prediction], version: &ServedVersion, stem: Uuid) -> Result<Vec<u8>> {
-    let body = AnswerBody {
-        predictions,
-        model: &version.identity,
-        prediction_ids: PredictionIds { stem, count: predictions.len() },
-    };
+/// The text of an answer to this request.
+pub(super) fn answer_text(
+    predictions: &[Prediction],
+    version: &ServedVersion,
+    request: Uuid,
+    feedback: &Feedback,
+) -> Result<Vec<u8>> {
+    let prediction_ids = PredictionIds { feedback, request, version: version.key, predictions };
+    let body = AnswerBody { predictions, model: &version.identity, prediction_ids };
     let mut text = Vec::with_capacity(BYTES_PER_PREDICTION * (1 + predictions.len().min(64)));
     serde_json::to_writer(&mut text, &body).map_err(Error::internal)?;
     Ok(text)
@@ -67,6 +71,8 @@ pub(super) fn answer(answer: Answer<Vec<u8>>) -> Response {
     let headers = response.headers_mut();
     headers.insert(X_MODEL_VERSION, HeaderValue::from(answer.version.version.get()));
     headers.extend(server_timing(&answer.timings).map(|timing| (SERVER_TIMING, timing)));
+    // The connection drops it when it begins to write.
+    response.extensions_mut().insert(Arc::new(answer.delivery));
     response
 }
 

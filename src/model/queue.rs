@@ -482,7 +482,8 @@ mod tests {
 
     fn queue(config: &SessionConfig) -> Arc<Queue> {
         let labels = VersionLabels { model: "m".into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
-        let recorder = Monitor::new("1").version(labels, LatencyBudget::DEFAULT);
+        let recorder =
+            Monitor::new("1", Default::default()).version(labels, LatencyBudget::DEFAULT, Default::default());
         let signature = crate::tensor::Signature { inputs: vec![], ..Default::default() };
         let policy = BatchPolicy::new(&signature, config);
         let workers = vec![Arc::default()];

@@ -4,23 +4,42 @@
 //! - `recorder.rs` holds the buckets, and the handles that the request path writes to. Handles are made when a
 //!   version is loaded; recording looks nothing up and takes no lock.
 //! - `deployment.rs` holds what is known of deployments and loads.
+//! - `watch.rs` counts features and predictions beside the version's baseline (`baseline.rs`, `bins.rs`); `drift.rs` says
+//!   how far apart they are. `outcomes.rs` sums up what became of predictions.
+//! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` is what windows are made of.
 //! - `shards.rs` keeps one set of cells per thread, summed when someone asks.
 //!
 //! This room knows nothing of HTTP, of models or of the registry: it is told.
 
+mod baseline;
+mod bins;
 mod deployment;
+mod drift;
+mod history;
 mod metrics;
+mod outcomes;
+mod quantiles;
 mod recorder;
 mod shards;
+mod watch;
 
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub use self::baseline::{Baseline, BaselineBuilder, FeatureBaseline, Sample, Summary};
+pub use self::bins::Bins;
 pub use self::deployment::{DeployedShare, DeploymentRecorder};
+pub use self::drift::{Drift, DriftStatus};
 pub use self::metrics::{METRICS, Metric, TEXT_FORMAT};
-pub use self::recorder::{Outcome, RequestGuard, ServerRecorder, ShedReason, VersionLabels, VersionRecorder};
+pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, Predicted, Truth};
+pub use self::recorder::{
+    Delivery, FeedbackResult, Outcome, RequestGuard, ServerRecorder, ShedReason, VersionLabels, VersionRecorder,
+};
+pub use self::watch::{BinDrift, DriftReport, FeatureDrift, LONGEST_WINDOW, Watched};
 use crate::budget::LatencyBudget;
+use crate::config::MonitoringWindows;
 
 /// Everything one server measures.
 #[derive(Debug)]
@@ -29,17 +48,38 @@ pub struct Monitor {
     versions: Mutex<Vec<Weak<VersionRecorder>>>,
     deployments: DeploymentRecorder,
     onnxruntime: String,
+    windows: MonitoringWindows,
+    started: Instant,
 }
 
 impl Monitor {
     /// A monitor for a server that runs on this version of ONNX Runtime.
-    pub fn new(onnxruntime: &str) -> Monitor {
+    pub fn new(onnxruntime: &str, windows: MonitoringWindows) -> Monitor {
         Monitor {
             server: Arc::new(ServerRecorder::default()),
             versions: Mutex::new(Vec::new()),
             deployments: DeploymentRecorder::default(),
             onnxruntime: onnxruntime.to_owned(),
+            windows,
+            started: Instant::now(),
         }
+    }
+
+    /// The time by which windows are measured: since the monitor was made.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// How long windows are.
+    pub fn windows(&self) -> MonitoringWindows {
+        self.windows
+    }
+
+    /// Slides the windows. To be called every second or so.
+    pub fn tick(&self) {
+        let now = self.now();
+        let versions: Vec<Arc<VersionRecorder>> = self.versions.lock().iter().filter_map(Weak::upgrade).collect();
+        versions.iter().for_each(|version| version.tick(now));
     }
 
     /// The handles of what belongs to no version.
@@ -52,17 +92,29 @@ impl Monitor {
         &self.deployments
     }
 
-    /// The handles of a version: those it has already if it is loaded anew, so that it goes on counting. Its series are
-    /// shown for as long as the handles are held.
-    pub fn version(&self, labels: VersionLabels, budget: LatencyBudget) -> Arc<VersionRecorder> {
+    /// The handles of a version: those it has already if it is loaded anew and is measured as it was, so that it goes on
+    /// counting. Its series are shown for as long as the handles are held.
+    pub fn version(&self, labels: VersionLabels, budget: LatencyBudget, watched: Watched) -> Arc<VersionRecorder> {
         let mut versions = self.versions.lock();
         versions.retain(|version| version.strong_count() > 0);
-        let known = versions.iter().filter_map(Weak::upgrade).find(|version| *version.labels() == labels);
-        if let Some(known) = known {
-            known.set_budget(budget);
+        let mut alive = versions.iter().filter_map(Weak::upgrade);
+        if let Some(known) = alive.find(|version| version.is_for(&labels, budget, &watched)) {
             return known;
         }
-        let recorder = Arc::new(VersionRecorder::new(labels, budget));
+        let (model, version) = (labels.model.clone(), labels.version.clone());
+        let recorder = Arc::new(VersionRecorder::new(labels, budget, watched, self.windows, self.now()));
+        if let [first, ..] = recorder.watch().left_out()
+            && recorder.watched().baseline.is_some()
+        {
+            tracing::warn!(
+                model,
+                version,
+                count = recorder.watch().left_out().len(),
+                first,
+                "features are not watched for drift: they are in the baseline and [preprocess] does not give them, or the \
+                 other way round, or there are more than monitoring.max_features; the drift page lists them"
+            );
+        }
         versions.push(Arc::downgrade(&recorder));
         recorder
     }
@@ -78,6 +130,6 @@ impl Monitor {
             }
         }
         versions.reverse();
-        metrics::render(&self.server, &versions, &self.deployments, &self.onnxruntime)
+        metrics::render(&self.server, &versions, &self.deployments, &self.onnxruntime, self.now())
     }
 }

@@ -2,17 +2,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::baseline::class_name;
+use super::outcomes::{Outcomes, Predicted};
+use super::quantiles::{Latencies, Timed};
 use super::shards::{LocalShard, Shards};
+use super::watch::{DriftReport, Watch, Watched};
 use crate::budget::{LatencyBudget, StageClock};
+use crate::config::MonitoringWindows;
 use crate::error::{Error, Fault, Shed};
+use crate::feature::{Features, Observation};
 use crate::stage::Stage;
 
-/// Upper bounds of the duration histograms, in microseconds: 50 µs to 10 s.
-pub(super) const DURATION_BUCKETS_MICROS: [u64; 25] = [
+/// Upper bounds of the duration histograms, in microseconds: 50 µs to 10 s. Each has one more, at the stage's own part of
+/// the budget, so that the share of requests beyond it can be told exactly.
+const DURATION_BUCKETS_MICROS: [u64; 25] = [
     50, 100, 200, 350, 500, 750, 1_000, 1_500, 2_500, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000,
     100_000, 150_000, 200_000, 300_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
 ];
@@ -44,6 +51,24 @@ pub enum Outcome {
     ServerError,
     /// The client went away before the answer.
     Abandoned,
+}
+
+/// What came of an item of feedback. A closed set: it is a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeedbackResult {
+    /// It was joined with its prediction.
+    Joined,
+    /// The prediction is too long ago.
+    Late,
+    /// The version that made the prediction is not loaded here.
+    Unknown,
+    /// It was there before.
+    Duplicate,
+    /// The prediction's id was not issued by this fleet.
+    Forged,
+    /// It does not fit its prediction.
+    Invalid,
 }
 
 /// Why a request was refused for want of room or time. A closed set: it is a label.
@@ -80,7 +105,14 @@ pub struct VersionLabels {
 #[derive(Debug)]
 pub struct VersionRecorder {
     labels: VersionLabels,
-    budget: Mutex<LatencyBudget>,
+    budget: LatencyBudget,
+    watched: Watched,
+    windows: MonitoringWindows,
+    /// The edges of the duration histogram of each stage, and of the whole.
+    duration_edges: [Vec<u64>; STAGE_HISTOGRAMS],
+    latencies: Latencies,
+    watch: Watch,
+    outcomes: Mutex<Outcomes>,
     /// The bits of a float.
     load_seconds: AtomicU64,
     shards: Shards,
@@ -96,6 +128,7 @@ pub struct ServerRecorder {
     connections_total: AtomicU64,
     accept_errors: AtomicU64,
     error_responses: [AtomicU64; ERROR_CODES.len()],
+    feedback: [AtomicU64; FeedbackResult::ALL.len()],
     ready: AtomicU64,
 }
 
@@ -132,6 +165,13 @@ pub(super) const ERROR_CODES: [&str; 24] = [
 pub struct RequestGuard {
     recorder: Arc<VersionRecorder>,
     outcome: Outcome,
+}
+
+/// An answer on its way: the request is over when this is dropped, which is when its first bytes go to the socket.
+#[derive(Debug)]
+pub struct Delivery {
+    recorder: Arc<VersionRecorder>,
+    started: Instant,
 }
 
 // ===== impl VersionLabels =====
@@ -181,6 +221,32 @@ impl From<&Error> for Outcome {
     }
 }
 
+// ===== impl FeedbackResult =====
+
+impl FeedbackResult {
+    /// Every result.
+    pub const ALL: [FeedbackResult; 6] = [
+        FeedbackResult::Joined,
+        FeedbackResult::Late,
+        FeedbackResult::Unknown,
+        FeedbackResult::Duplicate,
+        FeedbackResult::Forged,
+        FeedbackResult::Invalid,
+    ];
+
+    /// Its name in metrics and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            FeedbackResult::Joined => "joined",
+            FeedbackResult::Late => "late",
+            FeedbackResult::Unknown => "unknown",
+            FeedbackResult::Duplicate => "duplicate",
+            FeedbackResult::Forged => "forged",
+            FeedbackResult::Invalid => "invalid",
+        }
+    }
+}
+
 // ===== impl ShedReason =====
 
 impl ShedReason {
@@ -220,7 +286,8 @@ impl ShedReason {
 // ===== the cells of a version =====
 
 const STAGE_HISTOGRAMS: usize = Stage::ALL.len() + 1;
-const DURATION_CELLS: usize = DURATION_BUCKETS_MICROS.len() + 2;
+/// A budget has at most two edges in the histogram of a stage.
+const DURATION_CELLS: usize = DURATION_BUCKETS_MICROS.len() + 2 + 2;
 const BATCH_CELLS: usize = BATCH_SIZE_BUCKETS.len() + 2;
 
 const REMAINING_CELLS: usize = REMAINING_BUCKETS.len() + 2;
@@ -256,10 +323,31 @@ fn observe(shard: &LocalShard<'_>, at: usize, edges: &[u64], value: u64, amount_
 // ===== impl VersionRecorder =====
 
 impl VersionRecorder {
-    pub(super) fn new(labels: VersionLabels, budget: LatencyBudget) -> VersionRecorder {
+    pub(super) fn new(
+        labels: VersionLabels,
+        budget: LatencyBudget,
+        watched: Watched,
+        windows: MonitoringWindows,
+        born: Duration,
+    ) -> VersionRecorder {
+        let stages = Stage::ALL.map(|stage| match stage {
+            Stage::Network => vec![budget.network],
+            Stage::Preprocess => vec![budget.preprocess],
+            Stage::Queue | Stage::Inference => vec![budget.inference],
+            Stage::Postprocess => vec![budget.postprocess],
+        });
+        let [network, preprocess, queue, inference, postprocess] = stages;
+        let total = vec![budget.total, budget.on_the_server()];
+        let watch = Watch::new(&watched, born);
         VersionRecorder {
+            duration_edges: [network, preprocess, queue, inference, postprocess, total].map(duration_edges),
+            latencies: Latencies::new(born, windows.quantiles),
+            outcomes: Mutex::new(Outcomes::of_classes(watch.class_names())),
+            watch,
             labels,
-            budget: Mutex::new(budget),
+            budget,
+            watched,
+            windows,
             load_seconds: AtomicU64::new(0),
             shards: Shards::new(CELLS),
             queue_depth: AtomicU64::new(0),
@@ -271,6 +359,46 @@ impl VersionRecorder {
     pub fn request(self: &Arc<Self>) -> RequestGuard {
         self.shards.local().add(IN_FLIGHT_AT, 1);
         RequestGuard { recorder: Arc::clone(self), outcome: Outcome::Abandoned }
+    }
+
+    /// What was read of instances, and what was predicted of them.
+    pub fn observe(&self, features: &Features, predictions: impl Iterator<Item = Observation>) {
+        if self.windows.enabled {
+            self.watch.observe(features, predictions);
+        }
+    }
+
+    /// How far the last requests are from the baseline: those within a window that ends now.
+    pub fn drift(&self, now: Duration, window: Duration) -> DriftReport {
+        self.watch.report(now, window)
+    }
+
+    /// Takes in what became of predictions.
+    pub fn outcomes<T>(&self, take_in: impl FnOnce(&mut Outcomes) -> T) -> T {
+        take_in(&mut self.outcomes.lock())
+    }
+
+    /// The prediction that an id tells of, in the words of this version; `None` if it could not be watched.
+    pub fn predicted(&self, observation: Observation) -> Option<Predicted> {
+        match observation {
+            Observation::Class { certainty, .. } => Some(Predicted::Class(
+                class_name(observation, self.watched.classes.as_deref())?,
+                f64::from(certainty.confidence),
+            )),
+            Observation::Value(value) => Some(Predicted::Value(value)),
+            Observation::Nothing => None,
+        }
+    }
+
+    /// What it is watched for.
+    pub fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// Notes where the sliding windows are.
+    pub(super) fn tick(&self, now: Duration) {
+        self.latencies.tick(now);
+        self.watch.tick(now);
     }
 
     /// A batch of `rows` rows was run.
@@ -339,11 +467,29 @@ impl VersionRecorder {
     }
 
     pub(super) fn budget(&self) -> LatencyBudget {
-        *self.budget.lock()
+        self.budget
     }
 
-    pub(super) fn set_budget(&self, budget: LatencyBudget) {
-        *self.budget.lock() = budget;
+    pub(super) fn latencies(&self) -> &Latencies {
+        &self.latencies
+    }
+
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    pub(super) fn windows(&self) -> MonitoringWindows {
+        self.windows
+    }
+
+    /// Whether what was counted with these handles goes on being what these settings ask for.
+    pub(super) fn is_for(&self, labels: &VersionLabels, budget: LatencyBudget, watched: &Watched) -> bool {
+        self.labels == *labels && self.budget == budget && self.watched == *watched
+    }
+
+    /// The upper bounds of a stage's durations, or of the whole, in microseconds.
+    pub(super) fn duration_edges(&self, stage: Option<Stage>) -> &[u64] {
+        &self.duration_edges[histogram_index(stage)]
     }
 
     pub(super) fn load_seconds(&self) -> f64 {
@@ -370,7 +516,7 @@ impl VersionRecorder {
 
     /// The durations of a stage, or of the whole request, in nanoseconds.
     pub(super) fn durations(&self, stage: Option<Stage>) -> HistogramSum {
-        self.histogram(duration_cells(stage), DURATION_BUCKETS_MICROS.len())
+        self.histogram(duration_cells(stage), self.duration_edges(stage).len())
     }
 
     pub(super) fn batch_sizes(&self) -> HistogramSum {
@@ -385,34 +531,44 @@ impl VersionRecorder {
     }
 }
 
+fn histogram_index(stage: Option<Stage>) -> usize {
+    stage.map_or(Stage::ALL.len(), |stage| stage as usize)
+}
+
 fn duration_cells(stage: Option<Stage>) -> usize {
-    let index = stage.map_or(Stage::ALL.len(), |stage| stage as usize);
-    DURATIONS_AT + index * DURATION_CELLS
+    DURATIONS_AT + histogram_index(stage) * DURATION_CELLS
+}
+
+/// The usual edges, and those of the budget.
+fn duration_edges(budget: Vec<Duration>) -> Vec<u64> {
+    let micros = budget.iter().map(|part| u64::try_from(part.as_micros()).unwrap_or(u64::MAX));
+    let mut edges: Vec<u64> = micros.filter(|micros| *micros > 0).chain(DURATION_BUCKETS_MICROS).collect();
+    edges.sort_unstable();
+    edges.dedup();
+    edges
 }
 
 // ===== impl RequestGuard =====
 
 impl RequestGuard {
-    /// The request was answered with predictions; its stages took what the clock says, and all of it `total`.
-    pub fn succeeded(mut self, clock: &StageClock, total: Duration) {
+    /// The request was answered with predictions; its stages took what the clock says. How long all of it took is known
+    /// when the answer is on its way.
+    pub fn succeeded(mut self, clock: &StageClock) -> Delivery {
         self.outcome = Outcome::Ok;
         let shard = self.recorder.shards.local();
-        let duration = |stage, took: Duration| {
-            let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-            // Edges are in whole microseconds: rounding up keeps "at most the edge" exact.
-            observe(&shard, duration_cells(stage), &DURATION_BUCKETS_MICROS, nanos.div_ceil(1000), nanos);
-        };
         let timings = clock.timings();
         for stage in Stage::ALL {
-            duration(Some(stage), timings.of(stage));
+            self.recorder.took(&shard, Some(stage), timings.of(stage));
         }
-        duration(None, total);
         spent(&shard, clock);
+        Delivery { recorder: Arc::clone(&self.recorder), started: clock.started() }
     }
 
     /// The request was refused or failed.
     pub fn failed(mut self, clock: &StageClock, error: &Error) {
         self.outcome = Outcome::from(error);
+        let kind = if self.outcome == Outcome::Shed { Timed::Shed } else { Timed::Failed };
+        self.recorder.latencies.observe(kind, clock.total());
         let shard = self.recorder.shards.local();
         if let Some(reason) = ShedReason::of(error) {
             shard.add(SHED_AT + reason as usize, 1);
@@ -421,6 +577,26 @@ impl RequestGuard {
             shard.add(EXPIRED_AT + stage as usize, 1);
         }
         spent(&shard, clock);
+    }
+}
+
+impl VersionRecorder {
+    /// An answer was on its way so long after its request.
+    pub(super) fn delivered(&self, total: Duration) {
+        self.took(&self.shards.local(), None, total);
+    }
+
+    fn took(&self, shard: &LocalShard<'_>, stage: Option<Stage>, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        // Edges are in whole microseconds: rounding up keeps "at most the edge" exact.
+        observe(shard, duration_cells(stage), self.duration_edges(stage), nanos.div_ceil(1000), nanos);
+        self.latencies.observe(stage.map_or(Timed::Total, Timed::Stage), took);
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.recorder.delivered(self.started.elapsed());
     }
 }
 
@@ -498,6 +674,11 @@ impl ServerRecorder {
         }
     }
 
+    /// So many items of feedback came to this.
+    pub fn feedback(&self, result: FeedbackResult, items: u64) {
+        self.feedback[result as usize].fetch_add(items, Relaxed);
+    }
+
     /// Whether the server takes new work.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready.into(), Relaxed);
@@ -517,6 +698,10 @@ impl ServerRecorder {
 
     pub(super) fn error_responses(&self) -> impl Iterator<Item = (&'static str, u64)> {
         ERROR_CODES.into_iter().zip(self.error_responses.iter().map(|count| count.load(Relaxed)))
+    }
+
+    pub(super) fn feedback_results(&self) -> [(FeedbackResult, u64); FeedbackResult::ALL.len()] {
+        FeedbackResult::ALL.map(|result| (result, self.feedback[result as usize].load(Relaxed)))
     }
 
     pub(super) fn ready(&self) -> u64 {

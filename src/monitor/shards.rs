@@ -53,6 +53,11 @@ impl Shards {
         }
     }
 
+    /// How many cells there are.
+    pub(super) fn len(&self) -> usize {
+        self.cells
+    }
+
     /// The sum of one cell over all threads.
     pub(super) fn sum(&self, cell: usize) -> u64 {
         self.owned

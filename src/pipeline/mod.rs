@@ -10,6 +10,7 @@ mod postprocess_tensor;
 mod prediction;
 mod preprocess_tensor;
 mod request_body;
+mod tensor_features;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,7 @@ pub use self::prediction::{Label, Prediction, Score};
 pub use self::request_body::instances;
 use crate::config::StageConfig;
 use crate::error::{Error, Result};
+use crate::feature::{FeatureSchema, Features};
 use crate::model::OnnxModel;
 use crate::tensor::{Signature, Tensor, Tensors};
 
@@ -28,12 +30,23 @@ use crate::tensor::{Signature, Tensor, Tensors};
 pub trait Preprocessor: Send + Sync {
     /// Reads `instances` (borrowed, unparsed JSON) straight into model inputs, one row per instance.
     fn transform(&self, instances: &RawValue) -> Result<Prepared>;
+
+    /// The features whose values [`Prepared::features`] has, so that they can be watched for drift. None, if it is not
+    /// said.
+    fn features(&self) -> FeatureSchema {
+        FeatureSchema::default()
+    }
 }
 
 /// Makes predictions of model outputs.
 pub trait Postprocessor: Send + Sync {
     /// One prediction per row of the outputs, in order.
     fn decode(&self, outputs: &Tensors) -> Result<Vec<Prediction>>;
+
+    /// The names of the classes, in the order by which predictions number them, if it is a classifier that knows them.
+    fn classes(&self) -> Option<Vec<Label>> {
+        None
+    }
 
     /// Asked once, with the outputs of the warm-up run: what looks as if it was not meant, for the log.
     fn doubt(&self, _outputs: &Tensors) -> Option<String> {
@@ -46,6 +59,15 @@ pub trait Postprocessor: Send + Sync {
 pub struct Prepared {
     /// The model's inputs, in the order of its signature.
     pub inputs: Tensors,
+    /// What is watched of the request, in the order of [`Preprocessor::features`].
+    pub features: Features,
+}
+
+impl Prepared {
+    /// Inputs of which nothing is watched.
+    pub fn unwatched(inputs: Tensors) -> Prepared {
+        Prepared { features: Features::with_rows(inputs.rows()), inputs }
+    }
 }
 
 /// The stages of one version of a model.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{Label, Postprocessor, Prediction, Score};
 use crate::config::StageConfig;
 use crate::error::{Error, Result};
+use crate::feature::Certainty;
 use crate::tensor::{DType, Dim, Signature, Tensors};
 
 #[derive(Deserialize)]
@@ -43,6 +44,8 @@ struct Classifier {
     scores: Scores,
     labels: Option<Vec<Label>>,
     top_k: NonZeroUsize,
+    /// How many classes there are, if the model says so.
+    classes: Option<usize>,
 }
 
 /// How far from \[0, 1\] rounding may carry a probability.
@@ -76,7 +79,11 @@ pub(super) fn make(config: &StageConfig, signature: &Signature) -> Result<Box<dy
         }
         (None, _) => {}
     }
-    Ok(Box::new(Classifier { output, scores, labels, top_k }))
+    let classes = match classes {
+        Some([_, Dim::Fixed(classes)]) => Some(*classes),
+        _ => None,
+    };
+    Ok(Box::new(Classifier { output, scores, labels, top_k, classes }))
 }
 
 fn only_float_output(signature: &Signature) -> Result<Arc<str>> {
@@ -111,6 +118,13 @@ impl Postprocessor for Classifier {
             return Err(Error::internal(detail));
         }
         scores.chunks_exact(classes).map(|row| self.classify(row)).collect()
+    }
+
+    fn classes(&self) -> Option<Vec<Label>> {
+        match (&self.labels, self.classes) {
+            (Some(labels), _) => Some(labels.clone()),
+            (None, classes) => classes.map(|classes| (0..classes as i64).map(Label::Number).collect()),
+        }
     }
 
     fn doubt(&self, outputs: &Tensors) -> Option<String> {
@@ -158,7 +172,19 @@ impl Classifier {
             Scores::Probabilities => score,
         };
         let score = |class: usize| Score { label: self.label(class), score: probability(scores[class]) };
-        Ok(Prediction::Class { top: best.into_iter().map(score).collect() })
+        let class = best.first().copied().unwrap_or_default();
+        let second = scores.iter().enumerate().filter(|(other, _)| *other != class).map(|(_, score)| *score);
+        let second = second.max_by(f32::total_cmp).map_or(0.0, probability);
+        let confidence = probability(highest);
+        // −Σ p ln p, where ln p of a softmax is s − max − ln Σ.
+        let plogp = |score: f32| match self.scores {
+            Scores::Logits => exponential(score) / sum * (f64::from(score - highest) - sum.ln()),
+            Scores::Probabilities if score > 0.0 => f64::from(score) * f64::from(score).ln(),
+            Scores::Probabilities => 0.0,
+        };
+        let entropy = -scores.iter().copied().map(plogp).sum::<f64>() / (scores.len().max(2) as f64).ln();
+        let certainty = Certainty { confidence, margin: confidence - second, entropy: entropy.clamp(0.0, 1.0) as f32 };
+        Ok(Prediction::Class { class, certainty, top: best.into_iter().map(score).collect() })
     }
 
     fn label(&self, class: usize) -> Label {

@@ -1,10 +1,12 @@
 //! A prediction, and how it is written as JSON.
 
+use std::fmt;
 use std::sync::Arc;
 
 use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
+use crate::feature::{Certainty, Observation};
 use crate::tensor::{Data, Tensor, Tensors, for_each_element_type};
 
 /// What a postprocessor makes of one row of the model's outputs.
@@ -12,6 +14,10 @@ use crate::tensor::{Data, Tensor, Tensors, for_each_element_type};
 pub enum Prediction {
     /// A class: `{"label": 3, "confidence": 0.98, "top": [{"label": 3, "score": 0.98}, …]}`.
     Class {
+        /// The best class, counted from 0.
+        class: usize,
+        /// How sure the model is of it.
+        certainty: Certainty,
         /// The most probable classes, the best first; never empty.
         top: Vec<Score>,
     },
@@ -41,11 +47,24 @@ pub enum Label {
 }
 
 impl Prediction {
-    /// How sure the model is, from 0 to 1, if it says so: a classifier's highest probability.
-    pub fn confidence(&self) -> Option<f32> {
+    /// What is watched of it: a class and how sure the model is, or the one number that was predicted.
+    pub fn observation(&self) -> Observation {
         match self {
-            Prediction::Class { top } => top.first().map(|best| best.score),
-            Prediction::Outputs(_) | Prediction::Json(_) => None,
+            Prediction::Class { class, certainty, .. } => Observation::Class { class: *class, certainty: *certainty },
+            Prediction::Outputs(outputs) => match outputs.at(0) {
+                Some(only) if outputs.len() == 1 => only.only_number().map_or(Observation::Nothing, Observation::Value),
+                _ => Observation::Nothing,
+            },
+            Prediction::Json(_) => Observation::Nothing,
+        }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Label::Number(number) => number.fmt(f),
+            Label::Text(text) => text.fmt(f),
         }
     }
 }
@@ -53,7 +72,7 @@ impl Prediction {
 impl Serialize for Prediction {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Prediction::Class { top } => {
+            Prediction::Class { top, .. } => {
                 let mut map = serializer.serialize_map(None)?;
                 if let Some(best) = top.first() {
                     map.serialize_entry("label", &best.label)?;
@@ -168,7 +187,7 @@ mod tests {
             Score { label: Label::Text("dog".into()), score: 0.25 },
         ];
         check(
-            &Prediction::Class { top },
+            &Prediction::Class { class: 7, certainty: Certainty { confidence: 0.75, margin: 0.5, entropy: 0.8 }, top },
             r#"{"label":"cat","confidence":0.75,"top":[{"label":"cat","score":0.75},{"label":"dog","score":0.25}]}"#,
         );
     }

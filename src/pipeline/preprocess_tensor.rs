@@ -4,28 +4,41 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::json_to_tensor::read_instances;
+use super::tensor_features::{TensorFeatures, Watch};
 use super::{Prepared, Preprocessor};
 use crate::config::StageConfig;
 use crate::error::Result;
+use crate::feature::FeatureSchema;
 use crate::tensor::{Signature, TensorSpec};
 
-/// The kind has no settings: the model's signature says it all.
+/// The model's signature says what is read.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Settings {}
+struct Settings {
+    /// What is watched of it.
+    #[serde(default)]
+    features: Watch,
+}
 
 struct TensorPreprocessor {
     inputs: Vec<TensorSpec>,
+    features: TensorFeatures,
 }
 
 pub(super) fn make(config: &StageConfig, signature: &Signature) -> Result<Box<dyn Preprocessor>> {
-    let Settings {} = config.settings()?;
-    Ok(Box::new(TensorPreprocessor { inputs: signature.inputs.clone() }))
+    let Settings { features } = config.settings()?;
+    let features = TensorFeatures::new(features, signature)?;
+    Ok(Box::new(TensorPreprocessor { inputs: signature.inputs.clone(), features }))
 }
 
 impl Preprocessor for TensorPreprocessor {
     fn transform(&self, instances: &RawValue) -> Result<Prepared> {
-        Ok(Prepared { inputs: read_instances(instances, &self.inputs)? })
+        let inputs = read_instances(instances, &self.inputs)?;
+        Ok(Prepared { features: self.features.read(&inputs), inputs })
+    }
+
+    fn features(&self) -> FeatureSchema {
+        self.features.schema().clone()
     }
 }
 

@@ -15,14 +15,16 @@ use super::files;
 use super::golden::Golden;
 use super::layout;
 use super::loader::{LoadOrder, OpenedVersion, Pace, try_out};
-use super::manifest::{FilePath, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest};
+use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest};
 use super::refusal::Refusal;
+use super::training_data::{Progress, TrainingData, make_baseline};
 use super::trial::Trial;
 use super::verified::{self, VerifiedVersion};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::identity::{Sha256, Version};
 use crate::model::Engine;
+use crate::monitor::Baseline;
 use crate::pipeline::Stages;
 
 /// What a version is made of.
@@ -36,6 +38,8 @@ pub struct NewFiles {
     pub golden: Option<PathBuf>,
     /// Instances whose predictions are recorded as examples.
     pub record: Option<RecordedFrom>,
+    /// What the model was trained on, of which a baseline is made.
+    pub training_data: Option<TrainingData>,
 }
 
 /// Where examples are recorded from.
@@ -69,10 +73,18 @@ pub struct Added {
     pub manifest: Manifest,
     /// How many examples it has.
     pub examples: usize,
+    /// Its baseline, if one was made.
+    pub baseline: Option<Baseline>,
 }
 
 /// Checks that a version loads and fits its `model.toml`, and adds it as the next one.
-pub fn add(addition: Addition<'_>, engine: &dyn Engine, stages: &Stages, trial: Option<&Trial>) -> Result<Added> {
+pub fn add(
+    addition: Addition<'_>,
+    engine: &dyn Engine,
+    stages: &Stages,
+    trial: Option<&Trial>,
+    progress: &dyn Fn(Progress),
+) -> Result<Added> {
     let Addition { model: folder, files: new, facts } = addition;
     let model = folder.canonicalize().map_err(|error| wrong(folder, &error))?;
     let name = model.file_name().unwrap_or_default().to_string_lossy();
@@ -102,12 +114,19 @@ pub fn add(addition: Addition<'_>, engine: &dyn Engine, stages: &Stages, trial: 
     }
     .map_err(refused)?;
     let mut examples = verified.golden.as_ref().map_or(0, |golden| golden.instances.len());
-    if let Some(from) = &new.record {
+    let mut baseline = None;
+    if new.record.is_some() || new.training_data.is_some() {
         let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
-        let golden = record(from, &opened)?;
-        examples = golden.instances.len();
-        let text = serde_json::to_vec(&golden).map_err(Error::internal)?;
-        std::fs::write(staging.path().join(GOLDEN_FILE), text).map_err(|error| wrong(staging.path(), &error))?;
+        if let Some(from) = &new.record {
+            let golden = record(from, &opened)?;
+            examples = golden.instances.len();
+            write_json(&golden, &staging.path().join(GOLDEN_FILE))?;
+        }
+        if let Some(data) = &new.training_data {
+            let made = make_baseline(data, &opened, progress)?;
+            write_json(&made, &staging.path().join(BASELINE_FILE))?;
+            baseline = Some(made);
+        }
         manifest = write_manifest(manifest, staging.path())?;
     }
     sync(staging.path()).map_err(|error| wrong(staging.path(), &error))?;
@@ -121,7 +140,7 @@ pub fn add(addition: Addition<'_>, engine: &dyn Engine, stages: &Stages, trial: 
             Ok(()) => {
                 fail::fail_point!("add::renamed");
                 File::open(&model).and_then(|folder| folder.sync_all()).map_err(|error| wrong(&model, &error))?;
-                return Ok(Added { version: order.version, folder: to, manifest, examples });
+                return Ok(Added { version: order.version, folder: to, manifest, examples, baseline });
             }
             // Someone else added one meanwhile.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => order.version = next_version(&model)?,
@@ -131,6 +150,58 @@ pub fn add(addition: Addition<'_>, engine: &dyn Engine, stages: &Stages, trial: 
             }
         }
     }
+}
+
+/// Makes a baseline for a version that is there already, in place of the one that it has, if it has one. The version is
+/// exchanged as a whole. Nobody may rely on it yet: its digest changes.
+pub fn add_baseline(
+    model: &Path,
+    version: Version,
+    data: &TrainingData,
+    engine: &dyn Engine,
+    stages: &Stages,
+    progress: &dyn Fn(Progress),
+) -> Result<(Manifest, Baseline)> {
+    let model = model.canonicalize().map_err(|error| wrong(model, &error))?;
+    let found = layout::model(model.clone())?;
+    let folder = found.versions.get(&version).ok_or_else(|| {
+        let known: Vec<String> = found.versions.keys().map(Version::to_string).collect();
+        Error::Repository(format!("{}: there is no version {version}; there is: {}", model.display(), known.join(", ")))
+    })?;
+    let refused = |refusal: Refusal| Error::Repository(format!("{}: {refusal}", folder.display()));
+    let verified = VerifiedVersion::read(folder).map_err(refused)?;
+    let facts = Manifest::clone(&verified.manifest);
+    let order = LoadOrder {
+        model: found.name,
+        version,
+        config: Arc::new(ModelConfig::read(&found.config).map_err(|error| Error::Repository(error.to_string()))?),
+        config_file: found.config,
+        folder: folder.clone(),
+        pace: Pace::Full,
+    };
+    let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
+    let baseline = make_baseline(data, &opened, progress)?;
+
+    let staging =
+        tempfile::Builder::new().prefix(".adding-").tempdir_in(&model).map_err(|error| wrong(&model, &error))?;
+    for (name, path) in files::list(folder).map_err(refused)? {
+        let to = staging.path().join(name.as_str());
+        to.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(|error| wrong(&to, &error))?;
+        std::fs::copy(&path, &to).map_err(|error| wrong(&path, &error))?;
+    }
+    write_json(&baseline, &staging.path().join(BASELINE_FILE))?;
+    let manifest = write_manifest(facts, staging.path())?;
+    VerifiedVersion::read(staging.path()).map_err(refused)?;
+    sync(staging.path()).map_err(|error| wrong(staging.path(), &error))?;
+    exchange(staging.path(), folder).map_err(|error| wrong(folder, &error))?;
+    File::open(&model).and_then(|folder| folder.sync_all()).map_err(|error| wrong(&model, &error))?;
+    Ok((manifest, baseline))
+}
+
+fn write_json(value: &impl serde::Serialize, path: &Path) -> Result<()> {
+    let mut text = serde_json::to_vec(value).map_err(Error::internal)?;
+    text.push(b'\n');
+    std::fs::write(path, text).map_err(|error| wrong(path, &error))
 }
 
 /// The version after the highest.
@@ -234,6 +305,12 @@ fn sync(folder: &Path) -> io::Result<()> {
 fn rename_to_nothing(from: &Path, to: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+}
+
+/// Each becomes the other, at one moment.
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
 fn wrong(path: &Path, error: &io::Error) -> Error {

@@ -17,7 +17,7 @@ use super::manifest::Manifest;
 use crate::budget::{LatencyBudget, StageCosts};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::identity::{ModelName, Sha256, Version};
+use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::monitor::VersionRecorder;
 use crate::pipeline::Pipeline;
 use crate::traffic::TrafficSplit;
@@ -55,6 +55,8 @@ pub struct ServedVersion {
     pub model: ModelName,
     /// The version.
     pub version: Version,
+    /// What the ids of its predictions say of it.
+    pub key: VersionKey,
     /// The digest of all its files.
     pub sha256: Sha256,
     /// Its manifest.

@@ -18,14 +18,15 @@ use super::verified::VerifiedVersion;
 use crate::budget::StageCosts;
 use crate::config::{ModelConfig, Provider};
 use crate::error::{Error, LoadFault, Result};
-use crate::identity::{ModelName, Sha256, Version};
+use crate::feature::{FeatureSchema, Features};
+use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::model::{
     BatchPolicy, Engine, LoadedModel, ModelSettings, OnnxModel, RunRows, ServiceTime, Session, Stopwatch, Watchers,
     measure, zeros,
 };
-use crate::monitor::{Monitor, VersionLabels};
-use crate::pipeline::{Pipeline, Postprocessor, Preprocessor, Stages};
-use crate::tensor::Tensors;
+use crate::monitor::{Monitor, VersionLabels, Watched};
+use crate::pipeline::{Label, Pipeline, Postprocessor, Prediction, Preprocessor, Stages};
+use crate::tensor::{Signature, Tensors};
 
 /// Loads versions with an engine, stages and a monitor that they all share.
 #[derive(Debug)]
@@ -154,7 +155,13 @@ impl Loader {
             sha256: sha256.to_string(),
             provider: opened.loaded.provider().name(),
         };
-        let recorder = self.monitor.version(labels, config.budget);
+        let watched = Watched {
+            schema: opened.preprocessor.features(),
+            classes: opened.class_names(),
+            baseline: opened.verified.baseline.clone(),
+            settings: config.monitoring.clone(),
+        };
+        let recorder = self.monitor.version(labels, config.budget, watched);
         recorder.set_load_duration(took);
         let settings = ModelSettings { session: &config.model, budget: &config.budget };
         let thread_name = format!("{name}-{version}");
@@ -163,6 +170,7 @@ impl Loader {
         let served = ServedVersion {
             model: name.clone(),
             version,
+            key: VersionKey::of(name, version),
             sha256,
             manifest: opened.verified.manifest,
             fingerprint: opened.verified.fingerprint,
@@ -216,6 +224,11 @@ impl OpenedVersion {
         let postprocessor = stages.postprocessor(&config.postprocess, loaded.signature()).map_err(misfit)?;
         let policy = BatchPolicy::new(loaded.signature(), &config.model);
         Ok(OpenedVersion { verified, loaded, preprocessor, postprocessor, policy })
+    }
+
+    /// The names of its classes, if it is a classifier that knows them.
+    pub(super) fn class_names(&self) -> Option<Vec<String>> {
+        Some(self.postprocessor.classes()?.iter().map(Label::to_string).collect())
     }
 
     /// Runs a session once on zeros, two rows where the batch is open, and reads the outputs as a request's would be:
@@ -283,17 +296,48 @@ impl OpenedVersion {
         golden: &Golden,
         rows: std::ops::Range<usize>,
     ) -> Result<Vec<Value>, String> {
-        let told = |error: Error| error.detail().map_or_else(|| error.to_string(), str::to_owned);
         if rows.end > golden.instances.len() {
             return Err(format!("the model takes {} instances at one time, and these are fewer", rows.len()));
         }
         let request = golden.request(rows.clone()).map_err(|error| error.to_string())?;
-        let prepared = self.preprocessor.transform(&request).map_err(told)?;
-        let outputs = session.run(&prepared.inputs).map_err(told)?;
-        let predictions = self.postprocessor.decode(&per_row(&outputs, rows.len())).map_err(told)?;
+        let (_, predictions) = self.predict_request(session, &request)?;
         // By way of the text, as a client reads it: 0.9, and not 0.8999999761581421.
         let as_written = |prediction| serde_json::from_str(&serde_json::to_string(prediction)?);
         predictions.iter().map(as_written).collect::<serde_json::Result<_>>().map_err(|error| error.to_string())
+    }
+
+    /// What a session makes of a request: the features that were read, and the predictions.
+    pub(super) fn predict_request(
+        &self,
+        session: &mut dyn Session,
+        request: &RawValue,
+    ) -> Result<(Features, Vec<Prediction>), String> {
+        let told = |error: Error| error.detail().map_or_else(|| error.to_string(), str::to_owned);
+        let prepared = self.preprocessor.transform(request).map_err(told)?;
+        let rows = prepared.inputs.rows();
+        let outputs = session.run(&prepared.inputs).map_err(told)?;
+        let predictions = self.postprocessor.decode(&per_row(&outputs, rows)).map_err(told)?;
+        Ok((prepared.features, predictions))
+    }
+
+    /// What the model takes and gives.
+    pub(super) fn signature(&self) -> &Signature {
+        self.loaded.signature()
+    }
+
+    /// The features of its preprocessor.
+    pub(super) fn features(&self) -> FeatureSchema {
+        self.preprocessor.features()
+    }
+
+    /// The fewest rows that the model takes in one run.
+    pub(super) fn fewest_rows(&self) -> usize {
+        self.policy.fewest_rows()
+    }
+
+    /// As many rows as the model takes in one run, and this many at most, if it leaves a choice.
+    pub(super) fn rows_at_one_time(&self, most: usize) -> usize {
+        self.policy.most_rows().min(most).max(self.policy.fewest_rows())
     }
 
     /// A session on this version, to record examples with.

@@ -22,6 +22,8 @@ pub const MANIFEST_FILE: &str = "version.toml";
 pub const MODEL_FILE: &str = "model.onnx";
 /// The golden examples within a version's folder.
 pub const GOLDEN_FILE: &str = "golden.json";
+/// The baseline within a version's folder.
+pub const BASELINE_FILE: &str = "baseline.json";
 
 /// The largest manifest that is read, in bytes.
 const LARGEST: u64 = 1 << 20;

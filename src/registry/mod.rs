@@ -4,7 +4,7 @@
 //! - `files.rs` reads and hashes files, `external_data.rs` finds those that a model keeps weights in, and `verified.rs`
 //!   holds a version's bytes against its manifest. `golden.rs` has its examples.
 //! - `trial.rs` tries a version out in another process; `loader.rs` makes it ready: verify → try → open → warm up.
-//! - `add.rs` writes new versions.
+//! - `add.rs` writes new versions; `training_data.rs` makes their baselines.
 //! - `catalog.rs` holds what is served, as immutable snapshots.
 //! - `refusal.rs` says why a version is not served; `system.rs` what is asked of the operating system.
 //!
@@ -20,17 +20,21 @@ mod loader;
 mod manifest;
 mod refusal;
 mod system;
+mod training_data;
 mod trial;
 mod verified;
 
-pub use self::add::{Added, Addition, NewFiles, RecordedFrom, add};
+pub use self::add::{Added, Addition, NewFiles, RecordedFrom, add, add_baseline};
 pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target, WarmUp};
 pub use self::files::Fingerprint;
 pub use self::golden::Golden;
 pub use self::layout::{FoundModel, model, scan};
 pub use self::loader::{LoadOrder, LoadStep, Loader, Pace, PreparedVersion};
-pub use self::manifest::{FilePath, GOLDEN_FILE, InvalidText, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingDate};
+pub use self::manifest::{
+    BASELINE_FILE, FilePath, GOLDEN_FILE, InvalidText, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingDate,
+};
 pub use self::refusal::Refusal;
 pub use self::system::lower_priority_of_this_thread;
+pub use self::training_data::{Progress, TrainingData};
 pub use self::trial::{TRIAL_COMMAND, Trial, answer_trial};
 pub use self::verified::VerifiedVersion;

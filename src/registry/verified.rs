@@ -8,11 +8,12 @@ use parking_lot::Mutex;
 use super::external_data;
 use super::files::{self, Fingerprint};
 use super::golden::Golden;
-use super::manifest::{FilePath, GOLDEN_FILE, MODEL_FILE, Manifest};
+use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest};
 use super::refusal::Refusal;
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::Sha256;
 use crate::model::{ModelBytes, ModelSource};
+use crate::monitor::Baseline;
 
 /// The largest file that is read into memory, in bytes: weights of 256 GiB.
 const LARGEST: u64 = 1 << 38;
@@ -26,6 +27,8 @@ pub struct VerifiedVersion {
     pub identity: Sha256,
     /// What its folder looked like before anything was read.
     pub fingerprint: Fingerprint,
+    /// How its training data are distributed, if that is known.
+    pub baseline: Option<Arc<Baseline>>,
     /// Its examples, if it has some.
     pub golden: Option<Golden>,
     /// The model: exactly the bytes that were hashed.
@@ -51,9 +54,14 @@ impl VerifiedVersion {
             true => Some(parse_golden(&verified(&found, &manifest, GOLDEN_FILE)?)?),
             false => None,
         };
+        let baseline = match manifest.files.contains_key(BASELINE_FILE) {
+            true => Some(Arc::new(parse_baseline(&verified(&found, &manifest, BASELINE_FILE)?)?)),
+            false => None,
+        };
         // The others are hashed as they are read, and not kept.
         let is_kept = |name: &str| {
-            name == MODEL_FILE || name == GOLDEN_FILE || external.iter().any(|(location, _)| location == name)
+            [MODEL_FILE, GOLDEN_FILE, BASELINE_FILE].contains(&name)
+                || external.iter().any(|(location, _)| location == name)
         };
         for (name, path) in found.iter().filter(|(name, _)| !is_kept(name.as_str())) {
             let digest = files::digest(path).map_err(|error| unreadable(name.as_str(), &error))?;
@@ -63,6 +71,7 @@ impl VerifiedVersion {
             identity: manifest.identity(),
             manifest: Arc::new(manifest),
             fingerprint,
+            baseline,
             golden,
             bytes: Arc::new(ModelBytes { model, external }),
         })
@@ -81,6 +90,11 @@ impl VerifiedVersion {
 /// Reads a `golden.json`.
 pub(super) fn parse_golden(text: &[u8]) -> Result<Golden, Refusal> {
     Golden::parse(text).map_err(|problem| Refusal::new(LoadFault::Golden, format!("{GOLDEN_FILE}: {problem}")))
+}
+
+/// Reads a `baseline.json`.
+fn parse_baseline(text: &[u8]) -> Result<Baseline, Refusal> {
+    Baseline::parse(text).map_err(|problem| Refusal::new(LoadFault::Baseline, format!("{BASELINE_FILE}: {problem}")))
 }
 
 pub(super) fn not_a_model(problem: &str) -> Refusal {

@@ -36,6 +36,18 @@ def identity(name, dtype, shape):
     write(name, [h.make_node("Identity", ["x"], ["y"])], [value("x", dtype, shape)], [value("y", dtype, shape)])
 
 
+def wide():
+    """512 features and ten classes: a linear classifier, so that a request is mostly features."""
+    weights = np.random.default_rng(1).normal(0, 0.05, (512, 10)).astype(np.float32)
+    write(
+        "wide",
+        [h.make_node("MatMul", ["x", "weights"], ["logits"]), h.make_node("Softmax", ["logits"], ["probabilities"])],
+        [value("x", T.FLOAT, ["n", 512])],
+        [value("probabilities", T.FLOAT, ["n", 10])],
+        [constant("weights", weights)],
+    )
+
+
 def work():
     """Costs time in proportion to its input: max(iterations) times a 64x64 matrix product. y = iterations."""
     weights = constant("weights", (np.eye(64) * 0.5).astype(np.float32))
@@ -172,6 +184,7 @@ def main():
         "bool": T.BOOL, "string": T.STRING,
     }.items():
         identity(f"echo_{name}", dtype, ["n", 2])
+    wide()
     identity("echo_scalar", T.FLOAT, ["n"])
     identity("echo_image", T.FLOAT, ["n", 1, 2, 3])
     identity("echo_sequence", T.INT64, ["n", "length"])

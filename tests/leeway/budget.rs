@@ -296,7 +296,7 @@ fn make_slow(_: &StageConfig, _: &Signature) -> Result<Box<dyn Preprocessor>> {
                 assert!(!RELEASED.1.wait_for(&mut released, PATIENCE).timed_out(), "nobody let the stage go");
             }
             let row = Tensor::new(vec![1, 2], Data::F32(vec![1.0, 2.0]))?;
-            Ok(Prepared { inputs: [("x".into(), row)].into_iter().collect() })
+            Ok(Prepared::unwatched([("x".into(), row)].into_iter().collect()))
         }
     }
     Ok(Box::new(Slow))

@@ -12,6 +12,7 @@ use leeway::app::{App, Parts, Stop};
 use leeway::config::{Config, Provider, SessionConfig, StateUrl};
 use leeway::deploy;
 use leeway::error::Result;
+use leeway::feedback::{Ledger, MemoryLedger};
 use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, Interrupt, LoadedModel, ModelSource, Session};
 use leeway::pipeline::Stages;
@@ -88,6 +89,11 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// Feedback that is remembered by one server only.
+pub(crate) fn ledger() -> Arc<dyn Ledger> {
+    Arc::new(MemoryLedger::new(Config::default().feedback.remembered))
+}
+
 pub(crate) fn runtime() -> Arc<dyn Engine> {
     Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap())
 }
@@ -104,7 +110,8 @@ impl TestApp {
 
     pub(crate) async fn with_parts(config: Config, engine: Arc<dyn Engine>, stages: Stages) -> TestApp {
         let journal = deploy::open(&config.state.url).await.unwrap();
-        TestApp::with_all(config, Parts { engine, stages, trial: None, journal }).await
+        let ledger = leeway::feedback::open_ledger(&config.state.url, config.feedback.remembered).await.unwrap();
+        TestApp::with_all(config, Parts { engine, stages, trial: None, journal, ledger }).await
     }
 
     pub(crate) async fn with_all(config: Config, parts: Parts) -> TestApp {

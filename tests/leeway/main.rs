@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod feedback;
 mod gate;
 mod harness;
 
@@ -11,10 +12,12 @@ mod budget;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod documentation;
+mod drift;
 mod golden;
 mod lifecycle;
 mod metrics;
 mod overload;
+mod prometheus;
 mod rollout;
 mod startup;
 mod tensors;

@@ -11,7 +11,7 @@ use leeway::deploy;
 use leeway::pipeline::Stages;
 use serde_json::{Value, json};
 
-use crate::harness::{PLAIN, Repository, Server, TestApp, client, leeway, runtime};
+use crate::harness::{PLAIN, Repository, Server, TestApp, client, ledger, leeway, runtime};
 
 /// Versions 1, 2 and 3, which add their own number to x.
 fn repository() -> Repository {
@@ -403,7 +403,13 @@ async fn a_deployed_version_that_is_broken_keeps_a_server_from_starting_and_says
 async fn servers_that_share_a_journal_follow_each_other() {
     let repository = repository();
     let journal = deploy::open(&StateUrl::Memory).await.unwrap();
-    let parts = || Parts { engine: runtime(), stages: Stages::default(), trial: None, journal: Arc::clone(&journal) };
+    let parts = || Parts {
+        engine: runtime(),
+        stages: Stages::default(),
+        trial: None,
+        journal: Arc::clone(&journal),
+        ledger: ledger(),
+    };
     let one = TestApp::with_all(repository.config(), parts()).await;
     let other = TestApp::with_all(repository.config(), parts()).await;
     assert_eq!(one.admin_post(PROMOTE, json!({ "version": 2 })).await.status, 200);
@@ -421,7 +427,13 @@ async fn servers_that_share_a_journal_follow_each_other() {
 async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
     let repository = repository();
     let journal = deploy::open(&StateUrl::Memory).await.unwrap();
-    let parts = Parts { engine: runtime(), stages: Stages::default(), trial: None, journal: Arc::clone(&journal) };
+    let parts = Parts {
+        engine: runtime(),
+        stages: Stages::default(),
+        trial: None,
+        journal: Arc::clone(&journal),
+        ledger: ledger(),
+    };
     let app = TestApp::with_all(repository.config(), parts).await;
     repository.add("plus", 4, "not_per_row");
     let note = deploy::Note { by: "another".into(), reason: String::new(), at: jiff::Timestamp::UNIX_EPOCH };

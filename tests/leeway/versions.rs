@@ -10,7 +10,7 @@ use leeway::pipeline::Stages;
 use leeway::registry::{Manifest, VerifiedVersion};
 use serde_json::{Value, json};
 
-use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, leeway, runtime, trial};
+use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, ledger, leeway, runtime, trial};
 
 /// A repository whose version 1 serves, and whose version 2 (5 is added to x, and 5 is in a file of its own) is for a
 /// test to break.
@@ -106,6 +106,7 @@ async fn with_trial(repository: &Repository, timeout_ms: u64) -> TestApp {
         stages: Stages::default(),
         trial: Some(trial(&config)),
         journal: deploy::open(&config.state.url).await.unwrap(),
+        ledger: ledger(),
     };
     TestApp::with_all(config, parts).await
 }
@@ -198,7 +199,13 @@ async fn a_trial_that_aborts_is_a_refusal() {
         trial.timeout = Duration::from_millis(300);
         let config = repository.config();
         let journal = deploy::open(&config.state.url).await.unwrap();
-        let parts = Parts { engine: runtime(), stages: Stages::default(), trial: Some(trial.clone()), journal };
+        let parts = Parts {
+            engine: runtime(),
+            stages: Stages::default(),
+            trial: Some(trial.clone()),
+            journal,
+            ledger: ledger(),
+        };
         let error = leeway::app::App::build_with(config, parts).await.unwrap_err().to_string();
         assert!(error.contains(says), "{does}: {error}");
     }
@@ -261,9 +268,15 @@ async fn a_changed_model_toml_is_taken_over_if_it_is_right() {
     let overview = app.admin_post("/admin/v1/reload", json!({})).await.json();
     assert_eq!(overview["models"][0]["config_problem"], Value::Null);
     assert_eq!((predict(&app).await.status, budget().await), (200, json!(500_000)));
-    // It goes on counting.
+    // Another budget has other histograms: it begins to count anew, as after a restart. Whatever else is changed, it goes
+    // on counting.
     let ok = "leeway_requests_total{model=\"plus\",version=\"2\",outcome=\"ok\"}";
-    assert_eq!(app.metric(ok).await, 4.0);
+    assert_eq!(app.metric(ok).await, 1.0);
+    std::fs::write(&model_toml, PLAIN.replace("600000", "500000").replace("[model]", "[model]\nqueue_capacity = 7"))
+        .unwrap();
+    app.admin_post("/admin/v1/reload", json!({})).await;
+    assert_eq!(predict(&app).await.status, 200);
+    assert_eq!(app.metric(ok).await, 2.0);
 }
 
 /// Another artifact under the same number, sealed like a version: whatever else happens, it is not taken for the first.
@@ -298,7 +311,7 @@ async fn a_broken_model_toml_keeps_no_version_from_being_loaded() {
     config.repository.newest_versions = 0;
     let trial = Some(trial(&config));
     let journal = deploy::open(&config.state.url).await.unwrap();
-    let parts = Parts { engine: runtime(), stages: Stages::default(), trial, journal };
+    let parts = Parts { engine: runtime(), stages: Stages::default(), trial, journal, ledger: ledger() };
     let app = TestApp::with_all(config, parts).await;
     std::fs::write(repository.0.path().join("plus/model.toml"), "broken").unwrap();
     let promoted = app.admin_post("/admin/v1/models/plus/promote", json!({ "version": 1 })).await;

@@ -8,9 +8,8 @@ use crate::harness::{Repository, TestApp, held_out};
 fn without_ids(mut value: Value) -> Value {
     if let Some(ids) = value.get_mut("prediction_ids").and_then(Value::as_array_mut) {
         for (index, id) in ids.iter_mut().enumerate() {
-            let (stem, suffix) = id.as_str().unwrap().split_once('-').unwrap();
-            assert!(stem.len() == 32 && suffix == index.to_string(), "{id}");
-            *id = json!(format!("<uuid>-{index}"));
+            assert_eq!(id.as_str().unwrap().len(), 72, "{id}");
+            *id = json!(format!("<id {index}>"));
         }
     }
     value

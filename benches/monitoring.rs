@@ -1,0 +1,308 @@
+//! What monitoring costs, what it sees, and whether its quantiles are true.
+//!
+//!     make bench-monitoring
+//!
+//! 1. Throughput with `monitoring.enabled` on and off, alternating in one run, at 64 and at 512 features, under the load
+//!    generator oha.
+//! 2. P50, P95 and P99 of `/metrics` beside oha's own, under steady load.
+//! 3. Simulated: how often quiet data raise an alarm, and after how many requests a shift is found.
+//!
+//! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` say how long the first two take.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
+
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
+mod programs;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use leeway::feature::{FeatureSchema, Features, Observation};
+use leeway::monitor::{Baseline, Drift, DriftStatus, Sample};
+use leeway::registry::Manifest;
+use programs::{OHA, Program, checkout, median, number_from, oha, workshop};
+use serde_json::{Value, json};
+
+fn main() {
+    let rounds = number_from("LEEWAY_BENCH_ROUNDS", 9) as usize;
+    let seconds = number_from("LEEWAY_BENCH_SECONDS", 3);
+    let oha = oha();
+    let models = models();
+    println!("oha {OHA}, {} cores shared with it", std::thread::available_parallelism().unwrap());
+    costs(&oha, &models, rounds, seconds);
+    quantiles(&oha, &models, 10 * seconds);
+    false_alarms();
+    power();
+}
+
+// ===== the models =====
+
+/// A repository with the shipped digits, 512 features of random numbers, and a model that takes some milliseconds.
+fn models() -> PathBuf {
+    let folder = workshop().join("monitoring");
+    let _ = std::fs::remove_dir_all(&folder);
+    let shipped = checkout().join("models/digits");
+    let version = |name: &str| {
+        let version = folder.join(name).join("1");
+        std::fs::create_dir_all(&version).unwrap();
+        version
+    };
+    let digits = version("digits");
+    for entry in std::fs::read_dir(shipped.join("2")).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), digits.join(entry.file_name())).unwrap();
+    }
+    std::fs::copy(shipped.join("model.toml"), folder.join("digits/model.toml")).unwrap();
+
+    let test_models = checkout().join("tests/data/models");
+    let wide = version("wide");
+    std::fs::copy(test_models.join("wide.onnx"), wide.join("model.onnx")).unwrap();
+    let baseline = serde_json::to_vec(&wide_baseline()).unwrap();
+    std::fs::write(wide.join("baseline.json"), baseline).unwrap();
+    Manifest::write_for(&wide).unwrap();
+    std::fs::write(
+        folder.join("wide/model.toml"),
+        "[preprocess]\nkind = \"tensor\"\nfeatures = \"elements\"\n\
+         [model]\nworkers = 1\nintra_op_threads = 1\n\
+         [postprocess]\nkind = \"classifier\"\nscores = \"probabilities\"\n\
+         [monitoring]\nmax_features = 512\n",
+    )
+    .unwrap();
+
+    let dense = version("dense");
+    std::fs::copy(test_models.join("dense.onnx"), dense.join("model.onnx")).unwrap();
+    Manifest::write_for(&dense).unwrap();
+    std::fs::write(
+        folder.join("dense/model.toml"),
+        "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n\
+         [model]\nworkers = 1\nintra_op_threads = 1\n[budget]\ntotal_ms = 2000\n",
+    )
+    .unwrap();
+    folder
+}
+
+/// Numbers of four digits, as tables have them.
+fn wide_row(random: &mut fastrand::Rng) -> Vec<f64> {
+    (0..512).map(|_| (random.f64() * 1e4).round() / 1e4).collect()
+}
+
+fn wide_baseline() -> Baseline {
+    let mut random = fastrand::Rng::with_seed(1);
+    let rows = 2_000;
+    let mut features = Features::with_rows(rows);
+    features.numbers = (0..rows).flat_map(|_| wide_row(&mut random)).collect();
+    let numbers = (0..512).map(|element| format!("x[{element}]").into()).collect();
+    baseline(FeatureSchema { numbers, texts: Vec::new() }, &features)
+}
+
+fn baseline(schema: FeatureSchema, features: &Features) -> Baseline {
+    let nothing = vec![Observation::Nothing; features.rows()];
+    let mut sample = Sample::new(schema, None);
+    sample.add(features, &nothing);
+    let mut builder = sample.freeze();
+    builder.count(features, &nothing);
+    builder.finish()
+}
+
+// ===== what it costs =====
+
+fn report(oha: &Path, arguments: &[&str], body: &Path, url: &str) -> Value {
+    let output = Command::new(oha)
+        .args(["--no-tui", "--output-format", "json", "-m", "POST", "-T", "application/json", "-D"])
+        .arg(body)
+        .args(arguments)
+        .arg(url)
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).expect("oha's report is not JSON");
+    let statuses = report["statusCodeDistribution"].as_object().unwrap();
+    assert!(statuses.keys().all(|status| status == "200"), "{url}: {statuses:?}");
+    report
+}
+
+fn costs(oha: &Path, models: &Path, rounds: usize, seconds: u64) {
+    let held_out = std::fs::read_to_string(checkout().join("tests/data/digits_held_out.json")).unwrap();
+    let held_out: Value = serde_json::from_str(&held_out).unwrap();
+    let wide = wide_row(&mut fastrand::Rng::with_seed(2));
+    let programs =
+        ["false", "true"].map(|enabled| Program::leeway_with(models, &[("LEEWAY_MONITORING__ENABLED", enabled)]));
+    println!("\nThroughput, one row a request: {rounds} rounds of {seconds} s each, alternating; medians\n");
+    println!("| features | connections | off, requests/s | on, requests/s | on ÷ off within a round |");
+    println!("|---|---|---|---|---|");
+    for (model, features, instance) in
+        [("digits", 64, held_out["instances"][0].clone()), ("wide", 512, json!(wide))]
+    {
+        let body = workshop().join(format!("{model}.json"));
+        std::fs::write(&body, json!({ "instances": [instance] }).to_string()).unwrap();
+        for connections in [16, 64] {
+            let measure = |program: &Program, seconds: u64| {
+                let (time, connections) = (format!("{seconds}s"), connections.to_string());
+                let url = program.url(&format!("/v1/models/{model}:predict"));
+                let report = report(oha, &["-z", &time, "-c", &connections], &body, &url);
+                report["summary"]["requestsPerSec"].as_f64().unwrap()
+            };
+            programs.iter().for_each(|program| {
+                measure(program, 1);
+            });
+            let mut measured = [Vec::new(), Vec::new()];
+            for round in 0..rounds {
+                for turn in 0..2 {
+                    let which = (round + turn) % 2;
+                    measured[which].push(measure(&programs[which], seconds));
+                }
+            }
+            let [off, on] = &measured;
+            let ratios: Vec<f64> = off.iter().zip(on).map(|(off, on)| on / off).collect();
+            let (least, most) =
+                (ratios.iter().copied().fold(f64::MAX, f64::min), ratios.iter().copied().fold(0.0, f64::max));
+            println!(
+                "| {features} | {connections} | {:.0} | {:.0} | {:.3} ({least:.2} to {most:.2}) |",
+                median(off.iter().copied()),
+                median(on.iter().copied()),
+                median(ratios.iter().copied())
+            );
+        }
+    }
+}
+
+// ===== whether its quantiles are true =====
+
+fn quantiles(oha: &Path, models: &Path, seconds: u64) {
+    let program = Program::leeway(models);
+    let metrics = |path: &str| -> String {
+        let url = program.url(path);
+        let output = Command::new("curl").args(["-sS", &url]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shape = serde_json::from_str::<Value>(&metrics("/v1/models/dense")).unwrap();
+    let width = shape["versions"][0]["inputs"][0]["shape"][1].as_i64().unwrap();
+    let body = workshop().join("dense.json");
+    let rows: Vec<Vec<f64>> = vec![vec![0.5; width as usize]; 8];
+    std::fs::write(&body, json!({ "instances": rows }).to_string()).unwrap();
+    // A third of what it can do, so that some wait for others and most do not.
+    let url = program.url("/v1/models/dense:predict");
+    let alone = report(oha, &["-n", "50", "-c", "1"], &body, &url)["latencyPercentiles"]["p50"].as_f64().unwrap();
+    let rate = (1.0 / alone / 3.0).max(1.0).round();
+    // What was measured before is not what oha measures now.
+    drop(program);
+    let program = Program::leeway(models);
+    let url = program.url("/v1/models/dense:predict");
+    let time = format!("{seconds}s");
+    let report = report(oha, &["-z", &time, "-c", "8", "-q", &rate.to_string()], &body, &url);
+    let output = Command::new("curl").args(["-sS", &program.url("/metrics")]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    println!(
+        "\nQuantiles of {rate} requests/s for {seconds} s, a model of {:.1} ms alone\n\n\
+         | | oha, ms | /metrics, ms | /metrics ÷ oha |\n|---|---|---|---|",
+        alone * 1e3
+    );
+    for (name, quantile) in [("p50", "0.5"), ("p95", "0.95"), ("p99", "0.99")] {
+        let series = format!(
+            "leeway_latency_quantile_seconds{{model=\"dense\",version=\"1\",stage=\"total\",quantile=\"{quantile}\"}} "
+        );
+        let ours: f64 = text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap();
+        let theirs = report["latencyPercentiles"][name].as_f64().unwrap();
+        println!("| {} | {:.3} | {:.3} | {:.3} |", name.to_uppercase(), theirs * 1e3, ours * 1e3, ours / theirs);
+    }
+}
+
+// ===== what it sees =====
+
+/// A standard normal deviate (Box and Muller).
+fn normal(random: &mut fastrand::Rng) -> f64 {
+    (-2.0 * (1.0 - random.f64()).ln()).sqrt() * (std::f64::consts::TAU * random.f64()).cos()
+}
+
+/// The counts of a window in the bins of a baseline of one feature.
+fn window(baseline: &Baseline, count: usize, mut value: impl FnMut() -> f64) -> Vec<u64> {
+    let feature = &baseline.features[0];
+    let leeway::monitor::Bins::Number { edges } = &feature.bins else { panic!("not a number") };
+    let mut counts = vec![0; edges.len() + 3];
+    for _ in 0..count {
+        let value = value();
+        let bin = if value.is_nan() { edges.len() + 1 } else { edges.partition_point(|edge| *edge < value) };
+        counts[bin] += 1;
+    }
+    counts
+}
+
+fn baseline_of(rows: usize, mut value: impl FnMut() -> f64) -> Baseline {
+    let mut features = Features::with_rows(rows);
+    features.numbers = (0..rows).map(|_| value()).collect();
+    baseline(FeatureSchema { numbers: vec!["x".into()], texts: Vec::new() }, &features)
+}
+
+fn false_alarms() {
+    const WINDOWS: usize = 20_000;
+    println!("\nQuiet data: windows of the baseline's own distribution, {WINDOWS} each, a new baseline every 100\n");
+    println!("| distribution | baseline rows | window | PSI > 0.1 | warning or drifted |\n|---|---|---|---|---|");
+    let mut random = fastrand::Rng::with_seed(3);
+    type Draw = fn(&mut fastrand::Rng) -> f64;
+    let distributions: [(&str, Draw); 3] = [
+        ("normal", normal),
+        ("log-normal", |random| normal(random).exp()),
+        ("70 % zeros", |random| if random.f64() < 0.7 { 0.0 } else { random.f64() }),
+    ];
+    for (name, draw) in distributions {
+        for (rows, count) in [(500, 500), (1_000, 500), (10_000, 500), (10_000, 5_000)] {
+            let (mut folklore, mut alarms) = (0, 0);
+            let mut known = baseline_of(rows, || draw(&mut random));
+            for index in 0..WINDOWS {
+                if index % 100 == 0 {
+                    known = baseline_of(rows, || draw(&mut random));
+                }
+                let counts = window(&known, count, || draw(&mut random));
+                let drift = Drift::between(&known.features[0].all_counts(), &counts);
+                folklore += u32::from(drift.psi > 0.1);
+                alarms += u32::from(matches!(drift.status(), DriftStatus::Warning | DriftStatus::Drifted));
+            }
+            let share = |count: u32| 100.0 * f64::from(count) / WINDOWS as f64;
+            println!("| {name} | {rows} | {count} | {:.2} % | {:.4} % |", share(folklore), share(alarms));
+        }
+    }
+}
+
+fn power() {
+    const TRIALS: usize = 500;
+    const WINDOWS: [usize; 7] = [500, 700, 1_000, 2_000, 5_000, 10_000, 50_000];
+    println!(
+        "\nShifts of a standard normal feature against a baseline of 10,000 rows: the smallest window in which 95 of 100 \
+         raise at least a warning, and in which 95 of 100 are drifted ({TRIALS} windows of each size)\n"
+    );
+    println!("| shift | PSI in the long run | warning after | drifted after |\n|---|---|---|---|");
+    type Change = fn(f64, &mut fastrand::Rng) -> f64;
+    let changes: [(&str, Change); 10] = [
+        ("mean + 0.2 deviations", |value, _| value + 0.2),
+        ("mean + 0.3 deviations", |value, _| value + 0.3),
+        ("mean + 0.4 deviations", |value, _| value + 0.4),
+        ("mean + 0.5 deviations", |value, _| value + 0.5),
+        ("mean + 1 deviation", |value, _| value + 1.0),
+        ("deviation × 0.7", |value, _| value * 0.7),
+        ("deviation × 1.5", |value, _| value * 1.5),
+        ("2 % missing", |value, random| if random.f64() < 0.02 { f64::NAN } else { value }),
+        ("5 % missing", |value, random| if random.f64() < 0.05 { f64::NAN } else { value }),
+        ("10 % are 0", |value, random| if random.f64() < 0.1 { 0.0 } else { value }),
+    ];
+    let mut random = fastrand::Rng::with_seed(4);
+    let known = baseline_of(10_000, || normal(&mut random));
+    let baseline = known.features[0].all_counts();
+    for (name, change) in changes {
+        let mut drift = |count: usize| {
+            let counts = window(&known, count, || {
+                let value = normal(&mut random);
+                change(value, &mut random)
+            });
+            Drift::between(&baseline, &counts)
+        };
+        let in_the_long_run = drift(2_000_000).psi;
+        let mut first = |least: DriftStatus| {
+            let is_enough = |count: &usize| {
+                let found = (0..TRIALS).filter(|_| drift(*count).status() >= least).count();
+                found * 100 >= TRIALS * 95
+            };
+            let window = WINDOWS.into_iter().find(is_enough);
+            window.map_or("never".to_owned(), |count| format!("{count}"))
+        };
+        let (warning, drifted) = (first(DriftStatus::Warning), first(DriftStatus::Drifted));
+        println!("| {name} | {in_the_long_run:.3} | {warning} | {drifted} |");
+    }
+}

@@ -1,0 +1,150 @@
+//! `leeway baseline`: how the training data of a version are distributed, for one that was never deployed.
+
+use std::cell::RefCell;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use indicatif::{ProgressDrawTarget, ProgressStyle};
+
+use super::{SettingsArgs, one_thread};
+use crate::config::{Config, StateUrl};
+use crate::deploy;
+use crate::identity::{ModelName, Version};
+use crate::model::onnx::OnnxRuntime;
+use crate::monitor::Baseline;
+use crate::pipeline::Stages;
+use crate::registry::{Progress, TrainingData, add_baseline};
+use crate::traffic::Share;
+
+#[derive(Debug, Args)]
+pub(super) struct BaselineArgs {
+    /// The model's name, or its folder: digits, models/digits
+    model: PathBuf,
+
+    /// The version
+    version: Version,
+
+    /// What it was trained on: .csv with a header, or one instance per line as JSON
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+
+    /// A column of a .csv that is no feature: the label, an id. May be given several times
+    #[arg(long, value_name = "NAME")]
+    ignore_column: Vec<String>,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
+    let config = args.settings.load()?;
+    let folder = if args.model.is_dir() { args.model } else { config.repository.path.join(args.model) };
+    let folder = match folder.canonicalize() {
+        Ok(found) => found,
+        Err(error) => bail!("{}: {error}", folder.display()),
+    };
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let name: ModelName = name.parse()?;
+    one_thread()?.block_on(refuse_if_deployed(&config, &name, args.version))?;
+
+    let engine = OnnxRuntime::load(&config.library_candidates())?;
+    let data = TrainingData { file: args.data, ignored_columns: args.ignore_column };
+    let bar = ProgressBar::new();
+    let (manifest, baseline) =
+        add_baseline(&folder, args.version, &data, &engine, stages, &|progress| bar.show(progress))?;
+    bar.finish();
+
+    let mut out = std::io::stdout();
+    writeln!(out, "{name} {}: {}", args.version, manifest.identity())?;
+    write_baseline(&mut out, &baseline)?;
+    writeln!(
+        out,
+        "A server that has it loaded already goes on with what it has: leeway unload {name} {version}, then leeway load \
+         {name} {version}.",
+        version = args.version
+    )?;
+    Ok(())
+}
+
+/// What was deployed once is what people rely on: it is not changed any more.
+async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version) -> Result<()> {
+    /// Deployments that are read at one time.
+    const PAGE: u32 = 1_000;
+    let StateUrl::Sqlite(path) = &config.state.url else { return Ok(()) };
+    if !path.exists() {
+        return Ok(());
+    }
+    let journal = deploy::open(&config.state.url).await?;
+    let mut before = u64::MAX;
+    loop {
+        let page = journal.history(model, before, PAGE).await?;
+        for deployment in &page {
+            if deployment.stable == version || deployment.traffic.share(version) != Share::default() {
+                bail!(
+                    "{model} {version} is deployed, or was (generation {}), and is not changed any more; make a new version \
+                     with leeway add --baseline-data",
+                    deployment.generation
+                );
+            }
+        }
+        match page.last() {
+            Some(last) => before = last.generation,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Says what a baseline is of.
+pub(super) fn write_baseline(out: &mut impl Write, baseline: &Baseline) -> std::io::Result<()> {
+    let predictions: Vec<&str> = baseline.predictions.iter().map(|feature| feature.name.as_str()).collect();
+    let predictions = if predictions.is_empty() { "nothing".to_owned() } else { predictions.join(", ") };
+    writeln!(
+        out,
+        "Its baseline is of {} rows: {} features; of the predictions: {predictions}.",
+        baseline.rows,
+        baseline.features.len()
+    )
+}
+
+/// Shows how far a baseline is, on a terminal; a line now and then elsewhere.
+pub(super) struct ProgressBar {
+    bar: indicatif::ProgressBar,
+    /// What was last said where there is no terminal: the step, and how many tenths of it.
+    said: RefCell<(&'static str, u64)>,
+}
+
+impl ProgressBar {
+    pub(super) fn new() -> ProgressBar {
+        let bar = indicatif::ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) =
+            ProgressStyle::with_template("{msg:>9} [{bar:40}] {human_pos} of {human_len} rows, {eta} left")
+        {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        ProgressBar { bar, said: RefCell::default() }
+    }
+
+    pub(super) fn show(&self, progress: Progress) {
+        let Progress { step, done, rows } = progress;
+        if std::io::stderr().is_terminal() {
+            if self.bar.message() != step {
+                self.bar.reset_eta();
+                self.bar.set_message(step);
+            }
+            self.bar.set_length(rows);
+            self.bar.set_position(done);
+            return;
+        }
+        let tenths = done * 10 / rows.max(1);
+        if *self.said.borrow() != (step, tenths) {
+            *self.said.borrow_mut() = (step, tenths);
+            let _ = writeln!(std::io::stderr(), "{step}: {done} of {rows} rows");
+        }
+    }
+
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

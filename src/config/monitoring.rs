@@ -1,0 +1,206 @@
+//! `[monitoring]` and `[feedback]` of a server, and `[monitoring]` of a model.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Token;
+
+/// `[monitoring]`: what a server watches, and for how long it remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerMonitoringConfig {
+    /// Whether features and predictions are counted.
+    pub enabled: bool,
+    /// The sliding window of latency quantiles.
+    pub quantile_window_ms: u64,
+    /// The window that drift is measured over where none is asked for.
+    pub drift_window_ms: u64,
+}
+
+/// `[feedback]`: what is taken of outcomes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FeedbackConfig {
+    /// What prediction ids are signed with; without it, a key that is kept with the state.
+    #[serde(skip_serializing)]
+    pub key: Option<Token>,
+    /// How old a prediction may be that feedback is taken for.
+    pub max_delay_ms: u64,
+    /// How many of the last feedback items are remembered, so that none is counted twice.
+    pub remembered: NonZeroUsize,
+}
+
+/// `[monitoring]` in a `model.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MonitoringConfig {
+    /// The most features that are watched: those that come first in the baseline.
+    pub max_features: usize,
+    /// A confidence below this is low.
+    pub low_confidence: f32,
+    /// Business metrics that feedback may have, by name.
+    pub business: BTreeMap<String, BusinessKind>,
+}
+
+/// What is made of the amounts of a business metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BusinessKind {
+    /// Their sum: revenue.
+    Sum,
+    /// Their mean: the value of a basket.
+    Mean,
+    /// The share of those that are true: conversion.
+    Rate,
+}
+
+/// [`ServerMonitoringConfig`] as durations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MonitoringWindows {
+    /// Whether features and predictions are counted.
+    pub enabled: bool,
+    /// The sliding window of latency quantiles.
+    pub quantiles: Duration,
+    /// The window that drift is measured over where none is asked for.
+    pub drift: Duration,
+}
+
+/// More features than this cannot be watched: each is some 2 kB for every thread, and as much for every hour.
+const MOST_FEATURES: usize = 4096;
+/// Each is three series.
+const MOST_BUSINESS_METRICS: usize = 32;
+
+impl Default for ServerMonitoringConfig {
+    fn default() -> Self {
+        ServerMonitoringConfig { enabled: true, quantile_window_ms: 300_000, drift_window_ms: 3_600_000 }
+    }
+}
+
+impl Default for FeedbackConfig {
+    fn default() -> Self {
+        FeedbackConfig { key: None, max_delay_ms: 30 * 86_400_000, remembered: super::non_zero(1_000_000) }
+    }
+}
+
+impl Default for MonitoringConfig {
+    fn default() -> Self {
+        MonitoringConfig { max_features: 128, low_confidence: 0.5, business: BTreeMap::new() }
+    }
+}
+
+impl Default for MonitoringWindows {
+    fn default() -> Self {
+        ServerMonitoringConfig::default().windows()
+    }
+}
+
+impl ServerMonitoringConfig {
+    /// The windows as durations.
+    pub fn windows(&self) -> MonitoringWindows {
+        MonitoringWindows {
+            enabled: self.enabled,
+            quantiles: Duration::from_millis(self.quantile_window_ms),
+            drift: Duration::from_millis(self.drift_window_ms),
+        }
+    }
+
+    pub(super) fn problem(&self) -> Option<String> {
+        within("monitoring.quantile_window_ms", self.quantile_window_ms, 10_000, 3_600_000)
+            .or_else(|| within("monitoring.drift_window_ms", self.drift_window_ms, 300_000, 86_400_000))
+    }
+}
+
+impl FeedbackConfig {
+    /// [`FeedbackConfig::max_delay_ms`] as a duration.
+    pub fn max_delay(&self) -> Duration {
+        Duration::from_millis(self.max_delay_ms)
+    }
+
+    pub(super) fn problem(&self) -> Option<String> {
+        const LONGEST_MS: u64 = 366 * 86_400_000;
+        const MOST: usize = 100_000_000;
+        let too_many = || {
+            (self.remembered.get() > MOST)
+                .then(|| format!("feedback.remembered: {} is too many, at most {MOST}", self.remembered))
+        };
+        within("feedback.max_delay_ms", self.max_delay_ms, 1_000, LONGEST_MS).or_else(too_many)
+    }
+}
+
+impl MonitoringConfig {
+    pub(super) fn validate(&self) -> Result<(), String> {
+        if self.max_features > MOST_FEATURES {
+            return Err(format!("monitoring.max_features: {} is too many, at most {MOST_FEATURES}", self.max_features));
+        }
+        if !(0.0..=1.0).contains(&self.low_confidence) {
+            return Err(format!("monitoring.low_confidence: found {}, expected 0 to 1", self.low_confidence));
+        }
+        if self.business.len() > MOST_BUSINESS_METRICS {
+            let count = self.business.len();
+            return Err(format!("monitoring.business: {count} metrics are too many, at most {MOST_BUSINESS_METRICS}"));
+        }
+        let is_name =
+            |name: &str| (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        match self.business.keys().find(|name| !is_name(name)) {
+            Some(name) => {
+                Err(format!("monitoring.business: {name:?} is not a name of 1 to 64 letters, digits or underscores"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl BusinessKind {
+    /// The kind's name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            BusinessKind::Sum => "sum",
+            BusinessKind::Mean => "mean",
+            BusinessKind::Rate => "rate",
+        }
+    }
+}
+
+fn within(key: &str, found: u64, least: u64, most: u64) -> Option<String> {
+    (!(least..=most).contains(&found)).then(|| format!("{key}: found {found}, expected {least} to {most}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(config: MonitoringConfig, problem: &str) {
+        assert_eq!(config.validate().err().as_deref().unwrap_or_default(), problem);
+    }
+
+    #[test]
+    fn what_cannot_be_watched_is_refused() {
+        let metric = |name: &str| BTreeMap::from([(name.to_owned(), BusinessKind::Sum)]);
+        check(MonitoringConfig { business: metric("revenue"), ..Default::default() }, "");
+        check(
+            MonitoringConfig { business: metric("re venue"), ..Default::default() },
+            "monitoring.business: \"re venue\" is not a name of 1 to 64 letters, digits or underscores",
+        );
+        check(
+            MonitoringConfig { low_confidence: f32::NAN, ..Default::default() },
+            "monitoring.low_confidence: found NaN, expected 0 to 1",
+        );
+        check(
+            MonitoringConfig { max_features: 5000, ..Default::default() },
+            "monitoring.max_features: 5000 is too many, at most 4096",
+        );
+    }
+
+    #[test]
+    fn windows_have_limits() {
+        let default = ServerMonitoringConfig::default();
+        assert_eq!(default.problem(), None);
+        let short = ServerMonitoringConfig { drift_window_ms: 1, ..default };
+        assert_eq!(short.problem().unwrap(), "monitoring.drift_window_ms: found 1, expected 300000 to 86400000");
+        let forever = FeedbackConfig { max_delay_ms: u64::MAX, ..Default::default() };
+        assert!(forever.problem().unwrap().starts_with("feedback.max_delay_ms"));
+    }
+}

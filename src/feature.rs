@@ -1,0 +1,117 @@
+//! What is watched of requests and of predictions: named values, before the model and after it.
+//!
+//! A preprocessor says once which features it has ([`FeatureSchema`]) and gives their values with every request
+//! ([`Features`]), so that monitoring needs no knowledge of any stage. The same goes for predictions ([`Observation`]).
+
+use std::sync::Arc;
+
+/// The features of a preprocessor: their names, in the order of the values. Those that are numbers and those that are
+/// texts are kept apart, because they are counted differently.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FeatureSchema {
+    /// The names of the features that are numbers.
+    pub numbers: Vec<Arc<str>>,
+    /// The names of the features that are texts: categories.
+    pub texts: Vec<Arc<str>>,
+}
+
+/// The values of a request's features, one row per instance.
+///
+/// ```
+/// use leeway::feature::Features;
+/// let mut features = Features::with_rows(2);
+/// features.numbers = vec![1.0, 0.5, f64::NAN, 2.0];
+/// assert_eq!(features.numbers_of(1).len(), 2);
+/// assert!(features.numbers_of(1)[0].is_nan(), "a missing number");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Features {
+    /// How many instances there are.
+    rows: usize,
+    /// The numbers, row by row, in the order of the schema. NaN is a missing value.
+    pub numbers: Vec<f64>,
+    /// The texts, row by row, in the order of the schema. `None` is a missing value.
+    pub texts: Vec<Option<String>>,
+}
+
+/// What is watched of one prediction.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Observation {
+    /// A class was chosen.
+    Class {
+        /// Which one, counted from 0.
+        class: usize,
+        /// How sure the model is of it.
+        certainty: Certainty,
+    },
+    /// A number was predicted.
+    Value(f64),
+    /// Nothing that could be watched.
+    Nothing,
+}
+
+/// How sure a classifier is, by what it makes of all classes' probabilities p.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Certainty {
+    /// The highest probability, 0 to 1.
+    pub confidence: f32,
+    /// The highest less the second highest probability, 0 to 1.
+    pub margin: f32,
+    /// Shannon's entropy −Σ p ln p, divided by ln of the number of classes: 0 (sure) to 1 (all classes alike).
+    pub entropy: f32,
+}
+
+/// The names under which predictions are watched.
+pub const PREDICTION_FEATURES: [&str; 5] = ["class", "confidence", "margin", "entropy", "value"];
+
+// ===== impl FeatureSchema =====
+
+impl FeatureSchema {
+    /// How many features there are.
+    pub fn len(&self) -> usize {
+        self.numbers.len() + self.texts.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+// ===== impl Features =====
+
+impl Features {
+    /// So many instances, of which nothing is known yet.
+    pub fn with_rows(rows: usize) -> Features {
+        Features { rows, ..Features::default() }
+    }
+
+    /// How many instances there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The first so many instances.
+    pub fn truncate(&mut self, rows: usize) {
+        let rows = rows.min(self.rows);
+        let (numbers, texts) = (self.numbers.len() / self.rows.max(1), self.texts.len() / self.rows.max(1));
+        self.numbers.truncate(rows * numbers);
+        self.texts.truncate(rows * texts);
+        self.rows = rows;
+    }
+
+    /// The numbers of one instance.
+    pub fn numbers_of(&self, row: usize) -> &[f64] {
+        part(&self.numbers, self.rows, row)
+    }
+
+    /// The texts of one instance.
+    pub fn texts_of(&self, row: usize) -> &[Option<String>] {
+        part(&self.texts, self.rows, row)
+    }
+}
+
+fn part<T>(values: &[T], rows: usize, row: usize) -> &[T] {
+    let width = values.len() / rows.max(1);
+    values.get(row * width..(row + 1) * width).unwrap_or_default()
+}

@@ -1,0 +1,490 @@
+//! `baseline.json`: how the features of the training data, and the predictions made of them, are distributed.
+//!
+//! A baseline is a part of a version: what a model was trained on does not change any more. It is made by running the
+//! pipeline itself over the training data (`leeway add --baseline-data`, `leeway baseline`), so that it cannot disagree
+//! with what is served about what a feature is.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::bins::{Bins, LONGEST_TEXT, MOST_NUMBER_BINS, MOST_TEXT_BINS, NumberBins, TextBins};
+use crate::feature::{FeatureSchema, Features, Observation, PREDICTION_FEATURES};
+
+/// The only form there is.
+const FORMAT: u32 = 1;
+/// The most features of a baseline.
+const MOST_FEATURES: usize = 1 << 14;
+/// The longest name of a feature, in bytes: it becomes a label.
+const LONGEST_NAME: usize = 128;
+/// Numbers are divided into so many bins with the same number of rows each.
+const QUANTILE_BINS: usize = 10;
+/// The quantiles that are noted, for people.
+const NOTED_QUANTILES: [(&str, f64); 7] =
+    [("0.01", 0.01), ("0.05", 0.05), ("0.25", 0.25), ("0.5", 0.5), ("0.75", 0.75), ("0.95", 0.95), ("0.99", 0.99)];
+
+/// The baseline of a version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Baseline {
+    /// The form of the file: 1.
+    pub format: u32,
+    /// How many rows were counted.
+    pub rows: u64,
+    /// How many of them, drawn at random, decided on the bins.
+    pub sampled_rows: u64,
+    /// The features, by the preprocessor's names.
+    pub features: Vec<FeatureBaseline>,
+    /// What was predicted: `class`, `confidence`, `margin` and `entropy`, or `value`.
+    pub predictions: Vec<FeatureBaseline>,
+}
+
+/// How one feature is distributed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureBaseline {
+    /// Its name.
+    pub name: String,
+    /// Its bins.
+    pub bins: Bins,
+    /// How many rows are in each bin.
+    pub counts: Vec<u64>,
+    /// How many rows have no value.
+    pub missing: u64,
+    /// How many rows have a text without a bin of its own, or an infinite number.
+    pub other: u64,
+    /// What a number is like, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
+}
+
+/// What a number is like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// The mean of all finite values.
+    pub mean: f64,
+    /// Their standard deviation (of the population).
+    pub deviation: f64,
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+    /// Quantiles of the rows that decided on the bins, by their share.
+    pub quantiles: BTreeMap<String, f64>,
+}
+
+// ===== impl Baseline =====
+
+impl Baseline {
+    /// Reads and checks the text of a `baseline.json`.
+    ///
+    /// ```
+    /// use leeway::monitor::Baseline;
+    /// let text = br#"{"format": 1, "rows": 3, "sampled_rows": 3, "predictions": [], "features": [
+    ///     {"name": "age", "bins": {"kind": "number", "edges": [30]}, "counts": [1, 1], "missing": 1, "other": 0}]}"#;
+    /// assert_eq!(Baseline::parse(text).unwrap().features[0].all_counts(), [1, 1, 1, 0]);
+    /// assert!(Baseline::parse(&text[..90]).is_err());
+    /// ```
+    pub fn parse(text: &[u8]) -> Result<Baseline, String> {
+        let baseline: Baseline = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if baseline.format != FORMAT {
+            return Err(format!("format: found {}, and this Leeway reads {FORMAT}", baseline.format));
+        }
+        if baseline.features.len() > MOST_FEATURES {
+            return Err(format!("there are {} features, at most {MOST_FEATURES}", baseline.features.len()));
+        }
+        for feature in &baseline.predictions {
+            if !PREDICTION_FEATURES.contains(&feature.name.as_str()) {
+                let known = PREDICTION_FEATURES.join(", ");
+                return Err(format!("predictions: {:?} is not one of {known}", feature.name));
+            }
+        }
+        for (section, features) in [("features", &baseline.features), ("predictions", &baseline.predictions)] {
+            let mut names: Vec<&str> = features.iter().map(|feature| feature.name.as_str()).collect();
+            names.sort_unstable();
+            if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(format!("{section}: {:?} is there twice", pair[0]));
+            }
+            for feature in features {
+                feature.check().map_err(|problem| format!("{section}: {:?}: {problem}", feature.name))?;
+            }
+        }
+        Ok(baseline)
+    }
+}
+
+impl FeatureBaseline {
+    /// The counts of all bins, in the order of [`Bins::names`].
+    pub fn all_counts(&self) -> Vec<u64> {
+        self.counts.iter().copied().chain([self.missing, self.other]).collect()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.name.is_empty() || self.name.len() > LONGEST_NAME {
+            return Err(format!("a name has 1 to {LONGEST_NAME} bytes"));
+        }
+        if self.counts.len() != self.bins.len() {
+            return Err(format!("there are {} counts for {} bins", self.counts.len(), self.bins.len()));
+        }
+        // Far from where a sum could overflow, or a count could not be told from the next as a number in JSON.
+        if self.all_counts().iter().any(|count| *count > 1 << 50) {
+            return Err("a count is too large".to_owned());
+        }
+        if self.all_counts().iter().all(|count| *count == 0) {
+            return Err("all counts are 0".to_owned());
+        }
+        self.bins.problem().map_or(Ok(()), Err)
+    }
+}
+
+// ===== making one =====
+
+/// The bins of a baseline, decided on by a sample, and the rows that were counted so far.
+#[derive(Debug)]
+pub struct BaselineBuilder {
+    schema: FeatureSchema,
+    classes: Option<Vec<String>>,
+    sampled_rows: u64,
+    rows: u64,
+    numbers: Vec<CountedNumber>,
+    texts: Vec<CountedText>,
+    class: CountedText,
+    /// Confidence, margin, entropy and value.
+    observed: [CountedNumber; 4],
+}
+
+/// A sample of the rows: all their values.
+#[derive(Debug)]
+pub struct Sample {
+    schema: FeatureSchema,
+    classes: Option<Vec<String>>,
+    rows: u64,
+    numbers: Vec<Vec<f64>>,
+    texts: Vec<BTreeMap<String, u64>>,
+    class: BTreeMap<String, u64>,
+    observed: [Vec<f64>; 4],
+}
+
+#[derive(Debug)]
+struct CountedNumber {
+    bins: NumberBins,
+    edges: Vec<f64>,
+    quantiles: BTreeMap<String, f64>,
+    counts: [u64; 16],
+    finite: u64,
+    mean: f64,
+    /// The sum of squared differences from the mean, as Welford has it.
+    squares: f64,
+    min: f64,
+    max: f64,
+}
+
+#[derive(Debug)]
+struct CountedText {
+    bins: TextBins,
+    values: Vec<String>,
+    counts: Vec<u64>,
+}
+
+impl Sample {
+    /// A sample of the features of this schema, and of predictions of these classes, if they are known.
+    pub fn new(schema: FeatureSchema, classes: Option<Vec<String>>) -> Sample {
+        let (numbers, texts) = (vec![Vec::new(); schema.numbers.len()], vec![BTreeMap::new(); schema.texts.len()]);
+        Sample { schema, classes, rows: 0, numbers, texts, class: BTreeMap::new(), observed: Default::default() }
+    }
+
+    /// Adds rows.
+    pub fn add(&mut self, features: &Features, predictions: &[Observation]) {
+        for row in 0..features.rows() {
+            for (values, value) in self.numbers.iter_mut().zip(features.numbers_of(row)) {
+                values.extend(Some(*value).filter(|value| value.is_finite()));
+            }
+            for (values, value) in self.texts.iter_mut().zip(features.texts_of(row)) {
+                if let Some(value) = value {
+                    *values.entry(value.clone()).or_default() += 1;
+                }
+            }
+        }
+        for prediction in predictions {
+            self.rows += 1;
+            if let Some(class) = class_name(*prediction, self.classes.as_deref()) {
+                *self.class.entry(class).or_default() += 1;
+            }
+            for (values, value) in self.observed.iter_mut().zip(numbers_of(*prediction)) {
+                values.extend(value);
+            }
+        }
+    }
+
+    /// Decides on the bins.
+    pub fn freeze(self) -> BaselineBuilder {
+        let known = self.classes.iter().flatten().map(|class| (class.clone(), 1)).collect();
+        let class = if self.classes.is_some() { known } else { self.class };
+        BaselineBuilder {
+            schema: self.schema,
+            classes: self.classes,
+            sampled_rows: self.rows,
+            rows: 0,
+            numbers: self.numbers.into_iter().map(CountedNumber::new).collect(),
+            texts: self.texts.into_iter().map(CountedText::new).collect(),
+            class: CountedText::new(class),
+            observed: self.observed.map(CountedNumber::new),
+        }
+    }
+}
+
+impl BaselineBuilder {
+    /// Counts rows, which need not be those of the sample.
+    pub fn count(&mut self, features: &Features, predictions: &[Observation]) {
+        for row in 0..features.rows() {
+            for (counted, value) in self.numbers.iter_mut().zip(features.numbers_of(row)) {
+                counted.count(*value);
+            }
+            for (counted, value) in self.texts.iter_mut().zip(features.texts_of(row)) {
+                counted.count(value.as_deref());
+            }
+        }
+        for prediction in predictions {
+            self.rows += 1;
+            if let Observation::Class { .. } = prediction {
+                self.class.count(class_name(*prediction, self.classes.as_deref()).as_deref());
+            }
+            for (counted, value) in self.observed.iter_mut().zip(numbers_of(*prediction)) {
+                value.into_iter().for_each(|value| counted.count(value));
+            }
+        }
+    }
+
+    /// The baseline of all that was counted.
+    pub fn finish(self) -> Baseline {
+        let schema = &self.schema;
+        let numbers = schema.numbers.iter().zip(self.numbers).map(|(name, counted)| counted.finish(name));
+        let texts = schema.texts.iter().zip(self.texts).map(|(name, counted)| counted.finish(name));
+        let [class, others @ ..] = PREDICTION_FEATURES;
+        let observed = others.into_iter().zip(self.observed).map(|(name, counted)| counted.finish(name));
+        let has_values = |feature: &FeatureBaseline| feature.all_counts().iter().any(|count| *count > 0);
+        Baseline {
+            format: FORMAT,
+            rows: self.rows,
+            sampled_rows: self.sampled_rows,
+            features: numbers.chain(texts).collect(),
+            predictions: [self.class.finish(class)].into_iter().chain(observed).filter(has_values).collect(),
+        }
+    }
+}
+
+/// Confidence, margin, entropy and value, as far as a prediction has them.
+fn numbers_of(prediction: Observation) -> [Option<f64>; 4] {
+    match prediction {
+        Observation::Class { certainty, .. } => {
+            let [confidence, margin, entropy] =
+                [certainty.confidence, certainty.margin, certainty.entropy].map(|value| Some(f64::from(value)));
+            [confidence, margin, entropy, None]
+        }
+        Observation::Value(value) => [None, None, None, Some(value)],
+        Observation::Nothing => [None; 4],
+    }
+}
+
+/// The name of the predicted class: that of the label, or its number.
+pub(super) fn class_name(prediction: Observation, classes: Option<&[String]>) -> Option<String> {
+    match prediction {
+        Observation::Class { class, .. } => {
+            Some(classes.and_then(|classes| classes.get(class).cloned()).unwrap_or_else(|| class.to_string()))
+        }
+        Observation::Value(_) | Observation::Nothing => None,
+    }
+}
+
+impl CountedNumber {
+    fn new(mut sample: Vec<f64>) -> CountedNumber {
+        sample.sort_by(f64::total_cmp);
+        let edges = quantile_edges(&sample);
+        CountedNumber {
+            bins: NumberBins::new(&edges),
+            edges,
+            quantiles: NOTED_QUANTILES
+                .into_iter()
+                .filter_map(|(name, share)| Some((name.to_owned(), quantile(&sample, share)?)))
+                .collect(),
+            counts: [0; 16],
+            finite: 0,
+            mean: 0.0,
+            squares: 0.0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+        }
+    }
+
+    fn count(&mut self, value: f64) {
+        self.counts[self.bins.slot(value)] += 1;
+        if value.is_finite() {
+            self.finite += 1;
+            let difference = value - self.mean;
+            self.mean += difference / self.finite as f64;
+            self.squares += difference * (value - self.mean);
+            self.min = self.min.min(value);
+            self.max = self.max.max(value);
+        }
+    }
+
+    fn finish(self, name: &str) -> FeatureBaseline {
+        let counts: Vec<u64> = self.bins.slots().map(|slot| self.counts[slot]).collect();
+        let own = self.edges.len() + 1;
+        let summary = Summary {
+            mean: self.mean,
+            deviation: (self.squares / self.finite.max(1) as f64).sqrt(),
+            min: self.min,
+            max: self.max,
+            quantiles: self.quantiles,
+        };
+        // Numbers near the largest there are overflow their own square; JSON could not hold that.
+        let is_finite = summary.mean.is_finite() && summary.deviation.is_finite();
+        FeatureBaseline {
+            name: name.to_owned(),
+            missing: counts[own],
+            other: counts[own + 1],
+            counts: counts[..own].to_vec(),
+            bins: Bins::Number { edges: self.edges },
+            summary: Some(summary).filter(|_| self.finite > 0 && is_finite),
+        }
+    }
+}
+
+impl CountedText {
+    /// Of more values than there may be bins, the most frequent have one.
+    fn new(sample: BTreeMap<String, u64>) -> CountedText {
+        let mut values: Vec<(String, u64)> =
+            sample.into_iter().filter(|(value, _)| value.len() <= LONGEST_TEXT).collect();
+        values.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
+        values.truncate(MOST_TEXT_BINS);
+        let mut values: Vec<String> = values.into_iter().map(|(value, _)| value).collect();
+        values.sort();
+        let bins = TextBins::new(&values);
+        CountedText { counts: vec![0; bins.slots()], bins, values }
+    }
+
+    fn count(&mut self, value: Option<&str>) {
+        self.counts[self.bins.slot(value)] += 1;
+    }
+
+    fn finish(self, name: &str) -> FeatureBaseline {
+        let own = self.values.len();
+        FeatureBaseline {
+            name: name.to_owned(),
+            missing: self.counts[own],
+            other: self.counts[own + 1],
+            counts: self.counts[..own].to_vec(),
+            bins: Bins::Text { values: self.values },
+            summary: None,
+        }
+    }
+}
+
+/// The edges between bins with the same number of values each. Where many values are the same, bins are merged; and
+/// where that is so at the lower end, there is an edge below it, too, so that what was never seen has a bin there as it
+/// has above.
+fn quantile_edges(sorted: &[f64]) -> Vec<f64> {
+    let quantiles = (1..QUANTILE_BINS).filter_map(|bin| quantile(sorted, bin as f64 / QUANTILE_BINS as f64));
+    let mut edges: Vec<f64> = quantiles.collect();
+    edges.dedup();
+    if let (Some(least), Some(first)) = (sorted.first(), edges.first())
+        && least == first
+    {
+        edges.insert(0, least.next_down());
+    }
+    debug_assert!(edges.len() < MOST_NUMBER_BINS);
+    edges.retain(|edge| edge.is_finite());
+    edges
+}
+
+/// The least value that at least this share of the values does not exceed.
+fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feature::Certainty;
+
+    fn edges(values: &[f64]) -> Vec<f64> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        quantile_edges(&sorted)
+    }
+
+    #[test]
+    fn bins_are_deciles_and_merged_where_values_are_the_same() {
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(edges(&hundred), [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0]);
+        // Half of them are 0, the least: below it there was nothing.
+        let half_zero: Vec<f64> = (1..=100).map(|i| f64::from((i - 50).max(0))).collect();
+        assert_eq!(edges(&half_zero), [0f64.next_down(), 0.0, 10.0, 20.0, 30.0, 40.0]);
+        assert_eq!(edges(&[7.0; 20]), [7f64.next_down(), 7.0]);
+        assert_eq!(edges(&[]), [0.0; 0]);
+    }
+
+    #[test]
+    fn everything_that_was_counted_is_in_a_bin() {
+        let schema = FeatureSchema { numbers: vec!["n".into()], texts: vec!["t".into()] };
+        let certainty = Certainty { confidence: 0.75, margin: 0.5, entropy: 0.25 };
+        let classes = ["no".to_owned(), "yes".to_owned()];
+        let row = |number: f64, text: Option<&str>| {
+            let mut features = Features::with_rows(1);
+            features.numbers = vec![number];
+            features.texts = vec![text.map(str::to_owned)];
+            features
+        };
+        let predicted = [Observation::Class { class: 1, certainty }];
+        let mut sample = Sample::new(schema.clone(), Some(classes.to_vec()));
+        for number in [1.0, 2.0, 3.0] {
+            sample.add(&row(number, Some("a")), &predicted);
+        }
+        let mut builder = sample.freeze();
+        for (number, text) in
+            [(1.0, Some("a")), (2.0, Some("b")), (f64::NAN, None), (f64::INFINITY, Some("a")), (4.0, Some("a"))]
+        {
+            builder.count(&row(number, text), &predicted);
+        }
+        let baseline = builder.finish();
+        let [number, text] = &*baseline.features else { panic!("{baseline:?}") };
+        assert_eq!((number.missing, number.other, number.counts.iter().sum::<u64>()), (1, 1, 3));
+        let summary = number.summary.as_ref().unwrap();
+        assert_eq!((summary.min, summary.max, summary.quantiles["0.5"]), (1.0, 4.0, 2.0));
+        assert!((summary.mean - 7.0 / 3.0).abs() < 1e-12 && (summary.deviation - (14.0f64 / 9.0).sqrt()).abs() < 1e-12);
+        assert_eq!((text.all_counts(), text.bins.names()[0].as_str()), (vec![3, 1, 1], "a"));
+        let names: Vec<&str> = baseline.predictions.iter().map(|feature| feature.name.as_str()).collect();
+        assert_eq!(names, ["class", "confidence", "margin", "entropy"]);
+        assert_eq!(baseline.predictions[0].all_counts(), [0, 5, 0, 0]);
+        // And it is read as it is written.
+        assert_eq!(Baseline::parse(&serde_json::to_vec(&baseline).unwrap()).unwrap(), baseline);
+    }
+
+    #[test]
+    fn a_baseline_that_cannot_be_is_refused() {
+        let text = |feature: &str| {
+            format!(r#"{{"format": 1, "rows": 1, "sampled_rows": 1, "predictions": [], "features": [{feature}]}}"#)
+        };
+        let number = |edges: &str, counts: &str| {
+            text(&format!(
+                r#"{{"name": "a", "bins": {{"kind": "number", "edges": {edges}}}, "counts": {counts}, "missing": 0, "other": 0}}"#
+            ))
+        };
+        assert!(Baseline::parse(number("[1]", "[1, 2]").as_bytes()).is_ok());
+        for (text, problem) in [
+            (number("[1]", "[1]"), "features: \"a\": there are 1 counts for 2 bins"),
+            (number("[2, 1]", "[1, 1, 1]"), "the edges do not ascend"),
+            (number("[1]", "[0, 0]"), "all counts are 0"),
+            (number("[1]", "[1, 9223372036854775807]"), "a count is too large"),
+            (number("[1]", "[1, -1]"), "invalid value"),
+            (text("1").replace("\"format\": 1", "\"format\": 2"), "invalid type"),
+            (text("").replace("\"format\": 1", "\"format\": 2"), "format: found 2"),
+        ] {
+            let error = Baseline::parse(text.as_bytes()).unwrap_err();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! How far a window's distribution is from the baseline's: pure maths over counts per bin.
+//!
+//! With baseline counts r_b (N in all), window counts c_b (M in all) and B bins,
+//!
+//! ```text
+//! p_b = (r_b + ½) / (N + B/2)        q_b = (c_b + ½) / (M + B/2)
+//! PSI = Σ (q_b − p_b) · ln(q_b / p_b)
+//! KL(q‖p) = Σ q_b · ln(q_b / p_b)    KL(p‖q) = Σ p_b · ln(p_b / q_b)    (nats)
+//! ```
+//!
+//! The half that is added to every count (the Jeffreys prior, as Krichevsky and Trofimov use it) keeps every value finite
+//! and a rare bin harmless. Two samples of the *same* distribution do not have a PSI of 0: PSI / (1/N + 1/M) is
+//! asymptotically χ² with B − 1 degrees of freedom (Yurdakul & Naranjo, "Statistical properties of the population
+//! stability index", Journal of Risk Model Validation, 2020), so it is (B − 1)(1/N + 1/M) in the mean. That is
+//! subtracted, and how improbable the rest is by chance is said as z, by the cube-root approximation of χ² (Wilson &
+//! Hilferty, PNAS 17, 1931).
+
+use serde::Serialize;
+
+/// How far a window is from its baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Drift {
+    /// Population stability index.
+    pub psi: f64,
+    /// PSI less what it is by chance alone; at least 0.
+    pub psi_adjusted: f64,
+    /// KL(q‖p): of the window from the baseline, in nats.
+    pub kl_window_from_baseline: f64,
+    /// KL(p‖q): of the baseline from the window, in nats.
+    pub kl_baseline_from_window: f64,
+    /// How many standard deviations PSI is above what chance makes of it.
+    pub z: f64,
+    /// How many values the window has: M.
+    pub window_count: u64,
+    /// How many values the baseline has: N.
+    pub baseline_count: u64,
+    /// How many bins there are: B.
+    pub bins: usize,
+}
+
+/// What to make of a drift.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriftStatus {
+    /// The window is too small to say anything.
+    NotEnoughData,
+    /// Nothing to see.
+    Ok,
+    /// The effect is worth a look, and no accident.
+    Warning,
+    /// The effect is large, and no accident.
+    Drifted,
+}
+
+/// From here on an adjusted PSI is worth a warning.
+const WARNING: f64 = 0.1;
+/// From here on it is drift.
+const DRIFTED: f64 = 0.2;
+/// No accident: in normal data, 3 in 100,000 windows are beyond.
+const SIGNIFICANT: f64 = 4.0;
+/// The least window, in values and in values per bin.
+const LEAST_COUNT: u64 = 500;
+const LEAST_PER_BIN: u64 = 20;
+
+impl Drift {
+    /// The drift from counts per bin to counts per bin, both in the same order.
+    ///
+    /// ```
+    /// use leeway::monitor::Drift;
+    /// let drift = Drift::between(&[250, 250, 250, 250], &[100, 200, 300, 400]);
+    /// assert!((drift.psi - 0.22716075969344).abs() < 1e-12);
+    /// // Without drift the mean is 3 · (1/1000 + 1/1000).
+    /// assert!((drift.psi_adjusted - (drift.psi - 0.006)).abs() < 1e-12);
+    /// assert!(drift.z > 4.0);
+    /// ```
+    pub fn between(baseline: &[u64], window: &[u64]) -> Drift {
+        let (n, m) = (baseline.iter().sum::<u64>(), window.iter().sum::<u64>());
+        let bins = baseline.len();
+        let p = smoothed(baseline);
+        let (mut psi, mut forth, mut back) = (0.0, 0.0, 0.0);
+        for (p, q) in p.zip(smoothed(window)) {
+            let logarithm = (q / p).ln();
+            psi += (q - p) * logarithm;
+            forth += q * logarithm;
+            back -= p * logarithm;
+        }
+        // 1/N + 1/M; without a window there is nothing to be said, and 0 says it.
+        let spread = if n == 0 || m == 0 { f64::INFINITY } else { 1.0 / n as f64 + 1.0 / m as f64 };
+        let freedom = bins.saturating_sub(1) as f64;
+        Drift {
+            psi,
+            psi_adjusted: (psi - freedom * spread).max(0.0),
+            kl_window_from_baseline: forth,
+            kl_baseline_from_window: back,
+            z: wilson_hilferty(psi / spread, freedom),
+            window_count: m,
+            baseline_count: n,
+            bins,
+        }
+    }
+
+    /// What to make of it: effect *and* significance, in a window that is large enough.
+    ///
+    /// ```
+    /// use leeway::monitor::{Drift, DriftStatus};
+    /// let status = |window: &[u64]| Drift::between(&[500, 500], window).status();
+    /// assert_eq!(status(&[50, 150]), DriftStatus::NotEnoughData);
+    /// assert_eq!(status(&[500, 520]), DriftStatus::Ok);
+    /// assert_eq!(status(&[450, 50]), DriftStatus::Drifted);
+    /// ```
+    pub fn status(&self) -> DriftStatus {
+        if self.window_count < LEAST_COUNT.max(LEAST_PER_BIN * self.bins as u64) {
+            return DriftStatus::NotEnoughData;
+        }
+        match self.psi_adjusted {
+            _ if self.z <= SIGNIFICANT => DriftStatus::Ok,
+            effect if effect > DRIFTED => DriftStatus::Drifted,
+            effect if effect > WARNING => DriftStatus::Warning,
+            _ => DriftStatus::Ok,
+        }
+    }
+}
+
+impl DriftStatus {
+    /// Every status.
+    pub const ALL: [DriftStatus; 4] =
+        [DriftStatus::NotEnoughData, DriftStatus::Ok, DriftStatus::Warning, DriftStatus::Drifted];
+
+    /// Its name in metrics and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            DriftStatus::NotEnoughData => "not_enough_data",
+            DriftStatus::Ok => "ok",
+            DriftStatus::Warning => "warning",
+            DriftStatus::Drifted => "drifted",
+        }
+    }
+}
+
+/// The share of each bin, a half being added to each count: (c_b + ½) / (M + B/2).
+pub(super) fn smoothed(counts: &[u64]) -> impl Iterator<Item = f64> {
+    let all = counts.iter().sum::<u64>() as f64 + counts.len() as f64 / 2.0;
+    counts.iter().map(move |count| (*count as f64 + 0.5) / all)
+}
+
+/// The standard normal deviate that is as improbable as k is in χ² with so many degrees of freedom.
+fn wilson_hilferty(k: f64, freedom: f64) -> f64 {
+    if freedom == 0.0 {
+        return 0.0;
+    }
+    let variance = 2.0 / (9.0 * freedom);
+    ((k / freedom).cbrt() - (1.0 - variance)) / variance.sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn golden() -> Value {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/drift_golden.json");
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    fn counts(value: &Value) -> Vec<u64> {
+        value.as_array().unwrap().iter().map(|count| count.as_u64().unwrap()).collect()
+    }
+
+    /// The definition without the half, as the tools have it.
+    fn plain(baseline: &[u64], window: &[u64]) -> (f64, f64, f64) {
+        let share = |counts: &[u64]| -> Vec<f64> {
+            counts.iter().map(|count| *count as f64 / counts.iter().sum::<u64>() as f64).collect()
+        };
+        let (p, q) = (share(baseline), share(window));
+        let sum = |term: fn(f64, f64) -> f64| p.iter().zip(&q).map(|(p, q)| term(*p, *q)).sum();
+        (sum(|p, q| (q - p) * (q / p).ln()), sum(|p, q| p * (p / q).ln()), sum(|p, q| q * (q / p).ln()))
+    }
+
+    /// Values that Evidently's and deepchecks' own functions gave, and the definition with the half.
+    #[test]
+    fn psi_and_kl_are_those_of_other_tools() {
+        let golden = golden();
+        let mut without_empty_bins = 0;
+        for case in golden["cases"].as_array().unwrap() {
+            let (baseline, window) = (counts(&case["reference"]), counts(&case["current"]));
+            let drift = Drift::between(&baseline, &window);
+            assert!((drift.psi - case["psi_half"].as_f64().unwrap()).abs() < 1e-9, "{case}");
+            // PSI is the sum of both divergences (Kullback & Leibler's J).
+            let both = drift.kl_window_from_baseline + drift.kl_baseline_from_window;
+            assert!((drift.psi - both).abs() < 1e-12, "{case}");
+            if baseline.iter().chain(&window).all(|count| *count > 0) {
+                without_empty_bins += 1;
+                let (psi, from_window, from_baseline) = plain(&baseline, &window);
+                assert!((psi - case["psi_evidently"].as_f64().unwrap()).abs() < 1e-12, "{case}");
+                assert!((psi - case["psi_deepchecks"].as_f64().unwrap()).abs() < 1e-12, "{case}");
+                assert!((from_window - case["kl_ref_cur_evidently"].as_f64().unwrap()).abs() < 1e-12, "{case}");
+                assert!((from_baseline - case["kl_cur_ref"].as_f64().unwrap()).abs() < 1e-12, "{case}");
+                // The half vanishes as the counts grow: the same shares, a million times as many.
+                let many = |counts: &[u64]| counts.iter().map(|count| count * 1_000_000_000).collect::<Vec<u64>>();
+                let drift = Drift::between(&many(&baseline), &many(&window));
+                assert!((drift.psi - psi).abs() < 1e-9);
+                assert!((drift.kl_baseline_from_window - from_window).abs() < 1e-9);
+                assert!((drift.kl_window_from_baseline - from_baseline).abs() < 1e-9);
+            }
+        }
+        assert_eq!(without_empty_bins, 3);
+    }
+
+    /// Deviates of the table of χ² in Abramowitz & Stegun (26.8): 23.209 at 10 degrees is exceeded in 1 of 100.
+    #[test]
+    fn z_is_the_deviate_of_chi_square() {
+        for (k, freedom, z) in [(23.209, 10.0, 2.326), (18.307, 10.0, 1.645), (37.566, 20.0, 2.326), (9.342, 10.0, 0.0)]
+        {
+            assert!((wilson_hilferty(k, freedom) - z).abs() < 0.01, "{k} {freedom}: {}", wilson_hilferty(k, freedom));
+        }
+    }
+
+    #[test]
+    fn an_empty_window_and_a_single_bin_are_no_drift() {
+        for drift in [Drift::between(&[5, 5], &[0, 0]), Drift::between(&[7], &[9]), Drift::between(&[], &[])] {
+            assert!(drift.psi.is_finite() && drift.z.is_finite(), "{drift:?}");
+            assert_eq!(drift.psi_adjusted, 0.0);
+            assert_eq!(drift.status(), DriftStatus::NotEnoughData);
+        }
+    }
+}

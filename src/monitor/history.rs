@@ -1,0 +1,91 @@
+//! A ring of what was counted at regular moments, from which any window up to its length can be had.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// Cumulative counts at moments that are `interval` apart. Times are since the monitor was made.
+#[derive(Debug)]
+pub(super) struct History<T> {
+    interval: Duration,
+    capacity: usize,
+    born: Duration,
+    taken: Mutex<VecDeque<Moment<T>>>,
+}
+
+/// The counts at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Moment<T> {
+    pub(super) at: Duration,
+    /// `None` where nothing had been counted yet.
+    pub(super) counts: Option<Arc<[T]>>,
+}
+
+impl<T> History<T> {
+    /// Enough moments for windows of up to `length`.
+    pub(super) fn new(born: Duration, interval: Duration, length: Duration) -> History<T> {
+        let capacity = length.as_nanos().div_ceil(interval.as_nanos().max(1)) as usize + 1;
+        History { interval, capacity, born, taken: Mutex::new(VecDeque::new()) }
+    }
+
+    /// How many moments are kept.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Notes the counts, if it is time to.
+    pub(super) fn tick(&self, now: Duration, counts: impl FnOnce() -> Arc<[T]>) {
+        let mut taken = self.taken.lock();
+        let last = taken.back().map_or(self.born, |moment| moment.at);
+        if now < last + self.interval {
+            return;
+        }
+        if taken.len() == self.capacity {
+            taken.pop_front();
+        }
+        taken.push_back(Moment { at: now, counts: Some(counts()) });
+    }
+
+    /// Where a window of this length that ends now begins: at the last moment that is as long ago, or the first there
+    /// is. So it is longer by up to an interval, or as long as anything has been counted.
+    pub(super) fn begin(&self, now: Duration, window: Duration) -> Moment<T> {
+        let taken = self.taken.lock();
+        let wanted = now.saturating_sub(window);
+        let after = taken.partition_point(|moment| moment.at <= wanted);
+        match after.checked_sub(1).or(Some(0).filter(|_| taken.len() == self.capacity)) {
+            Some(index) => Moment { at: taken[index].at, counts: taken[index].counts.clone() },
+            None => Moment { at: self.born, counts: None },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_window_begins_at_the_last_moment_that_is_as_long_ago() {
+        let history = History::new(s(100), s(10), s(40));
+        let begin = |now, window| {
+            let moment = history.begin(s(now), s(window));
+            (moment.at.as_secs(), moment.counts.map(|counts| counts[0]))
+        };
+        assert_eq!(begin(105, 20), (100, None));
+        for now in 101..=155 {
+            history.tick(s(now), || [now].into());
+        }
+        // Taken at 110, 120, 130, 140 and 150.
+        assert_eq!(begin(155, 20), (130, Some(130)));
+        assert_eq!(begin(155, 15), (140, Some(140)));
+        assert_eq!(begin(155, 0), (150, Some(150)));
+        assert_eq!(begin(155, 40), (110, Some(110)));
+        // Longer than what is kept: as long as there is.
+        assert_eq!(begin(155, 1000), (110, Some(110)));
+    }
+}

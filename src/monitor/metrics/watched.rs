@@ -1,0 +1,314 @@
+//! The values of what is watched: quantiles, drift, predictions and outcomes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::table::*;
+use super::text::{MetricFamily, Series, counter, counter_of, family, gauge, gauge_of, histogram, summary};
+use crate::monitor::drift::{Drift, DriftStatus, smoothed};
+use crate::monitor::outcomes::{CALIBRATION_BINS, ClassOutcomes, DELAY_BUCKETS, Outcomes};
+use crate::monitor::quantiles::{QUANTILES, Timed};
+use crate::monitor::recorder::{HistogramSum, VersionRecorder};
+use crate::monitor::watch::{BILLION, CERTAINTY_BUCKETS, Side, Sureness, WatchedFeature};
+use crate::stage::Stage;
+
+/// How many threads are taken to count, for the memory that is stated: those that serve connections and those of heavy
+/// stages, on a machine of sixteen cores.
+const THREADS: usize = 32;
+
+/// Makes the series of a version; the labels are its model and its number.
+type Make<'a> = &'a dyn Fn(&Seen, [&str; 2]) -> Vec<Series>;
+
+/// A version, and what was read of it once for all families.
+struct Seen {
+    version: Arc<VersionRecorder>,
+    drifts: Vec<(Side, String, Drift)>,
+    latencies: Vec<(Timed, [Duration; QUANTILES.len()])>,
+    outcomes: Outcomes,
+    /// Whether it predicts classes: what only those have is not shown of others.
+    is_classifier: bool,
+}
+
+pub(super) fn families(versions: &[Arc<VersionRecorder>], now: Duration) -> Vec<MetricFamily> {
+    let see = |version: &Arc<VersionRecorder>| {
+        let drifts = version.watch().drifts(now, version.windows().drift);
+        let drift =
+            |(feature, drift, _): (&WatchedFeature, Drift, Vec<u64>)| (feature.side, feature.name.clone(), drift);
+        let stages = Stage::ALL.map(Timed::Stage);
+        let kinds: Vec<Timed> = stages.into_iter().chain([Timed::Total, Timed::Shed, Timed::Failed]).collect();
+        Seen {
+            drifts: drifts.into_iter().map(drift).collect(),
+            latencies: version.latencies().quantiles(now, &kinds),
+            outcomes: version.outcomes(|outcomes| outcomes.clone()),
+            is_classifier: version.watch().is_classifier(),
+            version: Arc::clone(version),
+        }
+    };
+    let seen: Vec<Seen> = versions.iter().map(see).collect();
+    let each = |make: Make<'_>| {
+        let series = |seen: &Seen| {
+            let labels = seen.version.labels();
+            make(seen, [labels.model.as_str(), labels.version.as_str()])
+        };
+        seen.iter().flat_map(series).collect::<Vec<Series>>()
+    };
+    let mut families = latency_families(&each);
+    families.extend(drift_families(FEATURE, Side::Feature, &each));
+    families.extend(drift_families(PREDICTION_FEATURE, Side::Prediction, &each));
+    families.push(family(
+        DRIFT_FEATURES,
+        each(&|seen, [model, number]| {
+            let series = |status: DriftStatus| {
+                let count = seen.drifts.iter().filter(|(_, _, drift)| drift.status() == status).count();
+                gauge(&[model, number, status.name()], count as u64)
+            };
+            DriftStatus::ALL.map(series).to_vec()
+        }),
+    ));
+    families.extend(prediction_families(&each));
+    families.extend(outcome_families(&each));
+    families
+}
+
+fn latency_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily> {
+    let quantiles = |seen: &Seen, [model, number]: [&str; 2], name: fn(Timed) -> Option<&'static str>| {
+        let mut all = Vec::new();
+        for (timed, found) in &seen.latencies {
+            let Some(name) = name(*timed) else { continue };
+            let quantiles = QUANTILES.into_iter().zip(found.iter().map(Duration::as_secs_f64));
+            let (count, sum) = seen.version.latencies().total(*timed);
+            all.push(summary(&[model, number, name], quantiles, sum.as_secs_f64(), count));
+        }
+        all
+    };
+    let answered = |timed| match timed {
+        Timed::Stage(stage) => Some(stage.name()),
+        Timed::Total => Some("total"),
+        Timed::Shed | Timed::Failed => None,
+    };
+    let unanswered = |timed| match timed {
+        Timed::Shed => Some("shed"),
+        Timed::Failed => Some("failed"),
+        Timed::Stage(_) | Timed::Total => None,
+    };
+    vec![
+        family(LATENCY_QUANTILE, each(&|seen, labels| quantiles(seen, labels, answered))),
+        family(UNANSWERED_QUANTILE, each(&|seen, labels| quantiles(seen, labels, unanswered))),
+        family(
+            MONITORING_MEMORY,
+            each(&|seen, labels| {
+                let bytes = seen.version.watch().memory(THREADS) + seen.version.latencies().memory(THREADS);
+                vec![gauge(&labels, bytes as u64)]
+            }),
+        ),
+        family(
+            BASELINE_ROWS,
+            each(&|seen, labels| {
+                let baseline = seen.version.watched().baseline.as_ref();
+                vec![gauge(&labels, baseline.map_or(0, |baseline| baseline.rows))]
+            }),
+        ),
+    ]
+}
+
+fn drift_families(metrics: DriftMetrics, side: Side, each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily> {
+    let by_bin = |seen: &Seen, [model, number]: [&str; 2], value: &dyn Fn(&WatchedFeature, &[u64]) -> Vec<Bin>| {
+        let mut all = Vec::new();
+        for (feature, counts) in seen.version.watch().totals().filter(|(feature, _)| feature.side == side) {
+            for (bin, value) in feature.bins.iter().zip(value(feature, &counts)) {
+                let labels = [model, number, &feature.name, bin];
+                all.push(match value {
+                    Bin::Count(count) => counter(&labels, count),
+                    Bin::Ratio(ratio) => gauge_of(&labels, ratio),
+                });
+            }
+        }
+        all
+    };
+    let of_drift = |seen: &Seen, [model, number]: [&str; 2], value: fn(&Drift) -> f64| -> Vec<Series> {
+        let drifts = seen.drifts.iter().filter(|(of, _, _)| *of == side);
+        drifts.map(|(_, name, drift)| gauge_of(&[model, number, name], value(drift))).collect()
+    };
+    let gauges =
+        |metric: Metric, value: fn(&Drift) -> f64| family(metric, each(&|seen, labels| of_drift(seen, labels, value)));
+    let counts = |_: &WatchedFeature, counts: &[u64]| counts.iter().copied().map(Bin::Count).collect();
+    let ratios = |feature: &WatchedFeature, _: &[u64]| smoothed(&feature.baseline).map(Bin::Ratio).collect();
+    vec![
+        family(metrics.bins, each(&|seen, labels| by_bin(seen, labels, &counts))),
+        family(metrics.baseline_ratio, each(&|seen, labels| by_bin(seen, labels, &ratios))),
+        family(
+            metrics.baseline,
+            each(&|seen, [model, number]| {
+                let of = |(feature, _): (&WatchedFeature, Vec<u64>)| {
+                    let (count, known) = (feature.baseline.iter().sum(), feature.summary.as_ref());
+                    let quantiles = known.into_iter().flat_map(|known| &known.quantiles);
+                    let quantiles = quantiles.filter_map(|(share, value)| Some((share.parse().ok()?, *value)));
+                    // Of the finite values: those are summed up as the mean is of them.
+                    let finite = count - feature.baseline.iter().rev().take(2).sum::<u64>();
+                    let sum = known.map_or(0.0, |known| known.mean * finite as f64);
+                    summary(&[model, number, &feature.name], quantiles, sum, count)
+                };
+                seen.version.watch().totals().filter(|(feature, _)| feature.side == side).map(of).collect()
+            }),
+        ),
+        gauges(metrics.window_values, |drift| drift.window_count as f64),
+        gauges(metrics.psi, |drift| drift.psi),
+        gauges(metrics.psi_adjusted, |drift| drift.psi_adjusted),
+        gauges(metrics.drift_z, |drift| drift.z),
+        family(
+            metrics.kl,
+            each(&|seen, [model, number]| {
+                let drifts = seen.drifts.iter().filter(|(of, _, _)| *of == side);
+                let both = |(_, name, drift): &(Side, String, Drift)| {
+                    let directions = [
+                        ("window_from_baseline", drift.kl_window_from_baseline),
+                        ("baseline_from_window", drift.kl_baseline_from_window),
+                    ];
+                    directions.map(|(direction, nats)| gauge_of(&[model, number, name, direction], nats))
+                };
+                drifts.flat_map(both).collect()
+            }),
+        ),
+    ]
+}
+
+/// The value of a bin.
+enum Bin {
+    Count(u64),
+    Ratio(f64),
+}
+
+fn prediction_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily> {
+    let certainty = |metric: Metric, which: Sureness| {
+        family(
+            metric,
+            each(&|seen, labels| {
+                let (counts, sum) = seen.version.watch().certainty(which);
+                let read = HistogramSum { counts, sum };
+                let series = || histogram(&labels, &CERTAINTY_BUCKETS, 1e3, &read, BILLION);
+                seen.is_classifier.then(series).into_iter().collect()
+            }),
+        )
+    };
+    vec![
+        family(PREDICTIONS, each(&|seen, labels| vec![counter(&labels, seen.version.watch().rows())])),
+        family(
+            PREDICTION_CLASS,
+            each(&|seen, [model, number]| {
+                let classes = seen.version.watch().classes();
+                classes.iter().map(|(class, count)| counter(&[model, number, class], *count)).collect()
+            }),
+        ),
+        certainty(CONFIDENCE, Sureness::Confidence),
+        certainty(MARGIN, Sureness::Margin),
+        certainty(ENTROPY, Sureness::Entropy),
+        family(
+            LOW_CONFIDENCE,
+            each(&|seen, labels| {
+                let series = || counter(&labels, seen.version.watch().low_confidence());
+                seen.is_classifier.then(series).into_iter().collect()
+            }),
+        ),
+    ]
+}
+
+fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily> {
+    let counted = |metric: Metric, is_shown: fn(&Seen) -> bool, value: fn(&Outcomes) -> f64| {
+        let series = |seen: &Seen, labels: &[&str]| is_shown(seen).then(|| counter_of(labels, value(&seen.outcomes)));
+        family(metric, each(&|seen, labels| series(seen, &labels).into_iter().collect()))
+    };
+    let measured = |metric: Metric, value: fn(&Outcomes) -> Option<f64>| {
+        family(
+            metric,
+            each(&|seen, labels| value(&seen.outcomes).map(|value| gauge_of(&labels, value)).into_iter().collect()),
+        )
+    };
+    let by_class = |metric: Metric, value: fn(&Outcomes, &str) -> Option<f64>| {
+        family(
+            metric,
+            each(&|seen, [model, number]| {
+                let classes = seen.outcomes.classes.keys();
+                let series = |class: &String| Some(gauge_of(&[model, number, class], value(&seen.outcomes, class)?));
+                classes.filter_map(series).collect()
+            }),
+        )
+    };
+    let by_bin = |metric: Metric, value: fn(&Outcomes, usize) -> f64| {
+        family(
+            metric,
+            each(&|seen, [model, number]| {
+                let series = |bin: usize| {
+                    let edge = ((bin + 1) as f64 / CALIBRATION_BINS as f64).to_string();
+                    counter_of(&[model, number, &edge], value(&seen.outcomes, bin))
+                };
+                (0..CALIBRATION_BINS).filter(|_| seen.is_classifier).map(series).collect()
+            }),
+        )
+    };
+    let of_business = |metric: Metric, make: fn(&[&str; 4], &crate::monitor::outcomes::BusinessOutcome) -> Series| {
+        family(
+            metric,
+            each(&|seen, [model, number]| {
+                let named = seen.outcomes.business.iter();
+                named.map(|(name, found)| make(&[model, number, name, found.kind.name()], found)).collect()
+            }),
+        )
+    };
+    vec![
+        counted(OUTCOME_LABELS, |_| true, |outcomes| outcomes.labels as f64),
+        counted(OUTCOME_CORRECT, |seen| seen.is_classifier, |outcomes| outcomes.correct as f64),
+        family(
+            OUTCOME_CLASS,
+            each(&|seen, [model, number]| {
+                let series = |(class, found): (&String, &ClassOutcomes)| {
+                    [("predicted", found.predicted), ("actual", found.actual), ("correct", found.correct)]
+                        .map(|(of, count)| counter(&[model, number, class, of], count))
+                };
+                seen.outcomes.classes.iter().flat_map(series).collect()
+            }),
+        ),
+        measured(ACCURACY, Outcomes::accuracy),
+        family(
+            ACCURACY_ESTIMATE,
+            each(&|seen, labels| {
+                let (counts, sum) = seen.version.watch().certainty(Sureness::Confidence);
+                let count: u64 = counts.iter().sum();
+                (count > 0).then(|| gauge_of(&labels, sum as f64 / BILLION / count as f64)).into_iter().collect()
+            }),
+        ),
+        measured(BRIER_SCORE, Outcomes::brier_score),
+        measured(CALIBRATION_ERROR, Outcomes::expected_calibration_error),
+        by_class(PRECISION, |outcomes, class| outcomes.classes[class].precision()),
+        by_class(RECALL, |outcomes, class| outcomes.classes[class].recall()),
+        by_bin(CALIBRATION_COUNT, |outcomes, bin| outcomes.calibration.bins()[bin].count as f64),
+        by_bin(CALIBRATION_CONFIDENCE, |outcomes, bin| outcomes.calibration.bins()[bin].confidence),
+        by_bin(CALIBRATION_CORRECT, |outcomes, bin| outcomes.calibration.bins()[bin].correct as f64),
+        counted(SQUARED_ERROR, |_| true, |outcomes| outcomes.squared_error),
+        measured(MEAN_ABSOLUTE_ERROR, Outcomes::mean_absolute_error),
+        measured(BIAS, Outcomes::bias),
+        counted(ABSOLUTE_ERROR, |seen| !seen.is_classifier, |outcomes| outcomes.absolute_error),
+        measured(ERROR_SUM, |outcomes| Some(outcomes.error).filter(|_| outcomes.values > 0)),
+        family(
+            LABEL_DELAY,
+            each(&|seen, labels| {
+                let read = HistogramSum {
+                    counts: seen.outcomes.delays.to_vec(),
+                    // In milliseconds.
+                    sum: (seen.outcomes.delay_sum * 1e3).round() as u64,
+                };
+                vec![histogram(&labels, &DELAY_BUCKETS, 1.0, &read, 1e3)]
+            }),
+        ),
+        family(
+            LABEL_COVERAGE,
+            each(&|seen, labels| {
+                let predictions = seen.version.watch().rows();
+                let ratio = || gauge_of(&labels, seen.outcomes.labels as f64 / predictions as f64);
+                (predictions > 0).then(ratio).into_iter().collect()
+            }),
+        ),
+        of_business(BUSINESS, |labels, found| gauge_of(labels, found.value())),
+        of_business(BUSINESS_SUM, |labels, found| gauge_of(labels, found.sum)),
+        of_business(BUSINESS_ITEMS, |labels, found| counter(labels, found.items)),
+    ]
+}

@@ -1,0 +1,307 @@
+//! What became of predictions: how right they were, how well the model knew, and what they were worth.
+//!
+//! Everything is a sum or a count, so that the replicas of a fleet can be added up; the measures are made of the sums.
+//!
+//! - *Brier score*: the mean of (c − y)², where c is the confidence in the predicted class and y is 1 if it was right and 0
+//!   if not (Brier, Monthly Weather Review 78, 1950, for the event "the prediction is right").
+//! - *Expected calibration error*: over ten bins of confidence with n predictions each, Σ (n_b/n)·|Σc_b/n_b − Σy_b/n_b|
+//!   (Naeini et al., AAAI 2015).
+//! - *Estimated accuracy*: without labels, the mean confidence. With calibrated confidence that is what CBPE makes of it
+//!   (confidence-based performance estimation, NannyML). It does not see a change of what is right (concept drift).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::bins::{MOST_TEXT_BINS, OTHER};
+use crate::config::BusinessKind;
+
+/// Bins of confidence, all of the same width: 0 to 0.1, above that to 0.2, and so on to 1.
+pub(super) const CALIBRATION_BINS: usize = 10;
+
+/// Upper bounds of the histogram of the delay between a prediction and its label, in seconds.
+pub(super) const DELAY_BUCKETS: [u64; 11] =
+    [1, 10, 60, 600, 3_600, 21_600, 86_400, 259_200, 604_800, 1_209_600, 2_592_000];
+
+/// What was predicted, as the prediction's id says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Predicted {
+    /// A class by its name, and how sure the model was of it.
+    Class(String, f64),
+    /// A number.
+    Value(f64),
+}
+
+/// What was true.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Truth {
+    /// This class.
+    Label(String),
+    /// This number.
+    Value(f64),
+}
+
+/// What became of the predictions of one version.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcomes {
+    pub(super) labels: u64,
+    pub(super) correct: u64,
+    pub(super) classes: BTreeMap<String, ClassOutcomes>,
+    pub(super) calibration: Calibration,
+    pub(super) squared_error: f64,
+    pub(super) values: u64,
+    pub(super) absolute_error: f64,
+    pub(super) error: f64,
+    pub(super) delays: [u64; DELAY_BUCKETS.len() + 1],
+    pub(super) delay_sum: f64,
+    pub(super) business: BTreeMap<String, BusinessOutcome>,
+}
+
+/// How often a class was predicted, was true, and was both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClassOutcomes {
+    pub(super) predicted: u64,
+    pub(super) actual: u64,
+    pub(super) correct: u64,
+}
+
+/// A business metric, summed up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct BusinessOutcome {
+    pub(super) kind: BusinessKind,
+    pub(super) items: u64,
+    pub(super) sum: f64,
+}
+
+/// How confidence and being right go together: sums per bin of confidence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calibration {
+    bins: Vec<CalibrationBin>,
+}
+
+/// The predictions within a range of confidence.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CalibrationBin {
+    /// How many there are.
+    pub count: u64,
+    /// The sum of their confidence.
+    pub confidence: f64,
+    /// How many of them were right.
+    pub correct: u64,
+}
+
+// ===== impl Calibration =====
+
+impl Default for Calibration {
+    fn default() -> Calibration {
+        Calibration::with_bins(CALIBRATION_BINS)
+    }
+}
+
+impl Calibration {
+    /// So many bins of the same width.
+    pub fn with_bins(bins: usize) -> Calibration {
+        Calibration { bins: vec![CalibrationBin::default(); bins.max(1)] }
+    }
+
+    /// Adds a prediction. A confidence that is an edge belongs to the bin below it.
+    pub fn add(&mut self, confidence: f64, is_correct: bool) {
+        let bins = self.bins.len();
+        // Compared with the edges themselves: a product could be rounded to the other side.
+        let bin = (1..bins).filter(|edge| *edge as f64 / (bins as f64) < confidence).count();
+        let bin = &mut self.bins[bin];
+        bin.count += 1;
+        bin.confidence += confidence;
+        bin.correct += u64::from(is_correct);
+    }
+
+    /// The bins, the least sure first.
+    pub fn bins(&self) -> &[CalibrationBin] {
+        &self.bins
+    }
+
+    /// The expected calibration error, 0 to 1; `None` without predictions.
+    ///
+    /// ```
+    /// use leeway::monitor::Calibration;
+    /// // y = 0010110111 for p = .05, .15, … .95, in five bins.
+    /// let mut calibration = Calibration::with_bins(5);
+    /// for (tenth, y) in "0010110111".chars().enumerate() {
+    ///     calibration.add(0.05 + tenth as f64 / 10.0, y == '1');
+    /// }
+    /// assert!((calibration.expected_error().unwrap() - 0.22).abs() < 1e-12);
+    /// ```
+    pub fn expected_error(&self) -> Option<f64> {
+        let count: u64 = self.bins.iter().map(|bin| bin.count).sum();
+        let gaps: f64 = self.bins.iter().map(|bin| (bin.confidence - bin.correct as f64).abs()).sum();
+        (count > 0).then(|| gaps / count as f64)
+    }
+}
+
+// ===== impl Outcomes =====
+
+impl Outcomes {
+    /// Nothing yet. Classes that are known are there from the beginning: a rate does not see the first count of a series,
+    /// and labels from outside must not take their place.
+    pub(super) fn of_classes(classes: &[String]) -> Outcomes {
+        let known = classes.iter().take(MOST_TEXT_BINS).map(|class| (class.clone(), ClassOutcomes::default()));
+        Outcomes { classes: known.collect(), ..Outcomes::default() }
+    }
+
+    /// What was true of a prediction, so long after it.
+    pub fn label(&mut self, predicted: &Predicted, truth: &Truth, delay: Duration) {
+        match (predicted, truth) {
+            (Predicted::Class(class, confidence), Truth::Label(label)) => {
+                let is_correct = class == label;
+                self.correct += u64::from(is_correct);
+                self.class(class).predicted += 1;
+                self.class(label).actual += 1;
+                self.class(class).correct += u64::from(is_correct);
+                self.calibration.add(*confidence, is_correct);
+                self.squared_error += (confidence - f64::from(u8::from(is_correct))).powi(2);
+            }
+            (Predicted::Value(value), Truth::Value(truth)) => {
+                let error = value - truth;
+                self.values += 1;
+                self.absolute_error += error.abs();
+                self.error += error;
+                self.squared_error += error * error;
+            }
+            // Whoever calls has seen that they fit.
+            (Predicted::Class(..), Truth::Value(_)) | (Predicted::Value(_), Truth::Label(_)) => return,
+        }
+        self.labels += 1;
+        let seconds = delay.as_secs_f64();
+        self.delays[DELAY_BUCKETS.iter().filter(|edge| (**edge as f64) < seconds).count()] += 1;
+        self.delay_sum += seconds;
+    }
+
+    /// What a prediction was worth.
+    pub fn business(&mut self, name: &str, kind: BusinessKind, amount: f64) {
+        let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
+        found.items += 1;
+        found.sum += amount;
+    }
+
+    /// So that labels that nobody knows do not become endless series, those beyond the limit are one.
+    fn class(&mut self, name: &str) -> &mut ClassOutcomes {
+        let is_new = !self.classes.contains_key(name);
+        let name = if is_new && self.classes.len() >= MOST_TEXT_BINS { OTHER } else { name };
+        self.classes.entry(name.to_owned()).or_default()
+    }
+
+    fn classified(&self) -> u64 {
+        self.labels - self.values
+    }
+
+    /// The share of predicted classes that were right.
+    pub fn accuracy(&self) -> Option<f64> {
+        ratio(self.correct as f64, self.classified())
+    }
+
+    /// The Brier score of "the prediction is right".
+    pub fn brier_score(&self) -> Option<f64> {
+        ratio(self.squared_error, self.classified()).filter(|_| self.values == 0)
+    }
+
+    /// The expected calibration error.
+    pub fn expected_calibration_error(&self) -> Option<f64> {
+        self.calibration.expected_error()
+    }
+
+    /// The mean absolute error of predicted numbers.
+    pub fn mean_absolute_error(&self) -> Option<f64> {
+        ratio(self.absolute_error, self.values)
+    }
+
+    /// The mean of predicted less true numbers.
+    pub fn bias(&self) -> Option<f64> {
+        ratio(self.error, self.values)
+    }
+}
+
+impl ClassOutcomes {
+    /// Of those that were predicted to be of the class, the share that is.
+    pub fn precision(&self) -> Option<f64> {
+        ratio(self.correct as f64, self.predicted)
+    }
+
+    /// Of those that are of the class, the share that was predicted to be.
+    pub fn recall(&self) -> Option<f64> {
+        ratio(self.correct as f64, self.actual)
+    }
+}
+
+impl BusinessOutcome {
+    /// The metric itself: a sum, or a mean; a rate is the mean of yes and no.
+    pub(super) fn value(&self) -> f64 {
+        match self.kind {
+            BusinessKind::Sum => self.sum,
+            BusinessKind::Mean | BusinessKind::Rate => self.sum / self.items.max(1) as f64,
+        }
+    }
+}
+
+fn ratio(sum: f64, count: u64) -> Option<f64> {
+    (count > 0).then(|| sum / count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Golden: what scikit-learn makes of the same predictions (`tests/data/make_outcomes.py`).
+    #[test]
+    fn measures_are_those_of_scikit_learn() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/outcomes_golden.json");
+        let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let number = |value: &Value| value.as_f64().unwrap();
+        let mut outcomes = Outcomes::default();
+        for case in golden["classifier"]["cases"].as_array().unwrap() {
+            let predicted = Predicted::Class(case[0].to_string(), number(&case[1]));
+            outcomes.label(&predicted, &Truth::Label(case[2].to_string()), Duration::from_secs(1));
+        }
+        let expected = &golden["classifier"];
+        let close = |found: Option<f64>, expected: &Value| {
+            assert!((found.unwrap() - number(expected)).abs() < 1e-12, "{found:?} is not {expected}");
+        };
+        close(outcomes.accuracy(), &expected["accuracy"]);
+        close(outcomes.brier_score(), &expected["brier_score"]);
+        close(outcomes.expected_calibration_error(), &expected["ece"]);
+        for (class, expected) in expected["classes"].as_object().unwrap() {
+            close(outcomes.classes[class].precision(), &expected["precision"]);
+            close(outcomes.classes[class].recall(), &expected["recall"]);
+        }
+        let mut outcomes = Outcomes::default();
+        for case in golden["regressor"]["cases"].as_array().unwrap() {
+            let (predicted, truth) = (Predicted::Value(number(&case[0])), Truth::Value(number(&case[1])));
+            outcomes.label(&predicted, &truth, Duration::ZERO);
+        }
+        close(outcomes.mean_absolute_error(), &golden["regressor"]["mae"]);
+        close(outcomes.bias(), &golden["regressor"]["bias"]);
+        assert_eq!((outcomes.accuracy(), outcomes.brier_score()), (None, None));
+    }
+
+    #[test]
+    fn labels_that_nobody_knows_are_counted_as_one() {
+        let mut outcomes = Outcomes::default();
+        for label in 0..10_000 {
+            let truth = Truth::Label(format!("label {label}"));
+            outcomes.label(&Predicted::Class("a".into(), 0.5), &truth, Duration::ZERO);
+        }
+        assert_eq!(outcomes.classes.len(), MOST_TEXT_BINS + 1);
+        assert_eq!(outcomes.classes[OTHER].actual, 10_000 - (MOST_TEXT_BINS as u64 - 1));
+        assert_eq!(outcomes.classes["a"].predicted, 10_000);
+    }
+
+    #[test]
+    fn a_metric_is_what_its_kind_says() {
+        let mut outcomes = Outcomes::default();
+        for (name, kind) in [("s", BusinessKind::Sum), ("m", BusinessKind::Mean), ("r", BusinessKind::Rate)] {
+            [1.0, 0.0, 0.0, 1.0].into_iter().for_each(|amount| outcomes.business(name, kind, amount));
+        }
+        let values: Vec<f64> = outcomes.business.values().map(BusinessOutcome::value).collect();
+        assert_eq!(values, [0.5, 0.5, 2.0]);
+    }
+}

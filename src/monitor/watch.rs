@@ -1,0 +1,447 @@
+//! What one version is given and what it makes of it, counted bin by bin beside its baseline.
+//!
+//! Recording is a few loads and stores per value, into cells of the thread's own. What comes of it is computed when
+//! someone asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::baseline::{Baseline, FeatureBaseline, Summary};
+use super::bins::{Bins, MOST_TEXT_BINS, NumberBins, OTHER, TextBins};
+use super::drift::{Drift, DriftStatus, smoothed};
+use super::history::History;
+use super::shards::{LocalShard, Shards};
+use crate::config::MonitoringConfig;
+use crate::feature::{Certainty, FeatureSchema, Features, Observation, PREDICTION_FEATURES};
+
+/// Counts are kept at moments five minutes apart, for a day: so any window up to a day can be asked for.
+pub(super) const INTERVAL: Duration = Duration::from_secs(300);
+/// The longest window.
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
+
+/// Upper bounds of the histograms of confidence, margin and entropy, in thousandths.
+pub(super) const CERTAINTY_BUCKETS: [u64; 12] = [100, 200, 300, 400, 500, 600, 700, 800, 900, 950, 990, 1000];
+
+/// Where the cells are that do not depend on the baseline.
+const ROWS_AT: usize = 0;
+const LOW_CONFIDENCE_AT: usize = ROWS_AT + 1;
+const CERTAINTY_AT: usize = LOW_CONFIDENCE_AT + 1;
+const CERTAINTY_CELLS: usize = CERTAINTY_BUCKETS.len() + 2;
+const CLASSES_AT: usize = CERTAINTY_AT + 3 * CERTAINTY_CELLS;
+/// One for each class that is told apart, and one for all others.
+const CLASS_CELLS: usize = MOST_TEXT_BINS + 1;
+/// Blocks of 16 cells begin here.
+const BLOCKS_AT: usize = (CLASSES_AT + CLASS_CELLS).next_multiple_of(16);
+
+/// What a version is watched for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Watched {
+    /// The features that its preprocessor gives.
+    pub schema: FeatureSchema,
+    /// The names of the classes, if it is a classifier that knows them.
+    pub classes: Option<Vec<String>>,
+    /// Its baseline, if it has one.
+    pub baseline: Option<Arc<Baseline>>,
+    /// How it is watched.
+    pub settings: MonitoringConfig,
+}
+
+/// The counts of one version.
+#[derive(Debug)]
+pub(super) struct Watch {
+    classes: Vec<String>,
+    low_confidence: f32,
+    numbers: Vec<NumberCells>,
+    texts: Vec<TextCells>,
+    class: Option<ClassCells>,
+    /// Of confidence, margin, entropy and value.
+    observed: [Option<NumberCells>; 4],
+    features: Vec<WatchedFeature>,
+    left_out: Vec<String>,
+    cells: Shards,
+    history: History<u64>,
+}
+
+/// Where a number is found, and where it is counted.
+#[derive(Debug)]
+struct NumberCells {
+    column: usize,
+    bins: NumberBins,
+    at: usize,
+}
+
+#[derive(Debug)]
+struct TextCells {
+    column: usize,
+    bins: TextBins,
+    at: usize,
+}
+
+#[derive(Debug)]
+struct ClassCells {
+    /// The cell of each class.
+    cells: Vec<usize>,
+    /// That of any other.
+    other: usize,
+}
+
+/// A feature or a part of the predictions that has a baseline.
+#[derive(Debug)]
+pub(super) struct WatchedFeature {
+    pub(super) name: String,
+    pub(super) side: Side,
+    /// The names of its bins, `missing` and `other` among them.
+    pub(super) bins: Vec<String>,
+    /// The baseline's counts.
+    pub(super) baseline: Vec<u64>,
+    /// What a number is like in the baseline.
+    pub(super) summary: Option<Summary>,
+    /// The cells of the bins.
+    cells: Vec<usize>,
+}
+
+/// Before the model or after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// A feature that the preprocessor gave.
+    Feature,
+    /// A part of the prediction.
+    Prediction,
+}
+
+/// How far a version's window is from its baseline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DriftReport {
+    /// The worst of all.
+    pub status: DriftStatus,
+    /// How long the window is, in seconds.
+    pub window_s: f64,
+    /// How many instances were answered within it.
+    pub rows: u64,
+    /// The features, the worst first.
+    pub features: Vec<FeatureDrift>,
+    /// The predictions, the worst first.
+    pub predictions: Vec<FeatureDrift>,
+    /// Features that have no baseline, or that the baseline has and nobody gives, or that are too many.
+    pub not_watched: Vec<String>,
+}
+
+/// How far a feature is from its baseline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FeatureDrift {
+    /// Its name.
+    pub name: String,
+    /// What to make of it.
+    pub status: DriftStatus,
+    /// The numbers.
+    #[serde(flatten)]
+    pub drift: Drift,
+    /// Both distributions.
+    pub bins: Vec<BinDrift>,
+}
+
+/// A bin of both distributions.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BinDrift {
+    /// Its name.
+    pub bin: String,
+    /// The baseline's count.
+    pub baseline_count: u64,
+    /// The window's count.
+    pub window_count: u64,
+    /// The baseline's share, 0 to 1, a half being added to each count.
+    pub baseline_ratio: f64,
+    /// The window's share, likewise.
+    pub window_ratio: f64,
+}
+
+/// The histograms of how sure a classifier is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sureness {
+    Confidence,
+    Margin,
+    Entropy,
+}
+
+/// Sums of parts of one are counted in billionths.
+pub(super) const BILLION: f64 = 1e9;
+
+// ===== what is watched =====
+
+/// Hands out cells: whole blocks of 16 for numbers first, whatever is needed for texts after them.
+struct Layout {
+    next: usize,
+    features: Vec<WatchedFeature>,
+}
+
+impl Layout {
+    fn number(&mut self, side: Side, column: usize, edges: &[f64], of: &FeatureBaseline) -> NumberCells {
+        let bins = NumberBins::new(edges);
+        let at = self.next.next_multiple_of(16);
+        self.next = at + 16;
+        self.add(side, of, bins.slots().map(|slot| at + slot).collect());
+        NumberCells { column, bins, at }
+    }
+
+    fn text(&mut self, side: Side, values: &[String], of: &FeatureBaseline) -> (TextBins, usize) {
+        let bins = TextBins::new(values);
+        let at = self.next;
+        self.next += bins.slots();
+        self.add(side, of, (at..at + bins.slots()).collect());
+        (bins, at)
+    }
+
+    fn add(&mut self, side: Side, of: &FeatureBaseline, cells: Vec<usize>) {
+        self.features.push(WatchedFeature {
+            name: of.name.clone(),
+            side,
+            bins: of.bins.names(),
+            baseline: of.all_counts(),
+            summary: of.summary.clone(),
+            cells,
+        });
+    }
+}
+
+impl Watch {
+    pub(super) fn new(watched: &Watched, born: Duration) -> Watch {
+        let Watched { schema, classes, baseline, settings } = watched;
+        let none = Baseline { format: 1, rows: 0, sampled_rows: 0, features: Vec::new(), predictions: Vec::new() };
+        let baseline = baseline.as_deref().unwrap_or(&none);
+        let mut layout = Layout { next: BLOCKS_AT, features: Vec::new() };
+        let (mut numbers, mut texts, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+        // By name: in which order a preprocessor gives its features has nothing to say.
+        for feature in &baseline.features {
+            let column = |names: &[Arc<str>]| names.iter().position(|name| **name == *feature.name);
+            match (&feature.bins, column(&schema.numbers), column(&schema.texts)) {
+                _ if layout.features.len() >= settings.max_features => left_out.push(feature.name.clone()),
+                (Bins::Number { edges }, Some(column), _) => {
+                    numbers.push(layout.number(Side::Feature, column, edges, feature));
+                }
+                (Bins::Text { values }, _, Some(column)) => {
+                    let (bins, at) = layout.text(Side::Feature, values, feature);
+                    texts.push(TextCells { column, bins, at });
+                }
+                _ => left_out.push(feature.name.clone()),
+            }
+        }
+        let is_known = |name: &str| baseline.features.iter().any(|feature| feature.name == name);
+        let unknown = schema.numbers.iter().chain(&schema.texts).filter(|name| !is_known(name));
+        left_out.extend(unknown.map(|name| name.to_string()));
+
+        let class_values = baseline.predictions.iter().find_map(|feature| match &feature.bins {
+            Bins::Text { values } if feature.name == PREDICTION_FEATURES[0] => Some((feature, values)),
+            _ => None,
+        });
+        let classes = classes.clone().or_else(|| class_values.map(|(_, values)| values.clone())).unwrap_or_default();
+        let class = class_values.map(|(feature, values)| {
+            let (bins, at) = layout.text(Side::Prediction, values, feature);
+            let cell = |class: usize| {
+                let name = classes.get(class).cloned().unwrap_or_else(|| class.to_string());
+                at + bins.slot(Some(&name))
+            };
+            ClassCells { cells: (0..classes.len().max(values.len())).map(cell).collect(), other: at + values.len() + 1 }
+        });
+        let observed = std::array::from_fn(|index| {
+            let is_it = |feature: &&FeatureBaseline| feature.name == PREDICTION_FEATURES[index + 1];
+            let feature = baseline.predictions.iter().find(is_it)?;
+            let Bins::Number { edges } = &feature.bins else { return None };
+            Some(layout.number(Side::Prediction, 0, edges, feature))
+        });
+        Watch {
+            classes,
+            low_confidence: settings.low_confidence,
+            numbers,
+            texts,
+            class,
+            observed,
+            left_out,
+            cells: Shards::new(layout.next),
+            features: layout.features,
+            history: History::new(born, INTERVAL, LONGEST_WINDOW),
+        }
+    }
+
+    // ===== recording =====
+
+    /// Counts what was given and what was made of it: both of the same instances.
+    pub(super) fn observe(&self, features: &Features, predictions: impl Iterator<Item = Observation>) {
+        let cells = self.cells.local();
+        for row in 0..features.rows() {
+            let numbers = features.numbers_of(row);
+            for number in &self.numbers {
+                if let Some(value) = numbers.get(number.column) {
+                    cells.add(number.at + number.bins.slot(*value), 1);
+                }
+            }
+            let texts = features.texts_of(row);
+            for text in &self.texts {
+                if let Some(value) = texts.get(text.column) {
+                    cells.add(text.at + text.bins.slot(value.as_deref()), 1);
+                }
+            }
+        }
+        let mut rows = 0;
+        for prediction in predictions {
+            rows += 1;
+            match prediction {
+                Observation::Class { class, certainty } => self.observe_class(&cells, class, certainty),
+                Observation::Value(value) => self.observe_number(&cells, 3, value),
+                Observation::Nothing => {}
+            }
+        }
+        cells.add(ROWS_AT, rows);
+    }
+
+    fn observe_class(&self, cells: &LocalShard<'_>, class: usize, certainty: Certainty) {
+        cells.add(CLASSES_AT + class.min(CLASS_CELLS - 1), 1);
+        if certainty.confidence < self.low_confidence {
+            cells.add(LOW_CONFIDENCE_AT, 1);
+        }
+        if let Some(watched) = &self.class {
+            cells.add(watched.cells.get(class).copied().unwrap_or(watched.other), 1);
+        }
+        for (index, value) in [certainty.confidence, certainty.margin, certainty.entropy].into_iter().enumerate() {
+            let value = f64::from(value);
+            self.observe_number(cells, index, value);
+            let at = CERTAINTY_AT + index * CERTAINTY_CELLS;
+            let bucket = CERTAINTY_BUCKETS.iter().filter(|edge| **edge as f64 / 1000.0 < value).count();
+            cells.add(at + bucket, 1);
+            cells.add(at + CERTAINTY_BUCKETS.len() + 1, (value.max(0.0) * BILLION).round() as u64);
+        }
+    }
+
+    fn observe_number(&self, cells: &LocalShard<'_>, which: usize, value: f64) {
+        if let Some(number) = &self.observed[which] {
+            cells.add(number.at + number.bins.slot(value), 1);
+        }
+    }
+
+    pub(super) fn tick(&self, now: Duration) {
+        self.history.tick(now, || self.cells.snapshot());
+    }
+
+    // ===== what came of it =====
+
+    pub(super) fn rows(&self) -> u64 {
+        self.cells.sum(ROWS_AT)
+    }
+
+    pub(super) fn low_confidence(&self) -> u64 {
+        self.cells.sum(LOW_CONFIDENCE_AT)
+    }
+
+    /// Predictions by class: those that are known by name, or else those that there were, and all others.
+    pub(super) fn classes(&self) -> Vec<(String, u64)> {
+        let count = |class: usize| self.cells.sum(CLASSES_AT + class);
+        let is_known = !self.classes.is_empty();
+        let name = |class: usize| match self.classes.get(class) {
+            None if is_known => OTHER.to_owned(),
+            None => class.to_string(),
+            Some(name) => name.clone(),
+        };
+        let mut mix: Vec<(String, u64)> = Vec::new();
+        let all = (0..MOST_TEXT_BINS).map(|class| (name(class), count(class)));
+        for (name, count) in all.chain([(OTHER.to_owned(), count(MOST_TEXT_BINS))]) {
+            // Two classes of one name are one series.
+            match mix.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += count,
+                None if is_known || count > 0 => mix.push((name, count)),
+                None => {}
+            }
+        }
+        mix
+    }
+
+    /// The names of the classes, if they are known.
+    pub(super) fn class_names(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Whether classes are predicted, as far as that is known.
+    pub(super) fn is_classifier(&self) -> bool {
+        !self.classes.is_empty() || (0..CLASS_CELLS).any(|class| self.cells.sum(CLASSES_AT + class) > 0)
+    }
+
+    /// Counts per bucket and the sum in billionths.
+    pub(super) fn certainty(&self, which: Sureness) -> (Vec<u64>, u64) {
+        let at = CERTAINTY_AT + which as usize * CERTAINTY_CELLS;
+        let edges = CERTAINTY_BUCKETS.len();
+        ((at..=at + edges).map(|cell| self.cells.sum(cell)).collect(), self.cells.sum(at + edges + 1))
+    }
+
+    /// Everything with a baseline, with its counts since the beginning.
+    pub(super) fn totals(&self) -> impl Iterator<Item = (&WatchedFeature, Vec<u64>)> {
+        self.features.iter().map(|feature| (feature, feature.cells.iter().map(|cell| self.cells.sum(*cell)).collect()))
+    }
+
+    /// Everything with a baseline, with its drift within a window.
+    pub(super) fn drifts(&self, now: Duration, window: Duration) -> Vec<(&WatchedFeature, Drift, Vec<u64>)> {
+        let begin = self.history.begin(now, window);
+        let count = |cell: &usize| {
+            let before = begin.counts.as_ref().map_or(0, |counts| counts[*cell]);
+            self.cells.sum(*cell).wrapping_sub(before)
+        };
+        let drift = |feature: &'_ WatchedFeature| {
+            let counts: Vec<u64> = feature.cells.iter().map(count).collect();
+            (Drift::between(&feature.baseline, &counts), counts)
+        };
+        let all = self.features.iter().map(|feature| {
+            let (drift, counts) = drift(feature);
+            (feature, drift, counts)
+        });
+        all.collect()
+    }
+
+    pub(super) fn report(&self, now: Duration, window: Duration) -> DriftReport {
+        let begin = self.history.begin(now, window);
+        let (mut features, mut predictions) = (Vec::new(), Vec::new());
+        for (feature, drift, counts) in self.drifts(now, window) {
+            let ratios = smoothed(&feature.baseline).zip(smoothed(&counts));
+            let bins = feature.bins.iter().zip(feature.baseline.iter().zip(&counts)).zip(ratios);
+            let bins = bins.map(|((bin, (baseline, window)), (baseline_ratio, window_ratio))| BinDrift {
+                bin: bin.clone(),
+                baseline_count: *baseline,
+                window_count: *window,
+                baseline_ratio,
+                window_ratio,
+            });
+            let found =
+                FeatureDrift { name: feature.name.clone(), status: drift.status(), drift, bins: bins.collect() };
+            match feature.side {
+                Side::Feature => features.push(found),
+                Side::Prediction => predictions.push(found),
+            }
+        }
+        for found in [&mut features, &mut predictions] {
+            found.sort_by(|a: &FeatureDrift, b: &FeatureDrift| {
+                b.status
+                    .cmp(&a.status)
+                    .then_with(|| b.drift.psi_adjusted.total_cmp(&a.drift.psi_adjusted))
+                    .then_with(|| b.drift.z.total_cmp(&a.drift.z))
+            });
+        }
+        let before = begin.counts.as_ref().map_or(0, |counts| counts[ROWS_AT]);
+        let statuses = features.iter().chain(&predictions).map(|found| found.status);
+        DriftReport {
+            status: statuses.max().unwrap_or(DriftStatus::NotEnoughData),
+            window_s: now.saturating_sub(begin.at).as_secs_f64(),
+            rows: self.rows().wrapping_sub(before),
+            features,
+            predictions,
+            not_watched: self.left_out.clone(),
+        }
+    }
+
+    /// What the baseline and the preprocessor do not agree on, for the log.
+    pub(super) fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    /// The most bytes that it takes, if so many threads observe.
+    pub(super) fn memory(&self, threads: usize) -> usize {
+        8 * self.cells.len() * (threads + self.history.capacity())
+    }
+}

@@ -1,0 +1,368 @@
+//! Makes a version's baseline: runs its own pipeline over the training data.
+//!
+//! The data are read three times, row by row, and never held as a whole: to count the rows, to run those that are drawn
+//! for the sample which decides on the bins, and to count all rows into them.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::loader::OpenedVersion;
+use crate::error::{Error, Result};
+use crate::feature::{Features, Observation};
+use crate::model::Session;
+use crate::monitor::{Baseline, Sample};
+use crate::pipeline::Prediction;
+use crate::tensor::{DType, Signature};
+
+/// The rows that decide on the bins are drawn at random, the same ones every time.
+const SEED: u64 = 0x1ee_3a9;
+/// How many there are, and how many values they may have all together, which bounds the memory: 160 MB.
+const MOST_SAMPLED_ROWS: u64 = 20_000;
+const MOST_SAMPLED_VALUES: u64 = 20_000_000;
+/// Rows that are run at one time, if the model takes as many.
+const ROWS_AT_ONE_TIME: usize = 256;
+
+/// Training data in a file.
+#[derive(Debug, Clone)]
+pub struct TrainingData {
+    /// `.csv` with a header, or one instance per line as JSON.
+    pub file: PathBuf,
+    /// Columns of a CSV file that are no features: the label, an id.
+    pub ignored_columns: Vec<String>,
+}
+
+/// How far the work is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// What is done: `sampling` or `counting`.
+    pub step: &'static str,
+    /// Rows that are done.
+    pub done: u64,
+    /// Rows that there are.
+    pub rows: u64,
+}
+
+/// How a row of a CSV file becomes an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowForm {
+    /// `{"age": 30, "country": "NL"}`
+    Object,
+    /// `[30, "NL"]`
+    Array,
+    /// `30`, of a single column.
+    Value,
+}
+
+/// Reads rows as instances, in order.
+enum Rows<'a> {
+    Json { lines: std::iter::Enumerate<std::io::Lines<BufReader<File>>> },
+    Csv { records: csv::StringRecordsIntoIter<File>, columns: &'a Columns, form: RowForm },
+}
+
+/// The columns of a CSV file that are features.
+#[derive(Debug)]
+struct Columns {
+    names: Vec<String>,
+    /// Where each is in a record.
+    places: Vec<usize>,
+    /// Whether each is a text, even if it looks like a number.
+    texts: Vec<bool>,
+}
+
+/// Runs the pipeline over the data.
+pub(super) fn make_baseline(
+    data: &TrainingData,
+    opened: &OpenedVersion,
+    progress: &dyn Fn(Progress),
+) -> Result<Baseline> {
+    let mut runner = Runner { opened, session: opened.session().map_err(repository)? };
+    let source = Source::open(data, &mut runner)?;
+    let rows = source.rows()?.try_fold(0, |count: u64, row| row.map(|_| count + 1))?;
+    if rows == 0 {
+        return Err(Error::Repository(format!("{}: there is no row", data.file.display())));
+    }
+
+    let schema = opened.features();
+    let width = schema.len() as u64 + 4;
+    let wanted = rows.min(MOST_SAMPLED_ROWS).min((MOST_SAMPLED_VALUES / width).max(1_000));
+    let mut random = fastrand::Rng::with_seed(SEED);
+    let mut still_wanted = wanted;
+    let mut sample = Sample::new(schema, opened.class_names());
+    // Every row is drawn with the probability that what is wanted has in what is left (Knuth, TAOCP 2, 3.4.2, S).
+    let mut is_drawn = |row: u64| {
+        let is_drawn = random.u64(0..rows - row) < still_wanted;
+        still_wanted -= u64::from(is_drawn);
+        is_drawn
+    };
+    let step = |step| move |done| progress(Progress { step, done, rows });
+    runner.run(&source, &mut is_drawn, &step("sampling"), &mut |features, made| sample.add(features, made))?;
+    let mut builder = sample.freeze();
+    runner.run(&source, &mut |_| true, &step("counting"), &mut |features, made| builder.count(features, made))?;
+    Ok(builder.finish())
+}
+
+fn repository(problem: impl std::fmt::Display) -> Error {
+    Error::Repository(problem.to_string())
+}
+
+// ===== running =====
+
+struct Runner<'a> {
+    opened: &'a OpenedVersion,
+    session: Box<dyn Session>,
+}
+
+impl Runner<'_> {
+    /// Runs the rows that are wanted, as many at one time as the model takes.
+    fn run(
+        &mut self,
+        source: &Source,
+        is_wanted: &mut dyn FnMut(u64) -> bool,
+        progress: &dyn Fn(u64),
+        take: &mut dyn FnMut(&Features, &[Observation]),
+    ) -> Result<()> {
+        let at_one_time = self.opened.rows_at_one_time(ROWS_AT_ONE_TIME);
+        let mut waiting: Vec<(usize, Box<RawValue>)> = Vec::with_capacity(at_one_time);
+        let mut done = 0;
+        for row in source.rows()? {
+            let row = row?;
+            if is_wanted(done) {
+                waiting.push(row);
+            }
+            done += 1;
+            if waiting.len() == at_one_time {
+                self.run_some(source, &waiting, take)?;
+                waiting.clear();
+                progress(done);
+            }
+        }
+        if !waiting.is_empty() {
+            self.run_some(source, &waiting, take)?;
+        }
+        progress(done);
+        Ok(())
+    }
+
+    fn run_some(
+        &mut self,
+        source: &Source,
+        rows: &[(usize, Box<RawValue>)],
+        take: &mut dyn FnMut(&Features, &[Observation]),
+    ) -> Result<()> {
+        match self.predict(rows) {
+            Ok((features, made)) => {
+                take(&features, &made);
+                Ok(())
+            }
+            // One of them is at fault, and is named; or they are of different lengths, and can be run one by one.
+            Err(_) => rows.iter().try_for_each(|row| {
+                let (features, made) =
+                    self.predict(std::slice::from_ref(row)).map_err(|problem| source.wrong(row.0, &problem))?;
+                take(&features, &made);
+                Ok(())
+            }),
+        }
+    }
+
+    /// What the pipeline makes of these rows, as it would of a request.
+    fn predict(
+        &mut self,
+        rows: &[(usize, Box<RawValue>)],
+    ) -> std::result::Result<(Features, Vec<Observation>), String> {
+        let mut instances: Vec<&RawValue> = rows.iter().map(|(_, row)| &**row).collect();
+        // A model that takes a fixed number of rows gets the last one again, and that is not counted.
+        let least = self.opened.fewest_rows();
+        if let (Some(last), true) = (instances.last().copied(), instances.len() % least != 0) {
+            instances.resize(instances.len().next_multiple_of(least), last);
+        }
+        let request = serde_json::value::to_raw_value(&instances).map_err(|error| error.to_string())?;
+        let (mut features, mut predictions) = self.opened.predict_request(&mut *self.session, &request)?;
+        features.truncate(rows.len());
+        predictions.truncate(rows.len());
+        Ok((features, predictions.iter().map(Prediction::observation).collect()))
+    }
+}
+
+// ===== reading =====
+
+/// A file whose form is known.
+struct Source<'a> {
+    file: &'a Path,
+    csv: Option<(Columns, RowForm)>,
+}
+
+impl<'a> Source<'a> {
+    /// Finds out how rows become instances: as the pipeline takes the first one.
+    fn open(data: &'a TrainingData, runner: &mut Runner<'_>) -> Result<Source<'a>> {
+        let file = &*data.file;
+        let is_csv = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+        if !is_csv {
+            if !data.ignored_columns.is_empty() {
+                return Err(Error::Repository(format!("{}: only a .csv file has columns to ignore", file.display())));
+            }
+            return Ok(Source { file, csv: None });
+        }
+        let columns = Columns::read(data, runner.opened.signature())?;
+        let one_column = columns.names.len() == 1;
+        let forms = [Some(RowForm::Object), Some(RowForm::Array), Some(RowForm::Value).filter(|_| one_column)];
+        let mut source = Source { file, csv: Some((columns, RowForm::Object)) };
+        let mut problems = Vec::new();
+        for form in forms.into_iter().flatten() {
+            if let Some((_, chosen)) = &mut source.csv {
+                *chosen = form;
+            }
+            let Some(first) = source.rows()?.next() else { return Ok(source) };
+            match runner.predict(&[first?]) {
+                Ok(_) => return Ok(source),
+                Err(problem) => problems.push(format!("as {}: {problem}", form.name())),
+            }
+        }
+        Err(Error::Repository(format!(
+            "{}: the pipeline takes the first row neither way: {}. Columns that are no features can be left out with \
+             --ignore-column, or send one instance per line as JSON (.jsonl)",
+            file.display(),
+            problems.join("; ")
+        )))
+    }
+
+    fn rows(&self) -> Result<Rows<'_>> {
+        let file = File::open(self.file).map_err(|error| self.unreadable(&error))?;
+        Ok(match &self.csv {
+            None => Rows::Json { lines: BufReader::new(file).lines().enumerate() },
+            Some((columns, form)) => {
+                Rows::Csv { records: csv::Reader::from_reader(file).into_records(), columns, form: *form }
+            }
+        })
+    }
+
+    fn unreadable(&self, error: &dyn std::fmt::Display) -> Error {
+        Error::Repository(format!("{}: {error}", self.file.display()))
+    }
+
+    fn wrong(&self, line: usize, problem: &str) -> Error {
+        Error::Repository(format!("{}: line {line}: {problem}", self.file.display()))
+    }
+}
+
+impl RowForm {
+    fn name(self) -> &'static str {
+        match self {
+            RowForm::Object => "an object with the columns as keys",
+            RowForm::Array => "an array of the columns",
+            RowForm::Value => "the value of the column",
+        }
+    }
+}
+
+impl Columns {
+    fn read(data: &TrainingData, signature: &Signature) -> Result<Columns> {
+        let wrong = |problem: String| Error::Repository(format!("{}: {problem}", data.file.display()));
+        let mut reader = csv::Reader::from_path(&data.file).map_err(|error| wrong(error.to_string()))?;
+        let header: Vec<String> =
+            reader.headers().map_err(|error| wrong(error.to_string()))?.iter().map(str::to_owned).collect();
+        if let Some(unknown) = data.ignored_columns.iter().find(|ignored| !header.contains(ignored)) {
+            return Err(wrong(format!("there is no column {unknown:?} to ignore; there are: {}", header.join(", "))));
+        }
+        let is_input = |name: &String| signature.inputs.iter().any(|input| *input.name == **name);
+        let by_name = !signature.inputs.is_empty()
+            && signature.inputs.iter().all(|input| header.iter().any(|name| **name == *input.name));
+        // Where all inputs are columns, those are what is read: by name, wherever they stand.
+        let is_feature = |name: &String| !data.ignored_columns.contains(name) && (!by_name || is_input(name));
+        let mut columns = Columns { names: Vec::new(), places: Vec::new(), texts: Vec::new() };
+        for (place, name) in header.into_iter().enumerate().filter(|(_, name)| is_feature(name)) {
+            let dtype = match &*signature.inputs {
+                [only] => Some(only.dtype),
+                several => several.iter().find(|input| *input.name == *name).map(|input| input.dtype),
+            };
+            columns.texts.push(dtype == Some(DType::Text));
+            columns.names.push(name);
+            columns.places.push(place);
+        }
+        Ok(columns)
+    }
+
+    fn instance(&self, record: &csv::StringRecord, form: RowForm) -> Value {
+        let cells = self.places.iter().map(|place| record.get(*place).unwrap_or_default());
+        let mut values = cells.zip(&self.texts).map(|(cell, is_text)| value(cell, *is_text));
+        match form {
+            RowForm::Object => Value::Object(self.names.iter().cloned().zip(values).collect()),
+            RowForm::Array => Value::Array(values.collect()),
+            RowForm::Value => values.next().unwrap_or(Value::Null),
+        }
+    }
+}
+
+/// A cell as JSON: nothing is null, what reads as a number is one.
+fn value(cell: &str, is_text: bool) -> Value {
+    if is_text {
+        return Value::from(cell);
+    }
+    let cell = cell.trim();
+    let number = || {
+        let whole = cell.parse::<i64>().ok().map(serde_json::Number::from);
+        whole.or_else(|| serde_json::Number::from_f64(cell.parse().ok()?)).map(Value::Number)
+    };
+    match cell {
+        "" => Value::Null,
+        "true" | "True" | "TRUE" => Value::Bool(true),
+        "false" | "False" | "FALSE" => Value::Bool(false),
+        text => number().unwrap_or_else(|| Value::from(text)),
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Result<(usize, Box<RawValue>)>;
+
+    /// The next row with the number of its line.
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Rows::Json { lines } => loop {
+                let (index, line) = lines.next()?;
+                let line = match line {
+                    Ok(line) if line.trim().is_empty() => continue,
+                    Ok(line) => line,
+                    Err(error) => return Some(Err(repository(format!("line {}: {error}", index + 1)))),
+                };
+                let instance = serde_json::from_str(&line).map_err(|error| {
+                    let (line, column) = (index + 1, error.column());
+                    repository(format!("line {line}, column {column}: this is not an instance as JSON: {error}"))
+                });
+                return Some(instance.map(|instance| (index + 1, instance)));
+            },
+            Rows::Csv { records, columns, form } => {
+                let record = match records.next()? {
+                    Ok(record) => record,
+                    Err(error) => return Some(Err(repository(error))),
+                };
+                let line = record.position().map_or(0, |position| position.line() as usize);
+                let instance = serde_json::value::to_raw_value(&columns.instance(&record, *form));
+                Some(instance.map(|instance| (line, instance)).map_err(repository))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_cell_is_what_it_reads_as() {
+        let read = |cell| value(cell, false);
+        assert_eq!(
+            [read("3"), read("-.5"), read("1e3"), read(" 7 ")],
+            [json!(3), json!(-0.5), json!(1000.0), json!(7)]
+        );
+        assert_eq!(
+            [read(""), read("True"), read("NL"), read("inf")],
+            [json!(null), json!(true), json!("NL"), json!("inf")]
+        );
+        assert_eq!(value("3", true), json!("3"));
+    }
+}

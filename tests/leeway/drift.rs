@@ -1,0 +1,194 @@
+//! Drift, told from the shipped baseline: of the digits as they are, and of digits that were tampered with.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::harness::{TestApp, checkout, held_out};
+
+/// Eight rows of eight pixels, 0 to 16.
+type Digit = Vec<i64>;
+
+const REQUESTS: usize = 1_000;
+
+/// Those of the held-out digits that are wanted.
+fn digits(is_wanted: fn(i64) -> bool) -> Vec<Digit> {
+    let held_out = held_out();
+    let labels = held_out["digits"].as_array().unwrap().iter().map(|digit| digit.as_i64().unwrap());
+    let pixels = |instance: &Value| instance.as_array().unwrap().iter().map(|pixel| pixel.as_i64().unwrap()).collect();
+    let both = held_out["instances"].as_array().unwrap().iter().zip(labels);
+    both.filter(|(_, label)| is_wanted(*label)).map(|(instance, _)| pixels(instance)).collect()
+}
+
+/// One request for each of so many digits, over and over.
+async fn serve(app: &TestApp, digits: &[Digit]) -> Vec<Digit> {
+    let served: Vec<Digit> = digits.iter().cycle().take(REQUESTS).cloned().collect();
+    for some in served.chunks(50) {
+        let request = |digit: &Digit| {
+            let body = json!({ "instances": [digit] }).to_string();
+            let request = app.client.post(app.url("/predict")).body(body);
+            tokio::spawn(async move { request.send().await.unwrap().status().as_u16() })
+        };
+        for answered in some.iter().map(request).collect::<Vec<_>>() {
+            assert_eq!(answered.await.unwrap(), 200);
+        }
+    }
+    served
+}
+
+async fn drift(app: &TestApp) -> Value {
+    let report = app.admin_get("/admin/v1/models/digits/drift?version=2&window_s=3600").await;
+    assert_eq!(report.status, 200, "{}", report.text);
+    report.json()["versions"][0].clone()
+}
+
+/// The status of each feature, or part of the predictions.
+fn statuses(report: &Value, side: &str) -> BTreeMap<String, String> {
+    let found = report[side].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    found.map(|feature| (text(&feature["name"]), text(&feature["status"]))).collect()
+}
+
+/// PSI of a pixel by its definition, from the baseline's file and the digits that were sent.
+fn psi(feature: &Value, values: impl Iterator<Item = f64>) -> f64 {
+    let edges: Vec<f64> = feature["bins"]["edges"].as_array().unwrap().iter().map(|e| e.as_f64().unwrap()).collect();
+    let mut baseline: Vec<f64> = feature["counts"].as_array().unwrap().iter().map(|c| c.as_f64().unwrap()).collect();
+    // The bins for what is missing, and for what has no other.
+    baseline.extend([0.0, 0.0]);
+    let mut window = vec![0.0; baseline.len()];
+    for value in values {
+        window[edges.iter().filter(|edge| **edge < value).count()] += 1.0;
+    }
+    let share =
+        |counts: &[f64], bin: usize| (counts[bin] + 0.5) / (counts.iter().sum::<f64>() + counts.len() as f64 / 2.0);
+    (0..baseline.len())
+        .map(|bin| (share(&baseline, bin), share(&window, bin)))
+        .map(|(p, q)| (q - p) * (q / p).ln())
+        .sum()
+}
+
+/// Serves the digits, compares every feature's index with its definition, and gives the report.
+async fn check(digits: &[Digit]) -> Value {
+    let app = TestApp::start().await;
+    let served = serve(&app, digits).await;
+    let report = drift(&app).await;
+    assert_eq!((&report["rows"], &report["not_watched"]), (&json!(REQUESTS), &json!([])));
+
+    let baseline = std::fs::read_to_string(checkout().join("models/digits/2/baseline.json")).unwrap();
+    let baseline: Value = serde_json::from_str(&baseline).unwrap();
+    let metrics = app.get("/metrics").await.text;
+    for (pixel, feature) in baseline["features"].as_array().unwrap().iter().enumerate() {
+        let expected = psi(feature, served.iter().map(|digit| digit[pixel] as f64));
+        let name = feature["name"].as_str().unwrap();
+        let found = report["features"].as_array().unwrap().iter().find(|found| found["name"] == name).unwrap();
+        assert!((found["psi"].as_f64().unwrap() - expected).abs() < 1e-9, "{name}: {found} is not {expected}");
+        let series = format!("leeway_feature_psi{{model=\"digits\",version=\"2\",feature=\"{name}\"}} ");
+        let shown: f64 = metrics.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap();
+        assert!((shown - expected).abs() < 1e-9);
+    }
+    // The worst first.
+    let adjusted: Vec<f64> = report["features"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|feature| feature["status"] == "drifted")
+        .map(|feature| feature["psi_adjusted"].as_f64().unwrap())
+        .collect();
+    assert!(adjusted.is_sorted_by(|a, b| a >= b), "{adjusted:?}");
+    report
+}
+
+fn pixel(row: usize, column: usize) -> String {
+    format!("pixels[{}]", 8 * row + column)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn digits_as_they_are_are_quiet() {
+    let report = check(&digits(|_| true)).await;
+    assert_eq!(report["status"], "ok");
+    for side in ["features", "predictions"] {
+        assert!(statuses(&report, side).values().all(|status| status == "ok"), "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn digits_that_are_shifted_by_a_column_are_named_pixel_by_pixel() {
+    let shift = |digit: Digit| digit.chunks(8).flat_map(|row| [&[0], &row[..7]].concat()).collect();
+    let report = check(&digits(|_| true).into_iter().map(shift).collect::<Vec<Digit>>()).await;
+    let features = statuses(&report, "features");
+    // In the middle of the picture, ink begins one column later, and goes on one column longer.
+    for row in 1..7 {
+        assert_eq!((&*features[&pixel(row, 2)], &*features[&pixel(row, 6)]), ("drifted", "drifted"), "{row}");
+    }
+    // There was never ink in the first column, nor is there now.
+    assert_eq!(features[&pixel(0, 0)], "ok");
+    assert_eq!(statuses(&report, "predictions")["confidence"], "drifted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn digits_with_noise_are_named_where_there_was_paper() {
+    // A linear congruential generator (Numerical Recipes): 0 to 7 on every pixel.
+    let mut state = 1u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        i64::from(state >> 29)
+    };
+    let mut noisy = |digit: Digit| digit.into_iter().map(|pixel| (pixel + noise()).min(16)).collect();
+    let report = check(&digits(|_| true).into_iter().map(&mut noisy).collect::<Vec<Digit>>()).await;
+    let features = statuses(&report, "features");
+    for row in 0..8 {
+        for column in [0, 7] {
+            assert_eq!(features[&pixel(row, column)], "drifted");
+        }
+    }
+    assert_eq!(statuses(&report, "predictions")["confidence"], "drifted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn digits_that_are_inverted_are_named_everywhere() {
+    let inverted = |digit: Digit| digit.into_iter().map(|pixel| 16 - pixel).collect();
+    let report = check(&digits(|_| true).into_iter().map(inverted).collect::<Vec<Digit>>()).await;
+    let features = statuses(&report, "features");
+    // All but some in the middle, which are as often ink as paper.
+    let drifted = features.values().filter(|status| *status == "drifted").count();
+    assert!(drifted >= 50, "{features:?}");
+    for row in 0..8 {
+        assert_eq!((&*features[&pixel(row, 0)], &*features[&pixel(row, 7)]), ("drifted", "drifted"), "{row}");
+    }
+    let predictions = statuses(&report, "predictions");
+    assert_eq!((&*predictions["class"], &*predictions["confidence"]), ("drifted", "drifted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_of_the_classes_are_told_by_the_predictions() {
+    let report = check(&digits(|digit| digit < 5)).await;
+    assert_eq!(report["predictions"][0]["name"], "class");
+    assert_eq!(report["predictions"][0]["status"], "drifted");
+    let bins = report["predictions"][0]["bins"].as_array().unwrap();
+    let gone = bins.iter().filter(|bin| "56789".contains(bin["bin"].as_str().unwrap()));
+    assert!(gone.map(|bin| bin["window_count"].as_u64().unwrap()).sum::<u64>() < 50, "{bins:?}");
+    // The model is as sure of these as it is of the others.
+    assert_eq!(statuses(&report, "predictions")["confidence"], "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_drift_is_checked() {
+    let app = TestApp::start().await;
+    let get = async |query: &str| app.admin_get(&format!("/admin/v1/models/digits/drift{query}")).await;
+    let both = get("").await.json();
+    let versions: Vec<&Value> = both["versions"].as_array().unwrap().iter().map(|v| &v["version"]).collect();
+    assert_eq!(versions, [&json!(2), &json!(1)]);
+    assert_eq!(both["versions"][0]["status"], "not_enough_data");
+    assert_eq!(both["versions"][0]["baseline_rows"], 1437);
+    for (query, status, problem) in [
+        ("?window_s=0", 400, "window_s: expected 1 to 86400 seconds"),
+        ("?window_s=86401", 400, "window_s: expected 1 to 86400 seconds"),
+        ("?window=5", 400, "unknown field `window`"),
+        ("?version=9", 404, "9"),
+    ] {
+        let answer = get(query).await;
+        assert_eq!(answer.status, status, "{query}: {}", answer.text);
+        assert!(answer.text.contains(problem), "{query}: {}", answer.text);
+    }
+    assert_eq!(app.admin_get("/admin/v1/models/nobody/drift").await.status, 404);
+}
