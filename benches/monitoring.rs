@@ -128,9 +128,7 @@ fn costs(oha: &Path, models: &Path, rounds: usize, seconds: u64) {
     println!("\nThroughput, one row a request: {rounds} rounds of {seconds} s each, alternating; medians\n");
     println!("| features | connections | off, requests/s | on, requests/s | on ÷ off within a round |");
     println!("|---|---|---|---|---|");
-    for (model, features, instance) in
-        [("digits", 64, held_out["instances"][0].clone()), ("wide", 512, json!(wide))]
-    {
+    for (model, features, instance) in [("digits", 64, held_out["instances"][0].clone()), ("wide", 512, json!(wide))] {
         let body = workshop().join(format!("{model}.json"));
         std::fs::write(&body, json!({ "instances": [instance] }).to_string()).unwrap();
         for connections in [16, 64] {
