@@ -72,11 +72,11 @@ impl Latencies {
         self.history.tick(now, || self.cells.sums().map(|sum| sum as u32).collect());
     }
 
-    /// The [`QUANTILES`] of what was observed within the window, for each kind that was.
-    pub(super) fn quantiles(&self, now: Duration, kinds: &[Timed]) -> Vec<(Timed, [Duration; QUANTILES.len()])> {
+    /// The [`QUANTILES`] of what was observed within the window, for each kind; `None` of what was not.
+    pub(super) fn quantiles(&self, now: Duration, kinds: &[Timed]) -> Vec<(Timed, Option<[Duration; QUANTILES.len()]>)> {
         let begin = self.history.begin(now, self.window);
         let before = |cell: usize| begin.counts.as_ref().map_or(0, |counts| counts[cell]);
-        let quantiles = |kind: &Timed| {
+        let quantiles = |kind: Timed| {
             let at = kind.index() * BUCKETS;
             let counts: Vec<u32> =
                 (at..at + BUCKETS).map(|cell| (self.cells.sum(cell) as u32).wrapping_sub(before(cell))).collect();
@@ -84,9 +84,9 @@ impl Latencies {
             for (found, share) in found.iter_mut().zip(QUANTILES) {
                 *found = quantile(&counts, share)?;
             }
-            Some((*kind, found))
+            Some(found)
         };
-        kinds.iter().filter_map(quantiles).collect()
+        kinds.iter().map(|kind| (*kind, quantiles(*kind))).collect()
     }
 
     /// How many there were since the beginning, and how long they took all together.
@@ -169,7 +169,7 @@ mod tests {
             }
             samples.sort_unstable();
             let found = latencies.quantiles(Duration::from_secs(1), &[Timed::Total]);
-            for (share, found) in QUANTILES.iter().zip(found[0].1) {
+            for (share, found) in QUANTILES.iter().zip(found[0].1.unwrap()) {
                 let exact = samples[(share * samples.len() as f64).ceil() as usize - 1] as f64;
                 let error = (found.as_nanos() as f64 - exact).abs() / exact;
                 prop_assert!(error <= 0.01, "{found:?} is not {exact} ns: off by {error}");
@@ -188,7 +188,7 @@ mod tests {
         let latencies = Latencies::new(Duration::ZERO, Duration::from_secs(300));
         let p50 = |second| {
             let found = latencies.quantiles(Duration::from_secs(second), &[Timed::Total, Timed::Shed]);
-            found.first().map(|(_, quantiles)| quantiles[0].as_millis())
+            found[0].1.map(|quantiles| quantiles[0].as_millis())
         };
         assert_eq!(p50(0), None);
         latencies.observe(Timed::Total, Duration::from_millis(200));

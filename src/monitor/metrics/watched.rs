@@ -23,7 +23,7 @@ type Make<'a> = &'a dyn Fn(&Seen, [&str; 2]) -> Vec<Series>;
 struct Seen {
     version: Arc<VersionRecorder>,
     drifts: Vec<(Side, String, Drift)>,
-    latencies: Vec<(Timed, [Duration; QUANTILES.len()])>,
+    latencies: Vec<(Timed, Option<[Duration; QUANTILES.len()]>)>,
     outcomes: Outcomes,
     /// Whether it predicts classes: what only those have is not shown of others.
     is_classifier: bool,
@@ -75,7 +75,9 @@ fn latency_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
         let mut all = Vec::new();
         for (timed, found) in &seen.latencies {
             let Some(name) = name(*timed) else { continue };
-            let quantiles = QUANTILES.into_iter().zip(found.iter().map(Duration::as_secs_f64));
+            // As Prometheus' own clients have it: a quantile of nothing is not a number.
+            let seconds = |index: usize| found.map_or(f64::NAN, |found| found[index].as_secs_f64());
+            let quantiles = QUANTILES.into_iter().enumerate().map(|(index, share)| (share, seconds(index)));
             let (count, sum) = seen.version.latencies().total(*timed);
             all.push(summary(&[model, number, name], quantiles, sum.as_secs_f64(), count));
         }
