@@ -1,4 +1,4 @@
-//! Criterion: from JSON to tensors, and the whole pipeline without HTTP, on the shipped digits.
+//! Criterion: from JSON to tensors, counting features, and the whole pipeline without HTTP, on the shipped digits.
 //!
 //! `serde_json to Vec<Vec<f32>>` is what most servers do; it stands beside ours for comparison.
 
@@ -11,12 +11,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use leeway::budget::BlockingThreads;
-use leeway::config::Config;
+use leeway::budget::{BlockingThreads, LatencyBudget};
+use leeway::config::{Config, MonitoringConfig, MonitoringWindows};
 use leeway::deploy::{Deployer, MemoryJournal};
+use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
 use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, Priority, Watchers};
-use leeway::monitor::Monitor;
+use leeway::monitor::{Monitor, Sample, VersionLabels, Watched};
 use leeway::pipeline::{Stages, instances};
 use leeway::registry::{Catalog, Loader, Target};
 use leeway::serve::{self, Head};
@@ -105,5 +106,42 @@ fn whole_pipeline(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, json_to_tensor, whole_pipeline);
+/// What counting the features of one row beside its baseline takes.
+fn watching(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("watching one row");
+    for width in [64, 512] {
+        let names = (0..width).map(|number| format!("x{number}").into()).collect();
+        let schema = FeatureSchema { numbers: names, texts: Vec::new() };
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut features = |rows: usize| {
+            let mut features = Features::with_rows(rows);
+            features.numbers = (0..rows * width).map(|_| random.f64()).collect();
+            features
+        };
+        let training = features(2_000);
+        let nothing = vec![Observation::Nothing; training.rows()];
+        let mut sample = Sample::new(schema.clone(), None);
+        sample.add(&training, &nothing);
+        let mut builder = sample.freeze();
+        builder.count(&training, &nothing);
+        let settings = MonitoringConfig { max_features: width, ..MonitoringConfig::default() };
+        let baseline = Some(Arc::new(builder.finish()));
+        let watched = Watched { schema, classes: None, baseline, settings };
+        let monitor = Monitor::new("", MonitoringWindows::default());
+        let labels = VersionLabels { model: "m".into(), version: "1".into(), sha256: String::new(), provider: "cpu" };
+        let recorder = monitor.version(labels, LatencyBudget::DEFAULT, watched);
+        let rows: Vec<Features> = (0..100).map(|_| features(1)).collect();
+        let certainty = Certainty { confidence: 0.9, margin: 0.85, entropy: 0.1 };
+        let mut next = rows.iter().cycle();
+        group.bench_function(BenchmarkId::from_parameter(format!("{width} features")), |bencher| {
+            bencher.iter(|| {
+                let made = [Observation::Class { class: 3, certainty }];
+                recorder.observe(next.next().unwrap(), made.into_iter());
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, json_to_tensor, watching, whole_pipeline);
 criterion_main!(benches);

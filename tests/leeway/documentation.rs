@@ -8,7 +8,7 @@ use leeway::monitor::METRICS;
 use leeway::registry::{Golden, Manifest};
 use serde_json::Value;
 
-use crate::harness::{STAGES, Server, TestApp, checkout, copy_folder};
+use crate::harness::{STAGES, Server, TestApp, checkout, copy_folder, held_out};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(checkout().join(path)).unwrap()
@@ -45,7 +45,10 @@ async fn curl(app: &TestApp, arguments: &[String]) -> reqwest::Response {
         match argument.as_str() {
             "-H" => headers.push(arguments.next().unwrap().split_once(": ").unwrap()),
             "-d" => body = arguments.next().cloned(),
-            other => url = Some(other.replace("127.0.0.1:8080", &app.data.to_string())),
+            other => {
+                let url_here = other.replace("127.0.0.1:8080", &app.data.to_string());
+                url = Some(url_here.replace("127.0.0.1:8081", &app.admin.to_string()));
+            }
         }
     }
     let url = url.unwrap();
@@ -78,6 +81,18 @@ fn same(documented: &Value, answered: &Value, key: &str) {
     }
 }
 
+/// Whether an answer has what a documented one has, which may be shortened.
+fn same_form(documented: &Value, answered: &Value, key: &str) {
+    match (documented, answered) {
+        (Value::Object(a), Value::Object(b)) => {
+            assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>(), "{key}");
+            a.iter().for_each(|(key, value)| same_form(value, &b[key], key));
+        }
+        (Value::Array(a), Value::Array(b)) => a.iter().zip(b).for_each(|(a, b)| same_form(a, b, key)),
+        _ => assert_eq!(std::mem::discriminant(documented), std::mem::discriminant(answered), "{key}"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readmes_requests_get_the_readmes_answers() {
     let app = TestApp::start().await;
@@ -94,6 +109,34 @@ async fn the_readmes_requests_get_the_readmes_answers() {
     for command in more {
         assert_eq!(curl(&app, &command).await.status(), 200);
     }
+}
+
+/// The documented id stands for the one that this server gives the same prediction.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_feedback_is_joined() {
+    let readme = read("README.md");
+    let six = curl_arguments(&blocks_after(&readme, "run: six")[0]);
+    let documented: Value = serde_json::from_str(&blocks_after(&readme, "answer: six")[0]).unwrap();
+    let documented = documented["prediction_ids"][0].as_str().unwrap();
+    let text = read("docs/monitoring.md");
+    let expected: Value = serde_json::from_str(&blocks_after(&text, "answer: feedback")[0]).unwrap();
+    let app = TestApp::start().await;
+    for text in [&text, &readme] {
+        let predicted: Value = curl(&app, &six[0]).await.json().await.unwrap();
+        let snippet = blocks_after(text, "run: feedback")[0].clone();
+        assert!(snippet.contains(documented), "{snippet}");
+        let command = curl_arguments(&snippet.replace(documented, predicted["prediction_ids"][0].as_str().unwrap()));
+        same(&expected, &curl(&app, &command[0]).await.json().await.unwrap(), "feedback");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_drift_report_has_this_form() {
+    let app = TestApp::start().await;
+    let text = read("docs/monitoring.md");
+    let command = curl_arguments(&blocks_after(&text, "run: report")[0]);
+    let documented: Value = serde_json::from_str(&blocks_after(&text, "answer: report")[0]).unwrap();
+    same_form(&documented, &curl(&app, &command[0]).await.json().await.unwrap(), "report");
 }
 
 /// Runs the commands of a document, in a folder with the shipped models, for a server on them.
@@ -149,6 +192,34 @@ fn the_rollout_of_the_documentation_works() {
 }
 
 #[test]
+fn the_baselines_of_the_documentation_can_be_made() {
+    let said = run_commands("docs/monitoring.md", "baseline", |folder| {
+        std::fs::copy(checkout().join("models/digits/1/model.onnx"), folder.join("digits.onnx")).unwrap();
+        let header: Vec<String> = (0..64).map(|pixel| format!("p{pixel}")).collect();
+        let mut csv = format!("{},digit\n", header.join(","));
+        for instance in held_out()["instances"].as_array().unwrap() {
+            let row: Vec<String> = instance.as_array().unwrap().iter().map(Value::to_string).collect();
+            csv.push_str(&format!("{},7\n", row.join(",")));
+        }
+        std::fs::write(folder.join("train.csv"), csv).unwrap();
+    });
+    for says in ["Added version 3", "Added version 4", "It has no baseline"] {
+        assert!(said.contains(says), "{says}: {said}");
+    }
+    let made = "Its baseline is of 360 rows: 64 features; of the predictions: class, confidence, margin, entropy.";
+    assert_eq!(said.matches(made).count(), 2, "{said}");
+}
+
+#[test]
+fn the_documented_commands_show_drift() {
+    for (file, feature) in [("README.md", "pixels[20]"), ("docs/monitoring.md", "confidence")] {
+        let said = run_commands(file, "drift", |_| {});
+        assert!(said.contains("digits version 2: not enough data; 0 rows"), "{said}");
+        assert!(said.contains(&format!("{feature}: not enough data")), "{said}");
+    }
+}
+
+#[test]
 fn the_manifest_and_the_examples_of_the_documentation_can_be_read() {
     let text = read("docs/models.md");
     let folder = tempfile::tempdir().unwrap();
@@ -160,7 +231,7 @@ fn the_manifest_and_the_examples_of_the_documentation_can_be_read() {
 #[test]
 fn every_model_toml_in_the_documentation_is_valid() {
     let mut count = 0;
-    for file in ["README.md", "docs/configuration.md", "docs/latency.md"] {
+    for file in ["README.md", "docs/configuration.md", "docs/latency.md", "docs/monitoring.md"] {
         for block in blocks_after(&read(file), "model.toml") {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("model.toml");
@@ -169,7 +240,7 @@ fn every_model_toml_in_the_documentation_is_valid() {
             count += 1;
         }
     }
-    assert_eq!(count, 3);
+    assert_eq!(count, 4);
 }
 
 /// Every key with its default, as in `http.listen` and `127.0.0.1:8080`; `None` for those without one.
@@ -209,7 +280,7 @@ fn the_configuration_reference_has_every_key_and_its_default() {
     // The keys of model.toml, from the message that lists them.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.toml");
-    for (section, count) in [("model", 10), ("budget", 6)] {
+    for (section, count) in [("model", 10), ("budget", 6), ("monitoring", 3)] {
         std::fs::write(&path, format!("{STAGES}[{section}]\nx = 1\n")).unwrap();
         let message = ModelConfig::read(&path).unwrap_err().to_string();
         let keys: Vec<&str> = message.split_once("allowed here: ").unwrap().1.split(", ").collect();
@@ -231,6 +302,17 @@ fn the_metrics_reference_has_every_metric_and_no_other() {
         }
     }
     assert_eq!(text.lines().filter(|line| line.starts_with("| `leeway_")).count(), METRICS.len());
+}
+
+#[test]
+fn operations_says_what_to_do_at_every_alert() {
+    let text = read("docs/operations.md");
+    let alerts = read("deploy/prometheus/rules/leeway.alerts.yml");
+    let alerts: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    for alert in &alerts {
+        assert!(text.contains(&format!("\n**{alert}** (")), "docs/operations.md has no {alert}");
+    }
+    assert_eq!(text.matches("\n**Leeway").count(), alerts.len());
 }
 
 /// The codes are those of the metric that counts errors by code.
@@ -262,8 +344,9 @@ fn anchor(heading: &str) -> String {
 
 #[test]
 fn every_link_between_documents_leads_somewhere() {
-    let docs = ["benchmarks", "configuration", "http-api", "latency", "metrics", "models", "operations"];
-    for file in docs.map(|name| format!("docs/{name}.md")).into_iter().chain(["README.md".to_owned()]) {
+    let docs = ["benchmarks", "configuration", "http-api", "latency", "metrics", "models", "monitoring", "operations"];
+    let others = ["README.md", "CHANGELOG.md", "deploy/README.md"].map(str::to_owned);
+    for file in docs.map(|name| format!("docs/{name}.md")).into_iter().chain(others) {
         let text = read(&file);
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             if link.starts_with("http") {
