@@ -61,8 +61,8 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     write_baseline(&mut out, &baseline)?;
     writeln!(
         out,
-        "A server that has it loaded already goes on with what it has: leeway unload {name} {version}, then leeway load \
-         {name} {version}.",
+        "A server that has it loaded goes on without it and takes the files for altered, until leeway unload {name} \
+         {version} and leeway load {name} {version}.",
         version = args.version
     )?;
     Ok(())
@@ -72,7 +72,14 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
 async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version) -> Result<()> {
     /// Deployments that are read at one time.
     const PAGE: u32 = 1_000;
-    let StateUrl::Sqlite(path) = &config.state.url else { return Ok(()) };
+    let StateUrl::Sqlite(path) = &config.state.url else {
+        writeln!(
+            std::io::stderr(),
+            "state.url is \"memory\": whether {model} {version} was deployed is not known; if it was, make a new version \
+             with leeway add --baseline-data instead"
+        )?;
+        return Ok(());
+    };
     if !path.exists() {
         return Ok(());
     }
@@ -102,9 +109,12 @@ pub(super) fn write_baseline(out: &mut impl Write, baseline: &Baseline) -> std::
     let predictions = if predictions.is_empty() { "nothing".to_owned() } else { predictions.join(", ") };
     writeln!(
         out,
-        "Its baseline is of {} rows: {} features; of the predictions: {predictions}.",
+        "Its baseline is of {} rows; of the features: {}; of the predictions: {predictions}.",
         baseline.rows,
-        baseline.features.len()
+        match baseline.features.len() {
+            0 => "nothing".to_owned(),
+            count => format!("all {count}"),
+        }
     )
 }
 

@@ -49,6 +49,9 @@ pub(super) fn run(args: DriftArgs) -> Result<()> {
     let client = Client::new(&server.settings.clone().load()?);
     let answer = client.get(&format!("/models/{model}/drift?{}", query.join("&")))?;
     show(server.json, &answer, |out| {
+        if answer["enabled"] == false {
+            writeln!(out, "nothing is watched: monitoring.enabled is false")?;
+        }
         for version in answer["versions"].as_array().into_iter().flatten() {
             write_head(out, &model, version)?;
             match &feature {
@@ -102,7 +105,7 @@ fn write_features(out: &mut dyn Write, version: &Value, all: bool) -> Result<()>
         writeln!(out, "{rows}")?;
     }
     if hidden > 0 {
-        writeln!(out, "and {hidden} more that are better (--all)")?;
+        writeln!(out, "and {hidden} more (--all)")?;
     }
     let not_watched: Vec<String> = version["not_watched"].as_array().into_iter().flatten().map(text).collect();
     if !not_watched.is_empty() {

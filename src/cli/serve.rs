@@ -27,6 +27,8 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
         let signals = Signals::listen().context("signals cannot be listened to")?;
         let bound = app.bind().await?;
         table::announce(&snapshot);
+        // What is unloaded later is held here no longer.
+        drop(snapshot);
         tracing::info!(
             data = %bound.data_address(), admin = %bound.admin_address(), threads, cores = available_cores(),
             "ready: POST http://{}/predict", bound.data_address()

@@ -129,6 +129,8 @@ pub(super) async fn drift(
     #[derive(Serialize)]
     struct Versions {
         model: ModelName,
+        /// Whether anything is watched at all.
+        enabled: bool,
         versions: Vec<VersionDrift>,
     }
     #[derive(Serialize)]
@@ -162,7 +164,8 @@ pub(super) async fn drift(
         baseline_rows: served.recorder.watched().baseline.as_ref().map(|baseline| baseline.rows),
         report: served.recorder.drift(now, window),
     };
-    Ok(json(&Versions { versions: wanted.map(report).collect(), model })?)
+    let versions = wanted.map(report).collect();
+    Ok(json(&Versions { model, enabled: state.monitor.windows().enabled, versions })?)
 }
 
 /// `PUT /admin/v1/models/{model}/traffic`

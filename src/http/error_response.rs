@@ -42,7 +42,7 @@ struct Problem<'a> {
 /// The status of an error, and the title that stands for all errors of its kind.
 fn status(error: &Error) -> (StatusCode, &'static str) {
     match error {
-        Error::InvalidInput(_) => (StatusCode::BAD_REQUEST, "The input does not fit the model"),
+        Error::InvalidInput(_) => (StatusCode::BAD_REQUEST, "The input is not what is expected"),
         Error::UnknownModel { .. } => (StatusCode::NOT_FOUND, "There is no such model"),
         Error::UnknownVersion { .. } => (StatusCode::NOT_FOUND, "There is no such version"),
         Error::NoDefaultModel { .. } => (StatusCode::NOT_FOUND, "There is no default model"),

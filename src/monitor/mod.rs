@@ -1,6 +1,6 @@
 //! What is counted and timed, and how it is shown to Prometheus.
 //!
-//! - `metrics.rs` is the one table of all metrics: names, help texts, labels, and their text form.
+//! - `metrics/` is the one table of all metrics: names, help texts, labels, and their text form.
 //! - `recorder.rs` holds the buckets, and the handles that the request path writes to. Handles are made when a
 //!   version is loaded; recording looks nothing up and takes no lock.
 //! - `deployment.rs` holds what is known of deployments and loads.
@@ -112,7 +112,7 @@ impl Monitor {
                 count = recorder.watch().left_out().len(),
                 first,
                 "features are not watched for drift: they are in the baseline and [preprocess] does not give them, or the \
-                 other way round, or there are more than monitoring.max_features; the drift page lists them"
+                 other way round, or there are more than monitoring.max_features; `leeway drift` lists them"
             );
         }
         versions.push(Arc::downgrade(&recorder));

@@ -73,7 +73,11 @@ impl Latencies {
     }
 
     /// The [`QUANTILES`] of what was observed within the window, for each kind; `None` of what was not.
-    pub(super) fn quantiles(&self, now: Duration, kinds: &[Timed]) -> Vec<(Timed, Option<[Duration; QUANTILES.len()]>)> {
+    pub(super) fn quantiles(
+        &self,
+        now: Duration,
+        kinds: &[Timed],
+    ) -> Vec<(Timed, Option<[Duration; QUANTILES.len()]>)> {
         let begin = self.history.begin(now, self.window);
         let before = |cell: usize| begin.counts.as_ref().map_or(0, |counts| counts[cell]);
         let quantiles = |kind: Timed| {

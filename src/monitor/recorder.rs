@@ -14,7 +14,7 @@ use super::watch::{DriftReport, Watch, Watched};
 use crate::budget::{LatencyBudget, StageClock};
 use crate::config::MonitoringWindows;
 use crate::error::{Error, Fault, Shed};
-use crate::feature::{Features, Observation};
+use crate::feature::{FeatureSchema, Features, Observation};
 use crate::stage::Stage;
 
 /// Upper bounds of the duration histograms, in microseconds: 50 µs to 10 s. Each has one more, at the stage's own part of
@@ -338,7 +338,10 @@ impl VersionRecorder {
         });
         let [network, preprocess, queue, inference, postprocess] = stages;
         let total = vec![budget.total, budget.on_the_server()];
-        let watch = Watch::new(&watched, born);
+        let watch = match windows.enabled {
+            true => Watch::new(&watched, born),
+            false => Watch::new(&Watched { baseline: None, schema: FeatureSchema::default(), ..watched.clone() }, born),
+        };
         VersionRecorder {
             duration_edges: [network, preprocess, queue, inference, postprocess, total].map(duration_edges),
             latencies: Latencies::new(born, windows.quantiles),

@@ -232,6 +232,10 @@ fn stage_files(new: &NewFiles, staging: &Path) -> Result<()> {
         if name == MANIFEST_FILE {
             return Err(Error::Repository(format!("{}: the manifest is written by `leeway add`", other.display())));
         }
+        if name == BASELINE_FILE && new.training_data.is_some() {
+            let problem = "a baseline is made of --baseline-data; give one of both";
+            return Err(Error::Repository(format!("{}: {problem}", other.display())));
+        }
         copy(other, &name)?;
     }
     if let Some(golden) = &new.golden {

@@ -51,6 +51,8 @@ pub struct Progress {
 enum RowForm {
     /// `{"age": 30, "country": "NL"}`
     Object,
+    /// `{"age": [30], "country": ["NL"]}`
+    ObjectOfArrays,
     /// `[30, "NL"]`
     Array,
     /// `30`, of a single column.
@@ -59,8 +61,8 @@ enum RowForm {
 
 /// Reads rows as instances, in order.
 enum Rows<'a> {
-    Json { lines: std::iter::Enumerate<std::io::Lines<BufReader<File>>> },
-    Csv { records: csv::StringRecordsIntoIter<File>, columns: &'a Columns, form: RowForm },
+    Json { file: &'a Path, lines: std::iter::Enumerate<std::io::Lines<BufReader<File>>> },
+    Csv { file: &'a Path, records: csv::StringRecordsIntoIter<File>, columns: &'a Columns, form: RowForm },
 }
 
 /// The columns of a CSV file that are features.
@@ -208,10 +210,10 @@ impl<'a> Source<'a> {
         }
         let columns = Columns::read(data, runner.opened.signature())?;
         let one_column = columns.names.len() == 1;
-        let forms = [Some(RowForm::Object), Some(RowForm::Array), Some(RowForm::Value).filter(|_| one_column)];
+        let forms = [RowForm::Object, RowForm::ObjectOfArrays, RowForm::Array, RowForm::Value];
         let mut source = Source { file, csv: Some((columns, RowForm::Object)) };
         let mut problems = Vec::new();
-        for form in forms.into_iter().flatten() {
+        for form in forms.into_iter().filter(|form| one_column || *form != RowForm::Value) {
             if let Some((_, chosen)) = &mut source.csv {
                 *chosen = form;
             }
@@ -222,7 +224,7 @@ impl<'a> Source<'a> {
             }
         }
         Err(Error::Repository(format!(
-            "{}: the pipeline takes the first row neither way: {}. Columns that are no features can be left out with \
+            "{}: the pipeline does not take the first row: {}. Columns that are no features can be left out with \
              --ignore-column, or send one instance per line as JSON (.jsonl)",
             file.display(),
             problems.join("; ")
@@ -232,9 +234,10 @@ impl<'a> Source<'a> {
     fn rows(&self) -> Result<Rows<'_>> {
         let file = File::open(self.file).map_err(|error| self.unreadable(&error))?;
         Ok(match &self.csv {
-            None => Rows::Json { lines: BufReader::new(file).lines().enumerate() },
+            None => Rows::Json { file: self.file, lines: BufReader::new(file).lines().enumerate() },
             Some((columns, form)) => {
-                Rows::Csv { records: csv::Reader::from_reader(file).into_records(), columns, form: *form }
+                let records = csv::Reader::from_reader(file).into_records();
+                Rows::Csv { file: self.file, records, columns, form: *form }
             }
         })
     }
@@ -252,6 +255,7 @@ impl RowForm {
     fn name(self) -> &'static str {
         match self {
             RowForm::Object => "an object with the columns as keys",
+            RowForm::ObjectOfArrays => "an object with arrays of one value",
             RowForm::Array => "an array of the columns",
             RowForm::Value => "the value of the column",
         }
@@ -290,6 +294,10 @@ impl Columns {
         let mut values = cells.zip(&self.texts).map(|(cell, is_text)| value(cell, *is_text));
         match form {
             RowForm::Object => Value::Object(self.names.iter().cloned().zip(values).collect()),
+            RowForm::ObjectOfArrays => {
+                let arrays = values.map(|value| Value::Array(vec![value]));
+                Value::Object(self.names.iter().cloned().zip(arrays).collect())
+            }
             RowForm::Array => Value::Array(values.collect()),
             RowForm::Value => values.next().unwrap_or(Value::Null),
         }
@@ -320,23 +328,30 @@ impl Iterator for Rows<'_> {
     /// The next row with the number of its line.
     fn next(&mut self) -> Option<Self::Item> {
         match self {
-            Rows::Json { lines } => loop {
+            Rows::Json { file, lines } => loop {
                 let (index, line) = lines.next()?;
                 let line = match line {
                     Ok(line) if line.trim().is_empty() => continue,
                     Ok(line) => line,
-                    Err(error) => return Some(Err(repository(format!("line {}: {error}", index + 1)))),
+                    Err(error) => {
+                        return Some(Err(repository(format!("{}: line {}: {error}", file.display(), index + 1))));
+                    }
                 };
                 let instance = serde_json::from_str(&line).map_err(|error| {
-                    let (line, column) = (index + 1, error.column());
-                    repository(format!("line {line}, column {column}: this is not an instance as JSON: {error}"))
+                    let (file, line, column) = (file.display(), index + 1, error.column());
+                    // Its own "at line 1" is of the line alone.
+                    let problem = error.to_string();
+                    let problem = problem.split(" at line ").next().unwrap_or_default();
+                    repository(format!(
+                        "{file}: line {line}, column {column}: this is not an instance as JSON: {problem}"
+                    ))
                 });
                 return Some(instance.map(|instance| (index + 1, instance)));
             },
-            Rows::Csv { records, columns, form } => {
+            Rows::Csv { file, records, columns, form } => {
                 let record = match records.next()? {
                     Ok(record) => record,
-                    Err(error) => return Some(Err(repository(error))),
+                    Err(error) => return Some(Err(repository(format!("{}: {error}", file.display())))),
                 };
                 let line = record.position().map_or(0, |position| position.line() as usize);
                 let instance = serde_json::value::to_raw_value(&columns.instance(&record, *form));

@@ -201,6 +201,13 @@ def main():
         [value("x", T.FLOAT, ["n", 2]), value("count", T.INT64, ["n", 1])],
         [value("scaled", T.FLOAT, ["n", 2]), value("seen", T.INT64, ["n", 1])],
     )
+    # A table, with an input for each column, as converters write it: the country is not used.
+    write(
+        "table",
+        [h.make_node("Neg", ["age"], ["score"])],
+        [value("age", T.FLOAT, ["n", 1]), value("country", T.STRING, ["n", 1])],
+        [value("score", T.FLOAT, ["n", 1])],
+    )
     write(
         "not_per_row",
         [h.make_node("ReduceSum", ["x"], ["y"], keepdims=0)],

@@ -136,6 +136,8 @@ async fn the_documented_drift_report_has_this_form() {
     let text = read("docs/monitoring.md");
     let command = curl_arguments(&blocks_after(&text, "run: report")[0]);
     let documented: Value = serde_json::from_str(&blocks_after(&text, "answer: report")[0]).unwrap();
+    let body = serde_json::json!({ "instances": held_out()["instances"].as_array().unwrap()[..1] }).to_string();
+    assert_eq!(app.predict("/predict", body).await.status, 200);
     same_form(&documented, &curl(&app, &command[0]).await.json().await.unwrap(), "report");
 }
 
@@ -206,7 +208,8 @@ fn the_baselines_of_the_documentation_can_be_made() {
     for says in ["Added version 3", "Added version 4", "It has no baseline"] {
         assert!(said.contains(says), "{says}: {said}");
     }
-    let made = "Its baseline is of 360 rows: 64 features; of the predictions: class, confidence, margin, entropy.";
+    let made =
+        "Its baseline is of 360 rows; of the features: all 64; of the predictions: class, confidence, margin, entropy.";
     assert_eq!(said.matches(made).count(), 2, "{said}");
 }
 

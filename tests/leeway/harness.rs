@@ -330,6 +330,13 @@ pub(crate) fn leeway(arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs a command to its end: its exit status, and what it said.
+pub(crate) fn run(command: &mut Command) -> (i32, String) {
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.code().unwrap(), text)
+}
+
 impl Server {
     /// Starts `leeway serve` on free ports and waits until it is ready.
     pub(crate) fn start(models: &Path, settings: &[(&str, &str)]) -> Server {

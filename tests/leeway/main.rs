@@ -7,6 +7,7 @@ mod gate;
 mod harness;
 
 mod bad_input;
+mod baseline;
 mod budget;
 // Takes a process that stops where it is told to: `cargo test --features failpoints`, as `make test` does.
 #[cfg(feature = "failpoints")]

@@ -11,7 +11,7 @@ use leeway::deploy;
 use leeway::pipeline::Stages;
 use serde_json::{Value, json};
 
-use crate::harness::{PLAIN, Repository, Server, TestApp, client, ledger, leeway, runtime};
+use crate::harness::{PLAIN, Repository, Server, TestApp, client, ledger, leeway, run, runtime};
 
 /// Versions 1, 2 and 3, which add their own number to x.
 fn repository() -> Repository {
@@ -306,12 +306,6 @@ fn command(server: &Server, arguments: &[&str]) -> Command {
     let mut command = leeway(arguments);
     command.env("LEEWAY_ADMIN__LISTEN", server.admin.to_string());
     command
-}
-
-fn run(command: &mut Command) -> (i32, String) {
-    let output = command.output().unwrap();
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-    (output.status.code().unwrap(), text)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use leeway::pipeline::Stages;
 use leeway::registry::{Manifest, VerifiedVersion};
 use serde_json::{Value, json};
 
-use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, ledger, leeway, runtime, trial};
+use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, ledger, leeway, run, runtime, trial};
 
 /// A repository whose version 1 serves, and whose version 2 (5 is added to x, and 5 is in a file of its own) is for a
 /// test to break.
@@ -317,12 +317,6 @@ async fn a_broken_model_toml_keeps_no_version_from_being_loaded() {
     let promoted = app.admin_post("/admin/v1/models/plus/promote", json!({ "version": 1 })).await;
     assert_eq!(promoted.status, 200, "{}", promoted.text);
     assert_eq!(predict(&app).await.predictions(), json!([[1.0, 1.0]]));
-}
-
-fn run(command: &mut std::process::Command) -> (i32, String) {
-    let output = command.output().unwrap();
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-    (output.status.code().unwrap(), text)
 }
 
 #[test]

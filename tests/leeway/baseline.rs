@@ -1,0 +1,236 @@
+//! Baselines: made of training data by the program, kept with the version, and watched by the server.
+
+use serde_json::{Value, json};
+
+use crate::harness::{PLAIN, Repository, Server, TestApp, leeway, run};
+
+/// Writes training data and makes a baseline of them for version 1 of a model.
+fn make(repository: &Repository, model: &str, file: &str, data: &str, more: &[&str]) -> (i32, String) {
+    let data_file = repository.0.path().join(file);
+    std::fs::write(&data_file, data).unwrap();
+    let models = repository.0.path().to_str().unwrap();
+    let arguments = ["baseline", model, "1", "--models", models, "--data", data_file.to_str().unwrap()];
+    run(&mut leeway(&[&arguments, more].concat()))
+}
+
+fn read(repository: &Repository, model: &str) -> Value {
+    let file = repository.0.path().join(model).join("1/baseline.json");
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+/// The counts of a feature, or of a part of the predictions.
+fn counts(baseline: &Value, side: &str, name: &str) -> Value {
+    let features = baseline[side].as_array().unwrap();
+    let found = features.iter().find(|feature| feature["name"] == name);
+    found.unwrap_or_else(|| panic!("no {name}: {baseline}"))["counts"].clone()
+}
+
+/// A table whose columns are inputs of their own: read by name, wherever they stand, and whatever else there is.
+#[test]
+fn the_columns_of_a_table_are_found_by_their_names() {
+    let repository = Repository::new().with("table", 1, "table", PLAIN);
+    let mut csv = "id,country,age\n".to_owned();
+    (0..40).for_each(|row| csv.push_str(&format!("{row},{},{}\n", ["NL", "12"][row % 2], row / 10)));
+    let (code, said) = make(&repository, "table", "train.csv", &csv, &[]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("Its baseline is of 40 rows; of the features: all 2; of the predictions: value."), "{said}");
+    let from_csv = read(&repository, "table");
+    // A text is a text even if it looks like a number.
+    assert_eq!(counts(&from_csv, "features", "country"), json!([20, 20]));
+    assert_eq!(
+        counts(&from_csv, "features", "age").as_array().unwrap().iter().filter_map(Value::as_u64).sum::<u64>(),
+        40
+    );
+    assert_eq!(
+        counts(&from_csv, "predictions", "value").as_array().unwrap().iter().filter_map(Value::as_u64).sum::<u64>(),
+        40
+    );
+
+    // The same as JSON lines, in another order of the members.
+    let line = |row: usize| format!("{{\"age\": [{}], \"country\": [\"{}\"]}}\n", row / 10, ["NL", "12"][row % 2]);
+    let (code, said) = make(&repository, "table", "train.jsonl", &(0..40).map(line).collect::<String>(), &[]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(read(&repository, "table"), from_csv);
+    let verify = run(&mut leeway(&["verify", "--models", repository.0.path().to_str().unwrap()]));
+    assert_eq!(verify.0, 0, "{}", verify.1);
+}
+
+#[test]
+fn a_row_is_an_array_of_the_columns_where_that_is_what_the_model_takes() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let (code, said) =
+        make(&repository, "plus", "train.CSV", "a,label,b\n1,x,2\n3,y,4\n", &["--ignore-column", "label"]);
+    assert_eq!(code, 0, "{said}");
+    let baseline = read(&repository, "plus");
+    let features: Vec<&Value> =
+        baseline["features"].as_array().unwrap().iter().map(|feature| &feature["name"]).collect();
+    assert_eq!((&baseline["rows"], features), (&json!(2), vec![&json!("x[0]"), &json!("x[1]")]));
+}
+
+/// A model that takes four rows at a time, and thousands of rows: the rows that fill up a run are not counted.
+#[test]
+fn every_row_is_counted_once_whatever_the_model_takes_at_one_time() {
+    let repository = Repository::of("echo_batch_of_4");
+    let rows: String = (0..1_003).map(|row| format!("[{row}, 1]\n")).collect();
+    let (code, said) = make(&repository, "echo_batch_of_4", "train.jsonl", &rows, &[]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("counting: 1003 of 1003 rows"), "{said}");
+    let baseline = read(&repository, "echo_batch_of_4");
+    assert_eq!(baseline["rows"], 1003);
+    let tenths = counts(&baseline, "features", "x[0]");
+    let tenths: Vec<u64> = tenths.as_array().unwrap().iter().filter_map(Value::as_u64).collect();
+    assert_eq!(tenths.iter().sum::<u64>(), 1003);
+    assert!(tenths.len() == 10 && tenths.iter().all(|count| (99..=102).contains(count)), "{tenths:?}");
+}
+
+#[test]
+fn training_data_that_do_not_fit_are_named_and_nothing_is_changed() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN).with("table", 1, "table", PLAIN);
+    for (model, file, data, more, problem) in [
+        ("plus", "a.csv", "a,b\n", &[][..], "there is no row"),
+        ("plus", "a.jsonl", "\n\n", &[], "there is no row"),
+        ("plus", "a.csv", "a,b,c\n1,2,3\n", &[], "a.csv: the pipeline does not take the first row: as an object"),
+        ("plus", "a.csv", "a,b\n1,2\n1,\n", &[], "a.csv: line 3: instances[0][1]: found null"),
+        ("plus", "a.csv", "a,b\n1,2\n1,2,3\n", &[], "a.csv: CSV error: record 2 (line: 3"),
+        (
+            "plus",
+            "a.csv",
+            "a,b\n1,2\n",
+            &["--ignore-column", "c"],
+            "there is no column \"c\" to ignore; there are: a, b",
+        ),
+        ("plus", "a.jsonl", "[1, 2]\n[1, \n", &[], "a.jsonl: line 2, column 4: this is not an instance as JSON: EOF"),
+        ("plus", "a.jsonl", "[1, 2]\n", &["--ignore-column", "c"], "only a .csv file has columns to ignore"),
+        ("plus", "a.jsonl", "[1, 2]\n[1, \"b\"]\n", &[], "a.jsonl: line 2: instances[0][1]: found the string"),
+        ("table", "a.csv", "age,country\n1,NL\nold,NL\n", &[], "a.csv: line 3: instances[0].age[0]: found the string"),
+        ("nobody", "a.jsonl", "[1, 2]\n", &[], "nobody"),
+    ] {
+        let (code, said) = make(&repository, model, file, data, more);
+        assert!(code != 0 && said.contains(problem), "{data}: {said}");
+        assert!(!repository.0.path().join(model).join("1/baseline.json").exists());
+    }
+    let (code, said) = run(&mut leeway(&["verify", "--models", repository.0.path().to_str().unwrap()]));
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn what_was_deployed_is_not_given_a_baseline_any_more() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let models = repository.0.path();
+    let state = format!("sqlite:{}", models.join("state.db").display());
+    drop(Server::start(models, &[("LEEWAY_STATE__URL", &state)]));
+    let data = models.join("train.jsonl");
+    std::fs::write(&data, "[1, 2]\n").unwrap();
+    let plus = models.join("plus");
+    let arguments = ["baseline", plus.to_str().unwrap(), "1", "--data", data.to_str().unwrap()];
+    let (code, said) = run(leeway(&arguments).env("LEEWAY_STATE__URL", &state));
+    assert!(code != 0 && said.contains("plus 1 is deployed, or was (generation 1)"), "{said}");
+    // Without a journal that lasts, nobody knows.
+    let (code, said) = run(&mut leeway(&arguments));
+    assert!(code == 0 && said.contains("whether plus 1 was deployed is not known"), "{said}");
+}
+
+#[test]
+fn a_baseline_comes_from_one_place() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let file = |name: &str, content: &str| {
+        let path = repository.0.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (own, data) = (file("baseline.json", "{}"), file("train.jsonl", "[1, 2]\n"));
+    let (model, onnx) = (repository.0.path().join("plus"), repository.0.path().join("plus/1/model.onnx"));
+    let add = |more: &[&str]| {
+        let arguments = ["add", model.to_str().unwrap(), "--onnx", onnx.to_str().unwrap()];
+        run(&mut leeway(&[&arguments, more].concat()))
+    };
+    let (code, said) = add(&["--file", &own, "--baseline-data", &data]);
+    assert!(code != 0 && said.contains("a baseline is made of --baseline-data; give one of both"), "{said}");
+    let (code, said) = add(&["--file", &own]);
+    assert!(code != 0 && said.contains("baseline.json"), "{said}");
+    let (code, said) = add(&["--baseline-data", &data]);
+    assert!(code == 0 && said.contains("Its baseline is of 1 rows"), "{said}");
+}
+
+/// A version whose baseline cannot be read is refused as any other that is broken.
+#[test]
+fn a_version_with_a_broken_baseline_is_refused() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let version = repository.0.path().join("plus/1");
+    for (baseline, problem) in [
+        (r#"{"format": 1, "rows": 3, "features": 5}"#, "baseline.json: invalid type: integer `5`, expected a sequence"),
+        (r#"{"format": 9, "rows": 3, "sampled_rows": 3, "features": [], "predictions": []}"#, "format"),
+    ] {
+        std::fs::write(version.join("baseline.json"), baseline).unwrap();
+        leeway::registry::Manifest::write_for(&version).unwrap();
+        let (code, said) = run(&mut leeway(&["check", "--models", repository.0.path().to_str().unwrap()]));
+        assert!(code != 0 && said.contains("model plus version 1") && said.contains(problem), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_features_are_watched_than_are_allowed_and_texts_are() {
+    let toml = format!("{PLAIN}[monitoring]\nmax_features = 1\n");
+    let repository = Repository::new().with("table", 1, "table", PLAIN).with("words", 1, "echo_string", PLAIN);
+    let rows: String = (0..40).map(|row| format!("{{\"age\": [{row}], \"country\": [\"NL\"]}}\n")).collect();
+    let (code, said) = make(&repository, "table", "train.jsonl", &rows, &[]);
+    assert_eq!(code, 0, "{said}");
+    std::fs::write(repository.0.path().join("table/model.toml"), toml).unwrap();
+    let words: String = (0..40).map(|row| format!("[\"a\", \"{}\"]\n", ["b", "c"][row % 2])).collect();
+    let (code, said) = make(&repository, "words", "train.jsonl", &words, &[]);
+    assert_eq!(code, 0, "{said}");
+
+    let app = TestApp::with(repository.config()).await;
+    let drift = async |model: &str| {
+        let path = format!("/admin/v1/models/{model}/drift?version=1");
+        app.admin_get(&path).await.json()["versions"][0].clone()
+    };
+    let table = drift("table").await;
+    assert_eq!((&table["features"][0]["name"], &table["not_watched"]), (&json!("age"), &json!(["country"])));
+    // A window without a value has no index.
+    assert_eq!((&table["features"][0]["psi"], &table["features"][0]["window_count"]), (&Value::Null, &json!(0)));
+
+    let body = json!({ "instances": vec![["a", "new"]; 600] }).to_string();
+    assert_eq!(app.predict("/v1/models/words:predict", body).await.status, 200);
+    let words = drift("words").await;
+    assert_eq!((&words["features"][0]["name"], &words["features"][0]["status"]), (&json!("x[1]"), &json!("drifted")));
+    let other = words["features"][0]["bins"].as_array().unwrap().iter().find(|bin| bin["bin"] == "other");
+    assert_eq!(other.unwrap()["window_count"], 600);
+    assert_eq!(words["features"][1]["status"], "ok");
+}
+
+/// Off is off: nothing is counted, nothing is shown, little is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_monitoring_nothing_is_watched() {
+    let mut config = crate::harness::config();
+    config.repository.path = crate::harness::checkout().join("models");
+    config.monitoring.enabled = false;
+    let app = TestApp::with(config).await;
+    let body = json!({ "instances": crate::harness::held_out()["instances"].as_array().unwrap()[..3] }).to_string();
+    assert_eq!(app.predict("/predict", body).await.status, 200);
+    let report = app.admin_get("/admin/v1/models/digits/drift?version=2").await.json();
+    assert_eq!((&report["enabled"], &report["versions"][0]["features"]), (&json!(false), &json!([])));
+    let text = app.get("/metrics").await.text;
+    assert!(!text.contains("leeway_feature_") && !text.contains("leeway_prediction_bin"), "{text}");
+    assert_eq!(app.metric("leeway_baseline_rows{model=\"digits\",version=\"2\"}").await, 1437.0);
+}
+
+/// What is unloaded takes its series along, also if it was there from the start.
+#[test]
+fn a_version_that_is_unloaded_is_not_held_by_the_process() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    repository.add("plus", 2, "plus_2");
+    let server = Server::start(repository.0.path(), &[]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = crate::harness::client();
+        let unload = format!("http://{}/admin/v1/models/plus/versions/1/unload", server.admin);
+        let answer = client.post(unload).header("content-type", "application/json").body("{}").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        crate::harness::until(async || {
+            let text = client.get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
+            (!text.contains("leeway_model_info{model=\"plus\",version=\"1\"")).then_some(())
+        })
+        .await;
+    });
+}
