@@ -89,7 +89,7 @@ fn wide_baseline() -> Baseline {
     let mut random = fastrand::Rng::with_seed(1);
     let rows = 2_000;
     let mut features = Features::with_rows(rows);
-    features.numbers = (0..rows).flat_map(|_| wide_row(&mut random)).collect();
+    features.numbers = (0..rows).flat_map(|_| wide_row(&mut random)).map(|value| value as f32).collect();
     let numbers = (0..512).map(|element| format!("x[{element}]").into()).collect();
     baseline(FeatureSchema { numbers, texts: Vec::new() }, &features)
 }
@@ -119,6 +119,13 @@ fn report(oha: &Path, arguments: &[&str], body: &Path, url: &str) -> Value {
     report
 }
 
+/// What `/metrics` has of this series.
+fn metric(program: &Program, series: &str) -> f64 {
+    let output = Command::new("curl").args(["-sS", &program.url("/metrics")]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(series)).unwrap().trim().parse().unwrap()
+}
+
 fn costs(oha: &Path, models: &Path, rounds: usize, seconds: u64) {
     let held_out = std::fs::read_to_string(checkout().join("tests/data/digits_held_out.json")).unwrap();
     let held_out: Value = serde_json::from_str(&held_out).unwrap();
@@ -126,8 +133,10 @@ fn costs(oha: &Path, models: &Path, rounds: usize, seconds: u64) {
     let programs =
         ["false", "true"].map(|enabled| Program::leeway_with(models, &[("LEEWAY_MONITORING__ENABLED", enabled)]));
     println!("\nThroughput, one row a request: {rounds} rounds of {seconds} s each, alternating; medians\n");
-    println!("| features | connections | off, requests/s | on, requests/s | on ÷ off within a round |");
-    println!("|---|---|---|---|---|");
+    println!(
+        "| features | connections | off, requests/s | on, requests/s | on ÷ off within a round | the server's CPU time a \
+         request, off ÷ on |\n|---|---|---|---|---|---|"
+    );
     for (model, features, instance) in [("digits", 64, held_out["instances"][0].clone()), ("wide", 512, json!(wide))] {
         let body = workshop().join(format!("{model}.json"));
         std::fs::write(&body, json!({ "instances": [instance] }).to_string()).unwrap();
@@ -135,8 +144,11 @@ fn costs(oha: &Path, models: &Path, rounds: usize, seconds: u64) {
             let measure = |program: &Program, seconds: u64| {
                 let (time, connections) = (format!("{seconds}s"), connections.to_string());
                 let url = program.url(&format!("/v1/models/{model}:predict"));
+                let cpu = || metric(program, "process_cpu_seconds_total");
+                let before = cpu();
                 let report = report(oha, &["-z", &time, "-c", &connections], &body, &url);
-                report["summary"]["requestsPerSec"].as_f64().unwrap()
+                let requests = report["statusCodeDistribution"]["200"].as_f64().unwrap();
+                (report["summary"]["requestsPerSec"].as_f64().unwrap(), (cpu() - before) / requests)
             };
             programs.iter().for_each(|program| {
                 measure(program, 1);
@@ -149,14 +161,16 @@ fn costs(oha: &Path, models: &Path, rounds: usize, seconds: u64) {
                 }
             }
             let [off, on] = &measured;
-            let ratios: Vec<f64> = off.iter().zip(on).map(|(off, on)| on / off).collect();
+            let ratios: Vec<f64> = off.iter().zip(on).map(|(off, on)| on.0 / off.0).collect();
+            let cpu = off.iter().zip(on).map(|(off, on)| off.1 / on.1);
             let (least, most) =
                 (ratios.iter().copied().fold(f64::MAX, f64::min), ratios.iter().copied().fold(0.0, f64::max));
             println!(
-                "| {features} | {connections} | {:.0} | {:.0} | {:.3} ({least:.2} to {most:.2}) |",
-                median(off.iter().copied()),
-                median(on.iter().copied()),
-                median(ratios.iter().copied())
+                "| {features} | {connections} | {:.0} | {:.0} | {:.3} ({least:.2} to {most:.2}) | {:.3} |",
+                median(off.iter().map(|(rate, _)| *rate)),
+                median(on.iter().map(|(rate, _)| *rate)),
+                median(ratios.iter().copied()),
+                median(cpu)
             );
         }
     }
@@ -216,7 +230,7 @@ fn window(baseline: &Baseline, count: usize, mut value: impl FnMut() -> f64) -> 
     let leeway::monitor::Bins::Number { edges } = &feature.bins else { panic!("not a number") };
     let mut counts = vec![0; edges.len() + 3];
     for _ in 0..count {
-        let value = value();
+        let value = f64::from(value() as f32);
         let bin = if value.is_nan() { edges.len() + 1 } else { edges.partition_point(|edge| *edge < value) };
         counts[bin] += 1;
     }
@@ -225,7 +239,7 @@ fn window(baseline: &Baseline, count: usize, mut value: impl FnMut() -> f64) -> 
 
 fn baseline_of(rows: usize, mut value: impl FnMut() -> f64) -> Baseline {
     let mut features = Features::with_rows(rows);
-    features.numbers = (0..rows).map(|_| value()).collect();
+    features.numbers = (0..rows).map(|_| value() as f32).collect();
     baseline(FeatureSchema { numbers: vec!["x".into()], texts: Vec::new() }, &features)
 }
 

@@ -115,7 +115,7 @@ fn watching(criterion: &mut Criterion) {
         let mut random = fastrand::Rng::with_seed(1);
         let mut features = |rows: usize| {
             let mut features = Features::with_rows(rows);
-            features.numbers = (0..rows * width).map(|_| random.f64()).collect();
+            features.numbers = (0..rows * width).map(|_| random.f32()).collect();
             features
         };
         let training = features(2_000);

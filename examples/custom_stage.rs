@@ -33,7 +33,7 @@ impl Preprocessor for Drawing {
         }
         let tensor = Tensor::new(vec![drawings.len(), 64], Data::F32(pixels))?;
         let mut features = Features::with_rows(drawings.len());
-        features.numbers = drawings.iter().map(|drawing| drawing.matches('#').count() as f64).collect();
+        features.numbers = drawings.iter().map(|drawing| drawing.matches('#').count() as f32).collect();
         Ok(Prepared { inputs: [(Arc::clone(&self.input), tensor)].into_iter().collect(), features })
     }
 

@@ -20,7 +20,7 @@ pub struct FeatureSchema {
 /// ```
 /// use leeway::feature::Features;
 /// let mut features = Features::with_rows(2);
-/// features.numbers = vec![1.0, 0.5, f64::NAN, 2.0];
+/// features.numbers = vec![1.0, 0.5, f32::NAN, 2.0];
 /// assert_eq!(features.numbers_of(1).len(), 2);
 /// assert!(features.numbers_of(1)[0].is_nan(), "a missing number");
 /// ```
@@ -28,8 +28,9 @@ pub struct FeatureSchema {
 pub struct Features {
     /// How many instances there are.
     rows: usize,
-    /// The numbers, row by row, in the order of the schema. NaN is a missing value.
-    pub numbers: Vec<f64>,
+    /// The numbers, row by row, in the order of the schema. NaN is a missing value. Single precision is what is watched:
+    /// seven digits tell one bin from the next.
+    pub numbers: Vec<f32>,
     /// The texts, row by row, in the order of the schema. `None` is a missing value.
     pub texts: Vec<Option<String>>,
 }
@@ -101,7 +102,7 @@ impl Features {
     }
 
     /// The numbers of one instance.
-    pub fn numbers_of(&self, row: usize) -> &[f64] {
+    pub fn numbers_of(&self, row: usize) -> &[f32] {
         part(&self.numbers, self.rows, row)
     }
 

@@ -198,7 +198,7 @@ impl Sample {
     pub fn add(&mut self, features: &Features, predictions: &[Observation]) {
         for row in 0..features.rows() {
             for (values, value) in self.numbers.iter_mut().zip(features.numbers_of(row)) {
-                values.extend(Some(*value).filter(|value| value.is_finite()));
+                values.extend(Some(f64::from(*value)).filter(|value| value.is_finite()));
             }
             for (values, value) in self.texts.iter_mut().zip(features.texts_of(row)) {
                 if let Some(value) = value {
@@ -239,7 +239,7 @@ impl BaselineBuilder {
     pub fn count(&mut self, features: &Features, predictions: &[Observation]) {
         for row in 0..features.rows() {
             for (counted, value) in self.numbers.iter_mut().zip(features.numbers_of(row)) {
-                counted.count(*value);
+                counted.count(f64::from(*value));
             }
             for (counted, value) in self.texts.iter_mut().zip(features.texts_of(row)) {
                 counted.count(value.as_deref());
@@ -282,7 +282,8 @@ fn numbers_of(prediction: Observation) -> [Option<f64>; 4] {
                 [certainty.confidence, certainty.margin, certainty.entropy].map(|value| Some(f64::from(value)));
             [confidence, margin, entropy, None]
         }
-        Observation::Value(value) => [None, None, None, Some(value)],
+        // In the precision in which it is watched.
+        Observation::Value(value) => [None, None, None, Some(f64::from(value as f32))],
         Observation::Nothing => [None; 4],
     }
 }
@@ -318,7 +319,7 @@ impl CountedNumber {
     }
 
     fn count(&mut self, value: f64) {
-        self.counts[self.bins.slot(value)] += 1;
+        self.counts[self.bins.slot(value as f32)] += 1;
         if value.is_finite() {
             self.finite += 1;
             let difference = value - self.mean;
@@ -392,7 +393,7 @@ fn quantile_edges(sorted: &[f64]) -> Vec<f64> {
     if let (Some(least), Some(first)) = (sorted.first(), edges.first())
         && least == first
     {
-        edges.insert(0, least.next_down());
+        edges.insert(0, f64::from((*least as f32).next_down()));
     }
     debug_assert!(edges.len() < MOST_NUMBER_BINS);
     edges.retain(|edge| edge.is_finite());
@@ -422,8 +423,8 @@ mod tests {
         assert_eq!(edges(&hundred), [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0]);
         // Half of them are 0, the least: below it there was nothing.
         let half_zero: Vec<f64> = (1..=100).map(|i| f64::from((i - 50).max(0))).collect();
-        assert_eq!(edges(&half_zero), [0f64.next_down(), 0.0, 10.0, 20.0, 30.0, 40.0]);
-        assert_eq!(edges(&[7.0; 20]), [7f64.next_down(), 7.0]);
+        assert_eq!(edges(&half_zero), [f64::from(0f32.next_down()), 0.0, 10.0, 20.0, 30.0, 40.0]);
+        assert_eq!(edges(&[7.0; 20]), [f64::from(7f32.next_down()), 7.0]);
         assert_eq!(edges(&[]), [0.0; 0]);
     }
 
@@ -432,7 +433,7 @@ mod tests {
         let schema = FeatureSchema { numbers: vec!["n".into()], texts: vec!["t".into()] };
         let certainty = Certainty { confidence: 0.75, margin: 0.5, entropy: 0.25 };
         let classes = ["no".to_owned(), "yes".to_owned()];
-        let row = |number: f64, text: Option<&str>| {
+        let row = |number: f32, text: Option<&str>| {
             let mut features = Features::with_rows(1);
             features.numbers = vec![number];
             features.texts = vec![text.map(str::to_owned)];
@@ -445,7 +446,7 @@ mod tests {
         }
         let mut builder = sample.freeze();
         for (number, text) in
-            [(1.0, Some("a")), (2.0, Some("b")), (f64::NAN, None), (f64::INFINITY, Some("a")), (4.0, Some("a"))]
+            [(1.0, Some("a")), (2.0, Some("b")), (f32::NAN, None), (f32::INFINITY, Some("a")), (4.0, Some("a"))]
         {
             builder.count(&row(number, text), &predicted);
         }

@@ -95,49 +95,107 @@ impl Bins {
 
 /// A number as short as it can be told from others, as `le` is written.
 fn shown(number: f64) -> String {
+    let single = number as f32;
+    let is_single = f64::from(single) == number;
     match number.abs() {
+        0.0 | 1e-4..1e15 if is_single => single.to_string(),
         0.0 | 1e-4..1e15 => number.to_string(),
+        _ if is_single => format!("{single:e}"),
         _ => format!("{number:e}"),
     }
-}
-
-/// The bins of a number, made for speed: the block of counters of one feature is 16 long.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct NumberBins {
-    /// The edges, and infinity in the rest.
-    edges: [f64; 16],
-    len: usize,
 }
 
 /// Where `missing` and `other` stand in the block of a number's counters, whatever the number of bins.
 const MISSING_SLOT: usize = MOST_NUMBER_BINS;
 const OTHER_SLOT: usize = MOST_NUMBER_BINS + 1;
 
+/// The bins of a number.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct NumberBins {
+    /// The keys of the edges.
+    edges: Vec<i32>,
+}
+
+/// So many features are looked at together.
+pub(super) const LANES: usize = 16;
+
+/// The bins of several numbers, made for speed: the compiler compares the edges of four to sixteen at one time, as long
+/// as they are integers. That is three times as fast as one search after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct NumberLanes {
+    /// The first edge of each feature, the second, and so on; none is greater than any number.
+    levels: Vec<[i32; LANES]>,
+}
+
+/// An integer for each number, in the same order. Above all numbers are infinity and NaN, or below.
+#[inline]
+fn key(number: f32) -> i32 {
+    // 0 is added because -0 is 0. The bits of positive numbers ascend with them, and those of negative ones descend.
+    let bits = (number + 0.0).to_bits().cast_signed();
+    bits ^ ((bits >> 31).cast_unsigned() >> 1).cast_signed()
+}
+
+/// The key of the greatest single that is not above an edge: of singles, the same ones are above both.
+fn edge_key(edge: f64) -> i32 {
+    let single = edge as f32;
+    key(if f64::from(single) > edge { single.next_down() } else { single })
+}
+
+/// The slot of what is no finite number.
+fn slot_of_no_number(value: f32) -> usize {
+    if value.is_nan() { MISSING_SLOT } else { OTHER_SLOT }
+}
+
 impl NumberBins {
     /// `edges` ascend, and are fewer than [`MOST_NUMBER_BINS`].
     pub(super) fn new(edges: &[f64]) -> NumberBins {
-        let mut padded = [f64::INFINITY; 16];
-        let kept = edges.len().min(MOST_NUMBER_BINS - 1);
-        padded[..kept].copy_from_slice(&edges[..kept]);
-        NumberBins { edges: padded, len: kept + 1 }
+        NumberBins { edges: edges.iter().take(MOST_NUMBER_BINS - 1).map(|edge| edge_key(*edge)).collect() }
     }
 
-    /// The slot of a value: 0 to 15. A search of four steps without a branch.
-    #[inline]
-    pub(super) fn slot(&self, value: f64) -> usize {
-        if !value.is_finite() {
-            return if value.is_nan() { MISSING_SLOT } else { OTHER_SLOT };
+    /// The slot of a value: 0 to 15.
+    pub(super) fn slot(&self, value: f32) -> usize {
+        match value.is_finite() {
+            true => self.edges.partition_point(|edge| *edge < key(value)),
+            false => slot_of_no_number(value),
         }
-        let mut slot = 0;
-        for step in [8, 4, 2, 1] {
-            slot += usize::from(self.edges[(slot + step - 1) & 15] < value) * step;
-        }
-        slot
     }
 
     /// The slots of all bins, in the order of [`Bins::names`].
-    pub(super) fn slots(&self) -> impl Iterator<Item = usize> {
-        (0..self.len).chain([MISSING_SLOT, OTHER_SLOT])
+    pub(super) fn slots(&self) -> impl Iterator<Item = usize> + use<> {
+        (0..self.edges.len() + 1).chain([MISSING_SLOT, OTHER_SLOT])
+    }
+}
+
+impl NumberLanes {
+    /// Up to [`LANES`] features.
+    pub(super) fn new<'a>(features: impl Iterator<Item = &'a NumberBins> + Clone) -> NumberLanes {
+        let most = features.clone().map(|bins| bins.edges.len()).max().unwrap_or_default();
+        let mut levels = vec![[i32::MAX; LANES]; most];
+        for (lane, bins) in features.take(LANES).enumerate() {
+            for (level, edge) in levels.iter_mut().zip(&bins.edges) {
+                level[lane] = *edge;
+            }
+        }
+        NumberLanes { levels }
+    }
+
+    /// The slot of each value, as [`NumberBins::slot`] has it.
+    #[inline]
+    pub(super) fn slots(&self, values: &[f32; LANES]) -> [i32; LANES] {
+        let keys = values.map(key);
+        let mut slots = [0; LANES];
+        for level in &self.levels {
+            for lane in 0..LANES {
+                slots[lane] += i32::from(level[lane] < keys[lane]);
+            }
+        }
+        let (least, most) = (key(f32::NEG_INFINITY), key(f32::INFINITY));
+        if keys.iter().fold(false, |found, key| found | (*key <= least) | (*key >= most)) {
+            for (slot, value) in slots.iter_mut().zip(values).filter(|(_, value)| !value.is_finite()) {
+                *slot = slot_of_no_number(*value) as i32;
+            }
+        }
+        slots
     }
 }
 
@@ -178,14 +236,29 @@ mod tests {
         #[test]
         fn a_number_is_in_the_first_bin_whose_edge_it_does_not_exceed(
             edges in prop::collection::btree_set(-20i32..20, 0..MOST_NUMBER_BINS),
-            value in -21.0f64..21.0,
+            value in -21.0f32..21.0,
             is_edge in any::<bool>(),
         ) {
-            let edges: Vec<f64> = edges.into_iter().map(f64::from).collect();
-            let value = if is_edge { value.round() } else { value };
+            let edges: Vec<f64> = edges.into_iter().map(|edge| f64::from(edge) / 10.0).collect();
+            let value = if is_edge { value.round() / 10.0 } else { value / 10.0 };
             let bins = NumberBins::new(&edges);
-            prop_assert_eq!(bins.slot(value), edges.iter().filter(|edge| **edge < value).count());
+            prop_assert_eq!(bins.slot(value), edges.iter().filter(|edge| **edge < f64::from(value)).count());
             prop_assert!(bins.slots().any(|slot| slot == bins.slot(value)));
+        }
+
+        /// All bits there are: also NaN of either sign, infinity, -0 and the smallest numbers.
+        #[test]
+        fn together_they_are_where_they_are_one_by_one(
+            edges in prop::collection::vec(prop::collection::btree_set(-20i32..20, 0..MOST_NUMBER_BINS), 1..=LANES),
+            bits in prop::array::uniform16(prop_oneof![any::<u32>(), Just(1 << 31), (0u32..40).prop_map(|bits| bits << 24)]),
+        ) {
+            let edges = edges.iter().map(|edges| edges.iter().map(|edge| f64::from(*edge)).collect::<Vec<f64>>());
+            let bins: Vec<NumberBins> = edges.map(|edges| NumberBins::new(&edges)).collect();
+            let values = bits.map(f32::from_bits);
+            let slots = NumberLanes::new(bins.iter()).slots(&values);
+            for ((bins, value), slot) in bins.iter().zip(values).zip(slots) {
+                prop_assert_eq!(bins.slot(value), slot as usize, "{}", value);
+            }
         }
     }
 
@@ -193,9 +266,21 @@ mod tests {
     fn what_is_no_finite_number_has_bins_of_its_own() {
         let bins = NumberBins::new(&[1.0]);
         assert_eq!(bins.slots().collect::<Vec<_>>(), [0, 1, MISSING_SLOT, OTHER_SLOT]);
-        assert_eq!(bins.slot(f64::NAN), MISSING_SLOT);
-        assert_eq!((bins.slot(f64::INFINITY), bins.slot(f64::NEG_INFINITY)), (OTHER_SLOT, OTHER_SLOT));
-        assert_eq!(bins.slot(f64::MAX), 1);
+        assert_eq!((bins.slot(f32::NAN), bins.slot(-f32::NAN)), (MISSING_SLOT, MISSING_SLOT));
+        assert_eq!((bins.slot(f32::INFINITY), bins.slot(f32::NEG_INFINITY)), (OTHER_SLOT, OTHER_SLOT));
+        assert_eq!((bins.slot(f32::MAX), bins.slot(f32::MIN)), (1, 0));
+    }
+
+    /// An edge that is no single is between two of them.
+    #[test]
+    fn a_value_at_an_edge_is_below_it() {
+        let bins = NumberBins::new(&[f64::from(0f32.next_down()), 0.0, 0.1, f64::from(0.3f32)]);
+        assert_eq!(
+            [-1e-45, -0.0, 0.0, 1e-45, 0.1, 0.3, 0.300_000_04].map(|value| bins.slot(value)),
+            [0, 1, 1, 2, 3, 3, 4]
+        );
+        let names = Bins::Number { edges: vec![f64::from(0.3f32), 0.1] }.names();
+        assert_eq!(names[..2], ["0.3", "0.1"]);
     }
 
     #[test]

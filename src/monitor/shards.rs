@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 /// Threads that own a shard at one time. Any further thread writes to one shared, slower shard.
 const SLOTS: usize = 64;
 /// Cells that share one cache-padded block.
-const BLOCK: usize = 16;
+pub(super) const BLOCK: usize = 16;
 
 type Cells = Box<[CachePadded<[AtomicU64; BLOCK]>]>;
 
@@ -70,8 +70,21 @@ impl Shards {
 
 impl LocalShard<'_> {
     /// Adds to a cell, wrapping.
+    #[inline]
     pub(super) fn add(&self, cell: usize, amount: u64) {
-        let cell = &self.cells[cell / BLOCK][cell % BLOCK];
+        self.add_to(&self.cells[cell / BLOCK][cell % BLOCK], amount);
+    }
+
+    /// Adds 1 to a cell of each of the blocks from this one on.
+    #[inline]
+    pub(super) fn count(&self, first_block: usize, slots: impl Iterator<Item = i32>) {
+        for (cells, slot) in self.cells.iter().skip(first_block).zip(slots) {
+            self.add_to(&cells[slot as usize % BLOCK], 1);
+        }
+    }
+
+    #[inline]
+    fn add_to(&self, cell: &AtomicU64, amount: u64) {
         match self.owner {
             // No other thread writes here, so the two halves cannot lose an update.
             Owner::ThisThread => cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed),

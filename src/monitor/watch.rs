@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::baseline::{Baseline, FeatureBaseline, Summary};
-use super::bins::{Bins, MOST_TEXT_BINS, NumberBins, OTHER, TextBins};
+use super::bins::{Bins, LANES, MOST_TEXT_BINS, NumberBins, NumberLanes, OTHER, TextBins};
 use super::drift::{Drift, DriftStatus, smoothed};
 use super::history::History;
-use super::shards::{LocalShard, Shards};
+use super::shards::{BLOCK, LocalShard, Shards};
 use crate::config::MonitoringConfig;
 use crate::feature::{Certainty, FeatureSchema, Features, Observation, PREDICTION_FEATURES};
 
@@ -32,8 +32,8 @@ const CERTAINTY_CELLS: usize = CERTAINTY_BUCKETS.len() + 2;
 const CLASSES_AT: usize = CERTAINTY_AT + 3 * CERTAINTY_CELLS;
 /// One for each class that is told apart, and one for all others.
 const CLASS_CELLS: usize = MOST_TEXT_BINS + 1;
-/// Blocks of 16 cells begin here.
-const BLOCKS_AT: usize = (CLASSES_AT + CLASS_CELLS).next_multiple_of(16);
+/// The blocks of numbers begin here.
+const BLOCKS_AT: usize = (CLASSES_AT + CLASS_CELLS).next_multiple_of(BLOCK);
 
 /// What a version is watched for.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -53,7 +53,7 @@ pub struct Watched {
 pub(super) struct Watch {
     classes: Vec<String>,
     low_confidence: f32,
-    numbers: Vec<NumberCells>,
+    numbers: Vec<NumberGroup>,
     texts: Vec<TextCells>,
     class: Option<ClassCells>,
     /// Of confidence, margin, entropy and value.
@@ -64,12 +64,22 @@ pub(super) struct Watch {
     history: History<u64>,
 }
 
-/// Where a number is found, and where it is counted.
+/// Where a number is counted.
 #[derive(Debug)]
 struct NumberCells {
-    column: usize,
     bins: NumberBins,
     at: usize,
+}
+
+/// Where several numbers are found and counted.
+#[derive(Debug)]
+struct NumberGroup {
+    lanes: NumberLanes,
+    columns: Vec<usize>,
+    /// Whether the columns follow one another and fill all lanes.
+    is_run: bool,
+    /// The block of cells of the first: those of the others follow.
+    block: usize,
 }
 
 #[derive(Debug)]
@@ -170,19 +180,19 @@ pub(super) const BILLION: f64 = 1e9;
 
 // ===== what is watched =====
 
-/// Hands out cells: whole blocks of 16 for numbers first, whatever is needed for texts after them.
+/// Hands out cells: a whole block for each number, and whatever is needed for a text.
 struct Layout {
     next: usize,
     features: Vec<WatchedFeature>,
 }
 
 impl Layout {
-    fn number(&mut self, side: Side, column: usize, edges: &[f64], of: &FeatureBaseline) -> NumberCells {
+    fn number(&mut self, side: Side, edges: &[f64], of: &FeatureBaseline) -> NumberCells {
         let bins = NumberBins::new(edges);
-        let at = self.next.next_multiple_of(16);
-        self.next = at + 16;
+        let at = self.next.next_multiple_of(BLOCK);
+        self.next = at + BLOCK;
         self.add(side, of, bins.slots().map(|slot| at + slot).collect());
-        NumberCells { column, bins, at }
+        NumberCells { bins, at }
     }
 
     fn text(&mut self, side: Side, values: &[String], of: &FeatureBaseline) -> (TextBins, usize) {
@@ -205,6 +215,33 @@ impl Layout {
     }
 }
 
+impl NumberGroup {
+    fn new(numbers: &[(usize, NumberCells)]) -> NumberGroup {
+        let columns: Vec<usize> = numbers.iter().map(|(column, _)| *column).collect();
+        NumberGroup {
+            lanes: NumberLanes::new(numbers.iter().map(|(_, number)| &number.bins)),
+            is_run: columns.len() == LANES && columns.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+            block: numbers.first().map_or(0, |(_, number)| number.at / BLOCK),
+            columns,
+        }
+    }
+
+    /// The values of one row.
+    #[inline]
+    fn values(&self, numbers: &[f32]) -> [f32; LANES] {
+        if let (true, Some(first)) = (self.is_run, self.columns.first())
+            && let Some(Ok(values)) = numbers.get(*first..first + LANES).map(TryInto::try_into)
+        {
+            return values;
+        }
+        let mut values = [f32::NAN; LANES];
+        for (value, column) in values.iter_mut().zip(&self.columns) {
+            *value = numbers.get(*column).copied().unwrap_or(f32::NAN);
+        }
+        values
+    }
+}
+
 impl Watch {
     pub(super) fn new(watched: &Watched, born: Duration) -> Watch {
         let Watched { schema, classes, baseline, settings } = watched;
@@ -218,7 +255,7 @@ impl Watch {
             match (&feature.bins, column(&schema.numbers), column(&schema.texts)) {
                 _ if layout.features.len() >= settings.max_features => left_out.push(feature.name.clone()),
                 (Bins::Number { edges }, Some(column), _) => {
-                    numbers.push(layout.number(Side::Feature, column, edges, feature));
+                    numbers.push((column, layout.number(Side::Feature, edges, feature)));
                 }
                 (Bins::Text { values }, _, Some(column)) => {
                     let (bins, at) = layout.text(Side::Feature, values, feature);
@@ -248,12 +285,14 @@ impl Watch {
             let is_it = |feature: &&FeatureBaseline| feature.name == PREDICTION_FEATURES[index + 1];
             let feature = baseline.predictions.iter().find(is_it)?;
             let Bins::Number { edges } = &feature.bins else { return None };
-            Some(layout.number(Side::Prediction, 0, edges, feature))
+            Some(layout.number(Side::Prediction, edges, feature))
         });
+        // A text between two numbers has its cells between theirs.
+        let groups = numbers.chunk_by(|(_, one), (_, next)| one.at + BLOCK == next.at);
         Watch {
             classes,
             low_confidence: settings.low_confidence,
-            numbers,
+            numbers: groups.flat_map(|next| next.chunks(LANES)).map(NumberGroup::new).collect(),
             texts,
             class,
             observed,
@@ -271,10 +310,9 @@ impl Watch {
         let cells = self.cells.local();
         for row in 0..features.rows() {
             let numbers = features.numbers_of(row);
-            for number in &self.numbers {
-                if let Some(value) = numbers.get(number.column) {
-                    cells.add(number.at + number.bins.slot(*value), 1);
-                }
+            for group in &self.numbers {
+                let slots = group.lanes.slots(&group.values(numbers));
+                cells.count(group.block, slots.into_iter().take(group.columns.len()));
             }
             let texts = features.texts_of(row);
             for text in &self.texts {
@@ -288,7 +326,7 @@ impl Watch {
             rows += 1;
             match prediction {
                 Observation::Class { class, certainty } => self.observe_class(&cells, class, certainty),
-                Observation::Value(value) => self.observe_number(&cells, 3, value),
+                Observation::Value(value) => self.observe_number(&cells, 3, value as f32),
                 Observation::Nothing => {}
             }
         }
@@ -304,8 +342,8 @@ impl Watch {
             cells.add(watched.cells.get(class).copied().unwrap_or(watched.other), 1);
         }
         for (index, value) in [certainty.confidence, certainty.margin, certainty.entropy].into_iter().enumerate() {
-            let value = f64::from(value);
             self.observe_number(cells, index, value);
+            let value = f64::from(value);
             let at = CERTAINTY_AT + index * CERTAINTY_CELLS;
             let bucket = CERTAINTY_BUCKETS.iter().filter(|edge| **edge as f64 / 1000.0 < value).count();
             cells.add(at + bucket, 1);
@@ -313,7 +351,7 @@ impl Watch {
         }
     }
 
-    fn observe_number(&self, cells: &LocalShard<'_>, which: usize, value: f64) {
+    fn observe_number(&self, cells: &LocalShard<'_>, which: usize, value: f32) {
         if let Some(number) = &self.observed[which] {
             cells.add(number.at + number.bins.slot(value), 1);
         }

@@ -96,7 +96,7 @@ impl TensorFeatures {
         let rows = inputs.rows();
         let mut features = Features::with_rows(rows);
         let width = self.schema.numbers.len();
-        features.numbers = vec![f64::NAN; rows * width];
+        features.numbers = vec![f32::NAN; rows * width];
         features.texts = vec![None; rows * self.schema.texts.len()];
         for part in &self.parts {
             let Some(tensor) = inputs.at(part.input) else { continue };
@@ -143,22 +143,22 @@ fn element_names(spec: &TensorSpec) -> Vec<Arc<str>> {
     (0..elements).map(name).collect()
 }
 
-fn elements(tensor: &Tensor, to: &mut [f64], width: usize, at: usize) {
+fn elements(tensor: &Tensor, to: &mut [f32], width: usize, at: usize) {
     let length = tensor.row_len();
     for_each_element_type!(tensor.data(), values => {
         for (to, row) in to.chunks_exact_mut(width.max(1)).zip(values.chunks_exact(length.max(1))) {
             for (to, value) in to[at..at + length].iter_mut().zip(row) {
-                *to = value.number();
+                *to = value.number() as f32;
             }
         }
     });
 }
 
-fn summaries(tensor: &Tensor, to: &mut [f64], width: usize, at: usize) {
+fn summaries(tensor: &Tensor, to: &mut [f32], width: usize, at: usize) {
     let length = tensor.row_len();
     for_each_element_type!(tensor.data(), values => {
         for (to, row) in to.chunks_exact_mut(width.max(1)).zip(values.chunks_exact(length.max(1))) {
-            to[at..at + SUMMARY.len()].copy_from_slice(&summary(row.iter().map(Number::number)));
+            to[at..at + SUMMARY.len()].copy_from_slice(&summary(row.iter().map(Number::number)).map(|value| value as f32));
         }
     });
 }
@@ -283,7 +283,7 @@ mod tests {
         let expected = [[1.0, 2.0, 99.5, deviation, 0.0, 199.0], [3.0, 4.0, 1099.5, deviation, 1000.0, 1199.0]];
         for (row, expected) in expected.iter().enumerate() {
             for (found, expected) in read.numbers_of(row).iter().zip(expected) {
-                assert!((found - expected).abs() < 1e-9, "{read:?}");
+                assert!((f64::from(*found) - expected).abs() < 1e-5 * expected.abs().max(1.0), "{read:?}");
             }
         }
         assert_eq!(read.texts_of(1), [Some("b".to_owned())]);

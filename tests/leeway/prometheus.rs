@@ -194,8 +194,8 @@ fn even_baseline() -> Baseline {
     let schema = FeatureSchema { numbers: vec!["x".into()], texts: Vec::new() };
     let rows = 100_000;
     let mut features = Features::with_rows(rows);
-    features.numbers = (0..rows).map(|row| row as f64 / rows as f64).collect();
-    let values: Vec<Observation> = features.numbers.iter().map(|value| Observation::Value(*value)).collect();
+    features.numbers = (0..rows).map(|row| (row as f64 / rows as f64) as f32).collect();
+    let values: Vec<Observation> = features.numbers.iter().map(|value| Observation::Value(f64::from(*value))).collect();
     let mut sample = Sample::new(schema, None);
     sample.add(&features, &values);
     let mut builder = sample.freeze();
