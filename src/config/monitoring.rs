@@ -172,24 +172,24 @@ fn within(key: &str, found: u64, least: u64, most: u64) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn check(config: MonitoringConfig, problem: &str) {
+    fn check(config: &MonitoringConfig, problem: &str) {
         assert_eq!(config.validate().err().as_deref().unwrap_or_default(), problem);
     }
 
     #[test]
     fn what_cannot_be_watched_is_refused() {
         let metric = |name: &str| BTreeMap::from([(name.to_owned(), BusinessKind::Sum)]);
-        check(MonitoringConfig { business: metric("revenue"), ..Default::default() }, "");
+        check(&MonitoringConfig { business: metric("revenue"), ..Default::default() }, "");
         check(
-            MonitoringConfig { business: metric("re venue"), ..Default::default() },
+            &MonitoringConfig { business: metric("re venue"), ..Default::default() },
             "monitoring.business: \"re venue\" is not a name of 1 to 64 letters, digits or underscores",
         );
         check(
-            MonitoringConfig { low_confidence: f32::NAN, ..Default::default() },
+            &MonitoringConfig { low_confidence: f32::NAN, ..Default::default() },
             "monitoring.low_confidence: found NaN, expected 0 to 1",
         );
         check(
-            MonitoringConfig { max_features: 5000, ..Default::default() },
+            &MonitoringConfig { max_features: 5000, ..Default::default() },
             "monitoring.max_features: 5000 is too many, at most 4096",
         );
     }

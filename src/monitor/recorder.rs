@@ -343,7 +343,8 @@ impl VersionRecorder {
             false => Watch::new(&Watched { baseline: None, schema: FeatureSchema::default(), ..watched.clone() }, born),
         };
         VersionRecorder {
-            duration_edges: [network, preprocess, queue, inference, postprocess, total].map(duration_edges),
+            duration_edges: [network, preprocess, queue, inference, postprocess, total]
+                .map(|parts| duration_edges(&parts)),
             latencies: Latencies::new(born, windows.quantiles),
             outcomes: Mutex::new(Outcomes::of_classes(watch.class_names())),
             watch,
@@ -543,7 +544,7 @@ fn duration_cells(stage: Option<Stage>) -> usize {
 }
 
 /// The usual edges, and those of the budget.
-fn duration_edges(budget: Vec<Duration>) -> Vec<u64> {
+fn duration_edges(budget: &[Duration]) -> Vec<u64> {
     let micros = budget.iter().map(|part| u64::try_from(part.as_micros()).unwrap_or(u64::MAX));
     let mut edges: Vec<u64> = micros.filter(|micros| *micros > 0).chain(DURATION_BUCKETS_MICROS).collect();
     edges.sort_unstable();

@@ -178,7 +178,7 @@ impl Runner<'_> {
         let mut instances: Vec<&RawValue> = rows.iter().map(|(_, row)| &**row).collect();
         // A model that takes a fixed number of rows gets the last one again, and that is not counted.
         let least = self.opened.fewest_rows();
-        if let (Some(last), true) = (instances.last().copied(), instances.len() % least != 0) {
+        if let (Some(last), true) = (instances.last().copied(), !instances.len().is_multiple_of(least)) {
             instances.resize(instances.len().next_multiple_of(least), last);
         }
         let request = serde_json::value::to_raw_value(&instances).map_err(|error| error.to_string())?;

@@ -204,7 +204,7 @@ mod tests {
         monitor: &Monitor,
         number: &str,
         made: [Observation; 2],
-        judged: (Predicted, Truth),
+        judged: &(Predicted, Truth),
     ) -> Arc<VersionRecorder> {
         let schema = FeatureSchema { numbers: vec!["x".into()], texts: Vec::new() };
         let mut features = Features::with_rows(2);
@@ -238,9 +238,9 @@ mod tests {
     fn the_table_is_what_is_rendered() {
         let (monitor, _version) = monitor_with_one_version();
         let judged = (Predicted::Class("0".into(), 0.75), Truth::Label("0".into()));
-        let _classifier = seen(&monitor, "1", classes(), judged);
+        let _classifier = seen(&monitor, "1", classes(), &judged);
         let values = [1.0, 2.0].map(Observation::Value);
-        let _regressor = seen(&monitor, "2", values, (Predicted::Value(1.0), Truth::Value(1.5)));
+        let _regressor = seen(&monitor, "2", values, &(Predicted::Value(1.0), Truth::Value(1.5)));
         let text = monitor.render();
         let rendered: Vec<&str> = text
             .lines()
