@@ -46,7 +46,7 @@ impl Bins {
         self.len() == 0
     }
 
-    /// The names of all bins, in order: the upper edge of a number's, as in `le`, and then [`MISSING`] and [`OTHER`].
+    /// The names of all bins, in order: the upper edge of a number's, as in `le`, and then `missing` and `other`.
     ///
     /// ```
     /// use leeway::monitor::Bins;
