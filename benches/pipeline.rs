@@ -136,7 +136,7 @@ fn watching(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(format!("{width} features")), |bencher| {
             bencher.iter(|| {
                 let made = [Observation::Class { class: 3, certainty }];
-                recorder.observe(next.next().unwrap(), made.into_iter());
+                recorder.observe(next.next().unwrap().clone(), made.into_iter());
             });
         });
     }

@@ -119,7 +119,7 @@ impl Admitted {
                 return Err(Error::internal(detail));
             }
             let text = write(&predictions, &version)?;
-            version.recorder.observe(&features, predictions.iter().map(Prediction::observation));
+            version.recorder.observe(features, predictions.iter().map(Prediction::observation));
             Ok(text)
         };
         clock.run(Stage::Postprocess, (&costs.postprocess, elements), threads, postprocess).await

@@ -366,7 +366,7 @@ impl VersionRecorder {
     }
 
     /// What was read of instances, and what was predicted of them.
-    pub fn observe(&self, features: &Features, predictions: impl Iterator<Item = Observation>) {
+    pub fn observe(&self, features: Features, predictions: impl Iterator<Item = Observation>) {
         if self.windows.enabled {
             self.watch.observe(features, predictions);
         }

@@ -31,6 +31,13 @@ pub(super) struct LocalShard<'a> {
     owner: Owner,
 }
 
+/// A value for each thread, which a reader may take a look at, too. A lock that nobody waits for costs next to nothing.
+#[derive(Debug)]
+pub(super) struct PerThread<T> {
+    owned: Box<[OnceLock<CachePadded<Mutex<T>>>]>,
+    shared: Mutex<T>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
     ThisThread,
@@ -44,13 +51,17 @@ impl Shards {
 
     /// The cells that this thread writes to.
     pub(super) fn local(&self) -> LocalShard<'_> {
-        // A thread that is ending may have lost its slot already; it writes to the shared shard.
-        match SLOT.try_with(|slot| slot.0).unwrap_or(None) {
+        match own_slot() {
             Some(slot) => {
                 LocalShard { cells: self.owned[slot].get_or_init(|| allocate(self.cells)), owner: Owner::ThisThread }
             }
-            None => LocalShard { cells: &self.shared, owner: Owner::Many },
+            None => self.common(),
         }
+    }
+
+    /// Cells that any thread may write to, and that cost no memory beyond what there is.
+    pub(super) fn common(&self) -> LocalShard<'_> {
+        LocalShard { cells: &self.shared, owner: Owner::Many }
     }
 
     /// How many cells there are.
@@ -95,6 +106,22 @@ impl LocalShard<'_> {
     }
 }
 
+impl<T: Default> PerThread<T> {
+    pub(super) fn new() -> PerThread<T> {
+        PerThread { owned: (0..SLOTS).map(|_| OnceLock::new()).collect(), shared: Mutex::default() }
+    }
+
+    /// This thread's.
+    pub(super) fn own(&self) -> &Mutex<T> {
+        own_slot().map_or(&self.shared, |slot| self.owned[slot].get_or_init(CachePadded::default))
+    }
+
+    /// Those of all threads.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Mutex<T>> {
+        self.owned.iter().filter_map(OnceLock::get).map(|own| &**own).chain([&self.shared])
+    }
+}
+
 fn allocate(cells: usize) -> Cells {
     (0..cells.div_ceil(BLOCK)).map(|_| CachePadded::new(Default::default())).collect()
 }
@@ -111,6 +138,11 @@ static FREE_SLOTS: Mutex<FreeSlots> = Mutex::new(FreeSlots { returned: Vec::new(
 
 thread_local! {
     static SLOT: Slot = Slot::claim();
+}
+
+/// A thread that is ending may have lost its slot already; it uses what is shared.
+fn own_slot() -> Option<usize> {
+    SLOT.try_with(|slot| slot.0).unwrap_or(None)
 }
 
 /// A thread's slot, given back when the thread ends. What it counted stays in the sum; the lock orders its

@@ -1,7 +1,7 @@
 //! What one version is given and what it makes of it, counted bin by bin beside its baseline.
 //!
-//! Recording is a few loads and stores per value, into cells of the thread's own. What comes of it is computed when
-//! someone asks.
+//! Recording is a few loads and stores per value, into cells of the thread's own, some requests at a time. What comes of
+//! it is computed when someone asks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::baseline::{Baseline, FeatureBaseline, Summary};
 use super::bins::{Bins, LANES, MOST_TEXT_BINS, NumberBins, NumberLanes, OTHER, TextBins};
 use super::drift::{Drift, DriftStatus, smoothed};
 use super::history::History;
-use super::shards::{BLOCK, LocalShard, Shards};
+use super::shards::{BLOCK, LocalShard, PerThread, Shards};
 use crate::config::MonitoringConfig;
 use crate::feature::{Certainty, FeatureSchema, Features, Observation, PREDICTION_FEATURES};
 
@@ -60,9 +60,23 @@ pub(super) struct Watch {
     observed: [Option<NumberCells>; 4],
     features: Vec<WatchedFeature>,
     left_out: Vec<String>,
+    pending: PerThread<Pending>,
+    /// What a row takes that is not counted yet.
+    row_bytes: usize,
     cells: Shards,
     history: History<u64>,
 }
+
+/// What was observed and is not counted yet. Counting several requests at one time takes less than half as long: the
+/// edges and the cells of a feature are seldom in a cache when a request comes.
+#[derive(Debug, Default)]
+struct Pending {
+    features: Vec<Features>,
+    predictions: Vec<Observation>,
+}
+
+/// So many predictions, or more, are counted.
+const MOST_PENDING: usize = 32;
 
 /// Where a number is counted.
 #[derive(Debug)]
@@ -297,6 +311,8 @@ impl Watch {
             class,
             observed,
             left_out,
+            pending: PerThread::new(),
+            row_bytes: size_of::<Features>() + size_of::<Observation>() + size_of::<f32>() * schema.numbers.len(),
             cells: Shards::new(layout.next),
             features: layout.features,
             history: History::new(born, INTERVAL, LONGEST_WINDOW),
@@ -305,32 +321,50 @@ impl Watch {
 
     // ===== recording =====
 
-    /// Counts what was given and what was made of it: both of the same instances.
-    pub(super) fn observe(&self, features: &Features, predictions: impl Iterator<Item = Observation>) {
-        let cells = self.cells.local();
-        for row in 0..features.rows() {
-            let numbers = features.numbers_of(row);
-            for group in &self.numbers {
-                let slots = group.lanes.slots(&group.values(numbers));
+    /// Takes in what was given and what was made of it: both of the same instances.
+    pub(super) fn observe(&self, features: Features, predictions: impl Iterator<Item = Observation>) {
+        let mut pending = self.pending.own().lock();
+        // Texts are of any length: they are not kept.
+        let at_once = !features.texts.is_empty();
+        pending.features.push(features);
+        pending.predictions.extend(predictions);
+        if at_once || pending.predictions.len() >= MOST_PENDING || pending.features.len() >= MOST_PENDING {
+            self.count(&mut pending, &self.cells.local());
+        }
+    }
+
+    /// Counts what all threads have observed.
+    fn settle(&self) {
+        self.pending.all().for_each(|pending| self.count(&mut pending.lock(), &self.cells.common()));
+    }
+
+    /// Feature by feature, so that each is looked up once.
+    fn count(&self, pending: &mut Pending, cells: &LocalShard<'_>) {
+        let rows = || pending.features.iter().flat_map(|features| (0..features.rows()).map(move |row| (features, row)));
+        for group in &self.numbers {
+            for (features, row) in rows() {
+                let slots = group.lanes.slots(&group.values(features.numbers_of(row)));
                 cells.count(group.block, slots.into_iter().take(group.columns.len()));
             }
-            let texts = features.texts_of(row);
-            for text in &self.texts {
-                if let Some(value) = texts.get(text.column) {
+        }
+        for text in &self.texts {
+            for (features, row) in rows() {
+                if let Some(value) = features.texts_of(row).get(text.column) {
                     cells.add(text.at + text.bins.slot(value.as_deref()), 1);
                 }
             }
         }
-        let mut rows = 0;
-        for prediction in predictions {
-            rows += 1;
-            match prediction {
-                Observation::Class { class, certainty } => self.observe_class(&cells, class, certainty),
-                Observation::Value(value) => self.observe_number(&cells, 3, value as f32),
+        for prediction in &pending.predictions {
+            match *prediction {
+                Observation::Class { class, certainty } => self.observe_class(cells, class, certainty),
+                Observation::Value(value) => self.observe_number(cells, 3, value as f32),
                 Observation::Nothing => {}
             }
         }
-        cells.add(ROWS_AT, rows);
+        cells.add(ROWS_AT, pending.predictions.len() as u64);
+        pending.features.clear();
+        pending.predictions.clear();
+        pending.predictions.shrink_to(MOST_PENDING);
     }
 
     fn observe_class(&self, cells: &LocalShard<'_>, class: usize, certainty: Certainty) {
@@ -358,7 +392,10 @@ impl Watch {
     }
 
     pub(super) fn tick(&self, now: Duration) {
-        self.history.tick(now, || self.cells.snapshot());
+        self.history.tick(now, || {
+            self.settle();
+            self.cells.snapshot()
+        });
     }
 
     // ===== what came of it =====
@@ -417,6 +454,7 @@ impl Watch {
 
     /// Everything with a baseline, with its drift within a window.
     pub(super) fn drifts(&self, now: Duration, window: Duration) -> Vec<(&WatchedFeature, Drift, Vec<u64>)> {
+        self.settle();
         let begin = self.history.begin(now, window);
         let count = |cell: &usize| {
             let before = begin.counts.as_ref().map_or(0, |counts| counts[*cell]);
@@ -480,6 +518,6 @@ impl Watch {
 
     /// The most bytes that it takes, if so many threads observe.
     pub(super) fn memory(&self, threads: usize) -> usize {
-        8 * self.cells.len() * (threads + self.history.capacity())
+        8 * self.cells.len() * (threads + self.history.capacity()) + MOST_PENDING * self.row_bytes * threads
     }
 }

@@ -217,7 +217,7 @@ mod tests {
         let labels = VersionLabels { model: "m".into(), version: number.into(), sha256: "ab".into(), provider: "cpu" };
         let watched = Watched { schema, baseline, ..Watched::default() };
         let version = monitor.version(labels, LatencyBudget::DEFAULT, watched);
-        version.observe(&features, made.into_iter());
+        version.observe(features, made.into_iter());
         version.outcomes(|outcomes| {
             outcomes.label(&judged.0, &judged.1, Duration::from_secs(5));
             outcomes.business("revenue", BusinessKind::Sum, 2.5);
