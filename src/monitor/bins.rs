@@ -199,6 +199,51 @@ impl NumberLanes {
     }
 }
 
+/// Fewer rows than this are looked at one by one.
+const FEWEST_TALLIED: usize = 8;
+/// So many rows are looked at together, at most.
+pub(super) const MOST_TALLIED: usize = 32;
+
+impl NumberLanes {
+    /// Tells how many of these values are in which slot of which lane.
+    #[inline]
+    pub(super) fn tally(&self, rows: &[[f32; LANES]], mut found: impl FnMut(usize, usize, u64)) {
+        rows.chunks(MOST_TALLIED).for_each(|rows| self.tally_some(rows, &mut found));
+    }
+
+    #[inline]
+    fn tally_some(&self, rows: &[[f32; LANES]], found: &mut impl FnMut(usize, usize, u64)) {
+        let is_finite = |row: &[f32; LANES]| row.iter().fold(true, |finite, value| finite & value.is_finite());
+        if rows.len() < FEWEST_TALLIED || !rows.iter().all(is_finite) {
+            for row in rows {
+                self.slots(row).into_iter().enumerate().for_each(|(lane, slot)| found(lane, slot as usize, 1));
+            }
+            return;
+        }
+        // Those above an edge and not above the next are in the slot between the two.
+        let mut keys = [[0; LANES]; MOST_TALLIED];
+        keys.iter_mut().zip(rows).for_each(|(keys, row)| *keys = row.map(key));
+        let keys = &keys[..rows.len()];
+        let mut above = [rows.len() as i32; LANES];
+        for (slot, level) in self.levels.iter().enumerate() {
+            let mut above_next = [0; LANES];
+            for keys in keys {
+                for lane in 0..LANES {
+                    above_next[lane] += i32::from(level[lane] < keys[lane]);
+                }
+            }
+            for lane in 0..LANES {
+                if above[lane] > above_next[lane] {
+                    found(lane, slot, (above[lane] - above_next[lane]) as u64);
+                }
+            }
+            above = above_next;
+        }
+        let above = above.into_iter().enumerate().filter(|(_, count)| *count > 0);
+        above.for_each(|(lane, count)| found(lane, self.levels.len(), count as u64));
+    }
+}
+
 /// The bins of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TextBins {
@@ -259,6 +304,28 @@ mod tests {
             for ((bins, value), slot) in bins.iter().zip(values).zip(slots) {
                 prop_assert_eq!(bins.slot(value), slot as usize, "{}", value);
             }
+        }
+
+        #[test]
+        fn many_rows_are_where_each_of_them_is(
+            edges in prop::collection::vec(prop::collection::btree_set(-20i32..20, 0..MOST_NUMBER_BINS), 1..=LANES),
+            rows in prop::collection::vec(prop::array::uniform16(-21i32..22), 0..80),
+            missing in prop::option::weighted(0.2, 0usize..80),
+        ) {
+            let edges = edges.iter().map(|edges| edges.iter().map(|edge| f64::from(*edge)).collect::<Vec<f64>>());
+            let bins: Vec<NumberBins> = edges.map(|edges| NumberBins::new(&edges)).collect();
+            let mut rows: Vec<[f32; LANES]> = rows.into_iter().map(|row| row.map(|value| value as f32)).collect();
+            if let Some(row) = missing.and_then(|row| rows.get_mut(row)) {
+                row[0] = f32::NAN;
+            }
+            let (mut tally, mut one_by_one) = ([[0; 16]; LANES], [[0; 16]; LANES]);
+            NumberLanes::new(bins.iter()).tally(&rows, |lane, slot, count| tally[lane][slot] += count);
+            for row in &rows {
+                for (lane, bins) in bins.iter().enumerate() {
+                    one_by_one[lane][bins.slot(row[lane])] += 1;
+                }
+            }
+            prop_assert_eq!(&tally[..bins.len()], &one_by_one[..bins.len()]);
         }
     }
 

@@ -86,14 +86,6 @@ impl LocalShard<'_> {
         self.add_to(&self.cells[cell / BLOCK][cell % BLOCK], amount);
     }
 
-    /// Adds 1 to a cell of each of the blocks from this one on.
-    #[inline]
-    pub(super) fn count(&self, first_block: usize, slots: impl Iterator<Item = i32>) {
-        for (cells, slot) in self.cells.iter().skip(first_block).zip(slots) {
-            self.add_to(&cells[slot as usize % BLOCK], 1);
-        }
-    }
-
     #[inline]
     fn add_to(&self, cell: &AtomicU64, amount: u64) {
         match self.owner {

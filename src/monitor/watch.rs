@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::baseline::{Baseline, FeatureBaseline, Summary};
-use super::bins::{Bins, LANES, MOST_TEXT_BINS, NumberBins, NumberLanes, OTHER, TextBins};
+use super::bins::{Bins, LANES, MOST_TALLIED, MOST_TEXT_BINS, NumberBins, NumberLanes, OTHER, TextBins};
 use super::drift::{Drift, DriftStatus, smoothed};
 use super::history::History;
 use super::shards::{BLOCK, LocalShard, PerThread, Shards};
@@ -76,7 +76,7 @@ struct Pending {
 }
 
 /// So many predictions, or more, are counted.
-const MOST_PENDING: usize = 32;
+const MOST_PENDING: usize = MOST_TALLIED;
 
 /// Where a number is counted.
 #[derive(Debug)]
@@ -342,9 +342,21 @@ impl Watch {
     fn count(&self, pending: &mut Pending, cells: &LocalShard<'_>) {
         let rows = || pending.features.iter().flat_map(|features| (0..features.rows()).map(move |row| (features, row)));
         for group in &self.numbers {
-            for (features, row) in rows() {
-                let slots = group.lanes.slots(&group.values(features.numbers_of(row)));
-                cells.count(group.block, slots.into_iter().take(group.columns.len()));
+            let mut rows = rows();
+            let mut values = [[0.0; LANES]; MOST_TALLIED];
+            loop {
+                let filled = values.iter_mut().zip(&mut rows).map(|(values, (features, row))| {
+                    *values = group.values(features.numbers_of(row));
+                });
+                let filled = filled.count();
+                group.lanes.tally(&values[..filled], |lane, slot, count| {
+                    if lane < group.columns.len() {
+                        cells.add((group.block + lane) * BLOCK + slot, count);
+                    }
+                });
+                if filled < MOST_TALLIED {
+                    break;
+                }
             }
         }
         for text in &self.texts {
