@@ -96,6 +96,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
                     read_at: Instant::now(),
                     patience: None,
                     priority: Priority::Normal,
+                    media_type: None,
                 };
                 let admitted = serve::admit(&catalog, head).unwrap();
                 let body = pin!(async { Ok(body.clone()) });

@@ -8,11 +8,10 @@
 
 use std::sync::Arc;
 
-use leeway::config::StageConfig;
 use leeway::error::{Error, Result};
 use leeway::feature::{FeatureSchema, Features};
-use leeway::pipeline::{Postprocessor, Prediction, Prepared, Preprocessor, Stages};
-use leeway::tensor::{Data, Signature, Tensor, Tensors};
+use leeway::pipeline::{Origin, Postprocessor, Prediction, Prepared, Preprocessor, StageContext, Stages};
+use leeway::tensor::{Data, Tensor, Tensors};
 use serde_json::value::RawValue;
 
 /// Each instance is a string of 64 characters: `#` is ink, anything else is paper.
@@ -34,7 +33,11 @@ impl Preprocessor for Drawing {
         let tensor = Tensor::new(vec![drawings.len(), 64], Data::F32(pixels))?;
         let mut features = Features::with_rows(drawings.len());
         features.numbers = drawings.iter().map(|drawing| drawing.matches('#').count() as f32).collect();
-        Ok(Prepared { inputs: [(Arc::clone(&self.input), tensor)].into_iter().collect(), features })
+        Ok(Prepared {
+            inputs: [(Arc::clone(&self.input), tensor)].into_iter().collect(),
+            features,
+            origin: Origin::Unknown,
+        })
     }
 
     /// What is watched for drift: how much ink there is.
@@ -47,7 +50,7 @@ impl Preprocessor for Drawing {
 struct Even;
 
 impl Postprocessor for Even {
-    fn decode(&self, outputs: &Tensors) -> Result<Vec<Prediction>> {
+    fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {
         let scores = outputs.get("probabilities").and_then(|tensor| tensor.values::<f32>());
         let scores = scores.ok_or_else(|| Error::internal("the model has no float32 output \"probabilities\""))?;
         let even = |row: &[f32]| serde_json::json!({ "even": row.iter().step_by(2).sum::<f32>() });
@@ -55,14 +58,14 @@ impl Postprocessor for Even {
     }
 }
 
-fn drawing(_settings: &StageConfig, signature: &Signature) -> Result<Box<dyn Preprocessor>> {
-    match &*signature.inputs {
+fn drawing(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+    match &*context.signature.inputs {
         [only] => Ok(Box::new(Drawing { input: Arc::clone(&only.name) })),
         _ => Err(Error::Config("a drawing feeds a model with one input".to_owned())),
     }
 }
 
-fn even(_settings: &StageConfig, _signature: &Signature) -> Result<Box<dyn Postprocessor>> {
+fn even(_context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
     Ok(Box::new(Even))
 }
 

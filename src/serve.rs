@@ -11,7 +11,7 @@ use crate::budget::{BlockingThreads, LatencyBudget, StageClock};
 use crate::error::{Error, Result};
 use crate::model::Priority;
 use crate::monitor::Delivery;
-use crate::pipeline::{Prediction, instances};
+use crate::pipeline::{Prediction, Prepared, instances};
 use crate::registry::{Catalog, ServedVersion, Target};
 use crate::stage::{Stage, Timings};
 
@@ -28,6 +28,8 @@ pub struct Head<'a> {
     pub patience: Option<Duration>,
     /// How important it is to the caller.
     pub priority: Priority,
+    /// What its body is, if not JSON.
+    pub media_type: Option<&'a str>,
 }
 
 /// A request that may be answered in time, as far as its head tells.
@@ -37,6 +39,8 @@ pub struct Admitted {
     read_at: Instant,
     budget: LatencyBudget,
     priority: Priority,
+    /// What its body is, if not JSON.
+    media_type: Option<&'static str>,
 }
 
 /// The body of a request while it arrives. Pinned where it is: a future that is handed on from function to function has
@@ -60,7 +64,8 @@ pub struct Answer<T> {
 pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     let version = catalog.resolve(head.target, head.routing_key)?;
     let budget = version.budget.within(head.patience);
-    let admitted = Admitted { version, read_at: head.read_at, budget, priority: head.priority };
+    let media_type = head.media_type.map(|media_type| accepted(media_type, &version)).transpose()?;
+    let admitted = Admitted { version, read_at: head.read_at, budget, priority: head.priority, media_type };
     let clock = admitted.clock();
     match admitted.version.pipeline.model.admit(clock.demand(), head.priority) {
         Ok(()) => Ok(admitted),
@@ -68,8 +73,19 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     }
 }
 
+/// The media type, if the version takes bodies of it.
+fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
+    let known = version.pipeline.preprocessor.media_types();
+    known.iter().copied().find(|known| media_type.eq_ignore_ascii_case(known)).ok_or_else(|| {
+        let or = known.iter().map(|known| format!(", or {known} as it is")).collect::<String>();
+        Error::UnsupportedContent(format!(
+            "the body is announced as {media_type:?}; send JSON with the header Content-Type: application/json{or}"
+        ))
+    })
+}
+
 impl Admitted {
-    /// Makes the prediction: `{"instances": […]}` in `body`; `write` makes the answer's text of the predictions.
+    /// Makes the prediction: `{"instances": […]}` in `body`, or one instance as it is; `write` makes the answer's text of the predictions.
     pub async fn predict<T: Send + 'static>(
         self,
         body: Arriving<'_>,
@@ -100,19 +116,23 @@ impl Admitted {
         let (model, costs) = (&self.version.pipeline.model, &self.version.costs);
         let body = clock.receive(body).await?;
 
-        let (version, bytes) = (Arc::clone(&self.version), body.len());
-        let preprocess = move || version.pipeline.preprocessor.transform(instances(&body)?);
+        let (version, bytes, media_type) = (Arc::clone(&self.version), body.len(), self.media_type);
+        let preprocess = move || match (&version.pipeline.preprocessor, media_type) {
+            (preprocessor, None) => preprocessor.transform(instances(&body)?),
+            (preprocessor, Some(media_type)) => preprocessor.transform_raw(media_type, &body),
+        };
         let prepared = clock.run(Stage::Preprocess, (&costs.preprocess, bytes), threads, preprocess).await?;
 
-        let (rows, features) = (prepared.inputs.rows(), prepared.features);
-        let ticket = model.enqueue(prepared.inputs, clock.demand(), self.priority)?;
+        let Prepared { inputs, features, origin } = prepared;
+        let rows = inputs.rows();
+        let ticket = model.enqueue(inputs, clock.demand(), self.priority)?;
         let (predicted, taken) = (ticket.predicted(), ticket.taken());
         let outputs = clock.wait(ticket, predicted, taken).await?;
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
         let postprocess = move || {
-            let predictions = version.pipeline.postprocessor.decode(&outputs)?;
+            let predictions = version.pipeline.postprocessor.decode(&outputs, &origin)?;
             let made = predictions.len();
             if made != rows {
                 let detail = format_args!("the postprocessor made {made} predictions for {rows} instances");

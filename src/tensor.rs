@@ -106,6 +106,11 @@ pub struct Tensor {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tensors(Vec<(Arc<str>, Tensor)>);
 
+/// What short rows are filled up with, up to the length of the longest: a value for each tensor, in order. The length of a
+/// row is that of its first dimension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Padding(pub Vec<i64>);
+
 /// One dimension of a declared tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
@@ -265,6 +270,43 @@ impl Tensor {
         Tensor { shape, data }
     }
 
+    /// Rows of one dimension, filled up to a length; `None` if they are longer already, have other dimensions, or hold
+    /// something that cannot be filled up with a whole number.
+    fn lengthened(&self, length: usize, with: i64) -> Option<Tensor> {
+        let &[rows, before] = &*self.shape else { return None };
+        fn fill<T: Clone>(values: &[T], before: usize, length: usize, with: T) -> Vec<T> {
+            let mut filled = Vec::with_capacity(values.len() / before.max(1) * length);
+            for row in values.chunks_exact(before.max(1)) {
+                filled.extend_from_slice(row);
+                filled.resize(filled.len() + length - before, with.clone());
+            }
+            filled
+        }
+        if before > length || before == 0 {
+            return None;
+        }
+        let data = match &self.data {
+            Data::I64(values) => Data::I64(fill(values, before, length, with)),
+            Data::I32(values) => Data::I32(fill(values, before, length, i32::try_from(with).ok()?)),
+            Data::F32(values) => Data::F32(fill(values, before, length, with as f32)),
+            _ => return None,
+        };
+        Some(Tensor { shape: vec![rows, length], data })
+    }
+
+    /// Every row cut to a length along its first dimension, if it is longer.
+    fn with_row_length(&self, length: usize) -> Tensor {
+        let Some(&before) = self.shape.get(1).filter(|before| **before > length) else { return self.clone() };
+        let step: usize = self.shape[2..].iter().product();
+        let mut shape = self.shape.clone();
+        shape[1] = length;
+        let data = for_each_element_type!(&self.data, values => {
+            let rows = values.chunks_exact((before * step).max(1));
+            Element::into_data(rows.flat_map(|row| row[..length * step].iter().cloned()).collect())
+        });
+        Tensor { shape, data }
+    }
+
     /// Rows of tensors of one row shape and type, one below the other; `None` if they are not of one, or do not have
     /// these rows.
     fn gather(parts: &[(&Tensor, Range<usize>)]) -> Option<Tensor> {
@@ -360,6 +402,47 @@ impl Tensors {
             Some((Arc::clone(name), Tensor::gather(&column.collect::<Option<Vec<_>>>()?)?))
         };
         parts.first()?.0.iter().map(|(name, _)| column(name)).collect()
+    }
+
+    /// As [`Tensors::gather`], of rows that differ in length: short ones are filled up. Every row has one dimension.
+    ///
+    /// ```
+    /// use leeway::tensor::{Data, Padding, Tensor, Tensors};
+    /// let row = |tokens: &[i64]| -> Tensors {
+    ///     [("ids".into(), Tensor::new(vec![1, tokens.len()], Data::I64(tokens.to_vec())).unwrap())].into_iter().collect()
+    /// };
+    /// let (short, long) = (row(&[5]), row(&[6, 7, 8]));
+    /// let both = Tensors::gather_padded(&[(&short, 0..1), (&long, 0..1)], &Padding(vec![0])).unwrap();
+    /// let both = both.get("ids").unwrap();
+    /// assert_eq!((both.shape(), both.values::<i64>().unwrap()), (&[2, 3][..], &[5, 0, 0, 6, 7, 8][..]));
+    /// ```
+    pub fn gather_padded(parts: &[(&Tensors, Range<usize>)], padding: &Padding) -> Option<Tensors> {
+        let length = parts.iter().map(|(part, _)| part.row_length()).max()?;
+        if parts.iter().all(|(part, _)| part.row_length() == length) {
+            return Tensors::gather(parts);
+        }
+        let longer: Vec<Tensors> = parts
+            .iter()
+            .map(|(part, rows)| {
+                let tensors = part.slice_rows(rows.clone()).0.into_iter().zip(&padding.0);
+                tensors.map(|((name, tensor), &with)| Some((name, tensor.lengthened(length, with)?))).collect()
+            })
+            .collect::<Option<_>>()?;
+        Tensors::stack(&longer.iter().collect::<Vec<_>>())
+    }
+
+    /// The length of a row: the first dimension of the first tensor's rows, and 1 if they have none.
+    pub fn row_length(&self) -> usize {
+        self.at(0).and_then(|tensor| tensor.row_shape().first().copied()).unwrap_or(1)
+    }
+
+    /// The same tensors; those of which `is_long` says so with their rows cut to a length.
+    pub fn shortened(self, length: usize, is_long: impl Fn(&str) -> bool) -> Tensors {
+        let tensors = self.0.into_iter().map(|(name, tensor)| match is_long(&name) {
+            true => (name, tensor.with_row_length(length)),
+            false => (name, tensor),
+        });
+        tensors.collect()
     }
 
     /// Whether `other` has the same row shapes, so that the two can go into one batch.

@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::HttpState;
-use super::body::{check_content, discard};
+use super::body::{discard, media_type};
 use super::error_response::Failure;
 use super::listener::AboveLimit;
 use super::request_context::RequestContext;
@@ -66,14 +66,15 @@ fn admit(
     let path = path.map_err(|_| Error::UnknownEndpoint)?;
     let context = RequestContext::of(request.extensions())?;
     let headers = request.headers();
+    let media_type = media_type(headers)?;
     let head = Head {
         target: target(&path)?,
         routing_key: routing_key(headers)?.unwrap_or(context.id.as_bytes()),
         read_at: context.started,
         patience: patience(headers)?,
         priority: priority(headers)?,
+        media_type: media_type.as_deref(),
     };
-    check_content(headers)?;
     let admitted = serve::admit(&state.catalog, head)?;
     match request.extensions().get() {
         Some(&AboveLimit { limit }) => Err(admitted.refused(Error::TooManyConnections { limit: limit.get() })),

@@ -1,5 +1,6 @@
 //! The body of a prediction: whether it is what it should be, and reading it, bounded.
 
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -21,24 +22,30 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// For how long, where the server has no time: most bodies are here already, and the answer should not wait for others.
 const DISCARD_TIME_UNDER_LOAD: Duration = Duration::from_secs(1);
 
-/// A body without a content type is taken as JSON; one that says it is something else is not.
-pub(super) fn check_content(headers: &HeaderMap) -> Result<()> {
-    if let Some(content_type) = headers.get(CONTENT_TYPE) {
-        let essence = content_type.as_bytes().split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
-        let is_json = essence.eq_ignore_ascii_case(b"application/json")
-            || (essence.len() > 5 && essence[essence.len() - 5..].eq_ignore_ascii_case(b"+json"));
-        if !is_json {
-            return Err(Error::UnsupportedContent(format!(
-                "the body is announced as {:?}; send JSON with the header Content-Type: application/json",
-                String::from_utf8_lossy(&essence[..essence.len().min(64)])
-            )));
-        }
-    }
+/// What a body is announced as, if not as JSON, which it is taken for where nothing is said.
+pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
     match headers.get(CONTENT_ENCODING) {
         Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            Err(Error::UnsupportedContent("compressed bodies are not accepted; send the JSON as it is".to_owned()))
+            return Err(Error::UnsupportedContent(
+                "compressed bodies are not accepted; send the JSON as it is".to_owned(),
+            ));
         }
-        _ => Ok(()),
+        _ => {}
+    }
+    let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok(None) };
+    let essence = content_type.as_bytes().split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
+    let is_json = essence.eq_ignore_ascii_case(b"application/json")
+        || (essence.len() > 5 && essence[essence.len() - 5..].eq_ignore_ascii_case(b"+json"));
+    Ok((!is_json).then(|| String::from_utf8_lossy(&essence[..essence.len().min(64)])))
+}
+
+/// Whether a body is JSON, as far as its head says.
+pub(super) fn check_json(headers: &HeaderMap) -> Result<()> {
+    match media_type(headers)? {
+        None => Ok(()),
+        Some(media_type) => Err(Error::UnsupportedContent(format!(
+            "the body is announced as {media_type:?}; send JSON with the header Content-Type: application/json"
+        ))),
     }
 }
 

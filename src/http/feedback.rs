@@ -21,7 +21,7 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// `POST /feedback`
 pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (head, mut content) = request.into_parts();
-    if let Err(error) = body::check_content(&head.headers) {
+    if let Err(error) = body::check_json(&head.headers) {
         body::discard(&head.headers, &mut content, &error).await;
         return Err(error.into());
     }

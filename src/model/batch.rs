@@ -23,7 +23,22 @@ pub struct BatchPolicy {
     pub max_instances: NonZeroUsize,
     /// How many runs go on at one time.
     pub workers: NonZeroUsize,
+    /// Which rows can be run together.
+    pub lengths: Lengths,
 }
+
+/// Which rows can be run together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lengths {
+    /// Those of one shape.
+    Alike,
+    /// Those of about one length: short ones are filled up.
+    Padded,
+}
+
+/// Rows of different lengths are run together as long as no more than this part of the run is filled up: what is saved by
+/// running them together is not to be lost by running what is nothing.
+pub const MOST_PADDING: f64 = 0.15;
 
 /// How many rows a run takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +93,7 @@ pub struct Share {
 
 impl BatchPolicy {
     /// The policy for a model: its own batch dimension, if that is fixed, else `max_batch_size`.
-    pub fn new(signature: &Signature, config: &SessionConfig) -> BatchPolicy {
+    pub fn new(signature: &Signature, config: &SessionConfig, lengths: Lengths) -> BatchPolicy {
         let run_rows = match signature.batch_dim() {
             Dim::Fixed(rows) => RunRows::Exactly(NonZeroUsize::new(rows).unwrap_or(NonZeroUsize::MIN)),
             Dim::Dynamic(_) => RunRows::UpTo(config.max_batch_size),
@@ -89,6 +104,7 @@ impl BatchPolicy {
             max_wait: config.max_wait(),
             max_instances: config.max_instances,
             workers: config.threads().workers,
+            lengths,
         }
     }
 
@@ -137,6 +153,19 @@ impl BatchPolicy {
         }
     }
 
+    /// Whether these rows can be run with those that are in.
+    fn takes(self, run: &Contents<'_>, rows: usize, inputs: &Tensors) -> bool {
+        match self.lengths {
+            Lengths::Alike => run.first.stacks_with(inputs),
+            Lengths::Padded => {
+                let with = run.with(rows, inputs);
+                let all = with.rows * with.longest;
+                self.max_elements.is_none_or(|most| all <= most.get())
+                    && (all - with.elements) as f64 <= MOST_PADDING * all as f64
+            }
+        }
+    }
+
     /// How many rows of these inputs fit into one run.
     pub(super) fn limit(self, inputs: &Tensors, full_batch: usize) -> usize {
         match self.run_rows {
@@ -150,13 +179,33 @@ impl BatchPolicy {
     }
 }
 
+/// What is in a run so far.
+#[derive(Debug, Clone, Copy)]
+struct Contents<'a> {
+    first: &'a Tensors,
+    rows: usize,
+    /// Elements of all inputs in all rows, before short ones are filled up.
+    elements: usize,
+    /// Elements of the longest row.
+    longest: usize,
+}
+
+impl Contents<'_> {
+    fn with(self, rows: usize, inputs: &Tensors) -> Self {
+        let row = inputs.row_elements();
+        let (elements, longest) = (self.elements + rows * row, self.longest.max(row));
+        Contents { rows: self.rows + rows, elements, longest, ..self }
+    }
+}
+
 /// How late a thread may be that wakes up at a given time.
 const WAKE_UP: Duration = Duration::from_millis(1);
 
 /// Forms the next batch out of what is waiting, in its order.
 ///
 /// - The first that can be in time is always part of it, and no request goes before an older one that could have gone in
-///   its place; only requests whose rows have another shape than the first one's are passed over.
+///   its place; only requests whose rows have another shape than the first one's, or would make too much of the run
+///   padding, are passed over.
 /// - It has at most `full_batch` rows, and never more rows or elements than the policy allows.
 /// - A request joins only if the run is then still expected to end in time for it and for all that are in already.
 ///   `time` is the typical time of a run; without one there is nothing to expect.
@@ -177,6 +226,7 @@ pub fn plan<'a>(
     let mut hopeless = Vec::new();
     let mut shares = Vec::new();
     let mut first: Option<Candidate<'_>> = None;
+    let mut run: Option<Contents<'_>> = None;
     // The rows of the run: so far, at most, and at most in time for all of it.
     let (mut rows, mut limit, mut in_time) = (0, usize::MAX, usize::MAX);
     let mut somebody_is_left = false;
@@ -202,20 +252,25 @@ pub fn plan<'a>(
                 first = Some(candidate);
             }
             Some(_) if matches!(policy.run_rows, RunRows::Exactly(_)) => break,
-            Some(first) if !first.inputs.stacks_with(candidate.inputs) => {
-                somebody_is_left = true;
-                continue;
-            }
             Some(_) => {}
         }
         let room = limit - rows;
         // Small requests stay whole; large ones fill what room there is.
         let share = if candidate.rows > limit { candidate.rows.min(room) } else { candidate.rows };
+        let contents = Contents { first: candidate.inputs, rows: 0, elements: 0, longest: 0 };
+        match run {
+            Some(run) if !policy.takes(&run, share, candidate.inputs) => {
+                somebody_is_left = true;
+                continue;
+            }
+            _ => {}
+        }
         if share == 0 || share > room || rows + share > in_time.min(candidate_in_time) {
             somebody_is_left = true;
             break;
         }
         rows += share;
+        run = Some(run.unwrap_or(contents).with(share, candidate.inputs));
         in_time = in_time.min(candidate_in_time);
         shares.push((Share { index, rows: share }, candidate.finish_by));
         if rows == limit {
@@ -291,6 +346,7 @@ mod tests {
             max_wait: Duration::ZERO,
             max_instances: 4096.try_into().unwrap(),
             workers: NonZeroUsize::MIN,
+            lengths: Lengths::Alike,
         }
     }
 
@@ -321,6 +377,11 @@ mod tests {
         check(up_to(8), &[(3, 4), (100, 4)], &[(0, 3), (1, 5)]);
         // Another shape is passed over; it will be the first in a batch of its own.
         check(up_to(8), &[(1, 4), (1, 5), (1, 4)], &[(0, 1), (2, 1)]);
+        // Where short rows are filled up, those of about its length go with the first.
+        let padded = BatchPolicy { lengths: Lengths::Padded, ..up_to(8) };
+        check(padded, &[(1, 90), (1, 10), (1, 100), (1, 80)], &[(0, 1), (2, 1), (3, 1)]);
+        let few = BatchPolicy { max_elements: NonZeroUsize::new(199), ..padded };
+        check(few, &[(1, 90), (1, 100), (1, 99)], &[(0, 1), (2, 1)]);
         check(policy(RunRows::Exactly(NonZeroUsize::MIN)), &[(1, 4), (1, 4)], &[(0, 1)]);
         check(policy(RunRows::Exactly(4.try_into().unwrap())), &[(8, 4), (4, 4)], &[(0, 4)]);
         // 8 elements in all: two rows of four.

@@ -35,7 +35,7 @@ use tokio::sync::oneshot;
 
 pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
 use self::attention::{Attention, spin_until};
-pub use self::batch::{BatchPolicy, Candidate, Next, Plan, RunRows, Share, plan};
+pub use self::batch::{BatchPolicy, Candidate, Lengths, MOST_PADDING, Next, Plan, RunRows, Share, plan};
 use self::queue::{Entered, Queue};
 use self::request::{Reply, Request};
 pub use self::service_time::{Line, ServiceTime};
@@ -46,7 +46,7 @@ use crate::budget::{Demand, LatencyBudget, Waited};
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
-use crate::tensor::{Signature, Tensors};
+use crate::tensor::{Padding, Signature, Tensors};
 
 /// A loaded version that takes requests.
 pub struct OnnxModel {
@@ -107,12 +107,14 @@ impl Drop for Watching<'_> {
 }
 
 /// What the workers of a version have in common.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ModelSettings<'a> {
     /// How the model is run.
     pub session: &'a SessionConfig,
     /// How the time of a request is divided.
     pub budget: &'a LatencyBudget,
+    /// What short rows are filled up with; `None` if only rows of one shape are run together.
+    pub padding: Option<Padding>,
 }
 
 impl OnnxModel {
@@ -122,13 +124,15 @@ impl OnnxModel {
         name: &str,
         loaded: &Arc<dyn LoadedModel>,
         sessions: Vec<Box<dyn Session>>,
-        ModelSettings { session: config, budget }: ModelSettings<'_>,
+        ModelSettings { session: config, budget, padding }: ModelSettings<'_>,
         service: ServiceTime,
         recorder: &Arc<VersionRecorder>,
         watchers: &Arc<Watchers>,
     ) -> Result<OnnxModel> {
         let signature = loaded.signature().clone();
-        let policy = BatchPolicy::new(&signature, config);
+        let lengths = if padding.is_some() { Lengths::Padded } else { Lengths::Alike };
+        let policy = BatchPolicy::new(&signature, config, lengths);
+        let padding = padding.map(Arc::new);
         let current: Vec<Arc<CurrentSession>> = sessions.iter().map(|_| Arc::default()).collect();
         let queue = Arc::new(Queue::new(policy, config, budget, service, current.clone(), Arc::clone(recorder)));
         let mut model = OnnxModel {
@@ -140,7 +144,7 @@ impl OnnxModel {
             workers: Vec::new(),
         };
         for (index, (session, current)) in sessions.into_iter().zip(current).enumerate() {
-            let worker = Worker::new(index, session, &current, Arc::clone(loaded), &queue, recorder);
+            let worker = Worker::new(index, session, &current, Arc::clone(loaded), &queue, recorder, padding.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("{name}-{index}"))
                 .spawn(move || worker.run())

@@ -475,6 +475,7 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
+    use super::super::batch::Lengths;
     use super::*;
     use crate::budget::Deadline;
     use crate::monitor::{Monitor, VersionLabels};
@@ -485,7 +486,7 @@ mod tests {
         let recorder =
             Monitor::new("1", Default::default()).version(labels, LatencyBudget::DEFAULT, Default::default());
         let signature = crate::tensor::Signature { inputs: vec![], ..Default::default() };
-        let policy = BatchPolicy::new(&signature, config);
+        let policy = BatchPolicy::new(&signature, config, Lengths::Alike);
         let workers = vec![Arc::default()];
         Arc::new(Queue::new(policy, config, &LatencyBudget::DEFAULT, ServiceTime::default(), workers, recorder))
     }

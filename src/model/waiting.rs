@@ -142,6 +142,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::batch::Lengths;
     use super::super::batch::{RunRows, plan};
     use super::super::service_time::Line;
     use super::*;
@@ -170,6 +171,7 @@ mod tests {
                 max_wait: Duration::ZERO,
                 max_instances: 4096.try_into().unwrap(),
                 workers: 1.try_into().unwrap(),
+                lengths: Lengths::Alike,
             };
             let mut line = WaitingLine::default();
             let requests: Vec<Arc<Request>> = sizes.iter().map(|&(rows, turn, finish_in)| {

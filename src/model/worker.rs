@@ -14,7 +14,7 @@ use super::request::{Batch, Part};
 use super::session::{Interrupt, LoadedModel, Session};
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
-use crate::tensor::Tensors;
+use crate::tensor::{Dim, Padding, Tensors};
 
 pub(super) struct Worker {
     index: usize,
@@ -24,6 +24,7 @@ pub(super) struct Worker {
     loaded: Arc<dyn LoadedModel>,
     queue: Arc<Queue>,
     recorder: Arc<VersionRecorder>,
+    padding: Option<Arc<Padding>>,
 }
 
 /// The session that a worker owns at the moment, for those who want to end its run.
@@ -82,6 +83,7 @@ impl Worker {
         loaded: Arc<dyn LoadedModel>,
         queue: &Arc<Queue>,
         recorder: &Arc<VersionRecorder>,
+        padding: Option<Arc<Padding>>,
     ) -> Worker {
         current.set(&*session);
         Worker {
@@ -91,6 +93,7 @@ impl Worker {
             loaded,
             queue: Arc::clone(queue),
             recorder: Arc::clone(recorder),
+            padding,
         }
     }
 
@@ -142,7 +145,7 @@ impl Worker {
             several => {
                 let rows: Vec<(&Tensors, Range<usize>)> =
                     several.iter().map(|part| (&part.request.inputs, part.rows.clone())).collect();
-                Tensors::gather(&rows)
+                self.gather(&rows)
                     .ok_or_else(|| Error::internal("requests of different shapes were put into one batch"))
                     .and_then(|inputs| self.run_once(batch, &inputs))
             }
@@ -151,7 +154,7 @@ impl Worker {
             Ok(outputs) => {
                 let now = Instant::now();
                 for (part, outputs) in parts.iter().zip(split(outputs, &rows)) {
-                    part.deliver(outputs, now);
+                    part.deliver(self.unpad(outputs, part), now);
                 }
                 RunEnd::Completed
             }
@@ -174,6 +177,26 @@ impl Worker {
                 RunEnd::Failed
             }
         }
+    }
+
+    /// Rows of several requests, one below the other.
+    fn gather(&self, rows: &[(&Tensors, Range<usize>)]) -> Option<Tensors> {
+        match &self.padding {
+            Some(padding) => Tensors::gather_padded(rows, padding),
+            None => Tensors::gather(rows),
+        }
+    }
+
+    /// What a request would have got alone: outputs that are as long as the inputs were end where its own inputs did.
+    fn unpad(&self, outputs: Tensors, part: &Part) -> Tensors {
+        if self.padding.is_none() {
+            return outputs;
+        }
+        let is_open = |name: &str| {
+            let declared = self.loaded.signature().output(name).and_then(|output| output.dims.get(1));
+            matches!(declared, Some(Dim::Dynamic(_)))
+        };
+        outputs.shortened(part.request.inputs.row_length(), is_open)
     }
 
     /// Answers parts with an error. What else there is of their requests is not run any more.

@@ -1,8 +1,9 @@
 //! What is counted and timed, and how it is shown to Prometheus.
 //!
 //! - `metrics/` is the one table of all metrics: names, help texts, labels, and their text form.
-//! - `recorder.rs` holds the buckets, and the handles that the request path writes to. Handles are made when a
-//!   version is loaded; recording looks nothing up and takes no lock.
+//! - `version_recorder.rs` holds the buckets, and the handles that the request path writes to. Handles are made when a
+//!   version is loaded; recording looks nothing up and takes no lock. `server_recorder.rs` has those of no version, and
+//!   `labels.rs` the closed sets of values that labels take.
 //! - `deployment.rs` holds what is known of deployments and loads.
 //! - `watch.rs` counts features and predictions beside the version's baseline (`baseline.rs`, `bins.rs`); `drift.rs` says
 //!   how far apart they are. `outcomes.rs` sums up what became of predictions.
@@ -16,11 +17,13 @@ mod bins;
 mod deployment;
 mod drift;
 mod history;
+mod labels;
 mod metrics;
 mod outcomes;
 mod quantiles;
-mod recorder;
+mod server_recorder;
 mod shards;
+mod version_recorder;
 mod watch;
 
 use std::sync::{Arc, Weak};
@@ -32,11 +35,11 @@ pub use self::baseline::{Baseline, BaselineBuilder, FeatureBaseline, Sample, Sum
 pub use self::bins::Bins;
 pub use self::deployment::{DeployedShare, DeploymentRecorder};
 pub use self::drift::{Drift, DriftStatus};
+pub use self::labels::{FeedbackResult, Outcome, ShedReason, VersionLabels};
 pub use self::metrics::{METRICS, Metric, TEXT_FORMAT};
 pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, Predicted, Truth};
-pub use self::recorder::{
-    Delivery, FeedbackResult, Outcome, RequestGuard, ServerRecorder, ShedReason, VersionLabels, VersionRecorder,
-};
+pub use self::server_recorder::ServerRecorder;
+pub use self::version_recorder::{Delivery, RequestGuard, VersionRecorder};
 pub use self::watch::{BinDrift, DriftReport, FeatureDrift, LONGEST_WINDOW, Watched};
 use crate::budget::LatencyBudget;
 use crate::config::MonitoringWindows;

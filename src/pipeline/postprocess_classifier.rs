@@ -5,119 +5,172 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Label, Postprocessor, Prediction, Score};
-use crate::config::StageConfig;
+use super::labels::Labels;
+use super::outputs::{float_output, output, refuse_non_finite};
+use super::{Label, Origin, Postprocessor, Prediction, Score, StageContext};
 use crate::error::{Error, Result};
 use crate::feature::Certainty;
-use crate::tensor::{DType, Dim, Signature, Tensors};
+use crate::tensor::{Dim, Tensors};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// The output with one score per class; without it, the only floating-point output there is.
+    /// The output with the scores; without it, the only floating-point output there is.
     output: Option<String>,
     /// What the scores are; required.
     scores: Option<Scores>,
-    /// The classes in the order of the scores; without it, they are numbered from 0.
-    labels: Option<Vec<Label>>,
-    /// How many classes are answered.
-    #[serde(default = "three")]
-    top_k: NonZeroUsize,
+    /// The classes in the order of the scores, or a file with them; without it, they are numbered from 0.
+    labels: Option<Labels>,
+    /// How many classes are answered: three, and all of several.
+    top_k: Option<NonZeroUsize>,
+    /// What logits are divided by before they become probabilities.
+    #[serde(default = "one")]
+    temperature: f32,
+    /// From which probability on the second of two classes is chosen, or each of several.
+    threshold: Option<f32>,
+    /// Whether any number of classes can be right.
+    #[serde(default)]
+    multi_label: bool,
 }
 
 /// What a score is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Scores {
-    /// Any real number; softmax makes it a probability.
+pub(super) enum Scores {
+    /// Any real number: softmax makes probabilities of those of a row, and the logistic function of one alone.
     Logits,
     /// A probability already.
     Probabilities,
 }
 
-fn three() -> NonZeroUsize {
-    NonZeroUsize::MIN.saturating_add(2)
+fn one() -> f32 {
+    1.0
 }
 
 struct Classifier {
     output: Arc<str>,
     scores: Scores,
+    temperature: f32,
     labels: Option<Vec<Label>>,
     top_k: NonZeroUsize,
+    decision: Decision,
     /// How many classes there are, if the model says so.
     classes: Option<usize>,
+}
+
+/// Which class is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Decision {
+    /// The most probable one.
+    Best,
+    /// The second of two from this probability on, else the first.
+    SecondFrom(f32),
+    /// Every one from this probability on.
+    AllFrom(f32),
 }
 
 /// How far from \[0, 1\] rounding may carry a probability.
 const ROUNDING: f32 = 1e-3;
 
-pub(super) fn make(config: &StageConfig, signature: &Signature) -> Result<Box<dyn Postprocessor>> {
-    let Settings { output, scores, labels, top_k } = config.settings()?;
-    let scores = scores.ok_or_else(|| {
-        Error::Config(
-            "scores: say what they are: \"probabilities\", or \"logits\" to be passed through softmax".to_owned(),
-        )
-    })?;
-    let output = match output {
-        Some(name) => super::declared_output(signature, &name)?,
-        None => only_float_output(signature)?,
-    };
-    let classes = signature.output(&output).map(|spec| &*spec.dims);
-    match (classes, &labels) {
-        (Some([_, Dim::Fixed(classes)]), Some(labels)) if *classes != labels.len() => {
-            return Err(Error::Config(format!(
-                "labels: there are {}, but the output {output:?} has {classes} scores a row",
-                labels.len()
-            )));
-        }
-        (Some([_, _]), _) | (Some([]), _) => {}
-        (Some(dims), _) => {
+/// How many classes are answered, if nothing else is said.
+const TOP_K: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+
+pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+    let signature = context.signature;
+    let Settings { output, scores, labels, top_k, temperature, threshold, multi_label } = context.config.settings()?;
+    let scores = required(scores)?;
+    let labels = labels.map(|labels| labels.read(context.files)).transpose()?;
+    let output = float_output(signature, output.as_deref(), "scores")?;
+    let dims = signature.output(&output).map(|spec| &*spec.dims);
+    let classes = match dims {
+        Some([_, Dim::Fixed(1)] | [_]) => Some(2),
+        Some([_, Dim::Fixed(classes)]) => Some(*classes),
+        Some([_, Dim::Dynamic(_)]) | Some([]) | None => None,
+        Some(dims) => {
             return Err(Error::Config(format!(
                 "output: {output:?} has {} dimensions; a classifier needs one row of scores per instance",
                 dims.len()
             )));
         }
-        (None, _) => {}
-    }
-    let classes = match classes {
-        Some([_, Dim::Fixed(classes)]) => Some(*classes),
-        _ => None,
     };
-    Ok(Box::new(Classifier { output, scores, labels, top_k, classes }))
+    if let (Some(classes), Some(labels)) = (classes, &labels)
+        && classes != labels.len()
+    {
+        let what = match dims {
+            Some([_, Dim::Fixed(scores)]) if *scores > 1 => format!("{scores} scores a row"),
+            _ => "one score a row, which is that of the second of two".to_owned(),
+        };
+        return Err(Error::Config(format!("labels: there are {}, but the output {output:?} has {what}", labels.len())));
+    }
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        return Err(Error::Config(format!("temperature: {temperature} is not a positive number")));
+    }
+    if temperature != 1.0 && scores == Scores::Probabilities {
+        return Err(Error::Config("temperature: only logits have one; these scores are probabilities".to_owned()));
+    }
+    if let Some(threshold) = threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
+        return Err(Error::Config(format!("threshold: {threshold} is not a probability, 0 to 1")));
+    }
+    let decision = match (multi_label, threshold) {
+        (true, threshold) => Decision::AllFrom(threshold.unwrap_or(0.5)),
+        (false, None) => Decision::Best,
+        (false, Some(threshold)) if classes == Some(2) => Decision::SecondFrom(threshold),
+        (false, Some(_)) => {
+            return Err(Error::Config(
+                "threshold: it decides between two classes, or, with multi_label = true, on each of several".to_owned(),
+            ));
+        }
+    };
+    let top_k = top_k.unwrap_or(if multi_label { NonZeroUsize::MAX } else { TOP_K });
+    Ok(Box::new(Classifier { output, scores, temperature, labels, top_k, decision, classes }))
 }
 
-fn only_float_output(signature: &Signature) -> Result<Arc<str>> {
-    let is_float = |dtype| matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
-    let floats: Vec<&Arc<str>> =
-        signature.outputs.iter().filter(|output| is_float(output.dtype)).map(|output| &output.name).collect();
-    match &*floats {
-        [only] => Ok(Arc::clone(only)),
-        [] => {
-            let hint = super::hint_of_other_outputs(signature);
-            Err(Error::Config(format!("output: the model has no floating-point tensor output{hint}")))
-        }
-        several => Err(Error::Config(format!(
-            "output: name the one with the scores; the model's floating-point outputs are {}",
-            several.iter().map(|name| &***name).collect::<Vec<_>>().join(", ")
-        ))),
-    }
+/// What the scores are has to be said: nothing in a model does.
+pub(super) fn required(scores: Option<Scores>) -> Result<Scores> {
+    scores.ok_or_else(|| {
+        Error::Config(
+            "scores: say what they are: \"probabilities\", or \"logits\" to be made probabilities of".to_owned(),
+        )
+    })
+}
+
+/// softmax(s)_i = exp(s_i − max) / Σ_j exp(s_j − max): shifted so that no exponential overflows, in f64 so that many
+/// classes do not add up to rounding errors.
+pub(super) fn softmax(scores: &[f32], temperature: f32, probabilities: &mut Vec<f64>) {
+    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let temperature = f64::from(temperature);
+    probabilities.clear();
+    probabilities.extend(scores.iter().map(|score| ((f64::from(*score) - f64::from(highest)) / temperature).exp()));
+    let sum: f64 = probabilities.iter().sum();
+    probabilities.iter_mut().for_each(|probability| *probability /= sum);
+}
+
+/// 1 / (1 + exp(−s))
+fn logistic(score: f64) -> f64 {
+    1.0 / (1.0 + (-score).exp())
 }
 
 impl Postprocessor for Classifier {
-    fn decode(&self, outputs: &Tensors) -> Result<Vec<Prediction>> {
-        let tensor = super::output(outputs, &self.output)?;
-        super::refuse_non_finite(&self.output, tensor)?;
-        let classes = tensor.row_len();
+    fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {
+        let tensor = output(outputs, &self.output)?;
+        refuse_non_finite(&self.output, tensor)?;
+        let width = tensor.row_len();
         let scores = tensor.to_f32().ok_or_else(|| Error::internal("a classifier's scores are not floats"))?;
-        if tensor.shape().len() != 2 || classes == 0 {
+        if tensor.shape().len() > 2 || width == 0 {
             let shape = tensor.shape();
             return Err(Error::internal(format_args!("the output {:?} has shape {shape:?}", self.output)));
         }
+        let classes = if self.is_single(width) { 2 } else { width };
         if let Some(labels) = self.labels.as_ref().filter(|labels| labels.len() != classes) {
             let detail = format_args!("{} labels for {classes} scores of {:?}", labels.len(), self.output);
             return Err(Error::internal(detail));
         }
-        scores.chunks_exact(classes).map(|row| self.classify(row)).collect()
+        let mut probabilities = Vec::with_capacity(classes);
+        let decode = |row: &[f32]| {
+            self.probabilities(row, &mut probabilities)?;
+            Ok(self.classify(&probabilities))
+        };
+        scores.chunks_exact(width).map(decode).collect()
     }
 
     fn classes(&self) -> Option<Vec<Label>> {
@@ -128,7 +181,8 @@ impl Postprocessor for Classifier {
     }
 
     fn doubt(&self, outputs: &Tensors) -> Option<String> {
-        (self.scores == Scores::Logits && self.look_like_probabilities(outputs)?).then(|| {
+        let is_softmax = self.scores == Scores::Logits && !matches!(self.decision, Decision::AllFrom(_));
+        (is_softmax && self.look_like_probabilities(outputs)?).then(|| {
             format!(
                 "the output {:?} is declared as logits but looks like probabilities already; if so, set scores = \
                  \"probabilities\", or confidences are wrong",
@@ -149,8 +203,12 @@ impl Classifier {
         Some(tensor.row_len() > 1 && scores.chunks_exact(tensor.row_len()).all(is_distribution))
     }
 
-    fn classify(&self, scores: &[f32]) -> Result<Prediction> {
-        let best = top(scores, self.top_k);
+    /// Whether a row has one score, which is that of the second of two classes.
+    fn is_single(&self, width: usize) -> bool {
+        width == 1 && !matches!(self.decision, Decision::AllFrom(_))
+    }
+
+    fn probabilities(&self, scores: &[f32], probabilities: &mut Vec<f64>) -> Result<()> {
         if self.scores == Scores::Probabilities
             && let Some(bad) = scores.iter().find(|&&score| !(-ROUNDING..=1.0 + ROUNDING).contains(&score))
         {
@@ -159,32 +217,68 @@ impl Classifier {
                 self.output
             )));
         }
-        // softmax(s)_i = exp(s_i − max) / Σ_j exp(s_j − max): shifted so that no exponential overflows, in f64 so
-        // that many classes do not add up to rounding errors.
-        let highest = best.first().map_or(0.0, |&class| scores[class]);
-        let exponential = |score: f32| f64::from(score - highest).exp();
-        let sum: f64 = match self.scores {
-            Scores::Logits => scores.iter().copied().map(exponential).sum(),
-            Scores::Probabilities => 1.0,
+        let alone = |score: &f32| match self.scores {
+            Scores::Logits => logistic(f64::from(*score) / f64::from(self.temperature)),
+            Scores::Probabilities => f64::from(*score),
         };
-        let probability = |score: f32| match self.scores {
-            Scores::Logits => (exponential(score) / sum) as f32,
-            Scores::Probabilities => score,
+        probabilities.clear();
+        match scores {
+            [score] if self.is_single(scores.len()) => {
+                let second = alone(score);
+                probabilities.extend([1.0 - second, second]);
+            }
+            scores if self.scores == Scores::Logits && !matches!(self.decision, Decision::AllFrom(_)) => {
+                softmax(scores, self.temperature, probabilities);
+            }
+            scores => probabilities.extend(scores.iter().map(alone)),
+        }
+        Ok(())
+    }
+
+    fn classify(&self, probabilities: &[f64]) -> Prediction {
+        let score = |class: usize| Score { label: self.label(class), score: probabilities[class] as f32 };
+        let most = match self.decision {
+            Decision::AllFrom(_) => probabilities.len(),
+            Decision::Best | Decision::SecondFrom(_) => self.top_k.get(),
         };
-        let score = |class: usize| Score { label: self.label(class), score: probability(scores[class]) };
-        let class = best.first().copied().unwrap_or_default();
-        let second = scores.iter().enumerate().filter(|(other, _)| *other != class).map(|(_, score)| *score);
-        let second = second.max_by(f32::total_cmp).map_or(0.0, probability);
-        let confidence = probability(highest);
-        // −Σ p ln p, where ln p of a softmax is s − max − ln Σ.
-        let plogp = |score: f32| match self.scores {
-            Scores::Logits => exponential(score) / sum * (f64::from(score - highest) - sum.ln()),
-            Scores::Probabilities if score > 0.0 => f64::from(score) * f64::from(score).ln(),
-            Scores::Probabilities => 0.0,
+        let best = top(probabilities, most);
+        let class = match self.decision {
+            Decision::SecondFrom(threshold) => usize::from(probabilities[1] as f32 >= threshold),
+            Decision::Best | Decision::AllFrom(_) => best.first().copied().unwrap_or_default(),
         };
-        let entropy = -scores.iter().copied().map(plogp).sum::<f64>() / (scores.len().max(2) as f64).ln();
-        let certainty = Certainty { confidence, margin: confidence - second, entropy: entropy.clamp(0.0, 1.0) as f32 };
-        Ok(Prediction::Class { class, certainty, top: best.into_iter().map(score).collect() })
+        let others = probabilities.iter().enumerate().filter(|(other, _)| *other != class);
+        let second = others.map(|(_, probability)| *probability).fold(0.0, f64::max);
+        let certainty = Certainty {
+            confidence: probabilities[class] as f32,
+            margin: (probabilities[class] as f32 - second as f32).max(0.0),
+            entropy: self.entropy(probabilities) as f32,
+        };
+        match self.decision {
+            Decision::AllFrom(threshold) => {
+                let probable = best.into_iter().map(score).filter(|score| score.score >= threshold);
+                Prediction::Classes { class, certainty, labels: probable.take(self.top_k.get()).collect() }
+            }
+            Decision::Best | Decision::SecondFrom(_) => {
+                let label = self.label(class);
+                Prediction::Class { class, label, certainty, top: best.into_iter().map(score).collect() }
+            }
+        }
+    }
+
+    /// −Σ p ln p over the classes, as a part of what it is at most; of several classes that are each right or wrong, the
+    /// mean of theirs.
+    fn entropy(&self, probabilities: &[f64]) -> f64 {
+        let plogp = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
+        let entropy = match self.decision {
+            Decision::AllFrom(_) => {
+                let sum: f64 = probabilities.iter().map(|&p| plogp(p) + plogp(1.0 - p)).sum();
+                sum / (probabilities.len() as f64 * std::f64::consts::LN_2)
+            }
+            Decision::Best | Decision::SecondFrom(_) => {
+                probabilities.iter().copied().map(plogp).sum::<f64>() / (probabilities.len().max(2) as f64).ln()
+            }
+        };
+        entropy.clamp(0.0, 1.0)
     }
 
     fn label(&self, class: usize) -> Label {
@@ -196,8 +290,14 @@ impl Classifier {
 }
 
 /// The indices of the `k` highest scores, the highest first; of equal scores the first one.
-fn top(scores: &[f32], k: NonZeroUsize) -> Vec<usize> {
-    let k = k.get().min(scores.len());
+fn top(scores: &[f64], k: usize) -> Vec<usize> {
+    let k = k.min(scores.len());
+    if k > 64 {
+        let mut all: Vec<usize> = (0..scores.len()).collect();
+        all.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        all.truncate(k);
+        return all;
+    }
     let mut best: Vec<usize> = Vec::with_capacity(k + 1);
     for (class, score) in scores.iter().enumerate() {
         if best.len() == k && *score <= scores[best[k - 1]] {
@@ -214,17 +314,18 @@ fn top(scores: &[f32], k: NonZeroUsize) -> Vec<usize> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::stages::of_settings;
     use super::*;
-    use crate::tensor::{Data, Tensor, TensorSpec};
+    use crate::tensor::{DType, Data, Signature, Tensor, TensorSpec};
 
     fn check(settings: &str, shape: [usize; 2], scores: &[f32], expected: std::result::Result<&[&str], &str>) {
-        let config: StageConfig = serde_json::from_str(settings).unwrap();
         let dims = vec![Dim::Dynamic(None), Dim::Fixed(shape[1])];
         let output = TensorSpec { name: "p".into(), dtype: DType::F32, dims };
         let signature = Signature { outputs: vec![output], ..Signature::default() };
         let tensor = Tensor::new(shape.to_vec(), Data::F32(scores.to_vec())).unwrap();
         let outputs: Tensors = [("p".into(), tensor)].into_iter().collect();
-        let decoded = make(&config, &signature).and_then(|stage| stage.decode(&outputs));
+        let decoded =
+            of_settings(make, settings, &signature).and_then(|stage| stage.decode(&outputs, &Origin::Unknown));
         let decoded = decoded
             .map(|predictions| predictions.iter().map(|p| serde_json::to_string(p).unwrap()).collect::<Vec<_>>())
             .map_err(|error| error.detail().map_or_else(|| error.to_string(), str::to_owned));
@@ -261,14 +362,44 @@ mod tests {
         );
     }
 
+    /// With ln 3, the logistic function gives 3/4, by its definition; of its double at temperature 2 as well.
+    #[test]
+    fn one_score_decides_between_two_classes() {
+        let three = 3f32.ln();
+        let answer =
+            r#"{"label":"yes","confidence":0.75,"top":[{"label":"yes","score":0.75},{"label":"no","score":0.25}]}"#;
+        let settings =
+            |more: &str| format!(r#"{{"kind": "classifier", "scores": "logits", "labels": ["no", "yes"]{more}}}"#);
+        check(&settings(""), [1, 1], &[three], Ok(&[answer]));
+        check(&settings(r#", "temperature": 2"#), [1, 1], &[2.0 * three], Ok(&[answer]));
+        let cautious =
+            r#"{"label":"no","confidence":0.25,"top":[{"label":"yes","score":0.75},{"label":"no","score":0.25}]}"#;
+        check(&settings(r#", "threshold": 0.8"#), [1, 1], &[three], Ok(&[cautious]));
+        check(&settings(r#", "threshold": 0.75"#), [1, 1], &[three], Ok(&[answer]));
+        // Two scores that are softmaxed come to the same.
+        check(&settings(r#", "threshold": 0.8"#), [1, 2], &[0.0, three], Ok(&[cautious]));
+    }
+
+    #[test]
+    fn any_number_of_labels_can_be_right() {
+        let three = 3f32.ln();
+        let settings = r#"{"kind": "classifier", "scores": "logits", "multi_label": true, "labels": ["a", "b", "c"]}"#;
+        check(
+            settings,
+            [2, 3],
+            &[0.0, three, -three, -9.0, -9.0, -9.0],
+            Ok(&[r#"{"labels":[{"label":"b","score":0.75},{"label":"a","score":0.5}]}"#, r#"{"labels":[]}"#]),
+        );
+    }
+
     #[test]
     fn probabilities_that_are_declared_as_logits_raise_a_doubt() {
         let doubt = |scores: &str, row: [f32; 2]| {
-            let config: StageConfig =
-                serde_json::from_str(&format!(r#"{{"kind": "classifier", "scores": "{scores}"}}"#)).unwrap();
+            let settings = format!(r#"{{"kind": "classifier", "scores": "{scores}"}}"#);
             let dims = vec![Dim::Dynamic(None), Dim::Fixed(2)];
             let output = TensorSpec { name: "p".into(), dtype: DType::F32, dims };
-            let stage = make(&config, &Signature { outputs: vec![output], ..Signature::default() }).unwrap();
+            let signature = Signature { outputs: vec![output], ..Signature::default() };
+            let stage = of_settings(make, &settings, &signature).unwrap();
             let tensor = Tensor::new(vec![1, 2], Data::F32(row.to_vec())).unwrap();
             stage.doubt(&[("p".into(), tensor)].into_iter().collect()).is_some()
         };
@@ -293,22 +424,34 @@ mod tests {
             &[0.5, 0.5, f32::INFINITY, 0.0],
             Err("the model's output \"p\" is not a finite number for instances[1]"),
         );
+        for (more, problem) in [
+            (
+                r#""threshold": 0.5"#,
+                "threshold: it decides between two classes, or, with multi_label = true, on each of several",
+            ),
+            (r#""temperature": 0"#, "temperature: 0 is not a positive number"),
+            (r#""temperature": 2"#, "temperature: only logits have one; these scores are probabilities"),
+            (r#""threshold": 2"#, "threshold: 2 is not a probability, 0 to 1"),
+        ] {
+            let settings = format!(r#"{{"kind": "classifier", "scores": "probabilities", {more}}}"#);
+            check(&settings, [1, 3], &[0.0; 3], Err(problem));
+        }
         check(
             r#"{"kind": "classifier"}"#,
             [1, 2],
             &[0.0; 2],
-            Err("scores: say what they are: \"probabilities\", or \"logits\" to be passed through softmax"),
+            Err("scores: say what they are: \"probabilities\", or \"logits\" to be made probabilities of"),
         );
     }
 
     proptest! {
         #[test]
-        fn top_is_a_sorted_prefix(scores in prop::collection::vec(-4i8..4, 1..20), k in 1usize..25) {
-            let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
+        fn top_is_a_sorted_prefix(scores in prop::collection::vec(-4i8..4, 1..100), k in 1usize..90) {
+            let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
             let mut sorted: Vec<usize> = (0..scores.len()).collect();
             sorted.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
             sorted.truncate(k);
-            prop_assert_eq!(top(&scores, k.try_into().unwrap()), sorted);
+            prop_assert_eq!(top(&scores, k), sorted);
         }
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Postprocessor, Prediction};
-use crate::config::StageConfig;
+use super::outputs::{declared_output, hint_of_other_outputs, output, refuse_non_finite};
+use super::{Origin, Postprocessor, Prediction, StageContext};
 use crate::error::{Error, Result};
-use crate::tensor::{Signature, Tensors};
+use crate::tensor::Tensors;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,13 +20,13 @@ struct TensorPostprocessor {
     outputs: Vec<Arc<str>>,
 }
 
-pub(super) fn make(config: &StageConfig, signature: &Signature) -> Result<Box<dyn Postprocessor>> {
-    let settings: Settings = config.settings()?;
+pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+    let (settings, signature): (Settings, _) = (context.config.settings()?, context.signature);
     let outputs: Vec<Arc<str>> = match settings.outputs {
-        Some(names) => names.iter().map(|name| super::declared_output(signature, name)).collect::<Result<_>>()?,
+        Some(names) => names.iter().map(|name| declared_output(signature, name)).collect::<Result<_>>()?,
         // All means all: an output that cannot be answered is not left out in silence.
         None if !signature.other_outputs.is_empty() || signature.outputs.is_empty() => {
-            let hint = super::hint_of_other_outputs(signature);
+            let hint = hint_of_other_outputs(signature);
             return Err(Error::Config(format!("outputs: name those that are to be answered{hint}")));
         }
         None => signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect(),
@@ -38,11 +38,11 @@ pub(super) fn make(config: &StageConfig, signature: &Signature) -> Result<Box<dy
 }
 
 impl Postprocessor for TensorPostprocessor {
-    fn decode(&self, outputs: &Tensors) -> Result<Vec<Prediction>> {
+    fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {
         let mut wanted = Vec::with_capacity(self.outputs.len());
         for name in &self.outputs {
-            let tensor = super::output(outputs, name)?;
-            super::refuse_non_finite(name, tensor)?;
+            let tensor = output(outputs, name)?;
+            refuse_non_finite(name, tensor)?;
             wanted.push((name, tensor));
         }
         let rows = wanted.first().map_or(0, |(_, tensor)| tensor.rows());
@@ -56,8 +56,9 @@ impl Postprocessor for TensorPostprocessor {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stages::of_settings;
     use super::*;
-    use crate::tensor::{DType, Data, Dim, Tensor, TensorSpec};
+    use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec};
 
     fn signature() -> Signature {
         let output = |name: &str| TensorSpec { name: name.into(), dtype: DType::F32, dims: vec![Dim::Dynamic(None)] };
@@ -70,8 +71,8 @@ mod tests {
     }
 
     fn check(settings: &str, outputs: &Tensors, expected: std::result::Result<&str, &str>) {
-        let config: StageConfig = serde_json::from_str(settings).unwrap();
-        let decoded = make(&config, &signature()).and_then(|stage| stage.decode(outputs));
+        let stage = of_settings(make, settings, &signature());
+        let decoded = stage.and_then(|stage| stage.decode(outputs, &Origin::Unknown));
         let decoded = decoded.map(|p| serde_json::to_string(&p).unwrap()).map_err(|error| error.to_string());
         assert_eq!(decoded.as_deref(), expected.map_err(str::to_owned).as_ref().map(|ok| *ok));
     }
@@ -99,10 +100,9 @@ mod tests {
     fn an_output_that_is_no_tensor_is_not_left_out_in_silence() {
         let mut signature = signature();
         signature.other_outputs.push("output_probability".into());
-        let error = make(&StageConfig::of_kind("tensor"), &signature).err().unwrap().to_string();
+        let error = of_settings(make, r#"{"kind": "tensor"}"#, &signature).err().unwrap().to_string();
         assert!(error.contains("\"output_probability\" is not a tensor") && error.contains("zipmap"), "{error}");
-        let config: StageConfig = serde_json::from_str(r#"{"kind": "tensor", "outputs": ["a"]}"#).unwrap();
-        assert!(make(&config, &signature).is_ok());
+        assert!(of_settings(make, r#"{"kind": "tensor", "outputs": ["a"]}"#, &signature).is_ok());
     }
 
     #[test]

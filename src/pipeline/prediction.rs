@@ -1,11 +1,9 @@
 //! A prediction, and how it is written as JSON.
 
-use std::fmt;
-use std::sync::Arc;
-
 use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
+use super::labels::Label;
 use crate::feature::{Certainty, Observation};
 use crate::tensor::{Data, Tensor, Tensors, for_each_element_type};
 
@@ -14,13 +12,32 @@ use crate::tensor::{Data, Tensor, Tensors, for_each_element_type};
 pub enum Prediction {
     /// A class: `{"label": 3, "confidence": 0.98, "top": [{"label": 3, "score": 0.98}, …]}`.
     Class {
-        /// The best class, counted from 0.
+        /// The class that was chosen, counted from 0.
+        class: usize,
+        /// Its name.
+        label: Label,
+        /// How sure the model is of it.
+        certainty: Certainty,
+        /// The most probable classes, the best first.
+        top: Vec<Score>,
+    },
+    /// Any number of classes: `{"labels": [{"label": "sport", "score": 0.9}, …]}`.
+    Classes {
+        /// The most probable class, counted from 0.
         class: usize,
         /// How sure the model is of it.
         certainty: Certainty,
-        /// The most probable classes, the best first; never empty.
-        top: Vec<Score>,
+        /// Those that are probable enough, the best first.
+        labels: Vec<Score>,
     },
+    /// A number: `{"value": 12.3}`.
+    Value(f64),
+    /// A vector: `{"embedding": [0.1, …]}`.
+    Embedding(Vec<f32>),
+    /// Parts of a text: `{"entities": [{"label": "city", "score": 0.9, "start": 3, "end": 9, "text": "Leiden"}, …]}`.
+    Entities(Vec<Entity>),
+    /// Parts of an image: `{"detections": [{"label": "cat", "score": 0.9, "box": [10, 20, 110, 220]}, …]}`.
+    Detections(Vec<Detection>),
     /// One row of each output: written as the value itself, or as an object by name if there are several.
     Outputs(Tensors),
     /// Whatever a stage of your own answers.
@@ -36,35 +53,48 @@ pub struct Score {
     pub score: f32,
 }
 
-/// The name of a class, as it is written in `model.toml`: a number or a text.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(untagged, expecting = "a label is a number or a string")]
-pub enum Label {
-    /// As in `labels = [0, 1]`.
-    Number(i64),
-    /// As in `labels = ["cat", "dog"]`.
-    Text(Arc<str>),
+/// A part of a text that was recognised.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Entity {
+    /// What it is.
+    pub label: Label,
+    /// The mean probability of its tokens.
+    pub score: f32,
+    /// Its first character in the text, counted from 0 in Unicode code points, as Python counts.
+    pub start: usize,
+    /// The character after its last.
+    pub end: usize,
+    /// What stands there.
+    pub text: String,
+}
+
+/// A part of an image that was recognised.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Detection {
+    /// What it is.
+    pub label: Label,
+    /// Its probability.
+    pub score: f32,
+    /// Left, top, right and bottom, in pixels of the image that was sent.
+    #[serde(rename = "box")]
+    pub corners: [f32; 4],
 }
 
 impl Prediction {
     /// What is watched of it: a class and how sure the model is, or the one number that was predicted.
     pub fn observation(&self) -> Observation {
         match self {
-            Prediction::Class { class, certainty, .. } => Observation::Class { class: *class, certainty: *certainty },
+            Prediction::Class { class, certainty, .. } | Prediction::Classes { class, certainty, .. } => {
+                Observation::Class { class: *class, certainty: *certainty }
+            }
+            Prediction::Value(value) => Observation::Value(*value),
             Prediction::Outputs(outputs) => match outputs.at(0) {
                 Some(only) if outputs.len() == 1 => only.only_number().map_or(Observation::Nothing, Observation::Value),
                 _ => Observation::Nothing,
             },
-            Prediction::Json(_) => Observation::Nothing,
-        }
-    }
-}
-
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Label::Number(number) => number.fmt(f),
-            Label::Text(text) => text.fmt(f),
+            Prediction::Embedding(_) | Prediction::Entities(_) | Prediction::Detections(_) | Prediction::Json(_) => {
+                Observation::Nothing
+            }
         }
     }
 }
@@ -72,15 +102,18 @@ impl fmt::Display for Label {
 impl Serialize for Prediction {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Prediction::Class { top, .. } => {
-                let mut map = serializer.serialize_map(None)?;
-                if let Some(best) = top.first() {
-                    map.serialize_entry("label", &best.label)?;
-                    map.serialize_entry("confidence", &best.score)?;
-                }
+            Prediction::Class { label, certainty, top, .. } => {
+                let mut map = serializer.serialize_map(Some(3))?;
+                map.serialize_entry("label", label)?;
+                map.serialize_entry("confidence", &certainty.confidence)?;
                 map.serialize_entry("top", top)?;
                 map.end()
             }
+            Prediction::Classes { labels, .. } => only(serializer, "labels", labels),
+            Prediction::Value(value) => only(serializer, "value", value),
+            Prediction::Embedding(vector) => only(serializer, "embedding", vector),
+            Prediction::Entities(entities) => only(serializer, "entities", entities),
+            Prediction::Detections(detections) => only(serializer, "detections", detections),
             Prediction::Outputs(outputs) => match outputs.at(0) {
                 Some(only) if outputs.len() == 1 => Values::of_row(only).serialize(serializer),
                 _ => serializer.collect_map(outputs.iter().map(|(name, tensor)| (&**name, Values::of_row(tensor)))),
@@ -88,6 +121,13 @@ impl Serialize for Prediction {
             Prediction::Json(value) => value.serialize(serializer),
         }
     }
+}
+
+/// An object with one key.
+fn only<S: Serializer>(serializer: S, key: &'static str, value: &(impl Serialize + ?Sized)) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(1))?;
+    map.serialize_entry(key, value)?;
+    map.end()
 }
 
 /// A part of a tensor as nested JSON arrays.
@@ -187,7 +227,12 @@ mod tests {
             Score { label: Label::Text("dog".into()), score: 0.25 },
         ];
         check(
-            &Prediction::Class { class: 7, certainty: Certainty { confidence: 0.75, margin: 0.5, entropy: 0.8 }, top },
+            &Prediction::Class {
+                class: 7,
+                label: Label::Text("cat".into()),
+                certainty: Certainty { confidence: 0.75, margin: 0.5, entropy: 0.8 },
+                top,
+            },
             r#"{"label":"cat","confidence":0.75,"top":[{"label":"cat","score":0.75},{"label":"dog","score":0.25}]}"#,
         );
     }

@@ -5,11 +5,10 @@ use serde_json::value::RawValue;
 
 use super::json_to_tensor::read_instances;
 use super::tensor_features::{TensorFeatures, Watch};
-use super::{Prepared, Preprocessor};
-use crate::config::StageConfig;
+use super::{Origin, Prepared, Preprocessor, StageContext};
 use crate::error::Result;
 use crate::feature::FeatureSchema;
-use crate::tensor::{Signature, TensorSpec};
+use crate::tensor::TensorSpec;
 
 /// The model's signature says what is read.
 #[derive(Deserialize)]
@@ -25,16 +24,16 @@ struct TensorPreprocessor {
     features: TensorFeatures,
 }
 
-pub(super) fn make(config: &StageConfig, signature: &Signature) -> Result<Box<dyn Preprocessor>> {
-    let Settings { features } = config.settings()?;
-    let features = TensorFeatures::new(features, signature)?;
-    Ok(Box::new(TensorPreprocessor { inputs: signature.inputs.clone(), features }))
+pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+    let Settings { features } = context.config.settings()?;
+    let features = TensorFeatures::new(features, context.signature)?;
+    Ok(Box::new(TensorPreprocessor { inputs: context.signature.inputs.clone(), features }))
 }
 
 impl Preprocessor for TensorPreprocessor {
     fn transform(&self, instances: &RawValue) -> Result<Prepared> {
         let inputs = read_instances(instances, &self.inputs)?;
-        Ok(Prepared { features: self.features.read(&inputs), inputs })
+        Ok(Prepared { features: self.features.read(&inputs), inputs, origin: Origin::Unknown })
     }
 
     fn features(&self) -> FeatureSchema {
@@ -46,8 +45,9 @@ impl Preprocessor for TensorPreprocessor {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::stages::of_settings;
     use super::*;
-    use crate::tensor::{DType, Data, Dim, Tensors};
+    use crate::tensor::{DType, Data, Dim, Signature, Tensors};
 
     fn spec(name: &str, dtype: DType, row: &[Option<usize>]) -> TensorSpec {
         let row = row.iter().map(|length| length.map_or(Dim::Dynamic(None), Dim::Fixed));
@@ -57,7 +57,7 @@ mod tests {
     /// Reads `instances` for the inputs and compares the tensors, or the error's message.
     fn check(inputs: &[TensorSpec], instances: &str, expected: std::result::Result<&[(&[usize], Data)], &str>) {
         let signature = Signature { inputs: inputs.to_vec(), ..Signature::default() };
-        let stage = make(&StageConfig::of_kind("tensor"), &signature).unwrap();
+        let stage = of_settings(make, r#"{"kind": "tensor"}"#, &signature).unwrap();
         let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
         let read: std::result::Result<Tensors, String> =
             stage.transform(&raw).map(|prepared| prepared.inputs).map_err(|error| error.to_string());
@@ -160,7 +160,7 @@ mod tests {
         T: crate::tensor::Element + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
     {
         let signature = Signature { inputs: vec![spec("x", dtype, &[None])], ..Signature::default() };
-        let stage = make(&StageConfig::of_kind("tensor"), &signature).unwrap();
+        let stage = of_settings(make, r#"{"kind": "tensor"}"#, &signature).unwrap();
         let raw: Box<RawValue> = serde_json::from_str(text).unwrap();
         let ours =
             stage.transform(&raw).ok().map(|prepared| prepared.inputs.at(0).unwrap().values::<T>().unwrap().to_vec());
@@ -198,7 +198,7 @@ mod tests {
         ) {
             if let Ok(raw) = serde_json::from_str::<Box<RawValue>>(&text) {
                 let signature = Signature { inputs: vec![spec("x", dtype, &vec![None; rank])], ..Signature::default() };
-                let stage = make(&StageConfig::of_kind("tensor"), &signature).unwrap();
+                let stage = of_settings(make, r#"{"kind": "tensor"}"#, &signature).unwrap();
                 let _ = stage.transform(&raw);
             }
         }
@@ -206,8 +206,7 @@ mod tests {
 
     #[test]
     fn a_setting_that_does_not_exist_is_refused() {
-        let config: StageConfig = serde_json::from_str(r#"{"kind": "tensor", "scale": 16}"#).unwrap();
-        let error = make(&config, &Signature::default()).err().unwrap();
+        let error = of_settings(make, r#"{"kind": "tensor", "scale": 16}"#, &Signature::default()).err().unwrap();
         assert!(error.to_string().contains("scale"), "{error}");
     }
 }

@@ -21,11 +21,13 @@ use crate::error::{Error, LoadFault, Result};
 use crate::feature::{FeatureSchema, Features};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::model::{
-    BatchPolicy, Engine, LoadedModel, ModelSettings, OnnxModel, RunRows, ServiceTime, Session, Stopwatch, Watchers,
-    measure, zeros,
+    BatchPolicy, Engine, Lengths, LoadedModel, ModelSettings, OnnxModel, RunRows, ServiceTime, Session, Stopwatch,
+    Watchers, measure, zeros,
 };
 use crate::monitor::{Monitor, VersionLabels, Watched};
-use crate::pipeline::{Label, Pipeline, Postprocessor, Prediction, Preprocessor, Stages};
+use crate::pipeline::{
+    Label, Origin, Pipeline, Postprocessor, Prediction, Preprocessor, StageContext, Stages, TableColumn,
+};
 use crate::tensor::{Signature, Tensors};
 
 /// Loads versions with an engine, stages and a monitor that they all share.
@@ -163,7 +165,8 @@ impl Loader {
         };
         let recorder = self.monitor.version(labels, config.budget, watched);
         recorder.set_load_duration(took);
-        let settings = ModelSettings { session: &config.model, budget: &config.budget };
+        let padding = opened.preprocessor.padding();
+        let settings = ModelSettings { session: &config.model, budget: &config.budget, padding };
         let thread_name = format!("{name}-{version}");
         let model =
             OnnxModel::start(&thread_name, &opened.loaded, sessions, settings, service, &recorder, &self.watchers)?;
@@ -220,9 +223,11 @@ impl OpenedVersion {
             engine.load(source, &config.model).map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
         // What the stages have to say is about how they fit the model.
         let misfit = |error| in_model_toml(order, LoadFault::Config, error);
-        let preprocessor = stages.preprocessor(&config.preprocess, loaded.signature()).map_err(misfit)?;
-        let postprocessor = stages.postprocessor(&config.postprocess, loaded.signature()).map_err(misfit)?;
-        let policy = BatchPolicy::new(loaded.signature(), &config.model);
+        let context = |config| StageContext { config, signature: loaded.signature(), files: &verified };
+        let preprocessor = stages.preprocessor(context(&config.preprocess)).map_err(&misfit)?;
+        let postprocessor = stages.postprocessor(context(&config.postprocess)).map_err(&misfit)?;
+        let lengths = if preprocessor.padding().is_some() { Lengths::Padded } else { Lengths::Alike };
+        let policy = BatchPolicy::new(loaded.signature(), &config.model, lengths);
         Ok(OpenedVersion { verified, loaded, preprocessor, postprocessor, policy })
     }
 
@@ -252,7 +257,7 @@ impl OpenedVersion {
             Err(error) => return Err(Refusal::of(LoadFault::WarmUp)(error)),
         };
         let per_row = per_row(&outputs, rows);
-        match self.postprocessor.decode(&per_row) {
+        match self.postprocessor.decode(&per_row, &Origin::Unknown) {
             // log(0) is the model's right; zeros are no real input.
             Ok(_) | Err(Error::NonFiniteOutput { .. }) => {}
             Err(error) => return Err(Refusal::of(LoadFault::WarmUp)(error)),
@@ -316,13 +321,18 @@ impl OpenedVersion {
         let prepared = self.preprocessor.transform(request).map_err(told)?;
         let rows = prepared.inputs.rows();
         let outputs = session.run(&prepared.inputs).map_err(told)?;
-        let predictions = self.postprocessor.decode(&per_row(&outputs, rows)).map_err(told)?;
+        let predictions = self.postprocessor.decode(&per_row(&outputs, rows), &prepared.origin).map_err(told)?;
         Ok((prepared.features, predictions))
     }
 
     /// What the model takes and gives.
     pub(super) fn signature(&self) -> &Signature {
         self.loaded.signature()
+    }
+
+    /// The columns of a table that its preprocessor reads, if it reads one.
+    pub(super) fn columns(&self) -> Option<Vec<TableColumn>> {
+        self.preprocessor.columns()
     }
 
     /// The features of its preprocessor.

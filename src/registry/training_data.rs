@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
 use crate::model::Session;
 use crate::monitor::{Baseline, Sample};
-use crate::pipeline::Prediction;
+use crate::pipeline::{Prediction, TableColumn};
 use crate::tensor::{DType, Signature};
 
 /// The rows that decide on the bins are drawn at random, the same ones every time.
@@ -71,8 +71,21 @@ struct Columns {
     names: Vec<String>,
     /// Where each is in a record.
     places: Vec<usize>,
-    /// Whether each is a text, even if it looks like a number.
-    texts: Vec<bool>,
+    /// What the cells of each are.
+    cells: Vec<Cells>,
+    /// Whether the pipeline reads rows of a table, so that an instance is one.
+    is_table: bool,
+}
+
+/// What the cells of a column are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cells {
+    /// What they read as.
+    AsTheyRead,
+    /// Texts, even if they look like numbers.
+    Texts,
+    /// The same; but nothing is no text.
+    TextsOrNothing,
 }
 
 /// Runs the pipeline over the data.
@@ -208,12 +221,15 @@ impl<'a> Source<'a> {
             }
             return Ok(Source { file, csv: None });
         }
-        let columns = Columns::read(data, runner.opened.signature())?;
+        let columns = Columns::read(data, runner.opened.signature(), runner.opened.columns().as_deref())?;
         let one_column = columns.names.len() == 1;
-        let forms = [RowForm::Object, RowForm::ObjectOfArrays, RowForm::Array, RowForm::Value];
+        let forms: &[RowForm] = match columns.is_table {
+            true => &[RowForm::Object],
+            false => &[RowForm::Object, RowForm::ObjectOfArrays, RowForm::Array, RowForm::Value],
+        };
         let mut source = Source { file, csv: Some((columns, RowForm::Object)) };
         let mut problems = Vec::new();
-        for form in forms.into_iter().filter(|form| one_column || *form != RowForm::Value) {
+        for form in forms.iter().copied().filter(|form| one_column || *form != RowForm::Value) {
             if let Some((_, chosen)) = &mut source.csv {
                 *chosen = form;
             }
@@ -263,7 +279,7 @@ impl RowForm {
 }
 
 impl Columns {
-    fn read(data: &TrainingData, signature: &Signature) -> Result<Columns> {
+    fn read(data: &TrainingData, signature: &Signature, table: Option<&[TableColumn]>) -> Result<Columns> {
         let wrong = |problem: String| Error::Repository(format!("{}: {problem}", data.file.display()));
         let mut reader = csv::Reader::from_path(&data.file).map_err(|error| wrong(error.to_string()))?;
         let header: Vec<String> =
@@ -274,16 +290,26 @@ impl Columns {
         let is_input = |name: &String| signature.inputs.iter().any(|input| *input.name == **name);
         let by_name = !signature.inputs.is_empty()
             && signature.inputs.iter().all(|input| header.iter().any(|name| **name == *input.name));
-        // Where all inputs are columns, those are what is read: by name, wherever they stand.
-        let is_feature = |name: &String| !data.ignored_columns.contains(name) && (!by_name || is_input(name));
-        let mut columns = Columns { names: Vec::new(), places: Vec::new(), texts: Vec::new() };
-        for (place, name) in header.into_iter().enumerate().filter(|(_, name)| is_feature(name)) {
+        let of_table = |name: &String| table.as_ref().map(|table| table.iter().find(|column| column.name == *name));
+        // Where it is known which columns are read, those are: by name, wherever they stand.
+        let is_read = |name: &String| match of_table(name) {
+            Some(column) => column.is_some(),
+            None => !by_name || is_input(name),
+        };
+        let mut columns =
+            Columns { names: Vec::new(), places: Vec::new(), cells: Vec::new(), is_table: table.is_some() };
+        let is_feature = |name: &String| !data.ignored_columns.contains(name) && is_read(name);
+        for (place, name) in header.iter().enumerate().filter(|(_, name)| is_feature(name)) {
             let dtype = match &*signature.inputs {
                 [only] => Some(only.dtype),
-                several => several.iter().find(|input| *input.name == *name).map(|input| input.dtype),
+                several => several.iter().find(|input| *input.name == **name).map(|input| input.dtype),
             };
-            columns.texts.push(dtype == Some(DType::Text));
-            columns.names.push(name);
+            columns.cells.push(match of_table(name).flatten() {
+                Some(column) if column.is_text => Cells::TextsOrNothing,
+                None if dtype == Some(DType::Text) => Cells::Texts,
+                _ => Cells::AsTheyRead,
+            });
+            columns.names.push(name.clone());
             columns.places.push(place);
         }
         Ok(columns)
@@ -291,7 +317,7 @@ impl Columns {
 
     fn instance(&self, record: &csv::StringRecord, form: RowForm) -> Value {
         let cells = self.places.iter().map(|place| record.get(*place).unwrap_or_default());
-        let mut values = cells.zip(&self.texts).map(|(cell, is_text)| value(cell, *is_text));
+        let mut values = cells.zip(&self.cells).map(|(cell, cells)| value(cell, *cells));
         match form {
             RowForm::Object => Value::Object(self.names.iter().cloned().zip(values).collect()),
             RowForm::ObjectOfArrays => {
@@ -305,9 +331,11 @@ impl Columns {
 }
 
 /// A cell as JSON: nothing is null, what reads as a number is one.
-fn value(cell: &str, is_text: bool) -> Value {
-    if is_text {
-        return Value::from(cell);
+fn value(cell: &str, cells: Cells) -> Value {
+    match cells {
+        Cells::Texts => return Value::from(cell),
+        Cells::TextsOrNothing if !cell.is_empty() => return Value::from(cell),
+        Cells::TextsOrNothing | Cells::AsTheyRead => {}
     }
     let cell = cell.trim();
     let number = || {
@@ -369,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_cell_is_what_it_reads_as() {
-        let read = |cell| value(cell, false);
+        let read = |cell| value(cell, Cells::AsTheyRead);
         assert_eq!(
             [read("3"), read("-.5"), read("1e3"), read(" 7 ")],
             [json!(3), json!(-0.5), json!(1000.0), json!(7)]
@@ -378,6 +406,7 @@ mod tests {
             [read(""), read("True"), read("NL"), read("inf")],
             [json!(null), json!(true), json!("NL"), json!("inf")]
         );
-        assert_eq!(value("3", true), json!("3"));
+        assert_eq!(value("3", Cells::Texts), json!("3"));
+        assert_eq!([value("", Cells::Texts), value("", Cells::TextsOrNothing)], [json!(""), json!(null)]);
     }
 }

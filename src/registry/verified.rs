@@ -1,5 +1,6 @@
 //! The files of a version, verified against its manifest, with the bytes of those that are loaded.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -14,6 +15,7 @@ use crate::error::{Error, LoadFault, Result};
 use crate::identity::Sha256;
 use crate::model::{ModelBytes, ModelSource};
 use crate::monitor::Baseline;
+use crate::pipeline::VersionFiles;
 
 /// The largest file that is read into memory, in bytes: weights of 256 GiB.
 const LARGEST: u64 = 1 << 38;
@@ -33,6 +35,8 @@ pub struct VerifiedVersion {
     pub golden: Option<Golden>,
     /// The model: exactly the bytes that were hashed.
     pub bytes: Arc<ModelBytes>,
+    /// Where each file is.
+    found: BTreeMap<FilePath, PathBuf>,
 }
 
 impl VerifiedVersion {
@@ -74,6 +78,7 @@ impl VerifiedVersion {
             baseline,
             golden,
             bytes: Arc::new(ModelBytes { model, external }),
+            found,
         })
     }
 
@@ -84,6 +89,16 @@ impl VerifiedVersion {
             identity: self.identity,
             bytes: Mutex::new(Arc::downgrade(&self.bytes)),
         })
+    }
+}
+
+/// Read again, and compared again: so what a stage has of a file is what was added, too.
+impl VersionFiles for VerifiedVersion {
+    fn read(&self, name: &str) -> Result<Arc<[u8]>> {
+        if !self.manifest.files.contains_key(name) {
+            return Err(Error::Config(format!("the version has no file {name:?}; add it with `leeway add --file`")));
+        }
+        verified(&self.found, &self.manifest, name).map_err(|refusal| Error::Config(refusal.to_string()))
     }
 }
 
@@ -116,11 +131,7 @@ fn inside(location: &str, manifest: &Manifest) -> Result<(), Refusal> {
 }
 
 /// The bytes of a file, once their digest is known to be right.
-fn verified(
-    found: &std::collections::BTreeMap<FilePath, PathBuf>,
-    manifest: &Manifest,
-    name: &str,
-) -> Result<Arc<[u8]>, Refusal> {
+fn verified(found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest, name: &str) -> Result<Arc<[u8]>, Refusal> {
     let path = found.get(name).ok_or_else(|| Refusal::new(LoadFault::Files, format!("{name} is missing")))?;
     let bytes: Arc<[u8]> = files::read(path, LARGEST).map_err(|error| unreadable(name, &error))?.into();
     compare_digest(name, files::digest_of(&bytes), manifest)?;

@@ -4,10 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use leeway::config::StageConfig;
 use leeway::error::Result;
-use leeway::pipeline::{Prepared, Preprocessor, Stages};
-use leeway::tensor::{Data, Signature, Tensor};
+use leeway::pipeline::{Prepared, Preprocessor, StageContext, Stages};
+use leeway::tensor::{Data, Tensor};
 use parking_lot::{Condvar, Mutex};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -287,7 +286,7 @@ async fn a_batch_may_be_bounded_by_its_elements() {
 static RELEASED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 /// A preprocessor that takes until the test lets it go.
-fn make_slow(_: &StageConfig, _: &Signature) -> Result<Box<dyn Preprocessor>> {
+fn make_slow(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
     struct Slow;
     impl Preprocessor for Slow {
         fn transform(&self, _: &RawValue) -> Result<Prepared> {

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leeway::app::Stop;
-use leeway::config::StageConfig;
 use leeway::error::Result;
-use leeway::pipeline::{Postprocessor, Prediction, Stages};
-use leeway::tensor::{Signature, Tensors};
+use leeway::pipeline::{Origin, Postprocessor, Prediction, StageContext, Stages};
+use leeway::tensor::Tensors;
 use serde_json::{Value, json};
 
 use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
@@ -243,14 +242,14 @@ async fn an_answer_that_is_being_written_is_written_to_its_end() {
 struct Panics;
 
 impl Postprocessor for Panics {
-    fn decode(&self, outputs: &Tensors) -> Result<Vec<Prediction>> {
+    fn decode(&self, outputs: &Tensors, _: &Origin) -> Result<Vec<Prediction>> {
         let values: &[f32] = outputs.at(0).unwrap().values().unwrap();
         assert!(!values.contains(&PANIC), "a test wants this stage to panic");
         Ok(values.chunks(2).map(|row| Prediction::Json(json!(row[0]))).collect())
     }
 }
 
-fn make_panics(_: &StageConfig, _: &Signature) -> Result<Box<dyn Postprocessor>> {
+fn make_panics(_: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
     Ok(Box::new(Panics))
 }
 
@@ -272,10 +271,10 @@ async fn a_stage_that_panics_fails_its_request_only() {
 }
 
 /// A postprocessor that loses predictions.
-fn make_losing(_: &StageConfig, _: &Signature) -> Result<Box<dyn Postprocessor>> {
+fn make_losing(_: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
     struct Losing;
     impl Postprocessor for Losing {
-        fn decode(&self, outputs: &Tensors) -> Result<Vec<Prediction>> {
+        fn decode(&self, outputs: &Tensors, _: &Origin) -> Result<Vec<Prediction>> {
             Ok((1..outputs.rows()).map(|row| Prediction::Json(json!(row))).collect())
         }
     }

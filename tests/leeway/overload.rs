@@ -11,7 +11,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use leeway::model::{
-    Admission, Backlog, BatchPolicy, Candidate, Next, Plan, RunRows, ServiceTime, admit, full_batch, plan, residual,
+    Admission, Backlog, BatchPolicy, Candidate, Lengths, Next, Plan, RunRows, ServiceTime, admit, full_batch, plan,
+    residual,
 };
 use leeway::tensor::{Data, Tensor, Tensors};
 
@@ -202,6 +203,7 @@ impl Policy for Leeway {
             max_wait: Duration::ZERO,
             max_instances: BATCH.try_into().unwrap(),
             workers: 1.try_into().unwrap(),
+            lengths: Lengths::Alike,
         };
         let candidate = |arrived: &f64| Candidate {
             rows: 1,

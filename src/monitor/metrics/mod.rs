@@ -17,9 +17,9 @@ pub use self::text::TEXT_FORMAT;
 use self::text::{MetricFamily, Series, counter, family, gauge, gauge_of, histogram};
 
 use crate::monitor::deployment::{DeployedShare, DeploymentRecorder, ModelDeployment};
-use crate::monitor::recorder::{
-    BATCH_SIZE_BUCKETS, Outcome, PREDICTION_BUCKETS, REMAINING_BUCKETS, ServerRecorder, ShedReason, VersionRecorder,
-};
+use crate::monitor::labels::{Outcome, ShedReason};
+use crate::monitor::server_recorder::ServerRecorder;
+use crate::monitor::version_recorder::{BATCH_SIZE_BUCKETS, PREDICTION_BUCKETS, REMAINING_BUCKETS, VersionRecorder};
 use crate::stage::Stage;
 
 /// All metrics in Prometheus' text format.

@@ -5,7 +5,7 @@ use prometheus::proto;
 pub(super) use prometheus::proto::MetricFamily;
 
 use super::table::{Kind, Metric};
-use crate::monitor::recorder::HistogramSum;
+use crate::monitor::version_recorder::HistogramSum;
 
 /// The content type of the text format.
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;

@@ -8,7 +8,7 @@ use super::text::{MetricFamily, Series, counter, counter_of, family, gauge, gaug
 use crate::monitor::drift::{Drift, DriftStatus, smoothed};
 use crate::monitor::outcomes::{CALIBRATION_BINS, ClassOutcomes, DELAY_BUCKETS, Outcomes};
 use crate::monitor::quantiles::{QUANTILES, Timed};
-use crate::monitor::recorder::{HistogramSum, VersionRecorder};
+use crate::monitor::version_recorder::{HistogramSum, VersionRecorder};
 use crate::monitor::watch::{BILLION, CERTAINTY_BUCKETS, Side, Sureness, WatchedFeature};
 use crate::stage::Stage;
 

@@ -1,4 +1,4 @@
-//! The handles that the request path writes to.
+//! The handles of one version, which the request path writes to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::baseline::class_name;
+use super::labels::{Outcome, ShedReason, VersionLabels};
 use super::outcomes::{Outcomes, Predicted};
 use super::quantiles::{Latencies, Timed};
 use super::shards::{LocalShard, Shards};
 use super::watch::{DriftReport, Watch, Watched};
 use crate::budget::{LatencyBudget, StageClock};
 use crate::config::MonitoringWindows;
-use crate::error::{Error, Fault, Shed};
+use crate::error::Error;
 use crate::feature::{FeatureSchema, Features, Observation};
 use crate::stage::Stage;
 
@@ -33,73 +34,6 @@ pub(super) const REMAINING_BUCKETS: [u64; 11] = [0, 50, 100, 200, 300, 400, 500,
 /// Upper bounds of the histogram of actual against predicted times, in thousandths.
 pub(super) const PREDICTION_BUCKETS: [u64; 13] =
     [100, 250, 500, 667, 800, 900, 1_000, 1_100, 1_250, 1_500, 2_000, 3_000, 5_000];
-
-/// How a request that had reached a version ended. A closed set: it is a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was answered with predictions.
-    Ok,
-    /// The caller has to change it.
-    Invalid,
-    /// There was no room for it.
-    Shed,
-    /// Its time ran out.
-    Expired,
-    /// The model failed on it.
-    ModelError,
-    /// Leeway failed on it.
-    ServerError,
-    /// The client went away before the answer.
-    Abandoned,
-}
-
-/// What came of an item of feedback. A closed set: it is a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FeedbackResult {
-    /// It was joined with its prediction.
-    Joined,
-    /// The prediction is too long ago.
-    Late,
-    /// The version that made the prediction is not loaded here.
-    Unknown,
-    /// It was there before.
-    Duplicate,
-    /// The prediction's id was not issued by this fleet.
-    Forged,
-    /// It does not fit its prediction.
-    Invalid,
-}
-
-/// Why a request was refused for want of room or time. A closed set: it is a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShedReason {
-    /// It was predicted to be too late, behind those that wait.
-    Predicted,
-    /// It was predicted to be too late, even if nobody else waited.
-    TooSlow,
-    /// Its turn had come too late.
-    Overtaken,
-    /// The queue was full.
-    QueueFull,
-    /// Its connection is above the limit.
-    Connections,
-    /// The version was being retired.
-    ShuttingDown,
-}
-
-/// What the series of one version are labelled with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VersionLabels {
-    /// The model's name.
-    pub model: String,
-    /// The version's number.
-    pub version: String,
-    /// The version's digest.
-    pub sha256: String,
-    /// The execution provider that runs it.
-    pub provider: &'static str,
-}
 
 /// The handles of one version of one model.
 #[derive(Debug)]
@@ -121,45 +55,6 @@ pub struct VersionRecorder {
     service_time: [AtomicU64; 4],
 }
 
-/// The handles of what belongs to no version.
-#[derive(Debug, Default)]
-pub struct ServerRecorder {
-    connections: AtomicU64,
-    connections_total: AtomicU64,
-    accept_errors: AtomicU64,
-    error_responses: [AtomicU64; ERROR_CODES.len()],
-    feedback: [AtomicU64; FeedbackResult::ALL.len()],
-    ready: AtomicU64,
-}
-
-/// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
-pub(super) const ERROR_CODES: [&str; 24] = [
-    "invalid-input",
-    "unknown-model",
-    "unknown-version",
-    "no-default-model",
-    "unknown-endpoint",
-    "unsupported-method",
-    "unsupported-content",
-    "request-too-large",
-    "request-too-slow",
-    "request-aborted",
-    "overloaded",
-    "too-many-connections",
-    "queue-full",
-    "shutting-down",
-    "expired",
-    "model-failed",
-    "non-finite-output",
-    "worker-panicked",
-    "conflict",
-    "change-refused",
-    "unauthorized",
-    "forbidden",
-    "journal-failed",
-    "internal",
-];
-
 /// Counts a request as in flight until it is dropped, and as abandoned if nobody said how it ended.
 #[derive(Debug)]
 pub struct RequestGuard {
@@ -172,115 +67,6 @@ pub struct RequestGuard {
 pub struct Delivery {
     recorder: Arc<VersionRecorder>,
     started: Instant,
-}
-
-// ===== impl VersionLabels =====
-
-impl VersionLabels {
-    /// Whether both are about the same version, however it was loaded.
-    pub(super) fn is_same_version(&self, other: &VersionLabels) -> bool {
-        self.model == other.model && self.version == other.version
-    }
-}
-
-// ===== impl Outcome =====
-
-impl Outcome {
-    pub(super) const ALL: [Outcome; 7] = [
-        Outcome::Ok,
-        Outcome::Invalid,
-        Outcome::Shed,
-        Outcome::Expired,
-        Outcome::ModelError,
-        Outcome::ServerError,
-        Outcome::Abandoned,
-    ];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Outcome::Ok => "ok",
-            Outcome::Invalid => "invalid",
-            Outcome::Shed => "shed",
-            Outcome::Expired => "expired",
-            Outcome::ModelError => "model_error",
-            Outcome::ServerError => "server_error",
-            Outcome::Abandoned => "abandoned",
-        }
-    }
-}
-
-impl From<&Error> for Outcome {
-    fn from(error: &Error) -> Outcome {
-        match error.fault() {
-            Fault::Caller => Outcome::Invalid,
-            Fault::Overload => Outcome::Shed,
-            Fault::Budget => Outcome::Expired,
-            Fault::Model => Outcome::ModelError,
-            Fault::Server => Outcome::ServerError,
-        }
-    }
-}
-
-// ===== impl FeedbackResult =====
-
-impl FeedbackResult {
-    /// Every result.
-    pub const ALL: [FeedbackResult; 6] = [
-        FeedbackResult::Joined,
-        FeedbackResult::Late,
-        FeedbackResult::Unknown,
-        FeedbackResult::Duplicate,
-        FeedbackResult::Forged,
-        FeedbackResult::Invalid,
-    ];
-
-    /// Its name in metrics and answers.
-    pub fn name(self) -> &'static str {
-        match self {
-            FeedbackResult::Joined => "joined",
-            FeedbackResult::Late => "late",
-            FeedbackResult::Unknown => "unknown",
-            FeedbackResult::Duplicate => "duplicate",
-            FeedbackResult::Forged => "forged",
-            FeedbackResult::Invalid => "invalid",
-        }
-    }
-}
-
-// ===== impl ShedReason =====
-
-impl ShedReason {
-    pub(super) const ALL: [ShedReason; 6] = [
-        ShedReason::Predicted,
-        ShedReason::TooSlow,
-        ShedReason::Overtaken,
-        ShedReason::QueueFull,
-        ShedReason::Connections,
-        ShedReason::ShuttingDown,
-    ];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            ShedReason::Predicted => "predicted",
-            ShedReason::TooSlow => "too_slow",
-            ShedReason::Overtaken => "overtaken",
-            ShedReason::QueueFull => "queue_full",
-            ShedReason::Connections => "connections",
-            ShedReason::ShuttingDown => "shutting_down",
-        }
-    }
-
-    fn of(error: &Error) -> Option<ShedReason> {
-        match error {
-            Error::Overloaded { shed: Shed::AtTheDoor, .. } => Some(ShedReason::Predicted),
-            Error::Overloaded { shed: Shed::EvenAlone, .. } => Some(ShedReason::TooSlow),
-            Error::Overloaded { shed: Shed::InTheQueue, .. } => Some(ShedReason::Overtaken),
-            Error::QueueFull { .. } => Some(ShedReason::QueueFull),
-            Error::TooManyConnections { .. } => Some(ShedReason::Connections),
-            Error::ShuttingDown => Some(ShedReason::ShuttingDown),
-            _ => None,
-        }
-    }
 }
 
 // ===== the cells of a version =====
@@ -649,66 +435,5 @@ impl Drop for RequestGuard {
         let shard = self.recorder.shards.local();
         shard.add(IN_FLIGHT_AT, 1u64.wrapping_neg());
         shard.add(OUTCOMES_AT + self.outcome as usize, 1);
-    }
-}
-
-// ===== impl ServerRecorder =====
-
-impl ServerRecorder {
-    /// A connection was accepted.
-    pub fn connection_opened(&self) {
-        self.connections.fetch_add(1, Relaxed);
-        self.connections_total.fetch_add(1, Relaxed);
-    }
-
-    /// A connection was closed.
-    pub fn connection_closed(&self) {
-        self.connections.fetch_sub(1, Relaxed);
-    }
-
-    /// The kernel refused to hand over a connection.
-    pub fn accept_failed(&self) {
-        self.accept_errors.fetch_add(1, Relaxed);
-    }
-
-    /// A request was answered with this error.
-    pub fn error_response(&self, error: &Error) {
-        if let Some(index) = ERROR_CODES.iter().position(|code| *code == error.code()) {
-            self.error_responses[index].fetch_add(1, Relaxed);
-        }
-    }
-
-    /// So many items of feedback came to this.
-    pub fn feedback(&self, result: FeedbackResult, items: u64) {
-        self.feedback[result as usize].fetch_add(items, Relaxed);
-    }
-
-    /// Whether the server takes new work.
-    pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready.into(), Relaxed);
-    }
-
-    pub(super) fn connections(&self) -> u64 {
-        self.connections.load(Relaxed)
-    }
-
-    pub(super) fn connections_total(&self) -> u64 {
-        self.connections_total.load(Relaxed)
-    }
-
-    pub(super) fn accept_errors(&self) -> u64 {
-        self.accept_errors.load(Relaxed)
-    }
-
-    pub(super) fn error_responses(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        ERROR_CODES.into_iter().zip(self.error_responses.iter().map(|count| count.load(Relaxed)))
-    }
-
-    pub(super) fn feedback_results(&self) -> [(FeedbackResult, u64); FeedbackResult::ALL.len()] {
-        FeedbackResult::ALL.map(|result| (result, self.feedback[result as usize].load(Relaxed)))
-    }
-
-    pub(super) fn ready(&self) -> u64 {
-        self.ready.load(Relaxed)
     }
 }

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""A scikit-learn pipeline over a table with categories and missing values, exported whole and added to Leeway.
+
+Data: the Palmer penguins (Horst, Hill & Gorman, 2020, CC0), 344 rows, from the PyPI package `palmerpenguins`, which
+carries them: nothing is downloaded.
+
+    models/penguins/1   multinomial logistic regression
+    models/penguins/2   a forest of 40 trees
+
+The pipeline imputes and encodes by itself, so that nothing of it has to be written a second time for serving: Leeway
+hands it the columns by name, as they were sent. `tests/data/penguins_held_out.json` gets what scikit-learn predicts for
+rows that were held out, with categories that were never seen and with values left out.
+
+Run by hand; the products are committed:
+
+    make build
+    python3 -m venv .venv && .venv/bin/pip install -r examples/penguins/requirements.txt
+    .venv/bin/python examples/penguins/train.py
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import sklearn
+from palmerpenguins import load_penguins
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import leeway_export  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SEED = 20261125
+HELD_OUT = 100
+EXAMPLES = 12
+NUMBERS = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]
+CATEGORIES = ["island", "sex"]
+COLUMNS = ["island", *NUMBERS, "sex"]
+# scikit-learn's missing category: ONNX has no missing text, so it is a text of its own.
+MISSING = "missing"
+
+
+def prepared(frame):
+    """What the pipeline is trained on, and what the exported model is given: numbers of single precision."""
+    frame = frame[COLUMNS].copy()
+    frame[NUMBERS] = frame[NUMBERS].astype(np.float32)
+    frame[CATEGORIES] = frame[CATEGORIES].astype(object).fillna(MISSING)
+    return frame
+
+
+def pipelines():
+    """The two versions, in order."""
+
+    def columns(*then):
+        return ColumnTransformer(
+            [
+                ("numbers", make_pipeline(SimpleImputer(strategy="median"), *then), NUMBERS),
+                ("categories", OneHotEncoder(handle_unknown="ignore", sparse_output=False), CATEGORIES),
+            ]
+        )
+
+    return {
+        1: make_pipeline(columns(StandardScaler()), LogisticRegression(max_iter=1000, random_state=SEED)),
+        2: make_pipeline(columns(), RandomForestClassifier(n_estimators=40, max_depth=5, random_state=SEED)),
+    }
+
+
+def as_inputs(frame):
+    """Each column as an input of its own, [rows, 1]."""
+    frame = prepared(frame)
+    return {
+        name: frame[[name]].to_numpy(np.float32 if name in NUMBERS else object) for name in COLUMNS
+    }
+
+
+def held_out_rows(frame):
+    """The rows that were held out, and copies of some of them with what serving meets and training did not."""
+    rows = leeway_export.instances(frame[COLUMNS])
+    random = np.random.default_rng(SEED)
+    for row in list(rows[:40]):
+        changed = dict(row)
+        for name in random.choice(COLUMNS, size=random.integers(1, 4), replace=False):
+            changed[name] = None
+        if random.random() < 0.5:
+            changed["island"] = "Atlantis"
+        rows.append(changed)
+    return rows
+
+
+def add(version, pipeline, exported, train, golden_rows, golden, accuracy):
+    """Adds the next version."""
+    with tempfile.TemporaryDirectory() as made:
+        onnx, examples, training = (Path(made) / name for name in ("penguins.onnx", "golden.json", "train.jsonl"))
+        onnx.write_bytes(exported)
+        leeway_export.write_golden(examples, golden_rows, golden)
+        leeway_export.write_instances(training, train[COLUMNS])
+        facts = {
+            "onnx": onnx,
+            "golden": examples,
+            "baseline-data": training,
+            "description": type(pipeline[-1]).__name__,
+            "framework": f"scikit-learn {sklearn.__version__}",
+            "trained-at": date.today().isoformat(),
+            "dataset": f"palmerpenguins, split with seed {SEED}",
+            "metric": f"accuracy={accuracy:.4f}",
+        }
+        flags = [text for name, value in facts.items() for text in (f"--{name}", str(value))]
+        subprocess.run([ROOT / "target/release/leeway", "add", ROOT / "models/penguins", *flags], check=True)
+
+
+def main():
+    penguins = load_penguins()
+    train, test = train_test_split(
+        penguins, test_size=HELD_OUT, stratify=penguins["species"], random_state=SEED
+    )
+    rows = held_out_rows(test)
+    import pandas
+
+    asked = pandas.DataFrame(rows, columns=COLUMNS)
+    held_out = {"source": f"scikit-learn {sklearn.__version__}, palmerpenguins, seed {SEED}", "instances": rows, "versions": {}}
+    inputs = [
+        (name, FloatTensorType([None, 1]) if name in NUMBERS else StringTensorType([None, 1])) for name in COLUMNS
+    ]
+    for version, pipeline in pipelines().items():
+        shutil.rmtree(ROOT / "models/penguins" / str(version), ignore_errors=True)
+        pipeline.fit(prepared(train), train["species"])
+        exported = to_onnx(
+            pipeline, initial_types=inputs, options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3}
+        ).SerializeToString()
+
+        labels, probabilities = pipeline.predict(prepared(asked)), pipeline.predict_proba(prepared(asked))
+        session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+        onnx_labels, onnx_probabilities = session.run(None, as_inputs(asked))
+        difference = float(np.abs(onnx_probabilities - probabilities).max())
+        if (onnx_labels != labels).any() or difference > 1e-5:
+            raise SystemExit(f"version {version}: the export differs from scikit-learn by {difference}")
+        accuracy = pipeline.score(prepared(test), test["species"])
+        print(f"penguins version {version}: accuracy {accuracy:.4f}, export differs by at most {difference:.1e}")
+        held_out["versions"][str(version)] = {
+            "labels": labels.tolist(),
+            "probabilities": [[float(f"{p:.9g}") for p in row] for row in probabilities],
+        }
+        # Some as they are, some with what was never seen.
+        chosen = [*range(EXAMPLES // 2), *range(len(rows) - EXAMPLES // 2, len(rows))]
+        golden = leeway_export.classes(labels[chosen], probabilities[chosen])
+        add(version, pipeline, exported, train, [rows[row] for row in chosen], golden, accuracy)
+    target = ROOT / "tests/data/penguins_held_out.json"
+    target.write_text(json.dumps(held_out, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+//! The handles of what belongs to no version: connections, errors, readiness, feedback.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::labels::{ERROR_CODES, FeedbackResult};
+use crate::error::Error;
+
+/// The handles of what belongs to no version.
+#[derive(Debug, Default)]
+pub struct ServerRecorder {
+    connections: AtomicU64,
+    connections_total: AtomicU64,
+    accept_errors: AtomicU64,
+    error_responses: [AtomicU64; ERROR_CODES.len()],
+    feedback: [AtomicU64; FeedbackResult::ALL.len()],
+    ready: AtomicU64,
+}
+
+// ===== impl ServerRecorder =====
+
+impl ServerRecorder {
+    /// A connection was accepted.
+    pub fn connection_opened(&self) {
+        self.connections.fetch_add(1, Relaxed);
+        self.connections_total.fetch_add(1, Relaxed);
+    }
+
+    /// A connection was closed.
+    pub fn connection_closed(&self) {
+        self.connections.fetch_sub(1, Relaxed);
+    }
+
+    /// The kernel refused to hand over a connection.
+    pub fn accept_failed(&self) {
+        self.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    /// A request was answered with this error.
+    pub fn error_response(&self, error: &Error) {
+        if let Some(index) = ERROR_CODES.iter().position(|code| *code == error.code()) {
+            self.error_responses[index].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// So many items of feedback came to this.
+    pub fn feedback(&self, result: FeedbackResult, items: u64) {
+        self.feedback[result as usize].fetch_add(items, Relaxed);
+    }
+
+    /// Whether the server takes new work.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready.into(), Relaxed);
+    }
+
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Relaxed)
+    }
+
+    pub(super) fn connections_total(&self) -> u64 {
+        self.connections_total.load(Relaxed)
+    }
+
+    pub(super) fn accept_errors(&self) -> u64 {
+        self.accept_errors.load(Relaxed)
+    }
+
+    pub(super) fn error_responses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ERROR_CODES.into_iter().zip(self.error_responses.iter().map(|count| count.load(Relaxed)))
+    }
+
+    pub(super) fn feedback_results(&self) -> [(FeedbackResult, u64); FeedbackResult::ALL.len()] {
+        FeedbackResult::ALL.map(|result| (result, self.feedback[result as usize].load(Relaxed)))
+    }
+
+    pub(super) fn ready(&self) -> u64 {
+        self.ready.load(Relaxed)
+    }
+}

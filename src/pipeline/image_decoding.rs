@@ -1,0 +1,114 @@
+//! From the bytes of an image file to its pixels: upright, 8 bits a channel, and never more of them than are allowed.
+
+use std::io::Cursor;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+/// The formats that are read.
+const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
+
+/// What a decoder may set aside beside the pixels themselves, in bytes.
+const DECODERS_OWN: u64 = 64 << 20;
+
+/// What the channels of a pixel are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Channels {
+    /// Red, green, blue.
+    Rgb,
+    /// Luminance.
+    Gray,
+}
+
+impl Channels {
+    pub(super) fn count(self) -> usize {
+        match self {
+            Channels::Rgb => 3,
+            Channels::Gray => 1,
+        }
+    }
+}
+
+/// Pixels, row by row from the upper left corner, channels together.
+#[derive(Debug)]
+pub(super) struct Pixels {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) values: Vec<u8>,
+}
+
+/// Reads an image of at most `max_pixels`; its size is known before anything is set aside for it.
+pub(super) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<Pixels, String> {
+    let format = image::guess_format(bytes).ok().filter(|format| FORMATS.contains(format));
+    let format = format.ok_or("found something that is no PNG, JPEG or WebP image")?;
+    let broken = |error: image::ImageError| format!("found a broken {} image: {error}", name(format));
+    if format == ImageFormat::Jpeg && !has_end(bytes) {
+        // The decoder would make up what is missing.
+        return Err("found a JPEG image that ends before it is complete".to_owned());
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::default();
+    // Eight bytes is the most that a pixel has.
+    limits.max_alloc = Some(max_pixels.saturating_mul(8).saturating_add(DECODERS_OWN));
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > max_pixels {
+        return Err(format!(
+            "found an image of {width} x {height} pixels, at most {max_pixels} in all (preprocess.max_pixels); send a \
+             smaller one"
+        ));
+    }
+    if width == 0 || height == 0 {
+        return Err("found an image without a pixel".to_owned());
+    }
+    // What cannot be read of it says nothing of the image.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    image.apply_orientation(orientation);
+    let (width, height) = (image.width(), image.height());
+    let rgb = |image: DynamicImage| image.into_rgb8().into_raw();
+    let values = match (channels, image) {
+        (Channels::Rgb, image) => rgb(image),
+        (Channels::Gray, DynamicImage::ImageLuma8(image)) => image.into_raw(),
+        (Channels::Gray, image @ (DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA8(_))) => {
+            image.into_luma8().into_raw()
+        }
+        (Channels::Gray, image) => rgb(image).as_chunks().0.iter().map(luminance).collect(),
+    };
+    Ok(Pixels { width, height, values })
+}
+
+/// ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, in 16 bits after the point, as Pillow's `convert("L")` has it.
+fn luminance(&[red, green, blue]: &[u8; 3]) -> u8 {
+    let [red, green, blue] = [red, green, blue].map(u32::from);
+    ((red * 19_595 + green * 38_470 + blue * 7_471 + 0x8000) >> 16) as u8
+}
+
+fn name(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Png => "PNG",
+        ImageFormat::Jpeg => "JPEG",
+        _ => "WebP",
+    }
+}
+
+/// Whether a JPEG has its end marker after its first scan (ITU-T T.81, B.1.1.2). Within the data of a scan there is no
+/// such marker, and a thumbnail among the segments before it has one of its own.
+fn has_end(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
+        match marker {
+            0xff => at += 1,
+            0xda => return memchr::memmem::rfind(&bytes[at..], &[0xff, 0xd9]).is_some(),
+            // Markers without a segment.
+            0x01 | 0xd0..=0xd8 => at += 2,
+            _ => {
+                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
+                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+            }
+        }
+    }
+    // Whatever it is, the decoder will say so.
+    bytes.len() > at
+}

@@ -1,0 +1,63 @@
+//! What the rows of a request were before they were tensors, for postprocessors that tell of it.
+
+use std::ops::Range;
+
+/// What each row was made of.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Origin {
+    /// Nothing that a postprocessor could tell of.
+    #[default]
+    Unknown,
+    /// Texts that were cut into tokens.
+    Texts(Vec<TokenisedText>),
+    /// Images that were brought to the model's size.
+    Images(Vec<ImagePlacement>),
+}
+
+/// A text and its tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenisedText {
+    /// The text, as it was sent.
+    pub text: String,
+    /// Where each token stands in it, in bytes; nothing for special tokens, and for those of a second text.
+    pub spans: Vec<Option<Range<usize>>>,
+}
+
+/// How an image was brought to the model's size.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ImagePlacement {
+    /// Width and height as it was sent, upright, in pixels.
+    pub original: [u32; 2],
+    /// The pixels of the model's input per pixel of the original, across and down.
+    pub scale: [f64; 2],
+    /// Where the original's upper left corner is in the model's input, across and down; negative if it was cut off.
+    pub offset: [f64; 2],
+}
+
+impl Origin {
+    /// How many tokens a row has, if it was a text: what is beyond them was filled up.
+    pub fn tokens(&self, row: usize) -> Option<usize> {
+        match self {
+            Origin::Texts(texts) => texts.get(row).map(|text| text.spans.len()),
+            Origin::Unknown | Origin::Images(_) => None,
+        }
+    }
+}
+
+impl ImagePlacement {
+    /// A point of the model's input as one of the original, within it.
+    ///
+    /// ```
+    /// use leeway::pipeline::ImagePlacement;
+    /// // 400 x 200 brought to 100 x 50, and set in the middle of 100 x 100.
+    /// let placement = ImagePlacement { original: [400, 200], scale: [0.25, 0.25], offset: [0.0, 25.0] };
+    /// assert_eq!(placement.to_original([50.0, 50.0]), [200.0, 100.0]);
+    /// assert_eq!(placement.to_original([50.0, 0.0]), [200.0, 0.0]);
+    /// ```
+    pub fn to_original(&self, point: [f64; 2]) -> [f64; 2] {
+        [0, 1].map(|axis| {
+            let value = (point[axis] - self.offset[axis]) / self.scale[axis];
+            value.clamp(0.0, f64::from(self.original[axis]))
+        })
+    }
+}

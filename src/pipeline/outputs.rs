@@ -1,0 +1,64 @@
+//! What postprocessors share: finding their output, and refusing what is no answer.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Signature, Tensor, Tensors};
+
+/// What to say where an output is looked for and the model has some that are no tensors; empty if it has none.
+pub(super) fn hint_of_other_outputs(signature: &Signature) -> String {
+    match &*signature.other_outputs {
+        [] => String::new(),
+        names => format!(
+            "; its output {} is not a tensor (scikit-learn's ZipMap: export with options={{\"zipmap\": False}})",
+            names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+/// The declared output of this name.
+pub(super) fn declared_output(signature: &Signature, name: &str) -> Result<Arc<str>> {
+    signature.output(name).map(|output| Arc::clone(&output.name)).ok_or_else(|| {
+        let names: Vec<&str> = signature.outputs.iter().map(|output| &*output.name).collect();
+        let (names, hint) = (names.join(", "), hint_of_other_outputs(signature));
+        Error::Config(format!("the model has no tensor output {name:?}; it has: {names}{hint}"))
+    })
+}
+
+/// The output of this name, with one row per instance.
+pub(super) fn output<'a>(outputs: &'a Tensors, name: &str) -> Result<&'a Tensor> {
+    outputs
+        .get(name)
+        .ok_or_else(|| Error::internal(format_args!("the model's output {name:?} has not one row per instance")))
+}
+
+/// NaN and infinity have no place in JSON, and no meaning as a prediction.
+pub(super) fn refuse_non_finite(name: &str, tensor: &Tensor) -> Result<()> {
+    match tensor.data().first_non_finite() {
+        Some(element) => {
+            Err(Error::NonFiniteOutput { output: name.to_owned(), instance: element / tensor.row_len().max(1) })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The output of this name, or the only one of floating-point numbers; `what` says what it is looked for.
+pub(super) fn float_output(signature: &Signature, name: Option<&str>, what: &str) -> Result<Arc<str>> {
+    if let Some(name) = name {
+        return declared_output(signature, name);
+    }
+    let is_float = |dtype| matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
+    let floats: Vec<&Arc<str>> =
+        signature.outputs.iter().filter(|output| is_float(output.dtype)).map(|output| &output.name).collect();
+    match &*floats {
+        [only] => Ok(Arc::clone(only)),
+        [] => {
+            let hint = hint_of_other_outputs(signature);
+            Err(Error::Config(format!("output: the model has no floating-point tensor output{hint}")))
+        }
+        several => Err(Error::Config(format!(
+            "output: name the one with the {what}; the model's floating-point outputs are {}",
+            several.iter().map(|name| &***name).collect::<Vec<_>>().join(", ")
+        ))),
+    }
+}

@@ -1,0 +1,551 @@
+//! `kind = "image"`: PNG, JPEG and WebP images become the pixels that a vision model takes.
+//!
+//! An image is decoded, turned upright, resized, cut or set in a frame, and its values scaled: `(value · scale − mean) ÷
+//! deviation`, channel by channel. Resizing is antialiased and rounds as Pillow does, which is what most vision models were
+//! trained with (`fast_image_resize` does it). An instance is `{"b64": "…"}`, or the body as it is.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::GeneralPurpose;
+use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use half::f16;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::image_decoding::{Channels, Pixels, decode};
+use super::json::{Fits, Reader, misfit};
+use super::{ImagePlacement, Origin, Prepared, Preprocessor, StageContext};
+use crate::error::{Error, Result};
+use crate::feature::{FeatureSchema, Features};
+use crate::tensor::{DType, Data, Dim, Shape, Tensor, TensorSpec};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// Height and width that the model takes; without it, what the model declares.
+    size: Option<[u32; 2]>,
+    /// How an image is brought to that size.
+    #[serde(default)]
+    resize: Resize,
+    /// Before it is cut: the length of the shorter side; without it, as long as the longer side of `size`.
+    shortest: Option<u32>,
+    /// What is around an image that is set in a frame, 0 to 255.
+    fill: Option<u8>,
+    /// How pixels are weighed.
+    #[serde(default)]
+    filter: Filter,
+    /// Which channels there are, in which order.
+    #[serde(default)]
+    colour: Colour,
+    /// What values of 0 to 255 are multiplied with.
+    scale: Option<f32>,
+    /// What is subtracted then, per channel or for all.
+    mean: Option<PerChannel>,
+    /// What is divided by then.
+    deviation: Option<PerChannel>,
+    /// Whether the channels are before or after height and width; without it, as the model declares it.
+    layout: Option<Layout>,
+    /// The most pixels of an image: what has more is refused before it is decoded.
+    #[serde(default = "max_pixels")]
+    max_pixels: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Resize {
+    /// Each side by itself: the aspect changes.
+    #[default]
+    Stretch,
+    /// The shorter side to `shortest`, and the middle is cut out.
+    Crop,
+    /// The whole image, set in the middle of a frame.
+    Fit,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Filter {
+    #[default]
+    Bilinear,
+    Bicubic,
+    Lanczos,
+    Nearest,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Colour {
+    #[default]
+    Rgb,
+    Bgr,
+    Gray,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "expected a number, or one per channel")]
+enum PerChannel {
+    All(f32),
+    Each(Vec<f32>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Layout {
+    ChannelsFirst,
+    ChannelsLast,
+}
+
+/// As many as a camera of 40 megapixels has, which take 120 MB while they are resized.
+fn max_pixels() -> u64 {
+    40_000_000
+}
+
+/// The most pixels that an image may be resized to: 64 Mi.
+const LARGEST: u64 = 1 << 26;
+
+/// The media types of images that are read.
+const MEDIA_TYPES: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
+
+/// What is watched of an image; the channels come after it.
+const FEATURES: [&str; 5] = ["brightness", "contrast", "width", "height", "aspect"];
+
+struct ImagePreprocessor {
+    input: Arc<str>,
+    dtype: DType,
+    /// The shape of a row.
+    row: Shape,
+    height: u32,
+    width: u32,
+    resize: Resize,
+    shortest: u32,
+    fill: u8,
+    filter: Filter,
+    colour: Colour,
+    layout: Layout,
+    /// What a value of 0 to 255 becomes, per channel.
+    levels: Vec<[f32; 256]>,
+    max_pixels: u64,
+}
+
+pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+    let settings: Settings = context.config.settings()?;
+    let wrong = |problem: String| Error::Config(problem);
+    let [spec] = &*context.signature.inputs else {
+        return Err(wrong(format!(
+            "an image feeds a model with one input; this has {}",
+            context.signature.inputs.len()
+        )));
+    };
+    let channels = match settings.colour {
+        Colour::Rgb | Colour::Bgr => 3,
+        Colour::Gray => 1,
+    };
+    let (layout, [height, width]) = form(spec, &settings, channels)?;
+    let row = match (&*spec.dims, layout) {
+        ([_, _], _) => vec![channels * height as usize * width as usize],
+        ([_, _, _], _) => vec![height as usize, width as usize],
+        (_, Layout::ChannelsFirst) => vec![channels, height as usize, width as usize],
+        (_, Layout::ChannelsLast) => vec![height as usize, width as usize, channels],
+    };
+    let is_whole = match spec.dtype {
+        DType::F32 | DType::F16 => false,
+        DType::U8 => true,
+        _ => {
+            return Err(wrong(format!(
+                "the model's input is {}; images are float32, float16 or uint8",
+                spec.describe()
+            )));
+        }
+    };
+    let is_scaled = settings.scale.is_some() || settings.mean.is_some() || settings.deviation.is_some();
+    if is_whole && is_scaled {
+        return Err(wrong(
+            "scale, mean, deviation: the model takes uint8, which are the values as they are".to_owned(),
+        ));
+    }
+    let per_channel = |key: &str, value: &Option<PerChannel>, default: f32| match value {
+        None => Ok(vec![default; channels]),
+        Some(PerChannel::All(value)) => Ok(vec![*value; channels]),
+        Some(PerChannel::Each(values)) if values.len() == channels => Ok(values.clone()),
+        Some(PerChannel::Each(values)) => {
+            Err(wrong(format!("{key}: there are {}, and {channels} channels", values.len())))
+        }
+    };
+    let (mean, deviation) =
+        (per_channel("mean", &settings.mean, 0.0)?, per_channel("deviation", &settings.deviation, 1.0)?);
+    if deviation.contains(&0.0) {
+        return Err(wrong("deviation: nothing can be divided by 0".to_owned()));
+    }
+    let level = |value: usize, channel: usize| {
+        let value = value as f32;
+        // v / 255 is not v · (1 / 255) to the last bit, and the former is what everybody trains with.
+        let scaled = settings.scale.map_or(value / 255.0, |scale| value * scale);
+        (scaled - mean[channel]) / deviation[channel]
+    };
+    let levels = (0..channels).map(|channel| std::array::from_fn(|value| level(value, channel))).collect();
+    let least = height.max(width);
+    let shortest = settings.shortest.unwrap_or(least);
+    if settings.resize != Resize::Crop && settings.shortest.is_some() {
+        return Err(wrong("shortest: only resize = \"crop\" has it".to_owned()));
+    }
+    if settings.resize != Resize::Fit && settings.fill.is_some() {
+        return Err(wrong("fill: only resize = \"fit\" has it".to_owned()));
+    }
+    if shortest < least {
+        return Err(wrong(format!("shortest: {shortest} pixels are fewer than the {least} that are cut out")));
+    }
+    Ok(Box::new(ImagePreprocessor {
+        input: Arc::clone(&spec.name),
+        dtype: spec.dtype,
+        row,
+        height,
+        width,
+        resize: settings.resize,
+        shortest,
+        fill: settings.fill.unwrap_or(0),
+        filter: settings.filter,
+        colour: settings.colour,
+        layout,
+        levels,
+        max_pixels: settings.max_pixels,
+    }))
+}
+
+/// The order of the dimensions, and height and width, of what the model declares and what is configured.
+fn form(spec: &TensorSpec, settings: &Settings, channels: usize) -> Result<(Layout, [u32; 2])> {
+    let fixed = |dim: &Dim| match dim {
+        Dim::Fixed(length) => u32::try_from(*length).ok(),
+        Dim::Dynamic(_) => None,
+    };
+    let wrong =
+        |problem: &str| Error::Config(format!("{problem} (the model's input {:?} is {})", spec.name, spec.describe()));
+    let is_channels = |dim: &Dim| *dim == Dim::Fixed(channels);
+    let (layout, declared) = match &*spec.dims {
+        [_, a, b, c] => {
+            let layout = match settings.layout {
+                Some(layout) => layout,
+                None if is_channels(a) && !is_channels(c) => Layout::ChannelsFirst,
+                None if is_channels(c) && !is_channels(a) => Layout::ChannelsLast,
+                None => {
+                    return Err(wrong(
+                        "layout: say \"channels-first\" or \"channels-last\"; the model does not, or has other channels than \
+                         colour",
+                    ));
+                }
+            };
+            match layout {
+                Layout::ChannelsFirst => (layout, [fixed(b), fixed(c)]),
+                Layout::ChannelsLast => (layout, [fixed(a), fixed(b)]),
+            }
+        }
+        [_, height, width] if channels == 1 => (Layout::ChannelsLast, [fixed(height), fixed(width)]),
+        [_, _] => (settings.layout.unwrap_or(Layout::ChannelsFirst), [None, None]),
+        _ => return Err(wrong("an image has height, width and channels")),
+    };
+    let size = match (settings.size, declared) {
+        (None, [Some(height), Some(width)]) => [height, width],
+        (None, _) => return Err(wrong("size: say height and width, as in size = [224, 224]; the model does not")),
+        (Some(size), declared) => {
+            if declared.into_iter().zip(size).any(|(declared, size)| declared.is_some_and(|declared| declared != size))
+            {
+                return Err(wrong("size: the model declares another one"));
+            }
+            size
+        }
+    };
+    // What the tensor and the frame of one image may take.
+    if size.contains(&0) || u64::from(size[0]) * u64::from(size[1]) > LARGEST {
+        return Err(wrong("size: between 1 and 67,108,864 pixels in all"));
+    }
+    let elements = channels * size[0] as usize * size[1] as usize;
+    match &*spec.dims {
+        [_, Dim::Fixed(row)] if *row != elements => {
+            Err(wrong("size: the model's rows have another number of elements"))
+        }
+        _ => Ok((layout, size)),
+    }
+}
+
+impl Preprocessor for ImagePreprocessor {
+    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
+        let mut batch = self.batch();
+        let read = |json: &mut Reader<'_>| {
+            let bytes = image_of(json)?;
+            self.add(&bytes, &mut batch).map_err(misfit)
+        };
+        Reader::instances(instances.get(), read, Error::from)?;
+        batch.finish(self)
+    }
+
+    fn media_types(&self) -> &'static [&'static str] {
+        &MEDIA_TYPES
+    }
+
+    fn transform_raw(&self, _media_type: &str, body: &[u8]) -> Result<Prepared> {
+        let mut batch = self.batch();
+        self.add(body, &mut batch).map_err(|problem| Error::InvalidInput(format!("the body: {problem}")))?;
+        batch.finish(self)
+    }
+
+    fn features(&self) -> FeatureSchema {
+        let channels: &[&str] = match self.colour {
+            Colour::Rgb | Colour::Bgr => &["red", "green", "blue"],
+            Colour::Gray => &[],
+        };
+        FeatureSchema {
+            numbers: FEATURES.iter().chain(channels).map(|name| (*name).into()).collect(),
+            texts: Vec::new(),
+        }
+    }
+}
+
+/// Accepts what encoders leave out at the end.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The bytes of an instance: `{"b64": "…"}`.
+fn image_of(json: &mut Reader<'_>) -> Fits<Vec<u8>> {
+    if json.peek() != b'{' {
+        return Err(json.found_instead_of("an object with an image, as in {\"b64\": \"iVBORw0…\"}"));
+    }
+    let mut bytes = None;
+    json.object(|json, key| {
+        if &*key != "b64" {
+            return Err(misfit(format!("unknown key {key:?}, expected \"b64\"")));
+        }
+        if json.peek() != b'"' {
+            return Err(json.found_instead_of("a string").at_key("b64"));
+        }
+        let text = json.string()?;
+        // As browsers write it.
+        let encoded =
+            text.strip_prefix("data:").and_then(|url| url.split_once(";base64,")).map_or(&*text, |(_, data)| data);
+        let decoded = BASE64.decode(encoded.trim_ascii());
+        let decoded = decoded.map_err(|error| misfit(format!("found no base64: {error}")).at_key("b64"))?;
+        match bytes.replace(decoded) {
+            None => Ok(()),
+            Some(_) => Err(misfit("the key \"b64\" is there twice".to_owned())),
+        }
+    })?;
+    bytes.ok_or_else(|| misfit("the key \"b64\" is missing".to_owned()))
+}
+
+/// The rows of a request, as they are made.
+struct Batch {
+    data: Data,
+    numbers: Vec<f32>,
+    placements: Vec<ImagePlacement>,
+    resizer: Resizer,
+}
+
+impl Batch {
+    fn finish(self, stage: &ImagePreprocessor) -> Result<Prepared> {
+        let rows = self.placements.len();
+        let shape = [rows].into_iter().chain(stage.row.iter().copied()).collect();
+        let inputs = [(Arc::clone(&stage.input), Tensor::new(shape, self.data)?)].into_iter().collect();
+        let mut features = Features::with_rows(rows);
+        features.numbers = self.numbers;
+        Ok(Prepared { inputs, features, origin: Origin::Images(self.placements) })
+    }
+}
+
+impl ImagePreprocessor {
+    fn batch(&self) -> Batch {
+        let data = match self.dtype {
+            DType::F16 => Data::F16(Vec::new()),
+            DType::U8 => Data::U8(Vec::new()),
+            _ => Data::F32(Vec::new()),
+        };
+        Batch { data, numbers: Vec::new(), placements: Vec::new(), resizer: Resizer::new() }
+    }
+
+    fn channels(&self) -> Channels {
+        match self.colour {
+            Colour::Rgb | Colour::Bgr => Channels::Rgb,
+            Colour::Gray => Channels::Gray,
+        }
+    }
+
+    /// Adds one image as a row.
+    fn add(&self, bytes: &[u8], batch: &mut Batch) -> Result<(), String> {
+        let decoded = decode(bytes, self.max_pixels, self.channels())?;
+        let original = [decoded.width, decoded.height];
+        let (placed, placement) = self.place(decoded, &mut batch.resizer)?;
+        batch.numbers.extend(self.features_of(&placed, original));
+        batch.placements.push(placement);
+        match &mut batch.data {
+            Data::F32(values) => self.write(&placed, values, |level| level),
+            Data::F16(values) => self.write(&placed, values, f16::from_f32),
+            Data::U8(values) => self.write_as_they_are(&placed, values),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// An image brought to the model's size.
+    fn place(&self, image: Pixels, resizer: &mut Resizer) -> Result<(Pixels, ImagePlacement), String> {
+        let original = [image.width, image.height];
+        let [width, height] = match self.resize {
+            Resize::Stretch => [self.width, self.height],
+            Resize::Crop => with_shortest(original, self.shortest).ok_or_else(|| {
+                let [width, height] = original;
+                format!("found an image of {width} x {height} pixels, which is too long for its shorter side")
+            })?,
+            Resize::Fit => within(original, [self.width, self.height]),
+        };
+        let scale = [f64::from(width) / f64::from(original[0]), f64::from(height) / f64::from(original[1])];
+        let resized = self.resized(image, width, height, resizer)?;
+        let middle = |inner: u32, outer: u32| (f64::from(inner) - f64::from(outer)) / 2.0;
+        let (pixels, offset) = match self.resize {
+            Resize::Stretch => (resized, [0.0, 0.0]),
+            Resize::Crop => {
+                // As torchvision's CenterCrop, which rounds halves to the even number.
+                let [left, top] = [middle(width, self.width), middle(height, self.height)].map(f64::round_ties_even);
+                (self.cut(&resized, left as u32, top as u32), [-left, -top])
+            }
+            Resize::Fit => {
+                let [left, top] = [middle(self.width, width), middle(self.height, height)].map(f64::floor);
+                (self.framed(&resized, left as u32, top as u32), [left, top])
+            }
+        };
+        Ok((pixels, ImagePlacement { original, scale, offset }))
+    }
+
+    fn resized(&self, image: Pixels, width: u32, height: u32, resizer: &mut Resizer) -> Result<Pixels, String> {
+        if (image.width, image.height) == (width, height) {
+            return Ok(image);
+        }
+        let (kind, failed) = match self.channels() {
+            Channels::Rgb => (PixelType::U8x3, "found an image that cannot be resized"),
+            Channels::Gray => (PixelType::U8, "found an image that cannot be resized"),
+        };
+        let algorithm = match self.filter {
+            Filter::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
+            // Keys' kernel with a = -0.5, which is Pillow's bicubic.
+            Filter::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
+            Filter::Lanczos => ResizeAlg::Convolution(FilterType::Lanczos3),
+            Filter::Nearest => ResizeAlg::Nearest,
+        };
+        let source = ImageRef::new(image.width, image.height, &image.values, kind)
+            .map_err(|error| format!("{failed}: {error}"))?;
+        let mut target = Image::new(width, height, kind);
+        resizer
+            .resize(&source, &mut target, &ResizeOptions::new().resize_alg(algorithm))
+            .map_err(|error| format!("{failed}: {error}"))?;
+        Ok(Pixels { width, height, values: target.into_vec() })
+    }
+
+    /// The part of an image that the model takes.
+    fn cut(&self, image: &Pixels, left: u32, top: u32) -> Pixels {
+        let channels = self.channels().count();
+        let (width, length) = (image.width as usize * channels, self.width as usize * channels);
+        let rows = image.values.chunks_exact(width).skip(top as usize).take(self.height as usize);
+        let start = left as usize * channels;
+        let values = rows.flat_map(|row| &row[start..start + length]).copied().collect();
+        Pixels { width: self.width, height: self.height, values }
+    }
+
+    /// An image in a frame of the model's size.
+    fn framed(&self, image: &Pixels, left: u32, top: u32) -> Pixels {
+        let channels = self.channels().count();
+        let (width, length) = (self.width as usize * channels, image.width as usize * channels);
+        let mut values = vec![self.fill; width * self.height as usize];
+        let start = left as usize * channels;
+        let rows = values.chunks_exact_mut(width).skip(top as usize);
+        for (row, from) in rows.zip(image.values.chunks_exact(length)) {
+            row[start..start + length].copy_from_slice(from);
+        }
+        Pixels { width: self.width, height: self.height, values }
+    }
+
+    /// The values of a row, in the model's layout.
+    fn write<T>(&self, image: &Pixels, values: &mut Vec<T>, made: impl Fn(f32) -> T) {
+        let channels = self.levels.len();
+        values.reserve(image.values.len());
+        match self.layout {
+            Layout::ChannelsFirst => {
+                for channel in 0..channels {
+                    let (levels, place) = (&self.levels[channel], self.place_of(channel));
+                    let pixels = image.values.chunks_exact(channels);
+                    values.extend(pixels.map(|pixel| made(levels[usize::from(pixel[place])])));
+                }
+            }
+            Layout::ChannelsLast => {
+                for pixel in image.values.chunks_exact(channels) {
+                    for channel in 0..channels {
+                        values.push(made(self.levels[channel][usize::from(pixel[self.place_of(channel)])]));
+                    }
+                }
+            }
+        }
+    }
+
+    fn write_as_they_are(&self, image: &Pixels, values: &mut Vec<u8>) {
+        let channels = self.channels().count();
+        match self.layout {
+            Layout::ChannelsFirst => {
+                for channel in 0..channels {
+                    let pixels = image.values.chunks_exact(channels);
+                    values.extend(pixels.map(|pixel| pixel[self.place_of(channel)]));
+                }
+            }
+            Layout::ChannelsLast => {
+                let channel = |pixel: &[u8], channel| pixel[self.place_of(channel)];
+                let pixels = image.values.chunks_exact(channels);
+                values.extend(pixels.flat_map(|pixel| (0..channels).map(move |index| channel(pixel, index))));
+            }
+        }
+    }
+
+    /// Where a channel of the model stands in a pixel.
+    fn place_of(&self, channel: usize) -> usize {
+        if self.colour == Colour::Bgr { 2 - channel } else { channel }
+    }
+
+    /// Mean and deviation of the luminance, 0 to 1, as the model sees it; the size as it was sent; the channels' means.
+    fn features_of(&self, image: &Pixels, [width, height]: [u32; 2]) -> impl Iterator<Item = f32> + use<> {
+        let channels = self.channels().count();
+        let (mut sums, mut luminance, mut squares) = ([0u64; 3], 0u64, 0u64);
+        for pixel in image.values.chunks_exact(channels) {
+            let level = match *pixel {
+                [red, green, blue] => {
+                    let [red, green, blue] = [red, green, blue].map(u64::from);
+                    sums = [sums[0] + red, sums[1] + green, sums[2] + blue];
+                    (red * 299 + green * 587 + blue * 114 + 500) / 1000
+                }
+                [gray, ..] => u64::from(gray),
+                [] => 0,
+            };
+            luminance += level;
+            squares += level * level;
+        }
+        let count = (image.values.len() / channels).max(1) as f64;
+        let mean = luminance as f64 / count;
+        let deviation = (squares as f64 / count - mean * mean).max(0.0).sqrt();
+        let [width, height] = [width, height].map(f64::from);
+        let of_channels =
+            sums.map(|sum| sum as f64 / count / 255.0).into_iter().take(if channels == 3 { 3 } else { 0 });
+        let all = [mean / 255.0, deviation / 255.0, width, height, width / height].into_iter().chain(of_channels);
+        all.map(|value| value as f32)
+    }
+}
+
+/// Width and height with the shorter side of this length; the other is rounded down, as torchvision does. `None` if that
+/// is more than an image may have.
+fn with_shortest([width, height]: [u32; 2], shortest: u32) -> Option<[u32; 2]> {
+    let longer = u64::from(shortest) * u64::from(width.max(height)) / u64::from(width.min(height));
+    let longer = u32::try_from(longer).ok().filter(|longer| u64::from(*longer) * u64::from(shortest) <= LARGEST)?;
+    Some(if width <= height { [shortest, longer] } else { [longer, shortest] })
+}
+
+/// The largest width and height of the same aspect within a frame.
+fn within([width, height]: [u32; 2], [most_wide, most_high]: [u32; 2]) -> [u32; 2] {
+    let scale = (f64::from(most_wide) / f64::from(width)).min(f64::from(most_high) / f64::from(height));
+    let side = |length: u32, most: u32| ((f64::from(length) * scale).round() as u32).clamp(1, most);
+    [side(width, most_wide), side(height, most_high)]
+}

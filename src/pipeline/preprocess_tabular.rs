@@ -1,0 +1,505 @@
+//! `kind = "tabular"`: instances are objects by column name, as a row of a table is.
+//!
+//! Each column becomes a part of one of the model's inputs: all of them parts of one `[rows, columns]` tensor, or each an
+//! input of its own, as a scikit-learn pipeline that is exported whole has it, or anything between. What is watched for
+//! drift are the columns as they were sent.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::json::{Fits, Reader, misfit, quoted, shortened};
+use super::tabular_columns::{Category, ColumnSettings, Number, Place, Values, put};
+use super::{Origin, Prepared, Preprocessor, StageContext, TableColumn};
+use crate::error::{Error, Result};
+use crate::feature::{FeatureSchema, Features};
+use crate::tensor::{Data, Dim, Element, Signature, Tensor, TensorSpec, for_each_element_type, with_element_type};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// The columns, in the order in which they stand in a shared input; without it, one per input of the model.
+    columns: Option<Vec<ColumnSettings>>,
+    /// What becomes of keys that are no columns.
+    #[serde(default)]
+    extra_columns: ExtraColumns,
+}
+
+/// What becomes of keys that are no columns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ExtraColumns {
+    /// They are refused: a typing mistake should not become a missing value.
+    #[default]
+    Error,
+    /// They are passed over.
+    Ignore,
+}
+
+struct TabularPreprocessor {
+    columns: Vec<Column>,
+    by_name: HashMap<Arc<str>, usize>,
+    extra_columns: ExtraColumns,
+    inputs: Vec<Input>,
+    schema: FeatureSchema,
+}
+
+struct Column {
+    name: Arc<str>,
+    values: Values,
+    /// The input that it is part of, and where it begins in a row of that.
+    input: usize,
+    at: usize,
+    /// Where it stands among the watched numbers, or texts.
+    feature: usize,
+}
+
+struct Input {
+    spec: TensorSpec,
+    /// How many elements a row has.
+    width: usize,
+}
+
+pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+    let Settings { columns, extra_columns } = context.config.settings()?;
+    let signature = context.signature;
+    let settings =
+        columns.unwrap_or_else(|| signature.inputs.iter().map(|input| ColumnSettings::named(&input.name)).collect());
+    let mut stage = TabularPreprocessor {
+        columns: Vec::new(),
+        by_name: HashMap::new(),
+        extra_columns,
+        inputs: signature.inputs.iter().map(|spec| Input { spec: spec.clone(), width: 0 }).collect(),
+        schema: FeatureSchema::default(),
+    };
+    for column in settings {
+        stage.add(column, signature)?;
+    }
+    for input in &stage.inputs {
+        input.check()?;
+    }
+    Ok(Box::new(stage))
+}
+
+impl TabularPreprocessor {
+    fn add(&mut self, settings: ColumnSettings, signature: &Signature) -> Result<()> {
+        let name: Arc<str> = settings.name.as_str().into();
+        let wrong = |problem: String| Err(Error::Config(format!("column {name:?}: {problem}")));
+        let named = |name: &str| signature.inputs.iter().position(|input| *input.name == *name);
+        let input = match &settings.input {
+            Some(input) => named(input),
+            None => named(&name).or((signature.inputs.len() == 1).then_some(0)),
+        };
+        let Some(input) = input else {
+            let names: Vec<&str> = signature.inputs.iter().map(|input| &*input.name).collect();
+            let names = names.join(", ");
+            return wrong(format!("input: say which of the model's inputs it is part of; those are: {names}"));
+        };
+        let values = settings.values(self.inputs[input].spec.dtype)?;
+        if self.by_name.insert(Arc::clone(&name), self.columns.len()).is_some() {
+            return wrong("it is there twice".to_owned());
+        }
+        let known = if values.are_categories() { &mut self.schema.texts } else { &mut self.schema.numbers };
+        let feature = known.len();
+        known.push(Arc::clone(&name));
+        let at = self.inputs[input].width;
+        self.inputs[input].width += values.width();
+        self.columns.push(Column { name, values, input, at, feature });
+        Ok(())
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.columns.iter().map(|column| &*column.name).collect();
+        names.join(", ")
+    }
+}
+
+impl Input {
+    /// Whether its columns fill it.
+    fn check(&self) -> Result<()> {
+        let Input { spec, width } = self;
+        let row = spec.dims.get(1..).unwrap_or_default();
+        let fixed = |dim: &Dim| if let Dim::Fixed(length) = dim { Some(*length) } else { None };
+        let declared = row.iter().map(fixed).try_fold(1, |product: usize, length| product.checked_mul(length?));
+        let fits = match declared {
+            Some(declared) => declared == *width,
+            None => row.len() == 1 && *width > 0,
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "columns: those of the model's input {:?}, which is {}, have {width} elements a row",
+            spec.name,
+            spec.describe()
+        )))
+    }
+
+    fn into_tensor(self, rows: usize, data: Data) -> Result<(Arc<str>, Tensor)> {
+        let dims = self.spec.dims.iter().skip(1);
+        let row = dims.map(|dim| if let Dim::Fixed(length) = dim { *length } else { self.width });
+        Ok((self.spec.name, Tensor::new([rows].into_iter().chain(row).collect(), data)?))
+    }
+}
+
+impl Preprocessor for TabularPreprocessor {
+    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
+        let data = self.inputs.iter().map(|input| with_element_type!(input.spec.dtype, T => T::into_data(Vec::new())));
+        let mut table = Table { data: data.collect(), features: Features::default(), row: 0 };
+        let mut is_read = vec![false; self.columns.len()];
+        let read = |json: &mut Reader<'_>| self.row(json, &mut table, &mut is_read);
+        let rows = Reader::instances(instances.get(), read, Error::from)?;
+        let mut features = Features::with_rows(rows);
+        (features.numbers, features.texts) = (table.features.numbers, table.features.texts);
+        let tensors = self
+            .inputs
+            .iter()
+            .zip(table.data)
+            .map(|(input, data)| Input { spec: input.spec.clone(), width: input.width }.into_tensor(rows, data));
+        let inputs = tensors.collect::<Result<Vec<_>>>()?.into_iter().collect();
+        Ok(Prepared { inputs, features, origin: Origin::Unknown })
+    }
+
+    fn features(&self) -> FeatureSchema {
+        self.schema.clone()
+    }
+
+    fn columns(&self) -> Option<Vec<TableColumn>> {
+        let column =
+            |column: &Column| TableColumn { name: column.name.to_string(), is_text: column.values.are_texts() };
+        Some(self.columns.iter().map(column).collect())
+    }
+}
+
+/// The rows that have been read.
+struct Table {
+    /// Of each input.
+    data: Vec<Data>,
+    features: Features,
+    /// The row that is being read.
+    row: usize,
+}
+
+impl TabularPreprocessor {
+    fn row(&self, json: &mut Reader<'_>, table: &mut Table, is_read: &mut [bool]) -> Fits<()> {
+        if json.peek() != b'{' {
+            return Err(json.found_instead_of("an object with the columns as keys"));
+        }
+        for (data, input) in table.data.iter_mut().zip(&self.inputs) {
+            for_each_element_type!(data, values => values.resize(values.len() + input.width, Default::default()));
+        }
+        let (numbers, texts) = (&mut table.features.numbers, &mut table.features.texts);
+        numbers.resize(numbers.len() + self.schema.numbers.len(), f32::NAN);
+        texts.resize(texts.len() + self.schema.texts.len(), None);
+        is_read.fill(false);
+        // Rows mostly have their columns in one order: that of the columns, or whichever it is.
+        let mut next = 0;
+        json.object(|json, key| {
+            let place = match self.columns.get(next) {
+                Some(column) if *column.name == *key => Some(next),
+                _ => self.by_name.get(&*key).copied(),
+            };
+            let Some(place) = place else {
+                if self.extra_columns == ExtraColumns::Ignore {
+                    json.skip();
+                    return Ok(());
+                }
+                return Err(misfit(format!("unknown column {}; the columns are: {}", quoted(&key), self.names())));
+            };
+            next = place + 1;
+            if std::mem::replace(&mut is_read[place], true) {
+                return Err(misfit(format!("the column {key:?} is there twice")));
+            }
+            let column = &self.columns[place];
+            self.cell(json, column, table).map_err(|misfit| misfit.at_key(&key))
+        })?;
+        for (column, _) in self.columns.iter().zip(is_read).filter(|(_, is_read)| !**is_read) {
+            self.missing(column, table).map_err(|misfit| misfit.at_key(&column.name))?;
+        }
+        table.row += 1;
+        Ok(())
+    }
+
+    /// A value that is there.
+    fn cell(&self, json: &mut Reader<'_>, column: &Column, table: &mut Table) -> Fits<()> {
+        let next = json.peek();
+        if next == b'n' {
+            json.word();
+            return self.missing(column, table);
+        }
+        match &column.values {
+            Values::Number(number) => {
+                let value: f64 = json.element()?;
+                table.features.numbers[self.number_at(column, table.row)] = value as f32;
+                self.put_number(column, number, value, table)
+            }
+            Values::Category(category) => {
+                let (place, text) = found(json, next, category)?;
+                table.features.texts[self.text_at(column, table.row)] = Some(text);
+                self.put_category(column, category, place, table)
+            }
+            Values::Boolean { .. } => {
+                let value: bool = json.element()?;
+                table.features.texts[self.text_at(column, table.row)] = Some(value.to_string());
+                self.put(column, 0, f64::from(u8::from(value)), table)
+            }
+            Values::Text { .. } => {
+                let value: String = json.element()?;
+                table.features.texts[self.text_at(column, table.row)] = Some(value.clone());
+                self.put_text(column, value, table)
+            }
+        }
+    }
+
+    /// A value that is null, or not there.
+    fn missing(&self, column: &Column, table: &mut Table) -> Fits<()> {
+        let needed = || misfit("the value is missing, and the model needs it".to_owned());
+        match &column.values {
+            Values::Number(number) => {
+                let value = number.missing.ok_or_else(needed)?;
+                self.put_number(column, number, value, table)
+            }
+            Values::Category(category) => {
+                let place = category.of_missing().ok_or_else(needed)?;
+                self.put_category(column, category, place, table)
+            }
+            Values::Boolean { missing } => {
+                let value = missing.ok_or_else(needed)?;
+                self.put(column, 0, f64::from(u8::from(value)), table)
+            }
+            Values::Text { missing } => {
+                let value = missing.clone().ok_or_else(needed)?;
+                self.put_text(column, value, table)
+            }
+        }
+    }
+
+    fn put_number(&self, column: &Column, number: &Number, value: f64, table: &mut Table) -> Fits<()> {
+        let value = number.transformed(value).map_err(misfit)?;
+        self.put(column, 0, value, table)
+    }
+
+    fn put_category(&self, column: &Column, category: &Category, place: Place, table: &mut Table) -> Fits<()> {
+        match place {
+            Place::At(place) if category.is_one_hot() => self.put(column, place, 1.0, table),
+            Place::At(place) => self.put(column, 0, place as f64, table),
+            Place::Nowhere => Ok(()),
+        }
+    }
+
+    fn put(&self, column: &Column, place: usize, value: f64, table: &mut Table) -> Fits<()> {
+        let input = &self.inputs[column.input];
+        if put(&mut table.data[column.input], table.row * input.width + column.at + place, value) {
+            return Ok(());
+        }
+        Err(misfit(format!("{value} is not a value of type {}", input.spec.dtype)))
+    }
+
+    fn put_text(&self, column: &Column, value: String, table: &mut Table) -> Fits<()> {
+        if let Data::Text(values) = &mut table.data[column.input] {
+            values[table.row * self.inputs[column.input].width + column.at] = value;
+        }
+        Ok(())
+    }
+
+    fn number_at(&self, column: &Column, row: usize) -> usize {
+        row * self.schema.numbers.len() + column.feature
+    }
+
+    fn text_at(&self, column: &Column, row: usize) -> usize {
+        row * self.schema.texts.len() + column.feature
+    }
+}
+
+/// A category as it was sent, and its place.
+fn found(json: &mut Reader<'_>, next: u8, category: &Category) -> Fits<(Place, String)> {
+    let refused =
+        |shown: String| misfit(format!("found {shown}, expected one of the categories {}", category.some_of_it()));
+    match next {
+        b'"' => {
+            let text = json.string()?;
+            let place = category.of_text(&text).ok_or_else(|| refused(quoted(&text)))?;
+            Ok((place, text.into_owned()))
+        }
+        b'-' | b'0'..=b'9' => {
+            let word = json.word();
+            let place = word.parse().ok().and_then(|number| category.of_number(number));
+            let place = place.ok_or_else(|| refused(shortened(word).to_owned()))?;
+            Ok((place, shortened(word).to_owned()))
+        }
+        _ if category.has_only_numbers() => Err(json.found_instead_of("a whole number")),
+        _ => Err(json.found_instead_of("a string")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::stages::of_settings;
+    use super::*;
+    use crate::tensor::DType;
+
+    fn signature(inputs: &[(&str, DType, Option<usize>)]) -> Signature {
+        let input = |&(name, dtype, width): &(&str, DType, Option<usize>)| {
+            let dims = [Dim::Dynamic(None)].into_iter().chain(width.map(Dim::Fixed)).collect();
+            TensorSpec { name: name.into(), dtype, dims }
+        };
+        Signature { inputs: inputs.iter().map(input).collect(), ..Signature::default() }
+    }
+
+    fn stage(columns: &str, signature: &Signature) -> Result<Box<dyn Preprocessor>> {
+        of_settings(make, &format!(r#"{{"kind": "tabular"{columns}}}"#), signature)
+    }
+
+    fn prepare(stage: &dyn Preprocessor, instances: &str) -> Result<Prepared, String> {
+        let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
+        stage.transform(&raw).map_err(|error| error.to_string())
+    }
+
+    const MIXED: &str = r#", "columns": [
+        {"name": "age", "missing": 40, "clip": [0, 100], "standardise": {"mean": 40, "deviation": 20}},
+        {"name": "income", "log1p": true},
+        {"name": "colour", "vocabulary": ["red", "blue"], "encoding": "one-hot", "unknown": "other", "missing": "unknown"},
+        {"name": "grade", "vocabulary": [3, 1, 2], "missing": 1},
+        {"name": "member", "kind": "boolean", "missing": false}
+    ]"#;
+
+    #[test]
+    fn columns_become_parts_of_a_row() {
+        let stage = stage(MIXED, &signature(&[("x", DType::F32, Some(7))])).unwrap();
+        let prepared = prepare(
+            &*stage,
+            r#"[{"age": 60, "income": 0, "colour": "blue", "grade": 2, "member": true},
+                {"grade": 3, "age": 1000, "colour": "green", "income": 0.0},
+                {"age": null, "income": 0, "colour": null, "grade": null, "member": false}]"#,
+        )
+        .unwrap();
+        let x = prepared.inputs.get("x").unwrap();
+        assert_eq!(x.shape(), [3, 7]);
+        #[rustfmt::skip]
+        let expected = [
+            1.0, 0.0, 0.0, 1.0, 0.0, 2.0, 1.0,
+            3.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0,
+            0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0,
+        ];
+        assert_eq!(x.values::<f32>().unwrap(), expected);
+        // What is watched is what was sent.
+        let schema = stage.features();
+        assert_eq!(schema.numbers.iter().map(|name| &**name).collect::<Vec<_>>(), ["age", "income"]);
+        assert_eq!(schema.texts.iter().map(|name| &**name).collect::<Vec<_>>(), ["colour", "grade", "member"]);
+        assert_eq!(prepared.features.numbers_of(1), [1000.0, 0.0]);
+        assert_eq!(prepared.features.texts_of(1), [Some("green".to_owned()), Some("3".to_owned()), None]);
+        assert!(prepared.features.numbers_of(2)[0].is_nan());
+    }
+
+    #[test]
+    fn each_column_can_be_an_input_of_its_own() {
+        let inputs = [
+            ("age", DType::F32, Some(1)),
+            ("city", DType::Text, Some(1)),
+            ("visits", DType::I64, None),
+            ("member", DType::Bool, Some(1)),
+        ];
+        let stage = stage("", &signature(&inputs)).unwrap();
+        let prepared =
+            prepare(&*stage, r#"[{"city": "Köln", "age": 1.5, "member": true, "visits": 7}]"#).unwrap().inputs;
+        assert_eq!(prepared.get("age").unwrap().values::<f32>().unwrap(), [1.5]);
+        assert_eq!(prepared.get("city").unwrap().values::<String>().unwrap(), ["Köln"]);
+        assert_eq!(
+            (prepared.get("visits").unwrap().shape(), prepared.get("visits").unwrap().values::<i64>().unwrap()),
+            (&[1][..], &[7][..])
+        );
+        assert_eq!(prepared.get("member").unwrap().values::<bool>().unwrap(), [true]);
+        let columns: Vec<bool> = stage.columns().unwrap().into_iter().map(|column| column.is_text).collect();
+        assert_eq!(columns, [false, true, false, false]);
+    }
+
+    #[test]
+    fn a_missing_number_can_be_left_to_the_model() {
+        let columns = r#", "columns": [{"name": "a", "missing": "nan"}, {"name": "b"}]"#;
+        let stage = stage(columns, &signature(&[("x", DType::F64, Some(2))])).unwrap();
+        let prepared = prepare(&*stage, r#"[{"b": 2}]"#).unwrap().inputs;
+        let values = prepared.get("x").unwrap().values::<f64>().unwrap();
+        assert!(values[0].is_nan() && values[1] == 2.0);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_row_and_column() {
+        let plain = stage(MIXED, &signature(&[("x", DType::F32, Some(7))])).unwrap();
+        let good = r#""age": 1, "income": 1, "colour": "red", "grade": 1, "member": true"#;
+        let check = |row: &str, problem: &str| {
+            let instances = format!("[{{{good}}}, {row}]");
+            assert_eq!(prepare(&*plain, &instances).unwrap_err(), format!("instances[1]{problem}"), "{row}");
+        };
+        check("[1, 2]", ": found an array, expected an object with the columns as keys");
+        check("null", ": found null, expected an object with the columns as keys");
+        check(r#"{"agee": 1}"#, ": unknown column \"agee\"; the columns are: age, income, colour, grade, member");
+        check(r#"{"age": 1, "age": 2}"#, ": the column \"age\" is there twice");
+        check(r#"{"age": "old"}"#, ".age: found the string \"old\", expected a number");
+        check(r#"{"age": 1e999}"#, ".age: 1e999 is not a value of type float64");
+        check(r#"{"income": -1}"#, ".income: found -1, of which there is no log1p: expected a number above -1");
+        check(r#"{"age": true}"#, ".age: found true, expected a number");
+        check(r#"{"age": [1]}"#, ".age: found an array, expected a number");
+        check(r#"{"grade": 9}"#, ".grade: found 9, expected one of the categories 3, 1, 2");
+        check(r#"{"grade": 1.5}"#, ".grade: found 1.5, expected one of the categories 3, 1, 2");
+        check(r#"{"grade": {}}"#, ".grade: found an object, expected a whole number");
+        check(r#"{"member": 1}"#, ".member: found the number 1, expected true or false");
+        check(r#"{"colour": true}"#, ".colour: found true, expected a string");
+        check("{}", ".income: the value is missing, and the model needs it");
+        let whole = stage("", &signature(&[("n", DType::I8, Some(1))])).unwrap();
+        let refused = |value: &str| prepare(&*whole, &format!(r#"[{{"n": {value}}}]"#)).unwrap_err();
+        assert_eq!(refused("1.5"), "instances[0].n: 1.5 is not a value of type int8");
+        assert_eq!(refused("128"), "instances[0].n: 128 is not a value of type int8");
+    }
+
+    #[test]
+    fn extra_columns_are_passed_over_if_that_is_asked_for() {
+        let stage = stage(r#", "extra_columns": "ignore""#, &signature(&[("a", DType::F32, Some(1))])).unwrap();
+        let row = r#"{"id": "x,}\"", "more": {"b": [1, {"c": "]"}]}, "a": 7, "last": [[]]}"#;
+        let prepared = prepare(&*stage, &format!("[{row}, {row}]")).unwrap().inputs;
+        assert_eq!(prepared.get("a").unwrap().values::<f32>().unwrap(), [7.0, 7.0]);
+    }
+
+    #[test]
+    fn settings_that_do_not_fit_say_what_to_change() {
+        let check = |columns: &str, inputs: &[(&str, DType, Option<usize>)], problem: &str| {
+            let error = stage(&format!(r#", "columns": [{columns}]"#), &signature(inputs)).err().unwrap().to_string();
+            assert!(error.contains(problem), "{error}");
+        };
+        let x = [("x", DType::F32, Some(2))];
+        check(r#"{"name": "a"}"#, &x, "\"x\", which is float32[?, 2], have 1 elements a row");
+        check(r#"{"name": "a"}, {"name": "a"}"#, &x, "column \"a\": it is there twice");
+        check(r#"{"name": "a", "kind": "text"}"#, &x, "a text does not go into an input of type float32");
+        check(r#"{"name": "a", "vocabulary": []}"#, &x, "vocabulary: list the categories");
+        check(r#"{"name": "a", "vocabulary": ["b", "b"]}"#, &x, "vocabulary: b is there twice");
+        check(r#"{"name": "a", "unknown": "other"}"#, &x, "unknown: only a column of kind \"category\" has it");
+        check(r#"{"name": "a", "vocabulary": ["b"], "unknown": "ignore"}"#, &x, "only a one-hot encoding can ignore");
+        check(r#"{"name": "a", "vocabulary": ["b"], "missing": "c"}"#, &x, "missing: a category of the vocabulary");
+        check(r#"{"name": "a", "clip": [2, 1]}"#, &x, "clip: 2 is not below 1");
+        check(r#"{"name": "a", "standardise": {"mean": 1, "deviation": 0}}"#, &x, "the deviation has to be above 0");
+        check(r#"{"name": "a", "input": "y"}"#, &x, "say which of the model's inputs it is part of; those are: x");
+        check(r#"{"name": "n", "missing": "nan"}"#, &[("n", DType::I64, Some(1))], "int64 has no NaN");
+    }
+
+    proptest! {
+        /// Whatever the order of the keys, a column's value is in its place.
+        #[test]
+        fn the_order_of_keys_changes_nothing(
+            rows in prop::collection::vec(prop::array::uniform5(-1e6f64..1e6), 1..6), order in Just([0usize, 1, 2, 3, 4]).prop_shuffle(),
+        ) {
+            let columns: Vec<String> = (0..5).map(|column| format!(r#"{{"name": "c{column}"}}"#)).collect();
+            let columns = format!(r#", "columns": [{}]"#, columns.join(","));
+            let stage = stage(&columns, &signature(&[("x", DType::F64, Some(5))])).unwrap();
+            let row = |row: &[f64; 5]| {
+                let cells: Vec<String> = order.iter().map(|&column| format!(r#""c{column}": {:?}"#, row[column])).collect();
+                format!("{{{}}}", cells.join(","))
+            };
+            let instances = format!("[{}]", rows.iter().map(row).collect::<Vec<_>>().join(","));
+            let prepared = prepare(&*stage, &instances).unwrap();
+            prop_assert_eq!(prepared.inputs.get("x").unwrap().values::<f64>().unwrap(), rows.concat());
+        }
+    }
+}

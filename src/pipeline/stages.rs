@@ -1,0 +1,137 @@
+//! The kinds of stages that a `model.toml` can name, and making one of its settings.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{
+    Postprocessor, Preprocessor, postprocess_classifier, postprocess_detector, postprocess_embedding,
+    postprocess_regressor, postprocess_tensor, postprocess_token_classifier, preprocess_image, preprocess_tabular,
+    preprocess_tensor, preprocess_text,
+};
+use crate::config::StageConfig;
+use crate::error::{Error, Result};
+use crate::tensor::Signature;
+
+/// What a stage is made of.
+#[derive(Clone, Copy)]
+pub struct StageContext<'a> {
+    /// Its section of `model.toml`.
+    pub config: &'a StageConfig,
+    /// The signature of the model that it feeds or follows.
+    pub signature: &'a Signature,
+    /// The files of the version that it is part of.
+    pub files: &'a dyn VersionFiles,
+}
+
+/// The files of a version, for stages that need one: a tokenizer, labels.
+pub trait VersionFiles {
+    /// The content of a file of the version, exactly as it was added.
+    fn read(&self, name: &str) -> Result<Arc<[u8]>>;
+}
+
+/// Makes a preprocessor.
+pub type MakePreprocessor = fn(StageContext<'_>) -> Result<Box<dyn Preprocessor>>;
+
+/// Makes a postprocessor.
+pub type MakePostprocessor = fn(StageContext<'_>) -> Result<Box<dyn Postprocessor>>;
+
+/// The kinds of stages that a `model.toml` can name.
+#[derive(Debug, Clone)]
+pub struct Stages {
+    preprocessors: BTreeMap<Arc<str>, MakePreprocessor>,
+    postprocessors: BTreeMap<Arc<str>, MakePostprocessor>,
+}
+
+impl Default for Stages {
+    /// The built-in kinds.
+    fn default() -> Self {
+        let none = Stages { preprocessors: BTreeMap::new(), postprocessors: BTreeMap::new() };
+        none.with_preprocessor("tensor", preprocess_tensor::make)
+            .with_preprocessor("tabular", preprocess_tabular::make)
+            .with_preprocessor("text", preprocess_text::make)
+            .with_preprocessor("image", preprocess_image::make)
+            .with_postprocessor("tensor", postprocess_tensor::make)
+            .with_postprocessor("classifier", postprocess_classifier::make)
+            .with_postprocessor("regressor", postprocess_regressor::make)
+            .with_postprocessor("embedding", postprocess_embedding::make)
+            .with_postprocessor("token-classifier", postprocess_token_classifier::make)
+            .with_postprocessor("detector", postprocess_detector::make)
+    }
+}
+
+impl Stages {
+    /// Adds a kind of preprocessor, or replaces the one of that name.
+    pub fn with_preprocessor(mut self, kind: &str, make: MakePreprocessor) -> Stages {
+        self.preprocessors.insert(kind.into(), make);
+        self
+    }
+
+    /// Adds a kind of postprocessor, or replaces the one of that name.
+    pub fn with_postprocessor(mut self, kind: &str, make: MakePostprocessor) -> Stages {
+        self.postprocessors.insert(kind.into(), make);
+        self
+    }
+
+    /// The preprocessor that a `model.toml` asks for.
+    pub fn preprocessor(&self, context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+        let make = find(&self.preprocessors, "preprocess", &context.config.kind)?;
+        make(context).map_err(|error| in_section("preprocess", error))
+    }
+
+    /// The postprocessor that a `model.toml` asks for.
+    pub fn postprocessor(&self, context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+        let make = find(&self.postprocessors, "postprocess", &context.config.kind)?;
+        make(context).map_err(|error| in_section("postprocess", error))
+    }
+}
+
+fn find<M: Copy>(known: &BTreeMap<Arc<str>, M>, section: &str, kind: &str) -> Result<M> {
+    known.get(kind).copied().ok_or_else(|| {
+        let kinds: Vec<&str> = known.keys().map(|kind| &**kind).collect();
+        Error::Config(format!("[{section}] kind: there is no {kind:?}; known kinds: {}", kinds.join(", ")))
+    })
+}
+
+fn in_section(section: &str, error: Error) -> Error {
+    match error {
+        Error::Config(message) => Error::Config(format!("[{section}] {message}")),
+        other => other,
+    }
+}
+
+/// Files that are held in memory.
+impl VersionFiles for BTreeMap<String, Vec<u8>> {
+    fn read(&self, name: &str) -> Result<Arc<[u8]>> {
+        self.get(name)
+            .map(|content| content.as_slice().into())
+            .ok_or_else(|| Error::Config(format!("the version has no file {name:?}; add it with `leeway add --file`")))
+    }
+}
+
+impl std::fmt::Debug for StageContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StageContext").field("config", self.config).finish_non_exhaustive()
+    }
+}
+
+/// A stage made of settings as JSON, without files.
+#[cfg(test)]
+pub(super) fn of_settings<S>(
+    make: impl Fn(StageContext<'_>) -> Result<S>,
+    settings: &str,
+    signature: &Signature,
+) -> Result<S> {
+    of_settings_with(make, settings, signature, &BTreeMap::new())
+}
+
+/// The same, with files.
+#[cfg(test)]
+pub(super) fn of_settings_with<S>(
+    make: impl Fn(StageContext<'_>) -> Result<S>,
+    settings: &str,
+    signature: &Signature,
+    files: &BTreeMap<String, Vec<u8>>,
+) -> Result<S> {
+    let config: StageConfig = serde_json::from_str(settings).map_err(|error| Error::Config(error.to_string()))?;
+    make(StageContext { config: &config, signature, files })
+}

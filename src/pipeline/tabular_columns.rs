@@ -1,0 +1,418 @@
+//! The columns of `kind = "tabular"`: their settings, and what becomes of a value.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::Label;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Data};
+
+/// `[[preprocess.columns]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ColumnSettings {
+    /// The key in an instance.
+    pub(super) name: String,
+    /// What its values are; without it, what the type of its input suggests.
+    pub(super) kind: Option<ColumnKind>,
+    /// The model's input that it is part of; without it, the one of its name, or the only one.
+    pub(super) input: Option<String>,
+    /// What stands for a value that is null or not there; without it, such a value is an error.
+    missing: Option<Missing>,
+    /// Numbers: the least and the greatest; what is beyond is taken for them.
+    clip: Option<[f64; 2]>,
+    /// Numbers: whether ln (1 + x) is taken.
+    #[serde(default)]
+    log1p: bool,
+    /// Numbers: (x − mean) ÷ deviation.
+    standardise: Option<Standardise>,
+    /// Categories: what they are, in order.
+    vocabulary: Option<Vec<Label>>,
+    /// Categories: how they are written.
+    encoding: Option<Encoding>,
+    /// Categories: what becomes of one that is not in the vocabulary.
+    unknown: Option<Unknown>,
+}
+
+/// What the values of a column are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ColumnKind {
+    Number,
+    Category,
+    Boolean,
+    Text,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "missing is a value, \"nan\" or \"error\"")]
+enum Missing {
+    Boolean(bool),
+    Integer(i64),
+    Number(f64),
+    Text(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Standardise {
+    mean: f64,
+    deviation: f64,
+}
+
+/// How a category is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Encoding {
+    /// Its place in the vocabulary, counted from 0.
+    Index,
+    /// A 1 in its place, and 0 in all others.
+    OneHot,
+}
+
+/// What becomes of a category that is not in the vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Unknown {
+    /// It is refused.
+    Error,
+    /// All of these are one category more, the last.
+    Other,
+    /// One-hot: all places are 0, as with scikit-learn's `handle_unknown="ignore"`.
+    Ignore,
+}
+
+/// What becomes of the values of a column.
+#[derive(Debug)]
+pub(super) enum Values {
+    /// As in [`Number::transformed`].
+    Number(Number),
+    /// A place in a vocabulary.
+    Category(Category),
+    /// 1 or 0.
+    Boolean {
+        /// What a missing value is.
+        missing: Option<bool>,
+    },
+    /// As they are.
+    Text {
+        /// What a missing value is.
+        missing: Option<String>,
+    },
+}
+
+/// What becomes of a number.
+#[derive(Debug)]
+pub(super) struct Number {
+    /// What a missing value is; NaN where the model itself knows what to make of it.
+    pub(super) missing: Option<f64>,
+    clip: Option<[f64; 2]>,
+    log1p: bool,
+    standardise: Option<Standardise>,
+}
+
+/// Where a category is in the vocabulary.
+#[derive(Debug)]
+pub(super) struct Category {
+    texts: HashMap<Arc<str>, usize>,
+    numbers: HashMap<i64, usize>,
+    is_one_hot: bool,
+    unknown: Unknown,
+    missing: Option<MissingCategory>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MissingCategory {
+    Known(usize),
+    Unknown,
+}
+
+/// The place of a category within its part of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// This one, counted from 0.
+    At(usize),
+    /// None: all are 0.
+    Nowhere,
+}
+
+impl ColumnSettings {
+    /// A column of which only the name is known.
+    pub(super) fn named(name: &str) -> ColumnSettings {
+        ColumnSettings {
+            name: name.to_owned(),
+            kind: None,
+            input: None,
+            missing: None,
+            clip: None,
+            log1p: false,
+            standardise: None,
+            vocabulary: None,
+            encoding: None,
+            unknown: None,
+        }
+    }
+
+    /// What becomes of its values in an input of this type.
+    pub(super) fn values(self, dtype: DType) -> Result<Values> {
+        let kind = match (self.kind, &self.vocabulary, dtype) {
+            (Some(kind), ..) => kind,
+            (None, Some(_), _) => ColumnKind::Category,
+            (None, None, DType::Text) => ColumnKind::Text,
+            (None, None, DType::Bool) => ColumnKind::Boolean,
+            (None, None, _) => ColumnKind::Number,
+        };
+        let name = self.name.clone();
+        self.values_of(kind, dtype).map_err(|problem| Error::Config(format!("column {name:?}: {problem}")))
+    }
+
+    fn values_of(self, kind: ColumnKind, dtype: DType) -> Result<Values, String> {
+        use ColumnKind::{Category as C, Number as N};
+        let given = [
+            ("clip", self.clip.is_some(), N),
+            ("log1p", self.log1p, N),
+            ("standardise", self.standardise.is_some(), N),
+            ("vocabulary", self.vocabulary.is_some(), C),
+            ("encoding", self.encoding.is_some(), C),
+            ("unknown", self.unknown.is_some(), C),
+        ];
+        if let Some((key, _, of)) = given.into_iter().find(|(_, is_given, of)| *is_given && *of != kind) {
+            return Err(format!("{key}: only a column of kind {:?} has it", of.name()));
+        }
+        if (dtype == DType::Text) != (kind == ColumnKind::Text) {
+            return Err(format!("kind: a {} does not go into an input of type {dtype}", kind.name()));
+        }
+        let missing = self.missing.clone().filter(|missing| *missing != Missing::Text("error".to_owned()));
+        match kind {
+            ColumnKind::Number => self.number(missing, dtype).map(Values::Number),
+            ColumnKind::Category => self.category(missing).map(Values::Category),
+            ColumnKind::Boolean => match missing {
+                None => Ok(Values::Boolean { missing: None }),
+                Some(Missing::Boolean(missing)) => Ok(Values::Boolean { missing: Some(missing) }),
+                Some(_) => Err("missing: true, false or \"error\" for a boolean".to_owned()),
+            },
+            ColumnKind::Text => match missing {
+                None => Ok(Values::Text { missing: None }),
+                Some(Missing::Text(missing)) => Ok(Values::Text { missing: Some(missing) }),
+                Some(_) => Err("missing: a text in quotes, or \"error\"".to_owned()),
+            },
+        }
+    }
+
+    fn number(self, missing: Option<Missing>, dtype: DType) -> Result<Number, String> {
+        let is_float = matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
+        let missing = match missing {
+            None => None,
+            Some(Missing::Number(value)) if value.is_finite() => Some(value),
+            Some(Missing::Integer(value)) => Some(value as f64),
+            Some(Missing::Text(word)) if word == "nan" && is_float => Some(f64::NAN),
+            Some(Missing::Text(word)) if word == "nan" => return Err(format!("missing: {dtype} has no NaN")),
+            Some(_) => return Err("missing: a number, \"nan\" or \"error\"".to_owned()),
+        };
+        if let Some([least, most]) = self.clip
+            && (least.is_nan() || most.is_nan() || least > most)
+        {
+            return Err(format!("clip: {least} is not below {most}"));
+        }
+        if let Some(Standardise { mean, deviation }) = self.standardise
+            && !(mean.is_finite() && deviation > 0.0 && deviation.is_finite())
+        {
+            return Err("standardise: the deviation has to be above 0".to_owned());
+        }
+        Ok(Number { missing, clip: self.clip, log1p: self.log1p, standardise: self.standardise })
+    }
+
+    fn category(self, missing: Option<Missing>) -> Result<Category, String> {
+        let vocabulary = self.vocabulary.filter(|vocabulary| !vocabulary.is_empty());
+        let vocabulary = vocabulary.ok_or("vocabulary: list the categories, in the order of training")?;
+        let is_one_hot = self.encoding == Some(Encoding::OneHot);
+        let unknown = self.unknown.unwrap_or(Unknown::Error);
+        if unknown == Unknown::Ignore && !is_one_hot {
+            return Err("unknown: only a one-hot encoding can ignore what is not in the vocabulary".to_owned());
+        }
+        let mut category =
+            Category { texts: HashMap::new(), numbers: HashMap::new(), is_one_hot, unknown, missing: None };
+        for (place, label) in vocabulary.iter().enumerate() {
+            let before = match label {
+                Label::Text(text) => category.texts.insert(Arc::clone(text), place),
+                Label::Number(number) => category.numbers.insert(*number, place),
+            };
+            if before.is_some() {
+                return Err(format!("vocabulary: {label} is there twice"));
+            }
+        }
+        let place = match &missing {
+            None => return Ok(category),
+            Some(Missing::Text(text)) => category.texts.get(text.as_str()).copied(),
+            Some(Missing::Integer(number)) => category.numbers.get(number).copied(),
+            Some(Missing::Boolean(_) | Missing::Number(_)) => None,
+        };
+        category.missing = Some(match (place, missing) {
+            (Some(place), _) => MissingCategory::Known(place),
+            (None, Some(Missing::Text(word))) if word == "unknown" && unknown != Unknown::Error => {
+                MissingCategory::Unknown
+            }
+            _ => {
+                return Err(
+                    "missing: a category of the vocabulary, or \"unknown\" if those are not an error".to_owned()
+                );
+            }
+        });
+        Ok(category)
+    }
+}
+
+impl ColumnKind {
+    fn name(self) -> &'static str {
+        match self {
+            ColumnKind::Number => "number",
+            ColumnKind::Category => "category",
+            ColumnKind::Boolean => "boolean",
+            ColumnKind::Text => "text",
+        }
+    }
+}
+
+impl Values {
+    /// How many elements of a row they take.
+    pub(super) fn width(&self) -> usize {
+        match self {
+            Values::Category(category) => category.width(),
+            Values::Number(_) | Values::Boolean { .. } | Values::Text { .. } => 1,
+        }
+    }
+
+    /// Whether they are categories to those who watch them, and not numbers.
+    pub(super) fn are_categories(&self) -> bool {
+        !matches!(self, Values::Number(_))
+    }
+
+    /// Whether they are texts, even where they look like numbers.
+    pub(super) fn are_texts(&self) -> bool {
+        match self {
+            Values::Text { .. } => true,
+            Values::Category(category) => !category.texts.is_empty(),
+            Values::Number(_) | Values::Boolean { .. } => false,
+        }
+    }
+}
+
+impl Number {
+    /// Clipped, its logarithm taken, standardised, in this order, each if that is asked for.
+    pub(super) fn transformed(&self, value: f64) -> Result<f64, String> {
+        let value = self.clip.map_or(value, |[least, most]| value.clamp(least, most));
+        if self.log1p && value <= -1.0 {
+            return Err(format!("found {value}, of which there is no log1p: expected a number above -1"));
+        }
+        let value = if self.log1p { value.ln_1p() } else { value };
+        Ok(self.standardise.map_or(value, |by| (value - by.mean) / by.deviation))
+    }
+}
+
+impl Category {
+    fn width(&self) -> usize {
+        match (self.is_one_hot, self.unknown) {
+            (false, _) => 1,
+            (true, Unknown::Other) => self.len() + 1,
+            (true, Unknown::Error | Unknown::Ignore) => self.len(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.texts.len() + self.numbers.len()
+    }
+
+    /// Whether categories are numbers only.
+    pub(super) fn has_only_numbers(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    pub(super) fn is_one_hot(&self) -> bool {
+        self.is_one_hot
+    }
+
+    /// The place of a category that is a text; `None` if it is an error.
+    pub(super) fn of_text(&self, text: &str) -> Option<Place> {
+        self.texts.get(text).map(|place| Place::At(*place)).or_else(|| self.of_unknown())
+    }
+
+    /// The place of a category that is a number.
+    pub(super) fn of_number(&self, number: i64) -> Option<Place> {
+        self.numbers.get(&number).map(|place| Place::At(*place)).or_else(|| self.of_unknown())
+    }
+
+    /// The place of what is missing.
+    pub(super) fn of_missing(&self) -> Option<Place> {
+        match self.missing? {
+            MissingCategory::Known(place) => Some(Place::At(place)),
+            MissingCategory::Unknown => self.of_unknown(),
+        }
+    }
+
+    fn of_unknown(&self) -> Option<Place> {
+        match self.unknown {
+            Unknown::Error => None,
+            Unknown::Other => Some(Place::At(self.len())),
+            Unknown::Ignore => Some(Place::Nowhere),
+        }
+    }
+
+    /// Some of the vocabulary, for an error.
+    pub(super) fn some_of_it(&self) -> String {
+        let mut all: Vec<(usize, String)> =
+            self.texts.iter().map(|(text, place)| (*place, format!("{text:?}"))).collect();
+        all.extend(self.numbers.iter().map(|(number, place)| (*place, number.to_string())));
+        all.sort_unstable();
+        let more = if all.len() > 10 { format!(" and {} more", all.len() - 10) } else { String::new() };
+        let shown: Vec<String> = all.into_iter().take(10).map(|(_, label)| label).collect();
+        format!("{}{more}", shown.join(", "))
+    }
+}
+
+/// Puts a number into its place in a tensor; false if the tensor's type does not have it.
+pub(super) fn put(data: &mut Data, index: usize, value: f64) -> bool {
+    macro_rules! whole {
+        ($values:expr, $type:ty) => {{
+            // Both ends are exact in f64, or above what is: 2^63 as i64::MAX is refused by the comparison.
+            let fits = value.fract() == 0.0 && value >= <$type>::MIN as f64 && value <= <$type>::MAX as f64;
+            let fits = fits && (value.abs() < 9_007_199_254_740_992.0 || size_of::<$type>() < 8);
+            if fits {
+                $values[index] = value as $type;
+            }
+            fits
+        }};
+    }
+    match data {
+        Data::F32(values) => {
+            values[index] = value as f32;
+            values[index].is_finite() || !value.is_finite()
+        }
+        Data::F64(values) => {
+            values[index] = value;
+            true
+        }
+        Data::F16(values) => {
+            values[index] = half::f16::from_f64(value);
+            values[index].is_finite() || !value.is_finite()
+        }
+        Data::BF16(values) => {
+            values[index] = half::bf16::from_f64(value);
+            values[index].is_finite() || !value.is_finite()
+        }
+        Data::I8(values) => whole!(values, i8),
+        Data::I16(values) => whole!(values, i16),
+        Data::I32(values) => whole!(values, i32),
+        Data::I64(values) => whole!(values, i64),
+        Data::U8(values) => whole!(values, u8),
+        Data::U16(values) => whole!(values, u16),
+        Data::U32(values) => whole!(values, u32),
+        Data::U64(values) => whole!(values, u64),
+        Data::Bool(values) => {
+            values[index] = value != 0.0;
+            value == 0.0 || value == 1.0
+        }
+        Data::Text(_) => false,
+    }
+}
