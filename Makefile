@@ -10,7 +10,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: build ## Build, then serve the shipped models on 127.0.0.1:8080
-	./target/release/leeway serve
+	LEEWAY_REPOSITORY__DEFAULT_MODEL=$${LEEWAY_REPOSITORY__DEFAULT_MODEL-digits} ./target/release/leeway serve
 
 check: build ## Build, then load every model once and print what was found
 	./target/release/leeway check

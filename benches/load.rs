@@ -54,8 +54,10 @@ fn main() {
     let body = workshop().join("one_digit.json");
     std::fs::write(&body, json!({ "instances": [held_out["instances"][0]] }).to_string()).unwrap();
 
-    let programs =
-        [Program::floor(&checkout().join("models/digits/2/model.onnx")), Program::leeway(&checkout().join("models"))];
+    let programs = [
+        Program::floor(&checkout().join("models/digits/2/model.onnx")),
+        Program::leeway_with(&checkout().join("models"), &[("LEEWAY_REPOSITORY__DEFAULT_MODEL", "digits")]),
+    ];
     let cores = std::thread::available_parallelism().unwrap();
     println!("one digit a request, model digits version 2 (64-64-10 MLP), {cores} cores shared with oha {OHA}");
     println!("{rounds} rounds of {seconds} s each, alternating; medians, and the ratio of requests/s within a round\n");

@@ -38,6 +38,7 @@ fn body(rows: usize) -> Vec<u8> {
 fn config() -> Config {
     let mut config = Config::default();
     config.repository.path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    config.repository.default_model = Some("digits".parse().unwrap());
     config
 }
 

@@ -77,7 +77,10 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
 fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
     let known = version.pipeline.preprocessor.media_types();
     known.iter().copied().find(|known| media_type.eq_ignore_ascii_case(known)).ok_or_else(|| {
-        let or = known.iter().map(|known| format!(", or {known} as it is")).collect::<String>();
+        let or = match known {
+            [] => String::new(),
+            known => format!(", or one instance as it is: {}", known.join(", ")),
+        };
         Error::UnsupportedContent(format!(
             "the body is announced as {media_type:?}; send JSON with the header Content-Type: application/json{or}"
         ))

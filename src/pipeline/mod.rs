@@ -5,6 +5,7 @@
 //! your own is registered with [`Stages`].
 
 mod image_decoding;
+mod image_resizing;
 mod json;
 mod json_to_tensor;
 mod labels;

@@ -1,21 +1,19 @@
 //! `kind = "image"`: PNG, JPEG and WebP images become the pixels that a vision model takes.
 //!
 //! An image is decoded, turned upright, resized, cut or set in a frame, and its values scaled: `(value · scale − mean) ÷
-//! deviation`, channel by channel. Resizing is antialiased and rounds as Pillow does, which is what most vision models were
-//! trained with (`fast_image_resize` does it). An instance is `{"b64": "…"}`, or the body as it is.
+//! deviation`, channel by channel. An instance is `{"b64": "…"}`, or the body as it is.
 
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::GeneralPurpose;
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use half::f16;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::image_decoding::{Channels, Pixels, decode};
+use super::image_resizing::{Filter, resize};
 use super::json::{Fits, Reader, misfit};
 use super::{ImagePlacement, Origin, Prepared, Preprocessor, StageContext};
 use crate::error::{Error, Result};
@@ -63,16 +61,6 @@ enum Resize {
     Crop,
     /// The whole image, set in the middle of a frame.
     Fit,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Filter {
-    #[default]
-    Bilinear,
-    Bicubic,
-    Lanczos,
-    Nearest,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -340,7 +328,6 @@ struct Batch {
     data: Data,
     numbers: Vec<f32>,
     placements: Vec<ImagePlacement>,
-    resizer: Resizer,
 }
 
 impl Batch {
@@ -361,7 +348,7 @@ impl ImagePreprocessor {
             DType::U8 => Data::U8(Vec::new()),
             _ => Data::F32(Vec::new()),
         };
-        Batch { data, numbers: Vec::new(), placements: Vec::new(), resizer: Resizer::new() }
+        Batch { data, numbers: Vec::new(), placements: Vec::new() }
     }
 
     fn channels(&self) -> Channels {
@@ -375,7 +362,7 @@ impl ImagePreprocessor {
     fn add(&self, bytes: &[u8], batch: &mut Batch) -> Result<(), String> {
         let decoded = decode(bytes, self.max_pixels, self.channels())?;
         let original = [decoded.width, decoded.height];
-        let (placed, placement) = self.place(decoded, &mut batch.resizer)?;
+        let (placed, placement) = self.place(decoded)?;
         batch.numbers.extend(self.features_of(&placed, original));
         batch.placements.push(placement);
         match &mut batch.data {
@@ -388,7 +375,7 @@ impl ImagePreprocessor {
     }
 
     /// An image brought to the model's size.
-    fn place(&self, image: Pixels, resizer: &mut Resizer) -> Result<(Pixels, ImagePlacement), String> {
+    fn place(&self, image: Pixels) -> Result<(Pixels, ImagePlacement), String> {
         let original = [image.width, image.height];
         let [width, height] = match self.resize {
             Resize::Stretch => [self.width, self.height],
@@ -399,7 +386,7 @@ impl ImagePreprocessor {
             Resize::Fit => within(original, [self.width, self.height]),
         };
         let scale = [f64::from(width) / f64::from(original[0]), f64::from(height) / f64::from(original[1])];
-        let resized = self.resized(image, width, height, resizer)?;
+        let resized = resize(image, width, height, self.channels().count(), self.filter);
         let middle = |inner: u32, outer: u32| (f64::from(inner) - f64::from(outer)) / 2.0;
         let (pixels, offset) = match self.resize {
             Resize::Stretch => (resized, [0.0, 0.0]),
@@ -414,30 +401,6 @@ impl ImagePreprocessor {
             }
         };
         Ok((pixels, ImagePlacement { original, scale, offset }))
-    }
-
-    fn resized(&self, image: Pixels, width: u32, height: u32, resizer: &mut Resizer) -> Result<Pixels, String> {
-        if (image.width, image.height) == (width, height) {
-            return Ok(image);
-        }
-        let (kind, failed) = match self.channels() {
-            Channels::Rgb => (PixelType::U8x3, "found an image that cannot be resized"),
-            Channels::Gray => (PixelType::U8, "found an image that cannot be resized"),
-        };
-        let algorithm = match self.filter {
-            Filter::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
-            // Keys' kernel with a = -0.5, which is Pillow's bicubic.
-            Filter::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
-            Filter::Lanczos => ResizeAlg::Convolution(FilterType::Lanczos3),
-            Filter::Nearest => ResizeAlg::Nearest,
-        };
-        let source = ImageRef::new(image.width, image.height, &image.values, kind)
-            .map_err(|error| format!("{failed}: {error}"))?;
-        let mut target = Image::new(width, height, kind);
-        resizer
-            .resize(&source, &mut target, &ResizeOptions::new().resize_alg(algorithm))
-            .map_err(|error| format!("{failed}: {error}"))?;
-        Ok(Pixels { width, height, values: target.into_vec() })
     }
 
     /// The part of an image that the model takes.

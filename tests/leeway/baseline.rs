@@ -204,6 +204,7 @@ async fn no_more_features_are_watched_than_are_allowed_and_texts_are() {
 async fn without_monitoring_nothing_is_watched() {
     let mut config = crate::harness::config();
     config.repository.path = crate::harness::checkout().join("models");
+    config.repository.default_model = Some("digits".parse().unwrap());
     config.monitoring.enabled = false;
     let app = TestApp::with(config).await;
     let body = json!({ "instances": crate::harness::held_out()["instances"].as_array().unwrap()[..3] }).to_string();

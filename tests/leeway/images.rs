@@ -1,0 +1,212 @@
+//! What `kind = "image"` makes of photographs, beside what Pillow makes of them; and digits as pictures.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+
+use base64::Engine as _;
+use leeway::config::StageConfig;
+use leeway::pipeline::{Origin, Preprocessor, StageContext, Stages};
+use leeway::tensor::{DType, Dim, Signature, TensorSpec};
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Repository, TestApp, checkout, copy_folder, held_out};
+
+/// The stage with these settings, before a model that takes any size.
+fn stage(settings: &Value) -> Box<dyn Preprocessor> {
+    let channels = if settings["colour"] == "gray" { 1 } else { 3 };
+    let open = || Dim::Dynamic(None);
+    let dims = vec![open(), Dim::Fixed(channels), open(), open()];
+    let inputs = vec![TensorSpec { name: "x".into(), dtype: DType::F32, dims }];
+    let signature = Signature { inputs, ..Signature::default() };
+    let mut settings = settings.clone();
+    settings["kind"] = json!("image");
+    let config: StageConfig = serde_json::from_value(settings).unwrap();
+    let files = BTreeMap::new();
+    Stages::default().preprocessor(StageContext { config: &config, signature: &signature, files: &files }).unwrap()
+}
+
+fn photograph(name: &str) -> Vec<u8> {
+    std::fs::read(checkout().join("tests/data/images").join(name)).unwrap()
+}
+
+/// Values of 0 to 255, channel by channel, as the tensor has them.
+fn expected(name: &str) -> Vec<f32> {
+    let image = image::load_from_memory(&photograph(name)).unwrap();
+    let channels = if image.color().has_color() { 3 } else { 1 };
+    let values = if channels == 3 { image.into_rgb8().into_raw() } else { image.into_luma8().into_raw() };
+    (0..channels).flat_map(|channel| values.iter().skip(channel).step_by(channels)).map(|&value| value.into()).collect()
+}
+
+#[test]
+fn photographs_become_what_pillow_makes_of_them() {
+    let cases: Vec<Value> = serde_json::from_slice(&photograph("cases.json")).unwrap();
+    assert!(cases.len() >= 12);
+    let mut seen = String::new();
+    for case in &cases {
+        let (file, name) = (case["file"].as_str().unwrap(), case["expected"].as_str().unwrap());
+        let prepared = stage(&case["settings"]).transform_raw("image/jpeg", &photograph(file)).unwrap();
+        let ours = prepared.inputs.get("x").unwrap().values::<f32>().unwrap();
+        let theirs = expected(name);
+        assert_eq!(ours.len(), theirs.len(), "{case}");
+        let differences: Vec<f32> =
+            ours.iter().zip(&theirs).map(|(ours, theirs)| (ours * 255.0 - theirs).abs()).collect();
+        let most = differences.iter().copied().fold(0.0, f32::max);
+        let mean = differences.iter().sum::<f32>() / differences.len() as f32;
+        seen.push_str(&format!("{case}: at most {most:.3}, {mean:.4} in the mean, of 255\n"));
+        // Rounding to whole values may fall to either side.
+        if most > 1.001 || mean > 0.1 {
+            seen.push_str("TOO FAR\n");
+        }
+    }
+    println!("{seen}");
+    assert!(!seen.contains("TOO FAR"), "{seen}");
+}
+
+/// A picture of 8 x 8 gray pixels, as a file of this format.
+fn picture(digit: &Value, format: image::ImageFormat) -> Vec<u8> {
+    // 0 to 16 on the scale of 0 to 255, so that dividing by 15 gives it back.
+    let pixels = digit.as_array().unwrap().iter().map(|pixel| 15 * pixel.as_u64().unwrap() as u8).collect();
+    let picture = image::GrayImage::from_raw(8, 8, pixels).unwrap();
+    let mut file = Cursor::new(Vec::new());
+    picture.write_to(&mut file, format).unwrap();
+    file.into_inner()
+}
+
+const DIGITS_AS_PICTURES: &str = r#"
+[preprocess]
+kind = "image"
+size = [8, 8]
+colour = "gray"
+scale = 0.06666667
+[postprocess]
+kind = "classifier"
+output = "probabilities"
+scores = "probabilities"
+[budget]
+total_ms = 600000
+[model]
+workers = 1
+"#;
+
+async fn post(app: &TestApp, content_type: &str, body: impl Into<reqwest::Body>) -> Answer {
+    let request = app.client.post(app.url("/predict")).header("content-type", content_type).body(body);
+    Answer::of(request.send().await.unwrap()).await
+}
+
+fn repository() -> Repository {
+    let repository = Repository::new();
+    let folder = repository.0.path().join("digits");
+    copy_folder(&checkout().join("models/digits/2"), &folder.join("2"));
+    std::fs::write(folder.join("model.toml"), DIGITS_AS_PICTURES).unwrap();
+    // Its examples and its baseline are of rows, and not of pictures.
+    for file in ["golden.json", "baseline.json", "version.toml"] {
+        std::fs::remove_file(folder.join("2").join(file)).unwrap();
+    }
+    leeway::registry::Manifest::write_for(&folder.join("2")).unwrap();
+    repository
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn digits_as_pictures_are_what_they_are_as_rows() {
+    let repository = repository();
+    let pictures = TestApp::with(repository.config()).await;
+    let held_out = held_out();
+    let instances = held_out["instances"].as_array().unwrap();
+    let encoded: Vec<Value> = instances
+        .iter()
+        .map(|digit| {
+            let file = picture(digit, image::ImageFormat::Png);
+            json!({ "b64": base64::engine::general_purpose::STANDARD.encode(file) })
+        })
+        .collect();
+    let answer = pictures.predict("/predict", json!({ "instances": encoded }).to_string()).await.predictions();
+    let expected = &held_out["versions"]["2"];
+    for (row, prediction) in answer.as_array().unwrap().iter().enumerate() {
+        assert_eq!(prediction["label"], expected["labels"][row]);
+        let class = prediction["label"].as_u64().unwrap() as usize;
+        let difference =
+            prediction["confidence"].as_f64().unwrap() - expected["probabilities"][row][class].as_f64().unwrap();
+        assert!(difference.abs() < 1e-5, "row {row}: {difference}");
+    }
+    // One picture as it is, in each format.
+    for (content_type, format) in
+        [("image/png", image::ImageFormat::Png), ("IMAGE/WebP; q=1", image::ImageFormat::WebP)]
+    {
+        let file = picture(&instances[0], format);
+        assert_eq!(post(&pictures, content_type, file).await.predictions()[0], answer[0], "{content_type}");
+    }
+}
+
+/// A PNG that says it has this many pixels, and ends there.
+fn header_of_png(width: u32, height: u32) -> Vec<u8> {
+    let mut header = b"IHDR".to_vec();
+    header.extend([width.to_be_bytes(), height.to_be_bytes()].concat());
+    header.extend([8, 2, 0, 0, 0]);
+    let crc = header.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
+    });
+    let start = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+    [start, header, (!crc).to_be_bytes().to_vec(), b"\0\0\xff\xffIDAT".to_vec()].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_picture_is_refused_with_what_to_change() {
+    let repository = repository();
+    let app = TestApp::with(repository.config()).await;
+    let good = picture(&held_out()["instances"][0], image::ImageFormat::Png);
+    let jpeg = photograph("china.jpg");
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let mut flipped = good.clone();
+    flipped[60] ^= 0xff;
+    let raw: Vec<(&str, &str, Vec<u8>)> = vec![
+        ("nothing", "image/png", vec![]),
+        ("text", "image/png", b"hello".to_vec()),
+        ("a GIF", "image/png", b"GIF89a\x01\0\x01\0".to_vec()),
+        ("a BMP", "image/png", b"BM\x3a\0\0\0".to_vec()),
+        ("a PNG that ends after its signature", "image/png", good[..8].to_vec()),
+        ("a PNG that ends in its middle", "image/png", good[..good.len() / 2].to_vec()),
+        ("a PNG with another byte", "image/png", flipped),
+        ("a PNG of 50,000 x 50,000", "image/png", header_of_png(50_000, 50_000)),
+        ("a PNG of 2,000,000,000 x 1", "image/png", header_of_png(2_000_000_000, 1)),
+        ("a PNG of 0 x 0", "image/png", header_of_png(0, 0)),
+        ("a JPEG that ends in its middle", "image/jpeg", jpeg[..jpeg.len() / 2].to_vec()),
+        ("a JPEG that ends after its head", "image/jpeg", jpeg[..20].to_vec()),
+        ("a JPEG of two bytes", "image/jpeg", jpeg[..2].to_vec()),
+        ("a WebP that ends in its middle", "image/webp", photograph("flower.webp")[..9000].to_vec()),
+        ("a WebP without content", "image/webp", b"RIFF\x04\0\0\0WEBP".to_vec()),
+        ("another type", "image/gif", good.clone()),
+        ("a form", "multipart/form-data; boundary=x", good.clone()),
+        ("a picture announced as JSON", "application/json", good.clone()),
+    ];
+    let bodies = [
+        ("no array", json!({ "b64": encode(&good) }).to_string()),
+        ("no picture at all", "[]".to_owned()),
+        ("a picture as a string", json!([encode(&good)]).to_string()),
+        ("a row of pixels", json!([[0, 1, 2]]).to_string()),
+        ("null", "[null]".to_owned()),
+        ("another key", json!([{ "base64": encode(&good) }]).to_string()),
+        ("no key", "[{}]".to_owned()),
+        ("one key twice", format!(r#"[{{"b64": "{0}", "b64": "{0}"}}]"#, encode(&good))),
+        ("b64 that is a number", json!([{ "b64": 1 }]).to_string()),
+        ("b64 that is null", json!([{ "b64": null }]).to_string()),
+        ("b64 that is empty", json!([{ "b64": "" }]).to_string()),
+        ("b64 that is none", json!([{ "b64": "%%%" }]).to_string()),
+        ("b64 of something else", json!([{ "b64": encode(b"hello") }]).to_string()),
+        ("a URL", json!([{ "b64": "http://127.0.0.1/cat.png" }]).to_string()),
+        (
+            "the second of three",
+            json!([{ "b64": encode(&good) }, { "b64": encode(&good[..60]) }, { "b64": "" }]).to_string(),
+        ),
+    ];
+    let mut seen = String::new();
+    for (name, content_type, body) in raw {
+        let answer = post(&app, content_type, body).await;
+        seen.push_str(&format!("{name}: {}\n    {}\n", answer.status, answer.json()["detail"].as_str().unwrap()));
+    }
+    for (name, instances) in bodies {
+        let answer = app.predict("/predict", format!(r#"{{"instances": {instances}}}"#)).await;
+        seen.push_str(&format!("{name}: {}\n    {}\n", answer.status, answer.json()["detail"].as_str().unwrap()));
+    }
+    insta::assert_snapshot!(seen);
+    assert_eq!(post(&app, "image/png", good).await.status, 200);
+}
