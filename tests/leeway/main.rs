@@ -24,5 +24,6 @@ mod prometheus;
 mod rollout;
 mod startup;
 mod tensors;
+mod texts;
 mod versions;
 mod wire;
