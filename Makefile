@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring lint format doc onnxruntime prometheus clean
+.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python lint format doc onnxruntime prometheus clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,10 +21,10 @@ test: onnxruntime prometheus ## Run all tests
 build: onnxruntime ## Build the release binary, target/release/leeway
 	$(CARGO) build --locked --release
 
-bench: bench-micro bench-load bench-latency bench-rollout bench-monitoring ## Measure: Criterion, throughput, latency under overload, rollouts and monitoring
+bench: bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, and Python beside it
 
-bench-micro: onnxruntime ## Criterion only: JSON to tensor, and the whole pipeline
-	$(CARGO) bench --locked --bench pipeline
+bench-micro: onnxruntime ## Criterion only: preprocessing, and the whole pipeline
+	$(CARGO) bench --locked --bench pipeline --bench preprocess
 
 bench-load: build ## The load comparison only (installs the load generator oha into .bench)
 	$(CARGO) build --locked --release --example floor
@@ -39,6 +39,9 @@ bench-rollout: build ## The tail while a version is loaded, and a rollback then 
 
 bench-monitoring: build ## What monitoring costs, whether its quantiles are true, what drift it sees (installs oha into .bench)
 	$(CARGO) bench --locked --bench monitoring
+
+bench-python: build ## Texts and images beside FastAPI, PyTorch and Pillow (installs them and oha into .bench)
+	$(CARGO) bench --locked --bench against_python
 
 lint: ## Format check, clippy and docs, each with warnings as errors
 	$(CARGO) fmt --check

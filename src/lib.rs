@@ -49,7 +49,7 @@
 //! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | everything above it |
 //! | [`monitor`] | the table of all metrics; per-thread counters | HTTP, models |
 //! | [`model`] | learned service times, admission, a bounded queue, the batch policy, workers that own sessions | HTTP, pipelines, the registry |
-//! | [`pipeline`] | the stages: JSON → tensors, tensors → predictions | HTTP, the registry |
+//! | [`pipeline`] | the stages, a file each: JSON (or an image) → tensors, tensors → predictions; what rows were made of goes from the one to the other | HTTP, the registry |
 //! | [`registry`] | versions on disk: manifests, digests, examples, the trial load, the loader; the catalog | HTTP, traffic's reasons |
 //! | [`deploy`] | deployments, their journal, what to load and retire, and doing it | HTTP |
 //! | [`serve`] | one prediction, from its head to the text of its answer | HTTP |

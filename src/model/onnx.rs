@@ -73,10 +73,14 @@ impl OnnxRuntime {
 
     /// A builder with the settings that do not depend on the provider.
     fn builder(&self, config: &SessionConfig) -> ort::Result<SessionBuilder> {
+        let threads = config.threads().intra_op.get();
         Ok(ort::session::Session::builder(&self.environment)?
-            .with_intra_threads(config.threads().intra_op.get())?
+            .with_intra_threads(threads)?
             .with_inter_threads(1)?
-            .with_intra_op_spinning(false)?
+            // A run is a hundred pieces of work or more, between which threads that share it would fall asleep and be
+            // woken. They stay awake within a run, and only there.
+            .with_intra_op_spinning(threads > 1)?
+            .with_config_entry("session.force_spinning_stop", "1")?
             .with_inter_op_spinning(false)?
             .with_memory_pattern(false)?
             .with_thread_manager(self.threads.clone())?

@@ -141,13 +141,17 @@ impl Worker {
     fn run_batch(&mut self, batch: &Batch, parts: &[Part]) -> RunEnd {
         let rows: Vec<usize> = parts.iter().map(|part| part.rows.len()).collect();
         let outputs = match parts {
-            [alone] if alone.is_whole() => self.run_once(batch, &alone.request.inputs),
+            [alone] if alone.is_whole() => self.run_once(batch, &alone.request.inputs, 0),
             several => {
                 let rows: Vec<(&Tensors, Range<usize>)> =
                     several.iter().map(|part| (&part.request.inputs, part.rows.clone())).collect();
                 self.gather(&rows)
                     .ok_or_else(|| Error::internal("requests of different shapes were put into one batch"))
-                    .and_then(|inputs| self.run_once(batch, &inputs))
+                    .and_then(|inputs| {
+                        let before = |(inputs, rows): &(&Tensors, Range<usize>)| rows.len() * inputs.row_elements();
+                        let all = inputs.rows() * inputs.row_elements();
+                        self.run_once(batch, &inputs, all - rows.iter().map(before).sum::<usize>())
+                    })
             }
         };
         match outputs {
@@ -209,7 +213,8 @@ impl Worker {
         }
     }
 
-    fn run_once(&mut self, batch: &Batch, inputs: &Tensors) -> Result<Tensors> {
+    /// Runs inputs of which so many elements are padding.
+    fn run_once(&mut self, batch: &Batch, inputs: &Tensors, padding: usize) -> Result<Tensors> {
         let session = match &mut self.session {
             Some(session) => session,
             broken @ None => {
@@ -222,7 +227,7 @@ impl Worker {
         if batch.is_terminated() {
             return Err(Error::internal("nobody waits for this run any more"));
         }
-        self.recorder.batch(inputs.rows());
+        self.recorder.batch(inputs.rows(), inputs.rows() * inputs.row_elements(), padding);
         session.run(inputs).map_err(|error| match error {
             // It was not the input: the run was ended from outside.
             Error::ModelFailed { .. } if self.current.is_retired.load(Ordering::Relaxed) => Error::ShuttingDown,

@@ -90,7 +90,8 @@ const DURATIONS_AT: usize = OVERRUNS_AT + STAGES;
 const REMAINING_AT: usize = DURATIONS_AT + STAGE_HISTOGRAMS * DURATION_CELLS;
 const PREDICTION_AT: usize = REMAINING_AT + STAGES * REMAINING_CELLS;
 const BATCH_AT: usize = PREDICTION_AT + PREDICTION_BUCKETS.len() + 2;
-const CELLS: usize = BATCH_AT + BATCH_CELLS;
+const ELEMENTS_AT: usize = BATCH_AT + BATCH_CELLS;
+const CELLS: usize = ELEMENTS_AT + 2;
 
 /// A histogram read back: counts per bucket (the last one is +Inf) and the sum in the unit of its edges.
 #[derive(Debug)]
@@ -191,9 +192,12 @@ impl VersionRecorder {
         self.watch.tick(now);
     }
 
-    /// A batch of `rows` rows was run.
-    pub fn batch(&self, rows: usize) {
-        observe(&self.shards.local(), BATCH_AT, &BATCH_SIZE_BUCKETS, rows as u64, rows as u64);
+    /// A batch of `rows` rows was run, with so many elements, of which `padding` made short rows longer.
+    pub fn batch(&self, rows: usize, elements: usize, padding: usize) {
+        let shard = self.shards.local();
+        observe(&shard, BATCH_AT, &BATCH_SIZE_BUCKETS, rows as u64, rows as u64);
+        shard.add(ELEMENTS_AT, elements.saturating_sub(padding) as u64);
+        shard.add(ELEMENTS_AT + 1, padding as u64);
     }
 
     /// A worker panicked and its session is being rebuilt.
@@ -238,6 +242,11 @@ impl VersionRecorder {
 
     pub(super) fn restarts(&self) -> u64 {
         self.shards.sum(RESTARTS_AT)
+    }
+
+    /// Elements of requests, and of padding.
+    pub(super) fn batch_elements(&self) -> [u64; 2] {
+        [self.shards.sum(ELEMENTS_AT), self.shards.sum(ELEMENTS_AT + 1)]
     }
 
     pub(super) fn terminated(&self) -> u64 {

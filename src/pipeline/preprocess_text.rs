@@ -231,35 +231,51 @@ fn inputs(names: &InputNames, signature: &Signature) -> Result<(Vec<Input>, Opti
     Ok((inputs, fixed))
 }
 
+/// The tokens of all rows, one row after the other.
+#[derive(Default)]
+struct Tokens {
+    ids: Vec<u32>,
+    types: Vec<u32>,
+    /// How many each row has.
+    lengths: Vec<usize>,
+}
+
+impl Tokens {
+    fn add(&mut self, encoding: &Encoding) {
+        self.ids.extend_from_slice(encoding.get_ids());
+        self.types.extend_from_slice(encoding.get_type_ids());
+        self.lengths.push(encoding.len());
+    }
+}
+
 impl Preprocessor for TextPreprocessor {
     fn transform(&self, instances: &RawValue) -> Result<Prepared> {
-        let mut rows: Vec<(Encoding, TokenisedText)> = Vec::new();
+        let mut tokens = Tokens::default();
+        let mut texts = Vec::new();
         let mut features: Vec<f32> = Vec::new();
         let read = |json: &mut Reader<'_>| {
             let (text, pair) = self.text(json)?;
             let encoding = self.encode(&text, pair.as_deref())?;
             features.extend(self.features_of(&encoding, &text, pair.as_deref()));
-            let spans = spans(&encoding);
-            rows.push((encoding, TokenisedText { text: text.into_owned(), spans }));
+            tokens.add(&encoding);
+            texts.push(TokenisedText { spans: spans(&encoding, pair.as_deref()), text: text.into_owned() });
             Ok(())
         };
-        let count = Reader::instances(instances.get(), read, Error::from)?;
-        let longest = rows.iter().map(|(encoding, _)| encoding.len()).max().unwrap_or_default();
+        let rows = Reader::instances(instances.get(), read, Error::from)?;
+        let longest = tokens.lengths.iter().copied().max().unwrap_or_default();
         let length = self.fixed_length.unwrap_or(longest);
         let tensor = |input: &Input| {
-            let elements = rows.iter().flat_map(|(encoding, _)| self.elements(input.role, encoding, length));
             let data = match input.is_short {
-                false => Data::I64(elements.map(i64::from).collect()),
+                false => Data::I64(self.elements(input.role, &tokens, length, i64::from)),
                 // Tokens are numbered from 0; no vocabulary has two billion.
-                true => Data::I32(elements.map(|element| i32::try_from(element).unwrap_or(i32::MAX)).collect()),
+                true => Data::I32(self.elements(input.role, &tokens, length, |element| element as i32)),
             };
-            Ok((Arc::clone(&input.name), Tensor::new(vec![count, length], data)?))
+            Ok((Arc::clone(&input.name), Tensor::new(vec![rows, length], data)?))
         };
         let inputs: Tensors = self.inputs.iter().map(tensor).collect::<Result<Vec<_>>>()?.into_iter().collect();
-        let mut watched = Features::with_rows(count);
+        let mut watched = Features::with_rows(rows);
         watched.numbers = features;
-        let origin = Origin::Texts(rows.into_iter().map(|(_, text)| text).collect());
-        Ok(Prepared { inputs, features: watched, origin })
+        Ok(Prepared { inputs, features: watched, origin: Origin::Texts(texts) })
     }
 
     fn features(&self) -> FeatureSchema {
@@ -324,14 +340,21 @@ impl TextPreprocessor {
         }
     }
 
-    /// One row of an input.
-    fn elements<'a>(&self, role: Role, encoding: &'a Encoding, length: usize) -> impl Iterator<Item = u32> + use<'a> {
-        let (values, fill) = match role {
-            Role::Ids => (encoding.get_ids(), self.pad),
-            Role::Mask => (encoding.get_attention_mask(), 0),
-            Role::Types => (encoding.get_type_ids(), 0),
-        };
-        values.iter().copied().chain(std::iter::repeat_n(fill, length.saturating_sub(values.len())))
+    /// The rows of an input.
+    fn elements<T: Clone>(&self, role: Role, tokens: &Tokens, length: usize, element: impl Fn(u32) -> T) -> Vec<T> {
+        let mut elements = Vec::with_capacity(tokens.lengths.len() * length);
+        let mut start = 0;
+        for (row, count) in tokens.lengths.iter().enumerate() {
+            let end = start + count;
+            match role {
+                Role::Ids => elements.extend(tokens.ids[start..end].iter().map(|id| element(*id))),
+                Role::Types => elements.extend(tokens.types[start..end].iter().map(|kind| element(*kind))),
+                Role::Mask => elements.resize(elements.len() + count, element(1)),
+            }
+            elements.resize((row + 1) * length, element(if role == Role::Ids { self.pad } else { 0 }));
+            start = end;
+        }
+        elements
     }
 
     /// How many tokens there are, before the end was left out; the share of those that are unknown; how many characters.
@@ -351,12 +374,15 @@ impl TextPreprocessor {
 }
 
 /// Where each token stands in the first text.
-fn spans(encoding: &Encoding) -> Vec<Option<std::ops::Range<usize>>> {
-    let tokens = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask()).zip(encoding.get_sequence_ids());
-    let span = |((&(start, end), is_special), sequence): ((&(usize, usize), &u32), Option<usize>)| {
-        (*is_special == 0 && sequence.unwrap_or(0) == 0).then_some(start..end)
-    };
-    tokens.map(span).collect()
+fn spans(encoding: &Encoding, pair: Option<&str>) -> Vec<Option<std::ops::Range<usize>>> {
+    let tokens = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
+    let span = |(&(start, end), is_special): (&(usize, usize), &u32)| (*is_special == 0).then_some(start..end);
+    let mut spans: Vec<_> = tokens.map(span).collect();
+    if pair.is_some() {
+        let of_second = encoding.get_sequence_ids().into_iter().map(|sequence| sequence == Some(1));
+        spans.iter_mut().zip(of_second).filter(|(_, of_second)| *of_second).for_each(|(span, _)| *span = None);
+    }
+    spans
 }
 
 #[cfg(test)]

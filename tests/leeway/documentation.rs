@@ -1,11 +1,14 @@
 //! What the documentation says is what happens: its examples are run, and its tables are complete.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use leeway::config::{Config, ModelConfig};
 use leeway::monitor::METRICS;
+use leeway::pipeline::{StageContext, Stages};
 use leeway::registry::{Golden, Manifest};
+use leeway::tensor::{DType, Dim, Signature, TensorSpec};
 use serde_json::Value;
 
 use crate::harness::{STAGES, Server, TestApp, checkout, copy_folder, held_out};
@@ -234,7 +237,7 @@ fn the_manifest_and_the_examples_of_the_documentation_can_be_read() {
 #[test]
 fn every_model_toml_in_the_documentation_is_valid() {
     let mut count = 0;
-    for file in ["README.md", "docs/configuration.md", "docs/latency.md", "docs/monitoring.md"] {
+    for file in ["README.md", "docs/configuration.md", "docs/latency.md", "docs/monitoring.md", "docs/stages.md"] {
         for block in blocks_after(&read(file), "model.toml") {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("model.toml");
@@ -243,7 +246,100 @@ fn every_model_toml_in_the_documentation_is_valid() {
             count += 1;
         }
     }
-    assert_eq!(count, 4);
+    assert_eq!(count, 7);
+}
+
+/// A model that takes and gives whatever the stages of the documentation need.
+fn signature(preprocess: &str) -> Signature {
+    let spec = |name: &str, dtype, row: &[Dim]| TensorSpec {
+        name: name.into(),
+        dtype,
+        dims: [Dim::Dynamic(None)].iter().chain(row).cloned().collect(),
+    };
+    let inputs = match preprocess {
+        "text" => ["input_ids", "attention_mask", "token_type_ids"]
+            .map(|name| spec(name, DType::I64, &[Dim::Dynamic(None)]))
+            .to_vec(),
+        "image" => vec![spec("x", DType::F32, &[3, 224, 224].map(Dim::Fixed))],
+        _ => vec![spec("x", DType::F32, &[Dim::Fixed(7)])],
+    };
+    let outputs = match preprocess {
+        "text" => vec![spec("last_hidden_state", DType::F32, &[Dim::Dynamic(None), Dim::Fixed(384)])],
+        _ => vec![spec("y", DType::F32, &[Dim::Fixed(2)])],
+    };
+    Signature { inputs, outputs, ..Signature::default() }
+}
+
+fn files() -> BTreeMap<String, Vec<u8>> {
+    let tokenizer = std::fs::read(checkout().join("tests/data/text/sentences/1/tokenizer.json")).unwrap();
+    [("tokenizer.json".to_owned(), tokenizer), ("labels.txt".to_owned(), b"cat\ndog\n".to_vec())].into()
+}
+
+#[test]
+fn the_documented_stages_can_be_made() {
+    let (stages, files) = (Stages::default(), files());
+    for block in blocks_after(&read("docs/stages.md"), "model.toml") {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.toml");
+        std::fs::write(&path, &block).unwrap();
+        let config = ModelConfig::read(&path).unwrap();
+        let signature = signature(&config.preprocess.kind);
+        let context = |config| StageContext { config, signature: &signature, files: &files };
+        stages.preprocessor(context(&config.preprocess)).map(drop).unwrap_or_else(|error| panic!("{error}: {block}"));
+        stages.postprocessor(context(&config.postprocess)).map(drop).unwrap_or_else(|error| panic!("{error}: {block}"));
+    }
+}
+
+/// The keys of a kind are those that the message about an unknown key lists.
+#[test]
+fn the_reference_of_stages_has_every_kind_and_every_key() {
+    let (stages, files, text) = (Stages::default(), files(), read("docs/stages.md"));
+    let signature = signature("tensor");
+    let unknown_key = |kind: &str| serde_json::from_value(serde_json::json!({ "kind": kind, "zzz": 1 })).unwrap();
+    let kinds = |error: &str| error.split_once("known kinds: ").unwrap().1.split(", ").map(str::to_owned).collect();
+    let context = |config| StageContext { config, signature: &signature, files: &files };
+    let preprocessor = |kind: &str| stages.preprocessor(context(&unknown_key(kind))).err().unwrap().to_string();
+    let postprocessor = |kind: &str| stages.postprocessor(context(&unknown_key(kind))).err().unwrap().to_string();
+    let both: [(&dyn Fn(&str) -> String, &str); 2] =
+        [(&preprocessor, "## Preprocessors"), (&postprocessor, "## Postprocessors")];
+    for (make, part) in both {
+        let part = text.split(part).nth(1).unwrap().split("\n## ").next().unwrap();
+        let all: Vec<String> = kinds(&make("none"));
+        assert!(all.len() >= 4);
+        for kind in all {
+            let section = part.split(&format!("\n### {kind}")).nth(1);
+            let section = section.unwrap_or_else(|| panic!("docs/stages.md has no {kind}"));
+            let section = section.split("\n### ").next().unwrap();
+            let message = make(&kind);
+            for key in message.split_once("allowed here: ").unwrap().1.split(", ").filter(|key| *key != "output") {
+                assert!(section.contains(&format!("| `{key}` |")), "docs/stages.md: {kind} has no {key}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_walk_through_of_a_model_of_ones_own_is_true() {
+    let text = read("docs/your-own-model.md");
+    let mut config = crate::harness::config();
+    config.repository.path = checkout().join("models");
+    let app = TestApp::with(config).await;
+    for (name, status) in [("penguin", 200), ("no penguin", 400)] {
+        let [command] = &*curl_arguments(&blocks_after(&text, &format!("run: {name}"))[0]) else { panic!("{name}") };
+        let response = curl(&app, command).await;
+        assert_eq!(response.status(), status);
+        let documented: Value = serde_json::from_str(&blocks_after(&text, &format!("answer: {name}"))[0]).unwrap();
+        same(&documented, &response.json().await.unwrap(), name);
+    }
+    // What is shown of the shipped files is in them.
+    let shipped = read("models/penguins/model.toml");
+    for line in blocks_after(&text, "penguins: model.toml")[0].lines() {
+        assert!(shipped.lines().any(|shipped| shipped.split(" #").next().unwrap().trim_end() == line), "{line}");
+    }
+    assert_eq!(read("examples/sentence_embeddings/model.toml"), blocks_after(&text, "sentences: model.toml")[0]);
+    let script = |file: &str, quoted: &str| assert!(read(file).contains(quoted), "{file}: {quoted}");
+    script("examples/penguins/train.py", "target_opset={\"\": 18, \"ai.onnx.ml\": 3}");
+    script("examples/sentence_embeddings/export.py", "rows, tokens = torch.export.Dim(\"rows\", min=1, max=4096)");
 }
 
 /// Every key with its default, as in `http.listen` and `127.0.0.1:8080`; `None` for those without one.
@@ -347,9 +443,10 @@ fn anchor(heading: &str) -> String {
 
 #[test]
 fn every_link_between_documents_leads_somewhere() {
-    let docs = ["benchmarks", "configuration", "http-api", "latency", "metrics", "models", "monitoring", "operations"];
+    let docs = std::fs::read_dir(checkout().join("docs")).unwrap();
+    let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().into_string().unwrap()));
     let others = ["README.md", "CHANGELOG.md", "deploy/README.md"].map(str::to_owned);
-    for file in docs.map(|name| format!("docs/{name}.md")).into_iter().chain(others) {
+    for file in docs.filter(|file| file.ends_with(".md")).chain(others) {
         let text = read(&file);
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             if link.starts_with("http") {

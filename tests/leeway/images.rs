@@ -5,7 +5,7 @@ use std::io::Cursor;
 
 use base64::Engine as _;
 use leeway::config::StageConfig;
-use leeway::pipeline::{Origin, Preprocessor, StageContext, Stages};
+use leeway::pipeline::{Preprocessor, StageContext, Stages};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
 use serde_json::{Value, json};
 
@@ -58,7 +58,6 @@ fn photographs_become_what_pillow_makes_of_them() {
             seen.push_str("TOO FAR\n");
         }
     }
-    println!("{seen}");
     assert!(!seen.contains("TOO FAR"), "{seen}");
 }
 

@@ -19,10 +19,11 @@ mod images;
 mod lifecycle;
 mod metrics;
 mod overload;
-mod penguins;
+
 mod prometheus;
 mod rollout;
 mod startup;
+mod tables;
 mod tensors;
 mod texts;
 mod versions;

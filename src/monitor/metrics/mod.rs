@@ -48,7 +48,7 @@ pub(super) fn render(
     text::encode(&families)
 }
 
-fn version_families(versions: &[Arc<VersionRecorder>]) -> [MetricFamily; 17] {
+fn version_families(versions: &[Arc<VersionRecorder>]) -> [MetricFamily; 18] {
     let each = |make: &dyn Fn(&VersionRecorder, [&str; 2]) -> Vec<Series>| {
         let series = |version: &Arc<VersionRecorder>| {
             make(version, [version.labels().model.as_str(), version.labels().version.as_str()])
@@ -89,6 +89,13 @@ fn version_families(versions: &[Arc<VersionRecorder>]) -> [MetricFamily; 17] {
         family(
             BATCH_SIZE,
             each(&|version, labels| vec![histogram(&labels, &BATCH_SIZE_BUCKETS, 1.0, &version.batch_sizes(), 1.0)]),
+        ),
+        family(
+            BATCH_ELEMENTS,
+            each(&|version, [model, number]| {
+                let [input, padding] = version.batch_elements();
+                vec![counter(&[model, number, "input"], input), counter(&[model, number, "padding"], padding)]
+            }),
         ),
         family(QUEUE_DEPTH, each(&|version, labels| vec![gauge(&labels, version.queue_depth())])),
         family(WORKER_RESTARTS, each(&|version, labels| vec![counter(&labels, version.restarts())])),

@@ -31,7 +31,7 @@ const fn metric(kind: Kind, name: &'static str, labels: &'static [&'static str],
 #[rustfmt::skip]
 pub const METRICS: &[Metric] = &[
     BUILD_INFO, READY, CONNECTIONS, CONNECTIONS_TOTAL, ACCEPT_ERRORS, ERROR_RESPONSES,
-    FEEDBACK, MODEL_INFO, REQUESTS, IN_FLIGHT, STAGE_DURATION, BATCH_SIZE, QUEUE_DEPTH, WORKER_RESTARTS,
+    FEEDBACK, MODEL_INFO, REQUESTS, IN_FLIGHT, STAGE_DURATION, BATCH_SIZE, BATCH_ELEMENTS, QUEUE_DEPTH, WORKER_RESTARTS,
     BUDGET, REMAINING, OVERRUNS, SHED, EXPIRED, TERMINATED, PREDICTION, SERVICE_PER_ROW, SERVICE_PER_RUN,
     LOAD_DURATION, LATENCY_QUANTILE, UNANSWERED_QUANTILE, MONITORING_MEMORY, BASELINE_ROWS,
     FEATURE.bins, FEATURE.baseline_ratio, FEATURE.baseline, FEATURE.window_values, FEATURE.psi, FEATURE.psi_adjusted,
@@ -97,6 +97,12 @@ pub(super) const STAGE_DURATION: Metric = metric(
 );
 pub(super) const BATCH_SIZE: Metric =
     metric(Kind::Histogram, "leeway_batch_size", &["model", "version"], "Rows in one run of the model.");
+pub(super) const BATCH_ELEMENTS: Metric = metric(
+    Kind::Counter,
+    "leeway_batch_elements_total",
+    &["model", "version", "kind"],
+    "Elements of all inputs in runs of the model: input, of requests; padding, to make rows of one run as long as the longest.",
+);
 pub(super) const QUEUE_DEPTH: Metric =
     metric(Kind::Gauge, "leeway_queue_depth", &["model", "version"], "Requests that wait for a worker.");
 pub(super) const WORKER_RESTARTS: Metric = metric(

@@ -1,9 +1,8 @@
-//! The shipped pipeline over a table: every held-out penguin, on both versions, against scikit-learn; and rows that are
-//! none.
+//! Tables: every held-out penguin on both shipped versions, and patients, against scikit-learn; and rows that are none.
 
 use serde_json::{Value, json};
 
-use crate::harness::{TestApp, checkout, config};
+use crate::harness::{TestApp, checkout, config, copy_folder};
 
 async fn app() -> TestApp {
     let mut config = config();
@@ -111,4 +110,24 @@ async fn what_is_no_penguin_is_refused_with_row_and_column() {
     let place = body.windows(4).position(|window| window == b"male").unwrap();
     body[place] = 0xff;
     assert_eq!(app.predict(&path("2"), body).await.status, 400);
+}
+
+/// Ten columns become one tensor, and a standardised value what it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_regressor_says_what_scikit_learn_says_in_its_unit() {
+    let mut config = config();
+    let repository = tempfile::tempdir().unwrap();
+    let from = checkout().join("tests/data/diabetes");
+    copy_folder(&from.join("1"), &repository.path().join("diabetes/1"));
+    std::fs::copy(from.join("model.toml"), repository.path().join("diabetes/model.toml")).unwrap();
+    config.repository.path = repository.path().to_owned();
+    let app = TestApp::with(config).await;
+    let held_out: Value = serde_json::from_str(&std::fs::read_to_string(from.join("held_out.json")).unwrap()).unwrap();
+    let answer = app.predict("/predict", json!({ "instances": held_out["instances"] }).to_string()).await.predictions();
+    let expected = held_out["values"].as_array().unwrap();
+    assert_eq!(answer.as_array().unwrap().len(), expected.len());
+    for (prediction, expected) in answer.as_array().unwrap().iter().zip(expected) {
+        let (ours, theirs) = (prediction["value"].as_f64().unwrap(), expected.as_f64().unwrap());
+        assert!((ours - theirs).abs() < 1e-3, "{ours}, scikit-learn {theirs}");
+    }
 }

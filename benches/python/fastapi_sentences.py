@@ -1,6 +1,6 @@
 """What Leeway is measured against with texts: FastAPI and PyTorch, as a team would write it in an afternoon.
 
-    uvicorn --app-dir benches fastapi_sentences:app --port 8000
+    uvicorn --app-dir benches/python fastapi_sentences:app --port 8000
 
 The same model, the same JSON. `encode` runs on FastAPI's thread pool; PyTorch uses all cores.
 """

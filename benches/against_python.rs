@@ -1,0 +1,258 @@
+//! Texts and images, beside what is usually written in Python for them, in one run.
+//!
+//!     make bench-python
+//!
+//! 1. all-MiniLM-L6-v2, exported by `examples/sentence_embeddings/export.py`: whether 100 texts of 3 to 400 words have the
+//!    vectors that sentence-transformers gives them.
+//! 2. Throughput and P50 beside FastAPI with sentence-transformers on PyTorch (`benches/python/fastapi_sentences.py`),
+//!    alternating, at one connection and at 16.
+//! 3. How much of what is run is padding, on texts whose lengths are log-normally distributed.
+//! 4. From a JPEG to a tensor, beside Pillow.
+//!
+//! What Python needs (PyTorch among it, some hundred megabytes) is installed into `.bench/python`, once.
+//! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` say how long the second takes.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
+
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
+mod programs;
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use leeway::pipeline::{StageContext, Stages};
+use leeway::tensor::{DType, Dim, Signature, TensorSpec};
+use programs::{OHA, Program, checkout, median, number_from, oha, workshop};
+use serde_json::{Value, json};
+
+fn main() {
+    let rounds = number_from("LEEWAY_BENCH_ROUNDS", 5) as usize;
+    let seconds = number_from("LEEWAY_BENCH_SECONDS", 4);
+    let (oha, python) = (oha(), python());
+    let (models, held_out) = minilm(&python);
+    println!("oha {OHA}, {} cores shared with it", std::thread::available_parallelism().unwrap());
+    let leeway = Program::leeway(&models);
+    truth(&leeway, &held_out);
+    beside_fastapi(&oha, &python, &leeway, rounds, seconds);
+    padding(&leeway);
+    beside_pillow(&python);
+}
+
+// ===== what Python needs =====
+
+/// The interpreter of an environment of its own.
+fn python() -> PathBuf {
+    let (folder, requirements) = (workshop().join("python"), checkout().join("benches/python/requirements.txt"));
+    let (python, stamp) = (folder.join("bin/python"), folder.join("INSTALLED"));
+    let wanted = std::fs::read_to_string(&requirements).unwrap();
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return python;
+    }
+    println!("installing PyTorch and FastAPI into .bench/python (once, some minutes) ...");
+    succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder));
+    succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements));
+    std::fs::write(stamp, wanted).unwrap();
+    python
+}
+
+fn succeed(command: &mut Command) {
+    assert!(command.status().unwrap().success(), "{command:?}");
+}
+
+/// The model, and 100 texts with their vectors.
+fn minilm(python: &Path) -> (PathBuf, Value) {
+    let models = workshop().join("sentences");
+    let held_out = models.join(".held_out.json");
+    if !held_out.exists() {
+        println!("exporting all-MiniLM-L6-v2 into .bench/sentences (once) ...");
+        let _ = std::fs::remove_dir_all(&models);
+        let mut export = Command::new(python);
+        export.arg(checkout().join("examples/sentence_embeddings/export.py")).arg(models.join("sentences"));
+        export.arg("--held-out").arg(&held_out).stdout(Stdio::null()).stderr(Stdio::null());
+        succeed(&mut export);
+    }
+    let text = std::fs::read_to_string(held_out).unwrap();
+    (models, serde_json::from_str(&text).unwrap())
+}
+
+fn post(url: &str, body: &Value) -> Value {
+    let agent = ureq::Agent::new_with_defaults();
+    let answer = agent
+        .post(url)
+        .header("content-type", "application/json")
+        .send(body.to_string())
+        .unwrap_or_else(|error| panic!("{url}: {error}"));
+    serde_json::from_str(&answer.into_body().read_to_string().unwrap()).unwrap()
+}
+
+// ===== whether it is true =====
+
+fn truth(leeway: &Program, held_out: &Value) {
+    let vector = |value: &Value| -> Vec<f64> { serde_json::from_value(value.clone()).unwrap() };
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let distance = |(text, expected): (&Value, &Value)| {
+        let answer = post(&leeway.url("/predict"), &json!({ "instances": [text] }));
+        let (ours, theirs) = (vector(&answer["predictions"][0]["embedding"]), vector(expected));
+        1.0 - product(&ours, &theirs) / (product(&ours, &ours) * product(&theirs, &theirs)).sqrt()
+    };
+    let texts = held_out["instances"].as_array().unwrap().iter();
+    let distances = texts.zip(held_out["embeddings"].as_array().unwrap()).map(distance);
+    let worst = distances.fold(0.0, f64::max);
+    println!("\n100 texts of 3 to 400 words: at most {worst:.1e} cosine distance from sentence-transformers");
+}
+
+// ===== beside FastAPI =====
+
+/// A server of Python's, ended with the bench.
+struct FastApi(Child, String);
+
+impl Drop for FastApi {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl FastApi {
+    fn start(python: &Path) -> FastApi {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new(python)
+            .args(["-m", "uvicorn", "--log-level", "warning", "--app-dir"])
+            .arg(checkout().join("benches/python"))
+            .args(["fastapi_sentences:app", "--port", &free.to_string()])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = FastApi(child, format!("127.0.0.1:{free}"));
+        let begin = Instant::now();
+        while std::net::TcpStream::connect(&server.1).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(120), "FastAPI did not start");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        server
+    }
+}
+
+fn beside_fastapi(oha: &Path, python: &Path, leeway: &Program, rounds: usize, seconds: u64) {
+    let fastapi = FastApi::start(python);
+    let body = workshop().join("sentence.json");
+    let text = "The invoice has not arrived since Monday, and nobody answers although I paid.";
+    std::fs::write(&body, json!({ "instances": [text] }).to_string()).unwrap();
+    let measure = |url: &str, connections: usize, seconds: u64| {
+        let (time, connections) = (format!("{seconds}s"), connections.to_string());
+        let output = Command::new(oha)
+            .args(["--no-tui", "--output-format", "json", "-z", &time, "-c", &connections, "-m", "POST"])
+            .args(["-H", "content-type: application/json", "-D"])
+            .arg(&body)
+            .arg(url)
+            .output()
+            .unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let failed = report["statusCodeDistribution"].as_object().unwrap().keys().any(|status| status != "200");
+        assert!(!failed, "{url}: {}", report["statusCodeDistribution"]);
+        let p50 = report["latencyPercentiles"]["p50"].as_f64().unwrap();
+        (report["summary"]["requestsPerSec"].as_f64().unwrap(), 1e3 * p50)
+    };
+    let urls = [format!("http://{}/predict", fastapi.1), leeway.url("/predict")];
+    println!("\nOne text of 19 tokens a request, {rounds} rounds of {seconds} s, alternating; medians\n");
+    println!("| connections | FastAPI + PyTorch, requests/s | Leeway | ratio | FastAPI's P50, ms | Leeway's | ratio |");
+    println!("|---|---|---|---|---|---|---|");
+    for connections in [1, 16] {
+        let mut measured = [Vec::new(), Vec::new()];
+        urls.iter().for_each(|url| {
+            measure(url, connections, 2);
+        });
+        for _ in 0..rounds {
+            for (measured, url) in measured.iter_mut().zip(&urls) {
+                measured.push(measure(url, connections, seconds));
+            }
+        }
+        let [theirs, ours] = &measured;
+        let rates = theirs.iter().zip(ours).map(|(theirs, ours)| ours.0 / theirs.0);
+        let medians = theirs.iter().zip(ours).map(|(theirs, ours)| theirs.1 / ours.1);
+        println!(
+            "| {connections} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |",
+            median(theirs.iter().map(|(rate, _)| *rate)),
+            median(ours.iter().map(|(rate, _)| *rate)),
+            median(rates),
+            median(theirs.iter().map(|(_, p50)| *p50)),
+            median(ours.iter().map(|(_, p50)| *p50)),
+            median(medians)
+        );
+    }
+}
+
+// ===== padding =====
+
+/// Texts whose numbers of words are log-normally distributed, around 20 with a deviation of 0.8 in the logarithm, from 16
+/// clients at one time.
+fn padding(leeway: &Program) {
+    let elements = |kind: &str| {
+        let text = ureq::get(leeway.url("/metrics")).call().unwrap().into_body().read_to_string().unwrap();
+        let series = format!("leeway_batch_elements_total{{model=\"sentences\",version=\"1\",kind=\"{kind}\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&series)).unwrap_or("0");
+        value.parse::<f64>().unwrap()
+    };
+    let runs = || {
+        let text = ureq::get(leeway.url("/metrics")).call().unwrap().into_body().read_to_string().unwrap();
+        let value = |name: &str| {
+            let series = format!("{name}{{model=\"sentences\",version=\"1\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse::<f64>().unwrap()
+        };
+        (value("leeway_batch_size_sum"), value("leeway_batch_size_count"))
+    };
+    let before = (elements("input"), elements("padding"), runs());
+    std::thread::scope(|scope| {
+        for client in 0..16 {
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(client);
+                for _ in 0..60 {
+                    let normal: f64 = (0..12).map(|_| random.f64()).sum::<f64>() - 6.0;
+                    let words = (3.0 + 0.8 * normal).exp().round().clamp(1.0, 400.0) as usize;
+                    let text = vec!["invoice"; words].join(" ");
+                    post(&leeway.url("/predict"), &json!({ "instances": [text] }));
+                }
+            });
+        }
+    });
+    let (input, padded) = (elements("input") - before.0, elements("padding") - before.1);
+    let (rows, count) = (runs().0 - before.2.0, runs().1 - before.2.1);
+    println!(
+        "\n960 texts of log-normally many words (median 20, σ 0.8), 16 at a time: {:.1} rows a run, {:.1} % of what was run \
+         was padding",
+        rows / count,
+        1e2 * padded / (input + padded)
+    );
+}
+
+// ===== beside Pillow =====
+
+fn beside_pillow(python: &Path) {
+    let photograph = checkout().join("tests/data/images/china.jpg");
+    let output =
+        Command::new(python).arg(checkout().join("benches/python/pillow_image.py")).arg(&photograph).output().unwrap();
+    let theirs: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let photograph = std::fs::read(photograph).unwrap();
+    println!("\nA JPEG of 640 x 427 to a tensor of 3 x 224 x 224, on one core; medians of 300\n");
+    println!("| filter | Pillow and NumPy, ms | Leeway, ms | ratio |\n|---|---|---|---|");
+    for filter in ["bilinear", "bicubic"] {
+        let settings = json!({ "kind": "image", "resize": "crop", "shortest": 256, "filter": filter });
+        let config = serde_json::from_value(settings).unwrap();
+        let dims = [Dim::Dynamic(None), Dim::Fixed(3), Dim::Fixed(224), Dim::Fixed(224)].to_vec();
+        let inputs = vec![TensorSpec { name: "x".into(), dtype: DType::F32, dims }];
+        let signature = Signature { inputs, ..Signature::default() };
+        let files = BTreeMap::new();
+        let context = StageContext { config: &config, signature: &signature, files: &files };
+        let stage = Stages::default().preprocessor(context).unwrap();
+        let times = (0..300).map(|_| {
+            let begin = Instant::now();
+            stage.transform_raw("image/jpeg", &photograph).unwrap();
+            1e3 * begin.elapsed().as_secs_f64()
+        });
+        let (ours, theirs) = (median(times), theirs[filter].as_f64().unwrap());
+        println!("| {filter} | {theirs:.2} | {ours:.2} | {:.2} |", theirs / ours);
+    }
+}
