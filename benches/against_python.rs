@@ -245,7 +245,7 @@ fn beside_pillow(python: &Path) {
         let inputs = vec![TensorSpec { name: "x".into(), dtype: DType::F32, dims }];
         let signature = Signature { inputs, ..Signature::default() };
         let files = BTreeMap::new();
-        let context = StageContext { config: &config, signature: &signature, files: &files };
+        let context = StageContext::new(&config, &signature, &files);
         let stage = Stages::default().preprocessor(context).unwrap();
         let times = (0..300).map(|_| {
             let begin = Instant::now();

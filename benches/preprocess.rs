@@ -23,7 +23,7 @@ fn checkout(path: &str) -> Vec<u8> {
 fn stage(settings: &Value, inputs: Vec<TensorSpec>, files: &BTreeMap<String, Vec<u8>>) -> Box<dyn Preprocessor> {
     let config = serde_json::from_value(settings.clone()).unwrap();
     let signature = Signature { inputs, ..Signature::default() };
-    Stages::default().preprocessor(StageContext { config: &config, signature: &signature, files }).unwrap()
+    Stages::default().preprocessor(StageContext::new(&config, &signature, files)).unwrap()
 }
 
 fn input(name: &str, dtype: DType, row: Vec<Dim>) -> TensorSpec {

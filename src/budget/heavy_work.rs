@@ -23,6 +23,8 @@ const NANOS_PER_UNIT: u64 = 5;
 pub struct StageCost {
     /// A moving average, in 1/1024 ns per unit.
     per_unit: AtomicU64,
+    /// Whether it is heavy whatever was learned.
+    is_always_heavy: bool,
 }
 
 /// What the stages around one model have cost.
@@ -42,7 +44,15 @@ pub struct BlockingThreads {
 
 impl Default for StageCost {
     fn default() -> Self {
-        StageCost { per_unit: AtomicU64::new(NANOS_PER_UNIT * 1024) }
+        StageCost { per_unit: AtomicU64::new(NANOS_PER_UNIT * 1024), is_always_heavy: false }
+    }
+}
+
+impl StageCosts {
+    /// What nothing has been learned of; preprocessing that can take long however small a body is, is heavy from the first on.
+    pub fn of(preprocess_is_heavy: bool) -> StageCosts {
+        let preprocess = StageCost { is_always_heavy: preprocess_is_heavy, ..StageCost::default() };
+        StageCosts { preprocess, ..StageCosts::default() }
     }
 }
 
@@ -60,6 +70,9 @@ impl StageCost {
     /// assert!(cost.is_heavy(1_000));
     /// ```
     pub fn is_heavy(&self, units: usize) -> bool {
+        if self.is_always_heavy {
+            return true;
+        }
         let nanos = u128::from(self.per_unit.load(Relaxed)) * units.max(1) as u128 / 1024;
         nanos > A_MOMENT.as_nanos()
     }

@@ -81,8 +81,19 @@ impl Client {
     }
 }
 
+/// The status that a server answers a path with.
+pub(super) fn status_of(address: SocketAddr, path: &str, patience: Duration) -> Result<u16> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .timeout_global(Some(patience))
+        .build()
+        .into();
+    Ok(agent.get(format!("http://{address}{path}")).call()?.status().as_u16())
+}
+
 /// A server that listens everywhere is here, too.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod deploy;
 mod drift;
+mod health;
 mod logging;
 mod serve;
 mod table;
@@ -118,6 +119,8 @@ that is (z), and what to make of it: warning above 0.1 and drifted above 0.2, bo
     Drift(drift::DriftArgs),
     /// Let a running server look at its repository now
     Reload(deploy::ServerArgs),
+    /// Say whether the server is ready: exit code 0 if it is, 1 if not
+    Health(health::HealthArgs),
     /// Load a version as told on standard input, and say whether that went well
     #[command(name = TRIAL_COMMAND, hide = true)]
     TrialLoad,
@@ -176,6 +179,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Unload(args)) => deploy::unload(args),
         Some(Command::Drift(args)) => drift::run(args),
         Some(Command::Reload(args)) => deploy::reload(args),
+        Some(Command::Health(args)) => health::run(args),
         Some(Command::TrialLoad) => {
             answer_trial(std::io::stdin().lock(), std::io::stdout().lock(), &stages).map_err(Into::into)
         }

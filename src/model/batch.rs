@@ -36,9 +36,12 @@ pub enum Lengths {
     Padded,
 }
 
-/// Rows of different lengths are run together as long as no more than this part of the run is filled up: what is saved by
-/// running them together is not to be lost by running what is nothing.
+/// Rows of different lengths are run together as long as no more than this part of any of them is filled up: what is saved
+/// by running them together is not to be lost by running what is nothing.
 pub const MOST_PADDING: f64 = 0.15;
+
+/// No row is thought to be longer.
+const LONGEST_ROW: usize = 1 << 16;
 
 /// How many rows a run takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +125,23 @@ impl BatchPolicy {
         rows.get()
     }
 
+    /// The largest size of one run. Rows of about one length can be as long as the model takes them: nobody knows how long.
+    pub(super) fn most_size(self) -> usize {
+        match self.lengths {
+            Lengths::Alike => self.most_rows(),
+            Lengths::Padded => self.most_rows().saturating_mul(LONGEST_ROW),
+        }
+    }
+
+    /// What a row of these inputs counts for the time of a run: 1, or, where rows differ in length, its length. The size of a
+    /// run is the sum over its rows.
+    pub(super) fn row_size(self, inputs: &Tensors) -> usize {
+        match self.lengths {
+            Lengths::Alike => 1,
+            Lengths::Padded => inputs.row_length().max(1),
+        }
+    }
+
     /// Whether these inputs can be run at all.
     pub(super) fn check(self, inputs: &Tensors) -> Result<()> {
         let rows = inputs.rows();
@@ -154,29 +174,63 @@ impl BatchPolicy {
     }
 
     /// Whether these rows can be run with those that are in.
-    fn takes(self, run: &Contents<'_>, rows: usize, inputs: &Tensors) -> bool {
+    fn takes(self, run: &Contents<'_>, rows: usize, inputs: &Tensors, full_batch: usize) -> bool {
         match self.lengths {
             Lengths::Alike => run.first.stacks_with(inputs),
             Lengths::Padded => {
-                let with = run.with(rows, inputs);
-                let all = with.rows * with.longest;
-                self.max_elements.is_none_or(|most| all <= most.get())
-                    && (all - with.elements) as f64 <= MOST_PADDING * all as f64
+                let with = run.with(self, rows, inputs);
+                self.max_elements.is_none_or(|most| with.rows * with.longest <= most.get())
+                    && with.size() <= full_batch
+                    && with.shortest as f64 >= (1.0 - MOST_PADDING) * with.longest as f64
             }
         }
     }
 
-    /// How many rows of these inputs fit into one run.
+    /// How many rows of these inputs fit into one run, whose size is at most that of a full batch.
     pub(super) fn limit(self, inputs: &Tensors, full_batch: usize) -> usize {
         match self.run_rows {
             RunRows::Exactly(size) => size.get(),
             RunRows::UpTo(size) => {
                 let by_elements =
                     self.max_elements.map_or(usize::MAX, |most| most.get() / inputs.row_elements().max(1));
-                size.get().min(full_batch).min(by_elements).max(1)
+                size.get().min(full_batch / self.row_size(inputs)).min(by_elements).max(1)
             }
         }
     }
+}
+
+/// Whether short rows of this model's inputs may be filled up, as far as its outputs go: whether it can be told which of
+/// their elements come of that, so that each request gets what it would have got alone. The second dimension of all inputs
+/// has to have one name, and no dimension of an output may be open but the rows, and the second where it has that name.
+///
+/// ```
+/// use leeway::model::can_be_padded;
+/// use leeway::tensor::{DType, Dim, Signature, TensorSpec};
+/// let open = |name: &str| Dim::Dynamic(Some(name.to_owned()));
+/// let spec = |name: &str, dims| TensorSpec { name: name.into(), dtype: DType::F32, dims };
+/// let with_output = |dims| Signature {
+///     inputs: vec![spec("ids", vec![open("rows"), open("tokens")])],
+///     outputs: vec![spec("hidden", dims)],
+///     ..Signature::default()
+/// };
+/// assert!(can_be_padded(&with_output(vec![open("rows"), open("tokens"), Dim::Fixed(384)])));
+/// assert!(can_be_padded(&with_output(vec![open("rows"), Dim::Fixed(3)])));
+/// // Half as many, or as many each way: who knows.
+/// assert!(!can_be_padded(&with_output(vec![open("rows"), open("half")])));
+/// assert!(!can_be_padded(&with_output(vec![open("rows"), open("tokens"), open("tokens")])));
+/// ```
+pub fn can_be_padded(signature: &Signature) -> bool {
+    let mut lengths = signature.inputs.iter().map(|input| match &*input.dims {
+        [_, Dim::Dynamic(Some(name))] => Some(name),
+        _ => None,
+    });
+    let Some(Some(name)) = lengths.next() else { return false };
+    let is_known = |(place, dim): (usize, &Dim)| match dim {
+        Dim::Fixed(_) => true,
+        Dim::Dynamic(other) => place == 0 || (place == 1 && other.as_ref() == Some(name)),
+    };
+    lengths.all(|other| other == Some(name))
+        && signature.outputs.iter().all(|output| output.dims.iter().enumerate().all(is_known))
 }
 
 /// What is in a run so far.
@@ -184,17 +238,23 @@ impl BatchPolicy {
 struct Contents<'a> {
     first: &'a Tensors,
     rows: usize,
-    /// Elements of all inputs in all rows, before short ones are filled up.
-    elements: usize,
-    /// Elements of the longest row.
+    /// Elements of the shortest and of the longest row, before short ones are filled up.
+    shortest: usize,
     longest: usize,
+    /// What each row counts, once short ones are filled up.
+    row_size: usize,
 }
 
 impl Contents<'_> {
-    fn with(self, rows: usize, inputs: &Tensors) -> Self {
+    fn size(&self) -> usize {
+        self.rows * self.row_size
+    }
+
+    fn with(self, policy: BatchPolicy, rows: usize, inputs: &Tensors) -> Self {
         let row = inputs.row_elements();
-        let (elements, longest) = (self.elements + rows * row, self.longest.max(row));
-        Contents { rows: self.rows + rows, elements, longest, ..self }
+        let (shortest, longest) = (self.shortest.min(row), self.longest.max(row));
+        let row_size = self.row_size.max(policy.row_size(inputs));
+        Contents { rows: self.rows + rows, shortest, longest, row_size, ..self }
     }
 }
 
@@ -204,8 +264,8 @@ const WAKE_UP: Duration = Duration::from_millis(1);
 /// Forms the next batch out of what is waiting, in its order.
 ///
 /// - The first that can be in time is always part of it, and no request goes before an older one that could have gone in
-///   its place; only requests whose rows have another shape than the first one's, or would make too much of the run
-///   padding, are passed over.
+///   its place; only requests whose rows have another shape than those that are in, or too different a length, are passed
+///   over.
 /// - It has at most `full_batch` rows, and never more rows or elements than the policy allows.
 /// - A request joins only if the run is then still expected to end in time for it and for all that are in already.
 ///   `time` is the typical time of a run; without one there is nothing to expect.
@@ -218,7 +278,7 @@ pub fn plan<'a>(
     full_batch: usize,
     time: Option<Line>,
 ) -> Plan {
-    let rows_in_time = |candidate: &Candidate<'_>| match (time, candidate.finish_by) {
+    let size_in_time = |candidate: &Candidate<'_>| match (time, candidate.finish_by) {
         (_, Some(finish_by)) if finish_by <= now => 0,
         (Some(line), Some(finish_by)) => line.rows_within(finish_by - now),
         _ => usize::MAX,
@@ -227,20 +287,22 @@ pub fn plan<'a>(
     let mut shares = Vec::new();
     let mut first: Option<Candidate<'_>> = None;
     let mut run: Option<Contents<'_>> = None;
-    // The rows of the run: so far, at most, and at most in time for all of it.
+    // The rows of the run, so far and at most, and the size that is in time for all of it.
     let (mut rows, mut limit, mut in_time) = (0, usize::MAX, usize::MAX);
     let mut somebody_is_left = false;
     for (index, candidate) in waiting.into_iter().enumerate() {
-        let candidate_in_time = rows_in_time(&candidate);
+        let candidate_in_time = size_in_time(&candidate);
         let candidate_limit = policy.limit(candidate.inputs, full_batch);
+        let row_size = policy.row_size(candidate.inputs);
         let is_in_time = match (time, candidate.finish_by) {
             // Divided, it takes several runs, as many at one time as there are workers.
             (Some(line), Some(finish_by)) if candidate.rows > candidate_limit => {
                 let runs = candidate.rows.div_ceil(candidate_limit).div_ceil(policy.workers.get());
                 let runs = u32::try_from(runs).unwrap_or(u32::MAX);
-                now.checked_add(line.at(candidate_limit).saturating_mul(runs)).is_some_and(|end| end <= finish_by)
+                now.checked_add(line.at(candidate_limit * row_size).saturating_mul(runs))
+                    .is_some_and(|end| end <= finish_by)
             }
-            _ => candidate_in_time >= candidate.rows.min(candidate_limit),
+            _ => candidate_in_time >= candidate.rows.min(candidate_limit) * row_size,
         };
         if !is_in_time {
             hopeless.push(index);
@@ -257,20 +319,21 @@ pub fn plan<'a>(
         let room = limit - rows;
         // Small requests stay whole; large ones fill what room there is.
         let share = if candidate.rows > limit { candidate.rows.min(room) } else { candidate.rows };
-        let contents = Contents { first: candidate.inputs, rows: 0, elements: 0, longest: 0 };
-        match run {
-            Some(run) if !policy.takes(&run, share, candidate.inputs) => {
-                somebody_is_left = true;
-                continue;
-            }
-            _ => {}
+        if let Some(run) = &run
+            && !policy.takes(run, share, candidate.inputs, full_batch)
+        {
+            somebody_is_left = true;
+            continue;
         }
-        if share == 0 || share > room || rows + share > in_time.min(candidate_in_time) {
+        let before =
+            run.unwrap_or(Contents { first: candidate.inputs, rows, shortest: usize::MAX, longest: 0, row_size: 1 });
+        let with = before.with(policy, share, candidate.inputs);
+        if share == 0 || share > room || with.size() > in_time.min(candidate_in_time) {
             somebody_is_left = true;
             break;
         }
-        rows += share;
-        run = Some(run.unwrap_or(contents).with(share, candidate.inputs));
+        rows = with.rows;
+        run = Some(with);
         in_time = in_time.min(candidate_in_time);
         shares.push((Share { index, rows: share }, candidate.finish_by));
         if rows == limit {
@@ -281,7 +344,8 @@ pub fn plan<'a>(
     let may_grow = rows < limit && !somebody_is_left && matches!(policy.run_rows, RunRows::UpTo(_));
     if may_grow && !policy.max_wait.is_zero() {
         // Whoever wakes up later than it meant to must still find time for the run.
-        let run = time.map_or(Duration::ZERO, |line| line.at(rows)).mul_f64(MARGIN) + WAKE_UP;
+        let size = run.map_or(rows, |run| run.size());
+        let run = time.map_or(Duration::ZERO, |line| line.at(size)).mul_f64(MARGIN) + WAKE_UP;
         let start_by = shares.iter().filter_map(|(_, finish_by)| finish_by.and_then(|by| by.checked_sub(run)));
         let until = start_by.fold(first.entered + policy.max_wait, Instant::min);
         if until > now {
@@ -379,7 +443,7 @@ mod tests {
         check(up_to(8), &[(1, 4), (1, 5), (1, 4)], &[(0, 1), (2, 1)]);
         // Where short rows are filled up, those of about its length go with the first.
         let padded = BatchPolicy { lengths: Lengths::Padded, ..up_to(8) };
-        check(padded, &[(1, 90), (1, 10), (1, 100), (1, 80)], &[(0, 1), (2, 1), (3, 1)]);
+        check(padded, &[(1, 90), (1, 10), (1, 100), (1, 80), (1, 86)], &[(0, 1), (2, 1), (4, 1)]);
         let few = BatchPolicy { max_elements: NonZeroUsize::new(199), ..padded };
         check(few, &[(1, 90), (1, 100), (1, 99)], &[(0, 1), (2, 1)]);
         check(policy(RunRows::Exactly(NonZeroUsize::MIN)), &[(1, 4), (1, 4)], &[(0, 1)]);

@@ -35,7 +35,7 @@ use tokio::sync::oneshot;
 
 pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
 use self::attention::{Attention, spin_until};
-pub use self::batch::{BatchPolicy, Candidate, Lengths, MOST_PADDING, Next, Plan, RunRows, Share, plan};
+pub use self::batch::{BatchPolicy, Candidate, Lengths, MOST_PADDING, Next, Plan, RunRows, Share, can_be_padded, plan};
 use self::queue::{Entered, Queue};
 use self::request::{Reply, Request};
 pub use self::service_time::{Line, ServiceTime};
@@ -113,7 +113,8 @@ pub struct ModelSettings<'a> {
     pub session: &'a SessionConfig,
     /// How the time of a request is divided.
     pub budget: &'a LatencyBudget,
-    /// What short rows are filled up with; `None` if only rows of one shape are run together.
+    /// What short rows are filled up with; `None` if only rows of one shape are run together. Only for models of which
+    /// [`can_be_padded`] says so.
     pub padding: Option<Padding>,
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
 use super::attention::{Attention, attention, spin_until};
-use super::batch::{BatchPolicy, Next, plan};
+use super::batch::{BatchPolicy, Lengths, Next, plan};
 use super::hint::Hint;
 use super::request::{Batch, Reply, Request};
 use super::service_time::{CLASSES, ServiceTime, class_of};
@@ -57,8 +57,10 @@ struct State {
     /// One per worker.
     workers: Vec<WorkerSlot>,
     service: ServiceTime,
-    /// The rows of a full batch, as `service` has them.
+    /// The size of a full batch, as `service` has it: in rows, or, where those differ in length, in their elements.
     full_batch: usize,
+    /// The size of the last batches: a moving average.
+    usual_size: f64,
     /// When a run of each class of sizes was last learned from, or tried in order to learn.
     learned: [Instant; CLASSES],
     /// Workers that sleep until they are notified.
@@ -136,8 +138,9 @@ impl Queue {
             line: WaitingLine::default(),
             residuals: Vec::with_capacity(workers.len()),
             workers: workers.into_iter().map(|session| WorkerSlot { session, run: None }).collect(),
-            full_batch: full_batch(policy.most_rows(), &service, budget.queue_and_run()),
+            full_batch: full_batch(policy.most_size(), &service, budget.queue_and_run()),
             service,
+            usual_size: 0.0,
             learned: [Instant::now(); CLASSES],
             asleep: 0,
             quiet_streak: 0,
@@ -170,19 +173,20 @@ impl Queue {
         let mut state = self.state.lock();
         self.check_door(&state)?;
         let fewest = self.policy.fewest_rows();
-        let run_rows = state.full_batch.max(fewest);
-        self.forecast(&mut state, (fewest, run_rows), demand, priority, now).map(|_| ())
+        let run_size = self.full_run(&state, fewest, state.full_batch.max(fewest));
+        self.forecast(&mut state, (fewest, run_size), demand, priority, now).map(|_| ())
     }
 
     /// Lets a request in, or says why not. Also says how its answer is best waited for.
     pub(super) fn push(&self, inputs: Tensors, demand: Demand, priority: Priority) -> Result<Entered> {
-        let (now, rows) = (Instant::now(), inputs.rows());
+        let (now, row_size) = (Instant::now(), self.policy.row_size(&inputs));
         let mut state = self.state.lock();
         self.check_door(&state)?;
-        let run_rows = self.policy.limit(&inputs, state.full_batch);
-        let predicted = self.forecast(&mut state, (rows, run_rows), demand, priority, now)?;
+        let size = inputs.rows() * row_size;
+        let run_size = self.full_run(&state, size, self.policy.limit(&inputs, state.full_batch) * row_size);
+        let predicted = self.forecast(&mut state, (size, run_size), demand, priority, now)?;
         let turn = turn(priority, now, self.overtaking);
-        let (request, reply) = Request::new(inputs, demand, (turn, now), predicted);
+        let (request, reply) = Request::new((inputs, row_size), demand, (turn, now), predicted);
         let request = Arc::new(request);
 
         let running: usize = state.runs().map(|run| run.batch.parts.len()).sum();
@@ -199,6 +203,15 @@ impl Queue {
         Ok(Entered { request, reply, attention })
     }
 
+    /// The size of a full batch for a request of this size, of which a run has at most `most`. Where only rows of about one
+    /// length are run together, that is as many as there mostly were: a batch full of essays is never seen.
+    fn full_run(&self, state: &State, size: usize, most: usize) -> usize {
+        match self.policy.lengths {
+            Lengths::Alike => most,
+            Lengths::Padded => most.min(size.max(state.usual_size as usize)),
+        }
+    }
+
     fn check_door(&self, state: &State) -> Result<()> {
         if state.door == Door::Closed {
             return Err(Error::ShuttingDown);
@@ -210,18 +223,18 @@ impl Queue {
         Ok(())
     }
 
-    /// How long queue and run are expected to take for a request that comes now with so many rows, of which a run takes
+    /// How long queue and run are expected to take for a request of this size that comes now, of which a run takes
     /// so many; `None` if there is nothing to predict from, or it is only let in for a worker to try. An error if it
     /// cannot be in time.
     fn forecast(
         &self,
         state: &mut State,
-        (rows, run_rows): (usize, usize),
+        (size, run_size): (usize, usize),
         demand: Demand,
         priority: Priority,
         now: Instant,
     ) -> Result<Option<Duration>> {
-        let rows_ahead = state.line.rows_before(turn(priority, now, self.overtaking));
+        let rows_ahead = state.line.size_before(turn(priority, now, self.overtaking));
         let is_free = rows_ahead == 0 && state.workers.iter().any(|slot| slot.run.is_none());
         let left = demand.finish_by.saturating_duration_since(now);
         // A low priority is to have time for others to go before it.
@@ -229,12 +242,12 @@ impl Queue {
             Priority::Low if !is_free => self.overtaking.min(left / 2),
             _ => Duration::ZERO,
         };
-        let is_stale = state.is_stale(rows.min(run_rows), now);
+        let is_stale = state.is_stale(size.min(run_size), now);
         let State { residuals, workers, service, .. } = state;
         residuals.clear();
         residuals.extend(workers.iter().map(|slot| slot.run.as_ref().map_or(Duration::ZERO, |run| run.left(now))));
         residuals.sort_unstable();
-        let admission = admit(Backlog { rows_ahead, residuals }, run_rows, service, rows, left - for_others);
+        let admission = admit(Backlog { rows_ahead, residuals }, run_size, service, size, left - for_others);
         if let Admission::Admit(Some(predicted)) | Admission::Shed(predicted) = admission {
             self.hint.note_predicted(predicted);
         }
@@ -245,7 +258,7 @@ impl Queue {
             Admission::Shed(_) if is_free && left >= self.queue_and_run / 2 && is_stale => Ok(None),
             Admission::Shed(needed) => {
                 let nobody_else = Backlog { rows_ahead: 0, residuals: &[] };
-                Err(match admit(nobody_else, run_rows, service, rows, left) {
+                Err(match admit(nobody_else, run_size, service, size, left) {
                     Admission::Shed(needed) => {
                         Error::Overloaded { shed: Shed::EvenAlone, needed, left, retry_after: Duration::ZERO }
                     }
@@ -291,7 +304,7 @@ impl Queue {
                     self.arrived.notify_one();
                 }
                 batch.take(now);
-                let expected = state.service.tail(batch.rows()).unwrap_or_default();
+                let expected = state.service.tail(batch.size()).unwrap_or_default();
                 let (batch_too, until) = (Arc::clone(&batch), batch.last_deadline().unwrap_or(now));
                 let running = Running { batch: batch_too, since: now, expected, until, ended: None };
                 state.workers[worker].run = Some(running);
@@ -326,24 +339,25 @@ impl Queue {
         if run.ended.is_some() {
             slot.session.allow_runs();
         }
-        let rows = run.batch.rows();
+        let (rows, size) = (run.batch.rows(), run.batch.size());
         self.hint.note_free_at(state.first_free());
         let has_taught = match (last, run.ended) {
             (Some(FinishedRun { took, end: RunEnd::Completed }), _) => {
                 state.last_run = took;
-                state.service.observe(rows, took);
+                state.usual_size += (size as f64 - state.usual_size) / 8.0;
+                state.service.observe(size, took);
                 true
             }
             // It was too slow for everybody who waited. If it was the smallest there is, nothing follows: one request
             // may be harder than others, and no run could be smaller.
             (Some(FinishedRun { end: RunEnd::Terminated, .. }), Some(ended)) if rows > self.policy.fewest_rows() => {
-                state.service.observe_ended(rows, ended.saturating_duration_since(run.since))
+                state.service.observe_ended(size, ended.saturating_duration_since(run.since))
             }
             _ => false,
         };
         if has_taught {
-            state.learned[class_of(rows)] = Instant::now();
-            state.full_batch = full_batch(self.policy.most_rows(), &state.service, self.queue_and_run);
+            state.learned[class_of(size)] = Instant::now();
+            state.full_batch = full_batch(self.policy.most_size(), &state.service, self.queue_and_run);
             self.note_service_time(state);
         }
     }
@@ -412,8 +426,8 @@ impl State {
     }
 
     /// Whether nothing has been learned of runs of this size for so long that it may not be true any more.
-    fn is_stale(&self, rows: usize, now: Instant) -> bool {
-        now.saturating_duration_since(self.learned[class_of(rows)]) > STALE
+    fn is_stale(&self, size: usize, now: Instant) -> bool {
+        now.saturating_duration_since(self.learned[class_of(size)]) > STALE
     }
 
     /// With a free worker and nobody else who could be in time: whether this one is run all the same, to learn.
@@ -421,10 +435,10 @@ impl State {
         let Some(waiting) = self.line.at(place).filter(|waiting| !waiting.request.deadline.has_passed(now)) else {
             return false;
         };
-        let rows = waiting.run_rows(policy, self.full_batch);
-        let is_stale = self.is_stale(rows, now);
+        let size = waiting.run_size(policy, self.full_batch);
+        let is_stale = self.is_stale(size, now);
         if is_stale {
-            self.learned[class_of(rows)] = now;
+            self.learned[class_of(size)] = now;
             self.line.run_however_late(place);
         }
         is_stale
@@ -437,7 +451,7 @@ impl State {
             // Whoever waits knows best how long each stage took.
             return Error::Expired { stage: Stage::Queue, spent: Timings::default() };
         }
-        let needed = self.service.typical(waiting.run_rows(policy, self.full_batch)).unwrap_or_default();
+        let needed = self.service.typical(waiting.run_size(policy, self.full_batch)).unwrap_or_default();
         let left = request.finish_by.saturating_duration_since(now);
         Error::Overloaded { shed: Shed::InTheQueue, needed, left, retry_after: needed.saturating_sub(left) }
     }
@@ -454,7 +468,7 @@ impl State {
 
     /// About how long it takes until what is waiting has been run.
     fn drained_in(&self) -> Duration {
-        let batches = self.line.rows().div_ceil(self.full_batch * self.workers.len().max(1));
+        let batches = self.line.size().div_ceil(self.full_batch * self.workers.len().max(1));
         let run = self.service.typical(self.full_batch).unwrap_or_default();
         run.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX))
     }
@@ -475,7 +489,6 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::Lengths;
     use super::*;
     use crate::budget::Deadline;
     use crate::monitor::{Monitor, VersionLabels};

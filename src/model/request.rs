@@ -20,6 +20,8 @@ pub(super) type Reply = Result<(Tensors, Waited)>;
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) inputs: Tensors,
+    /// What each of its rows counts for the time of a run.
+    pub(super) row_size: usize,
     /// When nobody waits for the outputs any more.
     pub(super) deadline: Deadline,
     /// When its run has to end.
@@ -62,7 +64,7 @@ pub(super) struct Part {
 
 impl Request {
     pub(super) fn new(
-        inputs: Tensors,
+        (inputs, row_size): (Tensors, usize),
         Demand { deadline, finish_by }: Demand,
         (turn, entered): (Instant, Instant),
         predicted: Option<Duration>,
@@ -70,7 +72,8 @@ impl Request {
         let (sender, reply) = oneshot::channel();
         let progress = Mutex::new(Progress { reply: Some(sender), parts: Vec::new() });
         let (taken, is_over) = (OnceLock::new(), AtomicBool::new(false));
-        let request = Request { inputs, deadline, finish_by, turn, entered, predicted, taken, is_over, progress };
+        let request =
+            Request { inputs, row_size, deadline, finish_by, turn, entered, predicted, taken, is_over, progress };
         (request, reply)
     }
 
@@ -152,6 +155,11 @@ impl Batch {
     /// How many rows it has.
     pub(super) fn rows(&self) -> usize {
         self.parts.iter().map(|part| part.rows.len()).sum()
+    }
+
+    /// What it counts for the time of its run: short rows are filled up to the longest.
+    pub(super) fn size(&self) -> usize {
+        self.rows() * self.parts.iter().map(|part| part.request.row_size).max().unwrap_or(1)
     }
 
     /// When nobody waits for any of it any more.

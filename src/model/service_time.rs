@@ -1,5 +1,8 @@
 //! What a run of so many rows takes, learned from the runs there have been. Pure: no clock, no lock, no I/O.
 //!
+//! Where rows differ in length, as those of texts do, what is called rows here are their tokens: a run of one long text takes
+//! as long as one of many short ones.
+//!
 //! The time of a run is taken to be a line, `S(n) = a·n + b`: a cost per row and a cost per run. Two such lines are
 //! kept: the *typical* time, and the *tail*, which about one run in seven exceeds. Runs are remembered by the size of
 //! their batch, in classes of powers of two, and of each class only the last few: the median of seven is not moved by a

@@ -7,11 +7,11 @@ use std::time::Instant;
 use super::batch::{BatchPolicy, Candidate, Next, Plan};
 use super::request::{Batch, Part, Request};
 
-/// Requests, sorted by turn, and how many of their rows no worker has taken yet.
+/// Requests, sorted by turn, and the size of their rows that no worker has taken yet.
 #[derive(Debug, Default)]
 pub(super) struct WaitingLine {
     waiting: VecDeque<Waiting>,
-    rows: usize,
+    size: usize,
 }
 
 /// A request that waits, and the first of its rows that no worker has taken.
@@ -31,9 +31,9 @@ impl WaitingLine {
         self.waiting.len()
     }
 
-    /// How many rows of them no worker has taken.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
+    /// What their rows that no worker has taken count for the time of runs.
+    pub(super) fn size(&self) -> usize {
+        self.size
     }
 
     /// Those that wait, as far as forming a batch is concerned.
@@ -56,7 +56,7 @@ impl WaitingLine {
     /// Puts a request in its place: mostly the last.
     pub(super) fn insert(&mut self, request: Arc<Request>) {
         let waiting = Waiting { request, next_row: 0, is_attempt: false };
-        self.rows += waiting.rows();
+        self.size += waiting.size();
         match self.waiting.back() {
             Some(last) if last.request.turn > waiting.request.turn => {
                 let place = self.waiting.partition_point(|other| other.request.turn <= waiting.request.turn);
@@ -66,14 +66,14 @@ impl WaitingLine {
         }
     }
 
-    /// The rows that wait and whose turn is not after this.
-    pub(super) fn rows_before(&self, turn: Instant) -> usize {
+    /// The size of the rows that wait and whose turn is not after this.
+    pub(super) fn size_before(&self, turn: Instant) -> usize {
         match self.waiting.back() {
             Some(last) if last.request.turn > turn => {
                 let place = self.waiting.partition_point(|other| other.request.turn <= turn);
-                self.waiting.range(..place).map(Waiting::rows).sum()
+                self.waiting.range(..place).map(Waiting::size).sum()
             }
-            _ => self.rows,
+            _ => self.size,
         }
     }
 
@@ -81,7 +81,7 @@ impl WaitingLine {
     pub(super) fn carry_out(&mut self, plan: &Plan) -> (Vec<Waiting>, Option<Batch>) {
         let taken_out = plan.hopeless.iter().rev().filter_map(|&place| self.waiting.remove(place));
         let hopeless: Vec<Waiting> = taken_out.collect();
-        self.rows -= hopeless.iter().map(Waiting::rows).sum::<usize>();
+        self.size -= hopeless.iter().map(Waiting::size).sum::<usize>();
 
         let Next::Run(shares) = &plan.next else { return (hopeless, None) };
         let mut parts = Vec::with_capacity(shares.len());
@@ -92,7 +92,7 @@ impl WaitingLine {
             let place = share.index - hopeless_before - gone;
             let waiting = &mut self.waiting[place];
             let rows = waiting.next_row..waiting.next_row + share.rows;
-            self.rows -= share.rows;
+            self.size -= share.rows * waiting.request.row_size;
             if share.rows < waiting.rows() {
                 waiting.next_row = rows.end;
                 // One run is enough to learn from.
@@ -111,7 +111,7 @@ impl WaitingLine {
         let first = self.waiting.partition_point(|other| other.request.turn < request.turn);
         let place = self.waiting.range(first..).position(|other| Arc::ptr_eq(&other.request, request));
         if let Some(removed) = place.and_then(|place| self.waiting.remove(first + place)) {
-            self.rows -= removed.rows();
+            self.size -= removed.size();
         }
     }
 }
@@ -124,9 +124,14 @@ impl Waiting {
         self.request.inputs.rows() - self.next_row
     }
 
-    /// The rows of its next run, were it alone.
-    pub(super) fn run_rows(&self, policy: BatchPolicy, full_batch: usize) -> usize {
-        self.rows().min(policy.limit(&self.request.inputs, full_batch))
+    /// What these count for the time of a run.
+    fn size(&self) -> usize {
+        self.rows() * self.request.row_size
+    }
+
+    /// The size of its next run, were it alone.
+    pub(super) fn run_size(&self, policy: BatchPolicy, full_batch: usize) -> usize {
+        self.rows().min(policy.limit(&self.request.inputs, full_batch)) * self.request.row_size
     }
 
     fn candidate(&self) -> Candidate<'_> {
@@ -153,7 +158,7 @@ mod tests {
         let tensor = Tensor::new(vec![rows, 1], Data::F32(vec![0.0; rows])).unwrap();
         let inputs: Tensors = [("x".into(), tensor)].into_iter().collect();
         let deadline = Deadline::after(turn, Duration::from_secs(60));
-        Arc::new(Request::new(inputs, Demand { deadline, finish_by }, (turn, turn), None).0)
+        Arc::new(Request::new((inputs, 3), Demand { deadline, finish_by }, (turn, turn), None).0)
     }
 
     proptest! {
@@ -198,10 +203,10 @@ mod tests {
                     prop_assert!(part.rows.start == taken[index] && !dropped[index]);
                     taken[index] = part.rows.end;
                 }
-                prop_assert_eq!(line.rows(), line.waiting.iter().map(Waiting::rows).sum::<usize>());
-                prop_assert_eq!(line.rows_before(now + ms(1_000)), line.rows());
+                prop_assert_eq!(line.size(), 3 * line.waiting.iter().map(Waiting::rows).sum::<usize>());
+                prop_assert_eq!(line.size_before(now + ms(1_000)), line.size());
             }
-            prop_assert_eq!((line.len(), line.rows()), (0, 0));
+            prop_assert_eq!((line.len(), line.size()), (0, 0));
             for ((&(rows, ..), taken), dropped) in sizes.iter().zip(taken).zip(dropped) {
                 prop_assert!(dropped || taken == rows);
             }

@@ -200,6 +200,7 @@ impl Worker {
             let declared = self.loaded.signature().output(name).and_then(|output| output.dims.get(1));
             matches!(declared, Some(Dim::Dynamic(_)))
         };
+        // Of those, only the tokens' are open.
         outputs.shortened(part.request.inputs.row_length(), is_open)
     }
 

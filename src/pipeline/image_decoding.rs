@@ -8,6 +8,9 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 /// The formats that are read.
 const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
 
+/// The longest side of an image: that of JPEG.
+const LONGEST_SIDE: u32 = 65_535;
+
 /// What a decoder may set aside beside the pixels themselves, in bytes.
 const DECODERS_OWN: u64 = 64 << 20;
 
@@ -57,6 +60,11 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Resul
         return Err(format!(
             "found an image of {width} x {height} pixels, at most {max_pixels} in all (preprocess.max_pixels); send a \
              smaller one"
+        ));
+    }
+    if width.max(height) > LONGEST_SIDE {
+        return Err(format!(
+            "found an image of {width} x {height} pixels, at most {LONGEST_SIDE} each way; send a smaller one"
         ));
     }
     if width == 0 || height == 0 {

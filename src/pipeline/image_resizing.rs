@@ -38,15 +38,40 @@ struct Window {
 /// Rows are done so many at one time, so that a processor's vectors are full.
 const LANES: usize = 8;
 
-/// An image of this many channels, brought to a size.
-pub(super) fn resize(image: Pixels, width: u32, height: u32, channels: usize, filter: Filter) -> Pixels {
-    if (image.width, image.height) == (width, height) {
-        return image;
+/// A size that an image is brought to, and the part of it that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) width: u64,
+    pub(super) height: u64,
+    pub(super) left: u64,
+    pub(super) top: u64,
+    pub(super) part_width: u32,
+    pub(super) part_height: u32,
+}
+
+impl Target {
+    /// All of it.
+    pub(super) fn whole(width: u32, height: u32) -> Target {
+        let (part_width, part_height) = (width, height);
+        Target { width: width.into(), height: height.into(), left: 0, top: 0, part_width, part_height }
     }
-    let across = windows(image.width as usize, width as usize, filter);
-    let down = windows(image.height as usize, height as usize, filter);
-    let values = if image.width == width { image.values } else { rows(&image, &across, channels) };
-    let values = if image.height == height { values } else { columns(&values, width as usize * channels, &down) };
+}
+
+/// An image of this many channels, brought to a size. What is not wanted of it is not made.
+pub(super) fn resize(image: Pixels, to: Target, channels: usize, filter: Filter) -> Pixels {
+    let Target { part_width: width, part_height: height, .. } = to;
+    let is_as_wide = (u64::from(image.width), image.width) == (to.width, width);
+    let is_as_high = (u64::from(image.height), image.height) == (to.height, height);
+    let values = if is_as_wide {
+        image.values
+    } else {
+        rows(&image, &windows(image.width, to.width, to.left, width, filter), channels)
+    };
+    let values = if is_as_high {
+        values
+    } else {
+        columns(&values, width as usize * channels, &windows(image.height, to.height, to.top, height, filter))
+    };
     Pixels { width, height, values }
 }
 
@@ -75,12 +100,13 @@ impl Filter {
     }
 }
 
-/// What each pixel of a side of `to` is made of, out of `from`.
-fn windows(from: usize, to: usize, filter: Filter) -> Vec<Window> {
-    let scale = from as f64 / to as f64;
+/// What some pixels of a side of `to` are made of, out of `from`.
+fn windows(from: u32, to: u64, first: u64, count: u32, filter: Filter) -> Vec<Window> {
+    let scale = f64::from(from) / to as f64;
+    let from = from as usize;
     let stretch = scale.max(1.0);
     let support = filter.support() * stretch;
-    let window = |place: usize| {
+    let window = |place: u64| {
         let centre = (place as f64 + 0.5) * scale;
         if filter == Filter::Nearest {
             return Window { start: (centre as usize).min(from - 1), weights: vec![1.0] };
@@ -91,7 +117,7 @@ fn windows(from: usize, to: usize, filter: Filter) -> Vec<Window> {
         let sum: f64 = (start..end).map(weight).sum();
         Window { start, weights: (start..end).map(|at| (weight(at) / sum) as f32).collect() }
     };
-    (0..to).map(window).collect()
+    (first..first + u64::from(count)).map(window).collect()
 }
 
 /// The nearest whole value, 0 to 255; of two the higher.
@@ -155,7 +181,7 @@ mod tests {
         ) {
             let values = colour.repeat((size.0 * size.1) as usize);
             let image = Pixels { width: size.0, height: size.1, values };
-            let resized = resize(image, to.0, to.1, 3, FILTERS[filter]);
+            let resized = resize(image, Target::whole(to.0, to.1), 3, FILTERS[filter]);
             prop_assert_eq!(resized.values, colour.repeat((to.0 * to.1) as usize));
         }
 
@@ -166,9 +192,9 @@ mod tests {
         ) {
             let height = (values.len() / 9) as u32;
             let values = values[..9 * height as usize].to_vec();
-            let all = resize(Pixels { width: 9, height, values: values.clone() }, to, height, 1, FILTERS[filter]);
+            let all = resize(Pixels { width: 9, height, values: values.clone() }, Target::whole(to, height), 1, FILTERS[filter]);
             for (row, resized) in values.chunks(9).zip(all.values.chunks(to as usize)) {
-                let alone = resize(Pixels { width: 9, height: 1, values: row.to_vec() }, to, 1, 1, FILTERS[filter]);
+                let alone = resize(Pixels { width: 9, height: 1, values: row.to_vec() }, Target::whole(to, 1), 1, FILTERS[filter]);
                 prop_assert_eq!(&alone.values, resized);
             }
         }

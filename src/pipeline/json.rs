@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 
 use half::{bf16, f16};
 
@@ -85,13 +86,27 @@ impl<'a> Reader<'a> {
         Reader { text, at: 0 }
     }
 
-    /// Reads an array of one or more instances, and says how many there were; `explain` makes an error of what does not fit.
+    /// Reads an array of one to `most` instances, and says how many there were; `explain` makes an error of what does not fit.
     pub(super) fn instances(
         text: &'a str,
-        read: impl FnMut(&mut Self) -> Fits<()>,
+        most: NonZeroUsize,
+        mut read: impl FnMut(&mut Self) -> Fits<()>,
         explain: impl FnOnce(Box<Misfit>) -> Error,
     ) -> Result<usize> {
-        match Reader::new(text).array("an array of instances", read).map_err(explain)? {
+        let mut left = most.get();
+        let mut is_too_many = false;
+        let read = |json: &mut Self| {
+            is_too_many = left == 0;
+            left = left.saturating_sub(1);
+            if is_too_many { Err(misfit(String::new())) } else { read(json) }
+        };
+        let rows = Reader::new(text).array("an array of instances", read);
+        if is_too_many {
+            return Err(Error::InvalidInput(format!(
+                "instances: there are more than {most}, which is the most for one request to this model; send them in several"
+            )));
+        }
+        match rows.map_err(explain)? {
             0 => Err(Error::InvalidInput("instances: the array is empty; send at least one instance".to_owned())),
             rows => Ok(rows),
         }

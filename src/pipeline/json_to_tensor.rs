@@ -3,6 +3,7 @@
 //! No value tree is built (`json.rs`): each number goes from its text into the buffer of its element type. What does not
 //! fit the model is an error that names the place, as in `instances[2].pixels[5]: found null, expected a number`.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -15,10 +16,10 @@ use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_
 ///
 /// With one input an instance is its value (a number, an array, or nested arrays, as the shape has it); with
 /// several it is an object of such values by input name, which is accepted for one input too.
-pub(super) fn read_instances(instances: &RawValue, inputs: &[TensorSpec]) -> Result<Tensors> {
+pub(super) fn read_instances(instances: &RawValue, inputs: &[TensorSpec], most: NonZeroUsize) -> Result<Tensors> {
     let mut columns: Vec<Column<'_>> = inputs.iter().map(Column::new).collect();
     let read = |json: &mut Reader<'_>| json.instance(&mut columns);
-    let rows = Reader::instances(instances.get(), read, |misfit| explained(misfit, inputs))?;
+    let rows = Reader::instances(instances.get(), most, read, |misfit| explained(misfit, inputs))?;
     columns.into_iter().map(|column| column.into_tensor(rows)).collect()
 }
 

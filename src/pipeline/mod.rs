@@ -56,6 +56,11 @@ pub trait Preprocessor: Send + Sync {
         Err(Error::internal(format_args!("a body of type {media_type}, which no stage has asked for")))
     }
 
+    /// Whether it can take long however small a body is, so that it never runs on a thread that serves connections.
+    fn is_heavy(&self) -> bool {
+        false
+    }
+
     /// The columns of a table that it reads, if an instance is a row of one.
     fn columns(&self) -> Option<Vec<TableColumn>> {
         None

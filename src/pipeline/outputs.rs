@@ -42,12 +42,22 @@ pub(super) fn refuse_non_finite(name: &str, tensor: &Tensor) -> Result<()> {
     }
 }
 
+fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
+}
+
 /// The output of this name, or the only one of floating-point numbers; `what` says what it is looked for.
 pub(super) fn float_output(signature: &Signature, name: Option<&str>, what: &str) -> Result<Arc<str>> {
     if let Some(name) = name {
-        return declared_output(signature, name);
+        let name = declared_output(signature, name)?;
+        let dtype = signature.output(&name).map(|output| output.dtype);
+        return match dtype {
+            Some(dtype) if !is_float(dtype) => {
+                Err(Error::Config(format!("output: {name:?} is {dtype}; the {what} are floating-point numbers")))
+            }
+            _ => Ok(name),
+        };
     }
-    let is_float = |dtype| matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
     let floats: Vec<&Arc<str>> =
         signature.outputs.iter().filter(|output| is_float(output.dtype)).map(|output| &output.name).collect();
     match &*floats {

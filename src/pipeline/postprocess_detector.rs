@@ -3,6 +3,7 @@
 //! Of boxes of one class that overlap, the one with the highest score stays (greedy non-maximum suppression; Felzenszwalb
 //! et al., 2010). How much two overlap is the area they share ÷ the area they cover (Jaccard's index, "IoU").
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -39,7 +40,7 @@ struct Settings {
     overlap: f32,
     /// How many objects are answered, the surest first.
     #[serde(default = "hundred")]
-    most: usize,
+    most: NonZeroUsize,
 }
 
 /// What the four numbers of a box are.
@@ -72,8 +73,9 @@ fn less_than_half() -> f32 {
     0.45
 }
 
-fn hundred() -> usize {
-    100
+fn hundred() -> NonZeroUsize {
+    const HUNDRED: NonZeroUsize = NonZeroUsize::new(100).unwrap();
+    HUNDRED
 }
 
 /// So many of the surest boxes of an image are compared with each other; the time that takes grows with their square.
@@ -90,7 +92,7 @@ struct Detector {
     labels: Option<Vec<Label>>,
     threshold: f32,
     overlap: f32,
-    most: usize,
+    most: NonZeroUsize,
 }
 
 /// A box that is probable enough.
@@ -169,7 +171,7 @@ impl Postprocessor for Detector {
                 (score >= self.threshold).then_some(Candidate { class, score, corners })
             };
             let candidates = (0..boxes.boxes).filter_map(candidate).collect();
-            let kept = suppress(candidates, self.overlap, self.most);
+            let kept = suppress(candidates, self.overlap, self.most.get());
             Prediction::Detections(kept.into_iter().map(|kept| self.detection(kept, origin, row)).collect())
         };
         Ok((0..boxes.rows).map(detections).collect())

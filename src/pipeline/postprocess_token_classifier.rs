@@ -56,6 +56,9 @@ enum Meaning {
 pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
     let Settings { output, scores, labels, ignore, threshold } = context.config.settings()?;
     let scores = required(scores)?;
+    if !(0.0..=1.0).contains(&threshold) {
+        return Err(Error::Config(format!("threshold: {threshold} is not a probability, 0 to 1")));
+    }
     let output = float_output(context.signature, output.as_deref(), "scores")?;
     let labels = labels
         .ok_or_else(|| Error::Config("labels: name them in the order of the scores, or a file with them".to_owned()))?;

@@ -3,6 +3,7 @@
 //! An image is decoded, turned upright, resized, cut or set in a frame, and its values scaled: `(value · scale − mean) ÷
 //! deviation`, channel by channel. An instance is `{"b64": "…"}`, or the body as it is.
 
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -13,8 +14,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::image_decoding::{Channels, Pixels, decode};
-use super::image_resizing::{Filter, resize};
-use super::json::{Fits, Reader, misfit};
+use super::image_resizing::{Filter, Target, resize};
+use super::json::{Fits, Reader, misfit, quoted};
 use super::{ImagePlacement, Origin, Prepared, Preprocessor, StageContext};
 use crate::error::{Error, Result};
 use crate::feature::{FeatureSchema, Features};
@@ -48,7 +49,7 @@ struct Settings {
     layout: Option<Layout>,
     /// The most pixels of an image: what has more is refused before it is decoded.
     #[serde(default = "max_pixels")]
-    max_pixels: u64,
+    max_pixels: NonZeroU64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -86,10 +87,14 @@ enum Layout {
     ChannelsLast,
 }
 
-/// As many as a camera of 40 megapixels has, which take 120 MB while they are resized.
-fn max_pixels() -> u64 {
-    40_000_000
+/// As many as a camera of 40 megapixels has, which take 120 MB, and some times that if they are 16 bits deep.
+fn max_pixels() -> NonZeroU64 {
+    const MAX_PIXELS: NonZeroU64 = NonZeroU64::new(40_000_000).unwrap();
+    MAX_PIXELS
 }
+
+/// All images of a request together may have so many times the pixels that one may have.
+const IMAGES_OF_MOST_PIXELS: u64 = 8;
 
 /// The most pixels that an image may be resized to: 64 Mi.
 const LARGEST: u64 = 1 << 26;
@@ -116,6 +121,7 @@ struct ImagePreprocessor {
     /// What a value of 0 to 255 becomes, per channel.
     levels: Vec<[f32; 256]>,
     max_pixels: u64,
+    most_rows: NonZeroUsize,
 }
 
 pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
@@ -164,8 +170,9 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
     };
     let (mean, deviation) =
         (per_channel("mean", &settings.mean, 0.0)?, per_channel("deviation", &settings.deviation, 1.0)?);
-    if deviation.contains(&0.0) {
-        return Err(wrong("deviation: nothing can be divided by 0".to_owned()));
+    let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+    if !finite(&mean) || !finite(&deviation) || deviation.contains(&0.0) || !settings.scale.is_none_or(f32::is_finite) {
+        return Err(wrong("scale, mean, deviation: finite numbers, and no deviation of 0".to_owned()));
     }
     let level = |value: usize, channel: usize| {
         let value = value as f32;
@@ -182,9 +189,13 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
     if settings.resize != Resize::Fit && settings.fill.is_some() {
         return Err(wrong("fill: only resize = \"fit\" has it".to_owned()));
     }
+    if u64::from(shortest).pow(2) > LARGEST {
+        return Err(wrong(format!("shortest: {shortest} pixels are too many")));
+    }
     if shortest < least {
         return Err(wrong(format!("shortest: {shortest} pixels are fewer than the {least} that are cut out")));
     }
+    let most_rows = context.most_rows(row.iter().product());
     Ok(Box::new(ImagePreprocessor {
         input: Arc::clone(&spec.name),
         dtype: spec.dtype,
@@ -198,7 +209,8 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
         colour: settings.colour,
         layout,
         levels,
-        max_pixels: settings.max_pixels,
+        max_pixels: settings.max_pixels.get(),
+        most_rows,
     }))
 }
 
@@ -224,6 +236,10 @@ fn form(spec: &TensorSpec, settings: &Settings, channels: usize) -> Result<(Layo
                     ));
                 }
             };
+            let declared = if layout == Layout::ChannelsFirst { a } else { c };
+            if matches!(declared, Dim::Fixed(_)) && !is_channels(declared) {
+                return Err(wrong("layout, colour: the model has another number of channels there"));
+            }
             match layout {
                 Layout::ChannelsFirst => (layout, [fixed(b), fixed(c)]),
                 Layout::ChannelsLast => (layout, [fixed(a), fixed(b)]),
@@ -264,8 +280,13 @@ impl Preprocessor for ImagePreprocessor {
             let bytes = image_of(json)?;
             self.add(&bytes, &mut batch).map_err(misfit)
         };
-        Reader::instances(instances.get(), read, Error::from)?;
+        Reader::instances(instances.get(), self.most_rows, read, Error::from)?;
         batch.finish(self)
+    }
+
+    /// A few bytes can be millions of pixels.
+    fn is_heavy(&self) -> bool {
+        true
     }
 
     fn media_types(&self) -> &'static [&'static str] {
@@ -304,7 +325,7 @@ fn image_of(json: &mut Reader<'_>) -> Fits<Vec<u8>> {
     let mut bytes = None;
     json.object(|json, key| {
         if &*key != "b64" {
-            return Err(misfit(format!("unknown key {key:?}, expected \"b64\"")));
+            return Err(misfit(format!("unknown key {}, expected \"b64\"", quoted(&key))));
         }
         if json.peek() != b'"' {
             return Err(json.found_instead_of("a string").at_key("b64"));
@@ -328,6 +349,8 @@ struct Batch {
     data: Data,
     numbers: Vec<f32>,
     placements: Vec<ImagePlacement>,
+    /// How many pixels have been decoded.
+    pixels: u64,
 }
 
 impl Batch {
@@ -348,7 +371,7 @@ impl ImagePreprocessor {
             DType::U8 => Data::U8(Vec::new()),
             _ => Data::F32(Vec::new()),
         };
-        Batch { data, numbers: Vec::new(), placements: Vec::new() }
+        Batch { data, numbers: Vec::new(), placements: Vec::new(), pixels: 0 }
     }
 
     fn channels(&self) -> Channels {
@@ -362,6 +385,13 @@ impl ImagePreprocessor {
     fn add(&self, bytes: &[u8], batch: &mut Batch) -> Result<(), String> {
         let decoded = decode(bytes, self.max_pixels, self.channels())?;
         let original = [decoded.width, decoded.height];
+        batch.pixels += u64::from(decoded.width) * u64::from(decoded.height);
+        let most = self.max_pixels.saturating_mul(IMAGES_OF_MOST_PIXELS);
+        if batch.pixels > most {
+            return Err(format!(
+                "the images up to here have more than {most} pixels together; send them in several requests"
+            ));
+        }
         let (placed, placement) = self.place(decoded)?;
         batch.numbers.extend(self.features_of(&placed, original));
         batch.placements.push(placement);
@@ -378,39 +408,43 @@ impl ImagePreprocessor {
     fn place(&self, image: Pixels) -> Result<(Pixels, ImagePlacement), String> {
         let original = [image.width, image.height];
         let [width, height] = match self.resize {
-            Resize::Stretch => [self.width, self.height],
-            Resize::Crop => with_shortest(original, self.shortest).ok_or_else(|| {
-                let [width, height] = original;
-                format!("found an image of {width} x {height} pixels, which is too long for its shorter side")
-            })?,
-            Resize::Fit => within(original, [self.width, self.height]),
+            Resize::Stretch => [self.width, self.height].map(u64::from),
+            Resize::Crop => with_shortest(original, self.shortest),
+            Resize::Fit => within(original, [self.width, self.height]).map(u64::from),
         };
-        let scale = [f64::from(width) / f64::from(original[0]), f64::from(height) / f64::from(original[1])];
-        let resized = resize(image, width, height, self.channels().count(), self.filter);
-        let middle = |inner: u32, outer: u32| (f64::from(inner) - f64::from(outer)) / 2.0;
+        let scale = [width as f64 / f64::from(original[0]), height as f64 / f64::from(original[1])];
+        let middle = |inner: u64, outer: u64| (inner as f64 - outer as f64) / 2.0;
+        let (own_width, own_height) = (u64::from(self.width), u64::from(self.height));
+        // As torchvision's CenterCrop, which rounds halves to the even number.
+        let cut = [middle(width, own_width), middle(height, own_height)].map(f64::round_ties_even);
+        let to = match self.resize {
+            Resize::Crop => Target {
+                width,
+                height,
+                left: cut[0] as u64,
+                top: cut[1] as u64,
+                part_width: self.width,
+                part_height: self.height,
+            },
+            Resize::Stretch | Resize::Fit => Target::whole(width as u32, height as u32),
+        };
+        // Rows are resized before columns: in between there are as many rows as there were.
+        if u64::from(to.part_width) * u64::from(image.height) > LARGEST {
+            let [width, height] = original;
+            return Err(format!(
+                "found an image of {width} x {height} pixels, which is too high for the model's width"
+            ));
+        }
+        let resized = resize(image, to, self.channels().count(), self.filter);
         let (pixels, offset) = match self.resize {
             Resize::Stretch => (resized, [0.0, 0.0]),
-            Resize::Crop => {
-                // As torchvision's CenterCrop, which rounds halves to the even number.
-                let [left, top] = [middle(width, self.width), middle(height, self.height)].map(f64::round_ties_even);
-                (self.cut(&resized, left as u32, top as u32), [-left, -top])
-            }
+            Resize::Crop => (resized, cut.map(|cut| -cut)),
             Resize::Fit => {
-                let [left, top] = [middle(self.width, width), middle(self.height, height)].map(f64::floor);
+                let [left, top] = [middle(own_width, width), middle(own_height, height)].map(f64::floor);
                 (self.framed(&resized, left as u32, top as u32), [left, top])
             }
         };
         Ok((pixels, ImagePlacement { original, scale, offset }))
-    }
-
-    /// The part of an image that the model takes.
-    fn cut(&self, image: &Pixels, left: u32, top: u32) -> Pixels {
-        let channels = self.channels().count();
-        let (width, length) = (image.width as usize * channels, self.width as usize * channels);
-        let rows = image.values.chunks_exact(width).skip(top as usize).take(self.height as usize);
-        let start = left as usize * channels;
-        let values = rows.flat_map(|row| &row[start..start + length]).copied().collect();
-        Pixels { width: self.width, height: self.height, values }
     }
 
     /// An image in a frame of the model's size.
@@ -498,12 +532,11 @@ impl ImagePreprocessor {
     }
 }
 
-/// Width and height with the shorter side of this length; the other is rounded down, as torchvision does. `None` if that
-/// is more than an image may have.
-fn with_shortest([width, height]: [u32; 2], shortest: u32) -> Option<[u32; 2]> {
-    let longer = u64::from(shortest) * u64::from(width.max(height)) / u64::from(width.min(height));
-    let longer = u32::try_from(longer).ok().filter(|longer| u64::from(*longer) * u64::from(shortest) <= LARGEST)?;
-    Some(if width <= height { [shortest, longer] } else { [longer, shortest] })
+/// Width and height with the shorter side of this length; the other is rounded down, as torchvision does.
+fn with_shortest([width, height]: [u32; 2], shortest: u32) -> [u64; 2] {
+    let shortest = u64::from(shortest);
+    let longer = shortest * u64::from(width.max(height)) / u64::from(width.min(height)).max(1);
+    if width <= height { [shortest, longer] } else { [longer, shortest] }
 }
 
 /// The largest width and height of the same aspect within a frame.

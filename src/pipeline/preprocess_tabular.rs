@@ -5,6 +5,7 @@
 //! drift are the columns as they were sent.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -44,6 +45,7 @@ struct TabularPreprocessor {
     extra_columns: ExtraColumns,
     inputs: Vec<Input>,
     schema: FeatureSchema,
+    most_rows: NonZeroUsize,
 }
 
 struct Column {
@@ -73,6 +75,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
         extra_columns,
         inputs: signature.inputs.iter().map(|spec| Input { spec: spec.clone(), width: 0 }).collect(),
         schema: FeatureSchema::default(),
+        most_rows: context.max_instances,
     };
     for column in settings {
         stage.add(column, signature)?;
@@ -80,6 +83,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
     for input in &stage.inputs {
         input.check()?;
     }
+    stage.most_rows = context.most_rows(stage.inputs.iter().map(|input| input.width).sum());
     Ok(Box::new(stage))
 }
 
@@ -150,7 +154,7 @@ impl Preprocessor for TabularPreprocessor {
         let mut table = Table { data: data.collect(), features: Features::default(), row: 0 };
         let mut is_read = vec![false; self.columns.len()];
         let read = |json: &mut Reader<'_>| self.row(json, &mut table, &mut is_read);
-        let rows = Reader::instances(instances.get(), read, Error::from)?;
+        let rows = Reader::instances(instances.get(), self.most_rows, read, Error::from)?;
         let mut features = Features::with_rows(rows);
         (features.numbers, features.texts) = (table.features.numbers, table.features.texts);
         let tensors = self
@@ -325,7 +329,10 @@ fn found(json: &mut Reader<'_>, next: u8, category: &Category) -> Fits<(Place, S
         }
         b'-' | b'0'..=b'9' => {
             let word = json.word();
-            let place = word.parse().ok().and_then(|number| category.of_number(number));
+            // A whole number in a column with gaps is written as 3.0 by pandas.
+            let whole = |value: f64| (value.fract() == 0.0 && value.abs() < 9e15).then_some(value as i64);
+            let number = word.parse().ok().or_else(|| word.parse().ok().and_then(whole));
+            let place = number.map_or_else(|| category.of_unknown(), |number| category.of_number(number));
             let place = place.ok_or_else(|| refused(shortened(word).to_owned()))?;
             Ok((place, shortened(word).to_owned()))
         }

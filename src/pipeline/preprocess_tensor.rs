@@ -1,5 +1,7 @@
 //! `kind = "tensor"`: each instance already is what the model takes, as JSON arrays.
 
+use std::num::NonZeroUsize;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -22,17 +24,22 @@ struct Settings {
 struct TensorPreprocessor {
     inputs: Vec<TensorSpec>,
     features: TensorFeatures,
+    max_instances: NonZeroUsize,
 }
 
 pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
     let Settings { features } = context.config.settings()?;
     let features = TensorFeatures::new(features, context.signature)?;
-    Ok(Box::new(TensorPreprocessor { inputs: context.signature.inputs.clone(), features }))
+    Ok(Box::new(TensorPreprocessor {
+        inputs: context.signature.inputs.clone(),
+        features,
+        max_instances: context.max_instances,
+    }))
 }
 
 impl Preprocessor for TensorPreprocessor {
     fn transform(&self, instances: &RawValue) -> Result<Prepared> {
-        let inputs = read_instances(instances, &self.inputs)?;
+        let inputs = read_instances(instances, &self.inputs, self.max_instances)?;
         Ok(Prepared { features: self.features.read(&inputs), inputs, origin: Origin::Unknown })
     }
 

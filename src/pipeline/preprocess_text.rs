@@ -4,11 +4,12 @@
 //! Rows are as long as the longest text of the request; the batcher joins them with others of about that length.
 
 use std::borrow::Cow;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokenizers::{EncodeInput, Encoding, Tokenizer, TruncationParams};
+use tokenizers::{EncodeInput, Encoding, PostProcessor as _, Tokenizer, TruncationParams};
 
 use super::json::{Fits, Reader, misfit};
 use super::{Origin, Prepared, Preprocessor, StageContext, TokenisedText};
@@ -81,8 +82,9 @@ impl Default for InputNames {
 /// What a tokenizer is taken to allow that says nothing of it: as many as BERT.
 const MAX_TOKENS: usize = 512;
 
-/// The tokens that are used for filling up, by those that say nothing of it.
-const USUAL_PAD_TOKENS: [&str; 4] = ["[PAD]", "<pad>", "<|endoftext|>", "</s>"];
+/// A pair of texts is cut into the parts that a row has room for, and each part of one is kept with each of the other until
+/// the first is taken: they have to be few.
+const MOST_PARTS_OF_PAIR: usize = 1024;
 
 /// What is watched of a text.
 const FEATURES: [&str; 3] = ["tokens", "unknown_tokens", "characters"];
@@ -115,6 +117,7 @@ struct TextPreprocessor {
     special_tokens: bool,
     /// The length of a row, where the model fixes it.
     fixed_length: Option<usize>,
+    most_rows: NonZeroUsize,
 }
 
 pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
@@ -134,28 +137,31 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
         (Some(0), _) => return Err(wrong("max_tokens: 0 leaves nothing of a text".to_owned())),
         (most, length) => most.unwrap_or(own).min(length.unwrap_or(usize::MAX)),
     };
-    let pad = match &settings.pad_token {
-        Some(token) => Some(
-            tokenizer.token_to_id(token).ok_or_else(|| wrong(format!("pad_token: the tokenizer has no {token:?}")))?,
-        ),
-        None => tokenizer
-            .get_padding()
-            .map(|padding| padding.pad_id)
-            .or_else(|| USUAL_PAD_TOKENS.iter().find_map(|token| tokenizer.token_to_id(token))),
-    };
     let has_mask = inputs.iter().any(|input| input.role == Role::Mask);
-    // Where there is a mask, it does not matter what is masked.
-    let pad = pad.or(has_mask.then_some(0)).ok_or_else(|| {
-        wrong(
-            "pad_token: the tokenizer has none, and the model takes no mask; name the token to fill up with".to_owned(),
-        )
-    })?;
+    let pad = match &settings.pad_token {
+        Some(token) => {
+            tokenizer.token_to_id(token).ok_or_else(|| wrong(format!("pad_token: the tokenizer has no {token:?}")))?
+        }
+        // Where there is a mask, it does not matter what is masked.
+        None if has_mask => tokenizer.get_padding().map_or(0, |padding| padding.pad_id),
+        None => {
+            return Err(wrong(
+                "pad_token: the model takes no mask; name the token to fill up with, which it has to make nothing of"
+                    .to_owned(),
+            ));
+        }
+    };
+    let marks = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
+    if settings.special_tokens && max_tokens <= marks {
+        return Err(wrong(format!("max_tokens: {max_tokens} leave no room for a text beside {marks} special tokens")));
+    }
     tokenizer.with_padding(None);
     let truncation = match settings.too_long {
         TooLong::Truncate => Some(TruncationParams { max_length: max_tokens, ..TruncationParams::default() }),
         TooLong::Error => None,
     };
     tokenizer.with_truncation(truncation).map_err(|error| wrong(format!("max_tokens: {error}")))?;
+    let most_rows = context.most_rows(max_tokens * inputs.len());
     Ok(Box::new(TextPreprocessor {
         tokenizer,
         inputs,
@@ -166,6 +172,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
         max_characters: settings.max_characters,
         special_tokens: settings.special_tokens,
         fixed_length,
+        most_rows,
     }))
 }
 
@@ -261,7 +268,7 @@ impl Preprocessor for TextPreprocessor {
             texts.push(TokenisedText { spans: spans(&encoding, pair.as_deref()), text: text.into_owned() });
             Ok(())
         };
-        let rows = Reader::instances(instances.get(), read, Error::from)?;
+        let rows = Reader::instances(instances.get(), self.most_rows, read, Error::from)?;
         let longest = tokens.lengths.iter().copied().max().unwrap_or_default();
         let length = self.fixed_length.unwrap_or(longest);
         let tensor = |input: &Input| {
@@ -326,7 +333,18 @@ impl TextPreprocessor {
     fn encode(&self, text: &str, pair: Option<&str>) -> Fits<Encoding> {
         let input = match pair {
             None => EncodeInput::from(text),
-            Some(pair) => EncodeInput::from((text, pair)),
+            Some(pair) => {
+                // A token has a byte at least.
+                let parts = |text: &str| 2 * text.len() / self.max_tokens + 1;
+                if self.too_long == TooLong::Truncate && parts(text) * parts(pair) > MOST_PARTS_OF_PAIR {
+                    let (first, second, most) = (text.len(), pair.len(), self.max_tokens);
+                    return Err(misfit(format!(
+                        "found a pair of texts of {first} and {second} bytes, too long to be cut to {most} tokens; send parts \
+                         of them"
+                    )));
+                }
+                EncodeInput::from((text, pair))
+            }
         };
         let encoding = self.tokenizer.encode(input, self.special_tokens);
         let encoding = encoding.map_err(|error| misfit(format!("the tokenizer does not take this text: {error}")))?;
@@ -357,10 +375,13 @@ impl TextPreprocessor {
         elements
     }
 
-    /// How many tokens there are, before the end was left out; the share of those that are unknown; how many characters.
+    /// How many tokens there are, before the end was left out, and of a pair after it; the share of those that are unknown;
+    /// how many characters.
     fn features_of(&self, encoding: &Encoding, text: &str, pair: Option<&str>) -> [f32; FEATURES.len()] {
         let (mut tokens, mut unknown) = (0u32, 0u32);
-        for part in [encoding].into_iter().chain(encoding.get_overflowing()) {
+        // What is left of a pair is there many times.
+        let rest = if pair.is_some() { &[] } else { &encoding.get_overflowing()[..] };
+        for part in [encoding].into_iter().chain(rest) {
             for (id, is_special) in part.get_ids().iter().zip(part.get_special_tokens_mask()) {
                 let is_unknown = Some(*id) == self.unknown;
                 // To some tokenizers the unknown token is a special one.

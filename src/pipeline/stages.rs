@@ -1,6 +1,7 @@
 //! The kinds of stages that a `model.toml` can name, and making one of its settings.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::{
@@ -8,7 +9,7 @@ use super::{
     postprocess_regressor, postprocess_tensor, postprocess_token_classifier, preprocess_image, preprocess_tabular,
     preprocess_tensor, preprocess_text,
 };
-use crate::config::StageConfig;
+use crate::config::{SessionConfig, StageConfig};
 use crate::error::{Error, Result};
 use crate::tensor::Signature;
 
@@ -21,6 +22,24 @@ pub struct StageContext<'a> {
     pub signature: &'a Signature,
     /// The files of the version that it is part of.
     pub files: &'a dyn VersionFiles,
+    /// The most instances of one request: a preprocessor that makes much of little has to refuse more.
+    pub max_instances: NonZeroUsize,
+}
+
+/// The most elements that are made of one request: 256 MiB of single precision.
+const MOST_ELEMENTS: usize = 1 << 26;
+
+impl<'a> StageContext<'a> {
+    /// With the usual limit of instances.
+    pub fn new(config: &'a StageConfig, signature: &'a Signature, files: &'a dyn VersionFiles) -> StageContext<'a> {
+        StageContext { config, signature, files, max_instances: SessionConfig::default().max_instances }
+    }
+
+    /// The most instances of one request, if each becomes a row of so many elements.
+    pub(super) fn most_rows(&self, row_elements: usize) -> NonZeroUsize {
+        let by_elements = NonZeroUsize::new(MOST_ELEMENTS / row_elements.max(1)).unwrap_or(NonZeroUsize::MIN);
+        self.max_instances.min(by_elements)
+    }
 }
 
 /// The files of a version, for stages that need one: a tokenizer, labels.
@@ -133,5 +152,5 @@ pub(super) fn of_settings_with<S>(
     files: &BTreeMap<String, Vec<u8>>,
 ) -> Result<S> {
     let config: StageConfig = serde_json::from_str(settings).map_err(|error| Error::Config(error.to_string()))?;
-    make(StageContext { config: &config, signature, files })
+    make(StageContext::new(&config, signature, files))
 }

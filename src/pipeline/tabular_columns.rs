@@ -351,7 +351,8 @@ impl Category {
         }
     }
 
-    fn of_unknown(&self) -> Option<Place> {
+    /// The place of what is not in the vocabulary.
+    pub(super) fn of_unknown(&self) -> Option<Place> {
         match self.unknown {
             Unknown::Error => None,
             Unknown::Other => Some(Place::At(self.len())),

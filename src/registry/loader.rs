@@ -22,13 +22,13 @@ use crate::feature::{FeatureSchema, Features};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::model::{
     BatchPolicy, Engine, Lengths, LoadedModel, ModelSettings, OnnxModel, RunRows, ServiceTime, Session, Stopwatch,
-    Watchers, measure, zeros,
+    Watchers, can_be_padded, measure, zeros,
 };
 use crate::monitor::{Monitor, VersionLabels, Watched};
 use crate::pipeline::{
     Label, Origin, Pipeline, Postprocessor, Prediction, Preprocessor, StageContext, Stages, TableColumn,
 };
-use crate::tensor::{Signature, Tensors};
+use crate::tensor::{Padding, Signature, Tensors};
 
 /// Loads versions with an engine, stages and a monitor that they all share.
 #[derive(Debug)]
@@ -101,6 +101,7 @@ pub(super) struct OpenedVersion {
     preprocessor: Box<dyn Preprocessor>,
     postprocessor: Box<dyn Postprocessor>,
     policy: BatchPolicy,
+    padding: Option<Padding>,
 }
 
 impl Loader {
@@ -165,8 +166,7 @@ impl Loader {
         };
         let recorder = self.monitor.version(labels, config.budget, watched);
         recorder.set_load_duration(took);
-        let padding = opened.preprocessor.padding();
-        let settings = ModelSettings { session: &config.model, budget: &config.budget, padding };
+        let settings = ModelSettings { session: &config.model, budget: &config.budget, padding: opened.padding };
         let thread_name = format!("{name}-{version}");
         let model =
             OnnxModel::start(&thread_name, &opened.loaded, sessions, settings, service, &recorder, &self.watchers)?;
@@ -185,8 +185,8 @@ impl Loader {
             intra_op_threads: config.model.threads().intra_op.get(),
             warm_up,
             budget: config.budget,
+            costs: StageCosts::of(opened.preprocessor.is_heavy()),
             pipeline: Pipeline { preprocessor: opened.preprocessor, model, postprocessor: opened.postprocessor },
-            costs: StageCosts::default(),
             recorder,
         };
         warn_if_too_slow(&served);
@@ -223,12 +223,26 @@ impl OpenedVersion {
             engine.load(source, &config.model).map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
         // What the stages have to say is about how they fit the model.
         let misfit = |error| in_model_toml(order, LoadFault::Config, error);
-        let context = |config| StageContext { config, signature: loaded.signature(), files: &verified };
+        let context = |stage| StageContext {
+            config: stage,
+            signature: loaded.signature(),
+            files: &verified,
+            max_instances: config.model.max_instances,
+        };
         let preprocessor = stages.preprocessor(context(&config.preprocess)).map_err(&misfit)?;
         let postprocessor = stages.postprocessor(context(&config.postprocess)).map_err(&misfit)?;
-        let lengths = if preprocessor.padding().is_some() { Lengths::Padded } else { Lengths::Alike };
+        let padding = preprocessor.padding();
+        if padding.is_some() && !can_be_padded(loaded.signature()) {
+            tracing::info!(
+                model = %order.model, version = %order.version,
+                "only texts of one length share a run: the model does not name the tokens' dimension alike in its inputs and \
+                 outputs, and nowhere else"
+            );
+        }
+        let padding = padding.filter(|_| can_be_padded(loaded.signature()));
+        let lengths = if padding.is_some() { Lengths::Padded } else { Lengths::Alike };
         let policy = BatchPolicy::new(loaded.signature(), &config.model, lengths);
-        Ok(OpenedVersion { verified, loaded, preprocessor, postprocessor, policy })
+        Ok(OpenedVersion { verified, loaded, preprocessor, postprocessor, policy, padding })
     }
 
     /// The names of its classes, if it is a classifier that knows them.

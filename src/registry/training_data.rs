@@ -55,6 +55,8 @@ enum RowForm {
     ObjectOfArrays,
     /// `[30, "NL"]`
     Array,
+    /// `"30"`, of a single column.
+    Text,
     /// `30`, of a single column.
     Value,
 }
@@ -225,11 +227,11 @@ impl<'a> Source<'a> {
         let one_column = columns.names.len() == 1;
         let forms: &[RowForm] = match columns.is_table {
             true => &[RowForm::Object],
-            false => &[RowForm::Object, RowForm::ObjectOfArrays, RowForm::Array, RowForm::Value],
+            false => &[RowForm::Object, RowForm::ObjectOfArrays, RowForm::Array, RowForm::Text, RowForm::Value],
         };
         let mut source = Source { file, csv: Some((columns, RowForm::Object)) };
         let mut problems = Vec::new();
-        for form in forms.iter().copied().filter(|form| one_column || *form != RowForm::Value) {
+        for form in forms.iter().copied().filter(|form| one_column || !matches!(form, RowForm::Text | RowForm::Value)) {
             if let Some((_, chosen)) = &mut source.csv {
                 *chosen = form;
             }
@@ -273,6 +275,7 @@ impl RowForm {
             RowForm::Object => "an object with the columns as keys",
             RowForm::ObjectOfArrays => "an object with arrays of one value",
             RowForm::Array => "an array of the columns",
+            RowForm::Text => "the text of the column",
             RowForm::Value => "the value of the column",
         }
     }
@@ -291,6 +294,11 @@ impl Columns {
         let by_name = !signature.inputs.is_empty()
             && signature.inputs.iter().all(|input| header.iter().any(|name| **name == *input.name));
         let of_table = |name: &String| table.as_ref().map(|table| table.iter().find(|column| column.name == *name));
+        let is_absent = |column: &&TableColumn| !header.contains(&column.name);
+        if let Some(absent) = table.unwrap_or_default().iter().find(is_absent) {
+            let (name, there) = (&absent.name, header.join(", "));
+            return Err(wrong(format!("there is no column {name:?}, which the pipeline reads; there are: {there}")));
+        }
         // Where it is known which columns are read, those are: by name, wherever they stand.
         let is_read = |name: &String| match of_table(name) {
             Some(column) => column.is_some(),
@@ -317,6 +325,9 @@ impl Columns {
 
     fn instance(&self, record: &csv::StringRecord, form: RowForm) -> Value {
         let cells = self.places.iter().map(|place| record.get(*place).unwrap_or_default());
+        if form == RowForm::Text {
+            return self.places.first().and_then(|place| record.get(*place)).map_or(Value::Null, Value::from);
+        }
         let mut values = cells.zip(&self.cells).map(|(cell, cells)| value(cell, *cells));
         match form {
             RowForm::Object => Value::Object(self.names.iter().cloned().zip(values).collect()),
@@ -325,7 +336,7 @@ impl Columns {
                 Value::Object(self.names.iter().cloned().zip(arrays).collect())
             }
             RowForm::Array => Value::Array(values.collect()),
-            RowForm::Value => values.next().unwrap_or(Value::Null),
+            RowForm::Text | RowForm::Value => values.next().unwrap_or(Value::Null),
         }
     }
 }

@@ -284,7 +284,7 @@ fn the_documented_stages_can_be_made() {
         std::fs::write(&path, &block).unwrap();
         let config = ModelConfig::read(&path).unwrap();
         let signature = signature(&config.preprocess.kind);
-        let context = |config| StageContext { config, signature: &signature, files: &files };
+        let context = |config| StageContext::new(config, &signature, &files);
         stages.preprocessor(context(&config.preprocess)).map(drop).unwrap_or_else(|error| panic!("{error}: {block}"));
         stages.postprocessor(context(&config.postprocess)).map(drop).unwrap_or_else(|error| panic!("{error}: {block}"));
     }
@@ -297,12 +297,18 @@ fn the_reference_of_stages_has_every_kind_and_every_key() {
     let signature = signature("tensor");
     let unknown_key = |kind: &str| serde_json::from_value(serde_json::json!({ "kind": kind, "zzz": 1 })).unwrap();
     let kinds = |error: &str| error.split_once("known kinds: ").unwrap().1.split(", ").map(str::to_owned).collect();
-    let context = |config| StageContext { config, signature: &signature, files: &files };
-    let preprocessor = |kind: &str| stages.preprocessor(context(&unknown_key(kind))).err().unwrap().to_string();
-    let postprocessor = |kind: &str| stages.postprocessor(context(&unknown_key(kind))).err().unwrap().to_string();
-    let both: [(&dyn Fn(&str) -> String, &str); 2] =
-        [(&preprocessor, "## Preprocessors"), (&postprocessor, "## Postprocessors")];
-    for (make, part) in both {
+    let preprocessor = |kind: &str| {
+        let config = unknown_key(kind);
+        let context = StageContext::new(&config, &signature, &files);
+        stages.preprocessor(context).err().unwrap().to_string()
+    };
+    let postprocessor = |kind: &str| {
+        let config = unknown_key(kind);
+        let context = StageContext::new(&config, &signature, &files);
+        stages.postprocessor(context).err().unwrap().to_string()
+    };
+    for part in ["## Preprocessors", "## Postprocessors"] {
+        let make = |kind: &str| if part == "## Preprocessors" { preprocessor(kind) } else { postprocessor(kind) };
         let part = text.split(part).nth(1).unwrap().split("\n## ").next().unwrap();
         let all: Vec<String> = kinds(&make("none"));
         assert!(all.len() >= 4);

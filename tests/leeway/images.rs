@@ -22,7 +22,7 @@ fn stage(settings: &Value) -> Box<dyn Preprocessor> {
     settings["kind"] = json!("image");
     let config: StageConfig = serde_json::from_value(settings).unwrap();
     let files = BTreeMap::new();
-    Stages::default().preprocessor(StageContext { config: &config, signature: &signature, files: &files }).unwrap()
+    Stages::default().preprocessor(StageContext::new(&config, &signature, &files)).unwrap()
 }
 
 fn photograph(name: &str) -> Vec<u8> {
@@ -59,6 +59,20 @@ fn photographs_become_what_pillow_makes_of_them() {
         }
     }
     assert!(!seen.contains("TOO FAR"), "{seen}");
+}
+
+/// Of what is cut off nothing is made: the shorter side of 1 pixel becomes 256, and the longer one 256,000.
+#[test]
+fn a_line_of_pixels_is_cut_like_any_other_image() {
+    let line = image::RgbImage::from_fn(1, 1000, |_, y| image::Rgb([if y == 500 { 255 } else { 0 }, 0, 0]));
+    let mut file = Cursor::new(Vec::new());
+    line.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    let stage = stage(&json!({ "size": [224, 224], "resize": "crop", "shortest": 256 }));
+    let prepared = stage.transform_raw("image/png", file.get_ref()).unwrap();
+    let values = prepared.inputs.get("x").unwrap().values::<f32>().unwrap();
+    // The middle of 256,000 rows is where the 500th pixel begins to outweigh the 499th.
+    assert!(values[0] < 0.2 && values[223 * 224] > 0.8, "{} {}", values[0], values[223 * 224]);
+    assert!(values[224 * 224..].iter().all(|value| *value == 0.0));
 }
 
 /// A picture of 8 x 8 gray pixels, as a file of this format.
@@ -167,6 +181,7 @@ async fn what_is_no_picture_is_refused_with_what_to_change() {
         ("a PNG with another byte", "image/png", flipped),
         ("a PNG of 50,000 x 50,000", "image/png", header_of_png(50_000, 50_000)),
         ("a PNG of 2,000,000,000 x 1", "image/png", header_of_png(2_000_000_000, 1)),
+        ("a PNG of 1 x 100,000", "image/png", header_of_png(1, 100_000)),
         ("a PNG of 0 x 0", "image/png", header_of_png(0, 0)),
         ("a JPEG that ends in its middle", "image/jpeg", jpeg[..jpeg.len() / 2].to_vec()),
         ("a JPEG that ends after its head", "image/jpeg", jpeg[..20].to_vec()),

@@ -100,6 +100,7 @@ async fn what_is_no_text_is_refused_with_what_to_change() {
         ("a megabyte of spaces", format!("[{:?}]", " ".repeat(1 << 20))),
         ("a megabyte as the second of a pair", format!("[[\"a\", {:?}]]", "ä".repeat(1 << 19))),
         ("a long text as the third of three", format!("[\"a\", \"b\", {:?}]", "é".repeat(70_000))),
+        ("a pair of two long texts", json!([["a ".repeat(9_000), "b ".repeat(9_000)]]).to_string()),
         ("half a character", r#"["\ud83d"]"#.to_owned()),
         ("the other half", r#"["\udc4d"]"#.to_owned()),
         ("an unknown escape", r#"["\x41"]"#.to_owned()),

@@ -1,0 +1,36 @@
+//! `leeway health`: whether the server that this configuration is of is ready, for health checks where there is no curl.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use clap::Args;
+
+use super::SettingsArgs;
+use super::client::{reachable, status_of};
+
+/// What a health check waits at the most.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Args)]
+pub(super) struct HealthArgs {
+    /// Only whether the server is alive, ready or not
+    #[arg(long)]
+    live: bool,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+pub(super) fn run(args: HealthArgs) -> Result<()> {
+    let address = reachable(args.settings.load()?.http.listen);
+    let path = if args.live { "/livez" } else { "/readyz" };
+    let status = status_of(address, path, PATIENCE)
+        .map_err(|error| anyhow!("no server answers at {address} (http.listen): {error}"))?;
+    if status != 200 {
+        bail!("the server at {address} is not ready: {path} answers {status}");
+    }
+    let state = if args.live { "alive" } else { "ready" };
+    writeln!(std::io::stdout(), "the server at {address} is {state}")?;
+    Ok(())
+}
