@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python lint format doc onnxruntime prometheus clean
+.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python image test-image lint format doc onnxruntime prometheus clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,18 @@ bench-monitoring: build ## What monitoring costs, whether its quantiles are true
 bench-python: build ## Texts and images beside FastAPI, PyTorch and Pillow (installs them and oha into .bench)
 	$(CARGO) bench --locked --bench against_python
 
+image: ## Build the container image leeway, with docker or buildah (VARIANT=cuda for GPUs)
+	@if command -v docker >/dev/null && docker info >/dev/null 2>&1; then \
+		docker build --build-arg VARIANT=$(or $(VARIANT),cpu) --tag leeway .; \
+	elif command -v buildah >/dev/null; then \
+		buildah bud --layers --format=docker --build-arg VARIANT=$(or $(VARIANT),cpu) --tag leeway .; \
+	else \
+		echo "error: neither docker nor buildah is here" >&2; exit 1; \
+	fi
+
+test-image: ## Build the Dockerfile without Docker, run the image, and ask it over HTTP (needs root; keeps its bases in .image)
+	@$(PYTHON) scripts/test_image.py
+
 lint: ## Format check, clippy and docs, each with warnings as errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
@@ -62,4 +74,4 @@ prometheus: ## Put prometheus and promtool, which the tests need, into .promethe
 
 clean: ## Remove what was built and fetched
 	$(CARGO) clean
-	rm -rf .onnxruntime .prometheus .bench
+	rm -rf .onnxruntime .prometheus .bench .image

@@ -1,0 +1,62 @@
+# Leeway as a container: docker build -t leeway .   (make image does that, with Docker or buildah)
+#
+#   docker run -p 8080:8080 -v leeway-state:/var/lib/leeway leeway
+#
+# serves the shipped models. Mount yours over /srv/models, read-only. Build arguments:
+#
+#   VARIANT=cpu|cuda    cuda brings the GPU library; CUDA 12 and cuDNN have to be in BASE (say, a CUDA runtime image)
+#   RUST, BASE          the images to build with and to run on: glibc 2.28 or later, the same in both or newer in BASE
+
+ARG RUST=docker.io/library/rust:1.92-bookworm
+ARG BASE=docker.io/library/debian:bookworm-slim
+
+# ----- build: the dependencies are a layer of their own, built anew only when Cargo.lock changes -----
+FROM ${RUST} AS build
+ARG VARIANT=cpu
+WORKDIR /build
+# Only pip is missing in the usual images. Nothing is installed where it is there.
+RUN python3 -m pip --version >/dev/null 2>&1 \
+    || (apt-get update && apt-get install -y --no-install-recommends python3 python3-pip && rm -rf /var/lib/apt/lists/*)
+COPY scripts/fetch_onnxruntime.py scripts/
+RUN python3 scripts/fetch_onnxruntime.py --variant ${VARIANT}
+COPY Cargo.toml Cargo.lock ./
+COPY benches benches
+# The manifest names examples and benches; the crate itself is empty here, so that this layer depends on neither.
+RUN mkdir -p src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
+    && cargo build --locked --release --bin leeway && rm -rf src target/release/deps/*leeway* target/release/leeway*
+COPY src src
+COPY examples examples
+RUN cargo build --locked --release --bin leeway && strip target/release/leeway \
+    && mkdir -p /image/usr/local/bin /image/usr/local/lib/leeway /image/srv /image/var/lib/leeway \
+    && cp target/release/leeway /image/usr/local/bin/ \
+    && cp -P .onnxruntime/*.so* /image/usr/local/lib/leeway/ \
+    && cp .onnxruntime/LICENSE .onnxruntime/ThirdPartyNotices.txt /image/usr/local/lib/leeway/
+COPY models /image/srv/models
+RUN find /image/srv/models -name '*.py' -o -name '*.txt' | xargs rm -f && chmod -R a+rX /image
+
+# ----- run: the program, the library, the models; nothing is written but the state -----
+FROM ${BASE}
+COPY --from=build /image/usr /usr
+COPY --from=build /image/srv /srv
+COPY --from=build --chown=65532:65532 /image/var/lib/leeway /var/lib/leeway
+ENV LEEWAY_HTTP__LISTEN=0.0.0.0:8080 \
+    LEEWAY_ADMIN__LISTEN=127.0.0.1:8081 \
+    LEEWAY_REPOSITORY__PATH=/srv/models \
+    LEEWAY_REPOSITORY__DEFAULT_MODEL=digits \
+    LEEWAY_STATE__URL=sqlite:/var/lib/leeway/leeway.db \
+    LEEWAY_LOG__FORMAT=json \
+    ORT_DYLIB_PATH=/usr/local/lib/leeway/libonnxruntime.so
+LABEL org.opencontainers.image.title="Leeway" \
+      org.opencontainers.image.description="A model server for ONNX models, with its latency, its versions and its inputs in view" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.documentation="docs/operations.md"
+# No name: the image needs no user database.
+USER 65532:65532
+WORKDIR /var/lib/leeway
+VOLUME /var/lib/leeway
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["leeway", "health"]
+# Without a shell: SIGTERM goes to the server itself.
+ENTRYPOINT ["leeway"]
+CMD ["serve"]
