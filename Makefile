@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python image test-image lint format doc onnxruntime prometheus clean
+.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python image test-image test-nginx lint format doc onnxruntime prometheus kubernetes clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ serve: build ## Build, then serve the shipped models on 127.0.0.1:8080
 check: build ## Build, then load every model once and print what was found
 	./target/release/leeway check
 
-test: onnxruntime prometheus ## Run all tests
+test: onnxruntime prometheus kubernetes ## Run all tests
 	$(CARGO) test --locked --features failpoints
 
 build: onnxruntime ## Build the release binary, target/release/leeway
@@ -55,6 +55,9 @@ image: ## Build the container image leeway, with docker or buildah (VARIANT=cuda
 test-image: ## Build the Dockerfile without Docker, run the image, and ask it over HTTP (needs root; keeps its bases in .image)
 	@$(PYTHON) scripts/test_image.py
 
+test-nginx: build ## 50 rolling restarts of two replicas behind a real nginx, under load (installs nginx with apt, and oha into .bench)
+	@$(PYTHON) scripts/test_nginx.py
+
 lint: ## Format check, clippy and docs, each with warnings as errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
@@ -72,6 +75,9 @@ onnxruntime: ## Fetch the pinned ONNX Runtime into .onnxruntime (nothing happens
 prometheus: ## Put prometheus and promtool, which the tests need, into .prometheus (nothing happens if they are there)
 	@$(PYTHON) scripts/fetch_prometheus.py
 
+kubernetes: ## Put Kubernetes' schemas, which the tests need, into .kubernetes (nothing happens if they are there)
+	@$(PYTHON) scripts/fetch_kubernetes_schemas.py
+
 clean: ## Remove what was built and fetched
 	$(CARGO) clean
-	rm -rf .onnxruntime .prometheus .bench .image
+	rm -rf .onnxruntime .prometheus .kubernetes .bench .image

@@ -12,6 +12,7 @@ mod budget;
 // Takes a process that stops where it is told to: `cargo test --features failpoints`, as `make test` does.
 #[cfg(feature = "failpoints")]
 mod crash;
+mod deployment;
 mod documentation;
 mod drift;
 mod golden;

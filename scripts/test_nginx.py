@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Two replicas behind a real nginx with the shipped configuration: rolling restarts, and a replica that is killed, under load.
+
+    make test-nginx                                  # needs root for apt, if nginx is missing; installs oha into .bench
+
+64 clients ask without a pause while the replicas are restarted in turn, 50 times (LEEWAY_RESTARTS): no request may fail. Then,
+under the same load, one of them is killed with SIGKILL: nginx asks the other one again.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OHA = ROOT / ".bench/bin/oha"
+RESTARTS = int(os.environ.get("LEEWAY_RESTARTS", "50"))
+PORTS = {18180: 18181, 18182: 18183}
+NGINX = 18190
+
+
+def get(port, path="/readyz"):
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def until(question, what, seconds=60):
+    end = time.monotonic() + seconds
+    while not question():
+        if time.monotonic() > end:
+            sys.exit(f"error: {what} did not come true in {seconds} s")
+        time.sleep(0.02)
+
+
+def replica(port, state):
+    environment = os.environ | {
+        "LEEWAY_HTTP__LISTEN": f"127.0.0.1:{port}",
+        "LEEWAY_ADMIN__LISTEN": f"127.0.0.1:{PORTS[port]}",
+        "LEEWAY_REPOSITORY__DEFAULT_MODEL": "digits",
+        "LEEWAY_STATE__URL": f"sqlite:{state}/leeway.db",
+        # nginx tells by the first 503, and needs no time to notice.
+        "LEEWAY_SHUTDOWN__DEREGISTRATION_DELAY_MS": "500",
+        "LEEWAY_LOG__LEVEL": "warn",
+    }
+    started = subprocess.Popen([ROOT / "target/release/leeway", "serve"], cwd=ROOT, env=environment)
+    until(lambda: get(port) == 200 or started.poll() is not None, f"readiness of {port}")
+    return started
+
+
+def start_nginx(folder):
+    """The shipped configuration, with these ports in place of its own, as a server of its own."""
+    site = (ROOT / "deploy/nginx/leeway.conf").read_text()
+    first, second = PORTS
+    for before, after in (("127.0.0.1:8080", f"127.0.0.1:{first}"), ("127.0.0.1:8082", f"127.0.0.1:{second}"), ("listen 80;", f"listen 127.0.0.1:{NGINX};")):
+        if before not in site:
+            sys.exit(f"error: deploy/nginx/leeway.conf has no {before}")
+        site = site.replace(before, after)
+    (folder / "leeway.conf").write_text(site)
+    paths = "".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log warn; events {{ worker_connections 1024; }}\n"
+        f"http {{ access_log off; {paths} include {folder}/leeway.conf; }}\n"
+    )
+    started = subprocess.Popen(["nginx", "-p", folder, "-c", folder / "nginx.conf"])
+    until(lambda: get(NGINX) == 200, "an answer of nginx")
+    return started
+
+
+class Load:
+    """64 clients that ask until they are told to stop."""
+
+    def __init__(self, folder):
+        rows = json.loads((ROOT / "tests/data/digits_held_out.json").read_text())["instances"]
+        body = folder / "body.json"
+        body.write_text(json.dumps({"instances": rows[:1]}))
+        command = [OHA, "--no-tui", "--output-format", "json", "-z", "3600s", "-c", "64", "-m", "POST"]
+        command += ["-H", "content-type: application/json", "-D", body, f"http://127.0.0.1:{NGINX}/predict"]
+        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def stop(self):
+        """How many were answered with which status, and how many were not answered. Those that are under way do not count."""
+        self.process.send_signal(signal.SIGINT)
+        report = json.loads(self.process.communicate(timeout=60)[0])
+        errors = {what: count for what, count in report["errorDistribution"].items() if "aborted due to deadline" not in what}
+        return report["statusCodeDistribution"], errors
+
+
+def main():
+    if not shutil.which("nginx"):
+        subprocess.run(["apt-get", "install", "-y", "-qq", "nginx-light"], check=True)
+    if not OHA.exists():
+        subprocess.run(["cargo", "install", "--quiet", "--locked", "oha", "--version", "1.16.0", "--root", ROOT / ".bench"], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        folder.chmod(0o755)
+        replicas = {port: replica(port, folder) for port in PORTS}
+        nginx = start_nginx(folder)
+        try:
+            load = Load(folder)
+            begin = time.monotonic()
+            for restart in range(RESTARTS):
+                port = list(PORTS)[restart % 2]
+                replicas[port].send_signal(signal.SIGTERM)
+                if replicas[port].wait(60) != 0:
+                    sys.exit(f"error: the replica ended with {replicas[port].returncode}")
+                replicas[port] = replica(port, folder)
+                # nginx does not ask it again before its fail_timeout of a second is over: then the next one's turn has come.
+                time.sleep(1.5)
+            statuses, errors = load.stop()
+            print(f"{RESTARTS} rolling restarts in {time.monotonic() - begin:.0f} s: {statuses}, not answered: {errors or 'none'}", flush=True)
+            if set(statuses) != {"200"} or errors:
+                print((folder / "error.log").read_text()[-2000:])
+                sys.exit("error: requests failed")
+
+            load = Load(folder)
+            time.sleep(2)
+            killed = list(PORTS)[0]
+            replicas[killed].kill()
+            replicas[killed].wait()
+            time.sleep(2)
+            replicas[killed] = replica(killed, folder)
+            time.sleep(2)
+            statuses, errors = load.stop()
+            print(f"a replica killed: {statuses}, not answered: {errors or 'none'}", flush=True)
+            failed = sum(count for status, count in statuses.items() if status != "200") + sum(errors.values())
+            if failed > 64:
+                sys.exit("error: more failed than were under way")
+        finally:
+            # Not killed: its workers would go on.
+            nginx.terminate()
+            nginx.wait(30)
+            for process in replicas.values():
+                process.kill()
+
+
+if __name__ == "__main__":
+    main()
