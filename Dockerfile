@@ -7,8 +7,8 @@
 #   VARIANT=cpu|cuda    cuda brings the GPU library; CUDA 12 and cuDNN have to be in BASE (say, a CUDA runtime image)
 #   RUST, BASE          the images to build with and to run on: glibc 2.28 or later, the same in both or newer in BASE
 
-ARG RUST=docker.io/library/rust:1.92-bookworm
-ARG BASE=docker.io/library/debian:bookworm-slim
+ARG RUST=rust:1.92-bookworm
+ARG BASE=debian:bookworm-slim
 
 # ----- build: the dependencies are a layer of their own, built anew only when Cargo.lock changes -----
 FROM ${RUST} AS build
