@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python image test-image test-nginx lint format doc onnxruntime prometheus kubernetes clean
+.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak image test-image test-nginx lint format doc onnxruntime prometheus kubernetes clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ test: onnxruntime prometheus kubernetes ## Run all tests
 build: onnxruntime ## Build the release binary, target/release/leeway
 	$(CARGO) build --locked --release
 
-bench: bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, and Python beside it
+bench: bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, Python beside it, start-up and memory
 
 bench-micro: onnxruntime ## Criterion only: preprocessing, and the whole pipeline
 	$(CARGO) bench --locked --bench pipeline --bench preprocess
@@ -30,7 +30,7 @@ bench-load: build ## The load comparison only (installs the load generator oha i
 	$(CARGO) build --locked --release --example floor
 	$(CARGO) bench --locked --bench load
 
-bench-latency: build ## Overload, lone requests, saturation and a stalled model (installs oha into .bench)
+bench-latency: build ## Overload, lone requests, saturation, a stalled model and slow clients (installs oha into .bench)
 	$(CARGO) build --locked --release --example floor --example bare_loop
 	$(CARGO) bench --locked --bench latency
 
@@ -42,6 +42,13 @@ bench-monitoring: build ## What monitoring costs, whether its quantiles are true
 
 bench-python: build ## Texts and images beside FastAPI, PyTorch and Pillow (installs them and oha into .bench)
 	$(CARGO) bench --locked --bench against_python
+
+bench-footprint: build ## Time until ready, and memory, beside the bare ONNX Runtime (installs oha into .bench)
+	$(CARGO) build --locked --release --example bare_loop
+	$(CARGO) bench --locked --bench footprint
+
+bench-soak: build ## Half an hour at half the load, a new version every minute: is memory flat? Not part of `make bench`
+	$(CARGO) bench --locked --bench soak
 
 image: ## Build the container image leeway, with docker or buildah (VARIANT=cuda for GPUs)
 	@if command -v docker >/dev/null && docker info >/dev/null 2>&1; then \

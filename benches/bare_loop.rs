@@ -3,7 +3,8 @@
 //!
 //!     bare_loop MODEL_FILE ONNXRUNTIME_LIBRARY ROWS WIDTH THREADS SECONDS
 //!
-//! Prints the rows per second.
+//! Prints the rows per second and, on Linux, the bytes of memory that it has then (RSS). With 0 seconds it runs the model
+//! once, as a server does before it is ready.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a program for a bench")]
 
@@ -39,5 +40,8 @@ fn main() {
         run();
         runs += 1;
     }
-    println!("{}", (runs * rows) as f64 / begin.elapsed().as_secs_f64());
+    let per_second = (runs * rows) as f64 / begin.elapsed().as_secs_f64();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    println!("{per_second} {}", resident.map_or(0, |kibibytes| 1024 * kibibytes.parse::<u64>().unwrap()));
 }

@@ -1,5 +1,5 @@
 //! What becomes of latency and goodput: under overload, beside the floor program; at moderate load; of a lone request;
-//! beside a bare loop of `Session::run`; and beside a model that is stalled.
+//! beside a bare loop of `Session::run`; beside a model that is stalled; and beside a thousand slow clients.
 //!
 //!     make bench-latency
 //!
@@ -13,8 +13,12 @@ mod open_loop;
 #[expect(dead_code, reason = "shared: not every bench needs all of it")]
 mod programs;
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use open_loop::{Hit, Load, fire, quantile};
@@ -50,6 +54,7 @@ fn main() {
     saturation(&leeway, &models, &body, rounds, time);
     moderate_load(&leeway, &body, capacity, rounds, time);
     stalled_model(&leeway, &body, capacity, rounds, time);
+    slow_clients(&leeway, &body, capacity, rounds, time);
 }
 
 // ===== under overload =====
@@ -184,7 +189,7 @@ fn saturation(leeway: &Program, models: &Repository, body: &Path, rounds: usize,
             .stderr(Stdio::inherit())
             .output()
             .expect("target/release/examples/bare_loop: run `make bench-latency`, which builds it");
-        String::from_utf8(output.stdout).unwrap().trim().parse::<f64>().unwrap()
+        String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().parse::<f64>().unwrap()
     };
     let measured: Vec<(f64, f64)> =
         (0..rounds).map(|round| if round % 2 == 0 { (served(), bare()) } else { swap((bare(), served())) }).collect();
@@ -239,6 +244,62 @@ fn stalled_model(leeway: &Program, body: &Path, capacity: f64, rounds: usize, ti
         median(measured.iter().map(|(_, (with, _))| *with)),
         spread(measured.iter().map(|(without, (with, _))| with / without)),
     );
+}
+
+// ===== slow clients =====
+
+const SLOW_CLIENTS: usize = 1_000;
+
+fn slow_clients(leeway: &Program, body: &Path, capacity: f64, rounds: usize, time: Duration) {
+    let p99 = || {
+        // The server's places for predictions are 1,024, most of which are taken.
+        let load = Load::OpenOver(0.3 * capacity, 16);
+        let hits = fire(&leeway.url("/v1/models/dense:predict"), Some(body), load, time);
+        assert!(hits.iter().all(|hit| hit.status == 200 || hit.status == 0), "a request failed");
+        quantile(took(&settled(&hits), 200), 0.99) * 1e3
+    };
+    let beside_slow = || {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (ready, all_connected) = mpsc::channel();
+            let slow = scope.spawn(|| send_heads_slowly(&leeway.address, ready, &over));
+            all_connected.recv().unwrap();
+            let p99 = p99();
+            over.store(true, Ordering::Relaxed);
+            slow.join().unwrap();
+            p99
+        })
+    };
+    let measured: Vec<(f64, f64)> = (0..rounds)
+        .map(|round| if round % 2 == 0 { (p99(), beside_slow()) } else { swap((beside_slow(), p99())) })
+        .collect();
+    println!(
+        "\n== Slow clients: {SLOW_CLIENTS} connections that send half a head, one byte a second each. Others beside them"
+    );
+    println!(
+        "P99 at 0.3x: {:.1} ms without and {:.1} ms with them, ratio {}",
+        median(measured.iter().map(|(without, _)| *without)),
+        median(measured.iter().map(|(_, with)| *with)),
+        spread(measured.iter().map(|(without, with)| with / without)),
+    );
+}
+
+/// Connects, says so, and sends on each connection in turn, so that each sends one byte a second.
+fn send_heads_slowly(address: &str, ready: mpsc::Sender<()>, over: &AtomicBool) {
+    let connect = |_| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"POST /predict HTTP/1.1\r\nhost: leeway\r\nx-slow: ").unwrap();
+        stream
+    };
+    let mut streams: Vec<TcpStream> = (0..SLOW_CLIENTS).map(connect).collect();
+    ready.send(()).unwrap();
+    for turn in 0.. {
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        streams[turn % SLOW_CLIENTS].write_all(b"a").expect("a slow client was cut off before its time");
+        std::thread::sleep(Duration::from_millis(1000) / SLOW_CLIENTS as u32);
+    }
 }
 
 // ===== a repository for the bench =====

@@ -13,6 +13,8 @@ pub(crate) enum Load {
     Closed(usize),
     /// So many requests a second, whatever becomes of them.
     Open(f64),
+    /// The same, over so many connections.
+    OpenOver(f64, usize),
 }
 
 /// One request and its answer, in seconds.
@@ -28,6 +30,10 @@ pub(crate) struct Hit {
 /// Connections of an open load: more requests than this are never in flight at one time.
 const OPEN_CONNECTIONS: usize = 512;
 
+fn open(oha: &mut Command, rate: f64, connections: usize) -> &mut Command {
+    oha.args(["-q", &format!("{rate:.0}"), "-c", &connections.to_string()])
+}
+
 /// Puts a URL under load and gives every request. `body` is a file.
 pub(crate) fn fire(url: &str, body: Option<&Path>, load: Load, time: Duration) -> Vec<Hit> {
     let mut command = Command::new(oha());
@@ -37,7 +43,8 @@ pub(crate) fn fire(url: &str, body: Option<&Path>, load: Load, time: Duration) -
     }
     match load {
         Load::Closed(connections) => command.args(["-c", &connections.to_string()]),
-        Load::Open(rate) => command.args(["-q", &format!("{rate:.0}"), "-c", &OPEN_CONNECTIONS.to_string()]),
+        Load::Open(rate) => open(&mut command, rate, OPEN_CONNECTIONS),
+        Load::OpenOver(rate, connections) => open(&mut command, rate, connections),
     };
     let output = command.arg(url).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

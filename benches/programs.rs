@@ -1,6 +1,7 @@
 //! What the load benches share: the programs that are measured, and the load generator oha.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -90,6 +91,33 @@ impl Program {
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
+
+    /// Waits until it says that it is ready, as a load balancer would hear it.
+    pub(crate) fn ready(self) -> Program {
+        let is_ready = || {
+            let mut stream = TcpStream::connect(&self.address).ok()?;
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: leeway\r\nconnection: close\r\n\r\n").ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).ok()?;
+            answer.starts_with("HTTP/1.1 200").then_some(())
+        };
+        while is_ready().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self
+    }
+
+    /// The memory that it has, in bytes (RSS; on Linux).
+    pub(crate) fn resident(&self) -> u64 {
+        resident(self.child.id())
+    }
+}
+
+/// The memory that a process has, in bytes (RSS; on Linux).
+pub(crate) fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("/proc: Linux only");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
 }
 
 /// A program of `benches/` that is built as an example.

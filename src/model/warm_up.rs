@@ -66,7 +66,7 @@ impl Stopwatch {
     /// How long measuring may take. A run that has begun is waited for.
     fn patience(self) -> Duration {
         match self {
-            Stopwatch::WallTime => Duration::from_millis(500),
+            Stopwatch::WallTime => Duration::from_millis(200),
             Stopwatch::ProcessorTime => Duration::from_millis(100),
         }
     }
