@@ -89,30 +89,37 @@ impl Drop for Prometheus {
     }
 }
 
-impl Prometheus {
-    /// Our own rules, evaluated more often; alerts fire as soon as their condition is true.
-    fn start(servers: &[Server]) -> Prometheus {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["leeway.recording.yml", "leeway.alerts.yml"] {
-            let rules = std::fs::read_to_string(checkout().join("deploy/prometheus/rules").join(name)).unwrap();
-            let hurried = |line: &str| {
-                let (indent, word) = line.split_at(line.len() - line.trim_start().len());
-                match word.split_once(": ") {
-                    Some(("interval", _)) => format!("{indent}interval: 1s\n"),
-                    Some(("for" | "keep_firing_for", _)) => String::new(),
-                    _ => format!("{line}\n"),
-                }
-            };
-            std::fs::write(folder.path().join(name), rules.lines().map(hurried).collect::<String>()).unwrap();
+/// The time after a key of Prometheus' files, made short, so that a test does not wait for it; alerts fire at once.
+fn hurried(text: &str) -> String {
+    let line = |line: &str| {
+        let (indent, word) = line.split_at(line.len() - line.trim_start().len());
+        match word.split_once(": ") {
+            Some((key @ ("scrape_interval" | "scrape_timeout"), _)) => format!("{indent}{key}: {SCRAPE_MS}ms\n"),
+            Some((key @ ("interval" | "evaluation_interval"), _)) => format!("{indent}{key}: 1s\n"),
+            Some(("for" | "keep_firing_for", _)) => String::new(),
+            _ => format!("{line}\n"),
         }
-        let targets: Vec<String> = servers.iter().map(|server| server.data.to_string()).collect();
-        let config = json!({
-            "global": { "evaluation_interval": "1s", "scrape_interval": format!("{SCRAPE_MS}ms"), "scrape_timeout": format!("{SCRAPE_MS}ms") },
-            "rule_files": ["leeway.*.yml"],
-            "scrape_configs": [{ "job_name": "leeway", "static_configs": [{ "targets": targets }] }],
-        });
-        // JSON is YAML.
-        std::fs::write(folder.path().join("prometheus.yml"), config.to_string()).unwrap();
+    };
+    text.lines().map(line).collect()
+}
+
+impl Prometheus {
+    /// The shipped configuration with its rules: the replicas that it names are these, and its times are short.
+    fn start(replicas: &[Server; 2]) -> Prometheus {
+        let folder = tempfile::tempdir().unwrap();
+        let shipped = checkout().join("deploy/prometheus");
+        let mut config = std::fs::read_to_string(shipped.join("prometheus.yml")).unwrap();
+        for (named, replica) in ["leeway-1:8080", "leeway-2:8080"].iter().zip(replicas) {
+            assert_eq!(config.matches(named).count(), 1, "{named}");
+            config = config.replace(named, &replica.data.to_string());
+        }
+        std::fs::write(folder.path().join("prometheus.yml"), hurried(&config)).unwrap();
+        std::fs::create_dir(folder.path().join("rules")).unwrap();
+        for entry in std::fs::read_dir(shipped.join("rules")).unwrap() {
+            let rules = entry.unwrap();
+            let text = std::fs::read_to_string(rules.path()).unwrap();
+            std::fs::write(folder.path().join("rules").join(rules.file_name()), hurried(&text)).unwrap();
+        }
         // A port that was free a moment ago: Prometheus cannot say which one it took.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = program("prometheus")
@@ -320,6 +327,7 @@ async fn a_prometheus_that_scrapes_two_replicas_sees_the_fleet() {
     let settings = [("LEEWAY_FEEDBACK__KEY", "a-key-of-two-replicas")];
     let replicas = [Server::start(models, &settings), Server::start(models, &settings)];
     let prometheus = Prometheus::start(&replicas);
+    prometheus.until("up{job=\"leeway\"} == 1", |series| (series.len() == 2).then_some(())).await;
     // Counters begin at 0, and that is seen before anything is counted.
     prometheus
         .until("count(count_over_time(leeway_feature_bin_total{model=\"even\"}[1m]) > 2)", |series| {
