@@ -15,6 +15,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 #[expect(dead_code, reason = "shared: not every bench needs all of it")]
+mod load_generator;
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
 mod programs;
 
 use std::collections::BTreeMap;
@@ -25,18 +27,20 @@ use std::time::{Duration, Instant};
 
 use leeway::pipeline::{StageContext, Stages};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
-use programs::{OHA, Program, checkout, median, number_from, oha, workshop};
+use load_generator::{Load, OHA, oha, summarize};
+use programs::{Program, checkout, median, number_from, workshop};
 use serde_json::{Value, json};
 
 fn main() {
     let rounds = number_from("LEEWAY_BENCH_ROUNDS", 5) as usize;
     let seconds = number_from("LEEWAY_BENCH_SECONDS", 4);
-    let (oha, python) = (oha(), python());
+    oha();
+    let python = python();
     let (models, held_out) = minilm(&python);
     println!("oha {OHA}, {} cores shared with it", std::thread::available_parallelism().unwrap());
     let leeway = Program::leeway(&models);
     truth(&leeway, &held_out);
-    beside_fastapi(&oha, &python, &leeway, rounds, seconds);
+    beside_fastapi(&python, &leeway, rounds, seconds);
     padding(&leeway);
     beside_pillow(&python);
 }
@@ -136,25 +140,15 @@ impl FastApi {
     }
 }
 
-fn beside_fastapi(oha: &Path, python: &Path, leeway: &Program, rounds: usize, seconds: u64) {
+fn beside_fastapi(python: &Path, leeway: &Program, rounds: usize, seconds: u64) {
     let fastapi = FastApi::start(python);
     let body = workshop().join("sentence.json");
     let text = "The invoice has not arrived since Monday, and nobody answers although I paid.";
     std::fs::write(&body, json!({ "instances": [text] }).to_string()).unwrap();
     let measure = |url: &str, connections: usize, seconds: u64| {
-        let (time, connections) = (format!("{seconds}s"), connections.to_string());
-        let output = Command::new(oha)
-            .args(["--no-tui", "--output-format", "json", "-z", &time, "-c", &connections, "-m", "POST"])
-            .args(["-H", "content-type: application/json", "-D"])
-            .arg(&body)
-            .arg(url)
-            .output()
-            .unwrap();
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let failed = report["statusCodeDistribution"].as_object().unwrap().keys().any(|status| status != "200");
-        assert!(!failed, "{url}: {}", report["statusCodeDistribution"]);
-        let p50 = report["latencyPercentiles"]["p50"].as_f64().unwrap();
-        (report["summary"]["requestsPerSec"].as_f64().unwrap(), 1e3 * p50)
+        let load = Load::Closed(connections);
+        let summary = summarize(url, &body, load, Duration::from_secs(seconds)).all_good();
+        (summary.per_second, 1e3 * summary.p50)
     };
     let urls = [format!("http://{}/predict", fastapi.1), leeway.url("/predict")];
     println!("\nOne text of 19 tokens a request, {rounds} rounds of {seconds} s, alternating; medians\n");

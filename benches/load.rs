@@ -9,17 +9,20 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 #[expect(dead_code, reason = "shared: not every bench needs all of it")]
+mod load_generator;
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
 mod programs;
 
 use std::path::Path;
-use std::process::Command;
+use std::time::Duration;
 
-use programs::{OHA, Program, checkout, median, number_from, oha, workshop};
+use load_generator::{Load, OHA, oha, summarize};
+use programs::{Program, checkout, median, number_from, workshop};
 use serde_json::{Value, json};
 
 const CONNECTIONS: [usize; 5] = [1, 2, 4, 16, 64];
 
-/// What oha measured in one go.
+/// What oha measured in one go; times in microseconds.
 #[derive(Clone, Copy)]
 struct Measured {
     per_second: f64,
@@ -27,28 +30,15 @@ struct Measured {
     p99: f64,
 }
 
-fn measure(oha: &Path, program: &Program, body: &Path, connections: usize, seconds: u64) -> Measured {
-    let output = Command::new(oha)
-        .args(["--no-tui", "--output-format", "json", "-m", "POST", "-T", "application/json"])
-        .args(["-z", &format!("{seconds}s"), "-c", &connections.to_string(), "-D"])
-        .arg(body)
-        .arg(program.url("/predict"))
-        .output()
-        .unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).expect("oha's report is not JSON");
-    let statuses = report["statusCodeDistribution"].as_object().unwrap();
-    assert!(statuses.keys().all(|status| status == "200"), "{}: {statuses:?}", program.address);
-    Measured {
-        per_second: report["summary"]["requestsPerSec"].as_f64().unwrap(),
-        p50: report["latencyPercentiles"]["p50"].as_f64().unwrap() * 1e6,
-        p99: report["latencyPercentiles"]["p99"].as_f64().unwrap() * 1e6,
-    }
+fn measure(program: &Program, body: &Path, connections: usize, time: Duration) -> Measured {
+    let summary = summarize(&program.url("/predict"), body, Load::Closed(connections), time).all_good();
+    Measured { per_second: summary.per_second, p50: summary.p50 * 1e6, p99: summary.p99 * 1e6 }
 }
 
 fn main() {
     let rounds = number_from("LEEWAY_BENCH_ROUNDS", 5) as usize;
     let seconds = number_from("LEEWAY_BENCH_SECONDS", 3);
-    let oha = oha();
+    oha();
     let held_out = std::fs::read_to_string(checkout().join("tests/data/digits_held_out.json")).unwrap();
     let held_out: Value = serde_json::from_str(&held_out).unwrap();
     let body = workshop().join("one_digit.json");
@@ -67,13 +57,13 @@ fn main() {
     );
     for connections in CONNECTIONS {
         for program in &programs {
-            measure(&oha, program, &body, connections, 1);
+            measure(program, &body, connections, Duration::from_secs(1));
         }
         let mut measured = [Vec::new(), Vec::new()];
         for round in 0..rounds {
             for turn in 0..2 {
                 let which = (round + turn) % 2;
-                measured[which].push(measure(&oha, &programs[which], &body, connections, seconds));
+                measured[which].push(measure(&programs[which], &body, connections, Duration::from_secs(seconds)));
             }
         }
         let [floor, leeway] = &measured;

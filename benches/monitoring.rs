@@ -12,25 +12,29 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 #[expect(dead_code, reason = "shared: not every bench needs all of it")]
+mod load_generator;
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
 mod programs;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use leeway::feature::{FeatureSchema, Features, Observation};
 use leeway::monitor::{Baseline, Drift, DriftStatus, Sample};
 use leeway::registry::Manifest;
-use programs::{OHA, Program, checkout, median, number_from, oha, workshop};
+use load_generator::{Load, OHA, oha, summarize};
+use programs::{Program, checkout, median, number_from, workshop};
 use serde_json::{Value, json};
 
 fn main() {
     let rounds = number_from("LEEWAY_BENCH_ROUNDS", 9) as usize;
     let seconds = number_from("LEEWAY_BENCH_SECONDS", 3);
-    let oha = oha();
+    oha();
     let models = models();
     println!("oha {OHA}, {} cores shared with it", std::thread::available_parallelism().unwrap());
-    costs(&oha, &models, rounds, seconds);
-    quantiles(&oha, &models, 10 * seconds);
+    costs(&models, rounds, seconds);
+    quantiles(&models, 10 * seconds);
     false_alarms();
     power();
 }
@@ -105,20 +109,6 @@ fn baseline(schema: FeatureSchema, features: &Features) -> Baseline {
 
 // ===== what it costs =====
 
-fn report(oha: &Path, arguments: &[&str], body: &Path, url: &str) -> Value {
-    let output = Command::new(oha)
-        .args(["--no-tui", "--output-format", "json", "-m", "POST", "-T", "application/json", "-D"])
-        .arg(body)
-        .args(arguments)
-        .arg(url)
-        .output()
-        .unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).expect("oha's report is not JSON");
-    let statuses = report["statusCodeDistribution"].as_object().unwrap();
-    assert!(statuses.keys().all(|status| status == "200"), "{url}: {statuses:?}");
-    report
-}
-
 /// What `/metrics` has of this series.
 fn metric(program: &Program, series: &str) -> f64 {
     let output = Command::new("curl").args(["-sS", &program.url("/metrics")]).output().unwrap();
@@ -126,7 +116,7 @@ fn metric(program: &Program, series: &str) -> f64 {
     text.lines().find_map(|line| line.strip_prefix(series)).unwrap().trim().parse().unwrap()
 }
 
-fn costs(oha: &Path, models: &Path, rounds: usize, seconds: u64) {
+fn costs(models: &Path, rounds: usize, seconds: u64) {
     let held_out = std::fs::read_to_string(checkout().join("tests/data/digits_held_out.json")).unwrap();
     let held_out: Value = serde_json::from_str(&held_out).unwrap();
     let wide = wide_row(&mut fastrand::Rng::with_seed(2));
@@ -142,13 +132,12 @@ fn costs(oha: &Path, models: &Path, rounds: usize, seconds: u64) {
         std::fs::write(&body, json!({ "instances": [instance] }).to_string()).unwrap();
         for connections in [16, 64] {
             let measure = |program: &Program, seconds: u64| {
-                let (time, connections) = (format!("{seconds}s"), connections.to_string());
                 let url = program.url(&format!("/v1/models/{model}:predict"));
                 let cpu = || metric(program, "process_cpu_seconds_total");
                 let before = cpu();
-                let report = report(oha, &["-z", &time, "-c", &connections], &body, &url);
-                let requests = report["statusCodeDistribution"]["200"].as_f64().unwrap();
-                (report["summary"]["requestsPerSec"].as_f64().unwrap(), (cpu() - before) / requests)
+                let load = Load::Closed(connections);
+                let summary = summarize(&url, &body, load, Duration::from_secs(seconds)).all_good();
+                (summary.per_second, (cpu() - before) / summary.good() as f64)
             };
             programs.iter().for_each(|program| {
                 measure(program, 1);
@@ -178,7 +167,7 @@ fn costs(oha: &Path, models: &Path, rounds: usize, seconds: u64) {
 
 // ===== whether its quantiles are true =====
 
-fn quantiles(oha: &Path, models: &Path, seconds: u64) {
+fn quantiles(models: &Path, seconds: u64) {
     let program = Program::leeway(models);
     let metrics = |path: &str| -> String {
         let url = program.url(path);
@@ -192,14 +181,13 @@ fn quantiles(oha: &Path, models: &Path, seconds: u64) {
     std::fs::write(&body, json!({ "instances": rows }).to_string()).unwrap();
     // A third of what it can do, so that some wait for others and most do not.
     let url = program.url("/v1/models/dense:predict");
-    let alone = report(oha, &["-n", "50", "-c", "1"], &body, &url)["latencyPercentiles"]["p50"].as_f64().unwrap();
+    let alone = summarize(&url, &body, Load::Closed(1), Duration::from_secs(1)).all_good().p50;
     let rate = (1.0 / alone / 3.0).max(1.0).round();
     // What was measured before is not what oha measures now.
     drop(program);
     let program = Program::leeway(models);
     let url = program.url("/v1/models/dense:predict");
-    let time = format!("{seconds}s");
-    let report = report(oha, &["-z", &time, "-c", "8", "-q", &rate.to_string()], &body, &url);
+    let summary = summarize(&url, &body, Load::OpenOver(rate, 8), Duration::from_secs(seconds)).all_good();
     let output = Command::new("curl").args(["-sS", &program.url("/metrics")]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     println!(
@@ -207,13 +195,13 @@ fn quantiles(oha: &Path, models: &Path, seconds: u64) {
          | | oha, ms | /metrics, ms | /metrics ÷ oha |\n|---|---|---|---|",
         alone * 1e3
     );
-    for (name, quantile) in [("p50", "0.5"), ("p95", "0.95"), ("p99", "0.99")] {
+    let quantiles = [("P50", "0.5", summary.p50), ("P95", "0.95", summary.p95), ("P99", "0.99", summary.p99)];
+    for (name, quantile, theirs) in quantiles {
         let series = format!(
             "leeway_latency_quantile_seconds{{model=\"dense\",version=\"1\",stage=\"total\",quantile=\"{quantile}\"}} "
         );
         let ours: f64 = text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap();
-        let theirs = report["latencyPercentiles"][name].as_f64().unwrap();
-        println!("| {} | {:.3} | {:.3} | {:.3} |", name.to_uppercase(), theirs * 1e3, ours * 1e3, ours / theirs);
+        println!("| {name} | {:.3} | {:.3} | {:.3} |", theirs * 1e3, ours * 1e3, ours / theirs);
     }
 }
 

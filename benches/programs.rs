@@ -1,4 +1,4 @@
-//! What the load benches share: the programs that are measured, and the load generator oha.
+//! The programs that the load benches measure.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
-
-pub(crate) const OHA: &str = "1.16.0";
 
 pub(crate) fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -123,19 +121,4 @@ pub(crate) fn resident(process: u32) -> u64 {
 /// A program of `benches/` that is built as an example.
 pub(crate) fn example(name: &str) -> Command {
     Command::new(checkout().join("target/release/examples").join(name))
-}
-
-/// Installs the load generator with cargo, once.
-pub(crate) fn oha() -> PathBuf {
-    let path = workshop().join("bin/oha");
-    if !path.exists() {
-        println!("installing oha {OHA} into .bench (once, some minutes) ...");
-        let installed = Command::new("cargo")
-            .args(["install", "--quiet", "--locked", "oha", "--version", OHA, "--root"])
-            .arg(workshop())
-            .status()
-            .unwrap();
-        assert!(installed.success(), "oha could not be installed");
-    }
-    path
 }

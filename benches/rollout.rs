@@ -9,7 +9,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 #[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod open_loop;
+mod load_generator;
 #[expect(dead_code, reason = "shared: not every bench needs all of it")]
 mod programs;
 
@@ -18,14 +18,14 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use open_loop::{Load, fire, quantile};
-use programs::{OHA, Program, checkout, median, number_from, workshop};
+use load_generator::{Load, OHA, oha, summarize};
+use programs::{Program, checkout, median, number_from, workshop};
 
 /// Beside its model, the version that is loaded has a file of so many bytes to be hashed.
 const WEIGHTS: usize = 256 << 20;
 
 fn main() {
-    programs::oha();
+    oha();
     let rounds = number_from("LEEWAY_BENCH_ROUNDS", 5) as usize;
     let time = Duration::from_secs(number_from("LEEWAY_BENCH_SECONDS", 5));
     let cores = std::thread::available_parallelism().unwrap();
@@ -35,10 +35,8 @@ fn main() {
     let server = Program::leeway(&repository);
     let body = workshop().join("rollout-row.json");
     std::fs::write(&body, r#"{"instances": [[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]]}"#).unwrap();
-    let capacity = {
-        let hits = fire(&server.url("/v1/models/dense:predict"), Some(&body), Load::Closed(16), time);
-        hits.iter().filter(|hit| hit.status == 200).count() as f64 / time.as_secs_f64()
-    };
+    let capacity =
+        { summarize(&server.url("/v1/models/dense:predict"), &body, Load::Closed(16), time).all_good().per_second };
 
     println!("## The tail while a third version is loaded, again and again");
     for share in [0.1, 0.3] {
@@ -46,11 +44,8 @@ fn main() {
         let mut tails = Vec::new();
         for _ in 0..rounds {
             let tail = || {
-                let hits =
-                    fire(&server.url("/v1/models/dense:predict"), Some(&body), Load::Open(capacity * share), time);
-                let failed = hits.iter().filter(|hit| hit.status != 200 && hit.status != 0).count();
-                assert_eq!(failed, 0, "requests failed");
-                quantile(hits.iter().filter(|hit| hit.status == 200).map(|hit| hit.took * 1e3), 0.99)
+                let url = server.url("/v1/models/dense:predict");
+                summarize(&url, &body, Load::Open(capacity * share), time).all_good().p99 * 1e3
             };
             let before = tail();
             let during = while_loading(&server, tail);

@@ -10,7 +10,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
 #[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod open_loop;
+mod load_generator;
 #[expect(dead_code, reason = "shared: not every bench needs all of it")]
 mod programs;
 
@@ -19,8 +19,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use open_loop::{Hit, Load, fire, quantile};
-use programs::{OHA, Program, checkout, number_from, workshop};
+use load_generator::{Load, OHA, Summary, oha, summarize};
+use programs::{Program, checkout, number_from, workshop};
 use serde_json::{Value, json};
 
 /// The minutes that are not counted: until caches, windows and the allocator have what they need.
@@ -38,27 +38,25 @@ const KEPT_VERSIONS: u64 = 6;
 fn main() {
     let minutes = number_from("LEEWAY_BENCH_MINUTES", 30);
     assert!(minutes > SETTLING + 1, "LEEWAY_BENCH_MINUTES has to be at least {}", SETTLING + 2);
-    programs::oha();
+    oha();
     let repository = Repository::new();
     // Each of the loads has its connections open all the time.
     let server = Program::leeway_with(&repository.0, &[("LEEWAY_HTTP__CONNECTION_LIMIT", "2048")]);
     let models = models(&server);
     println!("{} cores, shared with oha {OHA}", std::thread::available_parallelism().unwrap());
 
-    let together = |load: &(dyn Fn(usize) -> Load + Sync), time| -> Vec<Vec<Hit>> {
+    let together = |load: &(dyn Fn(usize) -> Load + Sync), time| -> Vec<Summary> {
         std::thread::scope(|scope| {
             let one = |(index, model): (usize, &Model)| {
                 let (url, body, load) = (model.url.clone(), model.body.clone(), load(index));
-                scope.spawn(move || fire(&url, Some(&body), load, time))
+                scope.spawn(move || summarize(&url, &body, load, time))
             };
-            let fired: Vec<_> = models.iter().enumerate().map(one).collect();
-            fired.into_iter().map(|fired| fired.join().unwrap()).collect()
+            let loads: Vec<_> = models.iter().enumerate().map(one).collect();
+            loads.into_iter().map(|load| load.join().unwrap()).collect()
         })
     };
-    let time = Duration::from_secs(10);
-    let answered = |hits: &Vec<Hit>| hits.iter().filter(|hit| hit.status == 200).count() as f64;
-    let rates: Vec<f64> =
-        together(&|_| Load::Closed(16), time).iter().map(|hits| SHARE * answered(hits) / time.as_secs_f64()).collect();
+    let busy = together(&|_| Load::Closed(16), Duration::from_secs(10));
+    let rates: Vec<f64> = busy.into_iter().map(|summary| SHARE * summary.all_good().per_second).collect();
     for (model, rate) in models.iter().zip(&rates) {
         println!("{}: {rate:.0} requests/s, {SHARE} of what the server did for all at once", model.name);
     }
@@ -82,20 +80,21 @@ fn main() {
                 std::thread::sleep(Duration::from_secs(30));
                 repository.swap(server, 3 + minute);
             });
-            let hits = together(&|model| Load::Open(rates[model]), Duration::from_secs(60));
+            let summaries = together(&|model| Load::Open(rates[model]), Duration::from_secs(60));
             swap.join().unwrap();
-            let count = |such: fn(u16) -> bool| hits.iter().flatten().filter(|hit| such(hit.status)).count();
-            // Those that the end of a minute cut off have no status.
-            let failed_now = count(|status| status != 200 && status != 0);
-            failed += failed_now;
-            let p99 = |hits: &Vec<Hit>| 1e3 * quantile(hits.iter().map(|hit| hit.took), 0.99);
+            let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
+            failed += sum(Summary::failed);
             println!(
-                "{:>6} | {:>8.1} | {:>9} {failed_now:>6} | {}",
+                "{:>6} | {:>8.1} | {:>9} {:>6} | {}",
                 minute + 1,
                 mebibytes(server.resident()),
-                count(|status| status == 200),
-                hits.iter().map(|hits| format!("{:.2}", p99(hits))).collect::<Vec<_>>().join("  "),
+                sum(Summary::good),
+                sum(Summary::failed),
+                summaries.iter().map(|summary| format!("{:.2}", summary.p99 * 1e3)).collect::<Vec<_>>().join("  "),
             );
+            for (model, summary) in models.iter().zip(&summaries).filter(|(_, summary)| summary.failed() > 0) {
+                println!("       {}: {:?}, not answered: {:?}", model.name, summary.answered, summary.unanswered);
+            }
         }
         over.store(true, Ordering::Relaxed);
         println!("\n{failed} requests failed");
@@ -225,7 +224,7 @@ impl Repository {
         std::fs::rename(hidden, folder(version)).unwrap();
         command(server, &["reload"]);
         command(server, &["promote", "digits", &version.to_string(), "--reason", "a soak"]);
-        if version % 3 == 0 {
+        if version.is_multiple_of(3) {
             command(server, &["rollback", "digits", "--reason", "a soak"]);
         }
         if version > KEPT_VERSIONS {

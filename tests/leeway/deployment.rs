@@ -17,10 +17,13 @@ fn python() -> Command {
 
 /// A YAML file with one document, as JSON.
 fn yaml(path: &str) -> Value {
-    let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
-    let output = python().args(["-c", script]).arg(checkout().join(path)).output();
-    let output = output.unwrap();
-    assert!(output.status.success(), "{path}: {} (`make kubernetes`)", String::from_utf8_lossy(&output.stderr));
+    parse_yaml(&read(path))
+}
+
+fn parse_yaml(text: &str) -> Value {
+    let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.argv[1])))";
+    let output = python().args(["-c", script, text]).output().unwrap();
+    assert!(output.status.success(), "{text}: {} (`make kubernetes`)", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -28,24 +31,71 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(checkout().join(path)).unwrap()
 }
 
-#[test]
-fn the_manifests_fit_kubernetes_schemas_strictly() {
-    let kustomization = yaml("deploy/kubernetes/base/kustomization.yaml");
-    let resources = kustomization["resources"].as_array().unwrap();
-    assert!(resources.len() >= 5);
-    for resource in resources {
-        let file = checkout().join("deploy/kubernetes/base").join(resource.as_str().unwrap());
-        let output = python().args(["-m", "kubernetes_validate", "--strict"]).arg(&file).output().unwrap();
-        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        assert!(output.status.success(), "{said} (`make kubernetes` fetches the schemas)");
-    }
-    // What the overlays refer to is there.
-    for overlay in ["gpu", "monitoring"] {
-        let overlay = format!("deploy/kubernetes/overlays/{overlay}");
-        for resource in yaml(&format!("{overlay}/kustomization.yaml"))["resources"].as_array().unwrap() {
-            assert!(checkout().join(&overlay).join(resource.as_str().unwrap()).exists(), "{overlay}: {resource}");
+/// A kustomization's manifests, with its patches made.
+fn manifests(kustomization: &str) -> Vec<Value> {
+    let folder = Path::new("deploy/kubernetes").join(kustomization);
+    let kustomization = yaml(folder.join("kustomization.yaml").to_str().unwrap());
+    let mut manifests = Vec::new();
+    for resource in kustomization["resources"].as_array().unwrap() {
+        match resource.as_str().unwrap() {
+            "../../base" => manifests.extend(self::manifests("base")),
+            file => manifests.push(yaml(folder.join(file).to_str().unwrap())),
         }
     }
+    for patch in kustomization["patches"].as_array().into_iter().flatten() {
+        let target = &patch["target"];
+        let is_meant = |manifest: &&mut Value| {
+            manifest["kind"] == target["kind"] && manifest["metadata"]["name"] == target["name"]
+        };
+        let manifest = manifests.iter_mut().find(is_meant).unwrap_or_else(|| panic!("nothing is {target}"));
+        let operations: json_patch::Patch =
+            serde_json::from_value(parse_yaml(patch["patch"].as_str().unwrap())).unwrap();
+        json_patch::patch(manifest, &operations).unwrap();
+    }
+    manifests
+}
+
+/// But for the ServiceMonitor, whose schema is the Prometheus operator's.
+#[test]
+fn the_manifests_fit_kubernetes_schemas_strictly() {
+    let folder = tempfile::tempdir().unwrap();
+    for kustomization in ["base", "overlays/gpu", "overlays/monitoring"] {
+        let manifests = manifests(kustomization);
+        assert!(manifests.len() >= 5, "{kustomization}");
+        for manifest in manifests.iter().filter(|manifest| manifest["kind"] != "ServiceMonitor") {
+            let file = folder.path().join("manifest.yaml");
+            // JSON is YAML.
+            std::fs::write(&file, manifest.to_string()).unwrap();
+            let output = python().args(["-m", "kubernetes_validate", "--strict"]).arg(&file).output().unwrap();
+            let said =
+                [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+            assert!(output.status.success(), "{kustomization}: {said} (`make kubernetes` fetches the schemas)");
+        }
+    }
+}
+
+#[test]
+fn the_overlays_change_what_they_are_for() {
+    let of_kind = |kustomization: &str, kind: &str| {
+        manifests(kustomization).into_iter().find(|manifest| manifest["kind"] == kind).unwrap()
+    };
+    let deployment = of_kind("overlays/gpu", "Deployment");
+    let limits = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"];
+    assert_eq!(limits["nvidia.com/gpu"], 1);
+    let metrics = of_kind("overlays/gpu", "HorizontalPodAutoscaler")["spec"]["metrics"].clone();
+    assert_eq!((metrics.as_array().unwrap().len(), metrics[0]["type"].as_str()), (1, Some("Pods")));
+
+    // What the autoscaler asks for is what the adapter makes.
+    let adapter = yaml("deploy/kubernetes/prometheus-adapter.yaml");
+    assert_eq!(metrics[0]["pods"]["metric"]["name"], adapter["rules"]["custom"][0]["name"]["as"]);
+
+    // The monitor finds the service's port, by the labels that the service has; so the rules meet the job that they ask for.
+    let monitor = of_kind("overlays/monitoring", "ServiceMonitor")["spec"].clone();
+    let service = of_kind("base", "Service");
+    let labels = &service["metadata"]["labels"];
+    assert_eq!(&monitor["selector"]["matchLabels"], labels);
+    assert_eq!(monitor["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
+    assert_eq!(labels[monitor["jobLabel"].as_str().unwrap()], "leeway");
 }
 
 /// Seconds, of milliseconds of the configuration.

@@ -313,6 +313,18 @@ fn dashboard() -> Vec<(String, String)> {
     all
 }
 
+/// What the Prometheus adapter asks for the autoscaler, with its places filled in.
+fn autoscaling() -> (String, String) {
+    let text = std::fs::read_to_string(checkout().join("deploy/kubernetes/prometheus-adapter.yaml")).unwrap();
+    let query = text.lines().find_map(|line| line.trim().strip_prefix("metricsQuery: ")).unwrap();
+    let filled = query
+        .replace("<<.GroupBy>>", "instance")
+        .replace("<<.Series>>", "leeway_queue_depth")
+        .replace("<<.LabelMatchers>>", "job=\"leeway\"");
+    assert!(!filled.contains("<<"), "{filled}");
+    ("autoscaling".to_owned(), filled)
+}
+
 /// The names of all recording rules.
 fn recorded() -> Vec<String> {
     let path = checkout().join("deploy/prometheus/rules/leeway.recording.yml");
@@ -388,8 +400,8 @@ async fn a_prometheus_that_scrapes_two_replicas_sees_the_fleet() {
 
     let begin = Instant::now();
     let mut without_data = Vec::new();
-    for (what, expression) in recorded().into_iter().map(|rule| ("recording rule".to_owned(), rule)).chain(dashboard())
-    {
+    let rules = recorded().into_iter().map(|rule| ("recording rule".to_owned(), rule));
+    for (what, expression) in rules.chain(dashboard()).chain([autoscaling()]) {
         while prometheus.query(&expression).await.is_empty() {
             if begin.elapsed() > PATIENCE / 2 {
                 without_data.push(format!("{what}: {expression}"));

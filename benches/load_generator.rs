@@ -1,0 +1,143 @@
+//! Putting a server under load with oha, open or closed, and what becomes of the requests.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::programs::workshop;
+
+pub(crate) const OHA: &str = "1.16.0";
+
+/// How requests come.
+#[derive(Clone, Copy)]
+pub(crate) enum Load {
+    /// So many connections, each sending its next request when it has its answer.
+    Closed(usize),
+    /// So many requests a second, whatever becomes of them.
+    Open(f64),
+    /// The same, over so many connections.
+    OpenOver(f64, usize),
+}
+
+/// Connections of an open load: more requests than this are never in flight at one time.
+const OPEN_CONNECTIONS: usize = 512;
+
+/// What became of the requests of a load, in numbers. Those that its end cut off are not in it.
+pub(crate) struct Summary {
+    pub(crate) per_second: f64,
+    /// In seconds, of what was answered.
+    pub(crate) p50: f64,
+    pub(crate) p95: f64,
+    pub(crate) p99: f64,
+    /// How many were answered, by status.
+    pub(crate) answered: BTreeMap<u16, u64>,
+    /// How many were not answered, by what went wrong.
+    pub(crate) unanswered: BTreeMap<String, u64>,
+}
+
+impl Summary {
+    pub(crate) fn good(&self) -> u64 {
+        self.answered.get(&200).copied().unwrap_or(0)
+    }
+
+    /// Those that were not answered with 200, or not at all.
+    pub(crate) fn failed(&self) -> u64 {
+        self.answered.values().sum::<u64>() - self.good() + self.unanswered.values().sum::<u64>()
+    }
+
+    /// Itself, if nothing failed.
+    pub(crate) fn all_good(self) -> Summary {
+        assert!(self.good() > 0 && self.failed() == 0, "{:?}, not answered: {:?}", self.answered, self.unanswered);
+        self
+    }
+}
+
+/// One request that was answered, in seconds.
+#[derive(Clone, Copy)]
+pub(crate) struct Hit {
+    /// When it was sent, from the beginning on.
+    pub(crate) sent: f64,
+    pub(crate) took: f64,
+    pub(crate) status: u16,
+}
+
+/// Puts a URL under load and sums up what became of it. `body` is a file.
+pub(crate) fn summarize(url: &str, body: &Path, load: Load, time: Duration) -> Summary {
+    let output = command(Some(body), load, time).args(["--output-format", "json"]).arg(url).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).expect("oha's report is not JSON");
+    let counts = |key: &str| {
+        let counts = report[key].as_object().unwrap().clone();
+        counts.into_iter().map(|(what, count)| (what, count.as_u64().unwrap()))
+    };
+    let quantile = |name: &str| report["latencyPercentiles"][name].as_f64().unwrap_or(f64::NAN);
+    Summary {
+        per_second: report["summary"]["requestsPerSec"].as_f64().unwrap(),
+        p50: quantile("p50"),
+        p95: quantile("p95"),
+        p99: quantile("p99"),
+        answered: counts("statusCodeDistribution").map(|(status, count)| (status.parse().unwrap(), count)).collect(),
+        unanswered: counts("errorDistribution").filter(|(what, _)| !what.contains("aborted due to deadline")).collect(),
+    }
+}
+
+/// Puts a URL under load and gives every request that was answered. `body` is a file.
+pub(crate) fn fire(url: &str, body: Option<&Path>, load: Load, time: Duration) -> Vec<Hit> {
+    let output = command(body, load, time).args(["--output-format", "csv"]).arg(url).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines = text.lines();
+    let names: Vec<&str> = lines.next().expect("oha's report is empty").split(',').collect();
+    let column = |name| names.iter().position(|known| *known == name).expect("oha's report has other columns");
+    let (sent, took, status) = (column("request-start"), column("request-duration"), column("status"));
+    let hit = |line: &str| {
+        let fields: Vec<&str> = line.split(',').collect();
+        Hit {
+            sent: fields[sent].parse().unwrap(),
+            took: fields[took].parse().unwrap(),
+            status: fields[status].parse().unwrap(),
+        }
+    };
+    lines.map(hit).collect()
+}
+
+fn command(body: Option<&Path>, load: Load, time: Duration) -> Command {
+    let mut command = Command::new(oha());
+    command.args(["--no-tui", "-z", &format!("{}ms", time.as_millis())]);
+    if let Some(body) = body {
+        command.args(["-m", "POST", "-T", "application/json", "-D"]).arg(body);
+    }
+    let (connections, rate) = match load {
+        Load::Closed(connections) => (connections, None),
+        Load::Open(rate) => (OPEN_CONNECTIONS, Some(rate)),
+        Load::OpenOver(rate, connections) => (connections, Some(rate)),
+    };
+    command.args(["-c", &connections.to_string()]);
+    if let Some(rate) = rate {
+        command.args(["-q", &format!("{rate:.0}")]);
+    }
+    command
+}
+
+/// Where the load generator is; installs it with cargo, once.
+pub(crate) fn oha() -> PathBuf {
+    let path = workshop().join("bin/oha");
+    if !path.exists() {
+        println!("installing oha {OHA} into .bench (once, some minutes) ...");
+        let installed = Command::new("cargo")
+            .args(["install", "--quiet", "--locked", "oha", "--version", OHA, "--root"])
+            .arg(workshop())
+            .status()
+            .unwrap();
+        assert!(installed.success(), "oha could not be installed");
+    }
+    path
+}
+
+/// The value below which this share of all lies.
+pub(crate) fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values.get((values.len() as f64 * share) as usize).or(values.last()).copied().unwrap_or(f64::NAN)
+}
