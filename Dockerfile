@@ -4,7 +4,7 @@
 #
 # serves the shipped models. Mount yours over /srv/models, read-only. Build arguments:
 #
-#   VARIANT=cpu|cuda    cuda brings the GPU library; CUDA 12 and cuDNN have to be in BASE (say, a CUDA runtime image)
+#   VARIANT=cpu|cuda    cuda brings the GPU library; CUDA 13 and cuDNN 9 have to be in BASE (say, a CUDA runtime image)
 #   RUST, BASE          the images to build with and to run on: glibc 2.28 or later, the same in both or newer in BASE
 
 ARG RUST=rust:1.92-bookworm

@@ -50,11 +50,13 @@ bench-footprint: build ## Time until ready, and memory, beside the bare ONNX Run
 bench-soak: build ## Half an hour at half the load, a new version every minute: is memory flat? Not part of `make bench`
 	$(CARGO) bench --locked --bench soak
 
-image: ## Build the container image leeway, with docker or buildah (VARIANT=cuda for GPUs)
+IMAGE_ARGUMENTS = --build-arg VARIANT=$(or $(VARIANT),cpu) $(if $(BASE),--build-arg BASE=$(BASE))
+
+image: ## Build the container image leeway, with docker or buildah (for GPUs: VARIANT=cuda BASE=<an image with CUDA 13, cuDNN 9>)
 	@if command -v docker >/dev/null && docker info >/dev/null 2>&1; then \
-		docker build --build-arg VARIANT=$(or $(VARIANT),cpu) --tag leeway .; \
+		docker build $(IMAGE_ARGUMENTS) --tag leeway .; \
 	elif command -v buildah >/dev/null; then \
-		buildah bud --layers --format=docker --build-arg VARIANT=$(or $(VARIANT),cpu) --tag leeway .; \
+		buildah bud --layers --format=docker $(IMAGE_ARGUMENTS) --tag leeway .; \
 	else \
 		echo "error: neither docker nor buildah is here" >&2; exit 1; \
 	fi

@@ -6,7 +6,7 @@ with pip; Python is not needed afterwards. The wheel's SHA-256 is pinned below. 
 like: when the right library is already there, nothing is fetched.
 
     scripts/fetch_onnxruntime.py                   # CPU, Linux x86-64 and arm64, macOS arm64
-    scripts/fetch_onnxruntime.py --variant cuda    # CPU and CUDA, Linux x86-64; CUDA 12 and cuDNN come from NVIDIA
+    scripts/fetch_onnxruntime.py --variant cuda    # CPU and CUDA, Linux x86-64; CUDA 13 and cuDNN 9 come from NVIDIA
 """
 
 import argparse
