@@ -2,7 +2,8 @@
 #
 #   docker run -p 8080:8080 -v leeway-state:/var/lib/leeway leeway
 #
-# serves the shipped models. Mount yours over /srv/models, read-only. Build arguments:
+# serves the shipped models, by name: POST /predict is for one only if LEEWAY_REPOSITORY__DEFAULT_MODEL names it. Mount yours over
+# /srv/models, read-only. Build arguments:
 #
 #   VARIANT=cpu|cuda    cuda brings the GPU library; CUDA 13 and cuDNN 9 have to be in BASE (say, a CUDA runtime image)
 #   RUST, BASE          the images to build with and to run on: glibc 2.28 or later, the same in both or newer in BASE
@@ -10,7 +11,7 @@
 ARG RUST=rust:1.92-bookworm
 ARG BASE=debian:bookworm-slim
 
-# ----- build: the dependencies are a layer of their own, built anew only when Cargo.lock changes -----
+# ----- build: the dependencies are a layer of their own, built anew only when Cargo.lock or Cargo.toml or benches/ change -----
 FROM ${RUST} AS build
 ARG VARIANT=cpu
 WORKDIR /build
@@ -32,7 +33,7 @@ RUN cargo build --locked --release --bin leeway && strip target/release/leeway \
     && cp -P .onnxruntime/*.so* /image/usr/local/lib/leeway/ \
     && cp .onnxruntime/LICENSE .onnxruntime/ThirdPartyNotices.txt /image/usr/local/lib/leeway/
 COPY models /image/srv/models
-RUN find /image/srv/models -name '*.py' -o -name '*.txt' | xargs rm -f && chmod -R a+rX /image
+RUN rm -f /image/srv/models/train.py /image/srv/models/requirements.txt && chmod -R a+rX /image
 
 # ----- run: the program, the library, the models; nothing is written but the state -----
 FROM ${BASE}
@@ -42,7 +43,6 @@ COPY --from=build --chown=65532:65532 /image/var/lib/leeway /var/lib/leeway
 ENV LEEWAY_HTTP__LISTEN=0.0.0.0:8080 \
     LEEWAY_ADMIN__LISTEN=127.0.0.1:8081 \
     LEEWAY_REPOSITORY__PATH=/srv/models \
-    LEEWAY_REPOSITORY__DEFAULT_MODEL=digits \
     LEEWAY_STATE__URL=sqlite:/var/lib/leeway/leeway.db \
     LEEWAY_LOG__FORMAT=json \
     ORT_DYLIB_PATH=/usr/local/lib/leeway/libonnxruntime.so
@@ -56,7 +56,7 @@ WORKDIR /var/lib/leeway
 VOLUME /var/lib/leeway
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["leeway", "health"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=300s --retries=3 CMD ["leeway", "health"]
 # Without a shell: SIGTERM goes to the server itself.
 ENTRYPOINT ["leeway"]
 CMD ["serve"]

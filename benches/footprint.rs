@@ -3,7 +3,7 @@
 //!     make bench-footprint
 //!
 //! The bare runtime is `benches/bare_loop.rs`: it loads the library and the model and runs it. `LEEWAY_BENCH_ROUNDS` and
-//! `LEEWAY_BENCH_SECONDS` say how long it takes; rounds alternate. Linux only: memory is read from `/proc`.
+//! `LEEWAY_BENCH_SECONDS` say how long it takes. Linux only: memory is read from `/proc`.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
@@ -51,7 +51,7 @@ fn main() {
     ];
     println!(
         "{:>10} | {:>9} {:>9} {:>9} | {:>8} {:>11} {:>11} {:>11}",
-        "", "bare", "ready", "no trial", "bare", "at start", "under load", "more"
+        "", "bare", "ready", "no trial", "bare", "at start", "after load", "more"
     );
     for model in &models {
         let repository = repository(model);
@@ -76,7 +76,7 @@ fn main() {
         "\nbare: until the process that loads the model and runs it once has ended, and its memory after {time:?} of runs"
     );
     println!("ready: from the start of `leeway serve` until /readyz answers 200; no trial: with loading.trial = false");
-    println!("under load: after {time:?} of 64 connections");
+    println!("after load: when {time:?} of 64 connections are over");
 
     let settings = [("LEEWAY_REPOSITORY__DEFAULT_MODEL", "digits")];
     let server = Program::leeway_with(&checkout().join("models"), &settings).ready();
@@ -118,8 +118,9 @@ fn measure(model: &Model, repository: &Path, time: Duration) -> Measured {
     let bare_start = milliseconds(begin);
     let bare_memory = mebibytes(bare(model, time.as_secs_f64()));
     let begin = Instant::now();
-    drop(Program::leeway_with(repository, &[("LEEWAY_LOADING__TRIAL", "false")]).ready());
+    let untried = Program::leeway_with(repository, &[("LEEWAY_LOADING__TRIAL", "false")]).ready();
     let ready_untried = milliseconds(begin);
+    drop(untried);
     let begin = Instant::now();
     let server = Program::leeway(repository).ready();
     let ready = milliseconds(begin);

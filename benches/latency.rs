@@ -3,8 +3,8 @@
 //!
 //!     make bench-latency
 //!
-//! Load is open: requests come at a fixed rate, whatever becomes of them, as long as no more than 512 are in flight: a
-//! server that does not answer gets no more than that at one time. `LEEWAY_BENCH_ROUNDS` and
+//! Load is open: requests come at a fixed rate, whatever becomes of them, as long as no more than 512 (beside slow clients
+//! 16) are in flight: a server that does not answer gets no more than that at one time. `LEEWAY_BENCH_ROUNDS` and
 //! `LEEWAY_BENCH_SECONDS` say how long it takes.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]

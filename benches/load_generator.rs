@@ -27,6 +27,7 @@ const OPEN_CONNECTIONS: usize = 512;
 
 /// What became of the requests of a load, in numbers. Those that its end cut off are not in it.
 pub(crate) struct Summary {
+    /// How many were answered a second.
     pub(crate) per_second: f64,
     /// In seconds, of what was answered.
     pub(crate) p50: f64,
@@ -73,12 +74,15 @@ pub(crate) fn summarize(url: &str, body: &Path, load: Load, time: Duration) -> S
         counts.into_iter().map(|(what, count)| (what, count.as_u64().unwrap()))
     };
     let quantile = |name: &str| report["latencyPercentiles"][name].as_f64().unwrap_or(f64::NAN);
+    let answered: BTreeMap<u16, u64> =
+        counts("statusCodeDistribution").map(|(status, count)| (status.parse().unwrap(), count)).collect();
     Summary {
-        per_second: report["summary"]["requestsPerSec"].as_f64().unwrap(),
+        // Its own `requestsPerSec` counts those that the end cut off.
+        per_second: answered.values().sum::<u64>() as f64 / report["summary"]["total"].as_f64().unwrap(),
         p50: quantile("p50"),
         p95: quantile("p95"),
         p99: quantile("p99"),
-        answered: counts("statusCodeDistribution").map(|(status, count)| (status.parse().unwrap(), count)).collect(),
+        answered,
         unanswered: counts("errorDistribution").filter(|(what, _)| !what.contains("aborted due to deadline")).collect(),
     }
 }

@@ -101,6 +101,7 @@ class Container:
         self.root, self.state = root, state
         environment = dict(pair.split("=", 1) for pair in config["Env"])
         environment |= {"LEEWAY_HTTP__LISTEN": f"127.0.0.1:{PORT}", "LEEWAY_ADMIN__LISTEN": f"127.0.0.1:{ADMIN}"}
+        environment["LEEWAY_REPOSITORY__DEFAULT_MODEL"] = "digits"
         self.environment = environment
         self.command = config["Entrypoint"] + config["Cmd"]
         user, group = (int(part) for part in config["User"].split(":"))

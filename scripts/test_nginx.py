@@ -4,7 +4,8 @@
     make test-nginx                                  # needs root for apt, if nginx is missing; installs oha into .bench
 
 64 clients ask without a pause while the replicas are restarted in turn, 50 times (LEEWAY_RESTARTS): no request may fail. Then,
-under the same load, one of them is killed with SIGKILL: nginx asks the other one again.
+under the same load, one of them is killed with SIGKILL: nginx asks the other one again. Last, replicas that refuse most requests,
+as under overload: nginx must not leave them alone for it.
 """
 
 import json
@@ -45,7 +46,7 @@ def until(question, what, seconds=60):
         time.sleep(0.02)
 
 
-def replica(port, state):
+def replica(port, state, **settings):
     environment = os.environ | {
         "LEEWAY_HTTP__LISTEN": f"127.0.0.1:{port}",
         "LEEWAY_ADMIN__LISTEN": f"127.0.0.1:{PORTS[port]}",
@@ -54,9 +55,12 @@ def replica(port, state):
         # nginx tells by the first 503, and needs no time to notice.
         "LEEWAY_SHUTDOWN__DEREGISTRATION_DELAY_MS": "500",
         "LEEWAY_LOG__LEVEL": "warn",
+        **settings,
     }
     started = subprocess.Popen([ROOT / "target/release/leeway", "serve"], cwd=ROOT, env=environment)
     until(lambda: get(port) == 200 or started.poll() is not None, f"readiness of {port}")
+    if started.poll() is not None:
+        sys.exit(f"error: the replica at {port} ended with {started.returncode}")
     return started
 
 
@@ -138,6 +142,19 @@ def main():
             failed = sum(count for status, count in statuses.items() if status != "200") + sum(errors.values())
             if failed > 64:
                 sys.exit("error: more failed than were under way")
+
+            # Replicas that refuse most of what comes: their 503 reaches the client, and nginx asks both of them on.
+            for port, process in replicas.items():
+                process.kill()
+                process.wait()
+                replicas[port] = replica(port, folder, LEEWAY_HTTP__CONNECTION_LIMIT="4")
+            time.sleep(2)
+            load = Load(folder)
+            time.sleep(5)
+            statuses, errors = load.stop()
+            print(f"replicas that refuse: {statuses}, not answered: {errors or 'none'}", flush=True)
+            if not set(statuses) == {"200", "503"} or errors:
+                sys.exit("error: nginx had nobody to ask, or nothing was refused")
         finally:
             # Not killed: its workers would go on.
             nginx.terminate()

@@ -10,7 +10,7 @@ use super::SettingsArgs;
 use super::client::{reachable, status_of};
 
 /// What a health check waits at the most.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
