@@ -183,8 +183,9 @@ impl Prometheus {
         let mut counts = Vec::new();
         for replica in replicas {
             let series = format!("leeway_feature_bin_total{{instance=\"{}\"}}", replica.data);
-            let last = self.query(&format!("max(timestamp({series}))")).await;
-            counts.push(format!("increase({series}[1h] @ {:.3})", value(&last[0])));
+            // A scrape that came too late leaves nothing to be seen until the next one.
+            let last = self.until(&format!("max(timestamp({series}))"), |series| series.first().map(value)).await;
+            counts.push(format!("increase({series}[1h] @ {last:.3})"));
         }
         let increase = "increase(leeway_feature_bin_total[1h])";
         assert!(expression.contains(increase), "{expression}");
@@ -316,10 +317,12 @@ fn dashboard() -> Vec<(String, String)> {
 /// What the Prometheus adapter asks for the autoscaler, with its places filled in.
 fn autoscaling() -> (String, String) {
     let text = std::fs::read_to_string(checkout().join("deploy/kubernetes/prometheus-adapter.yaml")).unwrap();
-    let query = text.lines().find_map(|line| line.trim().strip_prefix("metricsQuery: ")).unwrap();
-    let filled = query
+    let key = |name: &str| text.lines().find_map(|line| line.split_once(name).map(|(_, value)| value)).unwrap();
+    let (series, labels) = key("seriesQuery: ").split_once('{').unwrap();
+    assert!(labels.contains("namespace!=") && labels.contains("pod!="), "{labels}");
+    let filled = key("metricsQuery: ")
         .replace("<<.GroupBy>>", "instance")
-        .replace("<<.Series>>", "leeway_queue_depth")
+        .replace("<<.Series>>", series)
         .replace("<<.LabelMatchers>>", "job=\"leeway\"");
     assert!(!filled.contains("<<"), "{filled}");
     ("autoscaling".to_owned(), filled)
