@@ -179,6 +179,12 @@ fn the_readmes_split_can_be_made() {
 }
 
 #[test]
+fn the_first_look_of_operations_works() {
+    let said = run_commands("docs/operations.md", "first-look", |_| {});
+    assert!(said.contains("digits") && said.contains("100%"), "{said}");
+}
+
+#[test]
 fn the_rollout_of_the_documentation_works() {
     let said = run_commands("docs/models.md", "rollout", |folder| {
         let version = checkout().join("models/digits/1");
