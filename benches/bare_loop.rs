@@ -1,8 +1,9 @@
 //! A bare loop of `Session::run` over one batch: what a model can do if nothing else is done. `benches/latency.rs`
 //! measures Leeway beside it.
 //!
-//!     bare_loop MODEL_FILE ONNXRUNTIME_LIBRARY ROWS WIDTH THREADS SECONDS
+//!     bare_loop MODEL_FILE ONNXRUNTIME_LIBRARY arena|no-arena ROWS WIDTH THREADS SECONDS
 //!
+//! With `arena` the session has ONNX Runtime's own memory settings; with `no-arena` those of Leeway, which keeps less.
 //! Prints the rows per second and, on Linux, the bytes of memory that it has then (RSS). With 0 seconds it runs the model
 //! once, as a server does before it is ready.
 
@@ -10,14 +11,16 @@
 
 use std::time::{Duration, Instant};
 
+use ort::ep;
 use ort::session::Session;
 use ort::value::TensorRef;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, library, rows, width, threads, seconds] = &*arguments else {
-        panic!("bare_loop MODEL_FILE ONNXRUNTIME_LIBRARY ROWS WIDTH THREADS SECONDS")
+    let [model, library, arena, rows, width, threads, seconds] = &*arguments else {
+        panic!("bare_loop MODEL_FILE ONNXRUNTIME_LIBRARY arena|no-arena ROWS WIDTH THREADS SECONDS")
     };
+    let arena = arena == "arena";
     let (rows, width): (usize, usize) = (rows.parse().unwrap(), width.parse().unwrap());
     let environment = ort::init_from(library).expect("the library").build().unwrap();
     let mut session = Session::builder(&environment)
@@ -25,6 +28,10 @@ fn main() {
         .with_intra_threads(threads.parse().unwrap())
         .unwrap()
         .with_intra_op_spinning(false)
+        .unwrap()
+        .with_memory_pattern(arena)
+        .unwrap()
+        .with_execution_providers([ep::CPU::default().with_arena_allocator(arena).build()])
         .unwrap()
         .commit_from_file(model)
         .unwrap();

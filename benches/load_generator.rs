@@ -22,10 +22,33 @@ pub(crate) enum Load {
     OpenOver(f64, usize),
 }
 
+impl Load {
+    fn connections(self) -> usize {
+        match self {
+            Load::Closed(connections) | Load::OpenOver(_, connections) => connections,
+            Load::Open(_) => OPEN_CONNECTIONS,
+        }
+    }
+
+    /// In whole requests a second, as oha takes it.
+    fn rate(self) -> Option<f64> {
+        match self {
+            Load::Closed(_) => None,
+            Load::Open(rate) | Load::OpenOver(rate, _) => Some(rate.round()),
+        }
+    }
+}
+
 /// Connections of an open load: more requests than this are never in flight at one time.
 const OPEN_CONNECTIONS: usize = 512;
 
-/// What became of the requests of a load, in numbers. Those that its end cut off are not in it.
+/// Who is not answered within this time counts as not answered.
+const TIMEOUT: &str = "10s";
+
+/// Of an open load, at least this share has to have been answered or refused: if not, it did not come.
+const MOST: f64 = 0.98;
+
+/// What became of the requests of a load, in numbers.
 pub(crate) struct Summary {
     /// How many were answered a second.
     pub(crate) per_second: f64,
@@ -37,6 +60,8 @@ pub(crate) struct Summary {
     pub(crate) answered: BTreeMap<u16, u64>,
     /// How many were not answered, by what went wrong.
     pub(crate) unanswered: BTreeMap<String, u64>,
+    /// How many an open load should have had.
+    pub(crate) offered: Option<f64>,
 }
 
 impl Summary {
@@ -49,9 +74,18 @@ impl Summary {
         self.answered.values().sum::<u64>() - self.good() + self.unanswered.values().sum::<u64>()
     }
 
-    /// Itself, if nothing failed.
+    /// Of an open load, those of which nothing was heard: those that its end cut off, and those that were not sent, since too many
+    /// were waiting for an answer already.
+    pub(crate) fn missing(&self) -> f64 {
+        self.offered.map_or(0.0, |offered| offered - (self.good() + self.failed()) as f64)
+    }
+
+    /// Itself, if nothing failed, and what should have come has come.
     pub(crate) fn all_good(self) -> Summary {
         assert!(self.good() > 0 && self.failed() == 0, "{:?}, not answered: {:?}", self.answered, self.unanswered);
+        if let Some(offered) = self.offered {
+            assert!(self.missing() <= (1.0 - MOST) * offered + 1.0, "{} of {offered} are missing", self.missing());
+        }
         self
     }
 }
@@ -84,10 +118,11 @@ pub(crate) fn summarize(url: &str, body: &Path, load: Load, time: Duration) -> S
         p99: quantile("p99"),
         answered,
         unanswered: counts("errorDistribution").filter(|(what, _)| !what.contains("aborted due to deadline")).collect(),
+        offered: load.rate().map(|rate| rate * time.as_secs_f64()),
     }
 }
 
-/// Puts a URL under load and gives every request that was answered. `body` is a file.
+/// Puts a URL under load and gives every request that was answered; of the others oha says nothing here. `body` is a file.
 pub(crate) fn fire(url: &str, body: Option<&Path>, load: Load, time: Duration) -> Vec<Hit> {
     let output = command(body, load, time).args(["--output-format", "csv"]).arg(url).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -108,18 +143,13 @@ pub(crate) fn fire(url: &str, body: Option<&Path>, load: Load, time: Duration) -
 
 fn command(body: Option<&Path>, load: Load, time: Duration) -> Command {
     let mut command = Command::new(oha());
-    command.args(["--no-tui", "-z", &format!("{}ms", time.as_millis())]);
+    command.args(["--no-tui", "-t", TIMEOUT, "-z", &format!("{}ms", time.as_millis())]);
+    command.args(["-c", &load.connections().to_string()]);
+    if let Some(rate) = load.rate() {
+        command.args(["-q", &rate.to_string()]);
+    }
     if let Some(body) = body {
         command.args(["-m", "POST", "-T", "application/json", "-D"]).arg(body);
-    }
-    let (connections, rate) = match load {
-        Load::Closed(connections) => (connections, None),
-        Load::Open(rate) => (OPEN_CONNECTIONS, Some(rate)),
-        Load::OpenOver(rate, connections) => (connections, Some(rate)),
-    };
-    command.args(["-c", &connections.to_string()]);
-    if let Some(rate) = rate {
-        command.args(["-q", &format!("{rate:.0}")]);
     }
     command
 }

@@ -15,16 +15,18 @@
 mod load_generator;
 #[expect(dead_code, reason = "shared: not every bench needs all of it")]
 mod programs;
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
+mod repository;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use leeway::feature::{FeatureSchema, Features, Observation};
 use leeway::monitor::{Baseline, Drift, DriftStatus, Sample};
-use leeway::registry::Manifest;
 use load_generator::{Load, OHA, oha, summarize};
 use programs::{Program, checkout, median, number_from, workshop};
+use repository::{Repository, TENSOR_STAGES, test_model};
 use serde_json::{Value, json};
 
 fn main() {
@@ -33,8 +35,8 @@ fn main() {
     oha();
     let models = models();
     println!("oha {OHA}, {} cores shared with it", std::thread::available_parallelism().unwrap());
-    costs(&models, rounds, seconds);
-    quantiles(&models, 10 * seconds);
+    costs(&models.0, rounds, seconds);
+    quantiles(&models.0, 10 * seconds);
     false_alarms();
     power();
 }
@@ -42,46 +44,18 @@ fn main() {
 // ===== the models =====
 
 /// A repository with the shipped digits, 512 features of random numbers, and a model that takes some milliseconds.
-fn models() -> PathBuf {
-    let folder = workshop().join("monitoring");
-    let _ = std::fs::remove_dir_all(&folder);
-    let shipped = checkout().join("models/digits");
-    let version = |name: &str| {
-        let version = folder.join(name).join("1");
-        std::fs::create_dir_all(&version).unwrap();
-        version
-    };
-    let digits = version("digits");
-    for entry in std::fs::read_dir(shipped.join("2")).unwrap().map(Result::unwrap) {
-        std::fs::copy(entry.path(), digits.join(entry.file_name())).unwrap();
-    }
-    std::fs::copy(shipped.join("model.toml"), folder.join("digits/model.toml")).unwrap();
-
-    let test_models = checkout().join("tests/data/models");
-    let wide = version("wide");
-    std::fs::copy(test_models.join("wide.onnx"), wide.join("model.onnx")).unwrap();
+fn models() -> Repository {
     let baseline = serde_json::to_vec(&wide_baseline()).unwrap();
-    std::fs::write(wide.join("baseline.json"), baseline).unwrap();
-    Manifest::write_for(&wide).unwrap();
-    std::fs::write(
-        folder.join("wide/model.toml"),
-        "[preprocess]\nkind = \"tensor\"\nfeatures = \"elements\"\n\
-         [model]\nworkers = 1\nintra_op_threads = 1\n\
-         [postprocess]\nkind = \"classifier\"\nscores = \"probabilities\"\n\
-         [monitoring]\nmax_features = 512\n",
-    )
-    .unwrap();
-
-    let dense = version("dense");
-    std::fs::copy(test_models.join("dense.onnx"), dense.join("model.onnx")).unwrap();
-    Manifest::write_for(&dense).unwrap();
-    std::fs::write(
-        folder.join("dense/model.toml"),
-        "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n\
-         [model]\nworkers = 1\nintra_op_threads = 1\n[budget]\ntotal_ms = 2000\n",
-    )
-    .unwrap();
-    folder
+    let wide = "[preprocess]\nkind = \"tensor\"\nfeatures = \"elements\"\n\
+        [model]\nworkers = 1\nintra_op_threads = 1\n\
+        [postprocess]\nkind = \"classifier\"\nscores = \"probabilities\"\n\
+        [monitoring]\nmax_features = 512\n";
+    let dense = format!("{TENSOR_STAGES}[model]\nworkers = 1\nintra_op_threads = 1\n[budget]\ntotal_ms = 2000\n");
+    Repository::new("monitoring")
+        .with_shipped("digits", &[2])
+        .with_version("wide", 1, &test_model("wide"), &[("baseline.json", &baseline)])
+        .with_config("wide", wide)
+        .with("dense", &test_model("dense"), &dense)
 }
 
 /// Numbers of four digits, as tables have them.

@@ -1,9 +1,11 @@
-//! The programs that the load benches measure.
+//! The programs that the load benches measure, and what is done to them beside the load.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -99,23 +101,46 @@ impl Program {
             stream.read_to_string(&mut answer).ok()?;
             answer.starts_with("HTTP/1.1 200").then_some(())
         };
+        let begin = Instant::now();
         while is_ready().is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            assert!(begin.elapsed() < Duration::from_secs(60), "leeway does not become ready");
+            std::thread::sleep(Duration::from_millis(1));
         }
         self
     }
 
-    /// The memory that it has, in bytes (RSS; on Linux).
-    pub(crate) fn resident(&self) -> u64 {
-        resident(self.child.id())
+    /// Asks its admin API for something, from the command line.
+    pub(crate) fn command(&self, arguments: &[&str]) {
+        let mut command = Command::new(checkout().join("target/release/leeway"));
+        let output = command.args(arguments).env("LEEWAY_ADMIN__LISTEN", &self.admin).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The memory that it has, in mebibytes (RSS; on Linux).
+    pub(crate) fn memory(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("/proc: Linux only");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
     }
 }
 
-/// The memory that a process has, in bytes (RSS; on Linux).
-pub(crate) fn resident(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("/proc: Linux only");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+/// Does something while a helper does something else until it is told that it is over. If the work fails, the helper is told, too.
+pub(crate) fn meanwhile<T, U: Send>(helper: impl FnOnce(&AtomicBool) -> U + Send, work: impl FnOnce() -> T) -> (T, U) {
+    struct Told<'a>(&'a AtomicBool);
+    impl Drop for Told<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let helper = scope.spawn(|| helper(&over));
+        let done = {
+            let _told = Told(&over);
+            work()
+        };
+        (done, helper.join().unwrap())
+    })
 }
 
 /// A program of `benches/` that is built as an example.

@@ -12,14 +12,15 @@
 mod load_generator;
 #[expect(dead_code, reason = "shared: not every bench needs all of it")]
 mod programs;
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
+mod repository;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use load_generator::{Load, OHA, oha, summarize};
-use programs::{Program, checkout, median, number_from, workshop};
+use programs::{Program, meanwhile, median, number_from, workshop};
+use repository::{Repository, TENSOR_STAGES, test_model};
 
 /// Beside its model, the version that is loaded has a file of so many bytes to be hashed.
 const WEIGHTS: usize = 256 << 20;
@@ -32,21 +33,18 @@ fn main() {
     println!("{cores} cores, shared with oha {OHA}\n");
 
     let repository = repository();
-    let server = Program::leeway(&repository);
+    let server = Program::leeway(&repository.0);
     let body = workshop().join("rollout-row.json");
     std::fs::write(&body, r#"{"instances": [[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]]}"#).unwrap();
-    let capacity =
-        { summarize(&server.url("/v1/models/dense:predict"), &body, Load::Closed(16), time).all_good().per_second };
+    let url = server.url("/v1/models/dense:predict");
+    let capacity = summarize(&url, &body, Load::Closed(16), time).all_good().per_second;
 
     println!("## The tail while a third version is loaded, again and again");
     for share in [0.1, 0.3] {
         let mut ratios = Vec::new();
         let mut tails = Vec::new();
         for _ in 0..rounds {
-            let tail = || {
-                let url = server.url("/v1/models/dense:predict");
-                summarize(&url, &body, Load::Open(capacity * share), time).all_good().p99 * 1e3
-            };
+            let tail = || summarize(&url, &body, Load::Open(capacity * share), time).all_good().p99 * 1e3;
             let before = tail();
             let during = while_loading(&server, tail);
             ratios.push(during.0 / before);
@@ -68,9 +66,9 @@ fn main() {
     let (took, _) = while_loading(&server, || {
         let mut took = Vec::new();
         for _ in 0..rounds * 4 {
-            command(&server, &["promote", "dense", "2"]);
+            server.command(&["promote", "dense", "2"]);
             let begin = Instant::now();
-            command(&server, &["rollback", "dense", "--reason", "a bench"]);
+            server.command(&["rollback", "dense", "--reason", "a bench"]);
             took.push(begin.elapsed().as_secs_f64() * 1e3);
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -86,45 +84,27 @@ fn main() {
 
 /// Does something while version 1 is loaded and unloaded, one after the other; how often it was loaded.
 fn while_loading<T>(server: &Program, work: impl FnOnce() -> T) -> (T, usize) {
-    let (over, loads) = (AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                command(server, &["load", "dense", "1"]);
-                loads.fetch_add(1, Ordering::Relaxed);
-                command(server, &["unload", "dense", "1"]);
-            }
-        });
-        let done = work();
-        over.store(true, Ordering::Relaxed);
-        (done, loads.load(Ordering::Relaxed).max(1))
-    })
-}
-
-fn command(server: &Program, arguments: &[&str]) {
-    let mut command = Command::new(checkout().join("target/release/leeway"));
-    let Output { status, stderr, .. } =
-        command.args(arguments).env("LEEWAY_ADMIN__LISTEN", &server.admin).output().unwrap();
-    assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
+    let load_and_unload = |over: &AtomicBool| {
+        let mut loads = 0;
+        while !over.load(Ordering::Relaxed) {
+            server.command(&["load", "dense", "1"]);
+            server.command(&["unload", "dense", "1"]);
+            loads += 1;
+        }
+        loads
+    };
+    meanwhile(load_and_unload, work)
 }
 
 /// Two versions of a model of about 3 ms a row, which are loaded at the start, the newest one stable; and one before them
 /// that is four times as large and has a large file to be hashed, which is not.
-fn repository() -> PathBuf {
-    let path = workshop().join("rollout");
-    let _ = std::fs::remove_dir_all(&path);
-    for (version, model) in [("1", "dense_deep"), ("2", "dense"), ("3", "dense")] {
-        let folder = path.join("dense").join(version);
-        std::fs::create_dir_all(&folder).unwrap();
-        let file: &Path = &checkout().join("tests/data/models").join(format!("{model}.onnx"));
-        std::fs::copy(file, folder.join("model.onnx")).unwrap();
-        if version == "1" {
-            std::fs::write(folder.join("weights.bin"), vec![7; WEIGHTS]).unwrap();
-        }
-        leeway::registry::Manifest::write_for(&folder).unwrap();
-    }
-    let model_toml = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n\
-        [model]\nworkers = 1\nintra_op_threads = 1\nmax_batch_size = 8\n[budget]\ntotal_ms = 2000\n";
-    std::fs::write(path.join("dense/model.toml"), model_toml).unwrap();
-    path
+fn repository() -> Repository {
+    let model_toml = format!(
+        "{TENSOR_STAGES}[model]\nworkers = 1\nintra_op_threads = 1\nmax_batch_size = 8\n[budget]\ntotal_ms = 2000\n"
+    );
+    Repository::new("rollout")
+        .with_version("dense", 1, &test_model("dense_deep"), &[("weights.bin", &vec![7; WEIGHTS])])
+        .with_version("dense", 2, &test_model("dense"), &[])
+        .with_version("dense", 3, &test_model("dense"), &[])
+        .with_config("dense", &model_toml)
 }

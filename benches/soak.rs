@@ -1,11 +1,11 @@
 //! Half an hour at half the load that the server can carry, a new version every minute: whether its memory stays where it is,
-//! and whether a request fails.
+//! and whether a request fails. After that a storm of twice what it can carry, and whether memory comes back from it.
 //!
 //!     make bench-soak
 //!
-//! Three models are asked by oha at fixed rates; beside it predictions get feedback, `/metrics` is scraped every second, and
-//! bad requests come. Every minute a version is added and promoted, and every third one rolled back. `LEEWAY_BENCH_MINUTES`
-//! says how long it takes. Linux only: memory is read from `/proc`.
+//! Three models are asked by oha at fixed rates; beside it predictions get feedback, `/metrics` is scraped, and bad requests
+//! come. Every minute a version is added and promoted, and every third one rolled back. `LEEWAY_BENCH_MINUTES` says how long
+//! it takes before the storm. Linux only: memory is read from `/proc`.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
@@ -13,21 +13,29 @@
 mod load_generator;
 #[expect(dead_code, reason = "shared: not every bench needs all of it")]
 mod programs;
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
+mod repository;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use load_generator::{Load, OHA, Summary, oha, summarize};
-use programs::{Program, checkout, number_from, workshop};
+use programs::{Program, checkout, meanwhile, number_from, workshop};
+use repository::{Repository, TENSOR_STAGES, copy_folder, shipped, test_model};
 use serde_json::{Value, json};
 
 /// The minutes that are not counted: until caches, windows and the allocator have what they need.
 const SETTLING: u64 = 5;
 
-/// The share of its capacity that the server gets.
+/// The shares of its capacity that the server gets, in the soak and in the storm.
 const SHARE: f64 = 0.5;
+const STORM: f64 = 2.0;
+
+/// The minutes of the storm, and of what comes after it, at the load of before.
+const STORM_MINUTES: u64 = 2;
+const CALM_MINUTES: u64 = 5;
 
 /// How often memory is read.
 const SAMPLING: Duration = Duration::from_secs(5);
@@ -39,75 +47,127 @@ fn main() {
     let minutes = number_from("LEEWAY_BENCH_MINUTES", 30);
     assert!(minutes > SETTLING + 1, "LEEWAY_BENCH_MINUTES has to be at least {}", SETTLING + 2);
     oha();
-    let repository = Repository::new();
+    let dense = format!("{TENSOR_STAGES}[model]\nworkers = 1\nintra_op_threads = 1\nmax_batch_size = 8\n");
+    let repository = Repository::new("soak").with_shipped("digits", &[1, 2]).with_shipped("penguins", &[1, 2]).with(
+        "dense",
+        &test_model("dense"),
+        &dense,
+    );
     // Each of the loads has its connections open all the time.
     let server = Program::leeway_with(&repository.0, &[("LEEWAY_HTTP__CONNECTION_LIMIT", "2048")]);
     let models = models(&server);
     println!("{} cores, shared with oha {OHA}", std::thread::available_parallelism().unwrap());
 
-    let together = |load: &(dyn Fn(usize) -> Load + Sync), time| -> Vec<Summary> {
-        std::thread::scope(|scope| {
-            let one = |(index, model): (usize, &Model)| {
-                let (url, body, load) = (model.url.clone(), model.body.clone(), load(index));
-                scope.spawn(move || summarize(&url, &body, load, time))
-            };
-            let loads: Vec<_> = models.iter().enumerate().map(one).collect();
-            loads.into_iter().map(|load| load.join().unwrap()).collect()
-        })
-    };
-    let busy = together(&|_| Load::Closed(16), Duration::from_secs(10));
-    let rates: Vec<f64> = busy.into_iter().map(|summary| SHARE * summary.all_good().per_second).collect();
-    for (model, rate) in models.iter().zip(&rates) {
-        println!("{}: {rate:.0} requests/s, {SHARE} of what the server did for all at once", model.name);
+    let busy = together(&models, |_| Load::Closed(16), Duration::from_secs(10));
+    let capacity: Vec<f64> = busy.into_iter().map(|summary| summary.all_good().per_second).collect();
+    for (model, capacity) in models.iter().zip(&capacity) {
+        println!("{}: {:.0} requests/s, {SHARE} of what the server did for all at once", model.name, SHARE * capacity);
     }
 
-    println!("\n{:>6} | {:>8} | {:>9} {:>6} | P99 ms of {}", "minute", "RSS MiB", "answered", "failed", names(&models));
-    let (begin, over) = (Instant::now(), AtomicBool::new(false));
-    let memory = std::thread::scope(|scope| {
-        let memory = scope.spawn(|| {
-            let mut samples = Vec::new();
-            while !over.load(Ordering::Relaxed) {
-                samples.push((begin.elapsed().as_secs_f64() / 60.0, mebibytes(server.resident())));
-                std::thread::sleep(SAMPLING);
-            }
-            samples
-        });
-        scope.spawn(|| beside(&server, &over));
-        let mut failed = 0;
-        for minute in 0..minutes {
-            let (repository, server) = (&repository, &server);
-            let swap = scope.spawn(move || {
+    let soak = Soak { repository, server, models, capacity };
+    let (_, wrong) = meanwhile(
+        |over| beside(&soak.server, over),
+        || {
+            soak.print_headings();
+            let (_, memory) = meanwhile(|over| sample(&soak.server, over), || soak.minutes(minutes));
+            report(&memory);
+            soak.storm();
+        },
+    );
+    println!("\nBeside it (feedback, bad requests, scrapes), by what was answered: {wrong:?}");
+}
+
+/// A server under load, and what it serves.
+struct Soak {
+    repository: Repository,
+    server: Program,
+    models: Vec<Model>,
+    /// Of each model while all are asked, in requests a second.
+    capacity: Vec<f64>,
+}
+
+impl Soak {
+    fn minutes(&self, minutes: u64) {
+        for minute in 1..=minutes {
+            let swap = |_: &AtomicBool| {
                 std::thread::sleep(Duration::from_secs(30));
-                repository.swap(server, 3 + minute);
-            });
-            let summaries = together(&|model| Load::Open(rates[model]), Duration::from_secs(60));
-            swap.join().unwrap();
-            let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
-            failed += sum(Summary::failed);
-            println!(
-                "{:>6} | {:>8.1} | {:>9} {:>6} | {}",
-                minute + 1,
-                mebibytes(server.resident()),
-                sum(Summary::good),
-                sum(Summary::failed),
-                summaries.iter().map(|summary| format!("{:.2}", summary.p99 * 1e3)).collect::<Vec<_>>().join("  "),
-            );
-            for (model, summary) in models.iter().zip(&summaries).filter(|(_, summary)| summary.failed() > 0) {
-                println!("       {}: {:?}, not answered: {:?}", model.name, summary.answered, summary.unanswered);
-            }
+                self.swap(2 + minute);
+            };
+            meanwhile(swap, || self.minute(&minute.to_string(), SHARE));
         }
-        over.store(true, Ordering::Relaxed);
-        println!("\n{failed} requests failed");
-        memory.join().unwrap()
-    });
-    report(&memory);
+    }
+
+    fn storm(&self) {
+        println!("\nAnd then a storm of {STORM} of its capacity, and {SHARE} as before:");
+        self.print_headings();
+        for minute in 1..=STORM_MINUTES {
+            self.minute(&format!("storm {minute}"), STORM);
+        }
+        for minute in 1..=CALM_MINUTES {
+            self.minute(&format!("after {minute}"), SHARE);
+        }
+    }
+
+    fn print_headings(&self) {
+        let names = self.models.iter().map(|model| model.name).collect::<Vec<_>>().join(", ");
+        println!(
+            "\n{:>8} | {:>8} | {:>9} {:>7} {:>7} | P99 ms of {names}",
+            "minute", "RSS MiB", "200", "failed", "missing"
+        );
+    }
+
+    /// A minute at this share of the capacity.
+    fn minute(&self, name: &str, share: f64) {
+        let load = |model: usize| Load::Open(share * self.capacity[model]);
+        let summaries = together(&self.models, load, Duration::from_secs(60));
+        let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
+        println!(
+            "{name:>8} | {:>8.1} | {:>9} {:>7} {:>7.0} | {}",
+            self.server.memory(),
+            sum(Summary::good),
+            sum(Summary::failed),
+            summaries.iter().map(Summary::missing).sum::<f64>(),
+            summaries.iter().map(|summary| format!("{:.2}", summary.p99 * 1e3)).collect::<Vec<_>>().join("  "),
+        );
+        for (model, summary) in self.models.iter().zip(&summaries).filter(|(_, summary)| summary.failed() > 0) {
+            println!("         {}: {:?}, not answered: {:?}", model.name, summary.answered, summary.unanswered);
+        }
+    }
+
+    /// Adds a version of the digits and gives it all requests; every third one is rolled back again. The oldest one goes.
+    fn swap(&self, version: u64) {
+        let hidden = self.repository.0.join("digits/.adding");
+        copy_folder(&shipped("digits", 1 + version % 2), &hidden);
+        std::fs::rename(hidden, self.repository.version("digits", version)).unwrap();
+        self.server.command(&["reload"]);
+        self.server.command(&["promote", "digits", &version.to_string(), "--reason", "a soak"]);
+        if version.is_multiple_of(3) {
+            self.server.command(&["rollback", "digits", "--reason", "a soak"]);
+        }
+        if version > KEPT_VERSIONS {
+            std::fs::remove_dir_all(self.repository.version("digits", version - KEPT_VERSIONS)).unwrap();
+        }
+    }
+}
+
+// ===== memory =====
+
+/// Its memory every few seconds, with the minutes since the beginning.
+fn sample(server: &Program, over: &AtomicBool) -> Vec<(f64, f64)> {
+    let begin = Instant::now();
+    let mut samples = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        samples.push((begin.elapsed().as_secs_f64() / 60.0, server.memory()));
+        std::thread::sleep(SAMPLING);
+    }
+    samples
 }
 
 fn report(memory: &[(f64, f64)]) {
     let settled: Vec<(f64, f64)> = memory.iter().copied().filter(|(minute, _)| *minute >= SETTLING as f64).collect();
     let values = || settled.iter().map(|(_, value)| *value);
     println!(
-        "RSS after the first {SETTLING} minutes: {:.1} to {:.1} MiB, slope {:+.3} MiB a minute",
+        "\nRSS after the first {SETTLING} minutes: {:.1} to {:.1} MiB, slope {:+.3} MiB a minute",
         values().fold(f64::MAX, f64::min),
         values().fold(0.0, f64::max),
         slope(&settled),
@@ -124,10 +184,6 @@ fn slope(points: &[(f64, f64)]) -> f64 {
     points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum::<f64>() / points.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>()
 }
 
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / 1_048_576.0
-}
-
 // ===== what is asked =====
 
 struct Model {
@@ -137,111 +193,66 @@ struct Model {
 }
 
 fn models(server: &Program) -> Vec<Model> {
-    let held_out = |name: &str| -> Value {
-        let text = std::fs::read_to_string(checkout().join("tests/data").join(name)).unwrap();
-        serde_json::from_str::<Value>(&text).unwrap()["instances"][0].clone()
-    };
     let model = |name, instance: Value| {
         let body = workshop().join(format!("soak-{name}.json"));
         std::fs::write(&body, json!({ "instances": [instance] }).to_string()).unwrap();
         Model { name, url: server.url(&format!("/v1/models/{name}:predict")), body }
     };
     vec![
-        model("digits", held_out("digits_held_out.json")),
-        model("penguins", held_out("penguins_held_out.json")),
+        model("digits", held_out("digits")["instances"][0].clone()),
+        model("penguins", held_out("penguins")["instances"][0].clone()),
         model("dense", json!([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])),
     ]
 }
 
-fn names(models: &[Model]) -> String {
-    models.iter().map(|model| model.name).collect::<Vec<_>>().join(", ")
+fn held_out(model: &str) -> Value {
+    let path = checkout().join(format!("tests/data/{model}_held_out.json"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Ten times a second a prediction whose label is reported and a request that is wrong; every second a scrape.
+/// Asks all models at one time, each with its load.
+fn together(models: &[Model], load: impl Fn(usize) -> Load, time: Duration) -> Vec<Summary> {
+    std::thread::scope(|scope| {
+        let one = |(index, model): (usize, &'_ Model)| {
+            let (url, body, load) = (model.url.clone(), model.body.clone(), load(index));
+            scope.spawn(move || summarize(&url, &body, load, time))
+        };
+        let loads: Vec<_> = models.iter().enumerate().map(one).collect();
+        loads.into_iter().map(|load| load.join().unwrap()).collect()
+    })
+}
+
+/// At most ten times a second a prediction whose label is reported and a request that is wrong, and with every tenth of them a
+/// scrape. How often what was answered: 200 is right, and 400 to what is wrong.
 #[tokio::main(flavor = "current_thread")]
-async fn beside(server: &Program, over: &AtomicBool) {
+async fn beside(server: &Program, over: &AtomicBool) -> BTreeMap<String, u64> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
-    let text = std::fs::read_to_string(checkout().join("tests/data/digits_held_out.json")).unwrap();
-    let held_out: Value = serde_json::from_str(&text).unwrap();
+    let held_out = held_out("digits");
     let rows = held_out["instances"].as_array().unwrap();
-    let post = async |path: &str, body: String| -> (u16, Value) {
-        let answer = client.post(server.url(path)).body(body).send().await.unwrap();
-        (answer.status().as_u16(), answer.json().await.unwrap())
+    let mut outcomes = BTreeMap::new();
+    let mut ask = async |what: &str, request: reqwest::RequestBuilder| -> Option<Value> {
+        let answer = request.send().await;
+        let status = answer.as_ref().map_or_else(|error| error.to_string(), |answer| answer.status().to_string());
+        *outcomes.entry(format!("{what}: {status}")).or_default() += 1;
+        answer.ok()?.json().await.ok()
     };
     for turn in 0_usize.. {
         if over.load(Ordering::Relaxed) {
-            return;
+            break;
         }
         let row = turn % rows.len();
-        let (status, answer) = post("/v1/models/digits:predict", json!({ "instances": [rows[row]] }).to_string()).await;
-        if status == 200 {
-            let item = json!({ "prediction_id": answer["prediction_ids"][0], "label": held_out["digits"][row] });
-            let (status, answer) = post("/feedback", json!({ "feedback": [item] }).to_string()).await;
-            assert_eq!(status, 200, "{answer}");
+        let predict = || client.post(server.url("/v1/models/digits:predict"));
+        let prediction = ask("prediction", predict().body(json!({ "instances": [rows[row]] }).to_string())).await;
+        if let Some(id) = prediction.as_ref().and_then(|answer| answer["prediction_ids"][0].as_str()) {
+            let item = json!({ "prediction_id": id, "label": held_out["digits"][row] });
+            ask("feedback", client.post(server.url("/feedback")).body(json!({ "feedback": [item] }).to_string())).await;
         }
         // Of many sizes, so that memory is asked for in many sizes. A busy machine may not read the largest in time.
-        let (status, _) = post("/v1/models/digits:predict", "[".repeat(1 << (turn % 20))).await;
-        assert!(matches!(status, 400 | 503 | 504), "{status}");
+        ask("bad request", predict().body("[".repeat(1 << (turn % 20)))).await;
         if turn % 10 == 0 {
-            let text = client.get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
-            assert!(text.contains("leeway_requests_total"), "{text}");
+            ask("scrape", client.get(server.url("/metrics"))).await;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-// ===== what is served =====
-
-struct Repository(PathBuf);
-
-impl Repository {
-    /// The shipped models, and one whose runs take milliseconds.
-    fn new() -> Repository {
-        let path = workshop().join("soak");
-        let _ = std::fs::remove_dir_all(&path);
-        for model in ["digits", "penguins"] {
-            let shipped = checkout().join("models").join(model);
-            for version in ["1", "2"] {
-                copy_folder(&shipped.join(version), &path.join(model).join(version));
-            }
-            std::fs::copy(shipped.join("model.toml"), path.join(model).join("model.toml")).unwrap();
-        }
-        let dense = path.join("dense/1");
-        std::fs::create_dir_all(&dense).unwrap();
-        std::fs::copy(checkout().join("tests/data/models/dense.onnx"), dense.join("model.onnx")).unwrap();
-        leeway::registry::Manifest::write_for(&dense).unwrap();
-        let model_toml = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n\
-            [model]\nworkers = 1\nintra_op_threads = 1\nmax_batch_size = 8\n";
-        std::fs::write(path.join("dense/model.toml"), model_toml).unwrap();
-        Repository(path)
-    }
-
-    /// Adds a version of the digits and gives it all requests; every third one is rolled back again. The oldest one goes.
-    fn swap(&self, server: &Program, version: u64) {
-        let folder = |version: u64| self.0.join("digits").join(version.to_string());
-        let hidden = self.0.join("digits/.adding");
-        copy_folder(&checkout().join("models/digits").join((1 + version % 2).to_string()), &hidden);
-        std::fs::rename(hidden, folder(version)).unwrap();
-        command(server, &["reload"]);
-        command(server, &["promote", "digits", &version.to_string(), "--reason", "a soak"]);
-        if version.is_multiple_of(3) {
-            command(server, &["rollback", "digits", "--reason", "a soak"]);
-        }
-        if version > KEPT_VERSIONS {
-            std::fs::remove_dir_all(folder(version - KEPT_VERSIONS)).unwrap();
-        }
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-}
-
-fn command(server: &Program, arguments: &[&str]) {
-    let mut command = Command::new(checkout().join("target/release/leeway"));
-    let output = command.args(arguments).env("LEEWAY_ADMIN__LISTEN", &server.admin).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    outcomes
 }

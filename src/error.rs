@@ -179,6 +179,9 @@ pub enum Error {
     /// The ONNX Runtime library.
     #[error("{0}")]
     Library(String),
+    /// The file where the state is.
+    #[error("{0}")]
+    State(String),
     /// The repository of models as a whole.
     #[error("{0}")]
     Repository(String),
@@ -322,6 +325,7 @@ impl Error {
             | Error::Journal(_)
             | Error::Config(_)
             | Error::Library(_)
+            | Error::State(_)
             | Error::Repository(_)
             | Error::Load { .. }
             | Error::Listen(_) => Fault::Server,
@@ -357,6 +361,7 @@ impl Error {
             Error::Internal { .. }
             | Error::Config(_)
             | Error::Library(_)
+            | Error::State(_)
             | Error::Repository(_)
             | Error::Load { .. }
             | Error::Listen(_) => "internal",

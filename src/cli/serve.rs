@@ -21,10 +21,18 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
         .build()
         .context("the HTTP threads could not be started")?;
     let served = runtime.block_on(async {
-        // From here on a signal stops the server in order; while models load, it ends the process at once.
-        let app = App::build(config, stages).await?;
+        let mut signals = Signals::listen().context("signals cannot be listened to")?;
+        tracing::info!(models = %config.repository.path.display(), "starting");
+        let app = tokio::select! {
+            app = App::build(config, stages) => app?,
+            _ = signals.next() => {
+                tracing::info!("stopped while loading");
+                // At once, and not in order: a model that is being loaded may take long, and its libraries must not be
+                // taken down underneath it.
+                signal_hook::low_level::exit(0)
+            }
+        };
         let snapshot = app.snapshot();
-        let signals = Signals::listen().context("signals cannot be listened to")?;
         let bound = app.bind().await?;
         table::announce(&snapshot);
         // What is unloaded later is held here no longer.

@@ -4,7 +4,7 @@
 //! same state, one is written and the other is told what there is now. What was written survives the process and the
 //! machine: SQLite syncs it to the disk before it says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use rustix::fs::{Access, access};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use super::deployment::Deployment;
@@ -57,30 +58,36 @@ pub async fn open(url: &StateUrl) -> Result<Arc<dyn Journal>> {
 
 // ===== in memory =====
 
+/// The deployments of a model that are kept in memory; older ones are forgotten.
+const KEPT_IN_MEMORY: usize = 1_000;
+
 /// A journal that is gone with the process.
 #[derive(Debug, Default)]
-pub struct MemoryJournal(Mutex<BTreeMap<ModelName, Vec<Deployment>>>);
+pub struct MemoryJournal(Mutex<BTreeMap<ModelName, VecDeque<Deployment>>>);
 
 impl MemoryJournal {
     /// A journal that begins with these deployments.
     pub fn with(latest: Vec<Deployment>) -> MemoryJournal {
-        MemoryJournal(Mutex::new(latest.into_iter().map(|latest| (latest.model.clone(), vec![latest])).collect()))
+        MemoryJournal(Mutex::new(latest.into_iter().map(|latest| (latest.model.clone(), [latest].into())).collect()))
     }
 }
 
 #[async_trait]
 impl Journal for MemoryJournal {
     async fn latest(&self) -> Result<Vec<Deployment>> {
-        Ok(self.0.lock().values().filter_map(|deployments| deployments.last().cloned()).collect())
+        Ok(self.0.lock().values().filter_map(|deployments| deployments.back().cloned()).collect())
     }
 
     async fn append(&self, next: &Deployment) -> Result<Appended> {
         let mut models = self.0.lock();
         let deployments = models.entry(next.model.clone()).or_default();
-        if deployments.last().map_or(0, |last| last.generation) + 1 != next.generation {
-            return Ok(Appended::Lost(deployments.last().cloned()));
+        if deployments.back().map_or(0, |last| last.generation) + 1 != next.generation {
+            return Ok(Appended::Lost(deployments.back().cloned()));
         }
-        deployments.push(next.clone());
+        deployments.push_back(next.clone());
+        if deployments.len() > KEPT_IN_MEMORY {
+            deployments.pop_front();
+        }
         Ok(Appended::Written)
     }
 
@@ -102,13 +109,7 @@ pub struct SqliteJournal {
 impl SqliteJournal {
     /// Opens the file, and makes it if it is not there.
     pub async fn open(path: &Path) -> Result<SqliteJournal> {
-        let wrong = |problem: String| {
-            Error::Config(format!(
-                "state.url: the deployment journal {} cannot be opened: {problem}; make the folder writable, name another \
-                 file, or set state.url = \"memory\" to begin anew at every start",
-                path.display()
-            ))
-        };
+        let wrong = |problem: String| cannot_be_opened(path, &problem);
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|error| wrong(error.to_string()))?;
         }
@@ -207,6 +208,32 @@ impl Journal for SqliteJournal {
     }
 }
 
+/// Whether the journal at this address could be opened, as far as that can be seen without touching it.
+pub fn check(url: &StateUrl) -> Result<()> {
+    let StateUrl::Sqlite(path) = url else { return Ok(()) };
+    let wrong = |what: &Path, problem: &str| cannot_be_opened(path, &format!("{}: {problem}", what.display()));
+    let absolute = std::path::absolute(path).map_err(|error| wrong(path, &error.to_string()))?;
+    if let Some(folder) = absolute.ancestors().skip(1).find(|folder| folder.exists()) {
+        if !folder.is_dir() {
+            return Err(wrong(folder, "not a folder"));
+        }
+        // SQLite makes files beside its own.
+        access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| wrong(folder, &error.to_string()))?;
+    }
+    if path.exists() {
+        access(path, Access::READ_OK | Access::WRITE_OK).map_err(|error| wrong(path, &error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn cannot_be_opened(path: &Path, problem: &str) -> Error {
+    Error::State(format!(
+        "state.url: the deployment journal {} cannot be opened: {problem}; make the folder writable, name another file, or \
+         set state.url = \"memory\" to begin anew at every start",
+        path.display()
+    ))
+}
+
 fn parse(text: &str) -> Result<Deployment> {
     serde_json::from_str(text).map_err(|error| Error::Journal(format!("a line of it cannot be read: {error}")))
 }
@@ -241,7 +268,7 @@ mod tests {
         from.after(&Wish::Promote(version.parse().unwrap()), &note).unwrap().unwrap()
     }
 
-    async fn check(journal: &dyn Journal) {
+    async fn check_rules(journal: &dyn Journal) {
         let one = first();
         assert_eq!(journal.append(&one).await.unwrap(), Appended::Written);
         let (two, other) = (promoted(&one, "2"), promoted(&one, "3"));
@@ -260,9 +287,22 @@ mod tests {
 
     #[tokio::test]
     async fn the_faster_one_is_written_and_the_other_is_told() {
-        check(&MemoryJournal::default()).await;
+        check_rules(&MemoryJournal::default()).await;
         let folder = tempfile::tempdir().unwrap();
-        check(&SqliteJournal::open(&folder.path().join("new/journal.db")).await.unwrap()).await;
+        check_rules(&SqliteJournal::open(&folder.path().join("new/journal.db")).await.unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn in_memory_the_oldest_are_forgotten() {
+        let journal = MemoryJournal::default();
+        let mut deployment = first();
+        for change in 0..KEPT_IN_MEMORY + 10 {
+            journal.append(&deployment).await.unwrap();
+            deployment = promoted(&deployment, if change % 2 == 0 { "2" } else { "3" });
+        }
+        let kept = journal.history(&deployment.model, u64::MAX, u32::MAX).await.unwrap();
+        let generations = [kept[0].generation, kept[kept.len() - 1].generation];
+        assert_eq!(generations, [KEPT_IN_MEMORY as u64 + 10, 11]);
     }
 
     #[tokio::test]

@@ -69,6 +69,7 @@ fn status(error: &Error) -> (StatusCode, &'static str) {
         Error::Internal { .. }
         | Error::Config(_)
         | Error::Library(_)
+        | Error::State(_)
         | Error::Repository(_)
         | Error::Load { .. }
         | Error::Listen(_) => (StatusCode::INTERNAL_SERVER_ERROR, "An internal error occurred"),
@@ -126,9 +127,12 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
 /// What the caller reads. Errors from before anything is served have messages for operators: they name paths.
 fn message(error: &Error) -> String {
     match error {
-        Error::Config(_) | Error::Library(_) | Error::Repository(_) | Error::Load { .. } | Error::Listen(_) => {
-            Error::internal("").to_string()
-        }
+        Error::Config(_)
+        | Error::Library(_)
+        | Error::State(_)
+        | Error::Repository(_)
+        | Error::Load { .. }
+        | Error::Listen(_) => Error::internal("").to_string(),
         sent => sent.to_string(),
     }
 }
@@ -230,6 +234,7 @@ mod tests {
             Error::internal("SECRET"),
             Error::Config("SECRET".into()),
             Error::Library("SECRET".into()),
+            Error::State("SECRET".into()),
             Error::Repository("SECRET".into()),
             Error::Load { model, version, fault: crate::error::LoadFault::Model, message: "SECRET".into() },
             Error::Listen("SECRET".into()),

@@ -107,6 +107,7 @@ pub(super) struct OpenedVersion {
 impl Loader {
     /// Does everything that takes time, and says how far it is.
     pub fn prepare(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedVersion> {
+        fail::fail_point!("load::begun");
         let begin = Instant::now();
         let (model, version) = (&order.model, order.version);
         tracing::info!(%model, %version, "loading");

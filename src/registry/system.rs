@@ -5,6 +5,10 @@ use rustix::process::{Resource, Rlimit};
 /// The lowest priority: this thread, and those that it starts, run when nobody else wants to.
 const NICEST: i32 = 19;
 
+/// Of the scale on which Linux chooses whom to end when memory is short, the top.
+#[cfg(target_os = "linux")]
+const FIRST_TO_GO: &str = "1000";
+
 /// Lowers the priority of this thread for good (on Linux; elsewhere that of the process, so it is left alone there).
 pub fn lower_priority_of_this_thread() {
     #[cfg(target_os = "linux")]
@@ -18,11 +22,15 @@ fn lower_priority_of_this_process() {
     }
 }
 
-/// Makes this process one that is only there to try something: at the lowest priority, with at most so much memory,
-/// without a core dump, and gone when its parent is.
+/// Makes this process one that is only there to try something: at the lowest priority, with at most so much memory, the
+/// first to be ended when the machine or the container has none left, without a core dump, and gone when its parent is.
 pub(super) fn confine_this_process(memory: Option<u64>) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", FIRST_TO_GO) {
+        tracing::debug!(%error, "the kernel could not be told to end this process first");
+    }
     lower_priority_of_this_process();
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     rustix::process::setrlimit(Resource::Core, limit(0))?;

@@ -247,6 +247,45 @@ fn a_wrong_setting_names_its_source_its_key_and_what_is_allowed() {
     assert!(text.starts_with("exit 2") && text.contains("nowhere.toml"), "{text}");
 }
 
+/// A file cannot be made below a file: nobody can write there, whoever runs the test.
+#[test]
+fn a_state_that_cannot_be_opened_is_a_failure_and_not_a_wrong_setting() {
+    let repository = Repository::of("echo_float32");
+    let url = format!("sqlite:{}/model.onnx/leeway.db", repository.0.path().join("echo_float32/1").display());
+    let check = leeway(&["check", "--models", repository.0.path().to_str().unwrap()]);
+    for mut command in [serve(repository.0.path()), check] {
+        let text = failure(command.env("LEEWAY_STATE__URL", &url), repository.0.path());
+        assert!(text.starts_with("exit 1"), "{text}");
+        assert!(
+            text.contains("state.url: the deployment journal MODELS/echo_float32/1/model.onnx/leeway.db"),
+            "{text}"
+        );
+        assert!(text.contains("make the folder writable"), "{text}");
+    }
+}
+
+/// As a container's first process it would not be, without a handler.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_signal_while_models_load_ends_the_server_at_once() {
+    use std::io::{BufRead, BufReader, Read};
+    let repository = Repository::of("echo_float32");
+    for signal in ["TERM", "INT"] {
+        let mut command = serve(repository.0.path());
+        let mut child =
+            command.env("FAILPOINTS", "load::begun=pause").stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        while !seen.contains("\"starting\"") {
+            assert!(log.read_line(&mut seen).unwrap() > 0, "the server ended:\n{seen}");
+        }
+        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+        log.read_to_string(&mut seen).unwrap();
+        assert!(child.wait().unwrap().success(), "{seen}");
+        assert!(seen.contains("stopped while loading"), "{seen}");
+    }
+}
+
 /// Kubernetes sets these beside a Service that is called leeway.
 #[test]
 fn variables_of_others_with_our_prefix_are_passed_over() {
