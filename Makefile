@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak image test-image test-nginx lint format doc onnxruntime prometheus kubernetes clean
+.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak image test-image test-nginx lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,13 @@ prometheus: ## Put prometheus and promtool, which the tests need, into .promethe
 
 kubernetes: ## Put Kubernetes' schemas, which the tests need, into .kubernetes (nothing happens if they are there)
 	@$(PYTHON) scripts/fetch_kubernetes_schemas.py
+
+kubernetes-rules: ## Print the Prometheus rules for the Prometheus operator (RELEASE=the label that it looks for, if it does)
+	@for rules in recording alerts; do \
+		printf -- '---\napiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: leeway-%s\n' $$rules; \
+		printf '  labels:\n    app.kubernetes.io/name: leeway\n$(if $(RELEASE),    release: $(RELEASE)\n)spec:\n'; \
+		sed 's/^/  /' deploy/prometheus/rules/leeway.$$rules.yml; \
+	done
 
 clean: ## Remove what was built and fetched
 	$(CARGO) clean

@@ -68,7 +68,7 @@ def start_nginx(folder):
     """The shipped configuration, with these ports in place of its own, as a server of its own."""
     site = (ROOT / "deploy/nginx/leeway.conf").read_text()
     first, second = PORTS
-    for before, after in (("127.0.0.1:8080", f"127.0.0.1:{first}"), ("127.0.0.1:8082", f"127.0.0.1:{second}"), ("listen 80;", f"listen 127.0.0.1:{NGINX};")):
+    for before, after in (("127.0.0.1:8080", f"127.0.0.1:{first}"), ("127.0.0.2:8080", f"127.0.0.1:{second}"), ("listen 80;", f"listen 127.0.0.1:{NGINX};")):
         if before not in site:
             sys.exit(f"error: deploy/nginx/leeway.conf has no {before}")
         site = site.replace(before, after)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{SettingsArgs, logging, table};
@@ -41,12 +42,20 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             data = %bound.data_address(), admin = %bound.admin_address(), threads, cores = available_cores(),
             "ready: POST http://{}/predict", bound.data_address()
         );
+        tell_systemd(NotifyState::Ready);
         bound.run(signals).await?;
         Ok(())
     });
     // Requests that outlived the grace period are not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
+}
+
+/// Tells whoever has started this process, if it wants to know: nothing happens without `NOTIFY_SOCKET`.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
 }
 
 /// SIGTERM, as orchestrators send it, and SIGINT, as a person does with Ctrl-C.
@@ -63,9 +72,11 @@ impl Signals {
 
 impl StopSignal for Signals {
     async fn next(&mut self) -> Stop {
-        tokio::select! {
+        let stop = tokio::select! {
             _ = self.terminate.recv() => Stop::Deregister,
             _ = self.interrupt.recv() => Stop::AtOnce,
-        }
+        };
+        tell_systemd(NotifyState::Stopping);
+        stop
     }
 }

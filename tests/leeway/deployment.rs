@@ -16,7 +16,7 @@ fn python() -> Command {
 }
 
 /// A YAML file with one document, as JSON.
-fn yaml(path: &str) -> Value {
+pub(crate) fn yaml(path: &str) -> Value {
     parse_yaml(&read(path))
 }
 
@@ -83,11 +83,11 @@ fn the_overlays_change_what_they_are_for() {
     let limits = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"];
     assert_eq!(limits["nvidia.com/gpu"], 1);
     let metrics = of_kind("overlays/gpu", "HorizontalPodAutoscaler")["spec"]["metrics"].clone();
-    assert_eq!((metrics.as_array().unwrap().len(), metrics[0]["type"].as_str()), (1, Some("Pods")));
-
-    // What the autoscaler asks for is what the adapter makes.
+    // What the autoscaler asks for is what the adapter makes, and nothing else is left.
+    let asked = metrics.as_array().unwrap().iter().map(|metric| metric["pods"]["metric"]["name"].as_str());
     let adapter = yaml("deploy/kubernetes/prometheus-adapter.yaml");
-    assert_eq!(metrics[0]["pods"]["metric"]["name"], adapter["rules"]["custom"][0]["name"]["as"]);
+    let made = adapter["rules"]["custom"].as_array().unwrap().iter().map(|rule| rule["name"]["as"].as_str());
+    assert_eq!(asked.collect::<Vec<_>>(), made.collect::<Vec<_>>());
 
     // The monitor finds the service's port, by the labels that the service has; so the rules meet the job that they ask for.
     let monitor = of_kind("overlays/monitoring", "ServiceMonitor")["spec"].clone();
@@ -96,6 +96,19 @@ fn the_overlays_change_what_they_are_for() {
     assert_eq!(&monitor["selector"]["matchLabels"], labels);
     assert_eq!(monitor["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
     assert_eq!(labels[monitor["jobLabel"].as_str().unwrap()], "leeway");
+}
+
+#[test]
+fn the_rules_for_the_prometheus_operator_are_those_of_prometheus() {
+    let made = Command::new("make").args(["--silent", "kubernetes-rules"]).current_dir(checkout()).output().unwrap();
+    let made = String::from_utf8(made.stdout).unwrap();
+    let documents: Vec<Value> = made.split("---\n").skip(1).map(parse_yaml).collect();
+    for (document, rules) in documents.iter().zip(["recording", "alerts"]) {
+        assert_eq!(document["kind"], "PrometheusRule");
+        assert_eq!(document["metadata"]["name"], format!("leeway-{rules}"));
+        assert_eq!(document["spec"], yaml(&format!("deploy/prometheus/rules/leeway.{rules}.yml")));
+    }
+    assert_eq!(documents.len(), 2);
 }
 
 /// Seconds, of milliseconds of the configuration.
@@ -123,7 +136,7 @@ fn the_manifests_give_the_server_the_time_that_it_takes() {
     let patience = startup["periodSeconds"].as_f64().unwrap() * startup["failureThreshold"].as_f64().unwrap();
     assert!(patience >= seconds(config.loading.trial_timeout_ms.get()));
 
-    let unit = read("deploy/systemd/leeway.service");
+    let unit = read("deploy/systemd/leeway@.service");
     let stop: f64 = unit.split("\nTimeoutStopSec=").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
     assert!(stop >= stopping + 2.0);
     let grace = yaml("deploy/compose.yaml")["services"]["leeway-1"]["stop_grace_period"].clone();

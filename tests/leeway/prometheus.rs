@@ -9,6 +9,7 @@ use leeway::monitor::{Baseline, Drift, Sample};
 use leeway::registry::Manifest;
 use serde_json::{Value, json};
 
+use crate::deployment::yaml;
 use crate::harness::{PATIENCE, PLAIN, Repository, Server, TestApp, checkout, client, copy_folder, held_out};
 
 /// How often the replicas are scraped, in milliseconds.
@@ -315,17 +316,20 @@ fn dashboard() -> Vec<(String, String)> {
 }
 
 /// What the Prometheus adapter asks for the autoscaler, with its places filled in.
-fn autoscaling() -> (String, String) {
-    let text = std::fs::read_to_string(checkout().join("deploy/kubernetes/prometheus-adapter.yaml")).unwrap();
-    let key = |name: &str| text.lines().find_map(|line| line.split_once(name).map(|(_, value)| value)).unwrap();
-    let (series, labels) = key("seriesQuery: ").split_once('{').unwrap();
-    assert!(labels.contains("namespace!=") && labels.contains("pod!="), "{labels}");
-    let filled = key("metricsQuery: ")
-        .replace("<<.GroupBy>>", "instance")
-        .replace("<<.Series>>", series)
-        .replace("<<.LabelMatchers>>", "job=\"leeway\"");
-    assert!(!filled.contains("<<"), "{filled}");
-    ("autoscaling".to_owned(), filled)
+fn autoscaling() -> Vec<(String, String)> {
+    let adapter = yaml("deploy/kubernetes/prometheus-adapter.yaml");
+    let query = |rule: &Value| {
+        let text = |key: &str| rule[key].as_str().unwrap();
+        let (series, labels) = text("seriesQuery").split_once('{').unwrap();
+        assert!(labels.contains("namespace!=") && labels.contains("pod!="), "{labels}");
+        let filled = text("metricsQuery")
+            .replace("<<.GroupBy>>", "instance")
+            .replace("<<.Series>>", series)
+            .replace("<<.LabelMatchers>>", "job=\"leeway\"");
+        assert!(!filled.contains("<<"), "{filled}");
+        ("autoscaling".to_owned(), filled)
+    };
+    adapter["rules"]["custom"].as_array().unwrap().iter().map(query).collect()
 }
 
 /// The names of all recording rules.
@@ -404,7 +408,7 @@ async fn a_prometheus_that_scrapes_two_replicas_sees_the_fleet() {
     let begin = Instant::now();
     let mut without_data = Vec::new();
     let rules = recorded().into_iter().map(|rule| ("recording rule".to_owned(), rule));
-    for (what, expression) in rules.chain(dashboard()).chain([autoscaling()]) {
+    for (what, expression) in rules.chain(dashboard()).chain(autoscaling()) {
         while prometheus.query(&expression).await.is_empty() {
             if begin.elapsed() > PATIENCE / 2 {
                 without_data.push(format!("{what}: {expression}"));

@@ -264,6 +264,26 @@ fn a_state_that_cannot_be_opened_is_a_failure_and_not_a_wrong_setting() {
     }
 }
 
+/// As with `Type=notify` in deploy/systemd/leeway@.service.
+#[test]
+fn systemd_is_told_when_the_server_is_ready_and_when_it_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    let told = || {
+        let mut message = [0; 256];
+        let length = socket.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).trim_end().to_owned()
+    };
+    let repository = Repository::of("echo_float32");
+    let mut command = serve(repository.0.path());
+    let server = Server::spawn(command.env("NOTIFY_SOCKET", folder.path().join("notify")));
+    assert_eq!(told(), "READY=1");
+    server.signal("INT");
+    assert_eq!(told(), "STOPPING=1");
+    assert!(server.wait().0.success());
+}
+
 /// As a container's first process it would not be, without a handler.
 #[cfg(feature = "failpoints")]
 #[test]
