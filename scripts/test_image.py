@@ -30,6 +30,7 @@ SUITE = "bookworm"
 MOST_MEGABYTES = 150
 PORT, ADMIN = 18080, 18081
 USER = 65532
+LOG = WORK / "leeway.log"
 
 
 def run(*command, **options):
@@ -43,12 +44,12 @@ def said(*command):
 
 def needed():
     """What does the work, installed if it is not there."""
+    if os.geteuid() != 0:
+        sys.exit("error: debootstrap and a container without a daemon need root")
     missing = [name for name in ("buildah", "debootstrap") if not shutil.which(name)]
     if missing:
         run("apt-get", "update", "-qq")
         run("apt-get", "install", "-y", "-qq", *missing, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
-    if os.geteuid() != 0:
-        sys.exit("error: debootstrap and a container without a daemon need root")
 
 
 def has_image(name):
@@ -70,9 +71,10 @@ def base_image():
 
 
 def build_image():
-    """The same with what builds: a compiler, pip, and this machine's Rust."""
-    if has_image("localhost/leeway-rust"):
-        return
+    """The same with what builds: a compiler, pip, and this machine's Rust, after whose version it is called."""
+    image = f"localhost/leeway-rust:{said('rustc', '--version').split()[1]}"
+    if has_image(image):
+        return image
     certificates = "/etc/ssl/certs/ca-certificates.crt"
     container = said("buildah", "from", "localhost/leeway-base")
     packages = "apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc g++ libc6-dev make ca-certificates python3 python3-pip"
@@ -83,11 +85,8 @@ def build_image():
     variables = {"PATH": "/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     variables |= {name: certificates for name in ("SSL_CERT_FILE", "PIP_CERT", "CARGO_HTTP_CAINFO")}
     run("buildah", "config", *(f"--env={name}={value}" for name, value in variables.items()), container)
-    run("buildah", "commit", "--quiet", "--rm", container, "localhost/leeway-rust", stdout=subprocess.DEVNULL)
-
-
-def megabytes(image):
-    return int(json.loads(said("buildah", "images", "--json", image))[0]["size"].split()[0].split(".")[0])
+    run("buildah", "commit", "--quiet", "--rm", container, image, stdout=subprocess.DEVNULL)
+    return image
 
 
 def size_of(path):
@@ -108,12 +107,13 @@ class Container:
         self.user, self.group = user, group
 
     def start(self):
-        return subprocess.Popen(self.within(self.command), env=self.environment, stderr=subprocess.PIPE, text=True)
+        with LOG.open("w") as log:
+            return subprocess.Popen(self.within(self.command, self.user), env=self.environment, stderr=log)
 
-    def ask(self, *command):
-        return subprocess.run(self.within(command), env=self.environment, capture_output=True, text=True)
+    def ask(self, *command, user=USER):
+        return subprocess.run(self.within(command, user), env=self.environment, capture_output=True, text=True)
 
-    def within(self, command):
+    def within(self, command, user):
         # A mount namespace of its own, in which the root is read-only and the state is mounted: what a container engine does.
         script = (
             'mount --bind "$1" "$1" && mount --bind "$2" "$1/var/lib/leeway" && mount -t proc proc "$1/proc" && '
@@ -121,7 +121,7 @@ class Container:
             'root=$1 user=$3 group=$4 && shift 4 && '
             'exec chroot --userspec="$user:$group" --groups="$group" "$root" "$@"'
         )
-        arguments = [self.root, self.state, self.user, self.group, *command]
+        arguments = [self.root, self.state, user, self.group, *command]
         return ["unshare", "--mount", "sh", "-c", script, "sh", *map(str, arguments)]
 
 
@@ -154,10 +154,10 @@ def expect(holds, what):
 def main():
     needed()
     base_image()
-    build_image()
+    rust = build_image()
     run(
         "buildah", "bud", "--isolation=chroot", "--network=host", "--layers", "--format=docker", "--tag=localhost/leeway-test",
-        "--build-arg=RUST=localhost/leeway-rust", "--build-arg=BASE=localhost/leeway-base", ROOT,
+        f"--build-arg=RUST={rust}", "--build-arg=BASE=localhost/leeway-base", ROOT,
     )
     config = json.loads(said("buildah", "inspect", "--type", "image", "localhost/leeway-test"))["Docker"]["config"]
     expect(config["User"] == f"{USER}:{USER}", "the image has a user of its own")
@@ -165,9 +165,17 @@ def main():
     expect(config["Healthcheck"]["Test"] == ["CMD", "leeway", "health"], "a health check without a shell")
     expect(any(name.startswith("org.opencontainers.image.") for name in config["Labels"]), "labels")
 
-    container = said("buildah", "from", "localhost/leeway-test")
-    base = said("buildah", "from", "localhost/leeway-base")
-    root, base_root = said("buildah", "mount", container), said("buildah", "mount", base)
+    containers = []
+    try:
+        containers += [said("buildah", "from", f"localhost/{image}") for image in ("leeway-test", "leeway-base")]
+        look_at(config, *(said("buildah", "mount", container) for container in containers))
+    finally:
+        for container in containers:
+            run("buildah", "rm", container, stdout=subprocess.DEVNULL)
+    print("the image is good")
+
+
+def look_at(config, root, base_root):
     beyond = size_of(root) - size_of(base_root)
     expect(beyond < MOST_MEGABYTES, f"the image is {beyond} MB beyond its base, below {MOST_MEGABYTES}")
     state = WORK / "state"
@@ -186,10 +194,11 @@ def main():
     try:
         until(lambda: get("/readyz")[0] == 200 or server.poll() is not None, "readiness")
         if server.poll() is not None:
-            sys.exit(f"error: the image's command ended with {server.returncode}:\n{server.stderr.read()[-3000:]}")
+            sys.exit(f"error: the image's command ended with {server.returncode}:\n{LOG.read_text()[-3000:]}")
         owner = os.stat(f"/proc/{server.pid}").st_uid
         expect(owner == USER, f"it runs as user {owner}")
-        expect(leeway.ask("/usr/bin/touch", "/srv/models/x").returncode != 0, "its root file system cannot be written to")
+        touched = leeway.ask("/usr/bin/touch", "/srv/models/x", user=0)
+        expect("Read-only file system" in touched.stderr, "its root file system cannot be written to, not even by root")
         status, headers, text = get("/predict", body=body)
         labels = [prediction["label"] for prediction in json.loads(text)["predictions"]]
         expect(status == 200 and labels == pixels["versions"]["2"]["labels"][:3], f"/predict says {labels}")
@@ -204,7 +213,7 @@ def main():
     finally:
         if server.poll() is None:
             server.kill()
-            print(server.stderr.read()[-3000:])
+            print(LOG.read_text()[-3000:])
 
     server = leeway.start()
     try:
@@ -214,9 +223,6 @@ def main():
         server.send_signal(signal.SIGTERM)
         server.send_signal(signal.SIGTERM)
         server.wait(60)
-    for made in (container, base):
-        run("buildah", "rm", made, stdout=subprocess.DEVNULL)
-    print("the image is good")
 
 
 if __name__ == "__main__":

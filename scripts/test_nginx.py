@@ -4,10 +4,11 @@
     make test-nginx                                  # needs root for apt, if nginx is missing; installs oha into .bench
 
 64 clients ask without a pause while the replicas are restarted in turn, 50 times (LEEWAY_RESTARTS): no request may fail. Then,
-under the same load, one of them is killed with SIGKILL: nginx asks the other one again. Last, replicas that refuse most requests,
-as under overload: nginx must not leave them alone for it.
+under the same load, they are killed in turn with SIGKILL, six times: nginx asks the other one again, so that none may fail either.
+Last, replicas that refuse most requests, as under overload: nginx must not leave them alone for it.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OHA = ROOT / ".bench/bin/oha"
 RESTARTS = int(os.environ.get("LEEWAY_RESTARTS", "50"))
+KILLS = 6
 PORTS = {18180: 18181, 18182: 18183}
 NGINX = 18190
 
@@ -46,7 +48,32 @@ def until(question, what, seconds=60):
         time.sleep(0.02)
 
 
-def replica(port, state, **settings):
+class Replicas:
+    """Two of them, ended with the test."""
+
+    def __init__(self, state):
+        self.state, self.processes = state, {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+    def start(self, port, **settings):
+        self.processes[port] = process = start_replica(port, self.state, **settings)
+        until(lambda: get(port) == 200 or process.poll() is not None, f"readiness of {port}")
+        if process.poll() is not None:
+            sys.exit(f"error: the replica at {port} ended with {process.returncode}")
+
+    def end(self, port, how):
+        self.processes[port].send_signal(how)
+        return self.processes[port].wait(60)
+
+
+def start_replica(port, state, **settings):
     environment = os.environ | {
         "LEEWAY_HTTP__LISTEN": f"127.0.0.1:{port}",
         "LEEWAY_ADMIN__LISTEN": f"127.0.0.1:{PORTS[port]}",
@@ -57,18 +84,16 @@ def replica(port, state, **settings):
         "LEEWAY_LOG__LEVEL": "warn",
         **settings,
     }
-    started = subprocess.Popen([ROOT / "target/release/leeway", "serve"], cwd=ROOT, env=environment)
-    until(lambda: get(port) == 200 or started.poll() is not None, f"readiness of {port}")
-    if started.poll() is not None:
-        sys.exit(f"error: the replica at {port} ended with {started.returncode}")
-    return started
+    return subprocess.Popen([ROOT / "target/release/leeway", "serve"], cwd=ROOT, env=environment)
 
 
-def start_nginx(folder):
+@contextlib.contextmanager
+def running_nginx(folder):
     """The shipped configuration, with these ports in place of its own, as a server of its own."""
     site = (ROOT / "deploy/nginx/leeway.conf").read_text()
     first, second = PORTS
-    for before, after in (("127.0.0.1:8080", f"127.0.0.1:{first}"), ("127.0.0.2:8080", f"127.0.0.1:{second}"), ("listen 80;", f"listen 127.0.0.1:{NGINX};")):
+    ours = {"127.0.0.1:8080": f"127.0.0.1:{first}", "127.0.0.2:8080": f"127.0.0.1:{second}", "listen 80;": f"listen 127.0.0.1:{NGINX};"}
+    for before, after in ours.items():
         if before not in site:
             sys.exit(f"error: deploy/nginx/leeway.conf has no {before}")
         site = site.replace(before, after)
@@ -79,8 +104,13 @@ def start_nginx(folder):
         f"http {{ access_log off; {paths} include {folder}/leeway.conf; }}\n"
     )
     started = subprocess.Popen(["nginx", "-p", folder, "-c", folder / "nginx.conf"])
-    until(lambda: get(NGINX) == 200, "an answer of nginx")
-    return started
+    try:
+        until(lambda: get(NGINX) == 200, "an answer of nginx")
+        yield
+    finally:
+        # Not killed: its workers would go on.
+        started.terminate()
+        started.wait(30)
 
 
 class Load:
@@ -93,6 +123,13 @@ class Load:
         command = [OHA, "--no-tui", "--output-format", "json", "-z", "3600s", "-c", "64", "-m", "POST"]
         command += ["-H", "content-type: application/json", "-D", body, f"http://127.0.0.1:{NGINX}/predict"]
         self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
 
     def stop(self):
         """How many were answered with which status, and how many were not answered. Those that are under way do not count."""
@@ -110,57 +147,59 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         folder.chmod(0o755)
-        replicas = {port: replica(port, folder) for port in PORTS}
-        nginx = start_nginx(folder)
-        try:
-            load = Load(folder)
-            begin = time.monotonic()
-            for restart in range(RESTARTS):
-                port = list(PORTS)[restart % 2]
-                replicas[port].send_signal(signal.SIGTERM)
-                if replicas[port].wait(60) != 0:
-                    sys.exit(f"error: the replica ended with {replicas[port].returncode}")
-                replicas[port] = replica(port, folder)
-                # nginx does not ask it again before its fail_timeout of a second is over: then the next one's turn has come.
-                time.sleep(1.5)
-            statuses, errors = load.stop()
-            print(f"{RESTARTS} rolling restarts in {time.monotonic() - begin:.0f} s: {statuses}, not answered: {errors or 'none'}", flush=True)
-            if set(statuses) != {"200"} or errors:
-                print((folder / "error.log").read_text()[-2000:])
-                sys.exit("error: requests failed")
+        with Replicas(folder) as replicas:
+            for port in PORTS:
+                replicas.start(port)
+            with running_nginx(folder):
+                restarts(replicas, folder)
+                kills(replicas, folder)
+                refusals(replicas, folder)
 
-            load = Load(folder)
-            time.sleep(2)
-            killed = list(PORTS)[0]
-            replicas[killed].kill()
-            replicas[killed].wait()
-            time.sleep(2)
-            replicas[killed] = replica(killed, folder)
-            time.sleep(2)
-            statuses, errors = load.stop()
-            print(f"a replica killed: {statuses}, not answered: {errors or 'none'}", flush=True)
-            failed = sum(count for status, count in statuses.items() if status != "200") + sum(errors.values())
-            if failed > 64:
-                sys.exit("error: more failed than were under way")
 
-            # Replicas that refuse most of what comes: their 503 reaches the client, and nginx asks both of them on.
-            for port, process in replicas.items():
-                process.kill()
-                process.wait()
-                replicas[port] = replica(port, folder, LEEWAY_HTTP__CONNECTION_LIMIT="4")
-            time.sleep(2)
-            load = Load(folder)
-            time.sleep(5)
-            statuses, errors = load.stop()
-            print(f"replicas that refuse: {statuses}, not answered: {errors or 'none'}", flush=True)
-            if not set(statuses) == {"200", "503"} or errors:
-                sys.exit("error: nginx had nobody to ask, or nothing was refused")
-        finally:
-            # Not killed: its workers would go on.
-            nginx.terminate()
-            nginx.wait(30)
-            for process in replicas.values():
-                process.kill()
+def restarts(replicas, folder):
+    begin = time.monotonic()
+    with Load(folder) as load:
+        for port in in_turn(RESTARTS):
+            if (code := replicas.end(port, signal.SIGTERM)) != 0:
+                sys.exit(f"error: the replica ended with {code}")
+            replicas.start(port)
+            # nginx does not ask it again before its fail_timeout of a second is over: then the next one's turn has come.
+            time.sleep(1.5)
+        expect_only({"200"}, load, folder, f"{RESTARTS} rolling restarts in {time.monotonic() - begin:.0f} s")
+
+
+def kills(replicas, folder):
+    with Load(folder) as load:
+        time.sleep(2)
+        for port in in_turn(KILLS):
+            replicas.end(port, signal.SIGKILL)
+            time.sleep(1)
+            replicas.start(port)
+            time.sleep(1.5)
+        expect_only({"200"}, load, folder, f"{KILLS} times a replica killed")
+
+
+def refusals(replicas, folder):
+    """Replicas that refuse most of what comes: their 503 reaches the client, and nginx asks both of them on."""
+    for port in PORTS:
+        replicas.end(port, signal.SIGKILL)
+        replicas.start(port, LEEWAY_HTTP__CONNECTION_LIMIT="4")
+    time.sleep(2)
+    with Load(folder) as load:
+        time.sleep(5)
+        expect_only({"200", "503"}, load, folder, "replicas that refuse")
+
+
+def in_turn(times):
+    return (list(PORTS)[turn % 2] for turn in range(times))
+
+
+def expect_only(wanted, load, folder, what):
+    statuses, errors = load.stop()
+    print(f"{what}: {statuses}, not answered: {errors or 'none'}", flush=True)
+    if set(statuses) != wanted or errors:
+        print((folder / "error.log").read_text()[-2000:])
+        sys.exit(f"error: every request should have been answered, with {' and '.join(sorted(wanted))}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-//! What the commands that change a running server share: they speak to its admin API.
+//! What the commands that ask a running server share: all but the health check speak to its admin API.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -10,6 +10,8 @@ use crate::config::Config;
 
 /// A change may have to load a version first.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Nobody is far away.
+const CONNECTING: Duration = Duration::from_secs(5);
 /// The longest answer: the drift of thousands of features.
 const LARGEST: u64 = 256 << 20;
 
@@ -22,16 +24,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(config: &Config) -> Client {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            // Whatever the environment says of proxies: the server is where its configuration says.
-            .proxy(None)
-            .timeout_connect(Some(Duration::from_secs(5)))
-            .timeout_global(Some(PATIENCE))
-            .build()
-            .into();
         let token = config.admin.token.as_ref().map(|token| format!("Bearer {}", token.secret()));
-        Client { agent, address: reachable(config.admin.listen), token }
+        Client { agent: agent(PATIENCE), address: reachable(config.admin.listen), token }
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value> {
@@ -83,13 +77,18 @@ impl Client {
 
 /// The status that a server answers a path with.
 pub(super) fn status_of(address: SocketAddr, path: &str, patience: Duration) -> Result<u16> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+    Ok(agent(patience).get(format!("http://{address}{path}")).call()?.status().as_u16())
+}
+
+fn agent(patience: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder()
         .http_status_as_error(false)
+        // Whatever the environment says of proxies: the server is where its configuration says.
         .proxy(None)
+        .timeout_connect(Some(CONNECTING))
         .timeout_global(Some(patience))
         .build()
-        .into();
-    Ok(agent.get(format!("http://{address}{path}")).call()?.status().as_u16())
+        .into()
 }
 
 /// A server that listens everywhere is here, too.
