@@ -1,6 +1,6 @@
 # Leeway as a container: docker build -t leeway .   (make image does that, with Docker or buildah)
 #
-#   docker run -p 8080:8080 -v leeway-state:/var/lib/leeway leeway
+#   docker run --stop-timeout 40 -p 8080:8080 -v leeway-state:/var/lib/leeway leeway
 #
 # serves the shipped models, by name: POST /predict is for one only if LEEWAY_REPOSITORY__DEFAULT_MODEL names it. Mount yours over
 # /srv/models, read-only. Build arguments:

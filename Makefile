@@ -47,10 +47,14 @@ bench-footprint: build ## Time until ready, and memory, beside the bare ONNX Run
 	$(CARGO) build --locked --release --example bare_loop
 	$(CARGO) bench --locked --bench footprint
 
-bench-soak: build ## Half an hour at half the load, a new version every minute: is memory flat? Not part of `make bench`
+bench-soak: build ## 37 minutes: half the load and a new version every minute, then a storm: is memory flat? Not part of `make bench`
 	$(CARGO) bench --locked --bench soak
 
-IMAGE_ARGUMENTS = --build-arg VARIANT=$(or $(VARIANT),cpu) $(if $(BASE),--build-arg BASE=$(BASE))
+# Which program is in an image, so that a running one can be traced back.
+IMAGE_VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+IMAGE_ARGUMENTS = --build-arg VARIANT=$(or $(VARIANT),cpu) $(if $(BASE),--build-arg BASE=$(BASE)) \
+	--label org.opencontainers.image.version=$(IMAGE_VERSION) \
+	--label org.opencontainers.image.revision=$(or $(shell git rev-parse HEAD 2>/dev/null),unknown)
 
 image: ## Build the container image leeway, with docker or buildah (for GPUs: VARIANT=cuda BASE=<an image with CUDA 13, cuDNN 9>)
 	@if command -v docker >/dev/null && docker info >/dev/null 2>&1; then \
@@ -58,7 +62,7 @@ image: ## Build the container image leeway, with docker or buildah (for GPUs: VA
 	elif command -v buildah >/dev/null; then \
 		buildah bud --layers --format=docker $(IMAGE_ARGUMENTS) --tag leeway .; \
 	else \
-		echo "error: neither docker nor buildah is here" >&2; exit 1; \
+		echo "error: no docker daemon answers, and buildah is not here" >&2; exit 1; \
 	fi
 
 test-image: ## Build the Dockerfile without Docker, run the image, and ask it over HTTP (needs root; keeps its bases in .image)

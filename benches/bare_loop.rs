@@ -20,7 +20,11 @@ fn main() {
     let [model, library, arena, rows, width, threads, seconds] = &*arguments else {
         panic!("bare_loop MODEL_FILE ONNXRUNTIME_LIBRARY arena|no-arena ROWS WIDTH THREADS SECONDS")
     };
-    let arena = arena == "arena";
+    let arena = match arena.as_str() {
+        "arena" => true,
+        "no-arena" => false,
+        other => panic!("{other:?} is neither arena nor no-arena"),
+    };
     let (rows, width): (usize, usize) = (rows.parse().unwrap(), width.parse().unwrap());
     let environment = ort::init_from(library).expect("the library").build().unwrap();
     let mut session = Session::builder(&environment)

@@ -30,11 +30,11 @@ impl Load {
         }
     }
 
-    /// In whole requests a second, as oha takes it.
+    /// In requests a second.
     fn rate(self) -> Option<f64> {
         match self {
             Load::Closed(_) => None,
-            Load::Open(rate) | Load::OpenOver(rate, _) => Some(rate.round()),
+            Load::Open(rate) | Load::OpenOver(rate, _) => Some(rate),
         }
     }
 }
@@ -45,8 +45,8 @@ const OPEN_CONNECTIONS: usize = 512;
 /// Who is not answered within this time counts as not answered.
 const TIMEOUT: &str = "10s";
 
-/// Of an open load, at least this share has to have been answered or refused: if not, it did not come.
-const MOST: f64 = 0.98;
+/// Of an open load, at least this share has to have been heard of: if not, it did not come.
+const LEAST_HEARD: f64 = 0.98;
 
 /// What became of the requests of a load, in numbers.
 pub(crate) struct Summary {
@@ -84,7 +84,11 @@ impl Summary {
     pub(crate) fn all_good(self) -> Summary {
         assert!(self.good() > 0 && self.failed() == 0, "{:?}, not answered: {:?}", self.answered, self.unanswered);
         if let Some(offered) = self.offered {
-            assert!(self.missing() <= (1.0 - MOST) * offered + 1.0, "{} of {offered} are missing", self.missing());
+            assert!(
+                self.missing() <= (1.0 - LEAST_HEARD) * offered + 1.0,
+                "{} of {offered} are missing",
+                self.missing()
+            );
         }
         self
     }

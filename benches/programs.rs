@@ -56,6 +56,7 @@ impl Program {
 
     /// The same, with these settings in its environment.
     pub(crate) fn leeway_with(models: &Path, settings: &[(&str, &str)]) -> Program {
+        raise_file_limit();
         let mut child = Command::new(checkout().join("target/release/leeway"))
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--models"])
             .arg(models)
@@ -119,9 +120,16 @@ impl Program {
     /// The memory that it has, in mebibytes (RSS; on Linux).
     pub(crate) fn memory(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("/proc: Linux only");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("leeway has ended");
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
     }
+}
+
+/// As many files as this process may have, for it and for what it starts: connections are counted in thousands here.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the limit of open files");
 }
 
 /// Does something while a helper does something else until it is told that it is over. If the work fails, the helper is told, too.

@@ -65,16 +65,18 @@ fn main() {
     }
 
     let soak = Soak { repository, server, models, capacity };
-    let (_, wrong) = meanwhile(
+    let (_, outcomes) = meanwhile(
         |over| beside(&soak.server, over),
         || {
             soak.print_headings();
             let (_, memory) = meanwhile(|over| sample(&soak.server, over), || soak.minutes(minutes));
             report(&memory);
-            soak.storm();
+            let (_, memory) = meanwhile(|over| sample(&soak.server, over), || soak.storm());
+            let most = memory.iter().map(|(_, memory)| *memory).fold(0.0, f64::max);
+            println!("At most {most:.1} MiB in the storm; {:.1} MiB now", soak.server.memory());
         },
     );
-    println!("\nBeside it (feedback, bad requests, scrapes), by what was answered: {wrong:?}");
+    println!("\nBeside it, by what was answered: {outcomes:?}");
 }
 
 /// A server under load, and what it serves.
@@ -111,7 +113,7 @@ impl Soak {
     fn print_headings(&self) {
         let names = self.models.iter().map(|model| model.name).collect::<Vec<_>>().join(", ");
         println!(
-            "\n{:>8} | {:>8} | {:>9} {:>7} {:>7} | P99 ms of {names}",
+            "\n{:>8} | {:>8} | {:>9} {:>7} {:>7} | P99 ms of all answers: {names}",
             "minute", "RSS MiB", "200", "failed", "missing"
         );
     }

@@ -13,6 +13,7 @@ without a shell; it answers /predict; its state survives a restart; its health c
 order.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -52,6 +53,15 @@ def needed():
         run("apt-get", "install", "-y", "-qq", *missing, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
 
 
+@contextlib.contextmanager
+def container_from(image):
+    container = said("buildah", "from", image)
+    try:
+        yield container
+    finally:
+        run("buildah", "rm", container, stdout=subprocess.DEVNULL)
+
+
 def has_image(name):
     return subprocess.run(["buildah", "inspect", "--type", "image", name], capture_output=True).returncode == 0
 
@@ -65,9 +75,9 @@ def base_image():
         shutil.rmtree(rootfs, ignore_errors=True)
         WORK.mkdir(exist_ok=True)
         run("debootstrap", "--variant=minbase", SUITE, rootfs)
-    container = said("buildah", "from", "scratch")
-    run("buildah", "add", "--quiet", container, rootfs, "/", stdout=subprocess.DEVNULL)
-    run("buildah", "commit", "--quiet", "--rm", container, "localhost/leeway-base", stdout=subprocess.DEVNULL)
+    with container_from("scratch") as container:
+        run("buildah", "add", "--quiet", container, rootfs, "/", stdout=subprocess.DEVNULL)
+        run("buildah", "commit", "--quiet", container, "localhost/leeway-base", stdout=subprocess.DEVNULL)
 
 
 def build_image():
@@ -76,16 +86,16 @@ def build_image():
     if has_image(image):
         return image
     certificates = "/etc/ssl/certs/ca-certificates.crt"
-    container = said("buildah", "from", "localhost/leeway-base")
     packages = "apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc g++ libc6-dev make ca-certificates python3 python3-pip"
-    run("buildah", "run", "--isolation=chroot", "--network=host", container, "--", "sh", "-c", packages, stdout=subprocess.DEVNULL)
     toolchain = said("rustc", "--print", "sysroot")
-    run("buildah", "add", "--quiet", container, toolchain, "/usr/local/rust", stdout=subprocess.DEVNULL)
-    run("buildah", "add", "--quiet", container, certificates, certificates, stdout=subprocess.DEVNULL)
     variables = {"PATH": "/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     variables |= {name: certificates for name in ("SSL_CERT_FILE", "PIP_CERT", "CARGO_HTTP_CAINFO")}
-    run("buildah", "config", *(f"--env={name}={value}" for name, value in variables.items()), container)
-    run("buildah", "commit", "--quiet", "--rm", container, image, stdout=subprocess.DEVNULL)
+    with container_from("localhost/leeway-base") as container:
+        run("buildah", "run", "--isolation=chroot", "--network=host", container, "--", "sh", "-c", packages, stdout=subprocess.DEVNULL)
+        run("buildah", "add", "--quiet", container, toolchain, "/usr/local/rust", stdout=subprocess.DEVNULL)
+        run("buildah", "add", "--quiet", container, certificates, certificates, stdout=subprocess.DEVNULL)
+        run("buildah", "config", *(f"--env={name}={value}" for name, value in variables.items()), container)
+        run("buildah", "commit", "--quiet", container, image, stdout=subprocess.DEVNULL)
     return image
 
 
@@ -103,15 +113,28 @@ class Container:
         environment["LEEWAY_REPOSITORY__DEFAULT_MODEL"] = "digits"
         self.environment = environment
         self.command = config["Entrypoint"] + config["Cmd"]
-        user, group = (int(part) for part in config["User"].split(":"))
-        self.user, self.group = user, group
+        self.user, self.group = (int(part) for part in config["User"].split(":"))
 
-    def start(self):
+    @contextlib.contextmanager
+    def running(self):
+        """Its command, ready; its log is shown if something goes wrong."""
         with LOG.open("w") as log:
-            return subprocess.Popen(self.within(self.command, self.user), env=self.environment, stderr=log)
+            server = subprocess.Popen(self.within(self.command, self.user), env=self.environment, stderr=log)
+        try:
+            until(lambda: get("/readyz")[0] == 200 or server.poll() is not None, "readiness")
+            if server.poll() is not None:
+                sys.exit(f"error: the image's command ended with {server.returncode}")
+            yield server
+        except BaseException:
+            print(LOG.read_text()[-3000:])
+            raise
+        finally:
+            server.kill()
+            server.wait()
 
-    def ask(self, *command, user=USER):
-        return subprocess.run(self.within(command, user), env=self.environment, capture_output=True, text=True)
+    def ask(self, *command, root=False):
+        command = self.within(command, 0 if root else self.user)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True)
 
     def within(self, command, user):
         # A mount namespace of its own, in which the root is read-only and the state is mounted: what a container engine does.
@@ -152,6 +175,8 @@ def expect(holds, what):
 
 
 def main():
+    # As Ctrl-C does: what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     needed()
     base_image()
     rust = build_image()
@@ -165,13 +190,8 @@ def main():
     expect(config["Healthcheck"]["Test"] == ["CMD", "leeway", "health"], "a health check without a shell")
     expect(any(name.startswith("org.opencontainers.image.") for name in config["Labels"]), "labels")
 
-    containers = []
-    try:
-        containers += [said("buildah", "from", f"localhost/{image}") for image in ("leeway-test", "leeway-base")]
-        look_at(config, *(said("buildah", "mount", container) for container in containers))
-    finally:
-        for container in containers:
-            run("buildah", "rm", container, stdout=subprocess.DEVNULL)
+    with container_from("localhost/leeway-test") as container, container_from("localhost/leeway-base") as base:
+        look_at(config, said("buildah", "mount", container), said("buildah", "mount", base))
     print("the image is good")
 
 
@@ -190,14 +210,10 @@ def look_at(config, root, base_root):
     expect(health.returncode == 1 and "no server answers" in health.stderr, "the health check says that nothing runs")
     pixels = json.loads((ROOT / "tests/data/digits_held_out.json").read_text())
     body = json.dumps({"instances": pixels["instances"][:3]}).encode()
-    server = leeway.start()
-    try:
-        until(lambda: get("/readyz")[0] == 200 or server.poll() is not None, "readiness")
-        if server.poll() is not None:
-            sys.exit(f"error: the image's command ended with {server.returncode}:\n{LOG.read_text()[-3000:]}")
+    with leeway.running() as server:
         owner = os.stat(f"/proc/{server.pid}").st_uid
         expect(owner == USER, f"it runs as user {owner}")
-        touched = leeway.ask("/usr/bin/touch", "/srv/models/x", user=0)
+        touched = leeway.ask("/usr/bin/touch", "/srv/models/x", root=True)
         expect("Read-only file system" in touched.stderr, "its root file system cannot be written to, not even by root")
         status, headers, text = get("/predict", body=body)
         labels = [prediction["label"] for prediction in json.loads(text)["predictions"]]
@@ -210,19 +226,11 @@ def look_at(config, root, base_root):
         status, headers, _ = get("/predict", body=body)
         expect(status == 200 and headers.get("connection") == "close", "after SIGTERM it serves on, and asks to close")
         expect(server.wait(60) == 0, "then it ends with 0")
-    finally:
-        if server.poll() is None:
-            server.kill()
-            print(LOG.read_text()[-3000:])
 
-    server = leeway.start()
-    try:
-        until(lambda: get("/readyz")[0] == 200, "readiness after a restart")
+    with leeway.running() as server:
         expect(get("/predict", body=body)[1].get("x-model-version") == "1", "the state has survived the restart")
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
+        server.send_signal(signal.SIGINT)
+        expect(server.wait(60) == 0, "Ctrl-C ends it, too")
 
 
 if __name__ == "__main__":

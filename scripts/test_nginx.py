@@ -92,7 +92,7 @@ def running_nginx(folder):
     """The shipped configuration, with these ports in place of its own, as a server of its own."""
     site = (ROOT / "deploy/nginx/leeway.conf").read_text()
     first, second = PORTS
-    ours = {"127.0.0.1:8080": f"127.0.0.1:{first}", "127.0.0.2:8080": f"127.0.0.1:{second}", "listen 80;": f"listen 127.0.0.1:{NGINX};"}
+    ours = {"127.0.0.1:8080": f"127.0.0.1:{first}", "127.0.0.2:8080": f"127.0.0.1:{second}", "listen 80 default_server;": f"listen 127.0.0.1:{NGINX};"}
     for before, after in ours.items():
         if before not in site:
             sys.exit(f"error: deploy/nginx/leeway.conf has no {before}")
@@ -105,7 +105,9 @@ def running_nginx(folder):
     )
     started = subprocess.Popen(["nginx", "-p", folder, "-c", folder / "nginx.conf"])
     try:
-        until(lambda: get(NGINX) == 200, "an answer of nginx")
+        until(lambda: get(NGINX) == 200 or started.poll() is not None, "an answer of nginx")
+        if started.poll() is not None:
+            sys.exit(f"error: nginx ended with {started.returncode}")
         yield
     finally:
         # Not killed: its workers would go on.
@@ -140,6 +142,8 @@ class Load:
 
 
 def main():
+    # As Ctrl-C does: what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not shutil.which("nginx"):
         subprocess.run(["apt-get", "install", "-y", "-qq", "nginx-light"], check=True)
     if not OHA.exists():

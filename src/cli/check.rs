@@ -18,7 +18,7 @@ use crate::registry::WarmUp;
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let config = settings.load()?;
     logging::start(&config.log)?;
-    deploy::check(&config.state.url)?;
+    deploy::check_access(&config.state.url)?;
     let engine = OnnxRuntime::load(&config.library_candidates())?;
     let trial = trial(&config, &engine)?;
     let mut out = std::io::stdout();

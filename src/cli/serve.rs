@@ -25,13 +25,15 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
         let mut signals = Signals::listen().context("signals cannot be listened to")?;
         tracing::info!(models = %config.repository.path.display(), "starting");
         let app = tokio::select! {
-            app = App::build(config, stages) => app?,
+            biased;
+            // First: what ends this process may have ended a trial load, too, and that would look like the model's fault.
             _ = signals.next() => {
                 tracing::info!("stopped while loading");
                 // At once, and not in order: a model that is being loaded may take long, and its libraries must not be
                 // taken down underneath it.
                 signal_hook::low_level::exit(0)
             }
+            app = App::build(config, stages) => app?,
         };
         let snapshot = app.snapshot();
         let bound = app.bind().await?;

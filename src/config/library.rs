@@ -21,8 +21,8 @@ const FILE_NAME: &str = "libonnxruntime.dylib";
 const FILE_NAME: &str = "libonnxruntime.so";
 
 impl Config {
-    /// The places to look for ONNX Runtime: the configuration, `ORT_DYLIB_PATH`, next to the executable,
-    /// the checkout's fetched copy, the system's loader.
+    /// The places to look for ONNX Runtime: the configuration, `ORT_DYLIB_PATH`, next to the executable, `../lib/leeway` from
+    /// there, the checkout's fetched copy, the system's loader.
     pub fn library_candidates(&self) -> Vec<LibraryCandidate> {
         let environment = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
         let executable = std::env::current_exe().ok();
@@ -47,6 +47,9 @@ fn candidates(
     let mut add = |path: PathBuf, named_by| found.push(LibraryCandidate { path, named_by, explicit: false });
     if let Some(folder) = executable.and_then(Path::parent) {
         add(folder.join(FILE_NAME), "next to the executable");
+        if let Some(prefix) = folder.parent() {
+            add(prefix.join("lib/leeway").join(FILE_NAME), "installed with the executable");
+        }
         // target/release/leeway and target/debug/deps/<test> lie below the checkout that was fetched into.
         for ancestor in folder.ancestors().filter(|ancestor| ancestor.join(".onnxruntime").is_dir()) {
             add(ancestor.join(".onnxruntime").join(FILE_NAME), "fetched by `make onnxruntime`");
@@ -76,7 +79,8 @@ mod tests {
     #[test]
     fn the_executables_folder_comes_before_the_systems_loader() {
         let found = paths(None, None);
-        assert_eq!(found.first().unwrap().0, format!("/opt/leeway/{FILE_NAME}"));
+        assert_eq!(found[0].0, format!("/opt/leeway/{FILE_NAME}"));
+        assert_eq!(found[1].0, format!("/opt/lib/leeway/{FILE_NAME}"));
         assert_eq!(found.last().unwrap(), &(FILE_NAME.into(), "the system's loader"));
     }
 }

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use rustix::fs::{Access, access};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use super::deployment::Deployment;
 use crate::config::StateUrl;
 use crate::error::{Error, Result};
 use crate::identity::ModelName;
+use crate::registry::may_be_written;
 
 /// How long a write waits for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -109,6 +109,7 @@ pub struct SqliteJournal {
 impl SqliteJournal {
     /// Opens the file, and makes it if it is not there.
     pub async fn open(path: &Path) -> Result<SqliteJournal> {
+        check_file(path)?;
         let wrong = |problem: String| cannot_be_opened(path, &problem);
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|error| wrong(error.to_string()))?;
@@ -208,20 +209,35 @@ impl Journal for SqliteJournal {
     }
 }
 
-/// Whether the journal at this address could be opened, as far as that can be seen without touching it.
-pub fn check(url: &StateUrl) -> Result<()> {
-    let StateUrl::Sqlite(path) = url else { return Ok(()) };
-    let wrong = |what: &Path, problem: &str| cannot_be_opened(path, &format!("{}: {problem}", what.display()));
-    let absolute = std::path::absolute(path).map_err(|error| wrong(path, &error.to_string()))?;
-    if let Some(folder) = absolute.ancestors().skip(1).find(|folder| folder.exists()) {
+/// Whether the journal at this address could be opened and written, as far as that can be seen without touching it.
+pub fn check_access(url: &StateUrl) -> Result<()> {
+    match url {
+        StateUrl::Memory => Ok(()),
+        StateUrl::Sqlite(path) => check_file(path),
+    }
+}
+
+fn check_file(path: &Path) -> Result<()> {
+    let wrong = |problem: String| cannot_be_opened(path, &problem);
+    let absolute = std::path::absolute(path).map_err(|error| wrong(error.to_string()))?;
+    let mut folders = absolute.ancestors().skip(1);
+    let own = folders.next();
+    if let Some(folder) = own.into_iter().chain(folders).find(|folder| folder.exists()) {
         if !folder.is_dir() {
-            return Err(wrong(folder, "not a folder"));
+            return Err(wrong(format!("{} is not a folder", folder.display())));
         }
         // SQLite makes files beside its own.
-        access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| wrong(folder, &error.to_string()))?;
+        may_be_written(folder).map_err(|error| match own {
+            Some(missing) if missing != folder => wrong(format!(
+                "its folder {} is not there, and cannot be made in {}: {error}",
+                missing.display(),
+                folder.display()
+            )),
+            _ => wrong(format!("{}: {error}", folder.display())),
+        })?;
     }
     if path.exists() {
-        access(path, Access::READ_OK | Access::WRITE_OK).map_err(|error| wrong(path, &error.to_string()))?;
+        may_be_written(path).map_err(|error| wrong(error.to_string()))?;
     }
     Ok(())
 }
@@ -268,7 +284,7 @@ mod tests {
         from.after(&Wish::Promote(version.parse().unwrap()), &note).unwrap().unwrap()
     }
 
-    async fn check_rules(journal: &dyn Journal) {
+    async fn check(journal: &dyn Journal) {
         let one = first();
         assert_eq!(journal.append(&one).await.unwrap(), Appended::Written);
         let (two, other) = (promoted(&one, "2"), promoted(&one, "3"));
@@ -287,9 +303,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_faster_one_is_written_and_the_other_is_told() {
-        check_rules(&MemoryJournal::default()).await;
+        check(&MemoryJournal::default()).await;
         let folder = tempfile::tempdir().unwrap();
-        check_rules(&SqliteJournal::open(&folder.path().join("new/journal.db")).await.unwrap()).await;
+        check(&SqliteJournal::open(&folder.path().join("new/journal.db")).await.unwrap()).await;
     }
 
     #[tokio::test]

@@ -16,6 +16,6 @@ mod status;
 
 pub use self::deployer::{Deployer, Request};
 pub use self::deployment::{Action, Change, Deployment, Note, Wish};
-pub use self::journal::{Appended, Journal, MemoryJournal, SqliteJournal, check, open};
+pub use self::journal::{Appended, Journal, MemoryJournal, SqliteJournal, check_access, open};
 pub use self::reconcile::{Hold, Live, Step, reconcile, wanted};
 pub use self::status::{Deployed, ModelStatus, Overview, VersionState, VersionStatus};

@@ -34,7 +34,7 @@ pub use self::manifest::{
     BASELINE_FILE, FilePath, GOLDEN_FILE, InvalidText, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingDate,
 };
 pub use self::refusal::Refusal;
-pub use self::system::lower_priority_of_this_thread;
+pub use self::system::{lower_priority_of_this_thread, may_be_written};
 pub use self::training_data::{Progress, TrainingData};
 pub use self::trial::{TRIAL_COMMAND, Trial, answer_trial};
 pub use self::verified::VerifiedVersion;

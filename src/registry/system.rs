@@ -1,5 +1,8 @@
-//! What is asked of the operating system: lower priority, and limits for a process that may misbehave.
+//! What is asked of the operating system: rights, lower priority, and limits for a process that may misbehave.
 
+use std::path::Path;
+
+use rustix::fs::{Access, access};
 use rustix::process::{Resource, Rlimit};
 
 /// The lowest priority: this thread, and those that it starts, run when nobody else wants to.
@@ -15,6 +18,12 @@ pub fn lower_priority_of_this_thread() {
     lower_priority_of_this_process();
 }
 
+/// Whether this process may change a file, or what is in a folder, as far as its rights and the file system say.
+pub fn may_be_written(path: &Path) -> std::io::Result<()> {
+    let search = if path.is_dir() { Access::EXEC_OK } else { Access::READ_OK };
+    Ok(access(path, Access::WRITE_OK | search)?)
+}
+
 /// Lowers the priority of this process, which has one thread yet.
 fn lower_priority_of_this_process() {
     if let Err(error) = rustix::process::setpriority_process(None, NICEST) {
@@ -23,7 +32,8 @@ fn lower_priority_of_this_process() {
 }
 
 /// Makes this process one that is only there to try something: at the lowest priority, with at most so much memory, the
-/// first to be ended when the machine or the container has none left, without a core dump, and gone when its parent is.
+/// first to be ended when there is none left (where a container is not ended as a whole), without a core dump, and gone when
+/// its parent is.
 pub(super) fn confine_this_process(memory: Option<u64>) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;

@@ -36,10 +36,13 @@ fn manifests(kustomization: &str) -> Vec<Value> {
     let folder = Path::new("deploy/kubernetes").join(kustomization);
     let kustomization = yaml(folder.join("kustomization.yaml").to_str().unwrap());
     let mut manifests = Vec::new();
-    for resource in kustomization["resources"].as_array().unwrap() {
-        match resource.as_str().unwrap() {
-            "../../base" => manifests.extend(self::manifests("base")),
-            file => manifests.push(yaml(folder.join(file).to_str().unwrap())),
+    for key in ["resources", "components"] {
+        for resource in kustomization[key].as_array().into_iter().flatten() {
+            match resource.as_str().unwrap() {
+                "../../base" => manifests.extend(self::manifests("base")),
+                "../../components/monitoring" => manifests.extend(self::manifests("components/monitoring")),
+                file => manifests.push(yaml(folder.join(file).to_str().unwrap())),
+            }
         }
     }
     for patch in kustomization["patches"].as_array().into_iter().flatten() {
@@ -79,15 +82,22 @@ fn the_overlays_change_what_they_are_for() {
     let of_kind = |kustomization: &str, kind: &str| {
         manifests(kustomization).into_iter().find(|manifest| manifest["kind"] == kind).unwrap()
     };
-    let deployment = of_kind("overlays/gpu", "Deployment");
-    let limits = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"];
-    assert_eq!(limits["nvidia.com/gpu"], 1);
-    let metrics = of_kind("overlays/gpu", "HorizontalPodAutoscaler")["spec"]["metrics"].clone();
-    // What the autoscaler asks for is what the adapter makes, and nothing else is left.
-    let asked = metrics.as_array().unwrap().iter().map(|metric| metric["pods"]["metric"]["name"].as_str());
+    let container =
+        |kustomization| of_kind(kustomization, "Deployment")["spec"]["template"]["spec"]["containers"][0].clone();
+    assert_eq!(container("overlays/gpu")["resources"]["limits"]["nvidia.com/gpu"], 1);
+    let limits_trials = |container: Value| container["env"].to_string().contains("LEEWAY_LOADING__TRIAL_MEMORY_MB");
+    assert!(limits_trials(container("base")) && !limits_trials(container("overlays/gpu")));
+
+    // What the autoscalers ask for is what the adapter makes.
+    let asked = |kustomization| -> Vec<Value> {
+        let metrics = of_kind(kustomization, "HorizontalPodAutoscaler")["spec"]["metrics"].clone();
+        let names = metrics.as_array().unwrap().iter().filter(|metric| metric["type"] == "Pods");
+        names.map(|metric| metric["pods"]["metric"]["name"].clone()).collect()
+    };
     let adapter = yaml("deploy/kubernetes/prometheus-adapter.yaml");
-    let made = adapter["rules"]["custom"].as_array().unwrap().iter().map(|rule| rule["name"]["as"].as_str());
-    assert_eq!(asked.collect::<Vec<_>>(), made.collect::<Vec<_>>());
+    let made: Vec<Value> =
+        adapter["rules"]["custom"].as_array().unwrap().iter().map(|rule| rule["name"]["as"].clone()).collect();
+    assert_eq!((asked("base"), asked("overlays/gpu")), (made[..2].to_vec(), made));
 
     // The monitor finds the service's port, by the labels that the service has; so the rules meet the job that they ask for.
     let monitor = of_kind("overlays/monitoring", "ServiceMonitor")["spec"].clone();
@@ -100,15 +110,20 @@ fn the_overlays_change_what_they_are_for() {
 
 #[test]
 fn the_rules_for_the_prometheus_operator_are_those_of_prometheus() {
-    let made = Command::new("make").args(["--silent", "kubernetes-rules"]).current_dir(checkout()).output().unwrap();
-    let made = String::from_utf8(made.stdout).unwrap();
-    let documents: Vec<Value> = made.split("---\n").skip(1).map(parse_yaml).collect();
-    for (document, rules) in documents.iter().zip(["recording", "alerts"]) {
-        assert_eq!(document["kind"], "PrometheusRule");
-        assert_eq!(document["metadata"]["name"], format!("leeway-{rules}"));
-        assert_eq!(document["spec"], yaml(&format!("deploy/prometheus/rules/leeway.{rules}.yml")));
+    for release in [None, Some("monitoring")] {
+        let mut make = Command::new("make");
+        make.args(["--silent", "kubernetes-rules"]).current_dir(checkout());
+        make.args(release.map(|release| format!("RELEASE={release}")));
+        let made = String::from_utf8(make.output().unwrap().stdout).unwrap();
+        let documents: Vec<Value> = made.split("---\n").skip(1).map(parse_yaml).collect();
+        assert_eq!(documents.len(), 2);
+        for (document, rules) in documents.iter().zip(["recording", "alerts"]) {
+            assert_eq!(document["kind"], "PrometheusRule");
+            assert_eq!(document["metadata"]["name"], format!("leeway-{rules}"));
+            assert_eq!(document["metadata"]["labels"]["release"].as_str(), release);
+            assert_eq!(document["spec"], yaml(&format!("deploy/prometheus/rules/leeway.{rules}.yml")));
+        }
     }
-    assert_eq!(documents.len(), 2);
 }
 
 /// Seconds, of milliseconds of the configuration.

@@ -169,7 +169,7 @@ impl TestApp {
 }
 
 /// Asks until there is an answer that will do.
-pub(crate) async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
+pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let asking = async {
         loop {
             if let Some(found) = ask().await {
@@ -313,9 +313,26 @@ impl Session for HookedSession {
 
 // ===== the real binary =====
 
-/// `leeway` as a process, killed with the test.
+/// A process that is killed with the test.
+pub(crate) struct OfTheTest(pub(crate) Child);
+
+impl OfTheTest {
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for OfTheTest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `leeway serve` as a process.
 pub(crate) struct Server {
-    child: Child,
+    child: OfTheTest,
     pub(crate) data: SocketAddr,
     pub(crate) admin: SocketAddr,
     log: BufReader<std::process::ChildStderr>,
@@ -346,8 +363,8 @@ impl Server {
     /// Starts this command as a server and waits until it is ready.
     pub(crate) fn spawn(command: &mut Command) -> Server {
         command.env("LEEWAY_HTTP__LISTEN", "127.0.0.1:0").env("LEEWAY_ADMIN__LISTEN", "127.0.0.1:0");
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut child = OfTheTest(command.stderr(Stdio::piped()).spawn().unwrap());
+        let mut log = BufReader::new(child.0.stderr.take().unwrap());
         let mut seen = String::new();
         let (data, admin) = loop {
             let start = seen.len();
@@ -366,14 +383,13 @@ impl Server {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
+        self.child.signal(name);
     }
 
     /// Kills the process at a moment, from a thread of its own.
     #[cfg(feature = "failpoints")]
     pub(crate) fn kill_at(&self, at: Instant) -> std::thread::JoinHandle<()> {
-        let id = self.child.id().to_string();
+        let id = self.child.0.id().to_string();
         std::thread::spawn(move || {
             std::thread::sleep(at.saturating_duration_since(Instant::now()));
             assert!(Command::new("kill").args(["-s", "KILL", &id]).status().unwrap().success());
@@ -384,14 +400,7 @@ impl Server {
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let mut log = String::new();
         self.log.read_to_string(&mut log).unwrap();
-        (self.child.wait().unwrap(), log)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        (self.child.0.wait().unwrap(), log)
     }
 }
 

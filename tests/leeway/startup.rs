@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use leeway::config::Config;
 use leeway::registry::Manifest;
 
-use crate::harness::{PLAIN, Repository, STAGES, Server, checkout, leeway};
+use crate::harness::{OfTheTest, PLAIN, Repository, STAGES, Server, checkout, leeway, until};
 
 /// The exit code and what is written to standard error, with the test's folders taken out.
 fn failure(command: &mut Command, repository: &Path) -> String {
@@ -251,15 +251,14 @@ fn a_wrong_setting_names_its_source_its_key_and_what_is_allowed() {
 #[test]
 fn a_state_that_cannot_be_opened_is_a_failure_and_not_a_wrong_setting() {
     let repository = Repository::of("echo_float32");
-    let url = format!("sqlite:{}/model.onnx/leeway.db", repository.0.path().join("echo_float32/1").display());
+    let url = format!("sqlite:{}/model.onnx/state/leeway.db", repository.0.path().join("echo_float32/1").display());
     let check = leeway(&["check", "--models", repository.0.path().to_str().unwrap()]);
     for mut command in [serve(repository.0.path()), check] {
         let text = failure(command.env("LEEWAY_STATE__URL", &url), repository.0.path());
         assert!(text.starts_with("exit 1"), "{text}");
-        assert!(
-            text.contains("state.url: the deployment journal MODELS/echo_float32/1/model.onnx/leeway.db"),
-            "{text}"
-        );
+        let journal = "state.url: the deployment journal MODELS/echo_float32/1/model.onnx/state/leeway.db";
+        assert!(text.contains(journal), "{text}");
+        assert!(text.contains("MODELS/echo_float32/1/model.onnx is not a folder"), "{text}");
         assert!(text.contains("make the folder writable"), "{text}");
     }
 }
@@ -286,23 +285,20 @@ fn systemd_is_told_when_the_server_is_ready_and_when_it_stops() {
 
 /// As a container's first process it would not be, without a handler.
 #[cfg(feature = "failpoints")]
-#[test]
-fn a_signal_while_models_load_ends_the_server_at_once() {
-    use std::io::{BufRead, BufReader, Read};
+#[tokio::test]
+async fn a_signal_while_models_load_ends_the_server_at_once() {
+    use std::io::{BufRead, BufReader};
     let repository = Repository::of("echo_float32");
     for signal in ["TERM", "INT"] {
         let mut command = serve(repository.0.path());
-        let mut child =
-            command.env("FAILPOINTS", "load::begun=pause").stderr(std::process::Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut seen = String::new();
-        while !seen.contains("\"starting\"") {
-            assert!(log.read_line(&mut seen).unwrap() > 0, "the server ended:\n{seen}");
-        }
-        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
-        log.read_to_string(&mut seen).unwrap();
-        assert!(child.wait().unwrap().success(), "{seen}");
-        assert!(seen.contains("stopped while loading"), "{seen}");
+        command.env("FAILPOINTS", "load::begun=pause").stderr(std::process::Stdio::piped());
+        let mut server = OfTheTest(command.spawn().unwrap());
+        let mut log = BufReader::new(server.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(log.any(|line| line.contains("\"starting\"")), "the server ended");
+        server.signal(signal);
+        let ended = until(async || server.0.try_wait().unwrap()).await;
+        assert!(ended.success(), "{signal}: {ended}");
+        assert!(log.any(|line| line.contains("stopped while loading")), "{signal}");
     }
 }
 

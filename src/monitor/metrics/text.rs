@@ -1,6 +1,13 @@
 //! The shapes of Prometheus' text format. The only file that names the `prometheus` crate.
 
+#[cfg(target_os = "linux")]
+use std::sync::LazyLock;
+
 use prometheus::TextEncoder;
+#[cfg(target_os = "linux")]
+use prometheus::core::Collector;
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
 use prometheus::proto;
 pub(super) use prometheus::proto::MetricFamily;
 
@@ -21,8 +28,11 @@ pub(super) fn encode(families: &[MetricFamily]) -> String {
 
 /// What the operating system knows of this process.
 pub(super) fn process() -> Vec<MetricFamily> {
+    // One for all times: it reads when the process began, which would move with the clock of the machine.
     #[cfg(target_os = "linux")]
-    return prometheus::core::Collector::collect(&prometheus::process_collector::ProcessCollector::for_self());
+    static COLLECTOR: LazyLock<ProcessCollector> = LazyLock::new(ProcessCollector::for_self);
+    #[cfg(target_os = "linux")]
+    return COLLECTOR.collect();
     #[cfg(not(target_os = "linux"))]
     Vec::new()
 }
