@@ -138,6 +138,14 @@ pub enum Error {
         /// The index of the instance within the request.
         instance: usize,
     },
+    /// An output is there and is no answer: it lacks its rows, or holds what it cannot hold by `model.toml`.
+    #[error("the model's output {output:?} {problem}")]
+    UnusableOutput {
+        /// The output's name.
+        output: String,
+        /// What is wrong with it, and what to change.
+        problem: String,
+    },
     /// The worker that ran the batch panicked; it has been rebuilt.
     #[error("the model's worker failed while it had this request; it has been restarted, try again")]
     WorkerPanicked,
@@ -320,7 +328,10 @@ impl Error {
             | Error::QueueFull { .. }
             | Error::ShuttingDown => Fault::Overload,
             Error::Expired { .. } => Fault::Budget,
-            Error::ModelFailed { .. } | Error::NonFiniteOutput { .. } | Error::WorkerPanicked => Fault::Model,
+            Error::ModelFailed { .. }
+            | Error::NonFiniteOutput { .. }
+            | Error::UnusableOutput { .. }
+            | Error::WorkerPanicked => Fault::Model,
             Error::Internal { .. }
             | Error::Journal(_)
             | Error::Config(_)
@@ -352,6 +363,7 @@ impl Error {
             Error::Expired { .. } => "expired",
             Error::ModelFailed { .. } => "model-failed",
             Error::NonFiniteOutput { .. } => "non-finite-output",
+            Error::UnusableOutput { .. } => "unusable-output",
             Error::WorkerPanicked => "worker-panicked",
             Error::Conflict { .. } => "conflict",
             Error::ChangeRefused(_) => "change-refused",

@@ -261,6 +261,12 @@ impl Tensor {
         }
     }
 
+    /// The whole tensor as the only row of another one.
+    pub fn into_row(mut self) -> Tensor {
+        self.shape.insert(0, 1);
+        self
+    }
+
     /// A copy of some rows.
     pub fn slice_rows(&self, rows: Range<usize>) -> Tensor {
         let elements = rows.start * self.row_len()..rows.end * self.row_len();

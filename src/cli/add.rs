@@ -8,12 +8,13 @@ use clap::Args;
 
 use super::SettingsArgs;
 use super::baseline::{ProgressBar, write_baseline};
+use super::findings::write_findings;
 use crate::app::trial;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::{
-    Added, Addition, BASELINE_FILE, Manifest, NewFiles, RecordedFrom, TrainingData, TrainingDate, VerifiedVersion, add,
-    scan,
+    Added, Addition, BASELINE_FILE, Manifest, NewFiles, RecordedFrom, TrainingData, TrainingDate, VerifiedVersion,
+    WarmUp, add, scan,
 };
 
 #[derive(Debug, Args)]
@@ -120,7 +121,7 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     let trial = trial(&config, &engine)?;
     let addition = Addition { model: &args.model_dir, files: &files, facts };
     let bar = ProgressBar::new();
-    let Added { version, folder, manifest, examples, baseline } =
+    let Added { version, folder, manifest, examples, baseline, findings, batching } =
         add(addition, &engine, stages, trial.as_ref(), &|progress| bar.show(progress))?;
     bar.finish();
 
@@ -130,14 +131,20 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         writeln!(out, "  {digest}  {path}")?;
     }
     writeln!(out, "  {}  the version", manifest.identity())?;
-    match examples {
-        0 => writeln!(
+    match (examples, &findings.warm_up) {
+        (0, WarmUp::Ran) => writeln!(
             out,
             "It loads, runs, and fits model.toml. It has no examples: --golden, with the training framework's own \
              predictions, tells a wrong export from a right one."
         )?,
-        count => writeln!(out, "It loads, runs, fits model.toml, and predicts what its {count} examples expect.")?,
+        (0, WarmUp::Failed { .. }) => writeln!(
+            out,
+            "It loads and fits model.toml. It has no examples: --golden, with the training framework's own predictions, \
+             shows whether it runs, and tells a wrong export from a right one."
+        )?,
+        (count, _) => writeln!(out, "It loads, runs, fits model.toml, and predicts what its {count} examples expect.")?,
     }
+    write_findings(&mut out, &findings, batching)?;
     match baseline {
         Some(baseline) => write_baseline(&mut out, &baseline)?,
         None if manifest.files.contains_key(BASELINE_FILE) => {}

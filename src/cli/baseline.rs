@@ -52,13 +52,16 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     let engine = OnnxRuntime::load(&config.library_candidates())?;
     let data = TrainingData { file: args.data, ignored_columns: args.ignore_column };
     let bar = ProgressBar::new();
-    let (manifest, baseline) =
+    let (manifest, baseline, assumptions) =
         add_baseline(&folder, args.version, &data, &engine, stages, &|progress| bar.show(progress))?;
     bar.finish();
 
     let mut out = std::io::stdout();
     writeln!(out, "{name} {}: {}", args.version, manifest.identity())?;
     write_baseline(&mut out, &baseline)?;
+    for assumption in assumptions {
+        writeln!(out, "Note: {assumption}")?;
+    }
     writeln!(
         out,
         "A server that has it loaded goes on without it and takes the files for altered, until leeway unload {name} \

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::findings::write_findings;
 use super::{SettingsArgs, logging, one_thread, table};
 use crate::app::{App, Parts, trial};
 use crate::config::StateUrl;
@@ -42,16 +43,13 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
                 }
             }
         }
-        let guessed: Vec<String> = snapshot
-            .versions()
-            .filter(|version| version.warm_up == WarmUp::Failed)
-            .map(|version| format!("{} version {}", version.model, version.version))
-            .collect();
-        if !guessed.is_empty() {
-            writeln!(out, "Not seen to run, because an input shape had to be guessed: {}", guessed.join(", "))?;
+        for version in snapshot.versions() {
+            writeln!(out, "{} version {}:", version.model, version.version)?;
+            write_findings(&mut out, &version.findings, version.config.model.batching)?;
         }
+        let all_ran = snapshot.versions().all(|version| version.findings.warm_up == WarmUp::Ran);
         match &*refused {
-            [] => writeln!(out, "All models load{}.", if guessed.is_empty() { " and run" } else { "" })?,
+            [] => writeln!(out, "All models load{}.", if all_ran { " and run" } else { "" })?,
             refused => writeln!(
                 out,
                 "The server would start, without these versions, which have no traffic:\n{}",

@@ -162,7 +162,8 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
         text(&deployment["by"]),
         seconds(&deployment["at"])
     )?;
-    let mut table = table(["version", "traffic", "state", "sha256", "trained", "metrics", "deployed since"]);
+    let mut table =
+        table(["version", "traffic", "state", "batching", "sha256", "trained", "metrics", "deployed since"]);
     for version in model["versions"].as_array().into_iter().flatten() {
         let manifest = &version["manifest"];
         let metrics: Vec<String> = manifest["metrics"]
@@ -176,6 +177,7 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
             format!("{}{stable}", version["version"]),
             format!("{}%", version["traffic_percent"]),
             state(version),
+            batching(version),
             text(&version["sha256"]).chars().take(12).collect(),
             text(&manifest["trained_at"]),
             metrics.join(", "),
@@ -199,8 +201,28 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
                 writeln!(out, "version {}: {what}: {problem}", version["version"])?;
             }
         }
+        let batching = &version["batching"];
+        if ["dependent", "unknown"].iter().any(|finding| batching["rows"]["finding"] == *finding) {
+            let (number, explanation) = (&version["version"], text(&batching["explanation"]));
+            match batching["on"].as_bool() {
+                Some(true) => writeln!(out, "version {number}: answers depend on who else asks: {explanation}")?,
+                _ => writeln!(out, "version {number}: each request is a run of its own: {explanation}")?,
+            }
+        }
+        for remark in version["remarks"].as_array().into_iter().flatten() {
+            writeln!(out, "version {}: note: {}", version["version"], text(remark))?;
+        }
     }
     Ok(())
+}
+
+fn batching(version: &Value) -> String {
+    let batching = &version["batching"];
+    match batching["on"].as_bool() {
+        Some(true) => "on".to_owned(),
+        Some(false) => format!("off ({})", text(&batching["rows"]["finding"]).replace('_', " ")),
+        None => String::new(),
+    }
 }
 
 fn state(version: &Value) -> String {

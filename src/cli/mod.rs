@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod deploy;
 mod drift;
+mod findings;
 mod health;
 mod logging;
 mod serve;

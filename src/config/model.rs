@@ -54,8 +54,11 @@ pub struct SessionConfig {
     pub workers: Count,
     /// Threads that share the work of one run.
     pub intra_op_threads: Count,
-    /// The most rows in one run. Ignored where the model fixes its batch dimension.
-    pub max_batch_size: NonZeroUsize,
+    /// Whether rows of different requests may share a run.
+    pub batching: Batching,
+    /// The most rows in one run; without it, 32 of several requests, or `max_instances` of one that is run by itself.
+    /// Ignored where the model fixes its batch dimension.
+    pub max_batch_size: Option<NonZeroUsize>,
     /// The most elements of all inputs together in one run, for models whose rows differ in length.
     pub max_batch_elements: Option<NonZeroUsize>,
     /// How long a free worker waits for more rows than there are. 0 never waits.
@@ -67,6 +70,19 @@ pub struct SessionConfig {
     /// While requests come one at a time and a run takes no longer than this: how long a worker stays awake for
     /// the next request, and a request for its answer, instead of sleeping. 0 never stays awake.
     pub spin_us: u64,
+}
+
+/// Whether rows of different requests may share a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Batching {
+    /// If a check at load finds that the model's rows are independent.
+    #[default]
+    Auto,
+    /// Whatever the check finds.
+    Always,
+    /// Not at all: a run has the rows of one request.
+    Never,
 }
 
 /// The threads of one version of a model.
@@ -105,7 +121,8 @@ impl Default for SessionConfig {
             provider_fallback: ProviderFallback::Refuse,
             workers: Count::Auto,
             intra_op_threads: Count::Auto,
-            max_batch_size: super::non_zero(32),
+            batching: Batching::Auto,
+            max_batch_size: None,
             max_batch_elements: None,
             max_wait_us: 0,
             max_instances: super::non_zero(4096),
@@ -136,6 +153,16 @@ impl SessionConfig {
         Threads::choose(available_cores(), self.workers, self.intra_op_threads)
     }
 
+    /// The most rows in one run of several requests.
+    pub fn shared_batch_size(&self) -> NonZeroUsize {
+        self.max_batch_size.unwrap_or(super::non_zero(32))
+    }
+
+    /// The most rows in one run of a single request.
+    pub fn lone_batch_size(&self) -> NonZeroUsize {
+        self.max_batch_size.unwrap_or(self.max_instances)
+    }
+
     /// [`SessionConfig::max_wait_us`] as a duration.
     pub fn max_wait(&self) -> Duration {
         Duration::from_micros(self.max_wait_us)
@@ -162,7 +189,9 @@ impl SessionConfig {
         if self.max_wait_us > 1_000_000 {
             return Err(format!("model.max_wait_us: {} is too long, at most 1000000", self.max_wait_us));
         }
-        most("max_batch_size", self.max_batch_size, 1 << 16)?;
+        if let Some(rows) = self.max_batch_size {
+            most("max_batch_size", rows, 1 << 16)?;
+        }
         most("max_instances", self.max_instances, 1 << 20)?;
         most("queue_capacity", self.queue_capacity, 1 << 20)
     }
@@ -193,6 +222,17 @@ impl Threads {
             (Count::Auto, Count::Auto) => share(cores, SHARE_A_RUN).min(super::non_zero(AUTO_WORKERS)),
         };
         Threads { workers, intra_op: intra_op.or(share(cores, workers.get())) }
+    }
+}
+
+impl Batching {
+    /// The name in `model.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Batching::Auto => "auto",
+            Batching::Always => "always",
+            Batching::Never => "never",
+        }
     }
 }
 

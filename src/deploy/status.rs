@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::deployment::Deployment;
 use crate::error::LoadFault;
 use crate::identity::{ModelName, Sha256, Version};
+use crate::model::BatchingStatus;
 use crate::registry::{LoadStep, Manifest};
 use crate::traffic::Share;
 
@@ -59,6 +60,12 @@ pub struct VersionStatus {
     /// How long that took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<u64>,
+    /// Whether requests share runs, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batching: Option<BatchingStatus>,
+    /// What it takes for granted, and what looks as if it was not meant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
     /// The digest of all its files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,

@@ -58,9 +58,10 @@ fn status(error: &Error) -> (StatusCode, &'static str) {
         Error::TooManyConnections { .. } => (StatusCode::SERVICE_UNAVAILABLE, "There are too many connections"),
         Error::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down"),
         Error::Expired { .. } => (StatusCode::GATEWAY_TIMEOUT, "Time ran out"),
-        Error::ModelFailed { .. } | Error::NonFiniteOutput { .. } | Error::WorkerPanicked => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "The model failed")
-        }
+        Error::ModelFailed { .. }
+        | Error::NonFiniteOutput { .. }
+        | Error::UnusableOutput { .. }
+        | Error::WorkerPanicked => (StatusCode::INTERNAL_SERVER_ERROR, "The model failed"),
         Error::Conflict { .. } => (StatusCode::CONFLICT, "The deployment has changed meanwhile"),
         Error::ChangeRefused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "The change cannot be made"),
         Error::Unauthorized => (StatusCode::UNAUTHORIZED, "The token is missing or wrong"),
@@ -225,6 +226,7 @@ mod tests {
             Error::Expired { stage: Stage::Queue, spent: Timings::default() },
             Error::ModelFailed { detail: "SECRET".into() },
             Error::NonFiniteOutput { output: "y".into(), instance: 3 },
+            Error::UnusableOutput { output: "y".into(), problem: "has the shape [1, 2] for 3 rows".into() },
             Error::WorkerPanicked,
             Error::Conflict { message: "generation 4".into(), present: serde_json::json!({}) },
             Error::ChangeRefused("model digits has no stable version before 1".into()),

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::feedback::Feedback;
 use crate::identity::VersionKey;
+use crate::model::BatchingStatus;
 use crate::pipeline::Prediction;
 use crate::registry::{ServedModel, ServedVersion};
 use crate::serve::Answer;
@@ -157,6 +158,7 @@ pub(super) struct VersionView<'a> {
     intra_op_threads: usize,
     /// How long a client waits at the most.
     budget_ms: u64,
+    batching: BatchingStatus,
     inputs: Vec<TensorView<'a>>,
     outputs: Vec<TensorView<'a>>,
 }
@@ -202,6 +204,7 @@ impl<'a> VersionView<'a> {
             workers: model.workers(),
             intra_op_threads: served.intra_op_threads,
             budget_ms: u64::try_from(served.budget.total.as_millis()).unwrap_or(u64::MAX),
+            batching: model.sharing().status(),
             inputs: model.signature().inputs.iter().map(TensorView::of).collect(),
             outputs: model.signature().outputs.iter().map(TensorView::of).collect(),
         }

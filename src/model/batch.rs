@@ -1,5 +1,5 @@
-//! How a batch is formed: which waiting requests go into the next run, how many rows of each, and how their rows are
-//! joined and given back. Pure: no clock, no lock, no I/O.
+//! How a batch is formed: which waiting requests go into the next run, and how many rows of each. Pure: no clock, no
+//! lock, no I/O.
 
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -46,10 +46,21 @@ const LONGEST_ROW: usize = 1 << 16;
 /// How many rows a run takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunRows {
-    /// Any number up to this one: requests are joined.
+    /// Any number up to this one: requests are joined, and large ones divided.
     UpTo(NonZeroUsize),
+    /// All rows of one request, at most this many: their answers may depend on each other.
+    OneRequest(NonZeroUsize),
     /// Exactly this many, because the model fixes its batch dimension: requests run one by one.
     Exactly(NonZeroUsize),
+}
+
+/// Whether rows of different requests are run together, where the model leaves it open how many rows a run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// They are.
+    Shared,
+    /// A run has the rows of one request, and all of them.
+    Alone,
 }
 
 /// A request that waits, as far as forming a batch is concerned.
@@ -95,11 +106,12 @@ pub struct Share {
 }
 
 impl BatchPolicy {
-    /// The policy for a model: its own batch dimension, if that is fixed, else `max_batch_size`.
-    pub fn new(signature: &Signature, config: &SessionConfig, lengths: Lengths) -> BatchPolicy {
-        let run_rows = match signature.batch_dim() {
-            Dim::Fixed(rows) => RunRows::Exactly(NonZeroUsize::new(rows).unwrap_or(NonZeroUsize::MIN)),
-            Dim::Dynamic(_) => RunRows::UpTo(config.max_batch_size),
+    /// The policy for a model: its own batch dimension, if that is fixed, else what the configuration and `company` say.
+    pub fn new(signature: &Signature, config: &SessionConfig, lengths: Lengths, company: Company) -> BatchPolicy {
+        let run_rows = match (signature.batch_dim(), company) {
+            (Dim::Fixed(rows), _) => RunRows::Exactly(NonZeroUsize::new(rows).unwrap_or(NonZeroUsize::MIN)),
+            (Dim::Dynamic(_), Company::Shared) => RunRows::UpTo(config.shared_batch_size()),
+            (Dim::Dynamic(_), Company::Alone) => RunRows::OneRequest(config.lone_batch_size()),
         };
         BatchPolicy {
             run_rows,
@@ -111,18 +123,29 @@ impl BatchPolicy {
         }
     }
 
+    /// The same for a model whose outputs are those of one row, as a whole.
+    pub(super) fn of_one_row(self) -> BatchPolicy {
+        let one = NonZeroUsize::MIN;
+        BatchPolicy { run_rows: RunRows::Exactly(one), max_instances: one, ..self }
+    }
+
     /// The fewest rows of one run.
     pub fn fewest_rows(self) -> usize {
         match self.run_rows {
             RunRows::Exactly(rows) => rows.get(),
-            RunRows::UpTo(_) => 1,
+            RunRows::UpTo(_) | RunRows::OneRequest(_) => 1,
         }
     }
 
     /// The most rows of one run.
     pub fn most_rows(self) -> usize {
-        let (RunRows::UpTo(rows) | RunRows::Exactly(rows)) = self.run_rows;
+        let (RunRows::UpTo(rows) | RunRows::OneRequest(rows) | RunRows::Exactly(rows)) = self.run_rows;
         rows.get()
+    }
+
+    /// Whether a request is always one run, by itself.
+    pub fn keeps_requests_whole(self) -> bool {
+        matches!(self.run_rows, RunRows::OneRequest(_))
     }
 
     /// The largest size of one run. Rows of about one length can be as long as the model takes them: nobody knows how long.
@@ -154,9 +177,13 @@ impl BatchPolicy {
                 self.max_instances
             )));
         }
-        let (fewest, row_elements) = (self.fewest_rows(), inputs.row_elements());
+        // The fewest of its rows that have to be in one run.
+        let (fewest, row_elements) = match self.run_rows {
+            RunRows::OneRequest(_) => (rows, inputs.row_elements()),
+            RunRows::UpTo(_) | RunRows::Exactly(_) => (self.fewest_rows(), inputs.row_elements()),
+        };
         if let Some(most) = self.max_elements
-            && fewest * row_elements > most.get()
+            && fewest.saturating_mul(row_elements) > most.get()
         {
             let least = if fewest == 1 { String::new() } else { format!(", and a run has {fewest} of them") };
             return Err(Error::InvalidInput(format!(
@@ -165,6 +192,10 @@ impl BatchPolicy {
             )));
         }
         match self.run_rows {
+            RunRows::OneRequest(most) if rows > most.get() => Err(Error::InvalidInput(format!(
+                "instances: a request to this version is one run, because the answers to its rows may depend on each other, \
+                 and a run has at most {most} rows (model.max_batch_size): {rows} are too many; send fewer"
+            ))),
             RunRows::Exactly(size) if !rows.is_multiple_of(size.get()) => Err(Error::InvalidInput(format!(
                 "instances: the model's batch dimension is fixed at {size}, so a request needs a multiple of {size} \
                  instances, not {rows}; export the model with a dynamic batch dimension to lift this"
@@ -190,6 +221,7 @@ impl BatchPolicy {
     pub(super) fn limit(self, inputs: &Tensors, full_batch: usize) -> usize {
         match self.run_rows {
             RunRows::Exactly(size) => size.get(),
+            RunRows::OneRequest(_) => inputs.rows(),
             RunRows::UpTo(size) => {
                 let by_elements =
                     self.max_elements.map_or(usize::MAX, |most| most.get() / inputs.row_elements().max(1));
@@ -271,6 +303,7 @@ const WAKE_UP: Duration = Duration::from_millis(1);
 ///   `time` is the typical time of a run; without one there is nothing to expect.
 /// - With a `max_wait`, it waits for more rows only while all that wait are in, and there is time for the wait.
 /// - Requests larger than a run are divided; what is left of one is the first in the next batch.
+/// - Where a run has the rows of one request, it has all of them.
 pub fn plan<'a>(
     now: Instant,
     waiting: impl IntoIterator<Item = Candidate<'a>>,
@@ -313,7 +346,7 @@ pub fn plan<'a>(
                 limit = policy.limit(candidate.inputs, full_batch);
                 first = Some(candidate);
             }
-            Some(_) if matches!(policy.run_rows, RunRows::Exactly(_)) => break,
+            Some(_) if !matches!(policy.run_rows, RunRows::UpTo(_)) => break,
             Some(_) => {}
         }
         let room = limit - rows;
@@ -353,41 +386,6 @@ pub fn plan<'a>(
         }
     }
     Plan { hopeless, next: Next::Run(shares.into_iter().map(|(share, _)| share).collect()) }
-}
-
-/// Puts the outputs of the runs of one request together; `rows` are those of each run. An output that lacks a row
-/// per instance in any of the runs belongs to no instance and is left out of all.
-pub(super) fn join(parts: &[Tensors], rows: &[usize]) -> Option<Tensors> {
-    let is_per_row = |name: &str| {
-        parts.iter().zip(rows).all(|(part, &rows)| part.get(name).is_some_and(|tensor| tensor.rows() == rows))
-    };
-    let of_rows = |part: &Tensors| part.clone().keep(is_per_row);
-    match parts {
-        [only] => Some(of_rows(only)),
-        several => {
-            let parts: Vec<Tensors> = several.iter().map(of_rows).collect();
-            Tensors::stack(&parts.iter().collect::<Vec<_>>())
-        }
-    }
-}
-
-/// Gives each request its rows of the outputs of a run they shared. An output that has not one row per row of the
-/// inputs belongs to no request and is left out.
-pub(super) fn split(outputs: Tensors, rows_of_each: &[usize]) -> Vec<Tensors> {
-    let rows: usize = rows_of_each.iter().sum();
-    let is_per_row: Vec<bool> = outputs.iter().map(|(_, tensor)| tensor.rows() == rows).collect();
-    let mut is_per_row = is_per_row.into_iter();
-    let per_row = outputs.keep(|_| is_per_row.next().unwrap_or(false));
-    if rows_of_each.len() == 1 {
-        return vec![per_row];
-    }
-    let mut start = 0;
-    let slice = |&rows: &usize| {
-        let range = start..start + rows;
-        start += rows;
-        per_row.slice_rows(range)
-    };
-    rows_of_each.iter().map(slice).collect()
 }
 
 #[cfg(test)]
@@ -448,6 +446,8 @@ mod tests {
         check(few, &[(1, 90), (1, 100), (1, 99)], &[(0, 1), (2, 1)]);
         check(policy(RunRows::Exactly(NonZeroUsize::MIN)), &[(1, 4), (1, 4)], &[(0, 1)]);
         check(policy(RunRows::Exactly(4.try_into().unwrap())), &[(8, 4), (4, 4)], &[(0, 4)]);
+        // Whose rows may depend on each other stays whole, and alone.
+        check(policy(RunRows::OneRequest(99.try_into().unwrap())), &[(50, 4), (1, 4)], &[(0, 50)]);
         // 8 elements in all: two rows of four.
         check(
             BatchPolicy { max_elements: NonZeroUsize::new(8), ..up_to(8) },
@@ -520,38 +520,6 @@ mod tests {
         assert!(matches!(up_to(4).check(&request(0, 2)), Err(Error::Internal { .. })));
     }
 
-    #[test]
-    fn an_output_without_a_row_per_instance_is_left_out() {
-        let outputs: Tensors = [
-            ("scores".into(), Tensor::new(vec![3, 1], Data::F32(vec![1.0, 2.0, 3.0])).unwrap()),
-            ("loss".into(), Tensor::new(vec![1], Data::F32(vec![9.0])).unwrap()),
-        ]
-        .into_iter()
-        .collect();
-        let parts = split(outputs, &[1, 2]);
-        assert_eq!(parts.len(), 2);
-        assert_eq!(parts[1].get("scores").unwrap().values::<f32>().unwrap(), [2.0, 3.0]);
-        assert!(parts[1].get("loss").is_none());
-    }
-
-    /// Three rows in runs of two and one: the last run's loss has as many rows as its instances, by chance.
-    #[test]
-    fn an_output_that_is_per_row_by_chance_is_left_out_of_all_runs() {
-        let part = |loss: f32, y: &[f32]| -> Tensors {
-            let tensor = |values: &[f32]| Tensor::new(vec![values.len()], Data::F32(values.to_vec())).unwrap();
-            [("loss".into(), tensor(&[loss])), ("y".into(), tensor(y))].into_iter().collect()
-        };
-        let joined = join(&[part(-1.0, &[1.0, 2.0]), part(-2.0, &[3.0])], &[2, 1]).unwrap();
-        assert_eq!(joined.len(), 1);
-        assert_eq!(joined.get("y").unwrap().values::<f32>().unwrap(), [1.0, 2.0, 3.0]);
-    }
-
-    #[test]
-    fn runs_whose_rows_differ_in_shape_cannot_be_joined() {
-        assert!(join(&[request(1, 4), request(1, 2)], &[1, 1]).is_none());
-        assert!(join(&[request(1, 4), request(1, 2), request(1, 6)], &[1, 1, 1]).is_none());
-    }
-
     proptest! {
         #[test]
         fn a_plan_keeps_what_it_promises(
@@ -612,13 +580,6 @@ mod tests {
             for share in &shares {
                 prop_assert!(share.rows == requests[share.index].0 || requests[share.index].0 > limit(first));
             }
-        }
-
-        #[test]
-        fn what_is_joined_and_split_comes_back(sizes in prop::collection::vec(1usize..9, 1..9)) {
-            let requests: Vec<Tensors> = sizes.iter().map(|&rows| request(rows, 3)).collect();
-            let joined = Tensors::stack(&requests.iter().collect::<Vec<_>>()).unwrap();
-            prop_assert_eq!(split(joined, &sizes), requests);
         }
     }
 }

@@ -8,17 +8,26 @@
 //! plenty, `attention.rs` who waits awake, and `warm_up.rs` has the first runs of a session. `session.rs` says what a
 //! runtime has to offer; `onnx.rs` is the only file that names ONNX Runtime.
 //!
+//! Requests share runs only if the answer to one does not depend on the others: `independence.rs` finds that out with rows
+//! that are made up (`made_up.rs`) or real (`real_rows.rs`), `sharing.rs` says what follows, and `joining.rs` puts rows
+//! together and takes outputs apart.
+//!
 //! This room knows nothing of HTTP, of pipelines or of the registry.
 
 mod admission;
 mod attention;
 mod batch;
 mod hint;
+mod independence;
+mod joining;
+mod made_up;
 pub mod onnx;
 mod queue;
+mod real_rows;
 mod request;
 mod service_time;
 mod session;
+mod sharing;
 mod waiting;
 mod warm_up;
 mod worker;
@@ -35,24 +44,30 @@ use tokio::sync::oneshot;
 
 pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
 use self::attention::{Attention, spin_until};
-pub use self::batch::{BatchPolicy, Candidate, Lengths, MOST_PADDING, Next, Plan, RunRows, Share, can_be_padded, plan};
+pub use self::batch::{
+    BatchPolicy, Candidate, Company, Lengths, MOST_PADDING, Next, Plan, RunRows, Share, can_be_padded, plan,
+};
+pub use self::independence::{Cause, Comparison, Dependence, Independence, Precision, compare};
+pub use self::joining::{Joining, RowOutputs};
+pub use self::made_up::{SIZES, Values, made_up, zeros};
 use self::queue::{Entered, Queue};
 use self::request::{Reply, Request};
 pub use self::service_time::{Line, ServiceTime};
 pub use self::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
-pub use self::warm_up::{Stopwatch, measure, zeros};
+pub use self::sharing::{BatchingStatus, Rows, Sharing, company};
+pub use self::warm_up::{Stopwatch, measure};
 use self::worker::{CurrentSession, Worker};
 use crate::budget::{Demand, LatencyBudget, Waited};
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
-use crate::tensor::{Padding, Signature, Tensors};
+use crate::tensor::{Signature, Tensors};
 
 /// A loaded version that takes requests.
 pub struct OnnxModel {
     signature: Signature,
     provider: Provider,
-    policy: BatchPolicy,
+    sharing: Arc<Sharing>,
     queue: Arc<Queue>,
     watchers: Arc<Watchers>,
     workers: Vec<WorkerHandle>,
@@ -113,9 +128,8 @@ pub struct ModelSettings<'a> {
     pub session: &'a SessionConfig,
     /// How the time of a request is divided.
     pub budget: &'a LatencyBudget,
-    /// What short rows are filled up with; `None` if only rows of one shape are run together. Only for models of which
-    /// [`can_be_padded`] says so.
-    pub padding: Option<Padding>,
+    /// Whether requests share runs.
+    pub sharing: Arc<Sharing>,
 }
 
 impl OnnxModel {
@@ -125,27 +139,26 @@ impl OnnxModel {
         name: &str,
         loaded: &Arc<dyn LoadedModel>,
         sessions: Vec<Box<dyn Session>>,
-        ModelSettings { session: config, budget, padding }: ModelSettings<'_>,
+        ModelSettings { session: config, budget, sharing }: ModelSettings<'_>,
         service: ServiceTime,
         recorder: &Arc<VersionRecorder>,
         watchers: &Arc<Watchers>,
     ) -> Result<OnnxModel> {
         let signature = loaded.signature().clone();
-        let lengths = if padding.is_some() { Lengths::Padded } else { Lengths::Alike };
-        let policy = BatchPolicy::new(&signature, config, lengths);
-        let padding = padding.map(Arc::new);
+        recorder.set_batching(sharing.independence().name(), sharing.is_on());
         let current: Vec<Arc<CurrentSession>> = sessions.iter().map(|_| Arc::default()).collect();
-        let queue = Arc::new(Queue::new(policy, config, budget, service, current.clone(), Arc::clone(recorder)));
+        let queue =
+            Arc::new(Queue::new(Arc::clone(&sharing), config, budget, service, current.clone(), Arc::clone(recorder)));
         let mut model = OnnxModel {
             provider: loaded.provider(),
             signature,
-            policy,
+            sharing: Arc::clone(&sharing),
             queue: Arc::clone(&queue),
             watchers: Arc::clone(watchers),
             workers: Vec::new(),
         };
         for (index, (session, current)) in sessions.into_iter().zip(current).enumerate() {
-            let worker = Worker::new(index, session, &current, Arc::clone(loaded), &queue, recorder, padding.clone());
+            let worker = Worker::new(index, session, &current, Arc::clone(loaded), &queue, recorder, &sharing);
             let thread = std::thread::Builder::new()
                 .name(format!("{name}-{index}"))
                 .spawn(move || worker.run())
@@ -172,7 +185,12 @@ impl OnnxModel {
 
     /// The limits of a batch.
     pub fn policy(&self) -> BatchPolicy {
-        self.policy
+        self.sharing.policy()
+    }
+
+    /// Whether requests share runs, and why.
+    pub fn sharing(&self) -> &Sharing {
+        &self.sharing
     }
 
     /// What a run of so many rows takes as a rule, if any has been seen.
@@ -217,7 +235,7 @@ impl OnnxModel {
         if !fits {
             return Err(Error::internal("the preprocessor's tensors do not have the model's names, types and rows"));
         }
-        self.policy.check(inputs)
+        self.policy().check(inputs)
     }
 }
 

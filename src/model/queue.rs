@@ -18,6 +18,7 @@ use super::batch::{BatchPolicy, Lengths, Next, plan};
 use super::hint::Hint;
 use super::request::{Batch, Reply, Request};
 use super::service_time::{CLASSES, ServiceTime, class_of};
+use super::sharing::Sharing;
 use super::waiting::{Waiting, WaitingLine};
 use super::worker::CurrentSession;
 use crate::budget::{Demand, LatencyBudget};
@@ -34,7 +35,7 @@ const STALE: Duration = Duration::from_secs(1);
 /// What lies between requests and workers.
 #[derive(Debug)]
 pub(super) struct Queue {
-    policy: BatchPolicy,
+    sharing: Arc<Sharing>,
     capacity: NonZeroUsize,
     /// The time there is for queue and run in a request's budget.
     queue_and_run: Duration,
@@ -127,7 +128,7 @@ pub(super) struct Entered {
 
 impl Queue {
     pub(super) fn new(
-        policy: BatchPolicy,
+        sharing: Arc<Sharing>,
         config: &SessionConfig,
         budget: &LatencyBudget,
         service: ServiceTime,
@@ -138,7 +139,7 @@ impl Queue {
             line: WaitingLine::default(),
             residuals: Vec::with_capacity(workers.len()),
             workers: workers.into_iter().map(|session| WorkerSlot { session, run: None }).collect(),
-            full_batch: full_batch(policy.most_size(), &service, budget.queue_and_run()),
+            full_batch: full_batch(sharing.policy().most_size(), &service, budget.queue_and_run()),
             service,
             usual_size: 0.0,
             learned: [Instant::now(); CLASSES],
@@ -148,7 +149,7 @@ impl Queue {
             door: Door::Open,
         };
         let queue = Queue {
-            policy,
+            sharing,
             capacity: config.queue_capacity,
             queue_and_run: budget.queue_and_run(),
             overtaking: budget.inference / 2,
@@ -172,18 +173,19 @@ impl Queue {
         }
         let mut state = self.state.lock();
         self.check_door(&state)?;
-        let fewest = self.policy.fewest_rows();
+        let fewest = self.sharing.policy().fewest_rows();
         let run_size = self.full_run(&state, fewest, state.full_batch.max(fewest));
         self.forecast(&mut state, (fewest, run_size), demand, priority, now).map(|_| ())
     }
 
     /// Lets a request in, or says why not. Also says how its answer is best waited for.
     pub(super) fn push(&self, inputs: Tensors, demand: Demand, priority: Priority) -> Result<Entered> {
-        let (now, row_size) = (Instant::now(), self.policy.row_size(&inputs));
+        let (now, policy) = (Instant::now(), self.sharing.policy());
+        let row_size = policy.row_size(&inputs);
         let mut state = self.state.lock();
         self.check_door(&state)?;
         let size = inputs.rows() * row_size;
-        let run_size = self.full_run(&state, size, self.policy.limit(&inputs, state.full_batch) * row_size);
+        let run_size = self.full_run(&state, size, policy.limit(&inputs, state.full_batch) * row_size);
         let predicted = self.forecast(&mut state, (size, run_size), demand, priority, now)?;
         let turn = turn(priority, now, self.overtaking);
         let (request, reply) = Request::new((inputs, row_size), demand, (turn, now), predicted);
@@ -204,9 +206,12 @@ impl Queue {
     }
 
     /// The size of a full batch for a request of this size, of which a run has at most `most`. Where only rows of about one
-    /// length are run together, that is as many as there mostly were: a batch full of essays is never seen.
+    /// length are run together, that is as many as there mostly were: a batch full of essays is never seen. Where a run has
+    /// the rows of one request, it is the mean of those that wait and of this one.
     fn full_run(&self, state: &State, size: usize, most: usize) -> usize {
-        match self.policy.lengths {
+        let policy = self.sharing.policy();
+        match policy.lengths {
+            _ if policy.keeps_requests_whole() => (state.line.size() + size).div_ceil(state.line.len() + 1),
             Lengths::Alike => most,
             Lengths::Padded => most.min(size.max(state.usual_size as usize)),
         }
@@ -217,7 +222,7 @@ impl Queue {
             return Err(Error::ShuttingDown);
         }
         if state.line.len() >= self.capacity.get() {
-            let retry_after = state.drained_in();
+            let retry_after = state.drained_in(self.sharing.policy());
             return Err(Error::QueueFull { capacity: self.capacity.get(), retry_after });
         }
         Ok(())
@@ -258,7 +263,8 @@ impl Queue {
             Admission::Shed(_) if is_free && left >= self.queue_and_run / 2 && is_stale => Ok(None),
             Admission::Shed(needed) => {
                 let nobody_else = Backlog { rows_ahead: 0, residuals: &[] };
-                Err(match admit(nobody_else, run_size, service, size, left) {
+                let own_run = if self.sharing.policy().keeps_requests_whole() { size } else { run_size };
+                Err(match admit(nobody_else, own_run, service, size, left) {
                     Admission::Shed(needed) => {
                         Error::Overloaded { shed: Shed::EvenAlone, needed, left, retry_after: Duration::ZERO }
                     }
@@ -281,14 +287,14 @@ impl Queue {
         loop {
             let now = Instant::now();
             let policy = match state.door {
-                Door::Open => self.policy,
+                Door::Open => self.sharing.policy(),
                 // Nobody else will come.
-                Door::Closed => BatchPolicy { max_wait: Duration::ZERO, ..self.policy },
+                Door::Closed => BatchPolicy { max_wait: Duration::ZERO, ..self.sharing.policy() },
             };
             let plan = plan(now, state.line.candidates(), policy, state.full_batch, state.service.typical_line());
             if plan.next == Next::Idle
                 && let Some(&first) = plan.hopeless.first()
-                && state.try_all_the_same(first, self.policy, now)
+                && state.try_all_the_same(first, policy, now)
             {
                 continue;
             }
@@ -339,7 +345,7 @@ impl Queue {
         if run.ended.is_some() {
             slot.session.allow_runs();
         }
-        let (rows, size) = (run.batch.rows(), run.batch.size());
+        let (rows, size, policy) = (run.batch.rows(), run.batch.size(), self.sharing.policy());
         self.hint.note_free_at(state.first_free());
         let has_taught = match (last, run.ended) {
             (Some(FinishedRun { took, end: RunEnd::Completed }), _) => {
@@ -350,14 +356,14 @@ impl Queue {
             }
             // It was too slow for everybody who waited. If it was the smallest there is, nothing follows: one request
             // may be harder than others, and no run could be smaller.
-            (Some(FinishedRun { end: RunEnd::Terminated, .. }), Some(ended)) if rows > self.policy.fewest_rows() => {
+            (Some(FinishedRun { end: RunEnd::Terminated, .. }), Some(ended)) if rows > policy.fewest_rows() => {
                 state.service.observe_ended(size, ended.saturating_duration_since(run.since))
             }
             _ => false,
         };
         if has_taught {
             state.learned[class_of(size)] = Instant::now();
-            state.full_batch = full_batch(self.policy.most_size(), &state.service, self.queue_and_run);
+            state.full_batch = full_batch(policy.most_size(), &state.service, self.queue_and_run);
             self.note_service_time(state);
         }
     }
@@ -375,6 +381,11 @@ impl Queue {
     /// Waits awake until a request arrives, for `limit` at the most.
     fn watch(&self, limit: Duration) {
         spin_until(limit, || (self.length.load(Ordering::Acquire) > 0).then_some(()));
+    }
+
+    /// Whether anybody waits for a run.
+    pub(super) fn is_empty(&self) -> bool {
+        self.length.load(Ordering::Acquire) == 0
     }
 
     fn note_length(&self, state: &State) {
@@ -467,9 +478,13 @@ impl State {
     }
 
     /// About how long it takes until what is waiting has been run.
-    fn drained_in(&self) -> Duration {
-        let batches = self.line.size().div_ceil(self.full_batch * self.workers.len().max(1));
-        let run = self.service.typical(self.full_batch).unwrap_or_default();
+    fn drained_in(&self, policy: BatchPolicy) -> Duration {
+        let run_size = match policy.keeps_requests_whole() {
+            true => self.line.size().div_ceil(self.line.len().max(1)).max(1),
+            false => self.full_batch,
+        };
+        let batches = self.line.size().div_ceil(run_size * self.workers.len().max(1));
+        let run = self.service.typical(run_size).unwrap_or_default();
         run.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX))
     }
 }
@@ -489,8 +504,12 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
+    use super::super::independence::Independence;
+    use super::super::joining::Joining;
+    use super::super::sharing::Rows;
     use super::*;
     use crate::budget::Deadline;
+    use crate::config::Provider;
     use crate::monitor::{Monitor, VersionLabels};
     use crate::tensor::{Data, Tensor};
 
@@ -499,9 +518,11 @@ mod tests {
         let recorder =
             Monitor::new("1", Default::default()).version(labels, LatencyBudget::DEFAULT, Default::default());
         let signature = crate::tensor::Signature { inputs: vec![], ..Default::default() };
-        let policy = BatchPolicy::new(&signature, config, Lengths::Alike);
+        let independence = Independence::Independent { difference: 0.0 };
+        let rows = Rows { independence, joining: Joining::default() };
+        let sharing = Arc::new(Sharing::new(&signature, config, Provider::Cpu, rows));
         let workers = vec![Arc::default()];
-        Arc::new(Queue::new(policy, config, &LatencyBudget::DEFAULT, ServiceTime::default(), workers, recorder))
+        Arc::new(Queue::new(sharing, config, &LatencyBudget::DEFAULT, ServiceTime::default(), workers, recorder))
     }
 
     fn push(queue: &Queue) -> Entered {

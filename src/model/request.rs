@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::batch::join;
+use super::joining::join;
 use crate::budget::{Deadline, Demand, Waited};
 use crate::error::{Error, Result};
 use crate::tensor::Tensors;

@@ -1,12 +1,12 @@
 //! The first runs of a model, before anybody waits for one: whether it runs at all, and what its runs take.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::BatchPolicy;
+use super::made_up::zeros;
 use super::service_time::ServiceTime;
 use super::session::Session;
-use crate::tensor::{Data, Dim, Element, Shape, Signature, Tensor, TensorSpec, Tensors, with_element_type};
+use crate::tensor::Signature;
 
 /// How a run is timed, and with that how long measuring may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,9 @@ pub enum Stopwatch {
 
 /// How often each size is run.
 const RUNS: usize = 3;
+
+/// So many rows are run of a model whose requests are not joined.
+const MOST_ROWS: usize = 32;
 
 /// Larger inputs than this many elements are not made up only to measure.
 const MOST_ELEMENTS: usize = 1 << 24;
@@ -36,7 +39,12 @@ pub fn measure(
     let mut service = ServiceTime::default();
     let begin = Instant::now();
     let row = zeros(signature, policy.fewest_rows());
-    let most = policy.limit(&row, usize::MAX).min(MOST_ELEMENTS / row.row_elements().max(1));
+    let most = match policy.keeps_requests_whole() {
+        // How large requests are is up to their authors.
+        true => policy.most_rows().min(MOST_ROWS),
+        false => policy.limit(&row, usize::MAX),
+    };
+    let most = most.min(MOST_ELEMENTS / row.row_elements().max(1));
     for rows in sizes(policy.fewest_rows(), most) {
         if begin.elapsed() >= stopwatch.patience() {
             break;
@@ -91,24 +99,4 @@ fn processor_time() -> Duration {
 fn sizes(fewest: usize, most: usize) -> impl Iterator<Item = usize> {
     let doubled = std::iter::successors(Some(fewest), |rows| rows.checked_mul(2));
     doubled.take_while(move |rows| *rows < most).chain((most >= fewest).then_some(most))
-}
-
-/// Inputs of zeros, `false` or empty strings that fit a signature, for a warm-up. Dimensions the model leaves
-/// open are 1.
-pub fn zeros(signature: &Signature, rows: usize) -> Tensors {
-    fn fill<T: Element + Default>(elements: usize) -> Data {
-        T::into_data(vec![T::default(); elements])
-    }
-    let input = |spec: &TensorSpec| {
-        let length = |(index, dim): (usize, &Dim)| match dim {
-            Dim::Fixed(length) => *length,
-            Dim::Dynamic(_) if index == 0 => rows,
-            Dim::Dynamic(_) => 1,
-        };
-        let shape: Shape = spec.dims.iter().enumerate().map(length).collect();
-        let elements = shape.iter().product();
-        let data = with_element_type!(spec.dtype, T => fill::<T>(elements));
-        Tensor::new(shape, data).ok().map(|tensor| (Arc::clone(&spec.name), tensor))
-    };
-    signature.inputs.iter().filter_map(input).collect()
 }

@@ -8,13 +8,15 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::batch::split;
+use super::independence::{Independence, compare};
 use super::queue::{FinishedRun, Queue, RunEnd};
+use super::real_rows::RealRows;
 use super::request::{Batch, Part};
 use super::session::{Interrupt, LoadedModel, Session};
+use super::sharing::Sharing;
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
-use crate::tensor::{Dim, Padding, Tensors};
+use crate::tensor::Tensors;
 
 pub(super) struct Worker {
     index: usize,
@@ -24,7 +26,8 @@ pub(super) struct Worker {
     loaded: Arc<dyn LoadedModel>,
     queue: Arc<Queue>,
     recorder: Arc<VersionRecorder>,
-    padding: Option<Arc<Padding>>,
+    sharing: Arc<Sharing>,
+    real_rows: RealRows,
 }
 
 /// The session that a worker owns at the moment, for those who want to end its run.
@@ -83,7 +86,7 @@ impl Worker {
         loaded: Arc<dyn LoadedModel>,
         queue: &Arc<Queue>,
         recorder: &Arc<VersionRecorder>,
-        padding: Option<Arc<Padding>>,
+        sharing: &Arc<Sharing>,
     ) -> Worker {
         current.set(&*session);
         Worker {
@@ -93,7 +96,8 @@ impl Worker {
             loaded,
             queue: Arc::clone(queue),
             recorder: Arc::clone(recorder),
-            padding,
+            sharing: Arc::clone(sharing),
+            real_rows: RealRows::new(),
         }
     }
 
@@ -102,19 +106,25 @@ impl Worker {
         let mut last = None;
         while let Some(batch) = self.queue.take(self.index, last) {
             let begin = Instant::now();
-            let ran = catch_unwind(AssertUnwindSafe(|| self.run_batch(&batch, &batch.parts)));
-            let end = match ran {
-                Ok(end) => end,
+            let ran = catch_unwind(AssertUnwindSafe(|| {
+                let end = self.run_batch(&batch, &batch.parts);
+                let took = begin.elapsed();
+                if end == RunEnd::Completed && self.sharing.is_open() {
+                    self.learn_from(&batch);
+                }
+                FinishedRun { took, end }
+            }));
+            last = Some(match ran {
+                Ok(finished) => finished,
                 Err(panic) => {
                     tracing::error!(panic = panic_message(&*panic), "a worker panicked; its session is rebuilt");
                     self.recorder.worker_restarted();
                     self.fail(&batch.parts, &Error::WorkerPanicked);
                     // Whatever state the session is in, it is not used again.
                     self.rebuild();
-                    RunEnd::Failed
+                    FinishedRun { took: begin.elapsed(), end: RunEnd::Failed }
                 }
-            };
-            last = Some(FinishedRun { took: begin.elapsed(), end });
+            });
         }
     }
 
@@ -139,13 +149,16 @@ impl Worker {
 
     /// Runs parts of a batch together and answers them.
     fn run_batch(&mut self, batch: &Batch, parts: &[Part]) -> RunEnd {
-        let rows: Vec<usize> = parts.iter().map(|part| part.rows.len()).collect();
+        let rows: Vec<(usize, usize)> =
+            parts.iter().map(|part| (part.rows.len(), part.request.inputs.row_length())).collect();
         let outputs = match parts {
             [alone] if alone.is_whole() => self.run_once(batch, &alone.request.inputs, 0),
             several => {
                 let rows: Vec<(&Tensors, Range<usize>)> =
                     several.iter().map(|part| (&part.request.inputs, part.rows.clone())).collect();
-                self.gather(&rows)
+                self.sharing
+                    .joining()
+                    .gather(&rows)
                     .ok_or_else(|| Error::internal("requests of different shapes were put into one batch"))
                     .and_then(|inputs| {
                         let before = |(inputs, rows): &(&Tensors, Range<usize>)| rows.len() * inputs.row_elements();
@@ -154,11 +167,11 @@ impl Worker {
                     })
             }
         };
-        match outputs {
+        match outputs.and_then(|outputs| self.sharing.joining().split(outputs, &rows)) {
             Ok(outputs) => {
                 let now = Instant::now();
-                for (part, outputs) in parts.iter().zip(split(outputs, &rows)) {
-                    part.deliver(self.unpad(outputs, part), now);
+                for (part, outputs) in parts.iter().zip(outputs) {
+                    part.deliver(outputs, now);
                 }
                 RunEnd::Completed
             }
@@ -183,25 +196,35 @@ impl Worker {
         }
     }
 
-    /// Rows of several requests, one below the other.
-    fn gather(&self, rows: &[(&Tensors, Range<usize>)]) -> Option<Tensors> {
-        match &self.padding {
-            Some(padding) => Tensors::gather_padded(rows, padding),
-            None => Tensors::gather(rows),
+    /// Of a model that could not be run at load: whether its rows are independent, as soon as real requests tell.
+    fn learn_from(&mut self, batch: &Batch) {
+        for part in &batch.parts {
+            self.real_rows.keep(&part.request.inputs);
         }
-    }
-
-    /// What a request would have got alone: outputs that are as long as the inputs were end where its own inputs did.
-    fn unpad(&self, outputs: Tensors, part: &Part) -> Tensors {
-        if self.padding.is_none() {
-            return outputs;
-        }
-        let is_open = |name: &str| {
-            let declared = self.loaded.signature().output(name).and_then(|output| output.dims.get(1));
-            matches!(declared, Some(Dim::Dynamic(_)))
+        let Some(session) = &mut self.session else { return };
+        let Some(rows) = self.real_rows.take(!self.queue.is_empty()) else { return };
+        let mut run = |inputs: &Tensors| session.run(inputs);
+        let problem = match compare(&rows, self.sharing.joining(), self.sharing.precision(), &mut run) {
+            Ok(comparison) => {
+                let found = Independence::of(&[&comparison], || "different requests had the same answer".to_owned());
+                match found {
+                    Independence::Unknown { reason } => reason,
+                    known => {
+                        tracing::info!("{known}");
+                        self.sharing.decide(known, comparison.outputs);
+                        self.recorder.set_batching(self.sharing.independence().name(), self.sharing.is_on());
+                        return;
+                    }
+                }
+            }
+            Err(error) => error.detail().map_or_else(|| error.to_string(), str::to_owned),
         };
-        // Of those, only the tokens' are open.
-        outputs.shortened(part.request.inputs.row_length(), is_open)
+        if self.real_rows.has_given_up() {
+            tracing::warn!(
+                problem,
+                "requests go on to be run one at a time: real ones did not show whether rows are independent"
+            );
+        }
     }
 
     /// Answers parts with an error. What else there is of their requests is not run any more.

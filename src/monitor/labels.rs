@@ -70,7 +70,7 @@ pub struct VersionLabels {
 }
 
 /// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
-pub(super) const ERROR_CODES: [&str; 24] = [
+pub(super) const ERROR_CODES: [&str; 25] = [
     "invalid-input",
     "unknown-model",
     "unknown-version",
@@ -88,6 +88,7 @@ pub(super) const ERROR_CODES: [&str; 24] = [
     "expired",
     "model-failed",
     "non-finite-output",
+    "unusable-output",
     "worker-panicked",
     "conflict",
     "change-refused",

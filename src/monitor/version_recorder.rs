@@ -51,6 +51,8 @@ pub struct VersionRecorder {
     load_seconds: AtomicU64,
     shards: Shards,
     queue_depth: AtomicU64,
+    /// What was found of its rows, and whether requests share runs.
+    batching: Mutex<(&'static str, bool)>,
     /// The bits of four floats: seconds per row and per run, typical and in the tail.
     service_time: [AtomicU64; 4],
 }
@@ -142,6 +144,7 @@ impl VersionRecorder {
             load_seconds: AtomicU64::new(0),
             shards: Shards::new(CELLS),
             queue_depth: AtomicU64::new(0),
+            batching: Mutex::new(("unknown", false)),
             service_time: Default::default(),
         }
     }
@@ -220,6 +223,11 @@ impl VersionRecorder {
     /// Loading it took so long.
     pub fn set_load_duration(&self, took: Duration) {
         self.load_seconds.store(took.as_secs_f64().to_bits(), Relaxed);
+    }
+
+    /// What was found of the version's rows (a name out of a closed set), and whether requests share runs.
+    pub fn set_batching(&self, rows: &'static str, is_on: bool) {
+        *self.batching.lock() = (rows, is_on);
     }
 
     /// So many requests wait for a worker.
@@ -307,6 +315,11 @@ impl VersionRecorder {
 
     pub(super) fn prediction_ratios(&self) -> HistogramSum {
         self.histogram(PREDICTION_AT, PREDICTION_BUCKETS.len())
+    }
+
+    pub(super) fn batching(&self) -> (&'static str, &'static str) {
+        let (rows, is_on) = *self.batching.lock();
+        (rows, if is_on { "on" } else { "off" })
     }
 
     pub(super) fn queue_depth(&self) -> u64 {

@@ -4,11 +4,13 @@
 //! `model.toml`. It contains no metric, no clock and no HTTP. Built-in stages have a file each; a stage of
 //! your own is registered with [`Stages`].
 
+mod detector_layouts;
 mod image_decoding;
 mod image_resizing;
 mod json;
 mod json_to_tensor;
 mod labels;
+mod model_classes;
 mod origin;
 mod outputs;
 mod postprocess_classifier;
@@ -32,6 +34,7 @@ use std::fmt;
 use serde_json::value::RawValue;
 
 pub use self::labels::Label;
+pub use self::model_classes::{LabelValues, ModelClasses, NamedClasses};
 pub use self::origin::{ImagePlacement, Origin, TokenisedText};
 pub use self::prediction::{Detection, Entity, Prediction, Score};
 pub use self::request_body::instances;
@@ -61,9 +64,20 @@ pub trait Preprocessor: Send + Sync {
         false
     }
 
-    /// The columns of a table that it reads, if an instance is a row of one.
-    fn columns(&self) -> Option<Vec<TableColumn>> {
+    /// The table that it reads, if an instance is a row of one.
+    fn table(&self) -> Option<Table> {
         None
+    }
+
+    /// Three instances that differ, made up, as JSON: rows as they could be sent. `None` if any inputs that fit the model's
+    /// signature could be.
+    fn samples(&self) -> Option<[String; 3]> {
+        None
+    }
+
+    /// What it takes for granted because `model.toml` does not say otherwise, for whoever adds a version.
+    fn assumptions(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// What the rows of short inputs may be filled up with, so that they can be run with longer ones. `None` if only
@@ -89,9 +103,24 @@ pub trait Postprocessor: Send + Sync {
         None
     }
 
-    /// Asked once, with the outputs of the warm-up run: what looks as if it was not meant, for the log.
+    /// Whether all outputs, as a whole, are those of one row, as those of a detector that has as many boxes as it finds.
+    fn takes_one_row(&self) -> bool {
+        false
+    }
+
+    /// Asked with outputs of rows that are made up: what looks as if it was not meant, for whoever adds a version.
     fn doubt(&self, _outputs: &Tensors) -> Option<String> {
         None
+    }
+
+    /// Asked with outputs of rows that are made up: how they contradict what `model.toml` says, which refuses a version.
+    fn contradiction(&self, _outputs: &Tensors) -> Option<String> {
+        None
+    }
+
+    /// What it takes for granted because `model.toml` does not say otherwise, for whoever adds a version.
+    fn assumptions(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 
@@ -104,6 +133,24 @@ pub struct Prepared {
     pub features: Features,
     /// What the rows were made of.
     pub origin: Origin,
+}
+
+/// A table that a preprocessor reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its columns; in this order, where a row is an array.
+    pub columns: Vec<TableColumn>,
+    /// What a row is.
+    pub rows: TableRows,
+}
+
+/// What a row of a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableRows {
+    /// An object with the columns' names as keys.
+    Objects,
+    /// An array of the columns' values, in order.
+    Arrays,
 }
 
 /// A column of a table that a preprocessor reads.

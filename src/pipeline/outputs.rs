@@ -27,9 +27,19 @@ pub(super) fn declared_output(signature: &Signature, name: &str) -> Result<Arc<s
 
 /// The output of this name, with one row per instance.
 pub(super) fn output<'a>(outputs: &'a Tensors, name: &str) -> Result<&'a Tensor> {
-    outputs
-        .get(name)
-        .ok_or_else(|| Error::internal(format_args!("the model's output {name:?} has not one row per instance")))
+    outputs.get(name).ok_or_else(|| Error::UnusableOutput {
+        output: name.to_owned(),
+        problem:
+            "has not one row per instance, so that it answers none; name other outputs in model.toml, or export the \
+                  model with the batch dimension first in its outputs"
+                .to_owned(),
+    })
+}
+
+/// An output that is not of the shape that a stage reads.
+pub(super) fn unexpected_shape(name: &str, tensor: &Tensor, expected: &str) -> Error {
+    let problem = format!("has the shape {:?}, and {expected} was expected", tensor.shape());
+    Error::UnusableOutput { output: name.to_owned(), problem }
 }
 
 /// NaN and infinity have no place in JSON, and no meaning as a prediction.
@@ -38,6 +48,20 @@ pub(super) fn refuse_non_finite(name: &str, tensor: &Tensor) -> Result<()> {
         Some(element) => {
             Err(Error::NonFiniteOutput { output: name.to_owned(), instance: element / tensor.row_len().max(1) })
         }
+        None => Ok(()),
+    }
+}
+
+/// How far from \[0, 1\] rounding may carry a probability.
+pub(super) const ROUNDING: f32 = 1e-3;
+
+/// What is declared as probabilities and holds something else is not made an answer of.
+pub(super) fn refuse_improbable(name: &str, scores: &[f32]) -> Result<()> {
+    match scores.iter().find(|score| !(-ROUNDING..=1.0 + ROUNDING).contains(*score)) {
+        Some(bad) => Err(Error::UnusableOutput {
+            output: name.to_owned(),
+            problem: format!("is declared as probabilities and holds {bad}; set scores = \"logits\""),
+        }),
         None => Ok(()),
     }
 }

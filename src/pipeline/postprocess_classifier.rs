@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::labels::Labels;
-use super::outputs::{float_output, output, refuse_non_finite};
+use super::model_classes::ChosenLabels;
+use super::outputs::{ROUNDING, float_output, output, refuse_improbable, refuse_non_finite, unexpected_shape};
 use super::{Label, Origin, Postprocessor, Prediction, Score, StageContext};
 use crate::error::{Error, Result};
 use crate::feature::Certainty;
-use crate::tensor::{Dim, Tensors};
+use crate::tensor::{Data, Dim, Tensors};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,7 +20,7 @@ struct Settings {
     output: Option<String>,
     /// What the scores are; required.
     scores: Option<Scores>,
-    /// The classes in the order of the scores, or a file with them; without it, they are numbered from 0.
+    /// The classes in the order of the scores, or a file with them; without it, what the model's file calls them.
     labels: Option<Labels>,
     /// How many classes are answered: three, and all of several.
     top_k: Option<NonZeroUsize>,
@@ -51,11 +52,16 @@ struct Classifier {
     output: Arc<str>,
     scores: Scores,
     temperature: f32,
-    labels: Option<Vec<Label>>,
+    /// What is answered, and what the model itself calls it; in the order of the scores.
+    labels: ChosenLabels,
+    /// The output in which the model itself names the class that it chooses.
+    label_output: Option<String>,
     top_k: NonZeroUsize,
     decision: Decision,
     /// How many classes there are, if the model says so.
     classes: Option<usize>,
+    /// Whether the model says that a row has one score, which is that of the second of two classes.
+    has_one_score: bool,
 }
 
 /// Which class is chosen.
@@ -69,9 +75,6 @@ enum Decision {
     AllFrom(f32),
 }
 
-/// How far from \[0, 1\] rounding may carry a probability.
-const ROUNDING: f32 = 1e-3;
-
 /// How many classes are answered, if nothing else is said.
 const TOP_K: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
@@ -83,6 +86,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
     let output = float_output(signature, output.as_deref(), "scores")?;
     let dims = signature.output(&output).map(|spec| &*spec.dims);
     let classes = match dims {
+        Some([_, Dim::Fixed(1)] | [_]) if multi_label => Some(1),
         Some([_, Dim::Fixed(1)] | [_]) => Some(2),
         Some([_, Dim::Fixed(classes)]) => Some(*classes),
         Some([_, Dim::Dynamic(_)]) | Some([]) | None => None,
@@ -97,11 +101,13 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
         && classes != labels.len()
     {
         let what = match dims {
-            Some([_, Dim::Fixed(scores)]) if *scores > 1 => format!("{scores} scores a row"),
+            Some([_, Dim::Fixed(scores)]) if *scores > 1 || multi_label => format!("{scores} scores a row"),
             _ => "one score a row, which is that of the second of two".to_owned(),
         };
         return Err(Error::Config(format!("labels: there are {}, but the output {output:?} has {what}", labels.len())));
     }
+    let labels = context.classes.choose(labels, &output, classes)?;
+    let label_output = context.classes.label_output.clone().filter(|_| !multi_label);
     if !(temperature > 0.0 && temperature.is_finite()) {
         return Err(Error::Config(format!("temperature: {temperature} is not a positive number")));
     }
@@ -122,7 +128,18 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
         }
     };
     let top_k = top_k.unwrap_or(if multi_label { NonZeroUsize::MAX } else { TOP_K });
-    Ok(Box::new(Classifier { output, scores, temperature, labels, top_k, decision, classes }))
+    let has_one_score = !multi_label && matches!(dims, Some([_, Dim::Fixed(1)] | [_]));
+    Ok(Box::new(Classifier {
+        output,
+        scores,
+        temperature,
+        labels,
+        label_output,
+        top_k,
+        decision,
+        classes,
+        has_one_score,
+    }))
 }
 
 /// What the scores are has to be said: nothing in a model does.
@@ -157,13 +174,12 @@ impl Postprocessor for Classifier {
         let width = tensor.row_len();
         let scores = tensor.to_f32().ok_or_else(|| Error::internal("a classifier's scores are not floats"))?;
         if tensor.shape().len() > 2 || width == 0 {
-            let shape = tensor.shape();
-            return Err(Error::internal(format_args!("the output {:?} has shape {shape:?}", self.output)));
+            return Err(unexpected_shape(&self.output, tensor, "[rows, classes]"));
         }
         let classes = if self.is_single(width) { 2 } else { width };
-        if let Some(labels) = self.labels.as_ref().filter(|labels| labels.len() != classes) {
-            let detail = format_args!("{} labels for {classes} scores of {:?}", labels.len(), self.output);
-            return Err(Error::internal(detail));
+        if let Some(labels) = self.labels.count().filter(|labels| *labels != classes) {
+            let problem = format!("has scores of {classes} classes, and there are {labels} labels");
+            return Err(Error::UnusableOutput { output: self.output.to_string(), problem });
         }
         let mut probabilities = Vec::with_capacity(classes);
         let decode = |row: &[f32]| {
@@ -174,33 +190,65 @@ impl Postprocessor for Classifier {
     }
 
     fn classes(&self) -> Option<Vec<Label>> {
-        match (&self.labels, self.classes) {
-            (Some(labels), _) => Some(labels.clone()),
-            (None, classes) => classes.map(|classes| (0..classes as i64).map(Label::Number).collect()),
-        }
+        let classes = self.labels.count().or(self.classes)?;
+        Some((0..classes).map(|class| self.labels.of(class)).collect())
+    }
+
+    fn contradiction(&self, outputs: &Tensors) -> Option<String> {
+        let name = self.label_output.as_deref()?;
+        let width = outputs.get(&self.output)?.row_len();
+        let classes = if self.is_single(width) { 2 } else { width };
+        let said = match outputs.get(name)?.data() {
+            Data::Text(values) => values.iter().map(|text| Label::Text(text.as_str().into())).collect(),
+            Data::I64(values) => values.iter().copied().map(Label::Number).collect(),
+            _ => Vec::new(),
+        };
+        said.iter().find_map(|said| self.labels.contradiction(said, name, classes))
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        let one_score = || {
+            format!(
+                "the output {:?} has one score a row, which is taken for that of the second of two classes, {} (of {})",
+                self.output,
+                self.labels.of(1),
+                self.labels.of(0)
+            )
+        };
+        self.labels.remark.clone().into_iter().chain(self.has_one_score.then(one_score)).collect()
     }
 
     fn doubt(&self, outputs: &Tensors) -> Option<String> {
-        let is_softmax = self.scores == Scores::Logits && !matches!(self.decision, Decision::AllFrom(_));
-        (is_softmax && self.look_like_probabilities(outputs)?).then(|| {
-            format!(
+        if matches!(self.decision, Decision::AllFrom(_)) || outputs.get(&self.output)?.row_len() < 2 {
+            return None;
+        }
+        match self.scores {
+            Scores::Logits if self.add_up_to_one(outputs)? => Some(format!(
                 "the output {:?} is declared as logits but looks like probabilities already; if so, set scores = \
                  \"probabilities\", or confidences are wrong",
                 self.output
-            )
-        })
+            )),
+            Scores::Probabilities if !self.add_up_to_one(outputs)? => Some(format!(
+                "the output {:?} is declared as probabilities, and those of a row do not add up to 1; if several classes \
+                 can be right at one time, set multi_label = true",
+                self.output
+            )),
+            Scores::Logits | Scores::Probabilities => None,
+        }
     }
 }
 
 impl Classifier {
-    /// Softmax of probabilities is a common mistake, and hard to see: the labels are still right.
-    fn look_like_probabilities(&self, outputs: &Tensors) -> Option<bool> {
+    /// Whether each row is a distribution. Softmax of one is a common mistake, and hard to see: the labels are still right.
+    /// `None` if there are rows that are no numbers.
+    fn add_up_to_one(&self, outputs: &Tensors) -> Option<bool> {
         let tensor = outputs.get(&self.output)?;
         let scores = tensor.to_f32()?;
         let is_distribution = |row: &[f32]| {
-            row.iter().all(|score| (0.0..=1.0).contains(score)) && (row.iter().sum::<f32>() - 1.0).abs() <= ROUNDING
+            row.iter().all(|score| (-ROUNDING..=1.0 + ROUNDING).contains(score))
+                && (row.iter().sum::<f32>() - 1.0).abs() <= 10.0 * ROUNDING
         };
-        Some(tensor.row_len() > 1 && scores.chunks_exact(tensor.row_len()).all(is_distribution))
+        scores.iter().all(|score| score.is_finite()).then(|| scores.chunks_exact(tensor.row_len()).all(is_distribution))
     }
 
     /// Whether a row has one score, which is that of the second of two classes.
@@ -209,13 +257,8 @@ impl Classifier {
     }
 
     fn probabilities(&self, scores: &[f32], probabilities: &mut Vec<f64>) -> Result<()> {
-        if self.scores == Scores::Probabilities
-            && let Some(bad) = scores.iter().find(|&&score| !(-ROUNDING..=1.0 + ROUNDING).contains(&score))
-        {
-            return Err(Error::internal(format_args!(
-                "the output {:?} is declared as probabilities and holds {bad}; set scores = \"logits\"",
-                self.output
-            )));
+        if self.scores == Scores::Probabilities {
+            refuse_improbable(&self.output, scores)?;
         }
         let alone = |score: &f32| match self.scores {
             Scores::Logits => logistic(f64::from(*score) / f64::from(self.temperature)),
@@ -236,7 +279,7 @@ impl Classifier {
     }
 
     fn classify(&self, probabilities: &[f64]) -> Prediction {
-        let score = |class: usize| Score { label: self.label(class), score: probabilities[class] as f32 };
+        let score = |class: usize| Score { label: self.labels.of(class), score: probabilities[class] as f32 };
         let most = match self.decision {
             Decision::AllFrom(_) => probabilities.len(),
             Decision::Best | Decision::SecondFrom(_) => self.top_k.get(),
@@ -259,7 +302,7 @@ impl Classifier {
                 Prediction::Classes { class, certainty, labels: probable.take(self.top_k.get()).collect() }
             }
             Decision::Best | Decision::SecondFrom(_) => {
-                let label = self.label(class);
+                let label = self.labels.of(class);
                 Prediction::Class { class, label, certainty, top: best.into_iter().map(score).collect() }
             }
         }
@@ -279,13 +322,6 @@ impl Classifier {
             }
         };
         entropy.clamp(0.0, 1.0)
-    }
-
-    fn label(&self, class: usize) -> Label {
-        match &self.labels {
-            Some(labels) => labels[class].clone(),
-            None => Label::Number(class as i64),
-        }
     }
 }
 
@@ -356,8 +392,8 @@ mod tests {
             [2, 2],
             &[0.0, 3f32.ln(), 1000.0, 1000.0],
             Ok(&[
-                r#"{"label":1,"confidence":0.75,"top":[{"label":1,"score":0.75}]}"#,
-                r#"{"label":0,"confidence":0.5,"top":[{"label":0,"score":0.5}]}"#,
+                r#"{"label":"class 1","confidence":0.75,"top":[{"label":"class 1","score":0.75}]}"#,
+                r#"{"label":"class 0","confidence":0.5,"top":[{"label":"class 0","score":0.5}]}"#,
             ]),
         );
     }
@@ -406,6 +442,8 @@ mod tests {
         assert!(doubt("logits", [0.25, 0.75]));
         assert!(!doubt("logits", [-0.25, 1.25]));
         assert!(!doubt("probabilities", [0.25, 0.75]));
+        // Sigmoids: each class by itself.
+        assert!(doubt("probabilities", [0.75, 0.75]));
     }
 
     #[test]
@@ -416,7 +454,7 @@ mod tests {
             probabilities,
             [1, 2],
             &[-4.0, 7.0],
-            Err("the output \"p\" is declared as probabilities and holds -4; set scores = \"logits\""),
+            Err("the model's output \"p\" is declared as probabilities and holds -4; set scores = \"logits\""),
         );
         check(
             probabilities,

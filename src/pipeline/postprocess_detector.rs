@@ -1,4 +1,5 @@
-//! `kind = "detector"`: boxes and their scores become the objects of an image, in its own pixels.
+//! `kind = "detector"`: boxes and their scores become the objects of an image, in its own pixels. How a model writes them
+//! down is in `detector_layouts.rs`.
 //!
 //! Of boxes of one class that overlap, the one with the highest score stays (greedy non-maximum suppression; Felzenszwalb
 //! et al., 2010). How much two overlap is the area they share ÷ the area they cover (Jaccard's index, "IoU").
@@ -8,70 +9,51 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::detector_layouts::{Arrangement, Format, Found, Layout, Names, Reading, Unit};
 use super::labels::Labels;
-use super::outputs::{declared_output, float_output, output, refuse_non_finite};
-use super::{Detection, Label, Origin, Postprocessor, Prediction, StageContext};
+use super::model_classes::ChosenLabels;
+use super::outputs::{declared_output, float_output};
+use super::{Detection, Origin, Postprocessor, Prediction, StageContext};
 use crate::error::{Error, Result};
-use crate::tensor::{Tensor, Tensors};
+use crate::tensor::{Dim, Signature, TensorSpec, Tensors};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// The output with the boxes: [rows, boxes, 4]; or, without `scores`, with the scores after them.
+    /// How the model writes down what it found, by the name of its family; without it, `format` is required.
+    layout: Option<Layout>,
+    /// The output with the boxes.
     boxes: Option<String>,
-    /// The output with the scores, which are probabilities: [rows, boxes, classes].
+    /// The output with the scores, if they do not stand behind the boxes.
     scores: Option<String>,
-    /// Whether boxes and scores are the other way round: [rows, 4 + classes, boxes], as YOLOv8 has it.
-    #[serde(default)]
-    boxes_last: bool,
+    /// The output with the classes of boxes that the model has chosen itself.
+    classes: Option<String>,
+    /// The output that says how many boxes of an image count.
+    count: Option<String>,
+    /// Without a layout: whether boxes and scores are the other way round, [rows, 4 + classes, boxes].
+    boxes_last: Option<bool>,
     /// What the four numbers of a box are.
-    #[serde(default)]
-    format: Format,
+    format: Option<Format>,
     /// What they are measured in.
-    #[serde(default)]
-    unit: Unit,
-    /// The classes in the order of the scores, or a file with them; without it, they are numbered from 0.
+    unit: Option<Unit>,
+    /// The number of the first class: 1 where 0 is the background.
+    first_class: Option<usize>,
+    /// The classes in order, background left out, or a file with them; without it, what the model's file calls them.
     labels: Option<Labels>,
     /// Boxes with a lower score are left out.
-    #[serde(default = "quarter")]
-    threshold: f32,
+    threshold: Option<f32>,
     /// Of two boxes of a class that overlap by more than this, the worse one is left out.
-    #[serde(default = "less_than_half")]
-    overlap: f32,
+    overlap: Option<f32>,
     /// How many objects are answered, the surest first.
     #[serde(default = "hundred")]
     most: NonZeroUsize,
 }
 
-/// What the four numbers of a box are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Format {
-    /// Left, top, right, bottom.
-    #[default]
-    Corners,
-    /// The middle across and down, width, height.
-    Centre,
-}
+/// The threshold, if nothing else is said.
+const QUARTER: f32 = 0.25;
 
-/// What the numbers of a box are measured in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Unit {
-    /// Pixels of the model's input.
-    #[default]
-    Pixels,
-    /// Parts of the width and the height of the model's input.
-    Parts,
-}
-
-fn quarter() -> f32 {
-    0.25
-}
-
-fn less_than_half() -> f32 {
-    0.45
-}
+/// The overlap, if nothing else is said.
+const LESS_THAN_HALF: f32 = 0.45;
 
 fn hundred() -> NonZeroUsize {
     const HUNDRED: NonZeroUsize = NonZeroUsize::new(100).unwrap();
@@ -82,17 +64,14 @@ fn hundred() -> NonZeroUsize {
 const MOST_COMPARED: usize = 4096;
 
 struct Detector {
-    boxes: Arc<str>,
-    scores: Option<Arc<str>>,
-    boxes_last: bool,
+    reading: Reading,
     format: Format,
     unit: Unit,
-    /// Width and height of the model's input, if parts have to be made pixels of.
-    input: [f64; 2],
-    labels: Option<Vec<Label>>,
-    threshold: f32,
-    overlap: f32,
+    labels: ChosenLabels,
+    /// How much boxes of a class may overlap; `None` if the model has left out what does.
+    overlap: Option<f32>,
     most: NonZeroUsize,
+    assumptions: Vec<String>,
 }
 
 /// A box that is probable enough.
@@ -106,41 +85,169 @@ struct Candidate {
 
 pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
     let settings: Settings = context.config.settings()?;
-    let Settings { boxes, scores, boxes_last, format, unit, labels, threshold, overlap, most } = settings;
-    let scores = scores.map(|name| declared_output(context.signature, &name)).transpose()?;
-    if scores.is_some() && boxes.is_none() {
-        return Err(Error::Config("boxes: name the output with the boxes beside that with the scores".to_owned()));
-    }
-    let boxes = float_output(context.signature, boxes.as_deref(), "boxes")?;
-    for (key, value) in [("threshold", threshold), ("overlap", overlap)] {
-        if !(0.0..=1.0).contains(&value) {
-            return Err(Error::Config(format!("{key}: {value} is not within 0 to 1")));
+    let wrong = |problem: String| Error::Config(problem);
+    let arrangement = match (settings.layout, settings.boxes_last) {
+        (Some(layout), None) => layout.arrangement(),
+        (Some(_), Some(_)) => return Err(wrong("boxes_last: the layout says that".to_owned())),
+        (None, boxes_last) => {
+            let boxes_last = boxes_last.unwrap_or(false);
+            Arrangement::ScorePerClass { boxes_last, objectness: false, grid: false }
+        }
+    };
+    let format = settings.format.or(settings.layout.map(Layout::format)).ok_or_else(|| {
+        wrong(
+            "layout: say how the model writes boxes down: \"yolov5\", \"yolov7\", \"yolox\", \"yolov8\", \"yolo11\", \
+             \"yolov10\", \"rt-detr\", \"ssd\" or \"torchvision\"; or, for another one, what the numbers of a box are, as in \
+             format = \"corners\""
+                .to_owned(),
+        )
+    })?;
+    let unit = settings.unit.or(settings.layout.map(Layout::unit)).unwrap_or_default();
+    for (key, value) in [("threshold", settings.threshold), ("overlap", settings.overlap)] {
+        if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
+            return Err(wrong(format!("{key}: {value} is not within 0 to 1")));
         }
     }
-    for name in [Some(&boxes), scores.as_ref()].into_iter().flatten() {
-        let dims = context.signature.output(name).map_or(3, |spec| spec.dims.len());
-        if dims != 3 && dims != 0 {
-            return Err(Error::Config(format!("{name:?} has {dims} dimensions; boxes and scores have three")));
-        }
+    if arrangement.is_suppressed() && settings.overlap.is_some() {
+        return Err(wrong("overlap: a model of this layout has left out already what overlaps".to_owned()));
     }
+    let first_class = settings.first_class.or(settings.layout.map(Layout::first_class)).unwrap_or(0);
+    if settings.first_class.is_some() && !arrangement.is_suppressed() {
+        return Err(wrong("first_class: the classes of this layout are the places of their scores".to_owned()));
+    }
+    let names = names(&settings, arrangement, context.signature)?;
+    let declared = declared_classes(&names, arrangement, context.signature)?;
     let input = input_size(context.signature);
-    if unit == Unit::Parts && input.is_none() {
-        return Err(Error::Config(
-            "unit: the model's input has no fixed width and height that boxes could be parts of".to_owned(),
+    let has_grid = matches!(arrangement, Arrangement::ScorePerClass { grid: true, .. });
+    if (unit == Unit::Parts || has_grid) && input.is_none() {
+        return Err(wrong(
+            "unit, layout: the model's input has no fixed width and height that boxes could be measured by".to_owned(),
         ));
     }
-    let labels = labels.map(|labels| labels.read(context.files)).transpose()?;
-    let input = input.unwrap_or([1.0, 1.0]);
-    Ok(Box::new(Detector { boxes, scores, boxes_last, format, unit, input, labels, threshold, overlap, most }))
+    if arrangement == Arrangement::SeparateOfOneImage
+        && let Some(Dim::Fixed(rows)) = context.signature.inputs.first().and_then(|input| input.dims.first())
+        && *rows != 1
+    {
+        let input = context.signature.inputs.first().map(TensorSpec::describe).unwrap_or_default();
+        return Err(wrong(format!(
+            "layout: the outputs are those of one image, and the model's input is {input}; export it with a batch dimension of 1"
+        )));
+    }
+    let labels = settings.labels.map(|labels| labels.read(context.files)).transpose()?;
+    if let (Some(labels), Some(declared)) = (&labels, declared)
+        && labels.len() != declared
+    {
+        return Err(wrong(format!(
+            "labels: there are {}, and by its shape the output {:?} has scores of {declared} classes; is it another layout?",
+            labels.len(),
+            names.scores.as_ref().unwrap_or(&names.boxes)
+        )));
+    }
+    let labels = context.classes.choose(labels, &names.boxes, declared)?;
+    let classes = labels.count();
+    let threshold = settings.threshold.unwrap_or(QUARTER);
+    let overlap = (!arrangement.is_suppressed()).then(|| settings.overlap.unwrap_or(LESS_THAN_HALF));
+    let mut assumptions: Vec<String> = labels.remark.clone().into_iter().collect();
+    if settings.threshold.is_none() {
+        assumptions.push(format!(
+            "boxes with a score below {threshold} are left out, because threshold does not say otherwise"
+        ));
+    }
+    if let (Some(overlap), None) = (overlap, settings.overlap) {
+        assumptions.push(format!(
+            "of boxes of a class that overlap by more than {overlap} the best is answered, because overlap does not say otherwise"
+        ));
+    }
+    let reading = Reading { names, arrangement, first_class, classes, input, threshold };
+    Ok(Box::new(Detector { reading, format, unit, labels, overlap, most: settings.most, assumptions }))
+}
+
+/// The outputs that are read: those that are named, or those that are called as usual.
+fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -> Result<Names> {
+    let named = |name: &Option<String>| name.as_deref().map(|name| declared_output(signature, name)).transpose();
+    let (scores, classes, count) = (named(&settings.scores)?, named(&settings.classes)?, named(&settings.count)?);
+    match arrangement {
+        Arrangement::Separate | Arrangement::SeparateOfOneImage => {
+            let usual = |key: &str, given: Option<Arc<str>>, usual: &[&str]| {
+                let found =
+                    || usual.iter().find_map(|name| signature.output(name)).map(|output| Arc::clone(&output.name));
+                given.or_else(found).ok_or_else(|| {
+                    let there: Vec<&str> = signature.outputs.iter().map(|output| &*output.name).collect();
+                    Error::Config(format!("{key}: name the output; the model has: {}", there.join(", ")))
+                })
+            };
+            Ok(Names {
+                boxes: usual("boxes", named(&settings.boxes)?, &["boxes", "bboxes", "detection_boxes"])?,
+                scores: Some(usual("scores", scores, &["scores", "detection_scores"])?),
+                classes: Some(usual("classes", classes, &["labels", "classes", "detection_classes"])?),
+                count: count.or_else(|| signature.output("num_detections").map(|output| Arc::clone(&output.name))),
+            })
+        }
+        Arrangement::ScorePerClass { .. } | Arrangement::Columns => {
+            if classes.is_some() || count.is_some() {
+                return Err(Error::Config(
+                    "classes, count: this layout has no outputs of their own for them".to_owned(),
+                ));
+            }
+            if scores.is_some() && settings.boxes.is_none() {
+                return Err(Error::Config(
+                    "boxes: name the output with the boxes beside that with the scores".to_owned(),
+                ));
+            }
+            if scores.is_some() && settings.layout.is_some() {
+                return Err(Error::Config("scores: those of this layout stand behind the boxes".to_owned()));
+            }
+            let boxes = float_output(signature, settings.boxes.as_deref(), "boxes")?;
+            Ok(Names { boxes, scores, classes, count })
+        }
+    }
+}
+
+/// How many classes the model has scores for, if its shapes say so. An error if they are not those of the arrangement.
+fn declared_classes(names: &Names, arrangement: Arrangement, signature: &Signature) -> Result<Option<usize>> {
+    let dims = |name: &str| signature.output(name).map_or(&[][..], |spec| &spec.dims);
+    let misfit = |name: &str, expected: &str| {
+        let is = signature.output(name).map(TensorSpec::describe).unwrap_or_default();
+        Error::Config(format!("layout: the output {name:?} is {is}, and {expected} was expected"))
+    };
+    match (arrangement, dims(&names.boxes)) {
+        // Of unknown rank.
+        (_, []) => Ok(None),
+        (Arrangement::ScorePerClass { boxes_last, objectness, .. }, [_, second, third]) => {
+            let of_scores = names.scores.as_deref().map(dims);
+            let width = if boxes_last { second } else { third };
+            let before = 4 + usize::from(objectness);
+            match (of_scores, width) {
+                (None, Dim::Fixed(width)) if *width <= before => {
+                    Err(misfit(&names.boxes, &format!("more than {before} numbers for each box")))
+                }
+                (None, Dim::Fixed(width)) => Ok(Some(width - before)),
+                (Some(_), Dim::Fixed(width)) if *width != 4 => Err(misfit(&names.boxes, "four numbers for each box")),
+                (Some([_, second, third]), _) => match if boxes_last { second } else { third } {
+                    Dim::Fixed(classes) => Ok(Some(*classes)),
+                    Dim::Dynamic(_) => Ok(None),
+                },
+                (None, Dim::Dynamic(_)) | (Some([]), _) => Ok(None),
+                (Some(_), _) => Err(misfit(names.scores.as_deref().unwrap_or_default(), "three dimensions")),
+            }
+        }
+        (Arrangement::Columns, [_, _, Dim::Fixed(6) | Dim::Dynamic(_)]) => Ok(None),
+        (Arrangement::Columns, _) => Err(misfit(&names.boxes, "[rows, boxes, 6]")),
+        (Arrangement::Separate, [_, _, Dim::Fixed(4) | Dim::Dynamic(_)]) => Ok(None),
+        (Arrangement::Separate, _) => Err(misfit(&names.boxes, "[rows, boxes, 4]")),
+        (Arrangement::SeparateOfOneImage, [_, Dim::Fixed(4) | Dim::Dynamic(_)]) => Ok(None),
+        (Arrangement::SeparateOfOneImage, _) => Err(misfit(&names.boxes, "[boxes, 4]")),
+        (Arrangement::ScorePerClass { .. }, _) => Err(misfit(&names.boxes, "three dimensions")),
+    }
 }
 
 /// Width and height of an input that is an image: [rows, 3, height, width] or [rows, height, width, 3].
-fn input_size(signature: &crate::tensor::Signature) -> Option<[f64; 2]> {
-    use crate::tensor::Dim::Fixed;
+fn input_size(signature: &Signature) -> Option<[usize; 2]> {
+    use Dim::Fixed;
     let [only] = &*signature.inputs else { return None };
     match &*only.dims {
         [_, Fixed(1 | 3), Fixed(height), Fixed(width)] | [_, Fixed(height), Fixed(width), Fixed(1 | 3)] => {
-            Some([*width as f64, *height as f64])
+            Some([*width, *height])
         }
         _ => None,
     }
@@ -148,46 +255,43 @@ fn input_size(signature: &crate::tensor::Signature) -> Option<[f64; 2]> {
 
 impl Postprocessor for Detector {
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>> {
-        let boxes = Grid::of(outputs, &self.boxes, self.boxes_last)?;
-        let scores = self.scores.as_deref().map(|name| Grid::of(outputs, name, self.boxes_last)).transpose()?;
-        // Without an output of their own, scores stand behind the boxes.
-        let (scores, first) = scores.as_ref().map_or((&boxes, 4), |scores| (scores, 0));
-        let classes = scores.width.saturating_sub(first);
-        let fits = scores.rows == boxes.rows && scores.boxes == boxes.boxes && classes > 0;
-        let has_labels = self.labels.as_ref().is_none_or(|labels| labels.len() == classes);
-        if !fits || boxes.width < 4 || !has_labels {
-            return Err(Error::internal(format_args!(
-                "boxes of shape {:?}, scores of shape {:?}, {:?} labels: they do not fit",
-                (boxes.rows, boxes.boxes, boxes.width),
-                (scores.rows, scores.boxes, classes),
-                self.labels.as_ref().map(Vec::len)
-            )));
-        }
-        let detections = |row: usize| {
-            let candidate = |index: usize| {
-                let scores = (0..classes).map(|class| (class, scores.at(row, index, first + class)));
-                let (class, score) = scores.reduce(|best, other| if other.1 > best.1 { other } else { best })?;
-                let corners = self.corners([0, 1, 2, 3].map(|place| boxes.at(row, index, place)));
-                (score >= self.threshold).then_some(Candidate { class, score, corners })
-            };
-            let candidates = (0..boxes.boxes).filter_map(candidate).collect();
-            let kept = suppress(candidates, self.overlap, self.most.get());
-            Prediction::Detections(kept.into_iter().map(|kept| self.detection(kept, origin, row)).collect())
-        };
-        Ok((0..boxes.rows).map(detections).collect())
+        let rows = self.reading.read(outputs)?.into_iter().enumerate();
+        let detections = rows.map(|(row, found)| {
+            let mut candidates: Vec<Candidate> = found.into_iter().map(|found| self.candidate(found)).collect();
+            candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
+            if let Some(overlap) = self.overlap {
+                candidates = suppress(&candidates, overlap, self.most.get());
+            }
+            candidates.truncate(self.most.get());
+            Prediction::Detections(candidates.into_iter().map(|kept| self.detection(kept, origin, row)).collect())
+        });
+        Ok(detections.collect())
+    }
+
+    fn takes_one_row(&self) -> bool {
+        self.reading.arrangement == Arrangement::SeparateOfOneImage
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        self.assumptions.clone()
     }
 }
 
 impl Detector {
+    fn candidate(&self, Found { class, score, numbers }: Found) -> Candidate {
+        Candidate { class, score, corners: self.corners(numbers) }
+    }
+
     /// The corners of a box, in pixels of the model's input.
     fn corners(&self, [a, b, c, d]: [f32; 4]) -> [f32; 4] {
         let [left, top, right, bottom] = match self.format {
             Format::Corners => [a, b, c, d],
+            Format::CornersDownFirst => [b, a, d, c],
             Format::Centre => [a - c / 2.0, b - d / 2.0, a + c / 2.0, b + d / 2.0],
         };
-        let [width, height] = match self.unit {
-            Unit::Pixels => [1.0, 1.0],
-            Unit::Parts => self.input.map(|length| length as f32),
+        let [width, height] = match (self.unit, self.reading.input) {
+            (Unit::Parts, Some(input)) => input.map(|length| length as f32),
+            (Unit::Parts, None) | (Unit::Pixels, _) => [1.0, 1.0],
         };
         [left * width, top * height, right * width, bottom * height]
     }
@@ -202,54 +306,26 @@ impl Detector {
             }),
             Origin::Unknown | Origin::Texts(_) => None,
         };
-        let label = match &self.labels {
-            Some(labels) => labels[kept.class].clone(),
-            None => Label::Number(kept.class as i64),
+        let label = match &self.labels.labels {
+            Some(_) => self.labels.of(kept.class),
+            None => super::model_classes::unnamed(kept.class + self.reading.first_class),
         };
         Detection { label, score: kept.score, corners: corners.unwrap_or(kept.corners) }
     }
 }
 
-/// Numbers per box, whichever way round they are.
-struct Grid<'a> {
-    values: std::borrow::Cow<'a, [f32]>,
-    rows: usize,
-    boxes: usize,
-    width: usize,
-    boxes_last: bool,
-}
-
-impl Grid<'_> {
-    fn of<'a>(outputs: &'a Tensors, name: &str, boxes_last: bool) -> Result<Grid<'a>> {
-        let tensor: &Tensor = output(outputs, name)?;
-        refuse_non_finite(name, tensor)?;
-        let values = tensor.to_f32().ok_or_else(|| Error::internal("a detector's outputs are not floats"))?;
-        match *tensor.shape() {
-            [rows, boxes, width] if !boxes_last => Ok(Grid { values, rows, boxes, width, boxes_last }),
-            [rows, width, boxes] => Ok(Grid { values, rows, boxes, width, boxes_last }),
-            _ => Err(Error::internal(format_args!("the output {name:?} has shape {:?}", tensor.shape()))),
-        }
-    }
-
-    fn at(&self, row: usize, index: usize, place: usize) -> f32 {
-        let within = if self.boxes_last { place * self.boxes + index } else { index * self.width + place };
-        self.values[row * self.boxes * self.width + within]
-    }
-}
-
-/// Those that no better one of their class overlaps by more than `overlap`; at most so many, the surest first.
-fn suppress(mut candidates: Vec<Candidate>, overlap: f32, most: usize) -> Vec<Candidate> {
-    candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
-    candidates.truncate(MOST_COMPARED);
+/// Of candidates, the surest first, those that no better one of their class overlaps by more than `overlap`; at most so
+/// many.
+fn suppress(candidates: &[Candidate], overlap: f32, most: usize) -> Vec<Candidate> {
     let mut kept: Vec<Candidate> = Vec::new();
-    for candidate in candidates {
+    for candidate in candidates.iter().take(MOST_COMPARED) {
         if kept.len() == most {
             break;
         }
         let is_worse =
             |better: &Candidate| better.class == candidate.class && shared(better.corners, candidate.corners) > overlap;
         if !kept.iter().any(is_worse) {
-            kept.push(candidate);
+            kept.push(*candidate);
         }
     }
     kept
@@ -270,7 +346,7 @@ mod tests {
     use super::super::ImagePlacement;
     use super::super::stages::of_settings;
     use super::*;
-    use crate::tensor::{DType, Data, Dim, Signature, TensorSpec};
+    use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec};
 
     fn signature(outputs: &[&str]) -> Signature {
         let output = |name: &&str| TensorSpec {
@@ -301,7 +377,7 @@ mod tests {
     #[test]
     fn the_better_of_two_that_overlap_stays() {
         let outputs = [("boxes", [1, 3, 4], &BOXES[..]), ("scores", [1, 3, 2], &SCORES[..])];
-        let both = r#""boxes": "boxes", "scores": "scores", "labels": ["cat", "dog"]"#;
+        let both = r#""format": "corners", "boxes": "boxes", "scores": "scores", "labels": ["cat", "dog"]"#;
         let cat = r#"{"label":"cat","score":0.75,"box":[2.0,0.0,12.0,10.0]}"#;
         let dog = r#"{"label":"dog","score":0.5,"box":[50.0,50.0,60.0,60.0]}"#;
         let found = |more: &str| detect(&format!("{both}{more}"), &outputs, &Origin::Unknown).unwrap();
@@ -313,12 +389,15 @@ mod tests {
 
     #[test]
     fn boxes_come_in_many_forms_and_are_answered_in_pixels_of_the_image() {
-        let one = r#"{"detections":[{"label":0,"score":0.5,"box":[32.0,32.0,96.0,96.0]}]}"#;
+        let one = r#"{"detections":[{"label":"class 0","score":0.5,"box":[32.0,32.0,96.0,96.0]}]}"#;
         // 512 x 256 was brought to 128 x 64, and set in the middle of 128 x 128.
         let placement = ImagePlacement { original: [512, 256], scale: [0.25, 0.25], offset: [0.0, 32.0] };
         let origin = Origin::Images(vec![placement]);
         let corners = [8.0, 40.0, 24.0, 56.0, 0.5];
-        assert_eq!(detect(r#""boxes": "b""#, &[("b", [1, 1, 5], &corners)], &origin).unwrap(), one);
+        assert_eq!(
+            detect(r#""boxes": "b", "format": "corners""#, &[("b", [1, 1, 5], &corners)], &origin).unwrap(),
+            one
+        );
         let centre = [0.125, 0.375, 0.125, 0.125, 0.5];
         let settings = r#""boxes_last": true, "format": "centre", "unit": "parts""#;
         assert_eq!(detect(settings, &[("b", [1, 5, 1], &centre)], &origin).unwrap(), one);
@@ -328,9 +407,36 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let outputs = [("boxes", [1, 3, 4], &BOXES[..]), ("scores", [1, 3, 2], &SCORES[..])];
         let problem = |settings: &str| detect(settings, &outputs, &Origin::Unknown).unwrap_err();
-        assert!(problem(r#""scores": "scores""#).contains("name the output with the boxes"));
-        assert!(problem(r#""boxes": "none""#).contains("it has: boxes, scores"));
-        assert!(problem(r#""boxes": "boxes", "overlap": 2"#).contains("overlap: 2 is not within"));
+        let corners = r#""format": "corners""#;
+        assert!(problem(&format!(r#"{corners}, "scores": "scores""#)).contains("name the output with the boxes"));
+        assert!(problem(&format!(r#"{corners}, "boxes": "none""#)).contains("it has: boxes, scores"));
+        assert!(problem(&format!(r#"{corners}, "boxes": "boxes", "overlap": 2"#)).contains("overlap: 2 is not within"));
+        assert!(problem(r#""boxes": "boxes""#).contains("layout: say how the model writes boxes down"));
+        assert!(
+            problem(r#""layout": "yolov8", "boxes": "boxes", "boxes_last": true"#).contains("the layout says that")
+        );
+        assert!(problem(r#""layout": "yolov10", "boxes": "boxes", "overlap": 0.5"#).contains("has left out already"));
+        assert!(problem(r#""layout": "ssd""#).contains("classes: name the output; the model has: boxes, scores"));
+    }
+
+    /// What is read in a wrong layout shows: a coordinate, or a class, is no probability.
+    #[test]
+    fn what_is_no_score_is_an_error_that_says_so() {
+        let problem = |settings: &str, shape: [usize; 3], values: &[f32]| {
+            detect(settings, &[("b", shape, values)], &Origin::Unknown).unwrap_err()
+        };
+        let yolov10 = [2.0, 2.0, 12.0, 12.0, 0.9, 17.0];
+        assert_eq!(
+            problem(r#""format": "corners""#, [1, 1, 6], &yolov10),
+            "the model's output \"b\" has 17 where a score was expected, a probability from 0 to 1; is it another layout?"
+        );
+        let class = problem(r#""layout": "yolov10", "labels": ["cat", "dog"]"#, [1, 1, 6], &yolov10);
+        assert!(class.contains("says class 17, and of 2 labels one of 0 to 1 was expected"), "{class}");
+        assert!(problem(r#""layout": "yolov8""#, [1, 5, 1], &[2.0, 2.0, 9.0, 9.0, -3.0]).contains("has -3 where"));
+        assert!(problem(r#""layout": "yolov5""#, [1, 1, 5], &[2.0; 5]).contains("is it another layout?"));
+        assert!(problem(r#""layout": "yolox""#, [1, 1, 8], &[0.5; 8]).contains("have 336 cells for 128 x 128 pixels"));
+        let labels = problem(r#""layout": "yolov5", "labels": ["cat"]"#, [1, 1, 8], &[0.5; 8]);
+        assert!(labels.contains("3 are scores of classes, and there are 1 labels"), "{labels}");
     }
 
     proptest! {
@@ -338,11 +444,12 @@ mod tests {
         fn what_stays_does_not_overlap_and_what_goes_does(
             boxes in prop::collection::vec((0u8..20, 0u8..20, 1u8..9, 1u8..9, 0usize..2, 0u8..100), 0..30),
         ) {
-            let candidates: Vec<Candidate> = boxes.iter().map(|&(x, y, width, height, class, score)| {
+            let mut candidates: Vec<Candidate> = boxes.iter().map(|&(x, y, width, height, class, score)| {
                 let corners = [x, y, x + width, y + height].map(f32::from);
                 Candidate { class, score: f32::from(score), corners }
             }).collect();
-            let kept = suppress(candidates.clone(), 0.3, 1000);
+            candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
+            let kept = suppress(&candidates, 0.3, 1000);
             let beats = |a: &Candidate, b: &Candidate| a.class == b.class && shared(a.corners, b.corners) > 0.3;
             for (index, one) in kept.iter().enumerate() {
                 prop_assert!(kept[..index].iter().all(|better| better.score >= one.score && !beats(better, one)));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::outputs::{float_output, output, refuse_non_finite};
+use super::outputs::{float_output, output, refuse_non_finite, unexpected_shape};
 use super::{Origin, Postprocessor, Prediction, StageContext};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, Tensors};
@@ -20,8 +20,7 @@ struct Settings {
     /// What is made of the vectors of a row's tokens; required where there are such.
     pooling: Option<Pooling>,
     /// Whether vectors are made one long, so that their product is the cosine of their angle.
-    #[serde(default = "yes")]
-    normalise: bool,
+    normalise: Option<bool>,
 }
 
 /// What is made of the vectors of a row's tokens.
@@ -36,10 +35,6 @@ enum Pooling {
     Max,
 }
 
-fn yes() -> bool {
-    true
-}
-
 /// The longest row that is short enough to be divided by nothing: what sentence-transformers divides by at least.
 const SMALLEST_NORM: f64 = 1e-12;
 
@@ -47,6 +42,8 @@ struct Embedding {
     output: Arc<str>,
     pooling: Option<Pooling>,
     normalise: bool,
+    /// Whether nobody has said so.
+    is_normalised_by_default: bool,
 }
 
 pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
@@ -68,7 +65,9 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
             return wrong(format!("output: {output:?} has {other} dimensions; vectors have two, or three per token"));
         }
     }
-    Ok(Box::new(Embedding { output, pooling, normalise }))
+    let is_normalised_by_default = normalise.is_none();
+    let normalise = normalise.unwrap_or(true);
+    Ok(Box::new(Embedding { output, pooling, normalise, is_normalised_by_default }))
 }
 
 impl Postprocessor for Embedding {
@@ -88,6 +87,11 @@ impl Postprocessor for Embedding {
         };
         Ok(rows.map(embedding).collect())
     }
+
+    fn assumptions(&self) -> Vec<String> {
+        let made_one_long = "vectors are made one long, because [postprocess] does not say normalise = false";
+        self.is_normalised_by_default.then(|| made_one_long.to_owned()).into_iter().collect()
+    }
 }
 
 impl Embedding {
@@ -96,7 +100,8 @@ impl Embedding {
         match (tensor.shape(), self.pooling) {
             (&[_, width], None) if width > 0 => Ok((1, width)),
             (&[_, tokens, width], Some(_)) if tokens > 0 && width > 0 => Ok((tokens, width)),
-            (shape, _) => Err(Error::internal(format_args!("the output {:?} has shape {shape:?}", self.output))),
+            (_, None) => Err(unexpected_shape(&self.output, tensor, "[rows, width]")),
+            (_, Some(_)) => Err(unexpected_shape(&self.output, tensor, "[rows, tokens, width]")),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::outputs::{float_output, output, refuse_non_finite};
+use super::outputs::{float_output, output, refuse_non_finite, unexpected_shape};
 use super::{Origin, Postprocessor, Prediction, StageContext};
 use crate::error::{Error, Result};
 use crate::tensor::{Data, Dim, Tensor, Tensors};
@@ -81,8 +81,8 @@ impl Postprocessor for Regressor {
         let tensor = output(outputs, &self.output)?;
         refuse_non_finite(&self.output, tensor)?;
         if tensor.row_len() != 1 {
-            let shape = tensor.shape();
-            return Err(Error::internal(format_args!("the output {:?} has shape {shape:?}", self.output)));
+            let expected = "one number per row (kind = \"tensor\" answers several as they are)";
+            return Err(unexpected_shape(&self.output, tensor, expected));
         }
         let values = as_written(tensor).ok_or_else(|| Error::internal("a regressor's values are not floats"))?;
         let value = |(instance, value): (usize, f64)| {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::labels::Labels;
-use super::outputs::{float_output, output, refuse_non_finite};
+use super::outputs::{float_output, output, refuse_improbable, refuse_non_finite, unexpected_shape};
 use super::postprocess_classifier::{Scores, required, softmax};
 use super::{Entity, Label, Origin, Postprocessor, Prediction, StageContext, TokenisedText};
 use crate::error::{Error, Result};
@@ -105,14 +105,16 @@ impl Postprocessor for TokenClassifier {
         refuse_non_finite(&self.output, tensor)?;
         let values = tensor.to_f32().ok_or_else(|| Error::internal("a token classifier's scores are not floats"))?;
         let &[rows, tokens, classes] = tensor.shape() else {
-            let shape = tensor.shape();
-            return Err(Error::internal(format_args!("the output {:?} has shape {shape:?}", self.output)));
+            return Err(unexpected_shape(&self.output, tensor, "[rows, tokens, labels]"));
         };
         if classes != self.meanings.len() {
-            let detail = format_args!("{} labels for {classes} scores of {:?}", self.meanings.len(), self.output);
-            return Err(Error::internal(detail));
+            let problem = format!("has {classes} scores per token, and there are {} labels", self.meanings.len());
+            return Err(Error::UnusableOutput { output: self.output.to_string(), problem });
         }
         let none: &[TokenisedText] = &[];
+        if self.scores == Scores::Probabilities {
+            refuse_improbable(&self.output, &values)?;
+        }
         // The run that warms up has tokens of nothing.
         let texts = if let Origin::Texts(texts) = origin { texts } else { none };
         let entities = |row: usize| {

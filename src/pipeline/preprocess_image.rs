@@ -27,18 +27,15 @@ struct Settings {
     /// Height and width that the model takes; without it, what the model declares.
     size: Option<[u32; 2]>,
     /// How an image is brought to that size.
-    #[serde(default)]
-    resize: Resize,
+    resize: Option<Resize>,
     /// Before it is cut: the length of the shorter side; without it, as long as the longer side of `size`.
     shortest: Option<u32>,
     /// What is around an image that is set in a frame, 0 to 255.
     fill: Option<u8>,
     /// How pixels are weighed.
-    #[serde(default)]
-    filter: Filter,
+    filter: Option<Filter>,
     /// Which channels there are, in which order.
-    #[serde(default)]
-    colour: Colour,
+    colour: Option<Colour>,
     /// What values of 0 to 255 are multiplied with.
     scale: Option<f32>,
     /// What is subtracted then, per channel or for all.
@@ -122,6 +119,7 @@ struct ImagePreprocessor {
     levels: Vec<[f32; 256]>,
     max_pixels: u64,
     most_rows: NonZeroUsize,
+    assumptions: Vec<String>,
 }
 
 pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
@@ -133,7 +131,9 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
             context.signature.inputs.len()
         )));
     };
-    let channels = match settings.colour {
+    let assumptions = assumptions(&settings, spec.dtype);
+    let (resize, colour) = (settings.resize.unwrap_or_default(), settings.colour.unwrap_or_default());
+    let channels = match colour {
         Colour::Rgb | Colour::Bgr => 3,
         Colour::Gray => 1,
     };
@@ -183,10 +183,10 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
     let levels = (0..channels).map(|channel| std::array::from_fn(|value| level(value, channel))).collect();
     let least = height.max(width);
     let shortest = settings.shortest.unwrap_or(least);
-    if settings.resize != Resize::Crop && settings.shortest.is_some() {
+    if resize != Resize::Crop && settings.shortest.is_some() {
         return Err(wrong("shortest: only resize = \"crop\" has it".to_owned()));
     }
-    if settings.resize != Resize::Fit && settings.fill.is_some() {
+    if resize != Resize::Fit && settings.fill.is_some() {
         return Err(wrong("fill: only resize = \"fit\" has it".to_owned()));
     }
     if u64::from(shortest).pow(2) > LARGEST {
@@ -202,16 +202,48 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
         row,
         height,
         width,
-        resize: settings.resize,
+        resize,
         shortest,
         fill: settings.fill.unwrap_or(0),
-        filter: settings.filter,
-        colour: settings.colour,
+        filter: settings.filter.unwrap_or_default(),
+        colour,
         layout,
         levels,
         max_pixels: settings.max_pixels.get(),
         most_rows,
+        assumptions,
     }))
+}
+
+/// What is done because `model.toml` does not say otherwise, all of which changes what the model sees.
+fn assumptions(settings: &Settings, dtype: DType) -> Vec<String> {
+    let mut taken = Vec::new();
+    if settings.colour.is_none() {
+        taken.push("colour = \"rgb\"");
+    }
+    if settings.resize.is_none() {
+        taken.push("resize = \"stretch\"");
+    }
+    if settings.filter.is_none() {
+        taken.push("filter = \"bilinear\" (antialiased)");
+    }
+    if dtype != DType::U8 {
+        if settings.scale.is_none() {
+            taken.push("scale = 1/255");
+        }
+        if settings.mean.is_none() {
+            taken.push("mean = 0");
+        }
+        if settings.deviation.is_none() {
+            taken.push("deviation = 1");
+        }
+    }
+    match &*taken {
+        [] => Vec::new(),
+        taken => {
+            vec![format!("images are prepared with {}, because [preprocess] does not say otherwise", taken.join(", "))]
+        }
+    }
 }
 
 /// The order of the dimensions, and height and width, of what the model declares and what is configured.
@@ -246,7 +278,15 @@ fn form(spec: &TensorSpec, settings: &Settings, channels: usize) -> Result<(Layo
             }
         }
         [_, height, width] if channels == 1 => (Layout::ChannelsLast, [fixed(height), fixed(width)]),
-        [_, _] => (settings.layout.unwrap_or(Layout::ChannelsFirst), [None, None]),
+        [_, _] if channels == 1 => (settings.layout.unwrap_or(Layout::ChannelsFirst), [None, None]),
+        [_, _] => match settings.layout {
+            Some(layout) => (layout, [None, None]),
+            None => {
+                return Err(wrong(
+                    "layout: say \"channels-first\" or \"channels-last\": a row is one list, which does not show it",
+                ));
+            }
+        },
         _ => return Err(wrong("an image has height, width and channels")),
     };
     let size = match (settings.size, declared) {
@@ -282,6 +322,10 @@ impl Preprocessor for ImagePreprocessor {
         };
         Reader::instances(instances.get(), self.most_rows, read, Error::from)?;
         batch.finish(self)
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        self.assumptions.clone()
     }
 
     /// A few bytes can be millions of pixels.

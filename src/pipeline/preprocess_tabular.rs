@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::json::{Fits, Reader, misfit, quoted, shortened};
 use super::tabular_columns::{Category, ColumnSettings, Number, Place, Values, put};
-use super::{Origin, Prepared, Preprocessor, StageContext, TableColumn};
+use super::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows};
 use crate::error::{Error, Result};
 use crate::feature::{FeatureSchema, Features};
 use crate::tensor::{Data, Dim, Element, Signature, Tensor, TensorSpec, for_each_element_type, with_element_type};
@@ -151,7 +151,7 @@ impl Input {
 impl Preprocessor for TabularPreprocessor {
     fn transform(&self, instances: &RawValue) -> Result<Prepared> {
         let data = self.inputs.iter().map(|input| with_element_type!(input.spec.dtype, T => T::into_data(Vec::new())));
-        let mut table = Table { data: data.collect(), features: Features::default(), row: 0 };
+        let mut table = RowsRead { data: data.collect(), features: Features::default(), row: 0 };
         let mut is_read = vec![false; self.columns.len()];
         let read = |json: &mut Reader<'_>| self.row(json, &mut table, &mut is_read);
         let rows = Reader::instances(instances.get(), self.most_rows, read, Error::from)?;
@@ -170,15 +170,38 @@ impl Preprocessor for TabularPreprocessor {
         self.schema.clone()
     }
 
-    fn columns(&self) -> Option<Vec<TableColumn>> {
+    fn table(&self) -> Option<Table> {
         let column =
             |column: &Column| TableColumn { name: column.name.to_string(), is_text: column.values.are_texts() };
-        Some(self.columns.iter().map(column).collect())
+        Some(Table { columns: self.columns.iter().map(column).collect(), rows: TableRows::Objects })
+    }
+
+    fn samples(&self) -> Option<[String; 3]> {
+        let instance = |row: usize| {
+            let cells = self.columns.iter().zip(0..).map(|(column, place)| {
+                let dtype = self.inputs[column.input].spec.dtype;
+                (column.name.to_string(), column.values.sample(row, place, dtype))
+            });
+            serde_json::Value::Object(cells.collect()).to_string()
+        };
+        Some([0, 1, 2].map(instance))
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        let several = self.inputs.iter().enumerate().filter_map(|(index, input)| {
+            let columns = self.columns.iter().filter(|column| column.input == index);
+            let names: Vec<&str> = columns.map(|column| &*column.name).collect();
+            (names.len() > 1).then(|| {
+                let (input, names) = (&input.spec.name, names.join(", "));
+                format!("the columns stand in the input {input:?} in the order of model.toml, which has to be that of training: {names}")
+            })
+        });
+        several.collect()
     }
 }
 
 /// The rows that have been read.
-struct Table {
+struct RowsRead {
     /// Of each input.
     data: Vec<Data>,
     features: Features,
@@ -187,7 +210,7 @@ struct Table {
 }
 
 impl TabularPreprocessor {
-    fn row(&self, json: &mut Reader<'_>, table: &mut Table, is_read: &mut [bool]) -> Fits<()> {
+    fn row(&self, json: &mut Reader<'_>, table: &mut RowsRead, is_read: &mut [bool]) -> Fits<()> {
         if json.peek() != b'{' {
             return Err(json.found_instead_of("an object with the columns as keys"));
         }
@@ -227,7 +250,7 @@ impl TabularPreprocessor {
     }
 
     /// A value that is there.
-    fn cell(&self, json: &mut Reader<'_>, column: &Column, table: &mut Table) -> Fits<()> {
+    fn cell(&self, json: &mut Reader<'_>, column: &Column, table: &mut RowsRead) -> Fits<()> {
         let next = json.peek();
         if next == b'n' {
             json.word();
@@ -258,7 +281,7 @@ impl TabularPreprocessor {
     }
 
     /// A value that is null, or not there.
-    fn missing(&self, column: &Column, table: &mut Table) -> Fits<()> {
+    fn missing(&self, column: &Column, table: &mut RowsRead) -> Fits<()> {
         let needed = || misfit("the value is missing, and the model needs it".to_owned());
         match &column.values {
             Values::Number(number) => {
@@ -280,12 +303,12 @@ impl TabularPreprocessor {
         }
     }
 
-    fn put_number(&self, column: &Column, number: &Number, value: f64, table: &mut Table) -> Fits<()> {
+    fn put_number(&self, column: &Column, number: &Number, value: f64, table: &mut RowsRead) -> Fits<()> {
         let value = number.transformed(value).map_err(misfit)?;
         self.put(column, 0, value, table)
     }
 
-    fn put_category(&self, column: &Column, category: &Category, place: Place, table: &mut Table) -> Fits<()> {
+    fn put_category(&self, column: &Column, category: &Category, place: Place, table: &mut RowsRead) -> Fits<()> {
         match place {
             Place::At(place) if category.is_one_hot() => self.put(column, place, 1.0, table),
             Place::At(place) => self.put(column, 0, place as f64, table),
@@ -293,7 +316,7 @@ impl TabularPreprocessor {
         }
     }
 
-    fn put(&self, column: &Column, place: usize, value: f64, table: &mut Table) -> Fits<()> {
+    fn put(&self, column: &Column, place: usize, value: f64, table: &mut RowsRead) -> Fits<()> {
         let input = &self.inputs[column.input];
         if put(&mut table.data[column.input], table.row * input.width + column.at + place, value) {
             return Ok(());
@@ -301,7 +324,7 @@ impl TabularPreprocessor {
         Err(misfit(format!("{value} is not a value of type {}", input.spec.dtype)))
     }
 
-    fn put_text(&self, column: &Column, value: String, table: &mut Table) -> Fits<()> {
+    fn put_text(&self, column: &Column, value: String, table: &mut RowsRead) -> Fits<()> {
         if let Data::Text(values) = &mut table.data[column.input] {
             values[table.row * self.inputs[column.input].width + column.at] = value;
         }
@@ -322,6 +345,9 @@ fn found(json: &mut Reader<'_>, next: u8, category: &Category) -> Fits<(Place, S
     let refused =
         |shown: String| misfit(format!("found {shown}, expected one of the categories {}", category.some_of_it()));
     match next {
+        // `unknown` is about values that are not in the vocabulary, and not about values of another type.
+        b'"' if category.has_only_numbers() => Err(json.found_instead_of("a whole number, as in the vocabulary")),
+        b'-' | b'0'..=b'9' if category.has_only_texts() => Err(json.found_instead_of("a string, as in the vocabulary")),
         b'"' => {
             let text = json.string()?;
             let place = category.of_text(&text).ok_or_else(|| refused(quoted(&text)))?;
@@ -420,7 +446,7 @@ mod tests {
             (&[1][..], &[7][..])
         );
         assert_eq!(prepared.get("member").unwrap().values::<bool>().unwrap(), [true]);
-        let columns: Vec<bool> = stage.columns().unwrap().into_iter().map(|column| column.is_text).collect();
+        let columns: Vec<bool> = stage.table().unwrap().columns.into_iter().map(|column| column.is_text).collect();
         assert_eq!(columns, [false, true, false, false]);
     }
 

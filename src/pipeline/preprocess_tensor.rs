@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use super::json_to_tensor::read_instances;
 use super::tensor_features::{TensorFeatures, Watch};
-use super::{Origin, Prepared, Preprocessor, StageContext};
-use crate::error::Result;
+use super::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows};
+use crate::error::{Error, Result};
 use crate::feature::FeatureSchema;
-use crate::tensor::TensorSpec;
+use crate::tensor::{DType, Dim, Signature, TensorSpec};
 
 /// The model's signature says what is read.
 #[derive(Deserialize)]
@@ -19,22 +19,62 @@ struct Settings {
     /// What is watched of it.
     #[serde(default)]
     features: Watch,
+    /// What the elements of a row are called, in the order of training.
+    columns: Option<Vec<String>>,
 }
 
 struct TensorPreprocessor {
     inputs: Vec<TensorSpec>,
     features: TensorFeatures,
+    columns: Option<Vec<String>>,
     max_instances: NonZeroUsize,
 }
 
 pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
-    let Settings { features } = context.config.settings()?;
-    let features = TensorFeatures::new(features, context.signature)?;
+    let Settings { features, columns } = context.config.settings()?;
+    if let Some(columns) = &columns {
+        check_columns(columns, context.signature)?;
+    }
+    let features = TensorFeatures::new(features, columns.as_deref(), context.signature)?;
     Ok(Box::new(TensorPreprocessor {
         inputs: context.signature.inputs.clone(),
         features,
+        columns,
         max_instances: context.max_instances,
     }))
+}
+
+/// Whether the elements of a row can be called so.
+fn check_columns(columns: &[String], signature: &Signature) -> Result<()> {
+    let wrong = |problem: String| Err(Error::Config(format!("columns: {problem}")));
+    let [input] = &*signature.inputs else {
+        return wrong(format!(
+            "the model has {} inputs; only the elements of one can be named",
+            signature.inputs.len()
+        ));
+    };
+    match &*input.dims {
+        [_, Dim::Fixed(elements)] if *elements != columns.len() => {
+            return wrong(format!(
+                "there are {}, and a row of the model's input {:?} has {elements} elements",
+                columns.len(),
+                input.name
+            ));
+        }
+        [_, _] => {}
+        _ => {
+            return wrong(format!(
+                "the model's input {:?} is {}; its rows are no lists of elements",
+                input.name,
+                input.describe()
+            ));
+        }
+    }
+    let mut once = std::collections::BTreeSet::new();
+    match columns.iter().find(|name| !once.insert(name.as_str())) {
+        Some(twice) => wrong(format!("{twice:?} is there twice")),
+        None => Ok(()),
+    }
 }
 
 impl Preprocessor for TensorPreprocessor {
@@ -46,6 +86,12 @@ impl Preprocessor for TensorPreprocessor {
     fn features(&self) -> FeatureSchema {
         self.features.schema().clone()
     }
+
+    fn table(&self) -> Option<Table> {
+        let is_text = self.inputs.first().is_some_and(|input| input.dtype == DType::Text);
+        let column = |name: &String| TableColumn { name: name.clone(), is_text };
+        Some(Table { columns: self.columns.as_ref()?.iter().map(column).collect(), rows: TableRows::Arrays })
+    }
 }
 
 #[cfg(test)]
@@ -54,7 +100,7 @@ mod tests {
 
     use super::super::stages::of_settings;
     use super::*;
-    use crate::tensor::{DType, Data, Dim, Signature, Tensors};
+    use crate::tensor::{Data, Tensors};
 
     fn spec(name: &str, dtype: DType, row: &[Option<usize>]) -> TensorSpec {
         let row = row.iter().map(|length| length.map_or(Dim::Dynamic(None), Dim::Fixed));

@@ -25,7 +25,7 @@ struct Settings {
     /// The most tokens of a row, special ones included; without it, what the tokenizer says, or 512.
     max_tokens: Option<usize>,
     /// What becomes of a longer text.
-    too_long: TooLong,
+    too_long: Option<TooLong>,
     /// The most characters of a text: what is longer is refused unread.
     max_characters: usize,
     /// Whether special tokens are put around a text.
@@ -60,7 +60,7 @@ impl Default for Settings {
         Settings {
             tokenizer: "tokenizer.json".to_owned(),
             max_tokens: None,
-            too_long: TooLong::Truncate,
+            too_long: None,
             max_characters: 1 << 16,
             special_tokens: true,
             pad_token: None,
@@ -113,6 +113,8 @@ struct TextPreprocessor {
     unknown: Option<u32>,
     max_tokens: usize,
     too_long: TooLong,
+    /// Whether nobody has said that a longer text is to be cut.
+    is_cut_by_default: bool,
     max_characters: usize,
     special_tokens: bool,
     /// The length of a row, where the model fixes it.
@@ -156,7 +158,8 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
         return Err(wrong(format!("max_tokens: {max_tokens} leave no room for a text beside {marks} special tokens")));
     }
     tokenizer.with_padding(None);
-    let truncation = match settings.too_long {
+    let too_long = settings.too_long.unwrap_or(TooLong::Truncate);
+    let truncation = match too_long {
         TooLong::Truncate => Some(TruncationParams { max_length: max_tokens, ..TruncationParams::default() }),
         TooLong::Error => None,
     };
@@ -168,7 +171,8 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
         pad,
         unknown,
         max_tokens,
-        too_long: settings.too_long,
+        too_long,
+        is_cut_by_default: settings.too_long.is_none(),
         max_characters: settings.max_characters,
         special_tokens: settings.special_tokens,
         fixed_length,
@@ -287,6 +291,27 @@ impl Preprocessor for TextPreprocessor {
 
     fn features(&self) -> FeatureSchema {
         FeatureSchema { numbers: FEATURES.map(Arc::from).to_vec(), texts: Vec::new() }
+    }
+
+    /// Long enough for rows of several lengths to be cut out of them.
+    fn samples(&self) -> Option<[String; 3]> {
+        const WORDS: [&str; 12] =
+            ["the", "quick", "brown", "fox", "7", "jumps", "over", "a", "lazy", "dog", "and", "sleeps"];
+        let text = |start: usize| {
+            let words: Vec<&str> = (0..48).map(|word| WORDS[(start + word * (start + 1)) % WORDS.len()]).collect();
+            serde_json::Value::from(words.join(" ")).to_string()
+        };
+        Some([0, 4, 6].map(text))
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        let cut = || {
+            format!(
+                "of texts with more than {} tokens the end is left out, because [preprocess] does not say too_long = \"error\"",
+                self.max_tokens
+            )
+        };
+        self.is_cut_by_default.then(cut).into_iter().collect()
     }
 
     fn padding(&self) -> Option<Padding> {

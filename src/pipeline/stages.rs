@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::{
-    Postprocessor, Preprocessor, postprocess_classifier, postprocess_detector, postprocess_embedding,
+    ModelClasses, Postprocessor, Preprocessor, postprocess_classifier, postprocess_detector, postprocess_embedding,
     postprocess_regressor, postprocess_tensor, postprocess_token_classifier, preprocess_image, preprocess_tabular,
     preprocess_tensor, preprocess_text,
 };
@@ -20,6 +20,8 @@ pub struct StageContext<'a> {
     pub config: &'a StageConfig,
     /// The signature of the model that it feeds or follows.
     pub signature: &'a Signature,
+    /// What the model's file says of its classes.
+    pub classes: &'a ModelClasses,
     /// The files of the version that it is part of.
     pub files: &'a dyn VersionFiles,
     /// The most instances of one request: a preprocessor that makes much of little has to refuse more.
@@ -30,9 +32,12 @@ pub struct StageContext<'a> {
 const MOST_ELEMENTS: usize = 1 << 26;
 
 impl<'a> StageContext<'a> {
-    /// With the usual limit of instances.
+    /// With the usual limit of instances, for a model whose file says nothing of its classes.
     pub fn new(config: &'a StageConfig, signature: &'a Signature, files: &'a dyn VersionFiles) -> StageContext<'a> {
-        StageContext { config, signature, files, max_instances: SessionConfig::default().max_instances }
+        const NO_CLASSES: &ModelClasses =
+            &ModelClasses { of_scores: BTreeMap::new(), label_output: None, of_label_output: None, of_metadata: None };
+        let max_instances = SessionConfig::default().max_instances;
+        StageContext { config, signature, classes: NO_CLASSES, files, max_instances }
     }
 
     /// The most instances of one request, if each becomes a row of so many elements.

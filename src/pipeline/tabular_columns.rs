@@ -284,6 +284,23 @@ impl Values {
         }
     }
 
+    /// A value that is made up, for a row and the place of a column: different rows have different ones.
+    pub(super) fn sample(&self, row: usize, place: usize, dtype: DType) -> serde_json::Value {
+        let is_float = matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
+        match self {
+            Values::Number(number) => {
+                // Around what is usual, if that is known; else positive, for a logarithm.
+                let (mean, deviation) = number.standardise.map_or((1.5, 1.0), |by| (by.mean, by.deviation));
+                let away = [-0.9, 0.1, 1.7][row] + 0.2 * ((place * 7 + row * 3) % 5) as f64;
+                let value = (mean + deviation * away).max(if number.log1p { -0.9 } else { f64::NEG_INFINITY });
+                if is_float { value.into() } else { (value.abs().round().min(100.0) as i64).into() }
+            }
+            Values::Category(category) => category.sample(row + place),
+            Values::Boolean { .. } => ((row + place) % 2 == 0).into(),
+            Values::Text { .. } => format!("w{}", (row * 3 + place) % 7).into(),
+        }
+    }
+
     /// Whether they are categories to those who watch them, and not numbers.
     pub(super) fn are_categories(&self) -> bool {
         !matches!(self, Values::Number(_))
@@ -327,6 +344,19 @@ impl Category {
     /// Whether categories are numbers only.
     pub(super) fn has_only_numbers(&self) -> bool {
         self.texts.is_empty()
+    }
+
+    /// Whether categories are texts only.
+    pub(super) fn has_only_texts(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
+    /// One of the categories.
+    fn sample(&self, index: usize) -> serde_json::Value {
+        let place = index % self.len().max(1);
+        let text = self.texts.iter().find(|(_, at)| **at == place).map(|(text, _)| text.to_string().into());
+        let number = || self.numbers.iter().find(|(_, at)| **at == place).map(|(number, _)| (*number).into());
+        text.or_else(number).unwrap_or_default()
     }
 
     pub(super) fn is_one_hot(&self) -> bool {

@@ -54,7 +54,8 @@ enum Kind {
 }
 
 impl TensorFeatures {
-    pub(super) fn new(watch: Watch, signature: &Signature) -> Result<TensorFeatures> {
+    /// `columns` are the names of the elements of the only input's rows, if they have some.
+    pub(super) fn new(watch: Watch, columns: Option<&[String]>, signature: &Signature) -> Result<TensorFeatures> {
         let mut features = TensorFeatures { schema: FeatureSchema::default(), parts: Vec::new() };
         if watch == Watch::None {
             return Ok(features);
@@ -78,7 +79,10 @@ impl TensorFeatures {
                 (Watch::Auto | Watch::Summary | Watch::None, _) => Kind::Summary,
             };
             let names = match kind {
-                Kind::Elements | Kind::Texts => element_names(spec),
+                Kind::Elements | Kind::Texts => match columns {
+                    Some(columns) => columns.iter().map(|name| name.as_str().into()).collect(),
+                    None => element_names(spec),
+                },
                 Kind::Summary => SUMMARY.iter().map(|what| format!("{}.{what}", spec.name).into()).collect(),
             };
             let known = if kind == Kind::Texts { &mut features.schema.texts } else { &mut features.schema.numbers };
@@ -230,7 +234,7 @@ mod tests {
     }
 
     fn names(watch: Watch, inputs: &[(&str, DType, &[Option<usize>])]) -> (Vec<String>, Vec<String>) {
-        let schema = TensorFeatures::new(watch, &signature(inputs)).unwrap().schema;
+        let schema = TensorFeatures::new(watch, None, &signature(inputs)).unwrap().schema;
         let texts = |names: &[Arc<str>]| names.iter().map(|name| name.to_string()).collect();
         (texts(&schema.numbers), texts(&schema.texts))
     }
@@ -254,7 +258,7 @@ mod tests {
         assert_eq!((numbers, texts), (expected, vec!["country".to_owned()]));
         assert_eq!(names(Watch::None, &[("age", DType::I64, &[Some(1)])]), (vec![], vec![]));
         assert_eq!(names(Watch::Elements, &[("image", DType::U8, &[Some(28), Some(28)])]).0.len(), 784);
-        let error = TensorFeatures::new(Watch::Elements, &signature(&[("x", DType::F32, &[None])])).unwrap_err();
+        let error = TensorFeatures::new(Watch::Elements, None, &signature(&[("x", DType::F32, &[None])])).unwrap_err();
         assert!(error.to_string().contains("any number of elements"), "{error}");
     }
 
@@ -262,6 +266,7 @@ mod tests {
     fn values_are_those_of_the_row() {
         let features = TensorFeatures::new(
             Watch::Auto,
+            None,
             &signature(&[
                 ("pair", DType::I32, &[Some(2)]),
                 ("t", DType::Text, &[Some(1)]),

@@ -12,15 +12,18 @@ use serde_json::value::RawValue;
 
 use super::external_data;
 use super::files;
+use super::findings::Findings;
 use super::golden::Golden;
 use super::layout;
-use super::loader::{LoadOrder, OpenedVersion, Pace, try_out};
+use super::loader::{LoadOrder, Pace};
 use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest};
+use super::onnx_file;
+use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use super::training_data::{Progress, TrainingData, make_baseline};
 use super::trial::Trial;
 use super::verified::{self, VerifiedVersion};
-use crate::config::ModelConfig;
+use crate::config::{Batching, ModelConfig};
 use crate::error::{Error, Result};
 use crate::identity::{Sha256, Version};
 use crate::model::Engine;
@@ -75,6 +78,10 @@ pub struct Added {
     pub examples: usize,
     /// Its baseline, if one was made.
     pub baseline: Option<Baseline>,
+    /// What running it found.
+    pub findings: Findings,
+    /// Whether `model.toml` lets requests share runs.
+    pub batching: Batching,
 }
 
 /// Checks that a version loads and fits its `model.toml`, and adds it as the next one.
@@ -108,22 +115,27 @@ pub fn add(
     fail::fail_point!("add::staged");
 
     let verified = VerifiedVersion::read(staging.path()).map_err(refused)?;
-    match trial {
-        Some(trial) => trial.run(&order, &verified),
-        None => try_out(engine, stages, &order),
-    }
-    .map_err(refused)?;
+    let found = trial.map(|trial| trial.run(&order, &verified)).transpose().map_err(refused)?;
     let mut examples = verified.golden.as_ref().map_or(0, |golden| golden.instances.len());
     let mut baseline = None;
-    if new.record.is_some() || new.training_data.is_some() {
-        let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
+    let is_asked_for_more = new.record.is_some() || new.training_data.is_some();
+    let (mut findings, opened) = match found {
+        Some(findings) if !is_asked_for_more => (findings, None),
+        found => {
+            let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
+            let findings = found.map_or_else(|| opened.examine(&mut *opened.session()?), Ok).map_err(refused)?;
+            (findings, Some(opened))
+        }
+    };
+    if let Some(opened) = opened.filter(|_| is_asked_for_more) {
         if let Some(from) = &new.record {
             let golden = record(from, &opened)?;
             examples = golden.instances.len();
             write_json(&golden, &staging.path().join(GOLDEN_FILE))?;
         }
         if let Some(data) = &new.training_data {
-            let made = make_baseline(data, &opened, progress)?;
+            let (made, assumptions) = make_baseline(data, &opened, &findings, progress)?;
+            findings.remarks.extend(assumptions);
             write_json(&made, &staging.path().join(BASELINE_FILE))?;
             baseline = Some(made);
         }
@@ -140,7 +152,8 @@ pub fn add(
             Ok(()) => {
                 fail::fail_point!("add::renamed");
                 File::open(&model).and_then(|folder| folder.sync_all()).map_err(|error| wrong(&model, &error))?;
-                return Ok(Added { version: order.version, folder: to, manifest, examples, baseline });
+                let (version, batching) = (order.version, order.config.model.batching);
+                return Ok(Added { version, folder: to, manifest, examples, baseline, findings, batching });
             }
             // Someone else added one meanwhile.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => order.version = next_version(&model)?,
@@ -153,7 +166,7 @@ pub fn add(
 }
 
 /// Makes a baseline for a version that is there already, in place of the one that it has, if it has one. The version is
-/// exchanged as a whole. Nobody may rely on it yet: its digest changes.
+/// exchanged as a whole. Nobody may rely on it yet: its digest changes. Also says what was taken for granted of the data.
 pub fn add_baseline(
     model: &Path,
     version: Version,
@@ -161,7 +174,7 @@ pub fn add_baseline(
     engine: &dyn Engine,
     stages: &Stages,
     progress: &dyn Fn(Progress),
-) -> Result<(Manifest, Baseline)> {
+) -> Result<(Manifest, Baseline, Vec<String>)> {
     let model = model.canonicalize().map_err(|error| wrong(model, &error))?;
     let found = layout::model(model.clone())?;
     let folder = found.versions.get(&version).ok_or_else(|| {
@@ -180,7 +193,8 @@ pub fn add_baseline(
         pace: Pace::Full,
     };
     let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
-    let baseline = make_baseline(data, &opened, progress)?;
+    let findings = opened.session().and_then(|mut session| opened.examine(&mut *session)).map_err(refused)?;
+    let (baseline, assumptions) = make_baseline(data, &opened, &findings, progress)?;
 
     let staging =
         tempfile::Builder::new().prefix(".adding-").tempdir_in(&model).map_err(|error| wrong(&model, &error))?;
@@ -195,7 +209,7 @@ pub fn add_baseline(
     sync(staging.path()).map_err(|error| wrong(staging.path(), &error))?;
     exchange(staging.path(), folder).map_err(|error| wrong(folder, &error))?;
     File::open(&model).and_then(|folder| folder.sync_all()).map_err(|error| wrong(&model, &error))?;
-    Ok((manifest, baseline))
+    Ok((manifest, baseline, assumptions))
 }
 
 fn write_json(value: &impl serde::Serialize, path: &Path) -> Result<()> {
@@ -243,9 +257,9 @@ fn stage_files(new: &NewFiles, staging: &Path) -> Result<()> {
     }
     // Said here, where the way out is a flag, and not first by the verification.
     let model = std::fs::read(staging.join(MODEL_FILE)).map_err(|error| wrong(&new.onnx, &error))?;
-    let locations = external_data::locations(&model)
+    let model = onnx_file::parse(&model.into())
         .map_err(|problem| Error::Repository(format!("{}: {}", new.onnx.display(), verified::not_a_model(&problem))))?;
-    for location in locations {
+    for location in external_data::locations(&model) {
         if location.parse::<FilePath>().is_ok() && !staging.join(&location).exists() {
             return Err(Error::Repository(format!(
                 "{}: the model keeps weights in {location:?}; add that file with --data-file",

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::files::Fingerprint;
+use super::findings::Findings;
 use super::manifest::Manifest;
 use crate::budget::{LatencyBudget, StageCosts};
 use crate::config::ModelConfig;
@@ -75,8 +76,8 @@ pub struct ServedVersion {
     pub identity: Box<RawValue>,
     /// Threads that share one run.
     pub intra_op_threads: usize,
-    /// Whether it has been seen to run.
-    pub warm_up: WarmUp,
+    /// What running it found, before it was served.
+    pub findings: Findings,
     /// How the time of a request is divided.
     pub budget: LatencyBudget,
     /// The stages.
@@ -85,15 +86,6 @@ pub struct ServedVersion {
     pub costs: StageCosts,
     /// The handles that its requests are counted with.
     pub recorder: Arc<VersionRecorder>,
-}
-
-/// What came of running a version once before it is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WarmUp {
-    /// It ran, and its outputs could be read.
-    Ran,
-    /// It did not run on zeros of a shape that had to be guessed; a real request may fare better.
-    Failed,
 }
 
 /// Whom a request asks, as its URL says.

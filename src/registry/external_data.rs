@@ -1,99 +1,11 @@
 //! Which other files an ONNX file keeps its weights in.
-//!
-//! Only what is needed for that is declared of `onnx.proto` (field numbers as in ONNX 1.19, `onnx/onnx.proto`); whatever
-//! else is in the file is skipped without being copied.
 
 use std::collections::BTreeSet;
 
-use prost::Message;
+use super::onnx_file::{AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto};
 
-#[derive(Clone, PartialEq, Message)]
-struct ModelProto {
-    #[prost(message, optional, tag = "7")]
-    graph: Option<GraphProto>,
-    #[prost(message, repeated, tag = "20")]
-    training_info: Vec<TrainingInfoProto>,
-    #[prost(message, repeated, tag = "25")]
-    functions: Vec<FunctionProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TrainingInfoProto {
-    #[prost(message, optional, tag = "1")]
-    initialization: Option<GraphProto>,
-    #[prost(message, optional, tag = "2")]
-    algorithm: Option<GraphProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct FunctionProto {
-    #[prost(message, repeated, tag = "7")]
-    node: Vec<NodeProto>,
-    #[prost(message, repeated, tag = "11")]
-    attribute_proto: Vec<AttributeProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct GraphProto {
-    #[prost(message, repeated, tag = "1")]
-    node: Vec<NodeProto>,
-    #[prost(message, repeated, tag = "5")]
-    initializer: Vec<TensorProto>,
-    #[prost(message, repeated, tag = "15")]
-    sparse_initializer: Vec<SparseTensorProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct NodeProto {
-    #[prost(message, repeated, tag = "5")]
-    attribute: Vec<AttributeProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct AttributeProto {
-    #[prost(message, optional, boxed, tag = "5")]
-    t: Option<Box<TensorProto>>,
-    #[prost(message, optional, boxed, tag = "6")]
-    g: Option<Box<GraphProto>>,
-    #[prost(message, repeated, tag = "10")]
-    tensors: Vec<TensorProto>,
-    #[prost(message, repeated, tag = "11")]
-    graphs: Vec<GraphProto>,
-    #[prost(message, optional, boxed, tag = "22")]
-    sparse_tensor: Option<Box<SparseTensorProto>>,
-    #[prost(message, repeated, tag = "23")]
-    sparse_tensors: Vec<SparseTensorProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct SparseTensorProto {
-    #[prost(message, optional, tag = "1")]
-    values: Option<TensorProto>,
-    #[prost(message, optional, tag = "2")]
-    indices: Option<TensorProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TensorProto {
-    #[prost(message, repeated, tag = "13")]
-    external_data: Vec<StringStringEntryProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StringStringEntryProto {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-/// The locations of external data, as the file says them. `Err` if these bytes are not an ONNX file.
-pub(super) fn locations(model: &[u8]) -> Result<BTreeSet<String>, String> {
-    // ONNX Runtime would take its own format, too, of which none of this is known.
-    if model.get(4..8) == Some(b"ORTM") {
-        return Err("this is ONNX Runtime's own format; export the model as ONNX".to_owned());
-    }
-    let model = ModelProto::decode(model).map_err(|error| format!("not an ONNX file: {error}"))?;
+/// The locations of external data, as the file says them.
+pub(super) fn locations(model: &ModelProto) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let training = model.training_info.iter().flat_map(|info| info.initialization.iter().chain(&info.algorithm));
     model.graph.iter().chain(training).for_each(|graph| in_graph(graph, &mut found));
@@ -101,7 +13,7 @@ pub(super) fn locations(model: &[u8]) -> Result<BTreeSet<String>, String> {
         in_nodes(&function.node, &mut found);
         function.attribute_proto.iter().for_each(|attribute| in_attribute(attribute, &mut found));
     }
-    Ok(found)
+    found
 }
 
 // The depth of all these is bounded: the decoder refuses messages that are nested more than 100 deep.

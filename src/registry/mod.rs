@@ -1,9 +1,11 @@
 //! The models on disk, and those in memory.
 //!
 //! - `layout.rs` finds models and versions in the repository's folders; `manifest.rs` says what a version is made of.
-//! - `files.rs` reads and hashes files, `external_data.rs` finds those that a model keeps weights in, and `verified.rs`
+//! - `files.rs` reads and hashes files. `onnx_file.rs` has the parts of an ONNX file that are read: `external_data.rs` finds
+//!   the files that a model keeps weights in, `class_names.rs` what it calls its classes. `verified.rs`
 //!   holds a version's bytes against its manifest. `golden.rs` has its examples.
 //! - `trial.rs` tries a version out in another process; `loader.rs` makes it ready: verify → try → open → warm up.
+//!   `opened.rs` is a version with its stages around it, `findings.rs` what running it a few times found.
 //! - `add.rs` writes new versions; `training_data.rs` makes their baselines.
 //! - `catalog.rs` holds what is served, as immutable snapshots.
 //! - `refusal.rs` says why a version is not served; `system.rs` what is asked of the operating system.
@@ -12,12 +14,16 @@
 
 mod add;
 mod catalog;
+mod class_names;
 mod external_data;
 mod files;
+mod findings;
 mod golden;
 mod layout;
 mod loader;
 mod manifest;
+mod onnx_file;
+mod opened;
 mod refusal;
 mod system;
 mod training_data;
@@ -25,8 +31,9 @@ mod trial;
 mod verified;
 
 pub use self::add::{Added, Addition, NewFiles, RecordedFrom, add, add_baseline};
-pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target, WarmUp};
+pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target};
 pub use self::files::Fingerprint;
+pub use self::findings::{Findings, WarmUp};
 pub use self::golden::Golden;
 pub use self::layout::{FoundModel, model, scan};
 pub use self::loader::{LoadOrder, LoadStep, Loader, Pace, PreparedVersion};

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::loader::OpenedVersion;
+use super::findings::Findings;
+use super::opened::OpenedVersion;
 use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
 use crate::model::Session;
 use crate::monitor::{Baseline, Sample};
-use crate::pipeline::{Prediction, TableColumn};
+use crate::pipeline::{Prediction, Table, TableColumn, TableRows};
 use crate::tensor::{DType, Signature};
 
 /// The rows that decide on the bins are drawn at random, the same ones every time.
@@ -75,8 +76,8 @@ struct Columns {
     places: Vec<usize>,
     /// What the cells of each are.
     cells: Vec<Cells>,
-    /// Whether the pipeline reads rows of a table, so that an instance is one.
-    is_table: bool,
+    /// What a row is, if the pipeline reads rows of a table.
+    rows: Option<TableRows>,
 }
 
 /// What the cells of a column are.
@@ -90,19 +91,30 @@ enum Cells {
     TextsOrNothing,
 }
 
-/// Runs the pipeline over the data.
+/// Runs the pipeline over the data. Also says what was taken for granted of them.
 pub(super) fn make_baseline(
     data: &TrainingData,
     opened: &OpenedVersion,
+    findings: &Findings,
     progress: &dyn Fn(Progress),
-) -> Result<Baseline> {
-    let mut runner = Runner { opened, session: opened.session().map_err(repository)? };
+) -> Result<(Baseline, Vec<String>)> {
+    let at_one_time = opened.rows_at_one_time(ROWS_AT_ONE_TIME, findings);
+    let mut runner = Runner { opened, at_one_time, session: opened.session().map_err(repository)? };
     let source = Source::open(data, &mut runner)?;
     let rows = source.rows()?.try_fold(0, |count: u64, row| row.map(|_| count + 1))?;
     if rows == 0 {
         return Err(Error::Repository(format!("{}: there is no row", data.file.display())));
     }
 
+    let assumption = source.csv.as_ref().filter(|(columns, form)| *form == RowForm::Array && columns.rows.is_none());
+    let assumption = assumption.map(|(columns, _)| {
+        format!(
+            "the columns of {} are taken for the elements of a row in the order of the file, which has to be that of \
+             training ({}); set columns in [preprocess] to have them found by name",
+            data.file.display(),
+            columns.names.join(", ")
+        )
+    });
     let schema = opened.features();
     let width = schema.len() as u64 + 4;
     let wanted = rows.min(MOST_SAMPLED_ROWS).min((MOST_SAMPLED_VALUES / width).max(1_000));
@@ -119,7 +131,7 @@ pub(super) fn make_baseline(
     runner.run(&source, &mut is_drawn, &step("sampling"), &mut |features, made| sample.add(features, made))?;
     let mut builder = sample.freeze();
     runner.run(&source, &mut |_| true, &step("counting"), &mut |features, made| builder.count(features, made))?;
-    Ok(builder.finish())
+    Ok((builder.finish(), assumption.into_iter().collect()))
 }
 
 fn repository(problem: impl std::fmt::Display) -> Error {
@@ -130,6 +142,8 @@ fn repository(problem: impl std::fmt::Display) -> Error {
 
 struct Runner<'a> {
     opened: &'a OpenedVersion,
+    /// How many rows are run together.
+    at_one_time: usize,
     session: Box<dyn Session>,
 }
 
@@ -142,7 +156,7 @@ impl Runner<'_> {
         progress: &dyn Fn(u64),
         take: &mut dyn FnMut(&Features, &[Observation]),
     ) -> Result<()> {
-        let at_one_time = self.opened.rows_at_one_time(ROWS_AT_ONE_TIME);
+        let at_one_time = self.at_one_time;
         let mut waiting: Vec<(usize, Box<RawValue>)> = Vec::with_capacity(at_one_time);
         let mut done = 0;
         for row in source.rows()? {
@@ -223,11 +237,12 @@ impl<'a> Source<'a> {
             }
             return Ok(Source { file, csv: None });
         }
-        let columns = Columns::read(data, runner.opened.signature(), runner.opened.columns().as_deref())?;
+        let columns = Columns::read(data, runner.opened.signature(), runner.opened.table().as_ref())?;
         let one_column = columns.names.len() == 1;
-        let forms: &[RowForm] = match columns.is_table {
-            true => &[RowForm::Object],
-            false => &[RowForm::Object, RowForm::ObjectOfArrays, RowForm::Array, RowForm::Text, RowForm::Value],
+        let forms: &[RowForm] = match columns.rows {
+            Some(TableRows::Objects) => &[RowForm::Object],
+            Some(TableRows::Arrays) => &[RowForm::Array],
+            None => &[RowForm::Object, RowForm::ObjectOfArrays, RowForm::Array, RowForm::Text, RowForm::Value],
         };
         let mut source = Source { file, csv: Some((columns, RowForm::Object)) };
         let mut problems = Vec::new();
@@ -282,7 +297,7 @@ impl RowForm {
 }
 
 impl Columns {
-    fn read(data: &TrainingData, signature: &Signature, table: Option<&[TableColumn]>) -> Result<Columns> {
+    fn read(data: &TrainingData, signature: &Signature, table: Option<&Table>) -> Result<Columns> {
         let wrong = |problem: String| Error::Repository(format!("{}: {problem}", data.file.display()));
         let mut reader = csv::Reader::from_path(&data.file).map_err(|error| wrong(error.to_string()))?;
         let header: Vec<String> =
@@ -293,9 +308,10 @@ impl Columns {
         let is_input = |name: &String| signature.inputs.iter().any(|input| *input.name == **name);
         let by_name = !signature.inputs.is_empty()
             && signature.inputs.iter().all(|input| header.iter().any(|name| **name == *input.name));
-        let of_table = |name: &String| table.as_ref().map(|table| table.iter().find(|column| column.name == *name));
+        let known: &[TableColumn] = table.map_or(&[], |table| &table.columns);
+        let of_table = |name: &String| table.map(|_| known.iter().find(|column| column.name == *name));
         let is_absent = |column: &&TableColumn| !header.contains(&column.name);
-        if let Some(absent) = table.unwrap_or_default().iter().find(is_absent) {
+        if let Some(absent) = known.iter().find(is_absent) {
             let (name, there) = (&absent.name, header.join(", "));
             return Err(wrong(format!("there is no column {name:?}, which the pipeline reads; there are: {there}")));
         }
@@ -305,9 +321,13 @@ impl Columns {
             None => !by_name || is_input(name),
         };
         let mut columns =
-            Columns { names: Vec::new(), places: Vec::new(), cells: Vec::new(), is_table: table.is_some() };
+            Columns { names: Vec::new(), places: Vec::new(), cells: Vec::new(), rows: table.map(|table| table.rows) };
         let is_feature = |name: &String| !data.ignored_columns.contains(name) && is_read(name);
-        for (place, name) in header.iter().enumerate().filter(|(_, name)| is_feature(name)) {
+        let mut features: Vec<(usize, &String)> =
+            header.iter().enumerate().filter(|(_, name)| is_feature(name)).collect();
+        // Where the pipeline knows the order, that of the file does not matter.
+        features.sort_by_key(|(place, name)| known.iter().position(|column| column.name == **name).unwrap_or(*place));
+        for (place, name) in features {
             let dtype = match &*signature.inputs {
                 [only] => Some(only.dtype),
                 several => several.iter().find(|input| *input.name == **name).map(|input| input.dtype),

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::loader::{LoadOrder, Pace, try_out};
+use super::findings::Findings;
+use super::loader::{LoadOrder, Pace};
+use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use super::system;
 use super::verified::VerifiedVersion;
@@ -61,13 +63,13 @@ struct TrialOrder {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
-    Passed,
+    Passed(Findings),
     Refused(Refusal),
 }
 
 impl Trial {
-    /// Loads a version in a child process, which has to say that all is well.
-    pub(super) fn run(&self, order: &LoadOrder, verified: &VerifiedVersion) -> Result<(), Refusal> {
+    /// Loads a version in a child process, which has to say that all is well, and what it found.
+    pub(super) fn run(&self, order: &LoadOrder, verified: &VerifiedVersion) -> Result<Findings, Refusal> {
         let memory = self.memory(&order.config, verified);
         let trial_order = TrialOrder {
             model: order.model.clone(),
@@ -99,7 +101,7 @@ impl Trial {
         };
         let status = child.end(self.timeout.saturating_sub(begin.elapsed()));
         match serde_json::from_slice(&said) {
-            Ok(Verdict::Passed) => Ok(()),
+            Ok(Verdict::Passed(findings)) => Ok(findings),
             Ok(Verdict::Refused(refusal)) => Err(explained(refusal, memory)),
             // Whatever ended it, it had not come to a verdict.
             Err(_) => {
@@ -217,14 +219,14 @@ pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -
     let order: TrialOrder = serde_json::from_reader(input).map_err(Error::internal)?;
     system::confine_this_process(order.memory).map_err(Error::internal)?;
     let verdict = match attempt(order, stages) {
-        Ok(()) => Verdict::Passed,
+        Ok(findings) => Verdict::Passed(findings),
         Err(refusal) => Verdict::Refused(refusal),
     };
     serde_json::to_writer(&mut output, &verdict).map_err(Error::internal)?;
     output.flush().map_err(Error::internal)
 }
 
-fn attempt(order: TrialOrder, stages: &Stages) -> Result<(), Refusal> {
+fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     let library = LibraryCandidate { path: order.library, named_by: "the server", explicit: true };
     let runtime = OnnxRuntime::load(&[library]).map_err(Refusal::of(LoadFault::Internal))?;
     let order = LoadOrder {
@@ -235,5 +237,6 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<(), Refusal> {
         folder: order.folder,
         pace: Pace::Full,
     };
-    try_out(&runtime, stages, &order)
+    let opened = OpenedVersion::open(&runtime, stages, &order, VerifiedVersion::read(&order.folder)?)?;
+    opened.examine(&mut *opened.session()?)
 }

@@ -6,16 +6,18 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::class_names;
 use super::external_data;
 use super::files::{self, Fingerprint};
 use super::golden::Golden;
 use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest};
+use super::onnx_file;
 use super::refusal::Refusal;
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::Sha256;
 use crate::model::{ModelBytes, ModelSource};
 use crate::monitor::Baseline;
-use crate::pipeline::VersionFiles;
+use crate::pipeline::{ModelClasses, VersionFiles};
 
 /// The largest file that is read into memory, in bytes: weights of 256 GiB.
 const LARGEST: u64 = 1 << 38;
@@ -35,6 +37,8 @@ pub struct VerifiedVersion {
     pub golden: Option<Golden>,
     /// The model: exactly the bytes that were hashed.
     pub bytes: Arc<ModelBytes>,
+    /// What the model's file says of its classes.
+    pub classes: ModelClasses,
     /// Where each file is.
     found: BTreeMap<FilePath, PathBuf>,
 }
@@ -49,7 +53,8 @@ impl VerifiedVersion {
 
         let model = verified(&found, &manifest, MODEL_FILE)?;
         let mut external = Vec::new();
-        for location in external_data::locations(&model).map_err(|problem| not_a_model(&problem))? {
+        let parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
+        for location in external_data::locations(&parsed) {
             inside(&location, &manifest)?;
             let content = verified(&found, &manifest, &location)?;
             external.push((location, content));
@@ -78,6 +83,7 @@ impl VerifiedVersion {
             baseline,
             golden,
             bytes: Arc::new(ModelBytes { model, external }),
+            classes: class_names::read(&parsed),
             found,
         })
     }

@@ -140,6 +140,20 @@ def plus(name, number, location=None):
         onnx.save(model, path, save_as_external_data=True, location=location, size_threshold=0)
 
 
+def of_14(name, is_independent):
+    """Takes rows of 14 numbers and does not say so: no made-up size is right, and only real requests show it."""
+    nodes = [h.make_node("MatMul", ["x", "weights"], ["product"])]
+    if is_independent:
+        nodes.append(h.make_node("Tanh", ["product"], ["y"]))
+    else:
+        nodes.append(h.make_node("ReduceMean", ["product", "batch"], ["mean"]))
+        nodes.append(h.make_node("Sub", ["product", "mean"], ["y"]))
+    weights = np.random.default_rng(2).normal(0, 0.3, (14, 2)).astype(np.float32)
+    batch = [] if is_independent else [constant("batch", np.asarray([0]))]
+    inputs, outputs = [value("x", T.FLOAT, ["n", "length"])], [value("y", T.FLOAT, ["n", 2])]
+    write(name, nodes, inputs, outputs, [constant("weights", weights), *batch])
+
+
 def bomb():
     """103 bytes that want 16 GiB."""
     write(
@@ -214,6 +228,24 @@ def main():
         [value("x", T.FLOAT, ["n", 2])],
         [value("y", T.FLOAT, [])],
     )
+    # An output that has two rows whatever is asked, beside one with a row for each.
+    write(
+        "constant_beside",
+        [h.make_node("Identity", ["x"], ["y"]), h.make_node("Identity", ["two"], ["c"])],
+        [value("x", T.FLOAT, ["n", 2])],
+        [value("y", T.FLOAT, ["n", 2]), value("c", T.FLOAT, [2])],
+        [constant("two", np.ones(2, np.float32))],
+    )
+    # A recurrent state whose first dimension is none of the rows.
+    write(
+        "state_beside",
+        [h.make_node("ReduceSum", ["h", "layers"], ["sum"], keepdims=0), h.make_node("Add", ["x", "sum"], ["y"])],
+        [value("x", T.FLOAT, ["n", 4]), value("h", T.FLOAT, [2, "n", 4])],
+        [value("y", T.FLOAT, ["n", 4])],
+        [constant("layers", np.asarray([0]))],
+    )
+    of_14("of_14", is_independent=True)
+    of_14("of_14_dependent", is_independent=False)
     work()
     dense("dense", width=256, layers=1000)
     dense("dense_deep", width=256, layers=4000)

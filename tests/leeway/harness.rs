@@ -246,10 +246,14 @@ impl Repository {
 
     /// The same, for a model that has a `model.toml`. It appears all at once.
     pub(crate) fn add(&self, name: &str, version: u32, model: &str) {
+        self.add_file(name, version, &checkout().join("tests/data/models").join(format!("{model}.onnx")));
+    }
+
+    /// The same, from any file.
+    pub(crate) fn add_file(&self, name: &str, version: u32, file: &Path) {
         let folder = self.0.path().join(name).join(version.to_string());
         let hidden = folder.with_file_name(".adding");
         std::fs::create_dir_all(&hidden).unwrap();
-        let file = checkout().join("tests/data/models").join(format!("{model}.onnx"));
         std::fs::copy(file, hidden.join("model.onnx")).unwrap();
         Manifest::write_for(&hidden).unwrap();
         std::fs::rename(hidden, folder).unwrap();

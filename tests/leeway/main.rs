@@ -17,6 +17,7 @@ mod documentation;
 mod drift;
 mod golden;
 mod images;
+mod independence;
 mod lifecycle;
 mod metrics;
 mod overload;

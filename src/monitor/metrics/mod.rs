@@ -48,7 +48,7 @@ pub(super) fn render(
     text::encode(&families)
 }
 
-fn version_families(versions: &[Arc<VersionRecorder>]) -> [MetricFamily; 18] {
+fn version_families(versions: &[Arc<VersionRecorder>]) -> [MetricFamily; 19] {
     let each = |make: &dyn Fn(&VersionRecorder, [&str; 2]) -> Vec<Series>| {
         let series = |version: &Arc<VersionRecorder>| {
             make(version, [version.labels().model.as_str(), version.labels().version.as_str()])
@@ -84,6 +84,13 @@ fn version_families(versions: &[Arc<VersionRecorder>]) -> [MetricFamily; 18] {
                     )
                 };
                 stages.into_iter().chain([("total", None)]).map(series).collect()
+            }),
+        ),
+        family(
+            BATCHING_INFO,
+            each(&|version, [model, number]| {
+                let (rows, batching) = version.batching();
+                vec![gauge(&[model, number, rows, batching], 1)]
             }),
         ),
         family(

@@ -31,7 +31,7 @@ const fn metric(kind: Kind, name: &'static str, labels: &'static [&'static str],
 #[rustfmt::skip]
 pub const METRICS: &[Metric] = &[
     BUILD_INFO, READY, CONNECTIONS, CONNECTIONS_TOTAL, ACCEPT_ERRORS, ERROR_RESPONSES,
-    FEEDBACK, MODEL_INFO, REQUESTS, IN_FLIGHT, STAGE_DURATION, BATCH_SIZE, BATCH_ELEMENTS, QUEUE_DEPTH, WORKER_RESTARTS,
+    FEEDBACK, MODEL_INFO, REQUESTS, IN_FLIGHT, STAGE_DURATION, BATCHING_INFO, BATCH_SIZE, BATCH_ELEMENTS, QUEUE_DEPTH, WORKER_RESTARTS,
     BUDGET, REMAINING, OVERRUNS, SHED, EXPIRED, TERMINATED, PREDICTION, SERVICE_PER_ROW, SERVICE_PER_RUN,
     LOAD_DURATION, LATENCY_QUANTILE, UNANSWERED_QUANTILE, MONITORING_MEMORY, BASELINE_ROWS,
     FEATURE.bins, FEATURE.baseline_ratio, FEATURE.baseline, FEATURE.window_values, FEATURE.psi, FEATURE.psi_adjusted,
@@ -94,6 +94,12 @@ pub(super) const STAGE_DURATION: Metric = metric(
     "leeway_stage_duration_seconds",
     &["model", "version", "stage"],
     "How long each stage of an answered prediction request took; stage total is all of it, from the request's head.",
+);
+pub(super) const BATCHING_INFO: Metric = metric(
+    Kind::Gauge,
+    "leeway_batching_info",
+    &["model", "version", "rows", "batching"],
+    "Always 1; its labels are what was found of the version's rows, and whether requests share runs (on, off).",
 );
 pub(super) const BATCH_SIZE: Metric =
     metric(Kind::Histogram, "leeway_batch_size", &["model", "version"], "Rows in one run of the model.");

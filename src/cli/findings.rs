@@ -1,0 +1,31 @@
+//! What running a version found, in words.
+
+use std::io::{self, Write};
+
+use crate::config::Batching;
+use crate::model::Independence;
+use crate::registry::{Findings, WarmUp};
+
+/// Writes what was found, a line each.
+pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: Batching) -> io::Result<()> {
+    if let WarmUp::Failed { reason } = &findings.warm_up {
+        writeln!(out, "  It was not seen to run, because its inputs had to be made up: {reason}")?;
+    }
+    let independence = &findings.independence;
+    let by_setting = match setting {
+        Batching::Auto => String::new(),
+        Batching::Always | Batching::Never => format!(" (batching = \"{}\")", setting.name()),
+    };
+    match (findings.is_batched(setting), independence) {
+        (true, Independence::Dependent(_)) => {
+            writeln!(out, "  WARNING: batching is on{by_setting}, and answers depend on who else asks: {independence}")?
+        }
+        (true, _) => writeln!(out, "  Batching is on{by_setting}: {independence}")?,
+        (false, Independence::FixedBatch { .. }) => writeln!(out, "  Batching is off: {independence}")?,
+        (false, _) => writeln!(out, "  Batching is off{by_setting}, each request is a run of its own: {independence}")?,
+    }
+    if let Some(found) = findings.padding.as_ref().filter(|_| !findings.may_be_padded()) {
+        writeln!(out, "  Only texts of one length share a run; of texts that are filled up, {found}")?;
+    }
+    findings.remarks.iter().try_for_each(|remark| writeln!(out, "  Note: {remark}"))
+}

@@ -1,0 +1,201 @@
+//! How rows of several requests become the inputs of one run, and how each request gets its part of the outputs back.
+//! Pure: no clock, no lock, no I/O.
+//!
+//! An output belongs to the rows of a run if it has one row for each of them. Which outputs do is found out once, when a
+//! version is tried out ([`RowOutputs::Known`]): an output of three rows is not an answer to three instances only because
+//! there happen to be three.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::tensor::{Dim, Padding, Signature, Tensor, Tensors};
+
+/// How the rows of a model are joined.
+#[derive(Debug, Clone, Default)]
+pub struct Joining {
+    /// What short rows are filled up with; `None` if only rows of one shape are run together.
+    pub(super) padding: Option<Padding>,
+    /// Outputs whose rows are as long as those of the inputs, and are cut where those were filled up.
+    long_outputs: Vec<Arc<str>>,
+    pub(super) outputs: RowOutputs,
+}
+
+/// Which outputs have one row per row of the inputs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RowOutputs {
+    /// Those that had so in runs of different sizes. One that has not any more is an error.
+    Known(Vec<Arc<str>>),
+    /// Nobody has seen a run: those that have as many rows as the run has.
+    #[default]
+    Unknown,
+    /// All outputs, as a whole, are those of the only row of a run: they have no dimension for rows.
+    OfOneRow,
+}
+
+impl Joining {
+    /// For a model with this signature, of which nothing else is known.
+    pub fn new(signature: &Signature, padding: Option<Padding>) -> Joining {
+        let is_long = |output: &&crate::tensor::TensorSpec| matches!(output.dims.get(1), Some(Dim::Dynamic(_)));
+        let long_outputs = match &padding {
+            // Of those, only the dimension of the inputs' length is open: `can_be_padded`.
+            Some(_) => signature.outputs.iter().filter(is_long).map(|output| Arc::clone(&output.name)).collect(),
+            None => Vec::new(),
+        };
+        Joining { padding, long_outputs, outputs: RowOutputs::Unknown }
+    }
+
+    /// The same, with these outputs.
+    pub fn with_outputs(self, outputs: RowOutputs) -> Joining {
+        Joining { outputs, ..self }
+    }
+
+    /// Rows of several requests, one below the other; `None` if they cannot be joined.
+    pub(super) fn gather(&self, rows: &[(&Tensors, Range<usize>)]) -> Option<Tensors> {
+        match &self.padding {
+            Some(padding) => Tensors::gather_padded(rows, padding),
+            None => Tensors::gather(rows),
+        }
+    }
+
+    /// Gives each request its rows of the outputs of a run that they shared. Of each, `rows` are its rows and their length.
+    pub(super) fn split(&self, outputs: Tensors, rows: &[(usize, usize)]) -> Result<Vec<Tensors>> {
+        let all = rows.iter().map(|(count, _)| count).sum();
+        let per_row = self.per_row(outputs, all)?;
+        if let [(_, length)] = *rows {
+            return Ok(vec![self.unpad(per_row, length)]);
+        }
+        let mut start = 0;
+        let slice = |&(count, length): &(usize, usize)| {
+            let range = start..start + count;
+            start += count;
+            self.unpad(per_row.slice_rows(range), length)
+        };
+        Ok(rows.iter().map(slice).collect())
+    }
+
+    /// The outputs of a run of so many rows that belong to them. An error if one lacks its rows that is known to have them.
+    pub fn per_row(&self, outputs: Tensors, rows: usize) -> Result<Tensors> {
+        match &self.outputs {
+            RowOutputs::Known(names) => {
+                for name in names {
+                    let shape = outputs.get(name).map(Tensor::shape).unwrap_or_default();
+                    if shape.first() != Some(&rows) {
+                        let problem = format!("has the shape {shape:?} for {rows} rows, and not one row for each");
+                        return Err(Error::UnusableOutput { output: name.to_string(), problem });
+                    }
+                }
+                Ok(outputs.keep(|name| names.iter().any(|known| **known == *name)))
+            }
+            RowOutputs::Unknown => {
+                let of_rows = outputs.iter().filter(|(_, tensor)| tensor.rows() == rows);
+                Ok(of_rows.map(|(name, tensor)| (Arc::clone(name), tensor.clone())).collect())
+            }
+            RowOutputs::OfOneRow => {
+                let whole = outputs.iter().map(|(name, tensor)| (Arc::clone(name), tensor.clone().into_row()));
+                Ok(whole.collect())
+            }
+        }
+    }
+
+    /// What a request would have got alone: outputs that are as long as the inputs were end where its own inputs did.
+    fn unpad(&self, outputs: Tensors, length: usize) -> Tensors {
+        match self.long_outputs.is_empty() {
+            true => outputs,
+            false => outputs.shortened(length, |name| self.long_outputs.iter().any(|long| **long == *name)),
+        }
+    }
+}
+
+/// Puts the outputs of the runs of one request together; `rows` are those of each run. An output that lacks a row
+/// per instance in any of the runs belongs to no instance and is left out of all.
+pub(super) fn join(parts: &[Tensors], rows: &[usize]) -> Option<Tensors> {
+    let is_per_row = |name: &str| {
+        parts.iter().zip(rows).all(|(part, &rows)| part.get(name).is_some_and(|tensor| tensor.rows() == rows))
+    };
+    let of_rows = |part: &Tensors| part.clone().keep(is_per_row);
+    match parts {
+        [only] => Some(of_rows(only)),
+        several => {
+            let parts: Vec<Tensors> = several.iter().map(of_rows).collect();
+            Tensors::stack(&parts.iter().collect::<Vec<_>>())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tensor::Data;
+
+    fn tensor(shape: &[usize], values: &[f32]) -> Tensor {
+        Tensor::new(shape.to_vec(), Data::F32(values.to_vec())).unwrap()
+    }
+
+    fn request(rows: usize, width: usize) -> Tensors {
+        let values: Vec<f32> = (0..rows * width).map(|v| v as f32).collect();
+        [("x".into(), tensor(&[rows, width], &values))].into_iter().collect()
+    }
+
+    fn known(names: &[&str]) -> Joining {
+        Joining { outputs: RowOutputs::Known(names.iter().map(|name| (*name).into()).collect()), ..Joining::default() }
+    }
+
+    /// Three rows, and three numbers that are not theirs.
+    #[test]
+    fn an_output_that_is_known_not_to_have_rows_is_left_out_whatever_its_shape() {
+        let outputs: Tensors =
+            [("scores".into(), tensor(&[3, 1], &[1.0, 2.0, 3.0])), ("loss".into(), tensor(&[3], &[9.0, 9.0, 9.0]))]
+                .into_iter()
+                .collect();
+        let parts = known(&["scores"]).split(outputs, &[(1, 1), (2, 1)]).unwrap();
+        assert_eq!(parts.len(), 2);
+        assert_eq!(parts[1].get("scores").unwrap().values::<f32>().unwrap(), [2.0, 3.0]);
+        assert!(parts[1].get("loss").is_none());
+    }
+
+    #[test]
+    fn an_output_that_lacks_its_rows_is_an_error_and_no_answer() {
+        let outputs: Tensors = [("y".into(), tensor(&[1, 2], &[1.0, 2.0]))].into_iter().collect();
+        let error = known(&["y"]).split(outputs, &[(1, 1), (2, 1)]).unwrap_err().to_string();
+        assert_eq!(error, "the model's output \"y\" has the shape [1, 2] for 3 rows, and not one row for each");
+    }
+
+    /// What a detector of one image gives: as many boxes as there are.
+    #[test]
+    fn outputs_without_rows_are_those_of_the_only_row() {
+        let joining = Joining { outputs: RowOutputs::OfOneRow, ..Joining::default() };
+        let outputs: Tensors = [("scores".into(), tensor(&[2], &[0.9, 0.8]))].into_iter().collect();
+        let parts = joining.split(outputs, &[(1, 1)]).unwrap();
+        assert_eq!(parts[0].get("scores").unwrap().shape(), [1, 2]);
+    }
+
+    /// Three rows in runs of two and one: the last run's loss has as many rows as its instances, by chance.
+    #[test]
+    fn an_output_that_is_per_row_by_chance_is_left_out_of_all_runs() {
+        let part = |loss: f32, y: &[f32]| -> Tensors {
+            [("loss".into(), tensor(&[1], &[loss])), ("y".into(), tensor(&[y.len()], y))].into_iter().collect()
+        };
+        let joined = join(&[part(-1.0, &[1.0, 2.0]), part(-2.0, &[3.0])], &[2, 1]).unwrap();
+        assert_eq!(joined.len(), 1);
+        assert_eq!(joined.get("y").unwrap().values::<f32>().unwrap(), [1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn runs_whose_rows_differ_in_shape_cannot_be_joined() {
+        assert!(join(&[request(1, 4), request(1, 2)], &[1, 1]).is_none());
+        assert!(join(&[request(1, 4), request(1, 2), request(1, 6)], &[1, 1, 1]).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_joined_and_split_comes_back(sizes in prop::collection::vec(1usize..9, 1..9)) {
+            let requests: Vec<Tensors> = sizes.iter().map(|&rows| request(rows, 3)).collect();
+            let joined = Tensors::stack(&requests.iter().collect::<Vec<_>>()).unwrap();
+            let rows: Vec<(usize, usize)> = sizes.iter().map(|&rows| (rows, 3)).collect();
+            prop_assert_eq!(known(&["x"]).split(joined, &rows).unwrap(), requests);
+        }
+    }
+}

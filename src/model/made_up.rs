@@ -1,0 +1,112 @@
+//! Inputs that are made up from a signature: zeros for a first run, and different rows to compare answers of.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+use half::{bf16, f16};
+
+use crate::tensor::{DType, Data, Dim, Element, Shape, Signature, Tensor, TensorSpec, Tensors, with_element_type};
+
+/// The lengths that are tried where a model leaves a dimension open.
+pub const SIZES: [usize; 5] = [8, 32, 64, 320, 1];
+
+/// Larger rows than this many elements are not made up.
+const MOST_ELEMENTS: usize = 1 << 22;
+
+/// What rows are made of, one kind after the other until a model makes something of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// Numbers around 0, each row of another magnitude (0.1, 1, 10); whole numbers of 0 to 19.
+    Usual,
+    /// Numbers from 0 to 1, or ten times that; whole numbers of 0 and 1: masks, small vocabularies.
+    Small,
+    /// Numbers from 0 to 255, or ten times that; whole numbers of 1 to 99: pixels, measurements.
+    Large,
+}
+
+impl Values {
+    /// All of them, in the order in which they are tried.
+    pub const ALL: [Values; 3] = [Values::Usual, Values::Small, Values::Large];
+}
+
+/// Inputs of zeros, `false` or empty strings that fit a signature, for a warm-up. Dimensions the model leaves
+/// open are 1.
+pub fn zeros(signature: &Signature, rows: usize) -> Tensors {
+    fn fill<T: Element + Default>(elements: usize) -> Data {
+        T::into_data(vec![T::default(); elements])
+    }
+    of_shape(signature, rows, 1, |spec, elements| with_element_type!(spec.dtype, T => fill::<T>(elements)))
+}
+
+/// Three inputs of one run each, which differ: `rows` rows of a model, where it leaves that open 1. Open dimensions have
+/// the length `size`. `None` if they would be too large.
+pub fn made_up(signature: &Signature, rows: usize, size: usize, values: Values) -> Option<[Tensors; 3]> {
+    let elements = |spec: &TensorSpec| {
+        let lengths = spec.dims.iter().skip(1).map(|dim| if let Dim::Fixed(length) = dim { *length } else { size });
+        lengths.fold(rows, usize::saturating_mul)
+    };
+    let all = signature.inputs.iter().map(elements).fold(0, usize::saturating_add);
+    if all > MOST_ELEMENTS {
+        return None;
+    }
+    // The same rows every time, so that the same is found.
+    let mut random = Rng::with_seed(0x5eed + size as u64);
+    let scales = [0.1, 1.0, 10.0];
+    Some(scales.map(|scale| {
+        of_shape(signature, rows, size, |spec, elements| filled(spec.dtype, elements, values, scale, &mut random))
+    }))
+}
+
+fn filled(dtype: DType, elements: usize, values: Values, scale: f64, random: &mut Rng) -> Data {
+    let mut number = || match values {
+        Values::Usual => (random.f64() * 2.0 - 1.0) * scale,
+        Values::Small => random.f64() * scale.max(1.0),
+        Values::Large => random.f64() * 255.0 * scale.max(1.0),
+    };
+    macro_rules! floats {
+        ($variant:ident, $from:expr) => {
+            return Data::$variant((0..elements).map(|_| $from(number())).collect())
+        };
+    }
+    match dtype {
+        DType::F32 => floats!(F32, |value| value as f32),
+        DType::F64 => floats!(F64, |value| value),
+        DType::F16 => floats!(F16, f16::from_f64),
+        DType::BF16 => floats!(BF16, bf16::from_f64),
+        _ => {}
+    }
+    let mut whole = || match values {
+        Values::Usual => random.u8(0..20),
+        Values::Small => random.u8(0..2),
+        Values::Large => random.u8(1..100),
+    };
+    macro_rules! integers {
+        ($($variant:ident($type:ty)),*) => {
+            match dtype {
+                $(DType::$variant => Data::$variant((0..elements).map(|_| whole() as $type).collect()),)*
+                DType::Bool => Data::Bool((0..elements).map(|_| whole() % 2 == 1).collect()),
+                _ => Data::Text((0..elements).map(|_| format!("w{}", whole())).collect()),
+            }
+        };
+    }
+    integers!(I8(i8), I16(i16), I32(i32), I64(i64), U8(u8), U16(u16), U32(u32), U64(u64))
+}
+
+fn of_shape(
+    signature: &Signature,
+    rows: usize,
+    size: usize,
+    mut fill: impl FnMut(&TensorSpec, usize) -> Data,
+) -> Tensors {
+    let mut input = |spec: &TensorSpec| {
+        let length = |(index, dim): (usize, &Dim)| match dim {
+            Dim::Fixed(length) => *length,
+            Dim::Dynamic(_) if index == 0 => rows,
+            Dim::Dynamic(_) => size,
+        };
+        let shape: Shape = spec.dims.iter().enumerate().map(length).collect();
+        let elements = shape.iter().product();
+        Tensor::new(shape, fill(spec, elements)).ok().map(|tensor| (Arc::clone(&spec.name), tensor))
+    };
+    signature.inputs.iter().filter_map(&mut input).collect()
+}

@@ -1,0 +1,97 @@
+//! Rows of real requests, kept until there are enough of one shape to find out whether a model's rows are independent,
+//! where that could not be found out at load.
+
+use crate::tensor::Tensors;
+
+/// So many rows are compared.
+const ENOUGH: usize = 3;
+
+/// How often a comparison may fail before it is given up.
+const ATTEMPTS: u32 = 8;
+
+/// The comparison waits for a moment in which nobody else does, for so many runs at the most.
+const PATIENCE: u32 = 1_000;
+
+/// Different rows of one shape.
+#[derive(Debug)]
+pub(super) struct RealRows {
+    rows: Vec<Tensors>,
+    attempts_left: u32,
+    patience: u32,
+}
+
+impl RealRows {
+    pub(super) fn new() -> RealRows {
+        RealRows { rows: Vec::new(), attempts_left: ATTEMPTS, patience: PATIENCE }
+    }
+
+    /// Keeps the rows of a request that differ from those that are there. Rows of another shape take their place: what is
+    /// asked for most is seen sooner or later.
+    pub(super) fn keep(&mut self, inputs: &Tensors) {
+        if self.rows.len() >= ENOUGH || self.attempts_left == 0 {
+            return;
+        }
+        if self.rows.first().is_some_and(|first| !first.stacks_with(inputs)) {
+            self.rows.clear();
+        }
+        for row in 0..inputs.rows() {
+            let row = inputs.slice_rows(row..row + 1);
+            if self.rows.len() < ENOUGH && !self.rows.contains(&row) {
+                self.rows.push(row);
+            }
+        }
+    }
+
+    /// The rows to compare, if there are enough, and nobody waits or enough have.
+    pub(super) fn take(&mut self, somebody_waits: bool) -> Option<Vec<Tensors>> {
+        if self.rows.len() < ENOUGH {
+            return None;
+        }
+        if somebody_waits && self.patience > 0 {
+            self.patience -= 1;
+            return None;
+        }
+        self.attempts_left -= 1;
+        Some(std::mem::take(&mut self.rows))
+    }
+
+    /// Whether there will be no further attempt.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.attempts_left == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{Data, Tensor};
+
+    fn request(rows: &[f32], width: usize) -> Tensors {
+        let values = rows.iter().flat_map(|row| vec![*row; width]).collect();
+        [("x".into(), Tensor::new(vec![rows.len(), width], Data::F32(values)).unwrap())].into_iter().collect()
+    }
+
+    #[test]
+    fn three_different_rows_of_one_shape_are_enough() {
+        let mut rows = RealRows::new();
+        rows.keep(&request(&[1.0, 2.0], 4));
+        rows.keep(&request(&[3.0], 5));
+        rows.keep(&request(&[3.0, 3.0, 4.0], 5));
+        assert_eq!(rows.take(false), None);
+        rows.keep(&request(&[5.0, 6.0], 5));
+        assert_eq!(rows.take(true), None);
+        assert_eq!(rows.take(false), Some([3.0, 4.0, 5.0].map(|row| request(&[row], 5)).to_vec()));
+    }
+
+    #[test]
+    fn attempts_come_to_an_end() {
+        let mut rows = RealRows::new();
+        for attempt in 0..ATTEMPTS {
+            assert!(!rows.has_given_up(), "{attempt}");
+            rows.keep(&request(&[1.0, 2.0, 3.0], 1));
+            rows.take(false).unwrap();
+        }
+        rows.keep(&request(&[1.0, 2.0, 3.0], 1));
+        assert!(rows.has_given_up() && rows.take(false).is_none());
+    }
+}

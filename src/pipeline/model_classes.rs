@@ -1,0 +1,237 @@
+//! What a model's file says of its classes, and what follows for `labels` in `model.toml`.
+
+use std::collections::BTreeMap;
+
+use super::Label;
+use crate::error::{Error, Result};
+
+/// The names of classes, in the order of the scores, and where they stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedClasses {
+    /// The names.
+    pub labels: Vec<Label>,
+    /// Where they stand in the file, for messages.
+    pub source: String,
+}
+
+/// What an output can say that chooses a class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LabelValues {
+    /// The place of the class among the scores, counted from 0.
+    Places,
+    /// Its name.
+    Names(NamedClasses),
+}
+
+/// What a model's file says of its classes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelClasses {
+    /// Those of outputs with scores, by the output's name.
+    pub of_scores: BTreeMap<String, NamedClasses>,
+    /// The output in which the model itself names the class that it chooses.
+    pub label_output: Option<String>,
+    /// What that can say, if that can be read from the file.
+    pub of_label_output: Option<LabelValues>,
+    /// What the file's metadata say.
+    pub of_metadata: Option<NamedClasses>,
+}
+
+/// The labels of a stage, and where they come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ChosenLabels {
+    /// What is answered, in the order of the scores; `None` for "class 0", "class 1" and so on.
+    pub(super) labels: Option<Vec<Label>>,
+    /// What the model itself calls them, if it does.
+    pub(super) in_file: Option<Vec<Label>>,
+    /// What to tell whoever adds a version.
+    pub(super) remark: Option<String>,
+}
+
+impl ModelClasses {
+    /// The names in the file for the scores of this output, of which there are so many, if that is known.
+    fn of_output(&self, output: &str, count: Option<usize>) -> Option<NamedClasses> {
+        let fits = |classes: &NamedClasses| count.is_none_or(|count| classes.labels.len() == count);
+        let of_label_output = match (&self.of_label_output, count) {
+            (Some(LabelValues::Names(classes)), _) => Some(classes.clone()),
+            (Some(LabelValues::Places), Some(count)) => Some(NamedClasses {
+                labels: (0..).map(Label::Number).take(count).collect(),
+                source: format!("the output {:?}", self.label_output.as_deref().unwrap_or_default()),
+            }),
+            (Some(LabelValues::Places), None) | (None, _) => None,
+        };
+        // What the model itself answers comes first: the scores may end in a classifier within it, as those of a stack do.
+        let of_graph = of_label_output.into_iter().chain(self.of_scores.get(output).cloned()).find(fits);
+        let of_metadata = self.of_metadata.clone().filter(fits);
+        match (of_graph, of_metadata) {
+            // Numbers from 0 on name nothing: what the metadata call them does.
+            (Some(graph), Some(metadata)) if is_numbering(&graph.labels) => Some(metadata),
+            (graph, metadata) => graph.or(metadata),
+        }
+    }
+
+    /// The labels for the scores of an output: those of `model.toml`, or those of the file. They must not disagree.
+    pub(super) fn choose(
+        &self,
+        configured: Option<Vec<Label>>,
+        output: &str,
+        count: Option<usize>,
+    ) -> Result<ChosenLabels> {
+        let count = configured.as_ref().map(Vec::len).or(count);
+        let found = self.of_output(output, count);
+        let in_file = found.as_ref().map(|found| found.labels.clone());
+        match (configured, found) {
+            (Some(labels), Some(found)) if disagree(&labels, &found.labels) => Err(Error::Config(format!(
+                "labels: model.toml says {}, and the model's file says {} ({}); leave labels out, or export the model with \
+                 the right ones",
+                listed(&labels),
+                listed(&found.labels),
+                found.source
+            ))),
+            (Some(labels), _) => Ok(ChosenLabels { labels: Some(labels), in_file, remark: None }),
+            (None, Some(found)) => {
+                let remark =
+                    format!("labels are those of the model's file: {} ({})", listed(&found.labels), found.source);
+                Ok(ChosenLabels { labels: Some(found.labels), in_file, remark: Some(remark) })
+            }
+            (None, None) => {
+                let remark = "neither model.toml nor the model's file names the classes, so that they are answered as \
+                              \"class 0\", \"class 1\" and so on; set labels in [postprocess]";
+                Ok(ChosenLabels { labels: None, in_file, remark: Some(remark.to_owned()) })
+            }
+        }
+    }
+}
+
+impl ChosenLabels {
+    /// The label of a class.
+    pub(super) fn of(&self, class: usize) -> Label {
+        match &self.labels {
+            Some(labels) => labels.get(class).cloned().unwrap_or_else(|| unnamed(class)),
+            None => unnamed(class),
+        }
+    }
+
+    /// How many there are, if they are named.
+    pub(super) fn count(&self) -> Option<usize> {
+        self.labels.as_ref().map(Vec::len)
+    }
+
+    /// How what the model itself calls a class contradicts these; `classes` is how many there are.
+    pub(super) fn contradiction(&self, said: &Label, output: &str, classes: usize) -> Option<String> {
+        let is_place = matches!(said, Label::Number(place) if (0..classes as i64).contains(place));
+        let known = match (&self.in_file, &self.labels) {
+            (Some(known), _) => known,
+            // Texts may name what the model numbers.
+            (None, Some(labels)) if matches!(said, Label::Number(_)) && are_texts(labels) => return None,
+            (None, Some(labels)) => labels,
+            (None, None) if is_place => return None,
+            (None, None) => {
+                return Some(format!(
+                    "labels: the model has names for its classes that cannot be read from its file: its output {output:?} says \
+                     {}; set labels in [postprocess], in the order of the scores",
+                    listed(std::slice::from_ref(said))
+                ));
+            }
+        };
+        (!known.contains(said)).then(|| {
+            format!(
+                "labels: the model's own output {output:?} says {}, which is none of {}; set the right labels in \
+                 [postprocess], in the order of the scores",
+                listed(std::slice::from_ref(said)),
+                listed(known)
+            )
+        })
+    }
+}
+
+/// The name of a class that nobody has named.
+pub(super) fn unnamed(class: usize) -> Label {
+    Label::Text(format!("class {class}").into())
+}
+
+/// Whether these are 0, 1, 2, ...: places, which any names can be given.
+fn is_numbering(labels: &[Label]) -> bool {
+    labels.iter().zip(0..).all(|(label, place)| *label == Label::Number(place))
+}
+
+/// Texts may name what the file only numbers. Nothing else may differ.
+fn disagree(configured: &[Label], in_file: &[Label]) -> bool {
+    let are_numbers = in_file.iter().all(|label| matches!(label, Label::Number(_)));
+    configured != in_file && !(are_texts(configured) && are_numbers)
+}
+
+fn are_texts(labels: &[Label]) -> bool {
+    labels.iter().all(|label| matches!(label, Label::Text(_)))
+}
+
+/// Some of the labels, for a message.
+pub(super) fn listed(labels: &[Label]) -> String {
+    const SHOWN: usize = 10;
+    let shown = labels.iter().take(SHOWN).map(|label| match label {
+        Label::Number(number) => number.to_string(),
+        Label::Text(text) => format!("{text:?}"),
+    });
+    let more = if labels.len() > SHOWN { format!(" and {} more", labels.len() - SHOWN) } else { String::new() };
+    format!("[{}{more}]", shown.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(json: &str) -> Vec<Label> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn check(configured: Option<&str>, in_file: &str, expected: std::result::Result<&str, &str>) {
+        let named = NamedClasses { labels: labels(in_file), source: "classlabels".to_owned() };
+        let classes = ModelClasses { of_scores: [("p".to_owned(), named)].into(), ..ModelClasses::default() };
+        let chosen = classes.choose(configured.map(labels), "p", Some(3));
+        match expected {
+            Ok(expected) => assert_eq!(chosen.unwrap().labels, Some(labels(expected))),
+            Err(expected) => {
+                let message = chosen.unwrap_err().to_string();
+                assert!(message.contains(expected), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_file_names_the_classes_and_model_toml_may_not_disagree() {
+        let (texts, numbers) = (r#"["a", "b", "c"]"#, "[1, 2, 3]");
+        check(None, texts, Ok(texts));
+        check(None, numbers, Ok(numbers));
+        check(Some(texts), texts, Ok(texts));
+        // Numbers in a file can be given names ...
+        check(Some(texts), numbers, Ok(texts));
+        check(Some(texts), "[0, 1, 2]", Ok(texts));
+        // ... and names no others, no other order, and no numbers.
+        check(
+            Some(r#"["c", "b", "a"]"#),
+            texts,
+            Err(r#"model.toml says ["c", "b", "a"], and the model's file says ["a", "b", "c"]"#),
+        );
+        check(Some("[0, 1, 2]"), texts, Err(r#"says [0, 1, 2], and"#));
+        check(Some("[0, 1, 2]"), numbers, Err("says [1, 2, 3] (classlabels)"));
+    }
+
+    #[test]
+    fn classes_that_nobody_names_have_names_that_look_like_none() {
+        let chosen = ModelClasses::default().choose(None, "p", Some(3)).unwrap();
+        assert_eq!((chosen.labels, unnamed(2).to_string()), (None, "class 2".to_owned()));
+        assert!(chosen.remark.unwrap().contains("set labels"));
+    }
+
+    #[test]
+    fn names_in_the_metadata_are_those_of_numbered_classes() {
+        let named = |json: &str| Some(NamedClasses { labels: labels(json), source: String::new() });
+        let classes = ModelClasses {
+            of_label_output: Some(LabelValues::Places),
+            of_metadata: named(r#"["a", "b", "c"]"#),
+            ..ModelClasses::default()
+        };
+        assert_eq!(classes.choose(None, "p", Some(3)).unwrap().labels, Some(labels(r#"["a", "b", "c"]"#)));
+        // Of another number of scores, the metadata say nothing.
+        assert_eq!(classes.choose(None, "p", Some(2)).unwrap().labels, Some(labels("[0, 1]")));
+    }
+}

@@ -1,0 +1,345 @@
+//! What a model's file calls its classes.
+//!
+//! Converters write the names down where the model itself needs them: in the classifier nodes of `ai.onnx.ml`
+//! (`classlabels_*`), in the constant that an index is looked up in, in ZipMap's keys. Trainers write them into the
+//! metadata. The names are followed from the outputs backwards, so that those of a classifier within the model (one of an
+//! ensemble, one against the rest) are not taken for those of the answer.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::onnx_file::{AttributeProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto};
+use crate::pipeline::{Label, LabelValues, ModelClasses, NamedClasses};
+
+/// So many nodes are followed at the most.
+const DEPTH: usize = 32;
+
+/// The keys of the metadata that have names of classes.
+const METADATA_KEYS: [&str; 6] = ["names", "labels", "classes", "class_names", "class_labels", "id2label"];
+
+/// What a file says.
+pub(super) fn read(model: &ModelProto) -> ModelClasses {
+    let mut found = ModelClasses { of_metadata: of_metadata(&model.metadata_props), ..ModelClasses::default() };
+    let Some(graph) = &model.graph else { return found };
+    let graph = Graph::new(graph);
+    for output in &graph.proto.output {
+        if let Some(classes) = graph.of_scores(&output.name).or_else(|| graph.of_zip_map(&output.name)) {
+            found.of_scores.insert(output.name.clone(), classes);
+        }
+    }
+    for output in graph.proto.output.iter().filter(|output| !found.of_scores.contains_key(&output.name)) {
+        if let Some(values) = graph.of_label(&output.name, 0) {
+            (found.label_output, found.of_label_output) = (Some(output.name.clone()), Some(values));
+            return found;
+        }
+    }
+    // As converters call it.
+    let is_label = |name: &&String| ["label", "output_label"].contains(&name.as_str());
+    found.label_output = graph.proto.output.iter().map(|output| &output.name).find(is_label).cloned();
+    found
+}
+
+/// The nodes of a graph by what they make, and its constants.
+struct Graph<'a> {
+    proto: &'a GraphProto,
+    makers: HashMap<&'a str, (&'a NodeProto, usize)>,
+    constants: HashMap<&'a str, &'a TensorProto>,
+}
+
+impl<'a> Graph<'a> {
+    fn new(proto: &'a GraphProto) -> Graph<'a> {
+        let mut makers = HashMap::new();
+        let mut constants: HashMap<&str, &TensorProto> =
+            proto.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        for node in &proto.node {
+            makers.extend(node.output.iter().enumerate().map(|(place, name)| (name.as_str(), (node, place))));
+            if node.op_type == "Constant"
+                && let (Some(name), Some(value)) = (node.output.first(), attribute(node, "value"))
+                && let Some(tensor) = &value.t
+            {
+                constants.insert(name, tensor);
+            }
+        }
+        Graph { proto, makers, constants }
+    }
+
+    /// The names of what a tensor of scores has a column for: those of the classifier that it comes of.
+    fn of_scores(&self, tensor: &str) -> Option<NamedClasses> {
+        let mut tensor = tensor;
+        for _ in 0..DEPTH {
+            let (node, place) = *self.makers.get(tensor)?;
+            match node.op_type.as_str() {
+                "LinearClassifier" | "SVMClassifier" | "TreeEnsembleClassifier" if place == 1 => return of_node(node),
+                "ZipMap" => return of_node(node),
+                "Normalizer" | "Softmax" | "Cast" | "Identity" | "Reshape" | "Squeeze" | "Flatten" | "Clip" => {
+                    tensor = node.input.first()?;
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// The keys of the ZipMap that takes this tensor, or what it is a copy of.
+    fn of_zip_map(&self, tensor: &str) -> Option<NamedClasses> {
+        let source = |mut tensor: &'a str| {
+            for _ in 0..DEPTH {
+                match self.makers.get(tensor) {
+                    Some((node, 0)) if matches!(node.op_type.as_str(), "Cast" | "Identity") => match node.input.first()
+                    {
+                        Some(input) => tensor = input,
+                        None => break,
+                    },
+                    _ => break,
+                }
+            }
+            tensor
+        };
+        let (name, _) = self.makers.get_key_value(tensor)?;
+        let maps = self.proto.node.iter().filter(|node| node.op_type == "ZipMap");
+        maps.filter(|map| map.input.first().is_some_and(|input| source(input) == source(name))).find_map(of_node)
+    }
+
+    /// What a tensor means that chooses a class for each row.
+    fn of_label(&self, tensor: &str, depth: usize) -> Option<LabelValues> {
+        let (node, place) = *self.makers.get(tensor).filter(|_| depth < DEPTH)?;
+        let input = |index: usize| node.input.get(index).map(String::as_str);
+        match (node.op_type.as_str(), place) {
+            ("LinearClassifier" | "SVMClassifier" | "TreeEnsembleClassifier", 0) => {
+                of_node(node).map(LabelValues::Names)
+            }
+            ("Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten", _) => {
+                self.of_label(input(0)?, depth + 1)
+            }
+            ("ArgMax", _) => Some(LabelValues::Places),
+            ("ArrayFeatureExtractor" | "Gather", _) => {
+                let labels = labels_of(self.constants.get(input(0)?)?)?;
+                let Some(LabelValues::Places) = self.of_label(input(1)?, depth + 1) else { return None };
+                let source = format!("the constant {:?}, in which the label is looked up", input(0)?);
+                Some(LabelValues::Names(NamedClasses { labels, source }))
+            }
+            ("LabelEncoder", _) => {
+                let (keys, values) = encoder(node)?;
+                let renamed = |label: &Label| {
+                    keys.iter().position(|key| key == label).and_then(|place| values.get(place)).cloned()
+                };
+                let labels = match self.of_label(input(0)?, depth + 1)? {
+                    LabelValues::Places => (0..keys.len() as i64).map(|place| renamed(&Label::Number(place))).collect(),
+                    LabelValues::Names(inner) => inner.labels.iter().map(renamed).collect::<Option<Vec<Label>>>(),
+                };
+                let source = "the node LabelEncoder".to_owned();
+                Some(LabelValues::Names(NamedClasses { labels: labels?, source }))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
+    node.attribute.iter().find(|attribute| attribute.name == name)
+}
+
+/// `classlabels_*` of a node.
+fn of_node(node: &NodeProto) -> Option<NamedClasses> {
+    let named = |attribute: &AttributeProto| {
+        let labels: Vec<Label> = values_of(attribute)?;
+        let source = format!("{} of the node {}", attribute.name, node.op_type);
+        (!labels.is_empty()).then_some(NamedClasses { labels, source })
+    };
+    ["classlabels_strings", "classlabels_int64s", "classlabels_ints"]
+        .into_iter()
+        .filter_map(|name| attribute(node, name))
+        .find_map(named)
+}
+
+/// The keys of a LabelEncoder, and what they become.
+fn encoder(node: &NodeProto) -> Option<(Vec<Label>, Vec<Label>)> {
+    let of = |names: [&str; 3]| names.into_iter().filter_map(|name| attribute(node, name)).find_map(values_of);
+    // The first version of the operator: places of texts.
+    if let Some(classes) = attribute(node, "classes_strings") {
+        let values = values_of(classes)?;
+        return Some(((0..values.len() as i64).map(Label::Number).collect(), values));
+    }
+    let keys = of(["keys_int64s", "keys_strings", "keys_tensor"])?;
+    let values = of(["values_strings", "values_int64s", "values_tensor"])?;
+    (keys.len() == values.len()).then_some((keys, values))
+}
+
+fn values_of(attribute: &AttributeProto) -> Option<Vec<Label>> {
+    if let Some(tensor) = &attribute.t {
+        return labels_of(tensor);
+    }
+    match attribute.strings.is_empty() {
+        true if attribute.ints.is_empty() => None,
+        true => Some(attribute.ints.iter().copied().map(Label::Number).collect()),
+        false => texts(&attribute.strings),
+    }
+}
+
+fn texts(strings: &[bytes::Bytes]) -> Option<Vec<Label>> {
+    strings.iter().map(|text| Some(Label::Text(std::str::from_utf8(text).ok()?.into()))).collect()
+}
+
+/// The elements of a constant: texts or whole numbers.
+fn labels_of(tensor: &TensorProto) -> Option<Vec<Label>> {
+    const INT32: i32 = 6;
+    const INT64: i32 = 7;
+    const STRING: i32 = 8;
+    // Names, and not a table that happens to be looked up in.
+    if tensor.dims.iter().filter(|length| **length > 1).count() > 1 {
+        return None;
+    }
+    let numbers = |numbers: Vec<i64>| Some(numbers.into_iter().map(Label::Number).collect());
+    match tensor.data_type {
+        STRING => texts(&tensor.string_data),
+        INT64 if tensor.raw_data.is_empty() => numbers(tensor.int64_data.clone()),
+        INT64 => numbers(tensor.raw_data.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()),
+        INT32 if tensor.raw_data.is_empty() => numbers(tensor.int32_data.iter().copied().map(i64::from).collect()),
+        INT32 => numbers(tensor.raw_data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect()),
+        _ => None,
+    }
+}
+
+// ===== metadata =====
+
+/// The names in the metadata: JSON, or a literal of Python, as Ultralytics writes `{0: 'person', 1: 'bicycle'}`.
+fn of_metadata(metadata: &[StringStringEntryProto]) -> Option<NamedClasses> {
+    METADATA_KEYS.into_iter().find_map(|key| {
+        let entry = metadata.iter().find(|entry| entry.key == key)?;
+        let labels = Literal::parse(&entry.value).and_then(Literal::into_labels)?;
+        (!labels.is_empty()).then(|| NamedClasses { labels, source: format!("{key:?} in the file's metadata") })
+    })
+}
+
+/// A list or a dictionary of names.
+#[derive(Debug)]
+enum Literal {
+    List(Vec<Label>),
+    Map(BTreeMap<i64, Label>),
+}
+
+impl Literal {
+    fn parse(text: &str) -> Option<Literal> {
+        let mut reader = LiteralReader { rest: text.trim() };
+        let literal = reader.literal()?;
+        reader.rest.trim().is_empty().then_some(literal)
+    }
+
+    /// The names by their places, if there is one for each.
+    fn into_labels(self) -> Option<Vec<Label>> {
+        match self {
+            Literal::List(labels) => Some(labels),
+            Literal::Map(map) => {
+                map.into_iter().zip(0..).map(|((key, label), place)| (key == place).then_some(label)).collect()
+            }
+        }
+    }
+}
+
+/// Reads what JSON and Python write alike: lists and dictionaries of strings and whole numbers.
+struct LiteralReader<'a> {
+    rest: &'a str,
+}
+
+impl LiteralReader<'_> {
+    fn literal(&mut self) -> Option<Literal> {
+        if self.takes('[') || self.takes('(') {
+            let mut labels = Vec::new();
+            while !(self.takes(']') || self.takes(')')) {
+                labels.push(self.value()?);
+                self.takes(',');
+            }
+            return Some(Literal::List(labels));
+        }
+        if !self.takes('{') {
+            return None;
+        }
+        let mut map = BTreeMap::new();
+        while !self.takes('}') {
+            let key = match self.value()? {
+                Label::Number(key) => key,
+                Label::Text(key) => key.parse().ok()?,
+            };
+            if !self.takes(':') {
+                return None;
+            }
+            if map.insert(key, self.value()?).is_some() {
+                return None;
+            }
+            self.takes(',');
+        }
+        Some(Literal::Map(map))
+    }
+
+    fn takes(&mut self, character: char) -> bool {
+        self.rest = self.rest.trim_start();
+        match self.rest.strip_prefix(character) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn value(&mut self) -> Option<Label> {
+        self.rest = self.rest.trim_start();
+        let quote = self.rest.chars().next()?;
+        if quote != '\'' && quote != '"' {
+            let end = self.rest.find(|c: char| !(c.is_ascii_digit() || c == '-')).unwrap_or(self.rest.len());
+            let (number, rest) = self.rest.split_at(end);
+            self.rest = rest;
+            return number.parse().ok().map(Label::Number);
+        }
+        let mut text = String::new();
+        let mut characters = self.rest[1..].char_indices();
+        while let Some((at, character)) = characters.next() {
+            match character {
+                '\\' => match characters.next()?.1 {
+                    'n' => text.push('\n'),
+                    't' => text.push('\t'),
+                    'r' => text.push('\r'),
+                    'u' => {
+                        let digits: String = (0..4).map_while(|_| characters.next()).map(|(_, digit)| digit).collect();
+                        text.push(char::from_u32(u32::from_str_radix(&digits, 16).ok()?)?);
+                    }
+                    other @ ('\\' | '\'' | '"' | '/') => text.push(other),
+                    _ => return None,
+                },
+                character if character == quote => {
+                    self.rest = &self.rest[1 + at + character.len_utf8()..];
+                    return Some(Label::Text(text.into()));
+                }
+                other => text.push(other),
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_the_metadata_are_read_as_trainers_write_them() {
+        let read = |value: &str| {
+            let entry = StringStringEntryProto { key: "names".to_owned(), value: value.to_owned() };
+            of_metadata(&[entry]).map(|classes| classes.labels.iter().map(Label::to_string).collect::<Vec<_>>())
+        };
+        let expected = Some(vec!["cat".to_owned(), "dog's".to_owned()]);
+        for text in [
+            r#"{0: 'cat', 1: "dog's"}"#,
+            r#"{"1": "dog's", "0": "cat"}"#,
+            r#"["cat", "dog's"]"#,
+            r"['cat', 'dog\'s']",
+            r#" {0: 'cat', 1: "dog\u0027s",} "#,
+        ] {
+            assert_eq!(read(text), expected, "{text}");
+        }
+        for text in
+            ["", "cat,dog", "{0: 'cat', 2: 'dog'}", "{0: 'cat', 0: 'dog'}", "['cat'", "[1.5]", "{'a': 'cat'}", "[]"]
+        {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! A version whose model is open and has its stages around it.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::findings::Findings;
+use super::golden::Golden;
+use super::loader::LoadOrder;
+use super::refusal::Refusal;
+use super::verified::VerifiedVersion;
+use crate::error::{Error, LoadFault, Result};
+use crate::feature::{FeatureSchema, Features};
+use crate::model::{Engine, Independence, Joining, LoadedModel, RowOutputs, Rows, Session, Sharing, can_be_padded};
+use crate::pipeline::{
+    Label, Pipeline, Postprocessor, Prediction, Prepared, Preprocessor, StageContext, Stages, Table,
+};
+use crate::tensor::{Dim, Padding, Signature, Tensors};
+
+pub(super) struct OpenedVersion {
+    pub(super) verified: VerifiedVersion,
+    pub(super) loaded: Arc<dyn LoadedModel>,
+    pub(super) preprocessor: Box<dyn Preprocessor>,
+    pub(super) postprocessor: Box<dyn Postprocessor>,
+    /// What short rows may be filled up with, as far as the signature goes.
+    pub(super) padding: Option<Padding>,
+    order: LoadOrder,
+}
+
+impl OpenedVersion {
+    pub(super) fn open(
+        engine: &dyn Engine,
+        stages: &Stages,
+        order: &LoadOrder,
+        verified: VerifiedVersion,
+    ) -> Result<OpenedVersion, Refusal> {
+        let config = &order.config;
+        let source = verified.source(&order.folder);
+        let loaded =
+            engine.load(source, &config.model).map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
+        check_batch_dimension(loaded.signature())?;
+        // What the stages have to say is about how they fit the model.
+        let misfit = |error| in_model_toml(order, LoadFault::Config, error);
+        let context = |stage| StageContext {
+            config: stage,
+            signature: loaded.signature(),
+            classes: &verified.classes,
+            files: &verified,
+            max_instances: config.model.max_instances,
+        };
+        let preprocessor = stages.preprocessor(context(&config.preprocess)).map_err(&misfit)?;
+        let postprocessor = stages.postprocessor(context(&config.postprocess)).map_err(&misfit)?;
+        let padding = preprocessor.padding().filter(|_| can_be_padded(loaded.signature()));
+        Ok(OpenedVersion { verified, loaded, preprocessor, postprocessor, padding, order: order.clone() })
+    }
+
+    /// What the model takes and gives.
+    pub(super) fn signature(&self) -> &Signature {
+        self.loaded.signature()
+    }
+
+    /// How rows are joined, as far as is known before the model was run.
+    pub(super) fn joining(&self) -> Joining {
+        Joining::new(self.signature(), self.padding.clone()).with_outputs(self.outputs_before_a_run())
+    }
+
+    fn outputs_before_a_run(&self) -> RowOutputs {
+        match self.postprocessor.takes_one_row() {
+            true => RowOutputs::OfOneRow,
+            false => RowOutputs::Unknown,
+        }
+    }
+
+    /// How requests are joined, by what was found.
+    pub(super) fn sharing(&self, findings: &Findings) -> Sharing {
+        let padding = self.padding.clone().filter(|_| findings.may_be_padded());
+        let outputs = match (self.outputs_before_a_run(), &findings.row_outputs) {
+            (RowOutputs::Unknown, Some(names)) => RowOutputs::Known(names.clone()),
+            (outputs, _) => outputs,
+        };
+        let joining = Joining::new(self.signature(), padding).with_outputs(outputs);
+        let rows = Rows { independence: findings.independence.clone(), joining };
+        Sharing::new(self.signature(), &self.order.config.model, self.loaded.provider(), rows)
+    }
+
+    /// Around a model that has been started.
+    pub(super) fn into_pipeline(self, model: crate::model::OnnxModel) -> (VerifiedVersion, Pipeline) {
+        let OpenedVersion { verified, preprocessor, postprocessor, .. } = self;
+        (verified, Pipeline { preprocessor, model, postprocessor })
+    }
+
+    /// The names of its classes, if it is a classifier that knows them.
+    pub(super) fn class_names(&self) -> Option<Vec<String>> {
+        Some(self.postprocessor.classes()?.iter().map(Label::to_string).collect())
+    }
+
+    /// The table that its preprocessor reads, if it reads one.
+    pub(super) fn table(&self) -> Option<Table> {
+        self.preprocessor.table()
+    }
+
+    /// The features of its preprocessor.
+    pub(super) fn features(&self) -> FeatureSchema {
+        self.preprocessor.features()
+    }
+
+    /// The fewest rows that the model takes in one run.
+    pub(super) fn fewest_rows(&self) -> usize {
+        match self.signature().batch_dim() {
+            Dim::Fixed(rows) if !self.postprocessor.takes_one_row() => rows.max(1),
+            Dim::Fixed(_) | Dim::Dynamic(_) => 1,
+        }
+    }
+
+    /// As many rows as may be run together without changing what each is answered, and this many at most, if the model
+    /// leaves a choice.
+    pub(super) fn rows_at_one_time(&self, most: usize, findings: &Findings) -> usize {
+        match findings.independence {
+            Independence::Independent { .. } => self.sharing(findings).policy().most_rows().min(most),
+            Independence::FixedBatch { .. } | Independence::Dependent(_) | Independence::Unknown { .. } => {
+                self.fewest_rows()
+            }
+        }
+    }
+
+    /// A session on this version.
+    pub(super) fn session(&self) -> Result<Box<dyn Session>, Refusal> {
+        self.loaded.open().map_err(Refusal::of(LoadFault::Model))
+    }
+
+    /// The predictions of a session for the instances of examples, in order, run as one request after another with as
+    /// few instances each as the model takes.
+    pub(super) fn predict<'a>(
+        &'a self,
+        session: &'a mut dyn Session,
+        golden: &'a Golden,
+    ) -> impl Iterator<Item = Result<Value, String>> + 'a {
+        let step = self.fewest_rows();
+        let starts = (0..golden.instances.len()).step_by(step);
+        starts.flat_map(move |start| match self.predict_rows(session, golden, start..start + step) {
+            Ok(predictions) => predictions.into_iter().map(Ok).collect(),
+            Err(problem) => vec![Err(problem)],
+        })
+    }
+
+    fn predict_rows(
+        &self,
+        session: &mut dyn Session,
+        golden: &Golden,
+        rows: std::ops::Range<usize>,
+    ) -> Result<Vec<Value>, String> {
+        if rows.end > golden.instances.len() {
+            return Err(format!("the model takes {} instances at one time, and these are fewer", rows.len()));
+        }
+        let request = golden.request(rows.clone()).map_err(|error| error.to_string())?;
+        let (_, predictions) = self.predict_request(session, &request)?;
+        // By way of the text, as a client reads it: 0.9, and not 0.8999999761581421.
+        let as_written = |prediction| serde_json::from_str(&serde_json::to_string(prediction)?);
+        predictions.iter().map(as_written).collect::<serde_json::Result<_>>().map_err(|error| error.to_string())
+    }
+
+    /// What a session makes of a request: the features that were read, and the predictions.
+    pub(super) fn predict_request(
+        &self,
+        session: &mut dyn Session,
+        request: &RawValue,
+    ) -> Result<(Features, Vec<Prediction>), String> {
+        let told = |error: Error| error.detail().map_or_else(|| error.to_string(), str::to_owned);
+        let Prepared { inputs, features, origin } = self.preprocessor.transform(request).map_err(told)?;
+        let outputs = session.run(&inputs).map_err(told)?;
+        let outputs = self.joining().per_row(outputs, inputs.rows()).map_err(told)?;
+        let predictions = self.postprocessor.decode(&outputs, &origin).map_err(told)?;
+        Ok((features, predictions))
+    }
+
+    /// What the preprocessor makes of one instance.
+    pub(super) fn inputs_of(&self, instances: &RawValue) -> Result<Tensors> {
+        self.preprocessor.transform(instances).map(|prepared| prepared.inputs)
+    }
+}
+
+/// Where one input leaves the first dimension open and another fixes it, nobody can tell which of both is that of the rows.
+fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
+    let first =
+        |fixed: bool| signature.inputs.iter().find(|input| matches!(input.dims.first(), Some(Dim::Fixed(_))) == fixed);
+    let refuse = |one: &crate::tensor::TensorSpec, other: &crate::tensor::TensorSpec| {
+        Refusal::new(
+            LoadFault::Model,
+            format!(
+                "the first dimension of every input has to be that of the rows, and the model's input {:?} is {} where \
+                 {:?} is {}; export the model with the batch dimension first in all inputs",
+                one.name,
+                one.describe(),
+                other.name,
+                other.describe()
+            ),
+        )
+    };
+    let Some(fixed) = first(true) else { return Ok(()) };
+    if let Some(open) = first(false) {
+        return Err(refuse(open, fixed));
+    }
+    match signature.inputs.iter().find(|input| input.dims.first() != fixed.dims.first()) {
+        Some(other) => Err(refuse(other, fixed)),
+        None => Ok(()),
+    }
+}
+
+/// Settings stand in `model.toml`, and the message has to say so.
+fn in_model_toml(order: &LoadOrder, fault: LoadFault, error: Error) -> Refusal {
+    match error {
+        Error::Config(message) => {
+            Refusal::new(LoadFault::Config, format!("{}: {message}", order.config_file.display()))
+        }
+        other => Refusal::of(fault)(other),
+    }
+}
