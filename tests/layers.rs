@@ -50,6 +50,7 @@ const WALLS: &[Wall] = &[
             "model/queue.rs",
             "model/warm_up.rs",
             "model/worker.rs",
+            "registry/findings.rs",
             "registry/loader.rs",
             "registry/trial.rs",
         ],

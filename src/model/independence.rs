@@ -299,6 +299,9 @@ impl Independence {
 impl fmt::Display for Independence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Independence::Independent { difference: 0.0 } => {
+                write!(f, "rows are independent: answers alone and in company are exactly the same")
+            }
             Independence::Independent { difference } => write!(
                 f,
                 "rows are independent: answers alone and in company are the same (largest difference {difference:.1e})"

@@ -222,6 +222,25 @@ mod tests {
         assert!(chosen.remark.unwrap().contains("set labels"));
     }
 
+    /// Where the names cannot be read from the file, what the model says of a row still shows that there are some.
+    #[test]
+    fn what_the_model_itself_says_may_not_contradict_the_labels() {
+        let chosen = |labels: Option<&str>| ChosenLabels {
+            labels: labels.map(|labels| serde_json::from_str(labels).unwrap()),
+            in_file: None,
+            remark: None,
+        };
+        let said = |labels: Option<&str>, said: Label| chosen(labels).contradiction(&said, "label", 3);
+        let (text, number) = (|text: &str| Label::Text(text.into()), Label::Number);
+        assert!(said(None, text("setosa")).unwrap().contains("its output \"label\" says [\"setosa\"]; set labels"));
+        assert!(said(None, number(3)).is_some());
+        assert!(said(None, number(2)).is_none());
+        assert!(said(Some("[0, 1, 2]"), text("setosa")).unwrap().contains("which is none of [0, 1, 2]"));
+        assert!(said(Some("[0, 1, 2]"), number(3)).is_some());
+        assert!(said(Some(r#"["a", "b", "c"]"#), number(3)).is_none());
+        assert!(said(Some(r#"["a", "b", "c"]"#), text("b")).is_none());
+    }
+
     #[test]
     fn names_in_the_metadata_are_those_of_numbered_classes() {
         let named = |json: &str| Some(NamedClasses { labels: labels(json), source: String::new() });

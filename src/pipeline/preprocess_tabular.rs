@@ -517,6 +517,52 @@ mod tests {
         check(r#"{"name": "n", "missing": "nan"}"#, &[("n", DType::I64, Some(1))], "int64 has no NaN");
     }
 
+    /// `unknown` is about values, and not about types.
+    #[test]
+    fn a_category_of_another_type_is_refused_whatever_unknown_says() {
+        for (encoding, unknown) in [("index", "error"), ("index", "other"), ("one-hot", "other"), ("one-hot", "ignore")]
+        {
+            for (vocabulary, value, message) in [
+                ("[1, 2, 3]", r#""2""#, "found the string \"2\", expected a whole number, as in the vocabulary"),
+                ("[1, 2, 3]", "true", "found true, expected a whole number"),
+                (r#"["1", "2", "3"]"#, "2", "found the number 2, expected a string, as in the vocabulary"),
+            ] {
+                let width = match (encoding, unknown) {
+                    ("index", _) => 1,
+                    (_, "other") => 4,
+                    _ => 3,
+                };
+                let column = format!(
+                    r#", "columns": [{{"name": "code", "vocabulary": {vocabulary}, "encoding": "{encoding}", "unknown": "{unknown}"}}]"#
+                );
+                let stage = stage(&column, &signature(&[("x", DType::F32, Some(width))])).unwrap();
+                let instances = format!(r#"[{{"code": {value}}}]"#);
+                let instances: Box<RawValue> = serde_json::from_str(&instances).unwrap();
+                let error = stage.transform(&instances).unwrap_err().to_string();
+                assert_eq!(error, format!("instances[0].code: {message}"), "{encoding} {unknown}");
+            }
+        }
+    }
+
+    /// What is made up is what could be sent, and three rows of it differ.
+    #[test]
+    fn samples_are_rows_that_it_takes() {
+        let columns = r#", "columns": [
+            {"name": "a", "standardise": {"mean": 40, "deviation": 12}, "clip": [0, 100]}, {"name": "b", "log1p": true},
+            {"name": "c", "vocabulary": ["x", "y"]}, {"name": "d", "vocabulary": [1, 2], "encoding": "one-hot"},
+            {"name": "e", "kind": "boolean"}, {"name": "n", "input": "whole"}, {"name": "t", "input": "text"}]"#;
+        let inputs = [("x", DType::F32, Some(6)), ("whole", DType::I8, Some(1)), ("text", DType::Text, Some(1))];
+        let columns = ["a", "b", "c", "d", "e"].iter().fold(columns.to_owned(), |columns, name| {
+            columns.replace(&format!(r#"{{"name": "{name}""#), &format!(r#"{{"name": "{name}", "input": "x""#))
+        });
+        let stage = stage(&columns, &signature(&inputs)).unwrap();
+        let rows = stage.samples().unwrap().map(|sample| {
+            let instances = RawValue::from_string(format!("[{sample}]")).unwrap();
+            stage.transform(&instances).unwrap().inputs
+        });
+        assert!(rows[0] != rows[1] && rows[1] != rows[2] && rows[0] != rows[2], "{rows:?}");
+    }
+
     proptest! {
         /// Whatever the order of the keys, a column's value is in its place.
         #[test]

@@ -258,6 +258,31 @@ mod tests {
     }
 
     #[test]
+    fn the_elements_of_a_row_can_be_named() {
+        let of = |columns: &str, inputs: Vec<TensorSpec>| {
+            let signature = Signature { inputs, ..Signature::default() };
+            of_settings(make, &format!(r#"{{"kind": "tensor", "columns": {columns}}}"#), &signature)
+        };
+        let pair = || vec![spec("x", DType::F32, &[Some(2)])];
+        let stage = of(r#"["age", "income"]"#, pair()).unwrap();
+        assert_eq!(stage.features().numbers, ["age".into(), "income".into()]);
+        let table = stage.table().unwrap();
+        let names: Vec<&str> = table.columns.iter().map(|column| &*column.name).collect();
+        assert_eq!((names, table.rows), (vec!["age", "income"], TableRows::Arrays));
+        let problem = |columns: &str, inputs| of(columns, inputs).err().unwrap().to_string();
+        assert_eq!(
+            problem(r#"["age"]"#, pair()),
+            "columns: there are 1, and a row of the model's input \"x\" has 2 elements"
+        );
+        assert_eq!(problem(r#"["age", "age"]"#, pair()), "columns: \"age\" is there twice");
+        let two = vec![spec("x", DType::F32, &[]), spec("y", DType::F32, &[])];
+        assert!(problem(r#"["age"]"#, two).contains("the model has 2 inputs"));
+        assert!(
+            problem(r#"["age"]"#, vec![spec("x", DType::F32, &[Some(2), Some(2)])]).contains("no lists of elements")
+        );
+    }
+
+    #[test]
     fn a_setting_that_does_not_exist_is_refused() {
         let error = of_settings(make, r#"{"kind": "tensor", "scale": 16}"#, &Signature::default()).err().unwrap();
         assert!(error.to_string().contains("scale"), "{error}");

@@ -93,8 +93,11 @@ impl OpenedVersion {
             _ if self.postprocessor.takes_one_row() => Independence::FixedBatch { rows: 1 },
             Dim::Fixed(rows) => Independence::FixedBatch { rows },
             Dim::Dynamic(_) => Independence::of(&comparisons.iter().collect::<Vec<_>>(), || match &problem {
-                Some(problem) => format!("it could not be run on several rows ({problem})"),
-                None => "all rows that it was tried with had the same answer".to_owned(),
+                Some(problem) if comparisons.is_empty() => format!("it could not be run on several rows ({problem})"),
+                None if comparisons.is_empty() => {
+                    "rows of this size take too long, or too much memory, to try".to_owned()
+                }
+                _ => "all rows that it was tried with had the same answer".to_owned(),
             }),
         };
         let padding = self.padding.as_ref().map(|_| {

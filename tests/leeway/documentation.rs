@@ -252,11 +252,11 @@ fn every_model_toml_in_the_documentation_is_valid() {
             count += 1;
         }
     }
-    assert_eq!(count, 7);
+    assert_eq!(count, 8);
 }
 
 /// A model that takes and gives whatever the stages of the documentation need.
-fn signature(preprocess: &str) -> Signature {
+fn signature(preprocess: &str, postprocess: &str) -> Signature {
     let spec = |name: &str, dtype, row: &[Dim]| TensorSpec {
         name: name.into(),
         dtype,
@@ -269,8 +269,9 @@ fn signature(preprocess: &str) -> Signature {
         "image" => vec![spec("x", DType::F32, &[3, 224, 224].map(Dim::Fixed))],
         _ => vec![spec("x", DType::F32, &[Dim::Fixed(7)])],
     };
-    let outputs = match preprocess {
-        "text" => vec![spec("last_hidden_state", DType::F32, &[Dim::Dynamic(None), Dim::Fixed(384)])],
+    let outputs = match postprocess {
+        "embedding" => vec![spec("last_hidden_state", DType::F32, &[Dim::Dynamic(None), Dim::Fixed(384)])],
+        "detector" => vec![spec("output0", DType::F32, &[84, 8400].map(Dim::Fixed))],
         _ => vec![spec("y", DType::F32, &[Dim::Fixed(2)])],
     };
     Signature { inputs, outputs, ..Signature::default() }
@@ -289,7 +290,7 @@ fn the_documented_stages_can_be_made() {
         let path = folder.path().join("model.toml");
         std::fs::write(&path, &block).unwrap();
         let config = ModelConfig::read(&path).unwrap();
-        let signature = signature(&config.preprocess.kind);
+        let signature = signature(&config.preprocess.kind, &config.postprocess.kind);
         let context = |config| StageContext::new(config, &signature, &files);
         stages.preprocessor(context(&config.preprocess)).map(drop).unwrap_or_else(|error| panic!("{error}: {block}"));
         stages.postprocessor(context(&config.postprocess)).map(drop).unwrap_or_else(|error| panic!("{error}: {block}"));
@@ -300,7 +301,7 @@ fn the_documented_stages_can_be_made() {
 #[test]
 fn the_reference_of_stages_has_every_kind_and_every_key() {
     let (stages, files, text) = (Stages::default(), files(), read("docs/stages.md"));
-    let signature = signature("tensor");
+    let signature = signature("tensor", "tensor");
     let unknown_key = |kind: &str| serde_json::from_value(serde_json::json!({ "kind": kind, "zzz": 1 })).unwrap();
     let kinds = |error: &str| error.split_once("known kinds: ").unwrap().1.split(", ").map(str::to_owned).collect();
     let preprocessor = |kind: &str| {
