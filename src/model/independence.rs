@@ -338,6 +338,9 @@ impl fmt::Display for Dependence {
 mod tests {
     use super::*;
 
+    /// What becomes of all rows of a run, of one number each.
+    type Model = fn(&[f32]) -> Vec<f32>;
+
     fn row(values: &[f32]) -> Tensors {
         let tensor = Tensor::new(vec![1, values.len()], Data::F32(values.to_vec())).unwrap();
         [("x".into(), tensor)].into_iter().collect()
@@ -357,7 +360,7 @@ mod tests {
     #[test]
     fn what_other_rows_change_is_found() {
         let max = |x: &[f32]| x.iter().copied().fold(f32::MIN, f32::max);
-        let dependent: [fn(&[f32]) -> Vec<f32>; 6] = [
+        let dependent: [Model; 6] = [
             |x| {
                 x.iter()
                     .scan(0.0, |sum, x| {

@@ -296,7 +296,7 @@ impl Values {
                 if is_float { value.into() } else { (value.abs().round().min(100.0) as i64).into() }
             }
             Values::Category(category) => category.sample(row + place),
-            Values::Boolean { .. } => ((row + place) % 2 == 0).into(),
+            Values::Boolean { .. } => (row + place).is_multiple_of(2).into(),
             Values::Text { .. } => format!("w{}", (row * 3 + place) % 7).into(),
         }
     }
