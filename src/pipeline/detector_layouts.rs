@@ -71,8 +71,8 @@ pub(super) enum Arrangement {
     ScorePerClass {
         /// Whether the last two dimensions are the other way round.
         boxes_last: bool,
-        /// Whether there is a probability that there is an object at all, between the box and the scores.
-        objectness: bool,
+        /// The probability that there is an object at all, between the box and the scores, if there is one.
+        objectness: Option<Objectness>,
         /// Whether boxes are relative to a grid.
         grid: bool,
     },
@@ -84,14 +84,25 @@ pub(super) enum Arrangement {
     SeparateOfOneImage,
 }
 
+/// What becomes of the probability that there is an object at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Objectness {
+    /// It is multiplied with the score of the class.
+    Times,
+    /// The same; but where there is one class, its score is not trained, and left out (`yolov7/utils/general.py`,
+    /// `non_max_suppression`).
+    TimesUnlessOnlyClass,
+}
+
 impl Layout {
     pub(super) fn arrangement(self) -> Arrangement {
         let score_per_class =
             |boxes_last, objectness, grid| Arrangement::ScorePerClass { boxes_last, objectness, grid };
         match self {
-            Layout::YoloV5 | Layout::YoloV7 => score_per_class(false, true, false),
-            Layout::YoloX => score_per_class(false, true, true),
-            Layout::YoloV8 | Layout::Yolo11 => score_per_class(true, false, false),
+            Layout::YoloV5 => score_per_class(false, Some(Objectness::Times), false),
+            Layout::YoloV7 => score_per_class(false, Some(Objectness::TimesUnlessOnlyClass), false),
+            Layout::YoloX => score_per_class(false, Some(Objectness::Times), true),
+            Layout::YoloV8 | Layout::Yolo11 => score_per_class(true, None, false),
             Layout::YoloV10 => Arrangement::Columns,
             Layout::RtDetr | Layout::Ssd => Arrangement::Separate,
             Layout::Torchvision => Arrangement::SeparateOfOneImage,
@@ -191,17 +202,20 @@ impl Reading {
         &self,
         outputs: &Tensors,
         boxes_last: bool,
-        objectness: bool,
+        objectness: Option<Objectness>,
         grid: bool,
     ) -> Result<Vec<Vec<Found>>> {
         let boxes = Cells::of(outputs, &self.names.boxes, boxes_last)?;
         let own = self.names.scores.as_deref().map(|name| Cells::of(outputs, name, boxes_last)).transpose()?;
         // Without an output of their own, scores stand behind the boxes.
-        let box_width = if own.is_some() { 4 } else { 4 + usize::from(objectness) };
+        let box_width = if own.is_some() { 4 } else { 4 + usize::from(objectness.is_some()) };
         let (scores, first) = own.as_ref().map_or((&boxes, box_width), |scores| (scores, 0));
+        // Those before the first class are the background.
+        let first = first + self.first_class;
         let classes = scores.width.saturating_sub(first);
         if boxes.width < box_width || classes == 0 || scores.rows != boxes.rows || scores.boxes != boxes.boxes {
-            let with = if objectness { "a box, whether there is an object, and scores" } else { "a box and scores" };
+            let with =
+                if objectness.is_some() { "a box, whether there is an object, and scores" } else { "a box and scores" };
             return Err(boxes.unusable(&format!("{with} were expected; is it another layout?")));
         }
         if let Some(expected) = self.classes.filter(|expected| *expected != classes) {
@@ -214,7 +228,10 @@ impl Reading {
         for row in 0..boxes.rows {
             let mut of_row = Vec::new();
             for index in 0..boxes.boxes {
-                let object = if objectness { self.probability(&boxes, boxes.at(row, index, 4))? } else { 1.0 };
+                let object = match objectness {
+                    Some(_) => self.probability(&boxes, boxes.at(row, index, 4))?,
+                    None => 1.0,
+                };
                 let (mut class, mut best) = (0, f32::NEG_INFINITY);
                 for candidate in 0..classes {
                     let score = self.probability(scores, scores.at(row, index, first + candidate))?;
@@ -222,7 +239,10 @@ impl Reading {
                         (class, best) = (candidate, score);
                     }
                 }
-                let score = object * best;
+                let score = match objectness {
+                    Some(Objectness::TimesUnlessOnlyClass) if classes == 1 => object,
+                    Some(Objectness::Times | Objectness::TimesUnlessOnlyClass) | None => object * best,
+                };
                 if score >= self.threshold {
                     let numbers = [0, 1, 2, 3].map(|place| boxes.at(row, index, place));
                     let numbers = grid.as_ref().map_or(numbers, |grid| grid.decoded(index, numbers));
@@ -281,7 +301,8 @@ impl Reading {
     /// A box that the model has chosen, if its score is high enough.
     fn suppressed(&self, cells: &Cells<'_>, numbers: [f32; 4], score: f32, class: f32) -> Result<Option<Found>> {
         let score = self.probability(cells, score)?;
-        if score < self.threshold {
+        // What a fixed number of boxes is filled up with has a score of 0.
+        if score < self.threshold || score <= 0.0 {
             return Ok(None);
         }
         let most = self.classes.map_or(usize::MAX, |classes| self.first_class + classes - 1);

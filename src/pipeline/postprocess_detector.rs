@@ -91,7 +91,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
         (Some(_), Some(_)) => return Err(wrong("boxes_last: the layout says that".to_owned())),
         (None, boxes_last) => {
             let boxes_last = boxes_last.unwrap_or(false);
-            Arrangement::ScorePerClass { boxes_last, objectness: false, grid: false }
+            Arrangement::ScorePerClass { boxes_last, objectness: None, grid: false }
         }
     };
     let format = settings.format.or(settings.layout.map(Layout::format)).ok_or_else(|| {
@@ -112,11 +112,14 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
         return Err(wrong("overlap: a model of this layout has left out already what overlaps".to_owned()));
     }
     let first_class = settings.first_class.or(settings.layout.map(Layout::first_class)).unwrap_or(0);
-    if settings.first_class.is_some() && !arrangement.is_suppressed() {
-        return Err(wrong("first_class: the classes of this layout are the places of their scores".to_owned()));
+    if settings.first_class.is_some() && !arrangement.is_suppressed() && settings.layout.is_some() {
+        return Err(wrong(
+            "first_class: the scores of this layout are those of classes, and of no background".to_owned(),
+        ));
     }
     let names = names(&settings, arrangement, context.signature)?;
-    let declared = declared_classes(&names, arrangement, context.signature)?;
+    let declared =
+        declared_classes(&names, arrangement, context.signature)?.map(|scores| scores.saturating_sub(first_class));
     let input = input_size(context.signature);
     let has_grid = matches!(arrangement, Arrangement::ScorePerClass { grid: true, .. });
     if (unit == Unit::Parts || has_grid) && input.is_none() {
@@ -169,8 +172,7 @@ fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -
     match arrangement {
         Arrangement::Separate | Arrangement::SeparateOfOneImage => {
             let usual = |key: &str, given: Option<Arc<str>>, usual: &[&str]| {
-                let found =
-                    || usual.iter().find_map(|name| signature.output(name)).map(|output| Arc::clone(&output.name));
+                let found = || usual.iter().find_map(|name| usual_output(signature, name));
                 given.or_else(found).ok_or_else(|| {
                     let there: Vec<&str> = signature.outputs.iter().map(|output| &*output.name).collect();
                     Error::Config(format!("{key}: name the output; the model has: {}", there.join(", ")))
@@ -180,7 +182,7 @@ fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -
                 boxes: usual("boxes", named(&settings.boxes)?, &["boxes", "bboxes", "detection_boxes"])?,
                 scores: Some(usual("scores", scores, &["scores", "detection_scores"])?),
                 classes: Some(usual("classes", classes, &["labels", "classes", "detection_classes"])?),
-                count: count.or_else(|| signature.output("num_detections").map(|output| Arc::clone(&output.name))),
+                count: count.or_else(|| usual_output(signature, "num_detections")),
             })
         }
         Arrangement::ScorePerClass { .. } | Arrangement::Columns => {
@@ -203,6 +205,12 @@ fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -
     }
 }
 
+/// The output that is called so, or so with the number that TensorFlow puts behind its names.
+fn usual_output(signature: &Signature, name: &str) -> Option<Arc<str>> {
+    let is_called_so = |output: &&TensorSpec| output.name.strip_suffix(":0").unwrap_or(&output.name) == name;
+    signature.outputs.iter().find(is_called_so).map(|output| Arc::clone(&output.name))
+}
+
 /// How many classes the model has scores for, if its shapes say so. An error if they are not those of the arrangement.
 fn declared_classes(names: &Names, arrangement: Arrangement, signature: &Signature) -> Result<Option<usize>> {
     let dims = |name: &str| signature.output(name).map_or(&[][..], |spec| &spec.dims);
@@ -216,7 +224,7 @@ fn declared_classes(names: &Names, arrangement: Arrangement, signature: &Signatu
         (Arrangement::ScorePerClass { boxes_last, objectness, .. }, [_, second, third]) => {
             let of_scores = names.scores.as_deref().map(dims);
             let width = if boxes_last { second } else { third };
-            let before = 4 + usize::from(objectness);
+            let before = 4 + usize::from(objectness.is_some());
             match (of_scores, width) {
                 (None, Dim::Fixed(width)) if *width <= before => {
                     Err(misfit(&names.boxes, &format!("more than {before} numbers for each box")))

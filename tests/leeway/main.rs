@@ -14,6 +14,7 @@ mod classes;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod deployment;
+mod detectors;
 mod documentation;
 mod drift;
 mod golden;
