@@ -29,6 +29,12 @@
 //! let in ([`model::admit`]), in which order ([`model::turn`]), and what goes into the next batch ([`model::plan`]), all
 //! from what was learned of the model's runs ([`model::ServiceTime`]). The queue and its workers only carry it out.
 //!
+//! # Who shares a run
+//!
+//! Requests are run together only if the answer to a row does not depend on the others. Before a version serves, rows are run
+//! alone and in company and the answers are compared ([`model::compare`]); [`model::company`] says what follows of that and of
+//! `model.toml`, and [`model::Sharing`] holds it for the queue and the workers.
+//!
 //! # Where traffic is decided
 //!
 //! What is deployed of a model is a [`Deployment`](deploy::Deployment); [`Deployment::after`](deploy::Deployment::after) is
@@ -48,9 +54,9 @@
 //! | [`budget`] | divides a request's time, times its stages, ends it when its time runs out; takes heavy stages off the threads that serve connections | HTTP, models |
 //! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | everything above it |
 //! | [`monitor`] | the table of all metrics; per-thread counters | HTTP, models |
-//! | [`model`] | learned service times, admission, a bounded queue, the batch policy, workers that own sessions | HTTP, pipelines, the registry |
+//! | [`model`] | learned service times, admission, a bounded queue, the batch policy, whether rows are independent, workers that own sessions | HTTP, pipelines, the registry |
 //! | [`pipeline`] | the stages, a file each: JSON (or an image) → tensors, tensors → predictions; what rows were made of goes from the one to the other | HTTP, the registry |
-//! | [`registry`] | versions on disk: manifests, digests, examples, the trial load, the loader; the catalog | HTTP, traffic's reasons |
+//! | [`registry`] | versions on disk: manifests, digests, examples, what an ONNX file says; the trial load and what it finds, the loader; the catalog | HTTP, traffic's reasons |
 //! | [`deploy`] | deployments, their journal, what to load and retire, and doing it | HTTP |
 //! | [`serve`] | one prediction, from its head to the text of its answer | HTTP |
 //! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
@@ -71,6 +77,7 @@
 //!   waiting when it becomes free, so batches grow by themselves under load and a lone request waits for nobody.
 //! - No thread watches for deadlines: a request that gives up (its timer, its client) takes itself out of the queue, and
 //!   ends the run if it was the last that waited for it.
+//! - No answer depends on who else asks, unless `model.toml` says `batching = "always"`.
 //! - No model is loaded from a path: sessions are opened on the bytes that were hashed.
 //! - No lock is held while something is loaded: a rollback waits for nobody.
 //! - No unbounded queue, body, label or wait.

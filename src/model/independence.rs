@@ -10,7 +10,9 @@
 //! - *Alone or together, and in another place*: kernels add in another order there, so that more is allowed for rounding.
 //! - *The same row twice, alone*: what differs then is made by chance.
 //!
-//! A difference is relative to the largest number that the output has. What cannot be seen: a dependence that shows in
+//! A difference is relative to the largest number in the two answers, or to that in the middle one of all rows' answers, if
+//! that is larger: what is nearly 0 by chance is not to look far apart, nor what is large to hide what is not. What cannot be
+//! seen: a dependence that shows in
 //! other rows only, or one that changes no answer in these, as where an argmax is all that is answered.
 
 use std::fmt;
@@ -53,7 +55,7 @@ pub struct Dependence {
     pub output: Arc<str>,
     /// What makes it differ.
     pub cause: Cause,
-    /// By how much, relative to the largest number in it; `None` if one of both is no number.
+    /// By how much, relative to the largest number in it; `None` if one of both is no number, or of another shape.
     pub difference: Option<f64>,
 }
 
@@ -187,14 +189,16 @@ pub fn compare(
     pairs.extend(in_other_company.iter().map(|(other, row)| (&alone[*row], other, Runs::OfDifferentShapes)));
     let mut comparison = Comparison { dependence: None, rounding: 0.0, tells: false, outputs, alone: alone.clone() };
     for name in &comparison.outputs {
-        let largest = alone.iter().filter_map(|row| row.get(name)).map(largest).fold(0.0, f64::max);
+        let mut usual: Vec<f64> = alone.iter().filter_map(|row| row.get(name)).map(largest).collect();
+        usual.sort_unstable_by(f64::total_cmp);
+        let usual = usual[(usual.len() - 1) / 2];
         for (one, other, runs) in &pairs {
             let (Some(one), Some(other)) = (one.get(name), other.get(name)) else { continue };
             let allowed = match runs {
                 Runs::Same | Runs::OfOneShape => precision.of_one_shape(one.dtype()),
                 Runs::OfDifferentShapes => precision.of_different_shapes(one.dtype()),
             };
-            let difference = distance(one, other, largest, *runs);
+            let difference = distance(one, other, usual, *runs);
             if difference.is_some_and(|difference| difference <= allowed) {
                 comparison.rounding = comparison.rounding.max(difference.unwrap_or_default());
             } else if comparison.dependence.is_none() {
@@ -204,7 +208,7 @@ pub fn compare(
         }
         let mut others = alone[1..].iter().filter_map(|row| row.get(name)).zip(alone[0].get(name).into_iter().cycle());
         comparison.tells |= others.any(|(one, other)| {
-            distance(one, other, largest, Runs::OfOneShape)
+            distance(one, other, usual, Runs::OfOneShape)
                 .is_none_or(|distance| distance > precision.of_one_shape(one.dtype()))
                 && is_finite(one)
                 && is_finite(other)
@@ -213,16 +217,19 @@ pub fn compare(
     Ok(comparison)
 }
 
-/// How far two tensors are apart, relative to the largest number; `None` if one of two elements is no number and the other
+/// How far two tensors are apart, relative to the largest number in them or the `usual` one, if that is larger; `None` if one of two elements is no number and the other
 /// is one, or if they differ in shape. Elements that are no floating-point numbers are the same or not: 0 or 1. Of those of
 /// runs of different shapes, one in a hundred may be another one: the rounding of what they were made of.
-fn distance(one: &Tensor, other: &Tensor, largest: f64, runs: Runs) -> Option<f64> {
+fn distance(one: &Tensor, other: &Tensor, usual: f64, runs: Runs) -> Option<f64> {
     if one.shape() != other.shape() || one.dtype() != other.dtype() {
         return None;
     }
     if let (Some(one), Some(other)) = (floats(one), floats(other)) {
-        let mut furthest: f64 = 0.0;
+        let (mut furthest, mut scale): (f64, f64) = (0.0, usual);
         for (a, b) in one.zip(other) {
+            for number in [a, b].into_iter().filter(|number| number.is_finite()) {
+                scale = scale.max(number.abs());
+            }
             if a == b || (a.is_nan() && b.is_nan()) {
                 continue;
             }
@@ -230,9 +237,9 @@ fn distance(one: &Tensor, other: &Tensor, largest: f64, runs: Runs) -> Option<f6
             if !apart.is_finite() {
                 return None;
             }
-            furthest = furthest.max(apart / largest.max(f64::MIN_POSITIVE));
+            furthest = furthest.max(apart);
         }
-        return Some(furthest);
+        return Some(if furthest > 0.0 { furthest / scale } else { 0.0 });
     }
     let differing = for_each_element_type!(one.data(), values => differing(values, other));
     let allowed = match runs {
@@ -360,7 +367,7 @@ mod tests {
     #[test]
     fn what_other_rows_change_is_found() {
         let max = |x: &[f32]| x.iter().copied().fold(f32::MIN, f32::max);
-        let dependent: [Model; 6] = [
+        let dependent: [Model; 8] = [
             |x| {
                 x.iter()
                     .scan(0.0, |sum, x| {
@@ -376,6 +383,10 @@ mod tests {
             },
             |x| x.iter().map(|v| v / x.len() as f32).collect(),
             |x| x.iter().enumerate().map(|(place, v)| v + 0.1 * place as f32).collect(),
+            // Alone, nothing is left.
+            |x| x.iter().map(|v| v - x.iter().sum::<f32>() / x.len() as f32).collect(),
+            // Small beside what another row is answered.
+            |x| x.iter().map(|v| v.exp() + 0.01 * x[0]).collect(),
             // Small beside the numbers, and large beside what tells rows apart.
             |x| x.iter().map(|v| 1000.0 + 0.1 * (v - x.iter().sum::<f32>() / x.len() as f32)).collect(),
             |x| vec![f32::NAN; x.len()].iter().zip(x).map(|(nan, v)| if x.len() > 1 { *nan } else { *v }).collect(),
