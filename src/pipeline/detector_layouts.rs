@@ -94,54 +94,35 @@ pub(super) enum Objectness {
     TimesUnlessOnlyClass,
 }
 
+/// How a family of detectors writes down what it found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form {
+    pub(super) arrangement: Arrangement,
+    pub(super) format: Format,
+    pub(super) unit: Unit,
+    /// The number of the first class: where 0 is the background, 1.
+    pub(super) first_class: usize,
+}
+
 impl Layout {
-    pub(super) fn arrangement(self) -> Arrangement {
+    pub(super) fn form(self) -> Form {
+        use Arrangement::{Columns, Separate, SeparateOfOneImage};
         let score_per_class =
             |boxes_last, objectness, grid| Arrangement::ScorePerClass { boxes_last, objectness, grid };
-        match self {
-            Layout::YoloV5 => score_per_class(false, Some(Objectness::Times), false),
-            Layout::YoloV7 => score_per_class(false, Some(Objectness::TimesUnlessOnlyClass), false),
-            Layout::YoloX => score_per_class(false, Some(Objectness::Times), true),
-            Layout::YoloV8 | Layout::Yolo11 => score_per_class(true, None, false),
-            Layout::YoloV10 => Arrangement::Columns,
-            Layout::RtDetr | Layout::Ssd => Arrangement::Separate,
-            Layout::Torchvision => Arrangement::SeparateOfOneImage,
-        }
-    }
-
-    pub(super) fn format(self) -> Format {
-        match self {
-            Layout::YoloV5 | Layout::YoloV7 | Layout::YoloX | Layout::YoloV8 | Layout::Yolo11 => Format::Centre,
-            Layout::YoloV10 | Layout::RtDetr | Layout::Ssd | Layout::Torchvision => Format::Corners,
-        }
-    }
-
-    pub(super) fn unit(self) -> Unit {
-        match self {
-            Layout::Ssd => Unit::Parts,
-            Layout::YoloV5
-            | Layout::YoloV7
-            | Layout::YoloX
-            | Layout::YoloV8
-            | Layout::Yolo11
-            | Layout::YoloV10
-            | Layout::RtDetr
-            | Layout::Torchvision => Unit::Pixels,
-        }
-    }
-
-    /// The number of the first class: where 0 is the background, 1.
-    pub(super) fn first_class(self) -> usize {
-        match self {
-            Layout::Ssd | Layout::Torchvision => 1,
-            Layout::YoloV5
-            | Layout::YoloV7
-            | Layout::YoloX
-            | Layout::YoloV8
-            | Layout::Yolo11
-            | Layout::YoloV10
-            | Layout::RtDetr => 0,
-        }
+        let (arrangement, format, unit, first_class) = match self {
+            Layout::YoloV5 => (score_per_class(false, Some(Objectness::Times), false), Format::Centre, Unit::Pixels, 0),
+            Layout::YoloV7 => {
+                let objectness = Some(Objectness::TimesUnlessOnlyClass);
+                (score_per_class(false, objectness, false), Format::Centre, Unit::Pixels, 0)
+            }
+            Layout::YoloX => (score_per_class(false, Some(Objectness::Times), true), Format::Centre, Unit::Pixels, 0),
+            Layout::YoloV8 | Layout::Yolo11 => (score_per_class(true, None, false), Format::Centre, Unit::Pixels, 0),
+            Layout::YoloV10 => (Columns, Format::Corners, Unit::Pixels, 0),
+            Layout::RtDetr => (Separate, Format::Corners, Unit::Pixels, 0),
+            Layout::Ssd => (Separate, Format::Corners, Unit::Parts, 1),
+            Layout::Torchvision => (SeparateOfOneImage, Format::Corners, Unit::Pixels, 1),
+        };
+        Form { arrangement, format, unit, first_class }
     }
 }
 

@@ -86,15 +86,16 @@ struct Candidate {
 pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
     let settings: Settings = context.config.settings()?;
     let wrong = |problem: String| Error::Config(problem);
-    let arrangement = match (settings.layout, settings.boxes_last) {
-        (Some(layout), None) => layout.arrangement(),
+    let form = settings.layout.map(Layout::form);
+    let arrangement = match (form, settings.boxes_last) {
+        (Some(form), None) => form.arrangement,
         (Some(_), Some(_)) => return Err(wrong("boxes_last: the layout says that".to_owned())),
         (None, boxes_last) => {
             let boxes_last = boxes_last.unwrap_or(false);
             Arrangement::ScorePerClass { boxes_last, objectness: None, grid: false }
         }
     };
-    let format = settings.format.or(settings.layout.map(Layout::format)).ok_or_else(|| {
+    let format = settings.format.or(form.map(|form| form.format)).ok_or_else(|| {
         wrong(
             "layout: say how the model writes boxes down: \"yolov5\", \"yolov7\", \"yolox\", \"yolov8\", \"yolo11\", \
              \"yolov10\", \"rt-detr\", \"ssd\" or \"torchvision\"; or, for another one, what the numbers of a box are, as in \
@@ -102,7 +103,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
                 .to_owned(),
         )
     })?;
-    let unit = settings.unit.or(settings.layout.map(Layout::unit)).unwrap_or_default();
+    let unit = settings.unit.or(form.map(|form| form.unit)).unwrap_or_default();
     for (key, value) in [("threshold", settings.threshold), ("overlap", settings.overlap)] {
         if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
             return Err(wrong(format!("{key}: {value} is not within 0 to 1")));
@@ -111,7 +112,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
     if arrangement.is_suppressed() && settings.overlap.is_some() {
         return Err(wrong("overlap: a model of this layout has left out already what overlaps".to_owned()));
     }
-    let first_class = settings.first_class.or(settings.layout.map(Layout::first_class)).unwrap_or(0);
+    let first_class = settings.first_class.or(form.map(|form| form.first_class)).unwrap_or(0);
     if settings.first_class.is_some() && !arrangement.is_suppressed() && settings.layout.is_some() {
         return Err(wrong(
             "first_class: the scores of this layout are those of classes, and of no background".to_owned(),
@@ -151,6 +152,12 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
     let threshold = settings.threshold.unwrap_or(QUARTER);
     let overlap = (!arrangement.is_suppressed()).then(|| settings.overlap.unwrap_or(LESS_THAN_HALF));
     let mut assumptions: Vec<String> = labels.remark.clone().into_iter().collect();
+    if settings.layout.is_none() && settings.scores.is_none() {
+        assumptions.push(format!(
+            "what stands behind the four numbers of a box is taken for the scores of classes, from number {first_class} on, because \
+             layout does not say otherwise"
+        ));
+    }
     if settings.threshold.is_none() {
         assumptions.push(format!(
             "boxes with a score below {threshold} are left out, because threshold does not say otherwise"
