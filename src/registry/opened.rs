@@ -16,7 +16,7 @@ use crate::model::{Engine, Independence, Joining, LoadedModel, RowOutputs, Rows,
 use crate::pipeline::{
     Label, Pipeline, Postprocessor, Prediction, Prepared, Preprocessor, StageContext, Stages, Table,
 };
-use crate::tensor::{Dim, Padding, Signature, Tensors};
+use crate::tensor::{Dim, Padding, Signature, TensorSpec, Tensors};
 
 pub(super) struct OpenedVersion {
     pub(super) verified: VerifiedVersion,
@@ -180,31 +180,28 @@ impl OpenedVersion {
     }
 }
 
-/// Where one input leaves the first dimension open and another fixes it, nobody can tell which of both is that of the rows.
+/// Where inputs do not agree on how many rows there are, nobody can tell which of them has the dimension of the rows first. (One
+/// row at a time fits whatever is open.)
 fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
-    let first =
-        |fixed: bool| signature.inputs.iter().find(|input| matches!(input.dims.first(), Some(Dim::Fixed(_))) == fixed);
-    let refuse = |one: &crate::tensor::TensorSpec, other: &crate::tensor::TensorSpec| {
-        Refusal::new(
-            LoadFault::Model,
-            format!(
-                "the first dimension of every input has to be that of the rows, and the model's input {:?} is {} where \
-                 {:?} is {}; export the model with the batch dimension first in all inputs",
-                one.name,
-                one.describe(),
-                other.name,
-                other.describe()
-            ),
-        )
+    let Some(fixed) = signature.inputs.iter().find(|input| matches!(input.dims.first(), Some(Dim::Fixed(_)))) else {
+        return Ok(());
     };
-    let Some(fixed) = first(true) else { return Ok(()) };
-    if let Some(open) = first(false) {
-        return Err(refuse(open, fixed));
-    }
-    match signature.inputs.iter().find(|input| input.dims.first() != fixed.dims.first()) {
-        Some(other) => Err(refuse(other, fixed)),
-        None => Ok(()),
-    }
+    let fits = |input: &&TensorSpec| match (input.dims.first(), fixed.dims.first()) {
+        (Some(Dim::Dynamic(_)), one) => one == Some(&Dim::Fixed(1)),
+        (other, one) => other == one,
+    };
+    let Some(other) = signature.inputs.iter().find(|input| !fits(input)) else { return Ok(()) };
+    Err(Refusal::new(
+        LoadFault::Model,
+        format!(
+            "the first dimension of every input has to be that of the rows, and the model's input {:?} is {} where {:?} is {}; \
+             export the model with the batch dimension first in all inputs",
+            other.name,
+            other.describe(),
+            fixed.name,
+            fixed.describe()
+        ),
+    ))
 }
 
 /// Settings stand in `model.toml`, and the message has to say so.
@@ -214,5 +211,33 @@ fn in_model_toml(order: &LoadOrder, fault: LoadFault, error: Error) -> Refusal {
             Refusal::new(LoadFault::Config, format!("{}: {message}", order.config_file.display()))
         }
         other => Refusal::of(fault)(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DType;
+
+    #[test]
+    fn inputs_have_to_agree_on_the_dimension_of_the_rows() {
+        let refusal = |first: [Option<usize>; 2]| {
+            let spec = |length: Option<usize>| TensorSpec {
+                name: "x".into(),
+                dtype: DType::F32,
+                dims: vec![length.map_or(Dim::Dynamic(None), Dim::Fixed), Dim::Fixed(4)],
+            };
+            let inputs = first.map(spec).to_vec();
+            check_batch_dimension(&Signature { inputs, ..Signature::default() }).err()
+        };
+        for first in [[None, None], [Some(2), Some(2)], [Some(1), None], [None, Some(1)]] {
+            assert_eq!(refusal(first), None, "{first:?}");
+        }
+        for first in [[Some(2), None], [None, Some(2)], [Some(1), Some(2)]] {
+            assert!(
+                refusal(first).is_some_and(|refusal| refusal.message.contains("has to be that of the rows")),
+                "{first:?}"
+            );
+        }
     }
 }

@@ -67,6 +67,31 @@ fn a_row_is_an_array_of_the_columns_where_that_is_what_the_model_takes() {
     assert_eq!((&baseline["rows"], features), (&json!(2), vec![&json!("x[0]"), &json!("x[1]")]));
 }
 
+/// The order of the columns in a file is that of training only by luck: it is said, or, where they are named, of no matter.
+#[test]
+fn the_columns_of_a_tensor_are_found_by_their_names_if_they_have_some() {
+    let (forth, back) = ("a,b\n1,20\n3,40\n", "b,id,a\n20,7,1\n40,8,3\n");
+    let unnamed = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let (code, said) = make(&unnamed, "plus", "train.csv", forth, &[]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("train.csv are taken for the elements of a row in the order of the file"), "{said}");
+    assert!(said.contains("(a, b); set columns in [preprocess]"), "{said}");
+
+    let named = PLAIN.replacen("\"tensor\"", "\"tensor\"\ncolumns = [\"a\", \"b\"]", 1);
+    let baseline = |data: &str| {
+        let repository = Repository::new().with("plus", 1, "plus_1", &named);
+        let (code, said) = make(&repository, "plus", "train.csv", data, &[]);
+        assert_eq!(code, 0, "{said}");
+        assert!(!said.contains("Note:"), "{said}");
+        read(&repository, "plus")
+    };
+    assert_eq!(baseline(back), baseline(forth));
+    assert_eq!(counts(&baseline(back), "features", "b").as_array().unwrap().len(), 2);
+    let repository = Repository::new().with("plus", 1, "plus_1", &named);
+    let (code, said) = make(&repository, "plus", "train.csv", "a,c\n1,2\n", &[]);
+    assert!(code != 0 && said.contains("there is no column \"b\", which the pipeline reads"), "{said}");
+}
+
 /// A model that takes four rows at a time, and thousands of rows: the rows that fill up a run are not counted.
 #[test]
 fn every_row_is_counted_once_whatever_the_model_takes_at_one_time() {
