@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::joining::{Joining, RowOutputs};
 use crate::config::Provider;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::{DType, Data, Tensor, Tensors, for_each_element_type};
 
 /// What was found of the rows of a version.
@@ -123,12 +123,19 @@ impl Precision {
     }
 }
 
-/// Which two answers are compared.
+/// Which two runs two answers to a row come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Runs {
-    Same,
+    /// Both alone.
+    Alone,
     OfOneShape,
     OfDifferentShapes,
+}
+
+/// What a run answered, and to which rows, by their places among all.
+struct Answered {
+    rows: Vec<usize>,
+    outputs: Tensors,
 }
 
 /// Runs `rows` (two or three of one row each, which differ) alone, together, and in other company, and compares what each
@@ -139,82 +146,82 @@ pub fn compare(
     precision: Precision,
     run: &mut dyn FnMut(&Tensors) -> Result<Tensors>,
 ) -> Result<Comparison> {
-    let mut alone = Vec::with_capacity(rows.len());
-    for row in rows {
-        alone.push(run(row)?);
+    if rows.len() < 2 {
+        return Err(Error::internal("one row alone has no company"));
     }
-    let again = run(&rows[0])?;
-    let everyone: Vec<usize> = (0..rows.len()).collect();
-    // The second row stays where it is, and the last one, which is the largest of rows that are made up, goes.
-    let others: Vec<usize> = if rows.len() > 2 { vec![1, 1, 0] } else { vec![1, 1] };
-    let mut together = |who: &[usize]| -> Result<Option<Tensors>> {
+    let mut ask = |who: &[usize]| -> Result<Answered> {
         let joined = joining.gather(&who.iter().map(|&row| (&rows[row], 0..1)).collect::<Vec<_>>());
-        joined.map(|inputs| run(&inputs)).transpose()
+        let inputs = joined.ok_or_else(|| Error::internal("the rows to compare cannot be joined"))?;
+        Ok(Answered { rows: who.to_vec(), outputs: run(&inputs)? })
     };
-    let runs = [(together(&everyone)?, &everyone), (together(&others)?, &others)];
+    let mut alone = Vec::with_capacity(rows.len());
+    for row in 0..rows.len() {
+        alone.push(ask(&[row])?);
+    }
+    let again = ask(&[0])?;
+    let together = ask(&(0..rows.len()).collect::<Vec<_>>())?;
+    // The second row stays where it is, and the last one, which is the largest of rows that are made up, goes.
+    let in_other_company = ask(if rows.len() > 2 { &[1, 1, 0] } else { &[1, 1] })?;
 
-    // Only these are answers of rows.
-    let has_rows =
-        |name: &str, outputs: &Tensors, rows: usize| outputs.get(name).is_some_and(|output| output.rows() == rows);
-    let outputs: Vec<Arc<str>> = again
-        .iter()
-        .map(|(name, _)| name)
-        .filter(|name| alone.iter().chain([&again]).all(|outputs| has_rows(name, outputs, 1)))
-        .filter(|name| {
-            runs.iter().all(|(outputs, who)| outputs.as_ref().is_some_and(|all| has_rows(name, all, who.len())))
-        })
-        .cloned()
-        .collect();
+    let outputs = outputs_of_rows(alone.iter().chain([&again, &together, &in_other_company]));
     let joining = joining.clone().with_outputs(RowOutputs::Known(outputs.clone()));
-    let parts = |outputs: &Tensors, who: &[usize]| {
-        let sizes: Vec<(usize, usize)> = who.iter().map(|&row| (1, rows[row].row_length())).collect();
-        joining.split(outputs.clone(), &sizes)
+    // The rows of a run, each with its answers.
+    let split = |answered: &Answered| -> Result<Vec<(usize, Tensors)>> {
+        let sizes: Vec<(usize, usize)> = answered.rows.iter().map(|&row| (1, rows[row].row_length())).collect();
+        let parts = joining.split(answered.outputs.clone(), &sizes)?;
+        Ok(answered.rows.iter().copied().zip(parts).collect())
     };
-    let alone: Vec<Tensors> =
-        alone.iter().zip(0..).map(|(outputs, row)| Ok(parts(outputs, &[row])?.remove(0))).collect::<Result<_>>()?;
-    let again = parts(&again, &[0])?.remove(0);
-    let [together, in_other_company] = &runs;
-    let together = match together {
-        (Some(outputs), who) => parts(outputs, who)?,
-        (None, _) => Vec::new(),
-    };
-    let in_other_company = match in_other_company {
-        (Some(outputs), who) => parts(outputs, who)?.into_iter().zip(who.iter().copied()).collect(),
-        (None, _) => Vec::new(),
-    };
+    let alone: Vec<Tensors> = alone.iter().map(|answered| Ok(split(answered)?.remove(0).1)).collect::<Result<_>>()?;
+    let (again, together, in_other_company) = (split(&again)?, split(&together)?, split(&in_other_company)?);
 
-    let mut pairs = vec![(&alone[0], &again, Runs::Same)];
-    pairs.extend(together.get(1).zip(in_other_company.get(1)).map(|(one, (other, _))| (one, other, Runs::OfOneShape)));
-    pairs.extend(alone.iter().zip(&together).map(|(one, other)| (one, other, Runs::OfDifferentShapes)));
-    pairs.extend(in_other_company.iter().map(|(other, row)| (&alone[*row], other, Runs::OfDifferentShapes)));
-    let mut comparison = Comparison { dependence: None, rounding: 0.0, tells: false, outputs, alone: alone.clone() };
-    for name in &comparison.outputs {
-        let mut usual: Vec<f64> = alone.iter().filter_map(|row| row.get(name)).map(largest).collect();
-        usual.sort_unstable_by(f64::total_cmp);
-        let usual = usual[(usual.len() - 1) / 2];
+    let mut pairs =
+        vec![(&alone[0], &again[0].1, Runs::Alone), (&together[1].1, &in_other_company[1].1, Runs::OfOneShape)];
+    let in_company = together.iter().chain(&in_other_company);
+    pairs.extend(in_company.map(|(row, answers)| (&alone[*row], answers, Runs::OfDifferentShapes)));
+    let (mut dependence, mut rounding, mut tells) = (None, 0.0_f64, false);
+    for name in &outputs {
+        let usual = usual_size(&alone, name);
         for (one, other, runs) in &pairs {
             let (Some(one), Some(other)) = (one.get(name), other.get(name)) else { continue };
             let allowed = match runs {
-                Runs::Same | Runs::OfOneShape => precision.of_one_shape(one.dtype()),
+                Runs::Alone | Runs::OfOneShape => precision.of_one_shape(one.dtype()),
                 Runs::OfDifferentShapes => precision.of_different_shapes(one.dtype()),
             };
-            let difference = distance(one, other, usual, *runs);
-            if difference.is_some_and(|difference| difference <= allowed) {
-                comparison.rounding = comparison.rounding.max(difference.unwrap_or_default());
-            } else if comparison.dependence.is_none() {
-                let cause = if *runs == Runs::Same { Cause::Chance } else { Cause::Company };
-                comparison.dependence = Some(Dependence { output: Arc::clone(name), cause, difference });
+            match distance(one, other, usual, *runs) {
+                Some(difference) if difference <= allowed => rounding = rounding.max(difference),
+                difference => {
+                    let cause = if *runs == Runs::Alone { Cause::Chance } else { Cause::Company };
+                    dependence.get_or_insert(Dependence { output: Arc::clone(name), cause, difference });
+                }
             }
         }
-        let mut others = alone[1..].iter().filter_map(|row| row.get(name)).zip(alone[0].get(name).into_iter().cycle());
-        comparison.tells |= others.any(|(one, other)| {
-            distance(one, other, usual, Runs::OfOneShape)
-                .is_none_or(|distance| distance > precision.of_one_shape(one.dtype()))
-                && is_finite(one)
-                && is_finite(other)
-        });
+        tells |= alone[1..].iter().any(|other| differ(alone[0].get(name), other.get(name), usual, precision));
     }
-    Ok(comparison)
+    Ok(Comparison { dependence, rounding, tells, outputs, alone })
+}
+
+/// The outputs that had one row per row in every run: only these are answers of rows.
+fn outputs_of_rows<'a>(runs: impl Iterator<Item = &'a Answered> + Clone) -> Vec<Arc<str>> {
+    let Some(first) = runs.clone().next() else { return Vec::new() };
+    let has_rows = |name: &str| {
+        let rows = |run: &Answered| run.outputs.get(name).map(Tensor::rows) == Some(run.rows.len());
+        runs.clone().all(rows)
+    };
+    first.outputs.iter().map(|(name, _)| name).filter(|name| has_rows(name)).cloned().collect()
+}
+
+/// The largest number in the middle one of the rows' answers.
+fn usual_size(alone: &[Tensors], output: &str) -> f64 {
+    let mut sizes: Vec<f64> = alone.iter().filter_map(|row| row.get(output)).map(largest).collect();
+    sizes.sort_unstable_by(f64::total_cmp);
+    sizes.get(sizes.len().saturating_sub(1) / 2).copied().unwrap_or_default()
+}
+
+/// Whether the answers to two rows differ by more than rounding, and are numbers.
+fn differ(one: Option<&Tensor>, other: Option<&Tensor>, usual: f64, precision: Precision) -> bool {
+    let (Some(one), Some(other)) = (one, other) else { return false };
+    let distance = distance(one, other, usual, Runs::OfOneShape);
+    distance.is_none_or(|distance| distance > precision.of_one_shape(one.dtype())) && is_finite(one) && is_finite(other)
 }
 
 /// How far two tensors are apart, relative to the largest number in them or the `usual` one, if that is larger; `None` if one of two elements is no number and the other
@@ -244,7 +251,7 @@ fn distance(one: &Tensor, other: &Tensor, usual: f64, runs: Runs) -> Option<f64>
     let differing = for_each_element_type!(one.data(), values => differing(values, other));
     let allowed = match runs {
         Runs::OfDifferentShapes => one.data().len() / 100,
-        Runs::Same | Runs::OfOneShape => 0,
+        Runs::Alone | Runs::OfOneShape => 0,
     };
     Some(if differing > allowed { 1.0 } else { 0.0 })
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::detector_layouts::{Arrangement, Format, Found, Layout, Names, Reading, Unit};
+use super::detector_layouts::{Arrangement, Form, Format, Found, Layout, Names, Reading, Unit};
 use super::labels::Labels;
 use super::model_classes::ChosenLabels;
 use super::outputs::{declared_output, float_output};
@@ -86,41 +86,15 @@ struct Candidate {
 pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
     let settings: Settings = context.config.settings()?;
     let wrong = |problem: String| Error::Config(problem);
-    let form = settings.layout.map(Layout::form);
-    let arrangement = match (form, settings.boxes_last) {
-        (Some(form), None) => form.arrangement,
-        (Some(_), Some(_)) => return Err(wrong("boxes_last: the layout says that".to_owned())),
-        (None, boxes_last) => {
-            let boxes_last = boxes_last.unwrap_or(false);
-            Arrangement::ScorePerClass { boxes_last, objectness: None, grid: false }
-        }
-    };
-    let format = settings.format.or(form.map(|form| form.format)).ok_or_else(|| {
-        wrong(
-            "layout: say how the model writes boxes down: \"yolov5\", \"yolov7\", \"yolox\", \"yolov8\", \"yolo11\", \
-             \"yolov10\", \"rt-detr\", \"ssd\" or \"torchvision\"; or, for another one, what the numbers of a box are, as in \
-             format = \"corners\""
-                .to_owned(),
-        )
-    })?;
-    let unit = settings.unit.or(form.map(|form| form.unit)).unwrap_or_default();
+    let Form { arrangement, format, unit, first_class } = form(&settings)?;
     for (key, value) in [("threshold", settings.threshold), ("overlap", settings.overlap)] {
         if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
             return Err(wrong(format!("{key}: {value} is not within 0 to 1")));
         }
     }
-    if arrangement.is_suppressed() && settings.overlap.is_some() {
-        return Err(wrong("overlap: a model of this layout has left out already what overlaps".to_owned()));
-    }
-    let first_class = settings.first_class.or(form.map(|form| form.first_class)).unwrap_or(0);
-    if settings.first_class.is_some() && !arrangement.is_suppressed() && settings.layout.is_some() {
-        return Err(wrong(
-            "first_class: the scores of this layout are those of classes, and of no background".to_owned(),
-        ));
-    }
     let names = names(&settings, arrangement, context.signature)?;
-    let declared =
-        declared_classes(&names, arrangement, context.signature)?.map(|scores| scores.saturating_sub(first_class));
+    let declared = declared_classes(&names, arrangement, context.signature)?;
+    let declared = declared.map(|scores| scores.saturating_sub(first_class));
     let input = input_size(context.signature);
     let has_grid = matches!(arrangement, Arrangement::ScorePerClass { grid: true, .. });
     if (unit == Unit::Parts || has_grid) && input.is_none() {
@@ -137,7 +111,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
             "layout: the outputs are those of one image, and the model's input is {input}; export it with a batch dimension of 1"
         )));
     }
-    let labels = settings.labels.map(|labels| labels.read(context.files)).transpose()?;
+    let labels = settings.labels.clone().map(|labels| labels.read(context.files)).transpose()?;
     if let (Some(labels), Some(declared)) = (&labels, declared)
         && labels.len() != declared
     {
@@ -148,28 +122,70 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
         )));
     }
     let labels = context.classes.choose(labels, &names.boxes, declared)?;
-    let classes = labels.count();
     let threshold = settings.threshold.unwrap_or(QUARTER);
     let overlap = (!arrangement.is_suppressed()).then(|| settings.overlap.unwrap_or(LESS_THAN_HALF));
+    let assumptions = assumptions(&settings, &labels, first_class, overlap.is_some());
+    let reading = Reading { names, arrangement, first_class, classes: labels.count(), input, threshold };
+    Ok(Box::new(Detector { reading, format, unit, labels, overlap, most: settings.most, assumptions }))
+}
+
+/// How the model writes down what it found, by the layout and by what is said beside it.
+fn form(settings: &Settings) -> Result<Form> {
+    let wrong = |problem: &str| Error::Config(problem.to_owned());
+    let of_layout = settings.layout.map(Layout::form);
+    let Some(format) = settings.format.or(of_layout.map(|form| form.format)) else {
+        return Err(wrong(
+            "layout: say how the model writes boxes down: \"yolov5\", \"yolov7\", \"yolox\", \"yolov8\", \"yolo11\", \
+             \"yolov10\", \"rt-detr\", \"ssd\" or \"torchvision\"; or, for another one, what the numbers of a box are, as in \
+             format = \"corners\"",
+        ));
+    };
+    let arrangement = match of_layout {
+        Some(form) => form.arrangement,
+        None => {
+            let boxes_last = settings.boxes_last.unwrap_or(false);
+            Arrangement::ScorePerClass { boxes_last, objectness: None, grid: false }
+        }
+    };
+    if of_layout.is_some() && settings.boxes_last.is_some() {
+        return Err(wrong("boxes_last: the layout says that"));
+    }
+    if arrangement.is_suppressed() && settings.overlap.is_some() {
+        return Err(wrong("overlap: a model of this layout has left out already what overlaps"));
+    }
+    if of_layout.is_some() && !arrangement.is_suppressed() && settings.first_class.is_some() {
+        return Err(wrong("first_class: the scores of this layout are those of classes, and of no background"));
+    }
+    let unit = settings.unit.or(of_layout.map(|form| form.unit)).unwrap_or_default();
+    let first_class = settings.first_class.or(of_layout.map(|form| form.first_class)).unwrap_or(0);
+    Ok(Form { arrangement, format, unit, first_class })
+}
+
+/// What is taken for granted.
+fn assumptions(
+    settings: &Settings,
+    labels: &ChosenLabels,
+    first_class: usize,
+    is_suppressed_here: bool,
+) -> Vec<String> {
     let mut assumptions: Vec<String> = labels.remark.clone().into_iter().collect();
     if settings.layout.is_none() && settings.scores.is_none() {
         assumptions.push(format!(
-            "what stands behind the four numbers of a box is taken for the scores of classes, from number {first_class} on, because \
-             layout does not say otherwise"
+            "what stands behind the four numbers of a box is taken for the scores of classes, from number {first_class} on, \
+             because layout does not say otherwise"
         ));
     }
     if settings.threshold.is_none() {
+        assumptions
+            .push(format!("boxes with a score below {QUARTER} are left out, because threshold does not say otherwise"));
+    }
+    if is_suppressed_here && settings.overlap.is_none() {
         assumptions.push(format!(
-            "boxes with a score below {threshold} are left out, because threshold does not say otherwise"
+            "of boxes of a class that overlap by more than {LESS_THAN_HALF} the best is answered, because overlap does not say \
+             otherwise"
         ));
     }
-    if let (Some(overlap), None) = (overlap, settings.overlap) {
-        assumptions.push(format!(
-            "of boxes of a class that overlap by more than {overlap} the best is answered, because overlap does not say otherwise"
-        ));
-    }
-    let reading = Reading { names, arrangement, first_class, classes, input, threshold };
-    Ok(Box::new(Detector { reading, format, unit, labels, overlap, most: settings.most, assumptions }))
+    assumptions
 }
 
 /// The outputs that are read: those that are named, or those that are called as usual.
