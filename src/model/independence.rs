@@ -163,7 +163,8 @@ pub fn compare(
     // The second row stays where it is, and the last one, which is the largest of rows that are made up, goes.
     let in_other_company = ask(if rows.len() > 2 { &[1, 1, 0] } else { &[1, 1] })?;
 
-    let outputs = outputs_of_rows(alone.iter().chain([&again, &together, &in_other_company]));
+    let runs: Vec<&Answered> = alone.iter().chain([&again, &together, &in_other_company]).collect();
+    let outputs = outputs_of_rows(&runs);
     let joining = joining.clone().with_outputs(RowOutputs::Known(outputs.clone()));
     // The rows of a run, each with its answers.
     let split = |answered: &Answered| -> Result<Vec<(usize, Tensors)>> {
@@ -201,12 +202,9 @@ pub fn compare(
 }
 
 /// The outputs that had one row per row in every run: only these are answers of rows.
-fn outputs_of_rows<'a>(runs: impl Iterator<Item = &'a Answered> + Clone) -> Vec<Arc<str>> {
-    let Some(first) = runs.clone().next() else { return Vec::new() };
-    let has_rows = |name: &str| {
-        let rows = |run: &Answered| run.outputs.get(name).map(Tensor::rows) == Some(run.rows.len());
-        runs.clone().all(rows)
-    };
+fn outputs_of_rows(runs: &[&Answered]) -> Vec<Arc<str>> {
+    let Some(first) = runs.first() else { return Vec::new() };
+    let has_rows = |name: &str| runs.iter().all(|run| run.outputs.get(name).map(Tensor::rows) == Some(run.rows.len()));
     first.outputs.iter().map(|(name, _)| name).filter(|name| has_rows(name)).cloned().collect()
 }
 
