@@ -34,7 +34,7 @@ use std::fmt;
 use serde_json::value::RawValue;
 
 pub use self::labels::Label;
-pub use self::model_classes::{LabelValues, ModelClasses, NamedClasses};
+pub use self::model_classes::{ModelClasses, NamedClasses, OutputClasses};
 pub use self::origin::{ImagePlacement, Origin, TokenisedText};
 pub use self::prediction::{Detection, Entity, Prediction, Score};
 pub use self::request_body::instances;

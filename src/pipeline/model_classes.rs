@@ -14,26 +14,33 @@ pub struct NamedClasses {
     pub source: String,
 }
 
-/// What an output can say that chooses a class.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LabelValues {
-    /// The place of the class among the scores, counted from 0.
-    Places,
-    /// Its name.
-    Names(NamedClasses),
+/// The classes of an output with scores, by the model's graph.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutputClasses {
+    /// The names that it may have, the likeliest first: those of a classifier within the model may be too few or too many.
+    pub names: Vec<NamedClasses>,
+    /// The output in which the model itself names the class that it chooses by these scores.
+    pub label_output: Option<String>,
 }
 
-/// What a model's file says of its classes.
+/// The classes of a model, by its file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelClasses {
-    /// Those of outputs with scores, by the output's name.
-    pub of_scores: BTreeMap<String, NamedClasses>,
-    /// The output in which the model itself names the class that it chooses.
-    pub label_output: Option<String>,
-    /// What that can say, if that can be read from the file.
-    pub of_label_output: Option<LabelValues>,
-    /// What the file's metadata say.
+    /// Those of each output.
+    pub of_scores: BTreeMap<String, OutputClasses>,
+    /// Those in the file's metadata.
     pub of_metadata: Option<NamedClasses>,
+}
+
+/// The scores that labels are looked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scores<'a> {
+    /// The output's name.
+    pub(super) output: &'a str,
+    /// The number of classes, if the model's shapes say it.
+    pub(super) count: Option<usize>,
+    /// The number of the first class: 1 where 0 is the background, which has no label.
+    pub(super) first_class: usize,
 }
 
 /// The labels of a stage, and where they come from.
@@ -48,36 +55,28 @@ pub(super) struct ChosenLabels {
 }
 
 impl ModelClasses {
-    /// The names in the file for the scores of this output, of which there are so many, if that is known.
-    fn of_output(&self, output: &str, count: Option<usize>) -> Option<NamedClasses> {
-        let fits = |classes: &NamedClasses| count.is_none_or(|count| classes.labels.len() == count);
-        let of_label_output = match (&self.of_label_output, count) {
-            (Some(LabelValues::Names(classes)), _) => Some(classes.clone()),
-            (Some(LabelValues::Places), Some(count)) => Some(NamedClasses {
-                labels: (0..).map(Label::Number).take(count).collect(),
-                source: format!("the output {:?}", self.label_output.as_deref().unwrap_or_default()),
-            }),
-            (Some(LabelValues::Places), None) | (None, _) => None,
-        };
-        // What the model itself answers comes first: the scores may end in a classifier within it, as those of a stack do.
-        let of_graph = of_label_output.into_iter().chain(self.of_scores.get(output).cloned()).find(fits);
-        let of_metadata = self.of_metadata.clone().filter(fits);
-        match (of_graph, of_metadata) {
+    /// The output in which the model itself names the class that it chooses by these scores.
+    pub(super) fn label_output(&self, output: &str) -> Option<&str> {
+        self.of_scores.get(output)?.label_output.as_deref()
+    }
+
+    /// The names in the file for these scores.
+    fn of_output(&self, scores: Scores<'_>) -> Option<NamedClasses> {
+        let fits = |classes: &NamedClasses| scores.count.is_none_or(|count| classes.labels.len() == count);
+        let of_graph =
+            self.of_scores.get(scores.output).and_then(|classes| classes.names.iter().find(|names| fits(names)));
+        let of_metadata = self.of_metadata.as_ref().and_then(|names| names.without_background(scores.first_class));
+        let of_metadata = of_metadata.filter(fits);
+        match (of_graph.cloned(), of_metadata) {
             // Numbers from 0 on name nothing: what the metadata call them does.
             (Some(graph), Some(metadata)) if is_numbering(&graph.labels) => Some(metadata),
             (graph, metadata) => graph.or(metadata),
         }
     }
 
-    /// The labels for the scores of an output: those of `model.toml`, or those of the file. They must not disagree.
-    pub(super) fn choose(
-        &self,
-        configured: Option<Vec<Label>>,
-        output: &str,
-        count: Option<usize>,
-    ) -> Result<ChosenLabels> {
-        let count = configured.as_ref().map(Vec::len).or(count);
-        let found = self.of_output(output, count);
+    /// The labels for these scores: those of `model.toml`, or those of the file. They must not disagree.
+    pub(super) fn choose(&self, configured: Option<Vec<Label>>, scores: Scores<'_>) -> Result<ChosenLabels> {
+        let found = self.of_output(scores);
         let in_file = found.as_ref().map(|found| found.labels.clone());
         match (configured, found) {
             (Some(labels), Some(found)) if disagree(&labels, &found.labels) => Err(Error::Config(format!(
@@ -99,6 +98,19 @@ impl ModelClasses {
                 Ok(ChosenLabels { labels: None, in_file, remark: Some(remark.to_owned()) })
             }
         }
+    }
+}
+
+impl NamedClasses {
+    /// The names without those of the background. `None` if there is one, and nothing tells whether it is among them.
+    fn without_background(&self, first_class: usize) -> Option<NamedClasses> {
+        const BACKGROUND: [&str; 4] = ["__background__", "background", "bg", "n/a"];
+        let is_background = |label: &Label| BACKGROUND.contains(&label.to_string().to_lowercase().as_str());
+        let before = self.labels.get(..first_class)?;
+        before
+            .iter()
+            .all(is_background)
+            .then(|| NamedClasses { labels: self.labels[first_class..].to_vec(), source: self.source.clone() })
     }
 }
 
@@ -149,7 +161,7 @@ pub(super) fn unnamed(class: usize) -> Label {
     Label::Text(format!("class {class}").into())
 }
 
-/// Whether these are 0, 1, 2, ...: places, which any names can be given.
+/// Returns true for 0, 1, 2, ...: places, which any names can be given.
 fn is_numbering(labels: &[Label]) -> bool {
     labels.iter().zip(0..).all(|(label, place)| *label == Label::Number(place))
 }
@@ -157,7 +169,8 @@ fn is_numbering(labels: &[Label]) -> bool {
 /// Texts may name what the file only numbers. Nothing else may differ.
 fn disagree(configured: &[Label], in_file: &[Label]) -> bool {
     let are_numbers = in_file.iter().all(|label| matches!(label, Label::Number(_)));
-    configured != in_file && !(are_texts(configured) && are_numbers)
+    let only_names_them = are_texts(configured) && are_numbers && configured.len() == in_file.len();
+    configured != in_file && !only_names_them
 }
 
 fn are_texts(labels: &[Label]) -> bool {
@@ -183,10 +196,15 @@ mod tests {
         serde_json::from_str(json).unwrap()
     }
 
+    fn scores(count: Option<usize>) -> Scores<'static> {
+        Scores { output: "p", count, first_class: 0 }
+    }
+
     fn check(configured: Option<&str>, in_file: &str, expected: std::result::Result<&str, &str>) {
         let named = NamedClasses { labels: labels(in_file), source: "classlabels".to_owned() };
-        let classes = ModelClasses { of_scores: [("p".to_owned(), named)].into(), ..ModelClasses::default() };
-        let chosen = classes.choose(configured.map(labels), "p", Some(3));
+        let of_output = OutputClasses { names: vec![named], label_output: None };
+        let classes = ModelClasses { of_scores: [("p".to_owned(), of_output)].into(), ..ModelClasses::default() };
+        let chosen = classes.choose(configured.map(labels), scores(Some(3)));
         match expected {
             Ok(expected) => assert_eq!(chosen.unwrap().labels, Some(labels(expected))),
             Err(expected) => {
@@ -217,7 +235,7 @@ mod tests {
 
     #[test]
     fn classes_that_nobody_names_have_names_that_look_like_none() {
-        let chosen = ModelClasses::default().choose(None, "p", Some(3)).unwrap();
+        let chosen = ModelClasses::default().choose(None, scores(Some(3))).unwrap();
         assert_eq!((chosen.labels, unnamed(2).to_string()), (None, "class 2".to_owned()));
         assert!(chosen.remark.unwrap().contains("set labels"));
     }
@@ -243,14 +261,27 @@ mod tests {
 
     #[test]
     fn names_in_the_metadata_are_those_of_numbered_classes() {
-        let named = |json: &str| Some(NamedClasses { labels: labels(json), source: String::new() });
-        let classes = ModelClasses {
-            of_label_output: Some(LabelValues::Places),
-            of_metadata: named(r#"["a", "b", "c"]"#),
-            ..ModelClasses::default()
+        let named = |json: &str| NamedClasses { labels: labels(json), source: String::new() };
+        let numbered = OutputClasses { names: vec![named("[0, 1, 2]")], label_output: None };
+        let texts = r#"["a", "b", "c"]"#;
+        let classes = ModelClasses { of_scores: [("p".to_owned(), numbered)].into(), of_metadata: Some(named(texts)) };
+        assert_eq!(classes.choose(None, scores(Some(3))).unwrap().labels, Some(labels(texts)));
+        // Of another number of scores, the file says nothing.
+        assert_eq!(classes.choose(None, scores(Some(2))).unwrap().labels, None);
+        // Where shapes do not say how many there are, another number of labels is a disagreement.
+        let error = classes.choose(Some(labels(r#"["a", "b"]"#)), scores(None)).unwrap_err().to_string();
+        assert!(error.contains(r#"says ["a", "b"], and the model's file says ["a", "b", "c"]"#), "{error}");
+    }
+
+    /// A list of names may begin with that of the background, or with the first class: only its own words tell.
+    #[test]
+    fn the_background_is_no_class() {
+        let chosen = |json: &str| {
+            let of_metadata = Some(NamedClasses { labels: labels(json), source: String::new() });
+            let classes = ModelClasses { of_metadata, ..ModelClasses::default() };
+            classes.choose(None, Scores { first_class: 1, ..scores(None) }).unwrap().labels
         };
-        assert_eq!(classes.choose(None, "p", Some(3)).unwrap().labels, Some(labels(r#"["a", "b", "c"]"#)));
-        // Of another number of scores, the metadata say nothing.
-        assert_eq!(classes.choose(None, "p", Some(2)).unwrap().labels, Some(labels("[0, 1]")));
+        assert_eq!(chosen(r#"["__background__", "cat", "dog"]"#), Some(labels(r#"["cat", "dog"]"#)));
+        assert_eq!(chosen(r#"["cat", "dog"]"#), None);
     }
 }

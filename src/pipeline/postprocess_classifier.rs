@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::labels::Labels;
-use super::model_classes::ChosenLabels;
+use super::model_classes::{self, ChosenLabels};
 use super::outputs::{ROUNDING, float_output, output, refuse_improbable, refuse_non_finite, unexpected_shape};
 use super::{Label, Origin, Postprocessor, Prediction, Score, StageContext};
 use crate::error::{Error, Result};
@@ -106,8 +106,9 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
         };
         return Err(Error::Config(format!("labels: there are {}, but the output {output:?} has {what}", labels.len())));
     }
-    let labels = context.classes.choose(labels, &output, classes)?;
-    let label_output = context.classes.label_output.clone().filter(|_| !multi_label);
+    let of_scores = model_classes::Scores { output: &output, count: classes, first_class: 0 };
+    let labels = context.classes.choose(labels, of_scores)?;
+    let label_output = context.classes.label_output(&output).filter(|_| !multi_label).map(str::to_owned);
     if !(temperature > 0.0 && temperature.is_finite()) {
         return Err(Error::Config(format!("temperature: {temperature} is not a positive number")));
     }

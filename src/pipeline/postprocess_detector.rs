@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::detector_layouts::{Arrangement, Form, Format, Found, Layout, Names, Reading, Unit};
 use super::labels::Labels;
-use super::model_classes::ChosenLabels;
+use super::model_classes::{ChosenLabels, Scores};
 use super::outputs::{declared_output, float_output};
 use super::{Detection, Origin, Postprocessor, Prediction, StageContext};
 use crate::error::{Error, Result};
@@ -121,7 +121,8 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
             names.scores.as_ref().unwrap_or(&names.boxes)
         )));
     }
-    let labels = context.classes.choose(labels, &names.boxes, declared)?;
+    let of_scores = Scores { output: &names.boxes, count: declared, first_class };
+    let labels = context.classes.choose(labels, of_scores)?;
     let threshold = settings.threshold.unwrap_or(QUARTER);
     let overlap = (!arrangement.is_suppressed()).then(|| settings.overlap.unwrap_or(LESS_THAN_HALF));
     let assumptions = assumptions(&settings, &labels, first_class, overlap.is_some());

@@ -5,10 +5,10 @@
 //! metadata. The names are followed from the outputs backwards, so that those of a classifier within the model (one of an
 //! ensemble, one against the rest) are not taken for those of the answer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::onnx_file::{AttributeProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto};
-use crate::pipeline::{Label, LabelValues, ModelClasses, NamedClasses};
+use crate::pipeline::{Label, ModelClasses, NamedClasses, OutputClasses};
 
 /// So many nodes are followed at the most.
 const DEPTH: usize = 32;
@@ -16,26 +16,47 @@ const DEPTH: usize = 32;
 /// The keys of the metadata that have names of classes.
 const METADATA_KEYS: [&str; 6] = ["names", "labels", "classes", "class_names", "class_labels", "id2label"];
 
-/// What a file says.
+/// No further outputs are looked at.
+const MAX_OUTPUTS: usize = 64;
+
+/// Reads the names of classes out of a file.
 pub(super) fn read(model: &ModelProto) -> ModelClasses {
     let mut found = ModelClasses { of_metadata: of_metadata(&model.metadata_props), ..ModelClasses::default() };
     let Some(graph) = &model.graph else { return found };
     let graph = Graph::new(graph);
-    for output in &graph.proto.output {
-        if let Some(classes) = graph.of_scores(&output.name).or_else(|| graph.of_zip_map(&output.name)) {
-            found.of_scores.insert(output.name.clone(), classes);
+    let names: Vec<&str> = graph.proto.output.iter().map(|output| output.name.as_str()).take(MAX_OUTPUTS).collect();
+    let labels: Vec<(&str, Choice<'_>)> =
+        names.iter().filter_map(|name| Some((*name, graph.choice(name, 0)?))).collect();
+    // As converters call a label that cannot be followed.
+    let unread = names.iter().find(|name| labels.is_empty() && ["label", "output_label"].contains(*name));
+    for &scores in &names {
+        let ancestors = graph.ancestors(scores);
+        // The labels that are chosen by these scores, and not by those of another head.
+        let own: Vec<&(&str, Choice<'_>)> = labels
+            .iter()
+            .filter(|(name, choice)| *name != scores && graph.is_chosen_by(choice, scores, &ancestors))
+            .collect();
+        let mut classes = OutputClasses { label_output: unread.map(|name| (*name).to_owned()), names: Vec::new() };
+        if let [(name, Choice { names: Some(names), .. }), others @ ..] = &*own
+            && others.iter().all(|(_, other)| other.names.as_ref().is_none_or(|other| other.labels == names.labels))
+        {
+            // Before those of the scores, which may end in a classifier within the model, as those of a stack do.
+            classes.label_output = Some((*name).to_owned());
+            classes.names.push(names.clone());
         }
+        classes.names.extend(graph.of_scores(scores).or_else(|| graph.of_zip_map(scores)));
+        found.of_scores.insert(scores.to_owned(), classes);
     }
-    for output in graph.proto.output.iter().filter(|output| !found.of_scores.contains_key(&output.name)) {
-        if let Some(values) = graph.of_label(&output.name, 0) {
-            (found.label_output, found.of_label_output) = (Some(output.name.clone()), Some(values));
-            return found;
-        }
-    }
-    // As converters call it.
-    let is_label = |name: &&String| ["label", "output_label"].contains(&name.as_str());
-    found.label_output = graph.proto.output.iter().map(|output| &output.name).find(is_label).cloned();
     found
+}
+
+/// A tensor that chooses a class for each row.
+#[derive(Debug)]
+struct Choice<'a> {
+    /// The names that it says; `None` if it says places.
+    names: Option<NamedClasses>,
+    /// The tensors that it chooses by.
+    by: Vec<&'a str>,
 }
 
 /// The nodes of a graph by what they make, and its constants.
@@ -81,56 +102,82 @@ impl<'a> Graph<'a> {
 
     /// The keys of the ZipMap that takes this tensor, or what it is a copy of.
     fn of_zip_map(&self, tensor: &str) -> Option<NamedClasses> {
-        let source = |mut tensor: &'a str| {
-            for _ in 0..DEPTH {
-                match self.makers.get(tensor) {
-                    Some((node, 0)) if matches!(node.op_type.as_str(), "Cast" | "Identity") => match node.input.first()
-                    {
-                        Some(input) => tensor = input,
-                        None => break,
-                    },
-                    _ => break,
-                }
-            }
-            tensor
-        };
         let (name, _) = self.makers.get_key_value(tensor)?;
         let maps = self.proto.node.iter().filter(|node| node.op_type == "ZipMap");
-        maps.filter(|map| map.input.first().is_some_and(|input| source(input) == source(name))).find_map(of_node)
+        maps.filter(|map| map.input.first().is_some_and(|input| self.source(input) == self.source(name)))
+            .find_map(of_node)
     }
 
-    /// What a tensor means that chooses a class for each row.
-    fn of_label(&self, tensor: &str, depth: usize) -> Option<LabelValues> {
+    /// Follows a tensor that chooses a class for each row.
+    fn choice(&self, tensor: &str, depth: usize) -> Option<Choice<'a>> {
         let (node, place) = *self.makers.get(tensor).filter(|_| depth < DEPTH)?;
         let input = |index: usize| node.input.get(index).map(String::as_str);
         match (node.op_type.as_str(), place) {
             ("LinearClassifier" | "SVMClassifier" | "TreeEnsembleClassifier", 0) => {
-                of_node(node).map(LabelValues::Names)
+                let by = node.output.iter().map(String::as_str).collect();
+                of_node(node).map(|names| Choice { names: Some(names), by })
             }
             ("Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten", _) => {
-                self.of_label(input(0)?, depth + 1)
+                self.choice(input(0)?, depth + 1)
             }
-            ("ArgMax", _) => Some(LabelValues::Places),
+            ("ArgMax", _) => Some(Choice { names: None, by: vec![self.source(input(0)?)] }),
             ("ArrayFeatureExtractor" | "Gather", _) => {
                 let labels = labels_of(self.constants.get(input(0)?)?)?;
-                let Some(LabelValues::Places) = self.of_label(input(1)?, depth + 1) else { return None };
+                let Choice { names: None, by } = self.choice(input(1)?, depth + 1)? else { return None };
                 let source = format!("the constant {:?}, in which the label is looked up", input(0)?);
-                Some(LabelValues::Names(NamedClasses { labels, source }))
+                Some(Choice { names: Some(NamedClasses { labels, source }), by })
             }
             ("LabelEncoder", _) => {
                 let (keys, values) = encoder(node)?;
                 let renamed = |label: &Label| {
                     keys.iter().position(|key| key == label).and_then(|place| values.get(place)).cloned()
                 };
-                let labels = match self.of_label(input(0)?, depth + 1)? {
-                    LabelValues::Places => (0..keys.len() as i64).map(|place| renamed(&Label::Number(place))).collect(),
-                    LabelValues::Names(inner) => inner.labels.iter().map(renamed).collect::<Option<Vec<Label>>>(),
+                let Choice { names, by } = self.choice(input(0)?, depth + 1)?;
+                let labels: Option<Vec<Label>> = match names {
+                    None => (0..keys.len() as i64).map(|place| renamed(&Label::Number(place))).collect(),
+                    Some(inner) => inner.labels.iter().map(renamed).collect(),
                 };
                 let source = "the node LabelEncoder".to_owned();
-                Some(LabelValues::Names(NamedClasses { labels: labels?, source }))
+                Some(Choice { names: Some(NamedClasses { labels: labels?, source }), by })
             }
             _ => None,
         }
+    }
+
+    /// The tensor that this one is a copy of, in another shape or type.
+    fn source(&self, tensor: &'a str) -> &'a str {
+        let mut tensor = tensor;
+        for _ in 0..DEPTH {
+            match self.makers.get(tensor) {
+                Some((node, 0))
+                    if matches!(node.op_type.as_str(), "Cast" | "Identity" | "Reshape" | "Squeeze" | "Flatten") =>
+                {
+                    match node.input.first() {
+                        Some(input) => tensor = input,
+                        None => break,
+                    }
+                }
+                _ => break,
+            }
+        }
+        tensor
+    }
+
+    /// Every tensor that this one is made of, and itself.
+    fn ancestors(&self, tensor: &'a str) -> HashSet<&'a str> {
+        let mut found = HashSet::from([tensor]);
+        let mut open = vec![tensor];
+        while let Some(tensor) = open.pop() {
+            let inputs = self.makers.get(tensor).map(|(node, _)| node.input.as_slice()).unwrap_or_default();
+            open.extend(inputs.iter().map(String::as_str).filter(|input| found.insert(input)));
+        }
+        found
+    }
+
+    /// Whether a choice is made by these scores, or both come of one tensor.
+    fn is_chosen_by(&self, choice: &Choice<'a>, scores: &'a str, ancestors: &HashSet<&'a str>) -> bool {
+        let scores = self.source(scores);
+        choice.by.iter().any(|by| ancestors.contains(by) || self.ancestors(by).contains(scores))
     }
 }
 
