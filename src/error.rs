@@ -143,7 +143,7 @@ pub enum Error {
     UnusableOutput {
         /// The output's name.
         output: String,
-        /// What is wrong with it, and what to change.
+        /// The problem, and the remedy.
         problem: String,
     },
     /// The worker that ran the batch panicked; it has been rebuilt.
@@ -386,6 +386,11 @@ impl Error {
             Error::ModelFailed { detail } | Error::Internal { detail } => Some(detail),
             _ => None,
         }
+    }
+
+    /// The message for whoever runs the server: the detail, if there is one.
+    pub fn for_operators(&self) -> String {
+        self.detail().map_or_else(|| self.to_string(), str::to_owned)
     }
 
     /// A defect, with what is known of it.

@@ -32,7 +32,7 @@
 //! # Who shares a run
 //!
 //! Requests are run together only if the answer to a row does not depend on the others. Before a version serves, rows are run
-//! alone and in company and the answers are compared ([`model::compare`]); [`model::company`] says what follows of that and of
+//! alone and with others, and the answers are compared ([`model::compare`]); [`model::run_sharing`] says what follows of that and of
 //! `model.toml`, and [`model::Sharing`] holds it for the queue and the workers.
 //!
 //! # Where traffic is decided

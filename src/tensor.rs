@@ -369,6 +369,12 @@ impl Tensors {
         self
     }
 
+    /// The tensors that have this many rows.
+    pub fn keep_rows(mut self, rows: usize) -> Tensors {
+        self.0.retain(|(_, tensor)| tensor.rows() == rows);
+        self
+    }
+
     /// How many rows there are: that of the first tensor.
     pub fn rows(&self) -> usize {
         self.0.first().map_or(0, |(_, tensor)| tensor.rows())

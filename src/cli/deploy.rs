@@ -204,8 +204,11 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
         let batching = &version["batching"];
         if ["dependent", "unknown"].iter().any(|finding| batching["rows"]["finding"] == *finding) {
             let (number, explanation) = (&version["version"], text(&batching["explanation"]));
-            match batching["on"].as_bool() {
-                Some(true) => writeln!(out, "version {number}: answers depend on who else asks: {explanation}")?,
+            match (batching["on"].as_bool(), batching["rows"]["finding"] == "dependent") {
+                (Some(true), true) => {
+                    writeln!(out, "version {number}: answers depend on who else asks: {explanation}")?;
+                }
+                (Some(true), false) => writeln!(out, "version {number}: requests share runs: {explanation}")?,
                 _ => writeln!(out, "version {number}: each request is a run of its own: {explanation}")?,
             }
         }

@@ -1,4 +1,4 @@
-//! What running a version found, in words.
+//! Findings of a version's first runs, in words.
 
 use std::io::{self, Write};
 
@@ -24,7 +24,8 @@ pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: 
         (false, Independence::FixedBatch { .. }) => writeln!(out, "  Batching is off: {independence}")?,
         (false, _) => writeln!(out, "  Batching is off{by_setting}, each request is a run of its own: {independence}")?,
     }
-    if let Some(found) = findings.padding.as_ref().filter(|_| !findings.may_be_padded()) {
+    if let Some(found) = findings.padding.as_ref().filter(|_| !findings.may_be_padded() && findings.is_batched(setting))
+    {
         writeln!(out, "  Only texts of one length share a run; of texts that are filled up, {found}")?;
     }
     findings.remarks.iter().try_for_each(|remark| writeln!(out, "  Note: {remark}"))

@@ -54,7 +54,7 @@ pub struct SessionConfig {
     pub workers: Count,
     /// Threads that share the work of one run.
     pub intra_op_threads: Count,
-    /// Whether rows of different requests may share a run.
+    /// Sharing of runs by different requests.
     pub batching: Batching,
     /// The most rows in one run; without it, 32 of several requests, or `max_instances` of one that is run by itself.
     /// Ignored where the model fixes its batch dimension.
@@ -72,7 +72,7 @@ pub struct SessionConfig {
     pub spin_us: u64,
 }
 
-/// Whether rows of different requests may share a run.
+/// Sharing of runs by different requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Batching {
@@ -154,12 +154,12 @@ impl SessionConfig {
     }
 
     /// The most rows in one run of several requests.
-    pub fn shared_batch_size(&self) -> NonZeroUsize {
+    pub fn joined_batch_size(&self) -> NonZeroUsize {
         self.max_batch_size.unwrap_or(super::non_zero(32))
     }
 
     /// The most rows in one run of a single request.
-    pub fn lone_batch_size(&self) -> NonZeroUsize {
+    pub fn single_request_batch_size(&self) -> NonZeroUsize {
         self.max_batch_size.unwrap_or(self.max_instances)
     }
 

@@ -60,10 +60,10 @@ pub struct VersionStatus {
     /// How long that took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<u64>,
-    /// Whether requests share runs, and why.
+    /// Sharing of runs, and the finding behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batching: Option<BatchingStatus>,
-    /// What it takes for granted, and what looks as if it was not meant.
+    /// Its assumptions, and things that look like mistakes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
     /// The digest of all its files.

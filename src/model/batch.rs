@@ -54,13 +54,13 @@ pub enum RunRows {
     Exactly(NonZeroUsize),
 }
 
-/// Whether rows of different requests are run together, where the model leaves it open how many rows a run has.
+/// The requests of one run, where the model leaves it open how many rows it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Company {
-    /// They are.
+pub enum RunSharing {
+    /// Several requests share a run.
     Shared,
     /// A run has the rows of one request, and all of them.
-    Alone,
+    Exclusive,
 }
 
 /// A request that waits, as far as forming a batch is concerned.
@@ -106,12 +106,12 @@ pub struct Share {
 }
 
 impl BatchPolicy {
-    /// The policy for a model: its own batch dimension, if that is fixed, else what the configuration and `company` say.
-    pub fn new(signature: &Signature, config: &SessionConfig, lengths: Lengths, company: Company) -> BatchPolicy {
-        let run_rows = match (signature.batch_dim(), company) {
+    /// The policy for a model: its own batch dimension, if that is fixed, else what the configuration and `sharing` say.
+    pub fn new(signature: &Signature, config: &SessionConfig, lengths: Lengths, sharing: RunSharing) -> BatchPolicy {
+        let run_rows = match (signature.batch_dim(), sharing) {
             (Dim::Fixed(rows), _) => RunRows::Exactly(NonZeroUsize::new(rows).unwrap_or(NonZeroUsize::MIN)),
-            (Dim::Dynamic(_), Company::Shared) => RunRows::UpTo(config.shared_batch_size()),
-            (Dim::Dynamic(_), Company::Alone) => RunRows::OneRequest(config.lone_batch_size()),
+            (Dim::Dynamic(_), RunSharing::Shared) => RunRows::UpTo(config.joined_batch_size()),
+            (Dim::Dynamic(_), RunSharing::Exclusive) => RunRows::OneRequest(config.single_request_batch_size()),
         };
         BatchPolicy {
             run_rows,
@@ -143,7 +143,7 @@ impl BatchPolicy {
         rows.get()
     }
 
-    /// Whether a request is always one run, by itself.
+    /// Returns true if a request is always one run, by itself.
     pub fn keeps_requests_whole(self) -> bool {
         matches!(self.run_rows, RunRows::OneRequest(_))
     }
@@ -186,9 +186,10 @@ impl BatchPolicy {
             && fewest.saturating_mul(row_elements) > most.get()
         {
             let least = if fewest == 1 { String::new() } else { format!(", and a run has {fewest} of them") };
+            let shorter = if self.keeps_requests_whole() { "fewer, or shorter ones" } else { "shorter ones" };
             return Err(Error::InvalidInput(format!(
                 "instances: each has {row_elements} elements{least}; at most {most} are run at one time \
-                 (model.max_batch_elements): send shorter ones"
+                 (model.max_batch_elements): send {shorter}"
             )));
         }
         match self.run_rows {

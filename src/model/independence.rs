@@ -1,19 +1,21 @@
-//! Whether the rows of a model are independent: whether the answer to one depends on those that share its run.
+//! Row independence: the answer to a row must not depend on the rows that share its run.
 //!
 //! Requests are run together, so a model whose rows depend on each other would answer a caller with what strangers sent:
 //! one that normalises over the batch, an int8 model whose scale is that of all inputs, a recurrent network whose first
-//! dimension is time. Nothing in a model's file says so. So some rows are run alone, together, and in other company, and
-//! the answers are compared ([`compare`]):
+//! dimension is time. Nothing in a model's file says so. So [`compare`] runs some rows alone, together and among others, and
+//! compares the answers:
 //!
-//! - *Other company, same place*: the second row of two runs of one shape. The same instructions are run on it, so that its
-//!   answer must be the same, but for what a GPU adds in another order.
-//! - *Alone or together, and in another place*: kernels add in another order there, so that more is allowed for rounding.
-//! - *The same row twice, alone*: what differs then is made by chance.
+//! - *In runs of one shape*: the second row of two runs whose other rows differ. The same instructions are run on it, so that
+//!   its answer must be the same, but for rounding on a GPU.
+//! - *In runs of different shapes*: alone and together, and in another place. Kernels add in another order there, so that more
+//!   is allowed for rounding.
+//! - *Alone, twice*: a difference means that the model is nondeterministic.
 //!
-//! A difference is relative to the largest number in the two answers, or to that in the middle one of all rows' answers, if
-//! that is larger: what is nearly 0 by chance is not to look far apart, nor what is large to hide what is not. What cannot be
-//! seen: a dependence that shows in
-//! other rows only, or one that changes no answer in these, as where an argmax is all that is answered.
+//! Differences are relative. In runs of one shape, a number is held against those in its own place, so that a small one beside
+//! a large one counts; in runs of different shapes, against the largest in the answers.
+//!
+//! The check cannot see a dependence that shows only with other rows, or one that changes no answer to these, as where an
+//! argmax is all that is answered.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,11 +27,11 @@ use crate::config::Provider;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Data, Tensor, Tensors, for_each_element_type};
 
-/// What was found of the rows of a version.
+/// Finding about the rows of a version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum Independence {
-    /// The answer to a row was the same alone and in company.
+    /// The answer to a row was the same, whatever else was in its run.
     Independent {
         /// The largest difference, which is that of rounding.
         difference: f64,
@@ -38,53 +40,53 @@ pub enum Independence {
     Dependent(Dependence),
     /// It could not be found out.
     Unknown {
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// The model fixes how many rows a run has, so that requests are never joined.
     FixedBatch {
-        /// How many.
+        /// The number of rows.
         rows: usize,
     },
 }
 
-/// How the answers to rows depend on each other.
+/// Dependence of the answers to rows on each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dependence {
     /// The output that differs.
     pub output: Arc<str>,
-    /// What makes it differ.
+    /// The cause of the difference.
     pub cause: Cause,
-    /// By how much, relative to the largest number in it; `None` if one of both is no number, or of another shape.
+    /// The relative difference; `None` if two answers differ in shape, or in which of their elements are finite.
     pub difference: Option<f64>,
 }
 
-/// What makes an answer differ.
+/// Cause of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The rows that share its run.
-    Company,
-    /// Chance: it differs from run to run.
-    Chance,
+    OtherRows,
+    /// The model itself: the same row is answered differently from run to run.
+    Nondeterminism,
 }
 
-/// What came of running rows alone and together.
+/// Result of running rows alone and together.
 #[derive(Debug, Clone)]
 pub struct Comparison {
-    /// How they depend on each other, if they do.
+    /// Their dependence on each other, if there is one.
     pub dependence: Option<Dependence>,
     /// The largest difference that was put down to rounding.
     pub rounding: f64,
-    /// Whether different rows had different answers, without which nothing follows.
-    pub tells: bool,
+    /// True if different rows had different answers, without which nothing follows.
+    pub is_conclusive: bool,
     /// The outputs that had one row per row in every run.
     pub outputs: Vec<Arc<str>>,
-    /// What each row was answered alone.
+    /// The answers to each row alone.
     pub alone: Vec<Tensors>,
 }
 
-/// How much may be put down to rounding.
+/// Precision of a provider, which says how much may be put down to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// The processor computes with the precision that the types have.
@@ -102,7 +104,7 @@ impl Precision {
         }
     }
 
-    /// What may differ in runs of one shape, relative to the largest number.
+    /// The relative difference that is allowed in runs of one shape.
     fn of_one_shape(self, dtype: DType) -> f64 {
         match dtype {
             // Twice the distance of two neighbours.
@@ -112,7 +114,7 @@ impl Precision {
         }
     }
 
-    /// What may differ in runs of different shapes.
+    /// The relative difference that is allowed in runs of different shapes.
     fn of_different_shapes(self, dtype: DType) -> f64 {
         match (dtype, self) {
             (DType::BF16, _) => 5e-2,
@@ -123,7 +125,10 @@ impl Precision {
     }
 }
 
-/// Which two runs two answers to a row come from.
+/// Answers of more bytes than this are not compared: ten of them are in memory at one time.
+const MAX_ANSWER: usize = 32 << 20;
+
+/// The two runs that two answers to a row come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Runs {
     /// Both alone.
@@ -132,14 +137,14 @@ enum Runs {
     OfDifferentShapes,
 }
 
-/// What a run answered, and to which rows, by their places among all.
+/// Outputs of a run, and its rows, by their places among all.
 struct Answered {
     rows: Vec<usize>,
     outputs: Tensors,
 }
 
-/// Runs `rows` (two or three of one row each, which differ) alone, together, and in other company, and compares what each
-/// is answered. `run` runs the model. An error is one of the model: it does not run on these rows.
+/// Runs `rows` (two or three of one row each, which differ) alone, together and among others, and compares the
+/// answers. `run` runs the model. An error is one of the model: it does not run on these rows.
 pub fn compare(
     rows: &[Tensors],
     joining: &Joining,
@@ -147,58 +152,63 @@ pub fn compare(
     run: &mut dyn FnMut(&Tensors) -> Result<Tensors>,
 ) -> Result<Comparison> {
     if rows.len() < 2 {
-        return Err(Error::internal("one row alone has no company"));
+        return Err(Error::internal("there is no other row to compare with"));
     }
     let mut ask = |who: &[usize]| -> Result<Answered> {
         let joined = joining.gather(&who.iter().map(|&row| (&rows[row], 0..1)).collect::<Vec<_>>());
         let inputs = joined.ok_or_else(|| Error::internal("the rows to compare cannot be joined"))?;
         Ok(Answered { rows: who.to_vec(), outputs: run(&inputs)? })
     };
-    let mut alone = Vec::with_capacity(rows.len());
-    for row in 0..rows.len() {
+    let mut alone = vec![ask(&[0])?];
+    let size: usize = alone[0].outputs.iter().map(|(_, output)| output.data().len() * size_of::<f64>()).sum();
+    if size > MAX_ANSWER {
+        let problem = format!("an answer of {} MB is too large to be compared with others", size >> 20);
+        return Err(Error::internal(problem));
+    }
+    for row in 1..rows.len() {
         alone.push(ask(&[row])?);
     }
     let again = ask(&[0])?;
     let together = ask(&(0..rows.len()).collect::<Vec<_>>())?;
     // The second row stays where it is, and the last one, which is the largest of rows that are made up, goes.
-    let in_other_company = ask(if rows.len() > 2 { &[1, 1, 0] } else { &[1, 1] })?;
+    let among_others = ask(if rows.len() > 2 { &[1, 1, 0] } else { &[1, 1] })?;
 
-    let runs: Vec<&Answered> = alone.iter().chain([&again, &together, &in_other_company]).collect();
+    let runs: Vec<&Answered> = alone.iter().chain([&again, &together, &among_others]).collect();
     let outputs = outputs_of_rows(&runs);
     let joining = joining.clone().with_outputs(RowOutputs::Known(outputs.clone()));
     // The rows of a run, each with its answers.
-    let split = |answered: &Answered| -> Result<Vec<(usize, Tensors)>> {
-        let sizes: Vec<(usize, usize)> = answered.rows.iter().map(|&row| (1, rows[row].row_length())).collect();
-        let parts = joining.split(answered.outputs.clone(), &sizes)?;
-        Ok(answered.rows.iter().copied().zip(parts).collect())
+    let split = |Answered { rows: asked, outputs }: Answered| -> Result<Vec<(usize, Tensors)>> {
+        let sizes: Vec<(usize, usize)> = asked.iter().map(|&row| (1, rows[row].row_length())).collect();
+        Ok(asked.into_iter().zip(joining.split(outputs, &sizes)?).collect())
     };
-    let alone: Vec<Tensors> = alone.iter().map(|answered| Ok(split(answered)?.remove(0).1)).collect::<Result<_>>()?;
-    let (again, together, in_other_company) = (split(&again)?, split(&together)?, split(&in_other_company)?);
+    let alone: Vec<Tensors> =
+        alone.into_iter().map(|answered| Ok(split(answered)?.remove(0).1)).collect::<Result<_>>()?;
+    let (again, together, among_others) = (split(again)?, split(together)?, split(among_others)?);
 
-    let mut pairs =
-        vec![(&alone[0], &again[0].1, Runs::Alone), (&together[1].1, &in_other_company[1].1, Runs::OfOneShape)];
-    let in_company = together.iter().chain(&in_other_company);
+    let mut pairs = vec![(&alone[0], &again[0].1, Runs::Alone), (&together[1].1, &among_others[1].1, Runs::OfOneShape)];
+    let in_company = together.iter().chain(&among_others);
     pairs.extend(in_company.map(|(row, answers)| (&alone[*row], answers, Runs::OfDifferentShapes)));
-    let (mut dependence, mut rounding, mut tells) = (None, 0.0_f64, false);
+    let (mut dependence, mut rounding, mut is_conclusive) = (None, 0.0_f64, false);
     for name in &outputs {
-        let usual = usual_size(&alone, name);
+        let answers: Vec<&Tensor> = alone.iter().filter_map(|row| row.get(name)).collect();
+        let usual = Usual::of(&answers);
         for (one, other, runs) in &pairs {
             let (Some(one), Some(other)) = (one.get(name), other.get(name)) else { continue };
             let allowed = match runs {
                 Runs::Alone | Runs::OfOneShape => precision.of_one_shape(one.dtype()),
                 Runs::OfDifferentShapes => precision.of_different_shapes(one.dtype()),
             };
-            match distance(one, other, usual, *runs) {
+            match distance(one, other, &usual, *runs) {
                 Some(difference) if difference <= allowed => rounding = rounding.max(difference),
                 difference => {
-                    let cause = if *runs == Runs::Alone { Cause::Chance } else { Cause::Company };
+                    let cause = if *runs == Runs::Alone { Cause::Nondeterminism } else { Cause::OtherRows };
                     dependence.get_or_insert(Dependence { output: Arc::clone(name), cause, difference });
                 }
             }
         }
-        tells |= alone[1..].iter().any(|other| differ(alone[0].get(name), other.get(name), usual, precision));
+        is_conclusive |= answers[1..].iter().any(|other| differ(answers[0], other, &usual, precision));
     }
-    Ok(Comparison { dependence, rounding, tells, outputs, alone })
+    Ok(Comparison { dependence, rounding, is_conclusive, outputs, alone })
 }
 
 /// The outputs that had one row per row in every run: only these are answers of rows.
@@ -208,50 +218,76 @@ fn outputs_of_rows(runs: &[&Answered]) -> Vec<Arc<str>> {
     first.outputs.iter().map(|(name, _)| name).filter(|name| has_rows(name)).cloned().collect()
 }
 
-/// The largest number in the middle one of the rows' answers.
-fn usual_size(alone: &[Tensors], output: &str) -> f64 {
-    let mut sizes: Vec<f64> = alone.iter().filter_map(|row| row.get(output)).map(largest).collect();
-    sizes.sort_unstable_by(f64::total_cmp);
-    sizes.get(sizes.len().saturating_sub(1) / 2).copied().unwrap_or_default()
+/// The size of the numbers in the answers to all rows.
+struct Usual {
+    /// The largest number in the middle one of the answers.
+    overall: f64,
+    /// The largest number in each place; empty if the answers differ in shape.
+    of_each: Vec<f64>,
 }
 
-/// Whether the answers to two rows differ by more than rounding, and are numbers.
-fn differ(one: Option<&Tensor>, other: Option<&Tensor>, usual: f64, precision: Precision) -> bool {
-    let (Some(one), Some(other)) = (one, other) else { return false };
+impl Usual {
+    fn of(answers: &[&Tensor]) -> Usual {
+        let mut sizes: Vec<f64> = answers.iter().map(|answer| largest(answer)).collect();
+        sizes.sort_unstable_by(f64::total_cmp);
+        let overall = sizes.get(sizes.len().saturating_sub(1) / 2).copied().unwrap_or_default();
+        let is_alike = answers.windows(2).all(|pair| pair[0].shape() == pair[1].shape());
+        let mut of_each = Vec::new();
+        if let (true, Some(first)) = (is_alike, answers.first()) {
+            of_each.resize(first.data().len(), 0.0);
+            for numbers in answers.iter().filter_map(|answer| floats(answer)) {
+                for (size, number) in of_each.iter_mut().zip(numbers).filter(|(_, number)| number.is_finite()) {
+                    *size = number.abs().max(*size);
+                }
+            }
+        }
+        Usual { overall, of_each }
+    }
+}
+
+/// Returns true if the answers to two rows differ by more than rounding, and are numbers.
+fn differ(one: &Tensor, other: &Tensor, usual: &Usual, precision: Precision) -> bool {
     let distance = distance(one, other, usual, Runs::OfOneShape);
     distance.is_none_or(|distance| distance > precision.of_one_shape(one.dtype())) && is_finite(one) && is_finite(other)
 }
 
-/// How far two tensors are apart, relative to the largest number in them or the `usual` one, if that is larger; `None` if one of two elements is no number and the other
-/// is one, or if they differ in shape. Elements that are no floating-point numbers are the same or not: 0 or 1. Of those of
-/// runs of different shapes, one in a hundred may be another one: the rounding of what they were made of.
-fn distance(one: &Tensor, other: &Tensor, usual: f64, runs: Runs) -> Option<f64> {
+/// The largest relative difference of two tensors; `None` if they differ in shape, or in which elements are numbers.
+///
+/// In runs of one shape, where rounding is the same, a number is held against those in its own place, so that a small one
+/// beside a large one counts; in runs of different shapes, against the largest of all, with which it may have been added up.
+/// Elements that are no floating-point numbers are the same or not: 0 or 1. Of those of runs of different shapes, one in a
+/// hundred may be another one: the rounding of what they were made of.
+fn distance(one: &Tensor, other: &Tensor, usual: &Usual, runs: Runs) -> Option<f64> {
     if one.shape() != other.shape() || one.dtype() != other.dtype() {
         return None;
     }
-    if let (Some(one), Some(other)) = (floats(one), floats(other)) {
-        let (mut furthest, mut scale): (f64, f64) = (0.0, usual);
-        for (a, b) in one.zip(other) {
-            for number in [a, b].into_iter().filter(|number| number.is_finite()) {
-                scale = scale.max(number.abs());
-            }
-            if a == b || (a.is_nan() && b.is_nan()) {
-                continue;
-            }
-            let apart = (a - b).abs();
-            if !apart.is_finite() {
-                return None;
-            }
-            furthest = furthest.max(apart);
-        }
-        return Some(if furthest > 0.0 { furthest / scale } else { 0.0 });
-    }
-    let differing = for_each_element_type!(one.data(), values => differing(values, other));
-    let allowed = match runs {
-        Runs::OfDifferentShapes => one.data().len() / 100,
-        Runs::Alone | Runs::OfOneShape => 0,
+    let (Some(ones), Some(others)) = (floats(one), floats(other)) else {
+        let differing = for_each_element_type!(one.data(), values => differing(values, other));
+        let allowed = match runs {
+            Runs::OfDifferentShapes => one.data().len() / 100,
+            Runs::Alone | Runs::OfOneShape => 0,
+        };
+        return Some(if differing > allowed { 1.0 } else { 0.0 });
     };
-    Some(if differing > allowed { 1.0 } else { 0.0 })
+    let overall = usual.overall.max(largest(one)).max(largest(other));
+    let mut furthest: f64 = 0.0;
+    for (place, (a, b)) in ones.zip(others).enumerate() {
+        if a == b || (a.is_nan() && b.is_nan()) {
+            continue;
+        }
+        let apart = (a - b).abs();
+        if !apart.is_finite() {
+            return None;
+        }
+        let size = match runs {
+            Runs::Alone | Runs::OfOneShape => {
+                usual.of_each.get(place).copied().unwrap_or_default().max(a.abs()).max(b.abs())
+            }
+            Runs::OfDifferentShapes => overall,
+        };
+        furthest = furthest.max(apart / size);
+    }
+    Some(furthest)
 }
 
 fn differing<T: crate::tensor::Element + PartialEq>(values: &[T], other: &Tensor) -> usize {
@@ -281,14 +317,14 @@ fn is_finite(tensor: &Tensor) -> bool {
 // ===== impl Independence =====
 
 impl Independence {
-    /// What follows of several comparisons: what one of them found, or that all found nothing.
+    /// The finding of several comparisons: the first dependence, or independence if one was conclusive.
     pub fn of(comparisons: &[&Comparison], reason: impl FnOnce() -> String) -> Independence {
         if let Some(dependence) = comparisons.iter().find_map(|comparison| comparison.dependence.clone()) {
             return Independence::Dependent(dependence);
         }
         match comparisons
             .iter()
-            .filter(|comparison| comparison.tells)
+            .filter(|comparison| comparison.is_conclusive)
             .map(|comparison| comparison.rounding)
             .reduce(f64::max)
         {
@@ -312,16 +348,16 @@ impl fmt::Display for Independence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Independence::Independent { difference: 0.0 } => {
-                write!(f, "rows are independent: answers alone and in company are exactly the same")
+                write!(f, "rows are independent: answers are exactly the same, alone and with others")
             }
             Independence::Independent { difference } => write!(
                 f,
-                "rows are independent: answers alone and in company are the same (largest difference {difference:.1e})"
+                "rows are independent: answers are the same, alone and with others (largest difference {difference:.1e})"
             ),
             Independence::Dependent(dependence) => dependence.fmt(f),
-            Independence::Unknown { reason } => write!(f, "it is not known whether rows are independent: {reason}"),
+            Independence::Unknown { reason } => write!(f, "it is not known if rows are independent: {reason}"),
             Independence::FixedBatch { rows } => {
-                write!(f, "the model fixes its batch dimension at {rows}, so that requests never share a run")
+                write!(f, "a run has exactly {rows} row{}, of one request", if *rows == 1 { "" } else { "s" })
             }
         }
     }
@@ -331,17 +367,17 @@ impl fmt::Display for Dependence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Dependence { output, cause, difference } = self;
         match cause {
-            Cause::Company => write!(f, "rows depend on each other: the output {output:?} differs")?,
-            Cause::Chance => write!(f, "answers are made by chance: the output {output:?} differs")?,
+            Cause::OtherRows => write!(f, "rows depend on each other: the output {output:?} differs")?,
+            Cause::Nondeterminism => write!(f, "the model is nondeterministic: the output {output:?} differs")?,
         }
         match difference {
             Some(difference) if *difference >= 1e-4 => write!(f, " by {:.2} %", difference * 100.0)?,
             Some(difference) => write!(f, " by {:.1e} of its largest number", difference)?,
-            None => write!(f, " in what is a number, or in its shape,")?,
+            None => write!(f, " in its shape, or in which of its elements are finite numbers,")?,
         }
         match cause {
-            Cause::Company => write!(f, " when other rows are in the run"),
-            Cause::Chance => write!(f, " from run to run for the same row"),
+            Cause::OtherRows => write!(f, " when other rows are in the run"),
+            Cause::Nondeterminism => write!(f, " from run to run for the same row"),
         }
     }
 }
@@ -398,11 +434,25 @@ mod tests {
         ];
         for (index, model) in dependent.into_iter().enumerate() {
             assert!(
-                matches!(check(model), Independence::Dependent(Dependence { cause: Cause::Company, .. })),
+                matches!(check(model), Independence::Dependent(Dependence { cause: Cause::OtherRows, .. })),
                 "{index}"
             );
         }
         assert!(matches!(check(|x| x.iter().map(|v| v / max(x)).collect()), Independence::Dependent(_)));
+    }
+
+    /// A million in the first column does not hide what happens in the second.
+    #[test]
+    fn a_small_number_beside_a_large_one_counts() {
+        let rows = [row(&[0.1]), row(&[-1.0]), row(&[10.0])];
+        let mut run = |inputs: &Tensors| {
+            let x = inputs.at(0).unwrap().values::<f32>().unwrap();
+            let mean = x.iter().sum::<f32>() / x.len() as f32;
+            let y = x.iter().flat_map(|v| [1e6 * v, v - mean]).collect();
+            Ok([("y".into(), Tensor::new(vec![x.len(), 2], Data::F32(y)).unwrap())].into_iter().collect())
+        };
+        let comparison = compare(&rows, &Joining::default(), Precision::OfTheType, &mut run).unwrap();
+        assert_eq!(comparison.dependence.map(|dependence| dependence.cause), Some(Cause::OtherRows));
     }
 
     #[test]
@@ -427,7 +477,7 @@ mod tests {
             calls.set(calls.get() + 0.1);
             x.iter().map(|v| v + calls.get()).collect()
         };
-        assert!(matches!(check(chance), Independence::Dependent(Dependence { cause: Cause::Chance, .. })));
+        assert!(matches!(check(chance), Independence::Dependent(Dependence { cause: Cause::Nondeterminism, .. })));
     }
 
     /// A mean over all tokens, and one that passes over those that were filled up with 0.

@@ -1,5 +1,5 @@
-//! How rows of several requests become the inputs of one run, and how each request gets its part of the outputs back.
-//! Pure: no clock, no lock, no I/O.
+//! Joins rows of several requests to the inputs of one run, and splits the outputs among them. Pure: no clock, no lock, no
+//! I/O.
 //!
 //! An output belongs to the rows of a run if it has one row for each of them. Which outputs do is found out once, when a
 //! version is tried out ([`RowOutputs::Known`]): an output of three rows is not an answer to three instances only because
@@ -11,22 +11,22 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, Padding, Signature, Tensor, Tensors};
 
-/// How the rows of a model are joined.
+/// The way to join the rows of a model.
 #[derive(Debug, Clone, Default)]
 pub struct Joining {
-    /// What short rows are filled up with; `None` if only rows of one shape are run together.
+    /// Padding of short rows; `None` if only rows of one shape are run together.
     pub(super) padding: Option<Padding>,
-    /// Outputs whose rows are as long as those of the inputs, and are cut where those were filled up.
+    /// Outputs whose rows are as long as those of the inputs, and are cut where those were padded.
     long_outputs: Vec<Arc<str>>,
     pub(super) outputs: RowOutputs,
 }
 
-/// Which outputs have one row per row of the inputs.
+/// The outputs that have one row per row of the inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum RowOutputs {
-    /// Those that had so in runs of different sizes. One that has not any more is an error.
+    /// Those that had one in runs of different sizes. It is an error if one of them lacks its rows later.
     Known(Vec<Arc<str>>),
-    /// Nobody has seen a run: those that have as many rows as the run has.
+    /// No run has been seen: those that have as many rows as the run.
     #[default]
     Unknown,
     /// All outputs, as a whole, are those of the only row of a run: they have no dimension for rows.
@@ -34,7 +34,7 @@ pub enum RowOutputs {
 }
 
 impl Joining {
-    /// For a model with this signature, of which nothing else is known.
+    /// The way for a model of which only the signature is known.
     pub fn new(signature: &Signature, padding: Option<Padding>) -> Joining {
         let is_long = |output: &&crate::tensor::TensorSpec| matches!(output.dims.get(1), Some(Dim::Dynamic(_)));
         let long_outputs = match &padding {
@@ -81,16 +81,13 @@ impl Joining {
                 for name in names {
                     let shape = outputs.get(name).map(Tensor::shape).unwrap_or_default();
                     if shape.first() != Some(&rows) {
-                        let problem = format!("has the shape {shape:?} for {rows} rows, and not one row for each");
+                        let problem = format!("has the shape {shape:?} for {rows} rows: it lacks one row for each");
                         return Err(Error::UnusableOutput { output: name.to_string(), problem });
                     }
                 }
                 Ok(outputs.keep(|name| names.iter().any(|known| **known == *name)))
             }
-            RowOutputs::Unknown => {
-                let of_rows = outputs.iter().filter(|(_, tensor)| tensor.rows() == rows);
-                Ok(of_rows.map(|(name, tensor)| (Arc::clone(name), tensor.clone())).collect())
-            }
+            RowOutputs::Unknown => Ok(outputs.keep_rows(rows)),
             RowOutputs::OfOneRow => {
                 let whole = outputs.iter().map(|(name, tensor)| (Arc::clone(name), tensor.clone().into_row()));
                 Ok(whole.collect())
@@ -98,7 +95,7 @@ impl Joining {
         }
     }
 
-    /// What a request would have got alone: outputs that are as long as the inputs were end where its own inputs did.
+    /// Cuts outputs that are as long as the padded inputs to the length of a request's own.
     fn unpad(&self, outputs: Tensors, length: usize) -> Tensors {
         match self.long_outputs.is_empty() {
             true => outputs,
@@ -160,7 +157,7 @@ mod tests {
     fn an_output_that_lacks_its_rows_is_an_error_and_no_answer() {
         let outputs: Tensors = [("y".into(), tensor(&[1, 2], &[1.0, 2.0]))].into_iter().collect();
         let error = known(&["y"]).split(outputs, &[(1, 1), (2, 1)]).unwrap_err().to_string();
-        assert_eq!(error, "the model's output \"y\" has the shape [1, 2] for 3 rows, and not one row for each");
+        assert_eq!(error, "the model's output \"y\" has the shape [1, 2] for 3 rows: it lacks one row for each");
     }
 
     /// What a detector of one image gives: as many boxes as there are.

@@ -8,14 +8,14 @@ use half::{bf16, f16};
 use crate::tensor::{DType, Data, Dim, Element, Shape, Signature, Tensor, TensorSpec, Tensors, with_element_type};
 
 /// The lengths that are tried where a model leaves a dimension open.
-pub const SIZES: [usize; 5] = [8, 32, 64, 320, 1];
+pub(crate) const SIZES: [usize; 5] = [8, 32, 64, 320, 1];
 
 /// Larger rows than this many elements are not made up.
 const MOST_ELEMENTS: usize = 1 << 22;
 
-/// What rows are made of, one kind after the other until a model makes something of them.
+/// The numbers that rows are made of. One kind is tried after the other, until answers are conclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Values {
+pub(crate) enum Values {
     /// Numbers around 0, each row of another magnitude (0.1, 1, 10); whole numbers of 0 to 19.
     Usual,
     /// Numbers from 0 to 1, or ten times that; whole numbers of 0 and 1: masks, small vocabularies.
@@ -26,21 +26,21 @@ pub enum Values {
 
 impl Values {
     /// All of them, in the order in which they are tried.
-    pub const ALL: [Values; 3] = [Values::Usual, Values::Small, Values::Large];
+    pub(crate) const ALL: [Values; 3] = [Values::Usual, Values::Small, Values::Large];
 }
 
 /// Inputs of zeros, `false` or empty strings that fit a signature, for a warm-up. Dimensions the model leaves
 /// open are 1.
-pub fn zeros(signature: &Signature, rows: usize) -> Tensors {
+pub(crate) fn zeros(signature: &Signature, rows: usize) -> Tensors {
     fn fill<T: Element + Default>(elements: usize) -> Data {
         T::into_data(vec![T::default(); elements])
     }
     of_shape(signature, rows, 1, |spec, elements| with_element_type!(spec.dtype, T => fill::<T>(elements)))
 }
 
-/// Three inputs of one run each, which differ: `rows` rows of a model, where it leaves that open 1. Open dimensions have
-/// the length `size`. `None` if they would be too large.
-pub fn made_up(signature: &Signature, rows: usize, size: usize, values: Values) -> Option<[Tensors; 3]> {
+/// The inputs of three runs, which differ, with `rows` rows each. Open dimensions have the length `size`. `None` if they would
+/// be too large.
+pub(crate) fn made_up(signature: &Signature, rows: usize, size: usize, values: Values) -> Option<[Tensors; 3]> {
     let elements = |spec: &TensorSpec| {
         let lengths = spec.dims.iter().skip(1).map(|dim| if let Dim::Fixed(length) = dim { *length } else { size });
         lengths.fold(rows, usize::saturating_mul)

@@ -45,16 +45,16 @@ use tokio::sync::oneshot;
 pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
 use self::attention::{Attention, spin_until};
 pub use self::batch::{
-    BatchPolicy, Candidate, Company, Lengths, MOST_PADDING, Next, Plan, RunRows, Share, can_be_padded, plan,
+    BatchPolicy, Candidate, Lengths, MOST_PADDING, Next, Plan, RunRows, RunSharing, Share, can_be_padded, plan,
 };
 pub use self::independence::{Cause, Comparison, Dependence, Independence, Precision, compare};
 pub use self::joining::{Joining, RowOutputs};
-pub use self::made_up::{SIZES, Values, made_up, zeros};
+pub(crate) use self::made_up::{SIZES, Values, made_up, zeros};
 use self::queue::{Entered, Queue};
 use self::request::{Reply, Request};
 pub use self::service_time::{Line, ServiceTime};
 pub use self::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
-pub use self::sharing::{BatchingStatus, Rows, Sharing, company};
+pub use self::sharing::{BatchingStatus, Rows, Sharing, run_sharing};
 pub use self::warm_up::{Stopwatch, measure};
 use self::worker::{CurrentSession, Worker};
 use crate::budget::{Demand, LatencyBudget, Waited};
@@ -128,7 +128,7 @@ pub struct ModelSettings<'a> {
     pub session: &'a SessionConfig,
     /// How the time of a request is divided.
     pub budget: &'a LatencyBudget,
-    /// Whether requests share runs.
+    /// Sharing of runs.
     pub sharing: Arc<Sharing>,
 }
 
@@ -188,7 +188,7 @@ impl OnnxModel {
         self.sharing.policy()
     }
 
-    /// Whether requests share runs, and why.
+    /// Sharing of runs, and the finding behind it.
     pub fn sharing(&self) -> &Sharing {
         &self.sharing
     }

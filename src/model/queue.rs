@@ -383,7 +383,7 @@ impl Queue {
         spin_until(limit, || (self.length.load(Ordering::Acquire) > 0).then_some(()));
     }
 
-    /// Whether anybody waits for a run.
+    /// Returns true if no request waits for a run.
     pub(super) fn is_empty(&self) -> bool {
         self.length.load(Ordering::Acquire) == 0
     }

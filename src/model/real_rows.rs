@@ -1,28 +1,28 @@
-//! Rows of real requests, kept until there are enough of one shape to find out whether a model's rows are independent,
-//! where that could not be found out at load.
+//! Rows of real requests, kept until there are enough of one shape to check a model's independence that could not be checked
+//! at load.
 
 use crate::tensor::Tensors;
 
-/// So many rows are compared.
+/// The number of rows that are compared.
 const ENOUGH: usize = 3;
 
-/// How often a comparison may fail before it is given up.
+/// The number of comparisons that may fail.
 const ATTEMPTS: u32 = 8;
 
-/// The comparison waits for a moment in which nobody else does, for so many runs at the most.
-const PATIENCE: u32 = 1_000;
+/// The number of runs after which rows are compared even though requests wait.
+const MAX_RUNS_TO_WAIT: u32 = 1_000;
 
 /// Different rows of one shape.
 #[derive(Debug)]
 pub(super) struct RealRows {
     rows: Vec<Tensors>,
     attempts_left: u32,
-    patience: u32,
+    runs_to_wait: u32,
 }
 
 impl RealRows {
     pub(super) fn new() -> RealRows {
-        RealRows { rows: Vec::new(), attempts_left: ATTEMPTS, patience: PATIENCE }
+        RealRows { rows: Vec::new(), attempts_left: ATTEMPTS, runs_to_wait: MAX_RUNS_TO_WAIT }
     }
 
     /// Keeps the rows of a request that differ from those that are there. Rows of another shape take their place: what is
@@ -35,8 +35,11 @@ impl RealRows {
             self.rows.clear();
         }
         for row in 0..inputs.rows() {
+            if self.rows.len() == ENOUGH {
+                return;
+            }
             let row = inputs.slice_rows(row..row + 1);
-            if self.rows.len() < ENOUGH && !self.rows.contains(&row) {
+            if !self.rows.contains(&row) {
                 self.rows.push(row);
             }
         }
@@ -47,15 +50,25 @@ impl RealRows {
         if self.rows.len() < ENOUGH {
             return None;
         }
-        if somebody_waits && self.patience > 0 {
-            self.patience -= 1;
+        if somebody_waits && self.runs_to_wait > 0 {
+            self.runs_to_wait -= 1;
             return None;
         }
         self.attempts_left -= 1;
         Some(std::mem::take(&mut self.rows))
     }
 
-    /// Whether there will be no further attempt.
+    /// Takes back the rows of a comparison that was given up because somebody came.
+    pub(super) fn put_back(&mut self, rows: Vec<Tensors>) {
+        (self.rows, self.attempts_left) = (rows, self.attempts_left + 1);
+    }
+
+    /// Returns true if a comparison gives way to requests that come meanwhile.
+    pub(super) fn gives_way(&self) -> bool {
+        self.runs_to_wait > 0
+    }
+
+    /// Returns true if there will be no further attempt.
     pub(super) fn has_given_up(&self) -> bool {
         self.attempts_left == 0
     }

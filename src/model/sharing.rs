@@ -1,28 +1,28 @@
-//! Whether requests to a version share runs, and what is known that speaks for it.
+//! Sharing of runs by requests to a version, and the finding that allows it or forbids it.
 //!
-//! That is decided when the version is loaded. Of a model that could not be run then, because nobody knew what its inputs
-//! look like, it is decided once more: when real requests have shown it.
+//! It is decided when the version is loaded. For a model that could not be run then, because the shapes of its inputs were not
+//! known, it is decided once more when real requests have shown them.
 
 use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
-use super::batch::{BatchPolicy, Company, Lengths};
+use super::batch::{BatchPolicy, Lengths, RunSharing};
 use super::independence::{Independence, Precision};
 use super::joining::{Joining, RowOutputs};
 use crate::config::{Batching, Provider, SessionConfig};
 use crate::tensor::Signature;
 
-/// What was found out about the rows of a version, and how they are joined.
+/// Independence of the rows of a version, and the way to join them.
 #[derive(Debug, Clone)]
 pub struct Rows {
-    /// Whether they are independent.
+    /// Their independence.
     pub independence: Independence,
-    /// How they are joined.
+    /// The way to join them.
     pub joining: Joining,
 }
 
-/// Whether requests share runs.
+/// Sharing of runs by the requests to a version.
 #[derive(Debug)]
 pub struct Sharing {
     setting: Batching,
@@ -30,42 +30,42 @@ pub struct Sharing {
     /// The policy as long as nothing else is known than at load, and that for requests that share runs.
     policies: [BatchPolicy; 2],
     precision: Precision,
-    /// What real requests have shown.
+    /// Findings of real requests. Workers may compare different rows; a dependence counts, whoever finds it.
     later: OnceLock<Rows>,
+    objection: OnceLock<Rows>,
 }
 
-/// Whether requests share runs, and why: as operators and clients are shown it.
+/// Sharing of runs, as it is shown to operators and clients.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BatchingStatus {
-    /// What `model.toml` says.
+    /// The setting in `model.toml`.
     pub setting: Batching,
-    /// Whether requests share runs.
+    /// True if requests share runs.
     pub on: bool,
-    /// What was found of the version's rows.
+    /// Independence of the version's rows.
     pub rows: Independence,
     /// The same in words.
     pub explanation: String,
 }
 
-/// Whether requests share runs, by what is configured and what was found.
+/// Decides on sharing, by the setting and the finding.
 ///
 /// ```
 /// use leeway::config::Batching;
-/// use leeway::model::{Company, Independence, company};
+/// use leeway::model::{Independence, RunSharing, run_sharing};
 /// let unknown = Independence::Unknown { reason: "an input shape had to be guessed".to_owned() };
-/// assert_eq!(company(Batching::Auto, &Independence::Independent { difference: 1e-7 }), Company::Shared);
-/// assert_eq!(company(Batching::Auto, &unknown), Company::Alone);
-/// assert_eq!(company(Batching::Always, &unknown), Company::Shared);
-/// assert_eq!(company(Batching::Never, &Independence::Independent { difference: 0.0 }), Company::Alone);
+/// assert_eq!(run_sharing(Batching::Auto, &Independence::Independent { difference: 1e-7 }), RunSharing::Shared);
+/// assert_eq!(run_sharing(Batching::Auto, &unknown), RunSharing::Exclusive);
+/// assert_eq!(run_sharing(Batching::Always, &unknown), RunSharing::Shared);
+/// assert_eq!(run_sharing(Batching::Never, &Independence::Independent { difference: 0.0 }), RunSharing::Exclusive);
 /// ```
-pub fn company(setting: Batching, found: &Independence) -> Company {
+pub fn run_sharing(setting: Batching, found: &Independence) -> RunSharing {
     match (setting, found) {
-        (Batching::Always, _) | (Batching::Auto, Independence::Independent { .. }) => Company::Shared,
-        (Batching::Never, _)
-        | (
-            Batching::Auto,
-            Independence::Dependent(_) | Independence::Unknown { .. } | Independence::FixedBatch { .. },
-        ) => Company::Alone,
+        (_, Independence::FixedBatch { .. }) => RunSharing::Exclusive,
+        (Batching::Always, _) | (Batching::Auto, Independence::Independent { .. }) => RunSharing::Shared,
+        (Batching::Never, _) | (Batching::Auto, Independence::Dependent(_) | Independence::Unknown { .. }) => {
+            RunSharing::Exclusive
+        }
     }
 }
 
@@ -73,8 +73,8 @@ impl Sharing {
     /// For a version of which this was found at load.
     pub fn new(signature: &Signature, config: &SessionConfig, provider: Provider, rows: Rows) -> Sharing {
         let lengths = if rows.joining.padding.is_some() { Lengths::Padded } else { Lengths::Alike };
-        let policy = |company| {
-            let mut policy = BatchPolicy::new(signature, config, lengths, company);
+        let policy = |sharing| {
+            let mut policy = BatchPolicy::new(signature, config, lengths, sharing);
             if rows.joining.outputs == RowOutputs::OfOneRow {
                 policy = policy.of_one_row();
             }
@@ -82,27 +82,27 @@ impl Sharing {
         };
         Sharing {
             setting: config.batching,
-            policies: [policy(company(config.batching, &rows.independence)), policy(Company::Shared)],
+            policies: [policy(run_sharing(config.batching, &rows.independence)), policy(RunSharing::Shared)],
             precision: Precision::of(provider),
             at_load: rows,
             later: OnceLock::new(),
+            objection: OnceLock::new(),
         }
     }
 
-    /// What `model.toml` says.
+    /// The setting in `model.toml`.
     pub fn setting(&self) -> Batching {
         self.setting
     }
 
-    /// Whether rows are independent, as far as that is known.
+    /// Independence of its rows, as far as it is known.
     pub fn independence(&self) -> &Independence {
         &self.rows().independence
     }
 
-    /// Whether requests share runs.
+    /// Returns true if requests share runs.
     pub fn is_on(&self) -> bool {
-        let is_fixed = matches!(self.at_load.independence, Independence::FixedBatch { .. });
-        !is_fixed && company(self.setting, self.independence()) == Company::Shared
+        run_sharing(self.setting, self.independence()) == RunSharing::Shared
     }
 
     /// The same, to be shown.
@@ -122,27 +122,30 @@ impl Sharing {
     /// The limits of a batch.
     pub fn policy(&self) -> BatchPolicy {
         let [at_load, shared] = self.policies;
-        match self.later.get() {
-            Some(rows) if company(self.setting, &rows.independence) == Company::Shared => shared,
-            _ => at_load,
+        match self.is_on() {
+            true => shared,
+            false => at_load,
         }
     }
 
-    /// Whether real requests have to show what could not be found out at load.
+    /// Returns true if real requests have to show what could not be found out at load.
     pub(super) fn is_open(&self) -> bool {
         self.setting == Batching::Auto
             && matches!(self.at_load.independence, Independence::Unknown { .. })
             && self.later.get().is_none()
+            && self.objection.get().is_none()
     }
 
-    /// Takes down what real requests have shown: these outputs have one row per row.
+    /// Records the finding of real requests, and the outputs that had one row per row.
     pub(super) fn decide(&self, independence: Independence, outputs: Vec<Arc<str>>) {
         let joining = self.at_load.joining.clone().with_outputs(RowOutputs::Known(outputs));
-        // Another worker may have been faster.
-        let _ = self.later.set(Rows { independence, joining });
+        let is_dependent = matches!(independence, Independence::Dependent(_));
+        let place = if is_dependent { &self.objection } else { &self.later };
+        // Another worker may have been faster, and have found the same.
+        let _ = place.set(Rows { independence, joining });
     }
 
     fn rows(&self) -> &Rows {
-        self.later.get().unwrap_or(&self.at_load)
+        self.objection.get().or(self.later.get()).unwrap_or(&self.at_load)
     }
 }

@@ -41,7 +41,10 @@ pub fn measure(
     let row = zeros(signature, policy.fewest_rows());
     let most = match policy.keeps_requests_whole() {
         // How large requests are is up to their authors.
-        true => policy.most_rows().min(MOST_ROWS),
+        true => {
+            let by_elements = policy.max_elements.map_or(usize::MAX, |most| most.get() / row.row_elements().max(1));
+            policy.most_rows().min(MOST_ROWS).min(by_elements).max(1)
+        }
         false => policy.limit(&row, usize::MAX),
     };
     let most = most.min(MOST_ELEMENTS / row.row_elements().max(1));

@@ -180,8 +180,8 @@ impl Worker {
                 self.fail(parts, &error);
                 RunEnd::Terminated
             }
-            // The model refused one of these inputs: each alone, so that only the bad one fails.
-            Err(Error::ModelFailed { .. }) if parts.len() > 1 => {
+            // The model refused one of these inputs, or gave no answer to it: each alone, so that only the bad one fails.
+            Err(Error::ModelFailed { .. } | Error::UnusableOutput { .. }) if parts.len() > 1 => {
                 for part in parts {
                     if !part.request.is_unwanted(Instant::now()) {
                         self.run_batch(batch, std::slice::from_ref(part));
@@ -203,24 +203,39 @@ impl Worker {
         }
         let Some(session) = &mut self.session else { return };
         let Some(rows) = self.real_rows.take(!self.queue.is_empty()) else { return };
-        let mut run = |inputs: &Tensors| session.run(inputs);
-        let problem = match compare(&rows, self.sharing.joining(), self.sharing.precision(), &mut run) {
+        let (gives_way, mut has_given_way) = (self.real_rows.gives_way(), false);
+        let mut run = |inputs: &Tensors| {
+            has_given_way = gives_way && !self.queue.is_empty();
+            if has_given_way { Err(Error::internal("a request came")) } else { session.run(inputs) }
+        };
+        let compared = compare(&rows, self.sharing.joining(), self.sharing.precision(), &mut run);
+        if has_given_way {
+            self.real_rows.put_back(rows);
+            return;
+        }
+        let (model, version) = self.recorder.names();
+        let problem = match compared {
             Ok(comparison) => {
                 let found = Independence::of(&[&comparison], || "different requests had the same answer".to_owned());
                 match found {
                     Independence::Unknown { reason } => reason,
                     known => {
-                        tracing::info!("{known}");
+                        match &known {
+                            Independence::Dependent(_) => tracing::warn!(model, version, "{known}"),
+                            _ => tracing::info!(model, version, "{known}"),
+                        }
                         self.sharing.decide(known, comparison.outputs);
                         self.recorder.set_batching(self.sharing.independence().name(), self.sharing.is_on());
                         return;
                     }
                 }
             }
-            Err(error) => error.detail().map_or_else(|| error.to_string(), str::to_owned),
+            Err(error) => error.for_operators(),
         };
         if self.real_rows.has_given_up() {
             tracing::warn!(
+                model,
+                version,
                 problem,
                 "requests go on to be run one at a time: real ones did not show whether rows are independent"
             );

@@ -51,7 +51,7 @@ pub struct VersionRecorder {
     load_seconds: AtomicU64,
     shards: Shards,
     queue_depth: AtomicU64,
-    /// What was found of its rows, and whether requests share runs.
+    /// The finding about its rows, and true if requests share runs.
     batching: Mutex<(&'static str, bool)>,
     /// The bits of four floats: seconds per row and per run, typical and in the tail.
     service_time: [AtomicU64; 4],
@@ -225,7 +225,12 @@ impl VersionRecorder {
         self.load_seconds.store(took.as_secs_f64().to_bits(), Relaxed);
     }
 
-    /// What was found of the version's rows (a name out of a closed set), and whether requests share runs.
+    /// The names of model and version.
+    pub fn names(&self) -> (&str, &str) {
+        (&self.labels.model, &self.labels.version)
+    }
+
+    /// Records the finding about the version's rows (a name out of a closed set), and if requests share runs.
     pub fn set_batching(&self, rows: &'static str, is_on: bool) {
         *self.batching.lock() = (rows, is_on);
     }

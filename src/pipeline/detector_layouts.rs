@@ -1,4 +1,4 @@
-//! How detectors write down what they found, and reading it: the layouts that `kind = "detector"` knows by name.
+//! Layouts of detectors' outputs, by name, and reading them, for `kind = "detector"`.
 //!
 //! | layout | outputs | boxes | score | suppressed already |
 //! |---|---|---|---|---|
@@ -41,7 +41,7 @@ pub(super) enum Layout {
     Torchvision,
 }
 
-/// What the four numbers of a box are.
+/// Meaning of the four numbers of a box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Format {
@@ -53,7 +53,7 @@ pub(super) enum Format {
     Centre,
 }
 
-/// What the numbers of a box are measured in.
+/// Unit of the numbers of a box.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Unit {
@@ -64,16 +64,16 @@ pub(super) enum Unit {
     Parts,
 }
 
-/// Where the numbers of a box, its score and its class stand.
+/// Place of a box, its score and its class in the outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrangement {
     /// A score for each class, behind the box or in an output of their own.
     ScorePerClass {
-        /// Whether the last two dimensions are the other way round.
+        /// True if the last two dimensions are swapped.
         boxes_last: bool,
         /// The probability that there is an object at all, between the box and the scores, if there is one.
         objectness: Option<Objectness>,
-        /// Whether boxes are relative to a grid.
+        /// True if boxes are relative to a grid.
         grid: bool,
     },
     /// Six columns: the box, its score, its class.
@@ -84,7 +84,7 @@ pub(super) enum Arrangement {
     SeparateOfOneImage,
 }
 
-/// What becomes of the probability that there is an object at all.
+/// Use of the probability that there is an object at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Objectness {
     /// It is multiplied with the score of the class.
@@ -94,7 +94,7 @@ pub(super) enum Objectness {
     TimesUnlessOnlyClass,
 }
 
-/// How a family of detectors writes down what it found.
+/// Form of the outputs of a family of detectors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Form {
     pub(super) arrangement: Arrangement,
@@ -127,7 +127,7 @@ impl Layout {
 }
 
 impl Arrangement {
-    /// Whether the model has left out already what overlaps.
+    /// Returns true if the model suppresses overlapping boxes itself.
     pub(super) fn is_suppressed(self) -> bool {
         !matches!(self, Arrangement::ScorePerClass { .. })
     }
@@ -149,17 +149,17 @@ pub(super) struct Names {
     pub(super) boxes: Arc<str>,
     pub(super) scores: Option<Arc<str>>,
     pub(super) classes: Option<Arc<str>>,
-    /// How many boxes of a row count, if the model says so.
+    /// The output with the number of valid boxes, if there is one.
     pub(super) count: Option<Arc<str>>,
 }
 
-/// How boxes are read.
+/// Reader of boxes.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) names: Names,
     pub(super) arrangement: Arrangement,
     pub(super) first_class: usize,
-    /// How many classes there are, if that is known.
+    /// The number of classes, if it is known.
     pub(super) classes: Option<usize>,
     /// Width and height of the model's input, if they are known.
     pub(super) input: Option<[usize; 2]>,
@@ -168,7 +168,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// What was found in each row, in no order.
+    /// Reads the boxes of each row, in no order.
     pub(super) fn read(&self, outputs: &Tensors) -> Result<Vec<Vec<Found>>> {
         match self.arrangement {
             Arrangement::ScorePerClass { boxes_last, objectness, grid } => {
@@ -267,6 +267,11 @@ impl Reading {
             }
         }
         let counts = self.names.count.as_deref().map(|name| Column::of(outputs, name)).transpose()?;
+        if let Some(other) = counts.as_ref().filter(|counts| (counts.rows, counts.width) != (boxes.rows, 1)) {
+            let problem =
+                format!("and {:?}, which counts them, has {} rows of {}", other.name, other.rows, other.width);
+            return Err(boxes.unusable(&problem));
+        }
         let row = |row: usize| {
             let count = counts.as_ref().map_or(boxes.boxes, |counts| counts.at(row, 0) as usize).min(boxes.boxes);
             (0..count)

@@ -75,7 +75,7 @@ pub trait Preprocessor: Send + Sync {
         None
     }
 
-    /// What it takes for granted because `model.toml` does not say otherwise, for whoever adds a version.
+    /// Assumptions that `model.toml` does not confirm: sentences for whoever adds a version.
     fn assumptions(&self) -> Vec<String> {
         Vec::new()
     }
@@ -103,7 +103,7 @@ pub trait Postprocessor: Send + Sync {
         None
     }
 
-    /// Whether all outputs, as a whole, are those of one row, as those of a detector that has as many boxes as it finds.
+    /// Returns true if all outputs, as a whole, belong to one row, as those of a detector with a varying number of boxes.
     fn takes_one_row(&self) -> bool {
         false
     }
@@ -118,7 +118,7 @@ pub trait Postprocessor: Send + Sync {
         None
     }
 
-    /// What it takes for granted because `model.toml` does not say otherwise, for whoever adds a version.
+    /// Assumptions that `model.toml` does not confirm: sentences for whoever adds a version.
     fn assumptions(&self) -> Vec<String> {
         Vec::new()
     }
@@ -140,11 +140,11 @@ pub struct Prepared {
 pub struct Table {
     /// Its columns; in this order, where a row is an array.
     pub columns: Vec<TableColumn>,
-    /// What a row is.
+    /// Form of a row.
     pub rows: TableRows,
 }
 
-/// What a row of a table is.
+/// Form of a row of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableRows {
     /// An object with the columns' names as keys.
@@ -167,6 +167,21 @@ impl Prepared {
     pub fn unwatched(inputs: Tensors) -> Prepared {
         Prepared { features: Features::with_rows(inputs.rows()), inputs, origin: Origin::Unknown }
     }
+}
+
+/// Some of many names, for a message.
+///
+/// ```
+/// use leeway::pipeline::some_of;
+/// assert_eq!(some_of(&["a", "b"]), "a, b");
+/// assert!(some_of(&["x"; 500]).ends_with("x, x and 490 more"));
+/// ```
+pub fn some_of<S: AsRef<str>>(names: &[S]) -> String {
+    const SHOWN: usize = 10;
+    let shown: Vec<String> =
+        names.iter().take(SHOWN).map(|name| name.as_ref().chars().take(64).collect::<String>()).collect();
+    let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
+    format!("{}{more}", shown.join(", "))
 }
 
 /// The stages of one version of a model.

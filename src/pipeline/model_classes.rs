@@ -1,4 +1,4 @@
-//! What a model's file says of its classes, and what follows for `labels` in `model.toml`.
+//! Class names in a model's file, and the `labels` of `model.toml` that must not disagree with them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 pub struct NamedClasses {
     /// The names.
     pub labels: Vec<Label>,
-    /// Where they stand in the file, for messages.
+    /// Their place in the file, for messages.
     pub source: String,
 }
 
@@ -46,11 +46,11 @@ pub(super) struct Scores<'a> {
 /// The labels of a stage, and where they come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ChosenLabels {
-    /// What is answered, in the order of the scores; `None` for "class 0", "class 1" and so on.
+    /// The labels in answers, in the order of the scores; `None` for "class 0", "class 1" and so on.
     pub(super) labels: Option<Vec<Label>>,
-    /// What the model itself calls them, if it does.
+    /// The names in the model's file, if there are any.
     pub(super) in_file: Option<Vec<Label>>,
-    /// What to tell whoever adds a version.
+    /// A sentence for whoever adds a version.
     pub(super) remark: Option<String>,
 }
 
@@ -123,12 +123,12 @@ impl ChosenLabels {
         }
     }
 
-    /// How many there are, if they are named.
+    /// The number of classes, if they are named.
     pub(super) fn count(&self) -> Option<usize> {
         self.labels.as_ref().map(Vec::len)
     }
 
-    /// How what the model itself calls a class contradicts these; `classes` is how many there are.
+    /// Describes the contradiction between these labels and `said`, the model's own name of a class; `classes` is their number.
     pub(super) fn contradiction(&self, said: &Label, output: &str, classes: usize) -> Option<String> {
         let is_place = matches!(said, Label::Number(place) if (0..classes as i64).contains(place));
         let known = match (&self.in_file, &self.labels) {
@@ -182,7 +182,7 @@ pub(super) fn listed(labels: &[Label]) -> String {
     const SHOWN: usize = 10;
     let shown = labels.iter().take(SHOWN).map(|label| match label {
         Label::Number(number) => number.to_string(),
-        Label::Text(text) => format!("{text:?}"),
+        Label::Text(text) => format!("{:?}", text.chars().take(64).collect::<String>()),
     });
     let more = if labels.len() > SHOWN { format!(" and {} more", labels.len() - SHOWN) } else { String::new() };
     format!("[{}{more}]", shown.collect::<Vec<_>>().join(", "))

@@ -30,8 +30,8 @@ pub(super) fn output<'a>(outputs: &'a Tensors, name: &str) -> Result<&'a Tensor>
     outputs.get(name).ok_or_else(|| Error::UnusableOutput {
         output: name.to_owned(),
         problem:
-            "has not one row per instance, so that it answers none; name other outputs in model.toml, or export the \
-                  model with the batch dimension first in its outputs"
+            "does not have one row per instance; name other outputs in model.toml, or export the model with the batch \
+                  dimension first in its outputs"
                 .to_owned(),
     })
 }
@@ -52,10 +52,10 @@ pub(super) fn refuse_non_finite(name: &str, tensor: &Tensor) -> Result<()> {
     }
 }
 
-/// How far from \[0, 1\] rounding may carry a probability.
+/// Tolerance for probabilities outside of \[0, 1\], for rounding.
 pub(super) const ROUNDING: f32 = 1e-3;
 
-/// What is declared as probabilities and holds something else is not made an answer of.
+/// Refuses scores that are declared as probabilities and are none.
 pub(super) fn refuse_improbable(name: &str, scores: &[f32]) -> Result<()> {
     match scores.iter().find(|score| !(-ROUNDING..=1.0 + ROUNDING).contains(*score)) {
         Some(bad) => Err(Error::UnusableOutput {

@@ -52,7 +52,7 @@ struct Classifier {
     output: Arc<str>,
     scores: Scores,
     temperature: f32,
-    /// What is answered, and what the model itself calls it; in the order of the scores.
+    /// The labels, in the order of the scores.
     labels: ChosenLabels,
     /// The output in which the model itself names the class that it chooses.
     label_output: Option<String>,
@@ -60,7 +60,7 @@ struct Classifier {
     decision: Decision,
     /// How many classes there are, if the model says so.
     classes: Option<usize>,
-    /// Whether the model says that a row has one score, which is that of the second of two classes.
+    /// True if a row has one score, which is that of the second of two classes.
     has_one_score: bool,
 }
 
@@ -240,7 +240,7 @@ impl Postprocessor for Classifier {
 }
 
 impl Classifier {
-    /// Whether each row is a distribution. Softmax of one is a common mistake, and hard to see: the labels are still right.
+    /// Returns true if each row is a distribution. Softmax of one is a common mistake, and hard to see: the labels are still right.
     /// `None` if there are rows that are no numbers.
     fn add_up_to_one(&self, outputs: &Tensors) -> Option<bool> {
         let tensor = outputs.get(&self.output)?;

@@ -20,7 +20,7 @@ use crate::tensor::{Dim, Signature, TensorSpec, Tensors};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// How the model writes down what it found, by the name of its family; without it, `format` is required.
+    /// The layout of the outputs, by the name of a family of models; without it, `format` is required.
     layout: Option<Layout>,
     /// The output with the boxes.
     boxes: Option<String>,
@@ -32,7 +32,7 @@ struct Settings {
     count: Option<String>,
     /// Without a layout: whether boxes and scores are the other way round, [rows, 4 + classes, boxes].
     boxes_last: Option<bool>,
-    /// What the four numbers of a box are.
+    /// Meaning of the four numbers of a box.
     format: Option<Format>,
     /// What they are measured in.
     unit: Option<Unit>,
@@ -68,7 +68,7 @@ struct Detector {
     format: Format,
     unit: Unit,
     labels: ChosenLabels,
-    /// How much boxes of a class may overlap; `None` if the model has left out what does.
+    /// The overlap that is allowed to boxes of a class; `None` if the model suppresses them itself.
     overlap: Option<f32>,
     most: NonZeroUsize,
     assumptions: Vec<String>,
@@ -130,7 +130,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
     Ok(Box::new(Detector { reading, format, unit, labels, overlap, most: settings.most, assumptions }))
 }
 
-/// How the model writes down what it found, by the layout and by what is said beside it.
+/// Form of the outputs, by the layout and the settings beside it.
 fn form(settings: &Settings) -> Result<Form> {
     let wrong = |problem: &str| Error::Config(problem.to_owned());
     let of_layout = settings.layout.map(Layout::form);
@@ -162,7 +162,7 @@ fn form(settings: &Settings) -> Result<Form> {
     Ok(Form { arrangement, format, unit, first_class })
 }
 
-/// What is taken for granted.
+/// Defaults in use.
 fn assumptions(
     settings: &Settings,
     labels: &ChosenLabels,
@@ -235,7 +235,7 @@ fn usual_output(signature: &Signature, name: &str) -> Option<Arc<str>> {
     signature.outputs.iter().find(is_called_so).map(|output| Arc::clone(&output.name))
 }
 
-/// How many classes the model has scores for, if its shapes say so. An error if they are not those of the arrangement.
+/// The number of classes by the shapes of the outputs, if these say it. An error if the shapes do not fit the arrangement.
 fn declared_classes(names: &Names, arrangement: Arrangement, signature: &Signature) -> Result<Option<usize>> {
     let dims = |name: &str| signature.output(name).map_or(&[][..], |spec| &spec.dims);
     let misfit = |name: &str, expected: &str| {

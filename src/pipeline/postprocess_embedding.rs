@@ -42,7 +42,7 @@ struct Embedding {
     output: Arc<str>,
     pooling: Option<Pooling>,
     normalise: bool,
-    /// Whether nobody has said so.
+    /// True if that is the default.
     is_normalised_by_default: bool,
 }
 

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::json::{Fits, Reader, misfit, quoted, shortened};
 use super::tabular_columns::{Category, ColumnSettings, Number, Place, Values, put};
-use super::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows};
+use super::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows, some_of};
 use crate::error::{Error, Result};
 use crate::feature::{FeatureSchema, Features};
 use crate::tensor::{Data, Dim, Element, Signature, Tensor, TensorSpec, for_each_element_type, with_element_type};
@@ -192,7 +192,7 @@ impl Preprocessor for TabularPreprocessor {
             let columns = self.columns.iter().filter(|column| column.input == index);
             let names: Vec<&str> = columns.map(|column| &*column.name).collect();
             (names.len() > 1).then(|| {
-                let (input, names) = (&input.spec.name, names.join(", "));
+                let (input, names) = (&input.spec.name, some_of(&names));
                 format!("the columns stand in the input {input:?} in the order of model.toml, which has to be that of training: {names}")
             })
         });

@@ -19,7 +19,7 @@ struct Settings {
     /// What is watched of it.
     #[serde(default)]
     features: Watch,
-    /// What the elements of a row are called, in the order of training.
+    /// The names of a row's elements, in the order of training.
     columns: Option<Vec<String>>,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
     }))
 }
 
-/// Whether the elements of a row can be called so.
+/// Checks that the elements of a row can have these names.
 fn check_columns(columns: &[String], signature: &Signature) -> Result<()> {
     let wrong = |problem: String| Err(Error::Config(format!("columns: {problem}")));
     let [input] = &*signature.inputs else {

@@ -113,7 +113,7 @@ struct TextPreprocessor {
     unknown: Option<u32>,
     max_tokens: usize,
     too_long: TooLong,
-    /// Whether nobody has said that a longer text is to be cut.
+    /// True if truncation is the default.
     is_cut_by_default: bool,
     max_characters: usize,
     special_tokens: bool,

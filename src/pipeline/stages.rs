@@ -20,7 +20,7 @@ pub struct StageContext<'a> {
     pub config: &'a StageConfig,
     /// The signature of the model that it feeds or follows.
     pub signature: &'a Signature,
-    /// What the model's file says of its classes.
+    /// The classes, by the model's file.
     pub classes: &'a ModelClasses,
     /// The files of the version that it is part of.
     pub files: &'a dyn VersionFiles,

@@ -346,7 +346,7 @@ impl Category {
         self.texts.is_empty()
     }
 
-    /// Whether categories are texts only.
+    /// Returns true if all categories are texts.
     pub(super) fn has_only_texts(&self) -> bool {
         self.numbers.is_empty()
     }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::external_data;
 use super::files;
-use super::findings::Findings;
+use super::findings::{Findings, LONGEST};
 use super::golden::Golden;
 use super::layout;
 use super::loader::{LoadOrder, Pace};
@@ -78,9 +78,9 @@ pub struct Added {
     pub examples: usize,
     /// Its baseline, if one was made.
     pub baseline: Option<Baseline>,
-    /// What running it found.
+    /// Findings of its first runs.
     pub findings: Findings,
-    /// Whether `model.toml` lets requests share runs.
+    /// The setting in `model.toml`.
     pub batching: Batching,
 }
 
@@ -123,7 +123,8 @@ pub fn add(
         Some(findings) if !is_asked_for_more => (findings, None),
         found => {
             let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
-            let findings = found.map_or_else(|| opened.examine(&mut *opened.session()?), Ok).map_err(refused)?;
+            let findings =
+                found.map_or_else(|| opened.examine(&mut *opened.session()?, LONGEST), Ok).map_err(refused)?;
             (findings, Some(opened))
         }
     };
@@ -193,7 +194,7 @@ pub fn add_baseline(
         pace: Pace::Full,
     };
     let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
-    let findings = opened.session().and_then(|mut session| opened.examine(&mut *session)).map_err(refused)?;
+    let findings = opened.session().and_then(|mut session| opened.examine(&mut *session, LONGEST)).map_err(refused)?;
     let (baseline, assumptions) = make_baseline(data, &opened, &findings, progress)?;
 
     let staging =

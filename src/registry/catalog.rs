@@ -76,7 +76,7 @@ pub struct ServedVersion {
     pub identity: Box<RawValue>,
     /// Threads that share one run.
     pub intra_op_threads: usize,
-    /// What running it found, before it was served.
+    /// Findings of its first runs.
     pub findings: Findings,
     /// How the time of a request is divided.
     pub budget: LatencyBudget,

@@ -1,4 +1,4 @@
-//! What a model's file calls its classes.
+//! Class names in a model's file.
 //!
 //! Converters write the names down where the model itself needs them: in the classifier nodes of `ai.onnx.ml`
 //! (`classlabels_*`), in the constant that an index is looked up in, in ZipMap's keys. Trainers write them into the
@@ -174,7 +174,7 @@ impl<'a> Graph<'a> {
         found
     }
 
-    /// Whether a choice is made by these scores, or both come of one tensor.
+    /// Returns true if a choice is made by these scores, or if both come of one tensor.
     fn is_chosen_by(&self, choice: &Choice<'a>, scores: &'a str, ancestors: &HashSet<&'a str>) -> bool {
         let scores = self.source(scores);
         choice.by.iter().any(|by| ancestors.contains(by) || self.ancestors(by).contains(scores))

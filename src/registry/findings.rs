@@ -1,5 +1,5 @@
-//! What running a version a few times found, before anybody relies on it: whether it runs, whether the answers to rows
-//! depend on each other, whether its examples hold, and what it takes for granted.
+//! Findings of the first runs of a version, before anybody relies on it: that it runs, that its examples hold, the
+//! independence of its rows, and assumptions that nobody has confirmed.
 //!
 //! This is done in the trial (`trial.rs`), so that it disturbs no request; without a trial, when the version is loaded.
 
@@ -13,32 +13,34 @@ use super::refusal::Refusal;
 use crate::config::Batching;
 use crate::error::{Error, LoadFault, Result};
 use crate::model::{
-    Company, Comparison, Independence, Joining, MOST_PADDING, Precision, SIZES, Session, Values, company, compare,
-    made_up, zeros,
+    Comparison, Independence, Joining, MOST_PADDING, Precision, RunSharing, SIZES, Session, Values, compare, made_up,
+    run_sharing, zeros,
 };
 use crate::pipeline::Origin;
-use crate::tensor::{Dim, Tensors};
+use crate::tensor::Tensors;
 
-/// No further rows are compared once this has passed: a model that takes seconds for a row would else not come through its
-/// trial.
-const LONGEST: Duration = Duration::from_secs(10);
+/// The time for comparing rows, where there is no trial that bounds it.
+pub(super) const LONGEST: Duration = Duration::from_secs(10);
 
-/// What was found.
+/// Runs a model.
+type Run<'a> = dyn FnMut(&Tensors) -> Result<Tensors> + 'a;
+
+/// Findings of the first runs of a version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Findings {
-    /// Whether it has been seen to run.
+    /// Result of the first run.
     pub warm_up: WarmUp,
-    /// Whether the answers to its rows depend on each other.
+    /// Independence of its rows.
     pub independence: Independence,
-    /// Whether they depend on how far a row is filled up, where short rows could be.
+    /// Independence of texts that are padded to share a run; `None` for a model whose rows are not padded.
     pub padding: Option<Independence>,
-    /// The outputs that have one row per row of the inputs, if it has been seen to run.
+    /// Outputs that have one row per row of the inputs; `None` if it was not seen to run.
     pub row_outputs: Option<Vec<Arc<str>>>,
-    /// What looks as if it was not meant, and what was taken for granted because nothing says otherwise.
+    /// Assumptions, and things that look like mistakes: sentences for whoever adds a version.
     pub remarks: Vec<String>,
 }
 
-/// What came of running a version before it is served.
+/// Result of the first run of a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarmUp {
@@ -46,64 +48,83 @@ pub enum WarmUp {
     Ran,
     /// It did not run on inputs that had to be made up; a real request may fare better.
     Failed {
-        /// What ONNX Runtime said.
+        /// Message of ONNX Runtime.
         reason: String,
     },
 }
 
 impl Findings {
-    /// Whether requests share runs, by what `model.toml` says.
+    /// Returns true if requests share runs under this setting of `model.toml`.
     pub fn is_batched(&self, setting: Batching) -> bool {
-        let is_fixed = matches!(self.independence, Independence::FixedBatch { .. });
-        !is_fixed && company(setting, &self.independence) == Company::Shared
+        run_sharing(setting, &self.independence) == RunSharing::Shared
     }
 
-    /// Whether short rows may be filled up to share a run with longer ones.
+    /// Returns true if short rows may be padded to share a run with longer ones.
     pub fn may_be_padded(&self) -> bool {
         matches!(self.padding, Some(Independence::Independent { .. }))
     }
 }
 
 impl OpenedVersion {
-    /// Runs a version a few times.
-    pub(super) fn examine(&self, session: &mut dyn Session) -> Result<Findings, Refusal> {
+    /// Runs a version a few times. Comparing rows takes no longer than `longest`, and the run that goes on then.
+    pub(super) fn examine(&self, session: &mut dyn Session, longest: Duration) -> Result<Findings, Refusal> {
         let (mut warm_up, of_zeros) = self.run_zeros(session)?;
         self.check_golden(session)?;
-        let mut remarks = self.preprocessor.assumptions();
-        remarks.extend(self.postprocessor.assumptions());
-
-        let Asked { comparisons, padded, outputs, problem } = self.ask(session);
-        if let (WarmUp::Failed { .. }, Some(first)) = (&warm_up, comparisons.first()) {
+        let mut asked = Asked::default();
+        self.ask(session, longest, &mut asked);
+        if let (WarmUp::Failed { .. }, Some(rows)) = (&warm_up, &asked.first_answers) {
             // What zeros of a guessed shape could not show.
-            first.alone.iter().try_for_each(|row| self.check_outputs(row))?;
+            rows.iter().try_for_each(|row| self.check_outputs(row))?;
             warm_up = WarmUp::Ran;
         }
-        if let (Some(of_zeros), Some(names)) = (of_zeros, &outputs) {
-            // An output of two rows is none of the two rows of zeros.
-            self.check_outputs(&of_zeros.keep(|name| names.iter().any(|known| **known == *name)))?;
-        }
-        for row in comparisons.iter().flat_map(|comparison| &comparison.alone) {
-            if let Some(contradiction) = self.postprocessor.contradiction(row) {
-                return Err(Refusal::new(LoadFault::Config, contradiction));
+        if let Some(of_zeros) = of_zeros {
+            self.look_at(&of_zeros, &mut asked);
+            if let Some(names) = &asked.outputs {
+                // An output of two rows is none of the two rows of zeros.
+                self.check_outputs(&of_zeros.keep(|name| names.iter().any(|known| **known == *name)))?;
             }
         }
-        let doubts = comparisons.iter().flat_map(|comparison| &comparison.alone);
-        remarks.extend(doubts.filter_map(|row| self.postprocessor.doubt(row)).next());
-        let independence = match self.signature().batch_dim() {
-            _ if self.postprocessor.takes_one_row() => Independence::FixedBatch { rows: 1 },
-            Dim::Fixed(rows) => Independence::FixedBatch { rows },
-            Dim::Dynamic(_) => Independence::of(&comparisons.iter().collect::<Vec<_>>(), || match &problem {
-                Some(problem) if comparisons.is_empty() => format!("it could not be run on several rows ({problem})"),
-                None if comparisons.is_empty() => {
-                    "rows of this size take too long, or too much memory, to try".to_owned()
-                }
-                _ => "all rows that it was tried with had the same answer".to_owned(),
-            }),
-        };
+        if let Some(contradiction) = asked.contradiction.take() {
+            return Err(Refusal::new(LoadFault::Config, contradiction));
+        }
         let padding = self.padding.as_ref().map(|_| {
-            Independence::of(&padded.iter().collect::<Vec<_>>(), || "no two texts could be compared".to_owned())
+            Independence::of(&asked.padded.iter().collect::<Vec<_>>(), || "no two texts could be compared".to_owned())
         });
-        Ok(Findings { warm_up, independence, padding, row_outputs: outputs, remarks })
+        Ok(Findings {
+            warm_up,
+            independence: self.independence(&asked),
+            padding,
+            remarks: self.remarks(asked.doubt.take()),
+            row_outputs: asked.outputs,
+        })
+    }
+
+    fn independence(&self, asked: &Asked) -> Independence {
+        if let Some(rows) = self.fixed_rows() {
+            return Independence::FixedBatch { rows };
+        }
+        Independence::of(&asked.comparisons.iter().collect::<Vec<_>>(), || match &asked.problem {
+            Some(problem) if asked.comparisons.is_empty() => {
+                format!("several rows could not be run and compared ({problem})")
+            }
+            None if asked.comparisons.is_empty() => "its rows are too large to be made up".to_owned(),
+            _ => "all rows that it was tried with had the same answer".to_owned(),
+        })
+    }
+
+    /// Assumptions, and things that look like mistakes.
+    fn remarks(&self, doubt: Option<String>) -> Vec<String> {
+        let mut remarks = self.preprocessor.assumptions();
+        remarks.extend(self.postprocessor.assumptions());
+        if self.preprocessor.padding().is_some() && self.padding.is_none() {
+            remarks.push(
+                "only texts of one length share a run: the model does not name the tokens' dimension alike in its inputs and \
+                 outputs, and nowhere else"
+                    .to_owned(),
+            );
+        }
+        remarks.extend(doubt);
+        remarks
     }
 
     /// Runs a session once on zeros, two rows where the batch is open, and reads the outputs as a request's would be:
@@ -114,16 +135,12 @@ impl OpenedVersion {
 
     fn run_zeros(&self, session: &mut dyn Session) -> Result<(WarmUp, Option<Tensors>), Refusal> {
         let signature = self.signature();
-        let rows = match signature.batch_dim() {
-            _ if self.postprocessor.takes_one_row() => 1,
-            Dim::Fixed(rows) => rows,
-            Dim::Dynamic(_) => 2,
-        };
+        let rows = self.fixed_rows().unwrap_or(2);
         let outputs = match session.run(&zeros(signature, rows)) {
             Ok(outputs) => outputs,
             // Zeros of a guessed shape need not make sense to the model.
             Err(error) if !signature.has_fixed_rows() => {
-                let reason = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+                let reason = error.for_operators();
                 return Ok((WarmUp::Failed { reason }, None));
             }
             Err(error) => return Err(Refusal::of(LoadFault::WarmUp)(error)),
@@ -157,16 +174,22 @@ impl OpenedVersion {
 
 // ===== asking with rows that differ =====
 
-/// What came of asking.
+/// Answers to rows that differ, and what they show.
 #[derive(Default)]
 struct Asked {
-    /// Of rows of one shape.
+    /// Of rows of one shape. Their answers have been looked at, and are not kept.
     comparisons: Vec<Comparison>,
-    /// Of rows of which one is filled up.
+    /// Of rows of which one is padded.
     padded: Vec<Comparison>,
+    /// The answers of the first comparison.
+    first_answers: Option<Vec<Tensors>>,
     /// The outputs that have one row per row.
     outputs: Option<Vec<Arc<str>>>,
-    /// What the model said where it did not run.
+    /// The first thing that contradicts `model.toml`.
+    contradiction: Option<String>,
+    /// The first thing that looks as if it was not meant.
+    doubt: Option<String>,
+    /// The first reason why rows could not be compared.
     problem: Option<String>,
 }
 
@@ -177,91 +200,116 @@ impl Asked {
     }
 
     fn failed(&mut self, error: &Error) {
-        let told = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+        let told = error.for_operators();
         self.problem.get_or_insert_with(|| told.lines().next().unwrap_or_default().to_owned());
+    }
+
+    /// True if the answers so far say something about independence.
+    fn is_conclusive(&self) -> bool {
+        self.comparisons.iter().any(|comparison| comparison.is_conclusive)
     }
 }
 
 impl OpenedVersion {
     /// Asks with the version's examples, with what the preprocessor makes up, and with inputs that are made up.
-    fn ask(&self, session: &mut dyn Session) -> Asked {
-        let mut asked = Asked::default();
-        if self.postprocessor.takes_one_row() {
-            return asked;
-        }
-        if let Dim::Fixed(rows) = self.signature().batch_dim() {
-            self.ask_a_fixed_batch(session, rows.max(1), &mut asked);
-            return asked;
-        }
+    fn ask(&self, session: &mut dyn Session, longest: Duration, asked: &mut Asked) {
         let begin = Instant::now();
-        let joining = self.joining();
-        let mut add = |rows: &[Tensors], joining: &Joining, asked: &mut Asked| -> bool {
-            if begin.elapsed() > LONGEST {
-                return false;
-            }
-            let precision = Precision::of(self.loaded.provider());
-            match compare(rows, joining, precision, &mut |inputs| session.run(inputs)) {
-                Ok(comparison) => {
-                    asked.saw(&comparison.outputs);
-                    let tells = comparison.tells;
-                    asked.comparisons.push(comparison);
-                    tells
-                }
-                Err(error) => {
-                    asked.failed(&error);
-                    false
-                }
-            }
+        let mut run = |inputs: &Tensors| match begin.elapsed() > longest {
+            true => Err(Error::internal("it takes too long")),
+            false => session.run(inputs),
         };
-
-        let own: Vec<Vec<Tensors>> = [self.golden_rows(), self.sample_rows()].into_iter().flatten().collect();
-        for rows in &own {
+        if let Some(rows) = self.fixed_rows() {
+            return self.ask_a_fixed_batch(rows, &mut run, asked);
+        }
+        let joining = self.joining();
+        for rows in [self.golden_rows(), self.sample_rows()].into_iter().flatten() {
             match self.padding {
                 None => {
-                    add(rows, &joining, &mut asked);
+                    self.compare(&rows, &joining, &mut run, asked);
                 }
-                Some(_) => {
-                    let shortest = rows.iter().map(Tensors::row_length).min().unwrap_or_default();
-                    for length in [shortest, shortest.min(8)] {
-                        add(&cut(rows, [length; 3]), &joining, &mut asked);
-                    }
-                    let a_little_less = (shortest as f64 * (1.0 - MOST_PADDING)).ceil() as usize;
-                    if a_little_less < shortest {
-                        let mut of_padded = Asked::default();
-                        add(&cut(rows, [a_little_less, shortest, shortest]), &joining, &mut of_padded);
-                        asked.padded.append(&mut of_padded.comparisons);
-                    }
-                }
+                Some(_) => self.compare_texts(&rows, &joining, &mut run, asked),
             }
         }
         // Where the preprocessor knows what rows are like, inputs that it would never make say nothing.
-        if self.preprocessor.samples().is_some() && asked.comparisons.iter().any(|comparison| comparison.tells) {
-            return asked;
+        if self.preprocessor.samples().is_some() && asked.is_conclusive() {
+            return;
         }
-        let mut sizes_that_tell = 0;
-        for size in if self.signature().has_fixed_rows() { &SIZES[..1] } else { &SIZES[..] } {
-            let tells = Values::ALL.into_iter().any(|values| {
-                made_up(self.signature(), 1, *size, values).is_some_and(|rows| add(&rows, &joining, &mut asked))
+        let mut conclusive_sizes = 0;
+        for size in self.sizes() {
+            let is_conclusive = Values::ALL.into_iter().any(|values| {
+                made_up(self.signature(), 1, *size, values)
+                    .is_some_and(|rows| self.compare(&rows, &joining, &mut run, asked))
             });
-            sizes_that_tell += usize::from(tells);
-            if sizes_that_tell == 2 {
+            conclusive_sizes += usize::from(is_conclusive);
+            if conclusive_sizes == 2 {
                 break;
             }
         }
-        asked
     }
 
-    /// There is nothing to compare: only which outputs have rows.
-    fn ask_a_fixed_batch(&self, session: &mut dyn Session, rows: usize, asked: &mut Asked) {
-        for size in if self.signature().has_fixed_rows() { &SIZES[..1] } else { &SIZES[..] } {
+    /// The lengths to try for open dimensions.
+    fn sizes(&self) -> &'static [usize] {
+        if self.signature().has_fixed_rows() { &SIZES[..1] } else { &SIZES }
+    }
+
+    /// Compares rows, and returns true if that says something about independence.
+    fn compare(&self, rows: &[Tensors], joining: &Joining, run: &mut Run<'_>, asked: &mut Asked) -> bool {
+        match compare(rows, joining, Precision::of(self.loaded.provider()), run) {
+            Ok(mut comparison) => {
+                asked.saw(&comparison.outputs);
+                let answers = std::mem::take(&mut comparison.alone);
+                answers.iter().for_each(|row| self.look_at(row, asked));
+                asked.first_answers.get_or_insert(answers);
+                let is_conclusive = comparison.is_conclusive;
+                asked.comparisons.push(comparison);
+                is_conclusive
+            }
+            Err(error) => {
+                asked.failed(&error);
+                false
+            }
+        }
+    }
+
+    /// Compares texts of one length, of another one, and of lengths that are padded to share a run.
+    fn compare_texts(&self, rows: &[Tensors], joining: &Joining, run: &mut Run<'_>, asked: &mut Asked) {
+        let shortest = rows.iter().map(Tensors::row_length).min().unwrap_or_default();
+        self.compare(&cut(rows, [shortest; 3]), joining, run, asked);
+        if shortest > 8 {
+            self.compare(&cut(rows, [8; 3]), joining, run, asked);
+        }
+        let a_little_less = (shortest as f64 * (1.0 - MOST_PADDING)).ceil() as usize;
+        if a_little_less < shortest {
+            let rows = cut(rows, [a_little_less, shortest, shortest]);
+            asked.padded.extend(compare(&rows, joining, Precision::of(self.loaded.provider()), run).ok());
+        }
+    }
+
+    /// There is nothing to compare: looks at the outputs, and which of them have rows.
+    fn ask_a_fixed_batch(&self, rows: usize, run: &mut Run<'_>, asked: &mut Asked) {
+        if self.postprocessor.takes_one_row() {
+            return;
+        }
+        for size in self.sizes() {
             let Some([inputs, ..]) = made_up(self.signature(), rows, *size, Values::Small) else { continue };
-            match session.run(&inputs) {
+            match run(&inputs) {
                 Ok(outputs) => {
-                    let of_rows = outputs.iter().filter(|(_, output)| output.rows() == rows);
-                    asked.saw(&of_rows.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>());
+                    let of_rows = outputs.keep_rows(rows);
+                    asked.saw(&of_rows.iter().map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>());
+                    self.look_at(&of_rows, asked);
                 }
                 Err(error) => asked.failed(&error),
             }
+        }
+    }
+
+    /// Asks the postprocessor about outputs.
+    fn look_at(&self, outputs: &Tensors, asked: &mut Asked) {
+        if asked.contradiction.is_none() {
+            asked.contradiction = self.postprocessor.contradiction(outputs);
+        }
+        if asked.doubt.is_none() {
+            asked.doubt = self.postprocessor.doubt(outputs);
         }
     }
 
@@ -272,7 +320,7 @@ impl OpenedVersion {
         self.rows_of(instances.filter_map(|instance| self.inputs_of(&instance).ok()))
     }
 
-    /// What the preprocessor makes up.
+    /// Rows of the instances that the preprocessor makes up.
     fn sample_rows(&self) -> Option<Vec<Tensors>> {
         let samples = self.preprocessor.samples()?;
         let made = samples.into_iter().filter_map(|sample| {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::catalog::ServedVersion;
-use super::findings::{Findings, WarmUp};
+use super::findings::{Findings, LONGEST, WarmUp};
 use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use super::trial::Trial;
@@ -119,7 +119,7 @@ impl Loader {
                 opened.check_golden(&mut *first)?;
                 findings
             }
-            None => opened.examine(&mut *first)?,
+            None => opened.examine(&mut *first, LONGEST)?,
         };
         let signature = opened.signature();
         let service = match findings.warm_up {
@@ -229,7 +229,9 @@ fn tell_of(served: &ServedVersion) {
             tracing::info!(%model, %version, batching, "{found}");
         }
     }
-    if let Some(found) = served.findings.padding.as_ref().filter(|_| !served.findings.may_be_padded()) {
+    if let Some(found) =
+        served.findings.padding.as_ref().filter(|_| !served.findings.may_be_padded() && sharing.is_on())
+    {
         tracing::warn!(%model, %version, "only texts of one length share a run: of texts that are filled up, {found}");
     }
     if let WarmUp::Failed { reason } = &served.findings.warm_up {

@@ -23,7 +23,7 @@ pub(super) struct OpenedVersion {
     pub(super) loaded: Arc<dyn LoadedModel>,
     pub(super) preprocessor: Box<dyn Preprocessor>,
     pub(super) postprocessor: Box<dyn Postprocessor>,
-    /// What short rows may be filled up with, as far as the signature goes.
+    /// Padding of short rows, if the signature allows it.
     pub(super) padding: Option<Padding>,
     order: LoadOrder,
 }
@@ -60,7 +60,7 @@ impl OpenedVersion {
         self.loaded.signature()
     }
 
-    /// How rows are joined, as far as is known before the model was run.
+    /// The way to join rows, as far as it is known before the model was run.
     pub(super) fn joining(&self) -> Joining {
         Joining::new(self.signature(), self.padding.clone()).with_outputs(self.outputs_before_a_run())
     }
@@ -72,7 +72,7 @@ impl OpenedVersion {
         }
     }
 
-    /// How requests are joined, by what was found.
+    /// Sharing of runs that follows from the findings.
     pub(super) fn sharing(&self, findings: &Findings) -> Sharing {
         let padding = self.padding.clone().filter(|_| findings.may_be_padded());
         let outputs = match (self.outputs_before_a_run(), &findings.row_outputs) {
@@ -105,12 +105,18 @@ impl OpenedVersion {
         self.preprocessor.features()
     }
 
+    /// The number of rows of every run, if it is fixed.
+    pub(super) fn fixed_rows(&self) -> Option<usize> {
+        match self.signature().batch_dim() {
+            _ if self.postprocessor.takes_one_row() => Some(1),
+            Dim::Fixed(rows) => Some(rows.max(1)),
+            Dim::Dynamic(_) => None,
+        }
+    }
+
     /// The fewest rows that the model takes in one run.
     pub(super) fn fewest_rows(&self) -> usize {
-        match self.signature().batch_dim() {
-            Dim::Fixed(rows) if !self.postprocessor.takes_one_row() => rows.max(1),
-            Dim::Fixed(_) | Dim::Dynamic(_) => 1,
-        }
+        self.fixed_rows().unwrap_or(1)
     }
 
     /// As many rows as may be run together without changing what each is answered, and this many at most, if the model
@@ -166,7 +172,7 @@ impl OpenedVersion {
         session: &mut dyn Session,
         request: &RawValue,
     ) -> Result<(Features, Vec<Prediction>), String> {
-        let told = |error: Error| error.detail().map_or_else(|| error.to_string(), str::to_owned);
+        let told = |error: Error| error.for_operators();
         let Prepared { inputs, features, origin } = self.preprocessor.transform(request).map_err(told)?;
         let outputs = session.run(&inputs).map_err(told)?;
         let outputs = self.joining().per_row(outputs, inputs.rows()).map_err(told)?;
@@ -174,14 +180,14 @@ impl OpenedVersion {
         Ok((features, predictions))
     }
 
-    /// What the preprocessor makes of one instance.
+    /// The model inputs of one instance.
     pub(super) fn inputs_of(&self, instances: &RawValue) -> Result<Tensors> {
         self.preprocessor.transform(instances).map(|prepared| prepared.inputs)
     }
 }
 
-/// Where inputs do not agree on how many rows there are, nobody can tell which of them has the dimension of the rows first. (One
-/// row at a time fits whatever is open.)
+/// Checks that the inputs agree on the number of rows: else nobody can tell which of them has the dimension of the rows first.
+/// (One row at a time fits whatever is open.)
 fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
     let Some(fixed) = signature.inputs.iter().find(|input| matches!(input.dims.first(), Some(Dim::Fixed(_)))) else {
         return Ok(());

@@ -21,7 +21,7 @@ impl Refusal {
     /// What another room said, as a refusal of this kind.
     pub(super) fn of(fault: LoadFault) -> impl FnOnce(Error) -> Refusal {
         move |error| {
-            let message = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+            let message = error.for_operators();
             // A wrong setting is one wherever it shows.
             let fault = if matches!(error, Error::Config(_)) { LoadFault::Config } else { fault };
             Refusal { fault, message }

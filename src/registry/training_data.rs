@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
 use crate::model::Session;
 use crate::monitor::{Baseline, Sample};
-use crate::pipeline::{Prediction, Table, TableColumn, TableRows};
+use crate::pipeline::{Prediction, Table, TableColumn, TableRows, some_of};
 use crate::tensor::{DType, Signature};
 
 /// The rows that decide on the bins are drawn at random, the same ones every time.
@@ -76,7 +76,7 @@ struct Columns {
     places: Vec<usize>,
     /// What the cells of each are.
     cells: Vec<Cells>,
-    /// What a row is, if the pipeline reads rows of a table.
+    /// Form of a row, if the pipeline reads rows of a table.
     rows: Option<TableRows>,
 }
 
@@ -112,7 +112,7 @@ pub(super) fn make_baseline(
             "the columns of {} are taken for the elements of a row in the order of the file, which has to be that of \
              training ({}); set columns in [preprocess] to have them found by name",
             data.file.display(),
-            columns.names.join(", ")
+            some_of(&columns.names)
         )
     });
     let schema = opened.features();
@@ -142,7 +142,7 @@ fn repository(problem: impl std::fmt::Display) -> Error {
 
 struct Runner<'a> {
     opened: &'a OpenedVersion,
-    /// How many rows are run together.
+    /// The number of rows in one run.
     at_one_time: usize,
     session: Box<dyn Session>,
 }

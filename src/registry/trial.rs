@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::findings::Findings;
+use super::findings::{Findings, LONGEST};
 use super::loader::{LoadOrder, Pace};
 use super::opened::OpenedVersion;
 use super::refusal::Refusal;
@@ -57,6 +57,8 @@ struct TrialOrder {
     folder: PathBuf,
     library: PathBuf,
     memory: Option<u64>,
+    /// The time it may take to compare rows.
+    comparing: Duration,
 }
 
 /// What the child says, on its standard output.
@@ -79,6 +81,7 @@ impl Trial {
             folder: order.folder.clone(),
             library: self.library.clone(),
             memory,
+            comparing: LONGEST.min(self.timeout / 5),
         };
         let begin = Instant::now();
         let mut child = Running(self.start(&trial_order).map_err(|error| {
@@ -227,6 +230,7 @@ pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -
 }
 
 fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
+    let comparing = order.comparing;
     let library = LibraryCandidate { path: order.library, named_by: "the server", explicit: true };
     let runtime = OnnxRuntime::load(&[library]).map_err(Refusal::of(LoadFault::Internal))?;
     let order = LoadOrder {
@@ -238,5 +242,5 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
         pace: Pace::Full,
     };
     let opened = OpenedVersion::open(&runtime, stages, &order, VerifiedVersion::read(&order.folder)?)?;
-    opened.examine(&mut *opened.session()?)
+    opened.examine(&mut *opened.session()?, comparing)
 }

@@ -37,7 +37,7 @@ pub struct VerifiedVersion {
     pub golden: Option<Golden>,
     /// The model: exactly the bytes that were hashed.
     pub bytes: Arc<ModelBytes>,
-    /// What the model's file says of its classes.
+    /// The classes, by the model's file.
     pub classes: ModelClasses,
     /// Where each file is.
     found: BTreeMap<FilePath, PathBuf>,

@@ -134,7 +134,7 @@ async fn sixteen_callers_at_once_are_answered_as_if_each_were_alone() {
     for name in dependent {
         let found = batching(&app, name).await;
         assert_eq!((&found["on"], &found["rows"]["finding"]), (&json!(false), &json!("dependent")), "{name}: {found}");
-        let cause = if name == "random" { "chance" } else { "company" };
+        let cause = if name == "random" { "nondeterminism" } else { "other_rows" };
         assert_eq!(found["rows"]["cause"], cause, "{name}: {found}");
 
         let requests = models[name]["requests"].as_array().unwrap().clone();
@@ -371,10 +371,10 @@ fn what_was_found_is_said_when_a_version_is_added_and_checked() {
             "",
             "Batching is off, each request is a run of its own: rows depend on each other: the output \"y\" differs by",
         ),
-        ("rows", "random", "", "Batching is off, each request is a run of its own: answers are made by chance"),
+        ("rows", "random", "", "Batching is off, each request is a run of its own: the model is nondeterministic"),
         ("models", "of_14", "", "It was not seen to run, because its inputs had to be made up"),
-        ("models", "of_14", "", "it is not known whether rows are independent: it could not be run on several rows"),
-        ("models", "echo_batch_of_4", "", "Batching is off: the model fixes its batch dimension at 4"),
+        ("models", "of_14", "", "it is not known if rows are independent: several rows could not be run and compared"),
+        ("models", "echo_batch_of_4", "", "Batching is off: a run has exactly 4 rows, of one request"),
         ("rows", "batch_max", "[model]\nbatching = \"always\"\n", "WARNING: batching is on (batching = \"always\")"),
         ("rows", "batch_max", "[model]\nbatching = \"never\"\n", "Batching is off (batching = \"never\")"),
     ] {
@@ -399,7 +399,7 @@ fn an_output_that_has_as_many_rows_by_chance_is_no_answer() {
         run(leeway(&["add"]).arg(&folder).args(["--onnx", file.to_str().unwrap()]))
     };
     let (status, said) = add("constant_beside", STAGES);
-    assert!(status != 0 && said.contains("the model's output \"c\" has not one row per instance"), "{said}");
+    assert!(status != 0 && said.contains("the model's output \"c\" does not have one row per instance"), "{said}");
     let (status, said) = add("constant_beside", &format!("{STAGES}outputs = [\"y\"]\n"));
     assert_eq!(status, 0, "{said}");
     let (status, said) = add("state_beside", STAGES);
