@@ -194,8 +194,8 @@ impl BatchPolicy {
         }
         match self.run_rows {
             RunRows::OneRequest(most) if rows > most.get() => Err(Error::InvalidInput(format!(
-                "instances: a request to this version is one run, because the answers to its rows may depend on each other, \
-                 and a run has at most {most} rows (model.max_batch_size): {rows} are too many; send fewer"
+                "instances: each request to this version is a run of its own (its batching is off), and a run has at most {most} \
+                 rows (model.max_batch_size): {rows} are too many; send fewer"
             ))),
             RunRows::Exactly(size) if !rows.is_multiple_of(size.get()) => Err(Error::InvalidInput(format!(
                 "instances: the model's batch dimension is fixed at {size}, so a request needs a multiple of {size} \

@@ -72,16 +72,18 @@ pub enum Cause {
 }
 
 /// Result of running rows alone and together.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Comparison {
     /// Their dependence on each other, if there is one.
     pub dependence: Option<Dependence>,
     /// The largest difference that was put down to rounding.
     pub rounding: f64,
-    /// True if different rows had different answers, without which nothing follows.
-    pub is_conclusive: bool,
     /// The outputs that had one row per row in every run.
     pub outputs: Vec<Arc<str>>,
+    /// Those of them that are answered and hold floating-point numbers.
+    pub numbers: Vec<Arc<str>>,
+    /// Those of them that are answered, and whose answers to different rows differed, without which nothing follows.
+    pub conclusive: Vec<Arc<str>>,
     /// The answers to each row alone.
     pub alone: Vec<Tensors>,
 }
@@ -106,11 +108,13 @@ impl Precision {
 
     /// The relative difference that is allowed in runs of one shape.
     fn of_one_shape(self, dtype: DType) -> f64 {
-        match dtype {
-            // Twice the distance of two neighbours.
-            DType::F16 => 2e-3,
-            DType::BF16 => 1.6e-2,
-            _ => 1e-5,
+        match (self, dtype) {
+            // The same instructions on the same numbers.
+            (Precision::OfTheType, _) => 0.0,
+            // Threads may add in another order. Twice the distance of two neighbours, or more.
+            (Precision::OfAGpu, DType::F16) => 2e-3,
+            (Precision::OfAGpu, DType::BF16) => 1.6e-2,
+            (Precision::OfAGpu, _) => 1e-5,
         }
     }
 
@@ -125,8 +129,11 @@ impl Precision {
     }
 }
 
-/// Answers of more bytes than this are not compared: ten of them are in memory at one time.
+/// Answers of more bytes than this are not compared: some ten of them are in memory at one time.
 const MAX_ANSWER: usize = 32 << 20;
+
+/// A run to compare has no more elements than this.
+const MAX_ELEMENTS: usize = 1 << 24;
 
 /// The two runs that two answers to a row come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,85 +144,155 @@ enum Runs {
     OfDifferentShapes,
 }
 
-/// Outputs of a run, and its rows, by their places among all.
-struct Answered {
-    rows: Vec<usize>,
-    outputs: Tensors,
+/// The way to compare the rows of a model.
+#[derive(Debug, Clone)]
+pub struct Comparing<'a> {
+    /// The way to join them.
+    pub joining: &'a Joining,
+    /// The precision of the provider.
+    pub precision: Precision,
+    /// The outputs that are part of answers; `None` for all.
+    pub answered: Option<&'a [Arc<str>]>,
+    /// The most rows that requests share: a run of so many is compared, too.
+    pub max_rows: usize,
 }
+
+/// An output, and what was seen of it so far.
+struct Seen {
+    output: Arc<str>,
+    has_rows: bool,
+    dependence: Option<Dependence>,
+    rounding: f64,
+}
+
+/// Answers to the rows of a run, with their places among all rows.
+type Answers = Vec<(usize, Tensors)>;
 
 /// Runs `rows` (two or three of one row each, which differ) alone, together and among others, and compares the
 /// answers. `run` runs the model. An error is one of the model: it does not run on these rows.
 pub fn compare(
     rows: &[Tensors],
-    joining: &Joining,
-    precision: Precision,
+    comparing: &Comparing<'_>,
     run: &mut dyn FnMut(&Tensors) -> Result<Tensors>,
 ) -> Result<Comparison> {
-    if rows.len() < 2 {
+    let [first, .., last] = rows else {
         return Err(Error::internal("there is no other row to compare with"));
-    }
-    let mut ask = |who: &[usize]| -> Result<Answered> {
-        let joined = joining.gather(&who.iter().map(|&row| (&rows[row], 0..1)).collect::<Vec<_>>());
-        let inputs = joined.ok_or_else(|| Error::internal("the rows to compare cannot be joined"))?;
-        Ok(Answered { rows: who.to_vec(), outputs: run(&inputs)? })
     };
-    let mut alone = vec![ask(&[0])?];
-    let size: usize = alone[0].outputs.iter().map(|(_, output)| output.data().len() * size_of::<f64>()).sum();
+    let outputs = run(first)?;
+    let size: usize = outputs.iter().map(|(_, output)| output.data().len() * size_of::<f64>()).sum();
     if size > MAX_ANSWER {
         let problem = format!("an answer of {} MB is too large to be compared with others", size >> 20);
         return Err(Error::internal(problem));
     }
-    for row in 1..rows.len() {
-        alone.push(ask(&[row])?);
-    }
-    let again = ask(&[0])?;
-    let together = ask(&(0..rows.len()).collect::<Vec<_>>())?;
-    // The second row stays where it is, and the last one, which is the largest of rows that are made up, goes.
-    let among_others = ask(if rows.len() > 2 { &[1, 1, 0] } else { &[1, 1] })?;
-
-    let runs: Vec<&Answered> = alone.iter().chain([&again, &together, &among_others]).collect();
-    let outputs = outputs_of_rows(&runs);
-    let joining = joining.clone().with_outputs(RowOutputs::Known(outputs.clone()));
-    // The rows of a run, each with its answers.
-    let split = |Answered { rows: asked, outputs }: Answered| -> Result<Vec<(usize, Tensors)>> {
-        let sizes: Vec<(usize, usize)> = asked.iter().map(|&row| (1, rows[row].row_length())).collect();
-        Ok(asked.into_iter().zip(joining.split(outputs, &sizes)?).collect())
+    let seen = |(name, _): (&Arc<str>, &Tensor)| Seen {
+        output: Arc::clone(name),
+        has_rows: true,
+        dependence: None,
+        rounding: 0.0,
     };
-    let alone: Vec<Tensors> =
-        alone.into_iter().map(|answered| Ok(split(answered)?.remove(0).1)).collect::<Result<_>>()?;
-    let (again, together, among_others) = (split(again)?, split(together)?, split(among_others)?);
+    let mut seen: Vec<Seen> = outputs.iter().map(seen).collect();
+    let mut alone = Vec::with_capacity(rows.len());
+    alone.extend(comparing.split(outputs, &[0], rows, &mut seen)?);
+    let mut ask = |who: &[usize], seen: &mut [Seen]| -> Result<Answers> {
+        let joined = comparing.joining.gather(&who.iter().map(|&row| (&rows[row], 0..1)).collect::<Vec<_>>());
+        let inputs = joined.ok_or_else(|| Error::internal("the rows to compare cannot be joined"))?;
+        comparing.split(run(&inputs)?, who, rows, seen)
+    };
+    for row in 1..rows.len() {
+        alone.extend(ask(&[row], &mut seen)?);
+    }
+    let again = ask(&[0], &mut seen)?;
+    comparing.hold_against(&alone[..1], &again, Runs::Alone, &alone, &mut seen);
 
-    let mut pairs = vec![(&alone[0], &again[0].1, Runs::Alone), (&together[1].1, &among_others[1].1, Runs::OfOneShape)];
-    let in_company = together.iter().chain(&among_others);
-    pairs.extend(in_company.map(|(row, answers)| (&alone[*row], answers, Runs::OfDifferentShapes)));
-    let (mut dependence, mut rounding, mut is_conclusive) = (None, 0.0_f64, false);
-    for name in &outputs {
-        let answers: Vec<&Tensor> = alone.iter().filter_map(|row| row.get(name)).collect();
+    // All together, and then with another one in the place of each: whichever has an influence, it is gone from one of these.
+    let together: Vec<usize> = (0..rows.len()).collect();
+    let others: &[&[usize]] = if rows.len() > 2 { &[&[0, 1, 1], &[1, 1, 2], &[0, 0, 2]] } else { &[&[1, 1], &[0, 0]] };
+    let together = ask(&together, &mut seen)?;
+    comparing.hold_against(&alone, &together, Runs::OfDifferentShapes, &alone, &mut seen);
+    for others in others {
+        let others = ask(others, &mut seen)?;
+        comparing.hold_against(&together, &others, Runs::OfOneShape, &alone, &mut seen);
+        comparing.hold_against(&alone, &others, Runs::OfDifferentShapes, &alone, &mut seen);
+    }
+    // What shows only in many rows: as many as requests share, as far as there is memory for them.
+    let elements = first.row_elements().max(last.row_elements()).max(1);
+    let many = comparing.max_rows.min(MAX_ANSWER / size.max(1)).min(MAX_ELEMENTS / elements);
+    if many > rows.len() {
+        let many: Vec<usize> = (0..many).map(|place| place % rows.len()).collect();
+        let answers = ask(&many, &mut seen)?;
+        comparing.hold_against(&alone, &answers, Runs::OfDifferentShapes, &alone, &mut seen);
+    }
+
+    let mut comparison = Comparison::default();
+    for Seen { output, dependence, rounding, .. } in seen.into_iter().filter(|seen| seen.has_rows) {
+        let answers: Vec<&Tensor> = alone.iter().filter_map(|(_, row)| row.get(&output)).collect();
         let usual = Usual::of(&answers);
-        for (one, other, runs) in &pairs {
-            let (Some(one), Some(other)) = (one.get(name), other.get(name)) else { continue };
-            let allowed = match runs {
-                Runs::Alone | Runs::OfOneShape => precision.of_one_shape(one.dtype()),
-                Runs::OfDifferentShapes => precision.of_different_shapes(one.dtype()),
-            };
-            match distance(one, other, &usual, *runs) {
-                Some(difference) if difference <= allowed => rounding = rounding.max(difference),
-                difference => {
-                    let cause = if *runs == Runs::Alone { Cause::Nondeterminism } else { Cause::OtherRows };
-                    dependence.get_or_insert(Dependence { output: Arc::clone(name), cause, difference });
+        if comparing.is_answered(&output) {
+            comparison.rounding = comparison.rounding.max(rounding);
+            comparison.dependence = comparison.dependence.take().or(dependence);
+            if floats(answers[0]).is_some() {
+                comparison.numbers.push(Arc::clone(&output));
+            }
+            if answers[1..].iter().any(|other| differ(answers[0], other, &usual, comparing.precision)) {
+                comparison.conclusive.push(Arc::clone(&output));
+            }
+        }
+        comparison.outputs.push(output);
+    }
+    comparison.alone = alone.into_iter().map(|(_, answers)| answers).collect();
+    Ok(comparison)
+}
+
+impl Comparing<'_> {
+    fn is_answered(&self, output: &str) -> bool {
+        self.answered.is_none_or(|answered| answered.iter().any(|name| **name == *output))
+    }
+
+    /// Gives each row of a run its answers, and notes which outputs lack rows.
+    fn split(&self, outputs: Tensors, who: &[usize], rows: &[Tensors], seen: &mut [Seen]) -> Result<Answers> {
+        for seen in seen.iter_mut() {
+            seen.has_rows &= outputs.get(&seen.output).map(Tensor::rows) == Some(who.len());
+        }
+        let names = seen.iter().filter(|seen| seen.has_rows).map(|seen| Arc::clone(&seen.output)).collect();
+        let joining = self.joining.clone().with_outputs(RowOutputs::Known(names));
+        let sizes: Vec<(usize, usize)> = who.iter().map(|&row| (1, rows[row].row_length())).collect();
+        Ok(who.iter().copied().zip(joining.split(outputs, &sizes)?).collect())
+    }
+
+    /// Compares the answers of a run with those that are there: in runs of one shape place by place, else row by row.
+    fn hold_against(
+        &self,
+        known: &[(usize, Tensors)],
+        new: &[(usize, Tensors)],
+        runs: Runs,
+        alone: &[(usize, Tensors)],
+        seen: &mut [Seen],
+    ) {
+        for seen in seen.iter_mut().filter(|seen| seen.has_rows) {
+            let answers: Vec<&Tensor> = alone.iter().filter_map(|(_, row)| row.get(&seen.output)).collect();
+            let usual = Usual::of(&answers);
+            for (place, (row, answers)) in new.iter().enumerate() {
+                let known = match runs {
+                    Runs::OfDifferentShapes => known.get(*row),
+                    Runs::Alone | Runs::OfOneShape => known.get(place).filter(|(other, _)| other == row),
+                };
+                let known = known.and_then(|(_, answers)| answers.get(&seen.output));
+                let (Some(one), Some(other)) = (known, answers.get(&seen.output)) else { continue };
+                let allowed = match runs {
+                    Runs::Alone | Runs::OfOneShape => self.precision.of_one_shape(one.dtype()),
+                    Runs::OfDifferentShapes => self.precision.of_different_shapes(one.dtype()),
+                };
+                match distance(one, other, &usual, runs) {
+                    Some(difference) if difference <= allowed => seen.rounding = seen.rounding.max(difference),
+                    difference => {
+                        let cause = if runs == Runs::Alone { Cause::Nondeterminism } else { Cause::OtherRows };
+                        let output = Arc::clone(&seen.output);
+                        seen.dependence.get_or_insert(Dependence { output, cause, difference });
+                    }
                 }
             }
         }
-        is_conclusive |= answers[1..].iter().any(|other| differ(answers[0], other, &usual, precision));
     }
-    Ok(Comparison { dependence, rounding, is_conclusive, outputs, alone })
-}
-
-/// The outputs that had one row per row in every run: only these are answers of rows.
-fn outputs_of_rows(runs: &[&Answered]) -> Vec<Arc<str>> {
-    let Some(first) = runs.first() else { return Vec::new() };
-    let has_rows = |name: &str| runs.iter().all(|run| run.outputs.get(name).map(Tensor::rows) == Some(run.rows.len()));
-    first.outputs.iter().map(|(name, _)| name).filter(|name| has_rows(name)).cloned().collect()
 }
 
 /// The size of the numbers in the answers to all rows.
@@ -314,22 +391,30 @@ fn is_finite(tensor: &Tensor) -> bool {
     tensor.data().first_non_finite().is_none()
 }
 
+/// Returns true if different rows had different answers, in every output of numbers that is answered, or, where there is none,
+/// in any output. One that was always the same says nothing, whatever others do.
+pub fn are_conclusive(comparisons: &[Comparison]) -> bool {
+    let has_shown = |name: &Arc<str>| comparisons.iter().any(|comparison| comparison.conclusive.contains(name));
+    let mut numbers = comparisons.iter().flat_map(|comparison| &comparison.numbers).peekable();
+    match numbers.peek() {
+        Some(_) => numbers.all(has_shown),
+        None => comparisons.iter().any(|comparison| !comparison.conclusive.is_empty()),
+    }
+}
+
 // ===== impl Independence =====
 
 impl Independence {
-    /// The finding of several comparisons: the first dependence, or independence if one was conclusive.
-    pub fn of(comparisons: &[&Comparison], reason: impl FnOnce() -> String) -> Independence {
+    /// The finding of several comparisons: the first dependence, or independence if they were conclusive.
+    pub fn of(comparisons: &[Comparison], reason: impl FnOnce() -> String) -> Independence {
         if let Some(dependence) = comparisons.iter().find_map(|comparison| comparison.dependence.clone()) {
             return Independence::Dependent(dependence);
         }
-        match comparisons
-            .iter()
-            .filter(|comparison| comparison.is_conclusive)
-            .map(|comparison| comparison.rounding)
-            .reduce(f64::max)
-        {
-            Some(difference) => Independence::Independent { difference },
-            None => Independence::Unknown { reason: reason() },
+        match are_conclusive(comparisons) {
+            true => Independence::Independent {
+                difference: comparisons.iter().map(|comparison| comparison.rounding).fold(0.0, f64::max),
+            },
+            false => Independence::Unknown { reason: reason() },
         }
     }
 
@@ -401,14 +486,18 @@ mod tests {
             let y = model(inputs.at(0).unwrap().values::<f32>().unwrap());
             Ok([("y".into(), Tensor::new(vec![y.len()], Data::F32(y)).unwrap())].into_iter().collect())
         };
-        let comparison = compare(&rows, &Joining::default(), Precision::OfTheType, &mut run).unwrap();
-        Independence::of(&[&comparison], || "all are alike".to_owned())
+        let comparison = compare(&rows, &comparing(&Joining::default()), &mut run).unwrap();
+        Independence::of(&[comparison], || "all are alike".to_owned())
+    }
+
+    fn comparing(joining: &Joining) -> Comparing<'_> {
+        Comparing { joining, precision: Precision::OfTheType, answered: None, max_rows: 32 }
     }
 
     #[test]
     fn what_other_rows_change_is_found() {
         let max = |x: &[f32]| x.iter().copied().fold(f32::MIN, f32::max);
-        let dependent: [Model; 8] = [
+        let dependent: [Model; 10] = [
             |x| {
                 x.iter()
                     .scan(0.0, |sum, x| {
@@ -424,6 +513,10 @@ mod tests {
             },
             |x| x.iter().map(|v| v / x.len() as f32).collect(),
             |x| x.iter().enumerate().map(|(place, v)| v + 0.1 * place as f32).collect(),
+            // Only in runs of more than four rows, as experts that are full.
+            |x| x.iter().map(|v| if x.len() > 4 { v / x[0] } else { *v }).collect(),
+            // Beside what they are added to, hardly anything.
+            |x| x.iter().map(|v| 2000.0 + v + 1e-3 * x.iter().copied().fold(f32::MIN, f32::max)).collect(),
             // Alone, nothing is left.
             |x| x.iter().map(|v| v - x.iter().sum::<f32>() / x.len() as f32).collect(),
             // Small beside what another row is answered.
@@ -451,15 +544,31 @@ mod tests {
             let y = x.iter().flat_map(|v| [1e6 * v, v - mean]).collect();
             Ok([("y".into(), Tensor::new(vec![x.len(), 2], Data::F32(y)).unwrap())].into_iter().collect())
         };
-        let comparison = compare(&rows, &Joining::default(), Precision::OfTheType, &mut run).unwrap();
+        let comparison = compare(&rows, &comparing(&Joining::default()), &mut run).unwrap();
         assert_eq!(comparison.dependence.map(|dependence| dependence.cause), Some(Cause::OtherRows));
     }
 
     #[test]
     fn what_differs_by_rounding_is_independent() {
-        let shifted = |x: &[f32]| x.iter().map(|v| v * (1.0 + 1e-6 * x.len() as f32)).collect();
+        let shifted = |x: &[f32]| x.iter().map(|v| v * (1.0 + 1e-7 * x.len() as f32)).collect();
         let Independence::Independent { difference } = check(shifted) else { panic!("not independent") };
         assert!(difference > 1e-7 && difference < 1e-5, "{difference}");
+    }
+
+    /// An id that is passed through says nothing of the risk beside it; one that is not answered is of no matter.
+    #[test]
+    fn every_output_of_an_answer_has_to_say_something() {
+        let rows = [row(&[0.1]), row(&[-1.0]), row(&[10.0])];
+        let mut run = |inputs: &Tensors| {
+            let x = inputs.at(0).unwrap().values::<f32>().unwrap();
+            let of = |y: Vec<f32>| Tensor::new(vec![y.len()], Data::F32(y)).unwrap();
+            Ok([("id".into(), of(x.to_vec())), ("risk".into(), of(vec![0.0; x.len()]))].into_iter().collect())
+        };
+        let (joining, id) = (Joining::default(), ["id".into()]);
+        for (answered, is_known) in [(None, false), (Some(&id[..]), true)] {
+            let comparison = compare(&rows, &Comparing { answered, ..comparing(&joining) }, &mut run).unwrap();
+            assert_eq!(are_conclusive(&[comparison]), is_known);
+        }
     }
 
     #[test]
@@ -495,7 +604,7 @@ mod tests {
                 let y: Vec<f32> = x.values::<f32>().unwrap().chunks(x.row_len()).map(mean).collect();
                 Ok([("y".into(), Tensor::new(vec![y.len()], Data::F32(y)).unwrap())].into_iter().collect())
             };
-            let comparison = compare(&rows, &joining, Precision::OfTheType, &mut run).unwrap();
+            let comparison = compare(&rows, &comparing(&joining), &mut run).unwrap();
             assert_eq!(comparison.dependence.is_some(), is_found);
         }
     }

@@ -16,11 +16,11 @@ const MOST_ELEMENTS: usize = 1 << 22;
 /// The numbers that rows are made of. One kind is tried after the other, until answers are conclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Values {
-    /// Numbers around 0, each row of another magnitude (0.1, 1, 10); whole numbers of 0 to 19.
+    /// Numbers around 0, each row of another magnitude (0.1, 1, 10); whole numbers of 0 to 3, 9 or 19.
     Usual,
     /// Numbers from 0 to 1, or ten times that; whole numbers of 0 and 1: masks, small vocabularies.
     Small,
-    /// Numbers from 0 to 255, or ten times that; whole numbers of 1 to 99: pixels, measurements.
+    /// Numbers from 0 to 255, or ten times that; whole numbers of 1 to 19, 49 or 99: pixels, measurements.
     Large,
 }
 
@@ -75,10 +75,18 @@ fn filled(dtype: DType, elements: usize, values: Values, scale: f64, random: &mu
         DType::BF16 => floats!(BF16, bf16::from_f64),
         _ => {}
     }
+    // Each row of another range: 4 or 20, 10 or 50, 20 or 100.
+    let range = if scale < 1.0 {
+        4
+    } else if scale > 1.0 {
+        20
+    } else {
+        10
+    };
     let mut whole = || match values {
-        Values::Usual => random.u8(0..20),
+        Values::Usual => random.u8(0..range),
         Values::Small => random.u8(0..2),
-        Values::Large => random.u8(1..100),
+        Values::Large => random.u8(1..5 * range),
     };
     macro_rules! integers {
         ($($variant:ident($type:ty)),*) => {

@@ -47,7 +47,9 @@ use self::attention::{Attention, spin_until};
 pub use self::batch::{
     BatchPolicy, Candidate, Lengths, MOST_PADDING, Next, Plan, RunRows, RunSharing, Share, can_be_padded, plan,
 };
-pub use self::independence::{Cause, Comparison, Dependence, Independence, Precision, compare};
+pub use self::independence::{
+    Cause, Comparing, Comparison, Dependence, Independence, Precision, are_conclusive, compare,
+};
 pub use self::joining::{Joining, RowOutputs};
 pub(crate) use self::made_up::{SIZES, Values, made_up, zeros};
 use self::queue::{Entered, Queue};

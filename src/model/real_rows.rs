@@ -1,6 +1,7 @@
 //! Rows of real requests, kept until there are enough of one shape to check a model's independence that could not be checked
 //! at load.
 
+use super::independence::{Comparison, are_conclusive};
 use crate::tensor::Tensors;
 
 /// The number of rows that are compared.
@@ -12,17 +13,22 @@ const ATTEMPTS: u32 = 8;
 /// The number of runs after which rows are compared even though requests wait.
 const MAX_RUNS_TO_WAIT: u32 = 1_000;
 
+/// The number of comparisons, of different rows, that have to agree: three rows may be alike in what matters.
+const AGREEING: usize = 3;
+
 /// Different rows of one shape.
 #[derive(Debug)]
 pub(super) struct RealRows {
     rows: Vec<Tensors>,
+    /// Comparisons so far, without their answers.
+    comparisons: Vec<Comparison>,
     attempts_left: u32,
     runs_to_wait: u32,
 }
 
 impl RealRows {
     pub(super) fn new() -> RealRows {
-        RealRows { rows: Vec::new(), attempts_left: ATTEMPTS, runs_to_wait: MAX_RUNS_TO_WAIT }
+        RealRows { rows: Vec::new(), comparisons: Vec::new(), attempts_left: ATTEMPTS, runs_to_wait: MAX_RUNS_TO_WAIT }
     }
 
     /// Keeps the rows of a request that differ from those that are there. Rows of another shape take their place: what is
@@ -56,6 +62,18 @@ impl RealRows {
         }
         self.attempts_left -= 1;
         Some(std::mem::take(&mut self.rows))
+    }
+
+    /// Adds a comparison. Returns all of them, if they are enough for a finding: the first that is dependent, or some that agree.
+    pub(super) fn add(&mut self, comparison: Comparison) -> Option<&[Comparison]> {
+        let is_dependent = comparison.dependence.is_some();
+        if are_conclusive(std::slice::from_ref(&comparison)) {
+            self.attempts_left += 1;
+            self.comparisons.push(Comparison { alone: Vec::new(), ..comparison });
+        } else if is_dependent {
+            self.comparisons.push(comparison);
+        }
+        (is_dependent || self.comparisons.len() >= AGREEING).then_some(&self.comparisons)
     }
 
     /// Takes back the rows of a comparison that was given up because somebody came.

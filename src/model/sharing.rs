@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 
 use super::batch::{BatchPolicy, Lengths, RunSharing};
-use super::independence::{Independence, Precision};
+use super::independence::{Comparing, Independence, Precision};
 use super::joining::{Joining, RowOutputs};
 use crate::config::{Batching, Provider, SessionConfig};
 use crate::tensor::Signature;
@@ -30,6 +30,8 @@ pub struct Sharing {
     /// The policy as long as nothing else is known than at load, and that for requests that share runs.
     policies: [BatchPolicy; 2],
     precision: Precision,
+    /// The outputs that are part of answers; `None` for all.
+    answered: Option<Vec<Arc<str>>>,
     /// Findings of real requests. Workers may compare different rows; a dependence counts, whoever finds it.
     later: OnceLock<Rows>,
     objection: OnceLock<Rows>,
@@ -71,7 +73,13 @@ pub fn run_sharing(setting: Batching, found: &Independence) -> RunSharing {
 
 impl Sharing {
     /// For a version of which this was found at load.
-    pub fn new(signature: &Signature, config: &SessionConfig, provider: Provider, rows: Rows) -> Sharing {
+    pub fn new(
+        signature: &Signature,
+        config: &SessionConfig,
+        provider: Provider,
+        answered: Option<Vec<Arc<str>>>,
+        rows: Rows,
+    ) -> Sharing {
         let lengths = if rows.joining.padding.is_some() { Lengths::Padded } else { Lengths::Alike };
         let policy = |sharing| {
             let mut policy = BatchPolicy::new(signature, config, lengths, sharing);
@@ -84,6 +92,7 @@ impl Sharing {
             setting: config.batching,
             policies: [policy(run_sharing(config.batching, &rows.independence)), policy(RunSharing::Shared)],
             precision: Precision::of(provider),
+            answered,
             at_load: rows,
             later: OnceLock::new(),
             objection: OnceLock::new(),
@@ -115,8 +124,15 @@ impl Sharing {
         &self.rows().joining
     }
 
-    pub(super) fn precision(&self) -> Precision {
-        self.precision
+    /// The way to compare rows of real requests.
+    pub(super) fn comparing(&self) -> Comparing<'_> {
+        let [_, shared] = self.policies;
+        Comparing {
+            joining: self.joining(),
+            precision: self.precision,
+            answered: self.answered.as_deref(),
+            max_rows: shared.most_rows(),
+        }
     }
 
     /// The limits of a batch.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::independence::{Independence, compare};
+use super::independence::{Independence, are_conclusive, compare};
 use super::queue::{FinishedRun, Queue, RunEnd};
 use super::real_rows::RealRows;
 use super::request::{Batch, Part};
@@ -208,7 +208,7 @@ impl Worker {
             has_given_way = gives_way && !self.queue.is_empty();
             if has_given_way { Err(Error::internal("a request came")) } else { session.run(inputs) }
         };
-        let compared = compare(&rows, self.sharing.joining(), self.sharing.precision(), &mut run);
+        let compared = compare(&rows, &self.sharing.comparing(), &mut run);
         if has_given_way {
             self.real_rows.put_back(rows);
             return;
@@ -216,19 +216,22 @@ impl Worker {
         let (model, version) = self.recorder.names();
         let problem = match compared {
             Ok(comparison) => {
-                let found = Independence::of(&[&comparison], || "different requests had the same answer".to_owned());
-                match found {
-                    Independence::Unknown { reason } => reason,
-                    known => {
-                        match &known {
-                            Independence::Dependent(_) => tracing::warn!(model, version, "{known}"),
-                            _ => tracing::info!(model, version, "{known}"),
-                        }
-                        self.sharing.decide(known, comparison.outputs);
-                        self.recorder.set_batching(self.sharing.independence().name(), self.sharing.is_on());
-                        return;
+                let (outputs, is_conclusive) =
+                    (comparison.outputs.clone(), are_conclusive(std::slice::from_ref(&comparison)));
+                if let Some(comparisons) = self.real_rows.add(comparison) {
+                    let found = Independence::of(comparisons, String::new);
+                    match &found {
+                        Independence::Dependent(_) => tracing::warn!(model, version, "{found}"),
+                        _ => tracing::info!(model, version, "{found}"),
                     }
+                    self.sharing.decide(found, outputs);
+                    self.recorder.set_batching(self.sharing.independence().name(), self.sharing.is_on());
+                    return;
                 }
+                if is_conclusive {
+                    return;
+                }
+                "different requests had the same answer".to_owned()
             }
             Err(error) => error.for_operators(),
         };

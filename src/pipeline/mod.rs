@@ -30,6 +30,7 @@ mod tabular_columns;
 mod tensor_features;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
@@ -100,6 +101,16 @@ pub trait Postprocessor: Send + Sync {
 
     /// The names of the classes, in the order by which predictions number them, if it is a classifier that knows them.
     fn classes(&self) -> Option<Vec<Label>> {
+        None
+    }
+
+    /// Compares the classes that are answered with those that the model itself names: how many are the same, of how many.
+    fn agreement(&self, _outputs: &Tensors) -> (usize, usize) {
+        (0, 0)
+    }
+
+    /// The outputs that answers are made of; `None` for all.
+    fn answered(&self) -> Option<Vec<Arc<str>>> {
         None
     }
 

@@ -28,8 +28,8 @@ pub struct OutputClasses {
 pub struct ModelClasses {
     /// Those of each output.
     pub of_scores: BTreeMap<String, OutputClasses>,
-    /// Those in the file's metadata.
-    pub of_metadata: Option<NamedClasses>,
+    /// Those in the file's metadata, of which the first of the right number counts.
+    pub of_metadata: Vec<NamedClasses>,
 }
 
 /// The scores that labels are looked for.
@@ -65,8 +65,8 @@ impl ModelClasses {
         let fits = |classes: &NamedClasses| scores.count.is_none_or(|count| classes.labels.len() == count);
         let of_graph =
             self.of_scores.get(scores.output).and_then(|classes| classes.names.iter().find(|names| fits(names)));
-        let of_metadata = self.of_metadata.as_ref().and_then(|names| names.without_background(scores.first_class));
-        let of_metadata = of_metadata.filter(fits);
+        let of_metadata =
+            self.of_metadata.iter().filter_map(|names| names.without_background(scores.first_class)).find(fits);
         match (of_graph.cloned(), of_metadata) {
             // Numbers from 0 on name nothing: what the metadata call them does.
             (Some(graph), Some(metadata)) if is_numbering(&graph.labels) => Some(metadata),
@@ -80,8 +80,8 @@ impl ModelClasses {
         let in_file = found.as_ref().map(|found| found.labels.clone());
         match (configured, found) {
             (Some(labels), Some(found)) if disagree(&labels, &found.labels) => Err(Error::Config(format!(
-                "labels: model.toml says {}, and the model's file says {} ({}); leave labels out, or export the model with \
-                 the right ones",
+                "labels: model.toml says {}, and the model's file says {} ({}); leave labels out, name \
+                 what the file only numbers with texts, or export the model with the right ones",
                 listed(&labels),
                 listed(&found.labels),
                 found.source
@@ -128,15 +128,13 @@ impl ChosenLabels {
         self.labels.as_ref().map(Vec::len)
     }
 
-    /// Describes the contradiction between these labels and `said`, the model's own name of a class; `classes` is their number.
-    pub(super) fn contradiction(&self, said: &Label, output: &str, classes: usize) -> Option<String> {
-        let is_place = matches!(said, Label::Number(place) if (0..classes as i64).contains(place));
+    /// Describes the contradiction between these labels and `said`, the model's own name of a class.
+    pub(super) fn contradiction(&self, said: &Label, output: &str) -> Option<String> {
         let known = match (&self.in_file, &self.labels) {
             (Some(known), _) => known,
-            // Texts may name what the model numbers.
-            (None, Some(labels)) if matches!(said, Label::Number(_)) && are_texts(labels) => return None,
+            // A number that cannot be followed through the file may be anything: a place, an id.
+            (None, _) if matches!(said, Label::Number(_)) => return None,
             (None, Some(labels)) => labels,
-            (None, None) if is_place => return None,
             (None, None) => {
                 return Some(format!(
                     "labels: the model has names for its classes that cannot be read from its file: its output {output:?} says \
@@ -248,13 +246,13 @@ mod tests {
             in_file: None,
             remark: None,
         };
-        let said = |labels: Option<&str>, said: Label| chosen(labels).contradiction(&said, "label", 3);
+        let said = |labels: Option<&str>, said: Label| chosen(labels).contradiction(&said, "label");
         let (text, number) = (|text: &str| Label::Text(text.into()), Label::Number);
         assert!(said(None, text("setosa")).unwrap().contains("its output \"label\" says [\"setosa\"]; set labels"));
-        assert!(said(None, number(3)).is_some());
+        assert!(said(None, number(3)).is_none());
         assert!(said(None, number(2)).is_none());
         assert!(said(Some("[0, 1, 2]"), text("setosa")).unwrap().contains("which is none of [0, 1, 2]"));
-        assert!(said(Some("[0, 1, 2]"), number(3)).is_some());
+        assert!(said(Some("[0, 1, 2]"), number(3)).is_none());
         assert!(said(Some(r#"["a", "b", "c"]"#), number(3)).is_none());
         assert!(said(Some(r#"["a", "b", "c"]"#), text("b")).is_none());
     }
@@ -264,7 +262,7 @@ mod tests {
         let named = |json: &str| NamedClasses { labels: labels(json), source: String::new() };
         let numbered = OutputClasses { names: vec![named("[0, 1, 2]")], label_output: None };
         let texts = r#"["a", "b", "c"]"#;
-        let classes = ModelClasses { of_scores: [("p".to_owned(), numbered)].into(), of_metadata: Some(named(texts)) };
+        let classes = ModelClasses { of_scores: [("p".to_owned(), numbered)].into(), of_metadata: vec![named(texts)] };
         assert_eq!(classes.choose(None, scores(Some(3))).unwrap().labels, Some(labels(texts)));
         // Of another number of scores, the file says nothing.
         assert_eq!(classes.choose(None, scores(Some(2))).unwrap().labels, None);
@@ -277,7 +275,7 @@ mod tests {
     #[test]
     fn the_background_is_no_class() {
         let chosen = |json: &str| {
-            let of_metadata = Some(NamedClasses { labels: labels(json), source: String::new() });
+            let of_metadata = vec![NamedClasses { labels: labels(json), source: String::new() }];
             let classes = ModelClasses { of_metadata, ..ModelClasses::default() };
             classes.choose(None, Scores { first_class: 1, ..scores(None) }).unwrap().labels
         };

@@ -169,6 +169,10 @@ fn logistic(score: f64) -> f64 {
 }
 
 impl Postprocessor for Classifier {
+    fn answered(&self) -> Option<Vec<Arc<str>>> {
+        Some(vec![Arc::clone(&self.output)])
+    }
+
     fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {
         let tensor = output(outputs, &self.output)?;
         refuse_non_finite(&self.output, tensor)?;
@@ -197,14 +201,17 @@ impl Postprocessor for Classifier {
 
     fn contradiction(&self, outputs: &Tensors) -> Option<String> {
         let name = self.label_output.as_deref()?;
-        let width = outputs.get(&self.output)?.row_len();
-        let classes = if self.is_single(width) { 2 } else { width };
-        let said = match outputs.get(name)?.data() {
-            Data::Text(values) => values.iter().map(|text| Label::Text(text.as_str().into())).collect(),
-            Data::I64(values) => values.iter().copied().map(Label::Number).collect(),
-            _ => Vec::new(),
+        self.said(outputs).iter().find_map(|said| self.labels.contradiction(said, name))
+    }
+
+    fn agreement(&self, outputs: &Tensors) -> (usize, usize) {
+        let (Some(names), said) = (&self.labels.in_file, self.said(outputs)) else { return (0, 0) };
+        let Ok(answered) = self.decode(outputs, &Origin::Unknown) else { return (0, 0) };
+        let is_same = |(prediction, said): (&Prediction, &Label)| match prediction {
+            Prediction::Class { class, .. } => names.get(*class) == Some(said),
+            _ => false,
         };
-        said.iter().find_map(|said| self.labels.contradiction(said, name, classes))
+        (answered.iter().zip(&said).filter(|pair| is_same(*pair)).count(), answered.len().min(said.len()))
     }
 
     fn assumptions(&self) -> Vec<String> {
@@ -240,6 +247,15 @@ impl Postprocessor for Classifier {
 }
 
 impl Classifier {
+    /// The classes that the model itself names.
+    fn said(&self, outputs: &Tensors) -> Vec<Label> {
+        match self.label_output.as_deref().and_then(|name| outputs.get(name)).map(|output| output.data()) {
+            Some(Data::Text(values)) => values.iter().map(|text| Label::Text(text.as_str().into())).collect(),
+            Some(Data::I64(values)) => values.iter().copied().map(Label::Number).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Returns true if each row is a distribution. Softmax of one is a common mistake, and hard to see: the labels are still right.
     /// `None` if there are rows that are no numbers.
     fn add_up_to_one(&self, outputs: &Tensors) -> Option<bool> {

@@ -286,6 +286,11 @@ fn input_size(signature: &Signature) -> Option<[usize; 2]> {
 }
 
 impl Postprocessor for Detector {
+    fn answered(&self) -> Option<Vec<Arc<str>>> {
+        let Names { boxes, scores, classes, count } = &self.reading.names;
+        Some([Some(boxes), scores.as_ref(), classes.as_ref(), count.as_ref()].into_iter().flatten().cloned().collect())
+    }
+
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>> {
         let rows = self.reading.read(outputs)?.into_iter().enumerate();
         let detections = rows.map(|(row, found)| {

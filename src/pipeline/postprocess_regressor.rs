@@ -77,6 +77,10 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
 }
 
 impl Postprocessor for Regressor {
+    fn answered(&self) -> Option<Vec<Arc<str>>> {
+        Some(vec![Arc::clone(&self.output)])
+    }
+
     fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {
         let tensor = output(outputs, &self.output)?;
         refuse_non_finite(&self.output, tensor)?;

@@ -38,6 +38,10 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
 }
 
 impl Postprocessor for TensorPostprocessor {
+    fn answered(&self) -> Option<Vec<Arc<str>>> {
+        Some(self.outputs.clone())
+    }
+
     fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {
         let mut wanted = Vec::with_capacity(self.outputs.len());
         for name in &self.outputs {

@@ -100,6 +100,10 @@ impl Meaning {
 }
 
 impl Postprocessor for TokenClassifier {
+    fn answered(&self) -> Option<Vec<Arc<str>>> {
+        Some(vec![Arc::clone(&self.output)])
+    }
+
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>> {
         let tensor = output(outputs, &self.output)?;
         refuse_non_finite(&self.output, tensor)?;

@@ -34,7 +34,7 @@ const MOST_ELEMENTS: usize = 1 << 26;
 impl<'a> StageContext<'a> {
     /// With the usual limit of instances, for a model whose file says nothing of its classes.
     pub fn new(config: &'a StageConfig, signature: &'a Signature, files: &'a dyn VersionFiles) -> StageContext<'a> {
-        const NO_CLASSES: &ModelClasses = &ModelClasses { of_scores: BTreeMap::new(), of_metadata: None };
+        const NO_CLASSES: &ModelClasses = &ModelClasses { of_scores: BTreeMap::new(), of_metadata: Vec::new() };
         let max_instances = SessionConfig::default().max_instances;
         StageContext { config, signature, classes: NO_CLASSES, files, max_instances }
     }

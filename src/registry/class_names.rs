@@ -120,7 +120,7 @@ impl<'a> Graph<'a> {
             ("Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten", _) => {
                 self.choice(input(0)?, depth + 1)
             }
-            ("ArgMax", _) => Some(Choice { names: None, by: vec![self.source(input(0)?)] }),
+            ("ArgMax", _) => Some(Choice { names: None, by: vec![self.unscaled(input(0)?)] }),
             ("ArrayFeatureExtractor" | "Gather", _) => {
                 let labels = labels_of(self.constants.get(input(0)?)?)?;
                 let Choice { names: None, by } = self.choice(input(1)?, depth + 1)? else { return None };
@@ -157,6 +157,22 @@ impl<'a> Graph<'a> {
                         None => break,
                     }
                 }
+                _ => break,
+            }
+        }
+        tensor
+    }
+
+    /// The tensor that this one is made of number by number, with constants only.
+    fn unscaled(&self, tensor: &'a str) -> &'a str {
+        const ELEMENTWISE: [&str; 10] =
+            ["Add", "Sub", "Mul", "Div", "Neg", "Exp", "Log", "Sigmoid", "Softmax", "LogSoftmax"];
+        let mut tensor = self.source(tensor);
+        for _ in 0..DEPTH {
+            let Some((node, 0)) = self.makers.get(tensor) else { break };
+            let mut made_of = node.input.iter().filter(|input| !self.constants.contains_key(input.as_str()));
+            match (made_of.next(), made_of.next()) {
+                (Some(only), None) if ELEMENTWISE.contains(&node.op_type.as_str()) => tensor = self.source(only),
                 _ => break,
             }
         }
@@ -249,12 +265,13 @@ fn labels_of(tensor: &TensorProto) -> Option<Vec<Label>> {
 // ===== metadata =====
 
 /// The names in the metadata: JSON, or a literal of Python, as Ultralytics writes `{0: 'person', 1: 'bicycle'}`.
-fn of_metadata(metadata: &[StringStringEntryProto]) -> Option<NamedClasses> {
-    METADATA_KEYS.into_iter().find_map(|key| {
+fn of_metadata(metadata: &[StringStringEntryProto]) -> Vec<NamedClasses> {
+    let of_key = |key: &str| {
         let entry = metadata.iter().find(|entry| entry.key == key)?;
         let labels = Literal::parse(&entry.value).and_then(Literal::into_labels)?;
         (!labels.is_empty()).then(|| NamedClasses { labels, source: format!("{key:?} in the file's metadata") })
-    })
+    };
+    METADATA_KEYS.into_iter().filter_map(of_key).collect()
 }
 
 /// A list or a dictionary of names.
@@ -371,7 +388,7 @@ mod tests {
     fn names_in_the_metadata_are_read_as_trainers_write_them() {
         let read = |value: &str| {
             let entry = StringStringEntryProto { key: "names".to_owned(), value: value.to_owned() };
-            of_metadata(&[entry]).map(|classes| classes.labels.iter().map(Label::to_string).collect::<Vec<_>>())
+            of_metadata(&[entry]).first().map(|classes| classes.labels.iter().map(Label::to_string).collect::<Vec<_>>())
         };
         let expected = Some(vec!["cat".to_owned(), "dog's".to_owned()]);
         for text in [

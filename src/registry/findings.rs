@@ -13,14 +13,17 @@ use super::refusal::Refusal;
 use crate::config::Batching;
 use crate::error::{Error, LoadFault, Result};
 use crate::model::{
-    Comparison, Independence, Joining, MOST_PADDING, Precision, RunSharing, SIZES, Session, Values, compare, made_up,
-    run_sharing, zeros,
+    Comparing, Comparison, Independence, Joining, MOST_PADDING, Precision, RunSharing, SIZES, Session, Values,
+    are_conclusive, compare, made_up, run_sharing, zeros,
 };
 use crate::pipeline::Origin;
-use crate::tensor::Tensors;
+use crate::tensor::{DType, Tensors};
 
 /// The time for comparing rows, where there is no trial that bounds it.
 pub(super) const LONGEST: Duration = Duration::from_secs(10);
+
+/// The shortest text that a still shorter one is padded to share a run with: 6 of 7 tokens.
+const SHORTEST_PADDED: usize = 7;
 
 /// Runs a model.
 type Run<'a> = dyn FnMut(&Tensors) -> Result<Tensors> + 'a;
@@ -87,9 +90,21 @@ impl OpenedVersion {
         if let Some(contradiction) = asked.contradiction.take() {
             return Err(Refusal::new(LoadFault::Config, contradiction));
         }
-        let padding = self.padding.as_ref().map(|_| {
-            Independence::of(&asked.padded.iter().collect::<Vec<_>>(), || "no two texts could be compared".to_owned())
-        });
+        let (same, all) = asked.agreement;
+        if 2 * same < all {
+            return Err(Refusal::new(
+                LoadFault::Config,
+                format!(
+                    "scores: of {all} rows that were tried, the model itself names another class than its scores in {}: they are \
+                     not one score for each class, in order; name another output, or export the model with probabilities",
+                    all - same
+                ),
+            ));
+        }
+        let padding = self
+            .padding
+            .as_ref()
+            .map(|_| Independence::of(&asked.padded, || "no two texts could be compared".to_owned()));
         Ok(Findings {
             warm_up,
             independence: self.independence(&asked),
@@ -103,12 +118,12 @@ impl OpenedVersion {
         if let Some(rows) = self.fixed_rows() {
             return Independence::FixedBatch { rows };
         }
-        Independence::of(&asked.comparisons.iter().collect::<Vec<_>>(), || match &asked.problem {
+        Independence::of(&asked.comparisons, || match &asked.problem {
             Some(problem) if asked.comparisons.is_empty() => {
                 format!("several rows could not be run and compared ({problem})")
             }
             None if asked.comparisons.is_empty() => "its rows are too large to be made up".to_owned(),
-            _ => "all rows that it was tried with had the same answer".to_owned(),
+            _ => "an output was the same for all rows that it was tried with".to_owned(),
         })
     }
 
@@ -185,6 +200,8 @@ struct Asked {
     first_answers: Option<Vec<Tensors>>,
     /// The outputs that have one row per row.
     outputs: Option<Vec<Arc<str>>>,
+    /// Of the classes that were answered, those that the model itself names, and all of which it names one.
+    agreement: (usize, usize),
     /// The first thing that contradicts `model.toml`.
     contradiction: Option<String>,
     /// The first thing that looks as if it was not meant.
@@ -206,7 +223,7 @@ impl Asked {
 
     /// True if the answers so far say something about independence.
     fn is_conclusive(&self) -> bool {
-        self.comparisons.iter().any(|comparison| comparison.is_conclusive)
+        are_conclusive(&self.comparisons)
     }
 }
 
@@ -224,9 +241,7 @@ impl OpenedVersion {
         let joining = self.joining();
         for rows in [self.golden_rows(), self.sample_rows()].into_iter().flatten() {
             match self.padding {
-                None => {
-                    self.compare(&rows, &joining, &mut run, asked);
-                }
+                None => self.compare(&rows, &joining, &mut run, asked),
                 Some(_) => self.compare_texts(&rows, &joining, &mut run, asked),
             }
         }
@@ -236,15 +251,33 @@ impl OpenedVersion {
         }
         let mut conclusive_sizes = 0;
         for size in self.sizes() {
-            let is_conclusive = Values::ALL.into_iter().any(|values| {
-                made_up(self.signature(), 1, *size, values)
-                    .is_some_and(|rows| self.compare(&rows, &joining, &mut run, asked))
-            });
-            conclusive_sizes += usize::from(is_conclusive);
+            let start = asked.comparisons.len();
+            for values in Values::ALL {
+                let is_conclusive = are_conclusive(&asked.comparisons[start..]);
+                // Where there are whole numbers, masks of 0 and 1 are always tried.
+                if is_conclusive && (values == Values::Large || !self.takes_whole_numbers()) {
+                    break;
+                }
+                if let Some(rows) = made_up(self.signature(), 1, *size, values) {
+                    self.compare(&rows, &joining, &mut run, asked);
+                }
+            }
+            conclusive_sizes += usize::from(are_conclusive(&asked.comparisons[start..]));
             if conclusive_sizes == 2 {
                 break;
             }
         }
+    }
+
+    fn takes_whole_numbers(&self) -> bool {
+        let is_whole =
+            |dtype: DType| !matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16 | DType::Text);
+        self.signature().inputs.iter().any(|input| is_whole(input.dtype))
+    }
+
+    fn comparing<'a>(&self, joining: &'a Joining, answered: Option<&'a [Arc<str>]>) -> Comparing<'a> {
+        let precision = Precision::of(self.loaded.provider());
+        Comparing { joining, precision, answered, max_rows: self.max_shared_rows() }
     }
 
     /// The lengths to try for open dimensions.
@@ -252,22 +285,18 @@ impl OpenedVersion {
         if self.signature().has_fixed_rows() { &SIZES[..1] } else { &SIZES }
     }
 
-    /// Compares rows, and returns true if that says something about independence.
-    fn compare(&self, rows: &[Tensors], joining: &Joining, run: &mut Run<'_>, asked: &mut Asked) -> bool {
-        match compare(rows, joining, Precision::of(self.loaded.provider()), run) {
+    /// Compares rows, and looks at their answers.
+    fn compare(&self, rows: &[Tensors], joining: &Joining, run: &mut Run<'_>, asked: &mut Asked) {
+        let answered = self.postprocessor.answered();
+        match compare(rows, &self.comparing(joining, answered.as_deref()), run) {
             Ok(mut comparison) => {
                 asked.saw(&comparison.outputs);
                 let answers = std::mem::take(&mut comparison.alone);
                 answers.iter().for_each(|row| self.look_at(row, asked));
                 asked.first_answers.get_or_insert(answers);
-                let is_conclusive = comparison.is_conclusive;
                 asked.comparisons.push(comparison);
-                is_conclusive
             }
-            Err(error) => {
-                asked.failed(&error);
-                false
-            }
+            Err(error) => asked.failed(&error),
         }
     }
 
@@ -278,10 +307,14 @@ impl OpenedVersion {
         if shortest > 8 {
             self.compare(&cut(rows, [8; 3]), joining, run, asked);
         }
-        let a_little_less = (shortest as f64 * (1.0 - MOST_PADDING)).ceil() as usize;
-        if a_little_less < shortest {
-            let rows = cut(rows, [a_little_less, shortest, shortest]);
-            asked.padded.extend(compare(&rows, joining, Precision::of(self.loaded.provider()), run).ok());
+        let answered = self.postprocessor.answered();
+        // The shortest that can be padded, and the longest.
+        for longer in [SHORTEST_PADDED, shortest] {
+            let shorter = (longer as f64 * (1.0 - MOST_PADDING)).ceil() as usize;
+            if longer <= shortest && shorter < longer {
+                let rows = cut(rows, [shorter, longer, longer]);
+                asked.padded.extend(compare(&rows, &self.comparing(joining, answered.as_deref()), run).ok());
+            }
         }
     }
 
@@ -305,6 +338,8 @@ impl OpenedVersion {
 
     /// Asks the postprocessor about outputs.
     fn look_at(&self, outputs: &Tensors, asked: &mut Asked) {
+        let (same, all) = self.postprocessor.agreement(outputs);
+        asked.agreement = (asked.agreement.0 + same, asked.agreement.1 + all);
         if asked.contradiction.is_none() {
             asked.contradiction = self.postprocessor.contradiction(outputs);
         }

@@ -81,7 +81,8 @@ impl OpenedVersion {
         };
         let joining = Joining::new(self.signature(), padding).with_outputs(outputs);
         let rows = Rows { independence: findings.independence.clone(), joining };
-        Sharing::new(self.signature(), &self.order.config.model, self.loaded.provider(), rows)
+        let answered = self.postprocessor.answered();
+        Sharing::new(self.signature(), &self.order.config.model, self.loaded.provider(), answered, rows)
     }
 
     /// Around a model that has been started.
@@ -103,6 +104,11 @@ impl OpenedVersion {
     /// The features of its preprocessor.
     pub(super) fn features(&self) -> FeatureSchema {
         self.preprocessor.features()
+    }
+
+    /// The most rows that requests may share.
+    pub(super) fn max_shared_rows(&self) -> usize {
+        self.order.config.model.joined_batch_size().get()
     }
 
     /// The number of rows of every run, if it is fixed.

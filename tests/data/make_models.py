@@ -140,6 +140,25 @@ def plus(name, number, location=None):
         onnx.save(model, path, save_as_external_data=True, location=location, size_threshold=0)
 
 
+def classifier_head(prefix, names, sign=1.0):
+    """Scores of x [n, 2] for some classes, and the name of the class with the highest (or, with sign -1, the lowest)."""
+    weights = np.asarray([[1, -1, 0.5], [-0.5, 1, 1]], np.float32)[:, : len(names)]
+    nodes = [
+        h.make_node("MatMul", ["x", f"{prefix}weights"], [f"{prefix}logits"]),
+        h.make_node("Softmax", [f"{prefix}logits"], [f"{prefix}scores"]),
+        h.make_node("Mul", [f"{prefix}logits", f"{prefix}sign"], [f"{prefix}signed"]),
+        h.make_node("ArgMax", [f"{prefix}signed"], [f"{prefix}place"], axis=1, keepdims=0),
+        h.make_node("Gather", [f"{prefix}names", f"{prefix}place"], [f"{prefix}label"]),
+    ]
+    constants = [
+        constant(f"{prefix}weights", weights),
+        constant(f"{prefix}sign", np.asarray(sign, np.float32)),
+        h.make_tensor(f"{prefix}names", T.STRING, [len(names)], [name.encode() for name in names]),
+    ]
+    outputs = [value(f"{prefix}label", T.STRING, ["n"]), value(f"{prefix}scores", T.FLOAT, ["n", len(names)])]
+    return nodes, outputs, constants
+
+
 def of_14(name, is_independent):
     """Takes rows of 14 numbers and does not say so: no made-up size is right, and only real requests show it."""
     nodes = [h.make_node("MatMul", ["x", "weights"], ["product"])]
@@ -244,6 +263,11 @@ def main():
         [value("y", T.FLOAT, ["n", 4])],
         [constant("layers", np.asarray([0]))],
     )
+    # Two classifiers in one file, and one whose label is that of its lowest score.
+    one, other = classifier_head("a_", ["no", "yes"]), classifier_head("b_", ["cat", "dog", "cow"])
+    write("two_heads", one[0] + other[0], [value("x", T.FLOAT, ["n", 2])], one[1] + other[1], one[2] + other[2])
+    nodes, outputs, constants = classifier_head("", ["cat", "dog", "cow"], sign=-1.0)
+    write("label_contradicts", nodes, [value("x", T.FLOAT, ["n", 2])], outputs, constants)
     of_14("of_14", is_independent=True)
     of_14("of_14_dependent", is_independent=False)
     work()

@@ -90,6 +90,36 @@ fn labels_that_disagree_with_the_file_are_refused_with_both() {
     }
 }
 
+/// Two classifiers in one file, each with its own names; and a model that contradicts its own scores.
+#[test]
+fn names_are_those_of_the_head_that_the_scores_belong_to() {
+    let add = |name: &str, postprocess: &str| {
+        let repository = Repository::new();
+        let folder = repository.0.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let model_toml = format!(
+            "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"classifier\"\nscores = \"probabilities\"\n{postprocess}\n"
+        );
+        std::fs::write(folder.join("model.toml"), model_toml).unwrap();
+        let file = checkout().join(format!("tests/data/models/{name}.onnx"));
+        run(leeway(&["add"]).arg(&folder).args(["--onnx", file.to_str().unwrap()]))
+    };
+    for (output, names) in [("a_scores", "[\"no\", \"yes\"]"), ("b_scores", "[\"cat\", \"dog\", \"cow\"]")] {
+        for labels in [String::new(), format!("labels = {names}")] {
+            let (status, said) = add("two_heads", &format!("output = \"{output}\"\n{labels}"));
+            assert_eq!(status, 0, "{said}");
+            assert_eq!(
+                said.contains(&format!("labels are those of the model's file: {names}")),
+                labels.is_empty(),
+                "{said}"
+            );
+        }
+    }
+    let (status, said) = add("label_contradicts", "");
+    assert!(status != 0, "{said}");
+    assert!(said.contains("the model itself names another class than its scores in"), "{said}");
+}
+
 #[test]
 fn what_classes_are_called_is_said_when_a_version_is_added() {
     let models = golden();

@@ -130,7 +130,7 @@ fn an_output_without_a_row_per_instance_is_refused() {
     let repository = Repository::of("not_per_row");
     let text = failure(&mut serve(repository.0.path()), repository.0.path());
     assert!(text.starts_with("exit 1"), "{text}");
-    assert!(text.contains("\"y\" has not one row per instance"), "{text}");
+    assert!(text.contains("\"y\" does not have one row per instance"), "{text}");
 }
 
 /// The library found at start is the CPU one: with `warn`, the CPU serves, and everything says so.

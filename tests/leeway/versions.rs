@@ -166,7 +166,7 @@ async fn a_model_that_does_not_end_is_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_does_not_fit_is_refused() {
-    refuses_the_second(add_second("not_per_row"), "warm_up", "\"y\" has not one row per instance").await;
+    refuses_the_second(add_second("not_per_row"), "warm_up", "\"y\" does not have one row per instance").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -367,7 +367,7 @@ fn a_version_is_added_with_everything_that_is_known_of_it() {
     for (more, says) in [
         (vec!["--onnx", "/nowhere/model.onnx"], "/nowhere/model.onnx: No such file"),
         (vec!["--onnx", &file("bomb.onnx")], "loading.trial_memory_mb"),
-        (vec!["--onnx", &file("not_per_row.onnx")], "\"y\" has not one row per instance"),
+        (vec!["--onnx", &file("not_per_row.onnx")], "\"y\" does not have one row per instance"),
         (vec!["--onnx", &file("make_models.py")], "No such file"),
         (vec!["--onnx", instances.to_str().unwrap()], "not an ONNX file"),
         (vec!["--onnx", &file("plus_2.onnx"), "--metric", "accuracy=high"], "is not a number"),
