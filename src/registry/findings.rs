@@ -275,9 +275,8 @@ impl OpenedVersion {
         self.signature().inputs.iter().any(|input| is_whole(input.dtype))
     }
 
-    fn comparing<'a>(&self, joining: &'a Joining, answered: Option<&'a [Arc<str>]>) -> Comparing<'a> {
-        let precision = Precision::of(self.loaded.provider());
-        Comparing { joining, precision, answered, max_rows: self.max_shared_rows() }
+    fn comparing<'a>(&self, joining: &'a Joining, answered: Option<&'a [Arc<str>]>, max_rows: usize) -> Comparing<'a> {
+        Comparing { joining, precision: Precision::of(self.loaded.provider()), answered, max_rows }
     }
 
     /// The lengths to try for open dimensions.
@@ -288,7 +287,9 @@ impl OpenedVersion {
     /// Compares rows, and looks at their answers.
     fn compare(&self, rows: &[Tensors], joining: &Joining, run: &mut Run<'_>, asked: &mut Asked) {
         let answered = self.postprocessor.answered();
-        match compare(rows, &self.comparing(joining, answered.as_deref()), run) {
+        // A run of as many rows as requests share takes time: one that is conclusive is enough.
+        let max_rows = if asked.is_conclusive() { 0 } else { self.max_shared_rows() };
+        match compare(rows, &self.comparing(joining, answered.as_deref(), max_rows), run) {
             Ok(mut comparison) => {
                 asked.saw(&comparison.outputs);
                 let answers = std::mem::take(&mut comparison.alone);
@@ -313,7 +314,7 @@ impl OpenedVersion {
             let shorter = (longer as f64 * (1.0 - MOST_PADDING)).ceil() as usize;
             if longer <= shortest && shorter < longer {
                 let rows = cut(rows, [shorter, longer, longer]);
-                asked.padded.extend(compare(&rows, &self.comparing(joining, answered.as_deref()), run).ok());
+                asked.padded.extend(compare(&rows, &self.comparing(joining, answered.as_deref(), 0), run).ok());
             }
         }
     }
