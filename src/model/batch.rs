@@ -1,4 +1,4 @@
-//! How a batch is formed: which waiting requests go into the next run, and how many rows of each. Pure: no clock, no
+//! The forming of a batch: which waiting requests go into the next run, and how many rows of each. Pure: no clock, no
 //! lock, no I/O.
 
 use std::num::NonZeroUsize;

@@ -471,7 +471,7 @@ impl fmt::Display for Dependence {
 mod tests {
     use super::*;
 
-    /// What becomes of all rows of a run, of one number each.
+    /// A model as a function: the rows of a run, of one number each, to its answers.
     type Model = fn(&[f32]) -> Vec<f32>;
 
     fn row(values: &[f32]) -> Tensors {

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(error, "the model's output \"y\" has the shape [1, 2] for 3 rows: it lacks one row for each");
     }
 
-    /// What a detector of one image gives: as many boxes as there are.
+    /// A detector of one image answers with as many boxes as it found.
     #[test]
     fn outputs_without_rows_are_those_of_the_only_row() {
         let joining = Joining { outputs: RowOutputs::OfOneRow, ..Joining::default() };

@@ -170,7 +170,7 @@ impl OnnxModel {
         Ok(model)
     }
 
-    /// What the model takes and gives.
+    /// The inputs and outputs of the model.
     pub fn signature(&self) -> &Signature {
         &self.signature
     }

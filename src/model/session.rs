@@ -37,7 +37,7 @@ pub struct ModelBytes {
 
 /// A model that sessions can be opened on.
 pub trait LoadedModel: Debug + Send + Sync {
-    /// What the model takes and gives.
+    /// The inputs and outputs of the model.
     fn signature(&self) -> &Signature;
 
     /// The execution provider of its sessions.

@@ -238,7 +238,7 @@ mod tests {
         assert!(chosen.remark.unwrap().contains("set labels"));
     }
 
-    /// Where the names cannot be read from the file, what the model says of a row still shows that there are some.
+    /// A model that answers with names shows that it has some, even where its file does not tell them.
     #[test]
     fn what_the_model_itself_says_may_not_contradict_the_labels() {
         let chosen = |labels: Option<&str>| ChosenLabels {

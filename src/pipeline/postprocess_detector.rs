@@ -456,7 +456,7 @@ mod tests {
         assert!(problem(r#""layout": "ssd""#).contains("classes: name the output; the model has: boxes, scores"));
     }
 
-    /// What is read in a wrong layout shows: a coordinate, or a class, is no probability.
+    /// An output that is read in a wrong layout is noticed: a coordinate, or a class, is no probability.
     #[test]
     fn what_is_no_score_is_an_error_that_says_so() {
         let problem = |settings: &str, shape: [usize; 3], values: &[f32]| {

@@ -544,7 +544,7 @@ mod tests {
         }
     }
 
-    /// What is made up is what could be sent, and three rows of it differ.
+    /// Made-up rows are requests that a caller could send, and three of them differ.
     #[test]
     fn samples_are_rows_that_it_takes() {
         let columns = r#", "columns": [

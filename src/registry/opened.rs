@@ -55,7 +55,7 @@ impl OpenedVersion {
         Ok(OpenedVersion { verified, loaded, preprocessor, postprocessor, padding, order: order.clone() })
     }
 
-    /// What the model takes and gives.
+    /// The inputs and outputs of the model.
     pub(super) fn signature(&self) -> &Signature {
         self.loaded.signature()
     }
@@ -172,7 +172,7 @@ impl OpenedVersion {
         predictions.iter().map(as_written).collect::<serde_json::Result<_>>().map_err(|error| error.to_string())
     }
 
-    /// What a session makes of a request: the features that were read, and the predictions.
+    /// The features that were read from a request, and the predictions of a session for it.
     pub(super) fn predict_request(
         &self,
         session: &mut dyn Session,
