@@ -104,6 +104,7 @@ pub mod feature;
 pub mod feedback;
 pub mod http;
 pub mod identity;
+pub mod machine;
 pub mod model;
 pub mod monitor;
 pub mod pipeline;

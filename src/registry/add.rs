@@ -22,7 +22,7 @@ use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use super::training_data::{Progress, TrainingData, make_baseline};
 use super::trial::Trial;
-use super::verified::{self, VerifiedVersion};
+use super::verified::{self, FoundVersion, VerifiedVersion};
 use crate::config::{Batching, ModelConfig};
 use crate::error::{Error, Result};
 use crate::identity::{Sha256, Version};
@@ -114,17 +114,18 @@ pub fn add(
     let mut manifest = write_manifest(facts, staging.path())?;
     fail::fail_point!("add::staged");
 
-    let verified = VerifiedVersion::read(staging.path()).map_err(refused)?;
-    let found = trial.map(|trial| trial.run(&order, &verified)).transpose().map_err(refused)?;
+    let found = FoundVersion::find(staging.path()).map_err(refused)?;
+    let findings = trial.map(|trial| trial.run(&order, &found)).transpose().map_err(refused)?;
+    let verified = found.read().map_err(refused)?;
     let mut examples = verified.golden.as_ref().map_or(0, |golden| golden.instances.len());
     let mut baseline = None;
     let is_asked_for_more = new.record.is_some() || new.training_data.is_some();
-    let (mut findings, opened) = match found {
+    let (mut findings, opened) = match findings {
         Some(findings) if !is_asked_for_more => (findings, None),
-        found => {
+        findings => {
             let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
             let findings =
-                found.map_or_else(|| opened.examine(&mut *opened.session()?, LONGEST), Ok).map_err(refused)?;
+                findings.map_or_else(|| opened.examine(&mut *opened.session()?, LONGEST), Ok).map_err(refused)?;
             (findings, Some(opened))
         }
     };

@@ -1,8 +1,25 @@
-//! Which other files an ONNX file keeps its weights in.
+//! Weights that an ONNX file keeps in other files of its version.
+//!
+//! ONNX Runtime takes those of the main graph's initializers from memory, and would look for all others (in branches, bodies
+//! of loops, functions, attributes, sparse tensors) in the file system, beginning in the server's working directory. So the
+//! bytes of all others are put into the model itself before it is opened, taken from the files that were hashed: no path in
+//! a model reaches a file.
+//!
+//! The model is changed on the level of the encoding, so that whatever is not known here is kept as it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::onnx_file::{AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto};
+use bytes::{Buf, Bytes};
+use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
+
+use super::onnx_file::{
+    AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, bits_per_element,
+};
+
+/// The most bytes of a model that is one message (a limit of Protocol Buffers).
+const MAX_MODEL_BYTES: usize = i32::MAX as usize;
 
 /// The locations of external data, as the file says them.
 pub(super) fn locations(model: &ModelProto) -> BTreeSet<String> {
@@ -40,6 +57,259 @@ fn in_sparse_tensor(tensor: &SparseTensorProto, found: &mut BTreeSet<String>) {
 }
 
 fn in_tensor(tensor: &TensorProto, found: &mut BTreeSet<String>) {
-    let location = tensor.external_data.iter().find(|entry| entry.key == "location");
-    found.extend(location.map(|entry| entry.value.clone()));
+    let locations = tensor.external_data.iter().filter(|entry| entry.key == "location");
+    found.extend(locations.map(|entry| entry.value.clone()));
+}
+
+// ===== putting the bytes in =====
+
+/// A model whose external data are all in memory.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SelfContained {
+    /// The model. The only external data that it has left are those of initializers of its main graph.
+    pub(super) model: Arc<[u8]>,
+    /// The locations that those are in.
+    pub(super) left: BTreeSet<String>,
+}
+
+/// Puts external data into a model that [`super::onnx_file::parse`] has read: all but those of the main graph's
+/// initializers, which are only checked.
+pub(super) fn contain(model: &Arc<[u8]>, files: &BTreeMap<String, Arc<[u8]>>) -> Result<SelfContained, String> {
+    let files = files.iter().map(|(name, content)| (name.as_str(), Bytes::from_owner(Arc::clone(content)))).collect();
+    let mut rewriter = Rewriter { files, left: BTreeSet::new() };
+    let whole = Bytes::from_owner(Arc::clone(model));
+    let rewritten = rewriter.message(Part::Model, Place::MainGraph, &whole)?;
+    let model = match rewritten {
+        None => Arc::clone(model),
+        Some(pieces) if pieces.length > MAX_MODEL_BYTES => {
+            return Err(format!(
+                "the weights that it keeps in other files, besides those of its main graph, make it {} bytes large; ONNX has a \
+                 limit of {MAX_MODEL_BYTES}",
+                pieces.length
+            ));
+        }
+        Some(pieces) => pieces.join().into(),
+    };
+    Ok(SelfContained { model, left: rewriter.left })
+}
+
+struct Rewriter<'a> {
+    files: BTreeMap<&'a str, Bytes>,
+    left: BTreeSet<String>,
+}
+
+/// The parts of a model that can hold tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Model,
+    TrainingInfo,
+    Function,
+    Graph,
+    Node,
+    Attribute,
+    SparseTensor,
+    Tensor,
+}
+
+/// Whether a tensor is one that ONNX Runtime takes from memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The model, its main graph, and that graph's initializers.
+    MainGraph,
+    Elsewhere,
+}
+
+/// The parts of a message that was changed, in order: none of them is copied before all are known.
+#[derive(Default)]
+struct Pieces {
+    pieces: Vec<Bytes>,
+    length: usize,
+}
+
+impl Part {
+    /// The part in a field, and whether there can be several; `None` for fields that hold no tensor. Numbers as in
+    /// `onnx.proto` of ONNX 1.19.
+    fn field(self, number: u32) -> Option<(Part, Occurs)> {
+        Some(match (self, number) {
+            (Part::Model, 7) | (Part::TrainingInfo, 1 | 2) | (Part::Attribute, 6) => (Part::Graph, Occurs::Once),
+            (Part::Attribute, 11) => (Part::Graph, Occurs::Often),
+            (Part::Model, 20) => (Part::TrainingInfo, Occurs::Often),
+            (Part::Model, 25) => (Part::Function, Occurs::Often),
+            (Part::Function, 7) | (Part::Graph, 1) => (Part::Node, Occurs::Often),
+            (Part::Function, 11) | (Part::Node, 5) => (Part::Attribute, Occurs::Often),
+            (Part::Graph, 5) | (Part::Attribute, 10) => (Part::Tensor, Occurs::Often),
+            (Part::Attribute, 5) | (Part::SparseTensor, 1 | 2) => (Part::Tensor, Occurs::Once),
+            (Part::Graph, 15) | (Part::Attribute, 23) => (Part::SparseTensor, Occurs::Often),
+            (Part::Attribute, 22) => (Part::SparseTensor, Occurs::Once),
+            _ => return None,
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occurs {
+    Once,
+    Often,
+}
+
+impl Place {
+    fn of(self, parent: Part, number: u32) -> Place {
+        match (self, parent, number) {
+            (Place::MainGraph, Part::Model, 7) | (Place::MainGraph, Part::Graph, 5) => Place::MainGraph,
+            _ => Place::Elsewhere,
+        }
+    }
+}
+
+impl Rewriter<'_> {
+    /// The message with its external data put in; `None` if there are none.
+    fn message(&mut self, part: Part, place: Place, bytes: &Bytes) -> Result<Option<Pieces>, String> {
+        if part == Part::Tensor {
+            return self.tensor(place, bytes);
+        }
+        let mut changed = Pieces::default();
+        let (mut rest, mut kept_from) = (bytes.clone(), 0);
+        let mut seen = BTreeSet::new();
+        while rest.has_remaining() {
+            let start = bytes.len() - rest.remaining();
+            let (number, wire_type) = decode_key(&mut rest).map_err(malformed)?;
+            let Some((field, occurs)) = part.field(number).filter(|_| wire_type == WireType::LengthDelimited) else {
+                skip_field(wire_type, number, &mut rest, DecodeContext::default()).map_err(malformed)?;
+                continue;
+            };
+            // Readers merge the two, and not all alike.
+            if occurs == Occurs::Once && !seen.insert(number) {
+                return Err("not an ONNX file: a part that there is one of occurs twice".to_owned());
+            }
+            let content = length_delimited(&mut rest)?;
+            if let Some(content) = self.message(field, place.of(part, number), &content)? {
+                changed.push(bytes.slice(kept_from..start));
+                changed.push_field(number, content);
+                kept_from = bytes.len() - rest.remaining();
+            }
+        }
+        if kept_from == 0 {
+            return Ok(None);
+        }
+        changed.push(bytes.slice(kept_from..));
+        Ok(Some(changed))
+    }
+
+    fn tensor(&mut self, place: Place, bytes: &Bytes) -> Result<Option<Pieces>, String> {
+        let tensor = TensorProto::decode(bytes.clone()).map_err(malformed)?;
+        if tensor.external_data.is_empty() && tensor.data_location == 0 {
+            return Ok(None);
+        }
+        let in_tensor = |problem: String| format!("the tensor {:?} {problem}", shortened(&tensor.name));
+        let (location, content) = self.content(&tensor).map_err(in_tensor)?;
+        if place == Place::MainGraph {
+            self.left.insert(location);
+            return Ok(None);
+        }
+        let mut changed = Pieces::default();
+        let mut rest = bytes.clone();
+        while rest.has_remaining() {
+            let start = bytes.len() - rest.remaining();
+            let (number, wire_type) = decode_key(&mut rest).map_err(malformed)?;
+            skip_field(wire_type, number, &mut rest, DecodeContext::default()).map_err(malformed)?;
+            // Its shape, type and names. All that it could hold beside them is what it says to be elsewhere.
+            if KEPT_OF_AN_EXTERNAL_TENSOR.contains(&number) {
+                changed.push(bytes.slice(start..bytes.len() - rest.remaining()));
+            }
+        }
+        changed.push_field(RAW_DATA, Pieces::of(content));
+        Ok(Some(changed))
+    }
+
+    /// The location of a tensor's data, and the data.
+    fn content(&self, tensor: &TensorProto) -> Result<(String, Bytes), String> {
+        if tensor.data_location != EXTERNAL || tensor.external_data.is_empty() {
+            return Err("says of its data both that they are in another file and that they are not".to_owned());
+        }
+        let entry = |key: &str| {
+            let mut entries = tensor.external_data.iter().filter(|entry| entry.key == key);
+            let first = entries.next().map(|entry| entry.value.as_str());
+            if entries.next().is_some() { Err(format!("names the {key} of its data twice")) } else { Ok(first) }
+        };
+        let number = |key: &str| {
+            let parse = |text: &str| {
+                text.parse::<usize>().map_err(|_| format!("has {:?} as the {key} of its data", shortened(text)))
+            };
+            entry(key)?.map(parse).transpose()
+        };
+        let location = entry("location")?.ok_or("does not say in which file its data are")?;
+        let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
+        let expected = size_in_bytes(tensor)?;
+        if let Some(length) = length.filter(|length| *length != expected) {
+            return Err(format!("has {expected} bytes by its shape and type, and {length} by its external data"));
+        }
+        let file = self.files.get(location).ok_or_else(|| {
+            format!("keeps its data in {:?}, which is not a file of this version", shortened(location))
+        })?;
+        match offset.checked_add(expected).filter(|end| *end <= file.len()) {
+            Some(end) => Ok((location.to_owned(), file.slice(offset..end))),
+            None => Err(format!(
+                "has {expected} bytes from {offset} on in {:?}, which has {}",
+                shortened(location),
+                file.len()
+            )),
+        }
+    }
+}
+
+/// `dims`, `data_type`, `name`, `doc_string` and `metadata_props` of `TensorProto`.
+const KEPT_OF_AN_EXTERNAL_TENSOR: [u32; 5] = [1, 2, 8, 12, 16];
+
+/// `raw_data` of `TensorProto`.
+const RAW_DATA: u32 = 9;
+
+fn size_in_bytes(tensor: &TensorProto) -> Result<usize, String> {
+    let bits = bits_per_element(tensor.data_type)
+        .ok_or_else(|| format!("is of a type ({}) that cannot be kept in another file", tensor.data_type))?;
+    let elements = tensor.dims.iter().try_fold(1_usize, |all, &dim| all.checked_mul(usize::try_from(dim).ok()?));
+    let size = elements.and_then(|elements| elements.checked_mul(bits)).map(|bits| bits.div_ceil(8));
+    size.ok_or_else(|| format!("has a shape that cannot be: {:?}", tensor.dims.iter().take(16).collect::<Vec<_>>()))
+}
+
+fn length_delimited(rest: &mut Bytes) -> Result<Bytes, String> {
+    let length = decode_varint(rest).map_err(malformed)?;
+    match usize::try_from(length).ok().filter(|length| *length <= rest.len()) {
+        Some(length) => Ok(rest.split_to(length)),
+        None => Err("not an ONNX file: it ends in the midst of a part".to_owned()),
+    }
+}
+
+fn malformed(error: prost::DecodeError) -> String {
+    format!("not an ONNX file: {error}")
+}
+
+/// As much of a name as is useful in a message.
+fn shortened(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+impl Pieces {
+    fn of(bytes: Bytes) -> Pieces {
+        Pieces { length: bytes.len(), pieces: vec![bytes] }
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        self.length = self.length.saturating_add(bytes.len());
+        self.pieces.push(bytes);
+    }
+
+    fn push_field(&mut self, number: u32, content: Pieces) {
+        let mut head = Vec::new();
+        encode_key(number, WireType::LengthDelimited, &mut head);
+        encode_varint(content.length as u64, &mut head);
+        self.push(head.into());
+        self.length = self.length.saturating_add(content.length);
+        self.pieces.extend(content.pieces);
+    }
+
+    fn join(self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.length);
+        self.pieces.iter().for_each(|piece| all.extend_from_slice(piece));
+        all
+    }
 }

@@ -14,7 +14,7 @@ use super::findings::{Findings, LONGEST, WarmUp};
 use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use super::trial::Trial;
-use super::verified::VerifiedVersion;
+use super::verified::FoundVersion;
 use crate::budget::StageCosts;
 use crate::config::{Batching, ModelConfig, Provider};
 use crate::error::{Error, Result};
@@ -102,16 +102,18 @@ impl Loader {
 
     fn prepare_version(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedVersion, Refusal> {
         progress(LoadStep::Verifying);
-        let verified = VerifiedVersion::read(&order.folder)?;
+        let found = FoundVersion::find(&order.folder)?;
+        found.check_digests()?;
         let found_before = match &self.trial {
             Some(trial) => {
                 progress(LoadStep::Trying);
-                Some(trial.run(order, &verified)?)
+                Some(trial.run(order, &found)?)
             }
             None => None,
         };
         progress(LoadStep::Opening);
-        let opened = OpenedVersion::open(&*self.engine, &self.stages, order, verified)?;
+        // Only now: what is larger than it should be, or no model, has not got this far.
+        let opened = OpenedVersion::open(&*self.engine, &self.stages, order, found.read()?)?;
         let mut first = opened.session()?;
         let findings = match found_before {
             Some(findings) => {

@@ -44,4 +44,4 @@ pub use self::refusal::Refusal;
 pub use self::system::{lower_priority_of_this_thread, may_be_written};
 pub use self::training_data::{Progress, TrainingData};
 pub use self::trial::{TRIAL_COMMAND, Trial, answer_trial};
-pub use self::verified::VerifiedVersion;
+pub use self::verified::{FoundVersion, VerifiedVersion};

@@ -114,6 +114,33 @@ pub(super) struct TensorProto {
     pub(super) raw_data: Bytes,
     #[prost(message, repeated, tag = "13")]
     pub(super) external_data: Vec<StringStringEntryProto>,
+    #[prost(int32, tag = "14")]
+    pub(super) data_location: i32,
+}
+
+/// The value of `data_location` that says that a tensor's data are in another file.
+pub(super) const EXTERNAL: i32 = 1;
+
+/// The size of an element in a tensor's raw data; `None` for texts, which have no such form, and types that are not known.
+/// Numbers as in `TensorProto.DataType` of ONNX 1.20.
+pub(super) fn bits_per_element(data_type: i32) -> Option<usize> {
+    Some(match data_type {
+        // UINT2, INT2.
+        25 | 26 => 2,
+        // UINT4, INT4, FLOAT4E2M1.
+        21..=23 => 4,
+        // UINT8, INT8, BOOL, the FLOAT8 types.
+        2 | 3 | 9 | 17..=20 | 24 => 8,
+        // UINT16, INT16, FLOAT16, BFLOAT16.
+        4 | 5 | 10 | 16 => 16,
+        // FLOAT, INT32, UINT32.
+        1 | 6 | 12 => 32,
+        // INT64, DOUBLE, UINT64, COMPLEX64.
+        7 | 11 | 13 | 14 => 64,
+        // COMPLEX128.
+        15 => 128,
+        _ => return None,
+    })
 }
 
 #[derive(Clone, PartialEq, Message)]

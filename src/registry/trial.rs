@@ -18,10 +18,11 @@ use super::loader::{LoadOrder, Pace};
 use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use super::system;
-use super::verified::VerifiedVersion;
+use super::verified::FoundVersion;
 use crate::config::{LibraryCandidate, ModelConfig, Provider};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
+use crate::machine;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 
@@ -71,8 +72,8 @@ enum Verdict {
 
 impl Trial {
     /// Loads a version in a child process, which has to say that all is well, and what it found.
-    pub(super) fn run(&self, order: &LoadOrder, verified: &VerifiedVersion) -> Result<Findings, Refusal> {
-        let memory = self.memory(&order.config, verified);
+    pub(super) fn run(&self, order: &LoadOrder, found: &FoundVersion) -> Result<Findings, Refusal> {
+        let memory = self.memory(&order.config, found);
         let trial_order = TrialOrder {
             model: order.model.clone(),
             version: order.version,
@@ -142,12 +143,12 @@ impl Trial {
     }
 
     /// A GPU's driver maps far more than it uses: there is no limit that suits it.
-    fn memory(&self, config: &ModelConfig, verified: &VerifiedVersion) -> Option<u64> {
+    fn memory(&self, config: &ModelConfig, found: &FoundVersion) -> Option<u64> {
         if self.memory.is_some() || config.model.providers.contains(&Provider::Cuda) {
             return self.memory;
         }
-        let external: usize = verified.bytes.external.iter().map(|(_, content)| content.len()).sum();
-        Some(BASE_MEMORY + 4 * (verified.bytes.model.len() + external) as u64)
+        let for_this_size = BASE_MEMORY.saturating_add(found.size().saturating_mul(4));
+        Some(machine::available_memory().map_or(for_this_size, |available| for_this_size.min(available)))
     }
 }
 
@@ -241,6 +242,6 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
         folder: order.folder,
         pace: Pace::Full,
     };
-    let opened = OpenedVersion::open(&runtime, stages, &order, VerifiedVersion::read(&order.folder)?)?;
+    let opened = OpenedVersion::open(&runtime, stages, &order, FoundVersion::find(&order.folder)?.read()?)?;
     opened.examine(&mut *opened.session()?, comparing)
 }

@@ -15,12 +15,22 @@ use super::onnx_file;
 use super::refusal::Refusal;
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::Sha256;
+use crate::machine;
 use crate::model::{ModelBytes, ModelSource};
 use crate::monitor::Baseline;
 use crate::pipeline::{ModelClasses, VersionFiles};
 
-/// The largest file that is read into memory, in bytes: weights of 256 GiB.
-const LARGEST: u64 = 1 << 38;
+/// The largest file, beside the model and its weights, that is read into memory.
+const MAX_SIDE_FILE: u64 = 1 << 28;
+
+/// A version whose files are there by their names. Of them only the manifest has been read.
+#[derive(Debug)]
+pub struct FoundVersion {
+    manifest: Manifest,
+    fingerprint: Fingerprint,
+    /// Where each file is.
+    found: BTreeMap<FilePath, PathBuf>,
+}
 
 /// A version whose files are those of its manifest.
 #[derive(Debug)]
@@ -35,7 +45,7 @@ pub struct VerifiedVersion {
     pub baseline: Option<Arc<Baseline>>,
     /// Its examples, if it has some.
     pub golden: Option<Golden>,
-    /// The model: exactly the bytes that were hashed.
+    /// The model: exactly the bytes that were hashed, with weights that ONNX Runtime would look for elsewhere put in.
     pub bytes: Arc<ModelBytes>,
     /// The classes, by the model's file.
     pub classes: ModelClasses,
@@ -43,49 +53,69 @@ pub struct VerifiedVersion {
     found: BTreeMap<FilePath, PathBuf>,
 }
 
-impl VerifiedVersion {
-    /// Reads and verifies the version in this folder.
-    pub fn read(folder: &Path) -> Result<VerifiedVersion, Refusal> {
+impl FoundVersion {
+    /// Finds the files of the version in this folder.
+    pub fn find(folder: &Path) -> Result<FoundVersion, Refusal> {
         let fingerprint = Fingerprint::of(folder);
         let manifest = Manifest::read(folder)?;
         let found = files::list(folder)?;
         files::compare(&found, &manifest)?;
+        Ok(FoundVersion { manifest, fingerprint, found })
+    }
 
-        let model = verified(&found, &manifest, MODEL_FILE)?;
-        let mut external = Vec::new();
+    /// Compares the digest of every file with the manifest. Reads in pieces: nothing is kept.
+    pub fn check_digests(&self) -> Result<(), Refusal> {
+        self.found.iter().try_for_each(|(name, path)| {
+            let digest = files::digest(path).map_err(|error| unreadable(name.as_str(), &error))?;
+            compare_digest(name.as_str(), digest, &self.manifest)
+        })
+    }
+
+    /// The size of all files together, in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.found.values().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
+    }
+
+    /// Reads the files that are loaded, and verifies what it has read.
+    pub fn read(self) -> Result<VerifiedVersion, Refusal> {
+        let FoundVersion { manifest, fingerprint, found } = self;
+        let weights = WeightsLimit::of_this_machine();
+        let model = weights.read(&found, &manifest, MODEL_FILE)?;
         let parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
+        let mut external = BTreeMap::new();
         for location in external_data::locations(&parsed) {
             inside(&location, &manifest)?;
-            let content = verified(&found, &manifest, &location)?;
-            external.push((location, content));
+            let content = weights.read(&found, &manifest, &location)?;
+            external.insert(location, content);
         }
-        let golden = match manifest.files.contains_key(GOLDEN_FILE) {
-            true => Some(parse_golden(&verified(&found, &manifest, GOLDEN_FILE)?)?),
-            false => None,
+        let contained = external_data::contain(&model, &external)
+            .map_err(|problem| Refusal::new(LoadFault::ExternalData, format!("{MODEL_FILE}: {problem}")))?;
+        external.retain(|location, _| contained.left.contains(location));
+        let optional = |name: &str| match manifest.files.contains_key(name) {
+            true => verified(&found, &manifest, name, MAX_SIDE_FILE).map(Some),
+            false => Ok(None),
         };
-        let baseline = match manifest.files.contains_key(BASELINE_FILE) {
-            true => Some(Arc::new(parse_baseline(&verified(&found, &manifest, BASELINE_FILE)?)?)),
-            false => None,
-        };
-        // The others are hashed as they are read, and not kept.
-        let is_kept = |name: &str| {
-            [MODEL_FILE, GOLDEN_FILE, BASELINE_FILE].contains(&name)
-                || external.iter().any(|(location, _)| location == name)
-        };
-        for (name, path) in found.iter().filter(|(name, _)| !is_kept(name.as_str())) {
-            let digest = files::digest(path).map_err(|error| unreadable(name.as_str(), &error))?;
-            compare_digest(name.as_str(), digest, &manifest)?;
-        }
+        let golden = optional(GOLDEN_FILE)?.map(|text| parse_golden(&text)).transpose()?;
+        let baseline = optional(BASELINE_FILE)?.map(|text| parse_baseline(&text)).transpose()?;
         Ok(VerifiedVersion {
             identity: manifest.identity(),
             manifest: Arc::new(manifest),
             fingerprint,
-            baseline,
+            baseline: baseline.map(Arc::new),
             golden,
-            bytes: Arc::new(ModelBytes { model, external }),
             classes: class_names::read(&parsed),
+            bytes: Arc::new(ModelBytes { model: contained.model, external: external.into_iter().collect() }),
             found,
         })
+    }
+}
+
+impl VerifiedVersion {
+    /// Verifies all files of the version in this folder, and reads those that are loaded.
+    pub fn read(folder: &Path) -> Result<VerifiedVersion, Refusal> {
+        let found = FoundVersion::find(folder)?;
+        found.check_digests()?;
+        found.read()
     }
 
     /// A source that gives these bytes for as long as they are held here, and later reads and verifies them again.
@@ -98,13 +128,41 @@ impl VerifiedVersion {
     }
 }
 
+/// The memory that a model and its weights may take.
+#[derive(Debug, Clone, Copy)]
+struct WeightsLimit {
+    /// In bytes; `None` if it is not known what this machine has.
+    available: Option<u64>,
+}
+
+impl WeightsLimit {
+    fn of_this_machine() -> WeightsLimit {
+        WeightsLimit { available: machine::available_memory() }
+    }
+
+    /// The verified bytes of a file that fits into memory.
+    fn read(self, found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest, name: &str) -> Result<Arc<[u8]>, Refusal> {
+        let limit = self.available.unwrap_or(u64::MAX - 1);
+        let size = found.get(name).and_then(|path| std::fs::metadata(path).ok()).map_or(0, |metadata| metadata.len());
+        if size > limit {
+            let problem = format!(
+                "{name} is {} MiB large, and {} MiB of memory are available to this process",
+                size >> 20,
+                limit >> 20
+            );
+            return Err(Refusal::new(LoadFault::Files, problem));
+        }
+        verified(found, manifest, name, limit)
+    }
+}
+
 /// Read again, and compared again: so what a stage has of a file is what was added, too.
 impl VersionFiles for VerifiedVersion {
     fn read(&self, name: &str) -> Result<Arc<[u8]>> {
         if !self.manifest.files.contains_key(name) {
             return Err(Error::Config(format!("the version has no file {name:?}; add it with `leeway add --file`")));
         }
-        verified(&self.found, &self.manifest, name).map_err(|refusal| Error::Config(refusal.to_string()))
+        verified(&self.found, &self.manifest, name, MAX_SIDE_FILE).map_err(|refusal| Error::Config(refusal.to_string()))
     }
 }
 
@@ -137,9 +195,14 @@ fn inside(location: &str, manifest: &Manifest) -> Result<(), Refusal> {
 }
 
 /// The bytes of a file, once their digest is known to be right.
-fn verified(found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest, name: &str) -> Result<Arc<[u8]>, Refusal> {
+fn verified(
+    found: &BTreeMap<FilePath, PathBuf>,
+    manifest: &Manifest,
+    name: &str,
+    limit: u64,
+) -> Result<Arc<[u8]>, Refusal> {
     let path = found.get(name).ok_or_else(|| Refusal::new(LoadFault::Files, format!("{name} is missing")))?;
-    let bytes: Arc<[u8]> = files::read(path, LARGEST).map_err(|error| unreadable(name, &error))?.into();
+    let bytes: Arc<[u8]> = files::read(path, limit).map_err(|error| unreadable(name, &error))?.into();
     compare_digest(name, files::digest_of(&bytes), manifest)?;
     Ok(bytes)
 }
@@ -176,7 +239,7 @@ impl ModelSource for VersionFolder {
         if let Some(bytes) = kept.upgrade() {
             return Ok(bytes);
         }
-        let again = VerifiedVersion::read(&self.folder).map_err(Error::internal)?;
+        let again = FoundVersion::find(&self.folder).and_then(FoundVersion::read).map_err(Error::internal)?;
         if again.identity != self.identity {
             return Err(Error::internal("the version was exchanged for another one since it was loaded"));
         }

@@ -22,6 +22,7 @@ mod images;
 mod independence;
 mod lifecycle;
 mod metrics;
+mod model_files;
 mod overload;
 
 mod prometheus;

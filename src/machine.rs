@@ -1,0 +1,179 @@
+//! What the machine leaves to this process: memory and threads, as its control groups (`cgroup` 1 and 2) and the kernel say.
+//!
+//! A limit that cannot be read is none.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Where control groups are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// The most memory that this process can get: the limit of its control group, or all there is.
+pub fn memory_limit() -> Option<u64> {
+    let of_group = Group::of_this_process("memory").and_then(|group| group.memory_limit());
+    smaller(of_group, of_meminfo("MemTotal"))
+}
+
+/// The memory that is free, or can be made free by forgetting cached files.
+pub fn available_memory() -> Option<u64> {
+    let of_group = Group::of_this_process("memory").and_then(|group| group.memory_left());
+    smaller(of_group, of_meminfo("MemAvailable"))
+}
+
+/// How many threads more this process may start: what its control group and the limit of its user leave. The threads of
+/// the user's other processes are not known here.
+pub fn threads_left() -> Option<u64> {
+    let of_group = Group::of_this_process("pids").and_then(|group| group.threads_left());
+    let of_user = getrlimit(Resource::Nproc).current.map(|most| most.saturating_sub(own_threads()));
+    smaller(of_group, of_user)
+}
+
+/// Sets the limit of this process's own data so that it fails to allocate before its control group, or the machine, ends it:
+/// what is available now, but for a reserve, may be added. An allocation of ONNX Runtime that fails is a failed request.
+pub fn limit_data(reserve: u64) -> std::io::Result<()> {
+    let (Some(available), Some(data)) = (available_memory(), own_data()) else { return Ok(()) };
+    let maximum = getrlimit(Resource::Data).maximum;
+    let most = data.saturating_add(available.saturating_sub(reserve));
+    let current = maximum.map_or(most, |maximum| most.min(maximum));
+    Ok(setrlimit(Resource::Data, Rlimit { current: Some(current), maximum })?)
+}
+
+fn smaller(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
+}
+
+fn own_threads() -> u64 {
+    std::fs::read_dir("/proc/self/task").map_or(1, |tasks| tasks.count() as u64)
+}
+
+/// Writable private memory of this process that is mapped, touched or not: what `RLIMIT_DATA` counts.
+fn own_data() -> Option<u64> {
+    of_status(&std::fs::read_to_string("/proc/self/status").ok()?, "VmData")
+}
+
+/// A line of `/proc/meminfo`, in bytes.
+fn of_meminfo(name: &str) -> Option<u64> {
+    of_status(&std::fs::read_to_string("/proc/meminfo").ok()?, name)
+}
+
+/// A value of a file of lines like `MemTotal:  24593 kB`, in bytes.
+fn of_status(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// A control group, and those around it, innermost first.
+#[derive(Debug, PartialEq, Eq)]
+struct Group {
+    folders: Vec<PathBuf>,
+}
+
+impl Group {
+    fn of_this_process(controller: &str) -> Option<Group> {
+        Group::of(&std::fs::read_to_string("/proc/self/cgroup").ok()?, controller, Path::new(CGROUPS))
+    }
+
+    /// From the text of `/proc/self/cgroup`: lines of `number:controllers:path`, where version 2 has no controllers.
+    fn of(text: &str, controller: &str, mounted: &Path) -> Option<Group> {
+        let paths = || text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        let version_1 = paths().find(|(controllers, _)| controllers.split(',').any(|name| name == controller));
+        let (top, path) = match version_1 {
+            Some((_, path)) => (mounted.join(controller), path),
+            None => (mounted.to_owned(), paths().find(|(controllers, _)| controllers.is_empty())?.1),
+        };
+        let inner = Path::new(path.trim_start_matches('/'));
+        // In a container the path may be that of the host, where only the top is mounted.
+        Some(Group { folders: inner.ancestors().map(|path| top.join(path)).collect() })
+    }
+
+    /// The smallest of what a file says in these groups.
+    fn smallest(&self, value: impl Fn(&Path) -> Option<u64>) -> Option<u64> {
+        self.folders.iter().filter_map(|folder| value(folder)).min()
+    }
+
+    fn memory_limit(&self) -> Option<u64> {
+        self.smallest(|folder| memory_of(folder).map(|(limit, _)| limit))
+    }
+
+    fn memory_left(&self) -> Option<u64> {
+        self.smallest(|folder| {
+            let (limit, taken) = memory_of(folder)?;
+            let statistics = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+            let cached = ["total_inactive_file ", "inactive_file "]
+                .iter()
+                .find_map(|name| statistics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()));
+            Some(limit.saturating_sub(taken.saturating_sub(cached.unwrap_or(0))))
+        })
+    }
+
+    fn threads_left(&self) -> Option<u64> {
+        self.smallest(|folder| {
+            let limit = number_in(&folder.join("pids.max"))?;
+            Some(limit.saturating_sub(number_in(&folder.join("pids.current")).unwrap_or(0)))
+        })
+    }
+}
+
+/// The limit of a group, and what it has taken.
+fn memory_of(folder: &Path) -> Option<(u64, u64)> {
+    // What version 1 says where there is no limit.
+    const NO_LIMIT: u64 = i64::MAX as u64 >> 12 << 12;
+    let pair = |limit: &str, taken: &str| {
+        let limit = number_in(&folder.join(limit)).filter(|limit| *limit < NO_LIMIT)?;
+        Some((limit, number_in(&folder.join(taken)).unwrap_or(0)))
+    };
+    pair("memory.max", "memory.current").or_else(|| pair("memory.limit_in_bytes", "memory.usage_in_bytes"))
+}
+
+/// The number that a file consists of; `None` for `max`, too.
+fn number_in(file: &Path) -> Option<u64> {
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, files: &[(&str, &str)]) {
+        std::fs::create_dir_all(folder).unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_smallest_limit_of_all_groups_around_counts() {
+        let mounted = tempfile::tempdir().unwrap();
+        let pod = mounted.path().join("kubepods/pod");
+        write(
+            &pod,
+            &[("memory.max", "1000\n"), ("memory.current", "300\n"), ("memory.stat", "anon 1\ninactive_file 50\n")],
+        );
+        write(&pod.join("container"), &[("memory.max", "max\n"), ("pids.max", "100\n"), ("pids.current", "40\n")]);
+        let group = Group::of("0::/kubepods/pod/container\n", "memory", mounted.path()).unwrap();
+        assert_eq!(group.memory_limit(), Some(1000));
+        assert_eq!(group.memory_left(), Some(1000 - (300 - 50)));
+        assert_eq!(group.threads_left(), Some(60));
+    }
+
+    #[test]
+    fn version_1_is_read_as_well() {
+        let mounted = tempfile::tempdir().unwrap();
+        let inner = mounted.path().join("memory/docker/abc");
+        write(&inner, &[("memory.limit_in_bytes", "5000\n"), ("memory.usage_in_bytes", "1200\n")]);
+        write(&mounted.path().join("memory"), &[("memory.limit_in_bytes", "9223372036854771712\n")]);
+        let text = "9:cpu,cpuacct:/docker/abc\n8:memory:/docker/abc\n0::/\n";
+        let group = Group::of(text, "memory", mounted.path()).unwrap();
+        assert_eq!((group.memory_limit(), group.memory_left()), (Some(5000), Some(3800)));
+        let none = Group::of("8:memory:/\n", "memory", mounted.path()).unwrap();
+        assert_eq!(none.memory_limit(), None);
+    }
+
+    #[test]
+    fn this_machine_has_memory() {
+        let (limit, available) = (memory_limit().unwrap(), available_memory().unwrap());
+        assert!(available <= limit, "{available} {limit}");
+        assert!(own_data().unwrap() > 0);
+    }
+}

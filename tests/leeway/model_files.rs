@@ -1,0 +1,97 @@
+//! No path in a model reaches a file: weights outside the model come from the version's own bytes, wherever they stand.
+
+use std::path::Path;
+
+use leeway::registry::{Manifest, VerifiedVersion};
+use serde_json::json;
+
+use crate::harness::{PLAIN, Repository, TestApp, checkout, copy_folder};
+
+/// Everywhere that a tensor can stand in a model (`tests/data/make_external_models.py`).
+const PLACES: [&str; 12] = [
+    "initializer",
+    "constant",
+    "sparse_initializer",
+    "sparse_constant",
+    "branch",
+    "branch_constant",
+    "nested_branch",
+    "loop",
+    "scan",
+    "function_constant",
+    "function_branch",
+    "fill",
+];
+
+/// Adds a version whose weights are in a file that has the name of a file of the working directory, too.
+fn add(repository: &Repository, model: &str, weights: &[u8]) {
+    let folder = repository.0.path().join(model).join("1");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.with_file_name("model.toml"), PLAIN).unwrap();
+    let file = checkout().join(format!("tests/data/external/{model}.onnx"));
+    std::fs::copy(file, folder.join("model.onnx")).unwrap();
+    std::fs::write(folder.join("Cargo.toml"), weights).unwrap();
+    Manifest::write_for(&folder).unwrap();
+}
+
+fn weights() -> Vec<u8> {
+    std::fs::read(checkout().join("tests/data/external/weights.bin")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_are_those_of_the_version_wherever_they_stand_in_the_model() {
+    assert!(Path::new("Cargo.toml").exists(), "the working directory has no file that could be read instead");
+    let repository = Repository::new();
+    PLACES.iter().for_each(|model| add(&repository, model, &weights()));
+    let app = TestApp::with(repository.config()).await;
+    for model in PLACES {
+        let answer = app.predict(&format!("/v1/models/{model}:predict"), r#"{"instances": [[0, 0], [1, 1]]}"#).await;
+        assert_eq!(answer.predictions(), json!([[1.5, -2.0], [2.5, -1.0]]), "{model}");
+    }
+}
+
+/// A weight that does not say clearly where its bytes are is not guessed.
+#[test]
+fn weights_that_are_not_clearly_in_the_version_are_refused() {
+    for (model, problem) in [
+        ("wrong_two_locations", "which is not a file of this version"),
+        ("wrong_beyond_the_end", "has 8 bytes from 12 on in \"Cargo.toml\", which has 12"),
+        ("wrong_length", "has 8 bytes by its shape and type, and 4 by its external data"),
+        ("wrong_offset", "has \"-4\" as the offset of its data"),
+        ("wrong_no_location", "does not say in which file its data are"),
+        ("wrong_texts", "is of a type (8) that cannot be kept in another file"),
+        ("wrong_shape", "has a shape that cannot be: [-1, 2]"),
+        ("wrong_huge_shape", "has a shape that cannot be: [1099511627776, 1099511627776]"),
+        ("wrong_outside", "which is not a path within the version"),
+        ("wrong_absolute", "which is not a path within the version"),
+        ("wrong_both", "both that they are in another file and that they are not"),
+        ("wrong_part_twice", "a part that there is one of occurs twice"),
+    ] {
+        let repository = Repository::new();
+        add(&repository, model, &weights());
+        let refusal = VerifiedVersion::read(&repository.0.path().join(model).join("1")).unwrap_err();
+        assert!(refusal.message.contains(problem), "{model}: {refusal}");
+    }
+    // Two locations of which both are files of the version.
+    let repository = Repository::new();
+    add(&repository, "wrong_two_locations", &weights());
+    let folder = repository.0.path().join("wrong_two_locations/1");
+    std::fs::write(folder.join("other.bin"), weights()).unwrap();
+    Manifest::write_for(&folder).unwrap();
+    let refusal = VerifiedVersion::read(&folder).unwrap_err();
+    assert!(refusal.message.contains("names the location of its data twice"), "{refusal}");
+}
+
+/// What a model says of its weights may be larger than any memory: the same bytes, over and over.
+#[test]
+fn weights_that_are_used_over_and_over_do_not_take_more_than_a_model_may_have() {
+    let repository = Repository::new();
+    let folder = repository.0.path().join("bomb/1");
+    copy_folder(&checkout().join("tests/data/external"), &folder);
+    std::fs::copy(folder.join("repeated.onnx"), folder.join("model.onnx")).unwrap();
+    let weights = std::fs::File::create(folder.join("weights.bin")).unwrap();
+    weights.set_len(1 << 24).unwrap();
+    Manifest::write_for(&folder).unwrap();
+    let refusal = VerifiedVersion::read(&folder).unwrap_err();
+    assert!(refusal.message.contains("ONNX has a limit of 2147483647"), "{refusal}");
+}
