@@ -17,7 +17,7 @@ use crate::model::onnx::OnnxRuntime;
 use crate::model::{Engine, OnnxModel, Watchers};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
-use crate::registry::{Catalog, Loader, Snapshot, Trial};
+use crate::registry::{Catalog, Loader, RunLimit, Snapshot, Trial};
 
 /// Connections on the admin listener: operators and one scraper are few.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -90,7 +90,8 @@ impl App {
         let Parts { engine, stages, trial, journal, ledger } = parts;
         let monitor = Arc::new(Monitor::new(engine.version(), config.monitoring.windows()));
         let watchers = Arc::new(Watchers::for_threads(config.http.threads()));
-        let loader = Loader { engine, stages, monitor: Arc::clone(&monitor), watchers, trial };
+        let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
+        let loader = Loader { engine, stages, monitor: Arc::clone(&monitor), watchers, trial, run_limit, load_limit };
         let catalog = Arc::new(Catalog::default());
         let repository = config.repository.clone();
         let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), repository).await?;

@@ -107,8 +107,10 @@ pub struct LoadingConfig {
     /// The most memory that the trial may take, in MiB; without it, 1024 and four times the size of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial_memory_mb: Option<NonZeroU64>,
-    /// How long the trial may take.
+    /// How long the trial may take, and each of the first runs of a version in the server itself.
     pub trial_timeout_ms: NonZeroU64,
+    /// How long a load may take as a whole. After that others go on.
+    pub timeout_ms: NonZeroU64,
 }
 
 /// `[state]`: where it is kept who gets traffic.
@@ -225,7 +227,13 @@ impl Default for RepositoryConfig {
 
 impl Default for LoadingConfig {
     fn default() -> Self {
-        LoadingConfig { trial: true, trial_memory_mb: None, trial_timeout_ms: NonZeroU64::MIN.saturating_add(119_999) }
+        LoadingConfig {
+            trial: true,
+            trial_memory_mb: None,
+            trial_timeout_ms: NonZeroU64::MIN.saturating_add(119_999),
+            // Weights of some hundred GiB from a disk that is not fast.
+            timeout_ms: NonZeroU64::MIN.saturating_add(1_199_999),
+        }
     }
 }
 
@@ -281,6 +289,11 @@ impl LoadingConfig {
     /// [`LoadingConfig::trial_timeout_ms`] as a duration.
     pub fn trial_timeout(&self) -> Duration {
         Duration::from_millis(self.trial_timeout_ms.get())
+    }
+
+    /// [`LoadingConfig::timeout_ms`] as a duration.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms.get())
     }
 
     /// [`LoadingConfig::trial_memory_mb`] in bytes.

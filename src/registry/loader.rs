@@ -2,6 +2,7 @@
 //!
 //! Everything up to the start is done on a thread of its own; nothing here knows whether the version will get traffic.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +14,14 @@ use super::catalog::ServedVersion;
 use super::findings::{Findings, LONGEST, WarmUp};
 use super::opened::OpenedVersion;
 use super::refusal::Refusal;
+use super::run_limit::RunLimit;
 use super::trial::Trial;
 use super::verified::FoundVersion;
 use crate::budget::StageCosts;
-use crate::config::{Batching, ModelConfig, Provider};
-use crate::error::{Error, Result};
+use crate::config::{Batching, ModelConfig, Provider, Threads, available_cores};
+use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
+use crate::machine;
 use crate::model::{
     Engine, Independence, ModelSettings, OnnxModel, ServiceTime, Session, Stopwatch, Watchers, measure,
 };
@@ -38,6 +41,10 @@ pub struct Loader {
     pub watchers: Arc<Watchers>,
     /// How a version is tried out in another process first, if it is.
     pub trial: Option<Trial>,
+    /// The time for the first runs of a version.
+    pub run_limit: RunLimit,
+    /// The time for a load as a whole.
+    pub load_limit: Duration,
 }
 
 /// Which version to load, from where.
@@ -101,6 +108,7 @@ impl Loader {
     }
 
     fn prepare_version(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedVersion, Refusal> {
+        check_threads(order.config.model.threads(), available_cores(), machine::threads_left())?;
         progress(LoadStep::Verifying);
         let found = FoundVersion::find(&order.folder)?;
         found.check_digests()?;
@@ -115,27 +123,29 @@ impl Loader {
         // Only now: what is larger than it should be, or no model, has not got this far.
         let opened = OpenedVersion::open(&*self.engine, &self.stages, order, found.read()?)?;
         let mut first = opened.session()?;
-        let findings = match found_before {
+        // What ended in time in the trial need not do so here: it may depend on chance.
+        let findings = self.run_limit.end_in_time(&mut *first, |session| match found_before {
             Some(findings) => {
-                opened.warm_up(&mut *first)?;
-                opened.check_golden(&mut *first)?;
-                findings
+                opened.warm_up(session)?;
+                opened.check_golden(session)?;
+                Ok(findings)
             }
-            None => opened.examine(&mut *first, LONGEST)?,
-        };
+            None => opened.examine(session, LONGEST),
+        })??;
         let signature = opened.signature();
         let service = match findings.warm_up {
             // Zeros of a guessed shape would teach nothing true.
             WarmUp::Ran if signature.has_fixed_rows() => {
                 let stopwatch = stopwatch(order.pace, opened.loaded.provider());
-                measure(&mut *first, signature, opened.sharing(&findings).policy(), stopwatch)
+                let policy = opened.sharing(&findings).policy();
+                self.run_limit.end_in_time(&mut *first, |session| measure(session, signature, policy, stopwatch))?
             }
             WarmUp::Ran | WarmUp::Failed { .. } => ServiceTime::default(),
         };
         let mut sessions = vec![first];
         while sessions.len() < order.config.model.threads().workers.get() {
             let mut session = opened.session()?;
-            opened.warm_up(&mut *session)?;
+            self.run_limit.end_in_time(&mut *session, |session| opened.warm_up(session))??;
             sessions.push(session);
         }
         Ok(PreparedVersion { opened, sessions, service, findings, took: Duration::ZERO })
@@ -196,6 +206,30 @@ impl Loader {
         );
         Ok(served)
     }
+}
+
+/// Refuses threads for which there is no room. A runtime that cannot start its threads may wait for them for ever, or end the
+/// process.
+fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Result<(), Refusal> {
+    /// More than this only wait for each other.
+    const MOST_PER_CORE: u64 = 16;
+    /// For requests, other work of the server, and a process that tries the version out.
+    const RESERVE: u64 = 16;
+    let Threads { workers, intra_op } = threads;
+    let wanted = workers.get() as u64 * intra_op.get() as u64;
+    let by_cores = MOST_PER_CORE * cores.get().max(4) as u64;
+    let (most, because) = match left.map(|left| left.saturating_sub(RESERVE)) {
+        Some(left) if left < by_cores => (left, "what the limits of processes (pids.max, RLIMIT_NPROC) leave".to_owned()),
+        _ => (by_cores, format!("{MOST_PER_CORE} for each of {cores} cores, and {} anyhow", 4 * MOST_PER_CORE)),
+    };
+    if wanted <= most {
+        return Ok(());
+    }
+    let problem = format!(
+        "model.workers = {workers} and model.intra_op_threads = {intra_op} make {wanted} threads; at most {most} can be had here \
+         ({because})"
+    );
+    Err(Refusal::new(LoadFault::Config, problem))
 }
 
 fn warn_if_too_slow(served: &ServedVersion) {
@@ -265,5 +299,27 @@ fn identity(name: &ModelName, version: Version, sha256: Sha256) -> Result<Box<Ra
 impl std::fmt::Debug for PreparedVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PreparedVersion").field("sessions", &self.sessions.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_bounded_by_the_machine_and_by_what_is_left() {
+        let count = |count| NonZeroUsize::new(count).unwrap();
+        let check = |workers, intra_op, cores, left| {
+            let threads = Threads { workers: count(workers), intra_op: count(intra_op) };
+            check_threads(threads, count(cores), left).map_err(|refusal| refusal.message)
+        };
+        assert_eq!(check(1, 2, 2, None), Ok(()));
+        assert_eq!(check(8, 8, 2, Some(10_000)), Ok(()));
+        assert_eq!(check(64, 8, 32, Some(10_000)), Ok(()));
+        let refused = check(256, 64, 2, Some(10_000)).unwrap_err();
+        assert!(refused.contains("make 16384 threads; at most 64 can be had here (16 for each of 2 cores"), "{refused}");
+        let refused = check(8, 8, 2, Some(50)).unwrap_err();
+        assert!(refused.contains("make 64 threads; at most 34 can be had here") && refused.contains("pids.max"), "{refused}");
+        assert!(check(1, 1, 2, Some(3)).is_err());
     }
 }

@@ -8,7 +8,7 @@
 //!   `opened.rs` is a version with its stages around it, `findings.rs` what running it a few times found.
 //! - `add.rs` writes new versions; `training_data.rs` makes their baselines.
 //! - `catalog.rs` holds what is served, as immutable snapshots.
-//! - `refusal.rs` says why a version is not served; `system.rs` what is asked of the operating system.
+//! - `refusal.rs` says why a version is not served; `run_limit.rs` ends first runs that do not end; `system.rs` what is asked of the operating system.
 //!
 //! This room knows nothing of HTTP, and nothing of who gets traffic.
 
@@ -25,6 +25,7 @@ mod manifest;
 mod onnx_file;
 mod opened;
 mod refusal;
+mod run_limit;
 mod system;
 mod training_data;
 mod trial;
@@ -41,6 +42,7 @@ pub use self::manifest::{
     BASELINE_FILE, FilePath, GOLDEN_FILE, InvalidText, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingDate,
 };
 pub use self::refusal::Refusal;
+pub use self::run_limit::RunLimit;
 pub use self::system::{lower_priority_of_this_thread, may_be_written};
 pub use self::training_data::{Progress, TrainingData};
 pub use self::trial::{TRIAL_COMMAND, Trial, answer_trial};

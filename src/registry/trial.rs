@@ -147,7 +147,8 @@ impl Trial {
         if self.memory.is_some() || config.model.providers.contains(&Provider::Cuda) {
             return self.memory;
         }
-        let for_this_size = BASE_MEMORY.saturating_add(found.size().saturating_mul(4));
+        let copies = 3 + config.model.threads().workers.get() as u64;
+        let for_this_size = BASE_MEMORY.saturating_add(found.size().saturating_mul(copies));
         Some(machine::available_memory().map_or(for_this_size, |available| for_this_size.min(available)))
     }
 }
@@ -243,5 +244,14 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
         pace: Pace::Full,
     };
     let opened = OpenedVersion::open(&runtime, stages, &order, FoundVersion::find(&order.folder)?.read()?)?;
-    opened.examine(&mut *opened.session()?, comparing)
+    let mut first = opened.session()?;
+    let findings = opened.examine(&mut *first, comparing)?;
+    // As many as the server will have, all at one time: their memory and their threads have to be there.
+    let mut others = Vec::new();
+    while 1 + others.len() < order.config.model.threads().workers.get() {
+        let mut session = opened.session()?;
+        opened.warm_up(&mut *session)?;
+        others.push(session);
+    }
+    Ok(findings)
 }

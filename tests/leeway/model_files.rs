@@ -95,3 +95,44 @@ fn weights_that_are_used_over_and_over_do_not_take_more_than_a_model_may_have() 
     let refusal = VerifiedVersion::read(&folder).unwrap_err();
     assert!(refusal.message.contains("ONNX has a limit of 2147483647"), "{refusal}");
 }
+
+/// Without a trial, as where a trial went well by chance: the server's own first runs have a limit, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_hangs_in_its_first_run_holds_up_nobody() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let mut config = repository.config();
+    config.loading.trial_timeout_ms = 5_000.try_into().unwrap();
+    let app = TestApp::with(config).await;
+    for name in ["endless", "endless_too"] {
+        repository.add(name, 1, "endless");
+        std::fs::write(repository.0.path().join(name).join("model.toml"), PLAIN).unwrap();
+    }
+    repository.add("plus", 2, "plus_2");
+    let overview = app.admin_post("/admin/v1/reload", json!({})).await.json();
+    for model in overview["models"].as_array().unwrap() {
+        let (name, version) = (model["model"].as_str().unwrap(), &model["versions"][0]);
+        match name {
+            "plus" => assert_eq!(version["state"], "loaded", "{version}"),
+            _ => {
+                assert_eq!((&version["state"], &version["fault"]), (&json!("refused"), &json!("trial")), "{version}");
+                let problem = version["problem"].as_str().unwrap();
+                assert!(problem.contains("did not come to an end within 5000 ms"), "{problem}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threads_for_which_there_is_no_room_are_refused_before_one_is_started() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN).with("other", 1, "plus_2", PLAIN);
+    let app = TestApp::with(repository.config()).await;
+    let many = PLAIN.replace("workers = 1", "workers = 256\nintra_op_threads = 64");
+    std::fs::write(repository.0.path().join("plus/model.toml"), many).unwrap();
+    repository.add("other", 2, "plus_1");
+    let overview = app.admin_post("/admin/v1/reload", json!({})).await.json();
+    assert_eq!(overview["models"][0]["versions"][0]["state"], "loaded", "{overview}");
+    let text = overview["models"][1].to_string();
+    assert!(text.contains("make 16384 threads; at most"), "{text}");
+    let answer = app.predict("/v1/models/plus:predict", r#"{"instances": [[0, 0]]}"#).await;
+    assert_eq!(answer.predictions(), json!([[1.0, 1.0]]));
+}

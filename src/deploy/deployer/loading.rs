@@ -107,8 +107,16 @@ impl Deployer {
     /// On a thread of its own, that gives way to those which serve.
     async fn prepare(&self, order: &LoadOrder, step: Arc<Mutex<LoadStep>>) -> Result<PreparedVersion> {
         let (loader, order, pace) = (Arc::clone(&self.loader), order.clone(), order.pace);
+        let (model, version, limit) = (order.model.clone(), order.version, loader.load_limit);
         let prepare = move || loader.prepare(&order, &|now| *step.lock() = now);
-        self.on_a_thread(pace, "loader", prepare).await.and_then(|prepared| prepared)
+        match tokio::time::timeout(limit, self.on_a_thread(pace, "loader", prepare)).await {
+            Ok(prepared) => prepared.and_then(|prepared| prepared),
+            // A thread cannot be ended. It is left behind, and what it brings is dropped.
+            Err(_) => {
+                let message = format!("it was not loaded within {} ms (loading.timeout_ms)", limit.as_millis());
+                Err(Error::Load { model, version, fault: LoadFault::Trial, message })
+            }
+        }
     }
 
     /// Does something that takes long on a thread of its own.

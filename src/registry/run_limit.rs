@@ -1,0 +1,50 @@
+//! Time for the runs of a version before it serves: what does not end by itself is ended.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use super::refusal::Refusal;
+use crate::error::LoadFault;
+use crate::model::Session;
+
+/// The time for the first runs of a version.
+#[derive(Debug, Clone, Copy)]
+pub struct RunLimit(pub Duration);
+
+impl RunLimit {
+    /// Does something with a session, whose runs are ended after the limit. Refuses the version then, whatever came of it.
+    pub(super) fn end_in_time<T>(
+        self,
+        session: &mut dyn Session,
+        work: impl FnOnce(&mut dyn Session) -> T,
+    ) -> Result<T, Refusal> {
+        let interrupt = session.interrupt();
+        let (finished, is_finished) = mpsc::channel::<()>();
+        let watch = move || {
+            let has_expired = is_finished.recv_timeout(self.0) == Err(RecvTimeoutError::Timeout);
+            if has_expired {
+                interrupt.end_runs();
+            }
+            has_expired
+        };
+        let watched = std::thread::scope(|scope| {
+            let watchdog = std::thread::Builder::new().name("run-limit".to_owned()).spawn_scoped(scope, watch)?;
+            let outcome = work(session);
+            drop(finished);
+            std::io::Result::Ok((outcome, watchdog.join().unwrap_or(false)))
+        });
+        match watched {
+            Ok((outcome, false)) => Ok(outcome),
+            Ok((_, true)) => Err(Refusal::new(
+                LoadFault::Trial,
+                format!(
+                    "its first runs did not come to an end within {} ms and were ended (loading.trial_timeout_ms)",
+                    self.0.as_millis()
+                ),
+            )),
+            Err(error) => {
+                Err(Refusal::new(LoadFault::Internal, format!("a thread that watches runs could not be started: {error}")))
+            }
+        }
+    }
+}
