@@ -12,14 +12,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use leeway::budget::{BlockingThreads, LatencyBudget};
-use leeway::config::{Config, MonitoringConfig, MonitoringWindows};
+use leeway::config::{Config, LoadingConfig, MonitoringConfig, MonitoringWindows};
 use leeway::deploy::{Deployer, MemoryJournal};
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
 use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, Priority, Watchers};
 use leeway::monitor::{Monitor, Sample, VersionLabels, Watched};
 use leeway::pipeline::{Stages, instances};
-use leeway::registry::{Catalog, Loader, Target};
+use leeway::registry::{Catalog, Loader, RunLimit, Target};
 use leeway::serve::{self, Head};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -47,7 +47,17 @@ fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
     let engine: Arc<dyn Engine> = Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap());
     let monitor = Arc::new(Monitor::new(engine.version(), Default::default()));
     let watchers = Arc::new(Watchers::for_threads(2.try_into().unwrap()));
-    let loader = Loader { engine, stages: Stages::default(), monitor, watchers, trial: None };
+    let limits = LoadingConfig::default();
+    let loader = Loader {
+        engine,
+        isolated_engine: None,
+        stages: Stages::default(),
+        monitor,
+        watchers,
+        trial: None,
+        run_limit: RunLimit(limits.trial_timeout()),
+        load_limit: limits.timeout(),
+    };
     let (catalog, journal) = (Arc::new(Catalog::default()), Arc::new(MemoryJournal::default()));
     runtime.block_on(Deployer::start(loader, journal, Arc::clone(&catalog), config().repository)).unwrap();
     catalog

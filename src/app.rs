@@ -13,6 +13,7 @@ use crate::deploy::{self, Deployer, Journal};
 use crate::error::{Error, Result};
 use crate::feedback::{Feedback, Ledger, open_ledger};
 use crate::http::{self, HttpState, Listener, ListenerLimits};
+use crate::model::isolated::IsolatedEngine;
 use crate::model::onnx::OnnxRuntime;
 use crate::model::{Engine, OnnxModel, Watchers};
 use crate::monitor::Monitor;
@@ -34,6 +35,8 @@ pub struct App {
 pub struct Parts {
     /// What loads and runs models.
     pub engine: Arc<dyn Engine>,
+    /// What does so in processes of their own, if that is possible.
+    pub isolated_engine: Option<Arc<dyn Engine>>,
     /// The kinds of stages that a `model.toml` can name.
     pub stages: Stages,
     /// How versions are tried out in another process, if they are.
@@ -55,6 +58,13 @@ pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>> {
         memory: config.loading.trial_memory(),
         timeout: config.loading.trial_timeout(),
     }))
+}
+
+/// What runs models in processes of their own: this program.
+pub fn isolated_engine(runtime: &OnnxRuntime) -> Result<Option<Arc<dyn Engine>>> {
+    let program = this_program().map_err(Error::internal)?;
+    let (library, version) = (runtime.library().to_owned(), runtime.version().to_owned());
+    Ok(Some(Arc::new(IsolatedEngine { program, library, version })))
 }
 
 /// A server that is bound to its addresses.
@@ -82,16 +92,27 @@ impl App {
         let trial = trial(&config, &runtime)?;
         let journal = deploy::open(&config.state.url).await?;
         let ledger = open_ledger(&config.state.url, config.feedback.remembered).await?;
-        App::build_with(config, Parts { engine: Arc::new(runtime), stages, trial, journal, ledger }).await
+        let isolated_engine = isolated_engine(&runtime)?;
+        let parts = Parts { engine: Arc::new(runtime), isolated_engine, stages, trial, journal, ledger };
+        App::build_with(config, parts).await
     }
 
     /// As [`App::build`], with parts of your own.
     pub async fn build_with(config: Config, parts: Parts) -> Result<App> {
-        let Parts { engine, stages, trial, journal, ledger } = parts;
+        let Parts { engine, isolated_engine, stages, trial, journal, ledger } = parts;
         let monitor = Arc::new(Monitor::new(engine.version(), config.monitoring.windows()));
         let watchers = Arc::new(Watchers::for_threads(config.http.threads()));
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
-        let loader = Loader { engine, stages, monitor: Arc::clone(&monitor), watchers, trial, run_limit, load_limit };
+        let loader = Loader {
+            engine,
+            isolated_engine,
+            stages,
+            monitor: Arc::clone(&monitor),
+            watchers,
+            trial,
+            run_limit,
+            load_limit,
+        };
         let catalog = Arc::new(Catalog::default());
         let repository = config.repository.clone();
         let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), repository).await?;

@@ -149,6 +149,18 @@ pub enum Error {
     /// The worker that ran the batch panicked; it has been rebuilt.
     #[error("the model's worker failed while it had this request; it has been restarted, try again")]
     WorkerPanicked,
+    /// The process that the model runs in (`isolation = "process"`) ended during the batch; it is started again.
+    #[error("the model's process ended while it had this request; it is started again")]
+    ModelProcessEnded {
+        /// How it ended.
+        detail: String,
+    },
+    /// The model's process ended several times in a row; the next is started after a while.
+    #[error("the model's process has ended several times in a row, and is started again in a while; try again")]
+    ModelRestarting {
+        /// When to try again.
+        retry_after: Duration,
+    },
 
     // ----- an operator's, on the admin listener -----
     /// The change was decided on a state that is not the present one any more.
@@ -331,7 +343,9 @@ impl Error {
             Error::ModelFailed { .. }
             | Error::NonFiniteOutput { .. }
             | Error::UnusableOutput { .. }
-            | Error::WorkerPanicked => Fault::Model,
+            | Error::WorkerPanicked
+            | Error::ModelProcessEnded { .. }
+            | Error::ModelRestarting { .. } => Fault::Model,
             Error::Internal { .. }
             | Error::Journal(_)
             | Error::Config(_)
@@ -365,6 +379,8 @@ impl Error {
             Error::NonFiniteOutput { .. } => "non-finite-output",
             Error::UnusableOutput { .. } => "unusable-output",
             Error::WorkerPanicked => "worker-panicked",
+            Error::ModelProcessEnded { .. } => "model-process-ended",
+            Error::ModelRestarting { .. } => "model-restarting",
             Error::Conflict { .. } => "conflict",
             Error::ChangeRefused(_) => "change-refused",
             Error::Unauthorized => "unauthorized",
@@ -383,7 +399,9 @@ impl Error {
     /// What is for the log only: internals that a caller must not see.
     pub fn detail(&self) -> Option<&str> {
         match self {
-            Error::ModelFailed { detail } | Error::Internal { detail } => Some(detail),
+            Error::ModelFailed { detail } | Error::ModelProcessEnded { detail } | Error::Internal { detail } => {
+                Some(detail)
+            }
             _ => None,
         }
     }

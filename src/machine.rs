@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 
 /// Where control groups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -37,6 +37,21 @@ pub fn limit_data(reserve: u64) -> std::io::Result<()> {
     let most = data.saturating_add(available.saturating_sub(reserve));
     let current = maximum.map_or(most, |maximum| most.min(maximum));
     Ok(setrlimit(Resource::Data, Rlimit { current: Some(current), maximum })?)
+}
+
+/// Lets the kernel end this process first when memory is short (where a container is not ended as a whole).
+pub fn prefer_to_end_this_process() {
+    /// The top of the scale on which Linux chooses.
+    const FIRST_TO_GO: &str = "1000";
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", FIRST_TO_GO) {
+        tracing::debug!(%error, "the kernel could not be told to end this process first");
+    }
+}
+
+/// Ends this process at once, whatever its threads are doing.
+pub fn end_this_process() {
+    // It is its own: there is nothing that could forbid it.
+    let _ = kill_process(getpid(), Signal::KILL);
 }
 
 fn smaller(one: Option<u64>, other: Option<u64>) -> Option<u64> {

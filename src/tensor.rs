@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -30,7 +31,7 @@ pub trait Element: Clone + Send + Sync + 'static {
 macro_rules! elements {
     ($($variant:ident($type:ty) = $name:literal),* $(,)?) => {
         /// The type of a tensor's elements.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum DType { $(#[doc = concat!("`", $name, "`")] $variant),* }
 
         /// A tensor's elements, row-major.
@@ -112,7 +113,7 @@ pub struct Tensors(Vec<(Arc<str>, Tensor)>);
 pub struct Padding(pub Vec<i64>);
 
 /// One dimension of a declared tensor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dim {
     /// Always this long.
     Fixed(usize),
@@ -121,7 +122,7 @@ pub enum Dim {
 }
 
 /// A tensor that a model declares as input or output.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorSpec {
     /// The name.
     pub name: Arc<str>,
@@ -132,7 +133,7 @@ pub struct TensorSpec {
 }
 
 /// What a model takes and gives.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// The inputs, in the model's order.
     pub inputs: Vec<TensorSpec>,

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::findings::write_findings;
 use super::{SettingsArgs, logging, one_thread, table};
-use crate::app::{App, Parts, trial};
+use crate::app::{App, Parts, isolated_engine, trial};
 use crate::config::StateUrl;
 use crate::deploy::{self, MemoryJournal, VersionState};
 use crate::feedback::MemoryLedger;
@@ -22,6 +22,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     deploy::check_access(&config.state.url)?;
     let engine = OnnxRuntime::load(&config.library_candidates())?;
     let trial = trial(&config, &engine)?;
+    let isolated_engine = isolated_engine(&engine)?;
     let mut out = std::io::stdout();
     writeln!(out, "ONNX Runtime {} ({})", engine.version(), engine.library().display())?;
     one_thread()?.block_on(async {
@@ -31,7 +32,8 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             url => MemoryJournal::with(deploy::open(url).await?.latest().await?),
         };
         let ledger = Arc::new(MemoryLedger::new(config.feedback.remembered));
-        let parts = Parts { engine: Arc::new(engine), stages, trial, journal: Arc::new(journal), ledger };
+        let parts =
+            Parts { engine: Arc::new(engine), isolated_engine, stages, trial, journal: Arc::new(journal), ledger };
         let app = App::build_with(config, parts).await?;
         let snapshot = app.snapshot();
         writeln!(out, "{}", table::of_versions(&snapshot))?;

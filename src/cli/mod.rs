@@ -23,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, Overrides};
 use crate::error::Error;
 use crate::model::Engine;
+use crate::model::isolated::{RUN_COMMAND, answer_runs};
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::{TRIAL_COMMAND, answer_trial};
@@ -125,6 +126,9 @@ that is (z), and what to make of it: warning above 0.1 and drifted above 0.2, bo
     /// Load a version as told on standard input, and say whether that went well
     #[command(name = TRIAL_COMMAND, hide = true)]
     TrialLoad,
+    /// Run a model for the server whose socket is standard input
+    #[command(name = RUN_COMMAND, hide = true)]
+    RunModel,
 }
 
 /// Where settings come from.
@@ -184,6 +188,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::TrialLoad) => {
             answer_trial(std::io::stdin().lock(), std::io::stdout().lock(), &stages).map_err(Into::into)
         }
+        Some(Command::RunModel) => answer_runs().map_err(Into::into),
         // clap has printed the help already where nothing was asked for.
         None => Ok(()),
     };

@@ -18,7 +18,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::library::LibraryCandidate;
-pub use self::model::{Batching, ModelConfig, Provider, ProviderFallback, SessionConfig, StageConfig, Threads};
+pub use self::model::{
+    Batching, Isolation, ModelConfig, Provider, ProviderFallback, SessionConfig, StageConfig, Threads,
+};
 pub use self::monitoring::{BusinessKind, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig};
 pub use self::sources::{DEFAULT_FILE, Overrides};
 use crate::identity::ModelName;

@@ -54,6 +54,8 @@ pub struct SessionConfig {
     pub workers: Count,
     /// Threads that share the work of one run.
     pub intra_op_threads: Count,
+    /// Where its sessions run.
+    pub isolation: Isolation,
     /// Sharing of runs by different requests.
     pub batching: Batching,
     /// The most rows in one run; without it, 32 of several requests, or `max_instances` of one that is run by itself.
@@ -70,6 +72,17 @@ pub struct SessionConfig {
     /// While requests come one at a time and a run takes no longer than this: how long a worker stays awake for
     /// the next request, and a request for its answer, instead of sleeping. 0 never stays awake.
     pub spin_us: u64,
+}
+
+/// The process that the sessions of a version run in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// The server's own: the fastest.
+    #[default]
+    None,
+    /// One for each worker: what ends it ends one batch.
+    Process,
 }
 
 /// Sharing of runs by different requests.
@@ -121,6 +134,7 @@ impl Default for SessionConfig {
             provider_fallback: ProviderFallback::Refuse,
             workers: Count::Auto,
             intra_op_threads: Count::Auto,
+            isolation: Isolation::None,
             batching: Batching::Auto,
             max_batch_size: None,
             max_batch_elements: None,

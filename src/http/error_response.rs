@@ -61,7 +61,9 @@ fn status(error: &Error) -> (StatusCode, &'static str) {
         Error::ModelFailed { .. }
         | Error::NonFiniteOutput { .. }
         | Error::UnusableOutput { .. }
-        | Error::WorkerPanicked => (StatusCode::INTERNAL_SERVER_ERROR, "The model failed"),
+        | Error::WorkerPanicked
+        | Error::ModelProcessEnded { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "The model failed"),
+        Error::ModelRestarting { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The model is being restarted"),
         Error::Conflict { .. } => (StatusCode::CONFLICT, "The deployment has changed meanwhile"),
         Error::ChangeRefused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "The change cannot be made"),
         Error::Unauthorized => (StatusCode::UNAUTHORIZED, "The token is missing or wrong"),
@@ -102,7 +104,9 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
     match error {
         // The same again would be refused again.
         Error::Overloaded { shed: Shed::EvenAlone, .. } => {}
-        Error::QueueFull { retry_after, .. } | Error::Overloaded { retry_after, .. } => {
+        Error::QueueFull { retry_after, .. }
+        | Error::Overloaded { retry_after, .. }
+        | Error::ModelRestarting { retry_after } => {
             // Whole seconds are all that the header has.
             let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
@@ -228,6 +232,8 @@ mod tests {
             Error::NonFiniteOutput { output: "y".into(), instance: 3 },
             Error::UnusableOutput { output: "y".into(), problem: "has the shape [1, 2] for 3 rows".into() },
             Error::WorkerPanicked,
+            Error::ModelProcessEnded { detail: "SECRET".into() },
+            Error::ModelRestarting { retry_after: Duration::from_millis(400) },
             Error::Conflict { message: "generation 4".into(), present: serde_json::json!({}) },
             Error::ChangeRefused("model digits has no stable version before 1".into()),
             Error::Unauthorized,

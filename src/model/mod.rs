@@ -6,7 +6,8 @@
 //! a lone request never waits for company. A run that nobody waits for any more is ended. `request.rs` is what all of
 //! these share of a request, and `waiting.rs` the line they wait in. `hint.rs` tells without a lock that there is time in
 //! plenty, `attention.rs` who waits awake, and `warm_up.rs` has the first runs of a session. `session.rs` says what a
-//! runtime has to offer; `onnx.rs` is the only file that names ONNX Runtime.
+//! runtime has to offer; `onnx.rs` is the only file that names ONNX Runtime, and `isolated/` opens its sessions in other
+//! processes.
 //!
 //! Requests share runs only if the answer to one does not depend on the others: `independence.rs` finds that out with rows
 //! that are made up (`made_up.rs`) or real (`real_rows.rs`), `sharing.rs` says what follows, and `joining.rs` puts rows
@@ -19,6 +20,7 @@ mod attention;
 mod batch;
 mod hint;
 mod independence;
+pub mod isolated;
 mod joining;
 mod made_up;
 pub mod onnx;

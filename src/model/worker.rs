@@ -121,10 +121,13 @@ impl Worker {
                     self.recorder.worker_restarted();
                     self.fail(&batch.parts, &Error::WorkerPanicked);
                     // Whatever state the session is in, it is not used again.
-                    self.rebuild();
+                    self.session = None;
                     FinishedRun { took: begin.elapsed(), end: RunEnd::Failed }
                 }
             });
+            if self.session.is_none() {
+                self.rebuild();
+            }
         }
     }
 
@@ -273,6 +276,13 @@ impl Worker {
         session.run(inputs).map_err(|error| match error {
             // It was not the input: the run was ended from outside.
             Error::ModelFailed { .. } if self.current.is_retired.load(Ordering::Relaxed) => Error::ShuttingDown,
+            Error::ModelProcessEnded { detail } => {
+                let (model, version) = self.recorder.names();
+                tracing::error!(model, version, detail, "a model's process ended; another one is started");
+                self.recorder.worker_restarted();
+                self.session = None;
+                Error::ModelProcessEnded { detail }
+            }
             other => other,
         })
     }

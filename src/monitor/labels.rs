@@ -70,7 +70,7 @@ pub struct VersionLabels {
 }
 
 /// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
-pub(super) const ERROR_CODES: [&str; 25] = [
+pub(super) const ERROR_CODES: [&str; 27] = [
     "invalid-input",
     "unknown-model",
     "unknown-version",
@@ -90,6 +90,8 @@ pub(super) const ERROR_CODES: [&str; 25] = [
     "non-finite-output",
     "unusable-output",
     "worker-panicked",
+    "model-process-ended",
+    "model-restarting",
     "conflict",
     "change-refused",
     "unauthorized",

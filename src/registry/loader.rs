@@ -18,7 +18,7 @@ use super::run_limit::RunLimit;
 use super::trial::Trial;
 use super::verified::FoundVersion;
 use crate::budget::StageCosts;
-use crate::config::{Batching, ModelConfig, Provider, Threads, available_cores};
+use crate::config::{Batching, Isolation, ModelConfig, Provider, SessionConfig, Threads, available_cores};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::machine;
@@ -33,6 +33,8 @@ use crate::pipeline::Stages;
 pub struct Loader {
     /// What loads and runs models.
     pub engine: Arc<dyn Engine>,
+    /// What does so in processes of their own.
+    pub isolated_engine: Option<Arc<dyn Engine>>,
     /// The kinds of stages that a `model.toml` can name.
     pub stages: Stages,
     /// Where requests will be counted.
@@ -107,6 +109,18 @@ impl Loader {
         Ok(PreparedVersion { took: begin.elapsed(), ..prepared })
     }
 
+    /// The engine that opens a version's sessions where it wants them to be.
+    fn engine_for(&self, config: &SessionConfig) -> Result<&dyn Engine, Refusal> {
+        match (config.isolation, &self.isolated_engine) {
+            (Isolation::None, _) => Ok(&*self.engine),
+            (Isolation::Process, Some(isolated)) => Ok(&**isolated),
+            (Isolation::Process, None) => Err(Refusal::new(
+                LoadFault::Config,
+                "model.isolation = \"process\": this program cannot start itself as another process",
+            )),
+        }
+    }
+
     fn prepare_version(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedVersion, Refusal> {
         check_threads(order.config.model.threads(), available_cores(), machine::threads_left())?;
         progress(LoadStep::Verifying);
@@ -121,7 +135,7 @@ impl Loader {
         };
         progress(LoadStep::Opening);
         // Only now: what is larger than it should be, or no model, has not got this far.
-        let opened = OpenedVersion::open(&*self.engine, &self.stages, order, found.read()?)?;
+        let opened = OpenedVersion::open(self.engine_for(&order.config.model)?, &self.stages, order, found.read()?)?;
         let mut first = opened.session()?;
         // What ended in time in the trial need not do so here: it may depend on chance.
         let findings = self.run_limit.end_in_time(&mut *first, |session| match found_before {
@@ -219,7 +233,9 @@ fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Re
     let wanted = workers.get() as u64 * intra_op.get() as u64;
     let by_cores = MOST_PER_CORE * cores.get().max(4) as u64;
     let (most, because) = match left.map(|left| left.saturating_sub(RESERVE)) {
-        Some(left) if left < by_cores => (left, "what the limits of processes (pids.max, RLIMIT_NPROC) leave".to_owned()),
+        Some(left) if left < by_cores => {
+            (left, "what the limits of processes (pids.max, RLIMIT_NPROC) leave".to_owned())
+        }
         _ => (by_cores, format!("{MOST_PER_CORE} for each of {cores} cores, and {} anyhow", 4 * MOST_PER_CORE)),
     };
     if wanted <= most {
@@ -317,9 +333,15 @@ mod tests {
         assert_eq!(check(8, 8, 2, Some(10_000)), Ok(()));
         assert_eq!(check(64, 8, 32, Some(10_000)), Ok(()));
         let refused = check(256, 64, 2, Some(10_000)).unwrap_err();
-        assert!(refused.contains("make 16384 threads; at most 64 can be had here (16 for each of 2 cores"), "{refused}");
+        assert!(
+            refused.contains("make 16384 threads; at most 64 can be had here (16 for each of 2 cores"),
+            "{refused}"
+        );
         let refused = check(8, 8, 2, Some(50)).unwrap_err();
-        assert!(refused.contains("make 64 threads; at most 34 can be had here") && refused.contains("pids.max"), "{refused}");
+        assert!(
+            refused.contains("make 64 threads; at most 34 can be had here") && refused.contains("pids.max"),
+            "{refused}"
+        );
         assert!(check(1, 1, 2, Some(3)).is_err());
     }
 }

@@ -5,12 +5,10 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 use rustix::process::{Resource, Rlimit};
 
+use crate::machine;
+
 /// The lowest priority: this thread, and those that it starts, run when nobody else wants to.
 const NICEST: i32 = 19;
-
-/// Of the scale on which Linux chooses whom to end when memory is short, the top.
-#[cfg(target_os = "linux")]
-const FIRST_TO_GO: &str = "1000";
 
 /// Lowers the priority of this thread for good (on Linux; elsewhere that of the process, so it is left alone there).
 pub fn lower_priority_of_this_thread() {
@@ -37,10 +35,7 @@ fn lower_priority_of_this_process() {
 pub(super) fn confine_this_process(memory: Option<u64>) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    #[cfg(target_os = "linux")]
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", FIRST_TO_GO) {
-        tracing::debug!(%error, "the kernel could not be told to end this process first");
-    }
+    machine::prefer_to_end_this_process();
     lower_priority_of_this_process();
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     rustix::process::setrlimit(Resource::Core, limit(0))?;

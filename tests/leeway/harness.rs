@@ -13,6 +13,7 @@ use leeway::config::{Config, Provider, SessionConfig, StateUrl};
 use leeway::deploy;
 use leeway::error::Result;
 use leeway::feedback::{Ledger, MemoryLedger};
+use leeway::model::isolated::IsolatedEngine;
 use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, Interrupt, LoadedModel, ModelSource, Session};
 use leeway::pipeline::Stages;
@@ -98,6 +99,16 @@ pub(crate) fn runtime() -> Arc<dyn Engine> {
     Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap())
 }
 
+/// What runs models in processes of their own: the real program.
+pub(crate) fn isolated_engine() -> Arc<dyn Engine> {
+    let runtime = OnnxRuntime::load(&config().library_candidates()).unwrap();
+    Arc::new(IsolatedEngine {
+        program: env!("CARGO_BIN_EXE_leeway").into(),
+        library: runtime.library().to_owned(),
+        version: runtime.version().to_owned(),
+    })
+}
+
 impl TestApp {
     /// The shipped models.
     pub(crate) async fn start() -> TestApp {
@@ -111,7 +122,11 @@ impl TestApp {
     pub(crate) async fn with_parts(config: Config, engine: Arc<dyn Engine>, stages: Stages) -> TestApp {
         let journal = deploy::open(&config.state.url).await.unwrap();
         let ledger = leeway::feedback::open_ledger(&config.state.url, config.feedback.remembered).await.unwrap();
-        TestApp::with_all(config, Parts { engine, stages, trial: None, journal, ledger }).await
+        TestApp::with_all(
+            config,
+            Parts { engine, isolated_engine: Some(isolated_engine()), stages, trial: None, journal, ledger },
+        )
+        .await
     }
 
     pub(crate) async fn with_all(config: Config, parts: Parts) -> TestApp {
@@ -388,6 +403,12 @@ impl Server {
 
     pub(crate) fn signal(&self, name: &str) {
         self.child.signal(name);
+    }
+
+    /// The number of the process.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.0.id()
     }
 
     /// Kills the process at a moment, from a thread of its own.

@@ -20,6 +20,7 @@ mod drift;
 mod golden;
 mod images;
 mod independence;
+mod isolation;
 mod lifecycle;
 mod metrics;
 mod model_files;

@@ -399,6 +399,7 @@ async fn servers_that_share_a_journal_follow_each_other() {
     let journal = deploy::open(&StateUrl::Memory).await.unwrap();
     let parts = || Parts {
         engine: runtime(),
+        isolated_engine: None,
         stages: Stages::default(),
         trial: None,
         journal: Arc::clone(&journal),
@@ -423,6 +424,7 @@ async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
     let journal = deploy::open(&StateUrl::Memory).await.unwrap();
     let parts = Parts {
         engine: runtime(),
+        isolated_engine: None,
         stages: Stages::default(),
         trial: None,
         journal: Arc::clone(&journal),

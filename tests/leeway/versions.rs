@@ -103,6 +103,7 @@ async fn with_trial(repository: &Repository, timeout_ms: u64) -> TestApp {
     config.loading.trial_timeout_ms = timeout_ms.try_into().unwrap();
     let parts = Parts {
         engine: runtime(),
+        isolated_engine: None,
         stages: Stages::default(),
         trial: Some(trial(&config)),
         journal: deploy::open(&config.state.url).await.unwrap(),
@@ -201,6 +202,7 @@ async fn a_trial_that_aborts_is_a_refusal() {
         let journal = deploy::open(&config.state.url).await.unwrap();
         let parts = Parts {
             engine: runtime(),
+            isolated_engine: None,
             stages: Stages::default(),
             trial: Some(trial.clone()),
             journal,
@@ -311,7 +313,8 @@ async fn a_broken_model_toml_keeps_no_version_from_being_loaded() {
     config.repository.newest_versions = 0;
     let trial = Some(trial(&config));
     let journal = deploy::open(&config.state.url).await.unwrap();
-    let parts = Parts { engine: runtime(), stages: Stages::default(), trial, journal, ledger: ledger() };
+    let parts =
+        Parts { engine: runtime(), isolated_engine: None, stages: Stages::default(), trial, journal, ledger: ledger() };
     let app = TestApp::with_all(config, parts).await;
     std::fs::write(repository.0.path().join("plus/model.toml"), "broken").unwrap();
     let promoted = app.admin_post("/admin/v1/models/plus/promote", json!({ "version": 1 })).await;

@@ -1,0 +1,323 @@
+//! Models in processes of their own: what ends such a process ends one batch, and not the server.
+//!
+//! Each worker has a process with one session, and speaks to it as to a session of its own (`session.rs`): batches,
+//! deadlines and everything else are as always. `wire.rs` has what the two say to each other, `child.rs` the other side.
+//!
+//! This holds against crashes and lack of memory. It is no sandbox: the process has the rights of the server.
+
+mod child;
+mod session;
+mod wire;
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub use self::child::answer_runs;
+use self::session::IsolatedSession;
+use self::wire::{Answer, Open, Order, SharedMemory, receive, send, send_files};
+use super::session::{Engine, LoadedModel, ModelSource, Session};
+use crate::config::{Provider, SessionConfig};
+use crate::error::{Error, Result};
+use crate::tensor::Signature;
+
+/// The subcommand of the program that runs a model.
+pub const RUN_COMMAND: &str = "run-model";
+
+/// The time for opening a model in a process.
+const MAX_OPENING: Duration = Duration::from_secs(600);
+
+/// Of what a process writes to its standard error, so many lines are kept and logged.
+const MAX_LINES: usize = 20;
+
+/// An engine that opens every session in a process of its own.
+#[derive(Debug)]
+pub struct IsolatedEngine {
+    /// The program: this one.
+    pub program: PathBuf,
+    /// The ONNX Runtime library.
+    pub library: PathBuf,
+    /// Its version.
+    pub version: String,
+}
+
+struct IsolatedModel {
+    program: PathBuf,
+    library: PathBuf,
+    source: Arc<dyn ModelSource>,
+    config: SessionConfig,
+    signature: Signature,
+    provider: Provider,
+    restarts: Arc<Mutex<Restarts>>,
+    /// The one that was opened for the signature.
+    first: Mutex<Option<IsolatedSession>>,
+}
+
+/// Ends of processes of one model, so that one that always crashes is not started all the time.
+#[derive(Debug, Default)]
+pub(super) struct Restarts {
+    in_a_row: u32,
+    last: Option<Instant>,
+}
+
+/// A process that runs a model. Killed when it is dropped.
+pub(super) struct ModelProcess {
+    child: Child,
+    /// The last that it wrote to its standard error.
+    complaints: Arc<Mutex<VecDeque<String>>>,
+}
+
+// ===== impl IsolatedEngine =====
+
+impl Engine for IsolatedEngine {
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>> {
+        let restarts = Arc::default();
+        let (session, signature, provider) = open(&self.program, &self.library, &*source, config, &restarts)?;
+        Ok(Arc::new(IsolatedModel {
+            program: self.program.clone(),
+            library: self.library.clone(),
+            source,
+            config: SessionConfig { providers: vec![provider], ..config.clone() },
+            signature,
+            provider,
+            restarts,
+            first: Mutex::new(Some(session)),
+        }))
+    }
+}
+
+impl LoadedModel for IsolatedModel {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn provider(&self) -> Provider {
+        self.provider
+    }
+
+    fn open(&self) -> Result<Box<dyn Session>> {
+        if let Some(first) = self.first.lock().take() {
+            return Ok(Box::new(first));
+        }
+        if let Some(retry_after) = self.restarts.lock().still_to_wait(Instant::now()) {
+            return Err(Error::ModelRestarting { retry_after });
+        }
+        let (session, signature, _) = open(&self.program, &self.library, &*self.source, &self.config, &self.restarts)?;
+        if signature != self.signature {
+            return Err(Error::internal("the model that was opened again has other inputs or outputs"));
+        }
+        Ok(Box::new(session))
+    }
+}
+
+impl std::fmt::Debug for IsolatedModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IsolatedModel").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// Starts a process and opens a model in it.
+fn open(
+    program: &std::path::Path,
+    library: &std::path::Path,
+    source: &dyn ModelSource,
+    config: &SessionConfig,
+    restarts: &Arc<Mutex<Restarts>>,
+) -> Result<(IsolatedSession, Signature, Provider)> {
+    let not_started = |error: std::io::Error| {
+        Error::internal(format_args!("the process of a model could not be started with {}: {error}", program.display()))
+    };
+    let (socket, of_child) = UnixStream::pair().map_err(not_started)?;
+    let (control, control_of_child) = UnixStream::pair().map_err(not_started)?;
+    let memory = SharedMemory::new().map_err(not_started)?;
+    socket.set_read_timeout(Some(MAX_OPENING)).map_err(not_started)?;
+    let mut process = ModelProcess::start(program, of_child.into()).map_err(not_started)?;
+    let bytes = source.read()?;
+    let order = Open {
+        library: library.to_owned(),
+        config: config.clone(),
+        model: bytes.model.len(),
+        external: bytes.external.iter().map(|(location, content)| (location.clone(), content.len())).collect(),
+    };
+    let tell = || -> std::io::Result<()> {
+        let mut at = 0;
+        for content in std::iter::once(&bytes.model).chain(bytes.external.iter().map(|(_, content)| content)) {
+            memory.write_bytes(content, at)?;
+            at += content.len() as u64;
+        }
+        send_files(&socket, &[memory.file(), control_of_child.as_fd()])?;
+        send(&socket, &Order::Open(order))
+    };
+    let answer = tell().and_then(|()| receive(&mut &socket));
+    drop(bytes);
+    match answer {
+        Ok(Answer::Opened { signature, provider }) => {
+            memory.shrink().map_err(not_started)?;
+            let outputs = signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect();
+            let session = IsolatedSession::new(process, socket, control, memory, outputs, Arc::clone(restarts))
+                .map_err(not_started)?;
+            Ok((session, signature, provider))
+        }
+        Ok(Answer::Failed(failure)) => Err(failure.into()),
+        Ok(Answer::Ran(_)) => Err(Error::internal("the process of a model answered what it was not asked")),
+        Err(error) => {
+            restarts.lock().ended(Instant::now());
+            Err(Error::Repository(format!("the model's process {} while it opened the model", process.end(&error))))
+        }
+    }
+}
+
+// ===== impl ModelProcess =====
+
+impl ModelProcess {
+    fn start(program: &std::path::Path, stdin: OwnedFd) -> std::io::Result<ModelProcess> {
+        let mut child = Command::new(program)
+            .arg(RUN_COMMAND)
+            // A model has no business with it.
+            .env_remove("LEEWAY_ADMIN__TOKEN")
+            // The allocator would count memory as taken that it only sets aside.
+            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+            .stdin(Stdio::from(stdin))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let complaints = Arc::<Mutex<VecDeque<String>>>::default();
+        if let Some(stderr) = child.stderr.take() {
+            let (complaints, id) = (Arc::clone(&complaints), child.id());
+            let listen = move || keep_last_lines(stderr, &complaints, id);
+            std::thread::Builder::new().name("complaints".to_owned()).spawn(listen)?;
+        }
+        Ok(ModelProcess { child, complaints })
+    }
+
+    /// Ends the process, if it has not ended, and says how it did, and the last it said.
+    pub(super) fn end(&mut self, error: &std::io::Error) -> String {
+        let ended = match self.child.try_wait() {
+            Ok(None) => {
+                let _ = self.child.kill();
+                // What it has closed it may be about to leave by itself.
+                self.child.wait().map(Some)
+            }
+            ended => ended,
+        };
+        let how = match ended {
+            Ok(Some(status)) => describe(status),
+            _ => format!("could not be reached ({error})"),
+        };
+        match self.complaints.lock().back() {
+            Some(last) => format!("{how}; the last it said was {last:?}"),
+            None => how,
+        }
+    }
+
+    pub(super) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for ModelProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("ended with signal {signal}"),
+        (None, Some(code)) => format!("ended with exit code {code}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+fn keep_last_lines(from: impl Read, lines: &Mutex<VecDeque<String>>, process: u32) {
+    const MAX_LINE_BYTES: u64 = 1000;
+    let mut from = BufReader::new(from);
+    let mut logged = 0;
+    loop {
+        let mut line = Vec::new();
+        match from.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let line = String::from_utf8_lossy(&line).trim().to_owned();
+        if line.is_empty() {
+            continue;
+        }
+        if logged < MAX_LINES {
+            logged += 1;
+            tracing::warn!(process, line, "the process of a model says");
+        }
+        let mut lines = lines.lock();
+        if lines.len() == MAX_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+}
+
+// ===== impl Restarts =====
+
+impl Restarts {
+    /// Ends that are further apart than this are not in a row.
+    const IN_A_ROW: Duration = Duration::from_secs(60);
+
+    pub(super) fn ended(&mut self, now: Instant) {
+        let is_in_a_row = self.last.is_some_and(|last| now.duration_since(last) < Restarts::IN_A_ROW);
+        self.in_a_row = if is_in_a_row { self.in_a_row.saturating_add(1) } else { 1 };
+        self.last = Some(now);
+    }
+
+    /// The time until a process may be started.
+    fn still_to_wait(&self, now: Instant) -> Option<Duration> {
+        let wait = backoff(self.in_a_row).saturating_sub(now.duration_since(self.last?));
+        Some(wait).filter(|wait| !wait.is_zero())
+    }
+}
+
+/// The wait after so many ends in a row: none after the first, then 100 ms, and twice as long each time, up to half a minute.
+fn backoff(in_a_row: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(30);
+    match in_a_row.checked_sub(2) {
+        None => Duration::ZERO,
+        Some(doublings) => FIRST.saturating_mul(1 << doublings.min(16)).min(LONGEST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_crashes_all_the_time_is_started_less_and_less_often() {
+        let begin = Instant::now();
+        let mut restarts = Restarts::default();
+        assert_eq!(restarts.still_to_wait(begin), None);
+        restarts.ended(begin);
+        assert_eq!(restarts.still_to_wait(begin), None);
+        let waits: Vec<u64> = (0..12)
+            .map(|_| {
+                restarts.ended(begin);
+                restarts.still_to_wait(begin).unwrap().as_millis() as u64
+            })
+            .collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000]);
+        // A minute without one is a new beginning.
+        let later = begin + Duration::from_secs(61);
+        restarts.ended(later);
+        assert_eq!(restarts.still_to_wait(later), None);
+    }
+}

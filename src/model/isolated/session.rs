@@ -1,0 +1,139 @@
+//! A session in another process, as the worker that owns it sees it.
+
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::wire::{Answer, Order, SharedMemory, receive, send};
+use super::{ModelProcess, Restarts};
+use crate::error::{Error, Result};
+use crate::model::session::{Interrupt, Session};
+use crate::tensor::Tensors;
+
+/// How often it is looked whether a run was to end.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// An answer about some outputs.
+const ANSWER_BYTES: usize = 512;
+
+/// How long a run that was to end may go on before its process is ended.
+const GRACE: Duration = Duration::from_secs(5);
+
+pub(super) struct IsolatedSession {
+    process: ModelProcess,
+    socket: UnixStream,
+    memory: SharedMemory,
+    control: Arc<Control>,
+    outputs: Vec<Arc<str>>,
+    restarts: Arc<Mutex<Restarts>>,
+}
+
+/// Ends runs of the process, from any thread.
+struct Control {
+    socket: UnixStream,
+    /// The number of the run that goes on, or of the last one.
+    run: AtomicU64,
+    is_ended: AtomicBool,
+}
+
+impl IsolatedSession {
+    pub(super) fn new(
+        process: ModelProcess,
+        socket: UnixStream,
+        control: UnixStream,
+        memory: SharedMemory,
+        outputs: Vec<Arc<str>>,
+        restarts: Arc<Mutex<Restarts>>,
+    ) -> io::Result<IsolatedSession> {
+        socket.set_read_timeout(Some(LOOK))?;
+        let control = Control { socket: control, run: AtomicU64::new(0), is_ended: AtomicBool::new(false) };
+        Ok(IsolatedSession { process, socket, memory, control: Arc::new(control), outputs, restarts })
+    }
+
+    fn ask(&mut self, inputs: &Tensors, number: u64) -> io::Result<Answer> {
+        let inputs = self.memory.write(inputs.iter().map(|(_, tensor)| tensor))?;
+        send(&self.socket, &Order::Run { number, inputs })?;
+        // Each speaks in turn: there is nothing behind the answer that could be lost.
+        let waiting = Waiting { socket: &self.socket, control: &self.control, ended_at: None };
+        receive(&mut BufReader::with_capacity(ANSWER_BYTES, waiting))
+    }
+
+    fn process_ended(&mut self, error: &io::Error) -> Error {
+        self.restarts.lock().ended(Instant::now());
+        Error::ModelProcessEnded { detail: format!("the model's process {}", self.process.end(error)) }
+    }
+}
+
+impl Session for IsolatedSession {
+    fn interrupt(&self) -> Arc<dyn Interrupt> {
+        Arc::<Control>::clone(&self.control)
+    }
+
+    fn run(&mut self, inputs: &Tensors) -> Result<Tensors> {
+        // First the number, then the look at whether runs are ended; who ends them does it the other way round.
+        let number = self.control.run.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.control.is_ended.load(Ordering::SeqCst) {
+            return Err(Error::ModelFailed { detail: "the run was ended before it began".to_owned() });
+        }
+        match self.ask(inputs, number) {
+            Ok(Answer::Ran(outputs)) => {
+                let (places, heads): (Vec<usize>, Vec<_>) = outputs.into_iter().unzip();
+                let tensors = self.memory.read(heads.iter())?;
+                self.memory.shrink().map_err(Error::internal)?;
+                let named = places.into_iter().zip(tensors).map(|(place, tensor)| {
+                    let name = self.outputs.get(place).ok_or_else(|| Error::internal("an output has no name"))?;
+                    Ok((Arc::clone(name), tensor))
+                });
+                named.collect::<Result<Vec<_>>>().map(|tensors| tensors.into_iter().collect())
+            }
+            Ok(Answer::Failed(failure)) => Err(failure.into()),
+            Ok(Answer::Opened { .. }) => {
+                Err(self.process_ended(&io::Error::other("it answered what it was not asked")))
+            }
+            Err(error) => Err(self.process_ended(&error)),
+        }
+    }
+}
+
+impl Interrupt for Control {
+    fn end_runs(&self) {
+        self.is_ended.store(true, Ordering::SeqCst);
+        let number = self.run.load(Ordering::SeqCst);
+        // A process that is gone has no run.
+        let _ = (&self.socket).write_all(&number.to_le_bytes());
+    }
+
+    fn allow_runs(&self) {
+        self.is_ended.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Waits for an answer, and gives up on a process that does not end a run that was to end.
+struct Waiting<'a> {
+    socket: &'a UnixStream,
+    control: &'a Control,
+    ended_at: Option<Instant>,
+}
+
+impl Read for Waiting<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.socket.read(into) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    if !self.control.is_ended.load(Ordering::SeqCst) {
+                        continue;
+                    }
+                    let ended_at = *self.ended_at.get_or_insert_with(Instant::now);
+                    if ended_at.elapsed() > GRACE {
+                        return Err(io::Error::other("it did not end a run that was to end"));
+                    }
+                }
+                read => return read,
+            }
+        }
+    }
+}

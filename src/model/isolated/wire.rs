@@ -1,0 +1,372 @@
+//! What a server and the process of a model say to each other: short messages through a socket, tensors through shared
+//! memory.
+//!
+//! Each side speaks in turn. A message is its length (four bytes, the lowest first) and JSON. The memory is a file without a
+//! name (`memfd`): whoever speaks has written its tensors there, one after the other, and the message has their shapes.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use half::slice::HalfFloatSliceExt;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Provider, SessionConfig};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Data, Element, Signature, Tensor, with_element_type};
+
+/// A message is never longer: the shapes of some hundred tensors, or a settings file.
+const MAX_MESSAGE_BYTES: u32 = 1 << 24;
+
+/// So much of the memory is kept between runs.
+const KEPT_BYTES: u64 = 1 << 22;
+
+/// What the server says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// First of all: what to open.
+    Open(Open),
+    /// Run these inputs, in the order of the signature.
+    Run {
+        /// Number of the run, so that it can be ended and no other.
+        number: u64,
+        inputs: Vec<Head>,
+    },
+}
+
+/// What to open.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Open {
+    pub(super) library: PathBuf,
+    pub(super) config: SessionConfig,
+    /// The size of the model, which is in the memory.
+    pub(super) model: usize,
+    /// The files that follow it there: location and size.
+    pub(super) external: Vec<(String, usize)>,
+}
+
+/// What the process of the model answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// It is open.
+    Opened { signature: Signature, provider: Provider },
+    /// It ran: its outputs, each with its place in the signature.
+    Ran(Vec<(usize, Head)>),
+    /// It did not.
+    Failed(Failure),
+}
+
+/// Why the process could not do what it was told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Failure {
+    /// The model did not run on these inputs.
+    Model(String),
+    /// Settings do not fit.
+    Config(String),
+    /// The model cannot be opened.
+    Repository(String),
+    /// Something else.
+    Internal(String),
+}
+
+/// A tensor in the memory.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Head {
+    dtype: DType,
+    shape: Vec<usize>,
+    /// The size of its elements there.
+    bytes: usize,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match error {
+            Error::ModelFailed { detail } => Failure::Model(detail),
+            Error::Config(message) => Failure::Config(message),
+            Error::Repository(message) => Failure::Repository(message),
+            other => Failure::Internal(other.for_operators()),
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        match failure {
+            Failure::Model(detail) => Error::ModelFailed { detail },
+            Failure::Config(message) => Error::Config(message),
+            Failure::Repository(message) => Error::Repository(message),
+            Failure::Internal(detail) => Error::Internal { detail },
+        }
+    }
+}
+
+// ===== messages =====
+
+pub(super) fn send(mut to: &UnixStream, message: &impl Serialize) -> io::Result<()> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message)?;
+    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length <= MAX_MESSAGE_BYTES);
+    let length = length.ok_or_else(|| io::Error::other("a message is too long"))?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    to.write_all(&bytes)
+}
+
+pub(super) fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length);
+    if length > MAX_MESSAGE_BYTES {
+        return Err(io::Error::other("a message is too long"));
+    }
+    let mut bytes = Vec::new();
+    bytes.resize(length as usize, 0);
+    from.read_exact(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// Hands open files to the other side.
+pub(super) fn send_files(to: &UnixStream, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(files)) {
+        return Err(io::Error::other("too many files at one time"));
+    }
+    sendmsg(to, &[io::IoSlice::new(&[0])], &mut ancillary, SendFlags::empty())?;
+    Ok(())
+}
+
+/// Takes the two files that [`send_files`] has sent.
+pub(super) fn receive_files(from: &UnixStream) -> io::Result<[OwnedFd; 2]> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(from, &mut [io::IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let files: Vec<OwnedFd> = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(files) => Some(files),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    files.try_into().map_err(|_| io::Error::other("the files that the server shares did not come"))
+}
+
+// ===== memory =====
+
+/// Memory that both sides see.
+#[derive(Debug)]
+pub(super) struct SharedMemory(File);
+
+impl SharedMemory {
+    pub(super) fn new() -> io::Result<SharedMemory> {
+        let file = rustix::fs::memfd_create("leeway-tensors", rustix::fs::MemfdFlags::CLOEXEC)?;
+        Ok(SharedMemory(file.into()))
+    }
+
+    pub(super) fn of(file: OwnedFd) -> SharedMemory {
+        SharedMemory(file.into())
+    }
+
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    pub(super) fn write_bytes(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    pub(super) fn read_bytes(&self, length: usize, at: u64) -> io::Result<Vec<u8>> {
+        self.holds(length, at)?;
+        let mut bytes = vec![0; length];
+        self.0.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
+    }
+
+    /// Gives back what a large run, or a model, has taken.
+    pub(super) fn shrink(&self) -> io::Result<()> {
+        if self.0.metadata()?.len() > KEPT_BYTES { self.0.set_len(KEPT_BYTES) } else { Ok(()) }
+    }
+
+    /// Writes tensors one after the other.
+    pub(super) fn write<'a>(&self, tensors: impl Iterator<Item = &'a Tensor>) -> io::Result<Vec<Head>> {
+        let mut at = 0;
+        let mut heads = Vec::new();
+        for tensor in tensors {
+            let bytes = self.write_data(tensor.data(), at)?;
+            at += bytes as u64;
+            heads.push(Head { dtype: tensor.dtype(), shape: tensor.shape().to_vec(), bytes });
+        }
+        Ok(heads)
+    }
+
+    /// Reads tensors that were written one after the other.
+    pub(super) fn read<'a>(&self, heads: impl Iterator<Item = &'a Head>) -> Result<Vec<Tensor>> {
+        let mut at = 0;
+        heads
+            .map(|head| {
+                let data = self.read_data(head, at).map_err(Error::internal)?;
+                at += head.bytes as u64;
+                Tensor::new(head.shape.clone(), data)
+            })
+            .collect()
+    }
+
+    /// So that nothing is allocated for what is only claimed.
+    fn holds(&self, length: usize, at: u64) -> io::Result<()> {
+        const NOT_WORTH_ASKING: usize = 1 << 20;
+        if length <= NOT_WORTH_ASKING || at.saturating_add(length as u64) <= self.0.metadata()?.len() {
+            Ok(())
+        } else {
+            Err(io::Error::other("a tensor is larger than the memory that it is in"))
+        }
+    }
+
+    fn write_data(&self, data: &Data, at: u64) -> io::Result<usize> {
+        let owned: Vec<u8>;
+        let bytes: &[u8] = match data {
+            Data::F32(values) => bytemuck::cast_slice(values),
+            Data::F64(values) => bytemuck::cast_slice(values),
+            Data::F16(values) => bytemuck::cast_slice(values.reinterpret_cast()),
+            Data::BF16(values) => bytemuck::cast_slice(values.reinterpret_cast()),
+            Data::I8(values) => bytemuck::cast_slice(values),
+            Data::I16(values) => bytemuck::cast_slice(values),
+            Data::I32(values) => bytemuck::cast_slice(values),
+            Data::I64(values) => bytemuck::cast_slice(values),
+            Data::U8(values) => values,
+            Data::U16(values) => bytemuck::cast_slice(values),
+            Data::U32(values) => bytemuck::cast_slice(values),
+            Data::U64(values) => bytemuck::cast_slice(values),
+            Data::Bool(values) => bytemuck::cast_slice(values),
+            Data::Text(values) => {
+                owned = encode_texts(values)?;
+                &owned
+            }
+        };
+        self.0.write_all_at(bytes, at)?;
+        Ok(bytes.len())
+    }
+
+    fn read_data(&self, head: &Head, at: u64) -> io::Result<Data> {
+        let wrong = || io::Error::other("a tensor's shape and its size do not fit");
+        let elements = head.shape.iter().try_fold(1_usize, |all, dim| all.checked_mul(*dim)).ok_or_else(wrong)?;
+        let size = match head.dtype {
+            DType::Text => None,
+            dtype => Some(with_element_type!(dtype, T => size_of::<T>())),
+        };
+        if size.is_some_and(|size| elements.checked_mul(size) != Some(head.bytes)) {
+            return Err(wrong());
+        }
+        self.holds(head.bytes, at)?;
+        macro_rules! numbers {
+            ($type:ty) => {{
+                let mut values: Vec<$type> = vec![<$type>::default(); elements];
+                self.0.read_exact_at(bytemuck::cast_slice_mut(&mut values), at)?;
+                values
+            }};
+        }
+        Ok(match head.dtype {
+            DType::F32 => f32::into_data(numbers!(f32)),
+            DType::F64 => f64::into_data(numbers!(f64)),
+            DType::F16 => {
+                let mut values = vec![half::f16::ZERO; elements];
+                self.0.read_exact_at(bytemuck::cast_slice_mut(values.reinterpret_cast_mut()), at)?;
+                Data::F16(values)
+            }
+            DType::BF16 => {
+                let mut values = vec![half::bf16::ZERO; elements];
+                self.0.read_exact_at(bytemuck::cast_slice_mut(values.reinterpret_cast_mut()), at)?;
+                Data::BF16(values)
+            }
+            DType::I8 => Data::I8(numbers!(i8)),
+            DType::I16 => Data::I16(numbers!(i16)),
+            DType::I32 => Data::I32(numbers!(i32)),
+            DType::I64 => Data::I64(numbers!(i64)),
+            DType::U8 => Data::U8(numbers!(u8)),
+            DType::U16 => Data::U16(numbers!(u16)),
+            DType::U32 => Data::U32(numbers!(u32)),
+            DType::U64 => Data::U64(numbers!(u64)),
+            DType::Bool => Data::Bool(numbers!(u8).into_iter().map(|value| value != 0).collect()),
+            DType::Text => Data::Text(decode_texts(&self.read_bytes(head.bytes, at)?, elements)?),
+        })
+    }
+}
+
+/// Texts, each as its length and its bytes.
+fn encode_texts(texts: &[String]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(texts.iter().map(|text| 4 + text.len()).sum());
+    for text in texts {
+        let length = u32::try_from(text.len()).map_err(io::Error::other)?;
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    Ok(bytes)
+}
+
+fn decode_texts(mut bytes: &[u8], count: usize) -> io::Result<Vec<String>> {
+    let cut_off = || io::Error::other("texts are cut off");
+    let mut texts = Vec::new();
+    for _ in 0..count {
+        let (length, rest) = bytes.split_first_chunk().ok_or_else(cut_off)?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (text, rest) = rest.split_at_checked(length).ok_or_else(cut_off)?;
+        texts.push(String::from_utf8(text.to_vec()).map_err(io::Error::other)?);
+        bytes = rest;
+    }
+    Ok(texts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_of_every_type_come_through_unchanged() {
+        let memory = SharedMemory::new().unwrap();
+        let texts = ["", "ä\0\n", "long ".repeat(1000).as_str()].map(str::to_owned).to_vec();
+        let data = [
+            Data::F32(vec![0.1, f32::NAN, f32::INFINITY]),
+            Data::F64(vec![0.1, -0.0, f64::MIN_POSITIVE]),
+            Data::F16([0.1, 2.0, -3.0].map(half::f16::from_f32).to_vec()),
+            Data::BF16([0.1, 2.0, -3.0].map(half::bf16::from_f32).to_vec()),
+            Data::I8(vec![-128, 0, 127]),
+            Data::I16(vec![i16::MIN, 0, i16::MAX]),
+            Data::I32(vec![i32::MIN, 0, i32::MAX]),
+            Data::I64(vec![i64::MIN, 0, i64::MAX]),
+            Data::U8(vec![0, 1, 255]),
+            Data::U16(vec![0, 1, u16::MAX]),
+            Data::U32(vec![0, 1, u32::MAX]),
+            Data::U64(vec![0, 1, u64::MAX]),
+            Data::Bool(vec![true, false, true]),
+            Data::Text(texts),
+        ];
+        let tensors: Vec<Tensor> = data.into_iter().map(|data| Tensor::new(vec![3, 1], data).unwrap()).collect();
+        let heads = memory.write(tensors.iter()).unwrap();
+        let read = memory.read(heads.iter()).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{tensors:?}"));
+    }
+
+    #[test]
+    fn what_is_only_claimed_is_not_allocated() {
+        let memory = SharedMemory::new().unwrap();
+        for (dtype, shape, bytes) in [
+            (DType::F32, vec![1 << 40], 1 << 42),
+            (DType::F32, vec![usize::MAX, 2], 8),
+            (DType::F32, vec![2], 4),
+            (DType::Text, vec![1], 1 << 40),
+            (DType::Text, vec![1 << 40], 0),
+        ] {
+            let head = Head { dtype, shape, bytes };
+            assert!(memory.read([&head].into_iter()).is_err(), "{head:?}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Models in processes of their own: answers are the same, and what ends such a process ends one batch.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{PLAIN, Repository, Server, TestApp, client, until};
+
+fn isolated() -> String {
+    format!("{PLAIN}isolation = \"process\"\n")
+}
+
+/// In this number `crash` ends its process, and `hungry` asks for 32 TB.
+const BAD: f32 = 123_456.0;
+
+fn body(value: f32) -> String {
+    json!({ "instances": [[value, 0.0]] }).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_element_type_goes_through_another_process_unchanged() {
+    let models = [
+        ("echo_float32", json!([[0.5, -3.5], [-0.25, 1e30]])),
+        ("echo_float64", json!([[0.1, -3.5], [1.7976931348623157e308, 5e-324]])),
+        ("echo_float16", json!([[0.5, -65504.0]])),
+        ("echo_bfloat16", json!([[0.5, -2.0]])),
+        ("echo_int8", json!([[-128, 127]])),
+        ("echo_int16", json!([[-32768, 32767]])),
+        ("echo_int32", json!([[-2147483648i64, 2147483647]])),
+        ("echo_int64", json!([[i64::MIN, i64::MAX]])),
+        ("echo_uint8", json!([[0, 255]])),
+        ("echo_uint16", json!([[0, 65535]])),
+        ("echo_uint32", json!([[0, 4294967295u32]])),
+        ("echo_uint64", json!([[0, u64::MAX]])),
+        ("echo_bool", json!([[true, false], [false, false]])),
+        ("echo_string", json!([["", "Grüße, \"世界\"\n"], ["a", "b"]])),
+        ("echo_scalar", json!([1.5, -2.0])),
+        ("echo_sequence", json!([[1, 2, 3], [4, 5, 6]])),
+    ];
+    let repository =
+        models.iter().fold(Repository::new(), |repository, (name, _)| repository.with(name, 1, name, &isolated()));
+    let app = TestApp::with(repository.config()).await;
+    for (name, rows) in models {
+        let answer = app.predict(&format!("/v1/models/{name}:predict"), json!({ "instances": rows }).to_string()).await;
+        let text = |value: &Value| value.to_string().replace("e+", "e");
+        match name {
+            "echo_float32" => {
+                let as_f32 = |value: Value| serde_json::from_value::<Vec<Vec<f32>>>(value).unwrap();
+                assert_eq!(as_f32(answer.predictions()), as_f32(rows));
+            }
+            _ => assert_eq!(text(&answer.predictions()), text(&rows), "{name}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_fails_its_batch_and_nothing_else() {
+    let repository = Repository::new().with("crash", 1, "crash", &isolated()).with("plus", 1, "plus_1", PLAIN);
+    let app = TestApp::with(repository.config()).await;
+    let ask = async |value| app.predict("/v1/models/crash:predict", body(value)).await;
+    assert_eq!(ask(1.0).await.predictions(), json!([[2.0, 1.0]]));
+    let failed = ask(BAD).await;
+    assert_eq!((failed.status, &failed.json()["type"]), (500, &json!("urn:leeway:problem:model-process-ended")));
+    // The first time it is started again at once.
+    assert_eq!(ask(1.0).await.predictions(), json!([[2.0, 1.0]]));
+    let restarts = "leeway_worker_restarts_total{model=\"crash\",version=\"1\"}";
+    assert_eq!(app.metric(restarts).await, 1.0);
+
+    // Whoever crashes it again and again waits longer and longer; others are not touched.
+    let refused = until(async || Some(ask(BAD).await).filter(|answer| answer.status == 503)).await;
+    assert_eq!(refused.json()["type"], "urn:leeway:problem:model-restarting");
+    assert_eq!(refused.header("retry-after"), "1");
+    let other = app.predict("/v1/models/plus:predict", body(1.0)).await;
+    assert_eq!(other.predictions(), json!([[2.0, 1.0]]));
+    until(async || (ask(1.0).await.status == 200).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_in_another_process_ends_at_its_deadline() {
+    let short = isolated().replace("total_ms = 600000", "total_ms = 500");
+    let repository = Repository::new().with("work", 1, "work", &short);
+    let app = TestApp::with(repository.config()).await;
+    let ask = async |rounds: u32| app.predict("/predict", json!({ "instances": [rounds] }).to_string()).await;
+    let late = ask(100_000_000).await;
+    assert_eq!((late.status, &late.json()["type"]), (504, &json!("urn:leeway:problem:expired")), "{}", late.text);
+    // The run was ended, not its process: the next is served by the same.
+    until(async || (ask(1).await.status == 200).then_some(())).await;
+    let series = |name: &str| format!("{name}{{model=\"work\",version=\"1\"}}");
+    assert_eq!(app.metric(&series("leeway_runs_terminated_total")).await, 1.0);
+    assert_eq!(app.metric(&series("leeway_worker_restarts_total")).await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_opened_in_another_process_says_why() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let app = TestApp::with(repository.config()).await;
+    let folder = repository.0.path().join("broken");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("model.toml"), isolated()).unwrap();
+    let file = folder.join("no_model.onnx");
+    std::fs::write(&file, b"\x3a\x00").unwrap();
+    repository.add_file("broken", 1, &file);
+    std::fs::remove_file(&file).unwrap();
+    let overview = app.admin_post("/admin/v1/reload", json!({})).await.text;
+    assert!(overview.contains("model.onnx cannot be loaded"), "{overview}");
+}
+
+/// Processes whose parent is this one.
+#[cfg(target_os = "linux")]
+fn children(parent: u32) -> Vec<u32> {
+    let parent_of = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let ids = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(|id| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        parent_of(&stat) == Some(parent) && !stat.contains(") Z ")
+    })
+    .collect()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_processes_of_models_end_with_the_server_however_it_ends() {
+    let repository = Repository::new().with("plus", 1, "plus_1", &isolated().replace("workers = 1", "workers = 2"));
+    let server = Server::start(repository.0.path(), &[]);
+    let of_models = children(server.id());
+    assert_eq!(of_models.len(), 2);
+    server.signal("KILL");
+    let exists = |id: &u32| {
+        std::fs::read_to_string(format!("/proc/{id}/cmdline")).is_ok_and(|command| command.contains("run-model"))
+    };
+    until(async || (!of_models.iter().any(exists)).then_some(())).await;
+}
+
+/// What a run would take beyond what there is fails the run.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_wants_more_memory_than_there_is_fails_alone() {
+    let repository = Repository::new().with("hungry", 1, "hungry", &isolated());
+    let server = Server::start(repository.0.path(), &[]);
+    let client = client();
+    let ask = async |value| client.post(server.url("/predict")).body(body(value)).send().await.unwrap().status();
+    assert_eq!(ask(1.0).await, 200);
+    let begin = std::time::Instant::now();
+    assert_eq!(ask(BAD).await, 500);
+    assert!(begin.elapsed() < Duration::from_secs(60));
+    assert_eq!(ask(1.0).await, 200);
+}
