@@ -29,14 +29,43 @@ pub fn threads_left() -> Option<u64> {
     smaller(of_group, of_user)
 }
 
-/// Sets the limit of this process's own data so that it fails to allocate before its control group, or the machine, ends it:
-/// what is available now, but for a reserve, may be added. An allocation of ONNX Runtime that fails is a failed request.
-pub fn limit_data(reserve: u64) -> std::io::Result<()> {
-    let (Some(available), Some(data)) = (available_memory(), own_data()) else { return Ok(()) };
+/// The memory that the control group of this process leaves it; `None` if the group has no limit.
+pub fn memory_left_in_group() -> Option<u64> {
+    Group::of_this_process("memory").and_then(|group| group.memory_left())
+}
+
+/// Sets the limit of this process's own data, so that an allocation fails before the kernel ends the process: as much as is
+/// available may be added to what it has. An allocation of ONNX Runtime that fails is a failed request.
+pub fn limit_data(available: u64) -> std::io::Result<()> {
+    let Some(data) = own_data() else { return Ok(()) };
     let maximum = getrlimit(Resource::Data).maximum;
-    let most = data.saturating_add(available.saturating_sub(reserve));
+    let most = data.saturating_add(available);
     let current = maximum.map_or(most, |maximum| most.min(maximum));
     Ok(setrlimit(Resource::Data, Rlimit { current: Some(current), maximum })?)
+}
+
+/// The memory of this process, before something that may take more.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryBefore {
+    resident: u64,
+    peak: u64,
+}
+
+/// Begins to watch the peak of this process's memory; `None` where that is not to be had.
+pub fn reset_peak_memory() -> Option<MemoryBefore> {
+    // What this resets is `VmHWM`. Where it cannot, only a higher peak is seen.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(MemoryBefore { resident: of_status(&status, "VmRSS")?, peak: of_status(&status, "VmHWM")? })
+}
+
+impl MemoryBefore {
+    /// How many bytes more there were at the peak since then.
+    pub fn taken(self) -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let peak = of_status(&status, "VmHWM").filter(|peak| *peak > self.peak);
+        peak.map_or(0, |peak| peak.saturating_sub(self.resident))
+    }
 }
 
 /// Lets the kernel end this process first when memory is short (where a container is not ended as a whole).

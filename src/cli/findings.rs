@@ -28,5 +28,12 @@ pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: 
     {
         writeln!(out, "  Only texts of one length share a run; of texts that are filled up, {found}")?;
     }
+    if let Some(most) = findings.bounds.and_then(|bounds| bounds.row) {
+        writeln!(
+            out,
+            "  Rows of up to {most} elements are taken: longer ones would take too much memory or time, or were not tried \
+             (model.max_batch_elements sets another limit)"
+        )?;
+    }
     findings.remarks.iter().try_for_each(|remark| writeln!(out, "  Note: {remark}"))
 }

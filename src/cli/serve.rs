@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{SettingsArgs, logging, table};
 use crate::app::{App, Stop, StopSignal};
 use crate::config::available_cores;
+use crate::machine;
 use crate::pipeline::Stages;
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
@@ -44,6 +45,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             data = %bound.data_address(), admin = %bound.admin_address(), threads, cores = available_cores(),
             "ready: POST http://{}/predict", bound.data_address()
         );
+        tokio::spawn(keep_below_the_memory_limit());
         tell_systemd(NotifyState::Ready);
         bound.run(signals).await?;
         Ok(())
@@ -51,6 +53,21 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     // Requests that outlived the grace period are not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
+}
+
+/// Keeps the limit of this process's data a little below what its control group leaves it: a run that would take all of that
+/// fails, and the server goes on. Whatever else is in the group counts, too, so this follows it.
+async fn keep_below_the_memory_limit() {
+    const RESERVE: u64 = 64 << 20;
+    let mut every_second = tokio::time::interval(Duration::from_secs(1));
+    // Where there is no limit, there is nothing to keep below.
+    while let Some(left) = machine::memory_left_in_group() {
+        if let Err(error) = machine::limit_data(left.saturating_sub(RESERVE)) {
+            tracing::warn!(%error, "the limit of this process's data cannot be set");
+            return;
+        }
+        every_second.tick().await;
+    }
 }
 
 /// Tells whoever has started this process, if it wants to know: nothing happens without `NOTIFY_SOCKET`.

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use super::admission::MARGIN;
+use super::element_bounds::ElementBounds;
 use super::service_time::Line;
 use crate::config::SessionConfig;
 use crate::error::{Error, Result};
@@ -17,6 +18,8 @@ pub struct BatchPolicy {
     pub run_rows: RunRows,
     /// The most elements of all inputs together in one run.
     pub max_elements: Option<NonZeroUsize>,
+    /// The most elements of one row, where `model.toml` does not say how many a run may have.
+    pub max_row_elements: Option<NonZeroUsize>,
     /// How long a free worker waits for more rows than there are.
     pub max_wait: Duration,
     /// The most rows of one request.
@@ -107,15 +110,23 @@ pub struct Share {
 
 impl BatchPolicy {
     /// The policy for a model: its own batch dimension, if that is fixed, else what the configuration and `sharing` say.
-    pub fn new(signature: &Signature, config: &SessionConfig, lengths: Lengths, sharing: RunSharing) -> BatchPolicy {
+    pub fn new(
+        signature: &Signature,
+        config: &SessionConfig,
+        lengths: Lengths,
+        sharing: RunSharing,
+        bounds: ElementBounds,
+    ) -> BatchPolicy {
         let run_rows = match (signature.batch_dim(), sharing) {
             (Dim::Fixed(rows), _) => RunRows::Exactly(NonZeroUsize::new(rows).unwrap_or(NonZeroUsize::MIN)),
             (Dim::Dynamic(_), RunSharing::Shared) => RunRows::UpTo(config.joined_batch_size()),
             (Dim::Dynamic(_), RunSharing::Exclusive) => RunRows::OneRequest(config.single_request_batch_size()),
         };
+        let bounds = bounds.or_configured(config.max_batch_elements);
         BatchPolicy {
             run_rows,
-            max_elements: config.max_batch_elements,
+            max_elements: bounds.run,
+            max_row_elements: bounds.row,
             max_wait: config.max_wait(),
             max_instances: config.max_instances,
             workers: config.threads().workers,
@@ -182,6 +193,13 @@ impl BatchPolicy {
             RunRows::OneRequest(_) => (rows, inputs.row_elements()),
             RunRows::UpTo(_) | RunRows::Exactly(_) => (self.fewest_rows(), inputs.row_elements()),
         };
+        if let Some(most) = self.max_row_elements.filter(|most| row_elements > most.get()) {
+            return Err(Error::InvalidInput(format!(
+                "instances: each has {row_elements} elements, and at most {most} are taken: longer ones would take more memory or \
+                 time than a request may (found when this version was loaded; model.max_batch_elements sets another limit); send \
+                 shorter ones"
+            )));
+        }
         if let Some(most) = self.max_elements
             && fewest.saturating_mul(row_elements) > most.get()
         {
@@ -406,6 +424,7 @@ mod tests {
         BatchPolicy {
             run_rows,
             max_elements: None,
+            max_row_elements: None,
             max_wait: Duration::ZERO,
             max_instances: 4096.try_into().unwrap(),
             workers: NonZeroUsize::MIN,

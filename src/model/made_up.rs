@@ -38,6 +38,58 @@ pub(crate) fn zeros(signature: &Signature, rows: usize) -> Tensors {
     of_shape(signature, rows, 1, |spec, elements| with_element_type!(spec.dtype, T => fill::<T>(elements)))
 }
 
+/// The open dimensions of rows, by their names, or else by input and place.
+pub(super) fn open_dimensions(signature: &Signature) -> Vec<String> {
+    let mut found = Vec::new();
+    for spec in &signature.inputs {
+        for (place, dim) in spec.dims.iter().enumerate().skip(1) {
+            let name = dimension_name(spec, place, dim).filter(|name| !found.contains(name));
+            found.extend(name);
+        }
+    }
+    found
+}
+
+fn dimension_name(spec: &TensorSpec, place: usize, dim: &Dim) -> Option<String> {
+    match dim {
+        Dim::Fixed(_) => None,
+        Dim::Dynamic(Some(name)) => Some(name.clone()),
+        Dim::Dynamic(None) => Some(format!("{}[{place}]", spec.name)),
+    }
+}
+
+/// The elements of a row whose open dimensions have these lengths.
+pub(super) fn row_elements(signature: &Signature, length: impl Fn(&String) -> usize) -> usize {
+    let elements = |spec: &TensorSpec| {
+        let lengths = spec.dims.iter().enumerate().skip(1).map(|(place, dim)| match dim {
+            Dim::Fixed(length) => *length,
+            Dim::Dynamic(_) => dimension_name(spec, place, dim).map_or(1, |name| length(&name)),
+        });
+        lengths.fold(1, usize::saturating_mul)
+    };
+    signature.inputs.iter().map(elements).fold(0, usize::saturating_add)
+}
+
+/// The inputs of one row (or of as many as the model fixes) whose open dimensions have these lengths.
+pub(super) fn rows_of_lengths(signature: &Signature, length: impl Fn(&String) -> usize) -> Tensors {
+    let rows = match signature.batch_dim() {
+        Dim::Fixed(rows) => rows.max(1),
+        Dim::Dynamic(_) => 1,
+    };
+    let mut random = Rng::with_seed(0x5eed);
+    let mut input = |spec: &TensorSpec| {
+        let lengths = spec.dims.iter().enumerate().map(|(place, dim)| match dim {
+            Dim::Fixed(length) => *length,
+            Dim::Dynamic(_) if place == 0 => rows,
+            Dim::Dynamic(_) => dimension_name(spec, place, dim).map_or(1, |name| length(&name)),
+        });
+        let shape: Shape = lengths.collect();
+        let data = filled(spec.dtype, shape.iter().product(), Values::Small, 1.0, &mut random);
+        Tensor::new(shape, data).ok().map(|tensor| (Arc::clone(&spec.name), tensor))
+    };
+    signature.inputs.iter().filter_map(&mut input).collect()
+}
+
 /// The inputs of three runs, which differ, with `rows` rows each. Open dimensions have the length `size`. `None` if they would
 /// be too large.
 pub(crate) fn made_up(signature: &Signature, rows: usize, size: usize, values: Values) -> Option<[Tensors; 3]> {

@@ -13,11 +13,14 @@
 //! that are made up (`made_up.rs`) or real (`real_rows.rs`), `sharing.rs` says what follows, and `joining.rs` puts rows
 //! together and takes outputs apart.
 //!
+//! `element_bounds.rs` finds how long rows may be of a model that leaves their length open.
+//!
 //! This room knows nothing of HTTP, of pipelines or of the registry.
 
 mod admission;
 mod attention;
 mod batch;
+mod element_bounds;
 mod hint;
 mod independence;
 pub mod isolated;
@@ -49,6 +52,7 @@ use self::attention::{Attention, spin_until};
 pub use self::batch::{
     BatchPolicy, Candidate, Lengths, MOST_PADDING, Next, Plan, RunRows, RunSharing, Share, can_be_padded, plan,
 };
+pub use self::element_bounds::{ElementBounds, Tried};
 pub use self::independence::{
     Cause, Comparing, Comparison, Dependence, Independence, Precision, are_conclusive, compare,
 };

@@ -520,7 +520,7 @@ mod tests {
         let signature = crate::tensor::Signature { inputs: vec![], ..Default::default() };
         let independence = Independence::Independent { difference: 0.0 };
         let rows = Rows { independence, joining: Joining::default() };
-        let sharing = Arc::new(Sharing::new(&signature, config, Provider::Cpu, None, rows));
+        let sharing = Arc::new(Sharing::new(&signature, config, Provider::Cpu, None, rows, Default::default()));
         let workers = vec![Arc::default()];
         Arc::new(Queue::new(sharing, config, &LatencyBudget::DEFAULT, ServiceTime::default(), workers, recorder))
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 
 use super::batch::{BatchPolicy, Lengths, RunSharing};
+use super::element_bounds::ElementBounds;
 use super::independence::{Comparing, Independence, Precision};
 use super::joining::{Joining, RowOutputs};
 use crate::config::{Batching, Provider, SessionConfig};
@@ -79,10 +80,11 @@ impl Sharing {
         provider: Provider,
         answered: Option<Vec<Arc<str>>>,
         rows: Rows,
+        bounds: ElementBounds,
     ) -> Sharing {
         let lengths = if rows.joining.padding.is_some() { Lengths::Padded } else { Lengths::Alike };
         let policy = |sharing| {
-            let mut policy = BatchPolicy::new(signature, config, lengths, sharing);
+            let mut policy = BatchPolicy::new(signature, config, lengths, sharing, bounds);
             if rows.joining.outputs == RowOutputs::OfOneRow {
                 policy = policy.of_one_row();
             }

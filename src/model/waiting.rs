@@ -173,6 +173,7 @@ mod tests {
             let policy = BatchPolicy {
                 run_rows: RunRows::UpTo(most.try_into().unwrap()),
                 max_elements: None,
+                max_row_elements: None,
                 max_wait: Duration::ZERO,
                 max_instances: 4096.try_into().unwrap(),
                 workers: 1.try_into().unwrap(),

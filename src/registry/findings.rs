@@ -12,9 +12,10 @@ use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use crate::config::Batching;
 use crate::error::{Error, LoadFault, Result};
+use crate::machine;
 use crate::model::{
-    Comparing, Comparison, Independence, Joining, MOST_PADDING, Precision, RunSharing, SIZES, Session, Values,
-    are_conclusive, compare, made_up, run_sharing, zeros,
+    Comparing, Comparison, ElementBounds, Independence, Joining, MOST_PADDING, Precision, RunSharing, SIZES, Session,
+    Tried, Values, are_conclusive, compare, made_up, run_sharing, zeros,
 };
 use crate::pipeline::Origin;
 use crate::tensor::{DType, Tensors};
@@ -24,6 +25,15 @@ pub(super) const LONGEST: Duration = Duration::from_secs(10);
 
 /// The shortest text that a still shorter one is padded to share a run with: 6 of 7 tokens.
 const SHORTEST_PADDED: usize = 7;
+
+/// A run that takes so many times the budget of a request is too slow, however busy the machine is now.
+const SLOWER_THAN_ANY_REQUEST: u32 = 4;
+
+/// Whether an error comes of a lack of memory.
+pub(super) fn is_about_memory(message: &str) -> bool {
+    let message = message.to_lowercase();
+    ["bad_alloc", "failed to allocate", "out of memory", "signal 6"].iter().any(|word| message.contains(word))
+}
 
 /// Runs a model.
 type Run<'a> = dyn FnMut(&Tensors) -> Result<Tensors> + 'a;
@@ -39,6 +49,8 @@ pub struct Findings {
     pub padding: Option<Independence>,
     /// Outputs that have one row per row of the inputs; `None` if it was not seen to run.
     pub row_outputs: Option<Vec<Arc<str>>>,
+    /// Bounds of the elements of rows and runs; `None` if they were not looked for.
+    pub bounds: Option<ElementBounds>,
     /// Assumptions, and things that look like mistakes: sentences for whoever adds a version.
     pub remarks: Vec<String>,
 }
@@ -111,6 +123,29 @@ impl OpenedVersion {
             padding,
             remarks: self.remarks(asked.doubt.take()),
             row_outputs: asked.outputs,
+            bounds: None,
+        })
+    }
+
+    /// Finds out how long rows may be so that a run takes at most so many bytes. Only in a process of its own: a run may take
+    /// all memory there is.
+    pub(super) fn find_bounds(&self, session: &mut dyn Session, max_bytes: u64, longest: Duration) -> ElementBounds {
+        let begin = Instant::now();
+        let too_slow = SLOWER_THAN_ANY_REQUEST * self.total_budget();
+        ElementBounds::find(self.signature(), max_bytes, self.max_shared_rows(), |inputs| {
+            if begin.elapsed() > longest {
+                return Tried::NoTime;
+            }
+            let before = machine::reset_peak_memory();
+            let start = Instant::now();
+            match session.run(inputs) {
+                Ok(_) => Tried::Ran {
+                    bytes: before.map_or(0, |before| before.taken()),
+                    is_too_slow: start.elapsed() > too_slow,
+                },
+                Err(error) if is_about_memory(&error.for_operators()) => Tried::OutOfMemory,
+                Err(_) => Tried::Failed,
+            }
         })
     }
 

@@ -12,7 +12,9 @@ use super::refusal::Refusal;
 use super::verified::VerifiedVersion;
 use crate::error::{Error, LoadFault, Result};
 use crate::feature::{FeatureSchema, Features};
-use crate::model::{Engine, Independence, Joining, LoadedModel, RowOutputs, Rows, Session, Sharing, can_be_padded};
+use crate::model::{
+    ElementBounds, Engine, Independence, Joining, LoadedModel, RowOutputs, Rows, Session, Sharing, can_be_padded,
+};
 use crate::pipeline::{
     Label, Pipeline, Postprocessor, Prediction, Prepared, Preprocessor, StageContext, Stages, Table,
 };
@@ -82,7 +84,8 @@ impl OpenedVersion {
         let joining = Joining::new(self.signature(), padding).with_outputs(outputs);
         let rows = Rows { independence: findings.independence.clone(), joining };
         let answered = self.postprocessor.answered();
-        Sharing::new(self.signature(), &self.order.config.model, self.loaded.provider(), answered, rows)
+        let bounds = findings.bounds.unwrap_or_else(|| ElementBounds::untried(self.signature()));
+        Sharing::new(self.signature(), &self.order.config.model, self.loaded.provider(), answered, rows, bounds)
     }
 
     /// Around a model that has been started.
@@ -104,6 +107,11 @@ impl OpenedVersion {
     /// The features of its preprocessor.
     pub(super) fn features(&self) -> FeatureSchema {
         self.preprocessor.features()
+    }
+
+    /// The time of a request.
+    pub(super) fn total_budget(&self) -> std::time::Duration {
+        self.order.config.budget.total
     }
 
     /// The most rows that requests may share.

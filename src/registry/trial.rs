@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::findings::{Findings, LONGEST};
+use super::findings::{Findings, LONGEST, is_about_memory};
 use super::loader::{LoadOrder, Pace};
 use super::opened::OpenedVersion;
 use super::refusal::Refusal;
@@ -31,6 +31,9 @@ pub const TRIAL_COMMAND: &str = "trial-load";
 
 /// Of what a child writes, this much is read.
 const MOST_OUTPUT: u64 = 1 << 16;
+
+/// Of all memory, the runs of one model may take this part together, where rows can be as long as callers make them.
+const RUNS_MEMORY: u64 = 8;
 
 /// What a process needs beside the model and what comes of it.
 const BASE_MEMORY: u64 = 1 << 30;
@@ -203,11 +206,8 @@ fn ended(status: ExitStatus) -> String {
 
 /// Where memory may have been the reason, the limit is named.
 fn explained(refusal: Refusal, memory: Option<u64>) -> Refusal {
-    let said = refusal.message.to_lowercase();
-    let about_memory =
-        ["bad_alloc", "failed to allocate", "out of memory", "signal 6"].iter().any(|word| said.contains(word));
     match memory {
-        Some(bytes) if about_memory => Refusal {
+        Some(bytes) if is_about_memory(&refusal.message) => Refusal {
             fault: LoadFault::Trial,
             message: format!(
                 "{} (it was allowed {} MiB in the trial load; loading.trial_memory_mb allows more)",
@@ -245,13 +245,18 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     };
     let opened = OpenedVersion::open(&runtime, stages, &order, FoundVersion::find(&order.folder)?.read()?)?;
     let mut first = opened.session()?;
-    let findings = opened.examine(&mut *first, comparing)?;
+    let mut findings = opened.examine(&mut *first, comparing)?;
     // As many as the server will have, all at one time: their memory and their threads have to be there.
+    let workers = order.config.model.threads().workers.get() as u64;
     let mut others = Vec::new();
-    while 1 + others.len() < order.config.model.threads().workers.get() {
+    while (1 + others.len() as u64) < workers {
         let mut session = opened.session()?;
         opened.warm_up(&mut *session)?;
         others.push(session);
     }
+    drop(others);
+    // Last, as it may leave a session in which nothing runs any more.
+    let run_memory = machine::memory_limit().unwrap_or(u64::MAX) / RUNS_MEMORY / workers;
+    findings.bounds = Some(opened.find_bounds(&mut *first, run_memory, comparing));
     Ok(findings)
 }

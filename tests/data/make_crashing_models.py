@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Writes two small ONNX models into tests/data/models that add 1 to x, and go wrong where x has the number 123456 in it:
+"""Writes small ONNX models into tests/data/models that want more than a server has. Two of them add 1 to x, and go wrong
+where x has the number 123456 in it:
 
 - crash: ONNX Runtime ends its process (GatherND with a negative batch_dims reads where nothing is).
 - hungry: asks for 32 TB.
+
+The memory of the third, attention, grows with the square of the length of its rows, as that of an honest model does.
 
 Run by hand with the environment of models/requirements.txt; the products are committed:
 
@@ -94,6 +97,23 @@ def hungry():
     return model("hungry", then)
 
 
+def attention():
+    """y = mean(softmax(x · xᵀ)), which is 1 / length."""
+    axis = lambda name, number: constant(name, np.array([number], np.int64))
+    nodes = [
+        h.make_node("Unsqueeze", ["x", "a2"], ["column"]),
+        h.make_node("Unsqueeze", ["x", "a1"], ["row"]),
+        h.make_node("MatMul", ["column", "row"], ["product"]),
+        h.make_node("Softmax", ["product"], ["weights"], axis=-1),
+        h.make_node("ReduceMean", ["weights"], ["mean"], axes=[1, 2], keepdims=0),
+        h.make_node("Unsqueeze", ["mean", "a1"], ["y"]),
+    ]
+    graph = h.make_graph(
+        nodes, "attention", [value("x", ["N", "length"])], [value("y", ["N", 1])], [axis("a1", 1), axis("a2", 2)]
+    )
+    return h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=9, producer_name="leeway-tests")
+
+
 if __name__ == "__main__":
-    for made in (crash(), hungry()):
+    for made in (crash(), hungry(), attention()):
         onnx.save(made, OUT / f"{made.graph.name}.onnx")

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
-use leeway::registry::{Manifest, VerifiedVersion};
+use leeway::app::Parts;
+use leeway::deploy;
+use leeway::pipeline::Stages;
+use leeway::registry::{Manifest, Trial, VerifiedVersion};
 use serde_json::json;
 
-use crate::harness::{PLAIN, Repository, TestApp, checkout, copy_folder};
+use crate::harness::{PLAIN, Repository, TestApp, checkout, copy_folder, ledger, runtime, trial};
 
 /// Everywhere that a tensor can stand in a model (`tests/data/make_external_models.py`).
 const PLACES: [&str; 12] = [
@@ -135,4 +138,47 @@ async fn threads_for_which_there_is_no_room_are_refused_before_one_is_started() 
     assert!(text.contains("make 16384 threads; at most"), "{text}");
     let answer = app.predict("/v1/models/plus:predict", r#"{"instances": [[0, 0]]}"#).await;
     assert_eq!(answer.predictions(), json!([[1.0, 1.0]]));
+}
+
+/// An honest model whose memory grows with the square of a row's length: a request of 80 KB would take gigabytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_would_take_all_memory_are_refused_by_their_length() {
+    let repository = Repository::new().with("attention", 1, "attention", PLAIN);
+    let config = repository.config();
+    let parts = Parts {
+        engine: runtime(),
+        isolated_engine: None,
+        stages: Stages::default(),
+        trial: Some(Trial { memory: Some(700 << 20), ..trial(&config) }),
+        journal: deploy::open(&config.state.url).await.unwrap(),
+        ledger: ledger(),
+    };
+    let app = TestApp::with_all(config, parts).await;
+    let ask =
+        async |length: usize| app.predict("/predict", json!({ "instances": [vec![1; length]] }).to_string()).await;
+    assert_eq!(ask(64).await.predictions(), json!([[1.0 / 64.0]]));
+    assert_eq!(ask(1024).await.predictions(), json!([[1.0 / 1024.0]]));
+    let refused = ask(40_000).await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.starts_with("instances: each has 40000 elements, and at most "), "{detail}");
+    assert!(detail.contains("model.max_batch_elements sets another limit"), "{detail}");
+}
+
+/// Without a trial nobody has tried how long rows may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_model_that_was_not_tried_have_a_default_bound() {
+    let repository = Repository::new().with("attention", 1, "attention", PLAIN).with(
+        "configured",
+        1,
+        "attention",
+        &format!("{PLAIN}max_batch_elements = 5000\n"),
+    );
+    let app = TestApp::with(repository.config()).await;
+    for (model, most) in [("attention", 4096), ("configured", 5000)] {
+        let path = format!("/v1/models/{model}:predict");
+        let ask = async |length: usize| app.predict(&path, json!({ "instances": [vec![1; length]] }).to_string()).await;
+        assert_eq!(ask(most).await.status, 200, "{model}");
+        assert_eq!(ask(most + 1).await.status, 400, "{model}");
+    }
 }

@@ -200,6 +200,7 @@ impl Policy for Leeway {
         let policy = BatchPolicy {
             run_rows: RunRows::UpTo(BATCH.try_into().unwrap()),
             max_elements: None,
+            max_row_elements: None,
             max_wait: Duration::ZERO,
             max_instances: BATCH.try_into().unwrap(),
             workers: 1.try_into().unwrap(),

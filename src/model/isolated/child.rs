@@ -97,9 +97,7 @@ fn open_model(open: Open, memory: &SharedMemory) -> Result<(Box<dyn Session>, Si
     let loaded = runtime.load(Arc::new(Received(Arc::new(ModelBytes { model, external }))), &config)?;
     let session = loaded.open()?;
     // From here on a run that would take more than there is fails.
-    if let Err(error) = machine::limit_data(0) {
-        return Err(Error::internal(error));
-    }
+    machine::available_memory().map_or(Ok(()), machine::limit_data).map_err(Error::internal)?;
     Ok((session, loaded.signature().clone(), loaded.provider()))
 }
 
