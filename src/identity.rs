@@ -76,9 +76,14 @@ const LONGEST_SHOWN: usize = 200;
 /// assert_eq!(shown(&"x".repeat(1_000_000)).chars().count(), 201);
 /// ```
 pub fn shown(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len().min(LONGEST_SHOWN));
+    shown_up_to(LONGEST_SHOWN, text)
+}
+
+/// The same, for a text of up to so many characters.
+pub fn shown_up_to(longest: usize, text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(longest));
     for (index, character) in text.chars().enumerate() {
-        if index == LONGEST_SHOWN {
+        if index == longest {
             shown.push('…');
             break;
         }

@@ -99,6 +99,8 @@ pub struct RepositoryConfig {
     pub newest_versions: usize,
     /// How often the folder is looked at for new versions and changed files. 0 never looks.
     pub poll_interval_ms: u64,
+    /// How long `leeway reload` waits for what is loaded because of it.
+    pub reload_timeout_ms: NonZeroU64,
     /// What a start makes of models that cannot be served.
     pub start: StartMode,
     /// How long a lenient start waits for models that are slow to load.
@@ -250,6 +252,8 @@ impl Default for RepositoryConfig {
             default_model: None,
             newest_versions: 2,
             poll_interval_ms: 5_000,
+            // Long enough for a small model, and shorter than an operator's patience, and most clients'.
+            reload_timeout_ms: NonZeroU64::MIN.saturating_add(9_999),
             start: StartMode::Lenient,
             // More than a trial may take, and less than an operator waits.
             start_timeout_ms: NonZeroU64::MIN.saturating_add(299_999),
@@ -308,6 +312,11 @@ impl RepositoryConfig {
     /// [`RepositoryConfig::poll_interval_ms`] as a duration; `None` for 0.
     pub fn poll_interval(&self) -> Option<Duration> {
         Some(Duration::from_millis(self.poll_interval_ms)).filter(|interval| !interval.is_zero())
+    }
+
+    /// [`RepositoryConfig::reload_timeout_ms`] as a duration.
+    pub fn reload_timeout(&self) -> Duration {
+        Duration::from_millis(self.reload_timeout_ms.get())
     }
 
     /// [`RepositoryConfig::start_timeout_ms`] as a duration; `None` for a strict start, which waits for all.

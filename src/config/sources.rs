@@ -13,13 +13,15 @@ use serde::de::DeserializeOwned;
 
 use super::Config;
 use crate::error::{Error, Result};
-use crate::identity::shown as shown_text;
+use crate::identity::{shown as shown_text, shown_up_to};
 
 /// The file that is read where none is named, if it is there.
 pub const DEFAULT_FILE: &str = "config/leeway.toml";
 
 /// More connections than any one process has file descriptors for.
 const MOST_CONNECTIONS: usize = 1 << 20;
+/// The longest problem that is told, in characters: it may quote a key or a value.
+const LONGEST_PROBLEM: usize = 1_000;
 /// The largest file of settings, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
 const PREFIX: &str = "LEEWAY_";
@@ -160,7 +162,7 @@ fn read_text(path: &Path) -> Result<String, String> {
 ///
 /// Of keys and of values that were read, no more is quoted than a name that is shown.
 pub(crate) fn toml_problem(error: &toml::de::Error, text: &str) -> String {
-    let problem = shown_text(&error.message().trim_end().replace('\n', "; "));
+    let problem = shown_up_to(LONGEST_PROBLEM, &error.message().trim_end().replace('\n', "; "));
     let Some(span) = error.span() else { return problem };
     let before = text.get(..span.start).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
@@ -245,7 +247,7 @@ pub(super) fn describe(error: &figment::Error) -> String {
         Kind::Message(message) if message == "invalid socket address syntax" => {
             format!("this is not {}", in_plain_words("socket address"))
         }
-        other => shown_text(&other.to_string()),
+        other => shown_up_to(LONGEST_PROBLEM, &other.to_string()),
     };
     let keys: Vec<String> = keys.iter().map(|key| shown_text(key)).collect();
     if keys.is_empty() { problem } else { format!("{}: {problem}", keys.join(".")) }

@@ -25,8 +25,10 @@ mod metrics;
 mod overload;
 
 mod prometheus;
+mod repository;
 mod rollout;
 mod startup;
+mod stuck;
 mod tables;
 mod tensors;
 mod texts;

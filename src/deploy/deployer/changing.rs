@@ -30,6 +30,8 @@ impl Deployer {
             if request.wish != Wish::Rollback {
                 self.refuse_altered(&present, &next)?;
             }
+            // What is loaded for it is retired by nobody before it is deployed.
+            let _changing = Changing::begin(&self, &next);
             self.load_deployed(&next).await.map_err(|error| match error {
                 Error::Load { version, message, .. } => {
                     Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))

@@ -208,6 +208,7 @@ fn take_in(seen: Seen, known: Option<Deployment>) -> Result<ModelState> {
         deployment_problem: None,
         versions: BTreeMap::new(),
         holds: BTreeMap::new(),
+        changing: Vec::new(),
         is_comparing: false,
     })
 }

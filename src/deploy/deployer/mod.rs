@@ -52,10 +52,7 @@ const LOADS_AT_ONE_TIME: u32 = 2;
 const SLOW_LOADS_AT_ONE_TIME: usize = 4;
 
 /// How long a load has its place among those that others wait for.
-const SLOW: Duration = Duration::from_secs(10);
-
-/// How long `reload` waits for what it has begun to load.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Owns what is loaded and what is deployed.
 #[derive(Debug)]
@@ -102,6 +99,8 @@ struct ModelState {
     deployment_problem: Option<String>,
     versions: BTreeMap<Version, Known>,
     holds: BTreeMap<Version, Hold>,
+    /// Versions that changes are about to deploy, one entry for each change.
+    changing: Vec<Version>,
     /// Whether files of its versions are being compared.
     is_comparing: bool,
 }
@@ -124,6 +123,14 @@ enum Recorded {
     NotYet,
     /// The same, and the journal could not be written. It is tried again at the next look.
     Failed,
+}
+
+/// Keeps versions loaded that a change is about to deploy, until it is dropped.
+#[derive(Debug)]
+struct Changing<'a> {
+    deployer: &'a Deployer,
+    model: ModelName,
+    versions: BTreeSet<Version>,
 }
 
 /// What is known of a version that somebody wanted to be loaded.
@@ -177,6 +184,30 @@ pub struct Request {
     pub if_generation: Option<u64>,
 }
 
+// ===== impl Changing =====
+
+impl Changing<'_> {
+    fn begin<'a>(deployer: &'a Deployer, next: &Deployment) -> Changing<'a> {
+        let versions: BTreeSet<Version> = next.answers().collect();
+        if let Some(model) = deployer.state.lock().models.get_mut(&next.model) {
+            model.changing.extend(&versions);
+        }
+        Changing { deployer, model: next.model.clone(), versions }
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        if let Some(model) = self.deployer.state.lock().models.get_mut(&self.model) {
+            for version in &self.versions {
+                if let Some(at) = model.changing.iter().position(|changing| changing == version) {
+                    model.changing.swap_remove(at);
+                }
+            }
+        }
+    }
+}
+
 // ===== impl ModelState =====
 
 impl ModelState {
@@ -197,10 +228,11 @@ impl ModelState {
         self.versions.iter().filter_map(|(version, known)| Some((*version, live(known)?))).collect()
     }
 
-    /// The versions that have to be loaded, whatever else is: those of the deployment, and of one that is to be taken over.
+    /// The versions that have to be loaded, whatever else is: those of the deployment, of one that is to be taken over, and of
+    /// those that are about to be made.
     fn needed(&self) -> BTreeSet<Version> {
         let newer = self.newer.iter().flat_map(|newer| newer.answers());
-        self.deployment.needs().chain(newer).collect()
+        self.deployment.needs().chain(newer).chain(self.changing.iter().copied()).collect()
     }
 
     /// Why the model is not served; `None` if it is.

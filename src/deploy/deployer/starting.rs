@@ -89,7 +89,7 @@ impl Deployer {
     /// Looks at the repository and the journal now, and waits for what is to be loaded, but not for long: what takes longer
     /// goes on, and is shown as loading.
     pub async fn reload(self: &Arc<Self>) {
-        let deadline = tokio::time::sleep(RELOAD_PATIENCE).deadline();
+        let deadline = tokio::time::sleep(self.repository.reload_timeout()).deadline();
         let deployer = Arc::clone(self);
         let looking = tokio::spawn(async move {
             deployer.look().await;
