@@ -98,6 +98,21 @@ pub fn shown_up_to(longest: usize, text: &str) -> String {
     shown
 }
 
+/// A text of at most so many characters: longer ones are cut off, and say so.
+///
+/// ```
+/// use leeway::identity::cut_off;
+/// assert_eq!(cut_off("short".to_owned(), 10), "short");
+/// assert_eq!(cut_off("x".repeat(1_000), 3), "xxx…");
+/// ```
+pub fn cut_off(mut text: String, longest: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(longest) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 // ===== impl VersionKey =====
 
 impl VersionKey {

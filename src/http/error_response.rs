@@ -10,6 +10,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::error::{Error, Fault, Shed};
+use crate::identity::cut_off;
+
+/// The longest detail of a problem, in characters.
+const LONGEST_DETAIL: usize = 4_000;
 
 /// An error on its way to `request_context.rs`, which renders it.
 #[derive(Debug, Clone)]
@@ -136,7 +140,8 @@ fn message(error: &Error) -> String {
         | Error::Repository(_)
         | Error::Load { .. }
         | Error::Listen(_) => Error::internal("").to_string(),
-        sent => sent.to_string(),
+        // It may quote the request, or a name in a model's file.
+        sent => cut_off(sent.to_string(), LONGEST_DETAIL),
     }
 }
 

@@ -209,6 +209,6 @@ fn take_in(seen: Seen, known: Option<Deployment>) -> Result<ModelState> {
         versions: BTreeMap::new(),
         holds: BTreeMap::new(),
         changing: Vec::new(),
-        is_comparing: false,
+        comparing: Arc::default(),
     })
 }

@@ -101,8 +101,8 @@ struct ModelState {
     holds: BTreeMap<Version, Hold>,
     /// Versions that changes are about to deploy, one entry for each change.
     changing: Vec<Version>,
-    /// Whether files of its versions are being compared.
-    is_comparing: bool,
+    /// Held while files of its versions are compared.
+    comparing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Why a model is not served.

@@ -37,7 +37,11 @@ impl Deployer {
         let (deployer, name) = (Arc::clone(self), name.clone());
         let attending = async move {
             deployer.tend(&name).await;
-            deployer.compare_files(&name).await;
+            // One comparison that takes long is enough.
+            let comparing = deployer.comparing(&name).and_then(|comparing| comparing.try_lock_owned().ok());
+            if let Some(comparing) = comparing {
+                deployer.compare_files(&name, comparing).await;
+            }
         };
         // Boxed: a load that ends leads here, and from here begins another.
         let attending: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(attending);
@@ -57,7 +61,11 @@ impl Deployer {
 
     async fn settle_model(self: &Arc<Self>, name: &ModelName, deadline: Option<tokio::time::Instant>) {
         let (deployer, compared) = (Arc::clone(self), name.clone());
-        let comparing = tokio::spawn(async move { deployer.compare_files(&compared).await });
+        let comparing = tokio::spawn(async move {
+            if let Some(comparing) = deployer.comparing(&compared) {
+                deployer.compare_files(&compared, comparing.lock_owned().await).await;
+            }
+        });
         loop {
             self.tend(name).await;
             let loading = |model: &ModelState| {
@@ -187,19 +195,18 @@ impl Deployer {
         reconcile(&wanted, &live)
     }
 
-    /// Compares the files of loaded versions with what was loaded, where their folder looks different. Once at a time.
-    pub(super) async fn compare_files(&self, name: &ModelName) {
-        let loaded: Vec<Arc<ServedVersion>> = {
-            let mut state = self.state.lock();
-            let Some(model) = state.models.get_mut(name).filter(|model| !model.is_comparing) else { return };
-            model.is_comparing = true;
-            model.versions.values().filter_map(|known| known.served.clone()).collect()
+    fn comparing(&self, name: &ModelName) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        self.state.lock().models.get(name).map(|model| Arc::clone(&model.comparing))
+    }
+
+    /// Compares the files of loaded versions with what was loaded, where their folder looks different.
+    async fn compare_files(&self, name: &ModelName, _comparing: tokio::sync::OwnedMutexGuard<()>) {
+        let loaded: Vec<Arc<ServedVersion>> = match self.state.lock().models.get(name) {
+            Some(model) => model.versions.values().filter_map(|known| known.served.clone()).collect(),
+            None => return,
         };
         for served in loaded {
             self.compare_version(name, served).await;
-        }
-        if let Some(model) = self.state.lock().models.get_mut(name) {
-            model.is_comparing = false;
         }
     }
 
