@@ -117,7 +117,8 @@ impl App {
         let repository = config.repository.clone();
         let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), repository).await?;
         let feedback = Arc::new(Feedback::new(&config.feedback, ledger).await?);
-        let state = Arc::new(HttpState::new(&config.http, &config.admin, catalog, deployer, feedback, monitor));
+        let state =
+            Arc::new(HttpState::new(&config.http, &config.admin, &config.health, catalog, deployer, feedback, monitor));
         Ok(App { config, state })
     }
 
@@ -212,6 +213,8 @@ impl BoundApp {
             let _ = tokio::time::timeout(delay, stop.next()).await;
         }
         tracing::info!(grace_ms = grace.as_millis() as u64, "no new connections; finishing what is in flight");
+        // Whoever waits for a load is told so, and does not keep its connection open until the grace period is over.
+        state.deployer.stop();
         // Both listeners hold a receiver until they have ended.
         let _ = close.send(true);
         let drained = async { matches!(tokio::join!(data, admin), (Ok(true), Ok(true))) };

@@ -109,6 +109,17 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// A model that is known, and cannot be served now.
+    #[error("model {model} is not served now: {reason}; try another replica, or again later")]
+    ModelUnavailable {
+        /// The model.
+        model: ModelName,
+        /// What it lacks.
+        reason: String,
+    },
+    /// The answer of a health check that fails.
+    #[error("{0}")]
+    Unhealthy(String),
     /// This server, or this version of the model, is being stopped.
     #[error("this server is shutting down; try another replica")]
     ShuttingDown,
@@ -338,6 +349,8 @@ impl Error {
             Error::Overloaded { .. }
             | Error::TooManyConnections { .. }
             | Error::QueueFull { .. }
+            | Error::ModelUnavailable { .. }
+            | Error::Unhealthy(_)
             | Error::ShuttingDown => Fault::Overload,
             Error::Expired { .. } => Fault::Budget,
             Error::ModelFailed { .. }
@@ -373,6 +386,8 @@ impl Error {
             Error::Overloaded { .. } => "overloaded",
             Error::TooManyConnections { .. } => "too-many-connections",
             Error::QueueFull { .. } => "queue-full",
+            Error::ModelUnavailable { .. } => "model-unavailable",
+            Error::Unhealthy(_) => "unhealthy",
             Error::ShuttingDown => "shutting-down",
             Error::Expired { .. } => "expired",
             Error::ModelFailed { .. } => "model-failed",

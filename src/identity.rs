@@ -63,6 +63,56 @@ pub struct VersionKey([u8; 10]);
 #[error("{0}")]
 pub struct InvalidName(&'static str);
 
+/// The longest text that [`shown`] leaves whole, in characters.
+const LONGEST_SHOWN: usize = 200;
+
+/// A name or a text from outside, as it stands in messages and logs: bounded, and without characters that a terminal would
+/// obey.
+///
+/// ```
+/// use leeway::identity::shown;
+/// assert_eq!(shown("pixel values"), "pixel values");
+/// assert_eq!(shown("\u{1b}[31mred\n"), "\\u{1b}[31mred\\n");
+/// assert_eq!(shown(&"x".repeat(1_000_000)).chars().count(), 201);
+/// ```
+pub fn shown(text: &str) -> String {
+    shown_up_to(LONGEST_SHOWN, text)
+}
+
+/// The same, for a text of up to so many characters.
+pub fn shown_up_to(longest: usize, text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(longest));
+    for (index, character) in text.chars().enumerate() {
+        if index == longest {
+            shown.push('…');
+            break;
+        }
+        // Beside control characters, those that turn the direction of writing.
+        let turns = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if character.is_control() || turns {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// A text of at most so many characters: longer ones are cut off, and say so.
+///
+/// ```
+/// use leeway::identity::cut_off;
+/// assert_eq!(cut_off("short".to_owned(), 10), "short");
+/// assert_eq!(cut_off("x".repeat(1_000), 3), "xxx…");
+/// ```
+pub fn cut_off(mut text: String, longest: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(longest) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 // ===== impl VersionKey =====
 
 impl VersionKey {

@@ -1,20 +1,21 @@
 //! `leeway add` and `leeway verify`: versions on disk.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::SettingsArgs;
 use super::baseline::{ProgressBar, write_baseline};
 use super::findings::write_findings;
+use super::{SettingsArgs, harmless, one_thread};
 use crate::app::trial;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::{
     Added, Addition, BASELINE_FILE, Manifest, NewFiles, RecordedFrom, TrainingData, TrainingDate, VerifiedVersion,
-    WarmUp, add, scan,
+    WarmUp, abandon_additions, add, scan,
 };
 
 #[derive(Debug, Args)]
@@ -99,8 +100,32 @@ fn metric(text: &str) -> Result<(String, f64)> {
     Ok((name, value))
 }
 
+/// Ends this process at a signal, without the half version that it is putting together.
+pub(super) fn clean_up_at_signals(model: &Path) -> Result<()> {
+    let model = model.to_owned();
+    let (sender, listening) = std::sync::mpsc::channel();
+    let listen = move || -> Result<()> {
+        one_thread()?.block_on(async {
+            let [mut hang_up, mut interrupt, mut terminate] =
+                [signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+            let _ = sender.send(());
+            let number = tokio::select! {
+                _ = hang_up.recv() => SignalKind::hangup(),
+                _ = interrupt.recv() => SignalKind::interrupt(),
+                _ = terminate.recv() => SignalKind::terminate(),
+            };
+            abandon_additions(&model);
+            // As shells have it for a process that a signal has ended.
+            signal_hook::low_level::exit(128 + number.as_raw_value())
+        })
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listen).context("no thread could be started")?;
+    listening.recv().context("signals cannot be listened to")
+}
+
 pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     let config = args.settings.load()?;
+    clean_up_at_signals(&args.model_dir)?;
     let engine = OnnxRuntime::load(&config.library_candidates())?;
     let files = NewFiles {
         onnx: args.onnx,
@@ -168,15 +193,12 @@ pub(super) fn verify(settings: SettingsArgs) -> Result<()> {
     let config = settings.load()?;
     let mut out = std::io::stdout();
     let (mut good, mut bad) = (0, 0);
-    for found in scan(&config.repository.path)? {
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                bad += 1;
-                writeln!(out, "{error}")?;
-                continue;
-            }
-        };
+    let found = scan(&config.repository.path)?;
+    for problem in &found.problems {
+        bad += 1;
+        writeln!(out, "{}", harmless(&problem.to_string()))?;
+    }
+    for found in found.models {
         for (version, folder) in &found.versions {
             match VerifiedVersion::read(folder) {
                 Ok(verified) => {
@@ -185,7 +207,8 @@ pub(super) fn verify(settings: SettingsArgs) -> Result<()> {
                 }
                 Err(refusal) => {
                     bad += 1;
-                    writeln!(out, "{} {version}: BAD ({}): {refusal}", found.name, refusal.fault.name())?;
+                    let problem = harmless(&refusal.to_string());
+                    writeln!(out, "{} {version}: BAD ({}): {problem}", found.name, refusal.fault.name())?;
                 }
             }
         }

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressDrawTarget, ProgressStyle};
 
+use super::add::clean_up_at_signals;
 use super::{SettingsArgs, one_thread};
 use crate::config::{Config, StateUrl};
 use crate::deploy;
@@ -41,6 +42,7 @@ pub(super) struct BaselineArgs {
 pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     let config = args.settings.load()?;
     let folder = if args.model.is_dir() { args.model } else { config.repository.path.join(args.model) };
+    clean_up_at_signals(&folder)?;
     let folder = match folder.canonicalize() {
         Ok(found) => found,
         Err(error) => bail!("{}: {error}", folder.display()),

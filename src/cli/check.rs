@@ -1,4 +1,4 @@
-//! `leeway check`: would `leeway serve` start?
+//! `leeway check`: would `leeway serve` start, and serve everything that is deployed?
 
 use std::io::Write;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::findings::write_findings;
 use super::{SettingsArgs, logging, one_thread, table};
 use crate::app::{App, Parts, isolated_engine, trial};
-use crate::config::StateUrl;
+use crate::config::{StartMode, StateUrl};
 use crate::deploy::{self, MemoryJournal, VersionState};
 use crate::feedback::MemoryLedger;
 use crate::model::Engine;
@@ -17,7 +17,9 @@ use crate::pipeline::Stages;
 use crate::registry::WarmUp;
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
-    let config = settings.load()?;
+    let mut config = settings.load()?;
+    // Whatever a server would pass over is an error here.
+    config.repository.start = StartMode::Strict;
     logging::start(&config.log)?;
     deploy::check_access(&config.state.url)?;
     let engine = OnnxRuntime::load(&config.library_candidates())?;

@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::{SettingsArgs, one_thread};
+use super::{SettingsArgs, harmless, one_thread};
 use crate::config::this_user;
 use crate::deploy::{self, Appended, Deployment, Journal, Note, Wish};
-use crate::identity::{ModelName, Version};
+use crate::identity::{ModelName, Version, shown};
 use crate::registry::VerifiedVersion;
 use crate::traffic::{Share, TrafficSplit};
 
@@ -143,11 +143,16 @@ pub(super) fn status(StatusArgs { model, server }: StatusArgs) -> Result<()> {
             }
             write_model(out, model)?;
         }
-        for problem in answer["problems"].as_array().into_iter().flatten() {
-            writeln!(out, "\nproblem: {}", text(problem))?;
-        }
+        write_problems(out, &answer)?;
         Ok(())
     })
+}
+
+fn write_problems(out: &mut dyn Write, answer: &Value) -> Result<()> {
+    for problem in answer["problems"].as_array().into_iter().flatten() {
+        writeln!(out, "\nproblem: {}", text(problem))?;
+    }
+    Ok(())
 }
 
 fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
@@ -170,7 +175,7 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
             .as_object()
             .into_iter()
             .flatten()
-            .map(|(name, value)| format!("{name} {value}"))
+            .map(|(name, value)| format!("{} {value}", shown(name)))
             .collect();
         let stable = if version["stable"] == true { " (stable)" } else { "" };
         table.add_row([
@@ -185,9 +190,9 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
         ]);
     }
     writeln!(out, "{table}")?;
-    for problem in ["config_problem", "deployment_problem"] {
-        if let Some(problem) = model[problem].as_str() {
-            writeln!(out, "problem: {problem}")?;
+    for (member, what) in [("unserved", "NOT SERVED: "), ("config_problem", ""), ("deployment_problem", "")] {
+        if model[member].is_string() {
+            writeln!(out, "problem: {what}{}", text(&model[member]))?;
         }
     }
     for version in model["versions"].as_array().into_iter().flatten() {
@@ -197,8 +202,8 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
             ("altered", "altered"),
         ];
         for (member, what) in problems {
-            if let Some(problem) = version[member].as_str() {
-                writeln!(out, "version {}: {what}: {problem}", version["version"])?;
+            if version[member].is_string() {
+                writeln!(out, "version {}: {what}: {}", version["version"], text(&version[member]))?;
             }
         }
         let batching = &version["batching"];
@@ -369,8 +374,9 @@ pub(super) fn reload(server: ServerArgs) -> Result<()> {
         for model in answer["models"].as_array().into_iter().flatten() {
             write_model(out, model)?;
         }
-        for problem in answer["problems"].as_array().into_iter().flatten() {
-            writeln!(out, "problem: {}", text(problem))?;
+        write_problems(out, &answer)?;
+        for loading in answer["loading"].as_array().into_iter().flatten() {
+            writeln!(out, "still loading: {}", text(loading))?;
         }
         Ok(())
     })
@@ -396,9 +402,9 @@ fn traffic_of(shares: &Value) -> String {
     each.collect::<Vec<_>>().join(" ")
 }
 
-/// A text without quotes; nothing for nothing.
+/// A text without quotes, and without characters that a terminal would obey; nothing for nothing.
 pub(super) fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
+    harmless(value.as_str().unwrap_or_default())
 }
 
 /// A timestamp without its fraction.

@@ -1,5 +1,6 @@
 //! `leeway serve`: build, bind, run until a signal.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -36,18 +37,25 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             }
             app = App::build(config, stages) => app?,
         };
-        let snapshot = app.snapshot();
+        let (snapshot, deployer) = (app.snapshot(), Arc::clone(app.deployer()));
         let bound = app.bind().await?;
         table::announce(&snapshot);
+        let (data, admin, cores) = (bound.data_address(), bound.admin_address(), available_cores());
+        if snapshot.models().is_empty() {
+            tracing::error!(%data, %admin, threads, %cores, "not ready: no model is served; leeway status says why");
+        } else {
+            tracing::info!(%data, %admin, threads, %cores, "ready: POST http://{data}/predict");
+        }
         // What is unloaded later is held here no longer.
         drop(snapshot);
-        tracing::info!(
-            data = %bound.data_address(), admin = %bound.admin_address(), threads, cores = available_cores(),
-            "ready: POST http://{}/predict", bound.data_address()
-        );
         tokio::spawn(keep_below_the_memory_limit());
         tell_systemd(NotifyState::Ready);
         bound.run(signals).await?;
+        if deployer.is_loading() {
+            tracing::info!("a load that goes on is not waited for");
+            // The libraries must not be taken down underneath it.
+            signal_hook::low_level::exit(0)
+        }
         Ok(())
     });
     // Requests that outlived the grace period are not waited for.

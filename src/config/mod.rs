@@ -22,6 +22,7 @@ pub use self::model::{
     Batching, Isolation, ModelConfig, Provider, ProviderFallback, SessionConfig, StageConfig, Threads,
 };
 pub use self::monitoring::{BusinessKind, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig};
+pub(crate) use self::sources::toml_problem;
 pub use self::sources::{DEFAULT_FILE, Overrides};
 use crate::identity::ModelName;
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub repository: RepositoryConfig,
     /// How versions are loaded.
     pub loading: LoadingConfig,
+    /// What is made of runs that do not end.
+    pub health: HealthConfig,
     /// Where it is kept who gets traffic.
     pub state: StateConfig,
     /// What is watched, and for how long it is remembered.
@@ -98,6 +101,36 @@ pub struct RepositoryConfig {
     pub newest_versions: usize,
     /// How often the folder is looked at for new versions and changed files. 0 never looks.
     pub poll_interval_ms: u64,
+    /// How long `leeway reload` waits for what is loaded because of it.
+    pub reload_timeout_ms: NonZeroU64,
+    /// What a start makes of models that cannot be served.
+    pub start: StartMode,
+    /// How long a lenient start waits for models that are slow to load.
+    pub start_timeout_ms: NonZeroU64,
+}
+
+/// What a start makes of models that cannot be served, and of folders that are none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartMode {
+    /// The others are served, as at run time.
+    #[default]
+    Lenient,
+    /// The server does not start.
+    Strict,
+}
+
+/// `[health]`: what is made of runs that do not end.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthConfig {
+    /// How long all workers of a version are in their runs before its model is not ready; without it, ten times its budget,
+    /// and 30 s at the least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stuck_after_ms: Option<NonZeroU64>,
+    /// How long before `/livez` fails, so that whoever asks it starts the process anew; without it, never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_fails_after_ms: Option<NonZeroU64>,
 }
 
 /// `[loading]`: how versions are loaded.
@@ -223,6 +256,11 @@ impl Default for RepositoryConfig {
             default_model: None,
             newest_versions: 2,
             poll_interval_ms: 5_000,
+            // Long enough for a small model, and shorter than an operator's patience, and most clients'.
+            reload_timeout_ms: NonZeroU64::MIN.saturating_add(9_999),
+            start: StartMode::Lenient,
+            // More than a trial may take, and less than an operator waits.
+            start_timeout_ms: NonZeroU64::MIN.saturating_add(299_999),
         }
     }
 }
@@ -284,6 +322,37 @@ impl RepositoryConfig {
     /// [`RepositoryConfig::poll_interval_ms`] as a duration; `None` for 0.
     pub fn poll_interval(&self) -> Option<Duration> {
         Some(Duration::from_millis(self.poll_interval_ms)).filter(|interval| !interval.is_zero())
+    }
+
+    /// [`RepositoryConfig::reload_timeout_ms`] as a duration.
+    pub fn reload_timeout(&self) -> Duration {
+        Duration::from_millis(self.reload_timeout_ms.get())
+    }
+
+    /// [`RepositoryConfig::start_timeout_ms`] as a duration; `None` for a strict start, which waits for all.
+    pub fn start_timeout(&self) -> Option<Duration> {
+        let timeout = Duration::from_millis(self.start_timeout_ms.get());
+        (self.start == StartMode::Lenient).then_some(timeout)
+    }
+}
+
+impl HealthConfig {
+    /// How long all workers of a version with this total budget are in their runs before they count as stuck.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use leeway::config::HealthConfig;
+    /// let limit = |budget_ms| HealthConfig::default().stuck_after(Duration::from_millis(budget_ms)).as_secs();
+    /// assert_eq!((limit(200), limit(10_000)), (30, 100));
+    /// ```
+    pub fn stuck_after(&self, budget: Duration) -> Duration {
+        const LEAST: Duration = Duration::from_secs(30);
+        self.stuck_after_ms.map_or_else(|| LEAST.max(10 * budget), |limit| Duration::from_millis(limit.get()))
+    }
+
+    /// [`HealthConfig::live_fails_after_ms`] as a duration.
+    pub fn live_fails_after(&self) -> Option<Duration> {
+        self.live_fails_after_ms.map(|limit| Duration::from_millis(limit.get()))
     }
 }
 

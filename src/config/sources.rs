@@ -1,22 +1,29 @@
 //! Reads the sources, in order, and says in one line what is wrong with one of them.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use figment::error::{Actual, Kind};
-use figment::providers::{Env, Format, Serialized, Toml};
+use figment::providers::{Env, Serialized};
 use figment::value::Value;
 use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
 
 use super::Config;
 use crate::error::{Error, Result};
+use crate::identity::{shown as shown_text, shown_up_to};
 
 /// The file that is read where none is named, if it is there.
 pub const DEFAULT_FILE: &str = "config/leeway.toml";
 
 /// More connections than any one process has file descriptors for.
 const MOST_CONNECTIONS: usize = 1 << 20;
+/// The longest problem that is told, in characters: it may quote a key or a value.
+const LONGEST_PROBLEM: usize = 1_000;
+/// The largest file of settings, in bytes.
+const LARGEST_FILE: u64 = 1 << 20;
 const PREFIX: &str = "LEEWAY_";
 const FLAGS: &str = "command line";
 
@@ -67,6 +74,8 @@ impl Config {
             ("admin", "token"),
             ("feedback", "key"),
             ("loading", "trial_memory_mb"),
+            ("health", "stuck_after_ms"),
+            ("health", "live_fails_after_ms"),
         ];
         let mut keys = without.map(|(section, field)| (section.to_owned(), field.to_owned())).to_vec();
         if let Ok(Value::Dict(_, sections)) = Value::serialize(Config::default()) {
@@ -124,11 +133,56 @@ pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
     extract(&Figment::new().merge(toml(path)?), Some(path))
 }
 
-fn toml(path: &Path) -> Result<figment::providers::Data<Toml>> {
-    match std::fs::metadata(path) {
-        Ok(found) if found.is_file() => Ok(Toml::file_exact(path)),
-        Ok(_) => Err(Error::Config(format!("{}: not a file", path.display()))),
-        Err(error) => Err(Error::Config(format!("{}: {error}", path.display()))),
+/// The values of a TOML file. What is wrong with it is told by line and column: its text may be a secret, or another file's.
+fn toml(path: &Path) -> Result<TomlFile> {
+    let wrong = |problem: String| Error::Config(format!("{}: {problem}", shown(path)));
+    let text = read_text(path).map_err(wrong)?;
+    let values = toml::from_str::<figment::value::Dict>(&text).map_err(|error| wrong(toml_problem(&error, &text)))?;
+    Ok(TomlFile { path: path.to_owned(), values })
+}
+
+/// The text of a file of settings: a regular file of a bounded size.
+fn read_text(path: &Path) -> Result<String, String> {
+    let read = || {
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("not a file"));
+        }
+        let mut bytes = Vec::new();
+        File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(format!("larger than {LARGEST_FILE} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|error| format!("not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
+}
+
+/// What is wrong with a text as TOML, and where, without the text.
+///
+/// Of keys and of values that were read, no more is quoted than a name that is shown.
+pub(crate) fn toml_problem(error: &toml::de::Error, text: &str) -> String {
+    let problem = shown_up_to(LONGEST_PROBLEM, &error.message().trim_end().replace('\n', "; "));
+    let Some(span) = error.span() else { return problem };
+    let before = text.get(..span.start).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {problem}")
+}
+
+/// A TOML file that was read.
+struct TomlFile {
+    path: PathBuf,
+    values: figment::value::Dict,
+}
+
+impl figment::Provider for TomlFile {
+    fn metadata(&self) -> figment::Metadata {
+        figment::Metadata::from("TOML file", self.path.as_path())
+    }
+
+    fn data(&self) -> Result<figment::value::Map<figment::Profile, figment::value::Dict>, figment::Error> {
+        Ok(figment::Profile::Default.collect(self.values.clone()))
     }
 }
 
@@ -184,15 +238,18 @@ pub(super) fn describe(error: &figment::Error) -> String {
             keys.push(field.to_string());
             "this key is required".to_owned()
         }
-        Kind::UnknownVariant(found, allowed) => format!("{found:?} is not one of {}", allowed.join(", ")),
+        Kind::UnknownVariant(found, allowed) => {
+            format!("\"{}\" is not one of {}", shown_text(found), allowed.join(", "))
+        }
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
             format!("found {}, expected {}", found_in_plain_words(found), in_plain_words(expected))
         }
         Kind::Message(message) if message == "invalid socket address syntax" => {
             format!("this is not {}", in_plain_words("socket address"))
         }
-        other => other.to_string(),
+        other => shown_up_to(LONGEST_PROBLEM, &other.to_string()),
     };
+    let keys: Vec<String> = keys.iter().map(|key| shown_text(key)).collect();
     if keys.is_empty() { problem } else { format!("{}: {problem}", keys.join(".")) }
 }
 
@@ -212,6 +269,6 @@ fn found_in_plain_words(found: &Actual) -> String {
     match found {
         Actual::Signed(number) => number.to_string(),
         Actual::Unsigned(number) => number.to_string(),
-        other => other.to_string(),
+        other => shown_text(&other.to_string()),
     }
 }

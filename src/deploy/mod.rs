@@ -4,6 +4,7 @@
 //! - `journal.rs` keeps every deployment there was. A change is made when it is written there, and not before.
 //! - `reconcile.rs` decides, without doing it, which versions to load and which to retire.
 //! - `deployer/` does it: it owns what is loaded, looks at the repository, and publishes snapshots.
+//! - `problems.rs` remembers what is wrong, so that it is logged once.
 //! - `status.rs` is what operators are shown.
 //!
 //! This room knows nothing of HTTP.
@@ -11,6 +12,7 @@
 mod deployer;
 mod deployment;
 mod journal;
+mod problems;
 mod reconcile;
 mod status;
 

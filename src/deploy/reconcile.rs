@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::deployment::Deployment;
 use crate::identity::Version;
 
 /// What an operator has said of a version.
@@ -17,14 +16,23 @@ pub enum Hold {
 /// What has become of a version so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Live {
-    /// It is being loaded.
+    /// It is being loaded, and does not serve yet.
     Loading,
     /// It is loaded, with the `model.toml` there is now.
     Loaded,
     /// It is loaded, with an older `model.toml`.
     Outdated,
+    /// The same, and it is being loaded anew.
+    Reloading,
     /// It was refused, as its files and `model.toml` still are.
     Refused,
+}
+
+impl Live {
+    /// Returns true if the version answers requests.
+    fn serves(self) -> bool {
+        matches!(self, Live::Loaded | Live::Outdated | Live::Reloading)
+    }
 }
 
 /// Something to do.
@@ -36,30 +44,44 @@ pub enum Step {
     Retire(Version),
 }
 
-/// The versions that should be loaded: those that the deployment needs, the newest few, and those that an operator
-/// wants; not those that an operator does not want, unless the deployment needs them.
+/// The versions that should be loaded: those that are needed, those that an operator wants, and the newest few that can be;
+/// not those that an operator does not want, unless they are needed.
+///
+/// A version that was refused is none of the newest few. One that does not serve yet, for whatever reason, takes no place
+/// of one that does: the newest few of those that serve are wanted, too, until enough newer ones serve.
 ///
 /// ```
 /// use std::collections::{BTreeMap, BTreeSet};
-/// use leeway::deploy::{Deployment, wanted};
-/// let versions = ["1", "2", "3", "4"].map(|version| version.parse().unwrap());
-/// let deployment = Deployment::first("digits".parse().unwrap(), versions[0], jiff::Timestamp::UNIX_EPOCH);
-/// let wanted = wanted(&BTreeSet::from(versions), &deployment, 2, &BTreeMap::new());
-/// assert_eq!(wanted, BTreeSet::from([versions[0], versions[2], versions[3]]));
+/// use leeway::deploy::{Live, wanted};
+/// let [one, two, three, four] = ["1", "2", "3", "4"].map(|version| version.parse().unwrap());
+/// let on_disk = BTreeSet::from([one, two, three, four]);
+/// let mut live = BTreeMap::from([(one, Live::Loaded), (two, Live::Loaded), (three, Live::Loaded), (four, Live::Loading)]);
+/// // Version 1 has the traffic, and 2 of the newest are to be loaded.
+/// let mut now = |four_is| {
+///     live.insert(four, four_is);
+///     wanted(&on_disk, &live, &BTreeSet::from([one]), 2, &BTreeMap::new())
+/// };
+/// assert_eq!(now(Live::Loading), BTreeSet::from([one, two, three, four]));
+/// assert_eq!(now(Live::Refused), BTreeSet::from([one, two, three]));
+/// assert_eq!(now(Live::Loaded), BTreeSet::from([one, three, four]));
 /// ```
 pub fn wanted(
     on_disk: &BTreeSet<Version>,
-    deployment: &Deployment,
+    live: &BTreeMap<Version, Live>,
+    needed: &BTreeSet<Version>,
     newest: usize,
     holds: &BTreeMap<Version, Hold>,
 ) -> BTreeSet<Version> {
-    let held = |hold: Hold| holds.iter().filter(move |(_, held)| **held == hold).map(|(version, _)| *version);
-    let mut wanted: BTreeSet<Version> = on_disk.iter().rev().take(newest).copied().collect();
-    wanted.extend(held(Hold::Loaded));
-    held(Hold::Unloaded).for_each(|version| {
-        wanted.remove(&version);
-    });
-    wanted.extend(deployment.needs());
+    let is_out = |version: &Version| holds.get(version) == Some(&Hold::Unloaded);
+    // What an operator keeps out is among them: no older version is loaded in its stead.
+    let can_serve = |version: &&Version| live.get(version) != Some(&Live::Refused);
+    let serves = |version: &&Version| !is_out(version) && live.get(version).is_some_and(|live| live.serves());
+    let newest_first = || on_disk.iter().rev();
+    let mut wanted: BTreeSet<Version> = newest_first().filter(can_serve).take(newest).copied().collect();
+    wanted.extend(newest_first().filter(serves).take(newest));
+    wanted.extend(holds.iter().filter(|(_, hold)| **hold == Hold::Loaded).map(|(version, _)| *version));
+    wanted.retain(|version| !is_out(version));
+    wanted.extend(needed);
     wanted
 }
 
@@ -79,4 +101,147 @@ pub fn reconcile(wanted: &BTreeSet<Version>, live: &BTreeMap<Version, Live>) -> 
         .iter()
         .filter(|(version, live)| matches!(live, Live::Loaded | Live::Outdated) && !wanted.contains(version));
     load.map(|version| Step::Load(*version)).chain(retire.map(|(version, _)| Step::Retire(*version))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A model as the deployer sees it.
+    #[derive(Debug, Clone)]
+    struct Model {
+        on_disk: BTreeSet<Version>,
+        live: BTreeMap<Version, Live>,
+        needed: BTreeSet<Version>,
+        newest: usize,
+        holds: BTreeMap<Version, Hold>,
+    }
+
+    impl Model {
+        fn wanted(&self) -> BTreeSet<Version> {
+            wanted(&self.on_disk, &self.live, &self.needed, self.newest, &self.holds)
+        }
+
+        fn steps(&self) -> Vec<Step> {
+            reconcile(&self.wanted(), &self.live)
+        }
+
+        /// Those that serve, but for what an operator wants out.
+        fn serving(&self) -> BTreeSet<Version> {
+            let is_in = |version: &Version| self.holds.get(version) != Some(&Hold::Unloaded);
+            let serving = self.live.iter().filter(|(version, live)| live.serves() && is_in(version));
+            serving.map(|(version, _)| *version).collect()
+        }
+    }
+
+    fn version(number: u32) -> Version {
+        number.to_string().parse().unwrap()
+    }
+
+    fn live() -> impl Strategy<Value = Live> {
+        use Live::*;
+        prop::sample::select(vec![Loading, Loaded, Outdated, Reloading, Refused])
+    }
+
+    fn model() -> impl Strategy<Value = Model> {
+        let versions = || (1u32..10).prop_map(version);
+        let hold = prop::sample::select(vec![Hold::Loaded, Hold::Unloaded]);
+        (
+            prop::collection::btree_set(versions(), 0..9),
+            prop::collection::btree_map(versions(), live(), 0..9),
+            prop::collection::btree_set(versions(), 0..3),
+            0usize..4,
+            prop::collection::btree_map(versions(), hold, 0..3),
+        )
+            .prop_map(|(on_disk, live, needed, newest, holds)| Model { on_disk, live, needed, newest, holds })
+    }
+
+    proptest! {
+        /// A refused, half-copied or still loading newer version.
+        #[test]
+        fn a_version_that_does_not_serve_pushes_none_out(
+            before in model(),
+            newer in prop::collection::btree_map(
+                (10u32..20).prop_map(version),
+                prop::option::of(prop::sample::select(vec![Live::Loading, Live::Refused])),
+                1..5,
+            ),
+        ) {
+            let mut after = before.clone();
+            for (version, live) in newer {
+                after.on_disk.insert(version);
+                after.live.extend(live.map(|live| (version, live)));
+            }
+            let retired = |model: &Model| {
+                let is_retirement = |step: &Step| matches!(step, Step::Retire(_));
+                model.steps().into_iter().filter(is_retirement).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(retired(&before), retired(&after));
+        }
+
+        #[test]
+        fn what_is_needed_is_never_retired(model in model()) {
+            let wanted = model.wanted();
+            prop_assert!(model.needed.is_subset(&wanted));
+            let retired_needed = model.steps().into_iter().any(|step| {
+                matches!(step, Step::Retire(version) if model.needed.contains(&version))
+            });
+            prop_assert!(!retired_needed);
+        }
+
+        #[test]
+        fn nothing_refused_is_tried_again_by_itself(model in model()) {
+            for step in model.steps() {
+                if let Step::Load(version) = step {
+                    prop_assert_ne!(model.live.get(&version), Some(&Live::Refused));
+                }
+            }
+        }
+
+        /// Loads end in any order, well or not. Nothing that serves goes before enough newer ones serve; in the end the
+        /// newest that can be loaded serve, and there is nothing left to do.
+        #[test]
+        fn it_settles_on_the_newest_that_can_be_loaded(
+            mut model in model(),
+            good in prop::collection::btree_set((1u32..10).prop_map(version), 0..9),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 64),
+        ) {
+            // What does not serve at the beginning is yet to be tried, and what serves has its files.
+            model.live.retain(|_, live| live.serves());
+            model.live.values_mut().for_each(|live| *live = Live::Loaded);
+            model.on_disk.extend(model.live.keys());
+            model.needed.retain(|version| model.on_disk.contains(version));
+            model.holds.retain(|version, _| model.on_disk.contains(version));
+            let began_with = model.serving();
+            for index in order {
+                let places = model.newest.min(model.serving().len());
+                for step in model.steps() {
+                    match step {
+                        Step::Load(version) => drop(model.live.insert(version, Live::Loading)),
+                        Step::Retire(version) => drop(model.live.remove(&version)),
+                    }
+                }
+                prop_assert!(model.serving().len() >= places, "{:?}", model);
+                let loading: Vec<Version> =
+                    model.live.iter().filter(|(_, live)| **live == Live::Loading).map(|(version, _)| *version).collect();
+                if loading.is_empty() {
+                    break;
+                }
+                let ends = *index.get(&loading);
+                let is_good = good.contains(&ends) || began_with.contains(&ends);
+                model.live.insert(ends, if is_good { Live::Loaded } else { Live::Refused });
+            }
+            prop_assert_eq!(model.steps(), vec![]);
+            let is_out = |version: &Version| model.holds.get(version) == Some(&Hold::Unloaded);
+            // What is kept out has its place, though it was not tried.
+            let can_be =
+                |version: &Version| good.contains(version) || began_with.contains(version) || is_out(version);
+            let newest = model.on_disk.iter().rev().filter(|version| can_be(version)).take(model.newest);
+            for version in newest.filter(|version| !is_out(version)) {
+                prop_assert!(model.serving().contains(version), "{:?} in {:?}", version, model);
+            }
+        }
+    }
 }

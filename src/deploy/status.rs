@@ -18,8 +18,11 @@ use crate::traffic::Share;
 pub struct Overview {
     /// The models, by name.
     pub models: Vec<ModelStatus>,
-    /// What is wrong with folders in the repository that are no models.
+    /// What is wrong with folders in the repository that are no models, and with the journal.
     pub problems: Vec<String>,
+    /// The versions that are being loaded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loading: Vec<String>,
 }
 
 /// A model.
@@ -27,6 +30,9 @@ pub struct Overview {
 pub struct ModelStatus {
     /// Its name.
     pub model: ModelName,
+    /// Why it is not served, if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unserved: Option<String>,
     /// What is deployed of it.
     pub deployment: Deployment,
     /// What is wrong with its `model.toml`, of which the last good one is in use.

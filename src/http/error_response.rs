@@ -10,6 +10,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::error::{Error, Fault, Shed};
+use crate::identity::cut_off;
+
+/// The longest detail of a problem, in characters.
+const LONGEST_DETAIL: usize = 4_000;
 
 /// An error on its way to `request_context.rs`, which renders it.
 #[derive(Debug, Clone)]
@@ -56,6 +60,8 @@ fn status(error: &Error) -> (StatusCode, &'static str) {
             (StatusCode::SERVICE_UNAVAILABLE, "The model is overloaded")
         }
         Error::TooManyConnections { .. } => (StatusCode::SERVICE_UNAVAILABLE, "There are too many connections"),
+        Error::ModelUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The model is not served now"),
+        Error::Unhealthy(_) => (StatusCode::SERVICE_UNAVAILABLE, "The server is not healthy"),
         Error::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down"),
         Error::Expired { .. } => (StatusCode::GATEWAY_TIMEOUT, "Time ran out"),
         Error::ModelFailed { .. }
@@ -111,7 +117,7 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
             let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
-        Error::ShuttingDown | Error::TooManyConnections { .. } => {
+        Error::ShuttingDown | Error::TooManyConnections { .. } | Error::ModelUnavailable { .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(1));
         }
         // The rest of the body may come at any time, so that nothing else can be read.
@@ -138,7 +144,8 @@ fn message(error: &Error) -> String {
         | Error::Repository(_)
         | Error::Load { .. }
         | Error::Listen(_) => Error::internal("").to_string(),
-        sent => sent.to_string(),
+        // It may quote the request, or a name in a model's file.
+        sent => cut_off(sent.to_string(), LONGEST_DETAIL),
     }
 }
 
@@ -200,6 +207,11 @@ mod tests {
             Error::UnknownModel { model: "x".into(), known: known() },
             Error::UnknownVersion { model: "digits".parse().unwrap(), version: "9".into(), known: known() },
             Error::NoDefaultModel { known: known() },
+            Error::ModelUnavailable {
+                model: "digits".parse().unwrap(),
+                reason: "version 2 was refused (digest)".into(),
+            },
+            Error::Unhealthy("no model is served".into()),
             Error::UnknownEndpoint,
             Error::UnsupportedMethod { allowed: "POST".into() },
             Error::UnsupportedContent("the body is announced as \"text/plain\"".into()),

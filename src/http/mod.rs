@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use self::listener::{Listener, ListenerLimits};
 pub use self::stack::{admin, data};
 use crate::budget::BlockingThreads;
-use crate::config::{AdminConfig, HttpConfig, Token};
+use crate::config::{AdminConfig, HealthConfig, HttpConfig, Token};
 use crate::deploy::Deployer;
 use crate::feedback::Feedback;
 use crate::monitor::Monitor;
@@ -53,6 +53,8 @@ pub struct HttpState {
     pub readiness: Arc<Readiness>,
     /// The largest request body, in bytes.
     pub body_limit: NonZeroUsize,
+    /// What is made of runs that do not end.
+    pub health: HealthConfig,
     /// Where stages run that are too heavy for a thread that serves connections.
     pub blocking_threads: BlockingThreads,
 }
@@ -62,6 +64,7 @@ impl HttpState {
     pub fn new(
         config: &HttpConfig,
         admin: &AdminConfig,
+        health: &HealthConfig,
         catalog: Arc<Catalog>,
         deployer: Arc<Deployer>,
         feedback: Arc<Feedback>,
@@ -76,6 +79,7 @@ impl HttpState {
             monitor,
             readiness,
             body_limit: config.body_limit_bytes,
+            health: health.clone(),
             blocking_threads: BlockingThreads::new(config.threads()),
         }
     }

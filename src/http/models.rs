@@ -14,6 +14,7 @@ use super::wire::{ModelView, VersionView, json};
 use crate::error::Error;
 use crate::identity::ModelName;
 use crate::registry::{ServedModel, Snapshot, Target};
+use crate::traffic::Share;
 
 /// `GET /v1/models`
 pub(super) async fn list(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
@@ -22,8 +23,12 @@ pub(super) async fn list(State(state): State<Arc<HttpState>>) -> Result<Response
         models: Vec<ModelView<'a>>,
     }
     let snapshot = state.catalog.snapshot();
-    let models = snapshot.models().iter().map(|(name, model)| view(&snapshot, name, model)).collect();
-    Ok(json(&Models { models })?)
+    let served = snapshot.models().iter().map(|(name, model)| view(&state, &snapshot, name, model));
+    let unserved = snapshot
+        .unserved()
+        .iter()
+        .map(|(name, reason)| ModelView::unserved(name.as_str(), reason, snapshot.default_model() == Some(name)));
+    Ok(json(&Models { models: served.chain(unserved).collect() })?)
 }
 
 /// `GET /v1/models/{model}`
@@ -36,8 +41,11 @@ pub(super) async fn show(
         return Err(Error::UnsupportedMethod { allowed: "POST".to_owned() }.into());
     }
     let snapshot = state.catalog.snapshot();
+    if let Some((name, reason)) = snapshot.unserved().get_key_value(name.as_str()) {
+        return Ok(json(&ModelView::unserved(name.as_str(), reason, snapshot.default_model() == Some(name)))?);
+    }
     let (name, model) = snapshot.model(&name)?;
-    Ok(json(&view(&snapshot, name, model))?)
+    Ok(json(&view(&state, &snapshot, name, model))?)
 }
 
 /// `GET /v1/models/{model}/versions/{version}`
@@ -61,6 +69,9 @@ pub(super) async fn unsupported_method(uri: Uri) -> Failure {
     Failure(Error::UnsupportedMethod { allowed: allowed.to_owned() })
 }
 
-fn view<'a>(snapshot: &Snapshot, name: &'a ModelName, model: &'a ServedModel) -> ModelView<'a> {
-    ModelView::new(name.as_str(), model, snapshot.default_model() == Some(name))
+fn view<'a>(state: &HttpState, snapshot: &Snapshot, name: &'a ModelName, model: &'a ServedModel) -> ModelView<'a> {
+    let mut with_traffic = model.versions.values().filter(|served| model.split.share(served.version) != Share::NONE);
+    let stuck = with_traffic.find(|served| served.is_stuck(state.health.stuck_after(served.budget.total)));
+    let reason = stuck.map(|stuck| format!("all workers of version {} are in runs that do not end", stuck.version));
+    ModelView::new(name.as_str(), model, snapshot.default_model() == Some(name), reason)
 }

@@ -1,5 +1,6 @@
 //! The handlers for operators: health, metrics, and the admin listener's index.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -11,24 +12,59 @@ use super::HttpState;
 use super::error_response::Failure;
 use super::wire::json;
 use crate::error::Error;
+use crate::identity::ModelName;
 use crate::monitor::TEXT_FORMAT;
 
-/// `GET /livez`: the process runs and answers.
-pub(super) async fn live() -> Result<Response, Failure> {
+/// `GET /livez`: the process runs and answers, and, where that is configured, no model has all its workers in runs that do not
+/// end.
+pub(super) async fn live(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
     #[derive(Serialize)]
     struct Live {
         live: bool,
     }
+    if let Some(limit) = state.health.live_fails_after() {
+        let snapshot = state.catalog.snapshot();
+        if let Some(stuck) = snapshot.versions().find(|served| served.is_stuck(limit)) {
+            return Err(Error::Unhealthy(format!(
+                "all workers of model {} version {} have been in their runs for more than {} ms \
+                 (health.live_fails_after_ms)",
+                stuck.model,
+                stuck.version,
+                limit.as_millis()
+            ))
+            .into());
+        }
+    }
     Ok(json(&Live { live: true })?)
 }
 
-/// `GET /readyz`: new work is wanted.
+/// `GET /readyz`: new work is wanted, and at least one model is served. Those that are not are named.
 pub(super) async fn ready(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
     #[derive(Serialize)]
-    struct Ready {
+    struct Ready<'a> {
         ready: bool,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        unserved: &'a BTreeMap<ModelName, String>,
     }
-    if state.readiness.is_ready() { Ok(json(&Ready { ready: true })?) } else { Err(Error::ShuttingDown.into()) }
+    if !state.readiness.is_ready() {
+        return Err(Error::ShuttingDown.into());
+    }
+    let snapshot = state.catalog.snapshot();
+    if snapshot.models().is_empty() {
+        return Err(Error::Unhealthy(no_model(snapshot.unserved())).into());
+    }
+    Ok(json(&Ready { ready: true, unserved: snapshot.unserved() })?)
+}
+
+/// Why no model is served.
+pub(super) fn no_model(unserved: &BTreeMap<ModelName, String>) -> String {
+    const MOST: usize = 5;
+    let reasons: Vec<String> = unserved.iter().take(MOST).map(|(name, why)| format!("{name}: {why}")).collect();
+    match unserved.len() {
+        0 => "no model is served: there is none in the repository".to_owned(),
+        all if all > MOST => format!("no model is served: {}; and {} more", reasons.join("; "), all - MOST),
+        _ => format!("no model is served: {}", reasons.join("; ")),
+    }
 }
 
 /// `GET /metrics`, in Prometheus' text format.

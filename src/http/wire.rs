@@ -122,6 +122,9 @@ fn json_text(text: Vec<u8>) -> Response {
 pub(super) struct ModelView<'a> {
     name: &'a str,
     ready: bool,
+    /// Why it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
     /// Whether `POST /predict` asks this model.
@@ -173,7 +176,13 @@ struct TensorView<'a> {
 
 impl<'a> ModelView<'a> {
     /// `default` says whether this is the model that `POST /predict` asks.
-    pub(super) fn new(name: &'a str, model: &'a ServedModel, default: bool) -> ModelView<'a> {
+    /// `not_ready` says why it does not answer, if it does not.
+    pub(super) fn new(
+        name: &'a str,
+        model: &'a ServedModel,
+        default: bool,
+        not_ready: Option<String>,
+    ) -> ModelView<'a> {
         let status = |version: &ServedVersion| VersionStatus {
             version: version.version.to_string(),
             state: "AVAILABLE",
@@ -182,11 +191,25 @@ impl<'a> ModelView<'a> {
         let newest_first = || model.versions.values().rev();
         ModelView {
             name,
-            ready: true,
+            ready: not_ready.is_none(),
+            reason: not_ready,
             description: model.description.as_deref(),
             default,
             model_version_status: newest_first().map(|version| status(version)).collect(),
             versions: newest_first().map(|version| VersionView::new(version, model)).collect(),
+        }
+    }
+
+    /// A model that is known and not served.
+    pub(super) fn unserved(name: &'a str, reason: &str, default: bool) -> ModelView<'a> {
+        ModelView {
+            name,
+            ready: false,
+            reason: Some(reason.to_owned()),
+            description: None,
+            default,
+            model_version_status: Vec::new(),
+            versions: Vec::new(),
         }
     }
 }

@@ -206,6 +206,11 @@ impl OnnxModel {
         self.queue.typical_run(rows)
     }
 
+    /// How long all workers have been in the runs that they are in; `None` if one is free.
+    pub fn all_busy_for(&self) -> Option<Duration> {
+        self.queue.all_busy_for()
+    }
+
     /// Whether there is any hope for a request of which only the head is known. Costs next to nothing.
     pub fn admit(&self, demand: Demand, priority: Priority) -> Result<()> {
         self.queue.admit(demand, priority)

@@ -24,7 +24,7 @@ use super::worker::CurrentSession;
 use crate::budget::{Demand, LatencyBudget};
 use crate::config::SessionConfig;
 use crate::error::{Error, Result, Shed};
-use crate::monitor::VersionRecorder;
+use crate::monitor::{Runs, VersionRecorder};
 use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
 
@@ -50,6 +50,8 @@ pub(super) struct Queue {
     /// How things are, likewise.
     hint: Hint,
     recorder: Arc<VersionRecorder>,
+    /// What each worker runs, for those who look without the lock.
+    runs: Arc<Runs>,
 }
 
 #[derive(Debug)]
@@ -135,6 +137,8 @@ impl Queue {
         workers: Vec<Arc<CurrentSession>>,
         recorder: Arc<VersionRecorder>,
     ) -> Queue {
+        let runs = Arc::new(Runs::of(workers.len(), Instant::now()));
+        recorder.watch_runs(&runs);
         let state = State {
             line: WaitingLine::default(),
             residuals: Vec::with_capacity(workers.len()),
@@ -159,6 +163,7 @@ impl Queue {
             length: AtomicUsize::new(0),
             hint: Hint::new(),
             recorder,
+            runs,
         };
         queue.note_service_time(&queue.state.lock());
         queue
@@ -314,6 +319,7 @@ impl Queue {
                 let (batch_too, until) = (Arc::clone(&batch), batch.last_deadline().unwrap_or(now));
                 let running = Running { batch: batch_too, since: now, expected, until, ended: None };
                 state.workers[worker].run = Some(running);
+                self.runs.begin(worker, now);
                 self.hint.note_free_at(state.first_free());
                 return Some(batch);
             }
@@ -342,6 +348,7 @@ impl Queue {
     fn finish(&self, state: &mut State, worker: usize, last: Option<FinishedRun>) {
         let slot = &mut state.workers[worker];
         let Some(run) = slot.run.take() else { return };
+        self.runs.end(worker);
         if run.ended.is_some() {
             slot.session.allow_runs();
         }
@@ -376,6 +383,15 @@ impl Queue {
         state.line.remove(request);
         self.note_length(&state);
         state.end_unwanted_runs(request);
+        // It may go on: not every run can be ended at once.
+        if let Some(worker) = state.worker_of(request) {
+            self.runs.abandon(worker);
+        }
+    }
+
+    /// How long all workers have been in the runs that they are in; `None` if one is free.
+    pub(super) fn all_busy_for(&self) -> Option<Duration> {
+        self.runs.all_busy_for()
     }
 
     /// Waits awake until a request arrives, for `limit` at the most.
@@ -434,6 +450,12 @@ impl State {
                 slot.session.end_run();
             }
         }
+    }
+
+    /// The worker that runs this request, or one of those that run rows of it.
+    fn worker_of(&self, request: &Arc<Request>) -> Option<usize> {
+        request.taken()?;
+        self.workers.iter().position(|slot| slot.run.as_ref().is_some_and(|run| run.batch.has(request)))
     }
 
     /// Whether nothing has been learned of runs of this size for so long that it may not be true any more.

@@ -23,6 +23,8 @@ pub struct DeploymentRecorder {
 pub(super) struct ModelDeployment {
     pub(super) generation: u64,
     pub(super) shares: Vec<DeployedShare>,
+    pub(super) is_served: bool,
+    pub(super) retirements: u64,
     changes: [u64; ACTIONS.len()],
     load_failures: [u64; LoadFault::ALL.len()],
 }
@@ -46,6 +48,16 @@ impl DeploymentRecorder {
         let mut models = self.models.lock();
         let seen = models.entry(model.to_owned()).or_default();
         (seen.generation, seen.shares) = (generation, shares);
+    }
+
+    /// Whether the model is served.
+    pub fn set_served(&self, model: &str, is_served: bool) {
+        self.models.lock().entry(model.to_owned()).or_default().is_served = is_served;
+    }
+
+    /// A version was taken out of memory because newer ones serve, or its folder is gone.
+    pub fn retired(&self, model: &str) {
+        self.models.lock().entry(model.to_owned()).or_default().retirements += 1;
     }
 
     /// A change was taken over.

@@ -70,7 +70,7 @@ pub struct VersionLabels {
 }
 
 /// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
-pub(super) const ERROR_CODES: [&str; 27] = [
+pub(super) const ERROR_CODES: [&str; 29] = [
     "invalid-input",
     "unknown-model",
     "unknown-version",
@@ -84,6 +84,8 @@ pub(super) const ERROR_CODES: [&str; 27] = [
     "overloaded",
     "too-many-connections",
     "queue-full",
+    "model-unavailable",
+    "unhealthy",
     "shutting-down",
     "expired",
     "model-failed",

@@ -4,6 +4,7 @@
 //! - `version_recorder.rs` holds the buckets, and the handles that the request path writes to. Handles are made when a
 //!   version is loaded; recording looks nothing up and takes no lock. `server_recorder.rs` has those of no version, and
 //!   `labels.rs` the closed sets of values that labels take.
+//! - `runs.rs` says since when each worker of a version is in its run.
 //! - `deployment.rs` holds what is known of deployments and loads.
 //! - `watch.rs` counts features and predictions beside the version's baseline (`baseline.rs`, `bins.rs`); `drift.rs` says
 //!   how far apart they are. `outcomes.rs` sums up what became of predictions.
@@ -21,6 +22,7 @@ mod labels;
 mod metrics;
 mod outcomes;
 mod quantiles;
+mod runs;
 mod server_recorder;
 mod shards;
 mod version_recorder;
@@ -38,6 +40,7 @@ pub use self::drift::{Drift, DriftStatus};
 pub use self::labels::{FeedbackResult, Outcome, ShedReason, VersionLabels};
 pub use self::metrics::{METRICS, Metric, TEXT_FORMAT};
 pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, Predicted, Truth};
+pub use self::runs::Runs;
 pub use self::server_recorder::ServerRecorder;
 pub use self::version_recorder::{Delivery, RequestGuard, VersionRecorder};
 pub use self::watch::{BinDrift, DriftReport, FeatureDrift, LONGEST_WINDOW, Watched};

@@ -14,6 +14,7 @@ pub struct ServerRecorder {
     error_responses: [AtomicU64; ERROR_CODES.len()],
     feedback: [AtomicU64; FeedbackResult::ALL.len()],
     ready: AtomicU64,
+    serves_models: AtomicU64,
 }
 
 // ===== impl ServerRecorder =====
@@ -52,6 +53,11 @@ impl ServerRecorder {
         self.ready.store(ready.into(), Relaxed);
     }
 
+    /// Whether at least one model is served.
+    pub fn set_serves_models(&self, serves: bool) {
+        self.serves_models.store(serves.into(), Relaxed);
+    }
+
     pub(super) fn connections(&self) -> u64 {
         self.connections.load(Relaxed)
     }
@@ -73,6 +79,6 @@ impl ServerRecorder {
     }
 
     pub(super) fn ready(&self) -> u64 {
-        self.ready.load(Relaxed)
+        self.ready.load(Relaxed) & self.serves_models.load(Relaxed)
     }
 }

@@ -1,7 +1,7 @@
 //! The handles of one version, which the request path writes to.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,6 +10,7 @@ use super::baseline::class_name;
 use super::labels::{Outcome, ShedReason, VersionLabels};
 use super::outcomes::{Outcomes, Predicted};
 use super::quantiles::{Latencies, Timed};
+use super::runs::Runs;
 use super::shards::{LocalShard, Shards};
 use super::watch::{DriftReport, Watch, Watched};
 use crate::budget::{LatencyBudget, StageClock};
@@ -51,6 +52,8 @@ pub struct VersionRecorder {
     load_seconds: AtomicU64,
     shards: Shards,
     queue_depth: AtomicU64,
+    /// Of each generation of its workers.
+    runs: Mutex<Vec<Weak<Runs>>>,
     /// The finding about its rows, and true if requests share runs.
     batching: Mutex<(&'static str, bool)>,
     /// The bits of four floats: seconds per row and per run, typical and in the tail.
@@ -144,6 +147,7 @@ impl VersionRecorder {
             load_seconds: AtomicU64::new(0),
             shards: Shards::new(CELLS),
             queue_depth: AtomicU64::new(0),
+            runs: Mutex::default(),
             batching: Mutex::new(("unknown", false)),
             service_time: Default::default(),
         }
@@ -240,6 +244,23 @@ impl VersionRecorder {
         self.queue_depth.store(requests as u64, Relaxed);
     }
 
+    /// These are the runs of workers of this version.
+    pub fn watch_runs(&self, runs: &Arc<Runs>) {
+        let mut all = self.runs.lock();
+        all.retain(|runs| runs.strong_count() > 0);
+        all.push(Arc::downgrade(runs));
+    }
+
+    /// How long the oldest run has been going on.
+    pub(super) fn oldest_run(&self) -> Duration {
+        self.runs().filter_map(|runs| runs.oldest()).max().unwrap_or_default()
+    }
+
+    fn runs(&self) -> impl Iterator<Item = Arc<Runs>> {
+        let alive: Vec<Arc<Runs>> = self.runs.lock().iter().filter_map(Weak::upgrade).collect();
+        alive.into_iter()
+    }
+
     pub(super) fn labels(&self) -> &VersionLabels {
         &self.labels
     }
@@ -250,7 +271,8 @@ impl VersionRecorder {
 
     pub(super) fn in_flight(&self) -> u64 {
         // Summed while threads write: a fall may be seen before its rise.
-        (self.shards.sum(IN_FLIGHT_AT) as i64).max(0) as u64
+        let waited_for = (self.shards.sum(IN_FLIGHT_AT) as i64).max(0) as u64;
+        waited_for + self.runs().map(|runs| runs.abandoned()).sum::<u64>()
     }
 
     pub(super) fn restarts(&self) -> u64 {

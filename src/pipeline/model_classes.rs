@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Label;
 use crate::error::{Error, Result};
+use crate::identity::shown;
 
 /// The names of classes, in the order of the scores, and where they stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub struct ModelClasses {
     /// Those in the file's metadata, of which the first of the right number counts.
     pub of_metadata: Vec<NamedClasses>,
 }
+
+/// The longest label, in bytes.
+const LONGEST_LABEL: usize = 256;
 
 /// The scores that labels are looked for.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +80,22 @@ impl ModelClasses {
 
     /// The labels for these scores: those of `model.toml`, or those of the file. They must not disagree.
     pub(super) fn choose(&self, configured: Option<Vec<Label>>, scores: Scores<'_>) -> Result<ChosenLabels> {
+        let chosen = self.choose_any(configured, scores)?;
+        for label in chosen.labels.iter().flatten() {
+            let text = label.to_string();
+            // They are in every answer, and in metrics.
+            let is_unfit = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n');
+            if text.len() > LONGEST_LABEL || text.contains(is_unfit) {
+                return Err(Error::Config(format!(
+                    "labels: \"{}\" is not a label: at most {LONGEST_LABEL} bytes, without control characters",
+                    shown(&text)
+                )));
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn choose_any(&self, configured: Option<Vec<Label>>, scores: Scores<'_>) -> Result<ChosenLabels> {
         let found = self.of_output(scores);
         let in_file = found.as_ref().map(|found| found.labels.clone());
         match (configured, found) {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::config::{SessionConfig, StageConfig};
 use crate::error::{Error, Result};
+use crate::identity::shown;
 use crate::tensor::Signature;
 
 /// What a stage is made of.
@@ -27,6 +28,9 @@ pub struct StageContext<'a> {
     /// The most instances of one request: a preprocessor that makes much of little has to refuse more.
     pub max_instances: NonZeroUsize,
 }
+
+/// The longest name of an input or an output, in bytes.
+const LONGEST_NAME: usize = 512;
 
 /// The most elements that are made of one request: 256 MiB of single precision.
 const MOST_ELEMENTS: usize = 1 << 26;
@@ -97,6 +101,7 @@ impl Stages {
 
     /// The preprocessor that a `model.toml` asks for.
     pub fn preprocessor(&self, context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+        check_names(context.signature)?;
         let make = find(&self.preprocessors, "preprocess", &context.config.kind)?;
         make(context).map_err(|error| in_section("preprocess", error))
     }
@@ -108,10 +113,24 @@ impl Stages {
     }
 }
 
+/// Names of inputs and outputs are in what callers are told.
+fn check_names(signature: &Signature) -> Result<()> {
+    let names = signature.inputs.iter().chain(&signature.outputs).map(|spec| &*spec.name);
+    let is_name = |name: &str| name.len() <= LONGEST_NAME && !name.contains(|c: char| c.is_control());
+    match { names }.find(|name| !is_name(name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::Config(format!(
+            "the model has an input or output called \"{}\", which is not a name: at most {LONGEST_NAME} bytes, without \
+             control characters; export it with another one",
+            shown(name)
+        ))),
+    }
+}
+
 fn find<M: Copy>(known: &BTreeMap<Arc<str>, M>, section: &str, kind: &str) -> Result<M> {
     known.get(kind).copied().ok_or_else(|| {
         let kinds: Vec<&str> = known.keys().map(|kind| &**kind).collect();
-        Error::Config(format!("[{section}] kind: there is no {kind:?}; known kinds: {}", kinds.join(", ")))
+        Error::Config(format!("[{section}] kind: there is no \"{}\"; known kinds: {}", shown(kind), kinds.join(", ")))
     })
 }
 

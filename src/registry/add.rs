@@ -2,7 +2,7 @@
 //! rename. Whatever breaks off leaves no half version.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,11 +99,10 @@ pub fn add(
     let config_file = model.join("model.toml");
     let config = Arc::new(ModelConfig::read(&config_file).map_err(|error| Error::Repository(error.to_string()))?);
 
-    let staging =
-        tempfile::Builder::new().prefix(".adding-").tempdir_in(&model).map_err(|error| wrong(&model, &error))?;
+    let (staging, _lock) = staging(&model).map_err(|error| wrong(&model, &error))?;
     let mut order = LoadOrder {
         model: name,
-        version: next_version(&model)?,
+        version: layout::next_version(&model)?,
         config_file,
         config,
         folder: staging.path().to_owned(),
@@ -158,7 +157,7 @@ pub fn add(
                 return Ok(Added { version, folder: to, manifest, examples, baseline, findings, batching });
             }
             // Someone else added one meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => order.version = next_version(&model)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => order.version = layout::next_version(&model)?,
             Err(error) => {
                 let _ = std::fs::remove_dir_all(&staging);
                 return Err(wrong(&to, &error));
@@ -198,8 +197,7 @@ pub fn add_baseline(
     let findings = opened.session().and_then(|mut session| opened.examine(&mut *session, LONGEST)).map_err(refused)?;
     let (baseline, assumptions) = make_baseline(data, &opened, &findings, progress)?;
 
-    let staging =
-        tempfile::Builder::new().prefix(".adding-").tempdir_in(&model).map_err(|error| wrong(&model, &error))?;
+    let (staging, _lock) = staging(&model).map_err(|error| wrong(&model, &error))?;
     for (name, path) in files::list(folder).map_err(refused)? {
         let to = staging.path().join(name.as_str());
         to.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(|error| wrong(&to, &error))?;
@@ -220,15 +218,63 @@ fn write_json(value: &impl serde::Serialize, path: &Path) -> Result<()> {
     std::fs::write(path, text).map_err(|error| wrong(path, &error))
 }
 
-/// The version after the highest.
-fn next_version(model: &Path) -> Result<Version> {
-    let highest = layout::versions(model)?.into_keys().next_back();
-    match highest {
-        None => Ok(Version::FIRST),
-        Some(highest) => {
-            highest.next().ok_or_else(|| Error::Repository(format!("there is no version after {highest}")))
+/// What the names of folders begin with in which a version is put together.
+const STAGING: &str = ".adding-";
+
+/// A folder to put a version together in, locked for as long as the file lives. What others have left there is removed: the
+/// lock of a process ends with it, however it ends.
+fn staging(model: &Path) -> io::Result<(tempfile::TempDir, File)> {
+    remove_staging(model);
+    loop {
+        let prefix = format!("{STAGING}{}-", std::process::id());
+        let staging = tempfile::Builder::new().prefix(&prefix).tempdir_in(model)?;
+        let lock = match File::open(staging.path()) {
+            Ok(lock) => lock,
+            // Another `leeway add` took it for abandoned, in this very moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        match lock.try_lock() {
+            Ok(()) if staging.path().exists() => return Ok((staging, lock)),
+            Ok(()) | Err(TryLockError::WouldBlock) => continue,
+            // A file system without locks: what is abandoned there stays.
+            Err(TryLockError::Error(_)) => return Ok((staging, lock)),
         }
     }
+}
+
+/// Removes the folders of this process in which versions of a model are put together, whatever is still written there. For a
+/// process that is about to end.
+pub fn abandon_additions(model: &Path) {
+    let prefix = format!("{STAGING}{}-", std::process::id());
+    for folder in staging_folders(model, &prefix) {
+        // Another thread may be writing.
+        for _ in 0..100 {
+            if std::fs::remove_dir_all(&folder).is_ok() || !folder.exists() {
+                break;
+            }
+        }
+    }
+}
+
+/// Removes the folders in which nobody puts a version together any more: those that are not locked.
+fn remove_staging(model: &Path) {
+    for folder in staging_folders(model, STAGING) {
+        let Ok(lock) = File::open(&folder) else { continue };
+        if lock.try_lock().is_ok() {
+            let removed = std::fs::remove_dir_all(&folder);
+            tracing::info!(folder = %folder.display(), ok = removed.is_ok(), "removed what an interrupted `leeway add` had left");
+        }
+    }
+}
+
+fn staging_folders(model: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(model).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
+        .collect()
 }
 
 /// Copies the files to where they will be a version.
@@ -238,7 +284,7 @@ fn stage_files(new: &NewFiles, staging: &Path) -> Result<()> {
         if to.exists() {
             return Err(Error::Repository(format!("{}: there are two files of the name {name}", from.display())));
         }
-        let mut source = File::open(from).map_err(|error| wrong(from, &error))?;
+        let mut source = open_regular(from).map_err(|error| wrong(from, &error))?;
         let mut target = File::create_new(&to).map_err(|error| wrong(&to, &error))?;
         io::copy(&mut source, &mut target).map_err(|error| wrong(from, &error)).map(drop)
     };
@@ -270,6 +316,16 @@ fn stage_files(new: &NewFiles, staging: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Opens a file to be copied: a link is followed, but nothing is read that has no end, or waits for somebody to write.
+fn open_regular(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("is not a regular file")),
+    }
 }
 
 /// Writes the manifest for the files that are there.

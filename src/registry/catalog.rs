@@ -33,6 +33,8 @@ pub struct Catalog {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     models: BTreeMap<ModelName, ServedModel>,
+    /// Models that are known and not served, and why.
+    unserved: BTreeMap<ModelName, String>,
     default_model: Option<ModelName>,
 }
 
@@ -121,11 +123,25 @@ impl Catalog {
 // ===== impl Snapshot =====
 
 impl Snapshot {
-    /// A snapshot of these models. The default model is the one configured, or the only one.
-    pub fn new(models: BTreeMap<ModelName, ServedModel>, default_model: Option<&ModelName>) -> Snapshot {
-        let only = || Some(&models).filter(|models| models.len() == 1).and_then(|models| models.keys().next()).cloned();
-        let default_model = default_model.cloned().or_else(only);
-        Snapshot { models, default_model }
+    /// A snapshot of these models, and of those that are known and not served. The default model is the one configured, or
+    /// the only one there is, served or not.
+    pub fn new(
+        models: BTreeMap<ModelName, ServedModel>,
+        unserved: BTreeMap<ModelName, String>,
+        default_model: Option<&ModelName>,
+    ) -> Snapshot {
+        let mut known = models.keys().chain(unserved.keys());
+        let only = match (known.next(), known.next()) {
+            (Some(only), None) => Some(only.clone()),
+            _ => None,
+        };
+        let default_model = default_model.cloned().or(only);
+        Snapshot { models, unserved, default_model }
+    }
+
+    /// The models that are known and not served, and why, without paths.
+    pub fn unserved(&self) -> &BTreeMap<ModelName, String> {
+        &self.unserved
     }
 
     /// The models, by name.
@@ -140,9 +156,10 @@ impl Snapshot {
 
     /// The model of this name.
     pub fn model(&self, name: &str) -> Result<(&ModelName, &ServedModel)> {
-        self.models
-            .get_key_value(name)
-            .ok_or_else(|| Error::UnknownModel { model: name.chars().take(64).collect(), known: names(&self.models) })
+        self.models.get_key_value(name).ok_or_else(|| match self.unserved.get_key_value(name) {
+            Some((model, reason)) => Error::ModelUnavailable { model: model.clone(), reason: reason.clone() },
+            None => Error::UnknownModel { model: name.chars().take(64).collect(), known: names(&self.models) },
+        })
     }
 
     /// The version that answers this request: the one that is named, or else the one that the traffic split has for the
@@ -175,6 +192,13 @@ impl Snapshot {
     /// Every version of every model.
     pub fn versions(&self) -> impl Iterator<Item = &Arc<ServedVersion>> {
         self.models.values().flat_map(|model| model.versions.values())
+    }
+}
+
+impl ServedVersion {
+    /// Returns true if all its workers have been in the runs that they are in for longer than this.
+    pub fn is_stuck(&self, limit: Duration) -> bool {
+        self.pipeline.model.all_busy_for().is_some_and(|busy| busy > limit)
     }
 }
 

@@ -14,7 +14,7 @@ use sha2::Digest;
 use super::manifest::{FilePath, MANIFEST_FILE, Manifest};
 use super::refusal::Refusal;
 use crate::error::LoadFault;
-use crate::identity::Sha256;
+use crate::identity::{Sha256, shown};
 
 /// More files than any version needs.
 const MOST_FILES: usize = 10_000;
@@ -88,9 +88,11 @@ pub(super) fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal
 /// Compares the files there are with those of the manifest, by name.
 pub(super) fn compare(found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest) -> Result<(), Refusal> {
     if let Some(missing) = manifest.files.keys().find(|path| !found.contains_key(*path)) {
+        let missing = shown(missing.as_str());
         return Err(Refusal::new(LoadFault::Files, format!("{missing} is missing; the manifest has it")));
     }
     if let Some(extra) = found.keys().find(|path| !manifest.files.contains_key(*path)) {
+        let extra = shown(extra.as_str());
         let problem = format!("{extra} is not in the manifest; a version is not added to: make a new one");
         return Err(Refusal::new(LoadFault::Files, problem));
     }
@@ -130,19 +132,25 @@ fn open(path: &Path) -> io::Result<File> {
     use rustix::fs::OFlags;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // Said in words; the flags hold where it is exchanged in between.
+    regular(&name, &std::fs::symlink_metadata(path)?).map_err(io::Error::other)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     regular(&name, &file.metadata()?).map_err(io::Error::other)?;
     Ok(file)
 }
 
 fn regular(name: &str, metadata: &Metadata) -> Result<(), String> {
     if metadata.is_symlink() {
-        Err(format!("{name:?} is a symbolic link; put the file itself there"))
+        let name = shown(name);
+        Err(format!(
+            "\"{name}\" is a symbolic link, and a version has plain files only; copy what it leads to with cp -L"
+        ))
     } else if !metadata.is_file() {
-        Err(format!("{name:?} is not a regular file"))
+        Err(format!("\"{}\" is not a regular file", shown(name)))
     } else if metadata.nlink() > 1 {
-        Err(format!("{name:?} is a hard link: its bytes can be changed under another name; put a copy there"))
+        let name = shown(name);
+        Err(format!("\"{name}\" is a hard link: its bytes can be changed under another name; put a copy there"))
     } else {
         Ok(())
     }

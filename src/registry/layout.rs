@@ -1,10 +1,24 @@
 //! The folders of a repository: `<model>/model.toml` and `<model>/<version>/version.toml`.
+//!
+//! Whatever else lies there keeps no model from being found: it is a problem to show. Hidden folders and `lost+found` are
+//! not even that. A symbolic link is followed where it stays within the repository, as those of Kubernetes' volumes do.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::identity::{ModelName, Version};
+use crate::identity::{ModelName, Version, shown};
+
+/// What is found in a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The models, by name.
+    pub models: Vec<FoundModel>,
+    /// What else lies there: at most a hundred, and a last one that says how many more.
+    pub problems: Vec<FolderProblem>,
+}
 
 /// A model as it lies on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,93 +33,190 @@ pub struct FoundModel {
     pub versions: BTreeMap<Version, PathBuf>,
 }
 
+/// A folder that is not a model or a version, or one that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FolderProblem {
+    /// The folder, as it is shown.
+    pub folder: String,
+    /// What is wrong with it, and what to do.
+    pub problem: String,
+}
+
 const WHERE: &str = "repository.path or --models says where to look";
 
-/// The models in a repository, by name. Files and hidden folders are not models and are passed over; a
-/// folder that is not a model, or a model without a version, is an error, because someone forgot something: the others
-/// are found all the same.
-pub fn scan(repository: &Path) -> Result<Vec<Result<FoundModel>>> {
-    let shown = repository.display();
+/// The most problems that are kept.
+const MOST_PROBLEMS: usize = 100;
+
+/// The models in a repository. An error if there is no repository.
+pub fn scan(repository: &Path) -> Result<Found> {
+    let named = repository.display();
     if !repository.is_dir() {
         let full = std::path::absolute(repository).unwrap_or_else(|_| repository.to_owned());
         let full = if full == repository { String::new() } else { format!(", that is {}", full.display()) };
-        return Err(Error::Repository(format!("{shown}{full}: there is no such folder ({WHERE})")));
+        return Err(Error::Repository(format!("{named}{full}: there is no such folder ({WHERE})")));
     }
     if repository.join("model.toml").is_file() {
         return Err(Error::Repository(format!(
-            "{shown}: this is a model's own folder; the repository is the folder above it ({WHERE})"
+            "{named}: this is a model's own folder; the repository is the folder above it ({WHERE})"
         )));
     }
-    let models: Vec<Result<FoundModel>> = folders(repository)?.into_iter().map(model).collect();
-    if models.is_empty() {
-        return Err(Error::Repository(format!(
-            "{}: there is no model here; one is a folder with a model.toml and versions, as in digits/model.toml and \
-             digits/1/ ({WHERE})",
-            repository.display()
-        )));
+    let mut found = Found::default();
+    let (folders, problems) =
+        folders(repository, repository).map_err(|error| Error::Repository(format!("{named}: {error}")))?;
+    found.problems.extend(problems);
+    for folder in folders {
+        match model_in(folder, repository) {
+            Ok((model, problems)) => {
+                found.models.push(model);
+                found.problems.extend(problems);
+            }
+            Err(problem) => found.problems.push(problem),
+        }
     }
-    Ok(models)
+    if found.models.is_empty() && found.problems.is_empty() {
+        found.problems.push(FolderProblem::of(
+            repository,
+            format!(
+                "there is no model here; one is a folder with a model.toml and versions, as in digits/model.toml and \
+                 digits/1/ ({WHERE})"
+            ),
+        ));
+    }
+    if found.problems.len() > MOST_PROBLEMS {
+        let more = found.problems.len() - MOST_PROBLEMS;
+        found.problems.truncate(MOST_PROBLEMS);
+        found.problems.push(FolderProblem::of(repository, format!("{more} more folders are not as they should be")));
+    }
+    Ok(found)
 }
 
 /// The model in a folder.
 pub fn model(folder: PathBuf) -> Result<FoundModel> {
-    let shown = folder.display();
+    let repository = folder.parent().unwrap_or(&folder).to_owned();
+    model_in(folder, &repository).map(|(model, _)| model).map_err(|problem| Error::Repository(problem.to_string()))
+}
+
+/// The model in a folder, and the folders in it that are not versions.
+fn model_in(folder: PathBuf, repository: &Path) -> Result<(FoundModel, Vec<FolderProblem>), FolderProblem> {
     let name: ModelName = file_name(&folder)
         .parse()
-        .map_err(|error| Error::Repository(format!("{shown}: {error}; rename the folder")))?;
+        .map_err(|error| FolderProblem::of(&folder, format!("{error}; rename the folder, or move it away")))?;
     let config = folder.join("model.toml");
+    stays_inside(&config, repository)?;
     if !config.is_file() {
-        return Err(Error::Repository(format!(
-            "{shown}: there is no model.toml in this folder, which makes it a model; add one or move the folder away"
-        )));
+        return Err(FolderProblem::of(
+            &folder,
+            "there is no model.toml in this folder, which makes it a model; add one or move the folder away",
+        ));
     }
-    let versions = versions(&folder)?;
-    if versions.is_empty() {
-        return Err(Error::Repository(format!("{shown}: the model has no version; add one with `leeway add`")));
-    }
-    Ok(FoundModel { name, folder, config, versions })
-}
-
-/// The versions in a model's folder.
-pub(super) fn versions(model: &Path) -> Result<BTreeMap<Version, PathBuf>> {
     let mut versions = BTreeMap::new();
-    for folder in folders(model)? {
+    let (folders, mut problems) =
+        folders(&folder, repository).map_err(|error| FolderProblem::of(&folder, error.to_string()))?;
+    for folder in folders {
         match file_name(&folder).parse() {
-            Ok(version) => {
-                versions.insert(version, folder);
+            Ok(version) => drop(versions.insert(version, folder)),
+            Err(error) => {
+                problems.push(FolderProblem::of(&folder, format!("{error}; rename the folder, or move it away")));
             }
-            Err(error) => return Err(Error::Repository(format!("{}: {error}; rename the folder", folder.display()))),
         }
     }
-    Ok(versions)
+    if versions.is_empty() {
+        // A folder that was meant to be one explains it.
+        let first = problems.into_iter().next();
+        let none = || FolderProblem::of(&folder, "the model has no version; add one with `leeway add`");
+        return Err(first.unwrap_or_else(none));
+    }
+    Ok((FoundModel { name, folder, config, versions }, problems))
 }
 
-/// The folders within a folder that are not hidden, sorted.
-fn folders(path: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable = |error: std::io::Error| Error::Repository(format!("{}: {error}", path.display()));
-    let mut folders = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if path.is_dir() && !file_name(&path).starts_with('.') {
-            folders.push(path);
+/// The version after the highest for which there is a folder, or anything else of that name.
+pub(super) fn next_version(model: &Path) -> Result<Version> {
+    let unreadable = |error: io::Error| Error::Repository(format!("{}: {error}", model.display()));
+    let mut highest: Option<Version> = None;
+    for entry in std::fs::read_dir(model).map_err(unreadable)? {
+        highest = highest.max(entry.map_err(unreadable)?.file_name().to_string_lossy().parse().ok());
+    }
+    match highest {
+        None => Ok(Version::FIRST),
+        Some(highest) => {
+            highest.next().ok_or_else(|| Error::Repository(format!("there is no version after {highest}")))
+        }
+    }
+}
+
+/// The folders within a folder that are not hidden, sorted; and links that are not followed.
+fn folders(path: &Path, repository: &Path) -> io::Result<(Vec<PathBuf>, Vec<FolderProblem>)> {
+    let (mut folders, mut problems) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(path)? {
+        let path = entry?.path();
+        let name = file_name(&path);
+        if name.starts_with('.') || name == "lost+found" {
+            continue;
+        }
+        match stays_inside(&path, repository) {
+            Ok(()) if path.is_dir() => folders.push(path),
+            Ok(()) => {}
+            // A link to a file is none of a folder's.
+            Err(_) if path.is_file() => {}
+            Err(problem) => problems.push(problem),
         }
     }
     folders.sort();
-    Ok(folders)
+    problems.sort_by(|one, other| one.folder.cmp(&other.folder));
+    Ok((folders, problems))
+}
+
+/// Refuses a symbolic link that leads out of the repository.
+pub(super) fn stays_inside(path: &Path, repository: &Path) -> Result<(), FolderProblem> {
+    if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
+        return Ok(());
+    }
+    let leads_to = path.canonicalize().and_then(|to| Ok((to, repository.canonicalize()?)));
+    match leads_to {
+        Ok((to, repository)) if to.starts_with(&repository) => Ok(()),
+        Ok(_) => Err(FolderProblem::of(
+            path,
+            "is a symbolic link that leads out of the repository; copy what it leads to with cp -rL",
+        )),
+        Err(error) => Err(FolderProblem::of(path, format!("is a symbolic link that cannot be followed: {error}"))),
+    }
 }
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+// ===== impl FolderProblem =====
+
+impl FolderProblem {
+    fn of(folder: &Path, problem: impl Into<String>) -> FolderProblem {
+        // What leads to it is an operator's own words, or the name of a model.
+        let above = folder.parent().unwrap_or(Path::new(""));
+        let folder = above.join(shown(&file_name(folder))).display().to_string();
+        FolderProblem { folder, problem: problem.into() }
+    }
+}
+
+impl fmt::Display for FolderProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.folder, self.problem)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
-    /// Lays out `paths` (a folder, if it ends with `/`) and compares what is found, or the error's end.
-    fn check(paths: &[&str], expected: std::result::Result<&[(&str, &[u32])], &str>) {
+    /// Lays out `paths`: a folder, if it ends with `/`; a link, if it has an arrow.
+    fn repository(paths: &[&str]) -> tempfile::TempDir {
         let repository = tempfile::tempdir().unwrap();
         for path in paths {
+            if let Some((link, to)) = path.split_once(" -> ") {
+                symlink(to, repository.path().join(link)).unwrap();
+                continue;
+            }
             let path = repository.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             if path.as_os_str().to_string_lossy().ends_with('/') {
@@ -114,37 +225,118 @@ mod tests {
                 std::fs::write(path, "").unwrap();
             }
         }
-        let found = scan(repository.path()).and_then(|models| models.into_iter().collect::<Result<Vec<_>>>());
-        let found = found.map(|models| {
-            let versions = |model: &FoundModel| model.versions.keys().map(|version| version.get()).collect::<Vec<_>>();
-            models.iter().map(|model| (model.name.to_string(), versions(model))).collect::<Vec<_>>()
-        });
-        match (found, expected) {
-            (Ok(found), Ok(expected)) => {
-                let expected: Vec<_> =
-                    expected.iter().map(|(name, versions)| (name.to_string(), versions.to_vec())).collect();
-                assert_eq!(found, expected);
-            }
-            (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
-            (found, expected) => panic!("{found:?}, not {expected:?}"),
+        repository
+    }
+
+    /// Compares the models that are found, and the ends of what is said of the rest.
+    fn check(paths: &[&str], models: &[(&str, &[u32])], problems: &[&str]) {
+        let repository = repository(paths);
+        let found = scan(repository.path()).unwrap();
+        let versions = |model: &FoundModel| model.versions.keys().map(|version| version.get()).collect::<Vec<_>>();
+        let seen: Vec<_> = found.models.iter().map(|model| (model.name.to_string(), versions(model))).collect();
+        let expected: Vec<_> = models.iter().map(|(name, versions)| (name.to_string(), versions.to_vec())).collect();
+        assert_eq!(seen, expected, "{paths:?}");
+        let seen: Vec<String> = found.problems.iter().map(FolderProblem::to_string).collect();
+        assert_eq!(seen.len(), problems.len(), "{paths:?}: {seen:?}");
+        for (seen, expected) in seen.iter().zip(problems) {
+            assert!(seen.contains(expected), "{paths:?}: {seen}");
         }
     }
 
     #[test]
     fn models_and_versions_are_folders() {
         check(
-            &["b/model.toml", "b/10/", "b/9/model.onnx", "a/model.toml", "a/1/", "train.py", ".git/", "a/.tmp/"],
-            Ok(&[("a", &[1]), ("b", &[9, 10])]),
+            &["b/model.toml", "b/10/", "b/9/model.onnx", "a/model.toml", "a/1/", "train.py", "a/notes.txt"],
+            &[("a", &[1]), ("b", &[9, 10])],
+            &[],
         );
     }
 
     #[test]
-    fn what_someone_forgot_is_an_error() {
-        check(&[], Err("there is no model here"));
-        check(&["a/1/"], Err("there is no model.toml"));
-        check(&["model.toml", "1/"], Err("a model's own folder"));
-        check(&["a/model.toml"], Err("the model has no version"));
-        check(&["a/model.toml", "a/v1/"], Err("positive integer"));
-        check(&["a b/model.toml", "a b/1/"], Err("rename the folder"));
+    fn hidden_folders_and_lost_and_found_are_nothing() {
+        let hidden = [".git/", ".snapshot/", "lost+found/", "a/.adding-x/", "a/lost+found/", ".x -> /etc", "a/.x -> /"];
+        check(&[&["a/model.toml", "a/1/"][..], &hidden].concat(), &[("a", &[1])], &[]);
+    }
+
+    #[test]
+    fn what_someone_forgot_hides_no_other_model() {
+        let with = |paths: &[&str], problem: &str| {
+            check(&[&["z/model.toml", "z/1/"][..], paths].concat(), &[("z", &[1])], &[problem]);
+        };
+        with(&["a/1/"], "/a: there is no model.toml");
+        with(&["a/"], "/a: there is no model.toml");
+        with(&["a/model.toml"], "/a: the model has no version");
+        with(&["a/model.toml", "a/v1/"], "/a/v1: a version is a positive integer");
+        with(&["a b/model.toml", "a b/1/"], "/a b: a model's name is");
+        with(&["@eaDir/"], "/@eaDir: a model's name is");
+        with(&["z/notebooks/"], "/z/notebooks: a version is a positive integer");
+        with(&["a\u{1b}[31m\n/"], "/a\\u{1b}[31m\\n: a model's name is");
+        check(&[], &[], &["there is no model here"]);
+    }
+
+    #[test]
+    fn problems_are_bounded() {
+        let strays: Vec<String> = (0..150).map(|number| format!("@{number}/")).collect();
+        let found = scan(repository(&strays.iter().map(String::as_str).collect::<Vec<_>>()).path()).unwrap();
+        assert_eq!(found.problems.len(), MOST_PROBLEMS + 1);
+        assert!(found.problems[MOST_PROBLEMS].problem.starts_with("50 more"), "{}", found.problems[MOST_PROBLEMS]);
+    }
+
+    #[test]
+    fn a_folder_that_is_no_repository_is_an_error() {
+        let folder = repository(&["model.toml", "1/"]);
+        assert!(scan(folder.path()).unwrap_err().to_string().contains("a model's own folder"));
+        assert!(scan(&folder.path().join("2")).unwrap_err().to_string().contains("no such folder"));
+    }
+
+    #[test]
+    fn links_out_of_the_repository_are_refused() {
+        let elsewhere = repository(&["a/model.toml", "a/1/model.onnx"]);
+        let to = |path: &str| elsewhere.path().join(path).display().to_string();
+        let good = ["z/model.toml", "z/1/"];
+        let with = |paths: &[&str], models: &[(&str, &[u32])], problem: &str| {
+            check(&[&good[..], paths].concat(), models, &[problem]);
+        };
+        let out = "is a symbolic link that leads out of the repository; copy what it leads to with cp -rL";
+        with(&[&format!("a -> {}", to("a"))], &[("z", &[1])], &format!("/a: {out}"));
+        with(&[&format!("z/2 -> {}", to("a/1"))], &[("z", &[1])], &format!("/z/2: {out}"));
+        let model_toml = format!("a/model.toml -> {}", to("a/model.toml"));
+        with(&["a/1/", &model_toml], &[("z", &[1])], &format!("/a/model.toml: {out}"));
+        // A way round, and one that begins inside.
+        check(&[&good[..], &["a -> b", &format!("b -> {}", to("a"))]].concat(), &[("z", &[1])], &[out, out]);
+        with(&["a -> ../../../../../../../../../etc"], &[("z", &[1])], out);
+        with(&["a -> nowhere"], &[("z", &[1])], "cannot be followed");
+        with(&["a -> a"], &[("z", &[1])], "cannot be followed");
+    }
+
+    /// A projected volume, and a repository that is a link itself.
+    #[test]
+    fn links_within_the_repository_are_followed() {
+        let paths = ["..2024_11/a/model.toml", "..2024_11/a/1/", "..data -> ..2024_11", "a -> ..data/a"];
+        check(&paths, &[("a", &[1])], &[]);
+        check(
+            &[
+                "a/..1/model.toml",
+                "a/..1/1/",
+                "a/..data -> ..1",
+                "a/model.toml -> ..data/model.toml",
+                "a/1 -> ..data/1",
+            ],
+            &[("a", &[1])],
+            &[],
+        );
+        let (repository, elsewhere) = (repository(&paths), tempfile::tempdir().unwrap());
+        let link = elsewhere.path().join("models");
+        symlink(repository.path(), &link).unwrap();
+        let found = scan(&link).unwrap();
+        assert_eq!((found.models.len(), found.problems), (1, vec![]));
+    }
+
+    #[test]
+    fn whatever_has_the_name_of_a_version_takes_its_number() {
+        for third in ["3/", "3", "3 -> /etc", "3 -> nowhere"] {
+            let folder = repository(&["model.toml", "1/", "2/", "notebooks/", third]);
+            assert_eq!(next_version(folder.path()).unwrap().get(), 4, "{third}");
+        }
     }
 }

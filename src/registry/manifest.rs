@@ -13,8 +13,9 @@ use sha2::Digest;
 
 use super::files;
 use super::refusal::Refusal;
+use crate::config::toml_problem;
 use crate::error::LoadFault;
-use crate::identity::Sha256;
+use crate::identity::{Sha256, shown};
 
 /// The manifest's file within a version's folder.
 pub const MANIFEST_FILE: &str = "version.toml";
@@ -27,6 +28,8 @@ pub const BASELINE_FILE: &str = "baseline.json";
 
 /// The largest manifest that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
+/// The longest name of a metric or a tag, in bytes.
+const LONGEST_NAME: usize = 128;
 /// The only form there is.
 const FORMAT: u32 = 1;
 
@@ -114,8 +117,7 @@ impl Manifest {
         }
         let bytes = files::read(&path, LARGEST).map_err(|error| refuse(error.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|_| refuse("not UTF-8".to_owned()))?;
-        let manifest: Manifest =
-            toml::from_str(&text).map_err(|error| refuse(error.to_string().trim_end().to_owned()))?;
+        let manifest: Manifest = toml::from_str(&text).map_err(|error| refuse(toml_problem(&error, &text)))?;
         manifest.check().map_err(refuse)?;
         Ok(manifest)
     }
@@ -125,7 +127,16 @@ impl Manifest {
             return Err(format!("format: found {}, and this Leeway reads {FORMAT}", self.format));
         }
         if let Some((name, value)) = self.metrics.iter().find(|(_, value)| !value.is_finite()) {
-            return Err(format!("metrics.{name}: {value} is not a finite number"));
+            return Err(format!("metrics.{}: {value} is not a finite number", shown(name)));
+        }
+        let metrics = self.metrics.keys().map(|name| ("metrics", name));
+        let mut names = metrics.chain(self.tags.keys().map(|name| ("tags", name)));
+        let is_name = |name: &str| name.len() <= LONGEST_NAME && !name.contains(|c: char| c.is_control());
+        if let Some((section, name)) = names.find(|(_, name)| !is_name(name)) {
+            let name = shown(name);
+            return Err(format!(
+                "{section}: \"{name}\" is not a name: at most {LONGEST_NAME} bytes, without control characters"
+            ));
         }
         if !self.files.keys().any(|path| path.as_str() == MODEL_FILE) {
             return Err(format!("files: {MODEL_FILE} is not among them"));
@@ -191,7 +202,8 @@ impl FromStr for FilePath {
             Ok(FilePath(text.to_owned()))
         } else {
             Err(InvalidText(format!(
-                "{text:?} is not the path of a file within the version, as in vocab/tokenizer.json"
+                "\"{}\" is not the path of a file within the version, as in vocab/tokenizer.json",
+                shown(text)
             )))
         }
     }
@@ -226,7 +238,8 @@ impl FromStr for TrainingDate {
         if text.parse::<Timestamp>().is_ok() || (text.len() == 10 && text.parse::<civil::Date>().is_ok()) {
             Ok(TrainingDate(text.to_owned()))
         } else {
-            Err(InvalidText(format!("{text:?} is not a date, as in 2026-11-24 or 2026-11-24T09:30:00Z")))
+            let text = shown(text);
+            Err(InvalidText(format!("\"{text}\" is not a date, as in 2026-11-24 or 2026-11-24T09:30:00Z")))
         }
     }
 }

@@ -31,12 +31,12 @@ mod training_data;
 mod trial;
 mod verified;
 
-pub use self::add::{Added, Addition, NewFiles, RecordedFrom, add, add_baseline};
+pub use self::add::{Added, Addition, NewFiles, RecordedFrom, abandon_additions, add, add_baseline};
 pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target};
 pub use self::files::Fingerprint;
 pub use self::findings::{Findings, WarmUp};
 pub use self::golden::Golden;
-pub use self::layout::{FoundModel, model, scan};
+pub use self::layout::{FolderProblem, Found, FoundModel, model, scan};
 pub use self::loader::{LoadOrder, LoadStep, Loader, Pace, PreparedVersion};
 pub use self::manifest::{
     BASELINE_FILE, FilePath, GOLDEN_FILE, InvalidText, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingDate,

@@ -1,7 +1,10 @@
 //! Why a version is not served: a closed reason, and a message that says what to change.
 
 use crate::error::{Error, LoadFault};
-use crate::identity::{ModelName, Version};
+use crate::identity::{ModelName, Version, cut_off};
+
+/// The longest message that is kept, in characters: it may quote a file.
+const LONGEST_MESSAGE: usize = 2_000;
 
 /// A version, or files that were to become one, are not as they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
@@ -15,7 +18,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub(super) fn new(fault: LoadFault, message: impl Into<String>) -> Refusal {
-        Refusal { fault, message: message.into() }
+        Refusal { fault, message: cut_off(message.into(), LONGEST_MESSAGE) }
     }
 
     /// What another room said, as a refusal of this kind.
@@ -24,7 +27,7 @@ impl Refusal {
             let message = error.for_operators();
             // A wrong setting is one wherever it shows.
             let fault = if matches!(error, Error::Config(_)) { LoadFault::Config } else { fault };
-            Refusal { fault, message }
+            Refusal::new(fault, message)
         }
     }
 

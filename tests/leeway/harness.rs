@@ -50,6 +50,8 @@ pub(crate) fn config() -> Config {
     config.state.url = StateUrl::Memory;
     // Who wants the repository to be looked at says when.
     config.repository.poll_interval_ms = 0;
+    // A test machine may be busy.
+    config.repository.reload_timeout_ms = 60_000.try_into().unwrap();
     config
 }
 

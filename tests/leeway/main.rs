@@ -27,8 +27,10 @@ mod model_files;
 mod overload;
 
 mod prometheus;
+mod repository;
 mod rollout;
 mod startup;
+mod stuck;
 mod tables;
 mod tensors;
 mod texts;

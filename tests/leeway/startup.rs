@@ -19,8 +19,9 @@ fn failure(command: &mut Command, repository: &Path) -> String {
     format!("exit {}\n{}", status.code().unwrap(), text.trim_end())
 }
 
+/// A server that starts only if all that is deployed can be served.
 fn serve(repository: &Path) -> Command {
-    leeway(&[
+    let mut command = leeway(&[
         "serve",
         "--listen",
         "127.0.0.1:0",
@@ -28,7 +29,9 @@ fn serve(repository: &Path) -> Command {
         "127.0.0.1:0",
         "--models",
         repository.to_str().unwrap(),
-    ])
+    ]);
+    command.env("LEEWAY_REPOSITORY__START", "strict");
+    command
 }
 
 fn model_file(repository: &Repository) -> PathBuf {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use leeway::app::Parts;
+use leeway::config::StartMode;
 use leeway::deploy;
 use leeway::pipeline::Stages;
 use leeway::registry::{Manifest, VerifiedVersion};
@@ -198,7 +199,8 @@ async fn a_trial_that_aborts_is_a_refusal() {
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         trial.program.clone_from(&script);
         trial.timeout = Duration::from_millis(300);
-        let config = repository.config();
+        let mut config = repository.config();
+        config.repository.start = StartMode::Strict;
         let journal = deploy::open(&config.state.url).await.unwrap();
         let parts = Parts {
             engine: runtime(),

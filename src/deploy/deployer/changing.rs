@@ -10,6 +10,11 @@ impl Deployer {
     }
 
     async fn change_to_the_end(self: Arc<Self>, request: Request) -> Result<Deployed> {
+        self.deploy_first(&request.model).await;
+        if self.is_undecided(&request.model) {
+            let problem = format!("no version of model {} is loaded yet; leeway status says why", request.model);
+            return Err(Error::ChangeRefused(problem));
+        }
         let mut present = self.latest(&request.model).await?;
         let asked_at = present.generation;
         for _ in 0..ATTEMPTS {
@@ -25,7 +30,9 @@ impl Deployer {
             if request.wish != Wish::Rollback {
                 self.refuse_altered(&present, &next)?;
             }
-            self.load_deployed(&next, Pace::Background).await.map_err(|error| match error {
+            // What is loaded for it is retired by nobody before it is deployed.
+            let _changing = Changing::begin(&self, &next);
+            self.load_deployed(&next).await.map_err(|error| match error {
                 Error::Load { version, message, .. } => {
                     Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
                 }
@@ -77,11 +84,23 @@ impl Deployer {
         let own = self.deployment(name)?;
         let latest = self.journal.history(name, u64::MAX, 1).await.map_err(|error| self.journal_failed(error))?.pop();
         let Some(latest) = latest.filter(|latest| latest.generation > own.generation) else { return Ok(own) };
+        if let Some(model) = self.state.lock().models.get_mut(name) {
+            model.newer = Some(latest.clone());
+        }
         let (deployer, newer) = (Arc::clone(self), latest.clone());
-        let catching_up = tokio::spawn(async move { deployer.catch_up(&newer).await });
+        let catching_up = tokio::spawn(async move {
+            // What cannot be loaded is noted where it is taken over.
+            let _ = deployer.load_deployed(&newer).await;
+            deployer.tend(&newer.model).await;
+        });
         // It goes on if it takes longer.
         let _ = tokio::time::timeout(PATIENCE, catching_up).await;
         Ok(latest)
+    }
+
+    /// Returns true if nothing was deployed of a model yet.
+    fn is_undecided(&self, name: &ModelName) -> bool {
+        self.state.lock().models.get(name).is_some_and(|model| model.recorded == Recorded::NotYet)
     }
 
     /// Whether the versions are loaded without which a deployment cannot be.
@@ -96,7 +115,7 @@ impl Deployer {
         let mut state = self.state.lock();
         let Some(model) = state.models.get_mut(&next.model) else { return };
         let before = std::mem::replace(&mut model.deployment, next.clone());
-        model.deployment_problem = None;
+        (model.newer, model.deployment_problem) = (None, None);
         // What is needed now need not be kept because somebody said so.
         for version in next.needs() {
             model.holds.remove(&version);
@@ -121,7 +140,7 @@ impl Deployer {
             }
             model.holds.insert(version, Hold::Loaded);
         }
-        let loaded = self.load(name, version, LoadedWith::Any, Pace::Background).await;
+        let loaded = self.load(name, version, LoadedWith::Any).await;
         loaded.map_err(|error| match error {
             Error::Load { message, .. } => {
                 Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))

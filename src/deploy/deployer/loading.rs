@@ -3,50 +3,60 @@
 use super::*;
 
 impl Deployer {
+    /// Loads the versions without which a deployment cannot be, if they are not loaded already.
+    pub(super) async fn load_deployed(self: &Arc<Self>, deployment: &Deployment) -> Result<()> {
+        for version in deployment.answers().collect::<BTreeSet<_>>() {
+            self.load(&deployment.model, version, LoadedWith::Any).await?;
+        }
+        Ok(())
+    }
+
     /// Loads a version, unless it is loaded already. Goes on if nobody waits any more.
-    pub(super) async fn load(
+    pub(super) async fn load(self: &Arc<Self>, name: &ModelName, version: Version, with: LoadedWith) -> Result<()> {
+        let Some(mut done) = self.start_load(name, version, with)? else { return Ok(()) };
+        let gone = || Error::internal("a load ended without a result");
+        match self.until(None, done.wait_for(Option::is_some)).await {
+            Some(done) => done.map_err(|_| gone())?.clone().unwrap_or_else(|| Err(gone())),
+            None => Err(Error::ShuttingDown),
+        }
+    }
+
+    /// Begins to load a version, unless it is loaded already, or somebody has begun.
+    pub(super) fn start_load(
         self: &Arc<Self>,
         name: &ModelName,
         version: Version,
         with: LoadedWith,
-        pace: Pace,
-    ) -> Result<()> {
-        let mut done = {
-            let mut state = self.state.lock();
-            let model = model_mut(&mut state, name)?;
-            let Some(folder) = model.found.versions.get(&version).cloned() else {
-                let known = model.versions.get(&version).is_some_and(|known| known.served.is_some());
-                // What is in memory can be served, whatever became of its files.
-                return if known { Ok(()) } else { Err(model.unknown(version)) };
-            };
-            let order = LoadOrder {
-                model: name.clone(),
-                version,
-                config_file: model.found.config.clone(),
-                config: Arc::clone(&model.config),
-                folder,
-                pace,
-            };
-            let config_mark = model.config_mark.clone();
-            let known = model.versions.entry(version).or_default();
-            let is_good = |served: &Arc<ServedVersion>| with == LoadedWith::Any || served.config == order.config;
-            if known.served.as_ref().is_some_and(is_good) {
-                return Ok(());
-            }
-            match &known.loading {
-                Some(loading) => loading.done.clone(),
-                None => {
-                    let (finished, done) = watch::channel(None);
-                    let step = Arc::new(Mutex::new(LoadStep::Waiting));
-                    known.loading =
-                        Some(Loading { step: Arc::clone(&step), since: Timestamp::now(), done: done.clone() });
-                    tokio::spawn(Arc::clone(self).run_load(order, config_mark, step, finished));
-                    done
-                }
-            }
+    ) -> Result<Option<watch::Receiver<Option<Result<()>>>>> {
+        let mut state = self.state.lock();
+        let model = model_mut(&mut state, name)?;
+        let Some(folder) = model.found.versions.get(&version).cloned() else {
+            let known = model.versions.get(&version).is_some_and(|known| known.served.is_some());
+            // What is in memory can be served, whatever became of its files.
+            return if known { Ok(None) } else { Err(model.unknown(version)) };
         };
-        let gone = || Error::internal("a load ended without a result");
-        done.wait_for(Option::is_some).await.map_err(|_| gone())?.clone().unwrap_or_else(|| Err(gone()))
+        let order = LoadOrder {
+            model: name.clone(),
+            version,
+            config_file: model.found.config.clone(),
+            config: Arc::clone(&model.config),
+            folder,
+            pace: self.pace(),
+        };
+        let config_mark = model.config_mark.clone();
+        let known = model.versions.entry(version).or_default();
+        let is_good = |served: &Arc<ServedVersion>| with == LoadedWith::Any || served.config == order.config;
+        if known.served.as_ref().is_some_and(is_good) {
+            return Ok(None);
+        }
+        if let Some(loading) = &known.loading {
+            return Ok(Some(loading.done.clone()));
+        }
+        let (finished, done) = watch::channel(None);
+        let step = Arc::new(Mutex::new(LoadStep::Waiting));
+        known.loading = Some(Loading { step: Arc::clone(&step), since: Timestamp::now(), done: done.clone() });
+        tokio::spawn(Arc::clone(self).run_load(order, config_mark, step, finished));
+        Ok(Some(done))
     }
 
     async fn run_load(
@@ -58,10 +68,8 @@ impl Deployer {
     ) {
         let (name, version) = (order.model.clone(), order.version);
         let folder = Fingerprint::of(&order.folder);
-        let place = Arc::clone(&self.loads).acquire_owned().await;
-        let prepared = self.prepare(&order, step).await;
+        let prepared = self.prepare_in_turn(&order, step).await;
         let loaded = prepared.and_then(|prepared| self.loader.start(&order, prepared));
-        drop(place);
         let outcome = loaded.as_ref().map(drop).map_err(Clone::clone);
         {
             let mut state = self.state.lock();
@@ -81,6 +89,9 @@ impl Deployer {
                 });
                 match loaded {
                     Ok(served) => {
+                        if known.logged.take().is_some() {
+                            tracing::info!(model = %name, %version, "resolved: the version is loaded");
+                        }
                         known.compared = served.fingerprint.clone();
                         (known.refused, known.altered) = (None, None);
                         known.served = Some(Arc::new(served));
@@ -92,7 +103,11 @@ impl Deployer {
                                 (LoadFault::Internal, other.detail().map_or_else(|| other.to_string(), str::to_owned))
                             }
                         };
-                        tracing::error!(model = %name, %version, reason = fault.name(), problem, "not loaded");
+                        // It may be tried again at every look, as long as its files are being copied.
+                        if known.logged.as_ref() != Some(&problem) {
+                            tracing::error!(model = %name, %version, reason = fault.name(), problem, "not loaded");
+                            known.logged = Some(problem.clone());
+                        }
                         self.loader.monitor.deployments().load_failed(name.as_str(), fault);
                         known.refused = Some(RefusedLoad { fault, problem, folder, config: config_mark });
                     }
@@ -102,6 +117,24 @@ impl Deployer {
         }
         // Nobody may wait any more.
         let _ = finished.send(Some(outcome));
+        self.attend(&name);
+    }
+
+    /// Prepares a version when there is a place for it. One that takes long gives its place to others.
+    async fn prepare_in_turn(&self, order: &LoadOrder, step: Arc<Mutex<LoadStep>>) -> Result<PreparedVersion> {
+        let places = if order.pace == Pace::Full { LOADS_AT_ONE_TIME } else { 1 };
+        let mut place = Some(Arc::clone(&self.loads).acquire_many_owned(places).await);
+        let mut preparing = std::pin::pin!(self.prepare(order, step));
+        if let Ok(prepared) = tokio::time::timeout(SLOW, &mut preparing).await {
+            return prepared;
+        }
+        let slow_place = Arc::clone(&self.slow_loads).try_acquire_owned();
+        if slow_place.is_ok() {
+            place = None;
+        }
+        let prepared = preparing.await;
+        drop((place, slow_place));
+        prepared
     }
 
     /// On a thread of its own, that gives way to those which serve.
@@ -141,17 +174,20 @@ impl Deployer {
     /// Makes what is loaded and deployed what new requests see.
     pub(super) fn publish(&self, state: &mut State) {
         let mut models = BTreeMap::new();
+        let wrong = || Unserved { is_passing: false, reason: "its model.toml is wrong".to_owned() };
+        let mut unserved: BTreeMap<ModelName, Unserved> =
+            state.without_config.iter().map(|name| (name.clone(), wrong())).collect();
         for (name, model) in &state.models {
+            if let Some(why) = model.why_unserved() {
+                unserved.insert(name.clone(), why);
+                continue;
+            }
             let versions: BTreeMap<Version, Arc<ServedVersion>> = model
                 .versions
                 .iter()
                 .filter_map(|(version, known)| Some((*version, Arc::clone(known.served.as_ref()?))))
                 .collect();
             let Deployment { traffic, stable, generation, deployed_at, .. } = &model.deployment;
-            if !traffic.shares().all(|(version, _)| versions.contains_key(&version)) {
-                // It is being taken in.
-                continue;
-            }
             let shown = |(version, _): (&Version, &Arc<ServedVersion>)| DeployedShare {
                 version: version.to_string(),
                 ratio: traffic.share(*version).ratio(),
@@ -164,6 +200,23 @@ impl Deployer {
             let (split, stable) = (traffic.clone(), *stable);
             models.insert(name.clone(), ServedModel { description, versions, stable, split });
         }
-        self.catalog.publish(Snapshot::new(models, self.repository.default_model.as_ref()));
+        let deployments = self.loader.monitor.deployments();
+        models.keys().for_each(|name| deployments.set_served(name.as_str(), true));
+        for (name, why) in &unserved {
+            deployments.set_served(name.as_str(), false);
+            if !why.is_passing && state.unserved.get(name) != Some(why) {
+                tracing::error!(model = %name, reason = why.reason, "the model is not served; leeway status says more");
+            }
+        }
+        for name in state.unserved.keys().filter(|name| !unserved.contains_key(*name)) {
+            match models.contains_key(name) {
+                true => tracing::info!(model = %name, "the model is served"),
+                false => deployments.forget(name.as_str()),
+            }
+        }
+        self.loader.monitor.server().set_serves_models(!models.is_empty());
+        let reasons = unserved.iter().map(|(name, why)| (name.clone(), why.reason.clone())).collect();
+        state.unserved = unserved;
+        self.catalog.publish(Snapshot::new(models, reasons, self.repository.default_model.as_ref()));
     }
 }

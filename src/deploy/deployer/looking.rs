@@ -1,4 +1,4 @@
-//! Looking at the repository and the journal, and doing what is to be done.
+//! Looking at the repository and the journal, and taking note of what has changed. Nothing is loaded here.
 
 use super::*;
 
@@ -6,96 +6,144 @@ use super::*;
 struct Seen {
     found: FoundModel,
     config_mark: Fingerprint,
+    /// Its `model.toml`; `None` if it looks as it did.
+    config: Option<Result<ModelConfig>>,
     folders: BTreeMap<Version, Fingerprint>,
 }
 
+/// What was seen of the repository.
+#[derive(Default)]
+pub(super) struct Looked {
+    seen: Vec<Seen>,
+    /// What else lies there, by where.
+    problems: BTreeMap<String, String>,
+}
+
+/// The latest deployments of the journal.
+pub(super) type Latest = BTreeMap<ModelName, Deployment>;
+
 impl Deployer {
-    /// Looks at the repository and the journal, and does what is to be done. What is bad changes nothing but what is
-    /// shown of it.
+    /// Looks at the repository and the journal, and takes note. What is bad changes nothing but what is shown of it.
     pub(super) async fn look(self: &Arc<Self>) {
         let _looking = self.looking.lock().await;
-        let path = self.repository.path.clone();
-        let look = move || -> Result<(Vec<Seen>, Vec<String>)> {
-            let (mut seen, mut problems) = (Vec::new(), Vec::new());
-            for found in scan(&path)? {
-                match found {
-                    Ok(found) => seen.push(Seen {
-                        config_mark: Fingerprint::of_file(&found.config),
-                        folders: found.versions.iter().map(|(version, at)| (*version, Fingerprint::of(at))).collect(),
-                        found,
-                    }),
-                    Err(error) => problems.push(error.to_string()),
-                }
-            }
-            Ok((seen, problems))
-        };
-        let looked = self.on_a_thread(Pace::Background, "repository", look).await;
-        let (seen, mut problems) = match looked.and_then(|looked| looked) {
-            Ok(seen) => seen,
-            Err(error) => (Vec::new(), vec![error.to_string()]),
-        };
-        for gone in self.state.lock().models.keys().filter(|name| !seen.iter().any(|seen| seen.found.name == **name)) {
-            problems.push(format!("model {gone} is served from memory: its folder is not there any more, or is none"));
-        }
-        self.note_problems(problems);
-        let deployments: Option<BTreeMap<ModelName, Deployment>> = match self.journal.latest().await {
-            Ok(latest) => Some(latest.into_iter().map(|deployment| (deployment.model.clone(), deployment)).collect()),
+        let mut looked = match self.look_at_repository().await {
+            Ok(looked) => looked,
             Err(error) => {
-                tracing::error!(%error, "the deployment journal could not be read");
+                let problems = BTreeMap::from([("the repository".to_owned(), error.to_string())]);
+                Looked { problems, ..Looked::default() }
+            }
+        };
+        let latest = match self.latest_deployments().await {
+            Ok(latest) => Some(latest),
+            Err(error) => {
+                let problem = format!("the deployment journal could not be read: {error}");
+                looked.problems.insert("the deployment journal".to_owned(), problem);
                 self.journal_failed(error);
                 None
             }
         };
-        // Those that are served first, whatever became of their folders: nothing that is slow to load delays an alarm.
-        let served: Vec<ModelName> = self.state.lock().models.keys().cloned().collect();
-        let catch_up = async |name: &ModelName| {
-            if let Some(latest) = deployments.as_ref().and_then(|deployments| deployments.get(name)) {
-                self.catch_up(latest).await;
-            }
+        self.note(looked, latest.as_ref());
+    }
+
+    /// Reads folders and changed `model.toml` files, on a thread of its own.
+    pub(super) async fn look_at_repository(&self) -> Result<Looked> {
+        let path = self.repository.path.clone();
+        let marks: BTreeMap<ModelName, Fingerprint> =
+            self.state.lock().models.iter().map(|(name, model)| (name.clone(), model.config_mark.clone())).collect();
+        let look = move || -> Result<Looked> {
+            let found = scan(&path)?;
+            let problems = found.problems.iter().map(|problem| (problem.folder.clone(), problem.to_string())).collect();
+            let see = |found: FoundModel| {
+                let config_mark = Fingerprint::of_file(&found.config);
+                let is_as_before = marks.get(&found.name) == Some(&config_mark);
+                Seen {
+                    config: (!is_as_before).then(|| ModelConfig::read(&found.config)),
+                    config_mark,
+                    folders: found.versions.iter().map(|(version, at)| (*version, Fingerprint::of(at))).collect(),
+                    found,
+                }
+            };
+            Ok(Looked { seen: found.models.into_iter().map(see).collect(), problems })
         };
-        for name in &served {
-            self.compare_files(name).await;
-            if !seen.iter().any(|seen| seen.found.name == *name) {
-                catch_up(name).await;
-            }
-        }
+        self.on_a_thread(self.pace(), "repository", look).await.and_then(|looked| looked)
+    }
+
+    pub(super) async fn latest_deployments(&self) -> Result<Latest> {
+        let latest = self.journal.latest().await?;
+        Ok(latest.into_iter().map(|deployment| (deployment.model.clone(), deployment)).collect())
+    }
+
+    /// Takes note of what was seen. Without the journal, no new model is taken in: it is not known what was deployed of it.
+    pub(super) fn note(&self, looked: Looked, latest: Option<&Latest>) {
+        let Looked { seen, mut problems } = looked;
+        let mut state = self.state.lock();
+        state.without_config.clear();
+        let there: BTreeSet<ModelName> = seen.iter().map(|seen| seen.found.name.clone()).collect();
         for seen in seen {
             let name = seen.found.name.clone();
-            if !served.contains(&name) {
-                // Without the journal it is not known what was deployed of it.
-                let Some(deployments) = &deployments else { continue };
-                let latest = deployments.get(&name).cloned();
-                if let Err(error) = self.take_in(seen.found, latest, Pace::Background).await {
-                    self.note_problems_too(format!("{error}"));
+            if let Some(model) = state.models.get_mut(&name) {
+                self.update(model, seen);
+            } else if let Some(latest) = latest {
+                match take_in(seen, latest.get(&name).cloned()) {
+                    Ok(model) => drop(state.models.insert(name, model)),
+                    Err(error) => {
+                        problems.insert(format!("model.toml of {name}"), error.to_string());
+                        state.without_config.insert(name);
+                    }
                 }
-                self.publish(&mut self.state.lock());
-                continue;
             }
-            self.update(&name, seen);
-            catch_up(&name).await;
-            self.carry_out(&name).await;
         }
-    }
-
-    fn note_problems(&self, problems: Vec<String>) {
-        let mut state = self.state.lock();
-        for problem in problems.iter().filter(|problem| !state.problems.contains(problem)) {
-            tracing::error!(problem, "the repository is not as it should be; what is served stays as it is");
+        state.models.retain(|name, model| {
+            let is_there = there.contains(name);
+            let is_kept =
+                is_there || model.versions.values().any(|known| known.served.is_some() || known.loading.is_some());
+            if !is_kept {
+                self.loader.monitor.deployments().forget(name.as_str());
+            } else if !is_there {
+                let problem =
+                    format!("model {name} is served from memory: its folder is not there any more, or is none");
+                problems.insert(format!("the folder of {name}"), problem);
+            }
+            is_kept
+        });
+        for (name, model) in &mut state.models {
+            let newer = latest.and_then(|latest| latest.get(name));
+            let newer = newer.filter(|newer| newer.generation > model.deployment.generation);
+            if newer.is_some() {
+                model.newer = newer.cloned();
+            }
+        }
+        if let Some(problem) = self.default_model_problem(&state) {
+            problems.insert("repository.default_model".to_owned(), problem);
         }
         self.loader.monitor.deployments().set_repository_errors(problems.len());
-        state.problems = problems;
+        for change in state.problems.replace(problems) {
+            match change {
+                ProblemChange::Appeared(problem) => {
+                    tracing::warn!(problem, "the repository is not as it should be; what is served stays as it is");
+                }
+                ProblemChange::Resolved(problem) => tracing::info!(problem, "resolved: it is not so any more"),
+            }
+        }
+        self.publish(&mut state);
     }
 
-    fn note_problems_too(&self, problem: String) {
-        let mut problems = self.state.lock().problems.clone();
-        problems.push(problem);
-        self.note_problems(problems);
+    /// What is wrong with the name of the default model.
+    pub(super) fn default_model_problem(&self, state: &State) -> Option<String> {
+        let name = self.repository.default_model.as_ref()?;
+        if state.models.contains_key(name) || state.without_config.contains(name) {
+            return None;
+        }
+        let names: Vec<String> = state.models.keys().map(ModelName::to_string).collect();
+        Some(format!(
+            "repository.default_model: there is no model {name} in the repository; it has {}",
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        ))
     }
 
     /// Takes note of new versions and of a changed `model.toml`.
-    fn update(&self, name: &ModelName, seen: Seen) {
-        let mut state = self.state.lock();
-        let Some(model) = state.models.get_mut(name) else { return };
+    fn update(&self, model: &mut ModelState, seen: Seen) {
+        let name = seen.found.name.clone();
         for version in seen.found.versions.keys().filter(|version| !model.found.versions.contains_key(version)) {
             tracing::info!(model = %name, %version, "a new version is in the repository");
         }
@@ -108,140 +156,59 @@ impl Deployer {
             if known.refused.as_ref().is_some_and(|refused| !unchanged(refused)) {
                 known.refused = None;
             }
-            known.served.is_some() || known.loading.is_some() || known.refused.is_some()
+            let is_there = seen.folders.contains_key(version);
+            known.served.is_some()
+                || known.loading.is_some()
+                || known.refused.is_some()
+                || (is_there && known.logged.is_some())
         });
         model.holds.retain(|version, _| model.found.versions.contains_key(version));
-        if model.config_mark == seen.config_mark {
-            return;
-        }
         model.config_mark = seen.config_mark;
-        match ModelConfig::read(&model.found.config) {
-            Ok(config) => {
-                model.config_problem = None;
+        match seen.config {
+            None => {}
+            Some(Ok(config)) => {
+                if model.config_problem.take().is_some() {
+                    tracing::info!(model = %name, "resolved: model.toml can be read again");
+                }
                 if config != *model.config {
                     tracing::info!(model = %name, "model.toml has changed; the versions are loaded anew with it");
                     model.config = Arc::new(config);
                 }
             }
-            Err(error) => {
-                tracing::error!(model = %name, %error, "model.toml has changed and is wrong; what is served stays as it is");
-                self.loader.monitor.deployments().load_failed(name.as_str(), LoadFault::Config);
-                model.config_problem = Some(error.to_string());
-            }
-        }
-    }
-
-    /// Compares the files of loaded versions with what was loaded, where their folder looks different.
-    async fn compare_files(self: &Arc<Self>, name: &ModelName) {
-        let loaded: Vec<Arc<ServedVersion>> = {
-            let state = self.state.lock();
-            let Some(model) = state.models.get(name) else { return };
-            let differs = |known: &&Known| {
-                known.served.as_ref().is_some_and(|served| Fingerprint::of(&served.folder) != known.compared)
-            };
-            model.versions.values().filter(differs).filter_map(|known| known.served.clone()).collect()
-        };
-        for served in loaded {
-            let version = served.version;
-            let now = Fingerprint::of(&served.folder);
-            let compare = move || match VerifiedVersion::read(&served.folder) {
-                Ok(found) if found.manifest == served.manifest => None,
-                Ok(_) => Some("version.toml is not what it was when the version was loaded".to_owned()),
-                Err(refusal) => Some(refusal.to_string()),
-            };
-            let compared = self.on_a_thread(Pace::Background, "verifier", compare).await;
-            let altered = compared.unwrap_or_else(|error| Some(error.to_string()));
-            if let Some(problem) = &altered {
-                tracing::error!(
-                    model = %name, %version, problem,
-                    "ALARM: the files of a loaded version have changed; it goes on as it was loaded"
-                );
-            }
-            let mut state = self.state.lock();
-            if let Some(known) = state.models.get_mut(name).and_then(|model| model.versions.get_mut(&version)) {
-                if known.altered.is_some() && altered.is_none() {
-                    tracing::info!(model = %name, %version, "the files are again those that were loaded");
-                }
-                (known.compared, known.altered) = (now, altered);
-            }
-            self.publish(&mut state);
-        }
-    }
-
-    /// Takes over a deployment that another process has written.
-    pub(super) async fn catch_up(self: &Arc<Self>, latest: &Deployment) {
-        if self.deployment(&latest.model).is_ok_and(|present| present.generation >= latest.generation) {
-            return;
-        }
-        let loaded = match self.refused_of(latest) {
-            // It is tried again when something about it has changed.
-            Some(problem) => Err(Error::ChangeRefused(problem)),
-            None => self.load_deployed(latest, Pace::Background).await,
-        };
-        let _writing = self.writing.lock().await;
-        match (loaded, self.deployment(&latest.model)) {
-            // If one of them was retired meanwhile, the next look takes it over.
-            (Ok(()), Ok(present)) if present.generation < latest.generation && self.is_loaded(latest) => {
-                self.take_over(latest);
-            }
-            (Err(error), Ok(_)) => {
-                let generation = latest.generation;
-                let problem = format!("generation {generation}: {error}");
-                if let Some(model) = self.state.lock().models.get_mut(&latest.model)
-                    && model.deployment_problem.as_ref() != Some(&problem)
-                {
-                    tracing::error!(model = %latest.model, problem, "a newer deployment cannot be taken over");
-                    model.deployment_problem = Some(problem);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Why a version that a deployment needs was refused, as it still is.
-    fn refused_of(&self, deployment: &Deployment) -> Option<String> {
-        let state = self.state.lock();
-        let model = state.models.get(&deployment.model)?;
-        let refused = deployment.answers().filter(|version| !model.is_loaded(*version));
-        let mut refused = refused
-            .filter_map(|version| model.versions.get(&version)?.refused.as_ref().map(|refused| (version, refused)));
-        refused.next().map(|(version, refused)| format!("version {version}: {}", refused.problem))
-    }
-
-    /// Loads what should be loaded, and retires what should not.
-    pub(super) async fn carry_out(self: &Arc<Self>, name: &ModelName) {
-        let steps = match self.state.lock().models.get(name) {
-            Some(model) => self.steps(model),
-            None => return,
-        };
-        for step in steps {
-            match step {
-                // A failure is logged, and shown in the state.
-                Step::Load(version) => drop(self.load(name, version, LoadedWith::Present, Pace::Background).await),
-                Step::Retire(version) => {
-                    // Nothing that is about to be deployed is taken away.
-                    let _writing = self.writing.lock().await;
-                    let mut state = self.state.lock();
-                    // The deployment may have changed since.
-                    if let Some(model) = state.models.get_mut(name)
-                        && self.steps(model).contains(&step)
-                        && let Some(known) = model.versions.get_mut(&version)
-                    {
-                        // Its workers end when the last request that has it is answered.
-                        known.served = None;
-                        tracing::info!(model = %name, %version, "retired");
-                        self.publish(&mut state);
-                    }
+            Some(Err(error)) => {
+                let problem = error.to_string();
+                if model.config_problem.as_ref() != Some(&problem) {
+                    tracing::error!(model = %name, problem, "model.toml has changed and is wrong; what is served stays as it is");
+                    self.loader.monitor.deployments().load_failed(name.as_str(), LoadFault::Config);
+                    model.config_problem = Some(problem);
                 }
             }
         }
     }
+}
 
-    pub(super) fn steps(&self, model: &ModelState) -> Vec<Step> {
-        let on_disk = model.found.versions.keys().copied().collect();
-        let wanted = wanted(&on_disk, &model.deployment, self.repository.newest_versions, &model.holds);
-        let wanted =
-            wanted.into_iter().filter(|version| on_disk.contains(version) || model.is_loaded(*version)).collect();
-        reconcile(&wanted, &model.live())
-    }
+/// What is known of a model that is new: nothing of it is loaded yet. One that the journal does not know, either, begins with
+/// the highest version that can be loaded.
+fn take_in(seen: Seen, known: Option<Deployment>) -> Result<ModelState> {
+    let Seen { found, config_mark, config, .. } = seen;
+    let config = config.unwrap_or_else(|| ModelConfig::read(&found.config))?;
+    let Some(highest) = found.versions.keys().next_back().copied() else {
+        return Err(Error::Repository(format!("model {} has no version", found.name)));
+    };
+    let recorded = if known.is_some() { Recorded::Yes } else { Recorded::NotYet };
+    let deployment = known.unwrap_or_else(|| Deployment::first(found.name.clone(), highest, Timestamp::now()));
+    Ok(ModelState {
+        found,
+        config: Arc::new(config),
+        config_mark,
+        config_problem: None,
+        deployment,
+        recorded,
+        newer: None,
+        deployment_problem: None,
+        versions: BTreeMap::new(),
+        holds: BTreeMap::new(),
+        changing: Vec::new(),
+        comparing: Arc::default(),
+    })
 }

@@ -4,17 +4,22 @@
 //! journal before it is published, and loading is done before it is written: so what the journal says can be served.
 //! No lock is held while something is loaded, so that a rollback never waits for that.
 //!
-//! What is known is here; `starting.rs`, `loading.rs`, `changing.rs`, `looking.rs` and `showing.rs` have what is done with
-//! it.
+//! A look at the repository starts loads and waits for none. What follows of a load is done when it ends
+//! ([`Deployer::tend`]): so a model that is slow to load, or never ends, holds up no other.
+//!
+//! What is known is here; `starting.rs`, `looking.rs`, `tending.rs`, `loading.rs`, `changing.rs` and `showing.rs` have what
+//! is done with it.
 
 mod changing;
 mod loading;
 mod looking;
 mod showing;
 mod starting;
+mod tending;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,9 +28,10 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::deployment::{Deployment, Note, Wish};
 use super::journal::{Appended, Journal};
+use super::problems::{ProblemChange, Problems};
 use super::reconcile::{Hold, Live, Step, reconcile, wanted};
 use super::status::{Deployed, ModelStatus, Overview, VersionState, VersionStatus};
-use crate::config::{ModelConfig, RepositoryConfig};
+use crate::config::{ModelConfig, RepositoryConfig, StartMode};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
 use crate::monitor::DeployedShare;
@@ -38,8 +44,15 @@ use crate::traffic::Share;
 /// How often a change is tried anew that was decided on a state which is gone, if that does not matter to who wants it.
 const ATTEMPTS: usize = 16;
 
-/// Loads that go on at one time: each takes the memory of a model, and one of them the other cores.
-const LOADS_AT_ONE_TIME: usize = 2;
+/// Loads that go on at one time beside requests: each takes the memory of a model, and one of them the other cores. At the
+/// start it is one, which has the whole machine.
+const LOADS_AT_ONE_TIME: u32 = 2;
+
+/// Loads that may take longer than [`SLOW`] at one time, beside those: what hangs keeps no place that others wait for.
+const SLOW_LOADS_AT_ONE_TIME: usize = 4;
+
+/// How long a load has its place among those that others wait for.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Owns what is loaded and what is deployed.
 #[derive(Debug)]
@@ -54,13 +67,22 @@ pub struct Deployer {
     /// Held while the repository is looked at.
     looking: tokio::sync::Mutex<()>,
     loads: Arc<Semaphore>,
+    slow_loads: Arc<Semaphore>,
+    /// Whether requests are served beside loads.
+    is_serving: AtomicBool,
+    /// True once the server stops: nobody waits for a load any more.
+    stopping: watch::Sender<bool>,
 }
 
 /// What is known of the repository.
 #[derive(Debug, Default)]
 struct State {
     models: BTreeMap<ModelName, ModelState>,
-    problems: Vec<String>,
+    /// Models that have never had a good `model.toml`.
+    without_config: BTreeSet<ModelName>,
+    problems: Problems,
+    /// Models that are not served, and why, as was last logged.
+    unserved: BTreeMap<ModelName, Unserved>,
 }
 
 /// What is known of a model.
@@ -71,9 +93,44 @@ struct ModelState {
     config_mark: Fingerprint,
     config_problem: Option<String>,
     deployment: Deployment,
+    recorded: Recorded,
+    /// One that another process has written, as long as its versions are not loaded.
+    newer: Option<Deployment>,
     deployment_problem: Option<String>,
     versions: BTreeMap<Version, Known>,
     holds: BTreeMap<Version, Hold>,
+    /// Versions that changes are about to deploy, one entry for each change.
+    changing: Vec<Version>,
+    /// Held while files of its versions are compared.
+    comparing: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Why a model is not served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unserved {
+    /// Whether it is about to be.
+    is_passing: bool,
+    /// In words, without paths: clients are told.
+    reason: String,
+}
+
+/// Whether the deployment of a model is in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recorded {
+    /// It is.
+    Yes,
+    /// The model is new: its first deployment is to be of the highest version that loads.
+    NotYet,
+    /// The same, and the journal could not be written. It is tried again at the next look.
+    Failed,
+}
+
+/// Keeps versions loaded that a change is about to deploy, until it is dropped.
+#[derive(Debug)]
+struct Changing<'a> {
+    deployer: &'a Deployer,
+    model: ModelName,
+    versions: BTreeSet<Version>,
 }
 
 /// What is known of a version that somebody wanted to be loaded.
@@ -82,6 +139,8 @@ struct Known {
     served: Option<Arc<ServedVersion>>,
     loading: Option<Loading>,
     refused: Option<RefusedLoad>,
+    /// The problem of its last load, as it was logged.
+    logged: Option<String>,
     /// What the folder of a loaded version looked like when its files were last compared.
     compared: Fingerprint,
     altered: Option<String>,
@@ -125,6 +184,30 @@ pub struct Request {
     pub if_generation: Option<u64>,
 }
 
+// ===== impl Changing =====
+
+impl Changing<'_> {
+    fn begin<'a>(deployer: &'a Deployer, next: &Deployment) -> Changing<'a> {
+        let versions: BTreeSet<Version> = next.answers().collect();
+        if let Some(model) = deployer.state.lock().models.get_mut(&next.model) {
+            model.changing.extend(&versions);
+        }
+        Changing { deployer, model: next.model.clone(), versions }
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        if let Some(model) = self.deployer.state.lock().models.get_mut(&self.model) {
+            for version in &self.versions {
+                if let Some(at) = model.changing.iter().position(|changing| changing == version) {
+                    model.changing.swap_remove(at);
+                }
+            }
+        }
+    }
+}
+
 // ===== impl ModelState =====
 
 impl ModelState {
@@ -134,7 +217,8 @@ impl ModelState {
 
     fn live(&self) -> BTreeMap<Version, Live> {
         let live = |known: &Known| match (&known.loading, &known.served) {
-            (Some(_), _) => Some(Live::Loading),
+            (Some(_), Some(_)) => Some(Live::Reloading),
+            (Some(_), None) => Some(Live::Loading),
             (None, Some(served)) if served.config == self.config => Some(Live::Loaded),
             // It was loaded anew, and that failed: it stays as it is.
             (None, Some(_)) if known.refused.is_some() => Some(Live::Loaded),
@@ -142,6 +226,34 @@ impl ModelState {
             (None, None) => known.refused.as_ref().map(|_| Live::Refused),
         };
         self.versions.iter().filter_map(|(version, known)| Some((*version, live(known)?))).collect()
+    }
+
+    /// The versions that have to be loaded, whatever else is: those of the deployment, of one that is to be taken over, and of
+    /// those that are about to be made.
+    fn needed(&self) -> BTreeSet<Version> {
+        let newer = self.newer.iter().flat_map(|newer| newer.answers());
+        self.deployment.needs().chain(newer).chain(self.changing.iter().copied()).collect()
+    }
+
+    /// Why the model is not served; `None` if it is.
+    fn why_unserved(&self) -> Option<Unserved> {
+        let missing =
+            self.deployment.traffic.shares().map(|(version, _)| version).find(|version| !self.is_loaded(*version));
+        let (is_passing, reason) = match (missing, self.recorded) {
+            (None, Recorded::Yes | Recorded::Failed) => return None,
+            (None, Recorded::NotYet) => (true, "its first deployment is being written".to_owned()),
+            (Some(version), _) => match self.versions.get(&version) {
+                Some(Known { loading: Some(_), .. }) => (true, format!("version {version} is being loaded")),
+                Some(Known { refused: Some(refused), .. }) => {
+                    (false, format!("version {version} was refused ({})", refused.fault.name()))
+                }
+                _ if !self.found.versions.contains_key(&version) => {
+                    (false, format!("version {version} is not in the repository"))
+                }
+                _ => (true, format!("version {version} is not loaded yet")),
+            },
+        };
+        Some(Unserved { is_passing, reason })
     }
 
     fn unknown(&self, version: Version) -> Error {

@@ -6,7 +6,15 @@ impl Deployer {
     /// All models, as they are now.
     pub fn overview(&self) -> Overview {
         let state = self.state.lock();
-        Overview { models: state.models.values().map(status).collect(), problems: state.problems.clone() }
+        let loading = |(name, model): (&ModelName, &ModelState)| -> Vec<String> {
+            let loading = model.versions.iter().filter(|(_, known)| known.loading.is_some());
+            loading.map(|(version, _)| format!("{name} version {version}")).collect()
+        };
+        Overview {
+            loading: state.models.iter().flat_map(loading).collect(),
+            models: state.models.values().map(status).collect(),
+            problems: state.problems.texts(),
+        }
     }
 
     /// A model, as it is now.
@@ -33,6 +41,7 @@ fn status(model: &ModelState) -> ModelStatus {
     let versions: BTreeSet<Version> = model.found.versions.keys().chain(model.versions.keys()).copied().collect();
     ModelStatus {
         model: model.found.name.clone(),
+        unserved: model.why_unserved().map(|why| why.reason),
         deployment: model.deployment.clone(),
         config_problem: model.config_problem.clone(),
         deployment_problem: model.deployment_problem.clone(),

@@ -1,10 +1,10 @@
-//! From nothing to the first snapshot, and taking in a model that is new.
+//! From nothing to the first snapshot, and looking again and again after it.
 
 use super::*;
 
 impl Deployer {
-    /// Loads what the repository and the journal ask for. The first version that is needed and cannot be served is an
-    /// error; others are passed over with a line in the log.
+    /// Loads what the repository and the journal ask for. What cannot be served is passed over with a line in the log, or,
+    /// where the start is strict, an error.
     pub async fn start(
         loader: Loader,
         journal: Arc<dyn Journal>,
@@ -19,111 +19,54 @@ impl Deployer {
             state: Mutex::default(),
             writing: tokio::sync::Mutex::default(),
             looking: tokio::sync::Mutex::default(),
-            loads: Arc::new(Semaphore::new(LOADS_AT_ONE_TIME)),
+            loads: Arc::new(Semaphore::new(LOADS_AT_ONE_TIME as usize)),
+            slow_loads: Arc::new(Semaphore::new(SLOW_LOADS_AT_ONE_TIME)),
+            is_serving: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
         });
-        let found: Vec<FoundModel> = scan(&deployer.repository.path)?.into_iter().collect::<Result<_>>()?;
-        if let Some(name) = &deployer.repository.default_model
-            && !found.iter().any(|model| model.name == *name)
-        {
-            let names: Vec<String> = found.iter().map(|model| model.name.to_string()).collect();
-            return Err(Error::Config(format!(
-                "repository.default_model: there is no model {name} in the repository; it has {}",
-                names.join(", ")
-            )));
+        let looked = deployer.look_at_repository().await?;
+        let latest = deployer.latest_deployments().await?;
+        deployer.note(looked, Some(&latest));
+        if deployer.repository.start == StartMode::Strict {
+            deployer.refuse_problems()?;
         }
-        let mut deployments: BTreeMap<ModelName, Deployment> = deployer
-            .journal
-            .latest()
-            .await?
-            .into_iter()
-            .map(|deployment| (deployment.model.clone(), deployment))
-            .collect();
-        for found in found {
-            let deployment = deployments.remove(&found.name);
-            deployer.take_in(found, deployment, Pace::Full).await?;
+        for model in latest.keys().filter(|name| !deployer.state.lock().models.contains_key(*name)) {
+            tracing::warn!(%model, "the deployment journal has a model that is not in the repository, or cannot be served");
         }
-        for model in deployments.keys() {
-            tracing::warn!(%model, "the deployment journal has a model that is not in the repository");
+        let deadline = deployer.repository.start_timeout().map(|timeout| tokio::time::sleep(timeout).deadline());
+        deployer.settle(deadline).await;
+        if deployer.repository.start == StartMode::Strict {
+            deployer.refuse_unserved()?;
         }
+        deployer.is_serving.store(true, Ordering::Relaxed);
         deployer.publish(&mut deployer.state.lock());
         Ok(deployer)
     }
 
-    /// Begins to serve a model. One that the journal does not know yet begins with its highest version.
-    pub(super) async fn take_in(
-        self: &Arc<Self>,
-        found: FoundModel,
-        known: Option<Deployment>,
-        pace: Pace,
-    ) -> Result<()> {
-        let name = found.name.clone();
-        let config_mark = Fingerprint::of_file(&found.config);
-        // What is wrong with a model is told as such, wherever it stands.
-        let config = ModelConfig::read(&found.config).map_err(|error| Error::Repository(error.to_string()))?;
-        let Some(highest) = found.versions.keys().next_back().copied() else {
-            return Err(Error::Repository(format!("model {name} has no version")));
-        };
-        let is_new = known.is_none();
-        let deployment = known.unwrap_or_else(|| Deployment::first(name.clone(), highest, Timestamp::now()));
-        let model = ModelState {
-            found,
-            config: Arc::new(config),
-            config_mark,
-            config_problem: None,
-            deployment: deployment.clone(),
-            deployment_problem: None,
-            versions: BTreeMap::new(),
-            holds: BTreeMap::new(),
-        };
-        self.state.lock().models.insert(name.clone(), model);
-        let loaded = self.load_deployed(&deployment, pace).await;
-        let recorded = match (loaded, is_new) {
-            (Ok(()), true) => self.record_first(&deployment, pace).await,
-            (Err(error), false) => Err(in_deployment(error, &deployment)),
-            (loaded, _) => loaded,
-        };
-        if let Err(error) = recorded {
-            let _writing = self.writing.lock().await;
-            let mut state = self.state.lock();
-            let as_it_was = |model: &ModelState| model.deployment.generation == deployment.generation;
-            // Unless an operator has found a way out meanwhile.
-            if state.models.get(&name).is_some_and(as_it_was) {
-                state.models.remove(&name);
-                return Err(error);
-            }
+    /// For a strict start: whatever is wrong with the repository is an error.
+    fn refuse_problems(&self) -> Result<()> {
+        let state = self.state.lock();
+        if let Some(problem) = self.default_model_problem(&state) {
+            return Err(Error::Config(problem));
         }
-        let others: Vec<Version> = {
-            let state = self.state.lock();
-            let Some(model) = state.models.get(&name) else { return Ok(()) };
-            let load = |step| match step {
-                Step::Load(version) => Some(version),
-                Step::Retire(_) => None,
+        state.problems.texts().into_iter().next().map_or(Ok(()), |problem| Err(Error::Repository(problem)))
+    }
+
+    /// For a strict start: the first version that has traffic and could not be loaded is an error.
+    fn refuse_unserved(&self) -> Result<()> {
+        let state = self.state.lock();
+        for (name, model) in &state.models {
+            let Some(why) = model.why_unserved() else { continue };
+            let missing = model.deployment.answers().find(|version| !model.is_loaded(*version));
+            let refused = missing.and_then(|version| Some((version, model.versions.get(&version)?.refused.as_ref()?)));
+            let error = match (refused, missing) {
+                (Some((version, RefusedLoad { fault, problem, .. })), _) => {
+                    Error::Load { model: name.clone(), version, fault: *fault, message: problem.clone() }
+                }
+                (None, Some(version)) if !model.found.versions.contains_key(&version) => model.unknown(version),
+                (None, _) => Error::Repository(format!("model {name} cannot be served: {}", why.reason)),
             };
-            self.steps(model).into_iter().filter_map(load).collect()
-        };
-        for version in others {
-            // It is logged, and shown in the state: nobody asks this version yet.
-            let _ = self.load(&name, version, LoadedWith::Present, pace).await;
-        }
-        Ok(())
-    }
-
-    /// Writes the first deployment of a model, or takes over that of another server which was faster.
-    pub(super) async fn record_first(self: &Arc<Self>, first: &Deployment, pace: Pace) -> Result<()> {
-        match self.journal.append(first).await.map_err(|error| self.journal_failed(error))? {
-            Appended::Written | Appended::Lost(None) => Ok(()),
-            Appended::Lost(Some(latest)) => {
-                self.load_deployed(&latest, pace).await?;
-                model_mut(&mut self.state.lock(), &first.model)?.deployment = latest;
-                Ok(())
-            }
-        }
-    }
-
-    /// Loads the versions without which a deployment cannot be, if they are not loaded already.
-    pub(super) async fn load_deployed(self: &Arc<Self>, deployment: &Deployment, pace: Pace) -> Result<()> {
-        for version in deployment.answers().collect::<BTreeSet<_>>() {
-            self.load(&deployment.model, version, LoadedWith::Any, pace).await?;
+            return Err(if model.recorded == Recorded::Yes { in_deployment(error, &model.deployment) } else { error });
         }
         Ok(())
     }
@@ -133,20 +76,48 @@ impl Deployer {
         let Some(interval) = self.repository.poll_interval() else { return std::future::pending().await };
         loop {
             tokio::time::sleep(interval).await;
-            self.reload().await;
+            let deployer = Arc::clone(&self);
+            // It goes on if nobody waits any more: it is not left half way.
+            if let Err(error) = tokio::spawn(async move { deployer.look().await }).await {
+                tracing::error!(%error, "looking at the repository broke off");
+            }
+            let names: Vec<ModelName> = self.state.lock().models.keys().cloned().collect();
+            names.iter().for_each(|name| self.attend(name));
         }
     }
 
-    /// Looks at the repository and the journal now. Goes on if nobody waits any more: it is not left half way.
+    /// Looks at the repository and the journal now, and waits for what is to be loaded, but not for long: what takes longer
+    /// goes on, and is shown as loading.
     pub async fn reload(self: &Arc<Self>) {
+        let deadline = tokio::time::sleep(self.repository.reload_timeout()).deadline();
         let deployer = Arc::clone(self);
-        if let Err(error) = tokio::spawn(async move { deployer.look().await }).await {
+        let looking = tokio::spawn(async move {
+            deployer.look().await;
+            deployer.settle(Some(deadline)).await;
+        });
+        if let Some(Err(error)) = self.until(Some(deadline), looking).await {
             tracing::error!(%error, "looking at the repository broke off");
         }
     }
+
+    /// Lets nobody wait for a load any more: the server stops.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Returns true if something is being loaded.
+    pub fn is_loading(&self) -> bool {
+        let state = self.state.lock();
+        state.models.values().any(|model| model.versions.values().any(|known| known.loading.is_some()))
+    }
+
+    /// How much of the machine a load may take now.
+    pub(super) fn pace(&self) -> Pace {
+        if self.is_serving.load(Ordering::Relaxed) { Pace::Background } else { Pace::Full }
+    }
 }
 
-/// What to do where a version that the journal wants cannot be served at the start.
+/// What to do where a version that the journal wants cannot be served at a strict start.
 fn in_deployment(error: Error, deployment: &Deployment) -> Error {
     let Deployment { model, generation, stable, traffic, .. } = deployment;
     let hint = format!(

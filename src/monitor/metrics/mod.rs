@@ -48,7 +48,7 @@ pub(super) fn render(
     text::encode(&families)
 }
 
-fn version_families(versions: &[Arc<VersionRecorder>]) -> [MetricFamily; 19] {
+fn version_families(versions: &[Arc<VersionRecorder>]) -> [MetricFamily; 20] {
     let each = |make: &dyn Fn(&VersionRecorder, [&str; 2]) -> Vec<Series>| {
         let series = |version: &Arc<VersionRecorder>| {
             make(version, [version.labels().model.as_str(), version.labels().version.as_str()])
@@ -105,6 +105,7 @@ fn version_families(versions: &[Arc<VersionRecorder>]) -> [MetricFamily; 19] {
             }),
         ),
         family(QUEUE_DEPTH, each(&|version, labels| vec![gauge(&labels, version.queue_depth())])),
+        family(OLDEST_RUN, each(&|version, labels| vec![gauge_of(&labels, version.oldest_run().as_secs_f64())])),
         family(WORKER_RESTARTS, each(&|version, labels| vec![counter(&labels, version.restarts())])),
         family(
             BUDGET,
@@ -172,7 +173,9 @@ fn deployment_families(deployments: &DeploymentRecorder) -> Vec<MetricFamily> {
         all
     };
     let families = [
+        family(MODEL_READY, models.iter().map(|(model, seen)| gauge(&[model], seen.is_served.into()))),
         family(LOAD_FAILURES, counted(&ModelDeployment::load_failures)),
+        family(RETIREMENTS, models.iter().map(|(model, seen)| counter(&[model], seen.retirements))),
         family(ALTERED, shares(&|labels, share| Some(gauge(&labels, share.is_altered.into())))),
         family(GENERATION, models.iter().map(|(model, seen)| gauge(&[model], seen.generation))),
         family(TRAFFIC_SHARE, shares(&|labels, share| Some(gauge_of(&labels, share.ratio)))),

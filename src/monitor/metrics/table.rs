@@ -31,7 +31,7 @@ const fn metric(kind: Kind, name: &'static str, labels: &'static [&'static str],
 #[rustfmt::skip]
 pub const METRICS: &[Metric] = &[
     BUILD_INFO, READY, CONNECTIONS, CONNECTIONS_TOTAL, ACCEPT_ERRORS, ERROR_RESPONSES,
-    FEEDBACK, MODEL_INFO, REQUESTS, IN_FLIGHT, STAGE_DURATION, BATCHING_INFO, BATCH_SIZE, BATCH_ELEMENTS, QUEUE_DEPTH, WORKER_RESTARTS,
+    FEEDBACK, MODEL_INFO, REQUESTS, IN_FLIGHT, STAGE_DURATION, BATCHING_INFO, BATCH_SIZE, BATCH_ELEMENTS, QUEUE_DEPTH, OLDEST_RUN, WORKER_RESTARTS,
     BUDGET, REMAINING, OVERRUNS, SHED, EXPIRED, TERMINATED, PREDICTION, SERVICE_PER_ROW, SERVICE_PER_RUN,
     LOAD_DURATION, LATENCY_QUANTILE, UNANSWERED_QUANTILE, MONITORING_MEMORY, BASELINE_ROWS,
     FEATURE.bins, FEATURE.baseline_ratio, FEATURE.baseline, FEATURE.window_values, FEATURE.psi, FEATURE.psi_adjusted,
@@ -43,7 +43,7 @@ pub const METRICS: &[Metric] = &[
     OUTCOME_LABELS, OUTCOME_CORRECT, OUTCOME_CLASS, ACCURACY, ACCURACY_ESTIMATE, BRIER_SCORE, CALIBRATION_ERROR, PRECISION,
     RECALL, CALIBRATION_COUNT, CALIBRATION_CONFIDENCE, CALIBRATION_CORRECT, SQUARED_ERROR, MEAN_ABSOLUTE_ERROR, BIAS,
     ABSOLUTE_ERROR, ERROR_SUM, LABEL_DELAY, LABEL_COVERAGE, BUSINESS, BUSINESS_SUM, BUSINESS_ITEMS,
-    LOAD_FAILURES, ALTERED, GENERATION, TRAFFIC_SHARE, DEPLOYED_AT, CHANGES, JOURNAL_ERRORS,
+    MODEL_READY, LOAD_FAILURES, RETIREMENTS, ALTERED, GENERATION, TRAFFIC_SHARE, DEPLOYED_AT, CHANGES, JOURNAL_ERRORS,
     REPOSITORY_ERRORS,
 ];
 
@@ -53,8 +53,12 @@ pub(super) const BUILD_INFO: Metric = metric(
     &["version", "onnxruntime"],
     "Always 1; its labels are the versions of Leeway and of ONNX Runtime.",
 );
-pub(super) const READY: Metric =
-    metric(Kind::Gauge, "leeway_ready", &[], "1 while the server takes new work, 0 while it is shutting down.");
+pub(super) const READY: Metric = metric(
+    Kind::Gauge,
+    "leeway_ready",
+    &[],
+    "1 while the server takes new work, 0 while it is shutting down or serves no model.",
+);
 pub(super) const CONNECTIONS: Metric =
     metric(Kind::Gauge, "leeway_connections", &[], "Connections that are open on the data listener.");
 pub(super) const CONNECTIONS_TOTAL: Metric =
@@ -87,7 +91,7 @@ pub(super) const IN_FLIGHT: Metric = metric(
     Kind::Gauge,
     "leeway_requests_in_flight",
     &["model", "version"],
-    "Prediction requests that have reached a version and are not answered yet.",
+    "Prediction requests that have reached a version and are not answered yet, or that a worker still runs.",
 );
 pub(super) const STAGE_DURATION: Metric = metric(
     Kind::Histogram,
@@ -111,6 +115,12 @@ pub(super) const BATCH_ELEMENTS: Metric = metric(
 );
 pub(super) const QUEUE_DEPTH: Metric =
     metric(Kind::Gauge, "leeway_queue_depth", &["model", "version"], "Requests that wait for a worker.");
+pub(super) const OLDEST_RUN: Metric = metric(
+    Kind::Gauge,
+    "leeway_oldest_run_seconds",
+    &["model", "version"],
+    "How long the oldest run of a worker has been going on, whether anybody waits for it or not; 0 without a run.",
+);
 pub(super) const WORKER_RESTARTS: Metric = metric(
     Kind::Counter,
     "leeway_worker_restarts_total",
@@ -178,6 +188,18 @@ pub(super) const LOAD_DURATION: Metric = metric(
     "leeway_load_duration_seconds",
     &["model", "version"],
     "How long it took to verify, try and open a loaded version.",
+);
+pub(super) const MODEL_READY: Metric = metric(
+    Kind::Gauge,
+    "leeway_model_ready",
+    &["model"],
+    "1 if the model is served, 0 if a version that it needs cannot be, or its model.toml is wrong.",
+);
+pub(super) const RETIREMENTS: Metric = metric(
+    Kind::Counter,
+    "leeway_versions_retired_total",
+    &["model"],
+    "Versions without traffic that were taken out of memory because newer ones serve, or because their folder is gone.",
 );
 pub(super) const LOAD_FAILURES: Metric = metric(
     Kind::Counter,
