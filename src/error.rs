@@ -172,6 +172,13 @@ pub enum Error {
     #[error("nothing was changed, because the deployment journal could not be written: {0}")]
     Journal(String),
 
+    /// Feedback could not be made to last, and so was not taken.
+    #[error("the feedback could not be recorded, and none of it was taken; send it again later")]
+    FeedbackNotRecorded {
+        /// What was wrong with the state.
+        detail: String,
+    },
+
     // ----- ours -----
     /// A defect in Leeway or in a stage of the pipeline.
     #[error("an internal error occurred; the server's log has it under this request id")]
@@ -334,6 +341,7 @@ impl Error {
             | Error::WorkerPanicked => Fault::Model,
             Error::Internal { .. }
             | Error::Journal(_)
+            | Error::FeedbackNotRecorded { .. }
             | Error::Config(_)
             | Error::Library(_)
             | Error::State(_)
@@ -370,6 +378,7 @@ impl Error {
             Error::Unauthorized => "unauthorized",
             Error::Forbidden(_) => "forbidden",
             Error::Journal(_) => "journal-failed",
+            Error::FeedbackNotRecorded { .. } => "feedback-not-recorded",
             Error::Internal { .. }
             | Error::Config(_)
             | Error::Library(_)
@@ -383,7 +392,9 @@ impl Error {
     /// What is for the log only: internals that a caller must not see.
     pub fn detail(&self) -> Option<&str> {
         match self {
-            Error::ModelFailed { detail } | Error::Internal { detail } => Some(detail),
+            Error::ModelFailed { detail } | Error::FeedbackNotRecorded { detail } | Error::Internal { detail } => {
+                Some(detail)
+            }
             _ => None,
         }
     }

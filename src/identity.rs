@@ -3,6 +3,7 @@
 //! Names come from folders, URLs and configuration. They are parsed once, here, so that no other room has
 //! to ask whether a name could be a path.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -62,6 +63,36 @@ pub struct VersionKey([u8; 10]);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidName(&'static str);
+
+/// A text from outside as it may be shown: what would move a terminal's cursor, end a line or turn the direction of writing
+/// is escaped, and of a long text only the first `max_bytes` are there.
+///
+/// ```
+/// use leeway::identity::printable;
+/// assert_eq!(printable("Größe", 64), "Größe");
+/// assert_eq!(printable("a\u{1b}[2J\n", 64), "a\\u{1b}[2J\\n");
+/// assert_eq!(printable("abcdef", 3), "abc…");
+/// ```
+pub fn printable(text: &str, max_bytes: usize) -> Cow<'_, str> {
+    let cut = &text[..text.floor_char_boundary(max_bytes)];
+    if cut.len() == text.len() && !cut.contains(is_unprintable) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(cut.len() + 8);
+    for c in cut.chars() {
+        if is_unprintable(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    if cut.len() < text.len() {
+        shown.push('…');
+    }
+    Cow::Owned(shown)
+}
+
+/// Control characters, and those that turn the direction of writing or end a line.
+pub fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
 
 // ===== impl VersionKey =====
 

@@ -29,6 +29,9 @@ pub struct FeedbackConfig {
     pub key: Option<Token>,
     /// How old a prediction may be that feedback is taken for.
     pub max_delay_ms: u64,
+    /// How old a prediction may be of which something else can be said than before: the later one replaces the former.
+    /// With 0 nothing is replaced.
+    pub correction_window_ms: u64,
     /// How many of the last feedback items are remembered, so that none is counted twice.
     pub remembered: NonZeroUsize,
 }
@@ -81,7 +84,10 @@ impl Default for ServerMonitoringConfig {
 
 impl Default for FeedbackConfig {
     fn default() -> Self {
-        FeedbackConfig { key: None, max_delay_ms: 30 * 86_400_000, remembered: super::non_zero(1_000_000) }
+        // People look over labels within days; what was reported of a week is not to change afterwards.
+        let correction_window_ms = 7 * 86_400_000;
+        let max_delay_ms = 30 * 86_400_000;
+        FeedbackConfig { key: None, max_delay_ms, correction_window_ms, remembered: super::non_zero(1_000_000) }
     }
 }
 
@@ -119,6 +125,11 @@ impl FeedbackConfig {
         Duration::from_millis(self.max_delay_ms)
     }
 
+    /// [`FeedbackConfig::correction_window_ms`] as a duration.
+    pub fn correction_window(&self) -> Duration {
+        Duration::from_millis(self.correction_window_ms)
+    }
+
     pub(super) fn problem(&self) -> Option<String> {
         const LONGEST_MS: u64 = 366 * 86_400_000;
         const MOST: usize = 100_000_000;
@@ -126,7 +137,9 @@ impl FeedbackConfig {
             (self.remembered.get() > MOST)
                 .then(|| format!("feedback.remembered: {} is too many, at most {MOST}", self.remembered))
         };
-        within("feedback.max_delay_ms", self.max_delay_ms, 1_000, LONGEST_MS).or_else(too_many)
+        within("feedback.max_delay_ms", self.max_delay_ms, 1_000, LONGEST_MS)
+            .or_else(|| within("feedback.correction_window_ms", self.correction_window_ms, 0, LONGEST_MS))
+            .or_else(too_many)
     }
 }
 

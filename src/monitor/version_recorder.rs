@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::baseline::class_name;
 use super::labels::{Outcome, ShedReason, VersionLabels};
-use super::outcomes::{Outcomes, Predicted};
+use super::outcomes::{Outcomes, Predicted, Truth};
 use super::quantiles::{Latencies, Timed};
 use super::shards::{LocalShard, Shards};
 use super::watch::{DriftReport, Watch, Watched};
@@ -182,6 +182,18 @@ impl VersionRecorder {
             Observation::Value(value) => Some(Predicted::Value(value)),
             Observation::Nothing => None,
         }
+    }
+
+    /// The names of the classes, if they are known: those of [`VersionRecorder::predicted`].
+    pub fn class_names(&self) -> &[String] {
+        self.watched.classes.as_deref().unwrap_or_default()
+    }
+
+    /// The class of this number as a truth.
+    pub fn class(&self, class: u64) -> Truth {
+        let class = usize::try_from(class).unwrap_or(usize::MAX);
+        let name = self.class_names().get(class).cloned().unwrap_or_else(|| class.to_string());
+        Truth::Label { class, name }
     }
 
     /// What it is watched for.

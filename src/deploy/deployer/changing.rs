@@ -157,7 +157,7 @@ impl Deployer {
     }
 
     pub(super) fn journal_failed(&self, error: Error) -> Error {
-        self.loader.monitor.deployments().journal_failed();
+        self.loader.monitor.deployments().state_failed(StatePart::Deployments, &error.for_operators());
         error
     }
 }

@@ -41,7 +41,6 @@ impl Deployer {
         let deployments: Option<BTreeMap<ModelName, Deployment>> = match self.journal.latest().await {
             Ok(latest) => Some(latest.into_iter().map(|deployment| (deployment.model.clone(), deployment)).collect()),
             Err(error) => {
-                tracing::error!(%error, "the deployment journal could not be read");
                 self.journal_failed(error);
                 None
             }

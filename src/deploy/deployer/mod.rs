@@ -28,7 +28,7 @@ use super::status::{Deployed, ModelStatus, Overview, VersionState, VersionStatus
 use crate::config::{ModelConfig, RepositoryConfig};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
-use crate::monitor::DeployedShare;
+use crate::monitor::{DeployedShare, StatePart};
 use crate::registry::{
     Catalog, Fingerprint, FoundModel, LoadOrder, LoadStep, Loader, Manifest, Pace, PreparedVersion, ServedModel,
     ServedVersion, Snapshot, VerifiedVersion, lower_priority_of_this_thread, scan,

@@ -42,9 +42,10 @@ pub const METRICS: &[Metric] = &[
     PREDICTIONS, PREDICTION_CLASS, CONFIDENCE, MARGIN, ENTROPY, LOW_CONFIDENCE,
     OUTCOME_LABELS, OUTCOME_CORRECT, OUTCOME_CLASS, ACCURACY, ACCURACY_ESTIMATE, BRIER_SCORE, CALIBRATION_ERROR, PRECISION,
     RECALL, CALIBRATION_COUNT, CALIBRATION_CONFIDENCE, CALIBRATION_CORRECT, SQUARED_ERROR, MEAN_ABSOLUTE_ERROR, BIAS,
-    ABSOLUTE_ERROR, ERROR_SUM, LABEL_DELAY, LABEL_COVERAGE, BUSINESS, BUSINESS_SUM, BUSINESS_ITEMS,
+    ABSOLUTE_ERROR, ERROR_SUM, CORRECTIONS, WITHDRAWN, CLASS_WITHDRAWN, CALIBRATION_WITHDRAWN, LABEL_DELAY, LABEL_COVERAGE,
+    BUSINESS, BUSINESS_SUM, BUSINESS_ITEMS,
     LOAD_FAILURES, ALTERED, GENERATION, TRAFFIC_SHARE, DEPLOYED_AT, CHANGES, JOURNAL_ERRORS,
-    REPOSITORY_ERRORS,
+    UNWRITTEN, REPOSITORY_ERRORS,
 ];
 
 pub(super) const BUILD_INFO: Metric = metric(
@@ -219,7 +220,13 @@ pub(super) const JOURNAL_ERRORS: Metric = metric(
     Kind::Counter,
     "leeway_journal_errors_total",
     &[],
-    "Reads and writes of the deployment journal that failed.",
+    "Reads and writes of the state that failed: of the deployment journal, and of the feedback that is remembered.",
+);
+pub(super) const UNWRITTEN: Metric = metric(
+    Kind::Gauge,
+    "leeway_deployments_unwritten",
+    &[],
+    "Deployments that are in effect and could not be written to the journal yet; a restart loses them.",
 );
 pub(super) const REPOSITORY_ERRORS: Metric = metric(
     Kind::Gauge,
@@ -505,6 +512,30 @@ pub(super) const ABSOLUTE_ERROR: Metric = metric(
 );
 pub(super) const ERROR_SUM: Metric =
     metric(Kind::Gauge, "leeway_outcome_error_sum", &["model", "version"], "The sum of predicted less true numbers.");
+pub(super) const CORRECTIONS: Metric = metric(
+    Kind::Counter,
+    "leeway_outcome_corrections_total",
+    &["model", "version"],
+    "Truths that were replaced by others; each is counted once in leeway_outcome_labels_total.",
+);
+pub(super) const WITHDRAWN: Metric = metric(
+    Kind::Counter,
+    "leeway_outcome_withdrawn_total",
+    &["model", "version", "of"],
+    "What replaced truths had added to the correct, squared_error and absolute_error counters: to be subtracted from them.",
+);
+pub(super) const CLASS_WITHDRAWN: Metric = metric(
+    Kind::Counter,
+    "leeway_outcome_class_withdrawn_total",
+    &["model", "version", "class", "of"],
+    "What replaced truths had added to leeway_outcome_class_total (actual, correct): to be subtracted from it.",
+);
+pub(super) const CALIBRATION_WITHDRAWN: Metric = metric(
+    Kind::Counter,
+    "leeway_outcome_calibration_withdrawn_total",
+    &["model", "version", "bin"],
+    "What replaced truths had added to leeway_outcome_calibration_correct_total: to be subtracted from it.",
+);
 pub(super) const LABEL_DELAY: Metric = metric(
     Kind::Histogram,
     "leeway_outcome_label_delay_seconds",

@@ -214,6 +214,12 @@ fn prediction_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFami
     ]
 }
 
+/// Whether a truth can be replaced: these series are there before the first one is, as a rate does not see the first count
+/// of a series.
+fn has_labels(seen: &Seen) -> bool {
+    seen.outcomes.labels + seen.outcomes.withdrawn.labels > 0
+}
+
 fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily> {
     let counted = |metric: Metric, is_shown: fn(&Seen) -> bool, value: fn(&Outcomes) -> f64| {
         let series = |seen: &Seen, labels: &[&str]| is_shown(seen).then(|| counter_of(labels, value(&seen.outcomes)));
@@ -280,8 +286,8 @@ fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
         ),
         measured(BRIER_SCORE, Outcomes::brier_score),
         measured(CALIBRATION_ERROR, Outcomes::expected_calibration_error),
-        by_class(PRECISION, |outcomes, class| outcomes.classes[class].precision()),
-        by_class(RECALL, |outcomes, class| outcomes.classes[class].recall()),
+        by_class(PRECISION, |outcomes, class| outcomes.holding(class).precision()),
+        by_class(RECALL, |outcomes, class| outcomes.holding(class).recall()),
         by_bin(CALIBRATION_COUNT, |outcomes, bin| outcomes.calibration.bins()[bin].count as f64),
         by_bin(CALIBRATION_CONFIDENCE, |outcomes, bin| outcomes.calibration.bins()[bin].confidence),
         by_bin(CALIBRATION_CORRECT, |outcomes, bin| outcomes.calibration.bins()[bin].correct as f64),
@@ -290,6 +296,40 @@ fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
         measured(BIAS, Outcomes::bias),
         counted(ABSOLUTE_ERROR, |seen| !seen.is_classifier, |outcomes| outcomes.absolute_error),
         measured(ERROR_SUM, |outcomes| Some(outcomes.error).filter(|_| outcomes.values > 0)),
+        counted(CORRECTIONS, has_labels, |outcomes| outcomes.withdrawn.labels as f64),
+        family(
+            WITHDRAWN,
+            each(&|seen, [model, number]| {
+                let withdrawn = &seen.outcomes.withdrawn;
+                let of_classes = [("correct", withdrawn.correct as f64)];
+                let of_numbers = [("absolute_error", withdrawn.absolute_error)];
+                let own = if seen.is_classifier { of_classes } else { of_numbers };
+                let all = own.into_iter().chain([("squared_error", withdrawn.squared_error)]);
+                all.filter(|_| has_labels(seen)).map(|(of, sum)| counter_of(&[model, number, of], sum)).collect()
+            }),
+        ),
+        family(
+            CLASS_WITHDRAWN,
+            each(&|seen, [model, number]| {
+                let series = |class: &String| {
+                    let found = seen.outcomes.withdrawn.classes.get(class).copied().unwrap_or_default();
+                    [("actual", found.actual), ("correct", found.correct)]
+                        .map(|(of, count)| counter(&[model, number, class, of], count))
+                };
+                seen.outcomes.classes.keys().filter(|_| has_labels(seen)).flat_map(series).collect()
+            }),
+        ),
+        family(
+            CALIBRATION_WITHDRAWN,
+            each(&|seen, [model, number]| {
+                let series = |(bin, count): (usize, &u64)| {
+                    let edge = ((bin + 1) as f64 / CALIBRATION_BINS as f64).to_string();
+                    counter(&[model, number, &edge], *count)
+                };
+                let bins = seen.outcomes.withdrawn.calibration_correct.iter().enumerate();
+                bins.filter(|_| seen.is_classifier && has_labels(seen)).map(series).collect()
+            }),
+        ),
         family(
             LABEL_DELAY,
             each(&|seen, labels| {
