@@ -390,6 +390,11 @@ impl Server {
         self.child.signal(name);
     }
 
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.0.id()
+    }
+
     /// Kills the process at a moment, from a thread of its own.
     #[cfg(feature = "failpoints")]
     pub(crate) fn kill_at(&self, at: Instant) -> std::thread::JoinHandle<()> {
