@@ -18,6 +18,7 @@ mod status;
 
 pub use self::deployer::{Deployer, Request};
 pub use self::deployment::{Action, Change, Deployment, Note, Wish};
+pub(crate) use self::journal::writable;
 pub use self::journal::{Appended, Journal, MemoryJournal, SqliteJournal, check_access, open};
 pub use self::reconcile::{Hold, Live, Step, reconcile, wanted};
 pub use self::state_file::StateFile;

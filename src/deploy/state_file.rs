@@ -56,17 +56,22 @@ impl Identity {
     }
 }
 
+/// The message is for callers, too: it names no path.
 fn compare(path: &Path, opened: Identity) -> Result<(), String> {
     let what = match Identity::of(path) {
         Ok(found) if found == opened => return Ok(()),
-        Ok(_) => "was replaced".to_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => "is not there any more".to_owned(),
-        Err(error) => format!("cannot be looked at ({error})"),
+        Ok(_) => "is another one now",
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "is not there any more",
+        Err(_) => "cannot be looked at any more",
+    };
+    let which = if path.extension().is_some_and(|end| end.as_encoded_bytes().ends_with(b"-wal")) {
+        "the write-ahead log of the file at state.url"
+    } else {
+        "the file at state.url"
     };
     Err(format!(
-        "the state file {} {what} while the server has it open, so that nothing that is written would last; put the file back \
-         that was there, or restart the server, which then goes on with what is at state.url",
-        path.display()
+        "{which} {what}, while the server has the former one open, so that nothing that is written would last; put the former \
+         one back, or restart the server, which then goes on with what is at state.url"
     ))
 }
 
@@ -94,7 +99,7 @@ mod tests {
             std::fs::rename(one, &kept).unwrap();
             assert!(problem().await.contains("is not there any more"));
             std::fs::write(one, "another").unwrap();
-            assert!(problem().await.contains("was replaced"));
+            assert!(problem().await.contains("is another one now"));
             std::fs::rename(&kept, one).unwrap();
             assert_eq!(file.check().await, Ok(()));
         }

@@ -17,7 +17,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use uuid::{NoContext, Uuid};
 
 use crate::config::StateUrl;
-use crate::deploy::StateFile;
+use crate::deploy::{StateFile, writable};
 use crate::error::{Error, Result};
 
 /// How long a write waits for another process that writes.
@@ -63,12 +63,24 @@ pub trait Ledger: Debug + Send + Sync {
     async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>>;
 }
 
-/// The ledger at this address, which remembers so many.
+/// The ledger at this address, which remembers so many. One that cannot be written, because its disk is full or read-only,
+/// takes nothing.
 pub async fn open_ledger(url: &StateUrl, remembered: NonZeroUsize) -> Result<Arc<dyn Ledger>> {
-    Ok(match url {
-        StateUrl::Memory => Arc::new(MemoryLedger::new(remembered)),
-        StateUrl::Sqlite(path) => Arc::new(SqliteLedger::open(path, remembered).await?),
-    })
+    let StateUrl::Sqlite(path) = url else { return Ok(Arc::new(MemoryLedger::new(remembered))) };
+    let opened = match SqliteLedger::open(path, remembered).await {
+        Ok(ledger) => ledger.key().await.map(|_| ledger),
+        Err(error) => Err(error),
+    };
+    match (opened, writable(path).await) {
+        (Err(_), Err(problem)) => {
+            tracing::warn!(
+                state = %path.display(), problem,
+                "feedback is refused until the server is restarted, and prediction ids of now are not known after that"
+            );
+            Ok(Arc::new(ClosedLedger { key: random_key(), problem }))
+        }
+        (opened, _) => Ok(Arc::new(opened?)),
+    }
 }
 
 /// 256 bits that nobody can guess: four UUIDs of version 7 have 74 random bits each.
@@ -143,6 +155,27 @@ impl Ledger for MemoryLedger {
     async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>> {
         let mut known = self.known.lock();
         Ok(entries.into_iter().map(|entry| known.record(entry, self.remembered.get())).collect())
+    }
+}
+
+// ===== of a disk that cannot be written =====
+
+/// A ledger that takes nothing, as nothing could be made to last when the server was started.
+#[derive(Debug)]
+struct ClosedLedger {
+    key: Vec<u8>,
+    problem: String,
+}
+
+#[async_trait]
+impl Ledger for ClosedLedger {
+    async fn key(&self) -> Result<Vec<u8>> {
+        Ok(self.key.clone())
+    }
+
+    async fn record(&self, _: Vec<Entry>) -> Result<Vec<Recorded>> {
+        let detail = format!("the file at state.url could not be written when the server was started: {}", self.problem);
+        Err(Error::FeedbackNotRecorded { detail })
     }
 }
 
@@ -264,16 +297,20 @@ impl Ledger for SqliteLedger {
                 self.path.display()
             ))
         };
-        // Of two servers that start at the same time, one writes, and both read what it wrote.
-        sqlx::query("INSERT OR IGNORE INTO feedback_keys (id, key) VALUES (1, ?)")
-            .bind(hex::encode(random_key()))
-            .execute(&self.pool)
-            .await
-            .map_err(|error| cannot_be_opened(&self.path, &error.to_string()))?;
-        let key: String = sqlx::query_scalar("SELECT key FROM feedback_keys WHERE id = 1")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(|error| cannot_be_opened(&self.path, &error.to_string()))?;
+        let failed = |error: sqlx::Error| cannot_be_opened(&self.path, &error.to_string());
+        let read = || sqlx::query_scalar::<_, String>("SELECT key FROM feedback_keys WHERE id = 1").fetch_optional(&self.pool);
+        let key = match read().await.map_err(failed)? {
+            Some(key) => key,
+            None => {
+                // Of two servers that start at the same time, one writes, and both read what it wrote.
+                sqlx::query("INSERT OR IGNORE INTO feedback_keys (id, key) VALUES (1, ?)")
+                    .bind(hex::encode(random_key()))
+                    .execute(&self.pool)
+                    .await
+                    .map_err(failed)?;
+                read().await.map_err(failed)?.unwrap_or_default()
+            }
+        };
         match hex::decode(&key) {
             Ok(bytes) if bytes.len() == KEY => Ok(bytes),
             Ok(bytes) => Err(wrong(&format!("it has {} bytes, and not {KEY}", bytes.len()))),

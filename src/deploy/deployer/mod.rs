@@ -4,14 +4,15 @@
 //! journal before it is published, and loading is done before it is written: so what the journal says can be served.
 //! No lock is held while something is loaded, so that a rollback never waits for that.
 //!
-//! What is known is here; `starting.rs`, `loading.rs`, `changing.rs`, `looking.rs` and `showing.rs` have what is done with
-//! it.
+//! What is known is here; `starting.rs`, `loading.rs`, `changing.rs`, `looking.rs`, `writing.rs` and `showing.rs` have what is
+//! done with it.
 
 mod changing;
 mod loading;
 mod looking;
 mod showing;
 mod starting;
+mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use self::writing::Unwritten;
 use super::deployment::{Deployment, Note, Wish};
 use super::journal::{Appended, Journal};
 use super::reconcile::{Hold, Live, Step, reconcile, wanted};
@@ -72,6 +74,7 @@ struct ModelState {
     config_problem: Option<String>,
     deployment: Deployment,
     deployment_problem: Option<String>,
+    unwritten: Unwritten,
     versions: BTreeMap<Version, Known>,
     holds: BTreeMap<Version, Hold>,
 }

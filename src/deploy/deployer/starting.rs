@@ -72,6 +72,7 @@ impl Deployer {
             config_problem: None,
             deployment: deployment.clone(),
             deployment_problem: None,
+            unwritten: Unwritten::default(),
             versions: BTreeMap::new(),
             holds: BTreeMap::new(),
         };
@@ -110,9 +111,17 @@ impl Deployer {
 
     /// Writes the first deployment of a model, or takes over that of another server which was faster.
     pub(super) async fn record_first(self: &Arc<Self>, first: &Deployment, pace: Pace) -> Result<()> {
-        match self.journal.append(first).await.map_err(|error| self.journal_failed(error))? {
-            Appended::Written | Appended::Lost(None) => Ok(()),
-            Appended::Lost(Some(latest)) => {
+        let writing = self.writing.lock().await;
+        match self.journal.append(first).await {
+            // A full disk keeps no model from being served.
+            Err(error @ Error::Journal(_)) => {
+                self.keep_unwritten(first, &self.journal_failed(error));
+                Ok(())
+            }
+            Err(error) => Err(error),
+            Ok(Appended::Written | Appended::Lost(None)) => Ok(()),
+            Ok(Appended::Lost(Some(latest))) => {
+                drop(writing);
                 self.load_deployed(&latest, pace).await?;
                 model_mut(&mut self.state.lock(), &first.model)?.deployment = latest;
                 Ok(())
