@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
-use super::SettingsArgs;
 use super::baseline::{ProgressBar, write_baseline};
 use super::findings::write_findings;
+use super::{SettingsArgs, terminal};
 use crate::app::trial;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
@@ -125,7 +125,7 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         add(addition, &engine, stages, trial.as_ref(), &|progress| bar.show(progress))?;
     bar.finish();
 
-    let mut out = std::io::stdout();
+    let mut out = terminal::stdout();
     writeln!(out, "Added version {version}: {}", folder.display())?;
     for (path, digest) in &manifest.files {
         writeln!(out, "  {digest}  {path}")?;
@@ -166,7 +166,7 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
 /// `leeway verify`: are all files those that were added?
 pub(super) fn verify(settings: SettingsArgs) -> Result<()> {
     let config = settings.load()?;
-    let mut out = std::io::stdout();
+    let mut out = terminal::stdout();
     let (mut good, mut bad) = (0, 0);
     for found in scan(&config.repository.path)? {
         let found = match found {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::findings::write_findings;
-use super::{SettingsArgs, logging, one_thread, table};
+use super::{SettingsArgs, logging, one_thread, table, terminal};
 use crate::app::{App, Parts, trial};
 use crate::config::StateUrl;
 use crate::deploy::{self, MemoryJournal, VersionState};
@@ -22,7 +22,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     deploy::check_access(&config.state.url)?;
     let engine = OnnxRuntime::load(&config.library_candidates())?;
     let trial = trial(&config, &engine)?;
-    let mut out = std::io::stdout();
+    let mut out = terminal::stdout();
     writeln!(out, "ONNX Runtime {} ({})", engine.version(), engine.library().display())?;
     one_thread()?.block_on(async {
         // What is deployed is read, and nothing is written.

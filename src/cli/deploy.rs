@@ -11,12 +11,15 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::{SettingsArgs, one_thread};
+use super::{SettingsArgs, one_thread, terminal};
 use crate::config::this_user;
 use crate::deploy::{self, Appended, Deployment, Journal, Note, Wish};
-use crate::identity::{ModelName, Version};
+use crate::identity::{ModelName, Version, printable};
 use crate::registry::VerifiedVersion;
 use crate::traffic::{Share, TrafficSplit};
+
+/// The most of a text that is shown in a cell of a table, in bytes.
+const MAX_CELL_BYTES: usize = 256;
 
 /// Where the server is, and how its answer is shown.
 #[derive(Debug, Args)]
@@ -159,7 +162,7 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
         deployment["generation"],
         deployment["stable"],
         text(&deployment["action"]),
-        text(&deployment["by"]),
+        cell(&deployment["by"]),
         seconds(&deployment["at"])
     )?;
     let mut table =
@@ -170,7 +173,7 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
             .as_object()
             .into_iter()
             .flatten()
-            .map(|(name, value)| format!("{name} {value}"))
+            .map(|(name, value)| format!("{} {value}", printable(name, MAX_CELL_BYTES)))
             .collect();
         let stable = if version["stable"] == true { " (stable)" } else { "" };
         table.add_row([
@@ -179,13 +182,13 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
             state(version),
             batching(version),
             text(&version["sha256"]).chars().take(12).collect(),
-            text(&manifest["trained_at"]),
+            cell(&manifest["trained_at"]),
             metrics.join(", "),
             seconds(&version["deployed_at"]),
         ]);
     }
     writeln!(out, "{table}")?;
-    for problem in ["config_problem", "deployment_problem"] {
+    for problem in ["config_problem", "deployment_problem", "unwritten"] {
         if let Some(problem) = model[problem].as_str() {
             writeln!(out, "problem: {problem}")?;
         }
@@ -248,8 +251,8 @@ pub(super) fn history(HistoryArgs { model, limit, server }: HistoryArgs) -> Resu
                 text(&deployment["action"]),
                 deployment["stable"].to_string(),
                 traffic_of(&deployment["traffic"]),
-                text(&deployment["by"]),
-                text(&deployment["reason"]),
+                cell(&deployment["by"]),
+                cell(&deployment["reason"]),
             ]);
         }
         Ok(writeln!(out, "{table}")?)
@@ -307,6 +310,9 @@ impl ChangeArgs {
                 writeln!(out, "{model}: {before} -> {now}, stable version {stable}, generation {generation}")?;
             } else {
                 writeln!(out, "{model}: {now} already, stable version {stable}, generation {generation}")?;
+            }
+            if let Some(problem) = answer["unwritten"].as_str() {
+                writeln!(out, "NOT WRITTEN YET: {problem}")?;
             }
             Ok(())
         })
@@ -379,8 +385,7 @@ pub(super) fn reload(server: ServerArgs) -> Result<()> {
 // ===== showing =====
 
 pub(super) fn show(as_json: bool, answer: &Value, for_people: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let mut out = std::io::stdout();
-    if as_json { Ok(writeln!(out, "{answer:#}")?) } else { for_people(&mut out) }
+    if as_json { Ok(writeln!(std::io::stdout(), "{answer:#}")?) } else { for_people(&mut terminal::stdout()) }
 }
 
 pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
@@ -399,6 +404,11 @@ fn traffic_of(shares: &Value) -> String {
 /// A text without quotes; nothing for nothing.
 pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+/// The text of a cell of a table, of which lines of its own would make rows.
+pub(super) fn cell(value: &Value) -> String {
+    printable(value.as_str().unwrap_or_default(), MAX_CELL_BYTES).into_owned()
 }
 
 /// A timestamp without its fraction.

@@ -11,6 +11,7 @@ mod health;
 mod logging;
 mod serve;
 mod table;
+mod terminal;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -192,7 +193,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         // Whoever reads has read enough, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(terminal::stderr(), "error: {error:#}");
             match error.downcast_ref() {
                 Some(Error::Config(_)) => ExitCode::from(USAGE),
                 _ => ExitCode::FAILURE,

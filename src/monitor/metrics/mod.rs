@@ -43,8 +43,7 @@ pub(super) fn render(
     families.extend(watched::families(versions, now));
     families.extend(deployment_families(deployments));
     // A family without series is no family to Prometheus.
-    families.retain(|family| !family.get_metric().is_empty());
-    families.extend(text::process());
+    families.retain(|family| !family.is_empty());
     text::encode(&families)
 }
 
@@ -205,7 +204,7 @@ mod tests {
     use crate::monitor::{Monitor, Predicted, Sample, Truth, VersionLabels, Watched};
 
     fn monitor_with_one_version() -> (Monitor, Arc<VersionRecorder>) {
-        let monitor = Monitor::new("1.31.1", MonitoringWindows::default());
+        let monitor = Monitor::new("1.31.1", MonitoringWindows { top_features: None, ..Default::default() });
         let labels =
             VersionLabels { model: "digits".into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
         let version = monitor.version(labels, LatencyBudget::DEFAULT, Watched::default());

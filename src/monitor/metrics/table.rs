@@ -34,11 +34,11 @@ pub const METRICS: &[Metric] = &[
     FEEDBACK, MODEL_INFO, REQUESTS, IN_FLIGHT, STAGE_DURATION, BATCHING_INFO, BATCH_SIZE, BATCH_ELEMENTS, QUEUE_DEPTH, WORKER_RESTARTS,
     BUDGET, REMAINING, OVERRUNS, SHED, EXPIRED, TERMINATED, PREDICTION, SERVICE_PER_ROW, SERVICE_PER_RUN,
     LOAD_DURATION, LATENCY_QUANTILE, UNANSWERED_QUANTILE, MONITORING_MEMORY, BASELINE_ROWS,
-    FEATURE.bins, FEATURE.baseline_ratio, FEATURE.baseline, FEATURE.window_values, FEATURE.psi, FEATURE.psi_adjusted,
-    FEATURE.drift_z, FEATURE.kl,
-    PREDICTION_FEATURE.bins, PREDICTION_FEATURE.baseline_ratio, PREDICTION_FEATURE.baseline,
+    FEATURE.bins, FEATURE.baseline_ratio, FEATURE.baseline, FEATURE.bin_count, FEATURE.window_values, FEATURE.psi,
+    FEATURE.psi_adjusted, FEATURE.drift_z, FEATURE.kl, FEATURE.outside,
+    PREDICTION_FEATURE.bins, PREDICTION_FEATURE.baseline_ratio, PREDICTION_FEATURE.baseline, PREDICTION_FEATURE.bin_count,
     PREDICTION_FEATURE.window_values, PREDICTION_FEATURE.psi, PREDICTION_FEATURE.psi_adjusted, PREDICTION_FEATURE.drift_z,
-    PREDICTION_FEATURE.kl, DRIFT_FEATURES,
+    PREDICTION_FEATURE.kl, PREDICTION_FEATURE.outside, DRIFT_FEATURES, DRIFT_SUMMARY,
     PREDICTIONS, PREDICTION_CLASS, CONFIDENCE, MARGIN, ENTROPY, LOW_CONFIDENCE,
     OUTCOME_LABELS, OUTCOME_CORRECT, OUTCOME_CLASS, ACCURACY, ACCURACY_ESTIMATE, BRIER_SCORE, CALIBRATION_ERROR, PRECISION,
     RECALL, CALIBRATION_COUNT, CALIBRATION_CONFIDENCE, CALIBRATION_CORRECT, SQUARED_ERROR, MEAN_ABSOLUTE_ERROR, BIAS,
@@ -269,11 +269,13 @@ pub(super) struct DriftMetrics {
     pub(super) bins: Metric,
     pub(super) baseline_ratio: Metric,
     pub(super) baseline: Metric,
+    pub(super) bin_count: Metric,
     pub(super) window_values: Metric,
     pub(super) psi: Metric,
     pub(super) psi_adjusted: Metric,
     pub(super) drift_z: Metric,
     pub(super) kl: Metric,
+    pub(super) outside: Metric,
 }
 
 pub(super) const FEATURE: DriftMetrics = DriftMetrics {
@@ -294,6 +296,12 @@ pub(super) const FEATURE: DriftMetrics = DriftMetrics {
         "leeway_feature_baseline",
         &["model", "version", "feature"],
         "The training data: quantiles of numbers, their sum, and how many values there are.",
+    ),
+    bin_count: metric(
+        Kind::Gauge,
+        "leeway_feature_bins",
+        &["model", "version", "feature"],
+        "How many bins its baseline has.",
     ),
     window_values: metric(
         Kind::Gauge,
@@ -325,6 +333,12 @@ pub(super) const FEATURE: DriftMetrics = DriftMetrics {
         &["model", "version", "feature", "direction"],
         "Kullback-Leibler divergence in nats, of the window from the baseline and the other way round.",
     ),
+    outside: metric(
+        Kind::Gauge,
+        "leeway_feature_outside_ratio",
+        &["model", "version", "feature", "bin"],
+        "The share of this replica's drift window that is missing, and that no bin of the baseline is for (other).",
+    ),
 };
 pub(super) const PREDICTION_FEATURE: DriftMetrics = DriftMetrics {
     bins: metric(
@@ -344,6 +358,12 @@ pub(super) const PREDICTION_FEATURE: DriftMetrics = DriftMetrics {
         "leeway_prediction_baseline",
         &["model", "version", "feature"],
         "The training data: quantiles of numbers, their sum, and how many values there are.",
+    ),
+    bin_count: metric(
+        Kind::Gauge,
+        "leeway_prediction_bins",
+        &["model", "version", "feature"],
+        "How many bins its baseline has.",
     ),
     window_values: metric(
         Kind::Gauge,
@@ -375,12 +395,24 @@ pub(super) const PREDICTION_FEATURE: DriftMetrics = DriftMetrics {
         &["model", "version", "feature", "direction"],
         "Kullback-Leibler divergence in nats, of the window from the baseline and the other way round.",
     ),
+    outside: metric(
+        Kind::Gauge,
+        "leeway_prediction_outside_ratio",
+        &["model", "version", "feature", "bin"],
+        "The share of this replica's drift window that is missing, and that no bin of the baseline is for (other).",
+    ),
 };
 pub(super) const DRIFT_FEATURES: Metric = metric(
     Kind::Gauge,
     "leeway_drift_features",
     &["model", "version", "status"],
     "How many features and parts of the predictions have this drift status on this replica.",
+);
+pub(super) const DRIFT_SUMMARY: Metric = metric(
+    Kind::Gauge,
+    "leeway_drift_psi_adjusted",
+    &["model", "version", "of", "measure"],
+    "The largest and the mean adjusted index of all features and of all parts of the predictions, on this replica.",
 );
 pub(super) const PREDICTIONS: Metric = metric(
     Kind::Counter,
