@@ -195,6 +195,13 @@ pub enum Error {
     #[error("nothing was changed, because the deployment journal could not be written: {0}")]
     Journal(String),
 
+    /// Feedback could not be made to last, and so was not taken.
+    #[error("the feedback could not be recorded, and none of it was taken; send it again later")]
+    FeedbackNotRecorded {
+        /// What was wrong with the state.
+        detail: String,
+    },
+
     // ----- ours -----
     /// A defect in Leeway or in a stage of the pipeline.
     #[error("an internal error occurred; the server's log has it under this request id")]
@@ -361,6 +368,7 @@ impl Error {
             | Error::ModelRestarting { .. } => Fault::Model,
             Error::Internal { .. }
             | Error::Journal(_)
+            | Error::FeedbackNotRecorded { .. }
             | Error::Config(_)
             | Error::Library(_)
             | Error::State(_)
@@ -401,6 +409,7 @@ impl Error {
             Error::Unauthorized => "unauthorized",
             Error::Forbidden(_) => "forbidden",
             Error::Journal(_) => "journal-failed",
+            Error::FeedbackNotRecorded { .. } => "feedback-not-recorded",
             Error::Internal { .. }
             | Error::Config(_)
             | Error::Library(_)
@@ -414,9 +423,10 @@ impl Error {
     /// What is for the log only: internals that a caller must not see.
     pub fn detail(&self) -> Option<&str> {
         match self {
-            Error::ModelFailed { detail } | Error::ModelProcessEnded { detail } | Error::Internal { detail } => {
-                Some(detail)
-            }
+            Error::ModelFailed { detail }
+            | Error::ModelProcessEnded { detail }
+            | Error::FeedbackNotRecorded { detail }
+            | Error::Internal { detail } => Some(detail),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 //! Names come from folders, URLs and configuration. They are parsed once, here, so that no other room has
 //! to ask whether a name could be a path.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -63,39 +64,12 @@ pub struct VersionKey([u8; 10]);
 #[error("{0}")]
 pub struct InvalidName(&'static str);
 
-/// The longest text that [`shown`] leaves whole, in characters.
+/// The longest text that [`shown`] leaves whole, in bytes.
 const LONGEST_SHOWN: usize = 200;
 
-/// A name or a text from outside, as it stands in messages and logs: bounded, and without characters that a terminal would
-/// obey.
-///
-/// ```
-/// use leeway::identity::shown;
-/// assert_eq!(shown("pixel values"), "pixel values");
-/// assert_eq!(shown("\u{1b}[31mred\n"), "\\u{1b}[31mred\\n");
-/// assert_eq!(shown(&"x".repeat(1_000_000)).chars().count(), 201);
-/// ```
+/// A name or a text from outside, as it stands in messages and logs: [`printable`], and of a usual length.
 pub fn shown(text: &str) -> String {
-    shown_up_to(LONGEST_SHOWN, text)
-}
-
-/// The same, for a text of up to so many characters.
-pub fn shown_up_to(longest: usize, text: &str) -> String {
-    let mut shown = String::with_capacity(text.len().min(longest));
-    for (index, character) in text.chars().enumerate() {
-        if index == longest {
-            shown.push('…');
-            break;
-        }
-        // Beside control characters, those that turn the direction of writing.
-        let turns = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character.is_control() || turns {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
+    printable(text, LONGEST_SHOWN).into_owned()
 }
 
 /// A text of at most so many characters: longer ones are cut off, and say so.
@@ -111,6 +85,36 @@ pub fn cut_off(mut text: String, longest: usize) -> String {
         text.push('…');
     }
     text
+}
+
+/// A text from outside as it may be shown: what would move a terminal's cursor, end a line or turn the direction of writing
+/// is escaped, and of a long text only the first `max_bytes` are there.
+///
+/// ```
+/// use leeway::identity::printable;
+/// assert_eq!(printable("Größe", 64), "Größe");
+/// assert_eq!(printable("a\u{1b}[2J\n", 64), "a\\u{1b}[2J\\n");
+/// assert_eq!(printable("abcdef", 3), "abc…");
+/// ```
+pub fn printable(text: &str, max_bytes: usize) -> Cow<'_, str> {
+    let cut = &text[..text.floor_char_boundary(max_bytes)];
+    if cut.len() == text.len() && !cut.contains(is_unprintable) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(cut.len() + 8);
+    for c in cut.chars() {
+        if is_unprintable(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    if cut.len() < text.len() {
+        shown.push('…');
+    }
+    Cow::Owned(shown)
+}
+
+/// Control characters, and those that turn the direction of writing or end a line.
+pub fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 // ===== impl VersionKey =====

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::baseline::{ProgressBar, write_baseline};
 use super::findings::write_findings;
-use super::{SettingsArgs, harmless, one_thread};
+use super::{SettingsArgs, one_thread, terminal};
 use crate::app::trial;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
@@ -150,7 +150,7 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         add(addition, &engine, stages, trial.as_ref(), &|progress| bar.show(progress))?;
     bar.finish();
 
-    let mut out = std::io::stdout();
+    let mut out = terminal::stdout();
     writeln!(out, "Added version {version}: {}", folder.display())?;
     for (path, digest) in &manifest.files {
         writeln!(out, "  {digest}  {path}")?;
@@ -191,12 +191,12 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
 /// `leeway verify`: are all files those that were added?
 pub(super) fn verify(settings: SettingsArgs) -> Result<()> {
     let config = settings.load()?;
-    let mut out = std::io::stdout();
+    let mut out = terminal::stdout();
     let (mut good, mut bad) = (0, 0);
     let found = scan(&config.repository.path)?;
     for problem in &found.problems {
         bad += 1;
-        writeln!(out, "{}", harmless(&problem.to_string()))?;
+        writeln!(out, "{}", problem)?;
     }
     for found in found.models {
         for (version, folder) in &found.versions {
@@ -207,7 +207,7 @@ pub(super) fn verify(settings: SettingsArgs) -> Result<()> {
                 }
                 Err(refusal) => {
                     bad += 1;
-                    let problem = harmless(&refusal.to_string());
+                    let problem = refusal.to_string();
                     writeln!(out, "{} {version}: BAD ({}): {problem}", found.name, refusal.fault.name())?;
                 }
             }

@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::{ProgressDrawTarget, ProgressStyle};
 
 use super::add::clean_up_at_signals;
-use super::{SettingsArgs, one_thread};
+use super::{SettingsArgs, one_thread, terminal};
 use crate::config::{Config, StateUrl};
 use crate::deploy;
 use crate::identity::{ModelName, Version};
@@ -58,7 +58,7 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
         add_baseline(&folder, args.version, &data, &engine, stages, &|progress| bar.show(progress))?;
     bar.finish();
 
-    let mut out = std::io::stdout();
+    let mut out = terminal::stdout();
     writeln!(out, "{name} {}: {}", args.version, manifest.identity())?;
     write_baseline(&mut out, &baseline)?;
     for assumption in assumptions {

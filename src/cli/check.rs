@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::findings::write_findings;
-use super::{SettingsArgs, logging, one_thread, table};
+use super::{SettingsArgs, logging, one_thread, table, terminal};
 use crate::app::{App, Parts, isolated_engine, trial};
 use crate::config::{StartMode, StateUrl};
 use crate::deploy::{self, MemoryJournal, VersionState};
@@ -25,7 +25,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let engine = OnnxRuntime::load(&config.library_candidates())?;
     let trial = trial(&config, &engine)?;
     let isolated_engine = isolated_engine(&engine)?;
-    let mut out = std::io::stdout();
+    let mut out = terminal::stdout();
     writeln!(out, "ONNX Runtime {} ({})", engine.version(), engine.library().display())?;
     one_thread()?.block_on(async {
         // What is deployed is read, and nothing is written.

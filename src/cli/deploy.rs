@@ -11,12 +11,15 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::{SettingsArgs, harmless, one_thread};
+use super::{SettingsArgs, one_thread, terminal};
 use crate::config::this_user;
 use crate::deploy::{self, Appended, Deployment, Journal, Note, Wish};
-use crate::identity::{ModelName, Version, shown};
+use crate::identity::{ModelName, Version, printable};
 use crate::registry::VerifiedVersion;
 use crate::traffic::{Share, TrafficSplit};
+
+/// The most of a text that is shown in a cell of a table, in bytes.
+const MAX_CELL_BYTES: usize = 256;
 
 /// Where the server is, and how its answer is shown.
 #[derive(Debug, Args)]
@@ -164,7 +167,7 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
         deployment["generation"],
         deployment["stable"],
         text(&deployment["action"]),
-        text(&deployment["by"]),
+        cell(&deployment["by"]),
         seconds(&deployment["at"])
     )?;
     let mut table =
@@ -175,7 +178,7 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
             .as_object()
             .into_iter()
             .flatten()
-            .map(|(name, value)| format!("{} {value}", shown(name)))
+            .map(|(name, value)| format!("{} {value}", printable(name, MAX_CELL_BYTES)))
             .collect();
         let stable = if version["stable"] == true { " (stable)" } else { "" };
         table.add_row([
@@ -184,15 +187,17 @@ fn write_model(out: &mut dyn Write, model: &Value) -> Result<()> {
             state(version),
             batching(version),
             text(&version["sha256"]).chars().take(12).collect(),
-            text(&manifest["trained_at"]),
+            cell(&manifest["trained_at"]),
             metrics.join(", "),
             seconds(&version["deployed_at"]),
         ]);
     }
     writeln!(out, "{table}")?;
-    for (member, what) in [("unserved", "NOT SERVED: "), ("config_problem", ""), ("deployment_problem", "")] {
-        if model[member].is_string() {
-            writeln!(out, "problem: {what}{}", text(&model[member]))?;
+    for (member, what) in
+        [("unserved", "NOT SERVED: "), ("config_problem", ""), ("deployment_problem", ""), ("unwritten", "")]
+    {
+        if let Some(problem) = model[member].as_str() {
+            writeln!(out, "problem: {what}{problem}")?;
         }
     }
     for version in model["versions"].as_array().into_iter().flatten() {
@@ -253,8 +258,8 @@ pub(super) fn history(HistoryArgs { model, limit, server }: HistoryArgs) -> Resu
                 text(&deployment["action"]),
                 deployment["stable"].to_string(),
                 traffic_of(&deployment["traffic"]),
-                text(&deployment["by"]),
-                text(&deployment["reason"]),
+                cell(&deployment["by"]),
+                cell(&deployment["reason"]),
             ]);
         }
         Ok(writeln!(out, "{table}")?)
@@ -312,6 +317,9 @@ impl ChangeArgs {
                 writeln!(out, "{model}: {before} -> {now}, stable version {stable}, generation {generation}")?;
             } else {
                 writeln!(out, "{model}: {now} already, stable version {stable}, generation {generation}")?;
+            }
+            if let Some(problem) = answer["unwritten"].as_str() {
+                writeln!(out, "NOT WRITTEN YET: {problem}")?;
             }
             Ok(())
         })
@@ -385,8 +393,7 @@ pub(super) fn reload(server: ServerArgs) -> Result<()> {
 // ===== showing =====
 
 pub(super) fn show(as_json: bool, answer: &Value, for_people: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let mut out = std::io::stdout();
-    if as_json { Ok(writeln!(out, "{answer:#}")?) } else { for_people(&mut out) }
+    if as_json { Ok(writeln!(std::io::stdout(), "{answer:#}")?) } else { for_people(&mut terminal::stdout()) }
 }
 
 pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
@@ -402,9 +409,14 @@ fn traffic_of(shares: &Value) -> String {
     each.collect::<Vec<_>>().join(" ")
 }
 
-/// A text without quotes, and without characters that a terminal would obey; nothing for nothing.
+/// A text without quotes; nothing for nothing.
 pub(super) fn text(value: &Value) -> String {
-    harmless(value.as_str().unwrap_or_default())
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// The text of a cell of a table, of which lines of its own would make rows.
+pub(super) fn cell(value: &Value) -> String {
+    printable(value.as_str().unwrap_or_default(), MAX_CELL_BYTES).into_owned()
 }
 
 /// A timestamp without its fraction.

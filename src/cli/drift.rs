@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::Client;
-use super::deploy::{ServerArgs, show, table, text};
+use super::deploy::{ServerArgs, cell, show, table, text};
 use crate::identity::{ModelName, Version};
 
 #[derive(Debug, Args)]
@@ -92,7 +92,7 @@ fn write_features(out: &mut dyn Write, version: &Value, all: bool) -> Result<()>
             let number = |key: &str, digits: usize| format!("{:.digits$}", found[key].as_f64().unwrap_or_default());
             rows.add_row([
                 what.to_owned(),
-                text(&found["name"]),
+                cell(&found["name"]),
                 words(&found["status"]),
                 number("psi_adjusted", 3),
                 number("psi", 3),
@@ -127,7 +127,7 @@ fn write_distributions(out: &mut dyn Write, version: &Value, feature: &str) -> R
             let bar = |share: f64| "█".repeat((share * BAR).round() as usize);
             let (baseline, window) = (share("baseline_ratio"), share("window_ratio"));
             let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-            rows.add_row([text(&bin["bin"]), percent(baseline), bar(baseline), percent(window), bar(window)]);
+            rows.add_row([cell(&bin["bin"]), percent(baseline), bar(baseline), percent(window), bar(window)]);
         }
         writeln!(out, "{}: {}\n{rows}", text(&found["name"]), words(&found["status"]))?;
     }

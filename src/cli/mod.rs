@@ -11,6 +11,7 @@ mod health;
 mod logging;
 mod serve;
 mod table;
+mod terminal;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -197,7 +198,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         // Whoever reads has read enough, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {}", harmless(&format!("{error:#}")));
+            let _ = writeln!(terminal::stderr(), "error: {error:#}");
             match error.downcast_ref() {
                 Some(Error::Config(_)) => ExitCode::from(USAGE),
                 _ => ExitCode::FAILURE,
@@ -208,19 +209,6 @@ pub fn main_with(stages: Stages) -> ExitCode {
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(|error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-/// A text of several lines for a terminal, without characters that it would obey: names of files and models are others'.
-fn harmless(text: &str) -> String {
-    let mut harmless = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' | '\t' => harmless.push(character),
-            _ if character.is_control() => harmless.extend(character.escape_default()),
-            _ => harmless.push(character),
-        }
-    }
-    harmless
 }
 
 /// For commands that wait for one thing after the other.

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
+use super::terminal;
 use crate::registry::{ServedVersion, Snapshot};
 use crate::tensor::TensorSpec;
 
@@ -48,9 +49,8 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
 
 /// Shows the table where a person looks on. A machine has the `loaded` lines of the log.
 pub(super) fn announce(snapshot: &Snapshot) {
-    let mut err = std::io::stderr();
-    if err.is_terminal() {
-        let _ = writeln!(err, "{}", of_versions(snapshot));
+    if std::io::stderr().is_terminal() {
+        let _ = writeln!(terminal::stderr(), "{}", of_versions(snapshot));
     }
 }
 

@@ -18,6 +18,20 @@ pub struct ServerMonitoringConfig {
     pub quantile_window_ms: u64,
     /// The window that drift is measured over where none is asked for.
     pub drift_window_ms: u64,
+    /// Whether `/metrics` has the features that drift most, or all with all their bins.
+    pub drift_series: DriftSeries,
+    /// How many of each version's features and parts of predictions `/metrics` has at the most, with `"top"`.
+    pub top_features: usize,
+}
+
+/// What of drift is in `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriftSeries {
+    /// What each replica makes of the features that drift most.
+    Top,
+    /// The same of all features, and the counts of all bins, which can be added up over replicas.
+    All,
 }
 
 /// `[feedback]`: what is taken of outcomes.
@@ -29,6 +43,9 @@ pub struct FeedbackConfig {
     pub key: Option<Token>,
     /// How old a prediction may be that feedback is taken for.
     pub max_delay_ms: u64,
+    /// How old a prediction may be of which something else can be said than before: the later one replaces the former.
+    /// With 0 nothing is replaced.
+    pub correction_window_ms: u64,
     /// How many of the last feedback items are remembered, so that none is counted twice.
     pub remembered: NonZeroUsize,
 }
@@ -66,6 +83,8 @@ pub struct MonitoringWindows {
     pub quantiles: Duration,
     /// The window that drift is measured over where none is asked for.
     pub drift: Duration,
+    /// The most features of a version in `/metrics`; `None` for all of them, with their bins.
+    pub top_features: Option<usize>,
 }
 
 /// More features than this cannot be watched: each is some 2 kB for every thread, and as much for every hour.
@@ -75,13 +94,24 @@ const MOST_BUSINESS_METRICS: usize = 32;
 
 impl Default for ServerMonitoringConfig {
     fn default() -> Self {
-        ServerMonitoringConfig { enabled: true, quantile_window_ms: 300_000, drift_window_ms: 3_600_000 }
+        ServerMonitoringConfig {
+            enabled: true,
+            quantile_window_ms: 300_000,
+            drift_window_ms: 3_600_000,
+            // A feature with its bins is some 35 series, and 64 of them in 30 versions were 6 MB at every scrape.
+            drift_series: DriftSeries::Top,
+            // Who reads of ten features that drift looks at the rest with `leeway drift`.
+            top_features: 10,
+        }
     }
 }
 
 impl Default for FeedbackConfig {
     fn default() -> Self {
-        FeedbackConfig { key: None, max_delay_ms: 30 * 86_400_000, remembered: super::non_zero(1_000_000) }
+        // People look over labels within days; what was reported of a week is not to change afterwards.
+        let correction_window_ms = 7 * 86_400_000;
+        let max_delay_ms = 30 * 86_400_000;
+        FeedbackConfig { key: None, max_delay_ms, correction_window_ms, remembered: super::non_zero(1_000_000) }
     }
 }
 
@@ -104,12 +134,17 @@ impl ServerMonitoringConfig {
             enabled: self.enabled,
             quantiles: Duration::from_millis(self.quantile_window_ms),
             drift: Duration::from_millis(self.drift_window_ms),
+            top_features: match self.drift_series {
+                DriftSeries::Top => Some(self.top_features),
+                DriftSeries::All => None,
+            },
         }
     }
 
     pub(super) fn problem(&self) -> Option<String> {
         within("monitoring.quantile_window_ms", self.quantile_window_ms, 10_000, 3_600_000)
             .or_else(|| within("monitoring.drift_window_ms", self.drift_window_ms, 300_000, 86_400_000))
+            .or_else(|| within("monitoring.top_features", self.top_features as u64, 1, MOST_FEATURES as u64))
     }
 }
 
@@ -119,6 +154,11 @@ impl FeedbackConfig {
         Duration::from_millis(self.max_delay_ms)
     }
 
+    /// [`FeedbackConfig::correction_window_ms`] as a duration.
+    pub fn correction_window(&self) -> Duration {
+        Duration::from_millis(self.correction_window_ms)
+    }
+
     pub(super) fn problem(&self) -> Option<String> {
         const LONGEST_MS: u64 = 366 * 86_400_000;
         const MOST: usize = 100_000_000;
@@ -126,7 +166,9 @@ impl FeedbackConfig {
             (self.remembered.get() > MOST)
                 .then(|| format!("feedback.remembered: {} is too many, at most {MOST}", self.remembered))
         };
-        within("feedback.max_delay_ms", self.max_delay_ms, 1_000, LONGEST_MS).or_else(too_many)
+        within("feedback.max_delay_ms", self.max_delay_ms, 1_000, LONGEST_MS)
+            .or_else(|| within("feedback.correction_window_ms", self.correction_window_ms, 0, LONGEST_MS))
+            .or_else(too_many)
     }
 }
 

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::Config;
 use crate::error::{Error, Result};
-use crate::identity::{shown as shown_text, shown_up_to};
+use crate::identity::{printable, shown as shown_text};
 
 /// The file that is read where none is named, if it is there.
 pub const DEFAULT_FILE: &str = "config/leeway.toml";
@@ -162,7 +162,7 @@ fn read_text(path: &Path) -> Result<String, String> {
 ///
 /// Of keys and of values that were read, no more is quoted than a name that is shown.
 pub(crate) fn toml_problem(error: &toml::de::Error, text: &str) -> String {
-    let problem = shown_up_to(LONGEST_PROBLEM, &error.message().trim_end().replace('\n', "; "));
+    let problem = printable(&error.message().trim_end().replace('\n', "; "), LONGEST_PROBLEM).into_owned();
     let Some(span) = error.span() else { return problem };
     let before = text.get(..span.start).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
@@ -247,7 +247,7 @@ pub(super) fn describe(error: &figment::Error) -> String {
         Kind::Message(message) if message == "invalid socket address syntax" => {
             format!("this is not {}", in_plain_words("socket address"))
         }
-        other => shown_up_to(LONGEST_PROBLEM, &other.to_string()),
+        other => printable(&other.to_string(), LONGEST_PROBLEM).into_owned(),
     };
     let keys: Vec<String> = keys.iter().map(|key| shown_text(key)).collect();
     if keys.is_empty() { problem } else { format!("{}: {problem}", keys.join(".")) }

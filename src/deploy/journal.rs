@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
-use std::path::Path;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ use parking_lot::Mutex;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
 use super::deployment::Deployment;
+use super::state_file::StateFile;
 use crate::config::StateUrl;
 use crate::error::{Error, Result};
-use crate::identity::ModelName;
+use crate::identity::{ModelName, printable};
 use crate::registry::may_be_written;
 
 /// How long a write waits for another process that writes.
@@ -48,12 +50,24 @@ pub enum Appended {
     Lost(Option<Deployment>),
 }
 
-/// The journal at this address.
+/// The journal at this address. One that cannot be written, because its disk is full or read-only, is opened as it is.
 pub async fn open(url: &StateUrl) -> Result<Arc<dyn Journal>> {
-    Ok(match url {
-        StateUrl::Memory => Arc::new(MemoryJournal::default()),
-        StateUrl::Sqlite(path) => Arc::new(SqliteJournal::open(path).await?),
-    })
+    let StateUrl::Sqlite(path) = url else { return Ok(Arc::new(MemoryJournal::default())) };
+    let opened = SqliteJournal::open(path).await;
+    let Err(problem) = writable(path).await else { return Ok(Arc::new(opened?)) };
+    if let Ok(journal) = opened {
+        tracing::warn!(journal = %path.display(), problem, "the deployment journal cannot be written now");
+        return Ok(Arc::new(journal));
+    }
+    let latest = match path.exists() {
+        true => SqliteJournal::read_only(path).await?.latest().await?,
+        false => Vec::new(),
+    };
+    tracing::warn!(
+        journal = %path.display(), problem, deployments = latest.len(),
+        "the deployment journal can only be read; what it says is served, and nothing is written until the server is restarted"
+    );
+    Ok(Arc::new(FrozenJournal { latest: MemoryJournal::with(latest), problem }))
 }
 
 // ===== in memory =====
@@ -98,11 +112,37 @@ impl Journal for MemoryJournal {
     }
 }
 
+// ===== of a disk that cannot be written =====
+
+/// A journal that was read when the server was started, and cannot be written.
+#[derive(Debug)]
+struct FrozenJournal {
+    latest: MemoryJournal,
+    problem: String,
+}
+
+#[async_trait]
+impl Journal for FrozenJournal {
+    async fn latest(&self) -> Result<Vec<Deployment>> {
+        self.latest.latest().await
+    }
+
+    async fn append(&self, _: &Deployment) -> Result<Appended> {
+        Err(Error::Journal(format!("it could only be read when the server was started ({})", self.problem)))
+    }
+
+    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>> {
+        self.latest.history(model, before, limit).await
+    }
+}
+
 // ===== in SQLite =====
 
 /// A journal in an SQLite file.
 #[derive(Debug)]
 pub struct SqliteJournal {
+    path: PathBuf,
+    file: StateFile,
     pool: SqlitePool,
 }
 
@@ -121,11 +161,26 @@ impl SqliteJournal {
             // In this mode SQLite syncs the log before a transaction is over; without it, only now and then.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(PATIENCE);
-        // One connection: writes wait for each other anyway, and reads are few.
-        let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE * 2);
-        let pool = pool.connect_with(options).await.map_err(|error| wrong(said(&error)))?;
-        let journal = SqliteJournal { pool };
-        journal.set_up().await.map_err(|error| wrong(said(&error)))?;
+        let pool = one_connection(options).await.map_err(|error| wrong(said(&error)))?;
+        set_up(&pool).await.map_err(|error| wrong(said(&error)))?;
+        SqliteJournal::of(path, pool).await
+    }
+
+    /// Opens a file that cannot be written.
+    async fn read_only(path: &Path) -> Result<SqliteJournal> {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        // Without a log there is nothing but the file itself; with one, SQLite has to read both.
+        let has_log = std::fs::metadata(PathBuf::from(log)).is_ok_and(|log| log.len() > 0);
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(!has_log);
+        let pool = one_connection(options).await.map_err(|error| cannot_be_opened(path, &said(&error)))?;
+        SqliteJournal::of(path, pool).await
+    }
+
+    async fn of(path: &Path, pool: SqlitePool) -> Result<SqliteJournal> {
+        let wrong = |problem: String| cannot_be_opened(path, &problem);
+        let file = StateFile::opened(path).map_err(|error| wrong(error.to_string()))?;
+        let journal = SqliteJournal { path: path.to_owned(), file, pool };
         let schema = journal.schema().await.map_err(|error| wrong(said(&error)))?;
         if schema != SCHEMA {
             return Err(wrong(format!(
@@ -135,27 +190,12 @@ impl SqliteJournal {
         Ok(journal)
     }
 
-    async fn set_up(&self) -> sqlx::Result<()> {
-        if self.schema().await? != 0 {
-            return Ok(());
-        }
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query(
-            "CREATE TABLE IF NOT EXISTS deployments (
-                model      TEXT    NOT NULL,
-                generation INTEGER NOT NULL,
-                deployment TEXT    NOT NULL,
-                PRIMARY KEY (model, generation)
-            ) STRICT",
-        )
-        .execute(&mut *transaction)
-        .await?;
-        sqlx::query("PRAGMA user_version = 1").execute(&mut *transaction).await?;
-        transaction.commit().await
+    async fn schema(&self) -> sqlx::Result<i64> {
+        schema(&self.pool).await
     }
 
-    async fn schema(&self) -> sqlx::Result<i64> {
-        sqlx::query_scalar("PRAGMA user_version").fetch_one(&self.pool).await
+    async fn check_file(&self) -> Result<()> {
+        self.file.check().await.map_err(Error::Journal)
     }
 
     async fn latest_of(&self, model: &ModelName) -> Result<Option<Deployment>> {
@@ -167,15 +207,24 @@ impl SqliteJournal {
 impl Journal for SqliteJournal {
     async fn latest(&self) -> Result<Vec<Deployment>> {
         // SQLite gives the other columns of the row that has the maximum.
-        let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT deployment, max(generation) FROM deployments GROUP BY model ORDER BY model")
+        let rows: Vec<(String, String, i64)> =
+            sqlx::query_as("SELECT model, deployment, max(generation) FROM deployments GROUP BY model ORDER BY model")
                 .fetch_all(&self.pool)
                 .await
-                .map_err(failed)?;
-        rows.iter().map(|(text, _)| parse(text)).collect()
+                .map_err(|error| cannot_be_read(&self.path, &said(&error), None))?;
+        let read = |(model, text, generation): &(String, String, i64)| {
+            serde_json::from_str(text).map_err(|error| {
+                let (model, generation) = (printable(model, 64), *generation);
+                let problem = format!("generation {generation} of model {model}: {error}");
+                let remove = format!("DELETE FROM deployments WHERE model = '{model}' AND generation = {generation}");
+                cannot_be_read(&self.path, &problem, Some(&remove))
+            })
+        };
+        rows.iter().map(read).collect()
     }
 
     async fn append(&self, next: &Deployment) -> Result<Appended> {
+        self.check_file().await?;
         let text = serde_json::to_string(next).map_err(Error::internal)?;
         let generation = number(next.generation);
         let written = sqlx::query(
@@ -190,7 +239,11 @@ impl Journal for SqliteJournal {
         .await
         .map_err(failed)?;
         match written.rows_affected() {
-            1 => Ok(Appended::Written),
+            1 => {
+                // Only what is at the path lasts.
+                self.check_file().await?;
+                Ok(Appended::Written)
+            }
             _ => Ok(Appended::Lost(self.latest_of(&next.model).await?)),
         }
     }
@@ -207,6 +260,57 @@ impl Journal for SqliteJournal {
         .map_err(failed)?;
         rows.iter().map(|(text,)| parse(text)).collect()
     }
+}
+
+/// The one connection of a journal: writes wait for each other anyway, and reads are few. It stays, as a file that is opened
+/// anew might be another one.
+async fn one_connection(options: SqliteConnectOptions) -> sqlx::Result<SqlitePool> {
+    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE * 2);
+    pool.max_lifetime(None).idle_timeout(None).connect_with(options).await
+}
+
+async fn schema(pool: &SqlitePool) -> sqlx::Result<i64> {
+    sqlx::query_scalar("PRAGMA user_version").fetch_one(pool).await
+}
+
+async fn set_up(pool: &SqlitePool) -> sqlx::Result<()> {
+    if schema(pool).await? != 0 {
+        return Ok(());
+    }
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS deployments (
+            model      TEXT    NOT NULL,
+            generation INTEGER NOT NULL,
+            deployment TEXT    NOT NULL,
+            PRIMARY KEY (model, generation)
+        ) STRICT",
+    )
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query("PRAGMA user_version = 1").execute(&mut *transaction).await?;
+    transaction.commit().await
+}
+
+/// Whether the disk takes a file here. What is wrong with the path itself is told when it is opened.
+pub(crate) async fn writable(path: &Path) -> Result<(), String> {
+    let path = path.to_owned();
+    let tried = tokio::task::spawn_blocking(move || try_to_write(&path)).await;
+    match tried.unwrap_or(Ok(())) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Err("its disk is full".to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Err("its disk is read-only".to_owned()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes and removes a file as large as the index that SQLite makes beside its own.
+fn try_to_write(path: &Path) -> io::Result<()> {
+    const INDEX: usize = 32 << 10;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new().prefix(".leeway-").tempfile_in(folder)?;
+    file.write_all(&[0; INDEX])?;
+    file.flush()
 }
 
 /// Whether the journal at this address could be opened and written, as far as that can be seen without touching it.
@@ -250,8 +354,19 @@ fn cannot_be_opened(path: &Path, problem: &str) -> Error {
     ))
 }
 
+/// What is wrong with what was written, and the ways out.
+fn cannot_be_read(path: &Path, problem: &str, remove: Option<&str>) -> Error {
+    let file = path.display();
+    let or_remove =
+        remove.map(|remove| format!(", or go back by one: sqlite3 {file} \"{remove}\"")).unwrap_or_default();
+    Error::State(format!(
+        "state.url: the deployment journal {file} cannot be read: {problem}; restore the file from a copy{or_remove}, or move it \
+         away to begin anew with the highest version of each model"
+    ))
+}
+
 fn parse(text: &str) -> Result<Deployment> {
-    serde_json::from_str(text).map_err(|error| Error::Journal(format!("a line of it cannot be read: {error}")))
+    serde_json::from_str(text).map_err(|error| Error::Journal(format!("a deployment in it cannot be read: {error}")))
 }
 
 fn number(generation: u64) -> i64 {
@@ -327,6 +442,66 @@ mod tests {
         let path = folder.path().join("journal.db");
         SqliteJournal::open(&path).await.unwrap().append(&first()).await.unwrap();
         assert_eq!(SqliteJournal::open(&path).await.unwrap().latest().await.unwrap(), [first()]);
+    }
+
+    #[tokio::test]
+    async fn what_would_not_last_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        let journal = SqliteJournal::open(&path).await.unwrap();
+        journal.append(&first()).await.unwrap();
+        let kept = folder.path().join("kept.db");
+        std::fs::rename(&path, &kept).unwrap();
+        let two = promoted(&first(), "2");
+        let error = journal.append(&two).await.unwrap_err().to_string();
+        assert!(error.contains("is not there any more"), "{error}");
+        std::fs::write(&path, "another").unwrap();
+        let error = journal.append(&two).await.unwrap_err().to_string();
+        assert!(error.contains("is another one now"), "{error}");
+        // Back in its place, it goes on, and nothing was written meanwhile.
+        std::fs::rename(&kept, &path).unwrap();
+        assert_eq!(journal.append(&two).await.unwrap(), Appended::Written);
+    }
+
+    #[tokio::test]
+    async fn a_deployment_that_cannot_be_read_names_the_file_and_ways_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        let journal = SqliteJournal::open(&path).await.unwrap();
+        journal.append(&first()).await.unwrap();
+        sqlx::query("UPDATE deployments SET deployment = '{\"model\"'").execute(&journal.pool).await.unwrap();
+        let error = journal.latest().await.unwrap_err().to_string();
+        let file = path.display();
+        assert!(
+            error.starts_with(&format!(
+                "state.url: the deployment journal {file} cannot be read: generation 1 of model digits: EOF"
+            )),
+            "{error}"
+        );
+        assert!(error.contains("restore the file from a copy") && error.contains("move it away"), "{error}");
+        assert!(
+            error.contains(&format!(
+                "sqlite3 {file} \"DELETE FROM deployments WHERE model = 'digits' AND generation = 1\""
+            )),
+            "{error}"
+        );
+    }
+
+    /// What a journal says is read without writing beside it, with and without a log that is not in the file yet.
+    #[tokio::test]
+    async fn a_journal_that_cannot_be_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.db");
+        let journal = SqliteJournal::open(&path).await.unwrap();
+        journal.append(&first()).await.unwrap();
+        assert_eq!(SqliteJournal::read_only(&path).await.unwrap().latest().await.unwrap(), [first()]);
+        journal.pool.close().await;
+        assert_eq!(SqliteJournal::read_only(&path).await.unwrap().latest().await.unwrap(), [first()]);
+        let frozen =
+            FrozenJournal { latest: MemoryJournal::with(vec![first()]), problem: "its disk is full".to_owned() };
+        assert_eq!(frozen.latest().await.unwrap(), [first()]);
+        let error = frozen.append(&promoted(&first(), "2")).await.unwrap_err().to_string();
+        assert!(error.ends_with("it could only be read when the server was started (its disk is full)"), "{error}");
     }
 
     #[tokio::test]

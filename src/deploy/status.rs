@@ -41,6 +41,9 @@ pub struct ModelStatus {
     /// What is wrong with a newer deployment in the journal, which could not be taken over yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deployment_problem: Option<String>,
+    /// Why what is deployed is not in the journal yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unwritten: Option<String>,
     /// Its versions, the newest first.
     pub versions: Vec<VersionStatus>,
 }
@@ -119,4 +122,7 @@ pub struct Deployed {
     pub deployment: Deployment,
     /// The shares before, in percent.
     pub before: BTreeMap<Version, Share>,
+    /// Why it is not in the journal yet: a rollback is made all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unwritten: Option<String>,
 }

@@ -3,10 +3,10 @@
 //! Kept with the deployments (`state.url`): servers that share a state take each item once between them, and know each
 //! other's ids. The memory is bounded; what was said longest ago is forgotten.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +14,44 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use sha2::Digest;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use uuid::Uuid;
+use uuid::{NoContext, Uuid};
 
 use crate::config::StateUrl;
+use crate::deploy::{StateFile, writable};
 use crate::error::{Error, Result};
 
 /// How long a write waits for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The key's length, in bytes.
+const KEY: usize = 32;
+
+/// One thing that is said of a prediction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Stands for the prediction, and for what is said of it: its truth, or one of its metrics.
+    pub key: u64,
+    /// What is said: the number of a class, or the bits of a number.
+    pub said: u64,
+    /// Whether it may replace what was said before.
+    pub may_replace: bool,
+}
+
+/// What came of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// Nothing was said of it before.
+    First,
+    /// The same was said before, or it is not known any more what.
+    Same,
+    /// Something else was said before, and this has taken its place.
+    Replaced {
+        /// What was said before.
+        before: u64,
+    },
+    /// Something else was said before, and stays.
+    Differs,
+}
 
 /// Remembers what has been said.
 #[async_trait]
@@ -28,23 +59,50 @@ pub trait Ledger: Debug + Send + Sync {
     /// The key that ids are signed with: the same for all that share this ledger.
     async fn key(&self) -> Result<Vec<u8>>;
 
-    /// Of each of these, in order, whether it is there for the first time. From now on it is not.
-    async fn first_time(&self, keys: Vec<u64>) -> Result<Vec<bool>>;
+    /// Remembers these, one after the other, and says what came of each.
+    async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>>;
 }
 
-/// The ledger at this address, which remembers so many.
+/// The ledger at this address, which remembers so many. One that cannot be written, because its disk is full or read-only,
+/// takes nothing.
 pub async fn open_ledger(url: &StateUrl, remembered: NonZeroUsize) -> Result<Arc<dyn Ledger>> {
-    Ok(match url {
-        StateUrl::Memory => Arc::new(MemoryLedger::new(remembered)),
-        StateUrl::Sqlite(path) => Arc::new(SqliteLedger::open(path, remembered).await?),
-    })
+    let StateUrl::Sqlite(path) = url else { return Ok(Arc::new(MemoryLedger::new(remembered))) };
+    let opened = match SqliteLedger::open(path, remembered).await {
+        Ok(ledger) => ledger.key().await.map(|_| ledger),
+        Err(error) => Err(error),
+    };
+    match (opened, writable(path).await) {
+        (Err(_), Err(problem)) => {
+            tracing::warn!(
+                state = %path.display(), problem,
+                "feedback is refused until the server is restarted, and prediction ids of now are not known after that"
+            );
+            Ok(Arc::new(ClosedLedger { key: random_key(), problem }))
+        }
+        (opened, _) => Ok(Arc::new(opened?)),
+    }
 }
 
 /// 256 bits that nobody can guess: four UUIDs of version 7 have 74 random bits each.
 fn random_key() -> Vec<u8> {
     let mut digest = sha2::Sha256::new();
-    (0..4).for_each(|_| digest.update(Uuid::now_v7().as_bytes()));
+    // Without a clock: it may be anywhere.
+    let random = || Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, 0, 0));
+    (0..4).for_each(|_| digest.update(random().as_bytes()));
     digest.finalize().to_vec()
+}
+
+/// What comes of an entry, where so much is known of what was said before.
+///
+/// `known` is `None` where nothing was said, and `Some(None)` where it is not known what.
+fn outcome(entry: Entry, known: Option<Option<u64>>) -> Recorded {
+    match known {
+        None => Recorded::First,
+        Some(None) => Recorded::Same,
+        Some(Some(before)) if before == entry.said => Recorded::Same,
+        Some(Some(before)) if entry.may_replace => Recorded::Replaced { before },
+        Some(Some(_)) => Recorded::Differs,
+    }
 }
 
 // ===== in memory =====
@@ -59,7 +117,7 @@ pub struct MemoryLedger {
 
 #[derive(Debug, Default)]
 struct Known {
-    keys: HashSet<u64>,
+    said: HashMap<u64, u64>,
     oldest_first: VecDeque<u64>,
 }
 
@@ -70,27 +128,55 @@ impl MemoryLedger {
     }
 }
 
+impl Known {
+    fn record(&mut self, entry: Entry, remembered: usize) -> Recorded {
+        let recorded = outcome(entry, self.said.get(&entry.key).map(|said| Some(*said)));
+        match recorded {
+            Recorded::Same | Recorded::Differs => return recorded,
+            Recorded::First => self.oldest_first.push_back(entry.key),
+            Recorded::Replaced { .. } => {}
+        }
+        self.said.insert(entry.key, entry.said);
+        if self.oldest_first.len() > remembered
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.said.remove(&oldest);
+        }
+        recorded
+    }
+}
+
 #[async_trait]
 impl Ledger for MemoryLedger {
     async fn key(&self) -> Result<Vec<u8>> {
         Ok(self.key.clone())
     }
 
-    async fn first_time(&self, keys: Vec<u64>) -> Result<Vec<bool>> {
+    async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>> {
         let mut known = self.known.lock();
-        let is_new = |key: u64| {
-            if !known.keys.insert(key) {
-                return false;
-            }
-            known.oldest_first.push_back(key);
-            if known.oldest_first.len() > self.remembered.get()
-                && let Some(oldest) = known.oldest_first.pop_front()
-            {
-                known.keys.remove(&oldest);
-            }
-            true
-        };
-        Ok(keys.into_iter().map(is_new).collect())
+        Ok(entries.into_iter().map(|entry| known.record(entry, self.remembered.get())).collect())
+    }
+}
+
+// ===== of a disk that cannot be written =====
+
+/// A ledger that takes nothing, as nothing could be made to last when the server was started.
+#[derive(Debug)]
+struct ClosedLedger {
+    key: Vec<u8>,
+    problem: String,
+}
+
+#[async_trait]
+impl Ledger for ClosedLedger {
+    async fn key(&self) -> Result<Vec<u8>> {
+        Ok(self.key.clone())
+    }
+
+    async fn record(&self, _: Vec<Entry>) -> Result<Vec<Recorded>> {
+        let detail =
+            format!("the file at state.url could not be written when the server was started: {}", self.problem);
+        Err(Error::FeedbackNotRecorded { detail })
     }
 }
 
@@ -99,6 +185,8 @@ impl Ledger for MemoryLedger {
 /// A ledger in an SQLite file.
 #[derive(Debug)]
 pub struct SqliteLedger {
+    path: PathBuf,
+    file: StateFile,
     pool: SqlitePool,
     remembered: i64,
 }
@@ -113,80 +201,175 @@ impl SqliteLedger {
             // The last items may be lost with the machine, and would then count twice if they came again.
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(PATIENCE);
+        // The one connection stays: a file that is opened anew might be another one.
         let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE * 2);
-        let pool = pool.connect_with(options).await.map_err(|error| failed(&error))?;
+        let pool = pool.max_lifetime(None).idle_timeout(None);
+        let wrong = |error: &sqlx::Error| cannot_be_opened(path, &error.to_string());
+        let pool = pool.connect_with(options).await.map_err(|error| wrong(&error))?;
         for table in [
             "CREATE TABLE IF NOT EXISTS feedback_keys (id INTEGER PRIMARY KEY CHECK (id = 1), key TEXT NOT NULL) STRICT",
             "CREATE TABLE IF NOT EXISTS feedback_items (
                 seq  INTEGER PRIMARY KEY AUTOINCREMENT,
-                item INTEGER NOT NULL UNIQUE
+                item INTEGER NOT NULL UNIQUE,
+                said INTEGER
             ) STRICT",
         ] {
-            sqlx::query(table).execute(&pool).await.map_err(|error| failed(&error))?;
+            sqlx::query(table).execute(&pool).await.map_err(|error| wrong(&error))?;
         }
-        Ok(SqliteLedger { pool, remembered: i64::try_from(remembered.get()).unwrap_or(i64::MAX) })
+        // Tables of before corrections were taken: it is not known what was said.
+        let has_said: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('feedback_items') WHERE name = 'said'")
+                .fetch_one(&pool)
+                .await
+                .map_err(|error| wrong(&error))?;
+        if has_said == 0 {
+            let added = sqlx::query("ALTER TABLE feedback_items ADD COLUMN said INTEGER").execute(&pool).await;
+            // Unless another server was faster.
+            if let Err(error) = added
+                && !error.to_string().contains("duplicate column")
+            {
+                return Err(wrong(&error));
+            }
+        }
+        let file = StateFile::opened(path).map_err(|error| cannot_be_opened(path, &error.to_string()))?;
+        let remembered = i64::try_from(remembered.get()).unwrap_or(i64::MAX);
+        Ok(SqliteLedger { path: path.to_owned(), file, pool, remembered })
     }
 
-    async fn try_first_time(&self, keys: &[u64]) -> sqlx::Result<Vec<bool>> {
+    async fn try_record(&self, entries: &[Entry]) -> sqlx::Result<Vec<Recorded>> {
         // SQLite's integers are signed; the same bits will do.
-        let items: Vec<String> = keys.iter().map(|key| key.cast_signed().to_string()).collect();
+        let items: Vec<String> = entries.iter().map(|entry| entry.key.cast_signed().to_string()).collect();
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let inserted: Vec<i64> = sqlx::query_scalar(
-            "INSERT INTO feedback_items (item)
-                SELECT value FROM json_each(?) WHERE value NOT IN (SELECT item FROM feedback_items)
-                GROUP BY value ORDER BY min(key)
-                RETURNING item",
+        let known: Vec<(i64, Option<i64>)> =
+            sqlx::query_as("SELECT item, said FROM feedback_items WHERE item IN (SELECT value FROM json_each(?))")
+                .bind(format!("[{}]", items.join(",")))
+                .fetch_all(&mut *transaction)
+                .await?;
+        let mut known: HashMap<u64, Option<u64>> =
+            known.into_iter().map(|(item, said)| (item.cast_unsigned(), said.map(i64::cast_unsigned))).collect();
+        let mut changed: Vec<u64> = Vec::new();
+        let recorded: Vec<Recorded> = entries
+            .iter()
+            .map(|entry| {
+                let recorded = outcome(*entry, known.get(&entry.key).copied());
+                if let Recorded::First | Recorded::Replaced { .. } = recorded {
+                    known.insert(entry.key, Some(entry.said));
+                    changed.push(entry.key);
+                }
+                recorded
+            })
+            .collect();
+        let row = |key: &u64| {
+            let said = known.get(key).copied().flatten().unwrap_or_default();
+            format!("[{},{}]", key.cast_signed(), said.cast_signed())
+        };
+        let rows: Vec<String> = changed.iter().map(row).collect();
+        sqlx::query(
+            "INSERT INTO feedback_items (item, said)
+                SELECT value ->> 0, value ->> 1 FROM json_each(?) WHERE true ORDER BY key
+                ON CONFLICT (item) DO UPDATE SET said = excluded.said",
         )
-        .bind(format!("[{}]", items.join(",")))
-        .fetch_all(&mut *transaction)
+        .bind(format!("[{}]", rows.join(",")))
+        .execute(&mut *transaction)
         .await?;
         sqlx::query("DELETE FROM feedback_items WHERE seq <= (SELECT max(seq) FROM feedback_items) - ?")
             .bind(self.remembered)
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        let mut inserted: HashSet<i64> = inserted.into_iter().collect();
-        Ok(keys.iter().map(|key| inserted.remove(&key.cast_signed())).collect())
+        Ok(recorded)
+    }
+
+    async fn check_file(&self) -> Result<()> {
+        self.file.check().await.map_err(|problem| Error::FeedbackNotRecorded { detail: problem })
     }
 }
 
 #[async_trait]
 impl Ledger for SqliteLedger {
     async fn key(&self) -> Result<Vec<u8>> {
-        // Of two servers that start at the same time, one writes, and both read what it wrote.
-        sqlx::query("INSERT OR IGNORE INTO feedback_keys (id, key) VALUES (1, ?)")
-            .bind(hex::encode(random_key()))
-            .execute(&self.pool)
-            .await
-            .map_err(|error| failed(&error))?;
-        let key: String = sqlx::query_scalar("SELECT key FROM feedback_keys WHERE id = 1")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(|error| failed(&error))?;
-        hex::decode(key).map_err(|error| Error::Journal(format!("feedback_keys: {error}")))
+        let wrong = |problem: &str| {
+            Error::State(format!(
+                "state.url: {} has a key that prediction ids are signed with which is none: {problem}; restore the file, or \
+                 remove the key with: sqlite3 {} 'DELETE FROM feedback_keys' (ids of before are then not known any more), or \
+                 set feedback.key",
+                self.path.display(),
+                self.path.display()
+            ))
+        };
+        let failed = |error: sqlx::Error| cannot_be_opened(&self.path, &error.to_string());
+        let read =
+            || sqlx::query_scalar::<_, String>("SELECT key FROM feedback_keys WHERE id = 1").fetch_optional(&self.pool);
+        let key = match read().await.map_err(failed)? {
+            Some(key) => key,
+            None => {
+                // Of two servers that start at the same time, one writes, and both read what it wrote.
+                sqlx::query("INSERT OR IGNORE INTO feedback_keys (id, key) VALUES (1, ?)")
+                    .bind(hex::encode(random_key()))
+                    .execute(&self.pool)
+                    .await
+                    .map_err(failed)?;
+                read().await.map_err(failed)?.unwrap_or_default()
+            }
+        };
+        match hex::decode(&key) {
+            Ok(bytes) if bytes.len() == KEY => Ok(bytes),
+            Ok(bytes) => Err(wrong(&format!("it has {} bytes, and not {KEY}", bytes.len()))),
+            Err(error) => Err(wrong(&error.to_string())),
+        }
     }
 
-    async fn first_time(&self, keys: Vec<u64>) -> Result<Vec<bool>> {
-        self.try_first_time(&keys).await.map_err(|error| failed(&error))
+    async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>> {
+        self.check_file().await?;
+        let recorded = self.try_record(&entries).await;
+        let recorded = recorded.map_err(|error| Error::FeedbackNotRecorded { detail: error.to_string() })?;
+        // Only what is at the path lasts.
+        self.check_file().await?;
+        Ok(recorded)
     }
 }
 
-fn failed(error: &sqlx::Error) -> Error {
-    Error::Journal(format!("the feedback that was taken: {error}"))
+fn cannot_be_opened(path: &Path, problem: &str) -> Error {
+    Error::State(format!("state.url: the feedback in {} cannot be read or written: {problem}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What came of these keys, said for the first time or again.
+    async fn first_time(ledger: &dyn Ledger, keys: &[u64]) -> Vec<bool> {
+        let entries = keys.iter().map(|key| Entry { key: *key, said: 7, may_replace: false }).collect();
+        ledger.record(entries).await.unwrap().iter().map(|recorded| *recorded == Recorded::First).collect()
+    }
+
     async fn check(ledger: &dyn Ledger) {
-        assert_eq!(ledger.first_time(vec![1, u64::MAX, 1]).await.unwrap(), [true, true, false]);
-        assert_eq!(ledger.first_time(vec![u64::MAX, 2]).await.unwrap(), [false, true]);
-        assert_eq!(ledger.first_time(vec![]).await.unwrap(), [false; 0]);
+        assert_eq!(first_time(ledger, &[1, u64::MAX, 1]).await, [true, true, false]);
+        assert_eq!(first_time(ledger, &[u64::MAX, 2]).await, [false, true]);
+        assert_eq!(first_time(ledger, &[]).await, [false; 0]);
         // Three are remembered: the oldest is forgotten for a fourth.
-        assert_eq!(ledger.first_time(vec![3]).await.unwrap(), [true]);
-        assert_eq!(ledger.first_time(vec![2, 3, u64::MAX]).await.unwrap(), [false; 3]);
-        assert_eq!(ledger.first_time(vec![1]).await.unwrap(), [true]);
+        assert_eq!(first_time(ledger, &[3]).await, [true]);
+        assert_eq!(first_time(ledger, &[2, 3, u64::MAX]).await, [false; 3]);
+        assert_eq!(first_time(ledger, &[1]).await, [true]);
+    }
+
+    /// What is said is remembered to the last bit, and what is said later takes its place where it may.
+    async fn check_corrections(ledger: &dyn Ledger) {
+        let entry = |said: f64, may_replace| Entry { key: 1, said: said.to_bits(), may_replace };
+        let before = |said: f64| Recorded::Replaced { before: said.to_bits() };
+        let said = vec![
+            entry(-1.5, true),
+            entry(-1.5, true),
+            entry(2.0, false),
+            entry(2.0, true),
+            entry(f64::MAX, true),
+            entry(-1.5, true),
+        ];
+        let expected =
+            [Recorded::First, Recorded::Same, Recorded::Differs, before(-1.5), before(2.0), before(f64::MAX)];
+        assert_eq!(ledger.record(said.clone()).await.unwrap(), expected);
+        let again = vec![entry(-1.5, true), entry(3.0, false), entry(3.0, true)];
+        assert_eq!(ledger.record(again).await.unwrap(), [Recorded::Same, Recorded::Differs, before(-1.5)]);
     }
 
     fn three() -> NonZeroUsize {
@@ -196,6 +379,7 @@ mod tests {
     #[tokio::test]
     async fn in_memory_nothing_is_new_twice() {
         check(&MemoryLedger::new(three())).await;
+        check_corrections(&MemoryLedger::new(three())).await;
     }
 
     #[tokio::test]
@@ -205,8 +389,52 @@ mod tests {
         let ledger = SqliteLedger::open(&path, three()).await.unwrap();
         check(&ledger).await;
         let other = SqliteLedger::open(&path, three()).await.unwrap();
-        assert_eq!(other.first_time(vec![1, 7]).await.unwrap(), [false, true]);
-        assert_eq!(ledger.first_time(vec![7]).await.unwrap(), [false]);
+        assert_eq!(first_time(&other, &[1, 7]).await, [false, true]);
+        assert_eq!(first_time(&ledger, &[7]).await, [false]);
         assert_eq!(ledger.key().await.unwrap(), other.key().await.unwrap());
+        let another = SqliteLedger::open(&folder.path().join("another.db"), three()).await.unwrap();
+        check_corrections(&another).await;
+    }
+
+    #[tokio::test]
+    async fn of_what_was_said_before_corrections_were_taken_nothing_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leeway.db");
+        let ledger = SqliteLedger::open(&path, three()).await.unwrap();
+        first_time(&ledger, &[1]).await;
+        sqlx::query("ALTER TABLE feedback_items DROP COLUMN said").execute(&ledger.pool).await.unwrap();
+        drop(ledger);
+        let ledger = SqliteLedger::open(&path, three()).await.unwrap();
+        let again = Entry { key: 1, said: 8, may_replace: true };
+        assert_eq!(ledger.record(vec![again]).await.unwrap(), [Recorded::Same]);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_none_is_refused_with_a_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leeway.db");
+        let ledger = SqliteLedger::open(&path, three()).await.unwrap();
+        ledger.key().await.unwrap();
+        for (key, problem) in
+            [("", "it has 0 bytes, and not 32"), ("abcd", "it has 2 bytes"), ("no key", "Invalid character")]
+        {
+            sqlx::query("UPDATE feedback_keys SET key = ?").bind(key).execute(&ledger.pool).await.unwrap();
+            let error = ledger.key().await.unwrap_err().to_string();
+            assert!(error.contains(problem) && error.contains("leeway.db") && error.contains("DELETE"), "{error}");
+        }
+    }
+
+    /// A file that is not at its path any more takes nothing that anybody is told is taken.
+    #[tokio::test]
+    async fn what_would_not_last_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leeway.db");
+        let ledger = SqliteLedger::open(&path, three()).await.unwrap();
+        assert_eq!(first_time(&ledger, &[1]).await, [true]);
+        std::fs::remove_file(&path).unwrap();
+        let entry = Entry { key: 2, said: 7, may_replace: false };
+        let error = ledger.record(vec![entry]).await.unwrap_err();
+        assert!(error.detail().unwrap().contains("is not there any more"), "{error:?}");
+        assert!(!error.to_string().contains("leeway.db"), "{error}");
     }
 }

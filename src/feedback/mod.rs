@@ -1,9 +1,13 @@
 //! Outcomes: what became of predictions, as callers tell it, joined with what was predicted.
 //!
+//! - `batch.rs` reads what is said from JSON, bounded.
 //! - `prediction_id.rs`: the signed id that every prediction has. It says what was predicted, so nothing is stored.
+//! - `label.rs` finds the class that a label means.
 //! - `ledger.rs` remembers what has been said already.
 //! - Here each item is judged (without a clock and a lock), and what is joined is added to the version's outcomes.
 
+mod batch;
+mod label;
 mod ledger;
 mod prediction_id;
 
@@ -11,61 +15,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 use uuid::Uuid;
 
-pub use self::ledger::{Ledger, MemoryLedger, SqliteLedger, open_ledger};
+use self::batch::{Amount, Item, Text};
+pub use self::batch::{Batch, MOST_ITEMS};
+use self::label::class_of;
+pub use self::ledger::{Entry, Ledger, MemoryLedger, Recorded, SqliteLedger, open_ledger};
 pub use self::prediction_id::{PredictionId, Signer, Verified};
 use crate::config::{BusinessKind, FeedbackConfig};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::feature::Observation;
 use crate::identity::VersionKey;
-use crate::monitor::{FeedbackResult, Monitor, Predicted, Truth};
+use crate::monitor::{FeedbackResult, Monitor, Predicted, StatePart, Truth};
 use crate::registry::{ServedVersion, Snapshot};
 
-/// The most items of one request.
-pub const MOST_ITEMS: usize = 10_000;
 /// The most items that an answer says what is wrong with.
 const MOST_PROBLEMS: usize = 100;
-/// The longest label, in bytes: it becomes a label of a series.
-const LONGEST_LABEL: usize = 64;
-
-/// `{"feedback": […]}`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Batch {
-    /// What is said of predictions.
-    pub feedback: Vec<Item>,
-}
-
-/// What is said of one prediction.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Item {
-    /// The id that the answer had.
-    prediction_id: String,
-    /// What the class is in truth.
-    #[serde(default)]
-    label: Option<TrueLabel>,
-    /// What the number is in truth.
-    #[serde(default)]
-    value: Option<f64>,
-    /// Business metrics, by name.
-    #[serde(default)]
-    metrics: BTreeMap<String, Amount>,
-}
-
-/// The text of a label: `3`, `3.0` and `"3"` are the same class.
-#[derive(Debug)]
-struct TrueLabel(String);
-
-/// The amount of a business metric: a number, or yes or no.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(untagged, expecting = "an amount is a number, true or false")]
-enum Amount {
-    Yes(bool),
-    Number(f64),
-}
+/// How far the clocks of replicas may be apart: a prediction that is this much from the future was made just now.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// What came of a batch.
 #[derive(Debug, Default, PartialEq, Serialize)]
@@ -93,6 +61,7 @@ pub struct Feedback {
     signer: Signer,
     ledger: Arc<dyn Ledger>,
     max_delay: Duration,
+    correction_window: Duration,
 }
 
 impl Feedback {
@@ -102,7 +71,8 @@ impl Feedback {
             Some(key) => Signer::new(key.secret().as_bytes()),
             None => Signer::new(&ledger.key().await?),
         };
-        Ok(Feedback { signer, ledger, max_delay: config.max_delay() })
+        let (max_delay, correction_window) = (config.max_delay(), config.correction_window());
+        Ok(Feedback { signer, ledger, max_delay, correction_window })
     }
 
     /// The id of a prediction.
@@ -113,34 +83,44 @@ impl Feedback {
     }
 
     /// Says what can be joined with which prediction; `now` is since 1970. Work for a thread that others do not wait for.
-    pub fn judge(&self, batch: Batch, snapshot: &Snapshot, now: Duration) -> Result<Judged> {
-        if batch.feedback.len() > MOST_ITEMS {
-            let count = batch.feedback.len();
-            return Err(Error::InvalidInput(format!("feedback: {count} items are too many, at most {MOST_ITEMS}")));
-        }
-        Ok(Judged(batch.feedback.into_iter().map(|item| self.judge_item(item, snapshot, now)).collect()))
+    pub fn judge(&self, batch: Batch, snapshot: &Snapshot, now: Duration) -> Judged {
+        let mut refused = 0;
+        let mut judge = |item| {
+            self.judge_item(item, snapshot, now).map_err(|Refused(result, why)| {
+                refused += 1;
+                // Only the first ones are answered, so only they are kept.
+                Refused(result, if refused > MOST_PROBLEMS { String::new() } else { why })
+            })
+        };
+        Judged(batch.items.into_iter().map(&mut judge).collect())
     }
 
     /// Takes in what can be joined and was not there before.
     pub async fn take(&self, judged: Judged, monitor: &Monitor) -> Result<Taken> {
         let Judged(judged) = judged;
         // All that is said is asked for at once.
-        let parts = |joinable: &Joinable| joinable.parts.iter().map(|part| part.key).collect::<Vec<u64>>();
-        let keys: Vec<u64> = judged.iter().flatten().flat_map(parts).collect();
-        let mut fresh = match keys.is_empty() {
-            true => Vec::new(),
-            false => self.ledger.first_time(keys).await.inspect_err(|_| monitor.deployments().journal_failed())?,
+        let entries: Vec<Entry> =
+            judged.iter().flatten().flat_map(|joinable| joinable.parts.iter().map(|part| part.entry)).collect();
+        let mut recorded = Vec::new().into_iter();
+        if !entries.is_empty() {
+            match self.ledger.record(entries).await {
+                Ok(all) => recorded = all.into_iter(),
+                Err(error) => {
+                    monitor.deployments().state_failed(StatePart::Feedback, &error.for_operators());
+                    return Err(error);
+                }
+            }
+            monitor.deployments().state_works(StatePart::Feedback);
         }
-        .into_iter();
 
         let mut taken = Taken::default();
         for (index, judged) in judged.into_iter().enumerate() {
             let (result, detail) = match judged {
-                Ok(joinable) => (joinable.join(&mut fresh), "it was there before".to_owned()),
-                Err(refused) => (refused.0, refused.1),
+                Ok(joinable) => joinable.join(&mut recorded),
+                Err(Refused(result, detail)) => (result, detail),
             };
             *taken.results.entry(result).or_default() += 1;
-            if result != FeedbackResult::Joined && taken.problems.len() < MOST_PROBLEMS {
+            if !result.is_taken() && taken.problems.len() < MOST_PROBLEMS {
                 taken.problems.push(Problem { index, result, detail });
             }
         }
@@ -153,35 +133,48 @@ impl Feedback {
     /// What can be joined with which prediction, or why not.
     fn judge_item(&self, item: Item, snapshot: &Snapshot, now: Duration) -> Result<Joinable, Refused> {
         let refuse = |result, why: String| Err(Refused(result, why));
-        let Some(verified) = self.signer.verify(&item.prediction_id) else {
+        let verified = match &item.prediction_id {
+            Text::Kept(text) => self.signer.verify(text),
+            Text::TooLong(_) => None,
+        };
+        let Some(verified) = verified else {
             return refuse(FeedbackResult::Forged, "this is not the id of a prediction of this fleet".to_owned());
         };
         let id = verified.id;
         let Some(version) = snapshot.versions().find(|version| version.key == id.version) else {
             return refuse(FeedbackResult::Unknown, "the version that made the prediction is not loaded".to_owned());
         };
-        let delay = now.saturating_sub(id.made_at());
-        if delay > self.max_delay {
-            let days = delay.as_secs() / 86_400;
+        let age = now.saturating_sub(id.made_at());
+        if age > self.max_delay {
+            let days = age.as_secs() / 86_400;
             return refuse(FeedbackResult::Late, format!("the prediction was made {days} days ago"));
         }
+        // After a step of the clock it is not known how long ago that was.
+        let delay = (id.made_at() <= now + CLOCK_SKEW).then_some(age);
+        let may_replace = age <= self.correction_window;
         let predicted = version.recorder.predicted(id.predicted);
-        let truth = truth(item.label, item.value, predicted.as_ref()).map_err(invalid)?;
+        let truth = truth(&item, predicted.as_ref(), version.recorder.class_names()).map_err(invalid)?;
         let mut parts: Vec<Part> = Vec::new();
         if let (Some(predicted), Some(truth)) = (predicted, truth) {
-            parts.push(Part { key: verified.key(""), said: Said::Truth(predicted, truth, delay) });
+            let said = match &truth {
+                Truth::Label { class, .. } => *class as u64,
+                Truth::Value(value) => value.to_bits(),
+            };
+            let entry = Entry { key: verified.key(""), said, may_replace };
+            parts.push(Part { entry, said: Said::Truth(predicted, truth, delay) });
         }
         let known = &version.recorder.watched().settings.business;
-        for (name, amount) in item.metrics {
-            let Some(kind) = known.get(&name).copied() else {
+        for (name, amount) in item.metrics.0.0 {
+            let Some((name, kind)) = known.get_key_value(&*name) else {
                 let names: Vec<&str> = known.keys().map(String::as_str).collect();
                 let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
                 return Err(invalid(format!(
                     "metrics: there is no {name:?} in [monitoring.business]; there is: {names}"
                 )));
             };
-            let amount = amount.of(kind).map_err(|problem| invalid(format!("metrics.{name}: {problem}")))?;
-            parts.push(Part { key: verified.key(&name), said: Said::Business(name, kind, amount) });
+            let amount = amount.of(*kind).map_err(|problem| invalid(format!("metrics.{name}: {problem}")))?;
+            let entry = Entry { key: verified.key(name), said: amount.to_bits(), may_replace };
+            parts.push(Part { entry, said: Said::Business(name.clone(), *kind, amount) });
         }
         if parts.is_empty() {
             return Err(invalid("it says nothing; send label, value or metrics".to_owned()));
@@ -211,46 +204,73 @@ struct Joinable {
 /// One thing that is said, once.
 #[derive(Debug)]
 struct Part {
-    key: u64,
+    entry: Entry,
     said: Said,
 }
 
 #[derive(Debug)]
 enum Said {
-    Truth(Predicted, Truth, Duration),
+    Truth(Predicted, Truth, Option<Duration>),
     Business(String, BusinessKind, f64),
 }
 
 impl Joinable {
-    /// Adds what is new to the outcomes. `fresh` says so of each part, in order.
-    fn join(self, fresh: &mut impl Iterator<Item = bool>) -> FeedbackResult {
-        let mut result = FeedbackResult::Duplicate;
-        self.version.recorder.outcomes(|outcomes| {
-            for part in self.parts {
-                if !fresh.next().unwrap_or(false) {
-                    continue;
-                }
-                result = FeedbackResult::Joined;
-                match part.said {
-                    Said::Truth(predicted, truth, delay) => outcomes.label(&predicted, &truth, delay),
-                    Said::Business(name, kind, amount) => outcomes.business(&name, kind, amount),
+    /// Adds what is new to the outcomes, and puts right what is corrected. `recorded` says which of each part, in order.
+    fn join(self, recorded: &mut impl Iterator<Item = Recorded>) -> (FeedbackResult, String) {
+        let Joinable { version, parts } = self;
+        let (mut is_new, mut is_corrected, mut differs) = (false, false, false);
+        version.recorder.outcomes(|outcomes| {
+            for Part { said, .. } in parts {
+                match (recorded.next().unwrap_or(Recorded::Same), said) {
+                    (Recorded::Same, _) => {}
+                    (Recorded::Differs, _) => differs = true,
+                    (Recorded::First, said) => {
+                        is_new = true;
+                        match said {
+                            Said::Truth(predicted, truth, delay) => outcomes.label(&predicted, &truth, delay),
+                            Said::Business(name, kind, amount) => outcomes.business(&name, kind, amount),
+                        }
+                    }
+                    (Recorded::Replaced { before }, said) => {
+                        is_corrected = true;
+                        match said {
+                            Said::Truth(predicted, truth, _) => {
+                                let before = match truth {
+                                    Truth::Label { .. } => version.recorder.class(before),
+                                    Truth::Value(_) => Truth::Value(f64::from_bits(before)),
+                                };
+                                outcomes.correct(&predicted, &before, &truth);
+                            }
+                            Said::Business(name, kind, amount) => {
+                                outcomes.correct_business(&name, kind, f64::from_bits(before), amount);
+                            }
+                        }
+                    }
                 }
             }
         });
-        result
+        match (is_new, is_corrected, differs) {
+            (true, _, _) => (FeedbackResult::Joined, String::new()),
+            (false, true, _) => (FeedbackResult::Corrected, String::new()),
+            (false, false, true) => (
+                FeedbackResult::Duplicate,
+                "something else was said before, and stays: the prediction is older than feedback.correction_window_ms"
+                    .to_owned(),
+            ),
+            (false, false, false) => (FeedbackResult::Duplicate, "it was there before".to_owned()),
+        }
     }
 }
 
 /// What is true, if it is said, and of the kind that was predicted.
-fn truth(label: Option<TrueLabel>, value: Option<f64>, predicted: Option<&Predicted>) -> Result<Option<Truth>, String> {
-    match (label, value, predicted) {
+fn truth(item: &Item, predicted: Option<&Predicted>, classes: &[String]) -> Result<Option<Truth>, String> {
+    match (&item.label, item.value, predicted) {
         (None, None, _) => Ok(None),
         (Some(_), Some(_), _) => Err("label and value: send one of them".to_owned()),
         (_, _, None) => Err("nothing was predicted that could be compared".to_owned()),
-        (Some(TrueLabel(label)), None, Some(Predicted::Class(..))) if label.len() > LONGEST_LABEL => {
-            Err(format!("label: it is longer than {LONGEST_LABEL} bytes"))
+        (Some(label), None, Some(Predicted::Class(..))) => {
+            class_of(label, classes).map(Some).map_err(|problem| format!("label: {problem}"))
         }
-        (Some(TrueLabel(label)), None, Some(Predicted::Class(..))) => Ok(Some(Truth::Label(label))),
         (None, Some(value), Some(Predicted::Value(_))) => Ok(Some(Truth::Value(value))),
         (Some(_), None, Some(Predicted::Value(_))) => Err("label: a number was predicted; send value".to_owned()),
         (None, Some(_), Some(Predicted::Class(..))) => Err("value: a class was predicted; send label".to_owned()),
@@ -269,57 +289,31 @@ impl Amount {
     }
 }
 
-impl<'de> Deserialize<'de> for TrueLabel {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TrueLabel, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a label is a number, a string, true or false")]
-        enum Written {
-            Yes(bool),
-            Whole(i64),
-            Number(f64),
-            Text(String),
-        }
-        Ok(TrueLabel(match Written::deserialize(deserializer)? {
-            Written::Yes(yes) => yes.to_string(),
-            Written::Whole(number) => number.to_string(),
-            // 3.0 is written as 3.
-            Written::Number(number) => number.to_string(),
-            Written::Text(text) => text,
-        }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::batch::WrittenLabel;
     use super::*;
-
-    fn label(json: &str) -> Result<String, String> {
-        serde_json::from_str::<TrueLabel>(json).map(|label| label.0).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_label_is_the_same_however_it_is_written() {
-        assert_eq!([label("3"), label("3.0"), label("\"3\"")], [(); 3].map(|()| Ok("3".to_owned())));
-        assert_eq!(label("true").unwrap(), "true");
-        assert_eq!(label("[3]").unwrap_err(), "a label is a number, a string, true or false");
-    }
+    use crate::pipeline::Object;
 
     #[test]
     fn what_is_true_is_of_the_kind_that_was_predicted() {
-        let said = |label: Option<&str>, value| (label.map(|label| TrueLabel(label.to_owned())), value);
-        let check = |(label, value), predicted: Option<&Predicted>, expected: Result<Option<Truth>, &str>| {
-            assert_eq!(truth(label, value, predicted), expected.map_err(str::to_owned));
+        let check = |(label, value): (Option<&str>, Option<f64>),
+                     predicted: Option<&Predicted>,
+                     expected: Result<Option<Truth>, &str>| {
+            let label = label.map(|label| WrittenLabel::Text(Text::Kept(label.into())));
+            let item = Item { prediction_id: Text::Kept("".into()), label, value, metrics: Object::default() };
+            let classes = ["a".to_owned(), "b".to_owned()];
+            assert_eq!(truth(&item, predicted, &classes), expected.map_err(str::to_owned));
         };
         let (class, number) = (Predicted::Class("a".into(), 0.5), Predicted::Value(1.0));
-        check(said(Some("b"), None), Some(&class), Ok(Some(Truth::Label("b".into()))));
-        check(said(None, Some(2.0)), Some(&number), Ok(Some(Truth::Value(2.0))));
-        check(said(None, None), Some(&class), Ok(None));
-        check(said(Some("b"), None), Some(&number), Err("label: a number was predicted; send value"));
-        check(said(None, Some(1.0)), Some(&class), Err("value: a class was predicted; send label"));
-        check(said(Some("b"), Some(1.0)), Some(&class), Err("label and value: send one of them"));
-        check(said(Some("b"), None), None, Err("nothing was predicted that could be compared"));
-        let long = "x".repeat(65);
-        check(said(Some(&long), None), Some(&class), Err("label: it is longer than 64 bytes"));
+        check((Some("b"), None), Some(&class), Ok(Some(Truth::Label { class: 1, name: "b".into() })));
+        check((None, Some(2.0)), Some(&number), Ok(Some(Truth::Value(2.0))));
+        check((None, None), Some(&class), Ok(None));
+        check((Some("b"), None), Some(&number), Err("label: a number was predicted; send value"));
+        check((None, Some(1.0)), Some(&class), Err("value: a class was predicted; send label"));
+        check((Some("b"), Some(1.0)), Some(&class), Err("label and value: send one of them"));
+        check((Some("b"), None), None, Err("nothing was predicted that could be compared"));
+        check((Some("c"), None), Some(&class), Err("label: \"c\" is none of the model's classes: \"a\", \"b\""));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::deploy::{self, Deployment, Note, Wish};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Version};
 use crate::monitor::{DriftReport, LONGEST_WINDOW};
+use crate::pipeline::Object;
 use crate::registry::ServedVersion;
 use crate::traffic::{Share, TrafficSplit};
 
@@ -46,7 +47,7 @@ struct Plain {
 #[serde(deny_unknown_fields)]
 struct Traffic {
     /// Percent by version.
-    shares: BTreeMap<Version, Share>,
+    shares: Object<BTreeMap<Version, Share>>,
     #[serde(default)]
     by: String,
     #[serde(default)]
@@ -171,7 +172,7 @@ pub(super) async fn drift(
 /// `PUT /admin/v1/models/{model}/traffic`
 pub(super) async fn traffic(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
     let model = model(path)?;
-    let Traffic { shares, by, reason, if_generation } = body(request).await?;
+    let Traffic { shares: Object(shares), by, reason, if_generation } = body(request).await?;
     let split = TrafficSplit::new(shares).map_err(|error| Error::InvalidInput(format!("shares: {error}")))?;
     change(&state, model, Wish::Traffic(split), Plain { by, reason, if_generation }).await
 }
@@ -242,5 +243,9 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T> {
         Err(_) => return Err(Error::RequestAborted),
     };
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
-    serde_json::from_slice(bytes).map_err(|error| Error::InvalidInput(format!("the body: {error}")))
+    let Object(change) = serde_json::from_slice::<Object<T>>(bytes).map_err(|error| {
+        let text: String = error.to_string().chars().take(300).collect();
+        Error::InvalidInput(format!("the body: {text}"))
+    })?;
+    Ok(change)
 }

@@ -75,6 +75,7 @@ fn status(error: &Error) -> (StatusCode, &'static str) {
         Error::Unauthorized => (StatusCode::UNAUTHORIZED, "The token is missing or wrong"),
         Error::Forbidden(_) => (StatusCode::FORBIDDEN, "The request is not trusted"),
         Error::Journal(_) => (StatusCode::SERVICE_UNAVAILABLE, "The change could not be recorded"),
+        Error::FeedbackNotRecorded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The feedback could not be recorded"),
         Error::Internal { .. }
         | Error::Config(_)
         | Error::Library(_)
@@ -120,6 +121,10 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
         Error::ShuttingDown | Error::TooManyConnections { .. } | Error::ModelUnavailable { .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(1));
         }
+        // Disks are not mended in a second, and what is sent meanwhile is refused again.
+        Error::FeedbackNotRecorded { .. } => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(30));
+        }
         // The rest of the body may come at any time, so that nothing else can be read.
         Error::RequestTooSlow { .. } => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -154,6 +159,10 @@ pub(super) fn log(error: &Error, request_id: &HeaderValue) {
     let (code, detail) = (error.code(), error.detail().unwrap_or_default());
     let request_id = request_id.to_str().unwrap_or_default();
     match error.fault() {
+        // Whoever keeps the state says once that it fails, and once that it works again.
+        _ if matches!(error, Error::Journal(_) | Error::FeedbackNotRecorded { .. }) => {
+            tracing::debug!(request_id, code, detail, "{error}");
+        }
         Fault::Caller | Fault::Overload | Fault::Budget => {
             tracing::debug!(request_id, code, reason = error.to_string(), "request refused");
         }
@@ -251,6 +260,7 @@ mod tests {
             Error::Unauthorized,
             Error::Forbidden("the header Host".into()),
             Error::Journal("database or disk is full".into()),
+            Error::FeedbackNotRecorded { detail: "SECRET".into() },
             Error::internal("SECRET"),
             Error::Config("SECRET".into()),
             Error::Library("SECRET".into()),

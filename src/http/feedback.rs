@@ -38,15 +38,14 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
     // A full body is milliseconds of work, which no prediction should wait for.
     let (feedback, snapshot) = (Arc::clone(&state.feedback), state.catalog.snapshot());
     let now = Duration::try_from(Timestamp::now().duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
-    let judge = move || feedback.judge(parse(&bytes)?, &snapshot, now);
+    let judge = move || Ok::<_, Error>(feedback.judge(parse(&bytes)?, &snapshot, now));
     let judged = tokio::task::spawn_blocking(judge).await.map_err(Error::internal)??;
     Ok(json(&state.feedback.take(judged, &state.monitor).await?)?)
 }
 
 fn parse(bytes: &[u8]) -> Result<Batch, Error> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        let text: String = error.to_string().chars().take(300).collect();
+    Batch::read(bytes).map_err(|problem| {
         let form = r#"{"feedback": [{"prediction_id": "...", "label": ...}]}"#;
-        Error::InvalidInput(format!("the body is not feedback: {text}; it has to be {form}"))
+        Error::InvalidInput(format!("the body is not feedback: {problem}; it has to be {form}"))
     })
 }

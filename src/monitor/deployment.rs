@@ -15,7 +15,18 @@ pub(super) const ACTIONS: [&str; 4] = ["discover", "traffic", "promote", "rollba
 pub struct DeploymentRecorder {
     models: Mutex<BTreeMap<String, ModelDeployment>>,
     journal_errors: AtomicU64,
+    unwritten: AtomicU64,
+    failing: Mutex<BTreeMap<StatePart, String>>,
     repository_errors: AtomicU64,
+}
+
+/// What is kept in the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StatePart {
+    /// Who gets traffic.
+    Deployments,
+    /// What became of predictions.
+    Feedback,
 }
 
 /// What is known of a model.
@@ -77,9 +88,27 @@ impl DeploymentRecorder {
         self.models.lock().remove(model);
     }
 
-    /// The journal could not be read or written.
-    pub fn journal_failed(&self) {
+    /// A part of the state could not be read or written. The log says so when that begins, and when the problem is another.
+    pub fn state_failed(&self, part: StatePart, problem: &str) {
         self.journal_errors.fetch_add(1, Relaxed);
+        let mut failing = self.failing.lock();
+        if failing.get(&part).is_some_and(|known| known == problem) {
+            return;
+        }
+        tracing::error!(state = part.name(), problem, "the state cannot be read or written; predictions go on");
+        failing.insert(part, problem.to_owned());
+    }
+
+    /// A part of the state was written. The log says so if it could not be before.
+    pub fn state_works(&self, part: StatePart) {
+        if self.failing.lock().remove(&part).is_some() {
+            tracing::info!(state = part.name(), "the state can be written again");
+        }
+    }
+
+    /// So many deployments are made and are not in the journal yet.
+    pub fn set_unwritten(&self, count: usize) {
+        self.unwritten.store(count as u64, Relaxed);
     }
 
     /// The repository was looked at, and has so many problems.
@@ -95,8 +124,21 @@ impl DeploymentRecorder {
         self.journal_errors.load(Relaxed)
     }
 
+    pub(super) fn unwritten(&self) -> u64 {
+        self.unwritten.load(Relaxed)
+    }
+
     pub(super) fn repository_errors(&self) -> u64 {
         self.repository_errors.load(Relaxed)
+    }
+}
+
+impl StatePart {
+    fn name(self) -> &'static str {
+        match self {
+            StatePart::Deployments => "deployments",
+            StatePart::Feedback => "feedback",
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Outcome {
 pub enum FeedbackResult {
     /// It was joined with its prediction.
     Joined,
+    /// It replaces what was said of the prediction before.
+    Corrected,
     /// The prediction is too long ago.
     Late,
     /// The version that made the prediction is not loaded here.
@@ -70,7 +72,7 @@ pub struct VersionLabels {
 }
 
 /// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
-pub(super) const ERROR_CODES: [&str; 29] = [
+pub(super) const ERROR_CODES: [&str; 30] = [
     "invalid-input",
     "unknown-model",
     "unknown-version",
@@ -99,6 +101,7 @@ pub(super) const ERROR_CODES: [&str; 29] = [
     "unauthorized",
     "forbidden",
     "journal-failed",
+    "feedback-not-recorded",
     "internal",
 ];
 
@@ -153,8 +156,9 @@ impl From<&Error> for Outcome {
 
 impl FeedbackResult {
     /// Every result.
-    pub const ALL: [FeedbackResult; 6] = [
+    pub const ALL: [FeedbackResult; 7] = [
         FeedbackResult::Joined,
+        FeedbackResult::Corrected,
         FeedbackResult::Late,
         FeedbackResult::Unknown,
         FeedbackResult::Duplicate,
@@ -162,10 +166,16 @@ impl FeedbackResult {
         FeedbackResult::Invalid,
     ];
 
+    /// Whether it counts.
+    pub fn is_taken(self) -> bool {
+        matches!(self, FeedbackResult::Joined | FeedbackResult::Corrected)
+    }
+
     /// Its name in metrics and answers.
     pub fn name(self) -> &'static str {
         match self {
             FeedbackResult::Joined => "joined",
+            FeedbackResult::Corrected => "corrected",
             FeedbackResult::Late => "late",
             FeedbackResult::Unknown => "unknown",
             FeedbackResult::Duplicate => "duplicate",

@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 
 pub use self::baseline::{Baseline, BaselineBuilder, FeatureBaseline, Sample, Summary};
 pub use self::bins::Bins;
-pub use self::deployment::{DeployedShare, DeploymentRecorder};
+pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
 pub use self::drift::{Drift, DriftStatus};
 pub use self::labels::{FeedbackResult, Outcome, ShedReason, VersionLabels};
 pub use self::metrics::{METRICS, Metric, TEXT_FORMAT};

@@ -1,6 +1,9 @@
 //! What became of predictions: how right they were, how well the model knew, and what they were worth.
 //!
-//! Everything is a sum or a count, so that the replicas of a fleet can be added up; the measures are made of the sums.
+//! Everything is a sum or a count, so that the replicas of a fleet can be added up; the measures are made of the sums. A
+//! label that is replaced by another one takes nothing from a count, as counters never fall: what does not hold any more
+//! is counted a second time, as withdrawn, and whoever computes a measure subtracts it. So it may be withdrawn on another
+//! replica than it was counted on.
 //!
 //! - *Brier score*: the mean of (c − y)², where c is the confidence in the predicted class and y is 1 if it was right and 0
 //!   if not (Brier, Monthly Weather Review 78, 1950, for the event "the prediction is right").
@@ -34,8 +37,13 @@ pub enum Predicted {
 /// What was true.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Truth {
-    /// This class.
-    Label(String),
+    /// This class, by its number and its name.
+    Label {
+        /// Its number.
+        class: usize,
+        /// Its name.
+        name: String,
+    },
     /// This number.
     Value(f64),
 }
@@ -54,6 +62,20 @@ pub struct Outcomes {
     pub(super) delays: [u64; DELAY_BUCKETS.len() + 1],
     pub(super) delay_sum: f64,
     pub(super) business: BTreeMap<String, BusinessOutcome>,
+    pub(super) withdrawn: Withdrawn,
+}
+
+/// What was counted of labels that were replaced by others.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Withdrawn {
+    /// How many labels and values were replaced.
+    pub(super) labels: u64,
+    pub(super) correct: u64,
+    /// By class; `predicted` stays as it is.
+    pub(super) classes: BTreeMap<String, ClassOutcomes>,
+    pub(super) calibration_correct: [u64; CALIBRATION_BINS],
+    pub(super) squared_error: f64,
+    pub(super) absolute_error: f64,
 }
 
 /// How often a class was predicted, was true, and was both.
@@ -105,13 +127,17 @@ impl Calibration {
 
     /// Adds a prediction. A confidence that is an edge belongs to the bin below it.
     pub fn add(&mut self, confidence: f64, is_correct: bool) {
-        let bins = self.bins.len();
-        // Compared with the edges themselves: a product could be rounded to the other side.
-        let bin = (1..bins).filter(|edge| *edge as f64 / (bins as f64) < confidence).count();
+        let bin = self.bin_of(confidence);
         let bin = &mut self.bins[bin];
         bin.count += 1;
         bin.confidence += confidence;
         bin.correct += u64::from(is_correct);
+    }
+
+    fn bin_of(&self, confidence: f64) -> usize {
+        let bins = self.bins.len();
+        // Compared with the edges themselves: a product could be rounded to the other side.
+        (1..bins).filter(|edge| *edge as f64 / (bins as f64) < confidence).count()
     }
 
     /// The bins, the least sure first.
@@ -131,8 +157,17 @@ impl Calibration {
     /// assert!((calibration.expected_error().unwrap() - 0.22).abs() < 1e-12);
     /// ```
     pub fn expected_error(&self) -> Option<f64> {
+        self.expected_error_without(&[])
+    }
+
+    /// The same without so many right ones in each bin.
+    fn expected_error_without(&self, withdrawn: &[u64]) -> Option<f64> {
         let count: u64 = self.bins.iter().map(|bin| bin.count).sum();
-        let gaps: f64 = self.bins.iter().map(|bin| (bin.confidence - bin.correct as f64).abs()).sum();
+        let withdrawn = withdrawn.iter().copied().chain(std::iter::repeat(0));
+        let gap = |(bin, withdrawn): (&CalibrationBin, u64)| {
+            (bin.confidence - bin.correct.saturating_sub(withdrawn) as f64).abs()
+        };
+        let gaps: f64 = self.bins.iter().zip(withdrawn).map(gap).sum();
         (count > 0).then(|| gaps / count as f64)
     }
 }
@@ -147,10 +182,10 @@ impl Outcomes {
         Outcomes { classes: known.collect(), ..Outcomes::default() }
     }
 
-    /// What was true of a prediction, so long after it.
-    pub fn label(&mut self, predicted: &Predicted, truth: &Truth, delay: Duration) {
+    /// What was true of a prediction, so long after it, if that is known.
+    pub fn label(&mut self, predicted: &Predicted, truth: &Truth, delay: Option<Duration>) {
         match (predicted, truth) {
-            (Predicted::Class(class, confidence), Truth::Label(label)) => {
+            (Predicted::Class(class, confidence), Truth::Label { name: label, .. }) => {
                 let is_correct = class == label;
                 self.correct += u64::from(is_correct);
                 self.class(class).predicted += 1;
@@ -167,12 +202,56 @@ impl Outcomes {
                 self.squared_error += error * error;
             }
             // Whoever calls has seen that they fit.
-            (Predicted::Class(..), Truth::Value(_)) | (Predicted::Value(_), Truth::Label(_)) => return,
+            (Predicted::Class(..), Truth::Value(_)) | (Predicted::Value(_), Truth::Label { .. }) => return,
         }
         self.labels += 1;
+        let Some(delay) = delay else { return };
         let seconds = delay.as_secs_f64();
         self.delays[DELAY_BUCKETS.iter().filter(|edge| (**edge as f64) < seconds).count()] += 1;
         self.delay_sum += seconds;
+    }
+
+    /// What was true of a prediction, after something else was said of it.
+    pub fn correct(&mut self, predicted: &Predicted, before: &Truth, truth: &Truth) {
+        match (predicted, before, truth) {
+            (
+                Predicted::Class(class, confidence),
+                Truth::Label { name: before, .. },
+                Truth::Label { name: label, .. },
+            ) => {
+                let (was_correct, is_correct) = (class == before, class == label);
+                let bin = self.calibration.bin_of(*confidence);
+                let error = |is_correct: bool| (confidence - f64::from(u8::from(is_correct))).powi(2);
+                self.class(before);
+                self.withdrawn_of(before).actual += 1;
+                self.class(label).actual += 1;
+                self.withdrawn.correct += u64::from(was_correct);
+                self.withdrawn.calibration_correct[bin] += u64::from(was_correct);
+                self.withdrawn_of(before).correct += u64::from(was_correct);
+                self.correct += u64::from(is_correct);
+                self.calibration.bins[bin].correct += u64::from(is_correct);
+                self.class(label).correct += u64::from(is_correct);
+                self.withdrawn.squared_error += error(was_correct);
+                self.squared_error += error(is_correct);
+            }
+            (Predicted::Value(value), Truth::Value(before), Truth::Value(truth)) => {
+                let (before, error) = (value - before, value - truth);
+                self.withdrawn.absolute_error += before.abs();
+                self.withdrawn.squared_error += before * before;
+                self.absolute_error += error.abs();
+                self.squared_error += error * error;
+                self.error += error - before;
+            }
+            // Whoever calls has seen that they fit.
+            _ => return,
+        }
+        self.withdrawn.labels += 1;
+    }
+
+    /// What a prediction was worth, after something else was said of it.
+    pub fn correct_business(&mut self, name: &str, kind: BusinessKind, before: f64, amount: f64) {
+        let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
+        found.sum += amount - before;
     }
 
     /// What a prediction was worth.
@@ -189,28 +268,46 @@ impl Outcomes {
         self.classes.entry(name.to_owned()).or_default()
     }
 
+    fn withdrawn_of(&mut self, name: &str) -> &mut ClassOutcomes {
+        // Of the same name as what it is subtracted from.
+        let name = if self.classes.contains_key(name) { name } else { OTHER };
+        self.withdrawn.classes.entry(name.to_owned()).or_default()
+    }
+
+    /// The outcomes of a class that hold: what was withdrawn on this replica and counted on another one is not below 0.
+    pub(super) fn holding(&self, class: &str) -> ClassOutcomes {
+        let counted = self.classes.get(class).copied().unwrap_or_default();
+        let withdrawn = self.withdrawn.classes.get(class).copied().unwrap_or_default();
+        ClassOutcomes {
+            predicted: counted.predicted,
+            actual: counted.actual.saturating_sub(withdrawn.actual),
+            correct: counted.correct.saturating_sub(withdrawn.correct),
+        }
+    }
+
     fn classified(&self) -> u64 {
         self.labels - self.values
     }
 
     /// The share of predicted classes that were right.
     pub fn accuracy(&self) -> Option<f64> {
-        ratio(self.correct as f64, self.classified())
+        ratio(self.correct.saturating_sub(self.withdrawn.correct) as f64, self.classified())
     }
 
     /// The Brier score of "the prediction is right".
     pub fn brier_score(&self) -> Option<f64> {
-        ratio(self.squared_error, self.classified()).filter(|_| self.values == 0)
+        let squared_error = (self.squared_error - self.withdrawn.squared_error).max(0.0);
+        ratio(squared_error, self.classified()).filter(|_| self.values == 0)
     }
 
     /// The expected calibration error.
     pub fn expected_calibration_error(&self) -> Option<f64> {
-        self.calibration.expected_error()
+        self.calibration.expected_error_without(&self.withdrawn.calibration_correct)
     }
 
     /// The mean absolute error of predicted numbers.
     pub fn mean_absolute_error(&self) -> Option<f64> {
-        ratio(self.absolute_error, self.values)
+        ratio((self.absolute_error - self.withdrawn.absolute_error).max(0.0), self.values)
     }
 
     /// The mean of predicted less true numbers.
@@ -251,6 +348,70 @@ mod tests {
 
     use super::*;
 
+    fn label(name: &str) -> Truth {
+        Truth::Label { class: 0, name: name.to_owned() }
+    }
+
+    /// What holds after a correction is what would hold if it had been said at once, and no count has fallen.
+    #[test]
+    fn a_correction_replaces() {
+        let predicted = [Predicted::Class("a".into(), 0.75), Predicted::Class("b".into(), 0.6)];
+        for (before, after) in [("a", "b"), ("b", "a"), ("c", "b"), ("b", "c")] {
+            let (mut corrected, mut at_once) = (Outcomes::default(), Outcomes::default());
+            for predicted in &predicted {
+                corrected.label(predicted, &label(before), None);
+                at_once.label(predicted, &label(after), None);
+            }
+            let counted = corrected.clone();
+            for predicted in &predicted {
+                corrected.correct(predicted, &label(before), &label(after));
+            }
+            assert_eq!(corrected.withdrawn.labels, 2);
+            assert!(corrected.correct >= counted.correct && corrected.squared_error >= counted.squared_error);
+            assert_eq!(corrected.labels, at_once.labels);
+            assert_eq!(corrected.accuracy(), at_once.accuracy(), "{before} -> {after}");
+            for measure in [Outcomes::brier_score, Outcomes::expected_calibration_error] {
+                assert!((measure(&corrected).unwrap() - measure(&at_once).unwrap()).abs() < 1e-12);
+            }
+            for class in ["a", "b", "c"] {
+                assert_eq!(corrected.holding(class), at_once.holding(class), "{before} -> {after}: {class}");
+                assert!(corrected.holding(class).correct <= corrected.holding(class).actual);
+            }
+        }
+        let (mut corrected, mut at_once) = (Outcomes::default(), Outcomes::default());
+        corrected.label(&Predicted::Value(10.0), &Truth::Value(13.0), None);
+        corrected.correct(&Predicted::Value(10.0), &Truth::Value(13.0), &Truth::Value(9.0));
+        at_once.label(&Predicted::Value(10.0), &Truth::Value(9.0), None);
+        assert_eq!(corrected.mean_absolute_error(), at_once.mean_absolute_error());
+        assert_eq!((corrected.bias(), corrected.withdrawn.squared_error), (at_once.bias(), 9.0));
+        corrected.business("revenue", BusinessKind::Sum, 5.0);
+        corrected.correct_business("revenue", BusinessKind::Sum, 5.0, 7.0);
+        assert_eq!((corrected.business["revenue"].sum, corrected.business["revenue"].items), (7.0, 1));
+    }
+
+    /// Said to one replica and corrected at another: their sums are those of one that was told both.
+    #[test]
+    fn a_correction_may_come_to_another_replica() {
+        let predicted = Predicted::Class("a".into(), 0.75);
+        let (mut one, mut other) = (Outcomes::default(), Outcomes::default());
+        one.label(&predicted, &label("a"), None);
+        other.correct(&predicted, &label("a"), &label("b"));
+        let holding = |value: fn(&Outcomes) -> (u64, u64)| {
+            let [(one, without), (other, less)] = [value(&one), value(&other)];
+            one + other - without - less
+        };
+        assert_eq!(holding(|outcomes| (outcomes.correct, outcomes.withdrawn.correct)), 0);
+        for (class, actual) in [("a", 0), ("b", 1)] {
+            let sum = |outcomes: &Outcomes, withdrawn: bool| {
+                let classes = if withdrawn { &outcomes.withdrawn.classes } else { &outcomes.classes };
+                classes.get(class).map_or(0, |class| class.actual)
+            };
+            let all = sum(&one, false) + sum(&other, false) - sum(&one, true) - sum(&other, true);
+            assert_eq!(all, actual, "{class}");
+        }
+        assert_eq!((other.labels, other.accuracy()), (0, None));
+    }
+
     /// Golden: what scikit-learn makes of the same predictions (`tests/data/make_outcomes.py`).
     #[test]
     fn measures_are_those_of_scikit_learn() {
@@ -260,7 +421,7 @@ mod tests {
         let mut outcomes = Outcomes::default();
         for case in golden["classifier"]["cases"].as_array().unwrap() {
             let predicted = Predicted::Class(case[0].to_string(), number(&case[1]));
-            outcomes.label(&predicted, &Truth::Label(case[2].to_string()), Duration::from_secs(1));
+            outcomes.label(&predicted, &label(&case[2].to_string()), Some(Duration::from_secs(1)));
         }
         let expected = &golden["classifier"];
         let close = |found: Option<f64>, expected: &Value| {
@@ -276,7 +437,7 @@ mod tests {
         let mut outcomes = Outcomes::default();
         for case in golden["regressor"]["cases"].as_array().unwrap() {
             let (predicted, truth) = (Predicted::Value(number(&case[0])), Truth::Value(number(&case[1])));
-            outcomes.label(&predicted, &truth, Duration::ZERO);
+            outcomes.label(&predicted, &truth, Some(Duration::ZERO));
         }
         close(outcomes.mean_absolute_error(), &golden["regressor"]["mae"]);
         close(outcomes.bias(), &golden["regressor"]["bias"]);
@@ -287,8 +448,8 @@ mod tests {
     fn labels_that_nobody_knows_are_counted_as_one() {
         let mut outcomes = Outcomes::default();
         for label in 0..10_000 {
-            let truth = Truth::Label(format!("label {label}"));
-            outcomes.label(&Predicted::Class("a".into(), 0.5), &truth, Duration::ZERO);
+            let truth = self::label(&format!("label {label}"));
+            outcomes.label(&Predicted::Class("a".into(), 0.5), &truth, Some(Duration::ZERO));
         }
         assert_eq!(outcomes.classes.len(), MOST_TEXT_BINS + 1);
         assert_eq!(outcomes.classes[OTHER].actual, 10_000 - (MOST_TEXT_BINS as u64 - 1));

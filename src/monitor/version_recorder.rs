@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::baseline::class_name;
 use super::labels::{Outcome, ShedReason, VersionLabels};
-use super::outcomes::{Outcomes, Predicted};
+use super::outcomes::{Outcomes, Predicted, Truth};
 use super::quantiles::{Latencies, Timed};
 use super::runs::Runs;
 use super::shards::{LocalShard, Shards};
@@ -188,6 +188,18 @@ impl VersionRecorder {
         }
     }
 
+    /// The names of the classes, if they are known: those of [`VersionRecorder::predicted`].
+    pub fn class_names(&self) -> &[String] {
+        self.watched.classes.as_deref().unwrap_or_default()
+    }
+
+    /// The class of this number as a truth.
+    pub fn class(&self, class: u64) -> Truth {
+        let class = usize::try_from(class).unwrap_or(usize::MAX);
+        let name = self.class_names().get(class).cloned().unwrap_or_else(|| class.to_string());
+        Truth::Label { class, name }
+    }
+
     /// What it is watched for.
     pub fn watched(&self) -> &Watched {
         &self.watched
@@ -363,10 +375,9 @@ impl VersionRecorder {
     }
 
     fn histogram(&self, at: usize, edges: usize) -> HistogramSum {
-        HistogramSum {
-            counts: (at..=at + edges).map(|cell| self.shards.sum(cell)).collect(),
-            sum: self.shards.sum(at + edges + 1),
-        }
+        let mut counts = self.shards.sums_of(at..at + edges + 2);
+        let sum = counts.pop().unwrap_or_default();
+        HistogramSum { counts, sum }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::baseline::{Baseline, FeatureBaseline, Summary};
@@ -65,6 +66,8 @@ pub(super) struct Watch {
     row_bytes: usize,
     cells: Shards,
     history: History<u64>,
+    /// Those of which `/metrics` had the drift last, by their places among all that are watched.
+    shown: Mutex<Vec<usize>>,
 }
 
 /// What was observed and is not counted yet. Counting several requests at one time takes less than half as long: the
@@ -179,6 +182,19 @@ pub struct BinDrift {
     pub baseline_ratio: f64,
     /// The window's share, likewise.
     pub window_ratio: f64,
+}
+
+/// The worst of these, as many as there is room for, in their own order. Of those with the same status, the ones that were
+/// shown before go first: an alert waits for a series to last.
+fn worst(drifts: &[(usize, &Drift)], before: &[usize], most: usize) -> Vec<usize> {
+    let mut seen: Vec<&(usize, &Drift)> = drifts.iter().filter(|(_, drift)| drift.window_count > 0).collect();
+    let rank = |(index, drift): &(usize, &Drift)| (drift.status(), before.contains(index));
+    seen.sort_by(|one, other| {
+        rank(other).cmp(&rank(one)).then_with(|| other.1.psi_adjusted.total_cmp(&one.1.psi_adjusted))
+    });
+    let mut worst: Vec<usize> = seen.into_iter().take(most).map(|(index, _)| *index).collect();
+    worst.sort_unstable();
+    worst
 }
 
 /// The histograms of how sure a classifier is.
@@ -316,6 +332,7 @@ impl Watch {
             cells: Shards::new(layout.next),
             features: layout.features,
             history: History::new(born, INTERVAL, LONGEST_WINDOW),
+            shown: Mutex::default(),
         }
     }
 
@@ -422,7 +439,8 @@ impl Watch {
 
     /// Predictions by class: those that are known by name, or else those that there were, and all others.
     pub(super) fn classes(&self) -> Vec<(String, u64)> {
-        let count = |class: usize| self.cells.sum(CLASSES_AT + class);
+        let counts = self.cells.sums_of(CLASSES_AT..CLASSES_AT + CLASS_CELLS);
+        let count = |class: usize| counts[class];
         let is_known = !self.classes.is_empty();
         let name = |class: usize| match self.classes.get(class) {
             None if is_known => OTHER.to_owned(),
@@ -449,28 +467,33 @@ impl Watch {
 
     /// Whether classes are predicted, as far as that is known.
     pub(super) fn is_classifier(&self) -> bool {
-        !self.classes.is_empty() || (0..CLASS_CELLS).any(|class| self.cells.sum(CLASSES_AT + class) > 0)
+        !self.classes.is_empty()
+            || self.cells.sums_of(CLASSES_AT..CLASSES_AT + CLASS_CELLS).iter().any(|count| *count > 0)
     }
 
     /// Counts per bucket and the sum in billionths.
     pub(super) fn certainty(&self, which: Sureness) -> (Vec<u64>, u64) {
         let at = CERTAINTY_AT + which as usize * CERTAINTY_CELLS;
         let edges = CERTAINTY_BUCKETS.len();
-        ((at..=at + edges).map(|cell| self.cells.sum(cell)).collect(), self.cells.sum(at + edges + 1))
+        let mut counts = self.cells.sums_of(at..at + edges + 2);
+        let sum = counts.pop().unwrap_or_default();
+        (counts, sum)
     }
 
     /// Everything with a baseline, with its counts since the beginning.
     pub(super) fn totals(&self) -> impl Iterator<Item = (&WatchedFeature, Vec<u64>)> {
-        self.features.iter().map(|feature| (feature, feature.cells.iter().map(|cell| self.cells.sum(*cell)).collect()))
+        let sums = self.cells.sums_of(0..self.cells.len());
+        self.features.iter().map(move |feature| (feature, feature.cells.iter().map(|cell| sums[*cell]).collect()))
     }
 
     /// Everything with a baseline, with its drift within a window.
     pub(super) fn drifts(&self, now: Duration, window: Duration) -> Vec<(&WatchedFeature, Drift, Vec<u64>)> {
         self.settle();
         let begin = self.history.begin(now, window);
+        let sums = self.cells.sums_of(0..self.cells.len());
         let count = |cell: &usize| {
             let before = begin.counts.as_ref().map_or(0, |counts| counts[*cell]);
-            self.cells.sum(*cell).wrapping_sub(before)
+            sums[*cell].wrapping_sub(before)
         };
         let drift = |feature: &'_ WatchedFeature| {
             let counts: Vec<u64> = feature.cells.iter().map(count).collect();
@@ -481,6 +504,19 @@ impl Watch {
             (feature, drift, counts)
         });
         all.collect()
+    }
+
+    /// Which of these drifts are shown where there is room for so many of each side.
+    pub(super) fn shown(&self, drifts: &[(&WatchedFeature, Drift, Vec<u64>)], most: usize) -> Vec<usize> {
+        let mut shown = self.shown.lock();
+        let of_side = |side: Side| {
+            let seen = drifts.iter().enumerate().filter(|(_, (feature, ..))| feature.side == side);
+            let seen: Vec<(usize, &Drift)> = seen.map(|(index, (_, drift, _))| (index, drift)).collect();
+            worst(&seen, &shown, most)
+        };
+        let now = [of_side(Side::Feature), of_side(Side::Prediction)].concat();
+        shown.clone_from(&now);
+        now
     }
 
     pub(super) fn report(&self, now: Duration, window: Duration) -> DriftReport {
@@ -531,5 +567,33 @@ impl Watch {
     /// The most bytes that it takes, if so many threads observe.
     pub(super) fn memory(&self, threads: usize) -> usize {
         8 * self.cells.len() * (threads + self.history.capacity()) + MOST_PENDING * self.row_bytes * threads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_are_shown_and_stay_while_they_are_as_bad() {
+        let even = [250u64; 4];
+        let drifts: Vec<Drift> = [
+            [500, 500, 500, 500],  // ok
+            [100, 200, 700, 1000], // drifted
+            [0, 0, 0, 0],          // nothing was seen
+            [120, 220, 660, 1000], // drifted, less
+            [90, 190, 720, 1000],  // drifted, most
+            [1, 2, 3, 4],          // too little to say
+        ]
+        .iter()
+        .map(|window| Drift::between(&even, window))
+        .collect();
+        let seen: Vec<(usize, &Drift)> = drifts.iter().enumerate().collect();
+        assert_eq!(worst(&seen, &[], 2), [1, 4]);
+        // One that was shown and is as bad as the others stays; one that is well does not.
+        assert_eq!(worst(&seen, &[3], 2), [3, 4]);
+        assert_eq!(worst(&seen, &[0], 2), [1, 4]);
+        assert_eq!(worst(&seen, &[], 10), [0, 1, 3, 4, 5]);
+        assert_eq!(worst(&seen, &[], 0), [0usize; 0]);
     }
 }

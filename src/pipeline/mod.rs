@@ -8,6 +8,7 @@ mod detector_layouts;
 mod image_decoding;
 mod image_resizing;
 mod json;
+mod json_object;
 mod json_to_tensor;
 mod labels;
 mod model_classes;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+pub use self::json_object::Object;
 pub use self::labels::Label;
 pub use self::model_classes::{ModelClasses, NamedClasses, OutputClasses};
 pub use self::origin::{ImagePlacement, Origin, TokenisedText};

@@ -10,7 +10,7 @@ use leeway::identity::VersionKey;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::harness::{PLAIN, Repository, TestApp, checkout, config, held_out};
+use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, config, held_out};
 
 const KEY: &str = "a key of two replicas";
 
@@ -141,7 +141,7 @@ async fn numbers_and_what_they_were_worth() {
             { "prediction_id": first, "value": 12.0, "metrics": { "revenue": 5, "bought": true } },
             { "prediction_id": second, "value": 7.0, "metrics": { "revenue": 2.5, "bought": false, "basket": 3 } },
             // What is new of it counts, and what is not does not.
-            { "prediction_id": first, "value": 100.0, "metrics": { "basket": 4 } },
+            { "prediction_id": first, "value": 12.0, "metrics": { "basket": 4 } },
             { "prediction_id": first, "value": 12.0 },
             { "prediction_id": third, "metrics": { "bought": 0 } },
         ]),
@@ -220,11 +220,16 @@ async fn a_body_that_is_no_feedback_is_refused_as_a_whole() {
     for (body, problem) in [
         ("{", "the body is not feedback: EOF"),
         ("{}", "missing field `feedback`"),
+        ("[[]]", "invalid type: sequence, expected an object"),
+        (r#"{"feedback": [["x", 3]]}"#, "invalid type: sequence, expected an object"),
+        (r#"{"feedback": [], "feedback": []}"#, "the name \\\"feedback\\\" is there twice"),
         (r#"{"feedback": [{}]}"#, "missing field `prediction_id`"),
         (r#"{"feedback": [{"prediction_id": "x", "lable": 3}]}"#, "unknown field `lable`"),
+        (r#"{"feedback": [{"prediction_id": "x", "label": 3, "label": 3}]}"#, "the name \\\"label\\\" is there twice"),
         (r#"{"feedback": [{"prediction_id": "x", "label": [3]}]}"#, "a label is a number, a string, true or false"),
         (r#"{"feedback": [{"prediction_id": "x", "metrics": {"a": "b"}}]}"#, "an amount is a number, true or false"),
-        (&too_many, "10001 items are too many, at most 10000"),
+        (r#"{"feedback": [{"prediction_id": "x", "metrics": {"a": 1, "a": 2}}]}"#, "the name \\\"a\\\" is there twice"),
+        (&too_many, "more than 10000 items; send them in several requests"),
     ] {
         let answer = app.predict("/feedback", body.to_owned()).await;
         assert_eq!(answer.status, 400, "{body}");
@@ -237,18 +242,207 @@ async fn a_body_that_is_no_feedback_is_refused_as_a_whole() {
     assert_eq!(huge.status, 413);
 }
 
-/// Labels come from outside: there are no more series for that.
-#[tokio::test(flavor = "multi_thread")]
-async fn labels_that_nobody_knows_make_no_endless_series() {
-    let app = TestApp::start().await;
+/// Ids of digits that the shipped model has just predicted.
+async fn predicted(app: &TestApp, count: usize) -> Vec<Value> {
     let held_out = held_out();
-    let instances = &held_out["instances"].as_array().unwrap()[..300];
-    let answer = app.predict("/predict", json!({ "instances": instances }).to_string()).await.json();
-    let ids = answer["prediction_ids"].as_array().unwrap();
-    let said = ids.iter().enumerate().map(|(index, id)| json!({ "prediction_id": id, "label": format!("l{index}") }));
-    assert_eq!(results(&give(&app, &said.collect()).await), [("joined", 300)].into());
-    let text = app.get("/metrics").await.text;
-    let of_version = "leeway_outcome_class_total{model=\"digits\",version=\"2\",";
-    let series = text.lines().filter(|line| line.starts_with(of_version)).count();
-    assert!(series <= 3 * 101, "{series}");
+    let instances = &held_out["instances"].as_array().unwrap()[..count];
+    let answer =
+        app.predict("/v1/models/digits/versions/2:predict", json!({ "instances": instances }).to_string()).await;
+    answer.json()["prediction_ids"].as_array().unwrap().clone()
+}
+
+/// Labels come from outside: what is none of the classes is no truth, and there are no series for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_that_are_none_of_the_classes_are_refused() {
+    let app = TestApp::start().await;
+    let series = |text: &str| -> Vec<String> {
+        let of_version = "leeway_outcome_class_total{model=\"digits\",version=\"2\",";
+        let lines = text.lines().filter(|line| line.starts_with(of_version));
+        lines.map(|line| line.split_once("} ").unwrap().0.to_owned()).collect()
+    };
+    let before = series(&app.get("/metrics").await.text);
+    let none = [
+        json!("four"),
+        json!("4 "),
+        json!(" 4"),
+        json!("4.0"),
+        json!("04"),
+        json!(""),
+        json!("Zero"),
+        json!(3.5),
+        json!(10),
+        json!(-1),
+        json!(1e300),
+        json!(true),
+        json!(false),
+        json!("\u{1b}[2J\u{0}"),
+        json!("x".repeat(1 << 20)),
+    ];
+    let ids = predicted(&app, none.len() + 3).await;
+    let said = ids.iter().zip(&none).map(|(id, label)| json!({ "prediction_id": id, "label": label }));
+    let taken = give(&app, &said.collect()).await;
+    assert_eq!(results(&taken), [("invalid", none.len() as u64)].into());
+    let detail = |index: usize| taken["problems"][index]["detail"].as_str().unwrap();
+    let classes = (0..10).map(|class| format!("\"{class}\"")).collect::<Vec<String>>().join(", ");
+    assert_eq!(detail(0), format!("label: \"four\" is none of the model's classes: {classes}"));
+    assert_eq!(detail(7), format!("label: 3.5 is none of the model's classes: {classes}"));
+    assert_eq!(detail(13), format!("label: \"\\u{{1b}}[2J\\u{{0}}\" is none of the model's classes: {classes}"));
+    assert_eq!(detail(14), "label: a text of 1048576 bytes is none of the model's classes");
+    assert_eq!(series(&app.get("/metrics").await.text), before);
+
+    // However a class is written that is one: of ids, too, that were refused a moment ago.
+    let classes = [json!(4), json!(4.0), json!("4")];
+    let said = ids.iter().zip(&classes).map(|(id, label)| json!({ "prediction_id": id, "label": label }));
+    assert_eq!(results(&give(&app, &said.collect()).await), [("joined", 3)].into());
+    let actual = "leeway_outcome_class_total{model=\"digits\",version=\"2\",class=\"4\",of=\"actual\"}";
+    assert_eq!(app.metric(actual).await, 3.0);
+    assert_eq!(series(&app.get("/metrics").await.text), before);
+}
+
+/// A later label takes the place of the former, whichever of two replicas gets it: what they have together is what is
+/// true.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_correction_replaces_and_is_told_from_a_duplicate() {
+    let state = tempfile::tempdir().unwrap();
+    let shared = || {
+        let mut config = config();
+        config.state.url = StateUrl::Sqlite(state.path().join("leeway.db"));
+        config
+    };
+    let [one, other] = [TestApp::with(shared()).await, TestApp::with(shared()).await];
+    let ids = predicted(&one, 2).await;
+    let say = |label: &Value| json!([{ "prediction_id": ids[0], "label": label }]);
+    let predicted: Value =
+        one.predict("/predict", json!({ "instances": [held_out()["instances"][0]] }).to_string()).await.json();
+    let right = predicted["predictions"][0]["label"].clone();
+    let wrong = if right == json!(0) { json!(1) } else { json!(0) };
+
+    assert_eq!(results(&give(&one, &say(&right)).await), [("joined", 1)].into());
+    let taken = give(&other, &say(&right)).await;
+    assert_eq!(results(&taken), [("duplicate", 1)].into());
+    assert_eq!(taken["problems"][0]["detail"], "it was there before");
+    // There and back, on the one and on the other.
+    let taken = give(&other, &say(&wrong)).await;
+    assert_eq!((results(&taken), &taken["problems"]), ([("corrected", 1)].into(), &json!([])));
+    let sum = async |series: &str| one.metric(series).await + other.metric(series).await;
+    let of = |metric: &str, labels: &str| format!("leeway_outcome_{metric}{{model=\"digits\",version=\"2\"{labels}}}");
+    let correct = async || {
+        // The other one has been told of no label yet, but of a correction.
+        sum(&of("correct_total", "")).await - sum(&of("withdrawn_total", ",of=\"correct\"")).await
+    };
+    let actual = async |class: &Value| {
+        let labels = format!(",class=\"{class}\",of=\"actual\"");
+        sum(&of("class_total", &labels)).await - sum(&of("class_withdrawn_total", &labels)).await
+    };
+    assert_eq!((correct().await, actual(&right).await, actual(&wrong).await), (0.0, 0.0, 1.0));
+    assert_eq!(results(&give(&one, &say(&right)).await), [("corrected", 1)].into());
+    assert_eq!((correct().await, actual(&right).await, actual(&wrong).await), (1.0, 1.0, 0.0));
+    assert_eq!(results(&give(&other, &say(&right)).await), [("duplicate", 1)].into());
+    assert_eq!(sum(&of("labels_total", "")).await, 1.0);
+    assert_eq!(sum(&of("corrections_total", "")).await, 2.0);
+    // Within one request, the last one counts.
+    let both = json!([
+        { "prediction_id": ids[1], "label": right },
+        { "prediction_id": ids[1], "label": wrong },
+        { "prediction_id": ids[1], "label": wrong },
+    ]);
+    let taken = give(&one, &both).await;
+    assert_eq!(results(&taken), [("joined", 1), ("corrected", 1), ("duplicate", 1)].into());
+    assert_eq!(actual(&wrong).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_old_to_be_corrected_stays() {
+    let model_toml = format!("{PLAIN}[monitoring.business]\nrevenue = \"sum\"\n");
+    let repository = Repository::new().with("plus", 1, "plus_1", &model_toml);
+    let mut config = with_key(repository.config());
+    config.feedback.correction_window_ms = 60_000;
+    let app = TestApp::with(config).await;
+    let [old, new] = [90, 30].map(|ago| id(1, Duration::from_secs(ago), Observation::Value(10.0)));
+    let say = async |id: &str, value: f64, revenue: f64| {
+        let item = json!({ "prediction_id": id, "value": value, "metrics": { "revenue": revenue } });
+        give(&app, &json!([item])).await
+    };
+    for id in [&old, &new] {
+        assert_eq!(results(&say(id, 12.0, 5.0).await), [("joined", 1)].into());
+        assert_eq!(results(&say(id, 12.0, 5.0).await), [("duplicate", 1)].into());
+    }
+    let taken = say(&old, 13.0, 6.0).await;
+    assert_eq!(results(&taken), [("duplicate", 1)].into());
+    let why = taken["problems"][0]["detail"].as_str().unwrap();
+    assert!(why.starts_with("something else was said before, and stays"), "{why}");
+    assert_eq!(results(&say(&new, 11.0, 7.5).await), [("corrected", 1)].into());
+    // |10 - 12| of the old one and |10 - 11| of the new one.
+    let of = |metric: &str, labels: &str| format!("leeway_outcome_{metric}{{model=\"plus\",version=\"1\"{labels}}}");
+    assert_eq!(app.metric(&of("mae", "")).await, 1.5);
+    assert_eq!(app.metric(&of("business_sum", ",name=\"revenue\",kind=\"sum\"")).await, 12.5);
+    assert_eq!(app.metric(&of("business_items_total", ",name=\"revenue\",kind=\"sum\"")).await, 2.0);
+}
+
+/// A prediction of when the clock was ahead: how long ago it was is not known, and counts as nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prediction_from_the_future_has_no_delay() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let app = TestApp::with(with_key(repository.config())).await;
+    let then = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(3600);
+    let timestamp = uuid::Timestamp::from_unix(uuid::NoContext, then.as_secs(), 0);
+    let version = VersionKey::of(&"plus".parse().unwrap(), "1".parse().unwrap());
+    let future =
+        PredictionId { request: Uuid::new_v7(timestamp), index: 0, version, predicted: Observation::Value(1.0) };
+    let future = Signer::new(KEY.replace(' ', "-").as_bytes()).sign(&future);
+    let now = id(1, Duration::ZERO, Observation::Value(1.0));
+    for id in [future, now] {
+        assert_eq!(results(&give(&app, &json!([{ "prediction_id": id, "value": 1 }])).await), [("joined", 1)].into());
+    }
+    let of = |metric: &str| format!("leeway_outcome_{metric}{{model=\"plus\",version=\"1\"}}");
+    assert_eq!(app.metric(&of("labels_total")).await, 2.0);
+    assert_eq!(app.metric(&of("label_delay_seconds_count")).await, 1.0);
+}
+
+/// Whatever a body of the largest size is made of, it takes a small multiple of that while it is read.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_body_takes_a_small_multiple_of_its_size() {
+    const SIZE: usize = 8 << 20;
+    let server = Server::start(&checkout().join("models"), &[("LEEWAY_REPOSITORY__DEFAULT_MODEL", "digits")]);
+    let status = format!("/proc/{}/status", server.process());
+    let peak = || -> usize {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    };
+    let fill = |begin: &str, what: &str, end: &str| {
+        let mut body = begin.to_owned();
+        while body.len() + what.len() + end.len() + 1 < SIZE {
+            body.push_str(what);
+        }
+        body.push('0');
+        body + end
+    };
+    let item = r#"{"feedback":[{"prediction_id":"x","#;
+    let amounts: String = (0..32).map(|amount| format!("\"{amount}\":1,")).collect();
+    let whole = format!("{{\"prediction_id\":\"x\",\"metrics\":{{{}}}}}", amounts.trim_end_matches(','));
+    let bodies = [
+        fill(&format!("{item}\"label\":{}", "[".repeat(100)), "0,", &format!("{}}}]}}", "]".repeat(100))),
+        fill(&format!("{item}\"label\":"), "[", ""),
+        fill(&format!("{item}\"label\":{{\"a\":["), "{},", "]}}]}"),
+        fill(&format!("{item}\"metrics\":{{\"a\":["), "0,", "]}}]}"),
+        fill(&format!("{item}\"metrics\":{{"), "\"a\":0,", "\"a\":0}}]}"),
+        fill(&format!("{item}\"label\":\""), "x\\u0000", "\"}]}"),
+        fill("{\"feedback\":[{\"prediction_id\":\"", "x", "\"}]}"),
+        fill(r#"{"feedback":["#, r#"{"prediction_id":"x"},"#, "]}"),
+        fill(r#"{"feedback":["#, &format!("{whole},"), "]}"),
+        fill(r#"{"feedback":["#, "{},", "]}"),
+        fill(&format!("{item}\""), "x", "\":0}]}"),
+        fill("[", "[],", "]"),
+    ];
+    for body in bodies {
+        let before = peak();
+        let begin: String = body.chars().take(60).collect();
+        let answer = client().post(server.url("/feedback")).body(body).send().await.unwrap();
+        assert!([400, 200, 413].contains(&answer.status().as_u16()), "{begin}: {}", answer.status());
+        let taken = peak() - before;
+        // The body itself is there twice when it is read from pieces.
+        assert!(taken < 8 * SIZE, "{begin}: {} MB", taken >> 20);
+    }
 }

@@ -407,9 +407,8 @@ impl Server {
         self.child.signal(name);
     }
 
-    /// The number of the process.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn id(&self) -> u32 {
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
         self.child.0.id()
     }
 

@@ -123,7 +123,7 @@ fn children(parent: u32) -> Vec<u32> {
 async fn the_processes_of_models_end_with_the_server_however_it_ends() {
     let repository = Repository::new().with("plus", 1, "plus_1", &isolated().replace("workers = 1", "workers = 2"));
     let server = Server::start(repository.0.path(), &[]);
-    let of_models = children(server.id());
+    let of_models = children(server.process());
     assert_eq!(of_models.len(), 2);
     server.signal("KILL");
     let exists = |id: &u32| {

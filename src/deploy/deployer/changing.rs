@@ -15,19 +15,29 @@ impl Deployer {
             let problem = format!("no version of model {} is loaded yet; leeway status says why", request.model);
             return Err(Error::ChangeRefused(problem));
         }
-        let mut present = self.latest(&request.model).await?;
+        // A rollback has to be possible whatever has become of the disk: without the journal it begins with what is in effect.
+        let is_rollback = request.wish == Wish::Rollback;
+        if let Err(error) = self.write_unwritten(&request.model).await
+            && !is_rollback
+        {
+            return Err(error);
+        }
+        let mut present = match self.latest(&request.model).await {
+            Err(Error::Journal(_)) if is_rollback => self.deployment(&request.model)?,
+            latest => latest?,
+        };
         let asked_at = present.generation;
         for _ in 0..ATTEMPTS {
             check_generation(request.if_generation, &present)?;
             // It may be what somebody else has just done: done again, it would go back twice.
-            if request.wish == Wish::Rollback {
+            if is_rollback {
                 check_generation(Some(asked_at), &present)?;
             }
             let before = present.traffic.shares().collect();
             let Some(next) = present.after(&request.wish, &request.note)? else {
-                return Ok(Deployed { changed: false, deployment: present, before });
+                return Ok(self.deployed(false, present, before));
             };
-            if request.wish != Wish::Rollback {
+            if !is_rollback {
                 self.refuse_altered(&present, &next)?;
             }
             // What is loaded for it is retired by nobody before it is deployed.
@@ -46,12 +56,27 @@ impl Deployer {
                 present = if now.generation > present.generation { now } else { present };
                 continue;
             }
-            match self.journal.append(&next).await.map_err(|error| self.journal_failed(error))? {
+            // What waits for the journal goes first.
+            let waiting = self.state.lock().models.get(&request.model).and_then(|model| model.unwritten.problem());
+            let appended = match waiting {
+                Some(problem) => Err(Error::Journal(problem)),
+                None => self.journal.append(&next).await.map_err(|error| self.journal_failed(error)),
+            };
+            let appended = match appended {
+                Err(error @ Error::Journal(_)) if is_rollback => {
+                    self.keep_unwritten(&next, &error);
+                    self.take_over(&next);
+                    return Ok(self.deployed(true, next, before));
+                }
+                appended => appended?,
+            };
+            match appended {
                 Appended::Written => {
                     fail::fail_point!("change::in_the_journal");
+                    self.loader.monitor.deployments().state_works(StatePart::Deployments);
                     self.take_over(&next);
                     fail::fail_point!("change::published");
-                    return Ok(Deployed { changed: true, deployment: next, before });
+                    return Ok(self.deployed(true, next, before));
                 }
                 Appended::Lost(Some(latest)) => present = latest,
                 Appended::Lost(None) => {
@@ -60,6 +85,16 @@ impl Deployer {
             }
         }
         Err(Error::ChangeRefused(format!("model {} is changed by others all the time; try again", request.model)))
+    }
+
+    fn deployed(&self, changed: bool, deployment: Deployment, before: BTreeMap<Version, Share>) -> Deployed {
+        let unwritten = self.unwritten(&deployment.model);
+        Deployed { changed, deployment, before, unwritten }
+    }
+
+    /// Why what is in effect is not in the journal yet.
+    fn unwritten(&self, name: &ModelName) -> Option<String> {
+        self.state.lock().models.get(name).and_then(|model| model.unwritten.shown())
     }
 
     /// What is in memory can be served, and would not be after a restart: an altered version gets no new traffic, unless it
@@ -176,7 +211,7 @@ impl Deployer {
     }
 
     pub(super) fn journal_failed(&self, error: Error) -> Error {
-        self.loader.monitor.deployments().journal_failed();
+        self.loader.monitor.deployments().state_failed(StatePart::Deployments, &error.for_operators());
         error
     }
 }

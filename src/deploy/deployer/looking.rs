@@ -206,6 +206,7 @@ fn take_in(seen: Seen, known: Option<Deployment>) -> Result<ModelState> {
         recorded,
         newer: None,
         deployment_problem: None,
+        unwritten: Unwritten::default(),
         versions: BTreeMap::new(),
         holds: BTreeMap::new(),
         changing: Vec::new(),

@@ -7,8 +7,8 @@
 //! A look at the repository starts loads and waits for none. What follows of a load is done when it ends
 //! ([`Deployer::tend`]): so a model that is slow to load, or never ends, holds up no other.
 //!
-//! What is known is here; `starting.rs`, `looking.rs`, `tending.rs`, `loading.rs`, `changing.rs` and `showing.rs` have what
-//! is done with it.
+//! What is known is here; `starting.rs`, `looking.rs`, `tending.rs`, `loading.rs`, `changing.rs`, `writing.rs` and
+//! `showing.rs` have what is done with it.
 
 mod changing;
 mod loading;
@@ -16,6 +16,7 @@ mod looking;
 mod showing;
 mod starting;
 mod tending;
+mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use self::writing::Unwritten;
 use super::deployment::{Deployment, Note, Wish};
 use super::journal::{Appended, Journal};
 use super::problems::{ProblemChange, Problems};
@@ -34,7 +36,7 @@ use super::status::{Deployed, ModelStatus, Overview, VersionState, VersionStatus
 use crate::config::{ModelConfig, RepositoryConfig, StartMode};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
-use crate::monitor::DeployedShare;
+use crate::monitor::{DeployedShare, StatePart};
 use crate::registry::{
     Catalog, Fingerprint, FoundModel, LoadOrder, LoadStep, Loader, Manifest, Pace, PreparedVersion, ServedModel,
     ServedVersion, Snapshot, VerifiedVersion, lower_priority_of_this_thread, scan,
@@ -97,6 +99,7 @@ struct ModelState {
     /// One that another process has written, as long as its versions are not loaded.
     newer: Option<Deployment>,
     deployment_problem: Option<String>,
+    unwritten: Unwritten,
     versions: BTreeMap<Version, Known>,
     holds: BTreeMap<Version, Hold>,
     /// Versions that changes are about to deploy, one entry for each change.

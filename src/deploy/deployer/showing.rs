@@ -45,6 +45,7 @@ fn status(model: &ModelState) -> ModelStatus {
         deployment: model.deployment.clone(),
         config_problem: model.config_problem.clone(),
         deployment_problem: model.deployment_problem.clone(),
+        unwritten: model.unwritten.shown(),
         versions: versions.into_iter().rev().map(|version| version_status(model, version)).collect(),
     }
 }

@@ -43,8 +43,7 @@ pub(super) fn render(
     families.extend(watched::families(versions, now));
     families.extend(deployment_families(deployments));
     // A family without series is no family to Prometheus.
-    families.retain(|family| !family.get_metric().is_empty());
-    families.extend(text::process());
+    families.retain(|family| !family.is_empty());
     text::encode(&families)
 }
 
@@ -182,6 +181,7 @@ fn deployment_families(deployments: &DeploymentRecorder) -> Vec<MetricFamily> {
         family(DEPLOYED_AT, shares(&|labels, share| Some(gauge_of(&labels, share.deployed_at?)))),
         family(CHANGES, counted(&ModelDeployment::changes)),
         family(JOURNAL_ERRORS, [counter(&[], deployments.journal_errors())]),
+        family(UNWRITTEN, [gauge(&[], deployments.unwritten())]),
         family(REPOSITORY_ERRORS, [gauge(&[], deployments.repository_errors())]),
     ];
     families.into()
@@ -207,7 +207,7 @@ mod tests {
     use crate::monitor::{Monitor, Predicted, Sample, Truth, VersionLabels, Watched};
 
     fn monitor_with_one_version() -> (Monitor, Arc<VersionRecorder>) {
-        let monitor = Monitor::new("1.31.1", MonitoringWindows::default());
+        let monitor = Monitor::new("1.31.1", MonitoringWindows { top_features: None, ..Default::default() });
         let labels =
             VersionLabels { model: "digits".into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
         let version = monitor.version(labels, LatencyBudget::DEFAULT, Watched::default());
@@ -236,7 +236,7 @@ mod tests {
         let version = monitor.version(labels, LatencyBudget::DEFAULT, watched);
         version.observe(features, made.into_iter());
         version.outcomes(|outcomes| {
-            outcomes.label(&judged.0, &judged.1, Duration::from_secs(5));
+            outcomes.label(&judged.0, &judged.1, Some(Duration::from_secs(5)));
             outcomes.business("revenue", BusinessKind::Sum, 2.5);
         });
         let clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn the_table_is_what_is_rendered() {
         let (monitor, _version) = monitor_with_one_version();
-        let judged = (Predicted::Class("0".into(), 0.75), Truth::Label("0".into()));
+        let judged = (Predicted::Class("0".into(), 0.75), Truth::Label { class: 0, name: "0".into() });
         let _classifier = seen(&monitor, "1", classes(), &judged);
         let values = [1.0, 2.0].map(Observation::Value);
         let _regressor = seen(&monitor, "2", values, &(Predicted::Value(1.0), Truth::Value(1.5)));

@@ -34,17 +34,18 @@ pub const METRICS: &[Metric] = &[
     FEEDBACK, MODEL_INFO, REQUESTS, IN_FLIGHT, STAGE_DURATION, BATCHING_INFO, BATCH_SIZE, BATCH_ELEMENTS, QUEUE_DEPTH, OLDEST_RUN, WORKER_RESTARTS,
     BUDGET, REMAINING, OVERRUNS, SHED, EXPIRED, TERMINATED, PREDICTION, SERVICE_PER_ROW, SERVICE_PER_RUN,
     LOAD_DURATION, LATENCY_QUANTILE, UNANSWERED_QUANTILE, MONITORING_MEMORY, BASELINE_ROWS,
-    FEATURE.bins, FEATURE.baseline_ratio, FEATURE.baseline, FEATURE.window_values, FEATURE.psi, FEATURE.psi_adjusted,
-    FEATURE.drift_z, FEATURE.kl,
-    PREDICTION_FEATURE.bins, PREDICTION_FEATURE.baseline_ratio, PREDICTION_FEATURE.baseline,
+    FEATURE.bins, FEATURE.baseline_ratio, FEATURE.baseline, FEATURE.bin_count, FEATURE.window_values, FEATURE.psi,
+    FEATURE.psi_adjusted, FEATURE.drift_z, FEATURE.kl, FEATURE.outside,
+    PREDICTION_FEATURE.bins, PREDICTION_FEATURE.baseline_ratio, PREDICTION_FEATURE.baseline, PREDICTION_FEATURE.bin_count,
     PREDICTION_FEATURE.window_values, PREDICTION_FEATURE.psi, PREDICTION_FEATURE.psi_adjusted, PREDICTION_FEATURE.drift_z,
-    PREDICTION_FEATURE.kl, DRIFT_FEATURES,
+    PREDICTION_FEATURE.kl, PREDICTION_FEATURE.outside, DRIFT_FEATURES, DRIFT_SUMMARY,
     PREDICTIONS, PREDICTION_CLASS, CONFIDENCE, MARGIN, ENTROPY, LOW_CONFIDENCE,
     OUTCOME_LABELS, OUTCOME_CORRECT, OUTCOME_CLASS, ACCURACY, ACCURACY_ESTIMATE, BRIER_SCORE, CALIBRATION_ERROR, PRECISION,
     RECALL, CALIBRATION_COUNT, CALIBRATION_CONFIDENCE, CALIBRATION_CORRECT, SQUARED_ERROR, MEAN_ABSOLUTE_ERROR, BIAS,
-    ABSOLUTE_ERROR, ERROR_SUM, LABEL_DELAY, LABEL_COVERAGE, BUSINESS, BUSINESS_SUM, BUSINESS_ITEMS,
+    ABSOLUTE_ERROR, ERROR_SUM, CORRECTIONS, WITHDRAWN, CLASS_WITHDRAWN, CALIBRATION_WITHDRAWN, LABEL_DELAY, LABEL_COVERAGE,
+    BUSINESS, BUSINESS_SUM, BUSINESS_ITEMS,
     MODEL_READY, LOAD_FAILURES, RETIREMENTS, ALTERED, GENERATION, TRAFFIC_SHARE, DEPLOYED_AT, CHANGES, JOURNAL_ERRORS,
-    REPOSITORY_ERRORS,
+    UNWRITTEN, REPOSITORY_ERRORS,
 ];
 
 pub(super) const BUILD_INFO: Metric = metric(
@@ -241,7 +242,13 @@ pub(super) const JOURNAL_ERRORS: Metric = metric(
     Kind::Counter,
     "leeway_journal_errors_total",
     &[],
-    "Reads and writes of the deployment journal that failed.",
+    "Reads and writes of the state that failed: of the deployment journal, and of the feedback that is remembered.",
+);
+pub(super) const UNWRITTEN: Metric = metric(
+    Kind::Gauge,
+    "leeway_deployments_unwritten",
+    &[],
+    "Deployments that are in effect and could not be written to the journal yet; a restart loses them.",
 );
 pub(super) const REPOSITORY_ERRORS: Metric = metric(
     Kind::Gauge,
@@ -284,11 +291,13 @@ pub(super) struct DriftMetrics {
     pub(super) bins: Metric,
     pub(super) baseline_ratio: Metric,
     pub(super) baseline: Metric,
+    pub(super) bin_count: Metric,
     pub(super) window_values: Metric,
     pub(super) psi: Metric,
     pub(super) psi_adjusted: Metric,
     pub(super) drift_z: Metric,
     pub(super) kl: Metric,
+    pub(super) outside: Metric,
 }
 
 pub(super) const FEATURE: DriftMetrics = DriftMetrics {
@@ -309,6 +318,12 @@ pub(super) const FEATURE: DriftMetrics = DriftMetrics {
         "leeway_feature_baseline",
         &["model", "version", "feature"],
         "The training data: quantiles of numbers, their sum, and how many values there are.",
+    ),
+    bin_count: metric(
+        Kind::Gauge,
+        "leeway_feature_bins",
+        &["model", "version", "feature"],
+        "How many bins its baseline has.",
     ),
     window_values: metric(
         Kind::Gauge,
@@ -340,6 +355,12 @@ pub(super) const FEATURE: DriftMetrics = DriftMetrics {
         &["model", "version", "feature", "direction"],
         "Kullback-Leibler divergence in nats, of the window from the baseline and the other way round.",
     ),
+    outside: metric(
+        Kind::Gauge,
+        "leeway_feature_outside_ratio",
+        &["model", "version", "feature", "bin"],
+        "The share of this replica's drift window that is missing, and that no bin of the baseline is for (other).",
+    ),
 };
 pub(super) const PREDICTION_FEATURE: DriftMetrics = DriftMetrics {
     bins: metric(
@@ -359,6 +380,12 @@ pub(super) const PREDICTION_FEATURE: DriftMetrics = DriftMetrics {
         "leeway_prediction_baseline",
         &["model", "version", "feature"],
         "The training data: quantiles of numbers, their sum, and how many values there are.",
+    ),
+    bin_count: metric(
+        Kind::Gauge,
+        "leeway_prediction_bins",
+        &["model", "version", "feature"],
+        "How many bins its baseline has.",
     ),
     window_values: metric(
         Kind::Gauge,
@@ -390,12 +417,24 @@ pub(super) const PREDICTION_FEATURE: DriftMetrics = DriftMetrics {
         &["model", "version", "feature", "direction"],
         "Kullback-Leibler divergence in nats, of the window from the baseline and the other way round.",
     ),
+    outside: metric(
+        Kind::Gauge,
+        "leeway_prediction_outside_ratio",
+        &["model", "version", "feature", "bin"],
+        "The share of this replica's drift window that is missing, and that no bin of the baseline is for (other).",
+    ),
 };
 pub(super) const DRIFT_FEATURES: Metric = metric(
     Kind::Gauge,
     "leeway_drift_features",
     &["model", "version", "status"],
     "How many features and parts of the predictions have this drift status on this replica.",
+);
+pub(super) const DRIFT_SUMMARY: Metric = metric(
+    Kind::Gauge,
+    "leeway_drift_psi_adjusted",
+    &["model", "version", "of", "measure"],
+    "The largest and the mean adjusted index of all features and of all parts of the predictions, on this replica.",
 );
 pub(super) const PREDICTIONS: Metric = metric(
     Kind::Counter,
@@ -527,6 +566,30 @@ pub(super) const ABSOLUTE_ERROR: Metric = metric(
 );
 pub(super) const ERROR_SUM: Metric =
     metric(Kind::Gauge, "leeway_outcome_error_sum", &["model", "version"], "The sum of predicted less true numbers.");
+pub(super) const CORRECTIONS: Metric = metric(
+    Kind::Counter,
+    "leeway_outcome_corrections_total",
+    &["model", "version"],
+    "Truths that were replaced by others; each is counted once in leeway_outcome_labels_total.",
+);
+pub(super) const WITHDRAWN: Metric = metric(
+    Kind::Counter,
+    "leeway_outcome_withdrawn_total",
+    &["model", "version", "of"],
+    "What replaced truths had added to the correct, squared_error and absolute_error counters: to be subtracted from them.",
+);
+pub(super) const CLASS_WITHDRAWN: Metric = metric(
+    Kind::Counter,
+    "leeway_outcome_class_withdrawn_total",
+    &["model", "version", "class", "of"],
+    "What replaced truths had added to leeway_outcome_class_total (actual, correct): to be subtracted from it.",
+);
+pub(super) const CALIBRATION_WITHDRAWN: Metric = metric(
+    Kind::Counter,
+    "leeway_outcome_calibration_withdrawn_total",
+    &["model", "version", "bin"],
+    "What replaced truths had added to leeway_outcome_calibration_correct_total: to be subtracted from it.",
+);
 pub(super) const LABEL_DELAY: Metric = metric(
     Kind::Histogram,
     "leeway_outcome_label_delay_seconds",

@@ -1,132 +1,254 @@
-//! The shapes of Prometheus' text format. The only file that names the `prometheus` crate.
+//! Prometheus' text format, version 0.0.4. The only file that names the `prometheus` crate, which has the numbers of the
+//! process; the rest is written here, straight into one text: a server has tens of thousands of series.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 #[cfg(target_os = "linux")]
 use std::sync::LazyLock;
 
+#[cfg(target_os = "linux")]
 use prometheus::TextEncoder;
 #[cfg(target_os = "linux")]
 use prometheus::core::Collector;
 #[cfg(target_os = "linux")]
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto;
-pub(super) use prometheus::proto::MetricFamily;
+use sha2::{Digest, Sha256};
 
 use super::table::{Kind, Metric};
+use crate::identity::{is_unprintable, printable};
 use crate::monitor::version_recorder::HistogramSum;
 
 /// The content type of the text format.
-pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
+pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
+
+/// The longest label, in bytes. Class names and such come from model files.
+const MAX_LABEL_BYTES: usize = 128;
+
+/// A metric and its series.
+pub(super) struct MetricFamily {
+    metric: Metric,
+    series: Vec<Series>,
+}
+
+/// One series: its labels as they are written, and its value.
+#[derive(Clone)]
+pub(super) struct Series {
+    /// In the order of the metric's labels.
+    labels: Vec<String>,
+    value: Value,
+}
+
+#[derive(Clone)]
+enum Value {
+    Whole(u64),
+    Number(f64),
+    Summary {
+        quantiles: Vec<(f64, f64)>,
+        sum: f64,
+        count: u64,
+    },
+    /// Upper bounds with cumulative counts.
+    Histogram {
+        buckets: Vec<(f64, u64)>,
+        sum: f64,
+        count: u64,
+    },
+}
+
+impl MetricFamily {
+    pub(super) fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+}
 
 /// Families as text.
 pub(super) fn encode(families: &[MetricFamily]) -> String {
-    let mut text = String::new();
-    if let Err(error) = TextEncoder::new().encode_utf8(families, &mut text) {
-        tracing::error!(%error, "the metrics could not be written");
-    }
+    let mut text = String::with_capacity(128 * families.iter().map(|family| family.series.len()).sum::<usize>());
+    families.iter().for_each(|family| write_family(&mut text, family));
+    text.push_str(&process());
     text
 }
 
+fn write_family(text: &mut String, MetricFamily { metric, series }: &MetricFamily) {
+    let kind = match metric.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+        Kind::Summary => "summary",
+    };
+    let Metric { name, help, .. } = metric;
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    let mut labels = String::new();
+    for Series { labels: values, value } in series {
+        labels.clear();
+        for (label, value) in metric.labels.iter().zip(values) {
+            let separator = if labels.is_empty() { "" } else { "," };
+            let _ = write!(labels, "{separator}{label}=\"{value}\"");
+        }
+        let mut line = |suffix: &str, extra: Option<(&str, f64)>, value: Number| {
+            text.push_str(name);
+            text.push_str(suffix);
+            if !labels.is_empty() || extra.is_some() {
+                text.push('{');
+                text.push_str(&labels);
+                if let Some((label, value)) = extra {
+                    let separator = if labels.is_empty() { "" } else { "," };
+                    let _ = write!(text, "{separator}{label}=\"{}\"", Number::Float(value));
+                }
+                text.push('}');
+            }
+            let _ = writeln!(text, " {value}");
+        };
+        match value {
+            Value::Whole(whole) => line("", None, Number::Whole(*whole)),
+            Value::Number(number) => line("", None, Number::Float(*number)),
+            Value::Summary { quantiles, sum, count } => {
+                for (share, value) in quantiles {
+                    line("", Some(("quantile", *share)), Number::Float(*value));
+                }
+                line("_sum", None, Number::Float(*sum));
+                line("_count", None, Number::Whole(*count));
+            }
+            Value::Histogram { buckets, sum, count } => {
+                for (edge, cumulative) in buckets {
+                    line("_bucket", Some(("le", *edge)), Number::Whole(*cumulative));
+                }
+                line("_bucket", Some(("le", f64::INFINITY)), Number::Whole(*count));
+                line("_sum", None, Number::Float(*sum));
+                line("_count", None, Number::Whole(*count));
+            }
+        }
+    }
+}
+
+/// A number as the format writes it.
+enum Number {
+    Whole(u64),
+    Float(f64),
+}
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Number::Whole(whole) => write!(f, "{whole}"),
+            Number::Float(number) if number == f64::INFINITY => f.write_str("+Inf"),
+            Number::Float(number) if number == f64::NEG_INFINITY => f.write_str("-Inf"),
+            Number::Float(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+/// A label's value as it is written: bounded, without characters that no terminal and no log should meet, and escaped. A
+/// long one ends with a part of its digest, so that two of them are not the same.
+fn label(value: &str) -> String {
+    let is_plain = |c: char| !is_unprintable(c) && !matches!(c, '\\' | '"');
+    if value.len() <= MAX_LABEL_BYTES && value.chars().all(is_plain) {
+        return value.to_owned();
+    }
+    let shown: Cow<'_, str> = match value.len() {
+        ..=MAX_LABEL_BYTES => printable(value, MAX_LABEL_BYTES),
+        _ => {
+            let digest = hex::encode(&Sha256::digest(value)[..4]);
+            format!("{}{digest}", printable(value, MAX_LABEL_BYTES - 16)).into()
+        }
+    };
+    shown.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
 /// What the operating system knows of this process.
-pub(super) fn process() -> Vec<MetricFamily> {
+fn process() -> String {
     // One for all times: it reads when the process began, which would move with the clock of the machine.
     #[cfg(target_os = "linux")]
     static COLLECTOR: LazyLock<ProcessCollector> = LazyLock::new(ProcessCollector::for_self);
     #[cfg(target_os = "linux")]
-    return COLLECTOR.collect();
+    {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&COLLECTOR.collect(), &mut text) {
+            tracing::error!(%error, "the numbers of the process could not be written");
+        }
+        text
+    }
     #[cfg(not(target_os = "linux"))]
-    Vec::new()
+    String::new()
 }
 
-/// One series: its label values, in the order of the metric's labels, and its value.
-#[derive(Clone)]
-pub(super) struct Series {
-    labels: Vec<String>,
-    value: proto::Metric,
+pub(super) fn family(metric: Metric, series: impl IntoIterator<Item = Series>) -> MetricFamily {
+    MetricFamily { metric, series: series.into_iter().collect() }
 }
 
-pub(super) fn family(metric: Metric, series: impl IntoIterator<Item = Series>) -> proto::MetricFamily {
-    let mut family = proto::MetricFamily::default();
-    family.set_name(metric.name.to_owned());
-    family.set_help(metric.help.to_owned());
-    family.set_field_type(match metric.kind {
-        Kind::Counter => proto::MetricType::COUNTER,
-        Kind::Gauge => proto::MetricType::GAUGE,
-        Kind::Histogram => proto::MetricType::HISTOGRAM,
-        Kind::Summary => proto::MetricType::SUMMARY,
-    });
-    let with_labels = |Series { labels, mut value }: Series| {
-        let pair = |(name, label): (&&str, String)| {
-            let mut pair = proto::LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value(label);
-            pair
-        };
-        value.set_label(metric.labels.iter().zip(labels).map(pair).collect());
-        value
-    };
-    family.set_metric(series.into_iter().map(with_labels).collect());
-    family
-}
-
-fn series(labels: &[&str], value: proto::Metric) -> Series {
-    Series { labels: labels.iter().map(|label| (*label).to_owned()).collect(), value }
+fn series(labels: &[&str], value: Value) -> Series {
+    Series { labels: labels.iter().map(|value| label(value)).collect(), value }
 }
 
 pub(super) fn counter(labels: &[&str], value: u64) -> Series {
-    counter_of(labels, value as f64)
+    series(labels, Value::Whole(value))
 }
 
 pub(super) fn counter_of(labels: &[&str], value: f64) -> Series {
-    let mut counter = proto::Counter::default();
-    counter.set_value(value);
-    let mut metric = proto::Metric::default();
-    metric.set_counter(counter);
-    series(labels, metric)
+    series(labels, Value::Number(value))
 }
 
 pub(super) fn gauge(labels: &[&str], value: u64) -> Series {
-    gauge_of(labels, value as f64)
+    series(labels, Value::Whole(value))
 }
 
 pub(super) fn gauge_of(labels: &[&str], value: f64) -> Series {
-    let mut gauge = proto::Gauge::default();
-    gauge.set_value(value);
-    series(labels, proto::Metric::from_gauge(gauge))
+    series(labels, Value::Number(value))
 }
 
 /// `quantiles` as pairs of share and value.
 pub(super) fn summary(labels: &[&str], quantiles: impl Iterator<Item = (f64, f64)>, sum: f64, count: u64) -> Series {
-    let quantile = |(share, value)| {
-        let mut quantile = proto::Quantile::default();
-        quantile.set_quantile(share);
-        quantile.set_value(value);
-        quantile
-    };
-    let mut summary = proto::Summary::default();
-    summary.set_quantile(quantiles.map(quantile).collect());
-    summary.set_sample_sum(sum);
-    summary.set_sample_count(count);
-    let mut metric = proto::Metric::default();
-    metric.set_summary(summary);
-    series(labels, metric)
+    series(labels, Value::Summary { quantiles: quantiles.collect(), sum, count })
 }
 
 /// `edges` are divided by `edge_unit` and the sum by `sum_unit` to come to base units.
 pub(super) fn histogram(labels: &[&str], edges: &[u64], edge_unit: f64, read: &HistogramSum, sum_unit: f64) -> Series {
     let mut cumulative = 0;
-    let mut buckets = Vec::with_capacity(edges.len());
-    for (&edge, &count) in edges.iter().zip(&read.counts) {
+    let buckets = edges.iter().zip(&read.counts).map(|(edge, count)| {
         cumulative += count;
-        let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(edge as f64 / edge_unit);
-        bucket.set_cumulative_count(cumulative);
-        buckets.push(bucket);
+        (*edge as f64 / edge_unit, cumulative)
+    });
+    let buckets = buckets.collect();
+    let (sum, count) = (read.sum as f64 / sum_unit, read.counts.iter().sum());
+    series(labels, Value::Histogram { buckets, sum, count })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn metric(kind: Kind, labels: &'static [&'static str]) -> Metric {
+        Metric { name: "m", help: "What it is.", labels, kind }
     }
-    let mut histogram = proto::Histogram::default();
-    histogram.set_sample_count(read.counts.iter().sum());
-    histogram.set_sample_sum(read.sum as f64 / sum_unit);
-    histogram.set_bucket(buckets);
-    let mut metric = proto::Metric::default();
-    metric.set_histogram(histogram);
-    series(labels, metric)
+
+    #[test]
+    fn every_kind_is_written_as_the_format_has_it() {
+        let read = HistogramSum { counts: vec![1, 2, 4], sum: 5_500 };
+        let families = [
+            family(metric(Kind::Counter, &["a", "b"]), [counter(&["x", "y"], 7)]),
+            family(metric(Kind::Gauge, &[]), [gauge_of(&[], f64::NAN)]),
+            family(metric(Kind::Summary, &["a"]), [summary(&["x"], [(0.5, 1.25)].into_iter(), 1e-7, 3)]),
+            family(metric(Kind::Histogram, &["a"]), [histogram(&["x"], &[100, 2_000], 1e3, &read, 1e3)]),
+            family(metric(Kind::Histogram, &[]), [histogram(&[], &[1], 1.0, &read, 1.0)]),
+        ];
+        let mut text = String::new();
+        families.iter().for_each(|family| write_family(&mut text, family));
+        let expected = "# HELP m What it is.\n# TYPE m counter\nm{a=\"x\",b=\"y\"} 7\n\
+            # HELP m What it is.\n# TYPE m gauge\nm NaN\n\
+            # HELP m What it is.\n# TYPE m summary\nm{a=\"x\",quantile=\"0.5\"} 1.25\nm_sum{a=\"x\"} 0.0000001\nm_count{a=\"x\"} 3\n\
+            # HELP m What it is.\n# TYPE m histogram\nm_bucket{a=\"x\",le=\"0.1\"} 1\nm_bucket{a=\"x\",le=\"2\"} 3\n\
+            m_bucket{a=\"x\",le=\"+Inf\"} 7\nm_sum{a=\"x\"} 5.5\nm_count{a=\"x\"} 7\n\
+            # HELP m What it is.\n# TYPE m histogram\nm_bucket{le=\"1\"} 1\nm_bucket{le=\"+Inf\"} 7\nm_sum 5500\nm_count 7\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn labels_from_model_files_are_escaped_and_bounded() {
+        assert_eq!(label("grün"), "grün");
+        assert_eq!(label("a\"b\\c"), "a\\\"b\\\\c");
+        assert_eq!(label("\u{1b}[2J\u{0}\n"), "\\\\u{1b}[2J\\\\u{0}\\\\n");
+        let long = |end: &str| label(&format!("{}{end}", "x".repeat(1 << 20)));
+        assert!(long("a").len() <= MAX_LABEL_BYTES && long("a") != long("b"), "{}", long("a"));
+    }
 }

@@ -22,29 +22,75 @@ type Make<'a> = &'a dyn Fn(&Seen, [&str; 2]) -> Vec<Series>;
 /// A version, and what was read of it once for all families.
 struct Seen {
     version: Arc<VersionRecorder>,
-    drifts: Vec<(Side, String, Drift)>,
+    /// Of what is shown.
+    drifts: Vec<Drifted>,
+    /// How many features and parts of predictions have which status, of all.
+    statuses: Vec<(DriftStatus, u64)>,
+    /// The largest and the mean adjusted index, of all that have one.
+    summaries: Vec<(Side, f64, f64)>,
+    /// Whether all features are shown, with all their bins.
+    has_bins: bool,
     latencies: Vec<(Timed, Option<[Duration; QUANTILES.len()]>)>,
     outcomes: Outcomes,
     /// Whether it predicts classes: what only those have is not shown of others.
     is_classifier: bool,
 }
 
-pub(super) fn families(versions: &[Arc<VersionRecorder>], now: Duration) -> Vec<MetricFamily> {
-    let see = |version: &Arc<VersionRecorder>| {
-        let drifts = version.watch().drifts(now, version.windows().drift);
-        let drift =
-            |(feature, drift, _): (&WatchedFeature, Drift, Vec<u64>)| (feature.side, feature.name.clone(), drift);
+/// What is shown of the drift of a feature or a part of the predictions.
+struct Drifted {
+    side: Side,
+    name: String,
+    drift: Drift,
+    /// The shares of the window that are missing, and that no bin is for.
+    outside: [f64; 2],
+}
+
+impl Drifted {
+    fn new((feature, drift, counts): &(&WatchedFeature, Drift, Vec<u64>)) -> Drifted {
+        // The last two bins of every feature.
+        let share = |from_last: usize| {
+            let count = counts.iter().rev().nth(from_last).copied().unwrap_or_default();
+            count as f64 / drift.window_count as f64
+        };
+        Drifted { side: feature.side, name: feature.name.clone(), drift: *drift, outside: [share(1), share(0)] }
+    }
+}
+
+impl Seen {
+    fn new(version: &Arc<VersionRecorder>, now: Duration) -> Seen {
+        let (watch, windows) = (version.watch(), version.windows());
+        let drifts = watch.drifts(now, windows.drift);
+        let shown = match windows.top_features {
+            Some(most) => watch.shown(&drifts, most),
+            None => (0..drifts.len()).collect(),
+        };
+        let count = |status: DriftStatus| {
+            let count = drifts.iter().filter(|(_, drift, _)| drift.status() == status).count();
+            (status, count as u64)
+        };
+        let summary = |side: Side| {
+            let of_side = drifts.iter().filter(|(feature, drift, _)| feature.side == side && drift.window_count > 0);
+            let psi: Vec<f64> = of_side.map(|(_, drift, _)| drift.psi_adjusted).collect();
+            let largest = psi.iter().copied().reduce(f64::max)?;
+            Some((side, largest, psi.iter().sum::<f64>() / psi.len() as f64))
+        };
         let stages = Stage::ALL.map(Timed::Stage);
         let kinds: Vec<Timed> = stages.into_iter().chain([Timed::Total, Timed::Shed, Timed::Failed]).collect();
         Seen {
-            drifts: drifts.into_iter().map(drift).collect(),
+            drifts: shown.iter().filter_map(|index| drifts.get(*index)).map(Drifted::new).collect(),
+            statuses: DriftStatus::ALL.map(count).to_vec(),
+            summaries: [Side::Feature, Side::Prediction].into_iter().filter_map(summary).collect(),
+            has_bins: windows.top_features.is_none(),
             latencies: version.latencies().quantiles(now, &kinds),
             outcomes: version.outcomes(|outcomes| outcomes.clone()),
-            is_classifier: version.watch().is_classifier(),
+            is_classifier: watch.is_classifier(),
             version: Arc::clone(version),
         }
-    };
-    let seen: Vec<Seen> = versions.iter().map(see).collect();
+    }
+}
+
+pub(super) fn families(versions: &[Arc<VersionRecorder>], now: Duration) -> Vec<MetricFamily> {
+    let seen: Vec<Seen> = versions.iter().map(|version| Seen::new(version, now)).collect();
     let each = |make: Make<'_>| {
         let series = |seen: &Seen| {
             let labels = seen.version.labels();
@@ -58,11 +104,21 @@ pub(super) fn families(versions: &[Arc<VersionRecorder>], now: Duration) -> Vec<
     families.push(family(
         DRIFT_FEATURES,
         each(&|seen, [model, number]| {
-            let series = |status: DriftStatus| {
-                let count = seen.drifts.iter().filter(|(_, _, drift)| drift.status() == status).count();
-                gauge(&[model, number, status.name()], count as u64)
+            let statuses = seen.statuses.iter();
+            statuses.map(|(status, count)| gauge(&[model, number, status.name()], *count)).collect()
+        }),
+    ));
+    families.push(family(
+        DRIFT_SUMMARY,
+        each(&|seen, [model, number]| {
+            let both = |(side, largest, mean): &(Side, f64, f64)| {
+                let of = match side {
+                    Side::Feature => "features",
+                    Side::Prediction => "predictions",
+                };
+                [("max", *largest), ("mean", *mean)].map(|(measure, psi)| gauge_of(&[model, number, of, measure], psi))
             };
-            DriftStatus::ALL.map(series).to_vec()
+            seen.summaries.iter().flat_map(both).collect()
         }),
     ));
     families.extend(prediction_families(&each));
@@ -75,10 +131,13 @@ fn latency_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
         let mut all = Vec::new();
         for (timed, found) in &seen.latencies {
             let Some(name) = name(*timed) else { continue };
+            let (count, sum) = seen.version.latencies().total(*timed);
+            if count == 0 {
+                continue;
+            }
             // As Prometheus' own clients have it: a quantile of nothing is not a number.
             let seconds = |index: usize| found.map_or(f64::NAN, |found| found[index].as_secs_f64());
             let quantiles = QUANTILES.into_iter().enumerate().map(|(index, share)| (share, seconds(index)));
-            let (count, sum) = seen.version.latencies().total(*timed);
             all.push(summary(&[model, number, name], quantiles, sum.as_secs_f64(), count));
         }
         all
@@ -116,6 +175,9 @@ fn latency_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
 fn drift_families(metrics: DriftMetrics, side: Side, each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily> {
     let by_bin = |seen: &Seen, [model, number]: [&str; 2], value: &dyn Fn(&WatchedFeature, &[u64]) -> Vec<Bin>| {
         let mut all = Vec::new();
+        if !seen.has_bins {
+            return all;
+        }
         for (feature, counts) in seen.version.watch().totals().filter(|(feature, _)| feature.side == side) {
             for (bin, value) in feature.bins.iter().zip(value(feature, &counts)) {
                 let labels = [model, number, &feature.name, bin];
@@ -128,8 +190,8 @@ fn drift_families(metrics: DriftMetrics, side: Side, each: &dyn Fn(Make<'_>) -> 
         all
     };
     let of_drift = |seen: &Seen, [model, number]: [&str; 2], value: fn(&Drift) -> f64| -> Vec<Series> {
-        let drifts = seen.drifts.iter().filter(|(of, _, _)| *of == side);
-        drifts.map(|(_, name, drift)| gauge_of(&[model, number, name], value(drift))).collect()
+        let drifts = seen.drifts.iter().filter(|drifted| drifted.side == side);
+        drifts.map(|drifted| gauge_of(&[model, number, &drifted.name], value(&drifted.drift))).collect()
     };
     let gauges =
         |metric: Metric, value: fn(&Drift) -> f64| family(metric, each(&|seen, labels| of_drift(seen, labels, value)));
@@ -150,9 +212,11 @@ fn drift_families(metrics: DriftMetrics, side: Side, each: &dyn Fn(Make<'_>) -> 
                     let sum = known.map_or(0.0, |known| known.mean * finite as f64);
                     summary(&[model, number, &feature.name], quantiles, sum, count)
                 };
-                seen.version.watch().totals().filter(|(feature, _)| feature.side == side).map(of).collect()
+                let all = seen.version.watch().totals().filter(|(feature, _)| seen.has_bins && feature.side == side);
+                all.map(of).collect()
             }),
         ),
+        gauges(metrics.bin_count, |drift| drift.bins as f64),
         gauges(metrics.window_values, |drift| drift.window_count as f64),
         gauges(metrics.psi, |drift| drift.psi),
         gauges(metrics.psi_adjusted, |drift| drift.psi_adjusted),
@@ -160,13 +224,25 @@ fn drift_families(metrics: DriftMetrics, side: Side, each: &dyn Fn(Make<'_>) -> 
         family(
             metrics.kl,
             each(&|seen, [model, number]| {
-                let drifts = seen.drifts.iter().filter(|(of, _, _)| *of == side);
-                let both = |(_, name, drift): &(Side, String, Drift)| {
+                let drifts = seen.drifts.iter().filter(|drifted| drifted.side == side);
+                let both = |Drifted { name, drift, .. }: &Drifted| {
                     let directions = [
                         ("window_from_baseline", drift.kl_window_from_baseline),
                         ("baseline_from_window", drift.kl_baseline_from_window),
                     ];
                     directions.map(|(direction, nats)| gauge_of(&[model, number, name, direction], nats))
+                };
+                drifts.flat_map(both).collect()
+            }),
+        ),
+        family(
+            metrics.outside,
+            each(&|seen, [model, number]| {
+                let drifts =
+                    seen.drifts.iter().filter(|drifted| drifted.side == side && drifted.drift.window_count > 0);
+                let both = |Drifted { name, outside: [missing, other], .. }: &Drifted| {
+                    [("missing", *missing), ("other", *other)]
+                        .map(|(bin, share)| gauge_of(&[model, number, name, bin], share))
                 };
                 drifts.flat_map(both).collect()
             }),
@@ -212,6 +288,12 @@ fn prediction_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFami
             }),
         ),
     ]
+}
+
+/// Whether a truth can be replaced: these series are there before the first one is, as a rate does not see the first count
+/// of a series.
+fn has_labels(seen: &Seen) -> bool {
+    seen.outcomes.labels + seen.outcomes.withdrawn.labels > 0
 }
 
 fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily> {
@@ -280,8 +362,8 @@ fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
         ),
         measured(BRIER_SCORE, Outcomes::brier_score),
         measured(CALIBRATION_ERROR, Outcomes::expected_calibration_error),
-        by_class(PRECISION, |outcomes, class| outcomes.classes[class].precision()),
-        by_class(RECALL, |outcomes, class| outcomes.classes[class].recall()),
+        by_class(PRECISION, |outcomes, class| outcomes.holding(class).precision()),
+        by_class(RECALL, |outcomes, class| outcomes.holding(class).recall()),
         by_bin(CALIBRATION_COUNT, |outcomes, bin| outcomes.calibration.bins()[bin].count as f64),
         by_bin(CALIBRATION_CONFIDENCE, |outcomes, bin| outcomes.calibration.bins()[bin].confidence),
         by_bin(CALIBRATION_CORRECT, |outcomes, bin| outcomes.calibration.bins()[bin].correct as f64),
@@ -290,6 +372,40 @@ fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
         measured(BIAS, Outcomes::bias),
         counted(ABSOLUTE_ERROR, |seen| !seen.is_classifier, |outcomes| outcomes.absolute_error),
         measured(ERROR_SUM, |outcomes| Some(outcomes.error).filter(|_| outcomes.values > 0)),
+        counted(CORRECTIONS, has_labels, |outcomes| outcomes.withdrawn.labels as f64),
+        family(
+            WITHDRAWN,
+            each(&|seen, [model, number]| {
+                let withdrawn = &seen.outcomes.withdrawn;
+                let of_classes = [("correct", withdrawn.correct as f64)];
+                let of_numbers = [("absolute_error", withdrawn.absolute_error)];
+                let own = if seen.is_classifier { of_classes } else { of_numbers };
+                let all = own.into_iter().chain([("squared_error", withdrawn.squared_error)]);
+                all.filter(|_| has_labels(seen)).map(|(of, sum)| counter_of(&[model, number, of], sum)).collect()
+            }),
+        ),
+        family(
+            CLASS_WITHDRAWN,
+            each(&|seen, [model, number]| {
+                let series = |class: &String| {
+                    let found = seen.outcomes.withdrawn.classes.get(class).copied().unwrap_or_default();
+                    [("actual", found.actual), ("correct", found.correct)]
+                        .map(|(of, count)| counter(&[model, number, class, of], count))
+                };
+                seen.outcomes.classes.keys().filter(|_| has_labels(seen)).flat_map(series).collect()
+            }),
+        ),
+        family(
+            CALIBRATION_WITHDRAWN,
+            each(&|seen, [model, number]| {
+                let series = |(bin, count): (usize, &u64)| {
+                    let edge = ((bin + 1) as f64 / CALIBRATION_BINS as f64).to_string();
+                    counter(&[model, number, &edge], *count)
+                };
+                let bins = seen.outcomes.withdrawn.calibration_correct.iter().enumerate();
+                bins.filter(|_| seen.is_classifier && has_labels(seen)).map(series).collect()
+            }),
+        ),
         family(
             LABEL_DELAY,
             each(&|seen, labels| {

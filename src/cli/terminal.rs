@@ -1,0 +1,74 @@
+//! What is written to a terminal: texts of models and of callers are in it, and none of them moves the cursor.
+
+use std::io::{self, Stderr, Stdout, Write};
+
+use crate::identity::is_unprintable;
+
+/// The most of a line that is shown, in bytes.
+const MAX_LINE_BYTES: usize = 8 << 10;
+
+/// Writes with everything escaped that a terminal would act on, and with long lines cut off.
+pub(super) struct Printable<W> {
+    out: W,
+    /// How long the present line is.
+    line: usize,
+}
+
+/// Standard output for people.
+pub(super) fn stdout() -> Printable<Stdout> {
+    Printable { out: io::stdout(), line: 0 }
+}
+
+/// Standard error for people.
+pub(super) fn stderr() -> Printable<Stderr> {
+    Printable { out: io::stderr(), line: 0 }
+}
+
+impl<W: Write> Write for Printable<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut shown = String::with_capacity(bytes.len());
+        for c in String::from_utf8_lossy(bytes).chars() {
+            if c == '\n' {
+                self.line = 0;
+                shown.push(c);
+                continue;
+            }
+            if self.line < MAX_LINE_BYTES {
+                let before = shown.len();
+                if is_unprintable(c) {
+                    shown.extend(c.escape_default())
+                } else {
+                    shown.push(c)
+                }
+                self.line += shown.len() - before;
+                if self.line >= MAX_LINE_BYTES {
+                    shown.push('…');
+                }
+            }
+        }
+        self.out.write_all(shown.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_escaped() {
+        let mut out = Printable { out: Vec::new(), line: 0 };
+        writeln!(out, "Größe {}\u{9b}2J\u{202e}", "\u{1b}[31m\u{0}\t").unwrap();
+        writeln!(out, "{}", "x".repeat(20_000)).unwrap();
+        writeln!(out, "over").unwrap();
+        let text = String::from_utf8(out.out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "Größe \\u{1b}[31m\\u{0}\\t\\u{9b}2J\\u{202e}");
+        assert_eq!(lines[1], format!("{}…", "x".repeat(MAX_LINE_BYTES)));
+        assert_eq!((lines[2], lines.len()), ("over", 3));
+    }
+}

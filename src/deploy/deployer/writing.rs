@@ -1,0 +1,131 @@
+//! Deployments that are in effect and that the journal could not take yet.
+//!
+//! A rollback is made even if it cannot be written: whoever asks for one has something worse than a full disk. So is the
+//! first deployment of a model, when the server starts on such a disk. What is not written yet is shown, and written as soon
+//! as that works.
+
+use super::*;
+
+/// How long after a failure it is tried again: at first, and at the most.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// Deployments of a model that wait for the journal, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten {
+    deployments: Vec<Deployment>,
+    problem: String,
+}
+
+impl Unwritten {
+    /// Why the journal did not take them, if there are any.
+    pub(super) fn problem(&self) -> Option<String> {
+        (!self.deployments.is_empty()).then(|| self.problem.clone())
+    }
+
+    /// What is shown of it, if there is any.
+    pub(super) fn shown(&self) -> Option<String> {
+        let latest = self.deployments.last()?;
+        Some(format!(
+            "generation {} is in effect and not written yet: {}; it is written when that works again, and a restart before \
+             that loses it",
+            latest.generation, self.problem
+        ))
+    }
+}
+
+impl Deployer {
+    /// Keeps a deployment for the journal, which has refused it, and writes it as soon as it takes it. Whoever calls holds
+    /// `writing`.
+    pub(super) fn keep_unwritten(self: &Arc<Self>, next: &Deployment, error: &Error) {
+        let is_first = {
+            let mut state = self.state.lock();
+            let Some(model) = state.models.get_mut(&next.model) else { return };
+            model.unwritten.problem = match error {
+                Error::Journal(problem) => problem.clone(),
+                other => other.to_string(),
+            };
+            model.unwritten.deployments.push(next.clone());
+            self.count_unwritten(&state);
+            model_unwritten(&state, &next.model) == 1
+        };
+        tracing::error!(
+            model = %next.model, generation = next.generation, %error,
+            "the deployment is in effect and could not be written; it is written when that works again"
+        );
+        if is_first {
+            let (deployer, model) = (Arc::clone(self), next.model.clone());
+            tokio::spawn(async move {
+                let mut pause = FIRST_RETRY;
+                loop {
+                    tokio::time::sleep(pause).await;
+                    if deployer.write_unwritten(&model).await.is_ok() {
+                        break;
+                    }
+                    pause = (pause * 2).min(LAST_RETRY);
+                }
+            });
+        }
+    }
+
+    /// Writes what is not written yet of a model. Without an error, nothing is left.
+    pub(super) async fn write_unwritten(self: &Arc<Self>, name: &ModelName) -> Result<()> {
+        loop {
+            let writing = self.writing.lock().await;
+            let next = {
+                let state = self.state.lock();
+                state.models.get(name).and_then(|model| model.unwritten.deployments.first().cloned())
+            };
+            let Some(next) = next else { return Ok(()) };
+            let overtaken = match self.journal.append(&next).await.map_err(|error| self.journal_failed(error))? {
+                Appended::Written | Appended::Lost(None) => None,
+                Appended::Lost(Some(latest)) if latest == next => None,
+                Appended::Lost(Some(latest)) => Some(latest),
+            };
+            self.loader.monitor.deployments().state_works(StatePart::Deployments);
+            self.forget_unwritten(name, if overtaken.is_some() { usize::MAX } else { 1 });
+            match overtaken {
+                None => {
+                    tracing::info!(model = %name, generation = next.generation, "the deployment is in the journal now");
+                }
+                Some(latest) => {
+                    tracing::error!(
+                        model = %name, generation = next.generation, by = latest.change.by, made_by = next.change.by,
+                        "a deployment that was not written yet gives way to one that another server has written"
+                    );
+                    drop(writing);
+                    self.give_way(&latest).await?;
+                }
+            }
+        }
+    }
+
+    /// Takes over what another server has written in the place of a deployment of our own.
+    async fn give_way(self: &Arc<Self>, latest: &Deployment) -> Result<()> {
+        self.load_deployed(latest).await?;
+        let _writing = self.writing.lock().await;
+        if self.is_loaded(latest) && self.deployment(&latest.model)? != *latest {
+            self.take_over(latest);
+        }
+        Ok(())
+    }
+
+    /// Forgets the oldest ones that are not written.
+    fn forget_unwritten(&self, name: &ModelName, count: usize) {
+        let mut state = self.state.lock();
+        if let Some(model) = state.models.get_mut(name) {
+            let waiting = &mut model.unwritten.deployments;
+            waiting.drain(..count.min(waiting.len()));
+        }
+        self.count_unwritten(&state);
+    }
+
+    fn count_unwritten(&self, state: &State) {
+        let count = state.models.keys().map(|name| model_unwritten(state, name)).sum();
+        self.loader.monitor.deployments().set_unwritten(count);
+    }
+}
+
+fn model_unwritten(state: &State, name: &ModelName) -> usize {
+    state.models.get(name).map_or(0, |model| model.unwritten.deployments.len())
+}
