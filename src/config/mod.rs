@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::library::LibraryCandidate;
 pub use self::model::{
-    Batching, Isolation, ModelConfig, Provider, ProviderFallback, SessionConfig, StageConfig, Threads,
+    Batching, Isolation, ModelConfig, Provider, ProviderFallback, SessionConfig, SessionPlace, StageConfig, Threads,
 };
 pub use self::monitoring::{BusinessKind, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig};
 pub(crate) use self::sources::toml_problem;

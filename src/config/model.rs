@@ -83,6 +83,35 @@ pub enum Isolation {
     None,
     /// One for each worker: what ends it ends one batch.
     Process,
+    /// The same, as long as the version is not the stable one of its model: a canary that crashes takes nothing with it.
+    UntilPromoted,
+}
+
+impl Isolation {
+    /// Where the sessions of a version run now.
+    ///
+    /// ```
+    /// use leeway::config::{Isolation, SessionPlace};
+    /// assert_eq!(Isolation::UntilPromoted.place(false), SessionPlace::OwnProcesses);
+    /// assert_eq!(Isolation::UntilPromoted.place(true), SessionPlace::Server);
+    /// assert_eq!(Isolation::Process.place(true), SessionPlace::OwnProcesses);
+    /// ```
+    pub fn place(self, is_stable: bool) -> SessionPlace {
+        match (self, is_stable) {
+            (Isolation::None, _) | (Isolation::UntilPromoted, true) => SessionPlace::Server,
+            (Isolation::Process, _) | (Isolation::UntilPromoted, false) => SessionPlace::OwnProcesses,
+        }
+    }
+}
+
+/// The place of a version's sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionPlace {
+    /// The server's process.
+    Server,
+    /// Processes of their own, one for each worker.
+    OwnProcesses,
 }
 
 /// Sharing of runs by different requests.

@@ -20,7 +20,7 @@ pub enum Live {
     Loading,
     /// It is loaded, with the `model.toml` there is now.
     Loaded,
-    /// It is loaded, with an older `model.toml`.
+    /// It is loaded, with an older `model.toml`, or in another process than it should be.
     Outdated,
     /// The same, and it is being loaded anew.
     Reloading,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::deployment::Deployment;
+use crate::config::SessionPlace;
 use crate::error::LoadFault;
 use crate::identity::{ModelName, Sha256, Version};
 use crate::model::BatchingStatus;
@@ -69,6 +70,9 @@ pub struct VersionStatus {
     /// How long that took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<u64>,
+    /// Where its sessions run, if that is not the server's own process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<SessionPlace>,
     /// Sharing of runs, and the finding behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batching: Option<BatchingStatus>,

@@ -23,7 +23,7 @@ use super::refusal::Refusal;
 use super::training_data::{Progress, TrainingData, make_baseline};
 use super::trial::Trial;
 use super::verified::{self, FoundVersion, VerifiedVersion};
-use crate::config::{Batching, ModelConfig};
+use crate::config::{Batching, ModelConfig, SessionPlace};
 use crate::error::{Error, Result};
 use crate::identity::{Sha256, Version};
 use crate::model::Engine;
@@ -106,6 +106,7 @@ pub fn add(
         config_file,
         config,
         folder: staging.path().to_owned(),
+        place: SessionPlace::Server,
         pace: Pace::Full,
     };
     let refused = |refusal: Refusal| Error::Repository(refusal.to_string());
@@ -191,6 +192,7 @@ pub fn add_baseline(
         config: Arc::new(ModelConfig::read(&found.config).map_err(|error| Error::Repository(error.to_string()))?),
         config_file: found.config,
         folder: folder.clone(),
+        place: SessionPlace::Server,
         pace: Pace::Full,
     };
     let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;

@@ -16,7 +16,7 @@ use super::files::Fingerprint;
 use super::findings::Findings;
 use super::manifest::Manifest;
 use crate::budget::{LatencyBudget, StageCosts};
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, SessionPlace};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::monitor::VersionRecorder;
@@ -70,6 +70,8 @@ pub struct ServedVersion {
     pub folder: PathBuf,
     /// The `model.toml` it was loaded with.
     pub config: Arc<ModelConfig>,
+    /// Where its sessions run.
+    pub place: SessionPlace,
     /// When it was loaded.
     pub loaded_at: Timestamp,
     /// How long that took.

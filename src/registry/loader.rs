@@ -18,7 +18,7 @@ use super::run_limit::RunLimit;
 use super::trial::Trial;
 use super::verified::FoundVersion;
 use crate::budget::StageCosts;
-use crate::config::{Batching, Isolation, ModelConfig, Provider, SessionConfig, Threads, available_cores};
+use crate::config::{Batching, ModelConfig, Provider, SessionPlace, Threads, available_cores};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::machine;
@@ -62,6 +62,8 @@ pub struct LoadOrder {
     pub config: Arc<ModelConfig>,
     /// The version's folder.
     pub folder: PathBuf,
+    /// Where its sessions are to run.
+    pub place: SessionPlace,
     /// Whether others are served meanwhile.
     pub pace: Pace,
 }
@@ -110,13 +112,13 @@ impl Loader {
     }
 
     /// The engine that opens a version's sessions where it wants them to be.
-    fn engine_for(&self, config: &SessionConfig) -> Result<&dyn Engine, Refusal> {
-        match (config.isolation, &self.isolated_engine) {
-            (Isolation::None, _) => Ok(&*self.engine),
-            (Isolation::Process, Some(isolated)) => Ok(&**isolated),
-            (Isolation::Process, None) => Err(Refusal::new(
+    fn engine_for(&self, place: SessionPlace) -> Result<&dyn Engine, Refusal> {
+        match (place, &self.isolated_engine) {
+            (SessionPlace::Server, _) => Ok(&*self.engine),
+            (SessionPlace::OwnProcesses, Some(isolated)) => Ok(&**isolated),
+            (SessionPlace::OwnProcesses, None) => Err(Refusal::new(
                 LoadFault::Config,
-                "model.isolation = \"process\": this program cannot start itself as another process",
+                "model.isolation: this program cannot start itself as another process",
             )),
         }
     }
@@ -135,7 +137,7 @@ impl Loader {
         };
         progress(LoadStep::Opening);
         // Only now: what is larger than it should be, or no model, has not got this far.
-        let opened = OpenedVersion::open(self.engine_for(&order.config.model)?, &self.stages, order, found.read()?)?;
+        let opened = OpenedVersion::open(self.engine_for(order.place)?, &self.stages, order, found.read()?)?;
         let mut first = opened.session()?;
         // What ended in time in the trial need not do so here: it may depend on chance.
         let findings = self.run_limit.end_in_time(&mut *first, |session| match found_before {
@@ -200,6 +202,7 @@ impl Loader {
             fingerprint: verified.fingerprint,
             folder: order.folder.clone(),
             config: Arc::clone(config),
+            place: order.place,
             loaded_at: Timestamp::now(),
             load_took: took,
             identity: identity(name, version, sha256)?,

@@ -19,7 +19,7 @@ use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use super::system;
 use super::verified::FoundVersion;
-use crate::config::{LibraryCandidate, ModelConfig, Provider};
+use crate::config::{LibraryCandidate, ModelConfig, Provider, SessionPlace};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
 use crate::machine;
@@ -241,6 +241,7 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
         config: order.config,
         config_file: order.config_file,
         folder: order.folder,
+        place: SessionPlace::Server,
         pace: Pace::Full,
     };
     let opened = OpenedVersion::open(&runtime, stages, &order, FoundVersion::find(&order.folder)?.read()?)?;

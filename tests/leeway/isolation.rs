@@ -146,3 +146,34 @@ async fn a_run_that_wants_more_memory_than_there_is_fails_alone() {
     assert!(begin.elapsed() < Duration::from_secs(60));
     assert_eq!(ask(1.0).await, 200);
 }
+
+/// Whether the sessions of the two versions of `plus` run in processes of their own: those of 1, and those of 2.
+async fn own_processes(app: &TestApp) -> [bool; 2] {
+    let model = app.admin_get("/admin/v1/models/plus").await.json();
+    ["1", "2"].map(|version| {
+        let versions = model["versions"].as_array().unwrap();
+        let found = versions.iter().find(|found| found["version"].to_string() == version).unwrap();
+        assert_eq!(found["state"], "loaded", "{model}");
+        found["sessions"] == "own_processes"
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_is_isolated_until_it_is_promoted() {
+    let until_promoted = format!("{PLAIN}isolation = \"until_promoted\"\n");
+    let repository = Repository::new().with("plus", 1, "plus_1", &until_promoted);
+    let app = TestApp::with(repository.config()).await;
+    repository.add("plus", 2, "plus_2");
+    app.admin_post("/admin/v1/reload", json!({})).await;
+    assert_eq!(own_processes(&app).await, [false, true]);
+    let shares = json!({ "shares": { "1": 50, "2": 50 } });
+    assert_eq!(app.admin_put("/admin/v1/models/plus/traffic", shares).await.status, 200);
+    assert_eq!(own_processes(&app).await, [false, true]);
+
+    assert_eq!(app.admin_post("/admin/v1/models/plus/promote", json!({ "version": 2 })).await.status, 200);
+    until(async || {
+        assert_eq!(app.predict("/predict", body(1.0)).await.predictions(), json!([[3.0, 2.0]]));
+        (own_processes(&app).await == [true, false]).then_some(())
+    })
+    .await;
+}

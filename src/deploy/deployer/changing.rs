@@ -87,7 +87,12 @@ impl Deployer {
         Err(Error::ChangeRefused(format!("model {} is changed by others all the time; try again", request.model)))
     }
 
-    fn deployed(&self, changed: bool, deployment: Deployment, before: BTreeMap<Version, Share>) -> Deployed {
+    fn deployed(self: &Arc<Self>, changed: bool, deployment: Deployment, before: BTreeMap<Version, Share>) -> Deployed {
+        // A version that was promoted may have to be loaded in another place.
+        let is_outdated = |model: &ModelState| model.live().values().any(|live| *live == Live::Outdated);
+        if self.state.lock().models.get(&deployment.model).is_some_and(is_outdated) {
+            self.attend(&deployment.model);
+        }
         let unwritten = self.unwritten(&deployment.model);
         Deployed { changed, deployment, before, unwritten }
     }

@@ -41,11 +41,14 @@ impl Deployer {
             config_file: model.found.config.clone(),
             config: Arc::clone(&model.config),
             folder,
+            place: model.place(version),
             pace: self.pace(),
         };
         let config_mark = model.config_mark.clone();
         let known = model.versions.entry(version).or_default();
-        let is_good = |served: &Arc<ServedVersion>| with == LoadedWith::Any || served.config == order.config;
+        let is_good = |served: &Arc<ServedVersion>| {
+            with == LoadedWith::Any || (served.config == order.config && served.place == order.place)
+        };
         if known.served.as_ref().is_some_and(is_good) {
             return Ok(None);
         }

@@ -33,7 +33,7 @@ use super::journal::{Appended, Journal};
 use super::problems::{ProblemChange, Problems};
 use super::reconcile::{Hold, Live, Step, reconcile, wanted};
 use super::status::{Deployed, ModelStatus, Overview, VersionState, VersionStatus};
-use crate::config::{ModelConfig, RepositoryConfig, StartMode};
+use crate::config::{ModelConfig, RepositoryConfig, SessionPlace, StartMode};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
 use crate::monitor::{DeployedShare, StatePart};
@@ -219,16 +219,23 @@ impl ModelState {
     }
 
     fn live(&self) -> BTreeMap<Version, Live> {
-        let live = |known: &Known| match (&known.loading, &known.served) {
+        let is_as_wanted =
+            |version, served: &ServedVersion| served.config == self.config && served.place == self.place(version);
+        let live = |version, known: &Known| match (&known.loading, &known.served) {
             (Some(_), Some(_)) => Some(Live::Reloading),
             (Some(_), None) => Some(Live::Loading),
-            (None, Some(served)) if served.config == self.config => Some(Live::Loaded),
+            (None, Some(served)) if is_as_wanted(version, served) => Some(Live::Loaded),
             // It was loaded anew, and that failed: it stays as it is.
             (None, Some(_)) if known.refused.is_some() => Some(Live::Loaded),
             (None, Some(_)) => Some(Live::Outdated),
             (None, None) => known.refused.as_ref().map(|_| Live::Refused),
         };
-        self.versions.iter().filter_map(|(version, known)| Some((*version, live(known)?))).collect()
+        self.versions.iter().filter_map(|(version, known)| Some((*version, live(*version, known)?))).collect()
+    }
+
+    /// Where the sessions of a version are to run.
+    fn place(&self, version: Version) -> SessionPlace {
+        self.config.model.isolation.place(version == self.deployment.stable)
     }
 
     /// The versions that have to be loaded, whatever else is: those of the deployment, of one that is to be taken over, and of

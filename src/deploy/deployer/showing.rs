@@ -75,6 +75,7 @@ fn version_status(model: &ModelState, version: Version) -> VersionStatus {
         deployed_at: model.deployment.deployed_at.get(&version).copied(),
         loaded_at: served.map(|served| served.loaded_at),
         load_ms: served.map(|served| u64::try_from(served.load_took.as_millis()).unwrap_or(u64::MAX)),
+        sessions: served.map(|served| served.place).filter(|place| *place != SessionPlace::Server),
         batching: served.map(|served| served.pipeline.model.sharing().status()),
         remarks: served.map(|served| served.findings.remarks.clone()).unwrap_or_default(),
         sha256: manifest.as_ref().map(|manifest| manifest.identity()),
