@@ -168,7 +168,7 @@ impl Deployer {
         let mut models = BTreeMap::new();
         let wrong = || Unserved { is_passing: false, reason: "its model.toml is wrong".to_owned() };
         let mut unserved: BTreeMap<ModelName, Unserved> =
-            state.without_config.iter().map(|name| (name.clone(), wrong())).collect();
+            state.without_config.keys().map(|name| (name.clone(), wrong())).collect();
         for (name, model) in &state.models {
             if let Some(why) = model.why_unserved() {
                 unserved.insert(name.clone(), why);
@@ -209,6 +209,18 @@ impl Deployer {
         self.loader.monitor.server().set_serves_models(!models.is_empty());
         let reasons = unserved.iter().map(|(name, why)| (name.clone(), why.reason.clone())).collect();
         state.unserved = unserved;
-        self.catalog.publish(Snapshot::new(models, reasons, self.repository.default_model.as_ref()));
+        let default_model = self.repository.default_model.clone().or_else(|| only_deployed(state));
+        self.catalog.publish(Snapshot::new(models, reasons, default_model));
+    }
+}
+
+/// The only model that was ever deployed, served or not. One that is new and cannot be loaded takes this from no other.
+fn only_deployed(state: &State) -> Option<ModelName> {
+    let known = state.models.iter().map(|(name, model)| (name, model.recorded));
+    let without_config = state.without_config.iter().map(|(name, recorded)| (name, *recorded));
+    let mut deployed = known.chain(without_config).filter(|(_, recorded)| *recorded != Recorded::NotYet);
+    match (deployed.next(), deployed.next()) {
+        (Some((only, _)), None) => Some(only.clone()),
+        _ => None,
     }
 }

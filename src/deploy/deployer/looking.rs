@@ -84,11 +84,12 @@ impl Deployer {
             if let Some(model) = state.models.get_mut(&name) {
                 self.update(model, seen);
             } else if let Some(latest) = latest {
+                let recorded = if latest.contains_key(&name) { Recorded::Yes } else { Recorded::NotYet };
                 match take_in(seen, latest.get(&name).cloned()) {
                     Ok(model) => drop(state.models.insert(name, model)),
                     Err(error) => {
                         problems.insert(format!("model.toml of {name}"), error.to_string());
-                        state.without_config.insert(name);
+                        state.without_config.insert(name, recorded);
                     }
                 }
             }
@@ -131,7 +132,7 @@ impl Deployer {
     /// What is wrong with the name of the default model.
     pub(super) fn default_model_problem(&self, state: &State) -> Option<String> {
         let name = self.repository.default_model.as_ref()?;
-        if state.models.contains_key(name) || state.without_config.contains(name) {
+        if state.models.contains_key(name) || state.without_config.contains_key(name) {
             return None;
         }
         let names: Vec<String> = state.models.keys().map(ModelName::to_string).collect();

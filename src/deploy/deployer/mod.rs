@@ -78,8 +78,8 @@ pub struct Deployer {
 #[derive(Debug, Default)]
 struct State {
     models: BTreeMap<ModelName, ModelState>,
-    /// Models that have never had a good `model.toml`.
-    without_config: BTreeSet<ModelName>,
+    /// Models that have never had a good `model.toml`, and whether the journal knows them.
+    without_config: BTreeMap<ModelName, Recorded>,
     problems: Problems,
     /// Models that are not served, and why, as was last logged.
     unserved: BTreeMap<ModelName, Unserved>,
