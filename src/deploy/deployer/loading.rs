@@ -2,6 +2,12 @@
 
 use super::*;
 
+/// What a version was loaded from, as it was seen.
+struct LoadedFrom {
+    folder: Fingerprint,
+    config: Fingerprint,
+}
+
 impl Deployer {
     /// Loads the versions without which a deployment cannot be, if they are not loaded already.
     pub(super) async fn load_deployed(self: &Arc<Self>, deployment: &Deployment) -> Result<()> {
@@ -43,7 +49,9 @@ impl Deployer {
             folder,
             pace: self.pace(),
         };
-        let config_mark = model.config_mark.clone();
+        // As they were last seen: what has changed since is seen at the next look.
+        let seen = model.seen.get(&version).map(|seen| seen.mark.clone()).unwrap_or_default();
+        let marks = LoadedFrom { folder: seen, config: model.config_mark.clone() };
         let known = model.versions.entry(version).or_default();
         let is_good = |served: &Arc<ServedVersion>| with == LoadedWith::Any || served.config == order.config;
         if known.served.as_ref().is_some_and(is_good) {
@@ -55,19 +63,18 @@ impl Deployer {
         let (finished, done) = watch::channel(None);
         let step = Arc::new(Mutex::new(LoadStep::Waiting));
         known.loading = Some(Loading { step: Arc::clone(&step), since: Timestamp::now(), done: done.clone() });
-        tokio::spawn(Arc::clone(self).run_load(order, config_mark, step, finished));
+        tokio::spawn(Arc::clone(self).run_load(order, marks, step, finished));
         Ok(Some(done))
     }
 
     async fn run_load(
         self: Arc<Self>,
         order: LoadOrder,
-        config_mark: Fingerprint,
+        LoadedFrom { folder, config }: LoadedFrom,
         step: Arc<Mutex<LoadStep>>,
         finished: watch::Sender<Option<Result<()>>>,
     ) {
         let (name, version) = (order.model.clone(), order.version);
-        let folder = Fingerprint::of(&order.folder);
         let prepared = self.prepare_in_turn(&order, step).await;
         let loaded = prepared.and_then(|prepared| self.loader.start(&order, prepared));
         let outcome = loaded.as_ref().map(drop).map_err(Clone::clone);
@@ -109,7 +116,7 @@ impl Deployer {
                             known.logged = Some(problem.clone());
                         }
                         self.loader.monitor.deployments().load_failed(name.as_str(), fault);
-                        known.refused = Some(RefusedLoad { fault, problem, folder, config: config_mark });
+                        known.refused = Some(RefusedLoad { fault, problem, folder, config });
                     }
                 }
                 self.publish(&mut state);

@@ -89,6 +89,8 @@ struct State {
 #[derive(Debug)]
 struct ModelState {
     found: FoundModel,
+    /// The versions on disk, as they were last seen.
+    seen: BTreeMap<Version, SeenVersion>,
     config: Arc<ModelConfig>,
     config_mark: Fingerprint,
     config_problem: Option<String>,
@@ -103,6 +105,14 @@ struct ModelState {
     changing: Vec<Version>,
     /// Held while files of its versions are compared.
     comparing: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A version on disk, as it was last seen. Kept, so that nothing is read while the state is locked.
+#[derive(Debug, Clone)]
+struct SeenVersion {
+    mark: Fingerprint,
+    /// Its manifest, if it can be read; nothing is verified.
+    manifest: Option<Arc<Manifest>>,
 }
 
 /// Why a model is not served.
