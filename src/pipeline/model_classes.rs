@@ -232,6 +232,18 @@ mod tests {
         }
     }
 
+    /// They are in every answer, and in metrics.
+    #[test]
+    fn labels_are_bounded_wherever_they_come_from() {
+        let long = format!(r#"["a", "b", "{}"]"#, "c".repeat(1_000_000));
+        for wrong in [long.as_str(), r#"["a", "b", "\u001b[31m"]"#, r#"["a", "\u0000", "c"]"#] {
+            check(None, wrong, Err("is not a label"));
+            check(Some(wrong), wrong, Err("is not a label"));
+        }
+        let longest = format!(r#"["a", "b", "{}"]"#, "c".repeat(LONGEST_LABEL));
+        check(None, &longest, Ok(&longest));
+    }
+
     #[test]
     fn the_file_names_the_classes_and_model_toml_may_not_disagree() {
         let (texts, numbers) = (r#"["a", "b", "c"]"#, "[1, 2, 3]");

@@ -177,3 +177,31 @@ pub(super) fn of_settings_with<S>(
     let config: StageConfig = serde_json::from_str(settings).map_err(|error| Error::Config(error.to_string()))?;
     make(StageContext::new(&config, signature, files))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{DType, Dim, TensorSpec};
+
+    #[test]
+    fn names_of_inputs_and_outputs_are_bounded() {
+        let spec = |name: &str| TensorSpec { name: name.into(), dtype: DType::F32, dims: vec![Dim::Dynamic(None)] };
+        let config = StageConfig::of_kind("tensor");
+        let make = |name: &str, is_input: bool| {
+            let (mut signature, named) = (Signature::default(), vec![spec(name)]);
+            let good = vec![spec("x")];
+            (signature.inputs, signature.outputs) = if is_input { (named, good) } else { (good, named) };
+            let files = BTreeMap::new();
+            let made = Stages::default().preprocessor(StageContext::new(&config, &signature, &files));
+            made.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        for name in ["x".repeat(1_000_000), "\u{1b}[31m".to_owned(), "a\0b".to_owned(), "a\nb".to_owned()] {
+            for is_input in [true, false] {
+                let message = make(&name, is_input);
+                assert!(message.contains("which is not a name: at most 512 bytes"), "{message:.1000}");
+                assert!(message.len() < 1_000 && !message.contains(|c: char| c.is_control()), "{message:?}");
+            }
+        }
+        assert!(!make(&"x".repeat(LONGEST_NAME), true).contains("not a name"));
+    }
+}

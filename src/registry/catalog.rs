@@ -125,19 +125,12 @@ impl Catalog {
 // ===== impl Snapshot =====
 
 impl Snapshot {
-    /// A snapshot of these models, and of those that are known and not served. The default model is the one configured, or
-    /// the only one there is, served or not.
+    /// A snapshot of these models, and of those that are known and not served; the default model may be either.
     pub fn new(
         models: BTreeMap<ModelName, ServedModel>,
         unserved: BTreeMap<ModelName, String>,
-        default_model: Option<&ModelName>,
+        default_model: Option<ModelName>,
     ) -> Snapshot {
-        let mut known = models.keys().chain(unserved.keys());
-        let only = match (known.next(), known.next()) {
-            (Some(only), None) => Some(only.clone()),
-            _ => None,
-        };
-        let default_model = default_model.cloned().or(only);
         Snapshot { models, unserved, default_model }
     }
 

@@ -199,8 +199,8 @@ async fn a_damaged_model_keeps_no_other_from_serving() {
         assert_eq!((readiness.status, &readiness.json()["unserved"]["bad"]), (200, &json!(reason)));
         assert_eq!(app.metric("leeway_model_ready{model=\"bad\"}").await, 0.0);
         assert_eq!(app.metric("leeway_model_ready{model=\"plus\"}").await, 1.0);
-        // Two models are there, though one is served: no model is asked in another's place.
-        assert_eq!(app.predict("/predict", body()).await.json()["type"], "urn:leeway:problem:no-default-model");
+        // It was never deployed: the only one that was is the default model.
+        assert_eq!(app.predict("/predict", body()).await.predictions(), json!([[2.0, 2.0]]));
 
         mend_it(&repository);
         reload(&app).await;
@@ -240,6 +240,42 @@ async fn a_damaged_deployed_version_is_not_replaced_by_another_one() {
     let promoted = app.admin_post("/admin/v1/models/plus/promote", json!({ "version": 1 })).await;
     assert_eq!(promoted.status, 200, "{}", promoted.text);
     assert_eq!(app.predict("/predict", body()).await.predictions(), json!([[1.0, 1.0]]));
+}
+
+/// Two models were deployed, and one of them is damaged: the other one is not asked in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_model_that_is_left_is_not_the_default_model() {
+    let state = tempfile::tempdir().unwrap();
+    let config = |repository: &Repository| {
+        let mut config = repository.config();
+        config.state.url = StateUrl::Sqlite(state.path().join("leeway.db"));
+        config
+    };
+    type Break = fn(&Repository);
+    let ways: [Break; 2] = [
+        |repository| flip_a_bit(&folder(repository, "other/1/model.onnx")),
+        |repository| write(repository, "other/model.toml", "broken"),
+    ];
+    let repository = repository().with("other", 1, "plus_3", PLAIN);
+    drop(TestApp::with(config(&repository)).await);
+    for break_it in ways {
+        break_it(&repository);
+        let app = TestApp::with(config(&repository)).await;
+        serves(&app, "plus", 2).await;
+        assert_eq!(app.predict("/predict", body()).await.json()["type"], "urn:leeway:problem:no-default-model");
+    }
+}
+
+/// A copy that has begun changes nothing for the clients of the only model.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_half_copied_takes_the_default_from_no_other() {
+    let repository = repository();
+    let app = TestApp::with(repository.config()).await;
+    for (path, content) in [("new/model.toml", "broken"), ("new/1/model.onnx", "x"), ("new/model.toml", PLAIN)] {
+        write(&repository, path, content);
+        reload(&app).await;
+        assert_eq!(app.predict("/predict", body()).await.predictions(), json!([[2.0, 2.0]]), "{path}");
+    }
 }
 
 /// The highest version is only half there: the model begins with the one below it.
@@ -597,6 +633,32 @@ async fn a_load_that_hangs_at_the_start_holds_up_no_other_model() {
         (reason == "version 1 was refused (config)").then_some(())
     })
     .await;
+}
+
+/// The whole process: what hangs is left behind, and the exit code is 0.
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_ends_at_once_though_a_load_hangs() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    // The first load is let through.
+    let settings = [("FAILPOINTS", "load::begun=1*off->pause"), ("LEEWAY_REPOSITORY__POLL_INTERVAL_MS", "5")];
+    let server = Server::start(repository.0.path(), &settings);
+    let (client, url) = (client(), format!("http://{}/admin/v1/models", server.admin));
+    repository.add("plus", 2, "plus_2");
+    until(async || {
+        let overview: Value = client.get(&url).send().await.unwrap().json().await.unwrap();
+        (overview["models"][0]["versions"][0]["step"] == "waiting").then_some(())
+    })
+    .await;
+    // With a request that waits for it, and far less time than the grace period.
+    let promote = client.post(format!("{url}/plus/promote")).json(&json!({ "version": 2 }));
+    let waiting = tokio::spawn(promote.send());
+    let begin = Instant::now();
+    server.signal("INT");
+    let (status, log) = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
+    assert!(status.success() && log.contains("a load that goes on is not waited for"), "{status}: {log}");
+    assert!(begin.elapsed() < Duration::from_secs(25), "{log}");
+    drop(waiting.await.unwrap());
 }
 
 // ===== leeway add =====

@@ -2,6 +2,12 @@
 
 use super::*;
 
+/// What a version was loaded from, as it was seen.
+struct LoadedFrom {
+    folder: Fingerprint,
+    config: Fingerprint,
+}
+
 impl Deployer {
     /// Loads the versions without which a deployment cannot be, if they are not loaded already.
     pub(super) async fn load_deployed(self: &Arc<Self>, deployment: &Deployment) -> Result<()> {
@@ -44,7 +50,9 @@ impl Deployer {
             place: model.place(version),
             pace: self.pace(),
         };
-        let config_mark = model.config_mark.clone();
+        // As they were last seen: what has changed since is seen at the next look.
+        let seen = model.seen.get(&version).map(|seen| seen.mark.clone()).unwrap_or_default();
+        let marks = LoadedFrom { folder: seen, config: model.config_mark.clone() };
         let known = model.versions.entry(version).or_default();
         let is_good = |served: &Arc<ServedVersion>| {
             with == LoadedWith::Any || (served.config == order.config && served.place == order.place)
@@ -58,19 +66,18 @@ impl Deployer {
         let (finished, done) = watch::channel(None);
         let step = Arc::new(Mutex::new(LoadStep::Waiting));
         known.loading = Some(Loading { step: Arc::clone(&step), since: Timestamp::now(), done: done.clone() });
-        tokio::spawn(Arc::clone(self).run_load(order, config_mark, step, finished));
+        tokio::spawn(Arc::clone(self).run_load(order, marks, step, finished));
         Ok(Some(done))
     }
 
     async fn run_load(
         self: Arc<Self>,
         order: LoadOrder,
-        config_mark: Fingerprint,
+        LoadedFrom { folder, config }: LoadedFrom,
         step: Arc<Mutex<LoadStep>>,
         finished: watch::Sender<Option<Result<()>>>,
     ) {
         let (name, version) = (order.model.clone(), order.version);
-        let folder = Fingerprint::of(&order.folder);
         let prepared = self.prepare_in_turn(&order, step).await;
         let loaded = prepared.and_then(|prepared| self.loader.start(&order, prepared));
         let outcome = loaded.as_ref().map(drop).map_err(Clone::clone);
@@ -112,7 +119,7 @@ impl Deployer {
                             known.logged = Some(problem.clone());
                         }
                         self.loader.monitor.deployments().load_failed(name.as_str(), fault);
-                        known.refused = Some(RefusedLoad { fault, problem, folder, config: config_mark });
+                        known.refused = Some(RefusedLoad { fault, problem, folder, config });
                     }
                 }
                 self.publish(&mut state);
@@ -179,7 +186,7 @@ impl Deployer {
         let mut models = BTreeMap::new();
         let wrong = || Unserved { is_passing: false, reason: "its model.toml is wrong".to_owned() };
         let mut unserved: BTreeMap<ModelName, Unserved> =
-            state.without_config.iter().map(|name| (name.clone(), wrong())).collect();
+            state.without_config.keys().map(|name| (name.clone(), wrong())).collect();
         for (name, model) in &state.models {
             if let Some(why) = model.why_unserved() {
                 unserved.insert(name.clone(), why);
@@ -220,6 +227,18 @@ impl Deployer {
         self.loader.monitor.server().set_serves_models(!models.is_empty());
         let reasons = unserved.iter().map(|(name, why)| (name.clone(), why.reason.clone())).collect();
         state.unserved = unserved;
-        self.catalog.publish(Snapshot::new(models, reasons, self.repository.default_model.as_ref()));
+        let default_model = self.repository.default_model.clone().or_else(|| only_deployed(state));
+        self.catalog.publish(Snapshot::new(models, reasons, default_model));
+    }
+}
+
+/// The only model that was ever deployed, served or not. One that is new and cannot be loaded takes this from no other.
+fn only_deployed(state: &State) -> Option<ModelName> {
+    let known = state.models.iter().map(|(name, model)| (name, model.recorded));
+    let without_config = state.without_config.iter().map(|(name, recorded)| (name, *recorded));
+    let mut deployed = known.chain(without_config).filter(|(_, recorded)| *recorded != Recorded::NotYet);
+    match (deployed.next(), deployed.next()) {
+        (Some((only, _)), None) => Some(only.clone()),
+        _ => None,
     }
 }

@@ -8,7 +8,7 @@ struct Seen {
     config_mark: Fingerprint,
     /// Its `model.toml`; `None` if it looks as it did.
     config: Option<Result<ModelConfig>>,
-    folders: BTreeMap<Version, Fingerprint>,
+    versions: BTreeMap<Version, SeenVersion>,
 }
 
 /// What was seen of the repository.
@@ -48,20 +48,25 @@ impl Deployer {
     /// Reads folders and changed `model.toml` files, on a thread of its own.
     pub(super) async fn look_at_repository(&self) -> Result<Looked> {
         let path = self.repository.path.clone();
-        let marks: BTreeMap<ModelName, Fingerprint> =
-            self.state.lock().models.iter().map(|(name, model)| (name.clone(), model.config_mark.clone())).collect();
+        let before =
+            |(name, model): (&ModelName, &ModelState)| (name.clone(), (model.config_mark.clone(), model.seen.clone()));
+        let before: BTreeMap<ModelName, _> = self.state.lock().models.iter().map(before).collect();
         let look = move || -> Result<Looked> {
             let found = scan(&path)?;
             let problems = found.problems.iter().map(|problem| (problem.folder.clone(), problem.to_string())).collect();
             let see = |found: FoundModel| {
                 let config_mark = Fingerprint::of_file(&found.config);
-                let is_as_before = marks.get(&found.name) == Some(&config_mark);
-                Seen {
-                    config: (!is_as_before).then(|| ModelConfig::read(&found.config)),
-                    config_mark,
-                    folders: found.versions.iter().map(|(version, at)| (*version, Fingerprint::of(at))).collect(),
-                    found,
-                }
+                let before = before.get(&found.name);
+                let is_as_before = before.is_some_and(|(mark, _)| *mark == config_mark);
+                let see_version = |(version, folder): (&Version, &std::path::PathBuf)| {
+                    let mark = Fingerprint::of(folder);
+                    let before = before.and_then(|(_, versions)| versions.get(version));
+                    let seen = before.filter(|before| before.mark == mark).cloned();
+                    let read = || SeenVersion { manifest: Manifest::read(folder).ok().map(Arc::new), mark };
+                    (*version, seen.unwrap_or_else(read))
+                };
+                let versions = found.versions.iter().map(see_version).collect();
+                Seen { config: (!is_as_before).then(|| ModelConfig::read(&found.config)), config_mark, versions, found }
             };
             Ok(Looked { seen: found.models.into_iter().map(see).collect(), problems })
         };
@@ -84,11 +89,12 @@ impl Deployer {
             if let Some(model) = state.models.get_mut(&name) {
                 self.update(model, seen);
             } else if let Some(latest) = latest {
+                let recorded = if latest.contains_key(&name) { Recorded::Yes } else { Recorded::NotYet };
                 match take_in(seen, latest.get(&name).cloned()) {
                     Ok(model) => drop(state.models.insert(name, model)),
                     Err(error) => {
                         problems.insert(format!("model.toml of {name}"), error.to_string());
-                        state.without_config.insert(name);
+                        state.without_config.insert(name, recorded);
                     }
                 }
             }
@@ -131,7 +137,7 @@ impl Deployer {
     /// What is wrong with the name of the default model.
     pub(super) fn default_model_problem(&self, state: &State) -> Option<String> {
         let name = self.repository.default_model.as_ref()?;
-        if state.models.contains_key(name) || state.without_config.contains(name) {
+        if state.models.contains_key(name) || state.without_config.contains_key(name) {
             return None;
         }
         let names: Vec<String> = state.models.keys().map(ModelName::to_string).collect();
@@ -147,16 +153,17 @@ impl Deployer {
         for version in seen.found.versions.keys().filter(|version| !model.found.versions.contains_key(version)) {
             tracing::info!(model = %name, %version, "a new version is in the repository");
         }
-        model.found = seen.found;
+        (model.found, model.seen) = (seen.found, seen.versions);
         // What was refused is tried again when something about it has changed.
         model.versions.retain(|version, known| {
             let unchanged = |refused: &RefusedLoad| {
-                seen.folders.get(version) == Some(&refused.folder) && refused.config == seen.config_mark
+                let mark = model.seen.get(version).map(|seen| &seen.mark);
+                mark == Some(&refused.folder) && refused.config == seen.config_mark
             };
             if known.refused.as_ref().is_some_and(|refused| !unchanged(refused)) {
                 known.refused = None;
             }
-            let is_there = seen.folders.contains_key(version);
+            let is_there = model.seen.contains_key(version);
             known.served.is_some()
                 || known.loading.is_some()
                 || known.refused.is_some()
@@ -190,7 +197,7 @@ impl Deployer {
 /// What is known of a model that is new: nothing of it is loaded yet. One that the journal does not know, either, begins with
 /// the highest version that can be loaded.
 fn take_in(seen: Seen, known: Option<Deployment>) -> Result<ModelState> {
-    let Seen { found, config_mark, config, .. } = seen;
+    let Seen { found, config_mark, config, versions: seen } = seen;
     let config = config.unwrap_or_else(|| ModelConfig::read(&found.config))?;
     let Some(highest) = found.versions.keys().next_back().copied() else {
         return Err(Error::Repository(format!("model {} has no version", found.name)));
@@ -199,6 +206,7 @@ fn take_in(seen: Seen, known: Option<Deployment>) -> Result<ModelState> {
     let deployment = known.unwrap_or_else(|| Deployment::first(found.name.clone(), highest, Timestamp::now()));
     Ok(ModelState {
         found,
+        seen,
         config: Arc::new(config),
         config_mark,
         config_problem: None,

@@ -80,8 +80,8 @@ pub struct Deployer {
 #[derive(Debug, Default)]
 struct State {
     models: BTreeMap<ModelName, ModelState>,
-    /// Models that have never had a good `model.toml`.
-    without_config: BTreeSet<ModelName>,
+    /// Models that have never had a good `model.toml`, and whether the journal knows them.
+    without_config: BTreeMap<ModelName, Recorded>,
     problems: Problems,
     /// Models that are not served, and why, as was last logged.
     unserved: BTreeMap<ModelName, Unserved>,
@@ -91,6 +91,8 @@ struct State {
 #[derive(Debug)]
 struct ModelState {
     found: FoundModel,
+    /// The versions on disk, as they were last seen.
+    seen: BTreeMap<Version, SeenVersion>,
     config: Arc<ModelConfig>,
     config_mark: Fingerprint,
     config_problem: Option<String>,
@@ -106,6 +108,14 @@ struct ModelState {
     changing: Vec<Version>,
     /// Held while files of its versions are compared.
     comparing: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A version on disk, as it was last seen. Kept, so that nothing is read while the state is locked.
+#[derive(Debug, Clone)]
+struct SeenVersion {
+    mark: Fingerprint,
+    /// Its manifest, if it can be read; nothing is verified.
+    manifest: Option<Arc<Manifest>>,
 }
 
 /// Why a model is not served.

@@ -64,8 +64,8 @@ fn version_status(model: &ModelState, version: Version) -> VersionStatus {
         _ if served.is_some() => VersionState::Loaded,
         _ => VersionState::Available,
     };
-    // Of a version that is not loaded, the manifest as it stands there: nothing is verified.
-    let on_disk = || model.found.versions.get(&version).and_then(|folder| Manifest::read(folder).ok()).map(Arc::new);
+    // Of a version that is not loaded, the manifest as it was last seen: nothing is verified.
+    let on_disk = || model.seen.get(&version).and_then(|seen| seen.manifest.clone());
     let manifest = served.map(|served| Arc::clone(&served.manifest)).or_else(on_disk);
     VersionStatus {
         version,
