@@ -120,9 +120,9 @@ impl Admitted {
         let body = clock.receive(body).await?;
 
         let (version, bytes, media_type) = (Arc::clone(&self.version), body.len(), self.media_type);
-        let preprocess = move || match (&version.pipeline.preprocessor, media_type) {
-            (preprocessor, None) => preprocessor.transform(instances(&body)?),
-            (preprocessor, Some(media_type)) => preprocessor.transform_raw(media_type, &body),
+        let preprocess = move |deadline| match (&version.pipeline.preprocessor, media_type) {
+            (preprocessor, None) => preprocessor.transform(instances(&body)?, deadline),
+            (preprocessor, Some(media_type)) => preprocessor.transform_raw(media_type, &body, deadline),
         };
         let prepared = clock.run(Stage::Preprocess, (&costs.preprocess, bytes), threads, preprocess).await?;
 
@@ -134,7 +134,7 @@ impl Admitted {
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
-        let postprocess = move || {
+        let postprocess = move |_deadline| {
             let predictions = version.pipeline.postprocessor.decode(&outputs, &origin)?;
             let made = predictions.len();
             if made != rows {

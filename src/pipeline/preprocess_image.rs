@@ -17,6 +17,7 @@ use super::image_decoding::{Channels, Pixels, decode};
 use super::image_resizing::{Filter, Target, resize};
 use super::json::{Fits, Reader, misfit, quoted};
 use super::{ImagePlacement, Origin, Prepared, Preprocessor, StageContext};
+use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::feature::{FeatureSchema, Features};
 use crate::tensor::{DType, Data, Dim, Shape, Tensor, TensorSpec};
@@ -314,13 +315,14 @@ fn form(spec: &TensorSpec, settings: &Settings, channels: usize) -> Result<(Layo
 }
 
 impl Preprocessor for ImagePreprocessor {
-    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
+    fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared> {
         let mut batch = self.batch();
         let read = |json: &mut Reader<'_>| {
+            deadline.check()?;
             let bytes = image_of(json)?;
             self.add(&bytes, &mut batch).map_err(misfit)
         };
-        Reader::instances(instances.get(), self.most_rows, read, Error::from)?;
+        Reader::instances(instances.get(), (self.most_rows, deadline), read, Error::from)?;
         batch.finish(self)
     }
 
@@ -350,7 +352,7 @@ impl Preprocessor for ImagePreprocessor {
         &MEDIA_TYPES
     }
 
-    fn transform_raw(&self, _media_type: &str, body: &[u8]) -> Result<Prepared> {
+    fn transform_raw(&self, _media_type: &str, body: &[u8], _deadline: Deadline) -> Result<Prepared> {
         let mut batch = self.batch();
         self.add(body, &mut batch).map_err(|problem| Error::InvalidInput(format!("the body: {problem}")))?;
         batch.finish(self)
@@ -633,7 +635,7 @@ mod tests {
     fn layouts_colours_and_types() {
         let file = png(2, 1, |x, _| [10 + x as u8, 20, 30]);
         let values = |settings: &str, dtype, row: &[Option<usize>]| {
-            let prepared = stage(settings, dtype, row).unwrap().transform_raw("image/png", &file).unwrap();
+            let prepared = stage(settings, dtype, row).unwrap().transform_raw("image/png", &file, Deadline::never()).unwrap();
             prepared.inputs.get("x").unwrap().data().clone()
         };
         let (one, two, three) = (Some(1), Some(2), Some(3));
@@ -680,7 +682,7 @@ mod tests {
         ) {
             let settings = format!(r#", "resize": "{mode}""#);
             let stage = stage(&settings, DType::U8, &[Some(3), Some(12), Some(16)]).unwrap();
-            let prepared = stage.transform_raw("image/png", &png(width, height, |x, y| [x as u8, y as u8, 9])).unwrap();
+            let prepared = stage.transform_raw("image/png", &png(width, height, |x, y| [x as u8, y as u8, 9]), Deadline::never()).unwrap();
             prop_assert_eq!(prepared.inputs.get("x").unwrap().shape(), &[1, 3, 12, 16]);
             let Origin::Images(placements) = &prepared.origin else { panic!() };
             let [left, top] = placements[0].to_original([0.0, 0.0]);

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::json::{Fits, Reader, misfit, quoted, shortened};
 use super::tabular_columns::{Category, ColumnSettings, Number, Place, Values, put};
 use super::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows, some_of};
+use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::feature::{FeatureSchema, Features};
 use crate::tensor::{Data, Dim, Element, Signature, Tensor, TensorSpec, for_each_element_type, with_element_type};
@@ -149,12 +150,12 @@ impl Input {
 }
 
 impl Preprocessor for TabularPreprocessor {
-    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
+    fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared> {
         let data = self.inputs.iter().map(|input| with_element_type!(input.spec.dtype, T => T::into_data(Vec::new())));
         let mut table = RowsRead { data: data.collect(), features: Features::default(), row: 0 };
         let mut is_read = vec![false; self.columns.len()];
         let read = |json: &mut Reader<'_>| self.row(json, &mut table, &mut is_read);
-        let rows = Reader::instances(instances.get(), self.most_rows, read, Error::from)?;
+        let rows = Reader::instances(instances.get(), (self.most_rows, deadline), read, Error::from)?;
         let mut features = Features::with_rows(rows);
         (features.numbers, features.texts) = (table.features.numbers, table.features.texts);
         let tensors = self
@@ -389,7 +390,7 @@ mod tests {
 
     fn prepare(stage: &dyn Preprocessor, instances: &str) -> Result<Prepared, String> {
         let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
-        stage.transform(&raw).map_err(|error| error.to_string())
+        stage.transform(&raw, Deadline::never()).map_err(|error| error.to_string())
     }
 
     const MIXED: &str = r#", "columns": [
@@ -538,7 +539,7 @@ mod tests {
                 let stage = stage(&column, &signature(&[("x", DType::F32, Some(width))])).unwrap();
                 let instances = format!(r#"[{{"code": {value}}}]"#);
                 let instances: Box<RawValue> = serde_json::from_str(&instances).unwrap();
-                let error = stage.transform(&instances).unwrap_err().to_string();
+                let error = stage.transform(&instances, Deadline::never()).unwrap_err().to_string();
                 assert_eq!(error, format!("instances[0].code: {message}"), "{encoding} {unknown}");
             }
         }
@@ -558,7 +559,7 @@ mod tests {
         let stage = stage(&columns, &signature(&inputs)).unwrap();
         let rows = stage.samples().unwrap().map(|sample| {
             let instances = RawValue::from_string(format!("[{sample}]")).unwrap();
-            stage.transform(&instances).unwrap().inputs
+            stage.transform(&instances, Deadline::never()).unwrap().inputs
         });
         assert!(rows[0] != rows[1] && rows[1] != rows[2] && rows[0] != rows[2], "{rows:?}");
     }

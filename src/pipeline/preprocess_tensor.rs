@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::json_to_tensor::read_instances;
 use super::tensor_features::{TensorFeatures, Watch};
 use super::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows};
+use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::feature::FeatureSchema;
 use crate::tensor::{DType, Dim, Signature, TensorSpec};
@@ -78,8 +79,8 @@ fn check_columns(columns: &[String], signature: &Signature) -> Result<()> {
 }
 
 impl Preprocessor for TensorPreprocessor {
-    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
-        let inputs = read_instances(instances, &self.inputs, self.max_instances)?;
+    fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared> {
+        let inputs = read_instances(instances, &self.inputs, (self.max_instances, deadline))?;
         Ok(Prepared { features: self.features.read(&inputs), inputs, origin: Origin::Unknown })
     }
 
@@ -113,7 +114,7 @@ mod tests {
         let stage = of_settings(make, r#"{"kind": "tensor"}"#, &signature).unwrap();
         let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
         let read: std::result::Result<Tensors, String> =
-            stage.transform(&raw).map(|prepared| prepared.inputs).map_err(|error| error.to_string());
+            stage.transform(&raw, Deadline::never()).map(|prepared| prepared.inputs).map_err(|error| error.to_string());
         let expected = expected.map_err(str::to_owned).map(|tensors| {
             let named = |(spec, (shape, data)): (&TensorSpec, &(&[usize], Data))| {
                 (spec.name.clone(), crate::tensor::Tensor::new(shape.to_vec(), data.clone()).unwrap())
@@ -216,7 +217,7 @@ mod tests {
         let stage = of_settings(make, r#"{"kind": "tensor"}"#, &signature).unwrap();
         let raw: Box<RawValue> = serde_json::from_str(text).unwrap();
         let ours =
-            stage.transform(&raw).ok().map(|prepared| prepared.inputs.at(0).unwrap().values::<T>().unwrap().to_vec());
+            stage.transform(&raw, Deadline::never()).ok().map(|prepared| prepared.inputs.at(0).unwrap().values::<T>().unwrap().to_vec());
         let theirs: Option<Vec<Vec<T>>> = serde_json::from_str(text).ok();
         assert_eq!(ours, theirs.map(|rows| rows.concat()), "{text}");
     }
@@ -252,7 +253,7 @@ mod tests {
             if let Ok(raw) = serde_json::from_str::<Box<RawValue>>(&text) {
                 let signature = Signature { inputs: vec![spec("x", dtype, &vec![None; rank])], ..Signature::default() };
                 let stage = of_settings(make, r#"{"kind": "tensor"}"#, &signature).unwrap();
-                let _ = stage.transform(&raw);
+                let _ = stage.transform(&raw, Deadline::never());
             }
         }
     }
