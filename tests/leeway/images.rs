@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use base64::Engine as _;
+use leeway::budget::Deadline;
 use leeway::config::StageConfig;
 use leeway::pipeline::{Preprocessor, StageContext, Stages};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
@@ -44,7 +45,7 @@ fn photographs_become_what_pillow_makes_of_them() {
     let mut seen = String::new();
     for case in &cases {
         let (file, name) = (case["file"].as_str().unwrap(), case["expected"].as_str().unwrap());
-        let prepared = stage(&case["settings"]).transform_raw("image/jpeg", &photograph(file)).unwrap();
+        let prepared = stage(&case["settings"]).transform_raw("image/jpeg", &photograph(file), Deadline::never()).unwrap();
         let ours = prepared.inputs.get("x").unwrap().values::<f32>().unwrap();
         let theirs = expected(name);
         assert_eq!(ours.len(), theirs.len(), "{case}");
@@ -68,7 +69,7 @@ fn a_line_of_pixels_is_cut_like_any_other_image() {
     let mut file = Cursor::new(Vec::new());
     line.write_to(&mut file, image::ImageFormat::Png).unwrap();
     let stage = stage(&json!({ "size": [224, 224], "resize": "crop", "shortest": 256 }));
-    let prepared = stage.transform_raw("image/png", file.get_ref()).unwrap();
+    let prepared = stage.transform_raw("image/png", file.get_ref(), Deadline::never()).unwrap();
     let values = prepared.inputs.get("x").unwrap().values::<f32>().unwrap();
     // The middle of 256,000 rows is where the 500th pixel begins to outweigh the 499th.
     assert!(values[0] < 0.2 && values[223 * 224] > 0.8, "{} {}", values[0], values[223 * 224]);
