@@ -110,7 +110,7 @@ fn image(criterion: &mut Criterion) {
         let stage = stage(&settings, vec![input("x", DType::F32, row)], &BTreeMap::new());
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::new("stage", filter), |bencher| {
-            bencher.iter(|| stage.transform_raw("image/jpeg", &photograph).unwrap());
+            bencher.iter(|| stage.transform_raw("image/jpeg", &photograph, Deadline::never()).unwrap());
         });
     }
     group.bench_function("decoding alone", |bencher| {

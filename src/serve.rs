@@ -76,7 +76,7 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
 /// The media type, if the version takes bodies of it.
 fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
     let known = version.pipeline.preprocessor.media_types();
-    known.iter().copied().find(|known| media_type.eq_ignore_ascii_case(known)).ok_or_else(|| {
+    known.iter().copied().find(|known| is_of(media_type, known)).ok_or_else(|| {
         let or = match known {
             [] => String::new(),
             known => format!(", or one instance as it is: {}", known.join(", ")),
@@ -85,6 +85,17 @@ fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
             "the body is announced as {media_type:?}; send JSON with the header Content-Type: application/json{or}"
         ))
     })
+}
+
+/// Whether a media type is another, or of a family such as `image/*`.
+fn is_of(media_type: &str, known: &str) -> bool {
+    match known.strip_suffix('*') {
+        None => media_type.eq_ignore_ascii_case(known),
+        Some(family) => {
+            media_type.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family))
+                && media_type.len() > family.len()
+        }
+    }
 }
 
 impl Admitted {

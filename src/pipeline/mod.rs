@@ -4,8 +4,10 @@
 //! `model.toml`. It contains no metric, no HTTP, and no clock but the deadline that it is handed. Built-in stages have a file each; a stage of
 //! your own is registered with [`Stages`].
 
+mod base64_text;
 mod detector_layouts;
 mod hard_texts;
+mod image_container;
 mod image_decoding;
 mod image_resizing;
 mod json;
@@ -55,7 +57,7 @@ pub trait Preprocessor: Send + Sync {
     /// [`Deadline::check`] between the parts of its work, and ends with its error.
     fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared>;
 
-    /// The media types of bodies that are one instance as they are, such as an image, beside JSON.
+    /// The media types of bodies that are one instance as they are, such as an image, beside JSON. `image/*` is a family.
     fn media_types(&self) -> &'static [&'static str] {
         &[]
     }

@@ -7,12 +7,12 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::GeneralPurpose;
-use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
+use base64::engine::general_purpose::STANDARD;
 use half::f16;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::base64_text::decoded;
 use super::image_decoding::{Channels, Pixels, decode};
 use super::image_resizing::{Filter, Target, resize};
 use super::json::{Fits, Reader, misfit, quoted};
@@ -97,8 +97,9 @@ const IMAGES_OF_MOST_PIXELS: u64 = 8;
 /// The most pixels that an image may be resized to: 64 Mi.
 const LARGEST: u64 = 1 << 26;
 
-/// The media types of images that are read.
-const MEDIA_TYPES: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
+/// The media types of bodies that are an image. Which of the formats it is, its bytes say: senders call JPEG `image/jpg` and
+/// `image/pjpeg`, too, or do not know.
+const MEDIA_TYPES: [&str; 2] = ["image/*", "application/octet-stream"];
 
 /// What is watched of an image; the channels come after it.
 const FEATURES: [&str; 5] = ["brightness", "contrast", "width", "height", "aspect"];
@@ -334,7 +335,7 @@ impl Preprocessor for ImagePreprocessor {
             let values = (0..SIDE * SIDE * 3).map(|_| random.u8(range.clone())).collect();
             let mut file = std::io::Cursor::new(Vec::new());
             image::RgbImage::from_raw(SIDE, SIDE, values)?.write_to(&mut file, image::ImageFormat::Png).ok()?;
-            Some(format!(r#"{{"b64": "{}"}}"#, BASE64.encode(file.into_inner())))
+            Some(format!(r#"{{"b64": "{}"}}"#, STANDARD.encode(file.into_inner())))
         };
         Some([sample(0..60)?, sample(0..255)?, sample(190..255)?])
     }
@@ -370,12 +371,6 @@ impl Preprocessor for ImagePreprocessor {
     }
 }
 
-/// Accepts what encoders leave out at the end.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
 /// The bytes of an instance: `{"b64": "…"}`.
 fn image_of(json: &mut Reader<'_>) -> Fits<Vec<u8>> {
     if json.peek() != b'{' {
@@ -390,11 +385,7 @@ fn image_of(json: &mut Reader<'_>) -> Fits<Vec<u8>> {
             return Err(json.found_instead_of("a string").at_key("b64"));
         }
         let text = json.string()?;
-        // As browsers write it.
-        let encoded =
-            text.strip_prefix("data:").and_then(|url| url.split_once(";base64,")).map_or(&*text, |(_, data)| data);
-        let decoded = BASE64.decode(encoded.trim_ascii());
-        let decoded = decoded.map_err(|error| misfit(format!("found no base64: {error}")).at_key("b64"))?;
+        let decoded = decoded(&text).map_err(|problem| misfit(problem).at_key("b64"))?;
         match bytes.replace(decoded) {
             None => Ok(()),
             Some(_) => Err(misfit("the key \"b64\" is there twice".to_owned())),
