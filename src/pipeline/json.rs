@@ -259,6 +259,14 @@ impl<'a> Reader<'a> {
         T::from_json(self, next)
     }
 
+    /// What is read, and how it is written.
+    pub(super) fn written<T>(&mut self, read: impl FnOnce(&mut Self) -> Fits<T>) -> Fits<(T, &'a str)> {
+        self.peek();
+        let (text, start) = (self.text, self.at);
+        let value = read(self)?;
+        Ok((value, text.get(start..self.at).unwrap_or_default()))
+    }
+
     pub(super) fn found_instead_of(&mut self, expected: &str) -> Box<Misfit> {
         let found = match self.peek() {
             b'[' => "an array".to_owned(),

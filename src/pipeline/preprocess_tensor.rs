@@ -208,6 +208,33 @@ mod tests {
         );
     }
 
+    #[test]
+    fn whole_numbers_may_be_written_as_floats_are() {
+        let whole = [spec("x", DType::I64, &[])];
+        check(
+            &whole,
+            "[3.0, 3e2, -0.0, 9007199254740993, 9223372036854775807.0, 1.5e1]",
+            Ok(&[(&[6], Data::I64(vec![3, 300, 0, 9_007_199_254_740_993, i64::MAX, 15]))]),
+        );
+        let is = r#" (the model's input "x" is int64[?])"#;
+        for (number, shown) in [("1.5", "1.5"), ("9223372036854775808.0", "9223372036854775808.0"), ("1e300", "1e300")] {
+            let message = format!("instances[0]: {shown} is not a value of type int64{is}");
+            check(&whole, &format!("[{number}]"), Err(&message));
+        }
+    }
+
+    #[test]
+    fn a_nul_in_a_string_is_refused_where_it_stands() {
+        check(
+            &[spec("x", DType::Text, &[Some(2)])],
+            r#"[["a", "b"], ["c", "d\u0000e"]]"#,
+            Err(
+                "instances[1][1]: found a string with a NUL character, which the model cannot take (the model's input \"x\" is \
+                 string[?, 2])",
+            ),
+        );
+    }
+
     /// The same text through serde_json into the same Rust type: numbers as JSON may spell them, with white space.
     fn agrees_with_serde_json<T>(dtype: DType, text: &str)
     where
