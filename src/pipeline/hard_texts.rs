@@ -39,9 +39,11 @@ pub(super) fn hard_texts(tokenizer: &Tokenizer) -> Vec<HardText> {
     let longest = longest.map(|token| token.trim_start_matches(['#', '▁', 'Ġ'])).filter(|token| !token.is_empty());
     if let Some(longest) = longest {
         kinds.push(hard("the longest token of the vocabulary", longest, ""));
-        kinds.extend(longest.get(..longest.chars().next().map_or(0, char::len_utf8)).map(|first| {
-            hard("the first character of the longest token of the vocabulary", first, "")
-        }));
+        kinds.extend(
+            longest
+                .get(..longest.chars().next().map_or(0, char::len_utf8))
+                .map(|first| hard("the first character of the longest token of the vocabulary", first, "")),
+        );
     }
     kinds
 }

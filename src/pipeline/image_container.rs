@@ -129,8 +129,7 @@ fn of_jpeg(bytes: &[u8]) -> Essentials<'_> {
 /// WebP (RFC 9649, 2.3): in a RIFF, chunks of a type, a length and data; those of an animation hold chunks. The decoder does
 /// not read what it need not, but it believes sizes.
 fn of_webp(bytes: &[u8]) -> Result<Essentials<'_>, String> {
-    let mut essentials =
-        Essentials { bytes: Cow::Borrowed(bytes), orientation: Orientation::NoTransforms, size: None };
+    let mut essentials = Essentials { bytes: Cow::Borrowed(bytes), orientation: Orientation::NoTransforms, size: None };
     let (mut at, mut canvas) = (12, None);
     while let (Some(kind), Some(length)) = (bytes.get(at..at + 4), little_endian(bytes, at + 4)) {
         let data = &bytes[at + 8..(at + 8).saturating_add(length as usize).min(bytes.len())];
@@ -236,7 +235,10 @@ mod tests {
         ] {
             assert_eq!(essentials(&file, format).unwrap().orientation, Orientation::Rotate90, "{format:?}");
         }
-        assert_eq!(essentials(&png_with(b"eXIf", b"II"), ImageFormat::Png).unwrap().orientation, Orientation::NoTransforms);
+        assert_eq!(
+            essentials(&png_with(b"eXIf", b"II"), ImageFormat::Png).unwrap().orientation,
+            Orientation::NoTransforms
+        );
     }
 
     /// The decoder would set aside what the chunk says, and decode the frame before it looks at the canvas.

@@ -49,7 +49,9 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Resul
     let guessed = image::guess_format(bytes).ok();
     let format = guessed.filter(|format| FORMATS.contains(format));
     let format = format.ok_or_else(|| match guessed {
-        Some(other) => format!("found a {} image, expected PNG, JPEG or WebP", other.extensions_str()[0].to_uppercase()),
+        Some(other) => {
+            format!("found a {} image, expected PNG, JPEG or WebP", other.extensions_str()[0].to_uppercase())
+        }
         None => "found something that is no PNG, JPEG or WebP image".to_owned(),
     })?;
     let broken = |error: image::ImageError| format!("found a broken {} image: {error}", name(format));

@@ -626,7 +626,8 @@ mod tests {
     fn layouts_colours_and_types() {
         let file = png(2, 1, |x, _| [10 + x as u8, 20, 30]);
         let values = |settings: &str, dtype, row: &[Option<usize>]| {
-            let prepared = stage(settings, dtype, row).unwrap().transform_raw("image/png", &file, Deadline::never()).unwrap();
+            let prepared =
+                stage(settings, dtype, row).unwrap().transform_raw("image/png", &file, Deadline::never()).unwrap();
             prepared.inputs.get("x").unwrap().data().clone()
         };
         let (one, two, three) = (Some(1), Some(2), Some(3));

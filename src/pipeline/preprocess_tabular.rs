@@ -18,7 +18,9 @@ use super::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, Ta
 use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::feature::{FeatureSchema, Features};
-use crate::tensor::{DType, Data, Dim, Element, Signature, Tensor, TensorSpec, for_each_element_type, with_element_type};
+use crate::tensor::{
+    DType, Data, Dim, Element, Signature, Tensor, TensorSpec, for_each_element_type, with_element_type,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,10 +141,8 @@ fn is_taken(values: &Values, number: Quantity, dtype: DType) -> bool {
 
 impl Input {
     fn new(spec: &TensorSpec) -> Input {
-        let is_whole = !matches!(
-            spec.dtype,
-            DType::F16 | DType::BF16 | DType::F32 | DType::F64 | DType::Bool | DType::Text
-        );
+        let is_whole =
+            !matches!(spec.dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64 | DType::Bool | DType::Text);
         Input { spec: spec.clone(), is_whole, width: 0 }
     }
 
@@ -564,9 +564,21 @@ mod tests {
         check(r#"{"name": "a", "standardise": {"mean": 1, "deviation": 0}}"#, &x, "the deviation has to be above 0");
         check(r#"{"name": "a", "input": "y"}"#, &x, "say which of the model's inputs it is part of; those are: x");
         check(r#"{"name": "n", "missing": "nan"}"#, &[("n", DType::I64, Some(1))], "int64 has no NaN");
-        check(r#"{"name": "n", "missing": 300}"#, &[("n", DType::I8, Some(1))], "missing: 300 is not a value of type int8");
-        check(r#"{"name": "n", "missing": -2, "log1p": true}"#, &[("n", DType::F32, Some(1))], "missing: -2 is not a value");
-        check(r#"{"name": "t", "missing": "a\u0000"}"#, &[("t", DType::Text, Some(1))], "missing: a text without a NUL");
+        check(
+            r#"{"name": "n", "missing": 300}"#,
+            &[("n", DType::I8, Some(1))],
+            "missing: 300 is not a value of type int8",
+        );
+        check(
+            r#"{"name": "n", "missing": -2, "log1p": true}"#,
+            &[("n", DType::F32, Some(1))],
+            "missing: -2 is not a value",
+        );
+        check(
+            r#"{"name": "t", "missing": "a\u0000"}"#,
+            &[("t", DType::Text, Some(1))],
+            "missing: a text without a NUL",
+        );
     }
 
     /// `unknown` is about values, and not about types.
@@ -649,10 +661,7 @@ mod tests {
     fn a_nul_in_a_string_is_refused_where_it_stands() {
         let stage = stage("", &signature(&[("a", DType::Text, Some(1)), ("b", DType::Text, Some(1))])).unwrap();
         let refused = prepare(&*stage, r#"[{"a": "x", "b": "y"}, {"a": "x", "b": "y\u0000"}]"#).unwrap_err();
-        assert_eq!(
-            refused,
-            "instances[1].b: found a string with a NUL character, which the model cannot take"
-        );
+        assert_eq!(refused, "instances[1].b: found a string with a NUL character, which the model cannot take");
         assert!(prepare(&*stage, r#"[{"a": "\\u0000", "b": "\u0001"}]"#).is_ok());
     }
 

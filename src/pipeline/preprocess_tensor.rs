@@ -217,7 +217,8 @@ mod tests {
             Ok(&[(&[6], Data::I64(vec![3, 300, 0, 9_007_199_254_740_993, i64::MAX, 15]))]),
         );
         let is = r#" (the model's input "x" is int64[?])"#;
-        for (number, shown) in [("1.5", "1.5"), ("9223372036854775808.0", "9223372036854775808.0"), ("1e300", "1e300")] {
+        for (number, shown) in [("1.5", "1.5"), ("9223372036854775808.0", "9223372036854775808.0"), ("1e300", "1e300")]
+        {
             let message = format!("instances[0]: {shown} is not a value of type int64{is}");
             check(&whole, &format!("[{number}]"), Err(&message));
         }
@@ -243,8 +244,10 @@ mod tests {
         let signature = Signature { inputs: vec![spec("x", dtype, &[None])], ..Signature::default() };
         let stage = of_settings(make, r#"{"kind": "tensor"}"#, &signature).unwrap();
         let raw: Box<RawValue> = serde_json::from_str(text).unwrap();
-        let ours =
-            stage.transform(&raw, Deadline::never()).ok().map(|prepared| prepared.inputs.at(0).unwrap().values::<T>().unwrap().to_vec());
+        let ours = stage
+            .transform(&raw, Deadline::never())
+            .ok()
+            .map(|prepared| prepared.inputs.at(0).unwrap().values::<T>().unwrap().to_vec());
         let theirs: Option<Vec<Vec<T>>> = serde_json::from_str(text).ok();
         assert_eq!(ours, theirs.map(|rows| rows.concat()), "{text}");
     }

@@ -310,7 +310,8 @@ impl Preprocessor for TextPreprocessor {
             unit: "characters",
             setting: "preprocess.max_characters",
             run: Box::new(move |characters, deadline| {
-                let text = text.of_length(characters, self.tokenizer.longest_word());
+                // A longer word would be an error of the text. A normaliser may make three bytes of one.
+                let text = text.of_length(characters, self.tokenizer.longest_word() / 4);
                 self.encode_cut(&text, deadline).map_err(Error::from)
             }),
         };
@@ -326,7 +327,9 @@ impl Preprocessor for TextPreprocessor {
         };
         let words = || {
             let most = self.tokenizer.longest_word();
-            format!("words of more than {most} bytes are refused, because the tokenizer is slow with long ones, and allows them")
+            format!(
+                "words of more than {most} bytes are refused, because the tokenizer is slow with long ones, and allows them"
+            )
         };
         let is_slow = self.tokenizer.longest_word() < self.max_characters;
         self.is_cut_by_default.then(cut).into_iter().chain(is_slow.then(words)).collect()
@@ -381,7 +384,8 @@ impl TextPreprocessor {
         let mut counts = self.counts(&first);
         if self.too_long == TooLong::Truncate {
             let marks = if self.special_tokens { self.tokenizer.special_tokens(pair.is_some()) } else { 0 };
-            let (of_first, of_second) = kept(first.len(), second.as_ref().map(Encoding::len), self.max_tokens.saturating_sub(marks));
+            let (of_first, of_second) =
+                kept(first.len(), second.as_ref().map(Encoding::len), self.max_tokens.saturating_sub(marks));
             first = cut(first, of_first);
             second = second.map(|second| cut(second, of_second));
         }

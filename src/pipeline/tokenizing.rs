@@ -27,9 +27,9 @@ use tokenizers::{
 
 use super::json::{Fits, Misfit, misfit};
 use crate::budget::Deadline;
-use crate::error::Result;
 #[cfg(test)]
 use crate::error::Error;
+use crate::error::Result;
 
 /// A normaliser may make so many bytes of each character that a text may have: Hangul taken apart has 9.
 const BYTES_PER_CHARACTER: usize = 16;
@@ -355,8 +355,7 @@ impl BoundedNormaliser<'_> {
     fn run(&self, text: &mut NormalizedString) -> Fits<()> {
         for step in self.steps {
             self.deadline.check()?;
-            self.check(step.at_most(text.get()))
-                .or_else(|_| self.check(step.exactly(text.get())))?;
+            self.check(step.at_most(text.get())).or_else(|_| self.check(step.exactly(text.get())))?;
             // A step without effect on a text says so as an error, and those are passed over, as `tokenizers` does.
             let _ = step.normalizer.normalize(text);
             self.check(text.get().len())?;
@@ -457,7 +456,8 @@ mod tests {
 
     fn word_piece(longest: usize) -> Value {
         let words = ["[UNK]", "[CLS]", "a", "##a", "b", "##b", "ab", "##ab", "é", "!", " "];
-        let vocab: serde_json::Map<_, _> = words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();
+        let vocab: serde_json::Map<_, _> =
+            words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();
         json!({
             "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
             "max_input_chars_per_word": longest, "vocab": vocab

@@ -70,7 +70,9 @@ mod tests {
 
     #[test]
     fn what_is_no_whole_number_or_too_large_is_none() {
-        for text in ["1.5", "1e-1", "1e-99999999999999999999", "1e39", "1e999999999", "1e99999999999999999999", "5e-324"] {
+        for text in
+            ["1.5", "1e-1", "1e-99999999999999999999", "1e39", "1e999999999", "1e99999999999999999999", "5e-324"]
+        {
             assert_eq!(whole_number(text), None, "{text}");
         }
         assert_eq!(whole_number(&"9".repeat(1 << 20)), None);

@@ -185,7 +185,8 @@ impl OpenedVersion {
         request: &RawValue,
     ) -> Result<(Features, Vec<Prediction>), String> {
         let told = |error: Error| error.for_operators();
-        let Prepared { inputs, features, origin } = self.preprocessor.transform(request, Deadline::never()).map_err(told)?;
+        let Prepared { inputs, features, origin } =
+            self.preprocessor.transform(request, Deadline::never()).map_err(told)?;
         let outputs = session.run(&inputs).map_err(told)?;
         let outputs = self.joining().per_row(outputs, inputs.rows()).map_err(told)?;
         let predictions = self.postprocessor.decode(&outputs, &origin).map_err(told)?;

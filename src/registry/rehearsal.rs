@@ -91,7 +91,9 @@ mod tests {
 
     #[test]
     fn instances_grow_to_the_largest() {
-        for (largest, expected) in [(5, &[5][..]), (16, &[16]), (100, &[16, 100]), (65_536, &[16, 128, 1024, 8192, 65_536])] {
+        for (largest, expected) in
+            [(5, &[5][..]), (16, &[16]), (100, &[16, 100]), (65_536, &[16, 128, 1024, 8192, 65_536])]
+        {
             let seen = Mutex::new(Vec::new());
             let note = |size, _| {
                 seen.lock().unwrap().push(size);
@@ -122,7 +124,11 @@ mod tests {
             Ok(())
         };
         let refused = run(&rehearsal(65_536, spins), Duration::ZERO).unwrap_err();
-        assert!(refused.message.contains("ms for 16 characters (letters), and a request has 0 ms"), "{}", refused.message);
+        assert!(
+            refused.message.contains("ms for 16 characters (letters), and a request has 0 ms"),
+            "{}",
+            refused.message
+        );
         assert!(refused.message.ends_with("lower preprocess.max_characters, or raise budget.total_ms"));
     }
 
