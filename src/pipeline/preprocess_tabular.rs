@@ -43,6 +43,10 @@ enum ExtraColumns {
     Ignore,
 }
 
+/// Rows that can take more times as long as their text suggests are read off the threads that serve connections: those have
+/// bodies of at most half a millisecond.
+const MOST_WORK_PER_BYTE: usize = 8;
+
 struct TabularPreprocessor {
     columns: Vec<Column>,
     by_name: HashMap<Arc<str>, usize>,
@@ -126,6 +130,17 @@ impl TabularPreprocessor {
         Ok(())
     }
 
+    /// About how much longer a row can take than its text suggests, at most: where most values may be missing, or a category
+    /// is wide, a few bytes are many elements.
+    fn most_work_per_byte(&self) -> usize {
+        // A value takes about as long as two bytes of its text, and an element that is only set aside a tenth of a byte.
+        let work = self.columns.iter().map(|column| 20 + column.values.width()).sum::<usize>() / 10;
+        // `{}`, and for each column that has to be there `"name":0,`.
+        let needed = self.columns.iter().filter(|column| column.values.is_needed());
+        let bytes = 2 + needed.map(|column| column.name.len() + 5).sum::<usize>();
+        work / bytes
+    }
+
     fn names(&self) -> String {
         let names: Vec<&str> = self.columns.iter().map(|column| &*column.name).collect();
         names.join(", ")
@@ -185,6 +200,11 @@ impl Preprocessor for TabularPreprocessor {
         let tensors = self.inputs.iter().zip(table.data).map(|(input, data)| input.tensor(rows, data));
         let inputs = tensors.collect::<Result<Vec<_>>>()?.into_iter().collect();
         Ok(Prepared { inputs, features, origin: Origin::Unknown })
+    }
+
+    /// The size of a body says how long it takes, as a rule.
+    fn is_heavy(&self) -> bool {
+        self.most_work_per_byte() > MOST_WORK_PER_BYTE
     }
 
     fn features(&self) -> FeatureSchema {
@@ -663,6 +683,23 @@ mod tests {
         let refused = prepare(&*stage, r#"[{"a": "x", "b": "y"}, {"a": "x", "b": "y\u0000"}]"#).unwrap_err();
         assert_eq!(refused, "instances[1].b: found a string with a NUL character, which the model cannot take");
         assert!(prepare(&*stage, r#"[{"a": "\\u0000", "b": "\u0001"}]"#).is_ok());
+    }
+
+    /// 4,096 rows of `{}` are 12 kB, and may be millions of elements.
+    #[test]
+    fn rows_that_are_much_of_little_are_heavy() {
+        let columns = |count: usize, more: &str| {
+            let columns: Vec<String> = (0..count).map(|column| format!(r#"{{"name": "c{column}"{more}}}"#)).collect();
+            let width = if more.contains("one-hot") { 1000 * count } else { count };
+            stage(&format!(r#", "columns": [{}]"#, columns.join(",")), &signature(&[("x", DType::F32, Some(width))]))
+                .unwrap()
+        };
+        assert!(!columns(500, "").is_heavy());
+        assert!(!columns(8, r#", "missing": 0"#).is_heavy());
+        assert!(columns(500, r#", "missing": 0"#).is_heavy());
+        let words: Vec<String> = (0..1000).map(|word| format!(r#""w{word}""#)).collect();
+        let wide = format!(r#", "vocabulary": [{}], "encoding": "one-hot""#, words.join(","));
+        assert!(columns(1, &wide).is_heavy());
     }
 
     /// Made-up rows are requests that a caller could send, and three of them differ.

@@ -296,6 +296,16 @@ impl Values {
         }
     }
 
+    /// Whether a row has to have a value.
+    pub(super) fn is_needed(&self) -> bool {
+        match self {
+            Values::Number(number) => number.missing.is_none(),
+            Values::Category(category) => category.missing.is_none(),
+            Values::Boolean { missing } => missing.is_none(),
+            Values::Text { missing } => missing.is_none(),
+        }
+    }
+
     /// A value that is made up, for a row and the place of a column: different rows have different ones.
     pub(super) fn sample(&self, row: usize, place: usize, dtype: DType) -> serde_json::Value {
         let is_float = matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
