@@ -443,14 +443,14 @@ mod tests {
     use super::*;
 
     fn file(normalizer: Value, pre_tokenizer: Value, model: Value) -> Vec<u8> {
-        let file = json!({
+        let mut file = json!({
             "version": "1.0", "added_tokens": [{
                 "id": 1, "content": "[CLS]", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
                 "special": true
             }],
-            "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "model": model,
             "post_processor": {"type": "BertProcessing", "sep": ["[CLS]", 1], "cls": ["[CLS]", 1]}
         });
+        (file["normalizer"], file["pre_tokenizer"], file["model"]) = (normalizer, pre_tokenizer, model);
         file.to_string().into_bytes()
     }
 

@@ -54,7 +54,7 @@ fn run(rehearsal: &Rehearsal<'_>, limit: Duration) -> Result<(), Refusal> {
             Err(Error::Expired { .. }) => return Ok(()),
             Err(error) => {
                 return refused(format!(
-                    "the preprocessor does not take {size} {unit} ({instance}), and {largest} are allowed: {error}"
+                    "the preprocessor does not take {size} {unit} ({instance}), and {largest} are allowed ({setting}): {error}"
                 ));
             }
         }
@@ -73,7 +73,7 @@ fn next_size(size: usize, took: Duration, limit: Duration) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     use super::*;
 
@@ -96,11 +96,11 @@ mod tests {
         {
             let seen = Mutex::new(Vec::new());
             let note = |size, _| {
-                seen.lock().unwrap().push(size);
+                seen.lock().push(size);
                 Ok(())
             };
             assert_eq!(run(&rehearsal(largest, note), LIMIT), Ok(()));
-            assert_eq!(*seen.lock().unwrap(), expected);
+            assert_eq!(*seen.lock(), expected);
         }
         assert_eq!(next_size(16, Duration::from_millis(1), LIMIT), 128);
         assert_eq!(next_size(16, Duration::from_millis(100), LIMIT), 32);
@@ -115,13 +115,13 @@ mod tests {
         let refused = run(&rehearsal(65_536, fails), LIMIT).unwrap_err();
         assert_eq!(
             refused.message,
-            "the preprocessor does not take 1024 characters (letters), and 65536 are allowed: it makes too much of it"
+            "the preprocessor does not take 1024 characters (letters), and 65536 are allowed \
+             (preprocess.max_characters): it makes too much of it"
         );
-        let spins = |size, deadline: Deadline| {
-            while size > 0 {
+        let spins = |_, deadline: Deadline| {
+            loop {
                 deadline.check()?;
             }
-            Ok(())
         };
         let refused = run(&rehearsal(65_536, spins), Duration::ZERO).unwrap_err();
         assert!(

@@ -71,7 +71,10 @@ fn a_tokenizer_that_is_slow_or_multiplies_or_gives_up_is_refused_before_it_serve
             "multiplies",
             "total_ms = 600000",
             tokenizer(&[("normalizer", ten_times("a", 5))]),
-            ["(words), and 65536 are allowed", "the tokenizer's normaliser makes more than 1052672 bytes of this text"],
+            [
+                "(words), and 65536 are allowed (preprocess.max_characters)",
+                "the tokenizer's normaliser makes more than 1052672 bytes of this text",
+            ],
         ),
         (
             "multiplies_digits",
