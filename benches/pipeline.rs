@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use leeway::budget::Deadline;
 use leeway::budget::{BlockingThreads, LatencyBudget};
 use leeway::config::{Config, LoadingConfig, MonitoringConfig, MonitoringWindows};
 use leeway::deploy::{Deployer, MemoryJournal};
@@ -78,7 +79,7 @@ fn json_to_tensor(criterion: &mut Criterion) {
         let body = body(rows);
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_with_input(BenchmarkId::new("leeway", rows), &body, |bencher, body| {
-            bencher.iter(|| stage.transform(instances(body).unwrap()).unwrap());
+            bencher.iter(|| stage.transform(instances(body).unwrap(), Deadline::never()).unwrap());
         });
         group.bench_with_input(BenchmarkId::new("serde_json to Vec<Vec<f32>>", rows), &body, |bencher, body| {
             bencher.iter(|| {

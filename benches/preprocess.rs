@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use leeway::budget::Deadline;
 use leeway::pipeline::{Preprocessor, StageContext, Stages, instances};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ fn tabular(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(count as u64));
         group.bench_with_input(BenchmarkId::new("stage", count), &body, |bencher, body| {
             let instances = instances(body).unwrap();
-            bencher.iter(|| stage.transform(instances).unwrap());
+            bencher.iter(|| stage.transform(instances, Deadline::never()).unwrap());
         });
         group.bench_with_input(BenchmarkId::new("envelope", count), &body, |bencher, body| {
             bencher.iter(|| instances(body).unwrap());
@@ -90,7 +91,7 @@ fn text(criterion: &mut Criterion) {
         let body = json!({ "instances": texts }).to_string().into_bytes();
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(BenchmarkId::new("stage", name), |bencher| {
-            bencher.iter(|| stage.transform(instances(&body).unwrap()).unwrap());
+            bencher.iter(|| stage.transform(instances(&body).unwrap(), Deadline::never()).unwrap());
         });
         group.bench_function(BenchmarkId::new("tokenizers alone", name), |bencher| {
             bencher.iter(|| texts.iter().map(|text| alone.encode(*text, true).unwrap().len()).sum::<usize>());
@@ -109,7 +110,7 @@ fn image(criterion: &mut Criterion) {
         let stage = stage(&settings, vec![input("x", DType::F32, row)], &BTreeMap::new());
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::new("stage", filter), |bencher| {
-            bencher.iter(|| stage.transform_raw("image/jpeg", &photograph).unwrap());
+            bencher.iter(|| stage.transform_raw("image/jpeg", &photograph, Deadline::never()).unwrap());
         });
     }
     group.bench_function("decoding alone", |bencher| {

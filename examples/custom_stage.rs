@@ -4,6 +4,7 @@
 //!
 //!     cargo run --example custom_stage -- serve --models examples/models
 //!     curl http://127.0.0.1:8080/predict -H 'content-type: application/json' -d '{"instances": ["...##......##.....#.......#.......####....##..#...##.##....####."]}'
+use leeway::budget::Deadline;
 use leeway::error::{Error, Result};
 use leeway::feature::{FeatureSchema, Features};
 use leeway::pipeline::{Origin, Postprocessor, Prediction, Prepared, Preprocessor, Stages};
@@ -14,7 +15,7 @@ use serde_json::value::RawValue;
 struct Drawing;
 
 impl Preprocessor for Drawing {
-    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
+    fn transform(&self, instances: &RawValue, _: Deadline) -> Result<Prepared> {
         let drawings: Vec<String> = serde_json::from_str(instances.get())
             .map_err(|error| Error::InvalidInput(format!("instances: {error}")))?;
         if let Some(bad) = drawings.iter().position(|drawing| drawing.chars().count() != 64) {

@@ -76,7 +76,7 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
 /// The media type, if the version takes bodies of it.
 fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
     let known = version.pipeline.preprocessor.media_types();
-    known.iter().copied().find(|known| media_type.eq_ignore_ascii_case(known)).ok_or_else(|| {
+    known.iter().copied().find(|known| is_of(media_type, known)).ok_or_else(|| {
         let or = match known {
             [] => String::new(),
             known => format!(", or one instance as it is: {}", known.join(", ")),
@@ -85,6 +85,17 @@ fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
             "the body is announced as {media_type:?}; send JSON with the header Content-Type: application/json{or}"
         ))
     })
+}
+
+/// Whether a media type is another, or of a family such as `image/*`.
+fn is_of(media_type: &str, known: &str) -> bool {
+    match known.strip_suffix('*') {
+        None => media_type.eq_ignore_ascii_case(known),
+        Some(family) => {
+            media_type.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family))
+                && media_type.len() > family.len()
+        }
+    }
 }
 
 impl Admitted {
@@ -120,9 +131,9 @@ impl Admitted {
         let body = clock.receive(body).await?;
 
         let (version, bytes, media_type) = (Arc::clone(&self.version), body.len(), self.media_type);
-        let preprocess = move || match (&version.pipeline.preprocessor, media_type) {
-            (preprocessor, None) => preprocessor.transform(instances(&body)?),
-            (preprocessor, Some(media_type)) => preprocessor.transform_raw(media_type, &body),
+        let preprocess = move |deadline| match (&version.pipeline.preprocessor, media_type) {
+            (preprocessor, None) => preprocessor.transform(instances(&body)?, deadline),
+            (preprocessor, Some(media_type)) => preprocessor.transform_raw(media_type, &body, deadline),
         };
         let prepared = clock.run(Stage::Preprocess, (&costs.preprocess, bytes), threads, preprocess).await?;
 
@@ -134,7 +145,7 @@ impl Admitted {
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
-        let postprocess = move || {
+        let postprocess = move |_deadline| {
             let predictions = version.pipeline.postprocessor.decode(&outputs, &origin)?;
             let made = predictions.len();
             if made != rows {

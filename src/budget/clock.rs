@@ -38,6 +38,36 @@ pub struct Waited {
     pub inference: Duration,
 }
 
+impl Deadline {
+    /// The deadline of work that begins now.
+    pub fn from_now(limit: Duration) -> Deadline {
+        Deadline::after(Instant::now(), limit)
+    }
+
+    /// A deadline that nothing reaches, for work that nobody waits for.
+    pub fn never() -> Deadline {
+        const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+        Deadline::from_now(TEN_YEARS)
+    }
+
+    /// Asked by a stage between the parts of its work (texts, words, images, rows): an error that ends it once nobody waits
+    /// for it any more.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use leeway::budget::Deadline;
+    /// assert!(Deadline::from_now(Duration::from_secs(9)).check().is_ok());
+    /// assert!(Deadline::from_now(Duration::ZERO).check().is_err());
+    /// ```
+    pub fn check(self) -> Result<()> {
+        match self.has_passed(Instant::now()) {
+            false => Ok(()),
+            // The clock of the request knows the rest.
+            true => Err(Error::Expired { stage: Stage::Preprocess, spent: Timings::default() }),
+        }
+    }
+}
+
 impl StageClock {
     /// A clock for a request whose head was read at `started`.
     pub fn new(started: Instant, budget: LatencyBudget) -> StageClock {
@@ -116,13 +146,13 @@ impl StageClock {
     }
 
     /// Runs a stage: on this thread, or, if its cost says that it would hold it up, on one of `threads`. A request that
-    /// has no time left does not enter it.
+    /// has no time left does not enter it. The stage is told its deadline: there the request ends, and the stage should.
     pub async fn run<T: Send + 'static>(
         &mut self,
         stage: Stage,
         (cost, units): (&StageCost, usize),
         threads: &BlockingThreads,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
+        work: impl FnOnce(Deadline) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let begin = Instant::now();
         self.enter(stage, begin);
@@ -133,7 +163,7 @@ impl StageClock {
         let done = if cost.is_heavy(units) {
             let timed = move || {
                 let begin = Instant::now();
-                let done = work();
+                let done = work(limit);
                 done.map(|done| (done, begin.elapsed()))
             };
             // Learned from the work itself, and not from the wait for a place to do it.
@@ -145,7 +175,7 @@ impl StageClock {
                 })
             })
         } else {
-            let done = work();
+            let done = work(limit);
             // A stage that gives up early says nothing of what it costs.
             if done.is_ok() {
                 cost.learn(units, begin.elapsed());
@@ -157,9 +187,9 @@ impl StageClock {
         self.spent.set(stage, took);
         tracing::trace!(%stage, ?took, "stage finished");
         match done {
-            Some(done) if !limit.has_passed(end) => done,
+            Some(Ok(done)) if !limit.has_passed(end) => Ok(done),
             // A mistake is a mistake, however late it was found.
-            Some(Err(error)) => Err(error),
+            Some(Err(error)) if !matches!(error, Error::Expired { .. }) => Err(error),
             _ => Err(self.expired(stage)),
         }
     }
@@ -253,7 +283,7 @@ mod tests {
     async fn preprocess(enforce: Enforce, units: usize) -> (Result<u32>, Vec<Stage>) {
         let mut clock = StageClock::new(Instant::now(), budget(enforce));
         let (cost, threads) = (StageCost::default(), BlockingThreads::new(NonZeroUsize::MIN));
-        let done = clock.run(Stage::Preprocess, (&cost, units), &threads, || Ok(7)).await;
+        let done = clock.run(Stage::Preprocess, (&cost, units), &threads, |_| Ok(7)).await;
         (done, clock.overruns().collect())
     }
 

@@ -83,7 +83,7 @@ impl Stopwatch {
     }
 
     /// Begins, and says at the end how long it took.
-    fn start(self) -> impl FnOnce() -> Duration {
+    pub fn start(self) -> impl FnOnce() -> Duration {
         let (wall, processor) = (Instant::now(), processor_time());
         move || match self {
             Stopwatch::WallTime => wall.elapsed(),

@@ -2,8 +2,9 @@
 
 use std::io::Cursor;
 
-use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use super::image_container::essentials;
 
 /// The formats that are read.
 const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
@@ -12,7 +13,10 @@ const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFor
 const LONGEST_SIDE: u32 = 65_535;
 
 /// What a decoder may set aside beside the pixels themselves, in bytes.
-const DECODERS_OWN: u64 = 64 << 20;
+const DECODERS_OWN: u64 = 1 << 20;
+
+/// The most bytes that a pixel has: four channels of 16 bits.
+const BYTES_PER_PIXEL: u64 = 8;
 
 /// What the channels of a pixel are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,38 +46,38 @@ pub(super) struct Pixels {
 
 /// Reads an image of at most `max_pixels`; its size is known before anything is set aside for it.
 pub(super) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<Pixels, String> {
-    let format = image::guess_format(bytes).ok().filter(|format| FORMATS.contains(format));
-    let format = format.ok_or("found something that is no PNG, JPEG or WebP image")?;
+    let guessed = image::guess_format(bytes).ok();
+    let format = guessed.filter(|format| FORMATS.contains(format));
+    let format = format.ok_or_else(|| match guessed {
+        Some(other) => {
+            format!("found a {} image, expected PNG, JPEG or WebP", other.extensions_str()[0].to_uppercase())
+        }
+        None => "found something that is no PNG, JPEG or WebP image".to_owned(),
+    })?;
     let broken = |error: image::ImageError| format!("found a broken {} image: {error}", name(format));
     if format == ImageFormat::Jpeg && !has_end(bytes) {
         // The decoder would make up what is missing.
         return Err("found a JPEG image that ends before it is complete".to_owned());
     }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = Limits::default();
-    // Eight bytes is the most that a pixel has.
-    limits.max_alloc = Some(max_pixels.saturating_mul(8).saturating_add(DECODERS_OWN));
-    reader.limits(limits);
+    let essentials = essentials(bytes, format)?;
+    if let Some((width, height)) = essentials.size {
+        check_size(width, height, max_pixels)?;
+    }
+    let limits = |(width, height)| {
+        let pixels = u64::from(width) * u64::from(height);
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(DECODERS_OWN));
+        limits
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(&*essentials.bytes), format);
+    // What the size is not known of is read without setting anything aside for it.
+    reader.limits(limits(essentials.size.unwrap_or((0, 0))));
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > max_pixels {
-        return Err(format!(
-            "found an image of {width} x {height} pixels, at most {max_pixels} in all (preprocess.max_pixels); send a \
-             smaller one"
-        ));
-    }
-    if width.max(height) > LONGEST_SIDE {
-        return Err(format!(
-            "found an image of {width} x {height} pixels, at most {LONGEST_SIDE} each way; send a smaller one"
-        ));
-    }
-    if width == 0 || height == 0 {
-        return Err("found an image without a pixel".to_owned());
-    }
-    // What cannot be read of it says nothing of the image.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    check_size(width, height, max_pixels)?;
+    decoder.set_limits(limits((width, height))).map_err(broken)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    image.apply_orientation(orientation);
+    image.apply_orientation(essentials.orientation);
     let (width, height) = (image.width(), image.height());
     let rgb = |image: DynamicImage| image.into_rgb8().into_raw();
     let values = match (channels, image) {
@@ -85,6 +89,24 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Resul
         (Channels::Gray, image) => rgb(image).as_chunks().0.iter().map(luminance).collect(),
     };
     Ok(Pixels { width, height, values })
+}
+
+fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), String> {
+    if u64::from(width) * u64::from(height) > max_pixels {
+        return Err(format!(
+            "found an image of {width} x {height} pixels, at most {max_pixels} in all (preprocess.max_pixels); send a \
+             smaller one"
+        ));
+    }
+    if width.max(height) > LONGEST_SIDE {
+        return Err(format!(
+            "found an image of {width} x {height} pixels, at most {LONGEST_SIDE} each way; send a smaller one"
+        ));
+    }
+    match width == 0 || height == 0 {
+        true => Err("found an image without a pixel".to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, in 16 bits after the point, as Pillow's `convert("L")` has it.

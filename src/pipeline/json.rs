@@ -9,6 +9,8 @@ use std::num::NonZeroUsize;
 
 use half::{bf16, f16};
 
+use super::whole_numbers::whole_number;
+use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::tensor::Element;
 
@@ -19,6 +21,8 @@ use crate::tensor::Element;
 pub(super) struct Misfit {
     pub(super) problem: String,
     steps: Vec<Step>,
+    /// An error that is not about the value, and goes up as it is.
+    other: Option<Error>,
 }
 
 /// A step on the way from the instances to a value.
@@ -33,7 +37,7 @@ pub(super) enum Step {
 pub(super) type Fits<T> = std::result::Result<T, Box<Misfit>>;
 
 pub(super) fn misfit(problem: String) -> Box<Misfit> {
-    Box::new(Misfit { problem, steps: Vec::new() })
+    Box::new(Misfit { problem, steps: Vec::new(), other: None })
 }
 
 impl Misfit {
@@ -57,8 +61,18 @@ impl Misfit {
     }
 }
 
+/// For errors that are not about a value, such as that time has run out.
+impl From<Error> for Box<Misfit> {
+    fn from(error: Error) -> Box<Misfit> {
+        Box::new(Misfit { problem: String::new(), steps: Vec::new(), other: Some(error) })
+    }
+}
+
 impl From<Box<Misfit>> for Error {
     fn from(misfit: Box<Misfit>) -> Error {
+        if let Some(error) = misfit.other {
+            return error;
+        }
         let mut message = "instances".to_owned();
         for step in misfit.steps.iter().rev() {
             // Writing to a String cannot fail.
@@ -73,6 +87,9 @@ impl From<Box<Misfit>> for Error {
 }
 
 // ===== the reader =====
+
+/// The deadline is looked at once in so many rows.
+const ROWS_BETWEEN_CHECKS: usize = 16;
 
 /// A place in a text that is known to be JSON.
 #[derive(Debug)]
@@ -89,7 +106,7 @@ impl<'a> Reader<'a> {
     /// Reads an array of one to `most` instances, and says how many there were; `explain` makes an error of what does not fit.
     pub(super) fn instances(
         text: &'a str,
-        most: NonZeroUsize,
+        (most, deadline): (NonZeroUsize, Deadline),
         mut read: impl FnMut(&mut Self) -> Fits<()>,
         explain: impl FnOnce(Box<Misfit>) -> Error,
     ) -> Result<usize> {
@@ -98,6 +115,10 @@ impl<'a> Reader<'a> {
         let read = |json: &mut Self| {
             is_too_many = left == 0;
             left = left.saturating_sub(1);
+            // One row is short, and reading the time is not much shorter.
+            if left.is_multiple_of(ROWS_BETWEEN_CHECKS) {
+                deadline.check()?;
+            }
             if is_too_many { Err(misfit(String::new())) } else { read(json) }
         };
         let rows = Reader::new(text).array("an array of instances", read);
@@ -238,6 +259,14 @@ impl<'a> Reader<'a> {
         T::from_json(self, next)
     }
 
+    /// What is read, and how it is written.
+    pub(super) fn written<T>(&mut self, read: impl FnOnce(&mut Self) -> Fits<T>) -> Fits<(T, &'a str)> {
+        self.peek();
+        let (text, start) = (self.text, self.at);
+        let value = read(self)?;
+        Ok((value, text.get(start..self.at).unwrap_or_default()))
+    }
+
     pub(super) fn found_instead_of(&mut self, expected: &str) -> Box<Misfit> {
         let found = match self.peek() {
             b'[' => "an array".to_owned(),
@@ -314,7 +343,7 @@ macro_rules! floats {
     )*};
 }
 
-/// Integer types: an integer is written as one. 1.5 has no place here, and 1.0 is a float's spelling.
+/// Integer types: whole numbers, however they are written: 3, 3.0 and 3e0. JavaScript and pandas write the latter.
 macro_rules! integers {
     ($($type:ty),* $(,)?) => {$(
         impl FromJson for $type {
@@ -323,7 +352,7 @@ macro_rules! integers {
             }
 
             fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
-                number(json, next, |text| text.parse().ok())
+                number(json, next, |text| text.parse().ok().or_else(|| whole_number(text)?.try_into().ok()))
             }
         }
     )*};
@@ -357,7 +386,13 @@ impl FromJson for String {
 
     fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
         match next {
-            b'"' => json.string().map(Cow::into_owned),
+            b'"' => match json.string()? {
+                // ONNX Runtime takes strings of C, which end at the first NUL. In JSON it can only come escaped.
+                Cow::Owned(text) if text.contains('\0') => {
+                    Err(misfit("found a string with a NUL character, which the model cannot take".to_owned()))
+                }
+                text => Ok(text.into_owned()),
+            },
             _ => Err(json.found_instead_of("a string")),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::json::{Fits, FromJson, Misfit, Reader, misfit, quoted};
+use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_each_element_type, with_element_type};
 
@@ -16,10 +17,14 @@ use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_
 ///
 /// With one input an instance is its value (a number, an array, or nested arrays, as the shape has it); with
 /// several it is an object of such values by input name, which is accepted for one input too.
-pub(super) fn read_instances(instances: &RawValue, inputs: &[TensorSpec], most: NonZeroUsize) -> Result<Tensors> {
+pub(super) fn read_instances(
+    instances: &RawValue,
+    inputs: &[TensorSpec],
+    bounds: (NonZeroUsize, Deadline),
+) -> Result<Tensors> {
     let mut columns: Vec<Column<'_>> = inputs.iter().map(Column::new).collect();
     let read = |json: &mut Reader<'_>| json.instance(&mut columns);
-    let rows = Reader::instances(instances.get(), most, read, |misfit| explained(misfit, inputs))?;
+    let rows = Reader::instances(instances.get(), bounds, read, |misfit| explained(misfit, inputs))?;
     columns.into_iter().map(|column| column.into_tensor(rows)).collect()
 }
 

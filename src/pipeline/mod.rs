@@ -1,10 +1,13 @@
 //! The stages of a prediction: `Preprocessor → OnnxModel → Postprocessor`.
 //!
 //! A stage is an ordinary object behind a trait: it can be tested without a server and replaced by name in
-//! `model.toml`. It contains no metric, no clock and no HTTP. Built-in stages have a file each; a stage of
+//! `model.toml`. It contains no metric, no HTTP, and no clock but the deadline that it is handed. Built-in stages have a file each; a stage of
 //! your own is registered with [`Stages`].
 
+mod base64_text;
 mod detector_layouts;
+mod hard_texts;
+mod image_container;
 mod image_decoding;
 mod image_resizing;
 mod json;
@@ -29,6 +32,8 @@ mod request_body;
 mod stages;
 mod tabular_columns;
 mod tensor_features;
+mod tokenizing;
+mod whole_numbers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,6 +47,7 @@ pub use self::origin::{ImagePlacement, Origin, TokenisedText};
 pub use self::prediction::{Detection, Entity, Prediction, Score};
 pub use self::request_body::instances;
 pub use self::stages::{MakePostprocessor, MakePreprocessor, StageContext, Stages, VersionFiles};
+use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::feature::{FeatureSchema, Features};
 use crate::model::OnnxModel;
@@ -49,22 +55,29 @@ use crate::tensor::{Padding, Tensors};
 
 /// Makes model inputs of a request.
 pub trait Preprocessor: Send + Sync {
-    /// Reads `instances` (borrowed, unparsed JSON) straight into model inputs, one row per instance.
-    fn transform(&self, instances: &RawValue) -> Result<Prepared>;
+    /// Reads `instances` (borrowed, unparsed JSON) straight into model inputs, one row per instance. What can take long asks
+    /// [`Deadline::check`] between the parts of its work, and ends with its error.
+    fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared>;
 
-    /// The media types of bodies that are one instance as they are, such as an image, beside JSON.
+    /// The media types of bodies that are one instance as they are, such as an image, beside JSON. `image/*` is a family.
     fn media_types(&self) -> &'static [&'static str] {
         &[]
     }
 
     /// Reads a body of one of [`Preprocessor::media_types`].
-    fn transform_raw(&self, media_type: &str, _body: &[u8]) -> Result<Prepared> {
+    fn transform_raw(&self, media_type: &str, _body: &[u8], _deadline: Deadline) -> Result<Prepared> {
         Err(Error::internal(format_args!("a body of type {media_type}, which no stage has asked for")))
     }
 
     /// Whether it can take long however small a body is, so that it never runs on a thread that serves connections.
     fn is_heavy(&self) -> bool {
         false
+    }
+
+    /// Runs on made-up instances of kinds that are hard on it, of any size that it takes: what takes longer than a request
+    /// may, or takes too much memory, is refused before it serves.
+    fn rehearsals(&self) -> Vec<Rehearsal<'_>> {
+        Vec::new()
     }
 
     /// The table that it reads, if an instance is a row of one.
@@ -137,6 +150,20 @@ pub trait Postprocessor: Send + Sync {
     }
 }
 
+/// A run of a preprocessor on an instance that is made up, of a kind that is hard on it.
+pub struct Rehearsal<'a> {
+    /// Kind of the instance, as in `letters without a blank`.
+    pub instance: String,
+    /// Largest size of an instance.
+    pub largest: usize,
+    /// Unit of the size, as in `characters`.
+    pub unit: &'static str,
+    /// Setting of `model.toml` that bounds the size.
+    pub setting: &'static str,
+    /// Prepares an instance of a size. Fails if it is none that a request may hold.
+    pub run: Box<dyn Fn(usize, Deadline) -> Result<()> + 'a>,
+}
+
 /// What a preprocessor made of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
@@ -205,6 +232,12 @@ pub struct Pipeline {
     pub model: OnnxModel,
     /// From tensors to predictions.
     pub postprocessor: Box<dyn Postprocessor>,
+}
+
+impl fmt::Debug for Rehearsal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rehearsal").field("instance", &self.instance).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Pipeline {

@@ -7,16 +7,17 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::GeneralPurpose;
-use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
+use base64::engine::general_purpose::STANDARD;
 use half::f16;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::base64_text::decoded;
 use super::image_decoding::{Channels, Pixels, decode};
 use super::image_resizing::{Filter, Target, resize};
 use super::json::{Fits, Reader, misfit, quoted};
 use super::{ImagePlacement, Origin, Prepared, Preprocessor, StageContext};
+use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::feature::{FeatureSchema, Features};
 use crate::tensor::{DType, Data, Dim, Shape, Tensor, TensorSpec};
@@ -96,8 +97,9 @@ const IMAGES_OF_MOST_PIXELS: u64 = 8;
 /// The most pixels that an image may be resized to: 64 Mi.
 const LARGEST: u64 = 1 << 26;
 
-/// The media types of images that are read.
-const MEDIA_TYPES: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
+/// The media types of bodies that are an image. Which of the formats it is, its bytes say: senders call JPEG `image/jpg` and
+/// `image/pjpeg`, too, or do not know.
+const MEDIA_TYPES: [&str; 2] = ["image/*", "application/octet-stream"];
 
 /// What is watched of an image; the channels come after it.
 const FEATURES: [&str; 5] = ["brightness", "contrast", "width", "height", "aspect"];
@@ -314,13 +316,14 @@ fn form(spec: &TensorSpec, settings: &Settings, channels: usize) -> Result<(Layo
 }
 
 impl Preprocessor for ImagePreprocessor {
-    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
+    fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared> {
         let mut batch = self.batch();
         let read = |json: &mut Reader<'_>| {
+            deadline.check()?;
             let bytes = image_of(json)?;
             self.add(&bytes, &mut batch).map_err(misfit)
         };
-        Reader::instances(instances.get(), self.most_rows, read, Error::from)?;
+        Reader::instances(instances.get(), (self.most_rows, deadline), read, Error::from)?;
         batch.finish(self)
     }
 
@@ -332,7 +335,7 @@ impl Preprocessor for ImagePreprocessor {
             let values = (0..SIDE * SIDE * 3).map(|_| random.u8(range.clone())).collect();
             let mut file = std::io::Cursor::new(Vec::new());
             image::RgbImage::from_raw(SIDE, SIDE, values)?.write_to(&mut file, image::ImageFormat::Png).ok()?;
-            Some(format!(r#"{{"b64": "{}"}}"#, BASE64.encode(file.into_inner())))
+            Some(format!(r#"{{"b64": "{}"}}"#, STANDARD.encode(file.into_inner())))
         };
         Some([sample(0..60)?, sample(0..255)?, sample(190..255)?])
     }
@@ -350,7 +353,7 @@ impl Preprocessor for ImagePreprocessor {
         &MEDIA_TYPES
     }
 
-    fn transform_raw(&self, _media_type: &str, body: &[u8]) -> Result<Prepared> {
+    fn transform_raw(&self, _media_type: &str, body: &[u8], _deadline: Deadline) -> Result<Prepared> {
         let mut batch = self.batch();
         self.add(body, &mut batch).map_err(|problem| Error::InvalidInput(format!("the body: {problem}")))?;
         batch.finish(self)
@@ -368,12 +371,6 @@ impl Preprocessor for ImagePreprocessor {
     }
 }
 
-/// Accepts what encoders leave out at the end.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
 /// The bytes of an instance: `{"b64": "…"}`.
 fn image_of(json: &mut Reader<'_>) -> Fits<Vec<u8>> {
     if json.peek() != b'{' {
@@ -388,11 +385,7 @@ fn image_of(json: &mut Reader<'_>) -> Fits<Vec<u8>> {
             return Err(json.found_instead_of("a string").at_key("b64"));
         }
         let text = json.string()?;
-        // As browsers write it.
-        let encoded =
-            text.strip_prefix("data:").and_then(|url| url.split_once(";base64,")).map_or(&*text, |(_, data)| data);
-        let decoded = BASE64.decode(encoded.trim_ascii());
-        let decoded = decoded.map_err(|error| misfit(format!("found no base64: {error}")).at_key("b64"))?;
+        let decoded = decoded(&text).map_err(|problem| misfit(problem).at_key("b64"))?;
         match bytes.replace(decoded) {
             None => Ok(()),
             Some(_) => Err(misfit("the key \"b64\" is there twice".to_owned())),
@@ -633,7 +626,8 @@ mod tests {
     fn layouts_colours_and_types() {
         let file = png(2, 1, |x, _| [10 + x as u8, 20, 30]);
         let values = |settings: &str, dtype, row: &[Option<usize>]| {
-            let prepared = stage(settings, dtype, row).unwrap().transform_raw("image/png", &file).unwrap();
+            let prepared =
+                stage(settings, dtype, row).unwrap().transform_raw("image/png", &file, Deadline::never()).unwrap();
             prepared.inputs.get("x").unwrap().data().clone()
         };
         let (one, two, three) = (Some(1), Some(2), Some(3));
@@ -680,7 +674,7 @@ mod tests {
         ) {
             let settings = format!(r#", "resize": "{mode}""#);
             let stage = stage(&settings, DType::U8, &[Some(3), Some(12), Some(16)]).unwrap();
-            let prepared = stage.transform_raw("image/png", &png(width, height, |x, y| [x as u8, y as u8, 9])).unwrap();
+            let prepared = stage.transform_raw("image/png", &png(width, height, |x, y| [x as u8, y as u8, 9]), Deadline::never()).unwrap();
             prop_assert_eq!(prepared.inputs.get("x").unwrap().shape(), &[1, 3, 12, 16]);
             let Origin::Images(placements) = &prepared.origin else { panic!() };
             let [left, top] = placements[0].to_original([0.0, 0.0]);

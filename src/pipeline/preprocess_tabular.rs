@@ -12,11 +12,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::json::{Fits, Reader, misfit, quoted, shortened};
-use super::tabular_columns::{Category, ColumnSettings, Number, Place, Values, put};
+use super::tabular_columns::{Category, ColumnSettings, Number, Place, Quantity, Values, put};
+use super::whole_numbers::whole_number;
 use super::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows, some_of};
+use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::feature::{FeatureSchema, Features};
-use crate::tensor::{Data, Dim, Element, Signature, Tensor, TensorSpec, for_each_element_type, with_element_type};
+use crate::tensor::{
+    DType, Data, Dim, Element, Signature, Tensor, TensorSpec, for_each_element_type, with_element_type,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +43,10 @@ enum ExtraColumns {
     Ignore,
 }
 
+/// Rows that can take more times as long as their text suggests are read off the threads that serve connections: those have
+/// bodies of at most half a millisecond.
+const MOST_WORK_PER_BYTE: usize = 8;
+
 struct TabularPreprocessor {
     columns: Vec<Column>,
     by_name: HashMap<Arc<str>, usize>,
@@ -60,6 +68,8 @@ struct Column {
 
 struct Input {
     spec: TensorSpec,
+    /// Whether it takes whole numbers only.
+    is_whole: bool,
     /// How many elements a row has.
     width: usize,
 }
@@ -73,7 +83,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
         columns: Vec::new(),
         by_name: HashMap::new(),
         extra_columns,
-        inputs: signature.inputs.iter().map(|spec| Input { spec: spec.clone(), width: 0 }).collect(),
+        inputs: signature.inputs.iter().map(Input::new).collect(),
         schema: FeatureSchema::default(),
         most_rows: context.max_instances,
     };
@@ -101,7 +111,13 @@ impl TabularPreprocessor {
             let names = names.join(", ");
             return wrong(format!("input: say which of the model's inputs it is part of; those are: {names}"));
         };
-        let values = settings.values(self.inputs[input].spec.dtype)?;
+        let dtype = self.inputs[input].spec.dtype;
+        let values = settings.values(dtype)?;
+        if let Values::Number(Number { missing: Some(missing), .. }) = &values
+            && !is_taken(&values, *missing, dtype)
+        {
+            return wrong(format!("missing: {missing} is not a value of type {dtype}, or does not become one"));
+        }
         if self.by_name.insert(Arc::clone(&name), self.columns.len()).is_some() {
             return wrong("it is there twice".to_owned());
         }
@@ -114,16 +130,40 @@ impl TabularPreprocessor {
         Ok(())
     }
 
+    /// About how much longer a row can take than its text suggests, at most: where most values may be missing, or a category
+    /// is wide, a few bytes are many elements.
+    fn most_work_per_byte(&self) -> usize {
+        // A value takes about as long as two bytes of its text, and an element that is only set aside a tenth of a byte.
+        let work = self.columns.iter().map(|column| 20 + column.values.width()).sum::<usize>() / 10;
+        // `{}`, and for each column that has to be there `"name":0,`.
+        let needed = self.columns.iter().filter(|column| column.values.is_needed());
+        let bytes = 2 + needed.map(|column| column.name.len() + 5).sum::<usize>();
+        work / bytes
+    }
+
     fn names(&self) -> String {
         let names: Vec<&str> = self.columns.iter().map(|column| &*column.name).collect();
         names.join(", ")
     }
 }
 
+/// Whether an input of this type takes a number of a column.
+fn is_taken(values: &Values, number: Quantity, dtype: DType) -> bool {
+    let Values::Number(column) = values else { return false };
+    let mut one = with_element_type!(dtype, T => T::into_data(vec![Default::default()]));
+    column.transformed(number).is_some_and(|number| put(&mut one, 0, number))
+}
+
 impl Input {
+    fn new(spec: &TensorSpec) -> Input {
+        let is_whole =
+            !matches!(spec.dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64 | DType::Bool | DType::Text);
+        Input { spec: spec.clone(), is_whole, width: 0 }
+    }
+
     /// Whether its columns fill it.
     fn check(&self) -> Result<()> {
-        let Input { spec, width } = self;
+        let Input { spec, width, .. } = self;
         let row = spec.dims.get(1..).unwrap_or_default();
         let fixed = |dim: &Dim| if let Dim::Fixed(length) = dim { Some(*length) } else { None };
         let declared = row.iter().map(fixed).try_fold(1, |product: usize, length| product.checked_mul(length?));
@@ -141,29 +181,30 @@ impl Input {
         )))
     }
 
-    fn into_tensor(self, rows: usize, data: Data) -> Result<(Arc<str>, Tensor)> {
+    fn tensor(&self, rows: usize, data: Data) -> Result<(Arc<str>, Tensor)> {
         let dims = self.spec.dims.iter().skip(1);
         let row = dims.map(|dim| if let Dim::Fixed(length) = dim { *length } else { self.width });
-        Ok((self.spec.name, Tensor::new([rows].into_iter().chain(row).collect(), data)?))
+        Ok((Arc::clone(&self.spec.name), Tensor::new([rows].into_iter().chain(row).collect(), data)?))
     }
 }
 
 impl Preprocessor for TabularPreprocessor {
-    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
+    fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared> {
         let data = self.inputs.iter().map(|input| with_element_type!(input.spec.dtype, T => T::into_data(Vec::new())));
         let mut table = RowsRead { data: data.collect(), features: Features::default(), row: 0 };
         let mut is_read = vec![false; self.columns.len()];
         let read = |json: &mut Reader<'_>| self.row(json, &mut table, &mut is_read);
-        let rows = Reader::instances(instances.get(), self.most_rows, read, Error::from)?;
+        let rows = Reader::instances(instances.get(), (self.most_rows, deadline), read, Error::from)?;
         let mut features = Features::with_rows(rows);
         (features.numbers, features.texts) = (table.features.numbers, table.features.texts);
-        let tensors = self
-            .inputs
-            .iter()
-            .zip(table.data)
-            .map(|(input, data)| Input { spec: input.spec.clone(), width: input.width }.into_tensor(rows, data));
+        let tensors = self.inputs.iter().zip(table.data).map(|(input, data)| input.tensor(rows, data));
         let inputs = tensors.collect::<Result<Vec<_>>>()?.into_iter().collect();
         Ok(Prepared { inputs, features, origin: Origin::Unknown })
+    }
+
+    /// The size of a body says how long it takes, as a rule.
+    fn is_heavy(&self) -> bool {
+        self.most_work_per_byte() > MOST_WORK_PER_BYTE
     }
 
     fn features(&self) -> FeatureSchema {
@@ -258,9 +299,9 @@ impl TabularPreprocessor {
         }
         match &column.values {
             Values::Number(number) => {
-                let value: f64 = json.element()?;
-                table.features.numbers[self.number_at(column, table.row)] = value as f32;
-                self.put_number(column, number, value, table)
+                let (value, sent) = json.quantity(self.inputs[column.input].is_whole)?;
+                table.features.numbers[self.number_at(column, table.row)] = value.as_f64() as f32;
+                self.put_number(column, number, (value, sent), table)
             }
             Values::Category(category) => {
                 let (place, text) = found(json, next, category)?;
@@ -270,7 +311,7 @@ impl TabularPreprocessor {
             Values::Boolean { .. } => {
                 let value: bool = json.element()?;
                 table.features.texts[self.text_at(column, table.row)] = Some(value.to_string());
-                self.put(column, 0, f64::from(u8::from(value)), table)
+                self.put(column, 0, Quantity::Integer(value.into()), table)
             }
             Values::Text { .. } => {
                 let value: String = json.element()?;
@@ -286,7 +327,7 @@ impl TabularPreprocessor {
         match &column.values {
             Values::Number(number) => {
                 let value = number.missing.ok_or_else(needed)?;
-                self.put_number(column, number, value, table)
+                self.put_number(column, number, (value, "null"), table)
             }
             Values::Category(category) => {
                 let place = category.of_missing().ok_or_else(needed)?;
@@ -294,7 +335,7 @@ impl TabularPreprocessor {
             }
             Values::Boolean { missing } => {
                 let value = missing.ok_or_else(needed)?;
-                self.put(column, 0, f64::from(u8::from(value)), table)
+                self.put(column, 0, Quantity::Integer(value.into()), table)
             }
             Values::Text { missing } => {
                 let value = missing.clone().ok_or_else(needed)?;
@@ -303,20 +344,34 @@ impl TabularPreprocessor {
         }
     }
 
-    fn put_number(&self, column: &Column, number: &Number, value: f64, table: &mut RowsRead) -> Fits<()> {
-        let value = number.transformed(value).map_err(misfit)?;
-        self.put(column, 0, value, table)
+    /// A number; `sent` is how it was written.
+    fn put_number(&self, column: &Column, number: &Number, value: (Quantity, &str), table: &mut RowsRead) -> Fits<()> {
+        let (value, sent) = value;
+        let Some(put) = number.transformed(value) else {
+            return Err(misfit(format!(
+                "found {}, of which there is no log1p: expected a number above -1",
+                shortened(sent)
+            )));
+        };
+        self.put(column, 0, put, table).map_err(|mut misfit| {
+            let (sent, dtype) = (shortened(sent), self.inputs[column.input].spec.dtype);
+            misfit.problem = match number.leaves_as_is() {
+                true => format!("{sent} is not a value of type {dtype}"),
+                false => format!("found {sent}, which becomes {put}, and that is not a value of type {dtype}"),
+            };
+            misfit
+        })
     }
 
     fn put_category(&self, column: &Column, category: &Category, place: Place, table: &mut RowsRead) -> Fits<()> {
         match place {
-            Place::At(place) if category.is_one_hot() => self.put(column, place, 1.0, table),
-            Place::At(place) => self.put(column, 0, place as f64, table),
+            Place::At(place) if category.is_one_hot() => self.put(column, place, Quantity::Integer(1), table),
+            Place::At(place) => self.put(column, 0, Quantity::Integer(place as i128), table),
             Place::Nowhere => Ok(()),
         }
     }
 
-    fn put(&self, column: &Column, place: usize, value: f64, table: &mut RowsRead) -> Fits<()> {
+    fn put(&self, column: &Column, place: usize, value: Quantity, table: &mut RowsRead) -> Fits<()> {
         let input = &self.inputs[column.input];
         if put(&mut table.data[column.input], table.row * input.width + column.at + place, value) {
             return Ok(());
@@ -345,25 +400,39 @@ fn found(json: &mut Reader<'_>, next: u8, category: &Category) -> Fits<(Place, S
     let refused =
         |shown: String| misfit(format!("found {shown}, expected one of the categories {}", category.some_of_it()));
     match next {
-        // `unknown` is about values that are not in the vocabulary, and not about values of another type.
-        b'"' if category.has_only_numbers() => Err(json.found_instead_of("a whole number, as in the vocabulary")),
-        b'-' | b'0'..=b'9' if category.has_only_texts() => Err(json.found_instead_of("a string, as in the vocabulary")),
-        b'"' => {
+        b'"' if category.takes_texts() => {
             let text = json.string()?;
             let place = category.of_text(&text).ok_or_else(|| refused(quoted(&text)))?;
             Ok((place, text.into_owned()))
         }
-        b'-' | b'0'..=b'9' => {
+        b'-' | b'0'..=b'9' if category.takes_numbers() => {
             let word = json.word();
             // A whole number in a column with gaps is written as 3.0 by pandas.
-            let whole = |value: f64| (value.fract() == 0.0 && value.abs() < 9e15).then_some(value as i64);
-            let number = word.parse().ok().or_else(|| word.parse().ok().and_then(whole));
+            let number = whole_number(word).and_then(|number| i64::try_from(number).ok());
             let place = number.map_or_else(|| category.of_unknown(), |number| category.of_number(number));
             let place = place.ok_or_else(|| refused(shortened(word).to_owned()))?;
             Ok((place, shortened(word).to_owned()))
         }
-        _ if category.has_only_numbers() => Err(json.found_instead_of("a whole number")),
-        _ => Err(json.found_instead_of("a string")),
+        // `unknown` is about values that are not in the vocabulary, and not about values of another type.
+        _ => Err(json.found_instead_of(category.expected())),
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// A number and how it is written; exactly, if it `is_whole` what is wanted.
+    fn quantity(&mut self, is_whole: bool) -> Fits<(Quantity, &'a str)> {
+        if !is_whole {
+            let (value, sent) = self.written(Reader::element)?;
+            return Ok((Quantity::Float(value), sent));
+        }
+        if !matches!(self.peek(), b'-' | b'0'..=b'9') {
+            return Err(self.found_instead_of("a number"));
+        }
+        let sent = self.word();
+        let float = || sent.parse().ok().filter(|value: &f64| value.is_finite()).map(Quantity::Float);
+        let value = sent.parse().ok().or_else(|| whole_number(sent)).map(Quantity::Integer).or_else(float);
+        let value = value.ok_or_else(|| misfit(format!("{} is not a value of type float64", shortened(sent))))?;
+        Ok((value, sent))
     }
 }
 
@@ -389,7 +458,7 @@ mod tests {
 
     fn prepare(stage: &dyn Preprocessor, instances: &str) -> Result<Prepared, String> {
         let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
-        stage.transform(&raw).map_err(|error| error.to_string())
+        stage.transform(&raw, Deadline::never()).map_err(|error| error.to_string())
     }
 
     const MIXED: &str = r#", "columns": [
@@ -478,9 +547,9 @@ mod tests {
         check(r#"{"age": [1]}"#, ".age: found an array, expected a number");
         check(r#"{"grade": 9}"#, ".grade: found 9, expected one of the categories 3, 1, 2");
         check(r#"{"grade": 1.5}"#, ".grade: found 1.5, expected one of the categories 3, 1, 2");
-        check(r#"{"grade": {}}"#, ".grade: found an object, expected a whole number");
+        check(r#"{"grade": {}}"#, ".grade: found an object, expected a whole number, as in the vocabulary");
         check(r#"{"member": 1}"#, ".member: found the number 1, expected true or false");
-        check(r#"{"colour": true}"#, ".colour: found true, expected a string");
+        check(r#"{"colour": true}"#, ".colour: found true, expected a string, as in the vocabulary");
         check("{}", ".income: the value is missing, and the model needs it");
         let whole = stage("", &signature(&[("n", DType::I8, Some(1))])).unwrap();
         let refused = |value: &str| prepare(&*whole, &format!(r#"[{{"n": {value}}}]"#)).unwrap_err();
@@ -515,6 +584,21 @@ mod tests {
         check(r#"{"name": "a", "standardise": {"mean": 1, "deviation": 0}}"#, &x, "the deviation has to be above 0");
         check(r#"{"name": "a", "input": "y"}"#, &x, "say which of the model's inputs it is part of; those are: x");
         check(r#"{"name": "n", "missing": "nan"}"#, &[("n", DType::I64, Some(1))], "int64 has no NaN");
+        check(
+            r#"{"name": "n", "missing": 300}"#,
+            &[("n", DType::I8, Some(1))],
+            "missing: 300 is not a value of type int8",
+        );
+        check(
+            r#"{"name": "n", "missing": -2, "log1p": true}"#,
+            &[("n", DType::F32, Some(1))],
+            "missing: -2 is not a value",
+        );
+        check(
+            r#"{"name": "t", "missing": "a\u0000"}"#,
+            &[("t", DType::Text, Some(1))],
+            "missing: a text without a NUL",
+        );
     }
 
     /// `unknown` is about values, and not about types.
@@ -524,7 +608,10 @@ mod tests {
         {
             for (vocabulary, value, message) in [
                 ("[1, 2, 3]", r#""2""#, "found the string \"2\", expected a whole number, as in the vocabulary"),
-                ("[1, 2, 3]", "true", "found true, expected a whole number"),
+                ("[1, 2, 3]", "true", "found true, expected a whole number, as in the vocabulary"),
+                ("[1, 2, 3]", "[2]", "found an array, expected a whole number, as in the vocabulary"),
+                (r#"["1", "2", "3"]"#, "2.5", "found the number 2.5, expected a string, as in the vocabulary"),
+                (r#"["1", "2", 3]"#, "false", "found false, expected a string or a whole number, as in the vocabulary"),
                 (r#"["1", "2", "3"]"#, "2", "found the number 2, expected a string, as in the vocabulary"),
             ] {
                 let width = match (encoding, unknown) {
@@ -538,10 +625,81 @@ mod tests {
                 let stage = stage(&column, &signature(&[("x", DType::F32, Some(width))])).unwrap();
                 let instances = format!(r#"[{{"code": {value}}}]"#);
                 let instances: Box<RawValue> = serde_json::from_str(&instances).unwrap();
-                let error = stage.transform(&instances).unwrap_err().to_string();
+                let error = stage.transform(&instances, Deadline::never()).unwrap_err().to_string();
                 assert_eq!(error, format!("instances[0].code: {message}"), "{encoding} {unknown}");
             }
         }
+    }
+
+    /// Double precision has no place for whole numbers beyond 2^53.
+    #[test]
+    fn whole_numbers_are_exact_whatever_their_size_and_spelling() {
+        let of = |dtype, columns: &str| stage(columns, &signature(&[("n", dtype, Some(1))])).unwrap();
+        let read = |stage: &dyn Preprocessor, value: &str| {
+            let prepared = prepare(stage, &format!(r#"[{{"n": {value}}}]"#))?;
+            Ok::<_, String>(prepared.inputs.at(0).unwrap().data().clone())
+        };
+        let (signed, unsigned) = (of(DType::I64, ""), of(DType::U64, ""));
+        for value in [9_007_199_254_740_991, 9_007_199_254_740_993, i64::MAX, i64::MIN, 7] {
+            for text in [format!("{value}"), format!("{value}.0"), format!("{value}0e-1")] {
+                assert_eq!(read(&*signed, &text), Ok(Data::I64(vec![value])), "{text}");
+            }
+        }
+        assert_eq!(read(&*signed, "3e2"), Ok(Data::I64(vec![300])));
+        assert_eq!(read(&*unsigned, &u64::MAX.to_string()), Ok(Data::U64(vec![u64::MAX])));
+        for (value, problem) in [
+            ("9223372036854775808", "9223372036854775808 is not a value of type int64"),
+            ("1.5", "1.5 is not a value of type int64"),
+            ("1e300", "1e300 is not a value of type int64"),
+            ("1e999", "1e999 is not a value of type float64"),
+        ] {
+            assert_eq!(read(&*signed, value), Err(format!("instances[0].n: {problem}")));
+        }
+        let long = read(&*signed, &"7".repeat(301)).unwrap_err();
+        assert_eq!(long, format!("instances[0].n: {} is not a value of type int64", "7".repeat(64)));
+        // A clip leaves what is within it as it is, and a missing value is exact as well.
+        let clipped = of(DType::I64, r#", "columns": [{"name": "n", "clip": [0, 1e18], "missing": 9007199254740993}]"#);
+        for (value, expected) in [
+            ("9007199254740993", 9_007_199_254_740_993),
+            ("1000000000000000001", 1_000_000_000_000_000_000),
+            ("-1", 0),
+            ("-0.5", 0),
+            ("null", 9_007_199_254_740_993),
+        ] {
+            assert_eq!(read(&*clipped, value), Ok(Data::I64(vec![expected])), "{value}");
+        }
+        let scaled = of(DType::I8, r#", "columns": [{"name": "n", "standardise": {"mean": 0, "deviation": 0.5}}]"#);
+        let problem = "instances[0].n: found 1e299, which becomes 2e299, and that is not a value of type int8";
+        assert_eq!(read(&*scaled, "1e299"), Err(problem.to_owned()));
+        let codes = of(DType::I64, r#", "columns": [{"name": "n", "vocabulary": [7, 9007199254740993]}]"#);
+        assert_eq!(read(&*codes, "9007199254740993.0"), Ok(Data::I64(vec![1])));
+        assert!(read(&*codes, "9007199254740992").is_err());
+    }
+
+    /// ONNX Runtime's strings end at the first NUL.
+    #[test]
+    fn a_nul_in_a_string_is_refused_where_it_stands() {
+        let stage = stage("", &signature(&[("a", DType::Text, Some(1)), ("b", DType::Text, Some(1))])).unwrap();
+        let refused = prepare(&*stage, r#"[{"a": "x", "b": "y"}, {"a": "x", "b": "y\u0000"}]"#).unwrap_err();
+        assert_eq!(refused, "instances[1].b: found a string with a NUL character, which the model cannot take");
+        assert!(prepare(&*stage, r#"[{"a": "\\u0000", "b": "\u0001"}]"#).is_ok());
+    }
+
+    /// 4,096 rows of `{}` are 12 kB, and may be millions of elements.
+    #[test]
+    fn rows_that_are_much_of_little_are_heavy() {
+        let columns = |count: usize, more: &str| {
+            let columns: Vec<String> = (0..count).map(|column| format!(r#"{{"name": "c{column}"{more}}}"#)).collect();
+            let width = if more.contains("one-hot") { 1000 * count } else { count };
+            stage(&format!(r#", "columns": [{}]"#, columns.join(",")), &signature(&[("x", DType::F32, Some(width))]))
+                .unwrap()
+        };
+        assert!(!columns(500, "").is_heavy());
+        assert!(!columns(8, r#", "missing": 0"#).is_heavy());
+        assert!(columns(500, r#", "missing": 0"#).is_heavy());
+        let words: Vec<String> = (0..1000).map(|word| format!(r#""w{word}""#)).collect();
+        let wide = format!(r#", "vocabulary": [{}], "encoding": "one-hot""#, words.join(","));
+        assert!(columns(1, &wide).is_heavy());
     }
 
     /// Made-up rows are requests that a caller could send, and three of them differ.
@@ -558,7 +716,7 @@ mod tests {
         let stage = stage(&columns, &signature(&inputs)).unwrap();
         let rows = stage.samples().unwrap().map(|sample| {
             let instances = RawValue::from_string(format!("[{sample}]")).unwrap();
-            stage.transform(&instances).unwrap().inputs
+            stage.transform(&instances, Deadline::never()).unwrap().inputs
         });
         assert!(rows[0] != rows[1] && rows[1] != rows[2] && rows[0] != rows[2], "{rows:?}");
     }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::json_to_tensor::read_instances;
 use super::tensor_features::{TensorFeatures, Watch};
 use super::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows};
+use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::feature::FeatureSchema;
 use crate::tensor::{DType, Dim, Signature, TensorSpec};
@@ -78,8 +79,8 @@ fn check_columns(columns: &[String], signature: &Signature) -> Result<()> {
 }
 
 impl Preprocessor for TensorPreprocessor {
-    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
-        let inputs = read_instances(instances, &self.inputs, self.max_instances)?;
+    fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared> {
+        let inputs = read_instances(instances, &self.inputs, (self.max_instances, deadline))?;
         Ok(Prepared { features: self.features.read(&inputs), inputs, origin: Origin::Unknown })
     }
 
@@ -113,7 +114,7 @@ mod tests {
         let stage = of_settings(make, r#"{"kind": "tensor"}"#, &signature).unwrap();
         let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
         let read: std::result::Result<Tensors, String> =
-            stage.transform(&raw).map(|prepared| prepared.inputs).map_err(|error| error.to_string());
+            stage.transform(&raw, Deadline::never()).map(|prepared| prepared.inputs).map_err(|error| error.to_string());
         let expected = expected.map_err(str::to_owned).map(|tensors| {
             let named = |(spec, (shape, data)): (&TensorSpec, &(&[usize], Data))| {
                 (spec.name.clone(), crate::tensor::Tensor::new(shape.to_vec(), data.clone()).unwrap())
@@ -207,6 +208,34 @@ mod tests {
         );
     }
 
+    #[test]
+    fn whole_numbers_may_be_written_as_floats_are() {
+        let whole = [spec("x", DType::I64, &[])];
+        check(
+            &whole,
+            "[3.0, 3e2, -0.0, 9007199254740993, 9223372036854775807.0, 1.5e1]",
+            Ok(&[(&[6], Data::I64(vec![3, 300, 0, 9_007_199_254_740_993, i64::MAX, 15]))]),
+        );
+        let is = r#" (the model's input "x" is int64[?])"#;
+        for (number, shown) in [("1.5", "1.5"), ("9223372036854775808.0", "9223372036854775808.0"), ("1e300", "1e300")]
+        {
+            let message = format!("instances[0]: {shown} is not a value of type int64{is}");
+            check(&whole, &format!("[{number}]"), Err(&message));
+        }
+    }
+
+    #[test]
+    fn a_nul_in_a_string_is_refused_where_it_stands() {
+        check(
+            &[spec("x", DType::Text, &[Some(2)])],
+            r#"[["a", "b"], ["c", "d\u0000e"]]"#,
+            Err(
+                "instances[1][1]: found a string with a NUL character, which the model cannot take (the model's input \"x\" is \
+                 string[?, 2])",
+            ),
+        );
+    }
+
     /// The same text through serde_json into the same Rust type: numbers as JSON may spell them, with white space.
     fn agrees_with_serde_json<T>(dtype: DType, text: &str)
     where
@@ -215,8 +244,10 @@ mod tests {
         let signature = Signature { inputs: vec![spec("x", dtype, &[None])], ..Signature::default() };
         let stage = of_settings(make, r#"{"kind": "tensor"}"#, &signature).unwrap();
         let raw: Box<RawValue> = serde_json::from_str(text).unwrap();
-        let ours =
-            stage.transform(&raw).ok().map(|prepared| prepared.inputs.at(0).unwrap().values::<T>().unwrap().to_vec());
+        let ours = stage
+            .transform(&raw, Deadline::never())
+            .ok()
+            .map(|prepared| prepared.inputs.at(0).unwrap().values::<T>().unwrap().to_vec());
         let theirs: Option<Vec<Vec<T>>> = serde_json::from_str(text).ok();
         assert_eq!(ours, theirs.map(|rows| rows.concat()), "{text}");
     }
@@ -252,7 +283,7 @@ mod tests {
             if let Ok(raw) = serde_json::from_str::<Box<RawValue>>(&text) {
                 let signature = Signature { inputs: vec![spec("x", dtype, &vec![None; rank])], ..Signature::default() };
                 let stage = of_settings(make, r#"{"kind": "tensor"}"#, &signature).unwrap();
-                let _ = stage.transform(&raw);
+                let _ = stage.transform(&raw, Deadline::never());
             }
         }
     }

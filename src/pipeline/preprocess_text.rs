@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokenizers::{EncodeInput, Encoding, PostProcessor as _, Tokenizer, TruncationParams};
+use tokenizers::{Encoding, Tokenizer};
 
+use super::hard_texts::{HardText, hard_texts};
 use super::json::{Fits, Reader, misfit};
-use super::{Origin, Prepared, Preprocessor, StageContext, TokenisedText};
+use super::tokenizing::{BoundedTokenizer, cut, kept};
+use super::{Origin, Prepared, Preprocessor, Rehearsal, StageContext, TokenisedText};
+use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::feature::{FeatureSchema, Features};
 use crate::tensor::{DType, Data, Dim, Padding, Signature, Tensor, TensorSpec, Tensors};
@@ -82,10 +85,6 @@ impl Default for InputNames {
 /// What a tokenizer is taken to allow that says nothing of it: as many as BERT.
 const MAX_TOKENS: usize = 512;
 
-/// A pair of texts is cut into the parts that a row has room for, and each part of one is kept with each of the other until
-/// the first is taken: they have to be few.
-const MOST_PARTS_OF_PAIR: usize = 1024;
-
 /// What is watched of a text.
 const FEATURES: [&str; 3] = ["tokens", "unknown_tokens", "characters"];
 
@@ -107,7 +106,7 @@ struct Input {
 }
 
 struct TextPreprocessor {
-    tokenizer: Tokenizer,
+    tokenizer: BoundedTokenizer,
     inputs: Vec<Input>,
     pad: u32,
     unknown: Option<u32>,
@@ -127,11 +126,12 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
     let wrong = |problem: String| Error::Config(problem);
     let content = context.files.read(&settings.tokenizer)?;
     let in_file = |problem: &dyn std::fmt::Display| wrong(format!("{}: {problem}", settings.tokenizer));
-    let mut tokenizer = Tokenizer::from_bytes(&content).map_err(|error| in_file(&error))?;
-    let unknown = unknown_token(&content, &tokenizer);
+    let bounded = BoundedTokenizer::new(&content, settings.max_characters).map_err(|problem| in_file(&problem))?;
+    let tokenizer = bounded.get();
+    let unknown = unknown_token(&content, tokenizer);
 
     let (inputs, fixed_length) = inputs(&settings.inputs, context.signature)?;
-    let own = tokenizer.get_truncation().map_or(MAX_TOKENS, |truncation| truncation.max_length);
+    let own = bounded.max_tokens.unwrap_or(MAX_TOKENS);
     let max_tokens = match (settings.max_tokens, fixed_length) {
         (Some(most), Some(length)) if most > length => {
             return Err(wrong(format!("max_tokens: {most} is more than the {length} tokens that the model takes")));
@@ -145,7 +145,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
             tokenizer.token_to_id(token).ok_or_else(|| wrong(format!("pad_token: the tokenizer has no {token:?}")))?
         }
         // Where there is a mask, it does not matter what is masked.
-        None if has_mask => tokenizer.get_padding().map_or(0, |padding| padding.pad_id),
+        None if has_mask => bounded.pad.unwrap_or(0),
         None => {
             return Err(wrong(
                 "pad_token: the model takes no mask; name the token to fill up with, which it has to make nothing of"
@@ -153,20 +153,14 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
             ));
         }
     };
-    let marks = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
+    let marks = bounded.special_tokens(true).max(bounded.special_tokens(false));
     if settings.special_tokens && max_tokens <= marks {
         return Err(wrong(format!("max_tokens: {max_tokens} leave no room for a text beside {marks} special tokens")));
     }
-    tokenizer.with_padding(None);
     let too_long = settings.too_long.unwrap_or(TooLong::Truncate);
-    let truncation = match too_long {
-        TooLong::Truncate => Some(TruncationParams { max_length: max_tokens, ..TruncationParams::default() }),
-        TooLong::Error => None,
-    };
-    tokenizer.with_truncation(truncation).map_err(|error| wrong(format!("max_tokens: {error}")))?;
     let most_rows = context.most_rows(max_tokens * inputs.len());
     Ok(Box::new(TextPreprocessor {
-        tokenizer,
+        tokenizer: bounded,
         inputs,
         pad,
         unknown,
@@ -260,19 +254,19 @@ impl Tokens {
 }
 
 impl Preprocessor for TextPreprocessor {
-    fn transform(&self, instances: &RawValue) -> Result<Prepared> {
+    fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared> {
         let mut tokens = Tokens::default();
         let mut texts = Vec::new();
         let mut features: Vec<f32> = Vec::new();
         let read = |json: &mut Reader<'_>| {
             let (text, pair) = self.text(json)?;
-            let encoding = self.encode(&text, pair.as_deref())?;
-            features.extend(self.features_of(&encoding, &text, pair.as_deref()));
+            let (encoding, watched) = self.encode(&text, pair.as_deref(), deadline)?;
+            features.extend(watched);
             tokens.add(&encoding);
             texts.push(TokenisedText { spans: spans(&encoding, pair.as_deref()), text: text.into_owned() });
             Ok(())
         };
-        let rows = Reader::instances(instances.get(), self.most_rows, read, Error::from)?;
+        let rows = Reader::instances(instances.get(), (self.most_rows, deadline), read, Error::from)?;
         let longest = tokens.lengths.iter().copied().max().unwrap_or_default();
         let length = self.fixed_length.unwrap_or(longest);
         let tensor = |input: &Input| {
@@ -304,6 +298,26 @@ impl Preprocessor for TextPreprocessor {
         Some([0, 4, 6].map(text))
     }
 
+    /// What a tokenizer makes of a text is not known before it has: the time is that of whoever wrote `tokenizer.json`.
+    fn is_heavy(&self) -> bool {
+        true
+    }
+
+    fn rehearsals(&self) -> Vec<Rehearsal<'_>> {
+        let rehearsal = |text: HardText| Rehearsal {
+            instance: text.name.clone(),
+            largest: self.max_characters,
+            unit: "characters",
+            setting: "preprocess.max_characters",
+            run: Box::new(move |characters, deadline| {
+                // A longer word would be an error of the text. A normaliser may make three bytes of one.
+                let text = text.of_length(characters, self.tokenizer.longest_word() / 4);
+                self.encode_cut(&text, deadline).map_err(Error::from)
+            }),
+        };
+        hard_texts(self.tokenizer.get()).into_iter().map(rehearsal).collect()
+    }
+
     fn assumptions(&self) -> Vec<String> {
         let cut = || {
             format!(
@@ -311,7 +325,14 @@ impl Preprocessor for TextPreprocessor {
                 self.max_tokens
             )
         };
-        self.is_cut_by_default.then(cut).into_iter().collect()
+        let words = || {
+            let most = self.tokenizer.longest_word();
+            format!(
+                "words of more than {most} bytes are refused, because the tokenizer is slow with long ones, and allows them"
+            )
+        };
+        let is_slow = self.tokenizer.longest_word() < self.max_characters;
+        self.is_cut_by_default.then(cut).into_iter().chain(is_slow.then(words)).collect()
     }
 
     fn padding(&self) -> Option<Padding> {
@@ -355,32 +376,55 @@ impl TextPreprocessor {
         )))
     }
 
-    fn encode(&self, text: &str, pair: Option<&str>) -> Fits<Encoding> {
-        let input = match pair {
-            None => EncodeInput::from(text),
-            Some(pair) => {
-                // A token has a byte at least.
-                let parts = |text: &str| 2 * text.len() / self.max_tokens + 1;
-                if self.too_long == TooLong::Truncate && parts(text) * parts(pair) > MOST_PARTS_OF_PAIR {
-                    let (first, second, most) = (text.len(), pair.len(), self.max_tokens);
-                    return Err(misfit(format!(
-                        "found a pair of texts of {first} and {second} bytes, too long to be cut to {most} tokens; send parts \
-                         of them"
-                    )));
-                }
-                EncodeInput::from((text, pair))
-            }
-        };
-        let encoding = self.tokenizer.encode(input, self.special_tokens);
-        let encoding = encoding.map_err(|error| misfit(format!("the tokenizer does not take this text: {error}")))?;
+    /// The tokens of a text, or a pair, as a row has them, and what is watched of it.
+    fn encode(&self, text: &str, pair: Option<&str>, deadline: Deadline) -> Fits<(Encoding, [f32; FEATURES.len()])> {
+        let enough = self.enough();
+        let mut first = self.tokenizer.tokens(text, 0, enough, deadline)?;
+        let mut second = pair.map(|pair| self.tokenizer.tokens(pair, 1, enough, deadline)).transpose()?;
+        let mut counts = self.counts(&first);
+        if self.too_long == TooLong::Truncate {
+            let marks = if self.special_tokens { self.tokenizer.special_tokens(pair.is_some()) } else { 0 };
+            let (of_first, of_second) =
+                kept(first.len(), second.as_ref().map(Encoding::len), self.max_tokens.saturating_sub(marks));
+            first = cut(first, of_first);
+            second = second.map(|second| cut(second, of_second));
+        }
+        if let Some(second) = &second {
+            // Of a pair what is left of it counts.
+            let (of_first, of_second) = (self.counts(&first), self.counts(second));
+            counts = (of_first.0 + of_second.0, of_first.1 + of_second.1);
+        }
+        let encoding = self.tokenizer.framed(first, second, self.special_tokens)?;
         match encoding.len() {
             0 => Err(misfit("found a text without a single token".to_owned())),
-            tokens if tokens > self.max_tokens && self.too_long == TooLong::Error => {
+            tokens if tokens > self.max_tokens => {
                 let most = self.max_tokens;
                 Err(misfit(format!("found a text of {tokens} tokens, at most {most}; send a part of it")))
             }
-            _ => Ok(encoding),
+            _ => {
+                let (tokens, unknown) = counts;
+                let characters = text.chars().count() + pair.map_or(0, |pair| pair.chars().count());
+                Ok((encoding, [tokens as f32, unknown as f32 / tokens.max(1) as f32, characters as f32]))
+            }
         }
+    }
+
+    /// The number of tokens after which no more of a text are needed.
+    fn enough(&self) -> Option<usize> {
+        (self.too_long == TooLong::Truncate).then_some(self.max_tokens)
+    }
+
+    /// A text as it is encoded where its end may be left out, which is not an error of what is made up.
+    fn encode_cut(&self, text: &str, deadline: Deadline) -> Fits<()> {
+        let tokens = self.tokenizer.tokens(text, 0, self.enough(), deadline)?;
+        let (first, _) = kept(tokens.len(), None, self.max_tokens);
+        self.tokenizer.framed(cut(tokens, first), None, self.special_tokens).map(drop)
+    }
+
+    /// How many tokens there are, and how many of them are unknown.
+    fn counts(&self, tokens: &Encoding) -> (usize, usize) {
+        let unknown = tokens.get_ids().iter().filter(|id| Some(**id) == self.unknown).count();
+        (tokens.len(), unknown)
     }
 
     /// The rows of an input.
@@ -398,24 +442,6 @@ impl TextPreprocessor {
             start = end;
         }
         elements
-    }
-
-    /// How many tokens there are, before the end was left out, and of a pair after it; the share of those that are unknown;
-    /// how many characters.
-    fn features_of(&self, encoding: &Encoding, text: &str, pair: Option<&str>) -> [f32; FEATURES.len()] {
-        let (mut tokens, mut unknown) = (0u32, 0u32);
-        // What is left of a pair is there many times.
-        let rest = if pair.is_some() { &[] } else { &encoding.get_overflowing()[..] };
-        for part in [encoding].into_iter().chain(rest) {
-            for (id, is_special) in part.get_ids().iter().zip(part.get_special_tokens_mask()) {
-                let is_unknown = Some(*id) == self.unknown;
-                // To some tokenizers the unknown token is a special one.
-                tokens += u32::from(*is_special == 0 || is_unknown);
-                unknown += u32::from(is_unknown);
-            }
-        }
-        let characters = text.chars().count() + pair.map_or(0, |pair| pair.chars().count());
-        [tokens as f32, unknown as f32 / tokens.max(1) as f32, characters as f32]
     }
 }
 
@@ -484,7 +510,7 @@ mod tests {
     fn prepare(settings: &str, length: Option<usize>, instances: &str) -> Result<Prepared, String> {
         let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
         let stage = stage(settings, length).map_err(|error| error.to_string())?;
-        stage.transform(&raw).map_err(|error| error.to_string())
+        stage.transform(&raw, Deadline::never()).map_err(|error| error.to_string())
     }
 
     #[test]

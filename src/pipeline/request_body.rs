@@ -96,6 +96,14 @@ mod tests {
             "the body is not a prediction request: the key \"instances\" is missing at line 1 column 2; the body has to be \
              {\"instances\": [...]}",
         );
+        for (body, problem) in [
+            (r#"{"instances": [1], "instances": [2]}"#, "the key \"instances\" is there twice"),
+            (r#"{"instances": [1], "\u0069nstances": [2]}"#, "the key \"instances\" is there twice"),
+            ("[[1]]", "invalid type: sequence, expected an object"),
+        ] {
+            let message = instances(body.as_bytes()).unwrap_err().to_string();
+            assert!(message.contains(problem), "{body}: {message}");
+        }
         check("{\"instances\": [1}", "the body is not valid JSON: expected `,` or `]` at line 1 column 17");
     }
 

@@ -107,10 +107,19 @@ pub(super) enum Values {
 #[derive(Debug)]
 pub(super) struct Number {
     /// What a missing value is; NaN where the model itself knows what to make of it.
-    pub(super) missing: Option<f64>,
+    pub(super) missing: Option<Quantity>,
     clip: Option<[f64; 2]>,
     log1p: bool,
     standardise: Option<Standardise>,
+}
+
+/// A number on its way into a tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Quantity {
+    /// A whole number, exactly.
+    Integer(i128),
+    /// Any number, in double precision.
+    Float(f64),
 }
 
 /// Where a category is in the vocabulary.
@@ -195,6 +204,9 @@ impl ColumnSettings {
             },
             ColumnKind::Text => match missing {
                 None => Ok(Values::Text { missing: None }),
+                Some(Missing::Text(missing)) if missing.contains('\0') => {
+                    Err("missing: a text without a NUL character, which the model cannot take".to_owned())
+                }
                 Some(Missing::Text(missing)) => Ok(Values::Text { missing: Some(missing) }),
                 Some(_) => Err("missing: a text in quotes, or \"error\"".to_owned()),
             },
@@ -205,9 +217,9 @@ impl ColumnSettings {
         let is_float = matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
         let missing = match missing {
             None => None,
-            Some(Missing::Number(value)) if value.is_finite() => Some(value),
-            Some(Missing::Integer(value)) => Some(value as f64),
-            Some(Missing::Text(word)) if word == "nan" && is_float => Some(f64::NAN),
+            Some(Missing::Number(value)) if value.is_finite() => Some(Quantity::Float(value)),
+            Some(Missing::Integer(value)) => Some(Quantity::Integer(value.into())),
+            Some(Missing::Text(word)) if word == "nan" && is_float => Some(Quantity::Float(f64::NAN)),
             Some(Missing::Text(word)) if word == "nan" => return Err(format!("missing: {dtype} has no NaN")),
             Some(_) => return Err("missing: a number, \"nan\" or \"error\"".to_owned()),
         };
@@ -284,6 +296,16 @@ impl Values {
         }
     }
 
+    /// Whether a row has to have a value.
+    pub(super) fn is_needed(&self) -> bool {
+        match self {
+            Values::Number(number) => number.missing.is_none(),
+            Values::Category(category) => category.missing.is_none(),
+            Values::Boolean { missing } => missing.is_none(),
+            Values::Text { missing } => missing.is_none(),
+        }
+    }
+
     /// A value that is made up, for a row and the place of a column: different rows have different ones.
     pub(super) fn sample(&self, row: usize, place: usize, dtype: DType) -> serde_json::Value {
         let is_float = matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
@@ -317,14 +339,57 @@ impl Values {
 }
 
 impl Number {
-    /// Clipped, its logarithm taken, standardised, in this order, each if that is asked for.
-    pub(super) fn transformed(&self, value: f64) -> Result<f64, String> {
+    /// Whether a value is what was sent.
+    pub(super) fn leaves_as_is(&self) -> bool {
+        self.clip.is_none() && !self.log1p && self.standardise.is_none()
+    }
+
+    /// Clipped, its logarithm taken, standardised, in this order, each if that is asked for; `None` if it has no logarithm.
+    /// A whole number that is only clipped stays exact.
+    pub(super) fn transformed(&self, value: Quantity) -> Option<Quantity> {
+        if let (Quantity::Integer(value), false, None) = (value, self.log1p, self.standardise) {
+            return Some(match self.clip {
+                Some([least, _]) if value < least.ceil() as i128 => Quantity::Float(least),
+                Some([_, most]) if value > most.floor() as i128 => Quantity::Float(most),
+                _ => Quantity::Integer(value),
+            });
+        }
+        let value = value.as_f64();
         let value = self.clip.map_or(value, |[least, most]| value.clamp(least, most));
         if self.log1p && value <= -1.0 {
-            return Err(format!("found {value}, of which there is no log1p: expected a number above -1"));
+            return None;
         }
         let value = if self.log1p { value.ln_1p() } else { value };
-        Ok(self.standardise.map_or(value, |by| (value - by.mean) / by.deviation))
+        Some(Quantity::Float(self.standardise.map_or(value, |by| (value - by.mean) / by.deviation)))
+    }
+}
+
+impl Quantity {
+    pub(super) fn as_f64(self) -> f64 {
+        match self {
+            Quantity::Integer(value) => value as f64,
+            Quantity::Float(value) => value,
+        }
+    }
+
+    /// As a whole number, if it is one.
+    fn as_integer(self) -> Option<i128> {
+        match self {
+            Quantity::Integer(value) => Some(value),
+            // Within ±2^126, which every type of tensors is, a cast is exact.
+            Quantity::Float(value) if value.fract() == 0.0 && value.abs() < 2f64.powi(126) => Some(value as i128),
+            Quantity::Float(_) => None,
+        }
+    }
+}
+
+/// As short as it can be: 1e300, and not three hundred zeros.
+impl std::fmt::Display for Quantity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Quantity::Integer(value) => write!(f, "{value}"),
+            Quantity::Float(value) => write!(f, "{value:?}"),
+        }
     }
 }
 
@@ -341,14 +406,23 @@ impl Category {
         self.texts.len() + self.numbers.len()
     }
 
-    /// Whether categories are numbers only.
-    pub(super) fn has_only_numbers(&self) -> bool {
-        self.texts.is_empty()
+    /// What a value has to be, by its JSON type, for there to be one like it.
+    pub(super) fn expected(&self) -> &'static str {
+        match (self.takes_texts(), self.takes_numbers()) {
+            (true, true) => "a string or a whole number, as in the vocabulary",
+            (true, false) => "a string, as in the vocabulary",
+            (false, _) => "a whole number, as in the vocabulary",
+        }
     }
 
-    /// Returns true if all categories are texts.
-    pub(super) fn has_only_texts(&self) -> bool {
-        self.numbers.is_empty()
+    /// Whether there are texts among the categories.
+    pub(super) fn takes_texts(&self) -> bool {
+        !self.texts.is_empty()
+    }
+
+    /// Whether there are numbers among the categories.
+    pub(super) fn takes_numbers(&self) -> bool {
+        !self.numbers.is_empty()
     }
 
     /// One of the categories.
@@ -403,46 +477,41 @@ impl Category {
 }
 
 /// Puts a number into its place in a tensor; false if the tensor's type does not have it.
-pub(super) fn put(data: &mut Data, index: usize, value: f64) -> bool {
+pub(super) fn put(data: &mut Data, index: usize, value: Quantity) -> bool {
     macro_rules! whole {
-        ($values:expr, $type:ty) => {{
-            // Both ends are exact in f64, or above what is: 2^63 as i64::MAX is refused by the comparison.
-            let fits = value.fract() == 0.0 && value >= <$type>::MIN as f64 && value <= <$type>::MAX as f64;
-            let fits = fits && (value.abs() < 9_007_199_254_740_992.0 || size_of::<$type>() < 8);
-            if fits {
-                $values[index] = value as $type;
-            }
-            fits
+        ($values:expr) => {{
+            let fits = value.as_integer().and_then(|value| value.try_into().ok());
+            fits.map(|value| $values[index] = value).is_some()
         }};
     }
     match data {
         Data::F32(values) => {
-            values[index] = value as f32;
-            values[index].is_finite() || !value.is_finite()
+            values[index] = value.as_f64() as f32;
+            values[index].is_finite() || !value.as_f64().is_finite()
         }
         Data::F64(values) => {
-            values[index] = value;
+            values[index] = value.as_f64();
             true
         }
         Data::F16(values) => {
-            values[index] = half::f16::from_f64(value);
-            values[index].is_finite() || !value.is_finite()
+            values[index] = half::f16::from_f64(value.as_f64());
+            values[index].is_finite() || !value.as_f64().is_finite()
         }
         Data::BF16(values) => {
-            values[index] = half::bf16::from_f64(value);
-            values[index].is_finite() || !value.is_finite()
+            values[index] = half::bf16::from_f64(value.as_f64());
+            values[index].is_finite() || !value.as_f64().is_finite()
         }
-        Data::I8(values) => whole!(values, i8),
-        Data::I16(values) => whole!(values, i16),
-        Data::I32(values) => whole!(values, i32),
-        Data::I64(values) => whole!(values, i64),
-        Data::U8(values) => whole!(values, u8),
-        Data::U16(values) => whole!(values, u16),
-        Data::U32(values) => whole!(values, u32),
-        Data::U64(values) => whole!(values, u64),
+        Data::I8(values) => whole!(values),
+        Data::I16(values) => whole!(values),
+        Data::I32(values) => whole!(values),
+        Data::I64(values) => whole!(values),
+        Data::U8(values) => whole!(values),
+        Data::U16(values) => whole!(values),
+        Data::U32(values) => whole!(values),
+        Data::U64(values) => whole!(values),
         Data::Bool(values) => {
-            values[index] = value != 0.0;
-            value == 0.0 || value == 1.0
+            values[index] = value.as_f64() != 0.0;
+            value.as_f64() == 0.0 || value.as_f64() == 1.0
         }
         Data::Text(_) => false,
     }

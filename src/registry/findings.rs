@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::opened::OpenedVersion;
 use super::refusal::Refusal;
+use super::rehearsal::rehearse;
 use crate::config::Batching;
 use crate::error::{Error, LoadFault, Result};
 use crate::machine;
@@ -83,6 +84,7 @@ impl Findings {
 impl OpenedVersion {
     /// Runs a version a few times. Comparing rows takes no longer than `longest`, and the run that goes on then.
     pub(super) fn examine(&self, session: &mut dyn Session, longest: Duration) -> Result<Findings, Refusal> {
+        rehearse(&*self.preprocessor, self.budget())?;
         let (mut warm_up, of_zeros) = self.run_zeros(session)?;
         self.check_golden(session)?;
         let mut asked = Asked::default();

@@ -7,8 +7,10 @@
 //! - `trial.rs` tries a version out in another process; `loader.rs` makes it ready: verify → try → open → warm up.
 //!   `opened.rs` is a version with its stages around it, `findings.rs` what running it a few times found.
 //! - `add.rs` writes new versions; `training_data.rs` makes their baselines.
+//! - `rehearsal.rs` runs the preprocessor on the hardest instances that it takes.
 //! - `catalog.rs` holds what is served, as immutable snapshots.
-//! - `refusal.rs` says why a version is not served; `run_limit.rs` ends first runs that do not end; `system.rs` what is asked of the operating system.
+//! - `refusal.rs` says why a version is not served; `run_limit.rs` ends first runs that do not end; `system.rs` what is asked
+//!   of the operating system.
 //!
 //! This room knows nothing of HTTP, and nothing of who gets traffic.
 
@@ -25,6 +27,7 @@ mod manifest;
 mod onnx_file;
 mod opened;
 mod refusal;
+mod rehearsal;
 mod run_limit;
 mod system;
 mod training_data;

@@ -10,6 +10,7 @@ use super::golden::Golden;
 use super::loader::LoadOrder;
 use super::refusal::Refusal;
 use super::verified::VerifiedVersion;
+use crate::budget::{Deadline, LatencyBudget};
 use crate::error::{Error, LoadFault, Result};
 use crate::feature::{FeatureSchema, Features};
 use crate::model::{
@@ -55,6 +56,11 @@ impl OpenedVersion {
         let postprocessor = stages.postprocessor(context(&config.postprocess)).map_err(&misfit)?;
         let padding = preprocessor.padding().filter(|_| can_be_padded(loaded.signature()));
         Ok(OpenedVersion { verified, loaded, preprocessor, postprocessor, padding, order: order.clone() })
+    }
+
+    /// The budget of its requests.
+    pub(super) fn budget(&self) -> &LatencyBudget {
+        &self.order.config.budget
     }
 
     /// The inputs and outputs of the model.
@@ -187,7 +193,8 @@ impl OpenedVersion {
         request: &RawValue,
     ) -> Result<(Features, Vec<Prediction>), String> {
         let told = |error: Error| error.for_operators();
-        let Prepared { inputs, features, origin } = self.preprocessor.transform(request).map_err(told)?;
+        let Prepared { inputs, features, origin } =
+            self.preprocessor.transform(request, Deadline::never()).map_err(told)?;
         let outputs = session.run(&inputs).map_err(told)?;
         let outputs = self.joining().per_row(outputs, inputs.rows()).map_err(told)?;
         let predictions = self.postprocessor.decode(&outputs, &origin).map_err(told)?;
@@ -196,7 +203,7 @@ impl OpenedVersion {
 
     /// The model inputs of one instance.
     pub(super) fn inputs_of(&self, instances: &RawValue) -> Result<Tensors> {
-        self.preprocessor.transform(instances).map(|prepared| prepared.inputs)
+        self.preprocessor.transform(instances, Deadline::never()).map(|prepared| prepared.inputs)
     }
 }
 

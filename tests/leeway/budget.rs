@@ -289,7 +289,7 @@ static RELEASED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 fn make_slow(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
     struct Slow;
     impl Preprocessor for Slow {
-        fn transform(&self, _: &RawValue) -> Result<Prepared> {
+        fn transform(&self, _: &RawValue, _: leeway::budget::Deadline) -> Result<Prepared> {
             let mut released = RELEASED.0.lock();
             while !*released {
                 assert!(!RELEASED.1.wait_for(&mut released, PATIENCE).timed_out(), "nobody let the stage go");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use base64::Engine as _;
+use leeway::budget::Deadline;
 use leeway::config::StageConfig;
 use leeway::pipeline::{Preprocessor, StageContext, Stages};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
@@ -44,7 +45,8 @@ fn photographs_become_what_pillow_makes_of_them() {
     let mut seen = String::new();
     for case in &cases {
         let (file, name) = (case["file"].as_str().unwrap(), case["expected"].as_str().unwrap());
-        let prepared = stage(&case["settings"]).transform_raw("image/jpeg", &photograph(file)).unwrap();
+        let prepared =
+            stage(&case["settings"]).transform_raw("image/jpeg", &photograph(file), Deadline::never()).unwrap();
         let ours = prepared.inputs.get("x").unwrap().values::<f32>().unwrap();
         let theirs = expected(name);
         assert_eq!(ours.len(), theirs.len(), "{case}");
@@ -68,7 +70,7 @@ fn a_line_of_pixels_is_cut_like_any_other_image() {
     let mut file = Cursor::new(Vec::new());
     line.write_to(&mut file, image::ImageFormat::Png).unwrap();
     let stage = stage(&json!({ "size": [224, 224], "resize": "crop", "shortest": 256 }));
-    let prepared = stage.transform_raw("image/png", file.get_ref()).unwrap();
+    let prepared = stage.transform_raw("image/png", file.get_ref(), Deadline::never()).unwrap();
     let values = prepared.inputs.get("x").unwrap().values::<f32>().unwrap();
     // The middle of 256,000 rows is where the 500th pixel begins to outweigh the 499th.
     assert!(values[0] < 0.2 && values[223 * 224] > 0.8, "{} {}", values[0], values[223 * 224]);
@@ -188,7 +190,9 @@ async fn what_is_no_picture_is_refused_with_what_to_change() {
         ("a JPEG of two bytes", "image/jpeg", jpeg[..2].to_vec()),
         ("a WebP that ends in its middle", "image/webp", photograph("flower.webp")[..9000].to_vec()),
         ("a WebP without content", "image/webp", b"RIFF\x04\0\0\0WEBP".to_vec()),
-        ("another type", "image/gif", good.clone()),
+        ("a GIF announced as one", "image/gif", b"GIF89a\x01\0\x01\0".to_vec()),
+        ("another type", "text/plain", good.clone()),
+        ("a type of no name", "image/", good.clone()),
         ("a form", "multipart/form-data; boundary=x", good.clone()),
         ("a picture announced as JSON", "application/json", good.clone()),
     ];
@@ -222,5 +226,27 @@ async fn what_is_no_picture_is_refused_with_what_to_change() {
         seen.push_str(&format!("{name}: {}\n    {}\n", answer.status, answer.json()["detail"].as_str().unwrap()));
     }
     insta::assert_snapshot!(seen);
-    assert_eq!(post(&app, "image/png", good).await.status, 200);
+    // Whatever it is announced as, its bytes say which format it is.
+    for content_type in ["image/png", "image/jpg", "image/pjpeg", "IMAGE/X-anything", "application/octet-stream"] {
+        assert_eq!(post(&app, content_type, good.clone()).await.status, 200, "{content_type}");
+    }
+    let base64 = encode(&good);
+    let lines: Vec<&str> = base64.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    for flavour in [
+        base64.replace('+', "-").replace('/', "_"),
+        base64.trim_end_matches('=').to_owned(),
+        lines.join("\n"),
+        lines.join("\r\n"),
+        format!("data:image/png;base64,{base64}"),
+    ] {
+        let answer = app.predict("/predict", json!({ "instances": [{ "b64": flavour }] }).to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    // A model of rows takes none of these.
+    let rows = TestApp::start().await;
+    for content_type in ["image/png", "application/octet-stream", "text/plain"] {
+        let refused = post(&rows, content_type, good.clone()).await;
+        assert_eq!(refused.status, 415, "{content_type}");
+        assert!(refused.text.contains("send JSON with the header Content-Type: application/json"), "{}", refused.text);
+    }
 }

@@ -1,0 +1,89 @@
+//! Made-up texts that are hard on tokenizers: of any length, and of kinds that have been slow, or grew, with one or another.
+
+use tokenizers::{Model as _, Tokenizer};
+
+/// A kind of text: a part that is repeated, and an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HardText {
+    /// Its name, for a message.
+    pub(super) name: String,
+    part: String,
+    end: &'static str,
+}
+
+/// Whatever the tokenizer. An end that differs makes a regular expression go back to where it came from.
+const KINDS: [(&str, &str, &str); 12] = [
+    ("words", "ab ", ""),
+    ("letters without a blank", "a", ""),
+    ("letters without a blank, and a mark", "a", "!"),
+    ("blanks", " ", ""),
+    ("blanks, and a letter", " ", "a"),
+    ("line ends", "\n", "a"),
+    ("digits", "7", "."),
+    ("punctuation", "!", "a"),
+    ("accented letters", "é", ""),
+    ("Chinese characters", "漢", ""),
+    ("Hangul", "각", ""),
+    ("emoji", "👍🏽", ""),
+];
+
+/// The kinds that are tried with a tokenizer: its own tokens are among them.
+pub(super) fn hard_texts(tokenizer: &Tokenizer) -> Vec<HardText> {
+    let hard = |name: &str, part: &str, end| HardText { name: name.to_owned(), part: part.to_owned(), end };
+    let mut kinds: Vec<HardText> = KINDS.iter().map(|(name, part, end)| hard(name, part, end)).collect();
+    let special = tokenizer.get_added_vocabulary().get_vocab().keys().min();
+    kinds.extend(special.map(|token| hard("a token of added_tokens", token, "")));
+    // Of several as long the first: what is tried is the same every time.
+    let vocabulary = tokenizer.get_model().get_vocab();
+    let longest = vocabulary.keys().max_by_key(|token| (token.len(), std::cmp::Reverse(*token)));
+    let longest = longest.map(|token| token.trim_start_matches(['#', '▁', 'Ġ'])).filter(|token| !token.is_empty());
+    if let Some(longest) = longest {
+        kinds.push(hard("the longest token of the vocabulary", longest, ""));
+        kinds.extend(
+            longest
+                .get(..longest.chars().next().map_or(0, char::len_utf8))
+                .map(|first| hard("the first character of the longest token of the vocabulary", first, "")),
+        );
+    }
+    kinds
+}
+
+impl HardText {
+    /// So many characters of it, in words of at most so many bytes.
+    pub(super) fn of_length(&self, characters: usize, longest_word: usize) -> String {
+        let length = characters.saturating_sub(self.end.chars().count());
+        let mut text = String::with_capacity(length * 2);
+        let mut word = 0;
+        for character in self.part.chars().cycle().take(length) {
+            word += character.len_utf8();
+            match word > longest_word {
+                true => text.push(' '),
+                false => text.push(character),
+            }
+            if word > longest_word || character == ' ' {
+                word = 0;
+            }
+        }
+        text.extend(self.end.chars().take(characters));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_have_the_length_that_is_asked_for() {
+        for (name, part, end) in KINDS {
+            let text = HardText { name: name.to_owned(), part: part.to_owned(), end };
+            for characters in [0, 1, 2, 16, 1000] {
+                let made = text.of_length(characters, usize::MAX);
+                assert_eq!(made.chars().count(), characters, "{name}");
+                let in_words = text.of_length(characters, 50);
+                assert_eq!(in_words.chars().count(), characters, "{name}");
+                assert!(in_words.split(' ').all(|word| word.len() <= 50 + end.len()), "{name}");
+            }
+        }
+    }
+}

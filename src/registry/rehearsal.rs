@@ -1,0 +1,140 @@
+//! Rehearsals: the preprocessor runs on made-up instances that are hard on it, from small ones to the largest that it takes,
+//! before the version serves. One that takes longer than a request may, or too much memory, is refused.
+//!
+//! A stage that has begun holds a thread until it looks at its deadline. Instances grow step by step so that no run takes much
+//! longer than the longest that is allowed.
+
+use std::time::Duration;
+
+use super::refusal::Refusal;
+use crate::budget::{Deadline, LatencyBudget};
+use crate::error::{Error, LoadFault};
+use crate::model::Stopwatch;
+use crate::pipeline::{Preprocessor, Rehearsal};
+
+/// The size of the first instance.
+const FIRST_SIZE: usize = 16;
+
+/// What takes no longer than this is never refused: it holds no thread for long, budgets may be short because texts are, and
+/// another machine is slower. The tokenizer of BERT takes 0.1 s for the most characters that are allowed by default.
+const NEVER_TOO_LONG: Duration = Duration::from_millis(500);
+
+/// A run is ended at so many times its limit, as far as it can be: by the clock, which also counts the time of others.
+const ENDED_AT: u32 = 20;
+
+/// The processor time that a run may take.
+fn limit(budget: &LatencyBudget) -> Duration {
+    budget.on_the_server().max(NEVER_TOO_LONG)
+}
+
+/// Runs all rehearsals of a preprocessor.
+pub(super) fn rehearse(preprocessor: &dyn Preprocessor, budget: &LatencyBudget) -> Result<(), Refusal> {
+    let limit = limit(budget);
+    preprocessor.rehearsals().iter().try_for_each(|rehearsal| run(rehearsal, limit))
+}
+
+fn run(rehearsal: &Rehearsal<'_>, limit: Duration) -> Result<(), Refusal> {
+    let Rehearsal { instance, largest, unit, setting, run } = rehearsal;
+    let refused = |problem: String| Err(Refusal::new(LoadFault::Trial, problem));
+    let mut size = FIRST_SIZE.min(*largest);
+    loop {
+        let stopwatch = Stopwatch::ProcessorTime.start();
+        let done = run(size, Deadline::from_now(limit * ENDED_AT));
+        let took = stopwatch();
+        if took > limit {
+            let (took, limit) = (took.as_millis(), limit.as_millis());
+            return refused(format!(
+                "the preprocessor takes {took} ms for {size} {unit} ({instance}), and a request has {limit} ms; {largest} are \
+                 allowed: lower {setting}, or raise budget.total_ms"
+            ));
+        }
+        match done {
+            Ok(()) => {}
+            // The machine was busy with something else.
+            Err(Error::Expired { .. }) => return Ok(()),
+            Err(error) => {
+                return refused(format!(
+                    "the preprocessor does not take {size} {unit} ({instance}), and {largest} are allowed ({setting}): {error}"
+                ));
+            }
+        }
+        if size >= *largest {
+            return Ok(());
+        }
+        size = next_size(size, took, limit).min(*largest);
+    }
+}
+
+/// The size after one that took so long: so much larger that the next run does not take much longer than the limit, even if
+/// its time grows with the third power of the size.
+fn next_size(size: usize, took: Duration, limit: Duration) -> usize {
+    if took.saturating_mul(8 * 8 * 8) <= limit { size.saturating_mul(8) } else { size.saturating_mul(2) }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    fn rehearsal<'a>(largest: usize, run: impl Fn(usize, Deadline) -> crate::error::Result<()> + 'a) -> Rehearsal<'a> {
+        Rehearsal {
+            instance: "letters".to_owned(),
+            largest,
+            unit: "characters",
+            setting: "preprocess.max_characters",
+            run: Box::new(run),
+        }
+    }
+
+    #[test]
+    fn instances_grow_to_the_largest() {
+        for (largest, expected) in
+            [(5, &[5][..]), (16, &[16]), (100, &[16, 100]), (65_536, &[16, 128, 1024, 8192, 65_536])]
+        {
+            let seen = Mutex::new(Vec::new());
+            let note = |size, _| {
+                seen.lock().push(size);
+                Ok(())
+            };
+            assert_eq!(run(&rehearsal(largest, note), LIMIT), Ok(()));
+            assert_eq!(*seen.lock(), expected);
+        }
+        assert_eq!(next_size(16, Duration::from_millis(1), LIMIT), 128);
+        assert_eq!(next_size(16, Duration::from_millis(100), LIMIT), 32);
+    }
+
+    #[test]
+    fn what_fails_or_takes_too_long_is_refused_with_what_to_change() {
+        let fails = |size, _| match size {
+            ..=1000 => Ok(()),
+            _ => Err(Error::InvalidInput("it makes too much of it".to_owned())),
+        };
+        let refused = run(&rehearsal(65_536, fails), LIMIT).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "the preprocessor does not take 1024 characters (letters), and 65536 are allowed \
+             (preprocess.max_characters): it makes too much of it"
+        );
+        let spins = |_, deadline: Deadline| {
+            loop {
+                deadline.check()?;
+            }
+        };
+        let refused = run(&rehearsal(65_536, spins), Duration::ZERO).unwrap_err();
+        assert!(
+            refused.message.contains("ms for 16 characters (letters), and a request has 0 ms"),
+            "{}",
+            refused.message
+        );
+        assert!(refused.message.ends_with("lower preprocess.max_characters, or raise budget.total_ms"));
+    }
+
+    #[test]
+    fn a_short_budget_refuses_nothing_that_is_short() {
+        let budget = LatencyBudget { total: Duration::from_millis(20), ..LatencyBudget::DEFAULT };
+        assert_eq!(limit(&budget), NEVER_TOO_LONG);
+    }
+}
