@@ -1,4 +1,4 @@
-//! `leeway serve`: build, bind, run until a signal.
+//! `leeway serve`: bind, build, listen, run until a signal.
 
 use std::time::Duration;
 
@@ -7,13 +7,24 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{SettingsArgs, logging, table};
-use crate::app::{App, Stop, StopSignal};
-use crate::config::available_cores;
+use crate::app::{Addresses, App, Stop, StopSignal};
+use crate::config::{Config, LogConfig, available_cores};
+use crate::error::Error;
 use crate::pipeline::Stages;
+use crate::registry::raise_open_files_limit;
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
-    let config = settings.load()?;
+    let config = settings.load().inspect_err(|_| {
+        // As it would be where nothing is configured: what is configured cannot be told.
+        let _ = logging::start(&LogConfig::default());
+    });
+    serve(config, stages).map_err(logging::fatal)
+}
+
+fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
+    let config = config?;
     logging::start(&config.log)?;
+    raise_open_files_limit();
     let threads = config.http.threads().get();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -24,6 +35,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let served = runtime.block_on(async {
         let mut signals = Signals::listen().context("signals cannot be listened to")?;
         tracing::info!(models = %config.repository.path.display(), "starting");
+        let addresses = Addresses::bind(&config)?;
         let app = tokio::select! {
             biased;
             // First: what ends this process may have ended a trial load, too, and that would look like the model's fault.
@@ -36,7 +48,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             app = App::build(config, stages) => app?,
         };
         let snapshot = app.snapshot();
-        let bound = app.bind().await?;
+        let bound = app.listen(addresses)?;
         table::announce(&snapshot);
         // What is unloaded later is held here no longer.
         drop(snapshot);

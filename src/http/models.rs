@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::HttpState;
 use super::error_response::Failure;
-use super::wire::{ModelView, VersionView, json};
+use super::wire::{ModelView, VersionView, held_json};
 use crate::error::Error;
 use crate::identity::ModelName;
 use crate::registry::{ServedModel, Snapshot, Target};
@@ -23,7 +23,7 @@ pub(super) async fn list(State(state): State<Arc<HttpState>>) -> Result<Response
     }
     let snapshot = state.catalog.snapshot();
     let models = snapshot.models().iter().map(|(name, model)| view(&snapshot, name, model)).collect();
-    Ok(json(&Models { models })?)
+    Ok(held_json(&Models { models }, &state.body_memory)?)
 }
 
 /// `GET /v1/models/{model}`
@@ -37,7 +37,7 @@ pub(super) async fn show(
     }
     let snapshot = state.catalog.snapshot();
     let (name, model) = snapshot.model(&name)?;
-    Ok(json(&view(&snapshot, name, model))?)
+    Ok(held_json(&view(&snapshot, name, model), &state.body_memory)?)
 }
 
 /// `GET /v1/models/{model}/versions/{version}`
@@ -52,7 +52,7 @@ pub(super) async fn show_version(
     let snapshot = state.catalog.snapshot();
     let served = snapshot.resolve(Target::Version(&name, &version), b"")?;
     let (_, model) = snapshot.model(&name)?;
-    Ok(json(&VersionView::new(served, model))?)
+    Ok(held_json(&VersionView::new(served, model), &state.body_memory)?)
 }
 
 /// Any other method on these paths: a prediction takes POST, the rest is read with GET.

@@ -52,6 +52,8 @@ pub enum ShedReason {
     QueueFull,
     /// Its connection is above the limit.
     Connections,
+    /// Its body or its answer had no room beside those of others.
+    BodyMemory,
     /// The version was being retired.
     ShuttingDown,
 }
@@ -70,7 +72,7 @@ pub struct VersionLabels {
 }
 
 /// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
-pub(super) const ERROR_CODES: [&str; 25] = [
+pub(super) const ERROR_CODES: [&str; 27] = [
     "invalid-input",
     "unknown-model",
     "unknown-version",
@@ -79,10 +81,12 @@ pub(super) const ERROR_CODES: [&str; 25] = [
     "unsupported-method",
     "unsupported-content",
     "request-too-large",
+    "unsupported-transfer",
     "request-too-slow",
     "request-aborted",
     "overloaded",
     "too-many-connections",
+    "body-memory-full",
     "queue-full",
     "shutting-down",
     "expired",
@@ -174,12 +178,13 @@ impl FeedbackResult {
 // ===== impl ShedReason =====
 
 impl ShedReason {
-    pub(super) const ALL: [ShedReason; 6] = [
+    pub(super) const ALL: [ShedReason; 7] = [
         ShedReason::Predicted,
         ShedReason::TooSlow,
         ShedReason::Overtaken,
         ShedReason::QueueFull,
         ShedReason::Connections,
+        ShedReason::BodyMemory,
         ShedReason::ShuttingDown,
     ];
 
@@ -190,6 +195,7 @@ impl ShedReason {
             ShedReason::Overtaken => "overtaken",
             ShedReason::QueueFull => "queue_full",
             ShedReason::Connections => "connections",
+            ShedReason::BodyMemory => "body_memory",
             ShedReason::ShuttingDown => "shutting_down",
         }
     }
@@ -201,6 +207,7 @@ impl ShedReason {
             Error::Overloaded { shed: Shed::InTheQueue, .. } => Some(ShedReason::Overtaken),
             Error::QueueFull { .. } => Some(ShedReason::QueueFull),
             Error::TooManyConnections { .. } => Some(ShedReason::Connections),
+            Error::BodyMemoryFull { .. } => Some(ShedReason::BodyMemory),
             Error::ShuttingDown => Some(ShedReason::ShuttingDown),
             _ => None,
         }
