@@ -1,9 +1,10 @@
 //! Memory that is held for callers: one budget of bytes for the bodies of all requests, and for all answers that have not
 //! been read yet.
 //!
-//! A holder may have as much as is left free for everybody else, and no more: the more is held, the less each may have.
-//! So a few large bodies never keep small ones out, however many of them there are.
+//! Small bodies are always let in: an eighth of the budget is kept for them, and no number of holders can fill it. Of the
+//! rest a holder may have as much as it leaves free, so that a few large bodies do not keep out all that are smaller.
 
+use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,6 +18,8 @@ pub struct MemoryBudget(Arc<Counter>);
 #[derive(Debug)]
 struct Counter {
     limit: usize,
+    /// What every holder may have at the same time, of what is kept for that.
+    small: usize,
     held: AtomicUsize,
 }
 
@@ -34,17 +37,16 @@ pub struct Held<T> {
     _bytes: HeldBytes,
 }
 
-/// Whether one holder may have `own` bytes, where all together would have `all`.
-fn has_room(limit: usize, all: usize, own: usize) -> bool {
-    own <= limit.saturating_sub(all)
-}
+/// Of the budget, the part that is kept for small holders.
+const KEPT_FOR_SMALL: usize = 8;
 
 // ===== impl MemoryBudget =====
 
 impl MemoryBudget {
-    /// A budget of `limit` bytes.
-    pub fn new(limit: usize) -> MemoryBudget {
-        MemoryBudget(Arc::new(Counter { limit, held: AtomicUsize::new(0) }))
+    /// A budget of `limit` bytes, for so many holders at one time.
+    pub fn new(limit: usize, holders: NonZeroUsize) -> MemoryBudget {
+        let small = limit / KEPT_FOR_SMALL / holders;
+        MemoryBudget(Arc::new(Counter { limit, small, held: AtomicUsize::new(0) }))
     }
 
     /// How many bytes are held.
@@ -60,14 +62,17 @@ impl MemoryBudget {
     /// Holds `bytes`, or says that there is no room.
     ///
     /// ```
+    /// use std::num::NonZeroUsize;
     /// use leeway::budget::MemoryBudget;
-    /// let budget = MemoryBudget::new(100);
-    /// let large = budget.hold(40).unwrap();
-    /// // 60 are left, and another 40 would leave less than that for the next one.
-    /// assert!(budget.hold(40).is_err());
-    /// let small = budget.hold(20).unwrap();
-    /// assert_eq!(budget.held(), 60);
-    /// drop((large, small));
+    /// let budget = MemoryBudget::new(800, NonZeroUsize::new(10).unwrap());
+    /// let large = budget.hold(300).unwrap();
+    /// // 400 are left of the 700 that are not kept for small holders, and another 300 would leave less than 300.
+    /// assert!(budget.hold(300).is_err());
+    /// let smaller = budget.hold(200).unwrap();
+    /// // An eighth is there for ten small ones.
+    /// let small: Vec<_> = (0..10).map(|_| budget.hold(10).unwrap()).collect();
+    /// assert_eq!(budget.held(), 600);
+    /// drop((large, smaller, small));
     /// assert_eq!(budget.held(), 0);
     /// ```
     pub fn hold(&self, bytes: usize) -> Result<HeldBytes> {
@@ -84,11 +89,22 @@ impl MemoryBudget {
 
     /// Fails if there is no room for `bytes` now. Holds nothing.
     pub fn check(&self, bytes: usize) -> Result<()> {
-        if has_room(self.0.limit, self.held().saturating_add(bytes), bytes) { Ok(()) } else { Err(self.full()) }
+        if self.0.has_room(self.held().saturating_add(bytes), bytes) { Ok(()) } else { Err(self.full()) }
     }
 
     fn full(&self) -> Error {
         Error::BodyMemoryFull { limit: self.0.limit }
+    }
+}
+
+impl Counter {
+    /// Whether one holder may have `own` bytes, where all together would have `all`.
+    fn has_room(&self, all: usize, own: usize) -> bool {
+        if own <= self.small {
+            return all <= self.limit;
+        }
+        let for_large = self.limit - self.limit / KEPT_FOR_SMALL;
+        own <= for_large.saturating_sub(all)
     }
 }
 
@@ -104,7 +120,7 @@ impl HeldBytes {
         let counter = &self.budget.0;
         // Taken first and given back on failure: of two that ask at one time both may be refused, and never both let in.
         let all = counter.held.fetch_add(more, Relaxed).saturating_add(more);
-        if has_room(counter.limit, all, bytes) {
+        if counter.has_room(all, bytes) {
             self.bytes = bytes;
             Ok(())
         } else {
@@ -149,28 +165,36 @@ mod tests {
 
     use super::*;
 
-    /// However many hold however much, one that is no larger than the average of what they could have is let in.
+    fn budget(limit: usize, holders: usize) -> MemoryBudget {
+        MemoryBudget::new(limit, NonZeroUsize::new(holders).unwrap())
+    }
+
+    /// By whatever sizes the rest is filled.
     #[test]
     fn small_bodies_are_let_in_however_many_large_ones_there_are() {
-        let budget = MemoryBudget::new(256 << 20);
+        let budget = budget(256 << 20, 1024);
         let mut large = Vec::new();
-        for bytes in [8 << 20, 1 << 20, 300 << 10] {
+        let mut bytes = 8 << 20;
+        while bytes > 32 << 10 {
             while let Ok(held) = budget.hold(bytes) {
                 large.push(held);
-                assert!(large.len() < 1024);
             }
+            bytes /= 2;
         }
-        assert!(budget.hold(250 << 10).is_ok());
-        assert!(matches!(budget.hold(8 << 20), Err(Error::BodyMemoryFull { .. })));
+        assert!(large.len() < 1024);
+        assert!(matches!(budget.hold(64 << 10), Err(Error::BodyMemoryFull { .. })));
+        let small: Vec<HeldBytes> = (0..1024).map(|_| budget.hold(32 << 10).unwrap()).collect();
+        assert!(budget.held() <= 256 << 20);
+        drop(small);
     }
 
     #[test]
     fn what_is_held_anyway_counts_for_the_others() {
-        let budget = MemoryBudget::new(100);
-        let held = budget.hold_anyway(150);
+        let budget = budget(800, 1);
+        let held = budget.hold_anyway(900);
         assert!(budget.hold(1).is_err() && budget.check(1).is_err());
         drop(held);
-        assert!(budget.check(50).is_ok() && budget.check(51).is_err());
+        assert!(budget.check(350).is_ok() && budget.check(351).is_err());
     }
 
     proptest! {
@@ -178,7 +202,7 @@ mod tests {
         fn no_more_is_held_than_the_limit_and_all_is_given_back(
             limit in 0usize..10_000, sizes in prop::collection::vec(0usize..4_000, 0..40)
         ) {
-            let budget = MemoryBudget::new(limit);
+            let budget = budget(limit, 3);
             let mut all = Vec::new();
             for (index, size) in sizes.into_iter().enumerate() {
                 let mut held = budget.nothing();

@@ -296,9 +296,9 @@ impl HttpConfig {
         self.body_memory_bytes.map_or_else(suited, NonZeroUsize::get)
     }
 
-    /// A body may take half of what there is for all.
+    /// A body may take somewhat less than half of what there is for all.
     fn least_body_memory(&self) -> usize {
-        self.body_limit_bytes.max(self.feedback_body_limit_bytes).get().saturating_mul(2)
+        self.body_limit_bytes.max(self.feedback_body_limit_bytes).get().saturating_mul(3)
     }
 
     /// [`HttpConfig::metrics_max_age_ms`] as a duration.

@@ -92,7 +92,7 @@ impl Config {
         let least = self.http.least_body_memory();
         if self.http.body_memory_bytes.is_some_and(|bytes| bytes.get() < least) {
             return Err(Error::Config(format!(
-                "http.body_memory_bytes: {} is too few, at least {least}: twice the largest body (http.body_limit_bytes, \
+                "http.body_memory_bytes: {} is too few, at least {least}: three times the largest body (http.body_limit_bytes, \
                  http.feedback_body_limit_bytes)",
                 self.http.body_memory()
             )));

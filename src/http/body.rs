@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_body_in_pieces_of_a_byte_takes_no_more_than_twice_its_size() {
-        let memory = MemoryBudget::new(1 << 30);
+        let memory = MemoryBudget::new(1 << 30, NonZeroUsize::MIN);
         let mut gathered =
             Gathered { held: memory.nothing(), limit: limit(8 << 20), announced: None, bytes: Arrived::Nothing };
         for _ in 0..1_000_000 {
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_body_is_held_as_it_arrives_and_not_as_it_is_announced() {
-        let memory = MemoryBudget::new(1 << 20);
+        let memory = MemoryBudget::new(1 << 20, NonZeroUsize::new(1024).unwrap());
         let mut gathered = Gathered {
             held: memory.nothing(),
             limit: limit(8 << 20),

@@ -140,10 +140,16 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
 
     fn exposition(max_age: Duration) -> Exposition {
-        Exposition::new(Arc::new(Monitor::new("1.0.0", Default::default())), max_age, MemoryBudget::new(1 << 30))
+        Exposition::new(
+            Arc::new(Monitor::new("1.0.0", Default::default())),
+            max_age,
+            MemoryBudget::new(1 << 30, NonZeroUsize::MIN),
+        )
     }
 
     #[test]

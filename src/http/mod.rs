@@ -82,7 +82,7 @@ impl HttpState {
         feedback: Arc<Feedback>,
         monitor: Arc<Monitor>,
     ) -> HttpState {
-        let body_memory = MemoryBudget::new(config.body_memory());
+        let body_memory = MemoryBudget::new(config.body_memory(), config.connection_limit);
         let readiness = Arc::new(Readiness { ready: AtomicBool::new(false), monitor: Arc::clone(&monitor) });
         HttpState {
             catalog,

@@ -13,8 +13,13 @@ use crate::harness::{OfTheTest, PLAIN, Repository, STAGES, Server, checkout, lee
 fn failure(command: &mut Command, repository: &Path) -> String {
     let Output { status, stderr, .. } = command.output().unwrap();
     let text = String::from_utf8(stderr).unwrap();
-    // The log's own lines are JSON here.
-    let text: String = text.lines().filter(|line| !line.starts_with('{')).map(|line| format!("{line}\n")).collect();
+    // The log's own lines are JSON here. The one that says why the server ends is one of them.
+    let shown = |line: &str| match serde_json::from_str::<serde_json::Value>(line) {
+        Ok(line) if line["fatal"] == true => format!("error: {}\n", line["message"].as_str().unwrap()),
+        Ok(_) => String::new(),
+        Err(_) => format!("{line}\n"),
+    };
+    let text: String = text.lines().map(shown).collect();
     let text = text.replace(repository.to_str().unwrap(), "MODELS").replace(checkout().to_str().unwrap(), "CHECKOUT");
     format!("exit {}\n{}", status.code().unwrap(), text.trim_end())
 }
