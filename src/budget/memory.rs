@@ -49,6 +49,11 @@ impl MemoryBudget {
         MemoryBudget(Arc::new(Counter { limit, small, held: AtomicUsize::new(0) }))
     }
 
+    /// The most bytes that are held.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
     /// How many bytes are held.
     pub fn held(&self) -> usize {
         self.0.held.load(Relaxed)

@@ -83,6 +83,7 @@ impl HttpState {
         monitor: Arc<Monitor>,
     ) -> HttpState {
         let body_memory = MemoryBudget::new(config.body_memory(), config.connection_limit);
+        monitor.server().watch_body_memory(body_memory.clone());
         let readiness = Arc::new(Readiness { ready: AtomicBool::new(false), monitor: Arc::clone(&monitor) });
         HttpState {
             catalog,

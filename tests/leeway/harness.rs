@@ -393,6 +393,11 @@ impl Server {
         self.child.signal(name);
     }
 
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.0.id()
+    }
+
     /// Kills the process at a moment, from a thread of its own.
     #[cfg(feature = "failpoints")]
     pub(crate) fn kill_at(&self, at: Instant) -> std::thread::JoinHandle<()> {

@@ -47,6 +47,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 fn problem(answer: &Answer) -> String {
+    assert_ne!(answer.status, 200);
     answer.json()["type"].as_str().unwrap().trim_start_matches("urn:leeway:problem:").to_owned()
 }
 
@@ -62,9 +63,9 @@ async fn health_and_metrics_answer(app: &TestApp) {
 /// Room for two bodies of the largest size, and for small ones.
 fn little_memory() -> leeway::config::Config {
     let mut config = Repository::of("echo_float32").config();
-    config.http.body_limit_bytes = 65_536.try_into().unwrap();
-    config.http.feedback_body_limit_bytes = 65_536.try_into().unwrap();
-    config.http.body_memory_bytes = Some(196_608.try_into().unwrap());
+    config.http.body_limit_bytes = 1_000_000.try_into().unwrap();
+    config.http.feedback_body_limit_bytes = 1_000_000.try_into().unwrap();
+    config.http.body_memory_bytes = Some(3_000_000.try_into().unwrap());
     config.http.connection_limit = 48.try_into().unwrap();
     config
 }
@@ -75,23 +76,21 @@ async fn bodies_that_are_held_at_one_time_are_bounded_and_small_ones_still_get_i
     let mut config = little_memory();
     config.repository.path = repository.0.path().to_owned();
     let app = TestApp::with(config).await;
-    let large = format!("{SMALL}{}", " ".repeat(60_000));
+    let large = format!("{SMALL}{}", " ".repeat(900_000));
     assert_eq!(app.predict("/predict", large.clone()).await.status, 200);
 
-    let mut held: Vec<TcpStream> = (0..8).map(|_| stalled(app.data, "/predict", 60_000)).collect();
-    held.extend((0..8).map(|_| stalled(app.data, "/feedback", 60_000)));
-    let refused = until(async || {
-        let answer = app.predict("/predict", large.clone()).await;
-        (answer.status != 200).then_some(answer)
-    })
-    .await;
+    let mut held = vec![stalled(app.data, "/predict", 900_000)];
+    until(async || (app.metric("leeway_body_memory_bytes").await > 900_000.0).then_some(())).await;
+    let refused = app.predict("/predict", large.clone()).await;
     assert_eq!((refused.status, refused.header("retry-after"), &*problem(&refused)), (503, "1", "body-memory-full"));
     assert!(
         app.metric("leeway_requests_shed_total{model=\"echo_float32\",version=\"1\",reason=\"body_memory\"}").await
             > 0.0
     );
-    let feedback = app.predict("/feedback", format!("{{\"feedback\": []}}{}", " ".repeat(60_000))).await;
+    let feedback = app.predict("/feedback", format!("{{\"feedback\": []}}{}", " ".repeat(900_000))).await;
     assert_eq!((feedback.status, &*problem(&feedback)), (503, "body-memory-full"));
+    held.extend((0..15).map(|_| stalled(app.data, "/predict", 900_000)));
+    held.extend((0..15).map(|_| stalled(app.data, "/feedback", 900_000)));
     // What is small is let in, and what is none of this goes on.
     assert_eq!(app.predict("/predict", SMALL).await.status, 200);
     assert_eq!(app.predict("/feedback", r#"{"feedback": []}"#).await.status, 200);
@@ -112,13 +111,14 @@ async fn bodies_that_are_only_announced_take_no_memory() {
     let announced: Vec<TcpStream> = (0..30)
         .map(|_| {
             let mut stream = connect(app.data);
-            write!(stream, "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 60000\r\n\r\n ").unwrap();
+            write!(stream, "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 900000\r\n\r\n ").unwrap();
             stream
         })
         .collect();
-    app.metric_becomes("leeway_requests_in_flight{model=\"echo_float32\",version=\"1\"}", 0.0).await;
-    let large = format!("{SMALL}{}", " ".repeat(60_000));
-    assert_eq!(app.predict("/predict", large).await.status, 200);
+    app.metric_becomes("leeway_requests_in_flight{model=\"echo_float32\",version=\"1\"}", 30.0).await;
+    let large = format!("{SMALL}{}", " ".repeat(900_000));
+    let answer = app.predict("/predict", large).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
     drop(announced);
 }
 
@@ -146,7 +146,7 @@ async fn answers_that_nobody_reads_leave_no_room_for_large_ones() {
     let repository = Repository::of("echo_sequence");
     let mut config = repository.config();
     config.http.body_limit_bytes = (12 << 20).try_into().unwrap();
-    config.http.body_memory_bytes = Some((36 << 20).try_into().unwrap());
+    config.http.body_memory_bytes = Some((48 << 20).try_into().unwrap());
     let app = TestApp::with(config).await;
     let row = vec![1_234_567_890_123_456_789_i64; 1000];
     let body = Arc::new(json!({ "instances": vec![row; 500] }).to_string());
@@ -161,7 +161,8 @@ async fn answers_that_nobody_reads_leave_no_room_for_large_ones() {
     .await;
     app.metric_becomes("leeway_requests_total{model=\"echo_sequence\",version=\"1\",outcome=\"ok\"}", 1.0).await;
     let refused = app.predict("/predict", body.as_str().to_owned()).await;
-    assert_eq!((refused.status, &*problem(&refused)), (503, "body-memory-full"));
+    assert_eq!(refused.status, 503, "{}", refused.text.len());
+    assert_eq!(problem(&refused), "body-memory-full");
     assert_eq!(app.predict("/predict", r#"{"instances": [[1, 2]]}"#).await.status, 200);
     health_and_metrics_answer(&app).await;
     // Read after all, it is whole.
@@ -258,8 +259,16 @@ async fn thousands_of_silent_connections_keep_nobody_out() {
             }
             silent.push(stream);
         }
-        assert_eq!(app.predict("/predict", SMALL).await.status, 200, "round {round}");
-        health_and_metrics_answer(&app).await;
+        // On new connections: those that are kept open give up their places, too.
+        for (address, request) in [
+            (app.data, prediction(SMALL)),
+            (app.data, "GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()),
+            (app.admin, "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()),
+            (app.admin, "GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()),
+        ] {
+            let text = half_closed(address, request.clone()).await;
+            assert!(text.starts_with("HTTP/1.1 200 "), "round {round}, {request}: {text}");
+        }
     }
     // The first have been closed.
     let first = silent.swap_remove(0);
