@@ -4,7 +4,6 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
 
 use leeway::app::Stop;
 use leeway::pipeline::Stages;
@@ -507,6 +506,5 @@ async fn idle_connections_leave_files_for_health_and_operators() {
     drop(silent);
     server.signal("INT");
     let (_, log) = blocking(move || server.wait()).await;
-    assert_eq!(log.matches("http.connection_limit is more than").count() + 1, 2, "{log}");
-    let _ = Duration::ZERO;
+    assert!(!log.contains("cannot be accepted"), "{log}");
 }
