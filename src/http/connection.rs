@@ -27,8 +27,9 @@ use crate::monitor::Delivery;
 /// While a listener closes: how long a connection may take to begin a request that its client has sent already.
 const LAST_HEAD: Duration = Duration::from_millis(250);
 
-/// How often a connection that is to end is looked at.
+/// How often a connection that is to end is looked at, and how many times in a row its client may have read nothing.
 const LOOK: Duration = Duration::from_secs(1);
+const MAX_LOOKS_WITHOUT_PROGRESS: u32 = 5;
 
 /// The part of a connection that its listener sees: what it has to do, and since when it has had nothing to do.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(super) struct Activity {
     requests: AtomicUsize,
     /// Whether bytes of an answer wait for the client to read.
     is_writing: AtomicBool,
+    /// How many times something was written.
+    written: AtomicU64,
     /// Whether there ever was a request.
     has_asked: AtomicBool,
     /// When it was accepted, or when the last answer was made: milliseconds from the epoch.
@@ -102,15 +105,17 @@ pub(super) async fn serve(
         return ended;
     }
     connection.as_mut().graceful_shutdown();
-    loop {
-        // One that has sent part of a head, or of none, would otherwise hold up the end for nothing.
-        if !activity.is_busy() {
-            return Ok(());
-        }
+    // One that has sent part of a head, or of none, or that reads nothing of its answer, would otherwise hold up the end for
+    // nothing.
+    let (mut written, mut looks) = (activity.written.load(Relaxed), 0);
+    while activity.is_busy() && looks < MAX_LOOKS_WITHOUT_PROGRESS {
         if let Ok(ended) = tokio::time::timeout(LOOK, connection.as_mut()).await {
             return ended;
         }
+        let before = std::mem::replace(&mut written, activity.written.load(Relaxed));
+        looks = if activity.is_answering() || written != before { 0 } else { looks + 1 };
     }
+    Ok(())
 }
 
 // ===== impl Activity =====
@@ -122,6 +127,7 @@ impl Activity {
             epoch,
             requests: AtomicUsize::new(0),
             is_writing: AtomicBool::new(false),
+            written: AtomicU64::new(0),
             has_asked: AtomicBool::new(false),
             since: AtomicU64::new(millis(epoch.elapsed())),
             has_ended_input: AtomicBool::new(false),
@@ -189,6 +195,10 @@ impl Activity {
 
     pub(super) fn set_writing(&self, is_writing: bool) {
         self.is_writing.store(is_writing, Relaxed);
+        if !is_writing {
+            // Nobody else writes it.
+            self.written.store(self.written.load(Relaxed).wrapping_add(1), Relaxed);
+        }
     }
 
     pub(super) fn input_ended(&self) {

@@ -467,6 +467,28 @@ async fn hostile_connections_do_not_hold_up_the_end() {
     tokio::time::timeout(PATIENCE, app.running).await.unwrap().unwrap().unwrap();
 }
 
+/// Likewise; its answer is larger than any socket's buffer.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_of_its_answer_does_not_hold_up_the_end() {
+    let repository = Repository::of("echo_sequence");
+    let mut config = repository.config();
+    config.shutdown.grace_period_ms = 600_000;
+    config.http.write_timeout_ms = 600_000.try_into().unwrap();
+    config.http.body_limit_bytes = (12 << 20).try_into().unwrap();
+    let app = TestApp::with(config).await;
+    let body = json!({ "instances": vec![vec![1_234_567_890_123_456_789_i64; 1000]; 500] }).to_string();
+    let mut deaf = connect(app.data);
+    let deaf = blocking(move || {
+        write!(deaf, "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        deaf
+    })
+    .await;
+    app.metric_becomes("leeway_requests_total{model=\"echo_sequence\",version=\"1\",outcome=\"ok\"}", 1.0).await;
+    app.stop.send(Stop::AtOnce).await.unwrap();
+    tokio::time::timeout(PATIENCE, app.running).await.unwrap().unwrap().unwrap();
+    drop(deaf);
+}
+
 // ===== the process =====
 
 /// `leeway serve` under a limit of open files, as `ulimit` takes it.
