@@ -2,26 +2,26 @@
 //! the benches all come through here.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
 use crate::config::{Config, this_program};
 use crate::deploy::{self, Deployer, Journal};
 use crate::error::{Error, Result};
 use crate::feedback::{Feedback, Ledger, open_ledger};
-use crate::http::{self, HttpState, Listener, ListenerLimits};
+use crate::http::{self, BoundAddress, ConnectionTimeouts, HttpState, Listener, ListenerLimits};
 use crate::model::isolated::IsolatedEngine;
 use crate::model::onnx::OnnxRuntime;
 use crate::model::{Engine, OnnxModel, Watchers};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
-use crate::registry::{Catalog, Loader, RunLimit, Snapshot, Trial};
+use crate::registry::{Catalog, Loader, RunLimit, Snapshot, Trial, open_files_limit};
 
-/// Connections on the admin listener: operators and one scraper are few.
-const ADMIN_CONNECTIONS: usize = 64;
+/// Threads of the admin listener. More than one, so that a long answer does not keep health waiting.
+const ADMIN_THREADS: usize = 2;
 
 /// A server whose models are loaded and warm, and which is not bound to an address yet.
 #[derive(Debug)]
@@ -67,7 +67,14 @@ pub fn isolated_engine(runtime: &OnnxRuntime) -> Result<Option<Arc<dyn Engine>>>
     Ok(Some(Arc::new(IsolatedEngine { program, library, version })))
 }
 
-/// A server that is bound to its addresses.
+/// The addresses of a server, taken so that nobody else can. Nothing listens there yet: connections are refused.
+#[derive(Debug)]
+pub struct Addresses {
+    data: BoundAddress,
+    admin: BoundAddress,
+}
+
+/// A server to which the kernel lets clients connect.
 #[derive(Debug)]
 pub struct BoundApp {
     app: App,
@@ -132,11 +139,52 @@ impl App {
         &self.state.deployer
     }
 
-    /// Binds both addresses.
+    /// Listens at the configured addresses.
     pub async fn bind(self) -> Result<BoundApp> {
-        let data = Listener::bind(self.config.http.listen, "http.listen").await?;
-        let admin = Listener::bind(self.config.admin.listen, "admin.listen").await?;
-        Ok(BoundApp { app: self, data, admin })
+        let addresses = Addresses::bind(&self.config)?;
+        self.listen(addresses)
+    }
+
+    /// Listens at these addresses. Has to be called within a runtime.
+    pub fn listen(self, addresses: Addresses) -> Result<BoundApp> {
+        let Addresses { data, admin } = addresses;
+        Ok(BoundApp { app: self, data: data.listen()?, admin: admin.listen()? })
+    }
+}
+
+impl Addresses {
+    /// Takes both addresses: a port that is in use is told before anything is loaded.
+    pub fn bind(config: &Config) -> Result<Addresses> {
+        Ok(Addresses {
+            data: BoundAddress::bind(config.http.listen, "http.listen")?,
+            admin: BoundAddress::bind(config.admin.listen, "admin.listen")?,
+        })
+    }
+}
+
+/// Threads of its own for the admin listener: whatever the threads of the data listener are busy with, operators are
+/// answered.
+#[derive(Debug)]
+struct AdminThreads {
+    threads: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl AdminThreads {
+    fn start() -> Result<AdminThreads> {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        let runtime = threads.worker_threads(ADMIN_THREADS).thread_name("admin").enable_all().build();
+        let runtime = runtime.map_err(Error::internal)?;
+        Ok(AdminThreads { threads: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for AdminThreads {
+    fn drop(&mut self) {
+        // A runtime that waits for its threads may not be dropped by a thread of another one.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -159,24 +207,33 @@ impl BoundApp {
         let (close, closing) = watch::channel(false);
         let grace = config.shutdown.grace_period();
         let recorder = state.monitor.server();
-        let limits = |connections| ListenerLimits {
-            connections,
-            header_timeout: config.http.header_timeout(),
-            write_timeout: config.http.write_timeout(),
+        let timeouts = ConnectionTimeouts {
+            first_request: config.http.first_request_timeout(),
+            idle: config.http.header_timeout(),
+            write: config.http.write_timeout(),
         };
+        let (data_places, admin_places) = http::places(config.http.connection_limit, open_files_limit());
+        if data_places.regular < config.http.connection_limit {
+            tracing::warn!(
+                connections = data_places.regular,
+                "http.connection_limit is more than the files that this process may have open allow; raise `ulimit -n` \
+                 (LimitNOFILE), or lower it"
+            );
+        }
+        let admin_threads = AdminThreads::start()?;
 
         state.readiness.set(true);
         let mut data = tokio::spawn(data.serve(
             http::data(Arc::clone(&state)),
-            limits(config.http.connection_limit),
+            ListenerLimits { places: data_places, timeouts },
             Arc::clone(recorder),
             closing.clone(),
             grace,
         ));
         // Operators' connections are not counted among the clients'.
-        let mut admin = tokio::spawn(admin.serve(
+        let mut admin = admin_threads.threads.spawn(admin.serve(
             http::admin(Arc::clone(&state)),
-            limits(NonZeroUsize::MIN.saturating_add(ADMIN_CONNECTIONS - 1)),
+            ListenerLimits { places: admin_places, timeouts },
             Arc::default(),
             closing,
             grace,

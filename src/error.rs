@@ -65,13 +65,16 @@ pub enum Error {
     #[error("{0}")]
     UnsupportedContent(String),
     /// The body is larger than the limit.
-    #[error(
-        "the request body is larger than {limit} bytes; send fewer instances in one request (http.body_limit_bytes)"
-    )]
+    #[error("the request body is larger than {limit} bytes; {advice}")]
     RequestTooLarge {
         /// The limit, in bytes.
         limit: usize,
+        /// What to change.
+        advice: &'static str,
     },
+    /// The body is encoded for its transfer in a way that is not known.
+    #[error("the header Transfer-Encoding: only chunked is known here; send the body as it is")]
+    UnsupportedTransfer,
     /// The client stopped sending, or sent something else than the body it had announced.
     #[error("the body ended before it was complete, or was not sent as its head says (Content-Length, chunk sizes)")]
     RequestAborted,
@@ -99,6 +102,15 @@ pub enum Error {
     #[error("{limit} connections are open, and this one is above the limit (http.connection_limit); try again")]
     TooManyConnections {
         /// The limit.
+        limit: usize,
+    },
+    /// There is no room for the body, or for the answer, beside those that are held for other requests.
+    #[error(
+        "the bodies and answers of other requests fill most of the {limit} bytes that there are for them \
+         (http.body_memory_bytes); try again, or with a smaller body"
+    )]
+    BodyMemoryFull {
+        /// The bytes that there are for all.
         limit: usize,
     },
     /// The model's queue is full.
@@ -347,6 +359,7 @@ impl Error {
             | Error::UnsupportedMethod { .. }
             | Error::UnsupportedContent(_)
             | Error::RequestTooLarge { .. }
+            | Error::UnsupportedTransfer
             | Error::RequestAborted
             | Error::RequestTooSlow { .. }
             | Error::Conflict { .. }
@@ -355,6 +368,7 @@ impl Error {
             | Error::Forbidden(_) => Fault::Caller,
             Error::Overloaded { .. }
             | Error::TooManyConnections { .. }
+            | Error::BodyMemoryFull { .. }
             | Error::QueueFull { .. }
             | Error::ModelUnavailable { .. }
             | Error::Unhealthy(_)
@@ -389,10 +403,12 @@ impl Error {
             Error::UnsupportedMethod { .. } => "unsupported-method",
             Error::UnsupportedContent(_) => "unsupported-content",
             Error::RequestTooLarge { .. } => "request-too-large",
+            Error::UnsupportedTransfer => "unsupported-transfer",
             Error::RequestTooSlow { .. } => "request-too-slow",
             Error::RequestAborted => "request-aborted",
             Error::Overloaded { .. } => "overloaded",
             Error::TooManyConnections { .. } => "too-many-connections",
+            Error::BodyMemoryFull { .. } => "body-memory-full",
             Error::QueueFull { .. } => "queue-full",
             Error::ModelUnavailable { .. } => "model-unavailable",
             Error::Unhealthy(_) => "unhealthy",

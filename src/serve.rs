@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::budget::{BlockingThreads, LatencyBudget, StageClock};
+use crate::budget::{BlockingThreads, Held, LatencyBudget, StageClock};
 use crate::error::{Error, Result};
 use crate::model::Priority;
 use crate::monitor::Delivery;
@@ -45,7 +45,7 @@ pub struct Admitted {
 
 /// The body of a request while it arrives. Pinned where it is: a future that is handed on from function to function has
 /// a place of its own in each.
-pub type Arriving<'a> = Pin<&'a mut (dyn Future<Output = Result<Bytes>> + Send)>;
+pub type Arriving<'a> = Pin<&'a mut (dyn Future<Output = Result<Held<Bytes>>> + Send)>;
 
 /// A finished prediction.
 #[derive(Debug)]

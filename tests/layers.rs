@@ -43,6 +43,9 @@ const WALLS: &[Wall] = &[
         words: &["Instant::now", "SystemTime::now"],
         allowed_in: &[
             "budget/clock.rs",
+            "http/connections.rs",
+            "http/exposition.rs",
+            "http/listener.rs",
             "http/request_context.rs",
             "monitor/mod.rs",
             "model/attention.rs",
@@ -67,6 +70,7 @@ const WALLS: &[Wall] = &[
         allowed_in: &[
             "machine.rs",
             "model/isolated/wire.rs",
+            "http/listener.rs",
             "registry/system.rs",
             "registry/files.rs",
             "registry/add.rs",

@@ -97,7 +97,7 @@ impl BlockingThreads {
 
     /// Runs `work` on a thread where it holds up nobody, once there is a place. `None` if the deadline passes first;
     /// work that has begun is not ended by it.
-    pub(super) async fn run<T: Send + 'static>(
+    pub async fn run<T: Send + 'static>(
         &self,
         deadline: Deadline,
         work: impl FnOnce() -> Result<T> + Send + 'static,

@@ -3,17 +3,20 @@
 //! A [`LatencyBudget`] divides the time a client has among the parts of the request path. `clock.rs` holds the
 //! [`StageClock`] that travels with a request: the one place that times a stage, bounds it and traces it.
 //! `heavy_work.rs` says which stages are too much for a thread that serves connections, and takes them off it.
+//! `memory.rs` bounds the bytes that are held for all callers together.
 //!
 //! This room knows nothing of HTTP or of models. What is allowed of a stage is decided here; a stage itself has no
 //! clock.
 
 mod clock;
 mod heavy_work;
+mod memory;
 
 use std::time::{Duration, Instant};
 
 pub use self::clock::{Demand, StageClock, Waited};
 pub use self::heavy_work::{BlockingThreads, StageCost, StageCosts};
+pub use self::memory::{Held, HeldBytes, MemoryBudget};
 use crate::stage::Stage;
 
 /// How the time of a request is divided. What the parts leave of the total is the buffer for the tail.

@@ -1,12 +1,36 @@
 //! The log: to standard error, lines for people on a terminal and JSON otherwise.
 
+use std::fmt;
 use std::io::{IsTerminal, stderr};
+use std::sync::OnceLock;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::{LogConfig, LogFormat, LogLevel, is_colour_unwanted};
+
+/// Whether the log of this process is JSON, once it has been started.
+static IS_JSON: OnceLock<bool> = OnceLock::new();
+
+/// Says of an error that the log has it.
+#[derive(Debug)]
+pub(super) struct Logged;
+
+impl fmt::Display for Logged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the log has it")
+    }
+}
+
+/// Writes what ends this process to the log, if that is JSON: whoever collects it reads nothing else.
+pub(super) fn fatal(error: Error) -> Error {
+    if IS_JSON.get() != Some(&true) {
+        return error;
+    }
+    tracing::error!(fatal = true, "{error:#}");
+    error.context(Logged)
+}
 
 /// Starts the log of this process.
 pub(super) fn start(config: &LogConfig) -> Result<()> {
@@ -33,5 +57,7 @@ pub(super) fn start(config: &LogConfig) -> Result<()> {
     } else {
         lines.json().flatten_event(true).try_init()
     };
-    started.map_err(|error| anyhow!("the log could not be started: {error}"))
+    started.map_err(|error| anyhow!("the log could not be started: {error}"))?;
+    let _ = IS_JSON.set(!human);
+    Ok(())
 }

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Overrides, listen_address};
 use crate::error::Error;
 use crate::model::Engine;
 use crate::model::isolated::{RUN_COMMAND, answer_runs};
@@ -140,11 +140,11 @@ struct SettingsArgs {
     config: Option<PathBuf>,
 
     /// Address for clients: http.listen
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
     listen: Option<SocketAddr>,
 
     /// Address for operators: admin.listen
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
     admin_listen: Option<SocketAddr>,
 
     /// Folder with the models: repository.path
@@ -198,7 +198,9 @@ pub fn main_with(stages: Stages) -> ExitCode {
         // Whoever reads has read enough, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(terminal::stderr(), "error: {error:#}");
+            if error.downcast_ref::<logging::Logged>().is_none() {
+                let _ = writeln!(terminal::stderr(), "error: {error:#}");
+            }
             match error.downcast_ref() {
                 Some(Error::Config(_)) => ExitCode::from(USAGE),
                 _ => ExitCode::FAILURE,

@@ -1,4 +1,4 @@
-//! `leeway serve`: build, bind, run until a signal.
+//! `leeway serve`: bind, build, listen, run until a signal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,25 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{SettingsArgs, logging, table};
-use crate::app::{App, Stop, StopSignal};
-use crate::config::available_cores;
+use crate::app::{Addresses, App, Stop, StopSignal};
+use crate::config::{Config, LogConfig, available_cores};
+use crate::error::Error;
 use crate::machine;
 use crate::pipeline::Stages;
+use crate::registry::raise_open_files_limit;
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
-    let config = settings.load()?;
+    let config = settings.load().inspect_err(|_| {
+        // As it would be where nothing is configured: what is configured cannot be told.
+        let _ = logging::start(&LogConfig::default());
+    });
+    serve(config, stages).map_err(logging::fatal)
+}
+
+fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
+    let config = config?;
     logging::start(&config.log)?;
+    raise_open_files_limit();
     let threads = config.http.threads().get();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -26,6 +37,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let served = runtime.block_on(async {
         let mut signals = Signals::listen().context("signals cannot be listened to")?;
         tracing::info!(models = %config.repository.path.display(), "starting");
+        let addresses = Addresses::bind(&config)?;
         let app = tokio::select! {
             biased;
             // First: what ends this process may have ended a trial load, too, and that would look like the model's fault.
@@ -38,7 +50,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             app = App::build(config, stages) => app?,
         };
         let (snapshot, deployer) = (app.snapshot(), Arc::clone(app.deployer()));
-        let bound = app.bind().await?;
+        let bound = app.listen(addresses)?;
         table::announce(&snapshot);
         let (data, admin, cores) = (bound.data_address(), bound.admin_address(), available_cores());
         if snapshot.models().is_empty() {

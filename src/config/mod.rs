@@ -6,6 +6,7 @@
 
 mod budget;
 mod library;
+mod listen;
 mod model;
 mod monitoring;
 mod sources;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::library::LibraryCandidate;
+pub use self::listen::listen_address;
 pub use self::model::{
     Batching, Isolation, ModelConfig, Provider, ProviderFallback, SessionConfig, SessionPlace, StageConfig, Threads,
 };
@@ -25,6 +27,7 @@ pub use self::monitoring::{BusinessKind, FeedbackConfig, MonitoringConfig, Monit
 pub(crate) use self::sources::toml_problem;
 pub use self::sources::{DEFAULT_FILE, Overrides};
 use crate::identity::ModelName;
+use crate::machine;
 
 /// The whole configuration of a server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -59,17 +62,29 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
     /// Threads that read, parse and write requests.
     pub threads: Count,
     /// Connections open at one time that predictions are served on.
     pub connection_limit: NonZeroUsize,
-    /// How long a connection may take to send a request's head, and how long it may be idle.
+    /// How long a new connection may take to send the head of its first request.
+    pub first_request_timeout_ms: NonZeroU64,
+    /// How long a connection may be idle after a request, until the head of the next one has been read.
     pub header_timeout_ms: NonZeroU64,
     /// How long a client may read nothing of an answer that is being written.
     pub write_timeout_ms: NonZeroU64,
     /// The largest request body.
     pub body_limit_bytes: NonZeroUsize,
+    /// The largest body of feedback.
+    pub feedback_body_limit_bytes: NonZeroUsize,
+    /// The most that is held of all bodies and unread answers together; without it, an eighth of the memory there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_memory_bytes: Option<NonZeroUsize>,
+    /// Whether `GET /metrics` is answered on this listener, too.
+    pub metrics: bool,
+    /// How old the metrics may be that are answered.
+    pub metrics_max_age_ms: u64,
 }
 
 /// `[admin]`: the listener for operators.
@@ -77,6 +92,7 @@ pub struct HttpConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
     /// What the admin API asks for; without it, whoever reaches the address may change what is served.
     #[serde(skip_serializing)]
@@ -236,9 +252,15 @@ impl Default for HttpConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             threads: Count::Auto,
             connection_limit: non_zero(1024),
+            first_request_timeout_ms: NonZeroU64::MIN.saturating_add(9_999),
             header_timeout_ms: NonZeroU64::MIN.saturating_add(74_999),
             write_timeout_ms: NonZeroU64::MIN.saturating_add(29_999),
             body_limit_bytes: non_zero(8 << 20),
+            // 10,000 items with an id, a label and a metric are less than that.
+            feedback_body_limit_bytes: non_zero(3 << 20),
+            body_memory_bytes: None,
+            metrics: true,
+            metrics_max_age_ms: 1_000,
         }
     }
 }
@@ -305,6 +327,30 @@ impl HttpConfig {
     /// [`HttpConfig::threads`], chosen from the cores there are if it is `auto`.
     pub fn threads(&self) -> NonZeroUsize {
         self.threads.or(available_cores())
+    }
+
+    /// [`HttpConfig::first_request_timeout_ms`] as a duration.
+    pub fn first_request_timeout(&self) -> Duration {
+        Duration::from_millis(self.first_request_timeout_ms.get())
+    }
+
+    /// [`HttpConfig::body_memory_bytes`], or what suits the memory that this process may have: an eighth, because tensors
+    /// made of a body may take four times its size, and models need the rest.
+    pub fn body_memory(&self) -> usize {
+        let least = self.least_body_memory();
+        let eighth = |bytes: u64| usize::try_from(bytes / 8).unwrap_or(usize::MAX);
+        let suited = || machine::memory_limit().map_or(usize::MAX, |bytes| eighth(bytes).max(least));
+        self.body_memory_bytes.map_or_else(suited, NonZeroUsize::get)
+    }
+
+    /// A body may take somewhat less than half of what there is for all.
+    fn least_body_memory(&self) -> usize {
+        self.body_limit_bytes.max(self.feedback_body_limit_bytes).get().saturating_mul(3)
+    }
+
+    /// [`HttpConfig::metrics_max_age_ms`] as a duration.
+    pub fn metrics_max_age(&self) -> Duration {
+        Duration::from_millis(self.metrics_max_age_ms)
     }
 
     /// [`HttpConfig::header_timeout_ms`] as a duration.

@@ -1,5 +1,6 @@
 //! Reads the sources, in order, and says in one line what is wrong with one of them.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use figment::error::{Actual, Kind};
 use figment::providers::{Env, Serialized};
-use figment::value::Value;
+use figment::value::{Uncased, UncasedStr, Value};
 use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
 
@@ -49,7 +50,9 @@ impl Config {
         refuse_single_underscores()?;
         // Others name variables with our prefix, too: Kubernetes sets LEEWAY_PORT and more beside a Service that is
         // called leeway. Ours are those with a section.
-        figment = figment.merge(Env::prefixed(PREFIX).filter(|name| name.as_str().contains("__")).split("__"));
+        let empty = empty_variables();
+        let is_ours = move |name: &UncasedStr| name.as_str().contains("__") && !empty.iter().any(|empty| empty == name);
+        figment = figment.merge(Env::prefixed(PREFIX).filter(is_ours).split("__"));
         let mut flag = |key, value: Option<String>| {
             if let Some(value) = value {
                 let from_flag = figment.clone().merge(Serialized::default(key, value));
@@ -72,6 +75,7 @@ impl Config {
             ("repository", "default_model"),
             ("onnxruntime", "library"),
             ("admin", "token"),
+            ("http", "body_memory_bytes"),
             ("feedback", "key"),
             ("loading", "trial_memory_mb"),
             ("health", "stuck_after_ms"),
@@ -94,6 +98,21 @@ impl Config {
                 self.http.connection_limit
             )));
         }
+        let least = self.http.least_body_memory();
+        if self.http.body_memory_bytes.is_some_and(|bytes| bytes.get() < least) {
+            return Err(Error::Config(format!(
+                "http.body_memory_bytes: {} is too few, at least {least}: three times the largest body (http.body_limit_bytes, \
+                 http.feedback_body_limit_bytes)",
+                self.http.body_memory()
+            )));
+        }
+        const MOST_AGE_MS: u64 = 60_000;
+        if self.http.metrics_max_age_ms > MOST_AGE_MS {
+            return Err(Error::Config(format!(
+                "http.metrics_max_age_ms: {} is too old, at most {MOST_AGE_MS}",
+                self.http.metrics_max_age_ms
+            )));
+        }
         if let Some(problem) = self.monitoring.problem().or_else(|| self.feedback.problem()) {
             return Err(Error::Config(problem));
         }
@@ -114,11 +133,22 @@ impl Config {
     }
 }
 
+/// The variables with our prefix that are set to nothing, without the prefix: they count as not set, as where a template
+/// fills in what is not there.
+fn empty_variables() -> Vec<Uncased<'static>> {
+    let named = |(name, value): (OsString, OsString)| {
+        let name = name.into_string().ok().filter(|_| value.is_empty())?;
+        let ours = name.get(..PREFIX.len()).filter(|start| start.eq_ignore_ascii_case(PREFIX)).is_some();
+        ours.then(|| Uncased::from_owned(name[PREFIX.len()..].to_owned()))
+    };
+    std::env::vars_os().filter_map(named).collect()
+}
+
 /// `LEEWAY_HTTP_LISTEN` would be passed over as not ours; whoever wrote it meant `LEEWAY_HTTP__LISTEN`.
 fn refuse_single_underscores() -> Result<()> {
     for (section, key) in Config::keys() {
         let misspelt = format!("{PREFIX}{section}_{key}").to_uppercase();
-        if std::env::var_os(&misspelt).is_some() {
+        if std::env::var_os(&misspelt).is_some_and(|value| !value.is_empty()) {
             let meant = format!("{PREFIX}{section}__{key}").to_uppercase();
             return Err(Error::Config(format!(
                 "environment variable {misspelt}: the name is {meant}, with two underscores"
@@ -244,9 +274,6 @@ pub(super) fn describe(error: &figment::Error) -> String {
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
             format!("found {}, expected {}", found_in_plain_words(found), in_plain_words(expected))
         }
-        Kind::Message(message) if message == "invalid socket address syntax" => {
-            format!("this is not {}", in_plain_words("socket address"))
-        }
         other => printable(&other.to_string(), LONGEST_PROBLEM).into_owned(),
     };
     let keys: Vec<String> = keys.iter().map(|key| shown_text(key)).collect();
@@ -258,7 +285,6 @@ fn in_plain_words(expected: &str) -> &str {
     match expected {
         "a nonzero usize" | "a nonzero u64" => "a whole number, at least 1",
         "usize" | "u64" => "a whole number, at least 0",
-        "socket address" => "an address with a port, as in 127.0.0.1:8080 (names are not resolved)",
         "enum EnforceName" => "\"total\" or \"stages\"",
         "a sequence" => "a list, as in [\"a\", \"b\"]",
         other => other,

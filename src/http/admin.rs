@@ -236,10 +236,11 @@ fn named(name: &str) -> Result<ModelName> {
 
 /// The body of a change; an empty one says nothing.
 async fn body<T: DeserializeOwned>(request: Request) -> Result<T> {
+    let too_large = Error::RequestTooLarge { limit: BODY_LIMIT, advice: "a change needs a few hundred bytes" };
     let read = tokio::time::timeout(BODY_TIME, Limited::new(request.into_body(), BODY_LIMIT).collect()).await;
     let bytes = match read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })? {
         Ok(read) => read.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(Error::RequestTooLarge { limit: BODY_LIMIT }),
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_large),
         Err(_) => return Err(Error::RequestAborted),
     };
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };

@@ -13,8 +13,8 @@ use axum::response::Response;
 
 use super::HttpState;
 use super::body::{discard, media_type};
+use super::connections::AboveLimit;
 use super::error_response::Failure;
-use super::listener::AboveLimit;
 use super::request_context::RequestContext;
 use crate::error::{Error, Result};
 use crate::model::Priority;

@@ -1,4 +1,4 @@
-//! The body of a prediction: whether it is what it should be, and reading it, bounded.
+//! The body of a request: whether it is what it should be, and reading it, bounded by itself and together with all others.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -8,8 +8,9 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 
+use crate::budget::{Held, HeldBytes, MemoryBudget};
 use crate::error::{Error, Fault, Result};
 
 /// Of a body that is not read for its own sake, this many bytes are read and thrown away, so that the client, which
@@ -22,15 +23,41 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// For how long, where the server has no time: most bodies are here already, and the answer should not wait for others.
 const DISCARD_TIME_UNDER_LOAD: Duration = Duration::from_secs(1);
 
+/// The least that is allocated for a body that comes in parts.
+const LEAST_CAPACITY: usize = 4096;
+
+/// The largest body of a kind of request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimit {
+    /// In bytes.
+    pub(super) bytes: NonZeroUsize,
+    /// What a caller is told who sends more.
+    pub(super) advice: &'static str,
+}
+
+impl BodyLimit {
+    /// That of predictions.
+    pub(super) fn of_predictions(bytes: NonZeroUsize) -> BodyLimit {
+        BodyLimit { bytes, advice: "send fewer instances in one request (http.body_limit_bytes)" }
+    }
+
+    /// That of feedback.
+    pub(super) fn of_feedback(bytes: NonZeroUsize) -> BodyLimit {
+        BodyLimit { bytes, advice: "send fewer items in one request (http.feedback_body_limit_bytes)" }
+    }
+
+    fn exceeded(self) -> Error {
+        Error::RequestTooLarge { limit: self.bytes.get(), advice: self.advice }
+    }
+}
+
 /// What a body is announced as, if not as JSON, which it is taken for where nothing is said.
 pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
-    match headers.get(CONTENT_ENCODING) {
-        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            return Err(Error::UnsupportedContent(
-                "compressed bodies are not accepted; send the JSON as it is".to_owned(),
-            ));
-        }
-        _ => {}
+    // There may be several of these headers, each with several encodings.
+    let mut encodings =
+        headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    if encodings.any(|encoding| !matches!(&*encoding.trim_ascii().to_ascii_lowercase(), b"identity" | b"")) {
+        return Err(Error::UnsupportedContent("compressed bodies are not accepted; send the JSON as it is".to_owned()));
     }
     let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok(None) };
     let essence = content_type.as_bytes().split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
@@ -49,18 +76,104 @@ pub(super) fn check_json(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// Reads a body of at most `limit` bytes.
-pub(super) async fn read(headers: &HeaderMap, body: &mut Body, limit: NonZeroUsize) -> Result<Bytes> {
+/// Reads a body of at most `limit` bytes. What has arrived is held of `memory`.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: &mut Body,
+    limit: BodyLimit,
+    memory: &MemoryBudget,
+) -> Result<Held<Bytes>> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let too_large = Error::RequestTooLarge { limit: limit.get() };
-    if announced.is_some_and(|length| length > limit.get()) {
-        return Err(too_large);
+    if let Some(length) = announced {
+        if length > limit.bytes.get() {
+            return Err(limit.exceeded());
+        }
+        // What has no hope is refused before it is read; what is let in here may still be refused while it arrives.
+        memory.check(length)?;
     }
-    match Limited::new(body, limit.get()).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large),
-        Err(_) => Err(Error::RequestAborted),
+    let mut gathered = Gathered { held: memory.nothing(), limit, announced, bytes: Arrived::Nothing };
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Error::RequestAborted)?;
+        // Trailers are passed over.
+        if let Ok(data) = frame.into_data() {
+            gathered.add(data)?;
+        }
     }
+    Ok(gathered.whole())
+}
+
+/// The part of a body that has arrived: in one piece, however small the pieces were that it came in.
+struct Gathered {
+    held: HeldBytes,
+    limit: BodyLimit,
+    announced: Option<usize>,
+    bytes: Arrived,
+}
+
+enum Arrived {
+    Nothing,
+    /// As it came: most bodies come in one.
+    OnePiece(Bytes),
+    Several(Vec<u8>),
+}
+
+impl Gathered {
+    fn add(&mut self, data: Bytes) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let before = match &self.bytes {
+            Arrived::Nothing => 0,
+            Arrived::OnePiece(first) => first.len(),
+            Arrived::Several(all) => all.len(),
+        };
+        let length = before + data.len();
+        if length > self.limit.bytes.get() {
+            return Err(self.limit.exceeded());
+        }
+        match &mut self.bytes {
+            Arrived::Nothing => {
+                self.held.grow_to(length)?;
+                self.bytes = Arrived::OnePiece(data);
+            }
+            Arrived::OnePiece(first) => {
+                let capacity = capacity(length, self.announced, self.limit);
+                self.held.grow_to(capacity)?;
+                let mut all = Vec::with_capacity(capacity);
+                all.extend_from_slice(first);
+                all.extend_from_slice(&data);
+                self.bytes = Arrived::Several(all);
+            }
+            Arrived::Several(all) => {
+                if length > all.capacity() {
+                    let capacity = capacity(length, self.announced, self.limit);
+                    self.held.grow_to(capacity)?;
+                    all.reserve_exact(capacity - all.len());
+                }
+                all.extend_from_slice(&data);
+            }
+        }
+        Ok(())
+    }
+
+    fn whole(self) -> Held<Bytes> {
+        self.held.of(match self.bytes {
+            Arrived::Nothing => Bytes::new(),
+            Arrived::OnePiece(bytes) => bytes,
+            Arrived::Several(all) => Bytes::from(all),
+        })
+    }
+}
+
+/// How much is allocated for a body of which `length` bytes have arrived: twice as much, but no more than will come.
+fn capacity(length: usize, announced: Option<usize>, limit: BodyLimit) -> usize {
+    let end = announced.unwrap_or(limit.bytes.get());
+    length.saturating_mul(2).max(LEAST_CAPACITY).min(end).max(length)
+}
+
+/// Whether the body may have been left unread because of this error.
+pub(super) fn is_unread(error: &Error) -> bool {
+    matches!(error, Error::RequestTooLarge { .. } | Error::BodyMemoryFull { .. })
 }
 
 /// Reads what is left of the body of a request that is answered with this error, and throws it away.
@@ -81,4 +194,64 @@ pub(super) async fn discard(headers: &HeaderMap, body: &mut Body, error: &Error)
     // Either way the answer is the same.
     let time = if error.fault() == Fault::Overload { DISCARD_TIME_UNDER_LOAD } else { DISCARD_TIME };
     let _ = tokio::time::timeout(time, discard).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn limit(bytes: usize) -> BodyLimit {
+        BodyLimit::of_predictions(NonZeroUsize::new(bytes).unwrap())
+    }
+
+    #[test]
+    fn a_body_in_pieces_of_a_byte_takes_no_more_than_twice_its_size() {
+        let memory = MemoryBudget::new(1 << 30, NonZeroUsize::MIN);
+        let mut gathered =
+            Gathered { held: memory.nothing(), limit: limit(8 << 20), announced: None, bytes: Arrived::Nothing };
+        for _ in 0..1_000_000 {
+            gathered.add(Bytes::from_static(b" ")).unwrap();
+        }
+        assert!(memory.held() <= 2_000_000, "{}", memory.held());
+        let whole = gathered.whole();
+        assert_eq!(whole.len(), 1_000_000);
+        drop(whole);
+        assert_eq!(memory.held(), 0);
+    }
+
+    #[test]
+    fn a_body_is_held_as_it_arrives_and_not_as_it_is_announced() {
+        let memory = MemoryBudget::new(1 << 20, NonZeroUsize::new(1024).unwrap());
+        let mut gathered = Gathered {
+            held: memory.nothing(),
+            limit: limit(8 << 20),
+            announced: Some(600_000),
+            bytes: Arrived::Nothing,
+        };
+        gathered.add(Bytes::from(vec![0; 1000])).unwrap();
+        assert_eq!(memory.held(), 1000);
+        let piece = Bytes::from(vec![0; 100_000]);
+        let refused = (0..6).find_map(|_| gathered.add(piece.clone()).err());
+        assert_eq!(refused, Some(Error::BodyMemoryFull { limit: 1 << 20 }));
+        drop(gathered);
+        assert_eq!(memory.held(), 0);
+    }
+
+    #[test]
+    fn every_encoding_of_every_header_is_looked_at() {
+        let check = |values: &[&'static str], accepted: bool| {
+            let headers: HeaderMap =
+                values.iter().map(|value| (CONTENT_ENCODING, HeaderValue::from_static(value))).collect();
+            assert_eq!(media_type(&headers).is_ok(), accepted, "{values:?}");
+        };
+        check(&[], true);
+        check(&["identity"], true);
+        check(&["Identity, identity", ""], true);
+        check(&["gzip"], false);
+        check(&["identity", "gzip"], false);
+        check(&["identity, br"], false);
+        check(&["x-identity"], false);
+    }
 }

@@ -1,52 +1,87 @@
-//! One connection, from its first byte to its last: served, and closed in order when the listener closes.
+//! One connection, from its first byte to its last: served, and ended when its listener says so.
 
 use std::convert::Infallible;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::response::Response;
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio_io_timeout::TimeoutStream;
+use tokio::sync::Notify;
 use tower_service::Service;
 
-use super::listener::AboveLimit;
+use super::connections::AboveLimit;
+use super::stream::WatchedStream;
 use crate::monitor::Delivery;
 
-/// While a listener closes: how long a connection that has neither a request nor an answer may take to end. Hyper
-/// closes idle ones at once; one that has sent part of a head would otherwise hold up the end for nothing.
-const NO_REQUEST: Duration = Duration::from_secs(1);
+/// While a listener closes: how long a connection may take to begin a request that its client has sent already.
+const LAST_HEAD: Duration = Duration::from_millis(250);
 
-/// Serves a connection until it ends. Once `closing` is true, it ends when the answer to the request that is in
-/// flight has been written. `above_limit` is said of each of its requests.
+/// How often a connection that is to end is looked at, and how many times in a row its client may have read nothing.
+const LOOK: Duration = Duration::from_secs(1);
+const MAX_LOOKS_WITHOUT_PROGRESS: u32 = 5;
+
+/// The part of a connection that its listener sees: what it has to do, and since when it has had nothing to do.
+#[derive(Debug)]
+pub(super) struct Activity {
+    /// Since when the listener serves; times are counted from there.
+    epoch: Instant,
+    /// Requests that have no answer yet.
+    requests: AtomicUsize,
+    /// Whether bytes of an answer wait for the client to read.
+    is_writing: AtomicBool,
+    /// How many times something was written.
+    written: AtomicU64,
+    /// Whether there ever was a request.
+    has_asked: AtomicBool,
+    /// When it was accepted, or when the last answer was made: milliseconds from the epoch.
+    since: AtomicU64,
+    /// Whether the client has ended its side while it waits for an answer.
+    has_ended_input: AtomicBool,
+    /// The answer whose first bytes are to be written next.
+    delivery: Mutex<Option<Arc<Delivery>>>,
+    /// How it is to end, once it is told.
+    ending: Mutex<Option<Ending>>,
+    told: Notify,
+}
+
+/// How a connection is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Others want its place: at once, unless a request has come meanwhile.
+    Evicted,
+    /// Its client was silent, or read its answer too slowly: at once, unless a request has come meanwhile.
+    Overdue,
+    /// The listener closes: after the answers to what has been sent.
+    Drained,
+}
+
+/// Serves a connection until it ends, or is told to. `above_limit` is said of each of its requests.
 pub(super) async fn serve(
     http: http1::Builder,
     stream: TcpStream,
     write_timeout: Duration,
     router: Router,
     above_limit: Option<AboveLimit>,
-    mut closing: watch::Receiver<bool>,
+    activity: Arc<Activity>,
 ) -> hyper::Result<()> {
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(write_timeout));
-    let work = Arc::new(Work::default());
-    let stream = WatchedStream { stream: Box::pin(stream), work: Arc::clone(&work) };
+    let stream = WatchedStream::new(stream, write_timeout, Arc::clone(&activity));
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         if let Some(above_limit) = above_limit {
             request.extensions_mut().insert(above_limit);
         }
-        let (mut router, in_flight) = (router.clone(), InFlight::new(Arc::clone(&work)));
+        let (mut router, in_flight) = (router.clone(), InFlight::new(Arc::clone(&activity)));
+        let request = request.map(|body| Body::new(WatchedBody { body, activity: Arc::clone(&activity) }));
         async move {
             let mut response: Response = router.call(request).await?;
             *in_flight.0.delivery.lock() = response.extensions_mut().remove();
@@ -56,105 +91,177 @@ pub(super) async fn serve(
         }
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
+    let ending = tokio::select! {
+        biased;
         ended = connection.as_mut() => return ended,
-        _ = closing.wait_for(|closing| *closing) => connection.as_mut().graceful_shutdown(),
+        ending = activity.told_to_end() => ending,
+    };
+    if ending == Ending::Overdue && !activity.is_answering() {
+        return Ok(());
     }
-    loop {
-        match tokio::time::timeout(NO_REQUEST, connection.as_mut()).await {
-            Ok(ended) => return ended,
-            Err(_) if work.is_done() => return Ok(()),
-            Err(_) => {}
+    if ending == Ending::Drained
+        && let Ok(ended) = tokio::time::timeout(LAST_HEAD, connection.as_mut()).await
+    {
+        return ended;
+    }
+    connection.as_mut().graceful_shutdown();
+    // One that has sent part of a head, or of none, or that reads nothing of its answer, would otherwise hold up the end for
+    // nothing.
+    let (mut written, mut looks) = (activity.written.load(Relaxed), 0);
+    while activity.is_busy() && looks < MAX_LOOKS_WITHOUT_PROGRESS {
+        if let Ok(ended) = tokio::time::timeout(LOOK, connection.as_mut()).await {
+            return ended;
+        }
+        let before = std::mem::replace(&mut written, activity.written.load(Relaxed));
+        looks = if activity.is_answering() || written != before { 0 } else { looks + 1 };
+    }
+    Ok(())
+}
+
+// ===== impl Activity =====
+
+impl Activity {
+    /// That of a connection that has just been accepted.
+    pub(super) fn new(epoch: Instant) -> Activity {
+        Activity {
+            epoch,
+            requests: AtomicUsize::new(0),
+            is_writing: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            has_asked: AtomicBool::new(false),
+            since: AtomicU64::new(millis(epoch.elapsed())),
+            has_ended_input: AtomicBool::new(false),
+            delivery: Mutex::new(None),
+            ending: Mutex::new(None),
+            told: Notify::new(),
         }
     }
-}
 
-/// What a connection still has to do.
-#[derive(Debug, Default)]
-struct Work {
-    /// Requests that have no answer yet.
-    requests: AtomicUsize,
-    /// Whether bytes of an answer wait for the client to read.
-    is_writing: AtomicBool,
-    /// The answer whose first bytes are to be written next.
-    delivery: Mutex<Option<Arc<Delivery>>>,
-}
-
-impl Work {
-    fn is_done(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) == 0 && !self.is_writing.load(Ordering::Relaxed)
+    /// Whether a request has no answer yet.
+    pub(super) fn is_answering(&self) -> bool {
+        self.requests.load(Relaxed) > 0
     }
+
+    /// Whether bytes of an answer wait for the client to read.
+    pub(super) fn is_writing(&self) -> bool {
+        self.is_writing.load(Relaxed)
+    }
+
+    /// Whether it has anything to do.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_answering() || self.is_writing()
+    }
+
+    /// Whether there ever was a request.
+    pub(super) fn has_asked(&self) -> bool {
+        self.has_asked.load(Relaxed)
+    }
+
+    /// When it was accepted, or when the last answer was made: milliseconds from the listener's epoch.
+    pub(super) fn since(&self) -> u64 {
+        self.since.load(Relaxed)
+    }
+
+    /// Tells the connection to end. The first who says so decides how.
+    pub(super) fn end(&self, ending: Ending) {
+        self.ending.lock().get_or_insert(ending);
+        self.told.notify_one();
+    }
+
+    async fn told_to_end(&self) -> Ending {
+        loop {
+            // Kept if it came before: nothing is missed.
+            self.told.notified().await;
+            if let Some(ending) = *self.ending.lock() {
+                return ending;
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn ending(&self) -> Option<Ending> {
+        *self.ending.lock()
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_since(&self, since: u64) {
+        self.since.store(since, Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_answering(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn set_writing(&self, is_writing: bool) {
+        self.is_writing.store(is_writing, Relaxed);
+        if !is_writing {
+            // Nobody else writes it.
+            self.written.store(self.written.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    pub(super) fn input_ended(&self) {
+        self.has_ended_input.store(true, Relaxed);
+    }
+
+    /// The answer goes to the socket.
+    pub(super) fn deliver(&self) {
+        drop(self.delivery.lock().take());
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Counts a request as in flight until it is dropped.
-struct InFlight(Arc<Work>);
+struct InFlight(Arc<Activity>);
 
 impl InFlight {
-    fn new(work: Arc<Work>) -> InFlight {
-        work.requests.fetch_add(1, Ordering::Relaxed);
-        InFlight(work)
+    fn new(activity: Arc<Activity>) -> InFlight {
+        activity.requests.fetch_add(1, Relaxed);
+        activity.has_asked.store(true, Relaxed);
+        InFlight(activity)
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.since.store(millis(self.0.epoch.elapsed()), Relaxed);
+        self.0.requests.fetch_sub(1, Relaxed);
     }
 }
 
-/// A stream that notes whether a write is pending. Hyper writes until nothing is left or the stream is not ready, so
-/// that whenever a connection waits, this says whether bytes are left.
-struct WatchedStream {
-    stream: Pin<Box<TimeoutStream<TcpStream>>>,
-    work: Arc<Work>,
+/// A request's body. One whose client has ended its side before it was complete will never be.
+struct WatchedBody {
+    body: Incoming,
+    activity: Arc<Activity>,
 }
 
-impl WatchedStream {
-    /// The answer goes to the socket.
-    fn deliver(&self) {
-        drop(self.work.delivery.lock().take());
-    }
+impl HttpBody for WatchedBody {
+    type Data = bytes::Bytes;
+    type Error = io::Error;
 
-    fn note<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.work.is_writing.store(poll.is_pending(), Ordering::Relaxed);
-        poll
-    }
-}
-
-impl AsyncRead for WatchedStream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_read(context, buf)
-    }
-}
-
-impl AsyncWrite for WatchedStream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.deliver();
-        let poll = self.stream.as_mut().poll_write(context, buf);
-        self.note(poll)
-    }
-
-    fn poll_write_vectored(
+    fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.deliver();
-        let poll = self.stream.as_mut().poll_write_vectored(context, bufs);
-        self.note(poll)
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other))),
+            // Hyper sees the end of the input only where it wants more than it has: it has handed on all that there is.
+            Poll::Pending if self.activity.has_ended_input.load(Relaxed) => {
+                Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())))
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let poll = self.stream.as_mut().poll_flush(context);
-        self.note(poll)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let poll = self.stream.as_mut().poll_shutdown(context);
-        self.note(poll)
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -54,6 +54,7 @@ fn status(error: &Error) -> (StatusCode, &'static str) {
         Error::UnsupportedMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here"),
         Error::UnsupportedContent(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body has to be JSON"),
         Error::RequestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+        Error::UnsupportedTransfer => (StatusCode::NOT_IMPLEMENTED, "The transfer encoding is not known"),
         Error::RequestTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "The body took too long"),
         Error::RequestAborted => (StatusCode::BAD_REQUEST, "The body is not complete"),
         Error::Overloaded { .. } | Error::QueueFull { .. } => {
@@ -62,6 +63,7 @@ fn status(error: &Error) -> (StatusCode, &'static str) {
         Error::TooManyConnections { .. } => (StatusCode::SERVICE_UNAVAILABLE, "There are too many connections"),
         Error::ModelUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The model is not served now"),
         Error::Unhealthy(_) => (StatusCode::SERVICE_UNAVAILABLE, "The server is not healthy"),
+        Error::BodyMemoryFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The memory for requests is full"),
         Error::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down"),
         Error::Expired { .. } => (StatusCode::GATEWAY_TIMEOUT, "Time ran out"),
         Error::ModelFailed { .. }
@@ -118,15 +120,18 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
             let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
-        Error::ShuttingDown | Error::TooManyConnections { .. } | Error::ModelUnavailable { .. } => {
+        Error::ShuttingDown
+        | Error::TooManyConnections { .. }
+        | Error::ModelUnavailable { .. }
+        | Error::BodyMemoryFull { .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(1));
         }
         // Disks are not mended in a second, and what is sent meanwhile is refused again.
         Error::FeedbackNotRecorded { .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(30));
         }
-        // The rest of the body may come at any time, so that nothing else can be read.
-        Error::RequestTooSlow { .. } => {
+        // The rest of the body may come at any time, or cannot be told from what follows, so that nothing else can be read.
+        Error::RequestTooSlow { .. } | Error::UnsupportedTransfer => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Error::Unauthorized => {
@@ -224,7 +229,8 @@ mod tests {
             Error::UnknownEndpoint,
             Error::UnsupportedMethod { allowed: "POST".into() },
             Error::UnsupportedContent("the body is announced as \"text/plain\"".into()),
-            Error::RequestTooLarge { limit: 8 },
+            Error::RequestTooLarge { limit: 8, advice: "send fewer instances" },
+            Error::UnsupportedTransfer,
             Error::RequestTooSlow { limit: Duration::from_secs(3) },
             Error::RequestAborted,
             Error::Overloaded {
@@ -246,6 +252,7 @@ mod tests {
                 retry_after: Duration::from_millis(1),
             },
             Error::TooManyConnections { limit: 1024 },
+            Error::BodyMemoryFull { limit: 1 << 20 },
             Error::QueueFull { capacity: 4, retry_after: Duration::from_secs(1) },
             Error::ShuttingDown,
             Error::Expired { stage: Stage::Queue, spent: Timings::default() },

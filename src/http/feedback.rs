@@ -2,45 +2,66 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 use jiff::Timestamp;
 
 use super::HttpState;
-use super::body;
+use super::body::{self, BodyLimit, is_unread};
 use super::error_response::Failure;
-use super::wire::json;
+use super::request_context::RequestContext;
+use super::wire::held_json;
+use crate::budget::Deadline;
 use crate::error::Error;
 use crate::feedback::Batch;
+use crate::stage::{Stage, Timings};
 
 /// How long the body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
+/// How long it may take from the head of the request until it has been joined.
+const WORK_TIME: Duration = Duration::from_secs(20);
+
 /// `POST /feedback`
 pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (head, mut content) = request.into_parts();
+    let started = RequestContext::of(&head.extensions)?.started;
     if let Err(error) = body::check_json(&head.headers) {
         body::discard(&head.headers, &mut content, &error).await;
         return Err(error.into());
     }
-    let read = tokio::time::timeout(BODY_TIME, pin!(body::read(&head.headers, &mut content, state.body_limit))).await;
+    let limit = BodyLimit::of_feedback(state.feedback_body_limit);
+    let read = {
+        let reading = pin!(body::read(&head.headers, &mut content, limit, &state.body_memory));
+        tokio::time::timeout(BODY_TIME, reading).await
+    };
     let bytes = match read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })? {
         Ok(bytes) => bytes,
         Err(error) => {
-            if matches!(error, Error::RequestTooLarge { .. }) {
+            if is_unread(&error) {
                 body::discard(&head.headers, &mut content, &error).await;
             }
             return Err(error.into());
         }
     };
-    // A full body is milliseconds of work, which no prediction should wait for.
+    // A full body is milliseconds of work, which no prediction should wait for: it takes a place of those that heavy stages
+    // run on, so that there is never more of it at one time than there are threads.
     let (feedback, snapshot) = (Arc::clone(&state.feedback), state.catalog.snapshot());
     let now = Duration::try_from(Timestamp::now().duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
     let judge = move || Ok::<_, Error>(feedback.judge(parse(&bytes)?, &snapshot, now));
-    let judged = tokio::task::spawn_blocking(judge).await.map_err(Error::internal)??;
-    Ok(json(&state.feedback.take(judged, &state.monitor).await?)?)
+    let deadline = Deadline::after(started, WORK_TIME);
+    let judged = state.blocking_threads.run(deadline, judge).await;
+    let judged = judged.unwrap_or_else(|| Err(expired(started)))?;
+    Ok(held_json(&state.feedback.take(judged, &state.monitor).await?, &state.body_memory)?)
+}
+
+/// No thread was free in time.
+fn expired(started: Instant) -> Error {
+    let mut spent = Timings::default();
+    spent.set(Stage::Preprocess, started.elapsed());
+    Error::Expired { stage: Stage::Preprocess, spent }
 }
 
 fn parse(bytes: &[u8]) -> Result<Batch, Error> {

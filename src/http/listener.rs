@@ -1,4 +1,4 @@
-//! Accepting connections, serving each with a limit on how long a head may take, and draining them.
+//! Accepting connections, and draining them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
-use hyper_util::rt::TokioTimer;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::connection;
+use super::connections::{ConnectionTimeouts, Connections, MAX_LEAVING, OpenConnection, Places};
 use crate::error::{Error, Result};
 use crate::monitor::ServerRecorder;
 
@@ -21,63 +21,120 @@ use crate::monitor::ServerRecorder;
 /// connections close.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Connections above the limit that are served all the same, so that health and metrics answer however many clients
-/// hold theirs. Predictions on them are refused.
+/// How often the log says so.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// Connections that wait in the kernel until they are accepted.
+const BACKLOG: u32 = 1024;
+
+/// The most of a request's head that is kept in memory, and of a body before it is handed on.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Connections above the limit that are served all the same, so that health and metrics answer however many requests
+/// are in flight. Predictions on them are refused.
 const SPARE_CONNECTIONS: usize = 64;
 
-/// How long a connection above the limit may take for a head: others want its place.
-const SPARE_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections on the admin listener: operators and one scraper are few.
+const ADMIN_CONNECTIONS: usize = 64;
 
-/// Said of every request on a connection above the limit.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AboveLimit {
-    /// The limit.
-    pub(super) limit: NonZeroUsize,
+/// Open files that are no connections: models while they are read, the state, the trial's pipes, libraries, the log.
+const OTHER_FILES: usize = 128;
+
+/// An address that is taken, and at which nothing listens yet.
+#[derive(Debug)]
+pub struct BoundAddress {
+    socket: TcpSocket,
+    address: SocketAddr,
+    /// The key that configures it, for messages.
+    name: &'static str,
 }
 
-/// A bound address that accepts connections once it is served.
+/// An address at which the kernel takes connections, which are accepted once it is served.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     address: SocketAddr,
 }
 
 /// What bounds the connections of a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerLimits {
-    /// Connections open at one time. A few more are served, but no predictions; the rest waits in the kernel's
-    /// backlog.
-    pub connections: NonZeroUsize,
-    /// How long a connection may take to send a request's head, and how long it may be idle.
-    pub header_timeout: Duration,
-    /// How long a client may read nothing of an answer that is being written.
-    pub write_timeout: Duration,
+    /// How many there may be at one time.
+    pub places: Places,
+    /// How long they may take.
+    pub timeouts: ConnectionTimeouts,
 }
 
-impl Listener {
-    /// Binds `address`. `name` is the key that configures it, for the message.
-    pub async fn bind(address: SocketAddr, name: &str) -> Result<Listener> {
-        let failed = |error: io::Error| {
-            let hint = match error.kind() {
-                io::ErrorKind::AddrInUse => "; another process has this port: stop it, or choose another address",
-                io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose another port",
-                _ => "",
-            };
-            Error::Listen(format!("{name}: cannot listen on {address}: {error}{hint}"))
+/// The places of the data listener and of the admin listener, where `limit` connections are wanted and this process may have
+/// `files` open: so many that the rest of what it opens always fits.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use leeway::http::places;
+/// let wanted = NonZeroUsize::new(1024).unwrap();
+/// let (data, admin) = places(wanted, Some(20_000));
+/// assert_eq!((data.regular.get(), data.spare, admin.regular.get()), (1024, 64, 64));
+/// let (data, admin) = places(wanted, Some(1024));
+/// assert_eq!((data.regular.get(), data.spare, admin.regular.get()), (752, 64, 64));
+/// ```
+pub fn places(limit: NonZeroUsize, files: Option<u64>) -> (Places, Places) {
+    let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    // Where there are very few, everything is smaller.
+    let spare = SPARE_CONNECTIONS.min(files / 16);
+    let admin = ADMIN_CONNECTIONS.min(files / 16);
+    let kept = OTHER_FILES.min(files / 2) + spare + admin + MAX_LEAVING;
+    let at_least_one = |count: usize| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
+    let regular = limit.min(at_least_one(files.saturating_sub(kept)));
+    (Places { regular, spare }, Places { regular: at_least_one(admin), spare: 1 })
+}
+
+// ===== impl BoundAddress =====
+
+impl BoundAddress {
+    /// Takes `address`, so that nobody else can, and refuses connections until it listens. `name` is the key that
+    /// configures it, for the message.
+    pub fn bind(address: SocketAddr, name: &'static str) -> Result<BoundAddress> {
+        let bind = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // As after a restart: connections of before may still be known to the kernel.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let address = socket.local_addr()?;
+            Ok(BoundAddress { socket, address, name })
         };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Listener { listener, address })
+        bind().map_err(|error| cannot_listen(name, address, &error))
     }
 
+    /// Lets the kernel take connections.
+    pub fn listen(self) -> Result<Listener> {
+        let BoundAddress { socket, address, name } = self;
+        let listener = socket.listen(BACKLOG).and_then(TcpListener::into_std);
+        let listener = listener.map_err(|error| cannot_listen(name, address, &error))?;
+        Ok(Listener { listener, address })
+    }
+}
+
+fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process has this port: stop it, or choose another address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose another port",
+        io::ErrorKind::AddrNotAvailable => "; this machine does not have the address: choose another one",
+        _ => "",
+    };
+    Error::Listen(format!("{name}: cannot listen on {address}: {error}{hint}"))
+}
+
+// ===== impl Listener =====
+
+impl Listener {
     /// The address, with the port that was taken where 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves connections until `closing` turns true. Then no more are accepted, idle ones are closed, and
-    /// those with a request in flight are closed after its answer, or dropped when `grace` is over. Says
-    /// whether all of them finished.
+    /// Serves connections until `closing` turns true. Then those that the kernel has taken are accepted, and no others;
+    /// idle ones are closed, and those with a request in flight are closed after its answer, or dropped when `grace` is
+    /// over. Says whether all of them finished.
     pub async fn serve(
         self,
         router: Router,
@@ -86,58 +143,107 @@ impl Listener {
         mut closing: watch::Receiver<bool>,
         grace: Duration,
     ) -> bool {
-        let builder = |header_timeout| {
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(header_timeout);
-            http
+        // Here, and not where it was bound: it belongs to the threads that serve it.
+        let listener = match TcpListener::from_std(self.listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "connections cannot be accepted");
+                return false;
+            }
         };
-        let http = builder(limits.header_timeout);
-        let spare_http = builder(limits.header_timeout.min(SPARE_HEADER_TIMEOUT));
-        let all_places = limits.connections.get() + SPARE_CONNECTIONS;
-        let (places, regular) = (Semaphore::new(all_places), Semaphore::new(limits.connections.get()));
-        let (places, regular) = (Arc::new(places), Arc::new(regular));
+        let ListenerLimits { places, timeouts } = limits;
+        let connections = Arc::new(Connections::new(places, timeouts, Arc::clone(&recorder)));
+        let serving = Serving { connections: Arc::clone(&connections), router, write_timeout: timeouts.write };
+        let mut look = tokio::time::interval(timeouts.precision());
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut warned: Option<Instant> = None;
         loop {
-            // A place is taken before a connection is: without one, connections wait in the backlog.
+            // Only then: without room, connections wait in the backlog.
             let accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, self.listener.accept().await)
+                connections.has_room().await;
+                let (stream, _peer) = listener.accept().await?;
+                Ok((stream, connections.place().await))
             };
-            let (place, stream) = tokio::select! {
+            let stream = tokio::select! {
                 _ = closing.wait_for(|closing| *closing) => break,
-                accepted = accepted => accepted,
-            };
-            let stream = match stream {
-                Ok((stream, _peer)) => stream,
-                Err(error) => {
-                    // A peer that gave up is none of our concern; anything else is ours, and passes.
-                    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        recorder.accept_failed();
-                        tokio::time::sleep(ACCEPT_BACKOFF).await;
-                    }
+                _ = look.tick() => {
+                    connections.end_overdue();
                     continue;
                 }
+                accepted = accepted => accepted,
             };
-            without_delay(&stream);
-            let regular = Arc::clone(&regular).try_acquire_owned().ok();
-            let (http, above_limit) = match &regular {
-                Some(_) => (http.clone(), None),
-                None => (spare_http.clone(), Some(AboveLimit { limit: limits.connections })),
-            };
-            let connection =
-                connection::serve(http, stream, limits.write_timeout, router.clone(), above_limit, closing.clone());
-            let open = OpenConnection::new(Arc::clone(&recorder));
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection ended early");
+            let error: io::Error = match stream {
+                Ok((stream, open)) => {
+                    serving.serve(stream, open);
+                    continue;
                 }
-                drop((place, regular, open));
-            });
+                Err(error) => error,
+            };
+            // A peer that gave up is none of our concern; anything else is ours, and passes.
+            if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+                recorder.accept_failed();
+                if warned.is_none_or(|warned| warned.elapsed() > WARN_EVERY) {
+                    tracing::warn!(%error, "connections cannot be accepted; leeway_accept_errors_total counts them");
+                    warned = Some(Instant::now());
+                }
+                // Mostly there is no file descriptor left, and an idle connection has one.
+                connections.evict_one();
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
         }
-        drop(self.listener);
-        // Every connection holds a place until it has ended.
-        let all_places = u32::try_from(all_places).unwrap_or(u32::MAX);
-        tokio::time::timeout(grace, places.acquire_many(all_places)).await.is_ok()
+        serving.serve_backlog(listener);
+        connections.drain();
+        tokio::time::timeout(grace, connections.all_ended()).await.is_ok()
+    }
+}
+
+/// What each connection is served with.
+struct Serving {
+    connections: Arc<Connections>,
+    router: Router,
+    write_timeout: Duration,
+}
+
+impl Serving {
+    fn serve(&self, stream: TcpStream, open: OpenConnection) {
+        without_delay(&stream);
+        let mut http = http1::Builder::new();
+        // Connections that take too long for a head are ended by the listener, without a timer for each request.
+        http.header_read_timeout(None).max_buf_size(BUFFER_BYTES);
+        let (router, activity) = (self.router.clone(), Arc::clone(&open.activity));
+        let connection = connection::serve(http, stream, self.write_timeout, router, open.above_limit, activity);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(open);
+        });
+    }
+
+    /// Serves the connections that the kernel has taken already, and closes the listener.
+    fn serve_backlog(&self, listener: TcpListener) {
+        // From here on the kernel takes as few as it can: those that come in the moment before the end would be reset.
+        if let Err(error) = rustix::net::listen(&listener, 0) {
+            tracing::debug!(%error, "the backlog could not be made small");
+        }
+        let Ok(listener) = listener.into_std() else { return };
+        // No more than there can be.
+        for _ in 0..=2 * BACKLOG {
+            match listener.accept() {
+                Ok((stream, _peer)) => {
+                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                    match stream.map(|stream| (stream, self.connections.open())) {
+                        Ok((stream, Some(open))) => self.serve(stream, open),
+                        // Every place is taken by a request in flight.
+                        Ok((_, None)) => {}
+                        Err(error) => tracing::debug!(%error, "a connection could not be served"),
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // There are none left, or no file descriptor.
+                Err(_) => return,
+            }
+        }
     }
 }
 
@@ -145,21 +251,5 @@ impl Listener {
 fn without_delay(stream: &TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
-    }
-}
-
-/// Counts a connection as open until it is dropped.
-struct OpenConnection(Arc<ServerRecorder>);
-
-impl OpenConnection {
-    fn new(recorder: Arc<ServerRecorder>) -> OpenConnection {
-        recorder.connection_opened();
-        OpenConnection(recorder)
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.connection_closed();
     }
 }

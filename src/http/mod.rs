@@ -1,11 +1,13 @@
 //! HTTP: the listeners, the one tower stack, the handlers, and how errors become responses.
 //!
-//! - `listener.rs` accepts connections; `connection.rs` serves one and closes it in order.
+//! - `listener.rs` accepts connections, and `connections.rs` says which may stay; `connection.rs` serves one and closes it in
+//!   order; `stream.rs` is below it, and tells a client that waits from one that is gone.
 //! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
 //! - `request_context.rs` gives every request its id, and finishes every response.
 //! - `admission.rs` gives every prediction its deadline, and refuses what has no hope; `body.rs` reads the others.
 //! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` hold the handlers; `admin.rs` those of operators, and `admin_access.rs`
 //!   says who is one.
+//! - `exposition.rs` renders the metrics for all who ask at one time.
 //! - `wire.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
 
 mod admin;
@@ -13,7 +15,9 @@ mod admin_access;
 mod admission;
 mod body;
 mod connection;
+mod connections;
 mod error_response;
+mod exposition;
 mod feedback;
 mod listener;
 mod models;
@@ -21,15 +25,18 @@ mod operations;
 mod predict;
 mod request_context;
 mod stack;
+mod stream;
 mod wire;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use self::listener::{Listener, ListenerLimits};
+pub use self::connections::{ConnectionTimeouts, Places};
+pub use self::exposition::Exposition;
+pub use self::listener::{BoundAddress, Listener, ListenerLimits, places};
 pub use self::stack::{admin, data};
-use crate::budget::BlockingThreads;
+use crate::budget::{BlockingThreads, MemoryBudget};
 use crate::config::{AdminConfig, HealthConfig, HttpConfig, Token};
 use crate::deploy::Deployer;
 use crate::feedback::Feedback;
@@ -51,10 +58,18 @@ pub struct HttpState {
     pub monitor: Arc<Monitor>,
     /// Whether new work is taken.
     pub readiness: Arc<Readiness>,
-    /// The largest request body, in bytes.
+    /// The largest body of a prediction, in bytes.
     pub body_limit: NonZeroUsize,
     /// What is made of runs that do not end.
     pub health: HealthConfig,
+    /// The largest body of feedback, in bytes.
+    pub feedback_body_limit: NonZeroUsize,
+    /// What bodies and answers of the data listener are held of.
+    pub body_memory: MemoryBudget,
+    /// The metrics, as they are answered.
+    pub exposition: Exposition,
+    /// Whether they are answered on the data listener.
+    pub metrics_for_clients: bool,
     /// Where stages run that are too heavy for a thread that serves connections.
     pub blocking_threads: BlockingThreads,
 }
@@ -70,16 +85,22 @@ impl HttpState {
         feedback: Arc<Feedback>,
         monitor: Arc<Monitor>,
     ) -> HttpState {
+        let body_memory = MemoryBudget::new(config.body_memory(), config.connection_limit);
+        monitor.server().watch_body_memory(body_memory.clone());
         let readiness = Arc::new(Readiness { ready: AtomicBool::new(false), monitor: Arc::clone(&monitor) });
         HttpState {
             catalog,
             deployer,
             admin_token: admin.token.clone(),
             feedback,
-            monitor,
+            monitor: Arc::clone(&monitor),
             readiness,
             body_limit: config.body_limit_bytes,
             health: health.clone(),
+            feedback_body_limit: config.feedback_body_limit_bytes,
+            exposition: Exposition::new(Arc::clone(&monitor), config.metrics_max_age(), body_memory.clone()),
+            body_memory,
+            metrics_for_clients: config.metrics,
             blocking_threads: BlockingThreads::new(config.threads()),
         }
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::HttpState;
 use super::error_response::Failure;
-use super::wire::{ModelView, VersionView, json};
+use super::wire::{ModelView, VersionView, held_json};
 use crate::error::Error;
 use crate::identity::ModelName;
 use crate::registry::{ServedModel, Snapshot, Target};
@@ -28,7 +28,7 @@ pub(super) async fn list(State(state): State<Arc<HttpState>>) -> Result<Response
         .unserved()
         .iter()
         .map(|(name, reason)| ModelView::unserved(name.as_str(), reason, snapshot.default_model() == Some(name)));
-    Ok(json(&Models { models: served.chain(unserved).collect() })?)
+    Ok(held_json(&Models { models: served.chain(unserved).collect() }, &state.body_memory)?)
 }
 
 /// `GET /v1/models/{model}`
@@ -42,10 +42,11 @@ pub(super) async fn show(
     }
     let snapshot = state.catalog.snapshot();
     if let Some((name, reason)) = snapshot.unserved().get_key_value(name.as_str()) {
-        return Ok(json(&ModelView::unserved(name.as_str(), reason, snapshot.default_model() == Some(name)))?);
+        let view = ModelView::unserved(name.as_str(), reason, snapshot.default_model() == Some(name));
+        return Ok(held_json(&view, &state.body_memory)?);
     }
     let (name, model) = snapshot.model(&name)?;
-    Ok(json(&view(&state, &snapshot, name, model))?)
+    Ok(held_json(&view(&state, &snapshot, name, model), &state.body_memory)?)
 }
 
 /// `GET /v1/models/{model}/versions/{version}`
@@ -60,7 +61,7 @@ pub(super) async fn show_version(
     let snapshot = state.catalog.snapshot();
     let served = snapshot.resolve(Target::Version(&name, &version), b"")?;
     let (_, model) = snapshot.model(&name)?;
-    Ok(json(&VersionView::new(served, model))?)
+    Ok(held_json(&VersionView::new(served, model), &state.body_memory)?)
 }
 
 /// Any other method on these paths: a prediction takes POST, the rest is read with GET.

@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Request, State};
+use axum::response::Response;
 use serde::Serialize;
 
 use super::HttpState;
 use super::error_response::Failure;
+use super::request_context::RequestContext;
 use super::wire::json;
 use crate::error::Error;
 use crate::identity::ModelName;
-use crate::monitor::TEXT_FORMAT;
 
 /// `GET /livez`: the process runs and answers, and, where that is configured, no model has all its workers in runs that do not
 /// end.
@@ -68,11 +67,14 @@ pub(super) fn no_model(unserved: &BTreeMap<ModelName, String>) -> String {
 }
 
 /// `GET /metrics`, in Prometheus' text format.
-pub(super) async fn metrics(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
-    // Many features are many series: milliseconds that no request should wait for.
-    let monitor = Arc::clone(&state.monitor);
-    let text = tokio::task::spawn_blocking(move || monitor.render()).await.map_err(Error::internal)?;
-    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
+pub(super) async fn metrics(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
+    let asked = RequestContext::of(request.extensions())?.started;
+    Ok(state.exposition.answer(request.headers(), asked).await?)
+}
+
+/// The same for clients, unless operators want them to themselves.
+pub(super) async fn metrics_for_clients(state: State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
+    if state.metrics_for_clients { metrics(state, request).await } else { Err(Error::UnknownEndpoint.into()) }
 }
 
 /// `GET /` on the admin listener: what there is.

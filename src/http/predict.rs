@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::HttpState;
+use super::body::{BodyLimit, is_unread};
 use super::error_response::Failure;
 use super::request_context::RequestContext;
 use super::{body, wire};
@@ -19,15 +20,19 @@ pub(super) async fn predict(State(state): State<Arc<HttpState>>, request: Reques
     let (unique, feedback) = (RequestContext::of(&head.extensions)?.unique, Arc::clone(&state.feedback));
     let admitted =
         head.extensions.remove::<Admitted>().ok_or_else(|| Error::internal("a prediction that nobody has admitted"))?;
-    let write = move |predictions: &[_], version: &_| wire::answer_text(predictions, version, unique, &feedback);
+    let memory = state.body_memory.clone();
+    let write = move |predictions: &[_], version: &_| {
+        wire::held(wire::answer_text(predictions, version, unique, &feedback)?, &memory)
+    };
     let predicted = {
-        let arriving = pin!(body::read(&head.headers, &mut content, state.body_limit));
+        let limit = BodyLimit::of_predictions(state.body_limit);
+        let arriving = pin!(body::read(&head.headers, &mut content, limit, &state.body_memory));
         admitted.predict(arriving, &state.blocking_threads, write).await
     };
     match predicted {
         Ok(answer) => Ok(wire::answer(answer)),
         Err(error) => {
-            if matches!(error, Error::RequestTooLarge { .. }) {
+            if is_unread(&error) {
                 body::discard(&head.headers, &mut content, &error).await;
             }
             Err(error.into())

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
-use axum::http::Extensions;
-use axum::http::header::{CONNECTION, HeaderName, HeaderValue};
+use axum::http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use axum::http::{Extensions, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 use uuid::Uuid;
 
 use super::HttpState;
+use super::body;
+use super::connections::AboveLimit;
 use super::error_response::{self, Failure};
-use super::listener::AboveLimit;
 use crate::error::{Error, Result};
 
 /// The header in which a request id comes and goes.
@@ -47,7 +48,17 @@ pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Requ
     let style = error_response::Style::of_path(request.uri().path());
     request.extensions_mut().insert(context);
 
-    let mut response = next.run(request).await;
+    let mut response = match check_head(&request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => {
+            let (head, mut body) = request.into_parts();
+            // What cannot be decoded is not read.
+            if error != Error::UnsupportedTransfer {
+                body::discard(&head.headers, &mut body, &error).await;
+            }
+            Failure(error).into_response_to_render()
+        }
+    };
 
     if let Some(Failure(error)) = response.extensions_mut().remove::<Failure>() {
         state.monitor.server().error_response(&error);
@@ -65,6 +76,27 @@ pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Requ
     }
     response.headers_mut().insert(X_REQUEST_ID, id);
     response
+}
+
+/// Whether a head is one that every server understands alike (RFC 9112, sections 3.2 and 6.1).
+fn check_head(request: &Request) -> Result<()> {
+    let headers = request.headers();
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => {}
+        (None, _) if request.version() < Version::HTTP_11 => {}
+        (None, _) => return Err(Error::InvalidInput("HTTP/1.1 needs the header Host".to_owned())),
+        (Some(_), Some(_)) => {
+            return Err(Error::InvalidInput("the header Host is there twice, and has to be there once".to_owned()));
+        }
+    }
+    let codings = headers.get_all(TRANSFER_ENCODING).iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    let mut codings = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Error::UnsupportedTransfer),
+    }
 }
 
 /// The caller's id, if it is sane, else ours: 1–128 visible ASCII characters that need no quoting in a log.

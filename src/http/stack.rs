@@ -32,7 +32,7 @@ pub fn data(state: Arc<HttpState>) -> Router {
         )
         .route("/livez", only("GET, HEAD", get(operations::live)))
         .route("/readyz", only("GET, HEAD", get(operations::ready)))
-        .route("/metrics", only("GET, HEAD", get(operations::metrics)));
+        .route("/metrics", only("GET, HEAD", get(operations::metrics_for_clients)));
     with_layers(routes, state)
 }
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::response::Response;
+use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::budget::{Held, MemoryBudget};
 use crate::error::{Error, Result};
 use crate::feedback::Feedback;
 use crate::identity::VersionKey;
@@ -66,9 +68,14 @@ pub(super) fn answer_text(
     Ok(text)
 }
 
+/// An answer's text, held of the memory that there is for all until the client has read it.
+pub(super) fn held(text: Vec<u8>, memory: &MemoryBudget) -> Result<Held<Vec<u8>>> {
+    Ok(memory.hold(text.capacity())?.of(text))
+}
+
 /// The response to a prediction.
-pub(super) fn answer(answer: Answer<Vec<u8>>) -> Response {
-    let mut response = json_text(answer.text);
+pub(super) fn answer(answer: Answer<Held<Vec<u8>>>) -> Response {
+    let mut response = json_text(Bytes::from_owner(answer.text));
     let headers = response.headers_mut();
     headers.insert(X_MODEL_VERSION, HeaderValue::from(answer.version.version.get()));
     headers.extend(server_timing(&answer.timings).map(|timing| (SERVER_TIMING, timing)));
@@ -104,13 +111,19 @@ impl Micros {
     }
 }
 
-/// A JSON response.
+/// A JSON response of little.
 pub(super) fn json(value: &impl Serialize) -> Result<Response> {
     serde_json::to_vec(value).map(json_text).map_err(Error::internal)
 }
 
-fn json_text(text: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(text));
+/// A JSON response that may be large, held as answers to predictions are.
+pub(super) fn held_json(value: &impl Serialize, memory: &MemoryBudget) -> Result<Response> {
+    let text = serde_json::to_vec(value).map_err(Error::internal)?;
+    Ok(json_text(Bytes::from_owner(held(text, memory)?)))
+}
+
+fn json_text(text: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Body::from(text.into()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -54,6 +54,8 @@ pub enum ShedReason {
     QueueFull,
     /// Its connection is above the limit.
     Connections,
+    /// Its body or its answer had no room beside those of others.
+    BodyMemory,
     /// The version was being retired.
     ShuttingDown,
 }
@@ -72,7 +74,7 @@ pub struct VersionLabels {
 }
 
 /// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
-pub(super) const ERROR_CODES: [&str; 30] = [
+pub(super) const ERROR_CODES: [&str; 32] = [
     "invalid-input",
     "unknown-model",
     "unknown-version",
@@ -81,10 +83,12 @@ pub(super) const ERROR_CODES: [&str; 30] = [
     "unsupported-method",
     "unsupported-content",
     "request-too-large",
+    "unsupported-transfer",
     "request-too-slow",
     "request-aborted",
     "overloaded",
     "too-many-connections",
+    "body-memory-full",
     "queue-full",
     "model-unavailable",
     "unhealthy",
@@ -188,12 +192,13 @@ impl FeedbackResult {
 // ===== impl ShedReason =====
 
 impl ShedReason {
-    pub(super) const ALL: [ShedReason; 6] = [
+    pub(super) const ALL: [ShedReason; 7] = [
         ShedReason::Predicted,
         ShedReason::TooSlow,
         ShedReason::Overtaken,
         ShedReason::QueueFull,
         ShedReason::Connections,
+        ShedReason::BodyMemory,
         ShedReason::ShuttingDown,
     ];
 
@@ -204,6 +209,7 @@ impl ShedReason {
             ShedReason::Overtaken => "overtaken",
             ShedReason::QueueFull => "queue_full",
             ShedReason::Connections => "connections",
+            ShedReason::BodyMemory => "body_memory",
             ShedReason::ShuttingDown => "shutting_down",
         }
     }
@@ -215,6 +221,7 @@ impl ShedReason {
             Error::Overloaded { shed: Shed::InTheQueue, .. } => Some(ShedReason::Overtaken),
             Error::QueueFull { .. } => Some(ShedReason::QueueFull),
             Error::TooManyConnections { .. } => Some(ShedReason::Connections),
+            Error::BodyMemoryFull { .. } => Some(ShedReason::BodyMemory),
             Error::ShuttingDown => Some(ShedReason::ShuttingDown),
             _ => None,
         }

@@ -1,8 +1,10 @@
 //! The handles of what belongs to no version: connections, errors, readiness, feedback.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::labels::{ERROR_CODES, FeedbackResult};
+use crate::budget::MemoryBudget;
 use crate::error::Error;
 
 /// The handles of what belongs to no version.
@@ -15,6 +17,14 @@ pub struct ServerRecorder {
     feedback: [AtomicU64; FeedbackResult::ALL.len()],
     ready: AtomicU64,
     serves_models: AtomicU64,
+    body_memory: OnceLock<MemoryBudget>,
+}
+
+/// How much is held of a budget of bytes.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct HeldMemory {
+    pub(super) held: u64,
+    pub(super) limit: u64,
 }
 
 // ===== impl ServerRecorder =====
@@ -56,6 +66,18 @@ impl ServerRecorder {
     /// Whether at least one model is served.
     pub fn set_serves_models(&self, serves: bool) {
         self.serves_models.store(serves.into(), Relaxed);
+    }
+
+    /// What is held for bodies and answers is of this budget.
+    pub fn watch_body_memory(&self, budget: MemoryBudget) {
+        // Of one server there is one.
+        let _ = self.body_memory.set(budget);
+    }
+
+    pub(super) fn body_memory(&self) -> HeldMemory {
+        let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        let seen = |budget: &MemoryBudget| HeldMemory { held: bytes(budget.held()), limit: bytes(budget.limit()) };
+        self.body_memory.get().map(seen).unwrap_or_default()
     }
 
     pub(super) fn connections(&self) -> u64 {

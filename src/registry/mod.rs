@@ -46,7 +46,7 @@ pub use self::manifest::{
 };
 pub use self::refusal::Refusal;
 pub use self::run_limit::RunLimit;
-pub use self::system::{lower_priority_of_this_thread, may_be_written};
+pub use self::system::{lower_priority_of_this_thread, may_be_written, open_files_limit, raise_open_files_limit};
 pub use self::training_data::{Progress, TrainingData};
 pub use self::trial::{TRIAL_COMMAND, Trial, answer_trial};
 pub use self::verified::{FoundVersion, VerifiedVersion};

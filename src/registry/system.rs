@@ -22,6 +22,22 @@ pub fn may_be_written(path: &Path) -> std::io::Result<()> {
     Ok(access(path, Access::WRITE_OK | search)?)
 }
 
+/// How many files, sockets among them, this process may have open; `None` if there is no limit.
+pub fn open_files_limit() -> Option<u64> {
+    rustix::process::getrlimit(Resource::Nofile).current
+}
+
+/// Lets this process have as many files open as it may allow itself.
+pub fn raise_open_files_limit() {
+    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of open files could not be raised");
+    }
+}
+
 /// Lowers the priority of this process, which has one thread yet.
 fn lower_priority_of_this_process() {
     if let Err(error) = rustix::process::setpriority_process(None, NICEST) {

@@ -48,6 +48,8 @@ pub(crate) fn config() -> Config {
     config.repository.path = shipped_models().to_owned();
     config.shutdown.deregistration_delay_ms = 0;
     config.state.url = StateUrl::Memory;
+    // A test reads what it has just caused.
+    config.http.metrics_max_age_ms = 0;
     // Who wants the repository to be looked at says when.
     config.repository.poll_interval_ms = 0;
     // A test machine may be busy.
@@ -384,6 +386,7 @@ impl Server {
     /// Starts this command as a server and waits until it is ready.
     pub(crate) fn spawn(command: &mut Command) -> Server {
         command.env("LEEWAY_HTTP__LISTEN", "127.0.0.1:0").env("LEEWAY_ADMIN__LISTEN", "127.0.0.1:0");
+        command.env("LEEWAY_HTTP__METRICS_MAX_AGE_MS", "0");
         let mut child = OfTheTest(command.stderr(Stdio::piped()).spawn().unwrap());
         let mut log = BufReader::new(child.0.stderr.take().unwrap());
         let mut seen = String::new();

@@ -18,6 +18,7 @@ mod detectors;
 mod documentation;
 mod drift;
 mod golden;
+mod hostile;
 mod hostile_stages;
 mod images;
 mod independence;

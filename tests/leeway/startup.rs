@@ -13,8 +13,13 @@ use crate::harness::{OfTheTest, PLAIN, Repository, STAGES, Server, checkout, lee
 fn failure(command: &mut Command, repository: &Path) -> String {
     let Output { status, stderr, .. } = command.output().unwrap();
     let text = String::from_utf8(stderr).unwrap();
-    // The log's own lines are JSON here.
-    let text: String = text.lines().filter(|line| !line.starts_with('{')).map(|line| format!("{line}\n")).collect();
+    // The log's own lines are JSON here. The one that says why the server ends is one of them.
+    let shown = |line: &str| match serde_json::from_str::<serde_json::Value>(line) {
+        Ok(line) if line["fatal"] == true => format!("error: {}\n", line["message"].as_str().unwrap()),
+        Ok(_) => String::new(),
+        Err(_) => format!("{line}\n"),
+    };
+    let text: String = text.lines().map(shown).collect();
     let text = text.replace(repository.to_str().unwrap(), "MODELS").replace(checkout().to_str().unwrap(), "CHECKOUT");
     format!("exit {}\n{}", status.code().unwrap(), text.trim_end())
 }
@@ -212,6 +217,69 @@ fn a_port_in_use_is_named() {
     }
 }
 
+/// Loading would never end here.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_port_in_use_is_told_before_models_are_loaded() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let repository = Repository::of("echo_float32");
+    let mut command = leeway(&["serve", "--listen", "127.0.0.1:0", "--models", repository.0.path().to_str().unwrap()]);
+    command.env("FAILPOINTS", "load::begun=pause").args(["--admin-listen", &taken.local_addr().unwrap().to_string()]);
+    let text = failure(&mut command, repository.0.path());
+    assert!(text.starts_with("exit 1") && text.contains("admin.listen: cannot listen on"), "{text}");
+}
+
+/// Whoever collects the log reads nothing else.
+#[test]
+fn what_ends_the_start_is_a_line_of_the_log() {
+    let repository = Repository::of("echo_float32");
+    for (variable, value, code, said) in [
+        ("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so", 1, "/nowhere/libonnxruntime.so"),
+        ("LEEWAY_HTTP__THREADS", "0", 2, "LEEWAY_HTTP__THREADS"),
+        ("LEEWAY_REPOSITORY__DEFAULT_MODEL", "nobody", 2, "nobody"),
+    ] {
+        let output = serve(repository.0.path()).env(variable, value).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let last = lines.last().unwrap();
+        assert_eq!((&last["level"], &last["fatal"]), (&"ERROR".into(), &true.into()), "{text}");
+        assert!(last["message"].as_str().unwrap().contains(said), "{text}");
+        // People read lines for people.
+        let output =
+            serve(repository.0.path()).env("LEEWAY_LOG__FORMAT", "human").env(variable, value).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        if variable != "LEEWAY_HTTP__THREADS" {
+            assert!(text.lines().any(|line| line.starts_with("error: ")), "{text}");
+        }
+    }
+}
+
+#[test]
+fn addresses_have_names_and_variables_that_are_empty_are_not_set() {
+    let load = |overrides: &leeway::config::Overrides| Config::load(None, overrides).unwrap();
+    let named = leeway::config::listen_address("localhost:1").unwrap();
+    let unknown = leeway::config::listen_address("no.such.host.invalid:80").unwrap_err();
+    assert!(unknown.contains("no.such.host.invalid") && unknown.contains("as in 127.0.0.1:8080"), "{unknown}");
+    let config = load(&leeway::config::Overrides { listen: Some(named), ..Default::default() });
+    assert!(config.http.listen.ip().is_loopback());
+    let repository = Repository::of("echo_float32");
+    let mut command = leeway(&["serve", "--models", repository.0.path().to_str().unwrap()]);
+    command.env("LEEWAY_HTTP__THREADS", "").env("LEEWAY_LOG__LEVEL", "").env("LEEWAY_HTTP_LISTEN", "");
+    command.env("LEEWAY_ADMIN__TOKEN", "").env("ORT_DYLIB_PATH", "");
+    let mut server = Server::spawn(&mut command);
+    assert!(server.data.ip().is_loopback());
+    server.signal("INT");
+    assert!(server.wait().0.success());
+    for (address, is_everywhere) in [("localhost:0", false), (":0", true)] {
+        let mut command = leeway(&["serve", "--models", repository.0.path().to_str().unwrap(), "--listen", address]);
+        server = Server::spawn(&mut command);
+        assert_eq!(server.data.ip().is_unspecified(), is_everywhere, "{address}");
+        server.signal("INT");
+        assert!(server.wait().0.success());
+    }
+}
+
 #[test]
 fn a_wrong_setting_names_its_source_its_key_and_what_is_allowed() {
     let folder = tempfile::tempdir().unwrap();
@@ -227,6 +295,7 @@ fn a_wrong_setting_names_its_source_its_key_and_what_is_allowed() {
     check("unknown section", "[https]\nlisten = \"127.0.0.1:80\"\n", &[], &[]);
     check("wrong type", "[http]\nwrite_timeout_ms = \"30s\"\n", &[], &[]);
     check("not an address", "[http]\nlisten = \"localhost\"\n", &[], &[]);
+    check("too little memory", "[http]\nbody_memory_bytes = 1000000\n", &[], &[]);
     check("zero", "[http]\nconnection_limit = 0\n", &[], &[]);
     check("negative", "[http]\nbody_limit_bytes = -1\n", &[], &[]);
     check("threads", "[http]\nthreads = \"many\"\n", &[], &[]);

@@ -36,6 +36,8 @@ pub(super) fn render(
         family(CONNECTIONS, [gauge(&[], server.connections())]),
         family(CONNECTIONS_TOTAL, [counter(&[], server.connections_total())]),
         family(ACCEPT_ERRORS, [counter(&[], server.accept_errors())]),
+        family(BODY_MEMORY, [gauge(&[], server.body_memory().held)]),
+        family(BODY_MEMORY_LIMIT, [gauge(&[], server.body_memory().limit)]),
         family(ERROR_RESPONSES, server.error_responses().map(|(code, count)| counter(&[code], count))),
         family(FEEDBACK, server.feedback_results().map(|(result, count)| counter(&[result.name()], count))),
     ];

@@ -30,7 +30,7 @@ const fn metric(kind: Kind, name: &'static str, labels: &'static [&'static str],
 /// Every metric of Leeway's own. Beside them stand the usual `process_*` metrics, on Linux.
 #[rustfmt::skip]
 pub const METRICS: &[Metric] = &[
-    BUILD_INFO, READY, CONNECTIONS, CONNECTIONS_TOTAL, ACCEPT_ERRORS, ERROR_RESPONSES,
+    BUILD_INFO, READY, CONNECTIONS, CONNECTIONS_TOTAL, ACCEPT_ERRORS, BODY_MEMORY, BODY_MEMORY_LIMIT, ERROR_RESPONSES,
     FEEDBACK, MODEL_INFO, REQUESTS, IN_FLIGHT, STAGE_DURATION, BATCHING_INFO, BATCH_SIZE, BATCH_ELEMENTS, QUEUE_DEPTH, OLDEST_RUN, WORKER_RESTARTS,
     BUDGET, REMAINING, OVERRUNS, SHED, EXPIRED, TERMINATED, PREDICTION, SERVICE_PER_ROW, SERVICE_PER_RUN,
     LOAD_DURATION, LATENCY_QUANTILE, UNANSWERED_QUANTILE, MONITORING_MEMORY, BASELINE_ROWS,
@@ -70,6 +70,14 @@ pub(super) const ACCEPT_ERRORS: Metric = metric(
     &[],
     "Connections the kernel could not hand over, for example for lack of file descriptors.",
 );
+pub(super) const BODY_MEMORY: Metric = metric(
+    Kind::Gauge,
+    "leeway_body_memory_bytes",
+    &[],
+    "Bytes held for the bodies of requests and for answers that have not been read.",
+);
+pub(super) const BODY_MEMORY_LIMIT: Metric =
+    metric(Kind::Gauge, "leeway_body_memory_limit_bytes", &[], "The most of these that are held at one time.");
 pub(super) const ERROR_RESPONSES: Metric = metric(
     Kind::Counter,
     "leeway_error_responses_total",

@@ -1,0 +1,409 @@
+//! The connections that a listener has open: who gets a place, who has to give one up, and who has been silent for too long.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::connection::{Activity, Ending};
+use crate::monitor::ServerRecorder;
+
+/// How long a connection above the limit may take for its first head: others want its place.
+const ABOVE_LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Of the time in which a client may read nothing of an answer, how many times as long reading all of it may take.
+const WRITE_TIMEOUTS_PER_ANSWER: u32 = 4;
+
+/// The most connections that have been told to end and still have their file descriptor.
+pub(super) const MAX_LEAVING: usize = 16;
+
+/// Said of every request on a connection above the limit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AboveLimit {
+    /// The limit.
+    pub(super) limit: NonZeroUsize,
+}
+
+/// How many connections a listener may have open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// Those that everything is served on.
+    pub regular: NonZeroUsize,
+    /// Those above, for health and metrics, where every regular one has a request in flight.
+    pub spare: usize,
+}
+
+/// How long connections may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionTimeouts {
+    /// For the head of a connection's first request.
+    pub first_request: Duration,
+    /// From an answer to the head of the next request.
+    pub idle: Duration,
+    /// For a client to read something of an answer.
+    pub write: Duration,
+}
+
+/// The open connections of a listener.
+#[derive(Debug)]
+pub(super) struct Connections {
+    places: Places,
+    timeouts: ConnectionTimeouts,
+    recorder: Arc<ServerRecorder>,
+    epoch: Instant,
+    open: Mutex<Open>,
+    /// Told when one has ended.
+    ended: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    all: HashMap<u64, Entry>,
+    next: u64,
+    /// How many have each kind of place, but for those that are giving it up.
+    taken: [usize; 2],
+    /// Those that have been idle the longest, in order, as seen some time ago.
+    idle: [VecDeque<(u64, u64)>; 2],
+    /// Those that were told to end and had not yet, as seen some time ago.
+    leaving: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    activity: Arc<Activity>,
+    place: Place,
+    is_leaving: bool,
+}
+
+/// The kind of place that a connection has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Regular,
+    Spare,
+}
+
+/// A connection that is open until this is dropped.
+#[derive(Debug)]
+pub(super) struct OpenConnection {
+    connections: Arc<Connections>,
+    id: u64,
+    pub(super) activity: Arc<Activity>,
+    pub(super) above_limit: Option<AboveLimit>,
+}
+
+/// The state of a connection, as far as it decides whether it has taken too long.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    is_answering: bool,
+    is_writing: bool,
+    has_asked: bool,
+    place: Place,
+    /// How long ago it was accepted, or its last answer was made.
+    ago: Duration,
+}
+
+impl ConnectionTimeouts {
+    /// How often connections have to be looked at for these times to be kept.
+    pub(super) fn precision(&self) -> Duration {
+        let least = self.first_request.min(self.idle).min(ABOVE_LIMIT_TIMEOUT);
+        (least / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+
+    /// Whether a connection has taken too long. How long requests take is decided elsewhere.
+    fn is_overdue(&self, seen: Seen) -> bool {
+        let limit = match seen {
+            Seen { is_answering: true, .. } => return false,
+            // Also if something is read of it now and then.
+            Seen { is_writing: true, .. } => self.write.saturating_mul(WRITE_TIMEOUTS_PER_ANSWER),
+            Seen { has_asked: true, .. } => self.idle,
+            Seen { place: Place::Regular, .. } => self.first_request.min(self.idle),
+            Seen { place: Place::Spare, .. } => self.first_request.min(self.idle).min(ABOVE_LIMIT_TIMEOUT),
+        };
+        seen.ago > limit
+    }
+}
+
+// ===== impl Connections =====
+
+impl Connections {
+    pub(super) fn new(places: Places, timeouts: ConnectionTimeouts, recorder: Arc<ServerRecorder>) -> Connections {
+        let (open, ended) = (Mutex::default(), Notify::new());
+        Connections { places, timeouts, recorder, epoch: Instant::now(), open, ended }
+    }
+
+    /// Waits until there is a place, or somebody who can give one up.
+    pub(super) async fn has_room(&self) {
+        loop {
+            // Made before looking, so that no end is missed.
+            let ended = self.ended.notified();
+            if self.open.lock().room(self.places).is_some() {
+                return;
+            }
+            // A connection may become idle without an end.
+            let _ = tokio::time::timeout(Duration::from_millis(100), ended).await;
+        }
+    }
+
+    /// Takes a place for a connection that was accepted, as soon as there is one.
+    pub(super) async fn place(self: &Arc<Connections>) -> OpenConnection {
+        loop {
+            match self.open() {
+                Some(open) => return open,
+                None => self.has_room().await,
+            }
+        }
+    }
+
+    /// Takes a place for a connection that was accepted; one that is idle gives up its own if need be. `None` if there is
+    /// none.
+    pub(super) fn open(self: &Arc<Connections>) -> Option<OpenConnection> {
+        let mut open = self.open.lock();
+        let place = match open.room(self.places)? {
+            Room::Free(place) => place,
+            Room::Held(place) => {
+                open.evict_from(place);
+                place
+            }
+        };
+        let activity = Arc::new(Activity::new(self.epoch));
+        let id = open.next;
+        open.next += 1;
+        open.taken[place as usize] += 1;
+        open.all.insert(id, Entry { activity: Arc::clone(&activity), place, is_leaving: false });
+        self.recorder.connection_opened();
+        let above_limit = (place == Place::Spare).then_some(AboveLimit { limit: self.places.regular });
+        Some(OpenConnection { connections: Arc::clone(self), id, activity, above_limit })
+    }
+
+    /// Ends the connection that has been idle the longest, for what it holds beside its place.
+    pub(super) fn evict_one(&self) {
+        let mut open = self.open.lock();
+        let _ = open.evict_from(Place::Regular) || open.evict_from(Place::Spare);
+    }
+
+    /// Ends those that have taken too long.
+    pub(super) fn end_overdue(&self) {
+        let now = self.epoch.elapsed();
+        let mut open = self.open.lock();
+        let is_overdue = |entry: &Entry| {
+            let activity = &entry.activity;
+            // Read first: what begins after it is not overdue.
+            let ago = now.saturating_sub(Duration::from_millis(activity.since()));
+            self.timeouts.is_overdue(Seen {
+                is_answering: activity.is_answering(),
+                is_writing: activity.is_writing(),
+                has_asked: activity.has_asked(),
+                place: entry.place,
+                ago,
+            })
+        };
+        let overdue: Vec<u64> =
+            open.all.iter().filter(|(_, entry)| !entry.is_leaving && is_overdue(entry)).map(|(&id, _)| id).collect();
+        overdue.into_iter().for_each(|id| open.leave(id, Ending::Overdue));
+    }
+
+    /// Tells all of them that the listener closes.
+    pub(super) fn drain(&self) {
+        self.open.lock().all.values().for_each(|entry| entry.activity.end(Ending::Drained));
+    }
+
+    /// Waits until all have ended.
+    pub(super) async fn all_ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.open.lock().all.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// Where there is room for a connection.
+enum Room {
+    /// In a place that nobody has.
+    Free(Place),
+    /// In a place whose holder can give it up.
+    Held(Place),
+}
+
+impl Open {
+    fn room(&mut self, places: Places) -> Option<Room> {
+        // One to which a request has come meanwhile may take its time.
+        let Open { all, leaving, .. } = self;
+        leaving.retain(|id| all.get(id).is_some_and(|entry| !entry.activity.is_busy()));
+        if leaving.len() >= MAX_LEAVING {
+            return None;
+        }
+        for (place, limit) in [(Place::Regular, places.regular.get()), (Place::Spare, places.spare)] {
+            if self.taken[place as usize] < limit {
+                return Some(Room::Free(place));
+            }
+            if self.longest_idle(place).is_some() {
+                return Some(Room::Held(place));
+            }
+        }
+        None
+    }
+
+    /// Who has been idle the longest of those with this kind of place.
+    fn longest_idle(&mut self, place: Place) -> Option<u64> {
+        let Open { all, idle, taken, .. } = self;
+        let idle = &mut idle[place as usize];
+        for is_fresh in [false, true] {
+            // Nobody has become idle before those that were the first and are idle since.
+            while let Some(&(id, since)) = idle.front() {
+                let same =
+                    |entry: &Entry| !entry.is_leaving && !entry.activity.is_busy() && entry.activity.since() == since;
+                if all.get(&id).is_some_and(same) {
+                    return Some(id);
+                }
+                idle.pop_front();
+            }
+            if is_fresh {
+                break;
+            }
+            // Some more than one, so that all are looked at only now and then.
+            let some = (taken[place as usize] / 16).max(1);
+            let idle_now = |entry: &&Entry| entry.place == place && !entry.is_leaving && !entry.activity.is_busy();
+            let mut found: Vec<(u64, u64)> = all
+                .iter()
+                .filter(|(_, entry)| idle_now(entry))
+                .map(|(&id, entry)| (entry.activity.since(), id))
+                .collect();
+            if found.len() > some {
+                found.select_nth_unstable(some);
+                found.truncate(some);
+            }
+            found.sort_unstable();
+            idle.extend(found.into_iter().map(|(since, id)| (id, since)));
+        }
+        None
+    }
+
+    /// Ends the one that has been idle the longest of those with this kind of place. Says whether there was one.
+    fn evict_from(&mut self, place: Place) -> bool {
+        let found = self.longest_idle(place);
+        if let Some(id) = found {
+            self.leave(id, Ending::Evicted);
+        }
+        found.is_some()
+    }
+
+    fn leave(&mut self, id: u64, ending: Ending) {
+        if let Some(entry) = self.all.get_mut(&id).filter(|entry| !entry.is_leaving) {
+            entry.is_leaving = true;
+            self.leaving.push(id);
+            self.taken[entry.place as usize] -= 1;
+            entry.activity.end(ending);
+        }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let mut open = self.connections.open.lock();
+        if let Some(entry) = open.all.remove(&self.id)
+            && !entry.is_leaving
+        {
+            open.taken[entry.place as usize] -= 1;
+        }
+        drop(open);
+        self.connections.recorder.connection_closed();
+        self.connections.ended.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(regular: usize, spare: usize) -> Arc<Connections> {
+        let second = Duration::from_secs(1);
+        let timeouts = ConnectionTimeouts { first_request: second, idle: 8 * second, write: 3 * second };
+        let places = Places { regular: NonZeroUsize::new(regular).unwrap(), spare };
+        Arc::new(Connections::new(places, timeouts, Arc::default()))
+    }
+
+    fn is_told(connection: &OpenConnection) -> bool {
+        connection.activity.ending().is_some()
+    }
+
+    #[test]
+    fn the_one_that_has_been_idle_the_longest_gives_up_its_place() {
+        let connections = connections(3, 1);
+        let old: Vec<OpenConnection> = (0..3).map(|_| connections.open().unwrap()).collect();
+        // The first has asked since, the second is being answered.
+        old[0].activity.set_since(7);
+        old[1].activity.set_answering();
+        old[2].activity.set_since(5);
+        let new = connections.open().unwrap();
+        assert!(new.above_limit.is_none());
+        assert_eq!(old.iter().map(is_told).collect::<Vec<_>>(), [false, false, true]);
+        // The next is the newcomer's elder.
+        new.activity.set_since(9);
+        let newer = connections.open().unwrap();
+        assert!(newer.above_limit.is_none() && is_told(&old[0]) && !is_told(&new));
+    }
+
+    #[test]
+    fn where_all_are_busy_there_are_spare_places_and_then_none() {
+        let connections = connections(2, 1);
+        let busy: Vec<OpenConnection> = (0..2).map(|_| connections.open().unwrap()).collect();
+        busy.iter().for_each(|connection| connection.activity.set_answering());
+        let spare = connections.open().unwrap();
+        assert!(spare.above_limit.is_some());
+        // One spare connection that is silent makes way for the next, too.
+        let next = connections.open().unwrap();
+        assert!(next.above_limit.is_some() && is_told(&spare));
+        next.activity.set_answering();
+        assert!(connections.open().is_none());
+        drop(busy);
+        assert!(connections.open().unwrap().above_limit.is_none());
+    }
+
+    #[test]
+    fn each_state_has_its_time() {
+        let timeouts = connections(1, 1).timeouts;
+        let silent = Seen {
+            is_answering: false,
+            is_writing: false,
+            has_asked: false,
+            place: Place::Regular,
+            ago: Duration::ZERO,
+        };
+        let check = |seen: Seen, seconds: u64| {
+            let at = |ago| timeouts.is_overdue(Seen { ago, ..seen });
+            let limit = Duration::from_secs(seconds);
+            assert!(!at(limit) && at(limit + Duration::from_millis(1)), "{seen:?}");
+        };
+        check(silent, 1);
+        check(Seen { has_asked: true, ..silent }, 8);
+        check(Seen { has_asked: true, is_writing: true, ..silent }, 12);
+        let answering = Seen { is_answering: true, ago: Duration::from_secs(3600), ..silent };
+        assert!(!timeouts.is_overdue(answering));
+    }
+
+    #[test]
+    fn thousands_of_newcomers_never_push_out_one_that_is_answered() {
+        let connections = connections(64, 4);
+        let busy = connections.open().unwrap();
+        busy.activity.set_answering();
+        let mut open = VecDeque::new();
+        for at in 0..5_000 {
+            let new = connections.open().unwrap();
+            assert!(new.above_limit.is_none());
+            new.activity.set_since(at);
+            open.push_back(new);
+            // Told in the order in which they came.
+            while open.front().is_some_and(is_told) {
+                open.pop_front();
+            }
+            assert!(open.iter().all(|open| !is_told(open)) && open.len() <= 63);
+        }
+        assert!(!is_told(&busy));
+    }
+}

@@ -1,0 +1,197 @@
+//! The metrics as they are answered: rendered once for all who ask at about the same time, by a thread that serves nobody.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::budget::MemoryBudget;
+use crate::error::{Error, Result};
+use crate::monitor::{Monitor, TEXT_FORMAT};
+
+/// The metrics of a server, as text.
+#[derive(Debug, Clone)]
+pub struct Exposition(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    monitor: Arc<Monitor>,
+    max_age: Duration,
+    /// What renderings are held of, so that bodies make room where many of them wait to be read.
+    memory: MemoryBudget,
+    /// The last rendering.
+    rendered: watch::Sender<Option<Rendering>>,
+    is_rendering: Mutex<bool>,
+}
+
+/// What was measured at one moment. Clones share their bytes.
+#[derive(Debug, Clone)]
+struct Rendering {
+    begun: Instant,
+    plain: Bytes,
+    compressed: Bytes,
+}
+
+// ===== impl Exposition =====
+
+impl Exposition {
+    /// The metrics of `monitor`, no older than `max_age` when they are asked for.
+    pub fn new(monitor: Arc<Monitor>, max_age: Duration, memory: MemoryBudget) -> Exposition {
+        let (rendered, _) = watch::channel(None);
+        Exposition(Arc::new(Shared { monitor, max_age, memory, rendered, is_rendering: Mutex::new(false) }))
+    }
+
+    /// The answer to who asks for the metrics with these headers, at `asked`.
+    pub(super) async fn answer(&self, headers: &HeaderMap, asked: Instant) -> Result<Response> {
+        let rendering = self.rendering(asked).await?;
+        const VARIES: (HeaderName, HeaderValue) = (VARY, HeaderValue::from_static("accept-encoding"));
+        let format = (CONTENT_TYPE, HeaderValue::from_static(TEXT_FORMAT));
+        Ok(if accepts_gzip(headers) {
+            let gzip = (CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            ([format, VARIES, gzip], Body::from(rendering.compressed)).into_response()
+        } else {
+            ([format, VARIES], Body::from(rendering.plain)).into_response()
+        })
+    }
+
+    /// A rendering that is young enough for who asks at `asked`: the last one, the one that is being made, or another.
+    async fn rendering(&self, asked: Instant) -> Result<Rendering> {
+        let mut rendered = self.0.rendered.subscribe();
+        // The one that is being made may be too old, the next one is not; more than that is a rendering that fails.
+        for _ in 0..4 {
+            let last = rendered.borrow_and_update().clone();
+            if let Some(rendering) = last.filter(|rendering| rendering.begun + self.0.max_age >= asked) {
+                return Ok(rendering);
+            }
+            // A rendering is published after it was said to be done: whoever sees an old one may begin the next.
+            self.begin()?;
+            rendered.changed().await.map_err(Error::internal)?;
+        }
+        Err(Error::internal("the metrics could not be rendered"))
+    }
+
+    /// Renders on a thread of its own, unless that is being done: whatever keeps the threads of a listener busy, whoever
+    /// asks on another one is answered.
+    fn begin(&self) -> Result<()> {
+        let mut is_rendering = self.0.is_rendering.lock();
+        if *is_rendering {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.0);
+        let thread = std::thread::Builder::new().name("metrics".to_owned());
+        thread.spawn(move || shared.render()).map_err(Error::internal)?;
+        *is_rendering = true;
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn render(&self) {
+        /// Also if rendering panics: the next who asks begins another one.
+        struct Done<'a>(&'a Shared, Option<Rendering>);
+
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                *self.0.is_rendering.lock() = false;
+                let rendering = self.1.take();
+                self.0.rendered.send_modify(|last| *last = rendering.or(last.take()));
+            }
+        }
+
+        let mut done = Done(self, None);
+        let begun = Instant::now();
+        let plain = self.monitor.render().into_bytes();
+        let compressed = compress(&plain);
+        let hold = |bytes: Vec<u8>| Bytes::from_owner(self.memory.hold_anyway(bytes.capacity()).of(bytes));
+        done.1 = Some(Rendering { begun, plain: hold(plain), compressed: hold(compressed) });
+    }
+}
+
+/// At the fastest level: text like this becomes a tenth of its size all the same.
+fn compress(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
+    // Writing to memory cannot fail.
+    let _ = encoder.write_all(text);
+    encoder.finish().unwrap_or_default()
+}
+
+/// Whether the client takes gzip (RFC 9110, section 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let is_refused = parts.any(|weight| {
+            let quality = weight.strip_prefix("q=").or(weight.strip_prefix("Q="));
+            quality.is_some_and(|quality| quality.parse::<f32>().unwrap_or(0.0) <= 0.0)
+        });
+        (name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip")) && !is_refused
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    fn exposition(max_age: Duration) -> Exposition {
+        Exposition::new(
+            Arc::new(Monitor::new("1.0.0", Default::default())),
+            max_age,
+            MemoryBudget::new(1 << 30, NonZeroUsize::MIN),
+        )
+    }
+
+    #[test]
+    fn gzip_is_for_who_takes_it() {
+        let check = |value: &'static str, accepted: bool| {
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(value))]);
+            assert_eq!(accepts_gzip(&headers), accepted, "{value}");
+        };
+        check("gzip", true);
+        check("br, GZIP;q=0.5", true);
+        check("gzip;q=0", false);
+        check("gzip; q=0.000, deflate", false);
+        check("identity", false);
+        check("", false);
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+
+    #[tokio::test]
+    async fn who_asks_within_the_age_shares_the_bytes_of_one_rendering() {
+        let exposition = exposition(Duration::from_secs(3600));
+        let asked = Instant::now();
+        let all = tokio::join!(exposition.rendering(asked), exposition.rendering(asked), exposition.rendering(asked));
+        let first = all.0.unwrap();
+        for other in [all.1.unwrap(), all.2.unwrap(), exposition.rendering(Instant::now()).await.unwrap()] {
+            assert_eq!(
+                (other.plain.as_ptr(), other.compressed.as_ptr()),
+                (first.plain.as_ptr(), first.compressed.as_ptr())
+            );
+        }
+        // Held once, however many read it.
+        let held = exposition.0.memory.held();
+        assert!(held >= first.plain.len() + first.compressed.len() && held < 4 * first.plain.len(), "{held}");
+    }
+
+    #[tokio::test]
+    async fn an_old_rendering_is_given_back_when_nobody_reads_it() {
+        let exposition = exposition(Duration::ZERO);
+        let first = exposition.rendering(Instant::now()).await.unwrap();
+        let second = exposition.rendering(Instant::now()).await.unwrap();
+        assert!(second.begun > first.begun);
+        let two = exposition.0.memory.held();
+        drop(first);
+        assert!(exposition.0.memory.held() < two);
+    }
+}

@@ -1,0 +1,153 @@
+//! The stream below a connection: it notes what waits to be written, and tells a client that waits for its answer from one
+//! that is gone.
+//!
+//! A client may end its side once it has sent its request, and wait for the answer (`nc -N`, `socat`, some probes). On the
+//! wire that looks as if it had closed the connection. The difference shows when something is written: a client that is gone
+//! answers with a reset. So the first bytes of the answer are sent ahead, which are the same whatever the answer is; if a
+//! reset comes back, the request has nobody left who waits for it.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tokio_io_timeout::TimeoutStream;
+
+use super::connection::Activity;
+
+/// What every answer begins with, whatever its version.
+const FIRST_BYTES: &[u8] = b"HTTP/1.";
+
+/// How long to wait before the first look for a reset, and the longest between two. One comes after a round trip.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// A stream that notes whether a write is pending. Hyper writes until nothing is left or the stream is not ready, so
+/// that whenever a connection waits, this says whether bytes are left.
+pub(super) struct WatchedStream {
+    stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    activity: Arc<Activity>,
+    half_closed: Option<HalfClosed>,
+}
+
+/// The state of a stream whose client has ended its side and waits for an answer, as far as anybody knows.
+struct HalfClosed {
+    /// How many of the answer's first bytes have been sent ahead.
+    sent_ahead: usize,
+    look: Pin<Box<Sleep>>,
+    pause: Duration,
+}
+
+// ===== impl WatchedStream =====
+
+impl WatchedStream {
+    pub(super) fn new(stream: TcpStream, write_timeout: Duration, activity: Arc<Activity>) -> WatchedStream {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(write_timeout));
+        WatchedStream { stream: Box::pin(stream), activity, half_closed: None }
+    }
+
+    fn note<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.activity.set_writing(poll.is_pending());
+        poll
+    }
+
+    /// Sends the first bytes of the answer that the client waits for.
+    fn send_ahead(&self) -> io::Result<HalfClosed> {
+        // Where an answer is being written already, that shows whether the client is there.
+        let sent_ahead = match self.activity.is_answering() && !self.activity.is_writing() {
+            true => match self.stream.get_ref().try_write(FIRST_BYTES) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                sent => sent?,
+            },
+            false => 0,
+        };
+        Ok(HalfClosed { sent_ahead, look: Box::pin(tokio::time::sleep(FIRST_LOOK)), pause: FIRST_LOOK })
+    }
+
+    /// Waits for the client to be gone.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(half_closed) = &mut self.half_closed else { return Poll::Pending };
+        loop {
+            ready!(half_closed.look.as_mut().poll(context));
+            if let Some(reset) = self.stream.get_ref().take_error()? {
+                return Poll::Ready(Err(reset));
+            }
+            half_closed.pause = (half_closed.pause * 2).min(LONGEST_PAUSE);
+            let next = half_closed.look.deadline() + half_closed.pause;
+            half_closed.look.as_mut().reset(next);
+        }
+    }
+
+    /// Passes over what has been sent ahead, if these bytes begin with the rest of it.
+    fn sent_already(&mut self, first: &[u8]) -> Option<usize> {
+        let half_closed = self.half_closed.as_mut().filter(|half_closed| half_closed.sent_ahead > 0)?;
+        let length = half_closed.sent_ahead.min(first.len());
+        half_closed.sent_ahead -= length;
+        Some(length)
+    }
+}
+
+impl AsyncRead for WatchedStream {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.half_closed.is_some() && self.activity.is_busy() {
+            return self.poll_gone(context);
+        }
+        let before = buf.filled().len();
+        let read = self.stream.as_mut().poll_read(context, buf);
+        let is_end = matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before && buf.remaining() > 0;
+        if is_end && self.half_closed.is_none() && self.activity.is_busy() {
+            self.half_closed = Some(self.send_ahead()?);
+            self.activity.input_ended();
+            return self.poll_gone(context);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for WatchedStream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.activity.deliver();
+        if let Some(length) = self.sent_already(buf) {
+            return Poll::Ready(Ok(length));
+        }
+        let poll = self.stream.as_mut().poll_write(context, buf);
+        self.note(poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.activity.deliver();
+        let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+        if let Some(length) = self.sent_already(first) {
+            return Poll::Ready(Ok(length));
+        }
+        let poll = self.stream.as_mut().poll_write_vectored(context, bufs);
+        self.note(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = self.stream.as_mut().poll_flush(context);
+        if poll.is_ready() && self.half_closed.is_some() && !self.activity.is_answering() {
+            // The answer is written. Hyper believes that there is more to read, and nothing else would tell it to look.
+            context.waker().wake_by_ref();
+        }
+        self.note(poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = self.stream.as_mut().poll_shutdown(context);
+        self.note(poll)
+    }
+}
