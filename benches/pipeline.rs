@@ -11,8 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use leeway::budget::Deadline;
-use leeway::budget::{BlockingThreads, LatencyBudget};
+use leeway::budget::{BlockingThreads, Deadline, LatencyBudget, MemoryBudget};
 use leeway::config::{Config, LoadingConfig, MonitoringConfig, MonitoringWindows};
 use leeway::deploy::{Deployer, MemoryJournal};
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
@@ -95,6 +94,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
     let threads = BlockingThreads::new(2.try_into().unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let catalog = catalog(&runtime);
+    let memory = MemoryBudget::new(1 << 30, 1024.try_into().unwrap());
 
     let mut group = criterion.benchmark_group("whole pipeline");
     for rows in [1, 32, 256] {
@@ -111,7 +111,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
                     media_type: None,
                 };
                 let admitted = serve::admit(&catalog, head).unwrap();
-                let body = pin!(async { Ok(body.clone()) });
+                let body = pin!(async { Ok(memory.hold(body.len()).unwrap().of(body.clone())) });
                 admitted.predict(body, &threads, |predictions, _| Ok(predictions.len())).await.unwrap()
             });
         });

@@ -87,18 +87,19 @@ impl HttpState {
     ) -> HttpState {
         let body_memory = MemoryBudget::new(config.body_memory(), config.connection_limit);
         monitor.server().watch_body_memory(body_memory.clone());
+        let exposition = Exposition::new(Arc::clone(&monitor), config.metrics_max_age(), body_memory.clone());
         let readiness = Arc::new(Readiness { ready: AtomicBool::new(false), monitor: Arc::clone(&monitor) });
         HttpState {
             catalog,
             deployer,
             admin_token: admin.token.clone(),
             feedback,
-            monitor: Arc::clone(&monitor),
+            monitor,
             readiness,
             body_limit: config.body_limit_bytes,
             health: health.clone(),
             feedback_body_limit: config.feedback_body_limit_bytes,
-            exposition: Exposition::new(Arc::clone(&monitor), config.metrics_max_age(), body_memory.clone()),
+            exposition,
             body_memory,
             metrics_for_clients: config.metrics,
             blocking_threads: BlockingThreads::new(config.threads()),
