@@ -356,9 +356,12 @@ impl BoundedNormaliser<'_> {
         for step in self.steps {
             self.deadline.check()?;
             self.check(step.at_most(text.get())).or_else(|_| self.check(step.exactly(text.get())))?;
-            // A step without effect on a text says so as an error, and those are passed over, as `tokenizers` does.
-            let _ = step.normalizer.normalize(text);
+            let done = step.normalizer.normalize(text);
             self.check(text.get().len())?;
+            if done.is_err() {
+                // `tokenizers` goes on with what there is.
+                break;
+            }
         }
         self.made.fetch_add(text.get().len(), Relaxed);
         Ok(())
