@@ -68,7 +68,8 @@ async fn use_version(version: &Arc<VersionRecorder>, random: &mut fastrand::Rng)
 }
 
 fn gzipped(text: &str) -> usize {
-    let mut gzip = Command::new("gzip").args(["-6", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut gzip =
+        Command::new("gzip").args(["-6", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut into = gzip.stdin.take().unwrap();
     let text = text.to_owned();
     let writing = std::thread::spawn(move || into.write_all(text.as_bytes()));
@@ -79,7 +80,8 @@ fn gzipped(text: &str) -> usize {
 
 fn main() {
     let mut random = fastrand::Rng::with_seed(1);
-    let names: Vec<Arc<str>> = (0..FEATURES).map(|feature| format!("pixel[{}][{}]", feature / 8, feature % 8).into()).collect();
+    let names: Vec<Arc<str>> =
+        (0..FEATURES).map(|feature| format!("pixel[{}][{}]", feature / 8, feature % 8).into()).collect();
     let schema = FeatureSchema { numbers: names, texts: Vec::new() };
     let baseline = Arc::new(baseline(&mut random, &schema));
     for (name, top_features) in [("top 10", Some(10)), ("all", None)] {
@@ -93,7 +95,10 @@ fn main() {
             };
             let classes = Some((0..CLASSES).map(|class| class.to_string()).collect());
             let watched = Watched {
-                schema: schema.clone(), classes, baseline: Some(Arc::clone(&baseline)), ..Watched::default()
+                schema: schema.clone(),
+                classes,
+                baseline: Some(Arc::clone(&baseline)),
+                ..Watched::default()
             };
             monitor.version(labels, LatencyBudget::DEFAULT, watched)
         };
@@ -121,11 +126,17 @@ fn main() {
             .collect();
         times.sort_unstable();
         let text = monitor.render();
+        std::fs::write(format!("/tmp/w/scrape-{}.txt", top_features.is_some()), &text).unwrap();
         println!(
             "{VERSIONS} versions of {FEATURES} features, {name}: a scrape takes {:.1} ms (median of 20, at the most {:.1} ms), {} \
              lines, {} kB, {} kB gzipped; before any request {} lines, {} kB gzipped",
-            times[10].as_secs_f64() * 1e3, times[19].as_secs_f64() * 1e3, text.lines().count(), text.len() / 1_000,
-            gzipped(&text) / 1_000, quiet.lines().count(), gzipped(&quiet) / 1_000
+            times[10].as_secs_f64() * 1e3,
+            times[19].as_secs_f64() * 1e3,
+            text.lines().count(),
+            text.len() / 1_000,
+            gzipped(&text) / 1_000,
+            quiet.lines().count(),
+            gzipped(&quiet) / 1_000
         );
     }
 }

@@ -72,6 +72,12 @@ pub enum Error {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The body of a change is larger than any change is.
+    #[error("the body is larger than {limit} bytes, and a change is never that: shorten its reason")]
+    ChangeTooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// The client stopped sending, or sent something else than the body it had announced.
     #[error("the body ended before it was complete, or was not sent as its head says (Content-Length, chunk sizes)")]
     RequestAborted,
@@ -324,6 +330,7 @@ impl Error {
             | Error::UnsupportedMethod { .. }
             | Error::UnsupportedContent(_)
             | Error::RequestTooLarge { .. }
+            | Error::ChangeTooLarge { .. }
             | Error::RequestAborted
             | Error::RequestTooSlow { .. }
             | Error::Conflict { .. }
@@ -361,7 +368,7 @@ impl Error {
             Error::UnknownEndpoint => "unknown-endpoint",
             Error::UnsupportedMethod { .. } => "unsupported-method",
             Error::UnsupportedContent(_) => "unsupported-content",
-            Error::RequestTooLarge { .. } => "request-too-large",
+            Error::RequestTooLarge { .. } | Error::ChangeTooLarge { .. } => "request-too-large",
             Error::RequestTooSlow { .. } => "request-too-slow",
             Error::RequestAborted => "request-aborted",
             Error::Overloaded { .. } => "overloaded",

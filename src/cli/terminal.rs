@@ -35,7 +35,11 @@ impl<W: Write> Write for Printable<W> {
             }
             if self.line < MAX_LINE_BYTES {
                 let before = shown.len();
-                if is_unprintable(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+                if is_unprintable(c) {
+                    shown.extend(c.escape_default())
+                } else {
+                    shown.push(c)
+                }
                 self.line += shown.len() - before;
                 if self.line >= MAX_LINE_BYTES {
                     shown.push('…');

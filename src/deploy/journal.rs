@@ -357,7 +357,8 @@ fn cannot_be_opened(path: &Path, problem: &str) -> Error {
 /// What is wrong with what was written, and the ways out.
 fn cannot_be_read(path: &Path, problem: &str, remove: Option<&str>) -> Error {
     let file = path.display();
-    let or_remove = remove.map(|remove| format!(", or go back by one: sqlite3 {file} \"{remove}\"")).unwrap_or_default();
+    let or_remove =
+        remove.map(|remove| format!(", or go back by one: sqlite3 {file} \"{remove}\"")).unwrap_or_default();
     Error::State(format!(
         "state.url: the deployment journal {file} cannot be read: {problem}; restore the file from a copy{or_remove}, or move it \
          away to begin anew with the highest version of each model"
@@ -471,9 +472,19 @@ mod tests {
         sqlx::query("UPDATE deployments SET deployment = '{\"model\"'").execute(&journal.pool).await.unwrap();
         let error = journal.latest().await.unwrap_err().to_string();
         let file = path.display();
-        assert!(error.starts_with(&format!("state.url: the deployment journal {file} cannot be read: generation 1 of model digits: EOF")), "{error}");
+        assert!(
+            error.starts_with(&format!(
+                "state.url: the deployment journal {file} cannot be read: generation 1 of model digits: EOF"
+            )),
+            "{error}"
+        );
         assert!(error.contains("restore the file from a copy") && error.contains("move it away"), "{error}");
-        assert!(error.contains(&format!("sqlite3 {file} \"DELETE FROM deployments WHERE model = 'digits' AND generation = 1\"")), "{error}");
+        assert!(
+            error.contains(&format!(
+                "sqlite3 {file} \"DELETE FROM deployments WHERE model = 'digits' AND generation = 1\""
+            )),
+            "{error}"
+        );
     }
 
     /// What a journal says is read without writing beside it, with and without a log that is not in the file yet.
@@ -486,10 +497,8 @@ mod tests {
         assert_eq!(SqliteJournal::read_only(&path).await.unwrap().latest().await.unwrap(), [first()]);
         journal.pool.close().await;
         assert_eq!(SqliteJournal::read_only(&path).await.unwrap().latest().await.unwrap(), [first()]);
-        let frozen = FrozenJournal {
-            latest: MemoryJournal::with(vec![first()]),
-            problem: "its disk is full".to_owned(),
-        };
+        let frozen =
+            FrozenJournal { latest: MemoryJournal::with(vec![first()]), problem: "its disk is full".to_owned() };
         assert_eq!(frozen.latest().await.unwrap(), [first()]);
         let error = frozen.append(&promoted(&first(), "2")).await.unwrap_err().to_string();
         assert!(error.ends_with("it could only be read when the server was started (its disk is full)"), "{error}");

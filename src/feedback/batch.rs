@@ -289,7 +289,10 @@ mod tests {
         check(r#"[[{"prediction_id": "x"}]]"#, "invalid type: sequence, expected an object");
         check(r#"{"feedback": [["x", 3]]}"#, "invalid type: sequence, expected an object");
         check(r#"{"feedback": {"prediction_id": "x"}}"#, "invalid type: map, expected an array of items");
-        check(r#"{"feedback": [{"prediction_id": "x", "metrics": [1]}]}"#, "invalid type: sequence, expected an object");
+        check(
+            r#"{"feedback": [{"prediction_id": "x", "metrics": [1]}]}"#,
+            "invalid type: sequence, expected an object",
+        );
         check(r#"{"feedback": [], "feedback": []}"#, "the name \"feedback\" is there twice");
         check(r#"{"feedback": [{"prediction_id": "x", "label": 1, "label": 2}]}"#, "the name \"label\" is there twice");
         check(

@@ -19,9 +19,13 @@ pub(super) fn class_of(label: &WrittenLabel, classes: &[String]) -> Result<Truth
         WrittenLabel::Text(Text::TooLong(length)) => {
             return Err(format!("a text of {length} bytes is none of the model's classes"));
         }
-        WrittenLabel::Whole(number) => named(&number.to_string(), classes).or_else(|| numbered(*number as f64, classes)),
+        WrittenLabel::Whole(number) => {
+            named(&number.to_string(), classes).or_else(|| numbered(*number as f64, classes))
+        }
         // 3.0 is written as 3, and -0.0 as -0.
-        WrittenLabel::Number(number) => named(&(number + 0.0).to_string(), classes).or_else(|| numbered(*number, classes)),
+        WrittenLabel::Number(number) => {
+            named(&(number + 0.0).to_string(), classes).or_else(|| numbered(*number, classes))
+        }
         WrittenLabel::Yes(yes) => {
             let spellings = if *yes { ["true", "True"] } else { ["false", "False"] };
             spellings.into_iter().find_map(|name| classes.iter().position(|class| class == name))
@@ -93,7 +97,8 @@ mod tests {
         for none in [text("four"), text("4 "), text(" 4"), text(""), text("4.0"), text("04"), text("Zero")] {
             check(none, &digits, None);
         }
-        for none in [WrittenLabel::Number(3.5), WrittenLabel::Number(1e300), WrittenLabel::Whole(5), WrittenLabel::Whole(-1)]
+        for none in
+            [WrittenLabel::Number(3.5), WrittenLabel::Number(1e300), WrittenLabel::Whole(5), WrittenLabel::Whole(-1)]
         {
             check(none, &digits, None);
         }
@@ -120,7 +125,9 @@ mod tests {
     fn classes_without_names_have_numbers() {
         check(WrittenLabel::Whole(7), &[], Some("7"));
         check(text("7"), &[], Some("7"));
-        for none in [text("07"), text("seven"), WrittenLabel::Whole(-1), WrittenLabel::Number(0.5), WrittenLabel::Yes(true)] {
+        for none in
+            [text("07"), text("seven"), WrittenLabel::Whole(-1), WrittenLabel::Number(0.5), WrittenLabel::Yes(true)]
+        {
             check(none, &[], None);
         }
         let why = class_of(&text("seven"), &[]).unwrap_err();
@@ -129,7 +136,8 @@ mod tests {
 
     #[test]
     fn what_is_none_is_quoted_within_bounds() {
-        let classes: Vec<String> = (0..1_000).map(|class| format!("class {class} \u{1b}[2J{}", "x".repeat(5_000))).collect();
+        let classes: Vec<String> =
+            (0..1_000).map(|class| format!("class {class} \u{1b}[2J{}", "x".repeat(5_000))).collect();
         let why = class_of(&text(&"y\u{0}".repeat(500)), &classes).unwrap_err();
         assert!(why.len() < 2_000 && !why.contains(char::is_control), "{why}");
         assert!(why.ends_with("(1000 in all)"), "{why}");

@@ -174,7 +174,8 @@ impl Ledger for ClosedLedger {
     }
 
     async fn record(&self, _: Vec<Entry>) -> Result<Vec<Recorded>> {
-        let detail = format!("the file at state.url could not be written when the server was started: {}", self.problem);
+        let detail =
+            format!("the file at state.url could not be written when the server was started: {}", self.problem);
         Err(Error::FeedbackNotRecorded { detail })
     }
 }
@@ -239,12 +240,11 @@ impl SqliteLedger {
         // SQLite's integers are signed; the same bits will do.
         let items: Vec<String> = entries.iter().map(|entry| entry.key.cast_signed().to_string()).collect();
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let known: Vec<(i64, Option<i64>)> = sqlx::query_as(
-            "SELECT item, said FROM feedback_items WHERE item IN (SELECT value FROM json_each(?))",
-        )
-        .bind(format!("[{}]", items.join(",")))
-        .fetch_all(&mut *transaction)
-        .await?;
+        let known: Vec<(i64, Option<i64>)> =
+            sqlx::query_as("SELECT item, said FROM feedback_items WHERE item IN (SELECT value FROM json_each(?))")
+                .bind(format!("[{}]", items.join(",")))
+                .fetch_all(&mut *transaction)
+                .await?;
         let mut known: HashMap<u64, Option<u64>> =
             known.into_iter().map(|(item, said)| (item.cast_unsigned(), said.map(i64::cast_unsigned))).collect();
         let mut changed: Vec<u64> = Vec::new();
@@ -298,7 +298,8 @@ impl Ledger for SqliteLedger {
             ))
         };
         let failed = |error: sqlx::Error| cannot_be_opened(&self.path, &error.to_string());
-        let read = || sqlx::query_scalar::<_, String>("SELECT key FROM feedback_keys WHERE id = 1").fetch_optional(&self.pool);
+        let read =
+            || sqlx::query_scalar::<_, String>("SELECT key FROM feedback_keys WHERE id = 1").fetch_optional(&self.pool);
         let key = match read().await.map_err(failed)? {
             Some(key) => key,
             None => {
@@ -414,7 +415,9 @@ mod tests {
         let path = folder.path().join("leeway.db");
         let ledger = SqliteLedger::open(&path, three()).await.unwrap();
         ledger.key().await.unwrap();
-        for (key, problem) in [("", "it has 0 bytes, and not 32"), ("abcd", "it has 2 bytes"), ("no key", "Invalid character")] {
+        for (key, problem) in
+            [("", "it has 0 bytes, and not 32"), ("abcd", "it has 2 bytes"), ("no key", "Invalid character")]
+        {
             sqlx::query("UPDATE feedback_keys SET key = ?").bind(key).execute(&ledger.pool).await.unwrap();
             let error = ledger.key().await.unwrap_err().to_string();
             assert!(error.contains(problem) && error.contains("leeway.db") && error.contains("DELETE"), "{error}");

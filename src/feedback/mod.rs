@@ -297,7 +297,9 @@ mod tests {
 
     #[test]
     fn what_is_true_is_of_the_kind_that_was_predicted() {
-        let check = |(label, value): (Option<&str>, Option<f64>), predicted: Option<&Predicted>, expected: Result<Option<Truth>, &str>| {
+        let check = |(label, value): (Option<&str>, Option<f64>),
+                     predicted: Option<&Predicted>,
+                     expected: Result<Option<Truth>, &str>| {
             let label = label.map(|label| WrittenLabel::Text(Text::Kept(label.into())));
             let item = Item { prediction_id: Text::Kept("".into()), label, value, metrics: Object::default() };
             let classes = ["a".to_owned(), "b".to_owned()];

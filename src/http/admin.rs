@@ -239,7 +239,7 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T> {
     let read = tokio::time::timeout(BODY_TIME, Limited::new(request.into_body(), BODY_LIMIT).collect()).await;
     let bytes = match read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })? {
         Ok(read) => read.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(Error::RequestTooLarge { limit: BODY_LIMIT }),
+        Err(error) if error.is::<LengthLimitError>() => return Err(Error::ChangeTooLarge { limit: BODY_LIMIT }),
         Err(_) => return Err(Error::RequestAborted),
     };
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };

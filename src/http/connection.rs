@@ -22,6 +22,7 @@ use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
 use super::listener::AboveLimit;
+use super::request_context::has_a_date;
 use crate::monitor::Delivery;
 
 /// While a listener closes: how long a connection that has neither a request nor an answer may take to end. Hyper
@@ -31,13 +32,15 @@ const NO_REQUEST: Duration = Duration::from_secs(1);
 /// Serves a connection until it ends. Once `closing` is true, it ends when the answer to the request that is in
 /// flight has been written. `above_limit` is said of each of its requests.
 pub(super) async fn serve(
-    http: http1::Builder,
+    mut http: http1::Builder,
     stream: TcpStream,
     write_timeout: Duration,
     router: Router,
     above_limit: Option<AboveLimit>,
     mut closing: watch::Receiver<bool>,
 ) -> hyper::Result<()> {
+    // hyper panics on a date that it cannot write; without one, a response is as good.
+    http.auto_date_header(has_a_date());
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_timeout));
     let work = Arc::new(Work::default());

@@ -49,7 +49,9 @@ fn status(error: &Error) -> (StatusCode, &'static str) {
         Error::UnknownEndpoint => (StatusCode::NOT_FOUND, "Nothing is served here"),
         Error::UnsupportedMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here"),
         Error::UnsupportedContent(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body has to be JSON"),
-        Error::RequestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+        Error::RequestTooLarge { .. } | Error::ChangeTooLarge { .. } => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large")
+        }
         Error::RequestTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "The body took too long"),
         Error::RequestAborted => (StatusCode::BAD_REQUEST, "The body is not complete"),
         Error::Overloaded { .. } | Error::QueueFull { .. } => {
@@ -209,6 +211,7 @@ mod tests {
             Error::UnsupportedMethod { allowed: "POST".into() },
             Error::UnsupportedContent("the body is announced as \"text/plain\"".into()),
             Error::RequestTooLarge { limit: 8 },
+            Error::ChangeTooLarge { limit: 8 },
             Error::RequestTooSlow { limit: Duration::from_secs(3) },
             Error::RequestAborted,
             Error::Overloaded {

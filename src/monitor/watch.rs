@@ -578,12 +578,12 @@ mod tests {
     fn the_worst_are_shown_and_stay_while_they_are_as_bad() {
         let even = [250u64; 4];
         let drifts: Vec<Drift> = [
-            [500, 500, 500, 500],   // ok
-            [100, 200, 700, 1000],  // drifted
-            [0, 0, 0, 0],           // nothing was seen
-            [120, 220, 660, 1000],  // drifted, less
-            [90, 190, 720, 1000],   // drifted, most
-            [1, 2, 3, 4],           // too little to say
+            [500, 500, 500, 500],  // ok
+            [100, 200, 700, 1000], // drifted
+            [0, 0, 0, 0],          // nothing was seen
+            [120, 220, 660, 1000], // drifted, less
+            [90, 190, 720, 1000],  // drifted, most
+            [1, 2, 3, 4],          // too little to say
         ]
         .iter()
         .map(|window| Drift::between(&even, window))

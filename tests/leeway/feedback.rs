@@ -246,7 +246,8 @@ async fn a_body_that_is_no_feedback_is_refused_as_a_whole() {
 async fn predicted(app: &TestApp, count: usize) -> Vec<Value> {
     let held_out = held_out();
     let instances = &held_out["instances"].as_array().unwrap()[..count];
-    let answer = app.predict("/v1/models/digits/versions/2:predict", json!({ "instances": instances }).to_string()).await;
+    let answer =
+        app.predict("/v1/models/digits/versions/2:predict", json!({ "instances": instances }).to_string()).await;
     answer.json()["prediction_ids"].as_array().unwrap().clone()
 }
 
@@ -261,8 +262,21 @@ async fn labels_that_are_none_of_the_classes_are_refused() {
     };
     let before = series(&app.get("/metrics").await.text);
     let none = [
-        json!("four"), json!("4 "), json!(" 4"), json!("4.0"), json!("04"), json!(""), json!("Zero"), json!(3.5),
-        json!(10), json!(-1), json!(1e300), json!(true), json!(false), json!("\u{1b}[2J\u{0}"), json!("x".repeat(1 << 20)),
+        json!("four"),
+        json!("4 "),
+        json!(" 4"),
+        json!("4.0"),
+        json!("04"),
+        json!(""),
+        json!("Zero"),
+        json!(3.5),
+        json!(10),
+        json!(-1),
+        json!(1e300),
+        json!(true),
+        json!(false),
+        json!("\u{1b}[2J\u{0}"),
+        json!("x".repeat(1 << 20)),
     ];
     let ids = predicted(&app, none.len() + 3).await;
     let said = ids.iter().zip(&none).map(|(id, label)| json!({ "prediction_id": id, "label": label }));
@@ -298,7 +312,8 @@ async fn a_correction_replaces_and_is_told_from_a_duplicate() {
     let [one, other] = [TestApp::with(shared()).await, TestApp::with(shared()).await];
     let ids = predicted(&one, 2).await;
     let say = |label: &Value| json!([{ "prediction_id": ids[0], "label": label }]);
-    let predicted: Value = one.predict("/predict", json!({ "instances": [held_out()["instances"][0]] }).to_string()).await.json();
+    let predicted: Value =
+        one.predict("/predict", json!({ "instances": [held_out()["instances"][0]] }).to_string()).await.json();
     let right = predicted["predictions"][0]["label"].clone();
     let wrong = if right == json!(0) { json!(1) } else { json!(0) };
 
@@ -372,7 +387,8 @@ async fn a_prediction_from_the_future_has_no_delay() {
     let then = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(3600);
     let timestamp = uuid::Timestamp::from_unix(uuid::NoContext, then.as_secs(), 0);
     let version = VersionKey::of(&"plus".parse().unwrap(), "1".parse().unwrap());
-    let future = PredictionId { request: Uuid::new_v7(timestamp), index: 0, version, predicted: Observation::Value(1.0) };
+    let future =
+        PredictionId { request: Uuid::new_v7(timestamp), index: 0, version, predicted: Observation::Value(1.0) };
     let future = Signer::new(KEY.replace(' ', "-").as_bytes()).sign(&future);
     let now = id(1, Duration::ZERO, Observation::Value(1.0));
     for id in [future, now] {
