@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tower_service::Service;
 
 use super::connections::AboveLimit;
+use super::request_context::has_a_date;
 use super::stream::WatchedStream;
 use crate::monitor::Delivery;
 
@@ -68,13 +69,15 @@ pub(super) enum Ending {
 
 /// Serves a connection until it ends, or is told to. `above_limit` is said of each of its requests.
 pub(super) async fn serve(
-    http: http1::Builder,
+    mut http: http1::Builder,
     stream: TcpStream,
     write_timeout: Duration,
     router: Router,
     above_limit: Option<AboveLimit>,
     activity: Arc<Activity>,
 ) -> hyper::Result<()> {
+    // hyper panics on a date that it cannot write; without one, a response is as good.
+    http.auto_date_header(has_a_date());
     let stream = WatchedStream::new(stream, write_timeout, Arc::clone(&activity));
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         if let Some(above_limit) = above_limit {

@@ -1,14 +1,14 @@
 //! The outermost layer: gives every request its id, says when it came, and finishes every response.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use axum::http::{Extensions, Version};
 use axum::middleware::Next;
 use axum::response::Response;
-use uuid::Uuid;
+use uuid::{NoContext, Uuid};
 
 use super::HttpState;
 use super::body;
@@ -41,7 +41,7 @@ impl RequestContext {
 pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let is_above_limit = request.extensions().get::<AboveLimit>().is_some();
-    let unique = Uuid::now_v7();
+    let unique = unique_at(SystemTime::now());
     let id = request_id(&request, unique);
     let context = RequestContext { unique, id: id.clone(), started };
     let logged = tracing::enabled!(tracing::Level::DEBUG).then(|| (request.method().clone(), request.uri().clone()));
@@ -99,6 +99,21 @@ fn check_head(request: &Request) -> Result<()> {
     }
 }
 
+/// Whether the clock says a time that has a date in HTTP: 1970 to 9999.
+pub(super) fn has_a_date() -> bool {
+    const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
+    // With a day to spare, as a connection lasts.
+    let last = YEAR_10000.saturating_sub(Duration::from_secs(86_400));
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < last)
+}
+
+/// A UUID of version 7 with this time. The next one may have an earlier time: ids follow the clock, so that what they say is
+/// as right as it is. A clock before 1970, which has no such time, counts as 1970.
+fn unique_at(now: SystemTime) -> Uuid {
+    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, since_1970.as_secs(), since_1970.subsec_nanos()))
+}
+
 /// The caller's id, if it is sane, else ours: 1–128 visible ASCII characters that need no quoting in a log.
 fn request_id(request: &Request, unique: Uuid) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
@@ -111,4 +126,28 @@ fn request_id(request: &Request, unique: Uuid) -> HeaderValue {
     let mut text = Uuid::encode_buffer();
     // A hyphenated UUID is always a valid header value.
     HeaderValue::from_str(unique.hyphenated().encode_lower(&mut text)).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn seconds(id: Uuid) -> u64 {
+        id.get_timestamp().map_or(0, |time| time.to_unix().0)
+    }
+
+    #[test]
+    fn an_id_has_the_time_that_the_clock_says_whatever_it_says() {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        // An hour ahead, and back: as are those of after 2038, and of a day that nobody will see.
+        for time in [1_800_003_600, 1_800_000_000, 1_800_000_001, 1 << 32, 221_845_392_000] {
+            assert_eq!(seconds(unique_at(at(time))), time);
+        }
+        let before_1970 = SystemTime::UNIX_EPOCH - Duration::from_secs(10 * 365 * 86_400);
+        assert_eq!(seconds(unique_at(before_1970)), 0);
+        let unique: HashSet<Uuid> = (0..10_000).map(|_| unique_at(before_1970)).collect();
+        assert_eq!(unique.len(), 10_000);
+    }
 }

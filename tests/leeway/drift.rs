@@ -192,3 +192,46 @@ async fn what_is_asked_of_drift_is_checked() {
     }
     assert_eq!(app.admin_get("/admin/v1/models/nobody/drift").await.status, 404);
 }
+
+/// `/metrics` has the features that drift most, not all of them, and says how many there are in all.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_have_the_features_that_drift_most() {
+    let mut config = crate::harness::config();
+    config.monitoring.top_features = 3;
+    let app = TestApp::with(config).await;
+    let series = async |name: &str| -> Vec<String> {
+        let begin = format!("leeway_{name}{{model=\"digits\",version=\"2\",");
+        let text = app.get("/metrics").await.text;
+        text.lines().filter(|line| line.starts_with(&begin)).map(str::to_owned).collect()
+    };
+    // Before there is anything to say, nothing is said.
+    for name in ["feature_bin_total", "feature_psi", "prediction_psi", "feature_baseline_ratio"] {
+        assert_eq!(series(name).await, [""; 0], "{name}");
+    }
+    assert!(app.get("/metrics").await.text.len() < 200_000);
+    let inverted = |digit: Digit| digit.into_iter().map(|pixel| 16 - pixel).collect();
+    let inverted: Vec<Digit> = digits(|_| true).into_iter().map(inverted).collect();
+    for _ in 0..3 {
+        app.predict("/predict", json!({ "instances": inverted }).to_string()).await.predictions();
+    }
+    let psi = series("feature_psi_adjusted").await;
+    assert_eq!((psi.len(), series("prediction_psi_adjusted").await.len()), (3, 3), "{psi:?}");
+    assert_eq!(series("feature_bin_total").await, [""; 0]);
+    let value = |line: &String| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap();
+    let worst = psi.iter().map(value).fold(0.0, f64::max);
+    let summary =
+        app.metric("leeway_drift_psi_adjusted{model=\"digits\",version=\"2\",of=\"features\",measure=\"max\"}").await;
+    assert_eq!(worst, summary);
+    let drifted = app.metric("leeway_drift_features{model=\"digits\",version=\"2\",status=\"drifted\"}").await;
+    assert!(drifted > 40.0, "{drifted}");
+    // What the alerts need is there, and says drift: of one replica, as in leeway.recording.yml.
+    for (name, least) in [("psi_adjusted", 0.2), ("drift_z", 4.0), ("window_values", 500.0), ("bins", 2.0)] {
+        for line in series(&format!("feature_{name}")).await {
+            assert!(value(&line) >= least, "{line}");
+        }
+    }
+    // The same ones at the next scrape, so that an alert can wait for them.
+    let names =
+        |lines: &[String]| lines.iter().map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(&series("feature_psi_adjusted").await), names(&psi));
+}

@@ -9,6 +9,7 @@ mod harness;
 mod bad_input;
 mod baseline;
 mod budget;
+mod changes;
 mod classes;
 // Takes a process that stops where it is told to: `cargo test --features failpoints`, as `make test` does.
 #[cfg(feature = "failpoints")]

@@ -343,7 +343,7 @@ fn recorded() -> Vec<String> {
 async fn a_prometheus_that_scrapes_two_replicas_sees_the_fleet() {
     let repository = repository();
     let models: &Path = repository.0.path();
-    let settings = [("LEEWAY_FEEDBACK__KEY", "a-key-of-two-replicas")];
+    let settings = [("LEEWAY_FEEDBACK__KEY", "a-key-of-two-replicas"), ("LEEWAY_MONITORING__DRIFT_SERIES", "all")];
     let replicas = [Server::start(models, &settings), Server::start(models, &settings)];
     let prometheus = Prometheus::start(&replicas);
     prometheus.until("up{job=\"leeway\"} == 1", |series| (series.len() == 2).then_some(())).await;

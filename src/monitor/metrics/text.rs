@@ -197,6 +197,22 @@ pub(super) fn gauge_of(labels: &[&str], value: f64) -> Series {
     series(labels, Value::Number(value))
 }
 
+/// A gauge of something that is estimated: five digits say all there is to know, and more would be most of the answer.
+pub(super) fn estimate(labels: &[&str], value: f64) -> Series {
+    gauge_of(labels, rounded(value))
+}
+
+/// The number with five significant digits.
+pub(super) fn rounded(value: f64) -> f64 {
+    const DIGITS: i32 = 5;
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    let places = DIGITS - 1 - value.abs().log10().floor() as i32;
+    let scale = 10f64.powi(places.abs());
+    if places < 0 { (value / scale).round() * scale } else { (value * scale).round() / scale }
+}
+
 /// `quantiles` as pairs of share and value.
 pub(super) fn summary(labels: &[&str], quantiles: impl Iterator<Item = (f64, f64)>, sum: f64, count: u64) -> Series {
     series(labels, Value::Summary { quantiles: quantiles.collect(), sum, count })
@@ -241,6 +257,23 @@ mod tests {
             m_bucket{a=\"x\",le=\"+Inf\"} 7\nm_sum{a=\"x\"} 5.5\nm_count{a=\"x\"} 7\n\
             # HELP m What it is.\n# TYPE m histogram\nm_bucket{le=\"1\"} 1\nm_bucket{le=\"+Inf\"} 7\nm_sum 5500\nm_count 7\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn an_estimate_has_five_digits() {
+        for (value, expected) in [
+            (0.123456789, 0.12346),
+            (123456.7, 123460.0),
+            (-2.5, -2.5),
+            (0.0, 0.0),
+            (9.999999, 10.0),
+            (1.23456789e-9, 1.2346e-9),
+            (f64::INFINITY, f64::INFINITY),
+        ] {
+            assert_eq!(rounded(value), expected);
+        }
+        assert!(rounded(f64::NAN).is_nan());
+        assert!(rounded(f64::MIN_POSITIVE / 8.0).is_finite());
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::table::*;
-use super::text::{MetricFamily, Series, counter, counter_of, family, gauge, gauge_of, histogram, summary};
+use super::text::{
+    MetricFamily, Series, counter, counter_of, estimate, family, gauge, gauge_of, histogram, rounded, summary,
+};
 use crate::monitor::drift::{Drift, DriftStatus, smoothed};
 use crate::monitor::outcomes::{CALIBRATION_BINS, ClassOutcomes, DELAY_BUCKETS, Outcomes};
 use crate::monitor::quantiles::{QUANTILES, Timed};
@@ -116,7 +118,7 @@ pub(super) fn families(versions: &[Arc<VersionRecorder>], now: Duration) -> Vec<
                     Side::Feature => "features",
                     Side::Prediction => "predictions",
                 };
-                [("max", *largest), ("mean", *mean)].map(|(measure, psi)| gauge_of(&[model, number, of, measure], psi))
+                [("max", *largest), ("mean", *mean)].map(|(measure, psi)| estimate(&[model, number, of, measure], psi))
             };
             seen.summaries.iter().flat_map(both).collect()
         }),
@@ -136,7 +138,7 @@ fn latency_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
                 continue;
             }
             // As Prometheus' own clients have it: a quantile of nothing is not a number.
-            let seconds = |index: usize| found.map_or(f64::NAN, |found| found[index].as_secs_f64());
+            let seconds = |index: usize| found.map_or(f64::NAN, |found| rounded(found[index].as_secs_f64()));
             let quantiles = QUANTILES.into_iter().enumerate().map(|(index, share)| (share, seconds(index)));
             all.push(summary(&[model, number, name], quantiles, sum.as_secs_f64(), count));
         }
@@ -191,10 +193,19 @@ fn drift_families(metrics: DriftMetrics, side: Side, each: &dyn Fn(Make<'_>) -> 
     };
     let of_drift = |seen: &Seen, [model, number]: [&str; 2], value: fn(&Drift) -> f64| -> Vec<Series> {
         let drifts = seen.drifts.iter().filter(|drifted| drifted.side == side);
-        drifts.map(|drifted| gauge_of(&[model, number, &drifted.name], value(&drifted.drift))).collect()
+        drifts.map(|drifted| estimate(&[model, number, &drifted.name], value(&drifted.drift))).collect()
     };
     let gauges =
         |metric: Metric, value: fn(&Drift) -> f64| family(metric, each(&|seen, labels| of_drift(seen, labels, value)));
+    let counted = |metric: Metric, value: fn(&Drift) -> u64| {
+        family(
+            metric,
+            each(&|seen, [model, number]| {
+                let drifts = seen.drifts.iter().filter(|drifted| drifted.side == side);
+                drifts.map(|drifted| gauge(&[model, number, &drifted.name], value(&drifted.drift))).collect()
+            }),
+        )
+    };
     let counts = |_: &WatchedFeature, counts: &[u64]| counts.iter().copied().map(Bin::Count).collect();
     let ratios = |feature: &WatchedFeature, _: &[u64]| smoothed(&feature.baseline).map(Bin::Ratio).collect();
     vec![
@@ -216,8 +227,8 @@ fn drift_families(metrics: DriftMetrics, side: Side, each: &dyn Fn(Make<'_>) -> 
                 all.map(of).collect()
             }),
         ),
-        gauges(metrics.bin_count, |drift| drift.bins as f64),
-        gauges(metrics.window_values, |drift| drift.window_count as f64),
+        counted(metrics.bin_count, |drift| drift.bins as u64),
+        counted(metrics.window_values, |drift| drift.window_count),
         gauges(metrics.psi, |drift| drift.psi),
         gauges(metrics.psi_adjusted, |drift| drift.psi_adjusted),
         gauges(metrics.drift_z, |drift| drift.z),
@@ -230,7 +241,7 @@ fn drift_families(metrics: DriftMetrics, side: Side, each: &dyn Fn(Make<'_>) -> 
                         ("window_from_baseline", drift.kl_window_from_baseline),
                         ("baseline_from_window", drift.kl_baseline_from_window),
                     ];
-                    directions.map(|(direction, nats)| gauge_of(&[model, number, name, direction], nats))
+                    directions.map(|(direction, nats)| estimate(&[model, number, name, direction], nats))
                 };
                 drifts.flat_map(both).collect()
             }),
@@ -242,7 +253,7 @@ fn drift_families(metrics: DriftMetrics, side: Side, each: &dyn Fn(Make<'_>) -> 
                     seen.drifts.iter().filter(|drifted| drifted.side == side && drifted.drift.window_count > 0);
                 let both = |Drifted { name, outside: [missing, other], .. }: &Drifted| {
                     [("missing", *missing), ("other", *other)]
-                        .map(|(bin, share)| gauge_of(&[model, number, name, bin], share))
+                        .map(|(bin, share)| estimate(&[model, number, name, bin], share))
                 };
                 drifts.flat_map(both).collect()
             }),
@@ -290,8 +301,8 @@ fn prediction_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFami
     ]
 }
 
-/// Whether a truth can be replaced: these series are there before the first one is, as a rate does not see the first count
-/// of a series.
+/// Whether there is a truth that can be replaced: these series are there before the first one is, as a rate does not see the
+/// first count of a series.
 fn has_labels(seen: &Seen) -> bool {
     seen.outcomes.labels + seen.outcomes.withdrawn.labels > 0
 }
@@ -312,7 +323,7 @@ fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
             metric,
             each(&|seen, [model, number]| {
                 let classes = seen.outcomes.classes.keys();
-                let series = |class: &String| Some(gauge_of(&[model, number, class], value(&seen.outcomes, class)?));
+                let series = |class: &String| Some(estimate(&[model, number, class], value(&seen.outcomes, class)?));
                 classes.filter_map(series).collect()
             }),
         )
@@ -365,7 +376,10 @@ fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
         by_class(PRECISION, |outcomes, class| outcomes.holding(class).precision()),
         by_class(RECALL, |outcomes, class| outcomes.holding(class).recall()),
         by_bin(CALIBRATION_COUNT, |outcomes, bin| outcomes.calibration.bins()[bin].count as f64),
-        by_bin(CALIBRATION_CONFIDENCE, |outcomes, bin| outcomes.calibration.bins()[bin].confidence),
+        // To a millionth: the rest of the digits is that of a float32.
+        by_bin(CALIBRATION_CONFIDENCE, |outcomes, bin| {
+            (outcomes.calibration.bins()[bin].confidence * 1e6).round() / 1e6
+        }),
         by_bin(CALIBRATION_CORRECT, |outcomes, bin| outcomes.calibration.bins()[bin].correct as f64),
         counted(SQUARED_ERROR, |_| true, |outcomes| outcomes.squared_error),
         measured(MEAN_ABSOLUTE_ERROR, Outcomes::mean_absolute_error),
@@ -392,7 +406,8 @@ fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
                     [("actual", found.actual), ("correct", found.correct)]
                         .map(|(of, count)| counter(&[model, number, class, of], count))
                 };
-                seen.outcomes.classes.keys().filter(|_| has_labels(seen)).flat_map(series).collect()
+                let has_any = seen.outcomes.withdrawn.labels > 0;
+                seen.outcomes.classes.keys().filter(|_| has_any).flat_map(series).collect()
             }),
         ),
         family(
@@ -403,7 +418,7 @@ fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
                     counter(&[model, number, &edge], *count)
                 };
                 let bins = seen.outcomes.withdrawn.calibration_correct.iter().enumerate();
-                bins.filter(|_| seen.is_classifier && has_labels(seen)).map(series).collect()
+                bins.filter(|_| seen.is_classifier && seen.outcomes.withdrawn.labels > 0).map(series).collect()
             }),
         ),
         family(
