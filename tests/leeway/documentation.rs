@@ -454,6 +454,28 @@ fn anchor(heading: &str) -> String {
         .collect()
 }
 
+/// Whoever reads that something holds can find the test that shows it.
+#[test]
+fn every_test_and_target_that_the_security_page_names_exists() {
+    let (text, makefile) = (read("docs/security.md"), read("Makefile"));
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| who"));
+    let mut named = 0;
+    for cell in rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next()) {
+        for test in cell.split('`').skip(1).step_by(2) {
+            named += 1;
+            let exists = match (test.split_once("::"), test.strip_prefix("make ")) {
+                (Some((file, name)), _) => {
+                    read(&format!("tests/leeway/{file}.rs")).contains(&format!("fn {name}("))
+                }
+                (None, Some(target)) => makefile.contains(&format!("\n{target}:")),
+                (None, None) => continue,
+            };
+            assert!(exists, "docs/security.md names {test}");
+        }
+    }
+    assert!(named > 80, "{named}");
+}
+
 #[test]
 fn every_link_between_documents_leads_somewhere() {
     let docs = std::fs::read_dir(checkout().join("docs")).unwrap();

@@ -134,7 +134,7 @@ pub(super) const WORKER_RESTARTS: Metric = metric(
     Kind::Counter,
     "leeway_worker_restarts_total",
     &["model", "version"],
-    "Workers that panicked and were rebuilt.",
+    "Workers that were started again, because they panicked or the process of their model ended.",
 );
 
 pub(super) const BUDGET: Metric = metric(
