@@ -3,8 +3,8 @@
 //!
 //! A client may end its side once it has sent its request, and wait for the answer (`nc -N`, `socat`, some probes). On the
 //! wire that looks as if it had closed the connection. The difference shows when something is written: a client that is gone
-//! answers with a reset. So the first bytes of the answer are sent ahead, which are the same whatever the answer is; if a
-//! reset comes back, the request has nobody left who waits for it.
+//! answers with a reset. So the first bytes of an answer that is not made at once are sent ahead, which are the same whatever
+//! it is; if a reset comes back, the request has nobody left who waits for it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -22,7 +22,10 @@ use super::connection::Activity;
 /// What every answer begins with, whatever its version.
 const FIRST_BYTES: &[u8] = b"HTTP/1.";
 
-/// How long to wait before the first look for a reset, and the longest between two. One comes after a round trip.
+/// How long an answer may take after the end of the input before its first bytes are sent ahead: most are whole by then.
+const SEND_AHEAD_AFTER: Duration = Duration::from_millis(20);
+
+/// How long to wait then before the first look for a reset, and the longest between two. One comes after a round trip.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,8 +39,8 @@ pub(super) struct WatchedStream {
 
 /// The state of a stream whose client has ended its side and waits for an answer, as far as anybody knows.
 struct HalfClosed {
-    /// How many of the answer's first bytes have been sent ahead.
-    sent_ahead: usize,
+    /// How many of the answer's first bytes have been sent ahead and not been passed over yet; `None` before that.
+    sent_ahead: Option<usize>,
     look: Pin<Box<Sleep>>,
     pause: Duration,
 }
@@ -57,23 +60,28 @@ impl WatchedStream {
     }
 
     /// Sends the first bytes of the answer that the client waits for.
-    fn send_ahead(&self) -> io::Result<HalfClosed> {
+    fn send_ahead(&self) -> io::Result<usize> {
         // Where an answer is being written already, that shows whether the client is there.
-        let sent_ahead = match self.activity.is_answering() && !self.activity.is_writing() {
-            true => match self.stream.get_ref().try_write(FIRST_BYTES) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                sent => sent?,
-            },
-            false => 0,
-        };
-        Ok(HalfClosed { sent_ahead, look: Box::pin(tokio::time::sleep(FIRST_LOOK)), pause: FIRST_LOOK })
+        if !self.activity.is_answering() || self.activity.is_writing() {
+            return Ok(0);
+        }
+        match self.stream.get_ref().try_write(FIRST_BYTES) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        }
     }
 
     /// Waits for the client to be gone.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(half_closed) = &mut self.half_closed else { return Poll::Pending };
         loop {
+            let Some(half_closed) = &mut self.half_closed else { return Poll::Pending };
             ready!(half_closed.look.as_mut().poll(context));
+            if half_closed.sent_ahead.is_none() {
+                let sent_ahead = Some(self.send_ahead()?);
+                let (look, pause) = (Box::pin(tokio::time::sleep(FIRST_LOOK)), FIRST_LOOK);
+                self.half_closed = Some(HalfClosed { sent_ahead, look, pause });
+                continue;
+            }
             if let Some(reset) = self.stream.get_ref().take_error()? {
                 return Poll::Ready(Err(reset));
             }
@@ -85,9 +93,9 @@ impl WatchedStream {
 
     /// Passes over what has been sent ahead, if these bytes begin with the rest of it.
     fn sent_already(&mut self, first: &[u8]) -> Option<usize> {
-        let half_closed = self.half_closed.as_mut().filter(|half_closed| half_closed.sent_ahead > 0)?;
-        let length = half_closed.sent_ahead.min(first.len());
-        half_closed.sent_ahead -= length;
+        let ahead = self.half_closed.as_mut()?.sent_ahead.as_mut().filter(|ahead| **ahead > 0)?;
+        let length = first.len().min(*ahead);
+        *ahead -= length;
         Some(length)
     }
 }
@@ -101,7 +109,8 @@ impl AsyncRead for WatchedStream {
         let read = self.stream.as_mut().poll_read(context, buf);
         let is_end = matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before && buf.remaining() > 0;
         if is_end && self.half_closed.is_none() && self.activity.is_busy() {
-            self.half_closed = Some(self.send_ahead()?);
+            let look = Box::pin(tokio::time::sleep(SEND_AHEAD_AFTER));
+            self.half_closed = Some(HalfClosed { sent_ahead: None, look, pause: FIRST_LOOK });
             self.activity.input_ended();
             return self.poll_gone(context);
         }

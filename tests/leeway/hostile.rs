@@ -316,6 +316,36 @@ async fn a_head_of_more_than_64_kib_is_refused() {
     assert!(text.is_empty() || text.starts_with("HTTP/1.1 431 "), "{text}");
 }
 
+/// The one thread that serves clients here is the one that asks, and it waits for the answers without giving way.
+#[tokio::test]
+async fn operators_are_answered_while_every_thread_that_serves_clients_is_busy() {
+    let repository = Repository::of("echo_float32");
+    repository.add("echo_float32", 2, "echo_float32");
+    let app = TestApp::with(repository.config()).await;
+    // It has to begin to serve first.
+    assert_eq!(app.admin_get("/livez").await.status, 200);
+    let promote = r#"{"version": 1}"#;
+    for request in [
+        "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
+        "GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
+        "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
+        "GET /admin/v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
+        format!(
+            "POST /admin/v1/models/echo_float32/promote HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{promote}",
+            promote.len()
+        ),
+        "POST /admin/v1/reload HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"
+            .to_owned(),
+    ] {
+        let mut stream = connect(app.admin);
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let text = read_to_end(&stream);
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{request}: {text}");
+    }
+}
+
 // ===== clients that end their side =====
 
 /// Sends a request, ends this side, and says what comes back.
@@ -528,5 +558,6 @@ async fn idle_connections_leave_files_for_health_and_operators() {
     drop(silent);
     server.signal("INT");
     let (_, log) = blocking(move || server.wait()).await;
+    assert_eq!(log.matches("http.connection_limit is more than").count(), 1, "{log}");
     assert!(!log.contains("cannot be accepted"), "{log}");
 }
