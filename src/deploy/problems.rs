@@ -27,6 +27,11 @@ impl Problems {
         changes
     }
 
+    /// What is wrong with this.
+    pub(super) fn about(&self, about: &str) -> Option<&str> {
+        self.0.get(about).map(String::as_str)
+    }
+
     /// The problems, in words.
     pub(super) fn texts(&self) -> Vec<String> {
         self.0.values().cloned().collect()

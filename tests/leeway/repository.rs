@@ -183,6 +183,8 @@ async fn a_damaged_model_keeps_no_other_from_serving() {
         serves(&app, "plus", 2).await;
         let overview = app.admin_get("/admin/v1/models").await.text;
         assert!(overview.contains(&says.replace('"', "\\\"")), "{overview}");
+        let shown = app.admin_get("/admin/v1/models/bad").await;
+        assert!(shown.text.contains(&says.replace('"', "\\\"")), "{}", shown.text);
         let model = app.get("/v1/models/bad").await.json();
         assert_eq!((&model["ready"], &model["reason"]), (&json!(false), &json!(reason)), "{model}");
         let listed = app.get("/v1/models").await.json();

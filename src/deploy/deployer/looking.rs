@@ -93,7 +93,7 @@ impl Deployer {
                 match take_in(seen, latest.get(&name).cloned()) {
                     Ok(model) => drop(state.models.insert(name, model)),
                     Err(error) => {
-                        problems.insert(format!("model.toml of {name}"), error.to_string());
+                        problems.insert(about_config(&name), error.to_string());
                         state.without_config.insert(name, recorded);
                     }
                 }

@@ -286,9 +286,18 @@ impl ModelState {
     }
 }
 
+/// What a problem with a model's `model.toml` is about.
+fn about_config(name: &ModelName) -> String {
+    format!("model.toml of {name}")
+}
+
 fn model_mut<'a>(state: &'a mut State, name: &ModelName) -> Result<&'a mut ModelState> {
     if state.models.contains_key(name) {
         return state.models.get_mut(name).ok_or_else(|| Error::internal("a model vanished"));
+    }
+    if state.without_config.contains_key(name) {
+        let problem = state.problems.about(&about_config(name)).unwrap_or("its model.toml is wrong");
+        return Err(Error::ModelUnavailable { model: name.clone(), reason: problem.to_owned() });
     }
     let known = state.models.keys().map(ModelName::to_string).collect();
     Err(Error::UnknownModel { model: name.to_string(), known })
