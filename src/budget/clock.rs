@@ -167,7 +167,7 @@ impl StageClock {
                 done.map(|done| (done, begin.elapsed()))
             };
             // Learned from the work itself, and not from the wait for a place to do it.
-            let done = threads.run(limit, timed).await;
+            let done = threads.run(limit, cost, timed).await;
             done.map(|done| {
                 done.map(|(done, took)| {
                     cost.learn(units, took);

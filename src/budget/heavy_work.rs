@@ -2,9 +2,16 @@
 //!
 //! A thread that serves connections may give a request a moment of its time. A stage that needs more (a large body, an
 //! image) is run on a thread of its own, so that everybody else's requests, and health checks, go on.
+//!
+//! A stage that is inside a call of a library cannot be ended. One that goes on long after its deadline is stuck: its place
+//! is lent to others meanwhile, and its model gets no other. So one model's stages hold up nobody else's, and no more
+//! threads are stuck than twice the places.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicIsize, AtomicU8, AtomicU64, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -14,6 +21,12 @@ use crate::error::{Error, Result};
 
 /// The longest that a stage may hold a thread that serves connections.
 const A_MOMENT: Duration = Duration::from_micros(500);
+
+/// A stage that goes on so long after its deadline is stuck. Most look at it far more often.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
+
+/// How often a stage looks whether those of its model are still stuck.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// What a stage is thought to cost before it has run: about what reading JSON costs.
 const NANOS_PER_UNIT: u64 = 5;
@@ -25,6 +38,8 @@ pub struct StageCost {
     per_unit: AtomicU64,
     /// Whether it is heavy whatever was learned.
     is_always_heavy: bool,
+    /// Runs that are stuck. For a moment it can be below 0.
+    stuck: Arc<AtomicIsize>,
 }
 
 /// What the stages around one model have cost.
@@ -40,11 +55,29 @@ pub struct StageCosts {
 #[derive(Debug, Clone)]
 pub struct BlockingThreads {
     places: Arc<Semaphore>,
+    /// Places of stuck stages that others have meanwhile, and how many there may be.
+    lent: Arc<AtomicUsize>,
+    most_lent: usize,
+    stuck_after: Duration,
 }
+
+/// A stage that has begun.
+#[derive(Debug, Default)]
+struct Run {
+    /// One of the states below.
+    state: AtomicU8,
+}
+
+/// It has its place.
+const RUNNING: u8 = 0;
+/// It is stuck, and its place is lent.
+const LENT: u8 = 1;
+/// It has ended.
+const ENDED: u8 = 2;
 
 impl Default for StageCost {
     fn default() -> Self {
-        StageCost { per_unit: AtomicU64::new(NANOS_PER_UNIT * 1024), is_always_heavy: false }
+        StageCost { per_unit: AtomicU64::new(NANOS_PER_UNIT * 1024), is_always_heavy: false, stuck: Arc::default() }
     }
 }
 
@@ -92,7 +125,8 @@ impl StageCost {
 impl BlockingThreads {
     /// Room for `threads` heavy stages at one time.
     pub fn new(threads: std::num::NonZeroUsize) -> BlockingThreads {
-        BlockingThreads { places: Arc::new(Semaphore::new(threads.get())) }
+        let places = Arc::new(Semaphore::new(threads.get()));
+        BlockingThreads { places, lent: Arc::default(), most_lent: threads.get(), stuck_after: STUCK_AFTER }
     }
 
     /// Runs `work` on a thread where it holds up nobody, once there is a place. `None` if the deadline passes first;
@@ -100,14 +134,29 @@ impl BlockingThreads {
     pub async fn run<T: Send + 'static>(
         &self,
         deadline: Deadline,
+        cost: &StageCost,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Option<Result<T>> {
-        let places = Arc::clone(&self.places);
+        let mut begun = None;
         let done = async {
-            let place = places.acquire_owned().await.map_err(Error::internal)?;
+            while cost.stuck.load(Acquire) > 0 {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+            let place = Arc::clone(&self.places).acquire_owned().await.map_err(Error::internal)?;
+            let run = Arc::new(Run::default());
+            begun = Some(Arc::clone(&run));
+            let (lent, stuck) = (Arc::clone(&self.lent), Arc::clone(&cost.stuck));
             let work = move || {
+                // Also if it panics.
+                let ending = when_dropped(move || {
+                    if run.state.swap(ENDED, AcqRel) == LENT {
+                        place.forget();
+                        lent.fetch_sub(1, AcqRel);
+                        stuck.fetch_sub(1, AcqRel);
+                    }
+                });
                 let done = work();
-                drop(place);
+                drop(ending);
                 done
             };
             match tokio::task::spawn_blocking(work).await {
@@ -119,6 +168,92 @@ impl BlockingThreads {
                 },
             }
         };
-        tokio::time::timeout_at(deadline.instant().into(), done).await.ok()
+        let done = tokio::time::timeout_at(deadline.instant().into(), done).await.ok();
+        if let (None, Some(run)) = (&done, begun) {
+            self.lend_if_stuck(run, cost);
+        }
+        done
+    }
+
+    /// Lends the place of a stage whose deadline has passed, if it goes on.
+    fn lend_if_stuck(&self, run: Arc<Run>, cost: &StageCost) {
+        let BlockingThreads { places, lent, most_lent, stuck_after } = self.clone();
+        let stuck = Arc::clone(&cost.stuck);
+        tokio::spawn(async move {
+            tokio::time::sleep(stuck_after).await;
+            if lent.fetch_add(1, AcqRel) < most_lent
+                && run.state.compare_exchange(RUNNING, LENT, AcqRel, Acquire).is_ok()
+            {
+                stuck.fetch_add(1, AcqRel);
+                places.add_permits(1);
+            } else {
+                lent.fetch_sub(1, AcqRel);
+            }
+        });
+    }
+}
+
+/// Calls a function when it is dropped.
+fn when_dropped(end: impl FnOnce()) -> impl Drop {
+    struct Guard<F: FnOnce()>(Option<F>);
+    impl<F: FnOnce()> Drop for Guard<F> {
+        fn drop(&mut self) {
+            if let Some(end) = self.0.take() {
+                end();
+            }
+        }
+    }
+    Guard(Some(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Waits until something is so.
+    async fn until(is_so: impl Fn() -> bool) {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stage_that_is_stuck_holds_up_only_its_own_model() {
+        let threads = BlockingThreads { stuck_after: Duration::ZERO, ..BlockingThreads::new(NonZeroUsize::MIN) };
+        let (slow, other) = (StageCost::default(), StageCost::default());
+        let (release, released) = mpsc::channel::<()>();
+        let (begin, begun) = mpsc::channel::<()>();
+        // Until the test lets it go.
+        let wait = move || {
+            begin.send(()).map_err(Error::internal)?;
+            released.recv().map_err(Error::internal)
+        };
+        let given_up = threads.run(Deadline::from_now(Duration::from_millis(100)), &slow, wait).await;
+        // On a machine that is too busy it has not begun.
+        if begun.try_recv().is_ok() {
+            assert_eq!(given_up, None);
+            until(|| slow.stuck.load(Acquire) == 1).await;
+            // Others have its place, and its own model waits, up to the deadline.
+            assert_eq!(threads.run(Deadline::never(), &other, || Ok(7)).await, Some(Ok(7)));
+            let soon = Deadline::from_now(Duration::from_millis(60));
+            assert_eq!(threads.run(soon, &slow, || Ok(7)).await, None);
+        }
+        drop(release);
+        assert_eq!(threads.run(Deadline::never(), &slow, || Ok(7)).await, Some(Ok(7)));
+        until(|| (threads.places.available_permits(), threads.lent.load(Acquire)) == (1, 0)).await;
+    }
+
+    #[tokio::test]
+    async fn a_stage_that_panics_gives_its_place_back() {
+        let threads = BlockingThreads::new(NonZeroUsize::MIN);
+        let panics = tokio::spawn({
+            let threads = threads.clone();
+            async move { threads.run::<()>(Deadline::never(), &StageCost::default(), || panic!("a stage panics")).await }
+        });
+        assert!(panics.await.is_err());
+        assert_eq!(threads.run(Deadline::never(), &StageCost::default(), || Ok(7)).await, Some(Ok(7)));
     }
 }
