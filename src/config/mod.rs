@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::library::LibraryCandidate;
 pub use self::model::{Batching, ModelConfig, Provider, ProviderFallback, SessionConfig, StageConfig, Threads};
-pub use self::monitoring::{BusinessKind, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig};
+pub use self::monitoring::{
+    BusinessKind, DriftSeries, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig,
+};
 pub use self::sources::{DEFAULT_FILE, Overrides};
 use crate::identity::ModelName;
 
