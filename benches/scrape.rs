@@ -126,7 +126,6 @@ fn main() {
             .collect();
         times.sort_unstable();
         let text = monitor.render();
-        std::fs::write(format!("/tmp/w/scrape-{}.txt", top_features.is_some()), &text).unwrap();
         println!(
             "{VERSIONS} versions of {FEATURES} features, {name}: a scrape takes {:.1} ms (median of 20, at the most {:.1} ms), {} \
              lines, {} kB, {} kB gzipped; before any request {} lines, {} kB gzipped",

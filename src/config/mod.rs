@@ -23,7 +23,9 @@ pub use self::listen::listen_address;
 pub use self::model::{
     Batching, Isolation, ModelConfig, Provider, ProviderFallback, SessionConfig, SessionPlace, StageConfig, Threads,
 };
-pub use self::monitoring::{BusinessKind, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig};
+pub use self::monitoring::{
+    BusinessKind, DriftSeries, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig,
+};
 pub(crate) use self::sources::toml_problem;
 pub use self::sources::{DEFAULT_FILE, Overrides};
 use crate::identity::ModelName;

@@ -74,9 +74,9 @@ fn none(label: &WrittenLabel, classes: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn check(label: WrittenLabel, classes: &[&str], expected: Option<&str>) {
+    fn check(label: &WrittenLabel, classes: &[&str], expected: Option<&str>) {
         let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
-        let found = class_of(&label, &classes).map(|truth| match truth {
+        let found = class_of(label, &classes).map(|truth| match truth {
             Truth::Label { name, .. } => name,
             Truth::Value(_) => String::new(),
         });
@@ -90,45 +90,45 @@ mod tests {
     #[test]
     fn a_label_is_one_of_the_classes_or_none() {
         let digits = ["0", "1", "2", "3", "4"];
-        check(WrittenLabel::Whole(4), &digits, Some("4"));
-        check(WrittenLabel::Number(4.0), &digits, Some("4"));
-        check(WrittenLabel::Number(-0.0), &digits, Some("0"));
-        check(text("4"), &digits, Some("4"));
+        check(&WrittenLabel::Whole(4), &digits, Some("4"));
+        check(&WrittenLabel::Number(4.0), &digits, Some("4"));
+        check(&WrittenLabel::Number(-0.0), &digits, Some("0"));
+        check(&text("4"), &digits, Some("4"));
         for none in [text("four"), text("4 "), text(" 4"), text(""), text("4.0"), text("04"), text("Zero")] {
-            check(none, &digits, None);
+            check(&none, &digits, None);
         }
         for none in
             [WrittenLabel::Number(3.5), WrittenLabel::Number(1e300), WrittenLabel::Whole(5), WrittenLabel::Whole(-1)]
         {
-            check(none, &digits, None);
+            check(&none, &digits, None);
         }
         for yes in [true, false] {
-            check(WrittenLabel::Yes(yes), &digits, None);
+            check(&WrittenLabel::Yes(yes), &digits, None);
         }
-        check(WrittenLabel::Text(Text::TooLong(1 << 20)), &digits, None);
+        check(&WrittenLabel::Text(Text::TooLong(1 << 20)), &digits, None);
     }
 
     #[test]
     fn a_number_is_the_class_of_that_number_and_a_text_is_spelled_as_it_is() {
-        check(WrittenLabel::Whole(1), &["0.0", "1.0"], Some("1.0"));
-        check(WrittenLabel::Number(0.5), &["0.50", "inf"], Some("0.50"));
-        check(text("1"), &["0.0", "1.0"], None);
+        check(&WrittenLabel::Whole(1), &["0.0", "1.0"], Some("1.0"));
+        check(&WrittenLabel::Number(0.5), &["0.50", "inf"], Some("0.50"));
+        check(&text("1"), &["0.0", "1.0"], None);
         // The one that is spelled so goes first.
-        check(WrittenLabel::Whole(1), &["1.0", "1"], Some("1"));
-        check(WrittenLabel::Yes(true), &["False", "True"], Some("True"));
-        check(WrittenLabel::Yes(false), &["true", "false"], Some("false"));
-        check(text("True"), &["false", "true"], None);
-        check(WrittenLabel::Whole(1), &["false", "true"], None);
+        check(&WrittenLabel::Whole(1), &["1.0", "1"], Some("1"));
+        check(&WrittenLabel::Yes(true), &["False", "True"], Some("True"));
+        check(&WrittenLabel::Yes(false), &["true", "false"], Some("false"));
+        check(&text("True"), &["false", "true"], None);
+        check(&WrittenLabel::Whole(1), &["false", "true"], None);
     }
 
     #[test]
     fn classes_without_names_have_numbers() {
-        check(WrittenLabel::Whole(7), &[], Some("7"));
-        check(text("7"), &[], Some("7"));
+        check(&WrittenLabel::Whole(7), &[], Some("7"));
+        check(&text("7"), &[], Some("7"));
         for none in
             [text("07"), text("seven"), WrittenLabel::Whole(-1), WrittenLabel::Number(0.5), WrittenLabel::Yes(true)]
         {
-            check(none, &[], None);
+            check(&none, &[], None);
         }
         let why = class_of(&text("seven"), &[]).unwrap_err();
         assert_eq!(why, "\"seven\" is none of the model's classes, which have no names: send their numbers, from 0");

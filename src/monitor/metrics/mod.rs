@@ -239,6 +239,7 @@ mod tests {
         version.observe(features, made.into_iter());
         version.outcomes(|outcomes| {
             outcomes.label(&judged.0, &judged.1, Some(Duration::from_secs(5)));
+            outcomes.correct(&judged.0, &judged.1, &judged.1);
             outcomes.business("revenue", BusinessKind::Sum, 2.5);
         });
         let clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);

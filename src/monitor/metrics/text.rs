@@ -209,6 +209,10 @@ pub(super) fn rounded(value: f64) -> f64 {
         return value;
     }
     let places = DIGITS - 1 - value.abs().log10().floor() as i32;
+    // Ten to that power would not be a number any more.
+    if places.abs() > 300 {
+        return value;
+    }
     let scale = 10f64.powi(places.abs());
     if places < 0 { (value / scale).round() * scale } else { (value * scale).round() / scale }
 }
