@@ -52,7 +52,7 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
     let now = Duration::try_from(Timestamp::now().duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
     let judge = move || Ok::<_, Error>(feedback.judge(parse(&bytes)?, &snapshot, now));
     let deadline = Deadline::after(started, WORK_TIME);
-    let judged = state.blocking_threads.run(deadline, judge).await;
+    let judged = state.blocking_threads.run(deadline, &state.feedback_cost, judge).await;
     let judged = judged.unwrap_or_else(|| Err(expired(started)))?;
     Ok(held_json(&state.feedback.take(judged, &state.monitor).await?, &state.body_memory)?)
 }

@@ -36,7 +36,7 @@ pub use self::connections::{ConnectionTimeouts, Places};
 pub use self::exposition::Exposition;
 pub use self::listener::{BoundAddress, Listener, ListenerLimits, places};
 pub use self::stack::{admin, data};
-use crate::budget::{BlockingThreads, MemoryBudget};
+use crate::budget::{BlockingThreads, MemoryBudget, StageCost};
 use crate::config::{AdminConfig, HealthConfig, HttpConfig, Token};
 use crate::deploy::Deployer;
 use crate::feedback::Feedback;
@@ -72,6 +72,8 @@ pub struct HttpState {
     pub metrics_for_clients: bool,
     /// Where stages run that are too heavy for a thread that serves connections.
     pub blocking_threads: BlockingThreads,
+    /// Cost of reading feedback, which runs there, too.
+    pub feedback_cost: StageCost,
 }
 
 impl HttpState {
@@ -103,6 +105,7 @@ impl HttpState {
             body_memory,
             metrics_for_clients: config.metrics,
             blocking_threads: BlockingThreads::new(config.threads()),
+            feedback_cost: StageCost::default(),
         }
     }
 }
