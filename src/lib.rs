@@ -47,16 +47,17 @@
 //! | room | holds | knows nothing of |
 //! |---|---|---|
 //! | [`identity`] | names of models, versions, digests: parsed once | everything |
+//! | [`machine`] | the memory and threads that the machine leaves to this process | everything |
 //! | [`traffic`] | shares of the traffic, and the version for a key | HTTP, what is loaded |
 //! | [`stage`] | the stages' names, and how long each took | everything |
 //! | [`error`] | the one closed [`Error`](error::Error): whose fault it is, and what to change | HTTP |
 //! | [`tensor`] | element types, shapes, tensors, signatures | ONNX Runtime, JSON |
-//! | [`budget`] | divides a request's time, times its stages, ends it when its time runs out; takes heavy stages off the threads that serve connections | HTTP, models |
+//! | [`budget`] | divides a request's time, times its stages, ends it when its time runs out; takes heavy stages off the threads that serve connections; bounds the bytes that are held for callers | HTTP, models |
 //! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | everything above it |
 //! | [`monitor`] | the table of all metrics; per-thread counters | HTTP, models |
-//! | [`model`] | learned service times, admission, a bounded queue, the batch policy, whether rows are independent, workers that own sessions | HTTP, pipelines, the registry |
+//! | [`model`] | learned service times, admission, a bounded queue, the batch policy, whether rows are independent, workers that own sessions, sessions in processes of their own | HTTP, pipelines, the registry |
 //! | [`pipeline`] | the stages, a file each: JSON (or an image) → tensors, tensors → predictions; what rows were made of goes from the one to the other | HTTP, the registry |
-//! | [`registry`] | versions on disk: manifests, digests, examples, what an ONNX file says; the trial load and what it finds, the loader; the catalog | HTTP, traffic's reasons |
+//! | [`registry`] | versions on disk: manifests, digests, examples, what an ONNX file says; the trial load and what it finds, rehearsals of stages, the loader; the catalog | HTTP, traffic's reasons |
 //! | [`deploy`] | deployments, their journal, what to load and retire, and doing it | HTTP |
 //! | [`serve`] | one prediction, from its head to the text of its answer | HTTP |
 //! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
@@ -69,8 +70,8 @@
 //!
 //! # What is deliberately absent
 //!
-//! - No stage is a `tower::Service`: a fixed sequence needs no readiness. A stage contains no metric, no clock and no
-//!   lock; [`budget::StageClock`] times and bounds all of them in one place.
+//! - No stage is a `tower::Service`: a fixed sequence needs no readiness. A stage contains no metric, no lock, and no clock
+//!   but the deadline that it is handed; [`budget::StageClock`] times and bounds all of them in one place.
 //! - Recording a prediction looks no metric up by its labels, and takes no lock that another model's requests take.
 //! - No `serde_json::Value` is built on the way in: numbers go from their text into the tensor's buffer.
 //! - No session is shared between threads. A worker owns its session and pulls batches from the queue: it takes what is
@@ -78,14 +79,15 @@
 //! - No thread watches for deadlines: a request that gives up (its timer, its client) takes itself out of the queue, and
 //!   ends the run if it was the last that waited for it.
 //! - No answer depends on who else asks, unless `model.toml` says `batching = "always"`.
-//! - No model is loaded from a path: sessions are opened on the bytes that were hashed.
-//! - No lock is held while something is loaded: a rollback waits for nobody.
+//! - No model is loaded from a path: sessions are opened on the bytes that were hashed, and no path in a model reaches a file.
+//! - No lock is held while something is loaded or read from disk: a rollback waits for nobody.
+//! - Nothing is retired before its replacement serves, and no model waits for the load of another.
 //! - No unbounded queue, body, label or wait.
 //!
 //! # Life and death
 //!
-//! Start: parse → validate → load and warm up → bind → ready. Stop: not ready → serve on, asking clients to close, for
-//! the deregistration delay → no new connections → finish what is in flight within the grace period → workers end →
+//! Start: parse → validate → take the ports → load and warm up → listen → ready. Stop: not ready → serve on, asking clients
+//! to close, for the deregistration delay → serve the backlog, no new connections → finish what is in flight within the grace period → workers end →
 //! exit 0. See [`app::BoundApp::run`].
 //!
 //! # A stage of your own
