@@ -75,8 +75,8 @@ impl Batch {
     ///
     /// ```
     /// use leeway::feedback::Batch;
-    /// assert!(Batch::read(br#"{"feedback": [{"prediction_id": "…", "label": 3}]}"#).is_ok());
-    /// let refused = Batch::read(br#"{"feedback": [{"prediction_id": "…", "label": [3]}]}"#).unwrap_err();
+    /// assert!(Batch::read(br#"{"feedback": [{"prediction_id": "x", "label": 3}]}"#).is_ok());
+    /// let refused = Batch::read(br#"{"feedback": [{"prediction_id": "x", "label": [3]}]}"#).unwrap_err();
     /// assert!(refused.contains("a label is a number, a string, true or false"), "{refused}");
     /// ```
     pub fn read(body: &[u8]) -> Result<Batch, String> {
