@@ -127,15 +127,13 @@ struct Unserved {
     reason: String,
 }
 
-/// Whether the deployment of a model is in the journal.
+/// Whether the deployment of a model was written, or waits to be ([`Unwritten`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Recorded {
     /// It is.
     Yes,
     /// The model is new: its first deployment is to be of the highest version that loads.
     NotYet,
-    /// The same, and the journal could not be written. It is tried again at the next look.
-    Failed,
 }
 
 /// Keeps versions loaded that a change is about to deploy, until it is dropped.
@@ -260,7 +258,7 @@ impl ModelState {
         let missing =
             self.deployment.traffic.shares().map(|(version, _)| version).find(|version| !self.is_loaded(*version));
         let (is_passing, reason) = match (missing, self.recorded) {
-            (None, Recorded::Yes | Recorded::Failed) => return None,
+            (None, Recorded::Yes) => return None,
             (None, Recorded::NotYet) => (true, "its first deployment is being written".to_owned()),
             (Some(version), _) => match self.versions.get(&version) {
                 Some(Known { loading: Some(_), .. }) => (true, format!("version {version} is being loaded")),

@@ -99,7 +99,7 @@ impl Deployer {
 
     /// Writes the first deployment of a new model once its version is loaded: the highest that was not refused. Another
     /// server may have been faster.
-    pub(super) async fn deploy_first(&self, name: &ModelName) {
+    pub(super) async fn deploy_first(self: &Arc<Self>, name: &ModelName) {
         let first = {
             let mut state = self.state.lock();
             let Some(model) = state.models.get_mut(name).filter(|model| model.recorded != Recorded::Yes) else {
@@ -118,6 +118,7 @@ impl Deployer {
             }
             model.deployment.clone()
         };
+        let _writing = self.writing.lock().await;
         let appended = self.journal.append(&first).await;
         let mut state = self.state.lock();
         let Some(model) = state.models.get_mut(name).filter(|model| model.recorded != Recorded::Yes) else { return };
@@ -126,16 +127,13 @@ impl Deployer {
             Ok(Appended::Lost(Some(latest))) => (model.deployment, model.recorded) = (latest, Recorded::Yes),
             // It was decided otherwise meanwhile: the next one to come here writes it.
             Ok(_) => {}
-            Err(error) => {
-                let problem = format!("the first deployment is not written yet: {}", self.journal_failed(error));
-                if model.deployment_problem.as_ref() != Some(&problem) {
-                    tracing::error!(model = %name, problem, "served all the same");
-                }
-                (model.deployment_problem, model.recorded) = (Some(problem), Recorded::Failed);
+            // A full disk keeps no model from being served.
+            Err(error) if model.deployment == first => {
+                model.recorded = Recorded::Yes;
+                drop(state);
+                self.keep_unwritten(&first, &self.journal_failed(error));
             }
-        }
-        if model.recorded == Recorded::Yes && model.deployment_problem.take().is_some() {
-            tracing::info!(model = %name, "resolved: the first deployment is written");
+            Err(error) => drop(self.journal_failed(error)),
         }
     }
 
