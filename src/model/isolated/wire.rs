@@ -149,7 +149,11 @@ pub(super) fn receive_files(from: &UnixStream) -> io::Result<[OwnedFd; 2]> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    recvmsg(from, &mut [io::IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    #[cfg(target_os = "linux")]
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    #[cfg(not(target_os = "linux"))]
+    let flags = RecvFlags::empty();
+    recvmsg(from, &mut [io::IoSliceMut::new(&mut byte)], &mut ancillary, flags)?;
     let files: Vec<OwnedFd> = ancillary
         .drain()
         .filter_map(|message| match message {
@@ -169,8 +173,12 @@ pub(super) struct SharedMemory(File);
 
 impl SharedMemory {
     pub(super) fn new() -> io::Result<SharedMemory> {
-        let file = rustix::fs::memfd_create("leeway-tensors", rustix::fs::MemfdFlags::CLOEXEC)?;
-        Ok(SharedMemory(file.into()))
+        #[cfg(target_os = "linux")]
+        let file = rustix::fs::memfd_create("leeway-tensors", rustix::fs::MemfdFlags::CLOEXEC)?.into();
+        // A file that has no name any more, where there is no memory without one.
+        #[cfg(not(target_os = "linux"))]
+        let file = tempfile::tempfile()?;
+        Ok(SharedMemory(file))
     }
 
     pub(super) fn of(file: OwnedFd) -> SharedMemory {
