@@ -19,6 +19,9 @@ const MAX_TRIED_ELEMENTS: usize = 1 << 22;
 /// The length of open dimensions that is allowed where nothing was tried.
 const UNTRIED_LENGTH: usize = 4096;
 
+/// Rows of a model that refuses long ones by itself may be so many times as long as the longest that it took.
+const LEFT_TO_THE_MODEL: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
+
 /// Bounds of the elements of all inputs together. `None` is no bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ElementBounds {
@@ -86,15 +89,17 @@ impl ElementBounds {
                     }
                 }
                 Tried::OutOfMemory => break,
-                Tried::Failed | Tried::NoTime => {
-                    // The model's own limit, or nobody knows: what is not much longer is left to it.
-                    let untried = ElementBounds::untried(signature);
-                    let row =
-                        longest.map_or(untried.row, |(elements, _)| NonZeroUsize::new(elements.saturating_mul(8)));
-                    return ElementBounds {
-                        row,
-                        run: longest.and_then(|longest| run_bound(longest, max_bytes, max_rows)),
+                refused @ (Tried::Failed | Tried::NoTime) => {
+                    let untried = ElementBounds::untried(signature).row;
+                    let tried = longest.and_then(|(elements, _)| NonZeroUsize::new(elements));
+                    let row = match refused {
+                        // The model has a limit of its own: what is not much longer is left to it.
+                        Tried::Failed => tried.map(|tried| tried.saturating_mul(LEFT_TO_THE_MODEL)).or(untried),
+                        // Nobody knows.
+                        _ => tried.max(untried),
                     };
+                    let run = longest.and_then(|longest| run_bound(longest, max_bytes, max_rows));
+                    return ElementBounds { row, run };
                 }
             }
             length *= 2;
@@ -184,6 +189,13 @@ mod tests {
         let positions = |shape: &[usize]| if shape[0] > 1000 { Tried::Failed } else { ran(shape[0]) };
         assert_eq!(find(&["tokens"], positions), (8 * 512, None));
         assert_eq!(find(&["tokens"], |_| Tried::Failed), (4096, None));
+    }
+
+    #[test]
+    fn where_there_is_no_time_what_was_tried_is_taken_and_the_default() {
+        let busy = |most: usize| move |shape: &[usize]| if shape[0] > most { Tried::NoTime } else { ran(shape[0]) };
+        assert_eq!(find(&["tokens"], busy(10_000)), (8192, None));
+        assert_eq!(find(&["tokens"], busy(100)), (4096, None));
     }
 
     #[test]

@@ -343,7 +343,7 @@ fn a_strict_start_and_check_refuse_what_a_lenient_start_passes_over() {
         let mut serve =
             leeway(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--models", models]);
         let (code, text) = run(serve.env("LEEWAY_REPOSITORY__START", "strict"));
-        assert!(code == 1 && text.contains("error: "), "{path}: {text}");
+        assert!(code == 1 && text.contains("\"fatal\":true"), "{path}: {text}");
     }
     for path in ["lost+found/", ".git/"] {
         let repository = repository();
