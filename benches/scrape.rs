@@ -1,5 +1,4 @@
-//! How long a scrape takes, and how much goes over the wire: 30 versions of 64 features, all of which are asked, drift, and
-//! are told what became of their predictions.
+//! Duration of a scrape and bytes on the wire: 30 versions of 64 features that get requests, drift, and get feedback.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
 #![expect(clippy::print_stdout, reason = "what it is for")]
@@ -18,7 +17,7 @@ const VERSIONS: usize = 30;
 const FEATURES: usize = 64;
 const CLASSES: usize = 10;
 const ROWS: usize = 100;
-/// Threads that record: as many shards are summed at a scrape.
+/// Threads that record. A scrape sums one shard for each of them.
 const THREADS: usize = 8;
 
 fn rows(random: &mut fastrand::Rng, shift: f32) -> (Features, Vec<Observation>) {

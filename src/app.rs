@@ -35,7 +35,7 @@ pub struct App {
 pub struct Parts {
     /// What loads and runs models.
     pub engine: Arc<dyn Engine>,
-    /// What does so in processes of their own, if that is possible.
+    /// Loads and runs models in processes of their own, if that is possible.
     pub isolated_engine: Option<Arc<dyn Engine>>,
     /// The kinds of stages that a `model.toml` can name.
     pub stages: Stages,
@@ -60,7 +60,7 @@ pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>> {
     }))
 }
 
-/// What runs models in processes of their own: this program.
+/// The engine that runs models in processes of their own. Their program is this one.
 pub fn isolated_engine(runtime: &OnnxRuntime) -> Result<Option<Arc<dyn Engine>>> {
     let program = this_program().map_err(Error::internal)?;
     let (library, version) = (runtime.library().to_owned(), runtime.version().to_owned());
@@ -145,7 +145,7 @@ impl App {
         self.listen(addresses)
     }
 
-    /// Listens at these addresses. Has to be called within a runtime.
+    /// Listens at these addresses. Must be called within a runtime.
     pub fn listen(self, addresses: Addresses) -> Result<BoundApp> {
         let Addresses { data, admin } = addresses;
         Ok(BoundApp { app: self, data: data.listen()?, admin: admin.listen()? })
@@ -153,7 +153,7 @@ impl App {
 }
 
 impl Addresses {
-    /// Takes both addresses: a port that is in use is told before anything is loaded.
+    /// Takes both addresses before anything is loaded, so that a port that is in use is reported at once.
     pub fn bind(config: &Config) -> Result<Addresses> {
         Ok(Addresses {
             data: BoundAddress::bind(config.http.listen, "http.listen")?,
@@ -162,8 +162,8 @@ impl Addresses {
     }
 }
 
-/// Threads of its own for the admin listener: whatever the threads of the data listener are busy with, operators are
-/// answered.
+/// Threads of the admin listener. They are its own, so that operators get answers however busy the threads of the data
+/// listener are.
 #[derive(Debug)]
 struct AdminThreads {
     threads: Handle,
@@ -181,7 +181,7 @@ impl AdminThreads {
 
 impl Drop for AdminThreads {
     fn drop(&mut self) {
-        // A runtime that waits for its threads may not be dropped by a thread of another one.
+        // A thread of one runtime must not drop another runtime that waits for its threads.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -270,7 +270,8 @@ impl BoundApp {
             let _ = tokio::time::timeout(delay, stop.next()).await;
         }
         tracing::info!(grace_ms = grace.as_millis() as u64, "no new connections; finishing what is in flight");
-        // Whoever waits for a load is told so, and does not keep its connection open until the grace period is over.
+        // Requests that wait for a load get an error now. Otherwise they would keep their connections open for the
+        // whole grace period.
         state.deployer.stop();
         // Both listeners hold a receiver until they have ended.
         let _ = close.send(true);

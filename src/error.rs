@@ -69,10 +69,10 @@ pub enum Error {
     RequestTooLarge {
         /// The limit, in bytes.
         limit: usize,
-        /// What to change.
+        /// Advice to the caller.
         advice: &'static str,
     },
-    /// The body is encoded for its transfer in a way that is not known.
+    /// The transfer encoding of the body is not supported.
     #[error("the header Transfer-Encoding: only chunked is known here; send the body as it is")]
     UnsupportedTransfer,
     /// The client stopped sending, or sent something else than the body it had announced.
@@ -104,13 +104,13 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// There is no room for the body, or for the answer, beside those that are held for other requests.
+    /// The body or the answer does not fit into the memory beside those of other requests.
     #[error(
         "the bodies and answers of other requests fill most of the {limit} bytes that there are for them \
          (http.body_memory_bytes); try again, or with a smaller body"
     )]
     BodyMemoryFull {
-        /// The bytes that there are for all.
+        /// Size of the whole budget, in bytes.
         limit: usize,
     },
     /// The model's queue is full.
@@ -121,15 +121,15 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
-    /// A model that is known, and cannot be served now.
+    /// The model is known, but is not served now.
     #[error("model {model} is not served now: {reason}; try another replica, or again later")]
     ModelUnavailable {
-        /// The model.
+        /// Name of the model.
         model: ModelName,
-        /// What it lacks.
+        /// Reason, without paths.
         reason: String,
     },
-    /// The answer of a health check that fails.
+    /// A health check has failed.
     #[error("{0}")]
     Unhealthy(String),
     /// This server, or this version of the model, is being stopped.
@@ -172,16 +172,16 @@ pub enum Error {
     /// The worker that ran the batch panicked; it has been rebuilt.
     #[error("the model's worker failed while it had this request; it has been restarted, try again")]
     WorkerPanicked,
-    /// The process that the model runs in (`isolation = "process"`) ended during the batch; it is started again.
+    /// The process that the model runs in (`isolation = "process"`) ended during the batch. It is restarted.
     #[error("the model's process ended while it had this request; it is started again")]
     ModelProcessEnded {
-        /// How it ended.
+        /// Exit status of the process, and its last message.
         detail: String,
     },
-    /// The model's process ended several times in a row; the next is started after a while.
+    /// The model's process ended several times in a row. It is restarted after a backoff.
     #[error("the model's process has ended several times in a row, and is started again in a while; try again")]
     ModelRestarting {
-        /// When to try again.
+        /// Time until the restart.
         retry_after: Duration,
     },
 
@@ -207,10 +207,10 @@ pub enum Error {
     #[error("nothing was changed, because the deployment journal could not be written: {0}")]
     Journal(String),
 
-    /// Feedback could not be made to last, and so was not taken.
+    /// The feedback could not be stored durably, so none of it was taken.
     #[error("the feedback could not be recorded, and none of it was taken; send it again later")]
     FeedbackNotRecorded {
-        /// What was wrong with the state.
+        /// The problem with the state.
         detail: String,
     },
 

@@ -64,15 +64,15 @@ pub struct VersionKey([u8; 10]);
 #[error("{0}")]
 pub struct InvalidName(&'static str);
 
-/// The longest text that [`shown`] leaves whole, in bytes.
+/// Maximum length of a text that [`shown`] leaves unchanged, in bytes.
 const LONGEST_SHOWN: usize = 200;
 
-/// A name or a text from outside, as it stands in messages and logs: [`printable`], and of a usual length.
+/// Makes a name or a text from outside safe for messages and logs: [`printable`], with the usual limit.
 pub fn shown(text: &str) -> String {
     printable(text, LONGEST_SHOWN).into_owned()
 }
 
-/// A text of at most so many characters: longer ones are cut off, and say so.
+/// Cuts a text off after `longest` characters, and marks the cut with an ellipsis.
 ///
 /// ```
 /// use leeway::identity::cut_off;
@@ -87,8 +87,8 @@ pub fn cut_off(mut text: String, longest: usize) -> String {
     text
 }
 
-/// A text from outside as it may be shown: what would move a terminal's cursor, end a line or turn the direction of writing
-/// is escaped, and of a long text only the first `max_bytes` are there.
+/// Escapes a text from outside: characters that move a terminal's cursor, end a line or change the direction of
+/// writing. Keeps only the first `max_bytes` of a long text.
 ///
 /// ```
 /// use leeway::identity::printable;
@@ -111,7 +111,7 @@ pub fn printable(text: &str, max_bytes: usize) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Control characters, and those that turn the direction of writing or end a line.
+/// Returns true for control characters, and for those that change the direction of writing or end a line.
 pub fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')

@@ -70,8 +70,8 @@
 //!
 //! # What is deliberately absent
 //!
-//! - No stage is a `tower::Service`: a fixed sequence needs no readiness. A stage contains no metric, no lock, and no clock
-//!   but the deadline that it is handed; [`budget::StageClock`] times and bounds all of them in one place.
+//! - No stage is a `tower::Service`: a fixed sequence needs no readiness. A stage contains no metric, no lock, and no
+//! clock except the deadline that it is given; [`budget::StageClock`] times and bounds all of them in one place.
 //! - Recording a prediction looks no metric up by its labels, and takes no lock that another model's requests take.
 //! - No `serde_json::Value` is built on the way in: numbers go from their text into the tensor's buffer.
 //! - No session is shared between threads. A worker owns its session and pulls batches from the queue: it takes what is
@@ -80,8 +80,8 @@
 //!   ends the run if it was the last that waited for it.
 //! - No answer depends on who else asks, unless `model.toml` says `batching = "always"`.
 //! - No model is loaded from a path: sessions are opened on the bytes that were hashed, and no path in a model reaches a file.
-//! - No lock is held while something is loaded or read from disk: a rollback waits for nobody.
-//! - Nothing is retired before its replacement serves, and no model waits for the load of another.
+//! - No lock is held while something is loaded or read from disk, so a rollback never waits for a load.
+//! - No version is retired before its replacement serves, and no model waits for the load of another.
 //! - No unbounded queue, body, label or wait.
 //!
 //! # Life and death

@@ -1,41 +1,42 @@
-//! What the machine leaves to this process: memory and threads, as its control groups (`cgroup` 1 and 2) and the kernel say.
+//! Memory and threads that the machine leaves to this process, according to its control groups (`cgroup` 1 and 2) and
+//! the kernel.
 //!
-//! A limit that cannot be read is none.
+//! A limit that cannot be read counts as no limit.
 
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 
-/// Where control groups are mounted.
+/// Mount point of the control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The most memory that this process can get: the limit of its control group, or all there is.
+/// Returns the memory limit of this process: that of its control group, or the memory of the machine.
 pub fn memory_limit() -> Option<u64> {
     let of_group = Group::of_this_process("memory").and_then(|group| group.memory_limit());
     smaller(of_group, of_meminfo("MemTotal"))
 }
 
-/// The memory that is free, or can be made free by forgetting cached files.
+/// Returns the memory that is free, or that the kernel can free by dropping cached files.
 pub fn available_memory() -> Option<u64> {
     let of_group = Group::of_this_process("memory").and_then(|group| group.memory_left());
     smaller(of_group, of_meminfo("MemAvailable"))
 }
 
-/// How many threads more this process may start: what its control group and the limit of its user leave. The threads of
-/// the user's other processes are not known here.
+/// Returns the number of threads that this process may still start: the rest that its control group and its user's
+/// limit leave. The threads of the user's other processes are not counted.
 pub fn threads_left() -> Option<u64> {
     let of_group = Group::of_this_process("pids").and_then(|group| group.threads_left());
     let of_user = getrlimit(Resource::Nproc).current.map(|most| most.saturating_sub(own_threads()));
     smaller(of_group, of_user)
 }
 
-/// The memory that the control group of this process leaves it; `None` if the group has no limit.
+/// Returns the memory that is left in the control group of this process; `None` if the group has no limit.
 pub fn memory_left_in_group() -> Option<u64> {
     Group::of_this_process("memory").and_then(|group| group.memory_left())
 }
 
-/// Sets the limit of this process's own data, so that an allocation fails before the kernel ends the process: as much as is
-/// available may be added to what it has. An allocation of ONNX Runtime that fails is a failed request.
+/// Limits the data of this process to the present size and `available` more bytes. So an allocation fails before the
+/// kernel kills the process, and a failed allocation in ONNX Runtime is only a failed request.
 pub fn limit_data(available: u64) -> std::io::Result<()> {
     let Some(data) = own_data() else { return Ok(()) };
     let maximum = getrlimit(Resource::Data).maximum;
@@ -44,23 +45,23 @@ pub fn limit_data(available: u64) -> std::io::Result<()> {
     Ok(setrlimit(Resource::Data, Rlimit { current: Some(current), maximum })?)
 }
 
-/// The memory of this process, before something that may take more.
+/// Memory of this process before an action that may take more.
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryBefore {
     resident: u64,
     peak: u64,
 }
 
-/// Begins to watch the peak of this process's memory; `None` where that is not to be had.
+/// Starts to measure the peak memory of this process; `None` where that is not supported.
 pub fn reset_peak_memory() -> Option<MemoryBefore> {
-    // What this resets is `VmHWM`. Where it cannot, only a higher peak is seen.
+    // This resets `VmHWM`. Where that fails, only a higher peak than before is seen.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     Some(MemoryBefore { resident: of_status(&status, "VmRSS")?, peak: of_status(&status, "VmHWM")? })
 }
 
 impl MemoryBefore {
-    /// How many bytes more there were at the peak since then.
+    /// Returns the growth from the start to the peak, in bytes.
     pub fn taken(self) -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let peak = of_status(&status, "VmHWM").filter(|peak| *peak > self.peak);
@@ -68,18 +69,18 @@ impl MemoryBefore {
     }
 }
 
-/// Lets the kernel end this process first when memory is short (where a container is not ended as a whole).
+/// Makes the kernel kill this process first when memory is short (where a container is not killed as a whole).
 pub fn prefer_to_end_this_process() {
-    /// The top of the scale on which Linux chooses.
+    /// The top of the scale of the OOM killer.
     const FIRST_TO_GO: &str = "1000";
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", FIRST_TO_GO) {
         tracing::debug!(%error, "the kernel could not be told to end this process first");
     }
 }
 
-/// Ends this process at once, whatever its threads are doing.
+/// Kills this process at once, whatever its threads are doing.
 pub fn end_this_process() {
-    // It is its own: there is nothing that could forbid it.
+    // A process is always allowed to kill itself.
     let _ = kill_process(getpid(), Signal::KILL);
 }
 
@@ -91,7 +92,7 @@ fn own_threads() -> u64 {
     std::fs::read_dir("/proc/self/task").map_or(1, |tasks| tasks.count() as u64)
 }
 
-/// Writable private memory of this process that is mapped, touched or not: what `RLIMIT_DATA` counts.
+/// Writable private memory that is mapped in this process, touched or not: the amount that `RLIMIT_DATA` limits.
 fn own_data() -> Option<u64> {
     of_status(&std::fs::read_to_string("/proc/self/status").ok()?, "VmData")
 }
@@ -101,13 +102,13 @@ fn of_meminfo(name: &str) -> Option<u64> {
     of_status(&std::fs::read_to_string("/proc/meminfo").ok()?, name)
 }
 
-/// A value of a file of lines like `MemTotal:  24593 kB`, in bytes.
+/// A value in a file of lines like `MemTotal:  24593 kB`, in bytes.
 fn of_status(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// A control group, and those around it, innermost first.
+/// A control group and its parents, innermost first.
 #[derive(Debug, PartialEq, Eq)]
 struct Group {
     folders: Vec<PathBuf>,
@@ -118,7 +119,7 @@ impl Group {
         Group::of(&std::fs::read_to_string("/proc/self/cgroup").ok()?, controller, Path::new(CGROUPS))
     }
 
-    /// From the text of `/proc/self/cgroup`: lines of `number:controllers:path`, where version 2 has no controllers.
+    /// Parses `/proc/self/cgroup`: lines of `number:controllers:path`, without controllers in version 2.
     fn of(text: &str, controller: &str, mounted: &Path) -> Option<Group> {
         let paths = || text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
         let version_1 = paths().find(|(controllers, _)| controllers.split(',').any(|name| name == controller));
@@ -127,11 +128,11 @@ impl Group {
             None => (mounted.to_owned(), paths().find(|(controllers, _)| controllers.is_empty())?.1),
         };
         let inner = Path::new(path.trim_start_matches('/'));
-        // In a container the path may be that of the host, where only the top is mounted.
+        // In a container, the path may be that of the host, while only the root of the group is mounted.
         Some(Group { folders: inner.ancestors().map(|path| top.join(path)).collect() })
     }
 
-    /// The smallest of what a file says in these groups.
+    /// Returns the smallest value of a file in these groups.
     fn smallest(&self, value: impl Fn(&Path) -> Option<u64>) -> Option<u64> {
         self.folders.iter().filter_map(|folder| value(folder)).min()
     }
@@ -159,9 +160,9 @@ impl Group {
     }
 }
 
-/// The limit of a group, and what it has taken.
+/// Returns the memory limit of a group, and the memory that it has taken.
 fn memory_of(folder: &Path) -> Option<(u64, u64)> {
-    // What version 1 says where there is no limit.
+    // The value for "no limit" in version 1.
     const NO_LIMIT: u64 = i64::MAX as u64 >> 12 << 12;
     let pair = |limit: &str, taken: &str| {
         let limit = number_in(&folder.join(limit)).filter(|limit| *limit < NO_LIMIT)?;
@@ -170,7 +171,7 @@ fn memory_of(folder: &Path) -> Option<(u64, u64)> {
     pair("memory.max", "memory.current").or_else(|| pair("memory.limit_in_bytes", "memory.usage_in_bytes"))
 }
 
-/// The number that a file consists of; `None` for `max`, too.
+/// Parses a file that consists of a number; `None` for `max`.
 fn number_in(file: &Path) -> Option<u64> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }

@@ -87,7 +87,7 @@ fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
     })
 }
 
-/// Whether a media type is another, or of a family such as `image/*`.
+/// Returns true if a media type is `known`, or belongs to the family `known`, such as `image/*`.
 fn is_of(media_type: &str, known: &str) -> bool {
     match known.strip_suffix('*') {
         None => media_type.eq_ignore_ascii_case(known),

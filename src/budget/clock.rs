@@ -44,14 +44,14 @@ impl Deadline {
         Deadline::after(Instant::now(), limit)
     }
 
-    /// A deadline that nothing reaches, for work that nobody waits for.
+    /// A deadline that is never reached, for work that no request waits for.
     pub fn never() -> Deadline {
         const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
         Deadline::from_now(TEN_YEARS)
     }
 
-    /// Asked by a stage between the parts of its work (texts, words, images, rows): an error that ends it once nobody waits
-    /// for it any more.
+    /// Returns an error once the deadline has passed. A stage calls it between the parts of its work (texts, words,
+    /// images, rows) and ends with the error, because its request has ended.
     ///
     /// ```
     /// use std::time::Duration;
@@ -62,7 +62,7 @@ impl Deadline {
     pub fn check(self) -> Result<()> {
         match self.has_passed(Instant::now()) {
             false => Ok(()),
-            // The clock of the request knows the rest.
+            // The clock of the request fills in the stage and the times.
             true => Err(Error::Expired { stage: Stage::Preprocess, spent: Timings::default() }),
         }
     }
@@ -146,7 +146,8 @@ impl StageClock {
     }
 
     /// Runs a stage: on this thread, or, if its cost says that it would hold it up, on one of `threads`. A request that
-    /// has no time left does not enter it. The stage is told its deadline: there the request ends, and the stage should.
+    /// has no time left does not enter it. The stage gets its deadline: the request ends then, and the stage should
+    /// end, too.
     pub async fn run<T: Send + 'static>(
         &mut self,
         stage: Stage,

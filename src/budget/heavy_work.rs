@@ -3,9 +3,9 @@
 //! A thread that serves connections may give a request a moment of its time. A stage that needs more (a large body, an
 //! image) is run on a thread of its own, so that everybody else's requests, and health checks, go on.
 //!
-//! A stage that is inside a call of a library cannot be ended. One that goes on long after its deadline is stuck: its place
-//! is lent to others meanwhile, and its model gets no other. So one model's stages hold up nobody else's, and no more
-//! threads are stuck than twice the places.
+//! A stage that is inside a library call cannot be cancelled. One that runs on long after its deadline is stuck: other
+//! models get its place meanwhile, and its own model gets no other. So the stages of one model do not hold up other
+//! models, and at most twice as many threads can be stuck as there are places.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -22,10 +22,11 @@ use crate::error::{Error, Result};
 /// The longest that a stage may hold a thread that serves connections.
 const A_MOMENT: Duration = Duration::from_micros(500);
 
-/// A stage that goes on so long after its deadline is stuck. Most look at it far more often.
+/// Time after its deadline at which a stage that still runs counts as stuck. Most stages check the deadline far more
+/// often.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// How often a stage looks whether those of its model are still stuck.
+/// Interval at which a waiting stage checks whether earlier stages of its model are still stuck.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// What a stage is thought to cost before it has run: about what reading JSON costs.
@@ -38,7 +39,7 @@ pub struct StageCost {
     per_unit: AtomicU64,
     /// Whether it is heavy whatever was learned.
     is_always_heavy: bool,
-    /// Runs that are stuck. For a moment it can be below 0.
+    /// Number of runs that are stuck. It can be below 0 for a moment.
     stuck: Arc<AtomicIsize>,
 }
 
@@ -55,24 +56,24 @@ pub struct StageCosts {
 #[derive(Debug, Clone)]
 pub struct BlockingThreads {
     places: Arc<Semaphore>,
-    /// Places of stuck stages that others have meanwhile, and how many there may be.
+    /// Number of places of stuck stages that are lent to others. At most `most_lent`.
     lent: Arc<AtomicUsize>,
     most_lent: usize,
     stuck_after: Duration,
 }
 
-/// A stage that has begun.
+/// A stage that has started.
 #[derive(Debug, Default)]
 struct Run {
-    /// One of the states below.
+    /// State of the run: `RUNNING`, `LENT` or `ENDED`.
     state: AtomicU8,
 }
 
-/// It has its place.
+/// The stage runs in its own place.
 const RUNNING: u8 = 0;
-/// It is stuck, and its place is lent.
+/// The stage is stuck, and its place is lent.
 const LENT: u8 = 1;
-/// It has ended.
+/// The stage has ended.
 const ENDED: u8 = 2;
 
 impl Default for StageCost {
@@ -147,7 +148,7 @@ impl BlockingThreads {
             begun = Some(Arc::clone(&run));
             let (lent, stuck) = (Arc::clone(&self.lent), Arc::clone(&cost.stuck));
             let work = move || {
-                // Also if it panics.
+                // Runs on a panic, too.
                 let ending = when_dropped(move || {
                     if run.state.swap(ENDED, AcqRel) == LENT {
                         place.forget();
@@ -175,7 +176,7 @@ impl BlockingThreads {
         done
     }
 
-    /// Lends the place of a stage whose deadline has passed, if it goes on.
+    /// Lends the place of a stage whose deadline has passed, if the stage still runs.
     fn lend_if_stuck(&self, run: Arc<Run>, cost: &StageCost) {
         let BlockingThreads { places, lent, most_lent, stuck_after } = self.clone();
         let stuck = Arc::clone(&cost.stuck);
@@ -193,7 +194,7 @@ impl BlockingThreads {
     }
 }
 
-/// Calls a function when it is dropped.
+/// Returns a guard that calls a function when it is dropped.
 fn when_dropped(end: impl FnOnce()) -> impl Drop {
     struct Guard<F: FnOnce()>(Option<F>);
     impl<F: FnOnce()> Drop for Guard<F> {
@@ -213,7 +214,7 @@ mod tests {
 
     use super::*;
 
-    /// Waits until something is so.
+    /// Waits until the condition holds.
     async fn until(is_so: impl Fn() -> bool) {
         while !is_so() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -226,17 +227,17 @@ mod tests {
         let (slow, other) = (StageCost::default(), StageCost::default());
         let (release, released) = mpsc::channel::<()>();
         let (begin, begun) = mpsc::channel::<()>();
-        // Until the test lets it go.
+        // Runs until the test releases it.
         let wait = move || {
             begin.send(()).map_err(Error::internal)?;
             released.recv().map_err(Error::internal)
         };
         let given_up = threads.run(Deadline::from_now(Duration::from_millis(100)), &slow, wait).await;
-        // On a machine that is too busy it has not begun.
+        // On a machine that is too busy, the stage has not started.
         if begun.try_recv().is_ok() {
             assert_eq!(given_up, None);
             until(|| slow.stuck.load(Acquire) == 1).await;
-            // Others have its place, and its own model waits, up to the deadline.
+            // Another model gets the lent place. The model of the stuck stage waits until its deadline.
             assert_eq!(threads.run(Deadline::never(), &other, || Ok(7)).await, Some(Ok(7)));
             let soon = Deadline::from_now(Duration::from_millis(60));
             assert_eq!(threads.run(soon, &slow, || Ok(7)).await, None);

@@ -1,8 +1,9 @@
-//! Memory that is held for callers: one budget of bytes for the bodies of all requests, and for all answers that have not
-//! been read yet.
+//! Memory that is held for callers: one budget of bytes for the bodies of all requests and for all answers that have
+//! not been read yet.
 //!
-//! Small bodies are always let in: an eighth of the budget is kept for them, and no number of holders can fill it. Of the
-//! rest a holder may have as much as it leaves free, so that a few large bodies do not keep out all that are smaller.
+//! An eighth of the budget is reserved for small bodies, and no number of holders can fill it. So small bodies always
+//! get in. From the rest, a holder may take at most half of what is free. So a few large bodies do not keep out all
+//! smaller ones.
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -11,60 +12,60 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
 
-/// A number of bytes that may be held at one time. Clones are the same budget.
+/// A number of bytes that may be held at one time. Clones share the budget.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget(Arc<Counter>);
 
 #[derive(Debug)]
 struct Counter {
     limit: usize,
-    /// What every holder may have at the same time, of what is kept for that.
+    /// Bytes that each holder can have at the same time from the part that is reserved for small holders.
     small: usize,
     held: AtomicUsize,
 }
 
-/// Bytes of a budget, held until this is dropped.
+/// Bytes of a budget, held until dropped.
 #[derive(Debug)]
 pub struct HeldBytes {
     budget: MemoryBudget,
     bytes: usize,
 }
 
-/// Something in memory, and the bytes that are held for it.
+/// A value in memory with the bytes that are held for it.
 #[derive(Debug)]
 pub struct Held<T> {
     value: T,
     _bytes: HeldBytes,
 }
 
-/// Of the budget, the part that is kept for small holders.
+/// The divisor of the budget that gives the part reserved for small holders.
 const KEPT_FOR_SMALL: usize = 8;
 
 // ===== impl MemoryBudget =====
 
 impl MemoryBudget {
-    /// A budget of `limit` bytes, for so many holders at one time.
+    /// A budget of `limit` bytes for at most `holders` holders at one time.
     pub fn new(limit: usize, holders: NonZeroUsize) -> MemoryBudget {
         let small = limit / KEPT_FOR_SMALL / holders;
         MemoryBudget(Arc::new(Counter { limit, small, held: AtomicUsize::new(0) }))
     }
 
-    /// The most bytes that are held.
+    /// Maximum number of bytes that are held.
     pub fn limit(&self) -> usize {
         self.0.limit
     }
 
-    /// How many bytes are held.
+    /// Number of bytes that are held.
     pub fn held(&self) -> usize {
         self.0.held.load(Relaxed)
     }
 
-    /// Holds nothing yet.
+    /// Returns a hold on no bytes yet.
     pub fn nothing(&self) -> HeldBytes {
         HeldBytes { budget: self.clone(), bytes: 0 }
     }
 
-    /// Holds `bytes`, or says that there is no room.
+    /// Holds `bytes`. Fails if there is no room.
     ///
     /// ```
     /// use std::num::NonZeroUsize;
@@ -86,7 +87,7 @@ impl MemoryBudget {
         Ok(held)
     }
 
-    /// Holds `bytes`, whether or not there is room: what is refused to nobody is still seen by those that ask for room.
+    /// Holds `bytes` even if there is no room. Holders that can be refused see these bytes as taken.
     pub fn hold_anyway(&self, bytes: usize) -> HeldBytes {
         self.0.held.fetch_add(bytes, Relaxed);
         HeldBytes { budget: self.clone(), bytes }
@@ -103,7 +104,7 @@ impl MemoryBudget {
 }
 
 impl Counter {
-    /// Whether one holder may have `own` bytes, where all together would have `all`.
+    /// Returns true if one holder may have `own` bytes when all holders together would have `all`.
     fn has_room(&self, all: usize, own: usize) -> bool {
         if own <= self.small {
             return all <= self.limit;
@@ -116,14 +117,15 @@ impl Counter {
 // ===== impl HeldBytes =====
 
 impl HeldBytes {
-    /// Holds `bytes` in all, or as many as before if there is no room for that. Never gives any back.
+    /// Holds `bytes` in all. Keeps the present number if there is no room for that. Never gives any back.
     pub fn grow_to(&mut self, bytes: usize) -> Result<()> {
         let more = bytes.saturating_sub(self.bytes);
         if more == 0 {
             return Ok(());
         }
         let counter = &self.budget.0;
-        // Taken first and given back on failure: of two that ask at one time both may be refused, and never both let in.
+        // Taken first and given back on failure. Of two holders that ask for the last room at the same time, both may
+        // be refused, but never both let in.
         let all = counter.held.fetch_add(more, Relaxed).saturating_add(more);
         if counter.has_room(all, bytes) {
             self.bytes = bytes;
@@ -134,7 +136,7 @@ impl HeldBytes {
         }
     }
 
-    /// Holds these bytes for as long as `value` is there.
+    /// Holds these bytes for as long as `value` lives.
     pub fn of<T>(self, value: T) -> Held<T> {
         Held { value, _bytes: self }
     }
@@ -174,7 +176,7 @@ mod tests {
         MemoryBudget::new(limit, NonZeroUsize::new(holders).unwrap())
     }
 
-    /// By whatever sizes the rest is filled.
+    /// Holds for large bodies of any size.
     #[test]
     fn small_bodies_are_let_in_however_many_large_ones_there_are() {
         let budget = budget(256 << 20, 1024);

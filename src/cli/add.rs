@@ -100,7 +100,7 @@ fn metric(text: &str) -> Result<(String, f64)> {
     Ok((name, value))
 }
 
-/// Ends this process at a signal, without the half version that it is putting together.
+/// Removes the unfinished version and ends this process when a signal arrives.
 pub(super) fn clean_up_at_signals(model: &Path) -> Result<()> {
     let model = model.to_owned();
     let (sender, listening) = std::sync::mpsc::channel();
@@ -115,7 +115,7 @@ pub(super) fn clean_up_at_signals(model: &Path) -> Result<()> {
                 _ = terminate.recv() => SignalKind::terminate(),
             };
             abandon_additions(&model);
-            // As shells have it for a process that a signal has ended.
+            // The exit code that shells use for a process that a signal has ended.
             signal_hook::low_level::exit(128 + number.as_raw_value())
         })
     };

@@ -1,4 +1,4 @@
-//! `leeway check`: would `leeway serve` start, and serve everything that is deployed?
+//! `leeway check`: tells whether `leeway serve` would start and serve everything that is deployed.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::registry::WarmUp;
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let mut config = settings.load()?;
-    // Whatever a server would pass over is an error here.
+    // A problem that a server would skip is an error here.
     config.repository.start = StartMode::Strict;
     logging::start(&config.log)?;
     deploy::check_access(&config.state.url)?;

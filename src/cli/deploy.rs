@@ -18,7 +18,7 @@ use crate::identity::{ModelName, Version, printable};
 use crate::registry::VerifiedVersion;
 use crate::traffic::{Share, TrafficSplit};
 
-/// The most of a text that is shown in a cell of a table, in bytes.
+/// Maximum length of a text in a cell of a table, in bytes.
 const MAX_CELL_BYTES: usize = 256;
 
 /// Where the server is, and how its answer is shown.
@@ -414,7 +414,7 @@ pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// The text of a cell of a table, of which lines of its own would make rows.
+/// The text of a cell of a table, escaped so that its line breaks do not become rows.
 pub(super) fn cell(value: &Value) -> String {
     printable(value.as_str().unwrap_or_default(), MAX_CELL_BYTES).into_owned()
 }

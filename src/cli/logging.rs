@@ -10,10 +10,10 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::{LogConfig, LogFormat, LogLevel, is_colour_unwanted};
 
-/// Whether the log of this process is JSON, once it has been started.
+/// True if the log of this process is JSON. Set when the log is started.
 static IS_JSON: OnceLock<bool> = OnceLock::new();
 
-/// Says of an error that the log has it.
+/// Marks an error that has been written to the log.
 #[derive(Debug)]
 pub(super) struct Logged;
 
@@ -23,7 +23,7 @@ impl fmt::Display for Logged {
     }
 }
 
-/// Writes what ends this process to the log, if that is JSON: whoever collects it reads nothing else.
+/// Writes the error that ends this process to the log, if the log is JSON: log collectors read nothing else.
 pub(super) fn fatal(error: Error) -> Error {
     if IS_JSON.get() != Some(&true) {
         return error;

@@ -17,7 +17,7 @@ use crate::registry::raise_open_files_limit;
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let config = settings.load().inspect_err(|_| {
-        // As it would be where nothing is configured: what is configured cannot be told.
+        // The default log: the configured one is not known, because the settings could not be read.
         let _ = logging::start(&LogConfig::default());
     });
     serve(config, stages).map_err(logging::fatal)
@@ -65,7 +65,7 @@ fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
         bound.run(signals).await?;
         if deployer.is_loading() {
             tracing::info!("a load that goes on is not waited for");
-            // The libraries must not be taken down underneath it.
+            // A load still uses the libraries, so they must not be unloaded.
             signal_hook::low_level::exit(0)
         }
         Ok(())
@@ -75,12 +75,13 @@ fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
     served
 }
 
-/// Keeps the limit of this process's data a little below what its control group leaves it: a run that would take all of that
-/// fails, and the server goes on. Whatever else is in the group counts, too, so this follows it.
+/// Keeps the data limit of this process (`RLIMIT_DATA`) a little below the memory that its control group has left. A
+/// run that would take all of it then fails, and the server continues. Other processes in the group count, too, so the
+/// limit is adjusted every second.
 async fn keep_below_the_memory_limit() {
     const RESERVE: u64 = 64 << 20;
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
-    // Where there is no limit, there is nothing to keep below.
+    // Without a limit of the group there is nothing to do.
     while let Some(left) = machine::memory_left_in_group() {
         if let Err(error) = machine::limit_data(left.saturating_sub(RESERVE)) {
             tracing::warn!(%error, "the limit of this process's data cannot be set");

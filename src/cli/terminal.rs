@@ -1,16 +1,16 @@
-//! What is written to a terminal: texts of models and of callers are in it, and none of them moves the cursor.
+//! Output to a terminal. Texts of models and of callers are escaped, so that they cannot move the cursor.
 
 use std::io::{self, Stderr, Stdout, Write};
 
 use crate::identity::is_unprintable;
 
-/// The most of a line that is shown, in bytes.
+/// Maximum length of a line, in bytes.
 const MAX_LINE_BYTES: usize = 8 << 10;
 
-/// Writes with everything escaped that a terminal would act on, and with long lines cut off.
+/// A writer that escapes everything a terminal would act on and cuts off long lines.
 pub(super) struct Printable<W> {
     out: W,
-    /// How long the present line is.
+    /// Length of the current line, in bytes.
     line: usize,
 }
 

@@ -1,11 +1,11 @@
-//! The address of a listener, as it is written: `127.0.0.1:8080`, `localhost:8080`, or `:8080` for all addresses.
+//! The address of a listener: `127.0.0.1:8080`, `localhost:8080`, or `:8080` for all addresses.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
-/// What an address looks like.
+/// The accepted form of an address, for messages.
 const EXPECTED: &str = "an address with a port, as in 127.0.0.1:8080, localhost:8080, or :8080 for all addresses";
 
-/// The address of a listener. Names are resolved, and IPv4 is preferred where a name stands for both.
+/// Parses the address of a listener. A name is resolved; if it has IPv4 and IPv6 addresses, IPv4 is preferred.
 ///
 /// ```
 /// use leeway::config::listen_address;
@@ -29,7 +29,7 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     found.iter().find(|address| address.is_ipv4()).or(found.first()).copied().ok_or_else(unexpected)
 }
 
-/// Those of IPv6 are those of IPv4, too, where there is IPv6.
+/// Returns the unspecified IPv6 address where the machine has IPv6, because it accepts IPv4, too.
 fn all_addresses(port: u16) -> SocketAddr {
     match TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),

@@ -43,7 +43,7 @@ pub struct Config {
     pub repository: RepositoryConfig,
     /// How versions are loaded.
     pub loading: LoadingConfig,
-    /// What is made of runs that do not end.
+    /// Detection of runs that do not end.
     pub health: HealthConfig,
     /// Where it is kept who gets traffic.
     pub state: StateConfig,
@@ -70,22 +70,22 @@ pub struct HttpConfig {
     pub threads: Count,
     /// Connections open at one time that predictions are served on.
     pub connection_limit: NonZeroUsize,
-    /// How long a new connection may take to send the head of its first request.
+    /// Time for a new connection to send the head of its first request.
     pub first_request_timeout_ms: NonZeroU64,
-    /// How long a connection may be idle after a request, until the head of the next one has been read.
+    /// Time for which a connection may be idle after an answer, until the head of the next request has been read.
     pub header_timeout_ms: NonZeroU64,
     /// How long a client may read nothing of an answer that is being written.
     pub write_timeout_ms: NonZeroU64,
     /// The largest request body.
     pub body_limit_bytes: NonZeroUsize,
-    /// The largest body of feedback.
+    /// Maximum size of a feedback body.
     pub feedback_body_limit_bytes: NonZeroUsize,
-    /// The most that is held of all bodies and unread answers together; without it, an eighth of the memory there is.
+    /// Maximum memory for all bodies and unread answers together. Without it, an eighth of the available memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_memory_bytes: Option<NonZeroUsize>,
-    /// Whether `GET /metrics` is answered on this listener, too.
+    /// Answers `GET /metrics` on this listener, too.
     pub metrics: bool,
-    /// How old the metrics may be that are answered.
+    /// Maximum age of the metrics in an answer.
     pub metrics_max_age_ms: u64,
 }
 
@@ -119,34 +119,34 @@ pub struct RepositoryConfig {
     pub newest_versions: usize,
     /// How often the folder is looked at for new versions and changed files. 0 never looks.
     pub poll_interval_ms: u64,
-    /// How long `leeway reload` waits for what is loaded because of it.
+    /// Time for which `leeway reload` waits for the loads that it starts.
     pub reload_timeout_ms: NonZeroU64,
-    /// What a start makes of models that cannot be served.
+    /// Handling of models that cannot be served at the start.
     pub start: StartMode,
-    /// How long a lenient start waits for models that are slow to load.
+    /// Time for which a lenient start waits for models that are slow to load.
     pub start_timeout_ms: NonZeroU64,
 }
 
-/// What a start makes of models that cannot be served, and of folders that are none.
+/// Handling of models that cannot be served, and of folders that are no models, at the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StartMode {
-    /// The others are served, as at run time.
+    /// The other models are served, as at run time.
     #[default]
     Lenient,
     /// The server does not start.
     Strict,
 }
 
-/// `[health]`: what is made of runs that do not end.
+/// `[health]`: detection of runs that do not end.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthConfig {
-    /// How long all workers of a version are in their runs before its model is not ready; without it, ten times its budget,
-    /// and 30 s at the least.
+    /// Time that all workers of a version must have been in their current runs before its model is not ready. Without
+    /// it, ten times the budget, and at least 30 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stuck_after_ms: Option<NonZeroU64>,
-    /// How long before `/livez` fails, so that whoever asks it starts the process anew; without it, never.
+    /// The same time before `/livez` fails, so that the orchestrator restarts the process. Without it, never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_fails_after_ms: Option<NonZeroU64>,
 }
@@ -160,9 +160,9 @@ pub struct LoadingConfig {
     /// The most memory that the trial may take, in MiB; without it, 1024 and four times the size of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial_memory_mb: Option<NonZeroU64>,
-    /// How long the trial may take, and each of the first runs of a version in the server itself.
+    /// Timeout of the trial, and of each of the first runs of a version in the server itself.
     pub trial_timeout_ms: NonZeroU64,
-    /// How long a load may take as a whole. After that others go on.
+    /// Timeout of a load as a whole. Other loads continue after it.
     pub timeout_ms: NonZeroU64,
 }
 
@@ -258,7 +258,7 @@ impl Default for HttpConfig {
             header_timeout_ms: NonZeroU64::MIN.saturating_add(74_999),
             write_timeout_ms: NonZeroU64::MIN.saturating_add(29_999),
             body_limit_bytes: non_zero(8 << 20),
-            // 10,000 items with an id, a label and a metric are less than that.
+            // 10,000 items with an id, a label and a metric fit into this.
             feedback_body_limit_bytes: non_zero(3 << 20),
             body_memory_bytes: None,
             metrics: true,
@@ -280,10 +280,10 @@ impl Default for RepositoryConfig {
             default_model: None,
             newest_versions: 2,
             poll_interval_ms: 5_000,
-            // Long enough for a small model, and shorter than an operator's patience, and most clients'.
+            // Enough for a small model, and shorter than the usual timeout of a client.
             reload_timeout_ms: NonZeroU64::MIN.saturating_add(9_999),
             start: StartMode::Lenient,
-            // More than a trial may take, and less than an operator waits.
+            // Longer than a trial may take, and shorter than an operator waits.
             start_timeout_ms: NonZeroU64::MIN.saturating_add(299_999),
         }
     }
@@ -295,7 +295,7 @@ impl Default for LoadingConfig {
             trial: true,
             trial_memory_mb: None,
             trial_timeout_ms: NonZeroU64::MIN.saturating_add(119_999),
-            // Weights of some hundred GiB from a disk that is not fast.
+            // Enough to read weights of some hundred GiB from a slow disk.
             timeout_ms: NonZeroU64::MIN.saturating_add(1_199_999),
         }
     }
@@ -336,8 +336,8 @@ impl HttpConfig {
         Duration::from_millis(self.first_request_timeout_ms.get())
     }
 
-    /// [`HttpConfig::body_memory_bytes`], or what suits the memory that this process may have: an eighth, because tensors
-    /// made of a body may take four times its size, and models need the rest.
+    /// Returns [`HttpConfig::body_memory_bytes`]. Without it, an eighth of the memory that this process may have:
+    /// tensors made from a body may take four times its size, and models need the rest.
     pub fn body_memory(&self) -> usize {
         let least = self.least_body_memory();
         let eighth = |bytes: u64| usize::try_from(bytes / 8).unwrap_or(usize::MAX);
@@ -345,7 +345,7 @@ impl HttpConfig {
         self.body_memory_bytes.map_or_else(suited, NonZeroUsize::get)
     }
 
-    /// A body may take somewhat less than half of what there is for all.
+    /// One body may take somewhat less than half of the budget, so three times the largest body is enough.
     fn least_body_memory(&self) -> usize {
         self.body_limit_bytes.max(self.feedback_body_limit_bytes).get().saturating_mul(3)
     }
@@ -385,7 +385,8 @@ impl RepositoryConfig {
 }
 
 impl HealthConfig {
-    /// How long all workers of a version with this total budget are in their runs before they count as stuck.
+    /// Time that all workers of a version with this total budget must have been in their current runs before they count
+    /// as stuck.
     ///
     /// ```
     /// use std::time::Duration;

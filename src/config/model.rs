@@ -54,7 +54,7 @@ pub struct SessionConfig {
     pub workers: Count,
     /// Threads that share the work of one run.
     pub intra_op_threads: Count,
-    /// Where its sessions run.
+    /// The process that runs its sessions.
     pub isolation: Isolation,
     /// Sharing of runs by different requests.
     pub batching: Batching,
@@ -74,21 +74,21 @@ pub struct SessionConfig {
     pub spin_us: u64,
 }
 
-/// The process that the sessions of a version run in.
+/// The process that runs the sessions of a version.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {
-    /// The server's own: the fastest.
+    /// The server's process: the fastest.
     #[default]
     None,
-    /// One for each worker: what ends it ends one batch.
+    /// One process for each worker: if it ends, one batch fails.
     Process,
-    /// The same, as long as the version is not the stable one of its model: a canary that crashes takes nothing with it.
+    /// The same while the version is not the stable one of its model: a canary that crashes affects nothing else.
     UntilPromoted,
 }
 
 impl Isolation {
-    /// Where the sessions of a version run now.
+    /// Returns the place where the sessions of a version run now.
     ///
     /// ```
     /// use leeway::config::{Isolation, SessionPlace};
@@ -104,7 +104,7 @@ impl Isolation {
     }
 }
 
-/// The place of a version's sessions.
+/// Place of a version's sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionPlace {

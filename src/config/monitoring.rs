@@ -18,19 +18,19 @@ pub struct ServerMonitoringConfig {
     pub quantile_window_ms: u64,
     /// The window that drift is measured over where none is asked for.
     pub drift_window_ms: u64,
-    /// Whether `/metrics` has the features that drift most, or all with all their bins.
+    /// The drift series in `/metrics`: the features that drift most, or all features with all their bins.
     pub drift_series: DriftSeries,
-    /// How many of each version's features and parts of predictions `/metrics` has at the most, with `"top"`.
+    /// Maximum number of features, and of parts of predictions, of each version in `/metrics` with `"top"`.
     pub top_features: usize,
 }
 
-/// What of drift is in `/metrics`.
+/// The drift series in `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DriftSeries {
-    /// What each replica makes of the features that drift most.
+    /// The drift of the features that drift most, as computed by each replica.
     Top,
-    /// The same of all features, and the counts of all bins, which can be added up over replicas.
+    /// The drift of all features, and the counts of all bins, which can be summed over replicas.
     All,
 }
 
@@ -43,8 +43,8 @@ pub struct FeedbackConfig {
     pub key: Option<Token>,
     /// How old a prediction may be that feedback is taken for.
     pub max_delay_ms: u64,
-    /// How old a prediction may be of which something else can be said than before: the later one replaces the former.
-    /// With 0 nothing is replaced.
+    /// Maximum age of a prediction whose feedback can be corrected: later feedback replaces earlier feedback. 0 allows
+    /// no corrections.
     pub correction_window_ms: u64,
     /// How many of the last feedback items are remembered, so that none is counted twice.
     pub remembered: NonZeroUsize,
@@ -83,7 +83,7 @@ pub struct MonitoringWindows {
     pub quantiles: Duration,
     /// The window that drift is measured over where none is asked for.
     pub drift: Duration,
-    /// The most features of a version in `/metrics`; `None` for all of them, with their bins.
+    /// Maximum number of features of a version in `/metrics`. `None` shows all of them, with their bins.
     pub top_features: Option<usize>,
 }
 
@@ -98,9 +98,9 @@ impl Default for ServerMonitoringConfig {
             enabled: true,
             quantile_window_ms: 300_000,
             drift_window_ms: 3_600_000,
-            // A feature with its bins is some 35 series, and 64 of them in 30 versions were 6 MB at every scrape.
+            // A feature with its bins is some 35 series. 64 features in 30 versions were 6 MB per scrape.
             drift_series: DriftSeries::Top,
-            // Who reads of ten features that drift looks at the rest with `leeway drift`.
+            // `leeway drift` shows the other features.
             top_features: 10,
         }
     }
@@ -108,7 +108,7 @@ impl Default for ServerMonitoringConfig {
 
 impl Default for FeedbackConfig {
     fn default() -> Self {
-        // People look over labels within days; what was reported of a week is not to change afterwards.
+        // Labels are reviewed within days. The measures of a past week should not change afterwards.
         let correction_window_ms = 7 * 86_400_000;
         let max_delay_ms = 30 * 86_400_000;
         FeedbackConfig { key: None, max_delay_ms, correction_window_ms, remembered: super::non_zero(1_000_000) }

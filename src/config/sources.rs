@@ -21,9 +21,9 @@ pub const DEFAULT_FILE: &str = "config/leeway.toml";
 
 /// More connections than any one process has file descriptors for.
 const MOST_CONNECTIONS: usize = 1 << 20;
-/// The longest problem that is told, in characters: it may quote a key or a value.
+/// Maximum length of a problem in a message, in bytes: it may quote a key or a value.
 const LONGEST_PROBLEM: usize = 1_000;
-/// The largest file of settings, in bytes.
+/// Maximum size of a settings file, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
 const PREFIX: &str = "LEEWAY_";
 const FLAGS: &str = "command line";
@@ -133,8 +133,8 @@ impl Config {
     }
 }
 
-/// The variables with our prefix that are set to nothing, without the prefix: they count as not set, as where a template
-/// fills in what is not there.
+/// The variables with our prefix that are empty, without the prefix. They count as not set, because templates produce
+/// empty variables for missing values.
 fn empty_variables() -> Vec<Uncased<'static>> {
     let named = |(name, value): (OsString, OsString)| {
         let name = name.into_string().ok().filter(|_| value.is_empty())?;
@@ -163,7 +163,7 @@ pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
     extract(&Figment::new().merge(toml(path)?), Some(path))
 }
 
-/// The values of a TOML file. What is wrong with it is told by line and column: its text may be a secret, or another file's.
+/// The values of a TOML file. Errors name line and column only: the text may be a secret, or come from another file.
 fn toml(path: &Path) -> Result<TomlFile> {
     let wrong = |problem: String| Error::Config(format!("{}: {problem}", shown(path)));
     let text = read_text(path).map_err(wrong)?;
@@ -171,7 +171,7 @@ fn toml(path: &Path) -> Result<TomlFile> {
     Ok(TomlFile { path: path.to_owned(), values })
 }
 
-/// The text of a file of settings: a regular file of a bounded size.
+/// The text of a settings file, which must be a regular file of a bounded size.
 fn read_text(path: &Path) -> Result<String, String> {
     let read = || {
         if !std::fs::metadata(path)?.is_file() {
@@ -188,9 +188,9 @@ fn read_text(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|error| format!("not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
 }
 
-/// What is wrong with a text as TOML, and where, without the text.
+/// Describes an error in a TOML text and its position, without the text.
 ///
-/// Of keys and of values that were read, no more is quoted than a name that is shown.
+/// Quotes at most as much of a key or a value as of a name.
 pub(crate) fn toml_problem(error: &toml::de::Error, text: &str) -> String {
     let problem = printable(&error.message().trim_end().replace('\n', "; "), LONGEST_PROBLEM).into_owned();
     let Some(span) = error.span() else { return problem };

@@ -50,7 +50,7 @@ pub enum Appended {
     Lost(Option<Deployment>),
 }
 
-/// The journal at this address. One that cannot be written, because its disk is full or read-only, is opened as it is.
+/// Opens the journal at this address. A journal on a full or read-only disk is opened for reading.
 pub async fn open(url: &StateUrl) -> Result<Arc<dyn Journal>> {
     let StateUrl::Sqlite(path) = url else { return Ok(Arc::new(MemoryJournal::default())) };
     let opened = SqliteJournal::open(path).await;
@@ -114,7 +114,7 @@ impl Journal for MemoryJournal {
 
 // ===== of a disk that cannot be written =====
 
-/// A journal that was read when the server was started, and cannot be written.
+/// A journal that was read when the server started and cannot be written.
 #[derive(Debug)]
 struct FrozenJournal {
     latest: MemoryJournal,
@@ -170,7 +170,7 @@ impl SqliteJournal {
     async fn read_only(path: &Path) -> Result<SqliteJournal> {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
-        // Without a log there is nothing but the file itself; with one, SQLite has to read both.
+        // Without a log, the file itself is complete. With a log, SQLite has to read both.
         let has_log = std::fs::metadata(PathBuf::from(log)).is_ok_and(|log| log.len() > 0);
         let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(!has_log);
         let pool = one_connection(options).await.map_err(|error| cannot_be_opened(path, &said(&error)))?;
@@ -240,7 +240,7 @@ impl Journal for SqliteJournal {
         .map_err(failed)?;
         match written.rows_affected() {
             1 => {
-                // Only what is at the path lasts.
+                // Only what is in the file at the path is durable.
                 self.check_file().await?;
                 Ok(Appended::Written)
             }
@@ -262,8 +262,8 @@ impl Journal for SqliteJournal {
     }
 }
 
-/// The one connection of a journal: writes wait for each other anyway, and reads are few. It stays, as a file that is opened
-/// anew might be another one.
+/// Opens the only connection of a journal: writes wait for each other anyway, and reads are few. It stays open, because
+/// a file that is opened again might be another one.
 async fn one_connection(options: SqliteConnectOptions) -> sqlx::Result<SqlitePool> {
     let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE * 2);
     pool.max_lifetime(None).idle_timeout(None).connect_with(options).await
@@ -292,7 +292,7 @@ async fn set_up(pool: &SqlitePool) -> sqlx::Result<()> {
     transaction.commit().await
 }
 
-/// Whether the disk takes a file here. What is wrong with the path itself is told when it is opened.
+/// Checks that the disk has room for a file here. Other problems with the path show when the file is opened.
 pub(crate) async fn writable(path: &Path) -> Result<(), String> {
     let path = path.to_owned();
     let tried = tokio::task::spawn_blocking(move || try_to_write(&path)).await;
@@ -303,7 +303,7 @@ pub(crate) async fn writable(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Writes and removes a file as large as the index that SQLite makes beside its own.
+/// Writes and removes a file as large as the index that SQLite creates beside its own file.
 fn try_to_write(path: &Path) -> io::Result<()> {
     const INDEX: usize = 32 << 10;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -354,7 +354,7 @@ fn cannot_be_opened(path: &Path, problem: &str) -> Error {
     ))
 }
 
-/// What is wrong with what was written, and the ways out.
+/// The error about unreadable content of the journal, with the ways out.
 fn cannot_be_read(path: &Path, problem: &str, remove: Option<&str>) -> Error {
     let file = path.display();
     let or_remove =
@@ -458,7 +458,7 @@ mod tests {
         std::fs::write(&path, "another").unwrap();
         let error = journal.append(&two).await.unwrap_err().to_string();
         assert!(error.contains("is another one now"), "{error}");
-        // Back in its place, it goes on, and nothing was written meanwhile.
+        // Once the file is back, writing works again, and nothing was written meanwhile.
         std::fs::rename(&kept, &path).unwrap();
         assert_eq!(journal.append(&two).await.unwrap(), Appended::Written);
     }
@@ -487,7 +487,7 @@ mod tests {
         );
     }
 
-    /// What a journal says is read without writing beside it, with and without a log that is not in the file yet.
+    /// A journal on a read-only disk is read completely, with and without changes that are only in its log.
     #[tokio::test]
     async fn a_journal_that_cannot_be_written_is_read() {
         let folder = tempfile::tempdir().unwrap();

@@ -2,10 +2,10 @@
 //!
 //! - `deployment.rs` is what is deployed of a model, and the pure function from one deployment to the next.
 //! - `journal.rs` keeps every deployment there was. A change is made when it is written there, and not before.
-//! - `state_file.rs` notices that the file it is in was taken away.
+//! - `state_file.rs` notices that the open state file was removed or replaced.
 //! - `reconcile.rs` decides, without doing it, which versions to load and which to retire.
 //! - `deployer/` does it: it owns what is loaded, looks at the repository, and publishes snapshots.
-//! - `problems.rs` remembers what is wrong, so that it is logged once.
+//! - `problems.rs` remembers problems, so that each is logged once.
 //! - `status.rs` is what operators are shown.
 //!
 //! This room knows nothing of HTTP.

@@ -1,22 +1,22 @@
-//! What is wrong with the repository and the journal, remembered so that each change of it is logged once.
+//! Problems with the repository and the journal, remembered so that each change is logged once.
 
 use std::collections::BTreeMap;
 
-/// What is wrong at present, by what it is about.
+/// The current problems, by subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Problems(BTreeMap<String, String>);
 
-/// A change of what is wrong.
+/// A change of the problems.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ProblemChange {
-    /// It is new, or another than before.
+    /// The problem is new, or its text has changed.
     Appeared(String),
-    /// It is gone; this is what it was.
+    /// The problem is gone. Holds its former text.
     Resolved(String),
 }
 
 impl Problems {
-    /// What is wrong now, and how that differs from what was.
+    /// Replaces the problems, and returns the changes.
     pub(super) fn replace(&mut self, now: BTreeMap<String, String>) -> Vec<ProblemChange> {
         let appeared = now.iter().filter(|(about, problem)| self.0.get(*about) != Some(problem));
         let appeared = appeared.map(|(_, problem)| ProblemChange::Appeared(problem.clone()));
@@ -27,12 +27,12 @@ impl Problems {
         changes
     }
 
-    /// What is wrong with this.
+    /// Returns the problem with this subject.
     pub(super) fn about(&self, about: &str) -> Option<&str> {
         self.0.get(about).map(String::as_str)
     }
 
-    /// The problems, in words.
+    /// The texts of the problems.
     pub(super) fn texts(&self) -> Vec<String> {
         self.0.values().cloned().collect()
     }

@@ -20,9 +20,9 @@ pub enum Live {
     Loading,
     /// It is loaded, with the `model.toml` there is now.
     Loaded,
-    /// It is loaded, with an older `model.toml`, or in another process than it should be.
+    /// It is loaded, but with an older `model.toml`, or in the wrong process.
     Outdated,
-    /// The same, and it is being loaded anew.
+    /// It is loaded like that, and is being loaded anew.
     Reloading,
     /// It was refused, as its files and `model.toml` still are.
     Refused,
@@ -44,11 +44,11 @@ pub enum Step {
     Retire(Version),
 }
 
-/// The versions that should be loaded: those that are needed, those that an operator wants, and the newest few that can be;
-/// not those that an operator does not want, unless they are needed.
+/// Returns the versions that should be loaded: the needed ones, those that an operator holds loaded, and the newest few
+/// that can be loaded. A version that an operator holds unloaded is left out, unless it is needed.
 ///
-/// A version that was refused is none of the newest few. One that does not serve yet, for whatever reason, takes no place
-/// of one that does: the newest few of those that serve are wanted, too, until enough newer ones serve.
+/// A refused version does not count among the newest few. A version that does not serve yet does not displace one that
+/// serves: the newest few of those that serve stay until enough newer ones serve.
 ///
 /// ```
 /// use std::collections::{BTreeMap, BTreeSet};
@@ -73,7 +73,7 @@ pub fn wanted(
     holds: &BTreeMap<Version, Hold>,
 ) -> BTreeSet<Version> {
     let is_out = |version: &Version| holds.get(version) == Some(&Hold::Unloaded);
-    // What an operator keeps out is among them: no older version is loaded in its stead.
+    // A version that an operator holds unloaded counts: no older version is loaded instead.
     let can_serve = |version: &&Version| live.get(version) != Some(&Live::Refused);
     let serves = |version: &&Version| !is_out(version) && live.get(version).is_some_and(|live| live.serves());
     let newest_first = || on_disk.iter().rev();
@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// A model as the deployer sees it.
+    /// The state of a model that the deployer reconciles.
     #[derive(Debug, Clone)]
     struct Model {
         on_disk: BTreeSet<Version>,
@@ -128,7 +128,7 @@ mod tests {
             reconcile(&self.wanted(), &self.live)
         }
 
-        /// Those that serve, but for what an operator wants out.
+        /// Returns the versions that serve, without those that an operator holds unloaded.
         fn serving(&self) -> BTreeSet<Version> {
             let is_in = |version: &Version| self.holds.get(version) != Some(&Hold::Unloaded);
             let serving = self.live.iter().filter(|(version, live)| live.serves() && is_in(version));
@@ -200,15 +200,15 @@ mod tests {
             }
         }
 
-        /// Loads end in any order, well or not. Nothing that serves goes before enough newer ones serve; in the end the
-        /// newest that can be loaded serve, and there is nothing left to do.
+        /// Loads end in any order, with success or failure. No serving version is retired before enough newer ones
+        /// serve. In the end the newest versions that can be loaded serve, and no step is left.
         #[test]
         fn it_settles_on_the_newest_that_can_be_loaded(
             mut model in model(),
             good in prop::collection::btree_set((1u32..10).prop_map(version), 0..9),
             order in prop::collection::vec(any::<prop::sample::Index>(), 64),
         ) {
-            // What does not serve at the beginning is yet to be tried, and what serves has its files.
+            // At the beginning, each version either serves and has its files, or has not been tried.
             model.live.retain(|_, live| live.serves());
             model.live.values_mut().for_each(|live| *live = Live::Loaded);
             model.on_disk.extend(model.live.keys());
@@ -235,7 +235,7 @@ mod tests {
             }
             prop_assert_eq!(model.steps(), vec![]);
             let is_out = |version: &Version| model.holds.get(version) == Some(&Hold::Unloaded);
-            // What is kept out has its place, though it was not tried.
+            // A version that is held unloaded takes a place, though it was never tried.
             let can_be =
                 |version: &Version| good.contains(version) || began_with.contains(version) || is_out(version);
             let newest = model.on_disk.iter().rev().filter(|version| can_be(version)).take(model.newest);

@@ -1,18 +1,18 @@
-//! Whether the state file that is open is still the one at its path.
+//! Notices that the open state file is no longer the file at its path.
 //!
-//! A file that was removed, moved or replaced goes on to exist for who has it open: what is written to it is gone with the
-//! process. So before a change is acknowledged, the file at the path is compared with the one that was opened.
+//! A process that has a file open keeps it after it was removed, moved or replaced, and what it writes there is lost at
+//! its end. So before a change is acknowledged, the file at the path is compared with the open one.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The files of an open SQLite database, as they were when it was opened.
+/// Identities of the files of an open SQLite database, taken when it was opened.
 #[derive(Debug, Clone)]
 pub struct StateFile {
     files: Vec<(PathBuf, Identity)>,
 }
 
-/// What tells a file from every other one on this machine.
+/// Identity of a file on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -20,10 +20,10 @@ struct Identity {
 }
 
 impl StateFile {
-    /// The files of the database at this path, which has just been opened.
+    /// Notes the files of the database at this path, which has just been opened.
     pub fn opened(path: &Path) -> io::Result<StateFile> {
         let mut files = vec![(path.to_owned(), Identity::of(path)?)];
-        // What was changed last is in the write-ahead log, which is there for as long as the database is open.
+        // The latest changes are in the write-ahead log, which exists as long as the database is open.
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         let log = PathBuf::from(log);
@@ -33,11 +33,11 @@ impl StateFile {
         Ok(StateFile { files })
     }
 
-    /// Says what has become of the files, if they are not those that are open.
+    /// Fails if the files at the paths are not the open ones. The error describes the difference.
     pub async fn check(&self) -> Result<(), String> {
         let files = self.files.clone();
         let compare = move || files.iter().try_for_each(|(path, opened)| compare(path, *opened));
-        // A file system may take its time.
+        // On a thread of its own, because a file system can be slow.
         tokio::task::spawn_blocking(compare).await.map_err(|error| error.to_string())?
     }
 }
@@ -49,14 +49,14 @@ impl Identity {
         std::fs::metadata(path).map(|found| Identity { device: found.dev(), inode: found.ino() })
     }
 
-    /// Elsewhere a file that is open cannot be removed.
+    /// On other systems an open file cannot be removed.
     #[cfg(not(unix))]
     fn of(path: &Path) -> io::Result<Identity> {
         std::fs::metadata(path).map(|_| Identity { device: 0, inode: 0 })
     }
 }
 
-/// The message is for callers, too: it names no path.
+/// Callers see the message, so it names no path.
 fn compare(path: &Path, opened: Identity) -> Result<(), String> {
     let what = match Identity::of(path) {
         Ok(found) if found == opened => return Ok(()),
@@ -89,7 +89,7 @@ mod tests {
         std::fs::write(&log, "one").unwrap();
         let file = StateFile::opened(&path).unwrap();
         assert_eq!(file.check().await, Ok(()));
-        // What is written to it changes nothing.
+        // Writing to the file does not change its identity.
         std::fs::write(&path, "more").unwrap();
         assert_eq!(file.check().await, Ok(()));
         let problem = async || file.check().await.unwrap_err();

@@ -19,7 +19,7 @@ use crate::traffic::Share;
 pub struct Overview {
     /// The models, by name.
     pub models: Vec<ModelStatus>,
-    /// What is wrong with folders in the repository that are no models, and with the journal.
+    /// Problems with the journal, and with folders in the repository that are no models.
     pub problems: Vec<String>,
     /// The versions that are being loaded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -31,7 +31,7 @@ pub struct Overview {
 pub struct ModelStatus {
     /// Its name.
     pub model: ModelName,
-    /// Why it is not served, if it is not.
+    /// The reason why the model is not served, if it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unserved: Option<String>,
     /// What is deployed of it.
@@ -42,7 +42,7 @@ pub struct ModelStatus {
     /// What is wrong with a newer deployment in the journal, which could not be taken over yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deployment_problem: Option<String>,
-    /// Why what is deployed is not in the journal yet.
+    /// The reason why the deployment is not in the journal yet, if it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unwritten: Option<String>,
     /// Its versions, the newest first.
@@ -70,7 +70,7 @@ pub struct VersionStatus {
     /// How long that took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<u64>,
-    /// Where its sessions run, if that is not the server's own process.
+    /// Place of its sessions, if that is not the server's own process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<SessionPlace>,
     /// Sharing of runs, and the finding behind it.
@@ -126,7 +126,7 @@ pub struct Deployed {
     pub deployment: Deployment,
     /// The shares before, in percent.
     pub before: BTreeMap<Version, Share>,
-    /// Why it is not in the journal yet: a rollback is made all the same.
+    /// The reason why the deployment is not in the journal yet. A rollback takes effect anyway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unwritten: Option<String>,
 }

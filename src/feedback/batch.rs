@@ -1,7 +1,8 @@
-//! What a body of feedback says, read from its JSON.
+//! Reads feedback from the JSON of a body.
 //!
-//! Bounded while it is read: the number of items, of amounts in an item, and the length of every text. A label and an
-//! amount are single values; what begins like an array or an object is refused at its first byte and not read on.
+//! Limits apply while reading: the number of items, the number of amounts of an item, and the length of every text. A
+//! label and an amount are single values. An array or an object in their place is refused at its first byte and not
+//! read further.
 
 use std::fmt;
 
@@ -10,29 +11,29 @@ use serde::{Deserialize, Deserializer};
 
 use crate::pipeline::Object;
 
-/// The most items of one request.
+/// Maximum number of items in one request.
 pub const MOST_ITEMS: usize = 10_000;
-/// The most amounts of one item: as many as a `model.toml` can have business metrics.
+/// Maximum number of amounts in one item: a `model.toml` can have as many business metrics.
 const MAX_AMOUNTS: usize = 32;
-/// The longest text that is kept. A longer one is no id and no class.
+/// Maximum length of a text that is kept. A longer one is neither an id nor a class.
 const MAX_TEXT_BYTES: usize = 1_024;
 
-/// `{"feedback": […]}`
+/// The body: `{"feedback": […]}`
 #[derive(Debug)]
 pub struct Batch {
     pub(super) items: Vec<Item>,
 }
 
-/// What is said of one prediction.
+/// Feedback on one prediction.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Item {
-    /// The id that the answer had.
+    /// The prediction id from the answer.
     pub(super) prediction_id: Text,
-    /// What the class is in truth.
+    /// The true class.
     #[serde(default)]
     pub(super) label: Option<WrittenLabel>,
-    /// What the number is in truth.
+    /// The true number.
     #[serde(default)]
     pub(super) value: Option<f64>,
     /// Business metrics, by name.
@@ -49,29 +50,29 @@ pub(super) enum WrittenLabel {
     Text(Text),
 }
 
-/// A text, if it is not too long.
+/// A text of bounded length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Text {
     Kept(Box<str>),
-    /// Longer than anything that it could be: so many bytes.
+    /// Too long for an id or a class. Holds the number of bytes.
     TooLong(usize),
 }
 
-/// The amount of a business metric: a number, or yes or no.
+/// The amount of a business metric: a number or a boolean.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Amount {
     Yes(bool),
     Number(f64),
 }
 
-/// Amounts by the names of their metrics.
+/// Amounts, by the name of the metric.
 #[derive(Debug, Default)]
 pub(super) struct Amounts(pub(super) Vec<(Box<str>, Amount)>);
 
 // ===== reading =====
 
 impl Batch {
-    /// The feedback that a body has.
+    /// Reads the feedback from a body.
     ///
     /// ```
     /// use leeway::feedback::Batch;
@@ -190,7 +191,7 @@ impl<'de> Deserialize<'de> for WrittenLabel {
             }
 
             fn visit_u64<E>(self, number: u64) -> Result<WrittenLabel, E> {
-                // Larger ones are the names of classes, if anything: their digits count.
+                // Larger numbers can only be the names of classes, where the digits count.
                 let text = || WrittenLabel::Text(Text::new(&number.to_string()));
                 Ok(i64::try_from(number).map_or_else(|_| text(), WrittenLabel::Whole))
             }
@@ -270,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_is_nested_is_refused_at_its_first_byte() {
-        // If it were read on, the end would be missing.
+        // Reading on would fail differently, because the end is missing.
         for member in ["label", "value", "prediction_id"] {
             for begin in ["[", "{"] {
                 let kind = if begin == "[" { "sequence" } else { "map" };
@@ -303,7 +304,7 @@ mod tests {
 
     #[test]
     fn items_are_counted_while_they_are_read() {
-        // The one that is too many is the last thing that is read.
+        // The text ends after the first item that is too many.
         let body = format!(r#"{{"feedback": [{}"#, r#"{"prediction_id": "x"},"#.repeat(MOST_ITEMS + 1));
         check(&body, "more than 10000 items; send them in several requests");
         let amounts: Vec<String> = (0..=MAX_AMOUNTS).map(|amount| format!("\"m{amount}\": 1")).collect();

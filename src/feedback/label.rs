@@ -1,18 +1,18 @@
-//! The class that a label means.
+//! Finds the class that a label means.
 
 use super::batch::{Text, WrittenLabel};
 use crate::identity::printable;
 use crate::monitor::Truth;
 
-/// How many classes a message names.
+/// Maximum number of classes that a message names.
 const NAMED: usize = 10;
-/// The most of a text that a message quotes, in bytes.
+/// Maximum length of a text that a message quotes, in bytes.
 const QUOTED: usize = 64;
 
-/// The class of this name, if there is one. Classes without names are called by their numbers, from 0.
+/// Returns the class of this name, if there is one. Classes without names are named by their numbers, from 0.
 ///
-/// A text is the class of just that name. A number is the class whose name is that number, however either is written (`3`,
-/// `3.0`), and true and false are the classes of these names, as JSON or as Python spells them.
+/// A text means the class with exactly that name. A number means the class whose name is that number, in any notation
+/// (`3`, `3.0`). True and false mean the classes with these names, in the spelling of JSON or of Python.
 pub(super) fn class_of(label: &WrittenLabel, classes: &[String]) -> Result<Truth, String> {
     let found = match label {
         WrittenLabel::Text(Text::Kept(text)) => named(text, classes),
@@ -22,7 +22,7 @@ pub(super) fn class_of(label: &WrittenLabel, classes: &[String]) -> Result<Truth
         WrittenLabel::Whole(number) => {
             named(&number.to_string(), classes).or_else(|| numbered(*number as f64, classes))
         }
-        // 3.0 is written as 3, and -0.0 as -0.
+        // 3.0 is formatted as 3, and -0.0 as -0.
         WrittenLabel::Number(number) => {
             named(&(number + 0.0).to_string(), classes).or_else(|| numbered(*number, classes))
         }
@@ -40,7 +40,7 @@ fn named(text: &str, classes: &[String]) -> Option<usize> {
     if !classes.is_empty() {
         return classes.iter().position(|class| class == text);
     }
-    // The number of a class that has no name: as it is written in the answer.
+    // The number of a class without a name, written as in the answer.
     let number: u32 = text.parse().ok()?;
     (number.to_string() == text).then_some(number as usize)
 }
@@ -113,7 +113,7 @@ mod tests {
         check(&WrittenLabel::Whole(1), &["0.0", "1.0"], Some("1.0"));
         check(&WrittenLabel::Number(0.5), &["0.50", "inf"], Some("0.50"));
         check(&text("1"), &["0.0", "1.0"], None);
-        // The one that is spelled so goes first.
+        // An exact match of the name goes first.
         check(&WrittenLabel::Whole(1), &["1.0", "1"], Some("1"));
         check(&WrittenLabel::Yes(true), &["False", "True"], Some("True"));
         check(&WrittenLabel::Yes(false), &["true", "false"], Some("false"));

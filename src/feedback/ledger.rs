@@ -23,33 +23,33 @@ use crate::error::{Error, Result};
 /// How long a write waits for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The key's length, in bytes.
+/// Length of the key, in bytes.
 const KEY: usize = 32;
 
-/// One thing that is said of a prediction.
+/// One statement about a prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Stands for the prediction, and for what is said of it: its truth, or one of its metrics.
+    /// Hash of the prediction and of the subject of the statement: its truth, or one of its metrics.
     pub key: u64,
-    /// What is said: the number of a class, or the bits of a number.
+    /// The statement: the number of a class, or the bits of a number.
     pub said: u64,
-    /// Whether it may replace what was said before.
+    /// True if it may replace an earlier statement.
     pub may_replace: bool,
 }
 
-/// What came of an entry.
+/// Result of recording an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
-    /// Nothing was said of it before.
+    /// There was no earlier statement.
     First,
-    /// The same was said before, or it is not known any more what.
+    /// The earlier statement was the same, or is no longer known.
     Same,
-    /// Something else was said before, and this has taken its place.
+    /// The earlier statement was different and has been replaced.
     Replaced {
-        /// What was said before.
+        /// The earlier statement.
         before: u64,
     },
-    /// Something else was said before, and stays.
+    /// The earlier statement was different and stays.
     Differs,
 }
 
@@ -59,12 +59,12 @@ pub trait Ledger: Debug + Send + Sync {
     /// The key that ids are signed with: the same for all that share this ledger.
     async fn key(&self) -> Result<Vec<u8>>;
 
-    /// Remembers these, one after the other, and says what came of each.
+    /// Records these entries in order, and returns the result of each.
     async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>>;
 }
 
-/// The ledger at this address, which remembers so many. One that cannot be written, because its disk is full or read-only,
-/// takes nothing.
+/// Opens the ledger at this address, which remembers the last `remembered` entries. A ledger on a full or read-only
+/// disk refuses all feedback.
 pub async fn open_ledger(url: &StateUrl, remembered: NonZeroUsize) -> Result<Arc<dyn Ledger>> {
     let StateUrl::Sqlite(path) = url else { return Ok(Arc::new(MemoryLedger::new(remembered))) };
     let opened = match SqliteLedger::open(path, remembered).await {
@@ -86,15 +86,15 @@ pub async fn open_ledger(url: &StateUrl, remembered: NonZeroUsize) -> Result<Arc
 /// 256 bits that nobody can guess: four UUIDs of version 7 have 74 random bits each.
 fn random_key() -> Vec<u8> {
     let mut digest = sha2::Sha256::new();
-    // Without a clock: it may be anywhere.
+    // Without the clock, which may be wrong.
     let random = || Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, 0, 0));
     (0..4).for_each(|_| digest.update(random().as_bytes()));
     digest.finalize().to_vec()
 }
 
-/// What comes of an entry, where so much is known of what was said before.
+/// Returns the result of an entry, given the earlier statement.
 ///
-/// `known` is `None` where nothing was said, and `Some(None)` where it is not known what.
+/// `known` is `None` if there was no statement, and `Some(None)` if there was one that is no longer known.
 fn outcome(entry: Entry, known: Option<Option<u64>>) -> Recorded {
     match known {
         None => Recorded::First,
@@ -160,7 +160,7 @@ impl Ledger for MemoryLedger {
 
 // ===== of a disk that cannot be written =====
 
-/// A ledger that takes nothing, as nothing could be made to last when the server was started.
+/// A ledger that refuses all feedback, because it could not be written when the server started.
 #[derive(Debug)]
 struct ClosedLedger {
     key: Vec<u8>,
@@ -201,7 +201,7 @@ impl SqliteLedger {
             // The last items may be lost with the machine, and would then count twice if they came again.
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(PATIENCE);
-        // The one connection stays: a file that is opened anew might be another one.
+        // The only connection stays open, because a file that is opened again might be another one.
         let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE * 2);
         let pool = pool.max_lifetime(None).idle_timeout(None);
         let wrong = |error: &sqlx::Error| cannot_be_opened(path, &error.to_string());
@@ -216,7 +216,7 @@ impl SqliteLedger {
         ] {
             sqlx::query(table).execute(&pool).await.map_err(|error| wrong(&error))?;
         }
-        // Tables of before corrections were taken: it is not known what was said.
+        // Tables from before corrections were supported do not have the statements.
         let has_said: i64 =
             sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('feedback_items') WHERE name = 'said'")
                 .fetch_one(&pool)
@@ -224,7 +224,7 @@ impl SqliteLedger {
                 .map_err(|error| wrong(&error))?;
         if has_said == 0 {
             let added = sqlx::query("ALTER TABLE feedback_items ADD COLUMN said INTEGER").execute(&pool).await;
-            // Unless another server was faster.
+            // Another server may have added the column first.
             if let Err(error) = added
                 && !error.to_string().contains("duplicate column")
             {
@@ -303,7 +303,7 @@ impl Ledger for SqliteLedger {
         let key = match read().await.map_err(failed)? {
             Some(key) => key,
             None => {
-                // Of two servers that start at the same time, one writes, and both read what it wrote.
+                // If two servers start at the same time, one writes the key, and both read it.
                 sqlx::query("INSERT OR IGNORE INTO feedback_keys (id, key) VALUES (1, ?)")
                     .bind(hex::encode(random_key()))
                     .execute(&self.pool)
@@ -323,7 +323,7 @@ impl Ledger for SqliteLedger {
         self.check_file().await?;
         let recorded = self.try_record(&entries).await;
         let recorded = recorded.map_err(|error| Error::FeedbackNotRecorded { detail: error.to_string() })?;
-        // Only what is at the path lasts.
+        // Only what is in the file at the path is durable.
         self.check_file().await?;
         Ok(recorded)
     }
@@ -337,7 +337,7 @@ fn cannot_be_opened(path: &Path, problem: &str) -> Error {
 mod tests {
     use super::*;
 
-    /// What came of these keys, said for the first time or again.
+    /// Records these keys. Returns true for each that was recorded for the first time.
     async fn first_time(ledger: &dyn Ledger, keys: &[u64]) -> Vec<bool> {
         let entries = keys.iter().map(|key| Entry { key: *key, said: 7, may_replace: false }).collect();
         ledger.record(entries).await.unwrap().iter().map(|recorded| *recorded == Recorded::First).collect()
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(first_time(ledger, &[1]).await, [true]);
     }
 
-    /// What is said is remembered to the last bit, and what is said later takes its place where it may.
+    /// A statement is remembered exactly, and a later one replaces it if it may.
     async fn check_corrections(ledger: &dyn Ledger) {
         let entry = |said: f64, may_replace| Entry { key: 1, said: said.to_bits(), may_replace };
         let before = |said: f64| Recorded::Replaced { before: said.to_bits() };
@@ -424,7 +424,7 @@ mod tests {
         }
     }
 
-    /// A file that is not at its path any more takes nothing that anybody is told is taken.
+    /// A file that is no longer at its path acknowledges nothing.
     #[tokio::test]
     async fn what_would_not_last_is_not_taken() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! Outcomes: what became of predictions, as callers tell it, joined with what was predicted.
 //!
-//! - `batch.rs` reads what is said from JSON, bounded.
+//! - `batch.rs` reads feedback from JSON, with limits.
 //! - `prediction_id.rs`: the signed id that every prediction has. It says what was predicted, so nothing is stored.
 //! - `label.rs` finds the class that a label means.
 //! - `ledger.rs` remembers what has been said already.
@@ -32,7 +32,8 @@ use crate::registry::{ServedVersion, Snapshot};
 
 /// The most items that an answer says what is wrong with.
 const MOST_PROBLEMS: usize = 100;
-/// How far the clocks of replicas may be apart: a prediction that is this much from the future was made just now.
+/// Tolerated difference between the clocks of replicas. A prediction from at most this far in the future counts as made
+/// now.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// What came of a batch.
@@ -88,7 +89,7 @@ impl Feedback {
         let mut judge = |item| {
             self.judge_item(item, snapshot, now).map_err(|Refused(result, why)| {
                 refused += 1;
-                // Only the first ones are answered, so only they are kept.
+                // Only the first problems are in the answer, so only they are kept.
                 Refused(result, if refused > MOST_PROBLEMS { String::new() } else { why })
             })
         };
@@ -149,7 +150,7 @@ impl Feedback {
             let days = age.as_secs() / 86_400;
             return refuse(FeedbackResult::Late, format!("the prediction was made {days} days ago"));
         }
-        // After a step of the clock it is not known how long ago that was.
+        // If the clock was set back by more than that, the delay is not known.
         let delay = (id.made_at() <= now + CLOCK_SKEW).then_some(age);
         let may_replace = age <= self.correction_window;
         let predicted = version.recorder.predicted(id.predicted);
@@ -215,7 +216,8 @@ enum Said {
 }
 
 impl Joinable {
-    /// Adds what is new to the outcomes, and puts right what is corrected. `recorded` says which of each part, in order.
+    /// Adds new statements to the outcomes, and corrects replaced ones. `recorded` has the result of each part, in
+    /// order.
     fn join(self, recorded: &mut impl Iterator<Item = Recorded>) -> (FeedbackResult, String) {
         let Joinable { version, parts } = self;
         let (mut is_new, mut is_corrected, mut differs) = (false, false, false);

@@ -1,4 +1,4 @@
-//! The body of a request: whether it is what it should be, and reading it, bounded by itself and together with all others.
+//! The body of a request: checks its headers and reads it, within its own limit and within the memory for all bodies.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -23,25 +23,25 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// For how long, where the server has no time: most bodies are here already, and the answer should not wait for others.
 const DISCARD_TIME_UNDER_LOAD: Duration = Duration::from_secs(1);
 
-/// The least that is allocated for a body that comes in parts.
+/// Smallest allocation for a body that arrives in parts.
 const LEAST_CAPACITY: usize = 4096;
 
-/// The largest body of a kind of request.
+/// Maximum size of the body of one kind of request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimit {
-    /// In bytes.
+    /// The limit, in bytes.
     pub(super) bytes: NonZeroUsize,
-    /// What a caller is told who sends more.
+    /// Advice to a caller who sends more.
     pub(super) advice: &'static str,
 }
 
 impl BodyLimit {
-    /// That of predictions.
+    /// Returns the limit of predictions.
     pub(super) fn of_predictions(bytes: NonZeroUsize) -> BodyLimit {
         BodyLimit { bytes, advice: "send fewer instances in one request (http.body_limit_bytes)" }
     }
 
-    /// That of feedback.
+    /// Returns the limit of feedback.
     pub(super) fn of_feedback(bytes: NonZeroUsize) -> BodyLimit {
         BodyLimit { bytes, advice: "send fewer items in one request (http.feedback_body_limit_bytes)" }
     }
@@ -53,7 +53,7 @@ impl BodyLimit {
 
 /// What a body is announced as, if not as JSON, which it is taken for where nothing is said.
 pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
-    // There may be several of these headers, each with several encodings.
+    // This header can occur several times, each with several encodings.
     let mut encodings =
         headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     if encodings.any(|encoding| !matches!(&*encoding.trim_ascii().to_ascii_lowercase(), b"identity" | b"")) {
@@ -76,7 +76,7 @@ pub(super) fn check_json(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// Reads a body of at most `limit` bytes. What has arrived is held of `memory`.
+/// Reads a body of at most `limit` bytes. The arrived bytes are held in `memory`.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: &mut Body,
@@ -88,13 +88,13 @@ pub(super) async fn read(
         if length > limit.bytes.get() {
             return Err(limit.exceeded());
         }
-        // What has no hope is refused before it is read; what is let in here may still be refused while it arrives.
+        // A body without room is refused before it is read. A body that passes may still be refused while it arrives.
         memory.check(length)?;
     }
     let mut gathered = Gathered { held: memory.nothing(), limit, announced, bytes: Arrived::Nothing };
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Error::RequestAborted)?;
-        // Trailers are passed over.
+        // Trailers are ignored.
         if let Ok(data) = frame.into_data() {
             gathered.add(data)?;
         }
@@ -102,7 +102,7 @@ pub(super) async fn read(
     Ok(gathered.whole())
 }
 
-/// The part of a body that has arrived: in one piece, however small the pieces were that it came in.
+/// The part of a body that has arrived: one contiguous piece, even if it came in many small ones.
 struct Gathered {
     held: HeldBytes,
     limit: BodyLimit,
@@ -112,7 +112,7 @@ struct Gathered {
 
 enum Arrived {
     Nothing,
-    /// As it came: most bodies come in one.
+    /// The only piece so far, not copied: most bodies come in one.
     OnePiece(Bytes),
     Several(Vec<u8>),
 }
@@ -165,13 +165,14 @@ impl Gathered {
     }
 }
 
-/// How much is allocated for a body of which `length` bytes have arrived: twice as much, but no more than will come.
+/// The capacity to allocate for a body of which `length` bytes have arrived: twice as much, but not more than can
+/// arrive.
 fn capacity(length: usize, announced: Option<usize>, limit: BodyLimit) -> usize {
     let end = announced.unwrap_or(limit.bytes.get());
     length.saturating_mul(2).max(LEAST_CAPACITY).min(end).max(length)
 }
 
-/// Whether the body may have been left unread because of this error.
+/// Returns true if the body may have been left unread because of this error.
 pub(super) fn is_unread(error: &Error) -> bool {
     matches!(error, Error::RequestTooLarge { .. } | Error::BodyMemoryFull { .. })
 }

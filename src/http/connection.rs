@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its last: served, and ended when its listener says so.
+//! One connection: serves it, and ends it when its listener says so.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,49 +25,49 @@ use super::request_context::has_a_date;
 use super::stream::WatchedStream;
 use crate::monitor::Delivery;
 
-/// While a listener closes: how long a connection may take to begin a request that its client has sent already.
+/// Time for a connection to start a request that its client has already sent, while the listener closes.
 const LAST_HEAD: Duration = Duration::from_millis(250);
 
-/// How often a connection that is to end is looked at, and how many times in a row its client may have read nothing.
+/// Interval of checks on a connection that is ending, and the maximum number of checks in a row without progress.
 const LOOK: Duration = Duration::from_secs(1);
 const MAX_LOOKS_WITHOUT_PROGRESS: u32 = 5;
 
-/// The part of a connection that its listener sees: what it has to do, and since when it has had nothing to do.
+/// The state of a connection that its listener sees: its work, and the time since which it has been idle.
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// Since when the listener serves; times are counted from there.
+    /// Start of the listener. Times are counted from it.
     epoch: Instant,
-    /// Requests that have no answer yet.
+    /// Requests without an answer yet.
     requests: AtomicUsize,
-    /// Whether bytes of an answer wait for the client to read.
+    /// True while bytes of an answer wait for the client to read.
     is_writing: AtomicBool,
-    /// How many times something was written.
+    /// Number of completed writes.
     written: AtomicU64,
-    /// Whether there ever was a request.
+    /// True once there was a request.
     has_asked: AtomicBool,
-    /// When it was accepted, or when the last answer was made: milliseconds from the epoch.
+    /// Time of acceptance or of the last answer, in milliseconds from the epoch.
     since: AtomicU64,
-    /// Whether the client has ended its side while it waits for an answer.
+    /// True once the client has ended its side while it waits for an answer.
     has_ended_input: AtomicBool,
-    /// The answer whose first bytes are to be written next.
+    /// The answer whose first bytes are written next.
     delivery: Mutex<Option<Arc<Delivery>>>,
-    /// How it is to end, once it is told.
+    /// The way to end, once the listener has decided.
     ending: Mutex<Option<Ending>>,
     told: Notify,
 }
 
-/// How a connection is to end.
+/// Reason for ending a connection, which decides how it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Others want its place: at once, unless a request has come meanwhile.
+    /// Others need its place. It ends at once, unless a new request has arrived.
     Evicted,
-    /// Its client was silent, or read its answer too slowly: at once, unless a request has come meanwhile.
+    /// Its client was silent, or read its answer too slowly. It ends at once, unless a new request has arrived.
     Overdue,
-    /// The listener closes: after the answers to what has been sent.
+    /// The listener closes. It ends after the answers to the requests that have been sent.
     Drained,
 }
 
-/// Serves a connection until it ends, or is told to. `above_limit` is said of each of its requests.
+/// Serves a connection until it ends, or is told to end. `above_limit` is attached to each of its requests.
 pub(super) async fn serve(
     mut http: http1::Builder,
     stream: TcpStream,
@@ -76,7 +76,7 @@ pub(super) async fn serve(
     above_limit: Option<AboveLimit>,
     activity: Arc<Activity>,
 ) -> hyper::Result<()> {
-    // hyper panics on a date that it cannot write; without one, a response is as good.
+    // hyper panics on a date that it cannot write. A response without a date is valid, too.
     http.auto_date_header(has_a_date());
     let stream = WatchedStream::new(stream, write_timeout, Arc::clone(&activity));
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
@@ -108,8 +108,7 @@ pub(super) async fn serve(
         return ended;
     }
     connection.as_mut().graceful_shutdown();
-    // One that has sent part of a head, or of none, or that reads nothing of its answer, would otherwise hold up the end for
-    // nothing.
+    // A client that has sent only part of a head, or reads nothing of its answer, would otherwise delay the shutdown.
     let (mut written, mut looks) = (activity.written.load(Relaxed), 0);
     while activity.is_busy() && looks < MAX_LOOKS_WITHOUT_PROGRESS {
         if let Ok(ended) = tokio::time::timeout(LOOK, connection.as_mut()).await {
@@ -124,7 +123,7 @@ pub(super) async fn serve(
 // ===== impl Activity =====
 
 impl Activity {
-    /// That of a connection that has just been accepted.
+    /// The state of a connection that has just been accepted.
     pub(super) fn new(epoch: Instant) -> Activity {
         Activity {
             epoch,
@@ -140,7 +139,7 @@ impl Activity {
         }
     }
 
-    /// Whether a request has no answer yet.
+    /// Returns true if a request has no answer yet.
     pub(super) fn is_answering(&self) -> bool {
         self.requests.load(Relaxed) > 0
     }
@@ -150,22 +149,22 @@ impl Activity {
         self.is_writing.load(Relaxed)
     }
 
-    /// Whether it has anything to do.
+    /// Returns true if the connection has work to do.
     pub(super) fn is_busy(&self) -> bool {
         self.is_answering() || self.is_writing()
     }
 
-    /// Whether there ever was a request.
+    /// Returns true once there was a request.
     pub(super) fn has_asked(&self) -> bool {
         self.has_asked.load(Relaxed)
     }
 
-    /// When it was accepted, or when the last answer was made: milliseconds from the listener's epoch.
+    /// Returns the time of acceptance or of the last answer, in milliseconds from the listener's epoch.
     pub(super) fn since(&self) -> u64 {
         self.since.load(Relaxed)
     }
 
-    /// Tells the connection to end. The first who says so decides how.
+    /// Tells the connection to end. The first call decides how.
     pub(super) fn end(&self, ending: Ending) {
         self.ending.lock().get_or_insert(ending);
         self.told.notify_one();
@@ -173,7 +172,7 @@ impl Activity {
 
     async fn told_to_end(&self) -> Ending {
         loop {
-            // Kept if it came before: nothing is missed.
+            // An earlier notification is stored, so none is missed.
             self.told.notified().await;
             if let Some(ending) = *self.ending.lock() {
                 return ending;
@@ -199,7 +198,7 @@ impl Activity {
     pub(super) fn set_writing(&self, is_writing: bool) {
         self.is_writing.store(is_writing, Relaxed);
         if !is_writing {
-            // Nobody else writes it.
+            // No other task writes this counter.
             self.written.store(self.written.load(Relaxed).wrapping_add(1), Relaxed);
         }
     }
@@ -208,7 +207,7 @@ impl Activity {
         self.has_ended_input.store(true, Relaxed);
     }
 
-    /// The answer goes to the socket.
+    /// Reports that the answer is being written to the socket.
     pub(super) fn deliver(&self) {
         drop(self.delivery.lock().take());
     }
@@ -218,7 +217,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Counts a request as in flight until it is dropped.
+/// Counts a request as in flight until dropped.
 struct InFlight(Arc<Activity>);
 
 impl InFlight {
@@ -236,7 +235,7 @@ impl Drop for InFlight {
     }
 }
 
-/// A request's body. One whose client has ended its side before it was complete will never be.
+/// The body of a request. Fails if the client has ended its side before the body was complete.
 struct WatchedBody {
     body: Incoming,
     activity: Arc<Activity>,
@@ -252,7 +251,7 @@ impl HttpBody for WatchedBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other))),
-            // Hyper sees the end of the input only where it wants more than it has: it has handed on all that there is.
+            // Hyper reads the end of the input only after it has handed on all earlier bytes.
             Poll::Pending if self.activity.has_ended_input.load(Relaxed) => {
                 Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())))
             }

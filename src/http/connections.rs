@@ -1,4 +1,4 @@
-//! The connections that a listener has open: who gets a place, who has to give one up, and who has been silent for too long.
+//! The open connections of a listener: gives places to new connections, evicts idle ones, and ends overdue ones.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -11,39 +11,39 @@ use tokio::sync::Notify;
 use super::connection::{Activity, Ending};
 use crate::monitor::ServerRecorder;
 
-/// How long a connection above the limit may take for its first head: others want its place.
+/// Time for a connection above the limit to send its first head: others need its place.
 const ABOVE_LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Of the time in which a client may read nothing of an answer, how many times as long reading all of it may take.
+/// Time for reading a whole answer, in multiples of the time in which a client may read nothing of it.
 const WRITE_TIMEOUTS_PER_ANSWER: u32 = 4;
 
-/// The most connections that have been told to end and still have their file descriptor.
+/// Maximum number of connections that have been told to end and still have their file descriptor.
 pub(super) const MAX_LEAVING: usize = 16;
 
-/// Said of every request on a connection above the limit.
+/// Marks every request on a connection above the limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AboveLimit {
     /// The limit.
     pub(super) limit: NonZeroUsize,
 }
 
-/// How many connections a listener may have open.
+/// Maximum numbers of open connections of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places {
-    /// Those that everything is served on.
+    /// Connections that serve everything.
     pub regular: NonZeroUsize,
-    /// Those above, for health and metrics, where every regular one has a request in flight.
+    /// Additional connections for health and metrics, used while every regular one has a request in flight.
     pub spare: usize,
 }
 
-/// How long connections may take.
+/// Timeouts of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionTimeouts {
     /// For the head of a connection's first request.
     pub first_request: Duration,
     /// From an answer to the head of the next request.
     pub idle: Duration,
-    /// For a client to read something of an answer.
+    /// For a client to read some part of an answer.
     pub write: Duration,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Connections {
     recorder: Arc<ServerRecorder>,
     epoch: Instant,
     open: Mutex<Open>,
-    /// Told when one has ended.
+    /// Notified when a connection has ended.
     ended: Notify,
 }
 
@@ -63,11 +63,11 @@ pub(super) struct Connections {
 struct Open {
     all: HashMap<u64, Entry>,
     next: u64,
-    /// How many have each kind of place, but for those that are giving it up.
+    /// Number of connections in each kind of place, without those that are leaving.
     taken: [usize; 2],
-    /// Those that have been idle the longest, in order, as seen some time ago.
+    /// The connections that have been idle the longest, in order, as of the last full search.
     idle: [VecDeque<(u64, u64)>; 2],
-    /// Those that were told to end and had not yet, as seen some time ago.
+    /// The connections that were told to end and may not have ended yet.
     leaving: Vec<u64>,
 }
 
@@ -85,7 +85,7 @@ pub(super) enum Place {
     Spare,
 }
 
-/// A connection that is open until this is dropped.
+/// An open connection. Its place is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct OpenConnection {
     connections: Arc<Connections>,
@@ -94,29 +94,29 @@ pub(super) struct OpenConnection {
     pub(super) above_limit: Option<AboveLimit>,
 }
 
-/// The state of a connection, as far as it decides whether it has taken too long.
+/// The state of a connection that decides whether it is overdue.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     is_answering: bool,
     is_writing: bool,
     has_asked: bool,
     place: Place,
-    /// How long ago it was accepted, or its last answer was made.
+    /// Time since it was accepted, or since its last answer.
     ago: Duration,
 }
 
 impl ConnectionTimeouts {
-    /// How often connections have to be looked at for these times to be kept.
+    /// Interval of checks that enforces these timeouts closely enough.
     pub(super) fn precision(&self) -> Duration {
         let least = self.first_request.min(self.idle).min(ABOVE_LIMIT_TIMEOUT);
         (least / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 
-    /// Whether a connection has taken too long. How long requests take is decided elsewhere.
+    /// Returns true if a connection is overdue. The budget of a model limits requests, not this.
     fn is_overdue(&self, seen: Seen) -> bool {
         let limit = match seen {
             Seen { is_answering: true, .. } => return false,
-            // Also if something is read of it now and then.
+            // Applies even if the client reads a little now and then.
             Seen { is_writing: true, .. } => self.write.saturating_mul(WRITE_TIMEOUTS_PER_ANSWER),
             Seen { has_asked: true, .. } => self.idle,
             Seen { place: Place::Regular, .. } => self.first_request.min(self.idle),
@@ -134,20 +134,20 @@ impl Connections {
         Connections { places, timeouts, recorder, epoch: Instant::now(), open, ended }
     }
 
-    /// Waits until there is a place, or somebody who can give one up.
+    /// Waits until there is a free place, or one whose connection can be evicted.
     pub(super) async fn has_room(&self) {
         loop {
-            // Made before looking, so that no end is missed.
+            // Created before the check, so that no end is missed.
             let ended = self.ended.notified();
             if self.open.lock().room(self.places).is_some() {
                 return;
             }
-            // A connection may become idle without an end.
+            // A connection may also become idle, which notifies no one.
             let _ = tokio::time::timeout(Duration::from_millis(100), ended).await;
         }
     }
 
-    /// Takes a place for a connection that was accepted, as soon as there is one.
+    /// Takes a place for an accepted connection, as soon as there is one.
     pub(super) async fn place(self: &Arc<Connections>) -> OpenConnection {
         loop {
             match self.open() {
@@ -157,8 +157,7 @@ impl Connections {
         }
     }
 
-    /// Takes a place for a connection that was accepted; one that is idle gives up its own if need be. `None` if there is
-    /// none.
+    /// Takes a place for an accepted connection, and evicts an idle one if necessary. `None` if there is no place.
     pub(super) fn open(self: &Arc<Connections>) -> Option<OpenConnection> {
         let mut open = self.open.lock();
         let place = match open.room(self.places)? {
@@ -178,19 +177,19 @@ impl Connections {
         Some(OpenConnection { connections: Arc::clone(self), id, activity, above_limit })
     }
 
-    /// Ends the connection that has been idle the longest, for what it holds beside its place.
+    /// Ends the connection that has been idle the longest, to free its file descriptor.
     pub(super) fn evict_one(&self) {
         let mut open = self.open.lock();
         let _ = open.evict_from(Place::Regular) || open.evict_from(Place::Spare);
     }
 
-    /// Ends those that have taken too long.
+    /// Ends the overdue connections.
     pub(super) fn end_overdue(&self) {
         let now = self.epoch.elapsed();
         let mut open = self.open.lock();
         let is_overdue = |entry: &Entry| {
             let activity = &entry.activity;
-            // Read first: what begins after it is not overdue.
+            // Read before the other fields: a request that starts after this read is not overdue.
             let ago = now.saturating_sub(Duration::from_millis(activity.since()));
             self.timeouts.is_overdue(Seen {
                 is_answering: activity.is_answering(),
@@ -205,12 +204,12 @@ impl Connections {
         overdue.into_iter().for_each(|id| open.leave(id, Ending::Overdue));
     }
 
-    /// Tells all of them that the listener closes.
+    /// Tells all connections that the listener closes.
     pub(super) fn drain(&self) {
         self.open.lock().all.values().for_each(|entry| entry.activity.end(Ending::Drained));
     }
 
-    /// Waits until all have ended.
+    /// Waits until all connections have ended.
     pub(super) async fn all_ended(&self) {
         loop {
             let ended = self.ended.notified();
@@ -222,17 +221,17 @@ impl Connections {
     }
 }
 
-/// Where there is room for a connection.
+/// The place for a new connection.
 enum Room {
-    /// In a place that nobody has.
+    /// A free place.
     Free(Place),
-    /// In a place whose holder can give it up.
+    /// A place whose connection is idle and can be evicted.
     Held(Place),
 }
 
 impl Open {
     fn room(&mut self, places: Places) -> Option<Room> {
-        // One to which a request has come meanwhile may take its time.
+        // A connection that got a request after it was told to end no longer counts: it may finish.
         let Open { all, leaving, .. } = self;
         leaving.retain(|id| all.get(id).is_some_and(|entry| !entry.activity.is_busy()));
         if leaving.len() >= MAX_LEAVING {
@@ -249,12 +248,12 @@ impl Open {
         None
     }
 
-    /// Who has been idle the longest of those with this kind of place.
+    /// Returns the connection that has been idle the longest in this kind of place.
     fn longest_idle(&mut self, place: Place) -> Option<u64> {
         let Open { all, idle, taken, .. } = self;
         let idle = &mut idle[place as usize];
         for is_fresh in [false, true] {
-            // Nobody has become idle before those that were the first and are idle since.
+            // The first entries stay first as long as they are idle: others became idle later.
             while let Some(&(id, since)) = idle.front() {
                 let same =
                     |entry: &Entry| !entry.is_leaving && !entry.activity.is_busy() && entry.activity.since() == since;
@@ -266,7 +265,7 @@ impl Open {
             if is_fresh {
                 break;
             }
-            // Some more than one, so that all are looked at only now and then.
+            // Finds several at once, so that a full search is rare.
             let some = (taken[place as usize] / 16).max(1);
             let idle_now = |entry: &&Entry| entry.place == place && !entry.is_leaving && !entry.activity.is_busy();
             let mut found: Vec<(u64, u64)> = all
@@ -284,7 +283,7 @@ impl Open {
         None
     }
 
-    /// Ends the one that has been idle the longest of those with this kind of place. Says whether there was one.
+    /// Evicts the connection that has been idle the longest in this kind of place. Returns false if there was none.
     fn evict_from(&mut self, place: Place) -> bool {
         let found = self.longest_idle(place);
         if let Some(id) = found {
@@ -336,14 +335,14 @@ mod tests {
     fn the_one_that_has_been_idle_the_longest_gives_up_its_place() {
         let connections = connections(3, 1);
         let old: Vec<OpenConnection> = (0..3).map(|_| connections.open().unwrap()).collect();
-        // The first has asked since, the second is being answered.
+        // The first connection had a request later, and the second has one in flight.
         old[0].activity.set_since(7);
         old[1].activity.set_answering();
         old[2].activity.set_since(5);
         let new = connections.open().unwrap();
         assert!(new.above_limit.is_none());
         assert_eq!(old.iter().map(is_told).collect::<Vec<_>>(), [false, false, true]);
-        // The next is the newcomer's elder.
+        // The next eviction takes the first connection, which has been idle longer than the new one.
         new.activity.set_since(9);
         let newer = connections.open().unwrap();
         assert!(newer.above_limit.is_none() && is_told(&old[0]) && !is_told(&new));
@@ -356,7 +355,7 @@ mod tests {
         busy.iter().for_each(|connection| connection.activity.set_answering());
         let spare = connections.open().unwrap();
         assert!(spare.above_limit.is_some());
-        // One spare connection that is silent makes way for the next, too.
+        // A silent spare connection is evicted, too.
         let next = connections.open().unwrap();
         assert!(next.above_limit.is_some() && is_told(&spare));
         next.activity.set_answering();
@@ -398,7 +397,7 @@ mod tests {
             assert!(new.above_limit.is_none());
             new.activity.set_since(at);
             open.push_back(new);
-            // Told in the order in which they came.
+            // Evicted in the order of their acceptance.
             while open.front().is_some_and(is_told) {
                 open.pop_front();
             }

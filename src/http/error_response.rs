@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::error::{Error, Fault, Shed};
 use crate::identity::cut_off;
 
-/// The longest detail of a problem, in characters.
+/// Maximum length of the detail of a problem, in characters.
 const LONGEST_DETAIL: usize = 4_000;
 
 /// An error on its way to `request_context.rs`, which renders it.
@@ -126,11 +126,12 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
         | Error::BodyMemoryFull { .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(1));
         }
-        // Disks are not mended in a second, and what is sent meanwhile is refused again.
+        // A full or failing disk takes longer than a second to repair, and earlier retries would fail again.
         Error::FeedbackNotRecorded { .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(30));
         }
-        // The rest of the body may come at any time, or cannot be told from what follows, so that nothing else can be read.
+        // The rest of the body may arrive at any time, or its end is not known. So the connection cannot carry another
+        // request.
         Error::RequestTooSlow { .. } | Error::UnsupportedTransfer => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -154,7 +155,7 @@ fn message(error: &Error) -> String {
         | Error::Repository(_)
         | Error::Load { .. }
         | Error::Listen(_) => Error::internal("").to_string(),
-        // It may quote the request, or a name in a model's file.
+        // The message may quote the request, or a name from a model file.
         sent => cut_off(sent.to_string(), LONGEST_DETAIL),
     }
 }
@@ -164,7 +165,7 @@ pub(super) fn log(error: &Error, request_id: &HeaderValue) {
     let (code, detail) = (error.code(), error.detail().unwrap_or_default());
     let request_id = request_id.to_str().unwrap_or_default();
     match error.fault() {
-        // Whoever keeps the state says once that it fails, and once that it works again.
+        // The monitor logs a failure of the state once, and its recovery once.
         _ if matches!(error, Error::Journal(_) | Error::FeedbackNotRecorded { .. }) => {
             tracing::debug!(request_id, code, detail, "{error}");
         }

@@ -1,4 +1,5 @@
-//! The metrics as they are answered: rendered once for all who ask at about the same time, by a thread that serves nobody.
+//! The metrics endpoint's answers. A rendering is made on a thread of its own and shared by all requests within its
+//! maximum age.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -26,14 +27,14 @@ pub struct Exposition(Arc<Shared>);
 struct Shared {
     monitor: Arc<Monitor>,
     max_age: Duration,
-    /// What renderings are held of, so that bodies make room where many of them wait to be read.
+    /// Budget in which renderings are held. Where many wait to be read, less is left for bodies.
     memory: MemoryBudget,
     /// The last rendering.
     rendered: watch::Sender<Option<Rendering>>,
     is_rendering: Mutex<bool>,
 }
 
-/// What was measured at one moment. Clones share their bytes.
+/// The metrics at one moment. Clones share their bytes.
 #[derive(Debug, Clone)]
 struct Rendering {
     begun: Instant,
@@ -44,13 +45,13 @@ struct Rendering {
 // ===== impl Exposition =====
 
 impl Exposition {
-    /// The metrics of `monitor`, no older than `max_age` when they are asked for.
+    /// Serves the metrics of `monitor`. An answer is at most `max_age` old when it is requested.
     pub fn new(monitor: Arc<Monitor>, max_age: Duration, memory: MemoryBudget) -> Exposition {
         let (rendered, _) = watch::channel(None);
         Exposition(Arc::new(Shared { monitor, max_age, memory, rendered, is_rendering: Mutex::new(false) }))
     }
 
-    /// The answer to who asks for the metrics with these headers, at `asked`.
+    /// Returns the answer to a request with these headers that arrived at `asked`.
     pub(super) async fn answer(&self, headers: &HeaderMap, asked: Instant) -> Result<Response> {
         let rendering = self.rendering(asked).await?;
         const VARIES: (HeaderName, HeaderValue) = (VARY, HeaderValue::from_static("accept-encoding"));
@@ -63,24 +64,25 @@ impl Exposition {
         })
     }
 
-    /// A rendering that is young enough for who asks at `asked`: the last one, the one that is being made, or another.
+    /// Returns a rendering that is fresh enough for a request at `asked`: the last one, the one in progress, or a new
+    /// one.
     async fn rendering(&self, asked: Instant) -> Result<Rendering> {
         let mut rendered = self.0.rendered.subscribe();
-        // The one that is being made may be too old, the next one is not; more than that is a rendering that fails.
+        // The rendering in progress may be too old, but the next one is not. More attempts mean that rendering fails.
         for _ in 0..4 {
             let last = rendered.borrow_and_update().clone();
             if let Some(rendering) = last.filter(|rendering| rendering.begun + self.0.max_age >= asked) {
                 return Ok(rendering);
             }
-            // A rendering is published after it was said to be done: whoever sees an old one may begin the next.
+            // A rendering is published only after it is marked as done, so whoever gets an old one can start the next.
             self.begin()?;
             rendered.changed().await.map_err(Error::internal)?;
         }
         Err(Error::internal("the metrics could not be rendered"))
     }
 
-    /// Renders on a thread of its own, unless that is being done: whatever keeps the threads of a listener busy, whoever
-    /// asks on another one is answered.
+    /// Starts a rendering on a thread of its own, unless one is in progress. So busy threads of one listener do not
+    /// delay the metrics on the other.
     fn begin(&self) -> Result<()> {
         let mut is_rendering = self.0.is_rendering.lock();
         if *is_rendering {
@@ -96,7 +98,7 @@ impl Exposition {
 
 impl Shared {
     fn render(&self) {
-        /// Also if rendering panics: the next who asks begins another one.
+        /// Marks the rendering as done, even after a panic, so that the next request can start another.
         struct Done<'a>(&'a Shared, Option<Rendering>);
 
         impl Drop for Done<'_> {
@@ -116,7 +118,7 @@ impl Shared {
     }
 }
 
-/// At the fastest level: text like this becomes a tenth of its size all the same.
+/// Uses the fastest level, which already shrinks the text to a tenth.
 fn compress(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
     // Writing to memory cannot fail.
@@ -124,7 +126,7 @@ fn compress(text: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap_or_default()
 }
 
-/// Whether the client takes gzip (RFC 9110, section 12.5.3).
+/// Returns true if the client accepts gzip (RFC 9110, section 12.5.3).
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|coding| {
@@ -179,7 +181,7 @@ mod tests {
                 (first.plain.as_ptr(), first.compressed.as_ptr())
             );
         }
-        // Held once, however many read it.
+        // Held once, for all readers.
         let held = exposition.0.memory.held();
         assert!(held >= first.plain.len() + first.compressed.len() && held < 4 * first.plain.len(), "{held}");
     }

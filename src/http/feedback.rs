@@ -21,7 +21,7 @@ use crate::stage::{Stage, Timings};
 /// How long the body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// How long it may take from the head of the request until it has been joined.
+/// Time from the head of the request until the feedback is joined.
 const WORK_TIME: Duration = Duration::from_secs(20);
 
 /// `POST /feedback`
@@ -46,8 +46,8 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
             return Err(error.into());
         }
     };
-    // A full body is milliseconds of work, which no prediction should wait for: it takes a place of those that heavy stages
-    // run on, so that there is never more of it at one time than there are threads.
+    // A full body takes milliseconds, which should not delay predictions. So it runs in one of the places for heavy
+    // stages, of which there are as many as threads.
     let (feedback, snapshot) = (Arc::clone(&state.feedback), state.catalog.snapshot());
     let now = Duration::try_from(Timestamp::now().duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
     let judge = move || Ok::<_, Error>(feedback.judge(parse(&bytes)?, &snapshot, now));
@@ -57,7 +57,7 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
     Ok(held_json(&state.feedback.take(judged, &state.monitor).await?, &state.body_memory)?)
 }
 
-/// No thread was free in time.
+/// The error for a request that got no place in time.
 fn expired(started: Instant) -> Error {
     let mut spent = Timings::default();
     spent.set(Stage::Preprocess, started.elapsed());

@@ -1,4 +1,4 @@
-//! Accepting connections, and draining them.
+//! Accepts connections, and drains them at the end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,35 +21,35 @@ use crate::monitor::ServerRecorder;
 /// connections close.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// How often the log says so.
+/// Interval of warnings in the log.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Connections that wait in the kernel until they are accepted.
+/// Maximum number of connections that the kernel queues until they are accepted.
 const BACKLOG: u32 = 1024;
 
-/// The most of a request's head that is kept in memory, and of a body before it is handed on.
+/// Maximum size of a request's head in memory, and of the part of a body that is read ahead.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Connections above the limit that are served all the same, so that health and metrics answer however many requests
-/// are in flight. Predictions on them are refused.
+/// Number of connections above the limit, so that health and metrics answer however many requests are in flight.
+/// Predictions on them are refused.
 const SPARE_CONNECTIONS: usize = 64;
 
-/// Connections on the admin listener: operators and one scraper are few.
+/// Number of connections on the admin listener: there are few operators, and one scraper.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// Open files that are no connections: models while they are read, the state, the trial's pipes, libraries, the log.
+/// Open files besides connections: model files while they are read, the state, pipes of the trial, libraries, the log.
 const OTHER_FILES: usize = 128;
 
-/// An address that is taken, and at which nothing listens yet.
+/// An address that is bound, but not listening yet.
 #[derive(Debug)]
 pub struct BoundAddress {
     socket: TcpSocket,
     address: SocketAddr,
-    /// The key that configures it, for messages.
+    /// The configuration key of the address, for messages.
     name: &'static str,
 }
 
-/// An address at which the kernel takes connections, which are accepted once it is served.
+/// A listening address. The kernel queues connections until they are served.
 #[derive(Debug)]
 pub struct Listener {
     listener: std::net::TcpListener,
@@ -59,14 +59,14 @@ pub struct Listener {
 /// What bounds the connections of a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerLimits {
-    /// How many there may be at one time.
+    /// Maximum numbers of connections.
     pub places: Places,
-    /// How long they may take.
+    /// Timeouts of connections.
     pub timeouts: ConnectionTimeouts,
 }
 
-/// The places of the data listener and of the admin listener, where `limit` connections are wanted and this process may have
-/// `files` open: so many that the rest of what it opens always fits.
+/// Returns the places of the data listener and of the admin listener, for a configured limit of `limit` connections and
+/// `files` open files in this process. Always leaves room for the other files that the process opens.
 ///
 /// ```
 /// use std::num::NonZeroUsize;
@@ -79,7 +79,7 @@ pub struct ListenerLimits {
 /// ```
 pub fn places(limit: NonZeroUsize, files: Option<u64>) -> (Places, Places) {
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    // Where there are very few, everything is smaller.
+    // Everything is smaller where there are very few files.
     let spare = SPARE_CONNECTIONS.min(files / 16);
     let admin = ADMIN_CONNECTIONS.min(files / 16);
     let kept = OTHER_FILES.min(files / 2) + spare + admin + MAX_LEAVING;
@@ -91,12 +91,12 @@ pub fn places(limit: NonZeroUsize, files: Option<u64>) -> (Places, Places) {
 // ===== impl BoundAddress =====
 
 impl BoundAddress {
-    /// Takes `address`, so that nobody else can, and refuses connections until it listens. `name` is the key that
-    /// configures it, for the message.
+    /// Binds `address`, so that no other process can take it. Connections are refused until it listens. `name` is its
+    /// configuration key, for the error message.
     pub fn bind(address: SocketAddr, name: &'static str) -> Result<BoundAddress> {
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // As after a restart: connections of before may still be known to the kernel.
+            // After a restart, the kernel may still have connections of the former process.
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
             let address = socket.local_addr()?;
@@ -105,7 +105,7 @@ impl BoundAddress {
         bind().map_err(|error| cannot_listen(name, address, &error))
     }
 
-    /// Lets the kernel take connections.
+    /// Starts to listen: the kernel queues connections from now on.
     pub fn listen(self) -> Result<Listener> {
         let BoundAddress { socket, address, name } = self;
         let listener = socket.listen(BACKLOG).and_then(TcpListener::into_std);
@@ -132,9 +132,9 @@ impl Listener {
         self.address
     }
 
-    /// Serves connections until `closing` turns true. Then those that the kernel has taken are accepted, and no others;
-    /// idle ones are closed, and those with a request in flight are closed after its answer, or dropped when `grace` is
-    /// over. Says whether all of them finished.
+    /// Serves connections until `closing` turns true. Then it accepts those that the kernel has already queued, and no
+    /// others. It closes idle connections at once and busy ones after their answer, or drops them when `grace` is over.
+    /// Returns true if all of them finished.
     pub async fn serve(
         self,
         router: Router,
@@ -143,7 +143,7 @@ impl Listener {
         mut closing: watch::Receiver<bool>,
         grace: Duration,
     ) -> bool {
-        // Here, and not where it was bound: it belongs to the threads that serve it.
+        // Registered here, because it belongs to the runtime that serves it.
         let listener = match TcpListener::from_std(self.listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -158,7 +158,7 @@ impl Listener {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut warned: Option<Instant> = None;
         loop {
-            // Only then: without room, connections wait in the backlog.
+            // Accepts only if there is a place. Otherwise connections wait in the backlog.
             let accepted = async {
                 connections.has_room().await;
                 let (stream, _peer) = listener.accept().await?;
@@ -179,14 +179,14 @@ impl Listener {
                 }
                 Err(error) => error,
             };
-            // A peer that gave up is none of our concern; anything else is ours, and passes.
+            // An aborted connection is the client's affair. Any other error is ours, and temporary.
             if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
                 recorder.accept_failed();
                 if warned.is_none_or(|warned| warned.elapsed() > WARN_EVERY) {
                     tracing::warn!(%error, "connections cannot be accepted; leeway_accept_errors_total counts them");
                     warned = Some(Instant::now());
                 }
-                // Mostly there is no file descriptor left, and an idle connection has one.
+                // Usually the file descriptors are used up, and an idle connection holds one.
                 connections.evict_one();
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
@@ -197,7 +197,7 @@ impl Listener {
     }
 }
 
-/// What each connection is served with.
+/// Shared parts for serving connections.
 struct Serving {
     connections: Arc<Connections>,
     router: Router,
@@ -208,7 +208,7 @@ impl Serving {
     fn serve(&self, stream: TcpStream, open: OpenConnection) {
         without_delay(&stream);
         let mut http = http1::Builder::new();
-        // Connections that take too long for a head are ended by the listener, without a timer for each request.
+        // The listener ends connections that send no head, so that a request needs no timer of its own.
         http.header_read_timeout(None).max_buf_size(BUFFER_BYTES);
         let (router, activity) = (self.router.clone(), Arc::clone(&open.activity));
         let connection = connection::serve(http, stream, self.write_timeout, router, open.above_limit, activity);
@@ -220,34 +220,35 @@ impl Serving {
         });
     }
 
-    /// Serves the connections that the kernel has taken already, and closes the listener.
+    /// Serves the connections that the kernel has already queued, and closes the listener.
     fn serve_backlog(&self, listener: TcpListener) {
-        // From here on the kernel takes as few as it can: those that come in the moment before the end would be reset.
+        // The kernel accepts as few as possible from now on, because connections that arrive before the close are
+        // reset.
         if let Err(error) = rustix::net::listen(&listener, 0) {
             tracing::debug!(%error, "the backlog could not be made small");
         }
         let Ok(listener) = listener.into_std() else { return };
-        // No more than there can be.
+        // At most as many as the backlog can hold.
         for _ in 0..=2 * BACKLOG {
             match listener.accept() {
                 Ok((stream, _peer)) => {
                     let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                     match stream.map(|stream| (stream, self.connections.open())) {
                         Ok((stream, Some(open))) => self.serve(stream, open),
-                        // Every place is taken by a request in flight.
+                        // All places have a request in flight.
                         Ok((_, None)) => {}
                         Err(error) => tracing::debug!(%error, "a connection could not be served"),
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                // There are none left, or no file descriptor.
+                // The backlog is empty, or there is no file descriptor.
                 Err(_) => return,
             }
         }
     }
 }
 
-/// Answers are small and whole: they should leave at once.
+/// Turns off Nagle's algorithm: answers are small and complete, and should leave at once.
 fn without_delay(stream: &TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");

@@ -1,13 +1,13 @@
 //! HTTP: the listeners, the one tower stack, the handlers, and how errors become responses.
 //!
-//! - `listener.rs` accepts connections, and `connections.rs` says which may stay; `connection.rs` serves one and closes it in
-//!   order; `stream.rs` is below it, and tells a client that waits from one that is gone.
+//! - `listener.rs` accepts connections, `connections.rs` gives them places, and `connection.rs` serves one and closes
+//! it in order. `stream.rs` is below it, and distinguishes a client that waits from one that has left.
 //! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
 //! - `request_context.rs` gives every request its id, and finishes every response.
 //! - `admission.rs` gives every prediction its deadline, and refuses what has no hope; `body.rs` reads the others.
 //! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` hold the handlers; `admin.rs` those of operators, and `admin_access.rs`
 //!   says who is one.
-//! - `exposition.rs` renders the metrics for all who ask at one time.
+//! - `exposition.rs` renders the metrics, once for all requests at about the same time.
 //! - `wire.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
 
 mod admin;
@@ -58,21 +58,21 @@ pub struct HttpState {
     pub monitor: Arc<Monitor>,
     /// Whether new work is taken.
     pub readiness: Arc<Readiness>,
-    /// The largest body of a prediction, in bytes.
+    /// Maximum size of a prediction body, in bytes.
     pub body_limit: NonZeroUsize,
-    /// What is made of runs that do not end.
+    /// Detection of runs that do not end.
     pub health: HealthConfig,
-    /// The largest body of feedback, in bytes.
+    /// Maximum size of a feedback body, in bytes.
     pub feedback_body_limit: NonZeroUsize,
-    /// What bodies and answers of the data listener are held of.
+    /// Memory for the bodies and answers of the data listener.
     pub body_memory: MemoryBudget,
-    /// The metrics, as they are answered.
+    /// The metrics, rendered.
     pub exposition: Exposition,
-    /// Whether they are answered on the data listener.
+    /// True if the data listener serves metrics.
     pub metrics_for_clients: bool,
     /// Where stages run that are too heavy for a thread that serves connections.
     pub blocking_threads: BlockingThreads,
-    /// Cost of reading feedback, which runs there, too.
+    /// Cost of reading feedback, which also runs there.
     pub feedback_cost: StageCost,
 }
 

@@ -14,8 +14,8 @@ use super::wire::json;
 use crate::error::Error;
 use crate::identity::ModelName;
 
-/// `GET /livez`: the process runs and answers, and, where that is configured, no model has all its workers in runs that do not
-/// end.
+/// `GET /livez`: 200 while the process runs. Where it is configured, 503 if all workers of a model are in runs that do
+/// not end.
 pub(super) async fn live(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
     #[derive(Serialize)]
     struct Live {
@@ -37,7 +37,7 @@ pub(super) async fn live(State(state): State<Arc<HttpState>>) -> Result<Response
     Ok(json(&Live { live: true })?)
 }
 
-/// `GET /readyz`: new work is wanted, and at least one model is served. Those that are not are named.
+/// `GET /readyz`: 200 while new work is wanted and at least one model is served. Names the models that are not served.
 pub(super) async fn ready(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
     #[derive(Serialize)]
     struct Ready<'a> {
@@ -55,7 +55,7 @@ pub(super) async fn ready(State(state): State<Arc<HttpState>>) -> Result<Respons
     Ok(json(&Ready { ready: true, unserved: snapshot.unserved() })?)
 }
 
-/// Why no model is served.
+/// Returns the reason why no model is served.
 pub(super) fn no_model(unserved: &BTreeMap<ModelName, String>) -> String {
     const MOST: usize = 5;
     let reasons: Vec<String> = unserved.iter().take(MOST).map(|(name, why)| format!("{name}: {why}")).collect();
@@ -72,7 +72,7 @@ pub(super) async fn metrics(State(state): State<Arc<HttpState>>, request: Reques
     Ok(state.exposition.answer(request.headers(), asked).await?)
 }
 
-/// The same for clients, unless operators want them to themselves.
+/// `GET /metrics` on the data listener, unless it is reserved for operators.
 pub(super) async fn metrics_for_clients(state: State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     if state.metrics_for_clients { metrics(state, request).await } else { Err(Error::UnknownEndpoint.into()) }
 }

@@ -52,7 +52,7 @@ pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Requ
         Ok(()) => next.run(request).await,
         Err(error) => {
             let (head, mut body) = request.into_parts();
-            // What cannot be decoded is not read.
+            // A body that cannot be decoded is not read.
             if error != Error::UnsupportedTransfer {
                 body::discard(&head.headers, &mut body, &error).await;
             }
@@ -78,7 +78,7 @@ pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Requ
     response
 }
 
-/// Whether a head is one that every server understands alike (RFC 9112, sections 3.2 and 6.1).
+/// Checks that all servers would understand a head alike (RFC 9112, sections 3.2 and 6.1).
 fn check_head(request: &Request) -> Result<()> {
     let headers = request.headers();
     let mut hosts = headers.get_all(HOST).iter();
@@ -99,16 +99,16 @@ fn check_head(request: &Request) -> Result<()> {
     }
 }
 
-/// Whether the clock says a time that has a date in HTTP: 1970 to 9999.
+/// Returns true if the clock shows a time that has a date in HTTP: 1970 to 9999.
 pub(super) fn has_a_date() -> bool {
     const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
-    // With a day to spare, as a connection lasts.
+    // With a margin of a day for the lifetime of a connection.
     let last = YEAR_10000.saturating_sub(Duration::from_secs(86_400));
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < last)
 }
 
-/// A UUID of version 7 with this time. The next one may have an earlier time: ids follow the clock, so that what they say is
-/// as right as it is. A clock before 1970, which has no such time, counts as 1970.
+/// Returns a UUID of version 7 with this time. Ids follow the clock, so the next one may have an earlier time. UUIDs
+/// have no time before 1970: such a clock counts as 1970.
 fn unique_at(now: SystemTime) -> Uuid {
     let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, since_1970.as_secs(), since_1970.subsec_nanos()))
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn an_id_has_the_time_that_the_clock_says_whatever_it_says() {
         let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        // An hour ahead, and back: as are those of after 2038, and of a day that nobody will see.
+        // The clock goes an hour ahead and back. Times after 2038 and far in the future work, too.
         for time in [1_800_003_600, 1_800_000_000, 1_800_000_001, 1 << 32, 221_845_392_000] {
             assert_eq!(seconds(unique_at(at(time))), time);
         }

@@ -1,10 +1,10 @@
-//! The stream below a connection: it notes what waits to be written, and tells a client that waits for its answer from one
-//! that is gone.
+//! The stream below a connection. It records whether a write is pending, and distinguishes a client that waits for its
+//! answer from one that has left.
 //!
-//! A client may end its side once it has sent its request, and wait for the answer (`nc -N`, `socat`, some probes). On the
-//! wire that looks as if it had closed the connection. The difference shows when something is written: a client that is gone
-//! answers with a reset. So the first bytes of an answer that is not made at once are sent ahead, which are the same whatever
-//! it is; if a reset comes back, the request has nobody left who waits for it.
+//! A client may end its side once it has sent its request, and wait for the answer (`nc -N`, `socat`, some probes). On
+//! the wire that looks like a closed connection. The difference shows when something is written: a client that has left
+//! answers with a reset. So if an answer takes a while, its first bytes, which are the same for every answer, are sent
+//! ahead. If a reset comes back, no one waits for the request, and it ends.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,27 +19,28 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::connection::Activity;
 
-/// What every answer begins with, whatever its version.
+/// The first bytes of every answer, in each version of HTTP/1.
 const FIRST_BYTES: &[u8] = b"HTTP/1.";
 
-/// How long an answer may take after the end of the input before its first bytes are sent ahead: most are whole by then.
+/// Time for an answer after the end of the input before its first bytes are sent ahead. Most answers are complete by
+/// then.
 const SEND_AHEAD_AFTER: Duration = Duration::from_millis(20);
 
-/// How long to wait then before the first look for a reset, and the longest between two. One comes after a round trip.
+/// First and longest interval between checks for a reset. A reset arrives after one round trip.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A stream that notes whether a write is pending. Hyper writes until nothing is left or the stream is not ready, so
-/// that whenever a connection waits, this says whether bytes are left.
+/// A stream that records whether a write is pending. Hyper writes until nothing is left or the stream is not ready. So
+/// when a connection waits, the record tells whether bytes are left.
 pub(super) struct WatchedStream {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     activity: Arc<Activity>,
     half_closed: Option<HalfClosed>,
 }
 
-/// The state of a stream whose client has ended its side and waits for an answer, as far as anybody knows.
+/// The state of a stream whose client has ended its side and presumably waits for an answer.
 struct HalfClosed {
-    /// How many of the answer's first bytes have been sent ahead and not been passed over yet; `None` before that.
+    /// Number of bytes that were sent ahead and not yet skipped in the answer; `None` if nothing was sent ahead yet.
     sent_ahead: Option<usize>,
     look: Pin<Box<Sleep>>,
     pause: Duration,
@@ -59,9 +60,9 @@ impl WatchedStream {
         poll
     }
 
-    /// Sends the first bytes of the answer that the client waits for.
+    /// Sends the first bytes of the answer ahead.
     fn send_ahead(&self) -> io::Result<usize> {
-        // Where an answer is being written already, that shows whether the client is there.
+        // If an answer is being written already, the write shows whether the client is there.
         if !self.activity.is_answering() || self.activity.is_writing() {
             return Ok(0);
         }
@@ -71,7 +72,7 @@ impl WatchedStream {
         }
     }
 
-    /// Waits for the client to be gone.
+    /// Waits until the client has left.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let Some(half_closed) = &mut self.half_closed else { return Poll::Pending };
@@ -91,7 +92,7 @@ impl WatchedStream {
         }
     }
 
-    /// Passes over what has been sent ahead, if these bytes begin with the rest of it.
+    /// Returns how many of these bytes were sent ahead, and counts them as skipped.
     fn sent_already(&mut self, first: &[u8]) -> Option<usize> {
         let ahead = self.half_closed.as_mut()?.sent_ahead.as_mut().filter(|ahead| **ahead > 0)?;
         let length = first.len().min(*ahead);
@@ -149,7 +150,7 @@ impl AsyncWrite for WatchedStream {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = self.stream.as_mut().poll_flush(context);
         if poll.is_ready() && self.half_closed.is_some() && !self.activity.is_answering() {
-            // The answer is written. Hyper believes that there is more to read, and nothing else would tell it to look.
+            // The answer is written. Hyper expects more input, and nothing else would make it read again.
             context.waker().wake_by_ref();
         }
         self.note(poll)

@@ -68,7 +68,7 @@ pub(super) fn answer_text(
     Ok(text)
 }
 
-/// An answer's text, held of the memory that there is for all until the client has read it.
+/// Holds the text of an answer in the memory for bodies and answers until the client has read it.
 pub(super) fn held(text: Vec<u8>, memory: &MemoryBudget) -> Result<Held<Vec<u8>>> {
     Ok(memory.hold(text.capacity())?.of(text))
 }
@@ -111,12 +111,12 @@ impl Micros {
     }
 }
 
-/// A JSON response of little.
+/// A small JSON response.
 pub(super) fn json(value: &impl Serialize) -> Result<Response> {
     serde_json::to_vec(value).map(json_text).map_err(Error::internal)
 }
 
-/// A JSON response that may be large, held as answers to predictions are.
+/// A JSON response that may be large. Held in memory like the answer to a prediction.
 pub(super) fn held_json(value: &impl Serialize, memory: &MemoryBudget) -> Result<Response> {
     let text = serde_json::to_vec(value).map_err(Error::internal)?;
     Ok(json_text(Bytes::from_owner(held(text, memory)?)))
@@ -135,7 +135,7 @@ fn json_text(text: impl Into<Bytes>) -> Response {
 pub(super) struct ModelView<'a> {
     name: &'a str,
     ready: bool,
-    /// Why it is not.
+    /// The reason why the model is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,7 +189,7 @@ struct TensorView<'a> {
 
 impl<'a> ModelView<'a> {
     /// `default` says whether this is the model that `POST /predict` asks.
-    /// `not_ready` says why it does not answer, if it does not.
+    /// `not_ready` is the reason why the model does not answer, if there is one.
     pub(super) fn new(
         name: &'a str,
         model: &'a ServedModel,
@@ -213,7 +213,7 @@ impl<'a> ModelView<'a> {
         }
     }
 
-    /// A model that is known and not served.
+    /// The view of a model that is known but not served.
     pub(super) fn unserved(name: &'a str, reason: &str, default: bool) -> ModelView<'a> {
         ModelView {
             name,

@@ -18,7 +18,7 @@ pub struct BatchPolicy {
     pub run_rows: RunRows,
     /// The most elements of all inputs together in one run.
     pub max_elements: Option<NonZeroUsize>,
-    /// The most elements of one row, where `model.toml` does not say how many a run may have.
+    /// Maximum number of elements in one row, where `model.toml` does not limit the elements of a run.
     pub max_row_elements: Option<NonZeroUsize>,
     /// How long a free worker waits for more rows than there are.
     pub max_wait: Duration,

@@ -1,7 +1,8 @@
-//! Bounds of what callers may make long: the elements of a row, and of a run, of a model that leaves dimensions open.
+//! Bounds for a model with open dimensions, whose length the caller chooses: elements per row and per run.
 //!
-//! A model whose memory grows with the square of a row's length takes gigabytes for a request of some kilobytes. So rows are
-//! made longer and longer when a version is tried, until a run takes more memory than it may; what is above that is refused.
+//! A model whose memory grows with the square of the row length takes gigabytes for a request of some kilobytes. So the
+//! trial of a version runs longer and longer rows until a run takes more memory than it may. Requests above that length
+//! are refused.
 
 use std::num::NonZeroUsize;
 
@@ -10,47 +11,51 @@ use serde::{Deserialize, Serialize};
 use super::made_up::{open_dimensions, row_elements, rows_of_lengths};
 use crate::tensor::{Signature, Tensors};
 
-/// The first length that is tried, of all open dimensions together.
+/// First length that is tried, in all open dimensions together.
 const FIRST_LENGTH: usize = 64;
 
-/// Longer rows than this many elements are not tried.
+/// Rows with more elements than this are not tried.
 const MAX_TRIED_ELEMENTS: usize = 1 << 22;
 
-/// The length of open dimensions that is allowed where nothing was tried.
+/// Allowed length of open dimensions if nothing was tried.
 const UNTRIED_LENGTH: usize = 4096;
 
+<<<<<<< HEAD
 /// Rows of a model that refuses long ones by itself may be so many times as long as the longest that it took.
 const LEFT_TO_THE_MODEL: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// Bounds of the elements of all inputs together. `None` is no bound.
+=======
+/// Bounds of the elements of all inputs together. `None` means no bound.
+>>>>>>> h8/h8
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ElementBounds {
-    /// Of one row.
+    /// Bound of one row.
     pub row: Option<NonZeroUsize>,
-    /// Of one run.
+    /// Bound of one run.
     pub run: Option<NonZeroUsize>,
 }
 
-/// What came of a run of one row that was made up.
+/// Result of a run of one made-up row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tried {
-    /// It ran, and took so many bytes more than there were before.
+    /// It ran.
     Ran {
-        /// The memory.
+        /// Growth of the memory during the run.
         bytes: u64,
-        /// Returns true if it took longer than any request may.
+        /// True if it took longer than any request may take.
         is_too_slow: bool,
     },
     /// It failed for lack of memory.
     OutOfMemory,
-    /// The model does not take such a row.
+    /// The model does not accept such a row.
     Failed,
-    /// There is no time to try it.
+    /// There was no time to try it.
     NoTime,
 }
 
 impl ElementBounds {
-    /// Bounds of a version that was not tried.
+    /// Returns the bounds of a version that was not tried.
     pub fn untried(signature: &Signature) -> ElementBounds {
         if signature.has_fixed_rows() {
             return ElementBounds::default();
@@ -59,8 +64,8 @@ impl ElementBounds {
         ElementBounds { row: NonZeroUsize::new(elements), run: None }
     }
 
-    /// Finds the bounds with which a run takes at most `max_bytes`. Rows are doubled in length in all open dimensions together,
-    /// then stretched in each. `max_rows` are as many as requests share.
+    /// Finds the bounds within which a run takes at most `max_bytes`. Doubles the length of rows in all open dimensions
+    /// together, then stretches each dimension alone. `max_rows` is the number of rows that requests share in a run.
     pub fn find(
         signature: &Signature,
         max_bytes: u64,
@@ -71,7 +76,7 @@ impl ElementBounds {
         if dimensions.is_empty() {
             return ElementBounds::default();
         }
-        // The longest row that may be, and the memory that it took.
+        // Elements and memory of the longest row that is allowed so far.
         let mut longest: Option<(usize, u64)> = None;
         let mut length = FIRST_LENGTH;
         loop {
@@ -83,12 +88,13 @@ impl ElementBounds {
                 Tried::Ran { bytes, .. } if bytes > max_bytes => break,
                 Tried::Ran { bytes, is_too_slow } => {
                     longest = Some((elements, bytes));
-                    // Whatever is longer cannot be answered in time.
+                    // Longer rows cannot be answered in time.
                     if is_too_slow {
                         break;
                     }
                 }
                 Tried::OutOfMemory => break,
+<<<<<<< HEAD
                 refused @ (Tried::Failed | Tried::NoTime) => {
                     let untried = ElementBounds::untried(signature).row;
                     let tried = longest.and_then(|(elements, _)| NonZeroUsize::new(elements));
@@ -97,6 +103,17 @@ impl ElementBounds {
                         Tried::Failed => tried.map(|tried| tried.saturating_mul(LEFT_TO_THE_MODEL)).or(untried),
                         // Nobody knows.
                         _ => tried.max(untried),
+=======
+                Tried::Failed | Tried::NoTime => {
+                    // The model itself refuses longer rows, or there is no result. Somewhat longer rows are left to the
+                    // model.
+                    let untried = ElementBounds::untried(signature);
+                    let row =
+                        longest.map_or(untried.row, |(elements, _)| NonZeroUsize::new(elements.saturating_mul(8)));
+                    return ElementBounds {
+                        row,
+                        run: longest.and_then(|longest| run_bound(longest, max_bytes, max_rows)),
+>>>>>>> h8/h8
                     };
                     let run = longest.and_then(|longest| run_bound(longest, max_bytes, max_rows));
                     return ElementBounds { row, run };
@@ -125,7 +142,7 @@ impl ElementBounds {
         ElementBounds { row: NonZeroUsize::new(elements), run: run_bound((elements, bytes), max_bytes, max_rows) }
     }
 
-    /// Bounds by `model.toml`, or else these.
+    /// Returns the bound of `model.toml`, if there is one, and else these bounds.
     pub fn or_configured(self, configured: Option<NonZeroUsize>) -> ElementBounds {
         match configured {
             Some(_) => ElementBounds { row: None, run: configured },
@@ -134,7 +151,7 @@ impl ElementBounds {
     }
 }
 
-/// A run of several rows takes the memory of one, as many times.
+/// Bounds a run: several rows take that many times the memory of one row.
 fn run_bound((elements, bytes): (usize, u64), max_bytes: u64, max_rows: usize) -> Option<NonZeroUsize> {
     let rows = usize::try_from(max_bytes / bytes.max(1)).unwrap_or(usize::MAX).max(1);
     if rows >= max_rows { None } else { NonZeroUsize::new(elements.saturating_mul(rows)) }
@@ -165,9 +182,9 @@ mod tests {
 
     #[test]
     fn memory_that_grows_with_the_square_of_a_length_is_bounded() {
-        // 8192² · 4 bytes are just what may be taken; there is no room for a second such row.
+        // 8192² · 4 bytes are exactly the limit. There is no room for a second such row.
         assert_eq!(find(&["tokens"], |shape| ran(shape[0] * shape[0] * 4)), (8192, Some(8192)));
-        // The same where the model is ended for it.
+        // The same, if the process is killed for lack of memory.
         let limited = |shape: &[usize]| if shape[0] > 1000 { Tried::OutOfMemory } else { ran(shape[0]) };
         assert_eq!(find(&["tokens"], limited), (512, None));
     }

@@ -38,7 +38,7 @@ pub(crate) fn zeros(signature: &Signature, rows: usize) -> Tensors {
     of_shape(signature, rows, 1, |spec, elements| with_element_type!(spec.dtype, T => fill::<T>(elements)))
 }
 
-/// The open dimensions of rows, by their names, or else by input and place.
+/// Returns the open dimensions of rows, by their names, or else by input and index.
 pub(super) fn open_dimensions(signature: &Signature) -> Vec<String> {
     let mut found = Vec::new();
     for spec in &signature.inputs {
@@ -58,7 +58,7 @@ fn dimension_name(spec: &TensorSpec, place: usize, dim: &Dim) -> Option<String> 
     }
 }
 
-/// The elements of a row whose open dimensions have these lengths.
+/// Returns the number of elements of a row whose open dimensions have these lengths.
 pub(super) fn row_elements(signature: &Signature, length: impl Fn(&String) -> usize) -> usize {
     let elements = |spec: &TensorSpec| {
         let lengths = spec.dims.iter().enumerate().skip(1).map(|(place, dim)| match dim {
@@ -70,7 +70,7 @@ pub(super) fn row_elements(signature: &Signature, length: impl Fn(&String) -> us
     signature.inputs.iter().map(elements).fold(0, usize::saturating_add)
 }
 
-/// The inputs of one row (or of as many as the model fixes) whose open dimensions have these lengths.
+/// Returns the inputs of one row (or of as many as the model fixes) whose open dimensions have these lengths.
 pub(super) fn rows_of_lengths(signature: &Signature, length: impl Fn(&String) -> usize) -> Tensors {
     let rows = match signature.batch_dim() {
         Dim::Fixed(rows) => rows.max(1),

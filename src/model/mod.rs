@@ -13,7 +13,7 @@
 //! that are made up (`made_up.rs`) or real (`real_rows.rs`), `sharing.rs` says what follows, and `joining.rs` puts rows
 //! together and takes outputs apart.
 //!
-//! `element_bounds.rs` finds how long rows may be of a model that leaves their length open.
+//! `element_bounds.rs` finds the maximum length of rows for a model that leaves their length open.
 //!
 //! This room knows nothing of HTTP, of pipelines or of the registry.
 
@@ -206,7 +206,7 @@ impl OnnxModel {
         self.queue.typical_run(rows)
     }
 
-    /// How long all workers have been in the runs that they are in; `None` if one is free.
+    /// Returns the time for which all workers have been in their current runs; `None` if a worker is free.
     pub fn all_busy_for(&self) -> Option<Duration> {
         self.queue.all_busy_for()
     }

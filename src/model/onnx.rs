@@ -81,7 +81,7 @@ impl OnnxRuntime {
             // woken. They stay awake within a run, and only there.
             .with_intra_op_spinning(threads > 1)?
             .with_config_entry("session.force_spinning_stop", "1")?
-            // There is no file below this one: a path in a model reaches none, wherever it stands.
+            // No file exists below this path, so no path in a model reaches a file.
             .with_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")?
             .with_inter_op_spinning(false)?
             .with_memory_pattern(false)?

@@ -50,7 +50,7 @@ pub(super) struct Queue {
     /// How things are, likewise.
     hint: Hint,
     recorder: Arc<VersionRecorder>,
-    /// What each worker runs, for those who look without the lock.
+    /// The run of each worker, readable without the lock.
     runs: Arc<Runs>,
 }
 
@@ -383,13 +383,13 @@ impl Queue {
         state.line.remove(request);
         self.note_length(&state);
         state.end_unwanted_runs(request);
-        // It may go on: not every run can be ended at once.
+        // The run may continue: not every run can be ended at once.
         if let Some(worker) = state.worker_of(request) {
             self.runs.abandon(worker);
         }
     }
 
-    /// How long all workers have been in the runs that they are in; `None` if one is free.
+    /// Returns the time for which all workers have been in their current runs; `None` if a worker is free.
     pub(super) fn all_busy_for(&self) -> Option<Duration> {
         self.runs.all_busy_for()
     }
@@ -452,7 +452,7 @@ impl State {
         }
     }
 
-    /// The worker that runs this request, or one of those that run rows of it.
+    /// Returns the worker that runs this request, or one of those that run rows of it.
     fn worker_of(&self, request: &Arc<Request>) -> Option<usize> {
         request.taken()?;
         self.workers.iter().position(|slot| slot.run.as_ref().is_some_and(|run| run.batch.has(request)))

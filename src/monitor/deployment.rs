@@ -20,12 +20,12 @@ pub struct DeploymentRecorder {
     repository_errors: AtomicU64,
 }
 
-/// What is kept in the state.
+/// A part of the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StatePart {
-    /// Who gets traffic.
+    /// The deployments.
     Deployments,
-    /// What became of predictions.
+    /// The outcomes of predictions.
     Feedback,
 }
 
@@ -61,12 +61,12 @@ impl DeploymentRecorder {
         (seen.generation, seen.shares) = (generation, shares);
     }
 
-    /// Whether the model is served.
+    /// Sets if the model is served.
     pub fn set_served(&self, model: &str, is_served: bool) {
         self.models.lock().entry(model.to_owned()).or_default().is_served = is_served;
     }
 
-    /// A version was taken out of memory because newer ones serve, or its folder is gone.
+    /// Counts a version that was taken out of memory because newer ones serve, or because its folder is gone.
     pub fn retired(&self, model: &str) {
         self.models.lock().entry(model.to_owned()).or_default().retirements += 1;
     }
@@ -88,7 +88,8 @@ impl DeploymentRecorder {
         self.models.lock().remove(model);
     }
 
-    /// A part of the state could not be read or written. The log says so when that begins, and when the problem is another.
+    /// Counts a part of the state that could not be read or written. Logs the first failure, and each different
+    /// problem.
     pub fn state_failed(&self, part: StatePart, problem: &str) {
         self.journal_errors.fetch_add(1, Relaxed);
         let mut failing = self.failing.lock();
@@ -99,14 +100,14 @@ impl DeploymentRecorder {
         failing.insert(part, problem.to_owned());
     }
 
-    /// A part of the state was written. The log says so if it could not be before.
+    /// Notes that a part of the state was written. Logs it after a failure.
     pub fn state_works(&self, part: StatePart) {
         if self.failing.lock().remove(&part).is_some() {
             tracing::info!(state = part.name(), "the state can be written again");
         }
     }
 
-    /// So many deployments are made and are not in the journal yet.
+    /// Sets the number of deployments that are in effect but not yet in the journal.
     pub fn set_unwritten(&self, count: usize) {
         self.unwritten.store(count as u64, Relaxed);
     }

@@ -27,7 +27,7 @@ pub enum Outcome {
 pub enum FeedbackResult {
     /// It was joined with its prediction.
     Joined,
-    /// It replaces what was said of the prediction before.
+    /// It replaced earlier feedback on the prediction.
     Corrected,
     /// The prediction is too long ago.
     Late,
@@ -54,7 +54,7 @@ pub enum ShedReason {
     QueueFull,
     /// Its connection is above the limit.
     Connections,
-    /// Its body or its answer had no room beside those of others.
+    /// Its body or its answer did not fit into memory beside those of other requests.
     BodyMemory,
     /// The version was being retired.
     ShuttingDown,
@@ -170,7 +170,7 @@ impl FeedbackResult {
         FeedbackResult::Invalid,
     ];
 
-    /// Whether it counts.
+    /// Returns true if the item counts.
     pub fn is_taken(self) -> bool {
         matches!(self, FeedbackResult::Joined | FeedbackResult::Corrected)
     }

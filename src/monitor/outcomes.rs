@@ -1,9 +1,8 @@
 //! What became of predictions: how right they were, how well the model knew, and what they were worth.
 //!
-//! Everything is a sum or a count, so that the replicas of a fleet can be added up; the measures are made of the sums. A
-//! label that is replaced by another one takes nothing from a count, as counters never fall: what does not hold any more
-//! is counted a second time, as withdrawn, and whoever computes a measure subtracts it. So it may be withdrawn on another
-//! replica than it was counted on.
+//! Everything is a sum or a count, so that the replicas of a fleet can be added up; the measures are computed from the
+//! sums. Counters never fall. So if a label is replaced, its former counts stay, and are counted a second time as
+//! withdrawn. Each measure subtracts them. So a label may be withdrawn on another replica than the one that counted it.
 //!
 //! - *Brier score*: the mean of (c − y)², where c is the confidence in the predicted class and y is 1 if it was right and 0
 //!   if not (Brier, Monthly Weather Review 78, 1950, for the event "the prediction is right").
@@ -37,11 +36,11 @@ pub enum Predicted {
 /// What was true.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Truth {
-    /// This class, by its number and its name.
+    /// The class.
     Label {
-        /// Its number.
+        /// Number of the class.
         class: usize,
-        /// Its name.
+        /// Name of the class.
         name: String,
     },
     /// This number.
@@ -65,13 +64,13 @@ pub struct Outcomes {
     pub(super) withdrawn: Withdrawn,
 }
 
-/// What was counted of labels that were replaced by others.
+/// The counts of replaced labels.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Withdrawn {
-    /// How many labels and values were replaced.
+    /// Number of replaced labels and values.
     pub(super) labels: u64,
     pub(super) correct: u64,
-    /// By class; `predicted` stays as it is.
+    /// By class; `predicted` never changes.
     pub(super) classes: BTreeMap<String, ClassOutcomes>,
     pub(super) calibration_correct: [u64; CALIBRATION_BINS],
     pub(super) squared_error: f64,
@@ -136,7 +135,7 @@ impl Calibration {
 
     fn bin_of(&self, confidence: f64) -> usize {
         let bins = self.bins.len();
-        // Compared with the edges themselves: a product could be rounded to the other side.
+        // Compared with the edges themselves: a product could be rounded to the wrong side.
         (1..bins).filter(|edge| *edge as f64 / (bins as f64) < confidence).count()
     }
 
@@ -160,7 +159,7 @@ impl Calibration {
         self.expected_error_without(&[])
     }
 
-    /// The same without so many right ones in each bin.
+    /// The expected calibration error after subtracting the withdrawn correct predictions of each bin.
     fn expected_error_without(&self, withdrawn: &[u64]) -> Option<f64> {
         let count: u64 = self.bins.iter().map(|bin| bin.count).sum();
         let withdrawn = withdrawn.iter().copied().chain(std::iter::repeat(0));
@@ -182,7 +181,7 @@ impl Outcomes {
         Outcomes { classes: known.collect(), ..Outcomes::default() }
     }
 
-    /// What was true of a prediction, so long after it, if that is known.
+    /// Adds the truth of a prediction, with its delay if that is known.
     pub fn label(&mut self, predicted: &Predicted, truth: &Truth, delay: Option<Duration>) {
         match (predicted, truth) {
             (Predicted::Class(class, confidence), Truth::Label { name: label, .. }) => {
@@ -211,7 +210,7 @@ impl Outcomes {
         self.delay_sum += seconds;
     }
 
-    /// What was true of a prediction, after something else was said of it.
+    /// Replaces the truth of a prediction.
     pub fn correct(&mut self, predicted: &Predicted, before: &Truth, truth: &Truth) {
         match (predicted, before, truth) {
             (
@@ -242,13 +241,13 @@ impl Outcomes {
                 self.squared_error += error * error;
                 self.error += error - before;
             }
-            // Whoever calls has seen that they fit.
+            // The caller has checked that the kinds match.
             _ => return,
         }
         self.withdrawn.labels += 1;
     }
 
-    /// What a prediction was worth, after something else was said of it.
+    /// Replaces a business amount of a prediction.
     pub fn correct_business(&mut self, name: &str, kind: BusinessKind, before: f64, amount: f64) {
         let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
         found.sum += amount - before;
@@ -269,12 +268,13 @@ impl Outcomes {
     }
 
     fn withdrawn_of(&mut self, name: &str) -> &mut ClassOutcomes {
-        // Of the same name as what it is subtracted from.
+        // Uses the class that the counts are subtracted from.
         let name = if self.classes.contains_key(name) { name } else { OTHER };
         self.withdrawn.classes.entry(name.to_owned()).or_default()
     }
 
-    /// The outcomes of a class that hold: what was withdrawn on this replica and counted on another one is not below 0.
+    /// Returns the outcomes of a class without the withdrawn ones. At least 0, because the counts may be on another
+    /// replica.
     pub(super) fn holding(&self, class: &str) -> ClassOutcomes {
         let counted = self.classes.get(class).copied().unwrap_or_default();
         let withdrawn = self.withdrawn.classes.get(class).copied().unwrap_or_default();
@@ -352,7 +352,7 @@ mod tests {
         Truth::Label { class: 0, name: name.to_owned() }
     }
 
-    /// What holds after a correction is what would hold if it had been said at once, and no count has fallen.
+    /// A correction has the same effect as the right label at once, and no count falls.
     #[test]
     fn a_correction_replaces() {
         let predicted = [Predicted::Class("a".into(), 0.75), Predicted::Class("b".into(), 0.6)];
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!((corrected.business["revenue"].sum, corrected.business["revenue"].items), (7.0, 1));
     }
 
-    /// Said to one replica and corrected at another: their sums are those of one that was told both.
+    /// A label at one replica and its correction at another have the same sums as both at one replica.
     #[test]
     fn a_correction_may_come_to_another_replica() {
         let predicted = Predicted::Class("a".into(), 0.75);

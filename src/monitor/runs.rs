@@ -1,32 +1,32 @@
-//! What the workers of a version are running at the moment: since when, and for how many requests that nobody waits for any
-//! more. One store when a run begins, and one when it ends; whoever asks reads without a lock.
+//! The current runs of a version's workers: their start, and the number of abandoned requests in them. One store when a
+//! run begins, and one when it ends; readers take no lock.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// The runs of the workers of one version.
+/// The current runs of the workers of one version.
 #[derive(Debug)]
 pub struct Runs {
     epoch: Instant,
     workers: Box<[WorkerRun]>,
 }
 
-/// The run of one worker.
+/// The current run of one worker.
 #[derive(Debug, Default)]
 struct WorkerRun {
-    /// When it began, in nanoseconds since the epoch and one more; 0 without a run.
+    /// Start of the run, in nanoseconds since the epoch plus one; 0 without a run.
     since: AtomicU64,
-    /// Requests in it that nobody waits for.
+    /// Requests in the run that no caller waits for.
     abandoned: AtomicU64,
 }
 
 impl Runs {
-    /// So many workers without a run. The epoch is before all of theirs.
+    /// A number of workers without a run. All runs start after the epoch.
     pub fn of(workers: usize, epoch: Instant) -> Runs {
         Runs { epoch, workers: (0..workers).map(|_| WorkerRun::default()).collect() }
     }
 
-    /// A worker begins a run.
+    /// Records that a worker starts a run.
     pub fn begin(&self, worker: usize, now: Instant) {
         let Some(run) = self.workers.get(worker) else { return };
         let since = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX - 1) + 1;
@@ -34,32 +34,32 @@ impl Runs {
         run.since.store(since, Relaxed);
     }
 
-    /// A worker has ended its run.
+    /// Records that a worker has ended its run.
     pub fn end(&self, worker: usize) {
         let Some(run) = self.workers.get(worker) else { return };
         run.since.store(0, Relaxed);
         run.abandoned.store(0, Relaxed);
     }
 
-    /// Nobody waits any more for a request that a worker runs.
+    /// Records that the caller of a request in a run no longer waits.
     pub fn abandon(&self, worker: usize) {
         if let Some(run) = self.workers.get(worker) {
             run.abandoned.fetch_add(1, Relaxed);
         }
     }
 
-    /// How long the oldest run has been going on; `None` without a run.
+    /// Returns the age of the oldest run; `None` without a run.
     pub fn oldest(&self) -> Option<Duration> {
         self.ages().flatten().max()
     }
 
-    /// How long all workers have been in the runs that they are in; `None` if one is free.
+    /// Returns the time for which all workers have been in their current runs; `None` if a worker is free.
     pub fn all_busy_for(&self) -> Option<Duration> {
         // `None` is less than any age.
         self.ages().min().flatten()
     }
 
-    /// How many requests are run though nobody waits for them.
+    /// Returns the number of requests in runs that no caller waits for.
     pub fn abandoned(&self) -> u64 {
         self.workers.iter().map(|run| run.abandoned.load(Relaxed)).sum()
     }

@@ -20,7 +20,7 @@ pub struct ServerRecorder {
     body_memory: OnceLock<MemoryBudget>,
 }
 
-/// How much is held of a budget of bytes.
+/// Held bytes and limit of a memory budget.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct HeldMemory {
     pub(super) held: u64,
@@ -63,14 +63,14 @@ impl ServerRecorder {
         self.ready.store(ready.into(), Relaxed);
     }
 
-    /// Whether at least one model is served.
+    /// Sets if at least one model is served.
     pub fn set_serves_models(&self, serves: bool) {
         self.serves_models.store(serves.into(), Relaxed);
     }
 
-    /// What is held for bodies and answers is of this budget.
+    /// Sets the budget that bodies and answers are held in.
     pub fn watch_body_memory(&self, budget: MemoryBudget) {
-        // Of one server there is one.
+        // A server has only one.
         let _ = self.body_memory.set(budget);
     }
 

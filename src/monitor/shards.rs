@@ -70,7 +70,7 @@ impl Shards {
         self.cells
     }
 
-    /// The sums of a range of cells over all threads: thread by thread, as their cells lie in memory.
+    /// Returns the sums of a range of cells over all threads. Reads thread by thread, in the order of memory.
     pub(super) fn sums_of(&self, cells: Range<usize>) -> Vec<u64> {
         let mut sums = vec![0u64; cells.len()];
         for shard in self.owned.iter().filter_map(OnceLock::get).chain([&self.shared]) {

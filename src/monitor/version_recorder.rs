@@ -52,7 +52,7 @@ pub struct VersionRecorder {
     load_seconds: AtomicU64,
     shards: Shards,
     queue_depth: AtomicU64,
-    /// Of each generation of its workers.
+    /// One for each generation of its workers.
     runs: Mutex<Vec<Weak<Runs>>>,
     /// The finding about its rows, and true if requests share runs.
     batching: Mutex<(&'static str, bool)>,
@@ -188,12 +188,12 @@ impl VersionRecorder {
         }
     }
 
-    /// The names of the classes, if they are known: those of [`VersionRecorder::predicted`].
+    /// Returns the names of the classes, if they are known: those of [`VersionRecorder::predicted`].
     pub fn class_names(&self) -> &[String] {
         self.watched.classes.as_deref().unwrap_or_default()
     }
 
-    /// The class of this number as a truth.
+    /// Returns the class of this number as a truth.
     pub fn class(&self, class: u64) -> Truth {
         let class = usize::try_from(class).unwrap_or(usize::MAX);
         let name = self.class_names().get(class).cloned().unwrap_or_else(|| class.to_string());
@@ -256,14 +256,14 @@ impl VersionRecorder {
         self.queue_depth.store(requests as u64, Relaxed);
     }
 
-    /// These are the runs of workers of this version.
+    /// Adds the runs of new workers of this version.
     pub fn watch_runs(&self, runs: &Arc<Runs>) {
         let mut all = self.runs.lock();
         all.retain(|runs| runs.strong_count() > 0);
         all.push(Arc::downgrade(runs));
     }
 
-    /// How long the oldest run has been going on.
+    /// Returns the age of the oldest run.
     pub(super) fn oldest_run(&self) -> Duration {
         self.runs().filter_map(|runs| runs.oldest()).max().unwrap_or_default()
     }

@@ -66,7 +66,7 @@ pub(super) struct Watch {
     row_bytes: usize,
     cells: Shards,
     history: History<u64>,
-    /// Those of which `/metrics` had the drift last, by their places among all that are watched.
+    /// Indexes of the features whose drift was in `/metrics` last.
     shown: Mutex<Vec<usize>>,
 }
 
@@ -184,8 +184,8 @@ pub struct BinDrift {
     pub window_ratio: f64,
 }
 
-/// The worst of these, as many as there is room for, in their own order. Of those with the same status, the ones that were
-/// shown before go first: an alert waits for a series to last.
+/// Returns the indexes of the `most` worst drifts, in ascending order. Among drifts of the same status, those that were
+/// shown before go first, because an alert needs a series that lasts.
 fn worst(drifts: &[(usize, &Drift)], before: &[usize], most: usize) -> Vec<usize> {
     let mut seen: Vec<&(usize, &Drift)> = drifts.iter().filter(|(_, drift)| drift.window_count > 0).collect();
     let rank = |(index, drift): &(usize, &Drift)| (drift.status(), before.contains(index));
@@ -506,7 +506,7 @@ impl Watch {
         all.collect()
     }
 
-    /// Which of these drifts are shown where there is room for so many of each side.
+    /// Returns the indexes of the drifts that are shown: at most `most` of each side.
     pub(super) fn shown(&self, drifts: &[(&WatchedFeature, Drift, Vec<u64>)], most: usize) -> Vec<usize> {
         let mut shown = self.shown.lock();
         let of_side = |side: Side| {
@@ -590,7 +590,7 @@ mod tests {
         .collect();
         let seen: Vec<(usize, &Drift)> = drifts.iter().enumerate().collect();
         assert_eq!(worst(&seen, &[], 2), [1, 4]);
-        // One that was shown and is as bad as the others stays; one that is well does not.
+        // A drift that was shown stays while it has the same status as the others. One with a better status does not.
         assert_eq!(worst(&seen, &[3], 2), [3, 4]);
         assert_eq!(worst(&seen, &[0], 2), [1, 4]);
         assert_eq!(worst(&seen, &[], 10), [0, 1, 3, 4, 5]);

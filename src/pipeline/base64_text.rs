@@ -1,4 +1,5 @@
-//! Base64 as encoders write it: RFC 4648's two alphabets, with or without padding, in lines, or as a data URL.
+//! Base64 in the forms that encoders produce: both alphabets of RFC 4648, with or without padding, in lines, or as a
+//! data URL.
 
 use std::borrow::Cow;
 
@@ -6,19 +7,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::GeneralPurpose;
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 
-/// Takes what encoders leave out at the end.
+/// Accepts missing padding.
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::URL_SAFE, LENIENT);
 
-/// The bytes of a text.
+/// Decodes a text.
 pub(super) fn decoded(text: &str) -> Result<Vec<u8>, String> {
-    // As browsers write it.
+    // Browsers produce data URLs.
     let data = text.strip_prefix("data:").and_then(|url| url.split_once(";base64,"));
     let encoded = data.map_or(text, |(_, encoded)| encoded).trim_ascii();
-    // GNU's base64, Python's encodebytes and MIME write lines.
+    // GNU's base64, Python's encodebytes and MIME produce lines.
     let encoded = match memchr::memchr2(b'\n', b' ', encoded.as_bytes()) {
         None => Cow::Borrowed(encoded),
         Some(_) => Cow::Owned(encoded.split_ascii_whitespace().collect::<String>()),

@@ -1,17 +1,18 @@
-//! Made-up texts that are hard on tokenizers: of any length, and of kinds that have been slow, or grew, with one or another.
+//! Made-up texts that are hard on tokenizers: kinds of texts, of any length, that some tokenizer is slow with or
+//! multiplies.
 
 use tokenizers::{Model as _, Tokenizer};
 
 /// A kind of text: a part that is repeated, and an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HardText {
-    /// Its name, for a message.
+    /// Name of the kind, for messages.
     pub(super) name: String,
     part: String,
     end: &'static str,
 }
 
-/// Whatever the tokenizer. An end that differs makes a regular expression go back to where it came from.
+/// Kinds for every tokenizer. An end that differs from the part makes a regular expression backtrack.
 const KINDS: [(&str, &str, &str); 12] = [
     ("words", "ab ", ""),
     ("letters without a blank", "a", ""),
@@ -27,13 +28,13 @@ const KINDS: [(&str, &str, &str); 12] = [
     ("emoji", "👍🏽", ""),
 ];
 
-/// The kinds that are tried with a tokenizer: its own tokens are among them.
+/// Returns the kinds to try with a tokenizer, including some of its own tokens.
 pub(super) fn hard_texts(tokenizer: &Tokenizer) -> Vec<HardText> {
     let hard = |name: &str, part: &str, end| HardText { name: name.to_owned(), part: part.to_owned(), end };
     let mut kinds: Vec<HardText> = KINDS.iter().map(|(name, part, end)| hard(name, part, end)).collect();
     let special = tokenizer.get_added_vocabulary().get_vocab().keys().min();
     kinds.extend(special.map(|token| hard("a token of added_tokens", token, "")));
-    // Of several as long the first: what is tried is the same every time.
+    // The first of several equally long tokens, so that every trial uses the same texts.
     let vocabulary = tokenizer.get_model().get_vocab();
     let longest = vocabulary.keys().max_by_key(|token| (token.len(), std::cmp::Reverse(*token)));
     let longest = longest.map(|token| token.trim_start_matches(['#', '▁', 'Ġ'])).filter(|token| !token.is_empty());
@@ -49,7 +50,7 @@ pub(super) fn hard_texts(tokenizer: &Tokenizer) -> Vec<HardText> {
 }
 
 impl HardText {
-    /// So many characters of it, in words of at most so many bytes.
+    /// Returns a text of this many characters, in words of at most `longest_word` bytes.
     pub(super) fn of_length(&self, characters: usize, longest_word: usize) -> String {
         let length = characters.saturating_sub(self.end.chars().count());
         let mut text = String::with_capacity(length * 2);

@@ -1,25 +1,25 @@
-//! The containers of images: what a decoder is handed of a file, and what is read beside it.
+//! Reads the containers of images: selects the parts of a file that a decoder needs, and reads the orientation.
 //!
-//! A file can hold far more than pixels: colour profiles and texts that inflate a thousandfold, sizes that are none. Decoders
-//! unpack some of it on the way to the pixels, whatever the image's own size is. So they get the chunks that pixels are made
-//! of, and nothing else; the one thing that is needed beside them, the orientation, is read here.
+//! A file can hold far more than pixels: colour profiles and texts that inflate a thousandfold, and false sizes.
+//! Decoders unpack some of it, however small the image is. So they get only the chunks that hold pixels. The one other
+//! necessary part, the orientation, is read here.
 
 use std::borrow::Cow;
 
 use image::ImageFormat;
 use image::metadata::Orientation;
 
-/// What a decoder needs of a file.
+/// The parts of a file that are needed.
 pub(super) struct Essentials<'a> {
-    /// The file without what pixels are not made of.
+    /// The file with only the parts that hold pixels.
     pub(super) bytes: Cow<'a, [u8]>,
-    /// How the image has to be turned; as it is, where that is not said or cannot be read.
+    /// The rotation and flip that turn the image upright. None where the file has no readable orientation.
     pub(super) orientation: Orientation,
-    /// Width and height, where the container says so.
+    /// Width and height, if the container has them.
     pub(super) size: Option<(u32, u32)>,
 }
 
-/// The essentials of a file of one of the formats that are read. What is broken is left for the decoder to say.
+/// Returns the essentials of a PNG, JPEG or WebP file. Reports no other faults, because the decoder does.
 pub(super) fn essentials(bytes: &[u8], format: ImageFormat) -> Result<Essentials<'_>, String> {
     match format {
         ImageFormat::Png => Ok(of_png(bytes)),
@@ -29,18 +29,18 @@ pub(super) fn essentials(bytes: &[u8], format: ImageFormat) -> Result<Essentials
 }
 
 fn orientation(exif: &[u8]) -> Orientation {
-    // WebP has it with or without the mark that JPEG puts before it.
+    // WebP files may have the mark that JPEG puts before the data.
     let exif = exif.strip_prefix(EXIF_MARK).unwrap_or(exif);
     Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms)
 }
 
 const EXIF_MARK: &[u8] = b"Exif\0\0";
 
-/// A file from which parts are left out. It is copied only if there are any.
+/// A file with parts left out. Copied only if there are any.
 struct Kept<'a> {
     file: &'a [u8],
     copy: Option<Vec<u8>>,
-    /// The file is kept, or copied, up to here.
+    /// The file is kept or copied up to here.
     upto: usize,
 }
 
@@ -74,9 +74,9 @@ fn little_endian(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
-/// PNG (ISO/IEC 15948): after eight bytes, chunks of a length, a type, data and a checksum.
+/// PNG (ISO/IEC 15948): eight bytes, then chunks of a length, a type, data and a checksum.
 fn of_png(bytes: &[u8]) -> Essentials<'_> {
-    /// Header, palette, transparency, pixels and end. Of an animation, `IDAT` is the still image.
+    /// Header, palette, transparency, pixels and end. In an animation, `IDAT` is the still image.
     const NEEDED: [&[u8]; 5] = [b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"];
     let mut essentials = Essentials {
         bytes: Cow::Borrowed(bytes),
@@ -115,7 +115,8 @@ fn of_jpeg(bytes: &[u8]) -> Essentials<'_> {
                 if marker == 0xe1 && found.is_none() && data.starts_with(EXIF_MARK) {
                     found = Some(orientation(data));
                 }
-                // JFIF's and Adobe's say which colours there are. All other applications' segments, and comments.
+                // Leaves out comments and the segments of applications, except those of JFIF and Adobe, which describe
+                // the colours.
                 if matches!(marker, 0xe1..=0xed | 0xef | 0xfe) {
                     kept.leave_out(at, end);
                 }
@@ -126,8 +127,8 @@ fn of_jpeg(bytes: &[u8]) -> Essentials<'_> {
     Essentials { bytes: kept.finish(), orientation: found.unwrap_or(Orientation::NoTransforms), size: None }
 }
 
-/// WebP (RFC 9649, 2.3): in a RIFF, chunks of a type, a length and data; those of an animation hold chunks. The decoder does
-/// not read what it need not, but it believes sizes.
+/// WebP (RFC 9649, 2.3): chunks of a type, a length and data in a RIFF file. Frames of an animation contain chunks
+/// themselves. The decoder skips what it does not need, but it trusts sizes.
 fn of_webp(bytes: &[u8]) -> Result<Essentials<'_>, String> {
     let mut essentials = Essentials { bytes: Cow::Borrowed(bytes), orientation: Orientation::NoTransforms, size: None };
     let (mut at, mut canvas) = (12, None);
@@ -138,7 +139,7 @@ fn of_webp(bytes: &[u8]) -> Result<Essentials<'_>, String> {
             b"EXIF" => essentials.orientation = orientation(data),
             b"VP8 " => check_frame(data, canvas)?,
             b"ANMF" => {
-                // A frame of an animation, after 16 bytes of its own.
+                // A frame of an animation has a header of 16 bytes.
                 let mut at = 16;
                 while let (Some(kind), Some(length)) = (data.get(at..at + 4), little_endian(data, at + 4)) {
                     if kind == b"VP8 " {
@@ -154,13 +155,13 @@ fn of_webp(bytes: &[u8]) -> Result<Essentials<'_>, String> {
     Ok(essentials)
 }
 
-/// The size of the canvas: 24 bits each, less one.
+/// Parses the size of the canvas: 24 bits each, minus one.
 fn extended_size(data: &[u8]) -> Option<(u32, u32)> {
     let &[_, _, _, _, a, b, c, d, e, f] = data.first_chunk()?;
     Some((u32::from_le_bytes([a, b, c, 0]) + 1, u32::from_le_bytes([d, e, f, 0]) + 1))
 }
 
-/// Checks that a frame is no larger than the canvas: the decoder sees that only when it has decoded it.
+/// Checks that a frame is no larger than the canvas. The decoder would check that only after decoding the frame.
 fn check_frame(data: &[u8], canvas: Option<(u32, u32)>) -> Result<(), String> {
     let Some(&[_, _, _, _, _, _, a, b, c, d]) = data.first_chunk() else { return Ok(()) };
     let [width, height] = [[a, b], [c, d]].map(|bytes| u32::from(u16::from_le_bytes(bytes) & 0x3fff));
@@ -187,7 +188,7 @@ mod tests {
         file.into_inner()
     }
 
-    /// Puts a chunk after the header.
+    /// Inserts a chunk after the header.
     fn png_with(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
         let mut file = file(ImageFormat::Png);
         let length = (data.len() as u32).to_be_bytes();
@@ -202,7 +203,7 @@ mod tests {
         file
     }
 
-    /// Exif with the one entry: orientation 6, a quarter turn.
+    /// Exif data with one entry: orientation 6, a quarter turn.
     const TURNED: &[u8] = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
 
     #[test]
@@ -241,7 +242,7 @@ mod tests {
         );
     }
 
-    /// The decoder would set aside what the chunk says, and decode the frame before it looks at the canvas.
+    /// The decoder would allocate the size of the chunk, and decode the frame before it checks the canvas.
     #[test]
     fn a_webp_that_says_more_than_it_has_is_not_believed() {
         let riff = |chunks: &[u8]| [b"RIFF\xff\xff\0\0WEBP", chunks].concat();

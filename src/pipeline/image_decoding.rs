@@ -15,7 +15,7 @@ const LONGEST_SIDE: u32 = 65_535;
 /// What a decoder may set aside beside the pixels themselves, in bytes.
 const DECODERS_OWN: u64 = 1 << 20;
 
-/// The most bytes that a pixel has: four channels of 16 bits.
+/// Maximum number of bytes in a pixel: four channels of 16 bits.
 const BYTES_PER_PIXEL: u64 = 8;
 
 /// What the channels of a pixel are.
@@ -70,7 +70,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Resul
         limits
     };
     let mut reader = ImageReader::with_format(Cursor::new(&*essentials.bytes), format);
-    // What the size is not known of is read without setting anything aside for it.
+    // If the size is not known yet, the header is read without any memory for pixels.
     reader.limits(limits(essentials.size.unwrap_or((0, 0))));
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();

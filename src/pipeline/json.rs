@@ -21,7 +21,7 @@ use crate::tensor::Element;
 pub(super) struct Misfit {
     pub(super) problem: String,
     steps: Vec<Step>,
-    /// An error that is not about the value, and goes up as it is.
+    /// An error that is not about the value. Returned unchanged.
     other: Option<Error>,
 }
 
@@ -61,7 +61,7 @@ impl Misfit {
     }
 }
 
-/// For errors that are not about a value, such as that time has run out.
+/// For errors that are not about a value, such as an expired deadline.
 impl From<Error> for Box<Misfit> {
     fn from(error: Error) -> Box<Misfit> {
         Box::new(Misfit { problem: String::new(), steps: Vec::new(), other: Some(error) })
@@ -88,7 +88,7 @@ impl From<Box<Misfit>> for Error {
 
 // ===== the reader =====
 
-/// The deadline is looked at once in so many rows.
+/// Number of rows between two checks of the deadline.
 const ROWS_BETWEEN_CHECKS: usize = 16;
 
 /// A place in a text that is known to be JSON.
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
         let read = |json: &mut Self| {
             is_too_many = left == 0;
             left = left.saturating_sub(1);
-            // One row is short, and reading the time is not much shorter.
+            // Checked once for several rows: reading the time takes almost as long as a short row.
             if left.is_multiple_of(ROWS_BETWEEN_CHECKS) {
                 deadline.check()?;
             }
@@ -259,7 +259,7 @@ impl<'a> Reader<'a> {
         T::from_json(self, next)
     }
 
-    /// What is read, and how it is written.
+    /// Returns the value that is read, and its text.
     pub(super) fn written<T>(&mut self, read: impl FnOnce(&mut Self) -> Fits<T>) -> Fits<(T, &'a str)> {
         self.peek();
         let (text, start) = (self.text, self.at);
@@ -343,7 +343,7 @@ macro_rules! floats {
     )*};
 }
 
-/// Integer types: whole numbers, however they are written: 3, 3.0 and 3e0. JavaScript and pandas write the latter.
+/// Integer types accept whole numbers in any notation: 3, 3.0 and 3e0. JavaScript and pandas write 3.0.
 macro_rules! integers {
     ($($type:ty),* $(,)?) => {$(
         impl FromJson for $type {
@@ -387,7 +387,8 @@ impl FromJson for String {
     fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
         match next {
             b'"' => match json.string()? {
-                // ONNX Runtime takes strings of C, which end at the first NUL. In JSON it can only come escaped.
+                // ONNX Runtime takes C strings, which end at the first NUL. In JSON, a NUL is always escaped, so the
+                // text is owned.
                 Cow::Owned(text) if text.contains('\0') => {
                     Err(misfit("found a string with a NUL character, which the model cannot take".to_owned()))
                 }

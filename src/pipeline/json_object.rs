@@ -1,7 +1,7 @@
-//! Objects that are read into types of our own, outside of predictions: bodies of feedback and of changes.
+//! JSON objects in the bodies of feedback and of changes, read into types of our own.
 //!
-//! `serde`'s derived types also take an array for an object, and a map takes the last of two values of one name. An
-//! [`Object`] takes neither, and it is bounded: in the length of a name and in how many names there are.
+//! `serde`'s derived types also accept an array as an object, and a map keeps the last of two values with the same
+//! name. An [`Object`] refuses both. It bounds the number of names and their length.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,12 +11,12 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// The most names of one object. A body of feedback has four, a change one for each version.
+/// Maximum number of names in one object. Feedback has four names, and a change one for each version.
 const MAX_NAMES: usize = 1_000;
-/// The longest name, in bytes.
+/// Maximum length of a name, in bytes.
 const MAX_NAME_BYTES: usize = 128;
 
-/// A value that was written as a JSON object, in which each name stands once.
+/// A value that was written as a JSON object without duplicate names.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -31,16 +31,16 @@ pub struct Object<T>(pub T);
 
 struct ObjectVisitor<T>(PhantomData<T>);
 
-/// The members of an object, which refuses a name that was there before.
+/// The members of an object. Refuses duplicate names.
 struct Members<A> {
     inner: A,
     seen: HashSet<Box<str>>,
 }
 
-/// Reads a name without keeping more of it than a name may have.
+/// Reads a name of bounded length.
 struct Name;
 
-/// A name as what it stands for: a text, or a number that is written as one.
+/// Deserializes a name as a text, or as a number if it is written like one.
 struct NameDeserializer<'a, E>(&'a str, PhantomData<E>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -108,7 +108,7 @@ impl Visitor<'_> for Name {
 
 impl<'de, E: de::Error> NameDeserializer<'_, E> {
     fn number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
-        // As JSON writes a number: no sign, no zeros before it.
+        // As JSON writes a number: no sign, no leading zeros.
         match self.0.parse::<u64>() {
             Ok(number) if number.to_string() == self.0 => visitor.visit_u64(number),
             _ => visitor.visit_str(self.0),

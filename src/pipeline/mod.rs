@@ -55,11 +55,12 @@ use crate::tensor::{Padding, Tensors};
 
 /// Makes model inputs of a request.
 pub trait Preprocessor: Send + Sync {
-    /// Reads `instances` (borrowed, unparsed JSON) straight into model inputs, one row per instance. What can take long asks
-    /// [`Deadline::check`] between the parts of its work, and ends with its error.
+    /// Reads `instances` (borrowed, unparsed JSON) straight into model inputs, one row per instance. Slow work calls
+    /// [`Deadline::check`] between its parts, and returns its error.
     fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared>;
 
-    /// The media types of bodies that are one instance as they are, such as an image, beside JSON. `image/*` is a family.
+    /// Media types of bodies that are one instance, such as an image. They are accepted besides JSON. `image/*` is a
+    /// family.
     fn media_types(&self) -> &'static [&'static str] {
         &[]
     }
@@ -74,8 +75,8 @@ pub trait Preprocessor: Send + Sync {
         false
     }
 
-    /// Runs on made-up instances of kinds that are hard on it, of any size that it takes: what takes longer than a request
-    /// may, or takes too much memory, is refused before it serves.
+    /// Returns runs on made-up instances that are hard on this preprocessor. A version whose preprocessor is slower
+    /// than a request may be, or takes too much memory, is refused before it serves.
     fn rehearsals(&self) -> Vec<Rehearsal<'_>> {
         Vec::new()
     }
@@ -150,7 +151,7 @@ pub trait Postprocessor: Send + Sync {
     }
 }
 
-/// A run of a preprocessor on an instance that is made up, of a kind that is hard on it.
+/// A run of a preprocessor on a kind of made-up instances that are hard on it.
 pub struct Rehearsal<'a> {
     /// Kind of the instance, as in `letters without a blank`.
     pub instance: String,
@@ -160,7 +161,7 @@ pub struct Rehearsal<'a> {
     pub unit: &'static str,
     /// Setting of `model.toml` that bounds the size.
     pub setting: &'static str,
-    /// Prepares an instance of a size. Fails if it is none that a request may hold.
+    /// Prepares an instance of this size. Fails if a request may not have such an instance.
     pub run: Box<dyn Fn(usize, Deadline) -> Result<()> + 'a>,
 }
 

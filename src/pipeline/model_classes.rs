@@ -33,7 +33,7 @@ pub struct ModelClasses {
     pub of_metadata: Vec<NamedClasses>,
 }
 
-/// The longest label, in bytes.
+/// Maximum length of a label, in bytes.
 const LONGEST_LABEL: usize = 256;
 
 /// The scores that labels are looked for.
@@ -83,7 +83,7 @@ impl ModelClasses {
         let chosen = self.choose_any(configured, scores)?;
         for label in chosen.labels.iter().flatten() {
             let text = label.to_string();
-            // They are in every answer, and in metrics.
+            // Labels are in every answer and in metrics, so they are bounded.
             let is_unfit = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n');
             if text.len() > LONGEST_LABEL || text.contains(is_unfit) {
                 return Err(Error::Config(format!(
@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// They are in every answer, and in metrics.
+    /// Labels are in every answer and in metrics.
     #[test]
     fn labels_are_bounded_wherever_they_come_from() {
         let long = format!(r#"["a", "b", "{}"]"#, "c".repeat(1_000_000));

@@ -43,8 +43,8 @@ enum ExtraColumns {
     Ignore,
 }
 
-/// Rows that can take more times as long as their text suggests are read off the threads that serve connections: those have
-/// bodies of at most half a millisecond.
+/// Maximum work per byte for reading on the threads that serve connections. Above it, the length of a body says little
+/// about its time, and those threads should only read bodies that take at most half a millisecond.
 const MOST_WORK_PER_BYTE: usize = 8;
 
 struct TabularPreprocessor {
@@ -68,7 +68,7 @@ struct Column {
 
 struct Input {
     spec: TensorSpec,
-    /// Whether it takes whole numbers only.
+    /// True if the input takes whole numbers only.
     is_whole: bool,
     /// How many elements a row has.
     width: usize,
@@ -130,12 +130,12 @@ impl TabularPreprocessor {
         Ok(())
     }
 
-    /// About how much longer a row can take than its text suggests, at most: where most values may be missing, or a category
-    /// is wide, a few bytes are many elements.
+    /// Returns the maximum work of a row, compared with that of reading its text. Where most values may be missing, or
+    /// a category is wide, a few bytes become many elements.
     fn most_work_per_byte(&self) -> usize {
-        // A value takes about as long as two bytes of its text, and an element that is only set aside a tenth of a byte.
+        // A value takes about as long as two bytes of its text, and an element with a default about a tenth of a byte.
         let work = self.columns.iter().map(|column| 20 + column.values.width()).sum::<usize>() / 10;
-        // `{}`, and for each column that has to be there `"name":0,`.
+        // `{}`, and `"name":0,` for each required column.
         let needed = self.columns.iter().filter(|column| column.values.is_needed());
         let bytes = 2 + needed.map(|column| column.name.len() + 5).sum::<usize>();
         work / bytes
@@ -147,7 +147,7 @@ impl TabularPreprocessor {
     }
 }
 
-/// Whether an input of this type takes a number of a column.
+/// Returns true if an input of this type takes a number of this column.
 fn is_taken(values: &Values, number: Quantity, dtype: DType) -> bool {
     let Values::Number(column) = values else { return false };
     let mut one = with_element_type!(dtype, T => T::into_data(vec![Default::default()]));
@@ -202,7 +202,7 @@ impl Preprocessor for TabularPreprocessor {
         Ok(Prepared { inputs, features, origin: Origin::Unknown })
     }
 
-    /// The size of a body says how long it takes, as a rule.
+    /// Normally the size of a body is a good estimate of its time.
     fn is_heavy(&self) -> bool {
         self.most_work_per_byte() > MOST_WORK_PER_BYTE
     }
@@ -344,7 +344,7 @@ impl TabularPreprocessor {
         }
     }
 
-    /// A number; `sent` is how it was written.
+    /// Writes a number; `sent` is its text.
     fn put_number(&self, column: &Column, number: &Number, value: (Quantity, &str), table: &mut RowsRead) -> Fits<()> {
         let (value, sent) = value;
         let Some(put) = number.transformed(value) else {
@@ -413,13 +413,13 @@ fn found(json: &mut Reader<'_>, next: u8, category: &Category) -> Fits<(Place, S
             let place = place.ok_or_else(|| refused(shortened(word).to_owned()))?;
             Ok((place, shortened(word).to_owned()))
         }
-        // `unknown` is about values that are not in the vocabulary, and not about values of another type.
+        // `unknown` applies to values outside the vocabulary, not to values of another type.
         _ => Err(json.found_instead_of(category.expected())),
     }
 }
 
 impl<'a> Reader<'a> {
-    /// A number and how it is written; exactly, if it `is_whole` what is wanted.
+    /// Reads a number and its text. The number is exact if `is_whole` is set.
     fn quantity(&mut self, is_whole: bool) -> Fits<(Quantity, &'a str)> {
         if !is_whole {
             let (value, sent) = self.written(Reader::element)?;
@@ -631,7 +631,7 @@ mod tests {
         }
     }
 
-    /// Double precision has no place for whole numbers beyond 2^53.
+    /// Double precision cannot represent all whole numbers beyond 2^53.
     #[test]
     fn whole_numbers_are_exact_whatever_their_size_and_spelling() {
         let of = |dtype, columns: &str| stage(columns, &signature(&[("n", dtype, Some(1))])).unwrap();
@@ -657,7 +657,7 @@ mod tests {
         }
         let long = read(&*signed, &"7".repeat(301)).unwrap_err();
         assert_eq!(long, format!("instances[0].n: {} is not a value of type int64", "7".repeat(64)));
-        // A clip leaves what is within it as it is, and a missing value is exact as well.
+        // A clip keeps values within its range exact, and a value for missing is exact, too.
         let clipped = of(DType::I64, r#", "columns": [{"name": "n", "clip": [0, 1e18], "missing": 9007199254740993}]"#);
         for (value, expected) in [
             ("9007199254740993", 9_007_199_254_740_993),
@@ -685,7 +685,7 @@ mod tests {
         assert!(prepare(&*stage, r#"[{"a": "\\u0000", "b": "\u0001"}]"#).is_ok());
     }
 
-    /// 4,096 rows of `{}` are 12 kB, and may be millions of elements.
+    /// 4,096 rows of `{}` are 12 kB, but can be millions of elements.
     #[test]
     fn rows_that_are_much_of_little_are_heavy() {
         let columns = |count: usize, more: &str| {

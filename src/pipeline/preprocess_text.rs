@@ -298,7 +298,7 @@ impl Preprocessor for TextPreprocessor {
         Some([0, 4, 6].map(text))
     }
 
-    /// What a tokenizer makes of a text is not known before it has: the time is that of whoever wrote `tokenizer.json`.
+    /// The cost of a text is not known in advance: it depends on `tokenizer.json`.
     fn is_heavy(&self) -> bool {
         true
     }
@@ -310,7 +310,7 @@ impl Preprocessor for TextPreprocessor {
             unit: "characters",
             setting: "preprocess.max_characters",
             run: Box::new(move |characters, deadline| {
-                // A longer word would be an error of the text. A normaliser may make three bytes of one.
+                // A longer word would be refused. A normaliser may triple the bytes of a word.
                 let text = text.of_length(characters, self.tokenizer.longest_word() / 4);
                 self.encode_cut(&text, deadline).map_err(Error::from)
             }),
@@ -376,7 +376,7 @@ impl TextPreprocessor {
         )))
     }
 
-    /// The tokens of a text, or a pair, as a row has them, and what is watched of it.
+    /// Returns the tokens of a text or a pair as they are in a row, and the observed features.
     fn encode(&self, text: &str, pair: Option<&str>, deadline: Deadline) -> Fits<(Encoding, [f32; FEATURES.len()])> {
         let enough = self.enough();
         let mut first = self.tokenizer.tokens(text, 0, enough, deadline)?;
@@ -390,7 +390,7 @@ impl TextPreprocessor {
             second = second.map(|second| cut(second, of_second));
         }
         if let Some(second) = &second {
-            // Of a pair what is left of it counts.
+            // For a pair, only the tokens that are left count.
             let (of_first, of_second) = (self.counts(&first), self.counts(second));
             counts = (of_first.0 + of_second.0, of_first.1 + of_second.1);
         }
@@ -409,19 +409,19 @@ impl TextPreprocessor {
         }
     }
 
-    /// The number of tokens after which no more of a text are needed.
+    /// Returns the number of tokens after which the rest of a text is not needed; `None` if all are needed.
     fn enough(&self) -> Option<usize> {
         (self.too_long == TooLong::Truncate).then_some(self.max_tokens)
     }
 
-    /// A text as it is encoded where its end may be left out, which is not an error of what is made up.
+    /// Encodes a made-up text and cuts it, even where a long text of a request is refused.
     fn encode_cut(&self, text: &str, deadline: Deadline) -> Fits<()> {
         let tokens = self.tokenizer.tokens(text, 0, self.enough(), deadline)?;
         let (first, _) = kept(tokens.len(), None, self.max_tokens);
         self.tokenizer.framed(cut(tokens, first), None, self.special_tokens).map(drop)
     }
 
-    /// How many tokens there are, and how many of them are unknown.
+    /// Returns the number of tokens, and how many of them are unknown.
     fn counts(&self, tokens: &Encoding) -> (usize, usize) {
         let unknown = tokens.get_ids().iter().filter(|id| Some(**id) == self.unknown).count();
         (tokens.len(), unknown)

@@ -29,7 +29,7 @@ pub struct StageContext<'a> {
     pub max_instances: NonZeroUsize,
 }
 
-/// The longest name of an input or an output, in bytes.
+/// Maximum length of the name of an input or an output, in bytes.
 const LONGEST_NAME: usize = 512;
 
 /// The most elements that are made of one request: 256 MiB of single precision.
@@ -113,7 +113,7 @@ impl Stages {
     }
 }
 
-/// Names of inputs and outputs are in what callers are told.
+/// Checks the names of inputs and outputs, which are in answers and messages.
 fn check_names(signature: &Signature) -> Result<()> {
     let names = signature.inputs.iter().chain(&signature.outputs).map(|spec| &*spec.name);
     let is_name = |name: &str| name.len() <= LONGEST_NAME && !name.contains(|c: char| c.is_control());

@@ -113,10 +113,10 @@ pub(super) struct Number {
     standardise: Option<Standardise>,
 }
 
-/// A number on its way into a tensor.
+/// A number before it becomes an element of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Quantity {
-    /// A whole number, exactly.
+    /// An exact whole number.
     Integer(i128),
     /// Any number, in double precision.
     Float(f64),
@@ -296,7 +296,7 @@ impl Values {
         }
     }
 
-    /// Whether a row has to have a value.
+    /// Returns true if a row must have a value.
     pub(super) fn is_needed(&self) -> bool {
         match self {
             Values::Number(number) => number.missing.is_none(),
@@ -339,13 +339,13 @@ impl Values {
 }
 
 impl Number {
-    /// Whether a value is what was sent.
+    /// Returns true if the value is not changed.
     pub(super) fn leaves_as_is(&self) -> bool {
         self.clip.is_none() && !self.log1p && self.standardise.is_none()
     }
 
-    /// Clipped, its logarithm taken, standardised, in this order, each if that is asked for; `None` if it has no logarithm.
-    /// A whole number that is only clipped stays exact.
+    /// Returns the value after clip, logarithm and standardisation, in this order, as far as they are configured;
+    /// `None` if it has no logarithm. A whole number that is only clipped stays exact.
     pub(super) fn transformed(&self, value: Quantity) -> Option<Quantity> {
         if let (Quantity::Integer(value), false, None) = (value, self.log1p, self.standardise) {
             return Some(match self.clip {
@@ -372,18 +372,18 @@ impl Quantity {
         }
     }
 
-    /// As a whole number, if it is one.
+    /// Returns the value as a whole number, if it is one.
     fn as_integer(self) -> Option<i128> {
         match self {
             Quantity::Integer(value) => Some(value),
-            // Within ±2^126, which every type of tensors is, a cast is exact.
+            // The cast is exact within ±2^126, which includes all tensor types.
             Quantity::Float(value) if value.fract() == 0.0 && value.abs() < 2f64.powi(126) => Some(value as i128),
             Quantity::Float(_) => None,
         }
     }
 }
 
-/// As short as it can be: 1e300, and not three hundred zeros.
+/// The shortest form: 1e300, not three hundred zeros.
 impl std::fmt::Display for Quantity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -406,7 +406,7 @@ impl Category {
         self.texts.len() + self.numbers.len()
     }
 
-    /// What a value has to be, by its JSON type, for there to be one like it.
+    /// Returns the JSON types of the vocabulary, for messages.
     pub(super) fn expected(&self) -> &'static str {
         match (self.takes_texts(), self.takes_numbers()) {
             (true, true) => "a string or a whole number, as in the vocabulary",
@@ -415,12 +415,12 @@ impl Category {
         }
     }
 
-    /// Whether there are texts among the categories.
+    /// Returns true if the vocabulary has texts.
     pub(super) fn takes_texts(&self) -> bool {
         !self.texts.is_empty()
     }
 
-    /// Whether there are numbers among the categories.
+    /// Returns true if the vocabulary has numbers.
     pub(super) fn takes_numbers(&self) -> bool {
         !self.numbers.is_empty()
     }

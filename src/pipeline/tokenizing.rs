@@ -1,9 +1,9 @@
 //! A tokenizer whose work is bounded in memory and ends at a deadline.
 //!
-//! The work itself is done by Hugging Face's `tokenizers`, step by step and in its order: normalise, split into words,
-//! tokenise word by word, put special tokens around. Between the steps and the words stands what that crate has not: a look
-//! at the deadline, a bound on what the normaliser may make of a text, and one on words that its models are slow with.
-//! `tokenizer.json` is a file of whoever made the model, and the text one of whoever calls: neither is trusted to be small.
+//! Hugging Face's `tokenizers` does the work, in its usual steps: normalise, split into words, tokenise each word, add
+//! special tokens. This module adds what that crate lacks: checks of the deadline between steps and words, a limit on
+//! the output of the normaliser, and a limit on words that a model is slow with. Neither `tokenizer.json`, which comes
+//! from the author of the model, nor the text, which comes from the caller, is trusted to be small.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -31,40 +31,40 @@ use crate::budget::Deadline;
 use crate::error::Error;
 use crate::error::Result;
 
-/// A normaliser may make so many bytes of each character that a text may have: Hangul taken apart has 9.
+/// Bytes that a normaliser may produce for each allowed character of a text. Hangul taken apart has 9.
 const BYTES_PER_CHARACTER: usize = 16;
 
-/// And so many beside them, for what is put before a text.
+/// Bytes that a normaliser may produce in addition, for example a prefix.
 const BYTES_BESIDE: usize = 4096;
 
-/// The longest that a normaliser may replace one character by, by its table, in bytes: those of SentencePiece have 33 (ﷺ).
+/// Maximum length of a replacement in the table of a normaliser, in bytes. Those of SentencePiece have up to 33 (ﷺ).
 const LONGEST_REPLACEMENT: usize = 64;
 
-/// WordPiece tries every part of a word, and looks at every character of each. The longest word, in bytes, where the
-/// tokenizer itself sets no bound below: 100 characters is usual.
+/// Maximum length of a word for WordPiece, in bytes, if the tokenizer itself has no smaller limit (usually 100
+/// characters). WordPiece tries every part of a word, and reads every character of each.
 const LONGEST_TRIED_WORD: usize = 1024;
 
-/// Unigram tries every piece of its vocabulary at every place of a word: the most bytes of a word times those of the
-/// longest piece, about a second.
+/// Maximum of a word's bytes times those of the longest piece for Unigram: about a second. Unigram tries every piece of
+/// its vocabulary at every position of a word.
 const MOST_TRIED_PIECES: usize = 1 << 26;
 
-/// The longest piece of a vocabulary of Unigram, in bytes: those of SentencePiece have 16 characters.
+/// Maximum length of a piece in the vocabulary of Unigram, in bytes. Those of SentencePiece have up to 16 characters.
 const LONGEST_PIECE: usize = 1024;
 
-/// A deadline is looked at once in so many words.
+/// Number of words between two checks of the deadline.
 const WORDS_BETWEEN_CHECKS: usize = 32;
 
-/// A tokenizer, and the bounds of its work.
+/// A tokenizer with limits on its work.
 pub(super) struct BoundedTokenizer {
     tokenizer: Tokenizer,
-    /// The tokens that its file truncates to.
+    /// The truncation length in its file.
     pub(super) max_tokens: Option<usize>,
-    /// The token that its file pads with.
+    /// The padding token in its file.
     pub(super) pad: Option<u32>,
     normaliser: Vec<Step>,
-    /// The most bytes that the normaliser may make of a text.
+    /// Maximum number of bytes that the normaliser may produce from a text.
     most_normalised: usize,
-    /// The longest word, in bytes.
+    /// Maximum length of a word, in bytes.
     longest_word: usize,
 }
 
@@ -76,16 +76,16 @@ struct Step {
 
 /// Growth of a text by a step.
 enum Growth {
-    /// It is bounded by Unicode, or by a table that was looked at.
+    /// Bounded by Unicode, or by a table that has been checked.
     Small,
-    /// Something is put before it.
+    /// A prefix of this many bytes is added.
     Prefix(usize),
-    /// Every match becomes a text of so many bytes.
+    /// Every match becomes a text of this many bytes.
     Replacement { pattern: SysRegex, bytes: usize },
 }
 
 impl BoundedTokenizer {
-    /// The tokenizer of a file, for texts of at most `max_characters`. Truncation and padding are not its task.
+    /// Reads the tokenizer of a file, for texts of at most `max_characters`. Truncation and padding are done elsewhere.
     pub(super) fn new(file: &[u8], max_characters: usize) -> Result<BoundedTokenizer, String> {
         check(file)?;
         let mut tokenizer = Tokenizer::from_bytes(file).map_err(|error| error.to_string())?;
@@ -104,30 +104,30 @@ impl BoundedTokenizer {
         Ok(bounded)
     }
 
-    /// The tokenizer itself.
+    /// Returns the tokenizer itself.
     pub(super) fn get(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// The longest word that it takes, in bytes.
+    /// Returns the maximum length of a word, in bytes.
     pub(super) fn longest_word(&self) -> usize {
         self.longest_word
     }
 
-    /// How many special tokens are put around a text, or a pair.
+    /// Returns the number of special tokens that are added to a text or a pair.
     pub(super) fn special_tokens(&self, is_pair: bool) -> usize {
         self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(is_pair))
     }
 
-    /// The tokens of a text, without special ones around it: all, or those of its first words, until there are `enough`.
-    /// `type_id` is 0 for the first text of a pair and 1 for the second.
+    /// Returns the tokens of a text without special tokens: all of them, or those of its first words that together have
+    /// `enough`. `type_id` is 0 for the first text of a pair and 1 for the second.
     pub(super) fn tokens(&self, text: &str, type_id: u32, enough: Option<usize>, deadline: Deadline) -> Fits<Encoding> {
         deadline.check()?;
         let tokens = catch_unwind(AssertUnwindSafe(|| self.tokens_of(text, type_id, enough, deadline)));
         tokens.unwrap_or_else(|panic| {
             let said = panic.downcast_ref::<String>().map_or("", |said| said);
             match said.starts_with("Onig: Regex") {
-                // That crate has no other way to say it.
+                // The crate reports this error only as a panic.
                 true => Err(misfit(
                     "a regular expression of the tokenizer gave up on this text, because it takes too many steps; send \
                      another or a shorter one"
@@ -187,12 +187,12 @@ impl BoundedTokenizer {
         self.tokenizer.get_model().tokenize(word).map_err(not_taken)
     }
 
-    /// Special tokens around a text or a pair of them.
+    /// Adds the special tokens to a text or a pair.
     pub(super) fn framed(&self, tokens: Encoding, pair: Option<Encoding>, special_tokens: bool) -> Fits<Encoding> {
         self.tokenizer.post_process(tokens, pair, special_tokens).map_err(not_taken)
     }
 
-    /// Checks that a text is there once between its special tokens: what repeats it would make rows of any length.
+    /// Checks that the post-processor uses each text only once. Repetition would make rows of any length.
     fn check_post_processor(&self) -> Result<(), String> {
         let tokens = |type_id| Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1)); 2], type_id);
         for (is_pair, most) in [(false, 2), (true, 4)] {
@@ -211,7 +211,7 @@ fn not_taken(error: impl std::fmt::Display) -> Box<Misfit> {
     misfit(format!("the tokenizer does not take this text: {error}"))
 }
 
-/// Splits into words; one step after the other, where there are several.
+/// Splits a text into words, with all steps of a sequence in order.
 fn split(pre_tokenizer: &PreTokenizerWrapper, words: &mut PreTokenizedString, deadline: Deadline) -> Fits<()> {
     if let PreTokenizerWrapper::Sequence(several) = pre_tokenizer {
         return several.as_ref().iter().try_for_each(|one| split(one, words, deadline));
@@ -220,7 +220,7 @@ fn split(pre_tokenizer: &PreTokenizerWrapper, words: &mut PreTokenizedString, de
     pre_tokenizer.pre_tokenize(words).map_err(not_taken)
 }
 
-/// The longest word that is known to take no more than about a second, in bytes.
+/// Returns the maximum length of a word that takes no more than about a second, in bytes.
 fn longest_word(model: &ModelWrapper) -> usize {
     match model {
         ModelWrapper::WordPiece(model) if model.max_input_chars_per_word > LONGEST_TRIED_WORD => LONGEST_TRIED_WORD,
@@ -234,7 +234,7 @@ fn longest_word(model: &ModelWrapper) -> usize {
 
 // ===== the file =====
 
-/// Checks of a file what has to be known before `tokenizers` reads it.
+/// Checks the parts of a file that must be safe before `tokenizers` reads it.
 fn check(file: &[u8]) -> Result<(), String> {
     #[derive(Deserialize)]
     struct File<'a> {
@@ -247,7 +247,7 @@ fn check(file: &[u8]) -> Result<(), String> {
         #[serde(borrow)]
         vocab: Vec<(Cow<'a, str>, f64)>,
     }
-    // What cannot be read here, `tokenizers` will refuse, or it is no Unigram.
+    // A file that cannot be read here is refused by `tokenizers`, or its model is not a Unigram.
     let Ok(File { normalizer, model }) = serde_json::from_slice(file) else { return Ok(()) };
     let longest = normalizer.as_ref().map_or(0, longest_replacement);
     if longest > LONGEST_REPLACEMENT {
@@ -257,15 +257,15 @@ fn check(file: &[u8]) -> Result<(), String> {
     }
     let unigram = model.and_then(|model| serde_json::from_str(model.get()).ok());
     let longest = unigram.map_or(0, |Unigram { vocab }| vocab.iter().map(|(piece, _)| piece.len()).max().unwrap_or(0));
-    // Its tree of pieces is as deep, and is dropped by a function that calls itself.
+    // The tree of pieces is as deep as the longest piece, and its destructor is recursive.
     match longest > LONGEST_PIECE {
         true => Err(format!("model: a piece of its vocabulary has {longest} bytes, at most {LONGEST_PIECE}")),
         false => Ok(()),
     }
 }
 
-/// The longest text that a table of SentencePiece (`precompiled_charsmap`) has, in bytes: the length of a trie, the trie, and
-/// texts that end with NUL.
+/// Returns the length of the longest text in a table of SentencePiece (`precompiled_charsmap`), in bytes. The table is
+/// the length of a trie, the trie, and texts that end with NUL.
 fn longest_replacement(normalizer: &Value) -> usize {
     let of_charsmap = |charsmap: &str| {
         let bytes = STANDARD.decode(charsmap).ok()?;
@@ -303,7 +303,7 @@ fn add_steps(normalizer: &NormalizerWrapper, steps: &mut Vec<Step>) -> Result<()
     Ok(())
 }
 
-/// The pattern of a step that keeps it to itself.
+/// Returns the pattern of a Replace step, which only its JSON shows.
 fn pattern(replace: &Replace) -> Result<SysRegex, String> {
     let written = serde_json::to_value(replace).map_err(|error| error.to_string())?;
     let pattern = &written["pattern"];
@@ -315,7 +315,7 @@ fn pattern(replace: &Replace) -> Result<SysRegex, String> {
     SysRegex::new(&regex).map_err(|error| format!("normalizer: {error}"))
 }
 
-/// A regular expression that matches a text.
+/// Returns a regular expression that matches a text.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -327,24 +327,24 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// A normaliser for one text: looks at the deadline and at the size before and after each step.
+/// The normaliser for one text. Checks the deadline and the size before and after each step.
 struct BoundedNormaliser<'a> {
     steps: &'a [Step],
-    /// The most bytes of all parts of the text together.
+    /// Maximum number of bytes of all parts of the text together.
     most: usize,
-    /// The bytes of the parts that are done. Special tokens part a text.
+    /// Bytes of the parts that are done. Special tokens split a text into parts.
     made: AtomicUsize,
     failed: OnceLock<Box<Misfit>>,
     deadline: Deadline,
 }
 
 impl Normalizer for BoundedNormaliser<'_> {
-    /// `tokenizers` passes over errors of normalisers; so they are kept.
+    /// Keeps an error, because `tokenizers` ignores errors of normalisers.
     fn normalize(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
         if self.failed.get().is_none()
             && let Err(problem) = self.run(text)
         {
-            // Nobody else has set it.
+            // No other call has set it.
             let _ = self.failed.set(problem);
         }
         Ok(())
@@ -359,7 +359,7 @@ impl BoundedNormaliser<'_> {
             let done = step.normalizer.normalize(text);
             self.check(text.get().len())?;
             if done.is_err() {
-                // `tokenizers` goes on with what there is.
+                // `tokenizers` would go on with this text.
                 break;
             }
         }
@@ -380,17 +380,17 @@ impl BoundedNormaliser<'_> {
 }
 
 impl Step {
-    /// A bound on the bytes that it makes of a text, where it could be many.
+    /// Returns an upper limit on the bytes that the step produces from a text.
     fn at_most(&self, text: &str) -> usize {
         match &self.growth {
             Growth::Small => text.len(),
             Growth::Prefix(bytes) => text.len().saturating_add(*bytes),
-            // There is no more than one match before each character, and one at the end.
+            // There is at most one match before each character, and one at the end.
             Growth::Replacement { bytes, .. } => text.len().saturating_add((text.len() + 1).saturating_mul(*bytes)),
         }
     }
 
-    /// The bytes that it makes of a text, counted.
+    /// Returns the exact number of bytes that the step produces from a text.
     fn exactly(&self, text: &str) -> usize {
         match &self.growth {
             Growth::Small | Growth::Prefix(_) => self.at_most(text),
@@ -403,8 +403,8 @@ impl Step {
 
 // ===== truncation =====
 
-/// How many tokens of a text, and of a second one, are kept if both together may have `most`: as `tokenizers` truncates, the
-/// longer one first.
+/// Returns the number of tokens to keep of a text and of a second one, which may have `most` together. Shortens the
+/// longer one first, like `tokenizers`.
 pub(super) fn kept(first: usize, second: Option<usize>, most: usize) -> (usize, usize) {
     let Some(second) = second else { return (first.min(most), 0) };
     if first + second <= most {
@@ -416,7 +416,7 @@ pub(super) fn kept(first: usize, second: Option<usize>, most: usize) -> (usize, 
     if first > second { (longer, shorter) } else { (shorter, longer) }
 }
 
-/// The first tokens of a text. `tokenizers` would keep the rest as well, in pieces of any number.
+/// Returns the first tokens of a text. `tokenizers` would also keep the rest, in any number of pieces.
 pub(super) fn cut(tokens: Encoding, length: usize) -> Encoding {
     if tokens.len() <= length {
         return tokens;
@@ -471,13 +471,13 @@ mod tests {
         BoundedTokenizer::new(file, max_characters)
     }
 
-    /// The tokens of a text, or the problem.
+    /// Returns the tokens of a text, or the problem.
     fn tokens(bounded: &BoundedTokenizer, text: &str) -> Result<Vec<u32>, String> {
         let tokens = bounded.tokens(text, 0, None, Deadline::never());
         tokens.map(|tokens| tokens.get_ids().to_vec()).map_err(|misfit| Error::from(misfit).to_string())
     }
 
-    /// "a" becomes ten, one step after the other.
+    /// A normaliser whose steps each turn an "a" into ten.
     fn ten_times(steps: usize) -> Value {
         let step = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaa"});
         json!({"type": "Sequence", "normalizers": vec![step; steps]})
@@ -493,12 +493,12 @@ mod tests {
         };
         assert!(tokens(&of(ten_times(5)), "aa").is_ok());
         refused(ten_times(5), &"a".repeat(65_536));
-        // The same by one step, by a pattern without length, by what is put before each part of a text.
+        // The same in one step, with an empty pattern, and with a prefix of each part of a text.
         let long = "x".repeat(1 << 20);
         refused(json!({"type": "Replace", "pattern": {"Regex": "a"}, "content": long}), "aa");
         refused(json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "x".repeat(100)}), &"a".repeat(65_536));
         refused(json!({"type": "Prepend", "prepend": "x".repeat(1 << 16)}), &"a[CLS]".repeat(100));
-        // What only could be long is not refused.
+        // A text that only could become long is not refused.
         let rare = json!({"type": "Replace", "pattern": {"String": "b."}, "content": "x".repeat(100)});
         assert!(tokens(&of(rare), &"a ".repeat(32_768)).is_ok());
     }
@@ -542,14 +542,14 @@ mod tests {
         assert_eq!(tokens(&usual, &"a".repeat(65_536)).unwrap(), [0]);
         let ended = usual.tokens("a b", 0, None, Deadline::from_now(Duration::ZERO)).unwrap_err();
         assert!(matches!(Error::from(ended), Error::Expired { .. }));
-        // Unigram tries the pieces of its vocabulary at each place.
+        // Unigram tries the pieces of its vocabulary at each position.
         let unigram = |longest: usize| {
             let pieces = json!([["<unk>", 0.0], ["a".repeat(longest), -1.0], ["a", -2.0]]);
             let unigram = json!({"type": "Unigram", "unk_id": 0, "vocab": pieces, "byte_fallback": false});
             bounded(&file(json!(null), json!(null), unigram), 65_536).map(|bounded| bounded.longest_word())
         };
         assert_eq!(unigram(1024), Ok(1 << 16));
-        // Its vocabulary is a tree that is dropped level by level: this one would overflow the stack.
+        // The vocabulary is a tree that is dropped recursively. This one would overflow the stack.
         assert!(unigram(1 << 14).unwrap_err().contains("a piece of its vocabulary has 16384 bytes, at most 1024"));
     }
 
@@ -568,7 +568,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against `tokenizers` itself: the tokens, their places, special tokens, and what is left out.
+        /// Compares with `tokenizers` itself: tokens, offsets, special tokens, and truncated parts.
         #[test]
         fn bounds_change_no_token(
             text in "[ab é!]{0,40}|(\\[CLS\\]|ab|\\PC){0,6}", pair in prop::option::of("[ab é!]{0,40}"), most in 4usize..20,

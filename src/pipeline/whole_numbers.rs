@@ -1,29 +1,29 @@
-//! Whole numbers as JSON may write them, read exactly: `3`, `3.0`, `3e2`, `9007199254740993`.
+//! Whole numbers in any notation of JSON, read exactly: `3`, `3.0`, `3e2`, `9007199254740993`.
 //!
-//! Double precision, which most readers of JSON go by, has no place for whole numbers beyond 2^53: identifiers and hashes
-//! would become others without a word.
+//! Most JSON readers use double precision, which cannot represent all whole numbers beyond 2^53. They would silently
+//! change identifiers and hashes.
 
-/// The most digits that a number of 128 bits may have.
+/// Maximum number of digits of a 128-bit number.
 const MOST_DIGITS: usize = 38;
 
-/// The value of a number that is written as JSON has it, if it is a whole one of at most 38 digits.
+/// Returns the value of a JSON number, if it is a whole number of at most 38 digits.
 pub(super) fn whole_number(text: &str) -> Option<i128> {
     let (is_negative, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    // What follows the last digit that is not 0 says nothing, and neither does what is before the first.
+    // Trailing and leading zeros of the digits do not change the value.
     let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
     if whole.is_empty() && fraction.is_empty() {
         return Some(0);
     }
-    // An exponent that is no number of 64 bits makes a number too large, or one that is not whole.
+    // With an exponent beyond 64 bits, the number is too large or not whole.
     let places = exponent.strip_prefix('+').unwrap_or(exponent).parse::<i64>().ok()?;
     let mut digits = 0i128;
     let mut count = 0;
     for digit in whole.bytes().chain(fraction.bytes()) {
         count += usize::from(count > 0 || digit != b'0');
         if count > MOST_DIGITS {
-            // Still whole if nothing but zeros follow, as in 1000…000e-40; nobody writes numbers so.
+            // Still whole if only zeros follow, as in 1000…000e-40. Such numbers are unusual, and refused.
             return None;
         }
         digits = digits * 10 + i128::from(digit - b'0');

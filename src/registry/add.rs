@@ -220,11 +220,11 @@ fn write_json(value: &impl serde::Serialize, path: &Path) -> Result<()> {
     std::fs::write(path, text).map_err(|error| wrong(path, &error))
 }
 
-/// What the names of folders begin with in which a version is put together.
+/// Prefix of the temporary folders in which versions are put together.
 const STAGING: &str = ".adding-";
 
-/// A folder to put a version together in, locked for as long as the file lives. What others have left there is removed: the
-/// lock of a process ends with it, however it ends.
+/// Creates a temporary folder for a version, locked for the lifetime of the file. Removes abandoned folders: the lock
+/// of a process ends with it, however it ends.
 fn staging(model: &Path) -> io::Result<(tempfile::TempDir, File)> {
     remove_staging(model);
     loop {
@@ -232,25 +232,25 @@ fn staging(model: &Path) -> io::Result<(tempfile::TempDir, File)> {
         let staging = tempfile::Builder::new().prefix(&prefix).tempdir_in(model)?;
         let lock = match File::open(staging.path()) {
             Ok(lock) => lock,
-            // Another `leeway add` took it for abandoned, in this very moment.
+            // Another `leeway add` has just removed the folder as abandoned.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
         match lock.try_lock() {
             Ok(()) if staging.path().exists() => return Ok((staging, lock)),
             Ok(()) | Err(TryLockError::WouldBlock) => continue,
-            // A file system without locks: what is abandoned there stays.
+            // A file system without locks. Abandoned folders stay there.
             Err(TryLockError::Error(_)) => return Ok((staging, lock)),
         }
     }
 }
 
-/// Removes the folders of this process in which versions of a model are put together, whatever is still written there. For a
-/// process that is about to end.
+/// Removes the temporary folders of this process in a model's folder, even while they are being written. For a process
+/// that is about to end.
 pub fn abandon_additions(model: &Path) {
     let prefix = format!("{STAGING}{}-", std::process::id());
     for folder in staging_folders(model, &prefix) {
-        // Another thread may be writing.
+        // Another thread may still be writing.
         for _ in 0..100 {
             if std::fs::remove_dir_all(&folder).is_ok() || !folder.exists() {
                 break;
@@ -259,7 +259,7 @@ pub fn abandon_additions(model: &Path) {
     }
 }
 
-/// Removes the folders in which nobody puts a version together any more: those that are not locked.
+/// Removes the abandoned temporary folders: those that are not locked.
 fn remove_staging(model: &Path) {
     for folder in staging_folders(model, STAGING) {
         let Ok(lock) = File::open(&folder) else { continue };
@@ -320,7 +320,7 @@ fn stage_files(new: &NewFiles, staging: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens a file to be copied: a link is followed, but nothing is read that has no end, or waits for somebody to write.
+/// Opens a file for copying. Follows links, but refuses files without an end and those that block.
 fn open_regular(path: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
     let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);

@@ -33,7 +33,7 @@ pub struct Catalog {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     models: BTreeMap<ModelName, ServedModel>,
-    /// Models that are known and not served, and why.
+    /// Models that are known but not served, with the reason.
     unserved: BTreeMap<ModelName, String>,
     default_model: Option<ModelName>,
 }
@@ -70,7 +70,7 @@ pub struct ServedVersion {
     pub folder: PathBuf,
     /// The `model.toml` it was loaded with.
     pub config: Arc<ModelConfig>,
-    /// Where its sessions run.
+    /// The place of its sessions.
     pub place: SessionPlace,
     /// When it was loaded.
     pub loaded_at: Timestamp,
@@ -125,7 +125,8 @@ impl Catalog {
 // ===== impl Snapshot =====
 
 impl Snapshot {
-    /// A snapshot of these models, and of those that are known and not served; the default model may be either.
+    /// A snapshot of these models, and of those that are known but not served. The default model may be in either
+    /// group.
     pub fn new(
         models: BTreeMap<ModelName, ServedModel>,
         unserved: BTreeMap<ModelName, String>,
@@ -134,7 +135,7 @@ impl Snapshot {
         Snapshot { models, unserved, default_model }
     }
 
-    /// The models that are known and not served, and why, without paths.
+    /// The models that are known but not served, with the reason, without paths.
     pub fn unserved(&self) -> &BTreeMap<ModelName, String> {
         &self.unserved
     }
@@ -191,7 +192,7 @@ impl Snapshot {
 }
 
 impl ServedVersion {
-    /// Returns true if all its workers have been in the runs that they are in for longer than this.
+    /// Returns true if all its workers have been in their current runs for longer than `limit`.
     pub fn is_stuck(&self, limit: Duration) -> bool {
         self.pipeline.model.all_busy_for().is_some_and(|busy| busy > limit)
     }

@@ -1,11 +1,11 @@
 //! Weights that an ONNX file keeps in other files of its version.
 //!
-//! ONNX Runtime takes those of the main graph's initializers from memory, and would look for all others (in branches, bodies
-//! of loops, functions, attributes, sparse tensors) in the file system, beginning in the server's working directory. So the
-//! bytes of all others are put into the model itself before it is opened, taken from the files that were hashed: no path in
-//! a model reaches a file.
+//! ONNX Runtime takes the external data of the main graph's initializers from memory. It would look for all others (in
+//! branches, bodies of loops, functions, attributes, sparse tensors) in the file system, starting in the server's
+//! working directory. So the bytes of all others are put into the model before it is opened. They come from the files
+//! that were hashed: no path in a model reaches a file.
 //!
-//! The model is changed on the level of the encoding, so that whatever is not known here is kept as it is.
+//! The model is changed at the level of its encoding, so that unknown parts stay as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::onnx_file::{
     AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, bits_per_element,
 };
 
-/// The most bytes of a model that is one message (a limit of Protocol Buffers).
+/// Maximum size of a model in one message, in bytes (a limit of Protocol Buffers).
 const MAX_MODEL_BYTES: usize = i32::MAX as usize;
 
 /// The locations of external data, as the file says them.
@@ -66,14 +66,14 @@ fn in_tensor(tensor: &TensorProto, found: &mut BTreeSet<String>) {
 /// A model whose external data are all in memory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SelfContained {
-    /// The model. The only external data that it has left are those of initializers of its main graph.
+    /// The model. Only initializers of its main graph still have external data.
     pub(super) model: Arc<[u8]>,
-    /// The locations that those are in.
+    /// The locations of those data.
     pub(super) left: BTreeSet<String>,
 }
 
-/// Puts external data into a model that [`super::onnx_file::parse`] has read: all but those of the main graph's
-/// initializers, which are only checked.
+/// Puts the external data into a model that [`super::onnx_file::parse`] has read. Those of the main graph's
+/// initializers are only checked.
 pub(super) fn contain(model: &Arc<[u8]>, files: &BTreeMap<String, Arc<[u8]>>) -> Result<SelfContained, String> {
     let files = files.iter().map(|(name, content)| (name.as_str(), Bytes::from_owner(Arc::clone(content)))).collect();
     let mut rewriter = Rewriter { files, left: BTreeSet::new() };
@@ -111,7 +111,7 @@ enum Part {
     Tensor,
 }
 
-/// Whether a tensor is one that ONNX Runtime takes from memory.
+/// Place of a tensor. ONNX Runtime takes only those of the main graph from memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// The model, its main graph, and that graph's initializers.
@@ -119,7 +119,7 @@ enum Place {
     Elsewhere,
 }
 
-/// The parts of a message that was changed, in order: none of them is copied before all are known.
+/// The parts of a changed message, in order. Copied only when all are known.
 #[derive(Default)]
 struct Pieces {
     pieces: Vec<Bytes>,
@@ -127,7 +127,7 @@ struct Pieces {
 }
 
 impl Part {
-    /// The part in a field, and whether there can be several; `None` for fields that hold no tensor. Numbers as in
+    /// Returns the part in a field, and how often it occurs; `None` for fields that hold no tensor. Numbers as in
     /// `onnx.proto` of ONNX 1.19.
     fn field(self, number: u32) -> Option<(Part, Occurs)> {
         Some(match (self, number) {
@@ -162,7 +162,7 @@ impl Place {
 }
 
 impl Rewriter<'_> {
-    /// The message with its external data put in; `None` if there are none.
+    /// Returns the message with its external data put in; `None` if it has none.
     fn message(&mut self, part: Part, place: Place, bytes: &Bytes) -> Result<Option<Pieces>, String> {
         if part == Part::Tensor {
             return self.tensor(place, bytes);
@@ -177,7 +177,7 @@ impl Rewriter<'_> {
                 skip_field(wire_type, number, &mut rest, DecodeContext::default()).map_err(malformed)?;
                 continue;
             };
-            // Readers merge the two, and not all alike.
+            // Readers merge duplicate fields, but not all in the same way.
             if occurs == Occurs::Once && !seen.insert(number) {
                 return Err("not an ONNX file: a part that there is one of occurs twice".to_owned());
             }
@@ -212,7 +212,7 @@ impl Rewriter<'_> {
             let start = bytes.len() - rest.remaining();
             let (number, wire_type) = decode_key(&mut rest).map_err(malformed)?;
             skip_field(wire_type, number, &mut rest, DecodeContext::default()).map_err(malformed)?;
-            // Its shape, type and names. All that it could hold beside them is what it says to be elsewhere.
+            // The shape, type and names. The other fields could only hold the data that are elsewhere.
             if KEPT_OF_AN_EXTERNAL_TENSOR.contains(&number) {
                 changed.push(bytes.slice(start..bytes.len() - rest.remaining()));
             }
@@ -221,7 +221,7 @@ impl Rewriter<'_> {
         Ok(Some(changed))
     }
 
-    /// The location of a tensor's data, and the data.
+    /// Returns the location of a tensor's data, and the data.
     fn content(&self, tensor: &TensorProto) -> Result<(String, Bytes), String> {
         if tensor.data_location != EXTERNAL || tensor.external_data.is_empty() {
             return Err("says of its data both that they are in another file and that they are not".to_owned());
@@ -283,7 +283,7 @@ fn malformed(error: prost::DecodeError) -> String {
     format!("not an ONNX file: {error}")
 }
 
-/// As much of a name as is useful in a message.
+/// Shortens a name for a message.
 fn shortened(text: &str) -> String {
     text.chars().take(100).collect()
 }

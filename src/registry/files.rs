@@ -133,7 +133,7 @@ fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // Said in words; the flags hold where it is exchanged in between.
+    // Gives a clear error. The flags protect against an exchange of the file in between.
     regular(&name, &std::fs::symlink_metadata(path)?).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     regular(&name, &file.metadata()?).map_err(io::Error::other)?;

@@ -27,10 +27,10 @@ pub(super) const LONGEST: Duration = Duration::from_secs(10);
 /// The shortest text that a still shorter one is padded to share a run with: 6 of 7 tokens.
 const SHORTEST_PADDED: usize = 7;
 
-/// A run that takes so many times the budget of a request is too slow, however busy the machine is now.
+/// A run that takes this many times the budget of a request is too slow, however busy the machine is now.
 const SLOWER_THAN_ANY_REQUEST: u32 = 4;
 
-/// Whether an error comes of a lack of memory.
+/// Returns true if an error is about a lack of memory.
 pub(super) fn is_about_memory(message: &str) -> bool {
     let message = message.to_lowercase();
     ["bad_alloc", "failed to allocate", "out of memory", "signal 6"].iter().any(|word| message.contains(word))
@@ -50,7 +50,7 @@ pub struct Findings {
     pub padding: Option<Independence>,
     /// Outputs that have one row per row of the inputs; `None` if it was not seen to run.
     pub row_outputs: Option<Vec<Arc<str>>>,
-    /// Bounds of the elements of rows and runs; `None` if they were not looked for.
+    /// Bounds of the elements of rows and runs; `None` if they were not searched.
     pub bounds: Option<ElementBounds>,
     /// Assumptions, and things that look like mistakes: sentences for whoever adds a version.
     pub remarks: Vec<String>,
@@ -129,8 +129,8 @@ impl OpenedVersion {
         })
     }
 
-    /// Finds out how long rows may be so that a run takes at most so many bytes. Only in a process of its own: a run may take
-    /// all memory there is.
+    /// Finds the maximum length of rows for which a run takes at most `max_bytes`. Use it only in a separate process: a
+    /// run may take all memory.
     pub(super) fn find_bounds(&self, session: &mut dyn Session, max_bytes: u64, longest: Duration) -> ElementBounds {
         let begin = Instant::now();
         let too_slow = SLOWER_THAN_ANY_REQUEST * self.total_budget();

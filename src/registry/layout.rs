@@ -1,7 +1,7 @@
 //! The folders of a repository: `<model>/model.toml` and `<model>/<version>/version.toml`.
 //!
-//! Whatever else lies there keeps no model from being found: it is a problem to show. Hidden folders and `lost+found` are
-//! not even that. A symbolic link is followed where it stays within the repository, as those of Kubernetes' volumes do.
+//! Other folders are problems to show, but do not keep models from being found. Hidden folders and `lost+found` are
+//! ignored. A symbolic link is followed if it stays within the repository, as in Kubernetes' volumes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Version, shown};
 
-/// What is found in a repository.
+/// The contents of a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// The models, by name.
     pub models: Vec<FoundModel>,
-    /// What else lies there: at most a hundred, and a last one that says how many more.
+    /// The problems: at most a hundred, and a last one with the number of further ones.
     pub problems: Vec<FolderProblem>,
 }
 
@@ -33,21 +33,21 @@ pub struct FoundModel {
     pub versions: BTreeMap<Version, PathBuf>,
 }
 
-/// A folder that is not a model or a version, or one that cannot be read.
+/// A folder that is not a model or a version, or that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FolderProblem {
-    /// The folder, as it is shown.
+    /// Path of the folder, as it is shown.
     pub folder: String,
-    /// What is wrong with it, and what to do.
+    /// The problem, and its remedy.
     pub problem: String,
 }
 
 const WHERE: &str = "repository.path or --models says where to look";
 
-/// The most problems that are kept.
+/// Maximum number of problems that are kept.
 const MOST_PROBLEMS: usize = 100;
 
-/// The models in a repository. An error if there is no repository.
+/// Finds the models in a repository. Fails if the repository does not exist.
 pub fn scan(repository: &Path) -> Result<Found> {
     let named = repository.display();
     if !repository.is_dir() {
@@ -96,7 +96,7 @@ pub fn model(folder: PathBuf) -> Result<FoundModel> {
     model_in(folder, &repository).map(|(model, _)| model).map_err(|problem| Error::Repository(problem.to_string()))
 }
 
-/// The model in a folder, and the folders in it that are not versions.
+/// Reads the model in a folder, and finds the folders in it that are not versions.
 fn model_in(folder: PathBuf, repository: &Path) -> Result<(FoundModel, Vec<FolderProblem>), FolderProblem> {
     let name: ModelName = file_name(&folder)
         .parse()
@@ -121,7 +121,7 @@ fn model_in(folder: PathBuf, repository: &Path) -> Result<(FoundModel, Vec<Folde
         }
     }
     if versions.is_empty() {
-        // A folder that was meant to be one explains it.
+        // A folder that was probably meant as a version explains the lack of versions.
         let first = problems.into_iter().next();
         let none = || FolderProblem::of(&folder, "the model has no version; add one with `leeway add`");
         return Err(first.unwrap_or_else(none));
@@ -129,7 +129,7 @@ fn model_in(folder: PathBuf, repository: &Path) -> Result<(FoundModel, Vec<Folde
     Ok((FoundModel { name, folder, config, versions }, problems))
 }
 
-/// The version after the highest for which there is a folder, or anything else of that name.
+/// Returns the version after the highest that exists as a folder, or as any other file.
 pub(super) fn next_version(model: &Path) -> Result<Version> {
     let unreadable = |error: io::Error| Error::Repository(format!("{}: {error}", model.display()));
     let mut highest: Option<Version> = None;
@@ -144,7 +144,7 @@ pub(super) fn next_version(model: &Path) -> Result<Version> {
     }
 }
 
-/// The folders within a folder that are not hidden, sorted; and links that are not followed.
+/// Returns the folders in a folder that are not hidden, sorted, and the links that are not followed.
 fn folders(path: &Path, repository: &Path) -> io::Result<(Vec<PathBuf>, Vec<FolderProblem>)> {
     let (mut folders, mut problems) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(path)? {
@@ -156,7 +156,7 @@ fn folders(path: &Path, repository: &Path) -> io::Result<(Vec<PathBuf>, Vec<Fold
         match stays_inside(&path, repository) {
             Ok(()) if path.is_dir() => folders.push(path),
             Ok(()) => {}
-            // A link to a file is none of a folder's.
+            // A link to a file does not matter here: only folders do.
             Err(_) if path.is_file() => {}
             Err(problem) => problems.push(problem),
         }
@@ -190,7 +190,7 @@ fn file_name(path: &Path) -> String {
 
 impl FolderProblem {
     fn of(folder: &Path, problem: impl Into<String>) -> FolderProblem {
-        // What leads to it is an operator's own words, or the name of a model.
+        // The path above it comes from the operator, or is the name of a model.
         let above = folder.parent().unwrap_or(Path::new(""));
         let folder = above.join(shown(&file_name(folder))).display().to_string();
         FolderProblem { folder, problem: problem.into() }
@@ -209,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    /// Lays out `paths`: a folder, if it ends with `/`; a link, if it has an arrow.
+    /// Creates `paths`: a path with `/` at its end is a folder, and one with an arrow is a link.
     fn repository(paths: &[&str]) -> tempfile::TempDir {
         let repository = tempfile::tempdir().unwrap();
         for path in paths {
@@ -228,7 +228,7 @@ mod tests {
         repository
     }
 
-    /// Compares the models that are found, and the ends of what is said of the rest.
+    /// Compares the models, and the ends of the problems.
     fn check(paths: &[&str], models: &[(&str, &[u32])], problems: &[&str]) {
         let repository = repository(paths);
         let found = scan(repository.path()).unwrap();
@@ -302,14 +302,14 @@ mod tests {
         with(&[&format!("z/2 -> {}", to("a/1"))], &[("z", &[1])], &format!("/z/2: {out}"));
         let model_toml = format!("a/model.toml -> {}", to("a/model.toml"));
         with(&["a/1/", &model_toml], &[("z", &[1])], &format!("/a/model.toml: {out}"));
-        // A way round, and one that begins inside.
+        // Through another link, and from a link inside.
         check(&[&good[..], &["a -> b", &format!("b -> {}", to("a"))]].concat(), &[("z", &[1])], &[out, out]);
         with(&["a -> ../../../../../../../../../etc"], &[("z", &[1])], out);
         with(&["a -> nowhere"], &[("z", &[1])], "cannot be followed");
         with(&["a -> a"], &[("z", &[1])], "cannot be followed");
     }
 
-    /// A projected volume, and a repository that is a link itself.
+    /// A projected volume, and a repository that is itself a link.
     #[test]
     fn links_within_the_repository_are_followed() {
         let paths = ["..2024_11/a/model.toml", "..2024_11/a/1/", "..data -> ..2024_11", "a -> ..data/a"];

@@ -33,7 +33,7 @@ use crate::pipeline::Stages;
 pub struct Loader {
     /// What loads and runs models.
     pub engine: Arc<dyn Engine>,
-    /// What does so in processes of their own.
+    /// Loads and runs models in processes of their own.
     pub isolated_engine: Option<Arc<dyn Engine>>,
     /// The kinds of stages that a `model.toml` can name.
     pub stages: Stages,
@@ -43,9 +43,9 @@ pub struct Loader {
     pub watchers: Arc<Watchers>,
     /// How a version is tried out in another process first, if it is.
     pub trial: Option<Trial>,
-    /// The time for the first runs of a version.
+    /// Timeout of the first runs of a version.
     pub run_limit: RunLimit,
-    /// The time for a load as a whole.
+    /// Timeout of a load as a whole.
     pub load_limit: Duration,
 }
 
@@ -62,7 +62,7 @@ pub struct LoadOrder {
     pub config: Arc<ModelConfig>,
     /// The version's folder.
     pub folder: PathBuf,
-    /// Where its sessions are to run.
+    /// Place of its sessions.
     pub place: SessionPlace,
     /// Whether others are served meanwhile.
     pub pace: Pace,
@@ -111,7 +111,7 @@ impl Loader {
         Ok(PreparedVersion { took: begin.elapsed(), ..prepared })
     }
 
-    /// The engine that opens a version's sessions where it wants them to be.
+    /// Returns the engine that opens sessions in this place.
     fn engine_for(&self, place: SessionPlace) -> Result<&dyn Engine, Refusal> {
         match (place, &self.isolated_engine) {
             (SessionPlace::Server, _) => Ok(&*self.engine),
@@ -136,10 +136,10 @@ impl Loader {
             None => None,
         };
         progress(LoadStep::Opening);
-        // Only now: what is larger than it should be, or no model, has not got this far.
+        // Read only now: a version that is too large, or no model, was refused before.
         let opened = OpenedVersion::open(self.engine_for(order.place)?, &self.stages, order, found.read()?)?;
         let mut first = opened.session()?;
-        // What ended in time in the trial need not do so here: it may depend on chance.
+        // Runs that ended in the trial may still hang here, because that may depend on chance.
         let findings = self.run_limit.end_in_time(&mut *first, |session| match found_before {
             Some(findings) => {
                 opened.warm_up(session)?;
@@ -225,12 +225,12 @@ impl Loader {
     }
 }
 
-/// Refuses threads for which there is no room. A runtime that cannot start its threads may wait for them for ever, or end the
+/// Refuses more threads than there is room for. A runtime that cannot start its threads may wait forever, or end the
 /// process.
 fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Result<(), Refusal> {
-    /// More than this only wait for each other.
+    /// More threads than this would only wait for each other.
     const MOST_PER_CORE: u64 = 16;
-    /// For requests, other work of the server, and a process that tries the version out.
+    /// Threads for requests, for other work of the server, and for a trial.
     const RESERVE: u64 = 16;
     let Threads { workers, intra_op } = threads;
     let wanted = workers.get() as u64 * intra_op.get() as u64;

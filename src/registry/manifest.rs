@@ -28,7 +28,7 @@ pub const BASELINE_FILE: &str = "baseline.json";
 
 /// The largest manifest that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
-/// The longest name of a metric or a tag, in bytes.
+/// Maximum length of the name of a metric or a tag, in bytes.
 const LONGEST_NAME: usize = 128;
 /// The only form there is.
 const FORMAT: u32 = 1;

@@ -7,10 +7,10 @@
 //! - `trial.rs` tries a version out in another process; `loader.rs` makes it ready: verify → try → open → warm up.
 //!   `opened.rs` is a version with its stages around it, `findings.rs` what running it a few times found.
 //! - `add.rs` writes new versions; `training_data.rs` makes their baselines.
-//! - `rehearsal.rs` runs the preprocessor on the hardest instances that it takes.
+//! - `rehearsal.rs` runs the preprocessor on the hardest instances that it accepts.
 //! - `catalog.rs` holds what is served, as immutable snapshots.
-//! - `refusal.rs` says why a version is not served; `run_limit.rs` ends first runs that do not end; `system.rs` what is asked
-//!   of the operating system.
+//! - `refusal.rs` says why a version is not served; `run_limit.rs` ends first runs that take too long; `system.rs`
+//! makes the calls to the operating system.
 //!
 //! This room knows nothing of HTTP, and nothing of who gets traffic.
 

@@ -118,11 +118,11 @@ pub(super) struct TensorProto {
     pub(super) data_location: i32,
 }
 
-/// The value of `data_location` that says that a tensor's data are in another file.
+/// The value of `data_location` for data in another file.
 pub(super) const EXTERNAL: i32 = 1;
 
-/// The size of an element in a tensor's raw data; `None` for texts, which have no such form, and types that are not known.
-/// Numbers as in `TensorProto.DataType` of ONNX 1.20.
+/// Returns the size of an element in a tensor's raw data, in bits; `None` for texts, which have no raw data, and for
+/// unknown types. Numbers as in `TensorProto.DataType` of ONNX 1.20.
 pub(super) fn bits_per_element(data_type: i32) -> Option<usize> {
     Some(match data_type {
         // UINT2, INT2.

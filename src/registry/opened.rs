@@ -58,7 +58,7 @@ impl OpenedVersion {
         Ok(OpenedVersion { verified, loaded, preprocessor, postprocessor, padding, order: order.clone() })
     }
 
-    /// The budget of its requests.
+    /// Latency budget of its requests.
     pub(super) fn budget(&self) -> &LatencyBudget {
         &self.order.config.budget
     }
@@ -115,7 +115,7 @@ impl OpenedVersion {
         self.preprocessor.features()
     }
 
-    /// The time of a request.
+    /// Total latency budget of a request.
     pub(super) fn total_budget(&self) -> std::time::Duration {
         self.order.config.budget.total
     }

@@ -3,7 +3,7 @@
 use crate::error::{Error, LoadFault};
 use crate::identity::{ModelName, Version, cut_off};
 
-/// The longest message that is kept, in characters: it may quote a file.
+/// Maximum length of a message that is kept, in characters: it may quote a file.
 const LONGEST_MESSAGE: usize = 2_000;
 
 /// A version, or files that were to become one, are not as they should be.

@@ -1,8 +1,8 @@
-//! Rehearsals: the preprocessor runs on made-up instances that are hard on it, from small ones to the largest that it takes,
-//! before the version serves. One that takes longer than a request may, or too much memory, is refused.
+//! Rehearsals: before a version serves, its preprocessor runs on made-up instances that are hard on it, from small ones
+//! to the largest that it accepts. If one takes longer than a request may, or too much memory, the version is refused.
 //!
-//! A stage that has begun holds a thread until it looks at its deadline. Instances grow step by step so that no run takes much
-//! longer than the longest that is allowed.
+//! A stage that has started holds a thread until it checks its deadline. So the instances grow step by step, and no run
+//! takes much longer than the limit.
 
 use std::time::Duration;
 
@@ -12,17 +12,18 @@ use crate::error::{Error, LoadFault};
 use crate::model::Stopwatch;
 use crate::pipeline::{Preprocessor, Rehearsal};
 
-/// The size of the first instance.
+/// Size of the first instance.
 const FIRST_SIZE: usize = 16;
 
-/// What takes no longer than this is never refused: it holds no thread for long, budgets may be short because texts are, and
-/// another machine is slower. The tokenizer of BERT takes 0.1 s for the most characters that are allowed by default.
+/// A run within this time is never refused. It does not hold a thread for long, budgets may be short because texts are,
+/// and another machine may be slower. The tokenizer of BERT takes 0.1 s for the default maximum of characters.
 const NEVER_TOO_LONG: Duration = Duration::from_millis(500);
 
-/// A run is ended at so many times its limit, as far as it can be: by the clock, which also counts the time of others.
+/// Deadline of a run, in multiples of its limit. The deadline is in wall time, which includes the time of other
+/// processes.
 const ENDED_AT: u32 = 20;
 
-/// The processor time that a run may take.
+/// Maximum processor time of a run.
 fn limit(budget: &LatencyBudget) -> Duration {
     budget.on_the_server().max(NEVER_TOO_LONG)
 }
@@ -50,7 +51,7 @@ fn run(rehearsal: &Rehearsal<'_>, limit: Duration) -> Result<(), Refusal> {
         }
         match done {
             Ok(()) => {}
-            // The machine was busy with something else.
+            // The machine was busy with other work.
             Err(Error::Expired { .. }) => return Ok(()),
             Err(error) => {
                 return refused(format!(
@@ -65,8 +66,8 @@ fn run(rehearsal: &Rehearsal<'_>, limit: Duration) -> Result<(), Refusal> {
     }
 }
 
-/// The size after one that took so long: so much larger that the next run does not take much longer than the limit, even if
-/// its time grows with the third power of the size.
+/// Returns the next size after one that took this long. Even if the time grows with the third power of the size, the
+/// next run does not take much longer than the limit.
 fn next_size(size: usize, took: Duration, limit: Duration) -> usize {
     if took.saturating_mul(8 * 8 * 8) <= limit { size.saturating_mul(8) } else { size.saturating_mul(2) }
 }

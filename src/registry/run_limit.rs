@@ -1,4 +1,4 @@
-//! Time for the runs of a version before it serves: what does not end by itself is ended.
+//! Timeout of the first runs of a version, before it serves.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -7,12 +7,13 @@ use super::refusal::Refusal;
 use crate::error::LoadFault;
 use crate::model::Session;
 
-/// The time for the first runs of a version.
+/// Timeout of the first runs of a version.
 #[derive(Debug, Clone, Copy)]
 pub struct RunLimit(pub Duration);
 
 impl RunLimit {
-    /// Does something with a session, whose runs are ended after the limit. Refuses the version then, whatever came of it.
+    /// Calls `work` with a session, and ends its runs after the limit. In that case the version is refused, whatever
+    /// `work` returns.
     pub(super) fn end_in_time<T>(
         self,
         session: &mut dyn Session,

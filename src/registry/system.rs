@@ -22,12 +22,12 @@ pub fn may_be_written(path: &Path) -> std::io::Result<()> {
     Ok(access(path, Access::WRITE_OK | search)?)
 }
 
-/// How many files, sockets among them, this process may have open; `None` if there is no limit.
+/// Returns the maximum number of open files, including sockets, of this process; `None` if there is no limit.
 pub fn open_files_limit() -> Option<u64> {
     rustix::process::getrlimit(Resource::Nofile).current
 }
 
-/// Lets this process have as many files open as it may allow itself.
+/// Raises the limit of open files to the hard limit.
 pub fn raise_open_files_limit() {
     let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
     if current == maximum {

@@ -32,7 +32,7 @@ pub const TRIAL_COMMAND: &str = "trial-load";
 /// Of what a child writes, this much is read.
 const MOST_OUTPUT: u64 = 1 << 16;
 
-/// Of all memory, the runs of one model may take this part together, where rows can be as long as callers make them.
+/// Divisor of the memory: the runs of one model together may take one part, if callers choose the length of rows.
 const RUNS_MEMORY: u64 = 8;
 
 /// What a process needs beside the model and what comes of it.
@@ -247,7 +247,7 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     let opened = OpenedVersion::open(&runtime, stages, &order, FoundVersion::find(&order.folder)?.read()?)?;
     let mut first = opened.session()?;
     let mut findings = opened.examine(&mut *first, comparing)?;
-    // As many as the server will have, all at one time: their memory and their threads have to be there.
+    // As many sessions as in the server, all at the same time, to check that there are enough memory and threads.
     let workers = order.config.model.threads().workers.get() as u64;
     let mut others = Vec::new();
     while (1 + others.len() as u64) < workers {
@@ -256,7 +256,7 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
         others.push(session);
     }
     drop(others);
-    // Last, as it may leave a session in which nothing runs any more.
+    // Last, because no later run may work in this session.
     let run_memory = machine::memory_limit().unwrap_or(u64::MAX) / RUNS_MEMORY / workers;
     findings.bounds = Some(opened.find_bounds(&mut *first, run_memory, comparing));
     Ok(findings)

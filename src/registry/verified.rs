@@ -20,15 +20,15 @@ use crate::model::{ModelBytes, ModelSource};
 use crate::monitor::Baseline;
 use crate::pipeline::{ModelClasses, VersionFiles};
 
-/// The largest file, beside the model and its weights, that is read into memory.
+/// Maximum size of a file that is read into memory, except the model and its weights.
 const MAX_SIDE_FILE: u64 = 1 << 28;
 
-/// A version whose files are there by their names. Of them only the manifest has been read.
+/// A version whose files exist with the right names. Only the manifest has been read.
 #[derive(Debug)]
 pub struct FoundVersion {
     manifest: Manifest,
     fingerprint: Fingerprint,
-    /// Where each file is.
+    /// Path of each file.
     found: BTreeMap<FilePath, PathBuf>,
 }
 
@@ -45,7 +45,8 @@ pub struct VerifiedVersion {
     pub baseline: Option<Arc<Baseline>>,
     /// Its examples, if it has some.
     pub golden: Option<Golden>,
-    /// The model: exactly the bytes that were hashed, with weights that ONNX Runtime would look for elsewhere put in.
+    /// The model: exactly the bytes that were hashed, with the weights included that ONNX Runtime would look for
+    /// elsewhere.
     pub bytes: Arc<ModelBytes>,
     /// The classes, by the model's file.
     pub classes: ModelClasses,
@@ -63,7 +64,7 @@ impl FoundVersion {
         Ok(FoundVersion { manifest, fingerprint, found })
     }
 
-    /// Compares the digest of every file with the manifest. Reads in pieces: nothing is kept.
+    /// Compares the digest of every file with the manifest. Reads in pieces and keeps nothing.
     pub fn check_digests(&self) -> Result<(), Refusal> {
         self.found.iter().try_for_each(|(name, path)| {
             let digest = files::digest(path).map_err(|error| unreadable(name.as_str(), &error))?;
@@ -71,12 +72,12 @@ impl FoundVersion {
         })
     }
 
-    /// The size of all files together, in bytes.
+    /// Returns the size of all files together, in bytes.
     pub(super) fn size(&self) -> u64 {
         self.found.values().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
     }
 
-    /// Reads the files that are loaded, and verifies what it has read.
+    /// Reads the files that are loaded, and verifies the bytes that were read.
     pub fn read(self) -> Result<VerifiedVersion, Refusal> {
         let FoundVersion { manifest, fingerprint, found } = self;
         let weights = WeightsLimit::of_this_machine();
@@ -128,10 +129,10 @@ impl VerifiedVersion {
     }
 }
 
-/// The memory that a model and its weights may take.
+/// Limit of the memory for a model and its weights.
 #[derive(Debug, Clone, Copy)]
 struct WeightsLimit {
-    /// In bytes; `None` if it is not known what this machine has.
+    /// In bytes; `None` if the memory of this machine is not known.
     available: Option<u64>,
 }
 
@@ -140,7 +141,7 @@ impl WeightsLimit {
         WeightsLimit { available: machine::available_memory() }
     }
 
-    /// The verified bytes of a file that fits into memory.
+    /// Reads and verifies a file that fits into memory.
     fn read(self, found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest, name: &str) -> Result<Arc<[u8]>, Refusal> {
         let limit = self.available.unwrap_or(u64::MAX - 1);
         let size = found.get(name).and_then(|path| std::fs::metadata(path).ok()).map_or(0, |metadata| metadata.len());

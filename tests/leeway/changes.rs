@@ -1,4 +1,4 @@
-//! Changes of who gets traffic: the bodies that are none, and a state that cannot be written or is not there any more.
+//! Changes of the deployment: invalid bodies, and a state that cannot be written or has disappeared.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +38,7 @@ async fn send(app: &TestApp, path: &str, body: impl Into<reqwest::Body>) -> Answ
     Answer::of(request.send().await.unwrap()).await
 }
 
-/// A body is one object, and says each thing once.
+/// A body is one object without duplicate names.
 #[tokio::test(flavor = "multi_thread")]
 async fn arrays_and_names_that_stand_twice_are_no_changes() {
     let repository = repository();
@@ -69,8 +69,8 @@ async fn arrays_and_names_that_stand_twice_are_no_changes() {
     assert_eq!(send(&app, TRAFFIC, r#"{"shares":{"2":50,"1":50}}"#).await.status, 200);
 }
 
-/// The files of the state are removed, moved away or replaced while the server has them open: nothing is acknowledged that
-/// would not last, and it goes on when they are back.
+/// The files of the state are removed, moved or replaced while the server has them open. It acknowledges nothing that
+/// would be lost, and continues when they are back.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_acknowledged_that_would_not_last() {
     let repository = repository();
@@ -125,7 +125,7 @@ async fn nothing_is_acknowledged_that_would_not_last() {
     assert_eq!(promoted.status, 503, "{}", promoted.text);
 }
 
-/// A journal whose disk is full for as long as somebody says so.
+/// A journal whose disk is full as long as the test says so.
 #[derive(Debug, Default)]
 struct Disk {
     journal: MemoryJournal,
@@ -174,7 +174,7 @@ async fn a_rollback_is_made_on_a_full_disk_and_written_when_there_is_room() {
     }
     disk.is_full.store(true, Ordering::SeqCst);
     assert_eq!(app.admin_post(PROMOTE, json!({ "version": 3 })).await.status, 503);
-    // Back to 1, and back to 3.
+    // Back to version 1, and back to version 3.
     for (generation, stable) in [(4, "1"), (5, "3")] {
         let back = app.admin_post(ROLLBACK, json!({})).await;
         assert_eq!((back.status, &back.json()["changed"]), (200, &json!(true)), "{}", back.text);
@@ -187,7 +187,7 @@ async fn a_rollback_is_made_on_a_full_disk_and_written_when_there_is_room() {
         assert_eq!(status["unwritten"], unwritten);
     }
     assert_eq!(app.metric("leeway_deployments_unwritten").await, 2.0);
-    // Nothing else is changed before it is written.
+    // No other change is accepted before it is written.
     let promoted = app.admin_post(PROMOTE, json!({ "version": 2 })).await;
     assert_eq!((promoted.status, version(&app).await.as_str()), (503, "3"), "{}", promoted.text);
     assert_eq!(disk.latest().await.unwrap()[0].generation, 3);
@@ -201,7 +201,7 @@ async fn a_rollback_is_made_on_a_full_disk_and_written_when_there_is_room() {
     assert_eq!(app.admin_post(PROMOTE, json!({ "version": 2 })).await.status, 200);
 }
 
-/// Another server, on the same journal, has written meanwhile: what is written holds.
+/// Another server on the same journal has written meanwhile: the written deployment wins.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_that_was_not_written_gives_way_to_what_another_server_has_written() {
     let (repository, disk) = (repository(), Arc::new(Disk::default()));
@@ -211,7 +211,7 @@ async fn a_rollback_that_was_not_written_gives_way_to_what_another_server_has_wr
     disk.is_full.store(true, Ordering::SeqCst);
     assert_eq!(app.admin_post(ROLLBACK, json!({})).await.json()["deployment"]["stable"], 3);
     disk.is_full.store(false, Ordering::SeqCst);
-    // Whichever is first; both then serve what is in the journal.
+    // In any order. Then both serve the deployment in the journal.
     let promoted = other.admin_post(PROMOTE, json!({ "version": 2 })).await;
     assert_eq!(promoted.status, 200, "{}", promoted.text);
     app.metric_becomes("leeway_deployments_unwritten", 0.0).await;
@@ -236,7 +236,7 @@ async fn a_model_is_served_that_could_not_be_written_down() {
     assert_eq!(disk.latest().await.unwrap()[0].generation, 1);
 }
 
-/// A refusal is a line in the log when it begins, and not one for each request.
+/// A refusal is logged when it begins, and not for each request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_that_fails_is_one_line_in_the_log() {
     let repository = repository();
@@ -277,7 +277,7 @@ async fn a_state_that_cannot_be_used_is_refused_at_the_start_with_a_way_out() {
         }
         assert!(!text.contains("nothing was changed"), "{text}");
     };
-    // What a disk does that is full in the middle of a file, by way of SQLite's own tools.
+    // A disk that gets full in the middle of a file, simulated with SQLite's own tools.
     let journal = leeway::deploy::open(&url).await.unwrap();
     drop(journal);
     drop(open_ledger(&url, std::num::NonZeroUsize::MIN).await.unwrap());

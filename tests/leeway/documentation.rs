@@ -454,7 +454,7 @@ fn anchor(heading: &str) -> String {
         .collect()
 }
 
-/// Whoever reads that something holds can find the test that shows it.
+/// Each claim in docs/security.md names a test that exists.
 #[test]
 fn every_test_and_target_that_the_security_page_names_exists() {
     let (text, makefile) = (read("docs/security.md"), read("Makefile"));

@@ -197,7 +197,7 @@ async fn what_is_asked_of_drift_is_checked() {
     assert_eq!(app.admin_get("/admin/v1/models/nobody/drift").await.status, 404);
 }
 
-/// `/metrics` has the features that drift most, not all of them, and says how many there are in all.
+/// `/metrics` has only the features that drift most, and the number of all features.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_have_the_features_that_drift_most() {
     let mut config = crate::harness::config();
@@ -208,7 +208,7 @@ async fn metrics_have_the_features_that_drift_most() {
         let text = app.get("/metrics").await.text;
         text.lines().filter(|line| line.starts_with(&begin)).map(str::to_owned).collect()
     };
-    // Before there is anything to say, nothing is said.
+    // Without enough data there are no series.
     for name in ["feature_bin_total", "feature_psi", "prediction_psi", "feature_baseline_ratio"] {
         assert_eq!(series(name).await, [""; 0], "{name}");
     }
@@ -228,13 +228,13 @@ async fn metrics_have_the_features_that_drift_most() {
     assert_eq!(worst, summary);
     let drifted = app.metric("leeway_drift_features{model=\"digits\",version=\"2\",status=\"drifted\"}").await;
     assert!(drifted > 40.0, "{drifted}");
-    // What the alerts need is there, and says drift: of one replica, as in leeway.recording.yml.
+    // The series that the alerts need exist and show drift, for one replica, as in leeway.recording.yml.
     for (name, least) in [("psi_adjusted", 0.2), ("drift_z", 4.0), ("window_values", 500.0), ("bins", 2.0)] {
         for line in series(&format!("feature_{name}")).await {
             assert!(value(&line) >= least, "{line}");
         }
     }
-    // The same ones at the next scrape, so that an alert can wait for them.
+    // The next scrape has the same series, so that an alert can wait for them.
     let names =
         |lines: &[String]| lines.iter().map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect::<Vec<_>>();
     assert_eq!(names(&series("feature_psi_adjusted").await), names(&psi));

@@ -251,7 +251,7 @@ async fn predicted(app: &TestApp, count: usize) -> Vec<Value> {
     answer.json()["prediction_ids"].as_array().unwrap().clone()
 }
 
-/// Labels come from outside: what is none of the classes is no truth, and there are no series for it.
+/// Labels come from outside: a label that is not a class of the model is refused, and makes no series.
 #[tokio::test(flavor = "multi_thread")]
 async fn labels_that_are_none_of_the_classes_are_refused() {
     let app = TestApp::start().await;
@@ -290,7 +290,7 @@ async fn labels_that_are_none_of_the_classes_are_refused() {
     assert_eq!(detail(14), "label: a text of 1048576 bytes is none of the model's classes");
     assert_eq!(series(&app.get("/metrics").await.text), before);
 
-    // However a class is written that is one: of ids, too, that were refused a moment ago.
+    // All notations of a class are accepted, even for ids whose labels were refused a moment ago.
     let classes = [json!(4), json!(4.0), json!("4")];
     let said = ids.iter().zip(&classes).map(|(id, label)| json!({ "prediction_id": id, "label": label }));
     assert_eq!(results(&give(&app, &said.collect()).await), [("joined", 3)].into());
@@ -299,8 +299,7 @@ async fn labels_that_are_none_of_the_classes_are_refused() {
     assert_eq!(series(&app.get("/metrics").await.text), before);
 }
 
-/// A later label takes the place of the former, whichever of two replicas gets it: what they have together is what is
-/// true.
+/// A later label replaces an earlier one, on either of two replicas. Their sums together are right.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_correction_replaces_and_is_told_from_a_duplicate() {
     let state = tempfile::tempdir().unwrap();
@@ -321,10 +320,10 @@ async fn a_correction_replaces_and_is_told_from_a_duplicate() {
     let taken = give(&other, &say(&right)).await;
     assert_eq!(results(&taken), [("duplicate", 1)].into());
     assert_eq!(taken["problems"][0]["detail"], "it was there before");
-    // There and back, on the one and on the other.
+    // There and back, on both replicas.
     let taken = give(&other, &say(&wrong)).await;
     assert_eq!((results(&taken), &taken["problems"]), ([("corrected", 1)].into(), &json!([])));
-    // What was withdrawn is there from the first correction on.
+    // The series of withdrawn labels exist from the first correction on.
     let value = async |app: &TestApp, series: &str| -> f64 {
         let text = app.get("/metrics").await.text;
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{series} ")));
@@ -333,7 +332,7 @@ async fn a_correction_replaces_and_is_told_from_a_duplicate() {
     let sum = async |series: &str| value(&one, series).await + value(&other, series).await;
     let of = |metric: &str, labels: &str| format!("leeway_outcome_{metric}{{model=\"digits\",version=\"2\"{labels}}}");
     let correct = async || {
-        // The other one has been told of no label yet, but of a correction.
+        // The other replica has received no label yet, only a correction.
         sum(&of("correct_total", "")).await - sum(&of("withdrawn_total", ",of=\"correct\"")).await
     };
     let actual = async |class: &Value| {
@@ -346,7 +345,7 @@ async fn a_correction_replaces_and_is_told_from_a_duplicate() {
     assert_eq!(results(&give(&other, &say(&right)).await), [("duplicate", 1)].into());
     assert_eq!(sum(&of("labels_total", "")).await, 1.0);
     assert_eq!(sum(&of("corrections_total", "")).await, 2.0);
-    // Within one request, the last one counts.
+    // Within one request, the last label counts.
     let both = json!([
         { "prediction_id": ids[1], "label": right },
         { "prediction_id": ids[1], "label": wrong },
@@ -378,14 +377,14 @@ async fn what_is_too_old_to_be_corrected_stays() {
     let why = taken["problems"][0]["detail"].as_str().unwrap();
     assert!(why.starts_with("something else was said before, and stays"), "{why}");
     assert_eq!(results(&say(&new, 11.0, 7.5).await), [("corrected", 1)].into());
-    // |10 - 12| of the old one and |10 - 11| of the new one.
+    // |10 - 12| of the old value and |10 - 11| of the new one.
     let of = |metric: &str, labels: &str| format!("leeway_outcome_{metric}{{model=\"plus\",version=\"1\"{labels}}}");
     assert_eq!(app.metric(&of("mae", "")).await, 1.5);
     assert_eq!(app.metric(&of("business_sum", ",name=\"revenue\",kind=\"sum\"")).await, 12.5);
     assert_eq!(app.metric(&of("business_items_total", ",name=\"revenue\",kind=\"sum\"")).await, 2.0);
 }
 
-/// A prediction of when the clock was ahead: how long ago it was is not known, and counts as nothing.
+/// A prediction from a time when the clock was ahead: its delay is not known, and is not counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prediction_from_the_future_has_no_delay() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
@@ -405,7 +404,7 @@ async fn a_prediction_from_the_future_has_no_delay() {
     assert_eq!(app.metric(&of("label_delay_seconds_count")).await, 1.0);
 }
 
-/// Whatever a body of the largest size is made of, it takes a small multiple of that while it is read.
+/// Whatever a body of the maximum size contains, reading it takes a small multiple of its memory.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_body_takes_a_small_multiple_of_its_size() {
@@ -448,7 +447,7 @@ async fn a_hostile_body_takes_a_small_multiple_of_its_size() {
         let answer = client().post(server.url("/feedback")).body(body).send().await.unwrap();
         assert!([400, 200, 413].contains(&answer.status().as_u16()), "{begin}: {}", answer.status());
         let taken = peak().saturating_sub(before);
-        // The body itself is there twice when it is read from pieces.
+        // A body that arrives in pieces is in memory twice.
         assert!(taken < 8 * SIZE, "{begin}: {} MB", taken >> 20);
     }
 }

@@ -48,7 +48,7 @@ pub(crate) fn config() -> Config {
     config.repository.path = shipped_models().to_owned();
     config.shutdown.deregistration_delay_ms = 0;
     config.state.url = StateUrl::Memory;
-    // A test reads what it has just caused.
+    // A test expects the effects of its last request.
     config.http.metrics_max_age_ms = 0;
     // Who wants the repository to be looked at says when.
     config.repository.poll_interval_ms = 0;
@@ -103,7 +103,7 @@ pub(crate) fn runtime() -> Arc<dyn Engine> {
     Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap())
 }
 
-/// What runs models in processes of their own: the real program.
+/// The engine that runs models in processes of their own: the real program.
 pub(crate) fn isolated_engine() -> Arc<dyn Engine> {
     let runtime = OnnxRuntime::load(&config().library_candidates()).unwrap();
     Arc::new(IsolatedEngine {
@@ -410,7 +410,7 @@ impl Server {
         self.child.signal(name);
     }
 
-    /// The number of its process.
+    /// Id of its process.
     pub(crate) fn process(&self) -> u32 {
         self.child.0.id()
     }

@@ -1,5 +1,5 @@
-//! Clients that want to end the server, or to keep others from it: whatever they hold is bounded, and everybody else is
-//! served on.
+//! Clients that try to end the server, or to keep other clients from it. Everything that they hold is bounded, and all
+//! other clients are served.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,14 +12,14 @@ use serde_json::json;
 use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
 use crate::harness::{Answer, PATIENCE, Repository, Server, TestApp, client, until};
 
-/// A request for a prediction of `echo_float32`, with this body.
+/// A request for a prediction of `echo_float32` with this body.
 fn prediction(body: &str) -> String {
     format!("POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 const SMALL: &str = r#"{"instances": [[1, 0]]}"#;
 
-/// The head of a prediction whose body will never be whole, and as much of that.
+/// The head of a prediction, and the first part of a body that never completes.
 fn stalled(address: SocketAddr, path: &str, bytes: usize) -> TcpStream {
     let mut stream = connect(address);
     write!(stream, "POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", bytes + 1).unwrap();
@@ -33,14 +33,14 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// What is answered until the other side closes.
+/// Reads the answer until the other side closes.
 fn read_to_end(mut stream: &TcpStream) -> String {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     String::from_utf8(bytes).unwrap()
 }
 
-/// Runs what blocks on a thread where it may.
+/// Runs blocking work on a thread where it may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(work)).await.unwrap().unwrap()
 }
@@ -59,7 +59,7 @@ async fn health_and_metrics_answer(app: &TestApp) {
 
 // ===== memory =====
 
-/// Room for two bodies of the largest size, and for small ones.
+/// Memory for two bodies of the maximum size, and for small ones.
 fn little_memory() -> leeway::config::Config {
     let mut config = Repository::of("echo_float32").config();
     config.http.body_limit_bytes = 1_000_000.try_into().unwrap();
@@ -90,7 +90,7 @@ async fn bodies_that_are_held_at_one_time_are_bounded_and_small_ones_still_get_i
     assert_eq!((feedback.status, &*problem(&feedback)), (503, "body-memory-full"));
     held.extend((0..15).map(|_| stalled(app.data, "/predict", 900_000)));
     held.extend((0..15).map(|_| stalled(app.data, "/feedback", 900_000)));
-    // What is small is let in, and what is none of this goes on.
+    // Small bodies are accepted, and endpoints without bodies work.
     assert_eq!(app.predict("/predict", SMALL).await.status, 200);
     assert_eq!(app.predict("/feedback", r#"{"feedback": []}"#).await.status, 200);
     assert_eq!(app.admin_post("/admin/v1/reload", json!({})).await.status, 200);
@@ -100,7 +100,7 @@ async fn bodies_that_are_held_at_one_time_are_bounded_and_small_ones_still_get_i
     until(async || (app.predict("/predict", large.clone()).await.status == 200).then_some(())).await;
 }
 
-/// Whatever was announced: a body that is not there takes nothing.
+/// A body that is only announced holds no memory, however large.
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_only_announced_take_no_memory() {
     let repository = Repository::of("echo_float32");
@@ -139,7 +139,7 @@ async fn a_body_in_chunks_of_a_byte_is_a_body() {
     assert!(text.starts_with("HTTP/1.1 200 ") && text.contains("[[1.0,0.0]]"), "{text}");
 }
 
-/// Answers that nobody reads are held of the same memory, until the client reads or is cut off.
+/// Unread answers are held in the same memory until the client reads them or is cut off.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_reads_leave_no_room_for_large_ones() {
     let repository = Repository::of("echo_sequence");
@@ -164,7 +164,7 @@ async fn answers_that_nobody_reads_leave_no_room_for_large_ones() {
     assert_eq!(problem(&refused), "body-memory-full");
     assert_eq!(app.predict("/predict", r#"{"instances": [[1, 2]]}"#).await.status, 200);
     health_and_metrics_answer(&app).await;
-    // Read after all, it is whole.
+    // If the client reads it in the end, it is complete.
     let text = blocking(move || {
         deaf.shutdown(Shutdown::Write).unwrap();
         read_to_end(&deaf)
@@ -184,7 +184,7 @@ async fn feedback_has_a_limit_of_its_own() {
     assert!(refused.text.contains("larger than 3145728 bytes"), "{}", refused.text);
     assert!(refused.text.contains("http.feedback_body_limit_bytes"), "{}", refused.text);
     assert_eq!(app.predict("/predict", format!("{SMALL}{spaces}")).await.status, 200);
-    // An operator is not told to change what is for clients.
+    // The advice for clients is not given to operators.
     let url = format!("http://{}/admin/v1/models/echo_float32/rollback", app.admin);
     let change = app.client.post(url).header("content-type", "application/json").body(spaces);
     let refused = Answer::of(change.send().await.unwrap()).await;
@@ -252,13 +252,13 @@ async fn thousands_of_silent_connections_keep_nobody_out() {
     for round in 0..10 {
         for (place, address) in [app.data, app.admin].into_iter().cycle().take(200).enumerate() {
             let mut stream = connect(address);
-            // Some with nothing, some with half a head.
+            // Some send nothing, and some half a head.
             if place % 3 == 0 {
                 let _ = stream.write_all(b"POST /predict HTTP/1.1\r\nhost: a\r\nx-");
             }
             silent.push(stream);
         }
-        // On new connections: those that are kept open give up their places, too.
+        // On new connections, because idle ones are evicted, too.
         for (address, request) in [
             (app.data, prediction(SMALL)),
             (app.data, "GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()),
@@ -269,7 +269,7 @@ async fn thousands_of_silent_connections_keep_nobody_out() {
             assert!(text.starts_with("HTTP/1.1 200 "), "round {round}, {request}: {text}");
         }
     }
-    // The first have been closed.
+    // The first connections have been closed.
     let first = silent.swap_remove(0);
     assert_eq!(blocking(move || read_to_end(&first)).await, "");
 }
@@ -316,13 +316,13 @@ async fn a_head_of_more_than_64_kib_is_refused() {
     assert!(text.is_empty() || text.starts_with("HTTP/1.1 431 "), "{text}");
 }
 
-/// The one thread that serves clients here is the one that asks, and it waits for the answers without giving way.
+/// The only thread that serves clients here also sends the requests, and blocks while it waits for the answers.
 #[tokio::test]
 async fn operators_are_answered_while_every_thread_that_serves_clients_is_busy() {
     let repository = Repository::of("echo_float32");
     repository.add("echo_float32", 2, "echo_float32");
     let app = TestApp::with(repository.config()).await;
-    // It has to begin to serve first.
+    // It must start to serve first.
     assert_eq!(app.admin_get("/livez").await.status, 200);
     let promote = r#"{"version": 1}"#;
     for request in [
@@ -348,7 +348,7 @@ async fn operators_are_answered_while_every_thread_that_serves_clients_is_busy()
 
 // ===== clients that end their side =====
 
-/// Sends a request, ends this side, and says what comes back.
+/// Sends a request, ends this side, and returns the answer.
 async fn half_closed(address: SocketAddr, request: String) -> String {
     blocking(move || {
         let mut stream = connect(address);
@@ -380,12 +380,12 @@ async fn who_ends_its_side_after_a_request_gets_its_answer() {
             assert_eq!(body.len(), length.parse::<usize>().unwrap());
         }
     }
-    // As HTTP/1.0 has it, and several at once.
+    // In HTTP/1.0, and several requests at once.
     let old = half_closed(app.data, "GET /livez HTTP/1.0\r\n\r\n".to_owned()).await;
     assert!(old.starts_with("HTTP/1.0 200 OK\r\n"), "{old}");
     let three = half_closed(app.data, prediction(SMALL).repeat(3)).await;
     assert_eq!(three.matches("HTTP/1.1 200 OK\r\n").count(), 3, "{three}");
-    // A body that will never be whole.
+    // A body that never completes.
     let cut = half_closed(app.data, prediction(SMALL).trim_end_matches('}').to_owned()).await;
     assert!(cut.starts_with("HTTP/1.1 400 ") && cut.contains("request-aborted"), "{cut}");
 }
@@ -454,7 +454,7 @@ async fn heads_that_servers_understand_differently_are_refused() {
 
 // ===== the end =====
 
-/// On one thread, so that nothing is accepted before all of them wait in the kernel.
+/// On one thread, so that none is accepted before all of them wait in the kernel.
 #[tokio::test]
 async fn connections_that_the_kernel_has_taken_are_answered_before_the_end() {
     let repository = Repository::of("echo_float32");
@@ -475,7 +475,7 @@ async fn connections_that_the_kernel_has_taken_are_answered_before_the_end() {
     tokio::time::timeout(PATIENCE, app.running).await.unwrap().unwrap().unwrap();
 }
 
-/// With a grace period that would outlast the test.
+/// The grace period is longer than the test may take.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_connections_do_not_hold_up_the_end() {
     let repository = Repository::of("echo_float32");
@@ -497,7 +497,7 @@ async fn hostile_connections_do_not_hold_up_the_end() {
     tokio::time::timeout(PATIENCE, app.running).await.unwrap().unwrap().unwrap();
 }
 
-/// Likewise; its answer is larger than any socket's buffer.
+/// The same, with an answer that is larger than any socket's buffer.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_reads_nothing_of_its_answer_does_not_hold_up_the_end() {
     let repository = Repository::of("echo_sequence");
@@ -521,7 +521,7 @@ async fn who_reads_nothing_of_its_answer_does_not_hold_up_the_end() {
 
 // ===== the process =====
 
-/// `leeway serve` under a limit of open files, as `ulimit` takes it.
+/// `leeway serve` with a limit of open files, as set by `ulimit`.
 #[cfg(target_os = "linux")]
 fn with_files(ulimit: &str, repository: &Repository) -> Server {
     let binary = env!("CARGO_BIN_EXE_leeway");

@@ -1,5 +1,5 @@
-//! Stages that take long or multiply what they are given, and inputs that their libraries cannot take: none of them holds up
-//! anybody else, and each is answered with what to change.
+//! Stages that are slow or multiply their input, and inputs that their libraries reject. None of them delays other
+//! requests, and each gets an answer that says what to change.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -15,7 +15,7 @@ use crate::harness::{PLAIN, Repository, STAGES, TestApp, checkout, leeway, run, 
 const TEXT: &str = "[preprocess]\nkind = \"text\"\npad_token = \"[PAD]\"\n[postprocess]\nkind = \"embedding\"\n\
     normalise = false\n[model]\nworkers = 1\n[budget]\n";
 
-/// The tokenizer of the tests, with a normaliser, a splitter or a model of its own.
+/// The tokenizer of the tests, with another normaliser, splitter or model.
 fn tokenizer(changes: &[(&str, Value)]) -> Vec<u8> {
     let file = std::fs::read(checkout().join("tests/data/text/sentences/1/tokenizer.json")).unwrap();
     let mut tokenizer: Value = serde_json::from_slice(&file).unwrap();
@@ -25,20 +25,20 @@ fn tokenizer(changes: &[(&str, Value)]) -> Vec<u8> {
     tokenizer.to_string().into_bytes()
 }
 
-/// Every `from` becomes ten, one step after the other.
+/// Replaces every `from` by ten, in several steps.
 fn ten_times(from: &str, steps: usize) -> Value {
     let step = json!({"type": "Replace", "pattern": {"String": from}, "content": from.repeat(10)});
     json!({"type": "Sequence", "normalizers": vec![step; steps]})
 }
 
-/// Splits by a regular expression with nested counts, which takes twice as long with each character.
+/// Splits by a regular expression with nested repetition, whose time doubles with each character.
 fn nested_counts(of: &str) -> Value {
     json!({
         "type": "Split", "pattern": {"Regex": format!("({of}+)+$")}, "behavior": "Isolated", "invert": false
     })
 }
 
-/// `leeway add` of a model of texts with this tokenizer.
+/// Runs `leeway add` for a model of texts with this tokenizer.
 fn add(repository: &Repository, name: &str, budget: &str, tokenizer: &[u8]) -> (i32, String) {
     let folder = repository.0.path().join(name);
     std::fs::create_dir_all(&folder).unwrap();
@@ -51,11 +51,11 @@ fn add(repository: &Repository, name: &str, budget: &str, tokenizer: &[u8]) -> (
     run(leeway(&["add"]).arg(&folder).args(["--onnx", &path(&model), "--file", &path(&file)]))
 }
 
-/// The trial runs it on the longest texts, and says which was too much.
+/// The trial runs the tokenizer on the longest texts, and names the one that failed.
 #[test]
 fn a_tokenizer_that_is_slow_or_multiplies_or_gives_up_is_refused_before_it_serves() {
     let repository = Repository::new();
-    // From each letter on it looks for a mark as far as the text goes.
+    // From each letter, the pattern searches for a mark to the end of the text.
     let far = json!({"type": "Split", "pattern": {"Regex": "a[^!]*!|a"}, "behavior": "Isolated", "invert": false});
     for (name, budget, tokenizer, problems) in [
         (
@@ -92,12 +92,12 @@ fn a_tokenizer_that_is_slow_or_multiplies_or_gives_up_is_refused_before_it_serve
         let (status, said) = add(&repository, name, budget, &tokenizer);
         assert_ne!(status, 0, "{name}: {said}");
         problems.iter().for_each(|problem| assert!(said.contains(problem), "{name}: {said}"));
-        // Nothing is left of it.
+        // No part of the version is left.
         assert!(!repository.0.path().join(name).join("1").exists(), "{name}");
     }
 }
 
-/// What only a stranger's text shows: a character that nobody would try.
+/// A fault that only a caller's text shows: a character that the trial does not use.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_that_a_tokenizer_cannot_take_is_a_400_that_names_it_and_nothing_is_lost() {
     let repository = Repository::new();
@@ -151,10 +151,10 @@ async fn a_text_that_a_tokenizer_cannot_take_is_a_400_that_names_it_and_nothing_
     }
 }
 
-/// Stages that have looked at their deadline and ended.
+/// Number of stages that have checked their deadline and ended.
 static ENDED: AtomicUsize = AtomicUsize::new(0);
 
-/// A preprocessor that goes on until it is told to end; on a thread of its own, or on one that serves connections.
+/// A preprocessor that runs until its deadline, either on a thread of its own or on one that serves connections.
 struct Endless {
     is_heavy: bool,
 }
@@ -182,7 +182,7 @@ fn make_endless_inline(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
     Ok(Box::new(Endless { is_heavy: false }))
 }
 
-/// There is room for one heavy stage: if the first did not end, the second would never begin.
+/// There is one place for heavy stages. If the first did not end, the second would never start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stage_ends_at_the_deadline_of_its_request() {
     let stages = Stages::default()
@@ -207,7 +207,7 @@ async fn a_stage_ends_at_the_deadline_of_its_request() {
     }
 }
 
-/// ONNX Runtime's strings end at the first NUL: it would refuse the whole batch.
+/// ONNX Runtime's strings end at the first NUL, so it would refuse the whole batch.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nul_in_a_string_is_a_400_before_anything_is_run() {
     let table = PLAIN.replacen(
@@ -232,7 +232,7 @@ async fn a_nul_in_a_string_is_a_400_before_anything_is_run() {
     assert_eq!(runs, 0.0);
 }
 
-/// What is said twice, and an array where an object is meant, is not guessed at.
+/// Duplicate keys, and an array instead of an object, are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_there_twice_and_an_array_in_the_place_of_an_object_are_400() {
     let table = PLAIN.replacen("\"tensor\"", "\"tabular\"", 1);

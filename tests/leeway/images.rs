@@ -226,7 +226,7 @@ async fn what_is_no_picture_is_refused_with_what_to_change() {
         seen.push_str(&format!("{name}: {}\n    {}\n", answer.status, answer.json()["detail"].as_str().unwrap()));
     }
     insta::assert_snapshot!(seen);
-    // Whatever it is announced as, its bytes say which format it is.
+    // The bytes decide the format, whatever the content type says.
     for content_type in ["image/png", "image/jpg", "image/pjpeg", "IMAGE/X-anything", "application/octet-stream"] {
         assert_eq!(post(&app, content_type, good.clone()).await.status, 200, "{content_type}");
     }
@@ -242,7 +242,7 @@ async fn what_is_no_picture_is_refused_with_what_to_change() {
         let answer = app.predict("/predict", json!({ "instances": [{ "b64": flavour }] }).to_string()).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
-    // A model of rows takes none of these.
+    // A model of rows accepts none of these content types.
     let rows = TestApp::start().await;
     for content_type in ["image/png", "application/octet-stream", "text/plain"] {
         let refused = post(&rows, content_type, good.clone()).await;

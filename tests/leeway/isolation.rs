@@ -1,4 +1,4 @@
-//! Models in processes of their own: answers are the same, and what ends such a process ends one batch.
+//! Models in processes of their own: the answers are the same, and a crash of the process fails one batch.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ fn isolated() -> String {
     format!("{PLAIN}isolation = \"process\"\n")
 }
 
-/// In this number `crash` ends its process, and `hungry` asks for 32 TB.
+/// With this number, `crash` ends its process, and `hungry` asks for 32 TB.
 const BAD: f32 = 123_456.0;
 
 fn body(value: f32) -> String {
@@ -61,12 +61,12 @@ async fn a_crash_fails_its_batch_and_nothing_else() {
     assert_eq!(ask(1.0).await.predictions(), json!([[2.0, 1.0]]));
     let failed = ask(BAD).await;
     assert_eq!((failed.status, &failed.json()["type"]), (500, &json!("urn:leeway:problem:model-process-ended")));
-    // The first time it is started again at once.
+    // After the first crash it is restarted at once.
     assert_eq!(ask(1.0).await.predictions(), json!([[2.0, 1.0]]));
     let restarts = "leeway_worker_restarts_total{model=\"crash\",version=\"1\"}";
     assert_eq!(app.metric(restarts).await, 1.0);
 
-    // Whoever crashes it again and again waits longer and longer; others are not touched.
+    // After each further crash the backoff grows. Other models are not affected.
     let refused = until(async || Some(ask(BAD).await).filter(|answer| answer.status == 503)).await;
     assert_eq!(refused.json()["type"], "urn:leeway:problem:model-restarting");
     assert_eq!(refused.header("retry-after"), "1");
@@ -83,7 +83,7 @@ async fn a_run_in_another_process_ends_at_its_deadline() {
     let ask = async |rounds: u32| app.predict("/predict", json!({ "instances": [rounds] }).to_string()).await;
     let late = ask(100_000_000).await;
     assert_eq!((late.status, &late.json()["type"]), (504, &json!("urn:leeway:problem:expired")), "{}", late.text);
-    // The run was ended, not its process: the next is served by the same.
+    // The run was ended, but not its process: the same process serves the next one.
     until(async || (ask(1).await.status == 200).then_some(())).await;
     let series = |name: &str| format!("{name}{{model=\"work\",version=\"1\"}}");
     assert_eq!(app.metric(&series("leeway_runs_terminated_total")).await, 1.0);
@@ -132,7 +132,7 @@ async fn the_processes_of_models_end_with_the_server_however_it_ends() {
     until(async || (!of_models.iter().any(exists)).then_some(())).await;
 }
 
-/// What a run would take beyond what there is fails the run.
+/// A run that needs more memory than there is fails alone.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_wants_more_memory_than_there_is_fails_alone() {
@@ -147,7 +147,7 @@ async fn a_run_that_wants_more_memory_than_there_is_fails_alone() {
     assert_eq!(ask(1.0).await, 200);
 }
 
-/// Whether the sessions of the two versions of `plus` run in processes of their own: those of 1, and those of 2.
+/// Returns if the sessions of the two versions of `plus` run in processes of their own: first version 1, then 2.
 async fn own_processes(app: &TestApp) -> [bool; 2] {
     let model = app.admin_get("/admin/v1/models/plus").await.json();
     ["1", "2"].map(|version| {

@@ -368,7 +368,7 @@ async fn a_connection_above_the_limit_serves_everything_but_predictions() {
     let mut config = repository.config();
     config.http.connection_limit = 1.try_into().unwrap();
     let app = TestApp::with(config).await;
-    // A request that is in flight for as long as its body does not come: an idle connection would give up its place.
+    // A request that stays in flight because its body does not arrive. An idle connection would be evicted.
     let mut holder = TcpStream::connect(app.data).unwrap();
     write!(holder, "POST /predict HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 100\r\n\r\n").unwrap();
     holder.read_exact(&mut [0]).unwrap();
@@ -503,14 +503,14 @@ async fn a_second_signal_cuts_the_delay_short() {
 async fn running_out_of_file_descriptors_passes() {
     let repository = Repository::of("echo_float32");
     let server = Server::start(repository.0.path(), &[]);
-    // Lowered underneath it, which cannot have left room for that.
+    // Lowered after the start, so the server has not left room for it.
     let process = rustix::process::Pid::from_raw(server.process().try_into().unwrap());
     let open = std::fs::read_dir(format!("/proc/{}/fd", server.process())).unwrap().count() as u64;
     let limit = rustix::process::Rlimit { current: Some(open + 5), maximum: Some(open + 5) };
     rustix::process::prlimit(process, rustix::process::Resource::Nofile, limit).unwrap();
     let address = server.data;
     let many: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
-    // Some of these were accepted, the rest could not be: idle ones make room, a few at a time.
+    // Some of these were accepted. For the rest, idle connections are evicted, a few at a time.
     let client = client();
     assert_eq!(client.get(server.url("/livez")).send().await.unwrap().status(), 200);
     drop(many);

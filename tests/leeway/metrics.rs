@@ -36,7 +36,7 @@ async fn paths_versions_and_ids_make_no_series() {
     let app = TestApp::start().await;
     // The process's own numbers change; the series do not.
     let series = |text: &str| text.lines().filter(|line| !line.starts_with("process_")).count();
-    // The quantiles of requests that fail are there when the first has.
+    // The quantiles of failed requests exist once a request has failed.
     for version in [1, 2] {
         app.predict(&format!("/v1/models/digits/versions/{version}:predict"), "{}").await;
     }

@@ -1,4 +1,4 @@
-//! No path in a model reaches a file: weights outside the model come from the version's own bytes, wherever they stand.
+//! No path in a model reaches a file: all external weights come from the version's own verified bytes.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::harness::{PLAIN, Repository, TestApp, checkout, copy_folder, ledger, runtime, trial};
 
-/// Everywhere that a tensor can stand in a model (`tests/data/make_external_models.py`).
+/// All places of tensors in a model (`tests/data/make_external_models.py`).
 const PLACES: [&str; 12] = [
     "initializer",
     "constant",
@@ -26,7 +26,7 @@ const PLACES: [&str; 12] = [
     "fill",
 ];
 
-/// Adds a version whose weights are in a file that has the name of a file of the working directory, too.
+/// Adds a version whose weights are in a file with the same name as one in the working directory.
 fn add(repository: &Repository, model: &str, weights: &[u8]) {
     let folder = repository.0.path().join(model).join("1");
     std::fs::create_dir_all(&folder).unwrap();
@@ -53,7 +53,7 @@ async fn weights_are_those_of_the_version_wherever_they_stand_in_the_model() {
     }
 }
 
-/// A weight that does not say clearly where its bytes are is not guessed.
+/// A weight with an ambiguous location is refused.
 #[test]
 fn weights_that_are_not_clearly_in_the_version_are_refused() {
     for (model, problem) in [
@@ -75,7 +75,7 @@ fn weights_that_are_not_clearly_in_the_version_are_refused() {
         let refusal = VerifiedVersion::read(&repository.0.path().join(model).join("1")).unwrap_err();
         assert!(refusal.message.contains(problem), "{model}: {refusal}");
     }
-    // Two locations of which both are files of the version.
+    // Two locations, both of which are files of the version.
     let repository = Repository::new();
     add(&repository, "wrong_two_locations", &weights());
     let folder = repository.0.path().join("wrong_two_locations/1");
@@ -85,7 +85,7 @@ fn weights_that_are_not_clearly_in_the_version_are_refused() {
     assert!(refusal.message.contains("names the location of its data twice"), "{refusal}");
 }
 
-/// What a model says of its weights may be larger than any memory: the same bytes, over and over.
+/// A model may claim weights larger than any memory, by using the same bytes again and again.
 #[test]
 fn weights_that_are_used_over_and_over_do_not_take_more_than_a_model_may_have() {
     let repository = Repository::new();
@@ -99,7 +99,7 @@ fn weights_that_are_used_over_and_over_do_not_take_more_than_a_model_may_have() 
     assert!(refusal.message.contains("ONNX has a limit of 2147483647"), "{refusal}");
 }
 
-/// Without a trial, as where a trial went well by chance: the server's own first runs have a limit, too.
+/// Without a trial, or if a trial went well by chance, the server's own first runs have a limit, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_hangs_in_its_first_run_holds_up_nobody() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
@@ -140,7 +140,7 @@ async fn threads_for_which_there_is_no_room_are_refused_before_one_is_started() 
     assert_eq!(answer.predictions(), json!([[1.0, 1.0]]));
 }
 
-/// An honest model whose memory grows with the square of a row's length: a request of 80 KB would take gigabytes.
+/// A valid model whose memory grows with the square of the row length: a request of 80 KB would take gigabytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_would_take_all_memory_are_refused_by_their_length() {
     let repository = Repository::new().with("attention", 1, "attention", PLAIN);
@@ -165,7 +165,7 @@ async fn rows_that_would_take_all_memory_are_refused_by_their_length() {
     assert!(detail.contains("model.max_batch_elements sets another limit"), "{detail}");
 }
 
-/// Without a trial nobody has tried how long rows may be.
+/// Without a trial, the maximum length of rows is not known.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_model_that_was_not_tried_have_a_default_bound() {
     let repository = Repository::new().with("attention", 1, "attention", PLAIN).with(

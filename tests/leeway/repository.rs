@@ -1,5 +1,5 @@
-//! A repository with faults: strays, half copies, damage, links, and loads that do not end. What is served is served on, at
-//! the start as at run time.
+//! A repository with faults: stray folders, half copies, damage, links, and loads that do not end. Loaded versions stay
+//! in service, at the start and at run time.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{PLAIN, Repository, STAGES, Server, TestApp, checkout, client, leeway, run, runtime, until};
 
-/// Versions 1 and 2 of a model that adds their number to x.
+/// Versions 1 and 2 of a model that adds its version number to x.
 fn repository() -> Repository {
     Repository::new().with("plus", 1, "plus_1", PLAIN).with("plus", 2, "plus_2", PLAIN)
 }
@@ -54,7 +54,7 @@ fn flip_a_bit(file: &Path) {
 
 // ===== a newer version that does not serve =====
 
-/// Of the newest two, 1 is the older one, without traffic.
+/// Of the newest two versions, 1 is the older one, and has no traffic.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_newer_version_takes_none_out_of_service() {
     let half_copied = |repository: &Repository| write(repository, "plus/9/model.onnx", "x");
@@ -86,7 +86,7 @@ async fn a_refused_newer_version_takes_none_out_of_service() {
             serves(&app, "plus", 2).await;
         }
         assert_eq!(app.metric("leeway_versions_retired_total{model=\"plus\"}").await, 0.0);
-        // And after a new start.
+        // The same after a restart.
         let app = TestApp::with(repository.config()).await;
         serves(&app, "plus", 1).await;
         serves(&app, "plus", 2).await;
@@ -109,7 +109,7 @@ async fn a_version_is_retired_when_newer_ones_serve_and_that_is_counted() {
 
 // ===== the start =====
 
-/// What lies beside a good model, and how many problems are shown of it.
+/// Entries beside a good model, and the number of problems that are shown for them.
 const BESIDE: &[(&str, usize)] = &[
     ("lost+found/", 0),
     (".git/objects/", 0),
@@ -141,12 +141,13 @@ async fn stray_folders_keep_no_server_from_starting() {
         let overview = app.admin_get("/admin/v1/models").await.json();
         assert_eq!(overview["problems"].as_array().unwrap().len(), *problems, "{path}: {overview}");
         assert_eq!(app.metric("leeway_repository_errors").await, *problems as f64, "{path}");
-        // A folder appears as it would at run time.
+        // A folder appears as at run time.
         assert_eq!(reload(&app).await["problems"], overview["problems"], "{path}");
     }
 }
 
-/// Models that cannot be served, beside one that can: the start says why, and they are served once they are mended.
+/// Models that cannot be served, beside one that can. The start logs the reason, and they are served once they are
+/// repaired.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_model_keeps_no_other_from_serving() {
     type Break = fn(&Repository);
@@ -201,7 +202,7 @@ async fn a_damaged_model_keeps_no_other_from_serving() {
         assert_eq!((readiness.status, &readiness.json()["unserved"]["bad"]), (200, &json!(reason)));
         assert_eq!(app.metric("leeway_model_ready{model=\"bad\"}").await, 0.0);
         assert_eq!(app.metric("leeway_model_ready{model=\"plus\"}").await, 1.0);
-        // It was never deployed: the only one that was is the default model.
+        // It was never deployed, so the only model that was deployed is the default model.
         assert_eq!(app.predict("/predict", body()).await.predictions(), json!([[2.0, 2.0]]));
 
         mend_it(&repository);
@@ -212,8 +213,7 @@ async fn a_damaged_model_keeps_no_other_from_serving() {
     }
 }
 
-/// What is deployed is not what is found first: nothing else is served in its place, and an operator can go back without a
-/// restart.
+/// A damaged deployed version is not replaced by another one. An operator can roll back without a restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_deployed_version_is_not_replaced_by_another_one() {
     let state = tempfile::tempdir().unwrap();
@@ -244,7 +244,7 @@ async fn a_damaged_deployed_version_is_not_replaced_by_another_one() {
     assert_eq!(app.predict("/predict", body()).await.predictions(), json!([[1.0, 1.0]]));
 }
 
-/// Two models were deployed, and one of them is damaged: the other one is not asked in its place.
+/// Two models were deployed, and one is damaged: the other does not answer in its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_only_model_that_is_left_is_not_the_default_model() {
     let state = tempfile::tempdir().unwrap();
@@ -268,7 +268,7 @@ async fn the_only_model_that_is_left_is_not_the_default_model() {
     }
 }
 
-/// A copy that has begun changes nothing for the clients of the only model.
+/// A half copy changes nothing for the clients of the only model.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_is_half_copied_takes_the_default_from_no_other() {
     let repository = repository();
@@ -280,7 +280,7 @@ async fn a_model_that_is_half_copied_takes_the_default_from_no_other() {
     }
 }
 
-/// The highest version is only half there: the model begins with the one below it.
+/// The highest version is a half copy: the model starts with the one below it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_model_begins_with_the_highest_version_that_loads() {
     let repository = repository();
@@ -311,7 +311,7 @@ async fn a_server_without_a_model_is_alive_and_not_ready_and_serves_the_first_th
     assert_eq!(app.predict("/predict", body()).await.predictions(), json!([[1.0, 1.0]]));
 }
 
-/// The default model is not there: that is said, and others serve.
+/// The default model does not exist. That is shown, and the other models are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_default_model_that_is_not_there_is_a_problem_that_is_shown() {
     let repository = repository();
@@ -355,7 +355,7 @@ fn a_strict_start_and_check_refuse_what_a_lenient_start_passes_over() {
 
 // ===== links =====
 
-/// A file of somebody else's, in the form of a password file.
+/// A file outside the repository, with the content of a password file.
 const SECRET: &str = "root:$6$sekret$hash:19000:0:99999:7:::\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -378,7 +378,7 @@ async fn links_out_of_the_repository_are_refused_and_what_they_lead_to_is_never_
     assert!(!overview.text.contains("sekret"), "{}", overview.text);
     serves(&app, "plus", 2).await;
     assert_eq!(app.get("/v1/models/whole").await.status, 404);
-    // Nor where the file itself lies there.
+    // Nor if the file itself is there instead of a link.
     std::fs::remove_file(folder(&repository, "leak/model.toml")).unwrap();
     write(&repository, "leak/model.toml", SECRET);
     write(&repository, "plus/4/version.toml", SECRET);
@@ -388,7 +388,7 @@ async fn links_out_of_the_repository_are_refused_and_what_they_lead_to_is_never_
     assert!(!overview.contains("sekret"), "{overview}");
 }
 
-/// As Kubernetes mounts a projected volume, and exchanges what is in it.
+/// As Kubernetes mounts a projected volume and replaces its content.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_projected_volume_is_served_and_so_is_its_next_state() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
@@ -446,7 +446,7 @@ async fn files_of_settings_are_bounded_and_so_is_what_is_said_of_them() {
     }
 }
 
-/// A folder's name is shown by every command, on a terminal.
+/// Every command may show a folder's name on a terminal.
 #[test]
 fn names_of_folders_are_escaped_where_they_are_shown() {
     let repository = repository();
@@ -464,7 +464,7 @@ fn names_of_folders_are_escaped_where_they_are_shown() {
 
 // ===== the log =====
 
-/// Lines of a log that say something of this.
+/// Lines of a log that contain a text.
 fn lines<'a>(log: &'a str, says: &str) -> Vec<&'a str> {
     log.lines().filter(|line| line.contains(says)).collect()
 }
@@ -478,7 +478,7 @@ async fn a_problem_is_logged_once_and_once_more_when_it_is_gone() {
         let url = format!("http://{}/admin/v1/models", server.admin);
         client.get(url).send().await.unwrap().json().await.unwrap()
     };
-    // After a version that is taken in, some more looks have passed.
+    // After a version is loaded, several more looks have passed.
     let mut next = 10;
     let mut looks = async || {
         for _ in 0..3 {
@@ -496,7 +496,7 @@ async fn a_problem_is_logged_once_and_once_more_when_it_is_gone() {
     write(&repository, "bad/1/model.onnx", "x");
     write(&repository, "plus/9/model.onnx", "x");
     looks().await;
-    // Another file of a version that is still being copied: the same problem.
+    // Another file of a version that is still being copied is the same problem.
     write(&repository, "plus/9/labels.txt", "x");
     looks().await;
     std::fs::remove_dir(folder(&repository, "@eaDir")).unwrap();
@@ -522,12 +522,12 @@ async fn a_problem_is_logged_once_and_once_more_when_it_is_gone() {
 
 // ===== loads that do not end =====
 
-/// Whether versions that have a file called `hang` hang when they are loaded.
+/// True while versions with a file called `hang` hang when they are loaded.
 static HANGS: AtomicBool = AtomicBool::new(true);
-/// Only one test at a time relies on it.
+/// Only one test at a time uses it.
 static HANGING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// The tensor stage, but for versions with a file called `hang`.
+/// The tensor stage, which hangs for versions with a file called `hang`.
 fn make_hanging(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
     if context.files.read("hang").is_ok() {
         while HANGS.load(Ordering::Relaxed) {
@@ -561,23 +561,23 @@ async fn a_load_that_hangs_holds_up_no_other_model() {
     let mut config = repository.config();
     config.repository.reload_timeout_ms = 200.try_into().unwrap();
     let app = with_hanging(config).await;
-    // More of them than loads at one time.
+    // More hanging loads than there are places.
     for model in ["hang1", "hang2", "hang3"] {
         add_hanging(&repository, model, 1);
     }
     add_hanging(&repository, "plus", 3);
-    // `reload` answers, and says what is still loading.
+    // `reload` answers, and names what is still loading.
     let begin = Instant::now();
     let overview = reload(&app).await;
     assert!(begin.elapsed() < crate::harness::PATIENCE / 2);
     let loading = overview["loading"].as_array().unwrap();
     assert_eq!(loading.len(), 4, "{overview}");
     assert!(loading.contains(&json!("plus version 3")), "{overview}");
-    // All that served serves on, and is not taken out by what is loading.
+    // All versions that served still serve, and no loading version displaces them.
     for (model, version) in [("plus", 1), ("plus", 2), ("other", 1)] {
         serves(&app, model, version).await;
     }
-    // Other versions of other models, and of the same one, are taken in; a model goes back.
+    // Other versions of other models, and of the same one, are loaded, and a rollback works.
     repository.add("other", 2, "plus_4");
     repository.add("plus", 4, "plus_4");
     until(async || {
@@ -594,12 +594,12 @@ async fn a_load_that_hangs_holds_up_no_other_model() {
         let changed = app.admin_post(&format!("/admin/v1/models/other/{}", change.0), change.1).await;
         assert_eq!(changed.status, 200, "{}", changed.text);
     }
-    // What hangs can be seen.
+    // The hanging loads are shown.
     let shown = app.admin_get("/admin/v1/models/plus").await.json();
     let states: Vec<_> = shown["versions"].as_array().unwrap().iter().map(|version| version["state"].clone()).collect();
     assert!(states.contains(&json!("loading")), "{shown}");
     assert_eq!(app.get("/v1/models/hang1").await.json()["reason"], "version 1 is being loaded");
-    // Whoever waits for such a load is told when the server stops, at once.
+    // A request that waits for such a load gets an answer at once when the server stops.
     let waiting = {
         let url = format!("http://{}/admin/v1/models/plus/promote", app.admin);
         tokio::spawn(app.client.post(url).json(&json!({ "version": 3 })).send())
@@ -620,7 +620,7 @@ async fn a_load_that_hangs_at_the_start_holds_up_no_other_model() {
     add_hanging(&repository, "a_hangs", 1);
     let mut config = repository.config();
     config.repository.reload_timeout_ms = 200.try_into().unwrap();
-    // More than a load may take before it makes way.
+    // Longer than the time after which a load gives its place away.
     config.repository.start_timeout_ms = 8_000.try_into().unwrap();
     let app = with_hanging(config).await;
     until(async || {
@@ -637,7 +637,7 @@ async fn a_load_that_hangs_at_the_start_holds_up_no_other_model() {
     .await;
 }
 
-/// The whole process: what hangs is left behind, and the exit code is 0.
+/// The whole process: the hanging load is abandoned, and the exit code is 0.
 #[cfg(feature = "failpoints")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_ends_at_once_though_a_load_hangs() {
@@ -652,7 +652,7 @@ async fn a_server_ends_at_once_though_a_load_hangs() {
         (overview["models"][0]["versions"][0]["step"] == "waiting").then_some(())
     })
     .await;
-    // With a request that waits for it, and far less time than the grace period.
+    // With a request that waits for the load, and in far less than the grace period.
     let promote = client.post(format!("{url}/plus/promote")).json(&json!({ "version": 2 }));
     let waiting = tokio::spawn(promote.send());
     let begin = Instant::now();
@@ -706,7 +706,7 @@ fn what_has_no_end_is_not_added() {
     }
 }
 
-/// Whatever ends it, by whatever it can hear of.
+/// For every signal that it handles.
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn an_addition_that_is_broken_off_leaves_nothing_behind() {
@@ -730,7 +730,7 @@ async fn an_addition_that_is_broken_off_leaves_nothing_behind() {
         let ended = until(async || child.0.try_wait().unwrap()).await;
         assert_eq!((ended.code(), hidden(&repository)), (Some(code), vec![]), "{signal}");
     }
-    // What is killed cannot clean up: the next one does, and leaves alone what is still going on.
+    // A killed process cannot clean up. The next one does, and spares additions in progress.
     drop(begin().await);
     assert_eq!(hidden(&repository).len(), 1);
     let going_on = begin().await;
@@ -741,7 +741,7 @@ async fn an_addition_that_is_broken_off_leaves_nothing_behind() {
     drop(going_on);
 }
 
-/// A file in the place of the next version is none, and its number is passed over.
+/// A file with the name of the next version is not a version, and its number is skipped.
 #[test]
 fn a_number_that_is_taken_by_something_else_is_passed_over() {
     let repository = repository();

@@ -13,7 +13,7 @@ use crate::harness::{OfTheTest, PLAIN, Repository, STAGES, Server, checkout, lee
 fn failure(command: &mut Command, repository: &Path) -> String {
     let Output { status, stderr, .. } = command.output().unwrap();
     let text = String::from_utf8(stderr).unwrap();
-    // The log's own lines are JSON here. The one that says why the server ends is one of them.
+    // The log is JSON here. One of its lines says why the server ends.
     let shown = |line: &str| match serde_json::from_str::<serde_json::Value>(line) {
         Ok(line) if line["fatal"] == true => format!("error: {}\n", line["message"].as_str().unwrap()),
         Ok(_) => String::new(),
@@ -24,7 +24,7 @@ fn failure(command: &mut Command, repository: &Path) -> String {
     format!("exit {}\n{}", status.code().unwrap(), text.trim_end())
 }
 
-/// A server that starts only if all that is deployed can be served.
+/// A server that starts only if everything that is deployed can be served.
 fn serve(repository: &Path) -> Command {
     let mut command = leeway(&[
         "serve",
@@ -229,7 +229,7 @@ fn a_port_in_use_is_told_before_models_are_loaded() {
     assert!(text.starts_with("exit 1") && text.contains("admin.listen: cannot listen on"), "{text}");
 }
 
-/// Whoever collects the log reads nothing else.
+/// A log collector reads nothing but the log.
 #[test]
 fn what_ends_the_start_is_a_line_of_the_log() {
     let repository = Repository::of("echo_float32");
@@ -245,7 +245,7 @@ fn what_ends_the_start_is_a_line_of_the_log() {
         let last = lines.last().unwrap();
         assert_eq!((&last["level"], &last["fatal"]), (&"ERROR".into(), &true.into()), "{text}");
         assert!(last["message"].as_str().unwrap().contains(said), "{text}");
-        // People read lines for people.
+        // The log for people is text.
         let output =
             serve(repository.0.path()).env("LEEWAY_LOG__FORMAT", "human").env(variable, value).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();

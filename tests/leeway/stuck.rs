@@ -1,4 +1,4 @@
-//! Workers whose run does not end: nobody waits for it any more, and everybody can see it.
+//! Workers whose run does not end: no caller waits for it any more, and operators can see it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn body(value: f32) -> String {
     json!({ "instances": [[value, 0.0]] }).to_string()
 }
 
-/// A server with this many workers for its model, of which one is in a run that nobody waits for and that does not end.
+/// A server whose model has this many workers. One of them is in a run that does not end and that no caller waits for.
 async fn with_a_stuck_worker(workers: usize, configure: impl Fn(&mut Config)) -> Arc<TestApp> {
     let_go(usize::MAX);
     let model_toml = PLAIN.replace("workers = 1", &format!("workers = {workers}\nintra_op_threads = 1"));
@@ -45,7 +45,7 @@ async fn a_stuck_worker_shows() {
         config.health.live_fails_after_ms = Some(1.try_into().unwrap());
     })
     .await;
-    // It was given a second, and is older than that.
+    // The request had one second, and the run is older than that.
     assert!(app.metric(&format!("leeway_oldest_run_seconds{ECHO}")).await >= 0.9);
     assert_eq!(app.metric(&format!("leeway_requests_in_flight{ECHO}")).await, 1.0);
     let expected = "all workers of version 1 are in runs that do not end";
@@ -53,7 +53,7 @@ async fn a_stuck_worker_shows() {
     let live = app.get("/livez").await;
     assert_eq!((live.status, &live.json()["type"]), (503, &json!("urn:leeway:problem:unhealthy")));
     assert!(live.text.contains("model echo_float32 version 1") && live.text.contains("health.live_fails_after_ms"));
-    // Others are served: the replica still takes their requests.
+    // Other models are served, so the replica still takes their requests.
     assert_eq!(app.get("/readyz").await.status, 200);
 
     let_go(usize::MAX);
@@ -64,7 +64,7 @@ async fn a_stuck_worker_shows() {
     assert_eq!(app.predict("/predict", body(2.0)).await.status, 200);
 }
 
-/// By default, a second is nothing, and a restart is never asked for.
+/// By default, a second is below the limit, and `/livez` does not fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_takes_a_little_too_long_is_not_stuck() {
     let _gate = GATE_IN_USE.lock().await;
@@ -86,7 +86,7 @@ async fn a_model_is_ready_as_long_as_one_of_its_workers_is_free() {
     assert!(app.metric(&format!("leeway_oldest_run_seconds{ECHO}")).await >= 0.9);
     assert!(ready(&app).await.0);
     assert_eq!(app.get("/livez").await.status, 200);
-    // The other one, too.
+    // Now the other worker is stuck, too.
     let request = app.client.post(app.url("/predict")).header("x-request-timeout-ms", "500").body(body(2.0));
     assert_eq!(request.timeout(Duration::from_secs(60)).send().await.unwrap().status(), 504);
     assert!(!ready(&app).await.0);

@@ -15,7 +15,8 @@ impl Deployer {
             let problem = format!("no version of model {} is loaded yet; leeway status says why", request.model);
             return Err(Error::ChangeRefused(problem));
         }
-        // A rollback has to be possible whatever has become of the disk: without the journal it begins with what is in effect.
+        // A rollback must be possible even if the disk fails. Without the journal it starts from the deployment in
+        // effect.
         let is_rollback = request.wish == Wish::Rollback;
         if let Err(error) = self.write_unwritten(&request.model).await
             && !is_rollback
@@ -40,7 +41,7 @@ impl Deployer {
             if !is_rollback {
                 self.refuse_altered(&present, &next)?;
             }
-            // What is loaded for it is retired by nobody before it is deployed.
+            // Keeps the versions loaded until they are deployed.
             let _changing = Changing::begin(&self, &next);
             self.load_deployed(&next).await.map_err(|error| match error {
                 Error::Load { version, message, .. } => {
@@ -56,7 +57,7 @@ impl Deployer {
                 present = if now.generation > present.generation { now } else { present };
                 continue;
             }
-            // What waits for the journal goes first.
+            // Deployments that wait for the journal are written first.
             let waiting = self.state.lock().models.get(&request.model).and_then(|model| model.unwritten.problem());
             let appended = match waiting {
                 Some(problem) => Err(Error::Journal(problem)),
@@ -88,7 +89,7 @@ impl Deployer {
     }
 
     fn deployed(self: &Arc<Self>, changed: bool, deployment: Deployment, before: BTreeMap<Version, Share>) -> Deployed {
-        // A version that was promoted may have to be loaded in another place.
+        // A promoted version may have to be loaded again in another process.
         let is_outdated = |model: &ModelState| model.live().values().any(|live| *live == Live::Outdated);
         if self.state.lock().models.get(&deployment.model).is_some_and(is_outdated) {
             self.attend(&deployment.model);
@@ -97,7 +98,7 @@ impl Deployer {
         Deployed { changed, deployment, before, unwritten }
     }
 
-    /// Why what is in effect is not in the journal yet.
+    /// The reason why the deployment in effect is not in the journal yet.
     fn unwritten(&self, name: &ModelName) -> Option<String> {
         self.state.lock().models.get(name).and_then(|model| model.unwritten.shown())
     }
@@ -129,7 +130,7 @@ impl Deployer {
         }
         let (deployer, newer) = (Arc::clone(self), latest.clone());
         let catching_up = tokio::spawn(async move {
-            // What cannot be loaded is noted where it is taken over.
+            // A failed load is recorded when the deployment is taken over.
             let _ = deployer.load_deployed(&newer).await;
             deployer.tend(&newer.model).await;
         });
@@ -138,7 +139,7 @@ impl Deployer {
         Ok(latest)
     }
 
-    /// Returns true if nothing was deployed of a model yet.
+    /// Returns true if the model has no deployment yet.
     fn is_undecided(&self, name: &ModelName) -> bool {
         self.state.lock().models.get(name).is_some_and(|model| model.recorded == Recorded::NotYet)
     }

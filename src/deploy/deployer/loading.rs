@@ -2,14 +2,14 @@
 
 use super::*;
 
-/// What a version was loaded from, as it was seen.
+/// Fingerprints of the files that a version was loaded from.
 struct LoadedFrom {
     folder: Fingerprint,
     config: Fingerprint,
 }
 
 impl Deployer {
-    /// Loads the versions without which a deployment cannot be, if they are not loaded already.
+    /// Loads the versions that a deployment needs, if they are not loaded already.
     pub(super) async fn load_deployed(self: &Arc<Self>, deployment: &Deployment) -> Result<()> {
         for version in deployment.answers().collect::<BTreeSet<_>>() {
             self.load(&deployment.model, version, LoadedWith::Any).await?;
@@ -27,7 +27,7 @@ impl Deployer {
         }
     }
 
-    /// Begins to load a version, unless it is loaded already, or somebody has begun.
+    /// Starts to load a version, unless it is loaded or being loaded already.
     pub(super) fn start_load(
         self: &Arc<Self>,
         name: &ModelName,
@@ -38,7 +38,7 @@ impl Deployer {
         let model = model_mut(&mut state, name)?;
         let Some(folder) = model.found.versions.get(&version).cloned() else {
             let known = model.versions.get(&version).is_some_and(|known| known.served.is_some());
-            // What is in memory can be served, whatever became of its files.
+            // A version in memory can be served, even if its files are gone.
             return if known { Ok(None) } else { Err(model.unknown(version)) };
         };
         let order = LoadOrder {
@@ -50,7 +50,7 @@ impl Deployer {
             place: model.place(version),
             pace: self.pace(),
         };
-        // As they were last seen: what has changed since is seen at the next look.
+        // As of the last look. The next look finds later changes.
         let seen = model.seen.get(&version).map(|seen| seen.mark.clone()).unwrap_or_default();
         let marks = LoadedFrom { folder: seen, config: model.config_mark.clone() };
         let known = model.versions.entry(version).or_default();
@@ -113,7 +113,7 @@ impl Deployer {
                                 (LoadFault::Internal, other.detail().map_or_else(|| other.to_string(), str::to_owned))
                             }
                         };
-                        // It may be tried again at every look, as long as its files are being copied.
+                        // A version whose files are still being copied may be tried again at every look.
                         if known.logged.as_ref() != Some(&problem) {
                             tracing::error!(model = %name, %version, reason = fault.name(), problem, "not loaded");
                             known.logged = Some(problem.clone());
@@ -130,7 +130,7 @@ impl Deployer {
         self.attend(&name);
     }
 
-    /// Prepares a version when there is a place for it. One that takes long gives its place to others.
+    /// Prepares a version when there is a place for it. A slow load gives its place to other loads.
     async fn prepare_in_turn(&self, order: &LoadOrder, step: Arc<Mutex<LoadStep>>) -> Result<PreparedVersion> {
         let places = if order.pace == Pace::Full { LOADS_AT_ONE_TIME } else { 1 };
         let mut place = Some(Arc::clone(&self.loads).acquire_many_owned(places).await);
@@ -154,7 +154,7 @@ impl Deployer {
         let prepare = move || loader.prepare(&order, &|now| *step.lock() = now);
         match tokio::time::timeout(limit, self.on_a_thread(pace, "loader", prepare)).await {
             Ok(prepared) => prepared.and_then(|prepared| prepared),
-            // A thread cannot be ended. It is left behind, and what it brings is dropped.
+            // A thread cannot be cancelled. It is abandoned, and its result is dropped.
             Err(_) => {
                 let message = format!("it was not loaded within {} ms (loading.timeout_ms)", limit.as_millis());
                 Err(Error::Load { model, version, fault: LoadFault::Trial, message })
@@ -232,7 +232,8 @@ impl Deployer {
     }
 }
 
-/// The only model that was ever deployed, served or not. One that is new and cannot be loaded takes this from no other.
+/// Returns the only model that was ever deployed, whether it is served or not. A new model that cannot be loaded does
+/// not count.
 fn only_deployed(state: &State) -> Option<ModelName> {
     let known = state.models.iter().map(|(name, model)| (name, model.recorded));
     let without_config = state.without_config.iter().map(|(name, recorded)| (name, *recorded));

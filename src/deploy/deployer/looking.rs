@@ -1,4 +1,4 @@
-//! Looking at the repository and the journal, and taking note of what has changed. Nothing is loaded here.
+//! Looks at the repository and the journal and records the changes. Loads nothing.
 
 use super::*;
 
@@ -6,24 +6,25 @@ use super::*;
 struct Seen {
     found: FoundModel,
     config_mark: Fingerprint,
-    /// Its `model.toml`; `None` if it looks as it did.
+    /// Its `model.toml`; `None` if the file has not changed.
     config: Option<Result<ModelConfig>>,
     versions: BTreeMap<Version, SeenVersion>,
 }
 
-/// What was seen of the repository.
+/// The state of the repository at a look.
 #[derive(Default)]
 pub(super) struct Looked {
     seen: Vec<Seen>,
-    /// What else lies there, by where.
+    /// Problems with the other folders, by folder.
     problems: BTreeMap<String, String>,
 }
 
-/// The latest deployments of the journal.
+/// The latest deployments in the journal, by model.
 pub(super) type Latest = BTreeMap<ModelName, Deployment>;
 
 impl Deployer {
-    /// Looks at the repository and the journal, and takes note. What is bad changes nothing but what is shown of it.
+    /// Looks at the repository and the journal and records the changes. A problem changes only what is shown: what is
+    /// served stays.
     pub(super) async fn look(self: &Arc<Self>) {
         let _looking = self.looking.lock().await;
         let mut looked = match self.look_at_repository().await {
@@ -45,7 +46,7 @@ impl Deployer {
         self.note(looked, latest.as_ref());
     }
 
-    /// Reads folders and changed `model.toml` files, on a thread of its own.
+    /// Reads the folders and the changed `model.toml` files on a thread of its own.
     pub(super) async fn look_at_repository(&self) -> Result<Looked> {
         let path = self.repository.path.clone();
         let before =
@@ -78,7 +79,7 @@ impl Deployer {
         Ok(latest.into_iter().map(|deployment| (deployment.model.clone(), deployment)).collect())
     }
 
-    /// Takes note of what was seen. Without the journal, no new model is taken in: it is not known what was deployed of it.
+    /// Records what was seen. Adds no new model if the journal cannot be read, because its deployment is not known.
     pub(super) fn note(&self, looked: Looked, latest: Option<&Latest>) {
         let Looked { seen, mut problems } = looked;
         let mut state = self.state.lock();
@@ -134,7 +135,7 @@ impl Deployer {
         self.publish(&mut state);
     }
 
-    /// What is wrong with the name of the default model.
+    /// Returns the problem with the name of the default model, if there is one.
     pub(super) fn default_model_problem(&self, state: &State) -> Option<String> {
         let name = self.repository.default_model.as_ref()?;
         if state.models.contains_key(name) || state.without_config.contains_key(name) {
@@ -194,8 +195,8 @@ impl Deployer {
     }
 }
 
-/// What is known of a model that is new: nothing of it is loaded yet. One that the journal does not know, either, begins with
-/// the highest version that can be loaded.
+/// The state of a new model, of which nothing is loaded yet. A model that is not in the journal starts with the highest
+/// version that can be loaded.
 fn take_in(seen: Seen, known: Option<Deployment>) -> Result<ModelState> {
     let Seen { found, config_mark, config, versions: seen } = seen;
     let config = config.unwrap_or_else(|| ModelConfig::read(&found.config))?;

@@ -4,11 +4,11 @@
 //! journal before it is published, and loading is done before it is written: so what the journal says can be served.
 //! No lock is held while something is loaded, so that a rollback never waits for that.
 //!
-//! A look at the repository starts loads and waits for none. What follows of a load is done when it ends
-//! ([`Deployer::tend`]): so a model that is slow to load, or never ends, holds up no other.
+//! A look at the repository starts loads and does not wait for them. When a load ends, [`Deployer::tend`] takes the
+//! next steps. So a model that loads slowly, or never, does not hold up other models.
 //!
-//! What is known is here; `starting.rs`, `looking.rs`, `tending.rs`, `loading.rs`, `changing.rs`, `writing.rs` and
-//! `showing.rs` have what is done with it.
+//! This file holds the state; `starting.rs`, `looking.rs`, `tending.rs`, `loading.rs`, `changing.rs`, `writing.rs` and
+//! `showing.rs` hold the actions.
 
 mod changing;
 mod loading;
@@ -46,14 +46,15 @@ use crate::traffic::Share;
 /// How often a change is tried anew that was decided on a state which is gone, if that does not matter to who wants it.
 const ATTEMPTS: usize = 16;
 
-/// Loads that go on at one time beside requests: each takes the memory of a model, and one of them the other cores. At the
-/// start it is one, which has the whole machine.
+/// Maximum number of concurrent loads while requests are served: each takes the memory of a model, and spare cores. At the
+/// start one load at a time takes all these places, and so the whole machine.
 const LOADS_AT_ONE_TIME: u32 = 2;
 
-/// Loads that may take longer than [`SLOW`] at one time, beside those: what hangs keeps no place that others wait for.
+/// Maximum number of additional loads that run longer than [`SLOW`]. A load that hangs so does not keep a place that
+/// other loads need.
 const SLOW_LOADS_AT_ONE_TIME: usize = 4;
 
-/// How long a load has its place among those that others wait for.
+/// Time after which a load counts as slow and gives its place to other loads.
 const SLOW: Duration = Duration::from_secs(5);
 
 /// Owns what is loaded and what is deployed.
@@ -70,9 +71,9 @@ pub struct Deployer {
     looking: tokio::sync::Mutex<()>,
     loads: Arc<Semaphore>,
     slow_loads: Arc<Semaphore>,
-    /// Whether requests are served beside loads.
+    /// True once requests are served beside loads.
     is_serving: AtomicBool,
-    /// True once the server stops: nobody waits for a load any more.
+    /// True once the server stops: callers no longer wait for loads.
     stopping: watch::Sender<bool>,
 }
 
@@ -80,10 +81,10 @@ pub struct Deployer {
 #[derive(Debug, Default)]
 struct State {
     models: BTreeMap<ModelName, ModelState>,
-    /// Models that have never had a good `model.toml`, and whether the journal knows them.
+    /// Models without a valid `model.toml` so far. The value says if the journal knows them.
     without_config: BTreeMap<ModelName, Recorded>,
     problems: Problems,
-    /// Models that are not served, and why, as was last logged.
+    /// Models that are not served, with the reason that was last logged.
     unserved: BTreeMap<ModelName, Unserved>,
 }
 
@@ -91,52 +92,52 @@ struct State {
 #[derive(Debug)]
 struct ModelState {
     found: FoundModel,
-    /// The versions on disk, as they were last seen.
+    /// The versions on disk, as of the last look.
     seen: BTreeMap<Version, SeenVersion>,
     config: Arc<ModelConfig>,
     config_mark: Fingerprint,
     config_problem: Option<String>,
     deployment: Deployment,
     recorded: Recorded,
-    /// One that another process has written, as long as its versions are not loaded.
+    /// A newer deployment that another process has written, until its versions are loaded.
     newer: Option<Deployment>,
     deployment_problem: Option<String>,
     unwritten: Unwritten,
     versions: BTreeMap<Version, Known>,
     holds: BTreeMap<Version, Hold>,
-    /// Versions that changes are about to deploy, one entry for each change.
+    /// Versions that pending changes are about to deploy, one entry for each change.
     changing: Vec<Version>,
     /// Held while files of its versions are compared.
     comparing: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// A version on disk, as it was last seen. Kept, so that nothing is read while the state is locked.
+/// A version on disk, as of the last look. Kept, so that nothing is read from disk while the state is locked.
 #[derive(Debug, Clone)]
 struct SeenVersion {
     mark: Fingerprint,
-    /// Its manifest, if it can be read; nothing is verified.
+    /// Its manifest, if it can be read. Not verified.
     manifest: Option<Arc<Manifest>>,
 }
 
-/// Why a model is not served.
+/// The reason why a model is not served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Unserved {
-    /// Whether it is about to be.
+    /// True if the model will be served soon, without an operator.
     is_passing: bool,
-    /// In words, without paths: clients are told.
+    /// The reason in words, without paths, because clients see it.
     reason: String,
 }
 
-/// Whether the deployment of a model was written, or waits to be ([`Unwritten`]).
+/// State of a model's deployment: written to the journal, waiting to be ([`Unwritten`]), or not decided yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Recorded {
-    /// It is.
+    /// The deployment is in the journal, or waits to be written.
     Yes,
-    /// The model is new: its first deployment is to be of the highest version that loads.
+    /// The model is new. Its first deployment will be of the highest version that loads.
     NotYet,
 }
 
-/// Keeps versions loaded that a change is about to deploy, until it is dropped.
+/// Keeps the versions of a pending change loaded until dropped.
 #[derive(Debug)]
 struct Changing<'a> {
     deployer: &'a Deployer,
@@ -150,7 +151,7 @@ struct Known {
     served: Option<Arc<ServedVersion>>,
     loading: Option<Loading>,
     refused: Option<RefusedLoad>,
-    /// The problem of its last load, as it was logged.
+    /// The problem of its last load, as it was last logged.
     logged: Option<String>,
     /// What the folder of a loaded version looked like when its files were last compared.
     compared: Fingerprint,
@@ -241,19 +242,19 @@ impl ModelState {
         self.versions.iter().filter_map(|(version, known)| Some((*version, live(*version, known)?))).collect()
     }
 
-    /// Where the sessions of a version are to run.
+    /// Returns the place where the sessions of a version should run.
     fn place(&self, version: Version) -> SessionPlace {
         self.config.model.isolation.place(version == self.deployment.stable)
     }
 
-    /// The versions that have to be loaded, whatever else is: those of the deployment, of one that is to be taken over, and of
-    /// those that are about to be made.
+    /// Returns the versions that must be loaded: those of the deployment, of a newer deployment that is to be taken
+    /// over, and of pending changes.
     fn needed(&self) -> BTreeSet<Version> {
         let newer = self.newer.iter().flat_map(|newer| newer.answers());
         self.deployment.needs().chain(newer).chain(self.changing.iter().copied()).collect()
     }
 
-    /// Why the model is not served; `None` if it is.
+    /// Returns the reason why the model is not served; `None` if it is served.
     fn why_unserved(&self) -> Option<Unserved> {
         let missing =
             self.deployment.traffic.shares().map(|(version, _)| version).find(|version| !self.is_loaded(*version));
@@ -284,7 +285,7 @@ impl ModelState {
     }
 }
 
-/// What a problem with a model's `model.toml` is about.
+/// The key of a problem with a model's `model.toml`.
 fn about_config(name: &ModelName) -> String {
     format!("model.toml of {name}")
 }

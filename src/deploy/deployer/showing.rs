@@ -64,7 +64,7 @@ fn version_status(model: &ModelState, version: Version) -> VersionStatus {
         _ if served.is_some() => VersionState::Loaded,
         _ => VersionState::Available,
     };
-    // Of a version that is not loaded, the manifest as it was last seen: nothing is verified.
+    // A version that is not loaded shows its manifest as of the last look. It is not verified.
     let on_disk = || model.seen.get(&version).and_then(|seen| seen.manifest.clone());
     let manifest = served.map(|served| Arc::clone(&served.manifest)).or_else(on_disk);
     VersionStatus {

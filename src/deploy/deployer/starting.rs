@@ -1,10 +1,10 @@
-//! From nothing to the first snapshot, and looking again and again after it.
+//! The first snapshot at the start, and the looks at the repository after it.
 
 use super::*;
 
 impl Deployer {
-    /// Loads what the repository and the journal ask for. What cannot be served is passed over with a line in the log, or,
-    /// where the start is strict, an error.
+    /// Loads what the repository and the journal ask for. A model that cannot be served is logged and skipped. At a
+    /// strict start it is an error.
     pub async fn start(
         loader: Loader,
         journal: Arc<dyn Journal>,
@@ -43,7 +43,7 @@ impl Deployer {
         Ok(deployer)
     }
 
-    /// For a strict start: whatever is wrong with the repository is an error.
+    /// For a strict start: any problem with the repository is an error.
     fn refuse_problems(&self) -> Result<()> {
         let state = self.state.lock();
         if let Some(problem) = self.default_model_problem(&state) {
@@ -52,7 +52,7 @@ impl Deployer {
         state.problems.texts().into_iter().next().map_or(Ok(()), |problem| Err(Error::Repository(problem)))
     }
 
-    /// For a strict start: the first version that has traffic and could not be loaded is an error.
+    /// For a strict start: the first version with traffic that could not be loaded is an error.
     fn refuse_unserved(&self) -> Result<()> {
         let state = self.state.lock();
         for (name, model) in &state.models {
@@ -77,7 +77,7 @@ impl Deployer {
         loop {
             tokio::time::sleep(interval).await;
             let deployer = Arc::clone(&self);
-            // It goes on if nobody waits any more: it is not left half way.
+            // Spawned, so that a look completes even if this future is dropped.
             if let Err(error) = tokio::spawn(async move { deployer.look().await }).await {
                 tracing::error!(%error, "looking at the repository broke off");
             }
@@ -86,8 +86,8 @@ impl Deployer {
         }
     }
 
-    /// Looks at the repository and the journal now, and waits for what is to be loaded, but not for long: what takes longer
-    /// goes on, and is shown as loading.
+    /// Looks at the repository and the journal now, and waits for the loads until `repository.reload_timeout_ms`.
+    /// Slower loads continue, and are shown as loading.
     pub async fn reload(self: &Arc<Self>) {
         let deadline = tokio::time::sleep(self.repository.reload_timeout()).deadline();
         let deployer = Arc::clone(self);
@@ -100,24 +100,24 @@ impl Deployer {
         }
     }
 
-    /// Lets nobody wait for a load any more: the server stops.
+    /// Ends all waits for loads, because the server stops.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
     }
 
-    /// Returns true if something is being loaded.
+    /// Returns true if a version is being loaded.
     pub fn is_loading(&self) -> bool {
         let state = self.state.lock();
         state.models.values().any(|model| model.versions.values().any(|known| known.loading.is_some()))
     }
 
-    /// How much of the machine a load may take now.
+    /// Returns the share of the machine that a load may take now.
     pub(super) fn pace(&self) -> Pace {
         if self.is_serving.load(Ordering::Relaxed) { Pace::Background } else { Pace::Full }
     }
 }
 
-/// What to do where a version that the journal wants cannot be served at a strict start.
+/// Adds the ways out to an error about a version that the journal wants and that cannot be served at a strict start.
 fn in_deployment(error: Error, deployment: &Deployment) -> Error {
     let Deployment { model, generation, stable, traffic, .. } = deployment;
     let hint = format!(

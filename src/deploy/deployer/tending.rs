@@ -1,11 +1,11 @@
-//! Doing what is to be done for a model: starting loads, and what follows of those that have ended.
+//! The next steps for a model: starts loads, and acts when a load has ended.
 
 use std::pin::Pin;
 
 use super::*;
 
 impl Deployer {
-    /// Does what is to be done for a model now. Waits for no load: each that ends comes back here.
+    /// Takes the next steps for a model. Does not wait for loads: each load calls this again when it ends.
     pub(super) async fn tend(self: &Arc<Self>, name: &ModelName) {
         self.deploy_first(name).await;
         self.take_over_newer(name).await;
@@ -13,7 +13,7 @@ impl Deployer {
             Some(model) => {
                 let mut steps = self.steps(model);
                 let needed = model.needed();
-                // What callers wait for goes first.
+                // Versions that callers wait for are loaded first.
                 steps.sort_by_key(|step| match step {
                     Step::Load(version) => (0, !needed.contains(version)),
                     Step::Retire(_) => (1, false),
@@ -24,7 +24,7 @@ impl Deployer {
         };
         for step in steps.drain(..) {
             match step {
-                // A failure is logged, and shown in the state.
+                // A failure is logged and shown in the state.
                 Step::Load(version) => drop(self.start_load(name, version, LoadedWith::Present)),
                 Step::Retire(version) => self.retire(name, version).await,
             }
@@ -32,18 +32,18 @@ impl Deployer {
         self.publish(&mut self.state.lock());
     }
 
-    /// The same, and what is compared of its files, without anybody who waits for it.
+    /// Tends the model and compares its files, in the background.
     pub(super) fn attend(self: &Arc<Self>, name: &ModelName) {
         let (deployer, name) = (Arc::clone(self), name.clone());
         let attending = async move {
             deployer.tend(&name).await;
-            // One comparison that takes long is enough.
+            // One comparison at a time is enough.
             let comparing = deployer.comparing(&name).and_then(|comparing| comparing.try_lock_owned().ok());
             if let Some(comparing) = comparing {
                 deployer.compare_files(&name, comparing).await;
             }
         };
-        // Boxed: a load that ends leads here, and from here begins another.
+        // Boxed because the future is recursive: a load that ends calls this, and this starts the next load.
         let attending: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(attending);
         tokio::spawn(attending);
     }
@@ -76,11 +76,11 @@ impl Deployer {
                 break;
             }
         }
-        // It goes on if it takes longer.
+        // A longer comparison continues in the background.
         let _ = self.until(deadline, comparing).await;
     }
 
-    /// Waits for something until the deadline, or until the server stops.
+    /// Waits for a future until the deadline, or until the server stops.
     pub(super) async fn until<F: Future>(&self, deadline: Option<tokio::time::Instant>, what: F) -> Option<F::Output> {
         let mut stopping = self.stopping.subscribe();
         let over = async {
@@ -97,8 +97,8 @@ impl Deployer {
         }
     }
 
-    /// Writes the first deployment of a new model once its version is loaded: the highest that was not refused. Another
-    /// server may have been faster.
+    /// Writes the first deployment of a new model once its version is loaded: the highest version that was not refused.
+    /// Another server may already have written one.
     pub(super) async fn deploy_first(self: &Arc<Self>, name: &ModelName) {
         let first = {
             let mut state = self.state.lock();
@@ -125,7 +125,7 @@ impl Deployer {
         match appended {
             Ok(Appended::Written | Appended::Lost(None)) if model.deployment == first => model.recorded = Recorded::Yes,
             Ok(Appended::Lost(Some(latest))) => (model.deployment, model.recorded) = (latest, Recorded::Yes),
-            // It was decided otherwise meanwhile: the next one to come here writes it.
+            // The highest version has changed meanwhile. The next call writes the deployment.
             Ok(_) => {}
             // A full disk keeps no model from being served.
             Err(error) if model.deployment == first => {
@@ -165,7 +165,7 @@ impl Deployer {
     }
 
     async fn retire(&self, name: &ModelName, version: Version) {
-        // Nothing that is about to be deployed is taken away.
+        // The lock keeps a change from deploying the version meanwhile.
         let _writing = self.writing.lock().await;
         let mut state = self.state.lock();
         // The deployment may have changed since.
@@ -173,7 +173,7 @@ impl Deployer {
             && self.steps(model).contains(&Step::Retire(version))
             && let Some(known) = model.versions.get_mut(&version)
         {
-            // Its workers end when the last request that has it is answered.
+            // Its workers end when the last request that holds the version is answered.
             known.served = None;
             let reason = match model.found.versions.contains_key(&version) {
                 true => "it has no traffic, and newer versions are loaded (repository.newest_versions)",
@@ -225,7 +225,7 @@ impl Deployer {
             (now, altered)
         };
         let (now, altered) = match self.on_a_thread(Pace::Background, "verifier", compare).await {
-            // It looks as it did.
+            // The folder has not changed.
             Ok((_, None)) => return,
             Ok((now, Some(altered))) => (now, altered),
             Err(error) => (Fingerprint::default(), Some(error.to_string())),
@@ -248,7 +248,7 @@ impl Deployer {
 }
 
 impl ModelState {
-    /// Why a version that a deployment needs cannot be loaded, as things are.
+    /// Returns the reason why a version that a deployment needs cannot be loaded now.
     fn refused_of(&self, deployment: &Deployment) -> Option<String> {
         let mut missing = deployment.answers().filter(|version| !self.is_loaded(*version));
         missing.find_map(|version| {

@@ -1,12 +1,12 @@
-//! Deployments that are in effect and that the journal could not take yet.
+//! Deployments that are in effect but not yet in the journal.
 //!
-//! A rollback is made even if it cannot be written: whoever asks for one has something worse than a full disk. So is the
-//! first deployment of a model, when the server starts on such a disk. What is not written yet is shown, and written as soon
-//! as that works.
+//! A rollback takes effect even if it cannot be written: the operator has a worse problem than a full disk. So does the
+//! first deployment of a model when the server starts on a full disk. An unwritten deployment is shown, and is written
+//! as soon as the journal works again.
 
 use super::*;
 
-/// How long after a failure it is tried again: at first, and at the most.
+/// First and longest backoff between attempts to write.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
@@ -18,12 +18,12 @@ pub(super) struct Unwritten {
 }
 
 impl Unwritten {
-    /// Why the journal did not take them, if there are any.
+    /// The error of the journal, if deployments wait for it.
     pub(super) fn problem(&self) -> Option<String> {
         (!self.deployments.is_empty()).then(|| self.problem.clone())
     }
 
-    /// What is shown of it, if there is any.
+    /// The message for operators, if deployments wait for the journal.
     pub(super) fn shown(&self) -> Option<String> {
         let latest = self.deployments.last()?;
         Some(format!(
@@ -35,8 +35,8 @@ impl Unwritten {
 }
 
 impl Deployer {
-    /// Keeps a deployment for the journal, which has refused it, and writes it as soon as it takes it. Whoever calls holds
-    /// `writing`.
+    /// Keeps a deployment that the journal has refused, and writes it as soon as the journal works again. The caller
+    /// holds `writing`.
     pub(super) fn keep_unwritten(self: &Arc<Self>, next: &Deployment, error: &Error) {
         let is_first = {
             let mut state = self.state.lock();
@@ -68,7 +68,7 @@ impl Deployer {
         }
     }
 
-    /// Writes what is not written yet of a model. Without an error, nothing is left.
+    /// Writes the waiting deployments of a model. On success none is left.
     pub(super) async fn write_unwritten(self: &Arc<Self>, name: &ModelName) -> Result<()> {
         loop {
             let writing = self.writing.lock().await;
@@ -100,7 +100,7 @@ impl Deployer {
         }
     }
 
-    /// Takes over what another server has written in the place of a deployment of our own.
+    /// Takes over a deployment that another server has written instead of ours.
     async fn give_way(self: &Arc<Self>, latest: &Deployment) -> Result<()> {
         self.load_deployed(latest).await?;
         let _writing = self.writing.lock().await;
@@ -110,7 +110,7 @@ impl Deployer {
         Ok(())
     }
 
-    /// Forgets the oldest ones that are not written.
+    /// Forgets the oldest waiting deployments.
     fn forget_unwritten(&self, name: &ModelName, count: usize) {
         let mut state = self.state.lock();
         if let Some(model) = state.models.get_mut(name) {

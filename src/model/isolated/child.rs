@@ -1,4 +1,4 @@
-//! The process of a model: opens it as it is told on its standard input, and runs what it is told.
+//! The process of a model: opens the model that the server sends, and runs its inputs.
 
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
@@ -15,14 +15,14 @@ use crate::model::onnx::OnnxRuntime;
 use crate::model::session::{Engine, Interrupt, ModelBytes, ModelSource, Session};
 use crate::tensor::{Signature, Tensors};
 
-/// The runs of this process: the one that goes on, and the last that was to end.
+/// The run in progress, and the highest number of a run that was to end.
 #[derive(Default)]
 struct Runs {
     running: Option<u64>,
     ended: u64,
 }
 
-/// The model's bytes, as they came.
+/// The received bytes of the model.
 #[derive(Debug)]
 struct Received(Arc<ModelBytes>);
 
@@ -32,11 +32,11 @@ impl ModelSource for Received {
     }
 }
 
-/// Runs a model for a server, until the server closes the socket that is this process's standard input.
+/// Runs a model for a server until the server closes the socket on standard input.
 pub fn answer_runs() -> Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(Error::internal)?);
     match serve(&socket) {
-        // The server has closed it.
+        // The server has closed the socket.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
         ended => ended.map_err(Error::internal),
     }
@@ -96,7 +96,7 @@ fn open_model(open: Open, memory: &SharedMemory) -> Result<(Box<dyn Session>, Si
     let runtime = OnnxRuntime::load(&[library])?;
     let loaded = runtime.load(Arc::new(Received(Arc::new(ModelBytes { model, external }))), &config)?;
     let session = loaded.open()?;
-    // From here on a run that would take more than there is fails.
+    // From now on, a run that needs more than the available memory fails.
     machine::available_memory().map_or(Ok(()), machine::limit_data).map_err(Error::internal)?;
     Ok((session, loaded.signature().clone(), loaded.provider()))
 }
@@ -115,7 +115,7 @@ fn run(session: &mut dyn Session, inputs: &Tensors, number: u64, runs: &Mutex<Ru
     outputs
 }
 
-/// Ends runs by their number. Ends this process with its server, whatever it is doing.
+/// Ends runs by their number. Kills this process when the server ends, whatever the process is doing.
 fn listen(mut control: UnixStream, runs: &Mutex<Runs>, interrupt: &dyn Interrupt) {
     let mut number = [0; 8];
     while control.read_exact(&mut number).is_ok() {

@@ -1,9 +1,9 @@
-//! Models in processes of their own: what ends such a process ends one batch, and not the server.
+//! Models in processes of their own: a crash ends one process and fails one batch, but not the server.
 //!
-//! Each worker has a process with one session, and speaks to it as to a session of its own (`session.rs`): batches,
-//! deadlines and everything else are as always. `wire.rs` has what the two say to each other, `child.rs` the other side.
+//! Each worker has a process with one session, and uses it like a session in the server (`session.rs`). Batches,
+//! deadlines and everything else work as usual. `wire.rs` is the protocol, and `child.rs` the side of the process.
 //!
-//! This holds against crashes and lack of memory. It is no sandbox: the process has the rights of the server.
+//! This protects against crashes and lack of memory. It is no sandbox: the process has the rights of the server.
 
 mod child;
 mod session;
@@ -28,23 +28,23 @@ use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result};
 use crate::tensor::Signature;
 
-/// The subcommand of the program that runs a model.
+/// The subcommand of `leeway` that runs a model.
 pub const RUN_COMMAND: &str = "run-model";
 
-/// The time for opening a model in a process.
+/// Timeout for opening a model in a process.
 const MAX_OPENING: Duration = Duration::from_secs(600);
 
-/// Of what a process writes to its standard error, so many lines are kept and logged.
+/// Maximum number of lines from a process's standard error that are logged, and of the last lines that are kept.
 const MAX_LINES: usize = 20;
 
 /// An engine that opens every session in a process of its own.
 #[derive(Debug)]
 pub struct IsolatedEngine {
-    /// The program: this one.
+    /// Path of this program.
     pub program: PathBuf,
-    /// The ONNX Runtime library.
+    /// Path of the ONNX Runtime library.
     pub library: PathBuf,
-    /// Its version.
+    /// Version of the library.
     pub version: String,
 }
 
@@ -56,21 +56,21 @@ struct IsolatedModel {
     signature: Signature,
     provider: Provider,
     restarts: Arc<Mutex<Restarts>>,
-    /// The one that was opened for the signature.
+    /// The session that was opened to read the signature, until a worker takes it.
     first: Mutex<Option<IsolatedSession>>,
 }
 
-/// Ends of processes of one model, so that one that always crashes is not started all the time.
+/// Counts the ends of a model's processes, so that a model that always crashes is restarted with backoff.
 #[derive(Debug, Default)]
 pub(super) struct Restarts {
     in_a_row: u32,
     last: Option<Instant>,
 }
 
-/// A process that runs a model. Killed when it is dropped.
+/// A process that runs a model. Killed when dropped.
 pub(super) struct ModelProcess {
     child: Child,
-    /// The last that it wrote to its standard error.
+    /// The last lines of its standard error.
     complaints: Arc<Mutex<VecDeque<String>>>,
 }
 
@@ -184,9 +184,9 @@ impl ModelProcess {
     fn start(program: &std::path::Path, stdin: OwnedFd) -> std::io::Result<ModelProcess> {
         let mut child = Command::new(program)
             .arg(RUN_COMMAND)
-            // A model has no business with it.
+            // Models must not see the token.
             .env_remove("LEEWAY_ADMIN__TOKEN")
-            // The allocator would count memory as taken that it only sets aside.
+            // Otherwise the allocator's reserved memory would count as taken.
             .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .stdin(Stdio::from(stdin))
             .stdout(Stdio::null())
@@ -201,12 +201,12 @@ impl ModelProcess {
         Ok(ModelProcess { child, complaints })
     }
 
-    /// Ends the process, if it has not ended, and says how it did, and the last it said.
+    /// Kills the process if it still runs. Describes its end and its last message.
     pub(super) fn end(&mut self, error: &std::io::Error) -> String {
         let ended = match self.child.try_wait() {
             Ok(None) => {
                 let _ = self.child.kill();
-                // What it has closed it may be about to leave by itself.
+                // A process that has closed its socket may be about to exit.
                 self.child.wait().map(Some)
             }
             ended => ended,
@@ -271,7 +271,7 @@ fn keep_last_lines(from: impl Read, lines: &Mutex<VecDeque<String>>, process: u3
 // ===== impl Restarts =====
 
 impl Restarts {
-    /// Ends that are further apart than this are not in a row.
+    /// Ends that are further apart than this do not count as in a row.
     const IN_A_ROW: Duration = Duration::from_secs(60);
 
     pub(super) fn ended(&mut self, now: Instant) {
@@ -280,14 +280,14 @@ impl Restarts {
         self.last = Some(now);
     }
 
-    /// The time until a process may be started.
+    /// Returns the time until a process may be started.
     fn still_to_wait(&self, now: Instant) -> Option<Duration> {
         let wait = backoff(self.in_a_row).saturating_sub(now.duration_since(self.last?));
         Some(wait).filter(|wait| !wait.is_zero())
     }
 }
 
-/// The wait after so many ends in a row: none after the first, then 100 ms, and twice as long each time, up to half a minute.
+/// Backoff after a number of ends in a row: none after the first, then 100 ms, doubled each time, up to 30 s.
 fn backoff(in_a_row: u32) -> Duration {
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(30);
@@ -315,7 +315,7 @@ mod tests {
             })
             .collect();
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000]);
-        // A minute without one is a new beginning.
+        // A minute without an end resets the count.
         let later = begin + Duration::from_secs(61);
         restarts.ended(later);
         assert_eq!(restarts.still_to_wait(later), None);

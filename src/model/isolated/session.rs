@@ -1,4 +1,4 @@
-//! A session in another process, as the worker that owns it sees it.
+//! A session in another process, from the side of the worker that owns it.
 
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,13 +14,13 @@ use crate::error::{Error, Result};
 use crate::model::session::{Interrupt, Session};
 use crate::tensor::Tensors;
 
-/// How often it is looked whether a run was to end.
+/// Interval of checks for a request to end the run.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// An answer about some outputs.
+/// Initial buffer for an answer, enough for some outputs.
 const ANSWER_BYTES: usize = 512;
 
-/// How long a run that was to end may go on before its process is ended.
+/// Time for a run to end after it was told to, before its process is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) struct IsolatedSession {
@@ -35,7 +35,7 @@ pub(super) struct IsolatedSession {
 /// Ends runs of the process, from any thread.
 struct Control {
     socket: UnixStream,
-    /// The number of the run that goes on, or of the last one.
+    /// Number of the current run, or of the last one.
     run: AtomicU64,
     is_ended: AtomicBool,
 }
@@ -57,7 +57,7 @@ impl IsolatedSession {
     fn ask(&mut self, inputs: &Tensors, number: u64) -> io::Result<Answer> {
         let inputs = self.memory.write(inputs.iter().map(|(_, tensor)| tensor))?;
         send(&self.socket, &Order::Run { number, inputs })?;
-        // Each speaks in turn: there is nothing behind the answer that could be lost.
+        // The process sends nothing after the answer until the next order, so a buffer loses nothing.
         let waiting = Waiting { socket: &self.socket, control: &self.control, ended_at: None };
         receive(&mut BufReader::with_capacity(ANSWER_BYTES, waiting))
     }
@@ -74,7 +74,7 @@ impl Session for IsolatedSession {
     }
 
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors> {
-        // First the number, then the look at whether runs are ended; who ends them does it the other way round.
+        // Sets the number, then checks the flag. `end_runs` sets the flag, then reads the number. So no end is missed.
         let number = self.control.run.fetch_add(1, Ordering::SeqCst) + 1;
         if self.control.is_ended.load(Ordering::SeqCst) {
             return Err(Error::ModelFailed { detail: "the run was ended before it began".to_owned() });
@@ -103,7 +103,7 @@ impl Interrupt for Control {
     fn end_runs(&self) {
         self.is_ended.store(true, Ordering::SeqCst);
         let number = self.run.load(Ordering::SeqCst);
-        // A process that is gone has no run.
+        // A process that has ended has no run.
         let _ = (&self.socket).write_all(&number.to_le_bytes());
     }
 
@@ -112,7 +112,7 @@ impl Interrupt for Control {
     }
 }
 
-/// Waits for an answer, and gives up on a process that does not end a run that was to end.
+/// Waits for an answer. Gives up on a process whose run does not end when told to.
 struct Waiting<'a> {
     socket: &'a UnixStream,
     control: &'a Control,

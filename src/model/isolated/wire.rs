@@ -1,8 +1,8 @@
-//! What a server and the process of a model say to each other: short messages through a socket, tensors through shared
+//! The protocol between a server and the process of a model: short messages through a socket, tensors through shared
 //! memory.
 //!
-//! Each side speaks in turn. A message is its length (four bytes, the lowest first) and JSON. The memory is a file without a
-//! name (`memfd`): whoever speaks has written its tensors there, one after the other, and the message has their shapes.
+//! The two sides take turns. A message is its length (four bytes, little-endian) and JSON. The memory is an anonymous
+//! file (`memfd`). The sender has written its tensors there, one after the other, and the message has their shapes.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -24,66 +24,66 @@ use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Data, Element, Signature, Tensor, with_element_type};
 
-/// A message is never longer: the shapes of some hundred tensors, or a settings file.
+/// Maximum length of a message: the shapes of some hundred tensors, or a settings file.
 const MAX_MESSAGE_BYTES: u32 = 1 << 24;
 
-/// So much of the memory is kept between runs.
+/// Size of the memory that is kept between runs.
 const KEPT_BYTES: u64 = 1 << 22;
 
-/// What the server says.
+/// A message of the server.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// First of all: what to open.
+    /// The first message: opens a model.
     Open(Open),
-    /// Run these inputs, in the order of the signature.
+    /// Runs these inputs, in the order of the signature.
     Run {
-        /// Number of the run, so that it can be ended and no other.
+        /// Number of the run, so that exactly this run can be ended.
         number: u64,
         inputs: Vec<Head>,
     },
 }
 
-/// What to open.
+/// The model to open.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Open {
     pub(super) library: PathBuf,
     pub(super) config: SessionConfig,
-    /// The size of the model, which is in the memory.
+    /// Size of the model in the shared memory.
     pub(super) model: usize,
-    /// The files that follow it there: location and size.
+    /// Locations and sizes of the external files, which follow the model there.
     pub(super) external: Vec<(String, usize)>,
 }
 
-/// What the process of the model answers.
+/// A message of the process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// It is open.
+    /// The model is open.
     Opened { signature: Signature, provider: Provider },
-    /// It ran: its outputs, each with its place in the signature.
+    /// The model ran. Its outputs, each with its index in the signature.
     Ran(Vec<(usize, Head)>),
-    /// It did not.
+    /// The order failed.
     Failed(Failure),
 }
 
-/// Why the process could not do what it was told.
+/// Kind and text of a failure.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Failure {
-    /// The model did not run on these inputs.
+    /// The model failed on these inputs.
     Model(String),
-    /// Settings do not fit.
+    /// The settings do not fit.
     Config(String),
     /// The model cannot be opened.
     Repository(String),
-    /// Something else.
+    /// Another error.
     Internal(String),
 }
 
-/// A tensor in the memory.
+/// A tensor in the shared memory.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Head {
     dtype: DType,
     shape: Vec<usize>,
-    /// The size of its elements there.
+    /// Size of its elements there, in bytes.
     bytes: usize,
 }
 
@@ -133,7 +133,7 @@ pub(super) fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-/// Hands open files to the other side.
+/// Sends open files to the other side.
 pub(super) fn send_files(to: &UnixStream, files: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -144,7 +144,7 @@ pub(super) fn send_files(to: &UnixStream, files: &[BorrowedFd<'_>]) -> io::Resul
     Ok(())
 }
 
-/// Takes the two files that [`send_files`] has sent.
+/// Receives the two files that [`send_files`] has sent.
 pub(super) fn receive_files(from: &UnixStream) -> io::Result<[OwnedFd; 2]> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -167,7 +167,7 @@ pub(super) fn receive_files(from: &UnixStream) -> io::Result<[OwnedFd; 2]> {
 
 // ===== memory =====
 
-/// Memory that both sides see.
+/// Memory that both sides share.
 #[derive(Debug)]
 pub(super) struct SharedMemory(File);
 
@@ -200,7 +200,7 @@ impl SharedMemory {
         Ok(bytes)
     }
 
-    /// Gives back what a large run, or a model, has taken.
+    /// Frees the memory of a large run, or of the model.
     pub(super) fn shrink(&self) -> io::Result<()> {
         if self.0.metadata()?.len() > KEPT_BYTES { self.0.set_len(KEPT_BYTES) } else { Ok(()) }
     }
@@ -229,7 +229,7 @@ impl SharedMemory {
             .collect()
     }
 
-    /// So that nothing is allocated for what is only claimed.
+    /// Checks the size before the allocation, so that a wrong size allocates nothing.
     fn holds(&self, length: usize, at: u64) -> io::Result<()> {
         const NOT_WORTH_ASKING: usize = 1 << 20;
         if length <= NOT_WORTH_ASKING || at.saturating_add(length as u64) <= self.0.metadata()?.len() {
@@ -309,7 +309,7 @@ impl SharedMemory {
     }
 }
 
-/// Texts, each as its length and its bytes.
+/// Encodes texts, each as its length and its bytes.
 fn encode_texts(texts: &[String]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(texts.iter().map(|text| 4 + text.len()).sum());
     for text in texts {

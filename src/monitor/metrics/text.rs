@@ -1,5 +1,6 @@
-//! Prometheus' text format, version 0.0.4. The only file that names the `prometheus` crate, which has the numbers of the
-//! process; the rest is written here, straight into one text: a server has tens of thousands of series.
+//! Prometheus' text format, version 0.0.4. This is the only file that names the `prometheus` crate, which reads the
+//! metrics of the process. Everything else is written here, directly into one text: a server has tens of thousands of
+//! series.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -21,7 +22,7 @@ use crate::monitor::version_recorder::HistogramSum;
 /// The content type of the text format.
 pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
 
-/// The longest label, in bytes. Class names and such come from model files.
+/// Maximum length of a label, in bytes. Names of classes, for example, come from model files.
 const MAX_LABEL_BYTES: usize = 128;
 
 /// A metric and its series.
@@ -30,7 +31,7 @@ pub(super) struct MetricFamily {
     series: Vec<Series>,
 }
 
-/// One series: its labels as they are written, and its value.
+/// One series: its escaped labels, and its value.
 #[derive(Clone)]
 pub(super) struct Series {
     /// In the order of the metric's labels.
@@ -122,7 +123,7 @@ fn write_family(text: &mut String, MetricFamily { metric, series }: &MetricFamil
     }
 }
 
-/// A number as the format writes it.
+/// A number in the notation of the format.
 enum Number {
     Whole(u64),
     Float(f64),
@@ -139,8 +140,8 @@ impl std::fmt::Display for Number {
     }
 }
 
-/// A label's value as it is written: bounded, without characters that no terminal and no log should meet, and escaped. A
-/// long one ends with a part of its digest, so that two of them are not the same.
+/// Escapes the value of a label and bounds its length. Replaces characters that are unsafe for terminals and logs. A
+/// long value ends with a part of its digest, so that two long values differ.
 fn label(value: &str) -> String {
     let is_plain = |c: char| !is_unprintable(c) && !matches!(c, '\\' | '"');
     if value.len() <= MAX_LABEL_BYTES && value.chars().all(is_plain) {
@@ -197,19 +198,19 @@ pub(super) fn gauge_of(labels: &[&str], value: f64) -> Series {
     series(labels, Value::Number(value))
 }
 
-/// A gauge of something that is estimated: five digits say all there is to know, and more would be most of the answer.
+/// A gauge of an estimate: five digits carry all the information, and more would be most of the answer's size.
 pub(super) fn estimate(labels: &[&str], value: f64) -> Series {
     gauge_of(labels, rounded(value))
 }
 
-/// The number with five significant digits.
+/// Rounds a number to five significant digits.
 pub(super) fn rounded(value: f64) -> f64 {
     const DIGITS: i32 = 5;
     if value == 0.0 || !value.is_finite() {
         return value;
     }
     let places = DIGITS - 1 - value.abs().log10().floor() as i32;
-    // Ten to that power would not be a number any more.
+    // The power of ten would overflow.
     if places.abs() > 300 {
         return value;
     }

@@ -24,13 +24,13 @@ type Make<'a> = &'a dyn Fn(&Seen, [&str; 2]) -> Vec<Series>;
 /// A version, and what was read of it once for all families.
 struct Seen {
     version: Arc<VersionRecorder>,
-    /// Of what is shown.
+    /// The drifts that are shown.
     drifts: Vec<Drifted>,
-    /// How many features and parts of predictions have which status, of all.
+    /// Number of features and parts of predictions with each status, over all of them.
     statuses: Vec<(DriftStatus, u64)>,
-    /// The largest and the mean adjusted index, of all that have one.
+    /// The largest and the mean adjusted index, over all that have one.
     summaries: Vec<(Side, f64, f64)>,
-    /// Whether all features are shown, with all their bins.
+    /// True if all features are shown, with all their bins.
     has_bins: bool,
     latencies: Vec<(Timed, Option<[Duration; QUANTILES.len()]>)>,
     outcomes: Outcomes,
@@ -38,12 +38,12 @@ struct Seen {
     is_classifier: bool,
 }
 
-/// What is shown of the drift of a feature or a part of the predictions.
+/// The shown drift of a feature or of a part of the predictions.
 struct Drifted {
     side: Side,
     name: String,
     drift: Drift,
-    /// The shares of the window that are missing, and that no bin is for.
+    /// The shares of the window that are missing, and that belong to no bin.
     outside: [f64; 2],
 }
 
@@ -301,8 +301,8 @@ fn prediction_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFami
     ]
 }
 
-/// Whether there is a truth that can be replaced: these series are there before the first one is, as a rate does not see the
-/// first count of a series.
+/// Returns true if there is a truth that can be replaced. The series of corrections exist from then on, because a rate
+/// misses the first count of a new series.
 fn has_labels(seen: &Seen) -> bool {
     seen.outcomes.labels + seen.outcomes.withdrawn.labels > 0
 }
@@ -376,7 +376,7 @@ fn outcome_families(each: &dyn Fn(Make<'_>) -> Vec<Series>) -> Vec<MetricFamily>
         by_class(PRECISION, |outcomes, class| outcomes.holding(class).precision()),
         by_class(RECALL, |outcomes, class| outcomes.holding(class).recall()),
         by_bin(CALIBRATION_COUNT, |outcomes, bin| outcomes.calibration.bins()[bin].count as f64),
-        // To a millionth: the rest of the digits is that of a float32.
+        // To a millionth: further digits are only those of a float32.
         by_bin(CALIBRATION_CONFIDENCE, |outcomes, bin| {
             (outcomes.calibration.bins()[bin].confidence * 1e6).round() / 1e6
         }),
