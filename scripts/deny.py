@@ -47,13 +47,31 @@ def check_advisories(cargo_deny, database, kept_in):
         "GIT_CONFIG_KEY_0": f"url.{database}.insteadOf",
         "GIT_CONFIG_VALUE_0": DATABASE,
     }
-    return check(cargo_deny, "--config", config, "check", "advisories", environment=instead)
+    # What deny.toml tolerates need not be there in a database that is older, or empty.
+    arguments = ["check", "--allow", "advisory-not-detected", "--allow", "unknown-advisory", "advisories"]
+    return check(cargo_deny, "--config", config, *arguments, environment=instead)
+
+
+# cargo-deny takes no database without any.
+ADVISORY_OF_NOTHING = """```toml
+[advisory]
+id = "RUSTSEC-2000-0001"
+package = "a-crate-that-is-not-there"
+date = "2000-01-01"
+
+[versions]
+patched = []
+```
+
+# An advisory of nothing
+"""
 
 
 def empty_database(folder):
-    """Makes a database without advisories, and returns its URL."""
-    (Path(folder) / "crates").mkdir()
-    (Path(folder) / "crates" / "README").write_text("No advisories.\n")
+    """Makes a database without advisories of any crate, and returns its URL."""
+    crate = Path(folder) / "crates" / "a-crate-that-is-not-there"
+    crate.mkdir(parents=True)
+    (crate / "RUSTSEC-2000-0001.md").write_text(ADVISORY_OF_NOTHING)
     who = ["-c", "user.name=nobody", "-c", "user.email=nobody@localhost"]
     for arguments in [["init", "--initial-branch=main"], ["add", "."], ["commit", "--message=No advisories"]]:
         subprocess.run(["git", "-C", folder, *who, *arguments], check=True, capture_output=True)
