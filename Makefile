@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak image test-image test-nginx lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak image test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,12 @@ test-image: ## Build the Dockerfile without Docker, run the image, and ask it ov
 test-nginx: build ## 50 rolling restarts of two replicas behind a real nginx, under load (installs nginx with apt, and oha into .bench)
 	@$(PYTHON) scripts/test_nginx.py
 
+fuzz: ## Fuzz what reads bytes of strangers: 10 minutes a target, or FUZZ_SECONDS (installs cargo-fuzz into .tools; needs nightly Rust)
+	@$(PYTHON) scripts/fuzz.py
+
+deny: ## Check the dependencies by deny.toml (installs cargo-deny into .tools; ADVISORY_DB=a clone of RustSec's database, without GitHub)
+	@$(PYTHON) scripts/deny.py
+
 lint: ## Format check, clippy and docs, each with warnings as errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
@@ -100,4 +106,4 @@ kubernetes-rules: ## Print the Prometheus rules for the Prometheus operator (REL
 
 clean: ## Remove what was built and fetched
 	$(CARGO) clean
-	rm -rf .onnxruntime .prometheus .kubernetes .bench .image
+	rm -rf .onnxruntime .prometheus .kubernetes .bench .image .tools fuzz/target

@@ -104,6 +104,9 @@ pub mod deploy;
 pub mod error;
 pub mod feature;
 pub mod feedback;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod identity;
 pub mod machine;

@@ -101,7 +101,7 @@ const WALLS: &[Wall] = &[
 /// The rooms, ground floor first: a room may use those before it.
 const FLOORS: &[&str] = &[
     "identity", "machine", "traffic", "stage", "error", "feature", "tensor", "budget", "config", "monitor", "model",
-    "pipeline", "registry", "deploy", "feedback", "serve", "http", "app", "cli",
+    "pipeline", "registry", "deploy", "feedback", "serve", "http", "app", "cli", "fuzzing",
 ];
 
 fn sources() -> Vec<(String, String)> {

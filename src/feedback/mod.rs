@@ -4,9 +4,12 @@
 //! - `prediction_id.rs`: the signed id that every prediction has. It says what was predicted, so nothing is stored.
 //! - `label.rs` finds the class that a label means.
 //! - `ledger.rs` remembers what has been said already.
+//! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only.
 //! - Here each item is judged (without a clock and a lock), and what is joined is added to the version's outcomes.
 
 mod batch;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod label;
 mod ledger;
 mod prediction_id;

@@ -20,14 +20,10 @@ const MAX_TRIED_ELEMENTS: usize = 1 << 22;
 /// Allowed length of open dimensions if nothing was tried.
 const UNTRIED_LENGTH: usize = 4096;
 
-<<<<<<< HEAD
-/// Rows of a model that refuses long ones by itself may be so many times as long as the longest that it took.
+/// Multiple of the longest row that ran, allowed for a model that refuses longer ones by itself.
 const LEFT_TO_THE_MODEL: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
-/// Bounds of the elements of all inputs together. `None` is no bound.
-=======
 /// Bounds of the elements of all inputs together. `None` means no bound.
->>>>>>> h8/h8
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ElementBounds {
     /// Bound of one row.
@@ -94,26 +90,14 @@ impl ElementBounds {
                     }
                 }
                 Tried::OutOfMemory => break,
-<<<<<<< HEAD
                 refused @ (Tried::Failed | Tried::NoTime) => {
                     let untried = ElementBounds::untried(signature).row;
                     let tried = longest.and_then(|(elements, _)| NonZeroUsize::new(elements));
                     let row = match refused {
-                        // The model has a limit of its own: what is not much longer is left to it.
+                        // The model itself refuses longer rows. Somewhat longer ones are left to it.
                         Tried::Failed => tried.map(|tried| tried.saturating_mul(LEFT_TO_THE_MODEL)).or(untried),
-                        // Nobody knows.
+                        // There is no result.
                         _ => tried.max(untried),
-=======
-                Tried::Failed | Tried::NoTime => {
-                    // The model itself refuses longer rows, or there is no result. Somewhat longer rows are left to the
-                    // model.
-                    let untried = ElementBounds::untried(signature);
-                    let row =
-                        longest.map_or(untried.row, |(elements, _)| NonZeroUsize::new(elements.saturating_mul(8)));
-                    return ElementBounds {
-                        row,
-                        run: longest.and_then(|longest| run_bound(longest, max_bytes, max_rows)),
->>>>>>> h8/h8
                     };
                     let run = longest.and_then(|longest| run_bound(longest, max_bytes, max_rows));
                     return ElementBounds { row, run };

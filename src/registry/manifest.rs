@@ -116,9 +116,14 @@ impl Manifest {
             ));
         }
         let bytes = files::read(&path, LARGEST).map_err(|error| refuse(error.to_string()))?;
-        let text = String::from_utf8(bytes).map_err(|_| refuse("not UTF-8".to_owned()))?;
-        let manifest: Manifest = toml::from_str(&text).map_err(|error| refuse(toml_problem(&error, &text)))?;
-        manifest.check().map_err(refuse)?;
+        Manifest::parse(&bytes).map_err(refuse)
+    }
+
+    /// Reads what a manifest's file has in it.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, String> {
+        let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
+        let manifest: Manifest = toml::from_str(text).map_err(|error| toml_problem(&error, text))?;
+        manifest.check()?;
         Ok(manifest)
     }
 

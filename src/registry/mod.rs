@@ -9,8 +9,9 @@
 //! - `add.rs` writes new versions; `training_data.rs` makes their baselines.
 //! - `rehearsal.rs` runs the preprocessor on the hardest instances that it accepts.
 //! - `catalog.rs` holds what is served, as immutable snapshots.
+//! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only: what this room reads, with what has to be true of it.
 //! - `refusal.rs` says why a version is not served; `run_limit.rs` ends first runs that take too long; `system.rs`
-//! makes the calls to the operating system.
+//!   makes the calls to the operating system.
 //!
 //! This room knows nothing of HTTP, and nothing of who gets traffic.
 
@@ -20,6 +21,8 @@ mod class_names;
 mod external_data;
 mod files;
 mod findings;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod golden;
 mod layout;
 mod loader;

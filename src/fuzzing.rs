@@ -1,0 +1,19 @@
+//! What the fuzz targets of `fuzz/` call of what is private. Built with the feature `fuzzing` only.
+
+use crate::feedback;
+use crate::registry;
+
+/// Reads bytes as the body of feedback, and panics if what has to be true of the result is not.
+pub fn feedback(body: &[u8]) {
+    feedback::fuzzing::feedback(body);
+}
+
+/// Reads bytes as a `version.toml`, and panics if what has to be true of the result is not.
+pub fn manifest(bytes: &[u8]) {
+    registry::fuzzing::manifest(bytes);
+}
+
+/// Puts external data into an ONNX file, and panics if what has to be true of the result is not.
+pub fn external_data(model: &[u8]) {
+    registry::fuzzing::external_data(model);
+}
