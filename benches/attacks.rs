@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use flate2::write::ZlibEncoder;
 use flate2::{Compression, Crc};
+use parking_lot::Mutex;
 use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
 
 /// How much lower the priority of these threads is (`nice`).
@@ -186,11 +186,11 @@ impl Attack {
     }
 
     fn count(&self, outcome: &str) {
-        *self.outcomes.lock().unwrap().entry(outcome.to_owned()).or_default() += 1;
+        *self.outcomes.lock().entry(outcome.to_owned()).or_default() += 1;
     }
 
     pub(crate) fn outcomes(&self) -> BTreeMap<String, u64> {
-        self.outcomes.lock().unwrap().clone()
+        self.outcomes.lock().clone()
     }
 }
 
