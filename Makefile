@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak image test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack image test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-footprint: build ## Time until ready, and memory, beside the bare ONNX Run
 
 bench-soak: build ## 37 minutes: half the load and a new version every minute, then a storm: is memory flat? Not part of `make bench`
 	$(CARGO) bench --locked --bench soak
+
+bench-attack: build ## 23 minutes: all attacks on memory at once in 2 GiB: is anything killed, slow, or kept? Not part of `make bench`
+	$(CARGO) bench --locked --bench attack
 
 # Which program is in an image, so that a running one can be traced back.
 IMAGE_VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)

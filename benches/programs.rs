@@ -23,6 +23,11 @@ pub(crate) fn onnxruntime() -> PathBuf {
     checkout().join(".onnxruntime").join(library)
 }
 
+/// The program that is measured.
+pub(crate) fn leeway_binary() -> PathBuf {
+    checkout().join("target/release/leeway")
+}
+
 pub(crate) fn number_from(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |value| value.parse().expect(variable))
 }
@@ -56,8 +61,13 @@ impl Program {
 
     /// The same, with these settings in its environment.
     pub(crate) fn leeway_with(models: &Path, settings: &[(&str, &str)]) -> Program {
+        Program::leeway_by(Command::new(leeway_binary()), models, settings)
+    }
+
+    /// The same, started by a command that puts itself in its place when its arguments follow.
+    pub(crate) fn leeway_by(mut command: Command, models: &Path, settings: &[(&str, &str)]) -> Program {
         raise_file_limit();
-        let mut child = Command::new(checkout().join("target/release/leeway"))
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--models"])
             .arg(models)
             .current_dir(checkout())
@@ -112,16 +122,32 @@ impl Program {
 
     /// Asks its admin API for something, from the command line.
     pub(crate) fn command(&self, arguments: &[&str]) {
-        let mut command = Command::new(checkout().join("target/release/leeway"));
+        let mut command = Command::new(leeway_binary());
         let output = command.args(arguments).env("LEEWAY_ADMIN__LISTEN", &self.admin).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// The memory that it has, in mebibytes (RSS; on Linux).
     pub(crate) fn memory(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("/proc: Linux only");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("leeway has ended");
-        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+        self.of_status("VmRSS:").expect("leeway has ended, or this is not Linux")
+    }
+
+    /// A line of its status, in mebibytes, while it lives (on Linux).
+    pub(crate) fn of_status(&self, name: &str) -> Option<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let mebibytes = line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0;
+        Some(mebibytes)
     }
 }
 

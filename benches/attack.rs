@@ -1,0 +1,331 @@
+//! Twenty minutes of all attacks on memory at once, on a server that may have 2 GiB, beside honest load of a fifth of what it can
+//! do. Three promises: nothing is killed, the honest P99 stays within three times what it is when all is quiet, and one minute
+//! later the memory is back within 10% of what it was.
+//!
+//!     make bench-attack
+//!
+//! `benches/attacks.rs` has the attacks. A request of the honest load that is not answered 200 counts as one that took for ever.
+//! `ATTACK_SECONDS` says how long the attacks take. Linux only: memory is read from `/proc`; root makes the control group.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
+
+mod attacks;
+mod confinement;
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
+mod load_generator;
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
+mod programs;
+#[expect(dead_code, reason = "shared: not every bench needs all of it")]
+mod repository;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use attacks::{Attack, Phase, Target};
+use confinement::Confinement;
+use load_generator::{Load, OHA, fire, oha, quantile};
+use programs::{Program, checkout, leeway_binary, number_from, workshop};
+use repository::{Repository, TENSOR_STAGES, copy_folder, test_model};
+use serde_json::{Value, json};
+
+/// What the server may have: the limit of the shipped Kubernetes deployment.
+const MEMORY: u64 = 2 << 30;
+
+/// What of that the server sets aside for bodies and answers where it finds it out for itself.
+const BODY_MEMORY: u64 = MEMORY / 8;
+
+/// The honest load, of what the server can do.
+const SHARE: f64 = 0.2;
+
+/// The connections of the honest load, to each model: what a load balancer keeps open.
+const HONEST_CONNECTIONS: usize = 64;
+
+/// The promises.
+const MOST_P99: f64 = 3.0;
+const MOST_MEMORY: f64 = 1.1;
+
+fn main() -> ExitCode {
+    let seconds = number_from("ATTACK_SECONDS", 20 * 60);
+    oha();
+    let repository = repository();
+    let confinement = Confinement::new(MEMORY);
+    let body_memory = BODY_MEMORY.to_string();
+    let settings: &[(&str, &str)] = match &confinement {
+        Confinement::Group { .. } => &[],
+        // It would take an eighth of the machine.
+        Confinement::DataLimit(_) => &[("LEEWAY_HTTP__BODY_MEMORY_BYTES", &body_memory)],
+    };
+    let server = Program::leeway_by(confinement.command(&leeway_binary()), &repository.0, settings);
+    println!(
+        "{} cores, shared with oha {OHA} and the attackers; {} MiB of memory, {confinement}",
+        std::thread::available_parallelism().unwrap(),
+        MEMORY >> 20
+    );
+    let attacks = attacks::all();
+    let target = target(&server);
+    let phase = Phase::quiet();
+    let bench = Bench { models: models(&server), server, confinement };
+    let measured = std::thread::scope(|scope| {
+        /// Also if something fails: nobody waits for threads that go on.
+        struct Ended<'a>(&'a Phase);
+        impl Drop for Ended<'_> {
+            fn drop(&mut self) {
+                self.0.end();
+            }
+        }
+        let _ended = Ended(&phase);
+        // They are there from the beginning, so that what is quiet has them, too.
+        attacks.iter().for_each(|attack| attack.start(scope, &target, &phase));
+        bench.measure(seconds, &phase, &attacks)
+    });
+    bench.report(&measured, &attacks)
+}
+
+fn repository() -> Repository {
+    let tensor = format!("{TENSOR_STAGES}[model]\nworkers = 1\nintra_op_threads = 1\n[budget]\ntotal_ms = 5000\n");
+    let pictures = "[preprocess]\nkind = \"image\"\nsize = [8, 8]\ncolour = \"gray\"\nscale = 0.06666667\n\
+                    [postprocess]\nkind = \"classifier\"\noutput = \"probabilities\"\nscores = \"probabilities\"\n\
+                    [model]\nworkers = 1\nintra_op_threads = 1\n[budget]\ntotal_ms = 5000\n";
+    let repository = Repository::new("attack")
+        .with_shipped("digits", &[1, 2])
+        .with_shipped("penguins", &[1, 2])
+        .with("attention", &test_model("attention"), &tensor)
+        .with("pictures", &checkout().join("models/digits/2/model.onnx"), pictures);
+    let sentences = checkout().join("tests/data/text/sentences");
+    copy_folder(&sentences.join("1"), &repository.version("sentences", 1));
+    let settings = std::fs::read_to_string(sentences.join("model.toml")).unwrap();
+    repository.with_config("sentences", &settings)
+}
+
+fn target(server: &Program) -> Target {
+    let address = server.address.parse().unwrap();
+    let row = &held_out("digits")["instances"][0];
+    // The refusal of one that is certainly too long says how long it may be.
+    let refusal =
+        attacks::ask(address, "/v1/models/attention:predict", &json!({ "instances": [vec![1; 500_000]] }).to_string());
+    let longest = refusal.split_once("and at most ").expect(&refusal).1;
+    let longest_row = longest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
+    println!("The attention takes rows of {longest_row} elements");
+    let many_digits = json!({ "instances": vec![row; 4096] }).to_string();
+    Target { address, longest_row, bomb: attacks::bomb(), many_digits }
+}
+
+fn held_out(model: &str) -> Value {
+    let path = checkout().join(format!("tests/data/{model}_held_out.json"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+// ===== the honest load =====
+
+/// A model that is asked honestly.
+struct Model {
+    name: &'static str,
+    url: String,
+    body: PathBuf,
+}
+
+fn models(server: &Program) -> Vec<Model> {
+    let model = |name| {
+        let body = workshop().join(format!("attack-{name}.json"));
+        std::fs::write(&body, json!({ "instances": [held_out(name)["instances"][0]] }).to_string()).unwrap();
+        Model { name, url: server.url(&format!("/v1/models/{name}:predict")), body }
+    };
+    vec![model("digits"), model("penguins")]
+}
+
+/// What became of the honest requests for one model.
+#[derive(Clone, Default)]
+struct Honest {
+    /// In seconds; of what was not answered 200, infinite.
+    took: Vec<f32>,
+    /// How many were answered, by status; 0 is those of which nothing was heard.
+    answered: BTreeMap<u16, u64>,
+}
+
+impl Honest {
+    fn add(&mut self, other: &Honest) {
+        self.took.extend_from_slice(&other.took);
+        other.answered.iter().for_each(|(status, count)| *self.answered.entry(*status).or_default() += count);
+    }
+
+    fn ms(&self, share: f64) -> f64 {
+        1e3 * quantile(self.took.iter().copied().map(f64::from), share)
+    }
+
+    fn failed(&self) -> u64 {
+        self.answered.iter().filter(|(status, _)| **status != 200).map(|(_, count)| count).sum()
+    }
+}
+
+struct Bench {
+    models: Vec<Model>,
+    server: Program,
+    confinement: Confinement,
+}
+
+/// What was measured.
+struct Measured {
+    quiet: Vec<Honest>,
+    attacked: Vec<Honest>,
+    /// In mebibytes.
+    start: f64,
+    after: f64,
+}
+
+impl Bench {
+    fn measure(&self, seconds: u64, phase: &Phase, attacks: &[Attack]) -> Measured {
+        let busy = self.honest(Duration::from_secs(10), |_| Load::Closed(16));
+        let rates: Vec<f64> = busy.iter().map(|honest| SHARE * honest.took.len() as f64 / 10.0).collect();
+        for (model, rate) in self.models.iter().zip(&rates) {
+            println!("{}: {rate:.0} requests/s, {SHARE} of what the server did for both at once", model.name);
+        }
+        let load = |model: usize| Load::OpenOver(rates[model], HONEST_CONNECTIONS);
+        let names: Vec<&str> = self.models.iter().map(|model| model.name).collect();
+        println!(
+            "\n{:>9} | {:>8} | P50 and P99 in ms, not answered 200: {} | load of the machine",
+            "second",
+            "RSS MiB",
+            names.join(", ")
+        );
+
+        self.honest(Duration::from_secs(20), load);
+        let quiet = self.minute("quiet", Duration::from_secs(60), load);
+        let start = self.memory("VmRSS:");
+
+        println!("{:>9} | up to {} connections of attackers", "", attacks::connections(attacks));
+        phase.attack();
+        let mut attacked = vec![Honest::default(); self.models.len()];
+        let mut done = 0;
+        while done < seconds && !self.memory("VmRSS:").is_nan() {
+            let time = (seconds - done).min(60);
+            let minute = self.minute(&(done + time).to_string(), Duration::from_secs(time), load);
+            attacked.iter_mut().zip(&minute).for_each(|(all, minute)| all.add(minute));
+            done += time;
+        }
+        phase.end();
+        self.minute("after", Duration::from_secs(60), load);
+        Measured { quiet, attacked, start, after: self.memory("VmRSS:") }
+    }
+
+    fn minute(&self, name: &str, time: Duration, load: impl Fn(usize) -> Load) -> Vec<Honest> {
+        let minute = self.honest(time, load);
+        let of_model = |honest: &Honest| format!("{:.2} {:.2} {}", honest.ms(0.5), honest.ms(0.99), honest.failed());
+        println!(
+            "{name:>9} | {:>8.1} | {} | {}",
+            self.memory("VmRSS:"),
+            minute.iter().map(of_model).collect::<Vec<_>>().join(", "),
+            machine_load()
+        );
+        minute
+    }
+
+    /// In mebibytes; of a server that has ended, not a number.
+    fn memory(&self, which: &str) -> f64 {
+        self.server.of_status(which).unwrap_or(f64::NAN)
+    }
+
+    /// Asks all models at one time.
+    fn honest(&self, time: Duration, load: impl Fn(usize) -> Load) -> Vec<Honest> {
+        std::thread::scope(|scope| {
+            let one = |(index, model): (usize, &'_ Model)| {
+                let (url, body, load) = (model.url.clone(), model.body.clone(), load(index));
+                scope.spawn(move || of_hits(&fire(&url, Some(&body), load, time), load, time))
+            };
+            let loads: Vec<_> = self.models.iter().enumerate().map(one).collect();
+            loads.into_iter().map(|load| load.join().unwrap()).collect()
+        })
+    }
+}
+
+/// What became of the requests of a load: also of those of which the load generator says nothing.
+fn of_hits(hits: &[load_generator::Hit], load: Load, time: Duration) -> Honest {
+    let mut honest = Honest::default();
+    for hit in hits {
+        honest.took.push(if hit.status == 200 { hit.took as f32 } else { f32::INFINITY });
+        *honest.answered.entry(hit.status).or_default() += 1;
+    }
+    if let Load::OpenOver(rate, connections) = load {
+        // The end cuts off what is in flight.
+        let offered = (rate * time.as_secs_f64()) as usize;
+        let missing = offered.saturating_sub(hits.len() + connections);
+        if missing > 0 {
+            honest.took.resize(honest.took.len() + missing, f32::INFINITY);
+            honest.answered.insert(0, missing as u64);
+        }
+    }
+    honest
+}
+
+fn machine_load() -> String {
+    std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').take(1).collect()
+}
+
+// ===== what is printed =====
+
+impl Bench {
+    fn report(mut self, measured: &Measured, attacks: &[Attack]) -> ExitCode {
+        println!("\n{:<46} {:>8}  what became of them", "attack", "sent");
+        for attack in attacks {
+            let mut outcomes = attack.outcomes();
+            let sent = outcomes.remove("sent").unwrap_or(0);
+            let outcomes: Vec<String> = outcomes.iter().map(|(what, count)| format!("{what}: {count}")).collect();
+            println!("{:<46} {sent:>8}  {}", attack.name, outcomes.join(", "));
+        }
+
+        println!(
+            "\n{:<10} {:>10} {:>10} {:>10} {:>10} {:>6}  answers while attacked",
+            "honest", "quiet P50", "P99 ms", "attacked P50", "P99 ms", "ratio"
+        );
+        let mut worst: f64 = 0.0;
+        for ((model, quiet), attacked) in self.models.iter().zip(&measured.quiet).zip(&measured.attacked) {
+            let ratio = attacked.ms(0.99) / quiet.ms(0.99);
+            worst = worst.max(ratio);
+            println!(
+                "{:<10} {:>10.2} {:>10.2} {:>12.2} {:>10.2} {ratio:>6.2}  {:?}",
+                model.name,
+                quiet.ms(0.5),
+                quiet.ms(0.99),
+                attacked.ms(0.5),
+                attacked.ms(0.99),
+                attacked.answered
+            );
+        }
+
+        let ended = self.server.ended();
+        let kills = self.confinement.kills();
+        let Measured { start, after, .. } = *measured;
+        let group =
+            self.confinement.peak().map(|peak| format!(", its control group {peak:.0} MiB")).unwrap_or_default();
+        println!(
+            "\nRSS: {start:.1} MiB at the start, {:.1} MiB at the most{group}, {after:.1} MiB a minute after",
+            self.memory("VmHWM:")
+        );
+
+        println!();
+        let promises = [
+            (
+                ended.is_none() && kills == 0,
+                format!(
+                    "no kill: process {} {}, the kernel has ended {kills}",
+                    self.server.id(),
+                    ended.map_or("lives".to_owned(), |status| status.to_string())
+                ),
+            ),
+            (worst <= MOST_P99, format!("honest P99 at most {MOST_P99} times that of quiet: {worst:.2}")),
+            (
+                after <= MOST_MEMORY * start,
+                format!(
+                    "RSS back within {:.0}% of the start: {:+.1}%",
+                    1e2 * (MOST_MEMORY - 1.0),
+                    1e2 * (after / start - 1.0)
+                ),
+            ),
+        ];
+        for (is_kept, promise) in &promises {
+            println!("{} {promise}", if *is_kept { "PASS" } else { "FAIL" });
+        }
+        if promises.iter().all(|(is_kept, _)| *is_kept) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}

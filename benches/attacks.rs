@@ -1,0 +1,374 @@
+//! What a client does who wants a server to run out of memory: each attack in threads of its own, at a pace of its own.
+//!
+//! They hold what they can get, and do not spin: what is attacked is the memory, and not the two cores that client and server
+//! share. For the same reason their threads have a lower priority than whoever is honest.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use flate2::write::ZlibEncoder;
+use flate2::{Compression, Crc};
+use parking_lot::Mutex;
+use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+
+/// How much lower the priority of these threads is (`nice`).
+const NICE: i32 = 10;
+
+/// How often connections that are held are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long to wait for a server that does not take what is sent.
+const SEND_TIME: Duration = Duration::from_secs(5);
+
+/// What all threads do.
+pub(crate) struct Phase(AtomicU8);
+
+impl Phase {
+    /// They wait.
+    pub(crate) fn quiet() -> Phase {
+        Phase(AtomicU8::new(0))
+    }
+
+    /// From now on they attack.
+    pub(crate) fn attack(&self) {
+        self.0.store(1, Relaxed);
+    }
+
+    /// From now on they hold nothing, and end.
+    pub(crate) fn end(&self) {
+        self.0.store(2, Relaxed);
+    }
+}
+
+/// Who is attacked, and with what.
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// The longest row that the attention takes.
+    pub(crate) longest_row: usize,
+    /// A PNG of 1 MB that inflates to a thousand times that.
+    pub(crate) bomb: Vec<u8>,
+    /// A body that asks for 4,096 digits; its answer has 0.9 MB.
+    pub(crate) many_digits: String,
+}
+
+/// One attack.
+pub(crate) struct Attack {
+    pub(crate) name: &'static str,
+    threads: usize,
+    /// How many connections each thread has at one time, and how many it opens a second.
+    connections: usize,
+    per_second: f64,
+    /// How long it holds a connection that is not answered or closed.
+    holds: Duration,
+    /// Whether it leaves answers unread, and holds on to them.
+    is_deaf: bool,
+    /// What it sends on the connection with this number.
+    send: fn(&Target, &mut TcpStream, usize) -> std::io::Result<()>,
+    /// How often what became of a connection.
+    outcomes: Mutex<BTreeMap<String, u64>>,
+}
+
+pub(crate) fn all() -> Vec<Attack> {
+    let attack = |name, threads, connections, per_second, seconds, is_deaf, send| Attack {
+        name,
+        threads,
+        connections,
+        per_second,
+        holds: Duration::from_secs(seconds),
+        is_deaf,
+        send,
+        outcomes: Mutex::default(),
+    };
+    vec![
+        attack("feedback of nested arrays, at the limit", 4, 4, 1.0, 20, false, nested_feedback),
+        attack("bodies without their last byte", 2, 80, 4.0, 15, false, stalled_body),
+        attack("chunks of a byte", 2, 2, 0.5, 20, false, one_byte_chunks),
+        attack("metrics that nobody reads", 1, 250, 20.0, 40, true, unread_metrics),
+        attack("answers of 0.9 MB that nobody reads", 1, 200, 5.0, 40, true, unread_answer),
+        attack("heads of 380 KB, and of 60 KB without an end", 1, 1000, 20.0, 60, false, large_head),
+        attack("silent connections", 1, 4000, 100.0, 60, false, silence),
+        attack("PNGs that inflate", 2, 2, 1.0, 20, false, png_bomb),
+        attack("rows that are too long", 1, 4, 2.0, 20, false, long_row),
+        attack("garbage", 2, 4, 5.0, 20, false, garbage),
+        attack("half-closed clients", 1, 50, 10.0, 20, false, half_closed),
+    ]
+}
+
+/// How many connections there are at one time while all of them attack.
+pub(crate) fn connections(attacks: &[Attack]) -> usize {
+    attacks.iter().map(|attack| attack.threads * attack.connections).sum()
+}
+
+impl Attack {
+    /// Starts its threads, which wait until they are told to attack.
+    pub(crate) fn start<'scope, 'env>(
+        &'env self,
+        scope: &'scope Scope<'scope, 'env>,
+        target: &'env Target,
+        phase: &'env Phase,
+    ) {
+        for _ in 0..self.threads {
+            scope.spawn(move || {
+                // Of this thread, on Linux.
+                rustix::process::setpriority_process(None, NICE).unwrap();
+                self.run(target, phase);
+            });
+        }
+    }
+
+    fn run(&self, target: &Target, phase: &Phase) {
+        let pause = Duration::from_secs_f64(1.0 / self.per_second);
+        let mut held: Vec<Held> = Vec::new();
+        let (mut looked, mut opened, mut turn) = (Instant::now(), Instant::now(), 0);
+        loop {
+            match phase.0.load(Relaxed) {
+                0 => {}
+                1 => {
+                    if looked.elapsed() > LOOK {
+                        held.retain_mut(|held| !self.is_over(held));
+                        looked = Instant::now();
+                    }
+                    if held.len() < self.connections && opened.elapsed() >= pause {
+                        opened = Instant::now();
+                        held.extend(self.open(target, turn));
+                        turn += 1;
+                    }
+                }
+                _ => return,
+            }
+            std::thread::sleep(pause.min(LOOK / 10));
+        }
+    }
+
+    /// Opens a connection and sends what is to be sent.
+    fn open(&self, target: &Target, turn: usize) -> Option<Held> {
+        self.count("sent");
+        let opened = open(target.address, self.is_deaf);
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.count(&format!("no connection: {}", error.kind()));
+                return None;
+            }
+        };
+        // A server that has refused it may not take all of it: what it says is seen later.
+        let _ = (self.send)(target, &mut stream, turn);
+        stream.set_nonblocking(true).unwrap();
+        Some(Held { since: Instant::now(), stream, is_answered: false })
+    }
+
+    fn is_over(&self, held: &mut Held) -> bool {
+        let mut begin = [0; 12];
+        let outcome = match held.stream.peek(&mut begin) {
+            Ok(0) => "closed".to_owned(),
+            Ok(12) => String::from_utf8_lossy(&begin[9..]).into_owned(),
+            Ok(_) => return held.since.elapsed() > self.holds,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let is_over = held.since.elapsed() > self.holds;
+                if is_over {
+                    self.count("held to the end");
+                }
+                return is_over;
+            }
+            Err(_) => "reset".to_owned(),
+        };
+        let is_new = !std::mem::replace(&mut held.is_answered, true);
+        if is_new {
+            self.count(&outcome);
+        }
+        let holds_on = self.is_deaf && outcome.starts_with('2');
+        !holds_on || held.since.elapsed() > self.holds
+    }
+
+    fn count(&self, outcome: &str) {
+        *self.outcomes.lock().entry(outcome.to_owned()).or_default() += 1;
+    }
+
+    pub(crate) fn outcomes(&self) -> BTreeMap<String, u64> {
+        self.outcomes.lock().clone()
+    }
+}
+
+/// A connection that is held.
+struct Held {
+    since: Instant,
+    stream: TcpStream,
+    is_answered: bool,
+}
+
+fn open(address: SocketAddr, is_deaf: bool) -> std::io::Result<TcpStream> {
+    let socket: OwnedFd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    if is_deaf {
+        // Before it connects, so that the other side never hears of a larger window.
+        sockopt::set_socket_recv_buffer_size(&socket, 2048)?;
+    }
+    connect(&socket, &address)?;
+    // Reset when it is let go: thousands of ports would otherwise wait for a minute each.
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(SEND_TIME))?;
+    stream.set_read_timeout(Some(SEND_TIME))?;
+    Ok(stream)
+}
+
+// ===== what they send =====
+
+const FEEDBACK_LIMIT: usize = 3 << 20;
+const BODY_LIMIT: usize = 8 << 20;
+
+fn post(stream: &mut TcpStream, path: &str, content_type: &str, body: &[u8]) -> std::io::Result<()> {
+    head(stream, path, content_type, body.len())?;
+    stream.write_all(body)
+}
+
+fn head(stream: &mut TcpStream, path: &str, content_type: &str, length: usize) -> std::io::Result<()> {
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
+    )
+}
+
+fn json(stream: &mut TcpStream, path: &str, body: &str) -> std::io::Result<()> {
+    post(stream, path, "application/json", body.as_bytes())
+}
+
+/// What reads as many values, and would be many times as large: an array of arrays, many items, many amounts.
+fn nested_feedback(_: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
+    let (begin, part, end) = match turn % 4 {
+        0 => (
+            format!(r#"{{"feedback":[{{"prediction_id":"x","label":{}"#, "[".repeat(100)),
+            "0,",
+            format!("0{}}}]}}", "]".repeat(100)),
+        ),
+        1 => (r#"{"feedback":["#.to_owned(), "{},", "{}]}".to_owned()),
+        2 => (r#"{"feedback":[{"prediction_id":"x","metrics":{"#.to_owned(), r#""a":1,"#, r#""b":1}}]}"#.to_owned()),
+        // Refused only when all has been read: the label is a long text.
+        _ => (r#"{"feedback":[{"prediction_id":"x","label":""#.to_owned(), r"\u0061", r#""}]}"#.to_owned()),
+    };
+    let parts = (FEEDBACK_LIMIT - begin.len() - end.len()) / part.len();
+    json(stream, "/feedback", &format!("{begin}{}{end}", part.repeat(parts)))
+}
+
+/// Feedback is waited for for ten seconds, and the body of a prediction for as long as its model's budget allows.
+fn stalled_body(_: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
+    let (path, length) = match turn % 2 {
+        0 => ("/feedback", FEEDBACK_LIMIT),
+        _ => ("/v1/models/attention:predict", BODY_LIMIT),
+    };
+    head(stream, path, "application/json", length)?;
+    stream.write_all(&vec![b' '; length - 1])
+}
+
+/// A million of them, a tenth at a time.
+fn one_byte_chunks(_: &Target, stream: &mut TcpStream, _: usize) -> std::io::Result<()> {
+    stream.write_all(b"POST /feedback HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")?;
+    let chunks = b"1\r\n \r\n".repeat(5_000);
+    for _ in 0..100 {
+        stream.write_all(&chunks)?;
+        std::thread::sleep(Duration::from_millis(80));
+    }
+    Ok(())
+}
+
+fn unread_metrics(_: &Target, stream: &mut TcpStream, _: usize) -> std::io::Result<()> {
+    stream.write_all("GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n".repeat(20).as_bytes())
+}
+
+fn unread_answer(target: &Target, stream: &mut TcpStream, _: usize) -> std::io::Result<()> {
+    json(stream, "/v1/models/digits:predict", &target.many_digits)
+}
+
+fn large_head(_: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
+    let length = if turn.is_multiple_of(2) { 380_000 } else { 60_000 };
+    write!(stream, "GET /livez HTTP/1.1\r\nhost: a\r\nx: {}", "a".repeat(length))
+}
+
+fn silence(_: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
+    if turn.is_multiple_of(3) { stream.write_all(b"POST /predict HTTP/1.1\r\nhost") } else { Ok(()) }
+}
+
+fn png_bomb(target: &Target, stream: &mut TcpStream, _: usize) -> std::io::Result<()> {
+    post(stream, "/v1/models/pictures:predict", "image/png", &target.bomb)
+}
+
+/// Once a minute the longest that is taken: honest, and the most that a run of this model may have.
+fn long_row(target: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
+    let length = match turn % 120 {
+        60 => target.longest_row,
+        _ => target.longest_row + 1 + fastrand::usize(..100_000),
+    };
+    json(stream, "/v1/models/attention:predict", &format!(r#"{{"instances":[[{}1]]}}"#, "1,".repeat(length - 1)))
+}
+
+/// What begins like a request and is none; texts that are long; every size up to a megabyte.
+fn garbage(_: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
+    let length = 1 << fastrand::u32(4..20);
+    let characters = br#"[]{},:"\0123456789eE+-.truefalsn instancesu "#;
+    let random = |_| char::from(characters[fastrand::usize(..characters.len())]);
+    let body = match turn % 5 {
+        0 => (0..length).map(random).collect(),
+        1 => "[".repeat(length),
+        2 => format!(r#"{{"instances":[[{}"#, "1e5,".repeat(length / 4)),
+        3 => format!(r#"{{"instances":[{}""]}}"#, r#""a","#.repeat(length / 4)),
+        _ => format!(r#"{{"instances":["{}"]}}"#, "a ".repeat(length / 2)),
+    };
+    let path = if turn % 5 < 3 { "/v1/models/digits:predict" } else { "/v1/models/sentences:predict" };
+    json(stream, path, &body)
+}
+
+/// The whole of a request, or the half, and the end of this side.
+fn half_closed(target: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
+    match turn % 4 {
+        0 => json(stream, "/feedback", r#"{"feedback": []}"#)?,
+        1 => json(stream, "/v1/models/digits:predict", &target.many_digits[..target.many_digits.len() / 2])?,
+        2 => head(stream, "/v1/models/digits:predict", "application/json", 100_000)?,
+        _ => stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")?,
+    }
+    stream.shutdown(Shutdown::Write)
+}
+
+// ===== what they are made of =====
+
+/// A PNG of 8 x 8 pixels whose colour profile is a gigabyte of zeros.
+pub(crate) fn bomb() -> Vec<u8> {
+    let deflated = |bytes: usize| {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+        let zeros = vec![0; bytes.min(1 << 20)];
+        (0..bytes / zeros.len()).for_each(|_| encoder.write_all(&zeros).unwrap());
+        encoder.finish().unwrap()
+    };
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut chunk = |kind: &[u8], data: &[u8]| {
+        let mut crc = Crc::new();
+        crc.update(kind);
+        crc.update(data);
+        for part in [&(data.len() as u32).to_be_bytes(), kind, data, &crc.sum().to_be_bytes()] {
+            png.extend_from_slice(part);
+        }
+    };
+    chunk(b"IHDR", &[0, 0, 0, 8, 0, 0, 0, 8, 8, 2, 0, 0, 0]);
+    chunk(b"iCCP", &[b"x\0\0", &*deflated(1 << 30)].concat());
+    chunk(b"IDAT", &deflated(25 * 8));
+    chunk(b"IEND", &[]);
+    png
+}
+
+/// What is answered to a body, whole.
+pub(crate) fn ask(address: SocketAddr, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
