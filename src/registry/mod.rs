@@ -10,7 +10,7 @@
 //! - `rehearsal.rs` runs the preprocessor on the hardest instances that it accepts.
 //! - `catalog.rs` holds what is served, as immutable snapshots.
 //! - `refusal.rs` says why a version is not served; `run_limit.rs` ends first runs that take too long; `system.rs`
-//! makes the calls to the operating system.
+//!   makes the calls to the operating system.
 //!
 //! This room knows nothing of HTTP, and nothing of who gets traffic.
 
