@@ -71,7 +71,7 @@
 //! # What is deliberately absent
 //!
 //! - No stage is a `tower::Service`: a fixed sequence needs no readiness. A stage contains no metric, no lock, and no
-//! clock except the deadline that it is given; [`budget::StageClock`] times and bounds all of them in one place.
+//!   clock except the deadline that it is given; [`budget::StageClock`] times and bounds all of them in one place.
 //! - Recording a prediction looks no metric up by its labels, and takes no lock that another model's requests take.
 //! - No `serde_json::Value` is built on the way in: numbers go from their text into the tensor's buffer.
 //! - No session is shared between threads. A worker owns its session and pulls batches from the queue: it takes what is

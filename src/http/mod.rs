@@ -1,7 +1,7 @@
 //! HTTP: the listeners, the one tower stack, the handlers, and how errors become responses.
 //!
 //! - `listener.rs` accepts connections, `connections.rs` gives them places, and `connection.rs` serves one and closes
-//! it in order. `stream.rs` is below it, and distinguishes a client that waits from one that has left.
+//!   it in order. `stream.rs` is below it, and distinguishes a client that waits from one that has left.
 //! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
 //! - `request_context.rs` gives every request its id, and finishes every response.
 //! - `admission.rs` gives every prediction its deadline, and refuses what has no hope; `body.rs` reads the others.
