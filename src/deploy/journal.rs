@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use tokio::sync::OnceCell;
 
 use super::deployment::Deployment;
 use super::state_file::StateFile;
@@ -65,9 +66,10 @@ pub async fn open(url: &StateUrl) -> Result<Arc<dyn Journal>> {
     };
     tracing::warn!(
         journal = %path.display(), problem, deployments = latest.len(),
-        "the deployment journal can only be read; what it says is served, and nothing is written until the server is restarted"
+        "the deployment journal can only be read; what it says is served, and nothing is written until that works again"
     );
-    Ok(Arc::new(FrozenJournal { latest: MemoryJournal::with(latest), problem }))
+    let (path, latest) = (path.clone(), MemoryJournal::with(latest));
+    Ok(Arc::new(FrozenJournal { path, latest, problem, thawed: OnceCell::new() }))
 }
 
 // ===== in memory =====
@@ -114,25 +116,47 @@ impl Journal for MemoryJournal {
 
 // ===== of a disk that cannot be written =====
 
-/// A journal that was read when the server started and cannot be written.
+/// A journal that could only be read when the server started. Each write tries to open it again.
 #[derive(Debug)]
 struct FrozenJournal {
+    path: PathBuf,
     latest: MemoryJournal,
     problem: String,
+    thawed: OnceCell<SqliteJournal>,
+}
+
+impl FrozenJournal {
+    /// The journal itself, once its disk can be written.
+    async fn thaw(&self) -> Result<&SqliteJournal> {
+        let open = async || match writable(&self.path).await {
+            Ok(()) => SqliteJournal::open(&self.path).await.map_err(|error| Error::Journal(error.to_string())),
+            Err(_) => Err(Error::Journal(format!(
+                "it could only be read when the server was started ({}), and that is still so",
+                self.problem
+            ))),
+        };
+        self.thawed.get_or_try_init(open).await
+    }
 }
 
 #[async_trait]
 impl Journal for FrozenJournal {
     async fn latest(&self) -> Result<Vec<Deployment>> {
-        self.latest.latest().await
+        match self.thawed.get() {
+            Some(journal) => journal.latest().await,
+            None => self.latest.latest().await,
+        }
     }
 
-    async fn append(&self, _: &Deployment) -> Result<Appended> {
-        Err(Error::Journal(format!("it could only be read when the server was started ({})", self.problem)))
+    async fn append(&self, next: &Deployment) -> Result<Appended> {
+        self.thaw().await?.append(next).await
     }
 
     async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>> {
-        self.latest.history(model, before, limit).await
+        match self.thawed.get() {
+            Some(journal) => journal.history(model, before, limit).await,
+            None => self.latest.history(model, before, limit).await,
+        }
     }
 }
 
@@ -497,11 +521,21 @@ mod tests {
         assert_eq!(SqliteJournal::read_only(&path).await.unwrap().latest().await.unwrap(), [first()]);
         journal.pool.close().await;
         assert_eq!(SqliteJournal::read_only(&path).await.unwrap().latest().await.unwrap(), [first()]);
-        let frozen =
-            FrozenJournal { latest: MemoryJournal::with(vec![first()]), problem: "its disk is full".to_owned() };
-        assert_eq!(frozen.latest().await.unwrap(), [first()]);
-        let error = frozen.append(&promoted(&first(), "2")).await.unwrap_err().to_string();
-        assert!(error.ends_with("it could only be read when the server was started (its disk is full)"), "{error}");
+        let frozen = |path: PathBuf| FrozenJournal {
+            path,
+            latest: MemoryJournal::with(vec![first()]),
+            problem: "its disk is full".to_owned(),
+            thawed: OnceCell::new(),
+        };
+        let nowhere = frozen("/proc/leeway/journal.db".into());
+        assert_eq!(nowhere.latest().await.unwrap(), [first()]);
+        let second = promoted(&first(), "2");
+        assert!(matches!(nowhere.append(&second).await, Err(Error::Journal(_))));
+        // There is room again.
+        let thawed = frozen(path.clone());
+        assert_eq!(thawed.append(&second).await.unwrap(), Appended::Written);
+        assert_eq!(thawed.latest().await.unwrap(), [second.clone()]);
+        assert_eq!(SqliteJournal::open(&path).await.unwrap().latest().await.unwrap(), [second]);
     }
 
     #[tokio::test]

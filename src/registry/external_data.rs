@@ -128,7 +128,7 @@ struct Pieces {
 
 impl Part {
     /// Returns the part in a field, and how often it occurs; `None` for fields that hold no tensor. Numbers as in
-    /// `onnx.proto` of ONNX 1.19.
+    /// `onnx.proto` of ONNX 1.20.
     fn field(self, number: u32) -> Option<(Part, Occurs)> {
         Some(match (self, number) {
             (Part::Model, 7) | (Part::TrainingInfo, 1 | 2) | (Part::Attribute, 6) => (Part::Graph, Occurs::Once),

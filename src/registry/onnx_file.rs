@@ -1,6 +1,6 @@
 //! The parts of an ONNX file that are read here.
 //!
-//! Only what is needed is declared of `onnx.proto` (field numbers as in ONNX 1.19, `onnx/onnx.proto`); whatever else is in
+//! Only what is needed is declared of `onnx.proto` (field numbers as in ONNX 1.20, `onnx/onnx.proto`); whatever else is in
 //! the file is skipped. Weights are not copied: they stay parts of the file's bytes.
 
 use std::sync::Arc;
