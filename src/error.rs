@@ -175,6 +175,8 @@ pub enum Error {
     /// The process that the model runs in (`isolation = "process"`) ended during the batch. It is restarted.
     #[error("the model's process ended while it had this request; it is started again")]
     ModelProcessEnded {
+        /// The moment of its end.
+        when: ProcessEnd,
         /// Exit status of the process, and its last message.
         detail: String,
     },
@@ -261,6 +263,15 @@ pub enum Shed {
     EvenAlone,
     /// When its turn had come: others with a higher priority went first, or runs took longer than they used to.
     InTheQueue,
+}
+
+/// Moment at which the process of a model ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessEnd {
+    /// The run had not begun: it can be made anew.
+    BeforeTheRun,
+    /// The run may have been the reason.
+    InTheRun,
 }
 
 /// What kind of thing is wrong with a version that is not served. A closed set: it is a label of the
@@ -367,6 +378,7 @@ impl Error {
             | Error::Unauthorized
             | Error::Forbidden(_) => Fault::Caller,
             Error::Overloaded { .. }
+            | Error::ModelRestarting { .. }
             | Error::TooManyConnections { .. }
             | Error::BodyMemoryFull { .. }
             | Error::QueueFull { .. }
@@ -378,8 +390,7 @@ impl Error {
             | Error::NonFiniteOutput { .. }
             | Error::UnusableOutput { .. }
             | Error::WorkerPanicked
-            | Error::ModelProcessEnded { .. }
-            | Error::ModelRestarting { .. } => Fault::Model,
+            | Error::ModelProcessEnded { .. } => Fault::Model,
             Error::Internal { .. }
             | Error::Journal(_)
             | Error::FeedbackNotRecorded { .. }
@@ -440,7 +451,7 @@ impl Error {
     pub fn detail(&self) -> Option<&str> {
         match self {
             Error::ModelFailed { detail }
-            | Error::ModelProcessEnded { detail }
+            | Error::ModelProcessEnded { detail, .. }
             | Error::FeedbackNotRecorded { detail }
             | Error::Internal { detail } => Some(detail),
             _ => None,

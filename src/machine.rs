@@ -3,7 +3,9 @@
 //!
 //! A limit that cannot be read counts as no limit.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 
 use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 
@@ -67,6 +69,32 @@ impl MemoryBefore {
         let peak = of_status(&status, "VmHWM").filter(|peak| *peak > self.peak);
         peak.map_or(0, |peak| peak.saturating_sub(self.resident))
     }
+}
+
+/// Command that does a part of this program's work in another process, without these variables of the environment.
+pub fn part_of_this_program(program: &Path, subcommand: &str, hidden: &[OsString]) -> Command {
+    let mut command = Command::new(program);
+    // Otherwise the allocator's reserved memory would count as taken.
+    command.arg(subcommand).env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+    hidden.iter().for_each(|name| {
+        command.env_remove(name);
+    });
+    command
+}
+
+/// End of a process, as in `ended with signal 11`.
+pub fn describe_end(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("ended with signal {signal}"),
+        (None, Some(code)) => format!("ended with exit code {code}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// Forbids core dumps of this process: they would have the weights and the callers' data.
+pub fn forbid_core_dumps() -> std::io::Result<()> {
+    Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
 }
 
 /// Makes the kernel kill this process first when memory is short (where a container is not killed as a whole).
@@ -145,10 +173,16 @@ impl Group {
         self.smallest(|folder| {
             let (limit, taken) = memory_of(folder)?;
             let statistics = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-            let cached = ["total_inactive_file ", "inactive_file "]
-                .iter()
-                .find_map(|name| statistics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()));
-            Some(limit.saturating_sub(taken.saturating_sub(cached.unwrap_or(0))))
+            let reclaimable = |name: &str| {
+                let value = |prefix: String| {
+                    let rest = statistics.lines().find_map(|line| line.strip_prefix(&prefix)?.strip_prefix(' '))?;
+                    rest.trim().parse::<u64>().ok()
+                };
+                // The totals of version 1 include the groups within.
+                value(format!("total_{name}")).or_else(|| value(name.to_owned())).unwrap_or(0)
+            };
+            let cached: u64 = ["inactive_file", "active_file", "slab_reclaimable"].map(reclaimable).iter().sum();
+            Some(limit.saturating_sub(taken.saturating_sub(cached)))
         })
     }
 
@@ -193,7 +227,11 @@ mod tests {
         let pod = mounted.path().join("kubepods/pod");
         write(
             &pod,
-            &[("memory.max", "1000\n"), ("memory.current", "300\n"), ("memory.stat", "anon 1\ninactive_file 50\n")],
+            &[
+                ("memory.max", "1000\n"),
+                ("memory.current", "300\n"),
+                ("memory.stat", "anon 1\ninactive_file 30\nactive_file 15\nslab_reclaimable 5\n"),
+            ],
         );
         write(&pod.join("container"), &[("memory.max", "max\n"), ("pids.max", "100\n"), ("pids.current", "40\n")]);
         let group = Group::of("0::/kubepods/pod/container\n", "memory", mounted.path()).unwrap();

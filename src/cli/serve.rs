@@ -81,13 +81,21 @@ fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
 async fn keep_below_the_memory_limit() {
     const RESERVE: u64 = 64 << 20;
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
-    // Without a limit of the group there is nothing to do.
-    while let Some(left) = machine::memory_left_in_group() {
-        if let Err(error) = machine::limit_data(left.saturating_sub(RESERVE)) {
+    let mut is_limited = false;
+    loop {
+        every_second.tick().await;
+        let left = machine::memory_left_in_group();
+        // Without a limit of the group there is nothing to stay below, and a limit that it had is lifted.
+        let available = match left {
+            Some(left) => left.saturating_sub(RESERVE),
+            None if is_limited => u64::MAX,
+            None => continue,
+        };
+        if let Err(error) = machine::limit_data(available) {
             tracing::warn!(%error, "the limit of this process's data cannot be set");
             return;
         }
-        every_second.tick().await;
+        is_limited = left.is_some();
     }
 }
 

@@ -27,7 +27,7 @@ pub use self::monitoring::{
     BusinessKind, DriftSeries, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig,
 };
 pub(crate) use self::sources::toml_problem;
-pub use self::sources::{DEFAULT_FILE, Overrides};
+pub use self::sources::{DEFAULT_FILE, Overrides, own_variables};
 use crate::identity::ModelName;
 use crate::machine;
 

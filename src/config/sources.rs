@@ -26,6 +26,12 @@ const LONGEST_PROBLEM: usize = 1_000;
 /// Maximum size of a settings file, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
 const PREFIX: &str = "LEEWAY_";
+
+/// Variables of this process with settings: they may hold secrets, and are not for the processes of models.
+pub fn own_variables() -> Vec<OsString> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter(|name| name.to_string_lossy().starts_with(PREFIX)).collect()
+}
 const FLAGS: &str = "command line";
 
 /// What flags say, above the file and the environment.

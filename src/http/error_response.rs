@@ -261,7 +261,7 @@ mod tests {
             Error::NonFiniteOutput { output: "y".into(), instance: 3 },
             Error::UnusableOutput { output: "y".into(), problem: "has the shape [1, 2] for 3 rows".into() },
             Error::WorkerPanicked,
-            Error::ModelProcessEnded { detail: "SECRET".into() },
+            Error::ModelProcessEnded { when: crate::error::ProcessEnd::InTheRun, detail: "SECRET".into() },
             Error::ModelRestarting { retry_after: Duration::from_millis(400) },
             Error::Conflict { message: "generation 4".into(), present: serde_json::json!({}) },
             Error::ChangeRefused("model digits has no stable version before 1".into()),

@@ -420,6 +420,13 @@ impl Queue {
         self.state.lock().service.typical(rows)
     }
 
+    /// Returns true if another worker than this one has a session, and batches are still taken.
+    pub(super) fn others_can_run(&self, worker: usize) -> bool {
+        let state = self.state.lock();
+        let mut others = state.workers.iter().enumerate().filter(|(index, _)| *index != worker);
+        state.door == Door::Open && others.any(|(_, other)| other.session.is_open())
+    }
+
     /// Lets nobody in any more; what is waiting can still be taken.
     pub(super) fn close(&self) {
         self.state.lock().door = Door::Closed;

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -14,7 +14,7 @@ use super::real_rows::RealRows;
 use super::request::{Batch, Part};
 use super::session::{Interrupt, LoadedModel, Session};
 use super::sharing::Sharing;
-use crate::error::{Error, Result};
+use crate::error::{Error, ProcessEnd, Result};
 use crate::monitor::VersionRecorder;
 use crate::tensor::Tensors;
 
@@ -46,6 +46,16 @@ impl CurrentSession {
         if self.is_retired.load(Ordering::Relaxed) {
             interrupt.end_runs();
         }
+    }
+
+    /// Notes that there is no session at the moment.
+    fn clear(&self) {
+        *self.interrupt.lock() = None;
+    }
+
+    /// Returns true if there is a session.
+    pub(super) fn is_open(&self) -> bool {
+        self.interrupt.lock().is_some()
     }
 
     /// Ends the run that goes on, and every later one, for good.
@@ -121,13 +131,29 @@ impl Worker {
                     self.recorder.worker_restarted();
                     self.fail(&batch.parts, &Error::WorkerPanicked);
                     // Whatever state the session is in, it is not used again.
-                    self.session = None;
+                    self.lose_session();
                     FinishedRun { took: begin.elapsed(), end: RunEnd::Failed }
                 }
             });
             if self.session.is_none() {
                 self.rebuild();
+                self.wait_while_others_serve();
             }
+        }
+    }
+
+    fn lose_session(&mut self) {
+        self.session = None;
+        self.current.clear();
+    }
+
+    /// Leaves batches to workers that have a session, until this one has one again. A worker without one would be free all
+    /// the time, and fail most of them.
+    fn wait_while_others_serve(&mut self) {
+        const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
+        while self.session.is_none() && self.queue.others_can_run(self.index) {
+            std::thread::sleep(BETWEEN_ATTEMPTS);
+            self.rebuild();
         }
     }
 
@@ -143,7 +169,9 @@ impl Worker {
         };
         match catch_unwind(AssertUnwindSafe(reopen)) {
             Ok(Ok(())) => {}
-            Ok(Err::<(), Error>(error)) => {
+            // The end of the process was logged.
+            Ok(Err::<(), Error>(Error::ModelRestarting { .. })) => {}
+            Ok(Err(error)) => {
                 tracing::error!(%error, detail = error.detail(), "no new session could be opened")
             }
             Err(_panic) => tracing::error!("opening a new session panicked"),
@@ -216,6 +244,9 @@ impl Worker {
             self.real_rows.put_back(rows);
             return;
         }
+        if let Err(error) = &compared {
+            self.note_end(error);
+        }
         let (model, version) = self.recorder.names();
         let problem = match compared {
             Ok(comparison) => {
@@ -273,18 +304,33 @@ impl Worker {
             return Err(Error::internal("nobody waits for this run any more"));
         }
         self.recorder.batch(inputs.rows(), inputs.rows() * inputs.row_elements(), padding);
-        session.run(inputs).map_err(|error| match error {
+        match session.run(inputs) {
             // It was not the input: the run was ended from outside.
-            Error::ModelFailed { .. } if self.current.is_retired.load(Ordering::Relaxed) => Error::ShuttingDown,
-            Error::ModelProcessEnded { detail } => {
-                let (model, version) = self.recorder.names();
-                tracing::error!(model, version, detail, "a model's process ended; another one is started");
-                self.recorder.worker_restarted();
-                self.session = None;
-                Error::ModelProcessEnded { detail }
+            Err(Error::ModelFailed { .. }) if self.current.is_retired.load(Ordering::Relaxed) => {
+                Err(Error::ShuttingDown)
             }
-            other => other,
-        })
+            Err(Error::ModelProcessEnded { when: ProcessEnd::BeforeTheRun, detail }) => {
+                self.process_ended(&detail);
+                let session = self.session.insert(self.loaded.open()?);
+                self.current.set(&**session);
+                session.run(inputs).inspect_err(|error| self.note_end(error))
+            }
+            ran => ran.inspect_err(|error| self.note_end(error)),
+        }
+    }
+
+    /// Gives up the session whose process has ended, if that is the error.
+    fn note_end(&mut self, error: &Error) {
+        if let Error::ModelProcessEnded { detail, .. } = error {
+            self.process_ended(detail);
+        }
+    }
+
+    fn process_ended(&mut self, detail: &str) {
+        let (model, version) = self.recorder.names();
+        tracing::error!(model, version, detail, "a model's process ended; another one is started");
+        self.recorder.worker_restarted();
+        self.lose_session();
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn confine_this_process(memory: Option<u64>) -> std::io::Result<()> {
     machine::prefer_to_end_this_process();
     lower_priority_of_this_process();
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
-    rustix::process::setrlimit(Resource::Core, limit(0))?;
+    machine::forbid_core_dumps()?;
     if let Some(bytes) = memory {
         // What is written to; address space that is only reserved is not counted.
         rustix::process::setrlimit(Resource::Data, limit(bytes))?;

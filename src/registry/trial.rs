@@ -6,7 +6,7 @@
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use super::system;
 use super::verified::FoundVersion;
-use crate::config::{LibraryCandidate, ModelConfig, Provider, SessionPlace};
+use crate::config::{LibraryCandidate, ModelConfig, Provider, SessionPlace, own_variables};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
 use crate::machine;
@@ -120,20 +120,16 @@ impl Trial {
                     .map_or_else(String::new, |line| {
                         format!("; the last it said was {:?}", line.chars().take(300).collect::<String>())
                     });
-                let ended = status.map_or_else(|| "ended".to_owned(), ended);
-                let refusal = Refusal::new(LoadFault::Trial, format!("the model {ended} when it was tried out{last}"));
+                let ended = status.map_or_else(|| "ended".to_owned(), machine::describe_end);
+                let refusal =
+                    Refusal::new(LoadFault::Trial, format!("its process {ended} when the model was tried out{last}"));
                 Err(explained(refusal, memory))
             }
         }
     }
 
     fn start(&self, order: &TrialOrder) -> std::io::Result<Child> {
-        let mut child = Command::new(&self.program)
-            .arg(TRIAL_COMMAND)
-            // A model has no business with it.
-            .env_remove("LEEWAY_ADMIN__TOKEN")
-            // The allocator would count memory as taken that it only sets aside.
-            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+        let mut child = machine::part_of_this_program(&self.program, TRIAL_COMMAND, &own_variables())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -193,15 +189,6 @@ fn read_to_end(from: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Re
         let _ = sender.send(bytes);
     });
     receiver
-}
-
-fn ended(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("ended its process with signal {signal}"),
-        (None, Some(code)) => format!("ended its process with exit code {code}"),
-        (None, None) => "ended its process".to_owned(),
-    }
 }
 
 /// Where memory may have been the reason, the limit is named.

@@ -244,7 +244,9 @@ impl ModelState {
 
     /// Returns the place where the sessions of a version should run.
     fn place(&self, version: Version) -> SessionPlace {
-        self.config.model.isolation.place(version == self.deployment.stable)
+        let Deployment { stable, rollback_path, .. } = &self.deployment;
+        // The versions of the rollback path were promoted once.
+        self.config.model.isolation.place(version == *stable || rollback_path.contains(&version))
     }
 
     /// Returns the versions that must be loaded: those of the deployment, of a newer deployment that is to be taken

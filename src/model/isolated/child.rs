@@ -20,6 +20,8 @@ use crate::tensor::{Signature, Tensors};
 struct Runs {
     running: Option<u64>,
     ended: u64,
+    /// Ends the run in progress; `None` while the model is being opened.
+    interrupt: Option<Arc<dyn Interrupt>>,
 }
 
 /// The received bytes of the model.
@@ -44,8 +46,16 @@ pub fn answer_runs() -> Result<()> {
 
 fn serve(socket: &UnixStream) -> io::Result<()> {
     machine::prefer_to_end_this_process();
+    machine::forbid_core_dumps()?;
     let [memory, control] = receive_files(socket)?;
     let (memory, control) = (SharedMemory::of(memory), UnixStream::from(control));
+    let runs = Arc::new(Mutex::new(Runs::default()));
+    // First of all: opening a model may take for ever, and ends with the server, too.
+    let listen = {
+        let runs = Arc::clone(&runs);
+        move || listen(control, &runs)
+    };
+    std::thread::Builder::new().name("control".to_owned()).spawn(listen)?;
     let mut orders = BufReader::new(socket);
     let Order::Open(open) = receive(&mut orders)? else { return Err(io::Error::other("there is nothing to run yet")) };
     let (mut session, signature) = match open_model(open, &memory) {
@@ -55,12 +65,7 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
         }
         Err(error) => return send(socket, &Answer::Failed(error.into())),
     };
-    let runs = Arc::new(Mutex::new(Runs::default()));
-    let listen = {
-        let (runs, interrupt) = (Arc::clone(&runs), session.interrupt());
-        move || listen(control, &runs, &*interrupt)
-    };
-    std::thread::Builder::new().name("control".to_owned()).spawn(listen)?;
+    runs.lock().interrupt = Some(session.interrupt());
     loop {
         let Order::Run { number, inputs } = receive(&mut orders)? else { continue };
         let inputs = memory.read(inputs.iter()).map(|tensors| {
@@ -116,13 +121,13 @@ fn run(session: &mut dyn Session, inputs: &Tensors, number: u64, runs: &Mutex<Ru
 }
 
 /// Ends runs by their number. Kills this process when the server ends, whatever the process is doing.
-fn listen(mut control: UnixStream, runs: &Mutex<Runs>, interrupt: &dyn Interrupt) {
+fn listen(mut control: UnixStream, runs: &Mutex<Runs>) {
     let mut number = [0; 8];
     while control.read_exact(&mut number).is_ok() {
         let number = u64::from_le_bytes(number);
         let mut runs = runs.lock();
         runs.ended = runs.ended.max(number);
-        if runs.running == Some(number) {
+        if let Some(interrupt) = runs.interrupt.as_ref().filter(|_| runs.running == Some(number)) {
             interrupt.end_runs();
         }
     }

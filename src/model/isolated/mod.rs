@@ -14,7 +14,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,9 @@ pub use self::child::answer_runs;
 use self::session::IsolatedSession;
 use self::wire::{Answer, Open, Order, SharedMemory, receive, send, send_files};
 use super::session::{Engine, LoadedModel, ModelSource, Session};
-use crate::config::{Provider, SessionConfig};
+use crate::config::{Provider, SessionConfig, own_variables};
 use crate::error::{Error, Result};
+use crate::machine;
 use crate::tensor::Signature;
 
 /// The subcommand of `leeway` that runs a model.
@@ -113,7 +114,9 @@ impl LoadedModel for IsolatedModel {
         if let Some(retry_after) = self.restarts.lock().still_to_wait(Instant::now()) {
             return Err(Error::ModelRestarting { retry_after });
         }
-        let (session, signature, _) = open(&self.program, &self.library, &*self.source, &self.config, &self.restarts)?;
+        let opened = open(&self.program, &self.library, &*self.source, &self.config, &self.restarts);
+        // Whatever the reason, another attempt at once would not help.
+        let (session, signature, _) = opened.inspect_err(|_| self.restarts.lock().ended(Instant::now()))?;
         if signature != self.signature {
             return Err(Error::internal("the model that was opened again has other inputs or outputs"));
         }
@@ -142,8 +145,8 @@ fn open(
     let (control, control_of_child) = UnixStream::pair().map_err(not_started)?;
     let memory = SharedMemory::new().map_err(not_started)?;
     socket.set_read_timeout(Some(MAX_OPENING)).map_err(not_started)?;
-    let mut process = ModelProcess::start(program, of_child.into()).map_err(not_started)?;
     let bytes = source.read()?;
+    let mut process = ModelProcess::start(program, of_child.into()).map_err(not_started)?;
     let order = Open {
         library: library.to_owned(),
         config: config.clone(),
@@ -172,7 +175,6 @@ fn open(
         Ok(Answer::Failed(failure)) => Err(failure.into()),
         Ok(Answer::Ran(_)) => Err(Error::internal("the process of a model answered what it was not asked")),
         Err(error) => {
-            restarts.lock().ended(Instant::now());
             Err(Error::Repository(format!("the model's process {} while it opened the model", process.end(&error))))
         }
     }
@@ -182,12 +184,7 @@ fn open(
 
 impl ModelProcess {
     fn start(program: &std::path::Path, stdin: OwnedFd) -> std::io::Result<ModelProcess> {
-        let mut child = Command::new(program)
-            .arg(RUN_COMMAND)
-            // Models must not see the token.
-            .env_remove("LEEWAY_ADMIN__TOKEN")
-            // Otherwise the allocator's reserved memory would count as taken.
-            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+        let mut child = machine::part_of_this_program(program, RUN_COMMAND, &own_variables())
             .stdin(Stdio::from(stdin))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -212,7 +209,7 @@ impl ModelProcess {
             ended => ended,
         };
         let how = match ended {
-            Ok(Some(status)) => describe(status),
+            Ok(Some(status)) => machine::describe_end(status),
             _ => format!("could not be reached ({error})"),
         };
         match self.complaints.lock().back() {
@@ -230,15 +227,6 @@ impl ModelProcess {
 impl Drop for ModelProcess {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-fn describe(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("ended with signal {signal}"),
-        (None, Some(code)) => format!("ended with exit code {code}"),
-        (None, None) => "ended".to_owned(),
     }
 }
 
@@ -280,6 +268,11 @@ impl Restarts {
         self.last = Some(now);
     }
 
+    /// Counts a successful run. A run makes up for an end, so only a model that crashes more often than it runs waits.
+    pub(super) fn ran(&mut self) {
+        self.in_a_row = self.in_a_row.saturating_sub(1);
+    }
+
     /// Returns the time until a process may be started.
     fn still_to_wait(&self, now: Instant) -> Option<Duration> {
         let wait = backoff(self.in_a_row).saturating_sub(now.duration_since(self.last?));
@@ -315,6 +308,10 @@ mod tests {
             })
             .collect();
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000]);
+        // Successful runs make up for ends.
+        (0..11).for_each(|_| restarts.ran());
+        restarts.ended(begin);
+        assert_eq!(restarts.still_to_wait(begin), Some(Duration::from_millis(200)));
         // A minute without an end resets the count.
         let later = begin + Duration::from_secs(61);
         restarts.ended(later);

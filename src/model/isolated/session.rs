@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::wire::{Answer, Order, SharedMemory, receive, send};
 use super::{ModelProcess, Restarts};
-use crate::error::{Error, Result};
+use crate::error::{Error, ProcessEnd, Result};
 use crate::model::session::{Interrupt, Session};
 use crate::tensor::Tensors;
 
@@ -54,17 +54,20 @@ impl IsolatedSession {
         Ok(IsolatedSession { process, socket, memory, control: Arc::new(control), outputs, restarts })
     }
 
-    fn ask(&mut self, inputs: &Tensors, number: u64) -> io::Result<Answer> {
+    fn order(&mut self, inputs: &Tensors, number: u64) -> io::Result<()> {
         let inputs = self.memory.write(inputs.iter().map(|(_, tensor)| tensor))?;
-        send(&self.socket, &Order::Run { number, inputs })?;
+        send(&self.socket, &Order::Run { number, inputs })
+    }
+
+    fn answer(&mut self) -> io::Result<Answer> {
         // The process sends nothing after the answer until the next order, so a buffer loses nothing.
         let waiting = Waiting { socket: &self.socket, control: &self.control, ended_at: None };
         receive(&mut BufReader::with_capacity(ANSWER_BYTES, waiting))
     }
 
-    fn process_ended(&mut self, error: &io::Error) -> Error {
+    fn process_ended(&mut self, when: ProcessEnd, error: &io::Error) -> Error {
         self.restarts.lock().ended(Instant::now());
-        Error::ModelProcessEnded { detail: format!("the model's process {}", self.process.end(error)) }
+        Error::ModelProcessEnded { when, detail: format!("the model's process {}", self.process.end(error)) }
     }
 }
 
@@ -79,8 +82,12 @@ impl Session for IsolatedSession {
         if self.control.is_ended.load(Ordering::SeqCst) {
             return Err(Error::ModelFailed { detail: "the run was ended before it began".to_owned() });
         }
-        match self.ask(inputs, number) {
+        if let Err(error) = self.order(inputs, number) {
+            return Err(self.process_ended(ProcessEnd::BeforeTheRun, &error));
+        }
+        match self.answer() {
             Ok(Answer::Ran(outputs)) => {
+                self.restarts.lock().ran();
                 let (places, heads): (Vec<usize>, Vec<_>) = outputs.into_iter().unzip();
                 let tensors = self.memory.read(heads.iter())?;
                 self.memory.shrink().map_err(Error::internal)?;
@@ -92,9 +99,10 @@ impl Session for IsolatedSession {
             }
             Ok(Answer::Failed(failure)) => Err(failure.into()),
             Ok(Answer::Opened { .. }) => {
-                Err(self.process_ended(&io::Error::other("it answered what it was not asked")))
+                let error = io::Error::other("it answered what it was not asked");
+                Err(self.process_ended(ProcessEnd::InTheRun, &error))
             }
-            Err(error) => Err(self.process_ended(&error)),
+            Err(error) => Err(self.process_ended(ProcessEnd::InTheRun, &error)),
         }
     }
 }
