@@ -29,6 +29,13 @@ pub use self::sources::{DEFAULT_FILE, Overrides};
 use crate::identity::ModelName;
 use crate::machine;
 
+/// Variables that are kept from processes that open models.
+pub const SECRETS: [&str; 2] = ["LEEWAY_ADMIN__TOKEN", "LEEWAY_FEEDBACK__KEY"];
+
+/// The variable with which ONNX Runtime (from 1.31 on) collects and sends nothing about its use. A setting of its environment
+/// comes too late for that: what it collects at its start is kept in `~/.cache`, and sent.
+pub const TELEMETRY_OFF: [(&str, &str); 1] = [("ORT_DISABLE_TELEMETRY", "1")];
+
 /// The whole configuration of a server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

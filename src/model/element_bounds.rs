@@ -8,12 +8,12 @@ use std::num::NonZeroUsize;
 use serde::{Deserialize, Serialize};
 
 use super::made_up::{open_dimensions, row_elements, rows_of_lengths};
-use crate::tensor::{Signature, Tensors};
+use crate::tensor::{Dim, Signature, Tensors};
 
 /// The first length that is tried, of all open dimensions together.
 const FIRST_LENGTH: usize = 64;
 
-/// Longer rows than this many elements are not tried.
+/// Runs of more elements than this are not tried.
 const MAX_TRIED_ELEMENTS: usize = 1 << 22;
 
 /// The length of open dimensions that is allowed where nothing was tried.
@@ -65,15 +65,18 @@ impl ElementBounds {
         mut attempt: impl FnMut(&Tensors) -> Tried,
     ) -> ElementBounds {
         let dimensions = open_dimensions(signature);
-        if dimensions.is_empty() {
+        // A row without elements stays one at any length.
+        if dimensions.is_empty() || row_elements(signature, |_| 1) == 0 {
             return ElementBounds::default();
         }
+        // Where the model fixes the number of rows, one cannot be run alone.
+        let rows = if let Dim::Fixed(rows) = signature.batch_dim() { rows.max(1) } else { 1 };
         // The longest row that may be, and the memory that it took.
         let mut longest: Option<(usize, u64)> = None;
         let mut length = FIRST_LENGTH;
         loop {
             let elements = row_elements(signature, |_| length);
-            if elements > MAX_TRIED_ELEMENTS {
+            if elements.saturating_mul(rows) > MAX_TRIED_ELEMENTS {
                 break;
             }
             match attempt(&rows_of_lengths(signature, |_| length)) {
@@ -138,7 +141,7 @@ fn run_bound((elements, bytes): (usize, u64), max_bytes: u64, max_rows: usize) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{DType, Dim, TensorSpec};
+    use crate::tensor::{DType, TensorSpec};
 
     const MIB: u64 = 1 << 20;
 
@@ -190,6 +193,26 @@ mod tests {
     fn a_row_that_is_too_slow_for_any_request_is_the_longest() {
         let slow = |shape: &[usize]| Tried::Ran { bytes: 1, is_too_slow: shape[0] >= 256 };
         assert_eq!(find(&["tokens"], slow), (256, None));
+    }
+
+    #[test]
+    fn rows_of_a_fixed_number_are_tried_together() {
+        let mut signature = signature(&["tokens"]);
+        signature.inputs[0].dims[0] = Dim::Fixed(1024);
+        let mut largest = 0;
+        let bounds = ElementBounds::find(&signature, MIB, 32, |inputs| {
+            largest = largest.max(inputs.iter().map(|(_, tensor)| tensor.data().len()).sum());
+            Tried::Ran { bytes: 0, is_too_slow: false }
+        });
+        assert_eq!((largest, bounds.row.map(NonZeroUsize::get)), (MAX_TRIED_ELEMENTS, Some(MAX_TRIED_ELEMENTS / 1024)));
+    }
+
+    #[test]
+    fn rows_without_elements_come_to_an_end() {
+        let mut signature = signature(&["tokens"]);
+        signature.inputs[0].dims.push(Dim::Fixed(0));
+        let ran = |_: &Tensors| Tried::Ran { bytes: 0, is_too_slow: false };
+        assert_eq!(ElementBounds::find(&signature, 1, 32, ran), ElementBounds::default());
     }
 
     #[test]

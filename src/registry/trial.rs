@@ -19,7 +19,7 @@ use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use super::system;
 use super::verified::FoundVersion;
-use crate::config::{LibraryCandidate, ModelConfig, Provider, SessionPlace};
+use crate::config::{LibraryCandidate, ModelConfig, Provider, SECRETS, SessionPlace, TELEMETRY_OFF};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
 use crate::machine;
@@ -28,6 +28,9 @@ use crate::pipeline::Stages;
 
 /// The subcommand of the program that is started for a trial.
 pub const TRIAL_COMMAND: &str = "trial-load";
+
+/// The beginning of a line that says nothing about the reason.
+const HINT_OF_A_PANIC: &str = "note: run with `RUST_BACKTRACE";
 
 /// Of what a child writes, this much is read.
 const MOST_OUTPUT: u64 = 1 << 16;
@@ -116,7 +119,7 @@ impl Trial {
                 let last = String::from_utf8_lossy(&complaints)
                     .lines()
                     .rev()
-                    .find(|line| !line.trim().is_empty())
+                    .find(|line| !line.trim().is_empty() && !line.starts_with(HINT_OF_A_PANIC))
                     .map_or_else(String::new, |line| {
                         format!("; the last it said was {:?}", line.chars().take(300).collect::<String>())
                     });
@@ -128,10 +131,16 @@ impl Trial {
     }
 
     fn start(&self, order: &TrialOrder) -> std::io::Result<Child> {
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        // A model has no business with them.
+        for variable in SECRETS {
+            command.env_remove(variable);
+        }
+        let mut child = command
             .arg(TRIAL_COMMAND)
-            // A model has no business with it.
-            .env_remove("LEEWAY_ADMIN__TOKEN")
+            .envs(TELEMETRY_OFF)
+            // The last that it says is why it ended, and not where.
+            .env("RUST_BACKTRACE", "0")
             // The allocator would count memory as taken that it only sets aside.
             .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .stdin(Stdio::piped())

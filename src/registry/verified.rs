@@ -14,7 +14,7 @@ use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest
 use super::onnx_file;
 use super::refusal::Refusal;
 use crate::error::{Error, LoadFault, Result};
-use crate::identity::Sha256;
+use crate::identity::{Sha256, shown};
 use crate::machine;
 use crate::model::{ModelBytes, ModelSource};
 use crate::monitor::Baseline;
@@ -79,7 +79,7 @@ impl FoundVersion {
     /// Reads the files that are loaded, and verifies what it has read.
     pub fn read(self) -> Result<VerifiedVersion, Refusal> {
         let FoundVersion { manifest, fingerprint, found } = self;
-        let weights = WeightsLimit::of_this_machine();
+        let mut weights = WeightsLimit::of_this_machine();
         let model = weights.read(&found, &manifest, MODEL_FILE)?;
         let parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
         let mut external = BTreeMap::new();
@@ -128,10 +128,10 @@ impl VerifiedVersion {
     }
 }
 
-/// The memory that a model and its weights may take.
-#[derive(Debug, Clone, Copy)]
+/// The memory that a model and its weights may take together.
+#[derive(Debug)]
 struct WeightsLimit {
-    /// In bytes; `None` if it is not known what this machine has.
+    /// What is left of it, in bytes; `None` if it is not known what this machine has.
     available: Option<u64>,
 }
 
@@ -141,7 +141,12 @@ impl WeightsLimit {
     }
 
     /// The verified bytes of a file that fits into memory.
-    fn read(self, found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest, name: &str) -> Result<Arc<[u8]>, Refusal> {
+    fn read(
+        &mut self,
+        found: &BTreeMap<FilePath, PathBuf>,
+        manifest: &Manifest,
+        name: &str,
+    ) -> Result<Arc<[u8]>, Refusal> {
         let limit = self.available.unwrap_or(u64::MAX - 1);
         let size = found.get(name).and_then(|path| std::fs::metadata(path).ok()).map_or(0, |metadata| metadata.len());
         if size > limit {
@@ -152,7 +157,9 @@ impl WeightsLimit {
             );
             return Err(Refusal::new(LoadFault::Files, problem));
         }
-        verified(found, manifest, name, limit)
+        let content = verified(found, manifest, name, limit)?;
+        self.available = self.available.map(|available| available.saturating_sub(content.len() as u64));
+        Ok(content)
     }
 }
 
@@ -180,12 +187,16 @@ pub(super) fn not_a_model(problem: &str) -> Refusal {
     Refusal::new(LoadFault::Model, format!("{MODEL_FILE}: {problem}"))
 }
 
+/// What ONNX Runtime itself writes into the location of data that are in its memory: their offset is an address then.
+const MARKER_OF_MEMORY: &str = "_ORT_MEM_ADDR_";
+
 /// Whether a location of external data is a file of the version.
 fn inside(location: &str, manifest: &Manifest) -> Result<(), Refusal> {
     let refuse = |why: String| {
-        Refusal::new(LoadFault::ExternalData, format!("{MODEL_FILE} keeps weights in {location:?}, {why}"))
+        let location = shown(location);
+        Refusal::new(LoadFault::ExternalData, format!("{MODEL_FILE} keeps weights in \"{location}\", {why}"))
     };
-    if location.parse::<FilePath>().is_err() {
+    if location.parse::<FilePath>().is_err() || location.contains(MARKER_OF_MEMORY) {
         return Err(refuse("which is not a path within the version; export it with a plain file name".to_owned()));
     }
     if !manifest.files.contains_key(location) {
@@ -245,5 +256,24 @@ impl ModelSource for VersionFolder {
         }
         *kept = Arc::downgrade(&again.bytes);
         Ok(again.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_fit_into_memory_one_by_one_are_refused_if_they_do_not_together() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["model.onnx", "other.bin"] {
+            std::fs::write(folder.path().join(name), [0; 12]).unwrap();
+        }
+        Manifest::write_for(folder.path()).unwrap();
+        let FoundVersion { manifest, found, .. } = FoundVersion::find(folder.path()).unwrap();
+        let mut limit = WeightsLimit { available: Some(20) };
+        assert_eq!(limit.read(&found, &manifest, "model.onnx").unwrap().len(), 12);
+        let refusal = limit.read(&found, &manifest, "other.bin").unwrap_err();
+        assert!(refusal.message.contains("other.bin is 0 MiB large, and 0 MiB of memory are available"), "{refusal}");
     }
 }

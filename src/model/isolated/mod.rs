@@ -24,7 +24,7 @@ pub use self::child::answer_runs;
 use self::session::IsolatedSession;
 use self::wire::{Answer, Open, Order, SharedMemory, receive, send, send_files};
 use super::session::{Engine, LoadedModel, ModelSource, Session};
-use crate::config::{Provider, SessionConfig};
+use crate::config::{Provider, SECRETS, SessionConfig, TELEMETRY_OFF};
 use crate::error::{Error, Result};
 use crate::tensor::Signature;
 
@@ -182,10 +182,14 @@ fn open(
 
 impl ModelProcess {
     fn start(program: &std::path::Path, stdin: OwnedFd) -> std::io::Result<ModelProcess> {
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        // A model has no business with them.
+        for variable in SECRETS {
+            command.env_remove(variable);
+        }
+        let mut child = command
             .arg(RUN_COMMAND)
-            // A model has no business with it.
-            .env_remove("LEEWAY_ADMIN__TOKEN")
+            .envs(TELEMETRY_OFF)
             // The allocator would count memory as taken that it only sets aside.
             .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .stdin(Stdio::from(stdin))
