@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack image test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack bench-mutants image test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ bench-soak: build ## 37 minutes: half the load and a new version every minute, t
 
 bench-attack: build ## 23 minutes: all attacks on memory at once in 2 GiB: is anything killed, slow, or kept? Not part of `make bench`
 	$(CARGO) bench --locked --bench attack
+
+bench-mutants: build ## 500 mutated model files through add, trial and load, under strace, which has to be here. Not part of `make bench`
+	@test -x .bench/onnx/bin/python || { $(PYTHON) -m venv .bench/onnx && .bench/onnx/bin/pip install --quiet $$(grep -E '^(numpy|onnx)==' models/requirements.txt); }
+	.bench/onnx/bin/python scripts/bench_mutants.py
 
 # Which program is in an image, so that a running one can be traced back.
 IMAGE_VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)

@@ -280,7 +280,7 @@ class Server:
         self.port, self.admin = free_port(), free_port()
         environment = place.environment(
             LEEWAY_HTTP__LISTEN=f"127.0.0.1:{self.port}", LEEWAY_ADMIN__LISTEN=f"127.0.0.1:{self.admin}",
-            LEEWAY_REPOSITORY__PATH=str(repository), LEEWAY_REPOSITORY__POLL_INTERVAL_MS="1000",
+            LEEWAY_REPOSITORY__PATH=str(repository), LEEWAY_REPOSITORY__POLL_INTERVAL_MS="2000",
             LEEWAY_SHUTDOWN__DEREGISTRATION_DELAY_MS="0", **settings,
         )
         with self.log.open("wb") as log:

@@ -76,6 +76,8 @@ pub fn part_of_this_program(program: &Path, subcommand: &str, hidden: &[OsString
     let mut command = Command::new(program);
     // Otherwise the allocator's reserved memory would count as taken.
     command.arg(subcommand).env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+    // ONNX Runtime (from 1.31 on) collects data about its use before a setting of its environment could forbid it.
+    command.env("ORT_DISABLE_TELEMETRY", "1");
     hidden.iter().for_each(|name| {
         command.env_remove(name);
     });

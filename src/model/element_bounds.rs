@@ -9,12 +9,12 @@ use std::num::NonZeroUsize;
 use serde::{Deserialize, Serialize};
 
 use super::made_up::{open_dimensions, row_elements, rows_of_lengths};
-use crate::tensor::{Signature, Tensors};
+use crate::tensor::{Dim, Signature, Tensors};
 
 /// First length that is tried, in all open dimensions together.
 const FIRST_LENGTH: usize = 64;
 
-/// Rows with more elements than this are not tried.
+/// Runs with more elements than this are not tried.
 const MAX_TRIED_ELEMENTS: usize = 1 << 22;
 
 /// Allowed length of open dimensions if nothing was tried.
@@ -69,15 +69,18 @@ impl ElementBounds {
         mut attempt: impl FnMut(&Tensors) -> Tried,
     ) -> ElementBounds {
         let dimensions = open_dimensions(signature);
-        if dimensions.is_empty() {
+        // A row without elements stays one at any length.
+        if dimensions.is_empty() || row_elements(signature, |_| 1) == 0 {
             return ElementBounds::default();
         }
+        // A model that fixes the number of its rows cannot run one alone.
+        let rows = if let Dim::Fixed(rows) = signature.batch_dim() { rows.max(1) } else { 1 };
         // Elements and memory of the longest row that is allowed so far.
         let mut longest: Option<(usize, u64)> = None;
         let mut length = FIRST_LENGTH;
         loop {
             let elements = row_elements(signature, |_| length);
-            if elements > MAX_TRIED_ELEMENTS {
+            if elements.saturating_mul(rows) > MAX_TRIED_ELEMENTS {
                 break;
             }
             match attempt(&rows_of_lengths(signature, |_| length)) {
@@ -144,7 +147,7 @@ fn run_bound((elements, bytes): (usize, u64), max_bytes: u64, max_rows: usize) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{DType, Dim, TensorSpec};
+    use crate::tensor::{DType, TensorSpec};
 
     const MIB: u64 = 1 << 20;
 
@@ -203,6 +206,26 @@ mod tests {
     fn a_row_that_is_too_slow_for_any_request_is_the_longest() {
         let slow = |shape: &[usize]| Tried::Ran { bytes: 1, is_too_slow: shape[0] >= 256 };
         assert_eq!(find(&["tokens"], slow), (256, None));
+    }
+
+    #[test]
+    fn rows_of_a_fixed_number_are_tried_together() {
+        let mut signature = signature(&["tokens"]);
+        signature.inputs[0].dims[0] = Dim::Fixed(1024);
+        let mut largest = 0;
+        let bounds = ElementBounds::find(&signature, MIB, 32, |inputs| {
+            largest = largest.max(inputs.iter().map(|(_, tensor)| tensor.data().len()).sum());
+            Tried::Ran { bytes: 0, is_too_slow: false }
+        });
+        assert_eq!((largest, bounds.row.map(NonZeroUsize::get)), (MAX_TRIED_ELEMENTS, Some(MAX_TRIED_ELEMENTS / 1024)));
+    }
+
+    #[test]
+    fn rows_without_elements_come_to_an_end() {
+        let mut signature = signature(&["tokens"]);
+        signature.inputs[0].dims.push(Dim::Fixed(0));
+        let ran = |_: &Tensors| Tried::Ran { bytes: 0, is_too_slow: false };
+        assert_eq!(ElementBounds::find(&signature, 1, 32, ran), ElementBounds::default());
     }
 
     #[test]

@@ -10,14 +10,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::external_data;
 use super::files;
 use super::findings::{Findings, LONGEST};
 use super::golden::Golden;
 use super::layout;
 use super::loader::{LoadOrder, Pace};
 use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest};
-use super::onnx_file;
 use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use super::training_data::{Progress, TrainingData, make_baseline};
@@ -304,18 +302,6 @@ fn stage_files(new: &NewFiles, staging: &Path) -> Result<()> {
     }
     if let Some(golden) = &new.golden {
         copy(golden, GOLDEN_FILE)?;
-    }
-    // Said here, where the way out is a flag, and not first by the verification.
-    let model = std::fs::read(staging.join(MODEL_FILE)).map_err(|error| wrong(&new.onnx, &error))?;
-    let model = onnx_file::parse(&model.into())
-        .map_err(|problem| Error::Repository(format!("{}: {}", new.onnx.display(), verified::not_a_model(&problem))))?;
-    for location in external_data::locations(&model) {
-        if location.parse::<FilePath>().is_ok() && !staging.join(&location).exists() {
-            return Err(Error::Repository(format!(
-                "{}: the model keeps weights in {location:?}; add that file with --data-file",
-                new.onnx.display()
-            )));
-        }
     }
     Ok(())
 }

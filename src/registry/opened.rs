@@ -13,6 +13,7 @@ use super::verified::VerifiedVersion;
 use crate::budget::{Deadline, LatencyBudget};
 use crate::error::{Error, LoadFault, Result};
 use crate::feature::{FeatureSchema, Features};
+use crate::identity::shown;
 use crate::model::{
     ElementBounds, Engine, Independence, Joining, LoadedModel, RowOutputs, Rows, Session, Sharing, can_be_padded,
 };
@@ -43,6 +44,7 @@ impl OpenedVersion {
         let loaded =
             engine.load(source, &config.model).map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
         check_batch_dimension(loaded.signature())?;
+        check_size(loaded.signature())?;
         // What the stages have to say is about how they fit the model.
         let misfit = |error| in_model_toml(order, LoadFault::Config, error);
         let context = |stage| StageContext {
@@ -231,6 +233,28 @@ fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
     ))
 }
 
+/// The most elements of one run with as few rows as the model takes. No request is so large.
+const MAX_ELEMENTS: usize = 1 << 28;
+
+/// Refuses inputs that nobody could send: not even zeros of such a shape would fit into memory.
+fn check_size(signature: &Signature) -> Result<(), Refusal> {
+    let elements = |input: &TensorSpec| {
+        let lengths = input.dims.iter().map(|dim| if let Dim::Fixed(length) = dim { *length } else { 1 });
+        lengths.filter(|length| *length > 0).fold(1, usize::saturating_mul)
+    };
+    let mut inputs = signature.inputs.iter();
+    let Some(large) = inputs.find(|input| elements(input) > MAX_ELEMENTS) else { return Ok(()) };
+    Err(Refusal::new(
+        LoadFault::Model,
+        format!(
+            "the model's input \"{}\" is {}: at most {MAX_ELEMENTS} elements can be sent at one time; export the model with smaller \
+             dimensions",
+            shown(&large.name),
+            large.describe()
+        ),
+    ))
+}
+
 /// Settings stand in `model.toml`, and the message has to say so.
 fn in_model_toml(order: &LoadOrder, fault: LoadFault, error: Error) -> Refusal {
     match error {
@@ -245,6 +269,23 @@ fn in_model_toml(order: &LoadOrder, fault: LoadFault, error: Error) -> Refusal {
 mod tests {
     use super::*;
     use crate::tensor::DType;
+
+    #[test]
+    fn inputs_that_nobody_could_send_are_refused() {
+        let refusal = |dims: &[usize]| {
+            let dims = std::iter::once(Dim::Dynamic(None)).chain(dims.iter().copied().map(Dim::Fixed)).collect();
+            let inputs = vec![TensorSpec { name: "x".into(), dtype: DType::F32, dims }];
+            check_size(&Signature { inputs, ..Signature::default() }).err()
+        };
+        for dims in [&[][..], &[3, 8192, 8192], &[0], &[1 << 28]] {
+            assert_eq!(refusal(dims), None, "{dims:?}");
+        }
+        // The last is no elements by some ways to count, and more than can be counted by others.
+        for dims in [&[1 << 31][..], &[1 << 62], &[1 << 62, 1 << 62], &[1 << 62, 0, 4]] {
+            let refusal = refusal(dims).unwrap().message;
+            assert!(refusal.contains("the model's input \"x\" is float32["), "{refusal}");
+        }
+    }
 
     #[test]
     fn inputs_have_to_agree_on_the_dimension_of_the_rows() {

@@ -29,6 +29,9 @@ use crate::pipeline::Stages;
 /// The subcommand of the program that is started for a trial.
 pub const TRIAL_COMMAND: &str = "trial-load";
 
+/// The beginning of a line that says nothing about the reason.
+const HINT_OF_A_PANIC: &str = "note: run with `RUST_BACKTRACE";
+
 /// Of what a child writes, this much is read.
 const MOST_OUTPUT: u64 = 1 << 16;
 
@@ -116,7 +119,7 @@ impl Trial {
                 let last = String::from_utf8_lossy(&complaints)
                     .lines()
                     .rev()
-                    .find(|line| !line.trim().is_empty())
+                    .find(|line| !line.trim().is_empty() && !line.starts_with(HINT_OF_A_PANIC))
                     .map_or_else(String::new, |line| {
                         format!("; the last it said was {:?}", line.chars().take(300).collect::<String>())
                     });
@@ -130,6 +133,8 @@ impl Trial {
 
     fn start(&self, order: &TrialOrder) -> std::io::Result<Child> {
         let mut child = machine::part_of_this_program(&self.program, TRIAL_COMMAND, &own_variables())
+            // The last line of its standard error tells why it ended, and not where.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

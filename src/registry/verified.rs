@@ -14,7 +14,7 @@ use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest
 use super::onnx_file;
 use super::refusal::Refusal;
 use crate::error::{Error, LoadFault, Result};
-use crate::identity::Sha256;
+use crate::identity::{Sha256, shown};
 use crate::machine;
 use crate::model::{ModelBytes, ModelSource};
 use crate::monitor::Baseline;
@@ -80,7 +80,7 @@ impl FoundVersion {
     /// Reads the files that are loaded, and verifies the bytes that were read.
     pub fn read(self) -> Result<VerifiedVersion, Refusal> {
         let FoundVersion { manifest, fingerprint, found } = self;
-        let weights = WeightsLimit::of_this_machine();
+        let mut weights = WeightsLimit::of_this_machine();
         let model = weights.read(&found, &manifest, MODEL_FILE)?;
         let parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
         let mut external = BTreeMap::new();
@@ -129,10 +129,10 @@ impl VerifiedVersion {
     }
 }
 
-/// Limit of the memory for a model and its weights.
-#[derive(Debug, Clone, Copy)]
+/// Limit of the memory for a model and its weights together.
+#[derive(Debug)]
 struct WeightsLimit {
-    /// In bytes; `None` if the memory of this machine is not known.
+    /// Rest of it in bytes; `None` if the memory of this machine is not known.
     available: Option<u64>,
 }
 
@@ -142,7 +142,12 @@ impl WeightsLimit {
     }
 
     /// Reads and verifies a file that fits into memory.
-    fn read(self, found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest, name: &str) -> Result<Arc<[u8]>, Refusal> {
+    fn read(
+        &mut self,
+        found: &BTreeMap<FilePath, PathBuf>,
+        manifest: &Manifest,
+        name: &str,
+    ) -> Result<Arc<[u8]>, Refusal> {
         let limit = self.available.unwrap_or(u64::MAX - 1);
         let size = found.get(name).and_then(|path| std::fs::metadata(path).ok()).map_or(0, |metadata| metadata.len());
         if size > limit {
@@ -153,7 +158,9 @@ impl WeightsLimit {
             );
             return Err(Refusal::new(LoadFault::Files, problem));
         }
-        verified(found, manifest, name, limit)
+        let content = verified(found, manifest, name, limit)?;
+        self.available = self.available.map(|available| available.saturating_sub(content.len() as u64));
+        Ok(content)
     }
 }
 
@@ -181,12 +188,16 @@ pub(super) fn not_a_model(problem: &str) -> Refusal {
     Refusal::new(LoadFault::Model, format!("{MODEL_FILE}: {problem}"))
 }
 
+/// What ONNX Runtime itself writes into the location of data that are in its memory: their offset is an address then.
+const MARKER_OF_MEMORY: &str = "_ORT_MEM_ADDR_";
+
 /// Whether a location of external data is a file of the version.
 fn inside(location: &str, manifest: &Manifest) -> Result<(), Refusal> {
     let refuse = |why: String| {
-        Refusal::new(LoadFault::ExternalData, format!("{MODEL_FILE} keeps weights in {location:?}, {why}"))
+        let location = shown(location);
+        Refusal::new(LoadFault::ExternalData, format!("{MODEL_FILE} keeps weights in \"{location}\", {why}"))
     };
-    if location.parse::<FilePath>().is_err() {
+    if location.parse::<FilePath>().is_err() || location.contains(MARKER_OF_MEMORY) {
         return Err(refuse("which is not a path within the version; export it with a plain file name".to_owned()));
     }
     if !manifest.files.contains_key(location) {
@@ -246,5 +257,24 @@ impl ModelSource for VersionFolder {
         }
         *kept = Arc::downgrade(&again.bytes);
         Ok(again.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_fit_into_memory_one_by_one_are_refused_if_they_do_not_together() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["model.onnx", "other.bin"] {
+            std::fs::write(folder.path().join(name), [0; 12]).unwrap();
+        }
+        Manifest::write_for(folder.path()).unwrap();
+        let FoundVersion { manifest, found, .. } = FoundVersion::find(folder.path()).unwrap();
+        let mut limit = WeightsLimit { available: Some(20) };
+        assert_eq!(limit.read(&found, &manifest, "model.onnx").unwrap().len(), 12);
+        let refusal = limit.read(&found, &manifest, "other.bin").unwrap_err();
+        assert!(refusal.message.contains("other.bin is 0 MiB large, and 0 MiB of memory are available"), "{refusal}");
     }
 }

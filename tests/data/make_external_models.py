@@ -169,6 +169,9 @@ WRONG = {
     "wrong_huge_shape": strict([HERE], dims=(1 << 40, 1 << 40)),
     "wrong_outside": strict([("location", "../Cargo.toml"), ("length", "8")]),
     "wrong_absolute": strict([("location", "/etc/hostname"), ("length", "8")]),
+    # What ONNX Runtime writes itself for data in its memory.
+    "wrong_address": model([], [external("w", entries=[("location", "*/_ORT_MEM_ADDR_/*"), ("length", "8")])]),
+    "wrong_long": strict([("location", "w" * 5000), ("length", "8")]),
     "wrong_both": both(),
 }
 

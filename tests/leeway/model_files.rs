@@ -67,6 +67,8 @@ fn weights_that_are_not_clearly_in_the_version_are_refused() {
         ("wrong_huge_shape", "has a shape that cannot be: [1099511627776, 1099511627776]"),
         ("wrong_outside", "which is not a path within the version"),
         ("wrong_absolute", "which is not a path within the version"),
+        ("wrong_address", "which is not a path within the version"),
+        ("wrong_long", "www…\", which is not a path within the version"),
         ("wrong_both", "both that they are in another file and that they are not"),
         ("wrong_part_twice", "a part that there is one of occurs twice"),
     ] {
@@ -74,6 +76,7 @@ fn weights_that_are_not_clearly_in_the_version_are_refused() {
         add(&repository, model, &weights());
         let refusal = VerifiedVersion::read(&repository.0.path().join(model).join("1")).unwrap_err();
         assert!(refusal.message.contains(problem), "{model}: {refusal}");
+        assert!(refusal.message.len() < 500, "{model}: {refusal}");
     }
     // Two locations, both of which are files of the version.
     let repository = Repository::new();

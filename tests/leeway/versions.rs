@@ -340,7 +340,10 @@ fn a_version_is_added_with_everything_that_is_known_of_it() {
 
     let (code, text) = add(&["--onnx", &file("plus_5_external.onnx")]);
     assert_eq!(code, 1);
-    assert!(text.contains("\"plus_5.onnx.data\"; add that file with --data-file"), "{text}");
+    assert!(
+        text.contains("\"plus_5.onnx.data\", which is not a file of this version (`leeway add --data-file`"),
+        "{text}"
+    );
 
     let (code, text) = add(&[
         "--onnx",
