@@ -299,13 +299,15 @@ pub enum LoadFault {
     Golden,
     /// The version's baseline cannot be read.
     Baseline,
+    /// The machine had not enough memory, threads or time left for the load. The load is tried again after a backoff.
+    Resources,
     /// Something else, which is ours.
     Internal,
 }
 
 impl LoadFault {
     /// All of them.
-    pub const ALL: [LoadFault; 11] = [
+    pub const ALL: [LoadFault; 12] = [
         LoadFault::Manifest,
         LoadFault::Files,
         LoadFault::Digest,
@@ -316,6 +318,7 @@ impl LoadFault {
         LoadFault::WarmUp,
         LoadFault::Golden,
         LoadFault::Baseline,
+        LoadFault::Resources,
         LoadFault::Internal,
     ];
 
@@ -332,8 +335,14 @@ impl LoadFault {
             LoadFault::WarmUp => "warm_up",
             LoadFault::Golden => "golden",
             LoadFault::Baseline => "baseline",
+            LoadFault::Resources => "resources",
             LoadFault::Internal => "internal",
         }
+    }
+
+    /// Returns true if the same load may succeed later, although neither the version nor `model.toml` has changed.
+    pub fn is_passing(self) -> bool {
+        self == LoadFault::Resources
     }
 }
 

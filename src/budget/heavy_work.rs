@@ -138,15 +138,15 @@ impl BlockingThreads {
         cost: &StageCost,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Option<Result<T>> {
-        let mut begun = None;
         let done = async {
             while cost.stuck.load(Acquire) > 0 {
                 tokio::time::sleep(BETWEEN_LOOKS).await;
             }
             let place = Arc::clone(&self.places).acquire_owned().await.map_err(Error::internal)?;
             let run = Arc::new(Run::default());
-            begun = Some(Arc::clone(&run));
-            let (lent, stuck) = (Arc::clone(&self.lent), Arc::clone(&cost.stuck));
+            // Runs whenever nobody waits any more: at the end, at the deadline, and when the client leaves.
+            let _left = when_dropped(|| self.lend_if_stuck(&run, deadline, cost));
+            let (run, lent, stuck) = (Arc::clone(&run), Arc::clone(&self.lent), Arc::clone(&cost.stuck));
             let work = move || {
                 // Runs on a panic, too.
                 let ending = when_dropped(move || {
@@ -169,19 +169,18 @@ impl BlockingThreads {
                 },
             }
         };
-        let done = tokio::time::timeout_at(deadline.instant().into(), done).await.ok();
-        if let (None, Some(run)) = (&done, begun) {
-            self.lend_if_stuck(run, cost);
-        }
-        done
+        tokio::time::timeout_at(deadline.instant().into(), done).await.ok()
     }
 
-    /// Lends the place of a stage whose deadline has passed, if the stage still runs.
-    fn lend_if_stuck(&self, run: Arc<Run>, cost: &StageCost) {
+    /// Lends the place of a stage that nobody waits for, if the stage still runs some time after its deadline.
+    fn lend_if_stuck(&self, run: &Arc<Run>, deadline: Deadline, cost: &StageCost) {
+        let has_ended = run.state.load(Acquire) == ENDED;
+        // There is no runtime when the server has stopped.
+        let (false, Ok(runtime)) = (has_ended, tokio::runtime::Handle::try_current()) else { return };
         let BlockingThreads { places, lent, most_lent, stuck_after } = self.clone();
-        let stuck = Arc::clone(&cost.stuck);
-        tokio::spawn(async move {
-            tokio::time::sleep(stuck_after).await;
+        let (run, stuck) = (Arc::clone(run), Arc::clone(&cost.stuck));
+        runtime.spawn(async move {
+            tokio::time::sleep_until((deadline.instant() + stuck_after).into()).await;
             if lent.fetch_add(1, AcqRel) < most_lent
                 && run.state.compare_exchange(RUNNING, LENT, AcqRel, Acquire).is_ok()
             {
@@ -241,6 +240,31 @@ mod tests {
             assert_eq!(threads.run(Deadline::never(), &other, || Ok(7)).await, Some(Ok(7)));
             let soon = Deadline::from_now(Duration::from_millis(60));
             assert_eq!(threads.run(soon, &slow, || Ok(7)).await, None);
+        }
+        drop(release);
+        assert_eq!(threads.run(Deadline::never(), &slow, || Ok(7)).await, Some(Ok(7)));
+        until(|| (threads.places.available_permits(), threads.lent.load(Acquire)) == (1, 0)).await;
+    }
+
+    #[tokio::test]
+    async fn a_stage_that_is_stuck_lends_its_place_when_its_client_has_left() {
+        let threads = BlockingThreads { stuck_after: Duration::ZERO, ..BlockingThreads::new(NonZeroUsize::MIN) };
+        let (slow, other) = (StageCost::default(), StageCost::default());
+        let (release, released) = mpsc::channel::<()>();
+        let (begin, begun) = tokio::sync::oneshot::channel::<()>();
+        let wait = move || {
+            let _ = begin.send(());
+            released.recv().map_err(Error::internal)
+        };
+        let stuck = threads.run(Deadline::from_now(Duration::from_secs(1)), &slow, wait);
+        tokio::select! {
+            // On a machine that is too busy, the stage has not started.
+            given_up = stuck => assert_eq!(given_up, None),
+            // Its client resets the connection: its future is dropped.
+            _ = begun => {
+                assert_eq!(threads.run(Deadline::never(), &other, || Ok(7)).await, Some(Ok(7)));
+                assert_eq!(slow.stuck.load(Acquire), 1);
+            }
         }
         drop(release);
         assert_eq!(threads.run(Deadline::never(), &slow, || Ok(7)).await, Some(Ok(7)));

@@ -9,6 +9,7 @@ mod drift;
 mod findings;
 mod health;
 mod logging;
+mod panics;
 mod serve;
 mod table;
 mod terminal;
@@ -166,6 +167,7 @@ pub fn main() -> ExitCode {
 
 /// Runs the command line of this process, with stages of your own.
 pub fn main_with(stages: Stages) -> ExitCode {
+    panics::report_panics();
     let cli = Cli::parse();
     // Where tests stop the process; nothing in a release.
     let _fail_points = fail::FailScenario::setup();

@@ -1,6 +1,7 @@
 //! Which versions should be loaded, and what to do about it. Pure: nothing is loaded here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::identity::Version;
 
@@ -24,7 +25,7 @@ pub enum Live {
     Outdated,
     /// It is loaded like that, and is being loaded anew.
     Reloading,
-    /// It was refused, as its files and `model.toml` still are.
+    /// It was refused, as its files and `model.toml` still are, and is not due to be tried again.
     Refused,
 }
 
@@ -85,6 +86,16 @@ pub fn wanted(
     wanted
 }
 
+/// Returns the time after which a load that was refused for want of memory, threads or time is tried again: 10 s, and
+/// twice as long after each further refusal, up to 10 minutes.
+pub(super) fn time_until_retry(refusals: u32) -> Duration {
+    /// About the time of a load of another model that takes memory meanwhile.
+    const FIRST: Duration = Duration::from_secs(10);
+    /// Short enough for a person who waits, and long enough that the attempts cost nothing.
+    const LONGEST: Duration = Duration::from_secs(600);
+    FIRST.saturating_mul(1 << refusals.saturating_sub(1).min(16)).min(LONGEST)
+}
+
 /// What to do so that the wanted versions are loaded, and no others. What is loaded already and not on disk any more is
 /// kept as long as it is wanted.
 ///
@@ -108,6 +119,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_load_that_is_refused_for_the_moment_is_tried_again_less_and_less_often() {
+        let seconds: Vec<u64> = (1..=8).map(|refusals| time_until_retry(refusals).as_secs()).collect();
+        assert_eq!(seconds, [10, 20, 40, 80, 160, 320, 600, 600]);
+        assert_eq!(time_until_retry(u32::MAX).as_secs(), 600);
+    }
 
     /// The state of a model that the deployer reconciles.
     #[derive(Debug, Clone)]

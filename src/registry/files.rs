@@ -62,7 +62,7 @@ pub(super) fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal
     let mut found = BTreeMap::new();
     let mut folders = vec![(folder.to_owned(), String::new())];
     while let Some((at, prefix)) = folders.pop() {
-        let unreadable = |error: io::Error| Refusal::new(LoadFault::Files, format!("{}: {error}", at.display()));
+        let unreadable = |error: io::Error| Refusal::of_io(LoadFault::Files, &at.display().to_string(), &error);
         for entry in std::fs::read_dir(&at).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
             let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());

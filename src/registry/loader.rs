@@ -107,7 +107,8 @@ impl Loader {
         let begin = Instant::now();
         let (model, version) = (&order.model, order.version);
         tracing::info!(%model, %version, "loading");
-        let prepared = self.prepare_version(order, progress).map_err(|refusal| refusal.about(model, version))?;
+        let refused = |refusal: Refusal| refusal.passing_if_about_memory().about(model, version);
+        let prepared = self.prepare_version(order, progress).map_err(refused)?;
         Ok(PreparedVersion { took: begin.elapsed(), ..prepared })
     }
 
@@ -124,7 +125,8 @@ impl Loader {
     }
 
     fn prepare_version(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedVersion, Refusal> {
-        check_threads(order.config.model.threads(), available_cores(), machine::threads_left())?;
+        let check_threads = || check_threads(order.config.model.threads(), available_cores(), machine::threads_left());
+        check_threads()?;
         progress(LoadStep::Verifying);
         let found = FoundVersion::find(&order.folder)?;
         found.check_digests()?;
@@ -136,6 +138,8 @@ impl Loader {
             None => None,
         };
         progress(LoadStep::Opening);
+        // Other loads may have started their threads meanwhile.
+        check_threads()?;
         // Read only now: a version that is too large, or no model, was refused before.
         let opened = OpenedVersion::open(self.engine_for(order.place)?, &self.stages, order, found.read()?)?;
         let mut first = opened.session()?;
@@ -235,11 +239,16 @@ fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Re
     let Threads { workers, intra_op } = threads;
     let wanted = workers.get() as u64 * intra_op.get() as u64;
     let by_cores = MOST_PER_CORE * cores.get().max(4) as u64;
-    let (most, because) = match left.map(|left| left.saturating_sub(RESERVE)) {
+    let (most, because, fault) = match left.map(|left| left.saturating_sub(RESERVE)) {
         Some(left) if left < by_cores => {
-            (left, "what the limits of processes (pids.max, RLIMIT_NPROC) leave".to_owned())
+            let because = "what the limits of processes (pids.max, RLIMIT_NPROC) leave".to_owned();
+            // Others may end their threads. More than the cores allow is too much at any time.
+            (left, because, if wanted <= by_cores { LoadFault::Resources } else { LoadFault::Config })
         }
-        _ => (by_cores, format!("{MOST_PER_CORE} for each of {cores} cores, and {} anyhow", 4 * MOST_PER_CORE)),
+        _ => {
+            let because = format!("{MOST_PER_CORE} for each of {cores} cores, and {} anyhow", 4 * MOST_PER_CORE);
+            (by_cores, because, LoadFault::Config)
+        }
     };
     if wanted <= most {
         return Ok(());
@@ -248,7 +257,7 @@ fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Re
         "model.workers = {workers} and model.intra_op_threads = {intra_op} make {wanted} threads; at most {most} can be had here \
          ({because})"
     );
-    Err(Refusal::new(LoadFault::Config, problem))
+    Err(Refusal::new(fault, problem))
 }
 
 fn warn_if_too_slow(served: &ServedVersion) {
@@ -330,17 +339,21 @@ mod tests {
         let count = |count| NonZeroUsize::new(count).unwrap();
         let check = |workers, intra_op, cores, left| {
             let threads = Threads { workers: count(workers), intra_op: count(intra_op) };
-            check_threads(threads, count(cores), left).map_err(|refusal| refusal.message)
+            check_threads(threads, count(cores), left).map_err(|refusal| (refusal.fault, refusal.message))
         };
         assert_eq!(check(1, 2, 2, None), Ok(()));
         assert_eq!(check(8, 8, 2, Some(10_000)), Ok(()));
         assert_eq!(check(64, 8, 32, Some(10_000)), Ok(()));
-        let refused = check(256, 64, 2, Some(10_000)).unwrap_err();
+        let (fault, refused) = check(256, 64, 2, Some(10_000)).unwrap_err();
+        assert_eq!(fault, LoadFault::Config);
         assert!(
             refused.contains("make 16384 threads; at most 64 can be had here (16 for each of 2 cores"),
             "{refused}"
         );
-        let refused = check(8, 8, 2, Some(50)).unwrap_err();
+        // No number of free threads makes it fit.
+        assert_eq!(check(256, 64, 2, Some(50)).unwrap_err().0, LoadFault::Config);
+        let (fault, refused) = check(8, 8, 2, Some(50)).unwrap_err();
+        assert_eq!(fault, LoadFault::Resources);
         assert!(
             refused.contains("make 64 threads; at most 34 can be had here") && refused.contains("pids.max"),
             "{refused}"

@@ -1,5 +1,6 @@
 //! Why a version is not served: a closed reason, and a message that says what to change.
 
+use super::findings::is_about_memory;
 use crate::error::{Error, LoadFault};
 use crate::identity::{ModelName, Version, cut_off};
 
@@ -29,6 +30,22 @@ impl Refusal {
             let fault = if matches!(error, Error::Config(_)) { LoadFault::Config } else { fault };
             Refusal::new(fault, message)
         }
+    }
+
+    /// This refusal, as one of [`LoadFault::Resources`] if memory ran out where no limit of the trial was in force.
+    pub(super) fn passing_if_about_memory(self) -> Refusal {
+        let is_passing = self.fault != LoadFault::Trial && is_about_memory(&self.message);
+        Refusal { fault: if is_passing { LoadFault::Resources } else { self.fault }, ..self }
+    }
+
+    /// An error of the operating system as a refusal of this kind, or of [`LoadFault::Resources`] if the system had none
+    /// left.
+    pub(super) fn of_io(fault: LoadFault, what: &str, error: &std::io::Error) -> Refusal {
+        use std::io::ErrorKind::{OutOfMemory, WouldBlock};
+        let is_full = rustix::io::Errno::from_io_error(error)
+            .is_some_and(|errno| matches!(errno, rustix::io::Errno::MFILE | rustix::io::Errno::NFILE));
+        let is_passing = is_full || matches!(error.kind(), OutOfMemory | WouldBlock);
+        Refusal::new(if is_passing { LoadFault::Resources } else { fault }, format!("{what}: {error}"))
     }
 
     /// The refusal as an error about this version.

@@ -43,10 +43,9 @@ impl RunLimit {
                     self.0.as_millis()
                 ),
             )),
-            Err(error) => Err(Refusal::new(
-                LoadFault::Internal,
-                format!("a thread that watches runs could not be started: {error}"),
-            )),
+            Err(error) => {
+                Err(Refusal::of_io(LoadFault::Internal, "a thread that watches runs could not be started", &error))
+            }
         }
     }
 }

@@ -5,12 +5,14 @@
 //! well does the server load it.
 
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::findings::{Findings, LONGEST, is_about_memory};
@@ -54,6 +56,15 @@ pub struct Trial {
     pub timeout: Duration,
 }
 
+/// Limit of the memory of a trial.
+#[derive(Debug, Clone, Copy)]
+struct TrialMemory {
+    /// The limit, in bytes.
+    bytes: u64,
+    /// The limit if there were enough memory free.
+    wanted: u64,
+}
+
 /// What the child is told, on its standard input.
 #[derive(Debug, Serialize, Deserialize)]
 struct TrialOrder {
@@ -87,13 +98,14 @@ impl Trial {
             config_file: order.config_file.clone(),
             folder: order.folder.clone(),
             library: self.library.clone(),
-            memory,
+            memory: memory.map(|memory| memory.bytes),
             comparing: LONGEST.min(self.timeout / 5),
         };
         let begin = Instant::now();
         let mut child = Running(self.start(&trial_order).map_err(|error| {
             let program = self.program.display();
-            Refusal::new(LoadFault::Internal, format!("the trial load could not be started with {program}: {error}"))
+            let what = format!("the trial load could not be started with {program}");
+            Refusal::of_io(LoadFault::Internal, &what, &error)
         })?);
         let said = read_to_end(child.0.stdout.take(), MOST_OUTPUT);
         let complaints = read_to_end(child.0.stderr.take(), MOST_OUTPUT);
@@ -123,9 +135,11 @@ impl Trial {
                     .map_or_else(String::new, |line| {
                         format!("; the last it said was {:?}", line.chars().take(300).collect::<String>())
                     });
+                let killed = status.is_some_and(|status| status.signal() == Some(Signal::KILL.as_raw()));
+                // The kernel kills the trial first when memory is short, whoever takes the memory.
+                let fault = if killed { LoadFault::Resources } else { LoadFault::Trial };
                 let ended = status.map_or_else(|| "ended".to_owned(), machine::describe_end);
-                let refusal =
-                    Refusal::new(LoadFault::Trial, format!("its process {ended} when the model was tried out{last}"));
+                let refusal = Refusal::new(fault, format!("its process {ended} when the model was tried out{last}"));
                 Err(explained(refusal, memory))
             }
         }
@@ -147,13 +161,17 @@ impl Trial {
     }
 
     /// A GPU's driver maps far more than it uses: there is no limit that suits it.
-    fn memory(&self, config: &ModelConfig, found: &FoundVersion) -> Option<u64> {
-        if self.memory.is_some() || config.model.providers.contains(&Provider::Cuda) {
-            return self.memory;
+    fn memory(&self, config: &ModelConfig, found: &FoundVersion) -> Option<TrialMemory> {
+        match self.memory {
+            Some(bytes) => Some(TrialMemory { bytes, wanted: bytes }),
+            None if config.model.providers.contains(&Provider::Cuda) => None,
+            None => {
+                let copies = 3 + config.model.threads().workers.get() as u64;
+                let wanted = BASE_MEMORY.saturating_add(found.size().saturating_mul(copies));
+                let bytes = machine::available_memory().map_or(wanted, |available| wanted.min(available));
+                Some(TrialMemory { bytes, wanted })
+            }
         }
-        let copies = 3 + config.model.threads().workers.get() as u64;
-        let for_this_size = BASE_MEMORY.saturating_add(found.size().saturating_mul(copies));
-        Some(machine::available_memory().map_or(for_this_size, |available| for_this_size.min(available)))
     }
 }
 
@@ -197,16 +215,16 @@ fn read_to_end(from: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Re
 }
 
 /// Where memory may have been the reason, the limit is named.
-fn explained(refusal: Refusal, memory: Option<u64>) -> Refusal {
+fn explained(refusal: Refusal, memory: Option<TrialMemory>) -> Refusal {
     match memory {
-        Some(bytes) if is_about_memory(&refusal.message) => Refusal {
-            fault: LoadFault::Trial,
-            message: format!(
-                "{} (it was allowed {} MiB in the trial load; loading.trial_memory_mb allows more)",
-                refusal.message,
-                bytes >> 20
-            ),
-        },
+        Some(TrialMemory { bytes, wanted }) if !refusal.fault.is_passing() && is_about_memory(&refusal.message) => {
+            let (fault, more) = match bytes < wanted {
+                true => (LoadFault::Resources, format!("of {} MiB, because no more was free", wanted >> 20)),
+                false => (LoadFault::Trial, "in the trial load; loading.trial_memory_mb allows more".to_owned()),
+            };
+            let message = format!("{} (it was allowed {} MiB {more})", refusal.message, bytes >> 20);
+            Refusal { fault, message }
+        }
         _ => refusal,
     }
 }

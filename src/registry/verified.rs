@@ -72,6 +72,11 @@ impl FoundVersion {
         })
     }
 
+    /// Returns the manifest. Whether the files are those of the manifest is not checked.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
     /// Returns the size of all files together, in bytes.
     pub(super) fn size(&self) -> u64 {
         self.found.values().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
@@ -79,8 +84,11 @@ impl FoundVersion {
 
     /// Reads the files that are loaded, and verifies the bytes that were read.
     pub fn read(self) -> Result<VerifiedVersion, Refusal> {
+        self.read_within(WeightsLimit::of_this_machine())
+    }
+
+    fn read_within(self, mut weights: WeightsLimit) -> Result<VerifiedVersion, Refusal> {
         let FoundVersion { manifest, fingerprint, found } = self;
-        let mut weights = WeightsLimit::of_this_machine();
         let model = weights.read(&found, &manifest, MODEL_FILE)?;
         let parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
         let mut external = BTreeMap::new();
@@ -132,7 +140,7 @@ impl VerifiedVersion {
 /// Limit of the memory for a model and its weights together.
 #[derive(Debug)]
 struct WeightsLimit {
-    /// Rest of it in bytes; `None` if the memory of this machine is not known.
+    /// Bytes that are left; `None` if the memory of this machine is not known.
     available: Option<u64>,
 }
 
@@ -141,7 +149,7 @@ impl WeightsLimit {
         WeightsLimit { available: machine::available_memory() }
     }
 
-    /// Reads and verifies a file that fits into memory.
+    /// Reads and verifies a file that fits into memory, beside those that were read before.
     fn read(
         &mut self,
         found: &BTreeMap<FilePath, PathBuf>,
@@ -156,11 +164,11 @@ impl WeightsLimit {
                 size >> 20,
                 limit >> 20
             );
-            return Err(Refusal::new(LoadFault::Files, problem));
+            return Err(Refusal::new(LoadFault::Resources, problem));
         }
-        let content = verified(found, manifest, name, limit)?;
-        self.available = self.available.map(|available| available.saturating_sub(content.len() as u64));
-        Ok(content)
+        let bytes = verified(found, manifest, name, limit)?;
+        self.available = self.available.map(|available| available.saturating_sub(bytes.len() as u64));
+        Ok(bytes)
     }
 }
 
@@ -234,7 +242,7 @@ fn compare_digest(name: &str, found: Sha256, manifest: &Manifest) -> Result<(), 
 }
 
 fn unreadable(name: &str, error: &std::io::Error) -> Refusal {
-    Refusal::new(LoadFault::Files, format!("{name}: {error}"))
+    Refusal::of_io(LoadFault::Files, name, error)
 }
 
 /// Where a worker's session is opened again from.

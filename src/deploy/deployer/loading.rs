@@ -77,7 +77,7 @@ impl Deployer {
         step: Arc<Mutex<LoadStep>>,
         finished: watch::Sender<Option<Result<()>>>,
     ) {
-        let (name, version) = (order.model.clone(), order.version);
+        let (name, version, thread) = (order.model.clone(), order.version, Arc::downgrade(&step));
         let prepared = self.prepare_in_turn(&order, step).await;
         let loaded = prepared.and_then(|prepared| self.loader.start(&order, prepared));
         let outcome = loaded.as_ref().map(drop).map_err(Clone::clone);
@@ -103,7 +103,7 @@ impl Deployer {
                             tracing::info!(model = %name, %version, "resolved: the version is loaded");
                         }
                         known.compared = served.fingerprint.clone();
-                        (known.refused, known.altered) = (None, None);
+                        (known.refused, known.altered, known.passing_refusals) = (None, None, 0);
                         known.served = Some(Arc::new(served));
                     }
                     Err(error) => {
@@ -114,12 +114,19 @@ impl Deployer {
                             }
                         };
                         // A version whose files are still being copied may be tried again at every look.
-                        if known.logged.as_ref() != Some(&problem) {
+                        let is_logged = known.logged.as_ref().is_some_and(|logged| match fault.is_passing() {
+                            true => is_same_but_for_numbers(logged, &problem),
+                            false => *logged == problem,
+                        });
+                        if !is_logged {
                             tracing::error!(model = %name, %version, reason = fault.name(), problem, "not loaded");
                             known.logged = Some(problem.clone());
                         }
                         self.loader.monitor.deployments().load_failed(name.as_str(), fault);
-                        known.refused = Some(RefusedLoad { fault, problem, folder, config });
+                        known.passing_refusals = if fault.is_passing() { known.passing_refusals + 1 } else { 0 };
+                        let retry_at =
+                            fault.is_passing().then(|| Instant::now() + time_until_retry(known.passing_refusals));
+                        known.refused = Some(RefusedLoad { fault, problem, folder, config, retry_at, thread });
                     }
                 }
                 self.publish(&mut state);
@@ -157,7 +164,7 @@ impl Deployer {
             // A thread cannot be cancelled. It is abandoned, and its result is dropped.
             Err(_) => {
                 let message = format!("it was not loaded within {} ms (loading.timeout_ms)", limit.as_millis());
-                Err(Error::Load { model, version, fault: LoadFault::Trial, message })
+                Err(Error::Load { model, version, fault: LoadFault::Resources, message })
             }
         }
     }

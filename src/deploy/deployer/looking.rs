@@ -25,7 +25,7 @@ pub(super) type Latest = BTreeMap<ModelName, Deployment>;
 impl Deployer {
     /// Looks at the repository and the journal and records the changes. A problem changes only what is shown: what is
     /// served stays.
-    pub(super) async fn look(self: &Arc<Self>) {
+    pub(super) async fn look(self: &Arc<Self>, reason: Look) {
         let _looking = self.looking.lock().await;
         let mut looked = match self.look_at_repository().await {
             Ok(looked) => looked,
@@ -43,7 +43,7 @@ impl Deployer {
                 None
             }
         };
-        self.note(looked, latest.as_ref());
+        self.note(looked, latest.as_ref(), reason);
     }
 
     /// Reads the folders and the changed `model.toml` files on a thread of its own.
@@ -80,7 +80,7 @@ impl Deployer {
     }
 
     /// Records what was seen. Adds no new model if the journal cannot be read, because its deployment is not known.
-    pub(super) fn note(&self, looked: Looked, latest: Option<&Latest>) {
+    pub(super) fn note(&self, looked: Looked, latest: Option<&Latest>, reason: Look) {
         let Looked { seen, mut problems } = looked;
         let mut state = self.state.lock();
         state.without_config.clear();
@@ -88,7 +88,7 @@ impl Deployer {
         for seen in seen {
             let name = seen.found.name.clone();
             if let Some(model) = state.models.get_mut(&name) {
-                self.update(model, seen);
+                self.update(model, seen, reason);
             } else if let Some(latest) = latest {
                 let recorded = if latest.contains_key(&name) { Recorded::Yes } else { Recorded::NotYet };
                 match take_in(seen, latest.get(&name).cloned()) {
@@ -149,19 +149,23 @@ impl Deployer {
     }
 
     /// Takes note of new versions and of a changed `model.toml`.
-    fn update(&self, model: &mut ModelState, seen: Seen) {
+    fn update(&self, model: &mut ModelState, seen: Seen, reason: Look) {
         let name = seen.found.name.clone();
         for version in seen.found.versions.keys().filter(|version| !model.found.versions.contains_key(version)) {
             tracing::info!(model = %name, %version, "a new version is in the repository");
         }
         (model.found, model.seen) = (seen.found, seen.versions);
-        // What was refused is tried again when something about it has changed.
+        // What was refused is tried again when something about it has changed, or after a backoff.
+        let now = Instant::now();
         model.versions.retain(|version, known| {
             let unchanged = |refused: &RefusedLoad| {
                 let mark = model.seen.get(version).map(|seen| &seen.mark);
                 mark == Some(&refused.folder) && refused.config == seen.config_mark
             };
             if known.refused.as_ref().is_some_and(|refused| !unchanged(refused)) {
+                (known.refused, known.passing_refusals) = (None, 0);
+            }
+            if known.refused.as_ref().is_some_and(|refused| refused.is_due(reason, now)) {
                 known.refused = None;
             }
             let is_there = model.seen.contains_key(version);

@@ -19,9 +19,9 @@ mod tending;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -31,15 +31,15 @@ use self::writing::Unwritten;
 use super::deployment::{Deployment, Note, Wish};
 use super::journal::{Appended, Journal};
 use super::problems::{ProblemChange, Problems};
-use super::reconcile::{Hold, Live, Step, reconcile, wanted};
+use super::reconcile::{Hold, Live, Step, reconcile, time_until_retry, wanted};
 use super::status::{Deployed, ModelStatus, Overview, VersionState, VersionStatus};
 use crate::config::{ModelConfig, RepositoryConfig, SessionPlace, StartMode};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
 use crate::monitor::{DeployedShare, StatePart};
 use crate::registry::{
-    Catalog, Fingerprint, FoundModel, LoadOrder, LoadStep, Loader, Manifest, Pace, PreparedVersion, ServedModel,
-    ServedVersion, Snapshot, VerifiedVersion, lower_priority_of_this_thread, scan,
+    Catalog, Fingerprint, FoundModel, FoundVersion, LoadOrder, LoadStep, Loader, Manifest, Pace, PreparedVersion,
+    Refusal, ServedModel, ServedVersion, Snapshot, lower_priority_of_this_thread, scan,
 };
 use crate::traffic::Share;
 
@@ -153,6 +153,8 @@ struct Known {
     refused: Option<RefusedLoad>,
     /// The problem of its last load, as it was last logged.
     logged: Option<String>,
+    /// Number of loads in a row that were refused for want of memory, threads or time.
+    passing_refusals: u32,
     /// What the folder of a loaded version looked like when its files were last compared.
     compared: Fingerprint,
     altered: Option<String>,
@@ -165,13 +167,27 @@ struct Loading {
     done: watch::Receiver<Option<Result<()>>>,
 }
 
-/// A load that failed, and what it failed on: it is not tried again before one of them has changed.
+/// A load that failed, and what it failed on: it is not tried again before one of them has changed, or, if the fault is
+/// passing, before `retry_at`.
 #[derive(Debug)]
 struct RefusedLoad {
     fault: LoadFault,
     problem: String,
     folder: Fingerprint,
     config: Fingerprint,
+    /// Time of the next attempt; `None` if the fault is not passing.
+    retry_at: Option<Instant>,
+    /// Alive for as long as the thread of the load runs. A load that timed out runs on, and keeps its memory.
+    thread: Weak<Mutex<LoadStep>>,
+}
+
+/// Reason of a look at the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// It is time for one.
+    Regular,
+    /// Somebody has asked for one (`leeway reload`).
+    Asked,
 }
 
 /// Which `model.toml` a version has to be loaded with.
@@ -265,6 +281,9 @@ impl ModelState {
             (None, Recorded::NotYet) => (true, "its first deployment is being written".to_owned()),
             (Some(version), _) => match self.versions.get(&version) {
                 Some(Known { loading: Some(_), .. }) => (true, format!("version {version} is being loaded")),
+                Some(Known { refused: Some(refused), .. }) if refused.fault.is_passing() => {
+                    (true, format!("version {version} was refused ({}) and is tried again", refused.fault.name()))
+                }
                 Some(Known { refused: Some(refused), .. }) => {
                     (false, format!("version {version} was refused ({})", refused.fault.name()))
                 }
@@ -285,6 +304,22 @@ impl ModelState {
             known: known.iter().map(Version::to_string).collect(),
         }
     }
+}
+
+// ===== impl RefusedLoad =====
+
+impl RefusedLoad {
+    /// Returns true if the load should be tried again at a look, although nothing about the version has changed.
+    fn is_due(&self, look: Look, now: Instant) -> bool {
+        let is_time = self.retry_at.is_some_and(|retry_at| look == Look::Asked || retry_at <= now);
+        is_time && self.thread.strong_count() == 0
+    }
+}
+
+/// Returns true if two problems are the same but for their numbers, such as the memory that is free.
+fn is_same_but_for_numbers(one: &str, other: &str) -> bool {
+    let words = |problem: &str| problem.replace(|letter: char| letter.is_ascii_digit(), "");
+    words(one) == words(other)
 }
 
 /// The key of a problem with a model's `model.toml`.

@@ -26,7 +26,7 @@ impl Deployer {
         });
         let looked = deployer.look_at_repository().await?;
         let latest = deployer.latest_deployments().await?;
-        deployer.note(looked, Some(&latest));
+        deployer.note(looked, Some(&latest), Look::Regular);
         if deployer.repository.start == StartMode::Strict {
             deployer.refuse_problems()?;
         }
@@ -78,7 +78,7 @@ impl Deployer {
             tokio::time::sleep(interval).await;
             let deployer = Arc::clone(&self);
             // Spawned, so that a look completes even if this future is dropped.
-            if let Err(error) = tokio::spawn(async move { deployer.look().await }).await {
+            if let Err(error) = tokio::spawn(async move { deployer.look(Look::Regular).await }).await {
                 tracing::error!(%error, "looking at the repository broke off");
             }
             let names: Vec<ModelName> = self.state.lock().models.keys().cloned().collect();
@@ -92,7 +92,7 @@ impl Deployer {
         let deadline = tokio::time::sleep(self.repository.reload_timeout()).deadline();
         let deployer = Arc::clone(self);
         let looking = tokio::spawn(async move {
-            deployer.look().await;
+            deployer.look(Look::Asked).await;
             deployer.settle(Some(deadline)).await;
         });
         if let Some(Err(error)) = self.until(Some(deadline), looking).await {

@@ -1,5 +1,6 @@
 //! The next steps for a model: starts loads, and acts when a load has ended.
 
+use std::path::Path;
 use std::pin::Pin;
 
 use super::*;
@@ -215,20 +216,25 @@ impl Deployer {
             let model = state.models.get_mut(name);
             model.and_then(|model| model.versions.get(&version)).map(|known| known.compared.clone()).unwrap_or_default()
         };
-        let compare = move || {
+        let look = move || {
             let now = Fingerprint::of(&served.folder);
-            let altered = (now != compared).then(|| match VerifiedVersion::read(&served.folder) {
-                Ok(found) if found.manifest == served.manifest => None,
-                Ok(_) => Some("version.toml is not what it was when the version was loaded".to_owned()),
-                Err(refusal) => Some(refusal.to_string()),
-            });
+            let altered = (now != compared).then(|| compare(&served.folder, &served.manifest));
             (now, altered)
         };
-        let (now, altered) = match self.on_a_thread(Pace::Background, "verifier", compare).await {
+        let (now, altered) = match self.on_a_thread(Pace::Background, "verifier", look).await {
             // The folder has not changed.
             Ok((_, None)) => return,
-            Ok((now, Some(altered))) => (now, altered),
-            Err(error) => (Fingerprint::default(), Some(error.to_string())),
+            Ok((now, Some(Ok(altered)))) => (now, altered),
+            // Nothing is known of the files. The next look compares them.
+            Ok((_, Some(Err(refusal)))) => {
+                tracing::warn!(model = %name, %version, problem = %refusal, "the files could not be compared");
+                return;
+            }
+            Err(error) => {
+                let problem = error.detail().unwrap_or_default();
+                tracing::warn!(model = %name, %version, problem, "the files could not be compared");
+                return;
+            }
         };
         let mut state = self.state.lock();
         let Some(known) = state.models.get_mut(name).and_then(|model| model.versions.get_mut(&version)) else { return };
@@ -244,6 +250,18 @@ impl Deployer {
         }
         (known.compared, known.altered) = (now, altered);
         self.publish(&mut state);
+    }
+}
+
+/// Compares the files in a folder with the manifest of the loaded version, and returns the difference, if there is one.
+/// Reads in pieces, because the version is in memory already. A refusal says that the comparison was not possible now.
+fn compare(folder: &Path, loaded: &Manifest) -> Result<Option<String>, Refusal> {
+    let found = FoundVersion::find(folder).and_then(|found| found.check_digests().map(|()| found));
+    match found {
+        Ok(found) if found.manifest() == loaded => Ok(None),
+        Ok(_) => Ok(Some("version.toml is not what it was when the version was loaded".to_owned())),
+        Err(refusal) if refusal.fault.is_passing() => Err(refusal),
+        Err(refusal) => Ok(Some(refusal.to_string())),
     }
 }
 
