@@ -166,7 +166,7 @@ fn open(
     drop(bytes);
     match answer {
         Ok(Answer::Opened { signature, provider }) => {
-            memory.shrink().map_err(not_started)?;
+            memory.release().map_err(not_started)?;
             let outputs = signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect();
             let session = IsolatedSession::new(process, socket, control, memory, outputs, Arc::clone(restarts))
                 .map_err(not_started)?;

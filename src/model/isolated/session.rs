@@ -29,6 +29,7 @@ pub(super) struct IsolatedSession {
     memory: SharedMemory,
     control: Arc<Control>,
     outputs: Vec<Arc<str>>,
+    has_large_inputs: bool,
     restarts: Arc<Mutex<Restarts>>,
 }
 
@@ -51,11 +52,13 @@ impl IsolatedSession {
     ) -> io::Result<IsolatedSession> {
         socket.set_read_timeout(Some(LOOK))?;
         let control = Control { socket: control, run: AtomicU64::new(0), is_ended: AtomicBool::new(false) };
-        Ok(IsolatedSession { process, socket, memory, control: Arc::new(control), outputs, restarts })
+        let control = Arc::new(control);
+        Ok(IsolatedSession { process, socket, memory, control, outputs, has_large_inputs: false, restarts })
     }
 
     fn order(&mut self, inputs: &Tensors, number: u64) -> io::Result<()> {
         let inputs = self.memory.write(inputs.iter().map(|(_, tensor)| tensor))?;
+        self.has_large_inputs = SharedMemory::is_large(&inputs);
         send(&self.socket, &Order::Run { number, inputs })
     }
 
@@ -90,7 +93,9 @@ impl Session for IsolatedSession {
                 self.restarts.lock().ran();
                 let (places, heads): (Vec<usize>, Vec<_>) = outputs.into_iter().unzip();
                 let tensors = self.memory.read(heads.iter())?;
-                self.memory.shrink().map_err(Error::internal)?;
+                if self.has_large_inputs || SharedMemory::is_large(&heads) {
+                    self.memory.shrink().map_err(Error::internal)?;
+                }
                 let named = places.into_iter().zip(tensors).map(|(place, tensor)| {
                     let name = self.outputs.get(place).ok_or_else(|| Error::internal("an output has no name"))?;
                     Ok((Arc::clone(name), tensor))

@@ -200,9 +200,19 @@ impl SharedMemory {
         Ok(bytes)
     }
 
-    /// Frees the memory of a large run, or of the model.
+    /// Releases the memory of a model that was handed over.
+    pub(super) fn release(&self) -> io::Result<()> {
+        self.0.set_len(0)
+    }
+
+    /// Releases what large tensors took.
     pub(super) fn shrink(&self) -> io::Result<()> {
-        if self.0.metadata()?.len() > KEPT_BYTES { self.0.set_len(KEPT_BYTES) } else { Ok(()) }
+        self.0.set_len(KEPT_BYTES)
+    }
+
+    /// Returns true if these tensors take more memory than is kept between runs.
+    pub(super) fn is_large(heads: &[Head]) -> bool {
+        heads.iter().map(|head| head.bytes as u64).sum::<u64>() > KEPT_BYTES
     }
 
     /// Writes tensors one after the other.
