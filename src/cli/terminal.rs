@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn what_a_terminal_would_act_on_is_escaped() {
         let mut out = Printable { out: Vec::new(), line: 0 };
-        writeln!(out, "Größe {}\u{9b}2J\u{202e}", "\u{1b}[31m\u{0}\t").unwrap();
+        writeln!(out, "Größe \u{1b}[31m\u{0}\t\u{9b}2J\u{202e}").unwrap();
         writeln!(out, "{}", "x".repeat(20_000)).unwrap();
         writeln!(out, "over").unwrap();
         let text = String::from_utf8(out.out).unwrap();

@@ -74,6 +74,7 @@ fn none(label: &WrittenLabel, classes: &[String]) -> String {
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "labels are made where they are checked")]
     fn check(label: WrittenLabel, classes: &[&str], expected: Option<&str>) {
         let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
         let found = class_of(&label, &classes).map(|truth| match truth {

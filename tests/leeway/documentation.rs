@@ -464,9 +464,7 @@ fn every_test_and_target_that_the_security_page_names_exists() {
         for test in cell.split('`').skip(1).step_by(2) {
             named += 1;
             let exists = match (test.split_once("::"), test.strip_prefix("make ")) {
-                (Some((file, name)), _) => {
-                    read(&format!("tests/leeway/{file}.rs")).contains(&format!("fn {name}("))
-                }
+                (Some((file, name)), _) => read(&format!("tests/leeway/{file}.rs")).contains(&format!("fn {name}(")),
                 (None, Some(target)) => makefile.contains(&format!("\n{target}:")),
                 (None, None) => continue,
             };
