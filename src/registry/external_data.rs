@@ -279,6 +279,7 @@ fn length_delimited(rest: &mut Bytes) -> Result<Bytes, String> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` calls")]
 fn malformed(error: prost::DecodeError) -> String {
     format!("not an ONNX file: {error}")
 }

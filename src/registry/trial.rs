@@ -34,8 +34,11 @@ pub const TRIAL_COMMAND: &str = "trial-load";
 /// The beginning of a line that says nothing about the reason.
 const HINT_OF_A_PANIC: &str = "note: run with `RUST_BACKTRACE";
 
-/// Of what a child writes, this much is read.
-const MOST_OUTPUT: u64 = 1 << 16;
+/// A verdict is never longer: it has the names of outputs.
+const MAX_VERDICT_BYTES: u64 = 1 << 22;
+
+/// Of what a child complains of, this much is read.
+const MAX_COMPLAINTS_BYTES: u64 = 1 << 16;
 
 /// Divisor of the memory: the runs of one model together may take one part, if callers choose the length of rows.
 const RUNS_MEMORY: u64 = 8;
@@ -107,8 +110,8 @@ impl Trial {
             let what = format!("the trial load could not be started with {program}");
             Refusal::of_io(LoadFault::Internal, &what, &error)
         })?);
-        let said = read_to_end(child.0.stdout.take(), MOST_OUTPUT);
-        let complaints = read_to_end(child.0.stderr.take(), MOST_OUTPUT);
+        let said = read_to_end(child.0.stdout.take(), MAX_VERDICT_BYTES);
+        let complaints = read_to_end(child.0.stderr.take(), MAX_COMPLAINTS_BYTES);
         let said = match said.recv_timeout(self.timeout) {
             Ok(said) => said,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {

@@ -150,9 +150,9 @@ async fn a_run_that_wants_more_memory_than_there_is_fails_alone() {
 /// Returns if the sessions of the two versions of `plus` run in processes of their own: first version 1, then 2.
 async fn own_processes(app: &TestApp) -> [bool; 2] {
     let model = app.admin_get("/admin/v1/models/plus").await.json();
-    ["1", "2"].map(|version| {
+    [1, 2].map(|version| {
         let versions = model["versions"].as_array().unwrap();
-        let found = versions.iter().find(|found| found["version"].to_string() == version).unwrap();
+        let found = versions.iter().find(|found| found["version"] == version).unwrap();
         assert_eq!(found["state"], "loaded", "{model}");
         found["sessions"] == "own_processes"
     })

@@ -185,3 +185,70 @@ async fn rows_of_a_model_that_was_not_tried_have_a_default_bound() {
         assert_eq!(ask(most + 1).await.status, 400, "{model}");
     }
 }
+
+/// A field of a message of Protocol Buffers.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![number << 3 | 2];
+    let mut length = content.len();
+    while length > 0x7f {
+        bytes.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    bytes.push(length as u8);
+    [&bytes, content].concat()
+}
+
+/// A model that copies its input, floats of a shape `[N, length]`, into outputs of these names. The length is encoded.
+fn copies(names: &[String], length: &[u8]) -> Vec<u8> {
+    let dims = [field(1, &field(2, b"N")), field(1, &[&[0x08][..], length].concat())].concat();
+    let floats = field(2, &field(1, &[vec![0x08, 1], field(2, &dims)].concat()));
+    let value = |name: &str| [field(1, name.as_bytes()), floats.clone()].concat();
+    let mut graph = [field(2, b"g"), field(11, &value("x"))].concat();
+    for name in names {
+        let node = [field(1, b"x"), field(2, name.as_bytes()), field(4, b"Identity")].concat();
+        graph.extend([field(1, &node), field(12, &value(name))].concat());
+    }
+    [vec![0x08, 9], field(7, &graph), field(8, &[0x10, 17])].concat()
+}
+
+/// Findings of a trial are as long as the names of a model's outputs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_many_outputs_with_long_names_passes_the_trial() {
+    let repository = Repository::new();
+    let folder = repository.0.path().join("many/1");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.with_file_name("model.toml"), PLAIN).unwrap();
+    let names: Vec<String> = (0..140).map(|number| format!("{number:0500}")).collect();
+    std::fs::write(folder.join("model.onnx"), copies(&names, &[2])).unwrap();
+    Manifest::write_for(&folder).unwrap();
+    let config = repository.config();
+    let parts = Parts {
+        engine: runtime(),
+        isolated_engine: None,
+        stages: Stages::default(),
+        trial: Some(trial(&config)),
+        journal: deploy::open(&config.state.url).await.unwrap(),
+        ledger: ledger(),
+    };
+    let app = TestApp::with_all(config, parts).await;
+    let answer = app.predict("/predict", r#"{"instances": [[1, 2]]}"#).await;
+    assert_eq!(answer.predictions()[0][&names[0]], json!([1.0, 2.0]), "{}", answer.text);
+}
+
+/// The reason why a trial was ended is said, and not how one would find out more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_a_shape_that_nobody_could_send_is_refused_in_words() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let folder = repository.0.path().join("huge/1");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.with_file_name("model.toml"), PLAIN).unwrap();
+    // 2^62.
+    let length = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40];
+    std::fs::write(folder.join("model.onnx"), copies(&["y".to_owned()], &length)).unwrap();
+    Manifest::write_for(&folder).unwrap();
+    let config = repository.config();
+    let app = TestApp::with(config).await;
+    let overview = app.admin_post("/admin/v1/reload", json!({})).await.json();
+    let text = overview.to_string();
+    assert!(text.contains("at most 268435456 elements can be sent at one time"), "{text}");
+}

@@ -127,8 +127,7 @@ pub(super) fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T
     if length > MAX_MESSAGE_BYTES {
         return Err(io::Error::other("a message is too long"));
     }
-    let mut bytes = Vec::new();
-    bytes.resize(length as usize, 0);
+    let mut bytes = vec![0; length as usize];
     from.read_exact(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
 }
