@@ -125,8 +125,7 @@ impl Loader {
     }
 
     fn prepare_version(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedVersion, Refusal> {
-        let check_threads =
-            || check_threads(order.config.model.threads(), available_cores(), machine::threads_left());
+        let check_threads = || check_threads(order.config.model.threads(), available_cores(), machine::threads_left());
         check_threads()?;
         progress(LoadStep::Verifying);
         let found = FoundVersion::find(&order.folder)?;

@@ -115,7 +115,8 @@ impl Manifest {
                     .to_owned(),
             ));
         }
-        let bytes = files::read(&path, LARGEST).map_err(|error| Refusal::of_io(LoadFault::Manifest, MANIFEST_FILE, &error))?;
+        let bytes =
+            files::read(&path, LARGEST).map_err(|error| Refusal::of_io(LoadFault::Manifest, MANIFEST_FILE, &error))?;
         Manifest::parse(&bytes).map_err(refuse)
     }
 

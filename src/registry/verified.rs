@@ -146,11 +146,19 @@ struct WeightsLimit {
 
 impl WeightsLimit {
     fn of_this_machine() -> WeightsLimit {
+        fail::fail_point!("weights::available", |bytes| WeightsLimit {
+            available: bytes.and_then(|bytes| bytes.parse().ok())
+        });
         WeightsLimit { available: machine::available_memory() }
     }
 
     /// Reads and verifies a file that fits into memory, beside those that were read before.
-    fn read(&mut self, found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest, name: &str) -> Result<Arc<[u8]>, Refusal> {
+    fn read(
+        &mut self,
+        found: &BTreeMap<FilePath, PathBuf>,
+        manifest: &Manifest,
+        name: &str,
+    ) -> Result<Arc<[u8]>, Refusal> {
         let limit = self.available.unwrap_or(u64::MAX - 1);
         let size = found.get(name).and_then(|path| std::fs::metadata(path).ok()).map_or(0, |metadata| metadata.len());
         if size > limit {
@@ -256,5 +264,30 @@ impl ModelSource for VersionFolder {
         }
         *kept = Arc::downgrade(&again.bytes);
         Ok(again.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_and_its_weights_fit_into_memory_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let names: [FilePath; 2] = ["model.onnx", "weights.bin"].map(|name| name.parse().unwrap());
+        let path = |name: &FilePath| folder.path().join(name.as_str());
+        names.iter().for_each(|name| std::fs::write(path(name), [7; 60]).unwrap());
+        let found = names.iter().map(|name| (name.clone(), path(name))).collect();
+        let manifest = Manifest::of(names.iter().map(|name| (name.clone(), files::digest_of(&[7; 60]))).collect());
+        let read = |available| {
+            let mut limit = WeightsLimit { available };
+            let sizes =
+                names.each_ref().map(|name| limit.read(&found, &manifest, name.as_str()).map(|read| read.len()));
+            sizes.map(|size| size.map_err(|refusal| refusal.fault))
+        };
+        assert_eq!(read(None), [Ok(60), Ok(60)]);
+        assert_eq!(read(Some(120)), [Ok(60), Ok(60)]);
+        assert_eq!(read(Some(119)), [Ok(60), Err(LoadFault::Resources)]);
+        assert_eq!(read(Some(59)), [Err(LoadFault::Resources); 2]);
     }
 }
