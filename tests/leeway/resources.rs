@@ -22,7 +22,7 @@ async fn metrics(server: &Server) -> String {
 
 async fn predict(server: &Server) -> u16 {
     let body = json!({ "instances": [[0.0, 0.0]] }).to_string();
-    client().post(server.url("/predict")).body(body).send().await.unwrap().status().as_u16()
+    client().post(server.url("/v1/models/plus:predict")).body(body).send().await.unwrap().status().as_u16()
 }
 
 #[tokio::test(flavor = "multi_thread")]
