@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::budget::{BlockingThreads, Deadline, Held, LatencyBudget, StageClock};
+use crate::budget::{BlockingThreads, Held, LatencyBudget, StageClock};
 use crate::error::{Error, Result};
 use crate::model::Priority;
 use crate::monitor::Delivery;
@@ -145,15 +145,13 @@ impl Admitted {
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
-        let postprocess = move |deadline: Deadline| {
+        let postprocess = move |_deadline| {
             let predictions = version.pipeline.postprocessor.decode(&outputs, &origin)?;
             let made = predictions.len();
             if made != rows {
                 let detail = format_args!("the postprocessor made {made} predictions for {rows} instances");
                 return Err(Error::internal(detail));
             }
-            // Nobody would read the text.
-            deadline.check()?;
             let text = write(&predictions, &version)?;
             version.recorder.observe(features, predictions.iter().map(Prediction::observation));
             Ok(text)

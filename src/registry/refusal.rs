@@ -40,7 +40,7 @@ impl Refusal {
 
     /// An error of the operating system as a refusal of this kind, or of [`LoadFault::Resources`] if the system had none
     /// left.
-    pub(super) fn of_io(fault: LoadFault, what: &str, error: &std::io::Error) -> Refusal {
+    pub(crate) fn of_io(fault: LoadFault, what: &str, error: &std::io::Error) -> Refusal {
         use std::io::ErrorKind::{OutOfMemory, WouldBlock};
         let is_full = rustix::io::Errno::from_io_error(error)
             .is_some_and(|errno| matches!(errno, rustix::io::Errno::MFILE | rustix::io::Errno::NFILE));
@@ -51,5 +51,34 @@ impl Refusal {
     /// The refusal as an error about this version.
     pub fn about(self, model: &ModelName, version: Version) -> Error {
         Error::Load { model: model.clone(), version, fault: self.fault, message: self.message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn what_the_system_has_none_left_of_is_a_passing_fault() {
+        let fault = |error: io::Error| Refusal::of_io(LoadFault::Files, "model.onnx", &error).fault;
+        // EMFILE, ENFILE, ENOMEM, EAGAIN.
+        for errno in [24, 23, 12, 11] {
+            assert_eq!(fault(io::Error::from_raw_os_error(errno)), LoadFault::Resources, "{errno}");
+        }
+        // ENOENT, EACCES.
+        for errno in [2, 13] {
+            assert_eq!(fault(io::Error::from_raw_os_error(errno)), LoadFault::Files, "{errno}");
+        }
+        assert_eq!(fault(io::Error::other("larger than 9 bytes")), LoadFault::Files);
+    }
+
+    #[test]
+    fn memory_that_ran_out_outside_the_trial_is_a_passing_fault() {
+        let fault = |fault, message| Refusal::new(fault, message).passing_if_about_memory().fault;
+        assert_eq!(fault(LoadFault::Model, "Failed to allocate 4096 bytes"), LoadFault::Resources);
+        assert_eq!(fault(LoadFault::Trial, "std::bad_alloc"), LoadFault::Trial);
+        assert_eq!(fault(LoadFault::Model, "no such operator"), LoadFault::Model);
     }
 }

@@ -138,9 +138,7 @@ impl Trial {
                     .map_or_else(String::new, |line| {
                         format!("; the last it said was {:?}", line.chars().take(300).collect::<String>())
                     });
-                let killed = status.is_some_and(|status| status.signal() == Some(Signal::KILL.as_raw()));
-                // The kernel kills the trial first when memory is short, whoever takes the memory.
-                let fault = if killed { LoadFault::Resources } else { LoadFault::Trial };
+                let fault = fault_of(status);
                 let ended = status.map_or_else(|| "ended".to_owned(), machine::describe_end);
                 let refusal = Refusal::new(fault, format!("its process {ended} when the model was tried out{last}"));
                 Err(explained(refusal, memory))
@@ -217,6 +215,15 @@ fn read_to_end(from: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Re
     receiver
 }
 
+/// Returns the fault of a version whose trial ended without a verdict.
+fn fault_of(status: Option<ExitStatus>) -> LoadFault {
+    match status.and_then(|status| status.signal()) {
+        // The kernel kills the trial first when memory is short, whoever takes the memory.
+        Some(signal) if signal == Signal::KILL.as_raw() => LoadFault::Resources,
+        _ => LoadFault::Trial,
+    }
+}
+
 /// Where memory may have been the reason, the limit is named.
 fn explained(refusal: Refusal, memory: Option<TrialMemory>) -> Refusal {
     match memory {
@@ -273,4 +280,29 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     let run_memory = machine::memory_limit().unwrap_or(u64::MAX) / RUNS_MEMORY / workers;
     findings.bounds = Some(opened.find_bounds(&mut *first, run_memory, comparing));
     Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_that_lacks_memory_is_the_models_fault_only_if_it_had_all_that_suits_the_model() {
+        let fault = |fault, message, bytes, wanted| {
+            explained(Refusal::new(fault, message), Some(TrialMemory { bytes, wanted })).fault
+        };
+        assert_eq!(fault(LoadFault::Model, "std::bad_alloc", 100, 100), LoadFault::Trial);
+        assert_eq!(fault(LoadFault::Model, "std::bad_alloc", 99, 100), LoadFault::Resources);
+        assert_eq!(fault(LoadFault::Model, "no such operator", 99, 100), LoadFault::Model);
+        assert_eq!(fault(LoadFault::Resources, "out of memory", 100, 100), LoadFault::Resources);
+    }
+
+    #[test]
+    fn a_trial_that_the_kernel_killed_says_nothing_of_the_model() {
+        let (killed, aborted) = (Signal::KILL.as_raw(), Signal::ABORT.as_raw());
+        assert_eq!(fault_of(Some(ExitStatus::from_raw(killed))), LoadFault::Resources);
+        assert_eq!(fault_of(Some(ExitStatus::from_raw(aborted))), LoadFault::Trial);
+        assert_eq!(fault_of(Some(ExitStatus::from_raw(1 << 8))), LoadFault::Trial);
+        assert_eq!(fault_of(None), LoadFault::Trial);
+    }
 }

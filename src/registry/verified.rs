@@ -146,6 +146,9 @@ struct WeightsLimit {
 
 impl WeightsLimit {
     fn of_this_machine() -> WeightsLimit {
+        fail::fail_point!("weights::available", |bytes| WeightsLimit {
+            available: bytes.and_then(|bytes| bytes.parse().ok())
+        });
         WeightsLimit { available: machine::available_memory() }
     }
 
@@ -273,16 +276,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_fit_into_memory_one_by_one_are_refused_if_they_do_not_together() {
+    fn a_model_and_its_weights_fit_into_memory_together() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["model.onnx", "other.bin"] {
-            std::fs::write(folder.path().join(name), [0; 12]).unwrap();
-        }
-        Manifest::write_for(folder.path()).unwrap();
-        let FoundVersion { manifest, found, .. } = FoundVersion::find(folder.path()).unwrap();
-        let mut limit = WeightsLimit { available: Some(20) };
-        assert_eq!(limit.read(&found, &manifest, "model.onnx").unwrap().len(), 12);
-        let refusal = limit.read(&found, &manifest, "other.bin").unwrap_err();
-        assert!(refusal.message.contains("other.bin is 0 MiB large, and 0 MiB of memory are available"), "{refusal}");
+        let names: [FilePath; 2] = ["model.onnx", "weights.bin"].map(|name| name.parse().unwrap());
+        let path = |name: &FilePath| folder.path().join(name.as_str());
+        names.iter().for_each(|name| std::fs::write(path(name), [7; 60]).unwrap());
+        let found = names.iter().map(|name| (name.clone(), path(name))).collect();
+        let manifest = Manifest::of(names.iter().map(|name| (name.clone(), files::digest_of(&[7; 60]))).collect());
+        let read = |available| {
+            let mut limit = WeightsLimit { available };
+            let sizes =
+                names.each_ref().map(|name| limit.read(&found, &manifest, name.as_str()).map(|read| read.len()));
+            sizes.map(|size| size.map_err(|refusal| refusal.fault))
+        };
+        assert_eq!(read(None), [Ok(60), Ok(60)]);
+        assert_eq!(read(Some(120)), [Ok(60), Ok(60)]);
+        assert_eq!(read(Some(119)), [Ok(60), Err(LoadFault::Resources)]);
+        assert_eq!(read(Some(59)), [Err(LoadFault::Resources); 2]);
     }
 }

@@ -31,6 +31,8 @@ mod overload;
 
 mod prometheus;
 mod repository;
+#[cfg(feature = "failpoints")]
+mod resources;
 mod rollout;
 mod startup;
 mod stuck;

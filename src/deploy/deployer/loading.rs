@@ -159,7 +159,11 @@ impl Deployer {
         let (loader, order, pace) = (Arc::clone(&self.loader), order.clone(), order.pace);
         let (model, version, limit) = (order.model.clone(), order.version, loader.load_limit);
         let prepare = move || loader.prepare(&order, &|now| *step.lock() = now);
-        match tokio::time::timeout(limit, self.on_a_thread(pace, "loader", prepare)).await {
+        let prepared = start_thread(pace, "loader", prepare).map_err(|error| {
+            let what = "a thread for the load could not be started";
+            Refusal::of_io(LoadFault::Internal, what, &error).about(&model, version)
+        })?;
+        match tokio::time::timeout(limit, result_of(prepared)).await {
             Ok(prepared) => prepared.and_then(|prepared| prepared),
             // A thread cannot be cancelled. It is abandoned, and its result is dropped.
             Err(_) => {
@@ -176,16 +180,7 @@ impl Deployer {
         name: &str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        let (sender, receiver) = oneshot::channel();
-        let work = move || {
-            if pace == Pace::Background {
-                lower_priority_of_this_thread();
-            }
-            // Nobody may wait any more.
-            let _ = sender.send(work());
-        };
-        std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(Error::internal)?;
-        receiver.await.map_err(|_| Error::internal("a thread panicked; its message is in the log above"))
+        result_of(start_thread(pace, name, work).map_err(Error::internal)?).await
     }
 
     /// Makes what is loaded and deployed what new requests see.
@@ -237,6 +232,29 @@ impl Deployer {
         let default_model = self.repository.default_model.clone().or_else(|| only_deployed(state));
         self.catalog.publish(Snapshot::new(models, reasons, default_model));
     }
+}
+
+/// Starts a thread, whose result can be received.
+fn start_thread<T: Send + 'static>(
+    pace: Pace,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<oneshot::Receiver<T>> {
+    let (sender, receiver) = oneshot::channel();
+    let work = move || {
+        if pace == Pace::Background {
+            lower_priority_of_this_thread();
+        }
+        // Nobody may wait any more.
+        let _ = sender.send(work());
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
+    Ok(receiver)
+}
+
+/// Waits for the result of a thread.
+async fn result_of<T>(thread: oneshot::Receiver<T>) -> Result<T> {
+    thread.await.map_err(|_| Error::internal("a thread panicked; its message is in the log above"))
 }
 
 /// Returns the only model that was ever deployed, whether it is served or not. A new model that cannot be loaded does

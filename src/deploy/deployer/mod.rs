@@ -338,3 +338,33 @@ fn model_mut<'a>(state: &'a mut State, name: &ModelName) -> Result<&'a mut Model
     let known = state.models.keys().map(ModelName::to_string).collect();
     Err(Error::UnknownModel { model: name.to_string(), known })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(retry_at: Option<Instant>, thread: &Arc<Mutex<LoadStep>>) -> RefusedLoad {
+        let (folder, config, thread) = (Fingerprint::default(), Fingerprint::default(), Arc::downgrade(thread));
+        RefusedLoad { fault: LoadFault::Resources, problem: String::new(), folder, config, retry_at, thread }
+    }
+
+    #[test]
+    fn a_passing_refusal_is_tried_again_in_time_or_when_somebody_asks() {
+        let (now, thread) = (Instant::now(), Arc::new(Mutex::new(LoadStep::Waiting)));
+        let later = now + Duration::from_secs(10);
+        let (passing, lasting) = (refused(Some(later), &thread), refused(None, &thread));
+        // The thread of a load that timed out still runs.
+        assert!(!passing.is_due(Look::Asked, later));
+        drop(thread);
+        assert!(!passing.is_due(Look::Regular, now));
+        assert!(passing.is_due(Look::Regular, later));
+        assert!(passing.is_due(Look::Asked, now));
+        assert!(!lasting.is_due(Look::Regular, later) && !lasting.is_due(Look::Asked, later));
+    }
+
+    #[test]
+    fn problems_that_differ_in_numbers_are_the_same() {
+        assert!(is_same_but_for_numbers("90 MiB are available", "1024 MiB are available"));
+        assert!(!is_same_but_for_numbers("90 MiB are available", "90 threads are available"));
+    }
+}
