@@ -29,6 +29,9 @@ use crate::monitor::Delivery;
 /// Time for a connection to start a request that its client has already sent, while the listener closes.
 const LAST_HEAD: Duration = Duration::from_millis(250);
 
+/// Time for which a connection counts as new, in milliseconds.
+const NEW_MS: u64 = 1_000;
+
 /// Interval of checks on a connection that is ending, and the maximum number of checks in a row without progress.
 const LOOK: Duration = Duration::from_secs(1);
 const MAX_LOOKS_WITHOUT_PROGRESS: u32 = 5;
@@ -68,6 +71,8 @@ pub(super) enum Rest {
     Idle,
     /// Its request waits for the client to send more of the body.
     Waiting,
+    /// It has just been accepted. Its first head is probably on its way.
+    New,
 }
 
 /// The error of a body that is read no further, because others need the place of its connection.
@@ -184,8 +189,13 @@ impl Activity {
         match (self.is_waiting.load(Relaxed), self.is_busy()) {
             (true, _) => Some(Rest::Waiting),
             (false, true) => None,
+            (false, false) if self.is_new() => Some(Rest::New),
             (false, false) => Some(Rest::Idle),
         }
+    }
+
+    fn is_new(&self) -> bool {
+        !self.has_asked() && millis(self.epoch.elapsed()) < self.since().saturating_add(NEW_MS)
     }
 
     /// Reports that a request waits for its client, or no longer does.
@@ -238,6 +248,11 @@ impl Activity {
     #[cfg(test)]
     pub(super) fn set_since(&self, since: u64) {
         self.since.store(since, Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_asked(&self) {
+        self.has_asked.store(true, Relaxed);
     }
 
     #[cfg(test)]

@@ -21,8 +21,9 @@ const WRITE_TIMEOUTS_PER_ANSWER: u32 = 4;
 /// Maximum number of connections that have been told to end and still have their file descriptor.
 pub(super) const MAX_LEAVING: usize = 16;
 
-/// The states of connections that can be evicted, in the order of eviction.
-const RESTS: [Rest; 2] = [Rest::Idle, Rest::Waiting];
+/// The states of connections that can be evicted, in the order of eviction. New connections are last, so that clients
+/// which send no bodies do not push out the others.
+const RESTS: [Rest; 3] = [Rest::Idle, Rest::Waiting, Rest::New];
 
 /// Marks every request on a connection above the limit.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +72,7 @@ struct Open {
     taken: [usize; 2],
     /// The connections that have been in this state the longest, in order, as of the last full search. By place and
     /// state.
-    resting: [[VecDeque<(u64, u64)>; 2]; 2],
+    resting: [[VecDeque<(u64, u64)>; RESTS.len()]; 2],
     /// The connections that were told to end and may not have ended yet.
     leaving: Vec<u64>,
 }
@@ -375,6 +376,7 @@ mod tests {
             connection.activity.set_since(since);
         }
         old[3].activity.set_since(7);
+        old[3].activity.set_asked();
         for expected in [[false, false, false, true], [false, false, true, true], [false, true, true, true]] {
             let new = connections.open().unwrap();
             assert!(new.above_limit.is_none());

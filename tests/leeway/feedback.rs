@@ -313,7 +313,7 @@ async fn feedback_whose_client_has_left_is_counted_if_it_was_recorded() {
     drop(stream);
     app.metric_becomes("leeway_connections", before).await;
     ledger.go.notify_one();
-    app.metric_becomes("leeway_feedback_total{result=\"joined\"}", 1.0).await;
+    app.metric_becomes("leeway_outcome_feedback_total{result=\"joined\"}", 1.0).await;
     ledger.go.notify_one();
     let again = give(&app, &json!([{ "prediction_id": ids[0], "label": 0 }])).await;
     assert_eq!(results(&again), BTreeMap::from([("duplicate", 1)]));
