@@ -17,7 +17,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use tokio::sync::OnceCell;
 
 use super::deployment::Deployment;
-use super::state_file::StateFile;
+use super::state_file::{Checks, StateFile};
 use crate::config::StateUrl;
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, printable};
@@ -69,7 +69,7 @@ pub async fn open(url: &StateUrl) -> Result<Arc<dyn Journal>> {
         "the deployment journal can only be read; what it says is served, and nothing is written until that works again"
     );
     let (path, latest) = (path.clone(), MemoryJournal::with(latest));
-    Ok(Arc::new(FrozenJournal { path, latest, problem, thawed: OnceCell::new() }))
+    Ok(Arc::new(FrozenJournal { path, latest, problem, checks: Checks::default(), thawed: OnceCell::new() }))
 }
 
 // ===== in memory =====
@@ -122,13 +122,14 @@ struct FrozenJournal {
     path: PathBuf,
     latest: MemoryJournal,
     problem: String,
+    checks: Checks,
     thawed: OnceCell<SqliteJournal>,
 }
 
 impl FrozenJournal {
     /// The journal itself, once its disk can be written.
     async fn thaw(&self) -> Result<&SqliteJournal> {
-        let open = async || match writable(&self.path).await {
+        let open = async || match is_writable(&self.path, &self.checks).await {
             Ok(()) => SqliteJournal::open(&self.path).await.map_err(|error| Error::Journal(error.to_string())),
             Err(_) => Err(Error::Journal(format!(
                 "it could only be read when the server was started ({}), and that is still so",
@@ -318,13 +319,26 @@ async fn set_up(pool: &SqlitePool) -> sqlx::Result<()> {
 
 /// Checks that the disk has room for a file here. Other problems with the path show when the file is opened.
 pub(crate) async fn writable(path: &Path) -> Result<(), String> {
+    is_writable(path, &Checks::default()).await
+}
+
+async fn is_writable(path: &Path, checks: &Checks) -> Result<(), String> {
     let path = path.to_owned();
-    let tried = tokio::task::spawn_blocking(move || try_to_write(&path)).await;
-    match tried.unwrap_or(Ok(())) {
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => Err("its disk is full".to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Err("its disk is read-only".to_owned()),
-        Ok(()) | Err(_) => Ok(()),
+    match checks.run(move || try_to_write(&path)).await? {
+        Ok(()) => Ok(()),
+        Err(error) => disk_problem(&error).map_or(Ok(()), Err),
     }
+}
+
+/// Returns the problem if an operator has to make room, or the disk writable; `None` if the error is of another kind.
+fn disk_problem(error: &io::Error) -> Option<String> {
+    let problem = match error.kind() {
+        io::ErrorKind::StorageFull => "its disk is full",
+        io::ErrorKind::QuotaExceeded => "its disk quota is used up",
+        io::ErrorKind::ReadOnlyFilesystem => "its disk is read-only",
+        _ => return None,
+    };
+    Some(problem.to_owned())
 }
 
 /// Writes and removes a file as large as the index that SQLite creates beside its own file.
@@ -447,6 +461,19 @@ mod tests {
         check(&SqliteJournal::open(&folder.path().join("new/journal.db")).await.unwrap()).await;
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_quota_that_is_used_up_is_a_full_disk() {
+        let check = |code: i32, expected: Option<&str>| {
+            assert_eq!(disk_problem(&io::Error::from_raw_os_error(code)).as_deref(), expected);
+        };
+        // ENOSPC, EDQUOT, EROFS; EACCES.
+        check(28, Some("its disk is full"));
+        check(122, Some("its disk quota is used up"));
+        check(30, Some("its disk is read-only"));
+        check(13, None);
+    }
+
     #[tokio::test]
     async fn in_memory_the_oldest_are_forgotten() {
         let journal = MemoryJournal::default();
@@ -525,6 +552,7 @@ mod tests {
             path,
             latest: MemoryJournal::with(vec![first()]),
             problem: "its disk is full".to_owned(),
+            checks: Checks::default(),
             thawed: OnceCell::new(),
         };
         let nowhere = frozen("/proc/leeway/journal.db".into());

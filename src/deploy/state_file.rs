@@ -5,11 +5,34 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+/// Time for a check, and for its turn. A file system that takes longer counts as failed.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Identities of the files of an open SQLite database, taken when it was opened.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StateFile {
-    files: Vec<(PathBuf, Identity)>,
+    files: Arc<[(PathBuf, Identity)]>,
+    checks: Checks,
+}
+
+/// Runs checks of a file system one at a time, on threads of their own, because a file system can be slow. A check that
+/// hangs takes one thread, however many ask.
+#[derive(Debug, Clone)]
+pub(super) struct Checks {
+    /// Held by a running check, even if nobody waits for it any more.
+    running: Arc<Mutex<()>>,
+    timeout: Duration,
+}
+
+impl Default for Checks {
+    fn default() -> Checks {
+        Checks { running: Arc::default(), timeout: CHECK_TIMEOUT }
+    }
 }
 
 /// Identity of a file on this machine.
@@ -30,15 +53,30 @@ impl StateFile {
         if let Ok(identity) = Identity::of(&log) {
             files.push((log, identity));
         }
-        Ok(StateFile { files })
+        Ok(StateFile { files: files.into(), checks: Checks::default() })
     }
 
     /// Fails if the files at the paths are not the open ones. The error describes the difference.
     pub async fn check(&self) -> Result<(), String> {
-        let files = self.files.clone();
-        let compare = move || files.iter().try_for_each(|(path, opened)| compare(path, *opened));
-        // On a thread of its own, because a file system can be slow.
-        tokio::task::spawn_blocking(compare).await.map_err(|error| error.to_string())?
+        let files = Arc::clone(&self.files);
+        self.checks.run(move || files.iter().try_for_each(|(path, opened)| compare(path, *opened))).await?
+    }
+}
+
+impl Checks {
+    /// Returns the result of a check, or an error if the file system does not answer in time.
+    pub(super) async fn run<T: Send + 'static>(&self, check: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+        let checked = async {
+            let running = Arc::clone(&self.running).lock_owned().await;
+            let check = move || {
+                let result = check();
+                drop(running);
+                result
+            };
+            tokio::task::spawn_blocking(check).await.map_err(|error| error.to_string())
+        };
+        let late = |_| format!("the file system of the file at state.url has not answered for {:?}", self.timeout);
+        tokio::time::timeout(self.timeout, checked).await.map_err(late)?
     }
 }
 
@@ -77,7 +115,34 @@ fn compare(path: &Path, opened: Identity) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_file_system_that_hangs_takes_one_thread_and_is_a_failure() {
+        let checks = Checks { timeout: Duration::from_millis(10), ..Checks::default() };
+        let started = Arc::new(AtomicUsize::new(0));
+        let (answer, hung) = std::sync::mpsc::channel::<()>();
+        let hung = Arc::new(parking_lot::Mutex::new(hung));
+        let asking: Vec<_> = (0..64)
+            .map(|_| {
+                let (checks, started, hung) = (checks.clone(), Arc::clone(&started), Arc::clone(&hung));
+                let hang = move || {
+                    started.fetch_add(1, Ordering::SeqCst);
+                    let _ = hung.lock().recv();
+                };
+                tokio::spawn(async move { checks.run(hang).await })
+            })
+            .collect();
+        for asking in asking {
+            assert!(asking.await.unwrap().unwrap_err().contains("has not answered for 10ms"));
+        }
+        // The next check has its turn once the hung one has ended.
+        drop(answer);
+        assert_eq!(started.load(Ordering::SeqCst), 1);
+        while checks.run(|| 7).await != Ok(7) {}
+    }
 
     #[tokio::test]
     async fn a_file_that_is_gone_moved_or_another_one_is_noticed() {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use self::batch::{Amount, Item, Text};
@@ -27,7 +28,7 @@ use self::label::class_of;
 pub use self::ledger::{Entry, Ledger, MemoryLedger, Recorded, SqliteLedger, open_ledger};
 pub use self::prediction_id::{PredictionId, Signer, Verified};
 use crate::config::{BusinessKind, FeedbackConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feature::Observation;
 use crate::identity::VersionKey;
 use crate::monitor::{FeedbackResult, Monitor, Predicted, StatePart, Truth};
@@ -35,6 +36,11 @@ use crate::registry::{ServedVersion, Snapshot};
 
 /// The most items that an answer says what is wrong with.
 const MOST_PROBLEMS: usize = 100;
+/// Maximum number of requests whose feedback is recorded and joined at one time. Those go on without their clients, so their
+/// memory must be bounded. A ledger in a file has one connection, and does one after the other anyway.
+const TAKEN_AT_ONE_TIME: usize = 16;
+/// Time for such a place to become free.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tolerated difference between the clocks of replicas. A prediction from at most this far in the future counts as made
 /// now.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -66,6 +72,8 @@ pub struct Feedback {
     ledger: Arc<dyn Ledger>,
     max_delay: Duration,
     correction_window: Duration,
+    /// Places for feedback that is recorded and joined now.
+    taking: Arc<Semaphore>,
 }
 
 impl Feedback {
@@ -76,7 +84,8 @@ impl Feedback {
             None => Signer::new(&ledger.key().await?),
         };
         let (max_delay, correction_window) = (config.max_delay(), config.correction_window());
-        Ok(Feedback { signer, ledger, max_delay, correction_window })
+        let taking = Arc::new(Semaphore::new(TAKEN_AT_ONE_TIME));
+        Ok(Feedback { signer, ledger, max_delay, correction_window, taking })
     }
 
     /// The id of a prediction.
@@ -99,8 +108,22 @@ impl Feedback {
         Judged(batch.items.into_iter().map(&mut judge).collect())
     }
 
-    /// Takes in what can be joined and was not there before.
-    pub async fn take(&self, judged: Judged, monitor: &Monitor) -> Result<Taken> {
+    /// Takes in what can be joined and was not there before. Goes on if nobody waits any more: what the ledger has recorded
+    /// must be counted, because it is a duplicate when it is sent again.
+    pub async fn take(self: Arc<Self>, judged: Judged, monitor: Arc<Monitor>) -> Result<Taken> {
+        // Who waits for a place and leaves has changed nothing, and takes no memory.
+        let place = tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(&self.taking).acquire_owned()).await;
+        let place = place.map_err(|_| Error::FeedbackNotRecorded {
+            detail: format!("feedback that came before has not been recorded for {} s", PLACE_TIMEOUT.as_secs()),
+        })?;
+        let taking = tokio::spawn(async move {
+            let _place = place;
+            self.take_to_the_end(judged, &monitor).await
+        });
+        taking.await.map_err(|error| Error::internal(format_args!("feedback broke off: {error}")))?
+    }
+
+    async fn take_to_the_end(&self, judged: Judged, monitor: &Monitor) -> Result<Taken> {
         let Judged(judged) = judged;
         // All that is said is asked for at once.
         let entries: Vec<Entry> =

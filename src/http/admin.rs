@@ -1,20 +1,23 @@
 //! The handlers of the admin API. Who may ask is settled before (`admin_access.rs`); what is done is `deploy`'s.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::HttpState;
+use super::body::{self, BodyLimit};
 use super::error_response::Failure;
 use super::wire::json;
+use crate::budget::MemoryBudget;
 use crate::deploy::{self, Deployment, Note, Wish};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Version};
@@ -28,7 +31,9 @@ type ModelPath = Result<Path<String>, PathRejection>;
 type VersionPath = Result<Path<(String, String)>, PathRejection>;
 
 /// The largest body of a change.
-const BODY_LIMIT: usize = 1 << 16;
+const BODY_LIMIT: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
+/// Memory for reading it. A budget leaves somewhat less than half to one holder.
+const BODY_MEMORY: usize = BODY_LIMIT.get() * 4;
 /// How long it may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// The most deployments that are shown at one time.
@@ -236,13 +241,14 @@ fn named(name: &str) -> Result<ModelName> {
 
 /// The body of a change; an empty one says nothing.
 async fn body<T: DeserializeOwned>(request: Request) -> Result<T> {
-    let too_large = Error::RequestTooLarge { limit: BODY_LIMIT, advice: "a change needs a few hundred bytes" };
-    let read = tokio::time::timeout(BODY_TIME, Limited::new(request.into_body(), BODY_LIMIT).collect()).await;
-    let bytes = match read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })? {
-        Ok(read) => read.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(too_large),
-        Err(_) => return Err(Error::RequestAborted),
+    let (head, mut body) = request.into_parts();
+    // The bodies of clients leave their memory to no operator, so each change has its own.
+    let memory = MemoryBudget::new(BODY_MEMORY, NonZeroUsize::MIN);
+    let read = {
+        let reading = pin!(body::read(&head.headers, &mut body, BodyLimit::of_changes(BODY_LIMIT), &memory));
+        tokio::time::timeout(BODY_TIME, reading).await
     };
+    let bytes = read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })??;
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
     let Object(change) = serde_json::from_slice::<Object<T>>(bytes).map_err(|error| {
         let text: String = error.to_string().chars().take(300).collect();

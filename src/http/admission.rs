@@ -52,7 +52,7 @@ pub(super) async fn layer(
             // Read to its end, so that the connection can be used again, and the answer is not lost on a client that is
             // still sending.
             let (head, mut body) = request.into_parts();
-            discard(&head.headers, &mut body, &error).await;
+            discard(&head, &mut body, &error).await;
             Err(error.into())
         }
     }

@@ -1,15 +1,19 @@
 //! The body of a request: checks its headers and reads it, within its own limit and within the memory for all bodies.
 
 use std::borrow::Cow;
+use std::io;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
+use super::connection::Evicted;
+use super::connections::AboveLimit;
 use crate::budget::{Held, HeldBytes, MemoryBudget};
 use crate::error::{Error, Fault, Result};
 
@@ -44,6 +48,11 @@ impl BodyLimit {
     /// Returns the limit of feedback.
     pub(super) fn of_feedback(bytes: NonZeroUsize) -> BodyLimit {
         BodyLimit { bytes, advice: "send fewer items in one request (http.feedback_body_limit_bytes)" }
+    }
+
+    /// Returns the limit of changes by operators.
+    pub(super) fn of_changes(bytes: NonZeroUsize) -> BodyLimit {
+        BodyLimit { bytes, advice: "a change needs a few hundred bytes" }
     }
 
     fn exceeded(self) -> Error {
@@ -93,13 +102,22 @@ pub(super) async fn read(
     }
     let mut gathered = Gathered { held: memory.nothing(), limit, announced, bytes: Arrived::Nothing };
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Error::RequestAborted)?;
+        let frame = frame.map_err(broken_off)?;
         // Trailers are ignored.
         if let Ok(data) = frame.into_data() {
             gathered.add(data)?;
         }
     }
     Ok(gathered.whole())
+}
+
+/// The error of a body that is not complete.
+fn broken_off(error: axum::Error) -> Error {
+    let error = error.into_inner().downcast::<io::Error>().ok();
+    match error.as_ref().and_then(|error| error.get_ref()?.downcast_ref::<Evicted>()) {
+        Some(Evicted { limit }) => Error::TooManyConnections { limit: limit.get() },
+        None => Error::RequestAborted,
+    }
 }
 
 /// The part of a body that has arrived: one contiguous piece, even if it came in many small ones.
@@ -178,9 +196,10 @@ pub(super) fn is_unread(error: &Error) -> bool {
 }
 
 /// Reads what is left of the body of a request that is answered with this error, and throws it away.
-pub(super) async fn discard(headers: &HeaderMap, body: &mut Body, error: &Error) {
-    // A client that expects 100-continue may not have begun to send, and reading would tell it to.
-    if headers.contains_key(EXPECT) {
+pub(super) async fn discard(head: &Parts, body: &mut Body, error: &Error) {
+    // A client that expects 100-continue may not have begun to send, and reading would tell it to. A connection above
+    // the limit waits for nobody: health checks need its place.
+    if head.headers.contains_key(EXPECT) || head.extensions.get::<AboveLimit>().is_some() {
         return;
     }
     let mut left = DISCARD_LIMIT;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::num::NonZeroUsize;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -28,6 +29,9 @@ use crate::monitor::Delivery;
 /// Time for a connection to start a request that its client has already sent, while the listener closes.
 const LAST_HEAD: Duration = Duration::from_millis(250);
 
+/// Time for which a connection counts as new, in milliseconds.
+const NEW_MS: u64 = 1_000;
+
 /// Interval of checks on a connection that is ending, and the maximum number of checks in a row without progress.
 const LOOK: Duration = Duration::from_secs(1);
 const MAX_LOOKS_WITHOUT_PROGRESS: u32 = 5;
@@ -37,6 +41,8 @@ const MAX_LOOKS_WITHOUT_PROGRESS: u32 = 5;
 pub(super) struct Activity {
     /// Start of the listener. Times are counted from it.
     epoch: Instant,
+    /// Maximum number of connections, for the error of an evicted request.
+    limit: NonZeroUsize,
     /// Requests without an answer yet.
     requests: AtomicUsize,
     /// True while bytes of an answer wait for the client to read.
@@ -45,7 +51,9 @@ pub(super) struct Activity {
     written: AtomicU64,
     /// True once there was a request.
     has_asked: AtomicBool,
-    /// Time of acceptance or of the last answer, in milliseconds from the epoch.
+    /// True while a request waits for its client to send more of the body.
+    is_waiting: AtomicBool,
+    /// Time of acceptance, of the last answer, or of the last piece of a body, in milliseconds from the epoch.
     since: AtomicU64,
     /// True once the client has ended its side while it waits for an answer.
     has_ended_input: AtomicBool,
@@ -56,10 +64,30 @@ pub(super) struct Activity {
     told: Notify,
 }
 
+/// State of a connection that can be evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It has no request.
+    Idle,
+    /// Its request waits for the client to send more of the body.
+    Waiting,
+    /// It has just been accepted. Its first head is probably on its way.
+    New,
+}
+
+/// The error of a body that is read no further, because others need the place of its connection.
+#[derive(Debug, thiserror::Error)]
+#[error("others need the place of this connection")]
+pub(super) struct Evicted {
+    /// Maximum number of connections.
+    pub(super) limit: NonZeroUsize,
+}
+
 /// Reason for ending a connection, which decides how it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Others need its place. It ends at once, unless a new request has arrived.
+    /// Others need its place. It ends at once, or after the answer to a request that has arrived. A request that waits
+    /// for its body is refused.
     Evicted,
     /// Its client was silent, or read its answer too slowly. It ends at once, unless a new request has arrived.
     Overdue,
@@ -124,13 +152,15 @@ pub(super) async fn serve(
 
 impl Activity {
     /// The state of a connection that has just been accepted.
-    pub(super) fn new(epoch: Instant) -> Activity {
+    pub(super) fn new(epoch: Instant, limit: NonZeroUsize) -> Activity {
         Activity {
             epoch,
+            limit,
             requests: AtomicUsize::new(0),
             is_writing: AtomicBool::new(false),
             written: AtomicU64::new(0),
             has_asked: AtomicBool::new(false),
+            is_waiting: AtomicBool::new(false),
             since: AtomicU64::new(millis(epoch.elapsed())),
             has_ended_input: AtomicBool::new(false),
             delivery: Mutex::new(None),
@@ -154,12 +184,42 @@ impl Activity {
         self.is_answering() || self.is_writing()
     }
 
+    /// Returns the state in which the connection can be evicted; `None` while the server works for it.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        match (self.is_waiting.load(Relaxed), self.is_busy()) {
+            (true, _) => Some(Rest::Waiting),
+            (false, true) => None,
+            (false, false) if self.is_new() => Some(Rest::New),
+            (false, false) => Some(Rest::Idle),
+        }
+    }
+
+    fn is_new(&self) -> bool {
+        !self.has_asked() && millis(self.epoch.elapsed()) < self.since().saturating_add(NEW_MS)
+    }
+
+    /// Reports that a request waits for its client, or no longer does.
+    pub(super) fn set_waiting(&self, is_waiting: bool) {
+        if is_waiting == self.is_waiting.load(Relaxed) {
+            return;
+        }
+        if is_waiting {
+            self.since.store(millis(self.epoch.elapsed()), Relaxed);
+        }
+        self.is_waiting.store(is_waiting, Relaxed);
+    }
+
+    fn is_evicted(&self) -> bool {
+        *self.ending.lock() == Some(Ending::Evicted)
+    }
+
     /// Returns true once there was a request.
     pub(super) fn has_asked(&self) -> bool {
         self.has_asked.load(Relaxed)
     }
 
-    /// Returns the time of acceptance or of the last answer, in milliseconds from the listener's epoch.
+    /// Returns the time of acceptance, of the last answer, or of the last piece of a body, in milliseconds from the
+    /// listener's epoch.
     pub(super) fn since(&self) -> u64 {
         self.since.load(Relaxed)
     }
@@ -188,6 +248,11 @@ impl Activity {
     #[cfg(test)]
     pub(super) fn set_since(&self, since: u64) {
         self.since.store(since, Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_asked(&self) {
+        self.has_asked.store(true, Relaxed);
     }
 
     #[cfg(test)]
@@ -235,7 +300,8 @@ impl Drop for InFlight {
     }
 }
 
-/// The body of a request. Fails if the client has ended its side before the body was complete.
+/// The body of a request. Fails if the client has ended its side before the body was complete, and if it does not arrive
+/// while others need the place of the connection.
 struct WatchedBody {
     body: Incoming,
     activity: Arc<Activity>,
@@ -250,12 +316,22 @@ impl HttpBody for WatchedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other))),
+            Poll::Ready(frame) => {
+                self.activity.set_waiting(false);
+                Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
+            }
             // Hyper reads the end of the input only after it has handed on all earlier bytes.
             Poll::Pending if self.activity.has_ended_input.load(Relaxed) => {
                 Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())))
             }
-            Poll::Pending => Poll::Pending,
+            // The connection is polled when it is told to end, and polls this.
+            Poll::Pending if self.activity.is_evicted() => {
+                Poll::Ready(Some(Err(io::Error::other(Evicted { limit: self.activity.limit }))))
+            }
+            Poll::Pending => {
+                self.activity.set_waiting(true);
+                Poll::Pending
+            }
         }
     }
 
@@ -265,5 +341,11 @@ impl HttpBody for WatchedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for WatchedBody {
+    fn drop(&mut self) {
+        self.activity.set_waiting(false);
     }
 }

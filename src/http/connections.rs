@@ -1,4 +1,5 @@
-//! The open connections of a listener: gives places to new connections, evicts idle ones, and ends overdue ones.
+//! The open connections of a listener: gives places to new connections, evicts those that only wait for their clients,
+//! and ends overdue ones.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::connection::{Activity, Ending};
+use super::connection::{Activity, Ending, Rest};
 use crate::monitor::ServerRecorder;
 
 /// Time for a connection above the limit to send its first head: others need its place.
@@ -19,6 +20,10 @@ const WRITE_TIMEOUTS_PER_ANSWER: u32 = 4;
 
 /// Maximum number of connections that have been told to end and still have their file descriptor.
 pub(super) const MAX_LEAVING: usize = 16;
+
+/// The states of connections that can be evicted, in the order of eviction. New connections are last, so that clients
+/// which send no bodies do not push out the others.
+const RESTS: [Rest; 3] = [Rest::Idle, Rest::Waiting, Rest::New];
 
 /// Marks every request on a connection above the limit.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +37,7 @@ pub(super) struct AboveLimit {
 pub struct Places {
     /// Connections that serve everything.
     pub regular: NonZeroUsize,
-    /// Additional connections for health and metrics, used while every regular one has a request in flight.
+    /// Additional connections for health and metrics, used while the server works for every regular one.
     pub spare: usize,
 }
 
@@ -65,8 +70,9 @@ struct Open {
     next: u64,
     /// Number of connections in each kind of place, without those that are leaving.
     taken: [usize; 2],
-    /// The connections that have been idle the longest, in order, as of the last full search.
-    idle: [VecDeque<(u64, u64)>; 2],
+    /// The connections that have been in this state the longest, in order, as of the last full search. By place and
+    /// state.
+    resting: [[VecDeque<(u64, u64)>; RESTS.len()]; 2],
     /// The connections that were told to end and may not have ended yet.
     leaving: Vec<u64>,
 }
@@ -142,7 +148,7 @@ impl Connections {
             if self.open.lock().room(self.places).is_some() {
                 return;
             }
-            // A connection may also become idle, which notifies no one.
+            // A connection may also come to rest, which notifies no one.
             let _ = tokio::time::timeout(Duration::from_millis(100), ended).await;
         }
     }
@@ -157,17 +163,17 @@ impl Connections {
         }
     }
 
-    /// Takes a place for an accepted connection, and evicts an idle one if necessary. `None` if there is no place.
+    /// Takes a place for an accepted connection, and evicts another one if necessary. `None` if there is no place.
     pub(super) fn open(self: &Arc<Connections>) -> Option<OpenConnection> {
         let mut open = self.open.lock();
         let place = match open.room(self.places)? {
             Room::Free(place) => place,
-            Room::Held(place) => {
-                open.evict_from(place);
+            Room::Held(place, id) => {
+                open.leave(id, Ending::Evicted);
                 place
             }
         };
-        let activity = Arc::new(Activity::new(self.epoch));
+        let activity = Arc::new(Activity::new(self.epoch, self.places.regular));
         let id = open.next;
         open.next += 1;
         open.taken[place as usize] += 1;
@@ -177,10 +183,14 @@ impl Connections {
         Some(OpenConnection { connections: Arc::clone(self), id, activity, above_limit })
     }
 
-    /// Ends the connection that has been idle the longest, to free its file descriptor.
+    /// Ends the connection that has been idle the longest, or else has waited the longest, to free its file descriptor.
     pub(super) fn evict_one(&self) {
         let mut open = self.open.lock();
-        let _ = open.evict_from(Place::Regular) || open.evict_from(Place::Spare);
+        let places = [Place::Regular, Place::Spare];
+        let mut all = RESTS.into_iter().flat_map(|rest| places.map(|place| (place, rest)));
+        if let Some(id) = all.find_map(|(place, rest)| open.longest(place, rest)) {
+            open.leave(id, Ending::Evicted);
+        }
     }
 
     /// Ends the overdue connections.
@@ -225,8 +235,8 @@ impl Connections {
 enum Room {
     /// A free place.
     Free(Place),
-    /// A place whose connection is idle and can be evicted.
-    Held(Place),
+    /// The place of this connection, which can be evicted.
+    Held(Place, u64),
 }
 
 impl Open {
@@ -241,36 +251,36 @@ impl Open {
             if self.taken[place as usize] < limit {
                 return Some(Room::Free(place));
             }
-            if self.longest_idle(place).is_some() {
-                return Some(Room::Held(place));
+            // A request that waits for its client may wait for ever, and the server loses no work with it.
+            if let Some(id) = RESTS.into_iter().find_map(|rest| self.longest(place, rest)) {
+                return Some(Room::Held(place, id));
             }
         }
         None
     }
 
-    /// Returns the connection that has been idle the longest in this kind of place.
-    fn longest_idle(&mut self, place: Place) -> Option<u64> {
-        let Open { all, idle, taken, .. } = self;
-        let idle = &mut idle[place as usize];
+    /// Returns the connection in this kind of place that has been in this state the longest.
+    fn longest(&mut self, place: Place, rest: Rest) -> Option<u64> {
+        let Open { all, resting, taken, .. } = self;
+        let resting = &mut resting[place as usize][rest as usize];
+        let is_resting = |entry: &Entry| !entry.is_leaving && entry.activity.rest() == Some(rest);
         for is_fresh in [false, true] {
-            // The first entries stay first as long as they are idle: others became idle later.
-            while let Some(&(id, since)) = idle.front() {
-                let same =
-                    |entry: &Entry| !entry.is_leaving && !entry.activity.is_busy() && entry.activity.since() == since;
+            // The first entries stay first as long as they are in this state: others came to it later.
+            while let Some(&(id, since)) = resting.front() {
+                let same = |entry: &Entry| is_resting(entry) && entry.activity.since() == since;
                 if all.get(&id).is_some_and(same) {
                     return Some(id);
                 }
-                idle.pop_front();
+                resting.pop_front();
             }
             if is_fresh {
                 break;
             }
             // Finds several at once, so that a full search is rare.
             let some = (taken[place as usize] / 16).max(1);
-            let idle_now = |entry: &&Entry| entry.place == place && !entry.is_leaving && !entry.activity.is_busy();
             let mut found: Vec<(u64, u64)> = all
                 .iter()
-                .filter(|(_, entry)| idle_now(entry))
+                .filter(|(_, entry)| entry.place == place && is_resting(entry))
                 .map(|(&id, entry)| (entry.activity.since(), id))
                 .collect();
             if found.len() > some {
@@ -278,18 +288,9 @@ impl Open {
                 found.truncate(some);
             }
             found.sort_unstable();
-            idle.extend(found.into_iter().map(|(since, id)| (id, since)));
+            resting.extend(found.into_iter().map(|(since, id)| (id, since)));
         }
         None
-    }
-
-    /// Evicts the connection that has been idle the longest in this kind of place. Returns false if there was none.
-    fn evict_from(&mut self, place: Place) -> bool {
-        let found = self.longest_idle(place);
-        if let Some(id) = found {
-            self.leave(id, Ending::Evicted);
-        }
-        found.is_some()
     }
 
     fn leave(&mut self, id: u64, ending: Ending) {
@@ -362,6 +363,29 @@ mod tests {
         assert!(connections.open().is_none());
         drop(busy);
         assert!(connections.open().unwrap().above_limit.is_none());
+    }
+
+    #[test]
+    fn a_request_that_waits_for_its_client_gives_up_its_place_after_the_idle_ones() {
+        let connections = connections(4, 1);
+        let old: Vec<OpenConnection> = (0..4).map(|_| connections.open().unwrap()).collect();
+        old[..3].iter().for_each(|connection| connection.activity.set_answering());
+        // The first one works, the next two wait for their bodies, and the last one is idle.
+        for (connection, since) in [(&old[1], 6), (&old[2], 5)] {
+            connection.activity.set_waiting(true);
+            connection.activity.set_since(since);
+        }
+        old[3].activity.set_since(7);
+        old[3].activity.set_asked();
+        for expected in [[false, false, false, true], [false, false, true, true], [false, true, true, true]] {
+            let new = connections.open().unwrap();
+            assert!(new.above_limit.is_none());
+            new.activity.set_answering();
+            assert_eq!(old.iter().map(is_told).collect::<Vec<_>>(), expected);
+            // It stays open, and busy.
+            std::mem::forget(new);
+        }
+        assert!(connections.open().unwrap().above_limit.is_some());
     }
 
     #[test]

@@ -10,9 +10,10 @@ use jiff::Timestamp;
 
 use super::HttpState;
 use super::body::{self, BodyLimit, is_unread};
+use super::connections::AboveLimit;
 use super::error_response::Failure;
 use super::request_context::RequestContext;
-use super::wire::held_json;
+use super::wire::json_held_anyway;
 use crate::budget::Deadline;
 use crate::error::Error;
 use crate::feedback::Batch;
@@ -28,8 +29,11 @@ const WORK_TIME: Duration = Duration::from_secs(20);
 pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (head, mut content) = request.into_parts();
     let started = RequestContext::of(&head.extensions)?.started;
+    if let Some(&AboveLimit { limit }) = head.extensions.get() {
+        return Err(Error::TooManyConnections { limit: limit.get() }.into());
+    }
     if let Err(error) = body::check_json(&head.headers) {
-        body::discard(&head.headers, &mut content, &error).await;
+        body::discard(&head, &mut content, &error).await;
         return Err(error.into());
     }
     let limit = BodyLimit::of_feedback(state.feedback_body_limit);
@@ -41,7 +45,7 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
         Ok(bytes) => bytes,
         Err(error) => {
             if is_unread(&error) {
-                body::discard(&head.headers, &mut content, &error).await;
+                body::discard(&head, &mut content, &error).await;
             }
             return Err(error.into());
         }
@@ -54,7 +58,8 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
     let deadline = Deadline::after(started, WORK_TIME);
     let judged = state.blocking_threads.run(deadline, &state.feedback_cost, judge).await;
     let judged = judged.unwrap_or_else(|| Err(expired(started)))?;
-    Ok(held_json(&state.feedback.take(judged, &state.monitor).await?, &state.body_memory)?)
+    let taken = Arc::clone(&state.feedback).take(judged, Arc::clone(&state.monitor)).await?;
+    Ok(json_held_anyway(&taken, &state.body_memory)?)
 }
 
 /// The error for a request that got no place in time.

@@ -157,24 +157,31 @@ impl Listener {
         let mut look = tokio::time::interval(timeouts.precision());
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut warned: Option<Instant> = None;
+        // Kept across rounds: the place that it was accepted for may be busy again.
+        let mut accepted: Option<TcpStream> = None;
         loop {
             // Accepts only if there is a place. Otherwise connections wait in the backlog.
-            let accepted = async {
-                connections.has_room().await;
-                let (stream, _peer) = listener.accept().await?;
-                Ok((stream, connections.place().await))
+            let next = async {
+                if accepted.is_none() {
+                    connections.has_room().await;
+                    let (stream, _peer) = listener.accept().await?;
+                    accepted = Some(stream);
+                }
+                Ok(connections.place().await)
             };
-            let stream = tokio::select! {
+            let place = tokio::select! {
                 _ = closing.wait_for(|closing| *closing) => break,
                 _ = look.tick() => {
                     connections.end_overdue();
                     continue;
                 }
-                accepted = accepted => accepted,
+                place = next => place,
             };
-            let error: io::Error = match stream {
-                Ok((stream, open)) => {
-                    serving.serve(stream, open);
+            let error: io::Error = match place {
+                Ok(open) => {
+                    if let Some(stream) = accepted.take() {
+                        serving.serve(stream, open);
+                    }
                     continue;
                 }
                 Err(error) => error,
@@ -186,14 +193,21 @@ impl Listener {
                     tracing::warn!(%error, "connections cannot be accepted; leeway_accept_errors_total counts them");
                     warned = Some(Instant::now());
                 }
-                // Usually the file descriptors are used up, and an idle connection holds one.
+                // Usually the file descriptors are used up, and a connection that waits for its client holds one.
                 connections.evict_one();
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
         serving.serve_backlog(listener);
         connections.drain();
-        tokio::time::timeout(grace, connections.all_ended()).await.is_ok()
+        let ended = async {
+            if let Some(stream) = accepted {
+                serving.serve(stream, connections.place().await);
+                connections.drain();
+            }
+            connections.all_ended().await;
+        };
+        tokio::time::timeout(grace, ended).await.is_ok()
     }
 }
 
@@ -252,5 +266,74 @@ impl Serving {
 fn without_delay(stream: &TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(100);
+
+    async fn ask(stream: &mut TcpStream, path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+    }
+
+    async fn is_answered(stream: &mut TcpStream) -> bool {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let Ok(byte) = stream.read_u8().await else { return false };
+            head.push(byte);
+        }
+        head.starts_with(b"HTTP/1.1 200")
+    }
+
+    /// It is accepted for a place that can be evicted, and which is busy again before it is taken.
+    #[tokio::test]
+    async fn an_accepted_connection_waits_for_its_place_across_checks_of_the_others() {
+        let (came, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let slow = {
+            let (came, go) = (Arc::clone(&came), Arc::clone(&go));
+            move || async move {
+                came.add_permits(1);
+                go.acquire().await.unwrap().forget();
+            }
+        };
+        let router = Router::new().route("/quick", get(|| async {})).route("/slow", get(slow));
+        let bound = BoundAddress::bind("127.0.0.1:0".parse().unwrap(), "http.listen").unwrap();
+        let listener = bound.listen().unwrap();
+        let address = listener.address();
+        let limits = ListenerLimits {
+            places: Places { regular: NonZeroUsize::MIN, spare: 0 },
+            timeouts: ConnectionTimeouts { first_request: 8 * TICK, idle: 600 * TICK, write: 600 * TICK },
+        };
+        let (close, closing) = watch::channel(false);
+        let serving = tokio::spawn(listener.serve(router, limits, Arc::default(), closing, 600 * TICK));
+
+        let mut first = TcpStream::connect(address).await.unwrap();
+        ask(&mut first, "/quick").await;
+        assert!(is_answered(&mut first).await);
+        ask(&mut first, "/slow").await;
+        came.acquire().await.unwrap().forget();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        ask(&mut second, "/quick").await;
+        // Some checks later it still waits.
+        assert!(tokio::time::timeout(3 * TICK, second.read_u8()).await.is_err());
+        go.add_permits(1);
+        drop(first);
+        assert!(is_answered(&mut second).await);
+
+        ask(&mut second, "/slow").await;
+        came.acquire().await.unwrap().forget();
+        close.send_replace(true);
+        go.add_permits(1);
+        assert!(is_answered(&mut second).await);
+        drop(second);
+        assert!(serving.await.unwrap());
     }
 }

@@ -33,7 +33,7 @@ pub(super) async fn predict(State(state): State<Arc<HttpState>>, request: Reques
         Ok(answer) => Ok(wire::answer(answer)),
         Err(error) => {
             if is_unread(&error) {
-                body::discard(&head.headers, &mut content, &error).await;
+                body::discard(&head, &mut content, &error).await;
             }
             Err(error.into())
         }

@@ -54,7 +54,7 @@ pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Requ
             let (head, mut body) = request.into_parts();
             // A body that cannot be decoded is not read.
             if error != Error::UnsupportedTransfer {
-                body::discard(&head.headers, &mut body, &error).await;
+                body::discard(&head, &mut body, &error).await;
             }
             Failure(error).into_response_to_render()
         }

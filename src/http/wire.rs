@@ -122,6 +122,12 @@ pub(super) fn held_json(value: &impl Serialize, memory: &MemoryBudget) -> Result
     Ok(json_text(Bytes::from_owner(held(text, memory)?)))
 }
 
+/// A JSON response of bounded size about work that is done: it is not refused for lack of memory.
+pub(super) fn json_held_anyway(value: &impl Serialize, memory: &MemoryBudget) -> Result<Response> {
+    let text = serde_json::to_vec(value).map_err(Error::internal)?;
+    Ok(json_text(Bytes::from_owner(memory.hold_anyway(text.capacity()).of(text))))
+}
+
 fn json_text(text: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Body::from(text.into()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -130,6 +130,8 @@ async fn nothing_is_acknowledged_that_would_not_last() {
 struct Disk {
     journal: MemoryJournal,
     is_full: AtomicBool,
+    /// True while it has no deployment of any model.
+    is_empty: AtomicBool,
 }
 
 #[async_trait]
@@ -141,6 +143,9 @@ impl Journal for Disk {
     async fn append(&self, next: &Deployment) -> Result<Appended> {
         if self.is_full.load(Ordering::SeqCst) {
             return Err(Error::Journal("database or disk is full".to_owned()));
+        }
+        if self.is_empty.load(Ordering::SeqCst) {
+            return Ok(Appended::Lost(None));
         }
         self.journal.append(next).await
     }
@@ -222,6 +227,59 @@ async fn a_rollback_that_was_not_written_gives_way_to_what_another_server_has_wr
         })
         .await;
     }
+}
+
+/// Both deployments have the same generation, and the written one cannot be loaded at first.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_server_has_written_is_taken_over_once_it_can_be_loaded() {
+    let (repository, elsewhere, disk) = (repository(), repository(), Arc::new(Disk::default()));
+    let file = repository.0.path().join("plus/2/model.onnx");
+    let model = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "no model").unwrap();
+    let app = on_disk(&repository, &disk).await;
+    assert_eq!(app.admin_post(PROMOTE, json!({ "version": 1 })).await.status, 200);
+    disk.is_full.store(true, Ordering::SeqCst);
+    assert_eq!(app.admin_post(ROLLBACK, json!({})).await.json()["deployment"]["generation"], 3);
+    // The other server has seen nothing of that.
+    let other = on_disk(&elsewhere, &disk).await;
+    disk.is_full.store(false, Ordering::SeqCst);
+    let promoted = other.admin_post(PROMOTE, json!({ "version": 2 })).await;
+    assert_eq!(promoted.status, 200, "{}", promoted.text);
+    assert_eq!(promoted.json()["deployment"]["generation"], 3);
+    app.metric_becomes("leeway_deployments_unwritten", 0.0).await;
+    app.admin_post("/admin/v1/reload", json!({})).await;
+    assert_eq!(version(&app).await, "3");
+
+    std::fs::write(&file, model).unwrap();
+    until(async || {
+        app.admin_post("/admin/v1/reload", json!({})).await;
+        (version(&app).await == "2").then_some(())
+    })
+    .await;
+    let status = app.admin_get("/admin/v1/models/plus").await.json();
+    assert_eq!((&status["deployment"]["generation"], &status["deployment"]["stable"]), (&json!(3), &json!(2)));
+    assert_eq!(app.admin_post(PROMOTE, json!({ "version": 1 })).await.json()["deployment"]["generation"], 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_has_lost_the_deployments_of_a_model_has_written_none() {
+    let (repository, disk) = (repository(), Arc::new(Disk::default()));
+    let app = on_disk(&repository, &disk).await;
+    assert_eq!(app.admin_post(PROMOTE, json!({ "version": 1 })).await.status, 200);
+    disk.is_full.store(true, Ordering::SeqCst);
+    assert_eq!(app.admin_post(ROLLBACK, json!({})).await.json()["deployment"]["stable"], 3);
+    disk.is_empty.store(true, Ordering::SeqCst);
+    disk.is_full.store(false, Ordering::SeqCst);
+    until(async || {
+        let status = app.admin_get("/admin/v1/models/plus").await.json();
+        assert_ne!(status["unwritten"], Value::Null);
+        status["unwritten"].as_str()?.contains("it does not have the model's deployments any more").then_some(())
+    })
+    .await;
+    assert_eq!(version(&app).await, "3");
+    disk.is_empty.store(false, Ordering::SeqCst);
+    app.metric_becomes("leeway_deployments_unwritten", 0.0).await;
+    assert_eq!(disk.latest().await.unwrap()[0].generation, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,16 +1,25 @@
 //! What becomes of predictions: joined with them, wherever they were made, and counted once.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use leeway::app::Parts;
 use leeway::config::{Config, StateUrl};
+use leeway::deploy;
+use leeway::error::Result;
 use leeway::feature::Observation;
-use leeway::feedback::{PredictionId, Signer};
+use leeway::feedback::{Entry, Ledger, MemoryLedger, PredictionId, Recorded, Signer};
 use leeway::identity::VersionKey;
+use leeway::pipeline::Stages;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, config, held_out};
+use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, config, held_out, runtime};
 
 const KEY: &str = "a key of two replicas";
 
@@ -240,6 +249,74 @@ async fn a_body_that_is_no_feedback_is_refused_as_a_whole() {
     assert_eq!(form.send().await.unwrap().status(), 415);
     let huge = app.predict("/feedback", vec![b' '; (8 << 20) + 1]).await;
     assert_eq!(huge.status, 413);
+}
+
+/// What was taken is answered: it would be a duplicate when it is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn feedback_that_was_taken_is_answered_however_little_memory_is_left() {
+    let mut config = Repository::of("echo_float32").config();
+    config.http.body_memory_bytes = Some(8_000.try_into().unwrap());
+    let repository = Repository::of("echo_float32");
+    config.repository.path = repository.0.path().to_owned();
+    let app = TestApp::with(config).await;
+    // The body fits, and an answer with a hundred problems does not.
+    let taken = give(&app, &json!(vec![json!({ "prediction_id": "", "label": 0 }); 80])).await;
+    assert_eq!(results(&taken), BTreeMap::from([("forged", 80)]));
+    assert!(taken.to_string().len() > 6_000);
+}
+
+/// A ledger that waits after it has recorded, until the test lets it go.
+#[derive(Debug)]
+struct SlowLedger {
+    ledger: MemoryLedger,
+    recorded: Notify,
+    go: Notify,
+}
+
+#[async_trait]
+impl Ledger for SlowLedger {
+    async fn key(&self) -> Result<Vec<u8>> {
+        self.ledger.key().await
+    }
+
+    async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>> {
+        let recorded = self.ledger.record(entries).await;
+        self.recorded.notify_one();
+        self.go.notified().await;
+        recorded
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feedback_whose_client_has_left_is_counted_if_it_was_recorded() {
+    let config = config();
+    let ledger = Arc::new(SlowLedger {
+        ledger: MemoryLedger::new(config.feedback.remembered),
+        recorded: Notify::new(),
+        go: Notify::new(),
+    });
+    let parts = Parts {
+        engine: runtime(),
+        isolated_engine: None,
+        stages: Stages::default(),
+        trial: None,
+        journal: deploy::open(&config.state.url).await.unwrap(),
+        ledger: Arc::<SlowLedger>::clone(&ledger),
+    };
+    let app = TestApp::with_all(config, parts).await;
+    let ids = predicted(&app, 1).await;
+    let body = json!({ "feedback": [{ "prediction_id": ids[0], "label": 0 }] }).to_string();
+    let before = app.metric("leeway_connections").await;
+    let mut stream = TcpStream::connect(app.data).unwrap();
+    write!(stream, "POST /feedback HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    ledger.recorded.notified().await;
+    drop(stream);
+    app.metric_becomes("leeway_connections", before).await;
+    ledger.go.notify_one();
+    app.metric_becomes("leeway_outcome_feedback_total{result=\"joined\"}", 1.0).await;
+    ledger.go.notify_one();
+    let again = give(&app, &json!([{ "prediction_id": ids[0], "label": 0 }])).await;
+    assert_eq!(results(&again), BTreeMap::from([("duplicate", 1)]));
 }
 
 /// Ids of digits that the shipped model has just predicted.

@@ -274,6 +274,47 @@ async fn thousands_of_silent_connections_keep_nobody_out() {
     assert_eq!(blocking(move || read_to_end(&first)).await, "");
 }
 
+/// Sends `head` on `count` connections, one after the other, and nothing more.
+fn heads_without_bodies(app: &TestApp, head: &str, count: usize) -> Vec<TcpStream> {
+    let send = |_| {
+        let mut stream = connect(app.data);
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    (0..count).map(send).collect()
+}
+
+/// Requests that wait for their clients give up their places, those that have waited the longest first.
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_without_bodies_keep_nobody_out() {
+    let repository = Repository::of("echo_float32");
+    for (head, answer) in [
+        ("POST /feedback HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n", "HTTP/1.1 503 "),
+        ("POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n", "HTTP/1.1 503 "),
+        // Refused at once. Then the rest of the body is read, so that the client gets to read the answer.
+        ("POST /x HTTP/1.1\r\ncontent-length: 100000\r\n\r\n", "HTTP/1.1 400 "),
+        ("POST /v1/models/none:predict HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n", "HTTP/1.1 404 "),
+        (
+            "POST /feedback HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: 9000\r\n\r\n",
+            "HTTP/1.1 415 ",
+        ),
+    ] {
+        let mut config = repository.config();
+        config.http.connection_limit = 8.try_into().unwrap();
+        let app = TestApp::with(config).await;
+        // Fewer than there are places, spare ones included.
+        let silent = heads_without_bodies(&app, head, 72);
+        assert_eq!(app.predict("/predict", SMALL).await.status, 200, "{head}");
+        health_and_metrics_answer(&app).await;
+        let last = silent.last().unwrap();
+        last.set_nonblocking(true).unwrap();
+        let waits = last.peek(&mut [0]).unwrap_err();
+        assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock, "{head}: the last one has all its time");
+        let evicted = blocking(move || read_to_end(&silent[0])).await;
+        assert!(evicted.starts_with(answer), "{head}: {evicted}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_request_has_less_time_than_the_next_one() {
     let repository = Repository::of("echo_float32");

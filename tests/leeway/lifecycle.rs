@@ -367,11 +367,9 @@ async fn a_connection_above_the_limit_serves_everything_but_predictions() {
     let repository = Repository::of("echo_float32");
     let mut config = repository.config();
     config.http.connection_limit = 1.try_into().unwrap();
-    let app = TestApp::with(config).await;
-    // A request that stays in flight because its body does not arrive. An idle connection would be evicted.
-    let mut holder = TcpStream::connect(app.data).unwrap();
-    write!(holder, "POST /predict HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 100\r\n\r\n").unwrap();
-    holder.read_exact(&mut [0]).unwrap();
+    let _gate = GATE_IN_USE.lock().await;
+    // A request that the server works for. One that waits for its client would be evicted.
+    let (app, first) = stalled(config).await;
 
     for path in ["/livez", "/readyz", "/metrics", "/v1/models"] {
         let answer = app.get(path).await;
@@ -380,9 +378,23 @@ async fn a_connection_above_the_limit_serves_everything_but_predictions() {
     let refused = app.predict("/predict", body(1.0)).await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
     assert_eq!(refused.json()["type"], "urn:leeway:problem:too-many-connections");
-    assert_eq!(app.metric(&format!("leeway_requests_shed_total{ECHO},reason=\"connections\"}}")).await, 1.0);
+    // A connection above the limit waits for no body: its place is for health checks.
+    for head in [
+        "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n",
+        "POST /feedback HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n",
+        "POST /feedback HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: 1000\r\n\r\n",
+        "POST /v1/models/echo_float32:predict HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n",
+    ] {
+        let mut silent = TcpStream::connect(app.data).unwrap();
+        silent.write_all(head.as_bytes()).unwrap();
+        let answer = tokio::task::spawn_blocking(move || read_to_end(&silent)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("connection: close"), "{head}: {answer}");
+        assert!(answer.contains("too-many-connections"), "{head}: {answer}");
+    }
+    assert_eq!(app.metric(&format!("leeway_requests_shed_total{ECHO},reason=\"connections\"}}")).await, 3.0);
 
-    drop(holder);
+    let_go(usize::MAX);
+    first.await.unwrap();
     until(async || (app.predict("/predict", body(1.0)).await.status == 200).then_some(())).await;
 }
 

@@ -53,8 +53,9 @@ impl Deployer {
             fail::fail_point!("change::before_the_journal");
             // Meanwhile something else may have been deployed, or one of the versions retired.
             let now = self.deployment(&request.model)?;
-            if now.generation > present.generation || !self.is_loaded(&next) {
-                present = if now.generation > present.generation { now } else { present };
+            let is_newer = now.generation > present.generation && !self.is_replaced_by(&present);
+            if is_newer || !self.is_loaded(&next) {
+                present = if is_newer { now } else { present };
                 continue;
             }
             // Deployments that wait for the journal are written first.
@@ -124,7 +125,7 @@ impl Deployer {
         const PATIENCE: Duration = Duration::from_secs(1);
         let own = self.deployment(name)?;
         let latest = self.journal.history(name, u64::MAX, 1).await.map_err(|error| self.journal_failed(error))?.pop();
-        let Some(latest) = latest.filter(|latest| latest.generation > own.generation) else { return Ok(own) };
+        let Some(latest) = latest.filter(|latest| self.is_replaced_by(latest)) else { return Ok(own) };
         if let Some(model) = self.state.lock().models.get_mut(name) {
             model.newer = Some(latest.clone());
         }
@@ -151,12 +152,17 @@ impl Deployer {
         model.is_some_and(|model| deployment.answers().all(|version| model.is_loaded(version)))
     }
 
+    /// Returns true if a deployment in the journal has to replace the one in effect.
+    pub(super) fn is_replaced_by(&self, written: &Deployment) -> bool {
+        self.state.lock().models.get(&written.model).is_some_and(|model| model.is_replaced_by(written))
+    }
+
     /// Makes a deployment that is in the journal, and whose versions are loaded, the present one.
     pub(super) fn take_over(&self, next: &Deployment) {
         let mut state = self.state.lock();
         let Some(model) = state.models.get_mut(&next.model) else { return };
         let before = std::mem::replace(&mut model.deployment, next.clone());
-        (model.newer, model.deployment_problem) = (None, None);
+        (model.newer, model.is_overtaken, model.deployment_problem) = (None, false, None);
         // What is needed now need not be kept because somebody said so.
         for version in next.needs() {
             model.holds.remove(&version);

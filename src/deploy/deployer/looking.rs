@@ -115,7 +115,7 @@ impl Deployer {
         });
         for (name, model) in &mut state.models {
             let newer = latest.and_then(|latest| latest.get(name));
-            let newer = newer.filter(|newer| newer.generation > model.deployment.generation);
+            let newer = newer.filter(|newer| model.is_replaced_by(newer));
             if newer.is_some() {
                 model.newer = newer.cloned();
             }
@@ -218,6 +218,7 @@ fn take_in(seen: Seen, known: Option<Deployment>) -> Result<ModelState> {
         deployment,
         recorded,
         newer: None,
+        is_overtaken: false,
         deployment_problem: None,
         unwritten: Unwritten::default(),
         versions: BTreeMap::new(),

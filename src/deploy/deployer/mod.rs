@@ -101,6 +101,8 @@ struct ModelState {
     recorded: Recorded,
     /// A newer deployment that another process has written, until its versions are loaded.
     newer: Option<Deployment>,
+    /// True if the deployment was never written, and another process has written others instead.
+    is_overtaken: bool,
     deployment_problem: Option<String>,
     unwritten: Unwritten,
     versions: BTreeMap<Version, Known>,
@@ -263,6 +265,12 @@ impl ModelState {
         let Deployment { stable, rollback_path, .. } = &self.deployment;
         // The versions of the rollback path were promoted once.
         self.config.model.isolation.place(version == *stable || rollback_path.contains(&version))
+    }
+
+    /// Returns true if a deployment in the journal has to replace the one in effect. The generation does not tell that if
+    /// the one in effect was never written.
+    fn is_replaced_by(&self, written: &Deployment) -> bool {
+        written.generation > self.deployment.generation || (self.is_overtaken && *written != self.deployment)
     }
 
     /// Returns the versions that must be loaded: those of the deployment, of a newer deployment that is to be taken

@@ -124,7 +124,7 @@ impl Deployer {
         let mut state = self.state.lock();
         let Some(model) = state.models.get_mut(name).filter(|model| model.recorded != Recorded::Yes) else { return };
         match appended {
-            Ok(Appended::Written | Appended::Lost(None)) if model.deployment == first => model.recorded = Recorded::Yes,
+            Ok(Appended::Written) if model.deployment == first => model.recorded = Recorded::Yes,
             Ok(Appended::Lost(Some(latest))) => (model.deployment, model.recorded) = (latest, Recorded::Yes),
             // The highest version has changed meanwhile. The next call writes the deployment.
             Ok(_) => {}
@@ -139,12 +139,11 @@ impl Deployer {
     }
 
     /// Takes over a deployment that another process has written, once its versions are loaded.
-    async fn take_over_newer(&self, name: &ModelName) {
+    pub(super) async fn take_over_newer(&self, name: &ModelName) {
         let newer = {
             let mut state = self.state.lock();
             let Some(model) = state.models.get_mut(name) else { return };
-            let present = model.deployment.generation;
-            let Some(newer) = model.newer.clone().filter(|newer| newer.generation > present) else {
+            let Some(newer) = model.newer.clone().filter(|newer| model.is_replaced_by(newer)) else {
                 model.newer = None;
                 return;
             };
@@ -159,8 +158,7 @@ impl Deployer {
             newer
         };
         let _writing = self.writing.lock().await;
-        let is_newer = self.deployment(name).is_ok_and(|present| present.generation < newer.generation);
-        if is_newer && self.is_loaded(&newer) {
+        if self.is_replaced_by(&newer) && self.is_loaded(&newer) {
             self.take_over(&newer);
         }
     }

@@ -78,12 +78,13 @@ impl Deployer {
             };
             let Some(next) = next else { return Ok(()) };
             let overtaken = match self.journal.append(&next).await.map_err(|error| self.journal_failed(error))? {
-                Appended::Written | Appended::Lost(None) => None,
+                Appended::Written => None,
                 Appended::Lost(Some(latest)) if latest == next => None,
                 Appended::Lost(Some(latest)) => Some(latest),
+                Appended::Lost(None) => return Err(self.has_lost_deployments(name)),
             };
             self.loader.monitor.deployments().state_works(StatePart::Deployments);
-            self.forget_unwritten(name, if overtaken.is_some() { usize::MAX } else { 1 });
+            self.forget_unwritten(name, overtaken.as_ref());
             match overtaken {
                 None => {
                     tracing::info!(model = %name, generation = next.generation, "the deployment is in the journal now");
@@ -94,28 +95,43 @@ impl Deployer {
                         "a deployment that was not written yet gives way to one that another server has written"
                     );
                     drop(writing);
-                    self.give_way(&latest).await?;
+                    self.give_way(&latest).await;
                 }
             }
         }
     }
 
-    /// Takes over a deployment that another server has written instead of ours.
-    async fn give_way(self: &Arc<Self>, latest: &Deployment) -> Result<()> {
-        self.load_deployed(latest).await?;
-        let _writing = self.writing.lock().await;
-        if self.is_loaded(latest) && self.deployment(&latest.model)? != *latest {
-            self.take_over(latest);
-        }
-        Ok(())
+    /// Takes over a deployment that another server has written instead of ours. Its versions are loaded again and again
+    /// until that succeeds, as those of every newer deployment.
+    async fn give_way(self: &Arc<Self>, latest: &Deployment) {
+        // A failed load is recorded when the deployment is taken over.
+        let _ = self.load_deployed(latest).await;
+        self.take_over_newer(&latest.model).await;
     }
 
-    /// Forgets the oldest waiting deployments.
-    fn forget_unwritten(&self, name: &ModelName, count: usize) {
+    /// The error of a journal that knows no deployment of a model which it had written before.
+    fn has_lost_deployments(&self, name: &ModelName) -> Error {
+        let problem = "it does not have the model's deployments any more";
+        if let Some(model) = self.state.lock().models.get_mut(name) {
+            problem.clone_into(&mut model.unwritten.problem);
+        }
+        self.journal_failed(Error::Journal(problem.to_owned()))
+    }
+
+    /// Forgets the oldest waiting deployment, or all if another server has written this one instead.
+    fn forget_unwritten(&self, name: &ModelName, overtaken_by: Option<&Deployment>) {
         let mut state = self.state.lock();
         if let Some(model) = state.models.get_mut(name) {
-            let waiting = &mut model.unwritten.deployments;
-            waiting.drain(..count.min(waiting.len()));
+            match overtaken_by {
+                None => {
+                    let waiting = &mut model.unwritten.deployments;
+                    waiting.drain(..waiting.len().min(1));
+                }
+                Some(latest) => {
+                    model.unwritten.deployments.clear();
+                    (model.newer, model.is_overtaken) = (Some(latest.clone()), true);
+                }
+            }
         }
         self.count_unwritten(&state);
     }
