@@ -5,7 +5,7 @@
 //!     make bench-attack
 //!
 //! `benches/attacks.rs` has the attacks. A request of the honest load that is not answered 200 counts as one that took for ever.
-//! `ATTACK_SECONDS` says how long the attacks take. Linux only: memory is read from `/proc`; root makes the control group.
+//! `ATTACK_SECONDS` says how long the attacks take, `ATTACKS` names a part of the name of those that are wanted. Linux only: memory is read from `/proc`; root makes the control group.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
@@ -19,14 +19,17 @@ mod programs;
 mod repository;
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use attacks::{Attack, Phase, Target};
 use confinement::Confinement;
 use load_generator::{Load, OHA, fire, oha, quantile};
-use programs::{Program, checkout, leeway_binary, number_from, workshop};
+use programs::{Program, checkout, leeway_binary, meanwhile, number_from, workshop};
 use repository::{Repository, TENSOR_STAGES, copy_folder, test_model};
 use serde_json::{Value, json};
 
@@ -63,11 +66,11 @@ fn main() -> ExitCode {
         std::thread::available_parallelism().unwrap(),
         MEMORY >> 20
     );
-    let attacks = attacks::all();
+    let attacks = attacks::all(&std::env::var("ATTACKS").unwrap_or_default());
     let target = target(&server);
     let phase = Phase::quiet();
     let bench = Bench { models: models(&server), server, confinement };
-    let measured = std::thread::scope(|scope| {
+    let (measured, scrapes) = std::thread::scope(|scope| {
         /// Also if something fails: nobody waits for threads that go on.
         struct Ended<'a>(&'a Phase);
         impl Drop for Ended<'_> {
@@ -78,9 +81,9 @@ fn main() -> ExitCode {
         let _ended = Ended(&phase);
         // They are there from the beginning, so that what is quiet has them, too.
         attacks.iter().for_each(|attack| attack.start(scope, &target, &phase));
-        bench.measure(seconds, &phase, &attacks)
+        meanwhile(|over| scrape(&bench.server, over), || bench.measure(seconds, &phase, &attacks))
     });
-    bench.report(&measured, &attacks)
+    bench.report(&measured, &scrapes, &attacks)
 }
 
 fn repository() -> Repository {
@@ -92,6 +95,7 @@ fn repository() -> Repository {
         .with_shipped("digits", &[1, 2])
         .with_shipped("penguins", &[1, 2])
         .with("attention", &test_model("attention"), &tensor)
+        .with("echo", &test_model("echo_sequence"), &tensor)
         .with("pictures", &checkout().join("models/digits/2/model.onnx"), pictures);
     let sentences = checkout().join("tests/data/text/sentences");
     copy_folder(&sentences.join("1"), &repository.version("sentences", 1));
@@ -101,15 +105,14 @@ fn repository() -> Repository {
 
 fn target(server: &Program) -> Target {
     let address = server.address.parse().unwrap();
-    let row = &held_out("digits")["instances"][0];
     // The refusal of one that is certainly too long says how long it may be.
     let refusal =
         attacks::ask(address, "/v1/models/attention:predict", &json!({ "instances": [vec![1; 500_000]] }).to_string());
     let longest = refusal.split_once("and at most ").expect(&refusal).1;
     let longest_row = longest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
     println!("The attention takes rows of {longest_row} elements");
-    let many_digits = json!({ "instances": vec![row; 4096] }).to_string();
-    Target { address, longest_row, bomb: attacks::bomb(), many_digits }
+    let echoed = json!({ "instances": vec![vec![1_234_567; 100]; 1000] }).to_string();
+    Target { address, longest_row, bomb: attacks::bomb(), echoed }
 }
 
 fn held_out(model: &str) -> Value {
@@ -191,7 +194,7 @@ impl Bench {
         );
 
         self.honest(Duration::from_secs(20), load);
-        let quiet = self.minute("quiet", Duration::from_secs(60), load);
+        let mut quiet = self.minute("quiet", Duration::from_secs(60), load);
         let start = self.memory("VmRSS:");
 
         println!("{:>9} | up to {} connections of attackers", "", attacks::connections(attacks));
@@ -206,7 +209,11 @@ impl Bench {
         }
         phase.end();
         self.minute("after", Duration::from_secs(60), load);
-        Measured { quiet, attacked, start, after: self.memory("VmRSS:") }
+        let after = self.memory("VmRSS:");
+        // What others do on the machine changes from minute to minute: what is quiet is measured on both sides.
+        let quiet_again = self.minute("quiet", Duration::from_secs(60), load);
+        quiet.iter_mut().zip(&quiet_again).for_each(|(all, minute)| all.add(minute));
+        Measured { quiet, attacked, start, after }
     }
 
     fn minute(&self, name: &str, time: Duration, load: impl Fn(usize) -> Load) -> Vec<Honest> {
@@ -258,6 +265,38 @@ fn of_hits(hits: &[load_generator::Hit], load: Load, time: Duration) -> Honest {
     honest
 }
 
+/// What Prometheus and an orchestrator ask, every five seconds: what became of that, and the longest that an answer took.
+fn scrape(server: &Program, over: &AtomicBool) -> BTreeMap<String, (u64, Duration)> {
+    let mut outcomes: BTreeMap<String, (u64, Duration)> = BTreeMap::new();
+    for half_second in 0.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        for (address, path) in [(&server.address, "/metrics"), (&server.address, "/livez"), (&server.admin, "/readyz")]
+        {
+            if half_second % 10 != 0 {
+                continue;
+            }
+            let begin = Instant::now();
+            let status = get(address, path).unwrap_or_else(|error| error.kind().to_string());
+            let (count, longest) = outcomes.entry(format!("{path} {status}")).or_default();
+            (*count, *longest) = (*count + 1, begin.elapsed().max(*longest));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    outcomes
+}
+
+/// The status of what is answered, whole.
+fn get(address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\naccept-encoding: gzip\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer.get(9..12).map_or("closed".into(), |status| String::from_utf8_lossy(status).into_owned()))
+}
+
 fn machine_load() -> String {
     std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').take(1).collect()
 }
@@ -265,7 +304,12 @@ fn machine_load() -> String {
 // ===== what is printed =====
 
 impl Bench {
-    fn report(mut self, measured: &Measured, attacks: &[Attack]) -> ExitCode {
+    fn report(
+        mut self,
+        measured: &Measured,
+        scrapes: &BTreeMap<String, (u64, Duration)>,
+        attacks: &[Attack],
+    ) -> ExitCode {
         println!("\n{:<46} {:>8}  what became of them", "attack", "sent");
         for attack in attacks {
             let mut outcomes = attack.outcomes();
@@ -291,6 +335,10 @@ impl Bench {
                 attacked.ms(0.99),
                 attacked.answered
             );
+        }
+
+        for (what, (count, longest)) in scrapes {
+            println!("{what}: {count}, the slowest in {:.1} ms", 1e3 * longest.as_secs_f64());
         }
 
         let ended = self.server.ended();

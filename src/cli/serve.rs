@@ -23,6 +23,11 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     serve(config, stages).map_err(logging::fatal)
 }
 
+/// How long a thread that heavy stages run on stays when there is nothing to do. What it has freed is kept for what it does
+/// next, and goes back to the machine when it ends: less than the second after which the metrics are slid, or all of these
+/// threads would be kept for ever, each with the memory of the largest body that it has ever read.
+const IDLE_THREAD: Duration = Duration::from_millis(500);
+
 fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
     let config = config?;
     logging::start(&config.log)?;
@@ -31,6 +36,7 @@ fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("http")
+        .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build()
         .context("the HTTP threads could not be started")?;
