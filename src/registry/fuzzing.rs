@@ -115,11 +115,12 @@ impl Expected<'_> {
 
     fn tensor(&self, tensor: &mut TensorProto) {
         if is_external(tensor) {
+            let (_, raw_data) = self.content(tensor);
             *tensor = TensorProto {
                 dims: std::mem::take(&mut tensor.dims),
                 data_type: tensor.data_type,
                 name: std::mem::take(&mut tensor.name),
-                raw_data: self.content(tensor).1,
+                raw_data,
                 ..TensorProto::default()
             };
         }
