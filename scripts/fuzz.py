@@ -23,8 +23,9 @@ TARGETS = {
     "envelope": (4_096, 4),
     "feedback": (8_192, 4),
     "manifest": (4_096, 4),
-    # 64 Ki pixels of 8 bytes, 1 MiB of the decoder's own, and what growing a buffer takes.
-    "image": (8_192, 4),
+    # 64 Ki pixels of 8 bytes, 1 MiB of the decoder's own; and 16 MiB, which is what a partition of a WebP file can say that
+    # it has: image-webp sets them aside, zeroed and so without touching them, before it finds that they are not there.
+    "image": (8_192, 20),
     "external_data": (8_192, 4),
 }
 # More folders with seeds than fuzz/seeds/<target>.

@@ -56,3 +56,19 @@ fn judge(item: &Item, predicted: &Predicted, classes: &[String]) {
 fn assert_is_short(problem: &str) {
     assert!(problem.len() <= LONGEST_PROBLEM, "a problem of {} bytes: {problem}", problem.len());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// The inputs that fuzzing begins with, those that once failed among them.
+    #[test]
+    fn what_has_to_be_true_is_true_of_every_seed() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/feedback");
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            eprintln!("{}", path.display());
+            super::feedback(&std::fs::read(path).unwrap());
+        }
+    }
+}

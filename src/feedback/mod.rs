@@ -8,7 +8,7 @@
 //! - Here each item is judged (without a clock and a lock), and what is joined is added to the version's outcomes.
 
 mod batch;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod label;
 mod ledger;

@@ -115,11 +115,12 @@ impl Expected<'_> {
 
     fn tensor(&self, tensor: &mut TensorProto) {
         if is_external(tensor) {
+            let (_, raw_data) = self.content(tensor);
             *tensor = TensorProto {
                 dims: std::mem::take(&mut tensor.dims),
                 data_type: tensor.data_type,
                 name: std::mem::take(&mut tensor.name),
-                raw_data: self.content(tensor).1,
+                raw_data,
                 ..TensorProto::default()
             };
         }
@@ -148,4 +149,27 @@ impl Expected<'_> {
 
 fn is_external(tensor: &TensorProto) -> bool {
     tensor.data_location != 0 || !tensor.external_data.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each_file(folder: &str, hold: fn(&[u8])) {
+        let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
+        let paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        assert!(!paths.is_empty(), "{folder} has no files");
+        for path in paths {
+            eprintln!("{}", path.display());
+            hold(&std::fs::read(path).unwrap());
+        }
+    }
+
+    /// The inputs that fuzzing begins with, those that once failed among them.
+    #[test]
+    fn what_has_to_be_true_is_true_of_every_seed() {
+        each_file("fuzz/seeds/manifest", manifest);
+        each_file("fuzz/seeds/external_data", external_data);
+        each_file("tests/data/external", external_data);
+    }
 }

@@ -21,7 +21,7 @@ mod class_names;
 mod external_data;
 mod files;
 mod findings;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod golden;
 mod layout;
