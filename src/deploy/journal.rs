@@ -562,7 +562,7 @@ mod tests {
         // There is room again.
         let thawed = frozen(path.clone());
         assert_eq!(thawed.append(&second).await.unwrap(), Appended::Written);
-        assert_eq!(thawed.latest().await.unwrap(), [second.clone()]);
+        assert_eq!(thawed.latest().await.unwrap(), std::slice::from_ref(&second));
         assert_eq!(SqliteJournal::open(&path).await.unwrap().latest().await.unwrap(), [second]);
     }
 
