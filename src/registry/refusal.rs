@@ -42,8 +42,9 @@ impl Refusal {
     /// left.
     pub(crate) fn of_io(fault: LoadFault, what: &str, error: &std::io::Error) -> Refusal {
         use std::io::ErrorKind::{OutOfMemory, WouldBlock};
-        let is_full = rustix::io::Errno::from_io_error(error)
-            .is_some_and(|errno| matches!(errno, rustix::io::Errno::MFILE | rustix::io::Errno::NFILE));
+        /// `ENFILE` and `EMFILE`: too many open files.
+        const TOO_MANY_FILES: [i32; 2] = [23, 24];
+        let is_full = error.raw_os_error().is_some_and(|number| TOO_MANY_FILES.contains(&number));
         let is_passing = is_full || matches!(error.kind(), OutOfMemory | WouldBlock);
         Refusal::new(if is_passing { LoadFault::Resources } else { fault }, format!("{what}: {error}"))
     }

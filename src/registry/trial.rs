@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::findings::{Findings, LONGEST, is_about_memory};
@@ -217,9 +216,10 @@ fn read_to_end(from: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Re
 
 /// Returns the fault of a version whose trial ended without a verdict.
 fn fault_of(status: Option<ExitStatus>) -> LoadFault {
+    const SIGKILL: i32 = 9;
     match status.and_then(|status| status.signal()) {
         // The kernel kills the trial first when memory is short, whoever takes the memory.
-        Some(signal) if signal == Signal::KILL.as_raw() => LoadFault::Resources,
+        Some(SIGKILL) => LoadFault::Resources,
         _ => LoadFault::Trial,
     }
 }
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_trial_that_the_kernel_killed_says_nothing_of_the_model() {
-        let (killed, aborted) = (Signal::KILL.as_raw(), Signal::ABORT.as_raw());
+        let (killed, aborted) = (9, 6);
         assert_eq!(fault_of(Some(ExitStatus::from_raw(killed))), LoadFault::Resources);
         assert_eq!(fault_of(Some(ExitStatus::from_raw(aborted))), LoadFault::Trial);
         assert_eq!(fault_of(Some(ExitStatus::from_raw(1 << 8))), LoadFault::Trial);
