@@ -81,7 +81,7 @@ test-nginx: build ## 50 rolling restarts of two replicas behind a real nginx, un
 fuzz: ## Fuzz what reads bytes of strangers: 10 minutes a target, or FUZZ_SECONDS (installs cargo-fuzz into .tools; needs nightly Rust)
 	@$(PYTHON) scripts/fuzz.py
 
-deny: ## Check the dependencies by deny.toml (installs cargo-deny into .tools; ADVISORY_DB=a clone of RustSec's database, without GitHub)
+deny: ## Check the dependencies by deny.toml (installs cargo-deny into .tools; ADVISORY_DB=a clone of RustSec's database)
 	@$(PYTHON) scripts/deny.py
 
 lint: ## Format check, clippy and docs, each with warnings as errors

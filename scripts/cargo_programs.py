@@ -1,4 +1,4 @@
-"""Programs of crates.io that the checkout needs, each in a version that is named here, in .tools/bin/."""
+"""Programs of the crate registry that the checkout needs, each in a version that is named here, in .tools/bin/."""
 
 import os
 import subprocess

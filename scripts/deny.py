@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Runs cargo-deny on Leeway's dependencies by the rules of deny.toml: bans, licenses, sources, advisories.
 
-Installs cargo-deny into .tools if it is not there. That and the first three need crates.io only. Advisories are in RustSec's
-database, a git repository on GitHub. If it cannot be had, that is said and is no failure: then only versions that were
-yanked, which crates.io itself knows, are looked for.
+Installs cargo-deny into .tools if it is not there. That and the first three need the crate registry only. Advisories are in
+RustSec's database, a git repository, of which nothing is downloaded here: name a clone of it. Without one, that is said and is
+no failure: then only versions that were yanked, which the registry itself knows, are looked for.
 
-    ADVISORY_DB=/path/to/a/clone scripts/deny.py    the database from a clone, on a machine that does not reach GitHub
+    ADVISORY_DB=/path/to/a/clone scripts/deny.py
 """
 
 import os
@@ -17,7 +17,8 @@ from pathlib import Path
 from cargo_programs import FOLDER, ROOT, program
 
 CARGO_DENY = "0.20.2"
-DATABASE = "https://github.com/RustSec/advisory-db"
+# cargo-deny takes the address of a database, which git replaces by the path of the clone.
+DATABASE = "https://advisories.invalid/database"
 ANSWER_SECONDS = 20
 
 # It runs for a second: how fast matters less than how soon it is there.
@@ -38,7 +39,7 @@ def check(cargo_deny, *arguments, environment=None):
 def check_advisories(cargo_deny, database, kept_in):
     """The same by the advisories of a repository, of which a copy is kept in a folder."""
     # deny.toml says what is tolerated, and cannot say this.
-    rules = (ROOT / "deny.toml").read_text().replace("[advisories]", f'[advisories]\ndb-path = "{kept_in}"')
+    rules = (ROOT / "deny.toml").read_text().replace("[advisories]", f'[advisories]\ndb-path = "{kept_in}"\ndb-urls = ["{DATABASE}"]')
     config = Path(kept_in) / "deny.toml"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(rules)
@@ -90,16 +91,16 @@ def has_main_branch(url):
 
 def advisories(cargo_deny):
     clone = os.environ.get("ADVISORY_DB")
-    database = Path(clone).resolve().as_uri() if clone else DATABASE
-    if has_main_branch(database):
-        return check_advisories(cargo_deny, database, FOLDER / "advisories")
     if clone:
-        raise SystemExit(f"error: ADVISORY_DB: {clone} is no clone of {DATABASE}, with its branch main")
+        database = Path(clone).resolve().as_uri()
+        if has_main_branch(database):
+            return check_advisories(cargo_deny, database, FOLDER / "advisories")
+        raise SystemExit(f"error: ADVISORY_DB: {clone} is no clone of RustSec's advisory-db, with its branch main")
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as kept_in:
         is_well = check_advisories(cargo_deny, empty_database(empty), kept_in)
     print(
-        f"warning: ADVISORIES WERE NOT CHECKED: {DATABASE} cannot be reached from here. Set ADVISORY_DB to the path of a clone "
-        "of it. Of what that check does, only versions that were yanked from crates.io were looked for.",
+        "warning: ADVISORIES WERE NOT CHECKED: set ADVISORY_DB to the path of a clone of RustSec's advisory-db. Of what that check "
+        "does, only versions that were yanked were looked for.",
         file=sys.stderr,
     )
     return is_well
