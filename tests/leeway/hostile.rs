@@ -174,6 +174,27 @@ async fn answers_that_nobody_reads_leave_no_room_for_large_ones() {
     until(async || (app.predict("/predict", body.as_str().to_owned()).await.status == 200).then_some(())).await;
 }
 
+/// What a thread has freed goes back to the machine when it ends.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn threads_that_large_bodies_were_read_on_end_when_there_is_nothing_to_do() {
+    let repository = Repository::of("echo_float32");
+    let server = Server::start(repository.0.path(), &[("LEEWAY_STATE__URL", "memory"), ("LEEWAY_HTTP__THREADS", "4")]);
+    let large = format!("{{\"instances\": [{}[1, 0]]}}", "[1, 0], ".repeat(4095) + &" ".repeat(1 << 20));
+    let client = client();
+    let ask = || client.post(server.url("/predict")).body(large.clone()).send();
+    let all = tokio::join!(ask(), ask(), ask(), ask());
+    assert!([all.0, all.1, all.2, all.3].iter().all(|answer| answer.as_ref().unwrap().status() == 200));
+    let names = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.process())).unwrap();
+        let name =
+            |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+        tasks.filter_map(name).filter(|name| name == "http\n").count()
+    };
+    // One more is there for a moment every second.
+    until(async || (names() <= 4).then_some(())).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn feedback_has_a_limit_of_its_own() {
     let repository = Repository::of("echo_float32");
