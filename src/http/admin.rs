@@ -248,7 +248,13 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T> {
         let reading = pin!(body::read(&head.headers, &mut body, BodyLimit::of_changes(BODY_LIMIT), &memory));
         tokio::time::timeout(BODY_TIME, reading).await
     };
-    let bytes = read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })??;
+    let read = read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })?;
+    if let Err(error) = &read
+        && body::is_unread(error)
+    {
+        body::discard(&head, &mut body, error).await;
+    }
+    let bytes = read?;
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
     let Object(change) = serde_json::from_slice::<Object<T>>(bytes).map_err(|error| {
         let text: String = error.to_string().chars().take(300).collect();

@@ -189,10 +189,10 @@ async fn a_trial_that_aborts_is_a_refusal() {
     let script = repository.0.path().join("abort.sh");
     let mut trial = trial(&repository.config());
     for (does, says) in [
-        ("echo 'free(): invalid pointer' >&2; kill -ABRT $$", "ended its process with signal 6"),
+        ("echo 'free(): invalid pointer' >&2; kill -ABRT $$", "its process ended with signal 6"),
         ("echo 'free(): invalid pointer' >&2; kill -ABRT $$", "free(): invalid pointer"),
-        ("exit 3", "ended its process with exit code 3"),
-        ("echo '{}'", "ended its process with exit code 0"),
+        ("exit 3", "its process ended with exit code 3"),
+        ("echo '{}'", "its process ended with exit code 0"),
         ("cat >/dev/null; yes", "did not come to an end within"),
     ] {
         std::fs::write(&script, format!("#!/bin/sh\n{does}\n")).unwrap();
