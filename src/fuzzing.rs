@@ -1,4 +1,4 @@
-//! What the fuzz targets of `fuzz/` call of what is private. Built with the feature `fuzzing` only.
+//! Private readers for the fuzz targets of `fuzz/`. Built with the feature `fuzzing` only.
 
 use crate::feedback;
 use crate::registry;

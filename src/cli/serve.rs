@@ -23,9 +23,9 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     serve(config, stages).map_err(logging::fatal)
 }
 
-/// How long a thread that heavy stages run on stays when there is nothing to do. What it has freed is kept for what it does
-/// next, and goes back to the machine when it ends: less than the second after which the metrics are slid, or all of these
-/// threads would be kept for ever, each with the memory of the largest body that it has ever read.
+/// Lifetime of an idle thread of heavy stages. A thread keeps the memory that it has freed for its next work, and returns it
+/// when it ends. The windows of the metrics are slid on such a thread every second, so a longer lifetime would keep all of
+/// them, each with the memory of the largest body that it has read.
 const IDLE_THREAD: Duration = Duration::from_millis(500);
 
 fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {

@@ -199,7 +199,7 @@ pub(super) fn not_a_model(problem: &str) -> Refusal {
     Refusal::new(LoadFault::Model, format!("{MODEL_FILE}: {problem}"))
 }
 
-/// What ONNX Runtime itself writes into the location of data that are in its memory: their offset is an address then.
+/// Mark in the location of data that ONNX Runtime itself keeps in memory: their offset is an address.
 const MARKER_OF_MEMORY: &str = "_ORT_MEM_ADDR_";
 
 /// Whether a location of external data is a file of the version.

@@ -133,6 +133,14 @@ impl TestApp {
         .await
     }
 
+    /// A server that tries versions out first.
+    pub(crate) async fn with_trial(config: Config, trial: Trial) -> TestApp {
+        let journal = deploy::open(&config.state.url).await.unwrap();
+        let (engine, stages) = (runtime(), Stages::default());
+        let parts = Parts { engine, isolated_engine: None, stages, trial: Some(trial), journal, ledger: ledger() };
+        TestApp::with_all(config, parts).await
+    }
+
     pub(crate) async fn with_all(config: Config, parts: Parts) -> TestApp {
         let bound = App::build_with(config, parts).await.unwrap().bind().await.unwrap();
         let (stop, stopped) = mpsc::channel(4);

@@ -2,13 +2,10 @@
 
 use std::path::Path;
 
-use leeway::app::Parts;
-use leeway::deploy;
-use leeway::pipeline::Stages;
 use leeway::registry::{Manifest, Trial, VerifiedVersion};
 use serde_json::json;
 
-use crate::harness::{PLAIN, Repository, TestApp, checkout, copy_folder, ledger, runtime, trial};
+use crate::harness::{PLAIN, Repository, TestApp, checkout, copy_folder, trial};
 
 /// All places of tensors in a model (`tests/data/make_external_models.py`).
 const PLACES: [&str; 12] = [
@@ -148,15 +145,8 @@ async fn threads_for_which_there_is_no_room_are_refused_before_one_is_started() 
 async fn rows_that_would_take_all_memory_are_refused_by_their_length() {
     let repository = Repository::new().with("attention", 1, "attention", PLAIN);
     let config = repository.config();
-    let parts = Parts {
-        engine: runtime(),
-        isolated_engine: None,
-        stages: Stages::default(),
-        trial: Some(Trial { memory: Some(700 << 20), ..trial(&config) }),
-        journal: deploy::open(&config.state.url).await.unwrap(),
-        ledger: ledger(),
-    };
-    let app = TestApp::with_all(config, parts).await;
+    let trial = Trial { memory: Some(700 << 20), ..trial(&config) };
+    let app = TestApp::with_trial(config, trial).await;
     let ask =
         async |length: usize| app.predict("/predict", json!({ "instances": [vec![1; length]] }).to_string()).await;
     assert_eq!(ask(64).await.predictions(), json!([[1.0 / 64.0]]));
@@ -222,15 +212,8 @@ async fn a_model_of_many_outputs_with_long_names_passes_the_trial() {
     std::fs::write(folder.join("model.onnx"), copies(&names, &[2])).unwrap();
     Manifest::write_for(&folder).unwrap();
     let config = repository.config();
-    let parts = Parts {
-        engine: runtime(),
-        isolated_engine: None,
-        stages: Stages::default(),
-        trial: Some(trial(&config)),
-        journal: deploy::open(&config.state.url).await.unwrap(),
-        ledger: ledger(),
-    };
-    let app = TestApp::with_all(config, parts).await;
+    let trial = trial(&config);
+    let app = TestApp::with_trial(config, trial).await;
     let answer = app.predict("/predict", r#"{"instances": [[1, 2]]}"#).await;
     assert_eq!(answer.predictions()[0][&names[0]], json!([1.0, 2.0]), "{}", answer.text);
 }

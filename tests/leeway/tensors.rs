@@ -11,9 +11,9 @@ async fn check(model: &str, instances: Value, expected: Value) {
     assert_eq!(answer.predictions(), expected, "{model}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_element_type_goes_through_unchanged() {
-    for (model, rows) in [
+/// Models that answer what they were asked, one of each element type, and rows for them.
+pub(crate) fn of_every_element_type() -> [(&'static str, Value); 14] {
+    [
         ("echo_float32", json!([[0.1, -3.5], [3.4028235e38, 1e-45]])),
         ("echo_float64", json!([[0.1, -3.5], [1.7976931348623157e308, 5e-324]])),
         ("echo_float16", json!([[0.5, -65504.0]])),
@@ -28,7 +28,12 @@ async fn every_element_type_goes_through_unchanged() {
         ("echo_uint64", json!([[0, u64::MAX]])),
         ("echo_bool", json!([[true, false], [false, false]])),
         ("echo_string", json!([["", "Grüße, \"世界\"\n"], ["a", "b"]])),
-    ] {
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_element_type_goes_through_unchanged() {
+    for (model, rows) in of_every_element_type() {
         // f32 in JSON: compare as the numbers that were sent.
         if model == "echo_float32" {
             let app = TestApp::with(Repository::of(model).config()).await;

@@ -102,15 +102,8 @@ fn predict(app: &TestApp) -> impl Future<Output = crate::harness::Answer> {
 async fn with_trial(repository: &Repository, timeout_ms: u64) -> TestApp {
     let mut config = repository.config();
     config.loading.trial_timeout_ms = timeout_ms.try_into().unwrap();
-    let parts = Parts {
-        engine: runtime(),
-        isolated_engine: None,
-        stages: Stages::default(),
-        trial: Some(trial(&config)),
-        journal: deploy::open(&config.state.url).await.unwrap(),
-        ledger: ledger(),
-    };
-    TestApp::with_all(config, parts).await
+    let trial = trial(&config);
+    TestApp::with_trial(config, trial).await
 }
 
 /// A server that serves version 1; a version 2 that cannot be served appears, and is asked for in every way.
