@@ -23,7 +23,7 @@ build: onnxruntime ## Build the release binary, target/release/leeway
 
 bench: bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, Python beside it, start-up and memory
 
-bench-micro: onnxruntime ## Without a server: preprocessing, the whole pipeline, and a scrape of /metrics
+bench-micro: build ## Without a server: preprocessing, a run in either process, the whole pipeline, and a scrape of /metrics
 	$(CARGO) bench --locked --bench pipeline --bench preprocess --bench scrape
 
 bench-load: build ## The load comparison only (installs the load generator oha into .bench)

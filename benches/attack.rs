@@ -69,6 +69,7 @@ fn main() -> ExitCode {
     let attacks = attacks::all(&std::env::var("ATTACKS").unwrap_or_default());
     let target = target(&server);
     let phase = Phase::quiet();
+    warm_up(&target);
     let bench = Bench { models: models(&server), server, confinement };
     let (measured, scrapes) = std::thread::scope(|scope| {
         /// Also if something fails: nobody waits for threads that go on.
@@ -113,6 +114,31 @@ fn target(server: &Program) -> Target {
     println!("The attention takes rows of {longest_row} elements");
     let echoed = json!({ "instances": vec![vec![1_234_567; 100]; 1000] }).to_string();
     Target { address, longest_row, bomb: attacks::bomb(), echoed }
+}
+
+/// What has been used once keeps some memory: code that is in use, and what the allocator keeps for each thread. So everything
+/// is asked before the start, twice at a time, as by honest clients.
+fn warm_up(target: &Target) {
+    let echoed = |rows: usize| json!({ "instances": vec![vec![1_234_567; 100]; rows] }).to_string();
+    let row = json!({ "instances": [vec![1; target.longest_row]] }).to_string();
+    let sentence = json!({ "instances": vec!["so it goes"; 1_000] }).to_string();
+    let item = r#"{"prediction_id":"x","label":"1"}"#;
+    let feedback = format!(r#"{{"feedback":[{}{item}]}}"#, format!("{item},").repeat(attacks::FEEDBACK_LIMIT / 40));
+    let requests = [
+        ("/v1/models/attention:predict", &row),
+        ("/v1/models/echo:predict", &echoed(10)),
+        ("/v1/models/echo:predict", &echoed(1_000)),
+        ("/v1/models/echo:predict", &echoed(10_000)),
+        ("/v1/models/sentences:predict", &sentence),
+        ("/feedback", &feedback),
+    ];
+    for _ in 0..3 {
+        for (path, body) in requests {
+            std::thread::scope(|scope| {
+                (0..2).for_each(|_| drop(scope.spawn(|| attacks::ask(target.address, path, body))));
+            });
+        }
+    }
 }
 
 fn held_out(model: &str) -> Value {
@@ -193,8 +219,9 @@ impl Bench {
             names.join(", ")
         );
 
-        self.honest(Duration::from_secs(20), load);
-        let mut quiet = self.minute("quiet", Duration::from_secs(60), load);
+        let minute = Duration::from_secs(seconds.min(60));
+        self.honest(minute / 3, load);
+        let mut quiet = self.minute("quiet", minute, load);
         let start = self.memory("VmRSS:");
 
         println!("{:>9} | up to {} connections of attackers", "", attacks::connections(attacks));
@@ -208,10 +235,10 @@ impl Bench {
             done += time;
         }
         phase.end();
-        self.minute("after", Duration::from_secs(60), load);
+        self.minute("after", minute, load);
         let after = self.memory("VmRSS:");
         // What others do on the machine changes from minute to minute: what is quiet is measured on both sides.
-        let quiet_again = self.minute("quiet", Duration::from_secs(60), load);
+        let quiet_again = self.minute("quiet", minute, load);
         quiet.iter_mut().zip(&quiet_again).for_each(|(all, minute)| all.add(minute));
         Measured { quiet, attacked, start, after }
     }

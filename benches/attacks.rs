@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use flate2::write::ZlibEncoder;
 use flate2::{Compression, Crc};
 use parking_lot::Mutex;
-use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
 /// How much lower the priority of these threads is (`nice`).
-const NICE: i32 = 10;
+const NICE: i32 = 19;
 
 /// How often connections that are held are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -204,7 +204,8 @@ struct Held {
 }
 
 fn open(address: SocketAddr, is_deaf: bool) -> std::io::Result<TcpStream> {
-    let socket: OwnedFd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    // The load generator is started meanwhile, and must not keep a connection open that is closed here.
+    let socket: OwnedFd = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     if is_deaf {
         // Before it connects, so that the other side never hears of a larger window.
         sockopt::set_socket_recv_buffer_size(&socket, 2048)?;
@@ -221,7 +222,7 @@ fn open(address: SocketAddr, is_deaf: bool) -> std::io::Result<TcpStream> {
 
 // ===== what they send =====
 
-const FEEDBACK_LIMIT: usize = 3 << 20;
+pub(crate) const FEEDBACK_LIMIT: usize = 3 << 20;
 const BODY_LIMIT: usize = 8 << 20;
 
 fn post(stream: &mut TcpStream, path: &str, content_type: &str, body: &[u8]) -> std::io::Result<()> {

@@ -1,4 +1,5 @@
-//! Criterion: from JSON to tensors, counting features, and the whole pipeline without HTTP, on the shipped digits.
+//! Criterion: from JSON to tensors, counting features, a run in either process, and the whole pipeline without HTTP, on the
+//! shipped digits.
 //!
 //! `serde_json to Vec<Vec<f32>>` is what most servers do; it stands beside ours for comparison.
 
@@ -11,12 +12,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use leeway::budget::{BlockingThreads, Deadline, LatencyBudget, MemoryBudget};
-use leeway::config::{Config, LoadingConfig, MonitoringConfig, MonitoringWindows};
+use leeway::budget::{ArrivedBytes, BlockingThreads, Deadline, LatencyBudget, MemoryBudget};
+use leeway::config::{Config, LoadingConfig, MonitoringConfig, MonitoringWindows, SessionConfig};
 use leeway::deploy::{Deployer, MemoryJournal};
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
+use leeway::model::isolated::IsolatedEngine;
 use leeway::model::onnx::OnnxRuntime;
-use leeway::model::{Engine, Priority, Watchers};
+use leeway::model::{Engine, ModelBytes, ModelSource, Priority, Watchers};
 use leeway::monitor::{Monitor, Sample, VersionLabels, Watched};
 use leeway::pipeline::{Stages, instances};
 use leeway::registry::{Catalog, Loader, RunLimit, Target};
@@ -111,7 +113,10 @@ fn whole_pipeline(criterion: &mut Criterion) {
                     media_type: None,
                 };
                 let admitted = serve::admit(&catalog, head).unwrap();
-                let body = pin!(async { Ok(memory.hold(body.len()).unwrap().of(body.clone())) });
+                let body = pin!(async {
+                    let mut arrived = ArrivedBytes::new(&memory, body.len());
+                    arrived.add(body.clone()).map(|()| arrived)
+                });
                 admitted.predict(body, &threads, |predictions, _| Ok(predictions.len())).await.unwrap()
             });
         });
@@ -156,5 +161,37 @@ fn watching(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, json_to_tensor, watching, whole_pipeline);
+#[derive(Debug)]
+struct Digits;
+
+impl ModelSource for Digits {
+    fn read(&self) -> leeway::error::Result<Arc<ModelBytes>> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits/2/model.onnx");
+        Ok(Arc::new(ModelBytes { model: std::fs::read(path).unwrap().into(), external: Vec::new() }))
+    }
+}
+
+/// What a run of one row takes in the server's process, and in one of its own (`isolation = "process"`).
+fn one_run(criterion: &mut Criterion) {
+    let runtime = OnnxRuntime::load(&config().library_candidates()).unwrap();
+    let isolated = IsolatedEngine {
+        program: Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/leeway"),
+        library: runtime.library().to_owned(),
+        version: runtime.version().to_owned(),
+    };
+    let catalog = catalog(&tokio::runtime::Runtime::new().unwrap());
+    let stage = &catalog.resolve(Target::Default, b"").unwrap().pipeline.preprocessor;
+    let inputs = stage.transform(instances(&body(1)).unwrap(), Deadline::never()).unwrap().inputs;
+
+    let mut group = criterion.benchmark_group("one run");
+    let engines: [(&str, &dyn Engine); 2] = [("in the server", &runtime), ("in a process of its own", &isolated)];
+    for (place, engine) in engines {
+        let model = engine.load(Arc::new(Digits), &SessionConfig::default()).unwrap();
+        let mut session = model.open().unwrap();
+        group.bench_function(place, |bencher| bencher.iter(|| session.run(&inputs).unwrap()));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, json_to_tensor, watching, one_run, whole_pipeline);
 criterion_main!(benches);

@@ -13,6 +13,7 @@ use crate::deploy::{self, Deployer, Journal};
 use crate::error::{Error, Result};
 use crate::feedback::{Feedback, Ledger, open_ledger};
 use crate::http::{self, BoundAddress, ConnectionTimeouts, HttpState, Listener, ListenerLimits};
+use crate::machine;
 use crate::model::isolated::IsolatedEngine;
 use crate::model::onnx::OnnxRuntime;
 use crate::model::{Engine, OnnxModel, Watchers};
@@ -295,8 +296,12 @@ async fn slide_windows(monitor: Arc<Monitor>) {
     loop {
         every_second.tick().await;
         let monitor = Arc::clone(&monitor);
-        // Now and then that means to copy all counters.
-        let slid = tokio::task::spawn_blocking(move || monitor.tick()).await;
+        let slide = move || {
+            machine::give_way();
+            // Now and then that means to copy all counters.
+            monitor.tick();
+        };
+        let slid = tokio::task::spawn_blocking(slide).await;
         if let Err(error) = slid {
             tracing::error!(%error, "the windows of the metrics could not be slid");
         }

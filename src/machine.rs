@@ -3,11 +3,19 @@
 //!
 //! A limit that cannot be read counts as no limit.
 
+use std::cell::Cell;
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getpid, getpriority_process, getrlimit, kill_process, setpriority_process, setrlimit,
+};
+
+/// ONNX Runtime (from 1.31 on) collects data about its use before its API can turn that off. Only this variable of the
+/// environment is early enough.
+const TELEMETRY_IS_OFF: &str = "ORT_DISABLE_TELEMETRY";
 
 /// Mount point of the control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -39,7 +47,7 @@ pub fn memory_left_in_group() -> Option<u64> {
 
 /// Limits the data of this process to the present size and `available` more bytes. So an allocation fails before the
 /// kernel kills the process, and a failed allocation in ONNX Runtime is only a failed request.
-pub fn limit_data(available: u64) -> std::io::Result<()> {
+pub fn limit_data(available: u64) -> io::Result<()> {
     let Some(data) = own_data() else { return Ok(()) };
     let maximum = getrlimit(Resource::Data).maximum;
     let most = data.saturating_add(available);
@@ -76,12 +84,30 @@ pub fn part_of_this_program(program: &Path, subcommand: &str, hidden: &[OsString
     let mut command = Command::new(program);
     // Otherwise the allocator's reserved memory would count as taken.
     command.arg(subcommand).env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
-    // ONNX Runtime (from 1.31 on) collects data about its use before a setting of its environment could forbid it.
-    command.env("ORT_DISABLE_TELEMETRY", "1");
+    command.env(TELEMETRY_IS_OFF, "1");
     hidden.iter().for_each(|name| {
         command.env_remove(name);
     });
     command
+}
+
+/// Starts `program`, which is this one, once more in this process, with ONNX Runtime's telemetry off; does nothing if the environment
+/// already says whether it is. Must be called before there are other threads or open connections.
+pub fn turn_telemetry_off(program: io::Result<PathBuf>) {
+    use std::os::unix::process::CommandExt;
+    if std::env::var_os(TELEMETRY_IS_OFF).is_some() {
+        return;
+    }
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "leeway".into());
+    let error = match program {
+        Ok(program) => Command::new(program).arg0(name).args(arguments).env(TELEMETRY_IS_OFF, "1").exec(),
+        Err(error) => error,
+    };
+    let _ = writeln!(
+        io::stderr(),
+        "warning: ONNX Runtime's telemetry may be on ({error}); set {TELEMETRY_IS_OFF}=1 in the environment"
+    );
 }
 
 /// End of a process, as in `ended with signal 11`.
@@ -95,7 +121,7 @@ pub fn describe_end(status: ExitStatus) -> String {
 }
 
 /// Forbids core dumps of this process: they would have the weights and the callers' data.
-pub fn forbid_core_dumps() -> std::io::Result<()> {
+pub fn forbid_core_dumps() -> io::Result<()> {
     Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
 }
 
@@ -105,6 +131,23 @@ pub fn prefer_to_end_this_process() {
     const FIRST_TO_GO: &str = "1000";
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", FIRST_TO_GO) {
         tracing::debug!(%error, "the kernel could not be told to end this process first");
+    }
+}
+
+/// Lowers the priority of the calling thread for as long as it lives: where cores are short, threads that serve
+/// connections and run models go first.
+pub fn give_way() {
+    /// Still a third of the time of a thread of normal priority.
+    const STEPS: i32 = 5;
+    thread_local! {
+        static GIVES_WAY: Cell<bool> = const { Cell::new(false) };
+    }
+    // Elsewhere than on Linux a priority is that of the whole process.
+    if cfg!(target_os = "linux")
+        && !GIVES_WAY.replace(true)
+        && let Err(error) = getpriority_process(None).and_then(|own| setpriority_process(None, own + STEPS))
+    {
+        tracing::debug!(%error, "the priority of a thread could not be lowered");
     }
 }
 

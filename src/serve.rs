@@ -5,9 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use crate::budget::{BlockingThreads, Held, LatencyBudget, StageClock};
+use crate::budget::{ArrivedBytes, BlockingThreads, LatencyBudget, StageClock};
 use crate::error::{Error, Result};
 use crate::model::Priority;
 use crate::monitor::Delivery;
@@ -45,7 +43,7 @@ pub struct Admitted {
 
 /// The body of a request while it arrives. Pinned where it is: a future that is handed on from function to function has
 /// a place of its own in each.
-pub type Arriving<'a> = Pin<&'a mut (dyn Future<Output = Result<Held<Bytes>>> + Send)>;
+pub type Arriving<'a> = Pin<&'a mut (dyn Future<Output = Result<ArrivedBytes>> + Send)>;
 
 /// A finished prediction.
 #[derive(Debug)]
@@ -131,9 +129,12 @@ impl Admitted {
         let body = clock.receive(body).await?;
 
         let (version, bytes, media_type) = (Arc::clone(&self.version), body.len(), self.media_type);
-        let preprocess = move |deadline| match (&version.pipeline.preprocessor, media_type) {
-            (preprocessor, None) => preprocessor.transform(instances(&body)?, deadline),
-            (preprocessor, Some(media_type)) => preprocessor.transform_raw(media_type, &body, deadline),
+        let preprocess = move |deadline| {
+            let (body, preprocessor) = (body.whole(), &version.pipeline.preprocessor);
+            match media_type {
+                None => preprocessor.transform(instances(&body)?, deadline),
+                Some(media_type) => preprocessor.transform_raw(media_type, &body, deadline),
+            }
         };
         let prepared = clock.run(Stage::Preprocess, (&costs.preprocess, bytes), threads, preprocess).await?;
 

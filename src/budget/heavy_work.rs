@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::Deadline;
 use crate::error::{Error, Result};
+use crate::machine;
 
 /// The longest that a stage may hold a thread that serves connections.
 const A_MOMENT: Duration = Duration::from_micros(500);
@@ -148,6 +149,7 @@ impl BlockingThreads {
             let _left = when_dropped(|| self.lend_if_stuck(&run, deadline, cost));
             let (run, lent, stuck) = (Arc::clone(&run), Arc::clone(&self.lent), Arc::clone(&cost.stuck));
             let work = move || {
+                machine::give_way();
                 // Runs on a panic, too.
                 let ending = when_dropped(move || {
                     if run.state.swap(ENDED, AcqRel) == LENT {

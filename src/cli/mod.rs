@@ -22,8 +22,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, Overrides, listen_address};
+use crate::config::{Config, Overrides, listen_address, this_program};
 use crate::error::Error;
+use crate::machine;
 use crate::model::Engine;
 use crate::model::isolated::{RUN_COMMAND, answer_runs};
 use crate::model::onnx::OnnxRuntime;
@@ -160,6 +161,13 @@ impl SettingsArgs {
     }
 }
 
+impl Cli {
+    fn loads_onnxruntime(&self) -> bool {
+        use Command::{Add, Baseline, Check, Serve};
+        self.version || matches!(self.command, Some(Serve(_) | Check(_) | Add(_) | Baseline(_)))
+    }
+}
+
 /// Runs the command line of this process, with the built-in kinds of stages.
 pub fn main() -> ExitCode {
     main_with(Stages::default())
@@ -169,6 +177,9 @@ pub fn main() -> ExitCode {
 pub fn main_with(stages: Stages) -> ExitCode {
     panics::report_panics();
     let cli = Cli::parse();
+    if cli.loads_onnxruntime() {
+        machine::turn_telemetry_off(this_program());
+    }
     // Where tests stop the process; nothing in a release.
     let _fail_points = fail::FailScenario::setup();
     let done = match cli.command {

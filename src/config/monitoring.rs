@@ -98,7 +98,7 @@ impl Default for ServerMonitoringConfig {
             enabled: true,
             quantile_window_ms: 300_000,
             drift_window_ms: 3_600_000,
-            // A feature with its bins is some 35 series. 64 features in 30 versions were 6 MB per scrape.
+            // A feature with its bins is some 35 series. 64 features in 30 versions would be 10 MB per scrape.
             drift_series: DriftSeries::Top,
             // `leeway drift` shows the other features.
             top_features: 10,

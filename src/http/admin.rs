@@ -254,7 +254,7 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T> {
     {
         body::discard(&head, &mut body, error).await;
     }
-    let bytes = read?;
+    let bytes = read?.whole();
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
     let Object(change) = serde_json::from_slice::<Object<T>>(bytes).map_err(|error| {
         let text: String = error.to_string().chars().take(300).collect();

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 
 use super::connection::Evicted;
 use super::connections::AboveLimit;
-use crate::budget::{Held, HeldBytes, MemoryBudget};
+use crate::budget::{ArrivedBytes, MemoryBudget};
 use crate::error::{Error, Fault, Result};
 
 /// Of a body that is not read for its own sake, this many bytes are read and thrown away, so that the client, which
@@ -26,9 +26,6 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// For how long, where the server has no time: most bodies are here already, and the answer should not wait for others.
 const DISCARD_TIME_UNDER_LOAD: Duration = Duration::from_secs(1);
-
-/// Smallest allocation for a body that arrives in parts.
-const LEAST_CAPACITY: usize = 4096;
 
 /// Maximum size of the body of one kind of request.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +88,7 @@ pub(super) async fn read(
     body: &mut Body,
     limit: BodyLimit,
     memory: &MemoryBudget,
-) -> Result<Held<Bytes>> {
+) -> Result<ArrivedBytes> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if let Some(length) = announced {
         if length > limit.bytes.get() {
@@ -100,15 +97,18 @@ pub(super) async fn read(
         // A body without room is refused before it is read. A body that passes may still be refused while it arrives.
         memory.check(length)?;
     }
-    let mut gathered = Gathered { held: memory.nothing(), limit, announced, bytes: Arrived::Nothing };
+    let mut arrived = ArrivedBytes::new(memory, announced.unwrap_or(limit.bytes.get()));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(broken_off)?;
         // Trailers are ignored.
         if let Ok(data) = frame.into_data() {
-            gathered.add(data)?;
+            if arrived.len() + data.len() > limit.bytes.get() {
+                return Err(limit.exceeded());
+            }
+            arrived.add(data)?;
         }
     }
-    Ok(gathered.whole())
+    Ok(arrived)
 }
 
 /// The error of a body that is not complete.
@@ -118,76 +118,6 @@ fn broken_off(error: axum::Error) -> Error {
         Some(Evicted { limit }) => Error::TooManyConnections { limit: limit.get() },
         None => Error::RequestAborted,
     }
-}
-
-/// The part of a body that has arrived: one contiguous piece, even if it came in many small ones.
-struct Gathered {
-    held: HeldBytes,
-    limit: BodyLimit,
-    announced: Option<usize>,
-    bytes: Arrived,
-}
-
-enum Arrived {
-    Nothing,
-    /// The only piece so far, not copied: most bodies come in one.
-    OnePiece(Bytes),
-    Several(Vec<u8>),
-}
-
-impl Gathered {
-    fn add(&mut self, data: Bytes) -> Result<()> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        let before = match &self.bytes {
-            Arrived::Nothing => 0,
-            Arrived::OnePiece(first) => first.len(),
-            Arrived::Several(all) => all.len(),
-        };
-        let length = before + data.len();
-        if length > self.limit.bytes.get() {
-            return Err(self.limit.exceeded());
-        }
-        match &mut self.bytes {
-            Arrived::Nothing => {
-                self.held.grow_to(length)?;
-                self.bytes = Arrived::OnePiece(data);
-            }
-            Arrived::OnePiece(first) => {
-                let capacity = capacity(length, self.announced, self.limit);
-                self.held.grow_to(capacity)?;
-                let mut all = Vec::with_capacity(capacity);
-                all.extend_from_slice(first);
-                all.extend_from_slice(&data);
-                self.bytes = Arrived::Several(all);
-            }
-            Arrived::Several(all) => {
-                if length > all.capacity() {
-                    let capacity = capacity(length, self.announced, self.limit);
-                    self.held.grow_to(capacity)?;
-                    all.reserve_exact(capacity - all.len());
-                }
-                all.extend_from_slice(&data);
-            }
-        }
-        Ok(())
-    }
-
-    fn whole(self) -> Held<Bytes> {
-        self.held.of(match self.bytes {
-            Arrived::Nothing => Bytes::new(),
-            Arrived::OnePiece(bytes) => bytes,
-            Arrived::Several(all) => Bytes::from(all),
-        })
-    }
-}
-
-/// The capacity to allocate for a body of which `length` bytes have arrived: twice as much, but not more than can
-/// arrive.
-fn capacity(length: usize, announced: Option<usize>, limit: BodyLimit) -> usize {
-    let end = announced.unwrap_or(limit.bytes.get());
-    length.saturating_mul(2).max(LEAST_CAPACITY).min(end).max(length)
 }
 
 /// Returns true if the body may have been left unread because of this error.
@@ -221,43 +151,6 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
-
-    fn limit(bytes: usize) -> BodyLimit {
-        BodyLimit::of_predictions(NonZeroUsize::new(bytes).unwrap())
-    }
-
-    #[test]
-    fn a_body_in_pieces_of_a_byte_takes_no_more_than_twice_its_size() {
-        let memory = MemoryBudget::new(1 << 30, NonZeroUsize::MIN);
-        let mut gathered =
-            Gathered { held: memory.nothing(), limit: limit(8 << 20), announced: None, bytes: Arrived::Nothing };
-        for _ in 0..1_000_000 {
-            gathered.add(Bytes::from_static(b" ")).unwrap();
-        }
-        assert!(memory.held() <= 2_000_000, "{}", memory.held());
-        let whole = gathered.whole();
-        assert_eq!(whole.len(), 1_000_000);
-        drop(whole);
-        assert_eq!(memory.held(), 0);
-    }
-
-    #[test]
-    fn a_body_is_held_as_it_arrives_and_not_as_it_is_announced() {
-        let memory = MemoryBudget::new(1 << 20, NonZeroUsize::new(1024).unwrap());
-        let mut gathered = Gathered {
-            held: memory.nothing(),
-            limit: limit(8 << 20),
-            announced: Some(600_000),
-            bytes: Arrived::Nothing,
-        };
-        gathered.add(Bytes::from(vec![0; 1000])).unwrap();
-        assert_eq!(memory.held(), 1000);
-        let piece = Bytes::from(vec![0; 100_000]);
-        let refused = (0..6).find_map(|_| gathered.add(piece.clone()).err());
-        assert_eq!(refused, Some(Error::BodyMemoryFull { limit: 1 << 20 }));
-        drop(gathered);
-        assert_eq!(memory.held(), 0);
-    }
 
     #[test]
     fn every_encoding_of_every_header_is_looked_at() {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::budget::MemoryBudget;
 use crate::error::{Error, Result};
+use crate::machine;
 use crate::monitor::{Monitor, TEXT_FORMAT};
 
 /// The metrics of a server, as text.
@@ -98,6 +99,7 @@ impl Exposition {
 
 impl Shared {
     fn render(&self) {
+        machine::give_way();
         /// Marks the rendering as done, even after a panic, so that the next request can start another.
         struct Done<'a>(&'a Shared, Option<Rendering>);
 

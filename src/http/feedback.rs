@@ -41,8 +41,8 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
         let reading = pin!(body::read(&head.headers, &mut content, limit, &state.body_memory));
         tokio::time::timeout(BODY_TIME, reading).await
     };
-    let bytes = match read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })? {
-        Ok(bytes) => bytes,
+    let arrived = match read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })? {
+        Ok(arrived) => arrived,
         Err(error) => {
             if is_unread(&error) {
                 body::discard(&head, &mut content, &error).await;
@@ -54,7 +54,7 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
     // stages, of which there are as many as threads.
     let (feedback, snapshot) = (Arc::clone(&state.feedback), state.catalog.snapshot());
     let now = Duration::try_from(Timestamp::now().duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
-    let judge = move || Ok::<_, Error>(feedback.judge(parse(&bytes)?, &snapshot, now));
+    let judge = move || Ok::<_, Error>(feedback.judge(parse(&arrived.whole())?, &snapshot, now));
     let deadline = Deadline::after(started, WORK_TIME);
     let judged = state.blocking_threads.run(deadline, &state.feedback_cost, judge).await;
     let judged = judged.unwrap_or_else(|| Err(expired(started)))?;

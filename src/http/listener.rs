@@ -27,6 +27,10 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Maximum number of connections that the kernel queues until they are accepted.
 const BACKLOG: u32 = 1024;
 
+/// Size of the kernel's buffer for the bytes that a client has not read yet. By default, the kernel lets it grow to
+/// several megabytes for each connection.
+const SEND_BUFFER: u32 = 256 << 10;
+
 /// Maximum size of a request's head in memory, and of the part of a body that is read ahead.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -98,6 +102,7 @@ impl BoundAddress {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             // After a restart, the kernel may still have connections of the former process.
             socket.set_reuseaddr(true)?;
+            socket.set_send_buffer_size(SEND_BUFFER)?;
             socket.bind(address)?;
             let address = socket.local_addr()?;
             Ok(BoundAddress { socket, address, name })

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 use tokio::time::Sleep;
 use tokio_io_timeout::TimeoutStream;
 
@@ -29,6 +30,14 @@ const SEND_AHEAD_AFTER: Duration = Duration::from_millis(20);
 /// First and longest interval between checks for a reset. A reset arrives after one round trip.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Maximum number of bytes in one write, so that a task can be interrupted between two writes.
+const WRITE_AT_MOST: usize = 64 << 10;
+
+/// Number of bytes that cost a task one of tokio's 128 units. The kernel takes about half a millisecond for all 128; then
+/// it is the turn of other connections. A read or a write costs one unit however long it is, and with a socket that takes
+/// megabytes, all others would wait for many milliseconds.
+const BYTES_PER_UNIT: usize = 2 << 10;
 
 /// A stream that records whether a write is pending. Hyper writes until nothing is left or the stream is not ready. So
 /// when a connection waits, the record tells whether bytes are left.
@@ -58,6 +67,13 @@ impl WatchedStream {
     fn note<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.activity.set_writing(poll.is_pending());
         poll
+    }
+
+    fn note_written(&self, context: &mut Context<'_>, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(length)) = poll {
+            charge(context, length);
+        }
+        self.note(poll)
     }
 
     /// Sends the first bytes of the answer ahead.
@@ -101,6 +117,30 @@ impl WatchedStream {
     }
 }
 
+/// Returns as many of the first buffers as have at most `most` bytes together; none if these would be empty.
+fn within<'a, 'b>(most: usize, bufs: &'b [IoSlice<'a>]) -> &'b [IoSlice<'a>] {
+    let (mut count, mut total) = (0, 0);
+    while let Some(buf) = bufs.get(count)
+        && total + buf.len() <= most
+    {
+        (count, total) = (count + 1, total + buf.len());
+    }
+    if total == 0 { &[] } else { &bufs[..count] }
+}
+
+/// Takes the units for these bytes from the task. Without units it is interrupted at its next read or write.
+fn charge(context: &mut Context<'_>, bytes: usize) {
+    for _ in 0..bytes / BYTES_PER_UNIT {
+        // Asking for a unit when there is none would wake the task once more.
+        if !coop::has_budget_remaining() {
+            return;
+        }
+        if let Poll::Ready(unit) = coop::poll_proceed(context) {
+            unit.made_progress();
+        }
+    }
+}
+
 impl AsyncRead for WatchedStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.half_closed.is_some() && self.activity.is_busy() {
@@ -108,6 +148,7 @@ impl AsyncRead for WatchedStream {
         }
         let before = buf.filled().len();
         let read = self.stream.as_mut().poll_read(context, buf);
+        charge(context, buf.filled().len() - before);
         let is_end = matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before && buf.remaining() > 0;
         if is_end && self.half_closed.is_none() && self.activity.is_busy() {
             let look = Box::pin(tokio::time::sleep(SEND_AHEAD_AFTER));
@@ -125,8 +166,8 @@ impl AsyncWrite for WatchedStream {
         if let Some(length) = self.sent_already(buf) {
             return Poll::Ready(Ok(length));
         }
-        let poll = self.stream.as_mut().poll_write(context, buf);
-        self.note(poll)
+        let poll = self.stream.as_mut().poll_write(context, &buf[..buf.len().min(WRITE_AT_MOST)]);
+        self.note_written(context, poll)
     }
 
     fn poll_write_vectored(
@@ -139,8 +180,11 @@ impl AsyncWrite for WatchedStream {
         if let Some(length) = self.sent_already(first) {
             return Poll::Ready(Ok(length));
         }
-        let poll = self.stream.as_mut().poll_write_vectored(context, bufs);
-        self.note(poll)
+        let poll = match within(WRITE_AT_MOST, bufs) {
+            [] => self.stream.as_mut().poll_write(context, &first[..first.len().min(WRITE_AT_MOST)]),
+            bufs => self.stream.as_mut().poll_write_vectored(context, bufs),
+        };
+        self.note_written(context, poll)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -159,5 +203,38 @@ impl AsyncWrite for WatchedStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = self.stream.as_mut().poll_shutdown(context);
         self.note(poll)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_use_up_the_units_of_a_task() {
+        std::future::poll_fn(|context| {
+            charge(context, 64 << 10);
+            assert!(coop::has_budget_remaining());
+            charge(context, 256 << 10);
+            assert!(!coop::has_budget_remaining());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    #[test]
+    fn a_write_has_some_bytes_and_not_too_many() {
+        let check = |lengths: &[usize], expected: usize| {
+            let bytes = [0; 16];
+            let bufs: Vec<IoSlice<'_>> = lengths.iter().map(|&length| IoSlice::new(&bytes[..length])).collect();
+            assert_eq!(within(8, &bufs).len(), expected, "{lengths:?}");
+        };
+        check(&[], 0);
+        check(&[8], 1);
+        check(&[9], 0);
+        check(&[3, 5, 1], 2);
+        check(&[3, 0, 5], 3);
+        check(&[0, 9], 0);
+        check(&[0, 0], 0);
     }
 }

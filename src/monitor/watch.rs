@@ -350,9 +350,12 @@ impl Watch {
         }
     }
 
-    /// Counts what all threads have observed.
+    /// Counts what all threads have observed. None of them waits for that.
     fn settle(&self) {
-        self.pending.all().for_each(|pending| self.count(&mut pending.lock(), &self.cells.common()));
+        for pending in self.pending.all() {
+            let mut taken = std::mem::take(&mut *pending.lock());
+            self.count(&mut taken, &self.cells.common());
+        }
     }
 
     /// Feature by feature, so that each is looked up once.

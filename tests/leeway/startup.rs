@@ -410,3 +410,18 @@ fn help_and_version_say_what_they_should() {
     }
     assert_eq!(run(&["sreve"]).0, 2);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn telemetry_of_onnxruntime_is_off_unless_somebody_turns_it_on() {
+    let repository = Repository::of("echo_float32");
+    for (set, expected) in [(None, "1"), (Some("0"), "0")] {
+        let mut command = leeway(&["serve", "--models", repository.0.path().to_str().unwrap()]);
+        command.env_remove("ORT_DISABLE_TELEMETRY").envs(set.map(|value| ("ORT_DISABLE_TELEMETRY", value)));
+        let server = Server::spawn(&mut command);
+        let of_process = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", server.process())).unwrap();
+        let variable = format!("ORT_DISABLE_TELEMETRY={expected}");
+        assert!(of_process("environ").split('\0').any(|set| set == variable), "{set:?}");
+        assert_eq!(of_process("comm"), "leeway\n");
+    }
+}

@@ -1,0 +1,170 @@
+//! Bytes that arrive in pieces.
+
+use bytes::Bytes;
+
+use super::memory::{Held, HeldBytes, MemoryBudget};
+use crate::error::Result;
+
+/// Smallest and largest capacity of a block, in bytes.
+const SMALLEST_BLOCK: usize = 4 << 10;
+const LARGEST_BLOCK: usize = 256 << 10;
+
+/// Bytes that arrive in pieces, held in a budget as they arrive.
+///
+/// A piece takes only as long as its own bytes: they are copied into blocks, which never move. Making them one is left
+/// for later, where it delays nobody: it takes milliseconds for millions of bytes.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use leeway::budget::{ArrivedBytes, MemoryBudget};
+/// let budget = MemoryBudget::new(1 << 20, NonZeroUsize::MIN);
+/// let mut arrived = ArrivedBytes::new(&budget, 100);
+/// arrived.add("two".into()).unwrap();
+/// arrived.add(" pieces".into()).unwrap();
+/// assert_eq!(arrived.len(), 10);
+/// assert_eq!(**arrived.whole(), *b"two pieces");
+/// ```
+#[derive(Debug)]
+pub struct ArrivedBytes {
+    held: HeldBytes,
+    /// Number of bytes that are expected at most. Nothing is allocated for more.
+    expected: usize,
+    length: usize,
+    pieces: Pieces,
+}
+
+#[derive(Debug)]
+enum Pieces {
+    /// The only piece so far, not copied: most bodies come in one.
+    One(Bytes),
+    /// Each block is full, except the last one.
+    Blocks(Vec<Vec<u8>>),
+}
+
+impl ArrivedBytes {
+    /// No bytes yet, of at most `expected`.
+    pub fn new(memory: &MemoryBudget, expected: usize) -> ArrivedBytes {
+        ArrivedBytes { held: memory.nothing(), expected, length: 0, pieces: Pieces::One(Bytes::new()) }
+    }
+
+    /// Number of bytes that have arrived.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Returns true if nothing has arrived.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Adds a piece. Fails if the budget has no room for it.
+    pub fn add(&mut self, piece: Bytes) -> Result<()> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        match &mut self.pieces {
+            Pieces::One(first) if first.is_empty() => {
+                self.held.grow_to(piece.len())?;
+                self.length = piece.len();
+                self.pieces = Pieces::One(piece);
+                return Ok(());
+            }
+            Pieces::One(first) => {
+                let first = std::mem::take(first);
+                (self.length, self.pieces) = (0, Pieces::Blocks(Vec::new()));
+                self.copy(&first)?;
+            }
+            Pieces::Blocks(_) => {}
+        }
+        self.copy(&piece)
+    }
+
+    fn copy(&mut self, mut piece: &[u8]) -> Result<()> {
+        let Pieces::Blocks(blocks) = &mut self.pieces else { return Ok(()) };
+        while !piece.is_empty() {
+            let room = blocks.last().map_or(0, |block| block.capacity() - block.len());
+            if room == 0 {
+                let expected = self.expected.saturating_sub(self.length).max(piece.len());
+                let wanted = self.length.clamp(SMALLEST_BLOCK, LARGEST_BLOCK).min(expected);
+                let taken: usize = blocks.iter().map(Vec::capacity).sum();
+                self.held.grow_to(taken + wanted)?;
+                blocks.push(Vec::with_capacity(wanted));
+                continue;
+            }
+            let (now, later) = piece.split_at(room.min(piece.len()));
+            blocks.last_mut().into_iter().for_each(|block| block.extend_from_slice(now));
+            self.length += now.len();
+            piece = later;
+        }
+        Ok(())
+    }
+
+    /// Makes one piece of all that has arrived.
+    pub fn whole(self) -> Held<Bytes> {
+        let whole = match self.pieces {
+            Pieces::One(bytes) => bytes,
+            Pieces::Blocks(mut blocks) if blocks.len() == 1 => blocks.pop().unwrap_or_default().into(),
+            Pieces::Blocks(blocks) => {
+                let mut whole = Vec::with_capacity(self.length);
+                // Each block is freed once it is copied, so in all there is hardly ever more than before.
+                blocks.into_iter().for_each(|block| whole.extend_from_slice(&block));
+                whole.into()
+            }
+        };
+        self.held.of(whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::Error;
+
+    proptest! {
+        #[test]
+        fn they_are_the_bytes_that_were_added(lengths in prop::collection::vec(0usize..40_000, 0..12), expected in 0usize..300_000) {
+            let memory = MemoryBudget::new(1 << 30, NonZeroUsize::MIN);
+            let mut arrived = ArrivedBytes::new(&memory, expected);
+            let mut all = Vec::new();
+            for (index, &length) in lengths.iter().enumerate() {
+                let piece: Vec<u8> = (0..length).map(|at| (at * 7 + index) as u8).collect();
+                all.extend_from_slice(&piece);
+                arrived.add(piece.into()).unwrap();
+                prop_assert!(memory.held() >= arrived.len());
+                prop_assert!(memory.held() <= (2 * all.len()).max(SMALLEST_BLOCK));
+            }
+            prop_assert_eq!(arrived.len(), all.len());
+            let whole = arrived.whole();
+            prop_assert_eq!(&**whole, &*all);
+            drop(whole);
+            prop_assert_eq!(memory.held(), 0);
+        }
+    }
+
+    #[test]
+    fn bytes_in_pieces_of_one_take_little_more_than_their_number() {
+        let memory = MemoryBudget::new(1 << 30, NonZeroUsize::MIN);
+        let mut arrived = ArrivedBytes::new(&memory, 8 << 20);
+        (0..1_000_000).for_each(|_| arrived.add(Bytes::from_static(b" ")).unwrap());
+        assert!(memory.held() <= 1_000_000 + LARGEST_BLOCK, "{}", memory.held());
+        assert_eq!(arrived.whole().len(), 1_000_000);
+        assert_eq!(memory.held(), 0);
+    }
+
+    #[test]
+    fn they_are_held_as_they_arrive_and_not_as_they_are_expected() {
+        let memory = MemoryBudget::new(1 << 20, NonZeroUsize::new(1024).unwrap());
+        let mut arrived = ArrivedBytes::new(&memory, 600_000);
+        arrived.add(Bytes::from(vec![0; 1000])).unwrap();
+        assert_eq!(memory.held(), 1000);
+        let piece = Bytes::from(vec![0; 100_000]);
+        let refused = (0..6).find_map(|_| arrived.add(piece.clone()).err());
+        assert_eq!(refused, Some(Error::BodyMemoryFull { limit: 1 << 20 }));
+        drop(arrived);
+        assert_eq!(memory.held(), 0);
+    }
+}
