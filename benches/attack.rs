@@ -5,7 +5,9 @@
 //!     make bench-attack
 //!
 //! `benches/attacks.rs` has the attacks. A request of the honest load that is not answered 200 counts as one that took for ever.
-//! `ATTACK_SECONDS` says how long the attacks take, `ATTACKS` names a part of the name of those that are wanted. Linux only: memory is read from `/proc`; root makes the control group.
+//! `ATTACK_SECONDS` says how long the attacks take, and how long the quiet times are where that is less than a minute;
+//! `ATTACKS` names a part of the name of those that are wanted. Linux only: memory is read from `/proc`; root makes the control
+//! group.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 

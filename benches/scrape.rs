@@ -3,15 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
 #![expect(clippy::print_stdout, reason = "what it is for")]
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use leeway::budget::{LatencyBudget, StageClock, Waited};
 use leeway::config::MonitoringWindows;
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
+use leeway::http::compress;
 use leeway::monitor::{Baseline, Monitor, Predicted, Sample, Truth, VersionLabels, VersionRecorder, Watched};
 
 /// As in the server.
@@ -71,13 +69,6 @@ async fn use_version(version: &Arc<VersionRecorder>, random: &mut fastrand::Rng)
     }
 }
 
-/// Number of bytes on the wire, compressed as the server does it.
-fn gzipped(text: &str) -> usize {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(text.as_bytes()).unwrap();
-    encoder.finish().unwrap().len()
-}
-
 fn main() {
     let mut random = fastrand::Rng::with_seed(1);
     let names: Vec<Arc<str>> =
@@ -120,7 +111,7 @@ fn main() {
         let mut times: Vec<Duration> = (0..20)
             .map(|_| {
                 let begin = Instant::now();
-                std::hint::black_box(gzipped(&monitor.render()));
+                std::hint::black_box(compress(monitor.render().as_bytes()));
                 begin.elapsed()
             })
             .collect();
@@ -133,9 +124,9 @@ fn main() {
             times[19].as_secs_f64() * 1e3,
             text.lines().count(),
             text.len() / 1_000,
-            gzipped(&text) / 1_000,
+            compress(text.as_bytes()).len() / 1_000,
             quiet.lines().count(),
-            gzipped(&quiet) / 1_000
+            compress(quiet.as_bytes()).len() / 1_000
         );
     }
 }

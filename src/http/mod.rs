@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::connections::{ConnectionTimeouts, Places};
-pub use self::exposition::Exposition;
+pub use self::exposition::{Exposition, compress};
 pub use self::listener::{BoundAddress, Listener, ListenerLimits, places};
 pub use self::stack::{admin, data};
 use crate::budget::{BlockingThreads, MemoryBudget, StageCost};

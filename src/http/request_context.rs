@@ -1,10 +1,11 @@
 //! The outermost layer: gives every request its id, says when it came, and finishes every response.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{Request, State};
-use axum::http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use axum::http::header::{CONNECTION, DATE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use axum::http::{Extensions, Version};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -74,8 +75,32 @@ pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Requ
         let request_id = id.to_str().unwrap_or_default();
         tracing::debug!(request_id, %method, path = uri.path(), status, took_us, "request");
     }
-    response.headers_mut().insert(X_REQUEST_ID, id);
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, id);
+    // hyper's own date would stay ahead if the clock were set back.
+    if let Some(date) = date(SystemTime::now()) {
+        headers.insert(DATE, date);
+    }
     response
+}
+
+/// Returns the date header of a response at this time; `None` if the time has no date in HTTP.
+fn date(now: SystemTime) -> Option<HeaderValue> {
+    thread_local! {
+        /// The last date, and its second since 1970.
+        static LAST: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
+    }
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    if !is_date(now) {
+        return None;
+    }
+    LAST.with_borrow_mut(|last| {
+        if last.as_ref().is_none_or(|(known, _)| *known != second) {
+            let date = HeaderValue::try_from(httpdate::fmt_http_date(now)).ok()?;
+            *last = Some((second, date));
+        }
+        last.as_ref().map(|(_, date)| date.clone())
+    })
 }
 
 /// Checks that all servers would understand a head alike (RFC 9112, sections 3.2 and 6.1).
@@ -99,12 +124,17 @@ fn check_head(request: &Request) -> Result<()> {
     }
 }
 
-/// Returns true if the clock shows a time that has a date in HTTP: 1970 to 9999.
+/// Returns true if the clock shows a time that has a date in HTTP.
 pub(super) fn has_a_date() -> bool {
+    is_date(SystemTime::now())
+}
+
+/// Returns true if a time has a date in HTTP: 1970 to 9999.
+fn is_date(time: SystemTime) -> bool {
     const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
     // With a margin of a day for the lifetime of a connection.
     let last = YEAR_10000.saturating_sub(Duration::from_secs(86_400));
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < last)
+    time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < last)
 }
 
 /// Returns a UUID of version 7 with this time. Ids follow the clock, so the next one may have an earlier time. UUIDs
@@ -136,6 +166,21 @@ mod tests {
 
     fn seconds(id: Uuid) -> u64 {
         id.get_timestamp().map_or(0, |time| time.to_unix().0)
+    }
+
+    #[test]
+    fn a_date_follows_the_clock_wherever_it_goes() {
+        let at = |seconds: u64| date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        // The example of RFC 9110, section 5.6.7; an hour ahead, and back.
+        for (seconds, expected) in [
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (784_115_377, "Sun, 06 Nov 1994 09:49:37 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ] {
+            assert_eq!(at(seconds).unwrap(), expected);
+        }
+        assert_eq!(at(253_402_300_800), None);
+        assert_eq!(date(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From the bytes of an image file to its pixels: upright, 8 bits a channel, and never more of them than are allowed.
 
 use std::io::Cursor;
+use std::panic::catch_unwind;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
@@ -46,6 +47,12 @@ pub(super) struct Pixels {
 
 /// Reads an image of at most `max_pixels`; its size is known before anything is set aside for it.
 pub(super) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<Pixels, String> {
+    // Some decoders panic on some broken images.
+    let decoded = catch_unwind(|| decode_or_panic(bytes, max_pixels, channels));
+    decoded.unwrap_or_else(|_| Err("found a broken image".to_owned()))
+}
+
+fn decode_or_panic(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<Pixels, String> {
     let guessed = image::guess_format(bytes).ok();
     let format = guessed.filter(|format| FORMATS.contains(format));
     let format = format.ok_or_else(|| match guessed {

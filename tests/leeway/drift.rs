@@ -87,8 +87,8 @@ async fn check(digits: &[Digit]) -> Value {
         assert!((found["psi"].as_f64().unwrap() - expected).abs() < 1e-9, "{name}: {found} is not {expected}");
         let series = format!("leeway_feature_psi{{model=\"digits\",version=\"2\",feature=\"{name}\"}} ");
         let shown: f64 = metrics.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap();
-        // Five digits.
-        assert!((shown - expected).abs() <= 5e-5 * expected, "{name}: {shown} is not {expected}");
+        // Four digits.
+        assert!((shown - expected).abs() <= 5e-4 * expected, "{name}: {shown} is not {expected}");
     }
     // The worst first.
     let adjusted: Vec<f64> = report["features"]

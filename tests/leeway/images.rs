@@ -63,6 +63,14 @@ fn photographs_become_what_pillow_makes_of_them() {
     assert!(!seen.contains("TOO FAR"), "{seen}");
 }
 
+/// Found by the fuzzer: the decoder panics on it.
+#[test]
+fn an_image_that_its_decoder_panics_on_is_a_broken_image() {
+    let stage = stage(&json!({ "size": [8, 8], "resize": "crop" }));
+    let error = stage.transform_raw("image/jpeg", &photograph("broken.jpg"), Deadline::never()).err().unwrap();
+    assert!(matches!(&error, leeway::error::Error::InvalidInput(problem) if problem.contains("broken")), "{error}");
+}
+
 /// Of what is cut off nothing is made: the shorter side of 1 pixel becomes 256, and the longer one 256,000.
 #[test]
 fn a_line_of_pixels_is_cut_like_any_other_image() {

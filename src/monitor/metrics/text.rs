@@ -143,8 +143,10 @@ impl std::fmt::Display for Number {
 /// Escapes the value of a label and bounds its length. Replaces characters that are unsafe for terminals and logs. A
 /// long value ends with a part of its digest, so that two long values differ.
 fn label(value: &str) -> String {
+    let is_plain_ascii = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'"');
     let is_plain = |c: char| !is_unprintable(c) && !matches!(c, '\\' | '"');
-    if value.len() <= MAX_LABEL_BYTES && value.chars().all(is_plain) {
+    // Nearly all are ASCII, and a scrape has tens of thousands.
+    if value.len() <= MAX_LABEL_BYTES && (value.bytes().all(is_plain_ascii) || value.chars().all(is_plain)) {
         return value.to_owned();
     }
     let shown: Cow<'_, str> = match value.len() {
@@ -198,14 +200,14 @@ pub(super) fn gauge_of(labels: &[&str], value: f64) -> Series {
     series(labels, Value::Number(value))
 }
 
-/// A gauge of an estimate: five digits carry all the information, and more would be most of the answer's size.
+/// A gauge of an estimate: four digits carry all the information, and more would be most of the answer's size.
 pub(super) fn estimate(labels: &[&str], value: f64) -> Series {
     gauge_of(labels, rounded(value))
 }
 
-/// Rounds a number to five significant digits.
+/// Rounds a number to four significant digits.
 pub(super) fn rounded(value: f64) -> f64 {
-    const DIGITS: i32 = 5;
+    const DIGITS: i32 = 4;
     if value == 0.0 || !value.is_finite() {
         return value;
     }
@@ -265,14 +267,14 @@ mod tests {
     }
 
     #[test]
-    fn an_estimate_has_five_digits() {
+    fn an_estimate_has_four_digits() {
         for (value, expected) in [
-            (0.123456789, 0.12346),
-            (123456.7, 123460.0),
+            (0.123456789, 0.1235),
+            (123456.7, 123500.0),
             (-2.5, -2.5),
             (0.0, 0.0),
             (9.999999, 10.0),
-            (1.23456789e-9, 1.2346e-9),
+            (1.23456789e-9, 1.235e-9),
             (f64::INFINITY, f64::INFINITY),
         ] {
             assert_eq!(rounded(value), expected);
