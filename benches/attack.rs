@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use attacks::{Attack, Phase, Target};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use confinement::Confinement;
 use load_generator::{Load, OHA, fire, oha, quantile};
 use programs::{Program, checkout, leeway_binary, meanwhile, number_from, workshop};
@@ -126,18 +127,25 @@ fn warm_up(target: &Target) {
     let sentence = json!({ "instances": vec!["so it goes"; 1_000] }).to_string();
     let item = r#"{"prediction_id":"x","label":"1"}"#;
     let feedback = format!(r#"{{"feedback":[{}{item}]}}"#, format!("{item},").repeat(attacks::FEEDBACK_LIMIT / 40));
+    let photograph = std::fs::read(checkout().join("tests/data/images/flower.png")).unwrap();
+    let picture = json!({ "instances": [{ "b64": BASE64_STANDARD.encode(photograph) }] }).to_string();
     let requests = [
         ("/v1/models/attention:predict", &row),
         ("/v1/models/echo:predict", &echoed(10)),
         ("/v1/models/echo:predict", &echoed(1_000)),
         ("/v1/models/echo:predict", &echoed(10_000)),
         ("/v1/models/sentences:predict", &sentence),
+        ("/v1/models/pictures:predict", &picture),
         ("/feedback", &feedback),
     ];
     for _ in 0..3 {
         for (path, body) in requests {
             std::thread::scope(|scope| {
-                (0..2).for_each(|_| drop(scope.spawn(|| attacks::ask(target.address, path, body))));
+                let ask = || {
+                    let answer = attacks::ask(target.address, path, body);
+                    assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer:.300}");
+                };
+                (0..2).for_each(|_| drop(scope.spawn(ask)));
             });
         }
     }

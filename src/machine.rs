@@ -91,8 +91,8 @@ pub fn part_of_this_program(program: &Path, subcommand: &str, hidden: &[OsString
     command
 }
 
-/// Starts `program`, which is this one, once more in this process, with ONNX Runtime's telemetry off; does nothing if the environment
-/// already says whether it is. Must be called before there are other threads or open connections.
+/// Starts `program`, which is this one, once more in this process, with ONNX Runtime's telemetry off. Does nothing if the
+/// environment already says whether it is on. Must be called before there are other threads.
 pub fn turn_telemetry_off(program: io::Result<PathBuf>) {
     use std::os::unix::process::CommandExt;
     if std::env::var_os(TELEMETRY_IS_OFF).is_some() {

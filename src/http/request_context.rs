@@ -90,10 +90,7 @@ fn date(now: SystemTime) -> Option<HeaderValue> {
         /// The last date, and its second since 1970.
         static LAST: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
     }
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-    if !is_date(now) {
-        return None;
-    }
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).ok().filter(|_| is_date(now))?.as_secs();
     LAST.with_borrow_mut(|last| {
         if last.as_ref().is_none_or(|(known, _)| *known != second) {
             let date = HeaderValue::try_from(httpdate::fmt_http_date(now)).ok()?;

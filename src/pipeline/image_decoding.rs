@@ -5,7 +5,7 @@ use std::panic::catch_unwind;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::image_container::essentials;
+use super::image_container::{Essentials, essentials};
 
 /// The formats that are read.
 const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
@@ -47,12 +47,6 @@ pub(super) struct Pixels {
 
 /// Reads an image of at most `max_pixels`; its size is known before anything is set aside for it.
 pub(super) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<Pixels, String> {
-    // Some decoders panic on some broken images.
-    let decoded = catch_unwind(|| decode_or_panic(bytes, max_pixels, channels));
-    decoded.unwrap_or_else(|_| Err("found a broken image".to_owned()))
-}
-
-fn decode_or_panic(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<Pixels, String> {
     let guessed = image::guess_format(bytes).ok();
     let format = guessed.filter(|format| FORMATS.contains(format));
     let format = format.ok_or_else(|| match guessed {
@@ -61,7 +55,6 @@ fn decode_or_panic(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<
         }
         None => "found something that is no PNG, JPEG or WebP image".to_owned(),
     })?;
-    let broken = |error: image::ImageError| format!("found a broken {} image: {error}", name(format));
     if format == ImageFormat::Jpeg && !has_end(bytes) {
         // The decoder would make up what is missing.
         return Err("found a JPEG image that ends before it is complete".to_owned());
@@ -70,6 +63,26 @@ fn decode_or_panic(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<
     if let Some((width, height)) = essentials.size {
         check_size(width, height, max_pixels)?;
     }
+    // The decoders of some formats panic on some broken images.
+    let read = catch_unwind(|| read(&essentials, format, max_pixels));
+    let mut image = read.unwrap_or_else(|_| Err(format!("found a broken {} image", name(format))))?;
+    image.apply_orientation(essentials.orientation);
+    let (width, height) = (image.width(), image.height());
+    let rgb = |image: DynamicImage| image.into_rgb8().into_raw();
+    let values = match (channels, image) {
+        (Channels::Rgb, image) => rgb(image),
+        (Channels::Gray, DynamicImage::ImageLuma8(image)) => image.into_raw(),
+        (Channels::Gray, image @ (DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA8(_))) => {
+            image.into_luma8().into_raw()
+        }
+        (Channels::Gray, image) => rgb(image).as_chunks().0.iter().map(luminance).collect(),
+    };
+    Ok(Pixels { width, height, values })
+}
+
+/// Reads the pixels with the decoder of the format.
+fn read(essentials: &Essentials<'_>, format: ImageFormat, max_pixels: u64) -> Result<DynamicImage, String> {
+    let broken = |error: image::ImageError| format!("found a broken {} image: {error}", name(format));
     let limits = |(width, height)| {
         let pixels = u64::from(width) * u64::from(height);
         let mut limits = Limits::default();
@@ -83,19 +96,7 @@ fn decode_or_panic(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<
     let (width, height) = decoder.dimensions();
     check_size(width, height, max_pixels)?;
     decoder.set_limits(limits((width, height))).map_err(broken)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    image.apply_orientation(essentials.orientation);
-    let (width, height) = (image.width(), image.height());
-    let rgb = |image: DynamicImage| image.into_rgb8().into_raw();
-    let values = match (channels, image) {
-        (Channels::Rgb, image) => rgb(image),
-        (Channels::Gray, DynamicImage::ImageLuma8(image)) => image.into_raw(),
-        (Channels::Gray, image @ (DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA8(_))) => {
-            image.into_luma8().into_raw()
-        }
-        (Channels::Gray, image) => rgb(image).as_chunks().0.iter().map(luminance).collect(),
-    };
-    Ok(Pixels { width, height, values })
+    DynamicImage::from_decoder(decoder).map_err(broken)
 }
 
 fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), String> {

@@ -143,10 +143,8 @@ impl std::fmt::Display for Number {
 /// Escapes the value of a label and bounds its length. Replaces characters that are unsafe for terminals and logs. A
 /// long value ends with a part of its digest, so that two long values differ.
 fn label(value: &str) -> String {
-    let is_plain_ascii = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'"');
     let is_plain = |c: char| !is_unprintable(c) && !matches!(c, '\\' | '"');
-    // Nearly all are ASCII, and a scrape has tens of thousands.
-    if value.len() <= MAX_LABEL_BYTES && (value.bytes().all(is_plain_ascii) || value.chars().all(is_plain)) {
+    if value.len() <= MAX_LABEL_BYTES && value.chars().all(is_plain) {
         return value.to_owned();
     }
     let shown: Cow<'_, str> = match value.len() {
