@@ -20,6 +20,7 @@ RUN python3 -m pip --version >/dev/null 2>&1 \
     || (apt-get update && apt-get install -y --no-install-recommends python3 python3-pip && rm -rf /var/lib/apt/lists/*)
 COPY scripts/fetch_onnxruntime.py scripts/
 RUN python3 scripts/fetch_onnxruntime.py --variant ${VARIANT}
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY benches benches
 # The manifest names examples and benches; the crate itself is empty here, so that this layer depends on neither.

@@ -126,14 +126,14 @@ fn warm_up(target: &Target) {
     let row = json!({ "instances": [vec![1; target.longest_row]] }).to_string();
     let sentence = json!({ "instances": vec!["so it goes"; 1_000] }).to_string();
     let item = r#"{"prediction_id":"x","label":"1"}"#;
-    let feedback = format!(r#"{{"feedback":[{}{item}]}}"#, format!("{item},").repeat(attacks::FEEDBACK_LIMIT / 40));
+    let feedback = format!(r#"{{"feedback":[{}{item}]}}"#, format!("{item},").repeat(9_999));
     let photograph = std::fs::read(checkout().join("tests/data/images/flower.png")).unwrap();
     let picture = json!({ "instances": [{ "b64": BASE64_STANDARD.encode(photograph) }] }).to_string();
     let requests = [
         ("/v1/models/attention:predict", &row),
         ("/v1/models/echo:predict", &echoed(10)),
         ("/v1/models/echo:predict", &echoed(1_000)),
-        ("/v1/models/echo:predict", &echoed(10_000)),
+        ("/v1/models/echo:predict", &echoed(4_000)),
         ("/v1/models/sentences:predict", &sentence),
         ("/v1/models/pictures:predict", &picture),
         ("/feedback", &feedback),
@@ -143,7 +143,7 @@ fn warm_up(target: &Target) {
             std::thread::scope(|scope| {
                 let ask = || {
                     let answer = attacks::ask(target.address, path, body);
-                    assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer:.300}");
+                    assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer:.900}");
                 };
                 (0..2).for_each(|_| drop(scope.spawn(ask)));
             });

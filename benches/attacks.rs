@@ -1,12 +1,13 @@
 //! What a client does who wants a server to run out of memory: each attack in threads of its own, at a pace of its own.
 //!
 //! They hold what they can get, and do not spin: what is attacked is the memory, and not the two cores that client and server
-//! share. For the same reason their threads have a lower priority than whoever is honest.
+//! share. For the same reason their threads have a core only while nobody honest needs it.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -15,9 +16,6 @@ use flate2::write::ZlibEncoder;
 use flate2::{Compression, Crc};
 use parking_lot::Mutex;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
-
-/// How much lower the priority of these threads is (`nice`).
-const NICE: i32 = 19;
 
 /// How often connections that are held are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -101,6 +99,14 @@ pub(crate) fn all(part: &str) -> Vec<Attack> {
     all.into_iter().filter(|attack| attack.name.contains(part)).collect()
 }
 
+/// Runs this thread only where a core has nothing else to do, as if it were on another machine. A lower priority is not
+/// enough: a thread of any priority keeps its core for some milliseconds against one that has just woken up.
+fn take_only_idle_cores() {
+    let thread = rustix::thread::gettid().to_string();
+    let done = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status();
+    assert!(done.expect("chrt (util-linux) is needed").success(), "the attackers' threads must run on idle cores only");
+}
+
 /// How many connections there are at one time while all of them attack.
 pub(crate) fn connections(attacks: &[Attack]) -> usize {
     attacks.iter().map(|attack| attack.threads * attack.connections).sum()
@@ -116,8 +122,7 @@ impl Attack {
     ) {
         for _ in 0..self.threads {
             scope.spawn(move || {
-                // Of this thread, on Linux.
-                rustix::process::setpriority_process(None, NICE).unwrap();
+                take_only_idle_cores();
                 self.run(target, phase);
             });
         }

@@ -14,7 +14,7 @@ use leeway::monitor::{Baseline, Monitor, Predicted, Sample, Truth, VersionLabels
 
 /// As in the server.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const VERSIONS: usize = 30;
 const FEATURES: usize = 64;

@@ -81,7 +81,7 @@ class Place:
                 (folder / name).write_text(SECRET)
 
     def environment(self, **more):
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("LEEWAY", "RUST", "MIMALLOC"))}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("LEEWAY", "RUST", "_RJEM"))}
         return {
             **kept,
             "HOME": str(self.home),

@@ -82,9 +82,7 @@ impl MemoryBefore {
 /// Command that does a part of this program's work in another process, without these variables of the environment.
 pub fn part_of_this_program(program: &Path, subcommand: &str, hidden: &[OsString]) -> Command {
     let mut command = Command::new(program);
-    // Otherwise the allocator's reserved memory would count as taken.
-    command.arg(subcommand).env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
-    command.env(TELEMETRY_IS_OFF, "1");
+    command.arg(subcommand).env(TELEMETRY_IS_OFF, "1");
     hidden.iter().for_each(|name| {
         command.env_remove(name);
     });

@@ -23,11 +23,6 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     serve(config, stages).map_err(logging::fatal)
 }
 
-/// Lifetime of an idle thread of heavy stages. A thread keeps the memory that it has freed for its next work, and returns it
-/// when it ends. The windows of the metrics are slid on such a thread every second, so a longer lifetime would keep all of
-/// them, each with the memory of the largest body that it has read.
-const IDLE_THREAD: Duration = Duration::from_millis(500);
-
 fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
     let config = config?;
     logging::start(&config.log)?;
@@ -36,7 +31,6 @@ fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("http")
-        .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build()
         .context("the HTTP threads could not be started")?;

@@ -81,13 +81,14 @@ fn write_family(text: &mut String, MetricFamily { metric, series }: &MetricFamil
     // Writing to a string cannot fail.
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     let mut labels = String::new();
+    let mut edges = Edges::default();
     for Series { labels: values, value } in series {
         labels.clear();
         for (label, value) in metric.labels.iter().zip(values) {
             let separator = if labels.is_empty() { "" } else { "," };
             let _ = write!(labels, "{separator}{label}=\"{value}\"");
         }
-        let mut line = |suffix: &str, extra: Option<(&str, f64)>, value: Number| {
+        let mut line = |suffix: &str, extra: Option<(&str, &str)>, value: Number| {
             text.push_str(name);
             text.push_str(suffix);
             if !labels.is_empty() || extra.is_some() {
@@ -95,7 +96,7 @@ fn write_family(text: &mut String, MetricFamily { metric, series }: &MetricFamil
                 text.push_str(&labels);
                 if let Some((label, value)) = extra {
                     let separator = if labels.is_empty() { "" } else { "," };
-                    let _ = write!(text, "{separator}{label}=\"{}\"", Number::Float(value));
+                    let _ = write!(text, "{separator}{label}=\"{value}\"");
                 }
                 text.push('}');
             }
@@ -105,21 +106,39 @@ fn write_family(text: &mut String, MetricFamily { metric, series }: &MetricFamil
             Value::Whole(whole) => line("", None, Number::Whole(*whole)),
             Value::Number(number) => line("", None, Number::Float(*number)),
             Value::Summary { quantiles, sum, count } => {
-                for (share, value) in quantiles {
-                    line("", Some(("quantile", *share)), Number::Float(*value));
+                for (place, (share, value)) in quantiles.iter().enumerate() {
+                    line("", Some(("quantile", edges.text(place, *share))), Number::Float(*value));
                 }
                 line("_sum", None, Number::Float(*sum));
                 line("_count", None, Number::Whole(*count));
             }
             Value::Histogram { buckets, sum, count } => {
-                for (edge, cumulative) in buckets {
-                    line("_bucket", Some(("le", *edge)), Number::Whole(*cumulative));
+                for (place, (edge, cumulative)) in buckets.iter().enumerate() {
+                    line("_bucket", Some(("le", edges.text(place, *edge))), Number::Whole(*cumulative));
                 }
-                line("_bucket", Some(("le", f64::INFINITY)), Number::Whole(*count));
+                line("_bucket", Some(("le", "+Inf")), Number::Whole(*count));
                 line("_sum", None, Number::Float(*sum));
                 line("_count", None, Number::Whole(*count));
             }
         }
+    }
+}
+
+/// The texts of the quantiles or bucket bounds of one family. They are the same in nearly all of its series.
+#[derive(Default)]
+struct Edges(Vec<(f64, String)>);
+
+impl Edges {
+    /// Text of `value`, which is at `place` in its series.
+    fn text(&mut self, place: usize, value: f64) -> &str {
+        if self.0.len() == place {
+            self.0.push((value, Number::Float(value).to_string()));
+        }
+        let (known, text) = &mut self.0[place];
+        if known.to_bits() != value.to_bits() {
+            (*known, *text) = (value, Number::Float(value).to_string());
+        }
+        text
     }
 }
 
