@@ -49,8 +49,8 @@ const SHARE: f64 = 0.2;
 const HONEST_CONNECTIONS: usize = 64;
 
 /// The promises.
-const MOST_P99: f64 = 3.0;
-const MOST_MEMORY: f64 = 1.1;
+const MAX_P99: f64 = 3.0;
+const MAX_MEMORY: f64 = 1.1;
 
 fn main() -> ExitCode {
     let seconds = number_from("ATTACK_SECONDS", 20 * 60);
@@ -58,12 +58,13 @@ fn main() -> ExitCode {
     let repository = repository();
     let confinement = Confinement::new(MEMORY);
     let body_memory = BODY_MEMORY.to_string();
-    let settings: &[(&str, &str)] = match &confinement {
-        Confinement::Group { .. } => &[],
+    // The windows of the quantiles take memory until they are full, which would count as growth: five minutes by default.
+    let mut settings = vec![("LEEWAY_MONITORING__QUANTILE_WINDOW_MS", "10000")];
+    if let Confinement::DataLimit(_) = &confinement {
         // It would take an eighth of the machine.
-        Confinement::DataLimit(_) => &[("LEEWAY_HTTP__BODY_MEMORY_BYTES", &body_memory)],
-    };
-    let server = Program::leeway_by(confinement.command(&leeway_binary()), &repository.0, settings);
+        settings.push(("LEEWAY_HTTP__BODY_MEMORY_BYTES", &body_memory));
+    }
+    let server = Program::leeway_by(confinement.command(&leeway_binary()), &repository.0, &settings);
     println!(
         "{} cores, shared with oha {OHA} and the attackers; {} MiB of memory, {confinement}",
         std::thread::available_parallelism().unwrap(),
@@ -398,12 +399,12 @@ impl Bench {
                     ended.map_or("lives".to_owned(), |status| status.to_string())
                 ),
             ),
-            (worst <= MOST_P99, format!("honest P99 at most {MOST_P99} times that of quiet: {worst:.2}")),
+            (worst <= MAX_P99, format!("honest P99 at most {MAX_P99} times that of quiet: {worst:.2}")),
             (
-                after <= MOST_MEMORY * start,
+                after <= MAX_MEMORY * start,
                 format!(
                     "RSS back within {:.0}% of the start: {:+.1}%",
-                    1e2 * (MOST_MEMORY - 1.0),
+                    1e2 * (MAX_MEMORY - 1.0),
                     1e2 * (after / start - 1.0)
                 ),
             ),

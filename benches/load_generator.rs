@@ -46,7 +46,7 @@ const OPEN_CONNECTIONS: usize = 512;
 const TIMEOUT: &str = "10s";
 
 /// Of an open load, at least this share has to have been heard of: if not, it did not come.
-const LEAST_HEARD: f64 = 0.98;
+const MIN_HEARD: f64 = 0.98;
 
 /// What became of the requests of a load, in numbers.
 pub(crate) struct Summary {
@@ -84,11 +84,7 @@ impl Summary {
     pub(crate) fn all_good(self) -> Summary {
         assert!(self.good() > 0 && self.failed() == 0, "{:?}, not answered: {:?}", self.answered, self.unanswered);
         if let Some(offered) = self.offered {
-            assert!(
-                self.missing() <= (1.0 - LEAST_HEARD) * offered + 1.0,
-                "{} of {offered} are missing",
-                self.missing()
-            );
+            assert!(self.missing() <= (1.0 - MIN_HEARD) * offered + 1.0, "{} of {offered} are missing", self.missing());
         }
         self
     }

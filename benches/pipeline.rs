@@ -18,8 +18,8 @@ use leeway::deploy::{Deployer, MemoryJournal};
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
 use leeway::model::isolated::IsolatedEngine;
 use leeway::model::onnx::OnnxRuntime;
-use leeway::model::{Engine, ModelBytes, ModelSource, Priority, Watchers};
-use leeway::monitor::{Monitor, Sample, VersionLabels, Watched};
+use leeway::model::{Engine, ModelBytes, ModelSource, Priority, SpinSlots};
+use leeway::monitor::{Monitor, MonitoringSpec, Sample, VersionLabels};
 use leeway::pipeline::{Stages, instances};
 use leeway::registry::{Catalog, Loader, RunLimit, Target};
 use leeway::serve::{self, Head};
@@ -48,14 +48,14 @@ fn config() -> Config {
 fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
     let engine: Arc<dyn Engine> = Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap());
     let monitor = Arc::new(Monitor::new(engine.version(), Default::default()));
-    let watchers = Arc::new(Watchers::for_threads(2.try_into().unwrap()));
+    let spin_slots = Arc::new(SpinSlots::for_threads(2.try_into().unwrap()));
     let limits = LoadingConfig::default();
     let loader = Loader {
         engine,
         isolated_engine: None,
         stages: Stages::default(),
         monitor,
-        watchers,
+        spin_slots,
         trial: None,
         run_limit: RunLimit(limits.trial_timeout()),
         load_limit: limits.timeout(),
@@ -108,7 +108,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
                     target: Target::Default,
                     routing_key: b"",
                     read_at: Instant::now(),
-                    patience: None,
+                    client_timeout: None,
                     priority: Priority::Normal,
                     media_type: None,
                 };
@@ -144,7 +144,7 @@ fn watching(criterion: &mut Criterion) {
         builder.count(&training, &nothing);
         let settings = MonitoringConfig { max_features: width, ..MonitoringConfig::default() };
         let baseline = Some(Arc::new(builder.finish()));
-        let watched = Watched { schema, classes: None, baseline, settings };
+        let watched = MonitoringSpec { schema, classes: None, baseline, settings };
         let monitor = Monitor::new("", MonitoringWindows::default());
         let labels = VersionLabels { model: "m".into(), version: "1".into(), sha256: String::new(), provider: "cpu" };
         let recorder = monitor.version(labels, LatencyBudget::DEFAULT, watched);

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leeway::budget::{LatencyBudget, StageClock, Waited};
+use leeway::budget::{LatencyBudget, QueueTimings, StageClock};
 use leeway::config::MonitoringWindows;
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
 use leeway::http::compress;
-use leeway::monitor::{Baseline, Monitor, Predicted, Sample, Truth, VersionLabels, VersionRecorder, Watched};
+use leeway::monitor::{Baseline, Monitor, MonitoringSpec, Predicted, Sample, Truth, VersionLabels, VersionRecorder};
 
 /// As in the server.
 #[global_allocator]
@@ -47,7 +47,7 @@ async fn use_version(version: &Arc<VersionRecorder>, random: &mut fastrand::Rng)
     for request in 0..50 {
         let mut clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
         let micros = |most: u64, random: &mut fastrand::Rng| Duration::from_micros(random.u64(20..most));
-        let waited = Waited { queue: micros(3_000, random), inference: micros(20_000, random) };
+        let waited = QueueTimings { queue: micros(3_000, random), inference: micros(20_000, random) };
         clock.wait(async { Ok(((), waited)) }, Some(micros(20_000, random)), || None).await.unwrap();
         let guard = version.request();
         if request % 10 == 0 {
@@ -85,11 +85,11 @@ fn main() {
                 provider: "cpu",
             };
             let classes = Some((0..CLASSES).map(|class| class.to_string()).collect());
-            let watched = Watched {
+            let watched = MonitoringSpec {
                 schema: schema.clone(),
                 classes,
                 baseline: Some(Arc::clone(&baseline)),
-                ..Watched::default()
+                ..MonitoringSpec::default()
             };
             monitor.version(labels, LatencyBudget::DEFAULT, watched)
         };
