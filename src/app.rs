@@ -16,7 +16,7 @@ use crate::http::{self, BoundAddress, ConnectionTimeouts, HttpState, Listener, L
 use crate::machine;
 use crate::model::isolated::IsolatedEngine;
 use crate::model::onnx::OnnxRuntime;
-use crate::model::{Engine, OnnxModel, Watchers};
+use crate::model::{Engine, OnnxModel, SpinSlots};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
 use crate::registry::{Catalog, Loader, RunLimit, Snapshot, Trial, open_files_limit};
@@ -31,24 +31,24 @@ pub struct App {
     state: Arc<HttpState>,
 }
 
-/// What a server is made of beside its configuration.
+/// Dependencies of a server beside its configuration.
 #[derive(Debug)]
-pub struct Parts {
-    /// What loads and runs models.
+pub struct Dependencies {
+    /// The engine that loads and runs models.
     pub engine: Arc<dyn Engine>,
     /// Loads and runs models in processes of their own, if that is possible.
     pub isolated_engine: Option<Arc<dyn Engine>>,
     /// The kinds of stages that a `model.toml` can name.
     pub stages: Stages,
-    /// How versions are tried out in another process, if they are.
+    /// The trial of versions in another process, if there is one.
     pub trial: Option<Trial>,
-    /// Where deployments are kept.
+    /// The journal of deployments.
     pub journal: Arc<dyn Journal>,
-    /// Where it is kept which feedback was taken.
+    /// The ledger of the feedback that was taken.
     pub ledger: Arc<dyn Ledger>,
 }
 
-/// How versions are tried out, as configured: by this program, in a process of its own.
+/// Returns the trial as configured: by this program, in a process of its own.
 pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>> {
     if !config.loading.trial {
         return Ok(None);
@@ -83,7 +83,7 @@ pub struct BoundApp {
     admin: Listener,
 }
 
-/// Why a server is asked to stop.
+/// The reason why a server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// An orchestrator says so: load balancers are given the deregistration delay to notice.
@@ -101,22 +101,22 @@ impl App {
         let journal = deploy::open(&config.state.url).await?;
         let ledger = open_ledger(&config.state.url, config.feedback.remembered).await?;
         let isolated_engine = isolated_engine(&runtime)?;
-        let parts = Parts { engine: Arc::new(runtime), isolated_engine, stages, trial, journal, ledger };
+        let parts = Dependencies { engine: Arc::new(runtime), isolated_engine, stages, trial, journal, ledger };
         App::build_with(config, parts).await
     }
 
     /// As [`App::build`], with parts of your own.
-    pub async fn build_with(config: Config, parts: Parts) -> Result<App> {
-        let Parts { engine, isolated_engine, stages, trial, journal, ledger } = parts;
+    pub async fn build_with(config: Config, parts: Dependencies) -> Result<App> {
+        let Dependencies { engine, isolated_engine, stages, trial, journal, ledger } = parts;
         let monitor = Arc::new(Monitor::new(engine.version(), config.monitoring.windows()));
-        let watchers = Arc::new(Watchers::for_threads(config.http.threads()));
+        let spin_slots = Arc::new(SpinSlots::for_threads(config.http.threads()));
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
         let loader = Loader {
             engine,
             isolated_engine,
             stages,
             monitor: Arc::clone(&monitor),
-            watchers,
+            spin_slots,
             trial,
             run_limit,
             load_limit,
@@ -130,12 +130,12 @@ impl App {
         Ok(App { config, state })
     }
 
-    /// What is served.
+    /// The served models.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.state.catalog.snapshot()
     }
 
-    /// Who decides what is served.
+    /// The deployer.
     pub fn deployer(&self) -> &Arc<Deployer> {
         &self.state.deployer
     }
@@ -328,7 +328,7 @@ async fn retire(catalog: &Catalog) {
     }
 }
 
-/// Where the wish to stop comes from: signals, or a test.
+/// Source of requests to stop: signals, or a test.
 pub trait StopSignal: Send {
     /// Waits for the next wish to stop.
     fn next(&mut self) -> impl Future<Output = Stop> + Send;

@@ -58,7 +58,7 @@ pub enum Error {
     /// The path exists, but not for this operation.
     #[error("this path answers {allowed} only")]
     UnsupportedMethod {
-        /// What the path does answer, as in an `Allow` header.
+        /// Methods that the path answers, as in an `Allow` header.
         allowed: String,
     },
     /// The body is announced as something else than JSON.
@@ -89,13 +89,13 @@ pub enum Error {
     /// The model cannot answer in the time that is left.
     #[error("{}", overloaded(*shed, *needed, *left))]
     Overloaded {
-        /// Where it was refused.
+        /// The place of the refusal.
         shed: Shed,
-        /// How long queue and run would take.
+        /// Predicted time in the queue and the run.
         needed: Duration,
-        /// How long they may take.
+        /// Time that is left for them.
         left: Duration,
-        /// When to try again.
+        /// Time after which to try again.
         retry_after: Duration,
     },
     /// There are as many connections as are served predictions on.
@@ -116,9 +116,9 @@ pub enum Error {
     /// The model's queue is full.
     #[error("the model's queue of {capacity} requests is full; try again")]
     QueueFull {
-        /// How many requests may wait.
+        /// Maximum number of waiting requests.
         capacity: usize,
-        /// When to try again.
+        /// Time after which to try again.
         retry_after: Duration,
     },
     /// The model is known, but is not served now.
@@ -142,7 +142,7 @@ pub enum Error {
     Expired {
         /// The stage that had the request.
         stage: Stage,
-        /// How long each stage took, up to then.
+        /// Duration of each stage until then.
         spent: Timings,
     },
 
@@ -150,7 +150,7 @@ pub enum Error {
     /// The model did not run on this input.
     #[error("the model could not run on this input")]
     ModelFailed {
-        /// What ONNX Runtime said.
+        /// Message of ONNX Runtime.
         detail: String,
     },
     /// An output is NaN or infinite.
@@ -191,7 +191,7 @@ pub enum Error {
     /// The change was decided on a state that is not the present one any more.
     #[error("{message}")]
     Conflict {
-        /// What was expected, and what is.
+        /// The expected and the present generation.
         message: String,
         /// The present deployment of the model, as the admin API shows it.
         present: serde_json::Value,
@@ -220,7 +220,7 @@ pub enum Error {
     /// A defect in Leeway or in a stage of the pipeline.
     #[error("an internal error occurred; the server's log has it under this request id")]
     Internal {
-        /// What happened.
+        /// Description of the failure.
         detail: String,
     },
 
@@ -244,9 +244,9 @@ pub enum Error {
         model: ModelName,
         /// The version.
         version: Version,
-        /// What kind of thing is wrong.
+        /// Kind of the problem.
         fault: LoadFault,
-        /// What is wrong, and what to change.
+        /// The problem, and its remedy.
         message: String,
     },
     /// An address that could not be bound.
@@ -254,14 +254,14 @@ pub enum Error {
     Listen(String),
 }
 
-/// Where a request was refused that cannot be answered in time.
+/// The place at which a request was refused that cannot be answered in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shed {
     /// Before it was let into the queue: there is no time behind those that wait.
     AtTheDoor,
     /// Likewise, and it would be too late even if nobody else waited.
     EvenAlone,
-    /// When its turn had come: others with a higher priority went first, or runs took longer than they used to.
+    /// In its turn: others with a higher priority went first, or runs took longer than before.
     InTheQueue,
 }
 
@@ -274,7 +274,7 @@ pub enum ProcessEnd {
     InTheRun,
 }
 
-/// What kind of thing is wrong with a version that is not served. A closed set: it is a label of the
+/// Kind of the problem with a version that is not served. A closed set: it is a label of the
 /// `leeway_load_failures_total` metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -456,7 +456,7 @@ impl Error {
         }
     }
 
-    /// What is for the log only: internals that a caller must not see.
+    /// Detail for the log only: internals that a caller must not see.
     pub fn detail(&self) -> Option<&str> {
         match self {
             Error::ModelFailed { detail }

@@ -1,4 +1,4 @@
-//! What is watched of requests and of predictions: named values, before the model and after it.
+//! Features: the named values of requests and predictions that are monitored.
 //!
 //! A preprocessor says once which features it has ([`FeatureSchema`]) and gives their values with every request
 //! ([`Features`]), so that monitoring needs no knowledge of any stage. The same goes for predictions ([`Observation`]).
@@ -26,7 +26,7 @@ pub struct FeatureSchema {
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Features {
-    /// How many instances there are.
+    /// Number of instances.
     rows: usize,
     /// The numbers, row by row, in the order of the schema. NaN is a missing value. Single precision is what is watched:
     /// seven digits tell one bin from the next.
@@ -35,14 +35,14 @@ pub struct Features {
     pub texts: Vec<Option<String>>,
 }
 
-/// What is watched of one prediction.
+/// The monitored value of one prediction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Observation {
     /// A class was chosen.
     Class {
         /// Which one, counted from 0.
         class: usize,
-        /// How sure the model is of it.
+        /// Certainty of the model.
         certainty: Certainty,
     },
     /// A number was predicted.
@@ -51,7 +51,7 @@ pub enum Observation {
     Nothing,
 }
 
-/// How sure a classifier is, by what it makes of all classes' probabilities p.
+/// Certainty of a classifier, from the probabilities p of all classes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Certainty {
     /// The highest probability, 0 to 1.
@@ -68,12 +68,12 @@ pub const PREDICTION_FEATURES: [&str; 5] = ["class", "confidence", "margin", "en
 // ===== impl FeatureSchema =====
 
 impl FeatureSchema {
-    /// How many features there are.
+    /// Number of features.
     pub fn len(&self) -> usize {
         self.numbers.len() + self.texts.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -87,7 +87,7 @@ impl Features {
         Features { rows, ..Features::default() }
     }
 
-    /// How many instances there are.
+    /// Number of instances.
     pub fn rows(&self) -> usize {
         self.rows
     }

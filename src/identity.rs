@@ -1,4 +1,4 @@
-//! What a model, a version and a set of files are called.
+//! Names of models, versions and sets of files.
 //!
 //! Names come from folders, URLs and configuration. They are parsed once, here, so that no other room has
 //! to ask whether a name could be a path.
@@ -59,17 +59,17 @@ pub struct Sha256([u8; 32]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VersionKey([u8; 10]);
 
-/// Why a text is not a name of the kind it was parsed as.
+/// The reason why a text is not a name of the kind it was parsed as.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidName(&'static str);
 
 /// Maximum length of a text that [`shown`] leaves unchanged, in bytes.
-const LONGEST_SHOWN: usize = 200;
+const MAX_SHOWN: usize = 200;
 
 /// Makes a name or a text from outside safe for messages and logs: [`printable`], with the usual limit.
 pub fn shown(text: &str) -> String {
-    printable(text, LONGEST_SHOWN).into_owned()
+    printable(text, MAX_SHOWN).into_owned()
 }
 
 /// Cuts a text off after `longest` characters, and marks the cut with an ellipsis.

@@ -31,16 +31,17 @@
 //!
 //! # Who shares a run
 //!
-//! Requests are run together only if the answer to a row does not depend on the others. Before a version serves, rows are run
-//! alone and with others, and the answers are compared ([`model::compare`]); [`model::run_sharing`] says what follows of that and of
+//! Requests are run together only if the answer to a row does not depend on the others. Before a version serves, rows are
+//! run alone and with others, and the answers are compared ([`model::compare`]); [`model::run_sharing`] says what follows
+//! of that and of
 //! `model.toml`, and [`model::Sharing`] holds it for the queue and the workers.
 //!
 //! # Where traffic is decided
 //!
-//! What is deployed of a model is a [`Deployment`](deploy::Deployment); [`Deployment::after`](deploy::Deployment::after) is
+//! A [`Deployment`](deploy::Deployment) divides the traffic of a model; [`Deployment::after`](deploy::Deployment::after) is
 //! the next one, and [`TrafficSplit::pick`](traffic::TrafficSplit::pick) says which version a key meets. What should be in
-//! memory is decided by [`deploy::wanted`] and [`deploy::reconcile`]. The [`Deployer`](deploy::Deployer) only carries it out:
-//! load what a change needs, write it to the [`Journal`](deploy::Journal), publish a snapshot, in this order.
+//! memory is decided by [`deploy::wanted`] and [`deploy::reconcile`]. The [`Deployer`](deploy::Deployer) only carries it
+//! out: load what a change needs, write it to the [`Journal`](deploy::Journal), publish a snapshot, in this order.
 //!
 //! # The rooms, ground floor first
 //!
@@ -51,6 +52,7 @@
 //! | [`traffic`] | shares of the traffic, and the version for a key | HTTP, what is loaded |
 //! | [`stage`] | the stages' names, and how long each took | everything |
 //! | [`error`] | the one closed [`Error`](error::Error): whose fault it is, and what to change | HTTP |
+//! | [`feature`] | the numbers and texts of rows that drift is measured on, and how sure a prediction is | models, JSON |
 //! | [`tensor`] | element types, shapes, tensors, signatures | ONNX Runtime, JSON |
 //! | [`budget`] | divides a request's time, times its stages, ends it when its time runs out; takes heavy stages off the threads that serve connections; bounds the bytes that are held for callers | HTTP, models |
 //! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | everything above it |
@@ -59,14 +61,17 @@
 //! | [`pipeline`] | the stages, a file each: JSON (or an image) → tensors, tensors → predictions; what rows were made of goes from the one to the other | HTTP, the registry |
 //! | [`registry`] | versions on disk: manifests, digests, examples, what an ONNX file says; the trial load and what it finds, rehearsals of stages, the loader; the catalog | HTTP, traffic's reasons |
 //! | [`deploy`] | deployments, their journal, what to load and retire, and doing it | HTTP |
+//! | [`feedback`] | joins true outcomes to predictions; the ids of predictions; what was counted already | HTTP |
 //! | [`serve`] | one prediction, from its head to the text of its answer | HTTP |
 //! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
 //! | [`app`] | the composition root: every room built from a `Config` | |
 //! | [`cli`] | one file per subcommand; exit codes | |
 //!
-//! Rooms look down this table only. `tests/layers.rs` holds that, and the rest of the walls: `ort` only in
+//! Rooms look down this table only. `tests/layers` holds that, that no two files import each other, and the rest of the
+//! walls: `ort` only in
 //! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/metrics.rs`; SQL only in
-//! `deploy/journal.rs`; environment variables only in `config/`.
+//! `deploy/journal.rs` and `feedback/ledger.rs`; the repository is read by `deploy/` only in `repository_view.rs`; environment
+//! variables only in `config/`.
 //!
 //! # What is deliberately absent
 //!
@@ -87,14 +92,14 @@
 //! # Life and death
 //!
 //! Start: parse → validate → take the ports → load and warm up → listen → ready. Stop: not ready → serve on, asking clients
-//! to close, for the deregistration delay → serve the backlog, no new connections → finish what is in flight within the grace period → workers end →
-//! exit 0. See [`app::BoundApp::run`].
+//! to close, for the deregistration delay → serve the backlog, no new connections → finish what is in flight within the
+//! grace period → workers end → exit 0. See [`app::BoundApp::run`].
 //!
 //! # A stage of your own
 //!
 //! Implement [`pipeline::Preprocessor`] or [`pipeline::Postprocessor`], register it by name with
-//! [`pipeline::Stages`], and name it in `model.toml`: `examples/custom_stage.rs` does all three, and is a `leeway` with these
-//! stages, by [`cli::main_with`].
+//! [`pipeline::Stages`], and name it in `model.toml`: `examples/custom_stage.rs` does all three, and is a `leeway` with
+//! these stages, by [`cli::main_with`].
 
 pub mod app;
 pub mod budget;

@@ -13,20 +13,20 @@ use crate::pipeline::{Prediction, Prepared, instances};
 use crate::registry::{Catalog, ServedVersion, Target};
 use crate::stage::{Stage, Timings};
 
-/// What the head of a request says.
+/// Content of the head of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
     /// Whom it asks.
     pub target: Target<'a>,
-    /// What the choice of a version sticks to, where none is named.
+    /// Key of the choice of a version, where none is named.
     pub routing_key: &'a [u8],
-    /// When it had been read.
+    /// Time at which it had been read.
     pub read_at: Instant,
-    /// How long the caller waits.
-    pub patience: Option<Duration>,
-    /// How important it is to the caller.
+    /// Timeout of the caller.
+    pub client_timeout: Option<Duration>,
+    /// Priority for the caller.
     pub priority: Priority,
-    /// What its body is, if not JSON.
+    /// Media type of its body, if that is not JSON.
     pub media_type: Option<&'a str>,
 }
 
@@ -37,7 +37,7 @@ pub struct Admitted {
     read_at: Instant,
     budget: LatencyBudget,
     priority: Priority,
-    /// What its body is, if not JSON.
+    /// Media type of its body, if that is not JSON.
     media_type: Option<&'static str>,
 }
 
@@ -48,11 +48,11 @@ pub type Arriving<'a> = Pin<&'a mut (dyn Future<Output = Result<ArrivedBytes>> +
 /// A finished prediction.
 #[derive(Debug)]
 pub struct Answer<T> {
-    /// What was written of the predictions.
+    /// The predictions as text.
     pub text: T,
     /// The version that made them.
     pub version: Arc<ServedVersion>,
-    /// How long each stage took.
+    /// Duration of each stage.
     pub timings: Timings,
     /// To be dropped when the answer is on its way.
     pub delivery: Delivery,
@@ -61,7 +61,7 @@ pub struct Answer<T> {
 /// Finds the version that a request asks and divides its time. Refuses what has no hope before anything is read.
 pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     let version = catalog.resolve(head.target, head.routing_key)?;
-    let budget = version.budget.within(head.patience);
+    let budget = version.budget.within(head.client_timeout);
     let media_type = head.media_type.map(|media_type| accepted(media_type, &version)).transpose()?;
     let admitted = Admitted { version, read_at: head.read_at, budget, priority: head.priority, media_type };
     let clock = admitted.clock();
@@ -97,7 +97,8 @@ fn is_of(media_type: &str, known: &str) -> bool {
 }
 
 impl Admitted {
-    /// Makes the prediction: `{"instances": […]}` in `body`, or one instance as it is; `write` makes the answer's text of the predictions.
+    /// Makes the prediction: `{"instances": […]}` in `body`, or one instance as it is; `write` makes the answer's text of
+    /// the predictions.
     pub async fn predict<T: Send + 'static>(
         self,
         body: Arriving<'_>,

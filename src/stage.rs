@@ -18,7 +18,7 @@ pub enum Stage {
     Postprocess,
 }
 
-/// How long each stage has taken.
+/// Duration of each stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timings([Duration; Stage::ALL.len()]);
 
@@ -49,7 +49,7 @@ impl fmt::Display for Stage {
 // ===== impl Timings =====
 
 impl Timings {
-    /// How long `stage` took; zero if it was not reached.
+    /// Duration of `stage`; zero if it was not reached.
     pub fn of(&self, stage: Stage) -> Duration {
         self.0[stage as usize]
     }

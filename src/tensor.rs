@@ -107,7 +107,7 @@ pub struct Tensor {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tensors(Vec<(Arc<str>, Tensor)>);
 
-/// What short rows are filled up with, up to the length of the longest: a value for each tensor, in order. The length of a
+/// Values that short rows are padded with, up to the length of the longest: one for each tensor, in order. The length of a
 /// row is that of its first dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Padding(pub Vec<i64>);
@@ -132,7 +132,7 @@ pub struct TensorSpec {
     pub dims: Vec<Dim>,
 }
 
-/// What a model takes and gives.
+/// Inputs and outputs of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// The inputs, in the model's order.
@@ -146,12 +146,12 @@ pub struct Signature {
 // ===== impl Data =====
 
 impl Data {
-    /// How many elements there are.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         for_each_element_type!(self, values => values.len())
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -206,12 +206,12 @@ impl Tensor {
         &self.shape[1..]
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.shape[0]
     }
 
-    /// How many elements one row has.
+    /// Number of elements of one row.
     pub fn row_len(&self) -> usize {
         self.row_shape().iter().product()
     }
@@ -339,12 +339,12 @@ impl Tensor {
 // ===== impl Tensors =====
 
 impl Tensors {
-    /// How many tensors there are.
+    /// Number of tensors.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -376,12 +376,12 @@ impl Tensors {
         self
     }
 
-    /// How many rows there are: that of the first tensor.
+    /// Number of rows: that of the first tensor.
     pub fn rows(&self) -> usize {
         self.0.first().map_or(0, |(_, tensor)| tensor.rows())
     }
 
-    /// How many elements one row has, over all tensors.
+    /// Number of elements of one row, over all tensors.
     pub fn row_elements(&self) -> usize {
         self.iter().map(|(_, tensor)| tensor.row_len()).sum()
     }
@@ -458,7 +458,7 @@ impl Tensors {
         tensors.collect()
     }
 
-    /// Whether `other` has the same row shapes, so that the two can go into one batch.
+    /// Returns true if `other` has the same row shapes, so that the two can go into one batch.
     pub fn stacks_with(&self, other: &Tensors) -> bool {
         self.len() == other.len() && self.0.iter().zip(&other.0).all(|((_, a), (_, b))| a.row_shape() == b.row_shape())
     }
@@ -480,7 +480,7 @@ impl Signature {
         fixed.or_else(|| dims.next()).cloned().unwrap_or(Dim::Dynamic(None))
     }
 
-    /// Whether every dimension but the batch is fixed, so that any request has the one shape there is.
+    /// Returns true if every dimension but the batch is fixed, so that any request has the one shape there is.
     pub fn has_fixed_rows(&self) -> bool {
         self.inputs.iter().all(|input| input.dims.iter().skip(1).all(|dim| matches!(dim, Dim::Fixed(_))))
     }

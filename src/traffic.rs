@@ -14,12 +14,12 @@ use crate::identity::{ModelName, Version};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Share(u16);
 
-/// How the requests of a model are divided over its versions. The shares come to 100%, and none is 0.
+/// Division of a model's requests over its versions. The shares come to 100%, and none is 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<Version, Share>", into = "BTreeMap<Version, Share>")]
 pub struct TrafficSplit(BTreeMap<Version, Share>);
 
-/// Why shares are none, or do not make a split.
+/// The reason why a share, or a split, is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidShares(String);

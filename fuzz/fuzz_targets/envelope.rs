@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// The longest message to a caller, in bytes.
-const LONGEST_MESSAGE: usize = 2_000;
+const MAX_MESSAGE: usize = 2_000;
 
 /// The keys of an object, in the order and as often as they are there.
 struct Keys(Vec<String>);
@@ -56,7 +56,7 @@ fuzz_target!(|body: &[u8]| {
         }
         Err(Error::InvalidInput(message)) => {
             assert!(!is_envelope, "refused: {message}");
-            assert!(message.len() <= LONGEST_MESSAGE, "a message of {} bytes", message.len());
+            assert!(message.len() <= MAX_MESSAGE, "a message of {} bytes", message.len());
         }
         Err(other) => panic!("not the caller's fault: {other:?}"),
     }

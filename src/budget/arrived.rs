@@ -6,8 +6,8 @@ use super::memory::{Held, HeldBytes, MemoryBudget};
 use crate::error::Result;
 
 /// Smallest and largest capacity of a block, in bytes.
-const SMALLEST_BLOCK: usize = 4 << 10;
-const LARGEST_BLOCK: usize = 256 << 10;
+const MIN_BLOCK: usize = 4 << 10;
+const MAX_BLOCK: usize = 256 << 10;
 
 /// Bytes that arrive in pieces, held in a budget as they arrive.
 ///
@@ -85,7 +85,7 @@ impl ArrivedBytes {
             let room = blocks.last().map_or(0, |block| block.capacity() - block.len());
             if room == 0 {
                 let expected = self.expected.saturating_sub(self.length).max(piece.len());
-                let wanted = self.length.clamp(SMALLEST_BLOCK, LARGEST_BLOCK).min(expected);
+                let wanted = self.length.clamp(MIN_BLOCK, MAX_BLOCK).min(expected);
                 let taken: usize = blocks.iter().map(Vec::capacity).sum();
                 self.held.grow_to(taken + wanted)?;
                 blocks.push(Vec::with_capacity(wanted));
@@ -135,7 +135,7 @@ mod tests {
                 all.extend_from_slice(&piece);
                 arrived.add(piece.into()).unwrap();
                 prop_assert!(memory.held() >= arrived.len());
-                prop_assert!(memory.held() <= (2 * all.len()).max(SMALLEST_BLOCK));
+                prop_assert!(memory.held() <= (2 * all.len()).max(MIN_BLOCK));
             }
             prop_assert_eq!(arrived.len(), all.len());
             let whole = arrived.whole();
@@ -150,7 +150,7 @@ mod tests {
         let memory = MemoryBudget::new(1 << 30, NonZeroUsize::MIN);
         let mut arrived = ArrivedBytes::new(&memory, 8 << 20);
         (0..1_000_000).for_each(|_| arrived.add(Bytes::from_static(b" ")).unwrap());
-        assert!(memory.held() <= 1_000_000 + LARGEST_BLOCK, "{}", memory.held());
+        assert!(memory.held() <= 1_000_000 + MAX_BLOCK, "{}", memory.held());
         assert_eq!(arrived.whole().len(), 1_000_000);
         assert_eq!(memory.held(), 0);
     }

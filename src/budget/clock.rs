@@ -15,23 +15,23 @@ pub struct StageClock {
     budget: LatencyBudget,
     deadline: Deadline,
     spent: Timings,
-    /// What was left when each stage was entered.
+    /// Time that was left when each stage was entered.
     left: [Option<Duration>; Stage::ALL.len()],
     predicted: Option<Duration>,
 }
 
 /// Until when the model may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Demand {
-    /// When nobody waits for the outputs any more.
+pub struct TimeLimits {
+    /// Time after which nobody waits for the outputs any more.
     pub deadline: Deadline,
-    /// When the run has to end, for the stages after it to have their part.
+    /// Time at which the run has to end, for the stages after it to have their part.
     pub finish_by: Instant,
 }
 
-/// How a worker divided the time it had a request.
+/// Division of the time for which a worker had a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Waited {
+pub struct QueueTimings {
     /// From the queue's door to the moment a batch was formed.
     pub queue: Duration,
     /// The run of the batch.
@@ -91,22 +91,22 @@ impl StageClock {
         &self.budget
     }
 
-    /// How long each stage has taken.
+    /// Duration of each stage.
     pub fn timings(&self) -> Timings {
         self.spent
     }
 
-    /// What was left when `stage` was entered, if it was.
+    /// Time that was left when `stage` was entered, if it was.
     pub fn left_at(&self, stage: Stage) -> Option<Duration> {
         self.left[stage as usize]
     }
 
-    /// What the queue and the run were predicted to take.
+    /// Predicted time in the queue and the run.
     pub fn predicted(&self) -> Option<Duration> {
         self.predicted
     }
 
-    /// When the request's head had been read.
+    /// Time at which the request's head had been read.
     pub fn started(&self) -> Instant {
         self.started
     }
@@ -117,15 +117,15 @@ impl StageClock {
     }
 
     /// Until when the model may take, were it to get the request now.
-    pub fn demand(&self) -> Demand {
+    pub fn demand(&self) -> TimeLimits {
         self.demand_at(Instant::now())
     }
 
-    fn demand_at(&self, now: Instant) -> Demand {
+    fn demand_at(&self, now: Instant) -> TimeLimits {
         let deadline = self.limit(Stage::Inference, now);
         // An instant before the epoch of the clock cannot be; then there is no time left anyway.
         let reserve = self.deadline.instant().checked_sub(self.budget.postprocess).unwrap_or(now);
-        Demand { deadline, finish_by: deadline.instant().min(reserve) }
+        TimeLimits { deadline, finish_by: deadline.instant().min(reserve) }
     }
 
     /// Until when a stage may take that begins at `begin`.
@@ -199,7 +199,7 @@ impl StageClock {
     /// queue and inference, because only the worker knows when it took the request; `taken` asks when that was.
     pub async fn wait<T>(
         &mut self,
-        work: impl Future<Output = Result<(T, Waited)>>,
+        work: impl Future<Output = Result<(T, QueueTimings)>>,
         predicted: Option<Duration>,
         taken: impl FnOnce() -> Option<Instant>,
     ) -> Result<T> {
@@ -302,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn a_wait_ends_with_its_part_if_stages_are_enforced() {
         let mut clock = StageClock::new(Instant::now(), budget(Enforce::Stages));
-        let never = std::future::pending::<Result<((), Waited)>>();
+        let never = std::future::pending::<Result<((), QueueTimings)>>();
         let ended = clock.wait(never, None, || None).await;
         assert!(matches!(ended, Err(Error::Expired { stage: Stage::Queue, .. })));
         assert!(clock.overruns().eq([Stage::Inference]));

@@ -30,21 +30,21 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// Interval at which a waiting stage checks whether earlier stages of its model are still stuck.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-/// What a stage is thought to cost before it has run: about what reading JSON costs.
+/// Cost of a stage that has not run yet: about that of reading JSON.
 const NANOS_PER_UNIT: u64 = 5;
 
-/// What a stage costs, in time per unit of its input (a byte, an element), as learned from its last runs.
+/// Cost of a stage, in time per unit of its input (a byte, an element), learned from its last runs.
 #[derive(Debug)]
 pub struct StageCost {
     /// A moving average, in 1/1024 ns per unit.
     per_unit: AtomicU64,
-    /// Whether it is heavy whatever was learned.
+    /// True if it is heavy whatever was learned.
     is_always_heavy: bool,
     /// Number of runs that are stuck. It can be below 0 for a moment.
     stuck: Arc<AtomicIsize>,
 }
 
-/// What the stages around one model have cost.
+/// Costs of the stages around one model.
 #[derive(Debug, Default)]
 pub struct StageCosts {
     /// Per byte of the body.
@@ -84,7 +84,8 @@ impl Default for StageCost {
 }
 
 impl StageCosts {
-    /// What nothing has been learned of; preprocessing that can take long however small a body is, is heavy from the first on.
+    /// Costs before anything was learned. Preprocessing that can take long however small a body is, is heavy from the
+    /// first on.
     pub fn of(preprocess_is_heavy: bool) -> StageCosts {
         let preprocess = StageCost { is_always_heavy: preprocess_is_heavy, ..StageCost::default() };
         StageCosts { preprocess, ..StageCosts::default() }
@@ -92,7 +93,7 @@ impl StageCosts {
 }
 
 impl StageCost {
-    /// Whether the stage is expected to take too long for a thread that serves connections.
+    /// Returns true if the stage is expected to take too long for a thread that serves connections.
     ///
     /// ```
     /// use std::time::Duration;

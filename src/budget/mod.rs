@@ -1,4 +1,4 @@
-//! Where a request's time goes, and how much of it is left.
+//! The time of a request: its division, and the rest.
 //!
 //! A [`LatencyBudget`] divides the time a client has among the parts of the request path. `clock.rs` holds the
 //! [`StageClock`] that travels with a request: the one place that times a stage, bounds it and traces it.
@@ -16,12 +16,12 @@ mod memory;
 use std::time::{Duration, Instant};
 
 pub use self::arrived::ArrivedBytes;
-pub use self::clock::{Demand, StageClock, Waited};
+pub use self::clock::{QueueTimings, StageClock, TimeLimits};
 pub use self::heavy_work::{BlockingThreads, StageCost, StageCosts};
 pub use self::memory::{Held, HeldBytes, MemoryBudget};
 use crate::stage::Stage;
 
-/// How the time of a request is divided. What the parts leave of the total is the buffer for the tail.
+/// Division of the time of a request. The rest of the total is the buffer for the tail.
 ///
 /// `total` is the time as the client sees it. `network` is the part that passes on the wire; the server itself has
 /// `total − network` from the moment the head of the request has been read.
@@ -37,11 +37,11 @@ pub struct LatencyBudget {
     pub inference: Duration,
     /// From the model's outputs to the answer's text.
     pub postprocess: Duration,
-    /// What becomes of a stage that takes longer than its part.
+    /// Treatment of a stage that takes longer than its part.
     pub enforce: Enforce,
 }
 
-/// What a budget bounds.
+/// Scope of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enforce {
     /// The whole. A stage that takes longer than its part lives off the buffer, and is counted.
@@ -101,7 +101,7 @@ impl LatencyBudget {
         }
     }
 
-    /// The budget for a caller who waits no longer than `patience`: every part shrinks alike. It never grows.
+    /// The budget for a caller who waits no longer than `client_timeout`: every part shrinks alike. It never grows.
     ///
     /// ```
     /// use std::time::Duration;
@@ -111,12 +111,12 @@ impl LatencyBudget {
     /// let more = LatencyBudget::DEFAULT.within(Some(Duration::from_secs(9)));
     /// assert_eq!(more, LatencyBudget::DEFAULT);
     /// ```
-    pub fn within(self, patience: Option<Duration>) -> LatencyBudget {
-        match patience {
-            Some(patience) if patience < self.total => {
-                let share = |part: Duration| part.mul_f64(patience.as_secs_f64() / self.total.as_secs_f64());
+    pub fn within(self, client_timeout: Option<Duration>) -> LatencyBudget {
+        match client_timeout {
+            Some(client_timeout) if client_timeout < self.total => {
+                let share = |part: Duration| part.mul_f64(client_timeout.as_secs_f64() / self.total.as_secs_f64());
                 LatencyBudget {
-                    total: patience,
+                    total: client_timeout,
                     network: share(self.network),
                     preprocess: share(self.preprocess),
                     inference: share(self.inference),
@@ -142,7 +142,7 @@ impl Deadline {
         Deadline(start + limit)
     }
 
-    /// Whether it has passed at `now`.
+    /// Returns true if it has passed at `now`.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -156,7 +156,7 @@ impl Deadline {
         now >= self.0
     }
 
-    /// How much time is left at `now`; zero once it has passed.
+    /// Returns the time that is left at `now`; zero once it has passed.
     pub fn left(self, now: Instant) -> Duration {
         self.0.saturating_duration_since(now)
     }
@@ -190,17 +190,17 @@ mod tests {
         }
 
         #[test]
-        fn nobody_gets_more_than_the_budget_or_than_they_asked_for(budget in budgets(), patience_us in 1u64..20_000_000) {
-            let patience = Duration::from_micros(patience_us);
-            let asked = budget.within(Some(patience));
-            prop_assert_eq!(asked.total, budget.total.min(patience));
+        fn nobody_gets_more_than_the_budget_or_than_they_asked_for(budget in budgets(), timeout_us in 1u64..20_000_000) {
+            let client_timeout = Duration::from_micros(timeout_us);
+            let asked = budget.within(Some(client_timeout));
+            prop_assert_eq!(asked.total, budget.total.min(client_timeout));
             for stage in Stage::ALL {
                 prop_assert!(asked.part(stage) <= budget.part(stage));
             }
             // Rounding to nanoseconds never makes the parts larger than the whole by more than their number.
             let parts = asked.network + asked.preprocess + asked.inference + asked.postprocess;
             prop_assert!(parts <= asked.total + Duration::from_nanos(4));
-            prop_assert_eq!(asked.within(Some(patience)), asked);
+            prop_assert_eq!(asked.within(Some(client_timeout)), asked);
         }
 
         #[test]

@@ -1,21 +1,22 @@
 //! `leeway add` and `leeway verify`: versions on disk.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::baseline::{ProgressBar, write_baseline};
+use super::clean_up::clean_up_at_signals;
 use super::findings::write_findings;
-use super::{SettingsArgs, one_thread, terminal};
+use super::settings::SettingsArgs;
+use super::terminal;
 use crate::app::trial;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::{
     Added, Addition, BASELINE_FILE, Manifest, NewFiles, RecordedFrom, TrainingData, TrainingDate, VerifiedVersion,
-    WarmUp, abandon_additions, add, scan,
+    WarmUp, add, scan,
 };
 
 #[derive(Debug, Args)]
@@ -43,11 +44,11 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "FILE")]
     record_golden: Option<PathBuf>,
 
-    /// How far a number of a recorded prediction may be off, times the larger of 1 and itself
+    /// Tolerance of the numbers of recorded predictions, times the larger of 1 and the number
     #[arg(long, default_value_t = 1e-4, requires = "record_golden")]
     tolerance: f64,
 
-    /// What the model was trained on, of which its baseline is made: .csv with a header, or one instance per line as JSON
+    /// Training data of the model, for its baseline: .csv with a header, or one instance per line as JSON
     #[arg(long, value_name = "FILE")]
     baseline_data: Option<PathBuf>,
 
@@ -55,7 +56,7 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "NAME", requires = "baseline_data")]
     ignore_column: Vec<String>,
 
-    /// When the model was trained: 2026-11-24, or with a time
+    /// Training date of the model: 2026-11-24, or with a time
     #[arg(long, value_name = "DATE")]
     trained_at: Option<TrainingDate>,
 
@@ -63,15 +64,15 @@ pub(super) struct AddArgs {
     #[arg(long)]
     dataset: Option<String>,
 
-    /// What it was made with: "scikit-learn 1.8"
+    /// Framework that it was made with: "scikit-learn 1.8"
     #[arg(long)]
     framework: Option<String>,
 
-    /// What is special about this version
+    /// Description of this version, for people
     #[arg(long)]
     description: Option<String>,
 
-    /// What an evaluation gave, as accuracy=0.97. May be given several times
+    /// Metric of an evaluation, as accuracy=0.97. May be given several times
     #[arg(long, value_name = "NAME=NUMBER", value_parser = metric)]
     metric: Vec<(String, f64)>,
 
@@ -98,29 +99,6 @@ fn metric(text: &str) -> Result<(String, f64)> {
         bail!("{value} is not a finite number");
     }
     Ok((name, value))
-}
-
-/// Removes the unfinished version and ends this process when a signal arrives.
-pub(super) fn clean_up_at_signals(model: &Path) -> Result<()> {
-    let model = model.to_owned();
-    let (sender, listening) = std::sync::mpsc::channel();
-    let listen = move || -> Result<()> {
-        one_thread()?.block_on(async {
-            let [mut hang_up, mut interrupt, mut terminate] =
-                [signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
-            let _ = sender.send(());
-            let number = tokio::select! {
-                _ = hang_up.recv() => SignalKind::hangup(),
-                _ = interrupt.recv() => SignalKind::interrupt(),
-                _ = terminate.recv() => SignalKind::terminate(),
-            };
-            abandon_additions(&model);
-            // The exit code that shells use for a process that a signal has ended.
-            signal_hook::low_level::exit(128 + number.as_raw_value())
-        })
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(listen).context("no thread could be started")?;
-    listening.recv().context("signals cannot be listened to")
 }
 
 pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {

@@ -8,8 +8,9 @@ use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressDrawTarget, ProgressStyle};
 
-use super::add::clean_up_at_signals;
-use super::{SettingsArgs, one_thread, terminal};
+use super::clean_up::clean_up_at_signals;
+use super::settings::{SettingsArgs, one_thread};
+use super::terminal;
 use crate::config::{Config, StateUrl};
 use crate::deploy;
 use crate::identity::{ModelName, Version};
@@ -27,7 +28,7 @@ pub(super) struct BaselineArgs {
     /// The version
     version: Version,
 
-    /// What it was trained on: .csv with a header, or one instance per line as JSON
+    /// Training data: .csv with a header, or one instance per line as JSON
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
 
@@ -62,7 +63,7 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     writeln!(out, "{name} {}: {}", args.version, manifest.identity())?;
     write_baseline(&mut out, &baseline)?;
     for assumption in assumptions {
-        writeln!(out, "Note: {assumption}")?;
+        writeln!(out, "ChangeNote: {assumption}")?;
     }
     writeln!(
         out,
@@ -73,7 +74,7 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     Ok(())
 }
 
-/// What was deployed once is what people rely on: it is not changed any more.
+/// Refuses a version that was deployed once: people rely on it, so it is not changed any more.
 async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version) -> Result<()> {
     /// Deployments that are read at one time.
     const PAGE: u32 = 1_000;
@@ -126,7 +127,7 @@ pub(super) fn write_baseline(out: &mut impl Write, baseline: &Baseline) -> std::
 /// Shows how far a baseline is, on a terminal; a line now and then elsewhere.
 pub(super) struct ProgressBar {
     bar: indicatif::ProgressBar,
-    /// What was last said where there is no terminal: the step, and how many tenths of it.
+    /// The last report where there is no terminal: the step, and the number of tenths of it.
     said: RefCell<(&'static str, u64)>,
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::findings::write_findings;
-use super::{SettingsArgs, logging, one_thread, table, terminal};
-use crate::app::{App, Parts, isolated_engine, trial};
+use super::settings::{SettingsArgs, one_thread};
+use super::{logging, table, terminal};
+use crate::app::{App, Dependencies, isolated_engine, trial};
 use crate::config::{StartMode, StateUrl};
 use crate::deploy::{self, MemoryJournal, VersionState};
 use crate::feedback::MemoryLedger;
@@ -34,8 +35,14 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             url => MemoryJournal::with(deploy::open(url).await?.latest().await?),
         };
         let ledger = Arc::new(MemoryLedger::new(config.feedback.remembered));
-        let parts =
-            Parts { engine: Arc::new(engine), isolated_engine, stages, trial, journal: Arc::new(journal), ledger };
+        let parts = Dependencies {
+            engine: Arc::new(engine),
+            isolated_engine,
+            stages,
+            trial,
+            journal: Arc::new(journal),
+            ledger,
+        };
         let app = App::build_with(config, parts).await?;
         let snapshot = app.snapshot();
         writeln!(out, "{}", table::of_versions(&snapshot))?;

@@ -1,4 +1,4 @@
-//! What the commands that ask a running server share: all but the health check speak to its admin API.
+//! Client of a running server for the commands: all but the health check speak to its admin API.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Nobody is far away.
 const CONNECTING: Duration = Duration::from_secs(5);
 /// The longest answer: the drift of thousands of features.
-const LARGEST: u64 = 256 << 20;
+const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
 /// A client of the admin API of the server that this configuration is of.
 pub(super) struct Client {
@@ -62,7 +62,7 @@ impl Client {
                 self.address
             )
         })?;
-        let text = response.body_mut().with_config().limit(LARGEST).read_to_string()?;
+        let text = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string()?;
         let value: Value = serde_json::from_str(&text)
             .map_err(|_| anyhow!("what answers at {} (admin.listen) is not a Leeway server", self.address))?;
         if response.status().is_success() {

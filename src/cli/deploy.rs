@@ -11,9 +11,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::{SettingsArgs, one_thread, terminal};
+use super::settings::{SettingsArgs, one_thread};
+use super::terminal;
 use crate::config::this_user;
-use crate::deploy::{self, Appended, Deployment, Journal, Note, Wish};
+use crate::deploy::{self, Appended, ChangeNote, Deployment, Journal, Transition};
 use crate::identity::{ModelName, Version, printable};
 use crate::registry::VerifiedVersion;
 use crate::traffic::{Share, TrafficSplit};
@@ -21,7 +22,7 @@ use crate::traffic::{Share, TrafficSplit};
 /// Maximum length of a text in a cell of a table, in bytes.
 const MAX_CELL_BYTES: usize = 256;
 
-/// Where the server is, and how its answer is shown.
+/// Address of the server, and format of its answer.
 #[derive(Debug, Args)]
 pub(super) struct ServerArgs {
     #[command(flatten)]
@@ -46,7 +47,7 @@ pub(super) struct HistoryArgs {
     /// The model
     model: ModelName,
 
-    /// How many deployments, the newest first
+    /// Number of deployments, the newest first
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
 
@@ -54,14 +55,14 @@ pub(super) struct HistoryArgs {
     server: ServerArgs,
 }
 
-/// What every change can say.
+/// Arguments of every change.
 #[derive(Debug, Args)]
 pub(super) struct ChangeArgs {
-    /// Why, for the history
+    /// Reason, for the history
     #[arg(long, default_value = "")]
     reason: String,
 
-    /// Who, for the history; without it, user@host
+    /// Author, for the history; without it, user@host
     #[arg(long)]
     by: Option<String>,
 
@@ -275,19 +276,21 @@ pub(super) fn traffic(TrafficArgs { model, shares, change }: TrafficArgs) -> Res
     }
     let split = TrafficSplit::new(shares)?;
     let body = json!({ "shares": split });
-    change.carry_out(&model, Wish::Traffic(split), |client, note| {
+    change.carry_out(&model, Transition::Traffic(split), |client, note| {
         client.put(&format!("/models/{model}/traffic"), &with(body, note))
     })
 }
 
 pub(super) fn promote(PromoteArgs { model, version, change }: PromoteArgs) -> Result<()> {
-    change.carry_out(&model, Wish::Promote(version), |client, note| {
+    change.carry_out(&model, Transition::Promote(version), |client, note| {
         client.post(&format!("/models/{model}/promote"), &with(json!({ "version": version }), note))
     })
 }
 
 pub(super) fn rollback(RollbackArgs { model, change }: RollbackArgs) -> Result<()> {
-    change.carry_out(&model, Wish::Rollback, |client, note| client.post(&format!("/models/{model}/rollback"), &note))
+    change.carry_out(&model, Transition::Rollback, |client, note| {
+        client.post(&format!("/models/{model}/rollback"), &note)
+    })
 }
 
 fn with(mut body: Value, note: Value) -> Value {
@@ -299,11 +302,16 @@ fn with(mut body: Value, note: Value) -> Value {
 
 impl ChangeArgs {
     /// Asks the server, or does it to the journal itself, and says what came of it.
-    fn carry_out(self, model: &ModelName, wish: Wish, ask: impl FnOnce(&Client, Value) -> Result<Value>) -> Result<()> {
+    fn carry_out(
+        self,
+        model: &ModelName,
+        wish: Transition,
+        ask: impl FnOnce(&Client, Value) -> Result<Value>,
+    ) -> Result<()> {
         let ChangeArgs { reason, by, if_generation, offline, server } = self;
         let (config, by) = (server.settings.load()?, by.unwrap_or_else(this_user));
         let answer = if offline {
-            let note = Note { by, reason, at: Timestamp::now() };
+            let note = ChangeNote { by, reason, at: Timestamp::now() };
             one_thread()?.block_on(offline_change(&config, model, wish, &note, if_generation))?
         } else {
             ask(&Client::new(&config), json!({ "by": by, "reason": reason, "if_generation": if_generation }))?
@@ -330,8 +338,8 @@ impl ChangeArgs {
 async fn offline_change(
     config: &crate::config::Config,
     model: &ModelName,
-    wish: Wish,
-    note: &Note,
+    wish: Transition,
+    note: &ChangeNote,
     if_generation: Option<u64>,
 ) -> Result<Value> {
     let journal = deploy::open(&config.state.url).await?;
@@ -344,7 +352,7 @@ async fn offline_change(
     match present.after(&wish, note)? {
         None => Ok(json!({ "changed": false, "deployment": present, "before": before })),
         Some(next) => {
-            for version in next.answers() {
+            for version in next.serving_versions() {
                 let folder = config.repository.path.join(model.as_str()).join(version.to_string());
                 VerifiedVersion::read(&folder).map_err(|refusal| {
                     anyhow!("version {version} could not be served, so nothing was changed: {refusal}")

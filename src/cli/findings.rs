@@ -35,5 +35,5 @@ pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: 
              (model.max_batch_elements sets another limit)"
         )?;
     }
-    findings.remarks.iter().try_for_each(|remark| writeln!(out, "  Note: {remark}"))
+    findings.remarks.iter().try_for_each(|remark| writeln!(out, "  ChangeNote: {remark}"))
 }

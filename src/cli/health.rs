@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
-use super::SettingsArgs;
 use super::client::{reachable, status_of};
+use super::settings::SettingsArgs;
 
-/// What a health check waits at the most.
+/// Timeout of a health check.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod add;
 mod baseline;
 mod check;
+mod clean_up;
 mod client;
 mod deploy;
 mod drift;
@@ -11,18 +12,19 @@ mod health;
 mod logging;
 mod panics;
 mod serve;
+mod settings;
 mod table;
 mod terminal;
 
 use std::io::Write;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Overrides, listen_address, this_program};
+use self::settings::SettingsArgs;
+
+use crate::config::this_program;
 use crate::error::Error;
 use crate::machine;
 use crate::model::Engine;
@@ -134,33 +136,6 @@ that is (z), and what to make of it: warning above 0.1 and drifted above 0.2, bo
     RunModel,
 }
 
-/// Where settings come from.
-#[derive(Debug, Clone, Args)]
-struct SettingsArgs {
-    /// Configuration file [default: config/leeway.toml, if it is there]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// Address for clients: http.listen
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
-    listen: Option<SocketAddr>,
-
-    /// Address for operators: admin.listen
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
-    admin_listen: Option<SocketAddr>,
-
-    /// Folder with the models: repository.path
-    #[arg(short, long, value_name = "FOLDER")]
-    models: Option<PathBuf>,
-}
-
-impl SettingsArgs {
-    fn load(self) -> Result<Config, Error> {
-        let overrides = Overrides { listen: self.listen, admin_listen: self.admin_listen, models: self.models };
-        Config::load(self.config.as_deref(), &overrides)
-    }
-}
-
 impl Cli {
     fn loads_onnxruntime(&self) -> bool {
         use Command::{Add, Baseline, Check, Serve};
@@ -224,11 +199,6 @@ pub fn main_with(stages: Stages) -> ExitCode {
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(|error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-/// For commands that wait for one thing after the other.
-fn one_thread() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no thread could be started")
 }
 
 fn version() -> Result<()> {

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{SettingsArgs, logging, table};
+use super::settings::SettingsArgs;
+use super::{logging, table};
 use crate::app::{Addresses, App, Stop, StopSignal};
 use crate::config::{Config, LogConfig, available_cores};
 use crate::error::Error;
@@ -23,6 +24,10 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     serve(config, stages).map_err(logging::fatal)
 }
 
+/// Lifetime of an idle thread of heavy stages. The windows of the metrics are slid on such a thread every second, so with a
+/// longer lifetime all threads of a peak would stay.
+const IDLE_THREAD: Duration = Duration::from_millis(500);
+
 fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
     let config = config?;
     logging::start(&config.log)?;
@@ -31,6 +36,7 @@ fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("http")
+        .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build()
         .context("the HTTP threads could not be started")?;

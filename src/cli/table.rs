@@ -1,4 +1,4 @@
-//! What was loaded, as a table for people or as lines for machines.
+//! The loaded versions, as a table for people or as lines for machines.
 
 use std::io::{IsTerminal, Write};
 
@@ -54,7 +54,7 @@ pub(super) fn announce(snapshot: &Snapshot) {
     }
 }
 
-/// What the smallest and the largest run take, as far as was seen before anything is served.
+/// Durations of the smallest and the largest run, as far as was seen before anything is served.
 fn run_times(served: &ServedVersion) -> String {
     let model = &served.pipeline.model;
     let (fewest, most) = (model.policy().fewest_rows(), model.policy().most_rows());

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::budget::{Enforce, LatencyBudget};
 
 /// An hour: whoever waits longer wants a batch job.
-const LONGEST_MS: u64 = 3_600_000;
+const MAX_MS: u64 = 3_600_000;
 
 /// The section as it is written. A part that is left out keeps its share of the total.
 #[derive(Deserialize)]
@@ -48,8 +48,8 @@ pub(super) fn serialize<S: serde::Serializer>(budget: &LatencyBudget, serializer
 }
 
 fn budget(section: &Section) -> Result<LatencyBudget, String> {
-    if !(1..=LONGEST_MS).contains(&section.total_ms) {
-        return Err(format!("total_ms: found {}, expected milliseconds from 1 to {LONGEST_MS}", section.total_ms));
+    if !(1..=MAX_MS).contains(&section.total_ms) {
+        return Err(format!("total_ms: found {}, expected milliseconds from 1 to {MAX_MS}", section.total_ms));
     }
     let parts = [
         ("network_ms", section.network_ms, LatencyBudget::DEFAULT.network),
@@ -91,7 +91,7 @@ fn budget(section: &Section) -> Result<LatencyBudget, String> {
 
 /// Too large a part is refused with the total it does not fit into.
 fn millis(ms: u64) -> Duration {
-    Duration::from_millis(ms.min(2 * LONGEST_MS))
+    Duration::from_millis(ms.min(2 * MAX_MS))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Where the ONNX Runtime library may be, in the order in which the places are tried.
+//! Places of the ONNX Runtime library, in the order in which they are tried.
 
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,9 @@ use super::Config;
 pub struct LibraryCandidate {
     /// The file, or a bare name for the system's loader.
     pub path: PathBuf,
-    /// Who says so, for the message that lists what was tried.
+    /// The setting that names it, for the message that lists what was tried.
     pub named_by: &'static str,
-    /// Whether someone asked for exactly this file: then no other place is tried.
+    /// True if someone asked for exactly this file: then no other place is tried.
     pub explicit: bool,
 }
 
@@ -21,8 +21,8 @@ const FILE_NAME: &str = "libonnxruntime.dylib";
 const FILE_NAME: &str = "libonnxruntime.so";
 
 impl Config {
-    /// The places to look for ONNX Runtime: the configuration, `ORT_DYLIB_PATH`, next to the executable, `../lib/leeway` from
-    /// there, the checkout's fetched copy, the system's loader.
+    /// The places to look for ONNX Runtime: the configuration, `ORT_DYLIB_PATH`, next to the executable, `../lib/leeway`
+    /// from there, the checkout's fetched copy, the system's loader.
     pub fn library_candidates(&self) -> Vec<LibraryCandidate> {
         let environment = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
         let executable = std::env::current_exe().ok();

@@ -39,23 +39,23 @@ pub struct Config {
     pub http: HttpConfig,
     /// The listener for operators.
     pub admin: AdminConfig,
-    /// Where the models are.
+    /// The repository of the models.
     pub repository: RepositoryConfig,
-    /// How versions are loaded.
+    /// Loading of versions.
     pub loading: LoadingConfig,
     /// Detection of runs that do not end.
     pub health: HealthConfig,
-    /// Where it is kept who gets traffic.
+    /// Storage of the deployments.
     pub state: StateConfig,
-    /// What is watched, and for how long it is remembered.
+    /// Monitoring, and the lifetime of its data.
     pub monitoring: ServerMonitoringConfig,
-    /// What is taken of outcomes.
+    /// Accepted feedback.
     pub feedback: FeedbackConfig,
     /// Which ONNX Runtime library is loaded.
     pub onnxruntime: OnnxRuntimeConfig,
-    /// What is written to the log, and how.
+    /// Content and format of the log.
     pub log: LogConfig,
-    /// How a server stops.
+    /// Shutdown of a server.
     pub shutdown: ShutdownConfig,
 }
 
@@ -74,7 +74,7 @@ pub struct HttpConfig {
     pub first_request_timeout_ms: NonZeroU64,
     /// Time for which a connection may be idle after an answer, until the head of the next request has been read.
     pub header_timeout_ms: NonZeroU64,
-    /// How long a client may read nothing of an answer that is being written.
+    /// Time for which a client may read nothing of an answer that is being written.
     pub write_timeout_ms: NonZeroU64,
     /// The largest request body.
     pub body_limit_bytes: NonZeroUsize,
@@ -96,7 +96,7 @@ pub struct AdminConfig {
     /// Address and port; port 0 takes a free one.
     #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
-    /// What the admin API asks for; without it, whoever reaches the address may change what is served.
+    /// Token for the admin API; without it, whoever reaches the address may change what is served.
     #[serde(skip_serializing)]
     pub token: Option<Token>,
 }
@@ -115,9 +115,9 @@ pub struct RepositoryConfig {
     /// The model that `POST /predict` asks; without it, the only one there is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_model: Option<ModelName>,
-    /// How many of the newest versions of each model are kept loaded, beside those that the deployment needs.
+    /// Number of the newest versions of each model that are kept loaded, beside those that the deployment needs.
     pub newest_versions: usize,
-    /// How often the folder is looked at for new versions and changed files. 0 never looks.
+    /// Interval of syncs with the folder, which find new versions and changed files. 0 turns them off.
     pub poll_interval_ms: u64,
     /// Time for which `leeway reload` waits for the loads that it starts.
     pub reload_timeout_ms: NonZeroU64,
@@ -155,7 +155,7 @@ pub struct HealthConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadingConfig {
-    /// Whether a version is tried out in a process of its own first.
+    /// True if a version is tried out in a process of its own first.
     pub trial: bool,
     /// The most memory that the trial may take, in MiB; without it, 1024 and four times the size of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,7 +174,7 @@ pub struct StateConfig {
     pub url: StateUrl,
 }
 
-/// Where the deployment journal is.
+/// Location of the deployment journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum StateUrl {
@@ -209,7 +209,7 @@ pub struct LogConfig {
 pub struct ShutdownConfig {
     /// After SIGTERM: how long to go on serving, not ready, until load balancers have noticed.
     pub deregistration_delay_ms: u64,
-    /// How long requests in flight may take to finish after that.
+    /// Time for requests in flight to finish after that.
     pub grace_period_ms: u64,
 }
 
@@ -395,8 +395,8 @@ impl HealthConfig {
     /// assert_eq!((limit(200), limit(10_000)), (30, 100));
     /// ```
     pub fn stuck_after(&self, budget: Duration) -> Duration {
-        const LEAST: Duration = Duration::from_secs(30);
-        self.stuck_after_ms.map_or_else(|| LEAST.max(10 * budget), |limit| Duration::from_millis(limit.get()))
+        const MIN: Duration = Duration::from_secs(30);
+        self.stuck_after_ms.map_or_else(|| MIN.max(10 * budget), |limit| Duration::from_millis(limit.get()))
     }
 
     /// [`HealthConfig::live_fails_after_ms`] as a duration.
@@ -476,7 +476,7 @@ pub fn this_program() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// Who runs this program, as far as the environment tells: `user@host`.
+/// Returns the user of this program, according to the environment: `user@host`.
 pub fn this_user() -> String {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let user = set("USER").or_else(|| set("LOGNAME")).unwrap_or_else(|| "someone".to_owned());
@@ -514,7 +514,7 @@ impl Count {
     }
 }
 
-/// Whether the user wants no colours on a terminal: the `NO_COLOR` convention.
+/// Returns true if the user wants no colours on a terminal: the `NO_COLOR` convention.
 pub fn is_colour_unwanted() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

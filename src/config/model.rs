@@ -16,20 +16,20 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// What the model does, for people.
+    /// Description of the model, for people.
     #[serde(default)]
     pub description: Option<String>,
     /// The stage that makes model inputs of JSON.
     pub preprocess: StageConfig,
-    /// How the model is run.
+    /// Settings of the sessions.
     #[serde(default)]
     pub model: SessionConfig,
-    /// How the time of a request is divided.
+    /// Division of the time of a request.
     #[serde(default, deserialize_with = "budget::deserialize", serialize_with = "budget::serialize")]
     pub budget: LatencyBudget,
     /// The stage that makes predictions of model outputs.
     pub postprocess: StageConfig,
-    /// What is watched of its requests.
+    /// Monitoring of its requests.
     #[serde(default)]
     pub monitoring: MonitoringConfig,
 }
@@ -48,7 +48,7 @@ pub struct StageConfig {
 pub struct SessionConfig {
     /// Execution providers in order of preference.
     pub providers: Vec<Provider>,
-    /// What happens when a provider cannot be used.
+    /// Action if a provider cannot be used.
     pub provider_fallback: ProviderFallback,
     /// Sessions, each with a thread of its own that runs batches.
     pub workers: Count,
@@ -63,14 +63,14 @@ pub struct SessionConfig {
     pub max_batch_size: Option<NonZeroUsize>,
     /// The most elements of all inputs together in one run, for models whose rows differ in length.
     pub max_batch_elements: Option<NonZeroUsize>,
-    /// How long a free worker waits for more rows than there are. 0 never waits.
+    /// Time for which a free worker waits for more rows. 0 never waits.
     pub max_wait_us: u64,
     /// The most instances of one request.
     pub max_instances: NonZeroUsize,
     /// The most requests that wait for a worker.
     pub queue_capacity: NonZeroUsize,
-    /// While requests come one at a time and a run takes no longer than this: how long a worker stays awake for
-    /// the next request, and a request for its answer, instead of sleeping. 0 never stays awake.
+    /// Maximum time for which a worker spins for the next request, and a request for its answer, instead of parking. They
+    /// spin while requests come one at a time and a run takes no longer than this. 0 turns it off.
     pub spin_us: u64,
 }
 
@@ -146,7 +146,7 @@ pub enum Provider {
     Cuda,
 }
 
-/// What happens when a provider in the list cannot be used.
+/// Action if a provider in the list cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderFallback {
@@ -191,7 +191,7 @@ impl ModelConfig {
 }
 
 impl SessionConfig {
-    /// How many workers there are, and how many threads share the run of each.
+    /// Number of workers, and of threads that share the run of each.
     pub fn threads(&self) -> Threads {
         Threads::choose(available_cores(), self.workers, self.intra_op_threads)
     }
@@ -241,7 +241,7 @@ impl SessionConfig {
 }
 
 impl Threads {
-    /// What suits this many cores: a run is shared by up to four threads, beyond which a small batch gains little, and
+    /// Threads for this many cores: a run is shared by up to four threads, beyond which a small batch gains little, and
     /// there are as many workers, eight at the most, as there are cores for.
     ///
     /// ```

@@ -12,7 +12,7 @@ use super::Token;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerMonitoringConfig {
-    /// Whether features and predictions are counted.
+    /// True if features and predictions are counted.
     pub enabled: bool,
     /// The sliding window of latency quantiles.
     pub quantile_window_ms: u64,
@@ -38,15 +38,15 @@ pub enum DriftSeries {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeedbackConfig {
-    /// What prediction ids are signed with; without it, a key that is kept with the state.
+    /// Key that signs prediction ids; without it, one that is kept with the state.
     #[serde(skip_serializing)]
     pub key: Option<Token>,
-    /// How old a prediction may be that feedback is taken for.
+    /// Maximum age of a prediction for which feedback is taken.
     pub max_delay_ms: u64,
     /// Maximum age of a prediction whose feedback can be corrected: later feedback replaces earlier feedback. 0 allows
     /// no corrections.
     pub correction_window_ms: u64,
-    /// How many of the last feedback items are remembered, so that none is counted twice.
+    /// Number of the last feedback items that are remembered, so that none is counted twice.
     pub remembered: NonZeroUsize,
 }
 
@@ -62,7 +62,7 @@ pub struct MonitoringConfig {
     pub business: BTreeMap<String, BusinessKind>,
 }
 
-/// What is made of the amounts of a business metric.
+/// Aggregation of the amounts of a business metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BusinessKind {
@@ -77,7 +77,7 @@ pub enum BusinessKind {
 /// [`ServerMonitoringConfig`] as durations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MonitoringWindows {
-    /// Whether features and predictions are counted.
+    /// True if features and predictions are counted.
     pub enabled: bool,
     /// The sliding window of latency quantiles.
     pub quantiles: Duration,
@@ -88,9 +88,9 @@ pub struct MonitoringWindows {
 }
 
 /// More features than this cannot be watched: each is some 2 kB for every thread, and as much for every hour.
-const MOST_FEATURES: usize = 4096;
+const MAX_FEATURES: usize = 4096;
 /// Each is three series.
-const MOST_BUSINESS_METRICS: usize = 32;
+const MAX_BUSINESS_METRICS: usize = 32;
 
 impl Default for ServerMonitoringConfig {
     fn default() -> Self {
@@ -144,7 +144,7 @@ impl ServerMonitoringConfig {
     pub(super) fn problem(&self) -> Option<String> {
         within("monitoring.quantile_window_ms", self.quantile_window_ms, 10_000, 3_600_000)
             .or_else(|| within("monitoring.drift_window_ms", self.drift_window_ms, 300_000, 86_400_000))
-            .or_else(|| within("monitoring.top_features", self.top_features as u64, 1, MOST_FEATURES as u64))
+            .or_else(|| within("monitoring.top_features", self.top_features as u64, 1, MAX_FEATURES as u64))
     }
 }
 
@@ -160,29 +160,29 @@ impl FeedbackConfig {
     }
 
     pub(super) fn problem(&self) -> Option<String> {
-        const LONGEST_MS: u64 = 366 * 86_400_000;
-        const MOST: usize = 100_000_000;
+        const MAX_MS: u64 = 366 * 86_400_000;
+        const MAX_REMEMBERED: usize = 100_000_000;
         let too_many = || {
-            (self.remembered.get() > MOST)
-                .then(|| format!("feedback.remembered: {} is too many, at most {MOST}", self.remembered))
+            (self.remembered.get() > MAX_REMEMBERED)
+                .then(|| format!("feedback.remembered: {} is too many, at most {MAX_REMEMBERED}", self.remembered))
         };
-        within("feedback.max_delay_ms", self.max_delay_ms, 1_000, LONGEST_MS)
-            .or_else(|| within("feedback.correction_window_ms", self.correction_window_ms, 0, LONGEST_MS))
+        within("feedback.max_delay_ms", self.max_delay_ms, 1_000, MAX_MS)
+            .or_else(|| within("feedback.correction_window_ms", self.correction_window_ms, 0, MAX_MS))
             .or_else(too_many)
     }
 }
 
 impl MonitoringConfig {
     pub(super) fn validate(&self) -> Result<(), String> {
-        if self.max_features > MOST_FEATURES {
-            return Err(format!("monitoring.max_features: {} is too many, at most {MOST_FEATURES}", self.max_features));
+        if self.max_features > MAX_FEATURES {
+            return Err(format!("monitoring.max_features: {} is too many, at most {MAX_FEATURES}", self.max_features));
         }
         if !(0.0..=1.0).contains(&self.low_confidence) {
             return Err(format!("monitoring.low_confidence: found {}, expected 0 to 1", self.low_confidence));
         }
-        if self.business.len() > MOST_BUSINESS_METRICS {
+        if self.business.len() > MAX_BUSINESS_METRICS {
             let count = self.business.len();
-            return Err(format!("monitoring.business: {count} metrics are too many, at most {MOST_BUSINESS_METRICS}"));
+            return Err(format!("monitoring.business: {count} metrics are too many, at most {MAX_BUSINESS_METRICS}"));
         }
         let is_name =
             |name: &str| (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');

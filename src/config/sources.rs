@@ -20,11 +20,11 @@ use crate::identity::{printable, shown as shown_text};
 pub const DEFAULT_FILE: &str = "config/leeway.toml";
 
 /// More connections than any one process has file descriptors for.
-const MOST_CONNECTIONS: usize = 1 << 20;
+const MAX_CONNECTIONS: usize = 1 << 20;
 /// Maximum length of a problem in a message, in bytes: it may quote a key or a value.
-const LONGEST_PROBLEM: usize = 1_000;
+const MAX_PROBLEM: usize = 1_000;
 /// Maximum size of a settings file, in bytes.
-const LARGEST_FILE: u64 = 1 << 20;
+const MAX_FILE: u64 = 1 << 20;
 const PREFIX: &str = "LEEWAY_";
 
 /// Variables of this process with settings: they may hold secrets, and are not for the processes of models.
@@ -34,7 +34,7 @@ pub fn own_variables() -> Vec<OsString> {
 }
 const FLAGS: &str = "command line";
 
-/// What flags say, above the file and the environment.
+/// Settings of the command line, which take precedence over the file and the environment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
     /// `--listen`: `http.listen`.
@@ -98,9 +98,9 @@ impl Config {
     }
 
     fn validate(&self) -> Result<()> {
-        if self.http.connection_limit.get() > MOST_CONNECTIONS {
+        if self.http.connection_limit.get() > MAX_CONNECTIONS {
             return Err(Error::Config(format!(
-                "http.connection_limit: {} is too many, at most {MOST_CONNECTIONS}",
+                "http.connection_limit: {} is too many, at most {MAX_CONNECTIONS}",
                 self.http.connection_limit
             )));
         }
@@ -112,10 +112,10 @@ impl Config {
                 self.http.body_memory()
             )));
         }
-        const MOST_AGE_MS: u64 = 60_000;
-        if self.http.metrics_max_age_ms > MOST_AGE_MS {
+        const MAX_AGE_MS: u64 = 60_000;
+        if self.http.metrics_max_age_ms > MAX_AGE_MS {
             return Err(Error::Config(format!(
-                "http.metrics_max_age_ms: {} is too old, at most {MOST_AGE_MS}",
+                "http.metrics_max_age_ms: {} is too old, at most {MAX_AGE_MS}",
                 self.http.metrics_max_age_ms
             )));
         }
@@ -184,12 +184,12 @@ fn read_text(path: &Path) -> Result<String, String> {
             return Err(io::Error::other("not a file"));
         }
         let mut bytes = Vec::new();
-        File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+        File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes = read().map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(format!("larger than {LARGEST_FILE} bytes"));
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(format!("larger than {MAX_FILE} bytes"));
     }
     String::from_utf8(bytes).map_err(|error| format!("not UTF-8, from byte {} on", error.utf8_error().valid_up_to()))
 }
@@ -198,7 +198,7 @@ fn read_text(path: &Path) -> Result<String, String> {
 ///
 /// Quotes at most as much of a key or a value as of a name.
 pub(crate) fn toml_problem(error: &toml::de::Error, text: &str) -> String {
-    let problem = printable(&error.message().trim_end().replace('\n', "; "), LONGEST_PROBLEM).into_owned();
+    let problem = printable(&error.message().trim_end().replace('\n', "; "), MAX_PROBLEM).into_owned();
     let Some(span) = error.span() else { return problem };
     let before = text.get(..span.start).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
@@ -280,13 +280,13 @@ pub(super) fn describe(error: &figment::Error) -> String {
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
             format!("found {}, expected {}", found_in_plain_words(found), in_plain_words(expected))
         }
-        other => printable(&other.to_string(), LONGEST_PROBLEM).into_owned(),
+        other => printable(&other.to_string(), MAX_PROBLEM).into_owned(),
     };
     let keys: Vec<String> = keys.iter().map(|key| shown_text(key)).collect();
     if keys.is_empty() { problem } else { format!("{}: {problem}", keys.join(".")) }
 }
 
-/// What a type is called by people who do not write Rust.
+/// Name of a type for people who do not write Rust.
 fn in_plain_words(expected: &str) -> &str {
     match expected {
         "a nonzero usize" | "a nonzero u64" => "a whole number, at least 1",

@@ -1,4 +1,4 @@
-//! What is deployed of a model, and the pure function from one deployment to the next.
+//! The deployment of a model, and the pure function from one deployment to the next.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use crate::error::{Error, Result};
 use crate::identity::{ModelName, Version};
 use crate::traffic::TrafficSplit;
 
-/// How many stable versions back a rollback can go.
-const LONGEST_PATH: usize = 16;
+/// Number of stable versions that a rollback can go back.
+const MAX_PATH: usize = 16;
 
 /// The longest name or reason that is kept, in characters.
-const LONGEST_TEXT: usize = 1_000;
+const MAX_TEXT_CHARS: usize = 1_000;
 
-/// What is deployed of a model: one line of its history.
+/// Deployment of a model: one line of its history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
     /// The model.
@@ -30,25 +30,25 @@ pub struct Deployment {
     pub rollback_path: Vec<Version>,
     /// Since when each version has had a share without a break.
     pub deployed_at: BTreeMap<Version, Timestamp>,
-    /// How it came to be.
+    /// The change that led to it.
     #[serde(flatten)]
     pub change: Change,
 }
 
-/// How a deployment came to be.
+/// The change that led to a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// What was done.
+    /// The action.
     pub action: Action,
-    /// Who did it.
+    /// The author.
     pub by: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// When.
+    /// The time.
     pub at: Timestamp,
 }
 
-/// What can be done to a deployment.
+/// Kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -62,9 +62,9 @@ pub enum Action {
     Rollback,
 }
 
-/// What somebody wants.
+/// A wanted change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
+pub enum Transition {
     /// Divide the requests like this. The stable version stays the same.
     Traffic(TrafficSplit),
     /// Make a version the stable one, with all requests.
@@ -73,14 +73,14 @@ pub enum Wish {
     Rollback,
 }
 
-/// Who wants it, why, and when.
+/// Author, reason and time of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    /// Who.
+pub struct ChangeNote {
+    /// The author.
     pub by: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// When.
+    /// The time.
     pub at: Timestamp,
 }
 
@@ -118,33 +118,33 @@ impl Deployment {
     /// The deployment after this one; `None` if it is what is wanted already.
     ///
     /// ```
-    /// use leeway::deploy::{Deployment, Note, Wish};
+    /// use leeway::deploy::{Deployment, ChangeNote, Transition};
     /// let at = "2026-11-24T09:30:00Z".parse().unwrap();
-    /// let note = Note { by: "ada".into(), reason: String::new(), at };
+    /// let note = ChangeNote { by: "ada".into(), reason: String::new(), at };
     /// let [one, two] = ["1", "2"].map(|version| version.parse().unwrap());
     /// let first = Deployment::first("digits".parse().unwrap(), one, at);
-    /// let promoted = first.after(&Wish::Promote(two), &note).unwrap().unwrap();
+    /// let promoted = first.after(&Transition::Promote(two), &note).unwrap().unwrap();
     /// assert_eq!((promoted.generation, promoted.stable), (2, two));
-    /// let back = promoted.after(&Wish::Rollback, &note).unwrap().unwrap();
+    /// let back = promoted.after(&Transition::Rollback, &note).unwrap().unwrap();
     /// assert_eq!((back.generation, back.stable), (3, one));
-    /// assert!(back.after(&Wish::Rollback, &note).is_err());
+    /// assert!(back.after(&Transition::Rollback, &note).is_err());
     /// ```
-    pub fn after(&self, wish: &Wish, note: &Note) -> Result<Option<Deployment>> {
+    pub fn after(&self, wish: &Transition, note: &ChangeNote) -> Result<Option<Deployment>> {
         let mut path = self.rollback_path.clone();
         let (action, stable, traffic) = match wish {
-            Wish::Traffic(split) => (Action::Traffic, self.stable, split.clone()),
-            Wish::Promote(version) => {
+            Transition::Traffic(split) => (Action::Traffic, self.stable, split.clone()),
+            Transition::Promote(version) => {
                 if *version != self.stable {
                     path.retain(|passed| *passed != self.stable && passed != version);
                     path.push(self.stable);
-                    path.drain(..path.len().saturating_sub(LONGEST_PATH));
+                    path.drain(..path.len().saturating_sub(MAX_PATH));
                 }
                 (Action::Promote, *version, TrafficSplit::all_to(*version))
             }
-            Wish::Rollback if self.traffic != TrafficSplit::all_to(self.stable) => {
+            Transition::Rollback if self.traffic != TrafficSplit::all_to(self.stable) => {
                 (Action::Rollback, self.stable, TrafficSplit::all_to(self.stable))
             }
-            Wish::Rollback => {
+            Transition::Rollback => {
                 let before = path.pop().ok_or_else(|| {
                     Error::ChangeRefused(format!(
                         "model {} has no stable version before {} to go back to; promote the version you want",
@@ -159,19 +159,19 @@ impl Deployment {
         }
         let since = |version| self.deployed_at.get(&version).copied().unwrap_or(note.at);
         let deployed_at = traffic.shares().map(|(version, _)| (version, since(version))).collect();
-        let text = |text: &str| text.chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect();
+        let text = |text: &str| text.chars().filter(|c| !c.is_control()).take(MAX_TEXT_CHARS).collect();
         let change = Change { action, by: text(&note.by), reason: text(&note.reason), at: note.at };
         let (model, generation) = (self.model.clone(), self.generation + 1);
         Ok(Some(Deployment { model, generation, stable, traffic, rollback_path: path, deployed_at, change }))
     }
 
     /// The versions that have to be loaded for it: those with a share, the stable one, and the one before.
-    pub fn needs(&self) -> impl Iterator<Item = Version> {
-        self.answers().chain(self.rollback_path.last().copied())
+    pub fn required_versions(&self) -> impl Iterator<Item = Version> {
+        self.serving_versions().chain(self.rollback_path.last().copied())
     }
 
     /// The versions without which it cannot be: those with a share, and the stable one.
-    pub fn answers(&self) -> impl Iterator<Item = Version> {
+    pub fn serving_versions(&self) -> impl Iterator<Item = Version> {
         self.traffic.shares().map(|(version, _)| version).chain([self.stable])
     }
 }
@@ -185,17 +185,17 @@ mod tests {
         number.to_string().parse().unwrap()
     }
 
-    fn note() -> Note {
-        Note { by: "a test".to_owned(), reason: "to\nsee".to_owned(), at: Timestamp::UNIX_EPOCH }
+    fn note() -> ChangeNote {
+        ChangeNote { by: "a test".to_owned(), reason: "to\nsee".to_owned(), at: Timestamp::UNIX_EPOCH }
     }
 
-    fn split(shares: &[(u32, f64)]) -> Wish {
+    fn split(shares: &[(u32, f64)]) -> Transition {
         let share = |(number, share): &(u32, f64)| (version(*number), Share::from_percent(*share).unwrap());
-        Wish::Traffic(TrafficSplit::new(shares.iter().map(share)).unwrap())
+        Transition::Traffic(TrafficSplit::new(shares.iter().map(share)).unwrap())
     }
 
     /// Applies wishes to a first deployment of version 1; `stable | traffic | rollback path` after each.
-    fn check(wishes: &[(Wish, &str)]) {
+    fn check(wishes: &[(Transition, &str)]) {
         let mut deployment = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
         for (wish, expected) in wishes {
             match deployment.after(wish, &note()) {
@@ -213,40 +213,40 @@ mod tests {
     fn a_rollout_and_back() {
         check(&[
             (split(&[(1, 90.0), (2, 10.0)]), "1 | 1=90 2=10 | "),
-            (Wish::Rollback, "1 | 1=100 | "),
+            (Transition::Rollback, "1 | 1=100 | "),
             (split(&[(2, 100.0)]), "1 | 2=100 | "),
-            (Wish::Promote(version(2)), "2 | 2=100 | 1"),
-            (Wish::Promote(version(2)), "already"),
-            (Wish::Promote(version(3)), "3 | 3=100 | 1 2"),
-            (Wish::Rollback, "2 | 2=100 | 1"),
-            (Wish::Rollback, "1 | 1=100 | "),
-            (Wish::Rollback, "no stable version before 1"),
+            (Transition::Promote(version(2)), "2 | 2=100 | 1"),
+            (Transition::Promote(version(2)), "already"),
+            (Transition::Promote(version(3)), "3 | 3=100 | 1 2"),
+            (Transition::Rollback, "2 | 2=100 | 1"),
+            (Transition::Rollback, "1 | 1=100 | "),
+            (Transition::Rollback, "no stable version before 1"),
         ]);
     }
 
     #[test]
     fn a_rollback_never_leads_to_a_version_twice() {
         check(&[
-            (Wish::Promote(version(2)), "2 | 2=100 | 1"),
-            (Wish::Promote(version(1)), "1 | 1=100 | 2"),
-            (Wish::Promote(version(2)), "2 | 2=100 | 1"),
+            (Transition::Promote(version(2)), "2 | 2=100 | 1"),
+            (Transition::Promote(version(1)), "1 | 1=100 | 2"),
+            (Transition::Promote(version(2)), "2 | 2=100 | 1"),
         ]);
     }
 
     #[test]
     fn what_is_kept_of_who_and_why_is_one_line() {
         let first = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
-        let long = Note { by: "x".repeat(5_000), ..note() };
-        let next = first.after(&Wish::Promote(version(2)), &long).unwrap().unwrap();
-        assert_eq!((next.change.by.len(), next.change.reason.as_str()), (LONGEST_TEXT, "tosee"));
+        let long = ChangeNote { by: "x".repeat(5_000), ..note() };
+        let next = first.after(&Transition::Promote(version(2)), &long).unwrap().unwrap();
+        assert_eq!((next.change.by.len(), next.change.reason.as_str()), (MAX_TEXT_CHARS, "tosee"));
     }
 
     #[test]
     fn a_version_is_deployed_since_it_first_had_a_share() {
-        let at = |second| Note { at: Timestamp::from_second(second).unwrap(), ..note() };
+        let at = |second| ChangeNote { at: Timestamp::from_second(second).unwrap(), ..note() };
         let mut deployment = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
         for (second, wish) in
-            [(10, split(&[(1, 90.0), (2, 10.0)])), (20, Wish::Promote(version(2))), (30, Wish::Rollback)]
+            [(10, split(&[(1, 90.0), (2, 10.0)])), (20, Transition::Promote(version(2))), (30, Transition::Rollback)]
         {
             deployment = deployment.after(&wish, &at(second)).unwrap().unwrap();
             if second == 20 {

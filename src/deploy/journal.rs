@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::identity::{ModelName, printable};
 use crate::registry::may_be_written;
 
-/// How long a write waits for another process that writes.
+/// Time for which a write waits for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The form of the tables. A journal of a later form is not touched.
@@ -42,7 +42,7 @@ pub trait Journal: Debug + Send + Sync {
     async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>>;
 }
 
-/// What came of adding a deployment.
+/// Result of adding a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {
     /// It is the present one now.
@@ -351,7 +351,7 @@ fn try_to_write(path: &Path) -> io::Result<()> {
     file.flush()
 }
 
-/// Whether the journal at this address could be opened and written, as far as that can be seen without touching it.
+/// Checks that the journal at this address could be opened and written, as far as that can be seen without touching it.
 pub fn check_access(url: &StateUrl) -> Result<()> {
     match url {
         StateUrl::Memory => Ok(()),
@@ -416,7 +416,7 @@ fn failed(error: sqlx::Error) -> Error {
     Error::Journal(said(&error))
 }
 
-/// What SQLite said, without what is around it.
+/// Message of SQLite, without its context.
 fn said(error: &sqlx::Error) -> String {
     error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }
@@ -425,7 +425,7 @@ fn said(error: &sqlx::Error) -> String {
 mod tests {
     use jiff::Timestamp;
 
-    use super::super::deployment::{Note, Wish};
+    use super::super::deployment::{ChangeNote, Transition};
     use super::*;
 
     fn first() -> Deployment {
@@ -433,8 +433,8 @@ mod tests {
     }
 
     fn promoted(from: &Deployment, version: &str) -> Deployment {
-        let note = Note { by: "a test".to_owned(), reason: String::new(), at: Timestamp::UNIX_EPOCH };
-        from.after(&Wish::Promote(version.parse().unwrap()), &note).unwrap().unwrap()
+        let note = ChangeNote { by: "a test".to_owned(), reason: String::new(), at: Timestamp::UNIX_EPOCH };
+        from.after(&Transition::Promote(version.parse().unwrap()), &note).unwrap().unwrap()
     }
 
     async fn check(journal: &dyn Journal) {

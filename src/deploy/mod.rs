@@ -1,10 +1,12 @@
-//! Who gets traffic: the deployments of models, how they change, and how that is made to last.
+//! Deployments of models, which say who gets traffic; their changes, and their journal.
 //!
 //! - `deployment.rs` is what is deployed of a model, and the pure function from one deployment to the next.
 //! - `journal.rs` keeps every deployment there was. A change is made when it is written there, and not before.
 //! - `state_file.rs` notices that the open state file was removed or replaced.
-//! - `reconcile.rs` decides, without doing it, which versions to load and which to retire.
-//! - `deployer/` does it: it owns what is loaded, looks at the repository, and publishes snapshots.
+//! - `repository_view.rs` is the repository as the last sync found it.
+//! - `lifecycle.rs` is the life cycle of a version in the server.
+//! - `reconcile.rs` decides which versions to load and which to retire.
+//! - `deployer/` carries it out: it owns the loaded versions, and publishes snapshots.
 //! - `problems.rs` remembers problems, so that each is logged once.
 //! - `status.rs` is what operators are shown.
 //!
@@ -13,15 +15,17 @@
 mod deployer;
 mod deployment;
 mod journal;
+mod lifecycle;
 mod problems;
 mod reconcile;
+mod repository_view;
 mod state_file;
 mod status;
 
-pub use self::deployer::{Deployer, Request};
-pub use self::deployment::{Action, Change, Deployment, Note, Wish};
+pub use self::deployer::{ChangeRequest, Deployer};
+pub use self::deployment::{Action, Change, ChangeNote, Deployment, Transition};
 pub(crate) use self::journal::writable;
 pub use self::journal::{Appended, Journal, MemoryJournal, SqliteJournal, check_access, open};
-pub use self::reconcile::{Hold, Live, Step, reconcile, wanted};
+pub use self::reconcile::{Hold, LoadState, ReconcileAction, reconcile, wanted};
 pub use self::state_file::StateFile;
-pub use self::status::{Deployed, ModelStatus, Overview, VersionState, VersionStatus};
+pub use self::status::{ChangeOutcome, ModelStatus, Overview, VersionState, VersionStatus};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::identity::Version;
 
-/// What an operator has said of a version.
+/// Order of an operator about a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
     /// Keep it loaded.
@@ -14,9 +14,9 @@ pub enum Hold {
     Unloaded,
 }
 
-/// What has become of a version so far.
+/// State of a version, for the decision on the next steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Live {
+pub enum LoadState {
     /// It is being loaded, and does not serve yet.
     Loading,
     /// It is loaded, with the `model.toml` there is now.
@@ -29,16 +29,16 @@ pub enum Live {
     Refused,
 }
 
-impl Live {
+impl LoadState {
     /// Returns true if the version answers requests.
     fn serves(self) -> bool {
-        matches!(self, Live::Loaded | Live::Outdated | Live::Reloading)
+        matches!(self, LoadState::Loaded | LoadState::Outdated | LoadState::Reloading)
     }
 }
 
 /// Something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum ReconcileAction {
     /// Load a version, or load it anew.
     Load(Version),
     /// Take a version out of memory.
@@ -53,29 +53,29 @@ pub enum Step {
 ///
 /// ```
 /// use std::collections::{BTreeMap, BTreeSet};
-/// use leeway::deploy::{Live, wanted};
+/// use leeway::deploy::{LoadState, wanted};
 /// let [one, two, three, four] = ["1", "2", "3", "4"].map(|version| version.parse().unwrap());
 /// let on_disk = BTreeSet::from([one, two, three, four]);
-/// let mut live = BTreeMap::from([(one, Live::Loaded), (two, Live::Loaded), (three, Live::Loaded), (four, Live::Loading)]);
+/// let mut live = BTreeMap::from([(one, LoadState::Loaded), (two, LoadState::Loaded), (three, LoadState::Loaded), (four, LoadState::Loading)]);
 /// // Version 1 has the traffic, and 2 of the newest are to be loaded.
 /// let mut now = |four_is| {
 ///     live.insert(four, four_is);
 ///     wanted(&on_disk, &live, &BTreeSet::from([one]), 2, &BTreeMap::new())
 /// };
-/// assert_eq!(now(Live::Loading), BTreeSet::from([one, two, three, four]));
-/// assert_eq!(now(Live::Refused), BTreeSet::from([one, two, three]));
-/// assert_eq!(now(Live::Loaded), BTreeSet::from([one, three, four]));
+/// assert_eq!(now(LoadState::Loading), BTreeSet::from([one, two, three, four]));
+/// assert_eq!(now(LoadState::Refused), BTreeSet::from([one, two, three]));
+/// assert_eq!(now(LoadState::Loaded), BTreeSet::from([one, three, four]));
 /// ```
 pub fn wanted(
     on_disk: &BTreeSet<Version>,
-    live: &BTreeMap<Version, Live>,
+    live: &BTreeMap<Version, LoadState>,
     needed: &BTreeSet<Version>,
     newest: usize,
     holds: &BTreeMap<Version, Hold>,
 ) -> BTreeSet<Version> {
     let is_out = |version: &Version| holds.get(version) == Some(&Hold::Unloaded);
     // A version that an operator holds unloaded counts: no older version is loaded instead.
-    let can_serve = |version: &&Version| live.get(version) != Some(&Live::Refused);
+    let can_serve = |version: &&Version| live.get(version) != Some(&LoadState::Refused);
     let serves = |version: &&Version| !is_out(version) && live.get(version).is_some_and(|live| live.serves());
     let newest_first = || on_disk.iter().rev();
     let mut wanted: BTreeSet<Version> = newest_first().filter(can_serve).take(newest).copied().collect();
@@ -92,26 +92,28 @@ pub(super) fn time_until_retry(refusals: u32) -> Duration {
     /// About the time of a load of another model that takes memory meanwhile.
     const FIRST: Duration = Duration::from_secs(10);
     /// Short enough for a person who waits, and long enough that the attempts cost nothing.
-    const LONGEST: Duration = Duration::from_secs(600);
-    FIRST.saturating_mul(1 << refusals.saturating_sub(1).min(16)).min(LONGEST)
+    const MAX: Duration = Duration::from_secs(600);
+    FIRST.saturating_mul(1 << refusals.saturating_sub(1).min(16)).min(MAX)
 }
 
-/// What to do so that the wanted versions are loaded, and no others. What is loaded already and not on disk any more is
-/// kept as long as it is wanted.
+/// Returns the steps after which the wanted versions are loaded, and no others. A loaded version that is not on disk any
+/// more is kept as long as it is wanted.
 ///
 /// ```
 /// use std::collections::{BTreeMap, BTreeSet};
-/// use leeway::deploy::{Live, Step, reconcile};
+/// use leeway::deploy::{LoadState, ReconcileAction, reconcile};
 /// let [one, two, three] = ["1", "2", "3"].map(|version| version.parse().unwrap());
-/// let live = BTreeMap::from([(one, Live::Loaded), (two, Live::Outdated), (three, Live::Refused)]);
-/// assert_eq!(reconcile(&BTreeSet::from([two, three]), &live), [Step::Load(two), Step::Retire(one)]);
+/// let live = BTreeMap::from([(one, LoadState::Loaded), (two, LoadState::Outdated), (three, LoadState::Refused)]);
+/// assert_eq!(reconcile(&BTreeSet::from([two, three]), &live), [ReconcileAction::Load(two), ReconcileAction::Retire(one)]);
 /// ```
-pub fn reconcile(wanted: &BTreeSet<Version>, live: &BTreeMap<Version, Live>) -> Vec<Step> {
-    let load = wanted.iter().filter(|version| matches!(live.get(version), None | Some(Live::Outdated)));
+pub fn reconcile(wanted: &BTreeSet<Version>, live: &BTreeMap<Version, LoadState>) -> Vec<ReconcileAction> {
+    let load = wanted.iter().filter(|version| matches!(live.get(version), None | Some(LoadState::Outdated)));
     let retire = live
         .iter()
-        .filter(|(version, live)| matches!(live, Live::Loaded | Live::Outdated) && !wanted.contains(version));
-    load.map(|version| Step::Load(*version)).chain(retire.map(|(version, _)| Step::Retire(*version))).collect()
+        .filter(|(version, live)| matches!(live, LoadState::Loaded | LoadState::Outdated) && !wanted.contains(version));
+    load.map(|version| ReconcileAction::Load(*version))
+        .chain(retire.map(|(version, _)| ReconcileAction::Retire(*version)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -131,7 +133,7 @@ mod tests {
     #[derive(Debug, Clone)]
     struct Model {
         on_disk: BTreeSet<Version>,
-        live: BTreeMap<Version, Live>,
+        live: BTreeMap<Version, LoadState>,
         needed: BTreeSet<Version>,
         newest: usize,
         holds: BTreeMap<Version, Hold>,
@@ -142,7 +144,7 @@ mod tests {
             wanted(&self.on_disk, &self.live, &self.needed, self.newest, &self.holds)
         }
 
-        fn steps(&self) -> Vec<Step> {
+        fn steps(&self) -> Vec<ReconcileAction> {
             reconcile(&self.wanted(), &self.live)
         }
 
@@ -158,8 +160,8 @@ mod tests {
         number.to_string().parse().unwrap()
     }
 
-    fn live() -> impl Strategy<Value = Live> {
-        use Live::*;
+    fn live() -> impl Strategy<Value = LoadState> {
+        use LoadState::*;
         prop::sample::select(vec![Loading, Loaded, Outdated, Reloading, Refused])
     }
 
@@ -183,7 +185,7 @@ mod tests {
             before in model(),
             newer in prop::collection::btree_map(
                 (10u32..20).prop_map(version),
-                prop::option::of(prop::sample::select(vec![Live::Loading, Live::Refused])),
+                prop::option::of(prop::sample::select(vec![LoadState::Loading, LoadState::Refused])),
                 1..5,
             ),
         ) {
@@ -193,7 +195,7 @@ mod tests {
                 after.live.extend(live.map(|live| (version, live)));
             }
             let retired = |model: &Model| {
-                let is_retirement = |step: &Step| matches!(step, Step::Retire(_));
+                let is_retirement = |step: &ReconcileAction| matches!(step, ReconcileAction::Retire(_));
                 model.steps().into_iter().filter(is_retirement).collect::<Vec<_>>()
             };
             prop_assert_eq!(retired(&before), retired(&after));
@@ -204,7 +206,7 @@ mod tests {
             let wanted = model.wanted();
             prop_assert!(model.needed.is_subset(&wanted));
             let retired_needed = model.steps().into_iter().any(|step| {
-                matches!(step, Step::Retire(version) if model.needed.contains(&version))
+                matches!(step, ReconcileAction::Retire(version) if model.needed.contains(&version))
             });
             prop_assert!(!retired_needed);
         }
@@ -212,8 +214,8 @@ mod tests {
         #[test]
         fn nothing_refused_is_tried_again_by_itself(model in model()) {
             for step in model.steps() {
-                if let Step::Load(version) = step {
-                    prop_assert_ne!(model.live.get(&version), Some(&Live::Refused));
+                if let ReconcileAction::Load(version) = step {
+                    prop_assert_ne!(model.live.get(&version), Some(&LoadState::Refused));
                 }
             }
         }
@@ -228,7 +230,7 @@ mod tests {
         ) {
             // At the beginning, each version either serves and has its files, or has not been tried.
             model.live.retain(|_, live| live.serves());
-            model.live.values_mut().for_each(|live| *live = Live::Loaded);
+            model.live.values_mut().for_each(|live| *live = LoadState::Loaded);
             model.on_disk.extend(model.live.keys());
             model.needed.retain(|version| model.on_disk.contains(version));
             model.holds.retain(|version, _| model.on_disk.contains(version));
@@ -237,19 +239,19 @@ mod tests {
                 let places = model.newest.min(model.serving().len());
                 for step in model.steps() {
                     match step {
-                        Step::Load(version) => drop(model.live.insert(version, Live::Loading)),
-                        Step::Retire(version) => drop(model.live.remove(&version)),
+                        ReconcileAction::Load(version) => drop(model.live.insert(version, LoadState::Loading)),
+                        ReconcileAction::Retire(version) => drop(model.live.remove(&version)),
                     }
                 }
                 prop_assert!(model.serving().len() >= places, "{:?}", model);
                 let loading: Vec<Version> =
-                    model.live.iter().filter(|(_, live)| **live == Live::Loading).map(|(version, _)| *version).collect();
+                    model.live.iter().filter(|(_, live)| **live == LoadState::Loading).map(|(version, _)| *version).collect();
                 if loading.is_empty() {
                     break;
                 }
                 let ends = *index.get(&loading);
                 let is_good = good.contains(&ends) || began_with.contains(&ends);
-                model.live.insert(ends, if is_good { Live::Loaded } else { Live::Refused });
+                model.live.insert(ends, if is_good { LoadState::Loaded } else { LoadState::Refused });
             }
             prop_assert_eq!(model.steps(), vec![]);
             let is_out = |version: &Version| model.holds.get(version) == Some(&Hold::Unloaded);

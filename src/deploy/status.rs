@@ -1,4 +1,4 @@
-//! What operators are shown of models, versions and deployments.
+//! Status of models, versions and deployments, for operators.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,12 +34,12 @@ pub struct ModelStatus {
     /// The reason why the model is not served, if it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unserved: Option<String>,
-    /// What is deployed of it.
+    /// Its deployment.
     pub deployment: Deployment,
-    /// What is wrong with its `model.toml`, of which the last good one is in use.
+    /// The problem with its `model.toml`. The last valid one is in use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_problem: Option<String>,
-    /// What is wrong with a newer deployment in the journal, which could not be taken over yet.
+    /// The problem with a newer deployment in the journal, which could not be taken over yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deployment_problem: Option<String>,
     /// The reason why the deployment is not in the journal yet, if it is not.
@@ -54,20 +54,20 @@ pub struct ModelStatus {
 pub struct VersionStatus {
     /// Its number.
     pub version: Version,
-    /// What has become of it.
+    /// Its state.
     #[serde(flatten)]
     pub state: VersionState,
-    /// Whether it is the stable version.
+    /// True if it is the stable version.
     pub stable: bool,
     /// The share of the requests that it gets where no version is named, in percent.
     pub traffic_percent: Share,
     /// Since when it has had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deployed_at: Option<Timestamp>,
-    /// When it was loaded.
+    /// Time at which it was loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loaded_at: Option<Timestamp>,
-    /// How long that took, in milliseconds.
+    /// Duration of the load, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<u64>,
     /// Place of its sessions, if that is not the server's own process.
@@ -82,10 +82,10 @@ pub struct VersionStatus {
     /// The digest of all its files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
-    /// Why it could not be loaded anew with a changed `model.toml`; it goes on with the one before.
+    /// The reason why it could not be reloaded with a changed `model.toml`; it serves on with the one before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reload_problem: Option<String>,
-    /// How its files on disk differ from those that are loaded.
+    /// Difference between its files on disk and those that were loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub altered: Option<String>,
     /// Its manifest.
@@ -93,7 +93,7 @@ pub struct VersionStatus {
     pub manifest: Option<Arc<Manifest>>,
 }
 
-/// What has become of a version.
+/// State of a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum VersionState {
@@ -101,7 +101,7 @@ pub enum VersionState {
     Available,
     /// It is being loaded.
     Loading {
-        /// How far it is.
+        /// Progress of the load.
         step: LoadStep,
         /// Since when.
         since: Timestamp,
@@ -110,19 +110,19 @@ pub enum VersionState {
     Loaded,
     /// It was refused.
     Refused {
-        /// What kind of thing is wrong.
+        /// Kind of the problem.
         fault: LoadFault,
-        /// What is wrong, and what to change.
+        /// The problem, and its remedy.
         problem: String,
     },
 }
 
-/// What came of a change.
+/// Result of a change.
 #[derive(Debug, Serialize)]
-pub struct Deployed {
-    /// Whether anything had to be changed.
+pub struct ChangeOutcome {
+    /// True if anything had to be changed.
     pub changed: bool,
-    /// What is deployed now.
+    /// The deployment now.
     pub deployment: Deployment,
     /// The shares before, in percent.
     pub before: BTreeMap<Version, Share>,

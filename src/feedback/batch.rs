@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use crate::pipeline::Object;
 
 /// Maximum number of items in one request.
-pub const MOST_ITEMS: usize = 10_000;
+pub const MAX_ITEMS: usize = 10_000;
 /// Maximum number of amounts in one item: a `model.toml` can have as many business metrics.
 const MAX_AMOUNTS: usize = 32;
 /// Maximum length of a text that is kept. A longer one is neither an id nor a class.
@@ -108,9 +108,9 @@ impl<'de> Deserialize<'de> for Items {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Items, A::Error> {
                 let mut items = Vec::new();
                 while let Some(Object(item)) = seq.next_element::<Object<Item>>()? {
-                    if items.len() == MOST_ITEMS {
+                    if items.len() == MAX_ITEMS {
                         return Err(de::Error::custom(format_args!(
-                            "more than {MOST_ITEMS} items; send them in several requests"
+                            "more than {MAX_ITEMS} items; send them in several requests"
                         )));
                     }
                     items.push(item);
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn items_are_counted_while_they_are_read() {
         // The text ends after the first item that is too many.
-        let body = format!(r#"{{"feedback": [{}"#, r#"{"prediction_id": "x"},"#.repeat(MOST_ITEMS + 1));
+        let body = format!(r#"{{"feedback": [{}"#, r#"{"prediction_id": "x"},"#.repeat(MAX_ITEMS + 1));
         check(&body, "more than 10000 items; send them in several requests");
         let amounts: Vec<String> = (0..=MAX_AMOUNTS).map(|amount| format!("\"m{amount}\": 1")).collect();
         let error = item(&format!(r#""metrics": {{{}}}"#, amounts.join(","))).unwrap_err();

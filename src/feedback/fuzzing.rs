@@ -1,12 +1,12 @@
 //! The reader of feedback beside what has to be true of whatever it was given: for the fuzz targets of `fuzz/`.
 
-use super::batch::{Item, MOST_ITEMS, WrittenLabel};
+use super::batch::{Item, MAX_ITEMS, WrittenLabel};
 use super::*;
 
 /// The longest sentence about a body or an item of it, in bytes.
-const LONGEST_PROBLEM: usize = 2_000;
+const MAX_PROBLEM: usize = 2_000;
 /// The longest text that is kept.
-const LONGEST_TEXT: usize = 1_024;
+const MAX_TEXT_BYTES: usize = 1_024;
 
 /// Reads a body and judges each of its items as if a class, and then as if a number had been predicted.
 pub(crate) fn feedback(body: &[u8]) {
@@ -18,22 +18,22 @@ pub(crate) fn feedback(body: &[u8]) {
     let written = serde_json::from_slice::<serde_json::Value>(body).ok();
     let counted = written.as_ref().and_then(|written| Some((written.as_object()?, written["feedback"].as_array()?)));
     assert_eq!(counted.map(|(body, items)| (body.len(), items.len())), Some((1, items.len())));
-    assert!(items.len() <= MOST_ITEMS);
+    assert!(items.len() <= MAX_ITEMS);
 
     let signer = Signer::new(b"a key that no caller has");
     let classes = ["setosa", "7", "true", "3.5"].map(str::to_owned);
     for item in items {
         if let Text::Kept(id) = &item.prediction_id {
-            assert!(id.len() <= LONGEST_TEXT);
+            assert!(id.len() <= MAX_TEXT_BYTES);
             assert!(signer.verify(id).is_none(), "an id that was not signed");
         }
         if let Some(WrittenLabel::Text(Text::Kept(label))) = &item.label {
-            assert!(label.len() <= LONGEST_TEXT);
+            assert!(label.len() <= MAX_TEXT_BYTES);
         }
         judge(&item, &Predicted::Class("setosa".into(), 0.5), &classes);
         judge(&item, &Predicted::Value(1.0), &classes);
         for (name, amount) in item.metrics.0.0 {
-            assert!(name.len() <= LONGEST_TEXT);
+            assert!(name.len() <= MAX_TEXT_BYTES);
             for kind in [BusinessKind::Rate, BusinessKind::Sum] {
                 match amount.of(kind) {
                     Ok(amount) => assert!(amount.is_finite(), "{name}: {amount}"),
@@ -54,7 +54,7 @@ fn judge(item: &Item, predicted: &Predicted, classes: &[String]) {
 }
 
 fn assert_is_short(problem: &str) {
-    assert!(problem.len() <= LONGEST_PROBLEM, "a problem of {} bytes: {problem}", problem.len());
+    assert!(problem.len() <= MAX_PROBLEM, "a problem of {} bytes: {problem}", problem.len());
 }
 
 #[cfg(test)]

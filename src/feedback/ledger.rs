@@ -1,4 +1,4 @@
-//! What has been said of predictions already, so that nothing is counted twice; and the key that ids are signed with.
+//! Ledger of the feedback that was taken, so that nothing is counted twice; and the key that ids are signed with.
 //!
 //! Kept with the deployments (`state.url`): servers that share a state take each item once between them, and know each
 //! other's ids. The memory is bounded; what was said longest ago is forgotten.
@@ -20,7 +20,7 @@ use crate::config::StateUrl;
 use crate::deploy::{StateFile, writable};
 use crate::error::{Error, Result};
 
-/// How long a write waits for another process that writes.
+/// Time for which a write waits for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Length of the key, in bytes.

@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use self::batch::{Amount, Item, Text};
-pub use self::batch::{Batch, MOST_ITEMS};
+pub use self::batch::{Batch, MAX_ITEMS};
 use self::label::class_of;
 pub use self::ledger::{Entry, Ledger, MemoryLedger, Recorded, SqliteLedger, open_ledger};
 pub use self::prediction_id::{PredictionId, Signer, Verified};
@@ -35,7 +35,7 @@ use crate::monitor::{FeedbackResult, Monitor, Predicted, StatePart, Truth};
 use crate::registry::{ServedVersion, Snapshot};
 
 /// The most items that an answer says what is wrong with.
-const MOST_PROBLEMS: usize = 100;
+const MAX_PROBLEMS: usize = 100;
 /// Maximum number of requests whose feedback is recorded and joined at one time. Those go on without their clients, so their
 /// memory must be bounded. A ledger in a file has one connection, and does one after the other anyway.
 const TAKEN_AT_ONE_TIME: usize = 16;
@@ -45,23 +45,23 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// now.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// What came of a batch.
+/// Result of a batch.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub struct Taken {
-    /// How many items came to what.
+    /// Number of items with each result.
     pub results: BTreeMap<FeedbackResult, u64>,
-    /// What was wrong with items, as far as there is room: the first ones.
+    /// Problems of items; only the first ones, to bound the answer.
     pub problems: Vec<Problem>,
 }
 
-/// What was wrong with an item.
+/// Problem of an item.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Problem {
     /// Which item, counted from 0.
     pub index: usize,
-    /// What came of it.
+    /// Its result.
     pub result: FeedbackResult,
-    /// What is to be changed, if anything.
+    /// The remedy, if there is one.
     pub detail: String,
 }
 
@@ -102,7 +102,7 @@ impl Feedback {
             self.judge_item(item, snapshot, now).map_err(|Refused(result, why)| {
                 refused += 1;
                 // Only the first problems are in the answer, so only they are kept.
-                Refused(result, if refused > MOST_PROBLEMS { String::new() } else { why })
+                Refused(result, if refused > MAX_PROBLEMS { String::new() } else { why })
             })
         };
         Judged(batch.items.into_iter().map(&mut judge).collect())
@@ -147,7 +147,7 @@ impl Feedback {
                 Err(Refused(result, detail)) => (result, detail),
             };
             *taken.results.entry(result).or_default() += 1;
-            if !result.is_taken() && taken.problems.len() < MOST_PROBLEMS {
+            if !result.is_taken() && taken.problems.len() < MAX_PROBLEMS {
                 taken.problems.push(Problem { index, result, detail });
             }
         }
@@ -157,7 +157,7 @@ impl Feedback {
         Ok(taken)
     }
 
-    /// What can be joined with which prediction, or why not.
+    /// Finds the prediction that an item is about, or the reason for refusing it.
     fn judge_item(&self, item: Item, snapshot: &Snapshot, now: Duration) -> Result<Joinable, Refused> {
         let refuse = |result, why: String| Err(Refused(result, why));
         let verified = match &item.prediction_id {
@@ -190,7 +190,7 @@ impl Feedback {
             let entry = Entry { key: verified.key(""), said, may_replace };
             parts.push(Part { entry, said: Said::Truth(predicted, truth, delay) });
         }
-        let known = &version.recorder.watched().settings.business;
+        let known = &version.recorder.spec().settings.business;
         for (name, amount) in item.metrics.0.0 {
             let Some((name, kind)) = known.get_key_value(&*name) else {
                 let names: Vec<&str> = known.keys().map(String::as_str).collect();
@@ -210,7 +210,7 @@ impl Feedback {
     }
 }
 
-/// What is to be made of each item of a batch.
+/// Judgements of the items of a batch.
 #[derive(Debug)]
 pub struct Judged(Vec<Result<Joinable, Refused>>);
 
@@ -221,7 +221,7 @@ fn invalid(why: String) -> Refused {
     Refused(FeedbackResult::Invalid, why)
 }
 
-/// What is said of a prediction of this version.
+/// Feedback on a prediction of this version.
 #[derive(Debug)]
 struct Joinable {
     version: Arc<ServedVersion>,
@@ -290,7 +290,7 @@ impl Joinable {
     }
 }
 
-/// What is true, if it is said, and of the kind that was predicted.
+/// Returns the truth, if the item has one of the kind that was predicted.
 fn truth(item: &Item, predicted: Option<&Predicted>, classes: &[String]) -> Result<Option<Truth>, String> {
     match (&item.label, item.value, predicted) {
         (None, None, _) => Ok(None),

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::feature::{Certainty, Observation};
 use crate::identity::VersionKey;
 
-/// What was predicted.
+/// The prediction.
 const CONTENT: usize = 38;
 /// The signature.
 const TAG: usize = 16;
@@ -36,7 +36,7 @@ pub struct PredictionId {
     pub index: u32,
     /// The model and the version.
     pub version: VersionKey,
-    /// What was predicted. Of a class, its confidence only.
+    /// The prediction. Of a class, its confidence only.
     pub predicted: Observation,
 }
 
@@ -47,7 +47,7 @@ pub struct Signer(Hmac<Sha256>);
 /// An id that was signed by this key, and what its signature is good for: to tell it from all others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Verified {
-    /// What it says.
+    /// Its content.
     pub id: PredictionId,
     tag: [u8; TAG],
 }
@@ -85,7 +85,7 @@ impl Signer {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// What an id says, if it was signed with this key.
+    /// Returns the content of an id, if it was signed with this key.
     pub fn verify(&self, text: &str) -> Option<Verified> {
         let mut bytes = [0; CONTENT + TAG];
         if text.len() != TEXT || URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()? != bytes.len() {
@@ -106,7 +106,7 @@ impl Verified {
 }
 
 impl PredictionId {
-    /// When the prediction was made: since 1970.
+    /// Time of the prediction, since 1970.
     pub fn made_at(&self) -> Duration {
         Duration::from_millis(big_endian(&self.request.as_bytes()[..6]))
     }

@@ -18,10 +18,10 @@ use super::body::{self, BodyLimit};
 use super::error_response::Failure;
 use super::wire::json;
 use crate::budget::MemoryBudget;
-use crate::deploy::{self, Deployment, Note, Wish};
+use crate::deploy::{self, ChangeNote, Deployment, Transition};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Version};
-use crate::monitor::{DriftReport, LONGEST_WINDOW};
+use crate::monitor::{DriftReport, MAX_WINDOW};
 use crate::pipeline::Object;
 use crate::registry::ServedVersion;
 use crate::traffic::{Share, TrafficSplit};
@@ -34,12 +34,12 @@ type VersionPath = Result<Path<(String, String)>, PathRejection>;
 const BODY_LIMIT: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 /// Memory for reading it. A budget leaves somewhat less than half to one holder.
 const BODY_MEMORY: usize = BODY_LIMIT.get() * 4;
-/// How long it may take to arrive.
+/// Time limit for its arrival.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// The most deployments that are shown at one time.
-const LONGEST_HISTORY: u32 = 1_000;
+const MAX_HISTORY: u32 = 1_000;
 
-/// What every change may say beside what it wants.
+/// Members that every change may have.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Plain {
@@ -119,8 +119,8 @@ pub(super) async fn history(
     }
     let Query(Page { limit, before }) =
         page.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
-    if !(1..=LONGEST_HISTORY).contains(&limit) {
-        return Err(Error::InvalidInput(format!("limit: found {limit}, expected 1 to {LONGEST_HISTORY}")).into());
+    if !(1..=MAX_HISTORY).contains(&limit) {
+        return Err(Error::InvalidInput(format!("limit: found {limit}, expected 1 to {MAX_HISTORY}")).into());
     }
     let deployments = state.deployer.history(&model(path)?, before, limit).await?;
     Ok(json(&History { deployments })?)
@@ -135,14 +135,14 @@ pub(super) async fn drift(
     #[derive(Serialize)]
     struct Versions {
         model: ModelName,
-        /// Whether anything is watched at all.
+        /// True if monitoring is on.
         enabled: bool,
         versions: Vec<VersionDrift>,
     }
     #[derive(Serialize)]
     struct VersionDrift {
         version: Version,
-        /// How many rows of training data it is compared with.
+        /// Number of rows of training data that it is compared with.
         #[serde(skip_serializing_if = "Option::is_none")]
         baseline_rows: Option<u64>,
         #[serde(flatten)]
@@ -152,8 +152,8 @@ pub(super) async fn drift(
     let Query(DriftOf { version, window_s }) =
         asked.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
     let window = window_s.map_or(state.monitor.windows().drift, Duration::from_secs);
-    if window.is_zero() || window > LONGEST_WINDOW {
-        let longest = LONGEST_WINDOW.as_secs();
+    if window.is_zero() || window > MAX_WINDOW {
+        let longest = MAX_WINDOW.as_secs();
         return Err(Error::InvalidInput(format!("window_s: expected 1 to {longest} seconds")).into());
     }
     let snapshot = state.catalog.snapshot();
@@ -167,7 +167,7 @@ pub(super) async fn drift(
     let now = state.monitor.now();
     let report = |served: &Arc<ServedVersion>| VersionDrift {
         version: served.version,
-        baseline_rows: served.recorder.watched().baseline.as_ref().map(|baseline| baseline.rows),
+        baseline_rows: served.recorder.spec().baseline.as_ref().map(|baseline| baseline.rows),
         report: served.recorder.drift(now, window),
     };
     let versions = wanted.map(report).collect();
@@ -179,20 +179,20 @@ pub(super) async fn traffic(State(state): State<Arc<HttpState>>, path: ModelPath
     let model = model(path)?;
     let Traffic { shares: Object(shares), by, reason, if_generation } = body(request).await?;
     let split = TrafficSplit::new(shares).map_err(|error| Error::InvalidInput(format!("shares: {error}")))?;
-    change(&state, model, Wish::Traffic(split), Plain { by, reason, if_generation }).await
+    change(&state, model, Transition::Traffic(split), Plain { by, reason, if_generation }).await
 }
 
 /// `POST /admin/v1/models/{model}/promote`
 pub(super) async fn promote(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
     let model = model(path)?;
     let Promote { version, by, reason, if_generation } = body(request).await?;
-    change(&state, model, Wish::Promote(version), Plain { by, reason, if_generation }).await
+    change(&state, model, Transition::Promote(version), Plain { by, reason, if_generation }).await
 }
 
 /// `POST /admin/v1/models/{model}/rollback`
 pub(super) async fn rollback(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
     let model = model(path)?;
-    change(&state, model, Wish::Rollback, body(request).await?).await
+    change(&state, model, Transition::Rollback, body(request).await?).await
 }
 
 /// `POST /admin/v1/models/{model}/versions/{version}/load`
@@ -215,11 +215,11 @@ pub(super) async fn reload(State(state): State<Arc<HttpState>>) -> Answer {
     Ok(json(&state.deployer.overview())?)
 }
 
-async fn change(state: &HttpState, model: ModelName, wish: Wish, plain: Plain) -> Answer {
+async fn change(state: &HttpState, model: ModelName, wish: Transition, plain: Plain) -> Answer {
     let Plain { by, reason, if_generation } = plain;
     let by = if by.is_empty() { "someone".to_owned() } else { by };
-    let note = Note { by, reason, at: Timestamp::now() };
-    let deployed = state.deployer.change(deploy::Request { model, wish, note, if_generation }).await?;
+    let note = ChangeNote { by, reason, at: Timestamp::now() };
+    let deployed = state.deployer.change(deploy::ChangeRequest { model, wish, note, if_generation }).await?;
     Ok(json(&deployed)?)
 }
 

@@ -1,5 +1,5 @@
-//! Who may use the admin API: who has the token, or, where none is configured, a program on this machine that is not a
-//! browser which a web page has sent.
+//! Access to the admin API: for holders of the token, or, where none is configured, for a program on this machine that is
+//! not a browser which a web page has sent.
 
 use std::net::IpAddr;
 use std::sync::Arc;

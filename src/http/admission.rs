@@ -12,8 +12,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::HttpState;
+use super::activity::AboveLimit;
 use super::body::{discard, media_type};
-use super::connections::AboveLimit;
 use super::error_response::Failure;
 use super::request_context::RequestContext;
 use crate::error::{Error, Result};
@@ -21,19 +21,19 @@ use crate::model::Priority;
 use crate::registry::Target;
 use crate::serve::{self, Admitted, Head};
 
-/// How long the caller waits, in milliseconds.
+/// Timeout of the caller, in milliseconds.
 const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 /// The same, as Envoy says it to what is behind it; 0 is no limit.
 const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 /// `high`, `normal` or `low`.
 const X_PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 
-/// What the choice of a version sticks to: a user, a session, a device.
+/// Key of the choice of a version: a user, a session, a device. Requests with one key meet one version.
 const X_ROUTING_KEY: HeaderName = HeaderName::from_static("x-routing-key");
 /// The longest routing key, in bytes.
-const LONGEST_KEY: usize = 256;
+const MAX_KEY: usize = 256;
 
-/// What follows a model's or a version's name in the path of a prediction.
+/// Suffix of a model's or a version's name in the path of a prediction.
 const PREDICT: &str = ":predict";
 
 /// Puts an [`Admitted`] beside the request, or answers with the reason why not.
@@ -71,7 +71,7 @@ fn admit(
         target: target(&path)?,
         routing_key: routing_key(headers)?.unwrap_or(context.id.as_bytes()),
         read_at: context.started,
-        patience: patience(headers)?,
+        client_timeout: client_timeout(headers)?,
         priority: priority(headers)?,
         media_type: media_type.as_deref(),
     };
@@ -107,7 +107,7 @@ fn before_predict(segment: &str) -> Result<&str> {
 }
 
 /// The shortest time that anybody on the way says the caller waits.
-fn patience(headers: &HeaderMap) -> Result<Option<Duration>> {
+fn client_timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
     let mut shortest: Option<Duration> = None;
     for (name, zero_is_none) in [(X_REQUEST_TIMEOUT_MS, false), (X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, true)] {
         for value in headers.get_all(&name) {
@@ -154,9 +154,9 @@ fn routing_key(headers: &HeaderMap) -> Result<Option<&[u8]>> {
     let mut keys = headers.get_all(&X_ROUTING_KEY).iter().map(|value| value.as_bytes());
     match (keys.next(), keys.next()) {
         (None, _) => Ok(None),
-        (Some(key), None) if (1..=LONGEST_KEY).contains(&key.len()) => Ok(Some(key)),
+        (Some(key), None) if (1..=MAX_KEY).contains(&key.len()) => Ok(Some(key)),
         (Some(key), None) => Err(Error::InvalidInput(format!(
-            "the header x-routing-key: found {} bytes, expected 1 to {LONGEST_KEY}",
+            "the header x-routing-key: found {} bytes, expected 1 to {MAX_KEY}",
             key.len()
         ))),
         (Some(_), Some(_)) => {
@@ -178,7 +178,7 @@ mod tests {
         let pair = |&(name, value): &(&'static str, &'static str)| {
             (HeaderName::from_static(name), axum::http::HeaderValue::from_static(value))
         };
-        let found = patience(&headers.iter().map(pair).collect());
+        let found = client_timeout(&headers.iter().map(pair).collect());
         match (found, expected) {
             (Ok(found), Ok(expected)) => assert_eq!(found, expected.map(Duration::from_millis)),
             (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_patience_counts() {
+    fn the_shortest_timeout_counts() {
         check(&[], Ok(None));
         check(&[("x-request-timeout-ms", "70")], Ok(Some(70)));
         check(&[("x-request-timeout-ms", "70"), ("x-envoy-expected-rq-timeout-ms", "60")], Ok(Some(60)));

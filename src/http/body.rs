@@ -12,8 +12,7 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
-use super::connection::Evicted;
-use super::connections::AboveLimit;
+use super::activity::{AboveLimit, Evicted};
 use crate::budget::{ArrivedBytes, MemoryBudget};
 use crate::error::{Error, Fault, Result};
 
@@ -57,7 +56,7 @@ impl BodyLimit {
     }
 }
 
-/// What a body is announced as, if not as JSON, which it is taken for where nothing is said.
+/// Media type of a body; `None` for JSON, which is the default.
 pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
     // This header can occur several times, each with several encodings.
     let mut encodings =
@@ -72,7 +71,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
     Ok((!is_json).then(|| String::from_utf8_lossy(&essence[..essence.len().min(64)])))
 }
 
-/// Whether a body is JSON, as far as its head says.
+/// Checks that a body is announced as JSON.
 pub(super) fn check_json(headers: &HeaderMap) -> Result<()> {
     match media_type(headers)? {
         None => Ok(()),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::connection::{Activity, Ending, Rest};
+use super::activity::{AboveLimit, Activity, Ending, Rest};
 use crate::monitor::ServerRecorder;
 
 /// Time for a connection above the limit to send its first head: others need its place.
@@ -24,13 +24,6 @@ pub(super) const MAX_LEAVING: usize = 16;
 /// The states of connections that can be evicted, in the order of eviction. New connections are last, so that clients
 /// which send no bodies do not push out the others.
 const RESTS: [Rest; 3] = [Rest::Idle, Rest::Waiting, Rest::New];
-
-/// Marks every request on a connection above the limit.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AboveLimit {
-    /// The limit.
-    pub(super) limit: NonZeroUsize,
-}
 
 /// Maximum numbers of open connections of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

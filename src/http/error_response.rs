@@ -13,7 +13,7 @@ use crate::error::{Error, Fault, Shed};
 use crate::identity::cut_off;
 
 /// Maximum length of the detail of a problem, in characters.
-const LONGEST_DETAIL: usize = 4_000;
+const MAX_DETAIL: usize = 4_000;
 
 /// An error on its way to `request_context.rs`, which renders it.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ struct Problem<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
-    /// What is deployed, where a change was decided on something else.
+    /// The present deployment, where a change was based on another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     present: Option<&'a serde_json::Value>,
 }
@@ -46,45 +46,43 @@ struct Problem<'a> {
 /// The status of an error, and the title that stands for all errors of its kind.
 fn status(error: &Error) -> (StatusCode, &'static str) {
     match error {
-        Error::InvalidInput(_) => (StatusCode::BAD_REQUEST, "The input is not what is expected"),
-        Error::UnknownModel { .. } => (StatusCode::NOT_FOUND, "There is no such model"),
-        Error::UnknownVersion { .. } => (StatusCode::NOT_FOUND, "There is no such version"),
-        Error::NoDefaultModel { .. } => (StatusCode::NOT_FOUND, "There is no default model"),
-        Error::UnknownEndpoint => (StatusCode::NOT_FOUND, "Nothing is served here"),
-        Error::UnsupportedMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here"),
-        Error::UnsupportedContent(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body has to be JSON"),
-        Error::RequestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
-        Error::UnsupportedTransfer => (StatusCode::NOT_IMPLEMENTED, "The transfer encoding is not known"),
-        Error::RequestTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "The body took too long"),
-        Error::RequestAborted => (StatusCode::BAD_REQUEST, "The body is not complete"),
-        Error::Overloaded { .. } | Error::QueueFull { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "The model is overloaded")
-        }
-        Error::TooManyConnections { .. } => (StatusCode::SERVICE_UNAVAILABLE, "There are too many connections"),
-        Error::ModelUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The model is not served now"),
-        Error::Unhealthy(_) => (StatusCode::SERVICE_UNAVAILABLE, "The server is not healthy"),
-        Error::BodyMemoryFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The memory for requests is full"),
-        Error::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down"),
-        Error::Expired { .. } => (StatusCode::GATEWAY_TIMEOUT, "Time ran out"),
+        Error::InvalidInput(_) => (StatusCode::BAD_REQUEST, "Invalid input"),
+        Error::UnknownModel { .. } => (StatusCode::NOT_FOUND, "Model not found"),
+        Error::UnknownVersion { .. } => (StatusCode::NOT_FOUND, "Version not found"),
+        Error::NoDefaultModel { .. } => (StatusCode::NOT_FOUND, "No default model"),
+        Error::UnknownEndpoint => (StatusCode::NOT_FOUND, "Not found"),
+        Error::UnsupportedMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
+        Error::UnsupportedContent(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type"),
+        Error::RequestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "Request body too large"),
+        Error::UnsupportedTransfer => (StatusCode::NOT_IMPLEMENTED, "Unsupported transfer encoding"),
+        Error::RequestTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "Request body timeout"),
+        Error::RequestAborted => (StatusCode::BAD_REQUEST, "Incomplete request body"),
+        Error::Overloaded { .. } | Error::QueueFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Model overloaded"),
+        Error::TooManyConnections { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Too many connections"),
+        Error::ModelUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Model unavailable"),
+        Error::Unhealthy(_) => (StatusCode::SERVICE_UNAVAILABLE, "Server unhealthy"),
+        Error::BodyMemoryFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Request memory exhausted"),
+        Error::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "Server shutting down"),
+        Error::Expired { .. } => (StatusCode::GATEWAY_TIMEOUT, "Deadline exceeded"),
         Error::ModelFailed { .. }
         | Error::NonFiniteOutput { .. }
         | Error::UnusableOutput { .. }
         | Error::WorkerPanicked
-        | Error::ModelProcessEnded { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "The model failed"),
-        Error::ModelRestarting { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The model is being restarted"),
-        Error::Conflict { .. } => (StatusCode::CONFLICT, "The deployment has changed meanwhile"),
-        Error::ChangeRefused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "The change cannot be made"),
-        Error::Unauthorized => (StatusCode::UNAUTHORIZED, "The token is missing or wrong"),
-        Error::Forbidden(_) => (StatusCode::FORBIDDEN, "The request is not trusted"),
-        Error::Journal(_) => (StatusCode::SERVICE_UNAVAILABLE, "The change could not be recorded"),
-        Error::FeedbackNotRecorded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The feedback could not be recorded"),
+        | Error::ModelProcessEnded { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "Model failed"),
+        Error::ModelRestarting { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Model restarting"),
+        Error::Conflict { .. } => (StatusCode::CONFLICT, "Deployment changed"),
+        Error::ChangeRefused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Change refused"),
+        Error::Unauthorized => (StatusCode::UNAUTHORIZED, "Unauthorized"),
+        Error::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden"),
+        Error::Journal(_) => (StatusCode::SERVICE_UNAVAILABLE, "Change not recorded"),
+        Error::FeedbackNotRecorded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Feedback not recorded"),
         Error::Internal { .. }
         | Error::Config(_)
         | Error::Library(_)
         | Error::State(_)
         | Error::Repository(_)
         | Error::Load { .. }
-        | Error::Listen(_) => (StatusCode::INTERNAL_SERVER_ERROR, "An internal error occurred"),
+        | Error::Listen(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     }
 }
 
@@ -146,7 +144,7 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
     response
 }
 
-/// What the caller reads. Errors from before anything is served have messages for operators: they name paths.
+/// Message for the caller. Errors from before anything is served have messages for operators: they name paths.
 fn message(error: &Error) -> String {
     match error {
         Error::Config(_)
@@ -156,11 +154,11 @@ fn message(error: &Error) -> String {
         | Error::Load { .. }
         | Error::Listen(_) => Error::internal("").to_string(),
         // The message may quote the request, or a name from a model file.
-        sent => cut_off(sent.to_string(), LONGEST_DETAIL),
+        sent => cut_off(sent.to_string(), MAX_DETAIL),
     }
 }
 
-/// What the log keeps: everything that is not the caller's own doing, with the detail that is not sent.
+/// Logs an error that is not the caller's own doing, with the detail that is not sent.
 pub(super) fn log(error: &Error, request_id: &HeaderValue) {
     let (code, detail) = (error.code(), error.detail().unwrap_or_default());
     let request_id = request_id.to_str().unwrap_or_default();

@@ -9,8 +9,8 @@ use axum::response::Response;
 use jiff::Timestamp;
 
 use super::HttpState;
+use super::activity::AboveLimit;
 use super::body::{self, BodyLimit, is_unread};
-use super::connections::AboveLimit;
 use super::error_response::Failure;
 use super::request_context::RequestContext;
 use super::wire::json_held_anyway;
@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::feedback::Batch;
 use crate::stage::{Stage, Timings};
 
-/// How long the body may take to arrive.
+/// Time limit for the arrival of the body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// Time from the head of the request until the feedback is joined.

@@ -17,7 +17,7 @@ use super::connections::{ConnectionTimeouts, Connections, MAX_LEAVING, OpenConne
 use crate::error::{Error, Result};
 use crate::monitor::ServerRecorder;
 
-/// How long to wait after the kernel could not hand over a connection: file descriptors come back when
+/// Pause after the kernel could not hand over a connection: file descriptors come back when
 /// connections close.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -60,7 +60,7 @@ pub struct Listener {
     address: SocketAddr,
 }
 
-/// What bounds the connections of a listener.
+/// Limits of the connections of a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerLimits {
     /// Maximum numbers of connections.

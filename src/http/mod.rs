@@ -1,7 +1,8 @@
 //! HTTP: the listeners, the one tower stack, the handlers, and how errors become responses.
 //!
 //! - `listener.rs` accepts connections, `connections.rs` gives them places, and `connection.rs` serves one and closes
-//!   it in order. `stream.rs` is below it, and distinguishes a client that waits from one that has left.
+//!   it in order. `stream.rs` is below it, and distinguishes a client that waits from one that has left. `activity.rs` is the
+//!   state that they share.
 //! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
 //! - `request_context.rs` gives every request its id, and finishes every response.
 //! - `admission.rs` gives every prediction its deadline, and refuses what has no hope; `body.rs` reads the others.
@@ -10,6 +11,7 @@
 //! - `exposition.rs` renders the metrics, once for all requests at about the same time.
 //! - `wire.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
 
+mod activity;
 mod admin;
 mod admin_access;
 mod admission;
@@ -43,20 +45,20 @@ use crate::feedback::Feedback;
 use crate::monitor::Monitor;
 use crate::registry::Catalog;
 
-/// What the handlers share.
+/// State that the handlers share.
 #[derive(Debug)]
 pub struct HttpState {
-    /// What is served.
+    /// The served models.
     pub catalog: Arc<Catalog>,
-    /// Who decides what is served.
+    /// The deployer.
     pub deployer: Arc<Deployer>,
-    /// What operators have to know, if anything.
+    /// Token of operators, if one is configured.
     pub admin_token: Option<Token>,
-    /// What becomes of predictions.
+    /// The feedback on predictions.
     pub feedback: Arc<Feedback>,
-    /// What is measured.
+    /// The metrics.
     pub monitor: Arc<Monitor>,
-    /// Whether new work is taken.
+    /// Readiness for new work.
     pub readiness: Arc<Readiness>,
     /// Maximum size of a prediction body, in bytes.
     pub body_limit: NonZeroUsize,
@@ -70,7 +72,7 @@ pub struct HttpState {
     pub exposition: Exposition,
     /// True if the data listener serves metrics.
     pub metrics_for_clients: bool,
-    /// Where stages run that are too heavy for a thread that serves connections.
+    /// Threads for stages that are too heavy for a thread that serves connections.
     pub blocking_threads: BlockingThreads,
     /// Cost of reading feedback, which also runs there.
     pub feedback_cost: StageCost,
@@ -110,7 +112,7 @@ impl HttpState {
     }
 }
 
-/// Whether this server wants new work. While it does not, it still answers, but asks each client to close its
+/// Readiness of this server for new work. While it is not ready, it still answers, but asks each client to close its
 /// connection.
 #[derive(Debug)]
 pub struct Readiness {
@@ -125,7 +127,7 @@ impl Readiness {
         self.monitor.server().set_ready(ready);
     }
 
-    /// Whether new work is wanted.
+    /// Returns true if new work is wanted.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }

@@ -57,11 +57,11 @@ pub(super) async fn ready(State(state): State<Arc<HttpState>>) -> Result<Respons
 
 /// Returns the reason why no model is served.
 pub(super) fn no_model(unserved: &BTreeMap<ModelName, String>) -> String {
-    const MOST: usize = 5;
-    let reasons: Vec<String> = unserved.iter().take(MOST).map(|(name, why)| format!("{name}: {why}")).collect();
+    const MAX_SHOWN: usize = 5;
+    let reasons: Vec<String> = unserved.iter().take(MAX_SHOWN).map(|(name, why)| format!("{name}: {why}")).collect();
     match unserved.len() {
         0 => "no model is served: there is none in the repository".to_owned(),
-        all if all > MOST => format!("no model is served: {}; and {} more", reasons.join("; "), all - MOST),
+        all if all > MAX_SHOWN => format!("no model is served: {}; and {} more", reasons.join("; "), all - MAX_SHOWN),
         _ => format!("no model is served: {}", reasons.join("; ")),
     }
 }

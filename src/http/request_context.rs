@@ -12,22 +12,22 @@ use axum::response::Response;
 use uuid::{NoContext, Uuid};
 
 use super::HttpState;
+use super::activity::AboveLimit;
 use super::body;
-use super::connections::AboveLimit;
 use super::error_response::{self, Failure};
 use crate::error::{Error, Result};
 
 /// The header in which a request id comes and goes.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What the handlers know of a request beside its text.
+/// Context of a request for the handlers.
 #[derive(Debug, Clone)]
 pub(super) struct RequestContext {
     /// Ours, unique; the stem of prediction ids.
     pub(super) unique: Uuid,
     /// The id that the response has: the caller's, or ours.
     pub(super) id: HeaderValue,
-    /// When the request's head had been read.
+    /// Time at which the request's head had been read.
     pub(super) started: Instant,
 }
 

@@ -18,7 +18,7 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 use tokio_io_timeout::TimeoutStream;
 
-use super::connection::Activity;
+use super::activity::Activity;
 
 /// The first bytes of every answer, in each version of HTTP/1.
 const FIRST_BYTES: &[u8] = b"HTTP/1.";
@@ -29,7 +29,7 @@ const SEND_AHEAD_AFTER: Duration = Duration::from_millis(20);
 
 /// First and longest interval between checks for a reset. A reset arrives after one round trip.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Maximum number of bytes in one write, so that a task can be interrupted between two writes.
 const WRITE_AT_MOST: usize = 64 << 10;
@@ -102,7 +102,7 @@ impl WatchedStream {
             if let Some(reset) = self.stream.get_ref().take_error()? {
                 return Poll::Ready(Err(reset));
             }
-            half_closed.pause = (half_closed.pause * 2).min(LONGEST_PAUSE);
+            half_closed.pause = (half_closed.pause * 2).min(MAX_PAUSE);
             let next = half_closed.look.deadline() + half_closed.pause;
             half_closed.look.as_mut().reset(next);
         }

@@ -1,4 +1,4 @@
-//! How answers are written: `{"predictions": […], "model": {…}, "prediction_ids": […]}`.
+//! Format of answers: `{"predictions": […], "model": {…}, "prediction_ids": […]}`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -146,7 +146,7 @@ pub(super) struct ModelView<'a> {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
-    /// Whether `POST /predict` asks this model.
+    /// True if `POST /predict` asks this model.
     default: bool,
     model_version_status: Vec<VersionStatus>,
     versions: Vec<VersionView<'a>>,
@@ -170,7 +170,7 @@ struct StatusCodeView {
 #[derive(Serialize)]
 pub(super) struct VersionView<'a> {
     version: u32,
-    /// Whether it is the stable version.
+    /// True if it is the stable version.
     stable: bool,
     /// Its share of the requests that name no version.
     traffic_percent: Share,
@@ -178,7 +178,7 @@ pub(super) struct VersionView<'a> {
     provider: &'static str,
     workers: usize,
     intra_op_threads: usize,
-    /// How long a client waits at the most.
+    /// Maximum time that a client waits.
     budget_ms: u64,
     batching: BatchingStatus,
     inputs: Vec<TensorView<'a>>,

@@ -1,4 +1,4 @@
-//! Whether a request can still make it. Pure: no clock, no lock, no I/O.
+//! Admission of a request that can still be in time. Pure: no clock, no lock, no I/O.
 //!
 //! A request is admitted if the runs before it and its own are predicted to end in time:
 //!
@@ -16,35 +16,35 @@ use std::time::{Duration, Instant};
 
 use super::service_time::ServiceTime;
 
-/// What predictions are multiplied with, to be wrong on the safe side.
+/// Factor of predictions, to be wrong on the safe side.
 pub(super) const MARGIN: f64 = 1.15;
 
 /// Runs are kept so short that this share of the time for queue and run is enough for one: a request that comes while
 /// one goes on has to have time for the rest of it and for its own.
-const LONGEST_RUN: f64 = 0.75;
+const MAX_RUN: f64 = 0.75;
 
-/// How important a request is to its caller. The lowest is refused first.
+/// Priority of a request for its caller. The lowest is refused first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// Whatever can wait.
     Low,
-    /// What nothing is said of.
+    /// The default.
     #[default]
     Normal,
-    /// What should not wait for the others.
+    /// For requests that should not wait for the others.
     High,
 }
 
-/// What a request finds when it comes.
+/// Load that a request finds when it comes.
 #[derive(Debug, Clone, Copy)]
 pub struct Backlog<'a> {
     /// Rows that wait and go before it.
     pub rows_ahead: usize,
-    /// What is left of each worker's run, the shortest first; nothing for a worker that is free.
+    /// Rest of each worker's run, the shortest first; nothing for a worker that is free.
     pub residuals: &'a [Duration],
 }
 
-/// What to do with a request.
+/// Decision about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// It can make it: its run will end after this long, if there is something to predict from.
@@ -67,7 +67,7 @@ impl Priority {
     }
 }
 
-/// Whether a request of `rows` rows can be run within `left`; `full_batch` is the most rows of one run.
+/// Checks if a request of `rows` rows can be run within `left`; `full_batch` is the most rows of one run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -125,12 +125,12 @@ fn alone(full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Durati
 /// ```
 pub fn full_batch(most: usize, service: &ServiceTime, queue_and_run: Duration) -> usize {
     match service.tail_line() {
-        Some(line) => line.rows_within(queue_and_run.mul_f64(LONGEST_RUN / MARGIN)).clamp(1, most.max(1)),
+        Some(line) => line.rows_within(queue_and_run.mul_f64(MAX_RUN / MARGIN)).clamp(1, most.max(1)),
         None => most.max(1),
     }
 }
 
-/// What is left of a run that was `expected` to take so long and has gone on for `elapsed`. One that is overdue is
+/// Returns the rest of a run that was `expected` to take so long and has gone on for `elapsed`. One that is overdue is
 /// expected to go on for as long again as it is overdue.
 ///
 /// ```
@@ -144,7 +144,7 @@ pub fn residual(expected: Duration, elapsed: Duration) -> Duration {
     expected.abs_diff(elapsed)
 }
 
-/// When it is the turn of a request that comes now: whoever has the earlier turn goes first. A higher priority goes
+/// Returns the turn of a request that comes now: the earlier turn goes first. A higher priority goes
 /// before the next lower one, unless that came so much earlier that its turn has come: nobody waits for ever.
 ///
 /// ```
@@ -251,7 +251,7 @@ mod tests {
             let (service, time) = (service(a, b), Duration::from_micros(time_us));
             let full = full_batch(most, &service, time);
             prop_assert!((1..=most).contains(&full));
-            prop_assert!(full == 1 || service.tail(full).unwrap() <= time.mul_f64(LONGEST_RUN / MARGIN) + Duration::from_micros(1));
+            prop_assert!(full == 1 || service.tail(full).unwrap() <= time.mul_f64(MAX_RUN / MARGIN) + Duration::from_micros(1));
         }
     }
 }

@@ -14,17 +14,17 @@ use crate::tensor::{Dim, Signature, Tensors};
 /// The limits of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchPolicy {
-    /// How many rows a run takes.
+    /// Number of rows of a run.
     pub run_rows: RunRows,
     /// The most elements of all inputs together in one run.
     pub max_elements: Option<NonZeroUsize>,
     /// Maximum number of elements in one row, where `model.toml` does not limit the elements of a run.
     pub max_row_elements: Option<NonZeroUsize>,
-    /// How long a free worker waits for more rows than there are.
+    /// Time for which a free worker waits for more rows.
     pub max_wait: Duration,
     /// The most rows of one request.
     pub max_instances: NonZeroUsize,
-    /// How many runs go on at one time.
+    /// Number of concurrent runs.
     pub workers: NonZeroUsize,
     /// Which rows can be run together.
     pub lengths: Lengths,
@@ -41,12 +41,12 @@ pub enum Lengths {
 
 /// Rows of different lengths are run together as long as no more than this part of any of them is filled up: what is saved
 /// by running them together is not to be lost by running what is nothing.
-pub const MOST_PADDING: f64 = 0.15;
+pub const MAX_PADDING: f64 = 0.15;
 
 /// No row is thought to be longer.
-const LONGEST_ROW: usize = 1 << 16;
+const MAX_ROW: usize = 1 << 16;
 
-/// How many rows a run takes.
+/// Number of rows of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunRows {
     /// Any number up to this one: requests are joined, and large ones divided.
@@ -69,26 +69,26 @@ pub enum RunSharing {
 /// A request that waits, as far as forming a batch is concerned.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
-    /// How many of its rows have not been run yet.
+    /// Number of its rows that have not been run yet.
     pub rows: usize,
     /// Its inputs, for their shapes.
     pub inputs: &'a Tensors,
-    /// When it came.
+    /// Time of its arrival.
     pub entered: Instant,
-    /// When its run has to end; `None` if it is to be run however late it is.
+    /// Time at which its run has to end; `None` if it is to be run however late it is.
     pub finish_by: Option<Instant>,
 }
 
-/// What a free worker does.
+/// Decision of a free worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The requests, by their place in the queue, that could not be in time any more if they were run at once and alone.
     pub hopeless: Vec<usize>,
-    /// What to do then.
+    /// The action after that.
     pub next: Next,
 }
 
-/// What a free worker does with those that can be in time.
+/// Decision about the requests that can be in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// Run these rows as one batch.
@@ -104,7 +104,7 @@ pub enum Next {
 pub struct Share {
     /// The request's place in the queue.
     pub index: usize,
-    /// How many of its rows.
+    /// Number of its rows.
     pub rows: usize,
 }
 
@@ -163,11 +163,11 @@ impl BatchPolicy {
     pub(super) fn most_size(self) -> usize {
         match self.lengths {
             Lengths::Alike => self.most_rows(),
-            Lengths::Padded => self.most_rows().saturating_mul(LONGEST_ROW),
+            Lengths::Padded => self.most_rows().saturating_mul(MAX_ROW),
         }
     }
 
-    /// What a row of these inputs counts for the time of a run: 1, or, where rows differ in length, its length. The size of a
+    /// Size of a row of these inputs, for the time of a run: 1, or, where rows differ in length, its length. The size of a
     /// run is the sum over its rows.
     pub(super) fn row_size(self, inputs: &Tensors) -> usize {
         match self.lengths {
@@ -176,7 +176,7 @@ impl BatchPolicy {
         }
     }
 
-    /// Whether these inputs can be run at all.
+    /// Checks that these inputs can be run at all.
     pub(super) fn check(self, inputs: &Tensors) -> Result<()> {
         let rows = inputs.rows();
         if rows == 0 {
@@ -223,7 +223,7 @@ impl BatchPolicy {
         }
     }
 
-    /// Whether these rows can be run with those that are in.
+    /// Returns true if these rows can be run with those that are in.
     fn takes(self, run: &Contents<'_>, rows: usize, inputs: &Tensors, full_batch: usize) -> bool {
         match self.lengths {
             Lengths::Alike => run.first.stacks_with(inputs),
@@ -231,12 +231,12 @@ impl BatchPolicy {
                 let with = run.with(self, rows, inputs);
                 self.max_elements.is_none_or(|most| with.rows * with.longest <= most.get())
                     && with.size() <= full_batch
-                    && with.shortest as f64 >= (1.0 - MOST_PADDING) * with.longest as f64
+                    && with.shortest as f64 >= (1.0 - MAX_PADDING) * with.longest as f64
             }
         }
     }
 
-    /// How many rows of these inputs fit into one run, whose size is at most that of a full batch.
+    /// Returns the number of rows of these inputs that fit into one run, whose size is at most that of a full batch.
     pub(super) fn limit(self, inputs: &Tensors, full_batch: usize) -> usize {
         match self.run_rows {
             RunRows::Exactly(size) => size.get(),
@@ -250,7 +250,7 @@ impl BatchPolicy {
     }
 }
 
-/// Whether short rows of this model's inputs may be filled up, as far as its outputs go: whether it can be told which of
+/// Returns true if short rows of this model's inputs may be padded, as far as its outputs go: if it can be told which of
 /// their elements come of that, so that each request gets what it would have got alone. The second dimension of all inputs
 /// has to have one name, and no dimension of an output may be open but the rows, and the second where it has that name.
 ///
@@ -284,7 +284,7 @@ pub fn can_be_padded(signature: &Signature) -> bool {
         && signature.outputs.iter().all(|output| output.dims.iter().enumerate().all(is_known))
 }
 
-/// What is in a run so far.
+/// Contents of a run so far.
 #[derive(Debug, Clone, Copy)]
 struct Contents<'a> {
     first: &'a Tensors,
@@ -292,7 +292,7 @@ struct Contents<'a> {
     /// Elements of the shortest and of the longest row, before short ones are filled up.
     shortest: usize,
     longest: usize,
-    /// What each row counts, once short ones are filled up.
+    /// Size of each row, once short ones are padded.
     row_size: usize,
 }
 
@@ -309,7 +309,7 @@ impl Contents<'_> {
     }
 }
 
-/// How late a thread may be that wakes up at a given time.
+/// Maximum delay of a thread that wakes up at a given time.
 const WAKE_UP: Duration = Duration::from_millis(1);
 
 /// Forms the next batch out of what is waiting, in its order.

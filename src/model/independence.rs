@@ -11,8 +11,8 @@
 //!   is allowed for rounding.
 //! - *Alone, twice*: a difference means that the model is nondeterministic.
 //!
-//! Differences are relative. In runs of one shape, a number is held against those in its own place, so that a small one beside
-//! a large one counts; in runs of different shapes, against the largest in the answers.
+//! Differences are relative. In runs of one shape, a number is held against those in its own place, so that a small one
+//! beside a large one counts; in runs of different shapes, against the largest in the answers.
 //!
 //! The check cannot see a dependence that shows only with other rows, or one that changes no answer to these, as where an
 //! argmax is all that is answered.
@@ -122,8 +122,9 @@ impl Precision {
     fn of_different_shapes(dtype: DType) -> f64 {
         match dtype {
             DType::BF16 => 5e-2,
-            // Of 98 independent models, none differed by more than 1e-5; but normalising rows that are nearly constant, as made-up
-            // ones can be, makes a hundred times more of rounding. What other rows change shows in runs of one shape.
+            // Of 98 independent models, none differed by more than 1e-5; but normalising rows that are nearly constant,
+            // as made-up ones can be, makes a hundred times more of rounding. What other rows change shows in runs of one
+            // shape.
             _ => 1e-2,
         }
     }
@@ -204,7 +205,8 @@ pub fn compare(
     let again = ask(&[0], &mut seen)?;
     comparing.hold_against(&alone[..1], &again, Runs::Alone, &alone, &mut seen);
 
-    // All together, and then with another one in the place of each: whichever has an influence, it is gone from one of these.
+    // All together, and then with another one in the place of each: whichever has an influence, it is gone from one of
+    // these.
     let together: Vec<usize> = (0..rows.len()).collect();
     let others: &[&[usize]] = if rows.len() > 2 { &[&[0, 1, 1], &[1, 1, 2], &[0, 0, 2]] } else { &[&[1, 1], &[0, 0]] };
     let together = ask(&together, &mut seen)?;
@@ -391,8 +393,8 @@ fn is_finite(tensor: &Tensor) -> bool {
     tensor.data().first_non_finite().is_none()
 }
 
-/// Returns true if different rows had different answers, in every output of numbers that is answered, or, where there is none,
-/// in any output. One that was always the same says nothing, whatever others do.
+/// Returns true if different rows had different answers, in every output of numbers that is answered, or, where there is
+/// none, in any output. One that was always the same says nothing, whatever others do.
 pub fn are_conclusive(comparisons: &[Comparison]) -> bool {
     let has_shown = |name: &Arc<str>| comparisons.iter().any(|comparison| comparison.conclusive.contains(name));
     let mut numbers = comparisons.iter().flat_map(|comparison| &comparison.numbers).peekable();

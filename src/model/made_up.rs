@@ -11,7 +11,7 @@ use crate::tensor::{DType, Data, Dim, Element, Shape, Signature, Tensor, TensorS
 pub(crate) const SIZES: [usize; 5] = [8, 32, 64, 320, 1];
 
 /// Larger rows than this many elements are not made up.
-const MOST_ELEMENTS: usize = 1 << 22;
+const MAX_ELEMENTS: usize = 1 << 22;
 
 /// The numbers that rows are made of. One kind is tried after the other, until answers are conclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,15 +90,15 @@ pub(super) fn rows_of_lengths(signature: &Signature, length: impl Fn(&String) ->
     signature.inputs.iter().filter_map(&mut input).collect()
 }
 
-/// The inputs of three runs, which differ, with `rows` rows each. Open dimensions have the length `size`. `None` if they would
-/// be too large.
+/// The inputs of three runs, which differ, with `rows` rows each. Open dimensions have the length `size`. `None` if they
+/// would be too large.
 pub(crate) fn made_up(signature: &Signature, rows: usize, size: usize, values: Values) -> Option<[Tensors; 3]> {
     let elements = |spec: &TensorSpec| {
         let lengths = spec.dims.iter().skip(1).map(|dim| if let Dim::Fixed(length) = dim { *length } else { size });
         lengths.fold(rows, usize::saturating_mul)
     };
     let all = signature.inputs.iter().map(elements).fold(0, usize::saturating_add);
-    if all > MOST_ELEMENTS {
+    if all > MAX_ELEMENTS {
         return None;
     }
     // The same rows every time, so that the same is found.

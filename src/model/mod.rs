@@ -4,10 +4,10 @@
 //! `service_time.rs` has learned). A worker that becomes free takes what is waiting, up to the batch limit (`batch.rs`
 //! decides), runs it as one batch and answers each request (`worker.rs`). So batches grow by themselves under load, and
 //! a lone request never waits for company. A run that nobody waits for any more is ended. `request.rs` is what all of
-//! these share of a request, and `waiting.rs` the line they wait in. `hint.rs` tells without a lock that there is time in
-//! plenty, `attention.rs` who waits awake, and `warm_up.rs` has the first runs of a session. `session.rs` says what a
-//! runtime has to offer; `onnx.rs` is the only file that names ONNX Runtime, and `isolated/` opens its sessions in other
-//! processes.
+//! these share of a request, and `waiting.rs` the line they wait in. `load_estimate.rs` tells without a lock that there
+//! is plenty of time, `wait_strategy.rs` chooses between spinning and parking, and `warm_up.rs` has the first runs of a
+//! session. `session.rs` says what a runtime has to offer; `onnx.rs` is the only file that names ONNX Runtime, and
+//! `isolated/` opens its sessions in other processes.
 //!
 //! Requests share runs only if the answer to one does not depend on the others: `independence.rs` finds that out with rows
 //! that are made up (`made_up.rs`) or real (`real_rows.rs`), `sharing.rs` says what follows, and `joining.rs` puts rows
@@ -18,13 +18,13 @@
 //! This room knows nothing of HTTP, of pipelines or of the registry.
 
 mod admission;
-mod attention;
 mod batch;
+mod current_session;
 mod element_bounds;
-mod hint;
 mod independence;
 pub mod isolated;
 mod joining;
+mod load_estimate;
 mod made_up;
 pub mod onnx;
 mod queue;
@@ -33,6 +33,7 @@ mod request;
 mod service_time;
 mod session;
 mod sharing;
+mod wait_strategy;
 mod waiting;
 mod warm_up;
 mod worker;
@@ -48,10 +49,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
-use self::attention::{Attention, spin_until};
 pub use self::batch::{
-    BatchPolicy, Candidate, Lengths, MOST_PADDING, Next, Plan, RunRows, RunSharing, Share, can_be_padded, plan,
+    BatchPolicy, Candidate, Lengths, MAX_PADDING, Next, Plan, RunRows, RunSharing, Share, can_be_padded, plan,
 };
+use self::current_session::CurrentSession;
 pub use self::element_bounds::{ElementBounds, Tried};
 pub use self::independence::{
     Cause, Comparing, Comparison, Dependence, Independence, Precision, are_conclusive, compare,
@@ -63,9 +64,10 @@ use self::request::{Reply, Request};
 pub use self::service_time::{Line, ServiceTime};
 pub use self::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
 pub use self::sharing::{BatchingStatus, Rows, Sharing, run_sharing};
+use self::wait_strategy::{WaitStrategy, spin_until};
 pub use self::warm_up::{Stopwatch, measure};
-use self::worker::{CurrentSession, Worker};
-use crate::budget::{Demand, LatencyBudget, Waited};
+use self::worker::Worker;
+use crate::budget::{LatencyBudget, QueueTimings, TimeLimits};
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result};
 use crate::monitor::VersionRecorder;
@@ -77,7 +79,7 @@ pub struct OnnxModel {
     provider: Provider,
     sharing: Arc<Sharing>,
     queue: Arc<Queue>,
-    watchers: Arc<Watchers>,
+    spin_slots: Arc<SpinSlots>,
     workers: Vec<WorkerHandle>,
 }
 
@@ -94,47 +96,47 @@ pub struct Ticket {
     reply: oneshot::Receiver<Reply>,
     request: Arc<Request>,
     queue: Arc<Queue>,
-    /// How the answer is best waited for, until that was tried once.
-    attention: Attention,
-    watchers: Arc<Watchers>,
+    /// Strategy for the first wait.
+    wait_strategy: WaitStrategy,
+    spin_slots: Arc<SpinSlots>,
 }
 
-/// How many requests may wait for their answer awake at one time, over all models. Each keeps a thread busy that could
+/// Number of requests that may spin for their answer at one time, over all models. Each keeps a thread busy that could
 /// read further requests, so at least one thread has to be left over; without that nobody could tell a lone request
 /// from a crowd.
 #[derive(Debug)]
-pub struct Watchers {
-    places: AtomicUsize,
+pub struct SpinSlots {
+    free: AtomicUsize,
 }
 
-/// A place among the [`Watchers`], free again when it is dropped.
+/// A slot in use. It is free again when this is dropped.
 #[derive(Debug)]
-struct Watching<'a>(&'a Watchers);
+struct SpinSlot<'a>(&'a SpinSlots);
 
-impl Watchers {
-    /// Watchers for a server whose requests are handled by this many threads.
-    pub fn for_threads(threads: NonZeroUsize) -> Watchers {
-        Watchers { places: AtomicUsize::new(threads.get() - 1) }
+impl SpinSlots {
+    /// Slots for a server whose requests are handled by this many threads.
+    pub fn for_threads(threads: NonZeroUsize) -> SpinSlots {
+        SpinSlots { free: AtomicUsize::new(threads.get() - 1) }
     }
 
-    fn enter(&self) -> Option<Watching<'_>> {
-        let taken = self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |places| places.checked_sub(1));
-        taken.ok().map(|_| Watching(self))
+    fn enter(&self) -> Option<SpinSlot<'_>> {
+        let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1));
+        taken.ok().map(|_| SpinSlot(self))
     }
 }
 
-impl Drop for Watching<'_> {
+impl Drop for SpinSlot<'_> {
     fn drop(&mut self) {
-        self.0.places.fetch_add(1, Ordering::Relaxed);
+        self.0.free.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// What the workers of a version have in common.
+/// Settings that the workers of a version share.
 #[derive(Debug, Clone)]
 pub struct ModelSettings<'a> {
-    /// How the model is run.
+    /// Settings of the sessions.
     pub session: &'a SessionConfig,
-    /// How the time of a request is divided.
+    /// Division of the time of a request.
     pub budget: &'a LatencyBudget,
     /// Sharing of runs.
     pub sharing: Arc<Sharing>,
@@ -150,7 +152,7 @@ impl OnnxModel {
         ModelSettings { session: config, budget, sharing }: ModelSettings<'_>,
         service: ServiceTime,
         recorder: &Arc<VersionRecorder>,
-        watchers: &Arc<Watchers>,
+        spin_slots: &Arc<SpinSlots>,
     ) -> Result<OnnxModel> {
         let signature = loaded.signature().clone();
         recorder.set_batching(sharing.independence().name(), sharing.is_on());
@@ -162,7 +164,7 @@ impl OnnxModel {
             signature,
             sharing: Arc::clone(&sharing),
             queue: Arc::clone(&queue),
-            watchers: Arc::clone(watchers),
+            spin_slots: Arc::clone(spin_slots),
             workers: Vec::new(),
         };
         for (index, (session, current)) in sessions.into_iter().zip(current).enumerate() {
@@ -186,7 +188,7 @@ impl OnnxModel {
         self.provider
     }
 
-    /// How many workers there are.
+    /// Number of workers.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
@@ -201,7 +203,7 @@ impl OnnxModel {
         &self.sharing
     }
 
-    /// What a run of so many rows takes as a rule, if any has been seen.
+    /// Returns the typical duration of a run of so many rows, if any has been seen.
     pub fn typical_run(&self, rows: usize) -> Option<Duration> {
         self.queue.typical_run(rows)
     }
@@ -211,17 +213,17 @@ impl OnnxModel {
         self.queue.all_busy_for()
     }
 
-    /// Whether there is any hope for a request of which only the head is known. Costs next to nothing.
-    pub fn admit(&self, demand: Demand, priority: Priority) -> Result<()> {
+    /// Admits a request of which only the head is known, if it can be in time. Costs next to nothing.
+    pub fn admit(&self, demand: TimeLimits, priority: Priority) -> Result<()> {
         self.queue.admit(demand, priority)
     }
 
     /// Puts a request's inputs into the queue, if they can be run in time. They must fit the signature, in its order.
-    pub fn enqueue(&self, inputs: Tensors, demand: Demand, priority: Priority) -> Result<Ticket> {
+    pub fn enqueue(&self, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Ticket> {
         self.check(&inputs)?;
-        let Entered { request, reply, attention } = self.queue.push(inputs, demand, priority)?;
-        let (queue, watchers) = (Arc::clone(&self.queue), Arc::clone(&self.watchers));
-        Ok(Ticket { reply, request, queue, attention, watchers })
+        let Entered { request, reply, wait_strategy } = self.queue.push(inputs, demand, priority)?;
+        let (queue, spin_slots) = (Arc::clone(&self.queue), Arc::clone(&self.spin_slots));
+        Ok(Ticket { reply, request, queue, wait_strategy, spin_slots })
     }
 
     /// Takes no further requests. Those that are waiting are still answered; then the workers end.
@@ -234,7 +236,7 @@ impl OnnxModel {
         self.workers.iter().for_each(|worker| worker.current.retire());
     }
 
-    /// Whether all workers have ended.
+    /// Returns true if all workers have ended.
     pub fn is_retired(&self) -> bool {
         self.workers.iter().all(|worker| worker.thread.is_finished())
     }
@@ -268,7 +270,7 @@ impl Drop for OnnxModel {
 }
 
 impl Ticket {
-    /// How long queue and run were predicted to take, if there was something to predict from.
+    /// Predicted time in the queue and the run, if there was something to predict from.
     pub fn predicted(&self) -> Option<Duration> {
         self.request.predicted
     }
@@ -289,12 +291,12 @@ impl Drop for Ticket {
 }
 
 impl Future for Ticket {
-    type Output = Result<(Tensors, Waited)>;
+    type Output = Result<(Tensors, QueueTimings)>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ticket { reply, attention, watchers, .. } = &mut *self;
-        if let Attention::Awake(limit) = std::mem::replace(attention, Attention::Asleep)
-            && let Some(_watching) = watchers.enter()
+        let Ticket { reply, wait_strategy, spin_slots, .. } = &mut *self;
+        if let WaitStrategy::Spin(limit) = std::mem::replace(wait_strategy, WaitStrategy::Park)
+            && let Some(_spinning) = spin_slots.enter()
             && let Some(reply) = spin_until(limit, || reply.try_recv().ok())
         {
             return Poll::Ready(reply);

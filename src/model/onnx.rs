@@ -167,7 +167,7 @@ impl Engine for OnnxRuntime {
 #[derive(Debug, Clone)]
 struct ThreadSpawner(mpsc::Sender<Spawn>);
 
-/// What a thread is to do, and who is told of it.
+/// Work for a thread, and who is told of its start.
 struct Spawn {
     work: Box<dyn FnOnce() + Send>,
     started: mpsc::Sender<std::io::Result<JoinHandle<()>>>,

@@ -13,42 +13,42 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
-use super::attention::{Attention, attention, spin_until};
 use super::batch::{BatchPolicy, Lengths, Next, plan};
-use super::hint::Hint;
+use super::current_session::CurrentSession;
+use super::load_estimate::LoadEstimate;
 use super::request::{Batch, Reply, Request};
 use super::service_time::{CLASSES, ServiceTime, class_of};
 use super::sharing::Sharing;
+use super::wait_strategy::{WaitStrategy, spin_until, wait_strategy};
 use super::waiting::{Waiting, WaitingLine};
-use super::worker::CurrentSession;
-use crate::budget::{Demand, LatencyBudget};
+use crate::budget::{LatencyBudget, TimeLimits};
 use crate::config::SessionConfig;
 use crate::error::{Error, Result, Shed};
 use crate::monitor::{Runs, VersionRecorder};
 use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
 
-/// When nothing has been learned of runs of a size for this long, a free worker runs a request that it is not expected to
+/// Age at which the knowledge of runs of a size is stale. A free worker then runs a request that it is not expected to
 /// finish in time: what was true of the model may not be true any more, and only a run can tell.
 const STALE: Duration = Duration::from_secs(1);
 
-/// What lies between requests and workers.
+/// The queue between requests and workers.
 #[derive(Debug)]
 pub(super) struct Queue {
     sharing: Arc<Sharing>,
     capacity: NonZeroUsize,
     /// The time there is for queue and run in a request's budget.
     queue_and_run: Duration,
-    /// How much older a request has to be to go before one of the next higher priority.
+    /// Age difference at which a request goes before one of the next higher priority.
     overtaking: Duration,
-    /// The longest that either side stays awake for the other.
+    /// Maximum time for which either side spins for the other.
     spin: Duration,
     state: Mutex<State>,
     arrived: Condvar,
     /// The length of `State::line`, for those who look without the lock.
     length: AtomicUsize,
-    /// How things are, likewise.
-    hint: Hint,
+    /// LoadEstimate about the queue, likewise.
+    load_estimate: LoadEstimate,
     recorder: Arc<VersionRecorder>,
     /// The run of each worker, readable without the lock.
     runs: Arc<Runs>,
@@ -64,16 +64,16 @@ struct State {
     full_batch: usize,
     /// The size of the last batches: a moving average.
     usual_size: f64,
-    /// When a run of each class of sizes was last learned from, or tried in order to learn.
+    /// Time at which a run of each class of sizes was last learned from, or tried in order to learn.
     learned: [Instant; CLASSES],
     /// Workers that sleep until they are notified.
-    asleep: usize,
-    /// How many requests in a row came while at most one other was waiting or running.
+    parked: usize,
+    /// Number of requests in a row that came while at most one other was waiting or running.
     quiet_streak: u32,
-    /// How long the last run took.
+    /// Duration of the last run.
     last_run: Duration,
     door: Door,
-    /// What is left of each worker's run, for a moment: kept to spare the allocation.
+    /// Rest of each worker's run, for a moment: kept to spare the allocation.
     residuals: Vec<Duration>,
 }
 
@@ -88,9 +88,9 @@ struct Running {
     batch: Arc<Batch>,
     since: Instant,
     expected: Duration,
-    /// When it will be ended if it goes on for so long: nobody waits any more.
+    /// Time at which it is ended if it still runs: nobody waits any more.
     until: Instant,
-    /// When it was ended.
+    /// Time at which it was ended.
     ended: Option<Instant>,
 }
 
@@ -101,7 +101,7 @@ pub(super) struct FinishedRun {
     pub(super) end: RunEnd,
 }
 
-/// How a run ended.
+/// Outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunEnd {
     /// As a run should.
@@ -118,12 +118,12 @@ enum Door {
     Closed,
 }
 
-/// What the queue says to a request that it lets in.
+/// Answer of the queue to a request that it admits.
 #[derive(Debug)]
 pub(super) struct Entered {
     pub(super) request: Arc<Request>,
     pub(super) reply: oneshot::Receiver<Reply>,
-    pub(super) attention: Attention,
+    pub(super) wait_strategy: WaitStrategy,
 }
 
 // ===== impl Queue =====
@@ -147,7 +147,7 @@ impl Queue {
             service,
             usual_size: 0.0,
             learned: [Instant::now(); CLASSES],
-            asleep: 0,
+            parked: 0,
             quiet_streak: 0,
             last_run: Duration::MAX,
             door: Door::Open,
@@ -161,7 +161,7 @@ impl Queue {
             state: Mutex::new(state),
             arrived: Condvar::new(),
             length: AtomicUsize::new(0),
-            hint: Hint::new(),
+            load_estimate: LoadEstimate::new(),
             recorder,
             runs,
         };
@@ -169,11 +169,11 @@ impl Queue {
         queue
     }
 
-    /// Whether there is any hope for a request that has not been read yet: an answer from its head alone. Looks closer
+    /// Admits a request of which only the head has been read, if it can be in time. Looks closer
     /// only where it may be no; [`Queue::push`] always does.
-    pub(super) fn admit(&self, demand: Demand, priority: Priority) -> Result<()> {
+    pub(super) fn admit(&self, demand: TimeLimits, priority: Priority) -> Result<()> {
         let now = Instant::now();
-        if self.hint.is_ample(demand.finish_by.saturating_duration_since(now), now) {
+        if self.load_estimate.is_ample(demand.finish_by.saturating_duration_since(now), now) {
             return Ok(());
         }
         let mut state = self.state.lock();
@@ -184,7 +184,7 @@ impl Queue {
     }
 
     /// Lets a request in, or says why not. Also says how its answer is best waited for.
-    pub(super) fn push(&self, inputs: Tensors, demand: Demand, priority: Priority) -> Result<Entered> {
+    pub(super) fn push(&self, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Entered> {
         let (now, policy) = (Instant::now(), self.sharing.policy());
         let row_size = policy.row_size(&inputs);
         let mut state = self.state.lock();
@@ -201,13 +201,13 @@ impl Queue {
         state.quiet_streak = if quiet { state.quiet_streak.saturating_add(1) } else { 0 };
         state.line.insert(Arc::clone(&request));
         self.note_length(&state);
-        let attention = attention(state.quiet_streak, state.last_run, self.spin);
-        let worker_sleeps = state.asleep > 0;
+        let wait_strategy = wait_strategy(state.quiet_streak, state.last_run, self.spin);
+        let worker_sleeps = state.parked > 0;
         drop(state);
         if worker_sleeps {
             self.arrived.notify_one();
         }
-        Ok(Entered { request, reply, attention })
+        Ok(Entered { request, reply, wait_strategy })
     }
 
     /// The size of a full batch for a request of this size, of which a run has at most `most`. Where only rows of about one
@@ -233,14 +233,14 @@ impl Queue {
         Ok(())
     }
 
-    /// How long queue and run are expected to take for a request of this size that comes now, of which a run takes
+    /// Returns the expected time in the queue and the run for a request of this size that comes now, of which a run takes
     /// so many; `None` if there is nothing to predict from, or it is only let in for a worker to try. An error if it
     /// cannot be in time.
     fn forecast(
         &self,
         state: &mut State,
         (size, run_size): (usize, usize),
-        demand: Demand,
+        demand: TimeLimits,
         priority: Priority,
         now: Instant,
     ) -> Result<Option<Duration>> {
@@ -259,7 +259,7 @@ impl Queue {
         residuals.sort_unstable();
         let admission = admit(Backlog { rows_ahead, residuals }, run_size, service, size, left - for_others);
         if let Admission::Admit(Some(predicted)) | Admission::Shed(predicted) = admission {
-            self.hint.note_predicted(predicted);
+            self.load_estimate.note_predicted(predicted);
         }
         match admission {
             Admission::Admit(predicted) => Ok(predicted),
@@ -288,7 +288,7 @@ impl Queue {
     pub(super) fn take(&self, worker: usize, last: Option<FinishedRun>) -> Option<Arc<Batch>> {
         let mut state = self.state.lock();
         self.finish(&mut state, worker, last);
-        let mut attention = attention(state.quiet_streak, state.last_run, self.spin);
+        let mut wait_strategy = wait_strategy(state.quiet_streak, state.last_run, self.spin);
         loop {
             let now = Instant::now();
             let policy = match state.door {
@@ -311,7 +311,7 @@ impl Queue {
             self.note_length(&state);
             if let Some(batch) = batch.map(Arc::new) {
                 // Others may have work to do, too: more is waiting than one batch takes.
-                if state.asleep > 0 && state.line.len() > 0 {
+                if state.parked > 0 && state.line.len() > 0 {
                     self.arrived.notify_one();
                 }
                 batch.take(now);
@@ -320,24 +320,24 @@ impl Queue {
                 let running = Running { batch: batch_too, since: now, expected, until, ended: None };
                 state.workers[worker].run = Some(running);
                 self.runs.begin(worker, now);
-                self.hint.note_free_at(state.first_free());
+                self.load_estimate.note_free_at(state.first_free());
                 return Some(batch);
             }
             match plan.next {
                 Next::WaitUntil(until) => {
-                    state.asleep += 1;
+                    state.parked += 1;
                     self.arrived.wait_until(&mut state, until);
-                    state.asleep -= 1;
+                    state.parked -= 1;
                 }
                 _ if state.door == Door::Closed => return None,
-                _ => match std::mem::replace(&mut attention, Attention::Asleep) {
-                    Attention::Awake(limit) => {
+                _ => match std::mem::replace(&mut wait_strategy, WaitStrategy::Park) {
+                    WaitStrategy::Spin(limit) => {
                         MutexGuard::unlocked(&mut state, || self.watch(limit));
                     }
-                    Attention::Asleep => {
-                        state.asleep += 1;
+                    WaitStrategy::Park => {
+                        state.parked += 1;
                         self.arrived.wait(&mut state);
-                        state.asleep -= 1;
+                        state.parked -= 1;
                     }
                 },
             }
@@ -353,7 +353,7 @@ impl Queue {
             slot.session.allow_runs();
         }
         let (rows, size, policy) = (run.batch.rows(), run.batch.size(), self.sharing.policy());
-        self.hint.note_free_at(state.first_free());
+        self.load_estimate.note_free_at(state.first_free());
         let has_taught = match (last, run.ended) {
             (Some(FinishedRun { took, end: RunEnd::Completed }), _) => {
                 state.last_run = took;
@@ -394,7 +394,7 @@ impl Queue {
         self.runs.all_busy_for()
     }
 
-    /// Waits awake until a request arrives, for `limit` at the most.
+    /// Spins until a request arrives, for `limit` at most.
     fn watch(&self, limit: Duration) {
         spin_until(limit, || (self.length.load(Ordering::Acquire) > 0).then_some(()));
     }
@@ -415,7 +415,7 @@ impl Queue {
         }
     }
 
-    /// What a run of so many rows takes as a rule, as far as is known.
+    /// Returns the typical duration of a run of so many rows, if it is known.
     pub(super) fn typical_run(&self, rows: usize) -> Option<Duration> {
         self.state.lock().service.typical(rows)
     }
@@ -465,7 +465,7 @@ impl State {
         self.workers.iter().position(|slot| slot.run.as_ref().is_some_and(|run| run.batch.has(request)))
     }
 
-    /// Whether nothing has been learned of runs of this size for so long that it may not be true any more.
+    /// Returns true if nothing has been learned of runs of this size for so long that it may not be true any more.
     fn is_stale(&self, size: usize, now: Instant) -> bool {
         now.saturating_duration_since(self.learned[class_of(size)]) > STALE
     }
@@ -484,7 +484,7 @@ impl State {
         is_stale
     }
 
-    /// What a request is told that cannot be in time any more.
+    /// Error for a request that cannot be in time any more.
     fn too_late(&self, waiting: &Waiting, policy: BatchPolicy, now: Instant) -> Error {
         let request = &waiting.request;
         if request.deadline.has_passed(now) {
@@ -496,7 +496,7 @@ impl State {
         Error::Overloaded { shed: Shed::InTheQueue, needed, left, retry_after: needed.saturating_sub(left) }
     }
 
-    /// When the first worker is expected to have ended its run; `None` if one is free.
+    /// Returns the time at which the first worker is expected to have ended its run; `None` if one is free.
     fn first_free(&self) -> Option<Instant> {
         // `None` is less than any other.
         self.workers
@@ -519,7 +519,7 @@ impl State {
 }
 
 impl Running {
-    /// What is thought to be left of it. One that was ended should be over at once.
+    /// Expected rest of the run. One that was ended should be over at once.
     fn left(&self, now: Instant) -> Duration {
         match self.ended {
             Some(ended) => residual(Duration::ZERO, now.saturating_duration_since(ended)),
@@ -559,9 +559,9 @@ mod tests {
         queue.push([("x".into(), row)].into_iter().collect(), demand(), Priority::Normal).unwrap()
     }
 
-    fn demand() -> Demand {
+    fn demand() -> TimeLimits {
         let deadline = Deadline::after(Instant::now(), Duration::from_secs(600));
-        Demand { deadline, finish_by: deadline.instant() }
+        TimeLimits { deadline, finish_by: deadline.instant() }
     }
 
     /// The worker would wait for ten minutes, and nobody will come.

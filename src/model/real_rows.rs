@@ -64,7 +64,8 @@ impl RealRows {
         Some(std::mem::take(&mut self.rows))
     }
 
-    /// Adds a comparison. Returns all of them, if they are enough for a finding: the first that is dependent, or some that agree.
+    /// Adds a comparison. Returns all of them, if they are enough for a finding: the first that is dependent, or some
+    /// that agree.
     pub(super) fn add(&mut self, comparison: Comparison) -> Option<&[Comparison]> {
         let is_dependent = comparison.dependence.is_some();
         if are_conclusive(std::slice::from_ref(&comparison)) {

@@ -9,31 +9,31 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::joining::join;
-use crate::budget::{Deadline, Demand, Waited};
+use crate::budget::{Deadline, QueueTimings, TimeLimits};
 use crate::error::{Error, Result};
 use crate::tensor::Tensors;
 
 /// The outputs for all rows of a request, and how long it waited for them.
-pub(super) type Reply = Result<(Tensors, Waited)>;
+pub(super) type Reply = Result<(Tensors, QueueTimings)>;
 
 /// A request, shared by the ticket that waits for it, the queue, and the workers that run its rows.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) inputs: Tensors,
-    /// What each of its rows counts for the time of a run.
+    /// Size of each of its rows, for the time of a run.
     pub(super) row_size: usize,
-    /// When nobody waits for the outputs any more.
+    /// Time after which nobody waits for the outputs any more.
     pub(super) deadline: Deadline,
-    /// When its run has to end.
+    /// Time at which its run has to end.
     pub(super) finish_by: Instant,
     /// Its place in the queue: when it came, moved by its priority.
     pub(super) turn: Instant,
     pub(super) entered: Instant,
-    /// How long it was predicted to be in this room.
+    /// Predicted time in the queue and the run.
     pub(super) predicted: Option<Duration>,
-    /// When a worker first took rows of it.
+    /// Time at which a worker first took rows of it.
     taken: OnceLock<Instant>,
-    /// Whether it was answered, or nobody waits for it.
+    /// True once it was answered, or nobody waits for it.
     is_over: AtomicBool,
     progress: Mutex<Progress>,
 }
@@ -49,7 +49,7 @@ struct Progress {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) parts: Vec<Part>,
-    /// Whether its run was ended because nobody waited for it any more.
+    /// True if its run was ended because nobody waited for it any more.
     is_terminated: AtomicBool,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Part {
 impl Request {
     pub(super) fn new(
         (inputs, row_size): (Tensors, usize),
-        Demand { deadline, finish_by }: Demand,
+        TimeLimits { deadline, finish_by }: TimeLimits,
         (turn, entered): (Instant, Instant),
         predicted: Option<Duration>,
     ) -> (Request, oneshot::Receiver<Reply>) {
@@ -77,12 +77,12 @@ impl Request {
         (request, reply)
     }
 
-    /// When a worker took it, if one did.
+    /// Time at which a worker took it, if one did.
     pub(super) fn taken(&self) -> Option<Instant> {
         self.taken.get().copied()
     }
 
-    /// Whether it was answered, or given up by whoever waited for it.
+    /// Returns true if it was answered, or given up by whoever waited for it.
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
@@ -92,7 +92,7 @@ impl Request {
         self.is_over.store(true, Ordering::Release);
     }
 
-    /// Whether running it would be for nobody.
+    /// Returns true if running it would be for nobody.
     pub(super) fn is_unwanted(&self, now: Instant) -> bool {
         self.is_over() || self.deadline.has_passed(now)
     }
@@ -116,7 +116,7 @@ impl Request {
             })
         };
         let taken = self.taken().unwrap_or(now);
-        let waited = Waited {
+        let waited = QueueTimings {
             queue: taken.saturating_duration_since(self.entered),
             inference: now.saturating_duration_since(taken),
         };
@@ -152,27 +152,27 @@ impl Batch {
         }
     }
 
-    /// How many rows it has.
+    /// Number of its rows.
     pub(super) fn rows(&self) -> usize {
         self.parts.iter().map(|part| part.rows.len()).sum()
     }
 
-    /// What it counts for the time of its run: short rows are filled up to the longest.
+    /// Its size, for the time of its run: short rows are padded to the longest.
     pub(super) fn size(&self) -> usize {
         self.rows() * self.parts.iter().map(|part| part.request.row_size).max().unwrap_or(1)
     }
 
-    /// When nobody waits for any of it any more.
+    /// The last deadline of its requests.
     pub(super) fn last_deadline(&self) -> Option<Instant> {
         self.parts.iter().map(|part| part.request.deadline.instant()).max()
     }
 
-    /// Whether rows of this request are part of it.
+    /// Returns true if rows of this request are part of it.
     pub(super) fn has(&self, request: &Arc<Request>) -> bool {
         self.parts.iter().any(|part| Arc::ptr_eq(&part.request, request))
     }
 
-    /// Whether nobody waits for any of it.
+    /// Returns true if nobody waits for any of it.
     pub(super) fn is_over(&self) -> bool {
         self.parts.iter().all(|part| part.request.is_over())
     }
@@ -189,7 +189,7 @@ impl Batch {
 // ===== impl Part =====
 
 impl Part {
-    /// Whether it is all of its request.
+    /// Returns true if it is all of its request.
     pub(super) fn is_whole(&self) -> bool {
         self.rows.len() == self.request.inputs.rows()
     }

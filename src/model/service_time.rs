@@ -1,6 +1,6 @@
-//! What a run of so many rows takes, learned from the runs there have been. Pure: no clock, no lock, no I/O.
+//! Duration of a run of so many rows, learned from earlier runs. Pure: no clock, no lock, no I/O.
 //!
-//! Where rows differ in length, as those of texts do, what is called rows here are their tokens: a run of one long text takes
+//! For rows that differ in length, such as texts, a "row" here is a token: a run of one long text takes
 //! as long as one of many short ones.
 //!
 //! The time of a run is taken to be a line, `S(n) = a·n + b`: a cost per row and a cost per run. Two such lines are
@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-/// How many runs of a class are remembered.
+/// Number of runs of a class that are remembered.
 const RECENT: usize = 7;
 
 /// Batches of 1, 2, 3–4, 5–8, … up to 65,536 rows.
@@ -22,7 +22,7 @@ pub(super) const CLASSES: usize = 17;
 const HALF_LIFE: f64 = 64.0;
 
 /// No run is thought to take longer, so that times can be added up without care.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
 /// The learned service time of a model.
 #[derive(Debug, Clone, Default)]
@@ -90,12 +90,12 @@ impl ServiceTime {
         is_news
     }
 
-    /// What a run of so many rows takes as a rule; `None` before the first run.
+    /// Typical duration of a run of so many rows; `None` before the first run.
     pub fn typical(&self, rows: usize) -> Option<Duration> {
         self.typical.map(|line| line.at(rows))
     }
 
-    /// What a run of so many rows takes when it is slow.
+    /// Duration of a slow run of so many rows.
     pub fn tail(&self, rows: usize) -> Option<Duration> {
         self.tail.map(|line| line.at(rows))
     }
@@ -162,7 +162,7 @@ impl Line {
     /// The time of a run of so many rows.
     pub fn at(self, rows: usize) -> Duration {
         let seconds = self.a * rows as f64 + self.b;
-        Duration::try_from_secs_f64(seconds).map_or(LONGEST, |time| time.min(LONGEST))
+        Duration::try_from_secs_f64(seconds).map_or(MAX_DURATION, |time| time.min(MAX_DURATION))
     }
 
     /// The most rows that a run can have and take no longer than `time`; 0 if even a run without rows takes longer.
@@ -202,7 +202,7 @@ mod tests {
         rows.iter().for_each(|&rows| service.observe(rows, truth(rows)));
     }
 
-    /// Whether `found` is within `tolerance` of what it should be.
+    /// Returns true if `found` is within `tolerance` of the truth.
     fn near(found: Option<Duration>, truth: Duration, tolerance: f64) -> bool {
         let ratio = found.unwrap().as_secs_f64() / truth.as_secs_f64();
         (1.0 - tolerance..1.0 + tolerance).contains(&ratio)

@@ -1,4 +1,4 @@
-//! What the model room asks of a runtime: to load a model, and to open sessions that run batches.
+//! Interface of a runtime: it loads a model, and opens sessions that run batches.
 //!
 //! `onnx.rs` implements these with ONNX Runtime; tests wrap that to make a session panic or wait.
 
@@ -19,7 +19,7 @@ pub trait Engine: Debug + Send + Sync {
     fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>>;
 }
 
-/// Where a model's bytes come from. Sessions are opened on bytes and never on a path, so that what was verified is what
+/// Source of a model's bytes. Sessions are opened on bytes and never on a path, so that what was verified is what
 /// is run.
 pub trait ModelSource: Debug + Send + Sync {
     /// The bytes, verified. Asked again when a session is opened later, so that nobody has to keep them.

@@ -1,7 +1,7 @@
 //! Sharing of runs by requests to a version, and the finding that allows it or forbids it.
 //!
-//! It is decided when the version is loaded. For a model that could not be run then, because the shapes of its inputs were not
-//! known, it is decided once more when real requests have shown them.
+//! It is decided when the version is loaded. For a model that could not be run then, because the shapes of its inputs
+//! were not known, it is decided once more when real requests have shown them.
 
 use std::sync::{Arc, OnceLock};
 

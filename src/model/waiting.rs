@@ -19,19 +19,19 @@ pub(super) struct WaitingLine {
 pub(super) struct Waiting {
     pub(super) request: Arc<Request>,
     next_row: usize,
-    /// Whether it is run however late it will be.
+    /// True if it is run however late it will be.
     is_attempt: bool,
 }
 
 // ===== impl WaitingLine =====
 
 impl WaitingLine {
-    /// How many requests wait.
+    /// Number of waiting requests.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// What their rows that no worker has taken count for the time of runs.
+    /// Size of their rows that no worker has taken, for the time of runs.
     pub(super) fn size(&self) -> usize {
         self.size
     }
@@ -124,7 +124,7 @@ impl Waiting {
         self.request.inputs.rows() - self.next_row
     }
 
-    /// What these count for the time of a run.
+    /// Size of these rows, for the time of a run.
     fn size(&self) -> usize {
         self.rows() * self.request.row_size
     }
@@ -151,14 +151,14 @@ mod tests {
     use super::super::batch::{RunRows, plan};
     use super::super::service_time::Line;
     use super::*;
-    use crate::budget::{Deadline, Demand};
+    use crate::budget::{Deadline, TimeLimits};
     use crate::tensor::{Data, Tensor, Tensors};
 
     fn request(rows: usize, turn: Instant, finish_by: Instant) -> Arc<Request> {
         let tensor = Tensor::new(vec![rows, 1], Data::F32(vec![0.0; rows])).unwrap();
         let inputs: Tensors = [("x".into(), tensor)].into_iter().collect();
         let deadline = Deadline::after(turn, Duration::from_secs(60));
-        Arc::new(Request::new((inputs, 3), Demand { deadline, finish_by }, (turn, turn), None).0)
+        Arc::new(Request::new((inputs, 3), TimeLimits { deadline, finish_by }, (turn, turn), None).0)
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use super::service_time::ServiceTime;
 use super::session::Session;
 use crate::tensor::Signature;
 
-/// How a run is timed, and with that how long measuring may take.
+/// Method of timing a run, and with it the time for measuring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopwatch {
     /// By the clock: nobody else needs the machine.
@@ -18,14 +18,14 @@ pub enum Stopwatch {
     ProcessorTime,
 }
 
-/// How often each size is run.
+/// Number of runs of each size.
 const RUNS: usize = 3;
 
 /// So many rows are run of a model whose requests are not joined.
-const MOST_ROWS: usize = 32;
+const MAX_ROWS: usize = 32;
 
 /// Larger inputs than this many elements are not made up only to measure.
-const MOST_ELEMENTS: usize = 1 << 24;
+const MAX_ELEMENTS: usize = 1 << 24;
 
 /// Runs a session that is warm on zeros, from the fewest rows to a full batch, and learns what that takes, so that the
 /// first requests are not admitted blindly. Sizes for which there is no time, no room, or at which the model fails are
@@ -43,13 +43,13 @@ pub fn measure(
         // How large requests are is up to their authors.
         true => {
             let by_elements = policy.max_elements.map_or(usize::MAX, |most| most.get() / row.row_elements().max(1));
-            policy.most_rows().min(MOST_ROWS).min(by_elements).max(1)
+            policy.most_rows().min(MAX_ROWS).min(by_elements).max(1)
         }
         false => policy.limit(&row, usize::MAX),
     };
-    let most = most.min(MOST_ELEMENTS / row.row_elements().max(1));
+    let most = most.min(MAX_ELEMENTS / row.row_elements().max(1));
     for rows in sizes(policy.fewest_rows(), most) {
-        if begin.elapsed() >= stopwatch.patience() {
+        if begin.elapsed() >= stopwatch.time_limit() {
             break;
         }
         let inputs = zeros(signature, rows);
@@ -65,7 +65,7 @@ pub fn measure(
                 return service;
             }
             service.observe(rows, run());
-            if begin.elapsed() >= stopwatch.patience() {
+            if begin.elapsed() >= stopwatch.time_limit() {
                 break;
             }
         }
@@ -74,8 +74,8 @@ pub fn measure(
 }
 
 impl Stopwatch {
-    /// How long measuring may take. A run that has begun is waited for.
-    fn patience(self) -> Duration {
+    /// Time limit of measuring. A run that has begun is waited for.
+    fn time_limit(self) -> Duration {
         match self {
             Stopwatch::WallTime => Duration::from_millis(200),
             Stopwatch::ProcessorTime => Duration::from_millis(100),

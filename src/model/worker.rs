@@ -3,16 +3,14 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
+use super::current_session::CurrentSession;
 use super::independence::{Independence, are_conclusive, compare};
 use super::queue::{FinishedRun, Queue, RunEnd};
 use super::real_rows::RealRows;
 use super::request::{Batch, Part};
-use super::session::{Interrupt, LoadedModel, Session};
+use super::session::{LoadedModel, Session};
 use super::sharing::Sharing;
 use crate::error::{Error, ProcessEnd, Result};
 use crate::monitor::VersionRecorder;
@@ -28,64 +26,6 @@ pub(super) struct Worker {
     recorder: Arc<VersionRecorder>,
     sharing: Arc<Sharing>,
     real_rows: RealRows,
-}
-
-/// The session that a worker owns at the moment, for those who want to end its run.
-#[derive(Default)]
-pub(super) struct CurrentSession {
-    interrupt: Mutex<Option<Arc<dyn Interrupt>>>,
-    /// Whether it was ended for good.
-    is_retired: AtomicBool,
-}
-
-impl CurrentSession {
-    fn set(&self, session: &dyn Session) {
-        let mut current = self.interrupt.lock();
-        let interrupt = current.insert(session.interrupt());
-        // A session that was opened too late to be ended with the others.
-        if self.is_retired.load(Ordering::Relaxed) {
-            interrupt.end_runs();
-        }
-    }
-
-    /// Notes that there is no session at the moment.
-    fn clear(&self) {
-        *self.interrupt.lock() = None;
-    }
-
-    /// Returns true if there is a session.
-    pub(super) fn is_open(&self) -> bool {
-        self.interrupt.lock().is_some()
-    }
-
-    /// Ends the run that goes on, and every later one, for good.
-    pub(super) fn retire(&self) {
-        self.is_retired.store(true, Ordering::Relaxed);
-        self.end_run();
-    }
-
-    /// Ends the run that goes on, until [`CurrentSession::allow_runs`].
-    pub(super) fn end_run(&self) {
-        if let Some(interrupt) = &*self.interrupt.lock() {
-            interrupt.end_runs();
-        }
-    }
-
-    /// Allows runs again, unless they were ended for good.
-    pub(super) fn allow_runs(&self) {
-        if let Some(interrupt) = &*self.interrupt.lock()
-            && !self.is_retired.load(Ordering::Relaxed)
-        {
-            interrupt.allow_runs();
-            // Whoever retired it meanwhile waits for the lock, and ends it again.
-        }
-    }
-}
-
-impl std::fmt::Debug for CurrentSession {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CurrentSession").field("is_retired", &self.is_retired).finish_non_exhaustive()
-    }
 }
 
 impl Worker {
@@ -306,9 +246,7 @@ impl Worker {
         self.recorder.batch(inputs.rows(), inputs.rows() * inputs.row_elements(), padding);
         match session.run(inputs) {
             // It was not the input: the run was ended from outside.
-            Err(Error::ModelFailed { .. }) if self.current.is_retired.load(Ordering::Relaxed) => {
-                Err(Error::ShuttingDown)
-            }
+            Err(Error::ModelFailed { .. }) if self.current.is_retired() => Err(Error::ShuttingDown),
             Err(Error::ModelProcessEnded { when: ProcessEnd::BeforeTheRun, detail }) => {
                 self.process_ended(&detail);
                 let session = self.session.insert(self.loaded.open()?);

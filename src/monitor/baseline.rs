@@ -8,15 +8,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::bins::{Bins, LONGEST_TEXT, MOST_NUMBER_BINS, MOST_TEXT_BINS, NumberBins, TextBins};
+use super::bins::{Bins, MAX_NUMBER_BINS, MAX_TEXT_BINS, MAX_TEXT_BYTES, NumberBins, TextBins};
 use crate::feature::{FeatureSchema, Features, Observation, PREDICTION_FEATURES};
 
 /// The only form there is.
 const FORMAT: u32 = 1;
 /// The most features of a baseline.
-const MOST_FEATURES: usize = 1 << 14;
+const MAX_FEATURES: usize = 1 << 14;
 /// The longest name of a feature, in bytes: it becomes a label.
-const LONGEST_NAME: usize = 128;
+const MAX_NAME: usize = 128;
 /// Numbers are divided into so many bins with the same number of rows each.
 const QUANTILE_BINS: usize = 10;
 /// The quantiles that are noted, for people.
@@ -29,17 +29,17 @@ const NOTED_QUANTILES: [(&str, f64); 7] =
 pub struct Baseline {
     /// The form of the file: 1.
     pub format: u32,
-    /// How many rows were counted.
+    /// Number of counted rows.
     pub rows: u64,
-    /// How many of them, drawn at random, decided on the bins.
+    /// Number of them, drawn at random, that decided on the bins.
     pub sampled_rows: u64,
     /// The features, by the preprocessor's names.
     pub features: Vec<FeatureBaseline>,
-    /// What was predicted: `class`, `confidence`, `margin` and `entropy`, or `value`.
+    /// Predictions: `class`, `confidence`, `margin` and `entropy`, or `value`.
     pub predictions: Vec<FeatureBaseline>,
 }
 
-/// How one feature is distributed.
+/// Distribution of one feature.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureBaseline {
@@ -47,18 +47,18 @@ pub struct FeatureBaseline {
     pub name: String,
     /// Its bins.
     pub bins: Bins,
-    /// How many rows are in each bin.
+    /// Number of rows in each bin.
     pub counts: Vec<u64>,
-    /// How many rows have no value.
+    /// Number of rows without a value.
     pub missing: u64,
-    /// How many rows have a text without a bin of its own, or an infinite number.
+    /// Number of rows with a text without a bin of its own, or an infinite number.
     pub other: u64,
-    /// What a number is like, for people.
+    /// Summary of a number, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
 }
 
-/// What a number is like.
+/// Summary of a number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
@@ -91,8 +91,8 @@ impl Baseline {
         if baseline.format != FORMAT {
             return Err(format!("format: found {}, and this Leeway reads {FORMAT}", baseline.format));
         }
-        if baseline.features.len() > MOST_FEATURES {
-            return Err(format!("there are {} features, at most {MOST_FEATURES}", baseline.features.len()));
+        if baseline.features.len() > MAX_FEATURES {
+            return Err(format!("there are {} features, at most {MAX_FEATURES}", baseline.features.len()));
         }
         for feature in &baseline.predictions {
             if !PREDICTION_FEATURES.contains(&feature.name.as_str()) {
@@ -121,8 +121,8 @@ impl FeatureBaseline {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.name.is_empty() || self.name.len() > LONGEST_NAME {
-            return Err(format!("a name has 1 to {LONGEST_NAME} bytes"));
+        if self.name.is_empty() || self.name.len() > MAX_NAME {
+            return Err(format!("a name has 1 to {MAX_NAME} bytes"));
         }
         if self.counts.len() != self.bins.len() {
             return Err(format!("there are {} counts for {} bins", self.counts.len(), self.bins.len()));
@@ -357,9 +357,9 @@ impl CountedText {
     /// Of more values than there may be bins, the most frequent have one.
     fn new(sample: BTreeMap<String, u64>) -> CountedText {
         let mut values: Vec<(String, u64)> =
-            sample.into_iter().filter(|(value, _)| value.len() <= LONGEST_TEXT).collect();
+            sample.into_iter().filter(|(value, _)| value.len() <= MAX_TEXT_BYTES).collect();
         values.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
-        values.truncate(MOST_TEXT_BINS);
+        values.truncate(MAX_TEXT_BINS);
         let mut values: Vec<String> = values.into_iter().map(|(value, _)| value).collect();
         values.sort();
         let bins = TextBins::new(&values);
@@ -395,7 +395,7 @@ fn quantile_edges(sorted: &[f64]) -> Vec<f64> {
     {
         edges.insert(0, f64::from((*least as f32).next_down()));
     }
-    debug_assert!(edges.len() < MOST_NUMBER_BINS);
+    debug_assert!(edges.len() < MAX_NUMBER_BINS);
     edges.retain(|edge| edge.is_finite());
     edges
 }

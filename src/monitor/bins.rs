@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 /// The most bins for numbers, beside `missing` and `other`: as many as fit into one block of counters with these two.
-pub(super) const MOST_NUMBER_BINS: usize = 14;
+pub(super) const MAX_NUMBER_BINS: usize = 14;
 /// The most bins for texts, beside `missing` and `other`.
-pub(super) const MOST_TEXT_BINS: usize = 100;
+pub(super) const MAX_TEXT_BINS: usize = 100;
 /// The longest text that has a bin of its own, in bytes: it becomes a label.
-pub(super) const LONGEST_TEXT: usize = 64;
+pub(super) const MAX_TEXT_BYTES: usize = 64;
 
 /// The bins of a feature, as a baseline freezes them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub(super) const MISSING: &str = "missing";
 pub(super) const OTHER: &str = "other";
 
 impl Bins {
-    /// How many bins there are beside `missing` and `other`.
+    /// Number of bins beside `missing` and `other`.
     pub fn len(&self) -> usize {
         match self {
             Bins::Number { edges } => edges.len() + 1,
@@ -41,7 +41,7 @@ impl Bins {
         }
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -65,11 +65,11 @@ impl Bins {
         own.into_iter().chain([MISSING.to_owned(), OTHER.to_owned()]).collect()
     }
 
-    /// Why these cannot be bins.
+    /// Returns the reason why these cannot be bins.
     pub(super) fn problem(&self) -> Option<String> {
         match self {
-            Bins::Number { edges } if edges.len() + 1 > MOST_NUMBER_BINS => {
-                Some(format!("there are {} edges, at most {}", edges.len(), MOST_NUMBER_BINS - 1))
+            Bins::Number { edges } if edges.len() + 1 > MAX_NUMBER_BINS => {
+                Some(format!("there are {} edges, at most {}", edges.len(), MAX_NUMBER_BINS - 1))
             }
             Bins::Number { edges } if !edges.iter().all(|edge| edge.is_finite()) => {
                 Some("an edge is not a finite number".to_owned())
@@ -77,11 +77,11 @@ impl Bins {
             Bins::Number { edges } if edges.windows(2).any(|pair| pair[0] >= pair[1]) => {
                 Some("the edges do not ascend".to_owned())
             }
-            Bins::Text { values } if values.len() > MOST_TEXT_BINS => {
-                Some(format!("there are {} values, at most {MOST_TEXT_BINS}", values.len()))
+            Bins::Text { values } if values.len() > MAX_TEXT_BINS => {
+                Some(format!("there are {} values, at most {MAX_TEXT_BINS}", values.len()))
             }
-            Bins::Text { values } if values.iter().any(|value| value.len() > LONGEST_TEXT) => {
-                Some(format!("a value is longer than {LONGEST_TEXT} bytes"))
+            Bins::Text { values } if values.iter().any(|value| value.len() > MAX_TEXT_BYTES) => {
+                Some(format!("a value is longer than {MAX_TEXT_BYTES} bytes"))
             }
             Bins::Text { values } => {
                 let mut sorted: Vec<&String> = values.iter().collect();
@@ -105,9 +105,9 @@ fn shown(number: f64) -> String {
     }
 }
 
-/// Where `missing` and `other` stand in the block of a number's counters, whatever the number of bins.
-const MISSING_SLOT: usize = MOST_NUMBER_BINS;
-const OTHER_SLOT: usize = MOST_NUMBER_BINS + 1;
+/// Positions of `missing` and `other` in the block of a number's counters, whatever the number of bins.
+const MISSING_SLOT: usize = MAX_NUMBER_BINS;
+const OTHER_SLOT: usize = MAX_NUMBER_BINS + 1;
 
 /// The bins of a number.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,9 +147,9 @@ fn slot_of_no_number(value: f32) -> usize {
 }
 
 impl NumberBins {
-    /// `edges` ascend, and are fewer than [`MOST_NUMBER_BINS`].
+    /// `edges` ascend, and are fewer than [`MAX_NUMBER_BINS`].
     pub(super) fn new(edges: &[f64]) -> NumberBins {
-        NumberBins { edges: edges.iter().take(MOST_NUMBER_BINS - 1).map(|edge| edge_key(*edge)).collect() }
+        NumberBins { edges: edges.iter().take(MAX_NUMBER_BINS - 1).map(|edge| edge_key(*edge)).collect() }
     }
 
     /// The slot of a value: 0 to 15.
@@ -200,28 +200,28 @@ impl NumberLanes {
 }
 
 /// Fewer rows than this are looked at one by one.
-const FEWEST_TALLIED: usize = 8;
+const MIN_TALLIED: usize = 8;
 /// So many rows are looked at together, at most.
-pub(super) const MOST_TALLIED: usize = 32;
+pub(super) const MAX_TALLIED: usize = 32;
 
 impl NumberLanes {
     /// Tells how many of these values are in which slot of which lane.
     #[inline]
     pub(super) fn tally(&self, rows: &[[f32; LANES]], mut found: impl FnMut(usize, usize, u64)) {
-        rows.chunks(MOST_TALLIED).for_each(|rows| self.tally_some(rows, &mut found));
+        rows.chunks(MAX_TALLIED).for_each(|rows| self.tally_some(rows, &mut found));
     }
 
     #[inline]
     fn tally_some(&self, rows: &[[f32; LANES]], found: &mut impl FnMut(usize, usize, u64)) {
         let is_finite = |row: &[f32; LANES]| row.iter().fold(true, |finite, value| finite & value.is_finite());
-        if rows.len() < FEWEST_TALLIED || !rows.iter().all(is_finite) {
+        if rows.len() < MIN_TALLIED || !rows.iter().all(is_finite) {
             for row in rows {
                 self.slots(row).into_iter().enumerate().for_each(|(lane, slot)| found(lane, slot as usize, 1));
             }
             return;
         }
         // Those above an edge and not above the next are in the slot between the two.
-        let mut keys = [[0; LANES]; MOST_TALLIED];
+        let mut keys = [[0; LANES]; MAX_TALLIED];
         keys.iter_mut().zip(rows).for_each(|(keys, row)| *keys = row.map(key));
         let keys = &keys[..rows.len()];
         let mut above = [rows.len() as i32; LANES];
@@ -257,7 +257,7 @@ impl TextBins {
         TextBins { places, len: values.len() }
     }
 
-    /// How many slots there are, `missing` and `other` among them.
+    /// Number of slots, `missing` and `other` among them.
     pub(super) fn slots(&self) -> usize {
         self.len + 2
     }
@@ -280,7 +280,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_number_is_in_the_first_bin_whose_edge_it_does_not_exceed(
-            edges in prop::collection::btree_set(-20i32..20, 0..MOST_NUMBER_BINS),
+            edges in prop::collection::btree_set(-20i32..20, 0..MAX_NUMBER_BINS),
             value in -21.0f32..21.0,
             is_edge in any::<bool>(),
         ) {
@@ -294,7 +294,7 @@ mod tests {
         /// All bits there are: also NaN of either sign, infinity, -0 and the smallest numbers.
         #[test]
         fn together_they_are_where_they_are_one_by_one(
-            edges in prop::collection::vec(prop::collection::btree_set(-20i32..20, 0..MOST_NUMBER_BINS), 1..=LANES),
+            edges in prop::collection::vec(prop::collection::btree_set(-20i32..20, 0..MAX_NUMBER_BINS), 1..=LANES),
             bits in prop::array::uniform16(prop_oneof![any::<u32>(), Just(1 << 31), (0u32..40).prop_map(|bits| bits << 24)]),
         ) {
             let edges = edges.iter().map(|edges| edges.iter().map(|edge| f64::from(*edge)).collect::<Vec<f64>>());
@@ -308,7 +308,7 @@ mod tests {
 
         #[test]
         fn many_rows_are_where_each_of_them_is(
-            edges in prop::collection::vec(prop::collection::btree_set(-20i32..20, 0..MOST_NUMBER_BINS), 1..=LANES),
+            edges in prop::collection::vec(prop::collection::btree_set(-20i32..20, 0..MAX_NUMBER_BINS), 1..=LANES),
             rows in prop::collection::vec(prop::array::uniform16(-21i32..22), 0..80),
             missing in prop::option::weighted(0.2, 0usize..80),
         ) {

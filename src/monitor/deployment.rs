@@ -1,4 +1,4 @@
-//! What is known of deployments and loads. Written when something changes, which is seldom: under a lock.
+//! Metrics of deployments and loads. Written when something changes, which is seldom: under a lock.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::error::LoadFault;
 
-/// What can be done to a deployment. A closed set: it is a label.
+/// Kinds of changes of a deployment. A closed set: it is a label.
 pub(super) const ACTIONS: [&str; 4] = ["discover", "traffic", "promote", "rollback"];
 
 /// The deployments of all models, and what failed about them.
@@ -29,7 +29,7 @@ pub enum StatePart {
     Feedback,
 }
 
-/// What is known of a model.
+/// Metrics of a model.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ModelDeployment {
     pub(super) generation: u64,
@@ -40,7 +40,7 @@ pub(super) struct ModelDeployment {
     load_failures: [u64; LoadFault::ALL.len()],
 }
 
-/// What is known of a loaded version.
+/// Metrics of a loaded version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeployedShare {
     /// The version's number.
@@ -49,7 +49,7 @@ pub struct DeployedShare {
     pub ratio: f64,
     /// Since when it has had one, in seconds since 1970.
     pub deployed_at: Option<f64>,
-    /// Whether its files are not those any more that were loaded.
+    /// True if its files are not those any more that were loaded.
     pub is_altered: bool,
 }
 

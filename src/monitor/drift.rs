@@ -1,4 +1,4 @@
-//! How far a window's distribution is from the baseline's: pure maths over counts per bin.
+//! Drift: the distance of a window's distribution from the baseline's. Pure maths over counts per bin.
 //!
 //! With baseline counts r_b (N in all), window counts c_b (M in all) and B bins,
 //!
@@ -17,7 +17,7 @@
 
 use serde::Serialize;
 
-/// How far a window is from its baseline.
+/// Drift of a window from its baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Drift {
     /// Population stability index.
@@ -28,17 +28,17 @@ pub struct Drift {
     pub kl_window_from_baseline: f64,
     /// KL(p‖q): of the baseline from the window, in nats.
     pub kl_baseline_from_window: f64,
-    /// How many standard deviations PSI is above what chance makes of it.
+    /// Number of standard deviations of PSI above its expectation by chance.
     pub z: f64,
-    /// How many values the window has: M.
+    /// Number of values in the window: M.
     pub window_count: u64,
-    /// How many values the baseline has: N.
+    /// Number of values in the baseline: N.
     pub baseline_count: u64,
-    /// How many bins there are: B.
+    /// Number of bins: B.
     pub bins: usize,
 }
 
-/// What to make of a drift.
+/// Verdict on a drift.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftStatus {
@@ -59,8 +59,8 @@ const DRIFTED: f64 = 0.2;
 /// No accident: in normal data, 3 in 100,000 windows are beyond.
 const SIGNIFICANT: f64 = 4.0;
 /// The least window, in values and in values per bin.
-const LEAST_COUNT: u64 = 500;
-const LEAST_PER_BIN: u64 = 20;
+const MIN_COUNT: u64 = 500;
+const MIN_PER_BIN: u64 = 20;
 
 impl Drift {
     /// The drift from counts per bin to counts per bin, both in the same order.
@@ -117,7 +117,7 @@ impl Drift {
         }
     }
 
-    /// What to make of it: effect *and* significance, in a window that is large enough.
+    /// Verdict: effect *and* significance, in a window that is large enough.
     ///
     /// ```
     /// use leeway::monitor::{Drift, DriftStatus};
@@ -127,7 +127,7 @@ impl Drift {
     /// assert_eq!(status(&[450, 50]), DriftStatus::Drifted);
     /// ```
     pub fn status(&self) -> DriftStatus {
-        if self.window_count < LEAST_COUNT.max(LEAST_PER_BIN * self.bins as u64) {
+        if self.window_count < MIN_COUNT.max(MIN_PER_BIN * self.bins as u64) {
             return DriftStatus::NotEnoughData;
         }
         match self.psi_adjusted {

@@ -30,7 +30,7 @@ impl<T> History<T> {
         History { interval, capacity, born, taken: Mutex::new(VecDeque::new()) }
     }
 
-    /// How many moments are kept.
+    /// Number of moments that are kept.
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
@@ -48,7 +48,7 @@ impl<T> History<T> {
         taken.push_back(Moment { at: now, counts: Some(counts()) });
     }
 
-    /// Where a window of this length that ends now begins: at the last moment that is as long ago, or the first there
+    /// Begin of a window of this length that ends now: the last moment that is as long ago, or the first there
     /// is. So it is longer by up to an interval, or as long as anything has been counted.
     pub(super) fn begin(&self, now: Duration, window: Duration) -> Moment<T> {
         let taken = self.taken.lock();

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Fault, Shed};
 
-/// How a request that had reached a version ended. A closed set: it is a label.
+/// Outcome of a request that had reached a version. A closed set: it is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It was answered with predictions.
@@ -21,7 +21,7 @@ pub enum Outcome {
     Abandoned,
 }
 
-/// What came of an item of feedback. A closed set: it is a label.
+/// Result of an item of feedback. A closed set: it is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeedbackResult {
@@ -41,7 +41,7 @@ pub enum FeedbackResult {
     Invalid,
 }
 
-/// Why a request was refused for want of room or time. A closed set: it is a label.
+/// The reason why a request was refused for want of room or time. A closed set: it is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShedReason {
     /// It was predicted to be too late, behind those that wait.
@@ -60,7 +60,7 @@ pub enum ShedReason {
     ShuttingDown,
 }
 
-/// What the series of one version are labelled with.
+/// Labels of the series of one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionLabels {
     /// The model's name.
@@ -112,7 +112,7 @@ pub(super) const ERROR_CODES: [&str; 32] = [
 // ===== impl VersionLabels =====
 
 impl VersionLabels {
-    /// Whether both are about the same version, however it was loaded.
+    /// Returns true if both are about the same version, however it was loaded.
     pub(super) fn is_same_version(&self, other: &VersionLabels) -> bool {
         self.model == other.model && self.version == other.version
     }

@@ -1,4 +1,4 @@
-//! What is counted and timed, and how it is shown to Prometheus.
+//! Metrics: counters, timings, drift and outcomes, and their text form for Prometheus.
 //!
 //! - `metrics/` is the one table of all metrics: names, help texts, labels, and their text form.
 //! - `version_recorder.rs` holds the buckets, and the handles that the request path writes to. Handles are made when a
@@ -6,7 +6,7 @@
 //!   `labels.rs` the closed sets of values that labels take.
 //! - `runs.rs` says since when each worker of a version is in its run.
 //! - `deployment.rs` holds what is known of deployments and loads.
-//! - `watch.rs` counts features and predictions beside the version's baseline (`baseline.rs`, `bins.rs`); `drift.rs` says
+//! - `drift_counters.rs` counts features and predictions beside the version's baseline (`baseline.rs`, `bins.rs`); `drift.rs` says
 //!   how far apart they are. `outcomes.rs` sums up what became of predictions.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` is what windows are made of.
 //! - `shards.rs` keeps one set of cells per thread, summed when someone asks.
@@ -17,6 +17,7 @@ mod baseline;
 mod bins;
 mod deployment;
 mod drift;
+mod drift_counters;
 mod history;
 mod labels;
 mod metrics;
@@ -26,7 +27,6 @@ mod runs;
 mod server_recorder;
 mod shards;
 mod version_recorder;
-mod watch;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -37,13 +37,13 @@ pub use self::baseline::{Baseline, BaselineBuilder, FeatureBaseline, Sample, Sum
 pub use self::bins::Bins;
 pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
 pub use self::drift::{Drift, DriftStatus};
+pub use self::drift_counters::{BinDrift, DriftReport, FeatureDrift, MAX_WINDOW, MonitoringSpec};
 pub use self::labels::{FeedbackResult, Outcome, ShedReason, VersionLabels};
 pub use self::metrics::{METRICS, Metric, TEXT_FORMAT};
 pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, Predicted, Truth};
 pub use self::runs::Runs;
 pub use self::server_recorder::ServerRecorder;
 pub use self::version_recorder::{Delivery, RequestGuard, VersionRecorder};
-pub use self::watch::{BinDrift, DriftReport, FeatureDrift, LONGEST_WINDOW, Watched};
 use crate::budget::LatencyBudget;
 use crate::config::MonitoringWindows;
 
@@ -76,7 +76,7 @@ impl Monitor {
         self.started.elapsed()
     }
 
-    /// How long windows are.
+    /// Lengths of the windows.
     pub fn windows(&self) -> MonitoringWindows {
         self.windows
     }
@@ -93,31 +93,31 @@ impl Monitor {
         &self.server
     }
 
-    /// What is recorded of deployments and loads.
+    /// Recorder of deployments and loads.
     pub fn deployments(&self) -> &DeploymentRecorder {
         &self.deployments
     }
 
     /// The handles of a version: those it has already if it is loaded anew and is measured as it was, so that it goes on
     /// counting. Its series are shown for as long as the handles are held.
-    pub fn version(&self, labels: VersionLabels, budget: LatencyBudget, watched: Watched) -> Arc<VersionRecorder> {
+    pub fn version(&self, labels: VersionLabels, budget: LatencyBudget, spec: MonitoringSpec) -> Arc<VersionRecorder> {
         let mut versions = self.versions.lock();
         versions.retain(|version| version.strong_count() > 0);
         let mut alive = versions.iter().filter_map(Weak::upgrade);
-        if let Some(known) = alive.find(|version| version.is_for(&labels, budget, &watched)) {
+        if let Some(known) = alive.find(|version| version.is_for(&labels, budget, &spec)) {
             return known;
         }
         let (model, version) = (labels.model.clone(), labels.version.clone());
-        let recorder = Arc::new(VersionRecorder::new(labels, budget, watched, self.windows, self.now()));
-        if let [first, ..] = recorder.watch().left_out()
-            && recorder.watched().baseline.is_some()
+        let recorder = Arc::new(VersionRecorder::new(labels, budget, spec, self.windows, self.now()));
+        if let [first, ..] = recorder.drift_counters().left_out()
+            && recorder.spec().baseline.is_some()
         {
             tracing::warn!(
                 model,
                 version,
-                count = recorder.watch().left_out().len(),
+                count = recorder.drift_counters().left_out().len(),
                 first,
-                "features are not watched for drift: they are in the baseline and [preprocess] does not give them, or the \
+                "features are not monitored for drift: they are in the baseline and [preprocess] does not give them, or the \
                  other way round, or there are more than monitoring.max_features; `leeway drift` lists them"
             );
         }

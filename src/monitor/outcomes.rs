@@ -1,4 +1,4 @@
-//! What became of predictions: how right they were, how well the model knew, and what they were worth.
+//! Outcomes of predictions: accuracy, calibration and business value.
 //!
 //! Everything is a sum or a count, so that the replicas of a fleet can be added up; the measures are computed from the
 //! sums. Counters never fall. So if a label is replaced, its former counts stay, and are counted a second time as
@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::bins::{MOST_TEXT_BINS, OTHER};
+use super::bins::{MAX_TEXT_BINS, OTHER};
 use crate::config::BusinessKind;
 
 /// Bins of confidence, all of the same width: 0 to 0.1, above that to 0.2, and so on to 1.
@@ -24,7 +24,7 @@ pub(super) const CALIBRATION_BINS: usize = 10;
 pub(super) const DELAY_BUCKETS: [u64; 11] =
     [1, 10, 60, 600, 3_600, 21_600, 86_400, 259_200, 604_800, 1_209_600, 2_592_000];
 
-/// What was predicted, as the prediction's id says.
+/// The prediction, according to its id.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Predicted {
     /// A class by its name, and how sure the model was of it.
@@ -33,7 +33,7 @@ pub enum Predicted {
     Value(f64),
 }
 
-/// What was true.
+/// The truth.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Truth {
     /// The class.
@@ -47,7 +47,7 @@ pub enum Truth {
     Value(f64),
 }
 
-/// What became of the predictions of one version.
+/// Outcomes of the predictions of one version.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcomes {
     pub(super) labels: u64,
@@ -77,7 +77,7 @@ pub(super) struct Withdrawn {
     pub(super) absolute_error: f64,
 }
 
-/// How often a class was predicted, was true, and was both.
+/// Number of times that a class was predicted, was true, and was both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClassOutcomes {
     pub(super) predicted: u64,
@@ -93,7 +93,7 @@ pub(super) struct BusinessOutcome {
     pub(super) sum: f64,
 }
 
-/// How confidence and being right go together: sums per bin of confidence.
+/// Calibration: sums per bin of confidence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     bins: Vec<CalibrationBin>,
@@ -102,11 +102,11 @@ pub struct Calibration {
 /// The predictions within a range of confidence.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CalibrationBin {
-    /// How many there are.
+    /// Their number.
     pub count: u64,
     /// The sum of their confidence.
     pub confidence: f64,
-    /// How many of them were right.
+    /// Number of right ones among them.
     pub correct: u64,
 }
 
@@ -177,7 +177,7 @@ impl Outcomes {
     /// Nothing yet. Classes that are known are there from the beginning: a rate does not see the first count of a series,
     /// and labels from outside must not take their place.
     pub(super) fn of_classes(classes: &[String]) -> Outcomes {
-        let known = classes.iter().take(MOST_TEXT_BINS).map(|class| (class.clone(), ClassOutcomes::default()));
+        let known = classes.iter().take(MAX_TEXT_BINS).map(|class| (class.clone(), ClassOutcomes::default()));
         Outcomes { classes: known.collect(), ..Outcomes::default() }
     }
 
@@ -253,7 +253,7 @@ impl Outcomes {
         found.sum += amount - before;
     }
 
-    /// What a prediction was worth.
+    /// Adds the business value of a prediction.
     pub fn business(&mut self, name: &str, kind: BusinessKind, amount: f64) {
         let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
         found.items += 1;
@@ -263,7 +263,7 @@ impl Outcomes {
     /// So that labels that nobody knows do not become endless series, those beyond the limit are one.
     fn class(&mut self, name: &str) -> &mut ClassOutcomes {
         let is_new = !self.classes.contains_key(name);
-        let name = if is_new && self.classes.len() >= MOST_TEXT_BINS { OTHER } else { name };
+        let name = if is_new && self.classes.len() >= MAX_TEXT_BINS { OTHER } else { name };
         self.classes.entry(name.to_owned()).or_default()
     }
 
@@ -451,8 +451,8 @@ mod tests {
             let truth = self::label(&format!("label {label}"));
             outcomes.label(&Predicted::Class("a".into(), 0.5), &truth, Some(Duration::ZERO));
         }
-        assert_eq!(outcomes.classes.len(), MOST_TEXT_BINS + 1);
-        assert_eq!(outcomes.classes[OTHER].actual, 10_000 - (MOST_TEXT_BINS as u64 - 1));
+        assert_eq!(outcomes.classes.len(), MAX_TEXT_BINS + 1);
+        assert_eq!(outcomes.classes[OTHER].actual, 10_000 - (MAX_TEXT_BINS as u64 - 1));
         assert_eq!(outcomes.classes["a"].predicted, 10_000);
     }
 

@@ -13,15 +13,15 @@ use crate::stage::Stage;
 /// Buckets to each power of two, as a power of two itself.
 const PRECISION: u32 = 6;
 /// Below 2¹⁰ ns = 1 µs, buckets are as wide as just above it: 16 ns.
-const LEAST: u32 = 10;
+const MIN_EXPONENT: u32 = 10;
 /// Durations from 2³⁷ ns = 137 s on are in the last bucket: no request takes so long.
-const MOST: u32 = 37;
-const BUCKETS: usize = (((MOST - LEAST) as usize) + 1) << PRECISION;
+const MAX_EXPONENT: u32 = 37;
+const BUCKETS: usize = (((MAX_EXPONENT - MIN_EXPONENT) as usize) + 1) << PRECISION;
 
 /// Intervals that a window slides by.
 const INTERVALS: u32 = 30;
 
-/// What is told apart: the stages and the whole of answered requests, and the whole of those that were not answered.
+/// Timed quantities: the stages and the whole of answered requests, and the whole of those that were not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timed {
     Stage(Stage),
@@ -97,7 +97,7 @@ impl Latencies {
         kinds.iter().map(|kind| (*kind, quantiles(*kind))).collect()
     }
 
-    /// How many there were since the beginning, and how long they took all together.
+    /// Number of them since the beginning, and their total duration.
     pub(super) fn total(&self, kind: Timed) -> (u64, Duration) {
         let at = KINDS * BUCKETS + 2 * kind.index();
         (self.cells.sum(at), Duration::from_nanos(self.cells.sum(at + 1)))
@@ -114,12 +114,12 @@ fn bucket(took: Duration) -> usize {
     let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
     let power = nanos.max(1).ilog2();
     match power {
-        ..LEAST => (nanos >> (LEAST - PRECISION)) as usize,
-        LEAST..MOST => {
+        ..MIN_EXPONENT => (nanos >> (MIN_EXPONENT - PRECISION)) as usize,
+        MIN_EXPONENT..MAX_EXPONENT => {
             let within = (nanos >> (power - PRECISION)) as usize - (1 << PRECISION);
-            (((power - LEAST) as usize + 1) << PRECISION) + within
+            (((power - MIN_EXPONENT) as usize + 1) << PRECISION) + within
         }
-        MOST.. => BUCKETS - 1,
+        MAX_EXPONENT.. => BUCKETS - 1,
     }
 }
 
@@ -127,9 +127,9 @@ fn bucket(took: Duration) -> usize {
 fn middle(bucket: usize) -> Duration {
     let (group, within) = (bucket >> PRECISION, (bucket & ((1 << PRECISION) - 1)) as u64);
     let (least, width) = match group.checked_sub(1) {
-        None => (within << (LEAST - PRECISION), 1 << (LEAST - PRECISION)),
+        None => (within << (MIN_EXPONENT - PRECISION), 1 << (MIN_EXPONENT - PRECISION)),
         Some(group) => {
-            let width = 1u64 << (group as u32 + LEAST - PRECISION);
+            let width = 1u64 << (group as u32 + MIN_EXPONENT - PRECISION);
             (((1 << PRECISION) + within) * width, width)
         }
     };
@@ -185,7 +185,7 @@ mod tests {
         }
 
         #[test]
-        fn a_duration_is_next_to_the_middle_of_its_bucket(nanos in 0u64..1 << MOST) {
+        fn a_duration_is_next_to_the_middle_of_its_bucket(nanos in 0u64..1 << MAX_EXPONENT) {
             let middle = middle(bucket(Duration::from_nanos(nanos))).as_nanos() as i128;
             prop_assert!((middle - i128::from(nanos)).abs() <= (i128::from(nanos) / 128).max(8));
         }
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn what_is_too_long_is_in_the_last_bucket() {
         assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
-        assert_eq!(bucket(Duration::from_nanos((1 << MOST) - 1)), BUCKETS - 1);
+        assert_eq!(bucket(Duration::from_nanos((1 << MAX_EXPONENT) - 1)), BUCKETS - 1);
         assert_eq!(bucket(Duration::ZERO), 0);
     }
 }

@@ -58,7 +58,7 @@ impl ServerRecorder {
         self.feedback[result as usize].fetch_add(items, Relaxed);
     }
 
-    /// Whether the server takes new work.
+    /// Sets if the server takes new work.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready.into(), Relaxed);
     }

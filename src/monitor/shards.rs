@@ -65,7 +65,7 @@ impl Shards {
         LocalShard { cells: &self.shared, owner: Owner::Many }
     }
 
-    /// How many cells there are.
+    /// Number of cells.
     pub(super) fn len(&self) -> usize {
         self.cells
     }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::baseline::class_name;
+use super::drift_counters::{DriftCounters, DriftReport, MonitoringSpec};
 use super::labels::{Outcome, ShedReason, VersionLabels};
 use super::outcomes::{Outcomes, Predicted, Truth};
 use super::quantiles::{Latencies, Timed};
 use super::runs::Runs;
 use super::shards::{LocalShard, Shards};
-use super::watch::{DriftReport, Watch, Watched};
 use crate::budget::{LatencyBudget, StageClock};
 use crate::config::MonitoringWindows;
 use crate::error::Error;
@@ -41,12 +41,12 @@ pub(super) const PREDICTION_BUCKETS: [u64; 13] =
 pub struct VersionRecorder {
     labels: VersionLabels,
     budget: LatencyBudget,
-    watched: Watched,
+    spec: MonitoringSpec,
     windows: MonitoringWindows,
     /// The edges of the duration histogram of each stage, and of the whole.
     duration_edges: [Vec<u64>; STAGE_HISTOGRAMS],
     latencies: Latencies,
-    watch: Watch,
+    drift_counters: DriftCounters,
     outcomes: Mutex<Outcomes>,
     /// The bits of a float.
     load_seconds: AtomicU64,
@@ -118,7 +118,7 @@ impl VersionRecorder {
     pub(super) fn new(
         labels: VersionLabels,
         budget: LatencyBudget,
-        watched: Watched,
+        spec: MonitoringSpec,
         windows: MonitoringWindows,
         born: Duration,
     ) -> VersionRecorder {
@@ -130,19 +130,22 @@ impl VersionRecorder {
         });
         let [network, preprocess, queue, inference, postprocess] = stages;
         let total = vec![budget.total, budget.on_the_server()];
-        let watch = match windows.enabled {
-            true => Watch::new(&watched, born),
-            false => Watch::new(&Watched { baseline: None, schema: FeatureSchema::default(), ..watched.clone() }, born),
+        let drift_counters = match windows.enabled {
+            true => DriftCounters::new(&spec, born),
+            false => DriftCounters::new(
+                &MonitoringSpec { baseline: None, schema: FeatureSchema::default(), ..spec.clone() },
+                born,
+            ),
         };
         VersionRecorder {
             duration_edges: [network, preprocess, queue, inference, postprocess, total]
                 .map(|parts| duration_edges(&parts)),
             latencies: Latencies::new(born, windows.quantiles),
-            outcomes: Mutex::new(Outcomes::of_classes(watch.class_names())),
-            watch,
+            outcomes: Mutex::new(Outcomes::of_classes(drift_counters.class_names())),
+            drift_counters,
             labels,
             budget,
-            watched,
+            spec,
             windows,
             load_seconds: AtomicU64::new(0),
             shards: Shards::new(CELLS),
@@ -159,16 +162,16 @@ impl VersionRecorder {
         RequestGuard { recorder: Arc::clone(self), outcome: Outcome::Abandoned }
     }
 
-    /// What was read of instances, and what was predicted of them.
+    /// Records the features of instances and their predictions.
     pub fn observe(&self, features: Features, predictions: impl Iterator<Item = Observation>) {
         if self.windows.enabled {
-            self.watch.observe(features, predictions);
+            self.drift_counters.observe(features, predictions);
         }
     }
 
-    /// How far the last requests are from the baseline: those within a window that ends now.
+    /// Returns the drift of the last requests from the baseline: those within a window that ends now.
     pub fn drift(&self, now: Duration, window: Duration) -> DriftReport {
-        self.watch.report(now, window)
+        self.drift_counters.report(now, window)
     }
 
     /// Takes in what became of predictions.
@@ -176,11 +179,11 @@ impl VersionRecorder {
         take_in(&mut self.outcomes.lock())
     }
 
-    /// The prediction that an id tells of, in the words of this version; `None` if it could not be watched.
+    /// The prediction that an id tells of, in the words of this version; `None` if it could not be monitored.
     pub fn predicted(&self, observation: Observation) -> Option<Predicted> {
         match observation {
             Observation::Class { certainty, .. } => Some(Predicted::Class(
-                class_name(observation, self.watched.classes.as_deref())?,
+                class_name(observation, self.spec.classes.as_deref())?,
                 f64::from(certainty.confidence),
             )),
             Observation::Value(value) => Some(Predicted::Value(value)),
@@ -190,7 +193,7 @@ impl VersionRecorder {
 
     /// Returns the names of the classes, if they are known: those of [`VersionRecorder::predicted`].
     pub fn class_names(&self) -> &[String] {
-        self.watched.classes.as_deref().unwrap_or_default()
+        self.spec.classes.as_deref().unwrap_or_default()
     }
 
     /// Returns the class of this number as a truth.
@@ -200,15 +203,15 @@ impl VersionRecorder {
         Truth::Label { class, name }
     }
 
-    /// What it is watched for.
-    pub fn watched(&self) -> &Watched {
-        &self.watched
+    /// Its monitoring settings.
+    pub fn spec(&self) -> &MonitoringSpec {
+        &self.spec
     }
 
     /// Notes where the sliding windows are.
     pub(super) fn tick(&self, now: Duration) {
         self.latencies.tick(now);
-        self.watch.tick(now);
+        self.drift_counters.tick(now);
     }
 
     /// A batch of `rows` rows was run, with so many elements, of which `padding` made short rows longer.
@@ -229,7 +232,7 @@ impl VersionRecorder {
         self.shards.local().add(TERMINATED_AT, 1);
     }
 
-    /// What a run takes, as learned: seconds per row and per run, of the typical run and of the tail.
+    /// Sets the learned service time: seconds per row and per run, of the typical run and of the tail.
     pub fn set_service_time(&self, [typical, tail]: [(f64, f64); 2]) {
         for (cell, seconds) in self.service_time.iter().zip([typical.0, typical.1, tail.0, tail.1]) {
             cell.store(seconds.to_bits(), Relaxed);
@@ -320,17 +323,17 @@ impl VersionRecorder {
         &self.latencies
     }
 
-    pub(super) fn watch(&self) -> &Watch {
-        &self.watch
+    pub(super) fn drift_counters(&self) -> &DriftCounters {
+        &self.drift_counters
     }
 
     pub(super) fn windows(&self) -> MonitoringWindows {
         self.windows
     }
 
-    /// Whether what was counted with these handles goes on being what these settings ask for.
-    pub(super) fn is_for(&self, labels: &VersionLabels, budget: LatencyBudget, watched: &Watched) -> bool {
-        self.labels == *labels && self.budget == budget && self.watched == *watched
+    /// Returns true if the counts of these handles go on being what these settings ask for.
+    pub(super) fn is_for(&self, labels: &VersionLabels, budget: LatencyBudget, spec: &MonitoringSpec) -> bool {
+        self.labels == *labels && self.budget == budget && self.spec == *spec
     }
 
     /// The upper bounds of a stage's durations, or of the whole, in microseconds.
@@ -459,7 +462,7 @@ fn expired_in(error: &Error) -> Option<Stage> {
     }
 }
 
-/// Where the budget of a request went, however it ended.
+/// Records how the budget of a request was spent, however it ended.
 fn spent(shard: &LocalShard<'_>, clock: &StageClock) {
     // Of requests that were not answered in time, too: they are those of which the prediction was worst.
     if let Some(predicted) = clock.predicted().filter(|predicted| !predicted.is_zero()) {

@@ -1,52 +1,46 @@
 //! The stages of a prediction: `Preprocessor → OnnxModel → Postprocessor`.
 //!
 //! A stage is an ordinary object behind a trait: it can be tested without a server and replaced by name in
-//! `model.toml`. It contains no metric, no HTTP, and no clock but the deadline that it is handed. Built-in stages have a file each; a stage of
-//! your own is registered with [`Stages`].
+//! `model.toml`. It contains no metric, no HTTP, and no clock but the deadline that it is handed. Built-in stages have a file
+//! each, in a folder for each kind of data; a stage of your own is registered with [`Stages`].
+//!
+//! | place | content |
+//! |---|---|
+//! | `tensor/`, `tabular/`, `text/`, `image/` | preprocessors, and the postprocessors that belong to them |
+//! | `classify/`, `detect/`, `regressor.rs` | postprocessors |
+//! | `json/` | reading instances, without a tree of values |
+//! | `stages.rs`, `stage_context.rs`, `version_files.rs` | the kinds of stages, and what a stage is made of |
+//! | `origin.rs`, `outputs.rs`, `prediction.rs` | what postprocessors share: origin of rows, access to outputs, predictions |
 
-mod base64_text;
-mod detector_layouts;
-mod hard_texts;
-mod image_container;
-mod image_decoding;
-mod image_resizing;
+mod classify;
+mod detect;
+mod image;
 mod json;
-mod json_object;
-mod json_to_tensor;
-mod labels;
-mod model_classes;
 mod origin;
 mod outputs;
-mod postprocess_classifier;
-mod postprocess_detector;
-mod postprocess_embedding;
-mod postprocess_regressor;
-mod postprocess_tensor;
-mod postprocess_token_classifier;
 mod prediction;
-mod preprocess_image;
-mod preprocess_tabular;
-mod preprocess_tensor;
-mod preprocess_text;
-mod request_body;
+mod regressor;
+mod stage_context;
 mod stages;
-mod tabular_columns;
-mod tensor_features;
-mod tokenizing;
-mod whole_numbers;
+mod tabular;
+mod tensor;
+mod text;
+mod version_files;
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-pub use self::json_object::Object;
-pub use self::labels::Label;
-pub use self::model_classes::{ModelClasses, NamedClasses, OutputClasses};
+pub use self::classify::labels::Label;
+pub use self::classify::model_classes::{ModelClasses, NamedClasses, OutputClasses};
+pub use self::json::instances::instances;
+pub use self::json::object::Object;
 pub use self::origin::{ImagePlacement, Origin, TokenisedText};
 pub use self::prediction::{Detection, Entity, Prediction, Score};
-pub use self::request_body::instances;
-pub use self::stages::{MakePostprocessor, MakePreprocessor, StageContext, Stages, VersionFiles};
+pub use self::stage_context::StageContext;
+pub use self::stages::{MakePostprocessor, MakePreprocessor, Stages};
+pub use self::version_files::VersionFiles;
 use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::feature::{FeatureSchema, Features};
@@ -70,7 +64,7 @@ pub trait Preprocessor: Send + Sync {
         Err(Error::internal(format_args!("a body of type {media_type}, which no stage has asked for")))
     }
 
-    /// Whether it can take long however small a body is, so that it never runs on a thread that serves connections.
+    /// Returns true if it can take long however small a body is, so that it never runs on a thread that serves connections.
     fn is_heavy(&self) -> bool {
         false
     }
@@ -97,7 +91,7 @@ pub trait Preprocessor: Send + Sync {
         Vec::new()
     }
 
-    /// What the rows of short inputs may be filled up with, so that they can be run with longer ones. `None` if only
+    /// Padding of the rows of short inputs, with which they can be run with longer ones. `None` if only
     /// inputs of one shape can be run together.
     fn padding(&self) -> Option<Padding> {
         None
@@ -165,14 +159,14 @@ pub struct Rehearsal<'a> {
     pub run: Box<dyn Fn(usize, Deadline) -> Result<()> + 'a>,
 }
 
-/// What a preprocessor made of a request.
+/// Result of a preprocessor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
     /// The model's inputs, in the order of its signature.
     pub inputs: Tensors,
-    /// What is watched of the request, in the order of [`Preprocessor::features`].
+    /// The features of the request, in the order of [`Preprocessor::features`].
     pub features: Features,
-    /// What the rows were made of.
+    /// Origin of the rows.
     pub origin: Origin,
 }
 
@@ -199,7 +193,7 @@ pub enum TableRows {
 pub struct TableColumn {
     /// Its name, which is the key in an instance.
     pub name: String,
-    /// Whether it is a text, even where it looks like a number.
+    /// True if it is a text, even where it looks like a number.
     pub is_text: bool,
 }
 

@@ -1,8 +1,8 @@
-//! What the rows of a request were before they were tensors, for postprocessors that tell of it.
+//! Origin of the rows of a request before they were tensors, for postprocessors that refer to it.
 
 use std::ops::Range;
 
-/// What each row was made of.
+/// Origin of each row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Origin {
     /// Nothing that a postprocessor could tell of.
@@ -19,23 +19,23 @@ pub enum Origin {
 pub struct TokenisedText {
     /// The text, as it was sent.
     pub text: String,
-    /// Where each token stands in it, in bytes; nothing for special tokens, and for those of a second text.
+    /// Span of each token in it, in bytes; `None` for special tokens, and for those of a second text.
     pub spans: Vec<Option<Range<usize>>>,
 }
 
-/// How an image was brought to the model's size.
+/// Placement of an image in the model's input.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImagePlacement {
     /// Width and height as it was sent, upright, in pixels.
     pub original: [u32; 2],
     /// The pixels of the model's input per pixel of the original, across and down.
     pub scale: [f64; 2],
-    /// Where the original's upper left corner is in the model's input, across and down; negative if it was cut off.
+    /// Position of the original's upper left corner in the model's input, across and down; negative if it was cut off.
     pub offset: [f64; 2],
 }
 
 impl Origin {
-    /// How many tokens a row has, if it was a text: what is beyond them was filled up.
+    /// Number of tokens of a row, if it was a text. The rest is padding.
     pub fn tokens(&self, row: usize) -> Option<usize> {
         match self {
             Origin::Texts(texts) => texts.get(row).map(|text| text.spans.len()),

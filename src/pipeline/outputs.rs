@@ -1,11 +1,11 @@
-//! What postprocessors share: finding their output, and refusing what is no answer.
+//! Access to outputs for postprocessors: finds an output, and refuses values that are no answer.
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Signature, Tensor, Tensors};
 
-/// What to say where an output is looked for and the model has some that are no tensors; empty if it has none.
+/// Hint for a missing output if the model has outputs that are no tensors; empty if it has none.
 pub(super) fn hint_of_other_outputs(signature: &Signature) -> String {
     match &*signature.other_outputs {
         [] => String::new(),

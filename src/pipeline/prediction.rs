@@ -3,11 +3,11 @@
 use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
-use super::labels::Label;
+use super::classify::labels::Label;
 use crate::feature::{Certainty, Observation};
 use crate::tensor::{Data, Tensor, Tensors, for_each_element_type};
 
-/// What a postprocessor makes of one row of the model's outputs.
+/// Prediction for one row of the model's outputs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prediction {
     /// A class: `{"label": 3, "confidence": 0.98, "top": [{"label": 3, "score": 0.98}, …]}`.
@@ -16,7 +16,7 @@ pub enum Prediction {
         class: usize,
         /// Its name.
         label: Label,
-        /// How sure the model is of it.
+        /// Certainty of the model.
         certainty: Certainty,
         /// The most probable classes, the best first.
         top: Vec<Score>,
@@ -25,7 +25,7 @@ pub enum Prediction {
     Classes {
         /// The most probable class, counted from 0.
         class: usize,
-        /// How sure the model is of it.
+        /// Certainty of the model.
         certainty: Certainty,
         /// Those that are probable enough, the best first.
         labels: Vec<Score>,
@@ -56,7 +56,7 @@ pub struct Score {
 /// A part of a text that was recognised.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Entity {
-    /// What it is.
+    /// Its label.
     pub label: Label,
     /// The mean probability of its tokens.
     pub score: f32,
@@ -64,14 +64,14 @@ pub struct Entity {
     pub start: usize,
     /// The character after its last.
     pub end: usize,
-    /// What stands there.
+    /// Its text.
     pub text: String,
 }
 
 /// A part of an image that was recognised.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Detection {
-    /// What it is.
+    /// Its label.
     pub label: Label,
     /// Its probability.
     pub score: f32,
@@ -81,7 +81,7 @@ pub struct Detection {
 }
 
 impl Prediction {
-    /// What is watched of it: a class and how sure the model is, or the one number that was predicted.
+    /// The monitored value: a class and its certainty, or the one number that was predicted.
     pub fn observation(&self) -> Observation {
         match self {
             Prediction::Class { class, certainty, .. } | Prediction::Classes { class, certainty, .. } => {
@@ -167,7 +167,7 @@ impl Serialize for Values<'_> {
     }
 }
 
-/// How an element is written: as itself, but for the types that JSON's writer does not know as numbers.
+/// JSON form of an element: itself, but for the types that JSON's writer does not know as numbers.
 trait Written {
     fn written(&self) -> impl Serialize;
 }

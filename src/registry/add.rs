@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::files;
-use super::findings::{Findings, LONGEST};
+use super::findings::{Findings, MAX_COMPARING};
 use super::golden::Golden;
 use super::layout;
-use super::loader::{LoadOrder, Pace};
+use super::load_order::{LoadOrder, Pace};
 use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest};
 use super::opened::OpenedVersion;
 use super::refusal::Refusal;
@@ -28,7 +28,7 @@ use crate::model::Engine;
 use crate::monitor::Baseline;
 use crate::pipeline::Stages;
 
-/// What a version is made of.
+/// Files of a new version.
 #[derive(Debug, Clone, Default)]
 pub struct NewFiles {
     /// The model. Stored as `model.onnx`.
@@ -39,31 +39,31 @@ pub struct NewFiles {
     pub golden: Option<PathBuf>,
     /// Instances whose predictions are recorded as examples.
     pub record: Option<RecordedFrom>,
-    /// What the model was trained on, of which a baseline is made.
+    /// Training data of the model, of which a baseline is made.
     pub training_data: Option<TrainingData>,
 }
 
-/// Where examples are recorded from.
+/// Source of recorded examples.
 #[derive(Debug, Clone)]
 pub struct RecordedFrom {
     /// One instance per line, as JSON.
     pub instances: PathBuf,
-    /// How far a number may be off when they are checked.
+    /// Tolerance of numbers when they are checked.
     pub tolerance: f64,
 }
 
-/// What to add, to which model.
+/// A version to add.
 #[derive(Debug, Clone)]
 pub struct Addition<'a> {
     /// The model's folder.
     pub model: &'a Path,
     /// The files.
     pub files: &'a NewFiles,
-    /// What is known of them. Its files are filled in.
+    /// Facts about the version. The files are filled in.
     pub facts: Manifest,
 }
 
-/// What was added.
+/// The version that was added.
 #[derive(Debug)]
 pub struct Added {
     /// The new version.
@@ -72,7 +72,7 @@ pub struct Added {
     pub folder: PathBuf,
     /// Its manifest, with its files.
     pub manifest: Manifest,
-    /// How many examples it has.
+    /// Number of its examples.
     pub examples: usize,
     /// Its baseline, if one was made.
     pub baseline: Option<Baseline>,
@@ -123,7 +123,7 @@ pub fn add(
         findings => {
             let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
             let findings =
-                findings.map_or_else(|| opened.examine(&mut *opened.session()?, LONGEST), Ok).map_err(refused)?;
+                findings.map_or_else(|| opened.examine(&mut *opened.session()?, MAX_COMPARING), Ok).map_err(refused)?;
             (findings, Some(opened))
         }
     };
@@ -194,7 +194,8 @@ pub fn add_baseline(
         pace: Pace::Full,
     };
     let opened = OpenedVersion::open(engine, stages, &order, verified).map_err(refused)?;
-    let findings = opened.session().and_then(|mut session| opened.examine(&mut *session, LONGEST)).map_err(refused)?;
+    let findings =
+        opened.session().and_then(|mut session| opened.examine(&mut *session, MAX_COMPARING)).map_err(refused)?;
     let (baseline, assumptions) = make_baseline(data, &opened, &findings, progress)?;
 
     let (staging, _lock) = staging(&model).map_err(|error| wrong(&model, &error))?;

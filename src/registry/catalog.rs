@@ -1,4 +1,4 @@
-//! What is served: an immutable snapshot, replaced as a whole.
+//! The catalog of served models: an immutable snapshot, replaced as a whole.
 //!
 //! A request takes one snapshot's version and keeps it until it is answered; nothing it reads can change
 //! under it. A new version becomes visible by publishing a new snapshot, never by changing one.
@@ -41,7 +41,7 @@ pub struct Snapshot {
 /// A model that is served.
 #[derive(Debug)]
 pub struct ServedModel {
-    /// What the model does, for people.
+    /// Description of the model, for people.
     pub description: Option<String>,
     /// Its loaded versions.
     pub versions: BTreeMap<Version, Arc<ServedVersion>>,
@@ -58,23 +58,23 @@ pub struct ServedVersion {
     pub model: ModelName,
     /// The version.
     pub version: Version,
-    /// What the ids of its predictions say of it.
+    /// Its key in the ids of predictions.
     pub key: VersionKey,
     /// The digest of all its files.
     pub sha256: Sha256,
     /// Its manifest.
     pub manifest: Arc<Manifest>,
-    /// What its folder looked like when it was loaded.
+    /// Fingerprint of its folder when it was loaded.
     pub fingerprint: Fingerprint,
-    /// Where it was loaded from.
+    /// Its folder.
     pub folder: PathBuf,
     /// The `model.toml` it was loaded with.
     pub config: Arc<ModelConfig>,
     /// The place of its sessions.
     pub place: SessionPlace,
-    /// When it was loaded.
+    /// Time at which it was loaded.
     pub loaded_at: Timestamp,
-    /// How long that took.
+    /// Duration of the load.
     pub load_took: Duration,
     /// `{"name", "version", "sha256"}`, as every answer has it.
     pub identity: Box<RawValue>,
@@ -82,11 +82,11 @@ pub struct ServedVersion {
     pub intra_op_threads: usize,
     /// Findings of its first runs.
     pub findings: Findings,
-    /// How the time of a request is divided.
+    /// Division of the time of a request.
     pub budget: LatencyBudget,
     /// The stages.
     pub pipeline: Pipeline,
-    /// What the stages around the model have cost.
+    /// Costs of the stages around the model.
     pub costs: StageCosts,
     /// The handles that its requests are counted with.
     pub recorder: Arc<VersionRecorder>,
@@ -106,7 +106,7 @@ pub enum Target<'a> {
 // ===== impl Catalog =====
 
 impl Catalog {
-    /// What is served now.
+    /// The present snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }

@@ -1,25 +1,23 @@
 //! The files of a version: which there are, what they are, and their bytes, read once and hashed as they are read.
-//!
-//! Nothing that leads out of the version's folder is read: no symbolic link, no file that has another name elsewhere (a
-//! hard link), nothing but regular files.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::Metadata;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sha2::Digest;
 
 use super::manifest::{FilePath, MANIFEST_FILE, Manifest};
 use super::refusal::Refusal;
+use super::regular_file::{check_regular, open};
 use crate::error::LoadFault;
 use crate::identity::{Sha256, shown};
 
 /// More files than any version needs.
-const MOST_FILES: usize = 10_000;
+const MAX_FILES: usize = 10_000;
 
-/// What a folder looks like from outside: enough to see that something was written to it, without reading any file.
+/// Fingerprint of a folder from outside: enough to see that something was written to it, without reading any file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fingerprint(BTreeMap<PathBuf, [i64; 5]>);
 
@@ -31,7 +29,7 @@ impl Fingerprint {
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 let Ok(metadata) = entry.metadata() else { continue };
-                if seen.len() > MOST_FILES {
+                if seen.len() > MAX_FILES {
                     break;
                 }
                 if metadata.is_dir() {
@@ -50,7 +48,7 @@ impl Fingerprint {
     }
 }
 
-/// What changes when a file is written to, replaced or linked.
+/// Metadata that changes when a file is written to, replaced or linked.
 fn marks(metadata: &Metadata) -> [i64; 5] {
     let inode = i64::from_ne_bytes(metadata.ino().to_ne_bytes());
     let length = i64::from_ne_bytes(metadata.len().to_ne_bytes());
@@ -71,14 +69,14 @@ pub(super) fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal
                 folders.push((path, format!("{name}/")));
                 continue;
             }
-            regular(&name, &metadata).map_err(|problem| Refusal::new(LoadFault::Files, problem))?;
+            check_regular(&name, &metadata).map_err(|problem| Refusal::new(LoadFault::Files, problem))?;
             if name == MANIFEST_FILE {
                 continue;
             }
             let name: FilePath = name.parse().map_err(|error| Refusal::new(LoadFault::Files, format!("{error}")))?;
             found.insert(name, path);
-            if found.len() > MOST_FILES {
-                return Err(Refusal::new(LoadFault::Files, format!("there are more than {MOST_FILES} files")));
+            if found.len() > MAX_FILES {
+                return Err(Refusal::new(LoadFault::Files, format!("there are more than {MAX_FILES} files")));
             }
         }
     }
@@ -115,43 +113,4 @@ pub(super) fn digest(path: &Path) -> io::Result<Sha256> {
 /// The digest of bytes.
 pub(super) fn digest_of(bytes: &[u8]) -> Sha256 {
     Sha256::from(<[u8; 32]>::from(sha2::Sha256::digest(bytes)))
-}
-
-/// All bytes of a file that has at most so many.
-pub(super) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!("larger than {limit} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// Opens a regular file that has no other name. It may have been exchanged since it was listed.
-fn open(path: &Path) -> io::Result<File> {
-    use rustix::fs::OFlags;
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // Gives a clear error. The flags protect against an exchange of the file in between.
-    regular(&name, &std::fs::symlink_metadata(path)?).map_err(io::Error::other)?;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    regular(&name, &file.metadata()?).map_err(io::Error::other)?;
-    Ok(file)
-}
-
-fn regular(name: &str, metadata: &Metadata) -> Result<(), String> {
-    if metadata.is_symlink() {
-        let name = shown(name);
-        Err(format!(
-            "\"{name}\" is a symbolic link, and a version has plain files only; copy what it leads to with cp -L"
-        ))
-    } else if !metadata.is_file() {
-        Err(format!("\"{}\" is not a regular file", shown(name)))
-    } else if metadata.nlink() > 1 {
-        let name = shown(name);
-        Err(format!("\"{name}\" is a hard link: its bytes can be changed under another name; put a copy there"))
-    } else {
-        Ok(())
-    }
 }

@@ -13,7 +13,7 @@ use super::onnx_file::{
 };
 
 /// The longest sentence about a file, in bytes: it quotes names, and never the file.
-const LONGEST_PROBLEM: usize = 2_000;
+const MAX_PROBLEM: usize = 2_000;
 
 /// Reads a manifest. One that is taken can be written and read again, and names files below its folder only.
 pub(crate) fn manifest(bytes: &[u8]) {
@@ -54,7 +54,7 @@ pub(crate) fn external_data(model: &[u8]) {
 }
 
 fn assert_is_one_line(problem: &str) {
-    assert!(problem.len() <= LONGEST_PROBLEM, "a problem of {} bytes: {problem}", problem.len());
+    assert!(problem.len() <= MAX_PROBLEM, "a problem of {} bytes: {problem}", problem.len());
     assert!(!problem.contains('\n'), "a problem of several lines: {problem:?}");
 }
 

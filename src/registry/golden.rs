@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// How far a number may be off where nothing is said.
+/// Default tolerance of numbers.
 const TOLERANCE: f64 = 1e-4;
 
 /// The examples of a version.
@@ -16,9 +16,9 @@ const TOLERANCE: f64 = 1e-4;
 pub struct Golden {
     /// Instances, as in a request.
     pub instances: Vec<Box<RawValue>>,
-    /// What is expected of each. Members of an object that are left out may be anything.
+    /// The expected prediction for each. Members of an object that are left out may be anything.
     pub predictions: Vec<Value>,
-    /// How far a number may be off: found and expected differ by at most tolerance · max(1, |expected|).
+    /// Tolerance of numbers: found and expected differ by at most tolerance · max(1, |expected|).
     #[serde(default = "default_tolerance")]
     pub tolerance: f64,
 }

@@ -45,7 +45,7 @@ pub struct FolderProblem {
 const WHERE: &str = "repository.path or --models says where to look";
 
 /// Maximum number of problems that are kept.
-const MOST_PROBLEMS: usize = 100;
+const MAX_PROBLEMS: usize = 100;
 
 /// Finds the models in a repository. Fails if the repository does not exist.
 pub fn scan(repository: &Path) -> Result<Found> {
@@ -82,9 +82,9 @@ pub fn scan(repository: &Path) -> Result<Found> {
             ),
         ));
     }
-    if found.problems.len() > MOST_PROBLEMS {
-        let more = found.problems.len() - MOST_PROBLEMS;
-        found.problems.truncate(MOST_PROBLEMS);
+    if found.problems.len() > MAX_PROBLEMS {
+        let more = found.problems.len() - MAX_PROBLEMS;
+        found.problems.truncate(MAX_PROBLEMS);
         found.problems.push(FolderProblem::of(repository, format!("{more} more folders are not as they should be")));
     }
     Ok(found)
@@ -278,8 +278,8 @@ mod tests {
     fn problems_are_bounded() {
         let strays: Vec<String> = (0..150).map(|number| format!("@{number}/")).collect();
         let found = scan(repository(&strays.iter().map(String::as_str).collect::<Vec<_>>()).path()).unwrap();
-        assert_eq!(found.problems.len(), MOST_PROBLEMS + 1);
-        assert!(found.problems[MOST_PROBLEMS].problem.starts_with("50 more"), "{}", found.problems[MOST_PROBLEMS]);
+        assert_eq!(found.problems.len(), MAX_PROBLEMS + 1);
+        assert!(found.problems[MAX_PROBLEMS].problem.starts_with("50 more"), "{}", found.problems[MAX_PROBLEMS]);
     }
 
     #[test]

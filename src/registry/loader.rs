@@ -3,7 +3,6 @@
 //! Everything up to the start is done on a thread of its own; nothing here knows whether the version will get traffic.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,84 +10,43 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::catalog::ServedVersion;
-use super::findings::{Findings, LONGEST, WarmUp};
+use super::findings::{Findings, MAX_COMPARING, WarmUp};
+use super::load_order::{LoadOrder, LoadStep, Pace};
 use super::opened::OpenedVersion;
 use super::refusal::Refusal;
 use super::run_limit::RunLimit;
 use super::trial::Trial;
 use super::verified::FoundVersion;
 use crate::budget::StageCosts;
-use crate::config::{Batching, ModelConfig, Provider, SessionPlace, Threads, available_cores};
+use crate::config::{Batching, Provider, SessionPlace, Threads, available_cores};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::machine;
 use crate::model::{
-    Engine, Independence, ModelSettings, OnnxModel, ServiceTime, Session, Stopwatch, Watchers, measure,
+    Engine, Independence, ModelSettings, OnnxModel, ServiceTime, Session, SpinSlots, Stopwatch, measure,
 };
-use crate::monitor::{Monitor, VersionLabels, Watched};
+use crate::monitor::{Monitor, MonitoringSpec, VersionLabels};
 use crate::pipeline::Stages;
 
 /// Loads versions with an engine, stages and a monitor that they all share.
 #[derive(Debug)]
 pub struct Loader {
-    /// What loads and runs models.
+    /// The engine that loads and runs models.
     pub engine: Arc<dyn Engine>,
     /// Loads and runs models in processes of their own.
     pub isolated_engine: Option<Arc<dyn Engine>>,
     /// The kinds of stages that a `model.toml` can name.
     pub stages: Stages,
-    /// Where requests will be counted.
+    /// Counts requests.
     pub monitor: Arc<Monitor>,
-    /// How many requests may wait awake.
-    pub watchers: Arc<Watchers>,
-    /// How a version is tried out in another process first, if it is.
+    /// Limits the number of spinning requests.
+    pub spin_slots: Arc<SpinSlots>,
+    /// The trial of a version in another process, if there is one.
     pub trial: Option<Trial>,
     /// Timeout of the first runs of a version.
     pub run_limit: RunLimit,
     /// Timeout of a load as a whole.
     pub load_limit: Duration,
-}
-
-/// Which version to load, from where.
-#[derive(Debug, Clone)]
-pub struct LoadOrder {
-    /// The model.
-    pub model: ModelName,
-    /// The version.
-    pub version: Version,
-    /// The model's `model.toml`.
-    pub config_file: PathBuf,
-    /// What it says.
-    pub config: Arc<ModelConfig>,
-    /// The version's folder.
-    pub folder: PathBuf,
-    /// Place of its sessions.
-    pub place: SessionPlace,
-    /// Whether others are served meanwhile.
-    pub pace: Pace,
-}
-
-/// How much of the machine a load may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// All of it: nothing is served yet.
-    Full,
-    /// What is left over: requests are served beside it.
-    Background,
-}
-
-/// How far a load has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LoadStep {
-    /// It waits for other loads.
-    Waiting,
-    /// Its files are read and hashed.
-    Verifying,
-    /// It is tried out in another process.
-    Trying,
-    /// Its sessions are opened and run once; its examples are checked.
-    Opening,
 }
 
 /// A version that is ready to be started.
@@ -150,7 +108,7 @@ impl Loader {
                 opened.check_golden(session)?;
                 Ok(findings)
             }
-            None => opened.examine(session, LONGEST),
+            None => opened.examine(session, MAX_COMPARING),
         })??;
         let signature = opened.signature();
         let service = match findings.warm_up {
@@ -182,7 +140,7 @@ impl Loader {
             sha256: sha256.to_string(),
             provider: opened.loaded.provider().name(),
         };
-        let watched = Watched {
+        let watched = MonitoringSpec {
             schema: opened.preprocessor.features(),
             classes: opened.class_names(),
             baseline: opened.verified.baseline.clone(),
@@ -194,7 +152,7 @@ impl Loader {
         let settings = ModelSettings { session: &config.model, budget: &config.budget, sharing };
         let thread_name = format!("{name}-{version}");
         let model =
-            OnnxModel::start(&thread_name, &opened.loaded, sessions, settings, service, &recorder, &self.watchers)?;
+            OnnxModel::start(&thread_name, &opened.loaded, sessions, settings, service, &recorder, &self.spin_slots)?;
         let costs = StageCosts::of(opened.preprocessor.is_heavy());
         let (verified, pipeline) = opened.into_pipeline(model);
         let served = ServedVersion {
@@ -233,12 +191,12 @@ impl Loader {
 /// process.
 fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Result<(), Refusal> {
     /// More threads than this would only wait for each other.
-    const MOST_PER_CORE: u64 = 16;
+    const MAX_PER_CORE: u64 = 16;
     /// Threads for requests, for other work of the server, and for a trial.
     const RESERVE: u64 = 16;
     let Threads { workers, intra_op } = threads;
     let wanted = workers.get() as u64 * intra_op.get() as u64;
-    let by_cores = MOST_PER_CORE * cores.get().max(4) as u64;
+    let by_cores = MAX_PER_CORE * cores.get().max(4) as u64;
     let (most, because, fault) = match left.map(|left| left.saturating_sub(RESERVE)) {
         Some(left) if left < by_cores => {
             let because = "what the limits of processes (pids.max, RLIMIT_NPROC) leave".to_owned();
@@ -246,7 +204,7 @@ fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Re
             (left, because, if wanted <= by_cores { LoadFault::Resources } else { LoadFault::Config })
         }
         _ => {
-            let because = format!("{MOST_PER_CORE} for each of {cores} cores, and {} anyhow", 4 * MOST_PER_CORE);
+            let because = format!("{MAX_PER_CORE} for each of {cores} cores, and {} anyhow", 4 * MAX_PER_CORE);
             (by_cores, because, LoadFault::Config)
         }
     };

@@ -11,8 +11,8 @@ use jiff::{Timestamp, civil};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
-use super::files;
 use super::refusal::Refusal;
+use super::regular_file;
 use crate::config::toml_problem;
 use crate::error::LoadFault;
 use crate::identity::{Sha256, shown};
@@ -27,9 +27,9 @@ pub const GOLDEN_FILE: &str = "golden.json";
 pub const BASELINE_FILE: &str = "baseline.json";
 
 /// The largest manifest that is read, in bytes.
-const LARGEST: u64 = 1 << 20;
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 /// Maximum length of the name of a metric or a tag, in bytes.
-const LONGEST_NAME: usize = 128;
+const MAX_NAME: usize = 128;
 /// The only form there is.
 const FORMAT: u32 = 1;
 
@@ -39,22 +39,22 @@ const FORMAT: u32 = 1;
 pub struct Manifest {
     /// The form of the manifest: 1.
     pub format: u32,
-    /// What is special about this version, for people.
+    /// Description of this version, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// What it was made with: `"scikit-learn 1.8"`.
+    /// Framework that it was made with: `"scikit-learn 1.8"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub framework: Option<String>,
-    /// When the model was trained.
+    /// Training date of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_at: Option<TrainingDate>,
     /// The version of the data it was trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
-    /// When it was added to the repository.
+    /// Time at which it was added to the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added_at: Option<Timestamp>,
-    /// What its evaluation gave, by name.
+    /// Metrics of its evaluation, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
     /// Whatever else is to be known of it.
@@ -82,7 +82,7 @@ pub struct TrainingDate(String);
 #[serde(try_from = "String", into = "String")]
 pub struct FilePath(String);
 
-/// Why a text is not what it should be.
+/// The reason why a text is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidText(String);
@@ -115,8 +115,8 @@ impl Manifest {
                     .to_owned(),
             ));
         }
-        let bytes =
-            files::read(&path, LARGEST).map_err(|error| Refusal::of_io(LoadFault::Manifest, MANIFEST_FILE, &error))?;
+        let bytes = regular_file::read(&path, MAX_MANIFEST_BYTES)
+            .map_err(|error| Refusal::of_io(LoadFault::Manifest, MANIFEST_FILE, &error))?;
         Manifest::parse(&bytes).map_err(refuse)
     }
 
@@ -137,11 +137,11 @@ impl Manifest {
         }
         let metrics = self.metrics.keys().map(|name| ("metrics", name));
         let mut names = metrics.chain(self.tags.keys().map(|name| ("tags", name)));
-        let is_name = |name: &str| name.len() <= LONGEST_NAME && !name.contains(|c: char| c.is_control());
+        let is_name = |name: &str| name.len() <= MAX_NAME && !name.contains(|c: char| c.is_control());
         if let Some((section, name)) = names.find(|(_, name)| !is_name(name)) {
             let name = shown(name);
             return Err(format!(
-                "{section}: \"{name}\" is not a name: at most {LONGEST_NAME} bytes, without control characters"
+                "{section}: \"{name}\" is not a name: at most {MAX_NAME} bytes, without control characters"
             ));
         }
         if !self.files.keys().any(|path| path.as_str() == MODEL_FILE) {

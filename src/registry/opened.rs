@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::findings::Findings;
 use super::golden::Golden;
-use super::loader::LoadOrder;
+use super::load_order::LoadOrder;
 use super::refusal::Refusal;
 use super::verified::VerifiedVersion;
 use crate::budget::{Deadline, LatencyBudget};
@@ -209,8 +209,8 @@ impl OpenedVersion {
     }
 }
 
-/// Checks that the inputs agree on the number of rows: else nobody can tell which of them has the dimension of the rows first.
-/// (One row at a time fits whatever is open.)
+/// Checks that the inputs agree on the number of rows: else nobody can tell which of them has the dimension of the rows
+/// first. (One row at a time fits whatever is open.)
 fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
     let Some(fixed) = signature.inputs.iter().find(|input| matches!(input.dims.first(), Some(Dim::Fixed(_)))) else {
         return Ok(());

@@ -1,28 +1,27 @@
-//! Why a version is not served: a closed reason, and a message that says what to change.
+//! The refusal of a version: a closed reason, and a message that says what to change.
 
-use super::findings::is_about_memory;
 use crate::error::{Error, LoadFault};
 use crate::identity::{ModelName, Version, cut_off};
 
 /// Maximum length of a message that is kept, in characters: it may quote a file.
-const LONGEST_MESSAGE: usize = 2_000;
+const MAX_MESSAGE: usize = 2_000;
 
 /// A version, or files that were to become one, are not as they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error("{message}")]
 pub struct Refusal {
-    /// What kind of thing is wrong.
+    /// Kind of the problem.
     pub fault: LoadFault,
-    /// What is wrong, and what to change.
+    /// The problem, and its remedy.
     pub message: String,
 }
 
 impl Refusal {
     pub(super) fn new(fault: LoadFault, message: impl Into<String>) -> Refusal {
-        Refusal { fault, message: cut_off(message.into(), LONGEST_MESSAGE) }
+        Refusal { fault, message: cut_off(message.into(), MAX_MESSAGE) }
     }
 
-    /// What another room said, as a refusal of this kind.
+    /// An error of another room, as a refusal of this kind.
     pub(super) fn of(fault: LoadFault) -> impl FnOnce(Error) -> Refusal {
         move |error| {
             let message = error.for_operators();
@@ -53,6 +52,12 @@ impl Refusal {
     pub fn about(self, model: &ModelName, version: Version) -> Error {
         Error::Load { model: model.clone(), version, fault: self.fault, message: self.message }
     }
+}
+
+/// Returns true if an error is about a lack of memory.
+pub(super) fn is_about_memory(message: &str) -> bool {
+    let message = message.to_lowercase();
+    ["bad_alloc", "failed to allocate", "out of memory", "signal 6"].iter().any(|word| message.contains(word))
 }
 
 #[cfg(test)]

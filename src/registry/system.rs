@@ -1,4 +1,4 @@
-//! What is asked of the operating system: rights, lower priority, and limits for a process that may misbehave.
+//! Calls to the operating system: rights, lower priority, and limits for a process that may misbehave.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub fn lower_priority_of_this_thread() {
     lower_priority_of_this_process();
 }
 
-/// Whether this process may change a file, or what is in a folder, as far as its rights and the file system say.
+/// Checks that this process may change a file, or the contents of a folder, by its rights and the file system.
 pub fn may_be_written(path: &Path) -> std::io::Result<()> {
     let search = if path.is_dir() { Access::EXEC_OK } else { Access::READ_OK };
     Ok(access(path, Access::WRITE_OK | search)?)

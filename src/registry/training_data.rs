@@ -21,9 +21,9 @@ use crate::tensor::{DType, Signature};
 
 /// The rows that decide on the bins are drawn at random, the same ones every time.
 const SEED: u64 = 0x1ee_3a9;
-/// How many there are, and how many values they may have all together, which bounds the memory: 160 MB.
-const MOST_SAMPLED_ROWS: u64 = 20_000;
-const MOST_SAMPLED_VALUES: u64 = 20_000_000;
+/// Maximum number of them, and of all their values, which bounds the memory: 160 MB.
+const MAX_SAMPLED_ROWS: u64 = 20_000;
+const MAX_SAMPLED_VALUES: u64 = 20_000_000;
 /// Rows that are run at one time, if the model takes as many.
 const ROWS_AT_ONE_TIME: usize = 256;
 
@@ -36,10 +36,10 @@ pub struct TrainingData {
     pub ignored_columns: Vec<String>,
 }
 
-/// How far the work is.
+/// Progress of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// What is done: `sampling` or `counting`.
+    /// The step: `sampling` or `counting`.
     pub step: &'static str,
     /// Rows that are done.
     pub done: u64,
@@ -47,7 +47,7 @@ pub struct Progress {
     pub rows: u64,
 }
 
-/// How a row of a CSV file becomes an instance.
+/// Form of the instance that a row of a CSV file becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowForm {
     /// `{"age": 30, "country": "NL"}`
@@ -72,18 +72,18 @@ enum Rows<'a> {
 #[derive(Debug)]
 struct Columns {
     names: Vec<String>,
-    /// Where each is in a record.
+    /// Position of each in a record.
     places: Vec<usize>,
-    /// What the cells of each are.
+    /// Kind of the cells of each.
     cells: Vec<Cells>,
     /// Form of a row, if the pipeline reads rows of a table.
     rows: Option<TableRows>,
 }
 
-/// What the cells of a column are.
+/// Kind of the cells of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cells {
-    /// What they read as.
+    /// Numbers if they look like numbers, else texts.
     AsTheyRead,
     /// Texts, even if they look like numbers.
     Texts,
@@ -117,7 +117,7 @@ pub(super) fn make_baseline(
     });
     let schema = opened.features();
     let width = schema.len() as u64 + 4;
-    let wanted = rows.min(MOST_SAMPLED_ROWS).min((MOST_SAMPLED_VALUES / width).max(1_000));
+    let wanted = rows.min(MAX_SAMPLED_ROWS).min((MAX_SAMPLED_VALUES / width).max(1_000));
     let mut random = fastrand::Rng::with_seed(SEED);
     let mut still_wanted = wanted;
     let mut sample = Sample::new(schema, opened.class_names());
@@ -199,7 +199,7 @@ impl Runner<'_> {
         }
     }
 
-    /// What the pipeline makes of these rows, as it would of a request.
+    /// Runs the pipeline on these rows, as on a request.
     fn predict(
         &mut self,
         rows: &[(usize, Box<RawValue>)],

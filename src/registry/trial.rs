@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::findings::{Findings, LONGEST, is_about_memory};
-use super::loader::{LoadOrder, Pace};
+use super::findings::{Findings, MAX_COMPARING};
+use super::load_order::{LoadOrder, Pace};
 use super::opened::OpenedVersion;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, is_about_memory};
 use super::system;
 use super::verified::FoundVersion;
 use crate::config::{LibraryCandidate, ModelConfig, Provider, SessionPlace, own_variables};
@@ -42,10 +42,10 @@ const MAX_COMPLAINTS_BYTES: u64 = 1 << 16;
 /// Divisor of the memory: the runs of one model together may take one part, if callers choose the length of rows.
 const RUNS_MEMORY: u64 = 8;
 
-/// What a process needs beside the model and what comes of it.
+/// Memory of a process beside the model and its tensors.
 const BASE_MEMORY: u64 = 1 << 30;
 
-/// How versions are tried out.
+/// Trial of versions in a process of their own.
 #[derive(Debug, Clone)]
 pub struct Trial {
     /// The program that loads them: this one, in a process of its own.
@@ -54,7 +54,7 @@ pub struct Trial {
     pub library: PathBuf,
     /// The most memory that it may take, in bytes; `None` for what suits the size of the model.
     pub memory: Option<u64>,
-    /// How long it may take.
+    /// Its timeout.
     pub timeout: Duration,
 }
 
@@ -67,7 +67,7 @@ struct TrialMemory {
     wanted: u64,
 }
 
-/// What the child is told, on its standard input.
+/// Order for the child, on its standard input.
 #[derive(Debug, Serialize, Deserialize)]
 struct TrialOrder {
     model: ModelName,
@@ -81,7 +81,7 @@ struct TrialOrder {
     comparing: Duration,
 }
 
-/// What the child says, on its standard output.
+/// Answer of the child, on its standard output.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
@@ -101,7 +101,7 @@ impl Trial {
             folder: order.folder.clone(),
             library: self.library.clone(),
             memory: memory.map(|memory| memory.bytes),
-            comparing: LONGEST.min(self.timeout / 5),
+            comparing: MAX_COMPARING.min(self.timeout / 5),
         };
         let begin = Instant::now();
         let mut child = Running(self.start(&trial_order).map_err(|error| {
@@ -224,7 +224,7 @@ fn fault_of(status: Option<ExitStatus>) -> LoadFault {
     }
 }
 
-/// Where memory may have been the reason, the limit is named.
+/// Adds the limit to a refusal that may be about memory.
 fn explained(refusal: Refusal, memory: Option<TrialMemory>) -> Refusal {
     match memory {
         Some(TrialMemory { bytes, wanted }) if !refusal.fault.is_passing() && is_about_memory(&refusal.message) => {

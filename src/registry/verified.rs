@@ -13,6 +13,7 @@ use super::golden::Golden;
 use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest};
 use super::onnx_file;
 use super::refusal::Refusal;
+use super::regular_file;
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{Sha256, shown};
 use crate::machine;
@@ -39,9 +40,9 @@ pub struct VerifiedVersion {
     pub manifest: Arc<Manifest>,
     /// The digest of all its files.
     pub identity: Sha256,
-    /// What its folder looked like before anything was read.
+    /// Fingerprint of its folder before anything was read.
     pub fingerprint: Fingerprint,
-    /// How its training data are distributed, if that is known.
+    /// Distribution of its training data, if that is known.
     pub baseline: Option<Arc<Baseline>>,
     /// Its examples, if it has some.
     pub golden: Option<Golden>,
@@ -50,7 +51,7 @@ pub struct VerifiedVersion {
     pub bytes: Arc<ModelBytes>,
     /// The classes, by the model's file.
     pub classes: ModelClasses,
-    /// Where each file is.
+    /// Path of each file.
     found: BTreeMap<FilePath, PathBuf>,
 }
 
@@ -202,7 +203,7 @@ pub(super) fn not_a_model(problem: &str) -> Refusal {
 /// Mark in the location of data that ONNX Runtime itself keeps in memory: their offset is an address.
 const MARKER_OF_MEMORY: &str = "_ORT_MEM_ADDR_";
 
-/// Whether a location of external data is a file of the version.
+/// Checks that a location of external data is a file of the version.
 fn inside(location: &str, manifest: &Manifest) -> Result<(), Refusal> {
     let refuse = |why: String| {
         let location = shown(location);
@@ -225,7 +226,7 @@ fn verified(
     limit: u64,
 ) -> Result<Arc<[u8]>, Refusal> {
     let path = found.get(name).ok_or_else(|| Refusal::new(LoadFault::Files, format!("{name} is missing")))?;
-    let bytes: Arc<[u8]> = files::read(path, limit).map_err(|error| unreadable(name, &error))?.into();
+    let bytes: Arc<[u8]> = regular_file::read(path, limit).map_err(|error| unreadable(name, &error))?.into();
     compare_digest(name, files::digest_of(&bytes), manifest)?;
     Ok(bytes)
 }
@@ -248,7 +249,7 @@ fn unreadable(name: &str, error: &std::io::Error) -> Refusal {
     Refusal::of_io(LoadFault::Files, name, error)
 }
 
-/// Where a worker's session is opened again from.
+/// Source from which a worker's session is opened again.
 #[derive(Debug)]
 struct VersionFolder {
     folder: PathBuf,

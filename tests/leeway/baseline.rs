@@ -82,7 +82,7 @@ fn the_columns_of_a_tensor_are_found_by_their_names_if_they_have_some() {
         let repository = Repository::new().with("plus", 1, "plus_1", &named);
         let (code, said) = make(&repository, "plus", "train.csv", data, &[]);
         assert_eq!(code, 0, "{said}");
-        assert!(!said.contains("Note:"), "{said}");
+        assert!(!said.contains("ChangeNote:"), "{said}");
         read(&repository, "plus")
     };
     assert_eq!(baseline(back), baseline(forth));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use leeway::app::Parts;
+use leeway::app::Dependencies;
 use leeway::config::StateUrl;
 use leeway::deploy::{Appended, Deployment, Journal, MemoryJournal};
 use leeway::error::{Error, Result};
@@ -160,7 +160,7 @@ async fn on_disk(repository: &Repository, disk: &Arc<Disk>) -> TestApp {
     let journal: Arc<dyn Journal> = Arc::<Disk>::clone(disk);
     TestApp::with_all(
         repository.config(),
-        Parts { engine, isolated_engine: None, stages, trial: None, journal, ledger: ledger() },
+        Dependencies { engine, isolated_engine: None, stages, trial: None, journal, ledger: ledger() },
     )
     .await
 }

@@ -418,11 +418,11 @@ fn the_metrics_reference_has_every_metric_and_no_other() {
 
 #[test]
 fn operations_says_what_to_do_at_every_alert() {
-    let text = read("docs/operations.md");
+    let text = read("docs/alerts.md");
     let alerts = read("deploy/prometheus/rules/leeway.alerts.yml");
     let alerts: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     for alert in &alerts {
-        assert!(text.contains(&format!("\n**{alert}** (")), "docs/operations.md has no {alert}");
+        assert!(text.contains(&format!("\n**{alert}** (")), "docs/alerts.md has no {alert}");
     }
     assert_eq!(text.matches("\n**Leeway").count(), alerts.len());
 }

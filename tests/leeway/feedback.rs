@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use leeway::app::Parts;
+use leeway::app::Dependencies;
 use leeway::config::{Config, StateUrl};
 use leeway::deploy;
 use leeway::error::Result;
@@ -295,7 +295,7 @@ async fn feedback_whose_client_has_left_is_counted_if_it_was_recorded() {
         recorded: Notify::new(),
         go: Notify::new(),
     });
-    let parts = Parts {
+    let parts = Dependencies {
         engine: runtime(),
         isolated_engine: None,
         stages: Stages::default(),

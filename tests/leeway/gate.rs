@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use leeway::tensor::Tensors;
 use parking_lot::{Condvar, Mutex};
 
-use crate::harness::{Hooked, PATIENCE, runtime};
+use crate::harness::{HookedEngine, PATIENCE, runtime};
 
 struct State {
     /// How many runs may pass.
@@ -20,7 +20,7 @@ static GATE: (Mutex<State>, Condvar) = (Mutex::new(State { let_go: usize::MAX, c
 pub(crate) static GATE_IN_USE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// The engine. Its models take float32.
-pub(crate) fn gated() -> Arc<Hooked> {
+pub(crate) fn gated() -> Arc<HookedEngine> {
     let before_run = |inputs: &Tensors| {
         let (lock, changed) = &GATE;
         let mut state = lock.lock();
@@ -31,7 +31,7 @@ pub(crate) fn gated() -> Arc<Hooked> {
         }
         state.let_go -= 1;
     };
-    Arc::new(Hooked { engine: runtime(), before_run })
+    Arc::new(HookedEngine { engine: runtime(), before_run })
 }
 
 /// Lets so many runs pass from now on.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use leeway::app::{App, Parts, Stop};
+use leeway::app::{App, Dependencies, Stop};
 use leeway::config::{Config, Provider, SessionConfig, StateUrl};
 use leeway::deploy;
 use leeway::error::Result;
@@ -128,7 +128,7 @@ impl TestApp {
         let ledger = leeway::feedback::open_ledger(&config.state.url, config.feedback.remembered).await.unwrap();
         TestApp::with_all(
             config,
-            Parts { engine, isolated_engine: Some(isolated_engine()), stages, trial: None, journal, ledger },
+            Dependencies { engine, isolated_engine: Some(isolated_engine()), stages, trial: None, journal, ledger },
         )
         .await
     }
@@ -137,11 +137,12 @@ impl TestApp {
     pub(crate) async fn with_trial(config: Config, trial: Trial) -> TestApp {
         let journal = deploy::open(&config.state.url).await.unwrap();
         let (engine, stages) = (runtime(), Stages::default());
-        let parts = Parts { engine, isolated_engine: None, stages, trial: Some(trial), journal, ledger: ledger() };
+        let parts =
+            Dependencies { engine, isolated_engine: None, stages, trial: Some(trial), journal, ledger: ledger() };
         TestApp::with_all(config, parts).await
     }
 
-    pub(crate) async fn with_all(config: Config, parts: Parts) -> TestApp {
+    pub(crate) async fn with_all(config: Config, parts: Dependencies) -> TestApp {
         let bound = App::build_with(config, parts).await.unwrap().bind().await.unwrap();
         let (stop, stopped) = mpsc::channel(4);
         let (data, admin) = (bound.data_address(), bound.admin_address());
@@ -297,7 +298,7 @@ impl Repository {
 
 /// Wraps the real engine, so that every run goes through a function first.
 #[derive(Debug)]
-pub(crate) struct Hooked {
+pub(crate) struct HookedEngine {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) before_run: fn(&Tensors),
 }
@@ -307,7 +308,7 @@ struct HookedModel(Arc<dyn LoadedModel>, fn(&Tensors));
 
 struct HookedSession(Box<dyn Session>, fn(&Tensors));
 
-impl Engine for Hooked {
+impl Engine for HookedEngine {
     fn version(&self) -> &str {
         self.engine.version()
     }
@@ -345,16 +346,16 @@ impl Session for HookedSession {
 // ===== the real binary =====
 
 /// A process that is killed with the test.
-pub(crate) struct OfTheTest(pub(crate) Child);
+pub(crate) struct KillOnDrop(pub(crate) Child);
 
-impl OfTheTest {
+impl KillOnDrop {
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 }
 
-impl Drop for OfTheTest {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -363,7 +364,7 @@ impl Drop for OfTheTest {
 
 /// `leeway serve` as a process.
 pub(crate) struct Server {
-    child: OfTheTest,
+    child: KillOnDrop,
     pub(crate) data: SocketAddr,
     pub(crate) admin: SocketAddr,
     log: BufReader<std::process::ChildStderr>,
@@ -395,7 +396,7 @@ impl Server {
     pub(crate) fn spawn(command: &mut Command) -> Server {
         command.env("LEEWAY_HTTP__LISTEN", "127.0.0.1:0").env("LEEWAY_ADMIN__LISTEN", "127.0.0.1:0");
         command.env("LEEWAY_HTTP__METRICS_MAX_AGE_MS", "0");
-        let mut child = OfTheTest(command.stderr(Stdio::piped()).spawn().unwrap());
+        let mut child = KillOnDrop(command.stderr(Stdio::piped()).spawn().unwrap());
         let mut log = BufReader::new(child.0.stderr.take().unwrap());
         let mut seen = String::new();
         let (data, admin) = loop {

@@ -12,7 +12,7 @@ use leeway::tensor::Tensors;
 use serde_json::{Value, json};
 
 use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
-use crate::harness::{Hooked, PATIENCE, PLAIN, Repository, STAGES, Server, TestApp, client, runtime, until};
+use crate::harness::{HookedEngine, PATIENCE, PLAIN, Repository, STAGES, Server, TestApp, client, runtime, until};
 
 const ECHO: &str = "{model=\"echo_float32\",version=\"1\"";
 
@@ -31,12 +31,12 @@ fn body(value: f32) -> String {
 /// An engine under which a run whose first value is `PANIC` panics.
 const PANIC: f32 = 666.0;
 
-fn panicking() -> Arc<Hooked> {
+fn panicking() -> Arc<HookedEngine> {
     let before_run = |inputs: &Tensors| {
         let values: &[f32] = inputs.at(0).unwrap().values().unwrap();
         assert!(!values.contains(&PANIC), "a test wants this run to panic");
     };
-    Arc::new(Hooked { engine: runtime(), before_run })
+    Arc::new(HookedEngine { engine: runtime(), before_run })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,8 @@ mod detectors;
 mod documentation;
 mod drift;
 mod golden;
+#[cfg(target_os = "linux")]
+mod hanging_disk;
 mod hostile;
 mod hostile_stages;
 mod images;

@@ -710,11 +710,11 @@ fn what_has_no_end_is_not_added() {
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn an_addition_that_is_broken_off_leaves_nothing_behind() {
-    use crate::harness::OfTheTest;
+    use crate::harness::KillOnDrop;
     let repository = repository();
     let begin = async || {
         let mut command = add(&repository, &["--onnx", &plus_3()]);
-        let child = OfTheTest(command.env("FAILPOINTS", "add::staged=pause").spawn().unwrap());
+        let child = KillOnDrop(command.env("FAILPOINTS", "add::staged=pause").spawn().unwrap());
         until(async || {
             let staged = hidden(&repository)
                 .into_iter()

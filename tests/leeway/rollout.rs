@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use leeway::app::Parts;
+use leeway::app::Dependencies;
 use leeway::config::StateUrl;
 use leeway::deploy;
 use leeway::pipeline::Stages;
@@ -397,7 +397,7 @@ async fn a_deployed_version_that_is_broken_keeps_a_server_from_starting_and_says
 async fn servers_that_share_a_journal_follow_each_other() {
     let repository = repository();
     let journal = deploy::open(&StateUrl::Memory).await.unwrap();
-    let parts = || Parts {
+    let parts = || Dependencies {
         engine: runtime(),
         isolated_engine: None,
         stages: Stages::default(),
@@ -422,7 +422,7 @@ async fn servers_that_share_a_journal_follow_each_other() {
 async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
     let repository = repository();
     let journal = deploy::open(&StateUrl::Memory).await.unwrap();
-    let parts = Parts {
+    let parts = Dependencies {
         engine: runtime(),
         isolated_engine: None,
         stages: Stages::default(),
@@ -432,9 +432,9 @@ async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
     };
     let app = TestApp::with_all(repository.config(), parts).await;
     repository.add("plus", 4, "not_per_row");
-    let note = deploy::Note { by: "another".into(), reason: String::new(), at: jiff::Timestamp::UNIX_EPOCH };
+    let note = deploy::ChangeNote { by: "another".into(), reason: String::new(), at: jiff::Timestamp::UNIX_EPOCH };
     let first = journal.latest().await.unwrap().remove(0);
-    let next = first.after(&deploy::Wish::Promote("4".parse().unwrap()), &note).unwrap().unwrap();
+    let next = first.after(&deploy::Transition::Promote("4".parse().unwrap()), &note).unwrap().unwrap();
     assert_eq!(journal.append(&next).await.unwrap(), deploy::Appended::Written);
     let overview = app.admin_post("/admin/v1/reload", json!({})).await.json();
     assert!(overview["models"][0]["deployment_problem"].as_str().unwrap().contains("generation 2"), "{overview}");

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use leeway::config::Config;
 use leeway::registry::Manifest;
 
-use crate::harness::{OfTheTest, PLAIN, Repository, STAGES, Server, checkout, leeway, until};
+use crate::harness::{KillOnDrop, PLAIN, Repository, STAGES, Server, checkout, leeway, until};
 
 /// The exit code and what is written to standard error, with the test's folders taken out.
 fn failure(command: &mut Command, repository: &Path) -> String {
@@ -364,7 +364,7 @@ async fn a_signal_while_models_load_ends_the_server_at_once() {
     for signal in ["TERM", "INT"] {
         let mut command = serve(repository.0.path());
         command.env("FAILPOINTS", "load::begun=pause").stderr(std::process::Stdio::piped());
-        let mut server = OfTheTest(command.spawn().unwrap());
+        let mut server = KillOnDrop(command.spawn().unwrap());
         let mut log = BufReader::new(server.0.stderr.take().unwrap()).lines().map(Result::unwrap);
         assert!(log.any(|line| line.contains("\"starting\"")), "the server ended");
         server.signal(signal);

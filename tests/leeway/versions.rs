@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use leeway::app::Parts;
+use leeway::app::Dependencies;
 use leeway::config::StartMode;
 use leeway::deploy;
 use leeway::pipeline::Stages;
@@ -195,7 +195,7 @@ async fn a_trial_that_aborts_is_a_refusal() {
         let mut config = repository.config();
         config.repository.start = StartMode::Strict;
         let journal = deploy::open(&config.state.url).await.unwrap();
-        let parts = Parts {
+        let parts = Dependencies {
             engine: runtime(),
             isolated_engine: None,
             stages: Stages::default(),
@@ -308,8 +308,14 @@ async fn a_broken_model_toml_keeps_no_version_from_being_loaded() {
     config.repository.newest_versions = 0;
     let trial = Some(trial(&config));
     let journal = deploy::open(&config.state.url).await.unwrap();
-    let parts =
-        Parts { engine: runtime(), isolated_engine: None, stages: Stages::default(), trial, journal, ledger: ledger() };
+    let parts = Dependencies {
+        engine: runtime(),
+        isolated_engine: None,
+        stages: Stages::default(),
+        trial,
+        journal,
+        ledger: ledger(),
+    };
     let app = TestApp::with_all(config, parts).await;
     std::fs::write(repository.0.path().join("plus/model.toml"), "broken").unwrap();
     let promoted = app.admin_post("/admin/v1/models/plus/promote", json!({ "version": 1 })).await;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::process::{ModelProcess, Restarts};
 use super::wire::{Answer, Order, SharedMemory, receive, send};
-use super::{ModelProcess, Restarts};
 use crate::error::{Error, ProcessEnd, Result};
 use crate::model::session::{Interrupt, Session};
 use crate::tensor::Tensors;

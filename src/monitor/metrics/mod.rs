@@ -1,12 +1,12 @@
 //! All metrics, in Prometheus' text format.
 //!
 //! - `table.rs` is the one table of names, labels and help texts.
-//! - Here are the values of what concerns requests and deployments; `watched.rs` has those of drift and outcomes.
+//! - Here are the values of what concerns requests and deployments; `drift.rs` has those of drift and outcomes.
 //! - `text.rs` knows the text format.
 
+mod drift;
 mod table;
 mod text;
-mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(super) fn render(
         family(FEEDBACK, server.feedback_results().map(|(result, count)| counter(&[result.name()], count))),
     ];
     families.extend(version_families(versions));
-    families.extend(watched::families(versions, now));
+    families.extend(drift::families(versions, now));
     families.extend(deployment_families(deployments));
     // A family without series is no family to Prometheus.
     families.retain(|family| !family.is_empty());
@@ -202,17 +202,17 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::budget::{LatencyBudget, StageClock, Waited};
+    use crate::budget::{LatencyBudget, QueueTimings, StageClock};
     use crate::config::{BusinessKind, MonitoringWindows};
     use crate::error::{Error, Shed};
     use crate::feature::{Certainty, FeatureSchema, Features, Observation};
-    use crate::monitor::{Monitor, Predicted, Sample, Truth, VersionLabels, Watched};
+    use crate::monitor::{Monitor, MonitoringSpec, Predicted, Sample, Truth, VersionLabels};
 
     fn monitor_with_one_version() -> (Monitor, Arc<VersionRecorder>) {
         let monitor = Monitor::new("1.31.1", MonitoringWindows { top_features: None, ..Default::default() });
         let labels =
             VersionLabels { model: "digits".into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
-        let version = monitor.version(labels, LatencyBudget::DEFAULT, Watched::default());
+        let version = monitor.version(labels, LatencyBudget::DEFAULT, MonitoringSpec::default());
         let share = DeployedShare { version: "1".into(), ratio: 1.0, deployed_at: Some(1.5e9), is_altered: false };
         monitor.deployments().deployed("digits", 3, vec![share]);
         (monitor, version)
@@ -234,8 +234,8 @@ mod tests {
         builder.count(&features, &made);
         let baseline = Some(Arc::new(builder.finish()));
         let labels = VersionLabels { model: "m".into(), version: number.into(), sha256: "ab".into(), provider: "cpu" };
-        let watched = Watched { schema, baseline, ..Watched::default() };
-        let version = monitor.version(labels, LatencyBudget::DEFAULT, watched);
+        let spec = MonitoringSpec { schema, baseline, ..MonitoringSpec::default() };
+        let version = monitor.version(labels, LatencyBudget::DEFAULT, spec);
         version.observe(features, made.into_iter());
         version.outcomes(|outcomes| {
             outcomes.label(&judged.0, &judged.1, Some(Duration::from_secs(5)));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     /// The clock of a request that waited in the model room like this, and was to wait so long.
-    async fn clock(waited: Waited, predicted: Option<Duration>) -> StageClock {
+    async fn clock(waited: QueueTimings, predicted: Option<Duration>) -> StageClock {
         let mut clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
         clock.wait(async { Ok(((), waited)) }, predicted, || None).await.unwrap();
         clock
@@ -282,7 +282,7 @@ mod tests {
     async fn a_duration_is_in_the_first_bucket_whose_edge_it_does_not_exceed() {
         let (monitor, version) = monitor_with_one_version();
         let inference = Duration::from_micros(100);
-        let clock = clock(Waited { inference, ..Waited::default() }, None).await;
+        let clock = clock(QueueTimings { inference, ..QueueTimings::default() }, None).await;
         let delivery = version.request().succeeded(&clock);
         version.delivered(Duration::from_nanos(100_001));
         std::mem::forget(delivery);
@@ -304,11 +304,11 @@ mod tests {
     async fn where_a_budget_went_is_counted() {
         let (monitor, version) = monitor_with_one_version();
         let ms = Duration::from_millis;
-        let long = clock(Waited { queue: ms(50), inference: ms(100) }, Some(ms(100))).await;
+        let long = clock(QueueTimings { queue: ms(50), inference: ms(100) }, Some(ms(100))).await;
         drop(version.request().succeeded(&long));
         let error =
             Error::Overloaded { shed: Shed::InTheQueue, needed: ms(9), left: ms(1), retry_after: Duration::ZERO };
-        version.request().failed(&clock(Waited::default(), None).await, &error);
+        version.request().failed(&clock(QueueTimings::default(), None).await, &error);
         let text = monitor.render();
         for series in [
             "leeway_stage_overruns_total{model=\"digits\",version=\"1\",stage=\"inference\"} 1",

@@ -8,7 +8,7 @@
 pub struct Metric {
     /// The name.
     pub name: &'static str,
-    /// What Prometheus shows beside it.
+    /// Help text in Prometheus.
     pub help: &'static str,
     /// The labels, in order.
     pub labels: &'static [&'static str],

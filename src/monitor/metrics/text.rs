@@ -176,7 +176,7 @@ fn label(value: &str) -> String {
     shown.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
-/// What the operating system knows of this process.
+/// Metrics of the operating system about this process.
 fn process() -> String {
     // One for all times: it reads when the process began, which would move with the clock of the machine.
     #[cfg(target_os = "linux")]

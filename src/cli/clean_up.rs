@@ -1,0 +1,32 @@
+//! Leaves nothing unfinished behind when a command is interrupted.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::settings::one_thread;
+use crate::registry::abandon_additions;
+
+/// Removes the unfinished version and ends this process when a signal arrives.
+pub(super) fn clean_up_at_signals(model: &Path) -> Result<()> {
+    let model = model.to_owned();
+    let (sender, listening) = std::sync::mpsc::channel();
+    let listen = move || -> Result<()> {
+        one_thread()?.block_on(async {
+            let [mut hang_up, mut interrupt, mut terminate] =
+                [signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+            let _ = sender.send(());
+            let number = tokio::select! {
+                _ = hang_up.recv() => SignalKind::hangup(),
+                _ = interrupt.recv() => SignalKind::interrupt(),
+                _ = terminate.recv() => SignalKind::terminate(),
+            };
+            abandon_additions(&model);
+            // The exit code that shells use for a process that a signal has ended.
+            signal_hook::low_level::exit(128 + number.as_raw_value())
+        })
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listen).context("no thread could be started")?;
+    listening.recv().context("signals cannot be listened to")
+}

@@ -1,0 +1,312 @@
+//! Changes of the deployment, and holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::load::ConfigRequirement;
+use super::state::Recorded;
+use super::{ChangeRequest, Deployer};
+use crate::deploy::deployment::{Deployment, Transition};
+use crate::deploy::journal::Appended;
+use crate::deploy::lifecycle::Event;
+use crate::deploy::reconcile::{Hold, LoadState};
+use crate::deploy::status::ChangeOutcome;
+use crate::error::{Error, Result};
+use crate::identity::{ModelName, Version};
+use crate::monitor::StatePart;
+use crate::traffic::Share;
+
+/// Maximum number of attempts to make a change that others interfere with.
+const ATTEMPTS: usize = 16;
+
+/// Keeps the versions of a pending change loaded until dropped.
+#[derive(Debug)]
+struct Changing<'a> {
+    deployer: &'a Deployer,
+    model: ModelName,
+    versions: BTreeSet<Version>,
+}
+
+impl Deployer {
+    /// Makes a change: loads what it needs, writes it to the journal, publishes it. Goes on if nobody waits
+    /// any more.
+    pub async fn change(self: &Arc<Self>, request: ChangeRequest) -> Result<ChangeOutcome> {
+        let changing = tokio::spawn(Arc::clone(self).change_to_the_end(request));
+        changing.await.map_err(|error| Error::internal(format_args!("a change broke off: {error}")))?
+    }
+
+    async fn change_to_the_end(self: Arc<Self>, request: ChangeRequest) -> Result<ChangeOutcome> {
+        self.deploy_first(&request.model).await;
+        if self.is_undecided(&request.model) {
+            let problem = format!("no version of model {} is loaded yet; leeway status says why", request.model);
+            return Err(Error::ChangeRefused(problem));
+        }
+        // A rollback must be possible even if the disk fails. Without the journal it starts from the deployment in
+        // effect.
+        let is_rollback = request.wish == Transition::Rollback;
+        if let Err(error) = self.write_unwritten(&request.model).await
+            && !is_rollback
+        {
+            return Err(error);
+        }
+        let mut present = match self.latest(&request.model).await {
+            Err(Error::Journal(_)) if is_rollback => self.deployment(&request.model)?,
+            latest => latest?,
+        };
+        let asked_at = present.generation;
+        for _ in 0..ATTEMPTS {
+            check_generation(request.if_generation, &present)?;
+            // It may be what somebody else has just done: done again, it would go back twice.
+            if is_rollback {
+                check_generation(Some(asked_at), &present)?;
+            }
+            let before = present.traffic.shares().collect();
+            let Some(next) = present.after(&request.wish, &request.note)? else {
+                return Ok(self.deployed(false, present, before));
+            };
+            if !is_rollback {
+                self.refuse_altered(&present, &next)?;
+            }
+            // Keeps the versions loaded until they are deployed.
+            let _changing = Changing::begin(&self, &next);
+            self.load_deployed(&next).await.map_err(|error| match error {
+                Error::Load { version, message, .. } => {
+                    Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
+                }
+                other => other,
+            })?;
+            let _writing = self.writing.lock().await;
+            fail::fail_point!("change::before_the_journal");
+            // Meanwhile something else may have been deployed, or one of the versions retired.
+            let now = self.deployment(&request.model)?;
+            let is_newer = now.generation > present.generation && !self.is_replaced_by(&present);
+            if is_newer || !self.is_loaded(&next) {
+                present = if is_newer { now } else { present };
+                continue;
+            }
+            // Deployments that wait for the journal are written first.
+            let waiting = self.state.lock().models.get(&request.model).and_then(|model| model.unwritten.problem());
+            let appended = match waiting {
+                Some(problem) => Err(Error::Journal(problem)),
+                None => self.journal.append(&next).await.map_err(|error| self.journal_failed(error)),
+            };
+            let appended = match appended {
+                Err(error @ Error::Journal(_)) if is_rollback => {
+                    self.keep_unwritten(&next, &error);
+                    self.take_over(&next);
+                    return Ok(self.deployed(true, next, before));
+                }
+                appended => appended?,
+            };
+            match appended {
+                Appended::Written => {
+                    fail::fail_point!("change::in_the_journal");
+                    self.loader.monitor.deployments().state_works(StatePart::Deployments);
+                    self.take_over(&next);
+                    fail::fail_point!("change::published");
+                    return Ok(self.deployed(true, next, before));
+                }
+                Appended::Lost(Some(latest)) => present = latest,
+                Appended::Lost(None) => {
+                    return Err(Error::Journal("it does not have the model's deployments".to_owned()));
+                }
+            }
+        }
+        Err(Error::ChangeRefused(format!("model {} is changed by others all the time; try again", request.model)))
+    }
+
+    fn deployed(
+        self: &Arc<Self>,
+        changed: bool,
+        deployment: Deployment,
+        before: BTreeMap<Version, Share>,
+    ) -> ChangeOutcome {
+        // A promoted version may have to be loaded again in another process.
+        let is_outdated = match self.state.lock().models.get(&deployment.model) {
+            Some(model) => model.live().values().any(|live| *live == LoadState::Outdated),
+            None => false,
+        };
+        if is_outdated {
+            self.advance_in_background(&deployment.model);
+        }
+        let unwritten = self.unwritten(&deployment.model);
+        ChangeOutcome { changed, deployment, before, unwritten }
+    }
+
+    /// The reason why the deployment in effect is not in the journal yet.
+    fn unwritten(&self, name: &ModelName) -> Option<String> {
+        self.state.lock().models.get(name).and_then(|model| model.unwritten.shown())
+    }
+
+    /// Refuses new traffic for an altered version: it can be served from memory, and would not be after a restart. A
+    /// way back is not refused.
+    fn refuse_altered(&self, present: &Deployment, next: &Deployment) -> Result<()> {
+        let state = self.state.lock();
+        let Some(model) = state.models.get(&next.model) else { return Ok(()) };
+        for version in next.serving_versions().filter(|version| present.traffic.share(*version) == Share::NONE) {
+            if let Some(problem) = model.altered(version) {
+                return Err(Error::ChangeRefused(format!(
+                    "version {version} is altered on disk and would not load again: {problem}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The present deployment by the journal, which other processes may have written to. It is taken over, if that takes
+    /// no time; if it cannot be taken over at all, it is still what a change has to begin with.
+    async fn latest(self: &Arc<Self>, name: &ModelName) -> Result<Deployment> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let own = self.deployment(name)?;
+        let latest = self.journal.history(name, u64::MAX, 1).await.map_err(|error| self.journal_failed(error))?.pop();
+        let Some(latest) = latest.filter(|latest| self.is_replaced_by(latest)) else { return Ok(own) };
+        if let Some(model) = self.state.lock().models.get_mut(name) {
+            model.newer = Some(latest.clone());
+        }
+        let (deployer, newer) = (Arc::clone(self), latest.clone());
+        let catching_up = tokio::spawn(async move {
+            // A failed load is recorded when the deployment is taken over.
+            let _ = deployer.load_deployed(&newer).await;
+            deployer.advance(&newer.model).await;
+        });
+        // It goes on if it takes longer.
+        let _ = tokio::time::timeout(PATIENCE, catching_up).await;
+        Ok(latest)
+    }
+
+    /// Returns true if the model has no deployment yet.
+    fn is_undecided(&self, name: &ModelName) -> bool {
+        self.state.lock().models.get(name).is_some_and(|model| model.recorded == Recorded::NotYet)
+    }
+
+    /// Returns true if the versions are loaded without which a deployment cannot be.
+    pub(super) fn is_loaded(&self, deployment: &Deployment) -> bool {
+        let state = self.state.lock();
+        let model = state.models.get(&deployment.model);
+        model.is_some_and(|model| deployment.serving_versions().all(|version| model.is_loaded(version)))
+    }
+
+    /// Returns true if a deployment in the journal has to replace the one in effect.
+    pub(super) fn is_replaced_by(&self, written: &Deployment) -> bool {
+        self.state.lock().models.get(&written.model).is_some_and(|model| model.is_replaced_by(written))
+    }
+
+    /// Makes a deployment that is in the journal, and whose versions are loaded, the present one.
+    pub(super) fn take_over(&self, next: &Deployment) {
+        let mut state = self.state.lock();
+        let Some(model) = state.models.get_mut(&next.model) else { return };
+        let before = std::mem::replace(&mut model.deployment, next.clone());
+        (model.newer, model.is_overtaken, model.deployment_problem) = (None, false, None);
+        // What is needed now need not be kept because somebody said so.
+        for version in next.required_versions() {
+            model.holds.remove(&version);
+        }
+        self.publish(&mut state);
+        drop(state);
+        let Deployment { model, generation, stable, traffic, change, .. } = next;
+        tracing::info!(
+            %model, generation, %stable, %traffic, action = change.action.name(), by = change.by, reason = change.reason,
+            before = %before.traffic, "deployed"
+        );
+        self.loader.monitor.deployments().changed(model.as_str(), change.action.name());
+    }
+
+    /// Loads a version and keeps it loaded.
+    pub async fn hold_loaded(self: &Arc<Self>, name: &ModelName, version: Version) -> Result<()> {
+        {
+            let mut state = self.state.lock();
+            let model = state.model(name)?;
+            if !model.is_on_disk(version) && !model.is_loaded(version) {
+                return Err(model.unknown(version));
+            }
+            model.holds.insert(version, Hold::Loaded);
+        }
+        let loaded = self.load(name, version, ConfigRequirement::Any).await;
+        loaded.map_err(|error| match error {
+            Error::Load { message, .. } => {
+                Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
+            }
+            other => other,
+        })
+    }
+
+    /// Takes a version out of memory and keeps it out, if the deployment does not need it.
+    pub async fn hold_unloaded(&self, name: &ModelName, version: Version) -> Result<()> {
+        // Nothing that is about to be deployed is taken away.
+        let _writing = self.writing.lock().await;
+        let mut state = self.state.lock();
+        let model = state.model(name)?;
+        if !model.is_on_disk(version) && !model.versions.contains_key(&version) {
+            return Err(model.unknown(version));
+        }
+        if let Some(need) = why_needed(&model.deployment, version) {
+            return Err(Error::ChangeRefused(format!("version {version} of model {name} is not unloaded: it {need}")));
+        }
+        model.holds.insert(version, Hold::Unloaded);
+        if model.is_loaded(version) {
+            model.on(version, Event::Retired);
+            tracing::info!(model = %name, %version, "unloaded, as asked");
+        }
+        self.publish(&mut state);
+        Ok(())
+    }
+
+    pub(super) fn deployment(&self, name: &ModelName) -> Result<Deployment> {
+        self.state.lock().model(name).map(|model| model.deployment.clone())
+    }
+
+    pub(super) fn journal_failed(&self, error: Error) -> Error {
+        self.loader.monitor.deployments().state_failed(StatePart::Deployments, &error.for_operators());
+        error
+    }
+}
+
+impl Changing<'_> {
+    fn begin<'a>(deployer: &'a Deployer, next: &Deployment) -> Changing<'a> {
+        let versions: BTreeSet<Version> = next.serving_versions().collect();
+        if let Some(model) = deployer.state.lock().models.get_mut(&next.model) {
+            model.changing.extend(&versions);
+        }
+        Changing { deployer, model: next.model.clone(), versions }
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        if let Some(model) = self.deployer.state.lock().models.get_mut(&self.model) {
+            for version in &self.versions {
+                if let Some(at) = model.changing.iter().position(|changing| changing == version) {
+                    model.changing.swap_remove(at);
+                }
+            }
+        }
+    }
+}
+
+fn check_generation(expected: Option<u64>, present: &Deployment) -> Result<()> {
+    match expected {
+        Some(expected) if expected != present.generation => Err(Error::Conflict {
+            message: format!(
+                "model {} is at generation {}, and this was decided on generation {expected}; look at what has changed and \
+                 decide again",
+                present.model, present.generation
+            ),
+            present: serde_json::to_value(present).map_err(Error::internal)?,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn why_needed(deployment: &Deployment, version: Version) -> Option<String> {
+    let share = deployment.traffic.share(version);
+    if share != Share::NONE {
+        Some(format!("has {share} of the traffic"))
+    } else if version == deployment.stable {
+        Some("is the stable version".to_owned())
+    } else if deployment.rollback_path.last() == Some(&version) {
+        Some("is where a rollback leads".to_owned())
+    } else {
+        None
+    }
+}

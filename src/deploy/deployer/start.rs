@@ -1,0 +1,150 @@
+//! The first snapshot at the start, and the syncs with the repository after it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+
+use super::Deployer;
+use super::load::{LOADS_AT_ONE_TIME, SLOW_LOADS_AT_ONE_TIME};
+use super::state::{Recorded, SyncReason};
+use crate::config::{RepositoryConfig, StartMode};
+use crate::deploy::deployment::Deployment;
+use crate::deploy::journal::Journal;
+use crate::error::{Error, Result};
+use crate::identity::ModelName;
+use crate::registry::{Catalog, Loader, Pace};
+
+impl Deployer {
+    /// Loads what the repository and the journal ask for. A model that cannot be served is logged and skipped. At a
+    /// strict start it is an error.
+    pub async fn start(
+        loader: Loader,
+        journal: Arc<dyn Journal>,
+        catalog: Arc<Catalog>,
+        repository: RepositoryConfig,
+    ) -> Result<Arc<Deployer>> {
+        let deployer = Arc::new(Deployer {
+            loader: Arc::new(loader),
+            journal,
+            catalog,
+            repository,
+            state: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+            syncing: tokio::sync::Mutex::default(),
+            loads: Arc::new(Semaphore::new(LOADS_AT_ONE_TIME as usize)),
+            slow_loads: Arc::new(Semaphore::new(SLOW_LOADS_AT_ONE_TIME)),
+            is_serving: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
+        });
+        let view = deployer.view_repository().await?;
+        let latest = deployer.latest_deployments().await?;
+        deployer.take_in(view, Some(&latest), BTreeMap::new(), SyncReason::Regular);
+        if deployer.repository.start == StartMode::Strict {
+            deployer.refuse_problems()?;
+        }
+        for model in latest.keys().filter(|name| !deployer.state.lock().models.contains_key(*name)) {
+            tracing::warn!(%model, "the deployment journal has a model that is not in the repository, or cannot be served");
+        }
+        let deadline = deployer.repository.start_timeout().map(|timeout| tokio::time::sleep(timeout).deadline());
+        deployer.settle(deadline).await;
+        if deployer.repository.start == StartMode::Strict {
+            deployer.refuse_unserved()?;
+        }
+        deployer.is_serving.store(true, Ordering::Relaxed);
+        deployer.publish(&mut deployer.state.lock());
+        Ok(deployer)
+    }
+
+    /// For a strict start: any problem with the repository is an error.
+    fn refuse_problems(&self) -> Result<()> {
+        let state = self.state.lock();
+        if let Some(problem) = self.default_model_problem(&state) {
+            return Err(Error::Config(problem));
+        }
+        state.problems.texts().into_iter().next().map_or(Ok(()), |problem| Err(Error::Repository(problem)))
+    }
+
+    /// For a strict start: the first version with traffic that could not be loaded is an error.
+    fn refuse_unserved(&self) -> Result<()> {
+        let state = self.state.lock();
+        for (name, model) in &state.models {
+            let Some(why) = model.why_unserved() else { continue };
+            let missing = model.deployment.serving_versions().find(|version| !model.is_loaded(*version));
+            let failure = missing.and_then(|version| Some((version, model.failure(version)?)));
+            let error = match (failure, missing) {
+                (Some((version, failure)), _) => {
+                    let (fault, message) = (failure.fault, failure.problem.clone());
+                    Error::Load { model: name.clone(), version, fault, message }
+                }
+                (None, Some(version)) if !model.is_on_disk(version) => model.unknown(version),
+                (None, _) => Error::Repository(format!("model {name} cannot be served: {}", why.reason)),
+            };
+            return Err(if model.recorded == Recorded::Yes { in_deployment(error, &model.deployment) } else { error });
+        }
+        Ok(())
+    }
+
+    /// Syncs with the repository every `repository.poll_interval_ms`, for as long as the server runs.
+    pub async fn poll(self: Arc<Self>) {
+        let Some(interval) = self.repository.poll_interval() else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(interval).await;
+            let deployer = Arc::clone(&self);
+            // Spawned, so that a sync completes even if this future is dropped.
+            if let Err(error) = tokio::spawn(async move { deployer.sync(SyncReason::Regular).await }).await {
+                tracing::error!(%error, "a sync with the repository was cut off");
+            }
+            let names: Vec<ModelName> = self.state.lock().models.keys().cloned().collect();
+            names.iter().for_each(|name| self.advance_in_background(name));
+        }
+    }
+
+    /// Syncs with the repository and the journal now, and waits for the loads until `repository.reload_timeout_ms`.
+    /// Slower loads continue, and are shown as loading.
+    pub async fn reload(self: &Arc<Self>) {
+        let deadline = tokio::time::sleep(self.repository.reload_timeout()).deadline();
+        let deployer = Arc::clone(self);
+        let syncing = tokio::spawn(async move {
+            deployer.sync(SyncReason::Asked).await;
+            deployer.settle(Some(deadline)).await;
+        });
+        if let Some(Err(error)) = self.until(Some(deadline), syncing).await {
+            tracing::error!(%error, "a sync with the repository was cut off");
+        }
+    }
+
+    /// Ends all waits for loads, because the server stops.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Returns true if a version is being loaded.
+    pub fn is_loading(&self) -> bool {
+        let state = self.state.lock();
+        state.models.values().any(|model| model.loads().next().is_some())
+    }
+
+    /// Returns the share of the machine that a load may take now.
+    pub(super) fn pace(&self) -> Pace {
+        if self.is_serving.load(Ordering::Relaxed) { Pace::Background } else { Pace::Full }
+    }
+}
+
+/// Adds the ways out to an error about a version that the journal wants and that cannot be served at a strict start.
+fn in_deployment(error: Error, deployment: &Deployment) -> Error {
+    let Deployment { model, generation, stable, traffic, .. } = deployment;
+    let hint = format!(
+        "generation {generation} of the deployment journal has {stable} as the stable version of {model}, and the traffic \
+         {traffic}; restore the version, or deploy a good one without a server: leeway rollback {model} --offline, or \
+         leeway promote {model} VERSION --offline (leeway verify says which are good)"
+    );
+    match error {
+        Error::Load { model, version, fault, message } => {
+            Error::Load { model, version, fault, message: format!("{message}\n{hint}") }
+        }
+        other => Error::Repository(format!("{other}\n{hint}")),
+    }
+}

@@ -1,0 +1,347 @@
+//! State of the deployer: models, their versions and deployments. Nothing here reads or loads anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::{ModelConfig, SessionPlace};
+use crate::deploy::deployment::Deployment;
+use crate::deploy::lifecycle::{Event, Lifecycle, Load, LoadFailure};
+use crate::deploy::problems::Problems;
+use crate::deploy::reconcile::{Hold, LoadState};
+use crate::deploy::repository_view::{ModelView, RepositoryView};
+use crate::error::{Error, Result};
+use crate::identity::{ModelName, Version};
+use crate::registry::ServedVersion;
+
+/// State of all models.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The repository as of the last sync.
+    pub(super) repository: Arc<RepositoryView>,
+    pub(super) models: BTreeMap<ModelName, ModelState>,
+    /// Models without a valid `model.toml` so far. The value says if the journal knows them.
+    pub(super) without_config: BTreeMap<ModelName, Recorded>,
+    pub(super) problems: Problems,
+    /// Models that are not served, with the reason that was last logged.
+    pub(super) unserved: BTreeMap<ModelName, Unserved>,
+}
+
+/// State of a model.
+#[derive(Debug)]
+pub(super) struct ModelState {
+    /// The model on disk, as of the last sync that found it.
+    pub(super) on_disk: Arc<ModelView>,
+    /// The last valid `model.toml`.
+    pub(super) config: Arc<ModelConfig>,
+    pub(super) deployment: Deployment,
+    pub(super) recorded: Recorded,
+    /// A newer deployment that another process has written, until its versions are loaded.
+    pub(super) newer: Option<Deployment>,
+    /// True if the deployment was never written, and another process has written others instead.
+    pub(super) is_overtaken: bool,
+    /// The reason why a newer deployment cannot be taken over.
+    pub(super) deployment_problem: Option<String>,
+    pub(super) unwritten: Unwritten,
+    /// The versions that have ever been wanted in memory.
+    pub(super) versions: BTreeMap<Version, VersionRecord>,
+    pub(super) holds: BTreeMap<Version, Hold>,
+    /// Versions that pending changes are about to deploy, one entry for each change.
+    pub(super) changing: Vec<Version>,
+    /// Held while files of its versions are compared.
+    pub(super) comparing: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// State of a version, and the memory of its earlier loads.
+#[derive(Debug, Default)]
+pub(super) struct VersionRecord {
+    pub(super) lifecycle: Lifecycle<Arc<ServedVersion>>,
+    /// The problem of its last load, as it was last logged.
+    pub(super) logged: Option<String>,
+    /// Number of loads in a row that were refused for want of memory, threads or time.
+    pub(super) passing_refusals: u32,
+}
+
+/// Deployments of a model that wait for the journal, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten {
+    pub(super) deployments: Vec<Deployment>,
+    pub(super) problem: String,
+}
+
+impl Unwritten {
+    /// The error of the journal, if deployments wait for it.
+    pub(super) fn problem(&self) -> Option<String> {
+        (!self.deployments.is_empty()).then(|| self.problem.clone())
+    }
+
+    /// The message for operators, if deployments wait for the journal.
+    pub(super) fn shown(&self) -> Option<String> {
+        let latest = self.deployments.last()?;
+        Some(format!(
+            "generation {} is in effect and not written yet: {}; it is written when that works again, and a restart before \
+             that loses it",
+            latest.generation, self.problem
+        ))
+    }
+}
+
+/// The reason why a model is not served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unserved {
+    /// True if the model will be served soon, without an operator.
+    pub(super) is_passing: bool,
+    /// The reason in words, without paths, because clients see it.
+    pub(super) reason: String,
+}
+
+/// State of a model's deployment: written to the journal, waiting to be ([`Unwritten`]), or not decided yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recorded {
+    /// The deployment is in the journal, or waits to be written.
+    Yes,
+    /// The model is new. Its first deployment will be of the highest version that loads.
+    NotYet,
+}
+
+/// Reason of a sync with the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SyncReason {
+    /// `repository.poll_interval_ms` has passed.
+    Regular,
+    /// An operator has asked (`leeway reload`).
+    Asked,
+}
+
+// ===== impl State =====
+
+impl State {
+    /// Returns the state of a model, or the error for whoever names one that there is not.
+    pub(super) fn model(&mut self, name: &ModelName) -> Result<&mut ModelState> {
+        if self.models.contains_key(name) {
+            return self.models.get_mut(name).ok_or_else(|| Error::internal("a model vanished"));
+        }
+        if self.without_config.contains_key(name) {
+            let problem = self.problems.about(&about_config(name)).unwrap_or("its model.toml is wrong");
+            return Err(Error::ModelUnavailable { model: name.clone(), reason: problem.to_owned() });
+        }
+        let known = self.models.keys().map(ModelName::to_string).collect();
+        Err(Error::UnknownModel { model: name.to_string(), known })
+    }
+
+    /// Returns the only model that was ever deployed, whether it is served or not. A new model that cannot be loaded does
+    /// not count.
+    pub(super) fn only_deployed(&self) -> Option<&ModelName> {
+        let known = self.models.iter().map(|(name, model)| (name, model.recorded));
+        let without_config = self.without_config.iter().map(|(name, recorded)| (name, *recorded));
+        let mut deployed = known.chain(without_config).filter(|(_, recorded)| *recorded != Recorded::NotYet);
+        match (deployed.next(), deployed.next()) {
+            (Some((only, _)), None) => Some(only),
+            _ => None,
+        }
+    }
+}
+
+/// The key of a problem with a model's `model.toml`.
+pub(super) fn about_config(name: &ModelName) -> String {
+    format!("model.toml of {name}")
+}
+
+// ===== impl ModelState =====
+
+impl ModelState {
+    /// State of a model of which nothing is loaded yet.
+    pub(super) fn new(
+        on_disk: Arc<ModelView>,
+        config: Arc<ModelConfig>,
+        deployment: Deployment,
+        recorded: Recorded,
+    ) -> ModelState {
+        ModelState {
+            on_disk,
+            config,
+            deployment,
+            recorded,
+            newer: None,
+            is_overtaken: false,
+            deployment_problem: None,
+            unwritten: Unwritten::default(),
+            versions: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            changing: Vec::new(),
+            comparing: Arc::default(),
+        }
+    }
+
+    pub(super) fn is_on_disk(&self, version: Version) -> bool {
+        self.on_disk.versions.contains_key(&version)
+    }
+
+    /// Returns the version that serves, if it does.
+    pub(super) fn served(&self, version: Version) -> Option<&Arc<ServedVersion>> {
+        self.versions.get(&version).and_then(|known| known.lifecycle.served())
+    }
+
+    /// Returns the versions that serve.
+    pub(super) fn all_served(&self) -> impl Iterator<Item = &Arc<ServedVersion>> {
+        self.versions.values().filter_map(|known| known.lifecycle.served())
+    }
+
+    pub(super) fn is_loaded(&self, version: Version) -> bool {
+        self.served(version).is_some()
+    }
+
+    /// Returns the loads that are running.
+    pub(super) fn loads(&self) -> impl Iterator<Item = (Version, &Load)> {
+        self.versions.iter().filter_map(|(version, known)| Some((*version, known.lifecycle.load()?)))
+    }
+
+    /// Returns the failure of a version that does not serve.
+    pub(super) fn failure(&self, version: Version) -> Option<&LoadFailure> {
+        let known = self.versions.get(&version)?;
+        known.lifecycle.failure().filter(|_| known.lifecycle.served().is_none())
+    }
+
+    /// Returns the difference between a version's files and what was loaded, if there is one.
+    pub(super) fn altered(&self, version: Version) -> Option<&String> {
+        self.versions.get(&version)?.lifecycle.as_ready()?.altered.as_ref()
+    }
+
+    /// Changes the state of a version.
+    pub(super) fn on(&mut self, version: Version, event: Event<Arc<ServedVersion>>) {
+        let known = self.versions.entry(version).or_default();
+        if let Err(error) = known.lifecycle.on(event) {
+            tracing::error!(model = %self.on_disk.name, %version, %error, "this is a mistake in Leeway");
+        }
+    }
+
+    /// Returns the states of the versions, for the decision on the next steps.
+    pub(super) fn live(&self) -> BTreeMap<Version, LoadState> {
+        let live = |(version, known): (&Version, &VersionRecord)| {
+            let is_current =
+                |served: &Arc<ServedVersion>| served.config == self.config && served.place == self.place(*version);
+            Some((*version, known.lifecycle.live(is_current)?))
+        };
+        self.versions.iter().filter_map(live).collect()
+    }
+
+    /// Returns the place where the sessions of a version should run.
+    pub(super) fn place(&self, version: Version) -> SessionPlace {
+        let Deployment { stable, rollback_path, .. } = &self.deployment;
+        // The versions of the rollback path were promoted once.
+        self.config.model.isolation.place(version == *stable || rollback_path.contains(&version))
+    }
+
+    /// Returns true if a deployment in the journal has to replace the one in effect. The generation does not tell that if
+    /// the one in effect was never written.
+    pub(super) fn is_replaced_by(&self, written: &Deployment) -> bool {
+        written.generation > self.deployment.generation || (self.is_overtaken && *written != self.deployment)
+    }
+
+    /// Returns the versions that must be loaded: those of the deployment, of a newer deployment that is to be taken
+    /// over, and of pending changes.
+    pub(super) fn needed(&self) -> BTreeSet<Version> {
+        let newer = self.newer.iter().flat_map(|newer| newer.serving_versions());
+        self.deployment.required_versions().chain(newer).chain(self.changing.iter().copied()).collect()
+    }
+
+    /// Returns the reason why the model is not served; `None` if it is served.
+    pub(super) fn why_unserved(&self) -> Option<Unserved> {
+        let missing =
+            self.deployment.traffic.shares().map(|(version, _)| version).find(|version| !self.is_loaded(*version));
+        let (is_passing, reason) = match (missing, self.recorded) {
+            (None, Recorded::Yes) => return None,
+            (None, Recorded::NotYet) => (true, "its first deployment is being written".to_owned()),
+            (Some(version), _) => match self.versions.get(&version).map(|known| &known.lifecycle) {
+                Some(Lifecycle::Loading(_)) => (true, format!("version {version} is being loaded")),
+                Some(Lifecycle::Failed(failure)) if failure.fault.is_passing() => {
+                    (true, format!("version {version} was refused ({}) and is tried again", failure.fault.name()))
+                }
+                Some(Lifecycle::Failed(failure)) => {
+                    (false, format!("version {version} was refused ({})", failure.fault.name()))
+                }
+                _ if !self.is_on_disk(version) => (false, format!("version {version} is not in the repository")),
+                _ => (true, format!("version {version} is not loaded yet")),
+            },
+        };
+        Some(Unserved { is_passing, reason })
+    }
+
+    /// Returns the reason why a version that a deployment needs cannot be loaded now.
+    pub(super) fn why_not_loadable(&self, deployment: &Deployment) -> Option<String> {
+        let mut missing = deployment.serving_versions().filter(|version| !self.is_loaded(*version));
+        missing.find_map(|version| match self.failure(version) {
+            Some(failure) => Some(format!("version {version}: {}", failure.problem)),
+            None => (!self.is_on_disk(version)).then(|| format!("version {version} is not in the repository")),
+        })
+    }
+
+    /// Returns the error for whoever names a version that there is not.
+    pub(super) fn unknown(&self, version: Version) -> Error {
+        Error::UnknownVersion {
+            model: self.on_disk.name.clone(),
+            version: version.to_string(),
+            known: self.on_disk.versions.keys().map(Version::to_string).collect(),
+        }
+    }
+
+    /// Allows retries of failed loads whose reason has changed or whose time has come, and forgets versions that are gone.
+    pub(super) fn allow_retries(&mut self, reason: SyncReason, now: Instant) {
+        let ModelView { versions: found, config_mark, .. } = &*self.on_disk;
+        self.versions.retain(|version, known| {
+            if let Some(failure) = known.lifecycle.failure() {
+                let mark = found.get(version).map(|found| &found.mark);
+                let is_as_before = mark == Some(&failure.folder) && failure.config == *config_mark;
+                if !is_as_before {
+                    known.passing_refusals = 0;
+                }
+                if !is_as_before || failure.is_due(reason, now) {
+                    // Legal, because a load has failed.
+                    let _ = known.lifecycle.on(Event::RetryAllowed);
+                }
+            }
+            !known.lifecycle.is_available() || (found.contains_key(version) && known.logged.is_some())
+        });
+        self.holds.retain(|version, _| found.contains_key(version));
+    }
+}
+
+// ===== impl LoadFailure =====
+
+impl LoadFailure {
+    /// Returns true if the load should be tried again, although nothing about the version has changed.
+    fn is_due(&self, reason: SyncReason, now: Instant) -> bool {
+        let is_time = self.retry_at.is_some_and(|retry_at| reason == SyncReason::Asked || retry_at <= now);
+        is_time && self.thread.strong_count() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::error::LoadFault;
+    use crate::registry::{Fingerprint, LoadStep};
+
+    fn failure(retry_at: Option<Instant>, thread: &Arc<Mutex<LoadStep>>) -> LoadFailure {
+        let (folder, config, thread) = (Fingerprint::default(), Fingerprint::default(), Arc::downgrade(thread));
+        LoadFailure { fault: LoadFault::Resources, problem: String::new(), folder, config, retry_at, thread }
+    }
+
+    #[test]
+    fn a_passing_failure_is_tried_again_in_time_or_when_somebody_asks() {
+        let (now, thread) = (Instant::now(), Arc::new(Mutex::new(LoadStep::Waiting)));
+        let later = now + Duration::from_secs(10);
+        let (passing, lasting) = (failure(Some(later), &thread), failure(None, &thread));
+        // The thread of a load that timed out still runs.
+        assert!(!passing.is_due(SyncReason::Asked, later));
+        drop(thread);
+        assert!(!passing.is_due(SyncReason::Regular, now));
+        assert!(passing.is_due(SyncReason::Regular, later));
+        assert!(passing.is_due(SyncReason::Asked, now));
+        assert!(!lasting.is_due(SyncReason::Regular, later) && !lasting.is_due(SyncReason::Asked, later));
+    }
+}

@@ -1,0 +1,172 @@
+//! The repository as the last sync found it. The only file in `deploy/` that reads the disk, so that everything else is
+//! answered from memory, however slow the disk is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::identity::{ModelName, Version};
+use crate::registry::{Fingerprint, FoundModel, FoundVersion, Manifest, Refusal, scan};
+
+/// The repository as it was found. Never changes: the next sync makes a new one.
+#[derive(Debug, Default)]
+pub(super) struct RepositoryView {
+    /// The models, by name.
+    pub(super) models: BTreeMap<ModelName, Arc<ModelView>>,
+    /// Problems with other folders, by folder.
+    pub(super) problems: BTreeMap<String, String>,
+}
+
+/// A model in the repository.
+#[derive(Debug)]
+pub(super) struct ModelView {
+    /// Its name.
+    pub(super) name: ModelName,
+    /// The path of its `model.toml`.
+    pub(super) config_file: PathBuf,
+    /// Fingerprint of its `model.toml`.
+    pub(super) config_mark: Fingerprint,
+    /// The content of its `model.toml`, or what is wrong with it.
+    pub(super) config: Result<Arc<ModelConfig>>,
+    /// Its versions; never empty.
+    pub(super) versions: BTreeMap<Version, VersionView>,
+}
+
+/// A version in the repository. Nothing of it is verified.
+#[derive(Debug, Clone)]
+pub(super) struct VersionView {
+    /// Its folder.
+    pub(super) folder: PathBuf,
+    /// Fingerprint of its folder.
+    pub(super) mark: Fingerprint,
+    /// Its manifest, if it can be read.
+    pub(super) manifest: Option<Arc<Manifest>>,
+}
+
+impl RepositoryView {
+    /// Reads the repository. Files that look as they did in the view `before` are not read again.
+    pub(super) fn read(path: &Path, before: &RepositoryView) -> Result<RepositoryView> {
+        let found = scan(path)?;
+        let problems = found.problems.iter().map(|problem| (problem.folder.clone(), problem.to_string())).collect();
+        let view = |found: FoundModel| {
+            let before = before.models.get(&found.name).map(Arc::as_ref);
+            (found.name.clone(), Arc::new(ModelView::read(found, before)))
+        };
+        Ok(RepositoryView { models: found.models.into_iter().map(view).collect(), problems })
+    }
+}
+
+impl ModelView {
+    fn read(found: FoundModel, before: Option<&ModelView>) -> ModelView {
+        let FoundModel { name, config: config_file, versions, .. } = found;
+        let config_mark = Fingerprint::of_file(&config_file);
+        let config = match before {
+            Some(ModelView { config_mark: mark, config: Ok(config), .. }) if *mark == config_mark => {
+                Ok(Arc::clone(config))
+            }
+            // What could not be read is read again: the reason may have been the disk.
+            _ => ModelConfig::read(&config_file).map(Arc::new),
+        };
+        let view = |(version, folder): (Version, PathBuf)| {
+            let before = before.and_then(|before| before.versions.get(&version));
+            (version, VersionView::read(folder, before))
+        };
+        let versions = versions.into_iter().map(view).collect();
+        ModelView { name, config_file, config_mark, config, versions }
+    }
+}
+
+impl VersionView {
+    fn read(folder: PathBuf, before: Option<&VersionView>) -> VersionView {
+        let mark = Fingerprint::of(&folder);
+        match before {
+            Some(before) if before.mark == mark && before.folder == folder && before.manifest.is_some() => {
+                before.clone()
+            }
+            _ => VersionView { manifest: Manifest::read(&folder).ok().map(Arc::new), folder, mark },
+        }
+    }
+}
+
+/// Result of a comparison of a version's files with what was loaded.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    /// Fingerprint of the folder, from before the comparison.
+    pub(super) mark: Fingerprint,
+    /// The difference, if there is one. A refusal says that the comparison was not possible now.
+    pub(super) altered: Result<Option<String>, Refusal>,
+}
+
+/// Compares the files in a folder with the manifest of the loaded version, unless the folder still looks as it did at the
+/// last comparison. Reads in pieces, because the version is in memory already.
+pub(super) fn compare(folder: &Path, loaded: &Manifest, compared: &Fingerprint) -> Option<Comparison> {
+    let mark = Fingerprint::of(folder);
+    if mark == *compared {
+        return None;
+    }
+    let found = FoundVersion::find(folder).and_then(|found| found.check_digests().map(|()| found));
+    let altered = match found {
+        Ok(found) if found.manifest() == loaded => Ok(None),
+        Ok(_) => Ok(Some("version.toml is not what it was when the version was loaded".to_owned())),
+        Err(refusal) if refusal.fault.is_passing() => Err(refusal),
+        Err(refusal) => Ok(Some(refusal.to_string())),
+    };
+    Some(Comparison { mark, altered })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repository() -> tempfile::TempDir {
+        let repository = tempfile::tempdir().unwrap();
+        let version = repository.path().join("digits/1");
+        std::fs::create_dir_all(&version).unwrap();
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
+        std::fs::copy(shipped.join("model.toml"), repository.path().join("digits/model.toml")).unwrap();
+        for file in std::fs::read_dir(shipped.join("1")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), version.join(file.file_name())).unwrap();
+        }
+        repository
+    }
+
+    #[test]
+    fn what_has_not_changed_is_not_read_again() {
+        let repository = repository();
+        let first = RepositoryView::read(repository.path(), &RepositoryView::default()).unwrap();
+        let second = RepositoryView::read(repository.path(), &first).unwrap();
+        let [first, second] = [&first, &second].map(|view| &view.models[&"digits".parse::<ModelName>().unwrap()]);
+        let [config, again] = [first, second].map(|model| Arc::as_ptr(model.config.as_ref().unwrap()));
+        assert_eq!(config, again);
+        let [manifest, again] = [first, second].map(|model| {
+            let version = model.versions.values().next().unwrap();
+            Arc::as_ptr(version.manifest.as_ref().unwrap())
+        });
+        assert_eq!(manifest, again);
+    }
+
+    #[test]
+    fn a_model_toml_that_is_wrong_is_part_of_the_view() {
+        let repository = repository();
+        std::fs::write(repository.path().join("digits/model.toml"), "workers = 'many'").unwrap();
+        let view = RepositoryView::read(repository.path(), &RepositoryView::default()).unwrap();
+        let model = &view.models[&"digits".parse::<ModelName>().unwrap()];
+        assert!(model.config.is_err() && model.versions.len() == 1, "{model:?}");
+    }
+
+    #[test]
+    fn files_are_compared_only_if_the_folder_looks_different() {
+        let repository = repository();
+        let folder = repository.path().join("digits/1");
+        let manifest = Manifest::read(&folder).unwrap();
+        let first = compare(&folder, &manifest, &Fingerprint::default()).unwrap();
+        assert!(matches!(first.altered, Ok(None)), "{first:?}");
+        assert!(compare(&folder, &manifest, &first.mark).is_none());
+        std::fs::write(folder.join("model.onnx"), "other").unwrap();
+        let altered = compare(&folder, &manifest, &first.mark).unwrap();
+        assert!(matches!(altered.altered, Ok(Some(_))), "{altered:?}");
+    }
+}

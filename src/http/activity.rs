@@ -1,0 +1,252 @@
+//! The state of a connection, shared by its listener, its stream and the bodies of its requests.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::monitor::Delivery;
+
+/// Time for which a connection counts as new, in milliseconds.
+const NEW_MS: u64 = 1_000;
+
+/// The state of a connection that its listener sees: its work, and the time since which it has been idle.
+#[derive(Debug)]
+pub(super) struct Activity {
+    /// Start of the listener. Times are counted from it.
+    epoch: Instant,
+    /// Maximum number of connections, for the error of an evicted request.
+    limit: NonZeroUsize,
+    /// Requests without an answer yet.
+    requests: AtomicUsize,
+    /// True while bytes of an answer wait for the client to read.
+    is_writing: AtomicBool,
+    /// Number of completed writes.
+    written: AtomicU64,
+    /// True once there was a request.
+    has_asked: AtomicBool,
+    /// True while a request waits for its client to send more of the body.
+    is_waiting: AtomicBool,
+    /// Time of acceptance, of the last answer, or of the last piece of a body, in milliseconds from the epoch.
+    since: AtomicU64,
+    /// True once the client has ended its side while it waits for an answer.
+    has_ended_input: AtomicBool,
+    /// The answer whose first bytes are written next.
+    delivery: Mutex<Option<Arc<Delivery>>>,
+    /// The way to end, once the listener has decided.
+    ending: Mutex<Option<Ending>>,
+    told: Notify,
+}
+
+/// State of a connection that can be evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It has no request.
+    Idle,
+    /// Its request waits for the client to send more of the body.
+    Waiting,
+    /// It has just been accepted. Its first head is probably on its way.
+    New,
+}
+
+/// The error of a body that is read no further, because others need the place of its connection.
+#[derive(Debug, thiserror::Error)]
+#[error("others need the place of this connection")]
+pub(super) struct Evicted {
+    /// Maximum number of connections.
+    pub(super) limit: NonZeroUsize,
+}
+
+/// Reason for ending a connection, which decides how it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Others need its place. It ends at once, or after the answer to a request that has arrived. A request that waits
+    /// for its body is refused.
+    Evicted,
+    /// Its client was silent, or read its answer too slowly. It ends at once, unless a new request has arrived.
+    Overdue,
+    /// The listener closes. It ends after the answers to the requests that have been sent.
+    Drained,
+}
+
+/// Marks every request on a connection above the limit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AboveLimit {
+    /// The limit.
+    pub(super) limit: NonZeroUsize,
+}
+
+impl Activity {
+    /// The state of a connection that has just been accepted.
+    pub(super) fn new(epoch: Instant, limit: NonZeroUsize) -> Activity {
+        Activity {
+            epoch,
+            limit,
+            requests: AtomicUsize::new(0),
+            is_writing: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            has_asked: AtomicBool::new(false),
+            is_waiting: AtomicBool::new(false),
+            since: AtomicU64::new(millis(epoch.elapsed())),
+            has_ended_input: AtomicBool::new(false),
+            delivery: Mutex::new(None),
+            ending: Mutex::new(None),
+            told: Notify::new(),
+        }
+    }
+
+    /// Returns true if a request has no answer yet.
+    pub(super) fn is_answering(&self) -> bool {
+        self.requests.load(Relaxed) > 0
+    }
+
+    /// Returns true if bytes of an answer wait for the client to read.
+    pub(super) fn is_writing(&self) -> bool {
+        self.is_writing.load(Relaxed)
+    }
+
+    /// Returns true if the connection has work to do.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_answering() || self.is_writing()
+    }
+
+    /// Returns the state in which the connection can be evicted; `None` while the server works for it.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        match (self.is_waiting.load(Relaxed), self.is_busy()) {
+            (true, _) => Some(Rest::Waiting),
+            (false, true) => None,
+            (false, false) if self.is_new() => Some(Rest::New),
+            (false, false) => Some(Rest::Idle),
+        }
+    }
+
+    fn is_new(&self) -> bool {
+        !self.has_asked() && millis(self.epoch.elapsed()) < self.since().saturating_add(NEW_MS)
+    }
+
+    /// Reports that a request waits for its client, or no longer does.
+    pub(super) fn set_waiting(&self, is_waiting: bool) {
+        if is_waiting == self.is_waiting.load(Relaxed) {
+            return;
+        }
+        if is_waiting {
+            self.since.store(millis(self.epoch.elapsed()), Relaxed);
+        }
+        self.is_waiting.store(is_waiting, Relaxed);
+    }
+
+    pub(super) fn is_evicted(&self) -> bool {
+        *self.ending.lock() == Some(Ending::Evicted)
+    }
+
+    /// Returns true once there was a request.
+    pub(super) fn has_asked(&self) -> bool {
+        self.has_asked.load(Relaxed)
+    }
+
+    /// Returns the time of acceptance, of the last answer, or of the last piece of a body, in milliseconds from the
+    /// listener's epoch.
+    pub(super) fn since(&self) -> u64 {
+        self.since.load(Relaxed)
+    }
+
+    /// Tells the connection to end. The first call decides how.
+    pub(super) fn end(&self, ending: Ending) {
+        self.ending.lock().get_or_insert(ending);
+        self.told.notify_one();
+    }
+
+    pub(super) async fn told_to_end(&self) -> Ending {
+        loop {
+            // An earlier notification is stored, so none is missed.
+            self.told.notified().await;
+            if let Some(ending) = *self.ending.lock() {
+                return ending;
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn ending(&self) -> Option<Ending> {
+        *self.ending.lock()
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_since(&self, since: u64) {
+        self.since.store(since, Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_asked(&self) {
+        self.has_asked.store(true, Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_answering(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn set_writing(&self, is_writing: bool) {
+        self.is_writing.store(is_writing, Relaxed);
+        if !is_writing {
+            // No other task writes this counter.
+            self.written.store(self.written.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// Number of completed writes.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    /// Returns true once the client has ended its side.
+    pub(super) fn has_ended_input(&self) -> bool {
+        self.has_ended_input.load(Relaxed)
+    }
+
+    /// Returns the error of a body that is read no further, because others need the place of the connection.
+    pub(super) fn evicted(&self) -> Evicted {
+        Evicted { limit: self.limit }
+    }
+
+    pub(super) fn input_ended(&self) {
+        self.has_ended_input.store(true, Relaxed);
+    }
+
+    /// Reports that the answer is being written to the socket.
+    pub(super) fn deliver(&self) {
+        drop(self.delivery.lock().take());
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Counts a request as in flight until dropped.
+pub(super) struct InFlight(Arc<Activity>);
+
+impl InFlight {
+    pub(super) fn new(activity: Arc<Activity>) -> InFlight {
+        activity.requests.fetch_add(1, Relaxed);
+        activity.has_asked.store(true, Relaxed);
+        InFlight(activity)
+    }
+}
+
+impl InFlight {
+    /// Notes the answer, whose first bytes are written next.
+    pub(super) fn answered(self, delivery: Option<Arc<Delivery>>) {
+        *self.0.delivery.lock() = delivery;
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.since.store(millis(self.0.epoch.elapsed()), Relaxed);
+        self.0.requests.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,71 @@
+//! The session that a worker owns, as other threads see it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::session::{Interrupt, Session};
+
+/// Handle to the session that a worker owns now, with which other threads end its runs.
+#[derive(Default)]
+pub(super) struct CurrentSession {
+    interrupt: Mutex<Option<Arc<dyn Interrupt>>>,
+    /// True once it was ended for good.
+    is_retired: AtomicBool,
+}
+
+impl CurrentSession {
+    pub(super) fn set(&self, session: &dyn Session) {
+        let mut current = self.interrupt.lock();
+        let interrupt = current.insert(session.interrupt());
+        // A session that was opened too late to be ended with the others.
+        if self.is_retired.load(Ordering::Relaxed) {
+            interrupt.end_runs();
+        }
+    }
+
+    /// Notes that there is no session at the moment.
+    pub(super) fn clear(&self) {
+        *self.interrupt.lock() = None;
+    }
+
+    /// Returns true if it was ended for good.
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if there is a session.
+    pub(super) fn is_open(&self) -> bool {
+        self.interrupt.lock().is_some()
+    }
+
+    /// Ends the run that goes on, and every later one, for good.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+        self.end_run();
+    }
+
+    /// Ends the run that goes on, until [`CurrentSession::allow_runs`].
+    pub(super) fn end_run(&self) {
+        if let Some(interrupt) = &*self.interrupt.lock() {
+            interrupt.end_runs();
+        }
+    }
+
+    /// Allows runs again, unless they were ended for good.
+    pub(super) fn allow_runs(&self) {
+        if let Some(interrupt) = &*self.interrupt.lock()
+            && !self.is_retired.load(Ordering::Relaxed)
+        {
+            interrupt.allow_runs();
+            // Whoever retired it meanwhile waits for the lock, and ends it again.
+        }
+    }
+}
+
+impl std::fmt::Debug for CurrentSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CurrentSession").field("is_retired", &self.is_retired).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,515 @@
+//! `kind = "classifier"`: one score per class becomes a label, its confidence and the runners-up.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::feature::Certainty;
+use crate::pipeline::classify::labels::Labels;
+use crate::pipeline::classify::model_classes::{self, ChosenLabels};
+use crate::pipeline::outputs::{
+    ROUNDING, float_output, output, refuse_improbable, refuse_non_finite, unexpected_shape,
+};
+use crate::pipeline::{Label, Origin, Postprocessor, Prediction, Score, StageContext};
+use crate::tensor::{Data, Dim, Tensors};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// The output with the scores; without it, the only floating-point output there is.
+    output: Option<String>,
+    /// Kind of the scores; required.
+    scores: Option<Scores>,
+    /// The classes in the order of the scores, or a file with them; without it, what the model's file calls them.
+    labels: Option<Labels>,
+    /// Number of classes in an answer: three, and all of several.
+    top_k: Option<NonZeroUsize>,
+    /// Divisor of logits before they become probabilities.
+    #[serde(default = "one")]
+    temperature: f32,
+    /// From which probability on the second of two classes is chosen, or each of several.
+    threshold: Option<f32>,
+    /// True if any number of classes can be right.
+    #[serde(default)]
+    multi_label: bool,
+}
+
+/// Kind of a score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scores {
+    /// Any real number: softmax makes probabilities of those of a row, and the logistic function of one alone.
+    Logits,
+    /// A probability already.
+    Probabilities,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+struct Classifier {
+    output: Arc<str>,
+    scores: Scores,
+    temperature: f32,
+    /// The labels, in the order of the scores.
+    labels: ChosenLabels,
+    /// The output in which the model itself names the class that it chooses.
+    label_output: Option<String>,
+    top_k: NonZeroUsize,
+    decision: Decision,
+    /// Number of classes, if the model has it.
+    classes: Option<usize>,
+    /// True if a row has one score, which is that of the second of two classes.
+    has_one_score: bool,
+}
+
+/// Which class is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Decision {
+    /// The most probable one.
+    Best,
+    /// The second of two from this probability on, else the first.
+    SecondFrom(f32),
+    /// Every one from this probability on.
+    AllFrom(f32),
+}
+
+/// Default number of classes in an answer.
+const TOP_K: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+    let signature = context.signature;
+    let Settings { output, scores, labels, top_k, temperature, threshold, multi_label } = context.config.settings()?;
+    let scores = required(scores)?;
+    let labels = labels.map(|labels| labels.read(context.files)).transpose()?;
+    let output = float_output(signature, output.as_deref(), "scores")?;
+    let dims = signature.output(&output).map(|spec| &*spec.dims);
+    let classes = match dims {
+        Some([_, Dim::Fixed(1)] | [_]) if multi_label => Some(1),
+        Some([_, Dim::Fixed(1)] | [_]) => Some(2),
+        Some([_, Dim::Fixed(classes)]) => Some(*classes),
+        Some([_, Dim::Dynamic(_)]) | Some([]) | None => None,
+        Some(dims) => {
+            return Err(Error::Config(format!(
+                "output: {output:?} has {} dimensions; a classifier needs one row of scores per instance",
+                dims.len()
+            )));
+        }
+    };
+    if let (Some(classes), Some(labels)) = (classes, &labels)
+        && classes != labels.len()
+    {
+        let what = match dims {
+            Some([_, Dim::Fixed(scores)]) if *scores > 1 || multi_label => format!("{scores} scores a row"),
+            _ => "one score a row, which is that of the second of two".to_owned(),
+        };
+        return Err(Error::Config(format!("labels: there are {}, but the output {output:?} has {what}", labels.len())));
+    }
+    let of_scores = model_classes::Scores { output: &output, count: classes, first_class: 0 };
+    let labels = context.classes.choose(labels, of_scores)?;
+    let label_output = context.classes.label_output(&output).filter(|_| !multi_label).map(str::to_owned);
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        return Err(Error::Config(format!("temperature: {temperature} is not a positive number")));
+    }
+    if temperature != 1.0 && scores == Scores::Probabilities {
+        return Err(Error::Config("temperature: only logits have one; these scores are probabilities".to_owned()));
+    }
+    if let Some(threshold) = threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
+        return Err(Error::Config(format!("threshold: {threshold} is not a probability, 0 to 1")));
+    }
+    let decision = match (multi_label, threshold) {
+        (true, threshold) => Decision::AllFrom(threshold.unwrap_or(0.5)),
+        (false, None) => Decision::Best,
+        (false, Some(threshold)) if classes == Some(2) => Decision::SecondFrom(threshold),
+        (false, Some(_)) => {
+            return Err(Error::Config(
+                "threshold: it decides between two classes, or, with multi_label = true, on each of several".to_owned(),
+            ));
+        }
+    };
+    let top_k = top_k.unwrap_or(if multi_label { NonZeroUsize::MAX } else { TOP_K });
+    let has_one_score = !multi_label && matches!(dims, Some([_, Dim::Fixed(1)] | [_]));
+    Ok(Box::new(Classifier {
+        output,
+        scores,
+        temperature,
+        labels,
+        label_output,
+        top_k,
+        decision,
+        classes,
+        has_one_score,
+    }))
+}
+
+/// Requires the kind of the scores: nothing in a model has it.
+pub(crate) fn required(scores: Option<Scores>) -> Result<Scores> {
+    scores.ok_or_else(|| {
+        Error::Config(
+            "scores: say what they are: \"probabilities\", or \"logits\" to be made probabilities of".to_owned(),
+        )
+    })
+}
+
+/// softmax(s)_i = exp(s_i − max) / Σ_j exp(s_j − max): shifted so that no exponential overflows, in f64 so that many
+/// classes do not add up to rounding errors.
+pub(crate) fn softmax(scores: &[f32], temperature: f32, probabilities: &mut Vec<f64>) {
+    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let temperature = f64::from(temperature);
+    probabilities.clear();
+    probabilities.extend(scores.iter().map(|score| ((f64::from(*score) - f64::from(highest)) / temperature).exp()));
+    let sum: f64 = probabilities.iter().sum();
+    probabilities.iter_mut().for_each(|probability| *probability /= sum);
+}
+
+/// 1 / (1 + exp(−s))
+fn logistic(score: f64) -> f64 {
+    1.0 / (1.0 + (-score).exp())
+}
+
+impl Postprocessor for Classifier {
+    fn answered(&self) -> Option<Vec<Arc<str>>> {
+        Some(vec![Arc::clone(&self.output)])
+    }
+
+    fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {
+        let tensor = output(outputs, &self.output)?;
+        refuse_non_finite(&self.output, tensor)?;
+        let width = tensor.row_len();
+        let scores = tensor.to_f32().ok_or_else(|| Error::internal("a classifier's scores are not floats"))?;
+        if tensor.shape().len() > 2 || width == 0 {
+            return Err(unexpected_shape(&self.output, tensor, "[rows, classes]"));
+        }
+        let classes = if self.is_single(width) { 2 } else { width };
+        if let Some(labels) = self.labels.count().filter(|labels| *labels != classes) {
+            let problem = format!("has scores of {classes} classes, and there are {labels} labels");
+            return Err(Error::UnusableOutput { output: self.output.to_string(), problem });
+        }
+        let mut probabilities = Vec::with_capacity(classes);
+        let decode = |row: &[f32]| {
+            self.probabilities(row, &mut probabilities)?;
+            Ok(self.classify(&probabilities))
+        };
+        scores.chunks_exact(width).map(decode).collect()
+    }
+
+    fn classes(&self) -> Option<Vec<Label>> {
+        let classes = self.labels.count().or(self.classes)?;
+        Some((0..classes).map(|class| self.labels.of(class)).collect())
+    }
+
+    fn contradiction(&self, outputs: &Tensors) -> Option<String> {
+        let name = self.label_output.as_deref()?;
+        self.said(outputs).iter().find_map(|said| self.labels.contradiction(said, name))
+    }
+
+    fn agreement(&self, outputs: &Tensors) -> (usize, usize) {
+        let (Some(names), said) = (&self.labels.in_file, self.said(outputs)) else { return (0, 0) };
+        let Ok(answered) = self.decode(outputs, &Origin::Unknown) else { return (0, 0) };
+        let is_same = |(prediction, said): (&Prediction, &Label)| match prediction {
+            Prediction::Class { class, .. } => names.get(*class) == Some(said),
+            _ => false,
+        };
+        (answered.iter().zip(&said).filter(|pair| is_same(*pair)).count(), answered.len().min(said.len()))
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        let one_score = || {
+            format!(
+                "the output {:?} has one score a row, which is taken for that of the second of two classes, {} (of {})",
+                self.output,
+                self.labels.of(1),
+                self.labels.of(0)
+            )
+        };
+        self.labels.remark.clone().into_iter().chain(self.has_one_score.then(one_score)).collect()
+    }
+
+    fn doubt(&self, outputs: &Tensors) -> Option<String> {
+        if matches!(self.decision, Decision::AllFrom(_)) || outputs.get(&self.output)?.row_len() < 2 {
+            return None;
+        }
+        match self.scores {
+            Scores::Logits if self.add_up_to_one(outputs)? => Some(format!(
+                "the output {:?} is declared as logits but looks like probabilities already; if so, set scores = \
+                 \"probabilities\", or confidences are wrong",
+                self.output
+            )),
+            Scores::Probabilities if !self.add_up_to_one(outputs)? => Some(format!(
+                "the output {:?} is declared as probabilities, and those of a row do not add up to 1; if several classes \
+                 can be right at one time, set multi_label = true",
+                self.output
+            )),
+            Scores::Logits | Scores::Probabilities => None,
+        }
+    }
+}
+
+impl Classifier {
+    /// The classes that the model itself names.
+    fn said(&self, outputs: &Tensors) -> Vec<Label> {
+        match self.label_output.as_deref().and_then(|name| outputs.get(name)).map(|output| output.data()) {
+            Some(Data::Text(values)) => values.iter().map(|text| Label::Text(text.as_str().into())).collect(),
+            Some(Data::I64(values)) => values.iter().copied().map(Label::Number).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns true if each row is a distribution. Softmax of one is a common mistake, and hard to see: the labels are
+    /// still right.
+    /// `None` if there are rows that are no numbers.
+    fn add_up_to_one(&self, outputs: &Tensors) -> Option<bool> {
+        let tensor = outputs.get(&self.output)?;
+        let scores = tensor.to_f32()?;
+        let is_distribution = |row: &[f32]| {
+            row.iter().all(|score| (-ROUNDING..=1.0 + ROUNDING).contains(score))
+                && (row.iter().sum::<f32>() - 1.0).abs() <= 10.0 * ROUNDING
+        };
+        scores.iter().all(|score| score.is_finite()).then(|| scores.chunks_exact(tensor.row_len()).all(is_distribution))
+    }
+
+    /// Returns true if a row has one score, which is that of the second of two classes.
+    fn is_single(&self, width: usize) -> bool {
+        width == 1 && !matches!(self.decision, Decision::AllFrom(_))
+    }
+
+    fn probabilities(&self, scores: &[f32], probabilities: &mut Vec<f64>) -> Result<()> {
+        if self.scores == Scores::Probabilities {
+            refuse_improbable(&self.output, scores)?;
+        }
+        let alone = |score: &f32| match self.scores {
+            Scores::Logits => logistic(f64::from(*score) / f64::from(self.temperature)),
+            Scores::Probabilities => f64::from(*score),
+        };
+        probabilities.clear();
+        match scores {
+            [score] if self.is_single(scores.len()) => {
+                let second = alone(score);
+                probabilities.extend([1.0 - second, second]);
+            }
+            scores if self.scores == Scores::Logits && !matches!(self.decision, Decision::AllFrom(_)) => {
+                softmax(scores, self.temperature, probabilities);
+            }
+            scores => probabilities.extend(scores.iter().map(alone)),
+        }
+        Ok(())
+    }
+
+    fn classify(&self, probabilities: &[f64]) -> Prediction {
+        let score = |class: usize| Score { label: self.labels.of(class), score: probabilities[class] as f32 };
+        let most = match self.decision {
+            Decision::AllFrom(_) => probabilities.len(),
+            Decision::Best | Decision::SecondFrom(_) => self.top_k.get(),
+        };
+        let best = top(probabilities, most);
+        let class = match self.decision {
+            Decision::SecondFrom(threshold) => usize::from(probabilities[1] as f32 >= threshold),
+            Decision::Best | Decision::AllFrom(_) => best.first().copied().unwrap_or_default(),
+        };
+        let others = probabilities.iter().enumerate().filter(|(other, _)| *other != class);
+        let second = others.map(|(_, probability)| *probability).fold(0.0, f64::max);
+        let certainty = Certainty {
+            confidence: probabilities[class] as f32,
+            margin: (probabilities[class] as f32 - second as f32).max(0.0),
+            entropy: self.entropy(probabilities) as f32,
+        };
+        match self.decision {
+            Decision::AllFrom(threshold) => {
+                let probable = best.into_iter().map(score).filter(|score| score.score >= threshold);
+                Prediction::Classes { class, certainty, labels: probable.take(self.top_k.get()).collect() }
+            }
+            Decision::Best | Decision::SecondFrom(_) => {
+                let label = self.labels.of(class);
+                Prediction::Class { class, label, certainty, top: best.into_iter().map(score).collect() }
+            }
+        }
+    }
+
+    /// −Σ p ln p over the classes, as a part of what it is at most; of several classes that are each right or wrong, the
+    /// mean of theirs.
+    fn entropy(&self, probabilities: &[f64]) -> f64 {
+        let plogp = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
+        let entropy = match self.decision {
+            Decision::AllFrom(_) => {
+                let sum: f64 = probabilities.iter().map(|&p| plogp(p) + plogp(1.0 - p)).sum();
+                sum / (probabilities.len() as f64 * std::f64::consts::LN_2)
+            }
+            Decision::Best | Decision::SecondFrom(_) => {
+                probabilities.iter().copied().map(plogp).sum::<f64>() / (probabilities.len().max(2) as f64).ln()
+            }
+        };
+        entropy.clamp(0.0, 1.0)
+    }
+}
+
+/// The indices of the `k` highest scores, the highest first; of equal scores the first one.
+fn top(scores: &[f64], k: usize) -> Vec<usize> {
+    let k = k.min(scores.len());
+    if k > 64 {
+        let mut all: Vec<usize> = (0..scores.len()).collect();
+        all.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        all.truncate(k);
+        return all;
+    }
+    let mut best: Vec<usize> = Vec::with_capacity(k + 1);
+    for (class, score) in scores.iter().enumerate() {
+        if best.len() == k && *score <= scores[best[k - 1]] {
+            continue;
+        }
+        let place = best.partition_point(|&other| scores[other] >= *score);
+        best.insert(place, class);
+        best.truncate(k);
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pipeline::stage_context::of_settings;
+    use crate::tensor::{DType, Data, Signature, Tensor, TensorSpec};
+
+    fn check(settings: &str, shape: [usize; 2], scores: &[f32], expected: std::result::Result<&[&str], &str>) {
+        let dims = vec![Dim::Dynamic(None), Dim::Fixed(shape[1])];
+        let output = TensorSpec { name: "p".into(), dtype: DType::F32, dims };
+        let signature = Signature { outputs: vec![output], ..Signature::default() };
+        let tensor = Tensor::new(shape.to_vec(), Data::F32(scores.to_vec())).unwrap();
+        let outputs: Tensors = [("p".into(), tensor)].into_iter().collect();
+        let decoded =
+            of_settings(make, settings, &signature).and_then(|stage| stage.decode(&outputs, &Origin::Unknown));
+        let decoded = decoded
+            .map(|predictions| predictions.iter().map(|p| serde_json::to_string(p).unwrap()).collect::<Vec<_>>())
+            .map_err(|error| error.detail().map_or_else(|| error.to_string(), str::to_owned));
+        let expected = expected
+            .map(|lines| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
+            .map_err(str::to_owned);
+        assert_eq!(decoded, expected);
+    }
+
+    #[test]
+    fn probabilities_are_ranked() {
+        check(
+            r#"{"kind": "classifier", "scores": "probabilities", "labels": ["a", "b", "c"], "top_k": 2}"#,
+            [2, 3],
+            &[0.25, 0.5, 0.25, 1.0, 0.0, 0.0],
+            Ok(&[
+                r#"{"label":"b","confidence":0.5,"top":[{"label":"b","score":0.5},{"label":"a","score":0.25}]}"#,
+                r#"{"label":"a","confidence":1.0,"top":[{"label":"a","score":1.0},{"label":"b","score":0.0}]}"#,
+            ]),
+        );
+    }
+
+    /// softmax(ln 1, ln 3) = (1/4, 3/4), by its definition; and it does not overflow.
+    #[test]
+    fn logits_go_through_softmax() {
+        check(
+            r#"{"kind": "classifier", "scores": "logits", "top_k": 1}"#,
+            [2, 2],
+            &[0.0, 3f32.ln(), 1000.0, 1000.0],
+            Ok(&[
+                r#"{"label":"class 1","confidence":0.75,"top":[{"label":"class 1","score":0.75}]}"#,
+                r#"{"label":"class 0","confidence":0.5,"top":[{"label":"class 0","score":0.5}]}"#,
+            ]),
+        );
+    }
+
+    /// With ln 3, the logistic function gives 3/4, by its definition; of its double at temperature 2 as well.
+    #[test]
+    fn one_score_decides_between_two_classes() {
+        let three = 3f32.ln();
+        let answer =
+            r#"{"label":"yes","confidence":0.75,"top":[{"label":"yes","score":0.75},{"label":"no","score":0.25}]}"#;
+        let settings =
+            |more: &str| format!(r#"{{"kind": "classifier", "scores": "logits", "labels": ["no", "yes"]{more}}}"#);
+        check(&settings(""), [1, 1], &[three], Ok(&[answer]));
+        check(&settings(r#", "temperature": 2"#), [1, 1], &[2.0 * three], Ok(&[answer]));
+        let cautious =
+            r#"{"label":"no","confidence":0.25,"top":[{"label":"yes","score":0.75},{"label":"no","score":0.25}]}"#;
+        check(&settings(r#", "threshold": 0.8"#), [1, 1], &[three], Ok(&[cautious]));
+        check(&settings(r#", "threshold": 0.75"#), [1, 1], &[three], Ok(&[answer]));
+        // Two scores that are softmaxed come to the same.
+        check(&settings(r#", "threshold": 0.8"#), [1, 2], &[0.0, three], Ok(&[cautious]));
+    }
+
+    #[test]
+    fn any_number_of_labels_can_be_right() {
+        let three = 3f32.ln();
+        let settings = r#"{"kind": "classifier", "scores": "logits", "multi_label": true, "labels": ["a", "b", "c"]}"#;
+        check(
+            settings,
+            [2, 3],
+            &[0.0, three, -three, -9.0, -9.0, -9.0],
+            Ok(&[r#"{"labels":[{"label":"b","score":0.75},{"label":"a","score":0.5}]}"#, r#"{"labels":[]}"#]),
+        );
+    }
+
+    #[test]
+    fn probabilities_that_are_declared_as_logits_raise_a_doubt() {
+        let doubt = |scores: &str, row: [f32; 2]| {
+            let settings = format!(r#"{{"kind": "classifier", "scores": "{scores}"}}"#);
+            let dims = vec![Dim::Dynamic(None), Dim::Fixed(2)];
+            let output = TensorSpec { name: "p".into(), dtype: DType::F32, dims };
+            let signature = Signature { outputs: vec![output], ..Signature::default() };
+            let stage = of_settings(make, &settings, &signature).unwrap();
+            let tensor = Tensor::new(vec![1, 2], Data::F32(row.to_vec())).unwrap();
+            stage.doubt(&[("p".into(), tensor)].into_iter().collect()).is_some()
+        };
+        assert!(doubt("logits", [0.25, 0.75]));
+        assert!(!doubt("logits", [-0.25, 1.25]));
+        assert!(!doubt("probabilities", [0.25, 0.75]));
+        // Sigmoids: each class by itself.
+        assert!(doubt("probabilities", [0.75, 0.75]));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let probabilities = r#"{"kind": "classifier", "scores": "probabilities", "labels": [1, 2]}"#;
+        check(probabilities, [1, 3], &[0.0; 3], Err("labels: there are 2, but the output \"p\" has 3 scores a row"));
+        check(
+            probabilities,
+            [1, 2],
+            &[-4.0, 7.0],
+            Err("the model's output \"p\" is declared as probabilities and holds -4; set scores = \"logits\""),
+        );
+        check(
+            probabilities,
+            [2, 2],
+            &[0.5, 0.5, f32::INFINITY, 0.0],
+            Err("the model's output \"p\" is not a finite number for instances[1]"),
+        );
+        for (more, problem) in [
+            (
+                r#""threshold": 0.5"#,
+                "threshold: it decides between two classes, or, with multi_label = true, on each of several",
+            ),
+            (r#""temperature": 0"#, "temperature: 0 is not a positive number"),
+            (r#""temperature": 2"#, "temperature: only logits have one; these scores are probabilities"),
+            (r#""threshold": 2"#, "threshold: 2 is not a probability, 0 to 1"),
+        ] {
+            let settings = format!(r#"{{"kind": "classifier", "scores": "probabilities", {more}}}"#);
+            check(&settings, [1, 3], &[0.0; 3], Err(problem));
+        }
+        check(
+            r#"{"kind": "classifier"}"#,
+            [1, 2],
+            &[0.0; 2],
+            Err("scores: say what they are: \"probabilities\", or \"logits\" to be made probabilities of"),
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn top_is_a_sorted_prefix(scores in prop::collection::vec(-4i8..4, 1..100), k in 1usize..90) {
+            let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
+            let mut sorted: Vec<usize> = (0..scores.len()).collect();
+            sorted.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+            sorted.truncate(k);
+            prop_assert_eq!(top(&scores, k), sorted);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Classes: scores to labels.
+
+pub(crate) mod classifier;
+pub(crate) mod labels;
+pub(crate) mod model_classes;

@@ -1,0 +1,317 @@
+//! Class names in a model's file, and the `labels` of `model.toml` that must not disagree with them.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+use crate::identity::shown;
+use crate::pipeline::Label;
+
+/// The names of classes, in the order of the scores, and where they stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedClasses {
+    /// The names.
+    pub labels: Vec<Label>,
+    /// Their place in the file, for messages.
+    pub source: String,
+}
+
+/// The classes of an output with scores, by the model's graph.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutputClasses {
+    /// The names that it may have, the likeliest first: those of a classifier within the model may be too few or too many.
+    pub names: Vec<NamedClasses>,
+    /// The output in which the model itself names the class that it chooses by these scores.
+    pub label_output: Option<String>,
+}
+
+/// The classes of a model, by its file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelClasses {
+    /// Those of each output.
+    pub of_scores: BTreeMap<String, OutputClasses>,
+    /// Those in the file's metadata, of which the first of the right number counts.
+    pub of_metadata: Vec<NamedClasses>,
+}
+
+/// Maximum length of a label, in bytes.
+const MAX_LABEL: usize = 256;
+
+/// The scores that labels are looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scores<'a> {
+    /// The output's name.
+    pub(crate) output: &'a str,
+    /// The number of classes, if the model's shapes say it.
+    pub(crate) count: Option<usize>,
+    /// The number of the first class: 1 where 0 is the background, which has no label.
+    pub(crate) first_class: usize,
+}
+
+/// The labels of a stage, and where they come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ChosenLabels {
+    /// The labels in answers, in the order of the scores; `None` for "class 0", "class 1" and so on.
+    pub(crate) labels: Option<Vec<Label>>,
+    /// The names in the model's file, if there are any.
+    pub(crate) in_file: Option<Vec<Label>>,
+    /// A sentence for whoever adds a version.
+    pub(crate) remark: Option<String>,
+}
+
+impl ModelClasses {
+    /// The output in which the model itself names the class that it chooses by these scores.
+    pub(crate) fn label_output(&self, output: &str) -> Option<&str> {
+        self.of_scores.get(output)?.label_output.as_deref()
+    }
+
+    /// The names in the file for these scores.
+    fn of_output(&self, scores: Scores<'_>) -> Option<NamedClasses> {
+        let fits = |classes: &NamedClasses| scores.count.is_none_or(|count| classes.labels.len() == count);
+        let of_graph =
+            self.of_scores.get(scores.output).and_then(|classes| classes.names.iter().find(|names| fits(names)));
+        let of_metadata =
+            self.of_metadata.iter().filter_map(|names| names.without_background(scores.first_class)).find(fits);
+        match (of_graph.cloned(), of_metadata) {
+            // Numbers from 0 on name nothing: what the metadata call them does.
+            (Some(graph), Some(metadata)) if is_numbering(&graph.labels) => Some(metadata),
+            (graph, metadata) => graph.or(metadata),
+        }
+    }
+
+    /// The labels for these scores: those of `model.toml`, or those of the file. They must not disagree.
+    pub(crate) fn choose(&self, configured: Option<Vec<Label>>, scores: Scores<'_>) -> Result<ChosenLabels> {
+        let chosen = self.choose_any(configured, scores)?;
+        for label in chosen.labels.iter().flatten() {
+            let text = label.to_string();
+            // Labels are in every answer and in metrics, so they are bounded.
+            let is_unfit = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n');
+            if text.len() > MAX_LABEL || text.contains(is_unfit) {
+                return Err(Error::Config(format!(
+                    "labels: \"{}\" is not a label: at most {MAX_LABEL} bytes, without control characters",
+                    shown(&text)
+                )));
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn choose_any(&self, configured: Option<Vec<Label>>, scores: Scores<'_>) -> Result<ChosenLabels> {
+        let found = self.of_output(scores);
+        let in_file = found.as_ref().map(|found| found.labels.clone());
+        match (configured, found) {
+            (Some(labels), Some(found)) if disagree(&labels, &found.labels) => Err(Error::Config(format!(
+                "labels: model.toml says {}, and the model's file says {} ({}); leave labels out, name \
+                 what the file only numbers with texts, or export the model with the right ones",
+                listed(&labels),
+                listed(&found.labels),
+                found.source
+            ))),
+            (Some(labels), _) => Ok(ChosenLabels { labels: Some(labels), in_file, remark: None }),
+            (None, Some(found)) => {
+                let remark =
+                    format!("labels are those of the model's file: {} ({})", listed(&found.labels), found.source);
+                Ok(ChosenLabels { labels: Some(found.labels), in_file, remark: Some(remark) })
+            }
+            (None, None) => {
+                let remark = "neither model.toml nor the model's file names the classes, so that they are answered as \
+                              \"class 0\", \"class 1\" and so on; set labels in [postprocess]";
+                Ok(ChosenLabels { labels: None, in_file, remark: Some(remark.to_owned()) })
+            }
+        }
+    }
+}
+
+impl NamedClasses {
+    /// The names without those of the background. `None` if there is one, and nothing tells whether it is among them.
+    fn without_background(&self, first_class: usize) -> Option<NamedClasses> {
+        const BACKGROUND: [&str; 4] = ["__background__", "background", "bg", "n/a"];
+        let is_background = |label: &Label| BACKGROUND.contains(&label.to_string().to_lowercase().as_str());
+        let before = self.labels.get(..first_class)?;
+        before
+            .iter()
+            .all(is_background)
+            .then(|| NamedClasses { labels: self.labels[first_class..].to_vec(), source: self.source.clone() })
+    }
+}
+
+impl ChosenLabels {
+    /// The label of a class.
+    pub(crate) fn of(&self, class: usize) -> Label {
+        match &self.labels {
+            Some(labels) => labels.get(class).cloned().unwrap_or_else(|| unnamed(class)),
+            None => unnamed(class),
+        }
+    }
+
+    /// The number of classes, if they are named.
+    pub(crate) fn count(&self) -> Option<usize> {
+        self.labels.as_ref().map(Vec::len)
+    }
+
+    /// Describes the contradiction between these labels and `said`, the model's own name of a class.
+    pub(crate) fn contradiction(&self, said: &Label, output: &str) -> Option<String> {
+        let known = match (&self.in_file, &self.labels) {
+            (Some(known), _) => known,
+            // A number that cannot be followed through the file may be anything: a place, an id.
+            (None, _) if matches!(said, Label::Number(_)) => return None,
+            (None, Some(labels)) => labels,
+            (None, None) => {
+                return Some(format!(
+                    "labels: the model has names for its classes that cannot be read from its file: its output {output:?} says \
+                     {}; set labels in [postprocess], in the order of the scores",
+                    listed(std::slice::from_ref(said))
+                ));
+            }
+        };
+        (!known.contains(said)).then(|| {
+            format!(
+                "labels: the model's own output {output:?} says {}, which is none of {}; set the right labels in \
+                 [postprocess], in the order of the scores",
+                listed(std::slice::from_ref(said)),
+                listed(known)
+            )
+        })
+    }
+}
+
+/// The name of a class that nobody has named.
+pub(crate) fn unnamed(class: usize) -> Label {
+    Label::Text(format!("class {class}").into())
+}
+
+/// Returns true for 0, 1, 2, ...: places, which any names can be given.
+fn is_numbering(labels: &[Label]) -> bool {
+    labels.iter().zip(0..).all(|(label, place)| *label == Label::Number(place))
+}
+
+/// Texts may name what the file only numbers. Nothing else may differ.
+fn disagree(configured: &[Label], in_file: &[Label]) -> bool {
+    let are_numbers = in_file.iter().all(|label| matches!(label, Label::Number(_)));
+    let only_names_them = are_texts(configured) && are_numbers && configured.len() == in_file.len();
+    configured != in_file && !only_names_them
+}
+
+fn are_texts(labels: &[Label]) -> bool {
+    labels.iter().all(|label| matches!(label, Label::Text(_)))
+}
+
+/// Some of the labels, for a message.
+pub(crate) fn listed(labels: &[Label]) -> String {
+    const SHOWN: usize = 10;
+    let shown = labels.iter().take(SHOWN).map(|label| match label {
+        Label::Number(number) => number.to_string(),
+        Label::Text(text) => format!("{:?}", text.chars().take(64).collect::<String>()),
+    });
+    let more = if labels.len() > SHOWN { format!(" and {} more", labels.len() - SHOWN) } else { String::new() };
+    format!("[{}{more}]", shown.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(json: &str) -> Vec<Label> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn scores(count: Option<usize>) -> Scores<'static> {
+        Scores { output: "p", count, first_class: 0 }
+    }
+
+    fn check(configured: Option<&str>, in_file: &str, expected: std::result::Result<&str, &str>) {
+        let named = NamedClasses { labels: labels(in_file), source: "classlabels".to_owned() };
+        let of_output = OutputClasses { names: vec![named], label_output: None };
+        let classes = ModelClasses { of_scores: [("p".to_owned(), of_output)].into(), ..ModelClasses::default() };
+        let chosen = classes.choose(configured.map(labels), scores(Some(3)));
+        match expected {
+            Ok(expected) => assert_eq!(chosen.unwrap().labels, Some(labels(expected))),
+            Err(expected) => {
+                let message = chosen.unwrap_err().to_string();
+                assert!(message.contains(expected), "{message}");
+            }
+        }
+    }
+
+    /// Labels are in every answer and in metrics.
+    #[test]
+    fn labels_are_bounded_wherever_they_come_from() {
+        let long = format!(r#"["a", "b", "{}"]"#, "c".repeat(1_000_000));
+        for wrong in [long.as_str(), r#"["a", "b", "\u001b[31m"]"#, r#"["a", "\u0000", "c"]"#] {
+            check(None, wrong, Err("is not a label"));
+            check(Some(wrong), wrong, Err("is not a label"));
+        }
+        let longest = format!(r#"["a", "b", "{}"]"#, "c".repeat(MAX_LABEL));
+        check(None, &longest, Ok(&longest));
+    }
+
+    #[test]
+    fn the_file_names_the_classes_and_model_toml_may_not_disagree() {
+        let (texts, numbers) = (r#"["a", "b", "c"]"#, "[1, 2, 3]");
+        check(None, texts, Ok(texts));
+        check(None, numbers, Ok(numbers));
+        check(Some(texts), texts, Ok(texts));
+        // Numbers in a file can be given names ...
+        check(Some(texts), numbers, Ok(texts));
+        check(Some(texts), "[0, 1, 2]", Ok(texts));
+        // ... and names no others, no other order, and no numbers.
+        check(
+            Some(r#"["c", "b", "a"]"#),
+            texts,
+            Err(r#"model.toml says ["c", "b", "a"], and the model's file says ["a", "b", "c"]"#),
+        );
+        check(Some("[0, 1, 2]"), texts, Err(r#"says [0, 1, 2], and"#));
+        check(Some("[0, 1, 2]"), numbers, Err("says [1, 2, 3] (classlabels)"));
+    }
+
+    #[test]
+    fn classes_that_nobody_names_have_names_that_look_like_none() {
+        let chosen = ModelClasses::default().choose(None, scores(Some(3))).unwrap();
+        assert_eq!((chosen.labels, unnamed(2).to_string()), (None, "class 2".to_owned()));
+        assert!(chosen.remark.unwrap().contains("set labels"));
+    }
+
+    /// A model that answers with names shows that it has some, even where its file does not tell them.
+    #[test]
+    fn what_the_model_itself_says_may_not_contradict_the_labels() {
+        let chosen = |labels: Option<&str>| ChosenLabels {
+            labels: labels.map(|labels| serde_json::from_str(labels).unwrap()),
+            in_file: None,
+            remark: None,
+        };
+        let said = |labels: Option<&str>, said: Label| chosen(labels).contradiction(&said, "label");
+        let (text, number) = (|text: &str| Label::Text(text.into()), Label::Number);
+        assert!(said(None, text("setosa")).unwrap().contains("its output \"label\" says [\"setosa\"]; set labels"));
+        assert!(said(None, number(3)).is_none());
+        assert!(said(None, number(2)).is_none());
+        assert!(said(Some("[0, 1, 2]"), text("setosa")).unwrap().contains("which is none of [0, 1, 2]"));
+        assert!(said(Some("[0, 1, 2]"), number(3)).is_none());
+        assert!(said(Some(r#"["a", "b", "c"]"#), number(3)).is_none());
+        assert!(said(Some(r#"["a", "b", "c"]"#), text("b")).is_none());
+    }
+
+    #[test]
+    fn names_in_the_metadata_are_those_of_numbered_classes() {
+        let named = |json: &str| NamedClasses { labels: labels(json), source: String::new() };
+        let numbered = OutputClasses { names: vec![named("[0, 1, 2]")], label_output: None };
+        let texts = r#"["a", "b", "c"]"#;
+        let classes = ModelClasses { of_scores: [("p".to_owned(), numbered)].into(), of_metadata: vec![named(texts)] };
+        assert_eq!(classes.choose(None, scores(Some(3))).unwrap().labels, Some(labels(texts)));
+        // Of another number of scores, the file says nothing.
+        assert_eq!(classes.choose(None, scores(Some(2))).unwrap().labels, None);
+        // Where shapes do not say how many there are, another number of labels is a disagreement.
+        let error = classes.choose(Some(labels(r#"["a", "b"]"#)), scores(None)).unwrap_err().to_string();
+        assert!(error.contains(r#"says ["a", "b"], and the model's file says ["a", "b", "c"]"#), "{error}");
+    }
+
+    /// A list of names may begin with that of the background, or with the first class: only its own words tell.
+    #[test]
+    fn the_background_is_no_class() {
+        let chosen = |json: &str| {
+            let of_metadata = vec![NamedClasses { labels: labels(json), source: String::new() }];
+            let classes = ModelClasses { of_metadata, ..ModelClasses::default() };
+            classes.choose(None, Scores { first_class: 1, ..scores(None) }).unwrap().labels
+        };
+        assert_eq!(chosen(r#"["__background__", "cat", "dog"]"#), Some(labels(r#"["cat", "dog"]"#)));
+        assert_eq!(chosen(r#"["cat", "dog"]"#), None);
+    }
+}

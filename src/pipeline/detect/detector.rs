@@ -1,0 +1,500 @@
+//! `kind = "detector"`: boxes and their scores become the objects of an image, in its own pixels. How a model writes them
+//! down is in `detector_layouts.rs`.
+//!
+//! Of boxes of one class that overlap, the one with the highest score stays (greedy non-maximum suppression; Felzenszwalb
+//! et al., 2010). How much two overlap is the area they share ÷ the area they cover (Jaccard's index, "IoU").
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::pipeline::classify::labels::Labels;
+use crate::pipeline::classify::model_classes::{ChosenLabels, Scores};
+use crate::pipeline::detect::layouts::{Arrangement, Form, Format, Found, Layout, Names, Reading, Unit};
+use crate::pipeline::outputs::{declared_output, float_output};
+use crate::pipeline::{Detection, Origin, Postprocessor, Prediction, StageContext};
+use crate::tensor::{Dim, Signature, TensorSpec, Tensors};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// The layout of the outputs, by the name of a family of models; without it, `format` is required.
+    layout: Option<Layout>,
+    /// The output with the boxes.
+    boxes: Option<String>,
+    /// The output with the scores, if they do not stand behind the boxes.
+    scores: Option<String>,
+    /// The output with the classes of boxes that the model has chosen itself.
+    classes: Option<String>,
+    /// The output that says how many boxes of an image count.
+    count: Option<String>,
+    /// Without a layout: whether boxes and scores are the other way round, [rows, 4 + classes, boxes].
+    boxes_last: Option<bool>,
+    /// Meaning of the four numbers of a box.
+    format: Option<Format>,
+    /// Unit of the boxes.
+    unit: Option<Unit>,
+    /// The number of the first class: 1 where 0 is the background.
+    first_class: Option<usize>,
+    /// The classes in order, background left out, or a file with them; without it, what the model's file calls them.
+    labels: Option<Labels>,
+    /// Boxes with a lower score are left out.
+    threshold: Option<f32>,
+    /// Of two boxes of a class that overlap by more than this, the worse one is left out.
+    overlap: Option<f32>,
+    /// Maximum number of objects in an answer, the surest first.
+    #[serde(default = "hundred")]
+    most: NonZeroUsize,
+}
+
+/// The threshold, if nothing else is said.
+const QUARTER: f32 = 0.25;
+
+/// The overlap, if nothing else is said.
+const LESS_THAN_HALF: f32 = 0.45;
+
+fn hundred() -> NonZeroUsize {
+    const HUNDRED: NonZeroUsize = NonZeroUsize::new(100).unwrap();
+    HUNDRED
+}
+
+/// So many of the surest boxes of an image are compared with each other; the time that takes grows with their square.
+const MAX_COMPARED: usize = 4096;
+
+struct Detector {
+    reading: Reading,
+    format: Format,
+    unit: Unit,
+    labels: ChosenLabels,
+    /// The overlap that is allowed to boxes of a class; `None` if the model suppresses them itself.
+    overlap: Option<f32>,
+    most: NonZeroUsize,
+    assumptions: Vec<String>,
+}
+
+/// A box that is probable enough.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Candidate {
+    class: usize,
+    score: f32,
+    /// Left, top, right and bottom, in pixels of the model's input.
+    corners: [f32; 4],
+}
+
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+    let settings: Settings = context.config.settings()?;
+    let wrong = |problem: String| Error::Config(problem);
+    let Form { arrangement, format, unit, first_class } = form(&settings)?;
+    for (key, value) in [("threshold", settings.threshold), ("overlap", settings.overlap)] {
+        if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
+            return Err(wrong(format!("{key}: {value} is not within 0 to 1")));
+        }
+    }
+    let names = names(&settings, arrangement, context.signature)?;
+    let declared = declared_classes(&names, arrangement, context.signature)?;
+    let declared = declared.map(|scores| scores.saturating_sub(first_class));
+    let input = input_size(context.signature);
+    let has_grid = matches!(arrangement, Arrangement::ScorePerClass { grid: true, .. });
+    if (unit == Unit::Parts || has_grid) && input.is_none() {
+        return Err(wrong(
+            "unit, layout: the model's input has no fixed width and height that boxes could be measured by".to_owned(),
+        ));
+    }
+    if arrangement == Arrangement::SeparateOfOneImage
+        && let Some(Dim::Fixed(rows)) = context.signature.inputs.first().and_then(|input| input.dims.first())
+        && *rows != 1
+    {
+        let input = context.signature.inputs.first().map(TensorSpec::describe).unwrap_or_default();
+        return Err(wrong(format!(
+            "layout: the outputs are those of one image, and the model's input is {input}; export it with a batch dimension of 1"
+        )));
+    }
+    let labels = settings.labels.clone().map(|labels| labels.read(context.files)).transpose()?;
+    if let (Some(labels), Some(declared)) = (&labels, declared)
+        && labels.len() != declared
+    {
+        return Err(wrong(format!(
+            "labels: there are {}, and by its shape the output {:?} has scores of {declared} classes; is it another layout?",
+            labels.len(),
+            names.scores.as_ref().unwrap_or(&names.boxes)
+        )));
+    }
+    let of_scores = Scores { output: &names.boxes, count: declared, first_class };
+    let labels = context.classes.choose(labels, of_scores)?;
+    let threshold = settings.threshold.unwrap_or(QUARTER);
+    let overlap = (!arrangement.is_suppressed()).then(|| settings.overlap.unwrap_or(LESS_THAN_HALF));
+    let assumptions = assumptions(&settings, &labels, first_class, overlap.is_some());
+    let reading = Reading { names, arrangement, first_class, classes: labels.count(), input, threshold };
+    Ok(Box::new(Detector { reading, format, unit, labels, overlap, most: settings.most, assumptions }))
+}
+
+/// Form of the outputs, by the layout and the settings beside it.
+fn form(settings: &Settings) -> Result<Form> {
+    let wrong = |problem: &str| Error::Config(problem.to_owned());
+    let of_layout = settings.layout.map(Layout::form);
+    let Some(format) = settings.format.or(of_layout.map(|form| form.format)) else {
+        return Err(wrong(
+            "layout: say how the model writes boxes down: \"yolov5\", \"yolov7\", \"yolox\", \"yolov8\", \"yolo11\", \
+             \"yolov10\", \"rt-detr\", \"ssd\" or \"torchvision\"; or, for another one, what the numbers of a box are, as in \
+             format = \"corners\"",
+        ));
+    };
+    let arrangement = match of_layout {
+        Some(form) => form.arrangement,
+        None => {
+            let boxes_last = settings.boxes_last.unwrap_or(false);
+            Arrangement::ScorePerClass { boxes_last, objectness: None, grid: false }
+        }
+    };
+    if of_layout.is_some() && settings.boxes_last.is_some() {
+        return Err(wrong("boxes_last: the layout says that"));
+    }
+    if arrangement.is_suppressed() && settings.overlap.is_some() {
+        return Err(wrong("overlap: a model of this layout has left out already what overlaps"));
+    }
+    if of_layout.is_some() && !arrangement.is_suppressed() && settings.first_class.is_some() {
+        return Err(wrong("first_class: the scores of this layout are those of classes, and of no background"));
+    }
+    let unit = settings.unit.or(of_layout.map(|form| form.unit)).unwrap_or_default();
+    let first_class = settings.first_class.or(of_layout.map(|form| form.first_class)).unwrap_or(0);
+    Ok(Form { arrangement, format, unit, first_class })
+}
+
+/// Defaults in use.
+fn assumptions(
+    settings: &Settings,
+    labels: &ChosenLabels,
+    first_class: usize,
+    is_suppressed_here: bool,
+) -> Vec<String> {
+    let mut assumptions: Vec<String> = labels.remark.clone().into_iter().collect();
+    if settings.layout.is_none() && settings.scores.is_none() {
+        assumptions.push(format!(
+            "what stands behind the four numbers of a box is taken for the scores of classes, from number {first_class} on, \
+             because layout does not say otherwise"
+        ));
+    }
+    if settings.threshold.is_none() {
+        assumptions
+            .push(format!("boxes with a score below {QUARTER} are left out, because threshold does not say otherwise"));
+    }
+    if is_suppressed_here && settings.overlap.is_none() {
+        assumptions.push(format!(
+            "of boxes of a class that overlap by more than {LESS_THAN_HALF} the best is answered, because overlap does not say \
+             otherwise"
+        ));
+    }
+    assumptions
+}
+
+/// The outputs that are read: those that are named, or those that are called as usual.
+fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -> Result<Names> {
+    let named = |name: &Option<String>| name.as_deref().map(|name| declared_output(signature, name)).transpose();
+    let (scores, classes, count) = (named(&settings.scores)?, named(&settings.classes)?, named(&settings.count)?);
+    match arrangement {
+        Arrangement::Separate | Arrangement::SeparateOfOneImage => {
+            let usual = |key: &str, given: Option<Arc<str>>, usual: &[&str]| {
+                let found = || usual.iter().find_map(|name| usual_output(signature, name));
+                given.or_else(found).ok_or_else(|| {
+                    let there: Vec<&str> = signature.outputs.iter().map(|output| &*output.name).collect();
+                    Error::Config(format!("{key}: name the output; the model has: {}", there.join(", ")))
+                })
+            };
+            Ok(Names {
+                boxes: usual("boxes", named(&settings.boxes)?, &["boxes", "bboxes", "detection_boxes"])?,
+                scores: Some(usual("scores", scores, &["scores", "detection_scores"])?),
+                classes: Some(usual("classes", classes, &["labels", "classes", "detection_classes"])?),
+                count: count.or_else(|| usual_output(signature, "num_detections")),
+            })
+        }
+        Arrangement::ScorePerClass { .. } | Arrangement::Columns => {
+            if classes.is_some() || count.is_some() {
+                return Err(Error::Config(
+                    "classes, count: this layout has no outputs of their own for them".to_owned(),
+                ));
+            }
+            if scores.is_some() && settings.boxes.is_none() {
+                return Err(Error::Config(
+                    "boxes: name the output with the boxes beside that with the scores".to_owned(),
+                ));
+            }
+            if scores.is_some() && settings.layout.is_some() {
+                return Err(Error::Config("scores: those of this layout stand behind the boxes".to_owned()));
+            }
+            let boxes = float_output(signature, settings.boxes.as_deref(), "boxes")?;
+            Ok(Names { boxes, scores, classes, count })
+        }
+    }
+}
+
+/// The output that is called so, or so with the number that TensorFlow puts behind its names.
+fn usual_output(signature: &Signature, name: &str) -> Option<Arc<str>> {
+    let is_called_so = |output: &&TensorSpec| output.name.strip_suffix(":0").unwrap_or(&output.name) == name;
+    signature.outputs.iter().find(is_called_so).map(|output| Arc::clone(&output.name))
+}
+
+/// The number of classes by the shapes of the outputs, if these say it. An error if the shapes do not fit the arrangement.
+fn declared_classes(names: &Names, arrangement: Arrangement, signature: &Signature) -> Result<Option<usize>> {
+    let dims = |name: &str| signature.output(name).map_or(&[][..], |spec| &spec.dims);
+    let misfit = |name: &str, expected: &str| {
+        let is = signature.output(name).map(TensorSpec::describe).unwrap_or_default();
+        Error::Config(format!("layout: the output {name:?} is {is}, and {expected} was expected"))
+    };
+    match (arrangement, dims(&names.boxes)) {
+        // Of unknown rank.
+        (_, []) => Ok(None),
+        (Arrangement::ScorePerClass { boxes_last, objectness, .. }, [_, second, third]) => {
+            let of_scores = names.scores.as_deref().map(dims);
+            let width = if boxes_last { second } else { third };
+            let before = 4 + usize::from(objectness.is_some());
+            match (of_scores, width) {
+                (None, Dim::Fixed(width)) if *width <= before => {
+                    Err(misfit(&names.boxes, &format!("more than {before} numbers for each box")))
+                }
+                (None, Dim::Fixed(width)) => Ok(Some(width - before)),
+                (Some(_), Dim::Fixed(width)) if *width != 4 => Err(misfit(&names.boxes, "four numbers for each box")),
+                (Some([_, second, third]), _) => match if boxes_last { second } else { third } {
+                    Dim::Fixed(classes) => Ok(Some(*classes)),
+                    Dim::Dynamic(_) => Ok(None),
+                },
+                (None, Dim::Dynamic(_)) | (Some([]), _) => Ok(None),
+                (Some(_), _) => Err(misfit(names.scores.as_deref().unwrap_or_default(), "three dimensions")),
+            }
+        }
+        (Arrangement::Columns, [_, _, Dim::Fixed(6) | Dim::Dynamic(_)]) => Ok(None),
+        (Arrangement::Columns, _) => Err(misfit(&names.boxes, "[rows, boxes, 6]")),
+        (Arrangement::Separate, [_, _, Dim::Fixed(4) | Dim::Dynamic(_)]) => Ok(None),
+        (Arrangement::Separate, _) => Err(misfit(&names.boxes, "[rows, boxes, 4]")),
+        (Arrangement::SeparateOfOneImage, [_, Dim::Fixed(4) | Dim::Dynamic(_)]) => Ok(None),
+        (Arrangement::SeparateOfOneImage, _) => Err(misfit(&names.boxes, "[boxes, 4]")),
+        (Arrangement::ScorePerClass { .. }, _) => Err(misfit(&names.boxes, "three dimensions")),
+    }
+}
+
+/// Width and height of an input that is an image: [rows, 3, height, width] or [rows, height, width, 3].
+fn input_size(signature: &Signature) -> Option<[usize; 2]> {
+    use Dim::Fixed;
+    let [only] = &*signature.inputs else { return None };
+    match &*only.dims {
+        [_, Fixed(1 | 3), Fixed(height), Fixed(width)] | [_, Fixed(height), Fixed(width), Fixed(1 | 3)] => {
+            Some([*width, *height])
+        }
+        _ => None,
+    }
+}
+
+impl Postprocessor for Detector {
+    fn answered(&self) -> Option<Vec<Arc<str>>> {
+        let Names { boxes, scores, classes, count } = &self.reading.names;
+        Some([Some(boxes), scores.as_ref(), classes.as_ref(), count.as_ref()].into_iter().flatten().cloned().collect())
+    }
+
+    fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>> {
+        let rows = self.reading.read(outputs)?.into_iter().enumerate();
+        let detections = rows.map(|(row, found)| {
+            let mut candidates: Vec<Candidate> = found.into_iter().map(|found| self.candidate(found)).collect();
+            candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
+            if let Some(overlap) = self.overlap {
+                candidates = suppress(&candidates, overlap, self.most.get());
+            }
+            candidates.truncate(self.most.get());
+            Prediction::Detections(candidates.into_iter().map(|kept| self.detection(kept, origin, row)).collect())
+        });
+        Ok(detections.collect())
+    }
+
+    fn takes_one_row(&self) -> bool {
+        self.reading.arrangement == Arrangement::SeparateOfOneImage
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        self.assumptions.clone()
+    }
+}
+
+impl Detector {
+    fn candidate(&self, Found { class, score, numbers }: Found) -> Candidate {
+        Candidate { class, score, corners: self.corners(numbers) }
+    }
+
+    /// The corners of a box, in pixels of the model's input.
+    fn corners(&self, [a, b, c, d]: [f32; 4]) -> [f32; 4] {
+        let [left, top, right, bottom] = match self.format {
+            Format::Corners => [a, b, c, d],
+            Format::CornersDownFirst => [b, a, d, c],
+            Format::Centre => [a - c / 2.0, b - d / 2.0, a + c / 2.0, b + d / 2.0],
+        };
+        let [width, height] = match (self.unit, self.reading.input) {
+            (Unit::Parts, Some(input)) => input.map(|length| length as f32),
+            (Unit::Parts, None) | (Unit::Pixels, _) => [1.0, 1.0],
+        };
+        [left * width, top * height, right * width, bottom * height]
+    }
+
+    fn detection(&self, kept: Candidate, origin: &Origin, row: usize) -> Detection {
+        let [left, top, right, bottom] = kept.corners.map(f64::from);
+        let corners = match origin {
+            Origin::Images(images) => images.get(row).map(|image| {
+                let ([left, top], [right, bottom]) =
+                    (image.to_original([left, top]), image.to_original([right, bottom]));
+                [left, top, right, bottom].map(|value| value as f32)
+            }),
+            Origin::Unknown | Origin::Texts(_) => None,
+        };
+        let label = match &self.labels.labels {
+            Some(_) => self.labels.of(kept.class),
+            None => crate::pipeline::classify::model_classes::unnamed(kept.class + self.reading.first_class),
+        };
+        Detection { label, score: kept.score, corners: corners.unwrap_or(kept.corners) }
+    }
+}
+
+/// Of candidates, the surest first, those that no better one of their class overlaps by more than `overlap`; at most so
+/// many.
+fn suppress(candidates: &[Candidate], overlap: f32, most: usize) -> Vec<Candidate> {
+    let mut kept: Vec<Candidate> = Vec::new();
+    for candidate in candidates.iter().take(MAX_COMPARED) {
+        if kept.len() == most {
+            break;
+        }
+        let is_worse =
+            |better: &Candidate| better.class == candidate.class && shared(better.corners, candidate.corners) > overlap;
+        if !kept.iter().any(is_worse) {
+            kept.push(*candidate);
+        }
+    }
+    kept
+}
+
+/// |A ∩ B| ÷ |A ∪ B|; 0 of boxes without an area.
+fn shared(a: [f32; 4], b: [f32; 4]) -> f32 {
+    let area = |[left, top, right, bottom]: [f32; 4]| (right - left).max(0.0) * (bottom - top).max(0.0);
+    let both = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
+    let either = area(a) + area(b) - both;
+    if either > 0.0 { both / either } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pipeline::ImagePlacement;
+    use crate::pipeline::stage_context::of_settings;
+    use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec};
+
+    fn signature(outputs: &[&str]) -> Signature {
+        let output = |name: &&str| TensorSpec {
+            name: (*name).into(),
+            dtype: DType::F32,
+            dims: vec![Dim::Dynamic(None), Dim::Dynamic(None), Dim::Dynamic(None)],
+        };
+        let dims = vec![Dim::Dynamic(None), Dim::Fixed(3), Dim::Fixed(128), Dim::Fixed(128)];
+        let input = TensorSpec { name: "image".into(), dtype: DType::F32, dims };
+        Signature { inputs: vec![input], outputs: outputs.iter().map(output).collect(), ..Signature::default() }
+    }
+
+    fn detect(settings: &str, outputs: &[(&str, [usize; 3], &[f32])], origin: &Origin) -> Result<String, String> {
+        let names: Vec<&str> = outputs.iter().map(|(name, ..)| *name).collect();
+        let settings = format!(r#"{{"kind": "detector", {settings}}}"#);
+        let stage = of_settings(make, &settings, &signature(&names)).map_err(|error| error.to_string())?;
+        let tensor = |(name, shape, values): &(&str, [usize; 3], &[f32])| {
+            ((*name).into(), Tensor::new(shape.to_vec(), Data::F32(values.to_vec())).unwrap())
+        };
+        let predictions = stage.decode(&outputs.iter().map(tensor).collect(), origin);
+        Ok(serde_json::to_string(&predictions.map_err(|error| error.to_string())?[0]).unwrap())
+    }
+
+    /// Two boxes that share 8 of 12 columns (IoU 2/3), and one elsewhere of another class.
+    const BOXES: [f32; 12] = [0.0, 0.0, 10.0, 10.0, 2.0, 0.0, 12.0, 10.0, 50.0, 50.0, 60.0, 60.0];
+    const SCORES: [f32; 6] = [0.5, 0.0, 0.75, 0.0, 0.0, 0.5];
+
+    #[test]
+    fn the_better_of_two_that_overlap_stays() {
+        let outputs = [("boxes", [1, 3, 4], &BOXES[..]), ("scores", [1, 3, 2], &SCORES[..])];
+        let both = r#""format": "corners", "boxes": "boxes", "scores": "scores", "labels": ["cat", "dog"]"#;
+        let cat = r#"{"label":"cat","score":0.75,"box":[2.0,0.0,12.0,10.0]}"#;
+        let dog = r#"{"label":"dog","score":0.5,"box":[50.0,50.0,60.0,60.0]}"#;
+        let found = |more: &str| detect(&format!("{both}{more}"), &outputs, &Origin::Unknown).unwrap();
+        assert_eq!(found(""), format!(r#"{{"detections":[{cat},{dog}]}}"#));
+        assert_eq!(found(r#", "most": 1"#), format!(r#"{{"detections":[{cat}]}}"#));
+        assert_eq!(found(r#", "threshold": 0.8"#), r#"{"detections":[]}"#);
+        assert_eq!(found(r#", "overlap": 0.7"#).matches("cat").count(), 2);
+    }
+
+    #[test]
+    fn boxes_come_in_many_forms_and_are_answered_in_pixels_of_the_image() {
+        let one = r#"{"detections":[{"label":"class 0","score":0.5,"box":[32.0,32.0,96.0,96.0]}]}"#;
+        // 512 x 256 was brought to 128 x 64, and set in the middle of 128 x 128.
+        let placement = ImagePlacement { original: [512, 256], scale: [0.25, 0.25], offset: [0.0, 32.0] };
+        let origin = Origin::Images(vec![placement]);
+        let corners = [8.0, 40.0, 24.0, 56.0, 0.5];
+        assert_eq!(
+            detect(r#""boxes": "b", "format": "corners""#, &[("b", [1, 1, 5], &corners)], &origin).unwrap(),
+            one
+        );
+        let centre = [0.125, 0.375, 0.125, 0.125, 0.5];
+        let settings = r#""boxes_last": true, "format": "centre", "unit": "parts""#;
+        assert_eq!(detect(settings, &[("b", [1, 5, 1], &centre)], &origin).unwrap(), one);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let outputs = [("boxes", [1, 3, 4], &BOXES[..]), ("scores", [1, 3, 2], &SCORES[..])];
+        let problem = |settings: &str| detect(settings, &outputs, &Origin::Unknown).unwrap_err();
+        let corners = r#""format": "corners""#;
+        assert!(problem(&format!(r#"{corners}, "scores": "scores""#)).contains("name the output with the boxes"));
+        assert!(problem(&format!(r#"{corners}, "boxes": "none""#)).contains("it has: boxes, scores"));
+        assert!(problem(&format!(r#"{corners}, "boxes": "boxes", "overlap": 2"#)).contains("overlap: 2 is not within"));
+        assert!(problem(r#""boxes": "boxes""#).contains("layout: say how the model writes boxes down"));
+        assert!(
+            problem(r#""layout": "yolov8", "boxes": "boxes", "boxes_last": true"#).contains("the layout says that")
+        );
+        assert!(problem(r#""layout": "yolov10", "boxes": "boxes", "overlap": 0.5"#).contains("has left out already"));
+        assert!(problem(r#""layout": "ssd""#).contains("classes: name the output; the model has: boxes, scores"));
+    }
+
+    /// An output that is read in a wrong layout is noticed: a coordinate, or a class, is no probability.
+    #[test]
+    fn what_is_no_score_is_an_error_that_says_so() {
+        let problem = |settings: &str, shape: [usize; 3], values: &[f32]| {
+            detect(settings, &[("b", shape, values)], &Origin::Unknown).unwrap_err()
+        };
+        let yolov10 = [2.0, 2.0, 12.0, 12.0, 0.9, 17.0];
+        assert_eq!(
+            problem(r#""format": "corners""#, [1, 1, 6], &yolov10),
+            "the model's output \"b\" has 17 where a score was expected, a probability from 0 to 1; is it another layout?"
+        );
+        let class = problem(r#""layout": "yolov10", "labels": ["cat", "dog"]"#, [1, 1, 6], &yolov10);
+        assert!(class.contains("says class 17, and of 2 labels one of 0 to 1 was expected"), "{class}");
+        assert!(problem(r#""layout": "yolov8""#, [1, 5, 1], &[2.0, 2.0, 9.0, 9.0, -3.0]).contains("has -3 where"));
+        assert!(problem(r#""layout": "yolov5""#, [1, 1, 5], &[2.0; 5]).contains("is it another layout?"));
+        assert!(problem(r#""layout": "yolox""#, [1, 1, 8], &[0.5; 8]).contains("have 336 cells for 128 x 128 pixels"));
+        let labels = problem(r#""layout": "yolov5", "labels": ["cat"]"#, [1, 1, 8], &[0.5; 8]);
+        assert!(labels.contains("3 are scores of classes, and there are 1 labels"), "{labels}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_stays_does_not_overlap_and_what_goes_does(
+            boxes in prop::collection::vec((0u8..20, 0u8..20, 1u8..9, 1u8..9, 0usize..2, 0u8..100), 0..30),
+        ) {
+            let mut candidates: Vec<Candidate> = boxes.iter().map(|&(x, y, width, height, class, score)| {
+                let corners = [x, y, x + width, y + height].map(f32::from);
+                Candidate { class, score: f32::from(score), corners }
+            }).collect();
+            candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
+            let kept = suppress(&candidates, 0.3, 1000);
+            let beats = |a: &Candidate, b: &Candidate| a.class == b.class && shared(a.corners, b.corners) > 0.3;
+            for (index, one) in kept.iter().enumerate() {
+                prop_assert!(kept[..index].iter().all(|better| better.score >= one.score && !beats(better, one)));
+            }
+            for candidate in candidates {
+                prop_assert!(kept.contains(&candidate)
+                    || kept.iter().any(|better| better.score >= candidate.score && beats(better, &candidate)));
+            }
+        }
+    }
+}

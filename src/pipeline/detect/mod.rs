@@ -1,0 +1,4 @@
+//! Objects in images: boxes and their classes.
+
+pub(crate) mod detector;
+pub(crate) mod layouts;

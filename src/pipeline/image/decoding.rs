@@ -1,0 +1,152 @@
+//! From the bytes of an image file to its pixels: upright, 8 bits a channel, and never more of them than are allowed.
+
+use std::io::Cursor;
+use std::panic::catch_unwind;
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use crate::pipeline::image::container::{Essentials, essentials};
+
+/// The formats that are read.
+const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
+
+/// The longest side of an image: that of JPEG.
+const MAX_SIDE: u32 = 65_535;
+
+/// Memory that a decoder may take beside the pixels themselves, in bytes.
+const DECODERS_OWN: u64 = 1 << 20;
+
+/// Maximum number of bytes in a pixel: four channels of 16 bits.
+const BYTES_PER_PIXEL: u64 = 8;
+
+/// Channels of a pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channels {
+    /// Red, green, blue.
+    Rgb,
+    /// Luminance.
+    Gray,
+}
+
+impl Channels {
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Channels::Rgb => 3,
+            Channels::Gray => 1,
+        }
+    }
+}
+
+/// Pixels, row by row from the upper left corner, channels together.
+#[derive(Debug)]
+pub(crate) struct Pixels {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) values: Vec<u8>,
+}
+
+/// Reads an image of at most `max_pixels`; its size is known before anything is set aside for it.
+pub(crate) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<Pixels, String> {
+    let guessed = image::guess_format(bytes).ok();
+    let format = guessed.filter(|format| FORMATS.contains(format));
+    let format = format.ok_or_else(|| match guessed {
+        Some(other) => {
+            format!("found a {} image, expected PNG, JPEG or WebP", other.extensions_str()[0].to_uppercase())
+        }
+        None => "found something that is no PNG, JPEG or WebP image".to_owned(),
+    })?;
+    if format == ImageFormat::Jpeg && !has_end(bytes) {
+        // The decoder would make up what is missing.
+        return Err("found a JPEG image that ends before it is complete".to_owned());
+    }
+    let essentials = essentials(bytes, format)?;
+    if let Some((width, height)) = essentials.size {
+        check_size(width, height, max_pixels)?;
+    }
+    // The decoders of some formats panic on some broken images.
+    let read = catch_unwind(|| read(&essentials, format, max_pixels));
+    let mut image = read.unwrap_or_else(|_| Err(format!("found a broken {} image", name(format))))?;
+    image.apply_orientation(essentials.orientation);
+    let (width, height) = (image.width(), image.height());
+    let rgb = |image: DynamicImage| image.into_rgb8().into_raw();
+    let values = match (channels, image) {
+        (Channels::Rgb, image) => rgb(image),
+        (Channels::Gray, DynamicImage::ImageLuma8(image)) => image.into_raw(),
+        (Channels::Gray, image @ (DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA8(_))) => {
+            image.into_luma8().into_raw()
+        }
+        (Channels::Gray, image) => rgb(image).as_chunks().0.iter().map(luminance).collect(),
+    };
+    Ok(Pixels { width, height, values })
+}
+
+/// Reads the pixels with the decoder of the format.
+fn read(essentials: &Essentials<'_>, format: ImageFormat, max_pixels: u64) -> Result<DynamicImage, String> {
+    let broken = |error: image::ImageError| format!("found a broken {} image: {error}", name(format));
+    let limits = |(width, height)| {
+        let pixels = u64::from(width) * u64::from(height);
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(DECODERS_OWN));
+        limits
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(&*essentials.bytes), format);
+    // If the size is not known yet, the header is read without any memory for pixels.
+    reader.limits(limits(essentials.size.unwrap_or((0, 0))));
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height, max_pixels)?;
+    decoder.set_limits(limits((width, height))).map_err(broken)?;
+    DynamicImage::from_decoder(decoder).map_err(broken)
+}
+
+fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), String> {
+    if u64::from(width) * u64::from(height) > max_pixels {
+        return Err(format!(
+            "found an image of {width} x {height} pixels, at most {max_pixels} in all (preprocess.max_pixels); send a \
+             smaller one"
+        ));
+    }
+    if width.max(height) > MAX_SIDE {
+        return Err(format!(
+            "found an image of {width} x {height} pixels, at most {MAX_SIDE} each way; send a smaller one"
+        ));
+    }
+    match width == 0 || height == 0 {
+        true => Err("found an image without a pixel".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, in 16 bits after the point, as Pillow's `convert("L")` has it.
+fn luminance(&[red, green, blue]: &[u8; 3]) -> u8 {
+    let [red, green, blue] = [red, green, blue].map(u32::from);
+    ((red * 19_595 + green * 38_470 + blue * 7_471 + 0x8000) >> 16) as u8
+}
+
+fn name(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Png => "PNG",
+        ImageFormat::Jpeg => "JPEG",
+        _ => "WebP",
+    }
+}
+
+/// Returns true if a JPEG has its end marker after its first scan (ITU-T T.81, B.1.1.2). Within the data of a scan there
+/// is no such marker, and a thumbnail among the segments before it has one of its own.
+fn has_end(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
+        match marker {
+            0xff => at += 1,
+            0xda => return memchr::memmem::rfind(&bytes[at..], &[0xff, 0xd9]).is_some(),
+            // Markers without a segment.
+            0x01 | 0xd0..=0xd8 => at += 2,
+            _ => {
+                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
+                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+            }
+        }
+    }
+    // Whatever it is, the decoder will say so.
+    bytes.len() > at
+}

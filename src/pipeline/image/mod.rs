@@ -1,0 +1,7 @@
+//! Images: decoding, resizing, channels.
+
+pub(crate) mod base64_text;
+pub(crate) mod container;
+pub(crate) mod decoding;
+pub(crate) mod preprocess;
+pub(crate) mod resizing;

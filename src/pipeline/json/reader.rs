@@ -1,0 +1,401 @@
+//! Reading JSON that is known to be JSON, without building a value tree.
+//!
+//! The text was checked when the request's envelope was read, so that this reader only has to find its way. What it finds
+//! in the wrong place is a [`Misfit`], which collects the way to that place as it comes up through the levels.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+
+use half::{bf16, f16};
+
+use crate::budget::Deadline;
+use crate::error::{Error, Result};
+use crate::pipeline::json::whole_numbers::whole_number;
+use crate::tensor::Element;
+
+// ===== what does not fit =====
+
+/// A problem, and the path to it from the inside to the outside, written down as the error comes up.
+#[derive(Debug)]
+pub(crate) struct Misfit {
+    pub(crate) problem: String,
+    steps: Vec<Step>,
+    /// An error that is not about the value. Returned unchanged.
+    other: Option<Error>,
+}
+
+/// A step on the way from the instances to a value.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Into an array.
+    Index(usize),
+    /// Into an object.
+    Key(Box<str>),
+}
+
+pub(crate) type Fits<T> = std::result::Result<T, Box<Misfit>>;
+
+pub(crate) fn misfit(problem: String) -> Box<Misfit> {
+    Box::new(Misfit { problem, steps: Vec::new(), other: None })
+}
+
+impl Misfit {
+    /// The same, seen from one level up.
+    pub(crate) fn at(mut self: Box<Self>, step: Step) -> Box<Misfit> {
+        self.steps.push(step);
+        self
+    }
+
+    /// The same, in the value of a key.
+    pub(crate) fn at_key(self: Box<Self>, key: &str) -> Box<Misfit> {
+        self.at(Step::Key(key.into()))
+    }
+
+    /// The outermost key on the way.
+    pub(crate) fn first_key(&self) -> Option<&str> {
+        self.steps.iter().rev().find_map(|step| match step {
+            Step::Key(key) => Some(&**key),
+            Step::Index(_) => None,
+        })
+    }
+}
+
+/// For errors that are not about a value, such as an expired deadline.
+impl From<Error> for Box<Misfit> {
+    fn from(error: Error) -> Box<Misfit> {
+        Box::new(Misfit { problem: String::new(), steps: Vec::new(), other: Some(error) })
+    }
+}
+
+impl From<Box<Misfit>> for Error {
+    fn from(misfit: Box<Misfit>) -> Error {
+        if let Some(error) = misfit.other {
+            return error;
+        }
+        let mut message = "instances".to_owned();
+        for step in misfit.steps.iter().rev() {
+            // Writing to a String cannot fail.
+            let _ = match step {
+                Step::Index(index) => write!(message, "[{index}]"),
+                Step::Key(key) => write!(message, ".{key}"),
+            };
+        }
+        let _ = write!(message, ": {}", misfit.problem);
+        Error::InvalidInput(message)
+    }
+}
+
+// ===== the reader =====
+
+/// Number of rows between two checks of the deadline.
+const ROWS_BETWEEN_CHECKS: usize = 16;
+
+/// A place in a text that is known to be JSON.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(text: &'a str) -> Reader<'a> {
+        Reader { text, at: 0 }
+    }
+
+    /// Reads an array of one to `most` instances, and says how many there were; `explain` makes an error of what does not
+    /// fit.
+    pub(crate) fn instances(
+        text: &'a str,
+        (most, deadline): (NonZeroUsize, Deadline),
+        mut read: impl FnMut(&mut Self) -> Fits<()>,
+        explain: impl FnOnce(Box<Misfit>) -> Error,
+    ) -> Result<usize> {
+        let mut left = most.get();
+        let mut is_too_many = false;
+        let read = |json: &mut Self| {
+            is_too_many = left == 0;
+            left = left.saturating_sub(1);
+            // Checked once for several rows: reading the time takes almost as long as a short row.
+            if left.is_multiple_of(ROWS_BETWEEN_CHECKS) {
+                deadline.check()?;
+            }
+            if is_too_many { Err(misfit(String::new())) } else { read(json) }
+        };
+        let rows = Reader::new(text).array("an array of instances", read);
+        if is_too_many {
+            return Err(Error::InvalidInput(format!(
+                "instances: there are more than {most}, which is the most for one request to this model; send them in several"
+            )));
+        }
+        match rows.map_err(explain)? {
+            0 => Err(Error::InvalidInput("instances: the array is empty; send at least one instance".to_owned())),
+            rows => Ok(rows),
+        }
+    }
+
+    /// The next byte that is not white space, without taking it; 0 at the end.
+    pub(crate) fn peek(&mut self) -> u8 {
+        let bytes = self.text.as_bytes();
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(self.at) {
+            self.at += 1;
+        }
+        bytes.get(self.at).copied().unwrap_or(0)
+    }
+
+    /// Takes the next byte that is not white space, if it is this one.
+    pub(crate) fn take(&mut self, byte: u8) -> bool {
+        let is_next = self.peek() == byte;
+        self.at += usize::from(is_next);
+        is_next
+    }
+
+    /// An array: calls `element` at the beginning of each element, and says how many there were.
+    pub(crate) fn array(&mut self, expected: &str, mut element: impl FnMut(&mut Self) -> Fits<()>) -> Fits<usize> {
+        if !self.take(b'[') {
+            return Err(self.found_instead_of(expected));
+        }
+        let mut count = 0;
+        if self.take(b']') {
+            return Ok(count);
+        }
+        loop {
+            if let Err(misfit) = element(self) {
+                return Err(misfit.at(Step::Index(count)));
+            }
+            count += 1;
+            if !self.take(b',') {
+                // In JSON nothing else can follow an element.
+                self.take(b']');
+                return Ok(count);
+            }
+        }
+    }
+
+    /// An object: calls `entry` at the beginning of each value, with its key.
+    pub(crate) fn object(&mut self, mut entry: impl FnMut(&mut Self, Cow<'a, str>) -> Fits<()>) -> Fits<()> {
+        self.take(b'{');
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            self.peek();
+            let key = self.string()?;
+            self.take(b':');
+            entry(self, key)?;
+            if !self.take(b',') {
+                self.take(b'}');
+                return Ok(());
+            }
+        }
+    }
+
+    /// Goes past a value of whatever kind.
+    pub(crate) fn skip(&mut self) {
+        let (mut depth, bytes) = (0usize, self.text.as_bytes());
+        self.peek();
+        while let Some(byte) = bytes.get(self.at) {
+            match byte {
+                b'"' => self.at = end_of_string(bytes, self.at),
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' if depth == 0 => return,
+                b']' | b'}' => depth -= 1,
+                b',' if depth == 0 => return,
+                _ => {}
+            }
+            self.at += 1;
+        }
+    }
+
+    /// A string, unescaped.
+    pub(crate) fn string(&mut self) -> Fits<Cow<'a, str>> {
+        let (text, start) = (self.text, self.at);
+        let end = end_of_string(text.as_bytes(), start);
+        self.at = end + 1;
+        let inner = text.get(start + 1..end).unwrap_or_default();
+        if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+            return Ok(Cow::Borrowed(inner));
+        }
+        let quoted = text.get(start..=end).unwrap_or_default();
+        serde_json::from_str(quoted)
+            .map(Cow::Owned)
+            .map_err(|_| misfit("found a string with an escape that is no character".to_owned()))
+    }
+
+    /// A number, `true`, `false` or `null`, as it is written.
+    pub(crate) fn word(&mut self) -> &'a str {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let ends = |byte: u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t');
+        let word = &rest[..rest.bytes().position(ends).unwrap_or(rest.len())];
+        self.at += word.len();
+        word
+    }
+
+    /// A whole number of at most seven digits, which every element type wider than 16 bits holds exactly: what most
+    /// tensors are made of. Takes nothing if the next value is something else.
+    fn small_integer(&mut self) -> Option<u32> {
+        let bytes = self.text.as_bytes();
+        let (mut value, mut at) = (0, self.at);
+        while let Some(digit @ b'0'..=b'9') = bytes.get(at) {
+            value = value * 10 + u32::from(digit - b'0');
+            at += 1;
+            if at - self.at > 7 {
+                return None;
+            }
+        }
+        let ends_here = matches!(bytes.get(at), Some(b',' | b']' | b' ' | b'}' | b'\n' | b'\r' | b'\t'));
+        (ends_here && at > self.at).then(|| {
+            self.at = at;
+            value
+        })
+    }
+
+    /// One element of a tensor.
+    pub(crate) fn element<T: FromJson>(&mut self) -> Fits<T> {
+        let (next, start) = (self.peek(), self.at);
+        if let Some(value) = self.small_integer().and_then(T::from_small_integer) {
+            return Ok(value);
+        }
+        self.at = start;
+        T::from_json(self, next)
+    }
+
+    /// Returns the value that is read, and its text.
+    pub(crate) fn written<T>(&mut self, read: impl FnOnce(&mut Self) -> Fits<T>) -> Fits<(T, &'a str)> {
+        self.peek();
+        let (text, start) = (self.text, self.at);
+        let value = read(self)?;
+        Ok((value, text.get(start..self.at).unwrap_or_default()))
+    }
+
+    pub(crate) fn found_instead_of(&mut self, expected: &str) -> Box<Misfit> {
+        let found = match self.peek() {
+            b'[' => "an array".to_owned(),
+            b'{' => "an object".to_owned(),
+            b'"' => {
+                let text = self.string().unwrap_or_default();
+                format!("the string {}", quoted(&text))
+            }
+            b'-' | b'0'..=b'9' => format!("the number {}", shortened(self.word())),
+            _ => shortened(self.word()).to_owned(),
+        };
+        misfit(format!("found {found}, expected {expected}"))
+    }
+}
+
+/// So much of a word as an error shows.
+pub(crate) fn shortened(word: &str) -> &str {
+    word.get(..64).unwrap_or(word)
+}
+
+/// The same of a text, in quotes.
+pub(crate) fn quoted(text: &str) -> String {
+    let shown: String = text.chars().take(64).collect();
+    format!("{shown:?}{}", if shown.len() < text.len() { "…" } else { "" })
+}
+
+/// Returns the position of the closing quote of the string that begins with the quote at `start`.
+fn end_of_string(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(found) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
+        if bytes[at + found] == b'"' {
+            return at + found;
+        }
+        at += found + 2;
+    }
+    bytes.len()
+}
+
+// ===== elements =====
+
+/// An element type that is read from one JSON value.
+pub(crate) trait FromJson: Element {
+    /// The value of a whole number below 10,000,000, if it can be told from that alone.
+    fn from_small_integer(value: u32) -> Option<Self>;
+
+    /// The value that begins with the byte `next`.
+    fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self>;
+}
+
+/// A number's text, handed to `parse`, which gives `None` for what the type cannot hold.
+fn number<T: Element>(json: &mut Reader<'_>, next: u8, parse: impl Fn(&str) -> Option<T>) -> Fits<T> {
+    if !matches!(next, b'-' | b'0'..=b'9') {
+        return Err(json.found_instead_of("a number"));
+    }
+    let text = json.word();
+    parse(text).ok_or_else(|| misfit(format!("{} is not a value of type {}", shortened(text), T::DTYPE)))
+}
+
+/// Floating-point types: the nearest value to what is written. One that would be infinite is refused: 1e39 is no
+/// float32.
+macro_rules! floats {
+    ($($type:ty: $small:expr, $parse:expr);* $(;)?) => {$(
+        impl FromJson for $type {
+            fn from_small_integer(value: u32) -> Option<Self> {
+                let small: fn(u32) -> Option<$type> = $small;
+                small(value)
+            }
+
+            fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
+                let parse: fn(&str) -> Option<$type> = $parse;
+                number(json, next, |text| parse(text).filter(|value| value.is_finite()))
+            }
+        }
+    )*};
+}
+
+/// Integer types accept whole numbers in any notation: 3, 3.0 and 3e0. JavaScript and pandas write 3.0.
+macro_rules! integers {
+    ($($type:ty),* $(,)?) => {$(
+        impl FromJson for $type {
+            fn from_small_integer(value: u32) -> Option<Self> {
+                value.try_into().ok()
+            }
+
+            fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
+                number(json, next, |text| text.parse().ok().or_else(|| whole_number(text)?.try_into().ok()))
+            }
+        }
+    )*};
+}
+
+floats! {
+    f32: |value| Some(value as f32), |text| text.parse().ok();
+    f64: |value| Some(value.into()), |text| text.parse().ok();
+    f16: |_| None, |text| text.parse().ok().map(f16::from_f64);
+    bf16: |_| None, |text| text.parse().ok().map(bf16::from_f64);
+}
+integers!(i8, i16, i32, i64, u8, u16, u32, u64);
+
+impl FromJson for bool {
+    fn from_small_integer(_: u32) -> Option<Self> {
+        None
+    }
+
+    fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
+        match next {
+            b't' | b'f' => Ok(json.word() == "true"),
+            _ => Err(json.found_instead_of("true or false")),
+        }
+    }
+}
+
+impl FromJson for String {
+    fn from_small_integer(_: u32) -> Option<Self> {
+        None
+    }
+
+    fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
+        match next {
+            b'"' => match json.string()? {
+                // ONNX Runtime takes C strings, which end at the first NUL. In JSON, a NUL is always escaped, so the
+                // text is owned.
+                Cow::Owned(text) if text.contains('\0') => {
+                    Err(misfit("found a string with a NUL character, which the model cannot take".to_owned()))
+                }
+                text => Ok(text.into_owned()),
+            },
+            _ => Err(json.found_instead_of("a string")),
+        }
+    }
+}

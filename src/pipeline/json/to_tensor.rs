@@ -1,0 +1,176 @@
+//! JSON → tensor: reads `instances` straight into the model's input buffers.
+//!
+//! No value tree is built (`json.rs`): each number goes from its text into the buffer of its element type. What does not
+//! fit the model is an error that names the place, as in `instances[2].pixels[5]: found null, expected a number`.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::budget::Deadline;
+use crate::error::{Error, Result};
+use crate::pipeline::json::reader::{Fits, FromJson, Misfit, Reader, misfit, quoted};
+use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_each_element_type, with_element_type};
+
+/// Reads `instances`: one row per instance for every input.
+///
+/// With one input an instance is its value (a number, an array, or nested arrays, as the shape has it); with
+/// several it is an object of such values by input name, which is accepted for one input too.
+pub(crate) fn read_instances(
+    instances: &RawValue,
+    inputs: &[TensorSpec],
+    bounds: (NonZeroUsize, Deadline),
+) -> Result<Tensors> {
+    let mut columns: Vec<Column<'_>> = inputs.iter().map(Column::new).collect();
+    let read = |json: &mut Reader<'_>| json.instance(&mut columns);
+    let rows = Reader::instances(instances.get(), bounds, read, |misfit| explained(misfit, inputs))?;
+    columns.into_iter().map(|column| column.into_tensor(rows)).collect()
+}
+
+/// A column of the batch: one input's values for all instances, as they are read.
+struct Column<'a> {
+    spec: &'a TensorSpec,
+    data: Data,
+    /// The shape of a row.
+    row: Vec<Length>,
+    /// Number of elements of a row, as far as that is known before it is read.
+    expected: usize,
+}
+
+/// The length of a dimension.
+#[derive(Clone, Copy)]
+enum Length {
+    /// As the model declares it.
+    Declared(usize),
+    /// The model leaves it open, and nothing has been read yet.
+    Open,
+    /// The model leaves it open, and the first array of this dimension had this length.
+    AsBefore(usize),
+}
+
+impl Length {
+    fn known(self) -> Option<usize> {
+        match self {
+            Length::Declared(length) | Length::AsBefore(length) => Some(length),
+            Length::Open => None,
+        }
+    }
+}
+
+impl<'a> Column<'a> {
+    fn new(spec: &'a TensorSpec) -> Column<'a> {
+        let length = |dim: &Dim| match dim {
+            Dim::Fixed(length) => Length::Declared(*length),
+            Dim::Dynamic(_) => Length::Open,
+        };
+        let row: Vec<Length> = spec.dims.iter().skip(1).map(length).collect();
+        // The model names these lengths; whatever it names, no more than this is set aside before it is read.
+        let known = row.iter().filter_map(|length| length.known());
+        let expected = known.fold(1usize, usize::saturating_mul).min(1 << 20);
+        Column { spec, data: with_element_type!(spec.dtype, T => T::into_data(Vec::new())), row, expected }
+    }
+
+    fn into_tensor(self, rows: usize) -> Result<(Arc<str>, Tensor)> {
+        let shape = [rows].into_iter().chain(self.row.into_iter().map(|length| length.known().unwrap_or(0))).collect();
+        Ok((Arc::clone(&self.spec.name), Tensor::new(shape, self.data)?))
+    }
+}
+
+/// Error about a misfit, with the declaration of the model.
+fn explained(mut misfit: Box<Misfit>, inputs: &[TensorSpec]) -> Error {
+    let named = |key: &str| inputs.iter().find(|input| *input.name == *key);
+    let input = misfit.first_key().map_or_else(|| inputs.first().filter(|_| inputs.len() == 1), named);
+    if let Some(input) = input {
+        misfit.problem = format!("{} (the model's input {:?} is {})", misfit.problem, input.name, input.describe());
+    }
+    Error::from(misfit)
+}
+
+// ===== instances, rows, elements =====
+
+impl Reader<'_> {
+    fn instance(&mut self, columns: &mut [Column<'_>]) -> Fits<()> {
+        match columns {
+            _ if self.peek() == b'{' => self.object_by_input(columns),
+            [only] => self.column(only),
+            several => Err(self.found_instead_of(&format!("an object with {}", keys(several)))),
+        }
+    }
+
+    /// An instance as an object of values by input name.
+    fn object_by_input(&mut self, columns: &mut [Column<'_>]) -> Fits<()> {
+        let mut is_read = vec![false; columns.len()];
+        self.object(|json, key| {
+            let Some(index) = columns.iter().position(|column| *column.spec.name == *key) else {
+                return Err(misfit(format!("unknown key {}, expected {}", quoted(&key), keys(columns))));
+            };
+            if std::mem::replace(&mut is_read[index], true) {
+                return Err(misfit(format!("the key {key:?} is there twice")));
+            }
+            json.column(&mut columns[index]).map_err(|misfit| misfit.at_key(&key))
+        })?;
+        match is_read.iter().position(|is_read| !is_read) {
+            Some(missing) => Err(misfit(format!("the key {:?} is missing", columns[missing].spec.name))),
+            None => Ok(()),
+        }
+    }
+
+    /// One input's value in one instance.
+    fn column(&mut self, column: &mut Column<'_>) -> Fits<()> {
+        let Column { spec, data, row, expected } = column;
+        for_each_element_type!(data, values => {
+            values.reserve(*expected);
+            self.row(spec, row, values)
+        })
+    }
+
+    /// Nested arrays of the lengths that `row` has, or one element if it has none.
+    fn row<T: FromJson>(&mut self, spec: &TensorSpec, row: &mut [Length], values: &mut Vec<T>) -> Fits<()> {
+        let Some((length, inner)) = row.split_first_mut() else {
+            values.push(self.element()?);
+            return Ok(());
+        };
+        if self.peek() != b'[' {
+            return Err(self.found_instead_of(&describe(length.known(), inner.len(), spec.dtype)));
+        }
+        let count = self.array("an array", |json| {
+            if inner.is_empty() {
+                values.push(json.element()?);
+                Ok(())
+            } else {
+                json.row(spec, inner, values)
+            }
+        })?;
+        let what = if inner.is_empty() { "values" } else { "arrays" };
+        match *length {
+            Length::Declared(expected) if expected != count => {
+                Err(misfit(format!("found {count} {what}, expected {expected}")))
+            }
+            Length::AsBefore(before) if before != count => {
+                Err(misfit(format!("found {count} {what}, expected {before} as in the array before it")))
+            }
+            Length::Open => {
+                *length = Length::AsBefore(count);
+                Ok(())
+            }
+            Length::Declared(_) | Length::AsBefore(_) => Ok(()),
+        }
+    }
+}
+
+fn keys(columns: &[Column<'_>]) -> String {
+    let names: Vec<String> = columns.iter().map(|column| format!("{:?}", column.spec.name)).collect();
+    format!("the key{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "))
+}
+
+/// Description of the expected value at a level of nesting, as in `an array of 64 numbers`.
+fn describe(length: Option<usize>, levels_below: usize, dtype: DType) -> String {
+    let what = match (levels_below, dtype) {
+        (0, DType::Bool) => "booleans",
+        (0, DType::Text) => "strings",
+        (0, _) => "numbers",
+        _ => "arrays",
+    };
+    length.map_or_else(|| format!("an array of {what}"), |length| format!("an array of {length} {what}"))
+}

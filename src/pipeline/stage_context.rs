@@ -1,0 +1,72 @@
+//! Everything that a stage is made of: its settings, the model's signature and classes, the files of the version.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use super::classify::model_classes::ModelClasses;
+use super::version_files::VersionFiles;
+use crate::config::{SessionConfig, StageConfig};
+#[cfg(test)]
+use crate::error::{Error, Result};
+use crate::tensor::Signature;
+
+/// Maximum number of elements that are made of one request: 256 MiB of single precision.
+const MAX_ELEMENTS: usize = 1 << 26;
+
+/// Everything that a stage is made of.
+#[derive(Clone, Copy)]
+pub struct StageContext<'a> {
+    /// Its section of `model.toml`.
+    pub config: &'a StageConfig,
+    /// The signature of the model that it feeds or follows.
+    pub signature: &'a Signature,
+    /// The classes, by the model's file.
+    pub classes: &'a ModelClasses,
+    /// The files of the version that it is part of.
+    pub files: &'a dyn VersionFiles,
+    /// The most instances of one request: a preprocessor that makes much of little has to refuse more.
+    pub max_instances: NonZeroUsize,
+}
+
+impl<'a> StageContext<'a> {
+    /// With the usual limit of instances, for a model whose file says nothing of its classes.
+    pub fn new(config: &'a StageConfig, signature: &'a Signature, files: &'a dyn VersionFiles) -> StageContext<'a> {
+        const NO_CLASSES: &ModelClasses = &ModelClasses { of_scores: BTreeMap::new(), of_metadata: Vec::new() };
+        let max_instances = SessionConfig::default().max_instances;
+        StageContext { config, signature, classes: NO_CLASSES, files, max_instances }
+    }
+
+    /// The most instances of one request, if each becomes a row of so many elements.
+    pub(super) fn most_rows(&self, row_elements: usize) -> NonZeroUsize {
+        let by_elements = NonZeroUsize::new(MAX_ELEMENTS / row_elements.max(1)).unwrap_or(NonZeroUsize::MIN);
+        self.max_instances.min(by_elements)
+    }
+}
+
+impl std::fmt::Debug for StageContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StageContext").field("config", self.config).finish_non_exhaustive()
+    }
+}
+
+/// A stage made of settings as JSON, without files.
+#[cfg(test)]
+pub(super) fn of_settings<S>(
+    make: impl Fn(StageContext<'_>) -> Result<S>,
+    settings: &str,
+    signature: &Signature,
+) -> Result<S> {
+    of_settings_with(make, settings, signature, &BTreeMap::new())
+}
+
+/// The same, with files.
+#[cfg(test)]
+pub(super) fn of_settings_with<S>(
+    make: impl Fn(StageContext<'_>) -> Result<S>,
+    settings: &str,
+    signature: &Signature,
+    files: &BTreeMap<String, Vec<u8>>,
+) -> Result<S> {
+    let config: StageConfig = serde_json::from_str(settings).map_err(|error| Error::Config(error.to_string()))?;
+    make(StageContext::new(&config, signature, files))
+}

@@ -1,0 +1,4 @@
+//! Rows of a table: objects or arrays of numbers, booleans and categories.
+
+pub(crate) mod columns;
+pub(crate) mod preprocess;

@@ -1,0 +1,742 @@
+//! `kind = "tabular"`: instances are objects by column name, as a row of a table is.
+//!
+//! Each column becomes a part of one of the model's inputs: all of them parts of one `[rows, columns]` tensor, or each an
+//! input of its own, as a scikit-learn pipeline that is exported whole has it, or anything between. What is watched for
+//! drift are the columns as they were sent.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::budget::Deadline;
+use crate::error::{Error, Result};
+use crate::feature::{FeatureSchema, Features};
+use crate::pipeline::json::reader::{Fits, Reader, misfit, quoted, shortened};
+use crate::pipeline::json::whole_numbers::whole_number;
+use crate::pipeline::tabular::columns::{Category, ColumnSettings, Number, Place, Quantity, Values, put};
+use crate::pipeline::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows, some_of};
+use crate::tensor::{
+    DType, Data, Dim, Element, Signature, Tensor, TensorSpec, for_each_element_type, with_element_type,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// The columns, in the order in which they stand in a shared input; without it, one per input of the model.
+    columns: Option<Vec<ColumnSettings>>,
+    /// Treatment of keys that are no columns.
+    #[serde(default)]
+    extra_columns: ExtraColumns,
+}
+
+/// Treatment of keys that are no columns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ExtraColumns {
+    /// They are refused: a typing mistake should not become a missing value.
+    #[default]
+    Error,
+    /// They are passed over.
+    Ignore,
+}
+
+/// Maximum work per byte for reading on the threads that serve connections. Above it, the length of a body says little
+/// about its time, and those threads should only read bodies that take at most half a millisecond.
+const MAX_WORK_PER_BYTE: usize = 8;
+
+struct TabularPreprocessor {
+    columns: Vec<Column>,
+    by_name: HashMap<Arc<str>, usize>,
+    extra_columns: ExtraColumns,
+    inputs: Vec<Input>,
+    schema: FeatureSchema,
+    most_rows: NonZeroUsize,
+}
+
+struct Column {
+    name: Arc<str>,
+    values: Values,
+    /// The input that it is part of, and where it begins in a row of that.
+    input: usize,
+    at: usize,
+    /// Its position among the features of its kind.
+    feature: usize,
+}
+
+struct Input {
+    spec: TensorSpec,
+    /// True if the input takes whole numbers only.
+    is_whole: bool,
+    /// Number of elements of a row.
+    width: usize,
+}
+
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+    let Settings { columns, extra_columns } = context.config.settings()?;
+    let signature = context.signature;
+    let settings =
+        columns.unwrap_or_else(|| signature.inputs.iter().map(|input| ColumnSettings::named(&input.name)).collect());
+    let mut stage = TabularPreprocessor {
+        columns: Vec::new(),
+        by_name: HashMap::new(),
+        extra_columns,
+        inputs: signature.inputs.iter().map(Input::new).collect(),
+        schema: FeatureSchema::default(),
+        most_rows: context.max_instances,
+    };
+    for column in settings {
+        stage.add(column, signature)?;
+    }
+    for input in &stage.inputs {
+        input.check()?;
+    }
+    stage.most_rows = context.most_rows(stage.inputs.iter().map(|input| input.width).sum());
+    Ok(Box::new(stage))
+}
+
+impl TabularPreprocessor {
+    fn add(&mut self, settings: ColumnSettings, signature: &Signature) -> Result<()> {
+        let name: Arc<str> = settings.name.as_str().into();
+        let wrong = |problem: String| Err(Error::Config(format!("column {name:?}: {problem}")));
+        let named = |name: &str| signature.inputs.iter().position(|input| *input.name == *name);
+        let input = match &settings.input {
+            Some(input) => named(input),
+            None => named(&name).or((signature.inputs.len() == 1).then_some(0)),
+        };
+        let Some(input) = input else {
+            let names: Vec<&str> = signature.inputs.iter().map(|input| &*input.name).collect();
+            let names = names.join(", ");
+            return wrong(format!("input: say which of the model's inputs it is part of; those are: {names}"));
+        };
+        let dtype = self.inputs[input].spec.dtype;
+        let values = settings.values(dtype)?;
+        if let Values::Number(Number { missing: Some(missing), .. }) = &values
+            && !is_taken(&values, *missing, dtype)
+        {
+            return wrong(format!("missing: {missing} is not a value of type {dtype}, or does not become one"));
+        }
+        if self.by_name.insert(Arc::clone(&name), self.columns.len()).is_some() {
+            return wrong("it is there twice".to_owned());
+        }
+        let known = if values.are_categories() { &mut self.schema.texts } else { &mut self.schema.numbers };
+        let feature = known.len();
+        known.push(Arc::clone(&name));
+        let at = self.inputs[input].width;
+        self.inputs[input].width += values.width();
+        self.columns.push(Column { name, values, input, at, feature });
+        Ok(())
+    }
+
+    /// Returns the maximum work of a row, compared with that of reading its text. Where most values may be missing, or
+    /// a category is wide, a few bytes become many elements.
+    fn most_work_per_byte(&self) -> usize {
+        // A value takes about as long as two bytes of its text, and an element with a default about a tenth of a byte.
+        let work = self.columns.iter().map(|column| 20 + column.values.width()).sum::<usize>() / 10;
+        // `{}`, and `"name":0,` for each required column.
+        let needed = self.columns.iter().filter(|column| column.values.is_needed());
+        let bytes = 2 + needed.map(|column| column.name.len() + 5).sum::<usize>();
+        work / bytes
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.columns.iter().map(|column| &*column.name).collect();
+        names.join(", ")
+    }
+}
+
+/// Returns true if an input of this type takes a number of this column.
+fn is_taken(values: &Values, number: Quantity, dtype: DType) -> bool {
+    let Values::Number(column) = values else { return false };
+    let mut one = with_element_type!(dtype, T => T::into_data(vec![Default::default()]));
+    column.transformed(number).is_some_and(|number| put(&mut one, 0, number))
+}
+
+impl Input {
+    fn new(spec: &TensorSpec) -> Input {
+        let is_whole =
+            !matches!(spec.dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64 | DType::Bool | DType::Text);
+        Input { spec: spec.clone(), is_whole, width: 0 }
+    }
+
+    /// Checks if its columns fill it.
+    fn check(&self) -> Result<()> {
+        let Input { spec, width, .. } = self;
+        let row = spec.dims.get(1..).unwrap_or_default();
+        let fixed = |dim: &Dim| if let Dim::Fixed(length) = dim { Some(*length) } else { None };
+        let declared = row.iter().map(fixed).try_fold(1, |product: usize, length| product.checked_mul(length?));
+        let fits = match declared {
+            Some(declared) => declared == *width,
+            None => row.len() == 1 && *width > 0,
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "columns: those of the model's input {:?}, which is {}, have {width} elements a row",
+            spec.name,
+            spec.describe()
+        )))
+    }
+
+    fn tensor(&self, rows: usize, data: Data) -> Result<(Arc<str>, Tensor)> {
+        let dims = self.spec.dims.iter().skip(1);
+        let row = dims.map(|dim| if let Dim::Fixed(length) = dim { *length } else { self.width });
+        Ok((Arc::clone(&self.spec.name), Tensor::new([rows].into_iter().chain(row).collect(), data)?))
+    }
+}
+
+impl Preprocessor for TabularPreprocessor {
+    fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared> {
+        let data = self.inputs.iter().map(|input| with_element_type!(input.spec.dtype, T => T::into_data(Vec::new())));
+        let mut table = RowsRead { data: data.collect(), features: Features::default(), row: 0 };
+        let mut is_read = vec![false; self.columns.len()];
+        let read = |json: &mut Reader<'_>| self.row(json, &mut table, &mut is_read);
+        let rows = Reader::instances(instances.get(), (self.most_rows, deadline), read, Error::from)?;
+        let mut features = Features::with_rows(rows);
+        (features.numbers, features.texts) = (table.features.numbers, table.features.texts);
+        let tensors = self.inputs.iter().zip(table.data).map(|(input, data)| input.tensor(rows, data));
+        let inputs = tensors.collect::<Result<Vec<_>>>()?.into_iter().collect();
+        Ok(Prepared { inputs, features, origin: Origin::Unknown })
+    }
+
+    /// Normally the size of a body is a good estimate of its time.
+    fn is_heavy(&self) -> bool {
+        self.most_work_per_byte() > MAX_WORK_PER_BYTE
+    }
+
+    fn features(&self) -> FeatureSchema {
+        self.schema.clone()
+    }
+
+    fn table(&self) -> Option<Table> {
+        let column =
+            |column: &Column| TableColumn { name: column.name.to_string(), is_text: column.values.are_texts() };
+        Some(Table { columns: self.columns.iter().map(column).collect(), rows: TableRows::Objects })
+    }
+
+    fn samples(&self) -> Option<[String; 3]> {
+        let instance = |row: usize| {
+            let cells = self.columns.iter().zip(0..).map(|(column, place)| {
+                let dtype = self.inputs[column.input].spec.dtype;
+                (column.name.to_string(), column.values.sample(row, place, dtype))
+            });
+            serde_json::Value::Object(cells.collect()).to_string()
+        };
+        Some([0, 1, 2].map(instance))
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        let several = self.inputs.iter().enumerate().filter_map(|(index, input)| {
+            let columns = self.columns.iter().filter(|column| column.input == index);
+            let names: Vec<&str> = columns.map(|column| &*column.name).collect();
+            (names.len() > 1).then(|| {
+                let (input, names) = (&input.spec.name, some_of(&names));
+                format!("the columns stand in the input {input:?} in the order of model.toml, which has to be that of training: {names}")
+            })
+        });
+        several.collect()
+    }
+}
+
+/// The rows that have been read.
+struct RowsRead {
+    /// Of each input.
+    data: Vec<Data>,
+    features: Features,
+    /// The row that is being read.
+    row: usize,
+}
+
+impl TabularPreprocessor {
+    fn row(&self, json: &mut Reader<'_>, table: &mut RowsRead, is_read: &mut [bool]) -> Fits<()> {
+        if json.peek() != b'{' {
+            return Err(json.found_instead_of("an object with the columns as keys"));
+        }
+        for (data, input) in table.data.iter_mut().zip(&self.inputs) {
+            for_each_element_type!(data, values => values.resize(values.len() + input.width, Default::default()));
+        }
+        let (numbers, texts) = (&mut table.features.numbers, &mut table.features.texts);
+        numbers.resize(numbers.len() + self.schema.numbers.len(), f32::NAN);
+        texts.resize(texts.len() + self.schema.texts.len(), None);
+        is_read.fill(false);
+        // Rows mostly have their columns in one order: that of the columns, or whichever it is.
+        let mut next = 0;
+        json.object(|json, key| {
+            let place = match self.columns.get(next) {
+                Some(column) if *column.name == *key => Some(next),
+                _ => self.by_name.get(&*key).copied(),
+            };
+            let Some(place) = place else {
+                if self.extra_columns == ExtraColumns::Ignore {
+                    json.skip();
+                    return Ok(());
+                }
+                return Err(misfit(format!("unknown column {}; the columns are: {}", quoted(&key), self.names())));
+            };
+            next = place + 1;
+            if std::mem::replace(&mut is_read[place], true) {
+                return Err(misfit(format!("the column {key:?} is there twice")));
+            }
+            let column = &self.columns[place];
+            self.cell(json, column, table).map_err(|misfit| misfit.at_key(&key))
+        })?;
+        for (column, _) in self.columns.iter().zip(is_read).filter(|(_, is_read)| !**is_read) {
+            self.missing(column, table).map_err(|misfit| misfit.at_key(&column.name))?;
+        }
+        table.row += 1;
+        Ok(())
+    }
+
+    /// A value that is there.
+    fn cell(&self, json: &mut Reader<'_>, column: &Column, table: &mut RowsRead) -> Fits<()> {
+        let next = json.peek();
+        if next == b'n' {
+            json.word();
+            return self.missing(column, table);
+        }
+        match &column.values {
+            Values::Number(number) => {
+                let (value, sent) = json.quantity(self.inputs[column.input].is_whole)?;
+                table.features.numbers[self.number_at(column, table.row)] = value.as_f64() as f32;
+                self.put_number(column, number, (value, sent), table)
+            }
+            Values::Category(category) => {
+                let (place, text) = found(json, next, category)?;
+                table.features.texts[self.text_at(column, table.row)] = Some(text);
+                self.put_category(column, category, place, table)
+            }
+            Values::Boolean { .. } => {
+                let value: bool = json.element()?;
+                table.features.texts[self.text_at(column, table.row)] = Some(value.to_string());
+                self.put(column, 0, Quantity::Integer(value.into()), table)
+            }
+            Values::Text { .. } => {
+                let value: String = json.element()?;
+                table.features.texts[self.text_at(column, table.row)] = Some(value.clone());
+                self.put_text(column, value, table)
+            }
+        }
+    }
+
+    /// A value that is null, or not there.
+    fn missing(&self, column: &Column, table: &mut RowsRead) -> Fits<()> {
+        let needed = || misfit("the value is missing, and the model needs it".to_owned());
+        match &column.values {
+            Values::Number(number) => {
+                let value = number.missing.ok_or_else(needed)?;
+                self.put_number(column, number, (value, "null"), table)
+            }
+            Values::Category(category) => {
+                let place = category.of_missing().ok_or_else(needed)?;
+                self.put_category(column, category, place, table)
+            }
+            Values::Boolean { missing } => {
+                let value = missing.ok_or_else(needed)?;
+                self.put(column, 0, Quantity::Integer(value.into()), table)
+            }
+            Values::Text { missing } => {
+                let value = missing.clone().ok_or_else(needed)?;
+                self.put_text(column, value, table)
+            }
+        }
+    }
+
+    /// Writes a number; `sent` is its text.
+    fn put_number(&self, column: &Column, number: &Number, value: (Quantity, &str), table: &mut RowsRead) -> Fits<()> {
+        let (value, sent) = value;
+        let Some(put) = number.transformed(value) else {
+            return Err(misfit(format!(
+                "found {}, of which there is no log1p: expected a number above -1",
+                shortened(sent)
+            )));
+        };
+        self.put(column, 0, put, table).map_err(|mut misfit| {
+            let (sent, dtype) = (shortened(sent), self.inputs[column.input].spec.dtype);
+            misfit.problem = match number.leaves_as_is() {
+                true => format!("{sent} is not a value of type {dtype}"),
+                false => format!("found {sent}, which becomes {put}, and that is not a value of type {dtype}"),
+            };
+            misfit
+        })
+    }
+
+    fn put_category(&self, column: &Column, category: &Category, place: Place, table: &mut RowsRead) -> Fits<()> {
+        match place {
+            Place::At(place) if category.is_one_hot() => self.put(column, place, Quantity::Integer(1), table),
+            Place::At(place) => self.put(column, 0, Quantity::Integer(place as i128), table),
+            Place::Nowhere => Ok(()),
+        }
+    }
+
+    fn put(&self, column: &Column, place: usize, value: Quantity, table: &mut RowsRead) -> Fits<()> {
+        let input = &self.inputs[column.input];
+        if put(&mut table.data[column.input], table.row * input.width + column.at + place, value) {
+            return Ok(());
+        }
+        Err(misfit(format!("{value} is not a value of type {}", input.spec.dtype)))
+    }
+
+    fn put_text(&self, column: &Column, value: String, table: &mut RowsRead) -> Fits<()> {
+        if let Data::Text(values) = &mut table.data[column.input] {
+            values[table.row * self.inputs[column.input].width + column.at] = value;
+        }
+        Ok(())
+    }
+
+    fn number_at(&self, column: &Column, row: usize) -> usize {
+        row * self.schema.numbers.len() + column.feature
+    }
+
+    fn text_at(&self, column: &Column, row: usize) -> usize {
+        row * self.schema.texts.len() + column.feature
+    }
+}
+
+/// A category as it was sent, and its place.
+fn found(json: &mut Reader<'_>, next: u8, category: &Category) -> Fits<(Place, String)> {
+    let refused =
+        |shown: String| misfit(format!("found {shown}, expected one of the categories {}", category.some_of_it()));
+    match next {
+        b'"' if category.takes_texts() => {
+            let text = json.string()?;
+            let place = category.of_text(&text).ok_or_else(|| refused(quoted(&text)))?;
+            Ok((place, text.into_owned()))
+        }
+        b'-' | b'0'..=b'9' if category.takes_numbers() => {
+            let word = json.word();
+            // A whole number in a column with gaps is written as 3.0 by pandas.
+            let number = whole_number(word).and_then(|number| i64::try_from(number).ok());
+            let place = number.map_or_else(|| category.of_unknown(), |number| category.of_number(number));
+            let place = place.ok_or_else(|| refused(shortened(word).to_owned()))?;
+            Ok((place, shortened(word).to_owned()))
+        }
+        // `unknown` applies to values outside the vocabulary, not to values of another type.
+        _ => Err(json.found_instead_of(category.expected())),
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Reads a number and its text. The number is exact if `is_whole` is set.
+    fn quantity(&mut self, is_whole: bool) -> Fits<(Quantity, &'a str)> {
+        if !is_whole {
+            let (value, sent) = self.written(Reader::element)?;
+            return Ok((Quantity::Float(value), sent));
+        }
+        if !matches!(self.peek(), b'-' | b'0'..=b'9') {
+            return Err(self.found_instead_of("a number"));
+        }
+        let sent = self.word();
+        let float = || sent.parse().ok().filter(|value: &f64| value.is_finite()).map(Quantity::Float);
+        let value = sent.parse().ok().or_else(|| whole_number(sent)).map(Quantity::Integer).or_else(float);
+        let value = value.ok_or_else(|| misfit(format!("{} is not a value of type float64", shortened(sent))))?;
+        Ok((value, sent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pipeline::stage_context::of_settings;
+    use crate::tensor::DType;
+
+    fn signature(inputs: &[(&str, DType, Option<usize>)]) -> Signature {
+        let input = |&(name, dtype, width): &(&str, DType, Option<usize>)| {
+            let dims = [Dim::Dynamic(None)].into_iter().chain(width.map(Dim::Fixed)).collect();
+            TensorSpec { name: name.into(), dtype, dims }
+        };
+        Signature { inputs: inputs.iter().map(input).collect(), ..Signature::default() }
+    }
+
+    fn stage(columns: &str, signature: &Signature) -> Result<Box<dyn Preprocessor>> {
+        of_settings(make, &format!(r#"{{"kind": "tabular"{columns}}}"#), signature)
+    }
+
+    fn prepare(stage: &dyn Preprocessor, instances: &str) -> Result<Prepared, String> {
+        let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
+        stage.transform(&raw, Deadline::never()).map_err(|error| error.to_string())
+    }
+
+    const MIXED: &str = r#", "columns": [
+        {"name": "age", "missing": 40, "clip": [0, 100], "standardise": {"mean": 40, "deviation": 20}},
+        {"name": "income", "log1p": true},
+        {"name": "colour", "vocabulary": ["red", "blue"], "encoding": "one-hot", "unknown": "other", "missing": "unknown"},
+        {"name": "grade", "vocabulary": [3, 1, 2], "missing": 1},
+        {"name": "member", "kind": "boolean", "missing": false}
+    ]"#;
+
+    #[test]
+    fn columns_become_parts_of_a_row() {
+        let stage = stage(MIXED, &signature(&[("x", DType::F32, Some(7))])).unwrap();
+        let prepared = prepare(
+            &*stage,
+            r#"[{"age": 60, "income": 0, "colour": "blue", "grade": 2, "member": true},
+                {"grade": 3, "age": 1000, "colour": "green", "income": 0.0},
+                {"age": null, "income": 0, "colour": null, "grade": null, "member": false}]"#,
+        )
+        .unwrap();
+        let x = prepared.inputs.get("x").unwrap();
+        assert_eq!(x.shape(), [3, 7]);
+        #[rustfmt::skip]
+        let expected = [
+            1.0, 0.0, 0.0, 1.0, 0.0, 2.0, 1.0,
+            3.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0,
+            0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0,
+        ];
+        assert_eq!(x.values::<f32>().unwrap(), expected);
+        // What is watched is what was sent.
+        let schema = stage.features();
+        assert_eq!(schema.numbers.iter().map(|name| &**name).collect::<Vec<_>>(), ["age", "income"]);
+        assert_eq!(schema.texts.iter().map(|name| &**name).collect::<Vec<_>>(), ["colour", "grade", "member"]);
+        assert_eq!(prepared.features.numbers_of(1), [1000.0, 0.0]);
+        assert_eq!(prepared.features.texts_of(1), [Some("green".to_owned()), Some("3".to_owned()), None]);
+        assert!(prepared.features.numbers_of(2)[0].is_nan());
+    }
+
+    #[test]
+    fn each_column_can_be_an_input_of_its_own() {
+        let inputs = [
+            ("age", DType::F32, Some(1)),
+            ("city", DType::Text, Some(1)),
+            ("visits", DType::I64, None),
+            ("member", DType::Bool, Some(1)),
+        ];
+        let stage = stage("", &signature(&inputs)).unwrap();
+        let prepared =
+            prepare(&*stage, r#"[{"city": "Köln", "age": 1.5, "member": true, "visits": 7}]"#).unwrap().inputs;
+        assert_eq!(prepared.get("age").unwrap().values::<f32>().unwrap(), [1.5]);
+        assert_eq!(prepared.get("city").unwrap().values::<String>().unwrap(), ["Köln"]);
+        assert_eq!(
+            (prepared.get("visits").unwrap().shape(), prepared.get("visits").unwrap().values::<i64>().unwrap()),
+            (&[1][..], &[7][..])
+        );
+        assert_eq!(prepared.get("member").unwrap().values::<bool>().unwrap(), [true]);
+        let columns: Vec<bool> = stage.table().unwrap().columns.into_iter().map(|column| column.is_text).collect();
+        assert_eq!(columns, [false, true, false, false]);
+    }
+
+    #[test]
+    fn a_missing_number_can_be_left_to_the_model() {
+        let columns = r#", "columns": [{"name": "a", "missing": "nan"}, {"name": "b"}]"#;
+        let stage = stage(columns, &signature(&[("x", DType::F64, Some(2))])).unwrap();
+        let prepared = prepare(&*stage, r#"[{"b": 2}]"#).unwrap().inputs;
+        let values = prepared.get("x").unwrap().values::<f64>().unwrap();
+        assert!(values[0].is_nan() && values[1] == 2.0);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_row_and_column() {
+        let plain = stage(MIXED, &signature(&[("x", DType::F32, Some(7))])).unwrap();
+        let good = r#""age": 1, "income": 1, "colour": "red", "grade": 1, "member": true"#;
+        let check = |row: &str, problem: &str| {
+            let instances = format!("[{{{good}}}, {row}]");
+            assert_eq!(prepare(&*plain, &instances).unwrap_err(), format!("instances[1]{problem}"), "{row}");
+        };
+        check("[1, 2]", ": found an array, expected an object with the columns as keys");
+        check("null", ": found null, expected an object with the columns as keys");
+        check(r#"{"agee": 1}"#, ": unknown column \"agee\"; the columns are: age, income, colour, grade, member");
+        check(r#"{"age": 1, "age": 2}"#, ": the column \"age\" is there twice");
+        check(r#"{"age": "old"}"#, ".age: found the string \"old\", expected a number");
+        check(r#"{"age": 1e999}"#, ".age: 1e999 is not a value of type float64");
+        check(r#"{"income": -1}"#, ".income: found -1, of which there is no log1p: expected a number above -1");
+        check(r#"{"age": true}"#, ".age: found true, expected a number");
+        check(r#"{"age": [1]}"#, ".age: found an array, expected a number");
+        check(r#"{"grade": 9}"#, ".grade: found 9, expected one of the categories 3, 1, 2");
+        check(r#"{"grade": 1.5}"#, ".grade: found 1.5, expected one of the categories 3, 1, 2");
+        check(r#"{"grade": {}}"#, ".grade: found an object, expected a whole number, as in the vocabulary");
+        check(r#"{"member": 1}"#, ".member: found the number 1, expected true or false");
+        check(r#"{"colour": true}"#, ".colour: found true, expected a string, as in the vocabulary");
+        check("{}", ".income: the value is missing, and the model needs it");
+        let whole = stage("", &signature(&[("n", DType::I8, Some(1))])).unwrap();
+        let refused = |value: &str| prepare(&*whole, &format!(r#"[{{"n": {value}}}]"#)).unwrap_err();
+        assert_eq!(refused("1.5"), "instances[0].n: 1.5 is not a value of type int8");
+        assert_eq!(refused("128"), "instances[0].n: 128 is not a value of type int8");
+    }
+
+    #[test]
+    fn extra_columns_are_passed_over_if_that_is_asked_for() {
+        let stage = stage(r#", "extra_columns": "ignore""#, &signature(&[("a", DType::F32, Some(1))])).unwrap();
+        let row = r#"{"id": "x,}\"", "more": {"b": [1, {"c": "]"}]}, "a": 7, "last": [[]]}"#;
+        let prepared = prepare(&*stage, &format!("[{row}, {row}]")).unwrap().inputs;
+        assert_eq!(prepared.get("a").unwrap().values::<f32>().unwrap(), [7.0, 7.0]);
+    }
+
+    #[test]
+    fn settings_that_do_not_fit_say_what_to_change() {
+        let check = |columns: &str, inputs: &[(&str, DType, Option<usize>)], problem: &str| {
+            let error = stage(&format!(r#", "columns": [{columns}]"#), &signature(inputs)).err().unwrap().to_string();
+            assert!(error.contains(problem), "{error}");
+        };
+        let x = [("x", DType::F32, Some(2))];
+        check(r#"{"name": "a"}"#, &x, "\"x\", which is float32[?, 2], have 1 elements a row");
+        check(r#"{"name": "a"}, {"name": "a"}"#, &x, "column \"a\": it is there twice");
+        check(r#"{"name": "a", "kind": "text"}"#, &x, "a text does not go into an input of type float32");
+        check(r#"{"name": "a", "vocabulary": []}"#, &x, "vocabulary: list the categories");
+        check(r#"{"name": "a", "vocabulary": ["b", "b"]}"#, &x, "vocabulary: b is there twice");
+        check(r#"{"name": "a", "unknown": "other"}"#, &x, "unknown: only a column of kind \"category\" has it");
+        check(r#"{"name": "a", "vocabulary": ["b"], "unknown": "ignore"}"#, &x, "only a one-hot encoding can ignore");
+        check(r#"{"name": "a", "vocabulary": ["b"], "missing": "c"}"#, &x, "missing: a category of the vocabulary");
+        check(r#"{"name": "a", "clip": [2, 1]}"#, &x, "clip: 2 is not below 1");
+        check(r#"{"name": "a", "standardise": {"mean": 1, "deviation": 0}}"#, &x, "the deviation has to be above 0");
+        check(r#"{"name": "a", "input": "y"}"#, &x, "say which of the model's inputs it is part of; those are: x");
+        check(r#"{"name": "n", "missing": "nan"}"#, &[("n", DType::I64, Some(1))], "int64 has no NaN");
+        check(
+            r#"{"name": "n", "missing": 300}"#,
+            &[("n", DType::I8, Some(1))],
+            "missing: 300 is not a value of type int8",
+        );
+        check(
+            r#"{"name": "n", "missing": -2, "log1p": true}"#,
+            &[("n", DType::F32, Some(1))],
+            "missing: -2 is not a value",
+        );
+        check(
+            r#"{"name": "t", "missing": "a\u0000"}"#,
+            &[("t", DType::Text, Some(1))],
+            "missing: a text without a NUL",
+        );
+    }
+
+    /// `unknown` is about values, and not about types.
+    #[test]
+    fn a_category_of_another_type_is_refused_whatever_unknown_says() {
+        for (encoding, unknown) in [("index", "error"), ("index", "other"), ("one-hot", "other"), ("one-hot", "ignore")]
+        {
+            for (vocabulary, value, message) in [
+                ("[1, 2, 3]", r#""2""#, "found the string \"2\", expected a whole number, as in the vocabulary"),
+                ("[1, 2, 3]", "true", "found true, expected a whole number, as in the vocabulary"),
+                ("[1, 2, 3]", "[2]", "found an array, expected a whole number, as in the vocabulary"),
+                (r#"["1", "2", "3"]"#, "2.5", "found the number 2.5, expected a string, as in the vocabulary"),
+                (r#"["1", "2", 3]"#, "false", "found false, expected a string or a whole number, as in the vocabulary"),
+                (r#"["1", "2", "3"]"#, "2", "found the number 2, expected a string, as in the vocabulary"),
+            ] {
+                let width = match (encoding, unknown) {
+                    ("index", _) => 1,
+                    (_, "other") => 4,
+                    _ => 3,
+                };
+                let column = format!(
+                    r#", "columns": [{{"name": "code", "vocabulary": {vocabulary}, "encoding": "{encoding}", "unknown": "{unknown}"}}]"#
+                );
+                let stage = stage(&column, &signature(&[("x", DType::F32, Some(width))])).unwrap();
+                let instances = format!(r#"[{{"code": {value}}}]"#);
+                let instances: Box<RawValue> = serde_json::from_str(&instances).unwrap();
+                let error = stage.transform(&instances, Deadline::never()).unwrap_err().to_string();
+                assert_eq!(error, format!("instances[0].code: {message}"), "{encoding} {unknown}");
+            }
+        }
+    }
+
+    /// Double precision cannot represent all whole numbers beyond 2^53.
+    #[test]
+    fn whole_numbers_are_exact_whatever_their_size_and_spelling() {
+        let of = |dtype, columns: &str| stage(columns, &signature(&[("n", dtype, Some(1))])).unwrap();
+        let read = |stage: &dyn Preprocessor, value: &str| {
+            let prepared = prepare(stage, &format!(r#"[{{"n": {value}}}]"#))?;
+            Ok::<_, String>(prepared.inputs.at(0).unwrap().data().clone())
+        };
+        let (signed, unsigned) = (of(DType::I64, ""), of(DType::U64, ""));
+        for value in [9_007_199_254_740_991, 9_007_199_254_740_993, i64::MAX, i64::MIN, 7] {
+            for text in [format!("{value}"), format!("{value}.0"), format!("{value}0e-1")] {
+                assert_eq!(read(&*signed, &text), Ok(Data::I64(vec![value])), "{text}");
+            }
+        }
+        assert_eq!(read(&*signed, "3e2"), Ok(Data::I64(vec![300])));
+        assert_eq!(read(&*unsigned, &u64::MAX.to_string()), Ok(Data::U64(vec![u64::MAX])));
+        for (value, problem) in [
+            ("9223372036854775808", "9223372036854775808 is not a value of type int64"),
+            ("1.5", "1.5 is not a value of type int64"),
+            ("1e300", "1e300 is not a value of type int64"),
+            ("1e999", "1e999 is not a value of type float64"),
+        ] {
+            assert_eq!(read(&*signed, value), Err(format!("instances[0].n: {problem}")));
+        }
+        let long = read(&*signed, &"7".repeat(301)).unwrap_err();
+        assert_eq!(long, format!("instances[0].n: {} is not a value of type int64", "7".repeat(64)));
+        // A clip keeps values within its range exact, and a value for missing is exact, too.
+        let clipped = of(DType::I64, r#", "columns": [{"name": "n", "clip": [0, 1e18], "missing": 9007199254740993}]"#);
+        for (value, expected) in [
+            ("9007199254740993", 9_007_199_254_740_993),
+            ("1000000000000000001", 1_000_000_000_000_000_000),
+            ("-1", 0),
+            ("-0.5", 0),
+            ("null", 9_007_199_254_740_993),
+        ] {
+            assert_eq!(read(&*clipped, value), Ok(Data::I64(vec![expected])), "{value}");
+        }
+        let scaled = of(DType::I8, r#", "columns": [{"name": "n", "standardise": {"mean": 0, "deviation": 0.5}}]"#);
+        let problem = "instances[0].n: found 1e299, which becomes 2e299, and that is not a value of type int8";
+        assert_eq!(read(&*scaled, "1e299"), Err(problem.to_owned()));
+        let codes = of(DType::I64, r#", "columns": [{"name": "n", "vocabulary": [7, 9007199254740993]}]"#);
+        assert_eq!(read(&*codes, "9007199254740993.0"), Ok(Data::I64(vec![1])));
+        assert!(read(&*codes, "9007199254740992").is_err());
+    }
+
+    /// ONNX Runtime's strings end at the first NUL.
+    #[test]
+    fn a_nul_in_a_string_is_refused_where_it_stands() {
+        let stage = stage("", &signature(&[("a", DType::Text, Some(1)), ("b", DType::Text, Some(1))])).unwrap();
+        let refused = prepare(&*stage, r#"[{"a": "x", "b": "y"}, {"a": "x", "b": "y\u0000"}]"#).unwrap_err();
+        assert_eq!(refused, "instances[1].b: found a string with a NUL character, which the model cannot take");
+        assert!(prepare(&*stage, r#"[{"a": "\\u0000", "b": "\u0001"}]"#).is_ok());
+    }
+
+    /// 4,096 rows of `{}` are 12 kB, but can be millions of elements.
+    #[test]
+    fn rows_that_are_much_of_little_are_heavy() {
+        let columns = |count: usize, more: &str| {
+            let columns: Vec<String> = (0..count).map(|column| format!(r#"{{"name": "c{column}"{more}}}"#)).collect();
+            let width = if more.contains("one-hot") { 1000 * count } else { count };
+            stage(&format!(r#", "columns": [{}]"#, columns.join(",")), &signature(&[("x", DType::F32, Some(width))]))
+                .unwrap()
+        };
+        assert!(!columns(500, "").is_heavy());
+        assert!(!columns(8, r#", "missing": 0"#).is_heavy());
+        assert!(columns(500, r#", "missing": 0"#).is_heavy());
+        let words: Vec<String> = (0..1000).map(|word| format!(r#""w{word}""#)).collect();
+        let wide = format!(r#", "vocabulary": [{}], "encoding": "one-hot""#, words.join(","));
+        assert!(columns(1, &wide).is_heavy());
+    }
+
+    /// Made-up rows are requests that a caller could send, and three of them differ.
+    #[test]
+    fn samples_are_rows_that_it_takes() {
+        let columns = r#", "columns": [
+            {"name": "a", "standardise": {"mean": 40, "deviation": 12}, "clip": [0, 100]}, {"name": "b", "log1p": true},
+            {"name": "c", "vocabulary": ["x", "y"]}, {"name": "d", "vocabulary": [1, 2], "encoding": "one-hot"},
+            {"name": "e", "kind": "boolean"}, {"name": "n", "input": "whole"}, {"name": "t", "input": "text"}]"#;
+        let inputs = [("x", DType::F32, Some(6)), ("whole", DType::I8, Some(1)), ("text", DType::Text, Some(1))];
+        let columns = ["a", "b", "c", "d", "e"].iter().fold(columns.to_owned(), |columns, name| {
+            columns.replace(&format!(r#"{{"name": "{name}""#), &format!(r#"{{"name": "{name}", "input": "x""#))
+        });
+        let stage = stage(&columns, &signature(&inputs)).unwrap();
+        let rows = stage.samples().unwrap().map(|sample| {
+            let instances = RawValue::from_string(format!("[{sample}]")).unwrap();
+            stage.transform(&instances, Deadline::never()).unwrap().inputs
+        });
+        assert!(rows[0] != rows[1] && rows[1] != rows[2] && rows[0] != rows[2], "{rows:?}");
+    }
+
+    proptest! {
+        /// Whatever the order of the keys, a column's value is in its place.
+        #[test]
+        fn the_order_of_keys_changes_nothing(
+            rows in prop::collection::vec(prop::array::uniform5(-1e6f64..1e6), 1..6), order in Just([0usize, 1, 2, 3, 4]).prop_shuffle(),
+        ) {
+            let columns: Vec<String> = (0..5).map(|column| format!(r#"{{"name": "c{column}"}}"#)).collect();
+            let columns = format!(r#", "columns": [{}]"#, columns.join(","));
+            let stage = stage(&columns, &signature(&[("x", DType::F64, Some(5))])).unwrap();
+            let row = |row: &[f64; 5]| {
+                let cells: Vec<String> = order.iter().map(|&column| format!(r#""c{column}": {:?}"#, row[column])).collect();
+                format!("{{{}}}", cells.join(","))
+            };
+            let instances = format!("[{}]", rows.iter().map(row).collect::<Vec<_>>().join(","));
+            let prepared = prepare(&*stage, &instances).unwrap();
+            prop_assert_eq!(prepared.inputs.get("x").unwrap().values::<f64>().unwrap(), rows.concat());
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Which features a tensor has, for monitoring: each element of a short row, and a summary of a long one.
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::feature::{FeatureSchema, Features};
+use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec, Tensors, for_each_element_type};
+
+/// Rows of up to so many elements are watched element by element, if nothing else is said.
+const SHORT_ROW: usize = 128;
+/// Rows of more elements than this are not watched element by element, whatever is said.
+const MAX_ROW: usize = 4096;
+/// Features of a long row: its mean and deviation (brightness and contrast, if it is an image) and its range.
+const SUMMARY: [&str; 4] = ["mean", "deviation", "min", "max"];
+
+/// Choice of the features of the inputs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FeatureSelection {
+    /// Every element of rows of up to 128, and a summary of longer ones.
+    #[default]
+    Auto,
+    /// Every element.
+    Elements,
+    /// A summary of every row.
+    Summary,
+    /// Nothing.
+    None,
+}
+
+/// Reader of the features of all inputs.
+#[derive(Debug)]
+pub(crate) struct TensorFeatures {
+    schema: FeatureSchema,
+    parts: Vec<Part>,
+}
+
+/// Reader of the features of one input, and their places.
+#[derive(Debug)]
+struct Part {
+    input: usize,
+    kind: Kind,
+    at: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Elements,
+    Summary,
+    Texts,
+}
+
+impl TensorFeatures {
+    /// `columns` are the names of the elements of the only input's rows, if they have some.
+    pub(crate) fn new(
+        watch: FeatureSelection,
+        columns: Option<&[String]>,
+        signature: &Signature,
+    ) -> Result<TensorFeatures> {
+        let mut features = TensorFeatures { schema: FeatureSchema::default(), parts: Vec::new() };
+        if watch == FeatureSelection::None {
+            return Ok(features);
+        }
+        for (input, spec) in signature.inputs.iter().enumerate() {
+            let elements = row_elements(spec);
+            let is_short = elements.is_some_and(|elements| elements <= SHORT_ROW);
+            let kind = match (watch, spec.dtype) {
+                (_, DType::Text) if is_short => Kind::Texts,
+                (_, DType::Text) => continue,
+                (FeatureSelection::Auto, _) if is_short => Kind::Elements,
+                (FeatureSelection::Elements, _) if elements.is_some_and(|elements| elements <= MAX_ROW) => {
+                    Kind::Elements
+                }
+                (FeatureSelection::Elements, _) => {
+                    return Err(Error::Config(format!(
+                        "features: the rows of {:?} have {} elements, and at most {MAX_ROW} can be watched one by \
+                         one; set features = \"summary\"",
+                        spec.name,
+                        elements.map_or("any number of".to_owned(), |elements| elements.to_string())
+                    )));
+                }
+                (FeatureSelection::Auto | FeatureSelection::Summary | FeatureSelection::None, _) => Kind::Summary,
+            };
+            let names = match kind {
+                Kind::Elements | Kind::Texts => match columns {
+                    Some(columns) => columns.iter().map(|name| name.as_str().into()).collect(),
+                    None => element_names(spec),
+                },
+                Kind::Summary => SUMMARY.iter().map(|what| format!("{}.{what}", spec.name).into()).collect(),
+            };
+            let known = if kind == Kind::Texts { &mut features.schema.texts } else { &mut features.schema.numbers };
+            features.parts.push(Part { input, kind, at: known.len() });
+            known.extend(names);
+        }
+        Ok(features)
+    }
+
+    pub(crate) fn schema(&self) -> &FeatureSchema {
+        &self.schema
+    }
+
+    pub(crate) fn read(&self, inputs: &Tensors) -> Features {
+        let rows = inputs.rows();
+        let mut features = Features::with_rows(rows);
+        let width = self.schema.numbers.len();
+        features.numbers = vec![f32::NAN; rows * width];
+        features.texts = vec![None; rows * self.schema.texts.len()];
+        for part in &self.parts {
+            let Some(tensor) = inputs.at(part.input) else { continue };
+            match part.kind {
+                Kind::Elements => elements(tensor, &mut features.numbers, width, part.at),
+                Kind::Summary => summaries(tensor, &mut features.numbers, width, part.at),
+                Kind::Texts => texts(tensor, &mut features.texts, self.schema.texts.len(), part.at),
+            }
+        }
+        features
+    }
+}
+
+/// Number of elements of a row, if that is always the same.
+fn row_elements(spec: &TensorSpec) -> Option<usize> {
+    spec.dims.iter().skip(1).map(fixed).try_fold(1usize, |product, length| product.checked_mul(length?))
+}
+
+fn fixed(dim: &Dim) -> Option<usize> {
+    match dim {
+        Dim::Fixed(length) => Some(*length),
+        Dim::Dynamic(_) => None,
+    }
+}
+
+/// `pixels[3][4]`; the input's own name if a row is one element.
+fn element_names(spec: &TensorSpec) -> Vec<Arc<str>> {
+    let elements = row_elements(spec).unwrap_or_default();
+    if elements == 1 {
+        return vec![Arc::clone(&spec.name)];
+    }
+    let lengths: Vec<usize> = spec.dims.iter().skip(1).filter_map(fixed).collect();
+    let name = |element: usize| {
+        let mut below = elements;
+        let mut left = element;
+        let mut name = spec.name.to_string();
+        for length in &lengths {
+            below /= length;
+            name.push_str(&format!("[{}]", left / below));
+            left %= below;
+        }
+        name.into()
+    };
+    (0..elements).map(name).collect()
+}
+
+fn elements(tensor: &Tensor, to: &mut [f32], width: usize, at: usize) {
+    let length = tensor.row_len();
+    for_each_element_type!(tensor.data(), values => {
+        for (to, row) in to.chunks_exact_mut(width.max(1)).zip(values.chunks_exact(length.max(1))) {
+            for (to, value) in to[at..at + length].iter_mut().zip(row) {
+                *to = value.number() as f32;
+            }
+        }
+    });
+}
+
+fn summaries(tensor: &Tensor, to: &mut [f32], width: usize, at: usize) {
+    let length = tensor.row_len();
+    for_each_element_type!(tensor.data(), values => {
+        for (to, row) in to.chunks_exact_mut(width.max(1)).zip(values.chunks_exact(length.max(1))) {
+            to[at..at + SUMMARY.len()].copy_from_slice(&summary(row.iter().map(Number::number)).map(|value| value as f32));
+        }
+    });
+}
+
+/// Mean, deviation (of the population), least and greatest, in one pass over sums of differences from the first value,
+/// which keeps them small.
+fn summary(mut values: impl Iterator<Item = f64>) -> [f64; SUMMARY.len()] {
+    let Some(first) = values.next() else { return [f64::NAN; SUMMARY.len()] };
+    let (mut count, mut sum, mut squares, mut min, mut max) = (1.0, 0.0, 0.0, first, first);
+    for value in values {
+        let difference = value - first;
+        count += 1.0;
+        sum += difference;
+        squares += difference * difference;
+        min = min.min(value);
+        max = max.max(value);
+    }
+    let mean: f64 = sum / count;
+    [first + mean, (squares / count - mean * mean).max(0.0).sqrt(), min, max]
+}
+
+fn texts(tensor: &Tensor, to: &mut [Option<String>], width: usize, at: usize) {
+    let length = tensor.row_len();
+    let Data::Text(values) = tensor.data() else { return };
+    for (to, row) in to.chunks_exact_mut(width.max(1)).zip(values.chunks_exact(length.max(1))) {
+        for (to, value) in to[at..at + length].iter_mut().zip(row) {
+            *to = Some(value.clone());
+        }
+    }
+}
+
+/// An element as a number.
+trait Number {
+    fn number(&self) -> f64;
+}
+
+macro_rules! number {
+    ($($type:ty: $number:expr),* $(,)?) => {$(
+        impl Number for $type {
+            #[inline]
+            fn number(&self) -> f64 {
+                let number: fn(&$type) -> f64 = $number;
+                number(self)
+            }
+        }
+    )*};
+}
+
+number! {
+    f32: |value| f64::from(*value), f64: |value| *value, f16: |value| value.to_f64(), bf16: |value| value.to_f64(),
+    i8: |value| f64::from(*value), i16: |value| f64::from(*value), i32: |value| f64::from(*value),
+    i64: |value| *value as f64,
+    u8: |value| f64::from(*value), u16: |value| f64::from(*value), u32: |value| f64::from(*value),
+    u64: |value| *value as f64,
+    bool: |value| f64::from(u8::from(*value)),
+    String: |_| f64::NAN,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature(inputs: &[(&str, DType, &[Option<usize>])]) -> Signature {
+        let spec = |&(name, dtype, row): &(&str, DType, &[Option<usize>])| {
+            let row = row.iter().map(|length| length.map_or(Dim::Dynamic(None), Dim::Fixed));
+            TensorSpec { name: name.into(), dtype, dims: [Dim::Dynamic(None)].into_iter().chain(row).collect() }
+        };
+        Signature { inputs: inputs.iter().map(spec).collect(), ..Signature::default() }
+    }
+
+    fn names(watch: FeatureSelection, inputs: &[(&str, DType, &[Option<usize>])]) -> (Vec<String>, Vec<String>) {
+        let schema = TensorFeatures::new(watch, None, &signature(inputs)).unwrap().schema;
+        let texts = |names: &[Arc<str>]| names.iter().map(|name| name.to_string()).collect();
+        (texts(&schema.numbers), texts(&schema.texts))
+    }
+
+    #[test]
+    fn elements_of_short_rows_and_summaries_of_long_ones() {
+        let (numbers, texts) = names(
+            FeatureSelection::Auto,
+            &[
+                ("age", DType::I64, &[Some(1)]),
+                ("pair", DType::F32, &[Some(1), Some(2)]),
+                ("country", DType::Text, &[]),
+                ("image", DType::U8, &[Some(28), Some(28)]),
+                ("words", DType::I64, &[None]),
+            ],
+        );
+        let summaries =
+            ["image", "words"].iter().flat_map(|name| SUMMARY.iter().map(move |what| format!("{name}.{what}")));
+        let expected: Vec<String> =
+            ["age", "pair[0][0]", "pair[0][1]"].map(str::to_owned).into_iter().chain(summaries).collect();
+        assert_eq!((numbers, texts), (expected, vec!["country".to_owned()]));
+        assert_eq!(names(FeatureSelection::None, &[("age", DType::I64, &[Some(1)])]), (vec![], vec![]));
+        assert_eq!(names(FeatureSelection::Elements, &[("image", DType::U8, &[Some(28), Some(28)])]).0.len(), 784);
+        let error = TensorFeatures::new(FeatureSelection::Elements, None, &signature(&[("x", DType::F32, &[None])]))
+            .unwrap_err();
+        assert!(error.to_string().contains("any number of elements"), "{error}");
+    }
+
+    #[test]
+    fn values_are_those_of_the_row() {
+        let features = TensorFeatures::new(
+            FeatureSelection::Auto,
+            None,
+            &signature(&[
+                ("pair", DType::I32, &[Some(2)]),
+                ("t", DType::Text, &[Some(1)]),
+                ("long", DType::F32, &[Some(200)]),
+            ]),
+        )
+        .unwrap();
+        let long: Vec<f32> = (0..400).map(|i| (i % 200) as f32 + if i < 200 { 0.0 } else { 1000.0 }).collect();
+        let inputs: Tensors = [
+            ("pair".into(), Tensor::new(vec![2, 2], Data::I32(vec![1, 2, 3, 4])).unwrap()),
+            ("t".into(), Tensor::new(vec![2, 1], Data::Text(vec!["a".into(), "b".into()])).unwrap()),
+            ("long".into(), Tensor::new(vec![2, 200], Data::F32(long)).unwrap()),
+        ]
+        .into_iter()
+        .collect();
+        let read = features.read(&inputs);
+        // The deviation of 0..200 is √((200² − 1) / 12).
+        let deviation = (39_999.0f64 / 12.0).sqrt();
+        let expected = [[1.0, 2.0, 99.5, deviation, 0.0, 199.0], [3.0, 4.0, 1099.5, deviation, 1000.0, 1199.0]];
+        for (row, expected) in expected.iter().enumerate() {
+            for (found, expected) in read.numbers_of(row).iter().zip(expected) {
+                assert!((f64::from(*found) - expected).abs() < 1e-5 * expected.abs().max(1.0), "{read:?}");
+            }
+        }
+        assert_eq!(read.texts_of(1), [Some("b".to_owned())]);
+    }
+}

@@ -1,0 +1,120 @@
+//! `kind = "tensor"`: the model's outputs as they are.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::pipeline::outputs::{declared_output, hint_of_other_outputs, output, refuse_non_finite};
+use crate::pipeline::{Origin, Postprocessor, Prediction, StageContext};
+use crate::tensor::Tensors;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// The outputs that are answered; without it, all of them.
+    outputs: Option<Vec<String>>,
+}
+
+struct TensorPostprocessor {
+    outputs: Vec<Arc<str>>,
+}
+
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+    let (settings, signature): (Settings, _) = (context.config.settings()?, context.signature);
+    let outputs: Vec<Arc<str>> = match settings.outputs {
+        Some(names) => names.iter().map(|name| declared_output(signature, name)).collect::<Result<_>>()?,
+        // All means all: an output that cannot be answered is not left out in silence.
+        None if !signature.other_outputs.is_empty() || signature.outputs.is_empty() => {
+            let hint = hint_of_other_outputs(signature);
+            return Err(Error::Config(format!("outputs: name those that are to be answered{hint}")));
+        }
+        None => signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect(),
+    };
+    if outputs.is_empty() {
+        return Err(Error::Config("outputs: the list is empty; leave it out to answer all outputs".to_owned()));
+    }
+    Ok(Box::new(TensorPostprocessor { outputs }))
+}
+
+impl Postprocessor for TensorPostprocessor {
+    fn answered(&self) -> Option<Vec<Arc<str>>> {
+        Some(self.outputs.clone())
+    }
+
+    fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {
+        let mut wanted = Vec::with_capacity(self.outputs.len());
+        for name in &self.outputs {
+            let tensor = output(outputs, name)?;
+            refuse_non_finite(name, tensor)?;
+            wanted.push((name, tensor));
+        }
+        let rows = wanted.first().map_or(0, |(_, tensor)| tensor.rows());
+        let row = |row| {
+            let values = wanted.iter().map(|(name, tensor)| (Arc::clone(name), tensor.slice_rows(row..row + 1)));
+            Prediction::Outputs(values.collect())
+        };
+        Ok((0..rows).map(row).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::stage_context::of_settings;
+    use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec};
+
+    fn signature() -> Signature {
+        let output = |name: &str| TensorSpec { name: name.into(), dtype: DType::F32, dims: vec![Dim::Dynamic(None)] };
+        Signature { outputs: vec![output("a"), output("b")], ..Signature::default() }
+    }
+
+    fn outputs(a: &[f32], b: &[f32]) -> Tensors {
+        let tensor = |values: &[f32]| Tensor::new(vec![values.len()], Data::F32(values.to_vec())).unwrap();
+        [("a".into(), tensor(a)), ("b".into(), tensor(b))].into_iter().collect()
+    }
+
+    fn check(settings: &str, outputs: &Tensors, expected: std::result::Result<&str, &str>) {
+        let stage = of_settings(make, settings, &signature());
+        let decoded = stage.and_then(|stage| stage.decode(outputs, &Origin::Unknown));
+        let decoded = decoded.map(|p| serde_json::to_string(&p).unwrap()).map_err(|error| error.to_string());
+        assert_eq!(decoded.as_deref(), expected.map_err(str::to_owned).as_ref().map(|ok| *ok));
+    }
+
+    #[test]
+    fn rows_of_the_outputs_are_the_predictions() {
+        check(
+            r#"{"kind": "tensor"}"#,
+            &outputs(&[1.0, 2.0], &[3.0, 4.0]),
+            Ok(r#"[{"a":1.0,"b":3.0},{"a":2.0,"b":4.0}]"#),
+        );
+        check(r#"{"kind": "tensor", "outputs": ["b"]}"#, &outputs(&[1.0, 2.0], &[3.0, 4.0]), Ok("[3.0,4.0]"));
+    }
+
+    #[test]
+    fn what_is_not_a_finite_number_is_an_error() {
+        check(
+            r#"{"kind": "tensor"}"#,
+            &outputs(&[1.0, 2.0], &[3.0, f32::NAN]),
+            Err(r#"the model's output "b" is not a finite number for instances[1]"#),
+        );
+    }
+
+    #[test]
+    fn an_output_that_is_no_tensor_is_not_left_out_in_silence() {
+        let mut signature = signature();
+        signature.other_outputs.push("output_probability".into());
+        let error = of_settings(make, r#"{"kind": "tensor"}"#, &signature).err().unwrap().to_string();
+        assert!(error.contains("\"output_probability\" is not a tensor") && error.contains("zipmap"), "{error}");
+        assert!(of_settings(make, r#"{"kind": "tensor", "outputs": ["a"]}"#, &signature).is_ok());
+    }
+
+    #[test]
+    fn an_output_the_model_does_not_have_is_refused() {
+        check(
+            r#"{"kind": "tensor", "outputs": ["c"]}"#,
+            &outputs(&[], &[]),
+            Err(r#"the model has no tensor output "c"; it has: a, b"#),
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! Texts: their tokens, and the embeddings and entities that models make of them.
+
+pub(crate) mod embedding;
+pub(crate) mod hard_texts;
+pub(crate) mod preprocess;
+pub(crate) mod token_classifier;
+pub(crate) mod tokenizing;

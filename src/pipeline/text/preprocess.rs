@@ -1,0 +1,594 @@
+//! `kind = "text"`: texts, or pairs of texts, become the tokens of a transformer.
+//!
+//! The tokenizer is the version's own `tokenizer.json`, in the format of Hugging Face's `tokenizers`, which does the work.
+//! Rows are as long as the longest text of the request; the batcher joins them with others of about that length.
+
+use std::borrow::Cow;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokenizers::{Encoding, Tokenizer};
+
+use crate::budget::Deadline;
+use crate::error::{Error, Result};
+use crate::feature::{FeatureSchema, Features};
+use crate::pipeline::json::reader::{Fits, Reader, misfit};
+use crate::pipeline::text::hard_texts::{HardText, hard_texts};
+use crate::pipeline::text::tokenizing::{BoundedTokenizer, cut, kept};
+use crate::pipeline::{Origin, Prepared, Preprocessor, Rehearsal, StageContext, TokenisedText};
+use crate::tensor::{DType, Data, Dim, Padding, Signature, Tensor, TensorSpec, Tensors};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Settings {
+    /// The file of the version that is the tokenizer.
+    tokenizer: String,
+    /// The most tokens of a row, special ones included; without it, what the tokenizer says, or 512.
+    max_tokens: Option<usize>,
+    /// Treatment of a longer text.
+    too_long: Option<TooLong>,
+    /// The most characters of a text: what is longer is refused unread.
+    max_characters: usize,
+    /// True if special tokens are put around a text.
+    special_tokens: bool,
+    /// The token that short rows are filled up with; without it, the tokenizer's.
+    pad_token: Option<String>,
+    /// Which input is what, where a model has names of its own.
+    inputs: InputNames,
+}
+
+/// Treatment of a text with too many tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TooLong {
+    /// Its end is left out.
+    Truncate,
+    /// It is refused.
+    Error,
+}
+
+/// The names of the model's inputs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct InputNames {
+    ids: String,
+    mask: String,
+    types: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            tokenizer: "tokenizer.json".to_owned(),
+            max_tokens: None,
+            too_long: None,
+            max_characters: 1 << 16,
+            special_tokens: true,
+            pad_token: None,
+            inputs: InputNames::default(),
+        }
+    }
+}
+
+impl Default for InputNames {
+    fn default() -> Self {
+        InputNames {
+            ids: "input_ids".to_owned(),
+            mask: "attention_mask".to_owned(),
+            types: "token_type_ids".to_owned(),
+        }
+    }
+}
+
+/// Default maximum number of tokens of a tokenizer: that of BERT.
+const MAX_TOKENS: usize = 512;
+
+/// Features of a text.
+const FEATURES: [&str; 3] = ["tokens", "unknown_tokens", "characters"];
+
+/// Role of an input of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The tokens' numbers.
+    Ids,
+    /// 1 for a token, 0 for what was filled up.
+    Mask,
+    /// 0 for the first text, 1 for the second.
+    Types,
+}
+
+struct Input {
+    name: Arc<str>,
+    role: Role,
+    is_short: bool,
+}
+
+struct TextPreprocessor {
+    tokenizer: BoundedTokenizer,
+    inputs: Vec<Input>,
+    pad: u32,
+    unknown: Option<u32>,
+    max_tokens: usize,
+    too_long: TooLong,
+    /// True if truncation is the default.
+    is_cut_by_default: bool,
+    max_characters: usize,
+    special_tokens: bool,
+    /// The length of a row, where the model fixes it.
+    fixed_length: Option<usize>,
+    most_rows: NonZeroUsize,
+}
+
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+    let settings: Settings = context.config.settings()?;
+    let wrong = |problem: String| Error::Config(problem);
+    let content = context.files.read(&settings.tokenizer)?;
+    let in_file = |problem: &dyn std::fmt::Display| wrong(format!("{}: {problem}", settings.tokenizer));
+    let bounded = BoundedTokenizer::new(&content, settings.max_characters).map_err(|problem| in_file(&problem))?;
+    let tokenizer = bounded.get();
+    let unknown = unknown_token(&content, tokenizer);
+
+    let (inputs, fixed_length) = inputs(&settings.inputs, context.signature)?;
+    let own = bounded.max_tokens.unwrap_or(MAX_TOKENS);
+    let max_tokens = match (settings.max_tokens, fixed_length) {
+        (Some(most), Some(length)) if most > length => {
+            return Err(wrong(format!("max_tokens: {most} is more than the {length} tokens that the model takes")));
+        }
+        (Some(0), _) => return Err(wrong("max_tokens: 0 leaves nothing of a text".to_owned())),
+        (most, length) => most.unwrap_or(own).min(length.unwrap_or(usize::MAX)),
+    };
+    let has_mask = inputs.iter().any(|input| input.role == Role::Mask);
+    let pad = match &settings.pad_token {
+        Some(token) => {
+            tokenizer.token_to_id(token).ok_or_else(|| wrong(format!("pad_token: the tokenizer has no {token:?}")))?
+        }
+        // Where there is a mask, it does not matter what is masked.
+        None if has_mask => bounded.pad.unwrap_or(0),
+        None => {
+            return Err(wrong(
+                "pad_token: the model takes no mask; name the token to fill up with, which it has to make nothing of"
+                    .to_owned(),
+            ));
+        }
+    };
+    let marks = bounded.special_tokens(true).max(bounded.special_tokens(false));
+    if settings.special_tokens && max_tokens <= marks {
+        return Err(wrong(format!("max_tokens: {max_tokens} leave no room for a text beside {marks} special tokens")));
+    }
+    let too_long = settings.too_long.unwrap_or(TooLong::Truncate);
+    let most_rows = context.most_rows(max_tokens * inputs.len());
+    Ok(Box::new(TextPreprocessor {
+        tokenizer: bounded,
+        inputs,
+        pad,
+        unknown,
+        max_tokens,
+        too_long,
+        is_cut_by_default: settings.too_long.is_none(),
+        max_characters: settings.max_characters,
+        special_tokens: settings.special_tokens,
+        fixed_length,
+        most_rows,
+    }))
+}
+
+/// The number of the token that stands for what the tokenizer does not know, as its file has it.
+fn unknown_token(content: &[u8], tokenizer: &Tokenizer) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct File {
+        model: Model,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        unk_token: Option<String>,
+        unk_id: Option<u32>,
+    }
+    let File { model } = serde_json::from_slice(content).ok()?;
+    model.unk_id.or_else(|| tokenizer.token_to_id(&model.unk_token?))
+}
+
+/// Role of each input of the model, and the length of a row if that is fixed.
+fn inputs(names: &InputNames, signature: &Signature) -> Result<(Vec<Input>, Option<usize>)> {
+    let mut fixed = None;
+    let input = |spec: &TensorSpec| {
+        let role = match &*spec.name {
+            name if *name == *names.ids => Role::Ids,
+            name if *name == *names.mask => Role::Mask,
+            name if *name == *names.types => Role::Types,
+            name => {
+                return Err(Error::Config(format!(
+                    "inputs: the model's input {name:?} is none of {}, {} and {}; say which it is, as in \
+                     inputs = {{ ids = {name:?} }}",
+                    names.ids, names.mask, names.types
+                )));
+            }
+        };
+        let is_short = match spec.dtype {
+            DType::I64 => false,
+            DType::I32 => true,
+            _ => {
+                return Err(Error::Config(format!(
+                    "the model's input {:?} is {}; tokens are int64 or int32",
+                    spec.name,
+                    spec.describe()
+                )));
+            }
+        };
+        match &*spec.dims {
+            [_, Dim::Dynamic(_)] => {}
+            [_, Dim::Fixed(length)] => fixed = Some(*length),
+            _ => {
+                return Err(Error::Config(format!(
+                    "the model's input {:?} is {}; tokens have two dimensions",
+                    spec.name,
+                    spec.describe()
+                )));
+            }
+        }
+        Ok(Input { name: Arc::clone(&spec.name), role, is_short })
+    };
+    let inputs: Vec<Input> = signature.inputs.iter().map(input).collect::<Result<_>>()?;
+    if !inputs.iter().any(|input| input.role == Role::Ids) {
+        return Err(Error::Config(format!("inputs: the model has no input {:?} for the tokens", names.ids)));
+    }
+    Ok((inputs, fixed))
+}
+
+/// The tokens of all rows, one row after the other.
+#[derive(Default)]
+struct Tokens {
+    ids: Vec<u32>,
+    types: Vec<u32>,
+    /// Number of tokens of each row.
+    lengths: Vec<usize>,
+}
+
+impl Tokens {
+    fn add(&mut self, encoding: &Encoding) {
+        self.ids.extend_from_slice(encoding.get_ids());
+        self.types.extend_from_slice(encoding.get_type_ids());
+        self.lengths.push(encoding.len());
+    }
+}
+
+impl Preprocessor for TextPreprocessor {
+    fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared> {
+        let mut tokens = Tokens::default();
+        let mut texts = Vec::new();
+        let mut features: Vec<f32> = Vec::new();
+        let read = |json: &mut Reader<'_>| {
+            let (text, pair) = self.text(json)?;
+            let (encoding, watched) = self.encode(&text, pair.as_deref(), deadline)?;
+            features.extend(watched);
+            tokens.add(&encoding);
+            texts.push(TokenisedText { spans: spans(&encoding, pair.as_deref()), text: text.into_owned() });
+            Ok(())
+        };
+        let rows = Reader::instances(instances.get(), (self.most_rows, deadline), read, Error::from)?;
+        let longest = tokens.lengths.iter().copied().max().unwrap_or_default();
+        let length = self.fixed_length.unwrap_or(longest);
+        let tensor = |input: &Input| {
+            let data = match input.is_short {
+                false => Data::I64(self.elements(input.role, &tokens, length, i64::from)),
+                // Tokens are numbered from 0; no vocabulary has two billion.
+                true => Data::I32(self.elements(input.role, &tokens, length, |element| element as i32)),
+            };
+            Ok((Arc::clone(&input.name), Tensor::new(vec![rows, length], data)?))
+        };
+        let inputs: Tensors = self.inputs.iter().map(tensor).collect::<Result<Vec<_>>>()?.into_iter().collect();
+        let mut watched = Features::with_rows(rows);
+        watched.numbers = features;
+        Ok(Prepared { inputs, features: watched, origin: Origin::Texts(texts) })
+    }
+
+    fn features(&self) -> FeatureSchema {
+        FeatureSchema { numbers: FEATURES.map(Arc::from).to_vec(), texts: Vec::new() }
+    }
+
+    /// Long enough for rows of several lengths to be cut out of them.
+    fn samples(&self) -> Option<[String; 3]> {
+        const WORDS: [&str; 12] =
+            ["the", "quick", "brown", "fox", "7", "jumps", "over", "a", "lazy", "dog", "and", "sleeps"];
+        let text = |start: usize| {
+            let words: Vec<&str> = (0..48).map(|word| WORDS[(start + word * (start + 1)) % WORDS.len()]).collect();
+            serde_json::Value::from(words.join(" ")).to_string()
+        };
+        Some([0, 4, 6].map(text))
+    }
+
+    /// The cost of a text is not known in advance: it depends on `tokenizer.json`.
+    fn is_heavy(&self) -> bool {
+        true
+    }
+
+    fn rehearsals(&self) -> Vec<Rehearsal<'_>> {
+        let rehearsal = |text: HardText| Rehearsal {
+            instance: text.name.clone(),
+            largest: self.max_characters,
+            unit: "characters",
+            setting: "preprocess.max_characters",
+            run: Box::new(move |characters, deadline| {
+                // A longer word would be refused. A normaliser may triple the bytes of a word.
+                let text = text.of_length(characters, self.tokenizer.longest_word() / 4);
+                self.encode_cut(&text, deadline).map_err(Error::from)
+            }),
+        };
+        hard_texts(self.tokenizer.get()).into_iter().map(rehearsal).collect()
+    }
+
+    fn assumptions(&self) -> Vec<String> {
+        let cut = || {
+            format!(
+                "of texts with more than {} tokens the end is left out, because [preprocess] does not say too_long = \"error\"",
+                self.max_tokens
+            )
+        };
+        let words = || {
+            let most = self.tokenizer.longest_word();
+            format!(
+                "words of more than {most} bytes are refused, because the tokenizer is slow with long ones, and allows them"
+            )
+        };
+        let is_slow = self.tokenizer.longest_word() < self.max_characters;
+        self.is_cut_by_default.then(cut).into_iter().chain(is_slow.then(words)).collect()
+    }
+
+    fn padding(&self) -> Option<Padding> {
+        let value = |input: &Input| if input.role == Role::Ids { i64::from(self.pad) } else { 0 };
+        self.fixed_length.is_none().then(|| Padding(self.inputs.iter().map(value).collect()))
+    }
+}
+
+impl TextPreprocessor {
+    /// An instance: a text, or an array of two.
+    fn text<'a>(&self, json: &mut Reader<'a>) -> Fits<(Cow<'a, str>, Option<Cow<'a, str>>)> {
+        match json.peek() {
+            b'"' => Ok((self.short_enough(json.string()?)?, None)),
+            b'[' => {
+                let mut both = Vec::with_capacity(2);
+                json.array("a pair of strings", |json| match json.peek() {
+                    b'"' if both.len() == 2 => Err(misfit("found a third string, expected a pair".to_owned())),
+                    b'"' => {
+                        both.push(self.short_enough(json.string()?)?);
+                        Ok(())
+                    }
+                    _ => Err(json.found_instead_of("a string")),
+                })?;
+                match <[_; 2]>::try_from(both) {
+                    Ok([text, pair]) => Ok((text, Some(pair))),
+                    Err(fewer) => Err(misfit(format!("found an array of {}, expected a pair of strings", fewer.len()))),
+                }
+            }
+            _ => Err(json.found_instead_of("a string, or an array of two")),
+        }
+    }
+
+    fn short_enough<'a>(&self, text: Cow<'a, str>) -> Fits<Cow<'a, str>> {
+        let most = self.max_characters;
+        // A character has a byte at least: most texts need no counting.
+        if text.len() <= most || text.chars().nth(most).is_none() {
+            return Ok(text);
+        }
+        Err(misfit(format!(
+            "found a text of more than {most} characters, which is the most (preprocess.max_characters); send a part of it"
+        )))
+    }
+
+    /// Returns the tokens of a text or a pair as they are in a row, and the observed features.
+    fn encode(&self, text: &str, pair: Option<&str>, deadline: Deadline) -> Fits<(Encoding, [f32; FEATURES.len()])> {
+        let enough = self.enough();
+        let mut first = self.tokenizer.tokens(text, 0, enough, deadline)?;
+        let mut second = pair.map(|pair| self.tokenizer.tokens(pair, 1, enough, deadline)).transpose()?;
+        let mut counts = self.counts(&first);
+        if self.too_long == TooLong::Truncate {
+            let marks = if self.special_tokens { self.tokenizer.special_tokens(pair.is_some()) } else { 0 };
+            let (of_first, of_second) =
+                kept(first.len(), second.as_ref().map(Encoding::len), self.max_tokens.saturating_sub(marks));
+            first = cut(first, of_first);
+            second = second.map(|second| cut(second, of_second));
+        }
+        if let Some(second) = &second {
+            // For a pair, only the tokens that are left count.
+            let (of_first, of_second) = (self.counts(&first), self.counts(second));
+            counts = (of_first.0 + of_second.0, of_first.1 + of_second.1);
+        }
+        let encoding = self.tokenizer.framed(first, second, self.special_tokens)?;
+        match encoding.len() {
+            0 => Err(misfit("found a text without a single token".to_owned())),
+            tokens if tokens > self.max_tokens => {
+                let most = self.max_tokens;
+                Err(misfit(format!("found a text of {tokens} tokens, at most {most}; send a part of it")))
+            }
+            _ => {
+                let (tokens, unknown) = counts;
+                let characters = text.chars().count() + pair.map_or(0, |pair| pair.chars().count());
+                Ok((encoding, [tokens as f32, unknown as f32 / tokens.max(1) as f32, characters as f32]))
+            }
+        }
+    }
+
+    /// Returns the number of tokens after which the rest of a text is not needed; `None` if all are needed.
+    fn enough(&self) -> Option<usize> {
+        (self.too_long == TooLong::Truncate).then_some(self.max_tokens)
+    }
+
+    /// Encodes a made-up text and cuts it, even where a long text of a request is refused.
+    fn encode_cut(&self, text: &str, deadline: Deadline) -> Fits<()> {
+        let tokens = self.tokenizer.tokens(text, 0, self.enough(), deadline)?;
+        let (first, _) = kept(tokens.len(), None, self.max_tokens);
+        self.tokenizer.framed(cut(tokens, first), None, self.special_tokens).map(drop)
+    }
+
+    /// Returns the number of tokens, and how many of them are unknown.
+    fn counts(&self, tokens: &Encoding) -> (usize, usize) {
+        let unknown = tokens.get_ids().iter().filter(|id| Some(**id) == self.unknown).count();
+        (tokens.len(), unknown)
+    }
+
+    /// The rows of an input.
+    fn elements<T: Clone>(&self, role: Role, tokens: &Tokens, length: usize, element: impl Fn(u32) -> T) -> Vec<T> {
+        let mut elements = Vec::with_capacity(tokens.lengths.len() * length);
+        let mut start = 0;
+        for (row, count) in tokens.lengths.iter().enumerate() {
+            let end = start + count;
+            match role {
+                Role::Ids => elements.extend(tokens.ids[start..end].iter().map(|id| element(*id))),
+                Role::Types => elements.extend(tokens.types[start..end].iter().map(|kind| element(*kind))),
+                Role::Mask => elements.resize(elements.len() + count, element(1)),
+            }
+            elements.resize((row + 1) * length, element(if role == Role::Ids { self.pad } else { 0 }));
+            start = end;
+        }
+        elements
+    }
+}
+
+/// Position of each token in the first text.
+fn spans(encoding: &Encoding, pair: Option<&str>) -> Vec<Option<std::ops::Range<usize>>> {
+    let tokens = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
+    let span = |(&(start, end), is_special): (&(usize, usize), &u32)| (*is_special == 0).then_some(start..end);
+    let mut spans: Vec<_> = tokens.map(span).collect();
+    if pair.is_some() {
+        let of_second = encoding.get_sequence_ids().into_iter().map(|sequence| sequence == Some(1));
+        spans.iter_mut().zip(of_second).filter(|(_, of_second)| *of_second).for_each(|(span, _)| *span = None);
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pipeline::stage_context::of_settings_with;
+
+    /// A tokenizer with a few words, as its file would be.
+    fn files() -> BTreeMap<String, Vec<u8>> {
+        let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "sat", "##s", "ol", "##é", "!"];
+        let vocab: serde_json::Map<_, _> =
+            words.iter().enumerate().map(|(id, word)| ((*word).to_owned(), id.into())).collect();
+        let special = |id: usize| {
+            serde_json::json!({
+                "id": id, "content": words[id], "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true
+            })
+        };
+        let tokenizer = serde_json::json!({
+            "version": "1.0",
+            "added_tokens": [special(0), special(1), special(2), special(3)],
+            "normalizer": { "type": "Lowercase" },
+            "pre_tokenizer": { "type": "BertPreTokenizer" },
+            "post_processor": {
+                "type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]
+            },
+            "model": {
+                "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100, "vocab": vocab
+            }
+        });
+        [("tokenizer.json".to_owned(), tokenizer.to_string().into_bytes())].into()
+    }
+
+    fn signature(length: Option<usize>) -> Signature {
+        let input = |(name, dtype): (&str, DType)| TensorSpec {
+            name: name.into(),
+            dtype,
+            dims: vec![Dim::Dynamic(None), length.map_or(Dim::Dynamic(None), Dim::Fixed)],
+        };
+        let inputs = [("input_ids", DType::I64), ("attention_mask", DType::I64), ("token_type_ids", DType::I32)];
+        Signature { inputs: inputs.into_iter().map(input).collect(), ..Signature::default() }
+    }
+
+    fn stage(settings: &str, length: Option<usize>) -> Result<Box<dyn Preprocessor>> {
+        of_settings_with(make, &format!(r#"{{"kind": "text"{settings}}}"#), &signature(length), &files())
+    }
+
+    fn prepare(settings: &str, length: Option<usize>, instances: &str) -> Result<Prepared, String> {
+        let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
+        let stage = stage(settings, length).map_err(|error| error.to_string())?;
+        stage.transform(&raw, Deadline::never()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn texts_become_rows_as_long_as_the_longest() {
+        let prepared = prepare("", None, r#"["The cats sat!", "olé"]"#).unwrap();
+        let ids = prepared.inputs.get("input_ids").unwrap();
+        assert_eq!(ids.shape(), [2, 7]);
+        assert_eq!(ids.values::<i64>().unwrap(), [2, 4, 5, 7, 6, 10, 3, 2, 8, 9, 3, 0, 0, 0]);
+        let mask = prepared.inputs.get("attention_mask").unwrap().values::<i64>().unwrap();
+        assert_eq!(mask, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0]);
+        assert_eq!(prepared.features.numbers, [5.0, 0.0, 13.0, 2.0, 0.0, 3.0]);
+        let Origin::Texts(texts) = &prepared.origin else { panic!("{:?}", prepared.origin) };
+        assert_eq!(texts[1].spans, [None, Some(0..2), Some(2..4), None]);
+        assert_eq!(prepared.origin.tokens(1), Some(4));
+    }
+
+    #[test]
+    fn a_pair_is_told_apart_by_its_types() {
+        let prepared = prepare("", None, r#"[["the cat", "sat on"]]"#).unwrap();
+        let types = prepared.inputs.get("token_type_ids").unwrap().values::<i32>().unwrap();
+        assert_eq!(types, [0, 0, 0, 0, 1, 1, 1]);
+        assert_eq!(prepared.features.numbers, [4.0, 0.25, 13.0]);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_or_refused() {
+        let ids = |settings: &str, length| {
+            let prepared = prepare(settings, length, r#"["the cat sat the cat sat"]"#)?;
+            Ok::<_, String>(prepared.inputs.get("input_ids").unwrap().values::<i64>().unwrap().to_vec())
+        };
+        assert_eq!(ids(r#", "max_tokens": 4"#, None).unwrap(), [2, 4, 5, 3]);
+        assert_eq!(ids("", Some(5)).unwrap(), [2, 4, 5, 6, 3]);
+        assert_eq!(ids("", Some(9)).unwrap(), [2, 4, 5, 6, 4, 5, 6, 3, 0]);
+        assert_eq!(
+            ids(r#", "max_tokens": 4, "too_long": "error""#, None).unwrap_err(),
+            "instances[0]: found a text of 8 tokens, at most 4; send a part of it"
+        );
+        assert!(ids(r#", "max_characters": 9"#, None).unwrap_err().contains("more than 9 characters"));
+        assert!(ids(r#", "max_tokens": 9"#, Some(5)).unwrap_err().contains("more than the 5 tokens"));
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_where_it_stands() {
+        for (instances, problem) in [
+            ("[1]", "instances[0]: found the number 1, expected a string, or an array of two"),
+            (r#"["a", null]"#, "instances[1]: found null, expected a string, or an array of two"),
+            (r#"[["a"]]"#, "instances[0]: found an array of 1, expected a pair of strings"),
+            (r#"[["a", 2]]"#, "instances[0][1]: found the number 2, expected a string"),
+            (r#"[["a", "b", "c"]]"#, "instances[0][2]: found a third string, expected a pair"),
+            (r#"[{"text": "a"}]"#, "instances[0]: found an object, expected a string, or an array of two"),
+            (r#""a""#, "instances: found the string \"a\", expected an array of instances"),
+            ("[]", "instances: the array is empty; send at least one instance"),
+        ] {
+            assert_eq!(prepare("", None, instances).unwrap_err(), problem);
+        }
+        let bare = prepare(r#", "special_tokens": false"#, None, r#"["the", " "]"#).unwrap_err();
+        assert_eq!(bare, "instances[1]: found a text without a single token");
+    }
+
+    #[test]
+    fn settings_that_do_not_fit_say_what_to_change() {
+        let problem = |settings: &str| stage(settings, None).err().unwrap().to_string();
+        assert!(problem(r#", "tokenizer": "none.json""#).contains("leeway add --file"));
+        assert!(problem(r#", "pad_token": "<none>""#).contains("no \"<none>\""));
+        assert!(problem(r#", "inputs": {"ids": "tokens"}"#).contains("inputs = { ids = \"input_ids\" }"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_becomes_rows_of_one_length(texts in prop::collection::vec(".{0,40}", 1..5)) {
+            let prepared = prepare("", None, &serde_json::to_string(&texts).unwrap()).unwrap();
+            for (_, tensor) in prepared.inputs.iter() {
+                prop_assert_eq!(tensor.rows(), texts.len());
+            }
+            let mask = prepared.inputs.get("attention_mask").unwrap();
+            for (row, values) in mask.values::<i64>().unwrap().chunks(mask.row_len()).enumerate() {
+                prop_assert_eq!(values.iter().sum::<i64>() as usize, prepared.origin.tokens(row).unwrap());
+            }
+        }
+    }
+}

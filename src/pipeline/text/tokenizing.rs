@@ -1,0 +1,605 @@
+//! A tokenizer whose work is bounded in memory and ends at a deadline.
+//!
+//! Hugging Face's `tokenizers` does the work, in its usual steps: normalise, split into words, tokenise each word, add
+//! special tokens. This module adds what that crate lacks: checks of the deadline between steps and words, a limit on
+//! the output of the normaliser, and a limit on words that a model is slow with. Neither `tokenizer.json`, which comes
+//! from the author of the model, nor the text, which comes from the caller, is trusted to be small.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokenizers::models::ModelWrapper;
+use tokenizers::normalizers::{NormalizerWrapper, Replace};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::utils::SysRegex;
+use tokenizers::{
+    Encoding, Model, NormalizedString, Normalizer, OffsetType, PostProcessor as _, PreTokenizedString, PreTokenizer,
+    Token, Tokenizer, TruncationDirection,
+};
+
+use crate::budget::Deadline;
+#[cfg(test)]
+use crate::error::Error;
+use crate::error::Result;
+use crate::pipeline::json::reader::{Fits, Misfit, misfit};
+
+/// Bytes that a normaliser may produce for each allowed character of a text. Hangul taken apart has 9.
+const BYTES_PER_CHARACTER: usize = 16;
+
+/// Bytes that a normaliser may produce in addition, for example a prefix.
+const BYTES_BESIDE: usize = 4096;
+
+/// Maximum length of a replacement in the table of a normaliser, in bytes. Those of SentencePiece have up to 33 (ﷺ).
+const MAX_REPLACEMENT: usize = 64;
+
+/// Maximum length of a word for WordPiece, in bytes, if the tokenizer itself has no smaller limit (usually 100
+/// characters). WordPiece tries every part of a word, and reads every character of each.
+const MAX_TRIED_WORD: usize = 1024;
+
+/// Maximum of a word's bytes times those of the longest piece for Unigram: about a second. Unigram tries every piece of
+/// its vocabulary at every position of a word.
+const MAX_TRIED_PIECES: usize = 1 << 26;
+
+/// Maximum length of a piece in the vocabulary of Unigram, in bytes. Those of SentencePiece have up to 16 characters.
+const MAX_PIECE: usize = 1024;
+
+/// Number of words between two checks of the deadline.
+const WORDS_BETWEEN_CHECKS: usize = 32;
+
+/// A tokenizer with limits on its work.
+pub(crate) struct BoundedTokenizer {
+    tokenizer: Tokenizer,
+    /// The truncation length in its file.
+    pub(crate) max_tokens: Option<usize>,
+    /// The padding token in its file.
+    pub(crate) pad: Option<u32>,
+    normaliser: Vec<Step>,
+    /// Maximum number of bytes that the normaliser may produce from a text.
+    most_normalised: usize,
+    /// Maximum length of a word, in bytes.
+    longest_word: usize,
+}
+
+/// A step of a normaliser.
+struct Step {
+    normalizer: NormalizerWrapper,
+    growth: Growth,
+}
+
+/// Growth of a text by a step.
+enum Growth {
+    /// Bounded by Unicode, or by a table that has been checked.
+    Small,
+    /// A prefix of this many bytes is added.
+    Prefix(usize),
+    /// Every match becomes a text of this many bytes.
+    Replacement { pattern: SysRegex, bytes: usize },
+}
+
+impl BoundedTokenizer {
+    /// Reads the tokenizer of a file, for texts of at most `max_characters`. Truncation and padding are done elsewhere.
+    pub(crate) fn new(file: &[u8], max_characters: usize) -> Result<BoundedTokenizer, String> {
+        check(file)?;
+        let mut tokenizer = Tokenizer::from_bytes(file).map_err(|error| error.to_string())?;
+        let max_tokens = tokenizer.get_truncation().map(|truncation| truncation.max_length);
+        let pad = tokenizer.get_padding().map(|padding| padding.pad_id);
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
+        let mut normaliser = Vec::new();
+        if let Some(normalizer) = tokenizer.get_normalizer() {
+            add_steps(normalizer, &mut normaliser)?;
+        }
+        let longest_word = longest_word(tokenizer.get_model());
+        let most_normalised = max_characters.saturating_mul(BYTES_PER_CHARACTER).saturating_add(BYTES_BESIDE);
+        let bounded = BoundedTokenizer { tokenizer, max_tokens, pad, normaliser, most_normalised, longest_word };
+        bounded.check_post_processor()?;
+        Ok(bounded)
+    }
+
+    /// Returns the tokenizer itself.
+    pub(crate) fn get(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Returns the maximum length of a word, in bytes.
+    pub(crate) fn longest_word(&self) -> usize {
+        self.longest_word
+    }
+
+    /// Returns the number of special tokens that are added to a text or a pair.
+    pub(crate) fn special_tokens(&self, is_pair: bool) -> usize {
+        self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(is_pair))
+    }
+
+    /// Returns the tokens of a text without special tokens: all of them, or those of its first words that together have
+    /// `enough`. `type_id` is 0 for the first text of a pair and 1 for the second.
+    pub(crate) fn tokens(&self, text: &str, type_id: u32, enough: Option<usize>, deadline: Deadline) -> Fits<Encoding> {
+        deadline.check()?;
+        let tokens = catch_unwind(AssertUnwindSafe(|| self.tokens_of(text, type_id, enough, deadline)));
+        tokens.unwrap_or_else(|panic| {
+            let said = panic.downcast_ref::<String>().map_or("", |said| said);
+            match said.starts_with("Onig: Regex") {
+                // The crate reports this error only as a panic.
+                true => Err(misfit(
+                    "a regular expression of the tokenizer gave up on this text, because it takes too many steps; send \
+                     another or a shorter one"
+                        .to_owned(),
+                )),
+                false => resume_unwind(panic),
+            }
+        })
+    }
+
+    fn tokens_of(&self, text: &str, type_id: u32, enough: Option<usize>, deadline: Deadline) -> Fits<Encoding> {
+        let normaliser = BoundedNormaliser {
+            steps: &self.normaliser,
+            most: self.most_normalised,
+            made: AtomicUsize::new(0),
+            failed: OnceLock::new(),
+            deadline,
+        };
+        let mut words = self.tokenizer.get_added_vocabulary().extract_and_normalize(Some(&normaliser), text);
+        if let Some(failed) = normaliser.failed.into_inner() {
+            return Err(failed);
+        }
+        if let Some(pre_tokenizer) = self.tokenizer.get_pre_tokenizer() {
+            split(pre_tokenizer, &mut words, deadline)?;
+        }
+        deadline.check()?;
+        let (count, failed) = (Cell::new(0usize), RefCell::new(None));
+        let of_word = |word: &NormalizedString| {
+            self.tokens_of_word(word.get(), &count, deadline).map_err(|problem| {
+                *failed.borrow_mut() = Some(problem);
+                "ended".into()
+            })
+        };
+        let tokenised = match enough {
+            Some(enough) => words.tokenize_with_limit(of_word, enough, TruncationDirection::Right),
+            None => words.tokenize(of_word),
+        };
+        if let Some(failed) = failed.into_inner() {
+            return Err(failed);
+        }
+        tokenised.map_err(not_taken)?;
+        deadline.check()?;
+        words.into_encoding(None, type_id, OffsetType::Byte).map_err(not_taken)
+    }
+
+    fn tokens_of_word(&self, word: &str, count: &Cell<usize>, deadline: Deadline) -> Fits<Vec<Token>> {
+        count.set(count.get() + 1);
+        if count.get().is_multiple_of(WORDS_BETWEEN_CHECKS) || word.len() > WORDS_BETWEEN_CHECKS {
+            deadline.check()?;
+        }
+        if word.len() > self.longest_word {
+            let (found, most) = (word.len(), self.longest_word);
+            return Err(misfit(format!(
+                "found a word of {found} bytes, at most {most} for this model's tokenizer; send it in parts"
+            )));
+        }
+        self.tokenizer.get_model().tokenize(word).map_err(not_taken)
+    }
+
+    /// Adds the special tokens to a text or a pair.
+    pub(crate) fn framed(&self, tokens: Encoding, pair: Option<Encoding>, special_tokens: bool) -> Fits<Encoding> {
+        self.tokenizer.post_process(tokens, pair, special_tokens).map_err(not_taken)
+    }
+
+    /// Checks that the post-processor uses each text only once. Repetition would make rows of any length.
+    fn check_post_processor(&self) -> Result<(), String> {
+        let tokens = |type_id| Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1)); 2], type_id);
+        for (is_pair, most) in [(false, 2), (true, 4)] {
+            let framed = self.framed(tokens(0), is_pair.then(|| tokens(1)), true);
+            // Not every tokenizer takes pairs.
+            let Ok(framed) = framed else { continue };
+            if framed.len() > most + self.special_tokens(is_pair) {
+                return Err("post_processor: it repeats the text, and has to have each once".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_taken(error: impl std::fmt::Display) -> Box<Misfit> {
+    misfit(format!("the tokenizer does not take this text: {error}"))
+}
+
+/// Splits a text into words, with all steps of a sequence in order.
+fn split(pre_tokenizer: &PreTokenizerWrapper, words: &mut PreTokenizedString, deadline: Deadline) -> Fits<()> {
+    if let PreTokenizerWrapper::Sequence(several) = pre_tokenizer {
+        return several.as_ref().iter().try_for_each(|one| split(one, words, deadline));
+    }
+    deadline.check()?;
+    pre_tokenizer.pre_tokenize(words).map_err(not_taken)
+}
+
+/// Returns the maximum length of a word that takes no more than about a second, in bytes.
+fn longest_word(model: &ModelWrapper) -> usize {
+    match model {
+        ModelWrapper::WordPiece(model) if model.max_input_chars_per_word > MAX_TRIED_WORD => MAX_TRIED_WORD,
+        ModelWrapper::Unigram(model) => {
+            let longest = model.iter().map(|(piece, _)| piece.len()).max().unwrap_or(0);
+            MAX_TRIED_PIECES / longest.max(1)
+        }
+        ModelWrapper::WordPiece(_) | ModelWrapper::BPE(_) | ModelWrapper::WordLevel(_) => usize::MAX,
+    }
+}
+
+// ===== the file =====
+
+/// Checks the parts of a file that must be safe before `tokenizers` reads it.
+fn check(file: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct File<'a> {
+        normalizer: Option<Value>,
+        #[serde(borrow)]
+        model: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Unigram<'a> {
+        #[serde(borrow)]
+        vocab: Vec<(Cow<'a, str>, f64)>,
+    }
+    // A file that cannot be read here is refused by `tokenizers`, or its model is not a Unigram.
+    let Ok(File { normalizer, model }) = serde_json::from_slice(file) else { return Ok(()) };
+    let longest = normalizer.as_ref().map_or(0, longest_replacement);
+    if longest > MAX_REPLACEMENT {
+        return Err(format!(
+            "normalizer: its precompiled_charsmap replaces a character by {longest} bytes, at most {MAX_REPLACEMENT}"
+        ));
+    }
+    let unigram = model.and_then(|model| serde_json::from_str(model.get()).ok());
+    let longest = unigram.map_or(0, |Unigram { vocab }| vocab.iter().map(|(piece, _)| piece.len()).max().unwrap_or(0));
+    // The tree of pieces is as deep as the longest piece, and its destructor is recursive.
+    match longest > MAX_PIECE {
+        true => Err(format!("model: a piece of its vocabulary has {longest} bytes, at most {MAX_PIECE}")),
+        false => Ok(()),
+    }
+}
+
+/// Returns the length of the longest text in a table of SentencePiece (`precompiled_charsmap`), in bytes. The table is
+/// the length of a trie, the trie, and texts that end with NUL.
+fn longest_replacement(normalizer: &Value) -> usize {
+    let of_charsmap = |charsmap: &str| {
+        let bytes = STANDARD.decode(charsmap).ok()?;
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let texts = rest.get(u32::from_le_bytes(*length) as usize..)?;
+        texts.split(|byte| *byte == 0).map(<[u8]>::len).max()
+    };
+    match normalizer {
+        Value::Array(several) => several.iter().map(longest_replacement).max().unwrap_or(0),
+        Value::Object(entries) => {
+            let of_entry = |(key, value): (&String, &Value)| match value.as_str() {
+                Some(charsmap) if key == "precompiled_charsmap" => of_charsmap(charsmap).unwrap_or(0),
+                _ => longest_replacement(value),
+            };
+            entries.iter().map(of_entry).max().unwrap_or(0)
+        }
+        _ => 0,
+    }
+}
+
+// ===== the normaliser =====
+
+fn add_steps(normalizer: &NormalizerWrapper, steps: &mut Vec<Step>) -> Result<(), String> {
+    let growth = match normalizer {
+        NormalizerWrapper::Sequence(several) => {
+            return several.as_ref().iter().try_for_each(|one| add_steps(one, steps));
+        }
+        NormalizerWrapper::Replace(replace) => {
+            Growth::Replacement { pattern: pattern(replace)?, bytes: replace.content.len() }
+        }
+        NormalizerWrapper::Prepend(prepend) => Growth::Prefix(prepend.prepend.len()),
+        _ => Growth::Small,
+    };
+    steps.push(Step { normalizer: normalizer.clone(), growth });
+    Ok(())
+}
+
+/// Returns the pattern of a Replace step, which only its JSON shows.
+fn pattern(replace: &Replace) -> Result<SysRegex, String> {
+    let written = serde_json::to_value(replace).map_err(|error| error.to_string())?;
+    let pattern = &written["pattern"];
+    let regex = match (&pattern["Regex"], &pattern["String"]) {
+        (Value::String(regex), _) => regex.clone(),
+        (_, Value::String(text)) => escaped(text),
+        _ => return Err("normalizer: a Replace without a pattern".to_owned()),
+    };
+    SysRegex::new(&regex).map_err(|error| format!("normalizer: {error}"))
+}
+
+/// Returns a regular expression that matches a text.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_ascii_punctuation() {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
+/// The normaliser for one text. Checks the deadline and the size before and after each step.
+struct BoundedNormaliser<'a> {
+    steps: &'a [Step],
+    /// Maximum number of bytes of all parts of the text together.
+    most: usize,
+    /// Bytes of the parts that are done. Special tokens split a text into parts.
+    made: AtomicUsize,
+    failed: OnceLock<Box<Misfit>>,
+    deadline: Deadline,
+}
+
+impl Normalizer for BoundedNormaliser<'_> {
+    /// Keeps an error, because `tokenizers` ignores errors of normalisers.
+    fn normalize(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
+        if self.failed.get().is_none()
+            && let Err(problem) = self.run(text)
+        {
+            // No other call has set it.
+            let _ = self.failed.set(problem);
+        }
+        Ok(())
+    }
+}
+
+impl BoundedNormaliser<'_> {
+    fn run(&self, text: &mut NormalizedString) -> Fits<()> {
+        for step in self.steps {
+            self.deadline.check()?;
+            self.check(step.at_most(text.get())).or_else(|_| self.check(step.exactly(text.get())))?;
+            let done = step.normalizer.normalize(text);
+            self.check(text.get().len())?;
+            if done.is_err() {
+                // `tokenizers` would go on with this text.
+                break;
+            }
+        }
+        self.made.fetch_add(text.get().len(), Relaxed);
+        Ok(())
+    }
+
+    fn check(&self, bytes: usize) -> Fits<()> {
+        if self.made.load(Relaxed).saturating_add(bytes) <= self.most {
+            return Ok(());
+        }
+        let most = self.most;
+        Err(misfit(format!(
+            "the tokenizer's normaliser makes more than {most} bytes of this text, which is the most \
+             ({BYTES_PER_CHARACTER} for each of preprocess.max_characters, and {BYTES_BESIDE}); send a part of it"
+        )))
+    }
+}
+
+impl Step {
+    /// Returns an upper limit on the bytes that the step produces from a text.
+    fn at_most(&self, text: &str) -> usize {
+        match &self.growth {
+            Growth::Small => text.len(),
+            Growth::Prefix(bytes) => text.len().saturating_add(*bytes),
+            // There is at most one match before each character, and one at the end.
+            Growth::Replacement { bytes, .. } => text.len().saturating_add((text.len() + 1).saturating_mul(*bytes)),
+        }
+    }
+
+    /// Returns the exact number of bytes that the step produces from a text.
+    fn exactly(&self, text: &str) -> usize {
+        match &self.growth {
+            Growth::Small | Growth::Prefix(_) => self.at_most(text),
+            Growth::Replacement { pattern, bytes } => pattern
+                .find_iter(text)
+                .fold(text.len(), |length, (start, end)| length.saturating_add(*bytes).saturating_sub(end - start)),
+        }
+    }
+}
+
+// ===== truncation =====
+
+/// Returns the number of tokens to keep of a text and of a second one, which may have `most` together. Shortens the
+/// longer one first, like `tokenizers`.
+pub(crate) fn kept(first: usize, second: Option<usize>, most: usize) -> (usize, usize) {
+    let Some(second) = second else { return (first.min(most), 0) };
+    if first + second <= most {
+        return (first, second);
+    }
+    let shorter = first.min(second);
+    let (shorter, longer) =
+        if shorter > most / 2 { (most / 2, most / 2 + most % 2) } else { (shorter, most - shorter) };
+    if first > second { (longer, shorter) } else { (shorter, longer) }
+}
+
+/// Returns the first tokens of a text. `tokenizers` would also keep the rest, in any number of pieces.
+pub(crate) fn cut(tokens: Encoding, length: usize) -> Encoding {
+    if tokens.len() <= length {
+        return tokens;
+    }
+    Encoding::new(
+        tokens.get_ids()[..length].to_vec(),
+        tokens.get_type_ids()[..length].to_vec(),
+        tokens.get_tokens()[..length].to_vec(),
+        tokens.get_word_ids()[..length].to_vec(),
+        tokens.get_offsets()[..length].to_vec(),
+        tokens.get_special_tokens_mask()[..length].to_vec(),
+        tokens.get_attention_mask()[..length].to_vec(),
+        Vec::new(),
+        Default::default(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+    use tokenizers::TruncationParams;
+    use tokenizers::utils::truncation::truncate_encodings;
+
+    use super::*;
+
+    fn file(normalizer: Value, pre_tokenizer: Value, model: Value) -> Vec<u8> {
+        let mut file = json!({
+            "version": "1.0", "added_tokens": [{
+                "id": 1, "content": "[CLS]", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+                "special": true
+            }],
+            "post_processor": {"type": "BertProcessing", "sep": ["[CLS]", 1], "cls": ["[CLS]", 1]}
+        });
+        (file["normalizer"], file["pre_tokenizer"], file["model"]) = (normalizer, pre_tokenizer, model);
+        file.to_string().into_bytes()
+    }
+
+    fn word_piece(longest: usize) -> Value {
+        let words = ["[UNK]", "[CLS]", "a", "##a", "b", "##b", "ab", "##ab", "é", "!", " "];
+        let vocab: serde_json::Map<_, _> =
+            words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();
+        json!({
+            "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": longest, "vocab": vocab
+        })
+    }
+
+    fn bounded(file: &[u8], max_characters: usize) -> Result<BoundedTokenizer, String> {
+        BoundedTokenizer::new(file, max_characters)
+    }
+
+    /// Returns the tokens of a text, or the problem.
+    fn tokens(bounded: &BoundedTokenizer, text: &str) -> Result<Vec<u32>, String> {
+        let tokens = bounded.tokens(text, 0, None, Deadline::never());
+        tokens.map(|tokens| tokens.get_ids().to_vec()).map_err(|misfit| Error::from(misfit).to_string())
+    }
+
+    /// A normaliser whose steps each turn an "a" into ten.
+    fn ten_times(steps: usize) -> Value {
+        let step = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaa"});
+        json!({"type": "Sequence", "normalizers": vec![step; steps]})
+    }
+
+    #[test]
+    fn a_normaliser_that_multiplies_its_text_is_stopped_before_the_memory_is_taken() {
+        let of = |normalizer| bounded(&file(normalizer, json!(null), word_piece(100)), 65_536).unwrap();
+        let refused = |normalizer, text: &str| {
+            let refused = tokens(&of(normalizer), text).unwrap_err();
+            assert!(refused.contains("normaliser makes more than 1052672 bytes of this text"), "{refused}");
+            assert!(refused.contains("preprocess.max_characters"), "{refused}");
+        };
+        assert!(tokens(&of(ten_times(5)), "aa").is_ok());
+        refused(ten_times(5), &"a".repeat(65_536));
+        // The same in one step, with an empty pattern, and with a prefix of each part of a text.
+        let long = "x".repeat(1 << 20);
+        refused(json!({"type": "Replace", "pattern": {"Regex": "a"}, "content": long}), "aa");
+        refused(json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "x".repeat(100)}), &"a".repeat(65_536));
+        refused(json!({"type": "Prepend", "prepend": "x".repeat(1 << 16)}), &"a[CLS]".repeat(100));
+        // A text that only could become long is not refused.
+        let rare = json!({"type": "Replace", "pattern": {"String": "b."}, "content": "x".repeat(100)});
+        assert!(tokens(&of(rare), &"a ".repeat(32_768)).is_ok());
+    }
+
+    #[test]
+    fn a_table_that_replaces_a_character_by_much_is_refused() {
+        let table = |longest: usize| {
+            let texts = [&[0u8; 4][..], b"abc\0", "x".repeat(longest).as_bytes(), b"\0"].concat();
+            STANDARD.encode(texts)
+        };
+        let of = |longest| {
+            let nested = json!({"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": table(longest)}]});
+            check(&file(nested, json!(null), word_piece(100)))
+        };
+        assert_eq!(of(33), Ok(()));
+        let problem = of(100_000).unwrap_err();
+        assert!(problem.contains("replaces a character by 100000 bytes, at most 64"), "{problem}");
+    }
+
+    #[test]
+    fn a_post_processor_that_repeats_the_text_is_refused() {
+        let mut repeated: Value = serde_json::from_slice(&file(json!(null), json!(null), word_piece(100))).unwrap();
+        let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+        repeated["post_processor"] = json!({
+            "type": "TemplateProcessing", "single": vec![text; 1000], "pair": [
+                {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
+            ], "special_tokens": {}
+        });
+        let problem = bounded(repeated.to_string().as_bytes(), 100).err().unwrap();
+        assert!(problem.contains("repeats the text"), "{problem}");
+    }
+
+    #[test]
+    fn a_word_that_is_slow_is_refused_and_words_are_ended_at_the_deadline() {
+        let split = json!({"type": "Whitespace"});
+        let slow = bounded(&file(json!(null), split.clone(), word_piece(1_000_000_000)), 65_536).unwrap();
+        assert_eq!(tokens(&slow, &"a".repeat(1024)).unwrap().len(), 1024);
+        let refused = tokens(&slow, &"a".repeat(1025)).unwrap_err();
+        assert!(refused.contains("found a word of 1025 bytes, at most 1024"), "{refused}");
+        let usual = bounded(&file(json!(null), split, word_piece(100)), 65_536).unwrap();
+        assert_eq!(tokens(&usual, &"a".repeat(65_536)).unwrap(), [0]);
+        let ended = usual.tokens("a b", 0, None, Deadline::from_now(Duration::ZERO)).unwrap_err();
+        assert!(matches!(Error::from(ended), Error::Expired { .. }));
+        // Unigram tries the pieces of its vocabulary at each position.
+        let unigram = |longest: usize| {
+            let pieces = json!([["<unk>", 0.0], ["a".repeat(longest), -1.0], ["a", -2.0]]);
+            let unigram = json!({"type": "Unigram", "unk_id": 0, "vocab": pieces, "byte_fallback": false});
+            bounded(&file(json!(null), json!(null), unigram), 65_536).map(|bounded| bounded.longest_word())
+        };
+        assert_eq!(unigram(1024), Ok(1 << 16));
+        // The vocabulary is a tree that is dropped recursively. This one would overflow the stack.
+        assert!(unigram(1 << 14).unwrap_err().contains("a piece of its vocabulary has 16384 bytes, at most 1024"));
+    }
+
+    #[test]
+    fn a_regular_expression_that_gives_up_is_a_problem_of_the_text() {
+        let split = json!({"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": false});
+        let by_pre_tokenizer = file(json!(null), split, word_piece(100));
+        let replace = json!({"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"});
+        let by_normaliser = file(replace, json!(null), word_piece(100));
+        for file in [by_pre_tokenizer, by_normaliser] {
+            let bounded = bounded(&file, 65_536).unwrap();
+            let refused = tokens(&bounded, &format!("{}!", "a".repeat(60))).unwrap_err();
+            assert!(refused.contains("a regular expression of the tokenizer gave up on this text"), "{refused}");
+            assert!(tokens(&bounded, "ab").is_ok());
+        }
+    }
+
+    proptest! {
+        /// Compares with `tokenizers` itself: tokens, offsets, special tokens, and truncated parts.
+        #[test]
+        fn bounds_change_no_token(
+            text in "[ab é!]{0,40}|(\\[CLS\\]|ab|\\PC){0,6}", pair in prop::option::of("[ab é!]{0,40}"), most in 4usize..20,
+        ) {
+            let file = file(json!({"type": "NFKC"}), json!({"type": "BertPreTokenizer"}), word_piece(100));
+            let mut alone = Tokenizer::from_bytes(&file).unwrap();
+            alone.with_truncation(Some(TruncationParams { max_length: most, ..TruncationParams::default() })).unwrap();
+            let theirs = match &pair {
+                None => alone.encode(text.as_str(), true).unwrap(),
+                Some(pair) => alone.encode((text.as_str(), pair.as_str()), true).unwrap(),
+            };
+            let bounded = bounded(&file, 65_536).unwrap();
+            let never = Deadline::never();
+            let first = bounded.tokens(&text, 0, Some(most), never).unwrap();
+            let second = pair.as_ref().map(|pair| bounded.tokens(pair, 1, Some(most), never).unwrap());
+            let room = most - bounded.special_tokens(pair.is_some());
+            let (of_first, of_second) = kept(first.len(), second.as_ref().map(Encoding::len), room);
+            let ours = bounded.framed(cut(first, of_first), second.map(|second| cut(second, of_second)), true).unwrap();
+            prop_assert_eq!(ours.get_ids(), theirs.get_ids());
+            prop_assert_eq!(ours.get_type_ids(), theirs.get_type_ids());
+            prop_assert_eq!(ours.get_offsets(), theirs.get_offsets());
+            prop_assert_eq!(ours.get_special_tokens_mask(), theirs.get_special_tokens_mask());
+            prop_assert_eq!(ours.get_sequence_ids(), theirs.get_sequence_ids());
+        }
+
+        #[test]
+        fn as_many_tokens_are_kept_as_tokenizers_keeps(first in 0usize..30, second in prop::option::of(0usize..30), most in 1usize..40) {
+            let tokens = |count| Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1)); count], 0);
+            let params = TruncationParams { max_length: most, ..TruncationParams::default() };
+            let (one, other) = truncate_encodings(tokens(first), second.map(tokens), &params).unwrap();
+            prop_assert_eq!(kept(first, second, most), (one.len(), other.map_or(0, |other| other.len())));
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! An order to load a version, and the progress of the load.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::{ModelConfig, SessionPlace};
+use crate::identity::{ModelName, Version};
+
+/// An order to load a version.
+#[derive(Debug, Clone)]
+pub struct LoadOrder {
+    /// The model.
+    pub model: ModelName,
+    /// The version.
+    pub version: Version,
+    /// The model's `model.toml`.
+    pub config_file: PathBuf,
+    /// The content of `model.toml`.
+    pub config: Arc<ModelConfig>,
+    /// The version's folder.
+    pub folder: PathBuf,
+    /// Place of its sessions.
+    pub place: SessionPlace,
+    /// The share of the machine that the load may take.
+    pub pace: Pace,
+}
+
+/// Share of the machine that a load may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// All of it: nothing is served yet.
+    Full,
+    /// The rest of it: requests are served meanwhile.
+    Background,
+}
+
+/// Progress of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadStep {
+    /// It waits for other loads.
+    Waiting,
+    /// Its files are read and hashed.
+    Verifying,
+    /// It is tried out in another process.
+    Trying,
+    /// Its sessions are opened and run once; its examples are checked.
+    Opening,
+}

@@ -1,0 +1,219 @@
+//! The walls between rooms, as a table: the words that may stand in a few places only. Rooms look down only.
+
+use crate::sources::{ROOT, Source, sources};
+
+/// A wall: none of these words in a room, or anywhere if it is empty, outside these places (files or folders below `src/`).
+struct Wall {
+    room: &'static str,
+    words: &'static [&'static str],
+    allowed_in: &'static [&'static str],
+    because: &'static str,
+}
+
+const WALLS: &[Wall] = &[
+    Wall {
+        room: "",
+        words: &["ort::", "use ort"],
+        allowed_in: &["model/onnx.rs"],
+        because: "one file knows ONNX Runtime, so that the rest can be tested without it and outlive its API",
+    },
+    Wall {
+        room: "",
+        words: &["axum::", "hyper::", "hyper_util::", "tower::", "tower_http::", "StatusCode", "http_body_util::"],
+        allowed_in: &["http/"],
+        because: "predictions are not about HTTP",
+    },
+    Wall {
+        room: "",
+        words: &["prometheus::"],
+        allowed_in: &["monitor/metrics/text.rs"],
+        because: "one file knows the text format",
+    },
+    Wall {
+        room: "",
+        words: &["env::var", "env::vars", "env::current_exe", "env::current_dir", "figment::"],
+        allowed_in: &["config/"],
+        because: "settings have one door",
+    },
+    Wall {
+        room: "",
+        words: &["clap::", "anyhow::", "tracing_subscriber::"],
+        allowed_in: &["cli/"],
+        because: "a library has neither",
+    },
+    Wall {
+        room: "",
+        words: &["Instant::now", "SystemTime::now"],
+        allowed_in: &[
+            "budget/clock.rs",
+            "cli/panics.rs",
+            "deploy/deployer/",
+            "http/connections.rs",
+            "http/exposition.rs",
+            "http/listener.rs",
+            "http/request_context.rs",
+            "monitor/mod.rs",
+            "model/load_estimate.rs",
+            "model/wait_strategy.rs",
+            "model/isolated/",
+            "model/queue.rs",
+            "model/warm_up.rs",
+            "model/worker.rs",
+            "registry/examine.rs",
+            "registry/loader.rs",
+            "registry/trial.rs",
+        ],
+        because: "what decides is pure; time is read by those who drive",
+    },
+    Wall {
+        room: "",
+        words: &["sqlx::"],
+        allowed_in: &["deploy/journal.rs", "feedback/ledger.rs"],
+        because: "one file knows how deployments are kept, and one how feedback is",
+    },
+    Wall {
+        room: "",
+        words: &["rustix::"],
+        allowed_in: &[
+            "machine.rs",
+            "model/isolated/wire.rs",
+            "http/listener.rs",
+            "registry/system.rs",
+            "registry/regular_file.rs",
+            "registry/add.rs",
+            "model/warm_up.rs",
+        ],
+        because: "what is asked of the operating system is asked in few places",
+    },
+    Wall {
+        room: "",
+        words: &["Timestamp::now"],
+        allowed_in: &[
+            "registry/loader.rs",
+            "registry/add.rs",
+            "deploy/deployer/",
+            "http/admin.rs",
+            "http/feedback.rs",
+            "cli/deploy.rs",
+        ],
+        because: "deployments follow from each other; the time is told to them",
+    },
+    Wall {
+        room: "",
+        words: &["ureq::"],
+        allowed_in: &["cli/client.rs"],
+        because: "one file speaks to a running server",
+    },
+    Wall {
+        room: "deploy/",
+        words: &[
+            "std::fs",
+            "fs::",
+            "Fingerprint::of",
+            "Manifest::read",
+            "ModelConfig::read",
+            "FoundVersion::find",
+            "scan(",
+        ],
+        allowed_in: &["deploy/repository_view.rs", "deploy/journal.rs", "deploy/state_file.rs"],
+        because: "the disk may be slow; only a sync reads it, and everything else is answered from memory",
+    },
+    Wall {
+        room: "",
+        words: &["std::process::exit", "process::abort"],
+        allowed_in: &[],
+        because: "everything is dropped in order",
+    },
+];
+
+/// The rooms, ground floor first: a room may use those before it.
+const FLOORS: &[&str] = &[
+    "identity", "machine", "traffic", "stage", "error", "feature", "tensor", "budget", "config", "monitor", "model",
+    "pipeline", "registry", "deploy", "feedback", "serve", "http", "app", "cli", "fuzzing",
+];
+
+/// Returns true if `word` stands in `text` as a word of its own: `ort::` is not in `support::`.
+fn stands_in(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        !text[..at].chars().next_back().is_some_and(|before| before.is_alphanumeric() || before == '_')
+            && (word.ends_with([':', '('])
+                || !text[at + word.len()..].chars().next().is_some_and(|after| after.is_alphanumeric() || after == '_'))
+    })
+}
+
+#[test]
+fn no_word_stands_outside_its_room() {
+    let mut broken = Vec::new();
+    for Source { file, code, .. } in sources() {
+        for wall in WALLS.iter().filter(|wall| file.starts_with(wall.room)) {
+            if wall.allowed_in.iter().any(|place| file == *place || (place.ends_with('/') && file.starts_with(place))) {
+                continue;
+            }
+            for word in wall.words.iter().filter(|word| stands_in(code, word)) {
+                broken.push(format!("src/{file} says `{word}`: {}", wall.because));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn rooms_look_down_only() {
+    let room_of = |file: &str| file.split(['/', '.']).next().unwrap().to_owned();
+    let floor = |room: &str| FLOORS.iter().position(|known| *known == room);
+    let mut broken = Vec::new();
+    for Source { file, code, .. } in sources() {
+        let room = room_of(file);
+        // lib.rs and main.rs name the rooms; they are not rooms.
+        let Some(own) = floor(&room) else { continue };
+        for (above, other) in FLOORS.iter().enumerate().filter(|(above, _)| *above > own) {
+            let looks_up =
+                stands_in(code, &format!("crate::{other}::")) || stands_in(code, &format!("crate::{other};"));
+            if looks_up {
+                broken.push(format!("src/{file} looks up to `{other}` (floor {own} to {above})"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// The wall above reads `crate::room`; other spellings of the same would get past it.
+#[test]
+fn rooms_are_named_one_by_one() {
+    for Source { file, code, .. } in sources() {
+        for spelling in ["crate::{", "super::super"] {
+            assert!(!code.contains(spelling), "src/{file} says `{spelling}`; name the room in full");
+        }
+    }
+}
+
+#[test]
+fn every_file_belongs_to_a_room() {
+    for Source { file, .. } in sources() {
+        let room = file.split(['/', '.']).next().unwrap();
+        assert!(FLOORS.contains(&room) || ["lib", "main"].contains(&room), "src/{file} is in no room of the table");
+    }
+}
+
+/// A wall that nothing leans on has a misspelt place.
+#[test]
+fn every_place_in_the_table_exists() {
+    let files: Vec<&str> = sources().iter().map(|source| &*source.file).collect();
+    for place in WALLS.iter().flat_map(|wall| wall.allowed_in) {
+        assert!(files.iter().any(|file| file.starts_with(place)), "there is no src/{place}");
+    }
+}
+
+/// The table of rooms in the documentation of the crate has these rooms, in this order.
+#[test]
+fn the_map_of_the_house_is_right() {
+    let map = std::fs::read_to_string(format!("{ROOT}/src/lib.rs")).unwrap();
+    let rooms: Vec<&str> = map
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | [`")?.split_once("`] |"))
+        .map(|(room, _)| room)
+        .collect();
+    // `fuzzing` is no room of a server.
+    let floors: Vec<&str> = FLOORS.iter().copied().filter(|room| *room != "fuzzing").collect();
+    assert_eq!(rooms, floors);
+}
