@@ -311,7 +311,7 @@ async fn slide_windows(monitor: Arc<Monitor>) {
 /// Lets the workers finish what they have taken, for a moment. Nobody waits for answers any more, so a run that goes on
 /// longer is ended: the process must not go away underneath it.
 async fn retire(catalog: &Catalog) {
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const TIMEOUT: Duration = Duration::from_secs(1);
     let snapshot = catalog.snapshot();
     let models = || snapshot.versions().map(|version| &version.pipeline.model);
     let all_ended = async || {
@@ -320,9 +320,9 @@ async fn retire(catalog: &Catalog) {
         }
     };
     models().for_each(OnnxModel::retire);
-    if tokio::time::timeout(PATIENCE, all_ended()).await.is_err() {
+    if tokio::time::timeout(TIMEOUT, all_ended()).await.is_err() {
         models().for_each(OnnxModel::interrupt);
-        if tokio::time::timeout(PATIENCE, all_ended()).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, all_ended()).await.is_err() {
             tracing::warn!("a run could not be ended in time; the process ends without it");
         }
     }

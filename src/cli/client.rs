@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::config::Config;
 
 /// A change may have to load a version first.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 /// Nobody is far away.
 const CONNECTING: Duration = Duration::from_secs(5);
 /// The longest answer: the drift of thousands of features.
@@ -25,7 +25,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(config: &Config) -> Client {
         let token = config.admin.token.as_ref().map(|token| format!("Bearer {}", token.secret()));
-        Client { agent: agent(PATIENCE), address: reachable(config.admin.listen), token }
+        Client { agent: agent(TIMEOUT), address: reachable(config.admin.listen), token }
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value> {
@@ -76,17 +76,17 @@ impl Client {
 }
 
 /// The status that a server answers a path with.
-pub(super) fn status_of(address: SocketAddr, path: &str, patience: Duration) -> Result<u16> {
-    Ok(agent(patience).get(format!("http://{address}{path}")).call()?.status().as_u16())
+pub(super) fn status_of(address: SocketAddr, path: &str, timeout: Duration) -> Result<u16> {
+    Ok(agent(timeout).get(format!("http://{address}{path}")).call()?.status().as_u16())
 }
 
-fn agent(patience: Duration) -> ureq::Agent {
+fn agent(timeout: Duration) -> ureq::Agent {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
         // Whatever the environment says of proxies: the server is where its configuration says.
         .proxy(None)
         .timeout_connect(Some(CONNECTING))
-        .timeout_global(Some(patience))
+        .timeout_global(Some(timeout))
         .build()
         .into()
 }

@@ -10,7 +10,7 @@ use super::client::{reachable, status_of};
 use super::settings::SettingsArgs;
 
 /// Timeout of a health check.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
@@ -25,7 +25,7 @@ pub(super) struct HealthArgs {
 pub(super) fn run(args: HealthArgs) -> Result<()> {
     let address = reachable(args.settings.load()?.http.listen);
     let path = if args.live { "/livez" } else { "/readyz" };
-    let status = status_of(address, path, PATIENCE)
+    let status = status_of(address, path, TIMEOUT)
         .map_err(|error| anyhow!("no server answers at {address} (http.listen): {error}"))?;
     if status != 200 {
         bail!("the server at {address} is not ready: {path} answers {status}");

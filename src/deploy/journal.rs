@@ -24,7 +24,7 @@ use crate::identity::{ModelName, printable};
 use crate::registry::may_be_written;
 
 /// Time for which a write waits for another process that writes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The form of the tables. A journal of a later form is not touched.
 const SCHEMA: i64 = 1;
@@ -185,7 +185,7 @@ impl SqliteJournal {
             .journal_mode(SqliteJournalMode::Wal)
             // In this mode SQLite syncs the log before a transaction is over; without it, only now and then.
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(PATIENCE);
+            .busy_timeout(TIMEOUT);
         let pool = one_connection(options).await.map_err(|error| wrong(said(&error)))?;
         set_up(&pool).await.map_err(|error| wrong(said(&error)))?;
         SqliteJournal::of(path, pool).await
@@ -290,7 +290,7 @@ impl Journal for SqliteJournal {
 /// Opens the only connection of a journal: writes wait for each other anyway, and reads are few. It stays open, because
 /// a file that is opened again might be another one.
 async fn one_connection(options: SqliteConnectOptions) -> sqlx::Result<SqlitePool> {
-    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE * 2);
+    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(TIMEOUT * 2);
     pool.max_lifetime(None).idle_timeout(None).connect_with(options).await
 }
 

@@ -21,7 +21,7 @@ use crate::deploy::{StateFile, writable};
 use crate::error::{Error, Result};
 
 /// Time for which a write waits for another process that writes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Length of the key, in bytes.
 const KEY: usize = 32;
@@ -200,9 +200,9 @@ impl SqliteLedger {
             .journal_mode(SqliteJournalMode::Wal)
             // The last items may be lost with the machine, and would then count twice if they came again.
             .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(PATIENCE);
+            .busy_timeout(TIMEOUT);
         // The only connection stays open, because a file that is opened again might be another one.
-        let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE * 2);
+        let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(TIMEOUT * 2);
         let pool = pool.max_lifetime(None).idle_timeout(None);
         let wrong = |error: &sqlx::Error| cannot_be_opened(path, &error.to_string());
         let pool = pool.connect_with(options).await.map_err(|error| wrong(&error))?;

@@ -78,7 +78,7 @@ impl OnnxRuntime {
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
             // A run is a hundred pieces of work or more, between which threads that share it would fall asleep and be
-            // woken. They stay awake within a run, and only there.
+            // woken. They spin within a run, and only there.
             .with_intra_op_spinning(threads > 1)?
             .with_config_entry("session.force_spinning_stop", "1")?
             // No file exists below this path, so no path in a model reaches a file.

@@ -593,7 +593,7 @@ mod tests {
         assert!(!next.is_terminated() && next.has(&third.request));
     }
 
-    /// At the door there was just time enough; a moment later there is not.
+    /// When it was admitted there was just enough time; a moment later there is not.
     #[test]
     fn what_is_known_for_long_is_tried_again_even_if_it_leaves_no_hope() {
         let queue = queue(&SessionConfig::default());

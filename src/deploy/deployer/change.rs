@@ -157,7 +157,7 @@ impl Deployer {
     /// The present deployment by the journal, which other processes may have written to. It is taken over, if that takes
     /// no time; if it cannot be taken over at all, it is still what a change has to begin with.
     async fn latest(self: &Arc<Self>, name: &ModelName) -> Result<Deployment> {
-        const PATIENCE: Duration = Duration::from_secs(1);
+        const TIMEOUT: Duration = Duration::from_secs(1);
         let own = self.deployment(name)?;
         let latest = self.journal.history(name, u64::MAX, 1).await.map_err(|error| self.journal_failed(error))?.pop();
         let Some(latest) = latest.filter(|latest| self.is_replaced_by(latest)) else { return Ok(own) };
@@ -171,7 +171,7 @@ impl Deployer {
             deployer.advance(&newer.model).await;
         });
         // It goes on if it takes longer.
-        let _ = tokio::time::timeout(PATIENCE, catching_up).await;
+        let _ = tokio::time::timeout(TIMEOUT, catching_up).await;
         Ok(latest)
     }
 
