@@ -14,7 +14,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use leeway::budget::{ArrivedBytes, BlockingThreads, Deadline, LatencyBudget, MemoryBudget};
 use leeway::config::{Config, LoadingConfig, MonitoringConfig, MonitoringWindows, SessionConfig};
-use leeway::deploy::{Deployer, MemoryJournal};
+use leeway::deploy::Deployer;
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
 use leeway::model::isolated::IsolatedEngine;
 use leeway::model::onnx::OnnxRuntime;
@@ -23,6 +23,7 @@ use leeway::monitor::{Monitor, MonitoringSpec, Sample, VersionLabels};
 use leeway::pipeline::{Stages, instances};
 use leeway::registry::{Catalog, Loader, RunLimit, Target};
 use leeway::serve::{self, Head};
+use leeway::state::MemoryJournal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -9,9 +9,9 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 
 use crate::config::{Config, this_program};
-use crate::deploy::{self, Deployer, Journal};
+use crate::deploy::{Deployer, Journal};
 use crate::error::{Error, Result};
-use crate::feedback::{Feedback, Ledger, open_ledger};
+use crate::feedback::{Feedback, Ledger};
 use crate::http::{self, BoundAddress, ConnectionTimeouts, HttpState, Listener, ListenerLimits};
 use crate::machine;
 use crate::model::isolated::IsolatedEngine;
@@ -20,6 +20,7 @@ use crate::model::{Engine, OnnxModel, SpinSlots};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
 use crate::registry::{Catalog, Loader, RunLimit, Snapshot, Trial, open_files_limit};
+use crate::state::{self, State};
 
 /// Threads of the admin listener. More than one, so that a long answer does not keep health waiting.
 const ADMIN_THREADS: usize = 2;
@@ -98,8 +99,7 @@ impl App {
     pub async fn build(config: Config, stages: Stages) -> Result<App> {
         let runtime = OnnxRuntime::load(&config.library_candidates())?;
         let trial = trial(&config, &runtime)?;
-        let journal = deploy::open(&config.state.url).await?;
-        let ledger = open_ledger(&config.state.url, config.feedback.remembered).await?;
+        let State { journal, ledger } = state::open(&config.state.url, config.feedback.remembered).await?;
         let isolated_engine = isolated_engine(&runtime)?;
         let parts = Dependencies { engine: Arc::new(runtime), isolated_engine, stages, trial, journal, ledger };
         App::build_with(config, parts).await

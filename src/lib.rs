@@ -62,6 +62,7 @@
 //! | [`registry`] | versions on disk: manifests, digests, examples, what an ONNX file says; the trial load and what it finds, rehearsals of stages, the loader; the catalog | HTTP, traffic's reasons |
 //! | [`deploy`] | deployments, their journal, what to load and retire, and doing it | HTTP |
 //! | [`feedback`] | joins true outcomes to predictions; the ids of predictions; what was counted already | HTTP |
+//! | [`state`] | the journal and the ledger, in memory and in SQLite | HTTP |
 //! | [`serve`] | one prediction, from its head to the text of its answer | HTTP |
 //! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
 //! | [`app`] | the composition root: every room built from a `Config` | |
@@ -70,7 +71,7 @@
 //! Rooms look down this table only. `tests/layers` holds that, that no two files import each other, and the rest of the
 //! walls: `ort` only in
 //! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/metrics.rs`; SQL only in
-//! `deploy/journal.rs` and `feedback/ledger.rs`; the repository is read by `deploy/` only in `repository_view.rs`; environment
+//! `state/`; the repository is read by `deploy/` only in `repository_view.rs`; environment
 //! variables only in `config/`.
 //!
 //! # What is deliberately absent
@@ -121,5 +122,6 @@ pub mod pipeline;
 pub mod registry;
 pub mod serve;
 pub mod stage;
+pub mod state;
 pub mod tensor;
 pub mod traffic;

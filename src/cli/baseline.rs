@@ -12,12 +12,12 @@ use super::clean_up::clean_up_at_signals;
 use super::settings::{SettingsArgs, one_thread};
 use super::terminal;
 use crate::config::{Config, StateUrl};
-use crate::deploy;
 use crate::identity::{ModelName, Version};
 use crate::model::onnx::OnnxRuntime;
 use crate::monitor::Baseline;
 use crate::pipeline::Stages;
 use crate::registry::{Progress, TrainingData, add_baseline};
+use crate::state;
 use crate::traffic::Share;
 
 #[derive(Debug, Args)]
@@ -89,7 +89,7 @@ async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version
     if !path.exists() {
         return Ok(());
     }
-    let journal = deploy::open(&config.state.url).await?;
+    let journal = state::open_journal(&config.state.url).await?;
     let mut before = u64::MAX;
     loop {
         let page = journal.history(model, before, PAGE).await?;

@@ -10,19 +10,19 @@ use super::settings::{SettingsArgs, one_thread};
 use super::{logging, table, terminal};
 use crate::app::{App, Dependencies, isolated_engine, trial};
 use crate::config::{StartMode, StateUrl};
-use crate::deploy::{self, MemoryJournal, VersionState};
-use crate::feedback::MemoryLedger;
+use crate::deploy::VersionState;
 use crate::model::Engine;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::WarmUp;
+use crate::state::{self, MemoryJournal, MemoryLedger};
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let mut config = settings.load()?;
     // A problem that a server would skip is an error here.
     config.repository.start = StartMode::Strict;
     logging::start(&config.log)?;
-    deploy::check_access(&config.state.url)?;
+    state::check_access(&config.state.url)?;
     let engine = OnnxRuntime::load(&config.library_candidates())?;
     let trial = trial(&config, &engine)?;
     let isolated_engine = isolated_engine(&engine)?;
@@ -32,7 +32,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
         // What is deployed is read, and nothing is written.
         let journal = match &config.state.url {
             StateUrl::Sqlite(path) if !path.exists() => MemoryJournal::default(),
-            url => MemoryJournal::with(deploy::open(url).await?.latest().await?),
+            url => MemoryJournal::with(state::open_journal(url).await?.latest().await?),
         };
         let ledger = Arc::new(MemoryLedger::new(config.feedback.remembered));
         let parts = Dependencies {

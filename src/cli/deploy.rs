@@ -14,9 +14,10 @@ use super::client::Client;
 use super::settings::{SettingsArgs, one_thread};
 use super::terminal;
 use crate::config::this_user;
-use crate::deploy::{self, Appended, ChangeNote, Deployment, Journal, Transition};
+use crate::deploy::{Appended, ChangeNote, Deployment, Journal, Transition};
 use crate::identity::{ModelName, Version, printable};
 use crate::registry::VerifiedVersion;
+use crate::state;
 use crate::traffic::{Share, TrafficSplit};
 
 /// Maximum length of a text in a cell of a table, in bytes.
@@ -342,7 +343,7 @@ async fn offline_change(
     note: &ChangeNote,
     if_generation: Option<u64>,
 ) -> Result<Value> {
-    let journal = deploy::open(&config.state.url).await?;
+    let journal = state::open_journal(&config.state.url).await?;
     let latest = journal.history(model, u64::MAX, 1).await?;
     let present = latest.first().ok_or_else(|| anyhow!("the journal has no model {model} (state.url)"))?;
     if if_generation.is_some_and(|expected| expected != present.generation) {

@@ -2,7 +2,6 @@
 //!
 //! - `deployment.rs` is what is deployed of a model, and the pure function from one deployment to the next.
 //! - `journal.rs` keeps every deployment there was. A change is made when it is written there, and not before.
-//! - `state_file.rs` notices that the open state file was removed or replaced.
 //! - `repository_view.rs` is the repository as the last sync found it.
 //! - `lifecycle.rs` is the life cycle of a version in the server.
 //! - `reconcile.rs` decides which versions to load and which to retire.
@@ -19,13 +18,10 @@ mod lifecycle;
 mod problems;
 mod reconcile;
 mod repository_view;
-mod state_file;
 mod status;
 
 pub use self::deployer::{ChangeRequest, Deployer};
 pub use self::deployment::{Action, Change, ChangeNote, Deployment, Transition};
-pub(crate) use self::journal::writable;
-pub use self::journal::{Appended, Journal, MemoryJournal, SqliteJournal, check_access, open};
+pub use self::journal::{Appended, Journal};
 pub use self::reconcile::{Hold, LoadState, ReconcileAction, reconcile, wanted};
-pub use self::state_file::StateFile;
 pub use self::status::{ChangeOutcome, ModelStatus, Overview, VersionState, VersionStatus};

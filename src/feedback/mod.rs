@@ -25,7 +25,7 @@ use uuid::Uuid;
 use self::batch::{Amount, Item, Text};
 pub use self::batch::{Batch, MAX_ITEMS};
 use self::label::class_of;
-pub use self::ledger::{Entry, Ledger, MemoryLedger, Recorded, SqliteLedger, open_ledger};
+pub use self::ledger::{Entry, Ledger, Recorded};
 pub use self::prediction_id::{PredictionId, Signer, Verified};
 use crate::config::{BusinessKind, FeedbackConfig};
 use crate::error::{Error, Result};

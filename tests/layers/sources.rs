@@ -27,13 +27,15 @@ pub(crate) fn sources() -> &'static [Source] {
             let text = std::fs::read_to_string(&path).unwrap();
             Source { file, code: code(&text), text }
         };
-        paths
-            .into_iter()
-            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-            .map(source)
-            .collect()
+        paths.into_iter().filter(|path| is_source(path)).map(source).collect()
     });
     &SOURCES
+}
+
+/// Returns true for Rust files, but for unit tests in a file of their own.
+fn is_source(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "rs")
+        && path.file_name().is_some_and(|name| name != "tests.rs")
 }
 
 fn collect(folder: &Path, into: &mut Vec<PathBuf>) {

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use leeway::app::Dependencies;
 use leeway::config::StateUrl;
-use leeway::deploy::{Appended, Deployment, Journal, MemoryJournal};
+use leeway::deploy::{Appended, Deployment, Journal};
 use leeway::error::{Error, Result};
-use leeway::feedback::open_ledger;
 use leeway::identity::ModelName;
 use leeway::pipeline::Stages;
+use leeway::state::MemoryJournal;
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -336,9 +336,9 @@ async fn a_state_that_cannot_be_used_is_refused_at_the_start_with_a_way_out() {
         assert!(!text.contains("nothing was changed"), "{text}");
     };
     // A disk that gets full in the middle of a file, simulated with SQLite's own tools.
-    let journal = leeway::deploy::open(&url).await.unwrap();
+    let journal = leeway::state::open_journal(&url).await.unwrap();
     drop(journal);
-    drop(open_ledger(&url, std::num::NonZeroUsize::MIN).await.unwrap());
+    drop(leeway::state::open(&url, std::num::NonZeroUsize::MIN).await.unwrap());
     let sqlite = |statement: &str| {
         let python = "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\ndb.execute(sys.argv[2])\ndb.commit()";
         let status =

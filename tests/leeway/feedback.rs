@@ -9,12 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use leeway::app::Dependencies;
 use leeway::config::{Config, StateUrl};
-use leeway::deploy;
 use leeway::error::Result;
 use leeway::feature::Observation;
-use leeway::feedback::{Entry, Ledger, MemoryLedger, PredictionId, Recorded, Signer};
+use leeway::feedback::{Entry, Ledger, PredictionId, Recorded, Signer};
 use leeway::identity::VersionKey;
 use leeway::pipeline::Stages;
+use leeway::state::MemoryLedger;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -300,7 +300,7 @@ async fn feedback_whose_client_has_left_is_counted_if_it_was_recorded() {
         isolated_engine: None,
         stages: Stages::default(),
         trial: None,
-        journal: deploy::open(&config.state.url).await.unwrap(),
+        journal: leeway::state::open_journal(&config.state.url).await.unwrap(),
         ledger: Arc::<SlowLedger>::clone(&ledger),
     };
     let app = TestApp::with_all(config, parts).await;

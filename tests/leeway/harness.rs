@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use leeway::app::{App, Dependencies, Stop};
 use leeway::config::{Config, Provider, SessionConfig, StateUrl};
-use leeway::deploy;
 use leeway::error::Result;
-use leeway::feedback::{Ledger, MemoryLedger};
+use leeway::feedback::Ledger;
 use leeway::model::isolated::IsolatedEngine;
 use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, Interrupt, LoadedModel, ModelSource, Session};
 use leeway::pipeline::Stages;
 use leeway::registry::{Manifest, Trial};
+use leeway::state::{MemoryLedger, State};
 use leeway::tensor::{Signature, Tensors};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -124,8 +124,8 @@ impl TestApp {
     }
 
     pub(crate) async fn with_parts(config: Config, engine: Arc<dyn Engine>, stages: Stages) -> TestApp {
-        let journal = deploy::open(&config.state.url).await.unwrap();
-        let ledger = leeway::feedback::open_ledger(&config.state.url, config.feedback.remembered).await.unwrap();
+        let State { journal, ledger } =
+            leeway::state::open(&config.state.url, config.feedback.remembered).await.unwrap();
         TestApp::with_all(
             config,
             Dependencies { engine, isolated_engine: Some(isolated_engine()), stages, trial: None, journal, ledger },
@@ -135,7 +135,7 @@ impl TestApp {
 
     /// A server that tries versions out first.
     pub(crate) async fn with_trial(config: Config, trial: Trial) -> TestApp {
-        let journal = deploy::open(&config.state.url).await.unwrap();
+        let journal = leeway::state::open_journal(&config.state.url).await.unwrap();
         let (engine, stages) = (runtime(), Stages::default());
         let parts =
             Dependencies { engine, isolated_engine: None, stages, trial: Some(trial), journal, ledger: ledger() };

@@ -396,7 +396,7 @@ async fn a_deployed_version_that_is_broken_keeps_a_server_from_starting_and_says
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_share_a_journal_follow_each_other() {
     let repository = repository();
-    let journal = deploy::open(&StateUrl::Memory).await.unwrap();
+    let journal = leeway::state::open_journal(&StateUrl::Memory).await.unwrap();
     let parts = || Dependencies {
         engine: runtime(),
         isolated_engine: None,
@@ -421,7 +421,7 @@ async fn servers_that_share_a_journal_follow_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
     let repository = repository();
-    let journal = deploy::open(&StateUrl::Memory).await.unwrap();
+    let journal = leeway::state::open_journal(&StateUrl::Memory).await.unwrap();
     let parts = Dependencies {
         engine: runtime(),
         isolated_engine: None,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use leeway::app::Dependencies;
 use leeway::config::StartMode;
-use leeway::deploy;
 use leeway::pipeline::Stages;
 use leeway::registry::{Manifest, VerifiedVersion};
 use serde_json::{Value, json};
@@ -194,7 +193,7 @@ async fn a_trial_that_aborts_is_a_refusal() {
         trial.timeout = Duration::from_millis(300);
         let mut config = repository.config();
         config.repository.start = StartMode::Strict;
-        let journal = deploy::open(&config.state.url).await.unwrap();
+        let journal = leeway::state::open_journal(&config.state.url).await.unwrap();
         let parts = Dependencies {
             engine: runtime(),
             isolated_engine: None,
@@ -307,7 +306,7 @@ async fn a_broken_model_toml_keeps_no_version_from_being_loaded() {
     let mut config = repository.config();
     config.repository.newest_versions = 0;
     let trial = Some(trial(&config));
-    let journal = deploy::open(&config.state.url).await.unwrap();
+    let journal = leeway::state::open_journal(&config.state.url).await.unwrap();
     let parts = Dependencies {
         engine: runtime(),
         isolated_engine: None,

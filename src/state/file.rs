@@ -15,7 +15,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Identities of the files of an open SQLite database, taken when it was opened.
 #[derive(Debug)]
-pub struct StateFile {
+pub(super) struct StateFile {
     files: Arc<[(PathBuf, Identity)]>,
     checks: Checks,
 }
@@ -44,7 +44,7 @@ struct Identity {
 
 impl StateFile {
     /// Notes the files of the database at this path, which has just been opened.
-    pub fn opened(path: &Path) -> io::Result<StateFile> {
+    pub(super) fn opened(path: &Path) -> io::Result<StateFile> {
         let mut files = vec![(path.to_owned(), Identity::of(path)?)];
         // The latest changes are in the write-ahead log, which exists as long as the database is open.
         let mut log = path.as_os_str().to_owned();
@@ -57,7 +57,7 @@ impl StateFile {
     }
 
     /// Fails if the files at the paths are not the open ones. The error describes the difference.
-    pub async fn check(&self) -> Result<(), String> {
+    pub(super) async fn check(&self) -> Result<(), String> {
         let files = Arc::clone(&self.files);
         self.checks.run(move || files.iter().try_for_each(|(path, opened)| compare(path, *opened))).await?
     }

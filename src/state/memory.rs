@@ -1,0 +1,104 @@
+//! State that is gone with the process.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::num::NonZeroUsize;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::key::random_key;
+use crate::deploy::{Appended, Deployment, Journal};
+use crate::error::Result;
+use crate::feedback::{Entry, Ledger, Recorded};
+use crate::identity::ModelName;
+
+/// The deployments of a model that are kept in memory; older ones are forgotten.
+pub(super) const KEPT_IN_MEMORY: usize = 1_000;
+
+/// A journal that is gone with the process.
+#[derive(Debug, Default)]
+pub struct MemoryJournal(Mutex<BTreeMap<ModelName, VecDeque<Deployment>>>);
+
+impl MemoryJournal {
+    /// A journal that begins with these deployments.
+    pub fn with(latest: Vec<Deployment>) -> MemoryJournal {
+        MemoryJournal(Mutex::new(latest.into_iter().map(|latest| (latest.model.clone(), [latest].into())).collect()))
+    }
+}
+
+#[async_trait]
+impl Journal for MemoryJournal {
+    async fn latest(&self) -> Result<Vec<Deployment>> {
+        Ok(self.0.lock().values().filter_map(|deployments| deployments.back().cloned()).collect())
+    }
+
+    async fn append(&self, next: &Deployment) -> Result<Appended> {
+        let mut models = self.0.lock();
+        let deployments = models.entry(next.model.clone()).or_default();
+        if deployments.back().map_or(0, |last| last.generation) + 1 != next.generation {
+            return Ok(Appended::Lost(deployments.back().cloned()));
+        }
+        deployments.push_back(next.clone());
+        if deployments.len() > KEPT_IN_MEMORY {
+            deployments.pop_front();
+        }
+        Ok(Appended::Written)
+    }
+
+    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>> {
+        let models = self.0.lock();
+        let newest_first = models.get(model).into_iter().flatten().rev();
+        Ok(newest_first.filter(|deployment| deployment.generation < before).take(limit as usize).cloned().collect())
+    }
+}
+
+/// A ledger that is gone with the process.
+#[derive(Debug)]
+pub struct MemoryLedger {
+    key: Vec<u8>,
+    remembered: NonZeroUsize,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    said: HashMap<u64, u64>,
+    oldest_first: VecDeque<u64>,
+}
+
+impl MemoryLedger {
+    /// An empty ledger with a key of its own.
+    pub fn new(remembered: NonZeroUsize) -> MemoryLedger {
+        MemoryLedger { key: random_key(), remembered, known: Mutex::default() }
+    }
+}
+
+impl Known {
+    fn record(&mut self, entry: Entry, remembered: usize) -> Recorded {
+        let recorded = entry.outcome(self.said.get(&entry.key).map(|said| Some(*said)));
+        match recorded {
+            Recorded::Same | Recorded::Differs => return recorded,
+            Recorded::First => self.oldest_first.push_back(entry.key),
+            Recorded::Replaced { .. } => {}
+        }
+        self.said.insert(entry.key, entry.said);
+        if self.oldest_first.len() > remembered
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.said.remove(&oldest);
+        }
+        recorded
+    }
+}
+
+#[async_trait]
+impl Ledger for MemoryLedger {
+    async fn key(&self) -> Result<Vec<u8>> {
+        Ok(self.key.clone())
+    }
+
+    async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>> {
+        let mut known = self.known.lock();
+        Ok(entries.into_iter().map(|entry| known.record(entry, self.remembered.get())).collect())
+    }
+}

@@ -1,0 +1,188 @@
+//! The SQLite file: one connection, one form of the tables.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
+
+use super::file::StateFile;
+use crate::error::{Error, Result};
+use crate::registry::may_be_written;
+
+/// Time for which a write waits for another process that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The form of the tables. A file of a later form is not touched.
+const FORM: i64 = 1;
+
+/// The tables of form 1. Files of early versions do not have all of them.
+const TABLES: [&str; 3] = [
+    "CREATE TABLE IF NOT EXISTS deployments (
+        model      TEXT    NOT NULL,
+        generation INTEGER NOT NULL,
+        deployment TEXT    NOT NULL,
+        PRIMARY KEY (model, generation)
+    ) STRICT",
+    "CREATE TABLE IF NOT EXISTS feedback_keys (id INTEGER PRIMARY KEY CHECK (id = 1), key TEXT NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS feedback_items (
+        seq  INTEGER PRIMARY KEY AUTOINCREMENT,
+        item INTEGER NOT NULL UNIQUE,
+        said INTEGER
+    ) STRICT",
+];
+
+/// An open state file.
+#[derive(Debug)]
+pub(super) struct Database {
+    pub(super) path: PathBuf,
+    file: StateFile,
+    pub(super) pool: SqlitePool,
+}
+
+/// Durability of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Survives the process and the machine: SQLite syncs its log before the write is over.
+    Full,
+    /// Survives the process. The last writes may be lost with the machine.
+    Process,
+}
+
+impl Database {
+    /// Opens the file, and makes it if it is not there.
+    pub(super) async fn open(path: &Path) -> Result<Database> {
+        check_file(path)?;
+        let wrong = |problem: String| cannot_be_opened(path, &problem);
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|error| wrong(error.to_string()))?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(BUSY_TIMEOUT);
+        let pool = one_connection(options).await.map_err(|error| wrong(said(&error)))?;
+        check_form(path, &pool).await?;
+        set_up(&pool).await.map_err(|error| wrong(said(&error)))?;
+        Database::of(path, pool)
+    }
+
+    /// Opens a file that cannot be written.
+    pub(super) async fn read_only(path: &Path) -> Result<Database> {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        // Without a log, the file itself is complete. With a log, SQLite has to read both.
+        let has_log = std::fs::metadata(PathBuf::from(log)).is_ok_and(|log| log.len() > 0);
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(!has_log);
+        let pool = one_connection(options).await.map_err(|error| cannot_be_opened(path, &said(&error)))?;
+        check_form(path, &pool).await?;
+        Database::of(path, pool)
+    }
+
+    fn of(path: &Path, pool: SqlitePool) -> Result<Database> {
+        let file = StateFile::opened(path).map_err(|error| cannot_be_opened(path, &error.to_string()))?;
+        Ok(Database { path: path.to_owned(), file, pool })
+    }
+
+    /// Returns the connection for a write.
+    pub(super) async fn connection(&self, durability: Durability) -> sqlx::Result<PoolConnection<Sqlite>> {
+        let mut connection = self.pool.acquire().await?;
+        let pragma = match durability {
+            Durability::Full => "PRAGMA synchronous = FULL",
+            Durability::Process => "PRAGMA synchronous = NORMAL",
+        };
+        sqlx::query(pragma).execute(&mut *connection).await?;
+        Ok(connection)
+    }
+
+    /// Fails if the file at the path is not the open one any more: what is written would not last.
+    pub(super) async fn check_file(&self) -> Result<(), String> {
+        self.file.check().await
+    }
+}
+
+/// Opens the only connection: writes wait for each other anyway, and reads are few. It stays open, because a file that
+/// is opened again might be another one.
+async fn one_connection(options: SqliteConnectOptions) -> sqlx::Result<SqlitePool> {
+    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(BUSY_TIMEOUT * 2);
+    pool.max_lifetime(None).idle_timeout(None).connect_with(options).await
+}
+
+async fn form(pool: &SqlitePool) -> sqlx::Result<i64> {
+    sqlx::query_scalar("PRAGMA user_version").fetch_one(pool).await
+}
+
+/// Refuses a file of a later form. A new file has form 0.
+async fn check_form(path: &Path, pool: &SqlitePool) -> Result<()> {
+    let form = form(pool).await.map_err(|error| cannot_be_opened(path, &said(&error)))?;
+    if form > FORM {
+        let problem = format!("it was written by a later Leeway (form {form}, and this one knows {FORM})");
+        return Err(cannot_be_opened(path, &problem));
+    }
+    Ok(())
+}
+
+async fn set_up(pool: &SqlitePool) -> sqlx::Result<()> {
+    let is_new = form(pool).await? == 0;
+    let tables: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('feedback_items') WHERE name = 'said'")
+            .fetch_one(pool)
+            .await?;
+    if !is_new && tables == 1 {
+        return Ok(());
+    }
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    for table in TABLES {
+        sqlx::query(table).execute(&mut *transaction).await?;
+    }
+    // Tables from before corrections were supported do not have the statements. Another server may have added them.
+    let has_said: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('feedback_items') WHERE name = 'said'")
+            .fetch_one(&mut *transaction)
+            .await?;
+    if has_said == 0 {
+        sqlx::query("ALTER TABLE feedback_items ADD COLUMN said INTEGER").execute(&mut *transaction).await?;
+    }
+    sqlx::query("PRAGMA user_version = 1").execute(&mut *transaction).await?;
+    transaction.commit().await
+}
+
+/// Checks that the file could be opened and written, as far as that can be seen without touching it.
+pub(super) fn check_file(path: &Path) -> Result<()> {
+    let wrong = |problem: String| cannot_be_opened(path, &problem);
+    let absolute = std::path::absolute(path).map_err(|error| wrong(error.to_string()))?;
+    let mut folders = absolute.ancestors().skip(1);
+    let own = folders.next();
+    if let Some(folder) = own.into_iter().chain(folders).find(|folder| folder.exists()) {
+        if !folder.is_dir() {
+            return Err(wrong(format!("{} is not a folder", folder.display())));
+        }
+        // SQLite makes files beside its own.
+        may_be_written(folder).map_err(|error| match own {
+            Some(missing) if missing != folder => wrong(format!(
+                "its folder {} is not there, and cannot be made in {}: {error}",
+                missing.display(),
+                folder.display()
+            )),
+            _ => wrong(format!("{}: {error}", folder.display())),
+        })?;
+    }
+    if path.exists() {
+        may_be_written(path).map_err(|error| wrong(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn cannot_be_opened(path: &Path, problem: &str) -> Error {
+    Error::State(format!(
+        "state.url: the deployment journal {} cannot be opened: {problem}; make the folder writable, name another file, or \
+         set state.url = \"memory\" to begin anew at every start",
+        path.display()
+    ))
+}
+
+/// Message of SQLite, without its context.
+pub(super) fn said(error: &sqlx::Error) -> String {
+    error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
+}

@@ -1,0 +1,117 @@
+//! The deployment journal in SQLite.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::sqlite::{Database, Durability, said};
+use crate::deploy::{Appended, Deployment, Journal};
+use crate::error::{Error, Result};
+use crate::identity::{ModelName, printable};
+
+/// A journal in an SQLite file.
+#[derive(Debug)]
+pub(super) struct SqliteJournal {
+    database: Arc<Database>,
+}
+
+impl SqliteJournal {
+    /// The journal of this database.
+    pub(super) fn new(database: Arc<Database>) -> SqliteJournal {
+        SqliteJournal { database }
+    }
+
+    async fn check_file(&self) -> Result<()> {
+        self.database.check_file().await.map_err(Error::Journal)
+    }
+
+    async fn latest_of(&self, model: &ModelName) -> Result<Option<Deployment>> {
+        Ok(self.history(model, u64::MAX, 1).await?.pop())
+    }
+}
+
+#[async_trait]
+impl Journal for SqliteJournal {
+    async fn latest(&self) -> Result<Vec<Deployment>> {
+        // SQLite gives the other columns of the row that has the maximum.
+        let rows: Vec<(String, String, i64)> =
+            sqlx::query_as("SELECT model, deployment, max(generation) FROM deployments GROUP BY model ORDER BY model")
+                .fetch_all(&self.database.pool)
+                .await
+                .map_err(|error| cannot_be_read(&self.database.path, &said(&error), None))?;
+        let read = |(model, text, generation): &(String, String, i64)| {
+            serde_json::from_str(text).map_err(|error| {
+                let (model, generation) = (printable(model, 64), *generation);
+                let problem = format!("generation {generation} of model {model}: {error}");
+                let remove = format!("DELETE FROM deployments WHERE model = '{model}' AND generation = {generation}");
+                cannot_be_read(&self.database.path, &problem, Some(&remove))
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    async fn append(&self, next: &Deployment) -> Result<Appended> {
+        self.check_file().await?;
+        let text = serde_json::to_string(next).map_err(Error::internal)?;
+        let generation = number(next.generation);
+        let mut connection = self.database.connection(Durability::Full).await.map_err(failed)?;
+        let written = sqlx::query(
+            "INSERT INTO deployments (model, generation, deployment)
+             SELECT ?1, ?2, ?3
+             WHERE (SELECT coalesce(max(generation), 0) FROM deployments WHERE model = ?1) = ?2 - 1",
+        )
+        .bind(next.model.as_str())
+        .bind(generation)
+        .bind(text)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+        drop(connection);
+        match written.rows_affected() {
+            1 => {
+                // Only what is in the file at the path is durable.
+                self.check_file().await?;
+                Ok(Appended::Written)
+            }
+            _ => Ok(Appended::Lost(self.latest_of(&next.model).await?)),
+        }
+    }
+
+    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>> {
+        let rows: Vec<(String,)> = sqlx::query_as(
+            "SELECT deployment FROM deployments WHERE model = ? AND generation < ? ORDER BY generation DESC LIMIT ?",
+        )
+        .bind(model.as_str())
+        .bind(number(before))
+        .bind(i64::from(limit))
+        .fetch_all(&self.database.pool)
+        .await
+        .map_err(failed)?;
+        rows.iter().map(|(text,)| parse(text)).collect()
+    }
+}
+
+/// The error about unreadable content of the journal, with the ways out.
+fn cannot_be_read(path: &Path, problem: &str, remove: Option<&str>) -> Error {
+    let file = path.display();
+    let or_remove =
+        remove.map(|remove| format!(", or go back by one: sqlite3 {file} \"{remove}\"")).unwrap_or_default();
+    Error::State(format!(
+        "state.url: the deployment journal {file} cannot be read: {problem}; restore the file from a copy{or_remove}, or move it \
+         away to begin anew with the highest version of each model"
+    ))
+}
+
+fn parse(text: &str) -> Result<Deployment> {
+    serde_json::from_str(text).map_err(|error| Error::Journal(format!("a deployment in it cannot be read: {error}")))
+}
+
+fn number(generation: u64) -> i64 {
+    i64::try_from(generation).unwrap_or(i64::MAX)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
+fn failed(error: sqlx::Error) -> Error {
+    Error::Journal(said(&error))
+}

@@ -1,0 +1,127 @@
+//! The ledger of feedback in SQLite.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlx::Connection as _;
+
+use super::key::{KEY_BYTES, random_key};
+use super::sqlite::{Database, Durability};
+use crate::error::{Error, Result};
+use crate::feedback::{Entry, Ledger, Recorded};
+
+/// A ledger in an SQLite file.
+#[derive(Debug)]
+pub(super) struct SqliteLedger {
+    database: Arc<Database>,
+    remembered: i64,
+}
+
+impl SqliteLedger {
+    /// The ledger of this database, which remembers this many entries.
+    pub(super) fn new(database: Arc<Database>, remembered: NonZeroUsize) -> SqliteLedger {
+        SqliteLedger { database, remembered: i64::try_from(remembered.get()).unwrap_or(i64::MAX) }
+    }
+
+    async fn try_record(&self, entries: &[Entry]) -> sqlx::Result<Vec<Recorded>> {
+        // SQLite's integers are signed; the same bits will do.
+        let items: Vec<String> = entries.iter().map(|entry| entry.key.cast_signed().to_string()).collect();
+        let mut connection = self.database.connection(Durability::Process).await?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let known: Vec<(i64, Option<i64>)> =
+            sqlx::query_as("SELECT item, said FROM feedback_items WHERE item IN (SELECT value FROM json_each(?))")
+                .bind(format!("[{}]", items.join(",")))
+                .fetch_all(&mut *transaction)
+                .await?;
+        let mut known: HashMap<u64, Option<u64>> =
+            known.into_iter().map(|(item, said)| (item.cast_unsigned(), said.map(i64::cast_unsigned))).collect();
+        let mut changed: Vec<u64> = Vec::new();
+        let recorded: Vec<Recorded> = entries
+            .iter()
+            .map(|entry| {
+                let recorded = entry.outcome(known.get(&entry.key).copied());
+                if let Recorded::First | Recorded::Replaced { .. } = recorded {
+                    known.insert(entry.key, Some(entry.said));
+                    changed.push(entry.key);
+                }
+                recorded
+            })
+            .collect();
+        let row = |key: &u64| {
+            let said = known.get(key).copied().flatten().unwrap_or_default();
+            format!("[{},{}]", key.cast_signed(), said.cast_signed())
+        };
+        let rows: Vec<String> = changed.iter().map(row).collect();
+        sqlx::query(
+            "INSERT INTO feedback_items (item, said)
+                SELECT value ->> 0, value ->> 1 FROM json_each(?) WHERE true ORDER BY key
+                ON CONFLICT (item) DO UPDATE SET said = excluded.said",
+        )
+        .bind(format!("[{}]", rows.join(",")))
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query("DELETE FROM feedback_items WHERE seq <= (SELECT max(seq) FROM feedback_items) - ?")
+            .bind(self.remembered)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(recorded)
+    }
+
+    async fn check_file(&self) -> Result<()> {
+        self.database.check_file().await.map_err(|problem| Error::FeedbackNotRecorded { detail: problem })
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    async fn key(&self) -> Result<Vec<u8>> {
+        let wrong = |problem: &str| {
+            Error::State(format!(
+                "state.url: {} has a key that prediction ids are signed with which is none: {problem}; restore the file, or \
+                 remove the key with: sqlite3 {} 'DELETE FROM feedback_keys' (ids of before are then not known any more), or \
+                 set feedback.key",
+                self.database.path.display(),
+                self.database.path.display()
+            ))
+        };
+        let failed = |error: sqlx::Error| cannot_be_opened(&self.database.path, &error.to_string());
+        let read = || {
+            sqlx::query_scalar::<_, String>("SELECT key FROM feedback_keys WHERE id = 1")
+                .fetch_optional(&self.database.pool)
+        };
+        let key = match read().await.map_err(failed)? {
+            Some(key) => key,
+            None => {
+                // If two servers start at the same time, one writes the key, and both read it.
+                sqlx::query("INSERT OR IGNORE INTO feedback_keys (id, key) VALUES (1, ?)")
+                    .bind(hex::encode(random_key()))
+                    .execute(&self.database.pool)
+                    .await
+                    .map_err(failed)?;
+                read().await.map_err(failed)?.unwrap_or_default()
+            }
+        };
+        match hex::decode(&key) {
+            Ok(bytes) if bytes.len() == KEY_BYTES => Ok(bytes),
+            Ok(bytes) => Err(wrong(&format!("it has {} bytes, and not {KEY_BYTES}", bytes.len()))),
+            Err(error) => Err(wrong(&error.to_string())),
+        }
+    }
+
+    async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>> {
+        self.check_file().await?;
+        let recorded = self.try_record(&entries).await;
+        let recorded = recorded.map_err(|error| Error::FeedbackNotRecorded { detail: error.to_string() })?;
+        // Only what is in the file at the path is durable.
+        self.check_file().await?;
+        Ok(recorded)
+    }
+}
+
+fn cannot_be_opened(path: &Path, problem: &str) -> Error {
+    Error::State(format!("state.url: the feedback in {} cannot be read or written: {problem}", path.display()))
+}

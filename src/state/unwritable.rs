@@ -1,0 +1,125 @@
+//! State on a disk that is full or read-only: what was written before is served, and nothing new is written.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+
+use super::file::Checks;
+use super::memory::MemoryJournal;
+use super::sqlite::Database;
+use super::sqlite_journal::SqliteJournal;
+use crate::deploy::{Appended, Deployment, Journal};
+use crate::error::{Error, Result};
+use crate::feedback::{Entry, Ledger, Recorded};
+use crate::identity::ModelName;
+
+/// A journal that could only be read when the server started. Each write tries to open it again.
+#[derive(Debug)]
+pub(super) struct FrozenJournal {
+    path: PathBuf,
+    latest: MemoryJournal,
+    problem: String,
+    checks: Checks,
+    thawed: OnceCell<SqliteJournal>,
+}
+
+impl FrozenJournal {
+    /// A journal with these deployments, until its disk can be written.
+    pub(super) fn new(path: PathBuf, latest: Vec<Deployment>, problem: String) -> FrozenJournal {
+        let latest = MemoryJournal::with(latest);
+        FrozenJournal { path, latest, problem, checks: Checks::default(), thawed: OnceCell::new() }
+    }
+
+    /// The journal itself, once its disk can be written.
+    async fn thaw(&self) -> Result<&SqliteJournal> {
+        let open = async || match is_writable(&self.path, &self.checks).await {
+            Ok(()) => match Database::open(&self.path).await {
+                Ok(database) => Ok(SqliteJournal::new(Arc::new(database))),
+                Err(error) => Err(Error::Journal(error.to_string())),
+            },
+            Err(_) => Err(Error::Journal(format!(
+                "it could only be read when the server was started ({}), and that is still so",
+                self.problem
+            ))),
+        };
+        self.thawed.get_or_try_init(open).await
+    }
+}
+
+#[async_trait]
+impl Journal for FrozenJournal {
+    async fn latest(&self) -> Result<Vec<Deployment>> {
+        match self.thawed.get() {
+            Some(journal) => journal.latest().await,
+            None => self.latest.latest().await,
+        }
+    }
+
+    async fn append(&self, next: &Deployment) -> Result<Appended> {
+        self.thaw().await?.append(next).await
+    }
+
+    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>> {
+        match self.thawed.get() {
+            Some(journal) => journal.history(model, before, limit).await,
+            None => self.latest.history(model, before, limit).await,
+        }
+    }
+}
+
+/// A ledger that refuses all feedback, because it could not be written when the server started.
+#[derive(Debug)]
+pub(super) struct ClosedLedger {
+    pub(super) key: Vec<u8>,
+    pub(super) problem: String,
+}
+
+#[async_trait]
+impl Ledger for ClosedLedger {
+    async fn key(&self) -> Result<Vec<u8>> {
+        Ok(self.key.clone())
+    }
+
+    async fn record(&self, _: Vec<Entry>) -> Result<Vec<Recorded>> {
+        let detail =
+            format!("the file at state.url could not be written when the server was started: {}", self.problem);
+        Err(Error::FeedbackNotRecorded { detail })
+    }
+}
+
+/// Checks that the disk has room for a file here. Other problems with the path show when the file is opened.
+pub(super) async fn writable(path: &Path) -> Result<(), String> {
+    is_writable(path, &Checks::default()).await
+}
+
+async fn is_writable(path: &Path, checks: &Checks) -> Result<(), String> {
+    let path = path.to_owned();
+    match checks.run(move || try_to_write(&path)).await? {
+        Ok(()) => Ok(()),
+        Err(error) => disk_problem(&error).map_or(Ok(()), Err),
+    }
+}
+
+/// Returns the problem if an operator has to make room, or the disk writable; `None` if the error is of another kind.
+pub(super) fn disk_problem(error: &io::Error) -> Option<String> {
+    let problem = match error.kind() {
+        io::ErrorKind::StorageFull => "its disk is full",
+        io::ErrorKind::QuotaExceeded => "its disk quota is used up",
+        io::ErrorKind::ReadOnlyFilesystem => "its disk is read-only",
+        _ => return None,
+    };
+    Some(problem.to_owned())
+}
+
+/// Writes and removes a file as large as the index that SQLite creates beside its own file.
+fn try_to_write(path: &Path) -> io::Result<()> {
+    const INDEX: usize = 32 << 10;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new().prefix(".leeway-").tempfile_in(folder)?;
+    file.write_all(&[0; INDEX])?;
+    file.flush()
+}
