@@ -1,0 +1,138 @@
+//! Tests of `independence.rs`.
+
+use super::*;
+
+/// A model as a function: the rows of a run, of one number each, to its answers.
+type Model = fn(&[f32]) -> Vec<f32>;
+
+fn row(values: &[f32]) -> Tensors {
+    let tensor = Tensor::new(vec![1, values.len()], Data::F32(values.to_vec())).unwrap();
+    [("x".into(), tensor)].into_iter().collect()
+}
+
+/// Compares rows of one number for a model that is this function of all rows' numbers.
+fn check(model: impl Fn(&[f32]) -> Vec<f32>) -> Independence {
+    let rows = [row(&[0.1]), row(&[-1.0]), row(&[10.0])];
+    let mut run = |inputs: &Tensors| {
+        let y = model(inputs.at(0).unwrap().values::<f32>().unwrap());
+        Ok([("y".into(), Tensor::new(vec![y.len()], Data::F32(y)).unwrap())].into_iter().collect())
+    };
+    let comparison = compare(&rows, &comparing(&Joining::default()), &mut run).unwrap();
+    Independence::of(&[comparison], || "all are alike".to_owned())
+}
+
+fn comparing(joining: &Joining) -> Comparing<'_> {
+    Comparing { joining, precision: Precision::OfTheType, answered: None, max_rows: 32 }
+}
+
+#[test]
+fn what_other_rows_change_is_found() {
+    let max = |x: &[f32]| x.iter().copied().fold(f32::MIN, f32::max);
+    let dependent: [Model; 10] = [
+        |x| {
+            x.iter()
+                .scan(0.0, |sum, x| {
+                    *sum += x;
+                    Some(*sum)
+                })
+                .collect()
+        },
+        |x| {
+            let mut x = x.to_vec();
+            x.sort_unstable_by(f32::total_cmp);
+            x
+        },
+        |x| x.iter().map(|v| v / x.len() as f32).collect(),
+        |x| x.iter().enumerate().map(|(place, v)| v + 0.1 * place as f32).collect(),
+        // Only in runs of more than four rows, as experts that are full.
+        |x| x.iter().map(|v| if x.len() > 4 { v / x[0] } else { *v }).collect(),
+        // Beside what they are added to, hardly anything.
+        |x| x.iter().map(|v| 2000.0 + v + 1e-3 * x.iter().copied().fold(f32::MIN, f32::max)).collect(),
+        // Alone, nothing is left.
+        |x| x.iter().map(|v| v - x.iter().sum::<f32>() / x.len() as f32).collect(),
+        // Small beside what another row is answered.
+        |x| x.iter().map(|v| v.exp() + 0.01 * x[0]).collect(),
+        // Small beside the numbers, and large beside what tells rows apart.
+        |x| x.iter().map(|v| 1000.0 + 0.1 * (v - x.iter().sum::<f32>() / x.len() as f32)).collect(),
+        |x| vec![f32::NAN; x.len()].iter().zip(x).map(|(nan, v)| if x.len() > 1 { *nan } else { *v }).collect(),
+    ];
+    for (index, model) in dependent.into_iter().enumerate() {
+        assert!(matches!(check(model), Independence::Dependent(Dependence { cause: Cause::OtherRows, .. })), "{index}");
+    }
+    assert!(matches!(check(|x| x.iter().map(|v| v / max(x)).collect()), Independence::Dependent(_)));
+}
+
+/// A million in the first column does not hide what happens in the second.
+#[test]
+fn a_small_number_beside_a_large_one_counts() {
+    let rows = [row(&[0.1]), row(&[-1.0]), row(&[10.0])];
+    let mut run = |inputs: &Tensors| {
+        let x = inputs.at(0).unwrap().values::<f32>().unwrap();
+        let mean = x.iter().sum::<f32>() / x.len() as f32;
+        let y = x.iter().flat_map(|v| [1e6 * v, v - mean]).collect();
+        Ok([("y".into(), Tensor::new(vec![x.len(), 2], Data::F32(y)).unwrap())].into_iter().collect())
+    };
+    let comparison = compare(&rows, &comparing(&Joining::default()), &mut run).unwrap();
+    assert_eq!(comparison.dependence.map(|dependence| dependence.cause), Some(Cause::OtherRows));
+}
+
+#[test]
+fn what_differs_by_rounding_is_independent() {
+    let shifted = |x: &[f32]| x.iter().map(|v| v * (1.0 + 1e-7 * x.len() as f32)).collect();
+    let Independence::Independent { difference } = check(shifted) else { panic!("not independent") };
+    assert!(difference > 1e-7 && difference < 1e-5, "{difference}");
+}
+
+/// An id that is passed through says nothing of the risk beside it; one that is not answered is of no matter.
+#[test]
+fn every_output_of_an_answer_has_to_say_something() {
+    let rows = [row(&[0.1]), row(&[-1.0]), row(&[10.0])];
+    let mut run = |inputs: &Tensors| {
+        let x = inputs.at(0).unwrap().values::<f32>().unwrap();
+        let of = |y: Vec<f32>| Tensor::new(vec![y.len()], Data::F32(y)).unwrap();
+        Ok([("id".into(), of(x.to_vec())), ("risk".into(), of(vec![0.0; x.len()]))].into_iter().collect())
+    };
+    let (joining, id) = (Joining::default(), ["id".into()]);
+    for (answered, is_known) in [(None, false), (Some(&id[..]), true)] {
+        let comparison = compare(&rows, &Comparing { answered, ..comparing(&joining) }, &mut run).unwrap();
+        assert_eq!(are_conclusive(&[comparison]), is_known);
+    }
+}
+
+#[test]
+fn what_tells_nothing_is_unknown() {
+    assert!(matches!(check(|x| vec![1.0; x.len()]), Independence::Unknown { .. }));
+    // An output that has not one row per row is no answer.
+    assert!(matches!(check(|x| x[..1].to_vec()), Independence::Unknown { .. }));
+    assert!(matches!(check(|x| vec![f32::NAN; x.len()]), Independence::Unknown { .. }));
+}
+
+#[test]
+fn what_is_made_by_chance_is_said_to_be() {
+    let calls = std::cell::Cell::new(0.0);
+    let chance = |x: &[f32]| {
+        calls.set(calls.get() + 0.1);
+        x.iter().map(|v| v + calls.get()).collect()
+    };
+    assert!(matches!(check(chance), Independence::Dependent(Dependence { cause: Cause::Nondeterminism, .. })));
+}
+
+/// A mean over all tokens, and one that passes over those that were filled up with 0.
+#[test]
+fn what_filling_up_changes_is_found() {
+    let joining = Joining::new(&crate::tensor::Signature::default(), Some(crate::tensor::Padding(vec![0])));
+    let rows = [row(&[1.0; 7]), row(&[2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]), row(&[5.0; 8])];
+    for (is_masked, is_found) in [(true, false), (false, true)] {
+        let mut run = |inputs: &Tensors| {
+            let x = inputs.at(0).unwrap();
+            let mean = |row: &[f32]| {
+                let count = row.iter().filter(|v| !is_masked || **v != 0.0).count();
+                row.iter().sum::<f32>() / count as f32
+            };
+            let y: Vec<f32> = x.values::<f32>().unwrap().chunks(x.row_len()).map(mean).collect();
+            Ok([("y".into(), Tensor::new(vec![y.len()], Data::F32(y)).unwrap())].into_iter().collect())
+        };
+        let comparison = compare(&rows, &comparing(&joining), &mut run).unwrap();
+        assert_eq!(comparison.dependence.is_some(), is_found);
+    }
+}
