@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use crate::config::Config;
 
-/// A change may have to load a version first.
+/// Timeout of a request. A change may have to load a version first.
 const TIMEOUT: Duration = Duration::from_secs(600);
-/// Nobody is far away.
+/// The admin API is on the local network.
 const CONNECTING: Duration = Duration::from_secs(5);
-/// The longest answer: the drift of thousands of features.
+/// Maximum size of an answer: the drift of thousands of features.
 const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
 /// A client of the admin API of the server that this configuration is of.

@@ -165,12 +165,13 @@ impl Deployment {
         Ok(Some(Deployment { model, generation, stable, traffic, rollback_path: path, deployed_at, change }))
     }
 
-    /// The versions that have to be loaded for it: those with a share, the stable one, and the one before.
+    /// Returns the versions that have to stay loaded: every version with traffic, the stable one, and the one before it.
     pub fn required_versions(&self) -> impl Iterator<Item = Version> {
         self.serving_versions().chain(self.rollback_path.last().copied())
     }
 
-    /// The versions without which it cannot be: those with a share, and the stable one.
+    /// Returns the versions that must be loaded before this deployment can serve: every version with traffic, and the
+    /// stable one.
     pub fn serving_versions(&self) -> impl Iterator<Item = Version> {
         self.traffic.shares().map(|(version, _)| version).chain([self.stable])
     }

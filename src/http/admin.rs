@@ -223,7 +223,7 @@ async fn change(state: &HttpState, model: ModelName, wish: Transition, plain: Pl
     Ok(json(&deployed)?)
 }
 
-/// A name that is none is no model's: nothing is looked for under it.
+/// An invalid name cannot match a model, so it is refused before the lookup.
 fn model(path: ModelPath) -> Result<ModelName> {
     let Path(name) = path.map_err(|_| Error::UnknownEndpoint)?;
     named(&name)

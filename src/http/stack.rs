@@ -21,44 +21,44 @@ pub fn data(state: Arc<HttpState>) -> Router {
     // answer under any load. From here on the request has its deadline.
     let predict = || post(predict::predict).layer(from_fn_with_state(Arc::clone(&state), admission::layer));
     let routes = Router::new()
-        .route("/predict", only("POST", predict()))
-        .route("/feedback", only("POST", post(feedback::take)))
-        .route("/v1/models", only("GET, HEAD", get(models::list)))
+        .route("/predict", with_allow("POST", predict()))
+        .route("/feedback", with_allow("POST", post(feedback::take)))
+        .route("/v1/models", with_allow("GET, HEAD", get(models::list)))
         // One route for `{model}` and `{model}:predict`: a path parameter is a whole segment.
         .route("/v1/models/{model}", predict().get(models::show).fallback(models::unsupported_method))
         .route(
             "/v1/models/{model}/versions/{version}",
             predict().get(models::show_version).fallback(models::unsupported_method),
         )
-        .route("/livez", only("GET, HEAD", get(operations::live)))
-        .route("/readyz", only("GET, HEAD", get(operations::ready)))
-        .route("/metrics", only("GET, HEAD", get(operations::metrics_for_clients)));
+        .route("/livez", with_allow("GET, HEAD", get(operations::live)))
+        .route("/readyz", with_allow("GET, HEAD", get(operations::ready)))
+        .route("/metrics", with_allow("GET, HEAD", get(operations::metrics_for_clients)));
     with_layers(routes, state)
 }
 
 /// The admin listener: for operators, on an address of its own.
 pub fn admin(state: Arc<HttpState>) -> Router {
     let changes = Router::new()
-        .route("/models", only("GET, HEAD", get(operators::list)))
-        .route("/models/{model}", only("GET, HEAD", get(operators::show)))
-        .route("/models/{model}/drift", only("GET, HEAD", get(operators::drift)))
-        .route("/models/{model}/history", only("GET, HEAD", get(operators::history)))
-        .route("/models/{model}/traffic", only("PUT", put(operators::traffic)))
-        .route("/models/{model}/promote", only("POST", post(operators::promote)))
-        .route("/models/{model}/rollback", only("POST", post(operators::rollback)))
-        .route("/models/{model}/versions/{version}", only("GET, HEAD", get(operators::show_version)))
-        .route("/models/{model}/versions/{version}/load", only("POST", post(operators::load)))
-        .route("/models/{model}/versions/{version}/unload", only("POST", post(operators::unload)))
-        .route("/reload", only("POST", post(operators::reload)))
+        .route("/models", with_allow("GET, HEAD", get(operators::list)))
+        .route("/models/{model}", with_allow("GET, HEAD", get(operators::show)))
+        .route("/models/{model}/drift", with_allow("GET, HEAD", get(operators::drift)))
+        .route("/models/{model}/history", with_allow("GET, HEAD", get(operators::history)))
+        .route("/models/{model}/traffic", with_allow("PUT", put(operators::traffic)))
+        .route("/models/{model}/promote", with_allow("POST", post(operators::promote)))
+        .route("/models/{model}/rollback", with_allow("POST", post(operators::rollback)))
+        .route("/models/{model}/versions/{version}", with_allow("GET, HEAD", get(operators::show_version)))
+        .route("/models/{model}/versions/{version}/load", with_allow("POST", post(operators::load)))
+        .route("/models/{model}/versions/{version}/unload", with_allow("POST", post(operators::unload)))
+        .route("/reload", with_allow("POST", post(operators::reload)))
         .fallback(|| async { Failure(Error::UnknownEndpoint) })
-        // Before everything below it, what is not there too: who has no token learns nothing.
+        // Outermost, so that unknown paths also require the token, and reveal nothing about the API.
         .layer(from_fn_with_state(Arc::clone(&state), admin_access::layer));
     let routes = Router::new()
         .nest("/admin/v1", changes)
-        .route("/", only("GET, HEAD", get(operations::index)))
-        .route("/livez", only("GET, HEAD", get(operations::live)))
-        .route("/readyz", only("GET, HEAD", get(operations::ready)))
-        .route("/metrics", only("GET, HEAD", get(operations::metrics)));
+        .route("/", with_allow("GET, HEAD", get(operations::index)))
+        .route("/livez", with_allow("GET, HEAD", get(operations::live)))
+        .route("/readyz", with_allow("GET, HEAD", get(operations::ready)))
+        .route("/metrics", with_allow("GET, HEAD", get(operations::metrics)));
     with_layers(routes, state)
 }
 
@@ -73,7 +73,7 @@ fn with_layers(routes: Router<Arc<HttpState>>, state: Arc<HttpState>) -> Router 
 }
 
 /// A route that answers `allowed` and says so when it is asked otherwise.
-fn only(allowed: &'static str, route: MethodRouter<Arc<HttpState>>) -> MethodRouter<Arc<HttpState>> {
+fn with_allow(allowed: &'static str, route: MethodRouter<Arc<HttpState>>) -> MethodRouter<Arc<HttpState>> {
     route.fallback(move || async move { Failure(Error::UnsupportedMethod { allowed: allowed.to_owned() }) })
 }
 

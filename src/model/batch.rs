@@ -39,8 +39,7 @@ pub enum Lengths {
     Padded,
 }
 
-/// Rows of different lengths are run together as long as no more than this part of any of them is filled up: what is saved
-/// by running them together is not to be lost by running what is nothing.
+/// Maximum share of padding in a row. Above it, padding costs more than running rows of different lengths together saves.
 pub const MAX_PADDING: f64 = 0.15;
 
 /// No row is thought to be longer.

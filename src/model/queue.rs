@@ -263,8 +263,8 @@ impl Queue {
         }
         match admission {
             Admission::Admit(predicted) => Ok(predicted),
-            // Nobody knows for certain, and a worker has nothing else to do: it will find the request hopeless, and try it
-            // all the same. Whoever waits for much less than is usual would end that before it has taught anything.
+            // The estimate is stale, and a worker is free: run the request anyway, to learn. A request with much less time
+            // than usual would be cancelled before it has taught anything.
             Admission::Shed(_) if is_free && left >= self.queue_and_run / 2 && is_stale => Ok(None),
             Admission::Shed(needed) => {
                 let nobody_else = Backlog { rows_ahead: 0, residuals: &[] };

@@ -67,7 +67,7 @@ pub struct RequestGuard {
     outcome: Outcome,
 }
 
-/// An answer on its way: the request is over when this is dropped, which is when its first bytes go to the socket.
+/// Guard of an answer that is being written. Dropping it, at the first byte, records the duration of the request.
 #[derive(Debug)]
 pub struct Delivery {
     recorder: Arc<VersionRecorder>,

@@ -241,7 +241,7 @@ impl Deployer {
         match &altered {
             Some(problem) if model.altered(version) != Some(problem) => tracing::error!(
                 model = %name, %version, problem,
-                "ALARM: the files of a loaded version have changed; it goes on as it was loaded"
+                "the files of a loaded version have changed on disk; it serves on from memory"
             ),
             None if model.altered(version).is_some() => {
                 tracing::info!(model = %name, %version, "resolved: the files are again those that were loaded");
