@@ -66,7 +66,8 @@ fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
         }
         // What is unloaded later is held here no longer.
         drop(snapshot);
-        tokio::spawn(keep_below_the_memory_limit());
+        let limiter = std::thread::Builder::new().name("memory-limit".to_owned());
+        limiter.spawn(keep_below_the_memory_limit).context("no thread could be started")?;
         tell_systemd(NotifyState::Ready);
         bound.run(signals).await?;
         if deployer.is_loading() {
@@ -83,25 +84,26 @@ fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
 
 /// Keeps the data limit of this process (`RLIMIT_DATA`) a little below the memory that its control group has left. A
 /// run that would take all of it then fails, and the server continues. Other processes in the group count, too, so the
-/// limit is adjusted every second.
-async fn keep_below_the_memory_limit() {
+/// limit is adjusted every second. Runs on a thread of its own, because it reads files.
+fn keep_below_the_memory_limit() {
     const RESERVE: u64 = 64 << 20;
-    let mut every_second = tokio::time::interval(Duration::from_secs(1));
+    const INTERVAL: Duration = Duration::from_secs(1);
     let mut is_limited = false;
     loop {
-        every_second.tick().await;
         let left = machine::memory_left_in_group();
         // Without a limit of the group there is nothing to stay below, and a limit that it had is lifted.
         let available = match left {
-            Some(left) => left.saturating_sub(RESERVE),
-            None if is_limited => u64::MAX,
-            None => continue,
+            Some(left) => Some(left.saturating_sub(RESERVE)),
+            None => is_limited.then_some(u64::MAX),
         };
-        if let Err(error) = machine::limit_data(available) {
+        if let Some(available) = available
+            && let Err(error) = machine::limit_data(available)
+        {
             tracing::warn!(%error, "the limit of this process's data cannot be set");
             return;
         }
         is_limited = left.is_some();
+        std::thread::sleep(INTERVAL);
     }
 }
 
