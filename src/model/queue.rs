@@ -593,7 +593,7 @@ mod tests {
         assert!(!next.is_terminated() && next.has(&third.request));
     }
 
-    /// When it was admitted there was just enough time; a moment later there is not.
+    /// A request with just enough time at its admission, and too little a moment later.
     #[test]
     fn what_is_known_for_long_is_tried_again_even_if_it_leaves_no_hope() {
         let queue = queue(&SessionConfig::default());
