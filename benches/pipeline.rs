@@ -22,6 +22,7 @@ use leeway::model::{Engine, ModelBytes, ModelSource, Priority, SpinSlots};
 use leeway::monitor::{Monitor, MonitoringSpec, Sample, VersionLabels};
 use leeway::pipeline::{Stages, instances};
 use leeway::registry::{Catalog, Loader, RunLimit, Target};
+use leeway::repository::LocalFolder;
 use leeway::serve::{self, Head};
 use leeway::state::MemoryJournal;
 use serde::Deserialize;
@@ -52,6 +53,7 @@ fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
     let spin_slots = Arc::new(SpinSlots::for_threads(2.try_into().unwrap()));
     let limits = LoadingConfig::default();
     let loader = Loader {
+        store: Arc::new(LocalFolder::new(config().repository.path)),
         engine,
         isolated_engine: None,
         stages: Stages::default(),

@@ -30,7 +30,7 @@ impl Repository {
         for (name, content) in others {
             std::fs::write(folder.join(name), content).unwrap();
         }
-        leeway::registry::Manifest::write_for(&folder).unwrap();
+        leeway::repository::Manifest::write_for(&folder).unwrap();
         self
     }
 

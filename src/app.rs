@@ -14,12 +14,14 @@ use crate::error::{Error, Result};
 use crate::feedback::{Feedback, Ledger};
 use crate::http::{self, BoundAddress, ConnectionTimeouts, HttpState, Listener, ListenerLimits};
 use crate::machine;
+use crate::machine::open_files_limit;
 use crate::model::isolated::IsolatedEngine;
 use crate::model::onnx::OnnxRuntime;
 use crate::model::{Engine, OnnxModel, SpinSlots};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
-use crate::registry::{Catalog, Loader, RunLimit, Snapshot, Trial, open_files_limit};
+use crate::registry::{Catalog, Loader, RunLimit, Snapshot, Trial};
+use crate::repository::LocalFolder;
 use crate::state::{self, State};
 
 /// Threads of the admin listener. More than one, so that a long answer does not keep health waiting.
@@ -112,6 +114,7 @@ impl App {
         let spin_slots = Arc::new(SpinSlots::for_threads(config.http.threads()));
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
         let loader = Loader {
+            store: Arc::new(LocalFolder::new(&config.repository.path)),
             engine,
             isolated_engine,
             stages,

@@ -1,7 +1,7 @@
 //! Private readers for the fuzz targets of `fuzz/`. Built with the feature `fuzzing` only.
 
 use crate::feedback;
-use crate::registry;
+use crate::repository;
 
 /// Reads bytes as the body of feedback, and panics if what has to be true of the result is not.
 pub fn feedback(body: &[u8]) {
@@ -10,10 +10,10 @@ pub fn feedback(body: &[u8]) {
 
 /// Reads bytes as a `version.toml`, and panics if what has to be true of the result is not.
 pub fn manifest(bytes: &[u8]) {
-    registry::fuzzing::manifest(bytes);
+    repository::fuzzing::manifest(bytes);
 }
 
 /// Puts external data into an ONNX file, and panics if what has to be true of the result is not.
 pub fn external_data(model: &[u8]) {
-    registry::fuzzing::external_data(model);
+    repository::fuzzing::external_data(model);
 }

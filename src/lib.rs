@@ -14,7 +14,7 @@
 //! and, off the request path,
 //!
 //! ```text
-//! models/ on disk → registry (find, verify, try out, load, warm up) → deploy (who gets traffic) → Catalog (immutable snapshot)
+//! repository (models and versions at rest) → registry (verify, try out, load, warm up) → deploy (who gets traffic) → Catalog (immutable snapshot)
 //! ```
 //!
 //! A request takes one version out of the catalog's snapshot and keeps it until it is answered; nothing it reads can
@@ -48,7 +48,7 @@
 //! | room | holds | knows nothing of |
 //! |---|---|---|
 //! | [`identity`] | names of models, versions, digests: parsed once | everything |
-//! | [`machine`] | the memory and threads that the machine leaves to this process | everything |
+//! | [`machine`] | the memory and threads that the machine leaves to this process, and the process itself | everything |
 //! | [`traffic`] | shares of the traffic, and the version for a key | HTTP, what is loaded |
 //! | [`stage`] | the stages' names, and how long each took | everything |
 //! | [`error`] | the one closed [`Error`](error::Error): whose fault it is, and what to change | HTTP |
@@ -59,7 +59,9 @@
 //! | [`monitor`] | the table of all metrics; per-thread counters | HTTP, models |
 //! | [`model`] | learned service times, admission, a bounded queue, the batch policy, whether rows are independent, workers that own sessions, sessions in processes of their own | HTTP, pipelines, the registry |
 //! | [`pipeline`] | the stages, a file each: JSON (or an image) → tensors, tensors → predictions; what rows were made of goes from the one to the other | HTTP, the registry |
-//! | [`registry`] | versions on disk: manifests, digests, examples, what an ONNX file says; the trial load and what it finds, rehearsals of stages, the loader; the catalog | HTTP, traffic's reasons |
+//! | [`repository`] | models and versions at rest: the trait of a store, manifests, digests, examples, and what an ONNX file says | models in memory |
+//! | [`registry`] | models in memory: the trial load and what it finds, rehearsals of stages, the loader; the catalog | HTTP, traffic's reasons |
+//! | [`authoring`] | makes versions: adds one, makes its baseline and its examples | HTTP, servers |
 //! | [`deploy`] | deployments, their journal, what to load and retire, and doing it | HTTP |
 //! | [`feedback`] | joins true outcomes to predictions; the ids of predictions; what was counted already | HTTP |
 //! | [`state`] | the journal and the ledger, in memory and in SQLite | HTTP |
@@ -70,7 +72,7 @@
 //!
 //! Rooms look down this table only. `tests/layers` holds that, that no two files import each other, and the rest of the
 //! walls: `ort` only in
-//! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/metrics.rs`; SQL only in
+//! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/metrics/text.rs`; SQL only in
 //! `state/`; the repository is read by `deploy/` only in `repository_view.rs`; environment
 //! variables only in `config/`.
 //!
@@ -103,6 +105,7 @@
 //! these stages, by [`cli::main_with`].
 
 pub mod app;
+pub mod authoring;
 pub mod budget;
 pub mod cli;
 pub mod config;
@@ -120,6 +123,7 @@ pub mod model;
 pub mod monitor;
 pub mod pipeline;
 pub mod registry;
+pub mod repository;
 pub mod serve;
 pub mod stage;
 pub mod state;

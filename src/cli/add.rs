@@ -12,12 +12,11 @@ use super::findings::write_findings;
 use super::settings::SettingsArgs;
 use super::terminal;
 use crate::app::trial;
+use crate::authoring::{Added, Addition, NewFiles, RecordedFrom, TrainingData, add};
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
-use crate::registry::{
-    Added, Addition, BASELINE_FILE, Manifest, NewFiles, RecordedFrom, TrainingData, TrainingDate, VerifiedVersion,
-    WarmUp, add, scan,
-};
+use crate::registry::WarmUp;
+use crate::repository::{BASELINE_FILE, LocalFolder, Manifest, Store, TrainingDate, VerifiedVersion};
 
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
@@ -171,14 +170,16 @@ pub(super) fn verify(settings: SettingsArgs) -> Result<()> {
     let config = settings.load()?;
     let mut out = terminal::stdout();
     let (mut good, mut bad) = (0, 0);
-    let found = scan(&config.repository.path)?;
+    let repository = LocalFolder::new(&config.repository.path);
+    let found = repository.list()?;
     for problem in &found.problems {
         bad += 1;
         writeln!(out, "{}", problem)?;
     }
     for found in found.models {
-        for (version, folder) in &found.versions {
-            match VerifiedVersion::read(folder) {
+        for &version in &found.versions {
+            let folder = repository.materialise(&found.name, version);
+            match folder.and_then(|folder| VerifiedVersion::read(&folder)) {
                 Ok(verified) => {
                     good += 1;
                     writeln!(out, "{} {version}: {}", found.name, verified.identity)?;

@@ -11,12 +11,12 @@ use indicatif::{ProgressDrawTarget, ProgressStyle};
 use super::clean_up::clean_up_at_signals;
 use super::settings::{SettingsArgs, one_thread};
 use super::terminal;
+use crate::authoring::{Progress, TrainingData, add_baseline};
 use crate::config::{Config, StateUrl};
 use crate::identity::{ModelName, Version};
 use crate::model::onnx::OnnxRuntime;
 use crate::monitor::Baseline;
 use crate::pipeline::Stages;
-use crate::registry::{Progress, TrainingData, add_baseline};
 use crate::state;
 use crate::traffic::Share;
 

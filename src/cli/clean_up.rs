@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::settings::one_thread;
-use crate::registry::abandon_additions;
+use crate::authoring::abandon_additions;
 
 /// Removes the unfinished version and ends this process when a signal arrives.
 pub(super) fn clean_up_at_signals(model: &Path) -> Result<()> {

@@ -16,7 +16,7 @@ use super::terminal;
 use crate::config::this_user;
 use crate::deploy::{Appended, ChangeNote, Deployment, Journal, Transition};
 use crate::identity::{ModelName, Version, printable};
-use crate::registry::VerifiedVersion;
+use crate::repository::VerifiedVersion;
 use crate::state;
 use crate::traffic::{Share, TrafficSplit};
 

@@ -13,8 +13,8 @@ use crate::app::{Addresses, App, Stop, StopSignal};
 use crate::config::{Config, LogConfig, available_cores};
 use crate::error::Error;
 use crate::machine;
+use crate::machine::raise_open_files_limit;
 use crate::pipeline::Stages;
-use crate::registry::raise_open_files_limit;
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let config = settings.load().inspect_err(|_| {

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use super::reconcile::LoadState;
 use super::status::VersionState;
 use crate::error::{LoadFault, Result};
-use crate::registry::{Fingerprint, LoadStep};
+use crate::registry::LoadStep;
+use crate::repository::Fingerprint;
 
 /// State of a version; `V` is the version that serves.
 ///

@@ -2,13 +2,13 @@
 //! answered from memory, however slow the disk is.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::identity::{ModelName, Version};
-use crate::registry::{Fingerprint, FoundModel, FoundVersion, Manifest, Refusal, scan};
+use crate::registry::ServedVersion;
+use crate::repository::{Fingerprint, FoundModel, FoundVersion, Manifest, Refusal, Store};
 
 /// The repository as it was found. Never changes: the next sync makes a new one.
 #[derive(Debug, Default)]
@@ -24,8 +24,8 @@ pub(super) struct RepositoryView {
 pub(super) struct ModelView {
     /// Its name.
     pub(super) name: ModelName,
-    /// The path of its `model.toml`.
-    pub(super) config_file: PathBuf,
+    /// Place of its `model.toml`, for messages.
+    pub(super) config_place: String,
     /// Fingerprint of its `model.toml`.
     pub(super) config_mark: Fingerprint,
     /// The content of its `model.toml`, or what is wrong with it.
@@ -37,9 +37,7 @@ pub(super) struct ModelView {
 /// A version in the repository. Nothing of it is verified.
 #[derive(Debug, Clone)]
 pub(super) struct VersionView {
-    /// Its folder.
-    pub(super) folder: PathBuf,
-    /// Fingerprint of its folder.
+    /// Fingerprint of its files.
     pub(super) mark: Fingerprint,
     /// Its manifest, if it can be read.
     pub(super) manifest: Option<Arc<Manifest>>,
@@ -47,45 +45,43 @@ pub(super) struct VersionView {
 
 impl RepositoryView {
     /// Reads the repository. Files that look as they did in the view `before` are not read again.
-    pub(super) fn read(path: &Path, before: &RepositoryView) -> Result<RepositoryView> {
-        let found = scan(path)?;
+    pub(super) fn read(store: &dyn Store, before: &RepositoryView) -> Result<RepositoryView> {
+        let found = store.list()?;
         let problems = found.problems.iter().map(|problem| (problem.folder.clone(), problem.to_string())).collect();
         let view = |found: FoundModel| {
             let before = before.models.get(&found.name).map(Arc::as_ref);
-            (found.name.clone(), Arc::new(ModelView::read(found, before)))
+            (found.name.clone(), Arc::new(ModelView::read(store, found, before)))
         };
         Ok(RepositoryView { models: found.models.into_iter().map(view).collect(), problems })
     }
 }
 
 impl ModelView {
-    fn read(found: FoundModel, before: Option<&ModelView>) -> ModelView {
-        let FoundModel { name, config: config_file, versions, .. } = found;
-        let config_mark = Fingerprint::of_file(&config_file);
+    fn read(store: &dyn Store, found: FoundModel, before: Option<&ModelView>) -> ModelView {
+        let FoundModel { name, versions } = found;
+        let config_mark = store.config_fingerprint(&name);
         let config = match before {
             Some(ModelView { config_mark: mark, config: Ok(config), .. }) if *mark == config_mark => {
                 Ok(Arc::clone(config))
             }
             // What could not be read is read again: the reason may have been the disk.
-            _ => ModelConfig::read(&config_file).map(Arc::new),
+            _ => store.read_config(&name).map(Arc::new),
         };
-        let view = |(version, folder): (Version, PathBuf)| {
+        let view = |version: Version| {
             let before = before.and_then(|before| before.versions.get(&version));
-            (version, VersionView::read(folder, before))
+            (version, VersionView::read(store, &name, version, before))
         };
         let versions = versions.into_iter().map(view).collect();
-        ModelView { name, config_file, config_mark, config, versions }
+        ModelView { config_place: store.config_place(&name), name, config_mark, config, versions }
     }
 }
 
 impl VersionView {
-    fn read(folder: PathBuf, before: Option<&VersionView>) -> VersionView {
-        let mark = Fingerprint::of(&folder);
+    fn read(store: &dyn Store, model: &ModelName, version: Version, before: Option<&VersionView>) -> VersionView {
+        let mark = store.version_fingerprint(model, version);
         match before {
-            Some(before) if before.mark == mark && before.folder == folder && before.manifest.is_some() => {
-                before.clone()
-            }
-            _ => VersionView { manifest: Manifest::read(&folder).ok().map(Arc::new), folder, mark },
+            Some(before) if before.mark == mark && before.manifest.is_some() => before.clone(),
+            _ => VersionView { manifest: store.read_manifest(model, version).ok().map(Arc::new), mark },
         }
     }
 }
@@ -99,14 +95,24 @@ pub(super) struct Comparison {
     pub(super) altered: Result<Option<String>, Refusal>,
 }
 
-/// Compares the files in a folder with the manifest of the loaded version, unless the folder still looks as it did at the
-/// last comparison. Reads in pieces, because the version is in memory already.
-pub(super) fn compare(folder: &Path, loaded: &Manifest, compared: &Fingerprint) -> Option<Comparison> {
-    let mark = Fingerprint::of(folder);
+/// Compares the files of a version with those that were loaded, unless they still look as they did at the last comparison.
+/// Reads in pieces, because the version is in memory already.
+pub(super) fn compare(store: &dyn Store, loaded: &ServedVersion, compared: &Fingerprint) -> Option<Comparison> {
+    compare_files(store, (&loaded.model, loaded.version), &loaded.manifest, compared)
+}
+
+fn compare_files(
+    store: &dyn Store,
+    (model, version): (&ModelName, Version),
+    loaded: &Manifest,
+    compared: &Fingerprint,
+) -> Option<Comparison> {
+    let mark = store.version_fingerprint(model, version);
     if mark == *compared {
         return None;
     }
-    let found = FoundVersion::find(folder).and_then(|found| found.check_digests().map(|()| found));
+    let found = store.materialise(model, version).and_then(|folder| FoundVersion::find(&folder));
+    let found = found.and_then(|found| found.check_digests().map(|()| found));
     let altered = match found {
         Ok(found) if found.manifest() == loaded => Ok(None),
         Ok(_) => Ok(Some("version.toml is not what it was when the version was loaded".to_owned())),
@@ -118,7 +124,10 @@ pub(super) fn compare(folder: &Path, loaded: &Manifest, compared: &Fingerprint) 
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::repository::LocalFolder;
 
     fn repository() -> tempfile::TempDir {
         let repository = tempfile::tempdir().unwrap();
@@ -136,8 +145,8 @@ mod tests {
     #[test]
     fn what_has_not_changed_is_not_read_again() {
         let repository = repository();
-        let first = RepositoryView::read(repository.path(), &RepositoryView::default()).unwrap();
-        let second = RepositoryView::read(repository.path(), &first).unwrap();
+        let first = RepositoryView::read(&LocalFolder::new(repository.path()), &RepositoryView::default()).unwrap();
+        let second = RepositoryView::read(&LocalFolder::new(repository.path()), &first).unwrap();
         let [first, second] = [&first, &second].map(|view| &view.models[&"digits".parse::<ModelName>().unwrap()]);
         let [config, again] = [first, second].map(|model| Arc::as_ptr(model.config.as_ref().unwrap()));
         assert_eq!(config, again);
@@ -152,7 +161,7 @@ mod tests {
     fn a_model_toml_that_is_wrong_is_part_of_the_view() {
         let repository = repository();
         std::fs::write(repository.path().join("digits/model.toml"), "workers = 'many'").unwrap();
-        let view = RepositoryView::read(repository.path(), &RepositoryView::default()).unwrap();
+        let view = RepositoryView::read(&LocalFolder::new(repository.path()), &RepositoryView::default()).unwrap();
         let model = &view.models[&"digits".parse::<ModelName>().unwrap()];
         assert!(model.config.is_err() && model.versions.len() == 1, "{model:?}");
     }
@@ -162,11 +171,13 @@ mod tests {
         let repository = repository();
         let folder = repository.path().join("digits/1");
         let manifest = Manifest::read(&folder).unwrap();
-        let first = compare(&folder, &manifest, &Fingerprint::default()).unwrap();
+        let (store, model) = (LocalFolder::new(repository.path()), "digits".parse().unwrap());
+        let compare = |compared: &Fingerprint| compare_files(&store, (&model, Version::FIRST), &manifest, compared);
+        let first = compare(&Fingerprint::default()).unwrap();
         assert!(matches!(first.altered, Ok(None)), "{first:?}");
-        assert!(compare(&folder, &manifest, &first.mark).is_none());
+        assert!(compare(&first.mark).is_none());
         std::fs::write(folder.join("model.onnx"), "other").unwrap();
-        let altered = compare(&folder, &manifest, &first.mark).unwrap();
+        let altered = compare(&first.mark).unwrap();
         assert!(matches!(altered.altered, Ok(Some(_))), "{altered:?}");
     }
 }

@@ -11,7 +11,8 @@ use crate::config::SessionPlace;
 use crate::error::LoadFault;
 use crate::identity::{ModelName, Sha256, Version};
 use crate::model::BatchingStatus;
-use crate::registry::{LoadStep, Manifest};
+use crate::registry::LoadStep;
+use crate::repository::Manifest;
 use crate::traffic::Share;
 
 /// All models.

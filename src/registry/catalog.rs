@@ -4,7 +4,6 @@
 //! under it. A new version becomes visible by publishing a new snapshot, never by changing one.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,15 +11,15 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::files::Fingerprint;
 use super::findings::Findings;
-use super::manifest::Manifest;
 use crate::budget::{LatencyBudget, StageCosts};
 use crate::config::{ModelConfig, SessionPlace};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::monitor::VersionRecorder;
 use crate::pipeline::Pipeline;
+use crate::repository::Fingerprint;
+use crate::repository::Manifest;
 use crate::traffic::TrafficSplit;
 
 /// The snapshot that new requests see.
@@ -66,8 +65,6 @@ pub struct ServedVersion {
     pub manifest: Arc<Manifest>,
     /// Fingerprint of its folder when it was loaded.
     pub fingerprint: Fingerprint,
-    /// Its folder.
-    pub folder: PathBuf,
     /// The `model.toml` it was loaded with.
     pub config: Arc<ModelConfig>,
     /// The place of its sessions.

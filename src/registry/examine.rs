@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::findings::{Findings, WarmUp};
 use super::opened::OpenedVersion;
-use super::refusal::{Refusal, is_about_memory};
 use super::rehearsal::rehearse;
 use crate::error::{Error, LoadFault, Result};
 use crate::machine;
@@ -16,6 +15,7 @@ use crate::model::{
     are_conclusive, compare, made_up, zeros,
 };
 use crate::pipeline::Origin;
+use crate::repository::{Refusal, is_about_memory};
 use crate::tensor::{DType, Tensors};
 
 /// The shortest text that a still shorter one is padded to share a run with: 6 of 7 tokens.
@@ -29,7 +29,7 @@ type Run<'a> = dyn FnMut(&Tensors) -> Result<Tensors> + 'a;
 
 impl OpenedVersion {
     /// Runs a version a few times. Comparing rows takes no longer than `longest`, and the run that goes on then.
-    pub(super) fn examine(&self, session: &mut dyn Session, longest: Duration) -> Result<Findings, Refusal> {
+    pub fn examine(&self, session: &mut dyn Session, longest: Duration) -> Result<Findings, Refusal> {
         rehearse(&*self.preprocessor, self.budget())?;
         let (mut warm_up, of_zeros) = self.run_zeros(session)?;
         self.check_golden(session)?;

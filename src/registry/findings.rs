@@ -10,7 +10,7 @@ use crate::config::Batching;
 use crate::model::{ElementBounds, Independence, RunSharing, run_sharing};
 
 /// Maximum time for comparing rows, where there is no trial that bounds it.
-pub(super) const MAX_COMPARING: Duration = Duration::from_secs(10);
+pub const MAX_COMPARING: Duration = Duration::from_secs(10);
 
 /// Findings of the first runs of a version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

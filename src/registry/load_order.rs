@@ -1,6 +1,5 @@
 //! An order to load a version, and the progress of the load.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{ModelConfig, SessionPlace};
@@ -13,12 +12,10 @@ pub struct LoadOrder {
     pub model: ModelName,
     /// The version.
     pub version: Version,
-    /// The model's `model.toml`.
-    pub config_file: PathBuf,
+    /// Place of the model's `model.toml`, for messages.
+    pub config_place: String,
     /// The content of `model.toml`.
     pub config: Arc<ModelConfig>,
-    /// The version's folder.
-    pub folder: PathBuf,
     /// Place of its sessions.
     pub place: SessionPlace,
     /// The share of the machine that the load may take.

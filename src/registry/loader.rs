@@ -13,10 +13,8 @@ use super::catalog::ServedVersion;
 use super::findings::{Findings, MAX_COMPARING, WarmUp};
 use super::load_order::{LoadOrder, LoadStep, Pace};
 use super::opened::OpenedVersion;
-use super::refusal::Refusal;
 use super::run_limit::RunLimit;
 use super::trial::Trial;
-use super::verified::FoundVersion;
 use crate::budget::StageCosts;
 use crate::config::{Batching, Provider, SessionPlace, Threads, available_cores};
 use crate::error::{Error, LoadFault, Result};
@@ -27,10 +25,14 @@ use crate::model::{
 };
 use crate::monitor::{Monitor, MonitoringSpec, VersionLabels};
 use crate::pipeline::Stages;
+use crate::repository::Refusal;
+use crate::repository::{FoundVersion, Store};
 
 /// Loads versions with an engine, stages and a monitor that they all share.
 #[derive(Debug)]
 pub struct Loader {
+    /// The store of the versions.
+    pub store: Arc<dyn Store>,
     /// The engine that loads and runs models.
     pub engine: Arc<dyn Engine>,
     /// Loads and runs models in processes of their own.
@@ -86,7 +88,7 @@ impl Loader {
         let check_threads = || check_threads(order.config.model.threads(), available_cores(), machine::threads_left());
         check_threads()?;
         progress(LoadStep::Verifying);
-        let found = FoundVersion::find(&order.folder)?;
+        let found = FoundVersion::find(&self.store.materialise(&order.model, order.version)?)?;
         found.check_digests()?;
         let found_before = match &self.trial {
             Some(trial) => {
@@ -162,7 +164,6 @@ impl Loader {
             sha256,
             manifest: verified.manifest,
             fingerprint: verified.fingerprint,
-            folder: order.folder.clone(),
             config: Arc::clone(config),
             place: order.place,
             loaded_at: Timestamp::now(),

@@ -1,15 +1,13 @@
 //! A version whose model is open and has its stages around it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::findings::Findings;
-use super::golden::Golden;
 use super::load_order::LoadOrder;
-use super::refusal::Refusal;
-use super::verified::VerifiedVersion;
 use crate::budget::{Deadline, LatencyBudget};
 use crate::error::{Error, LoadFault, Result};
 use crate::feature::{FeatureSchema, Features};
@@ -20,9 +18,13 @@ use crate::model::{
 use crate::pipeline::{
     Label, Pipeline, Postprocessor, Prediction, Prepared, Preprocessor, StageContext, Stages, Table,
 };
+use crate::repository::Golden;
+use crate::repository::Refusal;
+use crate::repository::VerifiedVersion;
 use crate::tensor::{Dim, Padding, Signature, TensorSpec, Tensors};
 
-pub(super) struct OpenedVersion {
+/// A version whose model is open.
+pub struct OpenedVersion {
     pub(super) verified: VerifiedVersion,
     pub(super) loaded: Arc<dyn LoadedModel>,
     pub(super) preprocessor: Box<dyn Preprocessor>,
@@ -33,14 +35,15 @@ pub(super) struct OpenedVersion {
 }
 
 impl OpenedVersion {
-    pub(super) fn open(
+    /// Opens the model, and makes the stages that `model.toml` names.
+    pub fn open(
         engine: &dyn Engine,
         stages: &Stages,
         order: &LoadOrder,
         verified: VerifiedVersion,
     ) -> Result<OpenedVersion, Refusal> {
         let config = &order.config;
-        let source = verified.source(&order.folder);
+        let source = verified.source();
         let loaded =
             engine.load(source, &config.model).map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
         check_batch_dimension(loaded.signature())?;
@@ -66,7 +69,7 @@ impl OpenedVersion {
     }
 
     /// The inputs and outputs of the model.
-    pub(super) fn signature(&self) -> &Signature {
+    pub fn signature(&self) -> &Signature {
         self.loaded.signature()
     }
 
@@ -103,17 +106,17 @@ impl OpenedVersion {
     }
 
     /// The names of its classes, if it is a classifier that knows them.
-    pub(super) fn class_names(&self) -> Option<Vec<String>> {
+    pub fn class_names(&self) -> Option<Vec<String>> {
         Some(self.postprocessor.classes()?.iter().map(Label::to_string).collect())
     }
 
     /// The table that its preprocessor reads, if it reads one.
-    pub(super) fn table(&self) -> Option<Table> {
+    pub fn table(&self) -> Option<Table> {
         self.preprocessor.table()
     }
 
     /// The features of its preprocessor.
-    pub(super) fn features(&self) -> FeatureSchema {
+    pub fn features(&self) -> FeatureSchema {
         self.preprocessor.features()
     }
 
@@ -128,7 +131,7 @@ impl OpenedVersion {
     }
 
     /// The number of rows of every run, if it is fixed.
-    pub(super) fn fixed_rows(&self) -> Option<usize> {
+    pub fn fixed_rows(&self) -> Option<usize> {
         match self.signature().batch_dim() {
             _ if self.postprocessor.takes_one_row() => Some(1),
             Dim::Fixed(rows) => Some(rows.max(1)),
@@ -137,13 +140,13 @@ impl OpenedVersion {
     }
 
     /// The fewest rows that the model takes in one run.
-    pub(super) fn fewest_rows(&self) -> usize {
+    pub fn fewest_rows(&self) -> usize {
         self.fixed_rows().unwrap_or(1)
     }
 
     /// As many rows as may be run together without changing what each is answered, and this many at most, if the model
     /// leaves a choice.
-    pub(super) fn rows_at_one_time(&self, most: usize, findings: &Findings) -> usize {
+    pub fn rows_at_one_time(&self, most: usize, findings: &Findings) -> usize {
         match findings.independence {
             Independence::Independent { .. } => self.sharing(findings).policy().most_rows().min(most),
             Independence::FixedBatch { .. } | Independence::Dependent(_) | Independence::Unknown { .. } => {
@@ -153,13 +156,13 @@ impl OpenedVersion {
     }
 
     /// A session on this version.
-    pub(super) fn session(&self) -> Result<Box<dyn Session>, Refusal> {
+    pub fn session(&self) -> Result<Box<dyn Session>, Refusal> {
         self.loaded.open().map_err(Refusal::of(LoadFault::Model))
     }
 
     /// The predictions of a session for the instances of examples, in order, run as one request after another with as
     /// few instances each as the model takes.
-    pub(super) fn predict<'a>(
+    pub fn predict<'a>(
         &'a self,
         session: &'a mut dyn Session,
         golden: &'a Golden,
@@ -189,7 +192,7 @@ impl OpenedVersion {
     }
 
     /// The features that were read from a request, and the predictions of a session for it.
-    pub(super) fn predict_request(
+    pub fn predict_request(
         &self,
         session: &mut dyn Session,
         request: &RawValue,
@@ -206,6 +209,12 @@ impl OpenedVersion {
     /// The model inputs of one instance.
     pub(super) fn inputs_of(&self, instances: &RawValue) -> Result<Tensors> {
         self.preprocessor.transform(instances, Deadline::never()).map(|prepared| prepared.inputs)
+    }
+}
+
+impl fmt::Debug for OpenedVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenedVersion").field("order", &self.order).finish_non_exhaustive()
     }
 }
 
@@ -258,9 +267,7 @@ fn check_size(signature: &Signature) -> Result<(), Refusal> {
 /// Settings stand in `model.toml`, and the message has to say so.
 fn in_model_toml(order: &LoadOrder, fault: LoadFault, error: Error) -> Refusal {
     match error {
-        Error::Config(message) => {
-            Refusal::new(LoadFault::Config, format!("{}: {message}", order.config_file.display()))
-        }
+        Error::Config(message) => Refusal::new(LoadFault::Config, format!("{}: {message}", order.config_place)),
         other => Refusal::of(fault)(other),
     }
 }

@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use super::refusal::Refusal;
 use crate::budget::{Deadline, LatencyBudget};
 use crate::error::{Error, LoadFault};
 use crate::model::Stopwatch;
 use crate::pipeline::{Preprocessor, Rehearsal};
+use crate::repository::Refusal;
 
 /// Size of the first instance.
 const FIRST_SIZE: usize = 16;

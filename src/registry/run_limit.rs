@@ -3,9 +3,9 @@
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use super::refusal::Refusal;
 use crate::error::LoadFault;
 use crate::model::Session;
+use crate::repository::Refusal;
 
 /// Timeout of the first runs of a version.
 #[derive(Debug, Clone, Copy)]

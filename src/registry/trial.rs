@@ -17,15 +17,14 @@ use serde::{Deserialize, Serialize};
 use super::findings::{Findings, MAX_COMPARING};
 use super::load_order::{LoadOrder, Pace};
 use super::opened::OpenedVersion;
-use super::refusal::{Refusal, is_about_memory};
-use super::system;
-use super::verified::FoundVersion;
 use crate::config::{LibraryCandidate, ModelConfig, Provider, SessionPlace, own_variables};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
 use crate::machine;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
+use crate::repository::FoundVersion;
+use crate::repository::{Refusal, is_about_memory};
 
 /// The subcommand of the program that is started for a trial.
 pub const TRIAL_COMMAND: &str = "trial-load";
@@ -73,7 +72,7 @@ struct TrialOrder {
     model: ModelName,
     version: Version,
     config: Arc<ModelConfig>,
-    config_file: PathBuf,
+    config_place: String,
     folder: PathBuf,
     library: PathBuf,
     memory: Option<u64>,
@@ -91,14 +90,14 @@ enum Verdict {
 
 impl Trial {
     /// Loads a version in a child process, which has to say that all is well, and what it found.
-    pub(super) fn run(&self, order: &LoadOrder, found: &FoundVersion) -> Result<Findings, Refusal> {
+    pub fn run(&self, order: &LoadOrder, found: &FoundVersion) -> Result<Findings, Refusal> {
         let memory = self.memory(&order.config, found);
         let trial_order = TrialOrder {
             model: order.model.clone(),
             version: order.version,
             config: Arc::clone(&order.config),
-            config_file: order.config_file.clone(),
-            folder: order.folder.clone(),
+            config_place: order.config_place.clone(),
+            folder: found.folder().to_owned(),
             library: self.library.clone(),
             memory: memory.map(|memory| memory.bytes),
             comparing: MAX_COMPARING.min(self.timeout / 5),
@@ -242,7 +241,7 @@ fn explained(refusal: Refusal, memory: Option<TrialMemory>) -> Refusal {
 /// The child's part: reads its order from `input`, tries the version out, and writes the verdict to `output`.
 pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -> Result<()> {
     let order: TrialOrder = serde_json::from_reader(input).map_err(Error::internal)?;
-    system::confine_this_process(order.memory).map_err(Error::internal)?;
+    machine::confine_this_process(order.memory).map_err(Error::internal)?;
     let verdict = match attempt(order, stages) {
         Ok(findings) => Verdict::Passed(findings),
         Err(refusal) => Verdict::Refused(refusal),
@@ -255,16 +254,16 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     let comparing = order.comparing;
     let library = LibraryCandidate { path: order.library, named_by: "the server", explicit: true };
     let runtime = OnnxRuntime::load(&[library]).map_err(Refusal::of(LoadFault::Internal))?;
+    let found = FoundVersion::find(&order.folder)?;
     let order = LoadOrder {
         model: order.model,
         version: order.version,
         config: order.config,
-        config_file: order.config_file,
-        folder: order.folder,
+        config_place: order.config_place,
         place: SessionPlace::Server,
         pace: Pace::Full,
     };
-    let opened = OpenedVersion::open(&runtime, stages, &order, FoundVersion::find(&order.folder)?.read()?)?;
+    let opened = OpenedVersion::open(&runtime, stages, &order, found.read()?)?;
     let mut first = opened.session()?;
     let mut findings = opened.examine(&mut *first, comparing)?;
     // As many sessions as in the server, all at the same time, to check that there are enough memory and threads.

@@ -8,7 +8,7 @@ use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, 
 
 use super::file::StateFile;
 use crate::error::{Error, Result};
-use crate::registry::may_be_written;
+use crate::machine::may_be_written;
 
 /// Time for which a write waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -188,7 +188,7 @@ fn a_version_with_a_broken_baseline_is_refused() {
         (r#"{"format": 9, "rows": 3, "sampled_rows": 3, "features": [], "predictions": []}"#, "format"),
     ] {
         std::fs::write(version.join("baseline.json"), baseline).unwrap();
-        leeway::registry::Manifest::write_for(&version).unwrap();
+        leeway::repository::Manifest::write_for(&version).unwrap();
         let (code, said) = run(&mut leeway(&["check", "--models", repository.0.path().to_str().unwrap()]));
         assert!(code != 0 && said.contains("model plus version 1") && said.contains(problem), "{said}");
     }

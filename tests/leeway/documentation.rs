@@ -7,7 +7,7 @@ use std::process::Command;
 use leeway::config::{Config, ModelConfig};
 use leeway::monitor::METRICS;
 use leeway::pipeline::{StageContext, Stages};
-use leeway::registry::{Golden, Manifest};
+use leeway::repository::{Golden, Manifest};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
 use serde_json::Value;
 

@@ -125,7 +125,7 @@ fn repository() -> Repository {
     for file in ["golden.json", "baseline.json", "version.toml"] {
         std::fs::remove_file(folder.join("2").join(file)).unwrap();
     }
-    leeway::registry::Manifest::write_for(&folder.join("2")).unwrap();
+    leeway::repository::Manifest::write_for(&folder.join("2")).unwrap();
     repository
 }
 

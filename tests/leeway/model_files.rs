@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use leeway::registry::{Manifest, Trial, VerifiedVersion};
+use leeway::registry::Trial;
+use leeway::repository::{Manifest, VerifiedVersion};
 use serde_json::json;
 
 use crate::harness::{PLAIN, Repository, TestApp, checkout, copy_folder, trial};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use leeway::feature::{FeatureSchema, Features, Observation};
 use leeway::monitor::{Baseline, Drift, Sample};
-use leeway::registry::Manifest;
+use leeway::repository::Manifest;
 use serde_json::{Value, json};
 
 use crate::deployment::yaml;

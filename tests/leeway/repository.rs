@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use leeway::config::{Config, StageConfig, StateUrl};
 use leeway::error::{Error, Result};
 use leeway::pipeline::{Preprocessor, StageContext, Stages};
-use leeway::registry::Manifest;
+use leeway::repository::Manifest;
 use serde_json::{Value, json};
 
 use crate::harness::{PLAIN, Repository, STAGES, Server, TestApp, checkout, client, leeway, run, runtime, until};

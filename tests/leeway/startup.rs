@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use leeway::config::Config;
-use leeway::registry::Manifest;
+use leeway::repository::Manifest;
 
 use crate::harness::{KillOnDrop, PLAIN, Repository, STAGES, Server, checkout, leeway, until};
 

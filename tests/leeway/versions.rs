@@ -7,7 +7,7 @@ use std::time::Duration;
 use leeway::app::Dependencies;
 use leeway::config::StartMode;
 use leeway::pipeline::Stages;
-use leeway::registry::{Manifest, VerifiedVersion};
+use leeway::repository::{Manifest, VerifiedVersion};
 use serde_json::{Value, json};
 
 use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, ledger, leeway, run, runtime, trial};

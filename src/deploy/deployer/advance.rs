@@ -223,7 +223,8 @@ impl Deployer {
             let known = state.models.get(name).and_then(|model| model.versions.get(&version));
             known.and_then(|known| known.lifecycle.as_ready()).map(|ready| ready.compared.clone()).unwrap_or_default()
         };
-        let compare = move || compare(&served.folder, &served.manifest, &compared);
+        let store = Arc::clone(&self.loader.store);
+        let compare = move || compare(&*store, &served, &compared);
         let compared = self.on_a_thread(Pace::Background, "verifier", compare).await;
         // The next comparison finds what this one could not.
         let failed = |problem: &dyn std::fmt::Display| {

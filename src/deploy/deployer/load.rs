@@ -15,9 +15,9 @@ use crate::deploy::lifecycle::{Event, Load, LoadFailure};
 use crate::deploy::reconcile::time_until_retry;
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
-use crate::registry::{
-    Fingerprint, LoadOrder, LoadStep, Pace, PreparedVersion, Refusal, ServedVersion, lower_priority_of_this_thread,
-};
+use crate::machine::lower_priority_of_this_thread;
+use crate::registry::{LoadOrder, LoadStep, Pace, PreparedVersion, ServedVersion};
+use crate::repository::{Fingerprint, Refusal};
 
 /// Maximum number of concurrent loads while requests are served: each takes the memory of a model, and spare cores. At the
 /// start one load at a time takes all these places, and so the whole machine.
@@ -85,9 +85,8 @@ impl Deployer {
         let order = LoadOrder {
             model: name.clone(),
             version,
-            config_file: model.on_disk.config_file.clone(),
+            config_place: model.on_disk.config_place.clone(),
             config: Arc::clone(&model.config),
-            folder: found.folder.clone(),
             place: model.place(version),
             pace: self.pace(),
         };

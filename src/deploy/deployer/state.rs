@@ -324,7 +324,8 @@ mod tests {
 
     use super::*;
     use crate::error::LoadFault;
-    use crate::registry::{Fingerprint, LoadStep};
+    use crate::registry::LoadStep;
+    use crate::repository::Fingerprint;
 
     fn failure(retry_at: Option<Instant>, thread: &Arc<Mutex<LoadStep>>) -> LoadFailure {
         let (folder, config, thread) = (Fingerprint::default(), Fingerprint::default(), Arc::downgrade(thread));

@@ -45,8 +45,8 @@ impl Deployer {
 
     /// Reads the repository on a thread of its own.
     pub(super) async fn view_repository(&self) -> Result<RepositoryView> {
-        let (path, before) = (self.repository.path.clone(), Arc::clone(&self.state.lock().repository));
-        let read = move || RepositoryView::read(&path, &before);
+        let (store, before) = (Arc::clone(&self.loader.store), Arc::clone(&self.state.lock().repository));
+        let read = move || RepositoryView::read(&*store, &before);
         self.on_a_thread(self.pace(), "repository", read).await.and_then(|view| view)
     }
 

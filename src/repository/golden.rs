@@ -52,7 +52,7 @@ impl Golden {
     /// Compares the prediction of one instance with what is expected of it, and says which value differs.
     ///
     /// ```
-    /// use leeway::registry::Golden;
+    /// use leeway::repository::Golden;
     /// let golden = br#"{"instances": [[1]], "predictions": [{"label": 3, "confidence": 0.9}], "tolerance": 0.01}"#;
     /// let golden = Golden::parse(golden).unwrap();
     /// let found = |confidence| serde_json::json!({ "label": 3, "confidence": confidence, "top": [] });

@@ -17,12 +17,13 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(fault: LoadFault, message: impl Into<String>) -> Refusal {
+    /// A refusal of this kind. A long message is cut off.
+    pub fn new(fault: LoadFault, message: impl Into<String>) -> Refusal {
         Refusal { fault, message: cut_off(message.into(), MAX_MESSAGE) }
     }
 
     /// An error of another room, as a refusal of this kind.
-    pub(super) fn of(fault: LoadFault) -> impl FnOnce(Error) -> Refusal {
+    pub fn of(fault: LoadFault) -> impl FnOnce(Error) -> Refusal {
         move |error| {
             let message = error.for_operators();
             // A wrong setting is one wherever it shows.
@@ -32,14 +33,14 @@ impl Refusal {
     }
 
     /// This refusal, as one of [`LoadFault::Resources`] if memory ran out where no limit of the trial was in force.
-    pub(super) fn passing_if_about_memory(self) -> Refusal {
+    pub fn passing_if_about_memory(self) -> Refusal {
         let is_passing = self.fault != LoadFault::Trial && is_about_memory(&self.message);
         Refusal { fault: if is_passing { LoadFault::Resources } else { self.fault }, ..self }
     }
 
     /// An error of the operating system as a refusal of this kind, or of [`LoadFault::Resources`] if the system had none
     /// left.
-    pub(crate) fn of_io(fault: LoadFault, what: &str, error: &std::io::Error) -> Refusal {
+    pub fn of_io(fault: LoadFault, what: &str, error: &std::io::Error) -> Refusal {
         use std::io::ErrorKind::{OutOfMemory, WouldBlock};
         /// `ENFILE` and `EMFILE`: too many open files.
         const TOO_MANY_FILES: [i32; 2] = [23, 24];
@@ -55,7 +56,7 @@ impl Refusal {
 }
 
 /// Returns true if an error is about a lack of memory.
-pub(super) fn is_about_memory(message: &str) -> bool {
+pub fn is_about_memory(message: &str) -> bool {
     let message = message.to_lowercase();
     ["bad_alloc", "failed to allocate", "out of memory", "signal 6"].iter().any(|word| message.contains(word))
 }

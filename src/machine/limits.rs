@@ -3,19 +3,10 @@
 //!
 //! A limit that cannot be read counts as no limit.
 
-use std::cell::Cell;
-use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
 
-use rustix::process::{
-    Resource, Rlimit, Signal, getpid, getpriority_process, getrlimit, kill_process, setpriority_process, setrlimit,
-};
-
-/// ONNX Runtime (from 1.31 on) collects data about its use before its API can turn that off. Only this variable of the
-/// environment is early enough.
-const TELEMETRY_IS_OFF: &str = "ORT_DISABLE_TELEMETRY";
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Mount point of the control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -77,82 +68,6 @@ impl MemoryBefore {
         let peak = of_status(&status, "VmHWM").filter(|peak| *peak > self.peak);
         peak.map_or(0, |peak| peak.saturating_sub(self.resident))
     }
-}
-
-/// Command that does a part of this program's work in another process, without these variables of the environment.
-pub fn part_of_this_program(program: &Path, subcommand: &str, hidden: &[OsString]) -> Command {
-    let mut command = Command::new(program);
-    command.arg(subcommand).env(TELEMETRY_IS_OFF, "1");
-    hidden.iter().for_each(|name| {
-        command.env_remove(name);
-    });
-    command
-}
-
-/// Starts `program`, which is this one, once more in this process, with ONNX Runtime's telemetry off. Does nothing if the
-/// environment already says whether it is on. Must be called before there are other threads.
-pub fn turn_telemetry_off(program: io::Result<PathBuf>) {
-    use std::os::unix::process::CommandExt;
-    if std::env::var_os(TELEMETRY_IS_OFF).is_some() {
-        return;
-    }
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_else(|| "leeway".into());
-    let error = match program {
-        Ok(program) => Command::new(program).arg0(name).args(arguments).env(TELEMETRY_IS_OFF, "1").exec(),
-        Err(error) => error,
-    };
-    let _ = writeln!(
-        io::stderr(),
-        "warning: ONNX Runtime's telemetry may be on ({error}); set {TELEMETRY_IS_OFF}=1 in the environment"
-    );
-}
-
-/// End of a process, as in `ended with signal 11`.
-pub fn describe_end(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("ended with signal {signal}"),
-        (None, Some(code)) => format!("ended with exit code {code}"),
-        (None, None) => "ended".to_owned(),
-    }
-}
-
-/// Forbids core dumps of this process: they would have the weights and the callers' data.
-pub fn forbid_core_dumps() -> io::Result<()> {
-    Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
-}
-
-/// Makes the kernel kill this process first when memory is short (where a container is not killed as a whole).
-pub fn prefer_to_end_this_process() {
-    /// The top of the scale of the OOM killer.
-    const FIRST_TO_GO: &str = "1000";
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", FIRST_TO_GO) {
-        tracing::debug!(%error, "the kernel could not be told to end this process first");
-    }
-}
-
-/// Lowers the priority of the calling thread for as long as it lives: where cores are short, threads that serve
-/// connections and run models go first.
-pub fn give_way() {
-    /// Still a third of the time of a thread of normal priority.
-    const STEPS: i32 = 5;
-    thread_local! {
-        static GIVES_WAY: Cell<bool> = const { Cell::new(false) };
-    }
-    // Elsewhere than on Linux a priority is that of the whole process.
-    if cfg!(target_os = "linux")
-        && !GIVES_WAY.replace(true)
-        && let Err(error) = getpriority_process(None).and_then(|own| setpriority_process(None, own + STEPS))
-    {
-        tracing::debug!(%error, "the priority of a thread could not be lowered");
-    }
-}
-
-/// Kills this process at once, whatever its threads are doing.
-pub fn end_this_process() {
-    // A process is always allowed to kill itself.
-    let _ = kill_process(getpid(), Signal::KILL);
 }
 
 fn smaller(one: Option<u64>, other: Option<u64>) -> Option<u64> {

@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::findings::Findings;
-use super::opened::OpenedVersion;
 use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
 use crate::model::Session;
 use crate::monitor::{Baseline, Sample};
 use crate::pipeline::{Prediction, Table, TableColumn, TableRows, some_of};
+use crate::registry::{Findings, OpenedVersion};
 use crate::tensor::{DType, Signature};
 
 /// The rows that decide on the bins are drawn at random, the same ones every time.

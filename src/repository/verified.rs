@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 
 use super::class_names;
 use super::external_data;
-use super::files::{self, Fingerprint};
+use super::files;
+use super::fingerprint::Fingerprint;
 use super::golden::Golden;
 use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest};
 use super::onnx_file;
@@ -27,6 +28,7 @@ const MAX_SIDE_FILE: u64 = 1 << 28;
 /// A version whose files exist with the right names. Only the manifest has been read.
 #[derive(Debug)]
 pub struct FoundVersion {
+    folder: PathBuf,
     manifest: Manifest,
     fingerprint: Fingerprint,
     /// Path of each file.
@@ -51,6 +53,8 @@ pub struct VerifiedVersion {
     pub bytes: Arc<ModelBytes>,
     /// The classes, by the model's file.
     pub classes: ModelClasses,
+    /// Folder of the files.
+    folder: PathBuf,
     /// Path of each file.
     found: BTreeMap<FilePath, PathBuf>,
 }
@@ -62,7 +66,7 @@ impl FoundVersion {
         let manifest = Manifest::read(folder)?;
         let found = files::list(folder)?;
         files::compare(&found, &manifest)?;
-        Ok(FoundVersion { manifest, fingerprint, found })
+        Ok(FoundVersion { folder: folder.to_owned(), manifest, fingerprint, found })
     }
 
     /// Compares the digest of every file with the manifest. Reads in pieces and keeps nothing.
@@ -78,8 +82,13 @@ impl FoundVersion {
         &self.manifest
     }
 
+    /// Returns the folder of the files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Returns the size of all files together, in bytes.
-    pub(super) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.found.values().filter_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
     }
 
@@ -89,7 +98,7 @@ impl FoundVersion {
     }
 
     fn read_within(self, mut weights: WeightsLimit) -> Result<VerifiedVersion, Refusal> {
-        let FoundVersion { manifest, fingerprint, found } = self;
+        let FoundVersion { folder, manifest, fingerprint, found } = self;
         let model = weights.read(&found, &manifest, MODEL_FILE)?;
         let parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
         let mut external = BTreeMap::new();
@@ -115,6 +124,7 @@ impl FoundVersion {
             golden,
             classes: class_names::read(&parsed),
             bytes: Arc::new(ModelBytes { model: contained.model, external: external.into_iter().collect() }),
+            folder,
             found,
         })
     }
@@ -129,9 +139,9 @@ impl VerifiedVersion {
     }
 
     /// A source that gives these bytes for as long as they are held here, and later reads and verifies them again.
-    pub fn source(&self, folder: &Path) -> Arc<dyn ModelSource> {
+    pub fn source(&self) -> Arc<dyn ModelSource> {
         Arc::new(VersionFolder {
-            folder: folder.to_owned(),
+            folder: self.folder.clone(),
             identity: self.identity,
             bytes: Mutex::new(Arc::downgrade(&self.bytes)),
         })
@@ -187,7 +197,7 @@ impl VersionFiles for VerifiedVersion {
 }
 
 /// Reads a `golden.json`.
-pub(super) fn parse_golden(text: &[u8]) -> Result<Golden, Refusal> {
+pub fn parse_golden(text: &[u8]) -> Result<Golden, Refusal> {
     Golden::parse(text).map_err(|problem| Refusal::new(LoadFault::Golden, format!("{GOLDEN_FILE}: {problem}")))
 }
 

@@ -3,7 +3,7 @@
 //! Other folders are problems to show, but do not keep models from being found. Hidden folders and `lost+found` are
 //! ignored. A symbolic link is followed if it stays within the repository, as in Kubernetes' volumes.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,17 +20,13 @@ pub struct Found {
     pub problems: Vec<FolderProblem>,
 }
 
-/// A model as it lies on disk.
+/// A model in the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundModel {
-    /// The name of its folder.
+    /// Its name: that of its folder.
     pub name: ModelName,
-    /// Its folder.
-    pub folder: PathBuf,
-    /// Its `model.toml`.
-    pub config: PathBuf,
-    /// The folders of its versions; never empty.
-    pub versions: BTreeMap<Version, PathBuf>,
+    /// Its versions; never empty.
+    pub versions: BTreeSet<Version>,
 }
 
 /// A folder that is not a model or a version, or that cannot be read.
@@ -41,6 +37,9 @@ pub struct FolderProblem {
     /// The problem, and its remedy.
     pub problem: String,
 }
+
+/// File that makes a folder a model.
+pub const CONFIG_FILE: &str = "model.toml";
 
 const WHERE: &str = "repository.path or --models says where to look";
 
@@ -55,7 +54,7 @@ pub fn scan(repository: &Path) -> Result<Found> {
         let full = if full == repository { String::new() } else { format!(", that is {}", full.display()) };
         return Err(Error::Repository(format!("{named}{full}: there is no such folder ({WHERE})")));
     }
-    if repository.join("model.toml").is_file() {
+    if repository.join(CONFIG_FILE).is_file() {
         return Err(Error::Repository(format!(
             "{named}: this is a model's own folder; the repository is the folder above it ({WHERE})"
         )));
@@ -65,7 +64,7 @@ pub fn scan(repository: &Path) -> Result<Found> {
         folders(repository, repository).map_err(|error| Error::Repository(format!("{named}: {error}")))?;
     found.problems.extend(problems);
     for folder in folders {
-        match model_in(folder, repository) {
+        match model_in(&folder, repository) {
             Ok((model, problems)) => {
                 found.models.push(model);
                 found.problems.extend(problems);
@@ -90,31 +89,33 @@ pub fn scan(repository: &Path) -> Result<Found> {
     Ok(found)
 }
 
-/// The model in a folder.
-pub fn model(folder: PathBuf) -> Result<FoundModel> {
-    let repository = folder.parent().unwrap_or(&folder).to_owned();
-    model_in(folder, &repository).map(|(model, _)| model).map_err(|problem| Error::Repository(problem.to_string()))
+/// Returns the model in a folder.
+pub fn model_in_folder(folder: &Path) -> Result<FoundModel> {
+    let repository = folder.parent().unwrap_or(folder);
+    model_in(folder, repository).map(|(model, _)| model).map_err(|problem| Error::Repository(problem.to_string()))
 }
 
 /// Reads the model in a folder, and finds the folders in it that are not versions.
-fn model_in(folder: PathBuf, repository: &Path) -> Result<(FoundModel, Vec<FolderProblem>), FolderProblem> {
-    let name: ModelName = file_name(&folder)
+fn model_in(folder: &Path, repository: &Path) -> Result<(FoundModel, Vec<FolderProblem>), FolderProblem> {
+    let name: ModelName = file_name(folder)
         .parse()
-        .map_err(|error| FolderProblem::of(&folder, format!("{error}; rename the folder, or move it away")))?;
-    let config = folder.join("model.toml");
+        .map_err(|error| FolderProblem::of(folder, format!("{error}; rename the folder, or move it away")))?;
+    let config = folder.join(CONFIG_FILE);
     stays_inside(&config, repository)?;
     if !config.is_file() {
         return Err(FolderProblem::of(
-            &folder,
+            folder,
             "there is no model.toml in this folder, which makes it a model; add one or move the folder away",
         ));
     }
-    let mut versions = BTreeMap::new();
+    let mut versions = BTreeSet::new();
     let (folders, mut problems) =
-        folders(&folder, repository).map_err(|error| FolderProblem::of(&folder, error.to_string()))?;
+        folders(folder, repository).map_err(|error| FolderProblem::of(folder, error.to_string()))?;
     for folder in folders {
         match file_name(&folder).parse() {
-            Ok(version) => drop(versions.insert(version, folder)),
+            Ok(version) => {
+                versions.insert(version);
+            }
             Err(error) => {
                 problems.push(FolderProblem::of(&folder, format!("{error}; rename the folder, or move it away")));
             }
@@ -123,14 +124,14 @@ fn model_in(folder: PathBuf, repository: &Path) -> Result<(FoundModel, Vec<Folde
     if versions.is_empty() {
         // A folder that was probably meant as a version explains the lack of versions.
         let first = problems.into_iter().next();
-        let none = || FolderProblem::of(&folder, "the model has no version; add one with `leeway add`");
+        let none = || FolderProblem::of(folder, "the model has no version; add one with `leeway add`");
         return Err(first.unwrap_or_else(none));
     }
-    Ok((FoundModel { name, folder, config, versions }, problems))
+    Ok((FoundModel { name, versions }, problems))
 }
 
 /// Returns the version after the highest that exists as a folder, or as any other file.
-pub(super) fn next_version(model: &Path) -> Result<Version> {
+pub fn next_version(model: &Path) -> Result<Version> {
     let unreadable = |error: io::Error| Error::Repository(format!("{}: {error}", model.display()));
     let mut highest: Option<Version> = None;
     for entry in std::fs::read_dir(model).map_err(unreadable)? {
@@ -232,7 +233,7 @@ mod tests {
     fn check(paths: &[&str], models: &[(&str, &[u32])], problems: &[&str]) {
         let repository = repository(paths);
         let found = scan(repository.path()).unwrap();
-        let versions = |model: &FoundModel| model.versions.keys().map(|version| version.get()).collect::<Vec<_>>();
+        let versions = |model: &FoundModel| model.versions.iter().map(|version| version.get()).collect::<Vec<_>>();
         let seen: Vec<_> = found.models.iter().map(|model| (model.name.to_string(), versions(model))).collect();
         let expected: Vec<_> = models.iter().map(|(name, versions)| (name.to_string(), versions.to_vec())).collect();
         assert_eq!(seen, expected, "{paths:?}");

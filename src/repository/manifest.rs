@@ -73,7 +73,7 @@ pub struct TrainingDate(String);
 /// elsewhere on any system.
 ///
 /// ```
-/// use leeway::registry::FilePath;
+/// use leeway::repository::FilePath;
 /// assert!("vocab/tokenizer.json".parse::<FilePath>().is_ok());
 /// assert!("../tokenizer.json".parse::<FilePath>().is_err());
 /// assert!("/etc/passwd".parse::<FilePath>().is_err());
@@ -154,7 +154,7 @@ impl Manifest {
     }
 
     /// The manifest as it is written.
-    pub(super) fn to_toml(&self) -> Result<String, String> {
+    pub fn to_toml(&self) -> Result<String, String> {
         self.check()?;
         toml::to_string(self).map_err(|error| error.to_string())
     }
@@ -164,7 +164,7 @@ impl Manifest {
     /// folder gives the same.
     ///
     /// ```
-    /// use leeway::registry::Manifest;
+    /// use leeway::repository::Manifest;
     /// let one = "4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865".parse().unwrap();
     /// let two = "53c234e5e8472b6ac51c1ae1cab3fe06fad053beb8ebfd8977b010655bfdd3c3".parse().unwrap();
     /// let files = [("a.onnx".parse().unwrap(), one), ("b/two".parse().unwrap(), two)];

@@ -1,9 +1,7 @@
 //! The files of a version: which there are, what they are, and their bytes, read once and hashed as they are read.
 
 use std::collections::BTreeMap;
-use std::fs::Metadata;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sha2::Digest;
@@ -14,49 +12,11 @@ use super::regular_file::{check_regular, open};
 use crate::error::LoadFault;
 use crate::identity::{Sha256, shown};
 
-/// More files than any version needs.
-const MAX_FILES: usize = 10_000;
-
-/// Fingerprint of a folder from outside: enough to see that something was written to it, without reading any file.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Fingerprint(BTreeMap<PathBuf, [i64; 5]>);
-
-impl Fingerprint {
-    /// The fingerprint of whatever is in a folder now. What cannot be read is not in it.
-    pub fn of(folder: &Path) -> Fingerprint {
-        let mut seen = BTreeMap::new();
-        let mut folders = vec![folder.to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                let Ok(metadata) = entry.metadata() else { continue };
-                if seen.len() > MAX_FILES {
-                    break;
-                }
-                if metadata.is_dir() {
-                    folders.push(entry.path());
-                }
-                seen.insert(entry.path(), marks(&metadata));
-            }
-        }
-        Fingerprint(seen)
-    }
-
-    /// The fingerprint of one file.
-    pub fn of_file(file: &Path) -> Fingerprint {
-        let metadata = std::fs::metadata(file).ok();
-        Fingerprint(metadata.map(|metadata| (file.to_owned(), marks(&metadata))).into_iter().collect())
-    }
-}
-
-/// Metadata that changes when a file is written to, replaced or linked.
-fn marks(metadata: &Metadata) -> [i64; 5] {
-    let inode = i64::from_ne_bytes(metadata.ino().to_ne_bytes());
-    let length = i64::from_ne_bytes(metadata.len().to_ne_bytes());
-    [inode, length, metadata.mtime(), metadata.mtime_nsec(), metadata.ctime_nsec() ^ (metadata.ctime() << 30)]
-}
+/// Maximum number of files of a version.
+pub(super) const MAX_FILES: usize = 10_000;
 
 /// The files of a folder but the manifest, by their path within it.
-pub(super) fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal> {
+pub fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal> {
     let mut found = BTreeMap::new();
     let mut folders = vec![(folder.to_owned(), String::new())];
     while let Some((at, prefix)) = folders.pop() {

@@ -1,0 +1,173 @@
+//! Adds a version: its files are put into a hidden folder, tried, and made a version by one rename.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::recorded_examples::{RecordedFrom, record};
+use super::staging::{Staging, at};
+use super::training_data::{Progress, TrainingData, make_baseline};
+use crate::config::{Batching, ModelConfig, SessionPlace};
+use crate::error::{Error, Result};
+use crate::identity::Version;
+use crate::model::Engine;
+use crate::monitor::Baseline;
+use crate::pipeline::Stages;
+use crate::registry::{Findings, LoadOrder, MAX_COMPARING, OpenedVersion, Pace, Trial};
+use crate::repository::{
+    BASELINE_FILE, CONFIG_FILE, FoundVersion, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, Refusal, next_version,
+};
+
+/// Files of a new version.
+#[derive(Debug, Clone, Default)]
+pub struct NewFiles {
+    /// The model. Stored as `model.onnx`.
+    pub onnx: PathBuf,
+    /// Other files, stored under their own names: weights that the model keeps outside itself, a tokenizer, labels.
+    pub others: Vec<PathBuf>,
+    /// Examples, stored as `golden.json`.
+    pub golden: Option<PathBuf>,
+    /// Instances whose predictions are recorded as examples.
+    pub record: Option<RecordedFrom>,
+    /// Training data of the model, of which a baseline is made.
+    pub training_data: Option<TrainingData>,
+}
+
+/// A version to add.
+#[derive(Debug, Clone)]
+pub struct Addition<'a> {
+    /// The model's folder.
+    pub model: &'a Path,
+    /// The files.
+    pub files: &'a NewFiles,
+    /// Facts about the version. The files are filled in.
+    pub facts: Manifest,
+}
+
+/// The version that was added.
+#[derive(Debug)]
+pub struct Added {
+    /// The new version.
+    pub version: Version,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its manifest, with its files.
+    pub manifest: Manifest,
+    /// Number of its examples.
+    pub examples: usize,
+    /// Its baseline, if one was made.
+    pub baseline: Option<Baseline>,
+    /// Findings of its first runs.
+    pub findings: Findings,
+    /// The setting in `model.toml`.
+    pub batching: Batching,
+}
+
+/// Result of the first runs of a new version.
+struct Checked {
+    findings: Findings,
+    examples: usize,
+    baseline: Option<Baseline>,
+}
+
+/// Checks that a version loads and fits its `model.toml`, and adds it as the next one.
+pub fn add(
+    addition: Addition<'_>,
+    engine: &dyn Engine,
+    stages: &Stages,
+    trial: Option<&Trial>,
+    progress: &dyn Fn(Progress),
+) -> Result<Added> {
+    let Addition { model, files, facts } = addition;
+    let model = model.canonicalize().map_err(|error| at(model, &error))?;
+    let staging = Staging::create(&model)?;
+    let order = order(&model, next_version(&model)?)?;
+    stage_files(files, &staging)?;
+    let mut manifest = Manifest::write(facts, staging.path())?;
+    fail::fail_point!("add::staged");
+
+    let Checked { findings, examples, baseline } = check(&order, files, &staging, engine, stages, trial, progress)?;
+    if files.is_more_to_make() {
+        manifest = Manifest::write(manifest, staging.path())?;
+    }
+    staging.sync()?;
+    fail::fail_point!("add::checked");
+    let (version, folder) = staging.become_version(order.version)?;
+    Ok(Added { version, folder, manifest, examples, baseline, findings, batching: order.config.model.batching })
+}
+
+/// Tries the version out, and writes the examples and the baseline that are made with it.
+fn check(
+    order: &LoadOrder,
+    new: &NewFiles,
+    staging: &Staging,
+    engine: &dyn Engine,
+    stages: &Stages,
+    trial: Option<&Trial>,
+    progress: &dyn Fn(Progress),
+) -> Result<Checked> {
+    let refused = |refusal: Refusal| Error::Repository(refusal.to_string());
+    let found = FoundVersion::find(staging.path()).map_err(refused)?;
+    let findings = trial.map(|trial| trial.run(order, &found)).transpose().map_err(refused)?;
+    let verified = found.read().map_err(refused)?;
+    let mut examples = verified.golden.as_ref().map_or(0, |golden| golden.instances.len());
+    let mut baseline = None;
+    let findings = match findings {
+        Some(findings) if !new.is_more_to_make() => findings,
+        findings => {
+            let opened = OpenedVersion::open(engine, stages, order, verified).map_err(refused)?;
+            let examine = || opened.examine(&mut *opened.session()?, MAX_COMPARING);
+            let mut findings = findings.map_or_else(examine, Ok).map_err(refused)?;
+            if let Some(from) = &new.record {
+                let golden = record(from, &opened)?;
+                examples = golden.instances.len();
+                staging.write_json(&golden, GOLDEN_FILE)?;
+            }
+            if let Some(data) = &new.training_data {
+                let (made, assumptions) = make_baseline(data, &opened, &findings, progress)?;
+                findings.remarks.extend(assumptions);
+                staging.write_json(&made, BASELINE_FILE)?;
+                baseline = Some(made);
+            }
+            findings
+        }
+    };
+    Ok(Checked { findings, examples, baseline })
+}
+
+impl NewFiles {
+    /// Returns true if examples or a baseline are made with the version itself.
+    fn is_more_to_make(&self) -> bool {
+        self.record.is_some() || self.training_data.is_some()
+    }
+}
+
+/// The order to load a version of the model in this folder, as the whole machine may.
+pub(super) fn order(model: &Path, version: Version) -> Result<LoadOrder> {
+    let name = model.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.parse().map_err(|error| Error::Repository(format!("{}: {error}", model.display())))?;
+    let config_file = model.join(CONFIG_FILE);
+    let config = ModelConfig::read(&config_file).map_err(|error| Error::Repository(error.to_string()))?;
+    let config_place = config_file.display().to_string();
+    let (place, pace) = (SessionPlace::Server, Pace::Full);
+    Ok(LoadOrder { model: name, version, config: Arc::new(config), config_place, place, pace })
+}
+
+/// Copies the files to where they will be a version.
+fn stage_files(new: &NewFiles, staging: &Staging) -> Result<()> {
+    staging.copy(&new.onnx, MODEL_FILE)?;
+    for other in &new.others {
+        let name = other.file_name().unwrap_or_default().to_string_lossy();
+        if name == MANIFEST_FILE {
+            return Err(Error::Repository(format!("{}: the manifest is written by `leeway add`", other.display())));
+        }
+        if name == BASELINE_FILE && new.training_data.is_some() {
+            let problem = "a baseline is made of --baseline-data; give one of both";
+            return Err(Error::Repository(format!("{}: {problem}", other.display())));
+        }
+        staging.copy(other, &name)?;
+    }
+    match &new.golden {
+        Some(golden) => staging.copy(golden, GOLDEN_FILE),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,54 @@
+//! Gives a version that nobody relies on yet a baseline, in place of the one that it has, if it has one.
+
+use std::path::Path;
+
+use super::add::order;
+use super::staging::{Staging, at};
+use super::training_data::{Progress, TrainingData, make_baseline};
+use crate::error::{Error, Result};
+use crate::identity::Version;
+use crate::model::Engine;
+use crate::monitor::Baseline;
+use crate::pipeline::Stages;
+use crate::registry::{MAX_COMPARING, OpenedVersion};
+use crate::repository::{BASELINE_FILE, Manifest, Refusal, VerifiedVersion, files_in, model_in_folder};
+
+/// Makes a baseline for a version that is there already. The version is exchanged as a whole, and gets another digest. Also
+/// returns the assumptions about the data.
+pub fn add_baseline(
+    model: &Path,
+    version: Version,
+    data: &TrainingData,
+    engine: &dyn Engine,
+    stages: &Stages,
+    progress: &dyn Fn(Progress),
+) -> Result<(Manifest, Baseline, Vec<String>)> {
+    let model = model.canonicalize().map_err(|error| at(model, &error))?;
+    let found = model_in_folder(&model)?;
+    if !found.versions.contains(&version) {
+        let known: Vec<String> = found.versions.iter().map(Version::to_string).collect();
+        let (model, known) = (model.display(), known.join(", "));
+        return Err(Error::Repository(format!("{model}: there is no version {version}; there is: {known}")));
+    }
+    let folder = model.join(version.to_string());
+    let refused = |refusal: Refusal| Error::Repository(format!("{}: {refusal}", folder.display()));
+    let verified = VerifiedVersion::read(&folder).map_err(refused)?;
+    let facts = Manifest::clone(&verified.manifest);
+    let opened = OpenedVersion::open(engine, stages, &order(&model, version)?, verified).map_err(refused)?;
+    let findings =
+        opened.session().and_then(|mut session| opened.examine(&mut *session, MAX_COMPARING)).map_err(refused)?;
+    let (baseline, assumptions) = make_baseline(data, &opened, &findings, progress)?;
+
+    let staging = Staging::create(&model)?;
+    for (name, path) in files_in(&folder).map_err(refused)? {
+        let to = staging.path().join(name.as_str());
+        to.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(|error| at(&to, &error))?;
+        std::fs::copy(&path, &to).map_err(|error| at(&path, &error))?;
+    }
+    staging.write_json(&baseline, BASELINE_FILE)?;
+    let manifest = Manifest::write(facts, staging.path())?;
+    VerifiedVersion::read(staging.path()).map_err(refused)?;
+    staging.sync()?;
+    staging.replace_version(&folder)?;
+    Ok((manifest, baseline, assumptions))
+}

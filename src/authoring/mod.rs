@@ -1,0 +1,17 @@
+//! Makes versions: everything that `leeway add` and `leeway baseline` do to a repository. A server only reads it.
+//!
+//! - `add.rs` adds a version, and `add_baseline.rs` gives one a baseline. Both put it together in a hidden folder
+//!   (`staging.rs`), which becomes a version by one rename.
+//! - `training_data.rs` makes baselines, and `recorded_examples.rs` examples.
+
+mod add;
+mod add_baseline;
+mod recorded_examples;
+mod staging;
+mod training_data;
+
+pub use self::add::{Added, Addition, NewFiles, add};
+pub use self::add_baseline::add_baseline;
+pub use self::recorded_examples::RecordedFrom;
+pub use self::staging::abandon_additions;
+pub use self::training_data::{Progress, TrainingData};

@@ -1,0 +1,43 @@
+//! Examples that are recorded: the predictions of a new version itself for given instances.
+
+use std::path::PathBuf;
+
+use serde_json::value::RawValue;
+
+use super::staging::at;
+use crate::error::{Error, Result};
+use crate::registry::OpenedVersion;
+use crate::repository::{Golden, Refusal, parse_golden};
+
+/// Source of recorded examples.
+#[derive(Debug, Clone)]
+pub struct RecordedFrom {
+    /// One instance per line, as JSON.
+    pub instances: PathBuf,
+    /// Tolerance of numbers when they are checked.
+    pub tolerance: f64,
+}
+
+/// Records the predictions of a version as examples.
+pub(super) fn record(from: &RecordedFrom, opened: &OpenedVersion) -> Result<Golden> {
+    let refused = |problem: String| Error::Repository(format!("{}: {problem}", from.instances.display()));
+    let text = std::fs::read_to_string(&from.instances).map_err(|error| at(&from.instances, &error))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let parse = |(index, line): (usize, &str)| {
+        serde_json::from_str::<Box<RawValue>>(line).map_err(|error| {
+            let (line, column) = (index + 1, error.column());
+            refused(format!("line {line}, column {column}: this is not an instance as JSON: {error}"))
+        })
+    };
+    let instances: Vec<Box<RawValue>> = lines.map(parse).collect::<Result<_>>()?;
+    let mut golden = Golden { instances, predictions: Vec::new(), tolerance: from.tolerance };
+    let mut session = opened.session().map_err(|refusal| refused(refusal.to_string()))?;
+    let predictions = opened
+        .predict(&mut *session, &golden)
+        .enumerate()
+        .map(|(index, prediction)| prediction.map_err(|problem| refused(format!("instance {}: {problem}", index + 1))));
+    golden.predictions = predictions.collect::<Result<_>>()?;
+    let text = serde_json::to_vec(&golden).map_err(Error::internal)?;
+    // As it will be read.
+    parse_golden(&text).map_err(|refusal: Refusal| refused(refusal.to_string()))
+}

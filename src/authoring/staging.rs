@@ -1,0 +1,175 @@
+//! Hidden folders beside the versions of a model, in which a version is put together. It becomes a version by one rename,
+//! so that whatever breaks off leaves no half version.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
+
+use crate::error::{Error, Result};
+use crate::identity::Version;
+use crate::repository::next_version;
+
+/// Prefix of the names of these folders.
+const PREFIX: &str = ".adding-";
+
+/// A folder in which a version is put together. Dropping it removes it.
+#[derive(Debug)]
+pub(super) struct Staging {
+    folder: tempfile::TempDir,
+    /// The folder of the model.
+    model: PathBuf,
+    /// Locked while this process lives, which tells others that the folder is not abandoned.
+    _lock: File,
+}
+
+impl Staging {
+    /// Creates a folder in the folder of a model, and removes abandoned ones: the lock of a process ends with it, however
+    /// it ends.
+    pub(super) fn create(model: &Path) -> Result<Staging> {
+        let (folder, lock) = create_locked(model).map_err(|error| at(model, &error))?;
+        Ok(Staging { folder, model: model.to_owned(), _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Makes the folder the next version of its model, from `expected` on. Returns the version and its folder.
+    pub(super) fn become_version(self, expected: Version) -> Result<(Version, PathBuf)> {
+        let Staging { folder, model, _lock } = self;
+        // From here on the folder is not deleted any more, whatever happens.
+        let staged = folder.keep();
+        let mut version = expected;
+        loop {
+            let to = model.join(version.to_string());
+            // Replaces nothing, not even an empty folder.
+            match renameat_with(CWD, &staged, CWD, &to, RenameFlags::NOREPLACE).map_err(io::Error::from) {
+                Ok(()) => {
+                    fail::fail_point!("add::renamed");
+                    sync_folder(&model)?;
+                    return Ok((version, to));
+                }
+                // Someone else added one meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => version = next_version(&model)?,
+                Err(error) => {
+                    let _ = std::fs::remove_dir_all(&staged);
+                    return Err(at(&to, &error));
+                }
+            }
+        }
+    }
+
+    /// Makes the folder the version in `folder`, whose files are removed. Each becomes the other at one moment.
+    pub(super) fn replace_version(self, folder: &Path) -> Result<()> {
+        renameat_with(CWD, self.path(), CWD, folder, RenameFlags::EXCHANGE)
+            .map_err(|error| at(folder, &error.into()))?;
+        sync_folder(&self.model)
+    }
+
+    /// Writes everything to disk, so that the rename does not come to the disk before what it renames.
+    pub(super) fn sync(&self) -> Result<()> {
+        let folder = self.path();
+        let sync = || {
+            for entry in std::fs::read_dir(folder)? {
+                File::open(entry?.path())?.sync_all()?;
+            }
+            // Readable by whoever serves it: temporary folders are their owner's only.
+            std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+            File::open(folder)?.sync_all()
+        };
+        sync().map_err(|error| at(folder, &error))
+    }
+
+    /// Writes a value as JSON into a file.
+    pub(super) fn write_json(&self, value: &impl serde::Serialize, name: &str) -> Result<()> {
+        let mut text = serde_json::to_vec(value).map_err(Error::internal)?;
+        text.push(b'\n');
+        let path = self.path().join(name);
+        std::fs::write(&path, text).map_err(|error| at(&path, &error))
+    }
+
+    /// Copies a file. Refuses a name that is there already.
+    pub(super) fn copy(&self, from: &Path, name: &str) -> Result<()> {
+        let to = self.path().join(name);
+        if to.exists() {
+            return Err(Error::Repository(format!("{}: there are two files of the name {name}", from.display())));
+        }
+        let mut source = open_regular(from).map_err(|error| at(from, &error))?;
+        let mut target = File::create_new(&to).map_err(|error| at(&to, &error))?;
+        io::copy(&mut source, &mut target).map_err(|error| at(from, &error)).map(drop)
+    }
+}
+
+/// Removes the folders of this process in the folder of a model, even while they are being written. For a process that is
+/// about to end.
+pub fn abandon_additions(model: &Path) {
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    for folder in staging_folders(model, &prefix) {
+        // Another thread may still be writing.
+        for _ in 0..100 {
+            if std::fs::remove_dir_all(&folder).is_ok() || !folder.exists() {
+                break;
+            }
+        }
+    }
+}
+
+/// An error of the operating system at a path.
+pub(super) fn at(path: &Path, error: &io::Error) -> Error {
+    Error::Repository(format!("{}: {error}", path.display()))
+}
+
+fn create_locked(model: &Path) -> io::Result<(tempfile::TempDir, File)> {
+    remove_abandoned(model);
+    loop {
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(model)?;
+        let lock = match File::open(folder.path()) {
+            Ok(lock) => lock,
+            // Another `leeway add` has just removed the folder as abandoned.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        match lock.try_lock() {
+            Ok(()) if folder.path().exists() => return Ok((folder, lock)),
+            Ok(()) | Err(TryLockError::WouldBlock) => continue,
+            // A file system without locks. Abandoned folders stay there.
+            Err(TryLockError::Error(_)) => return Ok((folder, lock)),
+        }
+    }
+}
+
+/// Removes the folders that are not locked.
+fn remove_abandoned(model: &Path) {
+    for folder in staging_folders(model, PREFIX) {
+        let Ok(lock) = File::open(&folder) else { continue };
+        if lock.try_lock().is_ok() {
+            let removed = std::fs::remove_dir_all(&folder);
+            tracing::info!(folder = %folder.display(), ok = removed.is_ok(), "removed what an interrupted `leeway add` had left");
+        }
+    }
+}
+
+fn staging_folders(model: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(model).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
+        .collect()
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| at(folder, &error))
+}
+
+/// Opens a file for copying. Follows links, but refuses files without an end and those that block.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("is not a regular file")),
+    }
+}

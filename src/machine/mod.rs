@@ -1,0 +1,16 @@
+//! The machine, and this process on it.
+//!
+//! - `limits.rs`: the memory and threads that the machine leaves to this process.
+//! - `process.rs`: priority, limits and end of this process; further processes of the same program.
+
+mod limits;
+mod process;
+
+pub use self::limits::{
+    MemoryBefore, available_memory, limit_data, memory_left_in_group, memory_limit, reset_peak_memory, threads_left,
+};
+pub use self::process::{
+    confine_this_process, describe_end, end_this_process, forbid_core_dumps, give_way, lower_priority_of_this_thread,
+    may_be_written, open_files_limit, part_of_this_program, prefer_to_end_this_process, raise_open_files_limit,
+    turn_telemetry_off,
+};

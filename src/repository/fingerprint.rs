@@ -1,0 +1,46 @@
+//! Fingerprints of files and folders: a change is seen without reading a file.
+
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::files::MAX_FILES;
+
+/// Fingerprint of a folder from outside: enough to see that something was written to it, without reading any file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fingerprint(BTreeMap<PathBuf, [i64; 5]>);
+
+impl Fingerprint {
+    /// The fingerprint of whatever is in a folder now. What cannot be read is not in it.
+    pub fn of(folder: &Path) -> Fingerprint {
+        let mut seen = BTreeMap::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let Ok(metadata) = entry.metadata() else { continue };
+                if seen.len() > MAX_FILES {
+                    break;
+                }
+                if metadata.is_dir() {
+                    folders.push(entry.path());
+                }
+                seen.insert(entry.path(), marks(&metadata));
+            }
+        }
+        Fingerprint(seen)
+    }
+
+    /// The fingerprint of one file.
+    pub fn of_file(file: &Path) -> Fingerprint {
+        let metadata = std::fs::metadata(file).ok();
+        Fingerprint(metadata.map(|metadata| (file.to_owned(), marks(&metadata))).into_iter().collect())
+    }
+}
+
+/// Metadata that changes when a file is written to, replaced or linked.
+fn marks(metadata: &Metadata) -> [i64; 5] {
+    let inode = i64::from_ne_bytes(metadata.ino().to_ne_bytes());
+    let length = i64::from_ne_bytes(metadata.len().to_ne_bytes());
+    [inode, length, metadata.mtime(), metadata.mtime_nsec(), metadata.ctime_nsec() ^ (metadata.ctime() << 30)]
+}

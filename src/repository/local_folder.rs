@@ -1,0 +1,69 @@
+//! A store in a folder of this machine, or in one that is mounted: `<model>/model.toml` and `<model>/<version>/`.
+
+use std::path::{Path, PathBuf};
+
+use super::fingerprint::Fingerprint;
+use super::layout::{self, CONFIG_FILE, Found};
+use super::manifest::Manifest;
+use super::refusal::Refusal;
+use super::store::Store;
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::identity::{ModelName, Version};
+
+/// A store in a folder.
+#[derive(Debug, Clone)]
+pub struct LocalFolder {
+    path: PathBuf,
+}
+
+impl LocalFolder {
+    /// The store in this folder (`repository.path`).
+    pub fn new(path: impl Into<PathBuf>) -> LocalFolder {
+        LocalFolder { path: path.into() }
+    }
+
+    fn config(&self, model: &ModelName) -> PathBuf {
+        self.path.join(model.as_str()).join(CONFIG_FILE)
+    }
+
+    /// Folder of a version. It may not exist.
+    pub fn version(&self, model: &ModelName, version: Version) -> PathBuf {
+        self.path.join(model.as_str()).join(version.to_string())
+    }
+
+    /// Path of the folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Store for LocalFolder {
+    fn list(&self) -> Result<Found> {
+        layout::scan(&self.path)
+    }
+
+    fn read_config(&self, model: &ModelName) -> Result<ModelConfig> {
+        ModelConfig::read(&self.config(model))
+    }
+
+    fn config_place(&self, model: &ModelName) -> String {
+        self.config(model).display().to_string()
+    }
+
+    fn config_fingerprint(&self, model: &ModelName) -> Fingerprint {
+        Fingerprint::of_file(&self.config(model))
+    }
+
+    fn read_manifest(&self, model: &ModelName, version: Version) -> Result<Manifest, Refusal> {
+        Manifest::read(&self.version(model, version))
+    }
+
+    fn version_fingerprint(&self, model: &ModelName, version: Version) -> Fingerprint {
+        Fingerprint::of(&self.version(model, version))
+    }
+
+    fn materialise(&self, model: &ModelName, version: Version) -> Result<PathBuf, Refusal> {
+        Ok(self.version(model, version))
+    }
+}
