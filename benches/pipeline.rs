@@ -15,15 +15,16 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use leeway::budget::{ArrivedBytes, BlockingThreads, Deadline, LatencyBudget, MemoryBudget};
 use leeway::config::{Config, LoadingConfig, MonitoringConfig, MonitoringWindows, SessionConfig};
 use leeway::deploy::Deployer;
+use leeway::error::{Result, SetupError};
 use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
 use leeway::model::isolated::IsolatedEngine;
 use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, ModelBytes, ModelSource, Priority, SpinSlots};
 use leeway::monitor::{Monitor, MonitoringSpec, Sample, VersionLabels};
 use leeway::pipeline::{Stages, instances};
-use leeway::registry::{Catalog, Loader, RunLimit, Target};
+use leeway::registry::{Catalog, Loader, RunLimit, ServedVersion, Target};
 use leeway::repository::LocalFolder;
-use leeway::serve::{self, Head};
+use leeway::serve::{self, EncodedRequest, Head, Input, Output};
 use leeway::state::MemoryJournal;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -95,6 +96,19 @@ fn json_to_tensor(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A request as `POST /predict` has it.
+struct Json(ArrivedBytes);
+
+impl EncodedRequest for Json {
+    fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<T> {
+        with(Input::Instances(instances(&self.0.whole())?))
+    }
+}
+
 fn whole_pipeline(criterion: &mut Criterion) {
     let threads = BlockingThreads::new(2.try_into().unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -118,9 +132,13 @@ fn whole_pipeline(criterion: &mut Criterion) {
                 let admitted = serve::admit(&catalog, head).unwrap();
                 let body = pin!(async {
                     let mut arrived = ArrivedBytes::new(&memory, body.len());
-                    arrived.add(body.clone()).map(|()| arrived)
+                    arrived.add(body.clone()).map(|()| Json(arrived))
                 });
-                admitted.predict(body, &threads, |predictions, _| Ok(predictions.len())).await.unwrap()
+                let count = |output: Output<'_>, _: &ServedVersion| match output {
+                    Output::Predictions(predictions) => Ok(predictions.len()),
+                    Output::Tensors(_) => Ok(0),
+                };
+                admitted.infer(body, &threads, count).await.unwrap()
             });
         });
     }
@@ -168,7 +186,7 @@ fn watching(criterion: &mut Criterion) {
 struct Digits;
 
 impl ModelSource for Digits {
-    fn read(&self) -> leeway::error::Result<Arc<ModelBytes>> {
+    fn read(&self) -> Result<Arc<ModelBytes>, SetupError> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits/2/model.onnx");
         Ok(Arc::new(ModelBytes { model: std::fs::read(path).unwrap().into(), external: Vec::new() }))
     }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, this_program};
 use crate::deploy::{Deployer, Journal};
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::feedback::{Feedback, Ledger};
 use crate::http::{self, BoundAddress, ConnectionTimeouts, HttpState, Listener, ListenerLimits};
 use crate::machine;
@@ -52,12 +52,12 @@ pub struct Dependencies {
 }
 
 /// Returns the trial as configured: by this program, in a process of its own.
-pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>> {
+pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>, SetupError> {
     if !config.loading.trial {
         return Ok(None);
     }
     Ok(Some(Trial {
-        program: this_program().map_err(Error::internal)?,
+        program: this_program().map_err(SetupError::internal)?,
         library: runtime.library().to_owned(),
         memory: config.loading.trial_memory(),
         timeout: config.loading.trial_timeout(),
@@ -65,8 +65,8 @@ pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>> {
 }
 
 /// The engine that runs models in processes of their own. Their program is this one.
-pub fn isolated_engine(runtime: &OnnxRuntime) -> Result<Option<Arc<dyn Engine>>> {
-    let program = this_program().map_err(Error::internal)?;
+pub fn isolated_engine(runtime: &OnnxRuntime) -> Result<Option<Arc<dyn Engine>>, SetupError> {
+    let program = this_program().map_err(SetupError::internal)?;
     let (library, version) = (runtime.library().to_owned(), runtime.version().to_owned());
     Ok(Some(Arc::new(IsolatedEngine { program, library, version })))
 }
@@ -98,7 +98,7 @@ pub enum Stop {
 impl App {
     /// Loads ONNX Runtime and the models of the repository, with these kinds of stages. Versions are tried out by this
     /// program in a process of its own: its `main` has to be [`crate::cli::main_with`], or `loading.trial` off.
-    pub async fn build(config: Config, stages: Stages) -> Result<App> {
+    pub async fn build(config: Config, stages: Stages) -> Result<App, SetupError> {
         let runtime = OnnxRuntime::load(&config.library_candidates())?;
         let trial = trial(&config, &runtime)?;
         let State { journal, ledger } = state::open(&config.state.url, config.feedback.remembered).await?;
@@ -108,7 +108,7 @@ impl App {
     }
 
     /// As [`App::build`], with parts of your own.
-    pub async fn build_with(config: Config, parts: Dependencies) -> Result<App> {
+    pub async fn build_with(config: Config, parts: Dependencies) -> Result<App, SetupError> {
         let Dependencies { engine, isolated_engine, stages, trial, journal, ledger } = parts;
         let monitor = Arc::new(Monitor::new(engine.version(), config.monitoring.windows()));
         let spin_slots = Arc::new(SpinSlots::for_threads(config.http.threads()));
@@ -144,13 +144,13 @@ impl App {
     }
 
     /// Listens at the configured addresses.
-    pub async fn bind(self) -> Result<BoundApp> {
+    pub async fn bind(self) -> Result<BoundApp, SetupError> {
         let addresses = Addresses::bind(&self.config)?;
         self.listen(addresses)
     }
 
     /// Listens at these addresses. Must be called within a runtime.
-    pub fn listen(self, addresses: Addresses) -> Result<BoundApp> {
+    pub fn listen(self, addresses: Addresses) -> Result<BoundApp, SetupError> {
         let Addresses { data, admin } = addresses;
         Ok(BoundApp { app: self, data: data.listen()?, admin: admin.listen()? })
     }
@@ -158,7 +158,7 @@ impl App {
 
 impl Addresses {
     /// Takes both addresses before anything is loaded, so that a port that is in use is reported at once.
-    pub fn bind(config: &Config) -> Result<Addresses> {
+    pub fn bind(config: &Config) -> Result<Addresses, SetupError> {
         Ok(Addresses {
             data: BoundAddress::bind(config.http.listen, "http.listen")?,
             admin: BoundAddress::bind(config.admin.listen, "admin.listen")?,
@@ -175,10 +175,10 @@ struct AdminThreads {
 }
 
 impl AdminThreads {
-    fn start() -> Result<AdminThreads> {
+    fn start() -> Result<AdminThreads, SetupError> {
         let mut threads = tokio::runtime::Builder::new_multi_thread();
         let runtime = threads.worker_threads(ADMIN_THREADS).thread_name("admin").enable_all().build();
-        let runtime = runtime.map_err(Error::internal)?;
+        let runtime = runtime.map_err(SetupError::internal)?;
         Ok(AdminThreads { threads: runtime.handle().clone(), runtime: Some(runtime) })
     }
 }
@@ -206,7 +206,7 @@ impl BoundApp {
     /// Serves until `stop` says otherwise, then stops in order: not ready → the deregistration delay, still
     /// serving → no new connections → requests in flight finish within the grace period → the workers end.
     /// A second `stop` cuts the delay short, and one after that the grace period.
-    pub async fn run(self, mut stop: impl StopSignal) -> Result<()> {
+    pub async fn run(self, mut stop: impl StopSignal) -> Result<(), SetupError> {
         let BoundApp { app: App { config, state }, data, admin } = self;
         let (close, closing) = watch::channel(false);
         let grace = config.shutdown.grace_period();
@@ -228,7 +228,7 @@ impl BoundApp {
 
         state.readiness.set(true);
         let mut data = tokio::spawn(data.serve(
-            http::data(Arc::clone(&state)),
+            http::data(&state),
             ListenerLimits { places: data_places, timeouts },
             Arc::clone(recorder),
             closing.clone(),
@@ -236,7 +236,7 @@ impl BoundApp {
         ));
         // Operators' connections are not counted among the clients'.
         let mut admin = admin_threads.threads.spawn(admin.serve(
-            http::admin(Arc::clone(&state)),
+            http::admin(&state),
             ListenerLimits { places: admin_places, timeouts },
             Arc::default(),
             closing,
@@ -248,8 +248,8 @@ impl BoundApp {
         let reason = tokio::select! {
             reason = stop.next() => Ok(reason),
             // Listeners end when they are told to. One that ended by itself leaves a process that answers nobody.
-            ended = &mut data => Err(Error::internal(format_args!("the data listener ended: {ended:?}"))),
-            ended = &mut admin => Err(Error::internal(format_args!("the admin listener ended: {ended:?}"))),
+            ended = &mut data => Err(SetupError::internal(format_args!("the data listener ended: {ended:?}"))),
+            ended = &mut admin => Err(SetupError::internal(format_args!("the admin listener ended: {ended:?}"))),
         };
         state.readiness.set(false);
         polling.abort();

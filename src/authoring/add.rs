@@ -7,7 +7,7 @@ use super::recorded_examples::{RecordedFrom, record};
 use super::staging::{Staging, at};
 use super::training_data::{Progress, TrainingData, make_baseline};
 use crate::config::{Batching, ModelConfig, SessionPlace};
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::identity::Version;
 use crate::model::Engine;
 use crate::monitor::Baseline;
@@ -76,7 +76,7 @@ pub fn add(
     stages: &Stages,
     trial: Option<&Trial>,
     progress: &dyn Fn(Progress),
-) -> Result<Added> {
+) -> Result<Added, SetupError> {
     let Addition { model, files, facts } = addition;
     let model = model.canonicalize().map_err(|error| at(model, &error))?;
     let staging = Staging::create(&model)?;
@@ -104,8 +104,8 @@ fn check(
     stages: &Stages,
     trial: Option<&Trial>,
     progress: &dyn Fn(Progress),
-) -> Result<Checked> {
-    let refused = |refusal: Refusal| Error::Repository(refusal.to_string());
+) -> Result<Checked, SetupError> {
+    let refused = |refusal: Refusal| SetupError::Repository(refusal.to_string());
     let found = FoundVersion::find(staging.path()).map_err(refused)?;
     let findings = trial.map(|trial| trial.run(order, &found)).transpose().map_err(refused)?;
     let verified = found.read().map_err(refused)?;
@@ -142,27 +142,30 @@ impl NewFiles {
 }
 
 /// The order to load a version of the model in this folder, as the whole machine may.
-pub(super) fn order(model: &Path, version: Version) -> Result<LoadOrder> {
+pub(super) fn order(model: &Path, version: Version) -> Result<LoadOrder, SetupError> {
     let name = model.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.parse().map_err(|error| Error::Repository(format!("{}: {error}", model.display())))?;
+    let name = name.parse().map_err(|error| SetupError::Repository(format!("{}: {error}", model.display())))?;
     let config_file = model.join(CONFIG_FILE);
-    let config = ModelConfig::read(&config_file).map_err(|error| Error::Repository(error.to_string()))?;
+    let config = ModelConfig::read(&config_file).map_err(|error| SetupError::Repository(error.to_string()))?;
     let config_place = config_file.display().to_string();
     let (place, pace) = (SessionPlace::Server, Pace::Full);
     Ok(LoadOrder { model: name, version, config: Arc::new(config), config_place, place, pace })
 }
 
 /// Copies the files to where they will be a version.
-fn stage_files(new: &NewFiles, staging: &Staging) -> Result<()> {
+fn stage_files(new: &NewFiles, staging: &Staging) -> Result<(), SetupError> {
     staging.copy(&new.onnx, MODEL_FILE)?;
     for other in &new.others {
         let name = other.file_name().unwrap_or_default().to_string_lossy();
         if name == MANIFEST_FILE {
-            return Err(Error::Repository(format!("{}: the manifest is written by `leeway add`", other.display())));
+            return Err(SetupError::Repository(format!(
+                "{}: the manifest is written by `leeway add`",
+                other.display()
+            )));
         }
         if name == BASELINE_FILE && new.training_data.is_some() {
             let problem = "a baseline is made of --baseline-data; give one of both";
-            return Err(Error::Repository(format!("{}: {problem}", other.display())));
+            return Err(SetupError::Repository(format!("{}: {problem}", other.display())));
         }
         staging.copy(other, &name)?;
     }

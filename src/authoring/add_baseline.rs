@@ -5,7 +5,7 @@ use std::path::Path;
 use super::add::order;
 use super::staging::{Staging, at};
 use super::training_data::{Progress, TrainingData, make_baseline};
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::identity::Version;
 use crate::model::Engine;
 use crate::monitor::Baseline;
@@ -22,16 +22,16 @@ pub fn add_baseline(
     engine: &dyn Engine,
     stages: &Stages,
     progress: &dyn Fn(Progress),
-) -> Result<(Manifest, Baseline, Vec<String>)> {
+) -> Result<(Manifest, Baseline, Vec<String>), SetupError> {
     let model = model.canonicalize().map_err(|error| at(model, &error))?;
     let found = model_in_folder(&model)?;
     if !found.versions.contains(&version) {
         let known: Vec<String> = found.versions.iter().map(Version::to_string).collect();
         let (model, known) = (model.display(), known.join(", "));
-        return Err(Error::Repository(format!("{model}: there is no version {version}; there is: {known}")));
+        return Err(SetupError::Repository(format!("{model}: there is no version {version}; there is: {known}")));
     }
     let folder = model.join(version.to_string());
-    let refused = |refusal: Refusal| Error::Repository(format!("{}: {refusal}", folder.display()));
+    let refused = |refusal: Refusal| SetupError::Repository(format!("{}: {refusal}", folder.display()));
     let verified = VerifiedVersion::read(&folder).map_err(refused)?;
     let facts = Manifest::clone(&verified.manifest);
     let opened = OpenedVersion::open(engine, stages, &order(&model, version)?, verified).map_err(refused)?;

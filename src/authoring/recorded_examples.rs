@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::value::RawValue;
 
 use super::staging::at;
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::registry::OpenedVersion;
 use crate::repository::{Golden, Refusal, parse_golden};
 
@@ -19,8 +19,8 @@ pub struct RecordedFrom {
 }
 
 /// Records the predictions of a version as examples.
-pub(super) fn record(from: &RecordedFrom, opened: &OpenedVersion) -> Result<Golden> {
-    let refused = |problem: String| Error::Repository(format!("{}: {problem}", from.instances.display()));
+pub(super) fn record(from: &RecordedFrom, opened: &OpenedVersion) -> Result<Golden, SetupError> {
+    let refused = |problem: String| SetupError::Repository(format!("{}: {problem}", from.instances.display()));
     let text = std::fs::read_to_string(&from.instances).map_err(|error| at(&from.instances, &error))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let parse = |(index, line): (usize, &str)| {
@@ -29,15 +29,15 @@ pub(super) fn record(from: &RecordedFrom, opened: &OpenedVersion) -> Result<Gold
             refused(format!("line {line}, column {column}: this is not an instance as JSON: {error}"))
         })
     };
-    let instances: Vec<Box<RawValue>> = lines.map(parse).collect::<Result<_>>()?;
+    let instances: Vec<Box<RawValue>> = lines.map(parse).collect::<Result<_, SetupError>>()?;
     let mut golden = Golden { instances, predictions: Vec::new(), tolerance: from.tolerance };
     let mut session = opened.session().map_err(|refusal| refused(refusal.to_string()))?;
     let predictions = opened
         .predict(&mut *session, &golden)
         .enumerate()
         .map(|(index, prediction)| prediction.map_err(|problem| refused(format!("instance {}: {problem}", index + 1))));
-    golden.predictions = predictions.collect::<Result<_>>()?;
-    let text = serde_json::to_vec(&golden).map_err(Error::internal)?;
+    golden.predictions = predictions.collect::<Result<_, SetupError>>()?;
+    let text = serde_json::to_vec(&golden).map_err(SetupError::internal)?;
     // As it will be read.
     parse_golden(&text).map_err(|refusal: Refusal| refused(refusal.to_string()))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::identity::Version;
 use crate::repository::next_version;
 
@@ -27,7 +27,7 @@ pub(super) struct Staging {
 impl Staging {
     /// Creates a folder in the folder of a model, and removes abandoned ones: the lock of a process ends with it, however
     /// it ends.
-    pub(super) fn create(model: &Path) -> Result<Staging> {
+    pub(super) fn create(model: &Path) -> Result<Staging, SetupError> {
         let (folder, lock) = create_locked(model).map_err(|error| at(model, &error))?;
         Ok(Staging { folder, model: model.to_owned(), _lock: lock })
     }
@@ -37,7 +37,7 @@ impl Staging {
     }
 
     /// Makes the folder the next version of its model, from `expected` on. Returns the version and its folder.
-    pub(super) fn become_version(self, expected: Version) -> Result<(Version, PathBuf)> {
+    pub(super) fn become_version(self, expected: Version) -> Result<(Version, PathBuf), SetupError> {
         let Staging { folder, model, _lock } = self;
         // From here on the folder is not deleted any more, whatever happens.
         let staged = folder.keep();
@@ -62,14 +62,14 @@ impl Staging {
     }
 
     /// Makes the folder the version in `folder`, whose files are removed. Each becomes the other at one moment.
-    pub(super) fn replace_version(self, folder: &Path) -> Result<()> {
+    pub(super) fn replace_version(self, folder: &Path) -> Result<(), SetupError> {
         renameat_with(CWD, self.path(), CWD, folder, RenameFlags::EXCHANGE)
             .map_err(|error| at(folder, &error.into()))?;
         sync_folder(&self.model)
     }
 
     /// Writes everything to disk, so that the rename does not come to the disk before what it renames.
-    pub(super) fn sync(&self) -> Result<()> {
+    pub(super) fn sync(&self) -> Result<(), SetupError> {
         let folder = self.path();
         let sync = || {
             for entry in std::fs::read_dir(folder)? {
@@ -83,18 +83,18 @@ impl Staging {
     }
 
     /// Writes a value as JSON into a file.
-    pub(super) fn write_json(&self, value: &impl serde::Serialize, name: &str) -> Result<()> {
-        let mut text = serde_json::to_vec(value).map_err(Error::internal)?;
+    pub(super) fn write_json(&self, value: &impl serde::Serialize, name: &str) -> Result<(), SetupError> {
+        let mut text = serde_json::to_vec(value).map_err(SetupError::internal)?;
         text.push(b'\n');
         let path = self.path().join(name);
         std::fs::write(&path, text).map_err(|error| at(&path, &error))
     }
 
     /// Copies a file. Refuses a name that is there already.
-    pub(super) fn copy(&self, from: &Path, name: &str) -> Result<()> {
+    pub(super) fn copy(&self, from: &Path, name: &str) -> Result<(), SetupError> {
         let to = self.path().join(name);
         if to.exists() {
-            return Err(Error::Repository(format!("{}: there are two files of the name {name}", from.display())));
+            return Err(SetupError::Repository(format!("{}: there are two files of the name {name}", from.display())));
         }
         let mut source = open_regular(from).map_err(|error| at(from, &error))?;
         let mut target = File::create_new(&to).map_err(|error| at(&to, &error))?;
@@ -117,8 +117,8 @@ pub fn abandon_additions(model: &Path) {
 }
 
 /// An error of the operating system at a path.
-pub(super) fn at(path: &Path, error: &io::Error) -> Error {
-    Error::Repository(format!("{}: {error}", path.display()))
+pub(super) fn at(path: &Path, error: &io::Error) -> SetupError {
+    SetupError::Repository(format!("{}: {error}", path.display()))
 }
 
 fn create_locked(model: &Path) -> io::Result<(tempfile::TempDir, File)> {
@@ -161,7 +161,7 @@ fn staging_folders(model: &Path, prefix: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-fn sync_folder(folder: &Path) -> Result<()> {
+fn sync_folder(folder: &Path) -> Result<(), SetupError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| at(folder, &error))
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::feature::{Features, Observation};
 use crate::model::Session;
 use crate::monitor::{Baseline, Sample};
@@ -96,13 +96,13 @@ pub(super) fn make_baseline(
     opened: &OpenedVersion,
     findings: &Findings,
     progress: &dyn Fn(Progress),
-) -> Result<(Baseline, Vec<String>)> {
+) -> Result<(Baseline, Vec<String>), SetupError> {
     let at_one_time = opened.rows_at_one_time(ROWS_AT_ONE_TIME, findings);
     let mut runner = Runner { opened, at_one_time, session: opened.session().map_err(repository)? };
     let source = Source::open(data, &mut runner)?;
     let rows = source.rows()?.try_fold(0, |count: u64, row| row.map(|_| count + 1))?;
     if rows == 0 {
-        return Err(Error::Repository(format!("{}: there is no row", data.file.display())));
+        return Err(SetupError::Repository(format!("{}: there is no row", data.file.display())));
     }
 
     let assumption = source.csv.as_ref().filter(|(columns, form)| *form == RowForm::Array && columns.rows.is_none());
@@ -133,8 +133,8 @@ pub(super) fn make_baseline(
     Ok((builder.finish(), assumption.into_iter().collect()))
 }
 
-fn repository(problem: impl std::fmt::Display) -> Error {
-    Error::Repository(problem.to_string())
+fn repository(problem: impl std::fmt::Display) -> SetupError {
+    SetupError::Repository(problem.to_string())
 }
 
 // ===== running =====
@@ -154,7 +154,7 @@ impl Runner<'_> {
         is_wanted: &mut dyn FnMut(u64) -> bool,
         progress: &dyn Fn(u64),
         take: &mut dyn FnMut(&Features, &[Observation]),
-    ) -> Result<()> {
+    ) -> Result<(), SetupError> {
         let at_one_time = self.at_one_time;
         let mut waiting: Vec<(usize, Box<RawValue>)> = Vec::with_capacity(at_one_time);
         let mut done = 0;
@@ -182,7 +182,7 @@ impl Runner<'_> {
         source: &Source,
         rows: &[(usize, Box<RawValue>)],
         take: &mut dyn FnMut(&Features, &[Observation]),
-    ) -> Result<()> {
+    ) -> Result<(), SetupError> {
         match self.predict(rows) {
             Ok((features, made)) => {
                 take(&features, &made);
@@ -227,12 +227,15 @@ struct Source<'a> {
 
 impl<'a> Source<'a> {
     /// Finds out how rows become instances: as the pipeline takes the first one.
-    fn open(data: &'a TrainingData, runner: &mut Runner<'_>) -> Result<Source<'a>> {
+    fn open(data: &'a TrainingData, runner: &mut Runner<'_>) -> Result<Source<'a>, SetupError> {
         let file = &*data.file;
         let is_csv = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
         if !is_csv {
             if !data.ignored_columns.is_empty() {
-                return Err(Error::Repository(format!("{}: only a .csv file has columns to ignore", file.display())));
+                return Err(SetupError::Repository(format!(
+                    "{}: only a .csv file has columns to ignore",
+                    file.display()
+                )));
             }
             return Ok(Source { file, csv: None });
         }
@@ -255,7 +258,7 @@ impl<'a> Source<'a> {
                 Err(problem) => problems.push(format!("as {}: {problem}", form.name())),
             }
         }
-        Err(Error::Repository(format!(
+        Err(SetupError::Repository(format!(
             "{}: the pipeline does not take the first row: {}. Columns that are no features can be left out with \
              --ignore-column, or send one instance per line as JSON (.jsonl)",
             file.display(),
@@ -263,7 +266,7 @@ impl<'a> Source<'a> {
         )))
     }
 
-    fn rows(&self) -> Result<Rows<'_>> {
+    fn rows(&self) -> Result<Rows<'_>, SetupError> {
         let file = File::open(self.file).map_err(|error| self.unreadable(&error))?;
         Ok(match &self.csv {
             None => Rows::Json { file: self.file, lines: BufReader::new(file).lines().enumerate() },
@@ -274,12 +277,12 @@ impl<'a> Source<'a> {
         })
     }
 
-    fn unreadable(&self, error: &dyn std::fmt::Display) -> Error {
-        Error::Repository(format!("{}: {error}", self.file.display()))
+    fn unreadable(&self, error: &dyn std::fmt::Display) -> SetupError {
+        SetupError::Repository(format!("{}: {error}", self.file.display()))
     }
 
-    fn wrong(&self, line: usize, problem: &str) -> Error {
-        Error::Repository(format!("{}: line {line}: {problem}", self.file.display()))
+    fn wrong(&self, line: usize, problem: &str) -> SetupError {
+        SetupError::Repository(format!("{}: line {line}: {problem}", self.file.display()))
     }
 }
 
@@ -296,8 +299,8 @@ impl RowForm {
 }
 
 impl Columns {
-    fn read(data: &TrainingData, signature: &Signature, table: Option<&Table>) -> Result<Columns> {
-        let wrong = |problem: String| Error::Repository(format!("{}: {problem}", data.file.display()));
+    fn read(data: &TrainingData, signature: &Signature, table: Option<&Table>) -> Result<Columns, SetupError> {
+        let wrong = |problem: String| SetupError::Repository(format!("{}: {problem}", data.file.display()));
         let mut reader = csv::Reader::from_path(&data.file).map_err(|error| wrong(error.to_string()))?;
         let header: Vec<String> =
             reader.headers().map_err(|error| wrong(error.to_string()))?.iter().map(str::to_owned).collect();
@@ -381,7 +384,7 @@ fn value(cell: &str, cells: Cells) -> Value {
 }
 
 impl Iterator for Rows<'_> {
-    type Item = Result<(usize, Box<RawValue>)>;
+    type Item = Result<(usize, Box<RawValue>), SetupError>;
 
     /// The next row with the number of its line.
     fn next(&mut self) -> Option<Self::Item> {

@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 use self::settings::SettingsArgs;
 
 use crate::config::this_program;
-use crate::error::Error;
+use crate::error::SetupError;
 use crate::machine;
 use crate::model::Engine;
 use crate::model::isolated::{RUN_COMMAND, answer_runs};
@@ -190,7 +190,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
                 let _ = writeln!(terminal::stderr(), "error: {error:#}");
             }
             match error.downcast_ref() {
-                Some(Error::Config(_)) => ExitCode::from(USAGE),
+                Some(SetupError::Config(_)) => ExitCode::from(USAGE),
                 _ => ExitCode::FAILURE,
             }
         }

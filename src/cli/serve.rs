@@ -11,7 +11,7 @@ use super::settings::SettingsArgs;
 use super::{logging, table};
 use crate::app::{Addresses, App, Stop, StopSignal};
 use crate::config::{Config, LogConfig, available_cores};
-use crate::error::Error;
+use crate::error::SetupError;
 use crate::machine;
 use crate::machine::raise_open_files_limit;
 use crate::pipeline::Stages;
@@ -28,7 +28,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
 /// longer lifetime all threads of a peak would stay.
 const IDLE_THREAD: Duration = Duration::from_millis(500);
 
-fn serve(config: Result<Config, Error>, stages: Stages) -> Result<()> {
+fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
     let config = config?;
     logging::start(&config.log)?;
     raise_open_files_limit();

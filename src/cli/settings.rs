@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::config::{Config, Overrides, listen_address};
-use crate::error::Error;
+use crate::error::SetupError;
 
 /// Sources of the settings.
 #[derive(Debug, Clone, Args)]
@@ -30,7 +30,7 @@ pub(super) struct SettingsArgs {
 }
 
 impl SettingsArgs {
-    pub(super) fn load(self) -> Result<Config, Error> {
+    pub(super) fn load(self) -> Result<Config, SetupError> {
         let overrides = Overrides { listen: self.listen, admin_listen: self.admin_listen, models: self.models };
         Config::load(self.config.as_deref(), &overrides)
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Count, MonitoringConfig, available_cores, budget, sources};
 use crate::budget::LatencyBudget;
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 
 /// A model's `model.toml`. Written only for a process that tries the model out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -179,13 +179,13 @@ impl Default for SessionConfig {
 
 impl ModelConfig {
     /// Reads and validates a `model.toml`.
-    pub fn read(path: &Path) -> Result<ModelConfig> {
+    pub fn read(path: &Path) -> Result<ModelConfig, SetupError> {
         let config: ModelConfig = sources::read_file(path)?;
         config
             .model
             .validate()
             .and_then(|()| config.monitoring.validate())
-            .map_err(|message| Error::Config(format!("{}: {message}", path.display())))?;
+            .map_err(|message| SetupError::Config(format!("{}: {message}", path.display())))?;
         Ok(config)
     }
 }
@@ -298,10 +298,10 @@ impl StageConfig {
     }
 
     /// The settings as the stage's own type, which should refuse unknown fields.
-    pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
+    pub fn settings<T: DeserializeOwned>(&self) -> Result<T, SetupError> {
         Value::from(self.settings.clone()).deserialize().map_err(|error| {
             let problems: Vec<String> = error.into_iter().map(|error| sources::describe(&error)).collect();
-            Error::Config(format!("settings of kind {:?}: {}", self.kind, problems.join("; ")))
+            SetupError::Config(format!("settings of kind {:?}: {}", self.kind, problems.join("; ")))
         })
     }
 }

@@ -13,7 +13,7 @@ use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
 
 use super::Config;
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::identity::{printable, shown as shown_text};
 
 /// The file that is read where none is named, if it is there.
@@ -47,7 +47,7 @@ pub struct Overrides {
 
 impl Config {
     /// The configuration from `file` (or [`DEFAULT_FILE`], if it is there), the environment and `overrides`.
-    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config> {
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, SetupError> {
         let file = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()));
         let mut figment = Figment::new();
         if let Some(path) = file {
@@ -97,16 +97,16 @@ impl Config {
         keys
     }
 
-    fn validate(&self) -> Result<()> {
+    fn validate(&self) -> Result<(), SetupError> {
         if self.http.connection_limit.get() > MAX_CONNECTIONS {
-            return Err(Error::Config(format!(
+            return Err(SetupError::Config(format!(
                 "http.connection_limit: {} is too many, at most {MAX_CONNECTIONS}",
                 self.http.connection_limit
             )));
         }
         let least = self.http.least_body_memory();
         if self.http.body_memory_bytes.is_some_and(|bytes| bytes.get() < least) {
-            return Err(Error::Config(format!(
+            return Err(SetupError::Config(format!(
                 "http.body_memory_bytes: {} is too few, at least {least}: three times the largest body (http.body_limit_bytes, \
                  http.feedback_body_limit_bytes)",
                 self.http.body_memory()
@@ -114,22 +114,22 @@ impl Config {
         }
         const MAX_AGE_MS: u64 = 60_000;
         if self.http.metrics_max_age_ms > MAX_AGE_MS {
-            return Err(Error::Config(format!(
+            return Err(SetupError::Config(format!(
                 "http.metrics_max_age_ms: {} is too old, at most {MAX_AGE_MS}",
                 self.http.metrics_max_age_ms
             )));
         }
         if let Some(problem) = self.monitoring.problem().or_else(|| self.feedback.problem()) {
-            return Err(Error::Config(problem));
+            return Err(SetupError::Config(problem));
         }
         if self.http.listen == self.admin.listen && self.http.listen.port() != 0 {
-            return Err(Error::Config(format!(
+            return Err(SetupError::Config(format!(
                 "http.listen and admin.listen are both {}; give the admin listener a port of its own",
                 self.http.listen
             )));
         }
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
-            return Err(Error::Config(format!(
+            return Err(SetupError::Config(format!(
                 "admin.listen: {} can be reached from other machines, and whoever reaches it may change what is served; \
                  set admin.token (LEEWAY_ADMIN__TOKEN), or listen on 127.0.0.1",
                 self.admin.listen
@@ -151,12 +151,12 @@ fn empty_variables() -> Vec<Uncased<'static>> {
 }
 
 /// `LEEWAY_HTTP_LISTEN` would be passed over as not ours; whoever wrote it meant `LEEWAY_HTTP__LISTEN`.
-fn refuse_single_underscores() -> Result<()> {
+fn refuse_single_underscores() -> Result<(), SetupError> {
     for (section, key) in Config::keys() {
         let misspelt = format!("{PREFIX}{section}_{key}").to_uppercase();
         if std::env::var_os(&misspelt).is_some_and(|value| !value.is_empty()) {
             let meant = format!("{PREFIX}{section}__{key}").to_uppercase();
-            return Err(Error::Config(format!(
+            return Err(SetupError::Config(format!(
                 "environment variable {misspelt}: the name is {meant}, with two underscores"
             )));
         }
@@ -165,13 +165,13 @@ fn refuse_single_underscores() -> Result<()> {
 }
 
 /// Reads one TOML file into its type.
-pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
+pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T, SetupError> {
     extract(&Figment::new().merge(toml(path)?), Some(path))
 }
 
 /// The values of a TOML file. Errors name line and column only: the text may be a secret, or come from another file.
-fn toml(path: &Path) -> Result<TomlFile> {
-    let wrong = |problem: String| Error::Config(format!("{}: {problem}", shown(path)));
+fn toml(path: &Path) -> Result<TomlFile, SetupError> {
+    let wrong = |problem: String| SetupError::Config(format!("{}: {problem}", shown(path)));
     let text = read_text(path).map_err(wrong)?;
     let values = toml::from_str::<figment::value::Dict>(&text).map_err(|error| wrong(toml_problem(&error, &text)))?;
     Ok(TomlFile { path: path.to_owned(), values })
@@ -223,13 +223,13 @@ impl figment::Provider for TomlFile {
 }
 
 /// `file` is what lacks a key that is required: figment cannot say where something is not.
-fn extract<T: DeserializeOwned>(figment: &Figment, file: Option<&Path>) -> Result<T> {
+fn extract<T: DeserializeOwned>(figment: &Figment, file: Option<&Path>) -> Result<T, SetupError> {
     figment.extract().map_err(|errors| {
         let problem = |error: figment::Error| match source(&error).or_else(|| file.map(shown)) {
             Some(source) => format!("{source}: {}", describe(&error)),
             None => describe(&error),
         };
-        Error::Config(errors.into_iter().map(problem).collect::<Vec<_>>().join("\n"))
+        SetupError::Config(errors.into_iter().map(problem).collect::<Vec<_>>().join("\n"))
     })
 }
 

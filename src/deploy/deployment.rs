@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{OperatorError, Result};
 use crate::identity::{ModelName, Version};
 use crate::traffic::TrafficSplit;
 
@@ -129,7 +129,7 @@ impl Deployment {
     /// assert_eq!((back.generation, back.stable), (3, one));
     /// assert!(back.after(&Transition::Rollback, &note).is_err());
     /// ```
-    pub fn after(&self, wish: &Transition, note: &ChangeNote) -> Result<Option<Deployment>> {
+    pub fn after(&self, wish: &Transition, note: &ChangeNote) -> Result<Option<Deployment>, OperatorError> {
         let mut path = self.rollback_path.clone();
         let (action, stable, traffic) = match wish {
             Transition::Traffic(split) => (Action::Traffic, self.stable, split.clone()),
@@ -146,7 +146,7 @@ impl Deployment {
             }
             Transition::Rollback => {
                 let before = path.pop().ok_or_else(|| {
-                    Error::ChangeRefused(format!(
+                    OperatorError::ChangeRefused(format!(
                         "model {} has no stable version before {} to go back to; promote the version you want",
                         self.model, self.stable
                     ))

@@ -8,20 +8,20 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use super::deployment::Deployment;
-use crate::error::Result;
+use crate::error::{OperatorError, Result, SetupError};
 use crate::identity::ModelName;
 
 /// Stores deployments.
 #[async_trait]
 pub trait Journal: Debug + Send + Sync {
     /// The present deployment of every model.
-    async fn latest(&self) -> Result<Vec<Deployment>>;
+    async fn latest(&self) -> Result<Vec<Deployment>, SetupError>;
 
     /// Adds a deployment, if its generation is the one after the present one. When this returns, it is there to stay.
-    async fn append(&self, next: &Deployment) -> Result<Appended>;
+    async fn append(&self, next: &Deployment) -> Result<Appended, OperatorError>;
 
     /// Deployments of a model before this generation, the newest first.
-    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>>;
+    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>, OperatorError>;
 }
 
 /// Result of adding a deployment.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::reconcile::LoadState;
 use super::status::VersionState;
-use crate::error::{LoadFault, Result};
+use crate::error::{LoadFault, Result, SetupError};
 use crate::registry::LoadStep;
 use crate::repository::Fingerprint;
 
@@ -67,6 +67,9 @@ pub(super) enum Reload {
     Failed(LoadFailure),
 }
 
+/// The result of a load, once it has ended.
+pub(super) type LoadResult = watch::Receiver<Option<Result<(), SetupError>>>;
+
 /// A load that is running.
 #[derive(Debug, Clone)]
 pub(super) struct Load {
@@ -75,7 +78,7 @@ pub(super) struct Load {
     /// Start of the load.
     pub(super) since: Timestamp,
     /// Result of the load, once it has ended.
-    pub(super) done: watch::Receiver<Option<Result<()>>>,
+    pub(super) done: LoadResult,
 }
 
 /// A load that failed, and what it failed on. It is not tried again before one of them has changed, or, if the fault is

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
 use crate::registry::ServedVersion;
 use crate::repository::{Fingerprint, FoundModel, FoundVersion, Manifest, Refusal, Store};
@@ -29,7 +29,7 @@ pub(super) struct ModelView {
     /// Fingerprint of its `model.toml`.
     pub(super) config_mark: Fingerprint,
     /// The content of its `model.toml`, or what is wrong with it.
-    pub(super) config: Result<Arc<ModelConfig>>,
+    pub(super) config: Result<Arc<ModelConfig>, SetupError>,
     /// Its versions; never empty.
     pub(super) versions: BTreeMap<Version, VersionView>,
 }
@@ -45,7 +45,7 @@ pub(super) struct VersionView {
 
 impl RepositoryView {
     /// Reads the repository. Files that look as they did in the view `before` are not read again.
-    pub(super) fn read(store: &dyn Store, before: &RepositoryView) -> Result<RepositoryView> {
+    pub(super) fn read(store: &dyn Store, before: &RepositoryView) -> Result<RepositoryView, SetupError> {
         let found = store.list()?;
         let problems = found.problems.iter().map(|problem| (problem.folder.clone(), problem.to_string())).collect();
         let view = |found: FoundModel| {

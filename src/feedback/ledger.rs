@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Result, SetupError};
 
 /// One statement about a prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum Recorded {
 #[async_trait]
 pub trait Ledger: Debug + Send + Sync {
     /// The key that ids are signed with: the same for all that share this ledger.
-    async fn key(&self) -> Result<Vec<u8>>;
+    async fn key(&self) -> Result<Vec<u8>, SetupError>;
 
     /// Records these entries in order, and returns the result of each.
     async fn record(&self, entries: Vec<Entry>) -> Result<Vec<Recorded>>;

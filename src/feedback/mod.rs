@@ -28,7 +28,7 @@ use self::label::class_of;
 pub use self::ledger::{Entry, Ledger, Recorded};
 pub use self::prediction_id::{PredictionId, Signer, Verified};
 use crate::config::{BusinessKind, FeedbackConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::feature::Observation;
 use crate::identity::VersionKey;
 use crate::monitor::{FeedbackResult, Monitor, Predicted, StatePart, Truth};
@@ -78,7 +78,7 @@ pub struct Feedback {
 
 impl Feedback {
     /// As configured; without a key of its own, with that of the ledger.
-    pub async fn new(config: &FeedbackConfig, ledger: Arc<dyn Ledger>) -> Result<Feedback> {
+    pub async fn new(config: &FeedbackConfig, ledger: Arc<dyn Ledger>) -> Result<Feedback, SetupError> {
         let signer = match &config.key {
             Some(key) => Signer::new(key.secret().as_bytes()),
             None => Signer::new(&ledger.key().await?),

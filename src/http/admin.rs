@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::HttpState;
 use super::body::{self, BodyLimit};
-use super::error_response::Failure;
+use super::context::Failure;
 use super::wire::json;
 use crate::budget::MemoryBudget;
 use crate::deploy::{self, ChangeNote, Deployment, Transition};

@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::HttpState;
-use super::error_response::Failure;
-use crate::error::{Error, Result};
+use super::context::Failure;
+use crate::error::{Error, OperatorError};
 
 /// Lets a request through, or says what it lacks.
 pub(super) async fn layer(
@@ -34,18 +34,18 @@ pub(super) async fn layer(
 }
 
 /// Compares digests, in constant time: neither how much of it is right nor how long it is shows in how long that takes.
-fn check_token(headers: &HeaderMap, secret: &str) -> Result<()> {
+fn check_token(headers: &HeaderMap, secret: &str) -> Result<(), OperatorError> {
     let given = headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
     let (scheme, given) = given.split_at_checked("Bearer ".len()).unwrap_or_default();
     let is_right = Sha256::digest(given).ct_eq(&Sha256::digest(secret));
-    if scheme.eq_ignore_ascii_case(b"Bearer ") && is_right.into() { Ok(()) } else { Err(Error::Unauthorized) }
+    if scheme.eq_ignore_ascii_case(b"Bearer ") && is_right.into() { Ok(()) } else { Err(OperatorError::Unauthorized) }
 }
 
 /// A web page can make a browser send requests to this machine, under a name of its own that leads here, and it says so
 /// in `Origin`.
-fn check_sender(headers: &HeaderMap) -> Result<()> {
+fn check_sender(headers: &HeaderMap) -> Result<(), OperatorError> {
     if headers.contains_key(ORIGIN) {
-        return Err(Error::Forbidden(
+        return Err(OperatorError::Forbidden(
             "requests from web pages are not taken without a token; configure admin.token".to_owned(),
         ));
     }
@@ -58,18 +58,19 @@ fn check_sender(headers: &HeaderMap) -> Result<()> {
     if name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok() {
         return Ok(());
     }
-    Err(Error::Forbidden(
+    Err(OperatorError::Forbidden(
         "without a token, the header Host has to be localhost or an address; configure admin.token to use a name"
             .to_owned(),
     ))
 }
 
 /// A browser asks before it sends this type elsewhere, and is told no.
-fn check_content(headers: &HeaderMap) -> Result<()> {
+fn check_content(headers: &HeaderMap) -> Result<(), OperatorError> {
     let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     let essence = content_type.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
     if essence.eq_ignore_ascii_case(b"application/json") {
         return Ok(());
     }
-    Err(Error::UnsupportedContent("send the header Content-Type: application/json with every change".to_owned()))
+    let problem = "send the header Content-Type: application/json with every change".to_owned();
+    Err(Error::UnsupportedContent(problem).into())
 }

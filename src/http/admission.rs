@@ -1,21 +1,26 @@
 //! The layer before predictions: from the head of a request alone, whom it asks, how long it may take, and whether there
 //! is any hope. What is refused here costs microseconds.
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{RawPathParams, Request, State};
+use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::http::HeaderMap;
 use axum::http::header::HeaderName;
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use tower_service::Service;
 
 use super::HttpState;
 use super::activity::AboveLimit;
 use super::body::{discard, media_type};
-use super::error_response::Failure;
-use super::request_context::RequestContext;
+use super::context::{Failure, RequestContext};
 use crate::error::{Error, Result};
 use crate::model::Priority;
 use crate::registry::Target;
@@ -36,49 +41,75 @@ const MAX_KEY: usize = 256;
 /// Suffix of a model's or a version's name in the path of a prediction.
 const PREDICT: &str = ":predict";
 
-/// Puts an [`Admitted`] beside the request, or answers with the reason why not.
-pub(super) async fn layer(
-    State(state): State<Arc<HttpState>>,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Failure> {
-    match admit(&state, path, &request) {
-        Ok(admitted) => {
-            request.extensions_mut().insert(admitted);
-            Ok(next.run(request).await)
-        }
-        Err(error) => {
-            // Read to its end, so that the connection can be used again, and the answer is not lost on a client that is
-            // still sending.
-            let (head, mut body) = request.into_parts();
-            discard(&head, &mut body, &error).await;
-            Err(error.into())
-        }
+/// A prediction that may be answered in time, as far as its head tells.
+pub(super) struct AdmittedRequest {
+    pub(super) admitted: Admitted,
+    pub(super) context: RequestContext,
+    pub(super) head: Parts,
+    pub(super) content: Body,
+}
+
+/// The tower service before predictions. It gives a request its deadline, and either calls `predict` or answers with the
+/// reason why there is no hope. Its inner type says that no prediction gets past it.
+#[derive(Debug, Clone)]
+pub(super) struct Admission<P> {
+    pub(super) state: Arc<HttpState>,
+    pub(super) predict: P,
+}
+
+impl<P, F> Service<Request> for Admission<P>
+where
+    P: FnOnce(Arc<HttpState>, AdmittedRequest) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response, Failure>> + Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    /// Whether there is room is decided for each request, from its head.
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let Admission { state, predict } = self.clone();
+        Box::pin(async move {
+            let (mut head, mut content) = request.into_parts();
+            let path = RawPathParams::from_request_parts(&mut head, &()).await;
+            let answered = match admit(&state, path, &head) {
+                Ok((admitted, context)) => predict(state, AdmittedRequest { admitted, context, head, content }).await,
+                Err(error) => {
+                    // Read to its end, so that the connection can be used again, and the answer is not lost on a client
+                    // that is still sending.
+                    discard(&head, &mut content, &error).await;
+                    Err(error.into())
+                }
+            };
+            Ok(answered.into_response())
+        })
     }
 }
 
 fn admit(
     state: &HttpState,
     path: Result<RawPathParams, RawPathParamsRejection>,
-    request: &Request,
-) -> Result<Admitted> {
+    head: &Parts,
+) -> Result<(Admitted, RequestContext)> {
     let path = path.map_err(|_| Error::UnknownEndpoint)?;
-    let context = RequestContext::of(request.extensions())?;
-    let headers = request.headers();
-    let media_type = media_type(headers)?;
-    let head = Head {
+    let context = RequestContext::of(head)?.clone();
+    let media_type = media_type(&head.headers)?;
+    let asked = Head {
         target: target(&path)?,
-        routing_key: routing_key(headers)?.unwrap_or(context.id.as_bytes()),
+        routing_key: routing_key(&head.headers)?.unwrap_or(context.id.as_bytes()),
         read_at: context.started,
-        client_timeout: client_timeout(headers)?,
-        priority: priority(headers)?,
+        client_timeout: client_timeout(&head.headers)?,
+        priority: priority(&head.headers)?,
         media_type: media_type.as_deref(),
     };
-    let admitted = serve::admit(&state.catalog, head)?;
-    match request.extensions().get() {
-        Some(&AboveLimit { limit }) => Err(admitted.refused(Error::TooManyConnections { limit: limit.get() })),
-        None => Ok(admitted),
+    let admitted = serve::admit(&state.catalog, asked)?;
+    match context.above_limit {
+        Some(AboveLimit { limit }) => Err(admitted.refused(Error::TooManyConnections { limit: limit.get() })),
+        None => Ok((admitted, context)),
     }
 }
 

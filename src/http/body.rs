@@ -12,7 +12,8 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
-use super::activity::{AboveLimit, Evicted};
+use super::activity::Evicted;
+use super::context::RequestContext;
 use crate::budget::{ArrivedBytes, MemoryBudget};
 use crate::error::{Error, Fault, Result};
 
@@ -128,7 +129,8 @@ pub(super) fn is_unread(error: &Error) -> bool {
 pub(super) async fn discard(head: &Parts, body: &mut Body, error: &Error) {
     // A client that expects 100-continue may not have begun to send, and reading would tell it to. A connection above
     // the limit waits for nobody: health checks need its place.
-    if head.headers.contains_key(EXPECT) || head.extensions.get::<AboveLimit>().is_some() {
+    if head.headers.contains_key(EXPECT) || RequestContext::of(head).is_ok_and(|context| context.above_limit.is_some())
+    {
         return;
     }
     let mut left = DISCARD_LIMIT;

@@ -18,7 +18,8 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::activity::{AboveLimit, Activity, Ending, InFlight};
-use super::request_context::has_a_date;
+use super::context;
+use super::request_layer::has_a_date;
 use super::stream::WatchedStream;
 
 /// Time for a connection to start a request that its client has already sent, while the listener closes.
@@ -42,14 +43,14 @@ pub(super) async fn serve(
     let stream = WatchedStream::new(stream, write_timeout, Arc::clone(&activity));
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         if let Some(above_limit) = above_limit {
-            request.extensions_mut().insert(above_limit);
+            context::mark_above_limit(&mut request, above_limit);
         }
         let (mut router, in_flight) = (router.clone(), InFlight::new(Arc::clone(&activity)));
         let request = request.map(|body| Body::new(WatchedBody { body, activity: Arc::clone(&activity) }));
         async move {
             let mut response: Response = router.call(request).await?;
             // Answers are whole: from here on all there is to do is to write, which the stream sees.
-            in_flight.answered(response.extensions_mut().remove());
+            in_flight.answered(context::take_delivery(&mut response));
             Ok::<_, Infallible>(response)
         }
     });

@@ -6,25 +6,21 @@
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
 
-use crate::error::{Error, Fault, Shed};
+use crate::error::{Error, ErrorKind, Fault, OperatorError};
 use crate::identity::cut_off;
 
 /// Maximum length of the detail of a problem, in characters.
 const MAX_DETAIL: usize = 4_000;
 
-/// An error on its way to `request_context.rs`, which renders it.
-#[derive(Debug, Clone)]
-pub(super) struct Failure(pub(super) Error);
-
-/// Which clients read the body.
+/// Format of the failures of a router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
-    /// Clients of Leeway.
+pub(super) enum Format {
+    /// A problem document.
     Problem,
-    /// Clients of the `/v1` protocols too.
+    /// Likewise, with the member `error` for clients of the `/v1` protocols.
     ProblemWithError,
 }
 
@@ -43,62 +39,47 @@ struct Problem<'a> {
     present: Option<&'a serde_json::Value>,
 }
 
-/// The status of an error, and the title that stands for all errors of its kind.
-fn status(error: &Error) -> (StatusCode, &'static str) {
+/// The status of a kind of errors.
+fn status_of_kind(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::InvalidArgument => StatusCode::BAD_REQUEST,
+        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Conflict => StatusCode::CONFLICT,
+        ErrorKind::FailedPrecondition => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::Overloaded | ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::ModelFailed | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The status of an error: that of its kind, but for the mistakes that HTTP has statuses of its own for.
+fn status(error: &OperatorError) -> StatusCode {
     match error {
-        Error::InvalidInput(_) => (StatusCode::BAD_REQUEST, "Invalid input"),
-        Error::UnknownModel { .. } => (StatusCode::NOT_FOUND, "Model not found"),
-        Error::UnknownVersion { .. } => (StatusCode::NOT_FOUND, "Version not found"),
-        Error::NoDefaultModel { .. } => (StatusCode::NOT_FOUND, "No default model"),
-        Error::UnknownEndpoint => (StatusCode::NOT_FOUND, "Not found"),
-        Error::UnsupportedMethod { .. } => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),
-        Error::UnsupportedContent(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type"),
-        Error::RequestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "Request body too large"),
-        Error::UnsupportedTransfer => (StatusCode::NOT_IMPLEMENTED, "Unsupported transfer encoding"),
-        Error::RequestTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "Request body timeout"),
-        Error::RequestAborted => (StatusCode::BAD_REQUEST, "Incomplete request body"),
-        Error::Overloaded { .. } | Error::QueueFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Model overloaded"),
-        Error::TooManyConnections { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Too many connections"),
-        Error::ModelUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Model unavailable"),
-        Error::Unhealthy(_) => (StatusCode::SERVICE_UNAVAILABLE, "Server unhealthy"),
-        Error::BodyMemoryFull { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Request memory exhausted"),
-        Error::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "Server shutting down"),
-        Error::Expired { .. } => (StatusCode::GATEWAY_TIMEOUT, "Deadline exceeded"),
-        Error::ModelFailed { .. }
-        | Error::NonFiniteOutput { .. }
-        | Error::UnusableOutput { .. }
-        | Error::WorkerPanicked
-        | Error::ModelProcessEnded { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "Model failed"),
-        Error::ModelRestarting { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Model restarting"),
-        Error::Conflict { .. } => (StatusCode::CONFLICT, "Deployment changed"),
-        Error::ChangeRefused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Change refused"),
-        Error::Unauthorized => (StatusCode::UNAUTHORIZED, "Unauthorized"),
-        Error::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden"),
-        Error::Journal(_) => (StatusCode::SERVICE_UNAVAILABLE, "Change not recorded"),
-        Error::FeedbackNotRecorded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Feedback not recorded"),
-        Error::Internal { .. }
-        | Error::Config(_)
-        | Error::Library(_)
-        | Error::State(_)
-        | Error::Repository(_)
-        | Error::Load { .. }
-        | Error::Listen(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+        OperatorError::Request(Error::UnsupportedMethod { .. }) => StatusCode::METHOD_NOT_ALLOWED,
+        OperatorError::Request(Error::UnsupportedContent(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        OperatorError::Request(Error::RequestTooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+        OperatorError::Request(Error::RequestTooSlow { .. }) => StatusCode::REQUEST_TIMEOUT,
+        OperatorError::Request(Error::UnsupportedTransfer) => StatusCode::NOT_IMPLEMENTED,
+        other => status_of_kind(other.kind()),
     }
 }
 
 /// The response for an error.
-pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> Response {
-    let (status, title) = status(error);
-    let detail = message(error);
+pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Format) -> Response {
+    let status = status(error);
+    // The message may quote the request, or a name from a model file.
+    let detail = cut_off(error.to_string(), MAX_DETAIL);
     let problem = Problem {
         r#type: format!("urn:leeway:problem:{}", error.code()),
-        title,
+        title: error.title(),
         status: status.as_u16(),
         detail: &detail,
         request_id: request_id.to_str().unwrap_or_default(),
-        error: (style == Style::ProblemWithError).then_some(&detail),
+        error: (format == Format::ProblemWithError).then_some(&detail),
         present: match error {
-            Error::Conflict { present, .. } => Some(present),
+            OperatorError::Conflict { present, .. } => Some(present),
             _ => None,
         },
     };
@@ -108,98 +89,39 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(time) = error.retry_after() {
+        // Whole seconds are all that the header has.
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
     match error {
-        // The same again would be refused again.
-        Error::Overloaded { shed: Shed::EvenAlone, .. } => {}
-        Error::QueueFull { retry_after, .. }
-        | Error::Overloaded { retry_after, .. }
-        | Error::ModelRestarting { retry_after } => {
-            // Whole seconds are all that the header has.
-            let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-        }
-        Error::ShuttingDown
-        | Error::TooManyConnections { .. }
-        | Error::ModelUnavailable { .. }
-        | Error::BodyMemoryFull { .. } => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(1));
-        }
-        // A full or failing disk takes longer than a second to repair, and earlier retries would fail again.
-        Error::FeedbackNotRecorded { .. } => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(30));
-        }
         // The rest of the body may arrive at any time, or its end is not known. So the connection cannot carry another
         // request.
-        Error::RequestTooSlow { .. } | Error::UnsupportedTransfer => {
+        OperatorError::Request(Error::RequestTooSlow { .. } | Error::UnsupportedTransfer) => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Error::Unauthorized => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        Error::UnsupportedMethod { allowed } => {
+        OperatorError::Request(Error::UnsupportedMethod { allowed }) => {
             headers.extend(HeaderValue::from_str(allowed).ok().map(|allowed| (ALLOW, allowed)));
+        }
+        OperatorError::Unauthorized => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         _ => {}
     }
     response
 }
 
-/// Message for the caller. Errors from before anything is served have messages for operators: they name paths.
-fn message(error: &Error) -> String {
-    match error {
-        Error::Config(_)
-        | Error::Library(_)
-        | Error::State(_)
-        | Error::Repository(_)
-        | Error::Load { .. }
-        | Error::Listen(_) => Error::internal("").to_string(),
-        // The message may quote the request, or a name from a model file.
-        sent => cut_off(sent.to_string(), MAX_DETAIL),
-    }
-}
-
 /// Logs an error that is not the caller's own doing, with the detail that is not sent.
-pub(super) fn log(error: &Error, request_id: &HeaderValue) {
+pub(super) fn log(error: &OperatorError, request_id: &HeaderValue) {
     let (code, detail) = (error.code(), error.detail().unwrap_or_default());
     let request_id = request_id.to_str().unwrap_or_default();
-    match error.fault() {
-        // The monitor logs a failure of the state once, and its recovery once.
-        _ if matches!(error, Error::Journal(_) | Error::FeedbackNotRecorded { .. }) => {
-            tracing::debug!(request_id, code, detail, "{error}");
-        }
+    match error.kind().fault() {
         Fault::Caller | Fault::Overload | Fault::Budget => {
-            tracing::debug!(request_id, code, reason = error.to_string(), "request refused");
+            tracing::debug!(request_id, code, detail, reason = error.to_string(), "request refused");
         }
         Fault::Model | Fault::Server => {
             tracing::error!(request_id, code, detail, "{error}");
         }
-    }
-}
-
-impl Style {
-    pub(super) fn of_path(path: &str) -> Style {
-        if path.starts_with("/v1/") { Style::ProblemWithError } else { Style::Problem }
-    }
-}
-
-impl Failure {
-    /// A response that holds nothing but the failure, for the outermost layer to render.
-    pub(super) fn into_response_to_render(self) -> Response {
-        let mut response = Response::new(Body::empty());
-        response.extensions_mut().insert(self);
-        response
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        self.into_response_to_render()
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure(error)
     }
 }
 
@@ -209,13 +131,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::error::{ProcessEnd, SetupError, Shed};
     use crate::stage::{Stage, Timings};
 
     /// One of each variant.
-    fn all() -> Vec<Error> {
-        let (model, version) = ("digits".parse().unwrap(), "1".parse().unwrap());
+    fn all() -> Vec<OperatorError> {
         let known = || vec!["a".to_owned(), "b".to_owned()];
-        vec![
+        let requests = vec![
             Error::InvalidInput("instances[0]: found null".into()),
             Error::UnknownModel { model: "x".into(), known: known() },
             Error::UnknownVersion { model: "digits".parse().unwrap(), version: "9".into(), known: known() },
@@ -259,32 +181,29 @@ mod tests {
             Error::NonFiniteOutput { output: "y".into(), instance: 3 },
             Error::UnusableOutput { output: "y".into(), problem: "has the shape [1, 2] for 3 rows".into() },
             Error::WorkerPanicked,
-            Error::ModelProcessEnded { when: crate::error::ProcessEnd::InTheRun, detail: "SECRET".into() },
+            Error::ModelProcessEnded { when: ProcessEnd::InTheRun, detail: "SECRET".into() },
             Error::ModelRestarting { retry_after: Duration::from_millis(400) },
-            Error::Conflict { message: "generation 4".into(), present: serde_json::json!({}) },
-            Error::ChangeRefused("model digits has no stable version before 1".into()),
-            Error::Unauthorized,
-            Error::Forbidden("the header Host".into()),
-            Error::Journal("database or disk is full".into()),
             Error::FeedbackNotRecorded { detail: "SECRET".into() },
             Error::internal("SECRET"),
-            Error::Config("SECRET".into()),
-            Error::Library("SECRET".into()),
-            Error::State("SECRET".into()),
-            Error::Repository("SECRET".into()),
-            Error::Load { model, version, fault: crate::error::LoadFault::Model, message: "SECRET".into() },
-            Error::Listen("SECRET".into()),
-        ]
+            SetupError::Config("SECRET".into()).of_a_request(),
+        ];
+        let own = [
+            OperatorError::Conflict { message: "generation 4".into(), present: serde_json::json!({}) },
+            OperatorError::ChangeRefused("model digits has no stable version before 1".into()),
+            OperatorError::Unauthorized,
+            OperatorError::Forbidden("the header Host".into()),
+            OperatorError::Journal("database or disk is full".into()),
+        ];
+        requests.into_iter().map(OperatorError::from).chain(own).collect()
     }
 
     #[test]
     fn the_error_table() {
         let mut seen = String::new();
         for error in all() {
-            let (status, title) = status(&error);
-            let detail = message(&error);
+            let (status, title, detail) = (status(&error), error.title(), error.to_string());
             assert!(!detail.contains("SECRET"));
-            writeln!(seen, "{} {} {:?}\n    {title}\n    {detail}", status.as_u16(), error.code(), error.fault())
+            writeln!(seen, "{} {} {:?}\n    {title}\n    {detail}", status.as_u16(), error.code(), error.kind())
                 .unwrap();
         }
         insta::assert_snapshot!(seen);
@@ -294,7 +213,7 @@ mod tests {
     fn every_code_is_counted() {
         for error in all() {
             let monitor = crate::monitor::Monitor::new("1.0.0", Default::default());
-            monitor.server().error_response(&error);
+            monitor.server().error_response(error.code());
             let series = format!("leeway_error_responses_total{{code=\"{}\"}} 1\n", error.code());
             assert!(monitor.render().contains(&series), "{series}");
         }

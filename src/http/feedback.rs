@@ -11,8 +11,7 @@ use jiff::Timestamp;
 use super::HttpState;
 use super::activity::AboveLimit;
 use super::body::{self, BodyLimit, is_unread};
-use super::error_response::Failure;
-use super::request_context::RequestContext;
+use super::context::{Failure, RequestContext};
 use super::wire::json_held_anyway;
 use crate::budget::Deadline;
 use crate::error::Error;
@@ -28,8 +27,8 @@ const WORK_TIME: Duration = Duration::from_secs(20);
 /// `POST /feedback`
 pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (head, mut content) = request.into_parts();
-    let started = RequestContext::of(&head.extensions)?.started;
-    if let Some(&AboveLimit { limit }) = head.extensions.get() {
+    let &RequestContext { started, above_limit, .. } = RequestContext::of(&head)?;
+    if let Some(AboveLimit { limit }) = above_limit {
         return Err(Error::TooManyConnections { limit: limit.get() }.into());
     }
     if let Err(error) = body::check_json(&head.headers) {

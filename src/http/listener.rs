@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::connection;
 use super::connections::{ConnectionTimeouts, Connections, MAX_LEAVING, OpenConnection, Places};
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::monitor::ServerRecorder;
 
 /// Pause after the kernel could not hand over a connection: file descriptors come back when
@@ -97,7 +97,7 @@ pub fn places(limit: NonZeroUsize, files: Option<u64>) -> (Places, Places) {
 impl BoundAddress {
     /// Binds `address`, so that no other process can take it. Connections are refused until it listens. `name` is its
     /// configuration key, for the error message.
-    pub fn bind(address: SocketAddr, name: &'static str) -> Result<BoundAddress> {
+    pub fn bind(address: SocketAddr, name: &'static str) -> Result<BoundAddress, SetupError> {
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             // After a restart, the kernel may still have connections of the former process.
@@ -111,7 +111,7 @@ impl BoundAddress {
     }
 
     /// Starts to listen: the kernel queues connections from now on.
-    pub fn listen(self) -> Result<Listener> {
+    pub fn listen(self) -> Result<Listener, SetupError> {
         let BoundAddress { socket, address, name } = self;
         let listener = socket.listen(BACKLOG).and_then(TcpListener::into_std);
         let listener = listener.map_err(|error| cannot_listen(name, address, &error))?;
@@ -119,14 +119,14 @@ impl BoundAddress {
     }
 }
 
-fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> Error {
+fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> SetupError {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => "; another process has this port: stop it, or choose another address",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose another port",
         io::ErrorKind::AddrNotAvailable => "; this machine does not have the address: choose another one",
         _ => "",
     };
-    Error::Listen(format!("{name}: cannot listen on {address}: {error}{hint}"))
+    SetupError::Listen(format!("{name}: cannot listen on {address}: {error}{hint}"))
 }
 
 // ===== impl Listener =====

@@ -4,7 +4,8 @@
 //!   it in order. `stream.rs` is below it, and distinguishes a client that waits from one that has left. `activity.rs` is the
 //!   state that they share.
 //! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
-//! - `request_context.rs` gives every request its id, and finishes every response.
+//! - `request_layer.rs` gives every request its id, and finishes every response. `context.rs` is what layers and handlers tell
+//!   each other.
 //! - `admission.rs` gives every prediction its deadline, and refuses what has no hope; `body.rs` reads the others.
 //! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` hold the handlers; `admin.rs` those of operators, and `admin_access.rs`
 //!   says who is one.
@@ -18,6 +19,7 @@ mod admission;
 mod body;
 mod connection;
 mod connections;
+mod context;
 mod error_response;
 mod exposition;
 mod feedback;
@@ -25,7 +27,7 @@ mod listener;
 mod models;
 mod operations;
 mod predict;
-mod request_context;
+mod request_layer;
 mod stack;
 mod stream;
 mod wire;

@@ -9,7 +9,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::HttpState;
-use super::error_response::Failure;
+use super::context::Failure;
 use super::wire::{ModelView, VersionView, held_json};
 use crate::error::Error;
 use crate::identity::ModelName;
@@ -67,7 +67,7 @@ pub(super) async fn show_version(
 /// Any other method on these paths: a prediction takes POST, the rest is read with GET.
 pub(super) async fn unsupported_method(uri: Uri) -> Failure {
     let allowed = if uri.path().ends_with(":predict") { "POST" } else { "GET, HEAD" };
-    Failure(Error::UnsupportedMethod { allowed: allowed.to_owned() })
+    Failure::from(Error::UnsupportedMethod { allowed: allowed.to_owned() })
 }
 
 fn view<'a>(state: &HttpState, snapshot: &Snapshot, name: &'a ModelName, model: &'a ServedModel) -> ModelView<'a> {

@@ -8,8 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::HttpState;
-use super::error_response::Failure;
-use super::request_context::RequestContext;
+use super::context::{Failure, RequestContext};
 use super::wire::json;
 use crate::error::Error;
 use crate::identity::ModelName;
@@ -68,8 +67,8 @@ pub(super) fn no_model(unserved: &BTreeMap<ModelName, String>) -> String {
 
 /// `GET /metrics`, in Prometheus' text format.
 pub(super) async fn metrics(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
-    let asked = RequestContext::of(request.extensions())?.started;
-    Ok(state.exposition.answer(request.headers(), asked).await?)
+    let (head, _) = request.into_parts();
+    Ok(state.exposition.answer(&head.headers, RequestContext::of(&head)?.started).await?)
 }
 
 /// `GET /metrics` on the data listener, unless it is reserved for operators.

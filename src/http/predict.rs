@@ -1,33 +1,56 @@
-//! The handler of predictions, whatever the path that led here: `admission.rs` has said whom they ask.
+//! Predictions as JSON: `{"instances": […]}`, or one instance as it is, and `{"predictions": […]}`.
 
 use std::pin::pin;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
 use axum::response::Response;
 
-use super::HttpState;
-use super::body::{BodyLimit, is_unread};
-use super::error_response::Failure;
-use super::request_context::RequestContext;
-use super::{body, wire};
-use crate::error::Error;
-use crate::serve::Admitted;
+use super::admission::AdmittedRequest;
+use super::body::{self, BodyLimit, is_unread};
+use super::context::Failure;
+use super::{HttpState, wire};
+use crate::budget::ArrivedBytes;
+use crate::error::{Error, Result};
+use crate::pipeline::instances;
+use crate::registry::ServedVersion;
+use crate::serve::{EncodedRequest, Input, Output};
+
+/// The body of a prediction.
+struct PredictBody {
+    arrived: ArrivedBytes,
+    /// Media type, if it is one instance as it is.
+    media_type: Option<&'static str>,
+}
+
+impl EncodedRequest for PredictBody {
+    fn size(&self) -> usize {
+        self.arrived.len()
+    }
+
+    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<T> {
+        let bytes = self.arrived.whole();
+        match self.media_type {
+            None => with(Input::Instances(instances(&bytes)?)),
+            Some(media_type) => with(Input::Media { media_type, bytes: &bytes }),
+        }
+    }
+}
 
 /// `POST /predict`, `POST /v1/models/{model}:predict`, `POST /v1/models/{model}/versions/{version}:predict`
-pub(super) async fn predict(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
-    let (mut head, mut content) = request.into_parts();
-    let (unique, feedback) = (RequestContext::of(&head.extensions)?.unique, Arc::clone(&state.feedback));
-    let admitted =
-        head.extensions.remove::<Admitted>().ok_or_else(|| Error::internal("a prediction that nobody has admitted"))?;
-    let memory = state.body_memory.clone();
-    let write = move |predictions: &[_], version: &_| {
-        wire::held(wire::answer_text(predictions, version, unique, &feedback)?, &memory)
+pub(super) async fn predict(state: Arc<HttpState>, request: AdmittedRequest) -> Result<Response, Failure> {
+    let AdmittedRequest { admitted, context, head, mut content } = request;
+    let (feedback, memory) = (Arc::clone(&state.feedback), state.body_memory.clone());
+    let encode = move |output: Output<'_>, version: &ServedVersion| match output {
+        Output::Predictions(predictions) => {
+            wire::held(wire::answer_text(predictions, version, context.unique, &feedback)?, &memory)
+        }
+        Output::Tensors(_) => Err(Error::internal("instances were answered with tensors")),
     };
     let predicted = {
-        let limit = BodyLimit::of_predictions(state.body_limit);
-        let arriving = pin!(body::read(&head.headers, &mut content, limit, &state.body_memory));
-        admitted.predict(arriving, &state.blocking_threads, write).await
+        let (limit, media_type) = (BodyLimit::of_predictions(state.body_limit), admitted.media_type());
+        let body = body::read(&head.headers, &mut content, limit, &state.body_memory);
+        let arriving = pin!(async { Ok(PredictBody { arrived: body.await?, media_type }) });
+        admitted.infer(arriving, &state.blocking_threads, encode).await
     };
     match predicted {
         Ok(answer) => Ok(wire::answer(answer)),

@@ -1,7 +1,6 @@
 //! Format of answers: `{"predictions": […], "model": {…}, "prediction_ids": […]}`.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,6 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::context::attach_delivery;
 use crate::budget::{Held, MemoryBudget};
 use crate::error::{Error, Result};
 use crate::feedback::Feedback;
@@ -75,12 +75,11 @@ pub(super) fn held(text: Vec<u8>, memory: &MemoryBudget) -> Result<Held<Vec<u8>>
 
 /// The response to a prediction.
 pub(super) fn answer(answer: Answer<Held<Vec<u8>>>) -> Response {
-    let mut response = json_text(Bytes::from_owner(answer.text));
+    let mut response = json_text(Bytes::from_owner(answer.encoded));
     let headers = response.headers_mut();
     headers.insert(X_MODEL_VERSION, HeaderValue::from(answer.version.version.get()));
     headers.extend(server_timing(&answer.timings).map(|timing| (SERVER_TIMING, timing)));
-    // The connection drops it when it begins to write.
-    response.extensions_mut().insert(Arc::new(answer.delivery));
+    attach_delivery(&mut response, answer.delivery);
     response
 }
 

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
 use crate::config::{LibraryCandidate, Provider, ProviderFallback, SessionConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::tensor::{DType, Data, Dim, Element, Signature, Tensor, TensorSpec, Tensors};
 
 /// The ONNX Runtime library of this process.
@@ -34,7 +34,7 @@ static LOADING: Mutex<()> = Mutex::new(());
 
 impl OnnxRuntime {
     /// Loads the first library that works. Where one is loaded already, that one is used.
-    pub fn load(candidates: &[LibraryCandidate]) -> Result<OnnxRuntime> {
+    pub fn load(candidates: &[LibraryCandidate]) -> Result<OnnxRuntime, SetupError> {
         let _one_at_a_time = LOADING.lock();
         if let Some(loaded) = LOADED.get() {
             return Ok(loaded.clone());
@@ -50,7 +50,7 @@ impl OnnxRuntime {
                 }
             }
         }
-        Err(Error::Library(format!(
+        Err(SetupError::Library(format!(
             "no usable ONNX Runtime library (1.{} or later) was found. Tried:\n{}\n\
              `make onnxruntime` in Leeway's checkout fetches the right one; or set ORT_DYLIB_PATH to the library's file.",
             ort::MINOR_VERSION,
@@ -90,13 +90,13 @@ impl OnnxRuntime {
     }
 
     /// A builder whose provider is the first of the list that can be used.
-    fn builder_with_provider(&self, config: &SessionConfig) -> Result<(SessionBuilder, Provider)> {
+    fn builder_with_provider(&self, config: &SessionConfig) -> Result<(SessionBuilder, Provider), SetupError> {
         for &provider in &config.providers {
             let mut builder = self.builder(config).map_err(|error| failed("session settings", &error))?;
             match self.register(provider, &mut builder) {
                 Ok(()) => return Ok((builder, provider)),
                 Err(problem) if config.provider_fallback == ProviderFallback::Refuse => {
-                    return Err(Error::Config(format!(
+                    return Err(SetupError::Config(format!(
                         "model.providers: {:?} cannot be used: {problem}. Remove it from the list, or set \
                          model.provider_fallback = \"warn\" to go on with the next one",
                         provider.name()
@@ -139,13 +139,13 @@ impl Engine for OnnxRuntime {
         &self.version
     }
 
-    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>> {
+    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>, SetupError> {
         let prepacked = PrepackedWeights::new();
         let (builder, provider) = self.builder_with_provider(config)?;
         let bytes = source.read()?;
         // The first session is opened here for its signature; it also fills the shared weights.
         let session = commit(builder, &prepacked, &bytes)
-            .map_err(|error| Error::Repository(format!("model.onnx cannot be loaded: {}", first_line(&error))))?;
+            .map_err(|error| SetupError::Repository(format!("model.onnx cannot be loaded: {}", first_line(&error))))?;
         let (outputs, other_outputs) = outputs(session.outputs());
         let signature = Signature { inputs: inputs(session.inputs())?, outputs, other_outputs };
         Ok(Arc::new(LoadedOnnx {
@@ -248,7 +248,7 @@ impl LoadedModel for LoadedOnnx {
         self.provider
     }
 
-    fn open(&self) -> Result<Box<dyn Session>> {
+    fn open(&self) -> Result<Box<dyn Session>, SetupError> {
         let first = self.first.lock().take();
         let session = match first {
             Some(session) => session,
@@ -373,13 +373,13 @@ fn lengths(shape: &[i64]) -> Vec<usize> {
 
 // ===== signatures =====
 
-fn inputs(outlets: &[Outlet]) -> Result<Vec<TensorSpec>> {
+fn inputs(outlets: &[Outlet]) -> Result<Vec<TensorSpec>, SetupError> {
     let spec = |outlet: &Outlet| {
         let spec = tensor_spec(outlet).map_err(|problem| {
-            Error::Repository(format!("the model's input {:?} {problem}, which Leeway cannot fill", outlet.name()))
+            SetupError::Repository(format!("the model's input {:?} {problem}, which Leeway cannot fill", outlet.name()))
         })?;
         if spec.dims.is_empty() {
-            return Err(Error::Repository(format!(
+            return Err(SetupError::Repository(format!(
                 "the model's input {:?} has no dimensions; export the model with a batch dimension first",
                 outlet.name()
             )));

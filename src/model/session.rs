@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::config::{Provider, SessionConfig};
-use crate::error::Result;
+use crate::error::{Result, SetupError};
 use crate::tensor::{Signature, Tensors};
 
 /// A runtime that loads models.
@@ -16,14 +16,14 @@ pub trait Engine: Debug + Send + Sync {
     fn version(&self) -> &str;
 
     /// Loads a model and decides which execution provider will run it.
-    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>>;
+    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>, SetupError>;
 }
 
 /// Source of a model's bytes. Sessions are opened on bytes and never on a path, so that what was verified is what
 /// is run.
 pub trait ModelSource: Debug + Send + Sync {
     /// The bytes, verified. Asked again when a session is opened later, so that nobody has to keep them.
-    fn read(&self) -> Result<Arc<ModelBytes>>;
+    fn read(&self) -> Result<Arc<ModelBytes>, SetupError>;
 }
 
 /// A model in memory.
@@ -44,7 +44,7 @@ pub trait LoadedModel: Debug + Send + Sync {
     fn provider(&self) -> Provider;
 
     /// A new session. One is opened per worker, and again when a worker has panicked.
-    fn open(&self) -> Result<Box<dyn Session>>;
+    fn open(&self) -> Result<Box<dyn Session>, SetupError>;
 }
 
 /// Ends a session's runs, from any thread.

@@ -12,7 +12,7 @@ use super::real_rows::RealRows;
 use super::request::{Batch, Part};
 use super::session::{LoadedModel, Session};
 use super::sharing::Sharing;
-use crate::error::{Error, ProcessEnd, Result};
+use crate::error::{Error, ProcessEnd, Result, SetupError};
 use crate::monitor::VersionRecorder;
 use crate::tensor::Tensors;
 
@@ -110,9 +110,9 @@ impl Worker {
         match catch_unwind(AssertUnwindSafe(reopen)) {
             Ok(Ok(())) => {}
             // The end of the process was logged.
-            Ok(Err::<(), Error>(Error::ModelRestarting { .. })) => {}
+            Ok(Err::<(), SetupError>(SetupError::Run(Error::ModelRestarting { .. }))) => {}
             Ok(Err(error)) => {
-                tracing::error!(%error, detail = error.detail(), "no new session could be opened")
+                tracing::error!(%error, "no new session could be opened")
             }
             Err(_panic) => tracing::error!("opening a new session panicked"),
         }
@@ -234,7 +234,7 @@ impl Worker {
         let session = match &mut self.session {
             Some(session) => session,
             broken @ None => {
-                let session = broken.insert(self.loaded.open()?);
+                let session = broken.insert(self.loaded.open().map_err(SetupError::of_a_request)?);
                 self.current.set(&**session);
                 session
             }
@@ -249,7 +249,7 @@ impl Worker {
             Err(Error::ModelFailed { .. }) if self.current.is_retired() => Err(Error::ShuttingDown),
             Err(Error::ModelProcessEnded { when: ProcessEnd::BeforeTheRun, detail }) => {
                 self.process_ended(&detail);
-                let session = self.session.insert(self.loaded.open()?);
+                let session = self.session.insert(self.loaded.open().map_err(SetupError::of_a_request)?);
                 self.current.set(&**session);
                 session.run(inputs).inspect_err(|error| self.note_end(error))
             }

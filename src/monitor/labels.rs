@@ -73,42 +73,6 @@ pub struct VersionLabels {
     pub provider: &'static str,
 }
 
-/// The `code` label of `leeway_error_responses_total`: every code of [`Error`].
-pub(super) const ERROR_CODES: [&str; 32] = [
-    "invalid-input",
-    "unknown-model",
-    "unknown-version",
-    "no-default-model",
-    "unknown-endpoint",
-    "unsupported-method",
-    "unsupported-content",
-    "request-too-large",
-    "unsupported-transfer",
-    "request-too-slow",
-    "request-aborted",
-    "overloaded",
-    "too-many-connections",
-    "body-memory-full",
-    "queue-full",
-    "model-unavailable",
-    "unhealthy",
-    "shutting-down",
-    "expired",
-    "model-failed",
-    "non-finite-output",
-    "unusable-output",
-    "worker-panicked",
-    "model-process-ended",
-    "model-restarting",
-    "conflict",
-    "change-refused",
-    "unauthorized",
-    "forbidden",
-    "journal-failed",
-    "feedback-not-recorded",
-    "internal",
-];
-
 // ===== impl VersionLabels =====
 
 impl VersionLabels {

@@ -3,9 +3,9 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::labels::{ERROR_CODES, FeedbackResult};
+use super::labels::FeedbackResult;
 use crate::budget::MemoryBudget;
-use crate::error::Error;
+use crate::error::{Error, OperatorError};
 
 /// The handles of what belongs to no version.
 #[derive(Debug, Default)]
@@ -13,11 +13,22 @@ pub struct ServerRecorder {
     connections: AtomicU64,
     connections_total: AtomicU64,
     accept_errors: AtomicU64,
-    error_responses: [AtomicU64; ERROR_CODES.len()],
+    error_responses: ErrorCounts,
     feedback: [AtomicU64; FeedbackResult::ALL.len()],
     ready: AtomicU64,
     serves_models: AtomicU64,
     body_memory: OnceLock<MemoryBudget>,
+}
+
+/// A counter for each code of an error that can be answered.
+#[derive(Debug)]
+struct ErrorCounts(Vec<(&'static str, AtomicU64)>);
+
+impl Default for ErrorCounts {
+    fn default() -> ErrorCounts {
+        let codes = Error::CODES.iter().chain(OperatorError::CODES);
+        ErrorCounts(codes.map(|code| (*code, AtomicU64::new(0))).collect())
+    }
 }
 
 /// Held bytes and limit of a memory budget.
@@ -46,10 +57,10 @@ impl ServerRecorder {
         self.accept_errors.fetch_add(1, Relaxed);
     }
 
-    /// A request was answered with this error.
-    pub fn error_response(&self, error: &Error) {
-        if let Some(index) = ERROR_CODES.iter().position(|code| *code == error.code()) {
-            self.error_responses[index].fetch_add(1, Relaxed);
+    /// A request was answered with an error of this code.
+    pub fn error_response(&self, code: &str) {
+        if let Some((_, count)) = self.error_responses.0.iter().find(|(known, _)| *known == code) {
+            count.fetch_add(1, Relaxed);
         }
     }
 
@@ -93,7 +104,7 @@ impl ServerRecorder {
     }
 
     pub(super) fn error_responses(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        ERROR_CODES.into_iter().zip(self.error_responses.iter().map(|count| count.load(Relaxed)))
+        self.error_responses.0.iter().map(|(code, count)| (*code, count.load(Relaxed)))
     }
 
     pub(super) fn feedback_results(&self) -> [(FeedbackResult, u64); FeedbackResult::ALL.len()] {

@@ -102,6 +102,12 @@ pub trait Preprocessor: Send + Sync {
     fn features(&self) -> FeatureSchema {
         FeatureSchema::default()
     }
+
+    /// The features of model inputs that a caller has sent as tensors, in the order of [`Preprocessor::features`]. None, if
+    /// they cannot be told from tensors.
+    fn features_of(&self, _inputs: &Tensors) -> Features {
+        Features::default()
+    }
 }
 
 /// Makes predictions of model outputs.

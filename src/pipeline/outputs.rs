@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::tensor::{DType, Signature, Tensor, Tensors};
 
 /// Hint for a missing output if the model has outputs that are no tensors; empty if it has none.
@@ -17,11 +17,11 @@ pub(super) fn hint_of_other_outputs(signature: &Signature) -> String {
 }
 
 /// The declared output of this name.
-pub(super) fn declared_output(signature: &Signature, name: &str) -> Result<Arc<str>> {
+pub(super) fn declared_output(signature: &Signature, name: &str) -> Result<Arc<str>, SetupError> {
     signature.output(name).map(|output| Arc::clone(&output.name)).ok_or_else(|| {
         let names: Vec<&str> = signature.outputs.iter().map(|output| &*output.name).collect();
         let (names, hint) = (names.join(", "), hint_of_other_outputs(signature));
-        Error::Config(format!("the model has no tensor output {name:?}; it has: {names}{hint}"))
+        SetupError::Config(format!("the model has no tensor output {name:?}; it has: {names}{hint}"))
     })
 }
 
@@ -71,13 +71,13 @@ fn is_float(dtype: DType) -> bool {
 }
 
 /// The output of this name, or the only one of floating-point numbers; `what` says what it is looked for.
-pub(super) fn float_output(signature: &Signature, name: Option<&str>, what: &str) -> Result<Arc<str>> {
+pub(super) fn float_output(signature: &Signature, name: Option<&str>, what: &str) -> Result<Arc<str>, SetupError> {
     if let Some(name) = name {
         let name = declared_output(signature, name)?;
         let dtype = signature.output(&name).map(|output| output.dtype);
         return match dtype {
             Some(dtype) if !is_float(dtype) => {
-                Err(Error::Config(format!("output: {name:?} is {dtype}; the {what} are floating-point numbers")))
+                Err(SetupError::Config(format!("output: {name:?} is {dtype}; the {what} are floating-point numbers")))
             }
             _ => Ok(name),
         };
@@ -88,9 +88,9 @@ pub(super) fn float_output(signature: &Signature, name: Option<&str>, what: &str
         [only] => Ok(Arc::clone(only)),
         [] => {
             let hint = hint_of_other_outputs(signature);
-            Err(Error::Config(format!("output: the model has no floating-point tensor output{hint}")))
+            Err(SetupError::Config(format!("output: the model has no floating-point tensor output{hint}")))
         }
-        several => Err(Error::Config(format!(
+        several => Err(SetupError::Config(format!(
             "output: name the one with the {what}; the model's floating-point outputs are {}",
             several.iter().map(|name| &***name).collect::<Vec<_>>().join(", ")
         ))),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::outputs::{float_output, output, refuse_non_finite, unexpected_shape};
 use super::{Origin, Postprocessor, Prediction, StageContext};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::tensor::{Data, Dim, Tensor, Tensors};
 
 #[derive(Deserialize)]
@@ -51,10 +51,10 @@ struct Regressor {
     clip: Option<[f64; 2]>,
 }
 
-pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
     let Settings { output, scale, offset, inverse, clip } = context.config.settings()?;
     let output = float_output(context.signature, output.as_deref(), "predicted value")?;
-    let wrong = |problem: String| Err(Error::Config(problem));
+    let wrong = |problem: String| Err(SetupError::Config(problem));
     match context.signature.output(&output).map(|spec| &*spec.dims) {
         None | Some([] | [_] | [_, Dim::Fixed(1) | Dim::Dynamic(_)]) => {}
         Some(_) => {

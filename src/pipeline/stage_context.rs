@@ -7,7 +7,7 @@ use super::classify::model_classes::ModelClasses;
 use super::version_files::VersionFiles;
 use crate::config::{SessionConfig, StageConfig};
 #[cfg(test)]
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::tensor::Signature;
 
 /// Maximum number of elements that are made of one request: 256 MiB of single precision.
@@ -52,21 +52,21 @@ impl std::fmt::Debug for StageContext<'_> {
 /// A stage made of settings as JSON, without files.
 #[cfg(test)]
 pub(super) fn of_settings<S>(
-    make: impl Fn(StageContext<'_>) -> Result<S>,
+    make: impl Fn(StageContext<'_>) -> Result<S, SetupError>,
     settings: &str,
     signature: &Signature,
-) -> Result<S> {
+) -> Result<S, SetupError> {
     of_settings_with(make, settings, signature, &BTreeMap::new())
 }
 
 /// The same, with files.
 #[cfg(test)]
 pub(super) fn of_settings_with<S>(
-    make: impl Fn(StageContext<'_>) -> Result<S>,
+    make: impl Fn(StageContext<'_>) -> Result<S, SetupError>,
     settings: &str,
     signature: &Signature,
     files: &BTreeMap<String, Vec<u8>>,
-) -> Result<S> {
-    let config: StageConfig = serde_json::from_str(settings).map_err(|error| Error::Config(error.to_string()))?;
+) -> Result<S, SetupError> {
+    let config: StageConfig = serde_json::from_str(settings).map_err(|error| SetupError::Config(error.to_string()))?;
     make(StageContext::new(&config, signature, files))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::stage_context::StageContext;
 use super::{Postprocessor, Preprocessor, classify, detect, image, regressor, tabular, tensor, text};
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::identity::shown;
 use crate::tensor::Signature;
 
@@ -13,10 +13,10 @@ use crate::tensor::Signature;
 const MAX_NAME: usize = 512;
 
 /// Makes a preprocessor.
-pub type MakePreprocessor = fn(StageContext<'_>) -> Result<Box<dyn Preprocessor>>;
+pub type MakePreprocessor = fn(StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError>;
 
 /// Makes a postprocessor.
-pub type MakePostprocessor = fn(StageContext<'_>) -> Result<Box<dyn Postprocessor>>;
+pub type MakePostprocessor = fn(StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError>;
 
 /// The kinds of stages that a `model.toml` can name.
 #[derive(Debug, Clone)]
@@ -56,26 +56,26 @@ impl Stages {
     }
 
     /// The preprocessor that a `model.toml` asks for.
-    pub fn preprocessor(&self, context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+    pub fn preprocessor(&self, context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
         check_names(context.signature)?;
         let make = find(&self.preprocessors, "preprocess", &context.config.kind)?;
         make(context).map_err(|error| in_section("preprocess", error))
     }
 
     /// The postprocessor that a `model.toml` asks for.
-    pub fn postprocessor(&self, context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+    pub fn postprocessor(&self, context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
         let make = find(&self.postprocessors, "postprocess", &context.config.kind)?;
         make(context).map_err(|error| in_section("postprocess", error))
     }
 }
 
 /// Checks the names of inputs and outputs, which are in answers and messages.
-fn check_names(signature: &Signature) -> Result<()> {
+fn check_names(signature: &Signature) -> Result<(), SetupError> {
     let names = signature.inputs.iter().chain(&signature.outputs).map(|spec| &*spec.name);
     let is_name = |name: &str| name.len() <= MAX_NAME && !name.contains(|c: char| c.is_control());
     match { names }.find(|name| !is_name(name)) {
         None => Ok(()),
-        Some(name) => Err(Error::Config(format!(
+        Some(name) => Err(SetupError::Config(format!(
             "the model has an input or output called \"{}\", which is not a name: at most {MAX_NAME} bytes, without \
              control characters; export it with another one",
             shown(name)
@@ -83,16 +83,20 @@ fn check_names(signature: &Signature) -> Result<()> {
     }
 }
 
-fn find<M: Copy>(known: &BTreeMap<Arc<str>, M>, section: &str, kind: &str) -> Result<M> {
+fn find<M: Copy>(known: &BTreeMap<Arc<str>, M>, section: &str, kind: &str) -> Result<M, SetupError> {
     known.get(kind).copied().ok_or_else(|| {
         let kinds: Vec<&str> = known.keys().map(|kind| &**kind).collect();
-        Error::Config(format!("[{section}] kind: there is no \"{}\"; known kinds: {}", shown(kind), kinds.join(", ")))
+        SetupError::Config(format!(
+            "[{section}] kind: there is no \"{}\"; known kinds: {}",
+            shown(kind),
+            kinds.join(", ")
+        ))
     })
 }
 
-fn in_section(section: &str, error: Error) -> Error {
+fn in_section(section: &str, error: SetupError) -> SetupError {
     match error {
-        Error::Config(message) => Error::Config(format!("[{section}] {message}")),
+        SetupError::Config(message) => SetupError::Config(format!("[{section}] {message}")),
         other => other,
     }
 }

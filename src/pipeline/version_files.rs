@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 
 /// The files of a version, for stages that need one: a tokenizer, labels.
 pub trait VersionFiles {
     /// The content of a file of the version, exactly as it was added.
-    fn read(&self, name: &str) -> Result<Arc<[u8]>>;
+    fn read(&self, name: &str) -> Result<Arc<[u8]>, SetupError>;
 }
 
 /// Files that are held in memory.
 impl VersionFiles for BTreeMap<String, Vec<u8>> {
-    fn read(&self, name: &str) -> Result<Arc<[u8]>> {
-        self.get(name)
-            .map(|content| content.as_slice().into())
-            .ok_or_else(|| Error::Config(format!("the version has no file {name:?}; add it with `leeway add --file`")))
+    fn read(&self, name: &str) -> Result<Arc<[u8]>, SetupError> {
+        self.get(name).map(|content| content.as_slice().into()).ok_or_else(|| {
+            SetupError::Config(format!("the version has no file {name:?}; add it with `leeway add --file`"))
+        })
     }
 }

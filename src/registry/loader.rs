@@ -17,7 +17,7 @@ use super::run_limit::RunLimit;
 use super::trial::Trial;
 use crate::budget::StageCosts;
 use crate::config::{Batching, Provider, SessionPlace, Threads, available_cores};
-use crate::error::{Error, LoadFault, Result};
+use crate::error::{Error, LoadFault, Result, SetupError};
 use crate::identity::{ModelName, Sha256, Version, VersionKey};
 use crate::machine;
 use crate::model::{
@@ -62,7 +62,7 @@ pub struct PreparedVersion {
 
 impl Loader {
     /// Does everything that takes time, and says how far it is.
-    pub fn prepare(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedVersion> {
+    pub fn prepare(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedVersion, SetupError> {
         fail::fail_point!("load::begun");
         let begin = Instant::now();
         let (model, version) = (&order.model, order.version);
@@ -132,7 +132,7 @@ impl Loader {
     }
 
     /// Starts the workers. Not on a thread of low priority, which they would inherit.
-    pub fn start(&self, order: &LoadOrder, prepared: PreparedVersion) -> Result<ServedVersion> {
+    pub fn start(&self, order: &LoadOrder, prepared: PreparedVersion) -> Result<ServedVersion, SetupError> {
         let PreparedVersion { opened, sessions, service, findings, took } = prepared;
         let (name, version, config) = (&order.model, order.version, &order.config);
         let sha256 = opened.verified.identity;

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::findings::Findings;
 use super::load_order::LoadOrder;
 use crate::budget::{Deadline, LatencyBudget};
-use crate::error::{Error, LoadFault, Result};
+use crate::error::{Error, LoadFault, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::identity::shown;
 use crate::model::{
@@ -49,7 +49,7 @@ impl OpenedVersion {
         check_batch_dimension(loaded.signature())?;
         check_size(loaded.signature())?;
         // What the stages have to say is about how they fit the model.
-        let misfit = |error| in_model_toml(order, LoadFault::Config, error);
+        let misfit = |error: SetupError| in_model_toml(order, LoadFault::Config, error);
         let context = |stage| StageContext {
             config: stage,
             signature: loaded.signature(),
@@ -265,9 +265,9 @@ fn check_size(signature: &Signature) -> Result<(), Refusal> {
 }
 
 /// Settings stand in `model.toml`, and the message has to say so.
-fn in_model_toml(order: &LoadOrder, fault: LoadFault, error: Error) -> Refusal {
+fn in_model_toml(order: &LoadOrder, fault: LoadFault, error: SetupError) -> Refusal {
     match error {
-        Error::Config(message) => Refusal::new(LoadFault::Config, format!("{}: {message}", order.config_place)),
+        SetupError::Config(message) => Refusal::new(LoadFault::Config, format!("{}: {message}", order.config_place)),
         other => Refusal::of(fault)(other),
     }
 }

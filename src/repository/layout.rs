@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version, shown};
 
 /// The contents of a repository.
@@ -47,21 +47,21 @@ const WHERE: &str = "repository.path or --models says where to look";
 const MAX_PROBLEMS: usize = 100;
 
 /// Finds the models in a repository. Fails if the repository does not exist.
-pub fn scan(repository: &Path) -> Result<Found> {
+pub fn scan(repository: &Path) -> Result<Found, SetupError> {
     let named = repository.display();
     if !repository.is_dir() {
         let full = std::path::absolute(repository).unwrap_or_else(|_| repository.to_owned());
         let full = if full == repository { String::new() } else { format!(", that is {}", full.display()) };
-        return Err(Error::Repository(format!("{named}{full}: there is no such folder ({WHERE})")));
+        return Err(SetupError::Repository(format!("{named}{full}: there is no such folder ({WHERE})")));
     }
     if repository.join(CONFIG_FILE).is_file() {
-        return Err(Error::Repository(format!(
+        return Err(SetupError::Repository(format!(
             "{named}: this is a model's own folder; the repository is the folder above it ({WHERE})"
         )));
     }
     let mut found = Found::default();
     let (folders, problems) =
-        folders(repository, repository).map_err(|error| Error::Repository(format!("{named}: {error}")))?;
+        folders(repository, repository).map_err(|error| SetupError::Repository(format!("{named}: {error}")))?;
     found.problems.extend(problems);
     for folder in folders {
         match model_in(&folder, repository) {
@@ -90,9 +90,9 @@ pub fn scan(repository: &Path) -> Result<Found> {
 }
 
 /// Returns the model in a folder.
-pub fn model_in_folder(folder: &Path) -> Result<FoundModel> {
+pub fn model_in_folder(folder: &Path) -> Result<FoundModel, SetupError> {
     let repository = folder.parent().unwrap_or(folder);
-    model_in(folder, repository).map(|(model, _)| model).map_err(|problem| Error::Repository(problem.to_string()))
+    model_in(folder, repository).map(|(model, _)| model).map_err(|problem| SetupError::Repository(problem.to_string()))
 }
 
 /// Reads the model in a folder, and finds the folders in it that are not versions.
@@ -131,8 +131,8 @@ fn model_in(folder: &Path, repository: &Path) -> Result<(FoundModel, Vec<FolderP
 }
 
 /// Returns the version after the highest that exists as a folder, or as any other file.
-pub fn next_version(model: &Path) -> Result<Version> {
-    let unreadable = |error: io::Error| Error::Repository(format!("{}: {error}", model.display()));
+pub fn next_version(model: &Path) -> Result<Version, SetupError> {
+    let unreadable = |error: io::Error| SetupError::Repository(format!("{}: {error}", model.display()));
     let mut highest: Option<Version> = None;
     for entry in std::fs::read_dir(model).map_err(unreadable)? {
         highest = highest.max(entry.map_err(unreadable)?.file_name().to_string_lossy().parse().ok());
@@ -140,7 +140,7 @@ pub fn next_version(model: &Path) -> Result<Version> {
     match highest {
         None => Ok(Version::FIRST),
         Some(highest) => {
-            highest.next().ok_or_else(|| Error::Repository(format!("there is no version after {highest}")))
+            highest.next().ok_or_else(|| SetupError::Repository(format!("there is no version after {highest}")))
         }
     }
 }

@@ -8,7 +8,7 @@ use super::manifest::Manifest;
 use super::refusal::Refusal;
 use super::store::Store;
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
 
 /// A store in a folder.
@@ -39,11 +39,11 @@ impl LocalFolder {
 }
 
 impl Store for LocalFolder {
-    fn list(&self) -> Result<Found> {
+    fn list(&self) -> Result<Found, SetupError> {
         layout::scan(&self.path)
     }
 
-    fn read_config(&self, model: &ModelName) -> Result<ModelConfig> {
+    fn read_config(&self, model: &ModelName) -> Result<ModelConfig, SetupError> {
         ModelConfig::read(&self.config(model))
     }
 

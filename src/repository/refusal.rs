@@ -1,6 +1,6 @@
 //! The refusal of a version: a closed reason, and a message that says what to change.
 
-use crate::error::{Error, LoadFault};
+use crate::error::{LoadFault, SetupError};
 use crate::identity::{ModelName, Version, cut_off};
 
 /// Maximum length of a message that is kept, in characters: it may quote a file.
@@ -22,13 +22,11 @@ impl Refusal {
         Refusal { fault, message: cut_off(message.into(), MAX_MESSAGE) }
     }
 
-    /// An error of another room, as a refusal of this kind.
-    pub fn of(fault: LoadFault) -> impl FnOnce(Error) -> Refusal {
-        move |error| {
-            let message = error.for_operators();
-            // A wrong setting is one wherever it shows.
-            let fault = if matches!(error, Error::Config(_)) { LoadFault::Config } else { fault };
-            Refusal::new(fault, message)
+    /// An error of another room, as a refusal of this kind. A wrong setting is one wherever it shows.
+    pub fn of<E: Into<SetupError>>(fault: LoadFault) -> impl FnOnce(E) -> Refusal {
+        move |error| match error.into() {
+            SetupError::Config(message) => Refusal::new(LoadFault::Config, message),
+            other => Refusal::new(fault, other.to_string()),
         }
     }
 
@@ -50,8 +48,8 @@ impl Refusal {
     }
 
     /// The refusal as an error about this version.
-    pub fn about(self, model: &ModelName, version: Version) -> Error {
-        Error::Load { model: model.clone(), version, fault: self.fault, message: self.message }
+    pub fn about(self, model: &ModelName, version: Version) -> SetupError {
+        SetupError::Load { model: model.clone(), version, fault: self.fault, message: self.message }
     }
 }
 

@@ -9,17 +9,17 @@ use super::layout::Found;
 use super::manifest::Manifest;
 use super::refusal::Refusal;
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
 
 /// A store of models. Its calls may be slow: they are made on threads that serve no request, and with no lock held.
 pub trait Store: fmt::Debug + Send + Sync {
     /// Lists the models and their versions. Fails if the store as a whole cannot be read; a problem with one model is part
     /// of the list.
-    fn list(&self) -> Result<Found>;
+    fn list(&self) -> Result<Found, SetupError>;
 
     /// Reads the `model.toml` of a model.
-    fn read_config(&self, model: &ModelName) -> Result<ModelConfig>;
+    fn read_config(&self, model: &ModelName) -> Result<ModelConfig, SetupError>;
 
     /// Place of the `model.toml` of a model, for messages.
     fn config_place(&self, model: &ModelName) -> String;

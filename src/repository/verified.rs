@@ -15,7 +15,7 @@ use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest
 use super::onnx_file;
 use super::refusal::Refusal;
 use super::regular_file;
-use crate::error::{Error, LoadFault, Result};
+use crate::error::{LoadFault, Result, SetupError};
 use crate::identity::{Sha256, shown};
 use crate::machine;
 use crate::model::{ModelBytes, ModelSource};
@@ -188,11 +188,14 @@ impl WeightsLimit {
 
 /// Read again, and compared again: so what a stage has of a file is what was added, too.
 impl VersionFiles for VerifiedVersion {
-    fn read(&self, name: &str) -> Result<Arc<[u8]>> {
+    fn read(&self, name: &str) -> Result<Arc<[u8]>, SetupError> {
         if !self.manifest.files.contains_key(name) {
-            return Err(Error::Config(format!("the version has no file {name:?}; add it with `leeway add --file`")));
+            return Err(SetupError::Config(format!(
+                "the version has no file {name:?}; add it with `leeway add --file`"
+            )));
         }
-        verified(&self.found, &self.manifest, name, MAX_SIDE_FILE).map_err(|refusal| Error::Config(refusal.to_string()))
+        verified(&self.found, &self.manifest, name, MAX_SIDE_FILE)
+            .map_err(|refusal| SetupError::Config(refusal.to_string()))
     }
 }
 
@@ -268,14 +271,14 @@ struct VersionFolder {
 }
 
 impl ModelSource for VersionFolder {
-    fn read(&self) -> Result<Arc<ModelBytes>> {
+    fn read(&self) -> Result<Arc<ModelBytes>, SetupError> {
         let mut kept = self.bytes.lock();
         if let Some(bytes) = kept.upgrade() {
             return Ok(bytes);
         }
-        let again = FoundVersion::find(&self.folder).and_then(FoundVersion::read).map_err(Error::internal)?;
+        let again = FoundVersion::find(&self.folder).and_then(FoundVersion::read).map_err(SetupError::internal)?;
         if again.identity != self.identity {
-            return Err(Error::internal("the version was exchanged for another one since it was loaded"));
+            return Err(SetupError::internal("the version was exchanged for another one since it was loaded"));
         }
         *kept = Arc::downgrade(&again.bytes);
         Ok(again.bytes)

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::key::random_key;
 use crate::deploy::{Appended, Deployment, Journal};
-use crate::error::Result;
+use crate::error::{OperatorError, Result, SetupError};
 use crate::feedback::{Entry, Ledger, Recorded};
 use crate::identity::ModelName;
 
@@ -28,11 +28,11 @@ impl MemoryJournal {
 
 #[async_trait]
 impl Journal for MemoryJournal {
-    async fn latest(&self) -> Result<Vec<Deployment>> {
+    async fn latest(&self) -> Result<Vec<Deployment>, SetupError> {
         Ok(self.0.lock().values().filter_map(|deployments| deployments.back().cloned()).collect())
     }
 
-    async fn append(&self, next: &Deployment) -> Result<Appended> {
+    async fn append(&self, next: &Deployment) -> Result<Appended, OperatorError> {
         let mut models = self.0.lock();
         let deployments = models.entry(next.model.clone()).or_default();
         if deployments.back().map_or(0, |last| last.generation) + 1 != next.generation {
@@ -45,7 +45,7 @@ impl Journal for MemoryJournal {
         Ok(Appended::Written)
     }
 
-    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>> {
+    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>, OperatorError> {
         let models = self.0.lock();
         let newest_first = models.get(model).into_iter().flatten().rev();
         Ok(newest_first.filter(|deployment| deployment.generation < before).take(limit as usize).cloned().collect())
@@ -93,7 +93,7 @@ impl Known {
 
 #[async_trait]
 impl Ledger for MemoryLedger {
-    async fn key(&self) -> Result<Vec<u8>> {
+    async fn key(&self) -> Result<Vec<u8>, SetupError> {
         Ok(self.key.clone())
     }
 

@@ -28,7 +28,7 @@ use self::sqlite_ledger::SqliteLedger;
 use self::unwritable::{ClosedLedger, FrozenJournal, writable};
 use crate::config::StateUrl;
 use crate::deploy::Journal;
-use crate::error::Result;
+use crate::error::{Result, SetupError};
 use crate::feedback::Ledger;
 
 /// The state of a server.
@@ -43,7 +43,7 @@ pub struct State {
 /// Opens the state at this address. The ledger remembers the last `remembered` entries.
 ///
 /// On a full or read-only disk, the journal is opened for reading, and the ledger refuses all feedback.
-pub async fn open(url: &StateUrl, remembered: NonZeroUsize) -> Result<State> {
+pub async fn open(url: &StateUrl, remembered: NonZeroUsize) -> Result<State, SetupError> {
     let StateUrl::Sqlite(path) = url else {
         let (journal, ledger) = (MemoryJournal::default(), MemoryLedger::new(remembered));
         return Ok(State { journal: Arc::new(journal), ledger: Arc::new(ledger) });
@@ -64,14 +64,14 @@ pub async fn open(url: &StateUrl, remembered: NonZeroUsize) -> Result<State> {
 }
 
 /// Opens the journal of the state at this address, without the ledger.
-pub async fn open_journal(url: &StateUrl) -> Result<Arc<dyn Journal>> {
+pub async fn open_journal(url: &StateUrl) -> Result<Arc<dyn Journal>, SetupError> {
     let StateUrl::Sqlite(path) = url else { return Ok(Arc::new(MemoryJournal::default())) };
     let (database, writable) = (Database::open(path).await.map(Arc::new), writable(path).await);
     journal(path, database, writable).await
 }
 
 /// Checks that the state at this address could be opened and written, as far as that can be seen without touching it.
-pub fn check_access(url: &StateUrl) -> Result<()> {
+pub fn check_access(url: &StateUrl) -> Result<(), SetupError> {
     match url {
         StateUrl::Memory => Ok(()),
         StateUrl::Sqlite(path) => check_file(path),
@@ -80,9 +80,9 @@ pub fn check_access(url: &StateUrl) -> Result<()> {
 
 async fn journal(
     path: &Path,
-    database: Result<Arc<Database>>,
+    database: Result<Arc<Database>, SetupError>,
     writable: Result<(), String>,
-) -> Result<Arc<dyn Journal>> {
+) -> Result<Arc<dyn Journal>, SetupError> {
     let Err(problem) = writable else { return Ok(Arc::new(SqliteJournal::new(database?))) };
     if let Ok(database) = database {
         tracing::warn!(journal = %path.display(), problem, "the deployment journal cannot be written now");

@@ -7,7 +7,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 
 use super::file::StateFile;
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::machine::may_be_written;
 
 /// Time for which a write waits for another process that writes.
@@ -51,7 +51,7 @@ pub(super) enum Durability {
 
 impl Database {
     /// Opens the file, and makes it if it is not there.
-    pub(super) async fn open(path: &Path) -> Result<Database> {
+    pub(super) async fn open(path: &Path) -> Result<Database, SetupError> {
         check_file(path)?;
         let wrong = |problem: String| cannot_be_opened(path, &problem);
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -69,7 +69,7 @@ impl Database {
     }
 
     /// Opens a file that cannot be written.
-    pub(super) async fn read_only(path: &Path) -> Result<Database> {
+    pub(super) async fn read_only(path: &Path) -> Result<Database, SetupError> {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
         // Without a log, the file itself is complete. With a log, SQLite has to read both.
@@ -80,7 +80,7 @@ impl Database {
         Database::of(path, pool)
     }
 
-    fn of(path: &Path, pool: SqlitePool) -> Result<Database> {
+    fn of(path: &Path, pool: SqlitePool) -> Result<Database, SetupError> {
         let file = StateFile::opened(path).map_err(|error| cannot_be_opened(path, &error.to_string()))?;
         Ok(Database { path: path.to_owned(), file, pool })
     }
@@ -114,7 +114,7 @@ async fn form(pool: &SqlitePool) -> sqlx::Result<i64> {
 }
 
 /// Refuses a file of a later form. A new file has form 0.
-async fn check_form(path: &Path, pool: &SqlitePool) -> Result<()> {
+async fn check_form(path: &Path, pool: &SqlitePool) -> Result<(), SetupError> {
     let form = form(pool).await.map_err(|error| cannot_be_opened(path, &said(&error)))?;
     if form > FORM {
         let problem = format!("it was written by a later Leeway (form {form}, and this one knows {FORM})");
@@ -149,7 +149,7 @@ async fn set_up(pool: &SqlitePool) -> sqlx::Result<()> {
 }
 
 /// Checks that the file could be opened and written, as far as that can be seen without touching it.
-pub(super) fn check_file(path: &Path) -> Result<()> {
+pub(super) fn check_file(path: &Path) -> Result<(), SetupError> {
     let wrong = |problem: String| cannot_be_opened(path, &problem);
     let absolute = std::path::absolute(path).map_err(|error| wrong(error.to_string()))?;
     let mut folders = absolute.ancestors().skip(1);
@@ -174,8 +174,8 @@ pub(super) fn check_file(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn cannot_be_opened(path: &Path, problem: &str) -> Error {
-    Error::State(format!(
+fn cannot_be_opened(path: &Path, problem: &str) -> SetupError {
+    SetupError::State(format!(
         "state.url: the deployment journal {} cannot be opened: {problem}; make the folder writable, name another file, or \
          set state.url = \"memory\" to begin anew at every start",
         path.display()

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::sqlite::{Database, Durability, said};
 use crate::deploy::{Appended, Deployment, Journal};
-use crate::error::{Error, Result};
+use crate::error::{OperatorError, Result, SetupError};
 use crate::identity::{ModelName, printable};
 
 /// A journal in an SQLite file.
@@ -22,18 +22,18 @@ impl SqliteJournal {
         SqliteJournal { database }
     }
 
-    async fn check_file(&self) -> Result<()> {
-        self.database.check_file().await.map_err(Error::Journal)
+    async fn check_file(&self) -> Result<(), OperatorError> {
+        self.database.check_file().await.map_err(OperatorError::Journal)
     }
 
-    async fn latest_of(&self, model: &ModelName) -> Result<Option<Deployment>> {
+    async fn latest_of(&self, model: &ModelName) -> Result<Option<Deployment>, OperatorError> {
         Ok(self.history(model, u64::MAX, 1).await?.pop())
     }
 }
 
 #[async_trait]
 impl Journal for SqliteJournal {
-    async fn latest(&self) -> Result<Vec<Deployment>> {
+    async fn latest(&self) -> Result<Vec<Deployment>, SetupError> {
         // SQLite gives the other columns of the row that has the maximum.
         let rows: Vec<(String, String, i64)> =
             sqlx::query_as("SELECT model, deployment, max(generation) FROM deployments GROUP BY model ORDER BY model")
@@ -51,9 +51,9 @@ impl Journal for SqliteJournal {
         rows.iter().map(read).collect()
     }
 
-    async fn append(&self, next: &Deployment) -> Result<Appended> {
+    async fn append(&self, next: &Deployment) -> Result<Appended, OperatorError> {
         self.check_file().await?;
-        let text = serde_json::to_string(next).map_err(Error::internal)?;
+        let text = serde_json::to_string(next).map_err(OperatorError::internal)?;
         let generation = number(next.generation);
         let mut connection = self.database.connection(Durability::Full).await.map_err(failed)?;
         let written = sqlx::query(
@@ -78,7 +78,7 @@ impl Journal for SqliteJournal {
         }
     }
 
-    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>> {
+    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>, OperatorError> {
         let rows: Vec<(String,)> = sqlx::query_as(
             "SELECT deployment FROM deployments WHERE model = ? AND generation < ? ORDER BY generation DESC LIMIT ?",
         )
@@ -93,18 +93,19 @@ impl Journal for SqliteJournal {
 }
 
 /// The error about unreadable content of the journal, with the ways out.
-fn cannot_be_read(path: &Path, problem: &str, remove: Option<&str>) -> Error {
+fn cannot_be_read(path: &Path, problem: &str, remove: Option<&str>) -> SetupError {
     let file = path.display();
     let or_remove =
         remove.map(|remove| format!(", or go back by one: sqlite3 {file} \"{remove}\"")).unwrap_or_default();
-    Error::State(format!(
+    SetupError::State(format!(
         "state.url: the deployment journal {file} cannot be read: {problem}; restore the file from a copy{or_remove}, or move it \
          away to begin anew with the highest version of each model"
     ))
 }
 
-fn parse(text: &str) -> Result<Deployment> {
-    serde_json::from_str(text).map_err(|error| Error::Journal(format!("a deployment in it cannot be read: {error}")))
+fn parse(text: &str) -> Result<Deployment, OperatorError> {
+    serde_json::from_str(text)
+        .map_err(|error| OperatorError::Journal(format!("a deployment in it cannot be read: {error}")))
 }
 
 fn number(generation: u64) -> i64 {
@@ -112,6 +113,6 @@ fn number(generation: u64) -> i64 {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
-fn failed(error: sqlx::Error) -> Error {
-    Error::Journal(said(&error))
+fn failed(error: sqlx::Error) -> OperatorError {
+    OperatorError::Journal(said(&error))
 }

@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 
 use super::key::{KEY_BYTES, random_key};
 use super::sqlite::{Database, Durability};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::feedback::{Entry, Ledger, Recorded};
 
 /// A ledger in an SQLite file.
@@ -78,9 +78,9 @@ impl SqliteLedger {
 
 #[async_trait]
 impl Ledger for SqliteLedger {
-    async fn key(&self) -> Result<Vec<u8>> {
+    async fn key(&self) -> Result<Vec<u8>, SetupError> {
         let wrong = |problem: &str| {
-            Error::State(format!(
+            SetupError::State(format!(
                 "state.url: {} has a key that prediction ids are signed with which is none: {problem}; restore the file, or \
                  remove the key with: sqlite3 {} 'DELETE FROM feedback_keys' (ids of before are then not known any more), or \
                  set feedback.key",
@@ -122,6 +122,6 @@ impl Ledger for SqliteLedger {
     }
 }
 
-fn cannot_be_opened(path: &Path, problem: &str) -> Error {
-    Error::State(format!("state.url: the feedback in {} cannot be read or written: {problem}", path.display()))
+fn cannot_be_opened(path: &Path, problem: &str) -> SetupError {
+    SetupError::State(format!("state.url: the feedback in {} cannot be read or written: {problem}", path.display()))
 }

@@ -9,7 +9,7 @@ use super::memory::KEPT_IN_MEMORY;
 use super::unwritable::disk_problem;
 use super::*;
 use crate::deploy::{Appended, ChangeNote, Deployment, Transition};
-use crate::error::Error;
+use crate::error::OperatorError;
 use crate::feedback::{Entry, Recorded};
 
 async fn database_and_journal(path: &Path) -> (Arc<Database>, SqliteJournal) {
@@ -156,7 +156,7 @@ async fn a_journal_that_cannot_be_written_is_read() {
     let nowhere = frozen("/proc/leeway/journal.db".into());
     assert_eq!(nowhere.latest().await.unwrap(), [first()]);
     let second = promoted(&first(), "2");
-    assert!(matches!(nowhere.append(&second).await, Err(Error::Journal(_))));
+    assert!(matches!(nowhere.append(&second).await, Err(OperatorError::Journal(_))));
     // There is room again.
     let thawed = frozen(path.clone());
     assert_eq!(thawed.append(&second).await.unwrap(), Appended::Written);

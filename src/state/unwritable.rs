@@ -12,7 +12,7 @@ use super::memory::MemoryJournal;
 use super::sqlite::Database;
 use super::sqlite_journal::SqliteJournal;
 use crate::deploy::{Appended, Deployment, Journal};
-use crate::error::{Error, Result};
+use crate::error::{Error, OperatorError, Result, SetupError};
 use crate::feedback::{Entry, Ledger, Recorded};
 use crate::identity::ModelName;
 
@@ -34,13 +34,13 @@ impl FrozenJournal {
     }
 
     /// The journal itself, once its disk can be written.
-    async fn thaw(&self) -> Result<&SqliteJournal> {
+    async fn thaw(&self) -> Result<&SqliteJournal, OperatorError> {
         let open = async || match is_writable(&self.path, &self.checks).await {
             Ok(()) => match Database::open(&self.path).await {
                 Ok(database) => Ok(SqliteJournal::new(Arc::new(database))),
-                Err(error) => Err(Error::Journal(error.to_string())),
+                Err(error) => Err(OperatorError::Journal(error.to_string())),
             },
-            Err(_) => Err(Error::Journal(format!(
+            Err(_) => Err(OperatorError::Journal(format!(
                 "it could only be read when the server was started ({}), and that is still so",
                 self.problem
             ))),
@@ -51,18 +51,18 @@ impl FrozenJournal {
 
 #[async_trait]
 impl Journal for FrozenJournal {
-    async fn latest(&self) -> Result<Vec<Deployment>> {
+    async fn latest(&self) -> Result<Vec<Deployment>, SetupError> {
         match self.thawed.get() {
             Some(journal) => journal.latest().await,
             None => self.latest.latest().await,
         }
     }
 
-    async fn append(&self, next: &Deployment) -> Result<Appended> {
+    async fn append(&self, next: &Deployment) -> Result<Appended, OperatorError> {
         self.thaw().await?.append(next).await
     }
 
-    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>> {
+    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>, OperatorError> {
         match self.thawed.get() {
             Some(journal) => journal.history(model, before, limit).await,
             None => self.latest.history(model, before, limit).await,
@@ -79,7 +79,7 @@ pub(super) struct ClosedLedger {
 
 #[async_trait]
 impl Ledger for ClosedLedger {
-    async fn key(&self) -> Result<Vec<u8>> {
+    async fn key(&self) -> Result<Vec<u8>, SetupError> {
         Ok(self.key.clone())
     }
 

@@ -51,7 +51,7 @@ const WALLS: &[Wall] = &[
             "http/connections.rs",
             "http/exposition.rs",
             "http/listener.rs",
-            "http/request_context.rs",
+            "http/request_layer.rs",
             "monitor/mod.rs",
             "model/load_estimate.rs",
             "model/wait_strategy.rs",
@@ -64,6 +64,12 @@ const WALLS: &[Wall] = &[
             "registry/trial.rs",
         ],
         because: "what decides is pure; time is read by those who drive",
+    },
+    Wall {
+        room: "",
+        words: &[".extensions", "extensions_mut"],
+        allowed_in: &["http/context.rs"],
+        because: "http::Extensions are not typed: one file knows what is in them",
     },
     Wall { room: "", words: &["sqlx::"], allowed_in: &["state/"], because: "one room owns the database" },
     Wall {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use leeway::error::Result;
+use leeway::error::{Result, SetupError};
 use leeway::pipeline::{Prepared, Preprocessor, StageContext, Stages};
 use leeway::tensor::{Data, Tensor};
 use parking_lot::{Condvar, Mutex};
@@ -291,7 +291,7 @@ async fn a_batch_may_be_bounded_by_its_elements() {
 static RELEASED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 /// A preprocessor that takes until the test lets it go.
-fn make_slow(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+fn make_slow(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
     struct Slow;
     impl Preprocessor for Slow {
         fn transform(&self, _: &RawValue, _: leeway::budget::Deadline) -> Result<Prepared> {

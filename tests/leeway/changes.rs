@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use leeway::app::Dependencies;
 use leeway::config::StateUrl;
 use leeway::deploy::{Appended, Deployment, Journal};
-use leeway::error::{Error, Result};
+use leeway::error::{OperatorError, Result, SetupError};
 use leeway::identity::ModelName;
 use leeway::pipeline::Stages;
 use leeway::state::MemoryJournal;
@@ -136,13 +136,13 @@ struct Disk {
 
 #[async_trait]
 impl Journal for Disk {
-    async fn latest(&self) -> Result<Vec<Deployment>> {
+    async fn latest(&self) -> Result<Vec<Deployment>, SetupError> {
         self.journal.latest().await
     }
 
-    async fn append(&self, next: &Deployment) -> Result<Appended> {
+    async fn append(&self, next: &Deployment) -> Result<Appended, OperatorError> {
         if self.is_full.load(Ordering::SeqCst) {
-            return Err(Error::Journal("database or disk is full".to_owned()));
+            return Err(OperatorError::Journal("database or disk is full".to_owned()));
         }
         if self.is_empty.load(Ordering::SeqCst) {
             return Ok(Appended::Lost(None));
@@ -150,7 +150,7 @@ impl Journal for Disk {
         self.journal.append(next).await
     }
 
-    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>> {
+    async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>, OperatorError> {
         self.journal.history(model, before, limit).await
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use leeway::app::Dependencies;
 use leeway::config::{Config, StateUrl};
-use leeway::error::Result;
+use leeway::error::{Result, SetupError};
 use leeway::feature::Observation;
 use leeway::feedback::{Entry, Ledger, PredictionId, Recorded, Signer};
 use leeway::identity::VersionKey;
@@ -275,7 +275,7 @@ struct SlowLedger {
 
 #[async_trait]
 impl Ledger for SlowLedger {
-    async fn key(&self) -> Result<Vec<u8>> {
+    async fn key(&self) -> Result<Vec<u8>, SetupError> {
         self.ledger.key().await
     }
 

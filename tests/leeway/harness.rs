@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use leeway::app::{App, Dependencies, Stop};
 use leeway::config::{Config, Provider, SessionConfig, StateUrl};
-use leeway::error::Result;
+use leeway::error::{Result, SetupError};
 use leeway::feedback::Ledger;
 use leeway::model::isolated::IsolatedEngine;
 use leeway::model::onnx::OnnxRuntime;
@@ -38,7 +38,7 @@ pub(crate) struct TestApp {
     pub(crate) admin: SocketAddr,
     pub(crate) client: reqwest::Client,
     pub(crate) stop: mpsc::Sender<Stop>,
-    pub(crate) running: JoinHandle<Result<()>>,
+    pub(crate) running: JoinHandle<Result<(), SetupError>>,
 }
 
 /// A configuration with free ports, no delays, and the shipped models.
@@ -314,7 +314,7 @@ impl Engine for HookedEngine {
         self.engine.version()
     }
 
-    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>> {
+    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>, SetupError> {
         Ok(Arc::new(HookedModel(self.engine.load(source, config)?, self.before_run)))
     }
 }
@@ -328,7 +328,7 @@ impl LoadedModel for HookedModel {
         self.0.provider()
     }
 
-    fn open(&self) -> Result<Box<dyn Session>> {
+    fn open(&self) -> Result<Box<dyn Session>, SetupError> {
         Ok(Box::new(HookedSession(self.0.open()?, self.1)))
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use leeway::budget::Deadline;
-use leeway::error::Result;
+use leeway::error::{Result, SetupError};
 use leeway::pipeline::{Prepared, Preprocessor, StageContext, Stages};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -174,11 +174,11 @@ impl Preprocessor for Endless {
     }
 }
 
-fn make_endless(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+fn make_endless(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
     Ok(Box::new(Endless { is_heavy: true }))
 }
 
-fn make_endless_inline(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+fn make_endless_inline(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
     Ok(Box::new(Endless { is_heavy: false }))
 }
 

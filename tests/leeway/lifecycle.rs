@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leeway::app::Stop;
-use leeway::error::Result;
+use leeway::error::{Result, SetupError};
 use leeway::pipeline::{Origin, Postprocessor, Prediction, StageContext, Stages};
 use leeway::tensor::Tensors;
 use serde_json::{Value, json};
@@ -249,7 +249,7 @@ impl Postprocessor for Panics {
     }
 }
 
-fn make_panics(_: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+fn make_panics(_: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
     Ok(Box::new(Panics))
 }
 
@@ -271,7 +271,7 @@ async fn a_stage_that_panics_fails_its_request_only() {
 }
 
 /// A postprocessor that loses predictions.
-fn make_losing(_: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+fn make_losing(_: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
     struct Losing;
     impl Postprocessor for Losing {
         fn decode(&self, outputs: &Tensors, _: &Origin) -> Result<Vec<Prediction>> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use leeway::config::{Config, StageConfig, StateUrl};
-use leeway::error::{Error, Result};
+use leeway::error::{Result, SetupError};
 use leeway::pipeline::{Preprocessor, StageContext, Stages};
 use leeway::repository::Manifest;
 use serde_json::{Value, json};
@@ -528,12 +528,12 @@ static HANGS: AtomicBool = AtomicBool::new(true);
 static HANGING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// The tensor stage, which hangs for versions with a file called `hang`.
-fn make_hanging(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+fn make_hanging(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
     if context.files.read("hang").is_ok() {
         while HANGS.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(1));
         }
-        return Err(Error::Config("it has hung for long enough".to_owned()));
+        return Err(SetupError::Config("it has hung for long enough".to_owned()));
     }
     let tensor = StageConfig::of_kind("tensor");
     Stages::default().preprocessor(StageContext { config: &tensor, ..context })

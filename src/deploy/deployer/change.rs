@@ -1,6 +1,7 @@
 //! Changes of the deployment, and holds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::deploy::journal::Appended;
 use crate::deploy::lifecycle::Event;
 use crate::deploy::reconcile::{Hold, LoadState};
 use crate::deploy::status::ChangeOutcome;
-use crate::error::{Error, Result};
+use crate::error::{OperatorError, Result, SetupError};
 use crate::identity::{ModelName, Version};
 use crate::monitor::StatePart;
 use crate::traffic::Share;
@@ -31,16 +32,16 @@ struct Changing<'a> {
 impl Deployer {
     /// Makes a change: loads what it needs, writes it to the journal, publishes it. Goes on if nobody waits
     /// any more.
-    pub async fn change(self: &Arc<Self>, request: ChangeRequest) -> Result<ChangeOutcome> {
+    pub async fn change(self: &Arc<Self>, request: ChangeRequest) -> Result<ChangeOutcome, OperatorError> {
         let changing = tokio::spawn(Arc::clone(self).change_to_the_end(request));
-        changing.await.map_err(|error| Error::internal(format_args!("a change broke off: {error}")))?
+        changing.await.map_err(|error| OperatorError::internal(format_args!("a change broke off: {error}")))?
     }
 
-    async fn change_to_the_end(self: Arc<Self>, request: ChangeRequest) -> Result<ChangeOutcome> {
+    async fn change_to_the_end(self: Arc<Self>, request: ChangeRequest) -> Result<ChangeOutcome, OperatorError> {
         self.deploy_first(&request.model).await;
         if self.is_undecided(&request.model) {
             let problem = format!("no version of model {} is loaded yet; leeway status says why", request.model);
-            return Err(Error::ChangeRefused(problem));
+            return Err(OperatorError::ChangeRefused(problem));
         }
         // A rollback must be possible even if the disk fails. Without the journal it starts from the deployment in
         // effect.
@@ -51,7 +52,7 @@ impl Deployer {
             return Err(error);
         }
         let mut present = match self.latest(&request.model).await {
-            Err(Error::Journal(_)) if is_rollback => self.deployment(&request.model)?,
+            Err(OperatorError::Journal(_)) if is_rollback => self.deployment(&request.model)?,
             latest => latest?,
         };
         let asked_at = present.generation;
@@ -71,10 +72,10 @@ impl Deployer {
             // Keeps the versions loaded until they are deployed.
             let _changing = Changing::begin(&self, &next);
             self.load_deployed(&next).await.map_err(|error| match error {
-                Error::Load { version, message, .. } => {
-                    Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
+                SetupError::Load { version, message, .. } => {
+                    OperatorError::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
                 }
-                other => other,
+                other => other.into(),
             })?;
             let _writing = self.writing.lock().await;
             fail::fail_point!("change::before_the_journal");
@@ -88,11 +89,11 @@ impl Deployer {
             // Deployments that wait for the journal are written first.
             let waiting = self.state.lock().models.get(&request.model).and_then(|model| model.unwritten.problem());
             let appended = match waiting {
-                Some(problem) => Err(Error::Journal(problem)),
+                Some(problem) => Err(OperatorError::Journal(problem)),
                 None => self.journal.append(&next).await.map_err(|error| self.journal_failed(error)),
             };
             let appended = match appended {
-                Err(error @ Error::Journal(_)) if is_rollback => {
+                Err(error @ OperatorError::Journal(_)) if is_rollback => {
                     self.keep_unwritten(&next, &error);
                     self.take_over(&next);
                     return Ok(self.deployed(true, next, before));
@@ -109,11 +110,14 @@ impl Deployer {
                 }
                 Appended::Lost(Some(latest)) => present = latest,
                 Appended::Lost(None) => {
-                    return Err(Error::Journal("it does not have the model's deployments".to_owned()));
+                    return Err(OperatorError::Journal("it does not have the model's deployments".to_owned()));
                 }
             }
         }
-        Err(Error::ChangeRefused(format!("model {} is changed by others all the time; try again", request.model)))
+        Err(OperatorError::ChangeRefused(format!(
+            "model {} is changed by others all the time; try again",
+            request.model
+        )))
     }
 
     fn deployed(
@@ -141,12 +145,12 @@ impl Deployer {
 
     /// Refuses new traffic for an altered version: it can be served from memory, and would not be after a restart. A
     /// way back is not refused.
-    fn refuse_altered(&self, present: &Deployment, next: &Deployment) -> Result<()> {
+    fn refuse_altered(&self, present: &Deployment, next: &Deployment) -> Result<(), OperatorError> {
         let state = self.state.lock();
         let Some(model) = state.models.get(&next.model) else { return Ok(()) };
         for version in next.serving_versions().filter(|version| present.traffic.share(*version) == Share::NONE) {
             if let Some(problem) = model.altered(version) {
-                return Err(Error::ChangeRefused(format!(
+                return Err(OperatorError::ChangeRefused(format!(
                     "version {version} is altered on disk and would not load again: {problem}"
                 )));
             }
@@ -156,7 +160,7 @@ impl Deployer {
 
     /// The present deployment by the journal, which other processes may have written to. It is taken over, if that takes
     /// no time; if it cannot be taken over at all, it is still what a change has to begin with.
-    async fn latest(self: &Arc<Self>, name: &ModelName) -> Result<Deployment> {
+    async fn latest(self: &Arc<Self>, name: &ModelName) -> Result<Deployment, OperatorError> {
         const TIMEOUT: Duration = Duration::from_secs(1);
         let own = self.deployment(name)?;
         let latest = self.journal.history(name, u64::MAX, 1).await.map_err(|error| self.journal_failed(error))?.pop();
@@ -213,35 +217,37 @@ impl Deployer {
     }
 
     /// Loads a version and keeps it loaded.
-    pub async fn hold_loaded(self: &Arc<Self>, name: &ModelName, version: Version) -> Result<()> {
+    pub async fn hold_loaded(self: &Arc<Self>, name: &ModelName, version: Version) -> Result<(), OperatorError> {
         {
             let mut state = self.state.lock();
             let model = state.model(name)?;
             if !model.is_on_disk(version) && !model.is_loaded(version) {
-                return Err(model.unknown(version));
+                return Err(model.unknown(version).into());
             }
             model.holds.insert(version, Hold::Loaded);
         }
         let loaded = self.load(name, version, ConfigRequirement::Any).await;
         loaded.map_err(|error| match error {
-            Error::Load { message, .. } => {
-                Error::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
+            SetupError::Load { message, .. } => {
+                OperatorError::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
             }
-            other => other,
+            other => other.into(),
         })
     }
 
     /// Takes a version out of memory and keeps it out, if the deployment does not need it.
-    pub async fn hold_unloaded(&self, name: &ModelName, version: Version) -> Result<()> {
+    pub async fn hold_unloaded(&self, name: &ModelName, version: Version) -> Result<(), OperatorError> {
         // Nothing that is about to be deployed is taken away.
         let _writing = self.writing.lock().await;
         let mut state = self.state.lock();
         let model = state.model(name)?;
         if !model.is_on_disk(version) && !model.versions.contains_key(&version) {
-            return Err(model.unknown(version));
+            return Err(model.unknown(version).into());
         }
         if let Some(need) = why_needed(&model.deployment, version) {
-            return Err(Error::ChangeRefused(format!("version {version} of model {name} is not unloaded: it {need}")));
+            return Err(OperatorError::ChangeRefused(format!(
+                "version {version} of model {name} is not unloaded: it {need}"
+            )));
         }
         model.holds.insert(version, Hold::Unloaded);
         if model.is_loaded(version) {
@@ -256,8 +262,8 @@ impl Deployer {
         self.state.lock().model(name).map(|model| model.deployment.clone())
     }
 
-    pub(super) fn journal_failed(&self, error: Error) -> Error {
-        self.loader.monitor.deployments().state_failed(StatePart::Deployments, &error.for_operators());
+    pub(super) fn journal_failed<E: Display>(&self, error: E) -> E {
+        self.loader.monitor.deployments().state_failed(StatePart::Deployments, &error.to_string());
         error
     }
 }
@@ -284,15 +290,15 @@ impl Drop for Changing<'_> {
     }
 }
 
-fn check_generation(expected: Option<u64>, present: &Deployment) -> Result<()> {
+fn check_generation(expected: Option<u64>, present: &Deployment) -> Result<(), OperatorError> {
     match expected {
-        Some(expected) if expected != present.generation => Err(Error::Conflict {
+        Some(expected) if expected != present.generation => Err(OperatorError::Conflict {
             message: format!(
                 "model {} is at generation {}, and this was decided on generation {expected}; look at what has changed and \
                  decide again",
                 present.model, present.generation
             ),
-            present: serde_json::to_value(present).map_err(Error::internal)?,
+            present: serde_json::to_value(present).map_err(OperatorError::internal)?,
         }),
         _ => Ok(()),
     }

@@ -11,9 +11,9 @@ use tokio::sync::{oneshot, watch};
 use super::Deployer;
 use super::state::ModelState;
 use crate::deploy::deployment::Deployment;
-use crate::deploy::lifecycle::{Event, Load, LoadFailure};
+use crate::deploy::lifecycle::{Event, Load, LoadFailure, LoadResult};
 use crate::deploy::reconcile::time_until_retry;
-use crate::error::{Error, LoadFault, Result};
+use crate::error::{Error, LoadFault, Result, SetupError};
 use crate::identity::{ModelName, Version};
 use crate::machine::lower_priority_of_this_thread;
 use crate::registry::{LoadOrder, LoadStep, Pace, PreparedVersion, ServedVersion};
@@ -47,7 +47,7 @@ struct LoadedFrom {
 
 impl Deployer {
     /// Loads the versions that a deployment needs, if they are not loaded already.
-    pub(super) async fn load_deployed(self: &Arc<Self>, deployment: &Deployment) -> Result<()> {
+    pub(super) async fn load_deployed(self: &Arc<Self>, deployment: &Deployment) -> Result<(), SetupError> {
         for version in deployment.serving_versions().collect::<BTreeSet<_>>() {
             self.load(&deployment.model, version, ConfigRequirement::Any).await?;
         }
@@ -60,12 +60,12 @@ impl Deployer {
         name: &ModelName,
         version: Version,
         with: ConfigRequirement,
-    ) -> Result<()> {
+    ) -> Result<(), SetupError> {
         let Some(mut done) = self.start_load(name, version, with)? else { return Ok(()) };
-        let gone = || Error::internal("a load ended without a result");
+        let gone = || SetupError::internal("a load ended without a result");
         match self.until(None, done.wait_for(Option::is_some)).await {
             Some(done) => done.map_err(|_| gone())?.clone().unwrap_or_else(|| Err(gone())),
-            None => Err(Error::ShuttingDown),
+            None => Err(Error::ShuttingDown.into()),
         }
     }
 
@@ -75,12 +75,12 @@ impl Deployer {
         name: &ModelName,
         version: Version,
         with: ConfigRequirement,
-    ) -> Result<Option<watch::Receiver<Option<Result<()>>>>> {
+    ) -> Result<Option<LoadResult>, SetupError> {
         let mut state = self.state.lock();
         let model = state.model(name)?;
         let Some(found) = model.on_disk.versions.get(&version) else {
             // A version in memory can be served, even if its files are gone.
-            return if model.is_loaded(version) { Ok(None) } else { Err(model.unknown(version)) };
+            return if model.is_loaded(version) { Ok(None) } else { Err(model.unknown(version).into()) };
         };
         let order = LoadOrder {
             model: name.clone(),
@@ -114,7 +114,7 @@ impl Deployer {
         order: LoadOrder,
         marks: LoadedFrom,
         step: Arc<Mutex<LoadStep>>,
-        finished: watch::Sender<Option<Result<()>>>,
+        finished: watch::Sender<Option<Result<(), SetupError>>>,
     ) {
         let (name, version, thread) = (order.model.clone(), order.version, Arc::downgrade(&step));
         let prepared = self.prepare_in_turn(&order, step).await;
@@ -141,7 +141,11 @@ impl Deployer {
     }
 
     /// Prepares a version when there is a place for it. A slow load gives its place to other loads.
-    async fn prepare_in_turn(&self, order: &LoadOrder, step: Arc<Mutex<LoadStep>>) -> Result<PreparedVersion> {
+    async fn prepare_in_turn(
+        &self,
+        order: &LoadOrder,
+        step: Arc<Mutex<LoadStep>>,
+    ) -> Result<PreparedVersion, SetupError> {
         let places = if order.pace == Pace::Full { LOADS_AT_ONE_TIME } else { 1 };
         let mut place = Some(Arc::clone(&self.loads).acquire_many_owned(places).await);
         let mut preparing = std::pin::pin!(self.prepare(order, step));
@@ -158,7 +162,7 @@ impl Deployer {
     }
 
     /// On a thread of its own, that gives way to those which serve.
-    async fn prepare(&self, order: &LoadOrder, step: Arc<Mutex<LoadStep>>) -> Result<PreparedVersion> {
+    async fn prepare(&self, order: &LoadOrder, step: Arc<Mutex<LoadStep>>) -> Result<PreparedVersion, SetupError> {
         let (loader, order, pace) = (Arc::clone(&self.loader), order.clone(), order.pace);
         let (model, version, limit) = (order.model.clone(), order.version, loader.load_limit);
         let prepare = move || loader.prepare(&order, &|now| *step.lock() = now);
@@ -167,11 +171,11 @@ impl Deployer {
             Refusal::of_io(LoadFault::Internal, what, &error).about(&model, version)
         })?;
         match tokio::time::timeout(limit, result_of(prepared)).await {
-            Ok(prepared) => prepared.and_then(|prepared| prepared),
+            Ok(prepared) => prepared?,
             // A thread cannot be cancelled. It is abandoned, and its result is dropped.
             Err(_) => {
                 let message = format!("it was not loaded within {} ms (loading.timeout_ms)", limit.as_millis());
-                Err(Error::Load { model, version, fault: LoadFault::Resources, message })
+                Err(SetupError::Load { model, version, fault: LoadFault::Resources, message })
             }
         }
     }
@@ -211,14 +215,14 @@ async fn result_of<T>(thread: oneshot::Receiver<T>) -> Result<T> {
 }
 
 /// Refuses files that were altered and sealed again since the version was loaded: they are not the version that is deployed.
-fn check_replacement(model: &mut ModelState, served: ServedVersion) -> Result<ServedVersion> {
+fn check_replacement(model: &mut ModelState, served: ServedVersion) -> Result<ServedVersion, SetupError> {
     let version = served.version;
     let ready = model.versions.get(&version).and_then(|known| known.lifecycle.as_ready());
     let Some(before) = ready.filter(|ready| ready.served.manifest != served.manifest) else { return Ok(served) };
     let problem = "the files are not those any more that were loaded; restore them, or add a new version".to_owned();
     let compared = before.compared.clone();
     model.on(version, Event::Compared(compared, Some(problem.clone())));
-    Err(Error::Load { model: served.model.clone(), version, fault: LoadFault::Digest, message: problem })
+    Err(SetupError::Load { model: served.model.clone(), version, fault: LoadFault::Digest, message: problem })
 }
 
 fn note_success(model: &mut ModelState, served: ServedVersion) {
@@ -251,10 +255,10 @@ fn note_failure(model: &mut ModelState, version: Version, failure: LoadFailure) 
 }
 
 /// Fault and problem of a load that ended with this error.
-fn as_refusal(error: Error) -> (LoadFault, String) {
+fn as_refusal(error: SetupError) -> (LoadFault, String) {
     match error {
-        Error::Load { fault, message, .. } => (fault, message),
-        other => (LoadFault::Internal, other.detail().map_or_else(|| other.to_string(), str::to_owned)),
+        SetupError::Load { fault, message, .. } => (fault, message),
+        other => (LoadFault::Internal, other.to_string()),
     }
 }
 

@@ -8,7 +8,7 @@ use super::state::{ModelState, VersionRecord};
 use crate::config::SessionPlace;
 use crate::deploy::deployment::Deployment;
 use crate::deploy::status::{ModelStatus, Overview, VersionStatus};
-use crate::error::Result;
+use crate::error::{OperatorError, Result};
 use crate::identity::{ModelName, Version};
 
 impl Deployer {
@@ -39,7 +39,7 @@ impl Deployer {
     }
 
     /// Deployments of a model before this generation, the newest first.
-    pub async fn history(&self, name: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>> {
+    pub async fn history(&self, name: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>, OperatorError> {
         self.deployment(name)?;
         self.journal.history(name, before, limit).await.map_err(|error| self.journal_failed(error))
     }

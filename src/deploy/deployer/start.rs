@@ -13,7 +13,7 @@ use super::state::{Recorded, SyncReason};
 use crate::config::{RepositoryConfig, StartMode};
 use crate::deploy::deployment::Deployment;
 use crate::deploy::journal::Journal;
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::identity::ModelName;
 use crate::registry::{Catalog, Loader, Pace};
 
@@ -25,7 +25,7 @@ impl Deployer {
         journal: Arc<dyn Journal>,
         catalog: Arc<Catalog>,
         repository: RepositoryConfig,
-    ) -> Result<Arc<Deployer>> {
+    ) -> Result<Arc<Deployer>, SetupError> {
         let deployer = Arc::new(Deployer {
             loader: Arc::new(loader),
             journal,
@@ -59,16 +59,16 @@ impl Deployer {
     }
 
     /// For a strict start: any problem with the repository is an error.
-    fn refuse_problems(&self) -> Result<()> {
+    fn refuse_problems(&self) -> Result<(), SetupError> {
         let state = self.state.lock();
         if let Some(problem) = self.default_model_problem(&state) {
-            return Err(Error::Config(problem));
+            return Err(SetupError::Config(problem));
         }
-        state.problems.texts().into_iter().next().map_or(Ok(()), |problem| Err(Error::Repository(problem)))
+        state.problems.texts().into_iter().next().map_or(Ok(()), |problem| Err(SetupError::Repository(problem)))
     }
 
     /// For a strict start: the first version with traffic that could not be loaded is an error.
-    fn refuse_unserved(&self) -> Result<()> {
+    fn refuse_unserved(&self) -> Result<(), SetupError> {
         let state = self.state.lock();
         for (name, model) in &state.models {
             let Some(why) = model.why_unserved() else { continue };
@@ -77,10 +77,10 @@ impl Deployer {
             let error = match (failure, missing) {
                 (Some((version, failure)), _) => {
                     let (fault, message) = (failure.fault, failure.problem.clone());
-                    Error::Load { model: name.clone(), version, fault, message }
+                    SetupError::Load { model: name.clone(), version, fault, message }
                 }
-                (None, Some(version)) if !model.is_on_disk(version) => model.unknown(version),
-                (None, _) => Error::Repository(format!("model {name} cannot be served: {}", why.reason)),
+                (None, Some(version)) if !model.is_on_disk(version) => model.unknown(version).into(),
+                (None, _) => SetupError::Repository(format!("model {name} cannot be served: {}", why.reason)),
             };
             return Err(if model.recorded == Recorded::Yes { in_deployment(error, &model.deployment) } else { error });
         }
@@ -134,7 +134,7 @@ impl Deployer {
 }
 
 /// Adds the ways out to an error about a version that the journal wants and that cannot be served at a strict start.
-fn in_deployment(error: Error, deployment: &Deployment) -> Error {
+fn in_deployment(error: SetupError, deployment: &Deployment) -> SetupError {
     let Deployment { model, generation, stable, traffic, .. } = deployment;
     let hint = format!(
         "generation {generation} of the deployment journal has {stable} as the stable version of {model}, and the traffic \
@@ -142,9 +142,9 @@ fn in_deployment(error: Error, deployment: &Deployment) -> Error {
          leeway promote {model} VERSION --offline (leeway verify says which are good)"
     );
     match error {
-        Error::Load { model, version, fault, message } => {
-            Error::Load { model, version, fault, message: format!("{message}\n{hint}") }
+        SetupError::Load { model, version, fault, message } => {
+            SetupError::Load { model, version, fault, message: format!("{message}\n{hint}") }
         }
-        other => Error::Repository(format!("{other}\n{hint}")),
+        other => SetupError::Repository(format!("{other}\n{hint}")),
     }
 }

@@ -12,7 +12,7 @@ use crate::config::ModelConfig;
 use crate::deploy::deployment::Deployment;
 use crate::deploy::problems::ProblemChange;
 use crate::deploy::repository_view::{ModelView, RepositoryView};
-use crate::error::{LoadFault, Result};
+use crate::error::{LoadFault, Result, SetupError};
 use crate::identity::ModelName;
 
 /// The latest deployments in the journal, by model.
@@ -44,13 +44,13 @@ impl Deployer {
     }
 
     /// Reads the repository on a thread of its own.
-    pub(super) async fn view_repository(&self) -> Result<RepositoryView> {
+    pub(super) async fn view_repository(&self) -> Result<RepositoryView, SetupError> {
         let (store, before) = (Arc::clone(&self.loader.store), Arc::clone(&self.state.lock().repository));
         let read = move || RepositoryView::read(&*store, &before);
-        self.on_a_thread(self.pace(), "repository", read).await.and_then(|view| view)
+        self.on_a_thread(self.pace(), "repository", read).await?
     }
 
-    pub(super) async fn latest_deployments(&self) -> Result<Latest> {
+    pub(super) async fn latest_deployments(&self) -> Result<Latest, SetupError> {
         let latest = self.journal.latest().await?;
         Ok(latest.into_iter().map(|deployment| (deployment.model.clone(), deployment)).collect())
     }

@@ -11,7 +11,7 @@ use super::Deployer;
 use super::state::State;
 use crate::deploy::deployment::Deployment;
 use crate::deploy::journal::Appended;
-use crate::error::{Error, Result};
+use crate::error::{OperatorError, Result};
 use crate::identity::ModelName;
 use crate::monitor::StatePart;
 
@@ -22,12 +22,12 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 impl Deployer {
     /// Keeps a deployment that the journal has refused, and writes it as soon as the journal works again. The caller
     /// holds `writing`.
-    pub(super) fn keep_unwritten(self: &Arc<Self>, next: &Deployment, error: &Error) {
+    pub(super) fn keep_unwritten(self: &Arc<Self>, next: &Deployment, error: &OperatorError) {
         let is_first = {
             let mut state = self.state.lock();
             let Some(model) = state.models.get_mut(&next.model) else { return };
             model.unwritten.problem = match error {
-                Error::Journal(problem) => problem.clone(),
+                OperatorError::Journal(problem) => problem.clone(),
                 other => other.to_string(),
             };
             model.unwritten.deployments.push(next.clone());
@@ -54,7 +54,7 @@ impl Deployer {
     }
 
     /// Writes the waiting deployments of a model. On success none is left.
-    pub(super) async fn write_unwritten(self: &Arc<Self>, name: &ModelName) -> Result<()> {
+    pub(super) async fn write_unwritten(self: &Arc<Self>, name: &ModelName) -> Result<(), OperatorError> {
         loop {
             let writing = self.writing.lock().await;
             let next = {
@@ -95,12 +95,12 @@ impl Deployer {
     }
 
     /// The error of a journal that knows no deployment of a model which it had written before.
-    fn has_lost_deployments(&self, name: &ModelName) -> Error {
+    fn has_lost_deployments(&self, name: &ModelName) -> OperatorError {
         let problem = "it does not have the model's deployments any more";
         if let Some(model) = self.state.lock().models.get_mut(name) {
             problem.clone_into(&mut model.unwritten.problem);
         }
-        self.journal_failed(Error::Journal(problem.to_owned()))
+        self.journal_failed(OperatorError::Journal(problem.to_owned()))
     }
 
     /// Forgets the oldest waiting deployment, or all if another server has written this one instead.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::wire::{Answer, Open, Order, SharedMemory, receive, receive_files, send};
 use crate::config::{LibraryCandidate, Provider};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::machine;
 use crate::model::onnx::OnnxRuntime;
 use crate::model::session::{Engine, Interrupt, ModelBytes, ModelSource, Session};
@@ -29,18 +29,18 @@ struct Runs {
 struct Received(Arc<ModelBytes>);
 
 impl ModelSource for Received {
-    fn read(&self) -> Result<Arc<ModelBytes>> {
+    fn read(&self) -> Result<Arc<ModelBytes>, SetupError> {
         Ok(Arc::clone(&self.0))
     }
 }
 
 /// Runs a model for a server until the server closes the socket on standard input.
-pub fn answer_runs() -> Result<()> {
-    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(Error::internal)?);
+pub fn answer_runs() -> Result<(), SetupError> {
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().map_err(SetupError::internal)?);
     match serve(&socket) {
         // The server has closed the socket.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
-        ended => ended.map_err(Error::internal),
+        ended => ended.map_err(SetupError::internal),
     }
 }
 
@@ -86,23 +86,25 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
     }
 }
 
-fn open_model(open: Open, memory: &SharedMemory) -> Result<(Box<dyn Session>, Signature, Provider)> {
+fn open_model(open: Open, memory: &SharedMemory) -> Result<(Box<dyn Session>, Signature, Provider), SetupError> {
     let Open { library, config, model, external } = open;
     let mut at = 0;
-    let mut next = |length: usize| -> Result<Arc<[u8]>> {
-        let bytes = memory.read_bytes(length, at).map_err(Error::internal)?;
+    let mut next = |length: usize| -> Result<Arc<[u8]>, SetupError> {
+        let bytes = memory.read_bytes(length, at).map_err(SetupError::internal)?;
         at += length as u64;
         Ok(bytes.into())
     };
     let model = next(model)?;
-    let external =
-        external.into_iter().map(|(location, length)| Ok((location, next(length)?))).collect::<Result<_>>()?;
+    let external = external
+        .into_iter()
+        .map(|(location, length)| Ok((location, next(length)?)))
+        .collect::<Result<_, SetupError>>()?;
     let library = LibraryCandidate { path: library, named_by: "the server", explicit: true };
     let runtime = OnnxRuntime::load(&[library])?;
     let loaded = runtime.load(Arc::new(Received(Arc::new(ModelBytes { model, external }))), &config)?;
     let session = loaded.open()?;
     // From now on, a run that needs more than the available memory fails.
-    machine::available_memory().map_or(Ok(()), machine::limit_data).map_err(Error::internal)?;
+    machine::available_memory().map_or(Ok(()), machine::limit_data).map_err(SetupError::internal)?;
     Ok((session, loaded.signature().clone(), loaded.provider()))
 }
 

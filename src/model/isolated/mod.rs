@@ -26,7 +26,7 @@ use self::session::IsolatedSession;
 use self::wire::{Answer, Open, Order, SharedMemory, receive, send, send_files};
 use super::session::{Engine, LoadedModel, ModelSource, Session};
 use crate::config::{Provider, SessionConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::tensor::Signature;
 
 /// Timeout for opening a model in a process.
@@ -62,7 +62,7 @@ impl Engine for IsolatedEngine {
         &self.version
     }
 
-    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>> {
+    fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>, SetupError> {
         let restarts = Arc::default();
         let (session, signature, provider) = open(&self.program, &self.library, &*source, config, &restarts)?;
         Ok(Arc::new(IsolatedModel {
@@ -87,18 +87,18 @@ impl LoadedModel for IsolatedModel {
         self.provider
     }
 
-    fn open(&self) -> Result<Box<dyn Session>> {
+    fn open(&self) -> Result<Box<dyn Session>, SetupError> {
         if let Some(first) = self.first.lock().take() {
             return Ok(Box::new(first));
         }
         if let Some(retry_after) = self.restarts.lock().still_to_wait(Instant::now()) {
-            return Err(Error::ModelRestarting { retry_after });
+            return Err(Error::ModelRestarting { retry_after }.into());
         }
         let opened = open(&self.program, &self.library, &*self.source, &self.config, &self.restarts);
         // Whatever the reason, another attempt at once would not help.
         let (session, signature, _) = opened.inspect_err(|_| self.restarts.lock().ended(Instant::now()))?;
         if signature != self.signature {
-            return Err(Error::internal("the model that was opened again has other inputs or outputs"));
+            return Err(SetupError::internal("the model that was opened again has other inputs or outputs"));
         }
         Ok(Box::new(session))
     }
@@ -117,9 +117,12 @@ fn open(
     source: &dyn ModelSource,
     config: &SessionConfig,
     restarts: &Arc<Mutex<Restarts>>,
-) -> Result<(IsolatedSession, Signature, Provider)> {
+) -> Result<(IsolatedSession, Signature, Provider), SetupError> {
     let not_started = |error: std::io::Error| {
-        Error::internal(format_args!("the process of a model could not be started with {}: {error}", program.display()))
+        SetupError::internal(format_args!(
+            "the process of a model could not be started with {}: {error}",
+            program.display()
+        ))
     };
     let (socket, of_child) = UnixStream::pair().map_err(not_started)?;
     let (control, control_of_child) = UnixStream::pair().map_err(not_started)?;
@@ -153,9 +156,10 @@ fn open(
             Ok((session, signature, provider))
         }
         Ok(Answer::Failed(failure)) => Err(failure.into()),
-        Ok(Answer::Ran(_)) => Err(Error::internal("the process of a model answered what it was not asked")),
-        Err(error) => {
-            Err(Error::Repository(format!("the model's process {} while it opened the model", process.end(&error))))
-        }
+        Ok(Answer::Ran(_)) => Err(SetupError::internal("the process of a model answered what it was not asked")),
+        Err(error) => Err(SetupError::Repository(format!(
+            "the model's process {} while it opened the model",
+            process.end(&error)
+        ))),
     }
 }

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Provider, SessionConfig};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::tensor::{DType, Data, Element, Signature, Tensor, with_element_type};
 
 /// Maximum length of a message: the shapes of some hundred tensors, or a settings file.
@@ -91,9 +91,29 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         match error {
             Error::ModelFailed { detail } => Failure::Model(detail),
-            Error::Config(message) => Failure::Config(message),
-            Error::Repository(message) => Failure::Repository(message),
             other => Failure::Internal(other.for_operators()),
+        }
+    }
+}
+
+impl From<SetupError> for Failure {
+    fn from(error: SetupError) -> Failure {
+        match error {
+            SetupError::Config(message) => Failure::Config(message),
+            SetupError::Repository(message) => Failure::Repository(message),
+            SetupError::Run(error) => error.into(),
+            other => Failure::Internal(other.to_string()),
+        }
+    }
+}
+
+impl From<Failure> for SetupError {
+    fn from(failure: Failure) -> SetupError {
+        match failure {
+            Failure::Config(message) => SetupError::Config(message),
+            Failure::Repository(message) => SetupError::Repository(message),
+            Failure::Model(detail) => SetupError::Run(Error::ModelFailed { detail }),
+            Failure::Internal(detail) => SetupError::internal(detail),
         }
     }
 }
@@ -102,9 +122,9 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Error {
         match failure {
             Failure::Model(detail) => Error::ModelFailed { detail },
-            Failure::Config(message) => Error::Config(message),
-            Failure::Repository(message) => Error::Repository(message),
-            Failure::Internal(detail) => Error::Internal { detail },
+            Failure::Config(detail) | Failure::Repository(detail) | Failure::Internal(detail) => {
+                Error::internal(detail)
+            }
         }
     }
 }

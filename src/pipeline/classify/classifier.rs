@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::feature::Certainty;
 use crate::pipeline::classify::labels::Labels;
 use crate::pipeline::classify::model_classes::{self, ChosenLabels};
@@ -80,7 +80,7 @@ enum Decision {
 /// Default number of classes in an answer.
 const TOP_K: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
-pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
     let signature = context.signature;
     let Settings { output, scores, labels, top_k, temperature, threshold, multi_label } = context.config.settings()?;
     let scores = required(scores)?;
@@ -93,7 +93,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
         Some([_, Dim::Fixed(classes)]) => Some(*classes),
         Some([_, Dim::Dynamic(_)]) | Some([]) | None => None,
         Some(dims) => {
-            return Err(Error::Config(format!(
+            return Err(SetupError::Config(format!(
                 "output: {output:?} has {} dimensions; a classifier needs one row of scores per instance",
                 dims.len()
             )));
@@ -106,26 +106,29 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
             Some([_, Dim::Fixed(scores)]) if *scores > 1 || multi_label => format!("{scores} scores a row"),
             _ => "one score a row, which is that of the second of two".to_owned(),
         };
-        return Err(Error::Config(format!("labels: there are {}, but the output {output:?} has {what}", labels.len())));
+        return Err(SetupError::Config(format!(
+            "labels: there are {}, but the output {output:?} has {what}",
+            labels.len()
+        )));
     }
     let of_scores = model_classes::Scores { output: &output, count: classes, first_class: 0 };
     let labels = context.classes.choose(labels, of_scores)?;
     let label_output = context.classes.label_output(&output).filter(|_| !multi_label).map(str::to_owned);
     if !(temperature > 0.0 && temperature.is_finite()) {
-        return Err(Error::Config(format!("temperature: {temperature} is not a positive number")));
+        return Err(SetupError::Config(format!("temperature: {temperature} is not a positive number")));
     }
     if temperature != 1.0 && scores == Scores::Probabilities {
-        return Err(Error::Config("temperature: only logits have one; these scores are probabilities".to_owned()));
+        return Err(SetupError::Config("temperature: only logits have one; these scores are probabilities".to_owned()));
     }
     if let Some(threshold) = threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
-        return Err(Error::Config(format!("threshold: {threshold} is not a probability, 0 to 1")));
+        return Err(SetupError::Config(format!("threshold: {threshold} is not a probability, 0 to 1")));
     }
     let decision = match (multi_label, threshold) {
         (true, threshold) => Decision::AllFrom(threshold.unwrap_or(0.5)),
         (false, None) => Decision::Best,
         (false, Some(threshold)) if classes == Some(2) => Decision::SecondFrom(threshold),
         (false, Some(_)) => {
-            return Err(Error::Config(
+            return Err(SetupError::Config(
                 "threshold: it decides between two classes, or, with multi_label = true, on each of several".to_owned(),
             ));
         }
@@ -146,9 +149,9 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
 }
 
 /// Requires the kind of the scores: nothing in a model has it.
-pub(crate) fn required(scores: Option<Scores>) -> Result<Scores> {
+pub(crate) fn required(scores: Option<Scores>) -> Result<Scores, SetupError> {
     scores.ok_or_else(|| {
-        Error::Config(
+        SetupError::Config(
             "scores: say what they are: \"probabilities\", or \"logits\" to be made probabilities of".to_owned(),
         )
     })

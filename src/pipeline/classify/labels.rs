@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::pipeline::version_files::VersionFiles;
 
 /// The name of a class, as it is written in `model.toml`: a number or a text.
@@ -31,16 +31,16 @@ pub(crate) enum Labels {
 
 impl Labels {
     /// The labels in the order of the scores.
-    pub(crate) fn read(self, files: &dyn VersionFiles) -> Result<Vec<Label>> {
+    pub(crate) fn read(self, files: &dyn VersionFiles) -> Result<Vec<Label>, SetupError> {
         let labels = match self {
             Labels::List(labels) => labels,
             Labels::File(name) => {
                 let content = files.read(&name)?;
-                parse(&name, &content).map_err(|problem| Error::Config(format!("labels: {name}: {problem}")))?
+                parse(&name, &content).map_err(|problem| SetupError::Config(format!("labels: {name}: {problem}")))?
             }
         };
         if labels.is_empty() {
-            return Err(Error::Config("labels: the list is empty".to_owned()));
+            return Err(SetupError::Config("labels: the list is empty".to_owned()));
         }
         Ok(labels)
     }

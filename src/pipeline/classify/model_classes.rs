@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::identity::shown;
 use crate::pipeline::Label;
 
@@ -79,14 +79,18 @@ impl ModelClasses {
     }
 
     /// The labels for these scores: those of `model.toml`, or those of the file. They must not disagree.
-    pub(crate) fn choose(&self, configured: Option<Vec<Label>>, scores: Scores<'_>) -> Result<ChosenLabels> {
+    pub(crate) fn choose(
+        &self,
+        configured: Option<Vec<Label>>,
+        scores: Scores<'_>,
+    ) -> Result<ChosenLabels, SetupError> {
         let chosen = self.choose_any(configured, scores)?;
         for label in chosen.labels.iter().flatten() {
             let text = label.to_string();
             // Labels are in every answer and in metrics, so they are bounded.
             let is_unfit = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n');
             if text.len() > MAX_LABEL || text.contains(is_unfit) {
-                return Err(Error::Config(format!(
+                return Err(SetupError::Config(format!(
                     "labels: \"{}\" is not a label: at most {MAX_LABEL} bytes, without control characters",
                     shown(&text)
                 )));
@@ -95,11 +99,11 @@ impl ModelClasses {
         Ok(chosen)
     }
 
-    fn choose_any(&self, configured: Option<Vec<Label>>, scores: Scores<'_>) -> Result<ChosenLabels> {
+    fn choose_any(&self, configured: Option<Vec<Label>>, scores: Scores<'_>) -> Result<ChosenLabels, SetupError> {
         let found = self.of_output(scores);
         let in_file = found.as_ref().map(|found| found.labels.clone());
         match (configured, found) {
-            (Some(labels), Some(found)) if disagree(&labels, &found.labels) => Err(Error::Config(format!(
+            (Some(labels), Some(found)) if disagree(&labels, &found.labels) => Err(SetupError::Config(format!(
                 "labels: model.toml says {}, and the model's file says {} ({}); leave labels out, name \
                  what the file only numbers with texts, or export the model with the right ones",
                 listed(&labels),

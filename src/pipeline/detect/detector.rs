@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::pipeline::classify::labels::Labels;
 use crate::pipeline::classify::model_classes::{ChosenLabels, Scores};
 use crate::pipeline::detect::layouts::{Arrangement, Form, Format, Found, Layout, Names, Reading, Unit};
@@ -83,9 +83,9 @@ struct Candidate {
     corners: [f32; 4],
 }
 
-pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
     let settings: Settings = context.config.settings()?;
-    let wrong = |problem: String| Error::Config(problem);
+    let wrong = |problem: String| SetupError::Config(problem);
     let Form { arrangement, format, unit, first_class } = form(&settings)?;
     for (key, value) in [("threshold", settings.threshold), ("overlap", settings.overlap)] {
         if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
@@ -131,8 +131,8 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> 
 }
 
 /// Form of the outputs, by the layout and the settings beside it.
-fn form(settings: &Settings) -> Result<Form> {
-    let wrong = |problem: &str| Error::Config(problem.to_owned());
+fn form(settings: &Settings) -> Result<Form, SetupError> {
+    let wrong = |problem: &str| SetupError::Config(problem.to_owned());
     let of_layout = settings.layout.map(Layout::form);
     let Some(format) = settings.format.or(of_layout.map(|form| form.format)) else {
         return Err(wrong(
@@ -190,7 +190,7 @@ fn assumptions(
 }
 
 /// The outputs that are read: those that are named, or those that are called as usual.
-fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -> Result<Names> {
+fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -> Result<Names, SetupError> {
     let named = |name: &Option<String>| name.as_deref().map(|name| declared_output(signature, name)).transpose();
     let (scores, classes, count) = (named(&settings.scores)?, named(&settings.classes)?, named(&settings.count)?);
     match arrangement {
@@ -199,7 +199,7 @@ fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -
                 let found = || usual.iter().find_map(|name| usual_output(signature, name));
                 given.or_else(found).ok_or_else(|| {
                     let there: Vec<&str> = signature.outputs.iter().map(|output| &*output.name).collect();
-                    Error::Config(format!("{key}: name the output; the model has: {}", there.join(", ")))
+                    SetupError::Config(format!("{key}: name the output; the model has: {}", there.join(", ")))
                 })
             };
             Ok(Names {
@@ -211,17 +211,17 @@ fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -
         }
         Arrangement::ScorePerClass { .. } | Arrangement::Columns => {
             if classes.is_some() || count.is_some() {
-                return Err(Error::Config(
+                return Err(SetupError::Config(
                     "classes, count: this layout has no outputs of their own for them".to_owned(),
                 ));
             }
             if scores.is_some() && settings.boxes.is_none() {
-                return Err(Error::Config(
+                return Err(SetupError::Config(
                     "boxes: name the output with the boxes beside that with the scores".to_owned(),
                 ));
             }
             if scores.is_some() && settings.layout.is_some() {
-                return Err(Error::Config("scores: those of this layout stand behind the boxes".to_owned()));
+                return Err(SetupError::Config("scores: those of this layout stand behind the boxes".to_owned()));
             }
             let boxes = float_output(signature, settings.boxes.as_deref(), "boxes")?;
             Ok(Names { boxes, scores, classes, count })
@@ -236,11 +236,15 @@ fn usual_output(signature: &Signature, name: &str) -> Option<Arc<str>> {
 }
 
 /// The number of classes by the shapes of the outputs, if these say it. An error if the shapes do not fit the arrangement.
-fn declared_classes(names: &Names, arrangement: Arrangement, signature: &Signature) -> Result<Option<usize>> {
+fn declared_classes(
+    names: &Names,
+    arrangement: Arrangement,
+    signature: &Signature,
+) -> Result<Option<usize>, SetupError> {
     let dims = |name: &str| signature.output(name).map_or(&[][..], |spec| &spec.dims);
     let misfit = |name: &str, expected: &str| {
         let is = signature.output(name).map(TensorSpec::describe).unwrap_or_default();
-        Error::Config(format!("layout: the output {name:?} is {is}, and {expected} was expected"))
+        SetupError::Config(format!("layout: the output {name:?} is {is}, and {expected} was expected"))
     };
     match (arrangement, dims(&names.boxes)) {
         // Of unknown rank.

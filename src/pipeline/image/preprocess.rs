@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::budget::Deadline;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::image::base64_text::decoded;
 use crate::pipeline::image::decoding::{Channels, Pixels, decode};
@@ -124,9 +124,9 @@ struct ImagePreprocessor {
     assumptions: Vec<String>,
 }
 
-pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
     let settings: Settings = context.config.settings()?;
-    let wrong = |problem: String| Error::Config(problem);
+    let wrong = |problem: String| SetupError::Config(problem);
     let [spec] = &*context.signature.inputs else {
         return Err(wrong(format!(
             "an image feeds a model with one input; this has {}",
@@ -249,13 +249,14 @@ fn assumptions(settings: &Settings, dtype: DType) -> Vec<String> {
 }
 
 /// The order of the dimensions, and height and width, of what the model declares and what is configured.
-fn form(spec: &TensorSpec, settings: &Settings, channels: usize) -> Result<(Layout, [u32; 2])> {
+fn form(spec: &TensorSpec, settings: &Settings, channels: usize) -> Result<(Layout, [u32; 2]), SetupError> {
     let fixed = |dim: &Dim| match dim {
         Dim::Fixed(length) => u32::try_from(*length).ok(),
         Dim::Dynamic(_) => None,
     };
-    let wrong =
-        |problem: &str| Error::Config(format!("{problem} (the model's input {:?} is {})", spec.name, spec.describe()));
+    let wrong = |problem: &str| {
+        SetupError::Config(format!("{problem} (the model's input {:?} is {})", spec.name, spec.describe()))
+    };
     let is_channels = |dim: &Dim| *dim == Dim::Fixed(channels);
     let (layout, declared) = match &*spec.dims {
         [_, a, b, c] => {
@@ -606,7 +607,7 @@ mod tests {
     use crate::pipeline::stage_context::of_settings;
     use crate::tensor::Signature;
 
-    fn stage(settings: &str, dtype: DType, row: &[Option<usize>]) -> Result<Box<dyn Preprocessor>> {
+    fn stage(settings: &str, dtype: DType, row: &[Option<usize>]) -> Result<Box<dyn Preprocessor>, SetupError> {
         let row = row.iter().map(|length| length.map_or(Dim::Dynamic(None), Dim::Fixed));
         let dims = [Dim::Dynamic(None)].into_iter().chain(row).collect();
         let inputs = vec![TensorSpec { name: "x".into(), dtype, dims }];

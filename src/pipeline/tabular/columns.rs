@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::pipeline::Label;
 use crate::tensor::{DType, Data};
 
@@ -165,7 +165,7 @@ impl ColumnSettings {
     }
 
     /// Returns the conversion of its values for an input of this type.
-    pub(crate) fn values(self, dtype: DType) -> Result<Values> {
+    pub(crate) fn values(self, dtype: DType) -> Result<Values, SetupError> {
         let kind = match (self.kind, &self.vocabulary, dtype) {
             (Some(kind), ..) => kind,
             (None, Some(_), _) => ColumnKind::Category,
@@ -174,7 +174,7 @@ impl ColumnSettings {
             (None, None, _) => ColumnKind::Number,
         };
         let name = self.name.clone();
-        self.values_of(kind, dtype).map_err(|problem| Error::Config(format!("column {name:?}: {problem}")))
+        self.values_of(kind, dtype).map_err(|problem| SetupError::Config(format!("column {name:?}: {problem}")))
     }
 
     fn values_of(self, kind: ColumnKind, dtype: DType) -> Result<Values, String> {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::budget::Deadline;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::reader::{Fits, Reader, misfit, quoted, shortened};
 use crate::pipeline::json::whole_numbers::whole_number;
@@ -74,7 +74,7 @@ struct Input {
     width: usize,
 }
 
-pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
     let Settings { columns, extra_columns } = context.config.settings()?;
     let signature = context.signature;
     let settings =
@@ -98,9 +98,9 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
 }
 
 impl TabularPreprocessor {
-    fn add(&mut self, settings: ColumnSettings, signature: &Signature) -> Result<()> {
+    fn add(&mut self, settings: ColumnSettings, signature: &Signature) -> Result<(), SetupError> {
         let name: Arc<str> = settings.name.as_str().into();
-        let wrong = |problem: String| Err(Error::Config(format!("column {name:?}: {problem}")));
+        let wrong = |problem: String| Err(SetupError::Config(format!("column {name:?}: {problem}")));
         let named = |name: &str| signature.inputs.iter().position(|input| *input.name == *name);
         let input = match &settings.input {
             Some(input) => named(input),
@@ -162,7 +162,7 @@ impl Input {
     }
 
     /// Checks if its columns fill it.
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<(), SetupError> {
         let Input { spec, width, .. } = self;
         let row = spec.dims.get(1..).unwrap_or_default();
         let fixed = |dim: &Dim| if let Dim::Fixed(length) = dim { Some(*length) } else { None };
@@ -174,7 +174,7 @@ impl Input {
         if fits {
             return Ok(());
         }
-        Err(Error::Config(format!(
+        Err(SetupError::Config(format!(
             "columns: those of the model's input {:?}, which is {}, have {width} elements a row",
             spec.name,
             spec.describe()

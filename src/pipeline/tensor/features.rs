@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec, Tensors, for_each_element_type};
 
@@ -59,7 +59,7 @@ impl TensorFeatures {
         watch: FeatureSelection,
         columns: Option<&[String]>,
         signature: &Signature,
-    ) -> Result<TensorFeatures> {
+    ) -> Result<TensorFeatures, SetupError> {
         let mut features = TensorFeatures { schema: FeatureSchema::default(), parts: Vec::new() };
         if watch == FeatureSelection::None {
             return Ok(features);
@@ -75,7 +75,7 @@ impl TensorFeatures {
                     Kind::Elements
                 }
                 (FeatureSelection::Elements, _) => {
-                    return Err(Error::Config(format!(
+                    return Err(SetupError::Config(format!(
                         "features: the rows of {:?} have {} elements, and at most {MAX_ROW} can be watched one by \
                          one; set features = \"summary\"",
                         spec.name,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SetupError};
 use crate::pipeline::outputs::{declared_output, hint_of_other_outputs, output, refuse_non_finite};
 use crate::pipeline::{Origin, Postprocessor, Prediction, StageContext};
 use crate::tensor::Tensors;
@@ -20,19 +20,19 @@ struct TensorPostprocessor {
     outputs: Vec<Arc<str>>,
 }
 
-pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
     let (settings, signature): (Settings, _) = (context.config.settings()?, context.signature);
     let outputs: Vec<Arc<str>> = match settings.outputs {
-        Some(names) => names.iter().map(|name| declared_output(signature, name)).collect::<Result<_>>()?,
+        Some(names) => names.iter().map(|name| declared_output(signature, name)).collect::<Result<_, SetupError>>()?,
         // All means all: an output that cannot be answered is not left out in silence.
         None if !signature.other_outputs.is_empty() || signature.outputs.is_empty() => {
             let hint = hint_of_other_outputs(signature);
-            return Err(Error::Config(format!("outputs: name those that are to be answered{hint}")));
+            return Err(SetupError::Config(format!("outputs: name those that are to be answered{hint}")));
         }
         None => signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect(),
     };
     if outputs.is_empty() {
-        return Err(Error::Config("outputs: the list is empty; leave it out to answer all outputs".to_owned()));
+        return Err(SetupError::Config("outputs: the list is empty; leave it out to answer all outputs".to_owned()));
     }
     Ok(Box::new(TensorPostprocessor { outputs }))
 }
@@ -76,7 +76,7 @@ mod tests {
 
     fn check(settings: &str, outputs: &Tensors, expected: std::result::Result<&str, &str>) {
         let stage = of_settings(make, settings, &signature());
-        let decoded = stage.and_then(|stage| stage.decode(outputs, &Origin::Unknown));
+        let decoded = stage.and_then(|stage| Ok(stage.decode(outputs, &Origin::Unknown)?));
         let decoded = decoded.map(|p| serde_json::to_string(&p).unwrap()).map_err(|error| error.to_string());
         assert_eq!(decoded.as_deref(), expected.map_err(str::to_owned).as_ref().map(|ok| *ok));
     }

@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::budget::Deadline;
-use crate::error::{Error, Result};
-use crate::feature::FeatureSchema;
+use crate::error::{Result, SetupError};
+use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::to_tensor::read_instances;
 use crate::pipeline::tensor::features::{FeatureSelection, TensorFeatures};
 use crate::pipeline::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows};
-use crate::tensor::{DType, Dim, Signature, TensorSpec};
+use crate::tensor::{DType, Dim, Signature, TensorSpec, Tensors};
 
 /// The model's signature says what is read.
 #[derive(Deserialize)]
@@ -31,7 +31,7 @@ struct TensorPreprocessor {
     max_instances: NonZeroUsize,
 }
 
-pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
     let Settings { features, columns } = context.config.settings()?;
     if let Some(columns) = &columns {
         check_columns(columns, context.signature)?;
@@ -46,8 +46,8 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
 }
 
 /// Checks that the elements of a row can have these names.
-fn check_columns(columns: &[String], signature: &Signature) -> Result<()> {
-    let wrong = |problem: String| Err(Error::Config(format!("columns: {problem}")));
+fn check_columns(columns: &[String], signature: &Signature) -> Result<(), SetupError> {
+    let wrong = |problem: String| Err(SetupError::Config(format!("columns: {problem}")));
     let [input] = &*signature.inputs else {
         return wrong(format!(
             "the model has {} inputs; only the elements of one can be named",
@@ -88,6 +88,10 @@ impl Preprocessor for TensorPreprocessor {
         self.features.schema().clone()
     }
 
+    fn features_of(&self, inputs: &Tensors) -> Features {
+        self.features.read(inputs)
+    }
+
     fn table(&self) -> Option<Table> {
         let is_text = self.inputs.first().is_some_and(|input| input.dtype == DType::Text);
         let column = |name: &String| TableColumn { name: name.clone(), is_text };
@@ -101,7 +105,7 @@ mod tests {
 
     use super::*;
     use crate::pipeline::stage_context::of_settings;
-    use crate::tensor::{Data, Tensors};
+    use crate::tensor::Data;
 
     fn spec(name: &str, dtype: DType, row: &[Option<usize>]) -> TensorSpec {
         let row = row.iter().map(|length| length.map_or(Dim::Dynamic(None), Dim::Fixed));

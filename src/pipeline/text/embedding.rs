@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::pipeline::outputs::{float_output, output, refuse_non_finite, unexpected_shape};
 use crate::pipeline::{Origin, Postprocessor, Prediction, StageContext};
 use crate::tensor::{Tensor, Tensors};
@@ -46,11 +46,11 @@ struct Embedding {
     is_normalised_by_default: bool,
 }
 
-pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
     let Settings { output, pooling, normalise } = context.config.settings()?;
     let output = float_output(context.signature, output.as_deref(), "vectors")?;
     let dims = context.signature.output(&output).map_or(0, |spec| spec.dims.len());
-    let wrong = |problem: String| Err(Error::Config(problem));
+    let wrong = |problem: String| Err(SetupError::Config(problem));
     match (dims, pooling) {
         (0, _) | (2, None) | (3, Some(_)) => {}
         (3, None) => {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use tokenizers::{Encoding, Tokenizer};
 
 use crate::budget::Deadline;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::reader::{Fits, Reader, misfit};
 use crate::pipeline::text::hard_texts::{HardText, hard_texts};
@@ -121,9 +121,9 @@ struct TextPreprocessor {
     most_rows: NonZeroUsize,
 }
 
-pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>> {
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
     let settings: Settings = context.config.settings()?;
-    let wrong = |problem: String| Error::Config(problem);
+    let wrong = |problem: String| SetupError::Config(problem);
     let content = context.files.read(&settings.tokenizer)?;
     let in_file = |problem: &dyn std::fmt::Display| wrong(format!("{}: {problem}", settings.tokenizer));
     let bounded = BoundedTokenizer::new(&content, settings.max_characters).map_err(|problem| in_file(&problem))?;
@@ -190,7 +190,7 @@ fn unknown_token(content: &[u8], tokenizer: &Tokenizer) -> Option<u32> {
 }
 
 /// Role of each input of the model, and the length of a row if that is fixed.
-fn inputs(names: &InputNames, signature: &Signature) -> Result<(Vec<Input>, Option<usize>)> {
+fn inputs(names: &InputNames, signature: &Signature) -> Result<(Vec<Input>, Option<usize>), SetupError> {
     let mut fixed = None;
     let input = |spec: &TensorSpec| {
         let role = match &*spec.name {
@@ -198,7 +198,7 @@ fn inputs(names: &InputNames, signature: &Signature) -> Result<(Vec<Input>, Opti
             name if *name == *names.mask => Role::Mask,
             name if *name == *names.types => Role::Types,
             name => {
-                return Err(Error::Config(format!(
+                return Err(SetupError::Config(format!(
                     "inputs: the model's input {name:?} is none of {}, {} and {}; say which it is, as in \
                      inputs = {{ ids = {name:?} }}",
                     names.ids, names.mask, names.types
@@ -209,7 +209,7 @@ fn inputs(names: &InputNames, signature: &Signature) -> Result<(Vec<Input>, Opti
             DType::I64 => false,
             DType::I32 => true,
             _ => {
-                return Err(Error::Config(format!(
+                return Err(SetupError::Config(format!(
                     "the model's input {:?} is {}; tokens are int64 or int32",
                     spec.name,
                     spec.describe()
@@ -220,7 +220,7 @@ fn inputs(names: &InputNames, signature: &Signature) -> Result<(Vec<Input>, Opti
             [_, Dim::Dynamic(_)] => {}
             [_, Dim::Fixed(length)] => fixed = Some(*length),
             _ => {
-                return Err(Error::Config(format!(
+                return Err(SetupError::Config(format!(
                     "the model's input {:?} is {}; tokens have two dimensions",
                     spec.name,
                     spec.describe()
@@ -229,9 +229,9 @@ fn inputs(names: &InputNames, signature: &Signature) -> Result<(Vec<Input>, Opti
         }
         Ok(Input { name: Arc::clone(&spec.name), role, is_short })
     };
-    let inputs: Vec<Input> = signature.inputs.iter().map(input).collect::<Result<_>>()?;
+    let inputs: Vec<Input> = signature.inputs.iter().map(input).collect::<Result<_, SetupError>>()?;
     if !inputs.iter().any(|input| input.role == Role::Ids) {
-        return Err(Error::Config(format!("inputs: the model has no input {:?} for the tokens", names.ids)));
+        return Err(SetupError::Config(format!("inputs: the model has no input {:?} for the tokens", names.ids)));
     }
     Ok((inputs, fixed))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SetupError};
 use crate::pipeline::classify::classifier::{Scores, required, softmax};
 use crate::pipeline::classify::labels::Labels;
 use crate::pipeline::outputs::{float_output, output, refuse_improbable, refuse_non_finite, unexpected_shape};
@@ -53,27 +53,28 @@ enum Meaning {
     Part { kind: Label, begins: bool },
 }
 
-pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>> {
+pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
     let Settings { output, scores, labels, ignore, threshold } = context.config.settings()?;
     let scores = required(scores)?;
     if !(0.0..=1.0).contains(&threshold) {
-        return Err(Error::Config(format!("threshold: {threshold} is not a probability, 0 to 1")));
+        return Err(SetupError::Config(format!("threshold: {threshold} is not a probability, 0 to 1")));
     }
     let output = float_output(context.signature, output.as_deref(), "scores")?;
-    let labels = labels
-        .ok_or_else(|| Error::Config("labels: name them in the order of the scores, or a file with them".to_owned()))?;
+    let labels = labels.ok_or_else(|| {
+        SetupError::Config("labels: name them in the order of the scores, or a file with them".to_owned())
+    })?;
     let labels = labels.read(context.files)?;
     match context.signature.output(&output).map(|spec| &*spec.dims) {
         None | Some([_, _, Dim::Dynamic(_)]) => {}
         Some([_, _, Dim::Fixed(classes)]) if *classes == labels.len() => {}
         Some([_, _, Dim::Fixed(classes)]) => {
             let count = labels.len();
-            return Err(Error::Config(format!(
+            return Err(SetupError::Config(format!(
                 "labels: there are {count}, but the output {output:?} has {classes} scores a token"
             )));
         }
         Some(dims) => {
-            return Err(Error::Config(format!(
+            return Err(SetupError::Config(format!(
                 "output: {output:?} has {} dimensions; scores per token have three: rows, tokens, labels",
                 dims.len()
             )));

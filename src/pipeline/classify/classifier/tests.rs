@@ -12,10 +12,11 @@ fn check(settings: &str, shape: [usize; 2], scores: &[f32], expected: std::resul
     let signature = Signature { outputs: vec![output], ..Signature::default() };
     let tensor = Tensor::new(shape.to_vec(), Data::F32(scores.to_vec())).unwrap();
     let outputs: Tensors = [("p".into(), tensor)].into_iter().collect();
-    let decoded = of_settings(make, settings, &signature).and_then(|stage| stage.decode(&outputs, &Origin::Unknown));
+    let decoded =
+        of_settings(make, settings, &signature).and_then(|stage| Ok(stage.decode(&outputs, &Origin::Unknown)?));
     let decoded = decoded
         .map(|predictions| predictions.iter().map(|p| serde_json::to_string(p).unwrap()).collect::<Vec<_>>())
-        .map_err(|error| error.detail().map_or_else(|| error.to_string(), str::to_owned));
+        .map_err(|error| error.to_string());
     let expected =
         expected.map(|lines| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()).map_err(str::to_owned);
     assert_eq!(decoded, expected);

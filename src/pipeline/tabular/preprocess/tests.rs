@@ -14,7 +14,7 @@ fn signature(inputs: &[(&str, DType, Option<usize>)]) -> Signature {
     Signature { inputs: inputs.iter().map(input).collect(), ..Signature::default() }
 }
 
-fn stage(columns: &str, signature: &Signature) -> Result<Box<dyn Preprocessor>> {
+fn stage(columns: &str, signature: &Signature) -> Result<Box<dyn Preprocessor>, SetupError> {
     of_settings(make, &format!(r#"{{"kind": "tabular"{columns}}}"#), signature)
 }
 

@@ -44,7 +44,7 @@ fn signature(length: Option<usize>) -> Signature {
     Signature { inputs: inputs.into_iter().map(input).collect(), ..Signature::default() }
 }
 
-fn stage(settings: &str, length: Option<usize>) -> Result<Box<dyn Preprocessor>> {
+fn stage(settings: &str, length: Option<usize>) -> Result<Box<dyn Preprocessor>, SetupError> {
     of_settings_with(make, &format!(r#"{{"kind": "text"{settings}}}"#), &signature(length), &files())
 }
 

@@ -5,49 +5,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{Request, State};
+use axum::http::Version;
 use axum::http::header::{CONNECTION, DATE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
-use axum::http::{Extensions, Version};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use uuid::{NoContext, Uuid};
 
 use super::HttpState;
-use super::activity::AboveLimit;
 use super::body;
-use super::error_response::{self, Failure};
+use super::context::{self, Failure, RequestContext};
+use super::error_response::{self, Format};
 use crate::error::{Error, Result};
 
 /// The header in which a request id comes and goes.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Context of a request for the handlers.
-#[derive(Debug, Clone)]
-pub(super) struct RequestContext {
-    /// Ours, unique; the stem of prediction ids.
-    pub(super) unique: Uuid,
-    /// The id that the response has: the caller's, or ours.
-    pub(super) id: HeaderValue,
-    /// Time at which the request's head had been read.
-    pub(super) started: Instant,
-}
-
-impl RequestContext {
-    /// The context that the layer has put beside a request.
-    pub(super) fn of(extensions: &Extensions) -> Result<&RequestContext> {
-        extensions.get().ok_or_else(|| Error::internal("a request without context"))
-    }
-}
-
 /// Runs the routes within a context, renders a failure, and puts on what every response has.
-pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn layer(
+    State((state, format)): State<(Arc<HttpState>, Format)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
-    let is_above_limit = request.extensions().get::<AboveLimit>().is_some();
+    let above_limit = context::above_limit(&request);
     let unique = unique_at(SystemTime::now());
     let id = request_id(&request, unique);
-    let context = RequestContext { unique, id: id.clone(), started };
+    RequestContext { unique, id: id.clone(), started, above_limit }.attach(&mut request);
     let logged = tracing::enabled!(tracing::Level::DEBUG).then(|| (request.method().clone(), request.uri().clone()));
-    let style = error_response::Style::of_path(request.uri().path());
-    request.extensions_mut().insert(context);
 
     let mut response = match check_head(&request) {
         Ok(()) => next.run(request).await,
@@ -57,17 +41,17 @@ pub(super) async fn layer(State(state): State<Arc<HttpState>>, mut request: Requ
             if error != Error::UnsupportedTransfer {
                 body::discard(&head, &mut body, &error).await;
             }
-            Failure(error).into_response_to_render()
+            Failure::from(error).into_response()
         }
     };
 
-    if let Some(Failure(error)) = response.extensions_mut().remove::<Failure>() {
-        state.monitor.server().error_response(&error);
+    if let Some(Failure(error)) = context::take_failure(&mut response) {
+        state.monitor.server().error_response(error.code());
         error_response::log(&error, &id);
-        response = error_response::render(&error, &id, style);
+        response = error_response::render(&error, &id, format);
     }
     let headers = response.headers_mut();
-    if is_above_limit || !state.readiness.is_ready() {
+    if above_limit.is_some() || !state.readiness.is_ready() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some((method, uri)) = logged {

@@ -1,0 +1,24 @@
+//! Errors, split by who may see them.
+//!
+//! | type | who sees it | place |
+//! |---|---|---|
+//! | [`Error`] | any caller of the data listener | `request_error.rs` |
+//! | [`OperatorError`] | operators, on the admin listener; a request of theirs may also fail with an [`Error`] | `operator_error.rs` |
+//! | [`SetupError`] | the person who starts a server or adds a version; never sent to anybody | `setup_error.rs` |
+//!
+//! A variant declares itself in one place: its message (`Display`, for the person who can mend it), its title, its code (its
+//! own name, in metrics and problems), and its [`ErrorKind`]. Everything that a protocol needs follows from the kind; the
+//! tables from kinds to statuses are with the protocols, as in `http/error_response.rs`. This room knows none of them.
+
+mod error_kind;
+mod operator_error;
+mod request_error;
+mod setup_error;
+
+pub use self::error_kind::{ErrorKind, Fault};
+pub use self::operator_error::OperatorError;
+pub use self::request_error::{Error, ProcessEnd, Shed};
+pub use self::setup_error::{LoadFault, SetupError};
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,128 @@
+//! Errors of those who start a server or add a version. They name paths and settings, and are never sent to anybody.
+
+use std::fmt;
+
+use super::request_error::Error;
+use crate::identity::{ModelName, Version};
+
+/// Whatever keeps a server from starting, or a version from being added or loaded.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SetupError {
+    /// A configuration file, an environment variable or a flag.
+    #[error("{0}")]
+    Config(String),
+    /// The ONNX Runtime library.
+    #[error("{0}")]
+    Library(String),
+    /// The file where the state is.
+    #[error("{0}")]
+    State(String),
+    /// The repository of models as a whole.
+    #[error("{0}")]
+    Repository(String),
+    /// One version of one model.
+    #[error("model {model} version {version}: {message}")]
+    Load {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: Version,
+        /// Kind of the problem.
+        fault: LoadFault,
+        /// The problem, and its remedy.
+        message: String,
+    },
+    /// An address that could not be bound.
+    #[error("{0}")]
+    Listen(String),
+    /// A first run of the model failed.
+    #[error("{}", .0.for_operators())]
+    Run(#[from] Error),
+}
+
+impl SetupError {
+    /// A defect, with its description.
+    pub fn internal(detail: impl fmt::Display) -> SetupError {
+        SetupError::Run(Error::internal(detail))
+    }
+
+    /// This error, where a request met it: all that its caller sees is that Leeway failed, because it may name paths.
+    pub fn of_a_request(self) -> Error {
+        match self {
+            SetupError::Run(error) => error,
+            other => Error::internal(other),
+        }
+    }
+}
+
+/// Kind of the problem with a version that is not served. A closed set: it is a label of the
+/// `leeway_load_failures_total` metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadFault {
+    /// Its manifest is missing or cannot be read.
+    Manifest,
+    /// Its files are not those of its manifest, or are links.
+    Files,
+    /// The bytes of a file are not those that were added.
+    Digest,
+    /// The model keeps weights in a file that is not one of the version.
+    ExternalData,
+    /// ONNX Runtime does not take the model.
+    Model,
+    /// `model.toml` is wrong, or does not fit the model.
+    Config,
+    /// The trial load ended its process, or took too long or too much memory.
+    Trial,
+    /// The model does not run.
+    WarmUp,
+    /// The model's predictions are not those that are expected of it.
+    Golden,
+    /// The version's baseline cannot be read.
+    Baseline,
+    /// The machine had not enough memory, threads or time left for the load. The load is tried again after a backoff.
+    Resources,
+    /// Something else, which is ours.
+    Internal,
+}
+
+impl LoadFault {
+    /// All of them.
+    pub const ALL: [LoadFault; 12] = [
+        LoadFault::Manifest,
+        LoadFault::Files,
+        LoadFault::Digest,
+        LoadFault::ExternalData,
+        LoadFault::Model,
+        LoadFault::Config,
+        LoadFault::Trial,
+        LoadFault::WarmUp,
+        LoadFault::Golden,
+        LoadFault::Baseline,
+        LoadFault::Resources,
+        LoadFault::Internal,
+    ];
+
+    /// The name in metrics and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            LoadFault::Manifest => "manifest",
+            LoadFault::Files => "files",
+            LoadFault::Digest => "digest",
+            LoadFault::ExternalData => "external_data",
+            LoadFault::Model => "model",
+            LoadFault::Config => "config",
+            LoadFault::Trial => "trial",
+            LoadFault::WarmUp => "warm_up",
+            LoadFault::Golden => "golden",
+            LoadFault::Baseline => "baseline",
+            LoadFault::Resources => "resources",
+            LoadFault::Internal => "internal",
+        }
+    }
+
+    /// Returns true if the same load may succeed later, although neither the version nor `model.toml` has changed.
+    pub fn is_passing(self) -> bool {
+        self == LoadFault::Resources
+    }
+}

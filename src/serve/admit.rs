@@ -1,0 +1,91 @@
+//! Admission: everything that is decided from the head of a request.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::budget::{LatencyBudget, StageClock};
+use crate::error::{Error, Result};
+use crate::model::Priority;
+use crate::registry::{Catalog, ServedVersion, Target};
+
+/// Content of the head of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// The model or version that it asks.
+    pub target: Target<'a>,
+    /// Key of the choice of a version, where none is named.
+    pub routing_key: &'a [u8],
+    /// Time at which it had been read.
+    pub read_at: Instant,
+    /// Timeout of the caller.
+    pub client_timeout: Option<Duration>,
+    /// Priority for the caller.
+    pub priority: Priority,
+    /// Media type of its body, if that is one instance as it is.
+    pub media_type: Option<&'a str>,
+}
+
+/// A request that may be answered in time, as far as its head tells.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    pub(super) version: Arc<ServedVersion>,
+    pub(super) priority: Priority,
+    read_at: Instant,
+    budget: LatencyBudget,
+    media_type: Option<&'static str>,
+}
+
+/// Finds the version that a request asks and divides its time. Refuses what has no hope before anything is read.
+pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
+    let version = catalog.resolve(head.target, head.routing_key)?;
+    let budget = version.budget.within(head.client_timeout);
+    let media_type = head.media_type.map(|media_type| accepted(media_type, &version)).transpose()?;
+    let admitted = Admitted { version, priority: head.priority, read_at: head.read_at, budget, media_type };
+    let clock = admitted.clock();
+    match admitted.version.pipeline.model.admit(clock.demand(), head.priority) {
+        Ok(()) => Ok(admitted),
+        Err(error) => Err(admitted.refused(error)),
+    }
+}
+
+impl Admitted {
+    /// Counts the request as refused for a reason that has nothing to do with its stages.
+    pub fn refused(&self, error: Error) -> Error {
+        self.version.recorder.request().failed(&self.clock(), &error);
+        error
+    }
+
+    /// Media type of its body, if that is one instance as it is.
+    pub fn media_type(&self) -> Option<&'static str> {
+        self.media_type
+    }
+
+    pub(super) fn clock(&self) -> StageClock {
+        StageClock::new(self.read_at, self.budget)
+    }
+}
+
+/// The media type, if the version takes bodies of it.
+fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
+    let known = version.pipeline.preprocessor.media_types();
+    known.iter().copied().find(|known| is_of(media_type, known)).ok_or_else(|| {
+        let or = match known {
+            [] => String::new(),
+            known => format!(", or one instance as it is: {}", known.join(", ")),
+        };
+        Error::UnsupportedContent(format!(
+            "the body is announced as {media_type:?}; send JSON with the header Content-Type: application/json{or}"
+        ))
+    })
+}
+
+/// Returns true if a media type is `known`, or belongs to the family `known`, such as `image/*`.
+fn is_of(media_type: &str, known: &str) -> bool {
+    match known.strip_suffix('*') {
+        None => media_type.eq_ignore_ascii_case(known),
+        Some(family) => {
+            media_type.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family))
+                && media_type.len() > family.len()
+        }
+    }
+}
