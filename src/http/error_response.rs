@@ -3,12 +3,14 @@
 //! Every failure is a problem document (RFC 9457). On the `/v1` routes it also has the `error` member that
 //! TensorFlow Serving's and KServe's clients read.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
+use crate::api::problem::Problem;
 use crate::error::{Error, Fault, Shed};
 use crate::identity::cut_off;
 
@@ -26,21 +28,6 @@ pub(super) enum Style {
     Problem,
     /// Clients of the `/v1` protocols too.
     ProblemWithError,
-}
-
-/// A problem document (RFC 9457, section 3).
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    /// The present deployment, where a change was based on another one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    present: Option<&'a serde_json::Value>,
 }
 
 /// The status of an error, and the title that stands for all errors of its kind.
@@ -91,14 +78,14 @@ pub(super) fn render(error: &Error, request_id: &HeaderValue, style: Style) -> R
     let (status, title) = status(error);
     let detail = message(error);
     let problem = Problem {
-        r#type: format!("urn:leeway:problem:{}", error.code()),
-        title,
+        r#type: format!("urn:leeway:problem:{}", error.code()).into(),
+        title: title.into(),
         status: status.as_u16(),
-        detail: &detail,
-        request_id: request_id.to_str().unwrap_or_default(),
-        error: (style == Style::ProblemWithError).then_some(&detail),
+        detail: Cow::Borrowed(&detail),
+        request_id: request_id.to_str().unwrap_or_default().into(),
+        error: (style == Style::ProblemWithError).then_some(Cow::Borrowed(&detail)),
         present: match error {
-            Error::Conflict { present, .. } => Some(present),
+            Error::Conflict { present, .. } => Some(present.clone()),
             _ => None,
         },
     };
