@@ -214,6 +214,24 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_was_decided_on_another_generation_is_a_conflict() {
+        let first = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
+        let (model, wish) = (first.model.clone(), Transition::Promote(version(2)));
+        let mut request = ChangeRequest { model, wish, note: note(), if_generation: None };
+        for (if_generation, expected) in [(None, Ok(2)), (Some(1), Ok(2)), (Some(3), Err("decided on generation 3"))] {
+            request.if_generation = if_generation;
+            match (first.requested(&request), expected) {
+                (Ok(next), Ok(generation)) => assert_eq!(next.unwrap().generation, generation),
+                (Err(Error::Conflict { message, present }), Err(expected)) => {
+                    assert!(message.contains(expected), "{message}");
+                    assert_eq!(serde_json::from_value::<Deployment>(present).unwrap(), first);
+                }
+                (other, _) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn a_version_is_deployed_since_it_first_had_a_share() {
         let at = |second| ChangeNote { at: Timestamp::from_second(second).unwrap(), ..note() };
         let mut deployment = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);

@@ -71,6 +71,7 @@ fn the_documentation_names_no_endpoint_that_is_not_there() {
     let endpoints = endpoints();
     let mut count = 0;
     let documents = std::fs::read_dir(checkout().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let documents = documents.chain([checkout().join("README.md")]);
     for document in documents.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         for named in named_in(&std::fs::read_to_string(&document).unwrap()) {
             assert!(endpoints.iter().any(|endpoint| is(named, endpoint)), "{}: {named}", document.display());
