@@ -38,7 +38,7 @@
 //!
 //! # Where traffic is decided
 //!
-//! A [`Deployment`](deploy::Deployment) divides the traffic of a model; [`Deployment::after`](deploy::Deployment::after) is
+//! A [`Deployment`](api::admin::Deployment) divides the traffic of a model; [`Deployment::after`](api::admin::Deployment::after) is
 //! the next one, and [`TrafficSplit::pick`](traffic::TrafficSplit::pick) says which version a key meets. What should be in
 //! memory is decided by [`deploy::wanted`] and [`deploy::reconcile`]. The [`Deployer`](deploy::Deployer) only carries it
 //! out: load what a change needs, write it to the [`Journal`](deploy::Journal), publish a snapshot, in this order.
@@ -62,6 +62,7 @@
 //! | [`repository`] | models and versions at rest: the trait of a store, manifests, digests, examples, and what an ONNX file says | models in memory |
 //! | [`registry`] | models in memory: the trial load and what it finds, rehearsals of stages, the loader; the catalog | HTTP, traffic's reasons |
 //! | [`authoring`] | makes versions: adds one, makes its baseline and its examples | HTTP, servers |
+//! | [`api`] | the requests and answers of the HTTP APIs, as types that handlers write and commands read; the table of endpoints | axum, how any of it is done |
 //! | [`deploy`] | deployments, their journal, what to load and retire, and doing it | HTTP |
 //! | [`feedback`] | joins true outcomes to predictions; the ids of predictions; what was counted already | HTTP |
 //! | [`state`] | the journal and the ledger, in memory and in SQLite | HTTP |
@@ -73,8 +74,8 @@
 //! Rooms look down this table only. `tests/layers` holds that, that no two files import each other, and the rest of the
 //! walls: `ort` only in
 //! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/metrics/text.rs`; SQL only in
-//! `state/`; the repository is read by `deploy/` only in `repository_view.rs`; environment
-//! variables only in `config/`.
+//! `state/`; the repository is read by `deploy/` only in `repository_view.rs`, and in `offline.rs`, for a server that is not running;
+//! environment variables only in `config/`; what is sent as JSON is declared in `api/`, and no command indexes it by name.
 //!
 //! # What is deliberately absent
 //!
@@ -104,6 +105,7 @@
 //! [`pipeline::Stages`], and name it in `model.toml`: `examples/custom_stage.rs` does all three, and is a `leeway` with
 //! these stages, by [`cli::main_with`].
 
+pub mod api;
 pub mod app;
 pub mod authoring;
 pub mod budget;

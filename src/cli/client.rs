@@ -4,8 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use serde_json::Value;
+use clap::Args;
+use serde::Serialize;
 
+use super::answer::Answer;
+use super::settings::SettingsArgs;
+use crate::api::problem::Problem;
+use crate::api::routes::ADMIN_API;
 use crate::config::Config;
 
 /// Timeout of a request. A change may have to load a version first.
@@ -15,11 +20,28 @@ const CONNECTING: Duration = Duration::from_secs(5);
 /// Maximum size of an answer: the drift of thousands of features.
 const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
+/// The server, and format of its answer.
+#[derive(Debug, Args)]
+pub(super) struct ServerArgs {
+    #[command(flatten)]
+    pub(super) settings: SettingsArgs,
+
+    /// Print the server's JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// A client of the admin API of the server that this configuration is of.
 pub(super) struct Client {
     agent: ureq::Agent,
     address: SocketAddr,
     token: Option<String>,
+}
+
+impl ServerArgs {
+    pub(super) fn client(&self) -> Result<Client> {
+        Ok(Client::new(&self.settings.clone().load()?))
+    }
 }
 
 impl Client {
@@ -28,7 +50,7 @@ impl Client {
         Client { agent: agent(TIMEOUT), address: reachable(config.admin.listen), token }
     }
 
-    pub(super) fn get(&self, path: &str) -> Result<Value> {
+    pub(super) fn get<T>(&self, path: &str) -> Result<Answer<T>> {
         let mut request = self.agent.get(self.url(path));
         if let Some(token) = &self.token {
             request = request.header("authorization", token);
@@ -36,26 +58,31 @@ impl Client {
         self.answer(request.call())
     }
 
-    pub(super) fn put(&self, path: &str, body: &Value) -> Result<Value> {
-        self.send(self.agent.put(self.url(path)), body)
+    pub(super) fn put<T>(&self, path: &str, body: &impl Serialize) -> Result<Answer<T>> {
+        self.send(self.agent.put(self.url(path)), serde_json::to_string(body)?)
     }
 
-    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        self.send(self.agent.post(self.url(path)), body)
+    pub(super) fn post<T>(&self, path: &str, body: &impl Serialize) -> Result<Answer<T>> {
+        self.send(self.agent.post(self.url(path)), serde_json::to_string(body)?)
     }
 
-    fn send(&self, mut request: ureq::RequestBuilder<ureq::typestate::WithBody>, body: &Value) -> Result<Value> {
+    /// Posts to a path that says all there is to say.
+    pub(super) fn order<T>(&self, path: &str) -> Result<Answer<T>> {
+        self.send(self.agent.post(self.url(path)), "{}".to_owned())
+    }
+
+    fn send<T>(&self, mut request: ureq::RequestBuilder<ureq::typestate::WithBody>, body: String) -> Result<Answer<T>> {
         if let Some(token) = &self.token {
             request = request.header("authorization", token);
         }
-        self.answer(request.header("content-type", "application/json").send(body.to_string()))
+        self.answer(request.header("content-type", "application/json").send(body))
     }
 
     fn url(&self, path: &str) -> String {
-        format!("http://{}/admin/v1{path}", self.address)
+        format!("http://{}{ADMIN_API}{path}", self.address)
     }
 
-    fn answer(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value> {
+    fn answer<T>(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Answer<T>> {
         let mut response = answer.map_err(|error| {
             anyhow!(
                 "no server answers at {} (admin.listen): {error}; is it running, and with the same configuration?",
@@ -63,14 +90,14 @@ impl Client {
             )
         })?;
         let text = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string()?;
-        let value: Value = serde_json::from_str(&text)
+        let answer = Answer::parse(&text)
             .map_err(|_| anyhow!("what answers at {} (admin.listen) is not a Leeway server", self.address))?;
         if response.status().is_success() {
-            return Ok(value);
+            return Ok(answer);
         }
-        match value["detail"].as_str() {
-            Some(detail) => bail!("{detail}"),
-            None => bail!("the server at {} answered {}", self.address, response.status()),
+        match serde_json::from_str::<Problem>(&text) {
+            Ok(problem) => bail!("{}", problem.detail),
+            Err(_) => bail!("the server at {} answered {}", self.address, response.status()),
         }
     }
 }

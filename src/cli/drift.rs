@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use serde_json::Value;
 
-use super::client::Client;
-use super::deploy::{ServerArgs, cell, show, table, text};
+use super::cells::{cell, table, words};
+use super::client::ServerArgs;
+use crate::api::admin::{ModelDrift, VersionDrift};
 use crate::identity::{ModelName, Version};
+use crate::monitor::FeatureDrift;
 
 #[derive(Debug, Args)]
 pub(super) struct DriftArgs {
@@ -46,13 +47,12 @@ pub(super) fn run(args: DriftArgs) -> Result<()> {
     let version = version.map(|version| format!("version={version}"));
     let window = window.map(|seconds| format!("window_s={seconds}"));
     let query: Vec<String> = version.into_iter().chain(window).collect();
-    let client = Client::new(&server.settings.clone().load()?);
-    let answer = client.get(&format!("/models/{model}/drift?{}", query.join("&")))?;
-    show(server.json, &answer, |out| {
-        if answer["enabled"] == false {
+    let answer = server.client()?.get(&format!("/models/{model}/drift?{}", query.join("&")))?;
+    answer.show(server.json, |out, ModelDrift { enabled, versions, .. }| {
+        if !enabled {
             writeln!(out, "nothing is watched: monitoring.enabled is false")?;
         }
-        for version in answer["versions"].as_array().into_iter().flatten() {
+        for version in &versions {
             write_head(out, &model, version)?;
             match &feature {
                 Some(feature) => write_distributions(out, version, feature)?,
@@ -63,41 +63,34 @@ pub(super) fn run(args: DriftArgs) -> Result<()> {
     })
 }
 
-fn write_head(out: &mut dyn Write, model: &ModelName, version: &Value) -> Result<()> {
-    let window = Duration::from_secs_f64(version["window_s"].as_f64().unwrap_or_default().max(0.0));
+fn write_head(out: &mut dyn Write, model: &ModelName, drift: &VersionDrift) -> Result<()> {
+    let VersionDrift { version, baseline_rows, report } = drift;
+    let window = Duration::try_from_secs_f64(report.window_s).unwrap_or_default();
     let window = Duration::from_secs(window.as_secs());
-    let baseline = match version["baseline_rows"].as_u64() {
+    let baseline = match baseline_rows {
         Some(rows) => format!("a baseline of {rows} rows"),
         None => "no baseline (leeway add --baseline-data makes one)".to_owned(),
     };
-    writeln!(
-        out,
-        "{model} version {}: {}; {} rows in the last {window:?}, {baseline}",
-        version["version"],
-        words(&version["status"]),
-        version["rows"]
-    )?;
+    let (status, rows) = (words(report.status.name()), report.rows);
+    writeln!(out, "{model} version {version}: {status}; {rows} rows in the last {window:?}, {baseline}")?;
     Ok(())
 }
 
-fn write_features(out: &mut dyn Write, version: &Value, all: bool) -> Result<()> {
+fn write_features(out: &mut dyn Write, VersionDrift { report, .. }: &VersionDrift, all: bool) -> Result<()> {
     let mut rows = table(["", "feature", "status", "PSI - chance", "PSI", "z", "count"]);
     let mut hidden = 0;
-    for (side, what) in [("predictions", "prediction"), ("features", "feature")] {
-        for (index, found) in version[side].as_array().into_iter().flatten().enumerate() {
-            if index >= WORST && !all {
-                hidden += 1;
-                continue;
-            }
-            let number = |key: &str, digits: usize| format!("{:.digits$}", found[key].as_f64().unwrap_or_default());
+    for (found, what) in [(&report.predictions, "prediction"), (&report.features, "feature")] {
+        let shown = if all { found.len() } else { found.len().min(WORST) };
+        hidden += found.len() - shown;
+        for FeatureDrift { name, status, drift, .. } in &found[..shown] {
             rows.add_row([
                 what.to_owned(),
-                cell(&found["name"]),
-                words(&found["status"]),
-                number("psi_adjusted", 3),
-                number("psi", 3),
-                number("z", 1),
-                found["window_count"].to_string(),
+                cell(name),
+                words(status.name()),
+                number(drift.psi_adjusted, 3),
+                number(drift.psi, 3),
+                number(drift.z, 1),
+                drift.window_count.to_string(),
             ]);
         }
     }
@@ -107,34 +100,32 @@ fn write_features(out: &mut dyn Write, version: &Value, all: bool) -> Result<()>
     if hidden > 0 {
         writeln!(out, "and {hidden} more (--all)")?;
     }
-    let not_watched: Vec<String> = version["not_watched"].as_array().into_iter().flatten().map(text).collect();
-    if !not_watched.is_empty() {
-        writeln!(out, "not watched: {}", not_watched.join(", "))?;
+    if !report.not_watched.is_empty() {
+        writeln!(out, "not watched: {}", report.not_watched.join(", "))?;
     }
     Ok(())
 }
 
-fn write_distributions(out: &mut dyn Write, version: &Value, feature: &str) -> Result<()> {
-    let sides = ["predictions", "features"].into_iter().flat_map(|side| version[side].as_array().into_iter().flatten());
-    let mut found = sides.filter(|found| found["name"] == feature).peekable();
+/// A number with so many digits; 0 where there is nothing to compare.
+fn number(value: f64, digits: usize) -> String {
+    format!("{:.digits$}", if value.is_nan() { 0.0 } else { value })
+}
+
+fn write_distributions(out: &mut dyn Write, drift: &VersionDrift, feature: &str) -> Result<()> {
+    let VersionDrift { version, report, .. } = drift;
+    let mut found = report.predictions.iter().chain(&report.features).filter(|found| found.name == feature).peekable();
     if found.peek().is_none() {
-        bail!("version {} watches nothing that is called {feature:?}; --all shows what it does", version["version"]);
+        bail!("version {version} watches nothing that is called {feature:?}; --all shows what it does");
     }
-    for found in found {
+    for FeatureDrift { name, status, bins, .. } in found {
         let mut rows = table(["up to, or value", "baseline", "", "window", ""]);
-        for bin in found["bins"].as_array().into_iter().flatten() {
-            let share = |key: &str| bin[key].as_f64().unwrap_or_default();
+        for bin in bins {
             let bar = |share: f64| "█".repeat((share * BAR).round() as usize);
-            let (baseline, window) = (share("baseline_ratio"), share("window_ratio"));
             let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-            rows.add_row([cell(&bin["bin"]), percent(baseline), bar(baseline), percent(window), bar(window)]);
+            let (baseline, window) = (bin.baseline_ratio, bin.window_ratio);
+            rows.add_row([cell(&bin.bin), percent(baseline), bar(baseline), percent(window), bar(window)]);
         }
-        writeln!(out, "{}: {}\n{rows}", text(&found["name"]), words(&found["status"]))?;
+        writeln!(out, "{name}: {}\n{rows}", words(status.name()))?;
     }
     Ok(())
-}
-
-/// `not_enough_data` as it is said.
-fn words(status: &Value) -> String {
-    text(status).replace('_', " ")
 }

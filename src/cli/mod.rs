@@ -1,20 +1,29 @@
 //! The command line: one file per subcommand, and the exit codes.
 
 mod add;
+mod answer;
 mod baseline;
+mod cells;
+mod change;
 mod check;
 mod clean_up;
 mod client;
-mod deploy;
 mod drift;
 mod findings;
 mod health;
+mod history;
+mod load;
 mod logging;
 mod panics;
+mod promote;
+mod reload;
+mod rollback;
 mod serve;
 mod settings;
+mod status;
 mod table;
 mod terminal;
+mod traffic;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -97,9 +106,9 @@ of its version: once the version has had traffic, add a new one with `leeway add
     /// Hash every file of the repository and compare it with its manifest
     Verify(SettingsArgs),
     /// Show what a running server has loaded and deployed
-    Status(deploy::StatusArgs),
+    Status(status::StatusArgs),
     /// Show the deployments of a model, the newest first
-    History(deploy::HistoryArgs),
+    History(history::HistoryArgs),
     /// Divide a model's requests over its versions
     #[command(after_help = "\
     leeway traffic digits 2=90 3=10 --reason \"canary\"
@@ -107,15 +116,15 @@ of its version: once the version has had traffic, add a new one with `leeway add
 The same routing key (the header X-Routing-Key, or else the request's id) always meets the same version; a share that \
 grows takes keys, and never gives one away. The stable version stays the same: `leeway rollback` gives it all requests \
 again.")]
-    Traffic(deploy::TrafficArgs),
+    Traffic(traffic::TrafficArgs),
     /// Make a version the stable one, and give it all requests
-    Promote(deploy::PromoteArgs),
+    Promote(promote::PromoteArgs),
     /// Give all requests to the stable version, or, if it has them, go back to the one before
-    Rollback(deploy::RollbackArgs),
+    Rollback(rollback::RollbackArgs),
     /// Load a version and keep it loaded
-    Load(deploy::VersionArgs),
+    Load(load::VersionArgs),
     /// Take a version without traffic out of memory
-    Unload(deploy::VersionArgs),
+    Unload(load::VersionArgs),
     /// Show how far the last requests to a running server are from the training data
     #[command(after_help = "\
 Of each feature and each part of the predictions: PSI against the version's baseline less what it is by chance, how sure \
@@ -125,7 +134,7 @@ that is (z), and what to make of it: warning above 0.1 and drifted above 0.2, bo
     leeway drift digits --feature 'pixels[20]'")]
     Drift(drift::DriftArgs),
     /// Let a running server look at its repository now
-    Reload(deploy::ServerArgs),
+    Reload(client::ServerArgs),
     /// Say whether the server is ready: exit code 0 if it is, 1 if not
     Health(health::HealthArgs),
     /// Load a version as told on standard input, and say whether that went well
@@ -164,15 +173,15 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Add(args)) => add::run(*args, &stages),
         Some(Command::Baseline(args)) => baseline::run(*args, &stages),
         Some(Command::Verify(settings)) => add::verify(settings),
-        Some(Command::Status(args)) => deploy::status(args),
-        Some(Command::History(args)) => deploy::history(args),
-        Some(Command::Traffic(args)) => deploy::traffic(args),
-        Some(Command::Promote(args)) => deploy::promote(args),
-        Some(Command::Rollback(args)) => deploy::rollback(args),
-        Some(Command::Load(args)) => deploy::load(args),
-        Some(Command::Unload(args)) => deploy::unload(args),
+        Some(Command::Status(args)) => status::run(args),
+        Some(Command::History(args)) => history::run(args),
+        Some(Command::Traffic(args)) => traffic::run(args),
+        Some(Command::Promote(args)) => promote::run(args),
+        Some(Command::Rollback(args)) => rollback::run(args),
+        Some(Command::Load(args)) => load::load(args),
+        Some(Command::Unload(args)) => load::unload(args),
         Some(Command::Drift(args)) => drift::run(args),
-        Some(Command::Reload(args)) => deploy::reload(args),
+        Some(Command::Reload(args)) => reload::run(&args),
         Some(Command::Health(args)) => health::run(args),
         Some(Command::TrialLoad) => {
             answer_trial(std::io::stdin().lock(), std::io::stdout().lock(), &stages).map_err(Into::into)

@@ -105,7 +105,7 @@ impl Isolation {
 }
 
 /// Place of a version's sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionPlace {
     /// The server's process.

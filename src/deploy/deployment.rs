@@ -1,10 +1,10 @@
-//! The deployment of a model, and the pure function from one deployment to the next.
+//! The pure function from one deployment of a model to the next.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
+use crate::api::admin::{Action, Change, Deployment};
 use crate::error::{OperatorError, Result};
 use crate::identity::{ModelName, Version};
 use crate::traffic::TrafficSplit;
@@ -14,53 +14,6 @@ const MAX_PATH: usize = 16;
 
 /// The longest name or reason that is kept, in characters.
 const MAX_TEXT_CHARS: usize = 1_000;
-
-/// Deployment of a model: one line of its history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deployment {
-    /// The model.
-    pub model: ModelName,
-    /// Its number: 1 for the first, and one more for each after it.
-    pub generation: u64,
-    /// The version that is trusted.
-    pub stable: Version,
-    /// Which versions answer where none is named.
-    pub traffic: TrafficSplit,
-    /// The stable versions before, the last one at the end: where rollbacks lead.
-    pub rollback_path: Vec<Version>,
-    /// Since when each version has had a share without a break.
-    pub deployed_at: BTreeMap<Version, Timestamp>,
-    /// The change that led to it.
-    #[serde(flatten)]
-    pub change: Change,
-}
-
-/// The change that led to a deployment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// The action.
-    pub action: Action,
-    /// The author.
-    pub by: String,
-    /// The reason.
-    pub reason: String,
-    /// The time.
-    pub at: Timestamp,
-}
-
-/// Kind of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// The model was seen for the first time.
-    Discover,
-    /// Its requests were divided otherwise.
-    Traffic,
-    /// A version was made the stable one.
-    Promote,
-    /// It went back to the stable version, or to the one before.
-    Rollback,
-}
 
 /// A wanted change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,16 +37,17 @@ pub struct ChangeNote {
     pub at: Timestamp,
 }
 
-impl Action {
-    /// The name in the journal, in metrics and in the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            Action::Discover => "discover",
-            Action::Traffic => "traffic",
-            Action::Promote => "promote",
-            Action::Rollback => "rollback",
-        }
-    }
+/// A requested change of a model's deployment.
+#[derive(Debug, Clone)]
+pub struct ChangeRequest {
+    /// The model.
+    pub model: ModelName,
+    /// The requested change.
+    pub wish: Transition,
+    /// The author, the reason and the time.
+    pub note: ChangeNote,
+    /// The generation that the decision was based on. The change is refused if there is another one by then.
+    pub if_generation: Option<u64>,
 }
 
 impl Deployment {
@@ -118,7 +72,8 @@ impl Deployment {
     /// The deployment after this one; `None` if it is what is wanted already.
     ///
     /// ```
-    /// use leeway::deploy::{Deployment, ChangeNote, Transition};
+    /// use leeway::api::admin::Deployment;
+    /// use leeway::deploy::{ChangeNote, Transition};
     /// let at = "2026-11-24T09:30:00Z".parse().unwrap();
     /// let note = ChangeNote { by: "ada".into(), reason: String::new(), at };
     /// let [one, two] = ["1", "2"].map(|version| version.parse().unwrap());
@@ -163,6 +118,22 @@ impl Deployment {
         let change = Change { action, by: text(&note.by), reason: text(&note.reason), at: note.at };
         let (model, generation) = (self.model.clone(), self.generation + 1);
         Ok(Some(Deployment { model, generation, stable, traffic, rollback_path: path, deployed_at, change }))
+    }
+
+    /// The deployment that a request makes of this one; `None` if it is what is wanted already. A conflict if the request
+    /// was decided on another generation.
+    pub(super) fn requested(&self, request: &ChangeRequest) -> Result<Option<Deployment>, OperatorError> {
+        match request.if_generation {
+            Some(expected) if expected != self.generation => Err(OperatorError::Conflict {
+                message: format!(
+                    "model {} is at generation {}, and this was decided on generation {expected}; look at what has \
+                     changed and decide again",
+                    self.model, self.generation
+                ),
+                present: serde_json::to_value(self).map_err(OperatorError::internal)?,
+            }),
+            _ => self.after(&request.wish, &request.note),
+        }
     }
 
     /// Returns the versions that have to stay loaded: every version with traffic, the stable one, and the one before it.
@@ -240,6 +211,24 @@ mod tests {
         let long = ChangeNote { by: "x".repeat(5_000), ..note() };
         let next = first.after(&Transition::Promote(version(2)), &long).unwrap().unwrap();
         assert_eq!((next.change.by.len(), next.change.reason.as_str()), (MAX_TEXT_CHARS, "tosee"));
+    }
+
+    #[test]
+    fn a_change_that_was_decided_on_another_generation_is_a_conflict() {
+        let first = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
+        let (model, wish) = (first.model.clone(), Transition::Promote(version(2)));
+        let mut request = ChangeRequest { model, wish, note: note(), if_generation: None };
+        for (if_generation, expected) in [(None, Ok(2)), (Some(1), Ok(2)), (Some(3), Err("decided on generation 3"))] {
+            request.if_generation = if_generation;
+            match (first.requested(&request), expected) {
+                (Ok(next), Ok(generation)) => assert_eq!(next.unwrap().generation, generation),
+                (Err(OperatorError::Conflict { message, present }), Err(expected)) => {
+                    assert!(message.contains(expected), "{message}");
+                    assert_eq!(serde_json::from_value::<Deployment>(present).unwrap(), first);
+                }
+                (other, _) => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use super::deployment::Deployment;
+use crate::api::admin::Deployment;
 use crate::error::{OperatorError, Result, SetupError};
 use crate::identity::ModelName;
 

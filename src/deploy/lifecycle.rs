@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::reconcile::LoadState;
-use super::status::VersionState;
+use crate::api::admin::VersionState;
 use crate::error::{LoadFault, Result, SetupError};
 use crate::registry::LoadStep;
 use crate::repository::Fingerprint;

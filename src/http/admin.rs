@@ -1,6 +1,5 @@
-//! The handlers of the admin API. Who may ask is settled before (`admin_access.rs`); what is done is `deploy`'s.
+//! The handlers of the admin listener. Who may ask is settled before (`admin_access.rs`); what is done is `deploy`'s.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,22 +8,26 @@ use std::time::Duration;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
+use axum::routing::{MethodRouter, get, post, put};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use super::HttpState;
 use super::body::{self, BodyLimit};
 use super::context::Failure;
 use super::wire::json;
+use super::{HttpState, operations};
+use crate::api::admin::{
+    DriftQuery, History, HistoryQuery, ModelDrift, PromoteChange, RollbackChange, TrafficChange, VersionDrift,
+};
+use crate::api::routes::AdminEndpoint;
 use crate::budget::MemoryBudget;
-use crate::deploy::{self, ChangeNote, Deployment, Transition};
+use crate::deploy::{ChangeNote, ChangeRequest, Transition};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Version};
-use crate::monitor::{DriftReport, MAX_WINDOW};
+use crate::monitor::MAX_WINDOW;
 use crate::pipeline::Object;
 use crate::registry::ServedVersion;
-use crate::traffic::{Share, TrafficSplit};
+use crate::traffic::TrafficSplit;
 
 type Answer = Result<Response, Failure>;
 type ModelPath = Result<Path<String>, PathRejection>;
@@ -39,55 +42,24 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// The most deployments that are shown at one time.
 const MAX_HISTORY: u32 = 1_000;
 
-/// Members that every change may have.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Plain {
-    by: String,
-    reason: String,
-    if_generation: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Traffic {
-    /// Percent by version.
-    shares: Object<BTreeMap<Version, Share>>,
-    #[serde(default)]
-    by: String,
-    #[serde(default)]
-    reason: String,
-    if_generation: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Promote {
-    version: Version,
-    #[serde(default)]
-    by: String,
-    #[serde(default)]
-    reason: String,
-    if_generation: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Page {
-    limit: u32,
-    before: u64,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DriftOf {
-    version: Option<Version>,
-    window_s: Option<u64>,
-}
-
-impl Default for Page {
-    fn default() -> Page {
-        Page { limit: 50, before: u64::MAX }
+/// Returns the handler of an endpoint of the admin listener.
+pub(super) fn handler(endpoint: AdminEndpoint) -> MethodRouter<Arc<HttpState>> {
+    match endpoint {
+        AdminEndpoint::Index => get(operations::index),
+        AdminEndpoint::Live => get(operations::live),
+        AdminEndpoint::Ready => get(operations::ready),
+        AdminEndpoint::Metrics => get(operations::metrics),
+        AdminEndpoint::Models => get(list),
+        AdminEndpoint::Model => get(show),
+        AdminEndpoint::Drift => get(drift),
+        AdminEndpoint::History => get(history),
+        AdminEndpoint::Traffic => put(traffic),
+        AdminEndpoint::Promote => post(promote),
+        AdminEndpoint::Rollback => post(rollback),
+        AdminEndpoint::Version => get(show_version),
+        AdminEndpoint::Load => post(load),
+        AdminEndpoint::Unload => post(unload),
+        AdminEndpoint::Reload => post(reload),
     }
 }
 
@@ -111,13 +83,9 @@ pub(super) async fn show_version(State(state): State<Arc<HttpState>>, path: Vers
 pub(super) async fn history(
     State(state): State<Arc<HttpState>>,
     path: ModelPath,
-    page: Result<Query<Page>, QueryRejection>,
+    page: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Answer {
-    #[derive(Serialize)]
-    struct History {
-        deployments: Vec<Deployment>,
-    }
-    let Query(Page { limit, before }) =
+    let Query(HistoryQuery { limit, before }) =
         page.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
     if !(1..=MAX_HISTORY).contains(&limit) {
         return Err(Error::InvalidInput(format!("limit: found {limit}, expected 1 to {MAX_HISTORY}")).into());
@@ -130,26 +98,10 @@ pub(super) async fn history(
 pub(super) async fn drift(
     State(state): State<Arc<HttpState>>,
     path: ModelPath,
-    asked: Result<Query<DriftOf>, QueryRejection>,
+    asked: Result<Query<DriftQuery>, QueryRejection>,
 ) -> Answer {
-    #[derive(Serialize)]
-    struct Versions {
-        model: ModelName,
-        /// True if monitoring is on.
-        enabled: bool,
-        versions: Vec<VersionDrift>,
-    }
-    #[derive(Serialize)]
-    struct VersionDrift {
-        version: Version,
-        /// Number of rows of training data that it is compared with.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        baseline_rows: Option<u64>,
-        #[serde(flatten)]
-        report: DriftReport,
-    }
     let model = model(path)?;
-    let Query(DriftOf { version, window_s }) =
+    let Query(DriftQuery { version, window_s }) =
         asked.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
     let window = window_s.map_or(state.monitor.windows().drift, Duration::from_secs);
     if window.is_zero() || window > MAX_WINDOW {
@@ -171,28 +123,32 @@ pub(super) async fn drift(
         report: served.recorder.drift(now, window),
     };
     let versions = wanted.map(report).collect();
-    Ok(json(&Versions { model, enabled: state.monitor.windows().enabled, versions })?)
+    Ok(json(&ModelDrift { model, enabled: state.monitor.windows().enabled, versions })?)
 }
 
 /// `PUT /admin/v1/models/{model}/traffic`
 pub(super) async fn traffic(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
     let model = model(path)?;
-    let Traffic { shares: Object(shares), by, reason, if_generation } = body(request).await?;
+    let TrafficChange { shares: Object(shares), by, reason, if_generation } = body(request).await?;
     let split = TrafficSplit::new(shares).map_err(|error| Error::InvalidInput(format!("shares: {error}")))?;
-    change(&state, model, Transition::Traffic(split), Plain { by, reason, if_generation }).await
+    let (wish, note) = (Transition::Traffic(split), note(by, reason));
+    change(&state, ChangeRequest { model, wish, note, if_generation }).await
 }
 
 /// `POST /admin/v1/models/{model}/promote`
 pub(super) async fn promote(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
     let model = model(path)?;
-    let Promote { version, by, reason, if_generation } = body(request).await?;
-    change(&state, model, Transition::Promote(version), Plain { by, reason, if_generation }).await
+    let PromoteChange { version, by, reason, if_generation } = body(request).await?;
+    let (wish, note) = (Transition::Promote(version), note(by, reason));
+    change(&state, ChangeRequest { model, wish, note, if_generation }).await
 }
 
 /// `POST /admin/v1/models/{model}/rollback`
 pub(super) async fn rollback(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
     let model = model(path)?;
-    change(&state, model, Transition::Rollback, body(request).await?).await
+    let RollbackChange { by, reason, if_generation } = body(request).await?;
+    let (wish, note) = (Transition::Rollback, note(by, reason));
+    change(&state, ChangeRequest { model, wish, note, if_generation }).await
 }
 
 /// `POST /admin/v1/models/{model}/versions/{version}/load`
@@ -215,12 +171,14 @@ pub(super) async fn reload(State(state): State<Arc<HttpState>>) -> Answer {
     Ok(json(&state.deployer.overview())?)
 }
 
-async fn change(state: &HttpState, model: ModelName, wish: Transition, plain: Plain) -> Answer {
-    let Plain { by, reason, if_generation } = plain;
+async fn change(state: &HttpState, request: ChangeRequest) -> Answer {
+    Ok(json(&state.deployer.change(request).await?)?)
+}
+
+/// Author and reason of a change that is made now.
+fn note(by: String, reason: String) -> ChangeNote {
     let by = if by.is_empty() { "someone".to_owned() } else { by };
-    let note = ChangeNote { by, reason, at: Timestamp::now() };
-    let deployed = state.deployer.change(deploy::ChangeRequest { model, wish, note, if_generation }).await?;
-    Ok(json(&deployed)?)
+    ChangeNote { by, reason, at: Timestamp::now() }
 }
 
 /// An invalid name cannot match a model, so it is refused before the lookup.

@@ -3,12 +3,14 @@
 //! Every failure is a problem document (RFC 9457). On the `/v1` routes it also has the `error` member that
 //! TensorFlow Serving's and KServe's clients read.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::Response;
-use serde::Serialize;
 
+use crate::api::problem::Problem;
 use crate::error::{Error, ErrorKind, Fault, OperatorError};
 use crate::identity::cut_off;
 
@@ -22,21 +24,6 @@ pub(super) enum Format {
     Problem,
     /// Likewise, with the member `error` for clients of the `/v1` protocols.
     ProblemWithError,
-}
-
-/// A problem document (RFC 9457, section 3).
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    /// The present deployment, where a change was based on another one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    present: Option<&'a serde_json::Value>,
 }
 
 /// The status of a kind of errors.
@@ -72,14 +59,14 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
     // The message may quote the request, or a name from a model file.
     let detail = cut_off(error.to_string(), MAX_DETAIL);
     let problem = Problem {
-        r#type: format!("urn:leeway:problem:{}", error.code()),
-        title: error.title(),
+        r#type: format!("urn:leeway:problem:{}", error.code()).into(),
+        title: error.title().into(),
         status: status.as_u16(),
-        detail: &detail,
-        request_id: request_id.to_str().unwrap_or_default(),
-        error: (format == Format::ProblemWithError).then_some(&detail),
+        detail: Cow::Borrowed(&detail),
+        request_id: request_id.to_str().unwrap_or_default().into(),
+        error: (format == Format::ProblemWithError).then_some(Cow::Borrowed(&detail)),
         present: match error {
-            OperatorError::Conflict { present, .. } => Some(present),
+            OperatorError::Conflict { present, .. } => Some(present.clone()),
             _ => None,
         },
     };

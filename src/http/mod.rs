@@ -7,8 +7,8 @@
 //! - `request_layer.rs` gives every request its id, and finishes every response. `context.rs` is what layers and handlers tell
 //!   each other.
 //! - `admission.rs` gives every prediction its deadline, and refuses what has no hope; `body.rs` reads the others.
-//! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` hold the handlers; `admin.rs` those of operators, and `admin_access.rs`
-//!   says who is one.
+//! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` hold the handlers; `admin.rs` those of the admin API, and
+//!   the table of that listener's handlers. `admin_access.rs` says who is an operator.
 //! - `exposition.rs` renders the metrics, once for all requests at about the same time.
 //! - `wire.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
 

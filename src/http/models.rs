@@ -6,28 +6,23 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
-use serde::Serialize;
 
 use super::HttpState;
 use super::context::Failure;
-use super::wire::{ModelView, VersionView, held_json};
+use super::wire::held_json;
+use crate::api::models::{ModelView, Models, TensorFlowStatus, TensorFlowVersion, TensorView, VersionView};
+use crate::api::routes::Method;
 use crate::error::Error;
 use crate::identity::ModelName;
-use crate::registry::{ServedModel, Snapshot, Target};
+use crate::registry::{ServedModel, ServedVersion, Snapshot, Target};
+use crate::tensor::{Dim, TensorSpec};
 use crate::traffic::Share;
 
 /// `GET /v1/models`
 pub(super) async fn list(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
-    #[derive(Serialize)]
-    struct Models<'a> {
-        models: Vec<ModelView<'a>>,
-    }
     let snapshot = state.catalog.snapshot();
     let served = snapshot.models().iter().map(|(name, model)| view(&state, &snapshot, name, model));
-    let unserved = snapshot
-        .unserved()
-        .iter()
-        .map(|(name, reason)| ModelView::unserved(name.as_str(), reason, snapshot.default_model() == Some(name)));
+    let unserved = snapshot.unserved().iter().map(|(name, reason)| unserved_view(&snapshot, name, reason));
     Ok(held_json(&Models { models: served.chain(unserved).collect() }, &state.body_memory)?)
 }
 
@@ -38,12 +33,11 @@ pub(super) async fn show(
 ) -> Result<Response, Failure> {
     let Path(name) = path.map_err(|_| Error::UnknownEndpoint)?;
     if name.contains(':') {
-        return Err(Error::UnsupportedMethod { allowed: "POST".to_owned() }.into());
+        return Err(Error::UnsupportedMethod { allowed: Method::Post.allowed().to_owned() }.into());
     }
     let snapshot = state.catalog.snapshot();
     if let Some((name, reason)) = snapshot.unserved().get_key_value(name.as_str()) {
-        let view = ModelView::unserved(name.as_str(), reason, snapshot.default_model() == Some(name));
-        return Ok(held_json(&view, &state.body_memory)?);
+        return Ok(held_json(&unserved_view(&snapshot, name, reason), &state.body_memory)?);
     }
     let (name, model) = snapshot.model(&name)?;
     Ok(held_json(&view(&state, &snapshot, name, model), &state.body_memory)?)
@@ -56,23 +50,83 @@ pub(super) async fn show_version(
 ) -> Result<Response, Failure> {
     let Path((name, version)) = path.map_err(|_| Error::UnknownEndpoint)?;
     if version.contains(':') {
-        return Err(Error::UnsupportedMethod { allowed: "POST".to_owned() }.into());
+        return Err(Error::UnsupportedMethod { allowed: Method::Post.allowed().to_owned() }.into());
     }
     let snapshot = state.catalog.snapshot();
     let served = snapshot.resolve(Target::Version(&name, &version), b"")?;
     let (_, model) = snapshot.model(&name)?;
-    Ok(held_json(&VersionView::new(served, model), &state.body_memory)?)
+    Ok(held_json(&version_view(served, model), &state.body_memory)?)
 }
 
 /// Any other method on these paths: a prediction takes POST, the rest is read with GET.
 pub(super) async fn unsupported_method(uri: Uri) -> Failure {
-    let allowed = if uri.path().ends_with(":predict") { "POST" } else { "GET, HEAD" };
-    Failure::from(Error::UnsupportedMethod { allowed: allowed.to_owned() })
+    let method = if uri.path().ends_with(":predict") { Method::Post } else { Method::Get };
+    Error::UnsupportedMethod { allowed: method.allowed().to_owned() }.into()
 }
 
-fn view<'a>(state: &HttpState, snapshot: &Snapshot, name: &'a ModelName, model: &'a ServedModel) -> ModelView<'a> {
+/// The view of a served model.
+fn view(state: &HttpState, snapshot: &Snapshot, name: &ModelName, model: &ServedModel) -> ModelView {
     let mut with_traffic = model.versions.values().filter(|served| model.split.share(served.version) != Share::NONE);
     let stuck = with_traffic.find(|served| served.is_stuck(state.health.stuck_after(served.budget.total)));
-    let reason = stuck.map(|stuck| format!("all workers of version {} are in runs that do not end", stuck.version));
-    ModelView::new(name.as_str(), model, snapshot.default_model() == Some(name), reason)
+    let newest_first = || model.versions.values().rev();
+    ModelView {
+        name: name.clone(),
+        ready: stuck.is_none(),
+        reason: stuck.map(|stuck| format!("all workers of version {} are in runs that do not end", stuck.version)),
+        description: model.description.clone(),
+        default: snapshot.default_model() == Some(name),
+        model_version_status: newest_first().map(|served| tensor_flow_view(served)).collect(),
+        versions: newest_first().map(|served| version_view(served, model)).collect(),
+    }
+}
+
+/// The view of a model that is known but not served.
+fn unserved_view(snapshot: &Snapshot, name: &ModelName, reason: &str) -> ModelView {
+    ModelView {
+        name: name.clone(),
+        ready: false,
+        reason: Some(reason.to_owned()),
+        description: None,
+        default: snapshot.default_model() == Some(name),
+        model_version_status: Vec::new(),
+        versions: Vec::new(),
+    }
+}
+
+fn tensor_flow_view(served: &ServedVersion) -> TensorFlowVersion {
+    TensorFlowVersion {
+        version: served.version.to_string(),
+        state: "AVAILABLE".to_owned(),
+        status: TensorFlowStatus { error_code: "OK".to_owned(), error_message: String::new() },
+    }
+}
+
+/// The view of a version of this model.
+fn version_view(served: &ServedVersion, of: &ServedModel) -> VersionView {
+    let model = &served.pipeline.model;
+    VersionView {
+        version: served.version,
+        stable: served.version == of.stable,
+        traffic_percent: of.split.share(served.version),
+        sha256: served.sha256,
+        provider: model.provider(),
+        workers: model.workers(),
+        intra_op_threads: served.intra_op_threads,
+        budget_ms: u64::try_from(served.budget.total.as_millis()).unwrap_or(u64::MAX),
+        batching: model.sharing().status(),
+        inputs: model.signature().inputs.iter().map(tensor_view).collect(),
+        outputs: model.signature().outputs.iter().map(tensor_view).collect(),
+    }
+}
+
+fn tensor_view(spec: &TensorSpec) -> TensorView {
+    let length = |dim: &Dim| match dim {
+        Dim::Fixed(length) => i64::try_from(*length).unwrap_or(i64::MAX),
+        Dim::Dynamic(_) => -1,
+    };
+    TensorView {
+        name: spec.name.to_string(),
+        datatype: spec.dtype.name().to_owned(),
+        shape: spec.dims.iter().map(length).collect(),
+    }
 }

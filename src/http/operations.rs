@@ -5,21 +5,18 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use serde::Serialize;
 
 use super::HttpState;
 use super::context::{Failure, RequestContext};
 use super::wire::json;
+use crate::api::health::{Index, Live, Ready};
+use crate::api::routes::AdminEndpoint;
 use crate::error::Error;
 use crate::identity::ModelName;
 
 /// `GET /livez`: 200 while the process runs. Where it is configured, 503 if all workers of a model are in runs that do
 /// not end.
 pub(super) async fn live(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
-    #[derive(Serialize)]
-    struct Live {
-        live: bool,
-    }
     if let Some(limit) = state.health.live_fails_after() {
         let snapshot = state.catalog.snapshot();
         if let Some(stuck) = snapshot.versions().find(|served| served.is_stuck(limit)) {
@@ -38,12 +35,6 @@ pub(super) async fn live(State(state): State<Arc<HttpState>>) -> Result<Response
 
 /// `GET /readyz`: 200 while new work is wanted and at least one model is served. Names the models that are not served.
 pub(super) async fn ready(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
-    #[derive(Serialize)]
-    struct Ready<'a> {
-        ready: bool,
-        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        unserved: &'a BTreeMap<ModelName, String>,
-    }
     if !state.readiness.is_ready() {
         return Err(Error::ShuttingDown.into());
     }
@@ -51,7 +42,7 @@ pub(super) async fn ready(State(state): State<Arc<HttpState>>) -> Result<Respons
     if snapshot.models().is_empty() {
         return Err(Error::Unhealthy(no_model(snapshot.unserved())).into());
     }
-    Ok(json(&Ready { ready: true, unserved: snapshot.unserved() })?)
+    Ok(json(&Ready { ready: true, unserved: snapshot.unserved().clone() })?)
 }
 
 /// Returns the reason why no model is served.
@@ -78,31 +69,9 @@ pub(super) async fn metrics_for_clients(state: State<Arc<HttpState>>, request: R
 
 /// `GET /` on the admin listener: what there is.
 pub(super) async fn index() -> Result<Response, Failure> {
-    #[derive(Serialize)]
-    struct Index {
-        name: &'static str,
-        version: &'static str,
-        endpoints: [&'static str; 15],
-    }
     Ok(json(&Index {
-        name: "leeway",
-        version: env!("CARGO_PKG_VERSION"),
-        endpoints: [
-            "GET /",
-            "GET /livez",
-            "GET /readyz",
-            "GET /metrics",
-            "GET /admin/v1/models",
-            "GET /admin/v1/models/{model}",
-            "GET /admin/v1/models/{model}/drift",
-            "GET /admin/v1/models/{model}/history",
-            "PUT /admin/v1/models/{model}/traffic",
-            "POST /admin/v1/models/{model}/promote",
-            "POST /admin/v1/models/{model}/rollback",
-            "GET /admin/v1/models/{model}/versions/{version}",
-            "POST /admin/v1/models/{model}/versions/{version}/load",
-            "POST /admin/v1/models/{model}/versions/{version}/unload",
-            "POST /admin/v1/reload",
-        ],
+        name: "leeway".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        endpoints: AdminEndpoint::ALL.iter().map(AdminEndpoint::to_string).collect(),
     })?)
 }

@@ -16,13 +16,10 @@ use crate::budget::{Held, MemoryBudget};
 use crate::error::{Error, Result};
 use crate::feedback::Feedback;
 use crate::identity::VersionKey;
-use crate::model::BatchingStatus;
 use crate::pipeline::Prediction;
-use crate::registry::{ServedModel, ServedVersion};
+use crate::registry::ServedVersion;
 use crate::serve::Answer;
 use crate::stage::{Stage, Timings};
-use crate::tensor::{Dim, TensorSpec};
-use crate::traffic::Share;
 
 const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -134,130 +131,3 @@ fn json_text(text: impl Into<Bytes>) -> Response {
 }
 
 // ===== what is served =====
-
-/// `GET /v1/models/{model}`: what TensorFlow Serving's, KServe's and our own clients read, in one object.
-#[derive(Serialize)]
-pub(super) struct ModelView<'a> {
-    name: &'a str,
-    ready: bool,
-    /// The reason why the model is not ready.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<&'a str>,
-    /// True if `POST /predict` asks this model.
-    default: bool,
-    model_version_status: Vec<VersionStatus>,
-    versions: Vec<VersionView<'a>>,
-}
-
-/// TensorFlow Serving's view of a version.
-#[derive(Serialize)]
-struct VersionStatus {
-    version: String,
-    state: &'static str,
-    status: StatusCodeView,
-}
-
-#[derive(Serialize)]
-struct StatusCodeView {
-    error_code: &'static str,
-    error_message: &'static str,
-}
-
-/// Our view of a version.
-#[derive(Serialize)]
-pub(super) struct VersionView<'a> {
-    version: u32,
-    /// True if it is the stable version.
-    stable: bool,
-    /// Its share of the requests that name no version.
-    traffic_percent: Share,
-    sha256: String,
-    provider: &'static str,
-    workers: usize,
-    intra_op_threads: usize,
-    /// Maximum time that a client waits.
-    budget_ms: u64,
-    batching: BatchingStatus,
-    inputs: Vec<TensorView<'a>>,
-    outputs: Vec<TensorView<'a>>,
-}
-
-/// A declared tensor: name, type, and dimensions with -1 for those that a request decides.
-#[derive(Serialize)]
-struct TensorView<'a> {
-    name: &'a str,
-    datatype: &'static str,
-    shape: Vec<i64>,
-}
-
-impl<'a> ModelView<'a> {
-    /// `default` says whether this is the model that `POST /predict` asks.
-    /// `not_ready` is the reason why the model does not answer, if there is one.
-    pub(super) fn new(
-        name: &'a str,
-        model: &'a ServedModel,
-        default: bool,
-        not_ready: Option<String>,
-    ) -> ModelView<'a> {
-        let status = |version: &ServedVersion| VersionStatus {
-            version: version.version.to_string(),
-            state: "AVAILABLE",
-            status: StatusCodeView { error_code: "OK", error_message: "" },
-        };
-        let newest_first = || model.versions.values().rev();
-        ModelView {
-            name,
-            ready: not_ready.is_none(),
-            reason: not_ready,
-            description: model.description.as_deref(),
-            default,
-            model_version_status: newest_first().map(|version| status(version)).collect(),
-            versions: newest_first().map(|version| VersionView::new(version, model)).collect(),
-        }
-    }
-
-    /// The view of a model that is known but not served.
-    pub(super) fn unserved(name: &'a str, reason: &str, default: bool) -> ModelView<'a> {
-        ModelView {
-            name,
-            ready: false,
-            reason: Some(reason.to_owned()),
-            description: None,
-            default,
-            model_version_status: Vec::new(),
-            versions: Vec::new(),
-        }
-    }
-}
-
-impl<'a> VersionView<'a> {
-    /// A version of this model.
-    pub(super) fn new(served: &'a ServedVersion, of: &ServedModel) -> VersionView<'a> {
-        let model = &served.pipeline.model;
-        VersionView {
-            version: served.version.get(),
-            stable: served.version == of.stable,
-            traffic_percent: of.split.share(served.version),
-            sha256: served.sha256.to_string(),
-            provider: model.provider().name(),
-            workers: model.workers(),
-            intra_op_threads: served.intra_op_threads,
-            budget_ms: u64::try_from(served.budget.total.as_millis()).unwrap_or(u64::MAX),
-            batching: model.sharing().status(),
-            inputs: model.signature().inputs.iter().map(TensorView::of).collect(),
-            outputs: model.signature().outputs.iter().map(TensorView::of).collect(),
-        }
-    }
-}
-
-impl<'a> TensorView<'a> {
-    fn of(spec: &'a TensorSpec) -> TensorView<'a> {
-        let length = |dim: &Dim| match dim {
-            Dim::Fixed(length) => i64::try_from(*length).unwrap_or(i64::MAX),
-            Dim::Dynamic(_) => -1,
-        };
-        TensorView { name: &spec.name, datatype: spec.dtype.name(), shape: spec.dims.iter().map(length).collect() }
-    }
-}

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::batch::{BatchPolicy, Lengths, RunSharing};
 use super::element_bounds::ElementBounds;
@@ -39,7 +39,7 @@ pub struct Sharing {
 }
 
 /// Sharing of runs, as it is shown to operators and clients.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BatchingStatus {
     /// The setting in `model.toml`.
     pub setting: Batching,

@@ -15,31 +15,37 @@
 //! subtracted, and how improbable the rest is by chance is said as z, by the cube-root approximation of χ² (Wilson &
 //! Hilferty, PNAS 17, 1931).
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Drift of a window from its baseline.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Drift {
     /// Population stability index.
+    #[serde(deserialize_with = "number_or_null")]
     pub psi: f64,
     /// PSI less what it is by chance alone; at least 0.
+    #[serde(deserialize_with = "number_or_null")]
     pub psi_adjusted: f64,
     /// KL(q‖p): of the window from the baseline, in nats.
+    #[serde(deserialize_with = "number_or_null")]
     pub kl_window_from_baseline: f64,
     /// KL(p‖q): of the baseline from the window, in nats.
+    #[serde(deserialize_with = "number_or_null")]
     pub kl_baseline_from_window: f64,
     /// Number of standard deviations of PSI above its expectation by chance.
+    #[serde(deserialize_with = "number_or_null")]
     pub z: f64,
     /// Number of values in the window: M.
     pub window_count: u64,
     /// Number of values in the baseline: N.
     pub baseline_count: u64,
-    /// Number of bins: B.
+    /// Number of bins: B. Not in JSON, which lists the bins themselves under this name.
+    #[serde(skip)]
     pub bins: usize,
 }
 
 /// Verdict on a drift.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftStatus {
     /// The window is too small to say anything.
@@ -153,6 +159,11 @@ impl DriftStatus {
             DriftStatus::Drifted => "drifted",
         }
     }
+}
+
+/// Reads a number that is not a number from what it is in JSON.
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// The share of each bin, a half being added to each count: (c_b + ½) / (M + B/2).

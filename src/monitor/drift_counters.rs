@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::baseline::{Baseline, FeatureBaseline, Summary};
 use super::bins::{Bins, LANES, MAX_TALLIED, MAX_TEXT_BINS, NumberBins, NumberLanes, OTHER, TextBins};
@@ -139,7 +139,7 @@ pub(super) enum Side {
 }
 
 /// Drift of a version's window from its baseline.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DriftReport {
     /// The worst of all.
     pub status: DriftStatus,
@@ -156,7 +156,7 @@ pub struct DriftReport {
 }
 
 /// Drift of a feature from its baseline.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureDrift {
     /// Its name.
     pub name: String,
@@ -170,7 +170,7 @@ pub struct FeatureDrift {
 }
 
 /// A bin of both distributions.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BinDrift {
     /// Its name.
     pub bin: String,

@@ -32,7 +32,7 @@ pub enum Pace {
 }
 
 /// Progress of a load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadStep {
     /// It waits for other loads.
@@ -43,4 +43,16 @@ pub enum LoadStep {
     Trying,
     /// Its sessions are opened and run once; its examples are checked.
     Opening,
+}
+
+impl LoadStep {
+    /// The name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            LoadStep::Waiting => "waiting",
+            LoadStep::Verifying => "verifying",
+            LoadStep::Trying => "trying",
+            LoadStep::Opening => "opening",
+        }
+    }
 }

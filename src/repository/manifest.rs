@@ -237,6 +237,13 @@ impl std::fmt::Display for FilePath {
 
 // ===== impl TrainingDate =====
 
+impl TrainingDate {
+    /// The date as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for TrainingDate {
     type Err = InvalidText;
 

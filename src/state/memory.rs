@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::key::random_key;
-use crate::deploy::{Appended, Deployment, Journal};
+use crate::api::admin::Deployment;
+use crate::deploy::{Appended, Journal};
 use crate::error::{OperatorError, Result, SetupError};
 use crate::feedback::{Entry, Ledger, Recorded};
 use crate::identity::ModelName;

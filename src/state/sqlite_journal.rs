@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::sqlite::{Database, Durability, said};
-use crate::deploy::{Appended, Deployment, Journal};
+use crate::api::admin::Deployment;
+use crate::deploy::{Appended, Journal};
 use crate::error::{OperatorError, Result, SetupError};
 use crate::identity::{ModelName, printable};
 

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use super::memory::KEPT_IN_MEMORY;
 use super::unwritable::disk_problem;
 use super::*;
-use crate::deploy::{Appended, ChangeNote, Deployment, Transition};
+use crate::api::admin::Deployment;
+use crate::deploy::{Appended, ChangeNote, Transition};
 use crate::error::OperatorError;
 use crate::feedback::{Entry, Recorded};
 

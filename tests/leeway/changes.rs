@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use leeway::api::admin::Deployment;
 use leeway::app::Dependencies;
 use leeway::config::StateUrl;
-use leeway::deploy::{Appended, Deployment, Journal};
+use leeway::deploy::{Appended, Journal};
 use leeway::error::{OperatorError, Result, SetupError};
 use leeway::identity::ModelName;
 use leeway::pipeline::Stages;

@@ -6,6 +6,7 @@ mod feedback;
 mod gate;
 mod harness;
 
+mod api;
 mod bad_input;
 mod baseline;
 mod budget;

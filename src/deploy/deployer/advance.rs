@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::Deployer;
 use super::load::ConfigRequirement;
 use super::state::{ModelState, Recorded};
-use crate::deploy::deployment::Deployment;
+use crate::api::admin::Deployment;
 use crate::deploy::journal::Appended;
 use crate::deploy::lifecycle::Event;
 use crate::deploy::reconcile::{LoadState, ReconcileAction, reconcile, wanted};

@@ -1,22 +1,22 @@
 //! Changes of the deployment, and holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Deployer;
 use super::load::ConfigRequirement;
 use super::state::Recorded;
-use super::{ChangeRequest, Deployer};
-use crate::deploy::deployment::{Deployment, Transition};
+use crate::api::admin::{ChangeOutcome, Deployment};
+use crate::deploy::deployment::{ChangeRequest, Transition};
 use crate::deploy::journal::Appended;
 use crate::deploy::lifecycle::Event;
 use crate::deploy::reconcile::{Hold, LoadState};
-use crate::deploy::status::ChangeOutcome;
 use crate::error::{OperatorError, Result, SetupError};
 use crate::identity::{ModelName, Version};
 use crate::monitor::StatePart;
-use crate::traffic::Share;
+use crate::traffic::{Share, TrafficSplit};
 
 /// Maximum number of attempts to make a change that others interfere with.
 const ATTEMPTS: usize = 16;
@@ -37,7 +37,7 @@ impl Deployer {
         changing.await.map_err(|error| OperatorError::internal(format_args!("a change broke off: {error}")))?
     }
 
-    async fn change_to_the_end(self: Arc<Self>, request: ChangeRequest) -> Result<ChangeOutcome, OperatorError> {
+    async fn change_to_the_end(self: Arc<Self>, mut request: ChangeRequest) -> Result<ChangeOutcome, OperatorError> {
         self.deploy_first(&request.model).await;
         if self.is_undecided(&request.model) {
             let problem = format!("no version of model {} is loaded yet; leeway status says why", request.model);
@@ -55,15 +55,13 @@ impl Deployer {
             Err(OperatorError::Journal(_)) if is_rollback => self.deployment(&request.model)?,
             latest => latest?,
         };
-        let asked_at = present.generation;
+        // It may be what somebody else does meanwhile: done again, it would go back twice.
+        if is_rollback {
+            request.if_generation.get_or_insert(present.generation);
+        }
         for _ in 0..ATTEMPTS {
-            check_generation(request.if_generation, &present)?;
-            // It may be what somebody else has just done: done again, it would go back twice.
-            if is_rollback {
-                check_generation(Some(asked_at), &present)?;
-            }
-            let before = present.traffic.shares().collect();
-            let Some(next) = present.after(&request.wish, &request.note)? else {
+            let before = present.traffic.clone();
+            let Some(next) = present.requested(&request)? else {
                 return Ok(self.deployed(false, present, before));
             };
             if !is_rollback {
@@ -120,12 +118,7 @@ impl Deployer {
         )))
     }
 
-    fn deployed(
-        self: &Arc<Self>,
-        changed: bool,
-        deployment: Deployment,
-        before: BTreeMap<Version, Share>,
-    ) -> ChangeOutcome {
+    fn deployed(self: &Arc<Self>, changed: bool, deployment: Deployment, before: TrafficSplit) -> ChangeOutcome {
         // A promoted version may have to be loaded again in another process.
         let is_outdated = match self.state.lock().models.get(&deployment.model) {
             Some(model) => model.live().values().any(|live| *live == LoadState::Outdated),
@@ -287,20 +280,6 @@ impl Drop for Changing<'_> {
                 }
             }
         }
-    }
-}
-
-fn check_generation(expected: Option<u64>, present: &Deployment) -> Result<(), OperatorError> {
-    match expected {
-        Some(expected) if expected != present.generation => Err(OperatorError::Conflict {
-            message: format!(
-                "model {} is at generation {}, and this was decided on generation {expected}; look at what has changed and \
-                 decide again",
-                present.model, present.generation
-            ),
-            present: serde_json::to_value(present).map_err(OperatorError::internal)?,
-        }),
-        _ => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Deployer;
 use super::state::ModelState;
-use crate::deploy::deployment::Deployment;
+use crate::api::admin::Deployment;
 use crate::deploy::lifecycle::{Event, Load, LoadFailure, LoadResult};
 use crate::deploy::reconcile::time_until_retry;
 use crate::error::{Error, LoadFault, Result, SetupError};

@@ -39,10 +39,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use self::state::State;
-use super::deployment::{ChangeNote, Transition};
 use super::journal::Journal;
 use crate::config::RepositoryConfig;
-use crate::identity::ModelName;
 use crate::registry::{Catalog, Loader};
 
 /// Owns the loaded versions and the deployments.
@@ -63,17 +61,4 @@ pub struct Deployer {
     is_serving: AtomicBool,
     /// True once the server stops: callers no longer wait for loads.
     stopping: watch::Sender<bool>,
-}
-
-/// A requested change of a model's deployment.
-#[derive(Debug, Clone)]
-pub struct ChangeRequest {
-    /// The model.
-    pub model: ModelName,
-    /// The requested change.
-    pub wish: Transition,
-    /// The author, the reason and the time.
-    pub note: ChangeNote,
-    /// The generation that the decision was based on. The change is refused if there is another one by then.
-    pub if_generation: Option<u64>,
 }

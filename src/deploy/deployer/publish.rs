@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Deployer;
 use super::state::{State, Unserved};
-use crate::deploy::deployment::Deployment;
+use crate::api::admin::Deployment;
 use crate::identity::{ModelName, Version};
 use crate::monitor::DeployedShare;
 use crate::registry::{ServedModel, ServedVersion, Snapshot};

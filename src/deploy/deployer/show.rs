@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use super::Deployer;
 use super::state::{ModelState, VersionRecord};
+use crate::api::admin::{Deployment, ModelStatus, Overview, VersionStatus};
 use crate::config::SessionPlace;
-use crate::deploy::deployment::Deployment;
-use crate::deploy::status::{ModelStatus, Overview, VersionStatus};
 use crate::error::{OperatorError, Result};
 use crate::identity::{ModelName, Version};
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::api::admin::Deployment;
 use crate::config::{ModelConfig, SessionPlace};
-use crate::deploy::deployment::Deployment;
 use crate::deploy::lifecycle::{Event, Lifecycle, Load, LoadFailure};
 use crate::deploy::problems::Problems;
 use crate::deploy::reconcile::{Hold, LoadState};

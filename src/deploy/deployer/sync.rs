@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::Deployer;
 use super::state::{ModelState, Recorded, State, SyncReason, about_config};
+use crate::api::admin::Deployment;
 use crate::config::ModelConfig;
-use crate::deploy::deployment::Deployment;
 use crate::deploy::problems::ProblemChange;
 use crate::deploy::repository_view::{ModelView, RepositoryView};
 use crate::error::{LoadFault, Result, SetupError};

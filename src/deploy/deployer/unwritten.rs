@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Deployer;
 use super::state::State;
-use crate::deploy::deployment::Deployment;
+use crate::api::admin::Deployment;
 use crate::deploy::journal::Appended;
 use crate::error::{OperatorError, Result};
 use crate::identity::ModelName;

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
-use serde::forward_to_deserialize_any;
+use serde::{Serialize, forward_to_deserialize_any};
 
 /// Maximum number of names in one object. Feedback has four names, and a change one for each version.
 const MAX_NAMES: usize = 1_000;
@@ -26,7 +26,8 @@ const MAX_NAME_BYTES: usize = 128;
 /// assert!(read(r#"{"a": 1, "a": 1}"#).unwrap_err().to_string().starts_with("the name \"a\" is there twice"));
 /// assert!(read("[1]").unwrap_err().to_string().starts_with("invalid type: sequence, expected an object"));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(transparent)]
 pub struct Object<T>(pub T);
 
 struct ObjectVisitor<T>(PhantomData<T>);

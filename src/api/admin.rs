@@ -1,0 +1,302 @@
+//! The admin API: its requests and answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::known_members;
+use crate::config::SessionPlace;
+use crate::error::LoadFault;
+use crate::identity::{ModelName, Sha256, Version};
+use crate::model::BatchingStatus;
+use crate::monitor::DriftReport;
+use crate::pipeline::Object;
+use crate::registry::LoadStep;
+use crate::repository::Manifest;
+use crate::traffic::{Share, TrafficSplit};
+
+// ===== status =====
+
+/// All models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Overview {
+    /// The models, by name.
+    pub models: Vec<ModelStatus>,
+    /// Problems with the journal, and with folders in the repository that are no models.
+    pub problems: Vec<String>,
+    /// The versions that are being loaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loading: Vec<String>,
+}
+
+/// A model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelStatus {
+    /// Its name.
+    pub model: ModelName,
+    /// The reason why the model is not served, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unserved: Option<String>,
+    /// Its deployment.
+    pub deployment: Deployment,
+    /// The problem with its `model.toml`. The last valid one is in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_problem: Option<String>,
+    /// The problem with a newer deployment in the journal, which could not be taken over yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment_problem: Option<String>,
+    /// The reason why the deployment is not in the journal yet, if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwritten: Option<String>,
+    /// Its versions, the newest first.
+    pub versions: Vec<VersionStatus>,
+}
+
+/// A version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionStatus {
+    /// Its number.
+    pub version: Version,
+    /// Its state.
+    #[serde(flatten)]
+    pub state: VersionState,
+    /// True if it is the stable version.
+    pub stable: bool,
+    /// The share of the requests that it gets where no version is named, in percent.
+    pub traffic_percent: Share,
+    /// Since when it has had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployed_at: Option<Timestamp>,
+    /// Time at which it was loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded_at: Option<Timestamp>,
+    /// Duration of the load, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_ms: Option<u64>,
+    /// Place of its sessions, if that is not the server's own process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<SessionPlace>,
+    /// Sharing of runs, and the finding behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<BatchingStatus>,
+    /// Its assumptions, and things that look like mistakes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
+    /// The digest of all its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
+    /// The reason why it could not be reloaded with a changed `model.toml`; it serves on with the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload_problem: Option<String>,
+    /// Difference between its files on disk and those that were loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub altered: Option<String>,
+    /// Its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_members::optional")]
+    pub manifest: Option<Arc<Manifest>>,
+}
+
+/// State of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum VersionState {
+    /// It is on disk, and not in memory.
+    Available,
+    /// It is being loaded.
+    Loading {
+        /// Progress of the load.
+        step: LoadStep,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It answers requests.
+    Loaded,
+    /// It was refused.
+    Refused {
+        /// Kind of the problem.
+        fault: LoadFault,
+        /// The problem, and its remedy.
+        problem: String,
+    },
+}
+
+// ===== deployments =====
+
+/// Deployment of a model: one line of its history, in answers and in the journal. `deploy/deployment.rs` decides which one
+/// is next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// The model.
+    pub model: ModelName,
+    /// Its number: 1 for the first, and one more for each after it.
+    pub generation: u64,
+    /// The version that is trusted.
+    pub stable: Version,
+    /// Which versions answer where none is named.
+    pub traffic: TrafficSplit,
+    /// The stable versions before, the last one at the end: where rollbacks lead.
+    pub rollback_path: Vec<Version>,
+    /// Since when each version has had a share without a break.
+    pub deployed_at: BTreeMap<Version, Timestamp>,
+    /// The change that led to it.
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+/// The change that led to a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The action.
+    pub action: Action,
+    /// The author.
+    pub by: String,
+    /// The reason.
+    pub reason: String,
+    /// The time.
+    pub at: Timestamp,
+}
+
+/// Kind of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The model was seen for the first time.
+    Discover,
+    /// Its requests were divided otherwise.
+    Traffic,
+    /// A version was made the stable one.
+    Promote,
+    /// It went back to the stable version, or to the one before.
+    Rollback,
+}
+
+/// Deployments of a model before a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The deployments, the newest first.
+    pub deployments: Vec<Deployment>,
+}
+
+/// Query of the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HistoryQuery {
+    /// Maximum number of deployments.
+    pub limit: u32,
+    /// Only those before this generation.
+    pub before: u64,
+}
+
+impl Action {
+    /// The name in the journal, in metrics and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Discover => "discover",
+            Action::Traffic => "traffic",
+            Action::Promote => "promote",
+            Action::Rollback => "rollback",
+        }
+    }
+}
+
+impl Default for HistoryQuery {
+    fn default() -> HistoryQuery {
+        HistoryQuery { limit: 50, before: u64::MAX }
+    }
+}
+
+// ===== changes =====
+
+/// Declares the body of a change: members of its own, and those that every change has. They are not flattened into each
+/// body, because `serde` does not refuse unknown members there.
+macro_rules! change {
+    ($(#[$doc:meta])* $change:ident { $($(#[$member_doc:meta])* $member:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $change {
+            $($(#[$member_doc])* pub $member: $type,)*
+            /// Author, for the history.
+            #[serde(default)]
+            pub by: String,
+            /// Reason, for the history.
+            #[serde(default)]
+            pub reason: String,
+            /// The generation that the change was decided on. It is refused if there is another one by then.
+            pub if_generation: Option<u64>,
+        }
+    };
+}
+
+change! {
+    /// Division of the requests.
+    TrafficChange {
+        /// Percent by version.
+        shares: Object<BTreeMap<Version, Share>>,
+    }
+}
+
+change! {
+    /// Promotion of a version to the stable one.
+    PromoteChange {
+        /// The version.
+        version: Version,
+    }
+}
+
+change! {
+    /// The way back.
+    RollbackChange {}
+}
+
+/// Result of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeOutcome {
+    /// True if anything had to be changed.
+    pub changed: bool,
+    /// The deployment now.
+    pub deployment: Deployment,
+    /// The shares before, in percent.
+    pub before: TrafficSplit,
+    /// The reason why the deployment is not in the journal yet. A rollback takes effect anyway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwritten: Option<String>,
+}
+
+// ===== drift =====
+
+/// Drift of the loaded versions of a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelDrift {
+    /// The model.
+    pub model: ModelName,
+    /// True if monitoring is on.
+    pub enabled: bool,
+    /// Its versions, the newest first.
+    pub versions: Vec<VersionDrift>,
+}
+
+/// Drift of a version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionDrift {
+    /// Its number.
+    pub version: Version,
+    /// Number of rows of training data that it is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_rows: Option<u64>,
+    /// The comparison.
+    #[serde(flatten)]
+    pub report: DriftReport,
+}
+
+/// Query of the drift.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DriftQuery {
+    /// Only this version.
+    pub version: Option<Version>,
+    /// Length of the window, in seconds.
+    pub window_s: Option<u64>,
+}

@@ -1,0 +1,35 @@
+//! Health of the server, and the index of the admin listener.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::identity::ModelName;
+
+/// Answer to `GET /livez`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// True; a server that is not alive answers a problem.
+    pub live: bool,
+}
+
+/// Answer to `GET /readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// True; a server that is not ready answers a problem.
+    pub ready: bool,
+    /// The models that are not served, each with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unserved: BTreeMap<ModelName, String>,
+}
+
+/// Answer to `GET /` of the admin listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// Name of the program.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The endpoints of the admin listener, as in `GET /livez`.
+    pub endpoints: Vec<String>,
+}

@@ -1,0 +1,22 @@
+//! The requests and answers of the HTTP APIs, as plain types: the handlers write them, and the commands of `leeway` read them.
+//!
+//! - `routes.rs` is the table of endpoints of both listeners.
+//! - `admin.rs` has every request and answer of the admin API.
+//! - `models.rs` has the views of what is served, and `health.rs` those of the server.
+//! - `problem.rs` is the answer to everything that fails.
+//! - `known_members.rs` reads answers of newer servers.
+//!
+//! Answers are read with members that are not known yet, so that a command can ask a newer server. Requests are not: a
+//! misspelt member would be left out in silence. What has a room of its own, as a manifest or the drift of a feature, is
+//! written and read there; here is what it is a part of.
+//!
+//! This room knows nothing of axum, and nothing of how any of this is done.
+
+pub mod admin;
+pub mod health;
+mod known_members;
+pub mod models;
+pub mod problem;
+pub mod routes;
+#[cfg(test)]
+mod tests;

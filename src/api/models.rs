@@ -1,0 +1,94 @@
+//! What is served: the answers to `GET /v1/models` and below.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Provider;
+use crate::identity::{ModelName, Sha256, Version};
+use crate::model::BatchingStatus;
+use crate::traffic::Share;
+
+/// All models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Models {
+    /// The models: first those that are served, by name.
+    pub models: Vec<ModelView>,
+}
+
+/// A model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelView {
+    /// Its name.
+    pub name: ModelName,
+    /// True if it answers.
+    pub ready: bool,
+    /// The reason why it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its description in `model.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// True if `POST /predict` asks this model.
+    pub default: bool,
+    /// Its loaded versions, the newest first, as TensorFlow Serving shows them.
+    pub model_version_status: Vec<TensorFlowVersion>,
+    /// The same versions, as we show them.
+    pub versions: Vec<VersionView>,
+}
+
+/// TensorFlow Serving's view of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorFlowVersion {
+    /// Its number, as a text.
+    pub version: String,
+    /// `AVAILABLE`.
+    pub state: String,
+    /// No problem.
+    pub status: TensorFlowStatus,
+}
+
+/// TensorFlow Serving's view of a problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorFlowStatus {
+    /// `OK`.
+    pub error_code: String,
+    /// Empty.
+    pub error_message: String,
+}
+
+/// A loaded version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionView {
+    /// Its number.
+    pub version: Version,
+    /// True if it is the stable version.
+    pub stable: bool,
+    /// Its share of the requests that name no version, in percent.
+    pub traffic_percent: Share,
+    /// The digest of all its files.
+    pub sha256: Sha256,
+    /// Its execution provider.
+    pub provider: Provider,
+    /// Number of its workers.
+    pub workers: usize,
+    /// Number of threads of each worker.
+    pub intra_op_threads: usize,
+    /// Maximum time that a client waits, in milliseconds.
+    pub budget_ms: u64,
+    /// Sharing of runs, and the finding behind it.
+    pub batching: BatchingStatus,
+    /// Its inputs.
+    pub inputs: Vec<TensorView>,
+    /// Its outputs.
+    pub outputs: Vec<TensorView>,
+}
+
+/// A declared tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorView {
+    /// Its name.
+    pub name: String,
+    /// Type of its elements.
+    pub datatype: String,
+    /// Its dimensions; -1 for those that a request decides.
+    pub shape: Vec<i64>,
+}

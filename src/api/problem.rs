@@ -1,0 +1,27 @@
+//! The answer to everything that fails: a problem document (RFC 9457, section 3).
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A problem document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Problem<'a> {
+    /// Kind of the problem: `urn:leeway:problem:` and a code.
+    pub r#type: Cow<'a, str>,
+    /// Title that all problems of its kind have.
+    pub title: Cow<'a, str>,
+    /// Status of the response.
+    pub status: u16,
+    /// What happened, and the remedy.
+    pub detail: Cow<'a, str>,
+    /// Id of the request, which the log has, too.
+    pub request_id: Cow<'a, str>,
+    /// The detail again, for clients of the `/v1` protocols.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Cow<'a, str>>,
+    /// The present deployment, where a change was based on another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<Value>,
+}

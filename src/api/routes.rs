@@ -1,0 +1,137 @@
+//! The endpoints of both listeners: the one table of methods and paths. `http/` makes its routers of it, the index and every
+//! `Allow` header show it, and `tests/leeway/documentation.rs` compares the documentation with it.
+
+use std::fmt;
+
+/// Folder of the admin API, whose access is restricted.
+pub const ADMIN_API: &str = "/admin/v1";
+
+/// HTTP method of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Reads, as HEAD does.
+    Get,
+    /// Does something.
+    Post,
+    /// Replaces something.
+    Put,
+}
+
+impl Method {
+    /// Value of the header `Allow` where only this method is answered.
+    pub fn allowed(self) -> &'static str {
+        match self {
+            Method::Get => "GET, HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+        })
+    }
+}
+
+/// Declares the endpoints of a listener, one a line, in the order of the index.
+macro_rules! endpoints {
+    ($(#[$doc:meta])* $listener:ident { $($(#[$purpose:meta])* $endpoint:ident = $method:ident $path:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $listener { $($(#[$purpose])* $endpoint,)* }
+
+        impl $listener {
+            /// All of them.
+            pub const ALL: &[$listener] = &[$($listener::$endpoint,)*];
+
+            /// Its method.
+            pub fn method(self) -> Method {
+                match self { $($listener::$endpoint => Method::$method,)* }
+            }
+
+            /// Its path, with names in braces for what differs.
+            pub fn path(self) -> &'static str {
+                match self { $($listener::$endpoint => $path,)* }
+            }
+        }
+
+        /// `GET /livez`
+        impl fmt::Display for $listener {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{} {}", self.method(), self.path())
+            }
+        }
+    };
+}
+
+endpoints! {
+    /// Endpoints of the data listener.
+    ///
+    /// ```
+    /// use leeway::api::routes::DataEndpoint;
+    /// assert_eq!(DataEndpoint::Model.to_string(), "GET /v1/models/{model}");
+    /// ```
+    DataEndpoint {
+        /// Predictions of the default model.
+        Predict = Post "/predict",
+        /// Predictions of a model.
+        PredictModel = Post "/v1/models/{model}:predict",
+        /// Predictions of a version.
+        PredictVersion = Post "/v1/models/{model}/versions/{version}:predict",
+        /// Feedback on predictions.
+        Feedback = Post "/feedback",
+        /// All models.
+        Models = Get "/v1/models",
+        /// A model.
+        Model = Get "/v1/models/{model}",
+        /// A version.
+        Version = Get "/v1/models/{model}/versions/{version}",
+        /// Liveness.
+        Live = Get "/livez",
+        /// Readiness.
+        Ready = Get "/readyz",
+        /// Metrics, unless they are reserved for operators.
+        Metrics = Get "/metrics",
+    }
+}
+
+endpoints! {
+    /// Endpoints of the admin listener.
+    AdminEndpoint {
+        /// The endpoints of this listener.
+        Index = Get "/",
+        /// Liveness.
+        Live = Get "/livez",
+        /// Readiness.
+        Ready = Get "/readyz",
+        /// Metrics.
+        Metrics = Get "/metrics",
+        /// Status of all models.
+        Models = Get "/admin/v1/models",
+        /// Status of a model.
+        Model = Get "/admin/v1/models/{model}",
+        /// Drift of its versions.
+        Drift = Get "/admin/v1/models/{model}/drift",
+        /// Its deployments.
+        History = Get "/admin/v1/models/{model}/history",
+        /// Divides its requests.
+        Traffic = Put "/admin/v1/models/{model}/traffic",
+        /// Makes a version the stable one.
+        Promote = Post "/admin/v1/models/{model}/promote",
+        /// Goes back.
+        Rollback = Post "/admin/v1/models/{model}/rollback",
+        /// Status of a version.
+        Version = Get "/admin/v1/models/{model}/versions/{version}",
+        /// Loads it.
+        Load = Post "/admin/v1/models/{model}/versions/{version}/load",
+        /// Takes it out of memory.
+        Unload = Post "/admin/v1/models/{model}/versions/{version}/unload",
+        /// Looks at the repository.
+        Reload = Post "/admin/v1/reload",
+    }
+}

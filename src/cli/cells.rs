@@ -1,0 +1,32 @@
+//! Tables of answers, and the texts in them.
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use jiff::Timestamp;
+
+use crate::identity::printable;
+
+/// Maximum length of a text in a cell, in bytes.
+const MAX_CELL_BYTES: usize = 256;
+
+pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.set_header(header);
+    table
+}
+
+/// The text of a cell, escaped so that its line breaks do not become rows.
+pub(super) fn cell(text: &str) -> String {
+    printable(text, MAX_CELL_BYTES).into_owned()
+}
+
+/// A timestamp without its fraction.
+pub(super) fn seconds(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// `not_enough_data` as it is said.
+pub(super) fn words(name: &str) -> String {
+    name.replace('_', " ")
+}

@@ -1,0 +1,86 @@
+//! Changes of a deployment, for `leeway traffic`, `promote` and `rollback`: by a running server, or in the journal of one
+//! that is not running.
+
+use anyhow::Result;
+use clap::Args;
+use jiff::Timestamp;
+
+use super::answer::Answer;
+use super::client::{Client, ServerArgs};
+use super::settings::one_thread;
+use crate::api::admin::{ChangeOutcome, PromoteChange, RollbackChange, TrafficChange};
+use crate::config::{Config, this_user};
+use crate::deploy::{ChangeNote, ChangeRequest, Transition, change_offline};
+use crate::identity::ModelName;
+use crate::pipeline::Object;
+use crate::repository::LocalFolder;
+use crate::state;
+
+/// Arguments of every change.
+#[derive(Debug, Args)]
+pub(super) struct ChangeArgs {
+    /// Reason, for the history
+    #[arg(long, default_value = "")]
+    reason: String,
+
+    /// Author, for the history; without it, user@host
+    #[arg(long)]
+    by: Option<String>,
+
+    /// Change only if the model is at this generation
+    #[arg(long, value_name = "GENERATION")]
+    if_generation: Option<u64>,
+
+    /// Change the journal itself, for a server that is not running
+    #[arg(long)]
+    offline: bool,
+
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Makes a change, and says what came of it.
+pub(super) fn make(model: ModelName, wish: Transition, args: ChangeArgs) -> Result<()> {
+    let ChangeArgs { reason, by, if_generation, offline, server } = args;
+    let note = ChangeNote { by: by.unwrap_or_else(this_user), reason, at: Timestamp::now() };
+    let (as_json, config) = (server.json, server.settings.load()?);
+    let request = ChangeRequest { model, wish, note, if_generation };
+    let answer = if offline {
+        Answer::of(&one_thread()?.block_on(in_the_journal(&config, &request))?)?
+    } else {
+        by_the_server(&Client::new(&config), request)?
+    };
+    answer.show(as_json, |out, ChangeOutcome { changed, deployment, before, unwritten }| {
+        let (model, now) = (&deployment.model, &deployment.traffic);
+        let change = if changed { format!("{before} -> {now}") } else { format!("{now} already") };
+        let (stable, generation) = (deployment.stable, deployment.generation);
+        writeln!(out, "{model}: {change}, stable version {stable}, generation {generation}")?;
+        if let Some(problem) = unwritten {
+            writeln!(out, "NOT WRITTEN YET: {problem}")?;
+        }
+        Ok(())
+    })
+}
+
+/// Asks a running server for a change.
+fn by_the_server(client: &Client, request: ChangeRequest) -> Result<Answer<ChangeOutcome>> {
+    let ChangeRequest { model, wish, note: ChangeNote { by, reason, .. }, if_generation } = request;
+    match wish {
+        Transition::Traffic(split) => {
+            let shares = Object(split.shares().collect());
+            client.put(&format!("/models/{model}/traffic"), &TrafficChange { shares, by, reason, if_generation })
+        }
+        Transition::Promote(version) => {
+            client.post(&format!("/models/{model}/promote"), &PromoteChange { version, by, reason, if_generation })
+        }
+        Transition::Rollback => {
+            client.post(&format!("/models/{model}/rollback"), &RollbackChange { by, reason, if_generation })
+        }
+    }
+}
+
+/// Writes to the journal what the next server to start will serve.
+async fn in_the_journal(config: &Config, request: &ChangeRequest) -> Result<ChangeOutcome> {
+    let journal = state::open_journal(&config.state.url).await?;
+    Ok(change_offline(&*journal, &LocalFolder::new(&config.repository.path), request).await?)
+}

@@ -1,0 +1,37 @@
+//! A change in the journal of a server that is not running. The next server to start on it will serve what it says.
+
+use super::deployment::ChangeRequest;
+use super::journal::{Appended, Journal};
+use crate::api::admin::ChangeOutcome;
+use crate::error::{OperatorError, Result};
+use crate::repository::{Store, VerifiedVersion};
+
+/// Makes a change in this journal, if the files of every version that it needs in this store are those that were added.
+pub async fn change_offline(
+    journal: &dyn Journal,
+    store: &dyn Store,
+    request: &ChangeRequest,
+) -> Result<ChangeOutcome, OperatorError> {
+    let model = &request.model;
+    let Some(present) = journal.history(model, u64::MAX, 1).await?.pop() else {
+        return Err(OperatorError::ChangeRefused(format!("the journal has no model {model} (state.url)")));
+    };
+    let before = present.traffic.clone();
+    let Some(next) = present.requested(request)? else {
+        return Ok(ChangeOutcome { changed: false, deployment: present, before, unwritten: None });
+    };
+    for version in next.serving_versions() {
+        let verified = store.materialise(model, version).and_then(|folder| VerifiedVersion::read(&folder));
+        verified.map_err(|refusal| {
+            OperatorError::ChangeRefused(format!(
+                "version {version} could not be served, so nothing was changed: {refusal}"
+            ))
+        })?;
+    }
+    match journal.append(&next).await? {
+        Appended::Written => Ok(ChangeOutcome { changed: true, deployment: next, before, unwritten: None }),
+        Appended::Lost(_) => Err(OperatorError::ChangeRefused(format!(
+            "model {model} was changed by somebody else at the same time; look again"
+        ))),
+    }
+}
