@@ -20,8 +20,8 @@ use crate::model::onnx::OnnxRuntime;
 use crate::model::{Engine, OnnxModel, SpinSlots};
 use crate::monitor::Monitor;
 use crate::pipeline::Stages;
-use crate::registry::{Catalog, Loader, RunLimit, Snapshot, Trial};
-use crate::repository::LocalFolder;
+use crate::registry::{Catalog, Loader, RunLimit, Trial};
+use crate::repository;
 use crate::state::{self, State};
 
 /// Threads of the admin listener. More than one, so that a long answer does not keep health waiting.
@@ -114,7 +114,7 @@ impl App {
         let spin_slots = Arc::new(SpinSlots::for_threads(config.http.threads()));
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
         let loader = Loader {
-            store: Arc::new(LocalFolder::new(&config.repository.path)),
+            store: repository::store(&config.repository),
             engine,
             isolated_engine,
             stages,
@@ -125,8 +125,7 @@ impl App {
             load_limit,
         };
         let catalog = Arc::new(Catalog::default());
-        let repository = config.repository.clone();
-        let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), repository).await?;
+        let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), config.repository.clone()).await?;
         let feedback = Arc::new(Feedback::new(&config.feedback, ledger).await?);
         let state =
             Arc::new(HttpState::new(&config.http, &config.admin, &config.health, catalog, deployer, feedback, monitor));
@@ -134,8 +133,8 @@ impl App {
     }
 
     /// The served models.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.state.catalog.snapshot()
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.state.catalog
     }
 
     /// The deployer.

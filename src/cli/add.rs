@@ -16,7 +16,7 @@ use crate::authoring::{Added, Addition, NewFiles, RecordedFrom, TrainingData, ad
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::WarmUp;
-use crate::repository::{BASELINE_FILE, LocalFolder, Manifest, Store, TrainingDate, VerifiedVersion};
+use crate::repository::{self, BASELINE_FILE, Manifest, TrainingDate, VerifiedVersion};
 
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
@@ -170,15 +170,15 @@ pub(super) fn verify(settings: SettingsArgs) -> Result<()> {
     let config = settings.load()?;
     let mut out = terminal::stdout();
     let (mut good, mut bad) = (0, 0);
-    let repository = LocalFolder::new(&config.repository.path);
-    let found = repository.list()?;
+    let store = repository::store(&config.repository);
+    let found = store.list()?;
     for problem in &found.problems {
         bad += 1;
         writeln!(out, "{}", problem)?;
     }
     for found in found.models {
         for &version in &found.versions {
-            let folder = repository.materialise(&found.name, version);
+            let folder = store.materialise(&found.name, version);
             match folder.and_then(|folder| VerifiedVersion::read(&folder)) {
                 Ok(verified) => {
                     good += 1;

@@ -13,7 +13,7 @@ use crate::config::{Config, this_user};
 use crate::deploy::{ChangeNote, ChangeRequest, Transition, change_offline};
 use crate::identity::ModelName;
 use crate::pipeline::Object;
-use crate::repository::LocalFolder;
+use crate::repository;
 use crate::state;
 
 /// Arguments of every change.
@@ -82,5 +82,5 @@ fn by_the_server(client: &Client, request: ChangeRequest) -> Result<Answer<Chang
 /// Writes to the journal what the next server to start will serve.
 async fn in_the_journal(config: &Config, request: &ChangeRequest) -> Result<ChangeOutcome> {
     let journal = state::open_journal(&config.state.url).await?;
-    Ok(change_offline(&*journal, &LocalFolder::new(&config.repository.path), request).await?)
+    Ok(change_offline(&*journal, &*repository::store(&config.repository), request).await?)
 }

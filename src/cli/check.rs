@@ -44,7 +44,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             ledger,
         };
         let app = App::build_with(config, parts).await?;
-        let snapshot = app.snapshot();
+        let snapshot = app.catalog().snapshot();
         writeln!(out, "{}", table::of_versions(&snapshot))?;
         let mut refused = Vec::new();
         for model in app.deployer().overview().models {

@@ -55,7 +55,7 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
             }
             app = App::build(config, stages) => app?,
         };
-        let (snapshot, deployer) = (app.snapshot(), Arc::clone(app.deployer()));
+        let (snapshot, deployer) = (app.catalog().snapshot(), Arc::clone(app.deployer()));
         let bound = app.listen(addresses)?;
         table::announce(&snapshot);
         let (data, admin, cores) = (bound.data_address(), bound.admin_address(), available_cores());

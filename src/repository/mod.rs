@@ -28,6 +28,8 @@ mod store;
 mod verified;
 mod write_manifest;
 
+use std::sync::Arc;
+
 pub use self::files::list as files_in;
 pub use self::fingerprint::Fingerprint;
 pub use self::golden::Golden;
@@ -39,3 +41,9 @@ pub use self::manifest::{
 pub use self::refusal::{Refusal, is_about_memory};
 pub use self::store::Store;
 pub use self::verified::{FoundVersion, VerifiedVersion, parse_golden};
+use crate::config::RepositoryConfig;
+
+/// Returns the store of the configured repository.
+pub fn store(config: &RepositoryConfig) -> Arc<dyn Store> {
+    Arc::new(LocalFolder::new(&config.path))
+}

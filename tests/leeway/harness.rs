@@ -114,6 +114,12 @@ pub(crate) fn isolated_engine() -> Arc<dyn Engine> {
     })
 }
 
+/// What a server needs beside its configuration; without a trial.
+pub(crate) async fn dependencies(config: &Config, engine: Arc<dyn Engine>, stages: Stages) -> Dependencies {
+    let State { journal, ledger } = leeway::state::open(&config.state.url, config.feedback.remembered).await.unwrap();
+    Dependencies { engine, isolated_engine: Some(isolated_engine()), stages, trial: None, journal, ledger }
+}
+
 impl TestApp {
     /// The shipped models.
     pub(crate) async fn start() -> TestApp {
@@ -125,13 +131,8 @@ impl TestApp {
     }
 
     pub(crate) async fn with_parts(config: Config, engine: Arc<dyn Engine>, stages: Stages) -> TestApp {
-        let State { journal, ledger } =
-            leeway::state::open(&config.state.url, config.feedback.remembered).await.unwrap();
-        TestApp::with_all(
-            config,
-            Dependencies { engine, isolated_engine: Some(isolated_engine()), stages, trial: None, journal, ledger },
-        )
-        .await
+        let parts = dependencies(&config, engine, stages).await;
+        TestApp::with_all(config, parts).await
     }
 
     /// A server that tries versions out first.

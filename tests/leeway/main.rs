@@ -30,6 +30,7 @@ mod isolation;
 mod lifecycle;
 mod metrics;
 mod model_files;
+mod named_tensors;
 mod overload;
 
 mod prometheus;

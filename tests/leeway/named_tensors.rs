@@ -1,0 +1,89 @@
+//! Predictions whose inputs come as named tensors and whose outputs go as such, whatever the protocol that carries them.
+
+use std::pin::pin;
+use std::time::Instant;
+
+use leeway::app::App;
+use leeway::budget::BlockingThreads;
+use leeway::error::{Error, Result};
+use leeway::model::Priority;
+use leeway::pipeline::Stages;
+use leeway::registry::{ServedVersion, Target};
+use leeway::serve::{self, Answer, EncodedRequest, Head, Input, Output};
+use leeway::tensor::{Data, Tensor, Tensors};
+use serde_json::json;
+
+use crate::harness::{TestApp, config, dependencies, held_out, runtime};
+
+/// A request as a protocol of tensors would decode it.
+struct Named(Vec<(&'static str, Tensor)>);
+
+impl EncodedRequest for Named {
+    fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<T> {
+        with(Input::Tensors(self.0.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect()))
+    }
+}
+
+async fn app() -> App {
+    let config = config();
+    let parts = dependencies(&config, runtime(), Stages::default()).await;
+    App::build_with(config, parts).await.unwrap()
+}
+
+async fn infer(app: &App, inputs: Vec<(&'static str, Tensor)>) -> Result<Answer<Tensors>> {
+    let head = Head {
+        target: Target::Model("digits"),
+        routing_key: b"",
+        read_at: Instant::now(),
+        client_timeout: None,
+        priority: Priority::Normal,
+        media_type: None,
+    };
+    let admitted = serve::admit(app.catalog(), head).unwrap();
+    let threads = BlockingThreads::new(2.try_into().unwrap());
+    let encode = |output: Output<'_>, _: &ServedVersion| match output {
+        Output::Tensors(tensors) => Ok(tensors.clone()),
+        Output::Predictions(_) => Err(Error::internal("tensors were answered with predictions")),
+    };
+    admitted.infer(pin!(async { Ok(Named(inputs)) }), &threads, encode).await
+}
+
+/// The pixels of held-out digits.
+fn pixels(rows: usize) -> Tensor {
+    let rows = &held_out()["instances"].as_array().unwrap()[..rows].to_vec();
+    let pixels = rows.iter().flat_map(|row| row.as_array().unwrap()).map(|pixel| pixel.as_f64().unwrap() as f32);
+    Tensor::new(vec![rows.len(), 64], Data::F32(pixels.collect())).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tensors_are_answered_with_what_the_model_makes_of_the_same_rows_as_json() {
+    let answer = infer(&app().await, vec![("pixels", pixels(5))]).await.unwrap();
+    let probabilities = answer.encoded.get("probabilities").unwrap();
+    assert_eq!(probabilities.shape(), [5, 10]);
+    let server = TestApp::start().await;
+    let body = json!({ "instances": held_out()["instances"].as_array().unwrap()[..5] });
+    let predictions = server.predict("/v1/models/digits:predict", body.to_string()).await.predictions();
+    let rows = probabilities.values::<f32>().unwrap().chunks(10);
+    for (row, prediction) in rows.zip(predictions.as_array().unwrap()) {
+        let label = prediction["label"].as_u64().unwrap() as usize;
+        assert!(row.iter().all(|other| *other <= row[label]), "{row:?}: {prediction}");
+        assert_eq!(row[label], prediction["confidence"].as_f64().unwrap() as f32);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tensors_that_do_not_fit_are_the_callers_fault() {
+    let app = app().await;
+    let one_row = Tensor::new(vec![1, 63], Data::F32(vec![0.0; 63])).unwrap();
+    for (inputs, expected) in [
+        (vec![("pixel", pixels(1))], "the model has no input \"pixel\"; it has: pixels"),
+        (vec![("pixels", one_row)], "the input \"pixels\": found float32[1, 63], expected float32[?, 64]"),
+    ] {
+        let error = infer(&app, inputs).await.unwrap_err();
+        assert_eq!(error, Error::InvalidInput(expected.to_owned()));
+    }
+}
