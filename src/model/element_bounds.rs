@@ -76,12 +76,12 @@ impl ElementBounds {
         // A model that fixes the number of its rows cannot run one alone.
         let rows = if let Dim::Fixed(rows) = signature.batch_dim() { rows.max(1) } else { 1 };
         let (longest, end) = lengthen(signature, max_bytes, rows, &mut attempt);
-        if end != Lengthened::ToTheBound {
+        if end != End::Bound {
             let untried = ElementBounds::untried(signature).row;
             let tried = longest.and_then(|longest| NonZeroUsize::new(longest.elements));
             let row = match end {
                 // The model itself refuses longer rows. Somewhat longer ones are left to it.
-                Lengthened::ToARefusal => tried.map(|tried| tried.saturating_mul(LEFT_TO_THE_MODEL)).or(untried),
+                End::Refusal => tried.map(|tried| tried.saturating_mul(LEFT_TO_THE_MODEL)).or(untried),
                 // There is no result.
                 _ => tried.max(untried),
             };
@@ -114,15 +114,15 @@ struct LongestRow {
     bytes: u64,
 }
 
-/// Point to which rows were lengthened.
+/// Reason why rows were not lengthened any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lengthened {
+enum End {
     /// Longer rows take too much memory or time, or are never tried.
-    ToTheBound,
+    Bound,
     /// The model does not accept longer rows.
-    ToARefusal,
+    Refusal,
     /// There was no time for longer rows.
-    ToTheEndOfTime,
+    NoTime,
 }
 
 /// Doubles the length of rows in all open dimensions together.
@@ -131,25 +131,25 @@ fn lengthen(
     max_bytes: u64,
     rows: usize,
     attempt: &mut impl FnMut(&Tensors) -> Tried,
-) -> (Option<LongestRow>, Lengthened) {
+) -> (Option<LongestRow>, End) {
     let mut longest = None;
     let mut length = FIRST_LENGTH;
     loop {
         let elements = row_elements(signature, |_| length);
         if elements.saturating_mul(rows) > MAX_TRIED_ELEMENTS {
-            return (longest, Lengthened::ToTheBound);
+            return (longest, End::Bound);
         }
         match attempt(&rows_of_lengths(signature, |_| length)) {
             Tried::Ran { bytes, is_too_slow } if bytes <= max_bytes => {
                 longest = Some(LongestRow { elements, bytes });
                 // Longer rows cannot be answered in time.
                 if is_too_slow {
-                    return (longest, Lengthened::ToTheBound);
+                    return (longest, End::Bound);
                 }
             }
-            Tried::Ran { .. } | Tried::OutOfMemory => return (longest, Lengthened::ToTheBound),
-            Tried::Failed => return (longest, Lengthened::ToARefusal),
-            Tried::NoTime => return (longest, Lengthened::ToTheEndOfTime),
+            Tried::Ran { .. } | Tried::OutOfMemory => return (longest, End::Bound),
+            Tried::Failed => return (longest, End::Refusal),
+            Tried::NoTime => return (longest, End::NoTime),
         }
         length *= 2;
     }
