@@ -13,7 +13,6 @@ const MAX_FUNCTION: usize = 60;
 
 /// Files and functions that are still too long. They are to be divided; nothing is to be added.
 const NOT_YET: &[&str] = &[
-    "error.rs",
     "cli/add.rs: run",
     "cli/deploy.rs: write_model",
     "deploy/deployer/change.rs: change_to_the_end",
@@ -26,7 +25,6 @@ const NOT_YET: &[&str] = &[
     "monitor/metrics/mod.rs: version_families",
     "monitor/metrics/table.rs",
     "monitor/version_recorder.rs",
-    "registry/add.rs: add",
 ];
 
 /// A function, with the numbers of its lines, counted from 1.
