@@ -85,12 +85,12 @@ deny: ## Check the dependencies by deny.toml (installs cargo-deny into .tools; A
 	@$(PYTHON) scripts/deny.py
 
 lint: ## Format check, clippy and docs, each with warnings as errors
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
 format: ## Format the code
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 doc: ## Build the crate's documentation, target/doc/leeway/index.html
 	$(CARGO) doc --locked --no-deps

@@ -12,23 +12,17 @@
 //! What Python needs (PyTorch among it, some hundred megabytes) is installed into `.bench/python`, once.
 //! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` say how long the second takes.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
-
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod load_generator;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod programs;
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use leeway::pipeline::{StageContext, Stages};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
-use load_generator::{Load, OHA, oha, summarize};
-use programs::{Program, checkout, median, number_from, workshop};
+use leeway_testkit::{KillOnDrop, Load, OHA, Server, checkout, in_turn, median, number_from, oha, summarize, workshop};
 use serde_json::{Value, json};
 
 fn main() {
@@ -38,7 +32,7 @@ fn main() {
     let python = python();
     let (models, held_out) = minilm(&python);
     println!("oha {OHA}, {} cores shared with it", std::thread::available_parallelism().unwrap());
-    let leeway = Program::leeway(&models);
+    let leeway = Server::measured(&models, &[]);
     truth(&leeway, &held_out);
     beside_fastapi(&python, &leeway, rounds, seconds);
     padding(&leeway);
@@ -94,7 +88,7 @@ fn post(url: &str, body: &Value) -> Value {
 
 // ===== whether it is true =====
 
-fn truth(leeway: &Program, held_out: &Value) {
+fn truth(leeway: &Server, held_out: &Value) {
     let vector = |value: &Value| -> Vec<f64> { serde_json::from_value(value.clone()).unwrap() };
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let distance = |(text, expected): (&Value, &Value)| {
@@ -111,13 +105,9 @@ fn truth(leeway: &Program, held_out: &Value) {
 // ===== beside FastAPI =====
 
 /// A server of Python's, ended with the bench.
-struct FastApi(Child, String);
-
-impl Drop for FastApi {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+struct FastApi {
+    _process: KillOnDrop,
+    address: String,
 }
 
 impl FastApi {
@@ -130,9 +120,9 @@ impl FastApi {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let server = FastApi(child, format!("127.0.0.1:{free}"));
+        let server = FastApi { _process: KillOnDrop(child), address: format!("127.0.0.1:{free}") };
         let begin = Instant::now();
-        while std::net::TcpStream::connect(&server.1).is_err() {
+        while std::net::TcpStream::connect(&server.address).is_err() {
             assert!(begin.elapsed() < Duration::from_secs(120), "FastAPI did not start");
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -140,7 +130,7 @@ impl FastApi {
     }
 }
 
-fn beside_fastapi(python: &Path, leeway: &Program, rounds: usize, seconds: u64) {
+fn beside_fastapi(python: &Path, leeway: &Server, rounds: usize, seconds: u64) {
     let fastapi = FastApi::start(python);
     let body = workshop().join("sentence.json");
     let text = "The invoice has not arrived since Monday, and nobody answers although I paid.";
@@ -150,31 +140,22 @@ fn beside_fastapi(python: &Path, leeway: &Program, rounds: usize, seconds: u64) 
         let summary = summarize(url, &body, load, Duration::from_secs(seconds)).all_good();
         (summary.per_second, 1e3 * summary.p50)
     };
-    let urls = [format!("http://{}/predict", fastapi.1), leeway.url("/predict")];
+    let [theirs, ours] = [format!("http://{}/predict", fastapi.address), leeway.url("/predict")];
     println!("\nOne text of 19 tokens a request, {rounds} rounds of {seconds} s, alternating; medians\n");
     println!("| connections | FastAPI + PyTorch, requests/s | Leeway | ratio | FastAPI's P50, ms | Leeway's | ratio |");
     println!("|---|---|---|---|---|---|---|");
     for connections in [1, 16] {
-        let mut measured = [Vec::new(), Vec::new()];
-        urls.iter().for_each(|url| {
-            measure(url, connections, 2);
-        });
-        for _ in 0..rounds {
-            for (measured, url) in measured.iter_mut().zip(&urls) {
-                measured.push(measure(url, connections, seconds));
-            }
-        }
-        let [theirs, ours] = &measured;
-        let rates = theirs.iter().zip(ours).map(|(theirs, ours)| ours.0 / theirs.0);
-        let medians = theirs.iter().zip(ours).map(|(theirs, ours)| theirs.1 / ours.1);
+        let measure = |url: &str, seconds| measure(url, connections, seconds);
+        in_turn(1, || measure(&theirs, 2), || measure(&ours, 2));
+        let measured = in_turn(rounds, || measure(&theirs, seconds), || measure(&ours, seconds));
         println!(
             "| {connections} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |",
-            median(theirs.iter().map(|(rate, _)| *rate)),
-            median(ours.iter().map(|(rate, _)| *rate)),
-            median(rates),
-            median(theirs.iter().map(|(_, p50)| *p50)),
-            median(ours.iter().map(|(_, p50)| *p50)),
-            median(medians)
+            median(measured.iter().map(|(theirs, _)| theirs.0)),
+            median(measured.iter().map(|(_, ours)| ours.0)),
+            median(measured.iter().map(|(theirs, ours)| ours.0 / theirs.0)),
+            median(measured.iter().map(|(theirs, _)| theirs.1)),
+            median(measured.iter().map(|(_, ours)| ours.1)),
+            median(measured.iter().map(|(theirs, ours)| theirs.1 / ours.1))
         );
     }
 }
@@ -183,7 +164,7 @@ fn beside_fastapi(python: &Path, leeway: &Program, rounds: usize, seconds: u64) 
 
 /// Texts whose numbers of words are log-normally distributed, around 20 with a deviation of 0.8 in the logarithm, from 16
 /// clients at one time.
-fn padding(leeway: &Program) {
+fn padding(leeway: &Server) {
     let elements = |kind: &str| {
         let text = ureq::get(leeway.url("/metrics")).call().unwrap().into_body().read_to_string().unwrap();
         let series = format!("leeway_batch_elements_total{{model=\"sentences\",version=\"1\",kind=\"{kind}\"}} ");

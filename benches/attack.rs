@@ -13,17 +13,10 @@
 
 mod attacks;
 mod confinement;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod load_generator;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod programs;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod repository;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -31,10 +24,11 @@ use std::time::{Duration, Instant};
 use attacks::{Attack, Phase, Target};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use confinement::Confinement;
-use load_generator::{Load, OHA, fire, oha, quantile};
-use programs::{Program, checkout, leeway_binary, meanwhile, number_from, workshop};
-use repository::{Repository, TENSOR_STAGES, copy_folder, test_model};
-use serde_json::{Value, json};
+use leeway_testkit::{
+    Hit, Load, OHA, Question, Repository, Server, TENSOR_STAGES, checkout, copy_folder, fire, held_out, leeway_program,
+    meanwhile, number_from, oha, quantile, shipped, together,
+};
+use serde_json::json;
 
 /// What the server may have: the limit of the shipped Kubernetes deployment.
 const MEMORY: u64 = 2 << 30;
@@ -64,7 +58,7 @@ fn main() -> ExitCode {
         // It would take an eighth of the machine.
         settings.push(("LEEWAY_HTTP__BODY_MEMORY_BYTES", &body_memory));
     }
-    let server = Program::leeway_by(confinement.command(&leeway_binary()), &repository.0, &settings);
+    let server = Server::measured_by(confinement.command(&leeway_program()), repository.path(), &settings);
     println!(
         "{} cores, shared with oha {OHA} and the attackers; {} MiB of memory, {confinement}",
         std::thread::available_parallelism().unwrap(),
@@ -74,7 +68,9 @@ fn main() -> ExitCode {
     let target = target(&server);
     let phase = Phase::quiet();
     warm_up(&target);
-    let bench = Bench { models: models(&server), server, confinement };
+    let question = |model| Question::new(&server, model, &held_out(model)["instances"][0]);
+    let questions = ["digits", "penguins"].map(question).into();
+    let bench = Bench { questions, server, confinement };
     let (measured, scrapes) = std::thread::scope(|scope| {
         /// Also if something fails: nobody waits for threads that go on.
         struct Ended<'a>(&'a Phase);
@@ -96,20 +92,21 @@ fn repository() -> Repository {
     let pictures = "[preprocess]\nkind = \"image\"\nsize = [8, 8]\ncolour = \"gray\"\nscale = 0.06666667\n\
                     [postprocess]\nkind = \"classifier\"\noutput = \"probabilities\"\nscores = \"probabilities\"\n\
                     [model]\nworkers = 1\nintra_op_threads = 1\n[budget]\ntotal_ms = 5000\n";
-    let repository = Repository::new("attack")
+    let repository = Repository::in_workshop("attack")
         .with_shipped("digits", &[1, 2])
         .with_shipped("penguins", &[1, 2])
-        .with("attention", &test_model("attention"), &tensor)
-        .with("echo", &test_model("echo_sequence"), &tensor)
-        .with("pictures", &checkout().join("models/digits/2/model.onnx"), pictures);
+        .with("attention", 1, "attention", &tensor)
+        .with("echo", 1, "echo_sequence", &tensor)
+        .with_version("pictures", 1, &shipped("digits", 2).join("model.onnx"), &[])
+        .with_config("pictures", pictures);
     let sentences = checkout().join("tests/data/text/sentences");
     copy_folder(&sentences.join("1"), &repository.version("sentences", 1));
     let settings = std::fs::read_to_string(sentences.join("model.toml")).unwrap();
     repository.with_config("sentences", &settings)
 }
 
-fn target(server: &Program) -> Target {
-    let address = server.address.parse().unwrap();
+fn target(server: &Server) -> Target {
+    let address = server.data;
     // The refusal of one that is certainly too long says how long it may be.
     let refusal =
         attacks::ask(address, "/v1/models/attention:predict", &json!({ "instances": [vec![1; 500_000]] }).to_string());
@@ -152,28 +149,7 @@ fn warm_up(target: &Target) {
     }
 }
 
-fn held_out(model: &str) -> Value {
-    let path = checkout().join(format!("tests/data/{model}_held_out.json"));
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
 // ===== the honest load =====
-
-/// A model that is asked honestly.
-struct Model {
-    name: &'static str,
-    url: String,
-    body: PathBuf,
-}
-
-fn models(server: &Program) -> Vec<Model> {
-    let model = |name| {
-        let body = workshop().join(format!("attack-{name}.json"));
-        std::fs::write(&body, json!({ "instances": [held_out(name)["instances"][0]] }).to_string()).unwrap();
-        Model { name, url: server.url(&format!("/v1/models/{name}:predict")), body }
-    };
-    vec![model("digits"), model("penguins")]
-}
 
 /// What became of the honest requests for one model.
 #[derive(Clone, Default)]
@@ -200,8 +176,8 @@ impl Honest {
 }
 
 struct Bench {
-    models: Vec<Model>,
-    server: Program,
+    questions: Vec<Question>,
+    server: Server,
     confinement: Confinement,
 }
 
@@ -218,11 +194,11 @@ impl Bench {
     fn measure(&self, seconds: u64, phase: &Phase, attacks: &[Attack]) -> Measured {
         let busy = self.honest(Duration::from_secs(10), |_| Load::Closed(16));
         let rates: Vec<f64> = busy.iter().map(|honest| SHARE * honest.took.len() as f64 / 10.0).collect();
-        for (model, rate) in self.models.iter().zip(&rates) {
-            println!("{}: {rate:.0} requests/s, {SHARE} of what the server did for both at once", model.name);
+        for (question, rate) in self.questions.iter().zip(&rates) {
+            println!("{}: {rate:.0} requests/s, {SHARE} of what the server did for both at once", question.model);
         }
         let load = |model: usize| Load::OpenOver(rates[model], HONEST_CONNECTIONS);
-        let names: Vec<&str> = self.models.iter().map(|model| model.name).collect();
+        let names: Vec<&str> = self.questions.iter().map(|question| question.model).collect();
         println!(
             "\n{:>9} | {:>8} | P50 and P99 in ms, not answered 200: {} | load of the machine",
             "second",
@@ -237,7 +213,7 @@ impl Bench {
 
         println!("{:>9} | up to {} connections of attackers", "", attacks::connections(attacks));
         phase.attack();
-        let mut attacked = vec![Honest::default(); self.models.len()];
+        let mut attacked = vec![Honest::default(); self.questions.len()];
         let mut done = 0;
         while done < seconds && !self.memory("VmRSS:").is_nan() {
             let time = (seconds - done).min(60);
@@ -273,19 +249,14 @@ impl Bench {
 
     /// Asks all models at one time.
     fn honest(&self, time: Duration, load: impl Fn(usize) -> Load) -> Vec<Honest> {
-        std::thread::scope(|scope| {
-            let one = |(index, model): (usize, &'_ Model)| {
-                let (url, body, load) = (model.url.clone(), model.body.clone(), load(index));
-                scope.spawn(move || of_hits(&fire(&url, Some(&body), load, time), load, time))
-            };
-            let loads: Vec<_> = self.models.iter().enumerate().map(one).collect();
-            loads.into_iter().map(|load| load.join().unwrap()).collect()
-        })
+        let ask =
+            |question: &Question, load| of_hits(&fire(&question.url, Some(&question.body), load, time), load, time);
+        together(&self.questions, load, ask)
     }
 }
 
 /// What became of the requests of a load: also of those of which the load generator says nothing.
-fn of_hits(hits: &[load_generator::Hit], load: Load, time: Duration) -> Honest {
+fn of_hits(hits: &[Hit], load: Load, time: Duration) -> Honest {
     let mut honest = Honest::default();
     for hit in hits {
         honest.took.push(if hit.status == 200 { hit.took as f32 } else { f32::INFINITY });
@@ -304,14 +275,13 @@ fn of_hits(hits: &[load_generator::Hit], load: Load, time: Duration) -> Honest {
 }
 
 /// What Prometheus and an orchestrator ask, every five seconds: what became of that, and the longest that an answer took.
-fn scrape(server: &Program, over: &AtomicBool) -> BTreeMap<String, (u64, Duration)> {
+fn scrape(server: &Server, over: &AtomicBool) -> BTreeMap<String, (u64, Duration)> {
     let mut outcomes: BTreeMap<String, (u64, Duration)> = BTreeMap::new();
     for half_second in 0.. {
         if over.load(Ordering::Relaxed) {
             break;
         }
-        for (address, path) in [(&server.address, "/metrics"), (&server.address, "/livez"), (&server.admin, "/readyz")]
-        {
+        for (address, path) in [(server.data, "/metrics"), (server.data, "/livez"), (server.admin, "/readyz")] {
             if half_second % 10 != 0 {
                 continue;
             }
@@ -326,7 +296,7 @@ fn scrape(server: &Program, over: &AtomicBool) -> BTreeMap<String, (u64, Duratio
 }
 
 /// The status of what is answered, whole.
-fn get(address: &str, path: &str) -> std::io::Result<String> {
+fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\naccept-encoding: gzip\r\n\r\n")?;
@@ -361,12 +331,12 @@ impl Bench {
             "honest", "quiet P50", "P99 ms", "attacked P50", "P99 ms", "ratio"
         );
         let mut worst: f64 = 0.0;
-        for ((model, quiet), attacked) in self.models.iter().zip(&measured.quiet).zip(&measured.attacked) {
+        for ((question, quiet), attacked) in self.questions.iter().zip(&measured.quiet).zip(&measured.attacked) {
             let ratio = attacked.ms(0.99) / quiet.ms(0.99);
             worst = worst.max(ratio);
             println!(
                 "{:<10} {:>10.2} {:>10.2} {:>12.2} {:>10.2} {ratio:>6.2}  {:?}",
-                model.name,
+                question.model,
                 quiet.ms(0.5),
                 quiet.ms(0.99),
                 attacked.ms(0.5),
@@ -395,7 +365,7 @@ impl Bench {
                 ended.is_none() && kills == 0,
                 format!(
                     "no kill: process {} {}, the kernel has ended {kills}",
-                    self.server.id(),
+                    self.server.process(),
                     ended.map_or("lives".to_owned(), |status| status.to_string())
                 ),
             ),

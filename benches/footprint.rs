@@ -7,22 +7,16 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod load_generator;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod programs;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod repository;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use load_generator::{Load, OHA, oha, summarize};
-use programs::{Program, checkout, example, median, number_from, onnxruntime, workshop};
-use repository::{Repository, TENSOR_STAGES, shipped, test_model};
+use leeway_testkit::{
+    Load, OHA, Repository, Server, TENSOR_STAGES, checkout, example, median, number_from, oha, onnxruntime, shipped,
+    summarize, test_model, workshop,
+};
 
 /// The most rows of a run.
 const BATCH: usize = 32;
@@ -78,7 +72,7 @@ fn main() {
 
 fn idle_connections() {
     let settings = [("LEEWAY_REPOSITORY__DEFAULT_MODEL", "digits"), ("LEEWAY_HTTP__CONNECTION_LIMIT", "4096")];
-    let server = Program::leeway_with(&checkout().join("models"), &settings).ready();
+    let server = Server::measured(&checkout().join("models"), &settings).ready();
     println!("\nThe shipped models, 4 versions with baselines: {:.1} MiB at the start", server.memory());
     // What the first predictions leave behind is not the connections', so the first thousand are not counted.
     let _first = ask_on_connections(&server);
@@ -89,11 +83,11 @@ fn idle_connections() {
 }
 
 /// Opens connections, asks for a prediction on each, and keeps them.
-fn ask_on_connections(server: &Program) -> Vec<TcpStream> {
+fn ask_on_connections(server: &Server) -> Vec<TcpStream> {
     let body = serde_json::json!({ "instances": [vec![0.5; 64]] }).to_string();
     let head = format!("POST /predict HTTP/1.1\r\nhost: leeway\r\ncontent-length: {}\r\n\r\n", body.len());
     let ask = |_| {
-        let mut stream = TcpStream::connect(&server.address).unwrap();
+        let mut stream = TcpStream::connect(server.data).unwrap();
         stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
         let mut answer = [0; 4096];
         let length = stream.read(&mut answer).unwrap();
@@ -116,18 +110,20 @@ struct Measured {
 
 fn measure(model: &Model, time: Duration) -> Measured {
     let model_toml = format!("{TENSOR_STAGES}[model]\nworkers = 1\nintra_op_threads = 1\nmax_batch_size = {BATCH}\n");
-    let repository = Repository::new(&format!("footprint-{}", model.name)).with(model.name, &model.file, &model_toml);
+    let repository = Repository::in_workshop(&format!("footprint-{}", model.name))
+        .with_version(model.name, 1, &model.file, &[])
+        .with_config(model.name, &model_toml);
     let begin = Instant::now();
     bare(model, "no-arena", 1, Duration::ZERO);
     let bare_start = milliseconds(begin);
     let bare_memory_arena = bare(model, "arena", BATCH, time);
     let bare_memory = bare(model, "no-arena", BATCH, time);
     let begin = Instant::now();
-    let untried = Program::leeway_with(&repository.0, &[("LEEWAY_LOADING__TRIAL", "false")]).ready();
+    let untried = Server::measured(repository.path(), &[("LEEWAY_LOADING__TRIAL", "false")]).ready();
     let ready_untried = milliseconds(begin);
     drop(untried);
     let begin = Instant::now();
-    let server = Program::leeway(&repository.0).ready();
+    let server = Server::measured(repository.path(), &[]).ready();
     let ready = milliseconds(begin);
     let memory_at_start = server.memory();
     let body = workshop().join("footprint.json");

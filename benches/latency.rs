@@ -9,24 +9,18 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod load_generator;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod programs;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod repository;
-
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use load_generator::{Hit, Load, OHA, fire, oha, quantile, summarize};
-use programs::{Program, example, meanwhile, median, number_from, onnxruntime, workshop};
-use repository::{Repository, TENSOR_STAGES, test_model};
+use leeway_testkit::{
+    Floor, Hit, Load, OHA, Repository, Server, Spread, TENSOR_STAGES, example, fire, in_turn, meanwhile, median,
+    number_from, oha, onnxruntime, quantile, summarize, workshop,
+};
 
 /// The budget of the model that is overloaded, in seconds.
 const BUDGET: f64 = 0.050;
@@ -50,12 +44,12 @@ fn main() {
              [budget]\ntotal_ms = {budget_ms}\n"
         )
     };
-    let models = Repository::new("latency")
-        .with("dense", &test_model("dense"), &model(BATCH, (BUDGET * 1e3) as u64))
-        .with("unbatched", &test_model("dense"), &model(1, 200))
-        .with("patient", &test_model("dense_deep"), &model(BATCH, 20_000))
-        .with("stalled", &test_model("work"), &model(32, 200));
-    let leeway = Program::leeway(&models.0);
+    let models = Repository::in_workshop("latency")
+        .with("dense", 1, "dense", &model(BATCH, (BUDGET * 1e3) as u64))
+        .with("unbatched", 1, "dense", &model(1, 200))
+        .with("patient", 1, "dense_deep", &model(BATCH, 20_000))
+        .with("stalled", 1, "work", &model(32, 200));
+    let leeway = Server::measured(models.path(), &[]);
     let body = file("row.json", r#"{"instances": [[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]]}"#);
 
     let capacity = overload(&leeway, &models, &body, time);
@@ -68,8 +62,8 @@ fn main() {
 
 // ===== under overload =====
 
-fn overload(leeway: &Program, models: &Repository, body: &Path, time: Duration) -> f64 {
-    let floor = Program::floor(&models.file("dense"));
+fn overload(leeway: &Server, models: &Repository, body: &Path, time: Duration) -> f64 {
+    let floor = Floor::start(&models.version("dense", 1).join("model.onnx"));
     let url = leeway.url("/v1/models/dense:predict");
     let good = |hit: &&Hit| hit.status == 200 && hit.took <= BUDGET;
     // What the model can do: all connections busy, and twice as many rows waiting as a batch has.
@@ -142,7 +136,7 @@ fn overload(leeway: &Program, models: &Repository, body: &Path, time: Duration) 
 
 // ===== at moderate load =====
 
-fn moderate_load(leeway: &Program, body: &Path, capacity: f64, rounds: usize, time: Duration) {
+fn moderate_load(leeway: &Server, body: &Path, capacity: f64, rounds: usize, time: Duration) {
     let url = leeway.url("/v1/models/dense:predict");
     let measure = |_| {
         let answered = took(&settled(&fire(&url, Some(body), Load::Open(0.7 * capacity), time)), 200);
@@ -151,40 +145,35 @@ fn moderate_load(leeway: &Program, body: &Path, capacity: f64, rounds: usize, ti
     let measured: Vec<(f64, f64)> = (0..rounds).map(measure).collect();
     println!("== At 70% of the capacity: the tail");
     println!(
-        "P50 {:.1} ms and P99 {:.1} ms, ratio {}\n",
+        "P50 {:.1} ms and P99 {:.1} ms, ratio {:.3}\n",
         1e3 * median(measured.iter().map(|(p50, _)| *p50)),
         1e3 * median(measured.iter().map(|(_, p99)| *p99)),
-        spread(measured.iter().map(|(p50, p99)| p99 / p50)),
+        Spread::of(measured.iter().map(|(p50, p99)| p99 / p50)),
     );
 }
 
 // ===== a lone request =====
 
-fn lone_request(leeway: &Program, body: &Path, rounds: usize, time: Duration) {
+fn lone_request(leeway: &Server, body: &Path, rounds: usize, time: Duration) {
     let p50 = |model: &str| {
         let hits = fire(&leeway.url(&format!("/v1/models/{model}:predict")), Some(body), Load::Closed(1), time);
         quantile(took(&settled(&hits), 200), 0.5)
     };
-    let ratios: Vec<(f64, f64)> = (0..rounds)
-        .map(|round| {
-            // The order changes from round to round.
-            if round % 2 == 0 { (p50("dense"), p50("unbatched")) } else { swap((p50("unbatched"), p50("dense"))) }
-        })
-        .collect();
+    let ratios = in_turn(rounds, || p50("dense"), || p50("unbatched"));
     println!(
         "== A lone request: P50 at one connection, batches of up to {BATCH} and batching off (max_batch_size = 1)"
     );
     println!(
-        "{:.2} ms and {:.2} ms, ratio {}\n",
+        "{:.2} ms and {:.2} ms, ratio {:.3}\n",
         1e3 * median(ratios.iter().map(|(on, _)| *on)),
         1e3 * median(ratios.iter().map(|(_, off)| *off)),
-        spread(ratios.iter().map(|(on, off)| on / off)),
+        Spread::of(ratios.iter().map(|(on, off)| on / off)),
     );
 }
 
 // ===== saturation =====
 
-fn saturation(leeway: &Program, models: &Repository, body: &Path, rounds: usize, time: Duration) {
+fn saturation(leeway: &Server, models: &Repository, body: &Path, rounds: usize, time: Duration) {
     let served = || {
         let hits = fire(&leeway.url("/v1/models/patient:predict"), Some(body), Load::Closed(3 * BATCH), time);
         let mut done: Vec<f64> = hits.iter().filter(|hit| hit.status == 200).map(|hit| hit.sent + hit.took).collect();
@@ -195,7 +184,7 @@ fn saturation(leeway: &Program, models: &Repository, body: &Path, rounds: usize,
     };
     let bare = || {
         let output = example("bare_loop")
-            .arg(models.file("patient"))
+            .arg(models.version("patient", 1).join("model.onnx"))
             .arg(onnxruntime())
             .args(["arena", &BATCH.to_string(), "8", "1", &time.as_secs().to_string()])
             .stderr(Stdio::inherit())
@@ -203,22 +192,21 @@ fn saturation(leeway: &Program, models: &Repository, body: &Path, rounds: usize,
             .expect("target/release/examples/bare_loop: run `make bench-latency`, which builds it");
         String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().parse::<f64>().unwrap()
     };
-    let measured: Vec<(f64, f64)> =
-        (0..rounds).map(|round| if round % 2 == 0 { (served(), bare()) } else { swap((bare(), served())) }).collect();
+    let measured = in_turn(rounds, served, bare);
     println!(
         "== Saturation: a compute-bound network in batches of {BATCH} on one thread, beside a bare loop of Session::run"
     );
     println!(
-        "{:.1} and {:.1} rows/s, ratio {}\n",
+        "{:.1} and {:.1} rows/s, ratio {:.3}\n",
         median(measured.iter().map(|(served, _)| *served)),
         median(measured.iter().map(|(_, bare)| *bare)),
-        spread(measured.iter().map(|(served, bare)| served / bare)),
+        Spread::of(measured.iter().map(|(served, bare)| served / bare)),
     );
 }
 
 // ===== a stalled model =====
 
-fn stalled_model(leeway: &Program, body: &Path, capacity: f64, rounds: usize, time: Duration) {
+fn stalled_model(leeway: &Server, body: &Path, capacity: f64, rounds: usize, time: Duration) {
     let endless = file("endless.json", r#"{"instances": [100000000]}"#);
     let other = || {
         let load = Load::Open(0.1 * capacity);
@@ -234,9 +222,7 @@ fn stalled_model(leeway: &Program, body: &Path, capacity: f64, rounds: usize, ti
         std::thread::sleep(Duration::from_millis(300));
         (other(), stalled.join().unwrap())
     };
-    let measured: Vec<(f64, (f64, Vec<Hit>))> = (0..rounds)
-        .map(|round| if round % 2 == 0 { (other(), beside_stalled()) } else { swap((beside_stalled(), other())) })
-        .collect();
+    let measured = in_turn(rounds, other, beside_stalled);
     println!(
         "== A stalled model: a run of minutes; budget 200 ms, of which the server has 185. Another model beside it"
     );
@@ -250,10 +236,10 @@ fn stalled_model(leeway: &Program, body: &Path, capacity: f64, rounds: usize, ti
         times().fold(0.0, f64::max)
     );
     println!(
-        "P99 of the other model at 0.1x: {:.1} ms without and {:.1} ms with it, ratio {}",
+        "P99 of the other model at 0.1x: {:.1} ms without and {:.1} ms with it, ratio {:.3}",
         median(measured.iter().map(|(without, _)| *without)),
         median(measured.iter().map(|(_, (with, _))| *with)),
-        spread(measured.iter().map(|(without, (with, _))| with / without)),
+        Spread::of(measured.iter().map(|(without, (with, _))| with / without)),
     );
 }
 
@@ -261,7 +247,7 @@ fn stalled_model(leeway: &Program, body: &Path, capacity: f64, rounds: usize, ti
 
 const SLOW_CLIENTS: usize = 1_000;
 
-fn slow_clients(leeway: &Program, body: &Path, capacity: f64, rounds: usize, time: Duration) {
+fn slow_clients(leeway: &Server, body: &Path, capacity: f64, rounds: usize, time: Duration) {
     let p99 = || {
         // The server's places for predictions are 1,024, most of which are taken.
         let load = Load::OpenOver(0.3 * capacity, 16);
@@ -270,29 +256,27 @@ fn slow_clients(leeway: &Program, body: &Path, capacity: f64, rounds: usize, tim
     let beside_slow = || {
         let (ready, all_connected) = mpsc::channel();
         // The sender is its own: if it fails, nobody waits for it.
-        let slow = move |over: &AtomicBool| send_heads_slowly(&leeway.address, &ready, over);
+        let slow = move |over: &AtomicBool| send_heads_slowly(leeway.data, &ready, over);
         let measure = || {
             all_connected.recv().expect("the slow clients could not connect");
             p99()
         };
         meanwhile(slow, measure).0
     };
-    let measured: Vec<(f64, f64)> = (0..rounds)
-        .map(|round| if round % 2 == 0 { (p99(), beside_slow()) } else { swap((beside_slow(), p99())) })
-        .collect();
+    let measured = in_turn(rounds, p99, beside_slow);
     println!(
         "\n== Slow clients: {SLOW_CLIENTS} connections that send half a head, one byte a second each. Others beside them"
     );
     println!(
-        "P99 at 0.3x: {:.1} ms without and {:.1} ms with them, ratio {}",
+        "P99 at 0.3x: {:.1} ms without and {:.1} ms with them, ratio {:.3}",
         median(measured.iter().map(|(without, _)| *without)),
         median(measured.iter().map(|(_, with)| *with)),
-        spread(measured.iter().map(|(without, with)| with / without)),
+        Spread::of(measured.iter().map(|(without, with)| with / without)),
     );
 }
 
 /// Connects, says so, and sends on each connection in turn, so that each sends one byte a second.
-fn send_heads_slowly(address: &str, ready: &mpsc::Sender<()>, over: &AtomicBool) {
+fn send_heads_slowly(address: SocketAddr, ready: &mpsc::Sender<()>, over: &AtomicBool) {
     let connect = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(b"POST /predict HTTP/1.1\r\nhost: leeway\r\nx-slow: ").unwrap();
@@ -332,15 +316,4 @@ fn per_second(hits: &[Hit], such: impl Fn(&&Hit) -> bool) -> f64 {
 
 fn took(hits: &[Hit], status: u16) -> Vec<f64> {
     hits.iter().filter(|hit| hit.status == status).map(|hit| hit.took).collect()
-}
-
-fn swap<A, B>((a, b): (A, B)) -> (B, A) {
-    (b, a)
-}
-
-/// The median, and from where to where.
-fn spread(values: impl Iterator<Item = f64> + Clone) -> String {
-    let least = values.clone().fold(f64::MAX, f64::min);
-    let most = values.clone().fold(0.0, f64::max);
-    format!("{:.3} ({least:.3} to {most:.3})", median(values))
 }

@@ -9,14 +9,7 @@
 //!
 //! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` say how long the first two take.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
-
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod load_generator;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod programs;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod repository;
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
 use std::path::Path;
 use std::process::Command;
@@ -24,9 +17,10 @@ use std::time::Duration;
 
 use leeway::feature::{FeatureSchema, Features, Observation};
 use leeway::monitor::{Baseline, Drift, DriftStatus, Sample};
-use load_generator::{Load, OHA, oha, summarize};
-use programs::{Program, checkout, median, number_from, workshop};
-use repository::{Repository, TENSOR_STAGES, test_model};
+use leeway_testkit::{
+    Load, OHA, Repository, Server, Spread, TENSOR_STAGES, held_out, in_turn, median, number_from, oha, summarize,
+    test_model, workshop,
+};
 use serde_json::{Value, json};
 
 fn main() {
@@ -35,8 +29,8 @@ fn main() {
     oha();
     let models = models();
     println!("oha {OHA}, {} cores shared with it", std::thread::available_parallelism().unwrap());
-    costs(&models.0, rounds, seconds);
-    quantiles(&models.0, 10 * seconds);
+    costs(models.path(), rounds, seconds);
+    quantiles(models.path(), 10 * seconds);
     false_alarms();
     power();
 }
@@ -51,11 +45,11 @@ fn models() -> Repository {
         [postprocess]\nkind = \"classifier\"\nscores = \"probabilities\"\n\
         [monitoring]\nmax_features = 512\n";
     let dense = format!("{TENSOR_STAGES}[model]\nworkers = 1\nintra_op_threads = 1\n[budget]\ntotal_ms = 2000\n");
-    Repository::new("monitoring")
+    Repository::in_workshop("monitoring")
         .with_shipped("digits", &[2])
         .with_version("wide", 1, &test_model("wide"), &[("baseline.json", &baseline)])
         .with_config("wide", wide)
-        .with("dense", &test_model("dense"), &dense)
+        .with("dense", 1, "dense", &dense)
 }
 
 /// Numbers of four digits, as tables have them.
@@ -84,28 +78,28 @@ fn baseline(schema: FeatureSchema, features: &Features) -> Baseline {
 // ===== what it costs =====
 
 /// What `/metrics` has of this series.
-fn metric(program: &Program, series: &str) -> f64 {
+fn metric(program: &Server, series: &str) -> f64 {
     let output = Command::new("curl").args(["-sS", &program.url("/metrics")]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().find_map(|line| line.strip_prefix(series)).unwrap().trim().parse().unwrap()
 }
 
 fn costs(models: &Path, rounds: usize, seconds: u64) {
-    let held_out = std::fs::read_to_string(checkout().join("tests/data/digits_held_out.json")).unwrap();
-    let held_out: Value = serde_json::from_str(&held_out).unwrap();
     let wide = wide_row(&mut fastrand::Rng::with_seed(2));
-    let programs =
-        ["false", "true"].map(|enabled| Program::leeway_with(models, &[("LEEWAY_MONITORING__ENABLED", enabled)]));
+    let [off, on] =
+        ["false", "true"].map(|enabled| Server::measured(models, &[("LEEWAY_MONITORING__ENABLED", enabled)]));
     println!("\nThroughput, one row a request: {rounds} rounds of {seconds} s each, alternating; medians\n");
     println!(
         "| features | connections | off, requests/s | on, requests/s | on ÷ off within a round | the server's CPU time a \
          request, off ÷ on |\n|---|---|---|---|---|---|"
     );
-    for (model, features, instance) in [("digits", 64, held_out["instances"][0].clone()), ("wide", 512, json!(wide))] {
+    for (model, features, instance) in
+        [("digits", 64, held_out("digits")["instances"][0].clone()), ("wide", 512, json!(wide))]
+    {
         let body = workshop().join(format!("{model}.json"));
         std::fs::write(&body, json!({ "instances": [instance] }).to_string()).unwrap();
         for connections in [16, 64] {
-            let measure = |program: &Program, seconds: u64| {
+            let measure = |program: &Server, seconds: u64| {
                 let url = program.url(&format!("/v1/models/{model}:predict"));
                 let cpu = || metric(program, "process_cpu_seconds_total");
                 let before = cpu();
@@ -113,27 +107,14 @@ fn costs(models: &Path, rounds: usize, seconds: u64) {
                 let summary = summarize(&url, &body, load, Duration::from_secs(seconds)).all_good();
                 (summary.per_second, (cpu() - before) / summary.good() as f64)
             };
-            programs.iter().for_each(|program| {
-                measure(program, 1);
-            });
-            let mut measured = [Vec::new(), Vec::new()];
-            for round in 0..rounds {
-                for turn in 0..2 {
-                    let which = (round + turn) % 2;
-                    measured[which].push(measure(&programs[which], seconds));
-                }
-            }
-            let [off, on] = &measured;
-            let ratios: Vec<f64> = off.iter().zip(on).map(|(off, on)| on.0 / off.0).collect();
-            let cpu = off.iter().zip(on).map(|(off, on)| off.1 / on.1);
-            let (least, most) =
-                (ratios.iter().copied().fold(f64::MAX, f64::min), ratios.iter().copied().fold(0.0, f64::max));
+            in_turn(1, || measure(&off, 1), || measure(&on, 1));
+            let measured = in_turn(rounds, || measure(&off, seconds), || measure(&on, seconds));
             println!(
-                "| {features} | {connections} | {:.0} | {:.0} | {:.3} ({least:.2} to {most:.2}) | {:.3} |",
-                median(off.iter().map(|(rate, _)| *rate)),
-                median(on.iter().map(|(rate, _)| *rate)),
-                median(ratios.iter().copied()),
-                median(cpu)
+                "| {features} | {connections} | {:.0} | {:.0} | {:.3} | {:.3} |",
+                median(measured.iter().map(|(off, _)| off.0)),
+                median(measured.iter().map(|(_, on)| on.0)),
+                Spread::of(measured.iter().map(|(off, on)| on.0 / off.0)),
+                median(measured.iter().map(|(off, on)| off.1 / on.1))
             );
         }
     }
@@ -142,7 +123,7 @@ fn costs(models: &Path, rounds: usize, seconds: u64) {
 // ===== whether its quantiles are true =====
 
 fn quantiles(models: &Path, seconds: u64) {
-    let program = Program::leeway(models);
+    let program = Server::measured(models, &[]);
     let metrics = |path: &str| -> String {
         let url = program.url(path);
         let output = Command::new("curl").args(["-sS", &url]).output().unwrap();
@@ -159,7 +140,7 @@ fn quantiles(models: &Path, seconds: u64) {
     let rate = (1.0 / alone / 3.0).max(1.0).round();
     // What was measured before is not what oha measures now.
     drop(program);
-    let program = Program::leeway(models);
+    let program = Server::measured(models, &[]);
     let url = program.url("/v1/models/dense:predict");
     let summary = summarize(&url, &body, Load::OpenOver(rate, 8), Duration::from_secs(seconds)).all_good();
     let output = Command::new("curl").args(["-sS", &program.url("/metrics")]).output().unwrap();

@@ -5,7 +5,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench")]
 
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,23 +25,18 @@ use leeway::registry::{Catalog, Loader, RunLimit, ServedVersion, Target};
 use leeway::repository::LocalFolder;
 use leeway::serve::{self, EncodedRequest, Head, Input, Output};
 use leeway::state::MemoryJournal;
+use leeway_testkit::{checkout, held_out, leeway_program, shipped};
 use serde::Deserialize;
-use serde_json::{Value, json};
-
-fn held_out() -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/digits_held_out.json");
-    let held_out: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    held_out["instances"].as_array().unwrap().clone()
-}
+use serde_json::json;
 
 /// A request with this many digits.
 fn body(rows: usize) -> Vec<u8> {
-    json!({ "instances": held_out()[..rows] }).to_string().into_bytes()
+    json!({ "instances": held_out("digits")["instances"].as_array().unwrap()[..rows] }).to_string().into_bytes()
 }
 
 fn config() -> Config {
     let mut config = Config::default();
-    config.repository.path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    config.repository.path = checkout().join("models");
     config.repository.default_model = Some("digits".parse().unwrap());
     config
 }
@@ -187,7 +181,7 @@ struct Digits;
 
 impl ModelSource for Digits {
     fn read(&self) -> Result<Arc<ModelBytes>, SetupError> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits/2/model.onnx");
+        let path = shipped("digits", 2).join("model.onnx");
         Ok(Arc::new(ModelBytes { model: std::fs::read(path).unwrap().into(), external: Vec::new() }))
     }
 }
@@ -196,7 +190,7 @@ impl ModelSource for Digits {
 fn one_run(criterion: &mut Criterion) {
     let runtime = OnnxRuntime::load(&config().library_candidates()).unwrap();
     let isolated = IsolatedEngine {
-        program: Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/leeway"),
+        program: leeway_program(),
         library: runtime.library().to_owned(),
         version: runtime.version().to_owned(),
     };

@@ -9,16 +9,16 @@
 #![expect(clippy::unwrap_used, reason = "a bench")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use leeway::budget::Deadline;
 use leeway::pipeline::{Preprocessor, StageContext, Stages, instances};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
+use leeway_testkit::checkout;
 use serde_json::{Value, json};
 
-fn checkout(path: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+fn file(path: &str) -> Vec<u8> {
+    std::fs::read(checkout().join(path)).unwrap()
 }
 
 fn stage(settings: &Value, inputs: Vec<TensorSpec>, files: &BTreeMap<String, Vec<u8>>) -> Box<dyn Preprocessor> {
@@ -71,7 +71,7 @@ fn tabular(criterion: &mut Criterion) {
 }
 
 fn text(criterion: &mut Criterion) {
-    let tokenizer = checkout("tests/data/text/sentences/1/tokenizer.json");
+    let tokenizer = file("tests/data/text/sentences/1/tokenizer.json");
     let alone = {
         let mut alone = tokenizers::Tokenizer::from_bytes(&tokenizer).unwrap();
         alone.with_padding(None);
@@ -83,7 +83,7 @@ fn text(criterion: &mut Criterion) {
     let tokens = |name| input(name, DType::I64, vec![Dim::Dynamic(None)]);
     let inputs = ["input_ids", "attention_mask", "token_type_ids"].map(tokens).to_vec();
     let stage = stage(&json!({ "kind": "text", "max_tokens": 512 }), inputs, &files);
-    let held_out: Value = serde_json::from_slice(&checkout("tests/data/text/held_out.json")).unwrap();
+    let held_out: Value = serde_json::from_slice(&file("tests/data/text/held_out.json")).unwrap();
     let texts: Vec<&str> =
         held_out["instances"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     let mut group = criterion.benchmark_group("text");
@@ -101,7 +101,7 @@ fn text(criterion: &mut Criterion) {
 }
 
 fn image(criterion: &mut Criterion) {
-    let photograph = checkout("tests/data/images/china.jpg");
+    let photograph = file("tests/data/images/china.jpg");
     let mut group = criterion.benchmark_group("image");
     for filter in ["bilinear", "bicubic"] {
         let settings =

@@ -6,21 +6,15 @@
 //! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` say how long it takes. Each round measures without and with loading, one
 //! after the other; the ratio is that of their P99.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
-
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod load_generator;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod programs;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod repository;
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use load_generator::{Load, OHA, oha, summarize};
-use programs::{Program, meanwhile, median, number_from, workshop};
-use repository::{Repository, TENSOR_STAGES, test_model};
+use leeway_testkit::{
+    Load, OHA, Repository, Server, Spread, TENSOR_STAGES, meanwhile, median, number_from, oha, summarize, test_model,
+    workshop,
+};
 
 /// Beside its model, the version that is loaded has a file of so many bytes to be hashed.
 const WEIGHTS: usize = 256 << 20;
@@ -33,7 +27,7 @@ fn main() {
     println!("{cores} cores, shared with oha {OHA}\n");
 
     let repository = repository();
-    let server = Program::leeway(&repository.0);
+    let server = Server::measured(repository.path(), &[]);
     let body = workshop().join("rollout-row.json");
     std::fs::write(&body, r#"{"instances": [[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]]}"#).unwrap();
     let url = server.url("/v1/models/dense:predict");
@@ -51,14 +45,12 @@ fn main() {
             tails.push((before, during.0, during.1));
         }
         println!(
-            "{:.0} requests/s, {share}x capacity: P99 {:.1} ms before and {:.1} ms during {:.0} loads, ratio {:.2} ({:.2} to {:.2})",
+            "{:.0} requests/s, {share}x capacity: P99 {:.1} ms before and {:.1} ms during {:.0} loads, ratio {}",
             capacity * share,
             median(tails.iter().map(|tail| tail.0)),
             median(tails.iter().map(|tail| tail.1)),
             median(tails.iter().map(|tail| tail.2 as f64)),
-            median(ratios.iter().copied()),
-            ratios.iter().copied().fold(f64::MAX, f64::min),
-            ratios.iter().copied().fold(0.0, f64::max),
+            Spread::of(ratios),
         );
     }
 
@@ -83,7 +75,7 @@ fn main() {
 }
 
 /// Does something while version 1 is loaded and unloaded, one after the other; how often it was loaded.
-fn while_loading<T>(server: &Program, work: impl FnOnce() -> T) -> (T, usize) {
+fn while_loading<T>(server: &Server, work: impl FnOnce() -> T) -> (T, usize) {
     let load_and_unload = |over: &AtomicBool| {
         let mut loads = 0;
         while !over.load(Ordering::Relaxed) {
@@ -102,7 +94,7 @@ fn repository() -> Repository {
     let model_toml = format!(
         "{TENSOR_STAGES}[model]\nworkers = 1\nintra_op_threads = 1\nmax_batch_size = 8\n[budget]\ntotal_ms = 2000\n"
     );
-    Repository::new("rollout")
+    Repository::in_workshop("rollout")
         .with_version("dense", 1, &test_model("dense_deep"), &[("weights.bin", &vec![7; WEIGHTS])])
         .with_version("dense", 2, &test_model("dense"), &[])
         .with_version("dense", 3, &test_model("dense"), &[])

@@ -7,27 +7,20 @@
 //! come. Every minute a version is added and promoted, and every third one rolled back. `LEEWAY_BENCH_MINUTES` says how long
 //! it takes before the storm. Linux only: memory is read from `/proc`.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
-
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod load_generator;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod programs;
-#[expect(dead_code, reason = "shared: not every bench needs all of it")]
-mod repository;
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use load_generator::{Load, OHA, Summary, oha, summarize};
-use programs::{Program, checkout, meanwhile, number_from, workshop};
-use repository::{Repository, TENSOR_STAGES, copy_folder, shipped, test_model};
+use leeway_testkit::{
+    Load, OHA, Question, Repository, Server, Summary, TENSOR_STAGES, copy_folder, held_out, meanwhile, number_from,
+    oha, shipped, summarize, together,
+};
 use serde_json::{Value, json};
 
 /// The minutes that are not counted: until caches, windows and the allocator have what they need.
-const SETTLING: u64 = 5;
+const SETTLING: u32 = 5;
 
 /// The shares of its capacity that the server gets, in the soak and in the storm.
 const SHARE: f64 = 0.5;
@@ -41,30 +34,31 @@ const CALM_MINUTES: u64 = 5;
 const SAMPLING: Duration = Duration::from_secs(5);
 
 /// The versions of the model that changes that stay in the repository.
-const KEPT_VERSIONS: u64 = 6;
+const KEPT_VERSIONS: u32 = 6;
 
 fn main() {
-    let minutes = number_from("LEEWAY_BENCH_MINUTES", 30);
+    let minutes = number_from("LEEWAY_BENCH_MINUTES", 30) as u32;
     assert!(minutes > SETTLING + 1, "LEEWAY_BENCH_MINUTES has to be at least {}", SETTLING + 2);
     oha();
     let dense = format!("{TENSOR_STAGES}[model]\nworkers = 1\nintra_op_threads = 1\nmax_batch_size = 8\n");
-    let repository = Repository::new("soak").with_shipped("digits", &[1, 2]).with_shipped("penguins", &[1, 2]).with(
-        "dense",
-        &test_model("dense"),
-        &dense,
-    );
+    let repository = Repository::in_workshop("soak")
+        .with_shipped("digits", &[1, 2])
+        .with_shipped("penguins", &[1, 2])
+        .with("dense", 1, "dense", &dense);
     // Each of the loads has its connections open all the time.
-    let server = Program::leeway_with(&repository.0, &[("LEEWAY_HTTP__CONNECTION_LIMIT", "2048")]);
-    let models = models(&server);
+    let server = Server::measured(repository.path(), &[("LEEWAY_HTTP__CONNECTION_LIMIT", "2048")]);
+    let questions = questions(&server);
+    let ask = |question: &Question, load| {
+        summarize(&question.url, &question.body, load, Duration::from_secs(10)).all_good().per_second
+    };
     println!("{} cores, shared with oha {OHA}", std::thread::available_parallelism().unwrap());
 
-    let busy = together(&models, |_| Load::Closed(16), Duration::from_secs(10));
-    let capacity: Vec<f64> = busy.into_iter().map(|summary| summary.all_good().per_second).collect();
-    for (model, capacity) in models.iter().zip(&capacity) {
-        println!("{}: {:.0} requests/s, {SHARE} of what the server did for all at once", model.name, SHARE * capacity);
+    let capacity = together(&questions, |_| Load::Closed(16), ask);
+    for (Question { model, .. }, capacity) in questions.iter().zip(&capacity) {
+        println!("{model}: {:.0} requests/s, {SHARE} of what the server did for all at once", SHARE * capacity);
     }
 
-    let soak = Soak { repository, server, models, capacity };
+    let soak = Soak { repository, server, questions, capacity };
     let (_, outcomes) = meanwhile(
         |over| beside(&soak.server, over),
         || {
@@ -82,14 +76,14 @@ fn main() {
 /// A server under load, and what it serves.
 struct Soak {
     repository: Repository,
-    server: Program,
-    models: Vec<Model>,
+    server: Server,
+    questions: Vec<Question>,
     /// Of each model while all are asked, in requests a second.
     capacity: Vec<f64>,
 }
 
 impl Soak {
-    fn minutes(&self, minutes: u64) {
+    fn minutes(&self, minutes: u32) {
         for minute in 1..=minutes {
             let swap = |_: &AtomicBool| {
                 std::thread::sleep(Duration::from_secs(30));
@@ -111,7 +105,7 @@ impl Soak {
     }
 
     fn print_headings(&self) {
-        let names = self.models.iter().map(|model| model.name).collect::<Vec<_>>().join(", ");
+        let names = self.questions.iter().map(|question| question.model).collect::<Vec<_>>().join(", ");
         println!(
             "\n{:>8} | {:>8} | {:>9} {:>7} {:>7} | P99 ms of all answers: {names}",
             "minute", "RSS MiB", "200", "failed", "missing"
@@ -121,7 +115,8 @@ impl Soak {
     /// A minute at this share of the capacity.
     fn minute(&self, name: &str, share: f64) {
         let load = |model: usize| Load::Open(share * self.capacity[model]);
-        let summaries = together(&self.models, load, Duration::from_secs(60));
+        let ask = |question: &Question, load| summarize(&question.url, &question.body, load, Duration::from_secs(60));
+        let summaries = together(&self.questions, load, ask);
         let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
         println!(
             "{name:>8} | {:>8.1} | {:>9} {:>7} {:>7.0} | {}",
@@ -131,14 +126,14 @@ impl Soak {
             summaries.iter().map(Summary::missing).sum::<f64>(),
             summaries.iter().map(|summary| format!("{:.2}", summary.p99 * 1e3)).collect::<Vec<_>>().join("  "),
         );
-        for (model, summary) in self.models.iter().zip(&summaries).filter(|(_, summary)| summary.failed() > 0) {
-            println!("         {}: {:?}, not answered: {:?}", model.name, summary.answered, summary.unanswered);
+        for (question, summary) in self.questions.iter().zip(&summaries).filter(|(_, summary)| summary.failed() > 0) {
+            println!("         {}: {:?}, not answered: {:?}", question.model, summary.answered, summary.unanswered);
         }
     }
 
     /// Adds a version of the digits and gives it all requests; every third one is rolled back again. The oldest one goes.
-    fn swap(&self, version: u64) {
-        let hidden = self.repository.0.join("digits/.adding");
+    fn swap(&self, version: u32) {
+        let hidden = self.repository.path().join("digits/.adding");
         copy_folder(&shipped("digits", 1 + version % 2), &hidden);
         std::fs::rename(hidden, self.repository.version("digits", version)).unwrap();
         self.server.command(&["reload"]);
@@ -155,7 +150,7 @@ impl Soak {
 // ===== memory =====
 
 /// Its memory every few seconds, with the minutes since the beginning.
-fn sample(server: &Program, over: &AtomicBool) -> Vec<(f64, f64)> {
+fn sample(server: &Server, over: &AtomicBool) -> Vec<(f64, f64)> {
     let begin = Instant::now();
     let mut samples = Vec::new();
     while !over.load(Ordering::Relaxed) {
@@ -166,7 +161,8 @@ fn sample(server: &Program, over: &AtomicBool) -> Vec<(f64, f64)> {
 }
 
 fn report(memory: &[(f64, f64)]) {
-    let settled: Vec<(f64, f64)> = memory.iter().copied().filter(|(minute, _)| *minute >= SETTLING as f64).collect();
+    let settled: Vec<(f64, f64)> =
+        memory.iter().copied().filter(|(minute, _)| *minute >= f64::from(SETTLING)).collect();
     let values = || settled.iter().map(|(_, value)| *value);
     println!(
         "\nRSS after the first {SETTLING} minutes: {:.1} to {:.1} MiB, slope {:+.3} MiB a minute",
@@ -188,46 +184,18 @@ fn slope(points: &[(f64, f64)]) -> f64 {
 
 // ===== what is asked =====
 
-struct Model {
-    name: &'static str,
-    url: String,
-    body: PathBuf,
-}
-
-fn models(server: &Program) -> Vec<Model> {
-    let model = |name, instance: Value| {
-        let body = workshop().join(format!("soak-{name}.json"));
-        std::fs::write(&body, json!({ "instances": [instance] }).to_string()).unwrap();
-        Model { name, url: server.url(&format!("/v1/models/{name}:predict")), body }
-    };
+fn questions(server: &Server) -> Vec<Question> {
     vec![
-        model("digits", held_out("digits")["instances"][0].clone()),
-        model("penguins", held_out("penguins")["instances"][0].clone()),
-        model("dense", json!([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])),
+        Question::new(server, "digits", &held_out("digits")["instances"][0]),
+        Question::new(server, "penguins", &held_out("penguins")["instances"][0]),
+        Question::new(server, "dense", &json!([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])),
     ]
-}
-
-fn held_out(model: &str) -> Value {
-    let path = checkout().join(format!("tests/data/{model}_held_out.json"));
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-/// Asks all models at one time, each with its load.
-fn together(models: &[Model], load: impl Fn(usize) -> Load, time: Duration) -> Vec<Summary> {
-    std::thread::scope(|scope| {
-        let one = |(index, model): (usize, &'_ Model)| {
-            let (url, body, load) = (model.url.clone(), model.body.clone(), load(index));
-            scope.spawn(move || summarize(&url, &body, load, time))
-        };
-        let loads: Vec<_> = models.iter().enumerate().map(one).collect();
-        loads.into_iter().map(|load| load.join().unwrap()).collect()
-    })
 }
 
 /// At most ten times a second a prediction whose label is reported and a request that is wrong, and with every tenth of them a
 /// scrape. How often what was answered: 200 is right, and 400 to what is wrong.
 #[tokio::main(flavor = "current_thread")]
-async fn beside(server: &Program, over: &AtomicBool) -> BTreeMap<String, u64> {
+async fn beside(server: &Server, over: &AtomicBool) -> BTreeMap<String, u64> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
     let held_out = held_out("digits");
     let rows = held_out["instances"].as_array().unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::config::{Config, this_program};
 use crate::deploy::{Deployer, Journal};
@@ -207,9 +208,57 @@ impl BoundApp {
     /// A second `stop` cuts the delay short, and one after that the grace period.
     pub async fn run(self, mut stop: impl StopSignal) -> Result<(), SetupError> {
         let BoundApp { app: App { config, state }, data, admin } = self;
-        let (close, closing) = watch::channel(false);
-        let grace = config.shutdown.grace_period();
-        let recorder = state.monitor.server();
+        let admin_threads = AdminThreads::start()?;
+        state.readiness.set(true);
+        let mut listeners = Listeners::serve(&config, &state, data, admin, &admin_threads);
+        let polling = tokio::spawn(Arc::clone(&state.deployer).poll());
+        let sliding = tokio::spawn(slide_windows(Arc::clone(&state.monitor)));
+        let reason = tokio::select! {
+            reason = stop.next() => Ok(reason),
+            error = listeners.ended() => Err(error),
+        };
+        state.readiness.set(false);
+        polling.abort();
+        sliding.abort();
+        if let Ok(reason) = reason {
+            await_deregistration(reason, &config, &mut stop).await;
+            let grace_ms = config.shutdown.grace_period().as_millis() as u64;
+            tracing::info!(grace_ms, "no new connections; finishing what is in flight");
+            // Requests that wait for a load get an error now. Otherwise they would keep their connections open for the
+            // whole grace period.
+            state.deployer.stop();
+            listeners.close();
+            let drained = tokio::select! {
+                drained = listeners.drained() => drained,
+                _ = stop.next() => false,
+            };
+            if !drained {
+                tracing::warn!("the grace period is over; connections that are still open are dropped");
+            }
+        }
+        retire(&state.catalog).await;
+        reason?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Both listeners, which serve.
+struct Listeners {
+    data: JoinHandle<bool>,
+    admin: JoinHandle<bool>,
+    close: watch::Sender<bool>,
+}
+
+impl Listeners {
+    /// Starts to serve on both.
+    fn serve(
+        config: &Config,
+        state: &Arc<HttpState>,
+        data: Listener,
+        admin: Listener,
+        admin_threads: &AdminThreads,
+    ) -> Listeners {
         let timeouts = ConnectionTimeouts {
             first_request: config.http.first_request_timeout(),
             idle: config.http.header_timeout(),
@@ -223,73 +272,59 @@ impl BoundApp {
                  (LimitNOFILE), or lower it"
             );
         }
-        let admin_threads = AdminThreads::start()?;
-
-        state.readiness.set(true);
-        let mut data = tokio::spawn(data.serve(
-            http::data(&state),
+        let (close, closing) = watch::channel(false);
+        let grace = config.shutdown.grace_period();
+        let data = tokio::spawn(data.serve(
+            http::data(state),
             ListenerLimits { places: data_places, timeouts },
-            Arc::clone(recorder),
+            Arc::clone(state.monitor.server()),
             closing.clone(),
             grace,
         ));
         // Operators' connections are not counted among the clients'.
-        let mut admin = admin_threads.threads.spawn(admin.serve(
-            http::admin(&state),
+        let admin = admin_threads.threads.spawn(admin.serve(
+            http::admin(state),
             ListenerLimits { places: admin_places, timeouts },
             Arc::default(),
             closing,
             grace,
         ));
-
-        let polling = tokio::spawn(Arc::clone(&state.deployer).poll());
-        let sliding = tokio::spawn(slide_windows(Arc::clone(&state.monitor)));
-        let reason = tokio::select! {
-            reason = stop.next() => Ok(reason),
-            // Listeners end when they are told to. One that ended by itself leaves a process that answers nobody.
-            ended = &mut data => Err(SetupError::internal(format_args!("the data listener ended: {ended:?}"))),
-            ended = &mut admin => Err(SetupError::internal(format_args!("the admin listener ended: {ended:?}"))),
-        };
-        state.readiness.set(false);
-        polling.abort();
-        sliding.abort();
-        let reason = match reason {
-            Ok(reason) => reason,
-            Err(error) => {
-                retire(&state.catalog).await;
-                return Err(error);
-            }
-        };
-        let delay = match reason {
-            Stop::Deregister => config.shutdown.deregistration_delay(),
-            Stop::AtOnce => Duration::ZERO,
-        };
-        if !delay.is_zero() {
-            tracing::info!(
-                delay_ms = delay.as_millis() as u64,
-                "not ready any more; serving on until load balancers know"
-            );
-            // Whichever comes first.
-            let _ = tokio::time::timeout(delay, stop.next()).await;
-        }
-        tracing::info!(grace_ms = grace.as_millis() as u64, "no new connections; finishing what is in flight");
-        // Requests that wait for a load get an error now. Otherwise they would keep their connections open for the
-        // whole grace period.
-        state.deployer.stop();
-        // Both listeners hold a receiver until they have ended.
-        let _ = close.send(true);
-        let drained = async { matches!(tokio::join!(data, admin), (Ok(true), Ok(true))) };
-        let drained = tokio::select! {
-            drained = drained => drained,
-            _ = stop.next() => false,
-        };
-        if !drained {
-            tracing::warn!("the grace period is over; connections that are still open are dropped");
-        }
-        retire(&state.catalog).await;
-        tracing::info!("stopped");
-        Ok(())
+        Listeners { data, admin, close }
     }
+
+    /// Waits for a listener that ends by itself, which leaves a process that answers nobody. Listeners end when they are
+    /// told to.
+    async fn ended(&mut self) -> SetupError {
+        tokio::select! {
+            ended = &mut self.data => SetupError::internal(format_args!("the data listener ended: {ended:?}")),
+            ended = &mut self.admin => SetupError::internal(format_args!("the admin listener ended: {ended:?}")),
+        }
+    }
+
+    /// Lets them accept no new connections.
+    fn close(&self) {
+        // Both listeners hold a receiver until they have ended.
+        let _ = self.close.send(true);
+    }
+
+    /// Waits for the connections that are open; false if some had to be dropped.
+    async fn drained(self) -> bool {
+        matches!(tokio::join!(self.data, self.admin), (Ok(true), Ok(true)))
+    }
+}
+
+/// Serves on, not ready, until load balancers know, or until the next wish to stop.
+async fn await_deregistration(reason: Stop, config: &Config, stop: &mut impl StopSignal) {
+    let delay = match reason {
+        Stop::Deregister => config.shutdown.deregistration_delay(),
+        Stop::AtOnce => Duration::ZERO,
+    };
+    if delay.is_zero() {
+        return;
+    }
+    tracing::info!(delay_ms = delay.as_millis() as u64, "not ready any more; serving on until load balancers know");
+    // Whichever comes first.
+    let _ = tokio::time::timeout(delay, stop.next()).await;
 }
 
 /// Slides the monitor's windows for as long as the server serves.

@@ -71,8 +71,8 @@
 //! | [`app`] | the composition root: every room built from a `Config` | |
 //! | [`cli`] | one file per subcommand; exit codes | |
 //!
-//! Rooms look down this table only. `tests/layers` holds that, that no two files import each other, and the rest of the
-//! walls: `ort` only in
+//! Rooms look down this table only. `tests/layers` holds that, that no two files import each other, that files and
+//! functions are short or give a reason, and the rest of the walls: `ort` only in
 //! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/metrics/text.rs`; SQL only in
 //! `state/`; the repository is read by `deploy/` only in `repository_view.rs`, and in `offline.rs`, for a server that is not running;
 //! environment variables only in `config/`; what is sent as JSON is declared in `api/`, and no command indexes it by name.

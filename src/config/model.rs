@@ -168,8 +168,8 @@ impl Default for SessionConfig {
             max_batch_size: None,
             max_batch_elements: None,
             max_wait_us: 0,
-            max_instances: super::non_zero(4096),
-            queue_capacity: super::non_zero(1024),
+            max_instances: super::count::non_zero(4096),
+            queue_capacity: super::count::non_zero(1024),
             spin_us: 100,
         }
     }
@@ -198,7 +198,7 @@ impl SessionConfig {
 
     /// The most rows in one run of several requests.
     pub fn joined_batch_size(&self) -> NonZeroUsize {
-        self.max_batch_size.unwrap_or(super::non_zero(32))
+        self.max_batch_size.unwrap_or(super::count::non_zero(32))
     }
 
     /// The most rows in one run of a single request.
@@ -261,8 +261,10 @@ impl Threads {
         let cores = cores.get();
         let workers = match (workers, intra_op) {
             (Count::Fixed(workers), _) => workers,
-            (Count::Auto, Count::Fixed(threads)) => share(cores, threads.get()).min(super::non_zero(AUTO_WORKERS)),
-            (Count::Auto, Count::Auto) => share(cores, SHARE_A_RUN).min(super::non_zero(AUTO_WORKERS)),
+            (Count::Auto, Count::Fixed(threads)) => {
+                share(cores, threads.get()).min(super::count::non_zero(AUTO_WORKERS))
+            }
+            (Count::Auto, Count::Auto) => share(cores, SHARE_A_RUN).min(super::count::non_zero(AUTO_WORKERS)),
         };
         Threads { workers, intra_op: intra_op.or(share(cores, workers.get())) }
     }

@@ -111,7 +111,7 @@ impl Default for FeedbackConfig {
         // Labels are reviewed within days. The measures of a past week should not change afterwards.
         let correction_window_ms = 7 * 86_400_000;
         let max_delay_ms = 30 * 86_400_000;
-        FeedbackConfig { key: None, max_delay_ms, correction_window_ms, remembered: super::non_zero(1_000_000) }
+        FeedbackConfig { key: None, max_delay_ms, correction_window_ms, remembered: super::count::non_zero(1_000_000) }
     }
 }
 

@@ -2,6 +2,7 @@
 //! lock, no I/O.
 
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use super::admission::MARGIN;
@@ -295,7 +296,12 @@ struct Contents<'a> {
     row_size: usize,
 }
 
-impl Contents<'_> {
+impl<'a> Contents<'a> {
+    /// A run that is to begin with these inputs.
+    fn none(first: &'a Tensors) -> Contents<'a> {
+        Contents { first, rows: 0, shortest: usize::MAX, longest: 0, row_size: 1 }
+    }
+
     fn size(&self) -> usize {
         self.rows * self.row_size
     }
@@ -329,81 +335,140 @@ pub fn plan<'a>(
     full_batch: usize,
     time: Option<Line>,
 ) -> Plan {
-    let size_in_time = |candidate: &Candidate<'_>| match (time, candidate.finish_by) {
-        (_, Some(finish_by)) if finish_by <= now => 0,
-        (Some(line), Some(finish_by)) => line.rows_within(finish_by - now),
-        _ => usize::MAX,
-    };
-    let mut hopeless = Vec::new();
-    let mut shares = Vec::new();
-    let mut first: Option<Candidate<'_>> = None;
-    let mut run: Option<Contents<'_>> = None;
-    // The rows of the run, so far and at most, and the size that is in time for all of it.
-    let (mut rows, mut limit, mut in_time) = (0, usize::MAX, usize::MAX);
-    let mut somebody_is_left = false;
+    let mut batch = BatchBuilder::new(now, policy, full_batch, time);
     for (index, candidate) in waiting.into_iter().enumerate() {
-        let candidate_in_time = size_in_time(&candidate);
-        let candidate_limit = policy.limit(candidate.inputs, full_batch);
-        let row_size = policy.row_size(candidate.inputs);
-        let is_in_time = match (time, candidate.finish_by) {
-            // Divided, it takes several runs, as many at one time as there are workers.
-            (Some(line), Some(finish_by)) if candidate.rows > candidate_limit => {
-                let runs = candidate.rows.div_ceil(candidate_limit).div_ceil(policy.workers.get());
-                let runs = u32::try_from(runs).unwrap_or(u32::MAX);
-                now.checked_add(line.at(candidate_limit * row_size).saturating_mul(runs))
-                    .is_some_and(|end| end <= finish_by)
-            }
-            _ => candidate_in_time >= candidate.rows.min(candidate_limit) * row_size,
-        };
-        if !is_in_time {
-            hopeless.push(index);
-            continue;
+        if batch.consider(index, candidate).is_break() {
+            break;
         }
-        match &first {
-            None => {
-                limit = policy.limit(candidate.inputs, full_batch);
-                first = Some(candidate);
-            }
-            Some(_) if !matches!(policy.run_rows, RunRows::UpTo(_)) => break,
-            Some(_) => {}
+    }
+    batch.finish()
+}
+
+/// A batch while it is formed.
+struct BatchBuilder<'a> {
+    now: Instant,
+    policy: BatchPolicy,
+    full_batch: usize,
+    time: Option<Line>,
+    hopeless: Vec<usize>,
+    /// The shares of the run, and the times at which it has to end for them.
+    shares: Vec<(Share, Option<Instant>)>,
+    /// The first that can be in time.
+    first: Option<Candidate<'a>>,
+    run: Option<Contents<'a>>,
+    /// Number of rows of the run so far.
+    rows: usize,
+    /// The most rows of the run.
+    limit: usize,
+    /// The size of a run that is in time for all of it.
+    in_time: usize,
+    /// True if somebody who could be in time is not part of it.
+    somebody_is_left: bool,
+}
+
+impl<'a> BatchBuilder<'a> {
+    fn new(now: Instant, policy: BatchPolicy, full_batch: usize, time: Option<Line>) -> BatchBuilder<'a> {
+        BatchBuilder {
+            now,
+            policy,
+            full_batch,
+            time,
+            hopeless: Vec::new(),
+            shares: Vec::new(),
+            first: None,
+            run: None,
+            rows: 0,
+            limit: usize::MAX,
+            in_time: usize::MAX,
+            somebody_is_left: false,
         }
-        let room = limit - rows;
+    }
+
+    /// Adds the next request, or passes it over. `Break` means that nobody after it can be part of the batch.
+    fn consider(&mut self, index: usize, candidate: Candidate<'a>) -> ControlFlow<()> {
+        let limit = self.policy.limit(candidate.inputs, self.full_batch);
+        let in_time = self.size_in_time(&candidate);
+        if !self.is_in_time(&candidate, limit, in_time) {
+            self.hopeless.push(index);
+            return ControlFlow::Continue(());
+        }
+        if self.first.is_none() {
+            self.first = Some(candidate);
+            self.limit = limit;
+        } else if !matches!(self.policy.run_rows, RunRows::UpTo(_)) {
+            return ControlFlow::Break(());
+        }
+        let room = self.limit - self.rows;
         // Small requests stay whole; large ones fill what room there is.
-        let share = if candidate.rows > limit { candidate.rows.min(room) } else { candidate.rows };
-        if let Some(run) = &run
-            && !policy.takes(run, share, candidate.inputs, full_batch)
+        let share = if candidate.rows > self.limit { candidate.rows.min(room) } else { candidate.rows };
+        if let Some(run) = &self.run
+            && !self.policy.takes(run, share, candidate.inputs, self.full_batch)
         {
-            somebody_is_left = true;
-            continue;
+            self.somebody_is_left = true;
+            return ControlFlow::Continue(());
         }
-        let before =
-            run.unwrap_or(Contents { first: candidate.inputs, rows, shortest: usize::MAX, longest: 0, row_size: 1 });
-        let with = before.with(policy, share, candidate.inputs);
-        if share == 0 || share > room || with.size() > in_time.min(candidate_in_time) {
-            somebody_is_left = true;
-            break;
+        let with = self.run.unwrap_or(Contents::none(candidate.inputs)).with(self.policy, share, candidate.inputs);
+        let in_time = self.in_time.min(in_time);
+        if share == 0 || share > room || with.size() > in_time {
+            self.somebody_is_left = true;
+            return ControlFlow::Break(());
         }
-        rows = with.rows;
-        run = Some(with);
-        in_time = in_time.min(candidate_in_time);
-        shares.push((Share { index, rows: share }, candidate.finish_by));
-        if rows == limit {
-            break;
+        self.rows = with.rows;
+        self.run = Some(with);
+        self.in_time = in_time;
+        self.shares.push((Share { index, rows: share }, candidate.finish_by));
+        if self.rows == self.limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Returns the size of a run that is in time for this request.
+    fn size_in_time(&self, candidate: &Candidate<'_>) -> usize {
+        match (self.time, candidate.finish_by) {
+            (_, Some(finish_by)) if finish_by <= self.now => 0,
+            (Some(line), Some(finish_by)) => line.rows_within(finish_by - self.now),
+            _ => usize::MAX,
         }
     }
-    let Some(first) = first else { return Plan { hopeless, next: Next::Idle } };
-    let may_grow = rows < limit && !somebody_is_left && matches!(policy.run_rows, RunRows::UpTo(_));
-    if may_grow && !policy.max_wait.is_zero() {
+
+    /// Returns true if a request, of whose rows a run has at most `limit`, is in time if it is run at once and alone.
+    fn is_in_time(&self, candidate: &Candidate<'_>, limit: usize, size_in_time: usize) -> bool {
+        let row_size = self.policy.row_size(candidate.inputs);
+        match (self.time, candidate.finish_by) {
+            // Divided, it takes several runs, as many at one time as there are workers.
+            (Some(line), Some(finish_by)) if candidate.rows > limit => {
+                let runs = candidate.rows.div_ceil(limit).div_ceil(self.policy.workers.get());
+                let runs = u32::try_from(runs).unwrap_or(u32::MAX);
+                let end = self.now.checked_add(line.at(limit * row_size).saturating_mul(runs));
+                end.is_some_and(|end| end <= finish_by)
+            }
+            _ => size_in_time >= candidate.rows.min(limit) * row_size,
+        }
+    }
+
+    fn finish(self) -> Plan {
+        let until = self.wait_until();
+        let BatchBuilder { hopeless, shares, first, .. } = self;
+        let next = match until {
+            _ if first.is_none() => Next::Idle,
+            Some(until) => Next::WaitUntil(until),
+            None => Next::Run(shares.into_iter().map(|(share, _)| share).collect()),
+        };
+        Plan { hopeless, next }
+    }
+
+    /// Returns the time until which the run waits for more rows; `None` if it is run at once.
+    fn wait_until(&self) -> Option<Instant> {
+        let may_grow =
+            self.rows < self.limit && !self.somebody_is_left && matches!(self.policy.run_rows, RunRows::UpTo(_));
+        if !may_grow || self.policy.max_wait.is_zero() {
+            return None;
+        }
         // Whoever wakes up later than it meant to must still find time for the run.
-        let size = run.map_or(rows, |run| run.size());
-        let run = time.map_or(Duration::ZERO, |line| line.at(size)).mul_f64(MARGIN) + WAKE_UP;
-        let start_by = shares.iter().filter_map(|(_, finish_by)| finish_by.and_then(|by| by.checked_sub(run)));
-        let until = start_by.fold(first.entered + policy.max_wait, Instant::min);
-        if until > now {
-            return Plan { hopeless, next: Next::WaitUntil(until) };
-        }
+        let size = self.run.map_or(self.rows, |run| run.size());
+        let run = self.time.map_or(Duration::ZERO, |line| line.at(size)).mul_f64(MARGIN) + WAKE_UP;
+        let start_by = self.shares.iter().filter_map(|(_, finish_by)| finish_by.and_then(|by| by.checked_sub(run)));
+        let until = start_by.fold(self.first?.entered + self.policy.max_wait, Instant::min);
+        (until > self.now).then_some(until)
     }
-    Plan { hopeless, next: Next::Run(shares.into_iter().map(|(share, _)| share).collect()) }
 }
 
 #[cfg(test)]

@@ -75,58 +75,26 @@ impl ElementBounds {
         }
         // A model that fixes the number of its rows cannot run one alone.
         let rows = if let Dim::Fixed(rows) = signature.batch_dim() { rows.max(1) } else { 1 };
-        // Elements and memory of the longest row that is allowed so far.
-        let mut longest: Option<(usize, u64)> = None;
-        let mut length = FIRST_LENGTH;
-        loop {
-            let elements = row_elements(signature, |_| length);
-            if elements.saturating_mul(rows) > MAX_TRIED_ELEMENTS {
-                break;
-            }
-            match attempt(&rows_of_lengths(signature, |_| length)) {
-                Tried::Ran { bytes, .. } if bytes > max_bytes => break,
-                Tried::Ran { bytes, is_too_slow } => {
-                    longest = Some((elements, bytes));
-                    // Longer rows cannot be answered in time.
-                    if is_too_slow {
-                        break;
-                    }
-                }
-                Tried::OutOfMemory => break,
-                refused @ (Tried::Failed | Tried::NoTime) => {
-                    let untried = ElementBounds::untried(signature).row;
-                    let tried = longest.and_then(|(elements, _)| NonZeroUsize::new(elements));
-                    let row = match refused {
-                        // The model itself refuses longer rows. Somewhat longer ones are left to it.
-                        Tried::Failed => tried.map(|tried| tried.saturating_mul(LEFT_TO_THE_MODEL)).or(untried),
-                        // There is no result.
-                        _ => tried.max(untried),
-                    };
-                    let run = longest.and_then(|longest| run_bound(longest, max_bytes, max_rows));
-                    return ElementBounds { row, run };
-                }
-            }
-            length *= 2;
+        let (longest, end) = lengthen(signature, max_bytes, rows, &mut attempt);
+        if end != End::Bound {
+            let untried = ElementBounds::untried(signature).row;
+            let tried = longest.and_then(|longest| NonZeroUsize::new(longest.elements));
+            let row = match end {
+                // The model itself refuses longer rows. Somewhat longer ones are left to it.
+                End::Refusal => tried.map(|tried| tried.saturating_mul(LEFT_TO_THE_MODEL)).or(untried),
+                // There is no result.
+                _ => tried.max(untried),
+            };
+            return ElementBounds { row, run: longest.and_then(|longest| longest.run_bound(max_bytes, max_rows)) };
         }
-        let Some((mut elements, mut bytes)) = longest else {
+        let Some(longest) = longest else {
             return ElementBounds { row: NonZeroUsize::new(row_elements(signature, |_| FIRST_LENGTH / 2)), run: None };
         };
-        for stretched in dimensions.iter().filter(|_| dimensions.len() > 1) {
-            let others = row_elements(signature, |_| 1).max(1);
-            while elements > others {
-                let length = elements / others;
-                let row = rows_of_lengths(signature, |dimension| if dimension == stretched { length } else { 1 });
-                match attempt(&row) {
-                    Tried::Ran { bytes: taken, .. } if taken <= max_bytes => {
-                        bytes = bytes.max(taken);
-                        break;
-                    }
-                    Tried::Ran { .. } | Tried::OutOfMemory => elements /= 2,
-                    Tried::Failed | Tried::NoTime => break,
-                }
-            }
-        }
-        ElementBounds { row: NonZeroUsize::new(elements), run: run_bound((elements, bytes), max_bytes, max_rows) }
+        let longest = match dimensions.len() {
+            1 => longest,
+            _ => stretch(longest, signature, &dimensions, max_bytes, attempt),
+        };
+        ElementBounds { row: NonZeroUsize::new(longest.elements), run: longest.run_bound(max_bytes, max_rows) }
     }
 
     /// Returns the bound of `model.toml`, if there is one, and else these bounds.
@@ -138,10 +106,87 @@ impl ElementBounds {
     }
 }
 
-/// Bounds a run: several rows take that many times the memory of one row.
-fn run_bound((elements, bytes): (usize, u64), max_bytes: u64, max_rows: usize) -> Option<NonZeroUsize> {
-    let rows = usize::try_from(max_bytes / bytes.max(1)).unwrap_or(usize::MAX).max(1);
-    if rows >= max_rows { None } else { NonZeroUsize::new(elements.saturating_mul(rows)) }
+/// The longest row that is allowed so far.
+#[derive(Debug, Clone, Copy)]
+struct LongestRow {
+    elements: usize,
+    /// Growth of the memory during its run.
+    bytes: u64,
+}
+
+/// Reason why rows were not lengthened any further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Longer rows take too much memory or time, or are never tried.
+    Bound,
+    /// The model does not accept longer rows.
+    Refusal,
+    /// There was no time for longer rows.
+    NoTime,
+}
+
+/// Doubles the length of rows in all open dimensions together.
+fn lengthen(
+    signature: &Signature,
+    max_bytes: u64,
+    rows: usize,
+    attempt: &mut impl FnMut(&Tensors) -> Tried,
+) -> (Option<LongestRow>, End) {
+    let mut longest = None;
+    let mut length = FIRST_LENGTH;
+    loop {
+        let elements = row_elements(signature, |_| length);
+        if elements.saturating_mul(rows) > MAX_TRIED_ELEMENTS {
+            return (longest, End::Bound);
+        }
+        match attempt(&rows_of_lengths(signature, |_| length)) {
+            Tried::Ran { bytes, is_too_slow } if bytes <= max_bytes => {
+                longest = Some(LongestRow { elements, bytes });
+                // Longer rows cannot be answered in time.
+                if is_too_slow {
+                    return (longest, End::Bound);
+                }
+            }
+            Tried::Ran { .. } | Tried::OutOfMemory => return (longest, End::Bound),
+            Tried::Failed => return (longest, End::Refusal),
+            Tried::NoTime => return (longest, End::NoTime),
+        }
+        length *= 2;
+    }
+}
+
+/// Shortens the row until it may also be stretched along each of the open dimensions alone.
+fn stretch(
+    mut longest: LongestRow,
+    signature: &Signature,
+    dimensions: &[String],
+    max_bytes: u64,
+    mut attempt: impl FnMut(&Tensors) -> Tried,
+) -> LongestRow {
+    for stretched in dimensions {
+        let others = row_elements(signature, |_| 1).max(1);
+        while longest.elements > others {
+            let length = longest.elements / others;
+            let row = rows_of_lengths(signature, |dimension| if dimension == stretched { length } else { 1 });
+            match attempt(&row) {
+                Tried::Ran { bytes, .. } if bytes <= max_bytes => {
+                    longest.bytes = longest.bytes.max(bytes);
+                    break;
+                }
+                Tried::Ran { .. } | Tried::OutOfMemory => longest.elements /= 2,
+                Tried::Failed | Tried::NoTime => break,
+            }
+        }
+    }
+    longest
+}
+
+impl LongestRow {
+    /// Bounds a run: several rows take that many times the memory of one row.
+    fn run_bound(self, max_bytes: u64, max_rows: usize) -> Option<NonZeroUsize> {
+        let rows = usize::try_from(max_bytes / self.bytes.max(1)).unwrap_or(usize::MAX).max(1);
+        if rows >= max_rows { None } else { NonZeroUsize::new(self.elements.saturating_mul(rows)) }
+    }
 }
 
 #[cfg(test)]

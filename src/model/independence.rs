@@ -17,15 +17,18 @@
 //! The check cannot see a dependence that shows only with other rows, or one that changes no answer to these, as where an
 //! argmax is all that is answered.
 
+mod distance;
+
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::distance::{Runs, Usual, distance, floats, is_finite};
 use super::joining::{Joining, RowOutputs};
 use crate::config::Provider;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Data, Tensor, Tensors, for_each_element_type};
+use crate::tensor::{DType, Tensor, Tensors};
 
 /// Finding about the rows of a version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,15 +139,6 @@ const MAX_ANSWER: usize = 32 << 20;
 /// A run to compare has no more elements than this.
 const MAX_ELEMENTS: usize = 1 << 24;
 
-/// The two runs that two answers to a row come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Runs {
-    /// Both alone.
-    Alone,
-    OfOneShape,
-    OfDifferentShapes,
-}
-
 /// The way to compare the rows of a model.
 #[derive(Debug, Clone)]
 pub struct Comparing<'a> {
@@ -158,8 +152,8 @@ pub struct Comparing<'a> {
     pub max_rows: usize,
 }
 
-/// An output, and what was seen of it so far.
-struct Seen {
+/// An output, and what was observed of it so far.
+struct ObservedOutput {
     output: Arc<str>,
     has_rows: bool,
     dependence: Option<Dependence>,
@@ -185,212 +179,170 @@ pub fn compare(
         let problem = format!("an answer of {} MB is too large to be compared with others", size >> 20);
         return Err(Error::internal(problem));
     }
-    let seen = |(name, _): (&Arc<str>, &Tensor)| Seen {
-        output: Arc::clone(name),
-        has_rows: true,
-        dependence: None,
-        rounding: 0.0,
-    };
-    let mut seen: Vec<Seen> = outputs.iter().map(seen).collect();
-    let mut alone = Vec::with_capacity(rows.len());
-    alone.extend(comparing.split(outputs, &[0], rows, &mut seen)?);
-    let mut ask = |who: &[usize], seen: &mut [Seen]| -> Result<Answers> {
-        let joined = comparing.joining.gather(&who.iter().map(|&row| (&rows[row], 0..1)).collect::<Vec<_>>());
-        let inputs = joined.ok_or_else(|| Error::internal("the rows to compare cannot be joined"))?;
-        comparing.split(run(&inputs)?, who, rows, seen)
-    };
+    let mut observed = Observed::of(&outputs, rows, comparing);
+    observed.alone = observed.split(outputs, &[0])?;
     for row in 1..rows.len() {
-        alone.extend(ask(&[row], &mut seen)?);
+        let answers = observed.ask(&[row], run)?;
+        observed.alone.extend(answers);
     }
-    let again = ask(&[0], &mut seen)?;
-    comparing.hold_against(&alone[..1], &again, Runs::Alone, &alone, &mut seen);
+    let again = observed.ask(&[0], run)?;
+    observed.hold_against_alone(&again, Runs::Alone);
 
     // All together, and then with another one in the place of each: whichever has an influence, it is gone from one of
     // these.
     let together: Vec<usize> = (0..rows.len()).collect();
     let others: &[&[usize]] = if rows.len() > 2 { &[&[0, 1, 1], &[1, 1, 2], &[0, 0, 2]] } else { &[&[1, 1], &[0, 0]] };
-    let together = ask(&together, &mut seen)?;
-    comparing.hold_against(&alone, &together, Runs::OfDifferentShapes, &alone, &mut seen);
+    let together = observed.ask(&together, run)?;
+    observed.hold_against_alone(&together, Runs::OfDifferentShapes);
     for others in others {
-        let others = ask(others, &mut seen)?;
-        comparing.hold_against(&together, &others, Runs::OfOneShape, &alone, &mut seen);
-        comparing.hold_against(&alone, &others, Runs::OfDifferentShapes, &alone, &mut seen);
+        let others = observed.ask(others, run)?;
+        observed.hold_against(&together, &others, Runs::OfOneShape);
+        observed.hold_against_alone(&others, Runs::OfDifferentShapes);
     }
     // What shows only in many rows: as many as requests share, as far as there is memory for them.
     let elements = first.row_elements().max(last.row_elements()).max(1);
     let many = comparing.max_rows.min(MAX_ANSWER / size.max(1)).min(MAX_ELEMENTS / elements);
     if many > rows.len() {
         let many: Vec<usize> = (0..many).map(|place| place % rows.len()).collect();
-        let answers = ask(&many, &mut seen)?;
-        comparing.hold_against(&alone, &answers, Runs::OfDifferentShapes, &alone, &mut seen);
+        let answers = observed.ask(&many, run)?;
+        observed.hold_against_alone(&answers, Runs::OfDifferentShapes);
     }
+    Ok(observed.conclude())
+}
 
-    let mut comparison = Comparison::default();
-    for Seen { output, dependence, rounding, .. } in seen.into_iter().filter(|seen| seen.has_rows) {
-        let answers: Vec<&Tensor> = alone.iter().filter_map(|(_, row)| row.get(&output)).collect();
-        let usual = Usual::of(&answers);
-        if comparing.is_answered(&output) {
-            comparison.rounding = comparison.rounding.max(rounding);
-            comparison.dependence = comparison.dependence.take().or(dependence);
-            if floats(answers[0]).is_some() {
-                comparison.numbers.push(Arc::clone(&output));
-            }
-            if answers[1..].iter().any(|other| differ(answers[0], other, &usual, comparing.precision)) {
-                comparison.conclusive.push(Arc::clone(&output));
-            }
-        }
-        comparison.outputs.push(output);
-    }
-    comparison.alone = alone.into_iter().map(|(_, answers)| answers).collect();
-    Ok(comparison)
+/// What was observed of the runs so far.
+struct Observed<'a> {
+    rows: &'a [Tensors],
+    comparing: &'a Comparing<'a>,
+    outputs: Vec<ObservedOutput>,
+    /// The answers to each row alone.
+    alone: Answers,
 }
 
 impl Comparing<'_> {
     fn is_answered(&self, output: &str) -> bool {
         self.answered.is_none_or(|answered| answered.iter().any(|name| **name == *output))
     }
+}
 
-    /// Gives each row of a run its answers, and notes which outputs lack rows.
-    fn split(&self, outputs: Tensors, who: &[usize], rows: &[Tensors], seen: &mut [Seen]) -> Result<Answers> {
-        for seen in seen.iter_mut() {
-            seen.has_rows &= outputs.get(&seen.output).map(Tensor::rows) == Some(who.len());
+impl<'a> Observed<'a> {
+    /// Nothing yet, of these outputs.
+    fn of(outputs: &Tensors, rows: &'a [Tensors], comparing: &'a Comparing<'a>) -> Observed<'a> {
+        let output = |(name, _): (&Arc<str>, &Tensor)| ObservedOutput {
+            output: Arc::clone(name),
+            has_rows: true,
+            dependence: None,
+            rounding: 0.0,
+        };
+        Observed {
+            rows,
+            comparing,
+            outputs: outputs.iter().map(output).collect(),
+            alone: Vec::with_capacity(rows.len()),
         }
-        let names = seen.iter().filter(|seen| seen.has_rows).map(|seen| Arc::clone(&seen.output)).collect();
-        let joining = self.joining.clone().with_outputs(RowOutputs::Known(names));
-        let sizes: Vec<(usize, usize)> = who.iter().map(|&row| (1, rows[row].row_length())).collect();
-        Ok(who.iter().copied().zip(joining.split(outputs, &sizes)?).collect())
     }
 
-    /// Compares the answers of a run with those that are there: in runs of one shape place by place, else row by row.
+    /// Runs these rows together.
+    fn ask(&mut self, who: &[usize], run: &mut dyn FnMut(&Tensors) -> Result<Tensors>) -> Result<Answers> {
+        let parts: Vec<_> = who.iter().map(|&row| (&self.rows[row], 0..1)).collect();
+        let inputs = self.comparing.joining.gather(&parts);
+        let inputs = inputs.ok_or_else(|| Error::internal("the rows to compare cannot be joined"))?;
+        self.split(run(&inputs)?, who)
+    }
+
+    /// Gives each row of a run its answers, and notes which outputs lack rows.
+    fn split(&mut self, answers: Tensors, who: &[usize]) -> Result<Answers> {
+        for output in &mut self.outputs {
+            output.has_rows &= answers.get(&output.output).map(Tensor::rows) == Some(who.len());
+        }
+        let with_rows = self.outputs.iter().filter(|output| output.has_rows);
+        let names = with_rows.map(|output| Arc::clone(&output.output)).collect();
+        let joining = self.comparing.joining.clone().with_outputs(RowOutputs::Known(names));
+        let sizes: Vec<(usize, usize)> = who.iter().map(|&row| (1, self.rows[row].row_length())).collect();
+        Ok(who.iter().copied().zip(joining.split(answers, &sizes)?).collect())
+    }
+
+    /// Compares the answers of a run with those to each row alone.
+    fn hold_against_alone(&mut self, new: &[(usize, Tensors)], runs: Runs) {
+        for output in self.outputs.iter_mut().filter(|output| output.has_rows) {
+            output.hold_against(&self.alone, new, runs, &self.alone, self.comparing.precision);
+        }
+    }
+
+    /// Compares the answers of two runs.
+    fn hold_against(&mut self, known: &[(usize, Tensors)], new: &[(usize, Tensors)], runs: Runs) {
+        for output in self.outputs.iter_mut().filter(|output| output.has_rows) {
+            output.hold_against(known, new, runs, &self.alone, self.comparing.precision);
+        }
+    }
+
+    fn conclude(self) -> Comparison {
+        let mut comparison = Comparison::default();
+        let Observed { comparing, outputs, alone, .. } = self;
+        for ObservedOutput { output, dependence, rounding, .. } in outputs.into_iter().filter(|output| output.has_rows)
+        {
+            let answers = answers_of(&alone, &output);
+            let usual = Usual::of(&answers);
+            if comparing.is_answered(&output) {
+                comparison.rounding = comparison.rounding.max(rounding);
+                comparison.dependence = comparison.dependence.take().or(dependence);
+                if floats(answers[0]).is_some() {
+                    comparison.numbers.push(Arc::clone(&output));
+                }
+                if answers[1..].iter().any(|other| differ(answers[0], other, &usual, comparing.precision)) {
+                    comparison.conclusive.push(Arc::clone(&output));
+                }
+            }
+            comparison.outputs.push(output);
+        }
+        comparison.alone = alone.into_iter().map(|(_, answers)| answers).collect();
+        comparison
+    }
+}
+
+impl ObservedOutput {
+    /// Compares the answers of a run with those that are known: in runs of one shape place by place, else row by row.
     fn hold_against(
-        &self,
+        &mut self,
         known: &[(usize, Tensors)],
         new: &[(usize, Tensors)],
         runs: Runs,
         alone: &[(usize, Tensors)],
-        seen: &mut [Seen],
+        precision: Precision,
     ) {
-        for seen in seen.iter_mut().filter(|seen| seen.has_rows) {
-            let answers: Vec<&Tensor> = alone.iter().filter_map(|(_, row)| row.get(&seen.output)).collect();
-            let usual = Usual::of(&answers);
-            for (place, (row, answers)) in new.iter().enumerate() {
-                let known = match runs {
-                    Runs::OfDifferentShapes => known.get(*row),
-                    Runs::Alone | Runs::OfOneShape => known.get(place).filter(|(other, _)| other == row),
-                };
-                let known = known.and_then(|(_, answers)| answers.get(&seen.output));
-                let (Some(one), Some(other)) = (known, answers.get(&seen.output)) else { continue };
-                let allowed = match runs {
-                    Runs::Alone | Runs::OfOneShape => self.precision.of_one_shape(one.dtype()),
-                    Runs::OfDifferentShapes => Precision::of_different_shapes(one.dtype()),
-                };
-                match distance(one, other, &usual, runs) {
-                    Some(difference) if difference <= allowed => seen.rounding = seen.rounding.max(difference),
-                    difference => {
-                        let cause = if runs == Runs::Alone { Cause::Nondeterminism } else { Cause::OtherRows };
-                        let output = Arc::clone(&seen.output);
-                        seen.dependence.get_or_insert(Dependence { output, cause, difference });
-                    }
+        let usual = Usual::of(&answers_of(alone, &self.output));
+        for (place, (row, answers)) in new.iter().enumerate() {
+            let known = match runs {
+                Runs::OfDifferentShapes => known.get(*row),
+                Runs::Alone | Runs::OfOneShape => known.get(place).filter(|(other, _)| other == row),
+            };
+            let known = known.and_then(|(_, answers)| answers.get(&self.output));
+            let (Some(one), Some(other)) = (known, answers.get(&self.output)) else { continue };
+            let allowed = match runs {
+                Runs::Alone | Runs::OfOneShape => precision.of_one_shape(one.dtype()),
+                Runs::OfDifferentShapes => Precision::of_different_shapes(one.dtype()),
+            };
+            match distance(one, other, &usual, runs) {
+                Some(difference) if difference <= allowed => self.rounding = self.rounding.max(difference),
+                difference => {
+                    let cause = if runs == Runs::Alone { Cause::Nondeterminism } else { Cause::OtherRows };
+                    let output = Arc::clone(&self.output);
+                    self.dependence.get_or_insert(Dependence { output, cause, difference });
                 }
             }
         }
     }
 }
 
-/// The size of the numbers in the answers to all rows.
-struct Usual {
-    /// The largest number in the middle one of the answers.
-    overall: f64,
-    /// The largest number in each place; empty if the answers differ in shape.
-    of_each: Vec<f64>,
-}
-
-impl Usual {
-    fn of(answers: &[&Tensor]) -> Usual {
-        let mut sizes: Vec<f64> = answers.iter().map(|answer| largest(answer)).collect();
-        sizes.sort_unstable_by(f64::total_cmp);
-        let overall = sizes.get(sizes.len().saturating_sub(1) / 2).copied().unwrap_or_default();
-        let is_alike = answers.windows(2).all(|pair| pair[0].shape() == pair[1].shape());
-        let mut of_each = Vec::new();
-        if let (true, Some(first)) = (is_alike, answers.first()) {
-            of_each.resize(first.data().len(), 0.0);
-            for numbers in answers.iter().filter_map(|answer| floats(answer)) {
-                for (size, number) in of_each.iter_mut().zip(numbers).filter(|(_, number)| number.is_finite()) {
-                    *size = number.abs().max(*size);
-                }
-            }
-        }
-        Usual { overall, of_each }
-    }
+/// Returns what an output answers to each row.
+fn answers_of<'a>(answers: &'a [(usize, Tensors)], output: &str) -> Vec<&'a Tensor> {
+    answers.iter().filter_map(|(_, row)| row.get(output)).collect()
 }
 
 /// Returns true if the answers to two rows differ by more than rounding, and are numbers.
 fn differ(one: &Tensor, other: &Tensor, usual: &Usual, precision: Precision) -> bool {
     let distance = distance(one, other, usual, Runs::OfOneShape);
     distance.is_none_or(|distance| distance > precision.of_one_shape(one.dtype())) && is_finite(one) && is_finite(other)
-}
-
-/// The largest relative difference of two tensors; `None` if they differ in shape, or in which elements are numbers.
-///
-/// In runs of one shape, where rounding is the same, a number is held against those in its own place, so that a small one
-/// beside a large one counts; in runs of different shapes, against the largest of all, with which it may have been added up.
-/// Elements that are no floating-point numbers are the same or not: 0 or 1. Of those of runs of different shapes, one in a
-/// hundred may be another one: the rounding of what they were made of.
-fn distance(one: &Tensor, other: &Tensor, usual: &Usual, runs: Runs) -> Option<f64> {
-    if one.shape() != other.shape() || one.dtype() != other.dtype() {
-        return None;
-    }
-    let (Some(ones), Some(others)) = (floats(one), floats(other)) else {
-        let differing = for_each_element_type!(one.data(), values => differing(values, other));
-        let allowed = match runs {
-            Runs::OfDifferentShapes => one.data().len() / 100,
-            Runs::Alone | Runs::OfOneShape => 0,
-        };
-        return Some(if differing > allowed { 1.0 } else { 0.0 });
-    };
-    let overall = usual.overall.max(largest(one)).max(largest(other));
-    let mut furthest: f64 = 0.0;
-    for (place, (a, b)) in ones.zip(others).enumerate() {
-        if a == b || (a.is_nan() && b.is_nan()) {
-            continue;
-        }
-        let apart = (a - b).abs();
-        if !apart.is_finite() {
-            return None;
-        }
-        let size = match runs {
-            Runs::Alone | Runs::OfOneShape => {
-                usual.of_each.get(place).copied().unwrap_or_default().max(a.abs()).max(b.abs())
-            }
-            Runs::OfDifferentShapes => overall,
-        };
-        furthest = furthest.max(apart / size);
-    }
-    Some(furthest)
-}
-
-fn differing<T: crate::tensor::Element + PartialEq>(values: &[T], other: &Tensor) -> usize {
-    let others = other.values::<T>().unwrap_or_default();
-    values.iter().zip(others).filter(|(a, b)| a != b).count()
-}
-
-fn floats(tensor: &Tensor) -> Option<Box<dyn Iterator<Item = f64> + '_>> {
-    Some(match tensor.data() {
-        Data::F32(values) => Box::new(values.iter().map(|&value| value.into())),
-        Data::F64(values) => Box::new(values.iter().copied()),
-        Data::F16(values) => Box::new(values.iter().map(|value| value.to_f64())),
-        Data::BF16(values) => Box::new(values.iter().map(|value| value.to_f64())),
-        _ => return None,
-    })
-}
-
-fn largest(tensor: &Tensor) -> f64 {
-    let finite = floats(tensor).into_iter().flatten().filter(|value| value.is_finite());
-    finite.fold(0.0, |largest, value| largest.max(value.abs()))
-}
-
-fn is_finite(tensor: &Tensor) -> bool {
-    tensor.data().first_non_finite().is_none()
 }
 
 /// Returns true if different rows had different answers, in every output of numbers that is answered, or, where there is

@@ -5,5 +5,6 @@
 
 mod circles;
 mod language;
+mod sizes;
 mod sources;
 mod walls;

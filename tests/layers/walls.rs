@@ -57,6 +57,7 @@ const WALLS: &[Wall] = &[
             "model/wait_strategy.rs",
             "model/isolated/",
             "model/queue.rs",
+            "model/queue/state.rs",
             "model/warm_up.rs",
             "model/worker.rs",
             "registry/examine.rs",

@@ -35,7 +35,7 @@ fn good() -> String {
 }
 
 fn digit() -> String {
-    held_out()["instances"][0].to_string()
+    held_out("digits")["instances"][0].to_string()
 }
 
 /// Five instances of which the third is `third`.
@@ -46,7 +46,8 @@ fn third_of_five(name: &'static str, third: &str) -> Bad {
 
 /// A digit whose fourth pixel is `pixel`.
 fn pixel(name: &'static str, pixel: &str) -> Bad {
-    let digit = held_out()["instances"][0].as_array().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let digit =
+        held_out("digits")["instances"][0].as_array().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
     let row = [&digit[..3], &[pixel.to_owned()], &digit[4..]].concat().join(", ");
     body(name, format!(r#"{{"instances": [[{row}]]}}"#))
 }

@@ -233,7 +233,8 @@ async fn without_monitoring_nothing_is_watched() {
     config.repository.default_model = Some("digits".parse().unwrap());
     config.monitoring.enabled = false;
     let app = TestApp::with(config).await;
-    let body = json!({ "instances": crate::harness::held_out()["instances"].as_array().unwrap()[..3] }).to_string();
+    let body =
+        json!({ "instances": crate::harness::held_out("digits")["instances"].as_array().unwrap()[..3] }).to_string();
     assert_eq!(app.predict("/predict", body).await.status, 200);
     let report = app.admin_get("/admin/v1/models/digits/drift?version=2").await.json();
     assert_eq!((&report["enabled"], &report["versions"][0]["features"]), (&json!(false), &json!([])));

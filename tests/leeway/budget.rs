@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::gate::{GATE_IN_USE, came, gated, let_go, one_at_the_gate};
-use crate::harness::{Answer, PATIENCE, PLAIN, Repository, STAGES, TestApp, runtime, until};
+use crate::harness::{Answer, PATIENCE, PLAIN, Repository, TENSOR_STAGES, TestApp, runtime, until};
 
 /// Rounds of the model `work` that take minutes.
 const ENDLESS: u32 = 100_000_000;
@@ -53,7 +53,7 @@ fn expired_in(answer: &Answer, stage: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_nobody_waits_for_is_ended_and_the_worker_goes_on() {
     let budget = "[model]\nworkers = 1\n[budget]\ntotal_ms = 300\n";
-    let repository = Repository::of("echo_float32").with("work", 1, "work", &format!("{STAGES}{budget}"));
+    let repository = Repository::of("echo_float32").with("work", 1, "work", &format!("{TENSOR_STAGES}{budget}"));
     let app = TestApp::with(repository.config()).await;
     for round in 1..=3 {
         let stalled = app.predict("/v1/models/work:predict", rounds(ENDLESS)).await;
@@ -125,7 +125,7 @@ fn send(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_may_ask_for_less_time_and_not_for_more() {
-    let model_toml = format!("{STAGES}[budget]\ntotal_ms = 400\n");
+    let model_toml = format!("{TENSOR_STAGES}[budget]\ntotal_ms = 400\n");
     let repository = Repository::of("work").with("strict", 1, "work", &model_toml);
     let app = TestApp::with(repository.config()).await;
     for (model, headers) in [
@@ -140,7 +140,7 @@ async fn a_caller_may_ask_for_less_time_and_not_for_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stage_may_be_held_to_its_part() {
-    let model_toml = format!("{STAGES}[budget]\ntotal_ms = 600000\ninference_ms = 200\nenforce = \"stages\"\n");
+    let model_toml = format!("{TENSOR_STAGES}[budget]\ntotal_ms = 600000\ninference_ms = 200\nenforce = \"stages\"\n");
     let app = TestApp::with(Repository::new().with("work", 1, "work", &model_toml).config()).await;
     expired_in(&app.predict("/predict", rounds(ENDLESS)).await, "inference");
 }

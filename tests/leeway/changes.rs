@@ -86,7 +86,7 @@ async fn nothing_is_acknowledged_that_would_not_last() {
     let mut config = repository.config();
     config.state.url = StateUrl::Sqlite(state.join("leeway.db"));
     let app = TestApp::with(config).await;
-    let one_digit = json!({ "instances": [held_out()["instances"][0]] }).to_string();
+    let one_digit = json!({ "instances": [held_out("digits")["instances"][0]] }).to_string();
     let id = app.predict("/v1/models/digits:predict", one_digit).await.json()["prediction_ids"][0].clone();
     let feedback = json!({ "feedback": [{ "prediction_id": id, "label": 1 }] }).to_string();
     let errors = "leeway_journal_errors_total";

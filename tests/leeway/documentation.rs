@@ -11,7 +11,7 @@ use leeway::repository::{Golden, Manifest};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
 use serde_json::Value;
 
-use crate::harness::{STAGES, Server, TestApp, checkout, copy_folder, held_out};
+use crate::harness::{Server, TENSOR_STAGES, TestApp, checkout, copy_folder, held_out};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(checkout().join(path)).unwrap()
@@ -139,7 +139,7 @@ async fn the_documented_drift_report_has_this_form() {
     let text = read("docs/monitoring.md");
     let command = curl_arguments(&blocks_after(&text, "run: report")[0]);
     let documented: Value = serde_json::from_str(&blocks_after(&text, "answer: report")[0]).unwrap();
-    let body = serde_json::json!({ "instances": held_out()["instances"].as_array().unwrap()[..1] }).to_string();
+    let body = serde_json::json!({ "instances": held_out("digits")["instances"].as_array().unwrap()[..1] }).to_string();
     assert_eq!(app.predict("/predict", body).await.status, 200);
     same_form(&documented, &curl(&app, &command[0]).await.json().await.unwrap(), "report");
 }
@@ -208,7 +208,7 @@ fn the_baselines_of_the_documentation_can_be_made() {
         std::fs::copy(checkout().join("models/digits/1/model.onnx"), folder.join("digits.onnx")).unwrap();
         let header: Vec<String> = (0..64).map(|pixel| format!("p{pixel}")).collect();
         let mut csv = format!("{},digit\n", header.join(","));
-        for instance in held_out()["instances"].as_array().unwrap() {
+        for instance in held_out("digits")["instances"].as_array().unwrap() {
             let row: Vec<String> = instance.as_array().unwrap().iter().map(Value::to_string).collect();
             csv.push_str(&format!("{},7\n", row.join(",")));
         }
@@ -393,7 +393,7 @@ fn the_configuration_reference_has_every_key_and_its_default() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.toml");
     for (section, count) in [("model", 10), ("budget", 6), ("monitoring", 3)] {
-        std::fs::write(&path, format!("{STAGES}[{section}]\nx = 1\n")).unwrap();
+        std::fs::write(&path, format!("{TENSOR_STAGES}[{section}]\nx = 1\n")).unwrap();
         let message = ModelConfig::read(&path).unwrap_err().to_string();
         let keys: Vec<&str> = message.split_once("allowed here: ").unwrap().1.split(", ").collect();
         assert!(keys.len() >= count, "{message}");

@@ -14,7 +14,7 @@ const REQUESTS: usize = 1_000;
 
 /// Those of the held-out digits that are wanted.
 fn digits(is_wanted: fn(i64) -> bool) -> Vec<Digit> {
-    let held_out = held_out();
+    let held_out = held_out("digits");
     let labels = held_out["digits"].as_array().unwrap().iter().map(|digit| digit.as_i64().unwrap());
     let pixels = |instance: &Value| instance.as_array().unwrap().iter().map(|pixel| pixel.as_i64().unwrap()).collect();
     let both = held_out["instances"].as_array().unwrap().iter().zip(labels);

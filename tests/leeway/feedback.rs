@@ -61,7 +61,7 @@ async fn every_label_counts_once_wherever_it_is_sent() {
         config
     };
     let replicas = [TestApp::with(shared()).await, TestApp::with(shared()).await];
-    let held_out = held_out();
+    let held_out = held_out("digits");
     let (instances, digits) = (held_out["instances"].as_array().unwrap(), held_out["digits"].as_array().unwrap());
 
     let mut feedback: Vec<Value> = Vec::new();
@@ -321,7 +321,7 @@ async fn feedback_whose_client_has_left_is_counted_if_it_was_recorded() {
 
 /// Ids of digits that the shipped model has just predicted.
 async fn predicted(app: &TestApp, count: usize) -> Vec<Value> {
-    let held_out = held_out();
+    let held_out = held_out("digits");
     let instances = &held_out["instances"].as_array().unwrap()[..count];
     let answer =
         app.predict("/v1/models/digits/versions/2:predict", json!({ "instances": instances }).to_string()).await;
@@ -389,7 +389,7 @@ async fn a_correction_replaces_and_is_told_from_a_duplicate() {
     let ids = predicted(&one, 2).await;
     let say = |label: &Value| json!([{ "prediction_id": ids[0], "label": label }]);
     let predicted: Value =
-        one.predict("/predict", json!({ "instances": [held_out()["instances"][0]] }).to_string()).await.json();
+        one.predict("/predict", json!({ "instances": [held_out("digits")["instances"][0]] }).to_string()).await.json();
     let right = predicted["predictions"][0]["label"].clone();
     let wrong = if right == json!(0) { json!(1) } else { json!(0) };
 

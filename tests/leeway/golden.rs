@@ -33,7 +33,7 @@ fn path(version: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_by_one() {
     let app = TestApp::start().await;
-    let held_out = held_out();
+    let held_out = held_out("digits");
     let instances = held_out["instances"].as_array().unwrap();
     for version in ["1", "2"] {
         for (row, instance) in instances.iter().enumerate() {
@@ -56,7 +56,7 @@ async fn all_in_one_body_with_all_classes() {
     std::fs::write(repository.0.path().join("digits/model.toml"), ten).unwrap();
 
     let app = TestApp::with(repository.config()).await;
-    let held_out = held_out();
+    let held_out = held_out("digits");
     let instances = held_out["instances"].as_array().unwrap();
     assert!(instances.len() >= 300);
     for version in ["1", "2"] {
@@ -72,7 +72,7 @@ async fn all_in_one_body_with_all_classes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_64_clients_at_once() {
     let app = std::sync::Arc::new(TestApp::with(config()).await);
-    let held_out = std::sync::Arc::new(held_out());
+    let held_out = std::sync::Arc::new(held_out("digits"));
     let clients = (0..64usize).map(|client| {
         let (app, held_out) = (std::sync::Arc::clone(&app), std::sync::Arc::clone(&held_out));
         tokio::spawn(async move {
@@ -101,7 +101,7 @@ async fn from_64_clients_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_highest_version_answers_where_none_is_named() {
     let app = TestApp::start().await;
-    let held_out = held_out();
+    let held_out = held_out("digits");
     let instance = body(&held_out["instances"].as_array().unwrap()[..1]);
     for path in ["/predict", "/v1/models/digits:predict"] {
         let answer = app.predict(path, instance.clone()).await;

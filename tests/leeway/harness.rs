@@ -1,15 +1,13 @@
-//! What the tests share: a server in this process on ports of its own, a repository that is made for a test,
-//! the real binary, and engines that make a session wait or panic.
+//! What the tests share: a server in this process on ports of its own, and engines that make a session wait or panic.
+//! Repositories and the program as a process are those of the kit, which the benches share.
 
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use leeway::app::{App, Dependencies, Stop};
-use leeway::config::{Config, Provider, SessionConfig, StateUrl};
+use leeway::config::{Config, Provider, SessionConfig};
 use leeway::error::{Result, SetupError};
 use leeway::feedback::Ledger;
 use leeway::model::isolated::IsolatedEngine;
@@ -17,19 +15,18 @@ use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, Interrupt, LoadedModel, ModelSource, Session};
 use leeway::pipeline::Stages;
 use leeway::registry::Trial;
-use leeway::repository::Manifest;
 use leeway::state::{MemoryLedger, State};
 use leeway::tensor::{Signature, Tensors};
+pub(crate) use leeway_testkit::{
+    KillOnDrop, PLAIN, Repository, Server, TENSOR_STAGES, checkout, copy_folder, held_out, leeway, run,
+};
+use leeway_testkit::{leeway_program, shipped, test_config};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// How long anything may take that does not depend on time. Generous: it only bounds a test that hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-pub(crate) fn checkout() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 // ===== a server in this process =====
 
@@ -43,26 +40,14 @@ pub(crate) struct TestApp {
 
 /// A configuration with free ports, no delays, and the shipped models.
 pub(crate) fn config() -> Config {
-    let mut config = Config::default();
-    config.http.listen = "127.0.0.1:0".parse().unwrap();
-    config.admin.listen = "127.0.0.1:0".parse().unwrap();
-    config.repository.path = shipped_models().to_owned();
-    config.shutdown.deregistration_delay_ms = 0;
-    config.state.url = StateUrl::Memory;
-    // A test expects the effects of its last request.
-    config.http.metrics_max_age_ms = 0;
-    // Who wants the repository to be looked at says when.
-    config.repository.poll_interval_ms = 0;
-    // A test machine may be busy.
-    config.repository.reload_timeout_ms = 60_000.try_into().unwrap();
-    config
+    test_config(shipped_models())
 }
 
 /// How versions are tried out, where a test wants it: by the real program.
 pub(crate) fn trial(config: &Config) -> Trial {
     let runtime = OnnxRuntime::load(&config.library_candidates()).unwrap();
     Trial {
-        program: env!("CARGO_BIN_EXE_leeway").into(),
+        program: leeway_program(),
         library: runtime.library().to_owned(),
         memory: config.loading.trial_memory(),
         timeout: config.loading.trial_timeout(),
@@ -74,25 +59,15 @@ fn shipped_models() -> &'static Path {
     static COPY: OnceLock<PathBuf> = OnceLock::new();
     COPY.get_or_init(|| {
         let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("models");
-        let shipped = checkout().join("models/digits");
-        for version in ["1", "2"] {
-            copy_folder(&shipped.join(version), &copy.join("digits").join(version));
+        for version in [1, 2] {
+            copy_folder(&shipped("digits", version), &copy.join("digits").join(version.to_string()));
         }
-        let model_toml = std::fs::read_to_string(shipped.join("model.toml")).unwrap();
+        let model_toml = std::fs::read_to_string(checkout().join("models/digits/model.toml")).unwrap();
         let patient = model_toml.replace("total_ms = 200", "total_ms = 60000");
         assert_ne!(patient, model_toml);
         std::fs::write(copy.join("digits/model.toml"), patient).unwrap();
         copy
     })
-}
-
-/// Copies the files of a version.
-pub(crate) fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
 }
 
 /// Feedback that is remembered by one server only.
@@ -108,7 +83,7 @@ pub(crate) fn runtime() -> Arc<dyn Engine> {
 pub(crate) fn isolated_engine() -> Arc<dyn Engine> {
     let runtime = OnnxRuntime::load(&config().library_candidates()).unwrap();
     Arc::new(IsolatedEngine {
-        program: env!("CARGO_BIN_EXE_leeway").into(),
+        program: leeway_program(),
         library: runtime.library().to_owned(),
         version: runtime.version().to_owned(),
     })
@@ -245,57 +220,6 @@ impl Answer {
     }
 }
 
-// ===== a repository made for a test =====
-
-/// A repository in a folder of its own, deleted with it.
-pub(crate) struct Repository(pub(crate) tempfile::TempDir);
-
-/// The stages of a model of `tests/data/models` that is served as it is.
-pub(crate) const STAGES: &str = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n";
-
-/// The same, with all the time in the world, and with one worker however many cores there are.
-pub(crate) const PLAIN: &str = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n\
-    [budget]\ntotal_ms = 600000\n[model]\nworkers = 1\n";
-
-impl Repository {
-    pub(crate) fn new() -> Repository {
-        Repository(tempfile::tempdir().unwrap())
-    }
-
-    /// A repository with one plain model out of `tests/data/models`.
-    pub(crate) fn of(model: &str) -> Repository {
-        Repository::new().with(model, 1, model, PLAIN)
-    }
-
-    /// Adds a version of a model from `tests/data/models`.
-    pub(crate) fn with(self, name: &str, version: u32, model: &str, model_toml: &str) -> Repository {
-        self.add(name, version, model);
-        std::fs::write(self.0.path().join(name).join("model.toml"), model_toml).unwrap();
-        self
-    }
-
-    /// The same, for a model that has a `model.toml`. It appears all at once.
-    pub(crate) fn add(&self, name: &str, version: u32, model: &str) {
-        self.add_file(name, version, &checkout().join("tests/data/models").join(format!("{model}.onnx")));
-    }
-
-    /// The same, from any file.
-    pub(crate) fn add_file(&self, name: &str, version: u32, file: &Path) {
-        let folder = self.0.path().join(name).join(version.to_string());
-        let hidden = folder.with_file_name(".adding");
-        std::fs::create_dir_all(&hidden).unwrap();
-        std::fs::copy(file, hidden.join("model.onnx")).unwrap();
-        Manifest::write_for(&hidden).unwrap();
-        std::fs::rename(hidden, folder).unwrap();
-    }
-
-    pub(crate) fn config(&self) -> Config {
-        let mut config = config();
-        config.repository.path = self.0.path().to_owned();
-        config
-    }
-}
-
 // ===== engines that misbehave =====
 
 /// Wraps the real engine, so that every run goes through a function first.
@@ -343,109 +267,4 @@ impl Session for HookedSession {
         (self.1)(inputs);
         self.0.run(inputs)
     }
-}
-
-// ===== the real binary =====
-
-/// A process that is killed with the test.
-pub(crate) struct KillOnDrop(pub(crate) Child);
-
-impl KillOnDrop {
-    pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// `leeway serve` as a process.
-pub(crate) struct Server {
-    child: KillOnDrop,
-    pub(crate) data: SocketAddr,
-    pub(crate) admin: SocketAddr,
-    log: BufReader<std::process::ChildStderr>,
-}
-
-/// `leeway` with these arguments, in a folder without a configuration file, and free of this environment's
-/// settings.
-pub(crate) fn leeway(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_leeway"));
-    command.args(arguments).current_dir(checkout().join("tests/data"));
-    command.env_remove("ORT_DYLIB_PATH").env("LEEWAY_STATE__URL", "memory").stdin(Stdio::null());
-    command
-}
-
-/// Runs a command to its end: its exit status, and what it said.
-pub(crate) fn run(command: &mut Command) -> (i32, String) {
-    let output = command.output().unwrap();
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-    (output.status.code().unwrap(), text)
-}
-
-impl Server {
-    /// Starts `leeway serve` on free ports and waits until it is ready.
-    pub(crate) fn start(models: &Path, settings: &[(&str, &str)]) -> Server {
-        Server::spawn(leeway(&["serve", "--models", models.to_str().unwrap()]).envs(settings.iter().copied()))
-    }
-
-    /// Starts this command as a server and waits until it is ready.
-    pub(crate) fn spawn(command: &mut Command) -> Server {
-        command.env("LEEWAY_HTTP__LISTEN", "127.0.0.1:0").env("LEEWAY_ADMIN__LISTEN", "127.0.0.1:0");
-        command.env("LEEWAY_HTTP__METRICS_MAX_AGE_MS", "0");
-        let mut child = KillOnDrop(command.stderr(Stdio::piped()).spawn().unwrap());
-        let mut log = BufReader::new(child.0.stderr.take().unwrap());
-        let mut seen = String::new();
-        let (data, admin) = loop {
-            let start = seen.len();
-            assert!(log.read_line(&mut seen).unwrap() > 0, "the server ended:\n{seen}");
-            // The address is a field of the log's JSON, not a part of its prose.
-            let line: Value = serde_json::from_str(&seen[start..]).unwrap_or_default();
-            if let (Some(data), Some(admin)) = (line["data"].as_str(), line["admin"].as_str()) {
-                break (data.parse().unwrap(), admin.parse().unwrap());
-            }
-        };
-        Server { child, data, admin, log }
-    }
-
-    pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.data)
-    }
-
-    pub(crate) fn signal(&self, name: &str) {
-        self.child.signal(name);
-    }
-
-    /// Id of its process.
-    pub(crate) fn process(&self) -> u32 {
-        self.child.0.id()
-    }
-
-    /// Kills the process at a moment, from a thread of its own.
-    #[cfg(feature = "failpoints")]
-    pub(crate) fn kill_at(&self, at: Instant) -> std::thread::JoinHandle<()> {
-        let id = self.child.0.id().to_string();
-        std::thread::spawn(move || {
-            std::thread::sleep(at.saturating_duration_since(Instant::now()));
-            assert!(Command::new("kill").args(["-s", "KILL", &id]).status().unwrap().success());
-        })
-    }
-
-    /// Waits for the process to end; its status and the rest of its log.
-    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
-        let mut log = String::new();
-        self.log.read_to_string(&mut log).unwrap();
-        (self.child.0.wait().unwrap(), log)
-    }
-}
-
-/// Held-out digits with scikit-learn's own answers.
-pub(crate) fn held_out() -> Value {
-    let path: PathBuf = checkout().join("tests/data/digits_held_out.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }

@@ -10,7 +10,7 @@ use leeway::pipeline::{Prepared, Preprocessor, StageContext, Stages};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::harness::{PLAIN, Repository, STAGES, TestApp, checkout, leeway, run, runtime, until};
+use crate::harness::{PLAIN, Repository, TENSOR_STAGES, TestApp, checkout, leeway, run, runtime, until};
 
 const TEXT: &str = "[preprocess]\nkind = \"text\"\npad_token = \"[PAD]\"\n[postprocess]\nkind = \"embedding\"\n\
     normalise = false\n[model]\nworkers = 1\n[budget]\n";
@@ -188,8 +188,9 @@ async fn a_stage_ends_at_the_deadline_of_its_request() {
     let stages = Stages::default()
         .with_preprocessor("endless", make_endless)
         .with_preprocessor("endless_inline", make_endless_inline);
-    let model_toml =
-        |kind: &str| format!("{}[budget]\ntotal_ms = 250\n", STAGES.replacen("\"tensor\"", &format!("\"{kind}\""), 1));
+    let model_toml = |kind: &str| {
+        format!("{}[budget]\ntotal_ms = 250\n", TENSOR_STAGES.replacen("\"tensor\"", &format!("\"{kind}\""), 1))
+    };
     let repository = Repository::new().with("heavy", 1, "echo_float32", &model_toml("endless")).with(
         "light",
         1,

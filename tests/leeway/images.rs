@@ -133,7 +133,7 @@ fn repository() -> Repository {
 async fn digits_as_pictures_are_what_they_are_as_rows() {
     let repository = repository();
     let pictures = TestApp::with(repository.config()).await;
-    let held_out = held_out();
+    let held_out = held_out("digits");
     let instances = held_out["instances"].as_array().unwrap();
     let encoded: Vec<Value> = instances
         .iter()
@@ -176,7 +176,7 @@ fn header_of_png(width: u32, height: u32) -> Vec<u8> {
 async fn what_is_no_picture_is_refused_with_what_to_change() {
     let repository = repository();
     let app = TestApp::with(repository.config()).await;
-    let good = picture(&held_out()["instances"][0], image::ImageFormat::Png);
+    let good = picture(&held_out("digits")["instances"][0], image::ImageFormat::Png);
     let jpeg = photograph("china.jpg");
     let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let mut flipped = good.clone();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
-use crate::harness::{PLAIN, Repository, STAGES, TestApp, checkout, copy_folder, leeway, run, until};
+use crate::harness::{PLAIN, Repository, TENSOR_STAGES, TestApp, checkout, copy_folder, leeway, run, until};
 use leeway::pipeline::Stages;
 
 /// How many callers ask at one time, and how many answers each gets.
@@ -359,7 +359,7 @@ fn what_was_found_is_said_when_a_version_is_added_and_checked() {
         let repository = Repository::new();
         let folder_of_model = repository.0.path().join(model);
         std::fs::create_dir_all(&folder_of_model).unwrap();
-        std::fs::write(folder_of_model.join("model.toml"), format!("{STAGES}{more}")).unwrap();
+        std::fs::write(folder_of_model.join("model.toml"), format!("{TENSOR_STAGES}{more}")).unwrap();
         let file = checkout().join(format!("tests/data/{folder}/{model}.onnx"));
         let (status, added) = run(leeway(&["add"]).arg(&folder_of_model).args(["--onnx", file.to_str().unwrap()]));
         assert_eq!(status, 0, "{added}");
@@ -402,11 +402,11 @@ fn an_output_that_has_as_many_rows_by_chance_is_no_answer() {
         let file = checkout().join(format!("tests/data/models/{model}.onnx"));
         run(leeway(&["add"]).arg(&folder).args(["--onnx", file.to_str().unwrap()]))
     };
-    let (status, said) = add("constant_beside", STAGES);
+    let (status, said) = add("constant_beside", TENSOR_STAGES);
     assert!(status != 0 && said.contains("the model's output \"c\" does not have one row per instance"), "{said}");
-    let (status, said) = add("constant_beside", &format!("{STAGES}outputs = [\"y\"]\n"));
+    let (status, said) = add("constant_beside", &format!("{TENSOR_STAGES}outputs = [\"y\"]\n"));
     assert_eq!(status, 0, "{said}");
-    let (status, said) = add("state_beside", STAGES);
+    let (status, said) = add("state_beside", TENSOR_STAGES);
     assert!(status != 0, "{said}");
     assert!(said.contains("the model's input \"x\" is float32[n, 4] where \"h\" is float32[2, n, 4]"), "{said}");
 }

@@ -12,7 +12,9 @@ use leeway::tensor::Tensors;
 use serde_json::{Value, json};
 
 use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
-use crate::harness::{HookedEngine, PATIENCE, PLAIN, Repository, STAGES, Server, TestApp, client, runtime, until};
+use crate::harness::{
+    HookedEngine, PATIENCE, PLAIN, Repository, Server, TENSOR_STAGES, TestApp, client, runtime, until,
+};
 
 const ECHO: &str = "{model=\"echo_float32\",version=\"1\"";
 
@@ -151,7 +153,7 @@ async fn requests_whose_time_has_run_out_hold_no_place_in_the_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn time_that_runs_out_names_the_stage() {
     let _gate = GATE_IN_USE.lock().await;
-    let model_toml = format!("{STAGES}[model]\nworkers = 1\n[budget]\ntotal_ms = 2000\n");
+    let model_toml = format!("{TENSOR_STAGES}[model]\nworkers = 1\n[budget]\ntotal_ms = 2000\n");
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
     let_go(usize::MAX);
     let app = Arc::new(TestApp::with_parts(repository.config(), gated(), Stages::default()).await);
@@ -352,7 +354,7 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_does_not_arrive_is_a_408() {
-    let model_toml = format!("{STAGES}[budget]\ntotal_ms = 200\n");
+    let model_toml = format!("{TENSOR_STAGES}[budget]\ntotal_ms = 200\n");
     let app = TestApp::with(Repository::new().with("echo_float32", 1, "echo_float32", &model_toml).config()).await;
     let mut slow = TcpStream::connect(app.data).unwrap();
     write!(slow, "POST /predict HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{{").unwrap();

@@ -7,7 +7,7 @@ use crate::harness::{TestApp, held_out};
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_counted_by_outcome_and_timed_by_stage() {
     let app = TestApp::start().await;
-    let good = json!({ "instances": held_out()["instances"].as_array().unwrap()[..3] }).to_string();
+    let good = json!({ "instances": held_out("digits")["instances"].as_array().unwrap()[..3] }).to_string();
     for _ in 0..5 {
         assert_eq!(app.predict("/predict", good.clone()).await.status, 200);
     }

@@ -1,7 +1,7 @@
 //! Prometheus itself: its checks of our files, and a server that scrapes two replicas.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use leeway::feature::{FeatureSchema, Features, Observation};
@@ -10,7 +10,9 @@ use leeway::repository::Manifest;
 use serde_json::{Value, json};
 
 use crate::deployment::yaml;
-use crate::harness::{PATIENCE, PLAIN, Repository, Server, TestApp, checkout, client, copy_folder, held_out};
+use crate::harness::{
+    KillOnDrop, PATIENCE, PLAIN, Repository, Server, TestApp, checkout, client, copy_folder, held_out,
+};
 
 /// How often the replicas are scraped, in milliseconds.
 const SCRAPE_MS: u64 = 500;
@@ -57,7 +59,8 @@ fn the_rules_pass_their_tests() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_pass_promtools_check() {
     let app = TestApp::start().await;
-    let answer = app.predict("/predict", json!({ "instances": held_out()["instances"] }).to_string()).await.json();
+    let answer =
+        app.predict("/predict", json!({ "instances": held_out("digits")["instances"] }).to_string()).await.json();
     let items: Vec<Value> = answer["prediction_ids"]
         .as_array()
         .unwrap()
@@ -78,16 +81,9 @@ async fn the_metrics_pass_promtools_check() {
 
 /// A Prometheus that scrapes these servers, killed with the test.
 struct Prometheus {
-    child: Child,
+    _process: KillOnDrop,
     url: String,
     _folder: tempfile::TempDir,
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// The time after a key of Prometheus' files, made short, so that a test does not wait for it; alerts fire at once.
@@ -123,7 +119,7 @@ impl Prometheus {
         }
         // A port that was free a moment ago: Prometheus cannot say which one it took.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = program("prometheus")
+        let process = program("prometheus")
             .arg(format!("--config.file={}", folder.path().join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
@@ -131,7 +127,7 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Prometheus { child, url: format!("http://127.0.0.1:{port}/api/v1"), _folder: folder }
+        Prometheus { _process: KillOnDrop(process), url: format!("http://127.0.0.1:{port}/api/v1"), _folder: folder }
     }
 
     async fn get(&self, path: &str, query: &[(&str, &str)]) -> Option<Value> {
@@ -256,7 +252,7 @@ async fn use_server(server: &Server, numbers: &[f64]) {
         let pixels: Vec<u64> = digit.as_array().unwrap().iter().map(|pixel| pixel.as_u64().unwrap()).collect();
         pixels.chunks(8).flat_map(|row| [&[0], &row[..7]].concat()).collect::<Vec<u64>>()
     };
-    let held_out = held_out();
+    let held_out = held_out("digits");
     let shifted: Vec<Vec<u64>> = held_out["instances"].as_array().unwrap().iter().map(shift).collect();
     let predict = |model: &str| server.url(&format!("/v1/models/{model}:predict"));
     let feedback = async |answer: &Value, truth: &dyn Fn(usize) -> Value| {

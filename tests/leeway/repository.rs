@@ -13,7 +13,9 @@ use leeway::pipeline::{Preprocessor, StageContext, Stages};
 use leeway::repository::Manifest;
 use serde_json::{Value, json};
 
-use crate::harness::{PLAIN, Repository, STAGES, Server, TestApp, checkout, client, leeway, run, runtime, until};
+use crate::harness::{
+    PLAIN, Repository, Server, TENSOR_STAGES, TestApp, checkout, client, leeway, run, runtime, until,
+};
 
 /// Versions 1 and 2 of a model that adds its version number to x.
 fn repository() -> Repository {
@@ -126,7 +128,7 @@ const BESIDE: &[(&str, usize)] = &[
 fn lay(repository: &Repository, path: &str) {
     match path.strip_suffix('/') {
         Some(path) => std::fs::create_dir_all(folder(repository, path)).unwrap(),
-        None => write(repository, path, STAGES),
+        None => write(repository, path, TENSOR_STAGES),
     }
 }
 

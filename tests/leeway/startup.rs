@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use leeway::config::Config;
 use leeway::repository::Manifest;
 
-use crate::harness::{KillOnDrop, PLAIN, Repository, STAGES, Server, checkout, leeway, until};
+use crate::harness::{KillOnDrop, PLAIN, Repository, Server, TENSOR_STAGES, checkout, leeway, until};
 
 /// The exit code and what is written to standard error, with the test's folders taken out.
 fn failure(command: &mut Command, repository: &Path) -> String {
@@ -98,7 +98,7 @@ fn a_model_that_cannot_be_served_is_named() {
     );
     let budget = |keys: &'static str| {
         move |repository: &Repository| {
-            let text = format!("{STAGES}[budget]\n{keys}\n");
+            let text = format!("{TENSOR_STAGES}[budget]\n{keys}\n");
             std::fs::write(repository.0.path().join("echo_float32/model.toml"), text).unwrap();
         }
     };
@@ -163,7 +163,7 @@ async fn cuda_without_a_gpu_can_be_a_warning() {
 /// It is served all the same: the budget may be right and the machine the wrong one.
 #[test]
 fn a_model_that_is_too_slow_for_its_budget_is_named() {
-    let model_toml = format!("{STAGES}[budget]\ntotal_ms = 2\n");
+    let model_toml = format!("{TENSOR_STAGES}[budget]\ntotal_ms = 2\n");
     let repository = Repository::new().with("dense", 1, "dense", &model_toml);
     let output = leeway(&["check", "--models", repository.0.path().to_str().unwrap()]).output().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();

@@ -16,7 +16,7 @@ fn without_ids(mut value: Value) -> Value {
 }
 
 fn two_digits() -> String {
-    json!({ "instances": held_out()["instances"].as_array().unwrap()[..2] }).to_string()
+    json!({ "instances": held_out("digits")["instances"].as_array().unwrap()[..2] }).to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Tests of `independence.rs`.
 
 use super::*;
+use crate::tensor::Data;
 
 /// A model as a function: the rows of a run, of one number each, to its answers.
 type Model = fn(&[f32]) -> Vec<f32>;

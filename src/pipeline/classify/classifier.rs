@@ -9,11 +9,12 @@ use crate::error::{Error, Result, SetupError};
 use crate::feature::Certainty;
 use crate::pipeline::classify::labels::Labels;
 use crate::pipeline::classify::model_classes::{self, ChosenLabels};
-use crate::pipeline::outputs::{
-    ROUNDING, float_output, output, refuse_improbable, refuse_non_finite, unexpected_shape,
+use crate::pipeline::classify::scores::{
+    ScoreSettings, Scores, ScoresOfModel, check_threshold, logistic, softmax, wrong_labels,
 };
+use crate::pipeline::outputs::{ROUNDING, output, refuse_improbable, refuse_non_finite, unexpected_shape};
 use crate::pipeline::{Label, Origin, Postprocessor, Prediction, Score, StageContext};
-use crate::tensor::{Data, Dim, Tensors};
+use crate::tensor::{Data, Dim, Signature, Tensors};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,16 +35,6 @@ struct Settings {
     /// True if any number of classes can be right.
     #[serde(default)]
     multi_label: bool,
-}
-
-/// Kind of a score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Scores {
-    /// Any real number: softmax makes probabilities of those of a row, and the logistic function of one alone.
-    Logits,
-    /// A probability already.
-    Probabilities,
 }
 
 fn one() -> f32 {
@@ -80,61 +71,34 @@ enum Decision {
 /// Default number of classes in an answer.
 const TOP_K: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
+/// Scores of a row, by the dimensions that the model declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowScores {
+    /// One.
+    One,
+    /// So many.
+    Several(usize),
+    /// As many as a run has.
+    Open,
+}
+
 pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
-    let signature = context.signature;
     let Settings { output, scores, labels, top_k, temperature, threshold, multi_label } = context.config.settings()?;
-    let scores = required(scores)?;
-    let labels = labels.map(|labels| labels.read(context.files)).transpose()?;
-    let output = float_output(signature, output.as_deref(), "scores")?;
-    let dims = signature.output(&output).map(|spec| &*spec.dims);
-    let classes = match dims {
-        Some([_, Dim::Fixed(1)] | [_]) if multi_label => Some(1),
-        Some([_, Dim::Fixed(1)] | [_]) => Some(2),
-        Some([_, Dim::Fixed(classes)]) => Some(*classes),
-        Some([_, Dim::Dynamic(_)]) | Some([]) | None => None,
-        Some(dims) => {
-            return Err(SetupError::Config(format!(
-                "output: {output:?} has {} dimensions; a classifier needs one row of scores per instance",
-                dims.len()
-            )));
-        }
-    };
+    let ScoresOfModel { output, scores, labels } = ScoreSettings { output, scores, labels }.find(&context)?;
+    let row_scores = RowScores::of(context.signature, &output)?;
+    let classes = row_scores.classes(multi_label);
     if let (Some(classes), Some(labels)) = (classes, &labels)
         && classes != labels.len()
     {
-        let what = match dims {
-            Some([_, Dim::Fixed(scores)]) if *scores > 1 || multi_label => format!("{scores} scores a row"),
-            _ => "one score a row, which is that of the second of two".to_owned(),
-        };
-        return Err(SetupError::Config(format!(
-            "labels: there are {}, but the output {output:?} has {what}",
-            labels.len()
-        )));
+        return Err(wrong_labels(labels, &output, &row_scores.describe(multi_label)));
     }
     let of_scores = model_classes::Scores { output: &output, count: classes, first_class: 0 };
     let labels = context.classes.choose(labels, of_scores)?;
     let label_output = context.classes.label_output(&output).filter(|_| !multi_label).map(str::to_owned);
-    if !(temperature > 0.0 && temperature.is_finite()) {
-        return Err(SetupError::Config(format!("temperature: {temperature} is not a positive number")));
-    }
-    if temperature != 1.0 && scores == Scores::Probabilities {
-        return Err(SetupError::Config("temperature: only logits have one; these scores are probabilities".to_owned()));
-    }
-    if let Some(threshold) = threshold.filter(|threshold| !(0.0..=1.0).contains(threshold)) {
-        return Err(SetupError::Config(format!("threshold: {threshold} is not a probability, 0 to 1")));
-    }
-    let decision = match (multi_label, threshold) {
-        (true, threshold) => Decision::AllFrom(threshold.unwrap_or(0.5)),
-        (false, None) => Decision::Best,
-        (false, Some(threshold)) if classes == Some(2) => Decision::SecondFrom(threshold),
-        (false, Some(_)) => {
-            return Err(SetupError::Config(
-                "threshold: it decides between two classes, or, with multi_label = true, on each of several".to_owned(),
-            ));
-        }
-    };
+    check_temperature(temperature, scores)?;
+    let decision = Decision::new(multi_label, threshold, classes)?;
     let top_k = top_k.unwrap_or(if multi_label { NonZeroUsize::MAX } else { TOP_K });
-    let has_one_score = !multi_label && matches!(dims, Some([_, Dim::Fixed(1)] | [_]));
+    let has_one_score = !multi_label && row_scores == RowScores::One;
     Ok(Box::new(Classifier {
         output,
         scores,
@@ -148,29 +112,62 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     }))
 }
 
-/// Requires the kind of the scores: nothing in a model has it.
-pub(crate) fn required(scores: Option<Scores>) -> Result<Scores, SetupError> {
-    scores.ok_or_else(|| {
-        SetupError::Config(
-            "scores: say what they are: \"probabilities\", or \"logits\" to be made probabilities of".to_owned(),
-        )
-    })
+impl RowScores {
+    fn of(signature: &Signature, output: &str) -> Result<RowScores, SetupError> {
+        match signature.output(output).map(|spec| &*spec.dims) {
+            Some([_, Dim::Fixed(1)] | [_]) => Ok(RowScores::One),
+            Some([_, Dim::Fixed(scores)]) => Ok(RowScores::Several(*scores)),
+            Some([_, Dim::Dynamic(_)]) | Some([]) | None => Ok(RowScores::Open),
+            Some(dims) => Err(SetupError::Config(format!(
+                "output: {output:?} has {} dimensions; a classifier needs one row of scores per instance",
+                dims.len()
+            ))),
+        }
+    }
+
+    /// Returns the number of classes, if the model has it.
+    fn classes(self, multi_label: bool) -> Option<usize> {
+        match self {
+            RowScores::One if multi_label => Some(1),
+            // That of the second of two classes.
+            RowScores::One => Some(2),
+            RowScores::Several(scores) => Some(scores),
+            RowScores::Open => None,
+        }
+    }
+
+    fn describe(self, multi_label: bool) -> String {
+        match self {
+            RowScores::One if !multi_label => "one score a row, which is that of the second of two".to_owned(),
+            RowScores::One => "1 scores a row".to_owned(),
+            RowScores::Several(scores) => format!("{scores} scores a row"),
+            RowScores::Open => "any number of scores a row".to_owned(),
+        }
+    }
 }
 
-/// softmax(s)_i = exp(s_i − max) / Σ_j exp(s_j − max): shifted so that no exponential overflows, in f64 so that many
-/// classes do not add up to rounding errors.
-pub(crate) fn softmax(scores: &[f32], temperature: f32, probabilities: &mut Vec<f64>) {
-    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let temperature = f64::from(temperature);
-    probabilities.clear();
-    probabilities.extend(scores.iter().map(|score| ((f64::from(*score) - f64::from(highest)) / temperature).exp()));
-    let sum: f64 = probabilities.iter().sum();
-    probabilities.iter_mut().for_each(|probability| *probability /= sum);
+impl Decision {
+    fn new(multi_label: bool, threshold: Option<f32>, classes: Option<usize>) -> Result<Decision, SetupError> {
+        threshold.map_or(Ok(()), check_threshold)?;
+        match (multi_label, threshold) {
+            (true, threshold) => Ok(Decision::AllFrom(threshold.unwrap_or(0.5))),
+            (false, None) => Ok(Decision::Best),
+            (false, Some(threshold)) if classes == Some(2) => Ok(Decision::SecondFrom(threshold)),
+            (false, Some(_)) => Err(SetupError::Config(
+                "threshold: it decides between two classes, or, with multi_label = true, on each of several".to_owned(),
+            )),
+        }
+    }
 }
 
-/// 1 / (1 + exp(−s))
-fn logistic(score: f64) -> f64 {
-    1.0 / (1.0 + (-score).exp())
+fn check_temperature(temperature: f32, scores: Scores) -> Result<(), SetupError> {
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        return Err(SetupError::Config(format!("temperature: {temperature} is not a positive number")));
+    }
+    if temperature != 1.0 && scores == Scores::Probabilities {
+        return Err(SetupError::Config("temperature: only logits have one; these scores are probabilities".to_owned()));
+    }
+    Ok(())
 }
 
 impl Postprocessor for Classifier {

@@ -3,3 +3,4 @@
 pub(crate) mod classifier;
 pub(crate) mod labels;
 pub(crate) mod model_classes;
+pub(crate) mod scores;

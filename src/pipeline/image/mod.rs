@@ -3,5 +3,9 @@
 pub(crate) mod base64_text;
 pub(crate) mod container;
 pub(crate) mod decoding;
+pub(crate) mod features;
+pub(crate) mod form;
+pub(crate) mod placing;
 pub(crate) mod preprocess;
 pub(crate) mod resizing;
+pub(crate) mod settings;

@@ -1,13 +1,12 @@
-//! The columns of `kind = "tabular"`: their settings, and what becomes of a value.
-
-use std::collections::HashMap;
-use std::sync::Arc;
+//! The columns of `kind = "tabular"`: their settings, and the conversion of their values.
 
 use serde::Deserialize;
 
-use crate::error::{Result, SetupError};
+use super::categories::{Category, Encoding, MissingCategory, Unknown};
+use super::numbers::{Number, Quantity, Standardise};
+use crate::error::SetupError;
 use crate::pipeline::Label;
-use crate::tensor::{DType, Data};
+use crate::tensor::DType;
 
 /// `[[preprocess.columns]]`
 #[derive(Debug, Clone, Deserialize)]
@@ -55,35 +54,6 @@ enum Missing {
     Text(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Standardise {
-    mean: f64,
-    deviation: f64,
-}
-
-/// Encoding of a category.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Encoding {
-    /// Its place in the vocabulary, counted from 0.
-    Index,
-    /// A 1 in its place, and 0 in all others.
-    OneHot,
-}
-
-/// Treatment of a category that is not in the vocabulary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Unknown {
-    /// It is refused.
-    Error,
-    /// All of these are one category more, the last.
-    Other,
-    /// One-hot: all places are 0, as with scikit-learn's `handle_unknown="ignore"`.
-    Ignore,
-}
-
 /// Conversion of the values of a column.
 #[derive(Debug)]
 pub(crate) enum Values {
@@ -101,50 +71,6 @@ pub(crate) enum Values {
         /// Replacement of a missing value.
         missing: Option<String>,
     },
-}
-
-/// Conversion of a number.
-#[derive(Debug)]
-pub(crate) struct Number {
-    /// Replacement of a missing value; NaN where the model itself handles it.
-    pub(crate) missing: Option<Quantity>,
-    clip: Option<[f64; 2]>,
-    log1p: bool,
-    standardise: Option<Standardise>,
-}
-
-/// A number before it becomes an element of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Quantity {
-    /// An exact whole number.
-    Integer(i128),
-    /// Any number, in double precision.
-    Float(f64),
-}
-
-/// Index of categories in the vocabulary.
-#[derive(Debug)]
-pub(crate) struct Category {
-    texts: HashMap<Arc<str>, usize>,
-    numbers: HashMap<i64, usize>,
-    is_one_hot: bool,
-    unknown: Unknown,
-    missing: Option<MissingCategory>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum MissingCategory {
-    Known(usize),
-    Unknown,
-}
-
-/// The place of a category within its part of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// This one, counted from 0.
-    At(usize),
-    /// None: all are 0.
-    Nowhere,
 }
 
 impl ColumnSettings {
@@ -244,35 +170,20 @@ impl ColumnSettings {
         if unknown == Unknown::Ignore && !is_one_hot {
             return Err("unknown: only a one-hot encoding can ignore what is not in the vocabulary".to_owned());
         }
-        let mut category =
-            Category { texts: HashMap::new(), numbers: HashMap::new(), is_one_hot, unknown, missing: None };
-        for (place, label) in vocabulary.iter().enumerate() {
-            let before = match label {
-                Label::Text(text) => category.texts.insert(Arc::clone(text), place),
-                Label::Number(number) => category.numbers.insert(*number, place),
-            };
-            if before.is_some() {
-                return Err(format!("vocabulary: {label} is there twice"));
-            }
-        }
+        let category = Category::of(&vocabulary, is_one_hot, unknown)?;
         let place = match &missing {
             None => return Ok(category),
-            Some(Missing::Text(text)) => category.texts.get(text.as_str()).copied(),
-            Some(Missing::Integer(number)) => category.numbers.get(number).copied(),
+            Some(Missing::Text(text)) => category.place_of_text(text),
+            Some(Missing::Integer(number)) => category.place_of_number(*number),
             Some(Missing::Boolean(_) | Missing::Number(_)) => None,
         };
-        category.missing = Some(match (place, missing) {
-            (Some(place), _) => MissingCategory::Known(place),
+        match (place, missing) {
+            (Some(place), _) => Ok(category.with_missing(MissingCategory::Known(place))),
             (None, Some(Missing::Text(word))) if word == "unknown" && unknown != Unknown::Error => {
-                MissingCategory::Unknown
+                Ok(category.with_missing(MissingCategory::Unknown))
             }
-            _ => {
-                return Err(
-                    "missing: a category of the vocabulary, or \"unknown\" if those are not an error".to_owned()
-                );
-            }
-        });
-        Ok(category)
+            _ => Err("missing: a category of the vocabulary, or \"unknown\" if those are not an error".to_owned()),
+        }
     }
 }
 
@@ -300,7 +211,7 @@ impl Values {
     pub(crate) fn is_needed(&self) -> bool {
         match self {
             Values::Number(number) => number.missing.is_none(),
-            Values::Category(category) => category.missing.is_none(),
+            Values::Category(category) => category.of_missing().is_none(),
             Values::Boolean { missing } => missing.is_none(),
             Values::Text { missing } => missing.is_none(),
         }
@@ -332,187 +243,8 @@ impl Values {
     pub(crate) fn are_texts(&self) -> bool {
         match self {
             Values::Text { .. } => true,
-            Values::Category(category) => !category.texts.is_empty(),
+            Values::Category(category) => category.takes_texts(),
             Values::Number(_) | Values::Boolean { .. } => false,
         }
-    }
-}
-
-impl Number {
-    /// Returns true if the value is not changed.
-    pub(crate) fn leaves_as_is(&self) -> bool {
-        self.clip.is_none() && !self.log1p && self.standardise.is_none()
-    }
-
-    /// Returns the value after clip, logarithm and standardisation, in this order, as far as they are configured;
-    /// `None` if it has no logarithm. A whole number that is only clipped stays exact.
-    pub(crate) fn transformed(&self, value: Quantity) -> Option<Quantity> {
-        if let (Quantity::Integer(value), false, None) = (value, self.log1p, self.standardise) {
-            return Some(match self.clip {
-                Some([least, _]) if value < least.ceil() as i128 => Quantity::Float(least),
-                Some([_, most]) if value > most.floor() as i128 => Quantity::Float(most),
-                _ => Quantity::Integer(value),
-            });
-        }
-        let value = value.as_f64();
-        let value = self.clip.map_or(value, |[least, most]| value.clamp(least, most));
-        if self.log1p && value <= -1.0 {
-            return None;
-        }
-        let value = if self.log1p { value.ln_1p() } else { value };
-        Some(Quantity::Float(self.standardise.map_or(value, |by| (value - by.mean) / by.deviation)))
-    }
-}
-
-impl Quantity {
-    pub(crate) fn as_f64(self) -> f64 {
-        match self {
-            Quantity::Integer(value) => value as f64,
-            Quantity::Float(value) => value,
-        }
-    }
-
-    /// Returns the value as a whole number, if it is one.
-    fn as_integer(self) -> Option<i128> {
-        match self {
-            Quantity::Integer(value) => Some(value),
-            // The cast is exact within ±2^126, which includes all tensor types.
-            Quantity::Float(value) if value.fract() == 0.0 && value.abs() < 2f64.powi(126) => Some(value as i128),
-            Quantity::Float(_) => None,
-        }
-    }
-}
-
-/// The shortest form: 1e300, not three hundred zeros.
-impl std::fmt::Display for Quantity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Quantity::Integer(value) => write!(f, "{value}"),
-            Quantity::Float(value) => write!(f, "{value:?}"),
-        }
-    }
-}
-
-impl Category {
-    fn width(&self) -> usize {
-        match (self.is_one_hot, self.unknown) {
-            (false, _) => 1,
-            (true, Unknown::Other) => self.len() + 1,
-            (true, Unknown::Error | Unknown::Ignore) => self.len(),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.texts.len() + self.numbers.len()
-    }
-
-    /// Returns the JSON types of the vocabulary, for messages.
-    pub(crate) fn expected(&self) -> &'static str {
-        match (self.takes_texts(), self.takes_numbers()) {
-            (true, true) => "a string or a whole number, as in the vocabulary",
-            (true, false) => "a string, as in the vocabulary",
-            (false, _) => "a whole number, as in the vocabulary",
-        }
-    }
-
-    /// Returns true if the vocabulary has texts.
-    pub(crate) fn takes_texts(&self) -> bool {
-        !self.texts.is_empty()
-    }
-
-    /// Returns true if the vocabulary has numbers.
-    pub(crate) fn takes_numbers(&self) -> bool {
-        !self.numbers.is_empty()
-    }
-
-    /// One of the categories.
-    fn sample(&self, index: usize) -> serde_json::Value {
-        let place = index % self.len().max(1);
-        let text = self.texts.iter().find(|(_, at)| **at == place).map(|(text, _)| text.to_string().into());
-        let number = || self.numbers.iter().find(|(_, at)| **at == place).map(|(number, _)| (*number).into());
-        text.or_else(number).unwrap_or_default()
-    }
-
-    pub(crate) fn is_one_hot(&self) -> bool {
-        self.is_one_hot
-    }
-
-    /// The place of a category that is a text; `None` if it is an error.
-    pub(crate) fn of_text(&self, text: &str) -> Option<Place> {
-        self.texts.get(text).map(|place| Place::At(*place)).or_else(|| self.of_unknown())
-    }
-
-    /// The place of a category that is a number.
-    pub(crate) fn of_number(&self, number: i64) -> Option<Place> {
-        self.numbers.get(&number).map(|place| Place::At(*place)).or_else(|| self.of_unknown())
-    }
-
-    /// The place of what is missing.
-    pub(crate) fn of_missing(&self) -> Option<Place> {
-        match self.missing? {
-            MissingCategory::Known(place) => Some(Place::At(place)),
-            MissingCategory::Unknown => self.of_unknown(),
-        }
-    }
-
-    /// The place of what is not in the vocabulary.
-    pub(crate) fn of_unknown(&self) -> Option<Place> {
-        match self.unknown {
-            Unknown::Error => None,
-            Unknown::Other => Some(Place::At(self.len())),
-            Unknown::Ignore => Some(Place::Nowhere),
-        }
-    }
-
-    /// Some of the vocabulary, for an error.
-    pub(crate) fn some_of_it(&self) -> String {
-        let mut all: Vec<(usize, String)> =
-            self.texts.iter().map(|(text, place)| (*place, format!("{text:?}"))).collect();
-        all.extend(self.numbers.iter().map(|(number, place)| (*place, number.to_string())));
-        all.sort_unstable();
-        let more = if all.len() > 10 { format!(" and {} more", all.len() - 10) } else { String::new() };
-        let shown: Vec<String> = all.into_iter().take(10).map(|(_, label)| label).collect();
-        format!("{}{more}", shown.join(", "))
-    }
-}
-
-/// Puts a number into its place in a tensor; false if the tensor's type does not have it.
-pub(crate) fn put(data: &mut Data, index: usize, value: Quantity) -> bool {
-    macro_rules! whole {
-        ($values:expr) => {{
-            let fits = value.as_integer().and_then(|value| value.try_into().ok());
-            fits.map(|value| $values[index] = value).is_some()
-        }};
-    }
-    match data {
-        Data::F32(values) => {
-            values[index] = value.as_f64() as f32;
-            values[index].is_finite() || !value.as_f64().is_finite()
-        }
-        Data::F64(values) => {
-            values[index] = value.as_f64();
-            true
-        }
-        Data::F16(values) => {
-            values[index] = half::f16::from_f64(value.as_f64());
-            values[index].is_finite() || !value.as_f64().is_finite()
-        }
-        Data::BF16(values) => {
-            values[index] = half::bf16::from_f64(value.as_f64());
-            values[index].is_finite() || !value.as_f64().is_finite()
-        }
-        Data::I8(values) => whole!(values),
-        Data::I16(values) => whole!(values),
-        Data::I32(values) => whole!(values),
-        Data::I64(values) => whole!(values),
-        Data::U8(values) => whole!(values),
-        Data::U16(values) => whole!(values),
-        Data::U32(values) => whole!(values),
-        Data::U64(values) => whole!(values),
-        Data::Bool(values) => {
-            values[index] = value.as_f64() != 0.0;
-            value.as_f64() == 0.0 || value.as_f64() == 1.0
-        }
-        Data::Text(_) => false,
     }
 }

@@ -16,7 +16,9 @@ use crate::error::{Error, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::reader::{Fits, Reader, misfit, quoted, shortened};
 use crate::pipeline::json::whole_numbers::whole_number;
-use crate::pipeline::tabular::columns::{Category, ColumnSettings, Number, Place, Quantity, Values, put};
+use crate::pipeline::tabular::categories::{Category, Place};
+use crate::pipeline::tabular::columns::{ColumnSettings, Values};
+use crate::pipeline::tabular::numbers::{Number, Quantity, put};
 use crate::pipeline::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows, some_of};
 use crate::tensor::{
     DType, Data, Dim, Element, Signature, Tensor, TensorSpec, for_each_element_type, with_element_type,

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::error::{Error, Result, SetupError};
-use crate::pipeline::classify::classifier::{Scores, required, softmax};
 use crate::pipeline::classify::labels::Labels;
-use crate::pipeline::outputs::{float_output, output, refuse_improbable, refuse_non_finite, unexpected_shape};
+use crate::pipeline::classify::scores::{ScoreSettings, Scores, ScoresOfModel, check_threshold, softmax, wrong_labels};
+use crate::pipeline::outputs::{output, refuse_improbable, refuse_non_finite, unexpected_shape};
 use crate::pipeline::{Entity, Label, Origin, Postprocessor, Prediction, StageContext, TokenisedText};
 use crate::tensor::{Dim, Tensors};
 
@@ -55,23 +55,16 @@ enum Meaning {
 
 pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
     let Settings { output, scores, labels, ignore, threshold } = context.config.settings()?;
-    let scores = required(scores)?;
-    if !(0.0..=1.0).contains(&threshold) {
-        return Err(SetupError::Config(format!("threshold: {threshold} is not a probability, 0 to 1")));
-    }
-    let output = float_output(context.signature, output.as_deref(), "scores")?;
+    check_threshold(threshold)?;
+    let ScoresOfModel { output, scores, labels } = ScoreSettings { output, scores, labels }.find(&context)?;
     let labels = labels.ok_or_else(|| {
         SetupError::Config("labels: name them in the order of the scores, or a file with them".to_owned())
     })?;
-    let labels = labels.read(context.files)?;
     match context.signature.output(&output).map(|spec| &*spec.dims) {
         None | Some([_, _, Dim::Dynamic(_)]) => {}
         Some([_, _, Dim::Fixed(classes)]) if *classes == labels.len() => {}
         Some([_, _, Dim::Fixed(classes)]) => {
-            let count = labels.len();
-            return Err(SetupError::Config(format!(
-                "labels: there are {count}, but the output {output:?} has {classes} scores a token"
-            )));
+            return Err(wrong_labels(&labels, &output, &format!("{classes} scores a token")));
         }
         Some(dims) => {
             return Err(SetupError::Config(format!(

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::programs::workshop;
+use crate::places::workshop;
+use crate::server::Server;
 
-pub(crate) const OHA: &str = "1.16.0";
+/// Version of the load generator.
+pub const OHA: &str = "1.16.0";
 
 /// How requests come.
 #[derive(Clone, Copy)]
-pub(crate) enum Load {
+pub enum Load {
     /// So many connections, each sending its next request when it has its answer.
     Closed(usize),
     /// So many requests a second, whatever becomes of them.
@@ -49,39 +51,39 @@ const TIMEOUT: &str = "10s";
 const MIN_HEARD: f64 = 0.98;
 
 /// What became of the requests of a load, in numbers.
-pub(crate) struct Summary {
+pub struct Summary {
     /// How many were answered a second.
-    pub(crate) per_second: f64,
+    pub per_second: f64,
     /// In seconds, of what was answered.
-    pub(crate) p50: f64,
-    pub(crate) p95: f64,
-    pub(crate) p99: f64,
+    pub p50: f64,
+    pub p95: f64,
+    pub p99: f64,
     /// How many were answered, by status.
-    pub(crate) answered: BTreeMap<u16, u64>,
+    pub answered: BTreeMap<u16, u64>,
     /// How many were not answered, by what went wrong.
-    pub(crate) unanswered: BTreeMap<String, u64>,
+    pub unanswered: BTreeMap<String, u64>,
     /// How many an open load should have had.
-    pub(crate) offered: Option<f64>,
+    pub offered: Option<f64>,
 }
 
 impl Summary {
-    pub(crate) fn good(&self) -> u64 {
+    pub fn good(&self) -> u64 {
         self.answered.get(&200).copied().unwrap_or(0)
     }
 
     /// Those that were not answered with 200, or not at all.
-    pub(crate) fn failed(&self) -> u64 {
+    pub fn failed(&self) -> u64 {
         self.answered.values().sum::<u64>() - self.good() + self.unanswered.values().sum::<u64>()
     }
 
     /// Of an open load, those of which nothing was heard: those that its end cut off, and those that were not sent, since too many
     /// were waiting for an answer already.
-    pub(crate) fn missing(&self) -> f64 {
+    pub fn missing(&self) -> f64 {
         self.offered.map_or(0.0, |offered| offered - (self.good() + self.failed()) as f64)
     }
 
     /// Itself, if nothing failed, and what should have come has come.
-    pub(crate) fn all_good(self) -> Summary {
+    pub fn all_good(self) -> Summary {
         assert!(self.good() > 0 && self.failed() == 0, "{:?}, not answered: {:?}", self.answered, self.unanswered);
         if let Some(offered) = self.offered {
             assert!(self.missing() <= (1.0 - MIN_HEARD) * offered + 1.0, "{} of {offered} are missing", self.missing());
@@ -92,15 +94,15 @@ impl Summary {
 
 /// One request that was answered, in seconds.
 #[derive(Clone, Copy)]
-pub(crate) struct Hit {
+pub struct Hit {
     /// When it was sent, from the beginning on.
-    pub(crate) sent: f64,
-    pub(crate) took: f64,
-    pub(crate) status: u16,
+    pub sent: f64,
+    pub took: f64,
+    pub status: u16,
 }
 
 /// Puts a URL under load and sums up what became of it. `body` is a file.
-pub(crate) fn summarize(url: &str, body: &Path, load: Load, time: Duration) -> Summary {
+pub fn summarize(url: &str, body: &Path, load: Load, time: Duration) -> Summary {
     let output = command(Some(body), load, time).args(["--output-format", "json"]).arg(url).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).expect("oha's report is not JSON");
     let counts = |key: &str| {
@@ -123,7 +125,7 @@ pub(crate) fn summarize(url: &str, body: &Path, load: Load, time: Duration) -> S
 }
 
 /// Puts a URL under load and gives every request that was answered; of the others oha says nothing here. `body` is a file.
-pub(crate) fn fire(url: &str, body: Option<&Path>, load: Load, time: Duration) -> Vec<Hit> {
+pub fn fire(url: &str, body: Option<&Path>, load: Load, time: Duration) -> Vec<Hit> {
     let output = command(body, load, time).args(["--output-format", "csv"]).arg(url).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let mut lines = text.lines();
@@ -155,7 +157,7 @@ fn command(body: Option<&Path>, load: Load, time: Duration) -> Command {
 }
 
 /// Where the load generator is; installs it with cargo, once.
-pub(crate) fn oha() -> PathBuf {
+pub fn oha() -> PathBuf {
     let path = workshop().join("bin/oha");
     if !path.exists() {
         println!("installing oha {OHA} into .bench (once, some minutes) ...");
@@ -169,9 +171,38 @@ pub(crate) fn oha() -> PathBuf {
     path
 }
 
-/// The value below which this share of all lies.
-pub(crate) fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    values.get((values.len() as f64 * share) as usize).or(values.last()).copied().unwrap_or(f64::NAN)
+/// What is asked again and again under load.
+pub struct Question {
+    /// The model that is asked.
+    pub model: &'static str,
+    /// The URL.
+    pub url: String,
+    /// The file with the body.
+    pub body: PathBuf,
+}
+
+impl Question {
+    /// One instance for a model of a server.
+    pub fn new(server: &Server, model: &'static str, instance: &Value) -> Question {
+        let body = workshop().join(format!("question-{model}.json"));
+        std::fs::write(&body, serde_json::json!({ "instances": [instance] }).to_string()).expect("a file below .bench");
+        Question { model, url: server.url(&format!("/v1/models/{model}:predict")), body }
+    }
+}
+
+/// Asks all questions at one time, each under its load.
+pub fn together<T: Send>(
+    questions: &[Question],
+    load: impl Fn(usize) -> Load,
+    ask: impl Fn(&Question, Load) -> T + Sync,
+) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let ask = &ask;
+        let one = |(index, question)| {
+            let load = load(index);
+            scope.spawn(move || ask(question, load))
+        };
+        let asked: Vec<_> = questions.iter().enumerate().map(one).collect();
+        asked.into_iter().map(|asked| asked.join().expect("the load generator")).collect()
+    })
 }

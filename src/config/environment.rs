@@ -1,0 +1,21 @@
+//! Facts about this process that only its environment has.
+
+use std::path::PathBuf;
+
+/// This program, for a process that is to do a part of its work.
+pub fn this_program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// Returns the user of this program, according to the environment: `user@host`.
+pub fn this_user() -> String {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let user = set("USER").or_else(|| set("LOGNAME")).unwrap_or_else(|| "someone".to_owned());
+    let host = set("HOSTNAME").or_else(|| Some(std::fs::read_to_string("/etc/hostname").ok()?.trim().to_owned()));
+    host.filter(|host| !host.is_empty()).map_or_else(|| user.clone(), |host| format!("{user}@{host}"))
+}
+
+/// Returns true if the user wants no colours on a terminal: the `NO_COLOR` convention.
+pub fn is_colour_unwanted() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}

@@ -1,0 +1,149 @@
+//! `[http]` and `[admin]`: the listener that clients speak to, and the one for operators.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::count::{Count, available_cores, non_zero};
+use super::listen;
+use crate::machine;
+
+/// `[http]`: the listener that clients speak to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen::deserialize")]
+    pub listen: SocketAddr,
+    /// Threads that read, parse and write requests.
+    pub threads: Count,
+    /// Connections open at one time that predictions are served on.
+    pub connection_limit: NonZeroUsize,
+    /// Time for a new connection to send the head of its first request.
+    pub first_request_timeout_ms: NonZeroU64,
+    /// Time for which a connection may be idle after an answer, until the head of the next request has been read.
+    pub header_timeout_ms: NonZeroU64,
+    /// Time for which a client may read nothing of an answer that is being written.
+    pub write_timeout_ms: NonZeroU64,
+    /// The largest request body.
+    pub body_limit_bytes: NonZeroUsize,
+    /// Maximum size of a feedback body.
+    pub feedback_body_limit_bytes: NonZeroUsize,
+    /// Maximum memory for all bodies and unread answers together. Without it, an eighth of the available memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_memory_bytes: Option<NonZeroUsize>,
+    /// Answers `GET /metrics` on this listener, too.
+    pub metrics: bool,
+    /// Maximum age of the metrics in an answer.
+    pub metrics_max_age_ms: u64,
+}
+
+/// `[admin]`: the listener for operators.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "listen::deserialize")]
+    pub listen: SocketAddr,
+    /// Token for the admin API; without it, whoever reaches the address may change what is served.
+    #[serde(skip_serializing)]
+    pub token: Option<Token>,
+}
+
+/// A secret, which is not shown where the configuration is.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Token(String);
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        HttpConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            threads: Count::Auto,
+            connection_limit: non_zero(1024),
+            first_request_timeout_ms: NonZeroU64::MIN.saturating_add(9_999),
+            header_timeout_ms: NonZeroU64::MIN.saturating_add(74_999),
+            write_timeout_ms: NonZeroU64::MIN.saturating_add(29_999),
+            body_limit_bytes: non_zero(8 << 20),
+            // 10,000 items with an id, a label and a metric fit into this.
+            feedback_body_limit_bytes: non_zero(3 << 20),
+            body_memory_bytes: None,
+            metrics: true,
+            metrics_max_age_ms: 1_000,
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), token: None }
+    }
+}
+
+impl HttpConfig {
+    /// [`HttpConfig::threads`], chosen from the cores there are if it is `auto`.
+    pub fn threads(&self) -> NonZeroUsize {
+        self.threads.or(available_cores())
+    }
+
+    /// [`HttpConfig::first_request_timeout_ms`] as a duration.
+    pub fn first_request_timeout(&self) -> Duration {
+        Duration::from_millis(self.first_request_timeout_ms.get())
+    }
+
+    /// Returns [`HttpConfig::body_memory_bytes`]. Without it, an eighth of the memory that this process may have:
+    /// tensors made from a body may take four times its size, and models need the rest.
+    pub fn body_memory(&self) -> usize {
+        let least = self.least_body_memory();
+        let eighth = |bytes: u64| usize::try_from(bytes / 8).unwrap_or(usize::MAX);
+        let suited = || machine::memory_limit().map_or(usize::MAX, |bytes| eighth(bytes).max(least));
+        self.body_memory_bytes.map_or_else(suited, NonZeroUsize::get)
+    }
+
+    /// One body may take somewhat less than half of the budget, so three times the largest body is enough.
+    pub(super) fn least_body_memory(&self) -> usize {
+        self.body_limit_bytes.max(self.feedback_body_limit_bytes).get().saturating_mul(3)
+    }
+
+    /// [`HttpConfig::metrics_max_age_ms`] as a duration.
+    pub fn metrics_max_age(&self) -> Duration {
+        Duration::from_millis(self.metrics_max_age_ms)
+    }
+
+    /// [`HttpConfig::header_timeout_ms`] as a duration.
+    pub fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms.get())
+    }
+
+    /// [`HttpConfig::write_timeout_ms`] as a duration.
+    pub fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms.get())
+    }
+}
+
+impl Token {
+    /// The secret itself.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Token, String> {
+        if text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Token(text))
+        } else {
+            Err("a token is at least 16 visible ASCII characters, without spaces".to_owned())
+        }
+    }
+}

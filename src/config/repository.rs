@@ -1,0 +1,119 @@
+//! `[repository]` and `[loading]`: where versions are, and how they are loaded.
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::identity::ModelName;
+
+/// `[repository]`: where the models are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RepositoryConfig {
+    /// The folder that holds one folder per model.
+    pub path: PathBuf,
+    /// The model that `POST /predict` asks; without it, the only one there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_model: Option<ModelName>,
+    /// Number of the newest versions of each model that are kept loaded, beside those that the deployment needs.
+    pub newest_versions: usize,
+    /// Interval of syncs with the folder, which find new versions and changed files. 0 turns them off.
+    pub poll_interval_ms: u64,
+    /// Time for which `leeway reload` waits for the loads that it starts.
+    pub reload_timeout_ms: NonZeroU64,
+    /// Handling of models that cannot be served at the start.
+    pub start: StartMode,
+    /// Time for which a lenient start waits for models that are slow to load.
+    pub start_timeout_ms: NonZeroU64,
+}
+
+/// Handling of models that cannot be served, and of folders that are no models, at the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartMode {
+    /// The other models are served, as at run time.
+    #[default]
+    Lenient,
+    /// The server does not start.
+    Strict,
+}
+
+/// `[loading]`: how versions are loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoadingConfig {
+    /// True if a version is tried out in a process of its own first.
+    pub trial: bool,
+    /// The most memory that the trial may take, in MiB; without it, 1024 and four times the size of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial_memory_mb: Option<NonZeroU64>,
+    /// Timeout of the trial, and of each of the first runs of a version in the server itself.
+    pub trial_timeout_ms: NonZeroU64,
+    /// Timeout of a load as a whole. Other loads continue after it.
+    pub timeout_ms: NonZeroU64,
+}
+
+impl Default for RepositoryConfig {
+    fn default() -> Self {
+        RepositoryConfig {
+            path: PathBuf::from("models"),
+            default_model: None,
+            newest_versions: 2,
+            poll_interval_ms: 5_000,
+            // Enough for a small model, and shorter than the usual timeout of a client.
+            reload_timeout_ms: NonZeroU64::MIN.saturating_add(9_999),
+            start: StartMode::Lenient,
+            // Longer than a trial may take, and shorter than an operator waits.
+            start_timeout_ms: NonZeroU64::MIN.saturating_add(299_999),
+        }
+    }
+}
+
+impl Default for LoadingConfig {
+    fn default() -> Self {
+        LoadingConfig {
+            trial: true,
+            trial_memory_mb: None,
+            trial_timeout_ms: NonZeroU64::MIN.saturating_add(119_999),
+            // Enough to read weights of some hundred GiB from a slow disk.
+            timeout_ms: NonZeroU64::MIN.saturating_add(1_199_999),
+        }
+    }
+}
+
+impl RepositoryConfig {
+    /// [`RepositoryConfig::poll_interval_ms`] as a duration; `None` for 0.
+    pub fn poll_interval(&self) -> Option<Duration> {
+        Some(Duration::from_millis(self.poll_interval_ms)).filter(|interval| !interval.is_zero())
+    }
+
+    /// [`RepositoryConfig::reload_timeout_ms`] as a duration.
+    pub fn reload_timeout(&self) -> Duration {
+        Duration::from_millis(self.reload_timeout_ms.get())
+    }
+
+    /// [`RepositoryConfig::start_timeout_ms`] as a duration; `None` for a strict start, which waits for all.
+    pub fn start_timeout(&self) -> Option<Duration> {
+        let timeout = Duration::from_millis(self.start_timeout_ms.get());
+        (self.start == StartMode::Lenient).then_some(timeout)
+    }
+}
+
+impl LoadingConfig {
+    /// [`LoadingConfig::trial_timeout_ms`] as a duration.
+    pub fn trial_timeout(&self) -> Duration {
+        Duration::from_millis(self.trial_timeout_ms.get())
+    }
+
+    /// [`LoadingConfig::timeout_ms`] as a duration.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms.get())
+    }
+
+    /// [`LoadingConfig::trial_memory_mb`] in bytes.
+    pub fn trial_memory(&self) -> Option<u64> {
+        self.trial_memory_mb.map(|mib| mib.get().saturating_mul(1 << 20))
+    }
+}

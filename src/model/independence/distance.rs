@@ -1,0 +1,102 @@
+//! The distance of two answers to one row, beside the size of the numbers in the answers to all.
+
+use crate::tensor::{Data, Element, Tensor, for_each_element_type};
+
+/// The two runs that two answers to a row come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Runs {
+    /// Both alone.
+    Alone,
+    OfOneShape,
+    OfDifferentShapes,
+}
+
+/// The size of the numbers in the answers to all rows.
+pub(super) struct Usual {
+    /// The largest number in the middle one of the answers.
+    overall: f64,
+    /// The largest number in each place; empty if the answers differ in shape.
+    of_each: Vec<f64>,
+}
+
+impl Usual {
+    pub(super) fn of(answers: &[&Tensor]) -> Usual {
+        let mut sizes: Vec<f64> = answers.iter().map(|answer| largest(answer)).collect();
+        sizes.sort_unstable_by(f64::total_cmp);
+        let overall = sizes.get(sizes.len().saturating_sub(1) / 2).copied().unwrap_or_default();
+        let is_alike = answers.windows(2).all(|pair| pair[0].shape() == pair[1].shape());
+        let mut of_each = Vec::new();
+        if let (true, Some(first)) = (is_alike, answers.first()) {
+            of_each.resize(first.data().len(), 0.0);
+            for numbers in answers.iter().filter_map(|answer| floats(answer)) {
+                for (size, number) in of_each.iter_mut().zip(numbers).filter(|(_, number)| number.is_finite()) {
+                    *size = number.abs().max(*size);
+                }
+            }
+        }
+        Usual { overall, of_each }
+    }
+}
+
+/// The largest relative difference of two tensors; `None` if they differ in shape, or in which elements are numbers.
+///
+/// In runs of one shape, where rounding is the same, a number is held against those in its own place, so that a small one
+/// beside a large one counts; in runs of different shapes, against the largest of all, with which it may have been added up.
+/// Elements that are no floating-point numbers are the same or not: 0 or 1. Of those of runs of different shapes, one in a
+/// hundred may be another one: the rounding of what they were made of.
+pub(super) fn distance(one: &Tensor, other: &Tensor, usual: &Usual, runs: Runs) -> Option<f64> {
+    if one.shape() != other.shape() || one.dtype() != other.dtype() {
+        return None;
+    }
+    let (Some(ones), Some(others)) = (floats(one), floats(other)) else {
+        let differing = for_each_element_type!(one.data(), values => differing(values, other));
+        let allowed = match runs {
+            Runs::OfDifferentShapes => one.data().len() / 100,
+            Runs::Alone | Runs::OfOneShape => 0,
+        };
+        return Some(if differing > allowed { 1.0 } else { 0.0 });
+    };
+    let overall = usual.overall.max(largest(one)).max(largest(other));
+    let mut furthest: f64 = 0.0;
+    for (place, (a, b)) in ones.zip(others).enumerate() {
+        if a == b || (a.is_nan() && b.is_nan()) {
+            continue;
+        }
+        let apart = (a - b).abs();
+        if !apart.is_finite() {
+            return None;
+        }
+        let size = match runs {
+            Runs::Alone | Runs::OfOneShape => {
+                usual.of_each.get(place).copied().unwrap_or_default().max(a.abs()).max(b.abs())
+            }
+            Runs::OfDifferentShapes => overall,
+        };
+        furthest = furthest.max(apart / size);
+    }
+    Some(furthest)
+}
+
+fn differing<T: Element + PartialEq>(values: &[T], other: &Tensor) -> usize {
+    let others = other.values::<T>().unwrap_or_default();
+    values.iter().zip(others).filter(|(a, b)| a != b).count()
+}
+
+pub(super) fn floats(tensor: &Tensor) -> Option<Box<dyn Iterator<Item = f64> + '_>> {
+    Some(match tensor.data() {
+        Data::F32(values) => Box::new(values.iter().map(|&value| value.into())),
+        Data::F64(values) => Box::new(values.iter().copied()),
+        Data::F16(values) => Box::new(values.iter().map(|value| value.to_f64())),
+        Data::BF16(values) => Box::new(values.iter().map(|value| value.to_f64())),
+        _ => return None,
+    })
+}
+
+fn largest(tensor: &Tensor) -> f64 {
+    let finite = floats(tensor).into_iter().flatten().filter(|value| value.is_finite());
+    finite.fold(0.0, |largest, value| largest.max(value.abs()))
+}
+
+pub(super) fn is_finite(tensor: &Tensor) -> bool {
+    tensor.data().first_non_finite().is_none()
+}

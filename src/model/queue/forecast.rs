@@ -1,0 +1,85 @@
+//! The forecast for a request that comes: how long it would take from here, and the error if that is too long.
+
+use std::time::{Duration, Instant};
+
+use super::Queue;
+use super::state::{Door, State};
+use crate::budget::TimeLimits;
+use crate::error::{Error, Result, Shed};
+use crate::model::admission::{Admission, Backlog, Priority, admit, turn};
+use crate::model::batch::Lengths;
+
+impl Queue {
+    /// The size of a full batch for a request of this size, of which a run has at most `most`. Where only rows of about one
+    /// length are run together, that is as many as there mostly were: a batch full of essays is never seen. Where a run has
+    /// the rows of one request, it is the mean of those that wait and of this one.
+    pub(super) fn full_run(&self, state: &State, size: usize, most: usize) -> usize {
+        let policy = self.sharing.policy();
+        match policy.lengths {
+            _ if policy.keeps_requests_whole() => (state.line.size() + size).div_ceil(state.line.len() + 1),
+            Lengths::Alike => most,
+            Lengths::Padded => most.min(size.max(state.usual_size as usize)),
+        }
+    }
+
+    pub(super) fn check_door(&self, state: &State) -> Result<()> {
+        if state.door == Door::Closed {
+            return Err(Error::ShuttingDown);
+        }
+        if state.line.len() >= self.capacity.get() {
+            let retry_after = state.drained_in(self.sharing.policy());
+            return Err(Error::QueueFull { capacity: self.capacity.get(), retry_after });
+        }
+        Ok(())
+    }
+
+    /// Returns the expected time in the queue and the run for a request of this size that comes now, of which a run takes
+    /// so many; `None` if there is nothing to predict from, or it is only let in for a worker to try. An error if it
+    /// cannot be in time.
+    pub(super) fn forecast(
+        &self,
+        state: &mut State,
+        (size, run_size): (usize, usize),
+        demand: TimeLimits,
+        priority: Priority,
+        now: Instant,
+    ) -> Result<Option<Duration>> {
+        let rows_ahead = state.line.size_before(turn(priority, now, self.overtaking));
+        let is_free = rows_ahead == 0 && state.workers.iter().any(|slot| slot.run.is_none());
+        let left = demand.finish_by.saturating_duration_since(now);
+        // A low priority is to have time for others to go before it.
+        let for_others = match priority {
+            Priority::Low if !is_free => self.overtaking.min(left / 2),
+            _ => Duration::ZERO,
+        };
+        let is_stale = state.is_stale(size.min(run_size), now);
+        let State { residuals, workers, service, .. } = state;
+        residuals.clear();
+        residuals.extend(workers.iter().map(|slot| slot.run.as_ref().map_or(Duration::ZERO, |run| run.left(now))));
+        residuals.sort_unstable();
+        let admission = admit(Backlog { rows_ahead, residuals }, run_size, service, size, left - for_others);
+        if let Admission::Admit(Some(predicted)) | Admission::Shed(predicted) = admission {
+            self.load_estimate.note_predicted(predicted);
+        }
+        match admission {
+            Admission::Admit(predicted) => Ok(predicted),
+            // The estimate is stale, and a worker is free: run the request anyway, to learn. A request with much less time
+            // than usual would be cancelled before it has taught anything.
+            Admission::Shed(_) if is_free && left >= self.queue_and_run / 2 && is_stale => Ok(None),
+            Admission::Shed(needed) => {
+                let nobody_else = Backlog { rows_ahead: 0, residuals: &[] };
+                let own_run = if self.sharing.policy().keeps_requests_whole() { size } else { run_size };
+                Err(match admit(nobody_else, own_run, service, size, left) {
+                    Admission::Shed(needed) => {
+                        Error::Overloaded { shed: Shed::EvenAlone, needed, left, retry_after: Duration::ZERO }
+                    }
+                    Admission::Admit(_) => {
+                        let needed = needed + for_others;
+                        let retry_after = needed.saturating_sub(left);
+                        Error::Overloaded { shed: Shed::AtTheDoor, needed, left, retry_after }
+                    }
+                })
+            }
+        }
+    }
+}

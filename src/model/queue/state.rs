@@ -1,0 +1,162 @@
+//! The state of a queue, which its lock guards: requests that wait, runs of the workers, and what is known of both.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Shed};
+use crate::model::admission::residual;
+use crate::model::batch::BatchPolicy;
+use crate::model::current_session::CurrentSession;
+use crate::model::request::{Batch, Request};
+use crate::model::service_time::{CLASSES, ServiceTime, class_of};
+use crate::model::waiting::{Waiting, WaitingLine};
+use crate::stage::{Stage, Timings};
+
+/// Age at which the knowledge of runs of a size is stale. A free worker then runs a request that it is not expected to
+/// finish in time: what was true of the model may not be true any more, and only a run can tell.
+pub(super) const STALE: Duration = Duration::from_secs(1);
+
+/// Everything that the lock of a queue guards.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) line: WaitingLine,
+    /// One per worker.
+    pub(super) workers: Vec<WorkerSlot>,
+    pub(super) service: ServiceTime,
+    /// The size of a full batch, as `service` has it: in rows, or, where those differ in length, in their elements.
+    pub(super) full_batch: usize,
+    /// The size of the last batches: a moving average.
+    pub(super) usual_size: f64,
+    /// Time at which a run of each class of sizes was last learned from, or tried in order to learn.
+    pub(super) learned: [Instant; CLASSES],
+    /// Workers that sleep until they are notified.
+    pub(super) parked: usize,
+    /// Number of requests in a row that came while at most one other was waiting or running.
+    pub(super) quiet_streak: u32,
+    /// Duration of the last run.
+    pub(super) last_run: Duration,
+    pub(super) door: Door,
+    /// Rest of each worker's run, for a moment: kept to spare the allocation.
+    pub(super) residuals: Vec<Duration>,
+}
+
+/// A worker, as the queue knows it.
+#[derive(Debug)]
+pub(super) struct WorkerSlot {
+    pub(super) session: Arc<CurrentSession>,
+    pub(super) run: Option<Running>,
+}
+
+/// A run that has not ended.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) batch: Arc<Batch>,
+    pub(super) since: Instant,
+    pub(super) expected: Duration,
+    /// Time at which it is ended if it still runs: nobody waits any more.
+    pub(super) until: Instant,
+    /// Time at which it was ended.
+    pub(super) ended: Option<Instant>,
+}
+
+/// Entrance of the queue. Once it is closed, what is waiting can still be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    Open,
+    Closed,
+}
+
+impl State {
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Running> {
+        self.workers.iter().filter_map(|slot| slot.run.as_ref())
+    }
+
+    /// Ends the runs that this request was the last to wait for.
+    pub(super) fn end_unwanted_runs(&mut self, request: &Arc<Request>) {
+        if request.taken().is_none() {
+            return;
+        }
+        for slot in &mut self.workers {
+            if let Some(run) = &mut slot.run
+                && run.ended.is_none()
+                && run.batch.has(request)
+                && run.batch.is_over()
+            {
+                run.ended = Some(Instant::now());
+                run.batch.terminate();
+                slot.session.end_run();
+            }
+        }
+    }
+
+    /// Returns the worker that runs this request, or one of those that run rows of it.
+    pub(super) fn worker_of(&self, request: &Arc<Request>) -> Option<usize> {
+        request.taken()?;
+        self.workers.iter().position(|slot| slot.run.as_ref().is_some_and(|run| run.batch.has(request)))
+    }
+
+    /// Returns true if nothing has been learned of runs of this size for so long that it may not be true any more.
+    pub(super) fn is_stale(&self, size: usize, now: Instant) -> bool {
+        now.saturating_duration_since(self.learned[class_of(size)]) > STALE
+    }
+
+    /// With a free worker and nobody else who could be in time: whether this one is run all the same, to learn.
+    pub(super) fn try_all_the_same(&mut self, place: usize, policy: BatchPolicy, now: Instant) -> bool {
+        let Some(waiting) = self.line.at(place).filter(|waiting| !waiting.request.deadline.has_passed(now)) else {
+            return false;
+        };
+        let size = waiting.run_size(policy, self.full_batch);
+        let is_stale = self.is_stale(size, now);
+        if is_stale {
+            self.learned[class_of(size)] = now;
+            self.line.run_however_late(place);
+        }
+        is_stale
+    }
+
+    /// Error for a request that cannot be in time any more.
+    pub(super) fn too_late(&self, waiting: &Waiting, policy: BatchPolicy, now: Instant) -> Error {
+        let request = &waiting.request;
+        if request.deadline.has_passed(now) {
+            // Whoever waits knows best how long each stage took.
+            return Error::Expired { stage: Stage::Queue, spent: Timings::default() };
+        }
+        let needed = self.service.typical(waiting.run_size(policy, self.full_batch)).unwrap_or_default();
+        let left = request.finish_by.saturating_duration_since(now);
+        Error::Overloaded { shed: Shed::InTheQueue, needed, left, retry_after: needed.saturating_sub(left) }
+    }
+
+    /// Returns the time at which the first worker is expected to have ended its run; `None` if one is free.
+    pub(super) fn first_free(&self) -> Option<Instant> {
+        // `None` is less than any other.
+        self.workers
+            .iter()
+            .map(|slot| slot.run.as_ref().map(|run| run.until.min(run.since + run.expected)))
+            .min()
+            .flatten()
+    }
+
+    /// About how long it takes until what is waiting has been run.
+    pub(super) fn drained_in(&self, policy: BatchPolicy) -> Duration {
+        let run_size = match policy.keeps_requests_whole() {
+            true => self.line.size().div_ceil(self.line.len().max(1)).max(1),
+            false => self.full_batch,
+        };
+        let batches = self.line.size().div_ceil(run_size * self.workers.len().max(1));
+        let run = self.service.typical(run_size).unwrap_or_default();
+        run.saturating_mul(u32::try_from(batches).unwrap_or(u32::MAX))
+    }
+}
+
+impl Running {
+    /// Expected rest of the run. One that was ended should be over at once.
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        match self.ended {
+            Some(ended) => residual(Duration::ZERO, now.saturating_duration_since(ended)),
+            None => {
+                let until = self.until.saturating_duration_since(now);
+                residual(self.expected, now.saturating_duration_since(self.since)).min(until)
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The features of an image that drift is measured on.
+
+use super::decoding::{Channels, Pixels};
+use crate::feature::FeatureSchema;
+
+/// Features of an image; those of the channels come after them.
+const FEATURES: [&str; 5] = ["brightness", "contrast", "width", "height", "aspect"];
+
+/// The features of images with these channels.
+pub(crate) fn schema(channels: Channels) -> FeatureSchema {
+    let of_channels: &[&str] = match channels {
+        Channels::Rgb => &["red", "green", "blue"],
+        Channels::Gray => &[],
+    };
+    FeatureSchema {
+        numbers: FEATURES.iter().chain(of_channels).map(|name| (*name).into()).collect(),
+        texts: Vec::new(),
+    }
+}
+
+/// Mean and deviation of the luminance, 0 to 1, as the model sees it; the size as it was sent; the channels' means.
+pub(crate) fn features_of(
+    image: &Pixels,
+    channels: Channels,
+    [width, height]: [u32; 2],
+) -> impl Iterator<Item = f32> + use<> {
+    let channels = channels.count();
+    let (mut sums, mut luminance, mut squares) = ([0u64; 3], 0u64, 0u64);
+    for pixel in image.values.chunks_exact(channels) {
+        let level = match *pixel {
+            [red, green, blue] => {
+                let [red, green, blue] = [red, green, blue].map(u64::from);
+                sums = [sums[0] + red, sums[1] + green, sums[2] + blue];
+                (red * 299 + green * 587 + blue * 114 + 500) / 1000
+            }
+            [gray, ..] => u64::from(gray),
+            [] => 0,
+        };
+        luminance += level;
+        squares += level * level;
+    }
+    let count = (image.values.len() / channels).max(1) as f64;
+    let mean = luminance as f64 / count;
+    let deviation = (squares as f64 / count - mean * mean).max(0.0).sqrt();
+    let [width, height] = [width, height].map(f64::from);
+    let of_channels = sums.map(|sum| sum as f64 / count / 255.0).into_iter().take(if channels == 3 { 3 } else { 0 });
+    let all = [mean / 255.0, deviation / 255.0, width, height, width / height].into_iter().chain(of_channels);
+    all.map(|value| value as f32)
+}

@@ -1,0 +1,173 @@
+//! Categories of a table: their places in a vocabulary.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::pipeline::Label;
+
+/// Encoding of a category.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Encoding {
+    /// Its place in the vocabulary, counted from 0.
+    Index,
+    /// A 1 in its place, and 0 in all others.
+    OneHot,
+}
+
+/// Treatment of a category that is not in the vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Unknown {
+    /// It is refused.
+    Error,
+    /// All of these are one category more, the last.
+    Other,
+    /// One-hot: all places are 0, as with scikit-learn's `handle_unknown="ignore"`.
+    Ignore,
+}
+
+/// Index of categories in the vocabulary.
+#[derive(Debug)]
+pub(crate) struct Category {
+    texts: HashMap<Arc<str>, usize>,
+    numbers: HashMap<i64, usize>,
+    is_one_hot: bool,
+    unknown: Unknown,
+    missing: Option<MissingCategory>,
+}
+
+/// Replacement of a missing category.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MissingCategory {
+    /// The one at this place in the vocabulary.
+    Known(usize),
+    /// One that is not in the vocabulary.
+    Unknown,
+}
+
+/// The place of a category within its part of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// This one, counted from 0.
+    At(usize),
+    /// None: all are 0.
+    Nowhere,
+}
+
+impl Category {
+    /// The categories of a vocabulary, in its order.
+    pub(crate) fn of(vocabulary: &[Label], is_one_hot: bool, unknown: Unknown) -> Result<Category, String> {
+        let mut category =
+            Category { texts: HashMap::new(), numbers: HashMap::new(), is_one_hot, unknown, missing: None };
+        for (place, label) in vocabulary.iter().enumerate() {
+            let before = match label {
+                Label::Text(text) => category.texts.insert(Arc::clone(text), place),
+                Label::Number(number) => category.numbers.insert(*number, place),
+            };
+            if before.is_some() {
+                return Err(format!("vocabulary: {label} is there twice"));
+            }
+        }
+        Ok(category)
+    }
+
+    /// The same, with a replacement of missing values.
+    pub(crate) fn with_missing(self, missing: MissingCategory) -> Category {
+        Category { missing: Some(missing), ..self }
+    }
+
+    /// The place of a text of the vocabulary.
+    pub(crate) fn place_of_text(&self, text: &str) -> Option<usize> {
+        self.texts.get(text).copied()
+    }
+
+    /// The place of a number of the vocabulary.
+    pub(crate) fn place_of_number(&self, number: i64) -> Option<usize> {
+        self.numbers.get(&number).copied()
+    }
+
+    /// Number of elements of a row that it takes.
+    pub(crate) fn width(&self) -> usize {
+        match (self.is_one_hot, self.unknown) {
+            (false, _) => 1,
+            (true, Unknown::Other) => self.len() + 1,
+            (true, Unknown::Error | Unknown::Ignore) => self.len(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.texts.len() + self.numbers.len()
+    }
+
+    /// Returns the JSON types of the vocabulary, for messages.
+    pub(crate) fn expected(&self) -> &'static str {
+        match (self.takes_texts(), self.takes_numbers()) {
+            (true, true) => "a string or a whole number, as in the vocabulary",
+            (true, false) => "a string, as in the vocabulary",
+            (false, _) => "a whole number, as in the vocabulary",
+        }
+    }
+
+    /// Returns true if the vocabulary has texts.
+    pub(crate) fn takes_texts(&self) -> bool {
+        !self.texts.is_empty()
+    }
+
+    /// Returns true if the vocabulary has numbers.
+    pub(crate) fn takes_numbers(&self) -> bool {
+        !self.numbers.is_empty()
+    }
+
+    /// One of the categories.
+    pub(crate) fn sample(&self, index: usize) -> serde_json::Value {
+        let place = index % self.len().max(1);
+        let text = self.texts.iter().find(|(_, at)| **at == place).map(|(text, _)| text.to_string().into());
+        let number = || self.numbers.iter().find(|(_, at)| **at == place).map(|(number, _)| (*number).into());
+        text.or_else(number).unwrap_or_default()
+    }
+
+    pub(crate) fn is_one_hot(&self) -> bool {
+        self.is_one_hot
+    }
+
+    /// The place of a category that is a text; `None` if it is an error.
+    pub(crate) fn of_text(&self, text: &str) -> Option<Place> {
+        self.place_of_text(text).map(Place::At).or_else(|| self.of_unknown())
+    }
+
+    /// The place of a category that is a number.
+    pub(crate) fn of_number(&self, number: i64) -> Option<Place> {
+        self.place_of_number(number).map(Place::At).or_else(|| self.of_unknown())
+    }
+
+    /// The place of what is missing.
+    pub(crate) fn of_missing(&self) -> Option<Place> {
+        match self.missing? {
+            MissingCategory::Known(place) => Some(Place::At(place)),
+            MissingCategory::Unknown => self.of_unknown(),
+        }
+    }
+
+    /// The place of what is not in the vocabulary.
+    pub(crate) fn of_unknown(&self) -> Option<Place> {
+        match self.unknown {
+            Unknown::Error => None,
+            Unknown::Other => Some(Place::At(self.len())),
+            Unknown::Ignore => Some(Place::Nowhere),
+        }
+    }
+
+    /// Some of the vocabulary, for an error.
+    pub(crate) fn some_of_it(&self) -> String {
+        let mut all: Vec<(usize, String)> =
+            self.texts.iter().map(|(text, place)| (*place, format!("{text:?}"))).collect();
+        all.extend(self.numbers.iter().map(|(number, place)| (*place, number.to_string())));
+        all.sort_unstable();
+        let more = if all.len() > 10 { format!(" and {} more", all.len() - 10) } else { String::new() };
+        let shown: Vec<String> = all.into_iter().take(10).map(|(_, label)| label).collect();
+        format!("{}{more}", shown.join(", "))
+    }
+}

@@ -1,0 +1,126 @@
+//! Types of elements, and the buffers that hold them.
+
+use std::fmt;
+
+use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
+
+/// A type that can be an element of a tensor.
+pub trait Element: Clone + Send + Sync + 'static {
+    /// The type's tag.
+    const DTYPE: DType;
+
+    /// Wraps a buffer.
+    fn into_data(values: Vec<Self>) -> Data;
+
+    /// The buffer, if it has elements of this type.
+    fn from_data(data: &Data) -> Option<&[Self]>;
+}
+
+/// Declares the element types once: the tag, its ONNX name, the buffer that holds it.
+macro_rules! elements {
+    ($($variant:ident($type:ty) = $name:literal),* $(,)?) => {
+        /// The type of a tensor's elements.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum DType { $(#[doc = concat!("`", $name, "`")] $variant),* }
+
+        /// A tensor's elements, row-major.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Data { $(#[doc = concat!("Elements of type `", $name, "`.")] $variant(Vec<$type>)),* }
+
+        impl DType {
+            /// The name in messages and in `GET /v1/models/{model}`.
+            pub const fn name(self) -> &'static str {
+                match self { $(DType::$variant => $name),* }
+            }
+        }
+
+        $(impl Element for $type {
+            const DTYPE: DType = DType::$variant;
+
+            fn into_data(values: Vec<Self>) -> Data {
+                Data::$variant(values)
+            }
+
+            fn from_data(data: &Data) -> Option<&[Self]> {
+                match data { Data::$variant(values) => Some(values), _ => None }
+            }
+        })*
+
+        /// Evaluates an expression with the buffer bound to a name, whatever its element type.
+        #[macro_export]
+        #[doc(hidden)]
+        macro_rules! for_each_element_type {
+            ($data:expr, $values:ident => $body:expr) => {
+                match $data { $($crate::tensor::Data::$variant($values) => $body),* }
+            };
+        }
+
+        /// Evaluates an expression with `$T` naming the element type that a tag stands for.
+        #[macro_export]
+        #[doc(hidden)]
+        macro_rules! with_element_type {
+            ($dtype:expr, $T:ident => $body:expr) => {
+                match $dtype { $($crate::tensor::DType::$variant => { type $T = $type; $body }),* }
+            };
+        }
+    };
+}
+
+elements! {
+    F32(f32) = "float32",
+    F64(f64) = "float64",
+    F16(half::f16) = "float16",
+    BF16(half::bf16) = "bfloat16",
+    I8(i8) = "int8",
+    I16(i16) = "int16",
+    I32(i32) = "int32",
+    I64(i64) = "int64",
+    U8(u8) = "uint8",
+    U16(u16) = "uint16",
+    U32(u32) = "uint32",
+    U64(u64) = "uint64",
+    Bool(bool) = "bool",
+    Text(String) = "string",
+}
+
+pub use {for_each_element_type, with_element_type};
+
+// ===== impl Data =====
+
+impl Data {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        for_each_element_type!(self, values => values.len())
+    }
+
+    /// Returns true if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tag of the element type.
+    pub fn dtype(&self) -> DType {
+        fn tag<T: Element>(_: &[T]) -> DType {
+            T::DTYPE
+        }
+        for_each_element_type!(self, values => tag(values))
+    }
+
+    /// The index of the first element that is NaN or infinite.
+    pub fn first_non_finite(&self) -> Option<usize> {
+        match self {
+            Data::F32(values) => values.iter().position(|v| !v.is_finite()),
+            Data::F64(values) => values.iter().position(|v| !v.is_finite()),
+            Data::F16(values) => values.iter().position(|v: &f16| !v.is_finite()),
+            Data::BF16(values) => values.iter().position(|v: &bf16| !v.is_finite()),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,183 @@
+//! Tensors as they travel between the stages, and the signature a model declares for them.
+//!
+//! Plain row-major buffers with a shape. The first dimension is always the batch: one *row* per instance.
+//! This room knows neither ONNX Runtime nor JSON.
+
+mod element;
+mod signature;
+mod tensors;
+
+use std::ops::Range;
+
+pub use self::element::{DType, Data, Element, for_each_element_type, with_element_type};
+pub use self::signature::{Dim, Signature, TensorSpec};
+pub use self::tensors::{Padding, Tensors};
+use crate::error::{Error, Result};
+
+/// The lengths of a tensor's dimensions; the first is the number of rows.
+pub type Shape = Vec<usize>;
+
+/// A shape and the elements that fill it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    shape: Shape,
+    data: Data,
+}
+
+impl Tensor {
+    /// A tensor of `shape`; an error if the elements do not fill it exactly, or it has no batch dimension.
+    ///
+    /// ```
+    /// use leeway::tensor::{Data, Tensor};
+    /// let tensor = Tensor::new(vec![2, 3], Data::F32(vec![0.0; 6])).unwrap();
+    /// assert_eq!((tensor.rows(), tensor.row_len()), (2, 3));
+    /// assert!(Tensor::new(vec![2, 3], Data::F32(vec![0.0; 5])).is_err());
+    /// ```
+    pub fn new(shape: Shape, data: Data) -> Result<Tensor> {
+        let elements = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim));
+        if elements == Some(data.len()) && !shape.is_empty() {
+            Ok(Tensor { shape, data })
+        } else {
+            Err(Error::internal(format_args!("{} elements do not fill a tensor of shape {shape:?}", data.len())))
+        }
+    }
+
+    /// The shape, the batch first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The shape of one row.
+    pub fn row_shape(&self) -> &[usize] {
+        &self.shape[1..]
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Number of elements of one row.
+    pub fn row_len(&self) -> usize {
+        self.row_shape().iter().product()
+    }
+
+    /// The elements.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.data.dtype()
+    }
+
+    /// The elements as a slice, if they are of type `T`.
+    pub fn values<T: Element>(&self) -> Option<&[T]> {
+        T::from_data(&self.data)
+    }
+
+    /// The elements as `f32`, if they are floating-point numbers: borrowed where they already are.
+    pub fn to_f32(&self) -> Option<std::borrow::Cow<'_, [f32]>> {
+        match &self.data {
+            Data::F32(values) => Some(values.into()),
+            Data::F64(values) => Some(values.iter().map(|&v| v as f32).collect()),
+            Data::F16(values) => Some(values.iter().map(|v| v.to_f32()).collect()),
+            Data::BF16(values) => Some(values.iter().map(|v| v.to_f32()).collect()),
+            _ => None,
+        }
+    }
+
+    /// The element, if there is one only and it is a number.
+    pub fn only_number(&self) -> Option<f64> {
+        if self.data.len() != 1 {
+            return None;
+        }
+        match &self.data {
+            Data::F64(values) => values.first().copied(),
+            Data::I8(values) => values.first().map(|&v| v.into()),
+            Data::I16(values) => values.first().map(|&v| v.into()),
+            Data::I32(values) => values.first().map(|&v| v.into()),
+            Data::I64(values) => values.first().map(|&v| v as f64),
+            Data::U8(values) => values.first().map(|&v| v.into()),
+            Data::U16(values) => values.first().map(|&v| v.into()),
+            Data::U32(values) => values.first().map(|&v| v.into()),
+            Data::U64(values) => values.first().map(|&v| v as f64),
+            Data::Bool(_) | Data::Text(_) => None,
+            Data::F32(_) | Data::F16(_) | Data::BF16(_) => self.to_f32()?.first().map(|&v| v.into()),
+        }
+    }
+
+    /// The whole tensor as the only row of another one.
+    pub fn into_row(mut self) -> Tensor {
+        self.shape.insert(0, 1);
+        self
+    }
+
+    /// A copy of some rows.
+    pub fn slice_rows(&self, rows: Range<usize>) -> Tensor {
+        let elements = rows.start * self.row_len()..rows.end * self.row_len();
+        let mut shape = self.shape.clone();
+        shape[0] = rows.len();
+        let data = for_each_element_type!(&self.data, values => Element::into_data(values[elements].to_vec()));
+        Tensor { shape, data }
+    }
+
+    /// Rows of one dimension, filled up to a length; `None` if they are longer already, have other dimensions, or hold
+    /// something that cannot be filled up with a whole number.
+    pub(super) fn lengthened(&self, length: usize, with: i64) -> Option<Tensor> {
+        let &[rows, before] = &*self.shape else { return None };
+        fn fill<T: Clone>(values: &[T], before: usize, length: usize, with: T) -> Vec<T> {
+            let mut filled = Vec::with_capacity(values.len() / before.max(1) * length);
+            for row in values.chunks_exact(before.max(1)) {
+                filled.extend_from_slice(row);
+                filled.resize(filled.len() + length - before, with.clone());
+            }
+            filled
+        }
+        if before > length || before == 0 {
+            return None;
+        }
+        let data = match &self.data {
+            Data::I64(values) => Data::I64(fill(values, before, length, with)),
+            Data::I32(values) => Data::I32(fill(values, before, length, i32::try_from(with).ok()?)),
+            Data::F32(values) => Data::F32(fill(values, before, length, with as f32)),
+            _ => return None,
+        };
+        Some(Tensor { shape: vec![rows, length], data })
+    }
+
+    /// Every row cut to a length along its first dimension, if it is longer.
+    pub(super) fn with_row_length(&self, length: usize) -> Tensor {
+        let Some(&before) = self.shape.get(1).filter(|before| **before > length) else { return self.clone() };
+        let step: usize = self.shape[2..].iter().product();
+        let mut shape = self.shape.clone();
+        shape[1] = length;
+        let data = for_each_element_type!(&self.data, values => {
+            let rows = values.chunks_exact((before * step).max(1));
+            Element::into_data(rows.flat_map(|row| row[..length * step].iter().cloned()).collect())
+        });
+        Tensor { shape, data }
+    }
+
+    /// Rows of tensors of one row shape and type, one below the other; `None` if they are not of one, or do not have
+    /// these rows.
+    pub(super) fn gather(parts: &[(&Tensor, Range<usize>)]) -> Option<Tensor> {
+        fn gather<T: Element>(parts: &[(&Tensor, Range<usize>)], row_len: usize) -> Option<Data> {
+            let mut all: Vec<T> = Vec::with_capacity(parts.iter().map(|(_, rows)| rows.len() * row_len).sum());
+            for (part, rows) in parts {
+                all.extend_from_slice(part.values::<T>()?.get(rows.start * row_len..rows.end * row_len)?);
+            }
+            Some(T::into_data(all))
+        }
+        let (first, _) = parts.first()?;
+        if parts.iter().any(|(part, _)| part.row_shape() != first.row_shape()) {
+            return None;
+        }
+        let row_len = first.row_len();
+        let mut shape = first.shape.clone();
+        shape[0] = parts.iter().map(|(_, rows)| rows.len()).sum();
+        let data = with_element_type!(first.dtype(), T => gather::<T>(parts, row_len)?);
+        Some(Tensor { shape, data })
+    }
+}
