@@ -54,7 +54,7 @@ async fn infer(app: &App, inputs: Vec<(&'static str, Tensor)>) -> Result<Answer<
 
 /// The pixels of held-out digits.
 fn pixels(rows: usize) -> Tensor {
-    let rows = &held_out()["instances"].as_array().unwrap()[..rows].to_vec();
+    let rows = &held_out("digits")["instances"].as_array().unwrap()[..rows].to_vec();
     let pixels = rows.iter().flat_map(|row| row.as_array().unwrap()).map(|pixel| pixel.as_f64().unwrap() as f32);
     Tensor::new(vec![rows.len(), 64], Data::F32(pixels.collect())).unwrap()
 }
@@ -65,7 +65,7 @@ async fn tensors_are_answered_with_what_the_model_makes_of_the_same_rows_as_json
     let probabilities = answer.encoded.get("probabilities").unwrap();
     assert_eq!(probabilities.shape(), [5, 10]);
     let server = TestApp::start().await;
-    let body = json!({ "instances": held_out()["instances"].as_array().unwrap()[..5] });
+    let body = json!({ "instances": held_out("digits")["instances"].as_array().unwrap()[..5] });
     let predictions = server.predict("/v1/models/digits:predict", body.to_string()).await.predictions();
     let rows = probabilities.values::<f32>().unwrap().chunks(10);
     for (row, prediction) in rows.zip(predictions.as_array().unwrap()) {
