@@ -1,5 +1,5 @@
 //! `kind = "detector"`: boxes and their scores become the objects of an image, in its own pixels. How a model writes them
-//! down is in `detector_layouts.rs`.
+//! down is in `layouts.rs`.
 //!
 //! Of boxes of one class that overlap, the one with the highest score stays (greedy non-maximum suppression; Felzenszwalb
 //! et al., 2010). How much two overlap is the area they share ÷ the area they cover (Jaccard's index, "IoU").
