@@ -123,11 +123,14 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     let trial = trial(&config, &engine)?;
     let addition = Addition { model: &args.model_dir, files: &files, facts };
     let bar = ProgressBar::new();
-    let Added { version, folder, manifest, examples, baseline, findings, batching } =
-        add(addition, &engine, stages, trial.as_ref(), &|progress| bar.show(progress))?;
+    let added = add(addition, &engine, stages, trial.as_ref(), &|progress| bar.show(progress))?;
     bar.finish();
+    Ok(write_added(&mut terminal::stdout(), &added)?)
+}
 
-    let mut out = terminal::stdout();
+/// Says what was added, and what to do next.
+fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
+    let Added { version, folder, manifest, examples, baseline, findings, batching } = added;
     writeln!(out, "Added version {version}: {}", folder.display())?;
     for (path, digest) in &manifest.files {
         writeln!(out, "  {digest}  {path}")?;
@@ -146,9 +149,9 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         )?,
         (count, _) => writeln!(out, "It loads, runs, fits model.toml, and predicts what its {count} examples expect.")?,
     }
-    write_findings(&mut out, &findings, batching)?;
+    write_findings(out, findings, *batching)?;
     match baseline {
-        Some(baseline) => write_baseline(&mut out, &baseline)?,
+        Some(baseline) => write_baseline(out, baseline)?,
         None if manifest.files.contains_key(BASELINE_FILE) => {}
         None => writeln!(
             out,
@@ -161,8 +164,7 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         out,
         "A running server takes it in by itself, without traffic. Then: leeway traffic {model} ... or leeway promote \
          {model} {version}"
-    )?;
-    Ok(())
+    )
 }
 
 /// `leeway verify`: are all files those that were added?

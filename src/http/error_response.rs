@@ -122,6 +122,8 @@ mod tests {
     use crate::stage::{Stage, Timings};
 
     /// One of each variant.
+    ///
+    /// Length: a table.
     fn all() -> Vec<OperatorError> {
         let known = || vec!["a".to_owned(), "b".to_owned()];
         let requests = vec![

@@ -161,7 +161,7 @@ impl Listener {
         let serving = Serving { connections: Arc::clone(&connections), router, write_timeout: timeouts.write };
         let mut look = tokio::time::interval(timeouts.precision());
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut warned: Option<Instant> = None;
+        let mut errors = AcceptErrors { recorder, warned: None };
         // Kept across rounds: the place that it was accepted for may be busy again.
         let mut accepted: Option<TcpStream> = None;
         loop {
@@ -172,7 +172,7 @@ impl Listener {
                     let (stream, _peer) = listener.accept().await?;
                     accepted = Some(stream);
                 }
-                Ok(connections.place().await)
+                Ok::<_, io::Error>(connections.place().await)
             };
             let place = tokio::select! {
                 _ = closing.wait_for(|closing| *closing) => break,
@@ -182,37 +182,42 @@ impl Listener {
                 }
                 place = next => place,
             };
-            let error: io::Error = match place {
+            match place {
                 Ok(open) => {
                     if let Some(stream) = accepted.take() {
                         serving.serve(stream, open);
                     }
-                    continue;
                 }
-                Err(error) => error,
-            };
-            // An aborted connection is the client's affair. Any other error is ours, and temporary.
-            if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
-                recorder.accept_failed();
-                if warned.is_none_or(|warned| warned.elapsed() > WARN_EVERY) {
-                    tracing::warn!(%error, "connections cannot be accepted; leeway_accept_errors_total counts them");
-                    warned = Some(Instant::now());
+                Err(error) if errors.note(&error) => {
+                    // Usually the file descriptors are used up, and a connection that waits for its client holds one.
+                    connections.evict_one();
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
                 }
-                // Usually the file descriptors are used up, and a connection that waits for its client holds one.
-                connections.evict_one();
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                Err(_) => {}
             }
         }
-        serving.serve_backlog(listener);
-        connections.drain();
-        let ended = async {
-            if let Some(stream) = accepted {
-                serving.serve(stream, connections.place().await);
-                connections.drain();
-            }
-            connections.all_ended().await;
-        };
-        tokio::time::timeout(grace, ended).await.is_ok()
+        serving.drain(listener, accepted, grace).await
+    }
+}
+
+/// Counts connections that could not be accepted, and logs that now and then.
+struct AcceptErrors {
+    recorder: Arc<ServerRecorder>,
+    warned: Option<Instant>,
+}
+
+impl AcceptErrors {
+    /// Returns true if the error is ours, and temporary. An aborted connection is the client's affair.
+    fn note(&mut self, error: &io::Error) -> bool {
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+            return false;
+        }
+        self.recorder.accept_failed();
+        if self.warned.is_none_or(|warned| warned.elapsed() > WARN_EVERY) {
+            tracing::warn!(%error, "connections cannot be accepted; leeway_accept_errors_total counts them");
+            self.warned = Some(Instant::now());
+        }
+        true
     }
 }
 
@@ -237,6 +242,20 @@ impl Serving {
             }
             drop(open);
         });
+    }
+
+    /// Serves the connections that there are to their end, without new ones. Returns true if all have ended in time.
+    async fn drain(&self, listener: TcpListener, accepted: Option<TcpStream>, grace: Duration) -> bool {
+        self.serve_backlog(listener);
+        self.connections.drain();
+        let ended = async {
+            if let Some(stream) = accepted {
+                self.serve(stream, self.connections.place().await);
+                self.connections.drain();
+            }
+            self.connections.all_ended().await;
+        };
+        tokio::time::timeout(grace, ended).await.is_ok()
     }
 
     /// Serves the connections that the kernel has already queued, and closes the listener.

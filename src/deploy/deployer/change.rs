@@ -29,6 +29,14 @@ struct Changing<'a> {
     versions: BTreeSet<Version>,
 }
 
+/// Result of an attempt to make a change.
+enum Attempt {
+    /// It is made, or was made already.
+    Ended(ChangeOutcome),
+    /// Somebody else was faster. This is the present deployment now.
+    Overtaken(Deployment),
+}
+
 impl Deployer {
     /// Makes a change: loads what it needs, writes it to the journal, publishes it. Goes on if nobody waits
     /// any more.
@@ -38,84 +46,98 @@ impl Deployer {
     }
 
     async fn change_to_the_end(self: Arc<Self>, mut request: ChangeRequest) -> Result<ChangeOutcome, OperatorError> {
-        self.deploy_first(&request.model).await;
-        if self.is_undecided(&request.model) {
-            let problem = format!("no version of model {} is loaded yet; leeway status says why", request.model);
-            return Err(OperatorError::ChangeRefused(problem));
-        }
-        // A rollback must be possible even if the disk fails. Without the journal it starts from the deployment in
-        // effect.
-        let is_rollback = request.wish == Transition::Rollback;
-        if let Err(error) = self.write_unwritten(&request.model).await
-            && !is_rollback
-        {
-            return Err(error);
-        }
-        let mut present = match self.latest(&request.model).await {
-            Err(OperatorError::Journal(_)) if is_rollback => self.deployment(&request.model)?,
-            latest => latest?,
-        };
-        // It may be what somebody else does meanwhile: done again, it would go back twice.
-        if is_rollback {
-            request.if_generation.get_or_insert(present.generation);
-        }
+        let mut present = self.begin_change(&mut request).await?;
         for _ in 0..ATTEMPTS {
-            let before = present.traffic.clone();
-            let Some(next) = present.requested(&request)? else {
-                return Ok(self.deployed(false, present, before));
-            };
-            if !is_rollback {
-                self.refuse_altered(&present, &next)?;
-            }
-            // Keeps the versions loaded until they are deployed.
-            let _changing = Changing::begin(&self, &next);
-            self.load_deployed(&next).await.map_err(|error| match error {
-                SetupError::Load { version, message, .. } => {
-                    OperatorError::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
-                }
-                other => other.into(),
-            })?;
-            let _writing = self.writing.lock().await;
-            fail::fail_point!("change::before_the_journal");
-            // Meanwhile something else may have been deployed, or one of the versions retired.
-            let now = self.deployment(&request.model)?;
-            let is_newer = now.generation > present.generation && !self.is_replaced_by(&present);
-            if is_newer || !self.is_loaded(&next) {
-                present = if is_newer { now } else { present };
-                continue;
-            }
-            // Deployments that wait for the journal are written first.
-            let waiting = self.state.lock().models.get(&request.model).and_then(|model| model.unwritten.problem());
-            let appended = match waiting {
-                Some(problem) => Err(OperatorError::Journal(problem)),
-                None => self.journal.append(&next).await.map_err(|error| self.journal_failed(error)),
-            };
-            let appended = match appended {
-                Err(error @ OperatorError::Journal(_)) if is_rollback => {
-                    self.keep_unwritten(&next, &error);
-                    self.take_over(&next);
-                    return Ok(self.deployed(true, next, before));
-                }
-                appended => appended?,
-            };
-            match appended {
-                Appended::Written => {
-                    fail::fail_point!("change::in_the_journal");
-                    self.loader.monitor.deployments().state_works(StatePart::Deployments);
-                    self.take_over(&next);
-                    fail::fail_point!("change::published");
-                    return Ok(self.deployed(true, next, before));
-                }
-                Appended::Lost(Some(latest)) => present = latest,
-                Appended::Lost(None) => {
-                    return Err(OperatorError::Journal("it does not have the model's deployments".to_owned()));
-                }
+            match self.try_to_change(&request, present).await? {
+                Attempt::Ended(outcome) => return Ok(outcome),
+                Attempt::Overtaken(by) => present = by,
             }
         }
         Err(OperatorError::ChangeRefused(format!(
             "model {} is changed by others all the time; try again",
             request.model
         )))
+    }
+
+    /// Returns the deployment that a change begins with: the present one by the journal.
+    async fn begin_change(self: &Arc<Self>, request: &mut ChangeRequest) -> Result<Deployment, OperatorError> {
+        self.deploy_first(&request.model).await;
+        if self.is_undecided(&request.model) {
+            let problem = format!("no version of model {} is loaded yet; leeway status says why", request.model);
+            return Err(OperatorError::ChangeRefused(problem));
+        }
+        if request.wish != Transition::Rollback {
+            self.write_unwritten(&request.model).await?;
+            return self.latest(&request.model).await;
+        }
+        // A rollback must be possible even if the disk fails. Without the journal it starts from the deployment in
+        // effect.
+        let _ = self.write_unwritten(&request.model).await;
+        let present = match self.latest(&request.model).await {
+            Err(OperatorError::Journal(_)) => self.deployment(&request.model)?,
+            latest => latest?,
+        };
+        // It may be what somebody else does meanwhile: done again, it would go back twice.
+        request.if_generation.get_or_insert(present.generation);
+        Ok(present)
+    }
+
+    async fn try_to_change(
+        self: &Arc<Self>,
+        request: &ChangeRequest,
+        present: Deployment,
+    ) -> Result<Attempt, OperatorError> {
+        let is_rollback = request.wish == Transition::Rollback;
+        let before = present.traffic.clone();
+        let Some(next) = present.requested(request)? else {
+            return Ok(Attempt::Ended(self.deployed(false, present, before)));
+        };
+        if !is_rollback {
+            self.refuse_altered(&present, &next)?;
+        }
+        // Keeps the versions loaded until they are deployed.
+        let _changing = Changing::begin(self, &next);
+        self.load_deployed(&next).await.map_err(|error| match error {
+            SetupError::Load { version, message, .. } => {
+                OperatorError::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
+            }
+            other => other.into(),
+        })?;
+        let _writing = self.writing.lock().await;
+        fail::fail_point!("change::before_the_journal");
+        // Meanwhile something else may have been deployed, or one of the versions retired.
+        let now = self.deployment(&request.model)?;
+        let is_newer = now.generation > present.generation && !self.is_replaced_by(&present);
+        if is_newer || !self.is_loaded(&next) {
+            return Ok(Attempt::Overtaken(if is_newer { now } else { present }));
+        }
+        match self.write(&next).await {
+            Ok(Appended::Written) => {
+                fail::fail_point!("change::in_the_journal");
+                self.loader.monitor.deployments().state_works(StatePart::Deployments);
+                self.take_over(&next);
+                fail::fail_point!("change::published");
+            }
+            Ok(Appended::Lost(Some(latest))) => return Ok(Attempt::Overtaken(latest)),
+            Ok(Appended::Lost(None)) => {
+                return Err(OperatorError::Journal("it does not have the model's deployments".to_owned()));
+            }
+            Err(error @ OperatorError::Journal(_)) if is_rollback => {
+                self.keep_unwritten(&next, &error);
+                self.take_over(&next);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Attempt::Ended(self.deployed(true, next, before)))
+    }
+
+    /// Writes a deployment to the journal, unless others of its model wait for that.
+    async fn write(&self, next: &Deployment) -> Result<Appended, OperatorError> {
+        let waiting = self.state.lock().models.get(&next.model).and_then(|model| model.unwritten.problem());
+        match waiting {
+            Some(problem) => Err(OperatorError::Journal(problem)),
+            None => self.journal.append(next).await.map_err(|error| self.journal_failed(error)),
+        }
     }
 
     fn deployed(self: &Arc<Self>, changed: bool, deployment: Deployment, before: TrafficSplit) -> ChangeOutcome {
