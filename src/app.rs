@@ -1,6 +1,8 @@
 //! The composition root: builds every room from a [`Config`], and runs the whole. The binary, the tests and
 //! the benches all come through here.
 
+#![warn(missing_docs)]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,6 +3,8 @@
 //! A preprocessor says once which features it has ([`FeatureSchema`]) and gives their values with every request
 //! ([`Features`]), so that monitoring needs no knowledge of any stage. The same goes for predictions ([`Observation`]).
 
+#![warn(missing_docs)]
+
 use std::sync::Arc;
 
 /// The features of a preprocessor: their names, in the order of the values. Those that are numbers and those that are

@@ -3,6 +3,8 @@
 //! Names come from folders, URLs and configuration. They are parsed once, here, so that no other room has
 //! to ask whether a name could be a path.
 
+#![warn(missing_docs)]
+
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;

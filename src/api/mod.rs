@@ -12,6 +12,8 @@
 //!
 //! This room knows nothing of axum, and nothing of how any of this is done.
 
+#![warn(missing_docs)]
+
 pub mod admin;
 pub mod health;
 mod known_members;

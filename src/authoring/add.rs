@@ -37,7 +37,6 @@ pub struct NewFiles {
 pub struct Addition<'a> {
     /// The model's folder.
     pub model: &'a Path,
-    /// The files.
     pub files: &'a NewFiles,
     /// Facts about the version. The files are filled in.
     pub facts: Manifest,
@@ -48,7 +47,6 @@ pub struct Addition<'a> {
 pub struct Added {
     /// The new version.
     pub version: Version,
-    /// Its folder.
     pub folder: PathBuf,
     /// Its manifest, with its files.
     pub manifest: Manifest,

@@ -8,6 +8,8 @@
 //! This room knows nothing of HTTP or of models. What is allowed of a stage is decided here; a stage itself has no
 //! clock.
 
+#![warn(missing_docs)]
+
 mod arrived;
 mod clock;
 mod heavy_work;

@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand, and the exit codes.
 
+#![warn(missing_docs)]
+
 mod add;
 mod answer;
 mod baseline;

@@ -4,6 +4,8 @@
 //! wrong type or an impossible value is an error that names the source, the key and what is allowed, and it
 //! is found before anything is loaded or bound. This is the only room that reads the environment.
 
+#![warn(missing_docs)]
+
 mod budget;
 mod count;
 mod environment;

@@ -31,7 +31,6 @@ pub enum Transition {
 pub struct ChangeNote {
     /// The author.
     pub by: String,
-    /// The reason.
     pub reason: String,
     /// The time.
     pub at: Timestamp,
@@ -40,7 +39,6 @@ pub struct ChangeNote {
 /// A requested change of a model's deployment.
 #[derive(Debug, Clone)]
 pub struct ChangeRequest {
-    /// The model.
     pub model: ModelName,
     /// The requested change.
     pub wish: Transition,

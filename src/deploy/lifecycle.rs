@@ -61,7 +61,6 @@ pub(super) enum Reload {
     /// None.
     #[default]
     Idle,
-    /// Running.
     Running(Load),
     /// Refused. The version of before serves on.
     Failed(LoadFailure),

@@ -22,7 +22,6 @@ pub(super) struct RepositoryView {
 /// A model in the repository.
 #[derive(Debug)]
 pub(super) struct ModelView {
-    /// Its name.
     pub(super) name: ModelName,
     /// Place of its `model.toml`, for messages.
     pub(super) config_place: String,

@@ -10,6 +10,8 @@
 //! own name, in metrics and problems), and its [`ErrorKind`]. Everything that a protocol needs follows from the kind; the
 //! tables from kinds to statuses are with the protocols, as in `http/error_response.rs`. This room knows none of them.
 
+#![warn(missing_docs)]
+
 mod error_kind;
 mod operator_error;
 mod request_error;

@@ -59,7 +59,6 @@ pub struct Taken {
 pub struct Problem {
     /// Which item, counted from 0.
     pub index: usize,
-    /// Its result.
     pub result: FeedbackResult,
     /// The remedy, if there is one.
     pub detail: String,

@@ -75,7 +75,6 @@ pub(super) enum Ending {
 /// Marks every request on a connection above the limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AboveLimit {
-    /// The limit.
     pub(super) limit: NonZeroUsize,
 }
 

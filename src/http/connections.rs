@@ -34,7 +34,6 @@ pub struct Places {
     pub spare: usize,
 }
 
-/// Timeouts of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionTimeouts {
     /// For the head of a connection's first request.
@@ -226,7 +225,6 @@ impl Connections {
 
 /// The place for a new connection.
 enum Room {
-    /// A free place.
     Free(Place),
     /// The place of this connection, which can be evicted.
     Held(Place, u64),

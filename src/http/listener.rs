@@ -65,7 +65,6 @@ pub struct Listener {
 pub struct ListenerLimits {
     /// Maximum numbers of connections.
     pub places: Places,
-    /// Timeouts of connections.
     pub timeouts: ConnectionTimeouts,
 }
 

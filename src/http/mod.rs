@@ -52,7 +52,6 @@ use crate::registry::Catalog;
 pub struct HttpState {
     /// The served models.
     pub catalog: Arc<Catalog>,
-    /// The deployer.
     pub deployer: Arc<Deployer>,
     /// Token of operators, if one is configured.
     pub admin_token: Option<Token>,

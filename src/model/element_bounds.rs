@@ -35,7 +35,6 @@ pub struct ElementBounds {
 /// Result of a run of one made-up row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tried {
-    /// It ran.
     Ran {
         /// Growth of the memory during the run.
         bytes: u64,

@@ -42,10 +42,7 @@ pub enum Independence {
     /// It was not.
     Dependent(Dependence),
     /// It could not be found out.
-    Unknown {
-        /// The reason.
-        reason: String,
-    },
+    Unknown { reason: String },
     /// The model fixes how many rows a run has, so that requests are never joined.
     FixedBatch {
         /// The number of rows.
@@ -101,7 +98,6 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// That of a provider.
     pub fn of(provider: Provider) -> Precision {
         match provider {
             Provider::Cpu => Precision::OfTheType,

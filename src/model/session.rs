@@ -2,6 +2,8 @@
 //!
 //! `onnx.rs` implements these with ONNX Runtime; tests wrap that to make a session panic or wait.
 
+#![warn(missing_docs)]
+
 use std::fmt;
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -12,6 +12,8 @@
 //! | `stages.rs`, `stage_context.rs`, `version_files.rs` | the kinds of stages, and what a stage is made of |
 //! | `origin.rs`, `outputs.rs`, `prediction.rs` | what postprocessors share: origin of rows, access to outputs, predictions |
 
+#![warn(missing_docs)]
+
 mod classify;
 mod detect;
 mod image;

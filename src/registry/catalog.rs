@@ -55,13 +55,11 @@ pub struct ServedModel {
 pub struct ServedVersion {
     /// The model's name.
     pub model: ModelName,
-    /// The version.
     pub version: Version,
     /// Its key in the ids of predictions.
     pub key: VersionKey,
     /// The digest of all its files.
     pub sha256: Sha256,
-    /// Its manifest.
     pub manifest: Arc<Manifest>,
     /// Fingerprint of its folder when it was loaded.
     pub fingerprint: Fingerprint,
@@ -71,7 +69,6 @@ pub struct ServedVersion {
     pub place: SessionPlace,
     /// Time at which it was loaded.
     pub loaded_at: Timestamp,
-    /// Duration of the load.
     pub load_took: Duration,
     /// `{"name", "version", "sha256"}`, as every answer has it.
     pub identity: Box<RawValue>,

@@ -8,15 +8,12 @@ use crate::identity::{ModelName, Version};
 /// An order to load a version.
 #[derive(Debug, Clone)]
 pub struct LoadOrder {
-    /// The model.
     pub model: ModelName,
-    /// The version.
     pub version: Version,
     /// Place of the model's `model.toml`, for messages.
     pub config_place: String,
     /// The content of `model.toml`.
     pub config: Arc<ModelConfig>,
-    /// Place of its sessions.
     pub place: SessionPlace,
     /// The share of the machine that the load may take.
     pub pace: Pace,

@@ -53,7 +53,6 @@ pub struct Trial {
     pub library: PathBuf,
     /// The most memory that it may take, in bytes; `None` for what suits the size of the model.
     pub memory: Option<u64>,
-    /// Its timeout.
     pub timeout: Duration,
 }
 

@@ -70,7 +70,6 @@ pub(super) fn digest(path: &Path) -> io::Result<Sha256> {
     }
 }
 
-/// The digest of bytes.
 pub(super) fn digest_of(bytes: &[u8]) -> Sha256 {
     Sha256::from(<[u8; 32]>::from(sha2::Sha256::digest(bytes)))
 }

@@ -38,7 +38,6 @@ pub struct FoundVersion {
 /// A version whose files are those of its manifest.
 #[derive(Debug)]
 pub struct VerifiedVersion {
-    /// Its manifest.
     pub manifest: Arc<Manifest>,
     /// The digest of all its files.
     pub identity: Sha256,

@@ -6,6 +6,8 @@
 //! A protocol decodes a body to an [`Input`] and encodes an [`Output`]; both run within the stages beside them, on the same
 //! thread, and count as parts of them. This room knows no wire format.
 
+#![warn(missing_docs)]
+
 mod admit;
 mod infer;
 mod input;

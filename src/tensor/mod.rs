@@ -3,6 +3,8 @@
 //! Plain row-major buffers with a shape. The first dimension is always the batch: one *row* per instance.
 //! This room knows neither ONNX Runtime nor JSON.
 
+#![warn(missing_docs)]
+
 mod element;
 mod signature;
 mod tensors;

@@ -35,7 +35,6 @@ const SLOW: Duration = Duration::from_secs(5);
 pub(super) enum ConfigRequirement {
     /// Any: the version only has to answer.
     Any,
-    /// The present one.
     Present,
 }
 

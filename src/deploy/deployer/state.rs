@@ -27,7 +27,6 @@ pub(super) struct State {
     pub(super) unserved: BTreeMap<ModelName, Unserved>,
 }
 
-/// State of a model.
 #[derive(Debug)]
 pub(super) struct ModelState {
     /// The model on disk, as of the last sync that found it.
