@@ -139,3 +139,6 @@ impl Monitor {
         metrics::render(&self.server, &versions, &self.deployments, &self.onnxruntime, self.now())
     }
 }
+
+#[cfg(test)]
+mod tests;
