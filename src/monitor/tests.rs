@@ -64,7 +64,7 @@ fn the_table_is_what_is_rendered() {
         .filter_map(|line| line.strip_prefix("# TYPE leeway_"))
         .filter_map(|line| line.split(' ').next())
         .collect();
-    let declared: Vec<&str> = METRICS.iter().filter_map(|metric| metric.name.strip_prefix("leeway_")).collect();
+    let declared: Vec<&str> = metrics().iter().filter_map(|metric| metric.name.strip_prefix("leeway_")).collect();
     assert_eq!(rendered, declared);
 }
 
@@ -200,7 +200,9 @@ async fn serve(version: &Arc<VersionRecorder>) {
     version.batch(1_000, 10, 0);
     version.worker_restarted();
     version.run_terminated();
-    version.set_service_time([(0.001, 0.002), (0.003, 0.0045)]);
+    let (typical, tail) =
+        (RunTime { per_row_s: 0.001, per_run_s: 0.002 }, RunTime { per_row_s: 0.003, per_run_s: 0.0045 });
+    version.set_service_times(ServiceTimes { typical, tail });
     version.set_load_duration(ms(1_250));
     version.set_batching("independent", true);
     version.set_queue_depth(7);
@@ -295,6 +297,6 @@ async fn the_text_with_all_features_and_their_bins() {
 #[tokio::test]
 async fn the_drift_of_a_version_as_json() {
     let (monitor, versions) = used_server(None).await;
-    let reports = versions.map(|version| version.drift(monitor.now(), Duration::from_secs(3_600)));
+    let reports = versions.map(|version| version.stats(monitor.now(), Duration::from_secs(3_600)).drift);
     insta::assert_json_snapshot!(reports, { "[].window_s" => "[seconds]" });
 }
