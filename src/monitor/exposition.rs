@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::deployment::{self, DeploymentRecorder, SeenDeployments};
 use super::drift_metrics::{self, ShownDrift};
-use super::metric::{Family, Metric};
+use super::family::Family;
+use super::metric::Metric;
 use super::outcome_metrics::{self, OutcomeReading};
 use super::quantiles::{self, LatencyStats};
 use super::server_recorder::{self, ServerRecorder};

@@ -1,6 +1,6 @@
 //! Metrics: counters, timings, drift and outcomes, and their text form for Prometheus.
 //!
-//! - A metric is declared once, in the file that counts it (`metric.rs` says how): those of requests and runs in
+//! - A metric is declared once, in the file that counts it (`family.rs` says how): those of requests and runs in
 //!   `version_metrics.rs`, of quantiles in `quantiles.rs`, of drift in `drift_metrics.rs`, of predictions in
 //!   `drift_counters.rs`, of outcomes in `outcome_metrics.rs`, of deployments in `deployment.rs`, of the server in
 //!   `server_recorder.rs`. `exposition.rs` puts them in order, and `text.rs` knows the text format.
@@ -26,6 +26,7 @@ mod drift_metrics;
 mod drift_reading;
 mod drift_report;
 mod exposition;
+mod family;
 mod history;
 mod labels;
 mod metric;

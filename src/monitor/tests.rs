@@ -300,3 +300,47 @@ async fn the_drift_of_a_version_as_json() {
     let reports = versions.map(|version| version.stats(monitor.now(), Duration::from_secs(3_600)).drift);
     insta::assert_json_snapshot!(reports, { "[].window_s" => "[seconds]" });
 }
+
+// ===== the read model =====
+
+#[tokio::test]
+async fn the_numbers_of_a_version_as_json() {
+    let (monitor, versions) = used_server(None).await;
+    let stats = versions.map(|version| version.stats(monitor.now(), Duration::from_secs(3_600)));
+    insta::assert_json_snapshot!(stats, { "[].drift.features" => "[features]", "[].drift.predictions" => "[predictions]",
+        "[].drift.window_s" => "[seconds]" });
+    for stats in stats {
+        let json = serde_json::to_string(&stats).unwrap();
+        let read: VersionStats = serde_json::from_str(&json).unwrap();
+        // As text: what is not a number does not equal itself.
+        assert_eq!(serde_json::to_string(&read).unwrap(), json);
+    }
+}
+
+#[tokio::test]
+async fn the_read_model_has_the_numbers_of_the_text() {
+    let (monitor, [classes, ..]) = used_server(None).await;
+    let text = monitor.render();
+    let stats = classes.stats(monitor.now(), monitor.windows().drift);
+    let number = |series: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("no {series}"));
+        found.trim().parse::<f64>().unwrap()
+    };
+    let of = |name: &str, label: &str| number(&format!("{name}{{model=\"classes\",version=\"1\"{label}}}"));
+    for (outcome, count) in &stats.requests {
+        assert_eq!(of("leeway_requests_total", &format!(",outcome=\"{}\"", outcome.name())), *count as f64);
+    }
+    assert_eq!(of("leeway_requests_in_flight", ""), stats.in_flight as f64);
+    for (part, latency) in &stats.latency.answered {
+        let stage = format!(",stage=\"{}\"", part.name());
+        assert_eq!(of("leeway_latency_quantile_seconds_count", &stage), latency.count as f64);
+        assert_eq!(of("leeway_latency_quantile_seconds_sum", &stage), latency.sum_s);
+    }
+    let drifted = stats.drift.features.iter().chain(&stats.drift.predictions);
+    for status in DriftStatus::ALL {
+        let count = drifted.clone().filter(|found| found.status == status).count();
+        assert_eq!(of("leeway_drift_features", &format!(",status=\"{}\"", status.name())), count as f64);
+    }
+    assert_eq!(of("leeway_outcome_accuracy", ""), stats.outcomes.accuracy.unwrap());
+    assert_eq!(of("leeway_outcome_label_coverage_ratio", ""), stats.outcomes.label_coverage.unwrap());
+}

@@ -1,0 +1,212 @@
+//! The declaration of a metric: its name, kind, labels and help text, and the way its series are read.
+//!
+//! A metric is declared once, in the file that counts it, as a [`Family`] in the list of that file. `exposition.rs` has the
+//! lists in the order of `/metrics`.
+//!
+//! - A metric that is read from a source is an element of a list: `gauge(name, labels, help, |source, series| …)`.
+//! - A metric that is counted in cells is declared by [`Declarations`], which gives its handle: nothing else is needed to
+//!   read it.
+//!
+//! Durations are in seconds, the names of counters end in `_total`, and every label has a bounded set of values.
+//! `docs/metrics.md` explains each metric; a test holds the two together.
+
+use super::cells::{Buckets, Counter, CounterBy, Counters, Histogram, HistogramBy, Histograms, Layout};
+use super::labels::Label;
+use super::metric::{Kind, Metric};
+use super::shards::Shards;
+use super::text::Series;
+
+/// A metric with the way its series are read from a source, such as one version.
+pub(super) struct Family<S: 'static> {
+    metric: Metric,
+    read: Read<S>,
+}
+
+/// Writes the series that a source has.
+type Write<S> = fn(&S, &mut Series<'_>);
+
+/// The cells of a source.
+type CellsOf<S> = fn(&S) -> &Shards;
+
+/// Value of the last label, by its place.
+type Name = fn(usize) -> &'static str;
+
+enum Read<S: 'static> {
+    Written(Write<S>),
+    Counters(CellsOf<S>, Counters, Option<Name>),
+    Histograms(CellsOf<S>, Histograms, Option<Name>),
+}
+
+/// Declares the metrics that a source counts in cells, in the order of `/metrics`. To be used at compile time.
+pub(super) struct Declarations<S: 'static> {
+    cells: CellsOf<S>,
+    layout: Layout,
+    families: [Family<S>; MAX_FAMILIES],
+    count: usize,
+}
+
+/// Maximum number of families of one source. More do not compile.
+const MAX_FAMILIES: usize = 32;
+
+// ===== families that are read from a source =====
+
+pub(super) const fn counter<S>(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    write: Write<S>,
+) -> Family<S> {
+    Family { metric: Metric { name, help, labels, kind: Kind::Counter }, read: Read::Written(write) }
+}
+
+pub(super) const fn gauge<S>(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    write: Write<S>,
+) -> Family<S> {
+    Family { metric: Metric { name, help, labels, kind: Kind::Gauge }, read: Read::Written(write) }
+}
+
+pub(super) const fn histogram<S>(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    write: Write<S>,
+) -> Family<S> {
+    Family { metric: Metric { name, help, labels, kind: Kind::Histogram }, read: Read::Written(write) }
+}
+
+pub(super) const fn summary<S>(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    write: Write<S>,
+) -> Family<S> {
+    Family { metric: Metric { name, help, labels, kind: Kind::Summary }, read: Read::Written(write) }
+}
+
+// ===== impl Declarations =====
+
+impl<S: 'static> Declarations<S> {
+    /// Nothing yet; `cells` are those of a source.
+    pub(super) const fn new(cells: CellsOf<S>) -> Declarations<S> {
+        let nothing = counter("", &[], "", |_, _| {});
+        Declarations { cells, layout: Layout::new(), families: [nothing; MAX_FAMILIES], count: 0 }
+    }
+
+    /// Adds a family with a function that writes its series. The layout is for cells that this function reads.
+    pub(super) const fn add(&mut self, family: Family<S>) -> &mut Layout {
+        self.families[self.count] = family;
+        self.count += 1;
+        &mut self.layout
+    }
+
+    pub(super) const fn counter(
+        &mut self,
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Counter {
+        let counters = self.layout.counters(1);
+        let read = Read::Counters(self.cells, counters, None);
+        self.add(Family { metric: Metric { name, help, labels, kind: Kind::Counter }, read });
+        counters.first()
+    }
+
+    /// The last of the labels is `L`.
+    pub(super) const fn counters_by<L: Label>(
+        &mut self,
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> CounterBy<L> {
+        let by = self.layout.counters_by();
+        let read = Read::Counters(self.cells, by.counters(), Some(name_of::<L>));
+        self.add(Family { metric: Metric { name, help, labels, kind: Kind::Counter }, read });
+        by
+    }
+
+    pub(super) const fn histogram(
+        &mut self,
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+        buckets: Buckets<'static>,
+    ) -> Histogram<'static> {
+        let histograms = self.layout.histograms(1, buckets);
+        let read = Read::Histograms(self.cells, histograms, None);
+        self.add(Family { metric: Metric { name, help, labels, kind: Kind::Histogram }, read });
+        histograms.first()
+    }
+
+    /// The last of the labels is `L`.
+    pub(super) const fn histograms_by<L: Label>(
+        &mut self,
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+        buckets: Buckets<'static>,
+    ) -> HistogramBy<L> {
+        let by = self.layout.histograms_by(buckets, buckets.edges.len());
+        let read = Read::Histograms(self.cells, by.histograms(), Some(name_of::<L>));
+        self.add(Family { metric: Metric { name, help, labels, kind: Kind::Histogram }, read });
+        by
+    }
+
+    /// The layout so far.
+    pub(super) const fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The families, in the order in which they were declared.
+    pub(super) const fn families(&self) -> &[Family<S>] {
+        self.families.split_at(self.count).0
+    }
+}
+
+fn name_of<L: Label>(index: usize) -> &'static str {
+    L::ALL[index].name()
+}
+
+// ===== impl Family =====
+
+impl<S> Family<S> {
+    pub(super) fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// Writes the series of a source.
+    pub(super) fn write(&self, source: &S, series: &mut Series<'_>) {
+        match self.read {
+            Read::Written(write) => write(source, series),
+            Read::Counters(cells, counters, name) => {
+                for (index, sum) in cells(source).sums_of(counters.range()).into_iter().enumerate() {
+                    series.value(name.map(|name| name(index)).as_slice(), sum);
+                }
+            }
+            Read::Histograms(cells, histograms, name) => {
+                for (index, histogram) in histograms.iter().enumerate() {
+                    let counts = cells(source).histogram(histogram);
+                    series.histogram(name.map(|name| name(index)).as_slice(), &counts);
+                }
+            }
+        }
+    }
+}
+
+impl<S> Clone for Family<S> {
+    fn clone(&self) -> Family<S> {
+        *self
+    }
+}
+
+impl<S> Copy for Family<S> {}
+
+impl<S> Clone for Read<S> {
+    fn clone(&self) -> Read<S> {
+        *self
+    }
+}
+
+impl<S> Copy for Read<S> {}
