@@ -216,7 +216,7 @@ fn use_server(monitor: &Monitor) {
     server.accept_failed();
     server.set_ready(true);
     server.set_serves_models(true);
-    server.error_response(&Error::InvalidInput("wrong".to_owned()));
+    server.error_response("invalid-input");
     server.feedback(FeedbackResult::Joined, 3);
     let deployments = monitor.deployments();
     let share = |version: &str, ratio, deployed_at, is_altered| DeployedShare {
