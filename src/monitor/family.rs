@@ -1,11 +1,10 @@
 //! The declaration of a metric: its name, kind, labels and help text, and the way its series are read.
 //!
-//! A metric is declared once, in the file that counts it, as a [`Family`] in the list of that file. `exposition.rs` has the
-//! lists in the order of `/metrics`.
+//! A metric is declared once, in the file that counts it, as a [`Family`]. `exposition.rs` has the lists of all files, in the
+//! order of `/metrics`.
 //!
 //! - A metric that is read from a source is an element of a list: `gauge(name, labels, help, |source, series| …)`.
-//! - A metric that is counted in cells is declared by [`Declarations`], which gives its handle: nothing else is needed to
-//!   read it.
+//! - A metric that is counted in cells is declared through [`Declarations`], which return its handle and know how to read it.
 //!
 //! Durations are in seconds, the names of counters end in `_total`, and every label has a bounded set of values.
 //! `docs/metrics.md` explains each metric; a test holds the two together.
@@ -31,9 +30,12 @@ type CellsOf<S> = fn(&S) -> &Shards;
 /// Value of the last label, by its place.
 type Name = fn(usize) -> &'static str;
 
+/// The way the series of a family are read.
 enum Read<S: 'static> {
     Written(Write<S>),
+    /// A series for each counter. Without names, there is only one.
     Counters(CellsOf<S>, Counters, Option<Name>),
+    /// A series for each histogram, likewise.
     Histograms(CellsOf<S>, Histograms, Option<Name>),
 }
 
@@ -50,6 +52,7 @@ const MAX_FAMILIES: usize = 32;
 
 // ===== families that are read from a source =====
 
+/// A counter, or counters, read from a source.
 pub(super) const fn counter<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -59,6 +62,7 @@ pub(super) const fn counter<S>(
     Family { metric: Metric { name, help, labels, kind: Kind::Counter }, read: Read::Written(write) }
 }
 
+/// A gauge, or gauges, read from a source.
 pub(super) const fn gauge<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -68,6 +72,7 @@ pub(super) const fn gauge<S>(
     Family { metric: Metric { name, help, labels, kind: Kind::Gauge }, read: Read::Written(write) }
 }
 
+/// A histogram, or histograms, read from a source.
 pub(super) const fn histogram<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -77,6 +82,7 @@ pub(super) const fn histogram<S>(
     Family { metric: Metric { name, help, labels, kind: Kind::Histogram }, read: Read::Written(write) }
 }
 
+/// A summary, or summaries, read from a source.
 pub(super) const fn summary<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -95,13 +101,14 @@ impl<S: 'static> Declarations<S> {
         Declarations { cells, layout: Layout::new(), families: [nothing; MAX_FAMILIES], count: 0 }
     }
 
-    /// Adds a family with a function that writes its series. The layout is for cells that this function reads.
+    /// Adds a family that is written by a function. Cells that only this function reads are taken from the layout.
     pub(super) const fn add(&mut self, family: Family<S>) -> &mut Layout {
         self.families[self.count] = family;
         self.count += 1;
         &mut self.layout
     }
 
+    /// A counter.
     pub(super) const fn counter(
         &mut self,
         name: &'static str,
@@ -114,7 +121,7 @@ impl<S: 'static> Declarations<S> {
         counters.first()
     }
 
-    /// The last of the labels is `L`.
+    /// A counter for each value of `L`, which is the last of the labels.
     pub(super) const fn counters_by<L: Label>(
         &mut self,
         name: &'static str,
@@ -127,6 +134,7 @@ impl<S: 'static> Declarations<S> {
         by
     }
 
+    /// A histogram.
     pub(super) const fn histogram(
         &mut self,
         name: &'static str,
@@ -140,7 +148,7 @@ impl<S: 'static> Declarations<S> {
         histograms.first()
     }
 
-    /// The last of the labels is `L`.
+    /// A histogram for each value of `L`, which is the last of the labels.
     pub(super) const fn histograms_by<L: Label>(
         &mut self,
         name: &'static str,
@@ -210,3 +218,43 @@ impl<S> Clone for Read<S> {
 }
 
 impl<S> Copy for Read<S> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::Stage;
+
+    struct Source {
+        cells: Shards,
+        limit: u64,
+    }
+
+    const DECLARED: (Counter, CounterBy<Stage>, Histogram<'static>, Declarations<Source>) = {
+        let mut all = Declarations::new(|source: &Source| &source.cells);
+        let runs = all.counter("runs_total", &[], "Runs.");
+        all.add(gauge("limit", &[], "The limit.", |source, series| series.value(&[], source.limit)));
+        let late = all.counters_by("late_total", &["stage"], "Late requests.");
+        let sizes = all.histogram("size", &[], "Sizes.", Buckets { edges: &[1, 10], edge_unit: 1.0, sum_unit: 1.0 });
+        (runs, late, sizes, all)
+    };
+
+    #[test]
+    fn what_is_declared_is_counted_and_written_in_its_order() {
+        let (runs, late, sizes, all) = DECLARED;
+        let source = Source { cells: Shards::new(all.layout().cells()), limit: 9 };
+        let shard = source.cells.local();
+        shard.add(runs, 2);
+        shard.add(late.of(Stage::Queue), 1);
+        shard.observe(sizes, 4);
+        let mut text = String::new();
+        for family in all.families() {
+            family.write(&source, &mut Series::new(&mut text, family.metric()));
+        }
+        let series: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
+        let expected = "# TYPE runs_total counter\nruns_total 2\n# TYPE limit gauge\nlimit 9\n# TYPE late_total counter\n\
+            late_total{stage=\"network\"} 0\nlate_total{stage=\"preprocess\"} 0\nlate_total{stage=\"queue\"} 1\n\
+            late_total{stage=\"inference\"} 0\nlate_total{stage=\"postprocess\"} 0\n# TYPE size histogram\n\
+            size_bucket{le=\"1\"} 0\nsize_bucket{le=\"10\"} 1\nsize_bucket{le=\"+Inf\"} 1\nsize_sum 4\nsize_count 1";
+        assert_eq!(series.join("\n"), expected);
+    }
+}
