@@ -22,7 +22,7 @@ pub(super) struct Family<S: 'static> {
 }
 
 /// Writes the series that a source has.
-type Write<S> = fn(&S, &mut Series<'_>);
+type WriteSeries<S> = fn(&S, &mut Series<'_>);
 
 /// The cells of a source.
 type CellsOf<S> = fn(&S) -> &Shards;
@@ -32,7 +32,7 @@ type Name = fn(usize) -> &'static str;
 
 /// The way the series of a family are read.
 enum Read<S: 'static> {
-    Written(Write<S>),
+    Written(WriteSeries<S>),
     /// A series for each counter. Without names, there is only one.
     Counters(CellsOf<S>, Counters, Option<Name>),
     /// A series for each histogram, likewise.
@@ -57,7 +57,7 @@ pub(super) const fn counter<S>(
     name: &'static str,
     labels: &'static [&'static str],
     help: &'static str,
-    write: Write<S>,
+    write: WriteSeries<S>,
 ) -> Family<S> {
     Family { metric: Metric { name, help, labels, kind: Kind::Counter }, read: Read::Written(write) }
 }
@@ -67,7 +67,7 @@ pub(super) const fn gauge<S>(
     name: &'static str,
     labels: &'static [&'static str],
     help: &'static str,
-    write: Write<S>,
+    write: WriteSeries<S>,
 ) -> Family<S> {
     Family { metric: Metric { name, help, labels, kind: Kind::Gauge }, read: Read::Written(write) }
 }
@@ -77,7 +77,7 @@ pub(super) const fn histogram<S>(
     name: &'static str,
     labels: &'static [&'static str],
     help: &'static str,
-    write: Write<S>,
+    write: WriteSeries<S>,
 ) -> Family<S> {
     Family { metric: Metric { name, help, labels, kind: Kind::Histogram }, read: Read::Written(write) }
 }
@@ -87,7 +87,7 @@ pub(super) const fn summary<S>(
     name: &'static str,
     labels: &'static [&'static str],
     help: &'static str,
-    write: Write<S>,
+    write: WriteSeries<S>,
 ) -> Family<S> {
     Family { metric: Metric { name, help, labels, kind: Kind::Summary }, read: Read::Written(write) }
 }

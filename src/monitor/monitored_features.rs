@@ -98,18 +98,27 @@ struct ClassCounters {
 struct FeatureLayout<'a> {
     layout: &'a mut Layout,
     all: Vec<MonitoredFeature>,
+    numbers: Vec<NumberColumn>,
+    texts: Vec<TextCounters>,
+    left_out: Vec<String>,
+}
+
+/// A feature that is a number.
+struct NumberColumn {
+    column: usize,
+    counters: NumberCounters,
 }
 
 impl MonitoredFeatures {
     /// Lays out the counters of what a version and its baseline agree on.
     pub(super) fn new(spec: &MonitoringSpec, layout: &mut Layout) -> MonitoredFeatures {
-        let mut layout = FeatureLayout { layout, all: Vec::new() };
-        let baseline = spec.baseline.as_deref();
-        let (features, predictions) = match baseline {
+        let (all, numbers, texts, left_out) = Default::default();
+        let mut layout = FeatureLayout { layout, all, numbers, texts, left_out };
+        let (features, predictions) = match spec.baseline.as_deref() {
             Some(Baseline { features, predictions, .. }) => (&**features, &**predictions),
             None => (&[][..], &[][..]),
         };
-        let (numbers, texts, left_out) = layout.features(spec, features);
+        layout.features(spec, features);
 
         let class_baseline = predictions.iter().find_map(|feature| match &feature.bins {
             Bins::Text { values } if feature.name == PREDICTED_CLASS => Some((feature, values)),
@@ -123,45 +132,35 @@ impl MonitoredFeatures {
             let Bins::Number { edges } = &feature.bins else { return None };
             Some(layout.number(Side::Prediction, edges, feature))
         });
+        let FeatureLayout { all, numbers, texts, left_out, .. } = layout;
         // A text between two numbers has its cells between theirs.
-        let groups = numbers.chunk_by(|(_, one), (_, next)| one.slots.block() + 1 == next.slots.block());
-        MonitoredFeatures {
-            classes,
-            all: layout.all.into(),
-            left_out,
-            numbers: groups.flat_map(|next| next.chunks(LANES)).filter_map(NumberGroup::new).collect(),
-            texts,
-            class,
-            predicted,
-        }
+        let groups = numbers.chunk_by(|one, next| one.counters.slots.block() + 1 == next.counters.slots.block());
+        let numbers = groups.flat_map(|next| next.chunks(LANES)).filter_map(NumberGroup::new).collect();
+        MonitoredFeatures { classes, all: all.into(), left_out, numbers, texts, class, predicted }
     }
 }
 
-/// Numbers with their columns, texts, and the names of what is left out.
-type Found = (Vec<(usize, NumberCounters)>, Vec<TextCounters>, Vec<String>);
-
 impl FeatureLayout<'_> {
-    fn features(&mut self, MonitoringSpec { schema, settings, .. }: &MonitoringSpec, of: &[FeatureBaseline]) -> Found {
-        let (mut numbers, mut texts, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+    fn features(&mut self, MonitoringSpec { schema, settings, .. }: &MonitoringSpec, of: &[FeatureBaseline]) {
         // By name: in which order a preprocessor gives its features has nothing to say.
         for feature in of {
             let column = |names: &[Arc<str>]| names.iter().position(|name| **name == *feature.name);
             match (&feature.bins, column(&schema.numbers), column(&schema.texts)) {
-                _ if self.all.len() >= settings.max_features => left_out.push(feature.name.clone()),
+                _ if self.all.len() >= settings.max_features => self.left_out.push(feature.name.clone()),
                 (Bins::Number { edges }, Some(column), _) => {
-                    numbers.push((column, self.number(Side::Feature, edges, feature)));
+                    let counters = self.number(Side::Feature, edges, feature);
+                    self.numbers.push(NumberColumn { column, counters });
                 }
                 (Bins::Text { values }, _, Some(column)) => {
                     let (bins, slots) = self.text(Side::Feature, values, feature);
-                    texts.push(TextCounters { column, bins, slots });
+                    self.texts.push(TextCounters { column, bins, slots });
                 }
-                _ => left_out.push(feature.name.clone()),
+                _ => self.left_out.push(feature.name.clone()),
             }
         }
         let is_known = |name: &str| of.iter().any(|feature| feature.name == name);
         let unknown = schema.numbers.iter().chain(&schema.texts).filter(|name| !is_known(name));
-        left_out.extend(unknown.map(|name| name.to_string()));
-        (numbers, texts, left_out)
+        self.left_out.extend(unknown.map(|name| name.to_string()));
     }
 
     fn class(&mut self, feature: &FeatureBaseline, values: &[String], classes: &[String]) -> ClassCounters {
@@ -249,13 +248,13 @@ impl MonitoredFeatures {
 
 impl NumberGroup {
     /// The group of these numbers, whose blocks follow one another; `None` without any.
-    fn new(numbers: &[(usize, NumberCounters)]) -> Option<NumberGroup> {
-        let [(_, first), ..] = numbers else { return None };
-        let columns: Vec<usize> = numbers.iter().map(|(column, _)| *column).collect();
+    fn new(numbers: &[NumberColumn]) -> Option<NumberGroup> {
+        let first = numbers.first()?;
+        let columns: Vec<usize> = numbers.iter().map(|number| number.column).collect();
         Some(NumberGroup {
-            lanes: NumberLanes::new(numbers.iter().map(|(_, number)| &number.bins)),
+            lanes: NumberLanes::new(numbers.iter().map(|number| &number.counters.bins)),
             is_run: columns.len() == LANES && columns.windows(2).all(|pair| pair[0] + 1 == pair[1]),
-            slots: first.slots.repeated(numbers.len()),
+            slots: first.counters.slots.repeated(numbers.len()),
             columns,
         })
     }
