@@ -1,16 +1,16 @@
 //! Metrics: counters, timings, drift and outcomes, and their text form for Prometheus.
 //!
-//! - A metric is declared once, in the file that counts it (`family.rs` says how): those of requests and runs in
-//!   `version_metrics.rs`, of quantiles in `quantiles.rs`, of drift in `drift_metrics.rs`, of predictions in
-//!   `drift_counters.rs`, of outcomes in `outcome_metrics.rs`, of deployments in `deployment.rs`, of the server in
-//!   `server_recorder.rs`. `exposition.rs` puts them in order, and `text.rs` knows the text format.
-//! - `version_recorder.rs` is what the request path writes to, and `requests.rs` what it holds meanwhile. Handles are
-//!   constants (`cells.rs`); recording looks nothing up and takes no lock. `shards.rs` keeps one set of cells per thread,
-//!   summed when someone asks. `labels.rs` has the closed sets of values that labels take.
+//! - A metric is declared once, in the file that counts it: `version_metrics.rs` (requests and runs), `quantiles.rs`,
+//!   `drift_metrics.rs`, `drift_counters.rs` (predictions), `outcome_metrics.rs`, `deployment.rs`, `server_recorder.rs`.
+//!   `family.rs` has the form of a declaration, `exposition.rs` the order of `/metrics`, and `text.rs` the text format.
+//! - `version_recorder.rs` is what the request path writes to, and `requests.rs` has the guards that a request holds. Both
+//!   add to cells whose positions are constants (`cells.rs`): recording looks nothing up and takes no lock. `shards.rs` keeps
+//!   one set of cells per thread, summed when someone asks. `labels.rs` has the closed sets of values that labels take.
 //! - `version_stats.rs` is the read model: the numbers of a version as plain values.
-//! - `drift_counters.rs` counts features and predictions beside the version's baseline (`baseline.rs`, `bins.rs`,
-//!   `monitored_features.rs`); `drift.rs` says how far apart they are, and `drift_report.rs` says it to operators.
-//!   `outcomes.rs` sums up what became of predictions.
+//! - `monitored_features.rs` lays out the cells of what has a baseline (`baseline.rs`, `bins.rs`), and `drift_counters.rs`
+//!   counts into them. `drift.rs` has the measures of drift. `drift_reading.rs` computes them once for all who ask, and
+//!   `drift_report.rs` is the answer to operators.
+//! - `outcomes.rs` sums up what became of predictions.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` is what windows are made of.
 //! - `runs.rs` says since when each worker of a version is in its run.
 //!
