@@ -64,8 +64,26 @@ pub struct Certainty {
     pub entropy: f32,
 }
 
-/// The names under which predictions are watched.
-pub const PREDICTION_FEATURES: [&str; 5] = ["class", "confidence", "margin", "entropy", "value"];
+/// A part of predictions that is a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PredictionNumber {
+    /// [`Certainty::confidence`].
+    Confidence,
+    /// [`Certainty::margin`].
+    Margin,
+    /// [`Certainty::entropy`].
+    Entropy,
+    /// [`Observation::Value`].
+    Value,
+}
+
+/// Name of the part of predictions that is a class.
+pub const PREDICTED_CLASS: &str = "class";
+
+/// The names of all parts of predictions.
+pub fn prediction_features() -> impl Iterator<Item = &'static str> {
+    [PREDICTED_CLASS].into_iter().chain(PredictionNumber::ALL.map(PredictionNumber::name))
+}
 
 // ===== impl FeatureSchema =====
 
@@ -111,6 +129,48 @@ impl Features {
     /// The texts of one instance.
     pub fn texts_of(&self, row: usize) -> &[Option<String>] {
         part(&self.texts, self.rows, row)
+    }
+}
+
+// ===== impl Observation =====
+
+impl Observation {
+    /// The numbers of a prediction, in the precision in which they are watched.
+    ///
+    /// ```
+    /// use leeway::feature::{Observation, PredictionNumber};
+    /// assert!(Observation::Value(0.5).numbers().eq([(PredictionNumber::Value, 0.5)]));
+    /// assert_eq!(Observation::Nothing.numbers().count(), 0);
+    /// ```
+    pub fn numbers(self) -> impl Iterator<Item = (PredictionNumber, f32)> {
+        let numbers = match self {
+            Observation::Class { certainty: Certainty { confidence, margin, entropy }, .. } => [
+                Some((PredictionNumber::Confidence, confidence)),
+                Some((PredictionNumber::Margin, margin)),
+                Some((PredictionNumber::Entropy, entropy)),
+            ],
+            Observation::Value(value) => [Some((PredictionNumber::Value, value as f32)), None, None],
+            Observation::Nothing => [None; 3],
+        };
+        numbers.into_iter().flatten()
+    }
+}
+
+// ===== impl PredictionNumber =====
+
+impl PredictionNumber {
+    /// All of them.
+    pub const ALL: [PredictionNumber; 4] =
+        [PredictionNumber::Confidence, PredictionNumber::Margin, PredictionNumber::Entropy, PredictionNumber::Value];
+
+    /// Its name in baselines and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            PredictionNumber::Confidence => "confidence",
+            PredictionNumber::Margin => "margin",
+            PredictionNumber::Entropy => "entropy",
+            PredictionNumber::Value => "value",
+        }
     }
 }
 

@@ -56,7 +56,7 @@
 //! | [`tensor`] | element types, shapes, tensors, signatures | ONNX Runtime, JSON |
 //! | [`budget`] | divides a request's time, times its stages, ends it when its time runs out; takes heavy stages off the threads that serve connections; bounds the bytes that are held for callers | HTTP, models |
 //! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | everything above it |
-//! | [`monitor`] | the table of all metrics; per-thread counters | HTTP, models |
+//! | [`monitor`] | metrics, each declared in the file that counts it; per-thread counters; the numbers of a version as a read model | HTTP, models |
 //! | [`model`] | learned service times, admission, a bounded queue, the batch policy, whether rows are independent, workers that own sessions, sessions in processes of their own | HTTP, pipelines, the registry |
 //! | [`pipeline`] | the stages, a file each: JSON (or an image) → tensors, tensors → predictions; what rows were made of goes from the one to the other | HTTP, the registry |
 //! | [`repository`] | models and versions at rest: the trait of a store, manifests, digests, examples, and what an ONNX file says | models in memory |
@@ -73,7 +73,7 @@
 //!
 //! Rooms look down this table only. `tests/layers` holds that, that no two files import each other, that files and
 //! functions are short or give a reason, and the rest of the walls: `ort` only in
-//! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/metrics/text.rs`; SQL only in
+//! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/text.rs`; SQL only in
 //! `state/`; the repository is read by `deploy/` only in `repository_view.rs`, and in `offline.rs`, for a server that is not running;
 //! environment variables only in `config/`; what is sent as JSON is declared in `api/`, and no command indexes it by name.
 //!

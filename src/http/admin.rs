@@ -117,10 +117,9 @@ pub(super) async fn drift(
     let wanted =
         served.versions.values().rev().filter(|served| version.is_none_or(|version| served.version == version));
     let now = state.monitor.now();
-    let report = |served: &Arc<ServedVersion>| VersionDrift {
-        version: served.version,
-        baseline_rows: served.recorder.spec().baseline.as_ref().map(|baseline| baseline.rows),
-        report: served.recorder.drift(now, window),
+    let report = |served: &Arc<ServedVersion>| {
+        let stats = served.recorder.stats(now, window);
+        VersionDrift { version: served.version, baseline_rows: stats.baseline_rows, report: stats.drift }
     };
     let versions = wanted.map(report).collect();
     Ok(json(&ModelDrift { model, enabled: state.monitor.windows().enabled, versions })?)

@@ -21,14 +21,14 @@ use super::batch::{BatchPolicy, Next, plan};
 use super::current_session::CurrentSession;
 use super::load_estimate::LoadEstimate;
 use super::request::{Batch, Reply, Request};
-use super::service_time::{CLASSES, ServiceTime, class_of};
+use super::service_time::{CLASSES, Line, ServiceTime, class_of};
 use super::sharing::Sharing;
 use super::wait_strategy::{WaitStrategy, spin_until, wait_strategy};
 use super::waiting::WaitingLine;
 use crate::budget::{LatencyBudget, TimeLimits};
 use crate::config::SessionConfig;
 use crate::error::Result;
-use crate::monitor::{Runs, VersionRecorder};
+use crate::monitor::{RunTime, Runs, ServiceTimes, VersionRecorder};
 use crate::tensor::Tensors;
 
 /// The queue between requests and workers.
@@ -291,7 +291,8 @@ impl Queue {
 
     fn note_service_time(&self, state: &State) {
         if let (Some(typical), Some(tail)) = (state.service.typical_line(), state.service.tail_line()) {
-            self.recorder.set_service_time([(typical.a, typical.b), (tail.a, tail.b)]);
+            let time = |line: Line| RunTime { per_row_s: line.a, per_run_s: line.b };
+            self.recorder.set_service_times(ServiceTimes { typical: time(typical), tail: time(tail) });
         }
     }
 

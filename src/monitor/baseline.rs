@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::bins::{Bins, MAX_NUMBER_BINS, MAX_TEXT_BINS, MAX_TEXT_BYTES, NumberBins, TextBins};
-use crate::feature::{FeatureSchema, Features, Observation, PREDICTION_FEATURES};
+use crate::feature::{FeatureSchema, Features, Observation, PREDICTED_CLASS, PredictionNumber, prediction_features};
 
 /// The only form there is.
 const FORMAT: u32 = 1;
@@ -95,8 +95,8 @@ impl Baseline {
             return Err(format!("there are {} features, at most {MAX_FEATURES}", baseline.features.len()));
         }
         for feature in &baseline.predictions {
-            if !PREDICTION_FEATURES.contains(&feature.name.as_str()) {
-                let known = PREDICTION_FEATURES.join(", ");
+            if !prediction_features().any(|known| known == feature.name) {
+                let known = prediction_features().collect::<Vec<&str>>().join(", ");
                 return Err(format!("predictions: {:?} is not one of {known}", feature.name));
             }
         }
@@ -150,8 +150,8 @@ pub struct BaselineBuilder {
     numbers: Vec<CountedNumber>,
     texts: Vec<CountedText>,
     class: CountedText,
-    /// Confidence, margin, entropy and value.
-    observed: [CountedNumber; 4],
+    /// By [`PredictionNumber`].
+    observed: [CountedNumber; PredictionNumber::ALL.len()],
 }
 
 /// A sample of the rows: all their values.
@@ -163,7 +163,8 @@ pub struct Sample {
     numbers: Vec<Vec<f64>>,
     texts: Vec<BTreeMap<String, u64>>,
     class: BTreeMap<String, u64>,
-    observed: [Vec<f64>; 4],
+    /// By [`PredictionNumber`].
+    observed: [Vec<f64>; PredictionNumber::ALL.len()],
 }
 
 #[derive(Debug)]
@@ -211,8 +212,8 @@ impl Sample {
             if let Some(class) = class_name(*prediction, self.classes.as_deref()) {
                 *self.class.entry(class).or_default() += 1;
             }
-            for (values, value) in self.observed.iter_mut().zip(numbers_of(*prediction)) {
-                values.extend(value);
+            for (number, value) in prediction.numbers() {
+                self.observed[number as usize].push(f64::from(value));
             }
         }
     }
@@ -250,8 +251,8 @@ impl BaselineBuilder {
             if let Observation::Class { .. } = prediction {
                 self.class.count(class_name(*prediction, self.classes.as_deref()).as_deref());
             }
-            for (counted, value) in self.observed.iter_mut().zip(numbers_of(*prediction)) {
-                value.into_iter().for_each(|value| counted.count(value));
+            for (number, value) in prediction.numbers() {
+                self.observed[number as usize].count(f64::from(value));
             }
         }
     }
@@ -261,30 +262,16 @@ impl BaselineBuilder {
         let schema = &self.schema;
         let numbers = schema.numbers.iter().zip(self.numbers).map(|(name, counted)| counted.finish(name));
         let texts = schema.texts.iter().zip(self.texts).map(|(name, counted)| counted.finish(name));
-        let [class, others @ ..] = PREDICTION_FEATURES;
-        let observed = others.into_iter().zip(self.observed).map(|(name, counted)| counted.finish(name));
+        let observed = PredictionNumber::ALL.into_iter().zip(self.observed);
+        let observed = observed.map(|(number, counted)| counted.finish(number.name()));
         let has_values = |feature: &FeatureBaseline| feature.all_counts().iter().any(|count| *count > 0);
         Baseline {
             format: FORMAT,
             rows: self.rows,
             sampled_rows: self.sampled_rows,
             features: numbers.chain(texts).collect(),
-            predictions: [self.class.finish(class)].into_iter().chain(observed).filter(has_values).collect(),
+            predictions: [self.class.finish(PREDICTED_CLASS)].into_iter().chain(observed).filter(has_values).collect(),
         }
-    }
-}
-
-/// Confidence, margin, entropy and value, as far as a prediction has them.
-fn numbers_of(prediction: Observation) -> [Option<f64>; 4] {
-    match prediction {
-        Observation::Class { certainty, .. } => {
-            let [confidence, margin, entropy] =
-                [certainty.confidence, certainty.margin, certainty.entropy].map(|value| Some(f64::from(value)));
-            [confidence, margin, entropy, None]
-        }
-        // In the precision in which it is watched.
-        Observation::Value(value) => [None, None, None, Some(f64::from(value as f32))],
-        Observation::Nothing => [None; 4],
     }
 }
 

@@ -1,9 +1,23 @@
-//! The closed sets of values that labels take: how a request ended, why it was refused, what came of feedback.
+//! The closed sets of values that labels take: outcomes of requests, stages, reasons of refusals, results of feedback.
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Fault, Shed};
+use crate::stage::Stage;
+
+/// A closed set of values of a label.
+pub(super) trait Label: Copy + 'static {
+    const ALL: &'static [Self];
+
+    fn name(self) -> &'static str;
+
+    /// Its place in [`Label::ALL`].
+    fn index(self) -> usize;
+}
 
 /// Outcome of a request that had reached a version. A closed set: it is a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It was answered with predictions.
     Ok,
@@ -21,8 +35,45 @@ pub enum Outcome {
     Abandoned,
 }
 
+/// A timed part of an answered request: a stage, or all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestPart {
+    /// [`Stage::Network`].
+    Network,
+    /// [`Stage::Preprocess`].
+    Preprocess,
+    /// [`Stage::Queue`].
+    Queue,
+    /// [`Stage::Inference`].
+    Inference,
+    /// [`Stage::Postprocess`].
+    Postprocess,
+    /// From the request's head to the first bytes of the answer.
+    Total,
+}
+
+/// Outcome of a request that was not answered with predictions, as far as its duration is told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unanswered {
+    /// It was refused for want of room or time.
+    Shed,
+    /// It failed.
+    Failed,
+}
+
+/// Origin of the elements of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BatchElements {
+    /// They are of requests.
+    Input,
+    /// They make rows of one run as long as the longest.
+    Padding,
+}
+
 /// Result of an item of feedback. A closed set: it is a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeedbackResult {
     /// It was joined with its prediction.
@@ -73,6 +124,27 @@ pub struct VersionLabels {
     pub provider: &'static str,
 }
 
+// ===== impl Label =====
+
+/// Implements [`Label`] for enums that have `ALL` and `name`, in the order of their values.
+macro_rules! labels {
+    ($($label:ty),*) => {
+        $(impl Label for $label {
+            const ALL: &'static [$label] = &<$label>::ALL;
+
+            fn name(self) -> &'static str {
+                <$label>::name(self)
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        })*
+    };
+}
+
+labels!(Outcome, Stage, RequestPart, Unanswered, BatchElements, FeedbackResult, ShedReason);
+
 // ===== impl VersionLabels =====
 
 impl VersionLabels {
@@ -116,6 +188,68 @@ impl From<&Error> for Outcome {
             Fault::Budget => Outcome::Expired,
             Fault::Model => Outcome::ModelError,
             Fault::Server => Outcome::ServerError,
+        }
+    }
+}
+
+// ===== impl RequestPart =====
+
+impl RequestPart {
+    pub(super) const ALL: [RequestPart; 6] = [
+        RequestPart::Network,
+        RequestPart::Preprocess,
+        RequestPart::Queue,
+        RequestPart::Inference,
+        RequestPart::Postprocess,
+        RequestPart::Total,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            RequestPart::Network => Stage::Network.name(),
+            RequestPart::Preprocess => Stage::Preprocess.name(),
+            RequestPart::Queue => Stage::Queue.name(),
+            RequestPart::Inference => Stage::Inference.name(),
+            RequestPart::Postprocess => Stage::Postprocess.name(),
+            RequestPart::Total => "total",
+        }
+    }
+}
+
+impl From<Stage> for RequestPart {
+    fn from(stage: Stage) -> RequestPart {
+        match stage {
+            Stage::Network => RequestPart::Network,
+            Stage::Preprocess => RequestPart::Preprocess,
+            Stage::Queue => RequestPart::Queue,
+            Stage::Inference => RequestPart::Inference,
+            Stage::Postprocess => RequestPart::Postprocess,
+        }
+    }
+}
+
+// ===== impl Unanswered =====
+
+impl Unanswered {
+    pub(super) const ALL: [Unanswered; 2] = [Unanswered::Shed, Unanswered::Failed];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Unanswered::Shed => "shed",
+            Unanswered::Failed => "failed",
+        }
+    }
+}
+
+// ===== impl BatchElements =====
+
+impl BatchElements {
+    const ALL: [BatchElements; 2] = [BatchElements::Input, BatchElements::Padding];
+
+    fn name(self) -> &'static str {
+        match self {
+            BatchElements::Input => "input",
+            BatchElements::Padding => "padding",
         }
     }
 }
@@ -188,6 +322,41 @@ impl ShedReason {
             Error::BodyMemoryFull { .. } => Some(ShedReason::BodyMemory),
             Error::ShuttingDown => Some(ShedReason::ShuttingDown),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<L: Label>() {
+        assert!(L::ALL.iter().enumerate().all(|(place, label)| label.index() == place));
+    }
+
+    #[test]
+    fn the_index_of_a_label_is_its_place() {
+        check::<Outcome>();
+        check::<Stage>();
+        check::<RequestPart>();
+        check::<Unanswered>();
+        check::<BatchElements>();
+        check::<FeedbackResult>();
+        check::<ShedReason>();
+    }
+
+    /// In JSON and in metrics, a value has the same name.
+    #[test]
+    fn the_name_in_json_is_that_in_metrics() {
+        let name = |value: serde_json::Value| value.as_str().unwrap().to_owned();
+        for outcome in Outcome::ALL {
+            assert_eq!(name(serde_json::to_value(outcome).unwrap()), outcome.name());
+        }
+        for part in RequestPart::ALL {
+            assert_eq!(name(serde_json::to_value(part).unwrap()), part.name());
+        }
+        for unanswered in Unanswered::ALL {
+            assert_eq!(name(serde_json::to_value(unanswered).unwrap()), unanswered.name());
         }
     }
 }

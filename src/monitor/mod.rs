@@ -1,32 +1,47 @@
 //! Metrics: counters, timings, drift and outcomes, and their text form for Prometheus.
 //!
-//! - `metrics/` is the one table of all metrics: names, help texts, labels, and their text form.
-//! - `version_recorder.rs` holds the buckets, and the handles that the request path writes to. Handles are made when a
-//!   version is loaded; recording looks nothing up and takes no lock. `server_recorder.rs` has those of no version, and
-//!   `labels.rs` the closed sets of values that labels take.
-//! - `runs.rs` says since when each worker of a version is in its run.
-//! - `deployment.rs` holds what is known of deployments and loads.
-//! - `drift_counters.rs` counts features and predictions beside the version's baseline (`baseline.rs`, `bins.rs`); `drift.rs` says
-//!   how far apart they are. `outcomes.rs` sums up what became of predictions.
+//! - A metric is declared once, in the file that counts it: `version_metrics.rs` (requests and runs), `quantiles.rs`,
+//!   `drift_metrics.rs`, `drift_counters.rs` (predictions), `outcome_metrics.rs`, `deployment.rs`, `server_recorder.rs`.
+//!   `family.rs` has the form of a declaration, `exposition.rs` the order of `/metrics`, and `text.rs` the text format.
+//! - `version_recorder.rs` is what the request path writes to, and `requests.rs` has the guards that a request holds. Both
+//!   add to cells whose positions are constants (`cells.rs`): recording looks nothing up and takes no lock. `shards.rs` keeps
+//!   one set of cells per thread, summed when someone asks. `labels.rs` has the closed sets of values that labels take.
+//! - `version_stats.rs` is the read model: the numbers of a version as plain values.
+//! - `monitored_features.rs` lays out the cells of what has a baseline (`baseline.rs`, `bins.rs`), and `drift_counters.rs`
+//!   counts into them. `drift.rs` has the measures of drift. `drift_reading.rs` computes them once for all who ask, and
+//!   `drift_report.rs` is the answer to operators.
+//! - `outcomes.rs` sums up what became of predictions.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` is what windows are made of.
-//! - `shards.rs` keeps one set of cells per thread, summed when someone asks.
+//! - `runs.rs` says since when each worker of a version is in its run.
 //!
 //! This room knows nothing of HTTP, of models or of the registry: it is told.
 
 mod baseline;
 mod bins;
+mod cells;
 mod deployment;
 mod drift;
 mod drift_counters;
+mod drift_metrics;
+mod drift_reading;
+mod drift_report;
+mod exposition;
+mod family;
 mod history;
 mod labels;
-mod metrics;
+mod metric;
+mod monitored_features;
+mod outcome_metrics;
 mod outcomes;
 mod quantiles;
+mod requests;
 mod runs;
 mod server_recorder;
 mod shards;
+mod text;
+mod version_metrics;
 mod version_recorder;
+mod version_stats;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -37,13 +52,21 @@ pub use self::baseline::{Baseline, BaselineBuilder, FeatureBaseline, Sample, Sum
 pub use self::bins::Bins;
 pub use self::deployment::{DeployedShare, DeploymentRecorder, StatePart};
 pub use self::drift::{Drift, DriftStatus};
-pub use self::drift_counters::{BinDrift, DriftReport, FeatureDrift, MAX_WINDOW, MonitoringSpec};
-pub use self::labels::{FeedbackResult, Outcome, ShedReason, VersionLabels};
-pub use self::metrics::{METRICS, Metric, TEXT_FORMAT};
+pub use self::drift_counters::MAX_WINDOW;
+pub use self::drift_report::{BinDrift, DriftReport, FeatureDrift};
+pub use self::exposition::metrics;
+pub use self::labels::{FeedbackResult, Outcome, RequestPart, ShedReason, Unanswered, VersionLabels};
+pub use self::metric::Metric;
+pub use self::monitored_features::MonitoringSpec;
+pub use self::outcome_metrics::OutcomeStats;
 pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, Predicted, Truth};
+pub use self::quantiles::{Latency, LatencyStats, Quantiles};
+pub use self::requests::{Delivery, RequestGuard};
 pub use self::runs::Runs;
 pub use self::server_recorder::ServerRecorder;
-pub use self::version_recorder::{Delivery, RequestGuard, VersionRecorder};
+pub use self::text::TEXT_FORMAT;
+pub use self::version_recorder::{RunTime, ServiceTimes, VersionRecorder};
+pub use self::version_stats::VersionStats;
 use crate::budget::LatencyBudget;
 use crate::config::MonitoringWindows;
 
@@ -53,7 +76,6 @@ pub struct Monitor {
     server: Arc<ServerRecorder>,
     versions: Mutex<Vec<Weak<VersionRecorder>>>,
     deployments: DeploymentRecorder,
-    onnxruntime: String,
     windows: MonitoringWindows,
     started: Instant,
 }
@@ -62,10 +84,9 @@ impl Monitor {
     /// A monitor for a server that runs on this version of ONNX Runtime.
     pub fn new(onnxruntime: &str, windows: MonitoringWindows) -> Monitor {
         Monitor {
-            server: Arc::new(ServerRecorder::default()),
+            server: Arc::new(ServerRecorder::new(onnxruntime)),
             versions: Mutex::new(Vec::new()),
             deployments: DeploymentRecorder::default(),
-            onnxruntime: onnxruntime.to_owned(),
             windows,
             started: Instant::now(),
         }
@@ -109,13 +130,13 @@ impl Monitor {
         }
         let (model, version) = (labels.model.clone(), labels.version.clone());
         let recorder = Arc::new(VersionRecorder::new(labels, budget, spec, self.windows, self.now()));
-        if let [first, ..] = recorder.drift_counters().left_out()
+        if let [first, ..] = recorder.drift_counters.left_out()
             && recorder.spec().baseline.is_some()
         {
             tracing::warn!(
                 model,
                 version,
-                count = recorder.drift_counters().left_out().len(),
+                count = recorder.drift_counters.left_out().len(),
                 first,
                 "features are not monitored for drift: they are in the baseline and [preprocess] does not give them, or the \
                  other way round, or there are more than monitoring.max_features; `leeway drift` lists them"
@@ -136,6 +157,9 @@ impl Monitor {
             }
         }
         versions.reverse();
-        metrics::render(&self.server, &versions, &self.deployments, &self.onnxruntime, self.now())
+        exposition::render(&self.server, versions, &self.deployments, self.now())
     }
 }
+
+#[cfg(test)]
+mod tests;

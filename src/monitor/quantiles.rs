@@ -1,14 +1,19 @@
-//! Quantiles of durations over a sliding window, within 1 % of the true ones.
+//! Quantiles of durations over a sliding window, within 1 % of the true ones, and their metrics.
 //!
 //! Durations are counted in buckets of 64 to each power of two, as HdrHistogram has them: a bucket is at most 1/64 as
 //! wide as its least value, and its middle therefore at most 1/128 (0.8 %) away from any value within.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::history::History;
+use serde::{Deserialize, Serialize};
+
+use super::cells::{CounterBy, Counters, Layout};
+use super::family::{Family, summary};
+use super::history::{History, Moment};
+use super::labels::{Label, RequestPart, Unanswered};
 use super::shards::Shards;
-use crate::stage::Stage;
+use super::text::{Series, rounded};
 
 /// Buckets to each power of two, as a power of two itself.
 const PRECISION: u32 = 6;
@@ -21,19 +26,12 @@ const BUCKETS: usize = (((MAX_EXPONENT - MIN_EXPONENT) as usize) + 1) << PRECISI
 /// Intervals that a window slides by.
 const INTERVALS: u32 = 30;
 
-/// Timed quantities: the stages and the whole of answered requests, and the whole of those that were not answered.
+/// Timed quantities: the parts of answered requests, and the whole of those that were not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timed {
-    Stage(Stage),
-    Total,
-    Shed,
-    Failed,
+    Answered(RequestPart),
+    Unanswered(Unanswered),
 }
-
-const KINDS: usize = Stage::ALL.len() + 3;
-
-/// The quantiles that are shown.
-pub(super) const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
 
 /// The durations of one version's requests.
 #[derive(Debug)]
@@ -43,64 +41,170 @@ pub(super) struct Latencies {
     history: History<u32>,
 }
 
-impl Timed {
+/// Durations of the requests of a version.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LatencyStats {
+    /// Those of answered requests. A part that was never timed is not there.
+    pub answered: BTreeMap<RequestPart, Latency>,
+    /// Those of the others, until they were refused or had failed.
+    pub unanswered: BTreeMap<Unanswered, Latency>,
+}
+
+/// Durations of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Number of durations since the version was loaded.
+    pub count: u64,
+    /// Their sum, in seconds.
+    pub sum_s: f64,
+    /// Quantiles of those within the window; `None` if there are none.
+    pub quantiles: Option<Quantiles>,
+}
+
+/// Quantiles of durations, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// The median.
+    pub p50_s: f64,
+    /// The duration that one in twenty exceeds.
+    pub p95_s: f64,
+    /// The duration that one in a hundred exceeds.
+    pub p99_s: f64,
+}
+
+// ===== metrics =====
+
+/// The metrics, in the order of `/metrics`.
+pub(super) static FAMILIES: &[Family<LatencyStats>] = &[
+    summary(
+        "leeway_latency_quantile_seconds",
+        &["model", "version", "stage"],
+        "Quantiles of how long each stage of the answered requests of the last minutes took, on this replica; off by 1 % at most.",
+        |latency, series| latency.answered.iter().for_each(|(part, found)| found.write(series, part.name())),
+    ),
+    summary(
+        "leeway_unanswered_quantile_seconds",
+        &["model", "version", "outcome"],
+        "The same for requests that were not answered with predictions, until they were refused (shed) or had failed (failed).",
+        |latency, series| latency.unanswered.iter().for_each(|(outcome, found)| found.write(series, outcome.name())),
+    ),
+];
+
+impl Latency {
+    fn write(&self, series: &mut Series<'_>, name: &str) {
+        let quantiles = match self.quantiles {
+            Some(Quantiles { p50_s, p95_s, p99_s }) => [p50_s, p95_s, p99_s],
+            // As Prometheus' own clients have it: a quantile of nothing is not a number.
+            None => [f64::NAN; 3],
+        };
+        let quantiles = [0.5, 0.95, 0.99].into_iter().zip(quantiles.map(rounded));
+        series.summary(&[name], quantiles, self.sum_s, self.count);
+    }
+}
+
+// ===== cells =====
+
+/// The cells of [`Latencies`].
+#[derive(Debug, Clone, Copy)]
+struct LatencyHandles {
+    buckets: Counters,
+    counts: CounterBy<Timed>,
+    nanos: CounterBy<Timed>,
+    layout: Layout,
+}
+
+const HANDLES: LatencyHandles = {
+    let mut layout = Layout::new();
+    LatencyHandles {
+        buckets: layout.counters(Timed::ALL.len() * BUCKETS),
+        counts: layout.counters_by(),
+        nanos: layout.counters_by(),
+        layout,
+    }
+};
+
+impl LatencyHandles {
+    fn buckets_of(self, timed: Timed) -> Counters {
+        self.buckets.part(timed.index() * BUCKETS, BUCKETS)
+    }
+}
+
+impl Label for Timed {
+    const ALL: &'static [Timed] = &[
+        Timed::Answered(RequestPart::Network),
+        Timed::Answered(RequestPart::Preprocess),
+        Timed::Answered(RequestPart::Queue),
+        Timed::Answered(RequestPart::Inference),
+        Timed::Answered(RequestPart::Postprocess),
+        Timed::Answered(RequestPart::Total),
+        Timed::Unanswered(Unanswered::Shed),
+        Timed::Unanswered(Unanswered::Failed),
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Timed::Answered(part) => part.name(),
+            Timed::Unanswered(outcome) => outcome.name(),
+        }
+    }
+
     fn index(self) -> usize {
         match self {
-            Timed::Stage(stage) => stage as usize,
-            Timed::Total => Stage::ALL.len(),
-            Timed::Shed => Stage::ALL.len() + 1,
-            Timed::Failed => Stage::ALL.len() + 2,
+            Timed::Answered(part) => part.index(),
+            Timed::Unanswered(outcome) => RequestPart::ALL.len() + outcome.index(),
         }
     }
 }
 
+// ===== impl Latencies =====
+
 impl Latencies {
     pub(super) fn new(born: Duration, window: Duration) -> Latencies {
         let history = History::new(born, window / INTERVALS, window);
-        Latencies { window, cells: Shards::new(KINDS * BUCKETS + 2 * KINDS), history }
+        Latencies { window, cells: Shards::new(HANDLES.layout.cells()), history }
     }
 
-    pub(super) fn observe(&self, what: Timed, took: Duration) {
+    pub(super) fn observe(&self, timed: Timed, took: Duration) {
         let cells = self.cells.local();
-        cells.add(what.index() * BUCKETS + bucket(took), 1);
-        cells.add(KINDS * BUCKETS + 2 * what.index(), 1);
-        cells.add(KINDS * BUCKETS + 2 * what.index() + 1, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        cells.add(HANDLES.buckets_of(timed).at(bucket(took)), 1);
+        cells.add(HANDLES.counts.of(timed), 1);
+        cells.add(HANDLES.nanos.of(timed), u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
     pub(super) fn tick(&self, now: Duration) {
         // Differences within a window are far below 2³²: the lower half is enough.
-        self.history.tick(now, || self.cells.sums().map(|sum| sum as u32).collect());
+        self.history.tick(now, || self.cells.sums().into_iter().map(|sum| sum as u32).collect());
     }
 
-    /// The [`QUANTILES`] of what was observed within the window, for each kind; `None` of what was not.
-    pub(super) fn quantiles(
-        &self,
-        now: Duration,
-        kinds: &[Timed],
-    ) -> Vec<(Timed, Option<[Duration; QUANTILES.len()]>)> {
+    /// Returns the durations since the beginning, and the quantiles within the window.
+    pub(super) fn stats(&self, now: Duration) -> LatencyStats {
         let begin = self.history.begin(now, self.window);
-        let before = |cell: usize| begin.counts.as_ref().map_or(0, |counts| counts[cell]);
-        let quantiles = |kind: Timed| {
+        let mut stats = LatencyStats::default();
+        for timed in Timed::ALL {
             // Most versions never shed or fail.
-            if self.total(kind).0 == 0 {
-                return None;
+            let count = self.cells.sum(HANDLES.counts.of(*timed));
+            if count == 0 {
+                continue;
             }
-            let at = kind.index() * BUCKETS;
-            let sums = self.cells.sums_of(at..at + BUCKETS).into_iter().zip(at..);
-            let counts: Vec<u32> = sums.map(|(sum, cell)| (sum as u32).wrapping_sub(before(cell))).collect();
-            let mut found = [Duration::ZERO; QUANTILES.len()];
-            for (found, share) in found.iter_mut().zip(QUANTILES) {
-                *found = quantile(&counts, share)?;
-            }
-            Some(found)
-        };
-        kinds.iter().map(|kind| (*kind, quantiles(*kind))).collect()
+            let sum_s = Duration::from_nanos(self.cells.sum(HANDLES.nanos.of(*timed))).as_secs_f64();
+            let latency = Latency { count, sum_s, quantiles: self.quantiles(*timed, &begin) };
+            match *timed {
+                Timed::Answered(part) => stats.answered.insert(part, latency),
+                Timed::Unanswered(outcome) => stats.unanswered.insert(outcome, latency),
+            };
+        }
+        stats
     }
 
-    /// Number of them since the beginning, and their total duration.
-    pub(super) fn total(&self, kind: Timed) -> (u64, Duration) {
-        let at = KINDS * BUCKETS + 2 * kind.index();
-        (self.cells.sum(at), Duration::from_nanos(self.cells.sum(at + 1)))
+    /// Returns the quantiles of what was observed since `begin`.
+    fn quantiles(&self, timed: Timed, begin: &Moment<u32>) -> Option<Quantiles> {
+        let cells = HANDLES.buckets_of(timed).range();
+        let mut counts: Vec<u32> = self.cells.sums_of(cells.clone()).into_iter().map(|sum| sum as u32).collect();
+        if let Some(before) = begin.counts.as_ref().and_then(|before| before.get(cells)) {
+            counts.iter_mut().zip(before).for_each(|(count, before)| *count = count.wrapping_sub(*before));
+        }
+        let seconds = |share| quantile(&counts, share).map(|found| found.as_secs_f64());
+        Some(Quantiles { p50_s: seconds(0.5)?, p95_s: seconds(0.95)?, p99_s: seconds(0.99)? })
     }
 
     /// The most bytes that it takes, if so many threads observe.
@@ -148,23 +252,13 @@ fn quantile(counts: &[u32], share: f64) -> Option<Duration> {
     (all > 0).then(|| counts.iter().position(holds).map(middle)).flatten()
 }
 
-/// For [`History`]: all cells, in order.
-impl Shards {
-    fn sums(&self) -> impl Iterator<Item = u64> + '_ {
-        self.sums_of(0..self.len()).into_iter()
-    }
-
-    /// The same, shared.
-    pub(super) fn snapshot(&self) -> Arc<[u64]> {
-        self.sums().collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const TOTAL: Timed = Timed::Answered(RequestPart::Total);
 
     proptest! {
         /// Against sorted samples, over the range in which requests are: 1 µs to 100 s.
@@ -173,14 +267,14 @@ mod tests {
             let mut samples: Vec<u64> = exponents.iter().map(|exponent| 10f64.powf(*exponent) as u64).collect();
             let latencies = Latencies::new(Duration::ZERO, Duration::from_secs(300));
             for sample in &samples {
-                latencies.observe(Timed::Total, Duration::from_nanos(*sample));
+                latencies.observe(TOTAL, Duration::from_nanos(*sample));
             }
             samples.sort_unstable();
-            let found = latencies.quantiles(Duration::from_secs(1), &[Timed::Total]);
-            for (share, found) in QUANTILES.iter().zip(found[0].1.unwrap()) {
+            let found = latencies.stats(Duration::from_secs(1)).answered[&RequestPart::Total].quantiles.unwrap();
+            for (share, found) in [(0.5, found.p50_s), (0.95, found.p95_s), (0.99, found.p99_s)] {
                 let exact = samples[(share * samples.len() as f64).ceil() as usize - 1] as f64;
-                let error = (found.as_nanos() as f64 - exact).abs() / exact;
-                prop_assert!(error <= 0.01, "{found:?} is not {exact} ns: off by {error}");
+                let error = (found * 1e9 - exact).abs() / exact;
+                prop_assert!(error <= 0.01, "{found} s is not {exact} ns: off by {error}");
             }
         }
 
@@ -195,14 +289,15 @@ mod tests {
     fn only_the_window_counts() {
         let latencies = Latencies::new(Duration::ZERO, Duration::from_secs(300));
         let p50 = |second| {
-            let found = latencies.quantiles(Duration::from_secs(second), &[Timed::Total, Timed::Shed]);
-            found[0].1.map(|quantiles| quantiles[0].as_millis())
+            let found = latencies.stats(Duration::from_secs(second));
+            assert!(found.unanswered.is_empty());
+            found.answered.get(&RequestPart::Total)?.quantiles.map(|found| (found.p50_s * 1e3) as u64)
         };
         assert_eq!(p50(0), None);
-        latencies.observe(Timed::Total, Duration::from_millis(200));
+        latencies.observe(TOTAL, Duration::from_millis(200));
         latencies.tick(Duration::from_secs(10));
         assert!((198..202).contains(&p50(20).unwrap()));
-        (0..3).for_each(|_| latencies.observe(Timed::Total, Duration::from_millis(20)));
+        (0..3).for_each(|_| latencies.observe(TOTAL, Duration::from_millis(20)));
         latencies.tick(Duration::from_secs(30));
         assert_eq!(p50(31).unwrap(), 20);
         // After five minutes, the first are forgotten, and then all.
@@ -220,5 +315,10 @@ mod tests {
         assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
         assert_eq!(bucket(Duration::from_nanos((1 << MAX_EXPONENT) - 1)), BUCKETS - 1);
         assert_eq!(bucket(Duration::ZERO), 0);
+    }
+
+    #[test]
+    fn the_index_of_what_is_timed_is_its_place() {
+        assert!(Timed::ALL.iter().enumerate().all(|(place, timed)| timed.index() == place));
     }
 }

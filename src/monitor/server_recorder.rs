@@ -1,8 +1,9 @@
-//! The handles of what belongs to no version: connections, errors, readiness, feedback.
+//! The metrics of what belongs to no version, and the handles that count them: connections, errors, readiness, feedback.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::family::{Family, counter, gauge};
 use super::labels::FeedbackResult;
 use crate::budget::MemoryBudget;
 use crate::error::{Error, OperatorError};
@@ -10,6 +11,8 @@ use crate::error::{Error, OperatorError};
 /// The handles of what belongs to no version.
 #[derive(Debug, Default)]
 pub struct ServerRecorder {
+    /// Version of ONNX Runtime.
+    onnxruntime: String,
     connections: AtomicU64,
     connections_total: AtomicU64,
     accept_errors: AtomicU64,
@@ -31,16 +34,71 @@ impl Default for ErrorCounts {
     }
 }
 
-/// Held bytes and limit of a memory budget.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct HeldMemory {
-    pub(super) held: u64,
-    pub(super) limit: u64,
-}
+/// The metrics, in the order of `/metrics`.
+pub(super) static FAMILIES: &[Family<ServerRecorder>] = &[
+    gauge(
+        "leeway_build_info",
+        &["version", "onnxruntime"],
+        "Always 1; its labels are the versions of Leeway and of ONNX Runtime.",
+        |server, series| series.value(&[env!("CARGO_PKG_VERSION"), &server.onnxruntime], 1u64),
+    ),
+    gauge(
+        "leeway_ready",
+        &[],
+        "1 while the server takes new work, 0 while it is shutting down or serves no model.",
+        |server, series| series.value(&[], server.ready.load(Relaxed) & server.serves_models.load(Relaxed)),
+    ),
+    gauge("leeway_connections", &[], "Connections that are open on the data listener.", |server, series| {
+        series.value(&[], server.connections.load(Relaxed));
+    }),
+    counter("leeway_connections_total", &[], "Connections accepted on the data listener.", |server, series| {
+        series.value(&[], server.connections_total.load(Relaxed));
+    }),
+    counter(
+        "leeway_accept_errors_total",
+        &[],
+        "Connections the kernel could not hand over, for example for lack of file descriptors.",
+        |server, series| series.value(&[], server.accept_errors.load(Relaxed)),
+    ),
+    gauge(
+        "leeway_body_memory_bytes",
+        &[],
+        "Bytes held for the bodies of requests and for answers that have not been read.",
+        |server, series| series.value(&[], server.body_memory(MemoryBudget::held)),
+    ),
+    gauge("leeway_body_memory_limit_bytes", &[], "The most of these that are held at one time.", |server, series| {
+        series.value(&[], server.body_memory(MemoryBudget::limit))
+    }),
+    counter(
+        "leeway_error_responses_total",
+        &["code"],
+        "Requests answered with an error, by the last part of the problem's type.",
+        |server, series| {
+            for (code, count) in &server.error_responses.0 {
+                series.value(&[code], count.load(Relaxed));
+            }
+        },
+    ),
+    counter(
+        "leeway_outcome_feedback_total",
+        &["result"],
+        "Items of feedback, by what came of them.",
+        |server, series| {
+            for (result, count) in FeedbackResult::ALL.into_iter().zip(&server.feedback) {
+                series.value(&[result.name()], count.load(Relaxed));
+            }
+        },
+    ),
+];
 
 // ===== impl ServerRecorder =====
 
 impl ServerRecorder {
+    /// Nothing counted yet, on this version of ONNX Runtime.
+    pub(super) fn new(onnxruntime: &str) -> ServerRecorder {
+        ServerRecorder { onnxruntime: onnxruntime.to_owned(), ..ServerRecorder::default() }
+    }
+
     /// A connection was accepted.
     pub fn connection_opened(&self) {
         self.connections.fetch_add(1, Relaxed);
@@ -85,33 +143,8 @@ impl ServerRecorder {
         let _ = self.body_memory.set(budget);
     }
 
-    pub(super) fn body_memory(&self) -> HeldMemory {
-        let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
-        let seen = |budget: &MemoryBudget| HeldMemory { held: bytes(budget.held()), limit: bytes(budget.limit()) };
-        self.body_memory.get().map(seen).unwrap_or_default()
-    }
-
-    pub(super) fn connections(&self) -> u64 {
-        self.connections.load(Relaxed)
-    }
-
-    pub(super) fn connections_total(&self) -> u64 {
-        self.connections_total.load(Relaxed)
-    }
-
-    pub(super) fn accept_errors(&self) -> u64 {
-        self.accept_errors.load(Relaxed)
-    }
-
-    pub(super) fn error_responses(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.error_responses.0.iter().map(|(code, count)| (*code, count.load(Relaxed)))
-    }
-
-    pub(super) fn feedback_results(&self) -> [(FeedbackResult, u64); FeedbackResult::ALL.len()] {
-        FeedbackResult::ALL.map(|result| (result, self.feedback[result as usize].load(Relaxed)))
-    }
-
-    pub(super) fn ready(&self) -> u64 {
-        self.ready.load(Relaxed) & self.serves_models.load(Relaxed)
+    /// A number of bytes of the budget for bodies; 0 without one.
+    fn body_memory(&self, bytes: fn(&MemoryBudget) -> usize) -> u64 {
+        self.body_memory.get().map_or(0, |budget| u64::try_from(bytes(budget)).unwrap_or(u64::MAX))
     }
 }

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
+use super::cells::{BLOCK, Counter, Histogram, HistogramCounts};
+
 /// Threads that own a shard at one time. Any further thread writes to one shared, slower shard.
 const SLOTS: usize = 64;
-/// Cells that share one cache-padded block.
-pub(super) const BLOCK: usize = 16;
 
 type Cells = Box<[CachePadded<[AtomicU64; BLOCK]>]>;
 
@@ -81,8 +81,21 @@ impl Shards {
         sums
     }
 
-    /// The sum of one cell over all threads.
-    pub(super) fn sum(&self, cell: usize) -> u64 {
+    /// Returns the sums of all cells, in order.
+    pub(super) fn sums(&self) -> Vec<u64> {
+        self.sums_of(0..self.cells)
+    }
+
+    /// Returns the counts of a histogram over all threads.
+    pub(super) fn histogram<'a>(&self, histogram: Histogram<'a>) -> HistogramCounts<'a> {
+        let mut counts = self.sums_of(histogram.range());
+        let sum = counts.pop().unwrap_or_default();
+        HistogramCounts { buckets: histogram.buckets(), counts, sum }
+    }
+
+    /// The sum of a counter over all threads.
+    pub(super) fn sum(&self, counter: Counter) -> u64 {
+        let cell = counter.cell();
         self.owned
             .iter()
             .filter_map(OnceLock::get)
@@ -92,10 +105,24 @@ impl Shards {
 }
 
 impl LocalShard<'_> {
-    /// Adds to a cell, wrapping.
+    /// Adds to a counter, wrapping.
     #[inline]
-    pub(super) fn add(&self, cell: usize, amount: u64) {
+    pub(super) fn add(&self, counter: Counter, amount: u64) {
+        let cell = counter.cell();
         self.add_to(&self.cells[cell / BLOCK][cell % BLOCK], amount);
+    }
+
+    /// Adds a value to a histogram whose edges and sum have the same unit.
+    #[inline]
+    pub(super) fn observe(&self, histogram: Histogram<'_>, value: u64) {
+        self.observe_with_sum(histogram, value, value);
+    }
+
+    /// Adds a value to a histogram: `value` in the unit of its edges, `amount` in that of its sum.
+    #[inline]
+    pub(super) fn observe_with_sum(&self, histogram: Histogram<'_>, value: u64, amount: u64) {
+        self.add(histogram.bucket_of(value), 1);
+        self.add(histogram.sum(), amount);
     }
 
     #[inline]
@@ -174,25 +201,29 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::monitor::cells::Layout;
 
     #[test]
     fn nothing_is_lost_by_more_threads_than_slots() {
-        let shards = Shards::new(20);
+        let mut layout = Layout::new();
+        let counters = layout.counters(20);
+        let shards = Shards::new(layout.cells());
         std::thread::scope(|scope| {
             for _ in 0..2 * SLOTS {
-                scope.spawn(|| (0..1000).for_each(|_| shards.local().add(17, 1)));
+                scope.spawn(|| (0..1000).for_each(|_| shards.local().add(counters.at(17), 1)));
             }
         });
-        assert_eq!(shards.sum(17), 2000 * SLOTS as u64);
-        assert_eq!(shards.sum(16), 0);
+        assert_eq!(shards.sum(counters.at(17)), 2000 * SLOTS as u64);
+        assert_eq!(shards.sum(counters.at(16)), 0);
         assert_eq!(shards.sums_of(15..19), [0, 0, 2000 * SLOTS as u64, 0]);
     }
 
     #[test]
     fn a_gauge_may_rise_and_fall_on_different_threads() {
+        let gauge = Layout::new().counter();
         let shards = Shards::new(1);
-        shards.local().add(0, 3);
-        std::thread::scope(|scope| scope.spawn(|| shards.local().add(0, 1u64.wrapping_neg())).join().unwrap());
-        assert_eq!(shards.sum(0), 2);
+        shards.local().add(gauge, 3);
+        std::thread::scope(|scope| scope.spawn(|| shards.local().add(gauge, 1u64.wrapping_neg())).join().unwrap());
+        assert_eq!(shards.sum(gauge), 2);
     }
 }

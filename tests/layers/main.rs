@@ -5,6 +5,7 @@
 
 mod circles;
 mod language;
+mod metrics;
 mod sizes;
 mod sources;
 mod walls;

@@ -1,0 +1,305 @@
+//! Typed handles of counters and histograms: the cells that each has in a set of [`Shards`](super::shards::Shards).
+//!
+//! A [`Layout`] hands the cells out. Metrics that every version has are laid out at compile time, so that recording adds to a
+//! cell whose position is a constant: it looks nothing up.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::labels::Label;
+
+/// Number of cells in one cache-padded block.
+pub(super) const BLOCK: usize = 16;
+
+/// Hands out cells, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    cells: usize,
+}
+
+/// A counter, or a gauge that rises and falls by addition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counter {
+    cell: usize,
+}
+
+/// Counters that follow one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counters {
+    first: usize,
+    count: usize,
+}
+
+/// A counter for each value of a label.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CounterBy<L> {
+    counters: Counters,
+    label: PhantomData<L>,
+}
+
+/// A histogram: a counter for each bucket and for the sum of all values.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Histogram<'a> {
+    first: usize,
+    buckets: Buckets<'a>,
+}
+
+/// Histograms that follow one another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Histograms {
+    first: usize,
+    /// Distance of one from the next.
+    stride: usize,
+    count: usize,
+    buckets: Buckets<'static>,
+}
+
+/// A histogram for each value of a label.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HistogramBy<L> {
+    histograms: Histograms,
+    label: PhantomData<L>,
+}
+
+/// The buckets of a histogram. Values are whole numbers, in a unit that loses nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Buckets<'a> {
+    /// Inclusive upper bounds, ascending. One more bucket has everything above them.
+    pub(super) edges: &'a [u64],
+    /// Number of units of the edges in the base unit of the metric, such as seconds.
+    pub(super) edge_unit: f64,
+    /// Number of units of the sum in the base unit.
+    pub(super) sum_unit: f64,
+}
+
+/// The counts of a histogram.
+#[derive(Debug)]
+pub(super) struct HistogramCounts<'a> {
+    pub(super) buckets: Buckets<'a>,
+    /// One for each edge, and one for everything above them.
+    pub(super) counts: Vec<u64>,
+    pub(super) sum: u64,
+}
+
+// ===== impl Layout =====
+
+impl Layout {
+    pub(super) const fn new() -> Layout {
+        Layout { cells: 0 }
+    }
+
+    /// Number of cells that were handed out.
+    pub(super) const fn cells(&self) -> usize {
+        self.cells
+    }
+
+    /// The same layout, which goes on with a new block.
+    pub(super) const fn aligned(self) -> Layout {
+        Layout { cells: self.cells.next_multiple_of(BLOCK) }
+    }
+
+    pub(super) const fn counter(&mut self) -> Counter {
+        Counter { cell: self.take(1) }
+    }
+
+    pub(super) const fn counters(&mut self, count: usize) -> Counters {
+        Counters { first: self.take(count), count }
+    }
+
+    /// A block of counters of its own.
+    pub(super) const fn block(&mut self) -> Counters {
+        *self = self.aligned();
+        self.counters(BLOCK)
+    }
+
+    pub(super) const fn counters_by<L: Label>(&mut self) -> CounterBy<L> {
+        CounterBy { counters: self.counters(L::ALL.len()), label: PhantomData }
+    }
+
+    pub(super) const fn histogram(&mut self, buckets: Buckets<'static>) -> Histogram<'static> {
+        self.histograms(1, buckets).first()
+    }
+
+    pub(super) const fn histograms(&mut self, count: usize, buckets: Buckets<'static>) -> Histograms {
+        self.spaced_histograms(count, buckets, buckets.edges.len())
+    }
+
+    /// Histograms with these buckets, or with up to `max_edges` in place of them.
+    pub(super) const fn histograms_by<L: Label>(
+        &mut self,
+        buckets: Buckets<'static>,
+        max_edges: usize,
+    ) -> HistogramBy<L> {
+        HistogramBy { histograms: self.spaced_histograms(L::ALL.len(), buckets, max_edges), label: PhantomData }
+    }
+
+    const fn spaced_histograms(&mut self, count: usize, buckets: Buckets<'static>, max_edges: usize) -> Histograms {
+        let stride = cells_of(max_edges);
+        Histograms { first: self.take(count * stride), stride, count, buckets }
+    }
+
+    const fn take(&mut self, count: usize) -> usize {
+        let first = self.cells;
+        self.cells += count;
+        first
+    }
+}
+
+/// Number of cells of a histogram: one more bucket than edges, and the sum.
+const fn cells_of(edges: usize) -> usize {
+    edges + 2
+}
+
+// ===== impl handles =====
+
+impl Counter {
+    pub(super) fn cell(self) -> usize {
+        self.cell
+    }
+}
+
+impl Counters {
+    pub(super) const fn first(self) -> Counter {
+        Counter { cell: self.first }
+    }
+
+    #[inline]
+    pub(super) fn at(self, index: usize) -> Counter {
+        debug_assert!(index < self.count, "counter {index} of {}", self.count);
+        Counter { cell: self.first + index }
+    }
+
+    /// `count` of them, from the one at `index` on.
+    #[inline]
+    pub(super) fn part(self, index: usize, count: usize) -> Counters {
+        debug_assert!(index + count <= self.count, "counters {index} to {} of {}", index + count, self.count);
+        Counters { first: self.first + index, count }
+    }
+
+    /// So many times as many: these, and those that follow them.
+    pub(super) fn repeated(self, times: usize) -> Counters {
+        Counters { first: self.first, count: self.count * times }
+    }
+
+    /// The block that the first one is in.
+    pub(super) fn block(self) -> usize {
+        self.first / BLOCK
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Counter> + Clone {
+        self.range().map(|cell| Counter { cell })
+    }
+
+    pub(super) fn range(self) -> Range<usize> {
+        self.first..self.first + self.count
+    }
+}
+
+impl<L: Label> CounterBy<L> {
+    pub(super) const fn counters(self) -> Counters {
+        self.counters
+    }
+
+    #[inline]
+    pub(super) fn of(self, label: L) -> Counter {
+        self.counters.at(label.index())
+    }
+}
+
+impl<'a> Histogram<'a> {
+    pub(super) fn buckets(self) -> Buckets<'a> {
+        self.buckets
+    }
+
+    /// The counter of the bucket that has `value`.
+    #[inline]
+    pub(super) fn bucket_of(self, value: u64) -> Counter {
+        Counter { cell: self.first + self.buckets.bucket_of(value) }
+    }
+
+    #[inline]
+    pub(super) fn sum(self) -> Counter {
+        Counter { cell: self.first + self.buckets.edges.len() + 1 }
+    }
+
+    pub(super) fn range(self) -> Range<usize> {
+        self.first..self.first + cells_of(self.buckets.edges.len())
+    }
+}
+
+impl Histograms {
+    pub(super) const fn first(self) -> Histogram<'static> {
+        Histogram { first: self.first, buckets: self.buckets }
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Histogram<'static>> {
+        (0..self.count).map(move |index| self.at(index, self.buckets.edges))
+    }
+
+    #[inline]
+    fn at<'a>(self, index: usize, edges: &'a [u64]) -> Histogram<'a> {
+        debug_assert!(index < self.count, "histogram {index} of {}", self.count);
+        debug_assert!(cells_of(edges.len()) <= self.stride, "{} edges are too many", edges.len());
+        Histogram { first: self.first + self.stride * index, buckets: Buckets { edges, ..self.buckets } }
+    }
+}
+
+impl<L: Label> HistogramBy<L> {
+    pub(super) const fn histograms(self) -> Histograms {
+        self.histograms
+    }
+
+    #[inline]
+    pub(super) fn of(self, label: L) -> Histogram<'static> {
+        self.histograms.at(label.index(), self.histograms.buckets.edges)
+    }
+
+    /// The histogram of a label, with edges of its own.
+    #[inline]
+    pub(super) fn with_edges<'a>(self, label: L, edges: &'a [u64]) -> Histogram<'a> {
+        self.histograms.at(label.index(), edges)
+    }
+}
+
+impl Buckets<'_> {
+    /// The number of the bucket that has `value`.
+    #[inline]
+    pub(super) fn bucket_of(&self, value: u64) -> usize {
+        self.edges.partition_point(|&edge| edge < value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::Stage;
+
+    const BUCKETS: Buckets<'static> = Buckets { edges: &[1, 2, 5], edge_unit: 1.0, sum_unit: 1.0 };
+
+    /// Handles that were made at compile time, each with cells of its own.
+    #[test]
+    fn every_handle_has_its_own_cells() {
+        const HANDLES: (Counter, CounterBy<Stage>, HistogramBy<Stage>, Histogram<'static>, Counters, Layout) = {
+            let mut layout = Layout::new();
+            let (one, by_stage) = (layout.counter(), layout.counters_by());
+            let histograms = layout.histograms_by(BUCKETS, 4);
+            (one, by_stage, histograms, layout.histogram(BUCKETS), layout.block(), layout)
+        };
+        let (one, by_stage, histograms, histogram, block, layout) = HANDLES;
+        let mut cells = vec![one.cell()];
+        cells.extend(Stage::ALL.map(|stage| by_stage.of(stage).cell()));
+        for stage in Stage::ALL {
+            cells.extend(histograms.with_edges(stage, &[1, 2, 3, 4]).range());
+        }
+        cells.extend(histogram.range());
+        assert!(cells.iter().copied().eq(0..41), "{cells:?}");
+        // A block begins at a multiple of its size.
+        assert_eq!((block.range(), block.block(), layout.cells()), (48..64, 3, 64));
+    }
+
+    #[test]
+    fn a_value_is_in_the_first_bucket_whose_edge_it_does_not_exceed() {
+        let found = [0, 1, 2, 3, 5, 6].map(|value| BUCKETS.bucket_of(value));
+        assert_eq!(found, [0, 0, 1, 2, 2, 3]);
+    }
+}

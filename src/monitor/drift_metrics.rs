@@ -1,0 +1,244 @@
+//! The metrics of drift: the same for features and for parts of the predictions, under different names.
+
+use super::drift::{Drift, DriftStatus, smoothed};
+use super::drift_reading::{DriftReading, DriftSummary, ReadFeature};
+use super::family::{Family, counter, gauge, summary};
+use super::monitored_features::Side;
+use super::text::{Number, Series};
+
+/// A reading of drift, and the part of it that is in `/metrics`.
+pub(super) struct ShownDrift {
+    reading: DriftReading,
+    /// Indexes of the features and parts of predictions that are shown.
+    shown: Vec<usize>,
+    /// True if all are shown, with all their bins.
+    has_bins: bool,
+}
+
+// ===== metrics =====
+
+/// The metrics, in the order of `/metrics`.
+pub(super) static FAMILIES: [&[Family<ShownDrift>]; 3] = [OF_FEATURES, OF_PREDICTIONS, OF_ALL];
+
+const BY_FEATURE: &[&str] = &["model", "version", "feature"];
+const BY_BIN: &[&str] = &["model", "version", "feature", "bin"];
+
+/// Declares the metrics of one side. Their names begin with the prefix.
+macro_rules! families_of {
+    ($side:expr, $prefix:literal, $bins_help:literal) => {
+        &[
+            counter(concat!($prefix, "_bin_total"), BY_BIN, $bins_help, |shown, series| {
+                shown.write_bins(series, $side, ReadFeature::totals);
+            }),
+            gauge(
+                concat!($prefix, "_baseline_ratio"),
+                BY_BIN,
+                "The share of the training data in each bin, a half being added to each count.",
+                |shown, series| shown.write_bins(series, $side, |read| smoothed(&read.feature.baseline)),
+            ),
+            summary(
+                concat!($prefix, "_baseline"),
+                BY_FEATURE,
+                "The training data: quantiles of numbers, their sum, and how many values there are.",
+                |shown, series| shown.write_baselines(series, $side),
+            ),
+            gauge(concat!($prefix, "_bins"), BY_FEATURE, "How many bins its baseline has.", |shown, series| {
+                shown.of_side($side).for_each(|read| series.value(&[read.name()], read.drift.bins as u64));
+            }),
+            gauge(
+                concat!($prefix, "_window_values"),
+                BY_FEATURE,
+                "How many values this replica's drift window has.",
+                |shown, series| {
+                    shown.of_side($side).for_each(|read| series.value(&[read.name()], read.drift.window_count));
+                },
+            ),
+            gauge(
+                concat!($prefix, "_psi"),
+                BY_FEATURE,
+                "Population stability index of this replica's drift window against the baseline.",
+                |shown, series| shown.write_estimates(series, $side, |drift| drift.psi),
+            ),
+            gauge(
+                concat!($prefix, "_psi_adjusted"),
+                BY_FEATURE,
+                "The same less what it is by chance alone; at least 0.",
+                |shown, series| shown.write_estimates(series, $side, |drift| drift.psi_adjusted),
+            ),
+            gauge(
+                concat!($prefix, "_drift_z"),
+                BY_FEATURE,
+                "How many standard deviations the index is above what chance makes of it.",
+                |shown, series| shown.write_estimates(series, $side, |drift| drift.z),
+            ),
+            gauge(
+                concat!($prefix, "_kl"),
+                &["model", "version", "feature", "direction"],
+                "Kullback-Leibler divergence in nats, of the window from the baseline and the other way round.",
+                |shown, series| shown.write_divergences(series, $side),
+            ),
+            gauge(
+                concat!($prefix, "_outside_ratio"),
+                BY_BIN,
+                "The share of this replica's drift window that is missing, and that no bin of the baseline is for (other).",
+                |shown, series| shown.write_outside(series, $side),
+            ),
+        ]
+    };
+}
+
+const OF_FEATURES: &[Family<ShownDrift>] =
+    families_of!(Side::Feature, "leeway_feature", "Values of a feature in each bin of the baseline.");
+
+const OF_PREDICTIONS: &[Family<ShownDrift>] = families_of!(
+    Side::Prediction,
+    "leeway_prediction",
+    "Predictions, by class, confidence, margin, entropy or value, in each bin of the baseline."
+);
+
+const OF_ALL: &[Family<ShownDrift>] = &[
+    gauge(
+        "leeway_drift_features",
+        &["model", "version", "status"],
+        "How many features and parts of the predictions have this drift status on this replica.",
+        |shown, series| {
+            for status in DriftStatus::ALL {
+                series.value(&[status.name()], shown.reading.with_status(status) as u64);
+            }
+        },
+    ),
+    gauge(
+        "leeway_drift_psi_adjusted",
+        &["model", "version", "of", "measure"],
+        "The largest and the mean adjusted index of all features and of all parts of the predictions, on this replica.",
+        |shown, series| {
+            for (of, side) in [("features", Side::Feature), ("predictions", Side::Prediction)] {
+                if let Some(DriftSummary { max, mean }) = shown.reading.summary(side) {
+                    series.estimate(&[of, "max"], max);
+                    series.estimate(&[of, "mean"], mean);
+                }
+            }
+        },
+    ),
+];
+
+// ===== impl ShownDrift =====
+
+impl ShownDrift {
+    /// Shows all features, or the worst of each side. Those that were shown before are preferred, and replaced by these.
+    pub(super) fn new(reading: DriftReading, top_features: Option<usize>, before: &mut Vec<usize>) -> ShownDrift {
+        let shown = match top_features {
+            Some(most) => {
+                let of_side = |side: Side| {
+                    let all = reading.all().enumerate().filter(|(_, read)| read.feature.side == side);
+                    let drifts: Vec<(usize, &Drift)> = all.map(|(index, read)| (index, read.drift)).collect();
+                    worst(&drifts, before, most)
+                };
+                let shown = [of_side(Side::Feature), of_side(Side::Prediction)].concat();
+                before.clone_from(&shown);
+                shown
+            }
+            None => (0..reading.all().count()).collect(),
+        };
+        ShownDrift { reading, shown, has_bins: top_features.is_none() }
+    }
+
+    fn of_side(&self, side: Side) -> impl Iterator<Item = ReadFeature<'_>> {
+        let shown = self.shown.iter().filter_map(|index| self.reading.get(*index));
+        shown.filter(move |read| read.feature.side == side)
+    }
+
+    /// Those that are shown with their bins.
+    fn with_bins(&self, side: Side) -> impl Iterator<Item = ReadFeature<'_>> {
+        self.of_side(side).filter(|_| self.has_bins)
+    }
+
+    fn write_bins<'a, I: Iterator<Item: Into<Number>>>(
+        &'a self,
+        series: &mut Series<'_>,
+        side: Side,
+        values: impl Fn(ReadFeature<'a>) -> I,
+    ) {
+        for read in self.with_bins(side) {
+            for (bin, value) in read.feature.bins.iter().zip(values(read)) {
+                series.value(&[read.name(), bin], value);
+            }
+        }
+    }
+
+    fn write_baselines(&self, series: &mut Series<'_>, side: Side) {
+        for read in self.with_bins(side) {
+            let (counts, known) = (&read.feature.baseline, read.feature.summary.as_ref());
+            let count: u64 = counts.iter().sum();
+            let quantiles = known.into_iter().flat_map(|known| &known.quantiles);
+            let quantiles = quantiles.filter_map(|(share, value)| Some((share.parse().ok()?, *value)));
+            // Of the finite values: those are summed up as the mean is of them.
+            let finite = count - counts.iter().rev().take(2).sum::<u64>();
+            let sum = known.map_or(0.0, |known| known.mean * finite as f64);
+            series.summary(&[read.name()], quantiles, sum, count);
+        }
+    }
+
+    fn write_estimates(&self, series: &mut Series<'_>, side: Side, estimate: fn(&Drift) -> f64) {
+        self.of_side(side).for_each(|read| series.estimate(&[read.name()], estimate(read.drift)));
+    }
+
+    fn write_divergences(&self, series: &mut Series<'_>, side: Side) {
+        for read in self.of_side(side) {
+            series.estimate(&[read.name(), "window_from_baseline"], read.drift.kl_window_from_baseline);
+            series.estimate(&[read.name(), "baseline_from_window"], read.drift.kl_baseline_from_window);
+        }
+    }
+
+    fn write_outside(&self, series: &mut Series<'_>, side: Side) {
+        for read in self.of_side(side).filter(|read| read.drift.window_count > 0) {
+            // The last two bins of every feature.
+            if let [.., missing, other] = *read.within_window() {
+                let share = |count: u64| count as f64 / read.drift.window_count as f64;
+                series.estimate(&[read.name(), "missing"], share(missing));
+                series.estimate(&[read.name(), "other"], share(other));
+            }
+        }
+    }
+}
+
+/// Returns the indexes of the `most` worst drifts, in ascending order. Among drifts of the same status, those that were
+/// shown before go first, because an alert needs a series that lasts.
+fn worst(drifts: &[(usize, &Drift)], before: &[usize], most: usize) -> Vec<usize> {
+    let mut seen: Vec<&(usize, &Drift)> = drifts.iter().filter(|(_, drift)| drift.window_count > 0).collect();
+    let rank = |(index, drift): &(usize, &Drift)| (drift.status(), before.contains(index));
+    seen.sort_by(|one, other| {
+        rank(other).cmp(&rank(one)).then_with(|| other.1.psi_adjusted.total_cmp(&one.1.psi_adjusted))
+    });
+    let mut worst: Vec<usize> = seen.into_iter().take(most).map(|(index, _)| *index).collect();
+    worst.sort_unstable();
+    worst
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_are_shown_and_stay_while_they_are_as_bad() {
+        let even = [250u64; 4];
+        let drifts: Vec<Drift> = [
+            [500, 500, 500, 500],  // ok
+            [100, 200, 700, 1000], // drifted
+            [0, 0, 0, 0],          // nothing was seen
+            [120, 220, 660, 1000], // drifted, less
+            [90, 190, 720, 1000],  // drifted, most
+            [1, 2, 3, 4],          // too little to say
+        ]
+        .iter()
+        .map(|window| Drift::between(&even, window))
+        .collect();
+        let seen: Vec<(usize, &Drift)> = drifts.iter().enumerate().collect();
+        assert_eq!(worst(&seen, &[], 2), [1, 4]);
+        // A drift that was shown stays while it has the same status as the others. One with a better status does not.
+        assert_eq!(worst(&seen, &[3], 2), [3, 4]);
+        assert_eq!(worst(&seen, &[0], 2), [1, 4]);
+        assert_eq!(worst(&seen, &[], 10), [0, 1, 3, 4, 5]);
+        assert_eq!(worst(&seen, &[], 0), [0usize; 0]);
+    }
+}

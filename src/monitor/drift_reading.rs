@@ -1,0 +1,122 @@
+//! The counts of everything that has a baseline, read at one moment, and its drift within a window that ends then.
+//!
+//! `/metrics` and the report of drift are both made of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cells::Counter;
+use super::drift::{Drift, DriftStatus};
+use super::history::Moment;
+use super::monitored_features::{MonitoredFeature, Side};
+
+/// The counts of everything that has a baseline.
+#[derive(Debug)]
+pub(super) struct DriftReading {
+    /// Everything that has a baseline, and its drift.
+    features: Arc<[MonitoredFeature]>,
+    drifts: Vec<Drift>,
+    /// Length of the window.
+    pub(super) window: Duration,
+    /// Number of predictions within the window.
+    pub(super) rows: u64,
+    counts: Counts,
+}
+
+/// The counts of all cells now, and when the window began.
+#[derive(Debug)]
+struct Counts {
+    now: Vec<u64>,
+    begin: Option<Arc<[u64]>>,
+}
+
+/// Drift of a feature, or of a part of the predictions.
+#[derive(Clone, Copy)]
+pub(super) struct ReadFeature<'a> {
+    pub(super) feature: &'a MonitoredFeature,
+    pub(super) drift: &'a Drift,
+    counts: &'a Counts,
+}
+
+/// Adjusted indexes of several drifts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct DriftSummary {
+    /// The largest.
+    pub(super) max: f64,
+    /// Their mean.
+    pub(super) mean: f64,
+}
+
+// ===== impl DriftReading =====
+
+impl DriftReading {
+    /// Of the counts of all cells, `now` and at the begin of the window; `rows` counts predictions.
+    pub(super) fn new(
+        features: &Arc<[MonitoredFeature]>,
+        rows: Counter,
+        counts: Vec<u64>,
+        begin: Moment<u64>,
+        now: Duration,
+    ) -> DriftReading {
+        let counts = Counts { now: counts, begin: begin.counts };
+        let drift = |feature: &MonitoredFeature| Drift::between(&feature.baseline, &counts.within_window(feature));
+        DriftReading {
+            drifts: features.iter().map(drift).collect(),
+            features: Arc::clone(features),
+            window: now.saturating_sub(begin.at),
+            rows: counts.count(rows),
+            counts,
+        }
+    }
+
+    /// Everything that has a baseline, in its order.
+    pub(super) fn all(&self) -> impl Iterator<Item = ReadFeature<'_>> + Clone {
+        let all = self.features.iter().zip(&self.drifts);
+        all.map(|(feature, drift)| ReadFeature { feature, drift, counts: &self.counts })
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<ReadFeature<'_>> {
+        let (feature, drift) = (self.features.get(index)?, self.drifts.get(index)?);
+        Some(ReadFeature { feature, drift, counts: &self.counts })
+    }
+
+    /// Number of features and parts of predictions with this status.
+    pub(super) fn with_status(&self, status: DriftStatus) -> usize {
+        self.drifts.iter().filter(|drift| drift.status() == status).count()
+    }
+
+    /// Summary of all drifts of a side that have an index; `None` if there are none.
+    pub(super) fn summary(&self, side: Side) -> Option<DriftSummary> {
+        let of_side = self.all().filter(|read| read.feature.side == side && read.drift.window_count > 0);
+        let indexes: Vec<f64> = of_side.map(|read| read.drift.psi_adjusted).collect();
+        let max = indexes.iter().copied().reduce(f64::max)?;
+        Some(DriftSummary { max, mean: indexes.iter().sum::<f64>() / indexes.len() as f64 })
+    }
+}
+
+impl<'a> ReadFeature<'a> {
+    pub(super) fn name(&self) -> &'a str {
+        &self.feature.name
+    }
+
+    /// Counts per bin since the beginning.
+    pub(super) fn totals(self) -> impl Iterator<Item = u64> + use<'a> {
+        self.feature.counters.iter().map(move |counter| self.counts.now[counter.cell()])
+    }
+
+    /// Counts per bin within the window.
+    pub(super) fn within_window(&self) -> Vec<u64> {
+        self.counts.within_window(self.feature)
+    }
+}
+
+impl Counts {
+    fn within_window(&self, feature: &MonitoredFeature) -> Vec<u64> {
+        feature.counters.iter().map(|counter| self.count(*counter)).collect()
+    }
+
+    fn count(&self, counter: Counter) -> u64 {
+        let before = self.begin.as_ref().map_or(0, |begin| begin[counter.cell()]);
+        self.now[counter.cell()].wrapping_sub(before)
+    }
+}

@@ -1,0 +1,131 @@
+//! `/metrics`: the declared metrics of all sources, in their order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::deployment::{self, DeploymentRecorder, SeenDeployments};
+use super::drift_metrics::{self, ShownDrift};
+use super::family::Family;
+use super::metric::Metric;
+use super::outcome_metrics::{self, OutcomeReading};
+use super::quantiles::{self, LatencyStats};
+use super::server_recorder::{self, ServerRecorder};
+use super::text::{NO_LABELS, Series, SourceLabels, process};
+use super::version_recorder::{self, VersionRecorder};
+use super::version_stats::VersionReading;
+use super::{drift_counters, version_metrics};
+
+/// All sources of metrics, read once.
+struct Scrape<'a> {
+    server: &'a ServerRecorder,
+    versions: Vec<ShownVersion>,
+    deployments: SeenDeployments,
+}
+
+/// A version, and what was read of it for all of its metrics.
+struct ShownVersion {
+    labels: SourceLabels,
+    recorder: Arc<VersionRecorder>,
+    latency: LatencyStats,
+    drift: ShownDrift,
+    outcomes: OutcomeReading,
+}
+
+/// Takes the metrics of `/metrics` section by section.
+trait Sections {
+    /// Metrics of the same sources.
+    fn add<'a, S>(
+        &mut self,
+        families: &'static [Family<S>],
+        sources: impl Iterator<Item = (&'a SourceLabels, &'a S)> + Clone,
+    );
+}
+
+/// The order of `/metrics`.
+fn visit(scrape: &Scrape<'_>, sections: &mut impl Sections) {
+    let Scrape { server, versions, deployments } = scrape;
+    let versions = versions.iter();
+    sections.add(server_recorder::FAMILIES, [(&NO_LABELS, *server)].into_iter());
+    let metrics = versions.clone().map(|version| (&version.labels, &version.recorder.metrics));
+    sections.add(version_metrics::METRICS.families(), metrics);
+    sections.add(quantiles::FAMILIES, versions.clone().map(|version| (&version.labels, &version.latency)));
+    sections.add(version_recorder::FAMILIES, versions.clone().map(|version| (&version.labels, &*version.recorder)));
+    for families in drift_metrics::FAMILIES {
+        sections.add(families, versions.clone().map(|version| (&version.labels, &version.drift)));
+    }
+    let predictions = versions.clone().map(|version| (&version.labels, &version.recorder.drift_counters));
+    sections.add(drift_counters::METRICS.families(), predictions);
+    for families in outcome_metrics::FAMILIES {
+        sections.add(families, versions.clone().map(|version| (&version.labels, &version.outcomes)));
+    }
+    sections.add(deployment::FAMILIES, [(&NO_LABELS, deployments)].into_iter());
+}
+
+// ===== the list of metrics =====
+
+/// Returns every metric of Leeway's own, in the order of `/metrics`. Beside them stand the usual `process_*` metrics, on
+/// Linux.
+pub fn metrics() -> Vec<Metric> {
+    let nothing = Scrape {
+        server: &ServerRecorder::default(),
+        versions: Vec::new(),
+        deployments: DeploymentRecorder::default().seen(),
+    };
+    let mut metrics = Vec::new();
+    visit(&nothing, &mut metrics);
+    metrics
+}
+
+impl Sections for Vec<Metric> {
+    fn add<'a, S>(
+        &mut self,
+        families: &'static [Family<S>],
+        _sources: impl Iterator<Item = (&'a SourceLabels, &'a S)> + Clone,
+    ) {
+        self.extend(families.iter().map(Family::metric));
+    }
+}
+
+// ===== the text =====
+
+/// All metrics in Prometheus' text format.
+pub(super) fn render(
+    server: &ServerRecorder,
+    versions: Vec<Arc<VersionRecorder>>,
+    deployments: &DeploymentRecorder,
+    now: Duration,
+) -> String {
+    let versions = versions.into_iter().map(|version| ShownVersion::read(version, now)).collect();
+    let mut text = String::new();
+    visit(&Scrape { server, versions, deployments: deployments.seen() }, &mut text);
+    text.push_str(&process());
+    text
+}
+
+impl Sections for String {
+    fn add<'a, S>(
+        &mut self,
+        families: &'static [Family<S>],
+        sources: impl Iterator<Item = (&'a SourceLabels, &'a S)> + Clone,
+    ) {
+        for family in families {
+            let mut series = Series::new(self, family.metric());
+            for (labels, source) in sources.clone() {
+                series.set_source(labels);
+                family.write(source, &mut series);
+            }
+        }
+    }
+}
+
+impl ShownVersion {
+    fn read(recorder: Arc<VersionRecorder>, now: Duration) -> ShownVersion {
+        let VersionReading { latency, drift, outcomes } = recorder.read(now, recorder.windows.drift);
+        let mut shown = recorder.drift_counters.shown.lock();
+        let drift = ShownDrift::new(drift, recorder.windows.top_features, &mut shown);
+        drop(shown);
+        let labels = recorder.labels();
+        let labels = SourceLabels::new(&[("model", &labels.model), ("version", &labels.version)]);
+        ShownVersion { labels, recorder, latency, drift, outcomes }
+    }
+}

@@ -1,0 +1,21 @@
+//! A metric as it is documented: its name, kind, labels and help text. `family.rs` has the way it is read.
+
+/// A metric as it is documented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// The name.
+    pub name: &'static str,
+    /// Help text in Prometheus.
+    pub help: &'static str,
+    /// The labels, in order.
+    pub labels: &'static [&'static str],
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+    Summary,
+}

@@ -1,0 +1,276 @@
+//! The features and parts of predictions that have a baseline, with the cells that count them bin by bin.
+
+use std::sync::Arc;
+
+use super::baseline::{Baseline, FeatureBaseline, Summary};
+use super::bins::{Bins, LANES, MAX_TALLIED, NumberBins, NumberLanes, TextBins};
+use super::cells::{BLOCK, Counter, Counters, Layout};
+use super::shards::LocalShard;
+use crate::config::MonitoringConfig;
+use crate::feature::{FeatureSchema, Features, PREDICTED_CLASS, PredictionNumber};
+
+/// Monitoring settings of a version.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MonitoringSpec {
+    /// The features that its preprocessor gives.
+    pub schema: FeatureSchema,
+    /// The names of the classes, if it is a classifier that knows them.
+    pub classes: Option<Vec<String>>,
+    /// Its baseline, if it has one.
+    pub baseline: Option<Arc<Baseline>>,
+    /// Settings of `model.toml`.
+    pub settings: MonitoringConfig,
+}
+
+/// A feature or a part of the predictions that has a baseline.
+#[derive(Debug)]
+pub(super) struct MonitoredFeature {
+    pub(super) name: String,
+    pub(super) side: Side,
+    /// The names of its bins; the last two are `missing` and `other`.
+    pub(super) bins: Vec<String>,
+    /// The baseline's counts.
+    pub(super) baseline: Vec<u64>,
+    /// Summary of a number in the baseline.
+    pub(super) summary: Option<Summary>,
+    /// The counters of the bins.
+    pub(super) counters: Vec<Counter>,
+}
+
+/// Before the model or after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// A feature that the preprocessor gave.
+    Feature,
+    /// A part of the prediction.
+    Prediction,
+}
+
+/// Everything of a version that has a baseline.
+#[derive(Debug)]
+pub(super) struct MonitoredFeatures {
+    /// The names of the classes, if they are known.
+    pub(super) classes: Vec<String>,
+    pub(super) all: Arc<[MonitoredFeature]>,
+    /// Features on which the baseline and the preprocessor do not agree, or that are too many.
+    pub(super) left_out: Vec<String>,
+    numbers: Vec<NumberGroup>,
+    texts: Vec<TextCounters>,
+    class: Option<ClassCounters>,
+    /// By [`PredictionNumber`].
+    predicted: [Option<NumberCounters>; PredictionNumber::ALL.len()],
+}
+
+/// Counters of a number.
+#[derive(Debug)]
+struct NumberCounters {
+    bins: NumberBins,
+    slots: Counters,
+}
+
+/// Columns and counters of several numbers.
+#[derive(Debug)]
+struct NumberGroup {
+    lanes: NumberLanes,
+    columns: Vec<usize>,
+    /// True if the columns follow one another and fill all lanes.
+    is_run: bool,
+    /// A block for each number, one after the other.
+    slots: Counters,
+}
+
+#[derive(Debug)]
+struct TextCounters {
+    column: usize,
+    bins: TextBins,
+    slots: Counters,
+}
+
+#[derive(Debug)]
+struct ClassCounters {
+    known: Vec<Counter>,
+    other: Counter,
+}
+
+// ===== laying out =====
+
+/// Hands out counters: a whole block for each number, and whatever is needed for a text.
+struct FeatureLayout<'a> {
+    layout: &'a mut Layout,
+    all: Vec<MonitoredFeature>,
+    numbers: Vec<NumberColumn>,
+    texts: Vec<TextCounters>,
+    left_out: Vec<String>,
+}
+
+/// A feature that is a number.
+struct NumberColumn {
+    column: usize,
+    counters: NumberCounters,
+}
+
+impl MonitoredFeatures {
+    /// Lays out the counters of what a version and its baseline agree on.
+    pub(super) fn new(spec: &MonitoringSpec, layout: &mut Layout) -> MonitoredFeatures {
+        let (all, numbers, texts, left_out) = Default::default();
+        let mut layout = FeatureLayout { layout, all, numbers, texts, left_out };
+        let (features, predictions) = match spec.baseline.as_deref() {
+            Some(Baseline { features, predictions, .. }) => (&**features, &**predictions),
+            None => (&[][..], &[][..]),
+        };
+        layout.features(spec, features);
+
+        let class_baseline = predictions.iter().find_map(|feature| match &feature.bins {
+            Bins::Text { values } if feature.name == PREDICTED_CLASS => Some((feature, values)),
+            _ => None,
+        });
+        let known = spec.classes.as_ref().or(class_baseline.map(|(_, values)| values));
+        let classes = known.cloned().unwrap_or_default();
+        let class = class_baseline.map(|(feature, values)| layout.class(feature, values, &classes));
+        let predicted = PredictionNumber::ALL.map(|number| {
+            let feature = predictions.iter().find(|feature| feature.name == number.name())?;
+            let Bins::Number { edges } = &feature.bins else { return None };
+            Some(layout.number(Side::Prediction, edges, feature))
+        });
+        let FeatureLayout { all, numbers, texts, left_out, .. } = layout;
+        // A text between two numbers has its cells between theirs.
+        let groups = numbers.chunk_by(|one, next| one.counters.slots.block() + 1 == next.counters.slots.block());
+        let numbers = groups.flat_map(|next| next.chunks(LANES)).filter_map(NumberGroup::new).collect();
+        MonitoredFeatures { classes, all: all.into(), left_out, numbers, texts, class, predicted }
+    }
+}
+
+impl FeatureLayout<'_> {
+    fn features(&mut self, MonitoringSpec { schema, settings, .. }: &MonitoringSpec, of: &[FeatureBaseline]) {
+        // By name: in which order a preprocessor gives its features has nothing to say.
+        for feature in of {
+            let column = |names: &[Arc<str>]| names.iter().position(|name| **name == *feature.name);
+            match (&feature.bins, column(&schema.numbers), column(&schema.texts)) {
+                _ if self.all.len() >= settings.max_features => self.left_out.push(feature.name.clone()),
+                (Bins::Number { edges }, Some(column), _) => {
+                    let counters = self.number(Side::Feature, edges, feature);
+                    self.numbers.push(NumberColumn { column, counters });
+                }
+                (Bins::Text { values }, _, Some(column)) => {
+                    let (bins, slots) = self.text(Side::Feature, values, feature);
+                    self.texts.push(TextCounters { column, bins, slots });
+                }
+                _ => self.left_out.push(feature.name.clone()),
+            }
+        }
+        let is_known = |name: &str| of.iter().any(|feature| feature.name == name);
+        let unknown = schema.numbers.iter().chain(&schema.texts).filter(|name| !is_known(name));
+        self.left_out.extend(unknown.map(|name| name.to_string()));
+    }
+
+    fn class(&mut self, feature: &FeatureBaseline, values: &[String], classes: &[String]) -> ClassCounters {
+        let (bins, slots) = self.text(Side::Prediction, values, feature);
+        let counter = |class: usize| {
+            let name = classes.get(class).cloned().unwrap_or_else(|| class.to_string());
+            slots.at(bins.slot(Some(&name)))
+        };
+        let known = (0..classes.len().max(values.len())).map(counter).collect();
+        ClassCounters { known, other: slots.at(values.len() + 1) }
+    }
+
+    fn number(&mut self, side: Side, edges: &[f64], of: &FeatureBaseline) -> NumberCounters {
+        let (bins, slots) = (NumberBins::new(edges), self.layout.block());
+        self.add(side, of, bins.slots().map(|slot| slots.at(slot)).collect());
+        NumberCounters { bins, slots }
+    }
+
+    fn text(&mut self, side: Side, values: &[String], of: &FeatureBaseline) -> (TextBins, Counters) {
+        let bins = TextBins::new(values);
+        let slots = self.layout.counters(bins.slots());
+        self.add(side, of, slots.iter().collect());
+        (bins, slots)
+    }
+
+    fn add(&mut self, side: Side, of: &FeatureBaseline, counters: Vec<Counter>) {
+        self.all.push(MonitoredFeature {
+            name: of.name.clone(),
+            side,
+            bins: of.bins.names(),
+            baseline: of.all_counts(),
+            summary: of.summary.clone(),
+            counters,
+        });
+    }
+}
+
+// ===== counting =====
+
+impl MonitoredFeatures {
+    /// Counts features, one after the other, so that the bins of each are looked up once.
+    pub(super) fn count(&self, cells: &LocalShard<'_>, features: &[Features]) {
+        let rows = || features.iter().flat_map(|features| (0..features.rows()).map(move |row| (features, row)));
+        for group in &self.numbers {
+            let mut rows = rows();
+            let mut values = [[0.0; LANES]; MAX_TALLIED];
+            loop {
+                let filled = values.iter_mut().zip(&mut rows).map(|(values, (features, row))| {
+                    *values = group.values(features.numbers_of(row));
+                });
+                let filled = filled.count();
+                group.lanes.tally(&values[..filled], |lane, slot, count| {
+                    if lane < group.columns.len() {
+                        cells.add(group.slots.at(lane * BLOCK + slot), count);
+                    }
+                });
+                if filled < MAX_TALLIED {
+                    break;
+                }
+            }
+        }
+        for text in &self.texts {
+            for (features, row) in rows() {
+                if let Some(value) = features.texts_of(row).get(text.column) {
+                    cells.add(text.slots.at(text.bins.slot(value.as_deref())), 1);
+                }
+            }
+        }
+    }
+
+    /// Counts a predicted class.
+    pub(super) fn count_class(&self, cells: &LocalShard<'_>, class: usize) {
+        if let Some(counters) = &self.class {
+            cells.add(counters.known.get(class).copied().unwrap_or(counters.other), 1);
+        }
+    }
+
+    /// Counts a number of a prediction.
+    pub(super) fn count_number(&self, cells: &LocalShard<'_>, number: PredictionNumber, value: f32) {
+        if let Some(NumberCounters { bins, slots }) = &self.predicted[number as usize] {
+            cells.add(slots.at(bins.slot(value)), 1);
+        }
+    }
+}
+
+impl NumberGroup {
+    /// The group of these numbers, whose blocks follow one another; `None` without any.
+    fn new(numbers: &[NumberColumn]) -> Option<NumberGroup> {
+        let first = numbers.first()?;
+        let columns: Vec<usize> = numbers.iter().map(|number| number.column).collect();
+        Some(NumberGroup {
+            lanes: NumberLanes::new(numbers.iter().map(|number| &number.counters.bins)),
+            is_run: columns.len() == LANES && columns.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+            slots: first.counters.slots.repeated(numbers.len()),
+            columns,
+        })
+    }
+
+    /// The values of one row.
+    #[inline]
+    fn values(&self, numbers: &[f32]) -> [f32; LANES] {
+        if let (true, Some(first)) = (self.is_run, self.columns.first())
+            && let Some(Ok(values)) = numbers.get(*first..first + LANES).map(TryInto::try_into)
+        {
+            return values;
+        }
+        let mut values = [f32::NAN; LANES];
+        for (value, column) in values.iter_mut().zip(&self.columns) {
+            *value = numbers.get(*column).copied().unwrap_or(f32::NAN);
+        }
+        values
+    }
+}

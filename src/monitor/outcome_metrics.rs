@@ -1,0 +1,317 @@
+//! The metrics of outcomes, and their measures as plain values.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::cells::{Buckets, HistogramCounts};
+use super::drift_counters::DriftCounters;
+use super::family::{Family, counter, gauge, histogram};
+use super::outcomes::{BusinessOutcome, CALIBRATION_BINS, ClassOutcomes, DELAY_BUCKETS, Outcomes, Withdrawn};
+use super::text::{Number, Series};
+
+/// Measures of the outcomes of a version's predictions. A measure that says nothing yet, or that is not for this kind of
+/// predictions, is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutcomeStats {
+    /// Number of predictions of which the truth became known.
+    pub labels: u64,
+    /// Their share of the predictions that this replica made.
+    pub label_coverage: Option<f64>,
+    /// The share of predicted classes that were right.
+    pub accuracy: Option<f64>,
+    /// Estimate of the accuracy without labels: the mean confidence of all predictions.
+    pub accuracy_estimate: Option<f64>,
+    /// The mean squared difference of confidence and being right.
+    pub brier_score: Option<f64>,
+    /// The expected calibration error.
+    pub calibration_error: Option<f64>,
+    /// The mean absolute error of predicted numbers.
+    pub mean_absolute_error: Option<f64>,
+    /// The mean of predicted less true numbers.
+    pub bias: Option<f64>,
+    /// The business metrics, by name.
+    pub business: BTreeMap<String, f64>,
+}
+
+/// The outcomes of a version's predictions, read at one moment.
+pub(super) struct OutcomeReading {
+    pub(super) stats: OutcomeStats,
+    sums: Outcomes,
+    /// True if it predicts classes: metrics of classes are not shown of others.
+    is_classifier: bool,
+}
+
+// ===== metrics =====
+
+/// The metrics, in the order of `/metrics`.
+pub(super) static FAMILIES: [&[Family<OutcomeReading>]; 5] = [LABELS, CLASSES, NUMBERS, CORRECTIONS, OTHERS];
+
+const BY_VERSION: &[&str] = &["model", "version"];
+const BY_CLASS: &[&str] = &["model", "version", "class"];
+const BY_CLASS_OF: &[&str] = &["model", "version", "class", "of"];
+const BY_BIN: &[&str] = &["model", "version", "bin"];
+const BY_BUSINESS_METRIC: &[&str] = &["model", "version", "name", "kind"];
+
+const LABELS: &[Family<OutcomeReading>] = &[
+    counter(
+        "leeway_outcome_labels_total",
+        BY_VERSION,
+        "Predictions of which the truth became known.",
+        |read, series| series.value(&[], read.sums.labels),
+    ),
+    counter("leeway_outcome_correct_total", BY_VERSION, "Predicted classes that were right.", |read, series| {
+        if read.is_classifier {
+            series.value(&[], read.sums.correct);
+        }
+    }),
+    counter(
+        "leeway_outcome_class_total",
+        BY_CLASS_OF,
+        "Predictions of which the truth became known: how often a class was predicted, actual, and both (correct).",
+        |read, series| {
+            for (class, ClassOutcomes { predicted, actual, correct }) in &read.sums.classes {
+                series.value(&[class, "predicted"], *predicted);
+                series.value(&[class, "actual"], *actual);
+                series.value(&[class, "correct"], *correct);
+            }
+        },
+    ),
+];
+
+const CLASSES: &[Family<OutcomeReading>] = &[
+    gauge(
+        "leeway_outcome_accuracy",
+        BY_VERSION,
+        "The share of predicted classes that were right, of those of which the truth became known.",
+        |read, series| write_known(series, read.stats.accuracy),
+    ),
+    gauge(
+        "leeway_outcome_accuracy_estimate",
+        BY_VERSION,
+        "An estimate of accuracy without labels: the mean confidence of all predictions. Right if confidence is calibrated.",
+        |read, series| write_known(series, read.stats.accuracy_estimate),
+    ),
+    gauge(
+        "leeway_outcome_brier_score",
+        BY_VERSION,
+        "The mean squared difference of confidence and being right.",
+        |read, series| write_known(series, read.stats.brier_score),
+    ),
+    gauge(
+        "leeway_outcome_ece",
+        BY_VERSION,
+        "Expected calibration error over ten bins of confidence.",
+        |read, series| write_known(series, read.stats.calibration_error),
+    ),
+    gauge(
+        "leeway_outcome_precision",
+        BY_CLASS,
+        "Of the predictions of a class, the share that was right.",
+        |read, series| read.write_by_class(series, |found| found.precision()),
+    ),
+    gauge(
+        "leeway_outcome_recall",
+        BY_CLASS,
+        "Of the instances of a class, the share that was predicted to be of it.",
+        |read, series| read.write_by_class(series, |found| found.recall()),
+    ),
+    counter(
+        "leeway_outcome_calibration_count_total",
+        BY_BIN,
+        "Predictions of which the truth became known, by bin of confidence (its upper edge).",
+        |read, series| read.write_by_bin(series, |sums, bin| sums.calibration.bins()[bin].count),
+    ),
+    counter(
+        "leeway_outcome_calibration_confidence_total",
+        BY_BIN,
+        "The sum of their confidence.",
+        // To a millionth: further digits are only those of a float32.
+        |read, series| {
+            read.write_by_bin(series, |sums, bin| (sums.calibration.bins()[bin].confidence * 1e6).round() / 1e6);
+        },
+    ),
+    counter("leeway_outcome_calibration_correct_total", BY_BIN, "How many of them were right.", |read, series| {
+        read.write_by_bin(series, |sums, bin| sums.calibration.bins()[bin].correct)
+    }),
+    counter(
+        "leeway_outcome_squared_error_total",
+        BY_VERSION,
+        "The sum of squared errors: of confidence against being right, or of predicted against true numbers.",
+        |read, series| series.value(&[], read.sums.squared_error),
+    ),
+];
+
+const NUMBERS: &[Family<OutcomeReading>] = &[
+    gauge(
+        "leeway_outcome_mae",
+        BY_VERSION,
+        "The mean absolute error of predicted numbers, in their own unit.",
+        |read, series| write_known(series, read.stats.mean_absolute_error),
+    ),
+    gauge(
+        "leeway_outcome_bias",
+        BY_VERSION,
+        "The mean of predicted less true numbers, in their own unit.",
+        |read, series| write_known(series, read.stats.bias),
+    ),
+    counter(
+        "leeway_outcome_absolute_error_total",
+        BY_VERSION,
+        "The sum of absolute errors of predicted numbers.",
+        |read, series| {
+            if !read.is_classifier {
+                series.value(&[], read.sums.absolute_error);
+            }
+        },
+    ),
+    gauge("leeway_outcome_error_sum", BY_VERSION, "The sum of predicted less true numbers.", |read, series| {
+        write_known(series, Some(read.sums.error).filter(|_| read.sums.values > 0))
+    }),
+];
+
+const CORRECTIONS: &[Family<OutcomeReading>] = &[
+    counter(
+        "leeway_outcome_corrections_total",
+        BY_VERSION,
+        "Truths that were replaced by others; each is counted once in leeway_outcome_labels_total.",
+        |read, series| {
+            if read.has_labels() {
+                series.value(&[], read.sums.withdrawn.labels);
+            }
+        },
+    ),
+    counter(
+        "leeway_outcome_withdrawn_total",
+        &["model", "version", "of"],
+        "What replaced truths had added to the correct, squared_error and absolute_error counters: to be subtracted from them.",
+        |read, series| read.write_withdrawn(series),
+    ),
+    counter(
+        "leeway_outcome_class_withdrawn_total",
+        BY_CLASS_OF,
+        "What replaced truths had added to leeway_outcome_class_total (actual, correct): to be subtracted from it.",
+        |read, series| read.write_withdrawn_classes(series),
+    ),
+    counter(
+        "leeway_outcome_calibration_withdrawn_total",
+        BY_BIN,
+        "What replaced truths had added to leeway_outcome_calibration_correct_total: to be subtracted from it.",
+        |read, series| {
+            if read.sums.withdrawn.labels > 0 {
+                read.write_by_bin(series, |sums, bin| sums.withdrawn.calibration_correct[bin]);
+            }
+        },
+    ),
+];
+
+const OTHERS: &[Family<OutcomeReading>] = &[
+    histogram(
+        "leeway_outcome_label_delay_seconds",
+        BY_VERSION,
+        "The time from a prediction to its truth.",
+        |read, series| {
+            let counts = HistogramCounts {
+                buckets: Buckets { edges: &DELAY_BUCKETS, edge_unit: 1.0, sum_unit: 1e3 },
+                counts: read.sums.delays.to_vec(),
+                sum: (read.sums.delay_sum * 1e3).round() as u64,
+            };
+            series.histogram(&[], &counts);
+        },
+    ),
+    gauge(
+        "leeway_outcome_label_coverage_ratio",
+        BY_VERSION,
+        "Truths that this replica was told, divided by the predictions that it made.",
+        |read, series| write_known(series, read.stats.label_coverage),
+    ),
+    gauge(
+        "leeway_outcome_business",
+        BY_BUSINESS_METRIC,
+        "A business metric of model.toml, made of its amounts as its kind says.",
+        |read, series| read.write_business(series, BusinessOutcome::value),
+    ),
+    gauge("leeway_outcome_business_sum", BY_BUSINESS_METRIC, "The sum of its amounts.", |read, series| {
+        read.write_business(series, |found| found.sum)
+    }),
+    counter(
+        "leeway_outcome_business_items_total",
+        BY_BUSINESS_METRIC,
+        "How many amounts there were.",
+        |read, series| read.write_business(series, |found| found.items),
+    ),
+];
+
+// ===== impl OutcomeReading =====
+
+impl OutcomeReading {
+    pub(super) fn new(sums: Outcomes, counters: &DriftCounters) -> OutcomeReading {
+        let predictions = counters.predictions();
+        let stats = OutcomeStats {
+            labels: sums.labels,
+            label_coverage: (predictions > 0).then(|| sums.labels as f64 / predictions as f64),
+            accuracy: sums.accuracy(),
+            accuracy_estimate: counters.mean_confidence(),
+            brier_score: sums.brier_score(),
+            calibration_error: sums.expected_calibration_error(),
+            mean_absolute_error: sums.mean_absolute_error(),
+            bias: sums.bias(),
+            business: sums.business.iter().map(|(name, found)| (name.clone(), found.value())).collect(),
+        };
+        OutcomeReading { stats, sums, is_classifier: counters.is_classifier() }
+    }
+
+    /// Returns true if there is a truth that can be replaced. The series of corrections exist from then on, because a rate
+    /// misses the first count of a new series.
+    fn has_labels(&self) -> bool {
+        self.sums.labels + self.sums.withdrawn.labels > 0
+    }
+
+    fn write_by_class(&self, series: &mut Series<'_>, measure: fn(&ClassOutcomes) -> Option<f64>) {
+        for class in self.sums.classes.keys() {
+            if let Some(measure) = measure(&self.sums.holding(class)) {
+                series.estimate(&[class], measure);
+            }
+        }
+    }
+
+    fn write_by_bin<N: Into<Number>>(&self, series: &mut Series<'_>, value: impl Fn(&Outcomes, usize) -> N) {
+        for bin in (0..CALIBRATION_BINS).filter(|_| self.is_classifier) {
+            let edge = ((bin + 1) as f64 / CALIBRATION_BINS as f64).to_string();
+            series.value(&[&edge], value(&self.sums, bin));
+        }
+    }
+
+    fn write_withdrawn(&self, series: &mut Series<'_>) {
+        if !self.has_labels() {
+            return;
+        }
+        let Withdrawn { correct, squared_error, absolute_error, .. } = self.sums.withdrawn;
+        match self.is_classifier {
+            true => series.value(&["correct"], correct),
+            false => series.value(&["absolute_error"], absolute_error),
+        }
+        series.value(&["squared_error"], squared_error);
+    }
+
+    fn write_withdrawn_classes(&self, series: &mut Series<'_>) {
+        let withdrawn = &self.sums.withdrawn;
+        for class in self.sums.classes.keys().filter(|_| withdrawn.labels > 0) {
+            let ClassOutcomes { actual, correct, .. } = withdrawn.classes.get(class).copied().unwrap_or_default();
+            series.value(&[class, "actual"], actual);
+            series.value(&[class, "correct"], correct);
+        }
+    }
+
+    fn write_business<N: Into<Number>>(&self, series: &mut Series<'_>, value: impl Fn(&BusinessOutcome) -> N) {
+        for (name, found) in &self.sums.business {
+            series.value(&[name, found.kind.name()], value(found));
+        }
+    }
+}
+
+fn write_known(series: &mut Series<'_>, measure: Option<f64>) {
+    if let Some(measure) = measure {
+        series.value(&[], measure);
+    }
+}

@@ -1,0 +1,138 @@
+//! Recording of requests: their outcomes, the durations of their stages, and the use of their budgets.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::labels::{Outcome, RequestPart, ShedReason, Unanswered};
+use super::quantiles::Timed;
+use super::shards::LocalShard;
+use super::version_metrics::HANDLES;
+use super::version_recorder::VersionRecorder;
+use crate::budget::StageClock;
+use crate::error::Error;
+use crate::stage::Stage;
+
+/// Counts a request as in flight until it is dropped, and as abandoned if nobody said how it ended.
+#[derive(Debug)]
+pub struct RequestGuard {
+    recorder: Arc<VersionRecorder>,
+    outcome: Outcome,
+}
+
+/// Guard of an answer that is being written. Dropping it, at the first byte, records the duration of the request.
+#[derive(Debug)]
+pub struct Delivery {
+    recorder: Arc<VersionRecorder>,
+    started: Instant,
+}
+
+// ===== impl VersionRecorder =====
+
+impl VersionRecorder {
+    /// A request has reached this version.
+    pub fn request(self: &Arc<Self>) -> RequestGuard {
+        self.metrics.cells.local().add(HANDLES.requests.in_flight, 1);
+        RequestGuard { recorder: Arc::clone(self), outcome: Outcome::Abandoned }
+    }
+
+    /// An answer was on its way so long after its request.
+    pub(super) fn delivered(&self, total: Duration) {
+        self.took(&self.metrics.cells.local(), RequestPart::Total, total);
+    }
+
+    fn took(&self, shard: &LocalShard<'_>, part: RequestPart, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        // Edges are in whole microseconds: rounding up keeps "at most the edge" exact.
+        shard.observe_with_sum(self.metrics.durations(part), nanos.div_ceil(1000), nanos);
+        self.latencies.observe(Timed::Answered(part), took);
+    }
+}
+
+// ===== impl RequestGuard =====
+
+impl RequestGuard {
+    /// The request was answered with predictions; its stages took what the clock says. How long all of it took is known
+    /// when the answer is on its way.
+    pub fn succeeded(mut self, clock: &StageClock) -> Delivery {
+        self.outcome = Outcome::Ok;
+        let shard = self.recorder.metrics.cells.local();
+        let timings = clock.timings();
+        for stage in Stage::ALL {
+            self.recorder.took(&shard, stage.into(), timings.of(stage));
+        }
+        spent(&shard, clock);
+        Delivery { recorder: Arc::clone(&self.recorder), started: clock.started() }
+    }
+
+    /// The request was refused or failed.
+    pub fn failed(mut self, clock: &StageClock, error: &Error) {
+        self.outcome = Outcome::from(error);
+        let unanswered = if self.outcome == Outcome::Shed { Unanswered::Shed } else { Unanswered::Failed };
+        self.recorder.latencies.observe(Timed::Unanswered(unanswered), clock.total());
+        let shard = self.recorder.metrics.cells.local();
+        if let Some(reason) = ShedReason::of(error) {
+            shard.add(HANDLES.budget.shed.of(reason), 1);
+        }
+        if let Some(stage) = expired_in(error) {
+            shard.add(HANDLES.budget.expired.of(stage), 1);
+        }
+        spent(&shard, clock);
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        // A stage that panics takes the guard with it; the client has not gone anywhere.
+        if std::thread::panicking() {
+            self.outcome = Outcome::ServerError;
+        }
+        let shard = self.recorder.metrics.cells.local();
+        shard.add(HANDLES.requests.in_flight, 1u64.wrapping_neg());
+        shard.add(HANDLES.requests.outcomes.of(self.outcome), 1);
+    }
+}
+
+// ===== impl Delivery =====
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.recorder.delivered(self.started.elapsed());
+    }
+}
+
+// ===== the budget of a request =====
+
+/// The stage that had a request when its time ran out.
+fn expired_in(error: &Error) -> Option<Stage> {
+    match error {
+        Error::Expired { stage, .. } => Some(*stage),
+        Error::RequestTooSlow { .. } => Some(Stage::Network),
+        _ => None,
+    }
+}
+
+/// Records how the budget of a request was spent, however it ended.
+fn spent(shard: &LocalShard<'_>, clock: &StageClock) {
+    // Of requests that were not answered in time, too: they are those of which the prediction was worst.
+    if let Some(predicted) = clock.predicted().filter(|predicted| !predicted.is_zero()) {
+        let (timings, ran) = (clock.timings(), clock.left_at(Stage::Inference).is_some());
+        if ran {
+            let ratio = thousandths(timings.of(Stage::Queue) + timings.of(Stage::Inference), predicted);
+            shard.observe(HANDLES.budget.prediction_ratio, ratio);
+        }
+    }
+    for stage in Stage::ALL {
+        if let Some(left) = clock.left_at(stage) {
+            shard.observe(HANDLES.budget.remaining.of(stage), thousandths(left, clock.budget().total));
+        }
+    }
+    for stage in clock.overruns() {
+        shard.add(HANDLES.budget.overruns.of(stage), 1);
+    }
+}
+
+/// A ratio in thousandths, rounded up.
+fn thousandths(part: Duration, whole: Duration) -> u64 {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    nanos(part).saturating_mul(1000).div_ceil(nanos(whole).max(1))
+}

@@ -1,0 +1,346 @@
+//! `/metrics` as a whole: what is recorded through the handles is in its text.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::budget::{Enforce, LatencyBudget, QueueTimings, StageClock};
+use crate::config::{BusinessKind, MonitoringConfig, MonitoringWindows};
+use crate::error::{Error, LoadFault, Shed};
+use crate::feature::{Certainty, FeatureSchema, Features, Observation};
+use crate::stage::Stage;
+
+fn monitor_with_one_version() -> (Monitor, Arc<VersionRecorder>) {
+    let monitor = Monitor::new("1.31.1", MonitoringWindows { top_features: None, ..Default::default() });
+    let labels = VersionLabels { model: "digits".into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
+    let version = monitor.version(labels, LatencyBudget::DEFAULT, MonitoringSpec::default());
+    let share = DeployedShare { version: "1".into(), ratio: 1.0, deployed_at: Some(1.5e9), is_altered: false };
+    monitor.deployments().deployed("digits", 3, vec![share]);
+    (monitor, version)
+}
+
+/// A version with a baseline of these predictions, which were made, answered, and judged.
+fn seen(monitor: &Monitor, number: &str, made: [Observation; 2], judged: &(Predicted, Truth)) -> Arc<VersionRecorder> {
+    let schema = FeatureSchema { numbers: vec!["x".into()], texts: Vec::new() };
+    let mut features = Features::with_rows(2);
+    features.numbers = vec![1.0, 2.0];
+    let mut sample = Sample::new(schema.clone(), None);
+    sample.add(&features, &made);
+    let mut builder = sample.freeze();
+    builder.count(&features, &made);
+    let baseline = Some(Arc::new(builder.finish()));
+    let labels = VersionLabels { model: "m".into(), version: number.into(), sha256: "ab".into(), provider: "cpu" };
+    let spec = MonitoringSpec { schema, baseline, ..MonitoringSpec::default() };
+    let version = monitor.version(labels, LatencyBudget::DEFAULT, spec);
+    version.observe(features, made.into_iter());
+    version.outcomes(|outcomes| {
+        outcomes.label(&judged.0, &judged.1, Some(Duration::from_secs(5)));
+        outcomes.correct(&judged.0, &judged.1, &judged.1);
+        outcomes.business("revenue", BusinessKind::Sum, 2.5);
+    });
+    let clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
+    drop(version.request().succeeded(&clock));
+    let error = Error::InvalidInput("wrong".to_owned());
+    version.request().failed(&clock, &error);
+    version
+}
+
+fn classes() -> [Observation; 2] {
+    let certainty = Certainty { confidence: 0.75, margin: 0.5, entropy: 0.25 };
+    [0, 1].map(|class| Observation::Class { class, certainty })
+}
+
+#[test]
+fn the_table_is_what_is_rendered() {
+    let (monitor, _version) = monitor_with_one_version();
+    let judged = (Predicted::Class("0".into(), 0.75), Truth::Label { class: 0, name: "0".into() });
+    let _classifier = seen(&monitor, "1", classes(), &judged);
+    let values = [1.0, 2.0].map(Observation::Value);
+    let _regressor = seen(&monitor, "2", values, &(Predicted::Value(1.0), Truth::Value(1.5)));
+    let text = monitor.render();
+    let rendered: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE leeway_"))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    let declared: Vec<&str> = metrics().iter().filter_map(|metric| metric.name.strip_prefix("leeway_")).collect();
+    assert_eq!(rendered, declared);
+}
+
+/// The clock of a request that waited in the model room like this, and was to wait so long.
+async fn clock(waited: QueueTimings, predicted: Option<Duration>) -> StageClock {
+    let mut clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
+    clock.wait(async { Ok(((), waited)) }, predicted, || None).await.unwrap();
+    clock
+}
+
+#[tokio::test]
+async fn a_duration_is_in_the_first_bucket_whose_edge_it_does_not_exceed() {
+    let (monitor, version) = monitor_with_one_version();
+    let inference = Duration::from_micros(100);
+    let clock = clock(QueueTimings { inference, ..QueueTimings::default() }, None).await;
+    let delivery = version.request().succeeded(&clock);
+    version.delivered(Duration::from_nanos(100_001));
+    std::mem::forget(delivery);
+    let text = monitor.render();
+    let count = |stage: &str, edge: &str| {
+        let series = format!(
+            "leeway_stage_duration_seconds_bucket{{model=\"digits\",version=\"1\",stage=\"{stage}\",le=\"{edge}\"}} "
+        );
+        text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().to_owned()
+    };
+    assert_eq!((count("inference", "0.00005"), count("inference", "0.0001")), ("0".into(), "1".into()));
+    assert_eq!((count("total", "0.0001"), count("total", "0.0002")), ("0".into(), "1".into()));
+    assert!(
+        text.contains(
+            "leeway_stage_duration_seconds_sum{model=\"digits\",version=\"1\",stage=\"total\"} 0.000100001\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn where_a_budget_went_is_counted() {
+    let (monitor, version) = monitor_with_one_version();
+    let ms = Duration::from_millis;
+    let long = clock(QueueTimings { queue: ms(50), inference: ms(100) }, Some(ms(100))).await;
+    drop(version.request().succeeded(&long));
+    let error = Error::Overloaded { shed: Shed::InTheQueue, needed: ms(9), left: ms(1), retry_after: Duration::ZERO };
+    version.request().failed(&clock(QueueTimings::default(), None).await, &error);
+    let text = monitor.render();
+    for series in [
+        "leeway_stage_overruns_total{model=\"digits\",version=\"1\",stage=\"inference\"} 1",
+        "leeway_stage_overruns_total{model=\"digits\",version=\"1\",stage=\"queue\"} 0",
+        "leeway_requests_shed_total{model=\"digits\",version=\"1\",reason=\"overtaken\"} 1",
+        "leeway_completion_prediction_ratio_bucket{model=\"digits\",version=\"1\",le=\"1.25\"} 0",
+        "leeway_completion_prediction_ratio_bucket{model=\"digits\",version=\"1\",le=\"1.5\"} 1",
+        // The queue was entered with nearly all of the 185 ms that the server has of 200, by both requests.
+        "leeway_budget_remaining_ratio_bucket{model=\"digits\",version=\"1\",stage=\"queue\",le=\"0.9\"} 0",
+        "leeway_budget_remaining_ratio_count{model=\"digits\",version=\"1\",stage=\"queue\"} 2",
+        "leeway_budget_seconds{model=\"digits\",version=\"1\",part=\"tail\"} 0.045",
+    ] {
+        assert!(text.lines().any(|line| line == series), "{series}\n{text}");
+    }
+}
+
+#[test]
+fn a_request_that_nobody_finishes_is_abandoned() {
+    let (monitor, version) = monitor_with_one_version();
+    let guard = version.request();
+    assert!(monitor.render().contains("leeway_requests_in_flight{model=\"digits\",version=\"1\"} 1\n"));
+    drop(guard);
+    let text = monitor.render();
+    assert!(text.contains("leeway_requests_in_flight{model=\"digits\",version=\"1\"} 0\n"));
+    assert!(text.contains("leeway_requests_total{model=\"digits\",version=\"1\",outcome=\"abandoned\"} 1\n"));
+}
+
+#[test]
+fn a_version_that_is_gone_has_no_series() {
+    let (monitor, version) = monitor_with_one_version();
+    drop(version);
+    monitor.deployments().forget("digits");
+    assert!(!monitor.render().contains("digits"));
+}
+
+// ===== the whole text =====
+
+/// A budget so large that the time a test takes is less than a thousandth of it.
+const LARGE_BUDGET: LatencyBudget = LatencyBudget {
+    total: Duration::from_secs(100_000),
+    network: Duration::ZERO,
+    preprocess: Duration::from_millis(20),
+    inference: Duration::from_millis(100),
+    postprocess: Duration::from_millis(20),
+    enforce: Enforce::Total,
+};
+
+/// A version of a model with a number and a text as features, with a baseline of 100 rows.
+fn used(monitor: &Monitor, model: &str, predict: fn(u64) -> Observation) -> Arc<VersionRecorder> {
+    let schema = FeatureSchema { numbers: vec!["age".into()], texts: vec!["colour".into()] };
+    let rows = |count: u64, shift: f32| {
+        let mut features = Features::with_rows(count as usize);
+        features.numbers = (0..count).map(|row| (row % 4) as f32 + shift).collect();
+        features.texts = (0..count).map(|row| Some(["red", "blue", "green"][row as usize % 3].to_owned())).collect();
+        (features, (0..count).map(predict).collect::<Vec<Observation>>())
+    };
+    let (features, made) = rows(100, 0.0);
+    let mut sample = Sample::new(schema.clone(), None);
+    sample.add(&features, &made);
+    let mut builder = sample.freeze();
+    builder.count(&features, &made);
+    let labels = VersionLabels { model: model.into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
+    let settings = MonitoringConfig { low_confidence: 0.65, ..MonitoringConfig::default() };
+    let spec = MonitoringSpec { schema, classes: None, baseline: Some(Arc::new(builder.finish())), settings };
+    let version = monitor.version(labels, LARGE_BUDGET, spec);
+    let (mut features, made) = rows(600, 1.0);
+    features.numbers[0] = f32::NAN;
+    features.texts[1] = Some("violet".to_owned());
+    version.observe(features, made.into_iter());
+    version
+}
+
+/// Requests of all kinds to a version.
+async fn serve(version: &Arc<VersionRecorder>) {
+    let ms = Duration::from_millis;
+    for micros in [900, 1_500, 1_500, 80_000] {
+        let mut clock = StageClock::new(Instant::now(), LARGE_BUDGET);
+        let waited = QueueTimings { queue: ms(50), inference: Duration::from_micros(micros) };
+        clock.wait(async { Ok(((), waited)) }, Some(ms(100)), || None).await.unwrap();
+        std::mem::forget(version.request().succeeded(&clock));
+        version.delivered(Duration::from_micros(micros + 60_123));
+    }
+    // It begins in the future, so no time has passed since.
+    let untouched = || StageClock::new(Instant::now() + Duration::from_secs(3_600), LARGE_BUDGET);
+    version.request().failed(&untouched(), &Error::InvalidInput("wrong".to_owned()));
+    version.request().failed(&untouched(), &Error::QueueFull { capacity: 1, retry_after: ms(1) });
+    version.request().failed(&untouched(), &Error::Expired { stage: Stage::Queue, spent: untouched().timings() });
+    std::mem::forget(version.request());
+    drop(version.request());
+    version.batch(3, 30, 4);
+    version.batch(1_000, 10, 0);
+    version.worker_restarted();
+    version.run_terminated();
+    let (typical, tail) =
+        (RunTime { per_row_s: 0.001, per_run_s: 0.002 }, RunTime { per_row_s: 0.003, per_run_s: 0.0045 });
+    version.set_service_times(ServiceTimes { typical, tail });
+    version.set_load_duration(ms(1_250));
+    version.set_batching("independent", true);
+    version.set_queue_depth(7);
+}
+
+fn use_server(monitor: &Monitor) {
+    let server = monitor.server();
+    server.connection_opened();
+    server.connection_opened();
+    server.connection_closed();
+    server.accept_failed();
+    server.set_ready(true);
+    server.set_serves_models(true);
+    server.error_response("invalid-input");
+    server.feedback(FeedbackResult::Joined, 3);
+    let deployments = monitor.deployments();
+    let share = |version: &str, ratio, deployed_at, is_altered| DeployedShare {
+        version: version.to_owned(),
+        ratio,
+        deployed_at,
+        is_altered,
+    };
+    deployments.deployed("classes", 3, vec![share("1", 0.9, Some(1.5e9), false), share("2", 0.1, None, true)]);
+    deployments.deployed("values", 1, vec![share("1", 1.0, Some(1.5e9), false)]);
+    deployments.set_served("classes", true);
+    deployments.retired("values");
+    deployments.changed("classes", "promote");
+    deployments.load_failed("values", LoadFault::Digest);
+    deployments.state_failed(StatePart::Deployments, "gone");
+    deployments.set_unwritten(1);
+    deployments.set_repository_errors(2);
+}
+
+fn judge(classes: &VersionRecorder, values: &VersionRecorder) {
+    let class = |class: usize| Truth::Label { class, name: class.to_string() };
+    classes.outcomes(|outcomes| {
+        for (truth, seconds) in [(0, 5), (1, 700), (0, 100_000)] {
+            outcomes.label(&Predicted::Class("0".into(), 0.75), &class(truth), Some(Duration::from_secs(seconds)));
+        }
+        outcomes.correct(&Predicted::Class("0".into(), 0.75), &class(1), &class(0));
+        outcomes.business("revenue", BusinessKind::Sum, 2.5);
+        outcomes.business("conversion", BusinessKind::Rate, 1.0);
+    });
+    values.outcomes(|outcomes| {
+        outcomes.label(&Predicted::Value(2.0), &Truth::Value(1.5), None);
+        outcomes.label(&Predicted::Value(1.0), &Truth::Value(4.0), Some(Duration::from_secs(90)));
+        outcomes.correct(&Predicted::Value(1.0), &Truth::Value(4.0), &Truth::Value(2.0));
+    });
+}
+
+/// A server with two versions that have all there is to record, and one that was never used.
+async fn used_server(top_features: Option<usize>) -> (Monitor, [Arc<VersionRecorder>; 3]) {
+    let monitor = Monitor::new("1.31.1", MonitoringWindows { top_features, ..Default::default() });
+    let classes = used(&monitor, "classes", |row| {
+        let certainty = Certainty { confidence: 0.5 + (row % 5) as f32 / 10.0, margin: 0.25, entropy: 0.125 };
+        Observation::Class { class: (row % 3) as usize, certainty }
+    });
+    let values = used(&monitor, "values", |row| Observation::Value((row % 7) as f64));
+    let labels = VersionLabels { model: "new".into(), version: "1".into(), sha256: "cd".into(), provider: "cuda" };
+    let new = monitor.version(labels, LatencyBudget::DEFAULT, MonitoringSpec::default());
+    serve(&classes).await;
+    use_server(&monitor);
+    judge(&classes, &values);
+    (monitor, [classes, values, new])
+}
+
+/// The lines of `/metrics` that are not about the process.
+fn lines(monitor: &Monitor) -> String {
+    let mut text = String::new();
+    for line in monitor.render().lines().filter(|line| !line.contains("process_")) {
+        writeln!(text, "{}", line.replace(env!("CARGO_PKG_VERSION"), "[version]")).unwrap();
+    }
+    text
+}
+
+#[tokio::test]
+async fn the_text_of_a_server_that_was_used() {
+    let (monitor, _versions) = used_server(Some(1)).await;
+    insta::assert_snapshot!(lines(&monitor));
+}
+
+/// The other metrics are the same.
+#[tokio::test]
+async fn the_text_with_all_features_and_their_bins() {
+    let (monitor, _versions) = used_server(None).await;
+    let text = lines(&monitor);
+    let of_drift = |line: &&str| ["_bin", "_baseline", "_psi", "_outside"].iter().any(|part| line.contains(part));
+    let of_drift: Vec<&str> = text.lines().filter(of_drift).collect();
+    insta::assert_snapshot!(of_drift.join("\n"));
+}
+
+#[tokio::test]
+async fn the_drift_of_a_version_as_json() {
+    let (monitor, versions) = used_server(None).await;
+    let reports = versions.map(|version| version.stats(monitor.now(), Duration::from_secs(3_600)).drift);
+    insta::assert_json_snapshot!(reports, { "[].window_s" => "[seconds]" });
+}
+
+// ===== the read model =====
+
+#[tokio::test]
+async fn the_numbers_of_a_version_as_json() {
+    let (monitor, versions) = used_server(None).await;
+    let stats = versions.map(|version| version.stats(monitor.now(), Duration::from_secs(3_600)));
+    insta::assert_json_snapshot!(stats, { "[].drift.features" => "[features]", "[].drift.predictions" => "[predictions]",
+        "[].drift.window_s" => "[seconds]" });
+    for stats in stats {
+        let json = serde_json::to_string(&stats).unwrap();
+        let read: VersionStats = serde_json::from_str(&json).unwrap();
+        // As text: what is not a number does not equal itself.
+        assert_eq!(serde_json::to_string(&read).unwrap(), json);
+    }
+}
+
+#[tokio::test]
+async fn the_read_model_has_the_numbers_of_the_text() {
+    let (monitor, [classes, ..]) = used_server(None).await;
+    let text = monitor.render();
+    let stats = classes.stats(monitor.now(), monitor.windows().drift);
+    let number = |series: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("no {series}"));
+        found.trim().parse::<f64>().unwrap()
+    };
+    let of = |name: &str, label: &str| number(&format!("{name}{{model=\"classes\",version=\"1\"{label}}}"));
+    for (outcome, count) in &stats.requests {
+        assert_eq!(of("leeway_requests_total", &format!(",outcome=\"{}\"", outcome.name())), *count as f64);
+    }
+    assert_eq!(of("leeway_requests_in_flight", ""), stats.in_flight as f64);
+    for (part, latency) in &stats.latency.answered {
+        let stage = format!(",stage=\"{}\"", part.name());
+        assert_eq!(of("leeway_latency_quantile_seconds_count", &stage), latency.count as f64);
+        assert_eq!(of("leeway_latency_quantile_seconds_sum", &stage), latency.sum_s);
+    }
+    let drifted = stats.drift.features.iter().chain(&stats.drift.predictions);
+    for status in DriftStatus::ALL {
+        let count = drifted.clone().filter(|found| found.status == status).count();
+        assert_eq!(of("leeway_drift_features", &format!(",status=\"{}\"", status.name())), count as f64);
+    }
+    assert_eq!(of("leeway_outcome_accuracy", ""), stats.outcomes.accuracy.unwrap());
+    assert_eq!(of("leeway_outcome_label_coverage_ratio", ""), stats.outcomes.label_coverage.unwrap());
+}

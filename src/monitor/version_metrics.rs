@@ -1,0 +1,406 @@
+//! The metrics of the requests and runs of one version: their declarations, their handles and their values.
+//!
+//! To add a counter, add it to one of the groups here, count it through its handle in [`HANDLES`], and document it in
+//! `docs/metrics.md`.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::cells::{Buckets, Counter, CounterBy, Histogram, HistogramBy};
+use super::family::{Declarations, gauge, histogram};
+use super::labels::{BatchElements, Outcome, RequestPart, ShedReason, VersionLabels};
+use super::runs::Runs;
+use super::shards::Shards;
+use crate::budget::LatencyBudget;
+use crate::stage::Stage;
+
+/// The metrics of the requests and runs of one version.
+#[derive(Debug)]
+pub(super) struct VersionMetrics {
+    pub(super) labels: VersionLabels,
+    pub(super) budget: LatencyBudget,
+    /// The edges of each histogram of durations, in microseconds.
+    duration_edges: [Vec<u64>; RequestPart::ALL.len()],
+    /// What the [`HANDLES`] count.
+    pub(super) cells: Shards,
+    pub(super) load_seconds: Gauge,
+    pub(super) queue_depth: Gauge,
+    pub(super) service_per_row: EstimateGauges,
+    pub(super) service_per_run: EstimateGauges,
+    pub(super) batching: Mutex<Batching>,
+    /// One for each generation of its workers.
+    runs: Mutex<Vec<Weak<Runs>>>,
+}
+
+/// A number that is set.
+#[derive(Debug, Default)]
+pub(super) struct Gauge {
+    bits: AtomicU64,
+}
+
+/// A learned number of seconds, of the typical run and of the tail.
+#[derive(Debug, Default)]
+pub(super) struct EstimateGauges {
+    pub(super) typical: Gauge,
+    pub(super) tail: Gauge,
+}
+
+/// The finding about a version's rows (a name out of a closed set), and true if requests share runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Batching {
+    pub(super) rows: &'static str,
+    pub(super) is_on: bool,
+}
+
+// ===== declarations =====
+
+/// Handles of the metrics that are counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct VersionHandles {
+    pub(super) requests: RequestHandles,
+    pub(super) batches: BatchHandles,
+    pub(super) workers: WorkerHandles,
+    pub(super) budget: BudgetHandles,
+}
+
+const DECLARED: (VersionHandles, Declarations<VersionMetrics>) = {
+    let mut all = Declarations::new(|version: &VersionMetrics| &version.cells);
+    let handles = VersionHandles {
+        requests: RequestHandles::declare(&mut all),
+        batches: BatchHandles::declare(&mut all),
+        workers: WorkerHandles::declare(&mut all),
+        budget: BudgetHandles::declare(&mut all),
+    };
+    declare_times(&mut all);
+    (handles, all)
+};
+
+/// The handles of every version: their positions are constants.
+pub(super) const HANDLES: VersionHandles = DECLARED.0;
+
+/// The metrics, in the order of `/metrics`.
+pub(super) static METRICS: Declarations<VersionMetrics> = DECLARED.1;
+
+/// Requests and their durations.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RequestHandles {
+    pub(super) outcomes: CounterBy<Outcome>,
+    pub(super) in_flight: Counter,
+    /// In nanoseconds. Edges are in whole microseconds.
+    pub(super) durations: HistogramBy<RequestPart>,
+}
+
+/// Upper bounds of the duration histograms, in microseconds: 50 µs to 10 s. Each has one more, at the stage's own part of
+/// the budget, so that the share of requests beyond it can be told exactly.
+const DURATIONS: Buckets<'static> = Buckets {
+    edges: &[
+        50, 100, 200, 350, 500, 750, 1_000, 1_500, 2_500, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000,
+        100_000, 150_000, 200_000, 300_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
+    ],
+    edge_unit: 1e6,
+    sum_unit: 1e9,
+};
+
+/// A budget has at most two edges in the histogram of a stage.
+const MAX_DURATION_EDGES: usize = DURATIONS.edges.len() + 2;
+
+impl RequestHandles {
+    const fn declare(all: &mut Declarations<VersionMetrics>) -> RequestHandles {
+        all.add(gauge(
+            "leeway_model_info",
+            &["model", "version", "sha256", "provider"],
+            "Always 1 for a loaded version; its labels are the version's digest and the execution provider in use.",
+            |version, series| series.value(&[&version.labels.sha256, version.labels.provider], 1u64),
+        ));
+        RequestHandles {
+            outcomes: all.counters_by(
+                "leeway_requests_total",
+                &["model", "version", "outcome"],
+                "Prediction requests that reached a version, by how they ended.",
+            ),
+            in_flight: all
+                .add(gauge(
+                    "leeway_requests_in_flight",
+                    &["model", "version"],
+                    "Prediction requests that have reached a version and are not answered yet, or that a worker still runs.",
+                    |version, series| series.value(&[], version.in_flight()),
+                ))
+                .counter(),
+            durations: all
+                .add(histogram(
+                    "leeway_stage_duration_seconds",
+                    &["model", "version", "stage"],
+                    "How long each stage of an answered prediction request took; stage total is all of it, from the request's head.",
+                    |version, series| {
+                        for part in RequestPart::ALL {
+                            series.histogram(&[part.name()], &version.cells.histogram(version.durations(part)));
+                        }
+                    },
+                ))
+                .histograms_by(DURATIONS, MAX_DURATION_EDGES),
+        }
+    }
+}
+
+/// Batches.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchHandles {
+    pub(super) sizes: Histogram<'static>,
+    pub(super) elements: CounterBy<BatchElements>,
+}
+
+/// In rows.
+const BATCH_SIZES: Buckets<'static> =
+    Buckets { edges: &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512], edge_unit: 1.0, sum_unit: 1.0 };
+
+impl BatchHandles {
+    const fn declare(all: &mut Declarations<VersionMetrics>) -> BatchHandles {
+        all.add(gauge(
+            "leeway_batching_info",
+            &["model", "version", "rows", "batching"],
+            "Always 1; its labels are what was found of the version's rows, and whether requests share runs (on, off).",
+            |version, series| {
+                let Batching { rows, is_on } = *version.batching.lock();
+                series.value(&[rows, if is_on { "on" } else { "off" }], 1u64);
+            },
+        ));
+        BatchHandles {
+            sizes: all.histogram(
+                "leeway_batch_size",
+                &["model", "version"],
+                "Rows in one run of the model.",
+                BATCH_SIZES,
+            ),
+            elements: all.counters_by(
+                "leeway_batch_elements_total",
+                &["model", "version", "kind"],
+                "Elements of all inputs in runs of the model: input, of requests; padding, to make rows of one run as long as the longest.",
+            ),
+        }
+    }
+}
+
+/// Workers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WorkerHandles {
+    pub(super) restarts: Counter,
+}
+
+impl WorkerHandles {
+    const fn declare(all: &mut Declarations<VersionMetrics>) -> WorkerHandles {
+        all.add(gauge(
+            "leeway_queue_depth",
+            &["model", "version"],
+            "Requests that wait for a worker.",
+            |version, series| series.value(&[], version.queue_depth.get()),
+        ));
+        all.add(gauge(
+            "leeway_oldest_run_seconds",
+            &["model", "version"],
+            "How long the oldest run of a worker has been going on, whether anybody waits for it or not; 0 without a run.",
+            |version, series| series.value(&[], version.oldest_run().as_secs_f64()),
+        ));
+        WorkerHandles {
+            restarts: all.counter(
+                "leeway_worker_restarts_total",
+                &["model", "version"],
+                "Workers that were started again, because they panicked or the process of their model ended.",
+            ),
+        }
+    }
+}
+
+/// The use of the latency budget, and what was done to keep it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BudgetHandles {
+    pub(super) remaining: HistogramBy<Stage>,
+    pub(super) overruns: CounterBy<Stage>,
+    pub(super) shed: CounterBy<ShedReason>,
+    pub(super) expired: CounterBy<Stage>,
+    pub(super) terminated: Counter,
+    pub(super) prediction_ratio: Histogram<'static>,
+}
+
+/// In thousandths of the budget.
+const REMAINING: Buckets<'static> =
+    Buckets { edges: &[0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900], edge_unit: 1e3, sum_unit: 1e3 };
+
+/// Actual times, in thousandths of the predicted ones.
+const PREDICTION_RATIOS: Buckets<'static> = Buckets {
+    edges: &[100, 250, 500, 667, 800, 900, 1_000, 1_100, 1_250, 1_500, 2_000, 3_000, 5_000],
+    edge_unit: 1e3,
+    sum_unit: 1e3,
+};
+
+impl BudgetHandles {
+    const fn declare(all: &mut Declarations<VersionMetrics>) -> BudgetHandles {
+        all.add(gauge(
+            "leeway_budget_seconds",
+            &["model", "version", "part"],
+            "The configured latency budget: part total, and what it is divided into; part tail is the buffer.",
+            |version, series| {
+                for (part, time) in version.budget_parts() {
+                    // By way of whole microseconds, so that it is the same number as the edge of the histogram there.
+                    series.value(&[part], time.as_micros() as f64 / 1e6);
+                }
+            },
+        ));
+        BudgetHandles {
+            remaining: all.histograms_by(
+                "leeway_budget_remaining_ratio",
+                &["model", "version", "stage"],
+                "The share of a request's budget that was left when it entered a stage.",
+                REMAINING,
+            ),
+            overruns: all.counters_by(
+                "leeway_stage_overruns_total",
+                &["model", "version", "stage"],
+                "Requests in which a stage took longer than its part of the budget; queue and run count as stage inference.",
+            ),
+            shed: all.counters_by(
+                "leeway_requests_shed_total",
+                &["model", "version", "reason"],
+                "Prediction requests refused for want of time or room, by why.",
+            ),
+            expired: all.counters_by(
+                "leeway_requests_expired_total",
+                &["model", "version", "stage"],
+                "Prediction requests whose time ran out, by the stage that had them; in stage network, the body had not arrived.",
+            ),
+            terminated: all.counter(
+                "leeway_runs_terminated_total",
+                &["model", "version"],
+                "Runs of the model that were ended because nobody waited for them any more.",
+            ),
+            prediction_ratio: all.histogram(
+                "leeway_completion_prediction_ratio",
+                &["model", "version"],
+                "Actual time in queue and run, divided by what was predicted on admission; of requests that a worker took.",
+                PREDICTION_RATIOS,
+            ),
+        }
+    }
+}
+
+/// Learned and measured times of the model itself.
+const fn declare_times(all: &mut Declarations<VersionMetrics>) {
+    all.add(gauge(
+        "leeway_service_time_per_row_seconds",
+        &["model", "version", "estimate"],
+        "The learned time of a run is a*rows + b: a, for the typical run and for the tail.",
+        |version, series| {
+            series.value(&["typical"], version.service_per_row.typical.get());
+            series.value(&["tail"], version.service_per_row.tail.get());
+        },
+    ));
+    all.add(gauge(
+        "leeway_service_time_per_run_seconds",
+        &["model", "version", "estimate"],
+        "The learned time of a run is a*rows + b: b, for the typical run and for the tail.",
+        |version, series| {
+            series.value(&["typical"], version.service_per_run.typical.get());
+            series.value(&["tail"], version.service_per_run.tail.get());
+        },
+    ));
+    all.add(gauge(
+        "leeway_load_duration_seconds",
+        &["model", "version"],
+        "How long it took to verify, try and open a loaded version.",
+        |version, series| series.value(&[], version.load_seconds.get()),
+    ));
+}
+
+// ===== impl VersionMetrics =====
+
+impl VersionMetrics {
+    pub(super) fn new(labels: VersionLabels, budget: LatencyBudget) -> VersionMetrics {
+        VersionMetrics {
+            duration_edges: RequestPart::ALL.map(|part| duration_edges(part, &budget)),
+            labels,
+            budget,
+            cells: Shards::new(METRICS.layout().cells()),
+            load_seconds: Gauge::default(),
+            queue_depth: Gauge::default(),
+            service_per_row: EstimateGauges::default(),
+            service_per_run: EstimateGauges::default(),
+            batching: Mutex::new(Batching { rows: "unknown", is_on: false }),
+            runs: Mutex::default(),
+        }
+    }
+
+    /// The histogram of the durations of a part of requests.
+    #[inline]
+    pub(super) fn durations(&self, part: RequestPart) -> Histogram<'_> {
+        HANDLES.requests.durations.with_edges(part, &self.duration_edges[part as usize])
+    }
+
+    pub(super) fn requests(&self, outcome: Outcome) -> u64 {
+        self.cells.sum(HANDLES.requests.outcomes.of(outcome))
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        // Summed while threads write: a fall may be seen before its rise.
+        let waited_for = (self.cells.sum(HANDLES.requests.in_flight) as i64).max(0) as u64;
+        waited_for + self.runs().map(|runs| runs.abandoned()).sum::<u64>()
+    }
+
+    /// Adds the runs of new workers.
+    pub(super) fn watch_runs(&self, runs: &Arc<Runs>) {
+        let mut all = self.runs.lock();
+        all.retain(|runs| runs.strong_count() > 0);
+        all.push(Arc::downgrade(runs));
+    }
+
+    /// Returns the age of the oldest run.
+    fn oldest_run(&self) -> Duration {
+        self.runs().filter_map(|runs| runs.oldest()).max().unwrap_or_default()
+    }
+
+    fn runs(&self) -> impl Iterator<Item = Arc<Runs>> {
+        let alive: Vec<Arc<Runs>> = self.runs.lock().iter().filter_map(Weak::upgrade).collect();
+        alive.into_iter()
+    }
+
+    fn budget_parts(&self) -> [(&'static str, Duration); 6] {
+        let budget = &self.budget;
+        [
+            ("total", budget.total),
+            ("network", budget.network),
+            ("preprocess", budget.preprocess),
+            ("inference", budget.inference),
+            ("postprocess", budget.postprocess),
+            ("tail", budget.tail()),
+        ]
+    }
+}
+
+/// The usual edges, and those of the budget.
+fn duration_edges(part: RequestPart, budget: &LatencyBudget) -> Vec<u64> {
+    let limits = match part {
+        RequestPart::Network => vec![budget.network],
+        RequestPart::Preprocess => vec![budget.preprocess],
+        RequestPart::Queue | RequestPart::Inference => vec![budget.inference],
+        RequestPart::Postprocess => vec![budget.postprocess],
+        RequestPart::Total => vec![budget.total, budget.on_the_server()],
+    };
+    let micros = limits.iter().map(|limit| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX));
+    let mut edges: Vec<u64> = micros.filter(|micros| *micros > 0).chain(DURATIONS.edges.iter().copied()).collect();
+    edges.sort_unstable();
+    edges.dedup();
+    edges
+}
+
+// ===== impl Gauge =====
+
+impl Gauge {
+    pub(super) fn set(&self, value: f64) {
+        self.bits.store(value.to_bits(), Relaxed);
+    }
+
+    pub(super) fn get(&self) -> f64 {
+        f64::from_bits(self.bits.load(Relaxed))
+    }
+}

@@ -1,0 +1,71 @@
+//! The read model of a version: its requests, latencies, drift and outcomes as plain values.
+//!
+//! A version is read once ([`VersionReading`]). `/metrics` is made of the reading, and so is [`VersionStats`], for whoever
+//! wants numbers and no text: the admin API, a console, the analysis of a rollout.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::drift_reading::DriftReading;
+use super::drift_report::DriftReport;
+use super::labels::Outcome;
+use super::outcome_metrics::{OutcomeReading, OutcomeStats};
+use super::quantiles::LatencyStats;
+use super::version_recorder::VersionRecorder;
+
+/// The numbers of one version at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionStats {
+    /// The model's name.
+    pub model: String,
+    /// The version's number.
+    pub version: String,
+    /// Requests since the version was loaded, by outcome.
+    pub requests: BTreeMap<Outcome, u64>,
+    /// Requests that are not answered yet, or that a worker still runs.
+    pub in_flight: u64,
+    /// Durations of requests.
+    pub latency: LatencyStats,
+    /// Number of rows of training data in its baseline; `None` without a baseline.
+    pub baseline_rows: Option<u64>,
+    /// Drift of the window from the baseline, the worst features first.
+    pub drift: DriftReport,
+    /// Outcomes of predictions.
+    pub outcomes: OutcomeStats,
+}
+
+/// The sums and distributions of a version, read once.
+pub(super) struct VersionReading {
+    pub(super) latency: LatencyStats,
+    pub(super) drift: DriftReading,
+    pub(super) outcomes: OutcomeReading,
+}
+
+// ===== impl VersionRecorder =====
+
+impl VersionRecorder {
+    /// Returns the numbers of now. Drift is that of a window that ends now.
+    pub fn stats(&self, now: Duration, drift_window: Duration) -> VersionStats {
+        let VersionReading { latency, drift, outcomes } = self.read(now, drift_window);
+        VersionStats {
+            model: self.labels().model.clone(),
+            version: self.labels().version.clone(),
+            requests: Outcome::ALL.map(|outcome| (outcome, self.metrics.requests(outcome))).into(),
+            in_flight: self.metrics.in_flight(),
+            latency,
+            baseline_rows: self.baseline_rows(),
+            drift: DriftReport::new(&drift, self.drift_counters.left_out()),
+            outcomes: outcomes.stats,
+        }
+    }
+
+    pub(super) fn read(&self, now: Duration, drift_window: Duration) -> VersionReading {
+        VersionReading {
+            latency: self.latencies.stats(now),
+            drift: self.drift_counters.read(now, drift_window),
+            outcomes: OutcomeReading::new(self.outcomes(|outcomes| outcomes.clone()), &self.drift_counters),
+        }
+    }
+}
