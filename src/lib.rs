@@ -6,9 +6,9 @@
 //! # How a request flows
 //!
 //! ```text
-//! socket → http (accept, tower stack: deadline and admission from the head) → serve → http (read the body)
-//!        → pipeline: preprocess → model (admission → queue → batch → session) → pipeline: postprocess
-//!        → monitor → http (write the answer)
+//! socket → http (accept, tower stack: request id, access, admission from the head) → serve (admit, infer)
+//!        → http (read and decode the body) → pipeline: preprocess → model (admission → queue → batch → session)
+//!        → pipeline: postprocess → http (encode the answer) → monitor → socket
 //! ```
 //!
 //! and, off the request path,
@@ -20,7 +20,7 @@
 //! A request takes one version out of the catalog's snapshot and keeps it until it is answered; nothing it reads can
 //! change under it. A new version becomes visible by publishing a new snapshot, never by changing one.
 //!
-//! The whole request is on one screen in [`serve`]. Start reading there.
+//! The whole request is on two screens: `serve/admit.rs` and `serve/infer.rs`. Start reading there.
 //!
 //! # Where time is decided
 //!
@@ -51,14 +51,14 @@
 //! | [`machine`] | the memory and threads that the machine leaves to this process, and the process itself | everything |
 //! | [`traffic`] | shares of the traffic, and the version for a key | HTTP, what is loaded |
 //! | [`stage`] | the stages' names, and how long each took | everything |
-//! | [`error`] | the one closed [`Error`](error::Error): whose fault it is, and what to change | HTTP |
+//! | [`error`] | errors, split by who may see them; each has a kind, and says what to change | HTTP |
 //! | [`feature`] | the numbers and texts of rows that drift is measured on, and how sure a prediction is | models, JSON |
 //! | [`tensor`] | element types, shapes, tensors, signatures | ONNX Runtime, JSON |
 //! | [`budget`] | divides a request's time, times its stages, ends it when its time runs out; takes heavy stages off the threads that serve connections; bounds the bytes that are held for callers | HTTP, models |
 //! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | everything above it |
 //! | [`monitor`] | metrics, each declared in the file that counts it; per-thread counters; the numbers of a version as a read model | HTTP, models |
 //! | [`model`] | learned service times, admission, a bounded queue, the batch policy, whether rows are independent, workers that own sessions, sessions in processes of their own | HTTP, pipelines, the registry |
-//! | [`pipeline`] | the stages, a file each: JSON (or an image) → tensors, tensors → predictions; what rows were made of goes from the one to the other | HTTP, the registry |
+//! | [`pipeline`] | the stages, a folder for each kind of data: JSON (or an image) → tensors, tensors → predictions; what rows were made of goes from the one to the other | HTTP, the registry |
 //! | [`repository`] | models and versions at rest: the trait of a store, manifests, digests, examples, and what an ONNX file says | models in memory |
 //! | [`registry`] | models in memory: the trial load and what it finds, rehearsals of stages, the loader; the catalog | HTTP, traffic's reasons |
 //! | [`authoring`] | makes versions: adds one, makes its baseline and its examples | HTTP, servers |
@@ -66,7 +66,7 @@
 //! | [`deploy`] | deployments, their journal, what to load and retire, and doing it | HTTP |
 //! | [`feedback`] | joins true outcomes to predictions; the ids of predictions; what was counted already | HTTP |
 //! | [`state`] | the journal and the ledger, in memory and in SQLite | HTTP |
-//! | [`serve`] | one prediction, from its head to the text of its answer | HTTP |
+//! | [`serve`] | one prediction, from its head to its output: instances, media or named tensors in, predictions or named tensors out | HTTP, wire formats |
 //! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
 //! | [`app`] | the composition root: every room built from a `Config` | |
 //! | [`cli`] | one file per subcommand; exit codes | |
