@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::known_members;
+use super::ignore_unknown_members;
 use crate::config::SessionPlace;
 use crate::error::LoadFault;
 use crate::identity::{ModelName, Sha256, Version};
@@ -94,7 +94,7 @@ pub struct VersionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub altered: Option<String>,
     /// Its manifest.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_members::optional")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "ignore_unknown_members::optional")]
     pub manifest: Option<Arc<Manifest>>,
 }
 

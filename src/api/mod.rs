@@ -4,7 +4,7 @@
 //! - `admin.rs` has every request and answer of the admin API.
 //! - `models.rs` has the views of what is served, and `health.rs` those of the server.
 //! - `problem.rs` is the answer to everything that fails.
-//! - `known_members.rs` reads answers of newer servers.
+//! - `ignore_unknown_members.rs` reads answers of newer servers.
 //!
 //! Answers are read with members that are not known yet, so that a command can ask a newer server. Requests are not: a
 //! misspelt member would be left out in silence. What has a room of its own, as a manifest or the drift of a feature, is
@@ -16,7 +16,7 @@
 
 pub mod admin;
 pub mod health;
-mod known_members;
+mod ignore_unknown_members;
 pub mod models;
 pub mod problem;
 pub mod routes;

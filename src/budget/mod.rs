@@ -3,21 +3,21 @@
 //! A [`LatencyBudget`] divides the time a client has among the parts of the request path. `clock.rs` holds the
 //! [`StageClock`] that travels with a request: the one place that times a stage, bounds it and traces it.
 //! `heavy_work.rs` says which stages are too much for a thread that serves connections, and takes them off it.
-//! `memory.rs` bounds the bytes that are held for all callers together, and `arrived.rs` has those of a body that arrives.
+//! `memory.rs` bounds the bytes that are held for all callers together, and `arrived_bytes.rs` has those of a body that arrives.
 //!
 //! This room knows nothing of HTTP or of models. What is allowed of a stage is decided here; a stage itself has no
 //! clock.
 
 #![warn(missing_docs)]
 
-mod arrived;
+mod arrived_bytes;
 mod clock;
 mod heavy_work;
 mod memory;
 
 use std::time::{Duration, Instant};
 
-pub use self::arrived::ArrivedBytes;
+pub use self::arrived_bytes::ArrivedBytes;
 pub use self::clock::{QueueTimings, StageClock, TimeLimits};
 pub use self::heavy_work::{BlockingThreads, StageCost, StageCosts};
 pub use self::memory::{Held, HeldBytes, MemoryBudget};

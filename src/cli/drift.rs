@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::cells::{cell, table, words};
 use super::client::ServerArgs;
+use super::table_cells::{cell, table, words};
 use crate::api::admin::{ModelDrift, VersionDrift};
 use crate::identity::{ModelName, Version};
 use crate::monitor::FeatureDrift;

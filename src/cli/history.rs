@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::cells::{cell, seconds, table};
 use super::client::ServerArgs;
+use super::table_cells::{cell, seconds, table};
 use crate::api::admin::History;
 use crate::identity::ModelName;
 

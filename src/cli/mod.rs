@@ -5,7 +5,6 @@
 mod add;
 mod answer;
 mod baseline;
-mod cells;
 mod change;
 mod check;
 mod clean_up;
@@ -24,6 +23,7 @@ mod serve;
 mod settings;
 mod status;
 mod table;
+mod table_cells;
 mod terminal;
 mod traffic;
 

@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::Args;
 use comfy_table::Table;
 
-use super::cells::{cell, seconds, table, words};
 use super::client::ServerArgs;
+use super::table_cells::{cell, seconds, table, words};
 use crate::api::admin::{ModelStatus, Overview, VersionState, VersionStatus};
 use crate::identity::ModelName;
 use crate::model::{BatchingStatus, Independence};

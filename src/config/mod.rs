@@ -9,13 +9,13 @@
 mod budget;
 mod count;
 mod environment;
-mod library;
 mod lifecycle;
 mod listen;
 mod listeners;
 mod log;
 mod model;
 mod monitoring;
+mod onnxruntime_library;
 mod repository;
 mod sources;
 mod state;
@@ -26,7 +26,6 @@ use serde::{Deserialize, Serialize};
 
 pub use self::count::{Count, available_cores};
 pub use self::environment::{is_colour_unwanted, this_program, this_user};
-pub use self::library::LibraryCandidate;
 pub use self::lifecycle::{HealthConfig, ShutdownConfig};
 pub use self::listen::listen_address;
 pub use self::listeners::{AdminConfig, HttpConfig, Token};
@@ -37,6 +36,7 @@ pub use self::model::{
 pub use self::monitoring::{
     BusinessKind, DriftSeries, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig,
 };
+pub use self::onnxruntime_library::LibraryCandidate;
 pub use self::repository::{LoadingConfig, RepositoryConfig, StartMode};
 pub(crate) use self::sources::toml_problem;
 pub use self::sources::{DEFAULT_FILE, Overrides, own_variables};

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::body::{self, BodyLimit};
 use super::context::Failure;
-use super::wire::json;
+use super::json_answer::json;
 use super::{HttpState, operations};
 use crate::api::admin::{
     DriftQuery, History, HistoryQuery, ModelDrift, PromoteChange, RollbackChange, TrafficChange, VersionDrift,

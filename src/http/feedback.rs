@@ -12,7 +12,7 @@ use super::HttpState;
 use super::activity::AboveLimit;
 use super::body::{self, BodyLimit, is_unread};
 use super::context::{Failure, RequestContext};
-use super::wire::json_held_anyway;
+use super::json_answer::json_held_anyway;
 use crate::budget::Deadline;
 use crate::error::Error;
 use crate::feedback::Batch;

@@ -10,7 +10,7 @@
 //! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` hold the handlers; `admin.rs` those of the admin API, and
 //!   the table of that listener's handlers. `admin_access.rs` says who is an operator.
 //! - `exposition.rs` renders the metrics, once for all requests at about the same time.
-//! - `wire.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
+//! - `json_answer.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
 
 mod activity;
 mod admin;
@@ -23,6 +23,7 @@ mod context;
 mod error_response;
 mod exposition;
 mod feedback;
+mod json_answer;
 mod listener;
 mod models;
 mod operations;
@@ -30,7 +31,6 @@ mod predict;
 mod request_layer;
 mod stack;
 mod stream;
-mod wire;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use axum::response::Response;
 
 use super::HttpState;
 use super::context::Failure;
-use super::wire::held_json;
+use super::json_answer::held_json;
 use crate::api::models::{ModelView, Models, TensorFlowStatus, TensorFlowVersion, TensorView, VersionView};
 use crate::api::routes::Method;
 use crate::error::Error;

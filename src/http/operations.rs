@@ -8,7 +8,7 @@ use axum::response::Response;
 
 use super::HttpState;
 use super::context::{Failure, RequestContext};
-use super::wire::json;
+use super::json_answer::json;
 use crate::api::health::{Index, Live, Ready};
 use crate::api::routes::AdminEndpoint;
 use crate::error::Error;

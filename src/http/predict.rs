@@ -8,7 +8,7 @@ use axum::response::Response;
 use super::admission::AdmittedRequest;
 use super::body::{self, BodyLimit, is_unread};
 use super::context::Failure;
-use super::{HttpState, wire};
+use super::{HttpState, json_answer};
 use crate::budget::ArrivedBytes;
 use crate::error::{Error, Result};
 use crate::pipeline::instances;
@@ -42,7 +42,7 @@ pub(super) async fn predict(state: Arc<HttpState>, request: AdmittedRequest) -> 
     let (feedback, memory) = (Arc::clone(&state.feedback), state.body_memory.clone());
     let encode = move |output: Output<'_>, version: &ServedVersion| match output {
         Output::Predictions(predictions) => {
-            wire::held(wire::answer_text(predictions, version, context.unique, &feedback)?, &memory)
+            json_answer::held(json_answer::answer_text(predictions, version, context.unique, &feedback)?, &memory)
         }
         Output::Tensors(_) => Err(Error::internal("instances were answered with tensors")),
     };
@@ -53,7 +53,7 @@ pub(super) async fn predict(state: Arc<HttpState>, request: AdmittedRequest) -> 
         admitted.infer(arriving, &state.blocking_threads, encode).await
     };
     match predicted {
-        Ok(answer) => Ok(wire::answer(answer)),
+        Ok(answer) => Ok(json_answer::answer(answer)),
         Err(error) => {
             if is_unread(&error) {
                 body::discard(&head, &mut content, &error).await;

@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
-use super::made_up::{open_dimensions, row_elements, rows_of_lengths};
+use super::made_up_rows::{open_dimensions, row_elements, rows_of_lengths};
 use crate::tensor::{Dim, Signature, Tensors};
 
 /// First length that is tried, in all open dimensions together.

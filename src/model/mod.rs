@@ -4,13 +4,13 @@
 //! `service_time.rs` has learned). A worker that becomes free takes what is waiting, up to the batch limit (`batch.rs`
 //! decides), runs it as one batch and answers each request (`worker.rs`). So batches grow by themselves under load, and
 //! a lone request never waits for company. A run that nobody waits for any more is ended. `request.rs` is what all of
-//! these share of a request, and `waiting.rs` the line they wait in. `load_estimate.rs` tells without a lock that there
+//! these share of a request, and `waiting_line.rs` the line they wait in. `load_estimate.rs` tells without a lock that there
 //! is plenty of time, `wait_strategy.rs` chooses between spinning and parking, and `warm_up.rs` has the first runs of a
 //! session. `session.rs` says what a runtime has to offer; `onnx.rs` is the only file that names ONNX Runtime, and
 //! `isolated/` opens its sessions in other processes.
 //!
 //! Requests share runs only if the answer to one does not depend on the others: `independence.rs` finds that out with rows
-//! that are made up (`made_up.rs`) or real (`real_rows.rs`), `sharing.rs` says what follows, and `joining.rs` puts rows
+//! that are made up (`made_up_rows.rs`) or real (`real_rows.rs`), `sharing.rs` says what follows, and `joining.rs` puts rows
 //! together and takes outputs apart.
 //!
 //! `element_bounds.rs` finds the maximum length of rows for a model that leaves their length open.
@@ -25,7 +25,7 @@ mod independence;
 pub mod isolated;
 mod joining;
 mod load_estimate;
-mod made_up;
+mod made_up_rows;
 pub mod onnx;
 mod queue;
 mod real_rows;
@@ -34,7 +34,7 @@ mod service_time;
 mod session;
 mod sharing;
 mod wait_strategy;
-mod waiting;
+mod waiting_line;
 mod warm_up;
 mod worker;
 
@@ -58,7 +58,7 @@ pub use self::independence::{
     Cause, Comparing, Comparison, Dependence, Independence, Precision, are_conclusive, compare,
 };
 pub use self::joining::{Joining, RowOutputs};
-pub(crate) use self::made_up::{SIZES, Values, made_up, zeros};
+pub(crate) use self::made_up_rows::{SIZES, Values, made_up, zeros};
 use self::queue::{Entered, Queue};
 use self::request::{Reply, Request};
 pub use self::service_time::{Line, ServiceTime};

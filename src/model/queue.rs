@@ -2,7 +2,7 @@
 //! ended because nobody waits for it any more.
 //!
 //! A driver: what is let in is decided by `admission.rs`, what goes into a batch by `batch.rs`, and both rely on what
-//! `service_time.rs` has learned. Those that wait stand in `waiting.rs`. What the lock guards is in `queue/state.rs`.
+//! `service_time.rs` has learned. Those that wait stand in `waiting_line.rs`. What the lock guards is in `queue/state.rs`.
 
 mod forecast;
 mod state;
@@ -24,7 +24,7 @@ use super::request::{Batch, Reply, Request};
 use super::service_time::{CLASSES, Line, ServiceTime, class_of};
 use super::sharing::Sharing;
 use super::wait_strategy::{WaitStrategy, spin_until, wait_strategy};
-use super::waiting::WaitingLine;
+use super::waiting_line::WaitingLine;
 use crate::budget::{LatencyBudget, TimeLimits};
 use crate::config::SessionConfig;
 use crate::error::Result;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::batch::BatchPolicy;
-use super::made_up::zeros;
+use super::made_up_rows::zeros;
 use super::service_time::ServiceTime;
 use super::session::Session;
 use crate::tensor::Signature;

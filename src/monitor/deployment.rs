@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::family::{Family, counter, gauge};
+use super::metric_family::{Family, counter, gauge};
 use super::text::Series;
 use crate::error::LoadFault;
 

@@ -2,7 +2,7 @@
 
 use super::drift::{Drift, DriftStatus, smoothed};
 use super::drift_reading::{DriftReading, DriftSummary, ReadFeature};
-use super::family::{Family, counter, gauge, summary};
+use super::metric_family::{Family, counter, gauge, summary};
 use super::monitored_features::Side;
 use super::text::{Number, Series};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::deployment::{self, DeploymentRecorder, SeenDeployments};
 use super::drift_metrics::{self, ShownDrift};
-use super::family::Family;
 use super::metric::Metric;
+use super::metric_family::Family;
 use super::outcome_metrics::{self, OutcomeReading};
 use super::quantiles::{self, LatencyStats};
 use super::server_recorder::{self, ServerRecorder};

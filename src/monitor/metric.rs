@@ -1,4 +1,4 @@
-//! A metric as it is documented: its name, kind, labels and help text. `family.rs` has the way it is read.
+//! A metric as it is documented: its name, kind, labels and help text. `metric_family.rs` has the way it is read.
 
 /// A metric as it is documented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! - A metric is declared once, in the file that counts it: `version_metrics.rs` (requests and runs), `quantiles.rs`,
 //!   `drift_metrics.rs`, `drift_counters.rs` (predictions), `outcome_metrics.rs`, `deployment.rs`, `server_recorder.rs`.
-//!   `family.rs` has the form of a declaration, `exposition.rs` the order of `/metrics`, and `text.rs` the text format.
+//!   `metric_family.rs` has the form of a declaration, `exposition.rs` the order of `/metrics`, and `text.rs` the text format.
 //! - `version_recorder.rs` is what the request path writes to, and `requests.rs` has the guards that a request holds. Both
 //!   add to cells whose positions are constants (`cells.rs`): recording looks nothing up and takes no lock. `shards.rs` keeps
 //!   one set of cells per thread, summed when someone asks. `labels.rs` has the closed sets of values that labels take.
@@ -26,10 +26,10 @@ mod drift_metrics;
 mod drift_reading;
 mod drift_report;
 mod exposition;
-mod family;
 mod history;
 mod labels;
 mod metric;
+mod metric_family;
 mod monitored_features;
 mod outcome_metrics;
 mod outcomes;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cells::{Buckets, HistogramCounts};
 use super::drift_counters::DriftCounters;
-use super::family::{Family, counter, gauge, histogram};
+use super::metric_family::{Family, counter, gauge, histogram};
 use super::outcomes::{BusinessOutcome, CALIBRATION_BINS, ClassOutcomes, DELAY_BUCKETS, Outcomes, Withdrawn};
 use super::text::{Number, Series};
 

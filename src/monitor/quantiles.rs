@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cells::{CounterBy, Counters, Layout};
-use super::family::{Family, summary};
 use super::history::{History, Moment};
 use super::labels::{Label, RequestPart, Unanswered};
+use super::metric_family::{Family, summary};
 use super::shards::Shards;
 use super::text::{Series, rounded};
 

@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::family::{Family, counter, gauge};
 use super::labels::FeedbackResult;
+use super::metric_family::{Family, counter, gauge};
 use crate::budget::MemoryBudget;
 use crate::error::{Error, OperatorError};
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::cells::{Buckets, Counter, CounterBy, Histogram, HistogramBy};
-use super::family::{Declarations, gauge, histogram};
 use super::labels::{BatchElements, Outcome, RequestPart, ShedReason, VersionLabels};
+use super::metric_family::{Declarations, gauge, histogram};
 use super::runs::Runs;
 use super::shards::Shards;
 use crate::budget::LatencyBudget;

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use super::baseline::class_name;
 use super::drift_counters::DriftCounters;
-use super::family::{Family, gauge};
 use super::labels::{BatchElements, VersionLabels};
+use super::metric_family::{Family, gauge};
 use super::monitored_features::MonitoringSpec;
 use super::outcomes::{Outcomes, Predicted, Truth};
 use super::quantiles::Latencies;

@@ -10,7 +10,7 @@
 //! | `classify/`, `detect/`, `regressor.rs` | postprocessors |
 //! | `json/` | reading instances, without a tree of values |
 //! | `stages.rs`, `stage_context.rs`, `version_files.rs` | the kinds of stages, and what a stage is made of |
-//! | `origin.rs`, `outputs.rs`, `prediction.rs` | what postprocessors share: origin of rows, access to outputs, predictions |
+//! | `row_origin.rs`, `outputs.rs`, `prediction.rs` | what postprocessors share: origin of rows, access to outputs, predictions |
 
 #![warn(missing_docs)]
 
@@ -18,10 +18,10 @@ mod classify;
 mod detect;
 mod image;
 mod json;
-mod origin;
 mod outputs;
 mod prediction;
 mod regressor;
+mod row_origin;
 mod stage_context;
 mod stages;
 mod tabular;
@@ -38,8 +38,8 @@ pub use self::classify::labels::Label;
 pub use self::classify::model_classes::{ModelClasses, NamedClasses, OutputClasses};
 pub use self::json::instances::instances;
 pub use self::json::object::Object;
-pub use self::origin::{ImagePlacement, Origin, TokenisedText};
 pub use self::prediction::{Detection, Entity, Prediction, Score};
+pub use self::row_origin::{ImagePlacement, Origin, TokenisedText};
 pub use self::stage_context::StageContext;
 pub use self::stages::{MakePostprocessor, MakePreprocessor, Stages};
 pub use self::version_files::VersionFiles;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::findings::{Findings, WarmUp};
-use super::opened::OpenedVersion;
+use super::opened_version::OpenedVersion;
 use super::rehearsal::rehearse;
 use crate::error::{Error, LoadFault, Result};
 use crate::machine;

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::catalog::ServedVersion;
 use super::findings::{Findings, MAX_COMPARING, WarmUp};
 use super::load_order::{LoadOrder, LoadStep, Pace};
-use super::opened::OpenedVersion;
+use super::opened_version::OpenedVersion;
 use super::run_limit::RunLimit;
 use super::trial::Trial;
 use crate::budget::StageCosts;

@@ -2,7 +2,7 @@
 //!
 //! - `load_order.rs` is an order to load a version. `loader.rs` carries it out: verify → try → open → warm up → start.
 //! - `trial.rs` tries a version out in another process, before the server touches it.
-//! - `opened.rs` is a version with its stages around it; `examine.rs` runs it a few times, and `findings.rs` has the result.
+//! - `opened_version.rs` is a version with its stages around it; `examine.rs` runs it a few times, and `findings.rs` has the result.
 //!   `rehearsal.rs` runs the preprocessor on the hardest instances that it accepts; `run_limit.rs` ends first runs that
 //!   take too long.
 //! - `catalog.rs` holds the served versions, as immutable snapshots.
@@ -14,7 +14,7 @@ mod examine;
 mod findings;
 mod load_order;
 mod loader;
-mod opened;
+mod opened_version;
 mod rehearsal;
 mod run_limit;
 mod trial;
@@ -23,6 +23,6 @@ pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target};
 pub use self::findings::{Findings, MAX_COMPARING, WarmUp};
 pub use self::load_order::{LoadOrder, LoadStep, Pace};
 pub use self::loader::{Loader, PreparedVersion};
-pub use self::opened::OpenedVersion;
+pub use self::opened_version::OpenedVersion;
 pub use self::run_limit::RunLimit;
 pub use self::trial::{TRIAL_COMMAND, Trial, answer_trial};

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::findings::{Findings, MAX_COMPARING};
 use super::load_order::{LoadOrder, Pace};
-use super::opened::OpenedVersion;
+use super::opened_version::OpenedVersion;
 use crate::config::{LibraryCandidate, ModelConfig, Provider, SessionPlace, own_variables};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};

@@ -2,7 +2,7 @@
 //! (`state.url`). The only room with SQL.
 //!
 //! - `memory.rs` is gone with the process; `sqlite.rs` opens the file, `sqlite_journal.rs` and `sqlite_ledger.rs` use it.
-//! - `unwritable.rs` is for a disk that is full or read-only.
+//! - `unwritable_disk.rs` is for a disk that is full or read-only.
 //! - `file.rs` notices that the open file was removed or replaced. `key.rs` is the key of prediction ids.
 
 mod file;
@@ -11,7 +11,7 @@ mod memory;
 mod sqlite;
 mod sqlite_journal;
 mod sqlite_ledger;
-mod unwritable;
+mod unwritable_disk;
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +25,7 @@ pub use self::memory::{MemoryJournal, MemoryLedger};
 use self::sqlite::{Database, check_file};
 use self::sqlite_journal::SqliteJournal;
 use self::sqlite_ledger::SqliteLedger;
-use self::unwritable::{ClosedLedger, FrozenJournal, writable};
+use self::unwritable_disk::{ClosedLedger, FrozenJournal, writable};
 use crate::config::StateUrl;
 use crate::deploy::Journal;
 use crate::error::{Result, SetupError};

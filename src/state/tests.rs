@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::memory::KEPT_IN_MEMORY;
-use super::unwritable::disk_problem;
+use super::unwritable_disk::disk_problem;
 use super::*;
 use crate::api::admin::Deployment;
 use crate::deploy::{Appended, ChangeNote, Transition};

@@ -18,7 +18,7 @@
 //! | `advance.rs` | next steps of a model: first deployment, newer deployment, loads, retirements, comparisons |
 //! | `load.rs` | one load |
 //! | `change.rs` | changes of the deployment, and holds |
-//! | `unwritten.rs` | deployments that are in effect and not yet in the journal |
+//! | `unwritten_deployments.rs` | deployments that are in effect and not yet in the journal |
 //! | `publish.rs` | the snapshot for new requests |
 //! | `show.rs` | status for operators |
 
@@ -30,7 +30,7 @@ mod show;
 mod start;
 mod state;
 mod sync;
-mod unwritten;
+mod unwritten_deployments;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

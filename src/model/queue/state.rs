@@ -9,7 +9,7 @@ use crate::model::batch::BatchPolicy;
 use crate::model::current_session::CurrentSession;
 use crate::model::request::{Batch, Request};
 use crate::model::service_time::{CLASSES, ServiceTime, class_of};
-use crate::model::waiting::{Waiting, WaitingLine};
+use crate::model::waiting_line::{Waiting, WaitingLine};
 use crate::stage::{Stage, Timings};
 
 /// Age at which the knowledge of runs of a size is stale. A free worker then runs a request that it is not expected to

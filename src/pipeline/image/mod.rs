@@ -4,7 +4,7 @@ pub(crate) mod base64_text;
 pub(crate) mod container;
 pub(crate) mod decoding;
 pub(crate) mod features;
-pub(crate) mod form;
+pub(crate) mod pixel_layout;
 pub(crate) mod placing;
 pub(crate) mod preprocess;
 pub(crate) mod resizing;

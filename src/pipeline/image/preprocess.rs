@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::base64_text::decoded;
 use super::decoding::{Pixels, decode};
 use super::features;
-use super::form::Form;
+use super::pixel_layout::Form;
 use super::placing::Placing;
 use super::settings::{Colour, Layout, Levels, Settings};
 use crate::budget::Deadline;
