@@ -9,14 +9,18 @@ use serde_json::Value;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Problem<'a> {
     /// Kind of the problem: `urn:leeway:problem:` and a code.
+    #[serde(default)]
     pub r#type: Cow<'a, str>,
     /// Title that all problems of its kind have.
+    #[serde(default)]
     pub title: Cow<'a, str>,
     /// Status of the response.
+    #[serde(default)]
     pub status: u16,
     /// What happened, and the remedy.
     pub detail: Cow<'a, str>,
     /// Id of the request, which the log has, too.
+    #[serde(default)]
     pub request_id: Cow<'a, str>,
     /// The detail again, for clients of the `/v1` protocols.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::admin::*;
+use super::feedback::Taken;
 use super::health::{Index, Live, Ready};
 use super::models::{ModelView, Models, TensorFlowVersion, TensorView, VersionView};
 use super::problem::Problem;
@@ -218,4 +219,10 @@ fn health_and_problems_are_read_as_they_were_written() {
     answer::<Problem<'_>>(&problem(&json!({ "error": "a detail" })));
     // The deployment in it is not read any further.
     round_trip::<Problem<'_>>(&problem(&json!({ "present": deployment() })));
+}
+
+#[test]
+fn the_answer_to_feedback_is_read_as_it_was_written() {
+    let problem = json!({ "index": 3, "result": "late", "detail": "the prediction was made 9 days ago" });
+    round_trip::<Taken>(&json!({ "results": { "joined": 2, "late": 1 }, "problems": [problem] }));
 }

@@ -84,7 +84,7 @@ pub fn add(
     fail::fail_point!("add::staged");
 
     let Checked { findings, examples, baseline } = check(&order, files, &staging, engine, stages, trial, progress)?;
-    if files.is_more_to_make() {
+    if files.makes_files_of_its_own() {
         manifest = Manifest::write(manifest, staging.path())?;
     }
     staging.sync()?;
@@ -110,7 +110,7 @@ fn check(
     let mut examples = verified.golden.as_ref().map_or(0, |golden| golden.instances.len());
     let mut baseline = None;
     let findings = match findings {
-        Some(findings) if !new.is_more_to_make() => findings,
+        Some(findings) if !new.makes_files_of_its_own() => findings,
         findings => {
             let opened = OpenedVersion::open(engine, stages, order, verified).map_err(refused)?;
             let examine = || opened.examine(&mut *opened.session()?, MAX_COMPARING);
@@ -133,8 +133,8 @@ fn check(
 }
 
 impl NewFiles {
-    /// Returns true if examples or a baseline are made with the version itself.
-    fn is_more_to_make(&self) -> bool {
+    /// Returns true if examples or a baseline have to be made by running the version.
+    fn makes_files_of_its_own(&self) -> bool {
         self.record.is_some() || self.training_data.is_some()
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::marker::PhantomData;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -38,8 +38,15 @@ impl<T> Answer<T> {
         if as_json {
             return Ok(writeln!(std::io::stdout(), "{:#}", self.json)?);
         }
-        let answer = serde_json::from_value(self.json)
-            .context("the server's answer cannot be read; if it is another version of Leeway, --json prints it")?;
-        for_people(&mut terminal::stdout(), answer)
+        match T::deserialize(&self.json) {
+            Ok(answer) => for_people(&mut terminal::stdout(), answer),
+            // What was asked for is done. A server of another version may have values that are not known here.
+            Err(problem) => {
+                let problem =
+                    format!("the answer is not of this version of Leeway ({problem}); here it is as it came:");
+                writeln!(std::io::stderr(), "{problem}")?;
+                Ok(writeln!(std::io::stdout(), "{:#}", self.json)?)
+            }
+        }
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     writeln!(out, "{name} {}: {}", args.version, manifest.identity())?;
     write_baseline(&mut out, &baseline)?;
     for assumption in assumptions {
-        writeln!(out, "ChangeNote: {assumption}")?;
+        writeln!(out, "Note: {assumption}")?;
     }
     writeln!(
         out,
@@ -78,16 +78,17 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
 async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version) -> Result<()> {
     /// Deployments that are read at one time.
     const PAGE: u32 = 1_000;
-    let StateUrl::Sqlite(path) = &config.state.url else {
-        writeln!(
-            std::io::stderr(),
-            "state.url is \"memory\": whether {model} {version} was deployed is not known; if it was, make a new version \
-             with leeway add --baseline-data instead"
-        )?;
-        return Ok(());
-    };
-    if !path.exists() {
-        return Ok(());
+    match &config.state.url {
+        StateUrl::Memory => {
+            writeln!(
+                std::io::stderr(),
+                "state.url is \"memory\", so that it is not known whether {model} {version} was deployed; if it was, make a \
+                 new version with leeway add --baseline-data instead"
+            )?;
+            return Ok(());
+        }
+        StateUrl::Sqlite(path) if !path.exists() => return Ok(()),
+        StateUrl::Sqlite(_) => {}
     }
     let journal = state::open_journal(&config.state.url).await?;
     let mut before = u64::MAX;

@@ -32,7 +32,9 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
         // What is deployed is read, and nothing is written.
         let journal = match &config.state.url {
             StateUrl::Sqlite(path) if !path.exists() => MemoryJournal::default(),
-            url => MemoryJournal::with(state::open_journal(url).await?.latest().await?),
+            url @ (StateUrl::Memory | StateUrl::Sqlite(_)) => {
+                MemoryJournal::with(state::open_journal(url).await?.latest().await?)
+            }
         };
         let ledger = Arc::new(MemoryLedger::new(config.feedback.remembered));
         let parts = Dependencies {

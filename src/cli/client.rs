@@ -66,7 +66,7 @@ impl Client {
         self.send(self.agent.post(self.url(path)), serde_json::to_string(body)?)
     }
 
-    /// Posts to a path that says all there is to say.
+    /// Posts an empty object, for actions without settings.
     pub(super) fn order<T>(&self, path: &str) -> Result<Answer<T>> {
         self.send(self.agent.post(self.url(path)), "{}".to_owned())
     }

@@ -9,7 +9,7 @@ use super::error_kind::ErrorKind;
 use super::request_error::Error;
 use super::setup_error::SetupError;
 
-/// An error of the admin API. Its message may name settings, models and versions, but no path.
+/// An error of the admin API. Its message may name settings, models, versions and their files.
 #[derive(Debug, Clone, PartialEq, thiserror::Error, IntoStaticStr, VariantNames, EnumMessage)]
 #[strum(serialize_all = "kebab-case")]
 pub enum OperatorError {
@@ -93,6 +93,11 @@ impl OperatorError {
             OperatorError::Request(error) => error.retry_after(),
             _ => None,
         }
+    }
+
+    /// The message for whoever runs the server: the detail, if there is one.
+    pub fn for_operators(&self) -> String {
+        self.detail().map_or_else(|| self.to_string(), str::to_owned)
     }
 
     /// Detail for the log only.

@@ -14,11 +14,9 @@ mod label;
 mod ledger;
 mod prediction_id;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -27,6 +25,7 @@ pub use self::batch::{Batch, MAX_ITEMS};
 use self::label::class_of;
 pub use self::ledger::{Entry, Ledger, Recorded};
 pub use self::prediction_id::{PredictionId, Signer, Verified};
+use crate::api::feedback::{ItemProblem, Taken};
 use crate::config::{BusinessKind, FeedbackConfig};
 use crate::error::{Error, Result, SetupError};
 use crate::feature::Observation;
@@ -44,25 +43,6 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tolerated difference between the clocks of replicas. A prediction from at most this far in the future counts as made
 /// now.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
-
-/// Result of a batch.
-#[derive(Debug, Default, PartialEq, Serialize)]
-pub struct Taken {
-    /// Number of items with each result.
-    pub results: BTreeMap<FeedbackResult, u64>,
-    /// Problems of items; only the first ones, to bound the answer.
-    pub problems: Vec<Problem>,
-}
-
-/// Problem of an item.
-#[derive(Debug, PartialEq, Serialize)]
-pub struct Problem {
-    /// Which item, counted from 0.
-    pub index: usize,
-    pub result: FeedbackResult,
-    /// The remedy, if there is one.
-    pub detail: String,
-}
 
 /// Signs predictions, and takes in what became of them.
 #[derive(Debug)]
@@ -147,7 +127,7 @@ impl Feedback {
             };
             *taken.results.entry(result).or_default() += 1;
             if !result.is_taken() && taken.problems.len() < MAX_PROBLEMS {
-                taken.problems.push(Problem { index, result, detail });
+                taken.problems.push(ItemProblem { index, result, detail });
             }
         }
         for result in FeedbackResult::ALL {

@@ -16,6 +16,7 @@ use axum::http::header::HeaderName;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use tower_service::Service;
+use uuid::Uuid;
 
 use super::HttpState;
 use super::activity::AboveLimit;
@@ -44,16 +45,21 @@ const PREDICT: &str = ":predict";
 /// A prediction that may be answered in time, as far as its head tells.
 pub(super) struct AdmittedRequest {
     pub(super) admitted: Admitted,
-    pub(super) context: RequestContext,
+    /// Stem of the ids of its predictions.
+    pub(super) unique: Uuid,
     pub(super) head: Parts,
     pub(super) content: Body,
 }
 
-/// The tower service before predictions. It gives a request its deadline, and either calls `predict` or answers with the
-/// reason why there is no hope. Its inner type says that no prediction gets past it.
+/// Reads from the parameters of a path which model or version it asks.
+pub(super) type ReadTarget = fn(&RawPathParams) -> Result<Target<'_>>;
+
+/// The tower service before predictions. It gives a request its deadline, and either calls `predict`, which only an admitted
+/// request can be handed to, or answers that the request cannot be in time.
 #[derive(Debug, Clone)]
 pub(super) struct Admission<P> {
     pub(super) state: Arc<HttpState>,
+    pub(super) target: ReadTarget,
     pub(super) predict: P,
 }
 
@@ -72,12 +78,12 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let Admission { state, predict } = self.clone();
+        let Admission { state, target, predict } = self.clone();
         Box::pin(async move {
             let (mut head, mut content) = request.into_parts();
             let path = RawPathParams::from_request_parts(&mut head, &()).await;
-            let answered = match admit(&state, path, &head) {
-                Ok((admitted, context)) => predict(state, AdmittedRequest { admitted, context, head, content }).await,
+            let answered = match admit(&state, target, path, &head) {
+                Ok((admitted, unique)) => predict(state, AdmittedRequest { admitted, unique, head, content }).await,
                 Err(error) => {
                     // Read to its end, so that the connection can be used again, and the answer is not lost on a client
                     // that is still sending.
@@ -92,11 +98,12 @@ where
 
 fn admit(
     state: &HttpState,
+    target: ReadTarget,
     path: Result<RawPathParams, RawPathParamsRejection>,
     head: &Parts,
-) -> Result<(Admitted, RequestContext)> {
+) -> Result<(Admitted, Uuid)> {
     let path = path.map_err(|_| Error::UnknownEndpoint)?;
-    let context = RequestContext::of(head)?.clone();
+    let context = RequestContext::of(head)?;
     let media_type = media_type(&head.headers)?;
     let asked = Head {
         target: target(&path)?,
@@ -109,12 +116,12 @@ fn admit(
     let admitted = serve::admit(&state.catalog, asked)?;
     match context.above_limit {
         Some(AboveLimit { limit }) => Err(admitted.refused(Error::TooManyConnections { limit: limit.get() })),
-        None => Ok((admitted, context)),
+        None => Ok((admitted, context.unique)),
     }
 }
 
-/// Whom the path asks: nobody in particular, `{model}:predict`, or `{model}` and `{version}:predict`.
-fn target(path: &RawPathParams) -> Result<Target<'_>> {
+/// The target of `/predict`, `…/{model}:predict` and `…/{model}/versions/{version}:predict`.
+pub(super) fn predict_target(path: &RawPathParams) -> Result<Target<'_>> {
     let (mut model, mut version) = (None, None);
     for (name, value) in path {
         match name {

@@ -100,9 +100,10 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
 
 /// Logs an error that is not the caller's own doing, with the detail that is not sent.
 pub(super) fn log(error: &OperatorError, request_id: &HeaderValue) {
-    let (code, detail) = (error.code(), error.detail().unwrap_or_default());
+    let (code, detail) = (error.code(), error.detail());
     let request_id = request_id.to_str().unwrap_or_default();
     match error.kind().fault() {
+        // A failure of the state is among these: the monitor logs it once, and its recovery once.
         Fault::Caller | Fault::Overload | Fault::Budget => {
             tracing::debug!(request_id, code, detail, reason = error.to_string(), "request refused");
         }
@@ -194,6 +195,10 @@ mod tests {
             assert!(!detail.contains("SECRET"));
             writeln!(seen, "{} {} {:?}\n    {title}\n    {detail}", status.as_u16(), error.code(), error.kind())
                 .unwrap();
+            let response = render(&error, &HeaderValue::from_static("id"), Format::Problem);
+            for (name, value) in response.headers().iter().filter(|(name, _)| *name != CONTENT_TYPE) {
+                writeln!(seen, "    {name}: {}", value.to_str().unwrap()).unwrap();
+            }
         }
         insta::assert_snapshot!(seen);
     }

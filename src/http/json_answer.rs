@@ -129,5 +129,3 @@ fn json_text(text: impl Into<Bytes>) -> Response {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
-
-// ===== what is served =====

@@ -38,11 +38,11 @@ impl EncodedRequest for PredictBody {
 
 /// `POST /predict`, `POST /v1/models/{model}:predict`, `POST /v1/models/{model}/versions/{version}:predict`
 pub(super) async fn predict(state: Arc<HttpState>, request: AdmittedRequest) -> Result<Response, Failure> {
-    let AdmittedRequest { admitted, context, head, mut content } = request;
+    let AdmittedRequest { admitted, unique, head, mut content } = request;
     let (feedback, memory) = (Arc::clone(&state.feedback), state.body_memory.clone());
     let encode = move |output: Output<'_>, version: &ServedVersion| match output {
         Output::Predictions(predictions) => {
-            json_answer::held(json_answer::answer_text(predictions, version, context.unique, &feedback)?, &memory)
+            json_answer::held(json_answer::answer_text(predictions, version, unique, &feedback)?, &memory)
         }
         Output::Tensors(_) => Err(Error::internal("instances were answered with tensors")),
     };

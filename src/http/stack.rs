@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post, post_service};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::admission::Admission;
+use super::admission::{Admission, predict_target};
 use super::context::Failure;
 use super::error_response::Format;
 use super::{HttpState, admin as operators, admin_access, feedback, models, operations, predict, request_layer};
@@ -23,7 +23,8 @@ const UNKNOWN_V1: [&str; 2] = ["/v1/", "/v1/{*unknown}"];
 pub fn data(state: &Arc<HttpState>) -> Router {
     // Before predictions only, so that whatever sheds load or runs out of time is a prediction: health and metrics
     // answer under any load. From here on the request has its deadline.
-    let predict = || post_service(Admission { state: Arc::clone(state), predict: predict::predict });
+    let predict =
+        || post_service(Admission { state: Arc::clone(state), target: predict_target, predict: predict::predict });
     let own = Router::new()
         .route(DataEndpoint::Predict.path(), with_allow(Method::Post, predict()))
         .route(DataEndpoint::Feedback.path(), with_allow(Method::Post, post(feedback::take)))

@@ -42,6 +42,8 @@ pub(super) struct DriftCounters {
 #[derive(Debug, Default)]
 struct Pending {
     features: Vec<Features>,
+    /// Number of instances of the features. Instances that came as tensors have no predictions.
+    rows: usize,
     predictions: Vec<Observation>,
 }
 
@@ -164,9 +166,11 @@ impl DriftCounters {
         let mut pending = self.pending.own().lock();
         // Texts are of any length: they are not kept.
         let at_once = !features.texts.is_empty();
+        pending.rows += features.rows();
         pending.features.push(features);
         pending.predictions.extend(predictions);
-        if at_once || pending.predictions.len() >= MAX_PENDING || pending.features.len() >= MAX_PENDING {
+        let pending_rows = pending.rows.max(pending.predictions.len());
+        if at_once || pending_rows >= MAX_PENDING || pending.features.len() >= MAX_PENDING {
             self.count(&mut pending, &self.cells.local());
         }
     }
@@ -189,7 +193,8 @@ impl DriftCounters {
                 self.monitored.count_number(cells, number, value);
             }
         }
-        cells.add(HANDLES.rows, pending.predictions.len() as u64);
+        cells.add(HANDLES.rows, pending.rows.max(pending.predictions.len()) as u64);
+        pending.rows = 0;
         pending.features.clear();
         pending.predictions.clear();
         pending.predictions.shrink_to(MAX_PENDING);

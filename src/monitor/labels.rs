@@ -73,7 +73,7 @@ pub(super) enum BatchElements {
 }
 
 /// Result of an item of feedback. A closed set: it is a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeedbackResult {
     /// It was joined with its prediction.

@@ -105,8 +105,8 @@ pub trait Preprocessor: Send + Sync {
         FeatureSchema::default()
     }
 
-    /// The features of model inputs that a caller has sent as tensors, in the order of [`Preprocessor::features`]. None, if
-    /// they cannot be told from tensors.
+    /// Returns the features of model inputs that a caller has sent as tensors, in the order of [`Preprocessor::features`];
+    /// without rows if they cannot be computed from tensors.
     fn features_of(&self, _inputs: &Tensors) -> Features {
         Features::default()
     }

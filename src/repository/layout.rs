@@ -47,7 +47,7 @@ const WHERE: &str = "repository.path or --models says where to look";
 const MAX_PROBLEMS: usize = 100;
 
 /// Finds the models in a repository. Fails if the repository does not exist.
-pub fn scan(repository: &Path) -> Result<Found, SetupError> {
+pub(super) fn scan(repository: &Path) -> Result<Found, SetupError> {
     let named = repository.display();
     if !repository.is_dir() {
         let full = std::path::absolute(repository).unwrap_or_else(|_| repository.to_owned());

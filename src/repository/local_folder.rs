@@ -1,6 +1,6 @@
 //! A store in a folder of this machine, or in one that is mounted: `<model>/model.toml` and `<model>/<version>/`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::fingerprint::Fingerprint;
 use super::layout::{self, CONFIG_FILE, Found};
@@ -30,11 +30,6 @@ impl LocalFolder {
     /// Folder of a version. It may not exist.
     pub fn version(&self, model: &ModelName, version: Version) -> PathBuf {
         self.path.join(model.as_str()).join(version.to_string())
-    }
-
-    /// Path of the folder.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

@@ -33,7 +33,7 @@ use std::sync::Arc;
 pub use self::files::list as files_in;
 pub use self::fingerprint::Fingerprint;
 pub use self::golden::Golden;
-pub use self::layout::{CONFIG_FILE, FolderProblem, Found, FoundModel, model_in_folder, next_version, scan};
+pub use self::layout::{CONFIG_FILE, FolderProblem, Found, FoundModel, model_in_folder, next_version};
 pub use self::local_folder::LocalFolder;
 pub use self::manifest::{
     BASELINE_FILE, FilePath, GOLDEN_FILE, InvalidText, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingDate,

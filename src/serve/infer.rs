@@ -83,15 +83,18 @@ impl Admitted {
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
-        let postprocess = move |_deadline| {
-            let predictions = match form {
-                Form::Predictions => Some(decode(&version, &outputs, &origin, rows)?),
-                Form::Tensors => None,
-            };
-            let output = predictions.as_deref().map_or(Output::Tensors(&outputs), Output::Predictions);
-            let encoded = encode(output, &version)?;
-            version.recorder.observe(features, predictions.iter().flatten().map(Prediction::observation));
-            Ok(encoded)
+        let postprocess = move |_deadline| match form {
+            Form::Predictions => {
+                let predictions = decode(&version, &outputs, &origin, rows)?;
+                let encoded = encode(Output::Predictions(&predictions), &version)?;
+                version.recorder.observe(features, predictions.iter().map(Prediction::observation));
+                Ok(encoded)
+            }
+            Form::Tensors => {
+                let encoded = encode(Output::Tensors(&answered(&version, outputs)), &version)?;
+                version.recorder.observe(features, std::iter::empty());
+                Ok(encoded)
+            }
         };
         clock.run(Stage::Postprocess, (&costs.postprocess, elements), threads, postprocess).await
     }
@@ -119,5 +122,13 @@ fn decode(version: &ServedVersion, outputs: &Tensors, origin: &Origin, rows: usi
     match predictions.len() {
         made if made == rows => Ok(predictions),
         made => Err(Error::internal(format_args!("the postprocessor made {made} predictions for {rows} instances"))),
+    }
+}
+
+/// Keeps the outputs that answers are made of. Only their rows are known to be independent of the other rows of a run.
+fn answered(version: &ServedVersion, outputs: Tensors) -> Tensors {
+    match version.pipeline.postprocessor.answered() {
+        Some(names) => outputs.keep(|name| names.iter().any(|answered| **answered == *name)),
+        None => outputs,
     }
 }

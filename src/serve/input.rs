@@ -27,7 +27,8 @@ pub enum Input<'a> {
 pub enum Output<'a> {
     /// A prediction for each instance: the answer to [`Input::Instances`] and [`Input::Media`].
     Predictions(&'a [Prediction]),
-    /// The outputs of the model itself: the answer to [`Input::Tensors`]. They pass the postprocessor by.
+    /// The outputs of the model that its answers are made of: the answer to [`Input::Tensors`]. They pass the postprocessor
+    /// by.
     Tensors(&'a Tensors),
 }
 

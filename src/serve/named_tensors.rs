@@ -1,5 +1,6 @@
 //! Inputs of a model that a caller sends as named tensors: checked against its signature, and put into its order.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ pub(super) fn inputs_of(
     }
     let inputs: Tensors = inputs.into_iter().collect();
     check_rows(&inputs, max_rows)?;
+    check_named_lengths(&inputs, signature)?;
     Ok(inputs)
 }
 
@@ -43,7 +45,15 @@ fn check(tensor: &Tensor, spec: &TensorSpec) -> Result<()> {
     };
     let has_shape = tensor.shape().len() == spec.dims.len() && tensor.shape().iter().zip(&spec.dims).all(fits);
     if has_shape && tensor.dtype() == spec.dtype {
-        return Ok(());
+        // ONNX Runtime takes C strings, which end at the first NUL.
+        let has_nul = tensor.values::<String>().is_some_and(|texts| texts.iter().any(|text| text.contains('\0')));
+        return match has_nul {
+            true => Err(wrong(format!(
+                "the input {:?}: found a string with a NUL character, which the model cannot take",
+                spec.name
+            ))),
+            false => Ok(()),
+        };
     }
     let found = format!("{}{:?}", tensor.dtype(), tensor.shape());
     Err(wrong(format!("the input {:?}: found {found}, expected {}", spec.name, spec.describe())))
@@ -64,6 +74,23 @@ fn check_rows(inputs: &Tensors, max_rows: NonZeroUsize) -> Result<()> {
     }
 }
 
+/// Checks that dimensions of one name have one length, as the model declares. Inputs of one request can then be padded alike.
+fn check_named_lengths(inputs: &Tensors, signature: &Signature) -> Result<()> {
+    let mut known: BTreeMap<&str, (&str, usize)> = BTreeMap::new();
+    for ((input, tensor), spec) in inputs.iter().zip(&signature.inputs) {
+        for (length, dim) in tensor.shape().iter().zip(&spec.dims) {
+            let Dim::Dynamic(Some(name)) = dim else { continue };
+            let (first, expected) = *known.entry(name).or_insert((input, *length));
+            if *length != expected {
+                return Err(wrong(format!(
+                    "the input {input:?}: its dimension {name:?} is {length}, and that of the input {first:?} {expected}"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn wrong(problem: String) -> Error {
     Error::InvalidInput(problem)
 }
@@ -81,7 +108,10 @@ mod tests {
     fn check(named: &[(&str, Tensor)], expected: std::result::Result<&[&str], &str>) {
         let spec = |name: &str, dims| TensorSpec { name: name.into(), dtype: DType::F32, dims };
         let any = || Dim::Dynamic(None);
-        let inputs = vec![spec("a", vec![any(), Dim::Fixed(2)]), spec("b", vec![any()])];
+        check_with(vec![spec("a", vec![any(), Dim::Fixed(2)]), spec("b", vec![any()])], named, expected);
+    }
+
+    fn check_with(inputs: Vec<TensorSpec>, named: &[(&str, Tensor)], expected: std::result::Result<&[&str], &str>) {
         let signature = Signature { inputs, ..Signature::default() };
         let named = named.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
         let found = inputs_of(named, &signature, NonZeroUsize::new(3).unwrap());
@@ -112,5 +142,26 @@ mod tests {
         check(&[("a", floats(&[0, 2])), ("b", floats(&[0]))], Err("the inputs have no rows"));
         let problem = "the inputs have 4 rows, and a request may have 3 (model.max_instances of model.toml)";
         check(&[("a", floats(&[4, 2])), ("b", floats(&[4]))], Err(problem));
+    }
+
+    #[test]
+    fn dimensions_of_one_name_have_one_length() {
+        let dims = || vec![Dim::Dynamic(Some("batch".to_owned())), Dim::Dynamic(Some("length".to_owned()))];
+        let spec = |name: &str| TensorSpec { name: name.into(), dtype: DType::F32, dims: dims() };
+        let check = |lengths: [usize; 2], expected| {
+            let [ids, mask] = lengths.map(|length| floats(&[1, length]));
+            check_with(vec![spec("ids"), spec("mask")], &[("ids", ids), ("mask", mask)], expected);
+        };
+        check([50, 50], Ok(&["ids", "mask"]));
+        let problem = "the input \"mask\": its dimension \"length\" is 51, and that of the input \"ids\" 50";
+        check([50, 51], Err(problem));
+    }
+
+    #[test]
+    fn a_nul_in_a_text_is_refused() {
+        let text = TensorSpec { name: "t".into(), dtype: DType::Text, dims: vec![Dim::Dynamic(None)] };
+        let tensor = Tensor::new(vec![1], Data::Text(vec!["a\0b".to_owned()])).unwrap();
+        let problem = "the input \"t\": found a string with a NUL character, which the model cannot take";
+        check_with(vec![text], &[("t", tensor)], Err(problem));
     }
 }

@@ -44,9 +44,12 @@ pub struct State {
 ///
 /// On a full or read-only disk, the journal is opened for reading, and the ledger refuses all feedback.
 pub async fn open(url: &StateUrl, remembered: NonZeroUsize) -> Result<State, SetupError> {
-    let StateUrl::Sqlite(path) = url else {
-        let (journal, ledger) = (MemoryJournal::default(), MemoryLedger::new(remembered));
-        return Ok(State { journal: Arc::new(journal), ledger: Arc::new(ledger) });
+    let path = match url {
+        StateUrl::Memory => {
+            let (journal, ledger) = (MemoryJournal::default(), MemoryLedger::new(remembered));
+            return Ok(State { journal: Arc::new(journal), ledger: Arc::new(ledger) });
+        }
+        StateUrl::Sqlite(path) => path,
     };
     let (database, writable) = (Database::open(path).await.map(Arc::new), writable(path).await);
     let ledger = match &database {
@@ -65,7 +68,10 @@ pub async fn open(url: &StateUrl, remembered: NonZeroUsize) -> Result<State, Set
 
 /// Opens the journal of the state at this address, without the ledger.
 pub async fn open_journal(url: &StateUrl) -> Result<Arc<dyn Journal>, SetupError> {
-    let StateUrl::Sqlite(path) = url else { return Ok(Arc::new(MemoryJournal::default())) };
+    let path = match url {
+        StateUrl::Memory => return Ok(Arc::new(MemoryJournal::default())),
+        StateUrl::Sqlite(path) => path,
+    };
     let (database, writable) = (Database::open(path).await.map(Arc::new), writable(path).await);
     journal(path, database, writable).await
 }

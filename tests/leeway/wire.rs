@@ -115,6 +115,28 @@ async fn v1_routes_have_the_error_member_and_others_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn unknown_paths_below_v1_have_the_error_member_and_every_error_its_request_id() {
+    let app = TestApp::start().await;
+    for (path, is_v1) in [
+        ("/v1/", true),
+        ("/v1/x", true),
+        ("/v1/models/", true),
+        ("/v1/models/digits/x", true),
+        ("/v1/models/digits/versions/1/x", true),
+        ("/v1", false),
+        ("/x", false),
+        ("/v2/models", false),
+    ] {
+        let answer = app.get(path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        let problem = answer.json();
+        assert_eq!(problem.get("error").is_some(), is_v1, "{path}: {problem}");
+        assert_eq!(problem["request_id"], answer.header("x-request-id"), "{path}");
+        assert_eq!(problem["type"], "urn:leeway:problem:unknown-endpoint", "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn several_models_need_a_default() {
     let repository = Repository::of("echo_float32").with("log", 1, "log", crate::harness::PLAIN);
     let app = TestApp::with(repository.config()).await;

@@ -1,7 +1,6 @@
 //! Changes of the deployment, and holds.
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -277,9 +276,13 @@ impl Deployer {
         self.state.lock().model(name).map(|model| model.deployment.clone())
     }
 
-    pub(super) fn journal_failed<E: Display>(&self, error: E) -> E {
-        self.loader.monitor.deployments().state_failed(StatePart::Deployments, &error.to_string());
+    pub(super) fn journal_failed(&self, error: OperatorError) -> OperatorError {
+        self.note_journal_failure(&error.for_operators());
         error
+    }
+
+    pub(super) fn note_journal_failure(&self, problem: &str) {
+        self.loader.monitor.deployments().state_failed(StatePart::Deployments, problem);
     }
 }
 

@@ -36,7 +36,7 @@ impl Deployer {
             Err(error) => {
                 let problem = format!("the deployment journal could not be read: {error}");
                 problems.insert("the deployment journal".to_owned(), problem);
-                self.journal_failed(error);
+                self.note_journal_failure(&error.to_string());
                 None
             }
         };

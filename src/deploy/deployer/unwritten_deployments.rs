@@ -28,7 +28,7 @@ impl Deployer {
             let Some(model) = state.models.get_mut(&next.model) else { return };
             model.unwritten.problem = match error {
                 OperatorError::Journal(problem) => problem.clone(),
-                other => other.to_string(),
+                other => other.for_operators(),
             };
             model.unwritten.deployments.push(next.clone());
             self.count_unwritten(&state);
