@@ -1,16 +1,16 @@
-//! Texts and images, beside what is usually written in Python for them, in one run.
+//! Texts and images, compared with the usual Python implementations, in one run.
 //!
 //!     make bench-python
 //!
-//! 1. all-MiniLM-L6-v2, exported by `examples/sentence_embeddings/export.py`: whether 100 texts of 3 to 400 words have the
-//!    vectors that sentence-transformers gives them.
-//! 2. Throughput and P50 beside FastAPI with sentence-transformers on PyTorch (`benches/python/fastapi_sentences.py`),
-//!    alternating, at one connection and at 16.
-//! 3. How much of what is run is padding, on texts whose lengths are log-normally distributed.
-//! 4. From a JPEG to a tensor, beside Pillow.
+//! 1. all-MiniLM-L6-v2, exported by `examples/sentence_embeddings/export.py`: the difference of the vectors of 100
+//!    texts of 3 to 400 words from those of sentence-transformers.
+//! 2. Throughput and P50 compared with FastAPI and sentence-transformers on PyTorch
+//!    (`benches/python/fastapi_sentences.py`), alternating, at one connection and at 16.
+//! 3. The share of padding in the runs, on texts whose lengths are log-normally distributed.
+//! 4. Conversion of a JPEG to a tensor, compared with Pillow.
 //!
-//! What Python needs (PyTorch among it, some hundred megabytes) is installed into `.bench/python`, once.
-//! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` say how long the second takes.
+//! The Python packages (PyTorch among them, some hundred megabytes) are installed into `.bench/python`, once.
+//! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` set the duration of the second part.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
@@ -39,9 +39,9 @@ fn main() {
     beside_pillow(&python);
 }
 
-// ===== what Python needs =====
+// ===== Python packages =====
 
-/// The interpreter of an environment of its own.
+/// Returns the interpreter of a virtual environment of this bench.
 fn python() -> PathBuf {
     let (folder, requirements) = (workshop().join("python"), checkout().join("benches/python/requirements.txt"));
     let (python, stamp) = (folder.join("bin/python"), folder.join("INSTALLED"));
@@ -60,7 +60,7 @@ fn succeed(command: &mut Command) {
     assert!(command.status().unwrap().success(), "{command:?}");
 }
 
-/// The model, and 100 texts with their vectors.
+/// Exports the model, and 100 texts with their vectors.
 fn minilm(python: &Path) -> (PathBuf, Value) {
     let models = workshop().join("sentences");
     let held_out = models.join(".held_out.json");
@@ -86,7 +86,7 @@ fn post(url: &str, body: &Value) -> Value {
     serde_json::from_str(&answer.into_body().read_to_string().unwrap()).unwrap()
 }
 
-// ===== whether it is true =====
+// ===== correctness =====
 
 fn truth(leeway: &Server, held_out: &Value) {
     let vector = |value: &Value| -> Vec<f64> { serde_json::from_value(value.clone()).unwrap() };
@@ -102,9 +102,9 @@ fn truth(leeway: &Server, held_out: &Value) {
     println!("\n100 texts of 3 to 400 words: at most {worst:.1e} cosine distance from sentence-transformers");
 }
 
-// ===== beside FastAPI =====
+// ===== comparison with FastAPI =====
 
-/// A server of Python's, ended with the bench.
+/// The Python server, ended with the bench.
 struct FastApi {
     _process: KillOnDrop,
     address: String,
@@ -162,8 +162,8 @@ fn beside_fastapi(python: &Path, leeway: &Server, rounds: usize, seconds: u64) {
 
 // ===== padding =====
 
-/// Texts whose numbers of words are log-normally distributed, around 20 with a deviation of 0.8 in the logarithm, from 16
-/// clients at one time.
+/// Sends texts from 16 clients at the same time. Their numbers of words are log-normally distributed, with a median of
+/// 20 and σ = 0.8.
 fn padding(leeway: &Server) {
     let elements = |kind: &str| {
         let text = ureq::get(leeway.url("/metrics")).call().unwrap().into_body().read_to_string().unwrap();
@@ -196,14 +196,14 @@ fn padding(leeway: &Server) {
     let (input, padded) = (elements("input") - before.0, elements("padding") - before.1);
     let (rows, count) = (runs().0 - before.2.0, runs().1 - before.2.1);
     println!(
-        "\n960 texts of log-normally many words (median 20, σ 0.8), 16 at a time: {:.1} rows a run, {:.1} % of what was run \
-         was padding",
+        "\n960 texts of log-normally many words (median 20, σ 0.8), 16 at a time: {:.1} rows a run, {:.1} % of the \
+         elements were padding",
         rows / count,
         1e2 * padded / (input + padded)
     );
 }
 
-// ===== beside Pillow =====
+// ===== comparison with Pillow =====
 
 fn beside_pillow(python: &Path) {
     let photograph = checkout().join("tests/data/images/china.jpg");

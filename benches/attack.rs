@@ -1,13 +1,13 @@
-//! Twenty minutes of all attacks on memory at once, on a server that may have 2 GiB, beside honest load of a fifth of what it can
-//! do. Three promises: nothing is killed, the honest P99 stays within three times what it is when all is quiet, and one minute
-//! later the memory is back within 10% of what it was.
+//! Twenty minutes of all attacks on memory at once, on a server that is limited to 2 GiB, with honest load of a fifth
+//! of its capacity. Three promises: nothing is killed, the honest P99 is at most three times the P99 without attacks,
+//! and one minute after the attacks the memory is within 10% of its size at the start.
 //!
 //!     make bench-attack
 //!
-//! `benches/attacks.rs` has the attacks. A request of the honest load that is not answered 200 counts as one that took for ever.
-//! `ATTACK_SECONDS` says how long the attacks take, and how long the quiet times are where that is less than a minute;
-//! `ATTACKS` names a part of the name of those that are wanted. Linux only: memory is read from `/proc`; root makes the control
-//! group.
+//! `benches/attacks.rs` has the attacks. An honest request that is not answered with 200 counts as infinitely slow.
+//! `ATTACK_SECONDS` sets the length of the attacks, and of the quiet times if it is less than a minute. `ATTACKS`
+//! selects the attacks whose names contain it. Linux only: memory is read from `/proc`. Making the control group
+//! requires root.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
@@ -30,19 +30,19 @@ use leeway_testkit::{
 };
 use serde_json::json;
 
-/// What the server may have: the limit of the shipped Kubernetes deployment.
+/// Memory limit of the server, as in the shipped Kubernetes deployment.
 const MEMORY: u64 = 2 << 30;
 
-/// What of that the server sets aside for bodies and answers where it finds it out for itself.
+/// Memory that the server reserves for bodies and answers by default.
 const BODY_MEMORY: u64 = MEMORY / 8;
 
-/// The honest load, of what the server can do.
+/// The honest load, as a share of the server's capacity.
 const SHARE: f64 = 0.2;
 
-/// The connections of the honest load, to each model: what a load balancer keeps open.
+/// Connections of the honest load to each model, as many as a load balancer keeps open.
 const HONEST_CONNECTIONS: usize = 64;
 
-/// The promises.
+/// The promises, as ratios to a quiet server.
 const MAX_P99: f64 = 3.0;
 const MAX_MEMORY: f64 = 1.1;
 
@@ -52,10 +52,10 @@ fn main() -> ExitCode {
     let repository = repository();
     let confinement = Confinement::new(MEMORY);
     let body_memory = BODY_MEMORY.to_string();
-    // The windows of the quantiles take memory until they are full, which would count as growth: five minutes by default.
+    // The windows of the quantiles grow until they are full, by default for five minutes. That would count as growth.
     let mut settings = vec![("LEEWAY_MONITORING__QUANTILE_WINDOW_MS", "10000")];
     if let Confinement::DataLimit(_) = &confinement {
-        // It would take an eighth of the machine.
+        // The default would be an eighth of the machine's memory.
         settings.push(("LEEWAY_HTTP__BODY_MEMORY_BYTES", &body_memory));
     }
     let server = Server::measured_by(confinement.command(&leeway_program()), repository.path(), &settings);
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     let questions = ["digits", "penguins"].map(question).into();
     let bench = Bench { questions, server, confinement };
     let (measured, scrapes) = std::thread::scope(|scope| {
-        /// Also if something fails: nobody waits for threads that go on.
+        /// Ends the phase also if something fails. Otherwise the scope would wait for its threads forever.
         struct Ended<'a>(&'a Phase);
         impl Drop for Ended<'_> {
             fn drop(&mut self) {
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
             }
         }
         let _ended = Ended(&phase);
-        // They are there from the beginning, so that what is quiet has them, too.
+        // The threads exist from the beginning, so that the quiet time includes their cost.
         attacks.iter().for_each(|attack| attack.start(scope, &target, &phase));
         meanwhile(|over| scrape(&bench.server, over), || bench.measure(seconds, &phase, &attacks))
     });
@@ -107,7 +107,7 @@ fn repository() -> Repository {
 
 fn target(server: &Server) -> Target {
     let address = server.data;
-    // The refusal of one that is certainly too long says how long it may be.
+    // The refusal of a row that is certainly too long gives the limit.
     let refusal =
         attacks::ask(address, "/v1/models/attention:predict", &json!({ "instances": [vec![1; 500_000]] }).to_string());
     let longest = refusal.split_once("and at most ").expect(&refusal).1;
@@ -117,8 +117,8 @@ fn target(server: &Server) -> Target {
     Target { address, longest_row, bomb: attacks::bomb(), echoed }
 }
 
-/// What has been used once keeps some memory: code that is in use, and what the allocator keeps for each thread. So everything
-/// is asked before the start, twice at a time, as by honest clients.
+/// Sends every kind of request before the start, two at a time, as honest clients would: first use keeps some memory,
+/// for code and for the allocator of each thread.
 fn warm_up(target: &Target) {
     let echoed = |rows: usize| json!({ "instances": vec![vec![1_234_567; 100]; rows] }).to_string();
     let row = json!({ "instances": [vec![1; target.longest_row]] }).to_string();
@@ -151,12 +151,12 @@ fn warm_up(target: &Target) {
 
 // ===== the honest load =====
 
-/// What became of the honest requests for one model.
+/// Results of the honest requests for one model.
 #[derive(Clone, Default)]
 struct Honest {
-    /// In seconds; of what was not answered 200, infinite.
+    /// Latencies in seconds; infinite for requests that were not answered with 200.
     took: Vec<f32>,
-    /// How many were answered, by status; 0 is those of which nothing was heard.
+    /// Number of answers by status; 0 is for requests without an answer.
     answered: BTreeMap<u16, u64>,
 }
 
@@ -181,11 +181,11 @@ struct Bench {
     confinement: Confinement,
 }
 
-/// What was measured.
+/// Results of all phases.
 struct Measured {
     quiet: Vec<Honest>,
     attacked: Vec<Honest>,
-    /// In mebibytes.
+    /// Memory in mebibytes, at the start and after the attacks.
     start: f64,
     after: f64,
 }
@@ -224,7 +224,7 @@ impl Bench {
         phase.end();
         self.minute("after", minute, load);
         let after = self.memory("VmRSS:");
-        // What others do on the machine changes from minute to minute: what is quiet is measured on both sides.
+        // The machine's other load changes from minute to minute, so quiet times are measured before and after.
         let quiet_again = self.minute("quiet", minute, load);
         quiet.iter_mut().zip(&quiet_again).for_each(|(all, minute)| all.add(minute));
         Measured { quiet, attacked, start, after }
@@ -242,12 +242,12 @@ impl Bench {
         minute
     }
 
-    /// In mebibytes; of a server that has ended, not a number.
+    /// Returns the server's memory in mebibytes; NaN if the server has ended.
     fn memory(&self, which: &str) -> f64 {
         self.server.of_status(which).unwrap_or(f64::NAN)
     }
 
-    /// Asks all models at one time.
+    /// Sends honest requests to all models at the same time.
     fn honest(&self, time: Duration, load: impl Fn(usize) -> Load) -> Vec<Honest> {
         let ask =
             |question: &Question, load| of_hits(&fire(&question.url, Some(&question.body), load, time), load, time);
@@ -255,7 +255,7 @@ impl Bench {
     }
 }
 
-/// What became of the requests of a load: also of those of which the load generator says nothing.
+/// Returns the results of a load, including requests that the load generator does not report.
 fn of_hits(hits: &[Hit], load: Load, time: Duration) -> Honest {
     let mut honest = Honest::default();
     for hit in hits {
@@ -263,7 +263,7 @@ fn of_hits(hits: &[Hit], load: Load, time: Duration) -> Honest {
         *honest.answered.entry(hit.status).or_default() += 1;
     }
     if let Load::OpenOver(rate, connections) = load {
-        // The end cuts off what is in flight.
+        // Requests in flight at the end are cut off.
         let offered = (rate * time.as_secs_f64()) as usize;
         let missing = offered.saturating_sub(hits.len() + connections);
         if missing > 0 {
@@ -274,7 +274,8 @@ fn of_hits(hits: &[Hit], load: Load, time: Duration) -> Honest {
     honest
 }
 
-/// What Prometheus and an orchestrator ask, every five seconds: what became of that, and the longest that an answer took.
+/// Asks what Prometheus and an orchestrator ask, every five seconds. Returns the number and the longest duration of
+/// each outcome.
 fn scrape(server: &Server, over: &AtomicBool) -> BTreeMap<String, (u64, Duration)> {
     let mut outcomes: BTreeMap<String, (u64, Duration)> = BTreeMap::new();
     for half_second in 0.. {
@@ -295,7 +296,7 @@ fn scrape(server: &Server, over: &AtomicBool) -> BTreeMap<String, (u64, Duration
     outcomes
 }
 
-/// The status of what is answered, whole.
+/// Reads a whole response and returns its status.
 fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -309,7 +310,7 @@ fn machine_load() -> String {
     std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').take(1).collect()
 }
 
-// ===== what is printed =====
+// ===== report =====
 
 impl Bench {
     fn report(
@@ -318,7 +319,7 @@ impl Bench {
         scrapes: &BTreeMap<String, (u64, Duration)>,
         attacks: &[Attack],
     ) -> ExitCode {
-        println!("\n{:<46} {:>8}  what became of them", "attack", "sent");
+        println!("\n{:<46} {:>8}  outcomes", "attack", "sent");
         for attack in attacks {
             let mut outcomes = attack.outcomes();
             let sent = outcomes.remove("sent").unwrap_or(0);

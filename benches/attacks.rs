@@ -1,7 +1,7 @@
-//! What a client does who wants a server to run out of memory: each attack in threads of its own, at a pace of its own.
+//! Attacks of clients that want a server to run out of memory, each in its own threads and at its own rate.
 //!
-//! They hold what they can get, and do not spin: what is attacked is the memory, and not the two cores that client and server
-//! share. For the same reason their threads have a core only while nobody honest needs it.
+//! The attacks hold connections and memory, and do not spin: the target is the memory, not the two cores that client
+//! and server share. For the same reason their threads run only on idle cores.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -17,38 +17,38 @@ use flate2::{Compression, Crc};
 use parking_lot::Mutex;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
-/// How often connections that are held are looked at.
+/// Interval at which held connections are checked.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long to wait for a server that does not take what is sent.
+/// Timeout of sending to a server that does not read.
 const SEND_TIME: Duration = Duration::from_secs(5);
 
-/// What all threads do.
+/// Phase of the attacks, shared by all threads.
 pub(crate) struct Phase(AtomicU8);
 
 impl Phase {
-    /// They wait.
+    /// The first phase, in which all threads wait.
     pub(crate) fn quiet() -> Phase {
         Phase(AtomicU8::new(0))
     }
 
-    /// From now on they attack.
+    /// Starts the attacks.
     pub(crate) fn attack(&self) {
         self.0.store(1, Relaxed);
     }
 
-    /// From now on they hold nothing, and end.
+    /// Ends the threads and closes their connections.
     pub(crate) fn end(&self) {
         self.0.store(2, Relaxed);
     }
 }
 
-/// Who is attacked, and with what.
+/// The server that is attacked, and prepared bodies.
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    /// The longest row that the attention takes.
+    /// Length of the longest row that the model `attention` accepts.
     pub(crate) longest_row: usize,
-    /// A PNG of 1 MB that inflates to a thousand times that.
+    /// A PNG of 1 MB that inflates to a thousand times its size.
     pub(crate) bomb: Vec<u8>,
     /// A body of 0.8 MB whose answer is as large.
     pub(crate) echoed: String,
@@ -58,20 +58,20 @@ pub(crate) struct Target {
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
     threads: usize,
-    /// How many connections each thread has at one time, and how many it opens a second.
+    /// Maximum number of connections that a thread has open, and the number that it opens each second.
     connections: usize,
     per_second: f64,
-    /// How long it holds a connection that is not answered or closed.
+    /// Time for which a connection is held if it is not answered or closed.
     holds: Duration,
-    /// Whether it leaves answers unread, and holds on to them.
+    /// True if answers are left unread, and their connections held.
     is_deaf: bool,
-    /// What it sends on the connection with this number.
+    /// Sends the attack on the connection with this number.
     send: fn(&Target, &mut TcpStream, usize) -> std::io::Result<()>,
-    /// How often what became of a connection.
+    /// Number of connections by outcome.
     outcomes: Mutex<BTreeMap<String, u64>>,
 }
 
-/// Those whose names have this part.
+/// Returns the attacks whose names contain `part`.
 pub(crate) fn all(part: &str) -> Vec<Attack> {
     let attack = |name, threads, connections, per_second, seconds, is_deaf, send| Attack {
         name,
@@ -99,21 +99,21 @@ pub(crate) fn all(part: &str) -> Vec<Attack> {
     all.into_iter().filter(|attack| attack.name.contains(part)).collect()
 }
 
-/// Runs this thread only where a core has nothing else to do, as if it were on another machine. A lower priority is not
-/// enough: a thread of any priority keeps its core for some milliseconds against one that has just woken up.
+/// Runs this thread only on idle cores, as if it were on another machine. A lower priority is not enough: with any
+/// priority, a running thread keeps its core for some milliseconds after another thread has woken up.
 fn take_only_idle_cores() {
     let thread = rustix::thread::gettid().to_string();
     let done = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status();
     assert!(done.expect("chrt (util-linux) is needed").success(), "the attackers' threads must run on idle cores only");
 }
 
-/// How many connections there are at one time while all of them attack.
+/// Returns the maximum number of open connections of all attacks together.
 pub(crate) fn connections(attacks: &[Attack]) -> usize {
     attacks.iter().map(|attack| attack.threads * attack.connections).sum()
 }
 
 impl Attack {
-    /// Starts its threads, which wait until they are told to attack.
+    /// Starts the threads, which wait for the phase of the attack.
     pub(crate) fn start<'scope, 'env>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,
@@ -152,7 +152,7 @@ impl Attack {
         }
     }
 
-    /// Opens a connection and sends what is to be sent.
+    /// Opens a connection and sends the attack.
     fn open(&self, target: &Target, turn: usize) -> Option<Held> {
         self.count("sent");
         let opened = open(target.address, self.is_deaf);
@@ -163,7 +163,7 @@ impl Attack {
                 return None;
             }
         };
-        // A server that has refused it may not take all of it: what it says is seen later.
+        // A server that refuses a request may not read all of it. Its answer is read later.
         let _ = (self.send)(target, &mut stream, turn);
         stream.set_nonblocking(true).unwrap();
         Some(Held { since: Instant::now(), stream, is_answered: false })
@@ -209,14 +209,14 @@ struct Held {
 }
 
 fn open(address: SocketAddr, is_deaf: bool) -> std::io::Result<TcpStream> {
-    // The load generator is started meanwhile, and must not keep a connection open that is closed here.
+    // Close-on-exec: the load generator is started meanwhile, and must not inherit the connection.
     let socket: OwnedFd = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     if is_deaf {
-        // Before it connects, so that the other side never hears of a larger window.
+        // Before connecting, so that a larger window is never announced.
         sockopt::set_socket_recv_buffer_size(&socket, 2048)?;
     }
     connect(&socket, &address)?;
-    // Reset when it is let go: thousands of ports would otherwise wait for a minute each.
+    // Closing resets the connection. Otherwise thousands of ports would be in TIME_WAIT for a minute.
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
@@ -225,7 +225,7 @@ fn open(address: SocketAddr, is_deaf: bool) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-// ===== what they send =====
+// ===== requests of the attacks =====
 
 pub(crate) const FEEDBACK_LIMIT: usize = 3 << 20;
 const BODY_LIMIT: usize = 8 << 20;
@@ -246,7 +246,7 @@ fn json(stream: &mut TcpStream, path: &str, body: &str) -> std::io::Result<()> {
     post(stream, path, "application/json", body.as_bytes())
 }
 
-/// What reads as many values, and would be many times as large: an array of arrays, many items, many amounts.
+/// Sends a body of many values that would take many times its size in memory: nested arrays, many items, many amounts.
 fn nested_feedback(_: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
     let (begin, part, end) = match turn % 4 {
         0 => (
@@ -256,14 +256,15 @@ fn nested_feedback(_: &Target, stream: &mut TcpStream, turn: usize) -> std::io::
         ),
         1 => (r#"{"feedback":["#.to_owned(), "{},", "{}]}".to_owned()),
         2 => (r#"{"feedback":[{"prediction_id":"x","metrics":{"#.to_owned(), r#""a":1,"#, r#""b":1}}]}"#.to_owned()),
-        // Refused only when all has been read: the label is a long text.
+        // Refused only after it was read whole: the label is a long text.
         _ => (r#"{"feedback":[{"prediction_id":"x","label":""#.to_owned(), r"\u0061", r#""}]}"#.to_owned()),
     };
     let parts = (FEEDBACK_LIMIT - begin.len() - end.len()) / part.len();
     json(stream, "/feedback", &format!("{begin}{}{end}", part.repeat(parts)))
 }
 
-/// Feedback is waited for for ten seconds, and the body of a prediction for as long as its model's budget allows.
+/// Sends all of a body but its last byte. The server waits ten seconds for feedback, and the model's budget for a
+/// prediction.
 fn stalled_body(_: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
     let (path, length) = match turn % 2 {
         0 => ("/feedback", FEEDBACK_LIMIT),
@@ -273,7 +274,7 @@ fn stalled_body(_: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Res
     stream.write_all(&vec![b' '; length - 1])
 }
 
-/// A million of them, a tenth at a time.
+/// Sends half a million chunks of one byte, 5,000 at a time.
 fn one_byte_chunks(_: &Target, stream: &mut TcpStream, _: usize) -> std::io::Result<()> {
     stream.write_all(b"POST /feedback HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")?;
     let chunks = b"1\r\n \r\n".repeat(5_000);
@@ -305,7 +306,7 @@ fn png_bomb(target: &Target, stream: &mut TcpStream, _: usize) -> std::io::Resul
     post(stream, "/v1/models/pictures:predict", "image/png", &target.bomb)
 }
 
-/// Once a minute the longest that is taken: honest, and the most that a run of this model may have.
+/// Sends a row that is too long and, once a minute, the longest row that is accepted.
 fn long_row(target: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
     let length = match turn % 120 {
         60 => target.longest_row,
@@ -314,7 +315,7 @@ fn long_row(target: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Re
     json(stream, "/v1/models/attention:predict", &format!(r#"{{"instances":[[{}1]]}}"#, "1,".repeat(length - 1)))
 }
 
-/// What begins like a request and is none; texts that are long; every size up to a megabyte.
+/// Sends malformed bodies and long texts, of every size up to a megabyte.
 fn garbage(_: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
     let length = 1 << fastrand::u32(4..20);
     let characters = br#"[]{},:"\0123456789eE+-.truefalsn instancesu "#;
@@ -330,7 +331,7 @@ fn garbage(_: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<(
     json(stream, path, &body)
 }
 
-/// The whole of a request, or the half, and the end of this side.
+/// Sends a request, or half of one, and closes this direction of the connection.
 fn half_closed(target: &Target, stream: &mut TcpStream, turn: usize) -> std::io::Result<()> {
     match turn % 4 {
         0 => json(stream, "/feedback", r#"{"feedback": []}"#)?,
@@ -341,9 +342,9 @@ fn half_closed(target: &Target, stream: &mut TcpStream, turn: usize) -> std::io:
     stream.shutdown(Shutdown::Write)
 }
 
-// ===== what they are made of =====
+// ===== helpers =====
 
-/// A PNG of 8 x 8 pixels whose colour profile is a gigabyte of zeros.
+/// Returns a PNG of 8 x 8 pixels whose colour profile is a gigabyte of zeros.
 pub(crate) fn bomb() -> Vec<u8> {
     let deflated = |bytes: usize| {
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
@@ -367,7 +368,7 @@ pub(crate) fn bomb() -> Vec<u8> {
     png
 }
 
-/// What is answered to a body, whole.
+/// Posts a body and returns the whole response.
 pub(crate) fn ask(address: SocketAddr, path: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(

@@ -1,11 +1,11 @@
-//! A bare loop of `Session::run` over one batch: what a model can do if nothing else is done. `benches/latency.rs`
-//! measures Leeway beside it.
+//! A bare loop of `Session::run` over one batch: the capacity of a model without a server. `benches/latency.rs`
+//! compares Leeway with it.
 //!
 //!     bare_loop MODEL_FILE ONNXRUNTIME_LIBRARY arena|no-arena ROWS WIDTH THREADS SECONDS
 //!
-//! With `arena` the session has ONNX Runtime's own memory settings; with `no-arena` those of Leeway, which keeps less.
-//! Prints the rows per second and, on Linux, the bytes of memory that it has then (RSS). With 0 seconds it runs the model
-//! once, as a server does before it is ready.
+//! With `arena` the session has ONNX Runtime's default memory settings; with `no-arena` those of Leeway, which keep
+//! less memory. Prints the rows per second and, on Linux, the memory of the process at the end (RSS, in bytes). With 0
+//! seconds it runs the model once, as a server does before it is ready.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a program for a bench")]
 

@@ -1,28 +1,27 @@
-//! A process that may have only so much memory: in a control group of its own where this one may make one, else by a limit of
-//! its data.
+//! A limit on the memory of a process: a control group of its own if the bench may make one, otherwise a data limit.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where control groups are mounted.
+/// Mount point of the control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// What bounds the memory of a process.
+/// The limit on the memory of a process.
 pub(crate) enum Confinement {
-    /// A control group, removed with this.
+    /// A control group, removed when this value is dropped.
     Group { folder: PathBuf, is_version_1: bool },
     /// `RLIMIT_DATA`.
     DataLimit(u64),
 }
 
 impl Confinement {
-    /// To `bytes` of memory.
+    /// Makes a limit of `bytes`.
     pub(crate) fn new(bytes: u64) -> Confinement {
         let group = groups().into_iter().find_map(|(parent, is_version_1)| group_in(&parent, is_version_1, bytes));
         group.unwrap_or(Confinement::DataLimit(bytes))
     }
 
-    /// Starts this program, in the place of itself, with the arguments that are added.
+    /// Returns a command that replaces itself by this program, under the limit. Added arguments are the program's.
     pub(crate) fn command(&self, program: &Path) -> Command {
         match self {
             Confinement::Group { folder, .. } => {
@@ -39,7 +38,7 @@ impl Confinement {
         }
     }
 
-    /// How many processes the kernel has ended in it.
+    /// Returns the number of processes in the group that the kernel has killed.
     pub(crate) fn kills(&self) -> u64 {
         let Confinement::Group { folder, is_version_1 } = self else { return 0 };
         let file = if *is_version_1 { "memory.oom_control" } else { "memory.events" };
@@ -47,7 +46,7 @@ impl Confinement {
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
     }
 
-    /// The most memory that it has taken, with the kernel's own for it, in mebibytes.
+    /// Returns the peak memory of the group, including kernel memory, in mebibytes.
     pub(crate) fn peak(&self) -> Option<f64> {
         let Confinement::Group { folder, is_version_1 } = self else { return None };
         let file = if *is_version_1 { "memory.max_usage_in_bytes" } else { "memory.peak" };
@@ -61,7 +60,7 @@ impl std::fmt::Display for Confinement {
         match self {
             Confinement::Group { folder, .. } => write!(f, "in the control group {}", folder.display()),
             Confinement::DataLimit(_) => {
-                f.write_str("bounded by RLIMIT_DATA only, for no control group could be made (that takes root)")
+                f.write_str("bounded by RLIMIT_DATA only, because making a control group requires root")
             }
         }
     }
@@ -75,7 +74,7 @@ impl Drop for Confinement {
     }
 }
 
-/// The control groups around this process, innermost first, and whether they are of version 1.
+/// Returns the control groups around this process, innermost first, each with true if it is of version 1.
 fn groups() -> Vec<(PathBuf, bool)> {
     let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let paths = || text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
@@ -92,11 +91,11 @@ fn groups() -> Vec<(PathBuf, bool)> {
 fn group_in(parent: &Path, is_version_1: bool, bytes: u64) -> Option<Confinement> {
     let folder = parent.join(format!("leeway-attack-{}", std::process::id()));
     if !is_version_1 {
-        // Where it is so already, this changes nothing.
+        // Fails harmlessly if the controller cannot be enabled or is enabled already.
         let _ = std::fs::write(parent.join("cgroup.subtree_control"), "+memory");
     }
     std::fs::create_dir(&folder).ok()?;
-    // Whatever happens from here on, the folder goes.
+    // From here on, the folder is removed even if a step fails.
     let group = Confinement::Group { folder: folder.clone(), is_version_1 };
     let limit = if is_version_1 { "memory.limit_in_bytes" } else { "memory.max" };
     std::fs::write(folder.join(limit), bytes.to_string()).ok()?;

@@ -1,5 +1,5 @@
 //! The floor: the smallest axum handler that parses the same JSON and runs the same model inline behind a
-//! mutex. `benches/load.rs` measures Leeway beside it, so that a server's features have to pay for themselves.
+//! mutex. `benches/load.rs` compares Leeway with it, to show the cost of a server's features.
 //!
 //!     floor MODEL_FILE ONNXRUNTIME_LIBRARY
 //!

@@ -1,9 +1,9 @@
-//! What Leeway takes beside the bare ONNX Runtime with the same model: the time until it is ready, and memory.
+//! Start time and memory of Leeway, compared with the bare ONNX Runtime with the same model.
 //!
 //!     make bench-footprint
 //!
-//! The bare runtime is `benches/bare_loop.rs`: it loads the library and the model and runs it. `LEEWAY_BENCH_ROUNDS` and
-//! `LEEWAY_BENCH_SECONDS` say how long it takes. Linux only: memory is read from `/proc`.
+//! The bare runtime is `benches/bare_loop.rs`: it loads the library and the model and runs it. `LEEWAY_BENCH_ROUNDS`
+//! and `LEEWAY_BENCH_SECONDS` set the duration. Linux only: memory is read from `/proc`.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
@@ -18,13 +18,13 @@ use leeway_testkit::{
     summarize, test_model, workshop,
 };
 
-/// The most rows of a run.
+/// Maximum number of rows in a run.
 const BATCH: usize = 32;
 
-/// Connections that are opened and kept, twice.
+/// Number of connections that are opened and kept open, twice.
 const IDLE: usize = 1_000;
 
-/// A model to be served, and what is asked of it.
+/// A served model, and the width of its rows.
 struct Model {
     name: &'static str,
     file: PathBuf,
@@ -64,9 +64,9 @@ fn main() {
     println!(
         "\nbare: until the process that loads the model and runs one row has ended; and its memory after {time:?} of"
     );
-    println!("runs of {BATCH} rows, with the runtime's memory arena, as is its default, and without, as Leeway has it");
+    println!("runs of {BATCH} rows, with the runtime's memory arena (its default) and without it (as in Leeway)");
     println!("ready: from the start of `leeway serve` until /readyz answers 200; no trial: with loading.trial = false");
-    println!("after load: when {time:?} of 64 connections are over; more: than bare without the arena");
+    println!("after load: after {time:?} of load on 64 connections; more: difference from bare without the arena");
     idle_connections();
 }
 
@@ -74,12 +74,12 @@ fn idle_connections() {
     let settings = [("LEEWAY_REPOSITORY__DEFAULT_MODEL", "digits"), ("LEEWAY_HTTP__CONNECTION_LIMIT", "4096")];
     let server = Server::measured(&checkout().join("models"), &settings).ready();
     println!("\nThe shipped models, 4 versions with baselines: {:.1} MiB at the start", server.memory());
-    // What the first predictions leave behind is not the connections', so the first thousand are not counted.
+    // The first predictions leave other memory behind, so the first thousand connections are not counted.
     let _first = ask_on_connections(&server);
     let before = server.memory();
     let second = ask_on_connections(&server);
     let each = (server.memory() - before) / second.len() as f64 * 1024.0;
-    println!("{} connections more that have asked once and stay open: {each:.1} KiB each", second.len());
+    println!("{} more connections, idle after one request: {each:.1} KiB each", second.len());
 }
 
 /// Opens connections, asks for a prediction on each, and keeps them.
@@ -97,7 +97,7 @@ fn ask_on_connections(server: &Server) -> Vec<TcpStream> {
     (0..IDLE).map(ask).collect()
 }
 
-/// In milliseconds and mebibytes.
+/// Times in milliseconds, and memory in mebibytes.
 struct Measured {
     bare_start: f64,
     ready: f64,
@@ -128,13 +128,13 @@ fn measure(model: &Model, time: Duration) -> Measured {
     let memory_at_start = server.memory();
     let body = workshop().join("footprint.json");
     std::fs::write(&body, serde_json::json!({ "instances": [vec![0.5; model.width]] }).to_string()).unwrap();
-    // More than a slow model can do in time: then most are refused.
+    // More than a slow model can answer in time, so most requests may be refused.
     assert!(summarize(&server.url("/predict"), &body, Load::Closed(64), time).good() > 0, "nothing was answered");
     let memory_after_load = server.memory();
     Measured { bare_start, ready, ready_untried, bare_memory_arena, bare_memory, memory_at_start, memory_after_load }
 }
 
-/// Runs the model in batches of so many rows for this time, once at the least; the memory of the process then, in mebibytes.
+/// Runs the model in batches of `rows` for this time, at least once. Returns the memory of the process, in mebibytes.
 fn bare(model: &Model, arena: &str, rows: usize, time: Duration) -> f64 {
     let output = example("bare_loop")
         .arg(&model.file)

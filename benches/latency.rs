@@ -1,11 +1,10 @@
-//! What becomes of latency and goodput: under overload, beside the floor program; at moderate load; of a lone request;
-//! beside a bare loop of `Session::run`; beside a model that is stalled; and beside a thousand slow clients.
+//! Latency and goodput: under overload, compared with the floor program; at moderate load; of a lone request; compared
+//! with a bare loop of `Session::run`; next to a stalled model; and next to a thousand slow clients.
 //!
 //!     make bench-latency
 //!
-//! Load is open: requests come at a fixed rate, whatever becomes of them, as long as no more than 512 (beside slow clients
-//! 16) are in flight: a server that does not answer gets no more than that at one time. `LEEWAY_BENCH_ROUNDS` and
-//! `LEEWAY_BENCH_SECONDS` say how long it takes.
+//! Load is open: requests come at a fixed rate, even if earlier ones are not answered yet, up to 512 in flight (16 next
+//! to slow clients). `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` set the duration.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a bench")]
 
@@ -22,13 +21,13 @@ use leeway_testkit::{
     number_from, oha, onnxruntime, quantile, summarize, workshop,
 };
 
-/// The budget of the model that is overloaded, in seconds.
+/// Budget of the overloaded model, in seconds.
 const BUDGET: f64 = 0.050;
 
-/// Health checks a second.
+/// Number of health checks per second.
 const PROBES: f64 = 20.0;
 
-/// The rows of a batch, here and in the bare loop.
+/// Maximum number of rows in a batch, here and in the bare loop.
 const BATCH: usize = 8;
 
 fn main() {
@@ -66,7 +65,7 @@ fn overload(leeway: &Server, models: &Repository, body: &Path, time: Duration) -
     let floor = Floor::start(&models.version("dense", 1).join("model.onnx"));
     let url = leeway.url("/v1/models/dense:predict");
     let good = |hit: &&Hit| hit.status == 200 && hit.took <= BUDGET;
-    // What the model can do: all connections busy, and twice as many rows waiting as a batch has.
+    // Capacity of the model: all connections are busy, and the rows of two batches wait.
     let busy = fire(&url, Some(body), Load::Closed(3 * BATCH), time);
     let capacity = per_second(&busy, good);
     println!("== Overload: a dense network, batches of up to {BATCH}, one thread, budget {:.0} ms", BUDGET * 1e3);
@@ -216,7 +215,7 @@ fn stalled_model(leeway: &Server, body: &Path, capacity: f64, rounds: usize, tim
     let url = leeway.url("/v1/models/stalled:predict");
     let beside_stalled = || {
         let (url, endless) = (url.clone(), endless.clone());
-        // One after another, each running until its deadline: the model is never free.
+        // One request after another, each running until its deadline, so that the model is never free.
         let longer = time + Duration::from_millis(600);
         let stalled = std::thread::spawn(move || fire(&url, Some(&endless), Load::Closed(1), longer));
         std::thread::sleep(Duration::from_millis(300));
@@ -249,13 +248,13 @@ const SLOW_CLIENTS: usize = 1_000;
 
 fn slow_clients(leeway: &Server, body: &Path, capacity: f64, rounds: usize, time: Duration) {
     let p99 = || {
-        // The server's places for predictions are 1,024, most of which are taken.
+        // The slow clients take most of the 1,024 connections of the server.
         let load = Load::OpenOver(0.3 * capacity, 16);
         summarize(&leeway.url("/v1/models/dense:predict"), body, load, time).all_good().p99 * 1e3
     };
     let beside_slow = || {
         let (ready, all_connected) = mpsc::channel();
-        // The sender is its own: if it fails, nobody waits for it.
+        // The helper owns the sender, so that `recv` returns if the helper fails.
         let slow = move |over: &AtomicBool| send_heads_slowly(leeway.data, &ready, over);
         let measure = || {
             all_connected.recv().expect("the slow clients could not connect");
@@ -265,7 +264,7 @@ fn slow_clients(leeway: &Server, body: &Path, capacity: f64, rounds: usize, time
     };
     let measured = in_turn(rounds, p99, beside_slow);
     println!(
-        "\n== Slow clients: {SLOW_CLIENTS} connections that send half a head, one byte a second each. Others beside them"
+        "\n== Slow clients: {SLOW_CLIENTS} connections that send half a head, one byte a second each; and other clients"
     );
     println!(
         "P99 at 0.3x: {:.1} ms without and {:.1} ms with them, ratio {:.3}",
@@ -275,7 +274,7 @@ fn slow_clients(leeway: &Server, body: &Path, capacity: f64, rounds: usize, time
     );
 }
 
-/// Connects, says so, and sends on each connection in turn, so that each sends one byte a second.
+/// Connects, reports to `ready`, and sends on each connection in turn, so that each sends one byte a second.
 fn send_heads_slowly(address: SocketAddr, ready: &mpsc::Sender<()>, over: &AtomicBool) {
     let connect = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -301,12 +300,12 @@ fn file(name: &str, text: &str) -> PathBuf {
 
 // ===== numbers =====
 
-/// Without the first half second.
+/// Returns the hits without those of the first half second.
 fn settled(hits: &[Hit]) -> Vec<Hit> {
     hits.iter().filter(|hit| hit.sent >= 0.5).copied().collect()
 }
 
-/// How many a second are such.
+/// Returns the number of hits per second for which `such` is true.
 fn per_second(hits: &[Hit], such: impl Fn(&&Hit) -> bool) -> f64 {
     let sent = |hit: &Hit| hit.sent;
     let first = hits.iter().map(sent).fold(f64::MAX, f64::min);

@@ -1,10 +1,10 @@
-//! Leeway beside the floor program (`benches/floor.rs`), under the load generator oha, alternating in one run.
+//! Leeway compared with the floor program (`benches/floor.rs`), under the load generator oha, alternating in one run.
 //!
 //!     make bench-load
 //!
-//! Both run as programs of their own, on the same model and the same body. The order changes from round to round,
-//! and a ratio is taken within a round, so that a machine whose speed drifts does not decide. `LEEWAY_BENCH_ROUNDS`
-//! and `LEEWAY_BENCH_SECONDS` say how long it takes.
+//! Both run as separate processes, with the same model and the same body. The order changes from round to round, and
+//! ratios are taken within a round, so that a drift of the machine's speed favours neither. `LEEWAY_BENCH_ROUNDS` and
+//! `LEEWAY_BENCH_SECONDS` set the duration.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
@@ -19,7 +19,7 @@ use serde_json::json;
 
 const CONNECTIONS: [usize; 5] = [1, 2, 4, 16, 64];
 
-/// What oha measured in one go; times in microseconds.
+/// Results of one run of oha; times in microseconds.
 #[derive(Clone, Copy)]
 struct Measured {
     per_second: f64,

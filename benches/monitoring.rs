@@ -1,13 +1,13 @@
-//! What monitoring costs, what it sees, and whether its quantiles are true.
+//! The cost of monitoring, its sensitivity to drift, and the accuracy of its quantiles.
 //!
 //!     make bench-monitoring
 //!
-//! 1. Throughput with `monitoring.enabled` on and off, alternating in one run, at 64 and at 512 features, under the load
-//!    generator oha.
-//! 2. P50, P95 and P99 of `/metrics` beside oha's own, under steady load.
-//! 3. Simulated: how often quiet data raise an alarm, and after how many requests a shift is found.
+//! 1. Throughput with `monitoring.enabled` on and off, alternating in one run, at 64 and at 512 features, under the
+//!    load generator oha.
+//! 2. P50, P95 and P99 of `/metrics` compared with oha's, under steady load.
+//! 3. Simulated: the rate of false alarms on data without drift, and the number of requests until a shift is found.
 //!
-//! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` say how long the first two take.
+//! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` set the duration of the first two.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
@@ -52,7 +52,7 @@ fn models() -> Repository {
         .with("dense", 1, "dense", &dense)
 }
 
-/// Numbers of four digits, as tables have them.
+/// Returns numbers of four digits, as are usual in tables.
 fn wide_row(random: &mut fastrand::Rng) -> Vec<f64> {
     (0..512).map(|_| (random.f64() * 1e4).round() / 1e4).collect()
 }
@@ -75,9 +75,9 @@ fn baseline(schema: FeatureSchema, features: &Features) -> Baseline {
     builder.finish()
 }
 
-// ===== what it costs =====
+// ===== cost =====
 
-/// What `/metrics` has of this series.
+/// Returns the value of a series of `/metrics`.
 fn metric(program: &Server, series: &str) -> f64 {
     let output = Command::new("curl").args(["-sS", &program.url("/metrics")]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -120,7 +120,7 @@ fn costs(models: &Path, rounds: usize, seconds: u64) {
     }
 }
 
-// ===== whether its quantiles are true =====
+// ===== accuracy of the quantiles =====
 
 fn quantiles(models: &Path, seconds: u64) {
     let program = Server::measured(models, &[]);
@@ -134,11 +134,11 @@ fn quantiles(models: &Path, seconds: u64) {
     let body = workshop().join("dense.json");
     let rows: Vec<Vec<f64>> = vec![vec![0.5; width as usize]; 8];
     std::fs::write(&body, json!({ "instances": rows }).to_string()).unwrap();
-    // A third of what it can do, so that some wait for others and most do not.
+    // A third of the capacity, so that some requests wait for others and most do not.
     let url = program.url("/v1/models/dense:predict");
     let alone = summarize(&url, &body, Load::Closed(1), Duration::from_secs(1)).all_good().p50;
     let rate = (1.0 / alone / 3.0).max(1.0).round();
-    // What was measured before is not what oha measures now.
+    // A new server, so that its metrics have only the requests that oha measures.
     drop(program);
     let program = Server::measured(models, &[]);
     let url = program.url("/v1/models/dense:predict");
@@ -160,7 +160,7 @@ fn quantiles(models: &Path, seconds: u64) {
     }
 }
 
-// ===== what it sees =====
+// ===== sensitivity =====
 
 /// A standard normal deviate (Box and Muller).
 fn normal(random: &mut fastrand::Rng) -> f64 {

@@ -1,7 +1,7 @@
-//! Criterion: from JSON to tensors, counting features, a run in either process, and the whole pipeline without HTTP, on the
-//! shipped digits.
+//! Criterion: conversion of JSON to tensors, counting of features, a run in the server's process and in its own, and
+//! the whole pipeline without HTTP, on the shipped digits.
 //!
-//! `serde_json to Vec<Vec<f32>>` is what most servers do; it stands beside ours for comparison.
+//! `serde_json to Vec<Vec<f32>>` is what most servers do, for comparison.
 
 #![expect(clippy::unwrap_used, reason = "a bench")]
 
@@ -29,7 +29,7 @@ use leeway_testkit::{checkout, held_out, leeway_program, shipped};
 use serde::Deserialize;
 use serde_json::json;
 
-/// A request with this many digits.
+/// Returns the body of a request with this many digits.
 fn body(rows: usize) -> Vec<u8> {
     json!({ "instances": held_out("digits")["instances"].as_array().unwrap()[..rows] }).to_string().into_bytes()
 }
@@ -41,7 +41,7 @@ fn config() -> Config {
     config
 }
 
-/// The shipped models, loaded.
+/// Loads the shipped models.
 fn catalog(runtime: &tokio::runtime::Runtime) -> Arc<Catalog> {
     let engine: Arc<dyn Engine> = Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap());
     let monitor = Arc::new(Monitor::new(engine.version(), Default::default()));
@@ -90,7 +90,7 @@ fn json_to_tensor(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A request as `POST /predict` has it.
+/// The JSON body of a `POST /predict`.
 struct Json(ArrivedBytes);
 
 impl EncodedRequest for Json {
@@ -139,7 +139,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What counting the features of one row beside its baseline takes.
+/// Measures counting the features of one row in the bins of its baseline.
 fn watching(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("watching one row");
     for width in [64, 512] {
@@ -186,7 +186,7 @@ impl ModelSource for Digits {
     }
 }
 
-/// What a run of one row takes in the server's process, and in one of its own (`isolation = "process"`).
+/// Measures a run of one row in the server's process, and in a separate one (`isolation = "process"`).
 fn one_run(criterion: &mut Criterion) {
     let runtime = OnnxRuntime::load(&config().library_candidates()).unwrap();
     let isolated = IsolatedEngine {

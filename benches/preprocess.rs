@@ -1,10 +1,10 @@
-//! Criterion: what preprocessing costs, each stage beside the library that does its work, where there is one.
+//! Criterion: the cost of preprocessing, each stage compared with the library that does its work, if it uses one.
 //!
 //!     make bench-micro
 //!
-//! - `tabular`: rows of ten columns, from JSON; the reading of the request's envelope is beside it.
+//! - `tabular`: rows of ten columns, from JSON; compared with reading the request's envelope alone.
 //! - `text`: the stage, and the `tokenizers` crate alone on the same texts.
-//! - `image`: from a JPEG of 640 x 427 to 3 x 224 x 224. (`make bench-python` has Pillow beside it.)
+//! - `image`: from a JPEG of 640 x 427 to 3 x 224 x 224. (`make bench-python` compares it with Pillow.)
 
 #![expect(clippy::unwrap_used, reason = "a bench")]
 

@@ -1,10 +1,10 @@
-//! What a rollout costs those who are served meanwhile: the tail of their latency while a third version is loaded, and how
-//! long a rollback from the command line takes then.
+//! The cost of a rollout for other requests: the tail of their latency while a third version is loaded, and the
+//! duration of a rollback from the command line meanwhile.
 //!
 //!     make bench-rollout
 //!
-//! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` say how long it takes. Each round measures without and with loading, one
-//! after the other; the ratio is that of their P99.
+//! `LEEWAY_BENCH_ROUNDS` and `LEEWAY_BENCH_SECONDS` set the duration. Each round measures first without and then with
+//! loading; the ratio is that of the two P99.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
@@ -16,7 +16,7 @@ use leeway_testkit::{
     workshop,
 };
 
-/// Beside its model, the version that is loaded has a file of so many bytes to be hashed.
+/// Size of a file, besides the model, that must be hashed to load the version.
 const WEIGHTS: usize = 256 << 20;
 
 fn main() {
@@ -74,7 +74,7 @@ fn main() {
     );
 }
 
-/// Does something while version 1 is loaded and unloaded, one after the other; how often it was loaded.
+/// Runs `work` while version 1 is loaded and unloaded again and again. Returns its result and the number of loads.
 fn while_loading<T>(server: &Server, work: impl FnOnce() -> T) -> (T, usize) {
     let load_and_unload = |over: &AtomicBool| {
         let mut loads = 0;
@@ -88,8 +88,8 @@ fn while_loading<T>(server: &Server, work: impl FnOnce() -> T) -> (T, usize) {
     meanwhile(load_and_unload, work)
 }
 
-/// Two versions of a model of about 3 ms a row, which are loaded at the start, the newest one stable; and one before them
-/// that is four times as large and has a large file to be hashed, which is not.
+/// Makes a repository with two versions of a model of about 3 ms a row, which are loaded at the start, the newest one
+/// stable; and an earlier version, four times as large and with a large file to hash, which is not loaded at the start.
 fn repository() -> Repository {
     let model_toml = format!(
         "{TENSOR_STAGES}[model]\nworkers = 1\nintra_op_threads = 1\nmax_batch_size = 8\n[budget]\ntotal_ms = 2000\n"

@@ -1,7 +1,7 @@
-//! Duration of a scrape and bytes on the wire: 30 versions of 64 features that get requests, drift, and get feedback.
+//! Duration and size of a scrape: 30 versions of 64 features, with requests, drift and feedback.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
-#![expect(clippy::print_stdout, reason = "what it is for")]
+#![expect(clippy::print_stdout, reason = "a bench prints its results")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use leeway::feature::{Certainty, FeatureSchema, Features, Observation};
 use leeway::http::compress;
 use leeway::monitor::{Baseline, Monitor, MonitoringSpec, Predicted, Sample, Truth, VersionLabels, VersionRecorder};
 
-/// As in the server.
+/// The allocator of the server.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -20,7 +20,7 @@ const VERSIONS: usize = 30;
 const FEATURES: usize = 64;
 const CLASSES: usize = 10;
 const ROWS: usize = 100;
-/// Threads that record. A scrape sums one shard for each of them.
+/// Number of recording threads. A scrape sums one shard for each of them.
 const THREADS: usize = 8;
 
 fn rows(random: &mut fastrand::Rng, shift: f32) -> (Features, Vec<Observation>) {

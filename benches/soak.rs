@@ -1,11 +1,11 @@
-//! Half an hour at half the load that the server can carry, a new version every minute: whether its memory stays where it is,
-//! and whether a request fails. After that a storm of twice what it can carry, and whether memory comes back from it.
+//! Half an hour at half of the server's capacity, with a new version every minute: shows growth of memory and failed
+//! requests. Then a storm of twice the capacity: shows if the memory returns to its size before.
 //!
 //!     make bench-soak
 //!
-//! Three models are asked by oha at fixed rates; beside it predictions get feedback, `/metrics` is scraped, and bad requests
-//! come. Every minute a version is added and promoted, and every third one rolled back. `LEEWAY_BENCH_MINUTES` says how long
-//! it takes before the storm. Linux only: memory is read from `/proc`.
+//! oha sends requests to three models at fixed rates. Meanwhile predictions get feedback, `/metrics` is scraped, and
+//! bad requests are sent. Every minute a version is added and promoted, and every third one rolled back.
+//! `LEEWAY_BENCH_MINUTES` sets the time before the storm. Linux only: memory is read from `/proc`.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
@@ -19,21 +19,21 @@ use leeway_testkit::{
 };
 use serde_json::{Value, json};
 
-/// The minutes that are not counted: until caches, windows and the allocator have what they need.
+/// Minutes that are not counted, in which caches, windows and the allocator reach their size.
 const SETTLING: u32 = 5;
 
-/// The shares of its capacity that the server gets, in the soak and in the storm.
+/// Load in the soak and in the storm, as a share of the capacity.
 const SHARE: f64 = 0.5;
 const STORM: f64 = 2.0;
 
-/// The minutes of the storm, and of what comes after it, at the load of before.
+/// Minutes of the storm, and of the time after it, at the load of the soak.
 const STORM_MINUTES: u64 = 2;
 const CALM_MINUTES: u64 = 5;
 
-/// How often memory is read.
+/// Interval at which memory is read.
 const SAMPLING: Duration = Duration::from_secs(5);
 
-/// The versions of the model that changes that stay in the repository.
+/// Number of versions of the changing model that are kept in the repository.
 const KEPT_VERSIONS: u32 = 6;
 
 fn main() {
@@ -45,7 +45,7 @@ fn main() {
         .with_shipped("digits", &[1, 2])
         .with_shipped("penguins", &[1, 2])
         .with("dense", 1, "dense", &dense);
-    // Each of the loads has its connections open all the time.
+    // Each load keeps all its connections open.
     let server = Server::measured(repository.path(), &[("LEEWAY_HTTP__CONNECTION_LIMIT", "2048")]);
     let questions = questions(&server);
     let ask = |question: &Question, load| {
@@ -70,15 +70,15 @@ fn main() {
             println!("At most {most:.1} MiB in the storm; {:.1} MiB now", soak.server.memory());
         },
     );
-    println!("\nBeside it, by what was answered: {outcomes:?}");
+    println!("\nOther requests, by outcome: {outcomes:?}");
 }
 
-/// A server under load, and what it serves.
+/// A server under load, with its models.
 struct Soak {
     repository: Repository,
     server: Server,
     questions: Vec<Question>,
-    /// Of each model while all are asked, in requests a second.
+    /// Capacity of each model under load on all of them, in requests a second.
     capacity: Vec<f64>,
 }
 
@@ -94,7 +94,7 @@ impl Soak {
     }
 
     fn storm(&self) {
-        println!("\nAnd then a storm of {STORM} of its capacity, and {SHARE} as before:");
+        println!("\nA storm of {STORM} times the capacity, then {SHARE} as before:");
         self.print_headings();
         for minute in 1..=STORM_MINUTES {
             self.minute(&format!("storm {minute}"), STORM);
@@ -112,7 +112,7 @@ impl Soak {
         );
     }
 
-    /// A minute at this share of the capacity.
+    /// Runs a minute of load at this share of the capacity.
     fn minute(&self, name: &str, share: f64) {
         let load = |model: usize| Load::Open(share * self.capacity[model]);
         let ask = |question: &Question, load| summarize(&question.url, &question.body, load, Duration::from_secs(60));
@@ -131,7 +131,8 @@ impl Soak {
         }
     }
 
-    /// Adds a version of the digits and gives it all requests; every third one is rolled back again. The oldest one goes.
+    /// Adds a version of the digits and gives it all requests. Rolls every third one back, and removes the oldest
+    /// version.
     fn swap(&self, version: u32) {
         let hidden = self.repository.path().join("digits/.adding");
         copy_folder(&shipped("digits", 1 + version % 2), &hidden);
@@ -149,7 +150,7 @@ impl Soak {
 
 // ===== memory =====
 
-/// Its memory every few seconds, with the minutes since the beginning.
+/// Returns the server's memory every few seconds, with the minutes since the beginning.
 fn sample(server: &Server, over: &AtomicBool) -> Vec<(f64, f64)> {
     let begin = Instant::now();
     let mut samples = Vec::new();
@@ -175,14 +176,14 @@ fn report(memory: &[(f64, f64)]) {
     println!("Mean of its first half {:.1} MiB, of its second half {:.1} MiB", mean(first), mean(second));
 }
 
-/// Of the line with the least squares.
+/// Returns the slope of the least-squares line.
 fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let (x, y) = (points.iter().map(|p| p.0).sum::<f64>() / count, points.iter().map(|p| p.1).sum::<f64>() / count);
     points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum::<f64>() / points.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>()
 }
 
-// ===== what is asked =====
+// ===== requests =====
 
 fn questions(server: &Server) -> Vec<Question> {
     vec![
@@ -192,8 +193,8 @@ fn questions(server: &Server) -> Vec<Question> {
     ]
 }
 
-/// At most ten times a second a prediction whose label is reported and a request that is wrong, and with every tenth of them a
-/// scrape. How often what was answered: 200 is right, and 400 to what is wrong.
+/// Sends, at most ten times a second, a prediction with feedback and a bad request, and with every tenth of them a
+/// scrape. Returns the number of answers by kind and status; 200 is expected, and 400 for bad requests.
 #[tokio::main(flavor = "current_thread")]
 async fn beside(server: &Server, over: &AtomicBool) -> BTreeMap<String, u64> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
@@ -217,7 +218,7 @@ async fn beside(server: &Server, over: &AtomicBool) -> BTreeMap<String, u64> {
             let item = json!({ "prediction_id": id, "label": held_out["digits"][row] });
             ask("feedback", client.post(server.url("/feedback")).body(json!({ "feedback": [item] }).to_string())).await;
         }
-        // Of many sizes, so that memory is asked for in many sizes. A busy machine may not read the largest in time.
+        // Of many sizes, for allocations of many sizes. A busy machine may not read the largest in time.
         ask("bad request", predict().body("[".repeat(1 << (turn % 20)))).await;
         if turn % 10 == 0 {
             ask("scrape", client.get(server.url("/metrics"))).await;

@@ -1,6 +1,6 @@
-//! A `leeway` with stages of its own: implement a trait, register a name, use it in `model.toml` (`examples/models/drawings`).
-//! The preprocessor reads a digit drawn with 64 characters; the postprocessor says whether it is even. The model is the
-//! shipped one.
+//! A `leeway` with stages of its own: implement a trait, register a name, use it in `model.toml`
+//! (`examples/models/drawings`). The preprocessor reads a digit drawn with 64 characters; the postprocessor gives the
+//! probability that it is even. The model is a shipped one.
 //!
 //!     cargo run --example custom_stage -- serve --models examples/models
 //!     curl http://127.0.0.1:8080/predict -H 'content-type: application/json' -d '{"instances": ["...##......##.....#.......#.......####....##..#...##.##....####."]}'
@@ -30,7 +30,7 @@ impl Preprocessor for Drawing {
         Ok(Prepared { inputs, features, origin: Origin::Unknown })
     }
 
-    /// What is watched for drift: how much ink there is.
+    /// The feature that drift is measured on: the amount of ink.
     fn features(&self) -> FeatureSchema {
         FeatureSchema { numbers: vec!["ink".into()], texts: Vec::new() }
     }
@@ -48,7 +48,8 @@ impl Postprocessor for Even {
     }
 }
 
-/// The built-in kinds and these two. What makes a stage is given its settings, the model's signature and the version's files.
+/// The built-in kinds and these two. The function that makes a stage gets its settings, the model's signature and the
+/// version's files.
 pub(crate) fn stages() -> Stages {
     Stages::default()
         .with_preprocessor("drawing", |_| Ok(Box::new(Drawing)))

@@ -1,6 +1,6 @@
-"""What a training script writes beside its ONNX file, so that Leeway can check and watch the model.
+"""Files that a training script writes next to its ONNX file, so that Leeway can check and monitor the model.
 
-Copy this file next to your script; it needs nothing but Python. Rows may be a pandas DataFrame, a list of dictionaries,
+Copy this file next to your script; it needs only Python. Rows may be a pandas DataFrame, a list of dictionaries,
 or a list of lists; labels and probabilities may be NumPy arrays or lists.
 
     write_instances("train.jsonl", train)                   # for leeway add --baseline-data
@@ -14,22 +14,22 @@ from pathlib import Path
 
 
 def instances(rows):
-    """Rows as Leeway takes them: what is not a number (NaN, None, NA) is null."""
+    """Returns rows as Leeway accepts them: a missing value (NaN, None, NA) becomes null."""
     if hasattr(rows, "to_dict"):
         rows = rows.to_dict("records")
     return [_plain(row) for row in rows]
 
 
 def write_instances(path, rows):
-    """One instance per line, as JSON."""
+    """Writes one JSON instance per line."""
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in instances(rows))
     Path(path).write_text("".join(lines), encoding="utf-8")
 
 
 def write_golden(path, rows, predictions, tolerance=1e-4):
-    """Examples that are checked whenever the version is loaded: a wrong export does not get past them.
+    """Writes examples that are checked whenever the version is loaded, so that a wrong export is detected.
 
-    A prediction may leave out whatever need not be compared.
+    A prediction may leave out members that need not be compared.
     """
     rows, predictions = instances(rows), _plain(list(predictions))
     if len(rows) != len(predictions):
@@ -39,17 +39,17 @@ def write_golden(path, rows, predictions, tolerance=1e-4):
 
 
 def classes(labels, probabilities):
-    """What kind = "classifier" answers: the label and its probability."""
+    """Returns predictions as kind = "classifier" makes them: the label and its probability."""
     return [{"label": label, "confidence": max(row)} for label, row in zip(_plain(labels), _plain(probabilities))]
 
 
 def values(predicted):
-    """What kind = "regressor" answers."""
+    """Returns predictions as kind = "regressor" makes them."""
     return [{"value": value} for value in _plain(predicted)]
 
 
 def columns(frame):
-    """The columns of a DataFrame as a first [[preprocess.columns]] of kind = "tabular"."""
+    """Returns a first [[preprocess.columns]] of kind = "tabular" for the columns of a DataFrame."""
     sections = []
     for name in frame.columns:
         column = frame[name]
@@ -64,7 +64,7 @@ def columns(frame):
 
 
 def _plain(value):
-    """Whatever came out of NumPy or pandas as what JSON has."""
+    """Converts values of NumPy or pandas to values of JSON."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
@@ -74,8 +74,8 @@ def _plain(value):
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
-        # 0.8999999761581421 of single precision is written in full; it is read as the same number.
+        # A number of single precision is written in full, as in 0.8999999761581421, and read as the same number.
         return value if math.isfinite(value) else None
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
-    raise TypeError(f"{value!r} is nothing that an instance could hold")
+    raise TypeError(f"{value!r} cannot be part of an instance")

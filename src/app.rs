@@ -1,5 +1,5 @@
-//! The composition root: builds every room from a [`Config`], and runs the whole. The binary, the tests and
-//! the benches all come through here.
+//! The composition root: builds a server from a [`Config`], and runs it. The binary, the tests and the benches all use
+//! it.
 
 #![warn(missing_docs)]
 
@@ -27,22 +27,22 @@ use crate::registry::{Catalog, Loader, RunLimit, Trial};
 use crate::repository;
 use crate::state::{self, State};
 
-/// Threads of the admin listener. More than one, so that a long answer does not keep health waiting.
+/// Number of threads of the admin listener. More than one, so that a long response does not delay health checks.
 const ADMIN_THREADS: usize = 2;
 
-/// A server whose models are loaded and warm, and which is not bound to an address yet.
+/// A server with loaded and warm models, without addresses yet.
 #[derive(Debug)]
 pub struct App {
     config: Config,
     state: Arc<HttpState>,
 }
 
-/// Dependencies of a server beside its configuration.
+/// Dependencies of a server besides its configuration.
 #[derive(Debug)]
 pub struct Dependencies {
     /// The engine that loads and runs models.
     pub engine: Arc<dyn Engine>,
-    /// Loads and runs models in processes of their own, if that is possible.
+    /// The engine that loads and runs models in processes of their own, if there is one.
     pub isolated_engine: Option<Arc<dyn Engine>>,
     /// The kinds of stages that a `model.toml` can name.
     pub stages: Stages,
@@ -54,7 +54,7 @@ pub struct Dependencies {
     pub ledger: Arc<dyn Ledger>,
 }
 
-/// Returns the trial as configured: by this program, in a process of its own.
+/// Returns the trial, if it is configured: it runs this program in a process of its own.
 pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>, SetupError> {
     if !config.loading.trial {
         return Ok(None);
@@ -67,21 +67,21 @@ pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>, Se
     }))
 }
 
-/// The engine that runs models in processes of their own. Their program is this one.
+/// Returns the engine that runs models in processes of their own, with this program.
 pub fn isolated_engine(runtime: &OnnxRuntime) -> Result<Option<Arc<dyn Engine>>, SetupError> {
     let program = this_program().map_err(SetupError::internal)?;
     let (library, version) = (runtime.library().to_owned(), runtime.version().to_owned());
     Ok(Some(Arc::new(IsolatedEngine { program, library, version })))
 }
 
-/// The addresses of a server, taken so that nobody else can. Nothing listens there yet: connections are refused.
+/// The addresses of a server, bound so that no other process can take them. Connections are refused until it listens.
 #[derive(Debug)]
 pub struct Addresses {
     data: BoundAddress,
     admin: BoundAddress,
 }
 
-/// A server to which the kernel lets clients connect.
+/// A server that listens: clients can connect, and the kernel queues their connections.
 #[derive(Debug)]
 pub struct BoundApp {
     app: App,
@@ -92,15 +92,15 @@ pub struct BoundApp {
 /// The reason why a server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// An orchestrator says so: load balancers are given the deregistration delay to notice.
+    /// Requested by an orchestrator: load balancers get the deregistration delay to notice.
     Deregister,
-    /// A person says so: there is nothing to wait for.
+    /// Requested by a person: there is nothing to wait for.
     AtOnce,
 }
 
 impl App {
-    /// Loads ONNX Runtime and the models of the repository, with these kinds of stages. Versions are tried out by this
-    /// program in a process of its own: its `main` has to be [`crate::cli::main_with`], or `loading.trial` off.
+    /// Loads ONNX Runtime and the models of the repository, with these kinds of stages. The trial of versions runs this
+    /// program in another process, so its `main` has to be [`crate::cli::main_with`], or `loading.trial` off.
     pub async fn build(config: Config, stages: Stages) -> Result<App, SetupError> {
         let runtime = OnnxRuntime::load(&config.library_candidates())?;
         let trial = trial(&config, &runtime)?;
@@ -110,7 +110,7 @@ impl App {
         App::build_with(config, parts).await
     }
 
-    /// As [`App::build`], with parts of your own.
+    /// Builds a server like [`App::build`], from these dependencies.
     pub async fn build_with(config: Config, parts: Dependencies) -> Result<App, SetupError> {
         let Dependencies { engine, isolated_engine, stages, trial, journal, ledger } = parts;
         let monitor = Arc::new(Monitor::new(engine.version(), config.monitoring.windows()));
@@ -135,17 +135,17 @@ impl App {
         Ok(App { config, state })
     }
 
-    /// The served models.
+    /// Returns the served models.
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.state.catalog
     }
 
-    /// The deployer.
+    /// Returns the deployer.
     pub fn deployer(&self) -> &Arc<Deployer> {
         &self.state.deployer
     }
 
-    /// Listens at the configured addresses.
+    /// Binds the configured addresses and listens.
     pub async fn bind(self) -> Result<BoundApp, SetupError> {
         let addresses = Addresses::bind(&self.config)?;
         self.listen(addresses)
@@ -159,7 +159,7 @@ impl App {
 }
 
 impl Addresses {
-    /// Takes both addresses before anything is loaded, so that a port that is in use is reported at once.
+    /// Binds both addresses. Called before anything is loaded, so that a port in use is reported at once.
     pub fn bind(config: &Config) -> Result<Addresses, SetupError> {
         Ok(Addresses {
             data: BoundAddress::bind(config.http.listen, "http.listen")?,
@@ -168,8 +168,8 @@ impl Addresses {
     }
 }
 
-/// Threads of the admin listener. They are its own, so that operators get answers however busy the threads of the data
-/// listener are.
+/// The threads of the admin listener. They are separate, so that operators get responses however busy the threads of
+/// the data listener are.
 #[derive(Debug)]
 struct AdminThreads {
     threads: Handle,
@@ -187,7 +187,7 @@ impl AdminThreads {
 
 impl Drop for AdminThreads {
     fn drop(&mut self) {
-        // A thread of one runtime must not drop another runtime that waits for its threads.
+        // A thread of a runtime must not wait for the end of another runtime, as a plain drop would.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -195,19 +195,19 @@ impl Drop for AdminThreads {
 }
 
 impl BoundApp {
-    /// The address that clients speak to.
+    /// Returns the address for clients.
     pub fn data_address(&self) -> SocketAddr {
         self.data.address()
     }
 
-    /// The address for operators.
+    /// Returns the address for operators.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address()
     }
 
-    /// Serves until `stop` says otherwise, then stops in order: not ready → the deregistration delay, still
-    /// serving → no new connections → requests in flight finish within the grace period → the workers end.
-    /// A second `stop` cuts the delay short, and one after that the grace period.
+    /// Serves until the first `stop`, then shuts down in order: not ready → the deregistration delay, still serving →
+    /// no new connections → requests in flight finish within the grace period → the workers end. A second `stop` ends
+    /// the delay early, and a third one the grace period.
     pub async fn run(self, mut stop: impl StopSignal) -> Result<(), SetupError> {
         let BoundApp { app: App { config, state }, data, admin } = self;
         let admin_threads = AdminThreads::start()?;
@@ -225,7 +225,7 @@ impl BoundApp {
         if let Ok(reason) = reason {
             await_deregistration(reason, &config, &mut stop).await;
             let grace_ms = config.shutdown.grace_period().as_millis() as u64;
-            tracing::info!(grace_ms, "no new connections; finishing what is in flight");
+            tracing::info!(grace_ms, "no new connections; finishing the requests in flight");
             // Requests that wait for a load get an error now. Otherwise they would keep their connections open for the
             // whole grace period.
             state.deployer.stop();
@@ -245,7 +245,7 @@ impl BoundApp {
     }
 }
 
-/// Both listeners, which serve.
+/// Both listeners while they serve.
 struct Listeners {
     data: JoinHandle<bool>,
     admin: JoinHandle<bool>,
@@ -253,7 +253,7 @@ struct Listeners {
 }
 
 impl Listeners {
-    /// Starts to serve on both.
+    /// Starts to serve on both listeners.
     fn serve(
         config: &Config,
         state: &Arc<HttpState>,
@@ -270,8 +270,8 @@ impl Listeners {
         if data_places.regular < config.http.connection_limit {
             tracing::warn!(
                 connections = data_places.regular,
-                "http.connection_limit is more than the files that this process may have open allow; raise `ulimit -n` \
-                 (LimitNOFILE), or lower it"
+                "http.connection_limit is too high for the limit of open files of this process; raise `ulimit -n` \
+                 (LimitNOFILE), or lower http.connection_limit"
             );
         }
         let (close, closing) = watch::channel(false);
@@ -283,7 +283,7 @@ impl Listeners {
             closing.clone(),
             grace,
         ));
-        // Operators' connections are not counted among the clients'.
+        // A recorder of its own: the connections of operators are not counted among those of clients.
         let admin = admin_threads.threads.spawn(admin.serve(
             http::admin(state),
             ListenerLimits { places: admin_places, timeouts },
@@ -294,8 +294,8 @@ impl Listeners {
         Listeners { data, admin, close }
     }
 
-    /// Waits for a listener that ends by itself, which leaves a process that answers nobody. Listeners end when they are
-    /// told to.
+    /// Waits for a listener that ends without being told to. This is an error, because the process would go on
+    /// without serving.
     async fn ended(&mut self) -> SetupError {
         tokio::select! {
             ended = &mut self.data => SetupError::internal(format_args!("the data listener ended: {ended:?}")),
@@ -303,19 +303,19 @@ impl Listeners {
         }
     }
 
-    /// Lets them accept no new connections.
+    /// Tells both listeners to accept no new connections.
     fn close(&self) {
         // Both listeners hold a receiver until they have ended.
         let _ = self.close.send(true);
     }
 
-    /// Waits for the connections that are open; false if some had to be dropped.
+    /// Waits for the open connections. Returns false if some had to be dropped.
     async fn drained(self) -> bool {
         matches!(tokio::join!(self.data, self.admin), (Ok(true), Ok(true)))
     }
 }
 
-/// Serves on, not ready, until load balancers know, or until the next wish to stop.
+/// Keeps serving, not ready, until load balancers have noticed, or until the next request to stop.
 async fn await_deregistration(reason: Stop, config: &Config, stop: &mut impl StopSignal) {
     let delay = match reason {
         Stop::Deregister => config.shutdown.deregistration_delay(),
@@ -324,12 +324,12 @@ async fn await_deregistration(reason: Stop, config: &Config, stop: &mut impl Sto
     if delay.is_zero() {
         return;
     }
-    tracing::info!(delay_ms = delay.as_millis() as u64, "not ready any more; serving on until load balancers know");
-    // Whichever comes first.
+    tracing::info!(delay_ms = delay.as_millis() as u64, "no longer ready; still serving until load balancers notice");
+    // Waits for whichever comes first.
     let _ = tokio::time::timeout(delay, stop.next()).await;
 }
 
-/// Slides the monitor's windows for as long as the server serves.
+/// Slides the monitor's windows while the server serves.
 async fn slide_windows(monitor: Arc<Monitor>) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -337,18 +337,18 @@ async fn slide_windows(monitor: Arc<Monitor>) {
         let monitor = Arc::clone(&monitor);
         let slide = move || {
             machine::give_way();
-            // Now and then that means to copy all counters.
+            // Some ticks copy all counters.
             monitor.tick();
         };
         let slid = tokio::task::spawn_blocking(slide).await;
         if let Err(error) = slid {
-            tracing::error!(%error, "the windows of the metrics could not be slid");
+            tracing::error!(%error, "the windows of the metrics could not be moved on");
         }
     }
 }
 
-/// Lets the workers finish what they have taken, for a moment. Nobody waits for answers any more, so a run that goes on
-/// longer is ended: the process must not go away underneath it.
+/// Gives the workers a moment to finish their batches. Nobody waits for responses any more, so a longer run is
+/// cancelled: it must not be running when the process exits.
 async fn retire(catalog: &Catalog) {
     const TIMEOUT: Duration = Duration::from_secs(1);
     let snapshot = catalog.snapshot();
@@ -362,14 +362,14 @@ async fn retire(catalog: &Catalog) {
     if tokio::time::timeout(TIMEOUT, all_ended()).await.is_err() {
         models().for_each(OnnxModel::interrupt);
         if tokio::time::timeout(TIMEOUT, all_ended()).await.is_err() {
-            tracing::warn!("a run could not be ended in time; the process ends without it");
+            tracing::warn!("a run could not be cancelled in time; the process exits anyway");
         }
     }
 }
 
 /// Source of requests to stop: signals, or a test.
 pub trait StopSignal: Send {
-    /// Waits for the next wish to stop.
+    /// Waits for the next request to stop.
     fn next(&mut self) -> impl Future<Output = Stop> + Send;
 }
 
@@ -377,7 +377,7 @@ impl StopSignal for tokio::sync::mpsc::Receiver<Stop> {
     async fn next(&mut self) -> Stop {
         match self.recv().await {
             Some(stop) => stop,
-            // A sender that is gone has no further wishes.
+            // Without a sender, no further request can come.
             None => std::future::pending().await,
         }
     }

@@ -1,6 +1,6 @@
 //! Features: the named values of requests and predictions that are monitored.
 //!
-//! A preprocessor says once which features it has ([`FeatureSchema`]) and gives their values with every request
+//! A preprocessor declares its features once ([`FeatureSchema`]) and gives their values with every request
 //! ([`Features`]), so that monitoring needs no knowledge of any stage. The same goes for predictions ([`Observation`]).
 
 #![warn(missing_docs)]
@@ -30,8 +30,8 @@ pub struct FeatureSchema {
 pub struct Features {
     /// Number of instances.
     rows: usize,
-    /// The numbers, row by row, in the order of the schema. NaN is a missing value. Single precision is what is watched:
-    /// seven digits tell one bin from the next.
+    /// The numbers, row by row, in the order of the schema. NaN is a missing value. Single precision is enough: seven
+    /// digits tell one bin from the next.
     pub numbers: Vec<f32>,
     /// The texts, row by row, in the order of the schema. `None` is a missing value.
     pub texts: Vec<Option<String>>,
@@ -42,14 +42,14 @@ pub struct Features {
 pub enum Observation {
     /// A class was chosen.
     Class {
-        /// Which one, counted from 0.
+        /// Index of the class, from 0.
         class: usize,
         /// Certainty of the model.
         certainty: Certainty,
     },
     /// A number was predicted.
     Value(f64),
-    /// Nothing that could be watched.
+    /// Nothing that can be monitored.
     Nothing,
 }
 
@@ -58,9 +58,9 @@ pub enum Observation {
 pub struct Certainty {
     /// The highest probability, 0 to 1.
     pub confidence: f32,
-    /// The highest less the second highest probability, 0 to 1.
+    /// The highest minus the second highest probability, 0 to 1.
     pub margin: f32,
-    /// Shannon's entropy −Σ p ln p, divided by ln of the number of classes: 0 (sure) to 1 (all classes alike).
+    /// Shannon's entropy −Σ p ln p, divided by ln of the number of classes: 0 (sure) to 1 (all classes equally likely).
     pub entropy: f32,
 }
 
@@ -80,7 +80,7 @@ pub enum PredictionNumber {
 /// Name of the part of predictions that is a class.
 pub const PREDICTED_CLASS: &str = "class";
 
-/// The names of all parts of predictions.
+/// Returns the names of all parts of predictions.
 pub fn prediction_features() -> impl Iterator<Item = &'static str> {
     [PREDICTED_CLASS].into_iter().chain(PredictionNumber::ALL.map(PredictionNumber::name))
 }
@@ -93,7 +93,7 @@ impl FeatureSchema {
         self.numbers.len() + self.texts.len()
     }
 
-    /// Returns true if there are none.
+    /// Returns true if there are no features.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -102,7 +102,7 @@ impl FeatureSchema {
 // ===== impl Features =====
 
 impl Features {
-    /// So many instances, of which nothing is known yet.
+    /// Creates the features of this many instances, without values.
     pub fn with_rows(rows: usize) -> Features {
         Features { rows, ..Features::default() }
     }
@@ -112,7 +112,7 @@ impl Features {
         self.rows
     }
 
-    /// The first so many instances.
+    /// Keeps only the first `rows` instances.
     pub fn truncate(&mut self, rows: usize) {
         let rows = rows.min(self.rows);
         let (numbers, texts) = (self.numbers.len() / self.rows.max(1), self.texts.len() / self.rows.max(1));
@@ -121,12 +121,12 @@ impl Features {
         self.rows = rows;
     }
 
-    /// The numbers of one instance.
+    /// Returns the numbers of one instance.
     pub fn numbers_of(&self, row: usize) -> &[f32] {
         part(&self.numbers, self.rows, row)
     }
 
-    /// The texts of one instance.
+    /// Returns the texts of one instance.
     pub fn texts_of(&self, row: usize) -> &[Option<String>] {
         part(&self.texts, self.rows, row)
     }
@@ -135,7 +135,7 @@ impl Features {
 // ===== impl Observation =====
 
 impl Observation {
-    /// The numbers of a prediction, in the precision in which they are watched.
+    /// Returns the numbers of a prediction, in the precision in which they are monitored.
     ///
     /// ```
     /// use leeway::feature::{Observation, PredictionNumber};
@@ -159,11 +159,11 @@ impl Observation {
 // ===== impl PredictionNumber =====
 
 impl PredictionNumber {
-    /// All of them.
+    /// All numbers of predictions.
     pub const ALL: [PredictionNumber; 4] =
         [PredictionNumber::Confidence, PredictionNumber::Margin, PredictionNumber::Entropy, PredictionNumber::Value];
 
-    /// Its name in baselines and metrics.
+    /// Returns the name in baselines and metrics.
     pub fn name(self) -> &'static str {
         match self {
             PredictionNumber::Confidence => "confidence",

@@ -1,7 +1,7 @@
 //! Names of models, versions and sets of files.
 //!
-//! Names come from folders, URLs and configuration. They are parsed once, here, so that no other room has
-//! to ask whether a name could be a path.
+//! Names come from folders, URLs and configuration. They are parsed once, here, so that no other module has to check
+//! that a name is not a path.
 
 #![warn(missing_docs)]
 
@@ -48,8 +48,8 @@ pub struct Version(NonZeroU32);
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256([u8; 32]);
 
-/// A version of a model in ten bytes: six of the digest of the model's name, and the version's number. What an id
-/// says of who made a prediction.
+/// A version of a model in ten bytes: six of the digest of the model's name, and four of the version's number.
+/// Identifies the version in a prediction id.
 ///
 /// ```
 /// use leeway::identity::VersionKey;
@@ -122,7 +122,7 @@ pub fn is_unprintable(c: char) -> bool {
 // ===== impl VersionKey =====
 
 impl VersionKey {
-    /// The key of a model's version.
+    /// Returns the key of a model's version.
     pub fn of(model: &ModelName, version: Version) -> VersionKey {
         use sha2::Digest;
         let mut key = [0; 10];
@@ -131,12 +131,12 @@ impl VersionKey {
         VersionKey(key)
     }
 
-    /// The key with these bytes.
+    /// Returns the key with these bytes.
     pub fn from_bytes(bytes: [u8; 10]) -> VersionKey {
         VersionKey(bytes)
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the key.
     pub fn bytes(self) -> [u8; 10] {
         self.0
     }
@@ -145,13 +145,13 @@ impl VersionKey {
 // ===== impl ModelName =====
 
 impl ModelName {
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// So that a map by name can be asked with the text of a URL.
+/// Allows look-ups in a map by name with the text of a URL.
 impl std::borrow::Borrow<str> for ModelName {
     fn borrow(&self) -> &str {
         &self.0
@@ -197,7 +197,7 @@ impl fmt::Display for ModelName {
 // ===== impl Version =====
 
 impl Version {
-    /// The version as a number, at least 1.
+    /// Returns the version as a number, at least 1.
     pub fn get(self) -> u32 {
         self.0.get()
     }
@@ -207,7 +207,7 @@ impl Version {
     /// The first version of a model.
     pub const FIRST: Version = Version(NonZeroU32::MIN);
 
-    /// The version after this one; `None` after the last that can be written.
+    /// Returns the version after this one; `None` after the largest possible version.
     pub fn next(self) -> Option<Version> {
         self.0.checked_add(1).map(Version)
     }
@@ -235,7 +235,7 @@ impl fmt::Display for Version {
 // ===== impl Sha256 =====
 
 impl Sha256 {
-    /// The first 12 hexadecimal digits, for logs and tables.
+    /// Returns the first 12 hexadecimal digits, for logs and tables.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])
     }

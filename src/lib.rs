@@ -1,9 +1,9 @@
 //! Leeway serves ONNX models over HTTP: `POST /predict` with JSON runs a
 //! `Preprocessor → OnnxModel → Postprocessor` pipeline on ONNX Runtime, on CPU or CUDA.
 //!
-//! This page is the map of the house. The `README.md` is for users; `docs/` has the references.
+//! This page describes the structure of the source. The `README.md` is for users; `docs/` has the references.
 //!
-//! # How a request flows
+//! # Path of a request
 //!
 //! ```text
 //! socket → http (accept, tower stack: request id, access, admission from the head) → serve (admit, infer)
@@ -11,93 +11,98 @@
 //!        → pipeline: postprocess → http (encode the answer) → monitor → socket
 //! ```
 //!
-//! and, off the request path,
+//! Off the request path:
 //!
 //! ```text
-//! repository (models and versions at rest) → registry (verify, try out, load, warm up) → deploy (who gets traffic) → Catalog (immutable snapshot)
+//! repository (models and versions on disk) → registry (verify, try out, load, warm up)
+//!            → deploy (traffic split) → Catalog (immutable snapshot)
 //! ```
 //!
-//! A request takes one version out of the catalog's snapshot and keeps it until it is answered; nothing it reads can
-//! change under it. A new version becomes visible by publishing a new snapshot, never by changing one.
+//! A request takes one version from the catalog's snapshot and keeps it until it is answered; nothing that it reads
+//! changes meanwhile. A new version becomes visible by publishing a new snapshot, never by changing one.
 //!
-//! The whole request is on two screens: `serve/admit.rs` and `serve/infer.rs`. Start reading there.
+//! Start reading at `serve/admit.rs` and `serve/infer.rs`, which contain the whole path of a request.
 //!
-//! # Where time is decided
+//! # Decisions about time
 //!
-//! A request carries a [`StageClock`](budget::StageClock) with its [`LatencyBudget`](budget::LatencyBudget) from its head
-//! to its answer. What is done with the time that is left is decided by pure functions in [`model`]: whether a request is
-//! let in ([`model::admit`]), in which order ([`model::turn`]), and what goes into the next batch ([`model::plan`]), all
-//! from what was learned of the model's runs ([`model::ServiceTime`]). The queue and its workers only carry it out.
+//! A request carries a [`StageClock`](budget::StageClock) with its [`LatencyBudget`](budget::LatencyBudget) from its
+//! head to its answer. Pure functions in [`model`] decide how the remaining time is used: admission of a request
+//! ([`model::admit`]), the order of the queue ([`model::turn`]), and the next batch ([`model::plan`]). All of them use
+//! the learned durations of the model's runs ([`model::ServiceTime`]). The queue and its workers only carry out the
+//! decisions.
 //!
-//! # Who shares a run
+//! # Requests that share a run
 //!
-//! Requests are run together only if the answer to a row does not depend on the others. Before a version serves, rows are
-//! run alone and with others, and the answers are compared ([`model::compare`]); [`model::run_sharing`] says what follows
-//! of that and of
-//! `model.toml`, and [`model::Sharing`] holds it for the queue and the workers.
+//! Requests share a run only if the answer to a row does not depend on the other rows. Before a version serves, rows
+//! are run alone and with others, and the answers are compared ([`model::compare`]). [`model::run_sharing`] decides
+//! from the result and from `model.toml`, and [`model::Sharing`] gives the decision to the queue and the workers.
 //!
-//! # Where traffic is decided
+//! # Decisions about traffic
 //!
-//! A [`Deployment`](api::admin::Deployment) divides the traffic of a model; [`Deployment::after`](api::admin::Deployment::after) is
-//! the next one, and [`TrafficSplit::pick`](traffic::TrafficSplit::pick) says which version a key meets. What should be in
-//! memory is decided by [`deploy::wanted`] and [`deploy::reconcile`]. The [`Deployer`](deploy::Deployer) only carries it
-//! out: load what a change needs, write it to the [`Journal`](deploy::Journal), publish a snapshot, in this order.
+//! A [`Deployment`](api::admin::Deployment) divides the traffic of a model.
+//! [`Deployment::after`](api::admin::Deployment::after) makes the next deployment, and
+//! [`TrafficSplit::pick`](traffic::TrafficSplit::pick) chooses the version for a routing key. [`deploy::wanted`] and
+//! [`deploy::reconcile`] decide which versions should be loaded. The [`Deployer`](deploy::Deployer) only carries it
+//! out: load the versions that a change needs, write the change to the [`Journal`](deploy::Journal), publish a
+//! snapshot, in this order.
 //!
-//! # The rooms, ground floor first
+//! # The modules, lowest layer first
 //!
-//! | room | holds | knows nothing of |
+//! | module | contents | does not know |
 //! |---|---|---|
-//! | [`identity`] | names of models, versions, digests: parsed once | everything |
-//! | [`machine`] | the memory and threads that the machine leaves to this process, and the process itself | everything |
-//! | [`traffic`] | shares of the traffic, and the version for a key | HTTP, what is loaded |
-//! | [`stage`] | the stages' names, and how long each took | everything |
-//! | [`error`] | errors, split by who may see them; each has a kind, and says what to change | HTTP |
-//! | [`feature`] | the numbers and texts of rows that drift is measured on, and how sure a prediction is | models, JSON |
+//! | [`identity`] | names of models, versions, digests: parsed once | the other modules |
+//! | [`machine`] | the memory and threads that the machine leaves to this process, and the process itself | the other modules |
+//! | [`traffic`] | traffic splits, and the version for a routing key | HTTP, loaded versions |
+//! | [`stage`] | names and durations of the stages | the other modules |
+//! | [`error`] | errors, divided by audience; each has a kind and a remedy | HTTP |
+//! | [`feature`] | the numbers and texts of rows that drift is measured on, and the certainty of predictions | models, JSON |
 //! | [`tensor`] | element types, shapes, tensors, signatures | ONNX Runtime, JSON |
-//! | [`budget`] | divides a request's time, times its stages, ends it when its time runs out; takes heavy stages off the threads that serve connections; bounds the bytes that are held for callers | HTTP, models |
-//! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | everything above it |
+//! | [`budget`] | divides a request's time, times its stages, ends it at its deadline; moves heavy stages off the threads that serve connections; bounds the bytes that are held for callers | HTTP, models |
+//! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | higher layers |
 //! | [`monitor`] | metrics, each declared in the file that counts it; per-thread counters; the numbers of a version as a read model | HTTP, models |
-//! | [`model`] | learned service times, admission, a bounded queue, the batch policy, whether rows are independent, workers that own sessions, sessions in processes of their own | HTTP, pipelines, the registry |
-//! | [`pipeline`] | the stages, a folder for each kind of data: JSON (or an image) → tensors, tensors → predictions; what rows were made of goes from the one to the other | HTTP, the registry |
-//! | [`repository`] | models and versions at rest: the trait of a store, manifests, digests, examples, and what an ONNX file says | models in memory |
-//! | [`registry`] | models in memory: the trial load and what it finds, rehearsals of stages, the loader; the catalog | HTTP, traffic's reasons |
+//! | [`model`] | learned service times, admission, a bounded queue, the batch policy, the check for independent rows, workers that own sessions, sessions in separate processes | HTTP, pipelines, the registry |
+//! | [`pipeline`] | the stages, a folder for each kind of data: JSON (or an image) → tensors, tensors → predictions; facts about the rows that postprocessors need from preprocessors | HTTP, the registry |
+//! | [`repository`] | models and versions on disk: the trait of a store, manifests, digests, examples, and the contents of ONNX files | models in memory |
+//! | [`registry`] | models in memory: trial loads and their findings, rehearsals of stages, the loader; the catalog | HTTP, reasons for traffic splits |
 //! | [`authoring`] | makes versions: adds one, makes its baseline and its examples | HTTP, servers |
-//! | [`api`] | the requests and answers of the HTTP APIs, as types that handlers write and commands read; the table of endpoints | axum, how any of it is done |
-//! | [`deploy`] | deployments, their journal, what to load and retire, and doing it | HTTP |
-//! | [`feedback`] | joins true outcomes to predictions; the ids of predictions; what was counted already | HTTP |
+//! | [`api`] | the requests and answers of the HTTP APIs, as types that handlers write and commands read; the table of endpoints | axum, the implementation |
+//! | [`deploy`] | deployments and their journal; decides which versions to load and retire, and does it | HTTP |
+//! | [`feedback`] | joins true outcomes to predictions; prediction ids; detection of duplicates | HTTP |
 //! | [`state`] | the journal and the ledger, in memory and in SQLite | HTTP |
 //! | [`serve`] | one prediction, from its head to its output: instances, media or named tensors in, predictions or named tensors out | HTTP, wire formats |
 //! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
-//! | [`app`] | the composition root: every room built from a `Config` | |
+//! | [`app`] | the composition root: every module built from a `Config` | |
 //! | [`cli`] | one file per subcommand; exit codes | |
 //!
-//! Rooms look down this table only. `tests/layers` holds that, that no two files import each other, that files and
-//! functions are short or give a reason, and the rest of the walls: `ort` only in
+//! A module uses only modules that come before it in this table. `tests/layers` checks this, that no two files import
+//! each other, that files and functions are short or give a reason, and the other boundaries: `ort` only in
 //! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/text.rs`; SQL only in
-//! `state/`; the repository is read by `deploy/` only in `repository_view.rs`, and in `offline.rs`, for a server that is not running;
-//! environment variables only in `config/`; what is sent as JSON is declared in `api/`, and no command indexes it by name.
+//! `state/`; `deploy/` reads the repository only in `repository_view.rs`, and in `offline.rs` for a server that is not
+//! running; environment variables only in `config/`; JSON answers are declared in `api/`, and no command indexes them
+//! by name.
 //!
-//! # What is deliberately absent
+//! # Deliberate omissions
 //!
 //! - No stage is a `tower::Service`: a fixed sequence needs no readiness. A stage contains no metric, no lock, and no
-//!   clock except the deadline that it is given; [`budget::StageClock`] times and bounds all of them in one place.
-//! - Recording a prediction looks no metric up by its labels, and takes no lock that another model's requests take.
-//! - No `serde_json::Value` is built on the way in: numbers go from their text into the tensor's buffer.
-//! - No session is shared between threads. A worker owns its session and pulls batches from the queue: it takes what is
-//!   waiting when it becomes free, so batches grow by themselves under load and a lone request waits for nobody.
-//! - No thread watches for deadlines: a request that gives up (its timer, its client) takes itself out of the queue, and
-//!   ends the run if it was the last that waited for it.
-//! - No answer depends on who else asks, unless `model.toml` says `batching = "always"`.
-//! - No model is loaded from a path: sessions are opened on the bytes that were hashed, and no path in a model reaches a file.
+//!   clock except its deadline; [`budget::StageClock`] times and bounds all of them in one place.
+//! - Recording a prediction looks up no metric by its labels, and takes no lock that another model's requests take.
+//! - Parsing instances builds no `serde_json::Value`: numbers go from their text into the tensor's buffer.
+//! - No session is shared between threads. A worker owns its session and pulls batches from the queue: it takes the
+//!   waiting requests when it becomes free, so batches grow under load and a lone request does not wait for others.
+//! - No thread watches for deadlines: a request that ends early (by its deadline or its client) removes itself from the
+//!   queue, and ends the run if no other request waits for it.
+//! - No answer depends on other requests, unless `model.toml` says `batching = "always"`.
+//! - No model is loaded from a path: sessions are opened on the bytes that were hashed, and no path in a model reaches
+//!   a file.
 //! - No lock is held while something is loaded or read from disk, so a rollback never waits for a load.
 //! - No version is retired before its replacement serves, and no model waits for the load of another.
-//! - No unbounded queue, body, label or wait.
+//! - No queue, body, label or wait is unbounded.
 //!
-//! # Life and death
+//! # Start and stop
 //!
-//! Start: parse → validate → take the ports → load and warm up → listen → ready. Stop: not ready → serve on, asking clients
-//! to close, for the deregistration delay → serve the backlog, no new connections → finish what is in flight within the
-//! grace period → workers end → exit 0. See [`app::BoundApp::run`].
+//! Start: parse → validate → bind the ports → load and warm up → listen → ready. Stop: not ready → still serve, asking
+//! clients to close, for the deregistration delay → serve the backlog, no new connections → finish requests in flight
+//! within the grace period → workers end → exit 0. See [`app::BoundApp::run`].
 //!
 //! # A stage of your own
 //!

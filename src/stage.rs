@@ -1,4 +1,4 @@
-//! The stages of the request path, and how long each took.
+//! The stages of the request path, and their durations.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// A part of the request path that has a name in metrics, logs, errors and `Server-Timing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// From the request's head to the end of its body: what the server sees of the network.
+    /// From the request's head to the end of its body: the part of the network time that the server can measure.
     Network,
     /// From JSON to the model's inputs.
     Preprocess,
@@ -14,7 +14,7 @@ pub enum Stage {
     Queue,
     /// The model's run, as part of a batch.
     Inference,
-    /// From the model's outputs to the text of the answer.
+    /// From the model's outputs to the text of the response.
     Postprocess,
 }
 
@@ -25,10 +25,10 @@ pub struct Timings([Duration; Stage::ALL.len()]);
 // ===== impl Stage =====
 
 impl Stage {
-    /// Every stage, in the order a request meets them.
+    /// All stages, in the order in which a request passes them.
     pub const ALL: [Stage; 5] = [Stage::Network, Stage::Preprocess, Stage::Queue, Stage::Inference, Stage::Postprocess];
 
-    /// The stage's name in metrics and messages.
+    /// Returns the stage's name in metrics and messages.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Network => "network",
@@ -49,12 +49,12 @@ impl fmt::Display for Stage {
 // ===== impl Timings =====
 
 impl Timings {
-    /// Duration of `stage`; zero if it was not reached.
+    /// Returns the duration of `stage`; zero if the request did not reach it.
     pub fn of(&self, stage: Stage) -> Duration {
         self.0[stage as usize]
     }
 
-    /// Notes how long `stage` took.
+    /// Sets the duration of `stage`.
     ///
     /// ```
     /// use std::time::Duration;

@@ -1,6 +1,6 @@
-//! Which version of a model answers a request: shares in percent, and a choice that sticks to a key.
+//! Division of a model's requests over its versions: shares in percent, and a stable choice of a version for a key.
 //!
-//! Pure: no clock, no randomness. The same key meets the same version on every replica and after every restart.
+//! Pure: no clock, no randomness. The same key gets the same version on every replica and after every restart.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::identity::{ModelName, Version};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Share(u16);
 
-/// Division of a model's requests over its versions. The shares come to 100%, and none is 0.
+/// Division of a model's requests over its versions. The shares add up to 100%, and none is 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<Version, Share>", into = "BTreeMap<Version, Share>")]
 pub struct TrafficSplit(BTreeMap<Version, Share>);
@@ -32,7 +32,7 @@ impl Share {
     /// All requests.
     pub const ALL: Share = Share(10_000);
 
-    /// A share in percent, 0 to 100, with up to two decimals.
+    /// Creates a share from a percentage, 0 to 100, with up to two decimals.
     ///
     /// ```
     /// use leeway::traffic::Share;
@@ -51,12 +51,12 @@ impl Share {
         }
     }
 
-    /// The share in percent.
+    /// Returns the share in percent.
     pub fn percent(self) -> f64 {
         f64::from(self.0) / 100.0
     }
 
-    /// The share as a part of 1.
+    /// Returns the share as a part of 1.
     pub fn ratio(self) -> f64 {
         f64::from(self.0) / 10_000.0
     }
@@ -88,7 +88,7 @@ impl<'de> Deserialize<'de> for Share {
 // ===== impl TrafficSplit =====
 
 impl TrafficSplit {
-    /// A split of these shares. Shares of 0 are left out.
+    /// Creates a split of these shares. Shares of 0 are left out.
     ///
     /// ```
     /// use leeway::traffic::{Share, TrafficSplit};
@@ -97,7 +97,7 @@ impl TrafficSplit {
     /// let split = TrafficSplit::new([(one, percent(90.0)), (two, percent(10.0))]).unwrap();
     /// assert_eq!(split.share(two), percent(10.0));
     /// let error = TrafficSplit::new([(one, percent(90.0)), (two, percent(20.0))]).unwrap_err();
-    /// assert_eq!(error.to_string(), "the shares come to 110%, and have to come to 100%: 1=90 2=20");
+    /// assert_eq!(error.to_string(), "the shares add up to 110%, but must add up to 100%: 1=90 2=20");
     /// ```
     pub fn new(shares: impl IntoIterator<Item = (Version, Share)>) -> Result<TrafficSplit, InvalidShares> {
         let shares: BTreeMap<Version, Share> = shares.into_iter().filter(|(_, share)| *share != Share::NONE).collect();
@@ -108,31 +108,31 @@ impl TrafficSplit {
         let shown: Vec<String> =
             shares.iter().map(|(version, share)| format!("{version}={}", share.percent())).collect();
         Err(InvalidShares(format!(
-            "the shares come to {}%, and have to come to 100%: {}",
+            "the shares add up to {}%, but must add up to 100%: {}",
             total as f64 / 100.0,
             if shown.is_empty() { "none is given".to_owned() } else { shown.join(" ") }
         )))
     }
 
-    /// One version has all requests.
+    /// Creates the split with all requests on one version.
     pub fn all_to(version: Version) -> TrafficSplit {
         TrafficSplit(BTreeMap::from([(version, Share::ALL)]))
     }
 
-    /// The share of a version.
+    /// Returns the share of a version.
     pub fn share(&self, version: Version) -> Share {
         self.0.get(&version).copied().unwrap_or(Share::NONE)
     }
 
-    /// The versions that have a share, with it.
+    /// Returns the versions that have a share, with the share.
     pub fn shares(&self) -> impl Iterator<Item = (Version, Share)> {
         self.0.iter().map(|(version, share)| (*version, *share))
     }
 
-    /// The version for a key: weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted distributed hash
-    /// tables", SPAA 2005). Each version v draws u_v, uniform over (0, 1), from SHA-256(model, v, key), and the largest
-    /// w_v / −ln u_v wins, which happens with probability w_v / Σw. A version whose share grows only takes keys from
-    /// others, and one whose share shrinks only gives keys away.
+    /// Returns the version for a key, by weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted
+    /// distributed hash tables", SPAA 2005). Each version v draws u_v, uniform over (0, 1), from SHA-256(model, v,
+    /// key), and the largest w_v / −ln u_v wins, which happens with probability w_v / Σw. A version whose share grows
+    /// only takes keys from others, and one whose share shrinks only gives keys away.
     ///
     /// ```
     /// use leeway::traffic::TrafficSplit;
@@ -154,17 +154,17 @@ impl TrafficSplit {
     }
 }
 
-/// A number strictly between 0 and 1 that is as good as random, and always the same for the same arguments.
+/// Returns a pseudorandom number strictly between 0 and 1, always the same for the same arguments.
 fn uniform(model: &ModelName, version: Version, key: &[u8]) -> f64 {
     let mut hash = Sha256::new();
     hash.update(model.as_str());
-    // No model's name has this byte, so that no two different arguments are one text.
+    // No model's name has this byte, so different arguments never hash the same text.
     hash.update([0]);
     hash.update(version.get().to_be_bytes());
     hash.update(key);
     let digest: [u8; 32] = hash.finalize().into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
-    // 52 bits and a half are what a float holds exactly; the half keeps 0 and 1 out.
+    // A float holds 52 bits and a half exactly; the half excludes 0 and 1.
     ((u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
 
@@ -182,7 +182,7 @@ impl From<TrafficSplit> for BTreeMap<Version, Share> {
     }
 }
 
-/// As it is typed: `1=90 2=10`.
+/// Written as on the command line: `1=90 2=10`.
 impl fmt::Display for TrafficSplit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (version, share)) in self.shares().enumerate() {
@@ -215,7 +215,7 @@ mod tests {
         (0..KEYS).map(|key| split.pick(&model, format!("user-{key}").as_bytes())).collect()
     }
 
-    /// The number of keys on a version, in standard deviations from what the share says (binomial).
+    /// Returns the deviation of the number of keys on a version from its share, in standard deviations (binomial).
     fn deviations(picks: &[Version], number: u32, share: f64) -> f64 {
         let (n, p) = (f64::from(KEYS), share / 100.0);
         let found = picks.iter().filter(|pick| **pick == version(number)).count() as f64;
@@ -243,7 +243,7 @@ mod tests {
         assert!((moved.len() as f64 - n * p).abs() < 4.0 * (n * p * (1.0 - p)).sqrt(), "{} moved", moved.len());
     }
 
-    /// Whoever is in a 10% canary of one model is not by that in the canary of another.
+    /// A key in the 10% canary of one model is not for that reason in the canary of another.
     #[test]
     fn models_divide_their_keys_independently() {
         let split = split(&[(1, 50.0), (2, 50.0)]);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     proptest! {
-        /// Of three versions, the one that grows takes, the one that shrinks gives, and nothing goes the other way.
+        /// Of three versions, the growing one only takes keys, and the shrinking one only gives keys away.
         #[test]
         fn a_growing_version_loses_no_key(key in any::<Vec<u8>>(), small in 1u16..5000, more in 1u16..5000) {
             let model = "digits".parse().unwrap();

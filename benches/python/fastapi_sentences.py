@@ -1,4 +1,4 @@
-"""What Leeway is measured against with texts: FastAPI and PyTorch, as a team would write it in an afternoon.
+"""The server that Leeway is compared with on texts: FastAPI and PyTorch, as a team would write it in an afternoon.
 
     uvicorn --app-dir benches/python fastapi_sentences:app --port 8000
 

@@ -1,4 +1,4 @@
-"""Times what `kind = "image"` does, done with Pillow and NumPy: milliseconds per image, the median, as JSON."""
+"""Times the work of `kind = "image"` with Pillow and NumPy: the median in milliseconds per image, as JSON."""
 
 import io
 import json

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""A scikit-learn regressor: ten columns of a table to a number, in the unit that callers know.
+"""A scikit-learn regressor: ten columns of a table to a number, in the unit of the training data.
 
 Data: scikit-learn's bundled *diabetes*, 442 patients (Efron, Hastie, Johnstone & Tibshirani, "Least Angle Regression",
 2004), unscaled, with the columns by name. Nothing is downloaded. The model predicts the standardised progression of the
-disease; `model.toml` takes it back, and puts the columns into one tensor.
+disease; `model.toml` reverses the standardisation, and puts the columns into one tensor.
 
     pip install -r models/requirements.txt pandas
     python examples/diabetes/train.py models/diabetes
 
-The tests serve what this writes with `--held-out tests/data/diabetes/held_out.json tests/data/diabetes`.
+The tests serve the model that is written with `--held-out tests/data/diabetes/held_out.json tests/data/diabetes`.
 """
 
 import argparse
@@ -55,9 +55,9 @@ clip = [0, 400]              # no progression was outside of this
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model_dir", type=Path, help="the model's folder: models/diabetes")
+    parser.add_argument("model_dir", type=Path, help="the model's folder, as in models/diabetes")
     parser.add_argument("--held-out", type=Path, help="write the held-out rows and scikit-learn's predictions")
-    parser.add_argument("--leeway", default=ROOT / "target/release/leeway", help="the program")
+    parser.add_argument("--leeway", default=ROOT / "target/release/leeway", help="path of the leeway program")
     arguments = parser.parse_args()
 
     rows, progression = load_diabetes(return_X_y=True, as_frame=True, scaled=False)

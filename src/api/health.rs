@@ -6,30 +6,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::ModelName;
 
-/// Answer to `GET /livez`.
+/// Response to `GET /livez`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
-    /// True; a server that is not alive answers a problem.
+    /// Always true: a server that is not alive responds with a problem.
     pub live: bool,
 }
 
-/// Answer to `GET /readyz`.
+/// Response to `GET /readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
-    /// True; a server that is not ready answers a problem.
+    /// Always true: a server that is not ready responds with a problem.
     pub ready: bool,
     /// The models that are not served, each with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unserved: BTreeMap<ModelName, String>,
 }
 
-/// Answer to `GET /` of the admin listener.
+/// Response to `GET /` of the admin listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     /// Name of the program.
     pub name: String,
     /// Its version.
     pub version: String,
-    /// The endpoints of the admin listener, as in `GET /livez`.
+    /// The endpoints of the admin listener, each in the form `GET /livez`.
     pub endpoints: Vec<String>,
 }

@@ -1,14 +1,14 @@
-//! Reads a type without the members that it does not know. For types that refuse unknown members where a person wrote
-//! them, such as a manifest, in the answers of a newer server.
+//! Reads a type and ignores unknown members. For types that refuse unknown members in files written by people, such as
+//! a manifest, and also occur in responses of newer servers.
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
 
-/// An object whose members are left out if they are not known.
+/// An object whose unknown members are ignored.
 struct KnownMembers(Map<String, Value>);
 
-/// Reads an object, or nothing.
+/// Reads an optional object.
 pub(super) fn optional<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     let members = Option::<Map<String, Value>>::deserialize(deserializer)?;
     members.map(|members| T::deserialize(KnownMembers(members))).transpose().map_err(D::Error::custom)

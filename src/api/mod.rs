@@ -1,17 +1,18 @@
-//! The requests and answers of the HTTP APIs, as plain types: the handlers write them, and the commands of `leeway` read them.
+//! The requests and responses of the HTTP APIs, as plain types that the handlers and the commands of `leeway` share.
 //!
 //! - `routes.rs` is the table of endpoints of both listeners.
-//! - `admin.rs` has every request and answer of the admin API.
-//! - `feedback.rs` has the answer to feedback.
-//! - `models.rs` has the views of what is served, and `health.rs` those of the server.
-//! - `problem.rs` is the answer to everything that fails.
-//! - `ignore_unknown_members.rs` reads answers of newer servers.
+//! - `admin.rs` has every request and response of the admin API.
+//! - `feedback.rs` has the response to feedback.
+//! - `models.rs` has the views of the served models, and `health.rs` those of the server.
+//! - `problem.rs` is the response to a request that failed.
+//! - `ignore_unknown_members.rs` reads responses of newer servers.
 //!
-//! Answers are read with members that are not known yet, so that a command can ask a newer server. Requests are not: a
-//! misspelt member would be left out in silence. A manifest and the drift of a feature are types of their own modules, which
-//! answers here contain. Predictions, which are many, are written by `http/json_answer.rs` and have no type to be read as.
+//! Unknown members of responses are ignored, so that a command can talk to a newer server. Unknown members of requests
+//! are refused, because a misspelt member would otherwise be ignored in silence. Types with a module of their own, such
+//! as the manifest or the drift of a feature, are defined there; this module has the types that contain them.
+//! Predictions are written by `http/json_answer.rs` and have no type to be read as.
 //!
-//! This room knows nothing of axum, and nothing of how any of this is done.
+//! This module depends neither on axum nor on the code that handles the requests.
 
 #![warn(missing_docs)]
 

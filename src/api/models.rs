@@ -1,4 +1,4 @@
-//! What is served: the answers to `GET /v1/models` and below.
+//! The served models: the responses to `GET /v1/models` and the paths below it.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::traffic::Share;
 /// All models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Models {
-    /// The models: first those that are served, by name.
+    /// The models, by name: the served ones first.
     pub models: Vec<ModelView>,
 }
 
@@ -19,19 +19,19 @@ pub struct Models {
 pub struct ModelView {
     /// Its name.
     pub name: ModelName,
-    /// True if it answers.
+    /// True if it can answer requests.
     pub ready: bool,
-    /// The reason why it does not.
+    /// The reason why it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Its description in `model.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// True if `POST /predict` asks this model.
+    /// True if it is the default model, which `POST /predict` goes to.
     pub default: bool,
-    /// Its loaded versions, the newest first, as TensorFlow Serving shows them.
+    /// Its loaded versions, the newest first, in the format of TensorFlow Serving.
     pub model_version_status: Vec<TensorFlowVersion>,
-    /// The same versions, as we show them.
+    /// The same versions, in Leeway's format.
     pub versions: Vec<VersionView>,
 }
 
@@ -40,18 +40,18 @@ pub struct ModelView {
 pub struct TensorFlowVersion {
     /// Its number, as a text.
     pub version: String,
-    /// `AVAILABLE`.
+    /// Always `AVAILABLE`.
     pub state: String,
-    /// No problem.
+    /// Status without a problem.
     pub status: TensorFlowStatus,
 }
 
 /// TensorFlow Serving's view of a problem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorFlowStatus {
-    /// `OK`.
+    /// Always `OK`.
     pub error_code: String,
-    /// Empty.
+    /// Always empty.
     pub error_message: String,
 }
 
@@ -72,9 +72,9 @@ pub struct VersionView {
     pub workers: usize,
     /// Number of threads of each worker.
     pub intra_op_threads: usize,
-    /// Maximum time that a client waits, in milliseconds.
+    /// Latency budget of a request, in milliseconds.
     pub budget_ms: u64,
-    /// Sharing of runs, and the finding behind it.
+    /// Sharing of runs between requests, and the reason.
     pub batching: BatchingStatus,
     /// Its inputs.
     pub inputs: Vec<TensorView>,
@@ -89,6 +89,6 @@ pub struct TensorView {
     pub name: String,
     /// Type of its elements.
     pub datatype: String,
-    /// Its dimensions; -1 for those that a request decides.
+    /// Its dimensions; -1 for a dynamic dimension.
     pub shape: Vec<i64>,
 }

@@ -1,4 +1,4 @@
-//! The answer to everything that fails: a problem document (RFC 9457, section 3).
+//! The response to a request that failed: a problem document (RFC 9457, section 3).
 
 use std::borrow::Cow;
 
@@ -17,15 +17,15 @@ pub struct Problem<'a> {
     /// Status of the response.
     #[serde(default)]
     pub status: u16,
-    /// What happened, and the remedy.
+    /// The problem, and the remedy.
     pub detail: Cow<'a, str>,
-    /// Id of the request, which the log has, too.
+    /// Id of the request, as in the log.
     #[serde(default)]
     pub request_id: Cow<'a, str>,
     /// The detail again, for clients of the `/v1` protocols.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Cow<'a, str>>,
-    /// The present deployment, where a change was based on another one.
+    /// The current deployment, if a change was based on another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub present: Option<Value>,
 }

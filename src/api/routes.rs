@@ -1,9 +1,9 @@
-//! The endpoints of both listeners: the one table of methods and paths. `http/` makes its routers of it, the index and every
-//! `Allow` header show it, and `tests/leeway/documentation.rs` compares the documentation with it.
+//! The endpoints of both listeners: the only table of methods and paths. `http/` builds its routers, the index and the
+//! `Allow` headers from it, and `tests/leeway/documentation.rs` compares the documentation with it.
 
 use std::fmt;
 
-/// Folder of the admin API, whose access is restricted.
+/// Path prefix of the admin API, whose access is restricted.
 pub const ADMIN_API: &str = "/admin/v1";
 
 /// HTTP method of an endpoint.
@@ -18,7 +18,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Value of the header `Allow` where only this method is answered.
+    /// Returns the value of the header `Allow` for a path that accepts only this method.
     pub fn allowed(self) -> &'static str {
         match self {
             Method::Get => "GET, HEAD",
@@ -38,7 +38,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// Declares the endpoints of a listener, one a line, in the order of the index.
+/// Declares the endpoints of a listener, one per line, in the order of the index.
 macro_rules! endpoints {
     ($(#[$doc:meta])* $listener:ident { $($(#[$purpose:meta])* $endpoint:ident = $method:ident $path:literal,)* }) => {
         $(#[$doc])*
@@ -46,21 +46,21 @@ macro_rules! endpoints {
         pub enum $listener { $($(#[$purpose])* $endpoint,)* }
 
         impl $listener {
-            /// All of them.
+            /// All endpoints.
             pub const ALL: &[$listener] = &[$($listener::$endpoint,)*];
 
-            /// Its method.
+            /// Returns the method.
             pub fn method(self) -> Method {
                 match self { $($listener::$endpoint => Method::$method,)* }
             }
 
-            /// Its path, with names in braces for what differs.
+            /// Returns the path, with parameters in braces.
             pub fn path(self) -> &'static str {
                 match self { $($listener::$endpoint => $path,)* }
             }
         }
 
-        /// `GET /livez`
+        /// Writes method and path: `GET /livez`.
         impl fmt::Display for $listener {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{} {}", self.method(), self.path())
@@ -115,23 +115,23 @@ endpoints! {
         Models = Get "/admin/v1/models",
         /// Status of a model.
         Model = Get "/admin/v1/models/{model}",
-        /// Drift of its versions.
+        /// Drift of a model's versions.
         Drift = Get "/admin/v1/models/{model}/drift",
-        /// Its deployments.
+        /// Deployments of a model.
         History = Get "/admin/v1/models/{model}/history",
-        /// Divides its requests.
+        /// Sets the traffic split of a model.
         Traffic = Put "/admin/v1/models/{model}/traffic",
-        /// Makes a version the stable one.
+        /// Makes a version the stable version.
         Promote = Post "/admin/v1/models/{model}/promote",
-        /// Goes back.
+        /// Rolls a model back.
         Rollback = Post "/admin/v1/models/{model}/rollback",
         /// Status of a version.
         Version = Get "/admin/v1/models/{model}/versions/{version}",
-        /// Loads it.
+        /// Loads a version.
         Load = Post "/admin/v1/models/{model}/versions/{version}/load",
-        /// Takes it out of memory.
+        /// Unloads a version.
         Unload = Post "/admin/v1/models/{model}/versions/{version}/unload",
-        /// Looks at the repository.
+        /// Reads the repository again.
         Reload = Post "/admin/v1/reload",
     }
 }

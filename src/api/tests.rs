@@ -1,4 +1,4 @@
-//! Every type is read as it was written, and answers of a newer server can be read.
+//! Tests that every type is read as it was written, and that responses of a newer server can be read.
 
 use std::fmt::Debug;
 
@@ -12,7 +12,7 @@ use super::health::{Index, Live, Ready};
 use super::models::{ModelView, Models, TensorFlowVersion, TensorView, VersionView};
 use super::problem::Problem;
 
-/// Checks that a value is the same after it was written and read, and that this JSON is what is written.
+/// Checks that a value is the same after writing and reading, and that it is written as this JSON.
 fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(json: &Value) -> T {
     let value: T = serde_json::from_str(&json.to_string()).unwrap_or_else(|error| panic!("{error}: {json}"));
     let text = serde_json::to_string(&value).unwrap();
@@ -21,7 +21,7 @@ fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(json: &Value)
     value
 }
 
-/// Adds a member that is not known to every object but those that are maps by name.
+/// Adds an unknown member to every object, except to maps by name.
 fn with_news(json: &Value) -> Value {
     const MAPS: [&str; 7] = ["traffic", "before", "deployed_at", "metrics", "tags", "files", "unserved"];
     match json {
@@ -171,7 +171,7 @@ fn drift(psi: &Value) -> Value {
 #[test]
 fn drift_is_read_as_it_was_written() {
     answer::<ModelDrift>(&drift(&json!(0.25)));
-    // Without a value there is no index, and one that is no number does not equal itself.
+    // A missing index is read as NaN, which does not equal itself.
     let nothing = drift(&Value::Null);
     let read: ModelDrift = serde_json::from_value(nothing.clone()).unwrap();
     assert!(read.versions[0].report.features[0].drift.psi.is_nan());
@@ -217,7 +217,7 @@ fn health_and_problems_are_read_as_they_were_written() {
     };
     answer::<Problem<'_>>(&problem(&json!({})));
     answer::<Problem<'_>>(&problem(&json!({ "error": "a detail" })));
-    // The deployment in it is not read any further.
+    // The deployment in a problem is kept as plain JSON, so unknown members need no test.
     round_trip::<Problem<'_>>(&problem(&json!({ "present": deployment() })));
 }
 

@@ -1,4 +1,4 @@
-//! Adds a version: its files are put into a hidden folder, tried, and made a version by one rename.
+//! Adds a version: its files are put into a hidden folder, tried out, and made a version by one rename.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct NewFiles {
     pub golden: Option<PathBuf>,
     /// Instances whose predictions are recorded as examples.
     pub record: Option<RecordedFrom>,
-    /// Training data of the model, of which a baseline is made.
+    /// Training data of the model, from which a baseline is made.
     pub training_data: Option<TrainingData>,
 }
 
@@ -139,7 +139,7 @@ impl NewFiles {
     }
 }
 
-/// The order to load a version of the model in this folder, as the whole machine may.
+/// Returns the order to load a version of the model in this folder, with the whole machine.
 pub(super) fn order(model: &Path, version: Version) -> Result<LoadOrder, SetupError> {
     let name = model.file_name().unwrap_or_default().to_string_lossy();
     let name = name.parse().map_err(|error| SetupError::Repository(format!("{}: {error}", model.display())))?;
@@ -150,7 +150,7 @@ pub(super) fn order(model: &Path, version: Version) -> Result<LoadOrder, SetupEr
     Ok(LoadOrder { model: name, version, config: Arc::new(config), config_place, place, pace })
 }
 
-/// Copies the files to where they will be a version.
+/// Copies the files into the staging folder.
 fn stage_files(new: &NewFiles, staging: &Staging) -> Result<(), SetupError> {
     staging.copy(&new.onnx, MODEL_FILE)?;
     for other in &new.others {
@@ -162,7 +162,7 @@ fn stage_files(new: &NewFiles, staging: &Staging) -> Result<(), SetupError> {
             )));
         }
         if name == BASELINE_FILE && new.training_data.is_some() {
-            let problem = "a baseline is made of --baseline-data; give one of both";
+            let problem = "a baseline is made from --baseline-data; give only one of the two";
             return Err(SetupError::Repository(format!("{}: {problem}", other.display())));
         }
         staging.copy(other, &name)?;

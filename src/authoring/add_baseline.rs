@@ -1,4 +1,4 @@
-//! Gives a version that nobody relies on yet a baseline, in place of the one that it has, if it has one.
+//! Adds or replaces the baseline of a version that nobody relies on yet.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use crate::pipeline::Stages;
 use crate::registry::{MAX_COMPARING, OpenedVersion};
 use crate::repository::{BASELINE_FILE, Manifest, Refusal, VerifiedVersion, files_in, model_in_folder};
 
-/// Makes a baseline for a version that is there already. The version is exchanged as a whole, and gets another digest. Also
-/// returns the assumptions about the data.
+/// Makes a baseline for an existing version. The version is replaced as a whole, and gets another digest. Also returns
+/// the assumptions about the data.
 pub fn add_baseline(
     model: &Path,
     version: Version,
@@ -28,7 +28,7 @@ pub fn add_baseline(
     if !found.versions.contains(&version) {
         let known: Vec<String> = found.versions.iter().map(Version::to_string).collect();
         let (model, known) = (model.display(), known.join(", "));
-        return Err(SetupError::Repository(format!("{model}: there is no version {version}; there is: {known}")));
+        return Err(SetupError::Repository(format!("{model}: there is no version {version}; versions: {known}")));
     }
     let folder = model.join(version.to_string());
     let refused = |refusal: Refusal| SetupError::Repository(format!("{}: {refusal}", folder.display()));

@@ -1,4 +1,4 @@
-//! Examples that are recorded: the predictions of a new version itself for given instances.
+//! Recorded examples: the predictions of a new version for given instances.
 
 use std::path::PathBuf;
 
@@ -38,6 +38,6 @@ pub(super) fn record(from: &RecordedFrom, opened: &OpenedVersion) -> Result<Gold
         .map(|(index, prediction)| prediction.map_err(|problem| refused(format!("instance {}: {problem}", index + 1))));
     golden.predictions = predictions.collect::<Result<_, SetupError>>()?;
     let text = serde_json::to_vec(&golden).map_err(SetupError::internal)?;
-    // As it will be read.
+    // Parses the text as a load of the version will.
     parse_golden(&text).map_err(|refusal: Refusal| refused(refusal.to_string()))
 }

@@ -1,5 +1,5 @@
-//! Hidden folders beside the versions of a model, in which a version is put together. It becomes a version by one rename,
-//! so that whatever breaks off leaves no half version.
+//! Hidden folders beside the versions of a model, in which a version is put together. It becomes a version by one
+//! rename, so that an interruption never leaves half a version.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -20,7 +20,7 @@ pub(super) struct Staging {
     folder: tempfile::TempDir,
     /// The folder of the model.
     model: PathBuf,
-    /// Locked while this process lives, which tells others that the folder is not abandoned.
+    /// Locked while this process lives, which tells other processes that the folder is not abandoned.
     _lock: File,
 }
 
@@ -39,7 +39,7 @@ impl Staging {
     /// Makes the folder the next version of its model, from `expected` on. Returns the version and its folder.
     pub(super) fn become_version(self, expected: Version) -> Result<(Version, PathBuf), SetupError> {
         let Staging { folder, model, _lock } = self;
-        // From here on the folder is not deleted any more, whatever happens.
+        // From here on the folder is not deleted.
         let staged = folder.keep();
         let mut version = expected;
         loop {
@@ -51,7 +51,7 @@ impl Staging {
                     sync_folder(&model)?;
                     return Ok((version, to));
                 }
-                // Someone else added one meanwhile.
+                // Another process added this version meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => version = next_version(&model)?,
                 Err(error) => {
                     let _ = std::fs::remove_dir_all(&staged);
@@ -61,21 +61,21 @@ impl Staging {
         }
     }
 
-    /// Makes the folder the version in `folder`, whose files are removed. Each becomes the other at one moment.
+    /// Replaces the version in `folder` with this folder, in one atomic exchange, and removes the old files.
     pub(super) fn replace_version(self, folder: &Path) -> Result<(), SetupError> {
         renameat_with(CWD, self.path(), CWD, folder, RenameFlags::EXCHANGE)
             .map_err(|error| at(folder, &error.into()))?;
         sync_folder(&self.model)
     }
 
-    /// Writes everything to disk, so that the rename does not come to the disk before what it renames.
+    /// Syncs everything to disk, so that the rename does not reach the disk before the files.
     pub(super) fn sync(&self) -> Result<(), SetupError> {
         let folder = self.path();
         let sync = || {
             for entry in std::fs::read_dir(folder)? {
                 File::open(entry?.path())?.sync_all()?;
             }
-            // Readable by whoever serves it: temporary folders are their owner's only.
+            // Readable by the server's user: temporary folders are private to their owner.
             std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
             File::open(folder)?.sync_all()
         };
@@ -90,11 +90,11 @@ impl Staging {
         std::fs::write(&path, text).map_err(|error| at(&path, &error))
     }
 
-    /// Copies a file. Refuses a name that is there already.
+    /// Copies a file. Refuses a name that already exists.
     pub(super) fn copy(&self, from: &Path, name: &str) -> Result<(), SetupError> {
         let to = self.path().join(name);
         if to.exists() {
-            return Err(SetupError::Repository(format!("{}: there are two files of the name {name}", from.display())));
+            return Err(SetupError::Repository(format!("{}: there are two files named {name}", from.display())));
         }
         let mut source = open_regular(from).map_err(|error| at(from, &error))?;
         let mut target = File::create_new(&to).map_err(|error| at(&to, &error))?;
@@ -165,7 +165,7 @@ fn sync_folder(folder: &Path) -> Result<(), SetupError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| at(folder, &error))
 }
 
-/// Opens a file for copying. Follows links, but refuses files without an end and those that block.
+/// Opens a file for copying. Follows links, but refuses endless files and those that block.
 fn open_regular(path: &Path) -> io::Result<File> {
     let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
     match file.metadata()?.is_file() {

@@ -1,7 +1,7 @@
 //! Makes a version's baseline: runs its own pipeline over the training data.
 //!
-//! The data are read three times, row by row, and never held as a whole: to count the rows, to run those that are drawn
-//! for the sample which decides on the bins, and to count all rows into them.
+//! The data are read three times, row by row, and never held as a whole: to count the rows, to run the sample that
+//! decides the bins, and to count all rows into the bins.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -18,12 +18,12 @@ use crate::pipeline::{Prediction, Table, TableColumn, TableRows, some_of};
 use crate::registry::{Findings, OpenedVersion};
 use crate::tensor::{DType, Signature};
 
-/// The rows that decide on the bins are drawn at random, the same ones every time.
+/// Seed of the sample that decides the bins: the same rows are drawn every time.
 const SEED: u64 = 0x1ee_3a9;
-/// Maximum number of them, and of all their values, which bounds the memory: 160 MB.
+/// Maximum number of sampled rows, and of all their values, which bounds the memory to 160 MB.
 const MAX_SAMPLED_ROWS: u64 = 20_000;
 const MAX_SAMPLED_VALUES: u64 = 20_000_000;
-/// Rows that are run at one time, if the model takes as many.
+/// Number of rows in one run, if the model takes that many.
 const ROWS_AT_ONE_TIME: usize = 256;
 
 /// Training data in a file.
@@ -31,7 +31,7 @@ const ROWS_AT_ONE_TIME: usize = 256;
 pub struct TrainingData {
     /// `.csv` with a header, or one instance per line as JSON.
     pub file: PathBuf,
-    /// Columns of a CSV file that are no features: the label, an id.
+    /// Columns of a CSV file that are not features, such as the label or an id.
     pub ignored_columns: Vec<String>,
 }
 
@@ -40,9 +40,9 @@ pub struct TrainingData {
 pub struct Progress {
     /// The step: `sampling` or `counting`.
     pub step: &'static str,
-    /// Rows that are done.
+    /// Number of finished rows.
     pub done: u64,
-    /// Rows that there are.
+    /// Total number of rows.
     pub rows: u64,
 }
 
@@ -71,9 +71,9 @@ enum Rows<'a> {
 #[derive(Debug)]
 struct Columns {
     names: Vec<String>,
-    /// Position of each in a record.
+    /// Position of each column in a record.
     places: Vec<usize>,
-    /// Kind of the cells of each.
+    /// Kind of the cells of each column.
     cells: Vec<Cells>,
     /// Form of a row, if the pipeline reads rows of a table.
     rows: Option<TableRows>,
@@ -86,11 +86,11 @@ enum Cells {
     AsTheyRead,
     /// Texts, even if they look like numbers.
     Texts,
-    /// The same; but nothing is no text.
+    /// Texts, even if they look like numbers; an empty cell is a missing value.
     TextsOrNothing,
 }
 
-/// Runs the pipeline over the data. Also says what was taken for granted of them.
+/// Runs the pipeline over the data. Also returns the assumptions about the data.
 pub(super) fn make_baseline(
     data: &TrainingData,
     opened: &OpenedVersion,
@@ -102,14 +102,14 @@ pub(super) fn make_baseline(
     let source = Source::open(data, &mut runner)?;
     let rows = source.rows()?.try_fold(0, |count: u64, row| row.map(|_| count + 1))?;
     if rows == 0 {
-        return Err(SetupError::Repository(format!("{}: there is no row", data.file.display())));
+        return Err(SetupError::Repository(format!("{}: there are no rows", data.file.display())));
     }
 
     let assumption = source.csv.as_ref().filter(|(columns, form)| *form == RowForm::Array && columns.rows.is_none());
     let assumption = assumption.map(|(columns, _)| {
         format!(
-            "the columns of {} are taken for the elements of a row in the order of the file, which has to be that of \
-             training ({}); set columns in [preprocess] to have them found by name",
+            "the columns of {} are used as the elements of a row in the order of the file, which must be the order of \
+             training ({}); set columns in [preprocess] to find them by name",
             data.file.display(),
             some_of(&columns.names)
         )
@@ -120,7 +120,7 @@ pub(super) fn make_baseline(
     let mut random = fastrand::Rng::with_seed(SEED);
     let mut still_wanted = wanted;
     let mut sample = Sample::new(schema, opened.class_names());
-    // Every row is drawn with the probability that what is wanted has in what is left (Knuth, TAOCP 2, 3.4.2, S).
+    // Draws each row with probability (rows still wanted) / (rows left) (Knuth, TAOCP 2, 3.4.2, S).
     let mut is_drawn = |row: u64| {
         let is_drawn = random.u64(0..rows - row) < still_wanted;
         still_wanted -= u64::from(is_drawn);
@@ -147,7 +147,7 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Runs the rows that are wanted, as many at one time as the model takes.
+    /// Runs the wanted rows, as many at one time as the model takes.
     fn run(
         &mut self,
         source: &Source,
@@ -188,7 +188,7 @@ impl Runner<'_> {
                 take(&features, &made);
                 Ok(())
             }
-            // One of them is at fault, and is named; or they are of different lengths, and can be run one by one.
+            // Either one row is at fault and is named, or the rows differ in length and can run one by one.
             Err(_) => rows.iter().try_for_each(|row| {
                 let (features, made) =
                     self.predict(std::slice::from_ref(row)).map_err(|problem| source.wrong(row.0, &problem))?;
@@ -204,7 +204,7 @@ impl Runner<'_> {
         rows: &[(usize, Box<RawValue>)],
     ) -> std::result::Result<(Features, Vec<Observation>), String> {
         let mut instances: Vec<&RawValue> = rows.iter().map(|(_, row)| &**row).collect();
-        // A model that takes a fixed number of rows gets the last one again, and that is not counted.
+        // Fills up a fixed number of rows with copies of the last one, which are not counted.
         let least = self.opened.fewest_rows();
         if let (Some(last), true) = (instances.last().copied(), !instances.len().is_multiple_of(least)) {
             instances.resize(instances.len().next_multiple_of(least), last);
@@ -219,14 +219,14 @@ impl Runner<'_> {
 
 // ===== reading =====
 
-/// A file whose form is known.
+/// A file with a known form of rows.
 struct Source<'a> {
     file: &'a Path,
     csv: Option<(Columns, RowForm)>,
 }
 
 impl<'a> Source<'a> {
-    /// Finds out how rows become instances: as the pipeline takes the first one.
+    /// Opens the file, and finds the form of instance that the pipeline takes for the first row.
     fn open(data: &'a TrainingData, runner: &mut Runner<'_>) -> Result<Source<'a>, SetupError> {
         let file = &*data.file;
         let is_csv = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
@@ -259,7 +259,7 @@ impl<'a> Source<'a> {
             }
         }
         Err(SetupError::Repository(format!(
-            "{}: the pipeline does not take the first row: {}. Columns that are no features can be left out with \
+            "{}: the pipeline does not take the first row: {}. Columns that are not features can be left out with \
              --ignore-column, or send one instance per line as JSON (.jsonl)",
             file.display(),
             problems.join("; ")
@@ -317,7 +317,7 @@ impl Columns {
             let (name, there) = (&absent.name, header.join(", "));
             return Err(wrong(format!("there is no column {name:?}, which the pipeline reads; there are: {there}")));
         }
-        // Where it is known which columns are read, those are: by name, wherever they stand.
+        // If the columns that the pipeline reads are known, they are found by name, in any position.
         let is_read = |name: &String| match of_table(name) {
             Some(column) => column.is_some(),
             None => !by_name || is_input(name),
@@ -327,7 +327,7 @@ impl Columns {
         let is_feature = |name: &String| !data.ignored_columns.contains(name) && is_read(name);
         let mut features: Vec<(usize, &String)> =
             header.iter().enumerate().filter(|(_, name)| is_feature(name)).collect();
-        // Where the pipeline knows the order, that of the file does not matter.
+        // If the pipeline knows the order, the order of the file does not matter.
         features.sort_by_key(|(place, name)| known.iter().position(|column| column.name == **name).unwrap_or(*place));
         for (place, name) in features {
             let dtype = match &*signature.inputs {
@@ -363,7 +363,7 @@ impl Columns {
     }
 }
 
-/// A cell as JSON: nothing is null, what reads as a number is one.
+/// Converts a cell to JSON, by the kind of its column.
 fn value(cell: &str, cells: Cells) -> Value {
     match cells {
         Cells::Texts => return Value::from(cell),
@@ -386,7 +386,7 @@ fn value(cell: &str, cells: Cells) -> Value {
 impl Iterator for Rows<'_> {
     type Item = Result<(usize, Box<RawValue>), SetupError>;
 
-    /// The next row with the number of its line.
+    /// Returns the next row with its line number.
     fn next(&mut self) -> Option<Self::Item> {
         match self {
             Rows::Json { file, lines } => loop {
@@ -400,7 +400,7 @@ impl Iterator for Rows<'_> {
                 };
                 let instance = serde_json::from_str(&line).map_err(|error| {
                     let (file, line, column) = (file.display(), index + 1, error.column());
-                    // Its own "at line 1" is of the line alone.
+                    // The error counts its own "at line 1" within this line.
                     let problem = error.to_string();
                     let problem = problem.split(" at line ").next().unwrap_or_default();
                     repository(format!(

@@ -9,10 +9,10 @@ use crate::error::Result;
 const MIN_BLOCK: usize = 4 << 10;
 const MAX_BLOCK: usize = 256 << 10;
 
-/// Bytes that arrive in pieces, held in a budget as they arrive.
+/// Bytes that arrive in pieces. They are held in a budget as they arrive.
 ///
-/// A piece takes only as long as its own bytes: they are copied into blocks, which never move. Making them one is left
-/// for later, where it delays nobody: it takes milliseconds for millions of bytes.
+/// The bytes of a piece are copied once, into blocks that never move, so that adding a piece is fast. Joining the
+/// blocks takes milliseconds for millions of bytes, so it is left to [`ArrivedBytes::whole`], which a stage calls.
 ///
 /// ```
 /// use std::num::NonZeroUsize;
@@ -27,7 +27,7 @@ const MAX_BLOCK: usize = 256 << 10;
 #[derive(Debug)]
 pub struct ArrivedBytes {
     held: HeldBytes,
-    /// Number of bytes that are expected at most. Nothing is allocated for more.
+    /// Maximum number of bytes that are expected. No larger buffer is allocated in advance.
     expected: usize,
     length: usize,
     pieces: Pieces,
@@ -35,29 +35,29 @@ pub struct ArrivedBytes {
 
 #[derive(Debug)]
 enum Pieces {
-    /// The only piece so far, not copied: most bodies come in one.
+    /// The only piece so far, not copied: most bodies arrive in one piece.
     One(Bytes),
     /// Each block is full, except the last one.
     Blocks(Vec<Vec<u8>>),
 }
 
 impl ArrivedBytes {
-    /// No bytes yet, of at most `expected`.
+    /// Returns an empty collection, for at most `expected` bytes.
     pub fn new(memory: &MemoryBudget, expected: usize) -> ArrivedBytes {
         ArrivedBytes { held: memory.nothing(), expected, length: 0, pieces: Pieces::One(Bytes::new()) }
     }
 
-    /// Number of bytes that have arrived.
+    /// Returns the number of bytes that have arrived.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Returns true if nothing has arrived.
+    /// Returns true if no bytes have arrived.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Adds a piece. Fails if the budget has no room for it.
+    /// Adds a piece. Fails if the budget has too few bytes left.
     pub fn add(&mut self, piece: Bytes) -> Result<()> {
         if piece.is_empty() {
             return Ok(());
@@ -99,14 +99,14 @@ impl ArrivedBytes {
         Ok(())
     }
 
-    /// Makes one piece of all that has arrived.
+    /// Joins all arrived bytes into one piece.
     pub fn whole(self) -> Held<Bytes> {
         let whole = match self.pieces {
             Pieces::One(bytes) => bytes,
             Pieces::Blocks(mut blocks) if blocks.len() == 1 => blocks.pop().unwrap_or_default().into(),
             Pieces::Blocks(blocks) => {
                 let mut whole = Vec::with_capacity(self.length);
-                // Each block is freed once it is copied, so in all there is hardly ever more than before.
+                // Each block is freed once it is copied, so the memory in use hardly grows.
                 blocks.into_iter().for_each(|block| whole.extend_from_slice(&block));
                 whole.into()
             }

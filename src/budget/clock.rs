@@ -1,4 +1,4 @@
-//! The clock of one request: times its stages, bounds each by what is left, and traces them.
+//! The clock of one request: times its stages, limits each to the time that is left, and traces them.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use super::{Deadline, Enforce, LatencyBudget};
 use crate::error::{Error, Result};
 use crate::stage::{Stage, Timings};
 
-/// Times the stages of one request and ends it when its time has run out.
+/// Times the stages of one request, and ends the request when its time has run out.
 #[derive(Debug)]
 pub struct StageClock {
     started: Instant,
@@ -20,38 +20,38 @@ pub struct StageClock {
     predicted: Option<Duration>,
 }
 
-/// Until when the model may take.
+/// Time limits of the model for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimits {
     /// Time after which nobody waits for the outputs any more.
     pub deadline: Deadline,
-    /// Time at which the run has to end, for the stages after it to have their part.
+    /// Time at which the run has to end, so that enough time is left for the later stages.
     pub finish_by: Instant,
 }
 
 /// Division of the time for which a worker had a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueTimings {
-    /// From the queue's door to the moment a batch was formed.
+    /// From the arrival in the queue to the forming of the batch.
     pub queue: Duration,
     /// The run of the batch.
     pub inference: Duration,
 }
 
 impl Deadline {
-    /// The deadline of work that begins now.
+    /// Returns the deadline of work that begins now.
     pub fn from_now(limit: Duration) -> Deadline {
         Deadline::after(Instant::now(), limit)
     }
 
-    /// A deadline that is never reached, for work that no request waits for.
+    /// Returns a deadline that is never reached, for work that no request waits for.
     pub fn never() -> Deadline {
         const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
         Deadline::from_now(TEN_YEARS)
     }
 
     /// Returns an error once the deadline has passed. A stage calls it between the parts of its work (texts, words,
-    /// images, rows) and ends with the error, because its request has ended.
+    /// images, rows) and returns the error, because its request has ended.
     ///
     /// ```
     /// use std::time::Duration;
@@ -69,7 +69,7 @@ impl Deadline {
 }
 
 impl StageClock {
-    /// A clock for a request whose head was read at `started`.
+    /// Returns a clock for a request whose head was read at `started`.
     pub fn new(started: Instant, budget: LatencyBudget) -> StageClock {
         StageClock {
             started,
@@ -81,54 +81,54 @@ impl StageClock {
         }
     }
 
-    /// The request's deadline.
+    /// Returns the request's deadline.
     pub fn deadline(&self) -> Deadline {
         self.deadline
     }
 
-    /// The request's budget.
+    /// Returns the request's budget.
     pub fn budget(&self) -> &LatencyBudget {
         &self.budget
     }
 
-    /// Duration of each stage.
+    /// Returns the duration of each stage.
     pub fn timings(&self) -> Timings {
         self.spent
     }
 
-    /// Time that was left when `stage` was entered, if it was.
+    /// Returns the time that was left when `stage` was entered; `None` if it was not.
     pub fn left_at(&self, stage: Stage) -> Option<Duration> {
         self.left[stage as usize]
     }
 
-    /// Predicted time in the queue and the run.
+    /// Returns the predicted time in the queue and the run.
     pub fn predicted(&self) -> Option<Duration> {
         self.predicted
     }
 
-    /// Time at which the request's head had been read.
+    /// Returns the time at which the request's head had been read.
     pub fn started(&self) -> Instant {
         self.started
     }
 
-    /// Time since the request's head was read.
+    /// Returns the time since the request's head was read.
     pub fn total(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Until when the model may take, were it to get the request now.
+    /// Returns the time limits of the model, if it gets the request now.
     pub fn demand(&self) -> TimeLimits {
         self.demand_at(Instant::now())
     }
 
     fn demand_at(&self, now: Instant) -> TimeLimits {
         let deadline = self.limit(Stage::Inference, now);
-        // An instant before the epoch of the clock cannot be; then there is no time left anyway.
+        // The subtraction fails only before the epoch of the system's clock; no time is left in that case anyway.
         let reserve = self.deadline.instant().checked_sub(self.budget.postprocess).unwrap_or(now);
         TimeLimits { deadline, finish_by: deadline.instant().min(reserve) }
     }
 
-    /// Until when a stage may take that begins at `begin`.
+    /// Returns the deadline of a stage that begins at `begin`.
     fn limit(&self, stage: Stage, begin: Instant) -> Deadline {
         match self.budget.enforce {
             Enforce::Total => self.deadline,
@@ -136,7 +136,7 @@ impl StageClock {
         }
     }
 
-    /// Waits for the body, as long as it may take.
+    /// Waits for the body, up to the deadline of the network stage.
     pub async fn receive<T>(&mut self, body: impl Future<Output = Result<T>>) -> Result<T> {
         self.enter(Stage::Network, self.started);
         let limit = self.limit(Stage::Network, self.started);
@@ -145,9 +145,8 @@ impl StageClock {
         received.unwrap_or_else(|_elapsed| Err(Error::RequestTooSlow { limit: limit.left(self.started) }))
     }
 
-    /// Runs a stage: on this thread, or, if its cost says that it would hold it up, on one of `threads`. A request that
-    /// has no time left does not enter it. The stage gets its deadline: the request ends then, and the stage should
-    /// end, too.
+    /// Runs a stage on this thread, or on one of `threads` if it is heavy. A request that has no time left does not
+    /// enter the stage. `work` gets the deadline, at which the request ends and the stage should end, too.
     pub async fn run<T: Send + 'static>(
         &mut self,
         stage: Stage,
@@ -167,7 +166,7 @@ impl StageClock {
                 let done = work(limit);
                 done.map(|done| (done, begin.elapsed()))
             };
-            // Learned from the work itself, and not from the wait for a place to do it.
+            // The cost is learned from the work itself, without the wait for a place.
             let done = threads.run(limit, cost, timed).await;
             done.map(|done| {
                 done.map(|(done, took)| {
@@ -177,7 +176,7 @@ impl StageClock {
             })
         } else {
             let done = work(limit);
-            // A stage that gives up early says nothing of what it costs.
+            // A stage that fails early says nothing about its cost.
             if done.is_ok() {
                 cost.learn(units, begin.elapsed());
             }
@@ -189,14 +188,14 @@ impl StageClock {
         tracing::trace!(%stage, ?took, "stage finished");
         match done {
             Some(Ok(done)) if !limit.has_passed(end) => Ok(done),
-            // A mistake is a mistake, however late it was found.
+            // Any other error is returned even if it was found late.
             Some(Err(error)) if !matches!(error, Error::Expired { .. }) => Err(error),
             _ => Err(self.expired(stage)),
         }
     }
 
-    /// Waits for the model, up to the deadline. It was `predicted` to take this long. `work` reports its own split into
-    /// queue and inference, because only the worker knows when it took the request; `taken` asks when that was.
+    /// Waits for the model, up to the deadline. `predicted` is the predicted duration. `work` returns the times in the
+    /// queue and in the run, because only the worker knows when it took the request; `taken` returns that time.
     pub async fn wait<T>(
         &mut self,
         work: impl Future<Output = Result<(T, QueueTimings)>>,
@@ -215,7 +214,7 @@ impl StageClock {
                 tracing::trace!(?waited, "model finished");
                 return Ok(value);
             }
-            // Whoever noticed first: the worker, or the timer here.
+            // The deadline has passed, as the worker or the timer here noticed.
             Ok(Err(Error::Expired { .. })) | Err(_) => {}
             Ok(Err(error)) => return Err(error),
         }
@@ -231,7 +230,7 @@ impl StageClock {
         Err(self.expired(stage))
     }
 
-    /// The stages that took longer than their part. The queue and the run share one, and count as the run.
+    /// Returns the stages that took longer than their part. The queue and the run share a part, and count as the run.
     pub fn overruns(&self) -> impl Iterator<Item = Stage> {
         let took = |stage| match stage {
             Stage::Queue => Duration::ZERO,
@@ -280,7 +279,7 @@ mod tests {
         check(Enforce::Stages, 120, 120);
     }
 
-    /// The part for preprocessing is zero, so whatever it takes is an overrun.
+    /// The part for preprocessing is zero, so that any duration is an overrun.
     async fn preprocess(enforce: Enforce, units: usize) -> (Result<u32>, Vec<Stage>) {
         let mut clock = StageClock::new(Instant::now(), budget(enforce));
         let (cost, threads) = (StageCost::default(), BlockingThreads::new(NonZeroUsize::MIN));

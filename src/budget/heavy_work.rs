@@ -1,11 +1,11 @@
-//! Stages that would hold up a thread: which they are, and where they run instead.
+//! Finds stages that would block a thread that serves connections, and runs them on other threads.
 //!
-//! A thread that serves connections may give a request a moment of its time. A stage that needs more (a large body, an
-//! image) is run on a thread of its own, so that everybody else's requests, and health checks, go on.
+//! A stage may occupy a thread that serves connections for a moment only. A longer stage (of a large body, of an image)
+//! runs on a separate thread, so that it does not delay other requests and health checks.
 //!
-//! A stage that is inside a library call cannot be cancelled. One that runs on long after its deadline is stuck: other
-//! models get its place meanwhile, and its own model gets no other. So the stages of one model do not hold up other
-//! models, and at most twice as many threads can be stuck as there are places.
+//! A stage inside a library call cannot be cancelled. A stage that still runs long after its deadline is stuck: its
+//! place is lent to other models, and its own model has to wait until it ends. So the stages of one model do not block
+//! other models, and at most twice as many threads can be stuck as there are places.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -20,17 +20,17 @@ use super::Deadline;
 use crate::error::{Error, Result};
 use crate::machine;
 
-/// The longest that a stage may hold a thread that serves connections.
+/// Maximum time for which a stage may occupy a thread that serves connections.
 const A_MOMENT: Duration = Duration::from_micros(500);
 
-/// Time after its deadline at which a stage that still runs counts as stuck. Most stages check the deadline far more
+/// Time after its deadline at which a stage that still runs counts as stuck. Most stages check their deadline far more
 /// often.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// Interval at which a waiting stage checks whether earlier stages of its model are still stuck.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-/// Cost of a stage that has not run yet: about that of reading JSON.
+/// Assumed cost of a stage that has not run yet: about that of reading JSON.
 const NANOS_PER_UNIT: u64 = 5;
 
 /// Cost of a stage, in time per unit of its input (a byte, an element), learned from its last runs.
@@ -38,13 +38,13 @@ const NANOS_PER_UNIT: u64 = 5;
 pub struct StageCost {
     /// A moving average, in 1/1024 ns per unit.
     per_unit: AtomicU64,
-    /// True if it is heavy whatever was learned.
+    /// True if the stage always counts as heavy.
     is_always_heavy: bool,
-    /// Number of runs that are stuck. It can be below 0 for a moment.
+    /// Number of stuck runs. It can be below 0 for a moment.
     stuck: Arc<AtomicIsize>,
 }
 
-/// Costs of the stages around one model.
+/// Costs of the stages before and after one model.
 #[derive(Debug, Default)]
 pub struct StageCosts {
     /// Per byte of the body.
@@ -53,11 +53,11 @@ pub struct StageCosts {
     pub postprocess: StageCost,
 }
 
-/// The threads that heavy stages run on: as many at one time as there are threads that serve connections.
+/// The threads for heavy stages: as many at one time as threads that serve connections.
 #[derive(Debug, Clone)]
 pub struct BlockingThreads {
     places: Arc<Semaphore>,
-    /// Number of places of stuck stages that are lent to others. At most `most_lent`.
+    /// Number of places of stuck stages that are lent to other stages. At most `most_lent`.
     lent: Arc<AtomicUsize>,
     most_lent: usize,
     stuck_after: Duration,
@@ -84,8 +84,8 @@ impl Default for StageCost {
 }
 
 impl StageCosts {
-    /// Costs before anything was learned. Preprocessing that can take long however small a body is, is heavy from the
-    /// first on.
+    /// Returns the costs before the first run. If `preprocess_is_heavy`, preprocessing always counts as heavy, because
+    /// even a small body can take long.
     pub fn of(preprocess_is_heavy: bool) -> StageCosts {
         let preprocess = StageCost { is_always_heavy: preprocess_is_heavy, ..StageCost::default() };
         StageCosts { preprocess, ..StageCosts::default() }
@@ -101,7 +101,7 @@ impl StageCost {
     /// let cost = StageCost::default();
     /// assert!(!cost.is_heavy(1_000));
     /// assert!(cost.is_heavy(8_000_000));
-    /// // A stage that takes 2 ms for 1,000 units is learned to be heavy.
+    /// // After some runs of 2 ms for 1,000 units, the stage counts as heavy.
     /// (0..9).for_each(|_| cost.learn(1_000, Duration::from_millis(2)));
     /// assert!(cost.is_heavy(1_000));
     /// ```
@@ -113,27 +113,27 @@ impl StageCost {
         nanos > A_MOMENT.as_nanos()
     }
 
-    /// Notes what a run of the stage took.
+    /// Updates the cost with the duration of a run.
     pub fn learn(&self, units: usize, took: Duration) {
         let seen = took.as_nanos().saturating_mul(1024) / units.max(1) as u128;
         let seen = i128::try_from(seen).unwrap_or(i128::MAX).min(i128::from(u64::MAX >> 1));
         let known = i128::from(self.per_unit.load(Relaxed));
-        // Slowly up, so that a thread that was once kept waiting for its core makes no stage heavy; quickly down.
+        // Slow to rise, so that one run that waited for a core does not make the stage heavy; quick to fall.
         let step = if seen > known { 16 } else { 4 };
-        // Two threads may learn at once, and one of them in vain.
+        // If two threads learn at once, one update may be lost.
         self.per_unit.store(u64::try_from(known + (seen - known) / step).unwrap_or(0), Relaxed);
     }
 }
 
 impl BlockingThreads {
-    /// Room for `threads` heavy stages at one time.
+    /// Returns places for `threads` heavy stages at one time.
     pub fn new(threads: std::num::NonZeroUsize) -> BlockingThreads {
         let places = Arc::new(Semaphore::new(threads.get()));
         BlockingThreads { places, lent: Arc::default(), most_lent: threads.get(), stuck_after: STUCK_AFTER }
     }
 
-    /// Runs `work` on a thread where it holds up nobody, once there is a place. `None` if the deadline passes first;
-    /// work that has begun is not ended by it.
+    /// Runs `work` on a separate thread, once a place is free. Returns `None` if the deadline passes first; work that
+    /// has begun goes on nevertheless.
     pub async fn run<T: Send + 'static>(
         &self,
         deadline: Deadline,
@@ -146,12 +146,12 @@ impl BlockingThreads {
             }
             let place = Arc::clone(&self.places).acquire_owned().await.map_err(Error::internal)?;
             let run = Arc::new(Run::default());
-            // Runs whenever nobody waits any more: at the end, at the deadline, and when the client leaves.
+            // Runs when nobody waits any more: at the end, at the deadline, and when the client leaves.
             let _left = when_dropped(|| self.lend_if_stuck(&run, deadline, cost));
             let (run, lent, stuck) = (Arc::clone(&run), Arc::clone(&self.lent), Arc::clone(&cost.stuck));
             let work = move || {
                 machine::give_way();
-                // Runs on a panic, too.
+                // Also runs on a panic.
                 let ending = when_dropped(move || {
                     if run.state.swap(ENDED, AcqRel) == LENT {
                         place.forget();
@@ -166,7 +166,7 @@ impl BlockingThreads {
             match tokio::task::spawn_blocking(work).await {
                 Ok(done) => done,
                 Err(error) => match error.try_into_panic() {
-                    // As if it had run here: whoever catches panics of stages catches this one.
+                    // Resumed here, so that the panic is caught like that of any other stage.
                     Ok(panic) => std::panic::resume_unwind(panic),
                     Err(error) => Err(Error::internal(error)),
                 },
@@ -178,7 +178,7 @@ impl BlockingThreads {
     /// Lends the place of a stage that nobody waits for, if the stage still runs some time after its deadline.
     fn lend_if_stuck(&self, run: &Arc<Run>, deadline: Deadline, cost: &StageCost) {
         let has_ended = run.state.load(Acquire) == ENDED;
-        // There is no runtime when the server has stopped.
+        // After the server has stopped, there is no runtime.
         let (false, Ok(runtime)) = (has_ended, tokio::runtime::Handle::try_current()) else { return };
         let BlockingThreads { places, lent, most_lent, stuck_after } = self.clone();
         let (run, stuck) = (Arc::clone(run), Arc::clone(&cost.stuck));
@@ -239,7 +239,7 @@ mod tests {
         if begun.try_recv().is_ok() {
             assert_eq!(given_up, None);
             until(|| slow.stuck.load(Acquire) == 1).await;
-            // Another model gets the lent place. The model of the stuck stage waits until its deadline.
+            // Another model gets the lent place. A further stage of the same model waits until its deadline.
             assert_eq!(threads.run(Deadline::never(), &other, || Ok(7)).await, Some(Ok(7)));
             let soon = Deadline::from_now(Duration::from_millis(60));
             assert_eq!(threads.run(soon, &slow, || Ok(7)).await, None);

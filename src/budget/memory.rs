@@ -1,8 +1,8 @@
-//! Memory that is held for callers: one budget of bytes for the bodies of all requests and for all answers that have
+//! Memory that is held for callers: one budget of bytes for the bodies of all requests and for all responses that have
 //! not been read yet.
 //!
-//! An eighth of the budget is reserved for small bodies, and no number of holders can fill it. So small bodies always
-//! get in. From the rest, a holder may take at most half of what is free. So a few large bodies do not keep out all
+//! An eighth of the budget is reserved for small bodies, and suffices for all holders, so small bodies are always
+//! accepted. From the rest, a holder may take at most half of the free bytes, so a few large bodies do not keep out all
 //! smaller ones.
 
 use std::num::NonZeroUsize;
@@ -19,7 +19,7 @@ pub struct MemoryBudget(Arc<Counter>);
 #[derive(Debug)]
 struct Counter {
     limit: usize,
-    /// Bytes that each holder can have at the same time from the part that is reserved for small holders.
+    /// Number of bytes that each of all holders can have at the same time from the part reserved for small holders.
     small: usize,
     held: AtomicUsize,
 }
@@ -38,44 +38,44 @@ pub struct Held<T> {
     _bytes: HeldBytes,
 }
 
-/// The divisor of the budget that gives the part reserved for small holders.
+/// Reciprocal of the share that is reserved for small holders.
 const KEPT_FOR_SMALL: usize = 8;
 
 // ===== impl MemoryBudget =====
 
 impl MemoryBudget {
-    /// A budget of `limit` bytes for at most `holders` holders at one time.
+    /// Returns a budget of `limit` bytes for at most `holders` holders at one time.
     pub fn new(limit: usize, holders: NonZeroUsize) -> MemoryBudget {
         let small = limit / KEPT_FOR_SMALL / holders;
         MemoryBudget(Arc::new(Counter { limit, small, held: AtomicUsize::new(0) }))
     }
 
-    /// Maximum number of bytes that are held.
+    /// Returns the maximum number of bytes that can be held.
     pub fn limit(&self) -> usize {
         self.0.limit
     }
 
-    /// Number of bytes that are held.
+    /// Returns the number of bytes that are held.
     pub fn held(&self) -> usize {
         self.0.held.load(Relaxed)
     }
 
-    /// Returns a hold on no bytes yet.
+    /// Returns a hold of 0 bytes, which can grow.
     pub fn nothing(&self) -> HeldBytes {
         HeldBytes { budget: self.clone(), bytes: 0 }
     }
 
-    /// Holds `bytes`. Fails if there is no room.
+    /// Holds `bytes`. Fails if too few are free.
     ///
     /// ```
     /// use std::num::NonZeroUsize;
     /// use leeway::budget::MemoryBudget;
     /// let budget = MemoryBudget::new(800, NonZeroUsize::new(10).unwrap());
     /// let large = budget.hold(300).unwrap();
-    /// // 400 are left of the 700 that are not kept for small holders, and another 300 would leave less than 300.
+    /// // 400 are free of the 700 that are not reserved for small holders. 300 would be more than half of these.
     /// assert!(budget.hold(300).is_err());
     /// let smaller = budget.hold(200).unwrap();
-    /// // An eighth is there for ten small ones.
+    /// // An eighth is reserved for ten small holders.
     /// let small: Vec<_> = (0..10).map(|_| budget.hold(10).unwrap()).collect();
     /// assert_eq!(budget.held(), 600);
     /// drop((large, smaller, small));
@@ -87,13 +87,13 @@ impl MemoryBudget {
         Ok(held)
     }
 
-    /// Holds `bytes` even if there is no room. Holders that can be refused see these bytes as taken.
+    /// Holds `bytes` even if too few are free. They count against later calls of `hold`.
     pub fn hold_anyway(&self, bytes: usize) -> HeldBytes {
         self.0.held.fetch_add(bytes, Relaxed);
         HeldBytes { budget: self.clone(), bytes }
     }
 
-    /// Fails if there is no room for `bytes` now. Holds nothing.
+    /// Fails if `bytes` cannot be held now. Holds nothing.
     pub fn check(&self, bytes: usize) -> Result<()> {
         if self.0.has_room(self.held().saturating_add(bytes), bytes) { Ok(()) } else { Err(self.full()) }
     }
@@ -117,15 +117,15 @@ impl Counter {
 // ===== impl HeldBytes =====
 
 impl HeldBytes {
-    /// Holds `bytes` in all. Keeps the present number if there is no room for that. Never gives any back.
+    /// Grows the hold to `bytes` in total. Keeps the current number if too few are free. Never shrinks.
     pub fn grow_to(&mut self, bytes: usize) -> Result<()> {
         let more = bytes.saturating_sub(self.bytes);
         if more == 0 {
             return Ok(());
         }
         let counter = &self.budget.0;
-        // Taken first and given back on failure. Of two holders that ask for the last room at the same time, both may
-        // be refused, but never both let in.
+        // Taken first, and given back on failure. If two holders ask for the last free bytes at the same time, both may
+        // be refused, but never both accepted.
         let all = counter.held.fetch_add(more, Relaxed).saturating_add(more);
         if counter.has_room(all, bytes) {
             self.bytes = bytes;
@@ -176,7 +176,7 @@ mod tests {
         MemoryBudget::new(limit, NonZeroUsize::new(holders).unwrap())
     }
 
-    /// Holds for large bodies of any size.
+    /// Large bodies of decreasing size fill the budget first.
     #[test]
     fn small_bodies_are_let_in_however_many_large_ones_there_are() {
         let budget = budget(256 << 20, 1024);
@@ -213,7 +213,7 @@ mod tests {
             let mut all = Vec::new();
             for (index, size) in sizes.into_iter().enumerate() {
                 let mut held = budget.nothing();
-                // In two steps, as a body arrives.
+                // In two steps, like an arriving body.
                 let _ = held.grow_to(size / 2).and_then(|()| held.grow_to(size));
                 all.push(held);
                 if index % 3 == 2 {

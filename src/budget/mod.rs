@@ -1,12 +1,12 @@
-//! The time of a request: its division, and the rest.
+//! The budgets of requests: of time for each, and of memory for all.
 //!
-//! A [`LatencyBudget`] divides the time a client has among the parts of the request path. `clock.rs` holds the
-//! [`StageClock`] that travels with a request: the one place that times a stage, bounds it and traces it.
-//! `heavy_work.rs` says which stages are too much for a thread that serves connections, and takes them off it.
-//! `memory.rs` bounds the bytes that are held for all callers together, and `arrived_bytes.rs` has those of a body that arrives.
+//! A [`LatencyBudget`] divides the time of a request among the parts of the request path. `clock.rs` has the
+//! [`StageClock`] that travels with a request: the only place that times, limits and traces a stage. `heavy_work.rs`
+//! moves stages that take too long off the threads that serve connections. `memory.rs` limits the bytes that are held
+//! for all callers together, and `arrived_bytes.rs` collects the bytes of an arriving body.
 //!
-//! This room knows nothing of HTTP or of models. What is allowed of a stage is decided here; a stage itself has no
-//! clock.
+//! This module does not depend on HTTP or on models. The limits of stages are decided here; the stages themselves have
+//! no clock.
 
 #![warn(missing_docs)]
 
@@ -23,36 +23,36 @@ pub use self::heavy_work::{BlockingThreads, StageCost, StageCosts};
 pub use self::memory::{Held, HeldBytes, MemoryBudget};
 use crate::stage::Stage;
 
-/// Division of the time of a request. The rest of the total is the buffer for the tail.
+/// Division of the time of a request. The rest of the total is the buffer for tail latency.
 ///
-/// `total` is the time as the client sees it. `network` is the part that passes on the wire; the server itself has
+/// `total` is the time from the client's point of view. `network` is the part for the wire; the server itself has
 /// `total − network` from the moment the head of the request has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LatencyBudget {
     /// From the client's first byte to its last.
     pub total: Duration,
-    /// On the wire, in both directions; of this the server sees how long the body takes to arrive.
+    /// On the wire, in both directions. The server can measure only the arrival of the body.
     pub network: Duration,
     /// From the body to the model's inputs.
     pub preprocess: Duration,
     /// In the queue and in the run.
     pub inference: Duration,
-    /// From the model's outputs to the answer's text.
+    /// From the model's outputs to the response's text.
     pub postprocess: Duration,
     /// Treatment of a stage that takes longer than its part.
     pub enforce: Enforce,
 }
 
-/// Scope of a budget.
+/// Scope in which a budget is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enforce {
-    /// The whole. A stage that takes longer than its part lives off the buffer, and is counted.
+    /// The total. A stage that takes longer than its part uses up the buffer, and is counted.
     Total,
     /// Each part. A stage that takes longer than its part ends the request.
     Stages,
 }
 
-/// The moment after which nobody waits for the answer.
+/// The moment after which nobody waits for the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
@@ -65,7 +65,7 @@ impl Default for LatencyBudget {
 }
 
 impl LatencyBudget {
-    /// The budget that is used where none is configured: 200 ms = 15 + 20 + 100 + 20, and 45 for the tail.
+    /// The budget that is used if none is configured: 200 ms = 15 + 20 + 100 + 20, and 45 for the tail.
     pub const DEFAULT: LatencyBudget = LatencyBudget {
         total: Duration::from_millis(200),
         network: Duration::from_millis(15),
@@ -75,7 +75,7 @@ impl LatencyBudget {
         enforce: Enforce::Total,
     };
 
-    /// The buffer for the tail: what the parts leave of the total.
+    /// Returns the buffer for the tail: the total minus the parts.
     ///
     /// ```
     /// use leeway::budget::LatencyBudget;
@@ -85,7 +85,7 @@ impl LatencyBudget {
         self.total.saturating_sub(self.network + self.preprocess + self.inference + self.postprocess)
     }
 
-    /// The part that a stage belongs to. The queue and the run share one.
+    /// Returns the part that a stage belongs to. The queue and the run share one.
     pub fn part(&self, stage: Stage) -> Duration {
         match stage {
             Stage::Network => self.network,
@@ -95,7 +95,7 @@ impl LatencyBudget {
         }
     }
 
-    /// The time there is for the queue and the run, if every other stage takes as long as it may.
+    /// Returns the time for the queue and the run if every other stage uses its whole part.
     pub fn queue_and_run(&self) -> Duration {
         match self.enforce {
             Enforce::Total => self.inference + self.tail(),
@@ -103,7 +103,8 @@ impl LatencyBudget {
         }
     }
 
-    /// The budget for a caller who waits no longer than `client_timeout`: every part shrinks alike. It never grows.
+    /// Returns the budget for a caller who waits for `client_timeout`. Every part shrinks in proportion; none ever
+    /// grows.
     ///
     /// ```
     /// use std::time::Duration;
@@ -130,7 +131,7 @@ impl LatencyBudget {
         }
     }
 
-    /// The server's own share of the total.
+    /// Returns the server's own share of the total.
     pub fn on_the_server(&self) -> Duration {
         self.total.saturating_sub(self.network)
     }
@@ -139,12 +140,12 @@ impl LatencyBudget {
 // ===== impl Deadline =====
 
 impl Deadline {
-    /// The deadline that is `limit` after `start`.
+    /// Returns the deadline that is `limit` after `start`.
     pub fn after(start: Instant, limit: Duration) -> Deadline {
         Deadline(start + limit)
     }
 
-    /// Returns true if it has passed at `now`.
+    /// Returns true if the deadline has passed at `now`.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -158,12 +159,12 @@ impl Deadline {
         now >= self.0
     }
 
-    /// Returns the time that is left at `now`; zero once it has passed.
+    /// Returns the time that is left at `now`; zero once the deadline has passed.
     pub fn left(self, now: Instant) -> Duration {
         self.0.saturating_duration_since(now)
     }
 
-    /// The deadline as an instant.
+    /// Returns the deadline as an instant.
     pub fn instant(self) -> Instant {
         self.0
     }
@@ -199,7 +200,7 @@ mod tests {
             for stage in Stage::ALL {
                 prop_assert!(asked.part(stage) <= budget.part(stage));
             }
-            // Rounding to nanoseconds never makes the parts larger than the whole by more than their number.
+            // Rounding makes the sum of the parts larger than the total by at most a nanosecond for each part.
             let parts = asked.network + asked.preprocess + asked.inference + asked.postprocess;
             prop_assert!(parts <= asked.total + Duration::from_nanos(4));
             prop_assert_eq!(asked.within(Some(client_timeout)), asked);

@@ -20,50 +20,50 @@ use crate::repository::{self, BASELINE_FILE, Manifest, TrainingDate, VerifiedVer
 
 #[derive(Debug, Args)]
 pub(super) struct AddArgs {
-    /// The model's folder, with its model.toml: models/digits
+    /// Folder of the model, with its model.toml, as in models/digits
     model_dir: PathBuf,
 
-    /// The model's file
+    /// ONNX file of the model
     #[arg(long, value_name = "FILE")]
     onnx: PathBuf,
 
-    /// A file that the model keeps weights in, as model.onnx.data; its name stays. May be given several times
+    /// File with external weights of the model, as in model.onnx.data. Keeps its name. May be given several times
     #[arg(long, value_name = "FILE")]
     data_file: Vec<PathBuf>,
 
-    /// Another file of the version: a tokenizer, labels, a baseline.json; its name stays. May be given several times
+    /// Further file of the version: a tokenizer, labels, a baseline.json. Keeps its name. May be given several times
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
 
-    /// Examples that are checked at every load: {"instances": [...], "predictions": [...], "tolerance": 1e-4}
+    /// Golden examples, checked at every load: {"instances": [...], "predictions": [...], "tolerance": 1e-4}
     #[arg(long, value_name = "FILE", conflicts_with = "record_golden")]
     golden: Option<PathBuf>,
 
-    /// Instances, one per line as JSON, whose predictions are recorded as such examples
+    /// Instances, one JSON value per line, whose predictions are recorded as golden examples
     #[arg(long, value_name = "FILE")]
     record_golden: Option<PathBuf>,
 
-    /// Tolerance of the numbers of recorded predictions, times the larger of 1 and the number
+    /// Tolerance of numbers in recorded predictions, relative to the larger of 1 and the number
     #[arg(long, default_value_t = 1e-4, requires = "record_golden")]
     tolerance: f64,
 
-    /// Training data of the model, for its baseline: .csv with a header, or one instance per line as JSON
+    /// Training data of the model, for its baseline: .csv with a header, or one JSON instance per line
     #[arg(long, value_name = "FILE")]
     baseline_data: Option<PathBuf>,
 
-    /// A column of a .csv that is no feature: the label, an id. May be given several times
+    /// A column of a .csv that is not a feature, such as the label or an id. May be given several times
     #[arg(long, value_name = "NAME", requires = "baseline_data")]
     ignore_column: Vec<String>,
 
-    /// Training date of the model: 2026-11-24, or with a time
+    /// Training date of the model, as in 2026-11-24, or with a time
     #[arg(long, value_name = "DATE")]
     trained_at: Option<TrainingDate>,
 
-    /// The version of the data that it was trained on
+    /// Version of the training data, as in digits-v7
     #[arg(long)]
     dataset: Option<String>,
 
-    /// Framework that it was made with: "scikit-learn 1.8"
+    /// Framework that the model was made with, as in "scikit-learn 1.8"
     #[arg(long)]
     framework: Option<String>,
 
@@ -71,11 +71,11 @@ pub(super) struct AddArgs {
     #[arg(long)]
     description: Option<String>,
 
-    /// Metric of an evaluation, as accuracy=0.97. May be given several times
+    /// Metric of an evaluation, as in accuracy=0.97. May be given several times
     #[arg(long, value_name = "NAME=NUMBER", value_parser = metric)]
     metric: Vec<(String, f64)>,
 
-    /// Whatever else is to be known, as run=1234. May be given several times
+    /// Further fact about the version, as in run=1234. May be given several times
     #[arg(long, value_name = "NAME=TEXT", value_parser = tag)]
     tag: Vec<(String, String)>,
 
@@ -128,7 +128,7 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     Ok(write_added(&mut terminal::stdout(), &added)?)
 }
 
-/// Says what was added, and what to do next.
+/// Writes a summary of the new version, and the commands that may follow.
 fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
     let Added { version, folder, manifest, examples, baseline, findings, batching } = added;
     writeln!(out, "Added version {version}: {}", folder.display())?;
@@ -139,15 +139,15 @@ fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
     match (examples, &findings.warm_up) {
         (0, WarmUp::Ran) => writeln!(
             out,
-            "It loads, runs, and fits model.toml. It has no examples: --golden, with the training framework's own \
-             predictions, tells a wrong export from a right one."
+            "It loads, runs, and fits model.toml. It has no golden examples: --golden, with the training framework's \
+             own predictions, would detect a wrong export."
         )?,
         (0, WarmUp::Failed { .. }) => writeln!(
             out,
-            "It loads and fits model.toml. It has no examples: --golden, with the training framework's own predictions, \
-             shows whether it runs, and tells a wrong export from a right one."
+            "It loads and fits model.toml. It has no golden examples: --golden, with the training framework's own \
+             predictions, would show if it runs, and detect a wrong export."
         )?,
-        (count, _) => writeln!(out, "It loads, runs, fits model.toml, and predicts what its {count} examples expect.")?,
+        (count, _) => writeln!(out, "It loads, runs, fits model.toml, and reproduces its {count} golden examples.")?,
     }
     write_findings(out, findings, *batching)?;
     match baseline {
@@ -155,19 +155,19 @@ fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
         None if manifest.files.contains_key(BASELINE_FILE) => {}
         None => writeln!(
             out,
-            "It has no baseline, so that drift cannot be told: --baseline-data makes one, and so does leeway baseline until \
-             the version is deployed."
+            "It has no baseline, so drift cannot be measured: --baseline-data makes one, and so does leeway baseline \
+             until the version is deployed."
         )?,
     }
     let model = folder.parent().and_then(|model| model.file_name()).unwrap_or_default().to_string_lossy();
     writeln!(
         out,
-        "A running server takes it in by itself, without traffic. Then: leeway traffic {model} ... or leeway promote \
-         {model} {version}"
+        "A running server finds it by itself, and gives it no traffic. Next: leeway traffic {model} ... or leeway \
+         promote {model} {version}"
     )
 }
 
-/// `leeway verify`: are all files those that were added?
+/// Runs `leeway verify`, which compares all files with the manifests of their versions.
 pub(super) fn verify(settings: SettingsArgs) -> Result<()> {
     let config = settings.load()?;
     let mut out = terminal::stdout();

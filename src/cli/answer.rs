@@ -10,19 +10,19 @@ use serde_json::Value;
 
 use super::terminal;
 
-/// An answer of the admin API. Its JSON is kept beside its type, so that `--json` prints what this version does not know, too.
+/// An answer of the admin API. Its JSON is kept, so that `--json` also prints members that this program does not know.
 pub(super) struct Answer<T> {
     json: Value,
     kind: PhantomData<T>,
 }
 
 impl<T> Answer<T> {
-    /// The answer with this text.
+    /// Parses an answer from its JSON text.
     pub(super) fn parse(text: &str) -> serde_json::Result<Answer<T>> {
         Ok(Answer { json: serde_json::from_str(text)?, kind: PhantomData })
     }
 
-    /// The answer that a server would give, of a command that did its work itself.
+    /// Answer of a command that did its work without a server.
     pub(super) fn of(value: &T) -> Result<Answer<T>>
     where
         T: Serialize,
@@ -30,7 +30,7 @@ impl<T> Answer<T> {
         Ok(Answer { json: serde_json::to_value(value)?, kind: PhantomData })
     }
 
-    /// Prints the JSON, or what this function writes.
+    /// Prints the JSON, or the text that `for_people` writes.
     pub(super) fn show(self, as_json: bool, for_people: impl FnOnce(&mut dyn Write, T) -> Result<()>) -> Result<()>
     where
         T: DeserializeOwned,

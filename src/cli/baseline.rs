@@ -1,4 +1,4 @@
-//! `leeway baseline`: how the training data of a version are distributed, for one that was never deployed.
+//! `leeway baseline`: adds the distribution of the training data to a version that was never deployed.
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
@@ -22,17 +22,17 @@ use crate::traffic::Share;
 
 #[derive(Debug, Args)]
 pub(super) struct BaselineArgs {
-    /// The model's name, or its folder: digits, models/digits
+    /// Name or folder of the model, as in digits or models/digits
     model: PathBuf,
 
     /// The version
     version: Version,
 
-    /// Training data: .csv with a header, or one instance per line as JSON
+    /// Training data: .csv with a header, or one JSON instance per line
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
 
-    /// A column of a .csv that is no feature: the label, an id. May be given several times
+    /// A column of a .csv that is not a feature, such as the label or an id. May be given several times
     #[arg(long, value_name = "NAME")]
     ignore_column: Vec<String>,
 
@@ -67,16 +67,16 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     }
     writeln!(
         out,
-        "A server that has it loaded goes on without it and takes the files for altered, until leeway unload {name} \
-         {version} and leeway load {name} {version}.",
+        "A server that has the version loaded does not use the baseline and reports the files as altered, until leeway \
+         unload {name} {version} and leeway load {name} {version}.",
         version = args.version
     )?;
     Ok(())
 }
 
-/// Refuses a version that was deployed once: people rely on it, so it is not changed any more.
+/// Refuses a version that was ever deployed: people rely on it, so it must not change.
 async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version) -> Result<()> {
-    /// Deployments that are read at one time.
+    /// Number of deployments that are read at a time.
     const PAGE: u32 = 1_000;
     match &config.state.url {
         StateUrl::Memory => {
@@ -97,7 +97,7 @@ async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version
         for deployment in &page {
             if deployment.stable == version || deployment.traffic.share(version) != Share::default() {
                 bail!(
-                    "{model} {version} is deployed, or was (generation {}), and is not changed any more; make a new version \
+                    "{model} {version} is or was deployed (generation {}), so it must not change; make a new version \
                      with leeway add --baseline-data",
                     deployment.generation
                 );
@@ -110,25 +110,25 @@ async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version
     }
 }
 
-/// Says what a baseline is of.
+/// Writes the rows, features and predictions of a baseline.
 pub(super) fn write_baseline(out: &mut impl Write, baseline: &Baseline) -> std::io::Result<()> {
     let predictions: Vec<&str> = baseline.predictions.iter().map(|feature| feature.name.as_str()).collect();
-    let predictions = if predictions.is_empty() { "nothing".to_owned() } else { predictions.join(", ") };
+    let predictions = if predictions.is_empty() { "none".to_owned() } else { predictions.join(", ") };
     writeln!(
         out,
-        "Its baseline is of {} rows; of the features: {}; of the predictions: {predictions}.",
+        "Its baseline has {} rows; features: {}; predictions: {predictions}.",
         baseline.rows,
         match baseline.features.len() {
-            0 => "nothing".to_owned(),
+            0 => "none".to_owned(),
             count => format!("all {count}"),
         }
     )
 }
 
-/// Shows how far a baseline is, on a terminal; a line now and then elsewhere.
+/// Progress of making a baseline: a bar on a terminal, and a line for each tenth elsewhere.
 pub(super) struct ProgressBar {
     bar: indicatif::ProgressBar,
-    /// The last report where there is no terminal: the step, and the number of tenths of it.
+    /// The last report without a terminal: the step, and the number of tenths that were done.
     said: RefCell<(&'static str, u64)>,
 }
 

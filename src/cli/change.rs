@@ -1,5 +1,5 @@
-//! Changes of a deployment, for `leeway traffic`, `promote` and `rollback`: by a running server, or in the journal of one
-//! that is not running.
+//! Changes of a deployment, for `leeway traffic`, `promote` and `rollback`: by a running server, or in the journal of a
+//! server that is not running.
 
 use anyhow::Result;
 use clap::Args;
@@ -27,11 +27,11 @@ pub(super) struct ChangeArgs {
     #[arg(long)]
     by: Option<String>,
 
-    /// Change only if the model is at this generation
+    /// Make the change only if the model is at this generation
     #[arg(long, value_name = "GENERATION")]
     if_generation: Option<u64>,
 
-    /// Change the journal itself, for a server that is not running
+    /// Change the journal directly, for a server that is not running
     #[arg(long)]
     offline: bool,
 
@@ -39,7 +39,7 @@ pub(super) struct ChangeArgs {
     server: ServerArgs,
 }
 
-/// Makes a change, and says what came of it.
+/// Makes a change, and prints its outcome.
 pub(super) fn make(model: ModelName, wish: Transition, args: ChangeArgs) -> Result<()> {
     let ChangeArgs { reason, by, if_generation, offline, server } = args;
     let note = ChangeNote { by: by.unwrap_or_else(this_user), reason, at: Timestamp::now() };
@@ -79,7 +79,7 @@ fn by_the_server(client: &Client, request: ChangeRequest) -> Result<Answer<Chang
     }
 }
 
-/// Writes to the journal what the next server to start will serve.
+/// Writes the change to the journal, for the next start of a server.
 async fn in_the_journal(config: &Config, request: &ChangeRequest) -> Result<ChangeOutcome> {
     let journal = state::open_journal(&config.state.url).await?;
     Ok(change_offline(&*journal, &*repository::store(&config.repository), request).await?)

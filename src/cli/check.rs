@@ -1,4 +1,4 @@
-//! `leeway check`: tells whether `leeway serve` would start and serve everything that is deployed.
+//! `leeway check`: checks that `leeway serve` would start and serve everything that is deployed.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let mut out = terminal::stdout();
     writeln!(out, "ONNX Runtime {} ({})", engine.version(), engine.library().display())?;
     one_thread()?.block_on(async {
-        // What is deployed is read, and nothing is written.
+        // The deployments are read, and nothing is written.
         let journal = match &config.state.url {
             StateUrl::Sqlite(path) if !path.exists() => MemoryJournal::default(),
             url @ (StateUrl::Memory | StateUrl::Sqlite(_)) => {

@@ -1,4 +1,4 @@
-//! Leaves nothing unfinished behind when a command is interrupted.
+//! Removal of an unfinished version when a command is interrupted.
 
 use std::path::Path;
 
@@ -28,5 +28,5 @@ pub(super) fn clean_up_at_signals(model: &Path) -> Result<()> {
         })
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(listen).context("no thread could be started")?;
-    listening.recv().context("signals cannot be listened to")
+    listening.recv().context("the signal handlers could not be installed")
 }

@@ -15,23 +15,23 @@ use crate::config::Config;
 
 /// Timeout of a request. A change may have to load a version first.
 const TIMEOUT: Duration = Duration::from_secs(600);
-/// The admin API is on the local network.
+/// Timeout of a connection attempt. Short, because the admin API is on the local network.
 const CONNECTING: Duration = Duration::from_secs(5);
-/// Maximum size of an answer: the drift of thousands of features.
+/// Maximum size of an answer, enough for the drift of thousands of features.
 const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
-/// The server, and format of its answer.
+/// The server that a command asks, and the format of the output.
 #[derive(Debug, Args)]
 pub(super) struct ServerArgs {
     #[command(flatten)]
     pub(super) settings: SettingsArgs,
 
-    /// Print the server's JSON
+    /// Print the server's answer as JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// A client of the admin API of the server that this configuration is of.
+/// A client of the admin API of the configured server.
 pub(super) struct Client {
     agent: ureq::Agent,
     address: SocketAddr,
@@ -91,7 +91,7 @@ impl Client {
         })?;
         let text = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string()?;
         let answer = Answer::parse(&text)
-            .map_err(|_| anyhow!("what answers at {} (admin.listen) is not a Leeway server", self.address))?;
+            .map_err(|_| anyhow!("the server at {} (admin.listen) is not a Leeway server", self.address))?;
         if response.status().is_success() {
             return Ok(answer);
         }
@@ -102,7 +102,7 @@ impl Client {
     }
 }
 
-/// The status that a server answers a path with.
+/// Returns the HTTP status of a GET of this path.
 pub(super) fn status_of(address: SocketAddr, path: &str, timeout: Duration) -> Result<u16> {
     Ok(agent(timeout).get(format!("http://{address}{path}")).call()?.status().as_u16())
 }
@@ -110,7 +110,7 @@ pub(super) fn status_of(address: SocketAddr, path: &str, timeout: Duration) -> R
 fn agent(timeout: Duration) -> ureq::Agent {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
-        // Whatever the environment says of proxies: the server is where its configuration says.
+        // Proxies named in the environment are not used: the configuration has the server's address.
         .proxy(None)
         .timeout_connect(Some(CONNECTING))
         .timeout_global(Some(timeout))
@@ -118,7 +118,7 @@ fn agent(timeout: Duration) -> ureq::Agent {
         .into()
 }
 
-/// A server that listens everywhere is here, too.
+/// Returns the address to connect to: loopback for a server that listens on all addresses.
 pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),

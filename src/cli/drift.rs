@@ -1,4 +1,4 @@
-//! `leeway drift`: how far the last requests are from the training data.
+//! `leeway drift`: distance of the last requests from the training data.
 
 use std::io::Write;
 use std::time::Duration;
@@ -17,19 +17,19 @@ pub(super) struct DriftArgs {
     /// The model
     model: ModelName,
 
-    /// Of this version only
+    /// Show only this version
     #[arg(long)]
     version: Option<Version>,
 
-    /// Of so many seconds, up to a day [default: monitoring.drift_window_ms]
+    /// Length of the window in seconds, up to a day [default: monitoring.drift_window_ms]
     #[arg(long, value_name = "SECONDS")]
     window: Option<u64>,
 
-    /// Show how this feature, or part of the predictions, is distributed in the baseline and in the window
+    /// Show the distribution of this feature, or part of the predictions, in the baseline and in the window
     #[arg(long, value_name = "NAME")]
     feature: Option<String>,
 
-    /// Show all features, and not only the worst
+    /// Show all features, not only those that drift most
     #[arg(long)]
     all: bool,
 
@@ -37,9 +37,9 @@ pub(super) struct DriftArgs {
     server: ServerArgs,
 }
 
-/// Without --all, so many features are shown.
+/// Maximum number of features that are shown without --all.
 const WORST: usize = 10;
-/// The width of a bar that is all of a distribution.
+/// Width of the bar for a share of 100 %, in characters.
 const BAR: f64 = 40.0;
 
 pub(super) fn run(args: DriftArgs) -> Result<()> {
@@ -106,7 +106,7 @@ fn write_features(out: &mut dyn Write, VersionDrift { report, .. }: &VersionDrif
     Ok(())
 }
 
-/// A number with so many digits; 0 where there is nothing to compare.
+/// Formats a number with this many decimals, and NaN (nothing to compare) as 0.
 fn number(value: f64, digits: usize) -> String {
     format!("{:.digits$}", if value.is_nan() { 0.0 } else { value })
 }
@@ -115,7 +115,7 @@ fn write_distributions(out: &mut dyn Write, drift: &VersionDrift, feature: &str)
     let VersionDrift { version, report, .. } = drift;
     let mut found = report.predictions.iter().chain(&report.features).filter(|found| found.name == feature).peekable();
     if found.peek().is_none() {
-        bail!("version {version} watches nothing that is called {feature:?}; --all shows what it does");
+        bail!("version {version} watches no feature or prediction called {feature:?}; --all lists what it watches");
     }
     for FeatureDrift { name, status, bins, .. } in found {
         let mut rows = table(["up to, or value", "baseline", "", "window", ""]);

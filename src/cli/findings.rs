@@ -1,4 +1,4 @@
-//! Findings of a version's first runs, in words.
+//! Findings of a version's first runs, as text.
 
 use std::io::{self, Write};
 
@@ -6,10 +6,10 @@ use crate::config::Batching;
 use crate::model::Independence;
 use crate::registry::{Findings, WarmUp};
 
-/// Writes what was found, a line each.
+/// Writes the findings, one per line.
 pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: Batching) -> io::Result<()> {
     if let WarmUp::Failed { reason } = &findings.warm_up {
-        writeln!(out, "  It was not seen to run, because its inputs had to be made up: {reason}")?;
+        writeln!(out, "  A test run was not possible, because its inputs had to be made up: {reason}")?;
     }
     let independence = &findings.independence;
     let by_setting = match setting {
@@ -18,7 +18,7 @@ pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: 
     };
     match (findings.is_batched(setting), independence) {
         (true, Independence::Dependent(_)) => {
-            writeln!(out, "  WARNING: batching is on{by_setting}, and answers depend on who else asks: {independence}")?
+            writeln!(out, "  WARNING: batching is on{by_setting}; answers depend on other requests: {independence}")?
         }
         (true, _) => writeln!(out, "  Batching is on{by_setting}: {independence}")?,
         (false, Independence::FixedBatch { .. }) => writeln!(out, "  Batching is off: {independence}")?,
@@ -26,14 +26,14 @@ pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: 
     }
     if let Some(found) = findings.padding.as_ref().filter(|_| !findings.may_be_padded() && findings.is_batched(setting))
     {
-        writeln!(out, "  Only texts of one length share a run; of texts that are filled up, {found}")?;
+        writeln!(out, "  Only texts of one length share a run; with padding, {found}")?;
     }
     if let Some(most) = findings.bounds.and_then(|bounds| bounds.row) {
         writeln!(
             out,
-            "  Rows of up to {most} elements are taken: longer ones would take too much memory or time, or were not tried \
-             (model.max_batch_elements sets another limit)"
+            "  Rows of up to {most} elements are accepted: longer ones would take too much memory or time, or were not \
+             tried (model.max_batch_elements sets another limit)"
         )?;
     }
-    findings.remarks.iter().try_for_each(|remark| writeln!(out, "  ChangeNote: {remark}"))
+    findings.remarks.iter().try_for_each(|remark| writeln!(out, "  Note: {remark}"))
 }

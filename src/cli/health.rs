@@ -1,4 +1,4 @@
-//! `leeway health`: whether the server that this configuration is of is ready, for health checks where there is no curl.
+//! `leeway health`: checks that the configured server is ready, for containers without curl.
 
 use std::io::Write;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
-    /// Only whether the server is alive, ready or not
+    /// Check only that the server is alive, even if it is not ready
     #[arg(long)]
     live: bool,
 

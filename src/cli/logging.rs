@@ -1,4 +1,4 @@
-//! The log: to standard error, lines for people on a terminal and JSON otherwise.
+//! The log on standard error: lines for people on a terminal, JSON otherwise.
 
 use std::fmt;
 use std::io::{IsTerminal, stderr};
@@ -19,11 +19,11 @@ pub(super) struct Logged;
 
 impl fmt::Display for Logged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the log has it")
+        f.write_str("the error is in the log")
     }
 }
 
-/// Writes the error that ends this process to the log, if the log is JSON: log collectors read nothing else.
+/// Writes the error that ends this process to the log, if the log is JSON: log collectors cannot read other lines.
 pub(super) fn fatal(error: Error) -> Error {
     if IS_JSON.get() != Some(&true) {
         return error;
@@ -41,7 +41,7 @@ pub(super) fn start(config: &LogConfig) -> Result<()> {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // ONNX Runtime is talkative, and what it says at info is about its own insides.
+    // At info, ONNX Runtime logs much about its own internals.
     let filter = EnvFilter::default()
         .add_directive(level.into())
         .add_directive("ort=warn".parse()?)

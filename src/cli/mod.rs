@@ -44,7 +44,7 @@ use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::{TRIAL_COMMAND, answer_trial};
 
-/// Exit code where the command line or the configuration is wrong; clap uses the same.
+/// Exit code for a wrong command line or configuration, the same as clap's.
 const USAGE: u8 = 2;
 
 /// Serves ONNX models over HTTP.
@@ -58,10 +58,10 @@ const USAGE: u8 = 2;
 A repository of models is a folder:
 
     models/digits/model.toml      the pipeline and its settings
-    models/digits/1/              version 1: model.onnx, version.toml and whatever else belongs to it
+    models/digits/1/              version 1: model.onnx, version.toml and its other files
     models/digits/2/              version 2
 
-`leeway add` makes versions. Start with `leeway check`, which loads everything and says what it found, then `leeway \
+`leeway add` makes versions. Start with `leeway check`, which loads everything and reports its findings, then `leeway \
 serve`, then
 
     curl http://127.0.0.1:8080/predict -H 'content-type: application/json' -d '{\"instances\": [[...]]}'
@@ -84,24 +84,24 @@ enum Command {
 Settings come from the configuration file, then from the environment, then from the flags above; later ones \
 win. Every key has a variable: http.listen is LEEWAY_HTTP__LISTEN, repository.path is LEEWAY_REPOSITORY__PATH.
 
-On SIGTERM the server becomes not ready, serves on for shutdown.deregistration_delay_ms, then finishes what is \
-in flight. On Ctrl-C it skips the delay.")]
+On SIGTERM the server reports not ready, continues to serve for shutdown.deregistration_delay_ms, then finishes the \
+requests in flight. On Ctrl-C it skips the delay.")]
     Serve(SettingsArgs),
-    /// Check the configuration, load every model, run each once, and print what was found
-    #[command(after_help = "Nothing is bound and nothing is served. The exit code is 0 if `leeway serve` would start.")]
+    /// Check the configuration, load every model, run each once, and print the findings
+    #[command(after_help = "Binds no port and serves nothing. The exit code is 0 if `leeway serve` would start.")]
     Check(SettingsArgs),
     /// Check a model file and add it to the repository as the next version
     #[command(after_help = "\
-The model is tried out in a process of its own, with its model.toml, before it becomes a version; whatever goes wrong \
-leaves nothing behind. The version is never changed afterwards.
+The model is tried out in a separate process, with its model.toml, before it becomes a version; a failure leaves \
+nothing behind. The version is never changed afterwards.
 
     leeway add models/digits --onnx digits.onnx --trained-at 2026-11-24 --dataset digits-v7 \\
         --metric accuracy=0.978 --record-golden instances.jsonl")]
     Add(Box<add::AddArgs>),
-    /// Make the baseline that drift is told from, for a version that was never deployed
+    /// Make the baseline that drift is measured against, for a version that was never deployed
     #[command(after_help = "\
-The version's own pipeline is run over the training data, so that what is compared later is the same. A baseline is a part \
-of its version: once the version has had traffic, add a new one with `leeway add --baseline-data`.
+Training data go through the version's own pipeline, as requests do, so that both can be compared. A baseline is part \
+of its version: once the version has had traffic, add a new version with `leeway add --baseline-data`.
 
     leeway baseline digits 3 --data train.csv --ignore-column digit")]
     Baseline(Box<baseline::BaselineArgs>),
@@ -115,31 +115,32 @@ of its version: once the version has had traffic, add a new one with `leeway add
     #[command(after_help = "\
     leeway traffic digits 2=90 3=10 --reason \"canary\"
 
-The same routing key (the header X-Routing-Key, or else the request's id) always meets the same version; a share that \
-grows takes keys, and never gives one away. The stable version stays the same: `leeway rollback` gives it all requests \
-again.")]
+The same routing key (the header X-Routing-Key, or else the request's id) always goes to the same version. When a \
+share grows, its version gains keys and loses none. The stable version stays the same: `leeway rollback` gives it \
+all requests again.")]
     Traffic(traffic::TrafficArgs),
     /// Make a version the stable one, and give it all requests
     Promote(promote::PromoteArgs),
-    /// Give all requests to the stable version, or, if it has them, go back to the one before
+    /// Give all requests to the stable version, or, if it has them already, to the stable version before it
     Rollback(rollback::RollbackArgs),
     /// Load a version and keep it loaded
     Load(load::VersionArgs),
     /// Take a version without traffic out of memory
     Unload(load::VersionArgs),
-    /// Show how far the last requests to a running server are from the training data
+    /// Show the distance of the last requests to a running server from the training data
     #[command(after_help = "\
-Of each feature and each part of the predictions: PSI against the version's baseline less what it is by chance, how sure \
-that is (z), and what to make of it: warning above 0.1 and drifted above 0.2, both with z above 4 and enough data.
+Shows for each feature and each part of the predictions: the PSI against the version's baseline, less the PSI \
+expected by chance; its significance (z); and the status: warning above 0.1 and drifted above 0.2, both with z above \
+4 and enough data.
 
     leeway drift digits --version 2 --window 3600
     leeway drift digits --feature 'pixels[20]'")]
     Drift(drift::DriftArgs),
-    /// Let a running server look at its repository now
+    /// Make a running server sync with its repository now
     Reload(client::ServerArgs),
-    /// Say whether the server is ready: exit code 0 if it is, 1 if not
+    /// Report if the server is ready: exit code 0 if it is, 1 if not
     Health(health::HealthArgs),
-    /// Load a version as told on standard input, and say whether that went well
+    /// Load the version described on standard input, and report the result
     #[command(name = TRIAL_COMMAND, hide = true)]
     TrialLoad,
     /// Run a model for the server whose socket is standard input
@@ -166,7 +167,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
     if cli.loads_onnxruntime() {
         machine::turn_telemetry_off(this_program());
     }
-    // Where tests stop the process; nothing in a release.
+    // Points at which tests stop the process. They do nothing in a release.
     let _fail_points = fail::FailScenario::setup();
     let done = match cli.command {
         _ if cli.version => version(),
@@ -189,12 +190,12 @@ pub fn main_with(stages: Stages) -> ExitCode {
             answer_trial(std::io::stdin().lock(), std::io::stdout().lock(), &stages).map_err(Into::into)
         }
         Some(Command::RunModel) => answer_runs().map_err(Into::into),
-        // clap has printed the help already where nothing was asked for.
+        // Without a subcommand, clap has printed the help.
         None => Ok(()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has read enough, as `head` does.
+        // The reader has closed the pipe, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             if error.downcast_ref::<logging::Logged>().is_none() {
@@ -219,7 +220,7 @@ fn version() -> Result<()> {
     writeln!(out, "leeway {}", env!("CARGO_PKG_VERSION"))?;
     match OnnxRuntime::load(&config.library_candidates()) {
         Ok(runtime) => writeln!(out, "ONNX Runtime {} ({})", runtime.version(), runtime.library().display())?,
-        Err(_) => writeln!(out, "ONNX Runtime: not found (`leeway check` says where it was looked for)")?,
+        Err(_) => writeln!(out, "ONNX Runtime: not found (`leeway check` lists the places that were searched)")?,
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! The report of a panic: one line, and at most one a second.
+//! Reports of panics: one line each, and at most one a second.
 //!
-//! A panic in a stage is caught, and the request of a client may cause it, as often as the client likes. What the standard
-//! library writes of each would fill the log, and is no JSON. A panic that ends the process is always reported.
+//! A panic in a stage is caught. A client's request may cause it, as often as the client likes. The standard library's
+//! reports would fill the log, and are not JSON. A panic that ends the process is always reported.
 
 use std::io::Write;
 use std::panic::PanicHookInfo;
@@ -26,7 +26,7 @@ struct ReportLimit {
 }
 
 impl ReportLimit {
-    /// Returns the number of panics that were left out since the last report, if this one is to be reported.
+    /// Returns the number of panics that were left out since the last report, if this panic should be reported.
     fn admit(&mut self, now: Instant, ends_process: bool) -> Option<u64> {
         let is_soon = self.last.is_some_and(|last| now.saturating_duration_since(last) < BETWEEN_REPORTS);
         if is_soon && !ends_process {
@@ -38,7 +38,7 @@ impl ReportLimit {
     }
 }
 
-/// Makes panics of this process lines of its log, or of standard error where there is no log.
+/// Reports panics of this process in its log, or on standard error if the log was not started.
 pub(super) fn report_panics() {
     let limit = Mutex::new(ReportLimit::default());
     std::panic::set_hook(Box::new(move |panic| {
@@ -71,7 +71,7 @@ fn message_of<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }
 
-/// Returns true for the messages of panics that the standard library does not unwind: it aborts the process.
+/// Returns true for the message of a panic at which the standard library aborts the process instead of unwinding.
 fn ends_process(message: &str) -> bool {
     message.starts_with("panic in a ") || message.starts_with("unsafe precondition(s) violated")
 }

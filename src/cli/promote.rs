@@ -12,7 +12,7 @@ pub(super) struct PromoteArgs {
     /// The model
     model: ModelName,
 
-    /// The version that is to be the stable one
+    /// The new stable version
     version: Version,
 
     #[command(flatten)]

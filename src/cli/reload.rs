@@ -1,4 +1,4 @@
-//! `leeway reload`: lets a running server look at its repository.
+//! `leeway reload`: makes a running server sync with its repository.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! `leeway rollback`: gives all requests to the stable version, or to the one before.
+//! `leeway rollback`: gives all requests to the stable version, or to the stable version before it.
 
 use anyhow::Result;
 use clap::Args;

@@ -18,13 +18,13 @@ use crate::pipeline::Stages;
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let config = settings.load().inspect_err(|_| {
-        // The default log: the configured one is not known, because the settings could not be read.
+        // The default log, because the settings, and with them those of the log, could not be read.
         let _ = logging::start(&LogConfig::default());
     });
     serve(config, stages).map_err(logging::fatal)
 }
 
-/// Lifetime of an idle thread of heavy stages. The windows of the metrics are slid on such a thread every second, so with a
+/// Lifetime of an idle thread for heavy stages. The metrics' windows advance on such a thread every second, so with a
 /// longer lifetime all threads of a peak would stay.
 const IDLE_THREAD: Duration = Duration::from_millis(500);
 
@@ -41,16 +41,15 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
         .build()
         .context("the HTTP threads could not be started")?;
     let served = runtime.block_on(async {
-        let mut signals = Signals::listen().context("signals cannot be listened to")?;
+        let mut signals = Signals::listen().context("the signal handlers could not be installed")?;
         tracing::info!(models = %config.repository.path.display(), "starting");
         let addresses = Addresses::bind(&config)?;
         let app = tokio::select! {
             biased;
-            // First: what ends this process may have ended a trial load, too, and that would look like the model's fault.
+            // Polled first: the signal may have ended a trial load, too, which would look like the model's fault.
             _ = signals.next() => {
                 tracing::info!("stopped while loading");
-                // At once, and not in order: a model that is being loaded may take long, and its libraries must not be
-                // taken down underneath it.
+                // Exits at once, without an orderly shutdown: a load may take long, and must not lose its libraries.
                 signal_hook::low_level::exit(0)
             }
             app = App::build(config, stages) => app?,
@@ -64,14 +63,14 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
         } else {
             tracing::info!(%data, %admin, threads, %cores, "ready: POST http://{data}/predict");
         }
-        // What is unloaded later is held here no longer.
+        // Otherwise a version that is unloaded later would stay in memory.
         drop(snapshot);
         let limiter = std::thread::Builder::new().name("memory-limit".to_owned());
         limiter.spawn(keep_below_the_memory_limit).context("no thread could be started")?;
         tell_systemd(NotifyState::Ready);
         bound.run(signals).await?;
         if deployer.is_loading() {
-            tracing::info!("a load that goes on is not waited for");
+            tracing::info!("stopped without waiting for a load that is still running");
             // A load still uses the libraries, so they must not be unloaded.
             signal_hook::low_level::exit(0)
         }
@@ -91,7 +90,7 @@ fn keep_below_the_memory_limit() {
     let mut is_limited = false;
     loop {
         let left = machine::memory_left_in_group();
-        // Without a limit of the group there is nothing to stay below, and a limit that it had is lifted.
+        // If the group no longer has a limit, the limit of this process is lifted.
         let available = match left {
             Some(left) => Some(left.saturating_sub(RESERVE)),
             None => is_limited.then_some(u64::MAX),
@@ -99,7 +98,7 @@ fn keep_below_the_memory_limit() {
         if let Some(available) = available
             && let Err(error) = machine::limit_data(available)
         {
-            tracing::warn!(%error, "the limit of this process's data cannot be set");
+            tracing::warn!(%error, "the data limit of this process (RLIMIT_DATA) cannot be set");
             return;
         }
         is_limited = left.is_some();
@@ -107,14 +106,14 @@ fn keep_below_the_memory_limit() {
     }
 }
 
-/// Tells whoever has started this process, if it wants to know: nothing happens without `NOTIFY_SOCKET`.
+/// Notifies systemd of this state. Does nothing without `NOTIFY_SOCKET`.
 fn tell_systemd(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "systemd could not be told");
+        tracing::warn!(%error, "systemd could not be notified");
     }
 }
 
-/// SIGTERM, as orchestrators send it, and SIGINT, as a person does with Ctrl-C.
+/// SIGTERM, which orchestrators send, and SIGINT, which Ctrl-C sends.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -1,4 +1,4 @@
-//! The settings of a command: configuration file, environment and flags; and the thread that it runs on.
+//! The settings of a command, from the configuration file, the environment and flags; and its runtime.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,19 +12,19 @@ use crate::error::SetupError;
 /// Sources of the settings.
 #[derive(Debug, Clone, Args)]
 pub(super) struct SettingsArgs {
-    /// Configuration file [default: config/leeway.toml, if it is there]
+    /// Configuration file [default: config/leeway.toml, if it exists]
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
-    /// Address for clients: http.listen
+    /// Address for clients, instead of http.listen
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
     pub(super) listen: Option<SocketAddr>,
 
-    /// Address for operators: admin.listen
+    /// Address for operators, instead of admin.listen
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
     pub(super) admin_listen: Option<SocketAddr>,
 
-    /// Folder with the models: repository.path
+    /// Folder with the models, instead of repository.path
     #[arg(short, long, value_name = "FOLDER")]
     pub(super) models: Option<PathBuf>,
 }
@@ -36,7 +36,7 @@ impl SettingsArgs {
     }
 }
 
-/// Returns a runtime for a command that waits for one thing after the other.
+/// Returns a single-threaded runtime, for a command that does one thing at a time.
 pub(super) fn one_thread() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("no thread could be started")
 }

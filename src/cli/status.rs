@@ -14,7 +14,7 @@ use crate::model::{BatchingStatus, Independence};
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// Only this model
+    /// Show only this model
     model: Option<ModelName>,
 
     #[command(flatten)]
@@ -111,14 +111,14 @@ fn batching(batching: &BatchingStatus) -> String {
     if batching.on { "on".to_owned() } else { format!("off ({})", words(batching.rows.name())) }
 }
 
-/// Writes everything about a version that an operator may want to change.
+/// Writes the facts about a version that an operator may want to act on.
 fn write_remarks(out: &mut dyn Write, version: &VersionStatus) -> Result<()> {
     let number = version.version;
     if let VersionState::Refused { problem, .. } = &version.state {
         writeln!(out, "version {number}: refused: {problem}")?;
     }
     if let Some(problem) = &version.reload_problem {
-        writeln!(out, "version {number}: goes on as it was loaded; not loaded anew: {problem}")?;
+        writeln!(out, "version {number}: still served as loaded before, because a reload failed: {problem}")?;
     }
     if let Some(difference) = &version.altered {
         writeln!(out, "version {number}: altered: {difference}")?;
@@ -134,11 +134,11 @@ fn write_remarks(out: &mut dyn Write, version: &VersionStatus) -> Result<()> {
     Ok(())
 }
 
-/// Consequence of a finding about the rows of a version that leaves a choice.
+/// Returns the consequence of dependent or unknown rows, for which an operator may choose another setting.
 fn consequence(shares_runs: bool, rows: &Independence) -> Option<&'static str> {
     match rows {
         Independence::Independent { .. } | Independence::FixedBatch { .. } => None,
-        Independence::Dependent(_) if shares_runs => Some("answers depend on who else asks"),
+        Independence::Dependent(_) if shares_runs => Some("answers depend on other requests"),
         Independence::Unknown { .. } if shares_runs => Some("requests share runs"),
         Independence::Dependent(_) | Independence::Unknown { .. } => Some("each request is a run of its own"),
     }

@@ -47,14 +47,14 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
     table
 }
 
-/// Shows the table where a person looks on. A machine has the `loaded` lines of the log.
+/// Shows the table on a terminal. Machines read the `loaded` lines of the log instead.
 pub(super) fn announce(snapshot: &Snapshot) {
     if std::io::stderr().is_terminal() {
         let _ = writeln!(terminal::stderr(), "{}", of_versions(snapshot));
     }
 }
 
-/// Durations of the smallest and the largest run, as far as was seen before anything is served.
+/// Durations of the smallest and the largest run, if they were measured before the start.
 fn run_times(served: &ServedVersion) -> String {
     let model = &served.pipeline.model;
     let (fewest, most) = (model.policy().fewest_rows(), model.policy().most_rows());

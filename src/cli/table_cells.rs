@@ -26,7 +26,7 @@ pub(super) fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// `not_enough_data` as it is said.
+/// Replaces the underscores of a name such as `not_enough_data` by spaces.
 pub(super) fn words(name: &str) -> String {
     name.replace('_', " ")
 }

@@ -15,7 +15,7 @@ pub(super) struct TrafficArgs {
     /// The model
     model: ModelName,
 
-    /// Versions and their shares in percent, which come to 100
+    /// Versions and their shares in percent, which must add up to 100
     #[arg(required = true, value_name = "VERSION=PERCENT", value_parser = share)]
     shares: Vec<(Version, Share)>,
 
@@ -32,7 +32,7 @@ fn share(text: &str) -> Result<(Version, Share)> {
 pub(super) fn run(TrafficArgs { model, shares, change }: TrafficArgs) -> Result<()> {
     let mut once = BTreeSet::new();
     if let Some((version, _)) = shares.iter().find(|(version, _)| !once.insert(*version)) {
-        bail!("version {version} is there twice");
+        bail!("version {version} is given twice");
     }
     change::make(model, Transition::Traffic(TrafficSplit::new(shares)?), change)
 }

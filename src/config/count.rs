@@ -4,17 +4,17 @@ use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
-/// A number of threads: chosen from the cores there are, or given.
+/// A number of threads: chosen by the number of cores, or given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
     /// As many as suit the machine.
     Auto,
-    /// This many.
+    /// This number.
     Fixed(NonZeroUsize),
 }
 
 impl Count {
-    /// The number, where `auto` says what suits the machine.
+    /// Returns the given number, or `auto` for [`Count::Auto`].
     ///
     /// ```
     /// use leeway::config::Count;
@@ -31,12 +31,12 @@ impl Count {
     }
 }
 
-/// The cores this process may use: affinity and cgroup quota respected.
+/// Returns the number of cores that this process may use, by its affinity and its cgroup quota.
 pub fn available_cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Returns a number that is known not to be 0.
+/// Converts a constant that is not 0.
 pub(super) fn non_zero(count: usize) -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(count - 1)
 }

@@ -1,8 +1,8 @@
-//! Facts about this process that only its environment has.
+//! Facts about this process from its environment.
 
 use std::path::PathBuf;
 
-/// This program, for a process that is to do a part of its work.
+/// Returns the path of this program, from which processes for a part of its work are started.
 pub fn this_program() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }

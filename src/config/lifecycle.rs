@@ -1,4 +1,4 @@
-//! `[health]` and `[shutdown]`: when a server counts as broken, and how it stops.
+//! `[health]` and `[shutdown]`: detection of a broken server, and its shutdown.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthConfig {
-    /// Time that all workers of a version must have been in their current runs before its model is not ready. Without
-    /// it, ten times the budget, and at least 30 s.
+    /// Time that all workers of a version must have been in their current runs before its model counts as not ready.
+    /// Default: ten times the budget, and at least 30 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stuck_after_ms: Option<NonZeroU64>,
-    /// The same time before `/livez` fails, so that the orchestrator restarts the process. Without it, never.
+    /// Time in the same state before `/livez` fails, so that the orchestrator restarts the process. Default: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_fails_after_ms: Option<NonZeroU64>,
 }
@@ -22,9 +22,9 @@ pub struct HealthConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShutdownConfig {
-    /// After SIGTERM: how long to go on serving, not ready, until load balancers have noticed.
+    /// Time after SIGTERM in which the server reports not ready and still serves, until load balancers have noticed.
     pub deregistration_delay_ms: u64,
-    /// Time for requests in flight to finish after that.
+    /// Time for requests in flight to finish after the delay.
     pub grace_period_ms: u64,
 }
 

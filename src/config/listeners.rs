@@ -1,4 +1,4 @@
-//! `[http]` and `[admin]`: the listener that clients speak to, and the one for operators.
+//! `[http]` and `[admin]`: the listener for clients, and the listener for operators.
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -10,7 +10,7 @@ use super::count::{Count, available_cores, non_zero};
 use super::listen;
 use crate::machine;
 
-/// `[http]`: the listener that clients speak to.
+/// `[http]`: the listener for clients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
@@ -19,7 +19,7 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Threads that read, parse and write requests.
     pub threads: Count,
-    /// Connections open at one time that predictions are served on.
+    /// Maximum number of open connections on which predictions are served.
     pub connection_limit: NonZeroUsize,
     /// Time for a new connection to send the head of its first request.
     pub first_request_timeout_ms: NonZeroU64,
@@ -27,14 +27,14 @@ pub struct HttpConfig {
     pub header_timeout_ms: NonZeroU64,
     /// Time for which a client may read nothing of an answer that is being written.
     pub write_timeout_ms: NonZeroU64,
-    /// The largest request body.
+    /// Maximum size of a request body.
     pub body_limit_bytes: NonZeroUsize,
     /// Maximum size of a feedback body.
     pub feedback_body_limit_bytes: NonZeroUsize,
-    /// Maximum memory for all bodies and unread answers together. Without it, an eighth of the available memory.
+    /// Maximum memory for all bodies and unread answers together. Default: an eighth of the available memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_memory_bytes: Option<NonZeroUsize>,
-    /// Answers `GET /metrics` on this listener, too.
+    /// True if this listener also answers `GET /metrics`.
     pub metrics: bool,
     /// Maximum age of the metrics in an answer.
     pub metrics_max_age_ms: u64,
@@ -47,12 +47,12 @@ pub struct AdminConfig {
     /// Address and port; port 0 takes a free one.
     #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
-    /// Token for the admin API; without it, whoever reaches the address may change what is served.
+    /// Token for the admin API; without it, anyone who can reach the address can change the deployments.
     #[serde(skip_serializing)]
     pub token: Option<Token>,
 }
 
-/// A secret, which is not shown where the configuration is.
+/// A secret. It is hidden when the configuration is shown.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Token(String);
@@ -83,7 +83,7 @@ impl Default for AdminConfig {
 }
 
 impl HttpConfig {
-    /// [`HttpConfig::threads`], chosen from the cores there are if it is `auto`.
+    /// Returns [`HttpConfig::threads`], or the number of cores if it is `auto`.
     pub fn threads(&self) -> NonZeroUsize {
         self.threads.or(available_cores())
     }

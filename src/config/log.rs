@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// `[log]`: what is written to the log (standard error), and how.
+/// `[log]`: level and format of the log, which is written to standard error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// The least severe level that is written.
     pub level: LogLevel,
-    /// The form of a line.
+    /// Format of a line.
     pub format: LogFormat,
 }
 
@@ -24,7 +24,7 @@ pub enum LogLevel {
     Trace,
 }
 
-/// The form of a line in the log.
+/// Format of a line in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {

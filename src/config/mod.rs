@@ -2,7 +2,7 @@
 //!
 //! Later sources win: defaults, then the file, then `LEEWAY_*` variables, then flags. An unknown key, a
 //! wrong type or an impossible value is an error that names the source, the key and what is allowed, and it
-//! is found before anything is loaded or bound. This is the only room that reads the environment.
+//! is found before anything is loaded or bound. Only this module reads the environment.
 
 #![warn(missing_docs)]
 
@@ -46,7 +46,7 @@ pub use self::state::{StateConfig, StateUrl};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The listener that clients speak to.
+    /// The listener for clients.
     pub http: HttpConfig,
     /// The listener for operators.
     pub admin: AdminConfig,
@@ -62,7 +62,7 @@ pub struct Config {
     pub monitoring: ServerMonitoringConfig,
     /// Accepted feedback.
     pub feedback: FeedbackConfig,
-    /// Which ONNX Runtime library is loaded.
+    /// Location of the ONNX Runtime library.
     pub onnxruntime: OnnxRuntimeConfig,
     /// Content and format of the log.
     pub log: LogConfig,
@@ -70,7 +70,7 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
 }
 
-/// `[onnxruntime]`: which library is loaded.
+/// `[onnxruntime]`: location of the library.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OnnxRuntimeConfig {

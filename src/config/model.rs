@@ -12,14 +12,14 @@ use super::{Count, MonitoringConfig, available_cores, budget, sources};
 use crate::budget::LatencyBudget;
 use crate::error::{Result, SetupError};
 
-/// A model's `model.toml`. Written only for a process that tries the model out.
+/// A model's `model.toml`. Serialized only for a trial process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Description of the model, for people.
     #[serde(default)]
     pub description: Option<String>,
-    /// The stage that makes model inputs of JSON.
+    /// The stage that turns requests into model inputs.
     pub preprocess: StageConfig,
     /// Settings of the sessions.
     #[serde(default)]
@@ -27,14 +27,14 @@ pub struct ModelConfig {
     /// Division of the time of a request.
     #[serde(default, deserialize_with = "budget::deserialize", serialize_with = "budget::serialize")]
     pub budget: LatencyBudget,
-    /// The stage that makes predictions of model outputs.
+    /// The stage that turns model outputs into predictions.
     pub postprocess: StageConfig,
-    /// Monitoring of its requests.
+    /// Monitoring of the model's requests.
     #[serde(default)]
     pub monitoring: MonitoringConfig,
 }
 
-/// A stage of the pipeline: the kind it is registered under, and the settings of that kind.
+/// A stage of the pipeline: its kind, and the settings of that kind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageConfig {
     /// The name the stage is registered under.
@@ -42,7 +42,7 @@ pub struct StageConfig {
     settings: Dict,
 }
 
-/// `[model]`: how the model is run.
+/// `[model]`: settings of the sessions, of batching and of the queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionConfig {
@@ -58,19 +58,19 @@ pub struct SessionConfig {
     pub isolation: Isolation,
     /// Sharing of runs by different requests.
     pub batching: Batching,
-    /// The most rows in one run; without it, 32 of several requests, or `max_instances` of one that is run by itself.
-    /// Ignored where the model fixes its batch dimension.
+    /// Maximum number of rows in one run. Default: 32 for a run of several requests, `max_instances` for a run of one.
+    /// Ignored if the model fixes its batch dimension.
     pub max_batch_size: Option<NonZeroUsize>,
-    /// The most elements of all inputs together in one run, for models whose rows differ in length.
+    /// Maximum number of elements of all inputs together in one run, for models whose rows differ in length.
     pub max_batch_elements: Option<NonZeroUsize>,
     /// Time for which a free worker waits for more rows. 0 never waits.
     pub max_wait_us: u64,
-    /// The most instances of one request.
+    /// Maximum number of instances in one request.
     pub max_instances: NonZeroUsize,
-    /// The most requests that wait for a worker.
+    /// Maximum number of requests that wait for a worker.
     pub queue_capacity: NonZeroUsize,
     /// Maximum time for which a worker spins for the next request, and a request for its answer, instead of parking. They
-    /// spin while requests come one at a time and a run takes no longer than this. 0 turns it off.
+    /// spin while requests come one at a time and a run takes no longer than this. 0 turns spinning off.
     pub spin_us: u64,
 }
 
@@ -83,7 +83,7 @@ pub enum Isolation {
     None,
     /// One process for each worker: if it ends, one batch fails.
     Process,
-    /// The same while the version is not the stable one of its model: a canary that crashes affects nothing else.
+    /// One process for each worker until the version is the stable one: the crash of a canary affects nothing else.
     UntilPromoted,
 }
 
@@ -118,12 +118,12 @@ pub enum SessionPlace {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Batching {
-    /// If a check at load finds that the model's rows are independent.
+    /// Requests share runs if a check at load finds that the model's rows are independent.
     #[default]
     Auto,
-    /// Whatever the check finds.
+    /// Requests share runs even if the check finds that rows depend on each other.
     Always,
-    /// Not at all: a run has the rows of one request.
+    /// Each run has the rows of one request.
     Never,
 }
 
@@ -140,7 +140,7 @@ pub struct Threads {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
-    /// The processor.
+    /// The CPU.
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
@@ -152,7 +152,7 @@ pub enum Provider {
 pub enum ProviderFallback {
     /// The version is not served.
     Refuse,
-    /// The next provider is used, at last the CPU, with a warning in the log.
+    /// The next provider is used, and finally the CPU, with a warning in the log.
     Warn,
 }
 
@@ -191,17 +191,17 @@ impl ModelConfig {
 }
 
 impl SessionConfig {
-    /// Number of workers, and of threads that share the run of each.
+    /// Returns the number of workers, and of threads that share a run.
     pub fn threads(&self) -> Threads {
         Threads::choose(available_cores(), self.workers, self.intra_op_threads)
     }
 
-    /// The most rows in one run of several requests.
+    /// Maximum number of rows in one run of several requests.
     pub fn joined_batch_size(&self) -> NonZeroUsize {
         self.max_batch_size.unwrap_or(super::count::non_zero(32))
     }
 
-    /// The most rows in one run of a single request.
+    /// Maximum number of rows in one run of a single request.
     pub fn single_request_batch_size(&self) -> NonZeroUsize {
         self.max_batch_size.unwrap_or(self.max_instances)
     }
@@ -241,8 +241,8 @@ impl SessionConfig {
 }
 
 impl Threads {
-    /// Threads for this many cores: a run is shared by up to four threads, beyond which a small batch gains little, and
-    /// there are as many workers, eight at the most, as there are cores for.
+    /// Divides the cores among workers. If both numbers are `auto`, there is a worker for every four cores, at most
+    /// eight: a small batch gains little from more than four threads.
     ///
     /// ```
     /// use std::num::NonZeroUsize;
@@ -299,7 +299,7 @@ impl StageConfig {
         StageConfig { kind: kind.to_owned(), settings: Dict::new() }
     }
 
-    /// The settings as the stage's own type, which should refuse unknown fields.
+    /// Returns the settings as the stage's own type, which should refuse unknown fields.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T, SetupError> {
         Value::from(self.settings.clone()).deserialize().map_err(|error| {
             let problems: Vec<String> = error.into_iter().map(|error| sources::describe(&error)).collect();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Token;
 
-/// `[monitoring]`: what a server watches, and for how long it remembers.
+/// `[monitoring]`: content and windows of a server's monitoring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerMonitoringConfig {
@@ -16,7 +16,7 @@ pub struct ServerMonitoringConfig {
     pub enabled: bool,
     /// The sliding window of latency quantiles.
     pub quantile_window_ms: u64,
-    /// The window that drift is measured over where none is asked for.
+    /// Default window of drift.
     pub drift_window_ms: u64,
     /// The drift series in `/metrics`: the features that drift most, or all features with all their bins.
     pub drift_series: DriftSeries,
@@ -34,14 +34,14 @@ pub enum DriftSeries {
     All,
 }
 
-/// `[feedback]`: what is taken of outcomes.
+/// `[feedback]`: limits of the feedback that is accepted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeedbackConfig {
-    /// Key that signs prediction ids; without it, one that is kept with the state.
+    /// Key that signs prediction ids; without it, a key that is stored with the state.
     #[serde(skip_serializing)]
     pub key: Option<Token>,
-    /// Maximum age of a prediction for which feedback is taken.
+    /// Maximum age of a prediction for which feedback is accepted.
     pub max_delay_ms: u64,
     /// Maximum age of a prediction whose feedback can be corrected: later feedback replaces earlier feedback. 0 allows
     /// no corrections.
@@ -54,9 +54,9 @@ pub struct FeedbackConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MonitoringConfig {
-    /// The most features that are watched: those that come first in the baseline.
+    /// Maximum number of watched features: the first ones of the baseline.
     pub max_features: usize,
-    /// A confidence below this is low.
+    /// Threshold below which a confidence counts as low.
     pub low_confidence: f32,
     /// Business metrics that feedback may have, by name.
     pub business: BTreeMap<String, BusinessKind>,
@@ -66,11 +66,11 @@ pub struct MonitoringConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BusinessKind {
-    /// Their sum: revenue.
+    /// Sum, as for revenue.
     Sum,
-    /// Their mean: the value of a basket.
+    /// Mean, as for the value of a basket.
     Mean,
-    /// The share of those that are true: conversion.
+    /// Share of `true`, as for conversions.
     Rate,
 }
 
@@ -81,15 +81,15 @@ pub struct MonitoringWindows {
     pub enabled: bool,
     /// The sliding window of latency quantiles.
     pub quantiles: Duration,
-    /// The window that drift is measured over where none is asked for.
+    /// Default window of drift.
     pub drift: Duration,
     /// Maximum number of features of a version in `/metrics`. `None` shows all of them, with their bins.
     pub top_features: Option<usize>,
 }
 
-/// More features than this cannot be watched: each is some 2 kB for every thread, and as much for every hour.
+/// Maximum number of watched features. Each takes some 2 kB for every thread, and as much for every hour.
 const MAX_FEATURES: usize = 4096;
-/// Each is three series.
+/// Maximum number of business metrics. Each has three series.
 const MAX_BUSINESS_METRICS: usize = 32;
 
 impl Default for ServerMonitoringConfig {
@@ -98,7 +98,7 @@ impl Default for ServerMonitoringConfig {
             enabled: true,
             quantile_window_ms: 300_000,
             drift_window_ms: 3_600_000,
-            // A feature with its bins is some 35 series. 64 features in 30 versions would be 10 MB per scrape.
+            // A feature with its bins has some 35 series. 64 features in 30 versions would be 10 MB per scrape.
             drift_series: DriftSeries::Top,
             // `leeway drift` shows the other features.
             top_features: 10,

@@ -9,9 +9,9 @@ use super::Config;
 pub struct LibraryCandidate {
     /// The file, or a bare name for the system's loader.
     pub path: PathBuf,
-    /// The setting that names it, for the message that lists what was tried.
+    /// The setting or the place that names the file, for the message that lists all attempts.
     pub named_by: &'static str,
-    /// True if someone asked for exactly this file: then no other place is tried.
+    /// True if a setting names exactly this file. No other place is tried then.
     pub explicit: bool,
 }
 
@@ -21,8 +21,8 @@ const FILE_NAME: &str = "libonnxruntime.dylib";
 const FILE_NAME: &str = "libonnxruntime.so";
 
 impl Config {
-    /// The places to look for ONNX Runtime: the configuration, `ORT_DYLIB_PATH`, next to the executable, `../lib/leeway`
-    /// from there, the checkout's fetched copy, the system's loader.
+    /// Returns the places to look for ONNX Runtime: the configuration, `ORT_DYLIB_PATH`, the executable's folder,
+    /// `../lib/leeway` from there, the checkout's fetched copy, the system's loader.
     pub fn library_candidates(&self) -> Vec<LibraryCandidate> {
         let environment = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
         let executable = std::env::current_exe().ok();
@@ -30,7 +30,7 @@ impl Config {
     }
 }
 
-/// The pure part: the first explicit place stands alone, else the places where it is usually found.
+/// Pure part of [`Config::library_candidates`]: the first explicit place alone, or else all the usual places.
 fn candidates(
     configured: Option<&Path>,
     environment: Option<PathBuf>,
@@ -50,7 +50,7 @@ fn candidates(
         if let Some(prefix) = folder.parent() {
             add(prefix.join("lib/leeway").join(FILE_NAME), "installed with the executable");
         }
-        // target/release/leeway and target/debug/deps/<test> lie below the checkout that was fetched into.
+        // target/release/leeway and target/debug/deps/<test> lie below the checkout with the fetched library.
         for ancestor in folder.ancestors().filter(|ancestor| ancestor.join(".onnxruntime").is_dir()) {
             add(ancestor.join(".onnxruntime").join(FILE_NAME), "fetched by `make onnxruntime`");
         }

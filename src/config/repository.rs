@@ -1,4 +1,4 @@
-//! `[repository]` and `[loading]`: where versions are, and how they are loaded.
+//! `[repository]` and `[loading]`: the location of the versions, and their loading.
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::ModelName;
 
-/// `[repository]`: where the models are.
+/// `[repository]`: location of the models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RepositoryConfig {
     /// The folder that holds one folder per model.
     pub path: PathBuf,
-    /// The model that `POST /predict` asks; without it, the only one there is.
+    /// The model that answers `POST /predict`; without it, the only model of the repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_model: Option<ModelName>,
     /// Number of the newest versions of each model that are kept loaded, beside those that the deployment needs.
@@ -29,7 +29,7 @@ pub struct RepositoryConfig {
     pub start_timeout_ms: NonZeroU64,
 }
 
-/// Handling of models that cannot be served, and of folders that are no models, at the start.
+/// Handling of models that cannot be served, and of folders that are not models, at the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StartMode {
@@ -40,13 +40,14 @@ pub enum StartMode {
     Strict,
 }
 
-/// `[loading]`: how versions are loaded.
+/// `[loading]`: loading of versions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadingConfig {
-    /// True if a version is tried out in a process of its own first.
+    /// True if a version is first tried out in a separate process.
     pub trial: bool,
-    /// The most memory that the trial may take, in MiB; without it, 1024 and four times the size of the model.
+    /// Maximum memory of the trial, in MiB. Default: 1024 plus 3 + `workers` times the model's size; no limit with
+    /// CUDA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial_memory_mb: Option<NonZeroU64>,
     /// Timeout of the trial, and of each of the first runs of a version in the server itself.
@@ -65,7 +66,7 @@ impl Default for RepositoryConfig {
             // Enough for a small model, and shorter than the usual timeout of a client.
             reload_timeout_ms: NonZeroU64::MIN.saturating_add(9_999),
             start: StartMode::Lenient,
-            // Longer than a trial may take, and shorter than an operator waits.
+            // Longer than a trial may take, and shorter than an operator would wait.
             start_timeout_ms: NonZeroU64::MIN.saturating_add(299_999),
         }
     }

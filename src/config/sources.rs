@@ -1,4 +1,4 @@
-//! Reads the sources, in order, and says in one line what is wrong with one of them.
+//! Reads the sources in order, and describes each problem in one line.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,10 +16,10 @@ use super::Config;
 use crate::error::{Result, SetupError};
 use crate::identity::{printable, shown as shown_text};
 
-/// The file that is read where none is named, if it is there.
+/// The configuration file that is read if no other is named and this one exists.
 pub const DEFAULT_FILE: &str = "config/leeway.toml";
 
-/// More connections than any one process has file descriptors for.
+/// Maximum of `http.connection_limit`: more connections than a process has file descriptors for.
 const MAX_CONNECTIONS: usize = 1 << 20;
 /// Maximum length of a problem in a message, in bytes: it may quote a key or a value.
 const MAX_PROBLEM: usize = 1_000;
@@ -27,7 +27,7 @@ const MAX_PROBLEM: usize = 1_000;
 const MAX_FILE: u64 = 1 << 20;
 const PREFIX: &str = "LEEWAY_";
 
-/// Variables of this process with settings: they may hold secrets, and are not for the processes of models.
+/// Returns the environment variables with settings. They may hold secrets, so the processes of models do not get them.
 pub fn own_variables() -> Vec<OsString> {
     let names = std::env::vars_os().map(|(name, _)| name);
     names.filter(|name| name.to_string_lossy().starts_with(PREFIX)).collect()
@@ -46,7 +46,7 @@ pub struct Overrides {
 }
 
 impl Config {
-    /// The configuration from `file` (or [`DEFAULT_FILE`], if it is there), the environment and `overrides`.
+    /// Loads the configuration from `file` (or [`DEFAULT_FILE`], if it exists), the environment and `overrides`.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, SetupError> {
         let file = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()));
         let mut figment = Figment::new();
@@ -54,8 +54,8 @@ impl Config {
             figment = figment.merge(toml(path)?);
         }
         refuse_single_underscores()?;
-        // Others name variables with our prefix, too: Kubernetes sets LEEWAY_PORT and more beside a Service that is
-        // called leeway. Ours are those with a section.
+        // Not all variables with this prefix are settings: Kubernetes sets LEEWAY_PORT and more for a Service called
+        // leeway. Settings name a section, followed by two underscores.
         let empty = empty_variables();
         let is_ours = move |name: &UncasedStr| name.as_str().contains("__") && !empty.iter().any(|empty| empty == name);
         figment = figment.merge(Env::prefixed(PREFIX).filter(is_ours).split("__"));
@@ -74,9 +74,9 @@ impl Config {
         Ok(config)
     }
 
-    /// Every key, as its section and its name.
+    /// Returns all keys, each as its section and its name.
     pub fn keys() -> Vec<(String, String)> {
-        // Keys without a default are not part of the default's own form.
+        // Keys without a default are missing from the serialized default.
         let without = [
             ("repository", "default_model"),
             ("onnxruntime", "library"),
@@ -115,7 +115,7 @@ impl Config {
         const MAX_AGE_MS: u64 = 60_000;
         if self.http.metrics_max_age_ms > MAX_AGE_MS {
             return Err(SetupError::Config(format!(
-                "http.metrics_max_age_ms: {} is too old, at most {MAX_AGE_MS}",
+                "http.metrics_max_age_ms: {} is too long, at most {MAX_AGE_MS}",
                 self.http.metrics_max_age_ms
             )));
         }
@@ -130,8 +130,8 @@ impl Config {
         }
         if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
             return Err(SetupError::Config(format!(
-                "admin.listen: {} can be reached from other machines, and whoever reaches it may change what is served; \
-                 set admin.token (LEEWAY_ADMIN__TOKEN), or listen on 127.0.0.1",
+                "admin.listen: {} can be reached from other machines, and anyone who reaches it can change what is \
+                 served; set admin.token (LEEWAY_ADMIN__TOKEN), or listen on 127.0.0.1",
                 self.admin.listen
             )));
         }
@@ -139,8 +139,8 @@ impl Config {
     }
 }
 
-/// The variables with our prefix that are empty, without the prefix. They count as not set, because templates produce
-/// empty variables for missing values.
+/// Returns the names, without the prefix, of empty variables with the prefix. They count as not set, because templates
+/// produce empty variables for missing values.
 fn empty_variables() -> Vec<Uncased<'static>> {
     let named = |(name, value): (OsString, OsString)| {
         let name = name.into_string().ok().filter(|_| value.is_empty())?;
@@ -150,7 +150,7 @@ fn empty_variables() -> Vec<Uncased<'static>> {
     std::env::vars_os().filter_map(named).collect()
 }
 
-/// `LEEWAY_HTTP_LISTEN` would be passed over as not ours; whoever wrote it meant `LEEWAY_HTTP__LISTEN`.
+/// Refuses variables such as `LEEWAY_HTTP_LISTEN`: it would be ignored, but is meant as `LEEWAY_HTTP__LISTEN`.
 fn refuse_single_underscores() -> Result<(), SetupError> {
     for (section, key) in Config::keys() {
         let misspelt = format!("{PREFIX}{section}_{key}").to_uppercase();
@@ -169,7 +169,7 @@ pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T, SetupErro
     extract(&Figment::new().merge(toml(path)?), Some(path))
 }
 
-/// The values of a TOML file. Errors name line and column only: the text may be a secret, or come from another file.
+/// Reads a TOML file. Errors give only line and column, because the text may be a secret, or come from another file.
 fn toml(path: &Path) -> Result<TomlFile, SetupError> {
     let wrong = |problem: String| SetupError::Config(format!("{}: {problem}", shown(path)));
     let text = read_text(path).map_err(wrong)?;
@@ -177,7 +177,7 @@ fn toml(path: &Path) -> Result<TomlFile, SetupError> {
     Ok(TomlFile { path: path.to_owned(), values })
 }
 
-/// The text of a settings file, which must be a regular file of a bounded size.
+/// Reads the text of a settings file, which must be a regular file of a bounded size.
 fn read_text(path: &Path) -> Result<String, String> {
     let read = || {
         if !std::fs::metadata(path)?.is_file() {
@@ -196,7 +196,7 @@ fn read_text(path: &Path) -> Result<String, String> {
 
 /// Describes an error in a TOML text and its position, without the text.
 ///
-/// Quotes at most as much of a key or a value as of a name.
+/// The description may quote a key or a value, and is cut off at `MAX_PROBLEM`.
 pub(crate) fn toml_problem(error: &toml::de::Error, text: &str) -> String {
     let problem = printable(&error.message().trim_end().replace('\n', "; "), MAX_PROBLEM).into_owned();
     let Some(span) = error.span() else { return problem };
@@ -222,7 +222,7 @@ impl figment::Provider for TomlFile {
     }
 }
 
-/// `file` is what lacks a key that is required: figment cannot say where something is not.
+/// Extracts a value. Errors about missing keys name `file`, because figment knows no source of a missing key.
 fn extract<T: DeserializeOwned>(figment: &Figment, file: Option<&Path>) -> Result<T, SetupError> {
     figment.extract().map_err(|errors| {
         let problem = |error: figment::Error| match source(&error).or_else(|| file.map(shown)) {
@@ -233,13 +233,13 @@ fn extract<T: DeserializeOwned>(figment: &Figment, file: Option<&Path>) -> Resul
     })
 }
 
-/// A path as it is shown: relative to where the command was called, if it lies below.
+/// Formats a path: relative to the current directory, if it lies below.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().ok();
     here.as_deref().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).display().to_string()
 }
 
-/// The file, the variable or the flag that an error is about.
+/// Returns the file, the variable or the flag that an error is about.
 fn source(error: &figment::Error) -> Option<String> {
     let metadata = error.metadata.as_ref()?;
     match &metadata.source {
@@ -257,7 +257,7 @@ fn source(error: &figment::Error) -> Option<String> {
     }
 }
 
-/// The key and what is wrong with it, as in `http.listen: invalid type: found a number, expected …`.
+/// Describes an error by its key and its problem, as in `http.listen: found a number, expected …`.
 pub(super) fn describe(error: &figment::Error) -> String {
     let mut keys = error.path.clone();
     let problem = match &error.kind {
@@ -266,7 +266,7 @@ pub(super) fn describe(error: &figment::Error) -> String {
                 keys.push(field.clone());
             }
             match allowed {
-                [] => "unknown key; there is nothing to set here".to_owned(),
+                [] => "unknown key; no keys are allowed here".to_owned(),
                 allowed => format!("unknown key; allowed here: {}", allowed.join(", ")),
             }
         }

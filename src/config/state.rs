@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// `[state]`: where it is kept who gets traffic.
+/// `[state]`: storage of the deployments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateConfig {
@@ -16,7 +16,7 @@ pub struct StateConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum StateUrl {
-    /// Nowhere: a restart begins anew.
+    /// In memory, lost at a restart.
     Memory,
     /// In an SQLite file.
     Sqlite(PathBuf),

@@ -12,10 +12,10 @@ use crate::traffic::TrafficSplit;
 /// Number of stable versions that a rollback can go back.
 const MAX_PATH: usize = 16;
 
-/// The longest name or reason that is kept, in characters.
+/// Maximum length of a stored name or reason, in characters.
 const MAX_TEXT_CHARS: usize = 1_000;
 
-/// A wanted change.
+/// The change to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transition {
     /// Divide the requests like this. The stable version stays the same.
@@ -44,12 +44,12 @@ pub struct ChangeRequest {
     pub wish: Transition,
     /// The author, the reason and the time.
     pub note: ChangeNote,
-    /// The generation that the decision was based on. The change is refused if there is another one by then.
+    /// Generation that the decision was based on. The change is refused if the current generation is another one.
     pub if_generation: Option<u64>,
 }
 
 impl Deployment {
-    /// The first deployment of a model: one version has all requests.
+    /// Returns the first deployment of a model: all requests go to one version.
     pub fn first(model: ModelName, stable: Version, at: Timestamp) -> Deployment {
         Deployment {
             model,
@@ -67,7 +67,7 @@ impl Deployment {
         }
     }
 
-    /// The deployment after this one; `None` if it is what is wanted already.
+    /// Returns the next deployment, or `None` if this one is already as requested.
     ///
     /// ```
     /// use leeway::api::admin::Deployment;
@@ -118,14 +118,14 @@ impl Deployment {
         Ok(Some(Deployment { model, generation, stable, traffic, rollback_path: path, deployed_at, change }))
     }
 
-    /// The deployment that a request makes of this one; `None` if it is what is wanted already. A conflict if the request
-    /// was decided on another generation.
+    /// Returns the deployment that a request leads to, or `None` if this one is already as requested. Returns a
+    /// conflict if the request was decided on another generation.
     pub(super) fn requested(&self, request: &ChangeRequest) -> Result<Option<Deployment>, OperatorError> {
         match request.if_generation {
             Some(expected) if expected != self.generation => Err(OperatorError::Conflict {
                 message: format!(
-                    "model {} is at generation {}, and this was decided on generation {expected}; look at what has \
-                     changed and decide again",
+                    "model {} is at generation {}, but this change was decided on generation {expected}; check what \
+                     has changed and decide again",
                     self.model, self.generation
                 ),
                 present: serde_json::to_value(self).map_err(OperatorError::internal)?,
@@ -164,7 +164,7 @@ mod tests {
         Transition::Traffic(TrafficSplit::new(shares.iter().map(share)).unwrap())
     }
 
-    /// Applies wishes to a first deployment of version 1; `stable | traffic | rollback path` after each.
+    /// Applies changes to a first deployment of version 1, and checks `stable | traffic | rollback path` after each.
     fn check(wishes: &[(Transition, &str)]) {
         let mut deployment = Deployment::first("m".parse().unwrap(), version(1), Timestamp::UNIX_EPOCH);
         for (wish, expected) in wishes {

@@ -1,7 +1,7 @@
-//! The deployment journal: every deployment there was, in order.
+//! The deployment journal: all deployments so far, in order.
 //!
-//! It is only ever added to, and each deployment has the number after the one before it: of two that are decided on the
-//! same state, one is written and the other is told what there is now. `state/` implements it.
+//! The journal is append-only, and generations are consecutive. Of two changes that were decided on the same
+//! deployment, one is written, and the other gets the current deployment. `state/` implements the journal.
 
 use std::fmt::Debug;
 
@@ -14,21 +14,21 @@ use crate::identity::ModelName;
 /// Stores deployments.
 #[async_trait]
 pub trait Journal: Debug + Send + Sync {
-    /// The present deployment of every model.
+    /// Returns the current deployment of every model.
     async fn latest(&self) -> Result<Vec<Deployment>, SetupError>;
 
-    /// Adds a deployment, if its generation is the one after the present one. When this returns, it is there to stay.
+    /// Appends a deployment if its generation follows the current one. The deployment is durable when this returns.
     async fn append(&self, next: &Deployment) -> Result<Appended, OperatorError>;
 
-    /// Deployments of a model before this generation, the newest first.
+    /// Returns the deployments of a model before this generation, the newest first.
     async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>, OperatorError>;
 }
 
 /// Result of adding a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {
-    /// It is the present one now.
+    /// The deployment was written and is the current one.
     Written,
-    /// Somebody else was faster: this is the present one.
+    /// Another change was written first. Holds the current deployment.
     Lost(Option<Deployment>),
 }

@@ -23,7 +23,7 @@ use crate::repository::Fingerprint;
 /// | failed | retry allowed | available |
 /// | ready | load started | ready, with a reload running |
 /// | ready, reload running | loaded | ready, with the version that was loaded |
-/// | ready, reload running | load failed | ready, with the version of before and a failed reload |
+/// | ready, reload running | load failed | ready, with the former version and a failed reload |
 /// | ready, reload failed | retry allowed | ready |
 /// | ready | compared | ready, with files as loaded or altered |
 /// | ready | retired | available; loading or failed if the reload is |
@@ -31,7 +31,7 @@ use crate::repository::Fingerprint;
 /// All other events are illegal and change nothing.
 #[derive(Debug, Default)]
 pub(super) enum Lifecycle<V> {
-    /// On disk, and not in memory.
+    /// On disk, but not in memory.
     #[default]
     Available,
     /// Being loaded for the first time.
@@ -58,18 +58,18 @@ pub(super) struct Ready<V> {
 /// Reload of a version that serves, with a changed `model.toml` or in another process.
 #[derive(Debug, Default)]
 pub(super) enum Reload {
-    /// None.
+    /// No reload.
     #[default]
     Idle,
     Running(Load),
-    /// Refused. The version of before serves on.
+    /// The reload was refused. The former version continues to serve.
     Failed(LoadFailure),
 }
 
 /// The result of a load, once it has ended.
 pub(super) type LoadResult = watch::Receiver<Option<Result<(), SetupError>>>;
 
-/// A load that is running.
+/// A running load.
 #[derive(Debug, Clone)]
 pub(super) struct Load {
     /// Progress of the load.
@@ -80,8 +80,8 @@ pub(super) struct Load {
     pub(super) done: LoadResult,
 }
 
-/// A load that failed, and what it failed on. It is not tried again before one of them has changed, or, if the fault is
-/// passing, before `retry_at`.
+/// A failed load, with the fingerprints of its files. It is tried again once one of them has changed or, if the fault
+/// is passing, at `retry_at`.
 #[derive(Debug)]
 pub(super) struct LoadFailure {
     /// Kind of the problem.
@@ -94,7 +94,7 @@ pub(super) struct LoadFailure {
     pub(super) config: Fingerprint,
     /// Time of the next attempt; `None` if the fault is not passing.
     pub(super) retry_at: Option<Instant>,
-    /// Alive for as long as the thread of the load runs. A load that timed out runs on, and keeps its memory.
+    /// Alive for as long as the thread of the load runs. A load that timed out continues to run and keeps its memory.
     pub(super) thread: Weak<Mutex<LoadStep>>,
 }
 
@@ -105,13 +105,13 @@ pub(super) enum Event<V> {
     LoadStarted(Load),
     /// The load has ended with a version that can serve, from a folder with this fingerprint.
     Loaded(V, Fingerprint),
-    /// The load has ended without one.
+    /// The load has failed.
     LoadFailed(LoadFailure),
     /// The reason of a failed load has changed, or enough time has passed.
     RetryAllowed,
-    /// Its files were compared: the fingerprint of its folder, and the difference, if there is one.
+    /// The files were compared. Holds the fingerprint of the folder, and the difference, if there is one.
     Compared(Fingerprint, Option<String>),
-    /// It is to serve no more.
+    /// The version stops serving.
     Retired,
 }
 
@@ -165,12 +165,12 @@ impl<V> Lifecycle<V> {
         Err(illegal)
     }
 
-    /// The version that serves, if this one does.
+    /// Returns the version if it serves.
     pub(super) fn served(&self) -> Option<&V> {
         self.as_ready().map(|ready| &ready.served)
     }
 
-    /// Its state while it serves.
+    /// Returns the state of a version that serves.
     pub(super) fn as_ready(&self) -> Option<&Ready<V>> {
         match self {
             Lifecycle::Ready(ready) => Some(ready),
@@ -178,7 +178,7 @@ impl<V> Lifecycle<V> {
         }
     }
 
-    /// Its load that is running, whether it serves meanwhile or not.
+    /// Returns the running load, even if the version serves meanwhile.
     pub(super) fn load(&self) -> Option<&Load> {
         match self {
             Lifecycle::Loading(load) | Lifecycle::Ready(Ready { reload: Reload::Running(load), .. }) => Some(load),
@@ -186,7 +186,7 @@ impl<V> Lifecycle<V> {
         }
     }
 
-    /// Its last load, if that failed, whether it serves or not.
+    /// Returns the last load if it failed, even if the version serves.
     pub(super) fn failure(&self) -> Option<&LoadFailure> {
         match self {
             Lifecycle::Failed(failure) | Lifecycle::Ready(Ready { reload: Reload::Failed(failure), .. }) => {
@@ -201,8 +201,8 @@ impl<V> Lifecycle<V> {
         matches!(self, Lifecycle::Available)
     }
 
-    /// State for the decision on the next steps. `is_current` says if a version was loaded in the way that is configured
-    /// now.
+    /// Returns the state for the decision on the next steps. `is_current` returns true if a version was loaded as it is
+    /// configured now.
     pub(super) fn live(&self, is_current: impl FnOnce(&V) -> bool) -> Option<LoadState> {
         match self {
             Lifecycle::Available => None,
@@ -216,7 +216,7 @@ impl<V> Lifecycle<V> {
         }
     }
 
-    /// State for operators.
+    /// Returns the state for operators.
     pub(super) fn shown(&self) -> VersionState {
         match self {
             Lifecycle::Available => VersionState::Available,

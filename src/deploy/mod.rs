@@ -1,7 +1,7 @@
-//! Deployments of models, which say who gets traffic; their changes, and their journal.
+//! Deployments of models, which divide the traffic over versions; their changes, and their journal.
 //!
 //! - `deployment.rs` is the pure function from one deployment of a model to the next.
-//! - `journal.rs` keeps every deployment there was. A change is made when it is written there, and not before.
+//! - `journal.rs` keeps all deployments. A change takes effect once it is written there.
 //! - `repository_view.rs` is the repository as the last sync found it.
 //! - `lifecycle.rs` is the life cycle of a version in the server.
 //! - `reconcile.rs` decides which versions to load and which to retire.
@@ -9,7 +9,7 @@
 //! - `offline.rs` changes the journal of a server that is not running.
 //! - `problems.rs` remembers problems, so that each is logged once.
 //!
-//! This room knows nothing of HTTP.
+//! This module does not know HTTP.
 
 mod deployer;
 mod deployment;

@@ -1,4 +1,5 @@
-//! A change in the journal of a server that is not running. The next server to start on it will serve what it says.
+//! Changes in the journal of a server that is not running. The next server that starts with this journal serves the new
+//! deployment.
 
 use super::deployment::ChangeRequest;
 use super::journal::{Appended, Journal};
@@ -6,7 +7,7 @@ use crate::api::admin::ChangeOutcome;
 use crate::error::{OperatorError, Result};
 use crate::repository::{Store, VerifiedVersion};
 
-/// Makes a change in this journal, if the files of every version that it needs in this store are those that were added.
+/// Makes a change in this journal if, for every version that would serve, the files in this store match the manifest.
 pub async fn change_offline(
     journal: &dyn Journal,
     store: &dyn Store,
@@ -31,7 +32,7 @@ pub async fn change_offline(
     match journal.append(&next).await? {
         Appended::Written => Ok(ChangeOutcome { changed: true, deployment: next, before, unwritten: None }),
         Appended::Lost(_) => Err(OperatorError::ChangeRefused(format!(
-            "model {model} was changed by somebody else at the same time; look again"
+            "model {model} was changed by another process at the same time; check its deployment and try again"
         ))),
     }
 }

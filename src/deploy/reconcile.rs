@@ -1,11 +1,11 @@
-//! Which versions should be loaded, and what to do about it. Pure: nothing is loaded here.
+//! The versions that should be loaded, and the steps to get there. Pure: nothing is loaded here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::identity::Version;
 
-/// Order of an operator about a version.
+/// An operator's order to keep a version loaded or unloaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
     /// Keep it loaded.
@@ -17,15 +17,15 @@ pub enum Hold {
 /// State of a version, for the decision on the next steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadState {
-    /// It is being loaded, and does not serve yet.
+    /// Being loaded; does not serve yet.
     Loading,
-    /// It is loaded, with the `model.toml` there is now.
+    /// Loaded with the current `model.toml`.
     Loaded,
-    /// It is loaded, but with an older `model.toml`, or in the wrong process.
+    /// Loaded, but with an older `model.toml` or in the wrong process.
     Outdated,
-    /// It is loaded like that, and is being loaded anew.
+    /// Outdated, and being reloaded.
     Reloading,
-    /// It was refused, as its files and `model.toml` still are, and is not due to be tried again.
+    /// Refused. Its files and `model.toml` have not changed since, and no retry is due.
     Refused,
 }
 
@@ -36,10 +36,10 @@ impl LoadState {
     }
 }
 
-/// Something to do.
+/// A step of the reconciliation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReconcileAction {
-    /// Load a version, or load it anew.
+    /// Load or reload a version.
     Load(Version),
     /// Take a version out of memory.
     Retire(Version),
@@ -86,18 +86,18 @@ pub fn wanted(
     wanted
 }
 
-/// Returns the time after which a load that was refused for want of memory, threads or time is tried again: 10 s, and
-/// twice as long after each further refusal, up to 10 minutes.
+/// Returns the backoff of a load that was refused for lack of memory, threads or time: 10 s, and twice as long after
+/// each further refusal, up to 10 minutes.
 pub(super) fn time_until_retry(refusals: u32) -> Duration {
-    /// About the time of a load of another model that takes memory meanwhile.
+    /// Roughly as long as another model, which takes memory meanwhile, needs to load.
     const FIRST: Duration = Duration::from_secs(10);
-    /// Short enough for a person who waits, and long enough that the attempts cost nothing.
+    /// Short enough for a person who waits, and long enough that the attempts cost next to nothing.
     const MAX: Duration = Duration::from_secs(600);
     FIRST.saturating_mul(1 << refusals.saturating_sub(1).min(16)).min(MAX)
 }
 
-/// Returns the steps after which the wanted versions are loaded, and no others. A loaded version that is not on disk any
-/// more is kept as long as it is wanted.
+/// Returns the steps after which exactly the wanted versions are loaded. A loaded version that is no longer on disk is
+/// kept as long as it is wanted.
 ///
 /// ```
 /// use std::collections::{BTreeMap, BTreeSet};
@@ -255,7 +255,7 @@ mod tests {
             }
             prop_assert_eq!(model.steps(), vec![]);
             let is_out = |version: &Version| model.holds.get(version) == Some(&Hold::Unloaded);
-            // A version that is held unloaded takes a place, though it was never tried.
+            // A version that is held unloaded takes a place, although it was never tried.
             let can_be =
                 |version: &Version| good.contains(version) || began_with.contains(version) || is_out(version);
             let newest = model.on_disk.iter().rev().filter(|version| can_be(version)).take(model.newest);

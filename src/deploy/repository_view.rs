@@ -1,4 +1,4 @@
-//! The repository as the last sync found it. The only file in `deploy/` that reads the disk, so that everything else is
+//! The repository as the last sync found it. This is the only file in `deploy/` that reads the disk: everything else is
 //! answered from memory, however slow the disk is.
 
 use std::collections::BTreeMap;
@@ -27,13 +27,13 @@ pub(super) struct ModelView {
     pub(super) config_place: String,
     /// Fingerprint of its `model.toml`.
     pub(super) config_mark: Fingerprint,
-    /// The content of its `model.toml`, or what is wrong with it.
+    /// The content of its `model.toml`, or the error.
     pub(super) config: Result<Arc<ModelConfig>, SetupError>,
     /// Its versions; never empty.
     pub(super) versions: BTreeMap<Version, VersionView>,
 }
 
-/// A version in the repository. Nothing of it is verified.
+/// A version in the repository, not verified.
 #[derive(Debug, Clone)]
 pub(super) struct VersionView {
     /// Fingerprint of its files.
@@ -43,7 +43,7 @@ pub(super) struct VersionView {
 }
 
 impl RepositoryView {
-    /// Reads the repository. Files that look as they did in the view `before` are not read again.
+    /// Reads the repository. Files whose fingerprint is the same in `before` are not read again.
     pub(super) fn read(store: &dyn Store, before: &RepositoryView) -> Result<RepositoryView, SetupError> {
         let found = store.list()?;
         let problems = found.problems.iter().map(|problem| (problem.folder.clone(), problem.to_string())).collect();
@@ -63,7 +63,7 @@ impl ModelView {
             Some(ModelView { config_mark: mark, config: Ok(config), .. }) if *mark == config_mark => {
                 Ok(Arc::clone(config))
             }
-            // What could not be read is read again: the reason may have been the disk.
+            // A file that could not be read is read again: the disk may have been at fault.
             _ => store.read_config(&name).map(Arc::new),
         };
         let view = |version: Version| {
@@ -90,12 +90,12 @@ impl VersionView {
 pub(super) struct Comparison {
     /// Fingerprint of the folder, from before the comparison.
     pub(super) mark: Fingerprint,
-    /// The difference, if there is one. A refusal says that the comparison was not possible now.
+    /// The difference, if there is one. A refusal means that the comparison was not possible now.
     pub(super) altered: Result<Option<String>, Refusal>,
 }
 
-/// Compares the files of a version with those that were loaded, unless they still look as they did at the last comparison.
-/// Reads in pieces, because the version is in memory already.
+/// Compares the files of a version with those that were loaded, unless the fingerprint has not changed since the last
+/// comparison. Reads in pieces, because the version is already in memory.
 pub(super) fn compare(store: &dyn Store, loaded: &ServedVersion, compared: &Fingerprint) -> Option<Comparison> {
     compare_files(store, (&loaded.model, loaded.version), &loaded.manifest, compared)
 }
@@ -114,7 +114,7 @@ fn compare_files(
     let found = found.and_then(|found| found.check_digests().map(|()| found));
     let altered = match found {
         Ok(found) if found.manifest() == loaded => Ok(None),
-        Ok(_) => Ok(Some("version.toml is not what it was when the version was loaded".to_owned())),
+        Ok(_) => Ok(Some("version.toml has changed since the version was loaded".to_owned())),
         Err(refusal) if refusal.fault.is_passing() => Err(refusal),
         Err(refusal) => Ok(Some(refusal.to_string())),
     };

@@ -1,8 +1,8 @@
-//! Kinds of errors: all that a protocol needs to know to answer one.
+//! Kinds of errors, from which a protocol derives its response.
 
 use std::time::Duration;
 
-/// Kind of an error, whatever the protocol. Each protocol has a table from kinds to its own statuses.
+/// Kind of an error, independent of the protocol. Each protocol has a table from kinds to its own statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The request itself has to change.
@@ -15,13 +15,13 @@ pub enum ErrorKind {
     NotFound,
     /// The request is based on a state that has changed since.
     Conflict,
-    /// The request is not possible in the present state.
+    /// The request is not possible in the current state.
     FailedPrecondition,
-    /// There is no room for the request now.
+    /// The server or the model has too little capacity for the request now.
     Overloaded,
-    /// What it needs does not work now; another server may be able to answer.
+    /// Something that the request needs does not work now; another server may be able to answer.
     Unavailable,
-    /// Its time has run out.
+    /// The deadline of the request has passed.
     DeadlineExceeded,
     /// The model failed.
     ModelFailed,
@@ -29,23 +29,23 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// Whose fault an error is; a label of the `leeway_requests_total` metric.
+/// The party at fault for an error; a label of the `leeway_requests_total` metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The request has to change.
+    /// The caller: the request has to change.
     Caller,
-    /// There was no room for the request.
+    /// Nobody: there was too little capacity for the request.
     Overload,
-    /// There was no time left for the request.
+    /// Nobody: the time for the request ran out.
     Budget,
     /// The model.
     Model,
-    /// Leeway itself, or its set-up.
+    /// Leeway itself, or its setup.
     Server,
 }
 
 impl ErrorKind {
-    /// Whose fault errors of this kind are.
+    /// Returns the party at fault for errors of this kind.
     pub fn fault(self) -> Fault {
         match self {
             ErrorKind::InvalidArgument
@@ -61,7 +61,7 @@ impl ErrorKind {
         }
     }
 
-    /// Time after which to try again, where nothing better is known.
+    /// Returns the time after which to try again, unless the error itself has a better estimate.
     pub fn retry_after(self) -> Option<Duration> {
         match self {
             ErrorKind::Overloaded | ErrorKind::Unavailable => Some(Duration::from_secs(1)),

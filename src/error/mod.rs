@@ -1,14 +1,15 @@
-//! Errors, split by who may see them.
+//! Errors, divided by the people who may see them.
 //!
 //! | type | who sees it | place |
 //! |---|---|---|
 //! | [`Error`] | any caller of the data listener | `request_error.rs` |
-//! | [`OperatorError`] | operators, on the admin listener; a request of theirs may also fail with an [`Error`] | `operator_error.rs` |
+//! | [`OperatorError`] | operators, on the admin listener; their requests may also fail with an [`Error`] | `operator_error.rs` |
 //! | [`SetupError`] | the person who starts a server or adds a version; never sent to anybody | `setup_error.rs` |
 //!
-//! A variant declares itself in one place: its message (`Display`, for the person who can mend it), its title, its code (its
-//! own name, in metrics and problems), and its [`ErrorKind`]. Everything that a protocol needs follows from the kind; the
-//! tables from kinds to statuses are with the protocols, as in `http/error_response.rs`. This room knows none of them.
+//! A variant declares everything in one place: its message (`Display`, for the person who can fix the problem), its
+//! title, its code (its own name, in metrics and problems), and its [`ErrorKind`]. Everything that a protocol needs
+//! follows from the kind. The tables from kinds to statuses belong to the protocols, as in `http/error_response.rs`;
+//! this module does not depend on them.
 
 #![warn(missing_docs)]
 

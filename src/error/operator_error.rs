@@ -13,28 +13,28 @@ use super::setup_error::SetupError;
 #[derive(Debug, Clone, PartialEq, thiserror::Error, IntoStaticStr, VariantNames, EnumMessage)]
 #[strum(serialize_all = "kebab-case")]
 pub enum OperatorError {
-    /// The change was decided on a state that is not the present one any more.
+    /// The change was based on a deployment that is no longer the current one.
     #[error("{message}")]
     #[strum(message = "Deployment changed")]
     Conflict {
-        /// The expected and the present generation.
+        /// The expected and the current generation.
         message: String,
-        /// The present deployment of the model, as the admin API shows it.
+        /// The current deployment of the model, as the admin API shows it.
         present: serde_json::Value,
     },
-    /// The change is not one that can be made now. The message says what to do first.
+    /// The change cannot be made now. The message says what to do first.
     #[error("{0}")]
     #[strum(message = "Change refused")]
     ChangeRefused(String),
-    /// The request lacks the token, or has another one.
+    /// The token is missing or wrong.
     #[error("send the header Authorization: Bearer with the token that is configured as admin.token")]
     #[strum(message = "Unauthorized")]
     Unauthorized,
-    /// The request looks as if a web page had made a browser send it.
+    /// A web page may have made a browser send the request.
     #[error("{0}")]
     #[strum(message = "Forbidden")]
     Forbidden(String),
-    /// The change could not be made to last, and so was not made.
+    /// The change could not be written to the journal, so it was not made.
     #[error("nothing was changed, because the deployment journal could not be written: {0}")]
     #[strum(serialize = "journal-failed", message = "Change not recorded")]
     Journal(String),
@@ -43,7 +43,7 @@ pub enum OperatorError {
     Request(#[from] Error),
 }
 
-/// Errors of a set-up name paths, so that operators of a running server get them as a defect, whose detail is logged.
+/// Setup errors may name paths, so operators of a running server get an internal error, whose detail is logged.
 impl From<SetupError> for OperatorError {
     fn from(error: SetupError) -> OperatorError {
         OperatorError::Request(error.of_a_request())
@@ -51,15 +51,15 @@ impl From<SetupError> for OperatorError {
 }
 
 impl OperatorError {
-    /// A defect, with its description.
+    /// Returns an internal error with this description.
     pub fn internal(detail: impl fmt::Display) -> OperatorError {
         OperatorError::Request(Error::internal(detail))
     }
 
-    /// Codes of all errors that are not an [`Error`].
+    /// Codes of all errors except those of [`Error`].
     pub const CODES: &'static [&'static str] = OperatorError::VARIANTS.split_at(OperatorError::VARIANTS.len() - 1).0;
 
-    /// Kind of the error.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             OperatorError::Conflict { .. } => ErrorKind::Conflict,
@@ -71,7 +71,7 @@ impl OperatorError {
         }
     }
 
-    /// A short, stable name: the last part of a problem's `type`, and a label of a metric.
+    /// Returns a short, stable name: the last part of a problem's `type`, and a label of a metric.
     pub fn code(&self) -> &'static str {
         match self {
             OperatorError::Request(error) => error.code(),
@@ -79,7 +79,7 @@ impl OperatorError {
         }
     }
 
-    /// Title that all errors of this code have.
+    /// Returns the title that all errors of this code have.
     pub fn title(&self) -> &'static str {
         match self {
             OperatorError::Request(error) => error.title(),
@@ -87,7 +87,7 @@ impl OperatorError {
         }
     }
 
-    /// Time after which the same request may succeed, if that is known.
+    /// Returns the time after which the same request may succeed, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             OperatorError::Request(error) => error.retry_after(),
@@ -95,12 +95,12 @@ impl OperatorError {
         }
     }
 
-    /// The message for whoever runs the server: the detail, if there is one.
+    /// Returns the message for operators: the detail, if there is one.
     pub fn for_operators(&self) -> String {
         self.detail().map_or_else(|| self.to_string(), str::to_owned)
     }
 
-    /// Detail for the log only.
+    /// Returns the detail for the log only.
     pub fn detail(&self) -> Option<&str> {
         match self {
             OperatorError::Request(error) => error.detail(),

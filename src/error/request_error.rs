@@ -13,8 +13,8 @@ use crate::stage::{Stage, Timings};
 #[derive(Debug, Clone, PartialEq, thiserror::Error, IntoStaticStr, VariantNames, EnumMessage)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Error {
-    // ----- the caller's: the same request will fail again -----
-    /// The body is not what the model takes. The message names the place and what was expected.
+    // ----- the caller's fault: the same request will fail again -----
+    /// The request is malformed or does not fit the model. The message says where, and what was expected.
     #[error("{0}")]
     #[strum(message = "Invalid input")]
     InvalidInput(String),
@@ -22,7 +22,7 @@ pub enum Error {
     #[error("there is no model {model:?}; {}", known_names("models", known))]
     #[strum(message = "Model not found")]
     UnknownModel {
-        /// The name that was asked for, as it was written.
+        /// The requested name, as the caller wrote it.
         model: String,
         /// The models that are served.
         known: Vec<String>,
@@ -33,14 +33,15 @@ pub enum Error {
     UnknownVersion {
         /// The model, which exists.
         model: ModelName,
-        /// The version that was asked for, as it was written.
+        /// The requested version, as the caller wrote it.
         version: String,
         /// The versions that are loaded.
         known: Vec<String>,
     },
-    /// A request for the default model, where several are served and none is configured.
+    /// A request for the default model, but several models are served and none is configured as the default.
     #[error(
-        "there is no default model: ask /v1/models/{{model}}:predict for one of {}, or set repository.default_model",
+        "there is no default model: send the request to /v1/models/{{model}}:predict for one of {}, or set \
+         repository.default_model",
         known.join(", ")
     )]
     #[strum(message = "No default model")]
@@ -48,20 +49,20 @@ pub enum Error {
         /// The models that are served.
         known: Vec<String>,
     },
-    /// Nothing answers at this path.
+    /// The path does not exist.
     #[error(
         "nothing is served at this path; predictions are at POST /predict and POST /v1/models/{{model}}:predict of the data listener"
     )]
     #[strum(message = "Not found")]
     UnknownEndpoint,
-    /// The path exists, but not for this operation.
-    #[error("this path answers {allowed} only")]
+    /// The path exists, but does not accept this method.
+    #[error("this path accepts {allowed} only")]
     #[strum(message = "Method not allowed")]
     UnsupportedMethod {
-        /// Methods that the path answers, as in an `Allow` header.
+        /// Methods that the path accepts, as in an `Allow` header.
         allowed: String,
     },
-    /// The body is announced as something else than JSON.
+    /// The body has a media type or an encoding that is not accepted.
     #[error("{0}")]
     #[strum(message = "Unsupported media type")]
     UnsupportedContent(String),
@@ -75,18 +76,18 @@ pub enum Error {
         advice: &'static str,
     },
     /// The transfer encoding of the body is not supported.
-    #[error("the header Transfer-Encoding: only chunked is known here; send the body as it is")]
+    #[error("the header Transfer-Encoding: only chunked is supported; send the body without another encoding")]
     #[strum(message = "Unsupported transfer encoding")]
     UnsupportedTransfer,
-    /// The client stopped sending, or sent something else than the body it had announced.
-    #[error("the body ended before it was complete, or was not sent as its head says (Content-Length, chunk sizes)")]
+    /// The client stopped sending, or the body does not match its head.
+    #[error("the body ended early, or does not match its Content-Length or chunk sizes")]
     #[strum(message = "Incomplete request body")]
     RequestAborted,
     /// The body did not arrive in time.
-    #[error("the request body did not arrive within the {:.0} ms that the budget has for it", limit.as_secs_f64() * 1e3)]
+    #[error("the request body did not arrive within the {:.0} ms that are allowed for it", limit.as_secs_f64() * 1e3)]
     #[strum(message = "Request body timeout")]
     RequestTooSlow {
-        /// The time there was.
+        /// The time limit.
         limit: Duration,
     },
 
@@ -104,17 +105,17 @@ pub enum Error {
         /// Time after which to try again.
         retry_after: Duration,
     },
-    /// There are as many connections as are served predictions on.
+    /// The connection is above the limit up to which predictions are served.
     #[error("{limit} connections are open, and this one is above the limit (http.connection_limit); try again")]
     #[strum(message = "Too many connections")]
     TooManyConnections {
         /// The limit.
         limit: usize,
     },
-    /// The body or the answer does not fit into the memory beside those of other requests.
+    /// The body or the response does not fit into the memory besides those of other requests.
     #[error(
-        "the bodies and answers of other requests fill most of the {limit} bytes that there are for them \
-         (http.body_memory_bytes); try again, or with a smaller body"
+        "other requests use most of the {limit} bytes of memory for bodies and responses (http.body_memory_bytes); try \
+         again, or send a smaller body"
     )]
     #[strum(message = "Request memory exhausted")]
     BodyMemoryFull {
@@ -130,8 +131,8 @@ pub enum Error {
         /// Time after which to try again.
         retry_after: Duration,
     },
-    /// The model is known, but is not served now.
-    #[error("model {model} is not served now: {reason}; try another replica, or again later")]
+    /// The model exists, but is not served now.
+    #[error("model {model} is not served now: {reason}; try another replica, or try again later")]
     #[strum(message = "Model unavailable")]
     ModelUnavailable {
         /// Name of the model.
@@ -149,18 +150,18 @@ pub enum Error {
     ShuttingDown,
 
     // ----- time -----
-    /// Time ran out while a stage had the request.
+    /// The time of the request ran out during a stage.
     #[error("time ran out during {stage} ({spent})")]
     #[strum(message = "Deadline exceeded")]
     Expired {
-        /// The stage that had the request.
+        /// The stage that the request was in.
         stage: Stage,
         /// Duration of each stage until then.
         spent: Timings,
     },
 
-    // ----- the model's -----
-    /// The model did not run on this input.
+    // ----- the model's fault -----
+    /// ONNX Runtime could not run the model on this input.
     #[error("the model could not run on this input")]
     #[strum(message = "Model failed")]
     ModelFailed {
@@ -176,7 +177,7 @@ pub enum Error {
         /// The index of the instance within the request.
         instance: usize,
     },
-    /// An output is there and is no answer: it lacks its rows, or holds what it cannot hold by `model.toml`.
+    /// An output cannot be used: it does not have one row per input row, or has values that `model.toml` rules out.
     #[error("the model's output {output:?} {problem}")]
     #[strum(message = "Model failed")]
     UnusableOutput {
@@ -185,21 +186,21 @@ pub enum Error {
         /// The problem, and the remedy.
         problem: String,
     },
-    /// The worker that ran the batch panicked; it has been rebuilt.
-    #[error("the model's worker failed while it had this request; it has been restarted, try again")]
+    /// The worker that ran the batch panicked. It has been restarted.
+    #[error("the model's worker failed during this request; it has been restarted, try again")]
     #[strum(message = "Model failed")]
     WorkerPanicked,
-    /// The process that the model runs in (`isolation = "process"`) ended during the batch. It is restarted.
-    #[error("the model's process ended while it had this request; it is started again")]
+    /// The model's own process (`isolation = "process"`) ended during the batch. It is restarted.
+    #[error("the model's process ended during this request; it is being restarted")]
     #[strum(message = "Model failed")]
     ModelProcessEnded {
-        /// The moment of its end.
+        /// Moment at which the process ended, relative to the run.
         when: ProcessEnd,
         /// Exit status of the process, and its last message.
         detail: String,
     },
     /// The model's process ended several times in a row. It is restarted after a backoff.
-    #[error("the model's process has ended several times in a row, and is started again in a while; try again")]
+    #[error("the model's process has ended several times in a row, and is restarted after a pause; try again later")]
     #[strum(message = "Model restarting")]
     ModelRestarting {
         /// Time until the restart.
@@ -210,11 +211,11 @@ pub enum Error {
     #[error("the feedback could not be recorded, and none of it was taken; send it again later")]
     #[strum(message = "Feedback not recorded")]
     FeedbackNotRecorded {
-        /// The problem with the state.
+        /// The problem with the stored state.
         detail: String,
     },
 
-    // ----- ours -----
+    // ----- Leeway's fault -----
     /// A defect in Leeway or in a stage of the pipeline.
     #[error("an internal error occurred; the server's log has it under this request id")]
     #[strum(message = "Internal error")]
@@ -224,23 +225,23 @@ pub enum Error {
     },
 }
 
-/// The place at which a request was refused that cannot be answered in time.
+/// The point at which a request that cannot be answered in time was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shed {
-    /// Before it was let into the queue: there is no time behind those that wait.
+    /// Before the queue: the wait for other requests would take too long.
     AtTheDoor,
-    /// Likewise, and it would be too late even if nobody else waited.
+    /// Before the queue: the request would be too late even without other requests.
     EvenAlone,
-    /// In its turn: others with a higher priority went first, or runs took longer than before.
+    /// At its turn in the queue: requests of higher priority went first, or runs took longer than predicted.
     InTheQueue,
 }
 
 /// Moment at which the process of a model ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessEnd {
-    /// The run had not begun: it can be made anew.
+    /// Before the run, which can be repeated.
     BeforeTheRun,
-    /// The run may have been the reason.
+    /// During the run, which may be the cause.
     InTheRun,
 }
 
@@ -248,7 +249,7 @@ impl Error {
     /// Codes of all errors.
     pub const CODES: &'static [&'static str] = Error::VARIANTS;
 
-    /// Kind of the error.
+    /// Returns the kind of the error.
     ///
     /// ```
     /// use leeway::error::{Error, ErrorKind, Fault};
@@ -287,24 +288,24 @@ impl Error {
         }
     }
 
-    /// Whose fault it is.
+    /// Returns the party at fault.
     pub fn fault(&self) -> Fault {
         self.kind().fault()
     }
 
-    /// A short, stable name: the last part of a problem's `type`, and a label of a metric.
+    /// Returns a short, stable name: the last part of a problem's `type`, and a label of a metric.
     pub fn code(&self) -> &'static str {
         self.into()
     }
 
-    /// Title that all errors of this code have.
+    /// Returns the title that all errors of this code have.
     pub fn title(&self) -> &'static str {
         self.get_message().unwrap_or_default()
     }
 
-    /// Time after which the same request may succeed; `None` if it never will, or if nobody knows.
+    /// Returns the time after which the same request may succeed; `None` if it never will, or if that is not known.
     pub fn retry_after(&self) -> Option<Duration> {
-        /// A full or failing disk takes longer than a second to repair, and earlier retries would fail again.
+        /// Repairing a full or failing disk takes longer than a second, and earlier retries would fail again.
         const REPAIR_OF_A_DISK: Duration = Duration::from_secs(30);
         match self {
             Error::Overloaded { shed: Shed::EvenAlone, .. } | Error::Unhealthy(_) => None,
@@ -316,7 +317,7 @@ impl Error {
         }
     }
 
-    /// Detail for the log only: internals that a caller must not see.
+    /// Returns the detail for the log only: internals that a caller must not see.
     pub fn detail(&self) -> Option<&str> {
         match self {
             Error::ModelFailed { detail }
@@ -327,12 +328,12 @@ impl Error {
         }
     }
 
-    /// The message for whoever runs the server: the detail, if there is one.
+    /// Returns the message for operators: the detail, if there is one.
     pub fn for_operators(&self) -> String {
         self.detail().map_or_else(|| self.to_string(), str::to_owned)
     }
 
-    /// A defect, with its description.
+    /// Returns an internal error with this description.
     pub fn internal(detail: impl fmt::Display) -> Error {
         Error::Internal { detail: detail.to_string() }
     }
@@ -343,17 +344,17 @@ fn overloaded(shed: Shed, needed: Duration, left: Duration) -> String {
     let (needed, left) = (ms(needed), ms(left));
     match shed {
         Shed::AtTheDoor => format!(
-            "behind those that wait, the model would take about {needed:.1} ms, and {left:.1} ms of the budget are left; \
-             try again, or with more time"
+            "including the wait for other requests, the model would take about {needed:.1} ms, but only {left:.1} ms \
+             of the budget are left; try again, or allow more time"
         ),
         Shed::EvenAlone => format!(
-            "the model takes about {needed:.1} ms for this request even with nothing else to do, and {left:.1} ms of the \
-             budget are left; send fewer instances in one request, or ask for more time (X-Request-Timeout-Ms, \
+            "the model takes about {needed:.1} ms for this request even with nothing else to do, but only {left:.1} ms \
+             of the budget are left; send fewer instances in one request, or allow more time (X-Request-Timeout-Ms, \
              budget.total_ms)"
         ),
         Shed::InTheQueue => format!(
-            "when its turn had come, {left:.1} ms of the budget were left, and the model takes about {needed:.1} ms; try \
-             again, or with more time"
+            "when the turn of this request came, only {left:.1} ms of the budget were left, but the model takes about \
+             {needed:.1} ms; try again, or allow more time"
         ),
     }
 }

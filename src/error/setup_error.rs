@@ -1,11 +1,12 @@
-//! Errors of those who start a server or add a version. They name paths and settings, and are never sent to anybody.
+//! Errors for the person who starts a server or adds a version. They name paths and settings, and are never sent over
+//! the network.
 
 use std::fmt;
 
 use super::request_error::Error;
 use crate::identity::{ModelName, Version};
 
-/// Whatever keeps a server from starting, or a version from being added or loaded.
+/// A problem that prevents a server from starting, or a version from being added or loaded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SetupError {
     /// A configuration file, an environment variable or a flag.
@@ -14,7 +15,7 @@ pub enum SetupError {
     /// The ONNX Runtime library.
     #[error("{0}")]
     Library(String),
-    /// The file where the state is.
+    /// The file of the state.
     #[error("{0}")]
     State(String),
     /// The repository of models as a whole.
@@ -35,18 +36,19 @@ pub enum SetupError {
     /// An address that could not be bound.
     #[error("{0}")]
     Listen(String),
-    /// A first run of the model failed.
+    /// A run of the model failed during the setup, or Leeway itself did.
     #[error("{}", .0.for_operators())]
     Run(#[from] Error),
 }
 
 impl SetupError {
-    /// A defect, with its description.
+    /// Returns an internal error with this description.
     pub fn internal(detail: impl fmt::Display) -> SetupError {
         SetupError::Run(Error::internal(detail))
     }
 
-    /// This error, where a request met it: all that its caller sees is that Leeway failed, because it may name paths.
+    /// Converts this error for the caller of a request. It becomes an internal error, because it may name paths, unless
+    /// it already is a caller's error.
     pub fn of_a_request(self) -> Error {
         match self {
             SetupError::Run(error) => error,
@@ -62,32 +64,32 @@ impl SetupError {
 pub enum LoadFault {
     /// Its manifest is missing or cannot be read.
     Manifest,
-    /// Its files are not those of its manifest, or are links.
+    /// Its files are not those listed in its manifest, or are links.
     Files,
-    /// The bytes of a file are not those that were added.
+    /// The bytes of a file are not the same as when the version was added.
     Digest,
-    /// The model keeps weights in a file that is not one of the version.
+    /// The model refers to weights in a file that does not belong to the version.
     ExternalData,
-    /// ONNX Runtime does not take the model.
+    /// ONNX Runtime cannot load the model.
     Model,
     /// `model.toml` is wrong, or does not fit the model.
     Config,
-    /// The trial load ended its process, or took too long or too much memory.
+    /// The trial crashed its process, or took too long or too much memory.
     Trial,
     /// The model does not run.
     WarmUp,
-    /// The model's predictions are not those that are expected of it.
+    /// The model's predictions differ from those of the golden examples.
     Golden,
     /// The version's baseline cannot be read.
     Baseline,
-    /// The machine had not enough memory, threads or time left for the load. The load is tried again after a backoff.
+    /// The machine had too little memory, threads or time left for the load. The load is tried again after a backoff.
     Resources,
-    /// Something else, which is ours.
+    /// A defect in Leeway.
     Internal,
 }
 
 impl LoadFault {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [LoadFault; 12] = [
         LoadFault::Manifest,
         LoadFault::Files,
@@ -103,7 +105,7 @@ impl LoadFault {
         LoadFault::Internal,
     ];
 
-    /// The name in metrics and in the API.
+    /// Returns the name in metrics and in the API.
     pub fn name(self) -> &'static str {
         match self {
             LoadFault::Manifest => "manifest",

@@ -15,7 +15,7 @@ use crate::pipeline::Object;
 pub const MAX_ITEMS: usize = 10_000;
 /// Maximum number of amounts in one item: a `model.toml` can have as many business metrics.
 const MAX_AMOUNTS: usize = 32;
-/// Maximum length of a text that is kept. A longer one is neither an id nor a class.
+/// Maximum length of a stored text, in bytes. A longer one is neither an id nor a class.
 const MAX_TEXT_BYTES: usize = 1_024;
 
 /// The body: `{"feedback": […]}`
@@ -28,7 +28,7 @@ pub struct Batch {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Item {
-    /// The prediction id from the answer.
+    /// The prediction id from the response.
     pub(super) prediction_id: Text,
     /// The true class.
     #[serde(default)]
@@ -191,7 +191,7 @@ impl<'de> Deserialize<'de> for WrittenLabel {
             }
 
             fn visit_u64<E>(self, number: u64) -> Result<WrittenLabel, E> {
-                // Larger numbers can only be the names of classes, where the digits count.
+                // Larger numbers can only be names of classes, which are compared digit by digit.
                 let text = || WrittenLabel::Text(Text::new(&number.to_string()));
                 Ok(i64::try_from(number).map_or_else(|_| text(), WrittenLabel::Whole))
             }
@@ -294,17 +294,14 @@ mod tests {
             r#"{"feedback": [{"prediction_id": "x", "metrics": [1]}]}"#,
             "invalid type: sequence, expected an object",
         );
-        check(r#"{"feedback": [], "feedback": []}"#, "the name \"feedback\" is there twice");
-        check(r#"{"feedback": [{"prediction_id": "x", "label": 1, "label": 2}]}"#, "the name \"label\" is there twice");
-        check(
-            r#"{"feedback": [{"prediction_id": "x", "metrics": {"a": 1, "a": 1}}]}"#,
-            "the name \"a\" is there twice",
-        );
+        check(r#"{"feedback": [], "feedback": []}"#, "the name \"feedback\" occurs twice");
+        check(r#"{"feedback": [{"prediction_id": "x", "label": 1, "label": 2}]}"#, "the name \"label\" occurs twice");
+        check(r#"{"feedback": [{"prediction_id": "x", "metrics": {"a": 1, "a": 1}}]}"#, "the name \"a\" occurs twice");
     }
 
     #[test]
     fn items_are_counted_while_they_are_read() {
-        // The text ends after the first item that is too many.
+        // The text ends after the first item beyond the limit.
         let body = format!(r#"{{"feedback": [{}"#, r#"{"prediction_id": "x"},"#.repeat(MAX_ITEMS + 1));
         check(&body, "more than 10000 items; send them in several requests");
         let amounts: Vec<String> = (0..=MAX_AMOUNTS).map(|amount| format!("\"m{amount}\": 1")).collect();

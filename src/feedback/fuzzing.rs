@@ -1,20 +1,20 @@
-//! The reader of feedback beside what has to be true of whatever it was given: for the fuzz targets of `fuzz/`.
+//! The reader of feedback, with the properties that must hold for any input: for the fuzz targets of `fuzz/`.
 
 use super::batch::{Item, MAX_ITEMS, WrittenLabel};
 use super::*;
 
-/// The longest sentence about a body or an item of it, in bytes.
+/// Maximum length of a message about a body or one of its items, in bytes.
 const MAX_PROBLEM: usize = 2_000;
-/// The longest text that is kept.
+/// Maximum length of a stored text, in bytes.
 const MAX_TEXT_BYTES: usize = 1_024;
 
-/// Reads a body and judges each of its items as if a class, and then as if a number had been predicted.
+/// Reads a body and judges each of its items, first as if a class and then as if a number had been predicted.
 pub(crate) fn feedback(body: &[u8]) {
     let Batch { items } = match Batch::read(body) {
         Ok(batch) => batch,
         Err(problem) => return assert_is_short(&problem),
     };
-    // Whatever is taken is JSON with as many items, and nothing else.
+    // An accepted body is JSON with the same number of items, and nothing else.
     let written = serde_json::from_slice::<serde_json::Value>(body).ok();
     let counted = written.as_ref().and_then(|written| Some((written.as_object()?, written["feedback"].as_array()?)));
     assert_eq!(counted.map(|(body, items)| (body.len(), items.len())), Some((1, items.len())));
@@ -61,7 +61,7 @@ fn assert_is_short(problem: &str) {
 mod tests {
     use std::path::Path;
 
-    /// The inputs that fuzzing begins with, those that once failed among them.
+    /// The seeds of fuzzing, which include inputs that once failed.
     #[test]
     fn what_has_to_be_true_is_true_of_every_seed() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/feedback");

@@ -17,7 +17,7 @@ pub(super) fn class_of(label: &WrittenLabel, classes: &[String]) -> Result<Truth
     let found = match label {
         WrittenLabel::Text(Text::Kept(text)) => named(text, classes),
         WrittenLabel::Text(Text::TooLong(length)) => {
-            return Err(format!("a text of {length} bytes is none of the model's classes"));
+            return Err(format!("a text of {length} bytes is not one of the model's classes"));
         }
         WrittenLabel::Whole(number) => {
             named(&number.to_string(), classes).or_else(|| numbered(*number as f64, classes))
@@ -40,7 +40,7 @@ fn named(text: &str, classes: &[String]) -> Option<usize> {
     if !classes.is_empty() {
         return classes.iter().position(|class| class == text);
     }
-    // The number of a class without a name, written as in the answer.
+    // The number of a class without a name, written as in the response.
     let number: u32 = text.parse().ok()?;
     (number.to_string() == text).then_some(number as usize)
 }
@@ -63,11 +63,11 @@ fn none(label: &WrittenLabel, classes: &[String]) -> String {
         WrittenLabel::Yes(yes) => yes.to_string(),
     };
     if classes.is_empty() {
-        return format!("{written} is none of the model's classes, which have no names: send their numbers, from 0");
+        return format!("{written} is not one of the model's classes, which have no names: send their numbers, from 0");
     }
     let names: Vec<String> = classes.iter().take(NAMED).map(|class| quoted(class)).collect();
     let more = if classes.len() > NAMED { format!(", … ({} in all)", classes.len()) } else { String::new() };
-    format!("{written} is none of the model's classes: {}{more}", names.join(", "))
+    format!("{written} is not one of the model's classes: {}{more}", names.join(", "))
 }
 
 #[cfg(test)]
@@ -113,7 +113,7 @@ mod tests {
         check(&WrittenLabel::Whole(1), &["0.0", "1.0"], Some("1.0"));
         check(&WrittenLabel::Number(0.5), &["0.50", "inf"], Some("0.50"));
         check(&text("1"), &["0.0", "1.0"], None);
-        // An exact match of the name goes first.
+        // An exact match of the name takes precedence.
         check(&WrittenLabel::Whole(1), &["1.0", "1"], Some("1"));
         check(&WrittenLabel::Yes(true), &["False", "True"], Some("True"));
         check(&WrittenLabel::Yes(false), &["true", "false"], Some("false"));
@@ -131,7 +131,7 @@ mod tests {
             check(&none, &[], None);
         }
         let why = class_of(&text("seven"), &[]).unwrap_err();
-        assert_eq!(why, "\"seven\" is none of the model's classes, which have no names: send their numbers, from 0");
+        assert_eq!(why, "\"seven\" is not one of the model's classes, which have no names: send their numbers, from 0");
     }
 
     #[test]

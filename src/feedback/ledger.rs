@@ -1,7 +1,7 @@
-//! Ledger of the feedback that was taken, so that nothing is counted twice; and the key that ids are signed with.
+//! Ledger of the accepted feedback, so that nothing is counted twice; and the key that ids are signed with.
 //!
-//! Servers that share a state take each item once between them, and know each other's ids. The memory is bounded: the
-//! oldest entries are forgotten. `state/` implements it.
+//! Servers that share a state accept each item only once between them, and recognize each other's ids. The ledger is
+//! bounded: the oldest entries are forgotten. `state/` implements it.
 
 use std::fmt::Debug;
 
@@ -25,7 +25,7 @@ pub struct Entry {
 pub enum Recorded {
     /// There was no earlier statement.
     First,
-    /// The earlier statement was the same, or is no longer known.
+    /// The earlier statement was the same as this one, or is no longer stored.
     Same,
     /// The earlier statement was different and has been replaced.
     Replaced {
@@ -36,10 +36,10 @@ pub enum Recorded {
     Differs,
 }
 
-/// Stores the feedback that was taken.
+/// Stores the accepted feedback.
 #[async_trait]
 pub trait Ledger: Debug + Send + Sync {
-    /// The key that ids are signed with: the same for all that share this ledger.
+    /// Returns the key that ids are signed with: the same for all servers that share this ledger.
     async fn key(&self) -> Result<Vec<u8>, SetupError>;
 
     /// Records these entries in order, and returns the result of each.
@@ -49,7 +49,7 @@ pub trait Ledger: Debug + Send + Sync {
 impl Entry {
     /// Returns the result of an entry, given the earlier statement.
     ///
-    /// `known` is `None` if there was no statement, and `Some(None)` if there was one that is no longer known.
+    /// `known` is `None` if there was no statement, and `Some(None)` if there was one that is no longer stored.
     pub fn outcome(self, known: Option<Option<u64>>) -> Recorded {
         match known {
             None => Recorded::First,

@@ -1,11 +1,11 @@
-//! Outcomes: what became of predictions, as callers tell it, joined with what was predicted.
+//! Outcomes: the results of predictions, as reported by callers, joined with the predictions.
 //!
 //! - `batch.rs` reads feedback from JSON, with limits.
-//! - `prediction_id.rs`: the signed id that every prediction has. It says what was predicted, so nothing is stored.
+//! - `prediction_id.rs`: the signed id that every prediction has. It contains the prediction, so nothing is stored.
 //! - `label.rs` finds the class that a label means.
-//! - `ledger.rs` remembers what has been said already.
+//! - `ledger.rs` remembers the accepted feedback.
 //! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only.
-//! - Here each item is judged (without a clock and a lock), and what is joined is added to the version's outcomes.
+//! - `mod.rs` judges each item (without a clock or a lock), and adds joined items to the version's outcomes.
 
 mod batch;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -33,30 +33,30 @@ use crate::identity::VersionKey;
 use crate::monitor::{FeedbackResult, Monitor, Predicted, StatePart, Truth};
 use crate::registry::{ServedVersion, Snapshot};
 
-/// The most items that an answer says what is wrong with.
+/// Maximum number of items whose problems a response lists.
 const MAX_PROBLEMS: usize = 100;
-/// Maximum number of requests whose feedback is recorded and joined at one time. Those go on without their clients, so their
-/// memory must be bounded. A ledger in a file has one connection, and does one after the other anyway.
+/// Maximum number of requests whose feedback is recorded and joined at one time. They continue without their clients,
+/// so their memory must be bounded. A ledger in a file has one connection, and handles one after the other anyway.
 const TAKEN_AT_ONE_TIME: usize = 16;
-/// Time for such a place to become free.
+/// Timeout of the wait for one of these places.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tolerated difference between the clocks of replicas. A prediction from at most this far in the future counts as made
 /// now.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// Signs predictions, and takes in what became of them.
+/// Signs prediction ids, and accepts feedback.
 #[derive(Debug)]
 pub struct Feedback {
     signer: Signer,
     ledger: Arc<dyn Ledger>,
     max_delay: Duration,
     correction_window: Duration,
-    /// Places for feedback that is recorded and joined now.
+    /// Places for feedback that is being recorded and joined.
     taking: Arc<Semaphore>,
 }
 
 impl Feedback {
-    /// As configured; without a key of its own, with that of the ledger.
+    /// Creates the feedback as configured, with the configured key or else that of the ledger.
     pub async fn new(config: &FeedbackConfig, ledger: Arc<dyn Ledger>) -> Result<Feedback, SetupError> {
         let signer = match &config.key {
             Some(key) => Signer::new(key.secret().as_bytes()),
@@ -67,33 +67,34 @@ impl Feedback {
         Ok(Feedback { signer, ledger, max_delay, correction_window, taking })
     }
 
-    /// The id of a prediction.
+    /// Returns the signed id of a prediction.
     pub fn sign(&self, request: Uuid, index: usize, version: VersionKey, predicted: Observation) -> String {
-        // More instances than fit are refused long before.
+        // A request with that many instances is refused long before.
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         self.signer.sign(&PredictionId { request, index, version, predicted })
     }
 
-    /// Says what can be joined with which prediction; `now` is since 1970. Work for a thread that others do not wait for.
+    /// Judges each item, and finds its prediction; `now` is the time since 1970. To be run on a thread that nothing
+    /// else waits for.
     pub fn judge(&self, batch: Batch, snapshot: &Snapshot, now: Duration) -> Judged {
         let mut refused = 0;
         let mut judge = |item| {
             self.judge_item(item, snapshot, now).map_err(|Refused(result, why)| {
                 refused += 1;
-                // Only the first problems are in the answer, so only they are kept.
+                // Only the first problems are in the response, so only they are kept.
                 Refused(result, if refused > MAX_PROBLEMS { String::new() } else { why })
             })
         };
         Judged(batch.items.into_iter().map(&mut judge).collect())
     }
 
-    /// Takes in what can be joined and was not there before. Goes on if nobody waits any more: what the ledger has recorded
-    /// must be counted, because it is a duplicate when it is sent again.
+    /// Records and counts feedback that is new. Continues even if the caller stops waiting: an item that the ledger has
+    /// recorded must be counted, because it is a duplicate when it is sent again.
     pub async fn take(self: Arc<Self>, judged: Judged, monitor: Arc<Monitor>) -> Result<Taken> {
-        // Who waits for a place and leaves has changed nothing, and takes no memory.
+        // A caller that leaves while waiting for a place has changed nothing, and takes no memory.
         let place = tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(&self.taking).acquire_owned()).await;
         let place = place.map_err(|_| Error::FeedbackNotRecorded {
-            detail: format!("feedback that came before has not been recorded for {} s", PLACE_TIMEOUT.as_secs()),
+            detail: format!("earlier feedback has not been recorded for {} s", PLACE_TIMEOUT.as_secs()),
         })?;
         let taking = tokio::spawn(async move {
             let _place = place;
@@ -104,7 +105,7 @@ impl Feedback {
 
     async fn take_to_the_end(&self, judged: Judged, monitor: &Monitor) -> Result<Taken> {
         let Judged(judged) = judged;
-        // All that is said is asked for at once.
+        // All statements are recorded in one call.
         let entries: Vec<Entry> =
             judged.iter().flatten().flat_map(|joinable| joinable.parts.iter().map(|part| part.entry)).collect();
         let mut recorded = Vec::new().into_iter();
@@ -175,7 +176,7 @@ impl Feedback {
                 let names: Vec<&str> = known.keys().map(String::as_str).collect();
                 let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
                 return Err(invalid(format!(
-                    "metrics: there is no {name:?} in [monitoring.business]; there is: {names}"
+                    "metrics: there is no {name:?} in [monitoring.business]; it has: {names}"
                 )));
             };
             let amount = amount.of(*kind).map_err(|problem| invalid(format!("metrics.{name}: {problem}")))?;
@@ -183,7 +184,7 @@ impl Feedback {
             parts.push(Part { entry, said: Said::Business(name.clone(), *kind, amount) });
         }
         if parts.is_empty() {
-            return Err(invalid("it says nothing; send label, value or metrics".to_owned()));
+            return Err(invalid("the item is empty; send label, value or metrics".to_owned()));
         }
         Ok(Joinable { version: Arc::clone(version), parts })
     }
@@ -207,7 +208,7 @@ struct Joinable {
     parts: Vec<Part>,
 }
 
-/// One thing that is said, once.
+/// One statement of an item.
 #[derive(Debug)]
 struct Part {
     entry: Entry,
@@ -261,10 +262,10 @@ impl Joinable {
             (false, true, _) => (FeedbackResult::Corrected, String::new()),
             (false, false, true) => (
                 FeedbackResult::Duplicate,
-                "something else was said before, and stays: the prediction is older than feedback.correction_window_ms"
+                "earlier feedback differs, and stays: the prediction is older than feedback.correction_window_ms"
                     .to_owned(),
             ),
-            (false, false, false) => (FeedbackResult::Duplicate, "it was there before".to_owned()),
+            (false, false, false) => (FeedbackResult::Duplicate, "it was reported before".to_owned()),
         }
     }
 }
@@ -273,7 +274,7 @@ impl Joinable {
 fn truth(item: &Item, predicted: Option<&Predicted>, classes: &[String]) -> Result<Option<Truth>, String> {
     match (&item.label, item.value, predicted) {
         (None, None, _) => Ok(None),
-        (Some(_), Some(_), _) => Err("label and value: send one of them".to_owned()),
+        (Some(_), Some(_), _) => Err("label and value: send only one of them".to_owned()),
         (_, _, None) => Err("nothing was predicted that could be compared".to_owned()),
         (Some(label), None, Some(Predicted::Class(..))) => {
             class_of(label, classes).map(Some).map_err(|problem| format!("label: {problem}"))
@@ -289,7 +290,7 @@ impl Amount {
         match (self, kind) {
             (Amount::Yes(yes), _) => Ok(f64::from(u8::from(yes))),
             (Amount::Number(number), BusinessKind::Rate) if !(0.0..=1.0).contains(&number) => {
-                Err(format!("found {number}, and a rate is made of true and false, or of 0 to 1"))
+                Err(format!("found {number}; a rate takes true, false or a number from 0 to 1"))
             }
             (Amount::Number(number), _) => Ok(number),
         }
@@ -318,9 +319,9 @@ mod tests {
         check((None, None), Some(&class), Ok(None));
         check((Some("b"), None), Some(&number), Err("label: a number was predicted; send value"));
         check((None, Some(1.0)), Some(&class), Err("value: a class was predicted; send label"));
-        check((Some("b"), Some(1.0)), Some(&class), Err("label and value: send one of them"));
+        check((Some("b"), Some(1.0)), Some(&class), Err("label and value: send only one of them"));
         check((Some("b"), None), None, Err("nothing was predicted that could be compared"));
-        check((Some("c"), None), Some(&class), Err("label: \"c\" is none of the model's classes: \"a\", \"b\""));
+        check((Some("c"), None), Some(&class), Err("label: \"c\" is not one of the model's classes: \"a\", \"b\""));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The id of a prediction: signed, and with all that is needed to join an outcome with it, so that whichever replica gets
-//! the feedback can take it in, and nothing has to be stored.
+//! The signed id of a prediction. It contains everything that is needed to join an outcome with it, so that any replica
+//! can accept the feedback, and nothing has to be stored.
 //!
-//! 54 bytes as base64url without padding, 72 characters: what was predicted (38 bytes) and the first 16 bytes of its
-//! HMAC-SHA-256 (RFC 2104; truncated as RFC 2104 §5 allows). Opaque to clients: the form may change.
+//! 54 bytes as base64url without padding, 72 characters: the prediction (38 bytes) and the first 16 bytes of its
+//! HMAC-SHA-256 (RFC 2104; truncated as RFC 2104 §5 allows). Opaque to clients: the format may change.
 
 use std::time::Duration;
 
@@ -22,29 +22,29 @@ const TAG: usize = 16;
 /// The id as text.
 const TEXT: usize = (CONTENT + TAG) / 3 * 4;
 
-/// The first byte: the form of the rest, and what was predicted.
+/// First byte: the format of the rest, and the kind of prediction.
 const NOTHING: u8 = 0x10;
 const CLASS: u8 = 0x11;
 const VALUE: u8 = 0x12;
 
-/// Which prediction, by whom, when, and what.
+/// Content of an id: the request, the instance, the version and the prediction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PredictionId {
     /// The request: a UUID of version 7, which has its time in milliseconds.
     pub request: Uuid,
-    /// Which instance of the request.
+    /// Index of the instance in the request.
     pub index: u32,
     /// The model and the version.
     pub version: VersionKey,
-    /// The prediction. Of a class, its confidence only.
+    /// The prediction. A class has its confidence only.
     pub predicted: Observation,
 }
 
-/// Signs ids, and knows its own again.
+/// Signs ids, and verifies its own.
 #[derive(Clone)]
 pub struct Signer(Hmac<Sha256>);
 
-/// An id that was signed by this key, and what its signature is good for: to tell it from all others.
+/// A verified id, with its signature, which distinguishes it from all other ids.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Verified {
     /// Its content.
@@ -53,9 +53,9 @@ pub struct Verified {
 }
 
 impl Signer {
-    /// A signer with a key of any length.
+    /// Creates a signer with a key of any length.
     pub fn new(key: &[u8]) -> Signer {
-        // As RFC 2104 §2 has it: a key is filled up to a block with zeros, and hashed before if it is longer.
+        // RFC 2104 §2: a key is padded with zeros to a block, and hashed first if it is longer.
         let mut block = [0; 64];
         match key.len() {
             ..=64 => block[..key.len()].copy_from_slice(key),
@@ -64,7 +64,7 @@ impl Signer {
         Signer(Hmac::new(&block.into()))
     }
 
-    /// The text of an id.
+    /// Returns the signed text of an id.
     ///
     /// ```
     /// use leeway::feature::Observation;
@@ -98,7 +98,7 @@ impl Signer {
 }
 
 impl Verified {
-    /// A number that stands for a part of what can be said of this prediction.
+    /// Returns the ledger key of statements about a part of this prediction.
     pub(super) fn key(&self, part: &str) -> u64 {
         let digest = Sha256::new().chain_update(self.tag).chain_update(part).finalize();
         digest.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte))
@@ -106,7 +106,7 @@ impl Verified {
 }
 
 impl PredictionId {
-    /// Time of the prediction, since 1970.
+    /// Returns the time of the prediction, since 1970.
     pub fn made_at(&self) -> Duration {
         Duration::from_millis(big_endian(&self.request.as_bytes()[..6]))
     }
@@ -158,7 +158,7 @@ fn big_endian(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// A key is nobody's business.
+/// Does not print the key.
 impl std::fmt::Debug for Signer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Signer(<secret>)")
@@ -214,7 +214,7 @@ mod tests {
         assert!(now.saturating_sub(id.made_at()) < Duration::from_secs(60) && id.made_at() <= now);
     }
 
-    /// RFC 4231, test case 2: the key and the algorithm are what they are called.
+    /// RFC 4231, test case 2: checks the use of the key and the algorithm.
     #[test]
     fn the_signature_is_hmac_sha_256() {
         let Signer(mac) = Signer::new(b"Jefe");

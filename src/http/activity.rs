@@ -13,30 +13,30 @@ use crate::monitor::Delivery;
 /// Time for which a connection counts as new, in milliseconds.
 const NEW_MS: u64 = 1_000;
 
-/// The state of a connection that its listener sees: its work, and the time since which it has been idle.
+/// The state of a connection, as its listener sees it: its work, and the time since which it has been idle.
 #[derive(Debug)]
 pub(super) struct Activity {
     /// Start of the listener. Times are counted from it.
     epoch: Instant,
     /// Maximum number of connections, for the error of an evicted request.
     limit: NonZeroUsize,
-    /// Requests without an answer yet.
+    /// Number of requests without a response yet.
     requests: AtomicUsize,
-    /// True while bytes of an answer wait for the client to read.
+    /// True while bytes of a response wait for the client to read them.
     is_writing: AtomicBool,
     /// Number of completed writes.
     written: AtomicU64,
-    /// True once there was a request.
+    /// True once the connection has had a request.
     has_asked: AtomicBool,
     /// True while a request waits for its client to send more of the body.
     is_waiting: AtomicBool,
-    /// Time of acceptance, of the last answer, or of the last piece of a body, in milliseconds from the epoch.
+    /// Time of acceptance, of the last response, or of the last piece of a body, in milliseconds from the epoch.
     since: AtomicU64,
-    /// True once the client has ended its side while it waits for an answer.
+    /// True once the client has closed its sending side while it waits for a response.
     has_ended_input: AtomicBool,
-    /// The answer whose first bytes are written next.
+    /// Delivery of the response whose first bytes are written next.
     delivery: Mutex<Option<Arc<Delivery>>>,
-    /// The way to end, once the listener has decided.
+    /// Reason for ending the connection, once the listener has decided to.
     ending: Mutex<Option<Ending>>,
     told: Notify,
 }
@@ -44,15 +44,15 @@ pub(super) struct Activity {
 /// State of a connection that can be evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// It has no request.
+    /// The connection has no request.
     Idle,
-    /// Its request waits for the client to send more of the body.
+    /// The request waits for the client to send more of the body.
     Waiting,
-    /// It has just been accepted. Its first head is probably on its way.
+    /// The connection has just been accepted. Its first head is probably on its way.
     New,
 }
 
-/// The error of a body that is read no further, because others need the place of its connection.
+/// The error of a body that is not read further, because another connection needs the place of this one.
 #[derive(Debug, thiserror::Error)]
 #[error("others need the place of this connection")]
 pub(super) struct Evicted {
@@ -63,23 +63,23 @@ pub(super) struct Evicted {
 /// Reason for ending a connection, which decides how it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Others need its place. It ends at once, or after the answer to a request that has arrived. A request that waits
-    /// for its body is refused.
+    /// Another connection needs its place. It ends at once, or after the response to a request that has arrived. A
+    /// request whose body is incomplete is refused.
     Evicted,
-    /// Its client was silent, or read its answer too slowly. It ends at once, unless a new request has arrived.
+    /// Its client was silent, or read the response too slowly. It ends at once, unless a new request has arrived.
     Overdue,
-    /// The listener closes. It ends after the answers to the requests that have been sent.
+    /// The listener closes. The connection ends after the responses to the requests that were sent.
     Drained,
 }
 
-/// Marks every request on a connection above the limit.
+/// Marker of every request on a connection above the limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AboveLimit {
     pub(super) limit: NonZeroUsize,
 }
 
 impl Activity {
-    /// The state of a connection that has just been accepted.
+    /// Returns the state of a connection that has just been accepted.
     pub(super) fn new(epoch: Instant, limit: NonZeroUsize) -> Activity {
         Activity {
             epoch,
@@ -97,12 +97,12 @@ impl Activity {
         }
     }
 
-    /// Returns true if a request has no answer yet.
+    /// Returns true if a request has no response yet.
     pub(super) fn is_answering(&self) -> bool {
         self.requests.load(Relaxed) > 0
     }
 
-    /// Returns true if bytes of an answer wait for the client to read.
+    /// Returns true if bytes of a response wait for the client to read them.
     pub(super) fn is_writing(&self) -> bool {
         self.is_writing.load(Relaxed)
     }
@@ -112,7 +112,7 @@ impl Activity {
         self.is_answering() || self.is_writing()
     }
 
-    /// Returns the state in which the connection can be evicted; `None` while the server works for it.
+    /// Returns the state in which the connection can be evicted; `None` while the server is working for it.
     pub(super) fn rest(&self) -> Option<Rest> {
         match (self.is_waiting.load(Relaxed), self.is_busy()) {
             (true, _) => Some(Rest::Waiting),
@@ -126,7 +126,7 @@ impl Activity {
         !self.has_asked() && millis(self.epoch.elapsed()) < self.since().saturating_add(NEW_MS)
     }
 
-    /// Reports that a request waits for its client, or no longer does.
+    /// Records that a request waits for its client to send more, or no longer does.
     pub(super) fn set_waiting(&self, is_waiting: bool) {
         if is_waiting == self.is_waiting.load(Relaxed) {
             return;
@@ -141,18 +141,18 @@ impl Activity {
         *self.ending.lock() == Some(Ending::Evicted)
     }
 
-    /// Returns true once there was a request.
+    /// Returns true once the connection has had a request.
     pub(super) fn has_asked(&self) -> bool {
         self.has_asked.load(Relaxed)
     }
 
-    /// Returns the time of acceptance, of the last answer, or of the last piece of a body, in milliseconds from the
+    /// Returns the time of acceptance, of the last response, or of the last piece of a body, in milliseconds from the
     /// listener's epoch.
     pub(super) fn since(&self) -> u64 {
         self.since.load(Relaxed)
     }
 
-    /// Tells the connection to end. The first call decides how.
+    /// Tells the connection to end. Only the first call sets the reason.
     pub(super) fn end(&self, ending: Ending) {
         self.ending.lock().get_or_insert(ending);
         self.told.notify_one();
@@ -160,7 +160,7 @@ impl Activity {
 
     pub(super) async fn told_to_end(&self) -> Ending {
         loop {
-            // An earlier notification is stored, so none is missed.
+            // `Notify` stores an earlier notification, so none is missed.
             self.told.notified().await;
             if let Some(ending) = *self.ending.lock() {
                 return ending;
@@ -201,12 +201,12 @@ impl Activity {
         self.written.load(Relaxed)
     }
 
-    /// Returns true once the client has ended its side.
+    /// Returns true once the client has closed its sending side.
     pub(super) fn has_ended_input(&self) -> bool {
         self.has_ended_input.load(Relaxed)
     }
 
-    /// Returns the error of a body that is read no further, because others need the place of the connection.
+    /// Returns the error of a body that is not read further, because the connection is evicted.
     pub(super) fn evicted(&self) -> Evicted {
         Evicted { limit: self.limit }
     }
@@ -215,7 +215,7 @@ impl Activity {
         self.has_ended_input.store(true, Relaxed);
     }
 
-    /// Reports that the answer is being written to the socket.
+    /// Records that the response is being written to the socket.
     pub(super) fn deliver(&self) {
         drop(self.delivery.lock().take());
     }
@@ -237,7 +237,7 @@ impl InFlight {
 }
 
 impl InFlight {
-    /// Notes the answer, whose first bytes are written next.
+    /// Notes the delivery of the response whose first bytes are written next.
     pub(super) fn answered(self, delivery: Option<Arc<Delivery>>) {
         *self.0.delivery.lock() = delivery;
     }

@@ -1,4 +1,4 @@
-//! The handlers of the admin listener. Who may ask is settled before (`admin_access.rs`); what is done is `deploy`'s.
+//! The handlers of the admin listener. `admin_access.rs` checks access before them; `deploy` makes the changes.
 
 use std::num::NonZeroUsize;
 use std::pin::pin;
@@ -33,13 +33,13 @@ type Answer = Result<Response, Failure>;
 type ModelPath = Result<Path<String>, PathRejection>;
 type VersionPath = Result<Path<(String, String)>, PathRejection>;
 
-/// The largest body of a change.
+/// Maximum size of the body of a change, in bytes.
 const BODY_LIMIT: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
-/// Memory for reading it. A budget leaves somewhat less than half to one holder.
+/// Memory for reading the body. A budget gives one holder somewhat less than half.
 const BODY_MEMORY: usize = BODY_LIMIT.get() * 4;
-/// Time limit for its arrival.
+/// Time limit for the arrival of the body.
 const BODY_TIME: Duration = Duration::from_secs(10);
-/// The most deployments that are shown at one time.
+/// Maximum number of deployments in one response.
 const MAX_HISTORY: u32 = 1_000;
 
 /// Returns the handler of an endpoint of the admin listener.
@@ -174,13 +174,13 @@ async fn change(state: &HttpState, request: ChangeRequest) -> Answer {
     Ok(json(&state.deployer.change(request).await?)?)
 }
 
-/// Author and reason of a change that is made now.
+/// Returns the author, the reason and the current time for a change.
 fn note(by: String, reason: String) -> ChangeNote {
     let by = if by.is_empty() { "someone".to_owned() } else { by };
     ChangeNote { by, reason, at: Timestamp::now() }
 }
 
-/// An invalid name cannot match a model, so it is refused before the lookup.
+/// Returns the model in the path. An invalid name cannot match a model, so it is refused before the lookup.
 fn model(path: ModelPath) -> Result<ModelName> {
     let Path(name) = path.map_err(|_| Error::UnknownEndpoint)?;
     named(&name)
@@ -196,10 +196,10 @@ fn named(name: &str) -> Result<ModelName> {
     name.parse().map_err(|error| Error::InvalidInput(format!("the model in the path: {error}")))
 }
 
-/// The body of a change; an empty one says nothing.
+/// Reads the body of a change. An empty body counts as `{}`.
 async fn body<T: DeserializeOwned>(request: Request) -> Result<T> {
     let (head, mut body) = request.into_parts();
-    // The bodies of clients leave their memory to no operator, so each change has its own.
+    // Each change has its own memory, because the bodies of clients may use up theirs.
     let memory = MemoryBudget::new(BODY_MEMORY, NonZeroUsize::MIN);
     let read = {
         let reading = pin!(body::read(&head.headers, &mut body, BodyLimit::of_changes(BODY_LIMIT), &memory));

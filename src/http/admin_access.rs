@@ -1,5 +1,5 @@
-//! Access to the admin API: for holders of the token, or, where none is configured, for a program on this machine that is
-//! not a browser which a web page has sent.
+//! Access to the admin API: with the token, or, if none is configured, for programs on this machine. Requests that a
+//! web page makes a browser send are refused.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::HttpState;
 use super::context::Failure;
 use crate::error::{Error, OperatorError};
 
-/// Lets a request through, or says what it lacks.
+/// Checks the access of a request. The error names what is missing.
 pub(super) async fn layer(
     State(state): State<Arc<HttpState>>,
     request: Request,
@@ -33,7 +33,7 @@ pub(super) async fn layer(
     Ok(next.run(request).await)
 }
 
-/// Compares digests, in constant time: neither how much of it is right nor how long it is shows in how long that takes.
+/// Compares digests in constant time, so that the time reveals neither the correct part of a token nor its length.
 fn check_token(headers: &HeaderMap, secret: &str) -> Result<(), OperatorError> {
     let given = headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
     let (scheme, given) = given.split_at_checked("Bearer ".len()).unwrap_or_default();
@@ -41,12 +41,12 @@ fn check_token(headers: &HeaderMap, secret: &str) -> Result<(), OperatorError> {
     if scheme.eq_ignore_ascii_case(b"Bearer ") && is_right.into() { Ok(()) } else { Err(OperatorError::Unauthorized) }
 }
 
-/// A web page can make a browser send requests to this machine, under a name of its own that leads here, and it says so
-/// in `Origin`.
+/// Refuses requests from web pages. A web page can make a browser send requests to this machine, under a host name of
+/// its own that resolves to this address; `Origin` and `Host` reveal that.
 fn check_sender(headers: &HeaderMap) -> Result<(), OperatorError> {
     if headers.contains_key(ORIGIN) {
         return Err(OperatorError::Forbidden(
-            "requests from web pages are not taken without a token; configure admin.token".to_owned(),
+            "requests from web pages are not accepted without a token; configure admin.token".to_owned(),
         ));
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -64,7 +64,7 @@ fn check_sender(headers: &HeaderMap) -> Result<(), OperatorError> {
     ))
 }
 
-/// A browser asks before it sends this type elsewhere, and is told no.
+/// Requires JSON: a browser sends this type to another origin only after a preflight request, which is refused.
 fn check_content(headers: &HeaderMap) -> Result<(), OperatorError> {
     let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     let essence = content_type.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();

@@ -1,5 +1,5 @@
-//! The layer before predictions: from the head of a request alone, whom it asks, how long it may take, and whether there
-//! is any hope. What is refused here costs microseconds.
+//! The layer before predictions. From the head of a request alone, it finds the version and the deadline, and decides
+//! whether the request can be answered in time. A refusal here costs microseconds.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -29,20 +29,20 @@ use crate::serve::{self, Admitted, Head};
 
 /// Timeout of the caller, in milliseconds.
 const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
-/// The same, as Envoy says it to what is behind it; 0 is no limit.
+/// The same, as Envoy sends it to its upstream; 0 means no limit.
 const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 /// `high`, `normal` or `low`.
 const X_PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 
-/// Key of the choice of a version: a user, a session, a device. Requests with one key meet one version.
+/// Key for choosing a version: a user, a session, a device. Requests with the same key go to the same version.
 const X_ROUTING_KEY: HeaderName = HeaderName::from_static("x-routing-key");
-/// The longest routing key, in bytes.
+/// Maximum length of a routing key, in bytes.
 const MAX_KEY: usize = 256;
 
 /// Suffix of a model's or a version's name in the path of a prediction.
 const PREDICT: &str = ":predict";
 
-/// A prediction that may be answered in time, as far as its head tells.
+/// A prediction request that can be answered in time, judging by its head.
 pub(super) struct AdmittedRequest {
     pub(super) admitted: Admitted,
     /// Stem of the ids of its predictions.
@@ -54,8 +54,8 @@ pub(super) struct AdmittedRequest {
 /// Reads from the parameters of a path which model or version it asks.
 pub(super) type ReadTarget = fn(&RawPathParams) -> Result<Target<'_>>;
 
-/// The tower service before predictions. It gives a request its deadline, and either calls `predict`, which only an admitted
-/// request can be handed to, or answers that the request cannot be in time.
+/// The tower service before predictions. It gives a request its deadline, and either calls `predict` or responds with
+/// the reason for the refusal. `predict` takes an [`AdmittedRequest`], so no prediction can bypass this service.
 #[derive(Debug, Clone)]
 pub(super) struct Admission<P> {
     pub(super) state: Arc<HttpState>,
@@ -72,7 +72,7 @@ where
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    /// Whether there is room is decided for each request, from its head.
+    /// Always ready: capacity is checked for each request, from its head.
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
@@ -85,8 +85,8 @@ where
             let answered = match admit(&state, target, path, &head) {
                 Ok((admitted, unique)) => predict(state, AdmittedRequest { admitted, unique, head, content }).await,
                 Err(error) => {
-                    // Read to its end, so that the connection can be used again, and the answer is not lost on a client
-                    // that is still sending.
+                    // Reads the rest of the body, so that the connection can be reused, and a client that is still
+                    // sending gets the response.
                     discard(&head, &mut content, &error).await;
                     Err(error.into())
                 }
@@ -120,7 +120,7 @@ fn admit(
     }
 }
 
-/// The target of `/predict`, `…/{model}:predict` and `…/{model}/versions/{version}:predict`.
+/// Returns the target of the path: the default model, `{model}:predict`, or `{model}` and `{version}:predict`.
 pub(super) fn predict_target(path: &RawPathParams) -> Result<Target<'_>> {
     let (mut model, mut version) = (None, None);
     for (name, value) in path {
@@ -136,7 +136,7 @@ pub(super) fn predict_target(path: &RawPathParams) -> Result<Target<'_>> {
     })
 }
 
-/// A POST to a resource that can only be read: most likely `:predict` was forgotten, or misspelt.
+/// Removes `:predict`. Without it, this is a POST to a read-only resource: most likely it was forgotten or misspelt.
 fn before_predict(segment: &str) -> Result<&str> {
     segment.strip_suffix(PREDICT).ok_or_else(|| match segment.split_once(':') {
         None => Error::UnsupportedMethod { allowed: "GET, HEAD".to_owned() },
@@ -144,7 +144,7 @@ fn before_predict(segment: &str) -> Result<&str> {
     })
 }
 
-/// The shortest time that anybody on the way says the caller waits.
+/// Returns the shortest timeout that the caller or a proxy has set.
 fn client_timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
     let mut shortest: Option<Duration> = None;
     for (name, zero_is_none) in [(X_REQUEST_TIMEOUT_MS, false), (X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, true)] {
@@ -168,7 +168,7 @@ fn client_timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
     Ok(shortest)
 }
 
-/// A number too large to count with is more than anybody gets.
+/// Parses whole milliseconds. A number that is too large counts as the largest one.
 fn whole_milliseconds(value: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(value.trim_ascii()).ok()?;
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -187,7 +187,7 @@ fn priority(headers: &HeaderMap) -> Result<Priority> {
     })
 }
 
-/// One key, of any bytes that a header can have.
+/// Returns the routing key, of any bytes that a header can have.
 fn routing_key(headers: &HeaderMap) -> Result<Option<&[u8]>> {
     let mut keys = headers.get_all(&X_ROUTING_KEY).iter().map(|value| value.as_bytes());
     match (keys.next(), keys.next()) {
@@ -198,12 +198,12 @@ fn routing_key(headers: &HeaderMap) -> Result<Option<&[u8]>> {
             key.len()
         ))),
         (Some(_), Some(_)) => {
-            Err(Error::InvalidInput("the header x-routing-key is there twice, and has to be there once".to_owned()))
+            Err(Error::InvalidInput("the header x-routing-key occurs twice; send it once".to_owned()))
         }
     }
 }
 
-/// As much of a header as is useful in a message.
+/// Returns the first bytes of a header, for a message.
 fn shown(value: &[u8]) -> String {
     String::from_utf8_lossy(&value[..value.len().min(32)]).into_owned()
 }

@@ -1,4 +1,4 @@
-//! The body of a request: checks its headers and reads it, within its own limit and within the memory for all bodies.
+//! The body of a request: checks its headers, and reads it within its own limit and the memory for all bodies.
 
 use std::borrow::Cow;
 use std::io;
@@ -17,14 +17,15 @@ use super::context::RequestContext;
 use crate::budget::{ArrivedBytes, MemoryBudget};
 use crate::error::{Error, Fault, Result};
 
-/// Of a body that is not read for its own sake, this many bytes are read and thrown away, so that the client, which
-/// is still sending, gets to read the answer.
+/// Maximum number of bytes that are read and discarded of the body of a refused request, so that a client that is still
+/// sending gets the response.
 const DISCARD_LIMIT: usize = 64 << 20;
 
-/// For how long, where the request was at fault: the client is to read what was wrong with it.
+/// Time limit for discarding a body if the request was at fault: the client should get to read the reason.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
-/// For how long, where the server has no time: most bodies are here already, and the answer should not wait for others.
+/// Time limit for discarding a body if the server is overloaded: most bodies have arrived already, and the response
+/// should not wait for the others.
 const DISCARD_TIME_UNDER_LOAD: Duration = Duration::from_secs(1);
 
 /// Maximum size of the body of one kind of request.
@@ -57,13 +58,13 @@ impl BodyLimit {
     }
 }
 
-/// Media type of a body; `None` for JSON, which is the default.
+/// Returns the media type of a body; `None` for JSON, which is the default.
 pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
     // This header can occur several times, each with several encodings.
     let mut encodings =
         headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     if encodings.any(|encoding| !matches!(&*encoding.trim_ascii().to_ascii_lowercase(), b"identity" | b"")) {
-        return Err(Error::UnsupportedContent("compressed bodies are not accepted; send the JSON as it is".to_owned()));
+        return Err(Error::UnsupportedContent("compressed bodies are not accepted; send uncompressed JSON".to_owned()));
     }
     let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok(None) };
     let essence = content_type.as_bytes().split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
@@ -77,12 +78,12 @@ pub(super) fn check_json(headers: &HeaderMap) -> Result<()> {
     match media_type(headers)? {
         None => Ok(()),
         Some(media_type) => Err(Error::UnsupportedContent(format!(
-            "the body is announced as {media_type:?}; send JSON with the header Content-Type: application/json"
+            "the Content-Type of the body is {media_type:?}; send JSON with the header Content-Type: application/json"
         ))),
     }
 }
 
-/// Reads a body of at most `limit` bytes. The arrived bytes are held in `memory`.
+/// Reads a body of at most `limit` bytes, and holds the bytes in `memory`.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: &mut Body,
@@ -94,7 +95,7 @@ pub(super) async fn read(
         if length > limit.bytes.get() {
             return Err(limit.exceeded());
         }
-        // A body without room is refused before it is read. A body that passes may still be refused while it arrives.
+        // A body that does not fit is refused before it is read. One that passes may still be refused while it arrives.
         memory.check(length)?;
     }
     let mut arrived = ArrivedBytes::new(memory, announced.unwrap_or(limit.bytes.get()));
@@ -111,7 +112,7 @@ pub(super) async fn read(
     Ok(arrived)
 }
 
-/// The error of a body that is not complete.
+/// Returns the error for an incomplete body.
 fn broken_off(error: axum::Error) -> Error {
     let error = error.into_inner().downcast::<io::Error>().ok();
     match error.as_ref().and_then(|error| error.get_ref()?.downcast_ref::<Evicted>()) {
@@ -120,15 +121,15 @@ fn broken_off(error: axum::Error) -> Error {
     }
 }
 
-/// Returns true if the body may have been left unread because of this error.
+/// Returns true if this error may have left a part of the body unread.
 pub(super) fn is_unread(error: &Error) -> bool {
     matches!(error, Error::RequestTooLarge { .. } | Error::BodyMemoryFull { .. })
 }
 
-/// Reads what is left of the body of a request that is answered with this error, and throws it away.
+/// Reads and discards the rest of the body of a request that fails with this error.
 pub(super) async fn discard(head: &Parts, body: &mut Body, error: &Error) {
     // A client that expects 100-continue may not have begun to send, and reading would tell it to. A connection above
-    // the limit waits for nobody: health checks need its place.
+    // the limit does not wait for its client: health checks need its place.
     if head.headers.contains_key(EXPECT) || RequestContext::of(head).is_ok_and(|context| context.above_limit.is_some())
     {
         return;
@@ -142,7 +143,7 @@ pub(super) async fn discard(head: &Parts, body: &mut Body, error: &Error) {
             }
         }
     };
-    // Either way the answer is the same.
+    // The response is the same whether or not the body has ended.
     let time = if error.fault() == Fault::Overload { DISCARD_TIME_UNDER_LOAD } else { DISCARD_TIME };
     let _ = tokio::time::timeout(time, discard).await;
 }

@@ -1,4 +1,4 @@
-//! One connection: serves it, and ends it when its listener says so.
+//! Serves one connection, and ends it when its listener says so.
 
 use std::convert::Infallible;
 use std::io;
@@ -38,7 +38,7 @@ pub(super) async fn serve(
     above_limit: Option<AboveLimit>,
     activity: Arc<Activity>,
 ) -> hyper::Result<()> {
-    // hyper panics on a date that it cannot write. A response without a date is valid, too.
+    // hyper panics on a date that it cannot format. A response without a date is valid, too.
     http.auto_date_header(has_a_date());
     let stream = WatchedStream::new(stream, write_timeout, Arc::clone(&activity));
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
@@ -49,7 +49,7 @@ pub(super) async fn serve(
         let request = request.map(|body| Body::new(WatchedBody { body, activity: Arc::clone(&activity) }));
         async move {
             let mut response: Response = router.call(request).await?;
-            // Answers are whole: from here on all there is to do is to write, which the stream sees.
+            // The response is complete: what remains is to write it, which the stream records.
             in_flight.answered(context::take_delivery(&mut response));
             Ok::<_, Infallible>(response)
         }
@@ -69,7 +69,7 @@ pub(super) async fn serve(
         return ended;
     }
     connection.as_mut().graceful_shutdown();
-    // A client that has sent only part of a head, or reads nothing of its answer, would otherwise delay the shutdown.
+    // A client that has sent only part of a head, or does not read its response, would otherwise delay the shutdown.
     let (mut written, mut looks) = (activity.written(), 0);
     while activity.is_busy() && looks < MAX_LOOKS_WITHOUT_PROGRESS {
         if let Ok(ended) = tokio::time::timeout(LOOK, connection.as_mut()).await {
@@ -81,8 +81,8 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// The body of a request. Fails if the client has ended its side before the body was complete, and if it does not arrive
-/// while others need the place of the connection.
+/// The body of a request. Fails if the client closes its sending side before the body is complete, or if the body is
+/// incomplete when the connection is evicted.
 struct WatchedBody {
     body: Incoming,
     activity: Arc<Activity>,
@@ -101,11 +101,11 @@ impl HttpBody for WatchedBody {
                 self.activity.set_waiting(false);
                 Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
             }
-            // Hyper reads the end of the input only after it has handed on all earlier bytes.
+            // hyper reads the end of the input only after it has passed on all earlier bytes.
             Poll::Pending if self.activity.has_ended_input() => {
                 Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())))
             }
-            // The connection is polled when it is told to end, and polls this.
+            // The connection is polled when it is told to end, and polls its body.
             Poll::Pending if self.activity.is_evicted() => {
                 Poll::Ready(Some(Err(io::Error::other(self.activity.evicted()))))
             }

@@ -1,5 +1,5 @@
-//! The open connections of a listener: gives places to new connections, evicts those that only wait for their clients,
-//! and ends overdue ones.
+//! The open connections of a listener. Gives places to new connections, evicts connections that only wait for their
+//! clients, and ends overdue ones.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -12,17 +12,17 @@ use tokio::sync::Notify;
 use super::activity::{AboveLimit, Activity, Ending, Rest};
 use crate::monitor::ServerRecorder;
 
-/// Time for a connection above the limit to send its first head: others need its place.
+/// Time for a connection above the limit to send its first head. It is short, because others need the place.
 const ABOVE_LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time for reading a whole answer, in multiples of the time in which a client may read nothing of it.
+/// Time for a client to read a whole response, in multiples of `ConnectionTimeouts::write`.
 const WRITE_TIMEOUTS_PER_ANSWER: u32 = 4;
 
-/// Maximum number of connections that have been told to end and still have their file descriptor.
+/// Maximum number of connections that were told to end and still have their file descriptors.
 pub(super) const MAX_LEAVING: usize = 16;
 
-/// The states of connections that can be evicted, in the order of eviction. New connections are last, so that clients
-/// which send no bodies do not push out the others.
+/// The states in which connections can be evicted, in the order of eviction. `New` comes after `Waiting`, so that
+/// clients that do not finish their bodies cannot push out new connections.
 const RESTS: [Rest; 3] = [Rest::Idle, Rest::Waiting, Rest::New];
 
 /// Maximum numbers of open connections of a listener.
@@ -30,7 +30,7 @@ const RESTS: [Rest; 3] = [Rest::Idle, Rest::Waiting, Rest::New];
 pub struct Places {
     /// Connections that serve everything.
     pub regular: NonZeroUsize,
-    /// Additional connections for health and metrics, used while the server works for every regular one.
+    /// Additional connections for health and metrics, used while every regular connection is busy.
     pub spare: usize,
 }
 
@@ -38,9 +38,9 @@ pub struct Places {
 pub struct ConnectionTimeouts {
     /// For the head of a connection's first request.
     pub first_request: Duration,
-    /// From an answer to the head of the next request.
+    /// From a response to the head of the next request.
     pub idle: Duration,
-    /// For a client to read some part of an answer.
+    /// For a client to read any part of a response.
     pub write: Duration,
 }
 
@@ -62,8 +62,8 @@ struct Open {
     next: u64,
     /// Number of connections in each kind of place, without those that are leaving.
     taken: [usize; 2],
-    /// The connections that have been in this state the longest, in order, as of the last full search. By place and
-    /// state.
+    /// By place and state: the connections that had been in this state the longest at the last full search, in order,
+    /// each with the start of the state.
     resting: [[VecDeque<(u64, u64)>; RESTS.len()]; 2],
     /// The connections that were told to end and may not have ended yet.
     leaving: Vec<u64>,
@@ -99,7 +99,7 @@ struct Seen {
     is_writing: bool,
     has_asked: bool,
     place: Place,
-    /// Time since it was accepted, or since its last answer.
+    /// Time since its acceptance, its last response, or the last piece of a body.
     ago: Duration,
 }
 
@@ -110,11 +110,11 @@ impl ConnectionTimeouts {
         (least / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 
-    /// Returns true if a connection is overdue. The budget of a model limits requests, not this.
+    /// Returns true if a connection is overdue. Requests in flight are limited by the budget of their model instead.
     fn is_overdue(&self, seen: Seen) -> bool {
         let limit = match seen {
             Seen { is_answering: true, .. } => return false,
-            // Applies even if the client reads a little now and then.
+            // Applies even if the client keeps reading a little.
             Seen { is_writing: true, .. } => self.write.saturating_mul(WRITE_TIMEOUTS_PER_ANSWER),
             Seen { has_asked: true, .. } => self.idle,
             Seen { place: Place::Regular, .. } => self.first_request.min(self.idle),
@@ -135,12 +135,12 @@ impl Connections {
     /// Waits until there is a free place, or one whose connection can be evicted.
     pub(super) async fn has_room(&self) {
         loop {
-            // Created before the check, so that no end is missed.
+            // Created before the check, so that no notification is missed.
             let ended = self.ended.notified();
             if self.open.lock().room(self.places).is_some() {
                 return;
             }
-            // A connection may also come to rest, which notifies no one.
+            // A connection may also become evictable, which sends no notification.
             let _ = tokio::time::timeout(Duration::from_millis(100), ended).await;
         }
     }
@@ -175,7 +175,7 @@ impl Connections {
         Some(OpenConnection { connections: Arc::clone(self), id, activity, above_limit })
     }
 
-    /// Ends the connection that has been idle the longest, or else has waited the longest, to free its file descriptor.
+    /// Evicts the connection that has been idle the longest, or else has waited the longest, to free a file descriptor.
     pub(super) fn evict_one(&self) {
         let mut open = self.open.lock();
         let places = [Place::Regular, Place::Spare];
@@ -191,7 +191,7 @@ impl Connections {
         let mut open = self.open.lock();
         let is_overdue = |entry: &Entry| {
             let activity = &entry.activity;
-            // Read before the other fields: a request that starts after this read is not overdue.
+            // Read before the other fields, so that a connection with a request that starts meanwhile is not overdue.
             let ago = now.saturating_sub(Duration::from_millis(activity.since()));
             self.timeouts.is_overdue(Seen {
                 is_answering: activity.is_answering(),
@@ -232,7 +232,7 @@ enum Room {
 
 impl Open {
     fn room(&mut self, places: Places) -> Option<Room> {
-        // A connection that got a request after it was told to end no longer counts: it may finish.
+        // A connection that received a request after it was told to end no longer counts: it may finish the request.
         let Open { all, leaving, .. } = self;
         leaving.retain(|id| all.get(id).is_some_and(|entry| !entry.activity.is_busy()));
         if leaving.len() >= MAX_LEAVING {
@@ -242,7 +242,7 @@ impl Open {
             if self.taken[place as usize] < limit {
                 return Some(Room::Free(place));
             }
-            // A request that waits for its client may wait for ever, and the server loses no work with it.
+            // A request may wait for its client forever, and refusing it wastes no work of the server.
             if let Some(id) = RESTS.into_iter().find_map(|rest| self.longest(place, rest)) {
                 return Some(Room::Held(place, id));
             }
@@ -256,7 +256,7 @@ impl Open {
         let resting = &mut resting[place as usize][rest as usize];
         let is_resting = |entry: &Entry| !entry.is_leaving && entry.activity.rest() == Some(rest);
         for is_fresh in [false, true] {
-            // The first entries stay first as long as they are in this state: others came to it later.
+            // Entries at the front stay in front as long as they are in this state: others entered it later.
             while let Some(&(id, since)) = resting.front() {
                 let same = |entry: &Entry| is_resting(entry) && entry.activity.since() == since;
                 if all.get(&id).is_some_and(same) {
@@ -327,7 +327,7 @@ mod tests {
     fn the_one_that_has_been_idle_the_longest_gives_up_its_place() {
         let connections = connections(3, 1);
         let old: Vec<OpenConnection> = (0..3).map(|_| connections.open().unwrap()).collect();
-        // The first connection had a request later, and the second has one in flight.
+        // The first connection had a request later than the third, and the second has one in flight.
         old[0].activity.set_since(7);
         old[1].activity.set_answering();
         old[2].activity.set_since(5);
@@ -361,7 +361,7 @@ mod tests {
         let connections = connections(4, 1);
         let old: Vec<OpenConnection> = (0..4).map(|_| connections.open().unwrap()).collect();
         old[..3].iter().for_each(|connection| connection.activity.set_answering());
-        // The first one works, the next two wait for their bodies, and the last one is idle.
+        // The first connection is busy, the next two wait for their bodies, and the last one is idle.
         for (connection, since) in [(&old[1], 6), (&old[2], 5)] {
             connection.activity.set_waiting(true);
             connection.activity.set_since(since);
@@ -373,7 +373,7 @@ mod tests {
             assert!(new.above_limit.is_none());
             new.activity.set_answering();
             assert_eq!(old.iter().map(is_told).collect::<Vec<_>>(), expected);
-            // It stays open, and busy.
+            // Keeps the connection open and busy.
             std::mem::forget(new);
         }
         assert!(connections.open().unwrap().above_limit.is_some());

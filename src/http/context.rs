@@ -1,5 +1,5 @@
-//! What the connection, the layers and the handlers tell each other about a request. The only file that keeps something
-//! beside a request or a response in `http::Extensions`, which is not typed.
+//! The facts about a request that the connection, the layers and the handlers share. Only this file uses
+//! `http::Extensions` of requests and responses, which are not typed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,13 +18,13 @@ use crate::monitor::Delivery;
 /// Context of a request for the handlers.
 #[derive(Debug, Clone)]
 pub(super) struct RequestContext {
-    /// Ours, unique; the stem of prediction ids.
+    /// A unique id that the server makes; prediction ids are derived from it.
     pub(super) unique: Uuid,
-    /// The id that the response has: the caller's, or ours.
+    /// The id in the response: the caller's, or else the unique one.
     pub(super) id: HeaderValue,
     /// Time at which the request's head had been read.
     pub(super) started: Instant,
-    /// The limit of connections, if the request came on one above it.
+    /// The limit of connections, if the request came on a connection above it.
     pub(super) above_limit: Option<AboveLimit>,
 }
 
@@ -33,23 +33,23 @@ pub(super) struct RequestContext {
 pub(super) struct Failure(pub(super) OperatorError);
 
 impl RequestContext {
-    /// The context of a request.
+    /// Returns the context of a request.
     pub(super) fn of(head: &Parts) -> Result<&RequestContext> {
         head.extensions.get().ok_or_else(|| Error::internal("a request without context"))
     }
 
-    /// Puts the context beside a request, for [`RequestContext::of`].
+    /// Attaches the context to a request, for [`RequestContext::of`].
     pub(super) fn attach(self, request: &mut Request) {
         request.extensions_mut().insert(self);
     }
 }
 
-/// Marks a request on a connection above the limit. The connection does, before there is a context.
+/// Marks a request on a connection above the limit. The connection calls it, before the request has a context.
 pub(super) fn mark_above_limit<B>(request: &mut hyper::Request<B>, limit: AboveLimit) {
     request.extensions_mut().insert(limit);
 }
 
-/// The limit of connections, if a request came on one above it.
+/// Returns the limit of connections, if a request came on a connection above it.
 pub(super) fn above_limit(request: &Request) -> Option<AboveLimit> {
     request.extensions().get().copied()
 }
@@ -66,7 +66,7 @@ impl From<OperatorError> for Failure {
     }
 }
 
-/// A response that is nothing but the failure.
+/// Makes an empty response that carries the failure.
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
@@ -80,7 +80,7 @@ pub(super) fn take_failure(response: &mut Response) -> Option<Failure> {
     response.extensions_mut().remove()
 }
 
-/// Attaches the delivery of an answer, which the connection drops when it begins to write.
+/// Attaches the delivery of a response, which the connection drops when it begins to write.
 pub(super) fn attach_delivery(response: &mut Response, delivery: Delivery) {
     response.extensions_mut().insert(Arc::new(delivery));
 }

@@ -1,4 +1,4 @@
-//! Error → response: the one place where an error becomes a status.
+//! Error → response: the only place where an error becomes an HTTP status.
 //!
 //! Every failure is a problem document (RFC 9457). On the `/v1` routes it also has the `error` member that
 //! TensorFlow Serving's and KServe's clients read.
@@ -17,16 +17,16 @@ use crate::identity::cut_off;
 /// Maximum length of the detail of a problem, in characters.
 const MAX_DETAIL: usize = 4_000;
 
-/// Format of the failures of a router.
+/// Format of the error responses of a router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     /// A problem document.
     Problem,
-    /// Likewise, with the member `error` for clients of the `/v1` protocols.
+    /// A problem document with the member `error`, for clients of the `/v1` protocols.
     ProblemWithError,
 }
 
-/// The status of a kind of errors.
+/// Returns the status for a kind of errors.
 fn status_of_kind(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::InvalidArgument => StatusCode::BAD_REQUEST,
@@ -41,7 +41,7 @@ fn status_of_kind(kind: ErrorKind) -> StatusCode {
     }
 }
 
-/// The status of an error: that of its kind, but for the mistakes that HTTP has statuses of its own for.
+/// Returns the status for an error: that of its kind, except for mistakes that HTTP has a specific status for.
 fn status(error: &OperatorError) -> StatusCode {
     match error {
         OperatorError::Request(Error::UnsupportedMethod { .. }) => StatusCode::METHOD_NOT_ALLOWED,
@@ -53,7 +53,7 @@ fn status(error: &OperatorError) -> StatusCode {
     }
 }
 
-/// The response for an error.
+/// Returns the response for an error.
 pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Format) -> Response {
     let status = status(error);
     // The message may quote the request, or a name from a model file.
@@ -70,20 +70,19 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
             _ => None,
         },
     };
-    // Strings and a number: writing them as JSON cannot fail.
+    // Serializing strings and a number cannot fail.
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if let Some(time) = error.retry_after() {
-        // Whole seconds are all that the header has.
+        // The header takes whole seconds only.
         let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     match error {
-        // The rest of the body may arrive at any time, or its end is not known. So the connection cannot carry another
-        // request.
+        // The rest of the body may arrive at any time, or its end is unknown, so the connection cannot be reused.
         OperatorError::Request(Error::RequestTooSlow { .. } | Error::UnsupportedTransfer) => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -98,7 +97,7 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
     response
 }
 
-/// Logs an error that is not the caller's own doing, with the detail that is not sent.
+/// Logs an error, with the detail that is not sent: as an error if the model or the server is at fault.
 pub(super) fn log(error: &OperatorError, request_id: &HeaderValue) {
     let (code, detail) = (error.code(), error.detail());
     let request_id = request_id.to_str().unwrap_or_default();
@@ -139,7 +138,7 @@ mod tests {
             Error::Unhealthy("no model is served".into()),
             Error::UnknownEndpoint,
             Error::UnsupportedMethod { allowed: "POST".into() },
-            Error::UnsupportedContent("the body is announced as \"text/plain\"".into()),
+            Error::UnsupportedContent("the Content-Type of the body is \"text/plain\"".into()),
             Error::RequestTooLarge { limit: 8, advice: "send fewer instances" },
             Error::UnsupportedTransfer,
             Error::RequestTooSlow { limit: Duration::from_secs(3) },

@@ -1,5 +1,5 @@
-//! The metrics endpoint's answers. A rendering is made on a thread of its own and shared by all requests within its
-//! maximum age.
+//! The responses of the metrics endpoint. The metrics are rendered on a separate thread, and all requests within the
+//! maximum age share a rendering.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct Exposition(Arc<Shared>);
 struct Shared {
     monitor: Arc<Monitor>,
     max_age: Duration,
-    /// Budget in which renderings are held. Where many wait to be read, less is left for bodies.
+    /// Budget that renderings are held in. The more renderings wait to be read, the less is left for bodies.
     memory: MemoryBudget,
     /// The last rendering.
     rendered: watch::Sender<Option<Rendering>>,
@@ -46,13 +46,13 @@ struct Rendering {
 // ===== impl Exposition =====
 
 impl Exposition {
-    /// Serves the metrics of `monitor`. An answer is at most `max_age` old when it is requested.
+    /// Serves the metrics of `monitor`. A rendering is at most `max_age` old when it is requested.
     pub fn new(monitor: Arc<Monitor>, max_age: Duration, memory: MemoryBudget) -> Exposition {
         let (rendered, _) = watch::channel(None);
         Exposition(Arc::new(Shared { monitor, max_age, memory, rendered, is_rendering: Mutex::new(false) }))
     }
 
-    /// Returns the answer to a request with these headers that arrived at `asked`.
+    /// Returns the response to a request with these headers that arrived at `asked`.
     pub(super) async fn answer(&self, headers: &HeaderMap, asked: Instant) -> Result<Response> {
         let rendering = self.rendering(asked).await?;
         const VARIES: (HeaderName, HeaderValue) = (VARY, HeaderValue::from_static("accept-encoding"));
@@ -65,25 +65,27 @@ impl Exposition {
         })
     }
 
-    /// Returns a rendering that is fresh enough for a request at `asked`: the last one, the one in progress, or a new
+    /// Returns a rendering that is recent enough for a request at `asked`: the last one, the one in progress, or a new
     /// one.
     async fn rendering(&self, asked: Instant) -> Result<Rendering> {
         let mut rendered = self.0.rendered.subscribe();
-        // The rendering in progress may be too old, but the next one is not. More attempts mean that rendering fails.
+        // The rendering in progress may be too old, but the next one is not. If more attempts are needed, rendering
+        // fails.
         for _ in 0..4 {
             let last = rendered.borrow_and_update().clone();
             if let Some(rendering) = last.filter(|rendering| rendering.begun + self.0.max_age >= asked) {
                 return Ok(rendering);
             }
-            // A rendering is published only after it is marked as done, so whoever gets an old one can start the next.
+            // A rendering is marked as done before it is published, so a request that gets an old one can start the
+            // next.
             self.begin()?;
             rendered.changed().await.map_err(Error::internal)?;
         }
         Err(Error::internal("the metrics could not be rendered"))
     }
 
-    /// Starts a rendering on a thread of its own, unless one is in progress. So busy threads of one listener do not
-    /// delay the metrics on the other.
+    /// Starts a rendering on a separate thread, unless one is in progress. So busy threads of one listener do not delay
+    /// the metrics on the other.
     fn begin(&self) -> Result<()> {
         let mut is_rendering = self.0.is_rendering.lock();
         if *is_rendering {
@@ -122,7 +124,7 @@ impl Shared {
 
 /// Compresses metrics for the wire.
 pub fn compress(text: &[u8]) -> Vec<u8> {
-    /// Half the time of the next level, for 3% more bytes.
+    /// Takes half the time of the next level, for 3% more bytes.
     const LEVEL: u32 = 5;
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::new(LEVEL));
     // Writing to memory cannot fail.
@@ -185,7 +187,7 @@ mod tests {
                 (first.plain.as_ptr(), first.compressed.as_ptr())
             );
         }
-        // Held once, for all readers.
+        // The bytes are held once, for all readers.
         let held = exposition.0.memory.held();
         assert!(held >= first.plain.len() + first.compressed.len() && held < 4 * first.plain.len(), "{held}");
     }

@@ -1,4 +1,4 @@
-//! The handler of feedback: what became of predictions.
+//! The handler of feedback on predictions.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -49,8 +49,7 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
             return Err(error.into());
         }
     };
-    // A full body takes milliseconds, which should not delay predictions. So it runs in one of the places for heavy
-    // stages, of which there are as many as threads.
+    // Judging a large body takes milliseconds, which should not delay predictions, so it runs where heavy stages run.
     let (feedback, snapshot) = (Arc::clone(&state.feedback), state.catalog.snapshot());
     let now = Duration::try_from(Timestamp::now().duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
     let judge = move || Ok::<_, Error>(feedback.judge(parse(&arrived.whole())?, &snapshot, now));
@@ -61,7 +60,7 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
     Ok(json_held_anyway(&taken, &state.body_memory)?)
 }
 
-/// The error for a request that got no place in time.
+/// Returns the error for a request that got no place for heavy work in time.
 fn expired(started: Instant) -> Error {
     let mut spent = Timings::default();
     spent.set(Stage::Preprocess, started.elapsed());

@@ -1,4 +1,4 @@
-//! Format of answers: `{"predictions": […], "model": {…}, "prediction_ids": […]}`.
+//! Responses as JSON. A prediction: `{"predictions": […], "model": {…}, "prediction_ids": […]}`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::stage::{Stage, Timings};
 const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// About as long as a prediction is in JSON, to spare the buffer some growing.
+/// Typical length of a prediction in JSON, so that the buffer seldom has to grow.
 const BYTES_PER_PREDICTION: usize = 256;
 
 #[derive(Serialize)]
@@ -34,7 +34,7 @@ struct AnswerBody<'a> {
     prediction_ids: PredictionIds<'a>,
 }
 
-/// One id per prediction: signed, and opaque to the caller, who needs it for feedback.
+/// One id per prediction, signed and opaque; the caller needs it for feedback.
 struct PredictionIds<'a> {
     feedback: &'a Feedback,
     request: Uuid,
@@ -51,7 +51,7 @@ impl Serialize for PredictionIds<'_> {
     }
 }
 
-/// The text of an answer to this request.
+/// Returns the JSON text of the response to this request.
 pub(super) fn answer_text(
     predictions: &[Prediction],
     version: &ServedVersion,
@@ -65,12 +65,12 @@ pub(super) fn answer_text(
     Ok(text)
 }
 
-/// Holds the text of an answer in the memory for bodies and answers until the client has read it.
+/// Holds the text of a response in the memory for bodies and responses until the client has read it.
 pub(super) fn held(text: Vec<u8>, memory: &MemoryBudget) -> Result<Held<Vec<u8>>> {
     Ok(memory.hold(text.capacity())?.of(text))
 }
 
-/// The response to a prediction.
+/// Returns the response to a prediction request.
 pub(super) fn answer(answer: Answer<Held<Vec<u8>>>) -> Response {
     let mut response = json_text(Bytes::from_owner(answer.encoded));
     let headers = response.headers_mut();
@@ -80,7 +80,7 @@ pub(super) fn answer(answer: Answer<Held<Vec<u8>>>) -> Response {
     response
 }
 
-/// The W3C `Server-Timing` header; durations in milliseconds.
+/// Returns the W3C `Server-Timing` header, with durations in milliseconds.
 fn server_timing(timings: &Timings) -> Option<HeaderValue> {
     let names = [
         ("net", Stage::Network),
@@ -98,7 +98,7 @@ fn server_timing(timings: &Timings) -> Option<HeaderValue> {
     HeaderValue::try_from(text).ok()
 }
 
-/// A duration as milliseconds and thousandths of one.
+/// A duration in whole milliseconds and the remaining microseconds.
 struct Micros(u128, u128);
 
 impl Micros {
@@ -107,18 +107,18 @@ impl Micros {
     }
 }
 
-/// A small JSON response.
+/// Returns a small JSON response.
 pub(super) fn json(value: &impl Serialize) -> Result<Response> {
     serde_json::to_vec(value).map(json_text).map_err(Error::internal)
 }
 
-/// A JSON response that may be large. Held in memory like the answer to a prediction.
+/// Returns a JSON response that may be large. It is held in memory like the response to a prediction.
 pub(super) fn held_json(value: &impl Serialize, memory: &MemoryBudget) -> Result<Response> {
     let text = serde_json::to_vec(value).map_err(Error::internal)?;
     Ok(json_text(Bytes::from_owner(held(text, memory)?)))
 }
 
-/// A JSON response of bounded size about work that is done: it is not refused for lack of memory.
+/// Returns a JSON response of bounded size about completed work. It does not fail because of too little memory.
 pub(super) fn json_held_anyway(value: &impl Serialize, memory: &MemoryBudget) -> Result<Response> {
     let text = serde_json::to_vec(value).map_err(Error::internal)?;
     Ok(json_text(Bytes::from_owner(memory.hold_anyway(text.capacity()).of(text))))

@@ -17,8 +17,7 @@ use super::connections::{ConnectionTimeouts, Connections, MAX_LEAVING, OpenConne
 use crate::error::{Result, SetupError};
 use crate::monitor::ServerRecorder;
 
-/// Pause after the kernel could not hand over a connection: file descriptors come back when
-/// connections close.
+/// Pause after the kernel could not hand over a connection. File descriptors become free when connections close.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Interval of warnings in the log.
@@ -27,21 +26,21 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Maximum number of connections that the kernel queues until they are accepted.
 const BACKLOG: u32 = 1024;
 
-/// Size of the kernel's buffer for the bytes that a client has not read yet. By default, the kernel lets it grow to
-/// several megabytes for each connection.
+/// Size of the kernel's send buffer of a connection. By default, the kernel lets it grow to several megabytes.
 const SEND_BUFFER: u32 = 256 << 10;
 
-/// Maximum size of a request's head in memory, and of the part of a body that is read ahead.
+/// Maximum size of a request's head, and of the part of a body that is read ahead.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Number of connections above the limit, so that health and metrics answer however many requests are in flight.
+/// Number of connections above the limit, which keep health and metrics available however many requests are in flight.
 /// Predictions on them are refused.
 const SPARE_CONNECTIONS: usize = 64;
 
 /// Number of connections on the admin listener: there are few operators, and one scraper.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// Open files besides connections: model files while they are read, the state, pipes of the trial, libraries, the log.
+/// Number of open files besides connections: model files while they are read, state, pipes of the trial, libraries,
+/// log.
 const OTHER_FILES: usize = 128;
 
 /// An address that is bound, but not listening yet.
@@ -69,7 +68,7 @@ pub struct ListenerLimits {
 }
 
 /// Returns the places of the data listener and of the admin listener, for a configured limit of `limit` connections and
-/// `files` open files in this process. Always leaves room for the other files that the process opens.
+/// `files` open files in this process. Always leaves file descriptors for the other files that the process opens.
 ///
 /// ```
 /// use std::num::NonZeroUsize;
@@ -82,7 +81,7 @@ pub struct ListenerLimits {
 /// ```
 pub fn places(limit: NonZeroUsize, files: Option<u64>) -> (Places, Places) {
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    // Everything is smaller where there are very few files.
+    // All numbers shrink if very few files are allowed.
     let spare = SPARE_CONNECTIONS.min(files / 16);
     let admin = ADMIN_CONNECTIONS.min(files / 16);
     let kept = OTHER_FILES.min(files / 2) + spare + admin + MAX_LEAVING;
@@ -94,8 +93,8 @@ pub fn places(limit: NonZeroUsize, files: Option<u64>) -> (Places, Places) {
 // ===== impl BoundAddress =====
 
 impl BoundAddress {
-    /// Binds `address`, so that no other process can take it. Connections are refused until it listens. `name` is its
-    /// configuration key, for the error message.
+    /// Binds `address`, so that no other process can take it. Connections are refused until [`BoundAddress::listen`].
+    /// `name` is the configuration key of the address, for the error message.
     pub fn bind(address: SocketAddr, name: &'static str) -> Result<BoundAddress, SetupError> {
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -120,7 +119,7 @@ impl BoundAddress {
 
 fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> SetupError {
     let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => "; another process has this port: stop it, or choose another address",
+        io::ErrorKind::AddrInUse => "; another process uses this port: stop it, or choose another address",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose another port",
         io::ErrorKind::AddrNotAvailable => "; this machine does not have the address: choose another one",
         _ => "",
@@ -131,14 +130,14 @@ fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> SetupErr
 // ===== impl Listener =====
 
 impl Listener {
-    /// The address, with the port that was taken where 0 was asked for.
+    /// Returns the address, with the actual port if port 0 was configured.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves connections until `closing` turns true. Then it accepts those that the kernel has already queued, and no
-    /// others. It closes idle connections at once and busy ones after their answer, or drops them when `grace` is over.
-    /// Returns true if all of them finished.
+    /// Serves connections until `closing` turns true. Then it accepts only those that the kernel has already queued. It
+    /// closes idle connections at once, and busy ones after their response or when `grace` is over. Returns true if all
+    /// of them finished.
     pub async fn serve(
         self,
         router: Router,
@@ -147,7 +146,7 @@ impl Listener {
         mut closing: watch::Receiver<bool>,
         grace: Duration,
     ) -> bool {
-        // Registered here, because it belongs to the runtime that serves it.
+        // Registered here, so that the listener belongs to the runtime that serves it.
         let listener = match TcpListener::from_std(self.listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -161,10 +160,10 @@ impl Listener {
         let mut look = tokio::time::interval(timeouts.precision());
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut errors = AcceptErrors { recorder, warned: None };
-        // Kept across rounds: the place that it was accepted for may be busy again.
+        // Kept across iterations: the place that the connection was accepted for may be busy again.
         let mut accepted: Option<TcpStream> = None;
         loop {
-            // Accepts only if there is a place. Otherwise connections wait in the backlog.
+            // Accepts only if a place is free or can be freed. Otherwise connections wait in the backlog.
             let next = async {
                 if accepted.is_none() {
                     connections.has_room().await;
@@ -188,7 +187,7 @@ impl Listener {
                     }
                 }
                 Err(error) if errors.note(&error) => {
-                    // Usually the file descriptors are used up, and a connection that waits for its client holds one.
+                    // Usually the file descriptors are used up. Evicting a connection frees one.
                     connections.evict_one();
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                 }
@@ -199,14 +198,14 @@ impl Listener {
     }
 }
 
-/// Counts connections that could not be accepted, and logs that now and then.
+/// Counts connections that could not be accepted, and logs a warning now and then.
 struct AcceptErrors {
     recorder: Arc<ServerRecorder>,
     warned: Option<Instant>,
 }
 
 impl AcceptErrors {
-    /// Returns true if the error is ours, and temporary. An aborted connection is the client's affair.
+    /// Returns true if the server caused the error, which is temporary. An aborted connection is the client's doing.
     fn note(&mut self, error: &io::Error) -> bool {
         if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
             return false;
@@ -220,7 +219,7 @@ impl AcceptErrors {
     }
 }
 
-/// Shared parts for serving connections.
+/// Everything that serving a connection needs.
 struct Serving {
     connections: Arc<Connections>,
     router: Router,
@@ -231,7 +230,7 @@ impl Serving {
     fn serve(&self, stream: TcpStream, open: OpenConnection) {
         without_delay(&stream);
         let mut http = http1::Builder::new();
-        // The listener ends connections that send no head, so that a request needs no timer of its own.
+        // The listener ends connections that do not send a head, so hyper needs no timer for each request.
         http.header_read_timeout(None).max_buf_size(BUFFER_BYTES);
         let (router, activity) = (self.router.clone(), Arc::clone(&open.activity));
         let connection = connection::serve(http, stream, self.write_timeout, router, open.above_limit, activity);
@@ -243,7 +242,7 @@ impl Serving {
         });
     }
 
-    /// Serves the connections that there are to their end, without new ones. Returns true if all have ended in time.
+    /// Serves the existing connections to their end, without new ones. Returns true if all have ended in time.
     async fn drain(&self, listener: TcpListener, accepted: Option<TcpStream>, grace: Duration) -> bool {
         self.serve_backlog(listener);
         self.connections.drain();
@@ -259,13 +258,13 @@ impl Serving {
 
     /// Serves the connections that the kernel has already queued, and closes the listener.
     fn serve_backlog(&self, listener: TcpListener) {
-        // The kernel accepts as few as possible from now on, because connections that arrive before the close are
-        // reset.
+        // From now on the kernel should queue as few connections as possible, because those that are still queued at
+        // the close are reset.
         if let Err(error) = rustix::net::listen(&listener, 0) {
-            tracing::debug!(%error, "the backlog could not be made small");
+            tracing::debug!(%error, "the backlog could not be reduced");
         }
         let Ok(listener) = listener.into_std() else { return };
-        // At most as many as the backlog can hold.
+        // At most as many connections as the backlog can hold.
         for _ in 0..=2 * BACKLOG {
             match listener.accept() {
                 Ok((stream, _peer)) => {
@@ -278,14 +277,14 @@ impl Serving {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                // The backlog is empty, or there is no file descriptor.
+                // The backlog is empty, or no file descriptor is free.
                 Err(_) => return,
             }
         }
     }
 }
 
-/// Turns off Nagle's algorithm: answers are small and complete, and should leave at once.
+/// Turns off Nagle's algorithm: responses are small and complete, and should be sent at once.
 fn without_delay(stream: &TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
@@ -316,7 +315,7 @@ mod tests {
         head.starts_with(b"HTTP/1.1 200")
     }
 
-    /// It is accepted for a place that can be evicted, and which is busy again before it is taken.
+    /// The connection is accepted because another one can be evicted, which is busy again before its place is taken.
     #[tokio::test]
     async fn an_accepted_connection_waits_for_its_place_across_checks_of_the_others() {
         let (came, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
@@ -345,7 +344,7 @@ mod tests {
         came.acquire().await.unwrap().forget();
         let mut second = TcpStream::connect(address).await.unwrap();
         ask(&mut second, "/quick").await;
-        // Some checks later it still waits.
+        // After some checks, the second connection still waits.
         assert!(tokio::time::timeout(3 * TICK, second.read_u8()).await.is_err());
         go.add_permits(1);
         drop(first);

@@ -1,16 +1,17 @@
-//! HTTP: the listeners, the one tower stack, the handlers, and how errors become responses.
+//! HTTP: the listeners, the tower stack, the handlers, and the mapping of errors to responses.
 //!
 //! - `listener.rs` accepts connections, `connections.rs` gives them places, and `connection.rs` serves one and closes
-//!   it in order. `stream.rs` is below it, and distinguishes a client that waits from one that has left. `activity.rs` is the
-//!   state that they share.
+//!   it in order. `stream.rs` is below it, and distinguishes a client that waits from one that has left. They share the
+//!   state in `activity.rs`.
 //! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
-//! - `request_layer.rs` gives every request its id, and finishes every response. `context.rs` is what layers and handlers tell
-//!   each other.
-//! - `admission.rs` gives every prediction its deadline, and refuses what has no hope; `body.rs` reads the others.
-//! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` hold the handlers; `admin.rs` those of the admin API, and
-//!   the table of that listener's handlers. `admin_access.rs` says who is an operator.
+//! - `request_layer.rs` gives every request its id, and finishes every response. `context.rs` has the facts that layers
+//!   and handlers share about a request.
+//! - `admission.rs` gives every prediction its deadline, and refuses those that cannot be answered in time. `body.rs`
+//!   reads the bodies.
+//! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` have the handlers of the data listener. `admin.rs`
+//!   has those of the admin API, and the table of the admin listener's handlers. `admin_access.rs` checks access to it.
 //! - `exposition.rs` renders the metrics, once for all requests at about the same time.
-//! - `json_answer.rs` writes answers as JSON; `error_response.rs` is the one place where an error becomes a status.
+//! - `json_answer.rs` writes responses as JSON; `error_response.rs` is the only place where an error becomes a status.
 
 mod activity;
 mod admin;
@@ -63,24 +64,24 @@ pub struct HttpState {
     pub readiness: Arc<Readiness>,
     /// Maximum size of a prediction body, in bytes.
     pub body_limit: NonZeroUsize,
-    /// Detection of runs that do not end.
+    /// Settings for the detection of runs that do not end.
     pub health: HealthConfig,
     /// Maximum size of a feedback body, in bytes.
     pub feedback_body_limit: NonZeroUsize,
-    /// Memory for the bodies and answers of the data listener.
+    /// Memory for the bodies and responses of the data listener.
     pub body_memory: MemoryBudget,
     /// The metrics, rendered.
     pub exposition: Exposition,
     /// True if the data listener serves metrics.
     pub metrics_for_clients: bool,
-    /// Threads for stages that are too heavy for a thread that serves connections.
+    /// Threads for stages that would block a thread that serves connections for too long.
     pub blocking_threads: BlockingThreads,
-    /// Cost of reading feedback, which also runs there.
+    /// Cost of judging feedback, which also runs on these threads.
     pub feedback_cost: StageCost,
 }
 
 impl HttpState {
-    /// The state for these limits.
+    /// Returns the state for this configuration.
     pub fn new(
         config: &HttpConfig,
         admin: &AdminConfig,
@@ -113,7 +114,7 @@ impl HttpState {
     }
 }
 
-/// Readiness of this server for new work. While it is not ready, it still answers, but asks each client to close its
+/// Readiness of this server for new work. A server that is not ready still responds, but asks each client to close its
 /// connection.
 #[derive(Debug)]
 pub struct Readiness {
@@ -122,13 +123,13 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Says whether new work is wanted.
+    /// Sets the readiness, also in the metrics.
     pub fn set(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
         self.monitor.server().set_ready(ready);
     }
 
-    /// Returns true if new work is wanted.
+    /// Returns true if the server is ready for new work.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The handlers that say what is served.
+//! The handlers that describe the served models and versions.
 
 use std::sync::Arc;
 
@@ -58,13 +58,13 @@ pub(super) async fn show_version(
     Ok(held_json(&version_view(served, model), &state.body_memory)?)
 }
 
-/// Any other method on these paths: a prediction takes POST, the rest is read with GET.
+/// Handles any other method on these paths: predictions accept POST, the others GET.
 pub(super) async fn unsupported_method(uri: Uri) -> Failure {
     let method = if uri.path().ends_with(":predict") { Method::Post } else { Method::Get };
     Error::UnsupportedMethod { allowed: method.allowed().to_owned() }.into()
 }
 
-/// The view of a served model.
+/// Returns the view of a served model.
 fn view(state: &HttpState, snapshot: &Snapshot, name: &ModelName, model: &ServedModel) -> ModelView {
     let mut with_traffic = model.versions.values().filter(|served| model.split.share(served.version) != Share::NONE);
     let stuck = with_traffic.find(|served| served.is_stuck(state.health.stuck_after(served.budget.total)));
@@ -80,7 +80,7 @@ fn view(state: &HttpState, snapshot: &Snapshot, name: &ModelName, model: &Served
     }
 }
 
-/// The view of a model that is known but not served.
+/// Returns the view of a model that is known but not served.
 fn unserved_view(snapshot: &Snapshot, name: &ModelName, reason: &str) -> ModelView {
     ModelView {
         name: name.clone(),
@@ -101,7 +101,7 @@ fn tensor_flow_view(served: &ServedVersion) -> TensorFlowVersion {
     }
 }
 
-/// The view of a version of this model.
+/// Returns the view of a version of this model.
 fn version_view(served: &ServedVersion, of: &ServedModel) -> VersionView {
     let model = &served.pipeline.model;
     VersionView {

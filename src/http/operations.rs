@@ -14,8 +14,8 @@ use crate::api::routes::AdminEndpoint;
 use crate::error::Error;
 use crate::identity::ModelName;
 
-/// `GET /livez`: 200 while the process runs. Where it is configured, 503 if all workers of a model are in runs that do
-/// not end.
+/// `GET /livez`: 200 while the process runs. If configured, 503 while all workers of a version are in runs that do not
+/// end.
 pub(super) async fn live(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
     if let Some(limit) = state.health.live_fails_after() {
         let snapshot = state.catalog.snapshot();
@@ -33,7 +33,7 @@ pub(super) async fn live(State(state): State<Arc<HttpState>>) -> Result<Response
     Ok(json(&Live { live: true })?)
 }
 
-/// `GET /readyz`: 200 while new work is wanted and at least one model is served. Names the models that are not served.
+/// `GET /readyz`: 200 while the server is ready and serves at least one model. Lists the models that are not served.
 pub(super) async fn ready(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
     if !state.readiness.is_ready() {
         return Err(Error::ShuttingDown.into());
@@ -67,7 +67,7 @@ pub(super) async fn metrics_for_clients(state: State<Arc<HttpState>>, request: R
     if state.metrics_for_clients { metrics(state, request).await } else { Err(Error::UnknownEndpoint.into()) }
 }
 
-/// `GET /` on the admin listener: what there is.
+/// `GET /` on the admin listener: its endpoints.
 pub(super) async fn index() -> Result<Response, Failure> {
     Ok(json(&Index {
         name: "leeway".to_owned(),

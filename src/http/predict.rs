@@ -1,4 +1,4 @@
-//! Predictions as JSON: `{"instances": […]}`, or one instance as it is, and `{"predictions": […]}`.
+//! Predictions from `{"instances": […]}` or the raw bytes of one instance, as `{"predictions": […]}`.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::pipeline::instances;
 use crate::registry::ServedVersion;
 use crate::serve::{EncodedRequest, Input, Output};
 
-/// The body of a prediction.
+/// The body of a prediction request.
 struct PredictBody {
     arrived: ArrivedBytes,
-    /// Media type, if it is one instance as it is.
+    /// Media type, if the body is the raw bytes of one instance.
     media_type: Option<&'static str>,
 }
 

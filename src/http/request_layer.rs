@@ -1,4 +1,4 @@
-//! The outermost layer: gives every request its id, says when it came, and finishes every response.
+//! The outermost layer: gives every request its id, notes its time of arrival, and finishes every response.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::context::{self, Failure, RequestContext};
 use super::error_response::{self, Format};
 use crate::error::{Error, Result};
 
-/// The header in which a request id comes and goes.
+/// The header of the request id, in requests and responses.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Runs the routes within a context, renders a failure, and puts on what every response has.
+/// Runs the routes with a context, renders a failure, and adds the headers that every response has.
 pub(super) async fn layer(
     State((state, format)): State<(Arc<HttpState>, Format)>,
     mut request: Request,
@@ -61,14 +61,14 @@ pub(super) async fn layer(
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);
-    // hyper's own date would stay ahead if the clock were set back.
+    // hyper's own date would stay ahead after the clock is set back.
     if let Some(date) = date(SystemTime::now()) {
         headers.insert(DATE, date);
     }
     response
 }
 
-/// Returns the date header of a response at this time; `None` if the time has no date in HTTP.
+/// Returns the date header of a response at this time; `None` if HTTP cannot express the date.
 fn date(now: SystemTime) -> Option<HeaderValue> {
     thread_local! {
         /// The last date, and its second since 1970.
@@ -84,7 +84,7 @@ fn date(now: SystemTime) -> Option<HeaderValue> {
     })
 }
 
-/// Checks that all servers would understand a head alike (RFC 9112, sections 3.2 and 6.1).
+/// Checks that every server would interpret the head in the same way (RFC 9112, sections 3.2 and 6.1).
 fn check_head(request: &Request) -> Result<()> {
     let headers = request.headers();
     let mut hosts = headers.get_all(HOST).iter();
@@ -93,7 +93,7 @@ fn check_head(request: &Request) -> Result<()> {
         (None, _) if request.version() < Version::HTTP_11 => {}
         (None, _) => return Err(Error::InvalidInput("HTTP/1.1 needs the header Host".to_owned())),
         (Some(_), Some(_)) => {
-            return Err(Error::InvalidInput("the header Host is there twice, and has to be there once".to_owned()));
+            return Err(Error::InvalidInput("the header Host occurs twice; send it once".to_owned()));
         }
     }
     let codings = headers.get_all(TRANSFER_ENCODING).iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));
@@ -105,27 +105,27 @@ fn check_head(request: &Request) -> Result<()> {
     }
 }
 
-/// Returns true if the clock shows a time that has a date in HTTP.
+/// Returns true if the clock shows a time that HTTP can express as a date.
 pub(super) fn has_a_date() -> bool {
     is_date(SystemTime::now())
 }
 
-/// Returns true if a time has a date in HTTP: 1970 to 9999.
+/// Returns true if HTTP can express a time as a date: 1970 to 9999.
 fn is_date(time: SystemTime) -> bool {
     const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
-    // With a margin of a day for the lifetime of a connection.
+    // A margin of a day for the lifetime of a connection.
     let last = YEAR_10000.saturating_sub(Duration::from_secs(86_400));
     time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < last)
 }
 
-/// Returns a UUID of version 7 with this time. Ids follow the clock, so the next one may have an earlier time. UUIDs
-/// have no time before 1970: such a clock counts as 1970.
+/// Returns a UUID of version 7 with this time. Ids follow the clock, so a later id may have an earlier time. UUIDs
+/// cannot express times before 1970, so these count as 1970.
 fn unique_at(now: SystemTime) -> Uuid {
     let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, since_1970.as_secs(), since_1970.subsec_nanos()))
 }
 
-/// The caller's id, if it is sane, else ours: 1–128 visible ASCII characters that need no quoting in a log.
+/// Returns the caller's id if it is 1–128 visible ASCII characters that need no quoting in a log, else the unique id.
 fn request_id(request: &Request, unique: Uuid) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(b);

@@ -16,13 +16,13 @@ use super::{HttpState, admin as operators, admin_access, feedback, models, opera
 use crate::api::routes::{ADMIN_API, AdminEndpoint, DataEndpoint, Method};
 use crate::error::Error;
 
-/// All other paths below `/v1/`: their errors have the format of these routes, too.
+/// All other paths below `/v1/`. Their errors have the format of the `/v1` routes, too.
 const UNKNOWN_V1: [&str; 2] = ["/v1/", "/v1/{*unknown}"];
 
-/// The data listener: predictions, what is served, health and metrics.
+/// Returns the router of the data listener: predictions, served models, health and metrics.
 pub fn data(state: &Arc<HttpState>) -> Router {
-    // Before predictions only, so that whatever sheds load or runs out of time is a prediction: health and metrics
-    // answer under any load. From here on the request has its deadline.
+    // Only predictions pass admission, so only they are shed or run out of time: health and metrics respond under any
+    // load. From here on the request has its deadline.
     let predict =
         || post_service(Admission { state: Arc::clone(state), target: predict_target, predict: predict::predict });
     let own = Router::new()
@@ -32,7 +32,7 @@ pub fn data(state: &Arc<HttpState>) -> Router {
         .route(DataEndpoint::Ready.path(), with_allow(Method::Get, get(operations::ready)))
         .route(DataEndpoint::Metrics.path(), with_allow(Method::Get, get(operations::metrics_for_clients)))
         .fallback(unknown_endpoint);
-    // The paths of TensorFlow Serving and KServe, whose clients read errors in a form of their own.
+    // The paths of TensorFlow Serving and KServe, whose clients expect errors in another format.
     let v1 = Router::new()
         .route(DataEndpoint::Models.path(), with_allow(Method::Get, get(models::list)))
         // One route for `{model}` and `{model}:predict`: a path parameter is a whole segment.
@@ -43,7 +43,7 @@ pub fn data(state: &Arc<HttpState>) -> Router {
     with_layers(own, state, Format::Problem).merge(with_layers(v1, state, Format::ProblemWithError))
 }
 
-/// The admin listener: for operators, on an address of its own.
+/// Returns the router of the admin listener, which is for operators and has its own address.
 pub fn admin(state: &Arc<HttpState>) -> Router {
     let (mut api, mut routes) = (Router::new(), Router::new());
     for endpoint in AdminEndpoint::ALL {
@@ -55,16 +55,16 @@ pub fn admin(state: &Arc<HttpState>) -> Router {
     }
     let api = api
         .fallback(unknown_endpoint)
-        // Outermost, so that unknown paths also require the token, and reveal nothing about the API.
+        // Outermost, so that unknown paths also require the token and reveal nothing about the API.
         .layer(from_fn_with_state(Arc::clone(state), admin_access::layer));
     with_layers(routes.nest(ADMIN_API, api).fallback(unknown_endpoint), state, Format::Problem)
 }
 
 fn with_layers(routes: Router<Arc<HttpState>>, state: &Arc<HttpState>, format: Format) -> Router {
     routes
-        // Innermost: a handler that panics answers as any other failure, inside the layer that renders it.
+        // Innermost, so that a panic of a handler becomes a failure, which the outer layer renders.
         .layer(CatchPanicLayer::custom(panicked))
-        // Outermost, so that every response, a panic's too, carries the request id and is counted.
+        // Outermost, so that every response, even after a panic, has the request id, and every failure is counted.
         .layer(from_fn_with_state((Arc::clone(state), format), request_layer::layer))
         .with_state(Arc::clone(state))
 }
@@ -73,7 +73,7 @@ async fn unknown_endpoint() -> Failure {
     Error::UnknownEndpoint.into()
 }
 
-/// A route that answers this method and says so when it is asked otherwise.
+/// Adds a response to other methods that names this one as allowed.
 fn with_allow(method: Method, route: MethodRouter<Arc<HttpState>>) -> MethodRouter<Arc<HttpState>> {
     route.fallback(
         move || async move { Failure::from(Error::UnsupportedMethod { allowed: method.allowed().to_owned() }) },

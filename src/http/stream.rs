@@ -1,10 +1,10 @@
 //! The stream below a connection. It records whether a write is pending, and distinguishes a client that waits for its
-//! answer from one that has left.
+//! response from one that has left.
 //!
-//! A client may end its side once it has sent its request, and wait for the answer (`nc -N`, `socat`, some probes). On
-//! the wire that looks like a closed connection. The difference shows when something is written: a client that has left
-//! answers with a reset. So if an answer takes a while, its first bytes, which are the same for every answer, are sent
-//! ahead. If a reset comes back, no one waits for the request, and it ends.
+//! A client may close its sending side after its request, and wait for the response (`nc -N`, `socat`, some probes). On
+//! the wire that looks like a closed connection. The difference shows when the server writes: the host of a client that
+//! has left replies with a reset. So if a response takes a while, its first bytes, which are the same for every
+//! response, are sent ahead. If a reset comes back, nobody waits for the request, and it is cancelled.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,36 +20,36 @@ use tokio_io_timeout::TimeoutStream;
 
 use super::activity::Activity;
 
-/// The first bytes of every answer, in each version of HTTP/1.
+/// The first bytes of every response, in each version of HTTP/1.
 const FIRST_BYTES: &[u8] = b"HTTP/1.";
 
-/// Time for an answer after the end of the input before its first bytes are sent ahead. Most answers are complete by
+/// Time from the end of the input until the first bytes of the response are sent ahead. Most responses are complete by
 /// then.
 const SEND_AHEAD_AFTER: Duration = Duration::from_millis(20);
 
-/// First and longest interval between checks for a reset. A reset arrives after one round trip.
+/// First and longest interval between checks for a reset, which arrives after one round trip.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// Maximum number of bytes in one write, so that a task can be interrupted between two writes.
+/// Maximum number of bytes in one write, so that a task can yield between two writes.
 const WRITE_AT_MOST: usize = 64 << 10;
 
-/// Number of bytes that cost a task one of the 128 units that tokio gives it for a turn. So other connections get their
-/// turn after 256 KiB. By itself, tokio counts one unit for a read or a write of any length: a connection that wrote 4 MiB
-/// kept the others waiting for 13 ms.
+/// Number of bytes that cost a task one of the 128 units of its cooperative budget in tokio, so that other connections
+/// get their turn after 256 KiB. Tokio itself charges one unit for a read or a write of any length: a connection that
+/// wrote 4 MiB kept the others waiting for 13 ms.
 const BYTES_PER_UNIT: usize = 2 << 10;
 
-/// A stream that records whether a write is pending. Hyper writes until nothing is left or the stream is not ready. So
-/// when a connection waits, the record tells whether bytes are left.
+/// A stream that records whether a write is pending. hyper writes until nothing is left or the stream is not ready. So
+/// while a connection waits, the record shows whether bytes are left.
 pub(super) struct WatchedStream {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     activity: Arc<Activity>,
     half_closed: Option<HalfClosed>,
 }
 
-/// The state of a stream whose client has ended its side and presumably waits for an answer.
+/// The state of a stream whose client has closed its sending side and may be waiting for a response.
 struct HalfClosed {
-    /// Number of bytes that were sent ahead and not yet skipped in the answer; `None` if nothing was sent ahead yet.
+    /// Number of bytes that were sent ahead and not yet skipped in the response; `None` before the attempt to send.
     sent_ahead: Option<usize>,
     look: Pin<Box<Sleep>>,
     pause: Duration,
@@ -76,9 +76,9 @@ impl WatchedStream {
         self.note(poll)
     }
 
-    /// Sends the first bytes of the answer ahead.
+    /// Sends the first bytes of the response ahead, and returns their number.
     fn send_ahead(&self) -> io::Result<usize> {
-        // If an answer is being written already, the write shows whether the client is there.
+        // If a response is being written already, the write shows whether the client has left.
         if !self.activity.is_answering() || self.activity.is_writing() {
             return Ok(0);
         }
@@ -88,7 +88,7 @@ impl WatchedStream {
         }
     }
 
-    /// Waits until the client has left.
+    /// Ready, with the error, once the client has left.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let Some(half_closed) = &mut self.half_closed else { return Poll::Pending };
@@ -108,7 +108,7 @@ impl WatchedStream {
         }
     }
 
-    /// Returns how many of these bytes were sent ahead, and counts them as skipped.
+    /// Returns the number of these bytes that were sent ahead, and counts them as skipped.
     fn sent_already(&mut self, first: &[u8]) -> Option<usize> {
         let ahead = self.half_closed.as_mut()?.sent_ahead.as_mut().filter(|ahead| **ahead > 0)?;
         let length = first.len().min(*ahead);
@@ -117,7 +117,7 @@ impl WatchedStream {
     }
 }
 
-/// Returns as many of the first buffers as have at most `most` bytes together; none if these would be empty.
+/// Returns the first buffers, up to `most` bytes in total; none if these would be empty.
 fn within<'a, 'b>(most: usize, bufs: &'b [IoSlice<'a>]) -> &'b [IoSlice<'a>] {
     let (mut count, mut total) = (0, 0);
     while let Some(buf) = bufs.get(count)
@@ -128,10 +128,10 @@ fn within<'a, 'b>(most: usize, bufs: &'b [IoSlice<'a>]) -> &'b [IoSlice<'a>] {
     if total == 0 { &[] } else { &bufs[..count] }
 }
 
-/// Takes the units for these bytes from the task. Without units it is interrupted at its next read or write.
+/// Takes the units for these bytes from the task. A task without units yields at its next read or write.
 fn charge(context: &mut Context<'_>, bytes: usize) {
     for _ in 0..bytes / BYTES_PER_UNIT {
-        // Asking for a unit when there is none would wake the task once more.
+        // Asking for a unit when none is left would wake the task once more.
         if !coop::has_budget_remaining() {
             return;
         }
@@ -194,7 +194,7 @@ impl AsyncWrite for WatchedStream {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = self.stream.as_mut().poll_flush(context);
         if poll.is_ready() && self.half_closed.is_some() && !self.activity.is_answering() {
-            // The answer is written. Hyper expects more input, and nothing else would make it read again.
+            // The response is written. hyper expects more input, and nothing else would make it read again.
             context.waker().wake_by_ref();
         }
         self.note(poll)

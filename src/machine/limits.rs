@@ -23,8 +23,8 @@ pub fn available_memory() -> Option<u64> {
     smaller(of_group, of_meminfo("MemAvailable"))
 }
 
-/// Returns the number of threads that this process may still start: the rest that its control group and its user's
-/// limit leave. The threads of the user's other processes are not counted.
+/// Returns the number of threads that this process may still start: the remainder of its control group's limit and its
+/// user's limit. The threads of the user's other processes are not counted.
 pub fn threads_left() -> Option<u64> {
     let of_group = Group::of_this_process("pids").and_then(|group| group.threads_left());
     let of_user = getrlimit(Resource::Nproc).current.map(|most| most.saturating_sub(own_threads()));
@@ -36,7 +36,7 @@ pub fn memory_left_in_group() -> Option<u64> {
     Group::of_this_process("memory").and_then(|group| group.memory_left())
 }
 
-/// Limits the data of this process to the present size and `available` more bytes. So an allocation fails before the
+/// Limits the data of this process to the current size and `available` more bytes. So an allocation fails before the
 /// kernel kills the process, and a failed allocation in ONNX Runtime is only a failed request.
 pub fn limit_data(available: u64) -> io::Result<()> {
     let Some(data) = own_data() else { return Ok(()) };
@@ -78,17 +78,18 @@ fn own_threads() -> u64 {
     std::fs::read_dir("/proc/self/task").map_or(1, |tasks| tasks.count() as u64)
 }
 
-/// Writable private memory that is mapped in this process, touched or not: the amount that `RLIMIT_DATA` limits.
+/// Returns the writable private memory that is mapped in this process, touched or not: the amount that `RLIMIT_DATA`
+/// limits.
 fn own_data() -> Option<u64> {
     of_status(&std::fs::read_to_string("/proc/self/status").ok()?, "VmData")
 }
 
-/// A line of `/proc/meminfo`, in bytes.
+/// Returns a value of `/proc/meminfo`, in bytes.
 fn of_meminfo(name: &str) -> Option<u64> {
     of_status(&std::fs::read_to_string("/proc/meminfo").ok()?, name)
 }
 
-/// A value in a file of lines like `MemTotal:  24593 kB`, in bytes.
+/// Returns a value in a file of lines like `MemTotal:  24593 kB`, in bytes.
 fn of_status(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
@@ -136,7 +137,7 @@ impl Group {
                     let rest = statistics.lines().find_map(|line| line.strip_prefix(&prefix)?.strip_prefix(' '))?;
                     rest.trim().parse::<u64>().ok()
                 };
-                // The totals of version 1 include the groups within.
+                // The totals of version 1 include nested groups.
                 value(format!("total_{name}")).or_else(|| value(name.to_owned())).unwrap_or(0)
             };
             let cached: u64 = ["inactive_file", "active_file", "slab_reclaimable"].map(reclaimable).iter().sum();

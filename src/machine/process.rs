@@ -12,14 +12,14 @@ use rustix::process::{
     setpriority_process, setrlimit,
 };
 
-/// ONNX Runtime (from 1.31 on) collects data about its use before its API can turn that off. Only this variable of the
-/// environment is early enough.
+/// ONNX Runtime (from 1.31 on) collects data about its use before its API can turn that off. Only this environment
+/// variable is early enough.
 const TELEMETRY_IS_OFF: &str = "ORT_DISABLE_TELEMETRY";
 
-/// The lowest priority: this thread, and those that it starts, run when nobody else wants to.
+/// The lowest priority: this thread, and those that it starts, run when no other thread wants to.
 const NICEST: i32 = 19;
 
-/// Lowers the priority of this thread for good (on Linux; elsewhere that of the process, so it is left alone there).
+/// Lowers the priority of this thread for good, on Linux only: on other systems this would affect the whole process.
 pub fn lower_priority_of_this_thread() {
     #[cfg(target_os = "linux")]
     lower_priority_of_this_process();
@@ -47,16 +47,16 @@ pub fn raise_open_files_limit() {
     }
 }
 
-/// Lowers the priority of this process, which has one thread yet.
+/// Lowers the priority of this process, which still has a single thread.
 fn lower_priority_of_this_process() {
     if let Err(error) = setpriority_process(None, NICEST) {
         tracing::debug!(%error, "the priority could not be lowered");
     }
 }
 
-/// Makes this process one that is only there to try something: at the lowest priority, with at most so much memory, the
-/// first to be ended when there is none left (where a container is not ended as a whole), without a core dump, and gone when
-/// its parent is.
+/// Confines this process, which only tries something out: lowest priority, limited memory, no core dumps. The kernel
+/// kills it when its parent ends, and first of all processes when memory runs out (where a container is not killed as a
+/// whole).
 pub fn confine_this_process(memory: Option<u64>) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -65,13 +65,13 @@ pub fn confine_this_process(memory: Option<u64>) -> io::Result<()> {
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     forbid_core_dumps()?;
     if let Some(bytes) = memory {
-        // What is written to; address space that is only reserved is not counted.
+        // Limits memory that is written to; address space that is only reserved is not counted.
         setrlimit(Resource::Data, limit(bytes))?;
     }
     Ok(())
 }
 
-/// Command that does a part of this program's work in another process, without these variables of the environment.
+/// Returns a command that does a part of this program's work in another process, without these environment variables.
 pub fn part_of_this_program(program: &Path, subcommand: &str, hidden: &[OsString]) -> Command {
     let mut command = Command::new(program);
     command.arg(subcommand).env(TELEMETRY_IS_OFF, "1");
@@ -81,8 +81,8 @@ pub fn part_of_this_program(program: &Path, subcommand: &str, hidden: &[OsString
     command
 }
 
-/// Starts `program`, which is this one, once more in this process, with ONNX Runtime's telemetry off. Does nothing if the
-/// environment already says whether it is on. Must be called before there are other threads.
+/// Restarts `program`, which is this one, in this process, with ONNX Runtime's telemetry off. Does nothing if the
+/// environment variable is already set. Must be called before other threads exist.
 pub fn turn_telemetry_off(program: io::Result<PathBuf>) {
     use std::os::unix::process::CommandExt;
     if std::env::var_os(TELEMETRY_IS_OFF).is_some() {
@@ -100,7 +100,7 @@ pub fn turn_telemetry_off(program: io::Result<PathBuf>) {
     );
 }
 
-/// End of a process, as in `ended with signal 11`.
+/// Describes the end of a process, as in `ended with signal 11`.
 pub fn describe_end(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.signal(), status.code()) {
@@ -110,7 +110,7 @@ pub fn describe_end(status: ExitStatus) -> String {
     }
 }
 
-/// Forbids core dumps of this process: they would have the weights and the callers' data.
+/// Forbids core dumps of this process: they would contain the weights and the callers' data.
 pub fn forbid_core_dumps() -> io::Result<()> {
     Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
 }
@@ -127,12 +127,12 @@ pub fn prefer_to_end_this_process() {
 /// Lowers the priority of the calling thread for as long as it lives: where cores are short, threads that serve
 /// connections and run models go first.
 pub fn give_way() {
-    /// Still a third of the time of a thread of normal priority.
+    /// Leaves a third of the time that a thread of normal priority gets.
     const STEPS: i32 = 5;
     thread_local! {
         static GIVES_WAY: Cell<bool> = const { Cell::new(false) };
     }
-    // Elsewhere than on Linux a priority is that of the whole process.
+    // On other systems, the priority is that of the whole process.
     if cfg!(target_os = "linux")
         && !GIVES_WAY.replace(true)
         && let Err(error) = getpriority_process(None).and_then(|own| setpriority_process(None, own + STEPS))

@@ -6,27 +6,27 @@
 //! residual + (⌊q / B⌋ + 1) · S(B) · 1.15 ≤ left
 //! ```
 //!
-//! where `q` are the rows that wait and go before it, `B` the rows of a full batch, `S(B)` the learned
-//! [`ServiceTime`] of one, `residual` what is left of the run that goes on, and `left` the time until its own run has to
-//! end. After Clockwork (Gujarati et al., OSDI 2020): the service times of neural networks are predictable enough to
-//! admit by them. Every batch is estimated *full*, the request's own too, for by the time it is formed it will be: an
-//! estimate at today's rows admits requests that finish just too late, and goodput collapses.
+//! where `q` are the waiting rows that go before it, `B` the rows of a full batch, `S(B)` the learned [`ServiceTime`]
+//! of one, `residual` the rest of the current run, and `left` the time until its own run has to end. After Clockwork
+//! (Gujarati et al., OSDI 2020): the service times of neural networks are predictable enough to admit by them. Every
+//! batch is assumed to be *full*, including the request's own, because it will be by the time it is formed. An estimate
+//! from the current rows admits requests that finish just too late, and goodput collapses.
 
 use std::time::{Duration, Instant};
 
 use super::service_time::ServiceTime;
 
-/// Factor of predictions, to be wrong on the safe side.
+/// Safety factor of predictions.
 pub(super) const MARGIN: f64 = 1.15;
 
-/// Runs are kept so short that this share of the time for queue and run is enough for one: a request that comes while
-/// one goes on has to have time for the rest of it and for its own.
+/// Maximum share of the time for queue and run that one run may take. A request that comes during a run needs time for
+/// the rest of that run and for its own.
 const MAX_RUN: f64 = 0.75;
 
-/// Priority of a request for its caller. The lowest is refused first.
+/// Priority of a request, chosen by its caller. The lowest priority is refused first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Whatever can wait.
+    /// For requests that can wait.
     Low,
     /// The default.
     #[default]
@@ -35,21 +35,21 @@ pub enum Priority {
     High,
 }
 
-/// Load that a request finds when it comes.
+/// Load at the arrival of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Backlog<'a> {
-    /// Rows that wait and go before it.
+    /// Waiting rows that go before the request.
     pub rows_ahead: usize,
-    /// Rest of each worker's run, the shortest first; nothing for a worker that is free.
+    /// Rest of each worker's run, the shortest first; zero for a free worker.
     pub residuals: &'a [Duration],
 }
 
 /// Decision about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It can make it: its run will end after this long, if there is something to predict from.
+    /// The request can be in time: its run is predicted to end after this long, if any time was learned.
     Admit(Option<Duration>),
-    /// It cannot make it: its run would end after this long.
+    /// The request would be late: its run would end after this long.
     Shed(Duration),
 }
 
@@ -67,7 +67,7 @@ impl Priority {
     }
 }
 
-/// Checks if a request of `rows` rows can be run within `left`; `full_batch` is the most rows of one run.
+/// Checks if a request of `rows` rows can be run within `left`; `full_batch` is the maximum number of rows of one run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -78,7 +78,7 @@ impl Priority {
 ///     service.observe(1, Duration::from_micros(2_250));
 ///     service.observe(32, ms(10));
 /// }
-/// // One run goes on for 4 ms more, then 40 rows wait: two runs to go, each 11.5 ms with its margin.
+/// // The current run takes 4 ms more, then 40 rows wait: two runs to go, each 11.5 ms with its margin.
 /// let backlog = Backlog { rows_ahead: 40, residuals: &[ms(4)] };
 /// assert_eq!(admit(backlog, 32, &service, 1, ms(28)), Admission::Admit(Some(ms(27))));
 /// assert_eq!(admit(backlog, 32, &service, 1, ms(26)), Admission::Shed(ms(27)));
@@ -92,9 +92,9 @@ pub fn admit(backlog: Backlog<'_>, full_batch: usize, service: &ServiceTime, row
     }
 }
 
-/// Behind others: in full batches, and with a margin.
+/// Time needed behind other requests: in full batches, with a margin.
 fn behind(backlog: Backlog<'_>, full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Duration> {
-    // Workers take batches in turn, the one that is free first taking the first.
+    // Workers take batches in turn, beginning with the one that is free first.
     let last_batch = (backlog.rows_ahead + rows.saturating_sub(1)) / full_batch;
     let workers = backlog.residuals.len().max(1);
     let residual = backlog.residuals.get(last_batch % workers).copied().unwrap_or_default();
@@ -103,7 +103,8 @@ fn behind(backlog: Backlog<'_>, full_batch: usize, service: &ServiceTime, rows: 
     Some(residual.saturating_add(run.saturating_mul(batches)))
 }
 
-/// With a free worker and nobody before it: its own rows, and no margin, for nobody else is harmed if it is late.
+/// Time needed with a free worker and no request ahead: for the request's own rows, without a margin, because a late
+/// run harms no other request.
 fn alone(full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Duration> {
     let full = u32::try_from(rows.saturating_sub(1) / full_batch).unwrap_or(u32::MAX);
     let rest = rows - full as usize * full_batch;
@@ -111,8 +112,8 @@ fn alone(full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Durati
     Some(full_runs.saturating_add(service.typical(rest)?))
 }
 
-/// The rows of a full batch: as many as are allowed, as long as a run of them leaves time for another within the time
-/// there is for queue and run.
+/// Number of rows of a full batch: at most `most`, and so few that a run takes only its share of the time for queue and
+/// run, and leaves time for a request that comes meanwhile.
 ///
 /// ```
 /// use std::time::Duration;
@@ -130,8 +131,8 @@ pub fn full_batch(most: usize, service: &ServiceTime, queue_and_run: Duration) -
     }
 }
 
-/// Returns the rest of a run that was `expected` to take so long and has gone on for `elapsed`. One that is overdue is
-/// expected to go on for as long again as it is overdue.
+/// Returns the expected rest of a run that has gone on for `elapsed`. An overdue run is expected to go on for as long
+/// again as it is overdue.
 ///
 /// ```
 /// use std::time::Duration;
@@ -144,8 +145,8 @@ pub fn residual(expected: Duration, elapsed: Duration) -> Duration {
     expected.abs_diff(elapsed)
 }
 
-/// Returns the turn of a request that comes now: the earlier turn goes first. A higher priority goes
-/// before the next lower one, unless that came so much earlier that its turn has come: nobody waits for ever.
+/// Returns the turn of a request that comes now; the earliest turn goes first. A higher priority overtakes the next
+/// lower one, unless that came more than `overtaking` earlier. So no request waits forever.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -215,7 +216,7 @@ mod tests {
             };
             prop_assert!(needs(ahead, rows) <= needs(ahead + more, rows));
             prop_assert!(needs(ahead, rows) <= needs(ahead, rows + more));
-            // It never takes less than the formula of the module's head says for one row.
+            // For one row, it is the formula in the header of this module.
             let formula = residuals[0] + service.tail(batch).unwrap().mul_f64(MARGIN) * (ahead / batch + 1) as u32;
             prop_assert!(needs(ahead, 1) == formula);
         }
@@ -240,9 +241,10 @@ mod tests {
             let (overtaking, later) = (Duration::from_millis(overtaking_ms), Duration::from_millis(later_ms));
             let now = Instant::now() + Duration::from_secs(10);
             let (mine, theirs) = (turn(own, now, overtaking), turn(other, now + later, overtaking));
-            // The highest priority goes before the lowest that came up to twice this earlier, and never before others.
+            // The highest priority overtakes the lowest that came up to `2 * overtaking` earlier, and no request from
+            // before that.
             prop_assert!(later <= 2 * overtaking || mine < theirs);
-            // Within a priority, and against a lower one, whoever came first goes first.
+            // Within a priority, and against a lower one, the earlier request goes first.
             prop_assert!(other > own || mine <= theirs);
         }
 

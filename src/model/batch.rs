@@ -1,5 +1,5 @@
-//! The forming of a batch: which waiting requests go into the next run, and how many rows of each. Pure: no clock, no
-//! lock, no I/O.
+//! The forming of a batch: selects the waiting requests of the next run, and the number of rows of each. Pure: no
+//! clock, no lock, no I/O.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -17,33 +17,33 @@ use crate::tensor::{Dim, Signature, Tensors};
 pub struct BatchPolicy {
     /// Number of rows of a run.
     pub run_rows: RunRows,
-    /// The most elements of all inputs together in one run.
+    /// Maximum number of elements of all inputs together in one run.
     pub max_elements: Option<NonZeroUsize>,
     /// Maximum number of elements in one row, where `model.toml` does not limit the elements of a run.
     pub max_row_elements: Option<NonZeroUsize>,
-    /// Time for which a free worker waits for more rows.
+    /// Maximum time for which a free worker waits for more rows.
     pub max_wait: Duration,
-    /// The most rows of one request.
+    /// Maximum number of rows of one request.
     pub max_instances: NonZeroUsize,
     /// Number of concurrent runs.
     pub workers: NonZeroUsize,
-    /// Which rows can be run together.
+    /// Rows that can be run together.
     pub lengths: Lengths,
 }
 
-/// Which rows can be run together.
+/// Rows that can be run together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lengths {
-    /// Those of one shape.
+    /// Rows of one shape.
     Alike,
-    /// Those of about one length: short ones are filled up.
+    /// Rows of about one length: short ones are padded.
     Padded,
 }
 
-/// Maximum share of padding in a row. Above it, padding costs more than running rows of different lengths together saves.
+/// Maximum share of padding in a row. Above it, padding costs more than a shared run saves.
 pub const MAX_PADDING: f64 = 0.15;
 
-/// No row is thought to be longer.
+/// Assumed maximum length of a row.
 const MAX_ROW: usize = 1 << 16;
 
 /// Number of rows of a run.
@@ -57,16 +57,16 @@ pub enum RunRows {
     Exactly(NonZeroUsize),
 }
 
-/// The requests of one run, where the model leaves it open how many rows it has.
+/// Sharing of a run by requests, for a model that does not fix the number of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunSharing {
     /// Several requests share a run.
     Shared,
-    /// A run has the rows of one request, and all of them.
+    /// A run has exactly the rows of one request.
     Exclusive,
 }
 
-/// A request that waits, as far as forming a batch is concerned.
+/// A waiting request, with the facts that forming a batch needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
     /// Number of its rows that have not been run yet.
@@ -75,16 +75,16 @@ pub struct Candidate<'a> {
     pub inputs: &'a Tensors,
     /// Time of its arrival.
     pub entered: Instant,
-    /// Time at which its run has to end; `None` if it is to be run however late it is.
+    /// Time by which its run has to end; `None` if it is run even if it will be late.
     pub finish_by: Option<Instant>,
 }
 
 /// Decision of a free worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The requests, by their place in the queue, that could not be in time any more if they were run at once and alone.
+    /// Places in the queue of the requests that would be late even if they were run at once and alone.
     pub hopeless: Vec<usize>,
-    /// The action after that.
+    /// Action for the other requests.
     pub next: Next,
 }
 
@@ -93,13 +93,13 @@ pub struct Plan {
 pub enum Next {
     /// Run these rows as one batch.
     Run(Vec<Share>),
-    /// Wait for more rows, until then at the most.
+    /// Wait for more rows, until this time at most.
     WaitUntil(Instant),
     /// There is nothing to run.
     Idle,
 }
 
-/// The next so many rows of a request.
+/// The next rows of a request, as many as go into the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     /// The request's place in the queue.
@@ -109,7 +109,8 @@ pub struct Share {
 }
 
 impl BatchPolicy {
-    /// The policy for a model: its own batch dimension, if that is fixed, else what the configuration and `sharing` say.
+    /// Returns the policy for a model, from its batch dimension if that is fixed, or else from the configuration and
+    /// `sharing`.
     pub fn new(
         signature: &Signature,
         config: &SessionConfig,
@@ -134,13 +135,13 @@ impl BatchPolicy {
         }
     }
 
-    /// The same for a model whose outputs are those of one row, as a whole.
+    /// Returns the same policy for a model whose outputs, as a whole, belong to one row.
     pub(super) fn of_one_row(self) -> BatchPolicy {
         let one = NonZeroUsize::MIN;
         BatchPolicy { run_rows: RunRows::Exactly(one), max_instances: one, ..self }
     }
 
-    /// The fewest rows of one run.
+    /// Minimum number of rows of one run.
     pub fn fewest_rows(self) -> usize {
         match self.run_rows {
             RunRows::Exactly(rows) => rows.get(),
@@ -148,18 +149,19 @@ impl BatchPolicy {
         }
     }
 
-    /// The most rows of one run.
+    /// Maximum number of rows of one run.
     pub fn most_rows(self) -> usize {
         let (RunRows::UpTo(rows) | RunRows::OneRequest(rows) | RunRows::Exactly(rows)) = self.run_rows;
         rows.get()
     }
 
-    /// Returns true if a request is always one run, by itself.
+    /// Returns true if every request is a run of its own.
     pub fn keeps_requests_whole(self) -> bool {
         matches!(self.run_rows, RunRows::OneRequest(_))
     }
 
-    /// The largest size of one run. Rows of about one length can be as long as the model takes them: nobody knows how long.
+    /// Maximum size of one run. Padded rows can be of any length that the model accepts, so a maximum length is
+    /// assumed.
     pub(super) fn most_size(self) -> usize {
         match self.lengths {
             Lengths::Alike => self.most_rows(),
@@ -167,8 +169,8 @@ impl BatchPolicy {
         }
     }
 
-    /// Size of a row of these inputs, for the time of a run: 1, or, where rows differ in length, its length. The size of a
-    /// run is the sum over its rows.
+    /// Size of a row of these inputs, in the unit of the service time: 1, or the row's length where rows differ in
+    /// length. The size of a run is the sum over its rows.
     pub(super) fn row_size(self, inputs: &Tensors) -> usize {
         match self.lengths {
             Lengths::Alike => 1,
@@ -188,15 +190,15 @@ impl BatchPolicy {
                 self.max_instances
             )));
         }
-        // The fewest of its rows that have to be in one run.
+        // Minimum number of the request's rows in one run.
         let (fewest, row_elements) = match self.run_rows {
             RunRows::OneRequest(_) => (rows, inputs.row_elements()),
             RunRows::UpTo(_) | RunRows::Exactly(_) => (self.fewest_rows(), inputs.row_elements()),
         };
         if let Some(most) = self.max_row_elements.filter(|most| row_elements > most.get()) {
             return Err(Error::InvalidInput(format!(
-                "instances: each has {row_elements} elements, and at most {most} are taken: longer ones would take more memory or \
-                 time than a request may (found when this version was loaded; model.max_batch_elements sets another limit); send \
+                "instances: each has {row_elements} elements, but at most {most} are accepted: longer ones would take more memory or \
+                 time than a request may (measured when this version was loaded; model.max_batch_elements sets another limit); send \
                  shorter ones"
             )));
         }
@@ -223,7 +225,7 @@ impl BatchPolicy {
         }
     }
 
-    /// Returns true if these rows can be run with those that are in.
+    /// Returns true if these rows can join the run.
     fn takes(self, run: &Contents<'_>, rows: usize, inputs: &Tensors, full_batch: usize) -> bool {
         match self.lengths {
             Lengths::Alike => run.first.stacks_with(inputs),
@@ -236,7 +238,7 @@ impl BatchPolicy {
         }
     }
 
-    /// Returns the number of rows of these inputs that fit into one run, whose size is at most that of a full batch.
+    /// Returns the number of these inputs' rows that fit into one run of at most the size of a full batch.
     pub(super) fn limit(self, inputs: &Tensors, full_batch: usize) -> usize {
         match self.run_rows {
             RunRows::Exactly(size) => size.get(),
@@ -250,9 +252,10 @@ impl BatchPolicy {
     }
 }
 
-/// Returns true if short rows of this model's inputs may be padded, as far as its outputs go: if it can be told which of
-/// their elements come of that, so that each request gets what it would have got alone. The second dimension of all inputs
-/// has to have one name, and no dimension of an output may be open but the rows, and the second where it has that name.
+/// Returns true if the signature allows padding of short rows: the output elements that come from padding can be
+/// identified, so that each request gets the outputs that it would have got alone. All inputs must have two dimensions,
+/// of which the second is open and has the same name in all. An output may have no open dimensions but the rows and a
+/// second one of that name.
 ///
 /// ```
 /// use leeway::model::can_be_padded;
@@ -266,7 +269,7 @@ impl BatchPolicy {
 /// };
 /// assert!(can_be_padded(&with_output(vec![open("rows"), open("tokens"), Dim::Fixed(384)])));
 /// assert!(can_be_padded(&with_output(vec![open("rows"), Dim::Fixed(3)])));
-/// // Half as many, or as many each way: who knows.
+/// // An open dimension of another name, or a third open dimension, cannot be cut to length.
 /// assert!(!can_be_padded(&with_output(vec![open("rows"), open("half")])));
 /// assert!(!can_be_padded(&with_output(vec![open("rows"), open("tokens"), open("tokens")])));
 /// ```
@@ -289,7 +292,7 @@ pub fn can_be_padded(signature: &Signature) -> bool {
 struct Contents<'a> {
     first: &'a Tensors,
     rows: usize,
-    /// Elements of the shortest and of the longest row, before short ones are filled up.
+    /// Elements of the shortest and of the longest row, before padding.
     shortest: usize,
     longest: usize,
     /// Size of each row, once short ones are padded.
@@ -297,7 +300,7 @@ struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    /// A run that is to begin with these inputs.
+    /// An empty run that will begin with these inputs.
     fn none(first: &'a Tensors) -> Contents<'a> {
         Contents { first, rows: 0, shortest: usize::MAX, longest: 0, row_size: 1 }
     }
@@ -317,17 +320,18 @@ impl<'a> Contents<'a> {
 /// Maximum delay of a thread that wakes up at a given time.
 const WAKE_UP: Duration = Duration::from_millis(1);
 
-/// Forms the next batch out of what is waiting, in its order.
+/// Forms the next batch from the waiting requests, in their order.
 ///
-/// - The first that can be in time is always part of it, and no request goes before an older one that could have gone in
-///   its place; only requests whose rows have another shape than those that are in, or too different a length, are passed
-///   over.
-/// - It has at most `full_batch` rows, and never more rows or elements than the policy allows.
-/// - A request joins only if the run is then still expected to end in time for it and for all that are in already.
-///   `time` is the typical time of a run; without one there is nothing to expect.
-/// - With a `max_wait`, it waits for more rows only while all that wait are in, and there is time for the wait.
-/// - Requests larger than a run are divided; what is left of one is the first in the next batch.
-/// - Where a run has the rows of one request, it has all of them.
+/// - The first request that can be in time is always in the batch, and no request overtakes an older one that could
+///   have taken its place. Only requests whose rows have another shape than those in the batch, or too different a
+///   length, are passed over.
+/// - The batch has at most `full_batch` rows, and never more rows or elements than the policy allows.
+/// - A request joins only if the run is then still expected to end in time for it and for all requests already in the
+///   batch. `time` is the typical time of a run; without it, the duration of the run is not considered.
+/// - With a `max_wait`, a worker waits for more rows only while every waiting request is in the batch, and the
+///   deadlines leave time for the wait.
+/// - Requests larger than a run are divided; the rest of one comes first in the next batch.
+/// - With [`RunRows::OneRequest`], a run has all rows of its request.
 pub fn plan<'a>(
     now: Instant,
     waiting: impl IntoIterator<Item = Candidate<'a>>,
@@ -351,18 +355,18 @@ struct BatchBuilder<'a> {
     full_batch: usize,
     time: Option<Line>,
     hopeless: Vec<usize>,
-    /// The shares of the run, and the times at which it has to end for them.
+    /// Shares of the run, each with the time by which the run has to end for it.
     shares: Vec<(Share, Option<Instant>)>,
-    /// The first that can be in time.
+    /// The first request that can be in time.
     first: Option<Candidate<'a>>,
     run: Option<Contents<'a>>,
     /// Number of rows of the run so far.
     rows: usize,
-    /// The most rows of the run.
+    /// Maximum number of rows of the run.
     limit: usize,
-    /// The size of a run that is in time for all of it.
+    /// Maximum size of a run that is in time for all its requests.
     in_time: usize,
-    /// True if somebody who could be in time is not part of it.
+    /// True if a request that could be in time is not in the run.
     somebody_is_left: bool,
 }
 
@@ -384,7 +388,7 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Adds the next request, or passes it over. `Break` means that nobody after it can be part of the batch.
+    /// Adds the next request, or passes it over. `Break` means that no later request can be in the batch.
     fn consider(&mut self, index: usize, candidate: Candidate<'a>) -> ControlFlow<()> {
         let limit = self.policy.limit(candidate.inputs, self.full_batch);
         let in_time = self.size_in_time(&candidate);
@@ -399,7 +403,7 @@ impl<'a> BatchBuilder<'a> {
             return ControlFlow::Break(());
         }
         let room = self.limit - self.rows;
-        // Small requests stay whole; large ones fill what room there is.
+        // Small requests stay whole; large ones fill the remaining rows.
         let share = if candidate.rows > self.limit { candidate.rows.min(room) } else { candidate.rows };
         if let Some(run) = &self.run
             && !self.policy.takes(run, share, candidate.inputs, self.full_batch)
@@ -420,7 +424,7 @@ impl<'a> BatchBuilder<'a> {
         if self.rows == self.limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Returns the size of a run that is in time for this request.
+    /// Returns the maximum size of a run that is in time for this request.
     fn size_in_time(&self, candidate: &Candidate<'_>) -> usize {
         match (self.time, candidate.finish_by) {
             (_, Some(finish_by)) if finish_by <= self.now => 0,
@@ -429,11 +433,12 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Returns true if a request, of whose rows a run has at most `limit`, is in time if it is run at once and alone.
+    /// Returns true if a request is in time when it is run at once and alone, with at most `limit` of its rows in a
+    /// run.
     fn is_in_time(&self, candidate: &Candidate<'_>, limit: usize, size_in_time: usize) -> bool {
         let row_size = self.policy.row_size(candidate.inputs);
         match (self.time, candidate.finish_by) {
-            // Divided, it takes several runs, as many at one time as there are workers.
+            // A divided request takes several runs, at most one per worker at a time.
             (Some(line), Some(finish_by)) if candidate.rows > limit => {
                 let runs = candidate.rows.div_ceil(limit).div_ceil(self.policy.workers.get());
                 let runs = u32::try_from(runs).unwrap_or(u32::MAX);
@@ -462,7 +467,7 @@ impl<'a> BatchBuilder<'a> {
         if !may_grow || self.policy.max_wait.is_zero() {
             return None;
         }
-        // Whoever wakes up later than it meant to must still find time for the run.
+        // A worker that wakes up late must still have time for the run.
         let size = self.run.map_or(self.rows, |run| run.size());
         let run = self.time.map_or(Duration::ZERO, |line| line.at(size)).mul_f64(MARGIN) + WAKE_UP;
         let start_by = self.shares.iter().filter_map(|(_, finish_by)| finish_by.and_then(|by| by.checked_sub(run)));

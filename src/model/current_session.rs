@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 
 use super::session::{Interrupt, Session};
 
-/// Handle to the session that a worker owns now, with which other threads end its runs.
+/// Handle with which other threads end the runs of the session that a worker currently owns.
 #[derive(Default)]
 pub(super) struct CurrentSession {
     interrupt: Mutex<Option<Arc<dyn Interrupt>>>,
-    /// True once it was ended for good.
+    /// True once runs were ended for good.
     is_retired: AtomicBool,
 }
 
@@ -19,18 +19,18 @@ impl CurrentSession {
     pub(super) fn set(&self, session: &dyn Session) {
         let mut current = self.interrupt.lock();
         let interrupt = current.insert(session.interrupt());
-        // A session that was opened too late to be ended with the others.
+        // This session was opened too late to be ended with the others.
         if self.is_retired.load(Ordering::Relaxed) {
             interrupt.end_runs();
         }
     }
 
-    /// Notes that there is no session at the moment.
+    /// Records that the worker has no session at the moment.
     pub(super) fn clear(&self) {
         *self.interrupt.lock() = None;
     }
 
-    /// Returns true if it was ended for good.
+    /// Returns true if runs were ended for good.
     pub(super) fn is_retired(&self) -> bool {
         self.is_retired.load(Ordering::Relaxed)
     }
@@ -40,13 +40,13 @@ impl CurrentSession {
         self.interrupt.lock().is_some()
     }
 
-    /// Ends the run that goes on, and every later one, for good.
+    /// Ends the current run and every later one, for good.
     pub(super) fn retire(&self) {
         self.is_retired.store(true, Ordering::Relaxed);
         self.end_run();
     }
 
-    /// Ends the run that goes on, until [`CurrentSession::allow_runs`].
+    /// Ends the current run and every later one, until [`CurrentSession::allow_runs`].
     pub(super) fn end_run(&self) {
         if let Some(interrupt) = &*self.interrupt.lock() {
             interrupt.end_runs();
@@ -59,7 +59,7 @@ impl CurrentSession {
             && !self.is_retired.load(Ordering::Relaxed)
         {
             interrupt.allow_runs();
-            // Whoever retired it meanwhile waits for the lock, and ends it again.
+            // A thread that calls `retire` meanwhile waits for the lock, then ends runs again.
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Bounds for a model with open dimensions, whose length the caller chooses: elements per row and per run.
 //!
-//! A model whose memory grows with the square of the row length takes gigabytes for a request of some kilobytes. So the
-//! trial of a version runs longer and longer rows until a run takes more memory than it may. Requests above that length
-//! are refused.
+//! A model whose memory grows with the square of the row length takes gigabytes for a request of a few kilobytes. So
+//! the trial of a version runs longer and longer rows until a run takes more memory than allowed. Requests above that
+//! length are refused.
 
 use std::num::NonZeroUsize;
 
@@ -20,7 +20,7 @@ const MAX_TRIED_ELEMENTS: usize = 1 << 22;
 /// Allowed length of open dimensions if nothing was tried.
 const UNTRIED_LENGTH: usize = 4096;
 
-/// Multiple of the longest row that ran, allowed for a model that refuses longer ones by itself.
+/// Accepted length as a multiple of the longest row that ran, for a model that itself refuses longer rows.
 const LEFT_TO_THE_MODEL: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// Bounds of the elements of all inputs together. `None` means no bound.
@@ -38,14 +38,14 @@ pub enum Tried {
     Ran {
         /// Growth of the memory during the run.
         bytes: u64,
-        /// True if it took longer than any request may take.
+        /// True if the run took longer than any request may take.
         is_too_slow: bool,
     },
-    /// It failed for lack of memory.
+    /// The run failed because of too little memory.
     OutOfMemory,
     /// The model does not accept such a row.
     Failed,
-    /// There was no time to try it.
+    /// No time was left to try the row.
     NoTime,
 }
 
@@ -60,7 +60,7 @@ impl ElementBounds {
     }
 
     /// Finds the bounds within which a run takes at most `max_bytes`. Doubles the length of rows in all open dimensions
-    /// together, then stretches each dimension alone. `max_rows` is the number of rows that requests share in a run.
+    /// together, then stretches each dimension alone. `max_rows` is the maximum number of rows of a shared run.
     pub fn find(
         signature: &Signature,
         max_bytes: u64,
@@ -68,20 +68,20 @@ impl ElementBounds {
         mut attempt: impl FnMut(&Tensors) -> Tried,
     ) -> ElementBounds {
         let dimensions = open_dimensions(signature);
-        // A row without elements stays one at any length.
+        // A row without elements has none at any length.
         if dimensions.is_empty() || row_elements(signature, |_| 1) == 0 {
             return ElementBounds::default();
         }
-        // A model that fixes the number of its rows cannot run one alone.
+        // A model with a fixed number of rows cannot run a single one.
         let rows = if let Dim::Fixed(rows) = signature.batch_dim() { rows.max(1) } else { 1 };
         let (longest, end) = lengthen(signature, max_bytes, rows, &mut attempt);
         if end != End::Bound {
             let untried = ElementBounds::untried(signature).row;
             let tried = longest.and_then(|longest| NonZeroUsize::new(longest.elements));
             let row = match end {
-                // The model itself refuses longer rows. Somewhat longer ones are left to it.
+                // The model itself refuses longer rows, so it may decide about somewhat longer ones.
                 End::Refusal => tried.map(|tried| tried.saturating_mul(LEFT_TO_THE_MODEL)).or(untried),
-                // There is no result.
+                // No bound was found.
                 _ => tried.max(untried),
             };
             return ElementBounds { row, run: longest.and_then(|longest| longest.run_bound(max_bytes, max_rows)) };
@@ -96,7 +96,7 @@ impl ElementBounds {
         ElementBounds { row: NonZeroUsize::new(longest.elements), run: longest.run_bound(max_bytes, max_rows) }
     }
 
-    /// Returns the bound of `model.toml`, if there is one, and else these bounds.
+    /// Returns the bound of `model.toml`, if there is one, or else these bounds.
     pub fn or_configured(self, configured: Option<NonZeroUsize>) -> ElementBounds {
         match configured {
             Some(_) => ElementBounds { row: None, run: configured },
@@ -120,7 +120,7 @@ enum End {
     Bound,
     /// The model does not accept longer rows.
     Refusal,
-    /// There was no time for longer rows.
+    /// No time was left for longer rows.
     NoTime,
 }
 
@@ -154,7 +154,7 @@ fn lengthen(
     }
 }
 
-/// Shortens the row until it may also be stretched along each of the open dimensions alone.
+/// Shortens the row until it also fits the memory with all its length in any single open dimension.
 fn stretch(
     mut longest: LongestRow,
     signature: &Signature,
@@ -181,7 +181,7 @@ fn stretch(
 }
 
 impl LongestRow {
-    /// Bounds a run: several rows take that many times the memory of one row.
+    /// Bound of a run, if memory grows in proportion to the rows; `None` if a run of `max_rows` fits.
     fn run_bound(self, max_bytes: u64, max_rows: usize) -> Option<NonZeroUsize> {
         let rows = usize::try_from(max_bytes / self.bytes.max(1)).unwrap_or(usize::MAX).max(1);
         if rows >= max_rows { None } else { NonZeroUsize::new(self.elements.saturating_mul(rows)) }
@@ -213,9 +213,9 @@ mod tests {
 
     #[test]
     fn memory_that_grows_with_the_square_of_a_length_is_bounded() {
-        // 8192² · 4 bytes are exactly the limit. There is no room for a second such row.
+        // 8192² · 4 bytes are exactly the limit, so a second such row does not fit.
         assert_eq!(find(&["tokens"], |shape| ran(shape[0] * shape[0] * 4)), (8192, Some(8192)));
-        // The same, if the process is killed for lack of memory.
+        // The same if the process is killed because of too little memory.
         let limited = |shape: &[usize]| if shape[0] > 1000 { Tried::OutOfMemory } else { ran(shape[0]) };
         assert_eq!(find(&["tokens"], limited), (512, None));
     }

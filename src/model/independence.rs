@@ -1,21 +1,21 @@
 //! Row independence: the answer to a row must not depend on the rows that share its run.
 //!
-//! Requests are run together, so a model whose rows depend on each other would answer a caller with what strangers sent:
-//! one that normalises over the batch, an int8 model whose scale is that of all inputs, a recurrent network whose first
-//! dimension is time. Nothing in a model's file says so. So [`compare`] runs some rows alone, together and among others, and
-//! compares the answers:
+//! Requests share runs, so a model whose rows depend on each other would answer a caller with what strangers sent.
+//! Examples are a model that normalises over the batch, an int8 model with one scale for all inputs, and a recurrent
+//! network whose first dimension is time. A model's file does not declare such a dependence. So [`compare`] runs some
+//! rows alone, together and among others, and compares the answers:
 //!
-//! - *In runs of one shape*: the second row of two runs whose other rows differ. The same instructions are run on it, so that
-//!   its answer must be the same, but for rounding on a GPU.
-//! - *In runs of different shapes*: alone and together, and in another place. Kernels add in another order there, so that more
-//!   is allowed for rounding.
+//! - *In runs of one shape*: a row at the same place in two runs whose other rows differ. The same instructions are
+//!   executed for it, so its answer must be the same, except for rounding on a GPU.
+//! - *In runs of different shapes*: a row alone and together with others, and in another place. Kernels add in another
+//!   order there, so more rounding is allowed.
 //! - *Alone, twice*: a difference means that the model is nondeterministic.
 //!
-//! Differences are relative. In runs of one shape, a number is held against those in its own place, so that a small one
-//! beside a large one counts; in runs of different shapes, against the largest in the answers.
+//! Differences are relative. In runs of one shape, they are relative to the numbers in the same place, so that a small
+//! number beside a large one counts; in runs of different shapes, to the largest number in the answers.
 //!
-//! The check cannot see a dependence that shows only with other rows, or one that changes no answer to these, as where an
-//! argmax is all that is answered.
+//! The check cannot detect a dependence that shows only with other rows, or that does not change the answers to these
+//! rows, for example if only an argmax is answered.
 
 mod distance;
 
@@ -34,23 +34,23 @@ use crate::tensor::{DType, Tensor, Tensors};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum Independence {
-    /// The answer to a row was the same, whatever else was in its run.
+    /// The answer to a row did not depend on the other rows of its run.
     Independent {
-        /// The largest difference, which is that of rounding.
+        /// The largest difference, which is due to rounding.
         difference: f64,
     },
-    /// It was not.
+    /// The answer to a row depended on other rows, or changed from run to run.
     Dependent(Dependence),
-    /// It could not be found out.
+    /// The check was not possible, or not conclusive.
     Unknown { reason: String },
-    /// The model fixes how many rows a run has, so that requests are never joined.
+    /// The model fixes the number of rows of a run, so requests are never joined.
     FixedBatch {
         /// The number of rows.
         rows: usize,
     },
 }
 
-/// Dependence of the answers to rows on each other.
+/// The difference that shows that rows are not independent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dependence {
     /// The output that differs.
@@ -65,7 +65,7 @@ pub struct Dependence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// The rows that share its run.
+    /// Other rows of the run.
     OtherRows,
     /// The model itself: the same row is answered differently from run to run.
     Nondeterminism,
@@ -74,24 +74,25 @@ pub enum Cause {
 /// Result of running rows alone and together.
 #[derive(Debug, Clone, Default)]
 pub struct Comparison {
-    /// Their dependence on each other, if there is one.
+    /// The dependence of the rows, if one was found.
     pub dependence: Option<Dependence>,
-    /// The largest difference that was put down to rounding.
+    /// The largest difference that was attributed to rounding.
     pub rounding: f64,
     /// The outputs that had one row per row in every run.
     pub outputs: Vec<Arc<str>>,
-    /// Those of them that are answered and hold floating-point numbers.
+    /// The outputs with rows that are part of answers and hold floating-point numbers.
     pub numbers: Vec<Arc<str>>,
-    /// Those of them that are answered, and whose answers to different rows differed, without which nothing follows.
+    /// The outputs with rows that are part of answers and differed between rows. Only they are evidence of
+    /// independence.
     pub conclusive: Vec<Arc<str>>,
     /// The answers to each row alone.
     pub alone: Vec<Tensors>,
 }
 
-/// Precision of a provider, which says how much may be put down to rounding.
+/// Precision of a provider, which determines the difference that is attributed to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// The processor computes with the precision that the types have.
+    /// The processor computes with the precision of the element types.
     OfTheType,
     /// The GPU multiplies float32 with ten bits (TF32), and chooses kernels by the number of rows.
     OfAGpu,
@@ -110,7 +111,7 @@ impl Precision {
         match (self, dtype) {
             // The same instructions on the same numbers.
             (Precision::OfTheType, _) => 0.0,
-            // Threads may add in another order. Twice the distance of two neighbours, or more.
+            // Threads may add in another order. At least twice the distance of two neighbouring values.
             (Precision::OfAGpu, DType::F16) => 2e-3,
             (Precision::OfAGpu, DType::BF16) => 1.6e-2,
             (Precision::OfAGpu, _) => 1e-5,
@@ -121,34 +122,34 @@ impl Precision {
     fn of_different_shapes(dtype: DType) -> f64 {
         match dtype {
             DType::BF16 => 5e-2,
-            // Of 98 independent models, none differed by more than 1e-5; but normalising rows that are nearly constant,
-            // as made-up ones can be, makes a hundred times more of rounding. What other rows change shows in runs of one
+            // Of 98 independent models, none differed by more than 1e-5. But normalising nearly constant rows, as
+            // made-up rows can be, amplifies rounding a hundredfold. An influence of other rows shows in runs of one
             // shape.
             _ => 1e-2,
         }
     }
 }
 
-/// Answers of more bytes than this are not compared: some ten of them are in memory at one time.
+/// Maximum size of answers that are compared, in bytes: about ten of them are in memory at one time.
 const MAX_ANSWER: usize = 32 << 20;
 
-/// A run to compare has no more elements than this.
+/// Maximum number of elements of a run that is compared.
 const MAX_ELEMENTS: usize = 1 << 24;
 
 /// The way to compare the rows of a model.
 #[derive(Debug, Clone)]
 pub struct Comparing<'a> {
-    /// The way to join them.
+    /// The way to join rows.
     pub joining: &'a Joining,
     /// The precision of the provider.
     pub precision: Precision,
     /// The outputs that are part of answers; `None` for all.
     pub answered: Option<&'a [Arc<str>]>,
-    /// The most rows that requests share: a run of so many is compared, too.
+    /// Maximum number of rows of a shared run. A run of this many rows is compared, too.
     pub max_rows: usize,
 }
 
-/// An output, and what was observed of it so far.
+/// An output, and the observations of it so far.
 struct ObservedOutput {
     output: Arc<str>,
     has_rows: bool,
@@ -156,11 +157,12 @@ struct ObservedOutput {
     rounding: f64,
 }
 
-/// Answers to the rows of a run, with their places among all rows.
+/// Answers to the rows of a run, each with the row's place among all rows.
 type Answers = Vec<(usize, Tensors)>;
 
-/// Runs `rows` (two or three of one row each, which differ) alone, together and among others, and compares the
-/// answers. `run` runs the model. An error is one of the model: it does not run on these rows.
+/// Runs `rows` (two or three different rows, one per element) alone, together and among others, and compares the
+/// answers. `run` runs the model. An error means that the rows could not be compared, for example because the model
+/// does not run on them.
 pub fn compare(
     rows: &[Tensors],
     comparing: &Comparing<'_>,
@@ -184,8 +186,8 @@ pub fn compare(
     let again = observed.ask(&[0], run)?;
     observed.hold_against_alone(&again, Runs::Alone);
 
-    // All together, and then with another one in the place of each: whichever has an influence, it is gone from one of
-    // these.
+    // All together, then with each row replaced by another one: a row that influences others is missing in one of these
+    // runs.
     let together: Vec<usize> = (0..rows.len()).collect();
     let others: &[&[usize]] = if rows.len() > 2 { &[&[0, 1, 1], &[1, 1, 2], &[0, 0, 2]] } else { &[&[1, 1], &[0, 0]] };
     let together = observed.ask(&together, run)?;
@@ -195,7 +197,7 @@ pub fn compare(
         observed.hold_against(&together, &others, Runs::OfOneShape);
         observed.hold_against_alone(&others, Runs::OfDifferentShapes);
     }
-    // What shows only in many rows: as many as requests share, as far as there is memory for them.
+    // Some dependences show only with many rows: as many as requests share, if there is memory for them.
     let elements = first.row_elements().max(last.row_elements()).max(1);
     let many = comparing.max_rows.min(MAX_ANSWER / size.max(1)).min(MAX_ELEMENTS / elements);
     if many > rows.len() {
@@ -206,7 +208,7 @@ pub fn compare(
     Ok(observed.conclude())
 }
 
-/// What was observed of the runs so far.
+/// Observations of the runs so far.
 struct Observed<'a> {
     rows: &'a [Tensors],
     comparing: &'a Comparing<'a>,
@@ -222,7 +224,7 @@ impl Comparing<'_> {
 }
 
 impl<'a> Observed<'a> {
-    /// Nothing yet, of these outputs.
+    /// No observations yet, of these outputs.
     fn of(outputs: &Tensors, rows: &'a [Tensors], comparing: &'a Comparing<'a>) -> Observed<'a> {
         let output = |(name, _): (&Arc<str>, &Tensor)| ObservedOutput {
             output: Arc::clone(name),
@@ -246,7 +248,7 @@ impl<'a> Observed<'a> {
         self.split(run(&inputs)?, who)
     }
 
-    /// Gives each row of a run its answers, and notes which outputs lack rows.
+    /// Splits the answers of a run by row, and notes the outputs that lack rows.
     fn split(&mut self, answers: Tensors, who: &[usize]) -> Result<Answers> {
         for output in &mut self.outputs {
             output.has_rows &= answers.get(&output.output).map(Tensor::rows) == Some(who.len());
@@ -297,7 +299,7 @@ impl<'a> Observed<'a> {
 }
 
 impl ObservedOutput {
-    /// Compares the answers of a run with those that are known: in runs of one shape place by place, else row by row.
+    /// Compares the answers of a run with known answers: in runs of one shape place by place, or else row by row.
     fn hold_against(
         &mut self,
         known: &[(usize, Tensors)],
@@ -330,19 +332,20 @@ impl ObservedOutput {
     }
 }
 
-/// Returns what an output answers to each row.
+/// Returns the answers of an output to each row.
 fn answers_of<'a>(answers: &'a [(usize, Tensors)], output: &str) -> Vec<&'a Tensor> {
     answers.iter().filter_map(|(_, row)| row.get(output)).collect()
 }
 
-/// Returns true if the answers to two rows differ by more than rounding, and are numbers.
+/// Returns true if the answers to two rows differ by more than rounding, and are finite.
 fn differ(one: &Tensor, other: &Tensor, usual: &Usual, precision: Precision) -> bool {
     let distance = distance(one, other, usual, Runs::OfOneShape);
     distance.is_none_or(|distance| distance > precision.of_one_shape(one.dtype())) && is_finite(one) && is_finite(other)
 }
 
-/// Returns true if different rows had different answers, in every output of numbers that is answered, or, where there is
-/// none, in any output. One that was always the same says nothing, whatever others do.
+/// Returns true if different rows had different answers in every output of floating-point numbers that is part of
+/// answers, or, if there is no such output, in any output. An output that never differed is not evidence, even if
+/// another one did.
 pub fn are_conclusive(comparisons: &[Comparison]) -> bool {
     let has_shown = |name: &Arc<str>| comparisons.iter().any(|comparison| comparison.conclusive.contains(name));
     let mut numbers = comparisons.iter().flat_map(|comparison| &comparison.numbers).peekable();

@@ -1,9 +1,9 @@
-//! Joins rows of several requests to the inputs of one run, and splits the outputs among them. Pure: no clock, no lock, no
-//! I/O.
+//! Joins rows of several requests into the inputs of one run, and splits the outputs among them. Pure: no clock, no
+//! lock, no I/O.
 //!
-//! An output belongs to the rows of a run if it has one row for each of them. Which outputs do is found out once, when a
-//! version is tried out ([`RowOutputs::Known`]): an output of three rows is not an answer to three instances only because
-//! there happen to be three.
+//! An output belongs to the rows of a run if it has one row for each of them. These outputs are determined once, when a
+//! version is tried ([`RowOutputs::Known`]): an output that merely happens to have three rows is not an answer to three
+//! instances.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::tensor::{Dim, Padding, Signature, Tensor, Tensors};
 pub struct Joining {
     /// Padding of short rows; `None` if only rows of one shape are run together.
     pub(super) padding: Option<Padding>,
-    /// Outputs whose rows are as long as those of the inputs, and are cut where those were padded.
+    /// Outputs whose rows are as long as those of the inputs. They are cut where the inputs were padded.
     long_outputs: Vec<Arc<str>>,
     pub(super) outputs: RowOutputs,
 }
@@ -24,33 +24,33 @@ pub struct Joining {
 /// The outputs that have one row per row of the inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum RowOutputs {
-    /// Those that had one in runs of different sizes. It is an error if one of them lacks its rows later.
+    /// The outputs that had one in runs of different sizes. It is an error if one of them lacks its rows later.
     Known(Vec<Arc<str>>),
-    /// No run has been seen: those that have as many rows as the run.
+    /// No run was observed: the outputs that have as many rows as the run.
     #[default]
     Unknown,
-    /// All outputs, as a whole, are those of the only row of a run: they have no dimension for rows.
+    /// All outputs, as a whole, belong to the only row of a run: they have no dimension for rows.
     OfOneRow,
 }
 
 impl Joining {
-    /// The way for a model of which only the signature is known.
+    /// Returns the way to join the rows of a model of which only the signature is known.
     pub fn new(signature: &Signature, padding: Option<Padding>) -> Joining {
         let is_long = |output: &&crate::tensor::TensorSpec| matches!(output.dims.get(1), Some(Dim::Dynamic(_)));
         let long_outputs = match &padding {
-            // Of those, only the dimension of the inputs' length is open: `can_be_padded`.
+            // By `can_be_padded`, their only open dimension besides the rows is the length of the inputs.
             Some(_) => signature.outputs.iter().filter(is_long).map(|output| Arc::clone(&output.name)).collect(),
             None => Vec::new(),
         };
         Joining { padding, long_outputs, outputs: RowOutputs::Unknown }
     }
 
-    /// The same, with these outputs.
+    /// Returns the same way of joining, with these outputs.
     pub fn with_outputs(self, outputs: RowOutputs) -> Joining {
         Joining { outputs, ..self }
     }
 
-    /// Rows of several requests, one below the other; `None` if they cannot be joined.
+    /// Concatenates rows of several requests; `None` if they cannot be joined.
     pub(super) fn gather(&self, rows: &[(&Tensors, Range<usize>)]) -> Option<Tensors> {
         match &self.padding {
             Some(padding) => Tensors::gather_padded(rows, padding),
@@ -58,7 +58,7 @@ impl Joining {
         }
     }
 
-    /// Gives each request its rows of the outputs of a run that they shared. Of each, `rows` are its rows and their length.
+    /// Splits the outputs of a shared run by request. `rows` has the number and the length of each request's rows.
     pub(super) fn split(&self, outputs: Tensors, rows: &[(usize, usize)]) -> Result<Vec<Tensors>> {
         let all = rows.iter().map(|(count, _)| count).sum();
         let per_row = self.per_row(outputs, all)?;
@@ -74,14 +74,15 @@ impl Joining {
         Ok(rows.iter().map(slice).collect())
     }
 
-    /// The outputs of a run of so many rows that belong to them. An error if one lacks its rows that is known to have them.
+    /// Returns the outputs that belong to the rows of a run of this many rows. An error if an output that is known to
+    /// have rows lacks them.
     pub fn per_row(&self, outputs: Tensors, rows: usize) -> Result<Tensors> {
         match &self.outputs {
             RowOutputs::Known(names) => {
                 for name in names {
                     let shape = outputs.get(name).map(Tensor::shape).unwrap_or_default();
                     if shape.first() != Some(&rows) {
-                        let problem = format!("has the shape {shape:?} for {rows} rows: it lacks one row for each");
+                        let problem = format!("has the shape {shape:?} for {rows} rows: it must have one row for each");
                         return Err(Error::UnusableOutput { output: name.to_string(), problem });
                     }
                 }
@@ -95,7 +96,7 @@ impl Joining {
         }
     }
 
-    /// Cuts outputs that are as long as the padded inputs to the length of a request's own.
+    /// Cuts outputs that are as long as the padded inputs to the length of the request's own inputs.
     fn unpad(&self, outputs: Tensors, length: usize) -> Tensors {
         match self.long_outputs.is_empty() {
             true => outputs,
@@ -104,8 +105,8 @@ impl Joining {
     }
 }
 
-/// Puts the outputs of the runs of one request together; `rows` are those of each run. An output that lacks a row
-/// per instance in any of the runs belongs to no instance and is left out of all.
+/// Joins the outputs of the runs of one request; `rows` are the numbers of rows of the runs. An output that lacks one
+/// row per instance in any of the runs is left out of all.
 pub(super) fn join(parts: &[Tensors], rows: &[usize]) -> Option<Tensors> {
     let is_per_row = |name: &str| {
         parts.iter().zip(rows).all(|(part, &rows)| part.get(name).is_some_and(|tensor| tensor.rows() == rows))
@@ -140,7 +141,7 @@ mod tests {
         Joining { outputs: RowOutputs::Known(names.iter().map(|name| (*name).into()).collect()), ..Joining::default() }
     }
 
-    /// Three rows, and three numbers that are not theirs.
+    /// Three rows, and an output of three numbers that do not belong to them.
     #[test]
     fn an_output_that_is_known_not_to_have_rows_is_left_out_whatever_its_shape() {
         let outputs: Tensors =
@@ -157,7 +158,7 @@ mod tests {
     fn an_output_that_lacks_its_rows_is_an_error_and_no_answer() {
         let outputs: Tensors = [("y".into(), tensor(&[1, 2], &[1.0, 2.0]))].into_iter().collect();
         let error = known(&["y"]).split(outputs, &[(1, 1), (2, 1)]).unwrap_err().to_string();
-        assert_eq!(error, "the model's output \"y\" has the shape [1, 2] for 3 rows: it lacks one row for each");
+        assert_eq!(error, "the model's output \"y\" has the shape [1, 2] for 3 rows: it must have one row for each");
     }
 
     /// A detector of one image answers with as many boxes as it found.

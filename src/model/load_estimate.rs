@@ -1,16 +1,16 @@
-//! An estimate of the load for readers without the lock of the queue: just enough to tell that there is plenty of time.
+//! An estimate of the load that can be read without the lock of the queue. It only shows if a request has ample time.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// In nanoseconds.
+/// Estimate of the load of a queue, in nanoseconds.
 #[derive(Debug)]
 pub(super) struct LoadEstimate {
     epoch: Instant,
-    /// Predicted duration of the last request that was admitted.
+    /// Predicted time in the queue and the run of the last request with a prediction.
     predicted: AtomicU64,
-    /// Time after the epoch at which the first worker is expected to be free; never, if one is free.
+    /// Time after the epoch at which the first worker is expected to become free; `u64::MAX` if one is free.
     free_at: AtomicU64,
 }
 
@@ -19,20 +19,20 @@ impl LoadEstimate {
         LoadEstimate { epoch: Instant::now(), predicted: AtomicU64::new(0), free_at: AtomicU64::new(u64::MAX) }
     }
 
-    /// Returns true if so much more time is left than requests were predicted to take, and than workers are overdue, that
-    /// nobody needs to look closer.
+    /// Returns true if `left` is so much longer than the last prediction, and than workers are overdue, that no exact
+    /// forecast is needed.
     pub(super) fn is_ample(&self, left: Duration, now: Instant) -> bool {
         const AMPLE: u64 = 4;
         let overdue = nanos(now.saturating_duration_since(self.epoch)).saturating_sub(self.free_at.load(Relaxed));
         nanos(left) > AMPLE.saturating_mul(self.predicted.load(Relaxed).max(overdue))
     }
 
-    /// A request was let in that is predicted to take so long.
+    /// Records the predicted time of a request.
     pub(super) fn note_predicted(&self, predicted: Duration) {
         self.predicted.store(nanos(predicted), Relaxed);
     }
 
-    /// The first worker is expected to be free then; `None` if one is.
+    /// Records the time at which the first worker is expected to become free; `None` if one is free.
     pub(super) fn note_free_at(&self, free_at: Option<Instant>) {
         let free_at = free_at.map_or(u64::MAX, |free_at| nanos(free_at.saturating_duration_since(self.epoch)));
         self.free_at.store(free_at, Relaxed);

@@ -1,4 +1,4 @@
-//! Inputs that are made up from a signature: zeros for a first run, and different rows to compare answers of.
+//! Inputs that are made up from a signature: zeros for a first run, and different rows whose answers are compared.
 
 use std::sync::Arc;
 
@@ -7,30 +7,29 @@ use half::{bf16, f16};
 
 use crate::tensor::{DType, Data, Dim, Element, Shape, Signature, Tensor, TensorSpec, Tensors, with_element_type};
 
-/// The lengths that are tried where a model leaves a dimension open.
+/// Lengths that are tried for open dimensions.
 pub(crate) const SIZES: [usize; 5] = [8, 32, 64, 320, 1];
 
-/// Larger rows than this many elements are not made up.
+/// Maximum number of elements of made-up inputs.
 const MAX_ELEMENTS: usize = 1 << 22;
 
-/// The numbers that rows are made of. One kind is tried after the other, until answers are conclusive.
+/// Kind of the numbers in made-up rows. The kinds are tried one after the other, until answers are conclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Values {
-    /// Numbers around 0, each row of another magnitude (0.1, 1, 10); whole numbers of 0 to 3, 9 or 19.
+    /// Numbers around 0, each row of another magnitude (0.1, 1, 10); whole numbers from 0 to 3, 9 or 19.
     Usual,
-    /// Numbers from 0 to 1, or ten times that; whole numbers of 0 and 1: masks, small vocabularies.
+    /// Numbers from 0 to 1, or ten times that; whole numbers 0 and 1, like masks or small vocabularies.
     Small,
-    /// Numbers from 0 to 255, or ten times that; whole numbers of 1 to 19, 49 or 99: pixels, measurements.
+    /// Numbers from 0 to 255, or ten times that; whole numbers from 1 to 19, 49 or 99, like pixels or measurements.
     Large,
 }
 
 impl Values {
-    /// All of them, in the order in which they are tried.
+    /// All kinds, in the order in which they are tried.
     pub(crate) const ALL: [Values; 3] = [Values::Usual, Values::Small, Values::Large];
 }
 
-/// Inputs of zeros, `false` or empty strings that fit a signature, for a warm-up. Dimensions the model leaves
-/// open are 1.
+/// Inputs of zeros, `false` or empty strings that fit a signature, for a warm-up. Open dimensions have the length 1.
 pub(crate) fn zeros(signature: &Signature, rows: usize) -> Tensors {
     fn fill<T: Element + Default>(elements: usize) -> Data {
         T::into_data(vec![T::default(); elements])
@@ -90,8 +89,8 @@ pub(super) fn rows_of_lengths(signature: &Signature, length: impl Fn(&String) ->
     signature.inputs.iter().filter_map(&mut input).collect()
 }
 
-/// The inputs of three runs, which differ, with `rows` rows each. Open dimensions have the length `size`. `None` if they
-/// would be too large.
+/// Returns different inputs for three runs, with `rows` rows each. Open dimensions have the length `size`. `None` if
+/// the inputs would be too large.
 pub(crate) fn made_up(signature: &Signature, rows: usize, size: usize, values: Values) -> Option<[Tensors; 3]> {
     let elements = |spec: &TensorSpec| {
         let lengths = spec.dims.iter().skip(1).map(|dim| if let Dim::Fixed(length) = dim { *length } else { size });
@@ -101,7 +100,7 @@ pub(crate) fn made_up(signature: &Signature, rows: usize, size: usize, values: V
     if all > MAX_ELEMENTS {
         return None;
     }
-    // The same rows every time, so that the same is found.
+    // Always the same rows, so that the finding is reproducible.
     let mut random = Rng::with_seed(0x5eed + size as u64);
     let scales = [0.1, 1.0, 10.0];
     Some(scales.map(|scale| {
@@ -127,7 +126,7 @@ fn filled(dtype: DType, elements: usize, values: Values, scale: f64, random: &mu
         DType::BF16 => floats!(BF16, bf16::from_f64),
         _ => {}
     }
-    // Each row of another range: 4 or 20, 10 or 50, 20 or 100.
+    // Each row has another range: 4 or 20, 10 or 50, 20 or 100.
     let range = if scale < 1.0 {
         4
     } else if scale > 1.0 {

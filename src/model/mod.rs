@@ -1,21 +1,21 @@
 //! Running one version of a model: a bounded queue, and workers that own sessions.
 //!
-//! A request's tensors enter the queue (`queue.rs`) if they can be run in time (`admission.rs` decides, by what
-//! `service_time.rs` has learned). A worker that becomes free takes what is waiting, up to the batch limit (`batch.rs`
-//! decides), runs it as one batch and answers each request (`worker.rs`). So batches grow by themselves under load, and
-//! a lone request never waits for company. A run that nobody waits for any more is ended. `request.rs` is what all of
-//! these share of a request, and `waiting_line.rs` the line they wait in. `load_estimate.rs` tells without a lock that there
-//! is plenty of time, `wait_strategy.rs` chooses between spinning and parking, and `warm_up.rs` has the first runs of a
-//! session. `session.rs` says what a runtime has to offer; `onnx.rs` is the only file that names ONNX Runtime, and
-//! `isolated/` opens its sessions in other processes.
+//! A request's tensors enter the queue (`queue.rs`) if they can be run in time (`admission.rs` decides, from the times
+//! that `service_time.rs` has learned). A worker that becomes free takes the waiting requests, up to the batch limit
+//! (`batch.rs` decides), runs them as one batch and answers each request (`worker.rs`). So batches grow by themselves
+//! under load, and a lone request does not wait for others. A run that no request waits for any more is ended.
+//! `request.rs` holds the state of a request that all of these share, and `waiting_line.rs` the waiting requests.
+//! `load_estimate.rs` shows without a lock that a request has ample time, `wait_strategy.rs` chooses between spinning
+//! and parking, and `warm_up.rs` makes the first runs of a session. `session.rs` is the interface of a runtime;
+//! `onnx.rs` is the only file that names ONNX Runtime, and `isolated/` opens its sessions in other processes.
 //!
-//! Requests share runs only if the answer to one does not depend on the others: `independence.rs` finds that out with rows
-//! that are made up (`made_up_rows.rs`) or real (`real_rows.rs`), `sharing.rs` says what follows, and `joining.rs` puts rows
-//! together and takes outputs apart.
+//! Requests share runs only if the answer to one does not depend on the others: `independence.rs` checks this with rows
+//! that are made up (`made_up_rows.rs`) or real (`real_rows.rs`), `sharing.rs` decides by the finding, and `joining.rs`
+//! joins rows and splits outputs.
 //!
-//! `element_bounds.rs` finds the maximum length of rows for a model that leaves their length open.
+//! `element_bounds.rs` finds the maximum length of rows for a model with open dimensions.
 //!
-//! This room knows nothing of HTTP, of pipelines or of the registry.
+//! This module does not depend on HTTP, pipelines or the registry.
 
 mod admission;
 mod batch;
@@ -83,14 +83,14 @@ pub struct OnnxModel {
     workers: Vec<WorkerHandle>,
 }
 
-/// A worker, from the outside.
+/// Handle of a worker.
 struct WorkerHandle {
     thread: JoinHandle<()>,
     current: Arc<CurrentSession>,
 }
 
-/// A request's place in the queue; awaiting it gives the model's outputs. Dropped before that, it gives the place up,
-/// and ends the run if nobody else waits for it.
+/// A request's place in the queue. Awaiting it returns the model's outputs. Dropping it earlier gives the place up, and
+/// ends the run if no other request waits for it.
 #[derive(Debug)]
 pub struct Ticket {
     reply: oneshot::Receiver<Reply>,
@@ -101,15 +101,15 @@ pub struct Ticket {
     spin_slots: Arc<SpinSlots>,
 }
 
-/// Number of requests that may spin for their answer at one time, over all models. Each keeps a thread busy that could
-/// read further requests, so at least one thread has to be left over; without that nobody could tell a lone request
-/// from a crowd.
+/// Limit of the requests that spin for their answer at the same time, over all models. Each of them keeps a thread busy
+/// that could read further requests. At least one thread stays free, because otherwise a lone request could not be told
+/// from many.
 #[derive(Debug)]
 pub struct SpinSlots {
     free: AtomicUsize,
 }
 
-/// A slot in use. It is free again when this is dropped.
+/// A slot in use. Dropping it frees the slot.
 #[derive(Debug)]
 struct SpinSlot<'a>(&'a SpinSlots);
 
@@ -143,7 +143,7 @@ pub struct ModelSettings<'a> {
 }
 
 impl OnnxModel {
-    /// Starts the workers, each with a session that has been opened and warmed up already. `service` is what was
+    /// Starts the workers, each with a session that is already open and warm. `service` is the service time that was
     /// learned from warming up.
     pub fn start(
         name: &str,
@@ -203,7 +203,7 @@ impl OnnxModel {
         &self.sharing
     }
 
-    /// Returns the typical duration of a run of so many rows, if any has been seen.
+    /// Returns the typical duration of a run of this many rows, if any run was observed.
     pub fn typical_run(&self, rows: usize) -> Option<Duration> {
         self.queue.typical_run(rows)
     }
@@ -213,12 +213,13 @@ impl OnnxModel {
         self.queue.all_busy_for()
     }
 
-    /// Admits a request of which only the head is known, if it can be in time. Costs next to nothing.
+    /// Admits a request of which only the head is known, if it can be in time. Very cheap.
     pub fn admit(&self, demand: TimeLimits, priority: Priority) -> Result<()> {
         self.queue.admit(demand, priority)
     }
 
-    /// Puts a request's inputs into the queue, if they can be run in time. They must fit the signature, in its order.
+    /// Puts a request's inputs into the queue, if they can be run in time. The inputs must match the signature, in its
+    /// order.
     pub fn enqueue(&self, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Ticket> {
         self.check(&inputs)?;
         let Entered { request, reply, wait_strategy } = self.queue.push(inputs, demand, priority)?;
@@ -226,12 +227,12 @@ impl OnnxModel {
         Ok(Ticket { reply, request, queue, wait_strategy, spin_slots })
     }
 
-    /// Takes no further requests. Those that are waiting are still answered; then the workers end.
+    /// Stops accepting requests. Waiting requests are still answered, then the workers end.
     pub fn retire(&self) {
         self.queue.close();
     }
 
-    /// Ends the runs that are going on. For a model that is being retired: its workers answer with an error and end.
+    /// Ends the current runs of a model that is being retired: its workers answer with an error and end.
     pub fn interrupt(&self) {
         self.workers.iter().for_each(|worker| worker.current.retire());
     }
@@ -270,12 +271,12 @@ impl Drop for OnnxModel {
 }
 
 impl Ticket {
-    /// Predicted time in the queue and the run, if there was something to predict from.
+    /// Predicted time in the queue and the run, if there is a prediction.
     pub fn predicted(&self) -> Option<Duration> {
         self.request.predicted
     }
 
-    /// Asks, at any later time, when a worker took the request.
+    /// Returns a function that returns the time at which a worker took the request, if one has by then.
     pub fn taken(&self) -> impl FnOnce() -> Option<Instant> + use<> {
         let request = Arc::clone(&self.request);
         move || request.taken()
@@ -303,7 +304,7 @@ impl Future for Ticket {
         }
         Pin::new(reply)
             .poll(context)
-            // The sender is part of the request, which the ticket holds: it is not lost as long as somebody asks.
+            // The sender is part of the request, which the ticket holds, so it is not dropped before the ticket.
             .map(|reply| reply.unwrap_or_else(|lost| Err(Error::internal(lost))))
     }
 }

@@ -33,7 +33,7 @@ static LOADING: Mutex<()> = Mutex::new(());
 // ===== impl OnnxRuntime =====
 
 impl OnnxRuntime {
-    /// Loads the first library that works. Where one is loaded already, that one is used.
+    /// Loads the first library that works. If one is already loaded, that one is used.
     pub fn load(candidates: &[LibraryCandidate]) -> Result<OnnxRuntime, SetupError> {
         let _one_at_a_time = LOADING.lock();
         if let Some(loaded) = LOADED.get() {
@@ -66,7 +66,7 @@ impl OnnxRuntime {
         Ok(OnnxRuntime { environment, threads, version: library_version(path), library: path.to_owned() })
     }
 
-    /// The library's file, as it was found.
+    /// Path of the library's file, as it was found.
     pub fn library(&self) -> &Path {
         &self.library
     }
@@ -77,11 +77,11 @@ impl OnnxRuntime {
         Ok(ort::session::Session::builder(&self.environment)?
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
-            // A run is a hundred pieces of work or more, between which threads that share it would fall asleep and be
-            // woken. They spin within a run, and only there.
+            // A run has a hundred parallel sections or more, between which its threads would park and be woken. So they
+            // spin, but only within a run.
             .with_intra_op_spinning(threads > 1)?
             .with_config_entry("session.force_spinning_stop", "1")?
-            // No file exists below this path, so no path in a model reaches a file.
+            // No file exists below this path, so a path in a model cannot lead to a file.
             .with_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")?
             .with_inter_op_spinning(false)?
             .with_memory_pattern(false)?
@@ -118,7 +118,7 @@ impl OnnxRuntime {
 
     fn register(&self, provider: Provider, builder: &mut SessionBuilder) -> Result<(), String> {
         let dispatch: ExecutionProviderDispatch = match provider {
-            // Without its arena, which would keep the memory of the largest request for ever.
+            // Without its arena, which would keep the memory of the largest request forever.
             Provider::Cpu => ep::CPU::default().with_arena_allocator(false).build(),
             Provider::Cuda => {
                 if !ep::CUDA::is_available().unwrap_or(false) {
@@ -162,12 +162,12 @@ impl Engine for OnnxRuntime {
 
 // ===== threads =====
 
-/// Starts the threads that share a run. A thread inherits the priority of the one that starts it, and models are loaded
-/// at a low priority: so these are started by a thread of their own, at the priority of the process.
+/// Starts the threads that share a run. A thread inherits the priority of the thread that starts it, and models are
+/// loaded at a low priority. So a separate thread starts them, at the priority of the process.
 #[derive(Debug, Clone)]
 struct ThreadSpawner(mpsc::Sender<Spawn>);
 
-/// Work for a thread, and who is told of its start.
+/// Work for a new thread, and the channel that reports its start.
 struct Spawn {
     work: Box<dyn FnOnce() + Send>,
     started: mpsc::Sender<std::io::Result<JoinHandle<()>>>,
@@ -178,7 +178,7 @@ impl ThreadSpawner {
         let (sender, wishes) = mpsc::channel::<Spawn>();
         let serve = move || {
             for Spawn { work, started } in wishes {
-                // Whoever asked waits for it.
+                // The caller of `create` waits for this message.
                 let _ = started.send(std::thread::Builder::new().name("onnxruntime".to_owned()).spawn(work));
             }
         };
@@ -192,21 +192,21 @@ impl ThreadManager for ThreadSpawner {
 
     fn create(&self, work: impl FnOnce() + Send + 'static) -> ort::Result<JoinHandle<()>> {
         let (started, thread) = mpsc::channel();
-        let gone = |_| ort::Error::new("the thread that starts threads is gone");
+        let gone = |_| ort::Error::new("the thread that starts threads has ended");
         self.0
             .send(Spawn { work: Box::new(work), started })
-            .map_err(|_| ort::Error::new("no thread starts threads"))?;
+            .map_err(|_| ort::Error::new("the thread that starts threads has ended"))?;
         thread.recv().map_err(gone)?.map_err(|error| ort::Error::new(error.to_string()))
     }
 
     fn join(thread: JoinHandle<()>) -> ort::Result<()> {
-        thread.join().map_err(|_panic| ort::Error::new("a thread that shared runs panicked"))
+        thread.join().map_err(|_panic| ort::Error::new("a thread of ONNX Runtime panicked"))
     }
 }
 
 // ===== models =====
 
-/// A session on these bytes.
+/// Opens a session on these bytes.
 fn commit(
     builder: SessionBuilder,
     prepacked: &PrepackedWeights,
@@ -260,7 +260,8 @@ impl LoadedModel for LoadedOnnx {
         };
         let names = self.signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect();
         let mut options = RunOptions::new().map_err(|error| failed("run options", &error))?;
-        // A run's error is returned, and told where it is known which request it was; one that was ended is none.
+        // Errors of runs are not logged by ONNX Runtime: they are returned, and logged where their request is known. A
+        // run that was ended is not an error.
         options.set_log_level(LogLevel::Fatal).map_err(|error| failed("run options", &error))?;
         Ok(Box::new(OnnxSession { session, options: Arc::new(options), outputs: names }))
     }
@@ -274,7 +275,7 @@ struct OnnxSession {
     outputs: Vec<Arc<str>>,
 }
 
-/// ONNX Runtime looks at a flag of the run's options before every node.
+/// Ends runs by a flag of their options, which ONNX Runtime checks before every node.
 struct Terminate(Arc<RunOptions<NoSelectedOutputs>>);
 
 impl Interrupt for Terminate {
@@ -286,7 +287,7 @@ impl Interrupt for Terminate {
 
     fn allow_runs(&self) {
         if let Err(error) = self.0.unterminate() {
-            tracing::warn!(%error, "runs that were ended could not be allowed again");
+            tracing::warn!(%error, "a session's runs could not be allowed again");
         }
     }
 }
@@ -303,7 +304,7 @@ impl Session for OnnxSession {
             .collect::<ort::Result<_>>()
             .map_err(|error| run_failed(&error))?;
         let outputs = self.session.run_with_options(&*values, &self.options).map_err(|error| run_failed(&error))?;
-        // `self.outputs` are those of the model's outputs that are tensors, in the model's order.
+        // `self.outputs` are the model's outputs that are tensors, in the model's order.
         let mut wanted = self.outputs.iter().peekable();
         let mut tensors = Vec::with_capacity(self.outputs.len());
         for (name, value) in outputs.iter() {
@@ -317,8 +318,8 @@ impl Session for OnnxSession {
     }
 }
 
-/// Both directions between our tensors and ONNX Runtime's values, for every element type it borrows from our
-/// buffers: our tag, the Rust type, its tag. Strings are copied.
+/// Conversions between our tensors and ONNX Runtime's values, for each element type: our tag, the Rust type, its tag.
+/// Inputs borrow our buffers; only strings are copied.
 macro_rules! conversions {
     ($($ours:ident($type:ty) $theirs:ident),* $(,)?) => {
         fn dtype(theirs: TensorElementType) -> Option<DType> {
@@ -338,7 +339,7 @@ macro_rules! conversions {
             })
         }
 
-        /// A copy of an output; `None` if it has no dimensions, and so no rows.
+        /// Copies an output; `None` if it has no dimensions, and so no rows, or elements of an unsupported type.
         fn from_value(value: &DynValue) -> Result<Option<Tensor>> {
             fn copy<T: ort::value::PrimitiveTensorElementType + Element>(
                 value: &DynValue,
@@ -376,11 +377,11 @@ fn lengths(shape: &[i64]) -> Vec<usize> {
 fn inputs(outlets: &[Outlet]) -> Result<Vec<TensorSpec>, SetupError> {
     let spec = |outlet: &Outlet| {
         let spec = tensor_spec(outlet).map_err(|problem| {
-            SetupError::Repository(format!("the model's input {:?} {problem}, which Leeway cannot fill", outlet.name()))
+            SetupError::Repository(format!("the model's input {:?} {problem}, which is not supported", outlet.name()))
         })?;
         if spec.dims.is_empty() {
             return Err(SetupError::Repository(format!(
-                "the model's input {:?} has no dimensions; export the model with a batch dimension first",
+                "the model's input {:?} has no dimensions; export the model with a batch dimension as the first one",
                 outlet.name()
             )));
         }
@@ -431,8 +432,8 @@ fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()
 }
 
-/// The library's version. The file name carries it (`libonnxruntime.so.1.31.1`), and on Linux so does the
-/// name of its symbol version (`VERS_1.31.1`).
+/// Version of the library, from its file name (`libonnxruntime.so.1.31.1`) or, on Linux, from its symbol version
+/// (`VERS_1.31.1`).
 fn library_version(path: &Path) -> String {
     let from_name = path.canonicalize().ok().and_then(|real| {
         let name = file_name(&real).into_owned();

@@ -1,8 +1,9 @@
-//! The bounded queue between requests and workers: who is let in, in which order they are taken, and whose run is
-//! ended because nobody waits for it any more.
+//! The bounded queue between requests and workers. It admits requests, passes them to workers in the order of their
+//! turns, and ends runs that no request waits for any more.
 //!
-//! A driver: what is let in is decided by `admission.rs`, what goes into a batch by `batch.rs`, and both rely on what
-//! `service_time.rs` has learned. Those that wait stand in `waiting_line.rs`. What the lock guards is in `queue/state.rs`.
+//! The decisions are made elsewhere: admission in `admission.rs`, batches in `batch.rs`, both based on the times that
+//! `service_time.rs` has learned. Waiting requests are kept in `waiting_line.rs`. The state that the lock guards is in
+//! `queue/state.rs`.
 
 mod forecast;
 mod state;
@@ -36,7 +37,7 @@ use crate::tensor::Tensors;
 pub(super) struct Queue {
     sharing: Arc<Sharing>,
     capacity: NonZeroUsize,
-    /// The time there is for queue and run in a request's budget.
+    /// Time for queue and run in a request's budget.
     queue_and_run: Duration,
     /// Age difference at which a request goes before one of the next higher priority.
     overtaking: Duration,
@@ -44,9 +45,9 @@ pub(super) struct Queue {
     spin: Duration,
     state: Mutex<State>,
     arrived: Condvar,
-    /// The length of `State::line`, for those who look without the lock.
+    /// Length of `State::line`, readable without the lock.
     length: AtomicUsize,
-    /// LoadEstimate about the queue, likewise.
+    /// Estimate of the load, readable without the lock.
     load_estimate: LoadEstimate,
     recorder: Arc<VersionRecorder>,
     /// The run of each worker, readable without the lock.
@@ -63,11 +64,11 @@ pub(super) struct FinishedRun {
 /// Outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunEnd {
-    /// As a run should.
+    /// The run completed.
     Completed,
-    /// Nobody waited for it any more.
+    /// The run was ended because no request waited for it any more.
     Terminated,
-    /// With an error, or a panic.
+    /// The run ended with an error or a panic.
     Failed,
 }
 
@@ -122,8 +123,8 @@ impl Queue {
         queue
     }
 
-    /// Admits a request of which only the head has been read, if it can be in time. Looks closer
-    /// only where it may be no; [`Queue::push`] always does.
+    /// Admits a request of which only the head has been read, if it can be in time. Makes a forecast only if the load
+    /// estimate does not show ample time; [`Queue::push`] always makes one.
     pub(super) fn admit(&self, demand: TimeLimits, priority: Priority) -> Result<()> {
         let now = Instant::now();
         if self.load_estimate.is_ample(demand.finish_by.saturating_duration_since(now), now) {
@@ -136,7 +137,8 @@ impl Queue {
         self.forecast(&mut state, (fewest, run_size), demand, priority, now).map(|_| ())
     }
 
-    /// Lets a request in, or says why not. Also says how its answer is best waited for.
+    /// Puts a request into the queue and chooses the strategy for waiting for its answer. An error says why the request
+    /// was refused.
     pub(super) fn push(&self, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Entered> {
         let (now, policy) = (Instant::now(), self.sharing.policy());
         let row_size = policy.row_size(&inputs);
@@ -173,7 +175,7 @@ impl Queue {
             let now = Instant::now();
             let policy = match state.door {
                 Door::Open => self.sharing.policy(),
-                // Nobody else will come.
+                // No more requests will come.
                 Door::Closed => BatchPolicy { max_wait: Duration::ZERO, ..self.sharing.policy() },
             };
             let plan = plan(now, state.line.candidates(), policy, state.full_batch, state.service.typical_line());
@@ -190,7 +192,7 @@ impl Queue {
             }
             self.note_length(&state);
             if let Some(batch) = batch.map(Arc::new) {
-                // Others may have work to do, too: more is waiting than one batch takes.
+                // More is waiting than one batch takes, so another worker has work, too.
                 if state.parked > 0 && state.line.len() > 0 {
                     self.arrived.notify_one();
                 }
@@ -224,7 +226,7 @@ impl Queue {
         }
     }
 
-    /// Learns from a worker's last batch. From here on nobody ends its run any more.
+    /// Learns from a worker's last batch. From here on, its run cannot be ended any more.
     fn finish(&self, state: &mut State, worker: usize, last: Option<FinishedRun>) {
         let slot = &mut state.workers[worker];
         let Some(run) = slot.run.take() else { return };
@@ -241,8 +243,8 @@ impl Queue {
                 state.service.observe(size, took);
                 true
             }
-            // It was too slow for everybody who waited. If it was the smallest there is, nothing follows: one request
-            // may be harder than others, and no run could be smaller.
+            // The run was too slow for every request in it. If it had the minimum number of rows, nothing is learned:
+            // one request may be harder than others, and no run could be smaller.
             (Some(FinishedRun { end: RunEnd::Terminated, .. }), Some(ended)) if rows > policy.fewest_rows() => {
                 state.service.observe_ended(size, ended.saturating_duration_since(run.since))
             }
@@ -255,8 +257,7 @@ impl Queue {
         }
     }
 
-    /// Nobody waits for this request any more: it loses its place, and its run is ended if it was the last that anybody
-    /// waited for.
+    /// Removes a request that nobody waits for any more, and ends its run if no other request waits for it.
     pub(super) fn give_up(&self, request: &Arc<Request>) {
         let mut state = self.state.lock();
         request.give_up();
@@ -296,19 +297,19 @@ impl Queue {
         }
     }
 
-    /// Returns the typical duration of a run of so many rows, if it is known.
+    /// Returns the typical duration of a run of this many rows, if it is known.
     pub(super) fn typical_run(&self, rows: usize) -> Option<Duration> {
         self.state.lock().service.typical(rows)
     }
 
-    /// Returns true if another worker than this one has a session, and batches are still taken.
+    /// Returns true if another worker has a session and the queue is open.
     pub(super) fn others_can_run(&self, worker: usize) -> bool {
         let state = self.state.lock();
         let mut others = state.workers.iter().enumerate().filter(|(index, _)| *index != worker);
         state.door == Door::Open && others.any(|(_, other)| other.session.is_open())
     }
 
-    /// Lets nobody in any more; what is waiting can still be taken.
+    /// Stops admitting requests. Waiting requests can still be taken.
     pub(super) fn close(&self) {
         self.state.lock().door = Door::Closed;
         self.arrived.notify_all();

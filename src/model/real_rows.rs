@@ -1,5 +1,5 @@
-//! Rows of real requests, kept until there are enough of one shape to check a model's independence that could not be checked
-//! at load.
+//! Rows of real requests, kept until there are enough of one shape to check the independence of a model that could not
+//! be checked at load.
 
 use super::independence::{Comparison, are_conclusive};
 use crate::tensor::Tensors;
@@ -7,13 +7,13 @@ use crate::tensor::Tensors;
 /// The number of rows that are compared.
 const ENOUGH: usize = 3;
 
-/// The number of comparisons that may fail.
+/// The number of comparisons that may fail or be inconclusive.
 const ATTEMPTS: u32 = 8;
 
 /// The number of runs after which rows are compared even though requests wait.
 const MAX_RUNS_TO_WAIT: u32 = 1_000;
 
-/// The number of comparisons, of different rows, that have to agree: three rows may be alike in what matters.
+/// The number of comparisons of different rows that have to agree, because three rows may be too similar.
 const AGREEING: usize = 3;
 
 /// Different rows of one shape.
@@ -31,8 +31,8 @@ impl RealRows {
         RealRows { rows: Vec::new(), comparisons: Vec::new(), attempts_left: ATTEMPTS, runs_to_wait: MAX_RUNS_TO_WAIT }
     }
 
-    /// Keeps the rows of a request that differ from those that are there. Rows of another shape take their place: what is
-    /// asked for most is seen sooner or later.
+    /// Keeps the rows of a request that differ from those already kept. Rows of another shape replace the kept ones:
+    /// sooner or later, enough rows of a frequent shape arrive in succession.
     pub(super) fn keep(&mut self, inputs: &Tensors) {
         if self.rows.len() >= ENOUGH || self.attempts_left == 0 {
             return;
@@ -51,7 +51,8 @@ impl RealRows {
         }
     }
 
-    /// The rows to compare, if there are enough, and nobody waits or enough have.
+    /// Takes the rows to compare, if there are enough of them, and either no request waits or comparing was put off for
+    /// `MAX_RUNS_TO_WAIT` runs.
     pub(super) fn take(&mut self, somebody_waits: bool) -> Option<Vec<Tensors>> {
         if self.rows.len() < ENOUGH {
             return None;
@@ -64,8 +65,8 @@ impl RealRows {
         Some(std::mem::take(&mut self.rows))
     }
 
-    /// Adds a comparison. Returns all of them, if they are enough for a finding: the first that is dependent, or some
-    /// that agree.
+    /// Adds a comparison. Returns all comparisons once they allow a finding: one shows a dependence, or enough of them
+    /// agree.
     pub(super) fn add(&mut self, comparison: Comparison) -> Option<&[Comparison]> {
         let is_dependent = comparison.dependence.is_some();
         if are_conclusive(std::slice::from_ref(&comparison)) {
@@ -77,7 +78,7 @@ impl RealRows {
         (is_dependent || self.comparisons.len() >= AGREEING).then_some(&self.comparisons)
     }
 
-    /// Takes back the rows of a comparison that was given up because somebody came.
+    /// Puts back the rows of a comparison that was given up because a request came.
     pub(super) fn put_back(&mut self, rows: Vec<Tensors>) {
         (self.rows, self.attempts_left) = (rows, self.attempts_left + 1);
     }

@@ -1,4 +1,4 @@
-//! A request within the model room: what it wants, how far it has come, and where its answer goes.
+//! A request within this module: its inputs and limits, its progress, and the channel for its answer.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,27 +13,27 @@ use crate::budget::{Deadline, QueueTimings, TimeLimits};
 use crate::error::{Error, Result};
 use crate::tensor::Tensors;
 
-/// The outputs for all rows of a request, and how long it waited for them.
+/// The outputs for all rows of a request, and the time that it waited for them.
 pub(super) type Reply = Result<(Tensors, QueueTimings)>;
 
 /// A request, shared by the ticket that waits for it, the queue, and the workers that run its rows.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) inputs: Tensors,
-    /// Size of each of its rows, for the time of a run.
+    /// Size of each row, in the unit of the service time.
     pub(super) row_size: usize,
     /// Time after which nobody waits for the outputs any more.
     pub(super) deadline: Deadline,
-    /// Time at which its run has to end.
+    /// Time by which the request's run has to end.
     pub(super) finish_by: Instant,
-    /// Its place in the queue: when it came, moved by its priority.
+    /// Turn in the queue: the time of arrival, shifted by the priority.
     pub(super) turn: Instant,
     pub(super) entered: Instant,
     /// Predicted time in the queue and the run.
     pub(super) predicted: Option<Duration>,
-    /// Time at which a worker first took rows of it.
+    /// Time at which a worker first took rows of the request.
     taken: OnceLock<Instant>,
-    /// True once it was answered, or nobody waits for it.
+    /// True once the request was answered, or nobody waits for it.
     is_over: AtomicBool,
     progress: Mutex<Progress>,
 }
@@ -41,7 +41,7 @@ pub(super) struct Request {
 #[derive(Debug)]
 struct Progress {
     reply: Option<oneshot::Sender<Reply>>,
-    /// Outputs by the first of their rows. Only those of requests that are run in parts are kept here.
+    /// Outputs with their rows, only of requests that are run in parts.
     parts: Vec<(Range<usize>, Tensors)>,
 }
 
@@ -49,7 +49,7 @@ struct Progress {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) parts: Vec<Part>,
-    /// True if its run was ended because nobody waited for it any more.
+    /// True if the run was ended because nobody waited for it any more.
     is_terminated: AtomicBool,
 }
 
@@ -77,27 +77,27 @@ impl Request {
         (request, reply)
     }
 
-    /// Time at which a worker took it, if one did.
+    /// Time at which a worker took the request, if one did.
     pub(super) fn taken(&self) -> Option<Instant> {
         self.taken.get().copied()
     }
 
-    /// Returns true if it was answered, or given up by whoever waited for it.
+    /// Returns true if the request was answered or given up.
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// Notes that nobody waits for it.
+    /// Records that nobody waits for the request any more.
     pub(super) fn give_up(&self) {
         self.is_over.store(true, Ordering::Release);
     }
 
-    /// Returns true if running it would be for nobody.
+    /// Returns true if nobody waits for the request any more, or its deadline has passed.
     pub(super) fn is_unwanted(&self, now: Instant) -> bool {
         self.is_over() || self.deadline.has_passed(now)
     }
 
-    /// Takes the outputs of some rows, and answers once there are those of all.
+    /// Adds the outputs of some rows, and answers once those of all rows are complete.
     fn deliver(&self, rows: Range<usize>, outputs: Tensors, now: Instant) {
         let mut progress = self.progress.lock();
         let outputs = if rows.len() == self.inputs.rows() {
@@ -123,7 +123,7 @@ impl Request {
         self.send(&mut progress, outputs.map(|outputs| (outputs, waited)));
     }
 
-    /// Answers with an error, if it has no answer yet.
+    /// Answers with an error, if the request has no answer yet.
     pub(super) fn fail(&self, error: Error) {
         self.send(&mut self.progress.lock(), Err(error));
     }
@@ -131,7 +131,7 @@ impl Request {
     fn send(&self, progress: &mut Progress, reply: Reply) {
         self.give_up();
         if let Some(sender) = progress.reply.take() {
-            // If it has gone away meanwhile, nobody needs the answer.
+            // If the receiver is gone, nobody needs the answer.
             let _ = sender.send(reply);
         }
     }
@@ -144,35 +144,35 @@ impl Batch {
         Batch { parts, is_terminated: AtomicBool::new(false) }
     }
 
-    /// Notes that a worker begins with it.
+    /// Records that a worker begins with the batch.
     pub(super) fn take(&self, now: Instant) {
         for part in &self.parts {
-            // Only the first note counts: a request may be run in parts.
+            // Only the first time counts: a request may be run in parts.
             let _ = part.request.taken.set(now);
         }
     }
 
-    /// Number of its rows.
+    /// Number of rows of the batch.
     pub(super) fn rows(&self) -> usize {
         self.parts.iter().map(|part| part.rows.len()).sum()
     }
 
-    /// Its size, for the time of its run: short rows are padded to the longest.
+    /// Size of the batch, in the unit of the service time: short rows are padded to the longest.
     pub(super) fn size(&self) -> usize {
         self.rows() * self.parts.iter().map(|part| part.request.row_size).max().unwrap_or(1)
     }
 
-    /// The last deadline of its requests.
+    /// The last deadline of the batch's requests.
     pub(super) fn last_deadline(&self) -> Option<Instant> {
         self.parts.iter().map(|part| part.request.deadline.instant()).max()
     }
 
-    /// Returns true if rows of this request are part of it.
+    /// Returns true if the batch has rows of this request.
     pub(super) fn has(&self, request: &Arc<Request>) -> bool {
         self.parts.iter().any(|part| Arc::ptr_eq(&part.request, request))
     }
 
-    /// Returns true if nobody waits for any of it.
+    /// Returns true if nobody waits for any request of the batch.
     pub(super) fn is_over(&self) -> bool {
         self.parts.iter().all(|part| part.request.is_over())
     }
@@ -189,12 +189,12 @@ impl Batch {
 // ===== impl Part =====
 
 impl Part {
-    /// Returns true if it is all of its request.
+    /// Returns true if the part has all rows of its request.
     pub(super) fn is_whole(&self) -> bool {
         self.rows.len() == self.request.inputs.rows()
     }
 
-    /// Gives the request the outputs of its rows.
+    /// Passes the outputs of these rows to the request.
     pub(super) fn deliver(&self, outputs: Tensors, now: Instant) {
         self.request.deliver(self.rows.clone(), outputs, now);
     }

@@ -1,27 +1,27 @@
-//! Duration of a run of so many rows, learned from earlier runs. Pure: no clock, no lock, no I/O.
+//! Duration of a run by its number of rows, learned from earlier runs. Pure: no clock, no lock, no I/O.
 //!
 //! For rows that differ in length, such as texts, a "row" here is a token: a run of one long text takes
 //! as long as one of many short ones.
 //!
-//! The time of a run is taken to be a line, `S(n) = a·n + b`: a cost per row and a cost per run. Two such lines are
+//! The time of a run is modelled as a line, `S(n) = a·n + b`: a cost per row and a cost per run. Two such lines are
 //! kept: the *typical* time, and the *tail*, which about one run in seven exceeds. Runs are remembered by the size of
-//! their batch, in classes of powers of two, and of each class only the last few: the median of seven is not moved by a
-//! slow first run or by a hiccup, and follows a machine that has become slower after four runs. A line
-//! goes through the class of the last run, which says how things are now; its slope is that which comes nearest to the
-//! other classes, by least squares, where one that has not been seen for long counts for little.
+//! their batch, in classes of powers of two, and only the last seven of each class. Their median is not moved by a slow
+//! first run or a hiccup, and follows a machine that has become slower after four runs. A line goes through the class
+//! of the last run, which shows the current speed. Its slope fits the other classes by least squares, where a class
+//! without recent runs has little weight.
 
 use std::time::Duration;
 
-/// Number of runs of a class that are remembered.
+/// Number of remembered runs of a class.
 const RECENT: usize = 7;
 
 /// Batches of 1, 2, 3–4, 5–8, … up to 65,536 rows.
 pub(super) const CLASSES: usize = 17;
 
-/// After so many other runs, what is known of a class counts half.
+/// Number of other runs after which the weight of a class is halved.
 const HALF_LIFE: f64 = 64.0;
 
-/// No run is thought to take longer, so that times can be added up without care.
+/// Maximum predicted duration of a run, so that sums of durations do not overflow.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
 /// The learned service time of a model.
@@ -33,7 +33,7 @@ pub struct ServiceTime {
     tail: Option<Line>,
 }
 
-/// A time per row and a time per run.
+/// Duration of a run as a time per row and a time per run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Line {
     /// Seconds per row.
@@ -42,10 +42,10 @@ pub struct Line {
     pub b: f64,
 }
 
-/// The last runs of a size.
+/// The last runs of a class of sizes.
 #[derive(Debug, Clone, Default)]
 struct Class {
-    /// Rows and seconds, the newest overwriting the oldest.
+    /// Rows and seconds of the last runs; the newest overwrites the oldest.
     recent: [(f64, f64); RECENT],
     seen: u64,
     last_run: u64,
@@ -79,9 +79,9 @@ impl ServiceTime {
         (self.typical, self.tail) = (Some(lines.0), Some(lines.1));
     }
 
-    /// Learns from a run of several rows that was ended after so long, because it was of no use to anybody any more: it
-    /// takes at least that, and smaller ones may still be of use.
-    /// Says whether there was anything to learn.
+    /// Learns from a run of several rows that was ended early because no request waited for it any more. The whole run
+    /// would take at least this long; smaller runs may still be in time. Returns true if this was longer than the known
+    /// tail.
     pub fn observe_ended(&mut self, rows: usize, after: Duration) -> bool {
         let is_news = self.tail(rows).is_none_or(|tail| after > tail);
         if is_news {
@@ -90,12 +90,12 @@ impl ServiceTime {
         is_news
     }
 
-    /// Typical duration of a run of so many rows; `None` before the first run.
+    /// Typical duration of a run of this many rows; `None` before the first run.
     pub fn typical(&self, rows: usize) -> Option<Duration> {
         self.typical.map(|line| line.at(rows))
     }
 
-    /// Duration of a slow run of so many rows.
+    /// Duration of a slow run of this many rows.
     pub fn tail(&self, rows: usize) -> Option<Duration> {
         self.tail.map(|line| line.at(rows))
     }
@@ -112,7 +112,7 @@ impl ServiceTime {
 
     fn fit(&self, now: &Class, seconds: impl Fn(&Class) -> f64) -> Line {
         let point = |class: &Class| {
-            // However long ago it was: where there is no other, it still says more than nothing.
+            // The age is limited: if there is no other class, an old one is still better than none.
             let age = ((self.runs - class.last_run) as f64).min(30.0 * HALF_LIFE);
             let weight = (-age / HALF_LIFE).exp2();
             ((class.rows, seconds(class)), weight)
@@ -122,7 +122,7 @@ impl ServiceTime {
     }
 }
 
-/// The class of runs of so many rows: those of like size.
+/// Class of runs of this many rows: runs of similar size.
 pub(super) fn class_of(rows: usize) -> usize {
     (usize::BITS - rows.saturating_sub(1).leading_zeros()).min(CLASSES as u32 - 1) as usize
 }
@@ -139,15 +139,16 @@ impl Class {
         times.sort_unstable_by(f64::total_cmp);
         self.rows = known.iter().map(|(rows, _)| rows).sum::<f64>() / known.len() as f64;
         self.typical = times[(times.len() - 1) / 2];
-        // The second slowest: of one or two runs, the fastest, for the first may have been slow for its own reasons.
+        // The second slowest. Of one or two runs it is the fastest, because the first run may have been slow for other
+        // reasons.
         self.tail = times[times.len().saturating_sub(2)];
     }
 }
 
 impl Line {
     /// The line through the point `(x₀, y₀)` with the slope `a` for which `Σ w·(y₀ + a·(x − x₀) − y)²` over the others
-    /// is least, that is `a = Σ w·(x − x₀)·(y − y₀) / Σ w·(x − x₀)²`, with neither part negative. Without others it comes
-    /// from nothing, as if every row cost the same.
+    /// is least, that is `a = Σ w·(x − x₀)·(y − y₀) / Σ w·(x − x₀)²`, limited so that neither `a` nor `b` is negative.
+    /// Without others, the line goes through the origin, as if every row cost the same.
     fn through((x0, y0): (f64, f64), others: impl Iterator<Item = ((f64, f64), f64)>) -> Line {
         let (mut xy, mut xx) = (0.0, 0.0);
         for ((x, y), weight) in others {
@@ -159,13 +160,13 @@ impl Line {
         Line { a, b: y0 - a * x0 }
     }
 
-    /// The time of a run of so many rows.
+    /// Duration of a run of this many rows.
     pub fn at(self, rows: usize) -> Duration {
         let seconds = self.a * rows as f64 + self.b;
         Duration::try_from_secs_f64(seconds).map_or(MAX_DURATION, |time| time.min(MAX_DURATION))
     }
 
-    /// The most rows that a run can have and take no longer than `time`; 0 if even a run without rows takes longer.
+    /// Maximum number of rows of a run that takes no longer than `time`; 0 if even a run without rows takes longer.
     ///
     /// ```
     /// use std::time::Duration;
@@ -182,7 +183,7 @@ impl Line {
         } else if self.a <= 0.0 {
             usize::MAX
         } else {
-            // Rounding must not cost the row that fits exactly.
+            // Rounding must not exclude a row that fits exactly.
             (for_rows / self.a + 1e-9) as usize
         }
     }
@@ -253,7 +254,7 @@ mod tests {
             let mut service = ServiceTime::default();
             learn(&mut service, &truth, &rows);
             prop_assume!(rows.iter().any(|&n| class_of(n) != class_of(rows[0])));
-            // A class is a range of sizes, of which a median is taken: near, and not exact.
+            // A class is a range of sizes with one median, so the result is near, but not exact.
             let largest = *rows.iter().max().unwrap();
             prop_assert!(near(service.typical(largest), truth(largest), 0.5));
         }

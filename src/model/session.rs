@@ -1,6 +1,6 @@
 //! Interface of a runtime: it loads a model, and opens sessions that run batches.
 //!
-//! `onnx.rs` implements these with ONNX Runtime; tests wrap that to make a session panic or wait.
+//! `onnx.rs` implements it with ONNX Runtime; tests wrap that implementation to make a session panic or wait.
 
 #![warn(missing_docs)]
 
@@ -21,10 +21,10 @@ pub trait Engine: Debug + Send + Sync {
     fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>, SetupError>;
 }
 
-/// Source of a model's bytes. Sessions are opened on bytes and never on a path, so that what was verified is what
-/// is run.
+/// Source of a model's bytes. Sessions are opened on bytes and never on a path, so that exactly the verified bytes are
+/// run.
 pub trait ModelSource: Debug + Send + Sync {
-    /// The bytes, verified. Asked again when a session is opened later, so that nobody has to keep them.
+    /// Returns the verified bytes. Called again when a session is opened later, so that they need not be kept.
     fn read(&self) -> Result<Arc<ModelBytes>, SetupError>;
 }
 
@@ -33,7 +33,7 @@ pub trait ModelSource: Debug + Send + Sync {
 pub struct ModelBytes {
     /// The ONNX file.
     pub model: Arc<[u8]>,
-    /// The files that it keeps weights in, by the location that it gives them.
+    /// The external files with the model's weights, each with its location as the model names it.
     pub external: Vec<(String, Arc<[u8]>)>,
 }
 
@@ -45,13 +45,13 @@ pub trait LoadedModel: Debug + Send + Sync {
     /// The execution provider of its sessions.
     fn provider(&self) -> Provider;
 
-    /// A new session. One is opened per worker, and again when a worker has panicked.
+    /// Opens a new session: one per worker, and another one after a worker has panicked.
     fn open(&self) -> Result<Box<dyn Session>, SetupError>;
 }
 
 /// Ends a session's runs, from any thread.
 pub trait Interrupt: Send + Sync {
-    /// Ends the run that the session is in, and every later one.
+    /// Ends the session's current run, and every later one.
     fn end_runs(&self);
 
     /// Lets the session run again. Not called while it runs.
@@ -63,7 +63,7 @@ pub trait Session: Send {
     /// A handle that ends this session's runs.
     fn interrupt(&self) -> Arc<dyn Interrupt>;
 
-    /// Runs the model on inputs that fit its signature and gives every output that is a tensor.
+    /// Runs the model on inputs that fit its signature and returns every output that is a tensor.
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors>;
 }
 

@@ -1,7 +1,7 @@
-//! Sharing of runs by requests to a version, and the finding that allows it or forbids it.
+//! Sharing of runs by requests to a version, and the finding that allows or forbids it.
 //!
-//! It is decided when the version is loaded. For a model that could not be run then, because the shapes of its inputs
-//! were not known, it is decided once more when real requests have shown them.
+//! It is decided at load. For a model that could not be run then, because the shapes of its inputs were not known, it
+//! is decided again once real requests have shown them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,9 +17,9 @@ use crate::tensor::Signature;
 /// Independence of the rows of a version, and the way to join them.
 #[derive(Debug, Clone)]
 pub struct Rows {
-    /// Their independence.
+    /// Independence of the rows.
     pub independence: Independence,
-    /// The way to join them.
+    /// The way to join the rows.
     pub joining: Joining,
 }
 
@@ -28,17 +28,17 @@ pub struct Rows {
 pub struct Sharing {
     setting: Batching,
     at_load: Rows,
-    /// The policy as long as nothing else is known than at load, and that for requests that share runs.
+    /// The policy by the finding at load, and the policy for requests that share runs.
     policies: [BatchPolicy; 2],
     precision: Precision,
     /// The outputs that are part of answers; `None` for all.
     answered: Option<Vec<Arc<str>>>,
-    /// Findings of real requests. Workers may compare different rows; a dependence counts, whoever finds it.
+    /// Findings from real requests. Workers may compare different rows; an objection of any worker counts.
     later: OnceLock<Rows>,
     objection: OnceLock<Rows>,
 }
 
-/// Sharing of runs, as it is shown to operators and clients.
+/// Sharing of runs, as shown to operators and clients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BatchingStatus {
     /// The setting in `model.toml`.
@@ -47,7 +47,7 @@ pub struct BatchingStatus {
     pub on: bool,
     /// Independence of the version's rows.
     pub rows: Independence,
-    /// The same in words.
+    /// The finding in words.
     pub explanation: String,
 }
 
@@ -73,7 +73,7 @@ pub fn run_sharing(setting: Batching, found: &Independence) -> RunSharing {
 }
 
 impl Sharing {
-    /// For a version of which this was found at load.
+    /// Returns the sharing for a version with these findings at load.
     pub fn new(
         signature: &Signature,
         config: &SessionConfig,
@@ -106,7 +106,7 @@ impl Sharing {
         self.setting
     }
 
-    /// Independence of its rows, as far as it is known.
+    /// Independence of the version's rows, as far as it is known.
     pub fn independence(&self) -> &Independence {
         &self.rows().independence
     }
@@ -116,7 +116,7 @@ impl Sharing {
         run_sharing(self.setting, self.independence()) == RunSharing::Shared
     }
 
-    /// The same, to be shown.
+    /// Returns the status for operators and clients.
     pub fn status(&self) -> BatchingStatus {
         let rows = self.independence().clone();
         BatchingStatus { setting: self.setting, on: self.is_on(), explanation: rows.to_string(), rows }
@@ -146,7 +146,7 @@ impl Sharing {
         }
     }
 
-    /// Returns true if real requests have to show what could not be found out at load.
+    /// Returns true if independence was not determined at load, and real requests have not shown it yet.
     pub(super) fn is_open(&self) -> bool {
         self.setting == Batching::Auto
             && matches!(self.at_load.independence, Independence::Unknown { .. })
@@ -159,7 +159,7 @@ impl Sharing {
         let joining = self.at_load.joining.clone().with_outputs(RowOutputs::Known(outputs));
         let is_dependent = matches!(independence, Independence::Dependent(_));
         let place = if is_dependent { &self.objection } else { &self.later };
-        // Another worker may have been faster, and have found the same.
+        // Another worker may already have recorded the same finding.
         let _ = place.set(Rows { independence, joining });
     }
 

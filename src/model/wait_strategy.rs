@@ -1,8 +1,9 @@
 //! Choice between spinning and parking while worker and request wait for each other.
 //!
-//! Waking a parked thread costs more than a small model's run, twice per request. So while requests come one or two at a
-//! time and runs are short, both sides spin for a moment instead of parking: the worker for the next request, the request
-//! for its answer. As soon as more requests overlap, batches form while the worker runs, and nobody spins any more.
+//! Waking a parked thread costs more than a run of a small model, and each request would wake two. While requests come
+//! one or two at a time and runs are short, both sides therefore spin briefly instead of parking: the worker until the
+//! next request, the request until its answer. Once more requests overlap, batches form while the worker runs, and
+//! neither side spins.
 
 use std::time::{Duration, Instant};
 
@@ -15,14 +16,14 @@ pub(super) enum WaitStrategy {
     Park,
 }
 
-/// Returns the better strategy. Spinning pays while it has been quiet for some time (some requests of a crowd do not overlap
-/// either) and a run takes no longer than the time of spinning.
+/// Returns the better strategy. Spinning pays if the last requests hardly overlapped (a long streak of them, because
+/// even under load some do not overlap) and a run takes no longer than the time of spinning.
 pub(super) fn wait_strategy(quiet_streak: u32, last_run: Duration, spin: Duration) -> WaitStrategy {
     const QUIET: u32 = 32;
     if quiet_streak >= QUIET && last_run <= spin { WaitStrategy::Spin(spin) } else { WaitStrategy::Park }
 }
 
-/// Asks again and again until there is something, or `limit` has passed.
+/// Calls `ask` repeatedly until it returns something or `limit` has passed.
 pub(super) fn spin_until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let begin = Instant::now();
     loop {
@@ -30,7 +31,7 @@ pub(super) fn spin_until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>)
         if found.is_some() || begin.elapsed() >= limit {
             return found;
         }
-        // Whoever has work to do on this core goes first: the client may be on this machine.
+        // Other threads on this core go first: the client may run on this machine.
         std::thread::yield_now();
     }
 }

@@ -7,19 +7,19 @@ use std::time::Instant;
 use super::batch::{BatchPolicy, Candidate, Next, Plan};
 use super::request::{Batch, Part, Request};
 
-/// Requests, sorted by turn, and the size of their rows that no worker has taken yet.
+/// Requests, sorted by turn, and the total size of their rows that no worker has taken yet.
 #[derive(Debug, Default)]
 pub(super) struct WaitingLine {
     waiting: VecDeque<Waiting>,
     size: usize,
 }
 
-/// A request that waits, and the first of its rows that no worker has taken.
+/// A waiting request, and the first of its rows that no worker has taken.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) request: Arc<Request>,
     next_row: usize,
-    /// True if it is run however late it will be.
+    /// True if the request is run even if it will be late.
     is_attempt: bool,
 }
 
@@ -31,12 +31,12 @@ impl WaitingLine {
         self.waiting.len()
     }
 
-    /// Size of their rows that no worker has taken, for the time of runs.
+    /// Total size of the rows that no worker has taken, in the unit of the service time.
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// Those that wait, as far as forming a batch is concerned.
+    /// The waiting requests, with the facts that forming a batch needs.
     pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
         self.waiting.iter().map(Waiting::candidate)
     }
@@ -46,14 +46,14 @@ impl WaitingLine {
         self.waiting.get(place)
     }
 
-    /// From now on the request at this place is run however late it will be.
+    /// Marks the request at this place to be run even if it will be late.
     pub(super) fn run_however_late(&mut self, place: usize) {
         if let Some(waiting) = self.waiting.get_mut(place) {
             waiting.is_attempt = true;
         }
     }
 
-    /// Puts a request in its place: mostly the last.
+    /// Inserts a request by its turn, usually at the end.
     pub(super) fn insert(&mut self, request: Arc<Request>) {
         let waiting = Waiting { request, next_row: 0, is_attempt: false };
         self.size += waiting.size();
@@ -66,7 +66,7 @@ impl WaitingLine {
         }
     }
 
-    /// The size of the rows that wait and whose turn is not after this.
+    /// Total size of the waiting rows whose turn is not after this one.
     pub(super) fn size_before(&self, turn: Instant) -> usize {
         match self.waiting.back() {
             Some(last) if last.request.turn > turn => {
@@ -77,7 +77,7 @@ impl WaitingLine {
         }
     }
 
-    /// Takes out what was planned with [`WaitingLine::candidates`]: those without hope, and the next batch.
+    /// Removes the hopeless requests and the next batch of a plan that was made from [`WaitingLine::candidates`].
     pub(super) fn carry_out(&mut self, plan: &Plan) -> (Vec<Waiting>, Option<Batch>) {
         let taken_out = plan.hopeless.iter().rev().filter_map(|&place| self.waiting.remove(place));
         let hopeless: Vec<Waiting> = taken_out.collect();
@@ -87,7 +87,7 @@ impl WaitingLine {
         let mut parts = Vec::with_capacity(shares.len());
         let mut gone = 0;
         for share in shares {
-            // Its place was that before anybody left.
+            // The share's index is from before any request was removed.
             let hopeless_before = plan.hopeless.partition_point(|&place| place < share.index);
             let place = share.index - hopeless_before - gone;
             let waiting = &mut self.waiting[place];
@@ -106,7 +106,7 @@ impl WaitingLine {
         (hopeless, Some(Batch::new(parts)))
     }
 
-    /// Takes a request out, if it still waits.
+    /// Removes a request, if it still waits.
     pub(super) fn remove(&mut self, request: &Arc<Request>) {
         let first = self.waiting.partition_point(|other| other.request.turn < request.turn);
         let place = self.waiting.range(first..).position(|other| Arc::ptr_eq(&other.request, request));
@@ -119,17 +119,17 @@ impl WaitingLine {
 // ===== impl Waiting =====
 
 impl Waiting {
-    /// The rows that no worker has taken.
+    /// Number of rows that no worker has taken.
     pub(super) fn rows(&self) -> usize {
         self.request.inputs.rows() - self.next_row
     }
 
-    /// Size of these rows, for the time of a run.
+    /// Size of these rows, in the unit of the service time.
     fn size(&self) -> usize {
         self.rows() * self.request.row_size
     }
 
-    /// The size of its next run, were it alone.
+    /// Size of the request's next run, if it runs alone.
     pub(super) fn run_size(&self, policy: BatchPolicy, full_batch: usize) -> usize {
         self.rows().min(policy.limit(&self.request.inputs, full_batch)) * self.request.row_size
     }
@@ -162,7 +162,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes, in whatever order, with whatever time: every row is taken once, or dropped with its request.
+        /// For any requests, turns and deadlines, every row is taken once, or dropped with its request.
         #[test]
         fn every_row_leaves_once(
             sizes in prop::collection::vec((1usize..50, 0u64..100, prop_oneof![0u64..40, Just(60_000)]), 1..40),

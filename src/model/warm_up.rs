@@ -1,4 +1,4 @@
-//! The first runs of a model, before anybody waits for one: whether it runs at all, and what its runs take.
+//! The first runs of a model, before it serves requests. They show that it runs, and how long its runs take.
 
 use std::time::{Duration, Instant};
 
@@ -8,28 +8,28 @@ use super::service_time::ServiceTime;
 use super::session::Session;
 use crate::tensor::Signature;
 
-/// Method of timing a run, and with it the time for measuring.
+/// Clock that times a run. It also determines the time limit of measuring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopwatch {
-    /// By the clock: nobody else needs the machine.
+    /// Wall time, if nothing else needs the machine.
     WallTime,
-    /// By the processor time of this thread, which takes its share of the run's work: requests are served meanwhile, and
-    /// go first.
+    /// Processor time of this thread, which does its share of the run's work: requests are served meanwhile, and go
+    /// first.
     ProcessorTime,
 }
 
 /// Number of runs of each size.
 const RUNS: usize = 3;
 
-/// So many rows are run of a model whose requests are not joined.
+/// Maximum number of rows that are measured of a model whose requests are not joined.
 const MAX_ROWS: usize = 32;
 
-/// Larger inputs than this many elements are not made up only to measure.
+/// Maximum number of elements of inputs that are made up for measuring.
 const MAX_ELEMENTS: usize = 1 << 24;
 
-/// Runs a session that is warm on zeros, from the fewest rows to a full batch, and learns what that takes, so that the
-/// first requests are not admitted blindly. Sizes for which there is no time, no room, or at which the model fails are
-/// left out.
+/// Runs a warm session on zeros, from the fewest rows to a full batch, and learns the durations, so that the first
+/// requests are not admitted blindly. Leaves out sizes beyond the time limit or `MAX_ELEMENTS`, and those at which the
+/// model fails.
 pub fn measure(
     session: &mut dyn Session,
     signature: &Signature,
@@ -40,7 +40,7 @@ pub fn measure(
     let begin = Instant::now();
     let row = zeros(signature, policy.fewest_rows());
     let most = match policy.keeps_requests_whole() {
-        // How large requests are is up to their authors.
+        // A run is as large as its request, and requests can be of any size.
         true => {
             let by_elements = policy.max_elements.map_or(usize::MAX, |most| most.get() / row.row_elements().max(1));
             policy.most_rows().min(MAX_ROWS).min(by_elements).max(1)
@@ -60,7 +60,7 @@ pub fn measure(
                 tracing::warn!(
                     rows,
                     detail,
-                    "the model runs, but not with so many rows; is model.max_batch_size too large?"
+                    "the model runs, but not with this many rows; is model.max_batch_size too large?"
                 );
                 return service;
             }
@@ -74,7 +74,7 @@ pub fn measure(
 }
 
 impl Stopwatch {
-    /// Time limit of measuring. A run that has begun is waited for.
+    /// Time limit of measuring. A run that has begun is completed.
     fn time_limit(self) -> Duration {
         match self {
             Stopwatch::WallTime => Duration::from_millis(200),
@@ -82,7 +82,7 @@ impl Stopwatch {
         }
     }
 
-    /// Begins, and says at the end how long it took.
+    /// Starts the stopwatch. The returned function returns the time since then.
     pub fn start(self) -> impl FnOnce() -> Duration {
         let (wall, processor) = (Instant::now(), processor_time());
         move || match self {
@@ -92,13 +92,13 @@ impl Stopwatch {
     }
 }
 
-/// The processor time that this thread has taken.
+/// Processor time that this thread has used.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// The fewest rows, then twice as many, up to the most.
+/// Numbers of rows to measure: the fewest, doubled repeatedly, and the most.
 fn sizes(fewest: usize, most: usize) -> impl Iterator<Item = usize> {
     let doubled = std::iter::successors(Some(fewest), |rows| rows.checked_mul(2));
     doubled.take_while(move |rows| *rows < most).chain((most >= fewest).then_some(most))

@@ -18,7 +18,7 @@ use crate::tensor::Tensors;
 
 pub(super) struct Worker {
     index: usize,
-    /// `None` after a panic, until a new session could be opened.
+    /// `None` after a panic, until a new session is open.
     session: Option<Box<dyn Session>>,
     current: Arc<CurrentSession>,
     loaded: Arc<dyn LoadedModel>,
@@ -51,7 +51,7 @@ impl Worker {
         }
     }
 
-    /// Runs batches until the queue is closed and empty. A panic fails the batch that it happened in.
+    /// Runs batches until the queue is closed and empty. A panic fails only its batch.
     pub(super) fn run(mut self) {
         let mut last = None;
         while let Some(batch) = self.queue.take(self.index, last) {
@@ -70,7 +70,7 @@ impl Worker {
                     tracing::error!(panic = panic_message(&*panic), "a worker panicked; its session is rebuilt");
                     self.recorder.worker_restarted();
                     self.fail(&batch.parts, &Error::WorkerPanicked);
-                    // Whatever state the session is in, it is not used again.
+                    // The session may be in an invalid state, so it is not used again.
                     self.lose_session();
                     FinishedRun { took: begin.elapsed(), end: RunEnd::Failed }
                 }
@@ -87,8 +87,8 @@ impl Worker {
         self.current.clear();
     }
 
-    /// Leaves batches to workers that have a session, until this one has one again. A worker without one would be free all
-    /// the time, and fail most of them.
+    /// Leaves batches to the workers that have a session, until this worker has one again. A worker without a session
+    /// would always be free, so it would take most batches and fail them.
     fn wait_while_others_serve(&mut self) {
         const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
         while self.session.is_none() && self.queue.others_can_run(self.index) {
@@ -109,7 +109,7 @@ impl Worker {
         };
         match catch_unwind(AssertUnwindSafe(reopen)) {
             Ok(Ok(())) => {}
-            // The end of the process was logged.
+            // The end of the process is already logged.
             Ok(Err::<(), SetupError>(SetupError::Run(Error::ModelRestarting { .. }))) => {}
             Ok(Err(error)) => {
                 tracing::error!(%error, "no new session could be opened")
@@ -151,7 +151,8 @@ impl Worker {
                 self.fail(parts, &error);
                 RunEnd::Terminated
             }
-            // The model refused one of these inputs, or gave no answer to it: each alone, so that only the bad one fails.
+            // The model failed on one of these inputs, or gave no usable output: run each request alone, so that only
+            // the bad one fails.
             Err(Error::ModelFailed { .. } | Error::UnusableOutput { .. }) if parts.len() > 1 => {
                 for part in parts {
                     if !part.request.is_unwanted(Instant::now()) {
@@ -167,7 +168,7 @@ impl Worker {
         }
     }
 
-    /// Of a model that could not be run at load: whether its rows are independent, as soon as real requests tell.
+    /// Checks with rows of real requests if rows are independent, for a model that could not be checked at load.
     fn learn_from(&mut self, batch: &Batch) {
         for part in &batch.parts {
             self.real_rows.keep(&part.request.inputs);
@@ -177,7 +178,7 @@ impl Worker {
         let (gives_way, mut has_given_way) = (self.real_rows.gives_way(), false);
         let mut run = |inputs: &Tensors| {
             has_given_way = gives_way && !self.queue.is_empty();
-            if has_given_way { Err(Error::internal("a request came")) } else { session.run(inputs) }
+            if has_given_way { Err(Error::internal("a request arrived")) } else { session.run(inputs) }
         };
         let compared = compare(&rows, &self.sharing.comparing(), &mut run);
         if has_given_way {
@@ -214,12 +215,12 @@ impl Worker {
                 model,
                 version,
                 problem,
-                "requests go on to be run one at a time: real ones did not show whether rows are independent"
+                "requests are still run one at a time: real requests did not show if rows are independent"
             );
         }
     }
 
-    /// Answers parts with an error. What else there is of their requests is not run any more.
+    /// Answers parts with an error. Other rows of their requests are not run any more.
     fn fail(&self, parts: &[Part], error: &Error) {
         for part in parts {
             part.request.fail(error.clone());
@@ -229,7 +230,7 @@ impl Worker {
         }
     }
 
-    /// Runs inputs of which so many elements are padding.
+    /// Runs inputs, of whose elements `padding` are padding.
     fn run_once(&mut self, batch: &Batch, inputs: &Tensors, padding: usize) -> Result<Tensors> {
         let session = match &mut self.session {
             Some(session) => session,
@@ -239,13 +240,13 @@ impl Worker {
                 session
             }
         };
-        // Before it has begun, or while there was no session to end.
+        // The batch was ended before its run began, or while the worker had no session.
         if batch.is_terminated() {
             return Err(Error::internal("nobody waits for this run any more"));
         }
         self.recorder.batch(inputs.rows(), inputs.rows() * inputs.row_elements(), padding);
         match session.run(inputs) {
-            // It was not the input: the run was ended from outside.
+            // The input is not to blame: the run was ended from outside.
             Err(Error::ModelFailed { .. }) if self.current.is_retired() => Err(Error::ShuttingDown),
             Err(Error::ModelProcessEnded { when: ProcessEnd::BeforeTheRun, detail }) => {
                 self.process_ended(&detail);
@@ -257,7 +258,7 @@ impl Worker {
         }
     }
 
-    /// Gives up the session whose process has ended, if that is the error.
+    /// Gives up the session if the error is that its process has ended.
     fn note_end(&mut self, error: &Error) {
         if let Error::ModelProcessEnded { detail, .. } = error {
             self.process_ended(detail);
@@ -272,7 +273,7 @@ impl Worker {
     }
 }
 
-/// The text of a panic, where it has one.
+/// The text of a panic, if it has one.
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")

@@ -1,8 +1,8 @@
-//! `baseline.json`: how the features of the training data, and the predictions made of them, are distributed.
+//! `baseline.json`: the distributions of the features of the training data, and of the predictions for them.
 //!
-//! A baseline is a part of a version: what a model was trained on does not change any more. It is made by running the
-//! pipeline itself over the training data (`leeway add --baseline-data`, `leeway baseline`), so that it cannot disagree
-//! with what is served about what a feature is.
+//! A baseline is a part of a version and does not change, because the training data of a version do not change. It is
+//! made by running the version's own pipeline over the training data (`leeway add --baseline-data`, `leeway baseline`),
+//! so that its features are computed exactly as in serving.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 use super::bins::{Bins, MAX_NUMBER_BINS, MAX_TEXT_BINS, MAX_TEXT_BYTES, NumberBins, TextBins};
 use crate::feature::{FeatureSchema, Features, Observation, PREDICTED_CLASS, PredictionNumber, prediction_features};
 
-/// The only form there is.
+/// The only supported format of the file.
 const FORMAT: u32 = 1;
-/// The most features of a baseline.
+/// Maximum number of features of a baseline.
 const MAX_FEATURES: usize = 1 << 14;
-/// The longest name of a feature, in bytes: it becomes a label.
+/// Maximum length of the name of a feature, in bytes. The name becomes a label.
 const MAX_NAME: usize = 128;
-/// Numbers are divided into so many bins with the same number of rows each.
+/// Number of bins of a number, with the same number of rows each.
 const QUANTILE_BINS: usize = 10;
-/// The quantiles that are noted, for people.
+/// Quantiles that are recorded for readers of the file.
 const NOTED_QUANTILES: [(&str, f64); 7] =
     [("0.01", 0.01), ("0.05", 0.05), ("0.25", 0.25), ("0.5", 0.5), ("0.75", 0.75), ("0.95", 0.95), ("0.99", 0.99)];
 
@@ -27,11 +27,11 @@ const NOTED_QUANTILES: [(&str, f64); 7] =
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Baseline {
-    /// The form of the file: 1.
+    /// Format of the file: 1.
     pub format: u32,
     /// Number of counted rows.
     pub rows: u64,
-    /// Number of them, drawn at random, that decided on the bins.
+    /// Number of rows, drawn at random, that the bins were chosen from.
     pub sampled_rows: u64,
     /// The features, by the preprocessor's names.
     pub features: Vec<FeatureBaseline>,
@@ -43,17 +43,17 @@ pub struct Baseline {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureBaseline {
-    /// Its name.
+    /// Name of the feature.
     pub name: String,
-    /// Its bins.
+    /// Bins of the feature.
     pub bins: Bins,
     /// Number of rows in each bin.
     pub counts: Vec<u64>,
     /// Number of rows without a value.
     pub missing: u64,
-    /// Number of rows with a text without a bin of its own, or an infinite number.
+    /// Number of rows with a text that has no bin of its own, or with an infinite number.
     pub other: u64,
-    /// Summary of a number, for people.
+    /// Summary of a number, for readers of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
 }
@@ -64,13 +64,13 @@ pub struct FeatureBaseline {
 pub struct Summary {
     /// The mean of all finite values.
     pub mean: f64,
-    /// Their standard deviation (of the population).
+    /// The standard deviation of all finite values (of the population).
     pub deviation: f64,
-    /// The least.
+    /// The least finite value.
     pub min: f64,
-    /// The greatest.
+    /// The greatest finite value.
     pub max: f64,
-    /// Quantiles of the rows that decided on the bins, by their share.
+    /// Quantiles of the sampled rows, by share.
     pub quantiles: BTreeMap<String, f64>,
 }
 
@@ -92,7 +92,10 @@ impl Baseline {
             return Err(format!("format: found {}, and this Leeway reads {FORMAT}", baseline.format));
         }
         if baseline.features.len() > MAX_FEATURES {
-            return Err(format!("there are {} features, at most {MAX_FEATURES}", baseline.features.len()));
+            return Err(format!(
+                "there are {} features, but at most {MAX_FEATURES} are allowed",
+                baseline.features.len()
+            ));
         }
         for feature in &baseline.predictions {
             if !prediction_features().any(|known| known == feature.name) {
@@ -104,7 +107,7 @@ impl Baseline {
             let mut names: Vec<&str> = features.iter().map(|feature| feature.name.as_str()).collect();
             names.sort_unstable();
             if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-                return Err(format!("{section}: {:?} is there twice", pair[0]));
+                return Err(format!("{section}: {:?} occurs twice", pair[0]));
             }
             for feature in features {
                 feature.check().map_err(|problem| format!("{section}: {:?}: {problem}", feature.name))?;
@@ -122,12 +125,12 @@ impl FeatureBaseline {
 
     fn check(&self) -> Result<(), String> {
         if self.name.is_empty() || self.name.len() > MAX_NAME {
-            return Err(format!("a name has 1 to {MAX_NAME} bytes"));
+            return Err(format!("the name must have 1 to {MAX_NAME} bytes"));
         }
         if self.counts.len() != self.bins.len() {
             return Err(format!("there are {} counts for {} bins", self.counts.len(), self.bins.len()));
         }
-        // Far from where a sum could overflow, or a count could not be told from the next as a number in JSON.
+        // Far below the point where a sum could overflow, or where a count would not be exact as a number in JSON.
         if self.all_counts().iter().any(|count| *count > 1 << 50) {
             return Err("a count is too large".to_owned());
         }
@@ -138,9 +141,9 @@ impl FeatureBaseline {
     }
 }
 
-// ===== making one =====
+// ===== making a baseline =====
 
-/// The bins of a baseline, decided on by a sample, and the rows that were counted so far.
+/// The bins of a baseline, chosen from a sample, and the counts of the rows so far.
 #[derive(Debug)]
 pub struct BaselineBuilder {
     schema: FeatureSchema,
@@ -150,11 +153,11 @@ pub struct BaselineBuilder {
     numbers: Vec<CountedNumber>,
     texts: Vec<CountedText>,
     class: CountedText,
-    /// By [`PredictionNumber`].
+    /// Indexed by [`PredictionNumber`].
     observed: [CountedNumber; PredictionNumber::ALL.len()],
 }
 
-/// A sample of the rows: all their values.
+/// A sample of the rows, with all their values. The bins are chosen from it.
 #[derive(Debug)]
 pub struct Sample {
     schema: FeatureSchema,
@@ -163,7 +166,7 @@ pub struct Sample {
     numbers: Vec<Vec<f64>>,
     texts: Vec<BTreeMap<String, u64>>,
     class: BTreeMap<String, u64>,
-    /// By [`PredictionNumber`].
+    /// Indexed by [`PredictionNumber`].
     observed: [Vec<f64>; PredictionNumber::ALL.len()],
 }
 
@@ -175,7 +178,7 @@ struct CountedNumber {
     counts: [u64; 16],
     finite: u64,
     mean: f64,
-    /// The sum of squared differences from the mean, as Welford has it.
+    /// The sum of squared differences from the mean, by Welford's method.
     squares: f64,
     min: f64,
     max: f64,
@@ -189,7 +192,7 @@ struct CountedText {
 }
 
 impl Sample {
-    /// A sample of the features of this schema, and of predictions of these classes, if they are known.
+    /// An empty sample of the features of this schema, and of predictions of these classes, if they are known.
     pub fn new(schema: FeatureSchema, classes: Option<Vec<String>>) -> Sample {
         let (numbers, texts) = (vec![Vec::new(); schema.numbers.len()], vec![BTreeMap::new(); schema.texts.len()]);
         Sample { schema, classes, rows: 0, numbers, texts, class: BTreeMap::new(), observed: Default::default() }
@@ -218,7 +221,7 @@ impl Sample {
         }
     }
 
-    /// Decides on the bins.
+    /// Chooses the bins.
     pub fn freeze(self) -> BaselineBuilder {
         let known = self.classes.iter().flatten().map(|class| (class.clone(), 1)).collect();
         let class = if self.classes.is_some() { known } else { self.class };
@@ -236,7 +239,7 @@ impl Sample {
 }
 
 impl BaselineBuilder {
-    /// Counts rows, which need not be those of the sample.
+    /// Counts rows. They may differ from the rows of the sample.
     pub fn count(&mut self, features: &Features, predictions: &[Observation]) {
         for row in 0..features.rows() {
             for (counted, value) in self.numbers.iter_mut().zip(features.numbers_of(row)) {
@@ -257,7 +260,7 @@ impl BaselineBuilder {
         }
     }
 
-    /// The baseline of all that was counted.
+    /// Returns the baseline of all counted rows.
     pub fn finish(self) -> Baseline {
         let schema = &self.schema;
         let numbers = schema.numbers.iter().zip(self.numbers).map(|(name, counted)| counted.finish(name));
@@ -275,7 +278,7 @@ impl BaselineBuilder {
     }
 }
 
-/// The name of the predicted class: that of the label, or its number.
+/// Name of the predicted class; its number if the names are not known.
 pub(super) fn class_name(prediction: Observation, classes: Option<&[String]>) -> Option<String> {
     match prediction {
         Observation::Class { class, .. } => {
@@ -327,7 +330,7 @@ impl CountedNumber {
             max: self.max,
             quantiles: self.quantiles,
         };
-        // Numbers near the largest there are overflow their own square; JSON could not hold that.
+        // The squares of numbers near the largest float overflow, and JSON has no infinity.
         let is_finite = summary.mean.is_finite() && summary.deviation.is_finite();
         FeatureBaseline {
             name: name.to_owned(),
@@ -341,7 +344,7 @@ impl CountedNumber {
 }
 
 impl CountedText {
-    /// Of more values than there may be bins, the most frequent have one.
+    /// Gives each value a bin. If there are too many values, only the most frequent get one.
     fn new(sample: BTreeMap<String, u64>) -> CountedText {
         let mut values: Vec<(String, u64)> =
             sample.into_iter().filter(|(value, _)| value.len() <= MAX_TEXT_BYTES).collect();
@@ -370,9 +373,9 @@ impl CountedText {
     }
 }
 
-/// The edges between bins with the same number of values each. Where many values are the same, bins are merged; and
-/// where that is so at the lower end, there is an edge below it, too, so that what was never seen has a bin there as it
-/// has above.
+/// Edges between bins with the same number of values each. Bins are merged where many values are equal. If the least
+/// values are equal, an edge is added just below them, so that values below all known ones get a bin of their own, as
+/// those above have one.
 fn quantile_edges(sorted: &[f64]) -> Vec<f64> {
     let quantiles = (1..QUANTILE_BINS).filter_map(|bin| quantile(sorted, bin as f64 / QUANTILE_BINS as f64));
     let mut edges: Vec<f64> = quantiles.collect();
@@ -387,7 +390,7 @@ fn quantile_edges(sorted: &[f64]) -> Vec<f64> {
     edges
 }
 
-/// The least value that at least this share of the values does not exceed.
+/// The least value such that at least this share of the values does not exceed it.
 fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()
@@ -408,7 +411,7 @@ mod tests {
     fn bins_are_deciles_and_merged_where_values_are_the_same() {
         let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
         assert_eq!(edges(&hundred), [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0]);
-        // Half of them are 0, the least: below it there was nothing.
+        // Half of the values are 0, the least.
         let half_zero: Vec<f64> = (1..=100).map(|i| f64::from((i - 50).max(0))).collect();
         assert_eq!(edges(&half_zero), [f64::from(0f32.next_down()), 0.0, 10.0, 20.0, 30.0, 40.0]);
         assert_eq!(edges(&[7.0; 20]), [f64::from(7f32.next_down()), 7.0]);
@@ -447,7 +450,7 @@ mod tests {
         let names: Vec<&str> = baseline.predictions.iter().map(|feature| feature.name.as_str()).collect();
         assert_eq!(names, ["class", "confidence", "margin", "entropy"]);
         assert_eq!(baseline.predictions[0].all_counts(), [0, 5, 0, 0]);
-        // And it is read as it is written.
+        // Reading the written baseline gives it back.
         assert_eq!(Baseline::parse(&serde_json::to_vec(&baseline).unwrap()).unwrap(), baseline);
     }
 

@@ -1,39 +1,39 @@
-//! Which bin a value falls into. The edges of a baseline are frozen: only counts move.
+//! Bins, and the lookup of the bin of a value. The edges of a baseline are frozen; only counts change.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The most bins for numbers, beside `missing` and `other`: as many as fit into one block of counters with these two.
+/// Maximum number of bins of a number, besides `missing` and `other`. With these two they fill one block of counters.
 pub(super) const MAX_NUMBER_BINS: usize = 14;
-/// The most bins for texts, beside `missing` and `other`.
+/// Maximum number of bins of a text, besides `missing` and `other`.
 pub(super) const MAX_TEXT_BINS: usize = 100;
-/// The longest text that has a bin of its own, in bytes: it becomes a label.
+/// Maximum length of a text with a bin of its own, in bytes. The text becomes a label.
 pub(super) const MAX_TEXT_BYTES: usize = 64;
 
-/// The bins of a feature, as a baseline freezes them.
+/// The frozen bins of a feature of a baseline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Bins {
-    /// Numbers: the first bin is all up to and including the first edge, the last one all above the last edge.
+    /// Numbers: the first bin has all up to and including the first edge, the last bin all above the last edge.
     Number {
         /// The inner edges, ascending.
         edges: Vec<f64>,
     },
-    /// Texts: one bin for each of these.
+    /// Texts: one bin for each of `values`.
     Text {
         /// The texts that have a bin of their own.
         values: Vec<String>,
     },
 }
 
-/// The bin for what is not there.
+/// Bin of missing values.
 pub(super) const MISSING: &str = "missing";
-/// The bin for a text that no other bin is for, and for an infinite number.
+/// Bin of texts without a bin of their own, and of infinite numbers.
 pub(super) const OTHER: &str = "other";
 
 impl Bins {
-    /// Number of bins beside `missing` and `other`.
+    /// Number of bins besides `missing` and `other`.
     pub fn len(&self) -> usize {
         match self {
             Bins::Number { edges } => edges.len() + 1,
@@ -41,12 +41,12 @@ impl Bins {
         }
     }
 
-    /// Returns true if there are none.
+    /// Returns true if there are no bins besides `missing` and `other`.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The names of all bins, in order: the upper edge of a number's, as in `le`, and then `missing` and `other`.
+    /// Names of all bins, in order, `missing` and `other` last. A bin of numbers is named by its upper edge, as in `le`.
     ///
     /// ```
     /// use leeway::monitor::Bins;
@@ -56,7 +56,7 @@ impl Bins {
     pub fn names(&self) -> Vec<String> {
         let own: Vec<String> = match self {
             Bins::Number { edges } => edges.iter().map(|edge| shown(*edge)).chain(["+Inf".to_owned()]).collect(),
-            // A text that is called as a bin is keeps its quotes.
+            // A text that equals the name of such a bin keeps its quotes.
             Bins::Text { values } => values
                 .iter()
                 .map(|value| if value == MISSING || value == OTHER { format!("{value:?}") } else { value.clone() })
@@ -65,11 +65,11 @@ impl Bins {
         own.into_iter().chain([MISSING.to_owned(), OTHER.to_owned()]).collect()
     }
 
-    /// Returns the reason why these cannot be bins.
+    /// Returns the reason why these bins are invalid.
     pub(super) fn problem(&self) -> Option<String> {
         match self {
             Bins::Number { edges } if edges.len() + 1 > MAX_NUMBER_BINS => {
-                Some(format!("there are {} edges, at most {}", edges.len(), MAX_NUMBER_BINS - 1))
+                Some(format!("there are {} edges, but at most {} are allowed", edges.len(), MAX_NUMBER_BINS - 1))
             }
             Bins::Number { edges } if !edges.iter().all(|edge| edge.is_finite()) => {
                 Some("an edge is not a finite number".to_owned())
@@ -78,7 +78,7 @@ impl Bins {
                 Some("the edges do not ascend".to_owned())
             }
             Bins::Text { values } if values.len() > MAX_TEXT_BINS => {
-                Some(format!("there are {} values, at most {MAX_TEXT_BINS}", values.len()))
+                Some(format!("there are {} values, but at most {MAX_TEXT_BINS} are allowed", values.len()))
             }
             Bins::Text { values } if values.iter().any(|value| value.len() > MAX_TEXT_BYTES) => {
                 Some(format!("a value is longer than {MAX_TEXT_BYTES} bytes"))
@@ -86,14 +86,14 @@ impl Bins {
             Bins::Text { values } => {
                 let mut sorted: Vec<&String> = values.iter().collect();
                 sorted.sort();
-                sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| format!("{:?} is there twice", pair[0]))
+                sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| format!("{:?} occurs twice", pair[0]))
             }
             Bins::Number { .. } => None,
         }
     }
 }
 
-/// A number as short as it can be told from others, as `le` is written.
+/// Formats a number as `le` is written: as short as possible without loss.
 fn shown(number: f64) -> String {
     let single = number as f32;
     let is_single = f64::from(single) == number;
@@ -105,49 +105,49 @@ fn shown(number: f64) -> String {
     }
 }
 
-/// Positions of `missing` and `other` in the block of a number's counters, whatever the number of bins.
+/// Positions of `missing` and `other` in the block of a number's counters, for any number of bins.
 const MISSING_SLOT: usize = MAX_NUMBER_BINS;
 const OTHER_SLOT: usize = MAX_NUMBER_BINS + 1;
 
 /// The bins of a number.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NumberBins {
-    /// The keys of the edges.
+    /// The [`edge_key`] of each edge.
     edges: Vec<i32>,
 }
 
-/// So many features are looked at together.
+/// Number of features whose bins are looked up together.
 pub(super) const LANES: usize = 16;
 
-/// The bins of several numbers, made for speed: the compiler compares the edges of four to sixteen at one time, as long
-/// as they are integers. That is three times as fast as one search after the other.
+/// The bins of several numbers, laid out for speed: the compiler compares the edges of four to sixteen numbers at a
+/// time, because they are integers. This is three times as fast as separate searches.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NumberLanes {
-    /// The first edge of each feature, the second, and so on; none is greater than any number.
+    /// The first edge of each feature, then the second, and so on. A missing edge is greater than any number.
     levels: Vec<[i32; LANES]>,
 }
 
-/// An integer for each number, in the same order. Above all numbers are infinity and NaN, or below.
+/// Maps numbers to integers in the same order. Infinity and NaN are above or below all finite numbers.
 #[inline]
 fn key(number: f32) -> i32 {
-    // 0 is added because -0 is 0. The bits of positive numbers ascend with them, and those of negative ones descend.
+    // Adding 0 turns -0 into 0. The bits of positive numbers ascend with their value; those of negative ones descend.
     let bits = (number + 0.0).to_bits().cast_signed();
     bits ^ ((bits >> 31).cast_unsigned() >> 1).cast_signed()
 }
 
-/// The key of the greatest single that is not above an edge: of singles, the same ones are above both.
+/// The key of the greatest `f32` that is not above an edge. The same `f32` values are above both.
 fn edge_key(edge: f64) -> i32 {
     let single = edge as f32;
     key(if f64::from(single) > edge { single.next_down() } else { single })
 }
 
-/// The slot of what is no finite number.
+/// The slot of a value that is not a finite number.
 fn slot_of_no_number(value: f32) -> usize {
     if value.is_nan() { MISSING_SLOT } else { OTHER_SLOT }
 }
 
 impl NumberBins {
-    /// `edges` ascend, and are fewer than [`MAX_NUMBER_BINS`].
+    /// `edges` must ascend and be fewer than [`MAX_NUMBER_BINS`].
     pub(super) fn new(edges: &[f64]) -> NumberBins {
         NumberBins { edges: edges.iter().take(MAX_NUMBER_BINS - 1).map(|edge| edge_key(*edge)).collect() }
     }
@@ -167,7 +167,7 @@ impl NumberBins {
 }
 
 impl NumberLanes {
-    /// Up to [`LANES`] features.
+    /// The bins of up to [`LANES`] features.
     pub(super) fn new<'a>(features: impl Iterator<Item = &'a NumberBins> + Clone) -> NumberLanes {
         let most = features.clone().map(|bins| bins.edges.len()).max().unwrap_or_default();
         let mut levels = vec![[i32::MAX; LANES]; most];
@@ -179,7 +179,7 @@ impl NumberLanes {
         NumberLanes { levels }
     }
 
-    /// The slot of each value, as [`NumberBins::slot`] has it.
+    /// The slot of each value, as by [`NumberBins::slot`].
     #[inline]
     pub(super) fn slots(&self, values: &[f32; LANES]) -> [i32; LANES] {
         let keys = values.map(key);
@@ -199,13 +199,13 @@ impl NumberLanes {
     }
 }
 
-/// Fewer rows than this are looked at one by one.
+/// Fewer rows than this are looked up one by one.
 const MIN_TALLIED: usize = 8;
-/// So many rows are looked at together, at most.
+/// Maximum number of rows that are looked up together.
 pub(super) const MAX_TALLIED: usize = 32;
 
 impl NumberLanes {
-    /// Tells how many of these values are in which slot of which lane.
+    /// Calls `found` with lane, slot and the number of values in them.
     #[inline]
     pub(super) fn tally(&self, rows: &[[f32; LANES]], mut found: impl FnMut(usize, usize, u64)) {
         rows.chunks(MAX_TALLIED).for_each(|rows| self.tally_some(rows, &mut found));
@@ -220,7 +220,7 @@ impl NumberLanes {
             }
             return;
         }
-        // Those above an edge and not above the next are in the slot between the two.
+        // Values above an edge and not above the next are in the slot between the two.
         let mut keys = [[0; LANES]; MAX_TALLIED];
         keys.iter_mut().zip(rows).for_each(|(keys, row)| *keys = row.map(key));
         let keys = &keys[..rows.len()];
@@ -257,7 +257,7 @@ impl TextBins {
         TextBins { places, len: values.len() }
     }
 
-    /// Number of slots, `missing` and `other` among them.
+    /// Number of slots, including `missing` and `other`.
     pub(super) fn slots(&self) -> usize {
         self.len + 2
     }
@@ -291,7 +291,7 @@ mod tests {
             prop_assert!(bins.slots().any(|slot| slot == bins.slot(value)));
         }
 
-        /// All bits there are: also NaN of either sign, infinity, -0 and the smallest numbers.
+        /// All bit patterns, including NaN of either sign, infinity, -0 and the smallest numbers.
         #[test]
         fn together_they_are_where_they_are_one_by_one(
             edges in prop::collection::vec(prop::collection::btree_set(-20i32..20, 0..MAX_NUMBER_BINS), 1..=LANES),
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!((bins.slot(f32::MAX), bins.slot(f32::MIN)), (1, 0));
     }
 
-    /// An edge that is no single is between two of them.
+    /// An edge that is not an `f32` lies between two of them.
     #[test]
     fn a_value_at_an_edge_is_below_it() {
         let bins = NumberBins::new(&[f64::from(0f32.next_down()), 0.0, 0.1, f64::from(0.3f32)]);
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(numbers(&[1.0, 2.0]), None);
         assert_eq!(numbers(&[2.0, 1.0]).unwrap(), "the edges do not ascend");
         assert_eq!(numbers(&[1.0, f64::NAN]).unwrap(), "an edge is not a finite number");
-        assert_eq!(numbers(&[0.0; 14]).unwrap(), "there are 14 edges, at most 13");
-        assert_eq!(texts(&["a", "b", "a"]).unwrap(), "\"a\" is there twice");
+        assert_eq!(numbers(&[0.0; 14]).unwrap(), "there are 14 edges, but at most 13 are allowed");
+        assert_eq!(texts(&["a", "b", "a"]).unwrap(), "\"a\" occurs twice");
     }
 }

@@ -1,7 +1,7 @@
-//! Typed handles of counters and histograms: the cells that each has in a set of [`Shards`](super::shards::Shards).
+//! Typed handles of counters and histograms: their cells in a set of [`Shards`](super::shards::Shards).
 //!
 //! A [`Layout`] hands the cells out. Metrics that every version has are laid out at compile time, so that recording adds to a
-//! cell whose position is a constant: it looks nothing up.
+//! cell at a constant position and needs no lookup.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use super::labels::Label;
 /// Number of cells in one cache-padded block.
 pub(super) const BLOCK: usize = 16;
 
-/// Hands out cells, one after the other.
+/// Hands out cells, in order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     cells: usize,
@@ -23,7 +23,7 @@ pub(super) struct Counter {
     cell: usize,
 }
 
-/// Counters that follow one another.
+/// Counters with consecutive cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counters {
     first: usize,
@@ -44,11 +44,11 @@ pub(super) struct Histogram<'a> {
     buckets: Buckets<'a>,
 }
 
-/// Histograms that follow one another.
+/// Histograms with consecutive cells.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Histograms {
     first: usize,
-    /// Distance of one from the next.
+    /// Number of cells from one histogram to the next.
     stride: usize,
     count: usize,
     buckets: Buckets<'static>,
@@ -61,10 +61,10 @@ pub(super) struct HistogramBy<L> {
     label: PhantomData<L>,
 }
 
-/// The buckets of a histogram. Values are whole numbers, in a unit that loses nothing.
+/// The buckets of a histogram. Values are whole numbers, in a unit fine enough to be exact.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Buckets<'a> {
-    /// Inclusive upper bounds, ascending. One more bucket has everything above them.
+    /// Inclusive upper bounds, ascending. A further bucket has all values above them.
     pub(super) edges: &'a [u64],
     /// Number of units of the edges in the base unit of the metric, such as seconds.
     pub(super) edge_unit: f64,
@@ -76,7 +76,7 @@ pub(super) struct Buckets<'a> {
 #[derive(Debug)]
 pub(super) struct HistogramCounts<'a> {
     pub(super) buckets: Buckets<'a>,
-    /// One for each edge, and one for everything above them.
+    /// A count for each edge, and one for all values above them.
     pub(super) counts: Vec<u64>,
     pub(super) sum: u64,
 }
@@ -93,7 +93,7 @@ impl Layout {
         self.cells
     }
 
-    /// The same layout, which goes on with a new block.
+    /// Returns this layout, continued at a new block.
     pub(super) const fn aligned(self) -> Layout {
         Layout { cells: self.cells.next_multiple_of(BLOCK) }
     }
@@ -106,7 +106,7 @@ impl Layout {
         Counters { first: self.take(count), count }
     }
 
-    /// A block of counters of its own.
+    /// Hands out a whole block of counters.
     pub(super) const fn block(&mut self) -> Counters {
         *self = self.aligned();
         self.counters(BLOCK)
@@ -124,7 +124,7 @@ impl Layout {
         self.spaced_histograms(count, buckets, buckets.edges.len())
     }
 
-    /// Histograms with these buckets, or with up to `max_edges` in place of them.
+    /// Hands out histograms with these buckets, or with up to `max_edges` other edges.
     pub(super) const fn histograms_by<L: Label>(
         &mut self,
         buckets: Buckets<'static>,
@@ -169,19 +169,19 @@ impl Counters {
         Counter { cell: self.first + index }
     }
 
-    /// `count` of them, from the one at `index` on.
+    /// `count` of these counters, from the one at `index` on.
     #[inline]
     pub(super) fn part(self, index: usize, count: usize) -> Counters {
         debug_assert!(index + count <= self.count, "counters {index} to {} of {}", index + count, self.count);
         Counters { first: self.first + index, count }
     }
 
-    /// So many times as many: these, and those that follow them.
+    /// These counters and the ones that follow, `times` as many in all.
     pub(super) fn repeated(self, times: usize) -> Counters {
         Counters { first: self.first, count: self.count * times }
     }
 
-    /// The block that the first one is in.
+    /// The block of the first counter.
     pub(super) fn block(self) -> usize {
         self.first / BLOCK
     }
@@ -211,7 +211,7 @@ impl<'a> Histogram<'a> {
         self.buckets
     }
 
-    /// The counter of the bucket that has `value`.
+    /// The counter of the bucket of `value`.
     #[inline]
     pub(super) fn bucket_of(self, value: u64) -> Counter {
         Counter { cell: self.first + self.buckets.bucket_of(value) }
@@ -254,7 +254,7 @@ impl<L: Label> HistogramBy<L> {
         self.histograms.at(label.index(), self.histograms.buckets.edges)
     }
 
-    /// The histogram of a label, with edges of its own.
+    /// The histogram of a label, with these edges.
     #[inline]
     pub(super) fn with_edges<'a>(self, label: L, edges: &'a [u64]) -> Histogram<'a> {
         self.histograms.at(label.index(), edges)
@@ -262,7 +262,7 @@ impl<L: Label> HistogramBy<L> {
 }
 
 impl Buckets<'_> {
-    /// The number of the bucket that has `value`.
+    /// The index of the bucket of `value`.
     #[inline]
     pub(super) fn bucket_of(&self, value: u64) -> usize {
         self.edges.partition_point(|&edge| edge < value)
@@ -276,7 +276,7 @@ mod tests {
 
     const BUCKETS: Buckets<'static> = Buckets { edges: &[1, 2, 5], edge_unit: 1.0, sum_unit: 1.0 };
 
-    /// Handles that were made at compile time, each with cells of its own.
+    /// Handles that are made at compile time have separate cells.
     #[test]
     fn every_handle_has_its_own_cells() {
         const HANDLES: (Counter, CounterBy<Stage>, HistogramBy<Stage>, Histogram<'static>, Counters, Layout) = {

@@ -8,12 +8,12 @@
 //! KL(q‖p) = Σ q_b · ln(q_b / p_b)    KL(p‖q) = Σ p_b · ln(p_b / q_b)    (nats)
 //! ```
 //!
-//! The half that is added to every count (the Jeffreys prior, as Krichevsky and Trofimov use it) keeps every value finite
-//! and a rare bin harmless. Two samples of the *same* distribution do not have a PSI of 0: PSI / (1/N + 1/M) is
-//! asymptotically χ² with B − 1 degrees of freedom (Yurdakul & Naranjo, "Statistical properties of the population
-//! stability index", Journal of Risk Model Validation, 2020), so it is (B − 1)(1/N + 1/M) in the mean. That is
-//! subtracted, and how improbable the rest is by chance is said as z, by the cube-root approximation of χ² (Wilson &
-//! Hilferty, PNAS 17, 1931).
+//! The half that is added to every count (the Jeffreys prior, as in Krichevsky and Trofimov) keeps every value finite
+//! and limits the effect of a rare bin. Two samples of the *same* distribution do not have a PSI of 0:
+//! PSI / (1/N + 1/M) is asymptotically χ² with B − 1 degrees of freedom (Yurdakul & Naranjo, "Statistical properties of
+//! the population stability index", Journal of Risk Model Validation, 2020), so its mean is (B − 1)(1/N + 1/M). The
+//! adjusted PSI subtracts this mean. z expresses how improbable the PSI is by chance, by the cube-root approximation of
+//! χ² (Wilson & Hilferty, PNAS 17, 1931).
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -23,7 +23,7 @@ pub struct Drift {
     /// Population stability index.
     #[serde(deserialize_with = "number_or_null")]
     pub psi: f64,
-    /// PSI less what it is by chance alone; at least 0.
+    /// PSI minus its expected value by chance alone; at least 0.
     #[serde(deserialize_with = "number_or_null")]
     pub psi_adjusted: f64,
     /// KL(q‖p): of the window from the baseline, in nats.
@@ -48,28 +48,28 @@ pub struct Drift {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftStatus {
-    /// The window is too small to say anything.
+    /// The window is too small for a verdict.
     NotEnoughData,
-    /// Nothing to see.
+    /// The effect is small, or may be chance.
     Ok,
-    /// The effect is worth a look, and no accident.
+    /// The effect is worth a look, and not explained by chance.
     Warning,
-    /// The effect is large, and no accident.
+    /// The effect is large, and not explained by chance.
     Drifted,
 }
 
-/// From here on an adjusted PSI is worth a warning.
+/// An adjusted PSI above this is a warning.
 const WARNING: f64 = 0.1;
-/// From here on it is drift.
+/// An adjusted PSI above this is drift.
 const DRIFTED: f64 = 0.2;
-/// No accident: in normal data, 3 in 100,000 windows are beyond.
+/// A z above this is not explained by chance: without drift, 3 in 100,000 windows exceed it.
 const SIGNIFICANT: f64 = 4.0;
-/// The least window, in values and in values per bin.
+/// Minimum size of a window, in values and in values per bin.
 const MIN_COUNT: u64 = 500;
 const MIN_PER_BIN: u64 = 20;
 
 impl Drift {
-    /// The drift from counts per bin to counts per bin, both in the same order.
+    /// Drift of the counts per bin of a window from those of the baseline, both in the same order.
     ///
     /// ```
     /// use leeway::monitor::Drift;
@@ -107,7 +107,7 @@ impl Drift {
         }
     }
 
-    /// Without a value on either side there is nothing to be said: not a number in metrics, and null in JSON.
+    /// Drift without a value on one side: not a number in metrics, null in JSON.
     fn of_nothing(window_count: u64, baseline_count: u64, bins: usize) -> Drift {
         let (psi, psi_adjusted, z) = (f64::NAN, f64::NAN, f64::NAN);
         let (kl_window_from_baseline, kl_baseline_from_window) = (f64::NAN, f64::NAN);
@@ -150,7 +150,7 @@ impl DriftStatus {
     pub const ALL: [DriftStatus; 4] =
         [DriftStatus::NotEnoughData, DriftStatus::Ok, DriftStatus::Warning, DriftStatus::Drifted];
 
-    /// Its name in metrics and in JSON.
+    /// Name of the status in metrics and in JSON.
     pub fn name(self) -> &'static str {
         match self {
             DriftStatus::NotEnoughData => "not_enough_data",
@@ -161,18 +161,18 @@ impl DriftStatus {
     }
 }
 
-/// Reads a number that is not a number from what it is in JSON.
+/// Reads a number; null, which JSON has for NaN, becomes NaN.
 fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
-/// The share of each bin, a half being added to each count: (c_b + ½) / (M + B/2).
+/// The share of each bin, with ½ added to each count: (c_b + ½) / (M + B/2).
 pub(super) fn smoothed(counts: &[u64]) -> impl Iterator<Item = f64> {
     let all = counts.iter().sum::<u64>() as f64 + counts.len() as f64 / 2.0;
     counts.iter().map(move |count| (*count as f64 + 0.5) / all)
 }
 
-/// The standard normal deviate that is as improbable as k is in χ² with so many degrees of freedom.
+/// The standard normal deviate that is as improbable as k in χ² with `freedom` degrees of freedom.
 fn wilson_hilferty(k: f64, freedom: f64) -> f64 {
     if freedom == 0.0 {
         return 0.0;
@@ -196,7 +196,7 @@ mod tests {
         value.as_array().unwrap().iter().map(|count| count.as_u64().unwrap()).collect()
     }
 
-    /// The definition without the half, as the tools have it.
+    /// PSI and KL without the added half, as the other tools define them.
     fn plain(baseline: &[u64], window: &[u64]) -> (f64, f64, f64) {
         let share = |counts: &[u64]| -> Vec<f64> {
             counts.iter().map(|count| *count as f64 / counts.iter().sum::<u64>() as f64).collect()
@@ -206,7 +206,7 @@ mod tests {
         (sum(|p, q| (q - p) * (q / p).ln()), sum(|p, q| p * (p / q).ln()), sum(|p, q| q * (q / p).ln()))
     }
 
-    /// Values that Evidently's and deepchecks' own functions gave, and the definition with the half.
+    /// Golden: results of the functions of Evidently and deepchecks, and of the definition with the half.
     #[test]
     fn psi_and_kl_are_those_of_other_tools() {
         let golden = golden();
@@ -225,7 +225,7 @@ mod tests {
                 assert!((psi - case["psi_deepchecks"].as_f64().unwrap()).abs() < 1e-12, "{case}");
                 assert!((from_window - case["kl_ref_cur_evidently"].as_f64().unwrap()).abs() < 1e-12, "{case}");
                 assert!((from_baseline - case["kl_cur_ref"].as_f64().unwrap()).abs() < 1e-12, "{case}");
-                // The half vanishes as the counts grow: the same shares, a million times as many.
+                // The effect of the half vanishes as the counts grow, with the same shares.
                 let many = |counts: &[u64]| counts.iter().map(|count| count * 1_000_000_000).collect::<Vec<u64>>();
                 let drift = Drift::between(&many(&baseline), &many(&window));
                 assert!((drift.psi - psi).abs() < 1e-9);
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(without_empty_bins, 3);
     }
 
-    /// Deviates of the table of χ² in Abramowitz & Stegun (26.8): 23.209 at 10 degrees is exceeded in 1 of 100.
+    /// Deviates from the table of χ² in Abramowitz & Stegun (26.8): 23.209 at 10 degrees is exceeded in 1 of 100.
     #[test]
     fn z_is_the_deviate_of_chi_square() {
         for (k, freedom, z) in [(23.209, 10.0, 2.326), (18.307, 10.0, 1.645), (37.566, 20.0, 2.326), (9.342, 10.0, 0.0)]
@@ -245,21 +245,21 @@ mod tests {
         }
     }
 
-    /// Counts of so many values that are spread evenly over the bins.
+    /// Counts per bin of `count` values drawn uniformly over the bins.
     fn draw(random: &mut fastrand::Rng, bins: usize, count: usize) -> Vec<u64> {
         let mut counts = vec![0; bins];
         (0..count).for_each(|_| counts[random.usize(0..bins)] += 1);
         counts
     }
 
-    /// The mean of PSI where nothing has drifted: as others have simulated it, and as the formula has it.
+    /// Without drift, the mean of PSI is that of published simulations and of the formula.
     #[test]
     fn chance_alone_makes_as_much_of_psi_as_the_formula_says() {
         let mut random = fastrand::Rng::with_seed(7);
         for case in golden()["bias"].as_array().unwrap() {
             let number = |key: &str| case[key].as_u64().unwrap() as usize;
             let (bins, rows, count) = (number("bins"), number("reference_n"), number("current_n"));
-            // A large window is the same for a hundred baselines: what chance makes of it is next to nothing.
+            // A large window is reused for many baselines, because chance hardly affects it.
             let baselines_each = if count > 100_000 { 500 } else { 1 };
             let windows = 4_000 / baselines_each;
             let (mut psi, mut adjusted) = (0.0, 0.0);
@@ -275,14 +275,14 @@ mod tests {
                 let ratio = psi / case[to].as_f64().unwrap();
                 assert!((least..most).contains(&ratio), "{psi} is {ratio} of {to}: {case}");
             };
-            // The half, which theirs has not, and few values in a bin make it a little less.
+            // The half, which the simulations do not add, and bins with few values make it slightly smaller.
             close("mean_psi_simulated", 0.94, 1.04);
             close("formula", 0.92, 1.04);
             assert!(adjusted <= case["formula"].as_f64().unwrap() * 1.001, "{adjusted}: {case}");
         }
     }
 
-    /// Fewer than one in a thousand windows of quiet data is more than `ok`, at the sizes that are judged at all.
+    /// Fewer than one in a thousand windows without drift get a verdict worse than `ok`, at sizes that get a verdict.
     #[test]
     fn quiet_data_raise_no_alarm() {
         const WINDOWS: usize = 3_000;

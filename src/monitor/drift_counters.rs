@@ -1,7 +1,7 @@
-//! Inputs and predictions of one version, counted bin by bin beside its baseline, and the metrics of its predictions.
+//! Counters of the inputs and predictions of one version, by the bins of its baseline, and metrics of the predictions.
 //!
-//! Recording is a few loads and stores per value, into cells of the thread's own, some requests at a time. What comes of
-//! it is computed when someone asks.
+//! Recording is a few loads and stores per value, into the thread's own cells, for several requests at a time. Drift is
+//! computed only when it is read.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use super::shards::{LocalShard, PerThread, Shards};
 use super::text::Series;
 use crate::feature::{Certainty, Features, Observation};
 
-/// Counts are kept at moments five minutes apart, for a day: so any window up to a day can be asked for.
+/// Counts are stored every five minutes, for a day, so that windows of up to a day can be read.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// The longest window.
+/// Maximum length of a window.
 pub const MAX_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// The counts of one version.
@@ -30,14 +30,14 @@ pub(super) struct DriftCounters {
     pending: PerThread<Pending>,
     /// Memory of a row that is not counted yet.
     row_bytes: usize,
-    /// What the [`HANDLES`] and the monitored features count.
+    /// The cells of the [`HANDLES`] and of the monitored features.
     cells: Shards,
     history: History<u64>,
-    /// Indexes of the features whose drift was in `/metrics` last.
+    /// Indexes of the features whose drift `/metrics` showed last.
     pub(super) shown: Mutex<Vec<usize>>,
 }
 
-/// Observations that are not counted yet. Counting several requests at one time takes less than half as long: the
+/// Observations that are not counted yet. Counting several requests together takes less than half as long, because the
 /// edges and the cells of a feature are seldom in a cache when a request comes.
 #[derive(Debug, Default)]
 struct Pending {
@@ -47,12 +47,12 @@ struct Pending {
     predictions: Vec<Observation>,
 }
 
-/// So many predictions, or more, are counted.
+/// Number of pending predictions or requests at which they are counted.
 const MAX_PENDING: usize = MAX_TALLIED;
 
 // ===== metrics =====
 
-/// Handles of what is counted of predictions, with a baseline or without.
+/// Handles of the counters of predictions that do not need a baseline.
 #[derive(Debug, Clone, Copy)]
 struct PredictionHandles {
     rows: Counter,
@@ -73,7 +73,7 @@ const HANDLES: PredictionHandles = DECLARED.0;
 /// The metrics of predictions, in the order of `/metrics`.
 pub(super) static METRICS: Declarations<DriftCounters> = DECLARED.1;
 
-/// Of confidence, margin and entropy: in thousandths, and their sum in billionths.
+/// Buckets of confidence, margin and entropy: edges in thousandths, sum in billionths.
 const CERTAINTIES: Buckets<'static> = Buckets {
     edges: &[100, 200, 300, 400, 500, 600, 700, 800, 900, 950, 990, 1000],
     edge_unit: 1e3,
@@ -82,7 +82,7 @@ const CERTAINTIES: Buckets<'static> = Buckets {
 
 const BILLION: f64 = 1e9;
 
-/// One for each class that is told apart, and one for all others.
+/// A counter for each class with a label of its own, and one for all others.
 const CLASS_COUNTERS: usize = MAX_TEXT_BINS + 1;
 
 impl PredictionHandles {
@@ -97,7 +97,7 @@ impl PredictionHandles {
                 .add(counter(
                     "leeway_prediction_class_total",
                     &["model", "version", "class"],
-                    "Predictions by class; classes beyond the first hundred are other.",
+                    "Predictions by class; classes beyond the first hundred are counted as \"other\".",
                     |version, series| {
                         version.classes().iter().for_each(|(class, count)| series.value(&[class], *count));
                     },
@@ -115,7 +115,7 @@ impl PredictionHandles {
                 .add(histogram(
                     "leeway_prediction_margin",
                     &["model", "version"],
-                    "The highest less the second highest probability.",
+                    "The highest minus the second-highest probability.",
                     |version, series| version.write_certainty(series, HANDLES.margin),
                 ))
                 .histogram(CERTAINTIES),
@@ -145,7 +145,7 @@ impl PredictionHandles {
 
 impl DriftCounters {
     pub(super) fn new(spec: &MonitoringSpec, born: Duration) -> DriftCounters {
-        // The blocks of numbers begin at a block of their own.
+        // The blocks of numbers begin at a new block.
         let mut layout = METRICS.layout().aligned();
         let monitored = MonitoredFeatures::new(spec, &mut layout);
         DriftCounters {
@@ -161,10 +161,10 @@ impl DriftCounters {
 
     // ===== recording =====
 
-    /// Takes in what was given and what was made of it: both of the same instances.
+    /// Records features and predictions of the same instances.
     pub(super) fn observe(&self, features: Features, predictions: impl Iterator<Item = Observation>) {
         let mut pending = self.pending.own().lock();
-        // Texts are of any length: they are not kept.
+        // Texts may be of any length, so they do not stay pending.
         let at_once = !features.texts.is_empty();
         pending.rows += features.rows();
         pending.features.push(features);
@@ -175,7 +175,7 @@ impl DriftCounters {
         }
     }
 
-    /// Counts what all threads have observed. None of them waits for that.
+    /// Counts the pending observations of all threads. Holds none of their locks while counting.
     fn settle(&self) {
         for pending in self.pending.all() {
             let mut taken = std::mem::take(&mut *pending.lock());
@@ -211,7 +211,7 @@ impl DriftCounters {
             [(HANDLES.confidence, confidence), (HANDLES.margin, margin), (HANDLES.entropy, entropy)]
         {
             let value = f64::from(value.max(0.0));
-            // A thousand times a single is exact as a double: rounding up keeps "at most the edge" exact.
+            // A thousand times an f32 is exact as an f64, so rounding up keeps "at most the edge" exact.
             cells.observe_with_sum(histogram, (value * 1e3).ceil() as u64, (value * BILLION).round() as u64);
         }
     }
@@ -230,14 +230,14 @@ impl DriftCounters {
         self.cells.sum(HANDLES.rows)
     }
 
-    /// The mean confidence of all predictions; `None` without predictions of classes.
+    /// The mean confidence of all predictions; `None` without predicted classes.
     pub(super) fn mean_confidence(&self) -> Option<f64> {
         let confidence = self.cells.histogram(HANDLES.confidence);
         let count: u64 = confidence.counts.iter().sum();
         (count > 0).then(|| confidence.sum as f64 / BILLION / count as f64)
     }
 
-    /// Predictions by class: those that are known by name, or else those that there were, and all others.
+    /// Predictions by class: all classes with known names, or else the predicted ones, and the rest as `other`.
     fn classes(&self) -> Vec<(String, u64)> {
         let counts = self.cells.sums_of(HANDLES.classes.range());
         let (counts, others) = counts.split_at(MAX_TEXT_BINS);
@@ -250,7 +250,7 @@ impl DriftCounters {
         let mut mix: Vec<(String, u64)> = Vec::new();
         let all = counts.iter().enumerate().map(|(class, count)| (name(class), *count));
         for (name, count) in all.chain(others.iter().map(|count| (OTHER.to_owned(), *count))) {
-            // Two classes of one name are one series.
+            // Two classes with the same name share one series.
             match mix.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, sum)) => *sum += count,
                 None if is_known || count > 0 => mix.push((name, count)),
@@ -265,7 +265,7 @@ impl DriftCounters {
         &self.monitored.classes
     }
 
-    /// Returns true if classes are predicted, as far as that is known.
+    /// Returns true if the names of classes are known, or a class was predicted.
     pub(super) fn is_classifier(&self) -> bool {
         !self.class_names().is_empty() || self.cells.sums_of(HANDLES.classes.range()).iter().any(|count| *count > 0)
     }
@@ -276,19 +276,19 @@ impl DriftCounters {
         }
     }
 
-    /// Reads everything with a baseline, and its drift within a window.
+    /// Reads the counts of everything with a baseline, and the drift within a window.
     pub(super) fn read(&self, now: Duration, window: Duration) -> DriftReading {
         self.settle();
         let begin = self.history.begin(now, window);
         DriftReading::new(&self.monitored.all, HANDLES.rows, self.cells.sums(), begin, now)
     }
 
-    /// Features on which the baseline and the preprocessor do not agree, for the log.
+    /// Names of the features that are not monitored.
     pub(super) fn left_out(&self) -> &[String] {
         &self.monitored.left_out
     }
 
-    /// The most bytes that it takes, if so many threads observe.
+    /// Maximum memory in bytes, if this number of threads observe.
     pub(super) fn memory(&self, threads: usize) -> usize {
         8 * self.cells.len() * (threads + self.history.capacity()) + MAX_PENDING * self.row_bytes * threads
     }

@@ -1,4 +1,4 @@
-//! The metrics of drift: the same for features and for parts of the predictions, under different names.
+//! The metrics of drift. Features and parts of the predictions have the same ones, under different names.
 
 use super::drift::{Drift, DriftStatus, smoothed};
 use super::drift_reading::{DriftReading, DriftSummary, ReadFeature};
@@ -6,12 +6,12 @@ use super::metric_family::{Family, counter, gauge, summary};
 use super::monitored_features::Side;
 use super::text::{Number, Series};
 
-/// A reading of drift, and the part of it that is in `/metrics`.
+/// A reading of drift, and the part of it that `/metrics` shows.
 pub(super) struct ShownDrift {
     reading: DriftReading,
     /// Indexes of the features and parts of predictions that are shown.
     shown: Vec<usize>,
-    /// True if all are shown, with all their bins.
+    /// True if bins are shown, which is so if all features are.
     has_bins: bool,
 }
 
@@ -23,7 +23,7 @@ pub(super) static FAMILIES: [&[Family<ShownDrift>]; 3] = [OF_FEATURES, OF_PREDIC
 const BY_FEATURE: &[&str] = &["model", "version", "feature"];
 const BY_BIN: &[&str] = &["model", "version", "feature", "bin"];
 
-/// Declares the metrics of one side. Their names begin with the prefix.
+/// Declares the metrics of one side. The names of the metrics begin with the prefix.
 macro_rules! families_of {
     ($side:expr, $prefix:literal, $bins_help:literal) => {
         &[
@@ -33,22 +33,22 @@ macro_rules! families_of {
             gauge(
                 concat!($prefix, "_baseline_ratio"),
                 BY_BIN,
-                "The share of the training data in each bin, a half being added to each count.",
+                "The share of the training data in each bin, with 0.5 added to each count.",
                 |shown, series| shown.write_bins(series, $side, |read| smoothed(&read.feature.baseline)),
             ),
             summary(
                 concat!($prefix, "_baseline"),
                 BY_FEATURE,
-                "The training data: quantiles of numbers, their sum, and how many values there are.",
+                "The training data: quantiles and sum of numbers, and the number of values.",
                 |shown, series| shown.write_baselines(series, $side),
             ),
-            gauge(concat!($prefix, "_bins"), BY_FEATURE, "How many bins its baseline has.", |shown, series| {
+            gauge(concat!($prefix, "_bins"), BY_FEATURE, "Number of bins of the baseline.", |shown, series| {
                 shown.of_side($side).for_each(|read| series.value(&[read.name()], read.drift.bins as u64));
             }),
             gauge(
                 concat!($prefix, "_window_values"),
                 BY_FEATURE,
-                "How many values this replica's drift window has.",
+                "Number of values in this replica's drift window.",
                 |shown, series| {
                     shown.of_side($side).for_each(|read| series.value(&[read.name()], read.drift.window_count));
                 },
@@ -62,13 +62,13 @@ macro_rules! families_of {
             gauge(
                 concat!($prefix, "_psi_adjusted"),
                 BY_FEATURE,
-                "The same less what it is by chance alone; at least 0.",
+                "Population stability index minus its expected value by chance alone; at least 0.",
                 |shown, series| shown.write_estimates(series, $side, |drift| drift.psi_adjusted),
             ),
             gauge(
                 concat!($prefix, "_drift_z"),
                 BY_FEATURE,
-                "How many standard deviations the index is above what chance makes of it.",
+                "Number of standard deviations of the population stability index above its expected value by chance.",
                 |shown, series| shown.write_estimates(series, $side, |drift| drift.z),
             ),
             gauge(
@@ -80,7 +80,7 @@ macro_rules! families_of {
             gauge(
                 concat!($prefix, "_outside_ratio"),
                 BY_BIN,
-                "The share of this replica's drift window that is missing, and that no bin of the baseline is for (other).",
+                "The shares of this replica's drift window that are missing, or that belong to no bin of the baseline (other).",
                 |shown, series| shown.write_outside(series, $side),
             ),
         ]
@@ -100,7 +100,7 @@ const OF_ALL: &[Family<ShownDrift>] = &[
     gauge(
         "leeway_drift_features",
         &["model", "version", "status"],
-        "How many features and parts of the predictions have this drift status on this replica.",
+        "Number of features and parts of the predictions on this replica, by drift status.",
         |shown, series| {
             for status in DriftStatus::ALL {
                 series.value(&[status.name()], shown.reading.with_status(status) as u64);
@@ -125,7 +125,7 @@ const OF_ALL: &[Family<ShownDrift>] = &[
 // ===== impl ShownDrift =====
 
 impl ShownDrift {
-    /// Shows all features, or the worst of each side. Those that were shown before are preferred, and replaced by these.
+    /// Shows all features, or the worst of each side. Prefers features that were shown `before`, and updates that list.
     pub(super) fn new(reading: DriftReading, top_features: Option<usize>, before: &mut Vec<usize>) -> ShownDrift {
         let shown = match top_features {
             Some(most) => {
@@ -148,7 +148,7 @@ impl ShownDrift {
         shown.filter(move |read| read.feature.side == side)
     }
 
-    /// Those that are shown with their bins.
+    /// The features that are shown with their bins.
     fn with_bins(&self, side: Side) -> impl Iterator<Item = ReadFeature<'_>> {
         self.of_side(side).filter(|_| self.has_bins)
     }
@@ -172,7 +172,7 @@ impl ShownDrift {
             let count: u64 = counts.iter().sum();
             let quantiles = known.into_iter().flat_map(|known| &known.quantiles);
             let quantiles = quantiles.filter_map(|(share, value)| Some((share.parse().ok()?, *value)));
-            // Of the finite values: those are summed up as the mean is of them.
+            // The mean is that of the finite values only, so the sum has to be, too.
             let finite = count - counts.iter().rev().take(2).sum::<u64>();
             let sum = known.map_or(0.0, |known| known.mean * finite as f64);
             series.summary(&[read.name()], quantiles, sum, count);
@@ -225,10 +225,10 @@ mod tests {
         let drifts: Vec<Drift> = [
             [500, 500, 500, 500],  // ok
             [100, 200, 700, 1000], // drifted
-            [0, 0, 0, 0],          // nothing was seen
+            [0, 0, 0, 0],          // no values
             [120, 220, 660, 1000], // drifted, less
             [90, 190, 720, 1000],  // drifted, most
-            [1, 2, 3, 4],          // too little to say
+            [1, 2, 3, 4],          // too few for a verdict
         ]
         .iter()
         .map(|window| Drift::between(&even, window))

@@ -1,6 +1,5 @@
-//! The counts of everything that has a baseline, read at one moment, and its drift within a window that ends then.
-//!
-//! `/metrics` and the report of drift are both made of it.
+//! The counts of all features and parts of predictions with a baseline, read at one moment, and their drift within a
+//! window that ends at that moment. `/metrics` and the report of drift are both made from this reading.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +9,10 @@ use super::drift::{Drift, DriftStatus};
 use super::history::Moment;
 use super::monitored_features::{MonitoredFeature, Side};
 
-/// The counts of everything that has a baseline.
+/// The counts and the drift of all features and parts of predictions with a baseline.
 #[derive(Debug)]
 pub(super) struct DriftReading {
-    /// Everything that has a baseline, and its drift.
+    /// The features and parts of predictions; `drifts` has the drift of each.
     features: Arc<[MonitoredFeature]>,
     drifts: Vec<Drift>,
     /// Length of the window.
@@ -23,7 +22,7 @@ pub(super) struct DriftReading {
     counts: Counts,
 }
 
-/// The counts of all cells now, and when the window began.
+/// The counts of all cells, now and at the start of the window.
 #[derive(Debug)]
 struct Counts {
     now: Vec<u64>,
@@ -41,16 +40,16 @@ pub(super) struct ReadFeature<'a> {
 /// Adjusted indexes of several drifts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct DriftSummary {
-    /// The largest.
+    /// The largest index.
     pub(super) max: f64,
-    /// Their mean.
+    /// The mean index.
     pub(super) mean: f64,
 }
 
 // ===== impl DriftReading =====
 
 impl DriftReading {
-    /// Of the counts of all cells, `now` and at the begin of the window; `rows` counts predictions.
+    /// Creates a reading from the counts of all cells, now and at the start of the window. `rows` counts predictions.
     pub(super) fn new(
         features: &Arc<[MonitoredFeature]>,
         rows: Counter,
@@ -69,7 +68,7 @@ impl DriftReading {
         }
     }
 
-    /// Everything that has a baseline, in its order.
+    /// All features and parts of predictions with a baseline, in order.
     pub(super) fn all(&self) -> impl Iterator<Item = ReadFeature<'_>> + Clone {
         let all = self.features.iter().zip(&self.drifts);
         all.map(|(feature, drift)| ReadFeature { feature, drift, counts: &self.counts })
@@ -85,7 +84,7 @@ impl DriftReading {
         self.drifts.iter().filter(|drift| drift.status() == status).count()
     }
 
-    /// Summary of all drifts of a side that have an index; `None` if there are none.
+    /// Summary of the drifts of a side that have values in the window; `None` without such drifts.
     pub(super) fn summary(&self, side: Side) -> Option<DriftSummary> {
         let of_side = self.all().filter(|read| read.feature.side == side && read.drift.window_count > 0);
         let indexes: Vec<f64> = of_side.map(|read| read.drift.psi_adjusted).collect();

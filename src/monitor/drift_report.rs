@@ -9,46 +9,46 @@ use super::monitored_features::Side;
 /// Drift of a version's window from its baseline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DriftReport {
-    /// The worst of all.
+    /// The worst status of all features and predictions.
     pub status: DriftStatus,
     /// Length of the window, in seconds.
     pub window_s: f64,
-    /// Number of instances that were answered within it.
+    /// Number of instances that were answered within the window.
     pub rows: u64,
     /// The features, the worst first.
     pub features: Vec<FeatureDrift>,
     /// The predictions, the worst first.
     pub predictions: Vec<FeatureDrift>,
-    /// Features that have no baseline, or that the baseline has and nobody gives, or that are too many.
+    /// Features that only the baseline or only the preprocessor has, and features beyond the limit.
     pub not_watched: Vec<String>,
 }
 
 /// Drift of a feature from its baseline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureDrift {
-    /// Its name.
+    /// Name of the feature.
     pub name: String,
-    /// Its verdict.
+    /// Verdict on the drift.
     pub status: DriftStatus,
-    /// The numbers.
+    /// Measures of the drift.
     #[serde(flatten)]
     pub drift: Drift,
-    /// Both distributions.
+    /// The bins, with the counts of baseline and window.
     pub bins: Vec<BinDrift>,
 }
 
-/// A bin of both distributions.
+/// Counts and shares of one bin in the baseline and in the window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BinDrift {
-    /// Its name.
+    /// Name of the bin.
     pub bin: String,
     /// The baseline's count.
     pub baseline_count: u64,
     /// The window's count.
     pub window_count: u64,
-    /// The baseline's share, 0 to 1, a half being added to each count.
+    /// The baseline's share, 0 to 1, with ½ added to each count.
     pub baseline_ratio: f64,
-    /// The window's share, likewise.
+    /// The window's share, 0 to 1, with ½ added to each count.
     pub window_ratio: f64,
 }
 

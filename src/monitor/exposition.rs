@@ -22,7 +22,7 @@ struct Scrape<'a> {
     deployments: SeenDeployments,
 }
 
-/// A version, and what was read of it for all of its metrics.
+/// A version, and the numbers that were read for all of its metrics.
 struct ShownVersion {
     labels: SourceLabels,
     recorder: Arc<VersionRecorder>,
@@ -31,9 +31,9 @@ struct ShownVersion {
     outcomes: OutcomeReading,
 }
 
-/// Takes the metrics of `/metrics` section by section.
+/// Receives the metrics of `/metrics` section by section.
 trait Sections {
-    /// Metrics of the same sources.
+    /// Adds metrics that are read from the same sources.
     fn add<'a, S>(
         &mut self,
         families: &'static [Family<S>],
@@ -41,7 +41,7 @@ trait Sections {
     );
 }
 
-/// The order of `/metrics`.
+/// Visits all metrics in the order of `/metrics`.
 fn visit(scrape: &Scrape<'_>, sections: &mut impl Sections) {
     let Scrape { server, versions, deployments } = scrape;
     let versions = versions.iter();
@@ -63,8 +63,8 @@ fn visit(scrape: &Scrape<'_>, sections: &mut impl Sections) {
 
 // ===== the list of metrics =====
 
-/// Returns every metric of Leeway's own, in the order of `/metrics`. Beside them stand the usual `process_*` metrics, on
-/// Linux.
+/// Returns every metric of Leeway's own, in the order of `/metrics`. On Linux, `/metrics` also has the usual
+/// `process_*` metrics.
 pub fn metrics() -> Vec<Metric> {
     let nothing = Scrape {
         server: &ServerRecorder::default(),

@@ -1,4 +1,4 @@
-//! A ring of what was counted at regular moments, from which any window up to its length can be had.
+//! A ring of counts taken at regular moments. It gives the start of any window up to its length.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// Cumulative counts at moments that are `interval` apart. Times are since the monitor was made.
+/// Cumulative counts at moments that are `interval` apart. Times are relative to the creation of the monitor.
 #[derive(Debug)]
 pub(super) struct History<T> {
     interval: Duration,
@@ -19,23 +19,23 @@ pub(super) struct History<T> {
 #[derive(Debug, Clone)]
 pub(super) struct Moment<T> {
     pub(super) at: Duration,
-    /// `None` where nothing had been counted yet.
+    /// `None` if nothing had been counted yet.
     pub(super) counts: Option<Arc<[T]>>,
 }
 
 impl<T> History<T> {
-    /// Enough moments for windows of up to `length`.
+    /// Creates a history with enough moments for windows of up to `length`.
     pub(super) fn new(born: Duration, interval: Duration, length: Duration) -> History<T> {
         let capacity = length.as_nanos().div_ceil(interval.as_nanos().max(1)) as usize + 1;
         History { interval, capacity, born, taken: Mutex::new(VecDeque::new()) }
     }
 
-    /// Number of moments that are kept.
+    /// Maximum number of stored moments.
     pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Notes the counts, if it is time to.
+    /// Stores the counts if an interval has passed.
     pub(super) fn tick(&self, now: Duration, counts: impl FnOnce() -> Arc<[T]>) {
         let mut taken = self.taken.lock();
         let last = taken.back().map_or(self.born, |moment| moment.at);
@@ -48,8 +48,8 @@ impl<T> History<T> {
         taken.push_back(Moment { at: now, counts: Some(counts()) });
     }
 
-    /// Begin of a window of this length that ends now: the last moment that is as long ago, or the first there
-    /// is. So it is longer by up to an interval, or as long as anything has been counted.
+    /// Start of a window of this length that ends now: the latest stored moment that is at least as long ago, or else
+    /// the first one. The window is thus up to an interval longer, or as long as the stored counts.
     pub(super) fn begin(&self, now: Duration, window: Duration) -> Moment<T> {
         let taken = self.taken.lock();
         let wanted = now.saturating_sub(window);
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(begin(155, 15), (140, Some(140)));
         assert_eq!(begin(155, 0), (150, Some(150)));
         assert_eq!(begin(155, 40), (110, Some(110)));
-        // Longer than what is kept: as long as there is.
+        // Longer than the history: as long as the stored counts.
         assert_eq!(begin(155, 1000), (110, Some(110)));
     }
 }

@@ -1,4 +1,4 @@
-//! The closed sets of values that labels take: outcomes of requests, stages, reasons of refusals, results of feedback.
+//! The closed sets of label values: outcomes of requests, stages, reasons of refusals, results of feedback.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,27 +11,27 @@ pub(super) trait Label: Copy + 'static {
 
     fn name(self) -> &'static str;
 
-    /// Its place in [`Label::ALL`].
+    /// Index of the value in [`Label::ALL`].
     fn index(self) -> usize;
 }
 
-/// Outcome of a request that had reached a version. A closed set: it is a label.
+/// Outcome of a request that reached a version. A closed set, because it is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It was answered with predictions.
+    /// The request was answered with predictions.
     Ok,
-    /// The caller has to change it.
+    /// The caller has to change the request.
     Invalid,
-    /// There was no room for it.
+    /// The request was refused because of too little time or capacity.
     Shed,
-    /// Its time ran out.
+    /// The time of the request ran out.
     Expired,
-    /// The model failed on it.
+    /// The model failed.
     ModelError,
-    /// Leeway failed on it.
+    /// Leeway failed.
     ServerError,
-    /// The client went away before the answer.
+    /// The client went away before the response.
     Abandoned,
 }
 
@@ -49,63 +49,63 @@ pub enum RequestPart {
     Inference,
     /// [`Stage::Postprocess`].
     Postprocess,
-    /// From the request's head to the first bytes of the answer.
+    /// From the request's head to the first bytes of the response.
     Total,
 }
 
-/// Outcome of a request that was not answered with predictions, as far as its duration is told apart.
+/// Outcome of a request that was not answered with predictions, as a label of its duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unanswered {
-    /// It was refused for want of room or time.
+    /// The request was refused because of too little time or capacity.
     Shed,
-    /// It failed.
+    /// The request failed.
     Failed,
 }
 
 /// Origin of the elements of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BatchElements {
-    /// They are of requests.
+    /// Elements of requests.
     Input,
-    /// They make rows of one run as long as the longest.
+    /// Elements that extend short rows to the longest of the run.
     Padding,
 }
 
-/// Result of an item of feedback. A closed set: it is a label.
+/// Result of an item of feedback. A closed set, because it is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeedbackResult {
-    /// It was joined with its prediction.
+    /// The item was joined with its prediction.
     Joined,
-    /// It replaced earlier feedback on the prediction.
+    /// The item replaced earlier feedback on the prediction.
     Corrected,
-    /// The prediction is too long ago.
+    /// The prediction is too old.
     Late,
     /// The version that made the prediction is not loaded here.
     Unknown,
-    /// It was there before.
+    /// The same feedback was taken before.
     Duplicate,
     /// The prediction's id was not issued by this fleet.
     Forged,
-    /// It does not fit its prediction.
+    /// The item does not fit its prediction.
     Invalid,
 }
 
-/// The reason why a request was refused for want of room or time. A closed set: it is a label.
+/// Reason why a request was refused because of too little time or capacity. A closed set, because it is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShedReason {
-    /// It was predicted to be too late, behind those that wait.
+    /// The request was predicted to be too late behind the waiting ones.
     Predicted,
-    /// It was predicted to be too late, even if nobody else waited.
+    /// The request was predicted to be too late even without waiting requests.
     TooSlow,
-    /// Its turn had come too late.
+    /// The request's turn came too late.
     Overtaken,
     /// The queue was full.
     QueueFull,
-    /// Its connection is above the limit.
+    /// The request's connection exceeded the limit.
     Connections,
-    /// Its body or its answer did not fit into memory beside those of other requests.
+    /// The body or the response did not fit into the memory limit with those of other requests.
     BodyMemory,
     /// The version was being retired.
     ShuttingDown,
@@ -148,7 +148,7 @@ labels!(Outcome, Stage, RequestPart, Unanswered, BatchElements, FeedbackResult, 
 // ===== impl VersionLabels =====
 
 impl VersionLabels {
-    /// Returns true if both are about the same version, however it was loaded.
+    /// Returns true if both are labels of the same version, even if it was loaded differently.
     pub(super) fn is_same_version(&self, other: &VersionLabels) -> bool {
         self.model == other.model && self.version == other.version
     }
@@ -268,12 +268,12 @@ impl FeedbackResult {
         FeedbackResult::Invalid,
     ];
 
-    /// Returns true if the item counts.
+    /// Returns true if the item is counted.
     pub fn is_taken(self) -> bool {
         matches!(self, FeedbackResult::Joined | FeedbackResult::Corrected)
     }
 
-    /// Its name in metrics and answers.
+    /// Name of the result in metrics and responses.
     pub fn name(self) -> &'static str {
         match self {
             FeedbackResult::Joined => "joined",
@@ -345,7 +345,7 @@ mod tests {
         check::<ShedReason>();
     }
 
-    /// In JSON and in metrics, a value has the same name.
+    /// A value has the same name in JSON and in metrics.
     #[test]
     fn the_name_in_json_is_that_in_metrics() {
         let name = |value: serde_json::Value| value.as_str().unwrap().to_owned();

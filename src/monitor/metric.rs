@@ -1,6 +1,6 @@
-//! A metric as it is documented: its name, kind, labels and help text. `metric_family.rs` has the way it is read.
+//! The documented part of a metric: its name, kind, labels and help text. `metric_family.rs` reads its series.
 
-/// A metric as it is documented.
+/// The documented part of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
     /// The name.

@@ -1,13 +1,13 @@
-//! The declaration of a metric: its name, kind, labels and help text, and the way its series are read.
+//! The declaration of a metric: its name, kind, labels and help text, and the reading of its series.
 //!
 //! A metric is declared once, in the file that counts it, as a [`Family`]. `exposition.rs` has the lists of all files, in the
 //! order of `/metrics`.
 //!
 //! - A metric that is read from a source is an element of a list: `gauge(name, labels, help, |source, series| …)`.
-//! - A metric that is counted in cells is declared through [`Declarations`], which return its handle and know how to read it.
+//! - A metric that is counted in cells is declared through [`Declarations`], which returns its handle.
 //!
 //! Durations are in seconds, the names of counters end in `_total`, and every label has a bounded set of values.
-//! `docs/metrics.md` explains each metric; a test holds the two together.
+//! `docs/metrics.md` explains each metric; a test checks that it is complete.
 
 use super::cells::{Buckets, Counter, CounterBy, Counters, Histogram, HistogramBy, Histograms, Layout};
 use super::labels::Label;
@@ -15,31 +15,31 @@ use super::metric::{Kind, Metric};
 use super::shards::Shards;
 use super::text::Series;
 
-/// A metric with the way its series are read from a source, such as one version.
+/// A metric and the reading of its series from a source, such as one version.
 pub(super) struct Family<S: 'static> {
     metric: Metric,
     read: Read<S>,
 }
 
-/// Writes the series that a source has.
+/// Writes the series of a source.
 type WriteSeries<S> = fn(&S, &mut Series<'_>);
 
 /// The cells of a source.
 type CellsOf<S> = fn(&S) -> &Shards;
 
-/// Value of the last label, by its place.
+/// Returns the value of the last label at an index.
 type Name = fn(usize) -> &'static str;
 
-/// The way the series of a family are read.
+/// Reading of the series of a family.
 enum Read<S: 'static> {
     Written(WriteSeries<S>),
-    /// A series for each counter. Without names, there is only one.
+    /// A series for each counter. Without names, the family has only one.
     Counters(CellsOf<S>, Counters, Option<Name>),
-    /// A series for each histogram, likewise.
+    /// A series for each histogram. Without names, the family has only one.
     Histograms(CellsOf<S>, Histograms, Option<Name>),
 }
 
-/// Declares the metrics that a source counts in cells, in the order of `/metrics`. To be used at compile time.
+/// Declares the metrics that a source counts in cells, in the order of `/metrics`. Used at compile time.
 pub(super) struct Declarations<S: 'static> {
     cells: CellsOf<S>,
     layout: Layout,
@@ -47,12 +47,12 @@ pub(super) struct Declarations<S: 'static> {
     count: usize,
 }
 
-/// Maximum number of families of one source. More do not compile.
+/// Maximum number of families of one source. Exceeding it is a compile error.
 const MAX_FAMILIES: usize = 32;
 
 // ===== families that are read from a source =====
 
-/// A counter, or counters, read from a source.
+/// One or more counters that are read from a source.
 pub(super) const fn counter<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -62,7 +62,7 @@ pub(super) const fn counter<S>(
     Family { metric: Metric { name, help, labels, kind: Kind::Counter }, read: Read::Written(write) }
 }
 
-/// A gauge, or gauges, read from a source.
+/// One or more gauges that are read from a source.
 pub(super) const fn gauge<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -72,7 +72,7 @@ pub(super) const fn gauge<S>(
     Family { metric: Metric { name, help, labels, kind: Kind::Gauge }, read: Read::Written(write) }
 }
 
-/// A histogram, or histograms, read from a source.
+/// One or more histograms that are read from a source.
 pub(super) const fn histogram<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -82,7 +82,7 @@ pub(super) const fn histogram<S>(
     Family { metric: Metric { name, help, labels, kind: Kind::Histogram }, read: Read::Written(write) }
 }
 
-/// A summary, or summaries, read from a source.
+/// One or more summaries that are read from a source.
 pub(super) const fn summary<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -95,20 +95,20 @@ pub(super) const fn summary<S>(
 // ===== impl Declarations =====
 
 impl<S: 'static> Declarations<S> {
-    /// Nothing yet; `cells` are those of a source.
+    /// Creates an empty declaration; `cells` returns the cells of a source.
     pub(super) const fn new(cells: CellsOf<S>) -> Declarations<S> {
         let nothing = counter("", &[], "", |_, _| {});
         Declarations { cells, layout: Layout::new(), families: [nothing; MAX_FAMILIES], count: 0 }
     }
 
-    /// Adds a family that is written by a function. Cells that only this function reads are taken from the layout.
+    /// Adds a family that is written by a function. The caller takes the function's cells from the returned layout.
     pub(super) const fn add(&mut self, family: Family<S>) -> &mut Layout {
         self.families[self.count] = family;
         self.count += 1;
         &mut self.layout
     }
 
-    /// A counter.
+    /// Declares a counter.
     pub(super) const fn counter(
         &mut self,
         name: &'static str,
@@ -121,7 +121,7 @@ impl<S: 'static> Declarations<S> {
         counters.first()
     }
 
-    /// A counter for each value of `L`, which is the last of the labels.
+    /// Declares a counter for each value of `L`, which is the last label.
     pub(super) const fn counters_by<L: Label>(
         &mut self,
         name: &'static str,
@@ -134,7 +134,7 @@ impl<S: 'static> Declarations<S> {
         by
     }
 
-    /// A histogram.
+    /// Declares a histogram.
     pub(super) const fn histogram(
         &mut self,
         name: &'static str,
@@ -148,7 +148,7 @@ impl<S: 'static> Declarations<S> {
         histograms.first()
     }
 
-    /// A histogram for each value of `L`, which is the last of the labels.
+    /// Declares a histogram for each value of `L`, which is the last label.
     pub(super) const fn histograms_by<L: Label>(
         &mut self,
         name: &'static str,

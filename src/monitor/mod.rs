@@ -3,18 +3,18 @@
 //! - A metric is declared once, in the file that counts it: `version_metrics.rs` (requests and runs), `quantiles.rs`,
 //!   `drift_metrics.rs`, `drift_counters.rs` (predictions), `outcome_metrics.rs`, `deployment.rs`, `server_recorder.rs`.
 //!   `metric_family.rs` has the form of a declaration, `exposition.rs` the order of `/metrics`, and `text.rs` the text format.
-//! - `version_recorder.rs` is what the request path writes to, and `requests.rs` has the guards that a request holds. Both
-//!   add to cells whose positions are constants (`cells.rs`): recording looks nothing up and takes no lock. `shards.rs` keeps
-//!   one set of cells per thread, summed when someone asks. `labels.rs` has the closed sets of values that labels take.
+//! - The request path records through `version_recorder.rs` and through the guards in `requests.rs`. Both add to cells
+//!   whose positions are constants (`cells.rs`), so recording needs no lookup and no lock. `shards.rs` keeps one set of
+//!   cells per thread; readers sum them. `labels.rs` has the closed sets of label values.
 //! - `version_stats.rs` is the read model: the numbers of a version as plain values.
-//! - `monitored_features.rs` lays out the cells of what has a baseline (`baseline.rs`, `bins.rs`), and `drift_counters.rs`
-//!   counts into them. `drift.rs` has the measures of drift. `drift_reading.rs` computes them once for all who ask, and
-//!   `drift_report.rs` is the answer to operators.
-//! - `outcomes.rs` sums up what became of predictions.
-//! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` is what windows are made of.
-//! - `runs.rs` says since when each worker of a version is in its run.
+//! - `monitored_features.rs` lays out the cells of features that have a baseline (`baseline.rs`, `bins.rs`), and
+//!   `drift_counters.rs` counts into them. `drift.rs` has the measures of drift. `drift_reading.rs` computes them once
+//!   for all readers, and `drift_report.rs` is the report for operators.
+//! - `outcomes.rs` sums up the outcomes of predictions.
+//! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the earlier counts that windows begin at.
+//! - `runs.rs` has the start of the current run of each worker of a version.
 //!
-//! This room knows nothing of HTTP, of models or of the registry: it is told.
+//! This module does not depend on HTTP, models or the registry: they report to it.
 
 mod baseline;
 mod bins;
@@ -70,7 +70,7 @@ pub use self::version_stats::VersionStats;
 use crate::budget::LatencyBudget;
 use crate::config::MonitoringWindows;
 
-/// Everything one server measures.
+/// All measurements of one server.
 #[derive(Debug)]
 pub struct Monitor {
     server: Arc<ServerRecorder>,
@@ -92,7 +92,7 @@ impl Monitor {
         }
     }
 
-    /// The time by which windows are measured: since the monitor was made.
+    /// Time since the monitor was created. Windows are measured by it.
     pub fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -102,14 +102,14 @@ impl Monitor {
         self.windows
     }
 
-    /// Slides the windows. To be called every second or so.
+    /// Slides the windows. Call it about once a second.
     pub fn tick(&self) {
         let now = self.now();
         let versions: Vec<Arc<VersionRecorder>> = self.versions.lock().iter().filter_map(Weak::upgrade).collect();
         versions.iter().for_each(|version| version.tick(now));
     }
 
-    /// The handles of what belongs to no version.
+    /// Recorder of everything that does not belong to a version.
     pub fn server(&self) -> &Arc<ServerRecorder> {
         &self.server
     }
@@ -119,8 +119,8 @@ impl Monitor {
         &self.deployments
     }
 
-    /// The handles of a version: those it has already if it is loaded anew and is measured as it was, so that it goes on
-    /// counting. Its series are shown for as long as the handles are held.
+    /// Returns the recorder of a version. A version that is loaded again with the same settings keeps its recorder, so
+    /// that its counters continue. The series of a version are shown as long as its recorder is held.
     pub fn version(&self, labels: VersionLabels, budget: LatencyBudget, spec: MonitoringSpec) -> Arc<VersionRecorder> {
         let mut versions = self.versions.lock();
         versions.retain(|version| version.strong_count() > 0);
@@ -138,8 +138,8 @@ impl Monitor {
                 version,
                 count = recorder.drift_counters.left_out().len(),
                 first,
-                "features are not monitored for drift: they are in the baseline and [preprocess] does not give them, or the \
-                 other way round, or there are more than monitoring.max_features; `leeway drift` lists them"
+                "some features are not monitored for drift: only the baseline or only [preprocess] has them, or \
+                 there are more than monitoring.max_features; `leeway drift` lists them"
             );
         }
         versions.push(Arc::downgrade(&recorder));
@@ -149,7 +149,7 @@ impl Monitor {
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut versions: Vec<Arc<VersionRecorder>> = Vec::new();
-        // Of two with the same number, one is being retired: a series can be there only once.
+        // Of two recorders of the same version, the older is being retired: a series may be written only once.
         for version in self.versions.lock().iter().rev().filter_map(Weak::upgrade) {
             let same = |other: &Arc<VersionRecorder>| other.labels().is_same_version(version.labels());
             if !versions.iter().any(same) {

@@ -1,4 +1,4 @@
-//! The features and parts of predictions that have a baseline, with the cells that count them bin by bin.
+//! The features and parts of predictions that have a baseline, and the cells that count them bin by bin.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::feature::{FeatureSchema, Features, PREDICTED_CLASS, PredictionNumber}
 /// Monitoring settings of a version.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct MonitoringSpec {
-    /// The features that its preprocessor gives.
+    /// The features of the version's preprocessor.
     pub schema: FeatureSchema,
-    /// The names of the classes, if it is a classifier that knows them.
+    /// The names of the classes, if the version is a classifier that knows them.
     pub classes: Option<Vec<String>>,
-    /// Its baseline, if it has one.
+    /// The version's baseline, if it has one.
     pub baseline: Option<Arc<Baseline>>,
     /// Settings of `model.toml`.
     pub settings: MonitoringConfig,
@@ -27,7 +27,7 @@ pub struct MonitoringSpec {
 pub(super) struct MonitoredFeature {
     pub(super) name: String,
     pub(super) side: Side,
-    /// The names of its bins; the last two are `missing` and `other`.
+    /// The names of the bins; the last two are `missing` and `other`.
     pub(super) bins: Vec<String>,
     /// The baseline's counts.
     pub(super) baseline: Vec<u64>,
@@ -37,27 +37,27 @@ pub(super) struct MonitoredFeature {
     pub(super) counters: Vec<Counter>,
 }
 
-/// Before the model or after it.
+/// Side of the model: before it or after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
-    /// A feature that the preprocessor gave.
+    /// A feature of the preprocessor.
     Feature,
     /// A part of the prediction.
     Prediction,
 }
 
-/// Everything of a version that has a baseline.
+/// All features and parts of predictions of a version that have a baseline.
 #[derive(Debug)]
 pub(super) struct MonitoredFeatures {
     /// The names of the classes, if they are known.
     pub(super) classes: Vec<String>,
     pub(super) all: Arc<[MonitoredFeature]>,
-    /// Features on which the baseline and the preprocessor do not agree, or that are too many.
+    /// Features that only the baseline or only the preprocessor has, and features beyond the limit.
     pub(super) left_out: Vec<String>,
     numbers: Vec<NumberGroup>,
     texts: Vec<TextCounters>,
     class: Option<ClassCounters>,
-    /// By [`PredictionNumber`].
+    /// Indexed by [`PredictionNumber`].
     predicted: [Option<NumberCounters>; PredictionNumber::ALL.len()],
 }
 
@@ -73,9 +73,9 @@ struct NumberCounters {
 struct NumberGroup {
     lanes: NumberLanes,
     columns: Vec<usize>,
-    /// True if the columns follow one another and fill all lanes.
+    /// True if the columns are consecutive and fill all lanes.
     is_run: bool,
-    /// A block for each number, one after the other.
+    /// A block for each number, in order.
     slots: Counters,
 }
 
@@ -94,7 +94,7 @@ struct ClassCounters {
 
 // ===== laying out =====
 
-/// Hands out counters: a whole block for each number, and whatever is needed for a text.
+/// Hands out counters: a whole block for each number, and one counter per bin of a text.
 struct FeatureLayout<'a> {
     layout: &'a mut Layout,
     all: Vec<MonitoredFeature>,
@@ -110,7 +110,7 @@ struct NumberColumn {
 }
 
 impl MonitoredFeatures {
-    /// Lays out the counters of what a version and its baseline agree on.
+    /// Lays out the counters of the features that both the version and its baseline have.
     pub(super) fn new(spec: &MonitoringSpec, layout: &mut Layout) -> MonitoredFeatures {
         let (all, numbers, texts, left_out) = Default::default();
         let mut layout = FeatureLayout { layout, all, numbers, texts, left_out };
@@ -133,7 +133,7 @@ impl MonitoredFeatures {
             Some(layout.number(Side::Prediction, edges, feature))
         });
         let FeatureLayout { all, numbers, texts, left_out, .. } = layout;
-        // A text between two numbers has its cells between theirs.
+        // The cells of a text may lie between those of two numbers.
         let groups = numbers.chunk_by(|one, next| one.counters.slots.block() + 1 == next.counters.slots.block());
         let numbers = groups.flat_map(|next| next.chunks(LANES)).filter_map(NumberGroup::new).collect();
         MonitoredFeatures { classes, all: all.into(), left_out, numbers, texts, class, predicted }
@@ -142,7 +142,7 @@ impl MonitoredFeatures {
 
 impl FeatureLayout<'_> {
     fn features(&mut self, MonitoringSpec { schema, settings, .. }: &MonitoringSpec, of: &[FeatureBaseline]) {
-        // By name: in which order a preprocessor gives its features has nothing to say.
+        // Matches by name, because the order of a preprocessor's features has no meaning.
         for feature in of {
             let column = |names: &[Arc<str>]| names.iter().position(|name| **name == *feature.name);
             match (&feature.bins, column(&schema.numbers), column(&schema.texts)) {
@@ -201,7 +201,7 @@ impl FeatureLayout<'_> {
 // ===== counting =====
 
 impl MonitoredFeatures {
-    /// Counts features, one after the other, so that the bins of each are looked up once.
+    /// Counts the rows feature by feature, so that the bins of each feature are loaded only once.
     pub(super) fn count(&self, cells: &LocalShard<'_>, features: &[Features]) {
         let rows = || features.iter().flat_map(|features| (0..features.rows()).map(move |row| (features, row)));
         for group in &self.numbers {
@@ -247,7 +247,7 @@ impl MonitoredFeatures {
 }
 
 impl NumberGroup {
-    /// The group of these numbers, whose blocks follow one another; `None` without any.
+    /// The group of these numbers, whose blocks are consecutive; `None` without numbers.
     fn new(numbers: &[NumberColumn]) -> Option<NumberGroup> {
         let first = numbers.first()?;
         let columns: Vec<usize> = numbers.iter().map(|number| number.column).collect();

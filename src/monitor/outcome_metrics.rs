@@ -10,25 +10,25 @@ use super::metric_family::{Family, counter, gauge, histogram};
 use super::outcomes::{BusinessOutcome, CALIBRATION_BINS, ClassOutcomes, DELAY_BUCKETS, Outcomes, Withdrawn};
 use super::text::{Number, Series};
 
-/// Measures of the outcomes of a version's predictions. A measure that says nothing yet, or that is not for this kind of
-/// predictions, is `None`.
+/// Measures of the outcomes of a version's predictions. A measure is `None` before the first outcome, or if it does not
+/// apply to this kind of predictions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OutcomeStats {
-    /// Number of predictions of which the truth became known.
+    /// Number of predictions whose truth became known.
     pub labels: u64,
-    /// Their share of the predictions that this replica made.
+    /// The number of labels divided by the predictions that this replica made.
     pub label_coverage: Option<f64>,
     /// The share of predicted classes that were right.
     pub accuracy: Option<f64>,
     /// Estimate of the accuracy without labels: the mean confidence of all predictions.
     pub accuracy_estimate: Option<f64>,
-    /// The mean squared difference of confidence and being right.
+    /// The mean squared difference between confidence and correctness (1 or 0).
     pub brier_score: Option<f64>,
     /// The expected calibration error.
     pub calibration_error: Option<f64>,
     /// The mean absolute error of predicted numbers.
     pub mean_absolute_error: Option<f64>,
-    /// The mean of predicted less true numbers.
+    /// The mean of predicted minus true numbers.
     pub bias: Option<f64>,
     /// The business metrics, by name.
     pub business: BTreeMap<String, f64>,
@@ -38,7 +38,7 @@ pub struct OutcomeStats {
 pub(super) struct OutcomeReading {
     pub(super) stats: OutcomeStats,
     sums: Outcomes,
-    /// True if it predicts classes: metrics of classes are not shown of others.
+    /// True if the version predicts classes; otherwise the metrics of classes are not shown.
     is_classifier: bool,
 }
 
@@ -54,12 +54,9 @@ const BY_BIN: &[&str] = &["model", "version", "bin"];
 const BY_BUSINESS_METRIC: &[&str] = &["model", "version", "name", "kind"];
 
 const LABELS: &[Family<OutcomeReading>] = &[
-    counter(
-        "leeway_outcome_labels_total",
-        BY_VERSION,
-        "Predictions of which the truth became known.",
-        |read, series| series.value(&[], read.sums.labels),
-    ),
+    counter("leeway_outcome_labels_total", BY_VERSION, "Predictions whose truth became known.", |read, series| {
+        series.value(&[], read.sums.labels)
+    }),
     counter("leeway_outcome_correct_total", BY_VERSION, "Predicted classes that were right.", |read, series| {
         if read.is_classifier {
             series.value(&[], read.sums.correct);
@@ -68,7 +65,7 @@ const LABELS: &[Family<OutcomeReading>] = &[
     counter(
         "leeway_outcome_class_total",
         BY_CLASS_OF,
-        "Predictions of which the truth became known: how often a class was predicted, actual, and both (correct).",
+        "Predictions whose truth became known: how often a class was predicted, was the actual one, and was both (correct).",
         |read, series| {
             for (class, ClassOutcomes { predicted, actual, correct }) in &read.sums.classes {
                 series.value(&[class, "predicted"], *predicted);
@@ -83,19 +80,19 @@ const CLASSES: &[Family<OutcomeReading>] = &[
     gauge(
         "leeway_outcome_accuracy",
         BY_VERSION,
-        "The share of predicted classes that were right, of those of which the truth became known.",
+        "The share of predicted classes that were right, among those whose truth became known.",
         |read, series| write_known(series, read.stats.accuracy),
     ),
     gauge(
         "leeway_outcome_accuracy_estimate",
         BY_VERSION,
-        "An estimate of accuracy without labels: the mean confidence of all predictions. Right if confidence is calibrated.",
+        "An estimate of accuracy without labels: the mean confidence of all predictions. Valid if confidence is calibrated.",
         |read, series| write_known(series, read.stats.accuracy_estimate),
     ),
     gauge(
         "leeway_outcome_brier_score",
         BY_VERSION,
-        "The mean squared difference of confidence and being right.",
+        "The mean squared difference between confidence and correctness (1 or 0).",
         |read, series| write_known(series, read.stats.brier_score),
     ),
     gauge(
@@ -113,31 +110,34 @@ const CLASSES: &[Family<OutcomeReading>] = &[
     gauge(
         "leeway_outcome_recall",
         BY_CLASS,
-        "Of the instances of a class, the share that was predicted to be of it.",
+        "Of the instances of a class, the share that was predicted as that class.",
         |read, series| read.write_by_class(series, |found| found.recall()),
     ),
     counter(
         "leeway_outcome_calibration_count_total",
         BY_BIN,
-        "Predictions of which the truth became known, by bin of confidence (its upper edge).",
+        "Predictions whose truth became known, by bin of confidence (its upper edge).",
         |read, series| read.write_by_bin(series, |sums, bin| sums.calibration.bins()[bin].count),
     ),
     counter(
         "leeway_outcome_calibration_confidence_total",
         BY_BIN,
-        "The sum of their confidence.",
-        // To a millionth: further digits are only those of a float32.
+        "The sum of the confidence of predictions whose truth became known, by bin of confidence.",
+        // Rounded to a millionth: further digits are noise of an f32.
         |read, series| {
             read.write_by_bin(series, |sums, bin| (sums.calibration.bins()[bin].confidence * 1e6).round() / 1e6);
         },
     ),
-    counter("leeway_outcome_calibration_correct_total", BY_BIN, "How many of them were right.", |read, series| {
-        read.write_by_bin(series, |sums, bin| sums.calibration.bins()[bin].correct)
-    }),
+    counter(
+        "leeway_outcome_calibration_correct_total",
+        BY_BIN,
+        "Predicted classes that were right, by bin of confidence.",
+        |read, series| read.write_by_bin(series, |sums, bin| sums.calibration.bins()[bin].correct),
+    ),
     counter(
         "leeway_outcome_squared_error_total",
         BY_VERSION,
-        "The sum of squared errors: of confidence against being right, or of predicted against true numbers.",
+        "The sum of squared errors: of confidence against correctness (1 or 0), or of predicted against true numbers.",
         |read, series| series.value(&[], read.sums.squared_error),
     ),
 ];
@@ -152,7 +152,7 @@ const NUMBERS: &[Family<OutcomeReading>] = &[
     gauge(
         "leeway_outcome_bias",
         BY_VERSION,
-        "The mean of predicted less true numbers, in their own unit.",
+        "The mean of predicted minus true numbers, in their own unit.",
         |read, series| write_known(series, read.stats.bias),
     ),
     counter(
@@ -165,7 +165,7 @@ const NUMBERS: &[Family<OutcomeReading>] = &[
             }
         },
     ),
-    gauge("leeway_outcome_error_sum", BY_VERSION, "The sum of predicted less true numbers.", |read, series| {
+    gauge("leeway_outcome_error_sum", BY_VERSION, "The sum of predicted minus true numbers.", |read, series| {
         write_known(series, Some(read.sums.error).filter(|_| read.sums.values > 0))
     }),
 ];
@@ -174,7 +174,7 @@ const CORRECTIONS: &[Family<OutcomeReading>] = &[
     counter(
         "leeway_outcome_corrections_total",
         BY_VERSION,
-        "Truths that were replaced by others; each is counted once in leeway_outcome_labels_total.",
+        "Truths that were replaced by later ones; each is counted once in leeway_outcome_labels_total.",
         |read, series| {
             if read.has_labels() {
                 series.value(&[], read.sums.withdrawn.labels);
@@ -184,19 +184,19 @@ const CORRECTIONS: &[Family<OutcomeReading>] = &[
     counter(
         "leeway_outcome_withdrawn_total",
         &["model", "version", "of"],
-        "What replaced truths had added to the correct, squared_error and absolute_error counters: to be subtracted from them.",
+        "Amounts that replaced truths had added to the correct, squared_error and absolute_error counters; subtract them.",
         |read, series| read.write_withdrawn(series),
     ),
     counter(
         "leeway_outcome_class_withdrawn_total",
         BY_CLASS_OF,
-        "What replaced truths had added to leeway_outcome_class_total (actual, correct): to be subtracted from it.",
+        "Counts that replaced truths had added to leeway_outcome_class_total (actual, correct); subtract them.",
         |read, series| read.write_withdrawn_classes(series),
     ),
     counter(
         "leeway_outcome_calibration_withdrawn_total",
         BY_BIN,
-        "What replaced truths had added to leeway_outcome_calibration_correct_total: to be subtracted from it.",
+        "Counts that replaced truths had added to leeway_outcome_calibration_correct_total; subtract them.",
         |read, series| {
             if read.sums.withdrawn.labels > 0 {
                 read.write_by_bin(series, |sums, bin| sums.withdrawn.calibration_correct[bin]);
@@ -222,22 +222,25 @@ const OTHERS: &[Family<OutcomeReading>] = &[
     gauge(
         "leeway_outcome_label_coverage_ratio",
         BY_VERSION,
-        "Truths that this replica was told, divided by the predictions that it made.",
+        "Truths reported to this replica, divided by the predictions that it made.",
         |read, series| write_known(series, read.stats.label_coverage),
     ),
     gauge(
         "leeway_outcome_business",
         BY_BUSINESS_METRIC,
-        "A business metric of model.toml, made of its amounts as its kind says.",
+        "A business metric of model.toml: the sum or the mean of its amounts, depending on its kind.",
         |read, series| read.write_business(series, BusinessOutcome::value),
     ),
-    gauge("leeway_outcome_business_sum", BY_BUSINESS_METRIC, "The sum of its amounts.", |read, series| {
-        read.write_business(series, |found| found.sum)
-    }),
+    gauge(
+        "leeway_outcome_business_sum",
+        BY_BUSINESS_METRIC,
+        "The sum of the amounts of a business metric.",
+        |read, series| read.write_business(series, |found| found.sum),
+    ),
     counter(
         "leeway_outcome_business_items_total",
         BY_BUSINESS_METRIC,
-        "How many amounts there were.",
+        "The number of amounts of a business metric.",
         |read, series| read.write_business(series, |found| found.items),
     ),
 ];
@@ -261,8 +264,8 @@ impl OutcomeReading {
         OutcomeReading { stats, sums, is_classifier: counters.is_classifier() }
     }
 
-    /// Returns true if there is a truth that can be replaced. The series of corrections exist from then on, because a rate
-    /// misses the first count of a new series.
+    /// Returns true if a truth is known that could be replaced. The series of corrections exist from then on, because a
+    /// rate misses the first count of a new series.
     fn has_labels(&self) -> bool {
         self.sums.labels + self.sums.withdrawn.labels > 0
     }

@@ -1,15 +1,16 @@
 //! Outcomes of predictions: accuracy, calibration and business value.
 //!
-//! Everything is a sum or a count, so that the replicas of a fleet can be added up; the measures are computed from the
-//! sums. Counters never fall. So if a label is replaced, its former counts stay, and are counted a second time as
-//! withdrawn. Each measure subtracts them. So a label may be withdrawn on another replica than the one that counted it.
+//! Everything is a sum or a count, so that the numbers of a fleet's replicas can be added up; the measures are computed
+//! from the sums. Counters never fall: if a label is replaced, its former counts stay, and are also counted as
+//! withdrawn. Each measure subtracts the withdrawn counts. A label may therefore be withdrawn on a replica that did not
+//! count it.
 //!
 //! - *Brier score*: the mean of (c − y)², where c is the confidence in the predicted class and y is 1 if it was right and 0
 //!   if not (Brier, Monthly Weather Review 78, 1950, for the event "the prediction is right").
 //! - *Expected calibration error*: over ten bins of confidence with n predictions each, Σ (n_b/n)·|Σc_b/n_b − Σy_b/n_b|
 //!   (Naeini et al., AAAI 2015).
-//! - *Estimated accuracy*: without labels, the mean confidence. With calibrated confidence that is what CBPE makes of it
-//!   (confidence-based performance estimation, NannyML). It does not see a change of what is right (concept drift).
+//! - *Estimated accuracy*: without labels, the mean confidence. With calibrated confidence, this is the estimate of
+//!   CBPE (confidence-based performance estimation, NannyML). It does not detect concept drift.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,33 +18,33 @@ use std::time::Duration;
 use super::bins::{MAX_TEXT_BINS, OTHER};
 use crate::config::BusinessKind;
 
-/// Bins of confidence, all of the same width: 0 to 0.1, above that to 0.2, and so on to 1.
+/// Number of bins of confidence, all of the same width: 0 to 0.1, above 0.1 to 0.2, and so on to 1.
 pub(super) const CALIBRATION_BINS: usize = 10;
 
 /// Upper bounds of the histogram of the delay between a prediction and its label, in seconds.
 pub(super) const DELAY_BUCKETS: [u64; 11] =
     [1, 10, 60, 600, 3_600, 21_600, 86_400, 259_200, 604_800, 1_209_600, 2_592_000];
 
-/// The prediction, according to its id.
+/// A prediction, read from its id.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Predicted {
-    /// A class by its name, and how sure the model was of it.
+    /// The name of the class, and the confidence in it.
     Class(String, f64),
     /// A number.
     Value(f64),
 }
 
-/// The truth.
+/// The true outcome of a prediction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Truth {
-    /// The class.
+    /// A class.
     Label {
         /// Number of the class.
         class: usize,
         /// Name of the class.
         name: String,
     },
-    /// This number.
+    /// A number.
     Value(f64),
 }
 
@@ -70,14 +71,14 @@ pub(super) struct Withdrawn {
     /// Number of replaced labels and values.
     pub(super) labels: u64,
     pub(super) correct: u64,
-    /// By class; `predicted` never changes.
+    /// Withdrawn counts by class; `predicted` is always 0.
     pub(super) classes: BTreeMap<String, ClassOutcomes>,
     pub(super) calibration_correct: [u64; CALIBRATION_BINS],
     pub(super) squared_error: f64,
     pub(super) absolute_error: f64,
 }
 
-/// Number of times that a class was predicted, was true, and was both.
+/// Number of times that a class was predicted, was the true one, and was both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClassOutcomes {
     pub(super) predicted: u64,
@@ -102,11 +103,11 @@ pub struct Calibration {
 /// The predictions within a range of confidence.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CalibrationBin {
-    /// Their number.
+    /// Number of predictions.
     pub count: u64,
-    /// The sum of their confidence.
+    /// Sum of the confidence of the predictions.
     pub confidence: f64,
-    /// Number of right ones among them.
+    /// Number of predictions that were right.
     pub correct: u64,
 }
 
@@ -119,12 +120,12 @@ impl Default for Calibration {
 }
 
 impl Calibration {
-    /// So many bins of the same width.
+    /// Creates this number of bins of the same width.
     pub fn with_bins(bins: usize) -> Calibration {
         Calibration { bins: vec![CalibrationBin::default(); bins.max(1)] }
     }
 
-    /// Adds a prediction. A confidence that is an edge belongs to the bin below it.
+    /// Adds a prediction. A confidence at an edge belongs to the bin below the edge.
     pub fn add(&mut self, confidence: f64, is_correct: bool) {
         let bin = self.bin_of(confidence);
         let bin = &mut self.bins[bin];
@@ -135,11 +136,11 @@ impl Calibration {
 
     fn bin_of(&self, confidence: f64) -> usize {
         let bins = self.bins.len();
-        // Compared with the edges themselves: a product could be rounded to the wrong side.
+        // Compares with the edges themselves, because a product could be rounded to the wrong side.
         (1..bins).filter(|edge| *edge as f64 / (bins as f64) < confidence).count()
     }
 
-    /// The bins, the least sure first.
+    /// The bins, in ascending order of confidence.
     pub fn bins(&self) -> &[CalibrationBin] {
         &self.bins
     }
@@ -174,14 +175,14 @@ impl Calibration {
 // ===== impl Outcomes =====
 
 impl Outcomes {
-    /// Nothing yet. Classes that are known are there from the beginning: a rate does not see the first count of a series,
-    /// and labels from outside must not take their place.
+    /// Creates empty outcomes. Known classes exist from the beginning, because a rate misses the first count of a
+    /// series, and because labels from callers must not take their places.
     pub(super) fn of_classes(classes: &[String]) -> Outcomes {
         let known = classes.iter().take(MAX_TEXT_BINS).map(|class| (class.clone(), ClassOutcomes::default()));
         Outcomes { classes: known.collect(), ..Outcomes::default() }
     }
 
-    /// Adds the truth of a prediction, with its delay if that is known.
+    /// Adds the truth of a prediction, with the delay of the truth if it is known.
     pub fn label(&mut self, predicted: &Predicted, truth: &Truth, delay: Option<Duration>) {
         match (predicted, truth) {
             (Predicted::Class(class, confidence), Truth::Label { name: label, .. }) => {
@@ -200,7 +201,7 @@ impl Outcomes {
                 self.error += error;
                 self.squared_error += error * error;
             }
-            // Whoever calls has seen that they fit.
+            // The caller has checked that the kinds match.
             (Predicted::Class(..), Truth::Value(_)) | (Predicted::Value(_), Truth::Label { .. }) => return,
         }
         self.labels += 1;
@@ -260,7 +261,7 @@ impl Outcomes {
         found.sum += amount;
     }
 
-    /// So that labels that nobody knows do not become endless series, those beyond the limit are one.
+    /// The counts of a class. Classes beyond the limit share one entry, so that the number of series is bounded.
     fn class(&mut self, name: &str) -> &mut ClassOutcomes {
         let is_new = !self.classes.contains_key(name);
         let name = if is_new && self.classes.len() >= MAX_TEXT_BINS { OTHER } else { name };
@@ -268,13 +269,13 @@ impl Outcomes {
     }
 
     fn withdrawn_of(&mut self, name: &str) -> &mut ClassOutcomes {
-        // Uses the class that the counts are subtracted from.
+        // The entry that these counts are subtracted from.
         let name = if self.classes.contains_key(name) { name } else { OTHER };
         self.withdrawn.classes.entry(name.to_owned()).or_default()
     }
 
-    /// Returns the outcomes of a class without the withdrawn ones. At least 0, because the counts may be on another
-    /// replica.
+    /// Returns the outcomes of a class minus the withdrawn ones. At least 0, because another replica may have the
+    /// counts that were withdrawn here.
     pub(super) fn holding(&self, class: &str) -> ClassOutcomes {
         let counted = self.classes.get(class).copied().unwrap_or_default();
         let withdrawn = self.withdrawn.classes.get(class).copied().unwrap_or_default();
@@ -310,26 +311,26 @@ impl Outcomes {
         ratio((self.absolute_error - self.withdrawn.absolute_error).max(0.0), self.values)
     }
 
-    /// The mean of predicted less true numbers.
+    /// The mean of predicted minus true numbers.
     pub fn bias(&self) -> Option<f64> {
         ratio(self.error, self.values)
     }
 }
 
 impl ClassOutcomes {
-    /// Of those that were predicted to be of the class, the share that is.
+    /// Of the predictions of the class, the share that was right.
     pub fn precision(&self) -> Option<f64> {
         ratio(self.correct as f64, self.predicted)
     }
 
-    /// Of those that are of the class, the share that was predicted to be.
+    /// Of the instances of the class, the share that was predicted as that class.
     pub fn recall(&self) -> Option<f64> {
         ratio(self.correct as f64, self.actual)
     }
 }
 
 impl BusinessOutcome {
-    /// The metric itself: a sum, or a mean; a rate is the mean of yes and no.
+    /// Value of the metric: a sum, or a mean; a rate is the mean of yes (1) and no (0).
     pub(super) fn value(&self) -> f64 {
         match self.kind {
             BusinessKind::Sum => self.sum,
@@ -352,7 +353,7 @@ mod tests {
         Truth::Label { class: 0, name: name.to_owned() }
     }
 
-    /// A correction has the same effect as the right label at once, and no count falls.
+    /// A correction has the same effect as the right label from the start, and no count falls.
     #[test]
     fn a_correction_replaces() {
         let predicted = [Predicted::Class("a".into(), 0.75), Predicted::Class("b".into(), 0.6)];
@@ -389,7 +390,7 @@ mod tests {
         assert_eq!((corrected.business["revenue"].sum, corrected.business["revenue"].items), (7.0, 1));
     }
 
-    /// A label at one replica and its correction at another have the same sums as both at one replica.
+    /// A label on one replica and its correction on another have the same sums as both on one replica.
     #[test]
     fn a_correction_may_come_to_another_replica() {
         let predicted = Predicted::Class("a".into(), 0.75);
@@ -412,7 +413,7 @@ mod tests {
         assert_eq!((other.labels, other.accuracy()), (0, None));
     }
 
-    /// Golden: what scikit-learn makes of the same predictions (`tests/data/make_outcomes.py`).
+    /// Golden: results of scikit-learn for the same predictions (`tests/data/make_outcomes.py`).
     #[test]
     fn measures_are_those_of_scikit_learn() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/outcomes_golden.json");

@@ -1,7 +1,7 @@
 //! Quantiles of durations over a sliding window, within 1 % of the true ones, and their metrics.
 //!
-//! Durations are counted in buckets of 64 to each power of two, as HdrHistogram has them: a bucket is at most 1/64 as
-//! wide as its least value, and its middle therefore at most 1/128 (0.8 %) away from any value within.
+//! Durations are counted in 64 buckets per power of two, as in HdrHistogram. A bucket is at most 1/64 as wide as its
+//! least value, so its middle is at most 1/128 (0.8 %) away from any value in it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use super::metric_family::{Family, summary};
 use super::shards::Shards;
 use super::text::{Series, rounded};
 
-/// Buckets to each power of two, as a power of two itself.
+/// Binary logarithm of the number of buckets per power of two.
 const PRECISION: u32 = 6;
-/// Below 2¹⁰ ns = 1 µs, buckets are as wide as just above it: 16 ns.
+/// Below 2¹⁰ ns (1 µs), all buckets have the width of the first above it: 16 ns.
 const MIN_EXPONENT: u32 = 10;
-/// Durations from 2³⁷ ns = 137 s on are in the last bucket: no request takes so long.
+/// Durations from 2³⁷ ns (137 s) on are in the last bucket. Requests do not take that long.
 const MAX_EXPONENT: u32 = 37;
 const BUCKETS: usize = (((MAX_EXPONENT - MIN_EXPONENT) as usize) + 1) << PRECISION;
 
-/// Intervals that a window slides by.
+/// Number of intervals of a window, which slides by one of them.
 const INTERVALS: u32 = 30;
 
-/// Timed quantities: the parts of answered requests, and the whole of those that were not answered.
+/// Timed quantities: the parts of answered requests, and the whole of unanswered ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timed {
     Answered(RequestPart),
@@ -44,9 +44,9 @@ pub(super) struct Latencies {
 /// Durations of the requests of a version.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencyStats {
-    /// Those of answered requests. A part that was never timed is not there.
+    /// Durations of answered requests. A part that was never timed has no entry.
     pub answered: BTreeMap<RequestPart, Latency>,
-    /// Those of the others, until they were refused or had failed.
+    /// Durations of unanswered requests, until they were refused or had failed.
     pub unanswered: BTreeMap<Unanswered, Latency>,
 }
 
@@ -55,9 +55,9 @@ pub struct LatencyStats {
 pub struct Latency {
     /// Number of durations since the version was loaded.
     pub count: u64,
-    /// Their sum, in seconds.
+    /// Sum of the durations, in seconds.
     pub sum_s: f64,
-    /// Quantiles of those within the window; `None` if there are none.
+    /// Quantiles of the durations within the window; `None` if the window is empty.
     pub quantiles: Option<Quantiles>,
 }
 
@@ -79,13 +79,13 @@ pub(super) static FAMILIES: &[Family<LatencyStats>] = &[
     summary(
         "leeway_latency_quantile_seconds",
         &["model", "version", "stage"],
-        "Quantiles of how long each stage of the answered requests of the last minutes took, on this replica; off by 1 % at most.",
+        "Quantiles of the duration of each stage of requests answered in the last minutes, on this replica; off by at most 1 %.",
         |latency, series| latency.answered.iter().for_each(|(part, found)| found.write(series, part.name())),
     ),
     summary(
         "leeway_unanswered_quantile_seconds",
         &["model", "version", "outcome"],
-        "The same for requests that were not answered with predictions, until they were refused (shed) or had failed (failed).",
+        "Quantiles of the time until requests were refused (shed) or had failed (failed), in the last minutes, on this replica.",
         |latency, series| latency.unanswered.iter().for_each(|(outcome, found)| found.write(series, outcome.name())),
     ),
 ];
@@ -94,7 +94,7 @@ impl Latency {
     fn write(&self, series: &mut Series<'_>, name: &str) {
         let quantiles = match self.quantiles {
             Some(Quantiles { p50_s, p95_s, p99_s }) => [p50_s, p95_s, p99_s],
-            // As Prometheus' own clients have it: a quantile of nothing is not a number.
+            // As in Prometheus' own clients, the quantiles of an empty window are NaN.
             None => [f64::NAN; 3],
         };
         let quantiles = [0.5, 0.95, 0.99].into_iter().zip(quantiles.map(rounded));
@@ -172,7 +172,7 @@ impl Latencies {
     }
 
     pub(super) fn tick(&self, now: Duration) {
-        // Differences within a window are far below 2³²: the lower half is enough.
+        // Differences within a window are far below 2³², so the lower half is enough.
         self.history.tick(now, || self.cells.sums().into_iter().map(|sum| sum as u32).collect());
     }
 
@@ -181,7 +181,7 @@ impl Latencies {
         let begin = self.history.begin(now, self.window);
         let mut stats = LatencyStats::default();
         for timed in Timed::ALL {
-            // Most versions never shed or fail.
+            // Skips the work for versions that never shed or fail.
             let count = self.cells.sum(HANDLES.counts.of(*timed));
             if count == 0 {
                 continue;
@@ -196,7 +196,7 @@ impl Latencies {
         stats
     }
 
-    /// Returns the quantiles of what was observed since `begin`.
+    /// Returns the quantiles of the durations observed since `begin`.
     fn quantiles(&self, timed: Timed, begin: &Moment<u32>) -> Option<Quantiles> {
         let cells = HANDLES.buckets_of(timed).range();
         let mut counts: Vec<u32> = self.cells.sums_of(cells.clone()).into_iter().map(|sum| sum as u32).collect();
@@ -207,7 +207,7 @@ impl Latencies {
         Some(Quantiles { p50_s: seconds(0.5)?, p95_s: seconds(0.95)?, p99_s: seconds(0.99)? })
     }
 
-    /// The most bytes that it takes, if so many threads observe.
+    /// Maximum memory in bytes, if this number of threads observe.
     pub(super) fn memory(&self, threads: usize) -> usize {
         self.cells.len() * (8 * threads + 4 * self.history.capacity())
     }
@@ -240,7 +240,7 @@ fn middle(bucket: usize) -> Duration {
     Duration::from_nanos(least + width / 2)
 }
 
-/// The middle of the bucket that holds the value which at least this share of all values does not exceed.
+/// The middle of the bucket with the least value that at least this share of all values does not exceed.
 fn quantile(counts: &[u32], share: f64) -> Option<Duration> {
     let all: u64 = counts.iter().map(|count| u64::from(*count)).sum();
     let rank = ((share * all as f64).ceil() as u64).max(1);
@@ -261,7 +261,7 @@ mod tests {
     const TOTAL: Timed = Timed::Answered(RequestPart::Total);
 
     proptest! {
-        /// Against sorted samples, over the range in which requests are: 1 µs to 100 s.
+        /// Compared with sorted samples, over the usual range of requests: 1 µs to 100 s.
         #[test]
         fn quantiles_are_within_one_percent(exponents in prop::collection::vec(3.0f64..11.0, 1..500)) {
             let mut samples: Vec<u64> = exponents.iter().map(|exponent| 10f64.powf(*exponent) as u64).collect();
@@ -300,7 +300,7 @@ mod tests {
         (0..3).for_each(|_| latencies.observe(TOTAL, Duration::from_millis(20)));
         latencies.tick(Duration::from_secs(30));
         assert_eq!(p50(31).unwrap(), 20);
-        // After five minutes, the first are forgotten, and then all.
+        // After five minutes, the first duration is forgotten, and then the others.
         let tick = |seconds: std::ops::RangeInclusive<u64>| {
             seconds.for_each(|second| latencies.tick(Duration::from_secs(second)));
         };

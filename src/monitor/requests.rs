@@ -1,4 +1,4 @@
-//! Recording of requests: their outcomes, the durations of their stages, and the use of their budgets.
+//! Recording of requests: outcomes, durations of stages, and use of budgets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::budget::StageClock;
 use crate::error::Error;
 use crate::stage::Stage;
 
-/// Counts a request as in flight until it is dropped, and as abandoned if nobody said how it ended.
+/// Counts a request as in flight until the guard is dropped, and as abandoned if its end was not recorded before.
 #[derive(Debug)]
 pub struct RequestGuard {
     recorder: Arc<VersionRecorder>,
     outcome: Outcome,
 }
 
-/// Guard of an answer that is being written. Dropping it, at the first byte, records the duration of the request.
+/// Guard of a response that is being written. Dropping it, at the first byte, records the duration of the request.
 #[derive(Debug)]
 pub struct Delivery {
     recorder: Arc<VersionRecorder>,
@@ -29,20 +29,20 @@ pub struct Delivery {
 // ===== impl VersionRecorder =====
 
 impl VersionRecorder {
-    /// A request has reached this version.
+    /// Begins recording a request that has reached this version.
     pub fn request(self: &Arc<Self>) -> RequestGuard {
         self.metrics.cells.local().add(HANDLES.requests.in_flight, 1);
         RequestGuard { recorder: Arc::clone(self), outcome: Outcome::Abandoned }
     }
 
-    /// An answer was on its way so long after its request.
+    /// Records the total duration of an answered request, up to the first byte of the response.
     pub(super) fn delivered(&self, total: Duration) {
         self.took(&self.metrics.cells.local(), RequestPart::Total, total);
     }
 
     fn took(&self, shard: &LocalShard<'_>, part: RequestPart, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        // Edges are in whole microseconds: rounding up keeps "at most the edge" exact.
+        // Edges are in whole microseconds. Rounding up keeps "at most the edge" exact.
         shard.observe_with_sum(self.metrics.durations(part), nanos.div_ceil(1000), nanos);
         self.latencies.observe(Timed::Answered(part), took);
     }
@@ -51,8 +51,8 @@ impl VersionRecorder {
 // ===== impl RequestGuard =====
 
 impl RequestGuard {
-    /// The request was answered with predictions; its stages took what the clock says. How long all of it took is known
-    /// when the answer is on its way.
+    /// Records that the request is answered with predictions, and the durations of its stages on the clock. The
+    /// returned guard records the total duration.
     pub fn succeeded(mut self, clock: &StageClock) -> Delivery {
         self.outcome = Outcome::Ok;
         let shard = self.recorder.metrics.cells.local();
@@ -64,7 +64,7 @@ impl RequestGuard {
         Delivery { recorder: Arc::clone(&self.recorder), started: clock.started() }
     }
 
-    /// The request was refused or failed.
+    /// Records that the request was refused or failed.
     pub fn failed(mut self, clock: &StageClock, error: &Error) {
         self.outcome = Outcome::from(error);
         let unanswered = if self.outcome == Outcome::Shed { Unanswered::Shed } else { Unanswered::Failed };
@@ -82,7 +82,7 @@ impl RequestGuard {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        // A stage that panics takes the guard with it; the client has not gone anywhere.
+        // A stage that panics drops the guard; this is not a client that went away.
         if std::thread::panicking() {
             self.outcome = Outcome::ServerError;
         }
@@ -102,7 +102,7 @@ impl Drop for Delivery {
 
 // ===== the budget of a request =====
 
-/// The stage that had a request when its time ran out.
+/// The stage that a request was in when its time ran out.
 fn expired_in(error: &Error) -> Option<Stage> {
     match error {
         Error::Expired { stage, .. } => Some(*stage),
@@ -111,9 +111,9 @@ fn expired_in(error: &Error) -> Option<Stage> {
     }
 }
 
-/// Records how the budget of a request was spent, however it ended.
+/// Records the use of a request's budget, for every outcome.
 fn spent(shard: &LocalShard<'_>, clock: &StageClock) {
-    // Of requests that were not answered in time, too: they are those of which the prediction was worst.
+    // Includes requests that were not answered in time, because their predicted times were the most wrong.
     if let Some(predicted) = clock.predicted().filter(|predicted| !predicted.is_zero()) {
         let (timings, ran) = (clock.timings(), clock.left_at(Stage::Inference).is_some());
         if ran {

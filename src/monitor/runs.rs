@@ -1,5 +1,5 @@
-//! The current runs of a version's workers: their start, and the number of abandoned requests in them. One store when a
-//! run begins, and one when it ends; readers take no lock.
+//! The current runs of a version's workers: their starts, and the number of abandoned requests in them. Recording is a
+//! few stores when a run begins and when it ends; readers take no lock.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ pub struct Runs {
 /// The current run of one worker.
 #[derive(Debug, Default)]
 struct WorkerRun {
-    /// Start of the run, in nanoseconds since the epoch plus one; 0 without a run.
+    /// Start of the run, as nanoseconds since the epoch plus one; 0 without a run.
     since: AtomicU64,
     /// Requests in the run that no caller waits for.
     abandoned: AtomicU64,
 }
 
 impl Runs {
-    /// A number of workers without a run. All runs start after the epoch.
+    /// Creates `workers` workers without a run. All runs must start after `epoch`.
     pub fn of(workers: usize, epoch: Instant) -> Runs {
         Runs { epoch, workers: (0..workers).map(|_| WorkerRun::default()).collect() }
     }

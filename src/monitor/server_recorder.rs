@@ -1,4 +1,4 @@
-//! The metrics of what belongs to no version, and the handles that count them: connections, errors, readiness, feedback.
+//! The recorder and metrics of everything that does not belong to a version: connections, errors, readiness, feedback.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,7 +8,7 @@ use super::metric_family::{Family, counter, gauge};
 use crate::budget::MemoryBudget;
 use crate::error::{Error, OperatorError};
 
-/// The handles of what belongs to no version.
+/// The recorder of everything that does not belong to a version.
 #[derive(Debug, Default)]
 pub struct ServerRecorder {
     /// Version of ONNX Runtime.
@@ -23,7 +23,7 @@ pub struct ServerRecorder {
     body_memory: OnceLock<MemoryBudget>,
 }
 
-/// A counter for each code of an error that can be answered.
+/// A counter for each code of an error response.
 #[derive(Debug)]
 struct ErrorCounts(Vec<(&'static str, AtomicU64)>);
 
@@ -48,7 +48,7 @@ pub(super) static FAMILIES: &[Family<ServerRecorder>] = &[
         "1 while the server takes new work, 0 while it is shutting down or serves no model.",
         |server, series| series.value(&[], server.ready.load(Relaxed) & server.serves_models.load(Relaxed)),
     ),
-    gauge("leeway_connections", &[], "Connections that are open on the data listener.", |server, series| {
+    gauge("leeway_connections", &[], "Open connections on the data listener.", |server, series| {
         series.value(&[], server.connections.load(Relaxed));
     }),
     counter("leeway_connections_total", &[], "Connections accepted on the data listener.", |server, series| {
@@ -57,16 +57,16 @@ pub(super) static FAMILIES: &[Family<ServerRecorder>] = &[
     counter(
         "leeway_accept_errors_total",
         &[],
-        "Connections the kernel could not hand over, for example for lack of file descriptors.",
+        "Connections that could not be accepted, for example for lack of file descriptors.",
         |server, series| series.value(&[], server.accept_errors.load(Relaxed)),
     ),
     gauge(
         "leeway_body_memory_bytes",
         &[],
-        "Bytes held for the bodies of requests and for answers that have not been read.",
+        "Bytes held for request bodies and for responses that have not been read.",
         |server, series| series.value(&[], server.body_memory(MemoryBudget::held)),
     ),
-    gauge("leeway_body_memory_limit_bytes", &[], "The most of these that are held at one time.", |server, series| {
+    gauge("leeway_body_memory_limit_bytes", &[], "The limit of leeway_body_memory_bytes.", |server, series| {
         series.value(&[], server.body_memory(MemoryBudget::limit))
     }),
     counter(
@@ -79,71 +79,66 @@ pub(super) static FAMILIES: &[Family<ServerRecorder>] = &[
             }
         },
     ),
-    counter(
-        "leeway_outcome_feedback_total",
-        &["result"],
-        "Items of feedback, by what came of them.",
-        |server, series| {
-            for (result, count) in FeedbackResult::ALL.into_iter().zip(&server.feedback) {
-                series.value(&[result.name()], count.load(Relaxed));
-            }
-        },
-    ),
+    counter("leeway_outcome_feedback_total", &["result"], "Items of feedback, by result.", |server, series| {
+        for (result, count) in FeedbackResult::ALL.into_iter().zip(&server.feedback) {
+            series.value(&[result.name()], count.load(Relaxed));
+        }
+    }),
 ];
 
 // ===== impl ServerRecorder =====
 
 impl ServerRecorder {
-    /// Nothing counted yet, on this version of ONNX Runtime.
+    /// Creates a recorder with all counters at 0, for this version of ONNX Runtime.
     pub(super) fn new(onnxruntime: &str) -> ServerRecorder {
         ServerRecorder { onnxruntime: onnxruntime.to_owned(), ..ServerRecorder::default() }
     }
 
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub fn connection_opened(&self) {
         self.connections.fetch_add(1, Relaxed);
         self.connections_total.fetch_add(1, Relaxed);
     }
 
-    /// A connection was closed.
+    /// Counts a closed connection.
     pub fn connection_closed(&self) {
         self.connections.fetch_sub(1, Relaxed);
     }
 
-    /// The kernel refused to hand over a connection.
+    /// Counts a connection that could not be accepted.
     pub fn accept_failed(&self) {
         self.accept_errors.fetch_add(1, Relaxed);
     }
 
-    /// A request was answered with an error of this code.
+    /// Counts a response with an error of this code.
     pub fn error_response(&self, code: &str) {
         if let Some((_, count)) = self.error_responses.0.iter().find(|(known, _)| *known == code) {
             count.fetch_add(1, Relaxed);
         }
     }
 
-    /// So many items of feedback came to this.
+    /// Counts items of feedback with this result.
     pub fn feedback(&self, result: FeedbackResult, items: u64) {
         self.feedback[result as usize].fetch_add(items, Relaxed);
     }
 
-    /// Sets if the server takes new work.
+    /// Sets whether the server takes new work.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready.into(), Relaxed);
     }
 
-    /// Sets if at least one model is served.
+    /// Sets whether at least one model is served.
     pub fn set_serves_models(&self, serves: bool) {
         self.serves_models.store(serves.into(), Relaxed);
     }
 
-    /// Sets the budget that bodies and answers are held in.
+    /// Sets the memory budget of request bodies and responses.
     pub fn watch_body_memory(&self, budget: MemoryBudget) {
-        // A server has only one.
+        // A server has only one such budget.
         let _ = self.body_memory.set(budget);
     }
 
-    /// A number of bytes of the budget for bodies; 0 without one.
+    /// A number of bytes of the memory budget; 0 without a budget.
     fn body_memory(&self, bytes: fn(&MemoryBudget) -> usize) -> u64 {
         self.body_memory.get().map_or(0, |budget| u64::try_from(bytes(budget)).unwrap_or(u64::MAX))
     }

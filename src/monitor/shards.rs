@@ -1,7 +1,7 @@
-//! Counters that threads do not fight over.
+//! Counters without contention between threads.
 //!
 //! Every thread writes to a shard of its own with a plain load and store, and a reader sums the shards.
-//! Cells are 64-bit and wrap, so that a gauge may go up on one thread and down on another.
+//! Cells are 64-bit and wrap, so that a gauge may rise on one thread and fall on another.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 
 use super::cells::{BLOCK, Counter, Histogram, HistogramCounts};
 
-/// Threads that own a shard at one time. Any further thread writes to one shared, slower shard.
+/// Maximum number of threads that own a shard at one time. Further threads write to one shared, slower shard.
 const SLOTS: usize = 64;
 
 type Cells = Box<[CachePadded<[AtomicU64; BLOCK]>]>;
 
-/// A fixed number of cells, once per thread that writes to them.
+/// A fixed number of cells, with a copy for each thread that writes to them.
 #[derive(Debug)]
 pub(super) struct Shards {
     cells: usize,
@@ -32,7 +32,7 @@ pub(super) struct LocalShard<'a> {
     owner: Owner,
 }
 
-/// A value for each thread, which a reader may take a look at, too. A lock that nobody waits for costs next to nothing.
+/// A value for each thread, which readers may access, too. An uncontended lock costs next to nothing.
 #[derive(Debug)]
 pub(super) struct PerThread<T> {
     owned: Box<[OnceLock<CachePadded<Mutex<T>>>]>,
@@ -60,7 +60,7 @@ impl Shards {
         }
     }
 
-    /// Cells that any thread may write to, and that cost no memory beyond what there is.
+    /// The shared cells, which any thread may write to. Using them allocates no memory.
     pub(super) fn common(&self) -> LocalShard<'_> {
         LocalShard { cells: &self.shared, owner: Owner::Many }
     }
@@ -70,7 +70,7 @@ impl Shards {
         self.cells
     }
 
-    /// Returns the sums of a range of cells over all threads. Reads thread by thread, in the order of memory.
+    /// Returns the sums of a range of cells over all threads. Reads shard by shard, in memory order.
     pub(super) fn sums_of(&self, cells: Range<usize>) -> Vec<u64> {
         let mut sums = vec![0u64; cells.len()];
         for shard in self.owned.iter().filter_map(OnceLock::get).chain([&self.shared]) {
@@ -128,7 +128,7 @@ impl LocalShard<'_> {
     #[inline]
     fn add_to(&self, cell: &AtomicU64, amount: u64) {
         match self.owner {
-            // No other thread writes here, so the two halves cannot lose an update.
+            // No other thread writes here, so an update cannot be lost between load and store.
             Owner::ThisThread => cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed),
             Owner::Many => {
                 cell.fetch_add(amount, Relaxed);
@@ -142,12 +142,12 @@ impl<T: Default> PerThread<T> {
         PerThread { owned: (0..SLOTS).map(|_| OnceLock::new()).collect(), shared: Mutex::default() }
     }
 
-    /// This thread's.
+    /// The value of this thread.
     pub(super) fn own(&self) -> &Mutex<T> {
         own_slot().map_or(&self.shared, |slot| self.owned[slot].get_or_init(CachePadded::default))
     }
 
-    /// Those of all threads.
+    /// The values of all threads.
     pub(super) fn all(&self) -> impl Iterator<Item = &Mutex<T>> {
         self.owned.iter().filter_map(OnceLock::get).map(|own| &**own).chain([&self.shared])
     }
@@ -159,7 +159,7 @@ fn allocate(cells: usize) -> Cells {
 
 // ===== which thread owns which slot =====
 
-/// Slots of threads that have ended, and the first that was never used.
+/// Slots of threads that have ended, and the first slot that was never used.
 struct FreeSlots {
     returned: Vec<usize>,
     next: usize,
@@ -171,13 +171,13 @@ thread_local! {
     static SLOT: Slot = Slot::claim();
 }
 
-/// A thread that is ending may have lost its slot already; it uses what is shared.
+/// The slot of this thread; `None` if all are taken, or if the ending thread has given its slot back.
 fn own_slot() -> Option<usize> {
     SLOT.try_with(|slot| slot.0).unwrap_or(None)
 }
 
-/// A thread's slot, given back when the thread ends. What it counted stays in the sum; the lock orders its
-/// last write before the first of the next owner.
+/// The slot of a thread, given back when the thread ends. The counts of the thread stay in the sums. The lock orders
+/// its last write before the first write of the next owner.
 struct Slot(Option<usize>);
 
 impl Slot {

@@ -1,4 +1,4 @@
-//! `/metrics` as a whole: what is recorded through the handles is in its text.
+//! `/metrics` as a whole: its text has the numbers that were recorded through the handles.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn monitor_with_one_version() -> (Monitor, Arc<VersionRecorder>) {
     (monitor, version)
 }
 
-/// A version with a baseline of these predictions, which were made, answered, and judged.
+/// A version with a baseline of these predictions, which was also used for them and got an outcome.
 fn seen(monitor: &Monitor, number: &str, made: [Observation; 2], judged: &(Predicted, Truth)) -> Arc<VersionRecorder> {
     let schema = FeatureSchema { numbers: vec!["x".into()], texts: Vec::new() };
     let mut features = Features::with_rows(2);
@@ -68,7 +68,7 @@ fn the_table_is_what_is_rendered() {
     assert_eq!(rendered, declared);
 }
 
-/// The clock of a request that waited in the model room like this, and was to wait so long.
+/// The clock of a request that waited this long for its run, and was predicted to wait `predicted`.
 async fn clock(waited: QueueTimings, predicted: Option<Duration>) -> StageClock {
     let mut clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
     clock.wait(async { Ok(((), waited)) }, predicted, || None).await.unwrap();
@@ -114,7 +114,7 @@ async fn where_a_budget_went_is_counted() {
         "leeway_requests_shed_total{model=\"digits\",version=\"1\",reason=\"overtaken\"} 1",
         "leeway_completion_prediction_ratio_bucket{model=\"digits\",version=\"1\",le=\"1.25\"} 0",
         "leeway_completion_prediction_ratio_bucket{model=\"digits\",version=\"1\",le=\"1.5\"} 1",
-        // The queue was entered with nearly all of the 185 ms that the server has of 200, by both requests.
+        // Both requests entered the queue with nearly all of the 185 ms that the server has of 200.
         "leeway_budget_remaining_ratio_bucket{model=\"digits\",version=\"1\",stage=\"queue\",le=\"0.9\"} 0",
         "leeway_budget_remaining_ratio_count{model=\"digits\",version=\"1\",stage=\"queue\"} 2",
         "leeway_budget_seconds{model=\"digits\",version=\"1\",part=\"tail\"} 0.045",
@@ -144,7 +144,7 @@ fn a_version_that_is_gone_has_no_series() {
 
 // ===== the whole text =====
 
-/// A budget so large that the time a test takes is less than a thousandth of it.
+/// A budget so large that a test takes less than a thousandth of it.
 const LARGE_BUDGET: LatencyBudget = LatencyBudget {
     total: Duration::from_secs(100_000),
     network: Duration::ZERO,
@@ -154,7 +154,7 @@ const LARGE_BUDGET: LatencyBudget = LatencyBudget {
     enforce: Enforce::Total,
 };
 
-/// A version of a model with a number and a text as features, with a baseline of 100 rows.
+/// A version with a number and a text as features, and a baseline of 100 rows.
 fn used(monitor: &Monitor, model: &str, predict: fn(u64) -> Observation) -> Arc<VersionRecorder> {
     let schema = FeatureSchema { numbers: vec!["age".into()], texts: vec!["colour".into()] };
     let rows = |count: u64, shift: f32| {
@@ -189,7 +189,7 @@ async fn serve(version: &Arc<VersionRecorder>) {
         std::mem::forget(version.request().succeeded(&clock));
         version.delivered(Duration::from_micros(micros + 60_123));
     }
-    // It begins in the future, so no time has passed since.
+    // The clock starts in the future, so no time has passed on it.
     let untouched = || StageClock::new(Instant::now() + Duration::from_secs(3_600), LARGE_BUDGET);
     version.request().failed(&untouched(), &Error::InvalidInput("wrong".to_owned()));
     version.request().failed(&untouched(), &Error::QueueFull { capacity: 1, retry_after: ms(1) });
@@ -253,7 +253,7 @@ fn judge(classes: &VersionRecorder, values: &VersionRecorder) {
     });
 }
 
-/// A server with two versions that have all there is to record, and one that was never used.
+/// A server with two versions that have recorded everything, and one that was never used.
 async fn used_server(top_features: Option<usize>) -> (Monitor, [Arc<VersionRecorder>; 3]) {
     let monitor = Monitor::new("1.31.1", MonitoringWindows { top_features, ..Default::default() });
     let classes = used(&monitor, "classes", |row| {
@@ -284,7 +284,7 @@ async fn the_text_of_a_server_that_was_used() {
     insta::assert_snapshot!(lines(&monitor));
 }
 
-/// The other metrics are the same.
+/// Only the metrics of drift differ from those in the other snapshot.
 #[tokio::test]
 async fn the_text_with_all_features_and_their_bins() {
     let (monitor, _versions) = used_server(None).await;
@@ -312,7 +312,7 @@ async fn the_numbers_of_a_version_as_json() {
     for stats in stats {
         let json = serde_json::to_string(&stats).unwrap();
         let read: VersionStats = serde_json::from_str(&json).unwrap();
-        // As text: what is not a number does not equal itself.
+        // Compared as text, because NaN does not equal itself.
         assert_eq!(serde_json::to_string(&read).unwrap(), json);
     }
 }

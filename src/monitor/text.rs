@@ -1,6 +1,6 @@
-//! Prometheus' text format, version 0.0.4. This is the only file that names the `prometheus` crate, which reads the
-//! metrics of the process. Everything else is written here, directly into one text: a server has tens of thousands of
-//! series, and none of them is an object.
+//! Prometheus' text format, version 0.0.4. Only this file uses the `prometheus` crate, which reads the metrics of the
+//! process. All other series are written here, directly into one text, because a server has tens of thousands of
+//! series: an object for each would be too expensive.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -25,17 +25,17 @@ pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
 /// Maximum length of a label, in bytes. Names of classes, for example, come from model files.
 const MAX_LABEL_BYTES: usize = 128;
 
-/// Labels that all series of a source begin with, as text.
+/// The labels that all series of a source begin with, as text.
 #[derive(Debug)]
 pub(super) struct SourceLabels {
     count: usize,
     text: String,
 }
 
-/// Labels of a source whose series have none in common.
+/// The labels of a source whose series have no label in common.
 pub(super) static NO_LABELS: SourceLabels = SourceLabels { count: 0, text: String::new() };
 
-/// Writes the series of one metric. A metric without series is not in the text: it is no family to Prometheus.
+/// Writes the series of one metric. A metric without series is omitted, with its help text.
 pub(super) struct Series<'a> {
     lines: Lines<'a>,
     metric: Metric,
@@ -70,23 +70,23 @@ impl<'a> Series<'a> {
         Series { lines, metric, source: &NO_LABELS, edges: Edges::default(), is_begun: false }
     }
 
-    /// The series from here on are those of this source.
+    /// Sets the source of the following series.
     pub(super) fn set_source(&mut self, source: &'a SourceLabels) {
         self.source = source;
     }
 
-    /// A series of a counter or a gauge. `labels` are the values of those that the source does not have.
+    /// Writes a series of a counter or a gauge. `labels` are the values of the labels that the source does not have.
     pub(super) fn value(&mut self, labels: &[&str], value: impl Into<Number>) {
         self.begin(labels);
         self.lines.write("", None, value.into());
     }
 
-    /// A gauge of an estimate: four digits carry all the information, and more would be most of the answer's size.
+    /// Writes a gauge with four significant digits. An estimate has no more, and they would be most of the response.
     pub(super) fn estimate(&mut self, labels: &[&str], value: f64) {
         self.value(labels, rounded(value));
     }
 
-    /// `quantiles` as pairs of share and value.
+    /// Writes a summary. `quantiles` are pairs of share and value.
     pub(super) fn summary(
         &mut self,
         labels: &[&str],
@@ -157,7 +157,7 @@ impl Lines<'_> {
     }
 }
 
-/// Adds a label to others.
+/// Appends a label to a list of labels.
 fn write_label(labels: &mut String, name: &str, value: &str) {
     let separator = if labels.is_empty() { "" } else { "," };
     let _ = write!(labels, "{separator}{name}=\"{}\"", label(value));
@@ -168,7 +168,7 @@ fn write_label(labels: &mut String, name: &str, value: &str) {
 struct Edges(Vec<(f64, String)>);
 
 impl Edges {
-    /// Text of `value`, which is at `place` in its series.
+    /// Text of `value`, which is at index `place` of its series.
     fn text(&mut self, place: usize, value: f64) -> &str {
         if self.0.len() == place {
             self.0.push((value, Number::Float(value).to_string()));
@@ -212,7 +212,7 @@ impl std::fmt::Display for Number {
 }
 
 /// Escapes the value of a label and bounds its length. Replaces characters that are unsafe for terminals and logs. A
-/// long value ends with a part of its digest, so that two long values differ.
+/// truncated value ends with a part of its digest, so that different long values stay different.
 fn label(value: &str) -> Cow<'_, str> {
     let is_plain = |c: char| !is_unprintable(c) && !matches!(c, '\\' | '"');
     if value.len() <= MAX_LABEL_BYTES && value.chars().all(is_plain) {
@@ -230,14 +230,14 @@ fn label(value: &str) -> Cow<'_, str> {
 
 /// Metrics of the operating system about this process.
 pub(super) fn process() -> String {
-    // One for all times: it reads when the process began, which would move with the clock of the machine.
+    // Created only once: it reads the start time of the process, which would otherwise move with the machine's clock.
     #[cfg(target_os = "linux")]
     static COLLECTOR: LazyLock<ProcessCollector> = LazyLock::new(ProcessCollector::for_self);
     #[cfg(target_os = "linux")]
     {
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&COLLECTOR.collect(), &mut text) {
-            tracing::error!(%error, "the numbers of the process could not be written");
+            tracing::error!(%error, "the metrics of the process could not be written");
         }
         text
     }
@@ -265,7 +265,7 @@ mod tests {
     use super::*;
     use crate::monitor::cells::Buckets;
 
-    /// The text of a metric with these labels, of a source that has the first.
+    /// Checks the text of a metric with these labels, of a source that has the first one.
     fn check(kind: Kind, labels: &'static [&'static str], write: fn(&mut Series<'_>), expected: &str) {
         let metric = Metric { name: "m", help: "What it is.", labels, kind };
         let source = match labels {

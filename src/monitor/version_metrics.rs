@@ -1,7 +1,7 @@
 //! The metrics of the requests and runs of one version: their declarations, their handles and their values.
 //!
-//! To add a counter, add it to one of the groups here, count it through its handle in [`HANDLES`], and document it in
-//! `docs/metrics.md`.
+//! To add a counter, declare it in one of the groups here, count it through its handle in [`HANDLES`], and document it
+//! in `docs/metrics.md`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -24,31 +24,31 @@ pub(super) struct VersionMetrics {
     pub(super) budget: LatencyBudget,
     /// The edges of each histogram of durations, in microseconds.
     duration_edges: [Vec<u64>; RequestPart::ALL.len()],
-    /// What the [`HANDLES`] count.
+    /// The cells of the [`HANDLES`].
     pub(super) cells: Shards,
     pub(super) load_seconds: Gauge,
     pub(super) queue_depth: Gauge,
     pub(super) service_per_row: EstimateGauges,
     pub(super) service_per_run: EstimateGauges,
     pub(super) batching: Mutex<Batching>,
-    /// One for each generation of its workers.
+    /// The runs of each generation of workers.
     runs: Mutex<Vec<Weak<Runs>>>,
 }
 
-/// A number that is set.
+/// A number that is set, not counted.
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
     bits: AtomicU64,
 }
 
-/// A learned number of seconds, of the typical run and of the tail.
+/// A learned coefficient in seconds, for the typical run and for the tail.
 #[derive(Debug, Default)]
 pub(super) struct EstimateGauges {
     pub(super) typical: Gauge,
     pub(super) tail: Gauge,
 }
 
-/// The finding about a version's rows (a name out of a closed set), and true if requests share runs.
+/// The finding about a version's rows (a name out of a closed set), and whether requests share runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Batching {
     pub(super) rows: &'static str,
@@ -57,7 +57,7 @@ pub(super) struct Batching {
 
 // ===== declarations =====
 
-/// Handles of the metrics that are counted.
+/// Handles of the counted metrics.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct VersionHandles {
     pub(super) requests: RequestHandles,
@@ -78,7 +78,7 @@ const DECLARED: (VersionHandles, Declarations<VersionMetrics>) = {
     (handles, all)
 };
 
-/// The handles of every version: their positions are constants.
+/// The handles of every version. Their positions are constants.
 pub(super) const HANDLES: VersionHandles = DECLARED.0;
 
 /// The metrics, in the order of `/metrics`.
@@ -89,12 +89,12 @@ pub(super) static METRICS: Declarations<VersionMetrics> = DECLARED.1;
 pub(super) struct RequestHandles {
     pub(super) outcomes: CounterBy<Outcome>,
     pub(super) in_flight: Counter,
-    /// In nanoseconds. Edges are in whole microseconds.
+    /// Durations in nanoseconds, with edges in whole microseconds.
     pub(super) durations: HistogramBy<RequestPart>,
 }
 
-/// Upper bounds of the duration histograms, in microseconds: 50 µs to 10 s. Each has one more, at the stage's own part of
-/// the budget, so that the share of requests beyond it can be told exactly.
+/// Upper bounds of the duration histograms, in microseconds: 50 µs to 10 s. Each histogram has a further bound at the
+/// stage's part of the budget, so that the share of requests beyond it is exact.
 const DURATIONS: Buckets<'static> = Buckets {
     edges: &[
         50, 100, 200, 350, 500, 750, 1_000, 1_500, 2_500, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000,
@@ -104,7 +104,7 @@ const DURATIONS: Buckets<'static> = Buckets {
     sum_unit: 1e9,
 };
 
-/// A budget has at most two edges in the histogram of a stage.
+/// Maximum number of edges of a duration histogram. A budget adds at most two.
 const MAX_DURATION_EDGES: usize = DURATIONS.edges.len() + 2;
 
 impl RequestHandles {
@@ -119,13 +119,13 @@ impl RequestHandles {
             outcomes: all.counters_by(
                 "leeway_requests_total",
                 &["model", "version", "outcome"],
-                "Prediction requests that reached a version, by how they ended.",
+                "Prediction requests that reached a version, by outcome.",
             ),
             in_flight: all
                 .add(gauge(
                     "leeway_requests_in_flight",
                     &["model", "version"],
-                    "Prediction requests that have reached a version and are not answered yet, or that a worker still runs.",
+                    "Prediction requests that reached a version and are not answered yet, or that a worker still runs.",
                     |version, series| series.value(&[], version.in_flight()),
                 ))
                 .counter(),
@@ -133,7 +133,7 @@ impl RequestHandles {
                 .add(histogram(
                     "leeway_stage_duration_seconds",
                     &["model", "version", "stage"],
-                    "How long each stage of an answered prediction request took; stage total is all of it, from the request's head.",
+                    "Duration of each stage of answered prediction requests; stage total is the whole request, from its head on.",
                     |version, series| {
                         for part in RequestPart::ALL {
                             series.histogram(&[part.name()], &version.cells.histogram(version.durations(part)));
@@ -145,14 +145,14 @@ impl RequestHandles {
     }
 }
 
-/// Batches.
+/// Sizes and elements of batches.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BatchHandles {
     pub(super) sizes: Histogram<'static>,
     pub(super) elements: CounterBy<BatchElements>,
 }
 
-/// In rows.
+/// Upper bounds of the sizes of batches, in rows.
 const BATCH_SIZES: Buckets<'static> =
     Buckets { edges: &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512], edge_unit: 1.0, sum_unit: 1.0 };
 
@@ -161,7 +161,7 @@ impl BatchHandles {
         all.add(gauge(
             "leeway_batching_info",
             &["model", "version", "rows", "batching"],
-            "Always 1; its labels are what was found of the version's rows, and whether requests share runs (on, off).",
+            "Always 1; its labels are the finding about the version's rows, and whether requests share runs (on, off).",
             |version, series| {
                 let Batching { rows, is_on } = *version.batching.lock();
                 series.value(&[rows, if is_on { "on" } else { "off" }], 1u64);
@@ -177,13 +177,13 @@ impl BatchHandles {
             elements: all.counters_by(
                 "leeway_batch_elements_total",
                 &["model", "version", "kind"],
-                "Elements of all inputs in runs of the model: input, of requests; padding, to make rows of one run as long as the longest.",
+                "Elements of all inputs in runs of the model: input, from requests; padding, which extends short rows to the longest of the run.",
             ),
         }
     }
 }
 
-/// Workers.
+/// Restarts of workers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WorkerHandles {
     pub(super) restarts: Counter,
@@ -200,20 +200,20 @@ impl WorkerHandles {
         all.add(gauge(
             "leeway_oldest_run_seconds",
             &["model", "version"],
-            "How long the oldest run of a worker has been going on, whether anybody waits for it or not; 0 without a run.",
+            "Age of the oldest current run of a worker, even if no request waits for it any more; 0 without a run.",
             |version, series| series.value(&[], version.oldest_run().as_secs_f64()),
         ));
         WorkerHandles {
             restarts: all.counter(
                 "leeway_worker_restarts_total",
                 &["model", "version"],
-                "Workers that were started again, because they panicked or the process of their model ended.",
+                "Workers that were restarted because they panicked or the process of their model ended.",
             ),
         }
     }
 }
 
-/// The use of the latency budget, and what was done to keep it.
+/// The use of the latency budget, and the refused, expired and terminated work.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BudgetHandles {
     pub(super) remaining: HistogramBy<Stage>,
@@ -224,11 +224,11 @@ pub(super) struct BudgetHandles {
     pub(super) prediction_ratio: Histogram<'static>,
 }
 
-/// In thousandths of the budget.
+/// Upper bounds of the remaining time, in thousandths of the budget.
 const REMAINING: Buckets<'static> =
     Buckets { edges: &[0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900], edge_unit: 1e3, sum_unit: 1e3 };
 
-/// Actual times, in thousandths of the predicted ones.
+/// Upper bounds of actual times, in thousandths of the predicted ones.
 const PREDICTION_RATIOS: Buckets<'static> = Buckets {
     edges: &[100, 250, 500, 667, 800, 900, 1_000, 1_100, 1_250, 1_500, 2_000, 3_000, 5_000],
     edge_unit: 1e3,
@@ -240,10 +240,10 @@ impl BudgetHandles {
         all.add(gauge(
             "leeway_budget_seconds",
             &["model", "version", "part"],
-            "The configured latency budget: part total, and what it is divided into; part tail is the buffer.",
+            "The configured latency budget: part total, and the parts that it is divided into; part tail is the buffer.",
             |version, series| {
                 for (part, time) in version.budget_parts() {
-                    // By way of whole microseconds, so that it is the same number as the edge of the histogram there.
+                    // In whole microseconds, so that the value equals the edge of the stage's histogram.
                     series.value(&[part], time.as_micros() as f64 / 1e6);
                 }
             },
@@ -263,22 +263,22 @@ impl BudgetHandles {
             shed: all.counters_by(
                 "leeway_requests_shed_total",
                 &["model", "version", "reason"],
-                "Prediction requests refused for want of time or room, by why.",
+                "Prediction requests refused because of too little time or capacity, by reason.",
             ),
             expired: all.counters_by(
                 "leeway_requests_expired_total",
                 &["model", "version", "stage"],
-                "Prediction requests whose time ran out, by the stage that had them; in stage network, the body had not arrived.",
+                "Prediction requests whose time ran out, by the stage they were in; in stage network, the body had not arrived.",
             ),
             terminated: all.counter(
                 "leeway_runs_terminated_total",
                 &["model", "version"],
-                "Runs of the model that were ended because nobody waited for them any more.",
+                "Runs of the model that were ended because no request waited for them any more.",
             ),
             prediction_ratio: all.histogram(
                 "leeway_completion_prediction_ratio",
                 &["model", "version"],
-                "Actual time in queue and run, divided by what was predicted on admission; of requests that a worker took.",
+                "Actual time in queue and run, divided by the time predicted on admission; only of requests that a worker took.",
                 PREDICTION_RATIOS,
             ),
         }
@@ -290,7 +290,7 @@ const fn declare_times(all: &mut Declarations<VersionMetrics>) {
     all.add(gauge(
         "leeway_service_time_per_row_seconds",
         &["model", "version", "estimate"],
-        "The learned time of a run is a*rows + b: a, for the typical run and for the tail.",
+        "The learned time of a run is a*rows + b: this is a, for the typical run and for the tail.",
         |version, series| {
             series.value(&["typical"], version.service_per_row.typical.get());
             series.value(&["tail"], version.service_per_row.tail.get());
@@ -299,7 +299,7 @@ const fn declare_times(all: &mut Declarations<VersionMetrics>) {
     all.add(gauge(
         "leeway_service_time_per_run_seconds",
         &["model", "version", "estimate"],
-        "The learned time of a run is a*rows + b: b, for the typical run and for the tail.",
+        "The learned time of a run is a*rows + b: this is b, for the typical run and for the tail.",
         |version, series| {
             series.value(&["typical"], version.service_per_run.typical.get());
             series.value(&["tail"], version.service_per_run.tail.get());
@@ -308,7 +308,7 @@ const fn declare_times(all: &mut Declarations<VersionMetrics>) {
     all.add(gauge(
         "leeway_load_duration_seconds",
         &["model", "version"],
-        "How long it took to verify, try and open a loaded version.",
+        "Time it took to verify, try out and open a loaded version.",
         |version, series| series.value(&[], version.load_seconds.get()),
     ));
 }
@@ -342,7 +342,7 @@ impl VersionMetrics {
     }
 
     pub(super) fn in_flight(&self) -> u64 {
-        // Summed while threads write: a fall may be seen before its rise.
+        // Summed while threads write: a decrement may be seen before its increment.
         let waited_for = (self.cells.sum(HANDLES.requests.in_flight) as i64).max(0) as u64;
         waited_for + self.runs().map(|runs| runs.abandoned()).sum::<u64>()
     }
@@ -377,7 +377,7 @@ impl VersionMetrics {
     }
 }
 
-/// The usual edges, and those of the budget.
+/// The usual edges, and the edges at the budget.
 fn duration_edges(part: RequestPart, budget: &LatencyBudget) -> Vec<u64> {
     let limits = match part {
         RequestPart::Network => vec![budget.network],

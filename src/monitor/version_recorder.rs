@@ -1,4 +1,4 @@
-//! The recorder of one version: what is counted of its requests, runs, features, predictions and outcomes.
+//! The recorder of one version: it counts requests, runs, features, predictions and outcomes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::budget::LatencyBudget;
 use crate::config::MonitoringWindows;
 use crate::feature::{FeatureSchema, Features, Observation};
 
-/// Assumed number of counting threads, for the memory that is stated: those that serve connections and those of heavy
-/// stages, on a machine of sixteen cores.
+/// Assumed number of counting threads, for the estimate of memory: the threads for connections and for heavy stages, on
+/// a machine with sixteen cores.
 const THREADS: usize = 32;
 
 /// The recorder of one version of one model.
@@ -33,10 +33,10 @@ pub struct VersionRecorder {
     pub(super) windows: MonitoringWindows,
 }
 
-/// The learned times of runs: of the typical run, and in the tail.
+/// The learned times of runs, of the typical run and of the tail.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ServiceTimes {
-    /// The time that about half of the runs take.
+    /// The time that about half of the runs do not exceed.
     pub typical: RunTime,
     /// The time that few runs exceed.
     pub tail: RunTime,
@@ -56,7 +56,7 @@ pub(super) static FAMILIES: &[Family<VersionRecorder>] = &[
     gauge(
         "leeway_monitoring_memory_bytes",
         &["model", "version"],
-        "The most memory that the counters of this version's quantiles and drift can take.",
+        "The maximum memory of the counters of this version's quantiles and drift.",
         |version, series| {
             let bytes = version.drift_counters.memory(THREADS) + version.latencies.memory(THREADS);
             series.value(&[], bytes as u64);
@@ -65,7 +65,7 @@ pub(super) static FAMILIES: &[Family<VersionRecorder>] = &[
     gauge(
         "leeway_baseline_rows",
         &["model", "version"],
-        "How many rows of training data the version's baseline is of; 0 if it has none, so that drift cannot be told.",
+        "Rows of training data in the version's baseline; 0 without a baseline, in which case drift cannot be measured.",
         |version, series| series.value(&[], version.baseline_rows().unwrap_or_default()),
     ),
 ];
@@ -104,12 +104,12 @@ impl VersionRecorder {
         }
     }
 
-    /// Takes in what became of predictions.
+    /// Gives access to the outcomes of predictions, under their lock.
     pub fn outcomes<T>(&self, take_in: impl FnOnce(&mut Outcomes) -> T) -> T {
         take_in(&mut self.outcomes.lock())
     }
 
-    /// The prediction that an id tells of, in the words of this version; `None` if it could not be monitored.
+    /// The prediction of an id, with the class names of this version; `None` if it cannot be monitored.
     pub fn predicted(&self, observation: Observation) -> Option<Predicted> {
         match observation {
             Observation::Class { certainty, .. } => Some(Predicted::Class(
@@ -121,7 +121,7 @@ impl VersionRecorder {
         }
     }
 
-    /// Returns the names of the classes, if they are known: those of [`VersionRecorder::predicted`].
+    /// Returns the names of the classes that [`VersionRecorder::predicted`] uses; empty if they are not known.
     pub fn class_names(&self) -> &[String] {
         self.spec.classes.as_deref().unwrap_or_default()
     }
@@ -133,18 +133,18 @@ impl VersionRecorder {
         Truth::Label { class, name }
     }
 
-    /// Its monitoring settings.
+    /// Monitoring settings of the version.
     pub fn spec(&self) -> &MonitoringSpec {
         &self.spec
     }
 
-    /// Notes where the sliding windows are.
+    /// Slides the windows.
     pub(super) fn tick(&self, now: Duration) {
         self.latencies.tick(now);
         self.drift_counters.tick(now);
     }
 
-    /// A batch of `rows` rows was run, with so many elements, of which `padding` made short rows longer.
+    /// Counts a batch of `rows` rows and `elements` elements, of which `padding` extended short rows.
     pub fn batch(&self, rows: usize, elements: usize, padding: usize) {
         let shard = self.metrics.cells.local();
         shard.observe(HANDLES.batches.sizes, rows as u64);
@@ -152,12 +152,12 @@ impl VersionRecorder {
         shard.add(HANDLES.batches.elements.of(BatchElements::Padding), padding as u64);
     }
 
-    /// A worker panicked and its session is being rebuilt.
+    /// Counts a worker that is restarted, after a panic or after the end of the model's process.
     pub fn worker_restarted(&self) {
         self.metrics.cells.local().add(HANDLES.workers.restarts, 1);
     }
 
-    /// A run was ended because nobody waited for it any more.
+    /// Counts a run that was ended because no request waited for it any more.
     pub fn run_terminated(&self) {
         self.metrics.cells.local().add(HANDLES.budget.terminated, 1);
     }
@@ -171,22 +171,22 @@ impl VersionRecorder {
         per_run.tail.set(tail.per_run_s);
     }
 
-    /// Loading it took so long.
+    /// Sets the time that loading the version took.
     pub fn set_load_duration(&self, took: Duration) {
         self.metrics.load_seconds.set(took.as_secs_f64());
     }
 
-    /// The names of model and version.
+    /// The name of the model and the number of the version.
     pub fn names(&self) -> (&str, &str) {
         (&self.metrics.labels.model, &self.metrics.labels.version)
     }
 
-    /// Records the finding about the version's rows (a name out of a closed set), and if requests share runs.
+    /// Sets the finding about the version's rows (a name out of a closed set), and whether requests share runs.
     pub fn set_batching(&self, rows: &'static str, is_on: bool) {
         *self.metrics.batching.lock() = Batching { rows, is_on };
     }
 
-    /// So many requests wait for a worker.
+    /// Sets the number of requests that wait for a worker.
     pub fn set_queue_depth(&self, requests: usize) {
         self.metrics.queue_depth.set(requests as f64);
     }
@@ -200,12 +200,12 @@ impl VersionRecorder {
         &self.metrics.labels
     }
 
-    /// Number of rows of training data in its baseline.
+    /// Number of rows of training data in the version's baseline.
     pub(super) fn baseline_rows(&self) -> Option<u64> {
         self.spec.baseline.as_ref().map(|baseline| baseline.rows)
     }
 
-    /// Returns true if the counts of these handles go on being what these settings ask for.
+    /// Returns true if this recorder can continue for a version with these settings.
     pub(super) fn is_for(&self, labels: &VersionLabels, budget: LatencyBudget, spec: &MonitoringSpec) -> bool {
         self.metrics.labels == *labels && self.metrics.budget == budget && self.spec == *spec
     }

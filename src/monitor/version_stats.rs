@@ -1,7 +1,7 @@
 //! The read model of a version: its requests, latencies, drift and outcomes as plain values.
 //!
-//! A version is read once ([`VersionReading`]). `/metrics` is made of the reading, and so is [`VersionStats`], for whoever
-//! wants numbers and no text: the admin API, a console, the analysis of a rollout.
+//! A version is read once ([`VersionReading`]). `/metrics` is written from the reading. [`VersionStats`] has the same
+//! numbers as values, for the admin API, a console or the analysis of a rollout.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub struct VersionStats {
     pub in_flight: u64,
     /// Durations of requests.
     pub latency: LatencyStats,
-    /// Number of rows of training data in its baseline; `None` without a baseline.
+    /// Number of rows of training data in the version's baseline; `None` without a baseline.
     pub baseline_rows: Option<u64>,
     /// Drift of the window from the baseline, the worst features first.
     pub drift: DriftReport,
@@ -46,7 +46,7 @@ pub(super) struct VersionReading {
 // ===== impl VersionRecorder =====
 
 impl VersionRecorder {
-    /// Returns the numbers of now. Drift is that of a window that ends now.
+    /// Returns the current numbers. Drift is measured over a window that ends now.
     pub fn stats(&self, now: Duration, drift_window: Duration) -> VersionStats {
         let VersionReading { latency, drift, outcomes } = self.read(now, drift_window);
         VersionStats {

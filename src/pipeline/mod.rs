@@ -1,16 +1,16 @@
 //! The stages of a prediction: `Preprocessor → OnnxModel → Postprocessor`.
 //!
 //! A stage is an ordinary object behind a trait: it can be tested without a server and replaced by name in
-//! `model.toml`. It contains no metric, no HTTP, and no clock but the deadline that it is handed. Built-in stages have a file
-//! each, in a folder for each kind of data; a stage of your own is registered with [`Stages`].
+//! `model.toml`. It contains no metrics, no HTTP, and no clock except the deadline passed to it. Built-in stages have a
+//! file each, in a folder for each kind of data; a stage of your own is registered with [`Stages`].
 //!
 //! | place | content |
 //! |---|---|
 //! | `tensor/`, `tabular/`, `text/`, `image/` | preprocessors, and the postprocessors that belong to them |
 //! | `classify/`, `detect/`, `regressor.rs` | postprocessors |
 //! | `json/` | reading instances, without a tree of values |
-//! | `stages.rs`, `stage_context.rs`, `version_files.rs` | the kinds of stages, and what a stage is made of |
-//! | `row_origin.rs`, `outputs.rs`, `prediction.rs` | what postprocessors share: origin of rows, access to outputs, predictions |
+//! | `stages.rs`, `stage_context.rs`, `version_files.rs` | the kinds of stages, and the data a stage is made from |
+//! | `row_origin.rs`, `outputs.rs`, `prediction.rs` | shared by postprocessors: origin of rows, outputs, predictions |
 
 #![warn(missing_docs)]
 
@@ -49,14 +49,14 @@ use crate::feature::{FeatureSchema, Features};
 use crate::model::OnnxModel;
 use crate::tensor::{Padding, Tensors};
 
-/// Makes model inputs of a request.
+/// Makes model inputs from a request.
 pub trait Preprocessor: Send + Sync {
-    /// Reads `instances` (borrowed, unparsed JSON) straight into model inputs, one row per instance. Slow work calls
-    /// [`Deadline::check`] between its parts, and returns its error.
+    /// Reads `instances` (borrowed, unparsed JSON) straight into model inputs, one row per instance. Slow
+    /// implementations call [`Deadline::check`] between their steps, and return its error.
     fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared>;
 
-    /// Media types of bodies that are one instance, such as an image. They are accepted besides JSON. `image/*` is a
-    /// family.
+    /// Media types of bodies that are one instance, such as an image, accepted in addition to JSON. `image/*` matches
+    /// every image type.
     fn media_types(&self) -> &'static [&'static str] {
         &[]
     }
@@ -66,88 +66,89 @@ pub trait Preprocessor: Send + Sync {
         Err(Error::internal(format_args!("a body of type {media_type}, which no stage has asked for")))
     }
 
-    /// Returns true if it can take long however small a body is, so that it never runs on a thread that serves connections.
+    /// Returns true if even a small body can take long. The stage then never runs on a thread that serves connections.
     fn is_heavy(&self) -> bool {
         false
     }
 
-    /// Returns runs on made-up instances that are hard on this preprocessor. A version whose preprocessor is slower
-    /// than a request may be, or takes too much memory, is refused before it serves.
+    /// Returns runs on made-up instances that are hard on this preprocessor. A version is refused before it serves if
+    /// its preprocessor takes longer than a request may, or too much memory.
     fn rehearsals(&self) -> Vec<Rehearsal<'_>> {
         Vec::new()
     }
 
-    /// The table that it reads, if an instance is a row of one.
+    /// The table that the preprocessor reads, if an instance is a row of a table.
     fn table(&self) -> Option<Table> {
         None
     }
 
-    /// Three instances that differ, made up, as JSON: rows as they could be sent. `None` if any inputs that fit the model's
-    /// signature could be.
+    /// Three different made-up instances as JSON, as a caller could send them. `None` if any inputs that fit the
+    /// model's signature will do.
     fn samples(&self) -> Option<[String; 3]> {
         None
     }
 
-    /// Assumptions that `model.toml` does not confirm: sentences for whoever adds a version.
+    /// Assumptions that `model.toml` does not confirm: sentences for the person who adds a version.
     fn assumptions(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Padding of the rows of short inputs, with which they can be run with longer ones. `None` if only
-    /// inputs of one shape can be run together.
+    /// Padding with which short rows can share a run with longer ones. `None` if only inputs of one shape can be run
+    /// together.
     fn padding(&self) -> Option<Padding> {
         None
     }
 
-    /// The features whose values [`Prepared::features`] has, so that they can be watched for drift. None, if it is not
-    /// said.
+    /// The features whose values are in [`Prepared::features`], monitored for drift. By default, there are none.
     fn features(&self) -> FeatureSchema {
         FeatureSchema::default()
     }
 
-    /// Returns the features of model inputs that a caller has sent as tensors, in the order of [`Preprocessor::features`];
-    /// without rows if they cannot be computed from tensors.
+    /// The features of model inputs that a caller has sent as tensors, in the order of [`Preprocessor::features`].
+    /// Empty if they cannot be derived from tensors.
     fn features_of(&self, _inputs: &Tensors) -> Features {
         Features::default()
     }
 }
 
-/// Makes predictions of model outputs.
+/// Makes predictions from model outputs.
 pub trait Postprocessor: Send + Sync {
-    /// One prediction per row of the outputs, in order. `origin` tells what the rows were made of.
+    /// Returns one prediction per row of the outputs, in order. `origin` describes the source of the rows.
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>>;
 
-    /// The names of the classes, in the order by which predictions number them, if it is a classifier that knows them.
+    /// The names of the classes, in the order of their numbers in predictions, if the stage is a classifier that knows
+    /// them.
     fn classes(&self) -> Option<Vec<Label>> {
         None
     }
 
-    /// Compares the classes that are answered with those that the model itself names: how many are the same, of how many.
+    /// Compares the predicted classes with those that the model itself names. Returns the number of equal ones, and the
+    /// number compared.
     fn agreement(&self, _outputs: &Tensors) -> (usize, usize) {
         (0, 0)
     }
 
-    /// The outputs that answers are made of; `None` for all.
+    /// The outputs that predictions are made from; `None` for all.
     fn answered(&self) -> Option<Vec<Arc<str>>> {
         None
     }
 
-    /// Returns true if all outputs, as a whole, belong to one row, as those of a detector with a varying number of boxes.
+    /// Returns true if the outputs as a whole belong to one row, as for a detector with a varying number of boxes.
     fn takes_one_row(&self) -> bool {
         false
     }
 
-    /// Asked with outputs of rows that are made up: what looks as if it was not meant, for whoever adds a version.
+    /// Describes a likely mistake in the settings, from the outputs of made-up rows, for the person who adds a version.
     fn doubt(&self, _outputs: &Tensors) -> Option<String> {
         None
     }
 
-    /// Asked with outputs of rows that are made up: how they contradict what `model.toml` says, which refuses a version.
+    /// Describes a contradiction between the outputs of made-up rows and `model.toml`. Such a version is refused.
     fn contradiction(&self, _outputs: &Tensors) -> Option<String> {
         None
     }
 
-    /// Assumptions that `model.toml` does not confirm: sentences for whoever adds a version.
+    /// Assumptions that `model.toml` does not confirm: sentences for the person who adds a version.
     fn assumptions(&self) -> Vec<String> {
         Vec::new()
     }
@@ -181,7 +182,7 @@ pub struct Prepared {
 /// A table that a preprocessor reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// Its columns; in this order, where a row is an array.
+    /// Its columns, in the order of the values if a row is an array.
     pub columns: Vec<TableColumn>,
     /// Form of a row.
     pub rows: TableRows,
@@ -201,18 +202,18 @@ pub enum TableRows {
 pub struct TableColumn {
     /// Its name, which is the key in an instance.
     pub name: String,
-    /// True if it is a text, even where it looks like a number.
+    /// True if the values are texts, even where they look like numbers.
     pub is_text: bool,
 }
 
 impl Prepared {
-    /// Inputs of which nothing is watched.
+    /// Inputs without monitored features.
     pub fn unwatched(inputs: Tensors) -> Prepared {
         Prepared { features: Features::with_rows(inputs.rows()), inputs, origin: Origin::Unknown }
     }
 }
 
-/// Some of many names, for a message.
+/// Lists the first few of many names, for a message.
 ///
 /// ```
 /// use leeway::pipeline::some_of;

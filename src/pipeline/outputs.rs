@@ -1,11 +1,11 @@
-//! Access to outputs for postprocessors: finds an output, and refuses values that are no answer.
+//! Access to outputs for postprocessors: finds an output, and refuses values that cannot be answered.
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result, SetupError};
 use crate::tensor::{DType, Signature, Tensor, Tensors};
 
-/// Hint for a missing output if the model has outputs that are no tensors; empty if it has none.
+/// Hint for a missing output if the model has outputs that are not tensors; empty if all are tensors.
 pub(super) fn hint_of_other_outputs(signature: &Signature) -> String {
     match &*signature.other_outputs {
         [] => String::new(),
@@ -16,7 +16,7 @@ pub(super) fn hint_of_other_outputs(signature: &Signature) -> String {
     }
 }
 
-/// The declared output of this name.
+/// The declared output with this name.
 pub(super) fn declared_output(signature: &Signature, name: &str) -> Result<Arc<str>, SetupError> {
     signature.output(name).map(|output| Arc::clone(&output.name)).ok_or_else(|| {
         let names: Vec<&str> = signature.outputs.iter().map(|output| &*output.name).collect();
@@ -25,7 +25,7 @@ pub(super) fn declared_output(signature: &Signature, name: &str) -> Result<Arc<s
     })
 }
 
-/// The output of this name, with one row per instance.
+/// The output with this name, with one row per instance.
 pub(super) fn output<'a>(outputs: &'a Tensors, name: &str) -> Result<&'a Tensor> {
     outputs.get(name).ok_or_else(|| Error::UnusableOutput {
         output: name.to_owned(),
@@ -36,13 +36,13 @@ pub(super) fn output<'a>(outputs: &'a Tensors, name: &str) -> Result<&'a Tensor>
     })
 }
 
-/// An output that is not of the shape that a stage reads.
+/// Error for an output whose shape a stage cannot read.
 pub(super) fn unexpected_shape(name: &str, tensor: &Tensor, expected: &str) -> Error {
-    let problem = format!("has the shape {:?}, and {expected} was expected", tensor.shape());
+    let problem = format!("has the shape {:?}, but {expected} was expected", tensor.shape());
     Error::UnusableOutput { output: name.to_owned(), problem }
 }
 
-/// NaN and infinity have no place in JSON, and no meaning as a prediction.
+/// Refuses NaN and infinity, which JSON cannot represent and which mean nothing as a prediction.
 pub(super) fn refuse_non_finite(name: &str, tensor: &Tensor) -> Result<()> {
     match tensor.data().first_non_finite() {
         Some(element) => {
@@ -52,15 +52,15 @@ pub(super) fn refuse_non_finite(name: &str, tensor: &Tensor) -> Result<()> {
     }
 }
 
-/// Tolerance for probabilities outside of \[0, 1\], for rounding.
+/// Tolerance for probabilities slightly outside of \[0, 1\] because of rounding.
 pub(super) const ROUNDING: f32 = 1e-3;
 
-/// Refuses scores that are declared as probabilities and are none.
+/// Refuses scores that are declared as probabilities but are not within 0 and 1.
 pub(super) fn refuse_improbable(name: &str, scores: &[f32]) -> Result<()> {
     match scores.iter().find(|score| !(-ROUNDING..=1.0 + ROUNDING).contains(*score)) {
         Some(bad) => Err(Error::UnusableOutput {
             output: name.to_owned(),
-            problem: format!("is declared as probabilities and holds {bad}; set scores = \"logits\""),
+            problem: format!("is declared as probabilities but has the value {bad}; set scores = \"logits\""),
         }),
         None => Ok(()),
     }
@@ -70,7 +70,7 @@ fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
 }
 
-/// The output of this name, or the only one of floating-point numbers; `what` says what it is looked for.
+/// The output with this name, or the only floating-point output; `what` names its content, for messages.
 pub(super) fn float_output(signature: &Signature, name: Option<&str>, what: &str) -> Result<Arc<str>, SetupError> {
     if let Some(name) = name {
         let name = declared_output(signature, name)?;

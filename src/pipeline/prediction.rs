@@ -1,4 +1,4 @@
-//! A prediction, and how it is written as JSON.
+//! A prediction, and its form as JSON.
 
 use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -27,7 +27,7 @@ pub enum Prediction {
         class: usize,
         /// Certainty of the model.
         certainty: Certainty,
-        /// Those that are probable enough, the best first.
+        /// The classes that reach the threshold, the best first.
         labels: Vec<Score>,
     },
     /// A number: `{"value": 12.3}`.
@@ -38,9 +38,9 @@ pub enum Prediction {
     Entities(Vec<Entity>),
     /// Parts of an image: `{"detections": [{"label": "cat", "score": 0.9, "box": [10, 20, 110, 220]}, …]}`.
     Detections(Vec<Detection>),
-    /// One row of each output: written as the value itself, or as an object by name if there are several.
+    /// One row of each output: written as the value itself, or as an object by output name if there are several.
     Outputs(Tensors),
-    /// Whatever a stage of your own answers.
+    /// The answer of a custom stage.
     Json(serde_json::Value),
 }
 
@@ -60,9 +60,9 @@ pub struct Entity {
     pub label: Label,
     /// The mean probability of its tokens.
     pub score: f32,
-    /// Its first character in the text, counted from 0 in Unicode code points, as Python counts.
+    /// Position of its first character in the text, counted from 0 in Unicode code points, as in Python.
     pub start: usize,
-    /// The character after its last.
+    /// The position after its last character.
     pub end: usize,
     /// Its text.
     pub text: String,
@@ -167,7 +167,7 @@ impl Serialize for Values<'_> {
     }
 }
 
-/// JSON form of an element: itself, but for the types that JSON's writer does not know as numbers.
+/// JSON form of an element: the element itself, except for types that serde_json does not write as numbers.
 trait Written {
     fn written(&self) -> impl Serialize;
 }

@@ -1,6 +1,6 @@
-//! `kind = "regressor"`: one number per row becomes `{"value": …}`, in the unit that callers know.
+//! `kind = "regressor"`: one number per row becomes `{"value": …}`, in the unit of the original target.
 //!
-//! A model that was trained on a transformed target predicts a transformed value. It is taken back in this order:
+//! A model that was trained on a transformed target predicts a transformed value. It is transformed back in this order:
 //! `value · scale + offset`, then `exp` or `expm1`, then `clip`.
 
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use crate::tensor::{Data, Dim, Tensor, Tensors};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// The output with one number per row; without it, the only floating-point output there is.
+    /// The output with one number per row; by default, the only floating-point output.
     output: Option<String>,
     /// Factor of predictions: the deviation that the target was divided by.
     #[serde(default = "one")]
     scale: f64,
-    /// This is added then: the mean that was subtracted from the target.
+    /// Added after the factor: the mean that was subtracted from the target.
     #[serde(default)]
     offset: f64,
-    /// Inverse of the function that the target went through.
+    /// Inverse of the function that was applied to the target.
     inverse: Option<Inverse>,
-    /// The least and the greatest value that is answered.
+    /// Minimum and maximum of the answered values.
     clip: Option<[f64; 2]>,
 }
 
-/// Inverse of the function that a target went through before the model was trained on it.
+/// Inverse of the function that was applied to the target before training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Inverse {
@@ -59,7 +59,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
         None | Some([] | [_] | [_, Dim::Fixed(1) | Dim::Dynamic(_)]) => {}
         Some(_) => {
             return wrong(format!(
-                "output: {output:?} has more than one number per row; kind = \"tensor\" answers them as they are"
+                "output: {output:?} has more than one number per row; use kind = \"tensor\" to answer them unchanged"
             ));
         }
     }
@@ -85,13 +85,13 @@ impl Postprocessor for Regressor {
         let tensor = output(outputs, &self.output)?;
         refuse_non_finite(&self.output, tensor)?;
         if tensor.row_len() != 1 {
-            let expected = "one number per row (kind = \"tensor\" answers several as they are)";
+            let expected = "one number per row (use kind = \"tensor\" for several)";
             return Err(unexpected_shape(&self.output, tensor, expected));
         }
         let values = as_written(tensor).ok_or_else(|| Error::internal("a regressor's values are not floats"))?;
         let value = |(instance, value): (usize, f64)| {
             let value = self.taken_back(value);
-            // exp of what is large has no end.
+            // exp of a large number is infinite.
             if value.is_finite() {
                 Ok(Prediction::Value(value))
             } else {
@@ -114,7 +114,7 @@ impl Regressor {
     }
 }
 
-/// The numbers as they are written: 0.1 of single precision is 0.1, and not 0.10000000149011612.
+/// Converts numbers by their decimal notation: 0.1 in single precision becomes 0.1, not 0.10000000149011612.
 fn as_written(tensor: &Tensor) -> Option<Vec<f64>> {
     match tensor.data() {
         Data::F64(values) => Some(values.clone()),
@@ -154,7 +154,7 @@ mod tests {
             r#"{"kind": "regressor", "scale": 10, "offset": 5, "clip": [0, 5.5]}"#,
             r#"[{"value":5.5},{"value":0.0}]"#,
         );
-        // e^0 = 1, whatever rounding does elsewhere.
+        // e^0 = 1 exactly, without rounding.
         check(r#"{"kind": "regressor", "scale": 0, "inverse": "exp"}"#, r#"[{"value":1.0},{"value":1.0}]"#);
         check(r#"{"kind": "regressor", "scale": 0, "inverse": "expm1"}"#, r#"[{"value":0.0},{"value":0.0}]"#);
     }

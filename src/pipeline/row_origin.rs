@@ -1,16 +1,16 @@
-//! Origin of the rows of a request before they were tensors, for postprocessors that refer to it.
+//! Origin of the rows of a request, before they became tensors, for postprocessors that refer to it.
 
 use std::ops::Range;
 
 /// Origin of each row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Origin {
-    /// Nothing that a postprocessor could tell of.
+    /// Nothing that a postprocessor can refer to.
     #[default]
     Unknown,
-    /// Texts that were cut into tokens.
+    /// Texts that were split into tokens.
     Texts(Vec<TokenisedText>),
-    /// Images that were brought to the model's size.
+    /// Images that were resized to the model's input.
     Images(Vec<ImagePlacement>),
 }
 
@@ -19,14 +19,14 @@ pub enum Origin {
 pub struct TokenisedText {
     /// The text, as it was sent.
     pub text: String,
-    /// Span of each token in it, in bytes; `None` for special tokens, and for those of a second text.
+    /// Span of each token in the text, in bytes; `None` for special tokens, and for those of a second text.
     pub spans: Vec<Option<Range<usize>>>,
 }
 
 /// Placement of an image in the model's input.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImagePlacement {
-    /// Width and height as it was sent, upright, in pixels.
+    /// Width and height of the image as it was sent, upright, in pixels.
     pub original: [u32; 2],
     /// The pixels of the model's input per pixel of the original, across and down.
     pub scale: [f64; 2],
@@ -45,11 +45,11 @@ impl Origin {
 }
 
 impl ImagePlacement {
-    /// A point of the model's input as one of the original, within it.
+    /// Converts a point of the model's input to one of the original image, within its bounds.
     ///
     /// ```
     /// use leeway::pipeline::ImagePlacement;
-    /// // 400 x 200 brought to 100 x 50, and set in the middle of 100 x 100.
+    /// // 400 x 200 resized to 100 x 50, in the middle of 100 x 100.
     /// let placement = ImagePlacement { original: [400, 200], scale: [0.25, 0.25], offset: [0.0, 25.0] };
     /// assert_eq!(placement.to_original([50.0, 50.0]), [200.0, 100.0]);
     /// assert_eq!(placement.to_original([50.0, 0.0]), [200.0, 0.0]);

@@ -1,4 +1,4 @@
-//! Everything that a stage is made of: its settings, the model's signature and classes, the files of the version.
+//! Everything that a stage is made from: its settings, the model's signature and classes, the files of the version.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -10,33 +10,34 @@ use crate::config::{SessionConfig, StageConfig};
 use crate::error::{Result, SetupError};
 use crate::tensor::Signature;
 
-/// Maximum number of elements that are made of one request: 256 MiB of single precision.
+/// Maximum number of elements made from one request: 256 MiB in single precision.
 const MAX_ELEMENTS: usize = 1 << 26;
 
-/// Everything that a stage is made of.
+/// Everything that a stage is made from.
 #[derive(Clone, Copy)]
 pub struct StageContext<'a> {
     /// Its section of `model.toml`.
     pub config: &'a StageConfig,
-    /// The signature of the model that it feeds or follows.
+    /// The signature of the model before or after the stage.
     pub signature: &'a Signature,
-    /// The classes, by the model's file.
+    /// The classes, according to the model's file.
     pub classes: &'a ModelClasses,
-    /// The files of the version that it is part of.
+    /// The files of the version that the stage is part of.
     pub files: &'a dyn VersionFiles,
-    /// The most instances of one request: a preprocessor that makes much of little has to refuse more.
+    /// Maximum number of instances in one request. A preprocessor that makes large tensors from small instances may
+    /// set a lower one.
     pub max_instances: NonZeroUsize,
 }
 
 impl<'a> StageContext<'a> {
-    /// With the usual limit of instances, for a model whose file says nothing of its classes.
+    /// A context with the default limit of instances, for a model whose file does not name its classes.
     pub fn new(config: &'a StageConfig, signature: &'a Signature, files: &'a dyn VersionFiles) -> StageContext<'a> {
         const NO_CLASSES: &ModelClasses = &ModelClasses { of_scores: BTreeMap::new(), of_metadata: Vec::new() };
         let max_instances = SessionConfig::default().max_instances;
         StageContext { config, signature, classes: NO_CLASSES, files, max_instances }
     }
 
-    /// The most instances of one request, if each becomes a row of so many elements.
+    /// Maximum number of instances in one request, if each becomes a row of `row_elements` elements.
     pub(super) fn most_rows(&self, row_elements: usize) -> NonZeroUsize {
         let by_elements = NonZeroUsize::new(MAX_ELEMENTS / row_elements.max(1)).unwrap_or(NonZeroUsize::MIN);
         self.max_instances.min(by_elements)
@@ -49,7 +50,7 @@ impl std::fmt::Debug for StageContext<'_> {
     }
 }
 
-/// A stage made of settings as JSON, without files.
+/// A stage made from settings as JSON, without files.
 #[cfg(test)]
 pub(super) fn of_settings<S>(
     make: impl Fn(StageContext<'_>) -> Result<S, SetupError>,

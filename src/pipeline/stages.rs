@@ -1,4 +1,4 @@
-//! The kinds of stages that a `model.toml` can name, and making one of its settings.
+//! The kinds of stages that a `model.toml` can name, and making a stage from its settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,33 +43,33 @@ impl Default for Stages {
 }
 
 impl Stages {
-    /// Adds a kind of preprocessor, or replaces the one of that name.
+    /// Adds a kind of preprocessor, or replaces the one with this name.
     pub fn with_preprocessor(mut self, kind: &str, make: MakePreprocessor) -> Stages {
         self.preprocessors.insert(kind.into(), make);
         self
     }
 
-    /// Adds a kind of postprocessor, or replaces the one of that name.
+    /// Adds a kind of postprocessor, or replaces the one with this name.
     pub fn with_postprocessor(mut self, kind: &str, make: MakePostprocessor) -> Stages {
         self.postprocessors.insert(kind.into(), make);
         self
     }
 
-    /// The preprocessor that a `model.toml` asks for.
+    /// Makes the preprocessor that a `model.toml` names.
     pub fn preprocessor(&self, context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
         check_names(context.signature)?;
         let make = find(&self.preprocessors, "preprocess", &context.config.kind)?;
         make(context).map_err(|error| in_section("preprocess", error))
     }
 
-    /// The postprocessor that a `model.toml` asks for.
+    /// Makes the postprocessor that a `model.toml` names.
     pub fn postprocessor(&self, context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
         let make = find(&self.postprocessors, "postprocess", &context.config.kind)?;
         make(context).map_err(|error| in_section("postprocess", error))
     }
 }
 
-/// Checks the names of inputs and outputs, which are in answers and messages.
+/// Checks the names of inputs and outputs, because they appear in responses and messages.
 fn check_names(signature: &Signature) -> Result<(), SetupError> {
     let names = signature.inputs.iter().chain(&signature.outputs).map(|spec| &*spec.name);
     let is_name = |name: &str| name.len() <= MAX_NAME && !name.contains(|c: char| c.is_control());

@@ -1,11 +1,11 @@
-//! The files of a version, for stages that need one.
+//! Access of stages to the files of a version.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::{Result, SetupError};
 
-/// The files of a version, for stages that need one: a tokenizer, labels.
+/// The files of a version, such as a tokenizer or labels, for the stages that need them.
 pub trait VersionFiles {
     /// The content of a file of the version, exactly as it was added.
     fn read(&self, name: &str) -> Result<Arc<[u8]>, SetupError>;

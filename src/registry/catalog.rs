@@ -44,9 +44,9 @@ pub struct ServedModel {
     pub description: Option<String>,
     /// Its loaded versions.
     pub versions: BTreeMap<Version, Arc<ServedVersion>>,
-    /// The one that is trusted.
+    /// The stable version.
     pub stable: Version,
-    /// Which of them answers where none is named.
+    /// Traffic split of requests that do not name a version.
     pub split: TrafficSplit,
 }
 
@@ -56,7 +56,7 @@ pub struct ServedVersion {
     /// The model's name.
     pub model: ModelName,
     pub version: Version,
-    /// Its key in the ids of predictions.
+    /// Key of the version in prediction ids.
     pub key: VersionKey,
     /// The digest of all its files.
     pub sha256: Sha256,
@@ -67,45 +67,45 @@ pub struct ServedVersion {
     pub config: Arc<ModelConfig>,
     /// The place of its sessions.
     pub place: SessionPlace,
-    /// Time at which it was loaded.
+    /// Time of its load.
     pub loaded_at: Timestamp,
     pub load_took: Duration,
-    /// `{"name", "version", "sha256"}`, as every answer has it.
+    /// `{"name", "version", "sha256"}`, as in every response.
     pub identity: Box<RawValue>,
-    /// Threads that share one run.
+    /// Number of threads of one run.
     pub intra_op_threads: usize,
     /// Findings of its first runs.
     pub findings: Findings,
-    /// Division of the time of a request.
+    /// Latency budget of a request.
     pub budget: LatencyBudget,
     /// The stages.
     pub pipeline: Pipeline,
     /// Costs of the stages around the model.
     pub costs: StageCosts,
-    /// The handles that its requests are counted with.
+    /// Handles of the metrics of its requests.
     pub recorder: Arc<VersionRecorder>,
 }
 
-/// Whom a request asks, as its URL says.
+/// The model or version that a request is for, from its URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
     /// The default model.
     Default,
     /// A model by name.
     Model(&'a str),
-    /// A version of a model, pinned.
+    /// A pinned version of a model.
     Version(&'a str, &'a str),
 }
 
 // ===== impl Catalog =====
 
 impl Catalog {
-    /// The present snapshot.
+    /// Returns the current snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// The version that answers this request.
+    /// Returns the version that answers this request.
     pub fn resolve(&self, target: Target<'_>, key: &[u8]) -> Result<Arc<ServedVersion>> {
         self.snapshot.load().resolve(target, key).cloned()
     }
@@ -119,8 +119,8 @@ impl Catalog {
 // ===== impl Snapshot =====
 
 impl Snapshot {
-    /// A snapshot of these models, and of those that are known but not served. The default model may be in either
-    /// group.
+    /// Creates a snapshot of these models, and of those that are known but not served. The default model may be in
+    /// either group.
     pub fn new(
         models: BTreeMap<ModelName, ServedModel>,
         unserved: BTreeMap<ModelName, String>,
@@ -129,7 +129,7 @@ impl Snapshot {
         Snapshot { models, unserved, default_model }
     }
 
-    /// The models that are known but not served, with the reason, without paths.
+    /// Returns the models that are known but not served, with the reason, without paths.
     pub fn unserved(&self) -> &BTreeMap<ModelName, String> {
         &self.unserved
     }
@@ -139,12 +139,12 @@ impl Snapshot {
         &self.models
     }
 
-    /// The model that `POST /predict` asks.
+    /// Returns the model that answers `POST /predict`.
     pub fn default_model(&self) -> Option<&ModelName> {
         self.default_model.as_ref()
     }
 
-    /// The model of this name.
+    /// Returns the model with this name.
     pub fn model(&self, name: &str) -> Result<(&ModelName, &ServedModel)> {
         self.models.get_key_value(name).ok_or_else(|| match self.unserved.get_key_value(name) {
             Some((model, reason)) => Error::ModelUnavailable { model: model.clone(), reason: reason.clone() },
@@ -152,8 +152,8 @@ impl Snapshot {
         })
     }
 
-    /// The version that answers this request: the one that is named, or else the one that the traffic split has for the
-    /// key.
+    /// Returns the version that answers this request: the named one, or else the one that the traffic split picks for
+    /// the key.
     pub fn resolve(&self, target: Target<'_>, key: &[u8]) -> Result<&Arc<ServedVersion>> {
         let (name, model) = match target {
             Target::Default => match &self.default_model {
@@ -179,7 +179,7 @@ impl Snapshot {
         })
     }
 
-    /// Every version of every model.
+    /// Returns every version of every model.
     pub fn versions(&self) -> impl Iterator<Item = &Arc<ServedVersion>> {
         self.models.values().flat_map(|model| model.versions.values())
     }

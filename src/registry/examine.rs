@@ -1,6 +1,7 @@
-//! Examines a version with its first runs: runs it, checks its examples, compares rows that run alone and together.
+//! Examines a version with its first runs: runs it, checks its examples, and compares rows that run alone and together.
 //!
-//! This is done in the trial (`trial.rs`), so that it disturbs no request; without a trial, when the version is loaded.
+//! This is done in the trial (`trial.rs`), so that it does not disturb requests. Without a trial, it is done when the
+//! version is loaded.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use crate::pipeline::Origin;
 use crate::repository::{Refusal, is_about_memory};
 use crate::tensor::{DType, Tensors};
 
-/// The shortest text that a still shorter one is padded to share a run with: 6 of 7 tokens.
+/// Minimum length that a text is padded to in a comparison, in tokens: a text of 6 tokens is padded to 7.
 const MIN_PADDED: usize = 7;
 
 /// A run that takes this many times the budget of a request is too slow, however busy the machine is now.
@@ -28,7 +29,7 @@ const SLOWER_THAN_ANY_REQUEST: u32 = 4;
 type Run<'a> = dyn FnMut(&Tensors) -> Result<Tensors> + 'a;
 
 impl OpenedVersion {
-    /// Runs a version a few times. Comparing rows takes no longer than `longest`, and the run that goes on then.
+    /// Runs a version a few times. No run for comparing rows starts after `longest`.
     pub fn examine(&self, session: &mut dyn Session, longest: Duration) -> Result<Findings, Refusal> {
         rehearse(&*self.preprocessor, self.budget())?;
         let (mut warm_up, of_zeros) = self.run_zeros(session)?;
@@ -36,14 +37,15 @@ impl OpenedVersion {
         let mut asked = Asked::default();
         self.ask(session, longest, &mut asked);
         if let (WarmUp::Failed { .. }, Some(rows)) = (&warm_up, &asked.first_answers) {
-            // What zeros of a guessed shape could not show.
+            // Checks the outputs of real rows, because zeros of a guessed shape did not run.
             rows.iter().try_for_each(|row| self.check_outputs(row))?;
             warm_up = WarmUp::Ran;
         }
         if let Some(of_zeros) = of_zeros {
             self.look_at(&of_zeros, &mut asked);
             if let Some(names) = &asked.outputs {
-                // An output of two rows is none of the two rows of zeros.
+                // Only outputs that have one row per row are checked: the two rows of another output mean something
+                // else.
                 self.check_outputs(&of_zeros.keep(|name| names.iter().any(|known| **known == *name)))?;
             }
         }
@@ -55,8 +57,9 @@ impl OpenedVersion {
             return Err(Refusal::new(
                 LoadFault::Config,
                 format!(
-                    "scores: of {all} rows that were tried, the model itself names another class than its scores in {}: they are \
-                     not one score for each class, in order; name another output, or export the model with probabilities",
+                    "scores: in {} of {all} rows that were tried, the model's own label is not the class with the highest \
+                     score: the output does not have one score for each class, in order; name another output, or export the \
+                     model with probabilities",
                     all - same
                 ),
             ));
@@ -105,19 +108,19 @@ impl OpenedVersion {
             Some(problem) if asked.comparisons.is_empty() => {
                 format!("several rows could not be run and compared ({problem})")
             }
-            None if asked.comparisons.is_empty() => "its rows are too large to be made up".to_owned(),
-            _ => "an output was the same for all rows that it was tried with".to_owned(),
+            None if asked.comparisons.is_empty() => "its rows are too large to be generated".to_owned(),
+            _ => "an output was the same for all rows that were tried".to_owned(),
         })
     }
 
-    /// Assumptions, and things that look like mistakes.
+    /// Returns assumptions, and signs of mistakes.
     fn remarks(&self, doubt: Option<String>) -> Vec<String> {
         let mut remarks = self.preprocessor.assumptions();
         remarks.extend(self.postprocessor.assumptions());
         if self.preprocessor.padding().is_some() && self.padding.is_none() {
             remarks.push(
-                "only texts of one length share a run: the model does not name the tokens' dimension alike in its inputs and \
-                 outputs, and nowhere else"
+                "only texts of one length share a run: the dimension of the tokens must have the same name in all inputs \
+                 and outputs of the model, and no other dimension may have it"
                     .to_owned(),
             );
         }
@@ -125,8 +128,8 @@ impl OpenedVersion {
         remarks
     }
 
-    /// Runs a session once on zeros, two rows where the batch is open, and reads the outputs as a request's would be:
-    /// what fits together only by chance shows here and not in the first request.
+    /// Runs a session once on zeros, two rows where the batch is open, and decodes the outputs like those of a request.
+    /// So stages that do not fit the model fail here and not in the first request.
     pub(super) fn warm_up(&self, session: &mut dyn Session) -> Result<WarmUp, Refusal> {
         self.run_zeros(session).map(|(warm_up, _)| warm_up)
     }
@@ -150,7 +153,7 @@ impl OpenedVersion {
 
     fn check_outputs(&self, outputs: &Tensors) -> Result<(), Refusal> {
         match self.postprocessor.decode(outputs, &Origin::Unknown) {
-            // log(0) is the model's right; what is made up is no real input.
+            // A model may return log(0) for generated inputs, which are not real ones.
             Ok(_) | Err(Error::NonFiniteOutput { .. }) => Ok(()),
             Err(error) => Err(Refusal::of(LoadFault::WarmUp)(error)),
         }
@@ -170,26 +173,26 @@ impl OpenedVersion {
     }
 }
 
-// ===== asking with rows that differ =====
+// ===== runs of rows that differ =====
 
-/// Answers to rows that differ, and what they show.
+/// Outputs for rows that differ, and the conclusions from them.
 #[derive(Default)]
 struct Asked {
-    /// Of rows of one shape. Their answers have been looked at, and are not kept.
+    /// Comparisons of rows of one shape. Their outputs have been examined and are not kept.
     comparisons: Vec<Comparison>,
-    /// Of rows of which one is padded.
+    /// Comparisons of rows of which one is padded.
     padded: Vec<Comparison>,
-    /// The answers of the first comparison.
+    /// Outputs of the first comparison.
     first_answers: Option<Vec<Tensors>>,
     /// The outputs that have one row per row.
     outputs: Option<Vec<Arc<str>>>,
-    /// Of the classes that were answered, those that the model itself names, and all of which it names one.
+    /// Number of predicted classes that match the model's own label, and number of those that were compared with one.
     agreement: (usize, usize),
-    /// The first thing that contradicts `model.toml`.
+    /// First contradiction of `model.toml`.
     contradiction: Option<String>,
-    /// The first thing that looks as if it was not meant.
+    /// First sign of a mistake.
     doubt: Option<String>,
-    /// The first reason why rows could not be compared.
+    /// First reason why rows could not be compared.
     problem: Option<String>,
 }
 
@@ -204,14 +207,14 @@ impl Asked {
         self.problem.get_or_insert_with(|| told.lines().next().unwrap_or_default().to_owned());
     }
 
-    /// True if the answers so far say something about independence.
+    /// Returns true if the outputs so far allow a conclusion about independence.
     fn is_conclusive(&self) -> bool {
         are_conclusive(&self.comparisons)
     }
 }
 
 impl OpenedVersion {
-    /// Asks with the version's examples, with what the preprocessor makes up, and with inputs that are made up.
+    /// Runs the version's examples, the preprocessor's samples, and generated inputs.
     fn ask(&self, session: &mut dyn Session, longest: Duration, asked: &mut Asked) {
         let begin = Instant::now();
         let mut run = |inputs: &Tensors| match begin.elapsed() > longest {
@@ -228,7 +231,7 @@ impl OpenedVersion {
                 Some(_) => self.compare_texts(&rows, &joining, &mut run, asked),
             }
         }
-        // Where the preprocessor knows what rows are like, inputs that it would never make say nothing.
+        // If the preprocessor has samples, inputs that it would never make prove nothing.
         if self.preprocessor.samples().is_some() && asked.is_conclusive() {
             return;
         }
@@ -267,7 +270,7 @@ impl OpenedVersion {
         if self.signature().has_fixed_rows() { &SIZES[..1] } else { &SIZES }
     }
 
-    /// Compares rows, and looks at their answers.
+    /// Compares rows, and examines their outputs.
     fn compare(&self, rows: &[Tensors], joining: &Joining, run: &mut Run<'_>, asked: &mut Asked) {
         let answered = self.postprocessor.answered();
         // A run of as many rows as requests share takes time: one that is conclusive is enough.
@@ -284,7 +287,7 @@ impl OpenedVersion {
         }
     }
 
-    /// Compares texts of one length, of another one, and of lengths that are padded to share a run.
+    /// Compares texts of one length, of another length, and of different lengths that are padded to share a run.
     fn compare_texts(&self, rows: &[Tensors], joining: &Joining, run: &mut Run<'_>, asked: &mut Asked) {
         let shortest = rows.iter().map(Tensors::row_length).min().unwrap_or_default();
         self.compare(&cut(rows, [shortest; 3]), joining, run, asked);
@@ -292,7 +295,7 @@ impl OpenedVersion {
             self.compare(&cut(rows, [8; 3]), joining, run, asked);
         }
         let answered = self.postprocessor.answered();
-        // The shortest that can be padded, and the longest.
+        // The shortest length that can be padded to, and the longest.
         for longer in [MIN_PADDED, shortest] {
             let shorter = (longer as f64 * (1.0 - MAX_PADDING)).ceil() as usize;
             if longer <= shortest && shorter < longer {
@@ -302,7 +305,7 @@ impl OpenedVersion {
         }
     }
 
-    /// There is nothing to compare: looks at the outputs, and which of them have rows.
+    /// Examines the outputs of a fixed batch, which allows no comparison, and finds those that have rows.
     fn ask_a_fixed_batch(&self, rows: usize, run: &mut Run<'_>, asked: &mut Asked) {
         if self.postprocessor.takes_one_row() {
             return;
@@ -320,7 +323,7 @@ impl OpenedVersion {
         }
     }
 
-    /// Asks the postprocessor about outputs.
+    /// Asks the postprocessor to examine outputs.
     fn look_at(&self, outputs: &Tensors, asked: &mut Asked) {
         let (same, all) = self.postprocessor.agreement(outputs);
         asked.agreement = (asked.agreement.0 + same, asked.agreement.1 + all);
@@ -332,14 +335,14 @@ impl OpenedVersion {
         }
     }
 
-    /// The first three of its examples that differ and have one shape; at least two.
+    /// Returns the first two or three examples that differ and have one shape.
     fn golden_rows(&self) -> Option<Vec<Tensors>> {
         let golden = self.verified.golden.as_ref()?;
         let instances = (0..golden.instances.len()).map_while(|index| golden.request(index..index + 1).ok());
         self.rows_of(instances.filter_map(|instance| self.inputs_of(&instance).ok()))
     }
 
-    /// Rows of the instances that the preprocessor makes up.
+    /// Returns the rows of the preprocessor's samples.
     fn sample_rows(&self) -> Option<Vec<Tensors>> {
         let samples = self.preprocessor.samples()?;
         let made = samples.into_iter().filter_map(|sample| {
@@ -364,7 +367,7 @@ impl OpenedVersion {
     }
 }
 
-/// Rows of texts, each cut to a length.
+/// Returns the rows of texts, each cut to a length.
 fn cut(rows: &[Tensors], lengths: [usize; 3]) -> Vec<Tensors> {
     rows.iter().zip(lengths).map(|(row, length)| row.clone().shortened(length, |_| true)).collect()
 }

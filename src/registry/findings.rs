@@ -1,5 +1,5 @@
-//! Findings of the first runs of a version, before anybody relies on it: that it runs, that its examples hold, the
-//! independence of its rows, and assumptions that nobody has confirmed.
+//! Findings of the first runs of a version, before it is relied on: that it runs, that its examples hold, the
+//! independence of its rows, and unconfirmed assumptions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +21,11 @@ pub struct Findings {
     pub independence: Independence,
     /// Independence of texts that are padded to share a run; `None` for a model whose rows are not padded.
     pub padding: Option<Independence>,
-    /// Outputs that have one row per row of the inputs; `None` if it was not seen to run.
+    /// Outputs that have one row per row of the inputs; `None` if it did not run.
     pub row_outputs: Option<Vec<Arc<str>>>,
     /// Bounds of the elements of rows and runs; `None` if they were not searched.
     pub bounds: Option<ElementBounds>,
-    /// Assumptions, and things that look like mistakes: sentences for whoever adds a version.
+    /// Assumptions and signs of mistakes, as sentences for the person who adds the version.
     pub remarks: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ pub struct Findings {
 pub enum WarmUp {
     /// It ran, and its outputs could be read.
     Ran,
-    /// It did not run on inputs that had to be made up; a real request may fare better.
+    /// It did not run on generated inputs; a real request may still work.
     Failed {
         /// Message of ONNX Runtime.
         reason: String,

@@ -43,7 +43,7 @@ pub enum LoadStep {
 }
 
 impl LoadStep {
-    /// The name in the API.
+    /// Returns the name in the API.
     pub fn name(self) -> &'static str {
         match self {
             LoadStep::Waiting => "waiting",

@@ -61,7 +61,7 @@ pub struct PreparedVersion {
 }
 
 impl Loader {
-    /// Does everything that takes time, and says how far it is.
+    /// Does everything that takes time, and reports its progress.
     pub fn prepare(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedVersion, SetupError> {
         fail::fail_point!("load::begun");
         let begin = Instant::now();
@@ -100,7 +100,7 @@ impl Loader {
         progress(LoadStep::Opening);
         // Other loads may have started their threads meanwhile.
         check_threads()?;
-        // Read only now: a version that is too large, or no model, was refused before.
+        // Read only now: a version that is too large or not a model has been refused before this.
         let opened = OpenedVersion::open(self.engine_for(order.place)?, &self.stages, order, found.read()?)?;
         let mut first = opened.session()?;
         // Runs that ended in the trial may still hang here, because that may depend on chance.
@@ -114,7 +114,7 @@ impl Loader {
         })??;
         let signature = opened.signature();
         let service = match findings.warm_up {
-            // Zeros of a guessed shape would teach nothing true.
+            // Run times of zeros of a guessed shape would be misleading.
             WarmUp::Ran if signature.has_fixed_rows() => {
                 let stopwatch = stopwatch(order.pace, opened.loaded.provider());
                 let policy = opened.sharing(&findings).policy();
@@ -131,7 +131,7 @@ impl Loader {
         Ok(PreparedVersion { opened, sessions, service, findings, took: Duration::ZERO })
     }
 
-    /// Starts the workers. Not on a thread of low priority, which they would inherit.
+    /// Starts the workers. Must not be called on a thread of low priority, which they would inherit.
     pub fn start(&self, order: &LoadOrder, prepared: PreparedVersion) -> Result<ServedVersion, SetupError> {
         let PreparedVersion { opened, sessions, service, findings, took } = prepared;
         let (name, version, config) = (&order.model, order.version, &order.config);
@@ -188,10 +188,10 @@ impl Loader {
     }
 }
 
-/// Refuses more threads than there is room for. A runtime that cannot start its threads may wait forever, or end the
+/// Refuses more threads than the machine allows. A runtime that cannot start its threads may wait forever, or end the
 /// process.
 fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Result<(), Refusal> {
-    /// More threads than this would only wait for each other.
+    /// Threads beyond this number would only wait for each other.
     const MAX_PER_CORE: u64 = 16;
     /// Threads for requests, for other work of the server, and for a trial.
     const RESERVE: u64 = 16;
@@ -200,12 +200,12 @@ fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Re
     let by_cores = MAX_PER_CORE * cores.get().max(4) as u64;
     let (most, because, fault) = match left.map(|left| left.saturating_sub(RESERVE)) {
         Some(left) if left < by_cores => {
-            let because = "what the limits of processes (pids.max, RLIMIT_NPROC) leave".to_owned();
-            // Others may end their threads. More than the cores allow is too much at any time.
+            let because = "left by the limits of processes (pids.max, RLIMIT_NPROC)".to_owned();
+            // Other processes may end threads, but more threads than the cores allow are always too many.
             (left, because, if wanted <= by_cores { LoadFault::Resources } else { LoadFault::Config })
         }
         _ => {
-            let because = format!("{MAX_PER_CORE} for each of {cores} cores, and {} anyhow", 4 * MAX_PER_CORE);
+            let because = format!("{MAX_PER_CORE} for each of {cores} cores, but at least {}", 4 * MAX_PER_CORE);
             (by_cores, because, LoadFault::Config)
         }
     };
@@ -213,8 +213,8 @@ fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Re
         return Ok(());
     }
     let problem = format!(
-        "model.workers = {workers} and model.intra_op_threads = {intra_op} make {wanted} threads; at most {most} can be had here \
-         ({because})"
+        "model.workers = {workers} and model.intra_op_threads = {intra_op} make {wanted} threads; at most {most} are \
+         possible here ({because})"
     );
     Err(Refusal::new(fault, problem))
 }
@@ -233,7 +233,7 @@ fn warn_if_too_slow(served: &ServedVersion) {
     }
 }
 
-/// Says in the log what was found.
+/// Logs the findings.
 fn tell_of(served: &ServedVersion) {
     let (model, version, sharing) = (&served.model, served.version, served.pipeline.model.sharing());
     let batching = if sharing.is_on() { "on" } else { "off" };
@@ -242,7 +242,7 @@ fn tell_of(served: &ServedVersion) {
             tracing::warn!(
                 %model, %version, batching,
                 "{found}; requests share runs all the same, because model.toml says batching = \"always\": their answers \
-                 depend on who else asks"
+                 depend on other requests"
             );
         }
         found @ (Independence::Dependent(_) | Independence::Unknown { .. }) => {
@@ -255,10 +255,10 @@ fn tell_of(served: &ServedVersion) {
     if let Some(found) =
         served.findings.padding.as_ref().filter(|_| !served.findings.may_be_padded() && sharing.is_on())
     {
-        tracing::warn!(%model, %version, "only texts of one length share a run: of texts that are filled up, {found}");
+        tracing::warn!(%model, %version, "only texts of one length share a run: with padding, {found}");
     }
     if let WarmUp::Failed { reason } = &served.findings.warm_up {
-        tracing::warn!(%model, %version, reason, "the version has not been seen to run: it did not on inputs that were made up");
+        tracing::warn!(%model, %version, reason, "a test run was not possible, because the inputs had to be made up");
     }
     for remark in &served.findings.remarks {
         tracing::info!(%model, %version, "{remark}");
@@ -272,7 +272,7 @@ fn stopwatch(pace: Pace, provider: Provider) -> Stopwatch {
     }
 }
 
-/// `{"name", "version", "sha256"}`, written once for all answers.
+/// Returns `{"name", "version", "sha256"}`, serialized once for all responses.
 fn identity(name: &ModelName, version: Version, sha256: Sha256) -> Result<Box<RawValue>> {
     #[derive(serde::Serialize)]
     struct Identity<'a> {
@@ -306,15 +306,15 @@ mod tests {
         let (fault, refused) = check(256, 64, 2, Some(10_000)).unwrap_err();
         assert_eq!(fault, LoadFault::Config);
         assert!(
-            refused.contains("make 16384 threads; at most 64 can be had here (16 for each of 2 cores"),
+            refused.contains("make 16384 threads; at most 64 are possible here (16 for each of 2 cores"),
             "{refused}"
         );
-        // No number of free threads makes it fit.
+        // Free threads do not help: the cores are too few.
         assert_eq!(check(256, 64, 2, Some(50)).unwrap_err().0, LoadFault::Config);
         let (fault, refused) = check(8, 8, 2, Some(50)).unwrap_err();
         assert_eq!(fault, LoadFault::Resources);
         assert!(
-            refused.contains("make 64 threads; at most 34 can be had here") && refused.contains("pids.max"),
+            refused.contains("make 64 threads; at most 34 are possible here") && refused.contains("pids.max"),
             "{refused}"
         );
         assert!(check(1, 1, 2, Some(3)).is_err());

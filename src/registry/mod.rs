@@ -2,12 +2,12 @@
 //!
 //! - `load_order.rs` is an order to load a version. `loader.rs` carries it out: verify → try → open → warm up → start.
 //! - `trial.rs` tries a version out in another process, before the server touches it.
-//! - `opened_version.rs` is a version with its stages around it; `examine.rs` runs it a few times, and `findings.rs` has the result.
-//!   `rehearsal.rs` runs the preprocessor on the hardest instances that it accepts; `run_limit.rs` ends first runs that
-//!   take too long.
+//! - `opened_version.rs` is a version with its stages; `examine.rs` runs it a few times, and `findings.rs` has the
+//!   result. `rehearsal.rs` runs the preprocessor on the hardest instances that it accepts; `run_limit.rs` ends first
+//!   runs that take too long.
 //! - `catalog.rs` holds the served versions, as immutable snapshots.
 //!
-//! This room knows nothing of HTTP, and nothing of who gets traffic.
+//! This module does not know HTTP or the traffic of a version.
 
 mod catalog;
 mod examine;

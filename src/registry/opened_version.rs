@@ -1,4 +1,4 @@
-//! A version whose model is open and has its stages around it.
+//! A version whose model is open, with its stages.
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl OpenedVersion {
             engine.load(source, &config.model).map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
         check_batch_dimension(loaded.signature())?;
         check_size(loaded.signature())?;
-        // What the stages have to say is about how they fit the model.
+        // Errors of the stages are about their fit to the model.
         let misfit = |error: SetupError| in_model_toml(order, LoadFault::Config, error);
         let context = |stage| StageContext {
             config: stage,
@@ -68,12 +68,12 @@ impl OpenedVersion {
         &self.order.config.budget
     }
 
-    /// The inputs and outputs of the model.
+    /// Returns the inputs and outputs of the model.
     pub fn signature(&self) -> &Signature {
         self.loaded.signature()
     }
 
-    /// The way to join rows, as far as it is known before the model was run.
+    /// Returns the way of joining rows, as far as it is known before the first run.
     pub(super) fn joining(&self) -> Joining {
         Joining::new(self.signature(), self.padding.clone()).with_outputs(self.outputs_before_a_run())
     }
@@ -85,7 +85,7 @@ impl OpenedVersion {
         }
     }
 
-    /// Sharing of runs that follows from the findings.
+    /// Returns the sharing of runs that the findings allow.
     pub(super) fn sharing(&self, findings: &Findings) -> Sharing {
         let padding = self.padding.clone().filter(|_| findings.may_be_padded());
         let outputs = match (self.outputs_before_a_run(), &findings.row_outputs) {
@@ -99,23 +99,23 @@ impl OpenedVersion {
         Sharing::new(self.signature(), &self.order.config.model, self.loaded.provider(), answered, rows, bounds)
     }
 
-    /// Around a model that has been started.
+    /// Returns the verified files, and the pipeline of the stages with a started model.
     pub(super) fn into_pipeline(self, model: crate::model::OnnxModel) -> (VerifiedVersion, Pipeline) {
         let OpenedVersion { verified, preprocessor, postprocessor, .. } = self;
         (verified, Pipeline { preprocessor, model, postprocessor })
     }
 
-    /// The names of its classes, if it is a classifier that knows them.
+    /// Returns the class names of a classifier, if they are known.
     pub fn class_names(&self) -> Option<Vec<String>> {
         Some(self.postprocessor.classes()?.iter().map(Label::to_string).collect())
     }
 
-    /// The table that its preprocessor reads, if it reads one.
+    /// Returns the table that the preprocessor reads, if it reads one.
     pub fn table(&self) -> Option<Table> {
         self.preprocessor.table()
     }
 
-    /// The features of its preprocessor.
+    /// Returns the features of the preprocessor.
     pub fn features(&self) -> FeatureSchema {
         self.preprocessor.features()
     }
@@ -125,12 +125,12 @@ impl OpenedVersion {
         self.order.config.budget.total
     }
 
-    /// The most rows that requests may share.
+    /// Returns the maximum number of rows in a run that requests share.
     pub(super) fn max_shared_rows(&self) -> usize {
         self.order.config.model.joined_batch_size().get()
     }
 
-    /// The number of rows of every run, if it is fixed.
+    /// Returns the number of rows of every run, if it is fixed.
     pub fn fixed_rows(&self) -> Option<usize> {
         match self.signature().batch_dim() {
             _ if self.postprocessor.takes_one_row() => Some(1),
@@ -139,13 +139,13 @@ impl OpenedVersion {
         }
     }
 
-    /// The fewest rows that the model takes in one run.
+    /// Returns the minimum number of rows in one run.
     pub fn fewest_rows(&self) -> usize {
         self.fixed_rows().unwrap_or(1)
     }
 
-    /// As many rows as may be run together without changing what each is answered, and this many at most, if the model
-    /// leaves a choice.
+    /// Returns the number of rows that can run together without changing their predictions: at most `most`, unless the
+    /// model fixes the number.
     pub fn rows_at_one_time(&self, most: usize, findings: &Findings) -> usize {
         match findings.independence {
             Independence::Independent { .. } => self.sharing(findings).policy().most_rows().min(most),
@@ -155,13 +155,13 @@ impl OpenedVersion {
         }
     }
 
-    /// A session on this version.
+    /// Opens a session on this version.
     pub fn session(&self) -> Result<Box<dyn Session>, Refusal> {
         self.loaded.open().map_err(Refusal::of(LoadFault::Model))
     }
 
-    /// The predictions of a session for the instances of examples, in order, run as one request after another with as
-    /// few instances each as the model takes.
+    /// Returns the predictions of a session for the instances of examples, in order. Each request has as few instances
+    /// as the model takes.
     pub fn predict<'a>(
         &'a self,
         session: &'a mut dyn Session,
@@ -182,16 +182,16 @@ impl OpenedVersion {
         rows: std::ops::Range<usize>,
     ) -> Result<Vec<Value>, String> {
         if rows.end > golden.instances.len() {
-            return Err(format!("the model takes {} instances at one time, and these are fewer", rows.len()));
+            return Err(format!("the model takes {} instances at one time, but there are fewer", rows.len()));
         }
         let request = golden.request(rows.clone()).map_err(|error| error.to_string())?;
         let (_, predictions) = self.predict_request(session, &request)?;
-        // By way of the text, as a client reads it: 0.9, and not 0.8999999761581421.
+        // Through JSON text, as a client reads it: 0.9, and not 0.8999999761581421.
         let as_written = |prediction| serde_json::from_str(&serde_json::to_string(prediction)?);
         predictions.iter().map(as_written).collect::<serde_json::Result<_>>().map_err(|error| error.to_string())
     }
 
-    /// The features that were read from a request, and the predictions of a session for it.
+    /// Returns the features of a request, and the predictions of a session for it.
     pub fn predict_request(
         &self,
         session: &mut dyn Session,
@@ -206,7 +206,7 @@ impl OpenedVersion {
         Ok((features, predictions))
     }
 
-    /// The model inputs of one instance.
+    /// Returns the model inputs of one instance.
     pub(super) fn inputs_of(&self, instances: &RawValue) -> Result<Tensors> {
         self.preprocessor.transform(instances, Deadline::never()).map(|prepared| prepared.inputs)
     }
@@ -218,8 +218,8 @@ impl fmt::Debug for OpenedVersion {
     }
 }
 
-/// Checks that the inputs agree on the number of rows: else nobody can tell which of them has the dimension of the rows
-/// first. (One row at a time fits whatever is open.)
+/// Checks that the inputs agree on the batch dimension: otherwise it is not clear which of them has it first. (A single
+/// row fits any open dimension.)
 fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
     let Some(fixed) = signature.inputs.iter().find(|input| matches!(input.dims.first(), Some(Dim::Fixed(_)))) else {
         return Ok(());
@@ -232,8 +232,8 @@ fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
     Err(Refusal::new(
         LoadFault::Model,
         format!(
-            "the first dimension of every input has to be that of the rows, and the model's input {:?} is {} where {:?} is {}; \
-             export the model with the batch dimension first in all inputs",
+            "the first dimension of every input must be the batch dimension, but the model's input {:?} is {} and {:?} is \
+             {}; export the model with the batch dimension first in all inputs",
             other.name,
             other.describe(),
             fixed.name,
@@ -242,7 +242,7 @@ fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
     ))
 }
 
-/// The most elements of one run with as few rows as the model takes. No request is so large.
+/// Maximum number of elements in the smallest run that the model takes. No request is that large.
 const MAX_ELEMENTS: usize = 1 << 28;
 
 /// Refuses inputs that nobody could send: not even zeros of such a shape would fit into memory.
@@ -264,7 +264,7 @@ fn check_size(signature: &Signature) -> Result<(), Refusal> {
     ))
 }
 
-/// Settings stand in `model.toml`, and the message has to say so.
+/// Adds the place of `model.toml` to the message about a setting.
 fn in_model_toml(order: &LoadOrder, fault: LoadFault, error: SetupError) -> Refusal {
     match error {
         SetupError::Config(message) => Refusal::new(LoadFault::Config, format!("{}: {message}", order.config_place)),
@@ -287,7 +287,7 @@ mod tests {
         for dims in [&[][..], &[3, 8192, 8192], &[0], &[1 << 28]] {
             assert_eq!(refusal(dims), None, "{dims:?}");
         }
-        // The last is no elements by some ways to count, and more than can be counted by others.
+        // The last shape has 0 elements by one way of counting, and overflows by another.
         for dims in [&[1 << 31][..], &[1 << 62], &[1 << 62, 1 << 62], &[1 << 62, 0, 4]] {
             let refusal = refusal(dims).unwrap().message;
             assert!(refusal.contains("the model's input \"x\" is float32["), "{refusal}");
@@ -310,7 +310,7 @@ mod tests {
         }
         for first in [[Some(2), None], [None, Some(2)], [Some(1), Some(2)]] {
             assert!(
-                refusal(first).is_some_and(|refusal| refusal.message.contains("has to be that of the rows")),
+                refusal(first).is_some_and(|refusal| refusal.message.contains("must be the batch dimension")),
                 "{first:?}"
             );
         }

@@ -15,8 +15,9 @@ use crate::repository::Refusal;
 /// Size of the first instance.
 const FIRST_SIZE: usize = 16;
 
-/// A run within this time is never refused. It does not hold a thread for long, budgets may be short because texts are,
-/// and another machine may be slower. The tokenizer of BERT takes 0.1 s for the default maximum of characters.
+/// A run within this time is never refused. It does not hold a thread for long, budgets may be short because the usual
+/// texts are short, and another machine may be slower. The tokenizer of BERT takes 0.1 s for the default maximum of
+/// characters.
 const NEVER_TOO_LONG: Duration = Duration::from_millis(500);
 
 /// Deadline of a run, in multiples of its limit. The deadline is in wall time, which includes the time of other
@@ -45,8 +46,8 @@ fn run(rehearsal: &Rehearsal<'_>, limit: Duration) -> Result<(), Refusal> {
         if took > limit {
             let (took, limit) = (took.as_millis(), limit.as_millis());
             return refused(format!(
-                "the preprocessor takes {took} ms for {size} {unit} ({instance}), and a request has {limit} ms; {largest} are \
-                 allowed: lower {setting}, or raise budget.total_ms"
+                "the preprocessor takes {took} ms for {size} {unit} ({instance}), but a request has {limit} ms; {largest} \
+                 are allowed: lower {setting}, or raise budget.total_ms"
             ));
         }
         match done {
@@ -55,7 +56,8 @@ fn run(rehearsal: &Rehearsal<'_>, limit: Duration) -> Result<(), Refusal> {
             Err(Error::Expired { .. }) => return Ok(()),
             Err(error) => {
                 return refused(format!(
-                    "the preprocessor does not take {size} {unit} ({instance}), and {largest} are allowed ({setting}): {error}"
+                    "the preprocessor refuses {size} {unit} ({instance}), although {largest} are allowed ({setting}): \
+                     {error}"
                 ));
             }
         }
@@ -116,7 +118,7 @@ mod tests {
         let refused = run(&rehearsal(65_536, fails), LIMIT).unwrap_err();
         assert_eq!(
             refused.message,
-            "the preprocessor does not take 1024 characters (letters), and 65536 are allowed \
+            "the preprocessor refuses 1024 characters (letters), although 65536 are allowed \
              (preprocess.max_characters): it makes too much of it"
         );
         let spins = |_, deadline: Deadline| {
@@ -126,7 +128,7 @@ mod tests {
         };
         let refused = run(&rehearsal(65_536, spins), Duration::ZERO).unwrap_err();
         assert!(
-            refused.message.contains("ms for 16 characters (letters), and a request has 0 ms"),
+            refused.message.contains("ms for 16 characters (letters), but a request has 0 ms"),
             "{}",
             refused.message
         );

@@ -39,7 +39,7 @@ impl RunLimit {
             Ok((_, true)) => Err(Refusal::new(
                 LoadFault::Trial,
                 format!(
-                    "its first runs did not come to an end within {} ms and were ended (loading.trial_timeout_ms)",
+                    "its first runs did not finish within {} ms and were ended (loading.trial_timeout_ms)",
                     self.0.as_millis()
                 ),
             )),

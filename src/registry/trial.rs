@@ -1,8 +1,8 @@
-//! Trying a version out in a process of its own, before the server touches it.
+//! Tries a version out in a process of its own, before the server touches it.
 //!
-//! A model can abort the process that loads it, take all its memory, or never come to an end, and none of that can be
-//! caught from within. So a child process loads it first, exactly as the server would, with limits; only if that goes
-//! well does the server load it.
+//! A model can abort the process that loads it, take all its memory, or never finish, and the process itself cannot
+//! catch any of that. So a child process loads the model first, exactly as the server would, but with limits. The
+//! server loads it only if that succeeds.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -32,26 +32,27 @@ pub const TRIAL_COMMAND: &str = "trial-load";
 /// The beginning of a line that says nothing about the reason.
 const HINT_OF_A_PANIC: &str = "note: run with `RUST_BACKTRACE";
 
-/// A verdict is never longer: it has the names of outputs.
+/// Maximum size of a verdict, in bytes. It contains the names of outputs.
 const MAX_VERDICT_BYTES: u64 = 1 << 22;
 
-/// Of what a child complains of, this much is read.
+/// Maximum size of the child's standard error that is read, in bytes.
 const MAX_COMPLAINTS_BYTES: u64 = 1 << 16;
 
-/// Divisor of the memory: the runs of one model together may take one part, if callers choose the length of rows.
+/// Divisor of the memory limit: all runs of a model together may take one such part, if callers choose the length of
+/// rows.
 const RUNS_MEMORY: u64 = 8;
 
-/// Memory of a process beside the model and its tensors.
+/// Memory of a process besides the model and its tensors, in bytes.
 const BASE_MEMORY: u64 = 1 << 30;
 
 /// Trial of versions in a process of their own.
 #[derive(Debug, Clone)]
 pub struct Trial {
-    /// The program that loads them: this one, in a process of its own.
+    /// The program of the child process: this one.
     pub program: PathBuf,
     /// The ONNX Runtime library that the server has loaded.
     pub library: PathBuf,
-    /// The most memory that it may take, in bytes; `None` for what suits the size of the model.
+    /// Memory limit in bytes; `None` for a limit that depends on the size of the model.
     pub memory: Option<u64>,
     pub timeout: Duration,
 }
@@ -61,7 +62,7 @@ pub struct Trial {
 struct TrialMemory {
     /// The limit, in bytes.
     bytes: u64,
-    /// The limit if there were enough memory free.
+    /// The limit with enough free memory.
     wanted: u64,
 }
 
@@ -75,7 +76,7 @@ struct TrialOrder {
     folder: PathBuf,
     library: PathBuf,
     memory: Option<u64>,
-    /// The time it may take to compare rows.
+    /// Maximum time for comparing rows.
     comparing: Duration,
 }
 
@@ -88,7 +89,7 @@ enum Verdict {
 }
 
 impl Trial {
-    /// Loads a version in a child process, which has to say that all is well, and what it found.
+    /// Loads a version in a child process, and returns its findings.
     pub fn run(&self, order: &LoadOrder, found: &FoundVersion) -> Result<Findings, Refusal> {
         let memory = self.memory(&order.config, found);
         let trial_order = TrialOrder {
@@ -115,7 +116,7 @@ impl Trial {
                 return Err(Refusal::new(
                     LoadFault::Trial,
                     format!(
-                        "the trial load did not come to an end within {} ms and was ended (loading.trial_timeout_ms)",
+                        "the trial load did not finish within {} ms and was ended (loading.trial_timeout_ms)",
                         self.timeout.as_millis()
                     ),
                 ));
@@ -125,7 +126,7 @@ impl Trial {
         match serde_json::from_slice(&said) {
             Ok(Verdict::Passed(findings)) => Ok(findings),
             Ok(Verdict::Refused(refusal)) => Err(explained(refusal, memory)),
-            // Whatever ended it, it had not come to a verdict.
+            // The child ended without a verdict.
             Err(_) => {
                 let complaints = complaints.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
                 let last = String::from_utf8_lossy(&complaints)
@@ -133,7 +134,7 @@ impl Trial {
                     .rev()
                     .find(|line| !line.trim().is_empty() && !line.starts_with(HINT_OF_A_PANIC))
                     .map_or_else(String::new, |line| {
-                        format!("; the last it said was {:?}", line.chars().take(300).collect::<String>())
+                        format!("; its last message was {:?}", line.chars().take(300).collect::<String>())
                     });
                 let fault = fault_of(status);
                 let ended = status.map_or_else(|| "ended".to_owned(), machine::describe_end);
@@ -145,20 +146,20 @@ impl Trial {
 
     fn start(&self, order: &TrialOrder) -> std::io::Result<Child> {
         let mut child = machine::part_of_this_program(&self.program, TRIAL_COMMAND, &own_variables())
-            // The last line of its standard error tells why it ended, and not where.
+            // Without a backtrace, the last line of standard error is the reason.
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A child that ends before it has read this is noticed by what it does not say.
+            // A child that ends before it has read the order is noticed by its missing verdict.
             let _ = stdin.write_all(&serde_json::to_vec(order)?);
         }
         Ok(child)
     }
 
-    /// A GPU's driver maps far more than it uses: there is no limit that suits it.
+    /// Returns the memory limit; `None` with a GPU, whose driver maps far more memory than it uses.
     fn memory(&self, config: &ModelConfig, found: &FoundVersion) -> Option<TrialMemory> {
         match self.memory {
             Some(bytes) => Some(TrialMemory { bytes, wanted: bytes }),
@@ -177,7 +178,7 @@ impl Trial {
 struct Running(Child);
 
 impl Running {
-    /// Its exit status, if it ends by itself: it has closed its output, and is about to.
+    /// Returns the exit status if the child, which has closed its output, ends by itself in time.
     fn end(&mut self, within: Duration) -> Option<ExitStatus> {
         let begin = Instant::now();
         loop {
@@ -197,7 +198,7 @@ impl Drop for Running {
     }
 }
 
-/// Reads on a thread, so that whoever waits can give up. What is beyond the limit is read and forgotten.
+/// Reads on a thread, so that the caller can stop waiting. Bytes beyond the limit are read and dropped.
 fn read_to_end(from: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
@@ -206,7 +207,7 @@ fn read_to_end(from: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Re
             let _ = from.by_ref().take(limit).read_to_end(&mut bytes);
             let _ = std::io::copy(&mut from, &mut std::io::sink());
         }
-        // Nobody may wait any more.
+        // The receiver may be gone.
         let _ = sender.send(bytes);
     });
     receiver
@@ -216,7 +217,7 @@ fn read_to_end(from: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Re
 fn fault_of(status: Option<ExitStatus>) -> LoadFault {
     const SIGKILL: i32 = 9;
     match status.and_then(|status| status.signal()) {
-        // The kernel kills the trial first when memory is short, whoever takes the memory.
+        // When memory is short, the kernel kills the trial first, even if another process takes the memory.
         Some(SIGKILL) => LoadFault::Resources,
         _ => LoadFault::Trial,
     }
@@ -237,7 +238,7 @@ fn explained(refusal: Refusal, memory: Option<TrialMemory>) -> Refusal {
     }
 }
 
-/// The child's part: reads its order from `input`, tries the version out, and writes the verdict to `output`.
+/// Runs in the child: reads the order from `input`, tries the version out, and writes the verdict to `output`.
 pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -> Result<()> {
     let order: TrialOrder = serde_json::from_reader(input).map_err(Error::internal)?;
     machine::confine_this_process(order.memory).map_err(Error::internal)?;
@@ -265,7 +266,7 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     let opened = OpenedVersion::open(&runtime, stages, &order, found.read()?)?;
     let mut first = opened.session()?;
     let mut findings = opened.examine(&mut *first, comparing)?;
-    // As many sessions as in the server, all at the same time, to check that there are enough memory and threads.
+    // As many sessions as in the server, all at the same time, to check that memory and threads suffice.
     let workers = order.config.model.threads().workers.get() as u64;
     let mut others = Vec::new();
     while (1 + others.len() as u64) < workers {

@@ -1,25 +1,25 @@
 //! Class names in a model's file.
 //!
-//! Converters write the names down where the model itself needs them: in the classifier nodes of `ai.onnx.ml`
-//! (`classlabels_*`), in the constant that an index is looked up in, in ZipMap's keys. Trainers write them into the
-//! metadata. The names are followed from the outputs backwards, so that those of a classifier within the model (one of an
-//! ensemble, one against the rest) are not taken for those of the answer.
+//! Converters write the names where the model itself needs them: in the classifier nodes of `ai.onnx.ml`
+//! (`classlabels_*`), in the constant that an index is looked up in, or in ZipMap's keys. Trainers write them into the
+//! metadata. The search goes backwards from the outputs, so that the names of an inner classifier (a member of an
+//! ensemble, or of one-versus-rest) are not taken for those of the prediction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::onnx_file::{AttributeProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto};
 use crate::pipeline::{Label, ModelClasses, NamedClasses, OutputClasses};
 
-/// So many nodes are followed at the most.
+/// Maximum number of nodes that are followed.
 const DEPTH: usize = 32;
 
-/// The keys of the metadata that have names of classes.
+/// Metadata keys that hold class names.
 const METADATA_KEYS: [&str; 6] = ["names", "labels", "classes", "class_names", "class_labels", "id2label"];
 
-/// No further outputs are looked at.
+/// Maximum number of outputs that are searched.
 const MAX_OUTPUTS: usize = 64;
 
-/// Reads the names of classes out of a file.
+/// Reads the class names from a model's file.
 pub(super) fn read(model: &ModelProto) -> ModelClasses {
     let mut found = ModelClasses { of_metadata: of_metadata(&model.metadata_props), ..ModelClasses::default() };
     let Some(graph) = &model.graph else { return found };
@@ -27,7 +27,7 @@ pub(super) fn read(model: &ModelProto) -> ModelClasses {
     let names: Vec<&str> = graph.proto.output.iter().map(|output| output.name.as_str()).take(MAX_OUTPUTS).collect();
     let labels: Vec<(&str, Choice<'_>)> =
         names.iter().filter_map(|name| Some((*name, graph.choice(name, 0)?))).collect();
-    // As converters call a label that cannot be followed.
+    // A label output that cannot be followed, by the names that converters use.
     let unread = names.iter().find(|name| labels.is_empty() && ["label", "output_label"].contains(*name));
     for &scores in &names {
         let ancestors = graph.ancestors(scores);
@@ -40,7 +40,7 @@ pub(super) fn read(model: &ModelProto) -> ModelClasses {
         if let [(name, Choice { names: Some(names), .. }), others @ ..] = &*own
             && others.iter().all(|(_, other)| other.names.as_ref().is_none_or(|other| other.labels == names.labels))
         {
-            // Before those of the scores, which may end in a classifier within the model, as those of a stack do.
+            // Before the names of the scores, which may come from an inner classifier, as in a stacked model.
             classes.label_output = Some((*name).to_owned());
             classes.names.push(names.clone());
         }
@@ -53,13 +53,13 @@ pub(super) fn read(model: &ModelProto) -> ModelClasses {
 /// A tensor that chooses a class for each row.
 #[derive(Debug)]
 struct Choice<'a> {
-    /// The names that it says; `None` if it says places.
+    /// The class names; `None` if the tensor holds class indices.
     names: Option<NamedClasses>,
-    /// The tensors that it chooses by.
+    /// The tensors that the choice is made from.
     by: Vec<&'a str>,
 }
 
-/// The nodes of a graph by what they make, and its constants.
+/// The nodes of a graph by their outputs, and its constants.
 struct Graph<'a> {
     proto: &'a GraphProto,
     makers: HashMap<&'a str, (&'a NodeProto, usize)>,
@@ -83,7 +83,7 @@ impl<'a> Graph<'a> {
         Graph { proto, makers, constants }
     }
 
-    /// The names of what a tensor of scores has a column for: those of the classifier that it comes of.
+    /// Returns the class names of the classifier that a tensor of scores comes from.
     fn of_scores(&self, tensor: &str) -> Option<NamedClasses> {
         let mut tensor = tensor;
         for _ in 0..DEPTH {
@@ -100,7 +100,7 @@ impl<'a> Graph<'a> {
         None
     }
 
-    /// The keys of the ZipMap that takes this tensor, or what it is a copy of.
+    /// Returns the keys of the ZipMap that reads this tensor, or the tensor that it is a copy of.
     fn of_zip_map(&self, tensor: &str) -> Option<NamedClasses> {
         let (name, _) = self.makers.get_key_value(tensor)?;
         let maps = self.proto.node.iter().filter(|node| node.op_type == "ZipMap");
@@ -144,7 +144,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The tensor that this one is a copy of, in another shape or type.
+    /// Returns the tensor that this one is a copy of, in another shape or type.
     fn source(&self, tensor: &'a str) -> &'a str {
         let mut tensor = tensor;
         for _ in 0..DEPTH {
@@ -163,7 +163,7 @@ impl<'a> Graph<'a> {
         tensor
     }
 
-    /// The tensor that this one is made of number by number, with constants only.
+    /// Returns the tensor that this one is computed from element by element, with constants only.
     fn unscaled(&self, tensor: &'a str) -> &'a str {
         const ELEMENTWISE: [&str; 10] =
             ["Add", "Sub", "Mul", "Div", "Neg", "Exp", "Log", "Sigmoid", "Softmax", "LogSoftmax"];
@@ -179,7 +179,7 @@ impl<'a> Graph<'a> {
         tensor
     }
 
-    /// Every tensor that this one is made of, and itself.
+    /// Returns every tensor that this one is computed from, and itself.
     fn ancestors(&self, tensor: &'a str) -> HashSet<&'a str> {
         let mut found = HashSet::from([tensor]);
         let mut open = vec![tensor];
@@ -190,7 +190,7 @@ impl<'a> Graph<'a> {
         found
     }
 
-    /// Returns true if a choice is made by these scores, or if both come of one tensor.
+    /// Returns true if a choice is made by these scores, or if both come from one tensor.
     fn is_chosen_by(&self, choice: &Choice<'a>, scores: &'a str, ancestors: &HashSet<&'a str>) -> bool {
         let scores = self.source(scores);
         choice.by.iter().any(|by| ancestors.contains(by) || self.ancestors(by).contains(scores))
@@ -201,7 +201,7 @@ fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> 
     node.attribute.iter().find(|attribute| attribute.name == name)
 }
 
-/// `classlabels_*` of a node.
+/// Returns `classlabels_*` of a node.
 fn of_node(node: &NodeProto) -> Option<NamedClasses> {
     let named = |attribute: &AttributeProto| {
         let labels: Vec<Label> = values_of(attribute)?;
@@ -214,10 +214,10 @@ fn of_node(node: &NodeProto) -> Option<NamedClasses> {
         .find_map(named)
 }
 
-/// The keys of a LabelEncoder, and what they become.
+/// Returns the keys and values of a LabelEncoder.
 fn encoder(node: &NodeProto) -> Option<(Vec<Label>, Vec<Label>)> {
     let of = |names: [&str; 3]| names.into_iter().filter_map(|name| attribute(node, name)).find_map(values_of);
-    // The first version of the operator: places of texts.
+    // The first version of the operator maps indices to texts.
     if let Some(classes) = attribute(node, "classes_strings") {
         let values = values_of(classes)?;
         return Some(((0..values.len() as i64).map(Label::Number).collect(), values));
@@ -242,12 +242,12 @@ fn texts(strings: &[bytes::Bytes]) -> Option<Vec<Label>> {
     strings.iter().map(|text| Some(Label::Text(std::str::from_utf8(text).ok()?.into()))).collect()
 }
 
-/// The elements of a constant: texts or whole numbers.
+/// Returns the elements of a constant: texts or whole numbers.
 fn labels_of(tensor: &TensorProto) -> Option<Vec<Label>> {
     const INT32: i32 = 6;
     const INT64: i32 = 7;
     const STRING: i32 = 8;
-    // Names, and not a table that happens to be looked up in.
+    // Names have one dimension. This excludes other tables.
     if tensor.dims.iter().filter(|length| **length > 1).count() > 1 {
         return None;
     }
@@ -264,7 +264,8 @@ fn labels_of(tensor: &TensorProto) -> Option<Vec<Label>> {
 
 // ===== metadata =====
 
-/// The names in the metadata: JSON, or a literal of Python, as Ultralytics writes `{0: 'person', 1: 'bicycle'}`.
+/// Returns the names in the metadata: JSON, or a Python literal such as Ultralytics writes: `{0: 'person', 1:
+/// 'bicycle'}`.
 fn of_metadata(metadata: &[StringStringEntryProto]) -> Vec<NamedClasses> {
     let of_key = |key: &str| {
         let entry = metadata.iter().find(|entry| entry.key == key)?;
@@ -288,7 +289,7 @@ impl Literal {
         reader.rest.trim().is_empty().then_some(literal)
     }
 
-    /// The names by their places, if there is one for each.
+    /// Returns the names by index, if every index has one.
     fn into_labels(self) -> Option<Vec<Label>> {
         match self {
             Literal::List(labels) => Some(labels),
@@ -299,7 +300,7 @@ impl Literal {
     }
 }
 
-/// Reads what JSON and Python write alike: lists and dictionaries of strings and whole numbers.
+/// Reads what JSON and Python literals have in common: lists and dictionaries of strings and whole numbers.
 struct LiteralReader<'a> {
     rest: &'a str,
 }

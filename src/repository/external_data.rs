@@ -1,9 +1,9 @@
 //! Weights that an ONNX file keeps in other files of its version.
 //!
-//! ONNX Runtime takes the external data of the main graph's initializers from memory. It would look for all others (in
-//! branches, bodies of loops, functions, attributes, sparse tensors) in the file system, starting in the server's
-//! working directory. So the bytes of all others are put into the model before it is opened. They come from the files
-//! that were hashed: no path in a model reaches a file.
+//! ONNX Runtime takes the external data of the main graph's initializers from memory. It would look for all other
+//! external data (in branches, bodies of loops, functions, attributes, sparse tensors) in the file system, starting in
+//! the server's working directory. So those bytes are put into the model before it is opened. They come from the files
+//! that were hashed: no path in a model is ever opened.
 //!
 //! The model is changed at the level of its encoding, so that unknown parts stay as they are.
 
@@ -21,7 +21,7 @@ use super::onnx_file::{
 /// Maximum size of a model in one message, in bytes (a limit of Protocol Buffers).
 const MAX_MODEL_BYTES: usize = i32::MAX as usize;
 
-/// The locations of external data, as the file says them.
+/// Returns the locations of external data, as written in the file.
 pub(super) fn locations(model: &ModelProto) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let training = model.training_info.iter().flat_map(|info| info.initialization.iter().chain(&info.algorithm));
@@ -33,7 +33,7 @@ pub(super) fn locations(model: &ModelProto) -> BTreeSet<String> {
     found
 }
 
-// The depth of all these is bounded: the decoder refuses messages that are nested more than 100 deep.
+// The depth of these functions is bounded: the decoder refuses messages that are nested more than 100 deep.
 
 fn in_graph(graph: &GraphProto, found: &mut BTreeSet<String>) {
     in_nodes(&graph.node, found);
@@ -111,7 +111,7 @@ enum Part {
     Tensor,
 }
 
-/// Place of a tensor. ONNX Runtime takes only those of the main graph from memory.
+/// Place of a tensor. ONNX Runtime takes external data from memory only for the main graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// The model, its main graph, and that graph's initializers.
@@ -127,7 +127,7 @@ struct Pieces {
 }
 
 impl Part {
-    /// Returns the part in a field, and how often it occurs; `None` for fields that hold no tensor. Numbers as in
+    /// Returns the part in a field, and how often it occurs; `None` for fields that do not hold a tensor. Numbers as in
     /// `onnx.proto` of ONNX 1.20.
     fn field(self, number: u32) -> Option<(Part, Occurs)> {
         Some(match (self, number) {
@@ -179,7 +179,7 @@ impl Rewriter<'_> {
             };
             // Readers merge duplicate fields, but not all in the same way.
             if occurs == Occurs::Once && !seen.insert(number) {
-                return Err("not an ONNX file: a part that there is one of occurs twice".to_owned());
+                return Err("not an ONNX file: a field that may occur only once occurs twice".to_owned());
             }
             let content = length_delimited(&mut rest)?;
             if let Some(content) = self.message(field, place.of(part, number), &content)? {
@@ -212,7 +212,7 @@ impl Rewriter<'_> {
             let start = bytes.len() - rest.remaining();
             let (number, wire_type) = decode_key(&mut rest).map_err(malformed)?;
             skip_field(wire_type, number, &mut rest, DecodeContext::default()).map_err(malformed)?;
-            // The shape, type and names. The other fields could only hold the data that are elsewhere.
+            // Keeps the shape, type and names. The other fields could only hold data, which are elsewhere.
             if KEPT_OF_AN_EXTERNAL_TENSOR.contains(&number) {
                 changed.push(bytes.slice(start..bytes.len() - rest.remaining()));
             }
@@ -224,7 +224,7 @@ impl Rewriter<'_> {
     /// Returns the location of a tensor's data, and the data.
     fn content(&self, tensor: &TensorProto) -> Result<(String, Bytes), String> {
         if tensor.data_location != EXTERNAL || tensor.external_data.is_empty() {
-            return Err("says of its data both that they are in another file and that they are not".to_owned());
+            return Err("has data both in another file and in the model".to_owned());
         }
         let entry = |key: &str| {
             let mut entries = tensor.external_data.iter().filter(|entry| entry.key == key);
@@ -268,14 +268,14 @@ fn size_in_bytes(tensor: &TensorProto) -> Result<usize, String> {
         .ok_or_else(|| format!("is of a type ({}) that cannot be kept in another file", tensor.data_type))?;
     let elements = tensor.dims.iter().try_fold(1_usize, |all, &dim| all.checked_mul(usize::try_from(dim).ok()?));
     let size = elements.and_then(|elements| elements.checked_mul(bits)).map(|bits| bits.div_ceil(8));
-    size.ok_or_else(|| format!("has a shape that cannot be: {:?}", tensor.dims.iter().take(16).collect::<Vec<_>>()))
+    size.ok_or_else(|| format!("has an impossible shape: {:?}", tensor.dims.iter().take(16).collect::<Vec<_>>()))
 }
 
 fn length_delimited(rest: &mut Bytes) -> Result<Bytes, String> {
     let length = decode_varint(rest).map_err(malformed)?;
     match usize::try_from(length).ok().filter(|length| *length <= rest.len()) {
         Some(length) => Ok(rest.split_to(length)),
-        None => Err("not an ONNX file: it ends in the midst of a part".to_owned()),
+        None => Err("not an ONNX file: it ends in the middle of a field".to_owned()),
     }
 }
 

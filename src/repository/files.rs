@@ -1,4 +1,4 @@
-//! The files of a version: which there are, what they are, and their bytes, read once and hashed as they are read.
+//! The files of a version: lists them, compares their names with the manifest, and hashes them.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ use crate::identity::{Sha256, shown};
 /// Maximum number of files of a version.
 pub(super) const MAX_FILES: usize = 10_000;
 
-/// The files of a folder but the manifest, by their path within it.
+/// Returns the files of a folder except the manifest, by their path within it.
 pub fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal> {
     let mut found = BTreeMap::new();
     let mut folders = vec![(folder.to_owned(), String::new())];
@@ -43,7 +43,7 @@ pub fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal> {
     Ok(found)
 }
 
-/// Compares the files there are with those of the manifest, by name.
+/// Compares the names of the files with those in the manifest.
 pub(super) fn compare(found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest) -> Result<(), Refusal> {
     if let Some(missing) = manifest.files.keys().find(|path| !found.contains_key(*path)) {
         let missing = shown(missing.as_str());
@@ -51,13 +51,13 @@ pub(super) fn compare(found: &BTreeMap<FilePath, PathBuf>, manifest: &Manifest) 
     }
     if let Some(extra) = found.keys().find(|path| !manifest.files.contains_key(*path)) {
         let extra = shown(extra.as_str());
-        let problem = format!("{extra} is not in the manifest; a version is not added to: make a new one");
+        let problem = format!("{extra} is not in the manifest; a version never changes: add a new one");
         return Err(Refusal::new(LoadFault::Files, problem));
     }
     Ok(())
 }
 
-/// The digest of a file, read in pieces.
+/// Returns the digest of a file, read in pieces.
 pub(super) fn digest(path: &Path) -> io::Result<Sha256> {
     let mut file = open(path)?;
     let mut digest = sha2::Sha256::new();

@@ -1,4 +1,4 @@
-//! Fingerprints of files and folders: a change is seen without reading a file.
+//! Fingerprints of files and folders, from which a change is noticed without reading them.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::files::MAX_FILES;
 
-/// Fingerprint of a folder from outside: enough to see that something was written to it, without reading any file.
+/// Fingerprint of a folder, from metadata only: shows that something was written to the folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fingerprint(BTreeMap<PathBuf, [i64; 5]>);
 
 impl Fingerprint {
-    /// The fingerprint of whatever is in a folder now. What cannot be read is not in it.
+    /// Returns the fingerprint of the current contents of a folder, without entries that cannot be read.
     pub fn of(folder: &Path) -> Fingerprint {
         let mut seen = BTreeMap::new();
         let mut folders = vec![folder.to_owned()];
@@ -31,14 +31,14 @@ impl Fingerprint {
         Fingerprint(seen)
     }
 
-    /// The fingerprint of one file.
+    /// Returns the fingerprint of one file.
     pub fn of_file(file: &Path) -> Fingerprint {
         let metadata = std::fs::metadata(file).ok();
         Fingerprint(metadata.map(|metadata| (file.to_owned(), marks(&metadata))).into_iter().collect())
     }
 }
 
-/// Metadata that changes when a file is written to, replaced or linked.
+/// Returns metadata that changes when a file is written to, replaced or linked.
 fn marks(metadata: &Metadata) -> [i64; 5] {
     let inode = i64::from_ne_bytes(metadata.ino().to_ne_bytes());
     let length = i64::from_ne_bytes(metadata.len().to_ne_bytes());

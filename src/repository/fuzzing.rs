@@ -1,4 +1,4 @@
-//! The readers of this room, each beside what has to be true of whatever it was given: for the fuzz targets of `fuzz/`.
+//! The readers of this module, each with the properties that must hold for any input: for the fuzz targets of `fuzz/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -12,10 +12,10 @@ use super::onnx_file::{
     self, AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, bits_per_element,
 };
 
-/// The longest sentence about a file, in bytes: it quotes names, and never the file.
+/// Maximum length of a message about a file, in bytes: it quotes names, but not the contents.
 const MAX_PROBLEM: usize = 2_000;
 
-/// Reads a manifest. One that is taken can be written and read again, and names files below its folder only.
+/// Reads a manifest. An accepted one can be written and read again, and names only files below its folder.
 pub(crate) fn manifest(bytes: &[u8]) {
     let manifest = match Manifest::parse(bytes) {
         Ok(manifest) => manifest,
@@ -31,8 +31,8 @@ pub(crate) fn manifest(bytes: &[u8]) {
     assert_eq!(again.map(|again| again.identity()), Ok(manifest.identity()));
 }
 
-/// Rewrites a model. One that is taken holds what its tensors said to be in other files, and says so of no tensor but the
-/// initializers of its main graph; nothing else of it has changed.
+/// Rewrites a model. An accepted one contains the external data of its tensors, except those of its main graph's
+/// initializers; nothing else has changed.
 pub(crate) fn external_data(model: &[u8]) {
     let model: Arc<[u8]> = model.into();
     let parsed = match onnx_file::parse(&model) {
@@ -58,7 +58,8 @@ fn assert_is_one_line(problem: &str) {
     assert!(!problem.contains('\n'), "a problem of several lines: {problem:?}");
 }
 
-/// Files for the locations that a model has, all but those that begin with `no`: its own bytes, again and again.
+/// Returns files for the locations in a model, except those that begin with `no`. Their content is the model's bytes,
+/// repeated.
 fn files_of(model: &ModelProto, bytes: &[u8]) -> BTreeMap<String, Arc<[u8]>> {
     const FILE_BYTES: usize = 4_096;
     let content: Arc<[u8]> = bytes.iter().copied().cycle().take(FILE_BYTES).collect();
@@ -66,7 +67,7 @@ fn files_of(model: &ModelProto, bytes: &[u8]) -> BTreeMap<String, Arc<[u8]>> {
     locations.filter(|name| !name.starts_with("no")).map(|name| (name, Arc::clone(&content))).collect()
 }
 
-// ===== the same on what was parsed, as plainly as it can be said =====
+// ===== the same on the parsed model, as plainly as possible =====
 
 struct Expected<'a> {
     files: &'a BTreeMap<String, Arc<[u8]>>,
@@ -126,7 +127,7 @@ impl Expected<'_> {
         }
     }
 
-    /// The location of a tensor's data, and the data.
+    /// Returns the location of a tensor's data, and the data.
     fn content(&self, tensor: &TensorProto) -> (String, Bytes) {
         assert_eq!(tensor.data_location, EXTERNAL);
         let entry = |key: &str| {
@@ -165,7 +166,7 @@ mod tests {
         }
     }
 
-    /// The inputs that fuzzing begins with, those that once failed among them.
+    /// The seeds of fuzzing, which include inputs that once failed.
     #[test]
     fn what_has_to_be_true_is_true_of_every_seed() {
         each_file("fuzz/seeds/manifest", manifest);

@@ -1,6 +1,6 @@
 //! `golden.json`: instances with the predictions that are expected of a version, checked whenever it is loaded.
 //!
-//! A digest says that the files are those that were added. Only examples say that they are the model that was meant: an
+//! A digest proves that the files are those that were added. Only examples show that they are the intended model: an
 //! export can load, run, and be wrong.
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ const TOLERANCE: f64 = 1e-4;
 pub struct Golden {
     /// Instances, as in a request.
     pub instances: Vec<Box<RawValue>>,
-    /// The expected prediction for each. Members of an object that are left out may be anything.
+    /// The expected prediction for each. Members of an object that are left out may have any value.
     pub predictions: Vec<Value>,
     /// Tolerance of numbers: found and expected differ by at most tolerance · max(1, |expected|).
     #[serde(default = "default_tolerance")]
@@ -44,7 +44,7 @@ impl Golden {
         Ok(golden)
     }
 
-    /// The instances `rows`, as the `instances` of a request.
+    /// Returns the instances `rows`, as the `instances` of a request.
     pub fn request(&self, rows: std::ops::Range<usize>) -> serde_json::Result<Box<RawValue>> {
         serde_json::value::to_raw_value(self.instances.get(rows).unwrap_or_default())
     }
@@ -95,7 +95,7 @@ fn check(place: &str, expected: &Value, found: &Value, tolerance: f64) -> Result
     }
 }
 
-/// As much of a value as is useful in a message.
+/// Returns the beginning of a value, for a message.
 fn shown(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 80 { text } else { text.chars().take(80).chain("…".chars()).collect() }

@@ -1,7 +1,7 @@
 //! The folders of a repository: `<model>/model.toml` and `<model>/<version>/version.toml`.
 //!
-//! Other folders are problems to show, but do not keep models from being found. Hidden folders and `lost+found` are
-//! ignored. A symbolic link is followed if it stays within the repository, as in Kubernetes' volumes.
+//! Other folders are reported as problems, but do not prevent models from being found. Hidden folders and `lost+found`
+//! are ignored. A symbolic link is followed if it stays within the repository, as in Kubernetes' volumes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -84,7 +84,7 @@ pub(super) fn scan(repository: &Path) -> Result<Found, SetupError> {
     if found.problems.len() > MAX_PROBLEMS {
         let more = found.problems.len() - MAX_PROBLEMS;
         found.problems.truncate(MAX_PROBLEMS);
-        found.problems.push(FolderProblem::of(repository, format!("{more} more folders are not as they should be")));
+        found.problems.push(FolderProblem::of(repository, format!("{more} more folders have problems")));
     }
     Ok(found)
 }
@@ -105,7 +105,7 @@ fn model_in(folder: &Path, repository: &Path) -> Result<(FoundModel, Vec<FolderP
     if !config.is_file() {
         return Err(FolderProblem::of(
             folder,
-            "there is no model.toml in this folder, which makes it a model; add one or move the folder away",
+            "there is no model.toml in this folder, but a model must have one; add it or move the folder away",
         ));
     }
     let mut versions = BTreeSet::new();
@@ -157,7 +157,7 @@ fn folders(path: &Path, repository: &Path) -> io::Result<(Vec<PathBuf>, Vec<Fold
         match stays_inside(&path, repository) {
             Ok(()) if path.is_dir() => folders.push(path),
             Ok(()) => {}
-            // A link to a file does not matter here: only folders do.
+            // Links to files do not matter here.
             Err(_) if path.is_file() => {}
             Err(problem) => problems.push(problem),
         }

@@ -1,7 +1,7 @@
-//! `version.toml`: the manifest of a version. What its files are, and where it came from.
+//! `version.toml`, the manifest of a version: its files and its origin.
 //!
-//! A version is an immutable set of files. Its identity is one SHA-256 over the digests of all of them; the manifest
-//! itself is not part of it, because it holds them.
+//! A version is an immutable set of files. Its identity is one SHA-256 over the digests of all files except the
+//! manifest, which holds the digests.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,18 +26,18 @@ pub const GOLDEN_FILE: &str = "golden.json";
 /// The baseline within a version's folder.
 pub const BASELINE_FILE: &str = "baseline.json";
 
-/// The largest manifest that is read, in bytes.
+/// Maximum size of a manifest, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 /// Maximum length of the name of a metric or a tag, in bytes.
 const MAX_NAME: usize = 128;
-/// The only form there is.
+/// The only format so far.
 const FORMAT: u32 = 1;
 
 /// The manifest of a version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The form of the manifest: 1.
+    /// Format of the manifest: 1.
     pub format: u32,
     /// Description of this version, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,14 +57,14 @@ pub struct Manifest {
     /// Metrics of its evaluation, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, f64>,
-    /// Whatever else is to be known of it.
+    /// Further facts about the version, as free key-value pairs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
-    /// Every file but the manifest, by its path within the version, with its digest.
+    /// Digests of all files except the manifest, by their path within the version.
     pub files: BTreeMap<FilePath, Sha256>,
 }
 
-/// A day, or a moment on one: `2026-11-24`, `2026-11-24T09:30:00Z`.
+/// A date, or a date with a time: `2026-11-24`, `2026-11-24T09:30:00Z`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TrainingDate(String);
@@ -82,7 +82,7 @@ pub struct TrainingDate(String);
 #[serde(try_from = "String", into = "String")]
 pub struct FilePath(String);
 
-/// The reason why a text is not what it should be.
+/// The reason why a text is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidText(String);
@@ -90,7 +90,7 @@ pub struct InvalidText(String);
 // ===== impl Manifest =====
 
 impl Manifest {
-    /// A manifest of these files that says nothing else.
+    /// Returns a manifest of these files, without facts.
     pub fn of(files: BTreeMap<FilePath, Sha256>) -> Manifest {
         Manifest {
             format: FORMAT,
@@ -111,8 +111,7 @@ impl Manifest {
         let path = folder.join(MANIFEST_FILE);
         if !path.exists() {
             return Err(refuse(
-                "there is no such file, which holds the digests of the others; make versions with `leeway add`"
-                    .to_owned(),
+                "the file with the digests of the other files is missing; make versions with `leeway add`".to_owned(),
             ));
         }
         let bytes = regular_file::read(&path, MAX_MANIFEST_BYTES)
@@ -120,7 +119,7 @@ impl Manifest {
         Manifest::parse(&bytes).map_err(refuse)
     }
 
-    /// Reads what a manifest's file has in it.
+    /// Parses the contents of a manifest.
     pub(super) fn parse(bytes: &[u8]) -> Result<Manifest, String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
         let manifest: Manifest = toml::from_str(text).map_err(|error| toml_problem(&error, text))?;
@@ -153,15 +152,15 @@ impl Manifest {
         Ok(())
     }
 
-    /// The manifest as it is written.
+    /// Returns the manifest as TOML.
     pub fn to_toml(&self) -> Result<String, String> {
         self.check()?;
         toml::to_string(self).map_err(|error| error.to_string())
     }
 
-    /// The identity of the version: SHA-256 over one line per file, `<sha256 in hex>  <path>\n`, sorted by path. So
-    /// `find . -type f ! -path ./version.toml | sed s,^./,, | LC_ALL=C sort | xargs sha256sum | sha256sum` within its
-    /// folder gives the same.
+    /// Returns the identity of the version: SHA-256 over one line per file, `<sha256 in hex>  <path>\n`, sorted by
+    /// path. So `find . -type f ! -path ./version.toml | sed s,^./,, | LC_ALL=C sort | xargs sha256sum | sha256sum`
+    /// within its folder gives the same.
     ///
     /// ```
     /// use leeway::repository::Manifest;
@@ -190,7 +189,7 @@ impl FilePath {
     }
 }
 
-/// So that a map by path can be asked with any text.
+/// Allows look-ups in a map by path with any text.
 impl std::borrow::Borrow<str> for FilePath {
     fn borrow(&self) -> &str {
         &self.0

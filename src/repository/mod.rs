@@ -1,15 +1,16 @@
-//! The repository at rest: which models and versions there are, and their bytes, verified.
+//! The repository on disk: its models and versions, and their verified bytes.
 //!
 //! - `store.rs` is the trait of a store of models; `local_folder.rs` is a store in a folder, and `layout.rs` its folders.
-//! - `manifest.rs` says what a version is made of; `write_manifest.rs` writes it. `files.rs` lists and hashes files,
-//!   `regular_file.rs` reads them, and `fingerprint.rs` sees that they have changed.
-//! - `verified.rs` holds a version's bytes against its manifest. `golden.rs` has its examples.
+//! - `manifest.rs` is the manifest of a version; `write_manifest.rs` writes it. `files.rs` lists and hashes files,
+//!   `regular_file.rs` reads them, and `fingerprint.rs` detects their changes.
+//! - `verified.rs` verifies a version's bytes against its manifest. `golden.rs` has its examples.
 //! - `onnx_file.rs` has the parts of an ONNX file that are read: `external_data.rs` finds the files that a model keeps
-//!   weights in, `class_names.rs` what it calls its classes.
+//!   weights in, and `class_names.rs` the names of its classes.
 //! - `refusal.rs` says why a version is not served.
-//! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only: what this room reads, with what has to be true of it.
+//! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only: the readers of this module, with the properties that must
+//!   hold.
 //!
-//! This room loads no model, and changes nothing that it finds but by `Manifest::write`.
+//! This module does not load models, and writes to the repository only through `Manifest::write`.
 
 mod class_names;
 mod external_data;

@@ -1,7 +1,7 @@
 //! The parts of an ONNX file that are read here.
 //!
-//! Only what is needed is declared of `onnx.proto` (field numbers as in ONNX 1.20, `onnx/onnx.proto`); whatever else is in
-//! the file is skipped. Weights are not copied: they stay parts of the file's bytes.
+//! Only the needed fields of `onnx.proto` are declared (field numbers as in ONNX 1.20, `onnx/onnx.proto`); all others
+//! are skipped. Weights are not copied: they stay parts of the file's bytes.
 
 use std::sync::Arc;
 
@@ -153,7 +153,7 @@ pub(super) struct StringStringEntryProto {
 
 /// Reads a file. `Err` if these bytes are not an ONNX file.
 pub(super) fn parse(model: &Arc<[u8]>) -> Result<ModelProto, String> {
-    // ONNX Runtime would take its own format, too, of which none of this is known.
+    // ONNX Runtime would also take its own format, which cannot be checked here.
     if model.get(4..8) == Some(b"ORTM") {
         return Err("this is ONNX Runtime's own format; export the model as ONNX".to_owned());
     }

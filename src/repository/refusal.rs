@@ -1,4 +1,4 @@
-//! The refusal of a version: a closed reason, and a message that says what to change.
+//! The refusal of a version: a reason from a closed set, and a message that says what to change.
 
 use crate::error::{LoadFault, SetupError};
 use crate::identity::{ModelName, Version, cut_off};
@@ -6,7 +6,7 @@ use crate::identity::{ModelName, Version, cut_off};
 /// Maximum length of a message that is kept, in characters: it may quote a file.
 const MAX_MESSAGE: usize = 2_000;
 
-/// A version, or files that were to become one, are not as they should be.
+/// The refusal of a version, or of files that were to become one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error("{message}")]
 pub struct Refusal {
@@ -17,12 +17,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal of this kind. A long message is cut off.
+    /// Creates a refusal of this kind. A long message is cut off.
     pub fn new(fault: LoadFault, message: impl Into<String>) -> Refusal {
         Refusal { fault, message: cut_off(message.into(), MAX_MESSAGE) }
     }
 
-    /// An error of another room, as a refusal of this kind. A wrong setting is one wherever it shows.
+    /// Converts an error of another module to a refusal of this kind. An error about a setting remains one.
     pub fn of<E: Into<SetupError>>(fault: LoadFault) -> impl FnOnce(E) -> Refusal {
         move |error| match error.into() {
             SetupError::Config(message) => Refusal::new(LoadFault::Config, message),
@@ -30,14 +30,14 @@ impl Refusal {
         }
     }
 
-    /// This refusal, as one of [`LoadFault::Resources`] if memory ran out where no limit of the trial was in force.
+    /// Makes this refusal one of [`LoadFault::Resources`] if memory ran out outside the limit of a trial.
     pub fn passing_if_about_memory(self) -> Refusal {
         let is_passing = self.fault != LoadFault::Trial && is_about_memory(&self.message);
         Refusal { fault: if is_passing { LoadFault::Resources } else { self.fault }, ..self }
     }
 
-    /// An error of the operating system as a refusal of this kind, or of [`LoadFault::Resources`] if the system had none
-    /// left.
+    /// Converts an error of the operating system to a refusal of this kind, or of [`LoadFault::Resources`] if a
+    /// resource of the system ran out.
     pub fn of_io(fault: LoadFault, what: &str, error: &std::io::Error) -> Refusal {
         use std::io::ErrorKind::{OutOfMemory, WouldBlock};
         /// `ENFILE` and `EMFILE`: too many open files.
@@ -47,7 +47,7 @@ impl Refusal {
         Refusal::new(if is_passing { LoadFault::Resources } else { fault }, format!("{what}: {error}"))
     }
 
-    /// The refusal as an error about this version.
+    /// Returns the refusal as an error about this version.
     pub fn about(self, model: &ModelName, version: Version) -> SetupError {
         SetupError::Load { model: model.clone(), version, fault: self.fault, message: self.message }
     }

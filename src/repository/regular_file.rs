@@ -1,5 +1,5 @@
-//! Regular files without another name. Nothing that leads out of a version's folder is read: no symbolic link, no file
-//! that has another name elsewhere (a hard link), no device.
+//! Regular files without another name. Symbolic links, hard links and devices, which lead out of a version's folder,
+//! are not read.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -18,13 +18,13 @@ pub(super) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a regular file that has no other name. It may have been exchanged since it was listed.
+/// Opens a regular file that has no other name. It may have been replaced since it was listed.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     use rustix::fs::OFlags;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // Gives a clear error. The flags protect against an exchange of the file in between.
+    // Gives a clear error. The flags protect against a replacement of the file in between.
     check_regular(&name, &std::fs::symlink_metadata(path)?).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     check_regular(&name, &file.metadata()?).map_err(io::Error::other)?;

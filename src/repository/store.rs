@@ -1,4 +1,4 @@
-//! The place that keeps models and their versions: a folder today; a bucket of an object store would be one more
+//! The store of models and their versions: a folder for now. A bucket of an object store would be another
 //! implementation.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::config::ModelConfig;
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
 
-/// A store of models. Its calls may be slow: they are made on threads that serve no request, and with no lock held.
+/// A store of models. Its calls may be slow: they are made on threads that do not serve requests, without a lock.
 pub trait Store: fmt::Debug + Send + Sync {
     /// Lists the models and their versions. Fails if the store as a whole cannot be read; a problem with one model is part
     /// of the list.
@@ -21,16 +21,16 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Reads the `model.toml` of a model.
     fn read_config(&self, model: &ModelName) -> Result<ModelConfig, SetupError>;
 
-    /// Place of the `model.toml` of a model, for messages.
+    /// Returns the place of the `model.toml` of a model, for messages.
     fn config_place(&self, model: &ModelName) -> String;
 
-    /// Fingerprint of the `model.toml` of a model.
+    /// Returns the fingerprint of the `model.toml` of a model.
     fn config_fingerprint(&self, model: &ModelName) -> Fingerprint;
 
     /// Reads the manifest of a version.
     fn read_manifest(&self, model: &ModelName, version: Version) -> Result<Manifest, Refusal>;
 
-    /// Fingerprint of all files of a version.
+    /// Returns the fingerprint of all files of a version.
     fn version_fingerprint(&self, model: &ModelName, version: Version) -> Fingerprint;
 
     /// Puts the files of a version into a folder of this machine, if they are not in one, and returns the folder. The files

@@ -35,7 +35,7 @@ pub struct FoundVersion {
     found: BTreeMap<FilePath, PathBuf>,
 }
 
-/// A version whose files are those of its manifest.
+/// A version whose files match its manifest.
 #[derive(Debug)]
 pub struct VerifiedVersion {
     pub manifest: Arc<Manifest>,
@@ -45,12 +45,12 @@ pub struct VerifiedVersion {
     pub fingerprint: Fingerprint,
     /// Distribution of its training data, if that is known.
     pub baseline: Option<Arc<Baseline>>,
-    /// Its examples, if it has some.
+    /// Its examples, if it has any.
     pub golden: Option<Golden>,
     /// The model: exactly the bytes that were hashed, with the weights included that ONNX Runtime would look for
     /// elsewhere.
     pub bytes: Arc<ModelBytes>,
-    /// The classes, by the model's file.
+    /// The classes according to the model's file.
     pub classes: ModelClasses,
     /// Folder of the files.
     folder: PathBuf,
@@ -76,7 +76,7 @@ impl FoundVersion {
         })
     }
 
-    /// Returns the manifest. Whether the files are those of the manifest is not checked.
+    /// Returns the manifest. The files may differ from it.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -137,7 +137,7 @@ impl VerifiedVersion {
         found.read()
     }
 
-    /// A source that gives these bytes for as long as they are held here, and later reads and verifies them again.
+    /// Returns a source of these bytes. Once they are no longer held here, it reads and verifies them again.
     pub fn source(&self) -> Arc<dyn ModelSource> {
         Arc::new(VersionFolder {
             folder: self.folder.clone(),
@@ -162,7 +162,7 @@ impl WeightsLimit {
         WeightsLimit { available: machine::available_memory() }
     }
 
-    /// Reads and verifies a file that fits into memory, beside those that were read before.
+    /// Reads and verifies a file, if it fits into memory together with those that were read before.
     fn read(
         &mut self,
         found: &BTreeMap<FilePath, PathBuf>,
@@ -185,7 +185,7 @@ impl WeightsLimit {
     }
 }
 
-/// Read again, and compared again: so what a stage has of a file is what was added, too.
+/// Files are read and verified again, so that stages also get exactly the bytes that were added.
 impl VersionFiles for VerifiedVersion {
     fn read(&self, name: &str) -> Result<Arc<[u8]>, SetupError> {
         if !self.manifest.files.contains_key(name) {
@@ -212,7 +212,7 @@ pub(super) fn not_a_model(problem: &str) -> Refusal {
     Refusal::new(LoadFault::Model, format!("{MODEL_FILE}: {problem}"))
 }
 
-/// Mark in the location of data that ONNX Runtime itself keeps in memory: their offset is an address.
+/// Marks the location of data that ONNX Runtime itself keeps in memory: their offset is an address.
 const MARKER_OF_MEMORY: &str = "_ORT_MEM_ADDR_";
 
 /// Checks that a location of external data is a file of the version.
@@ -230,7 +230,7 @@ fn inside(location: &str, manifest: &Manifest) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The bytes of a file, once their digest is known to be right.
+/// Returns the bytes of a file, after verifying their digest.
 fn verified(
     found: &BTreeMap<FilePath, PathBuf>,
     manifest: &Manifest,
@@ -277,7 +277,7 @@ impl ModelSource for VersionFolder {
         }
         let again = FoundVersion::find(&self.folder).and_then(FoundVersion::read).map_err(SetupError::internal)?;
         if again.identity != self.identity {
-            return Err(SetupError::internal("the version was exchanged for another one since it was loaded"));
+            return Err(SetupError::internal("the version was replaced by another one since it was loaded"));
         }
         *kept = Arc::downgrade(&again.bytes);
         Ok(again.bytes)

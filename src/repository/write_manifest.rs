@@ -1,4 +1,4 @@
-//! Writes the manifest of a new version: the digests of the files that are in its folder, and where they came from.
+//! Writes the manifest of a new version: the digests of the files in its folder, and its origin.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::error::{Result, SetupError};
 use crate::identity::Sha256;
 
 impl Manifest {
-    /// Writes a manifest with these facts for the files that are in a folder. Nothing is tried.
+    /// Writes a manifest with these facts for the files in a folder. The version is not tried out.
     pub fn write(facts: Manifest, folder: &Path) -> Result<Manifest, SetupError> {
         let wrong = |path: &Path, error: std::io::Error| SetupError::Repository(format!("{}: {error}", path.display()));
         let mut digests = BTreeMap::<FilePath, Sha256>::new();

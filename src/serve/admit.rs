@@ -1,4 +1,4 @@
-//! Admission: everything that is decided from the head of a request.
+//! Admission: everything that is decided from the head of a request alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,21 +11,21 @@ use crate::registry::{Catalog, ServedVersion, Target};
 /// Content of the head of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
-    /// The model or version that it asks.
+    /// The model or version that the request names.
     pub target: Target<'a>,
-    /// Key of the choice of a version, where none is named.
+    /// Key for choosing a version, if the request names none.
     pub routing_key: &'a [u8],
-    /// Time at which it had been read.
+    /// Time at which the head had been read.
     pub read_at: Instant,
     /// Timeout of the caller.
     pub client_timeout: Option<Duration>,
-    /// Priority for the caller.
+    /// Priority of the request.
     pub priority: Priority,
-    /// Media type of its body, if that is one instance as it is.
+    /// Media type of the body, if that is the raw bytes of one instance.
     pub media_type: Option<&'a str>,
 }
 
-/// A request that may be answered in time, as far as its head tells.
+/// A request that can be answered in time, judging by its head.
 #[derive(Debug, Clone)]
 pub struct Admitted {
     pub(super) version: Arc<ServedVersion>,
@@ -35,7 +35,8 @@ pub struct Admitted {
     media_type: Option<&'static str>,
 }
 
-/// Finds the version that a request asks and divides its time. Refuses what has no hope before anything is read.
+/// Finds the version for a request and divides the time. Refuses a request that cannot be answered in time before its
+/// body is read.
 pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     let version = catalog.resolve(head.target, head.routing_key)?;
     let budget = version.budget.within(head.client_timeout);
@@ -49,13 +50,13 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
 }
 
 impl Admitted {
-    /// Counts the request as refused for a reason that has nothing to do with its stages.
+    /// Counts the request as refused for a reason outside its stages, and returns the error.
     pub fn refused(&self, error: Error) -> Error {
         self.version.recorder.request().failed(&self.clock(), &error);
         error
     }
 
-    /// Media type of its body, if that is one instance as it is.
+    /// Returns the media type of the body, if that is the raw bytes of one instance.
     pub fn media_type(&self) -> Option<&'static str> {
         self.media_type
     }
@@ -65,16 +66,17 @@ impl Admitted {
     }
 }
 
-/// The media type, if the version takes bodies of it.
+/// Returns the media type, if the version accepts bodies of it.
 fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
     let known = version.pipeline.preprocessor.media_types();
     known.iter().copied().find(|known| is_of(media_type, known)).ok_or_else(|| {
         let or = match known {
             [] => String::new(),
-            known => format!(", or one instance as it is: {}", known.join(", ")),
+            known => format!(", or the bytes of one instance as {}", known.join(" or ")),
         };
         Error::UnsupportedContent(format!(
-            "the body is announced as {media_type:?}; send JSON with the header Content-Type: application/json{or}"
+            "the Content-Type of the body is {media_type:?}; send JSON with the header Content-Type: \
+             application/json{or}"
         ))
     })
 }

@@ -1,4 +1,4 @@
-//! Inference: the body arrives, and the stages run, each with its part of the budget.
+//! Inference: receives the body, and runs the stages, each with its part of the budget.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,24 +15,24 @@ use crate::registry::ServedVersion;
 use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
 
-/// The body of a request while it arrives. Pinned where it is: a future that is handed on from function to function has
-/// a place of its own in each.
+/// The body of a request while it arrives. Passed by pinned reference: a future that is passed by value takes up memory
+/// in the future of each function on the way.
 pub type Arriving<'a, R> = Pin<&'a mut (dyn Future<Output = Result<R>> + Send)>;
 
 /// A finished prediction.
 #[derive(Debug)]
 pub struct Answer<T> {
-    /// The answer, as its protocol encodes it.
+    /// The answer, encoded for its protocol.
     pub encoded: T,
-    /// The version that made it.
+    /// The version that made the prediction.
     pub version: Arc<ServedVersion>,
     /// Duration of each stage.
     pub timings: Timings,
-    /// To be dropped when the answer is on its way.
+    /// To be dropped when the response is being written.
     pub delivery: Delivery,
 }
 
-/// Form of an answer: that of its request.
+/// Form of an answer, which is the form of its request.
 #[derive(Debug, Clone, Copy)]
 enum Form {
     Predictions,
@@ -40,7 +40,7 @@ enum Form {
 }
 
 impl Admitted {
-    /// Makes the prediction. `encode` makes the answer of the output.
+    /// Makes the prediction. `encode` turns the output into the answer.
     pub async fn infer<R: EncodedRequest, T: Send + 'static>(
         self,
         request: Arriving<'_, R>,
@@ -100,7 +100,7 @@ impl Admitted {
     }
 }
 
-/// Makes the inputs of the model.
+/// Turns the input of a request into the inputs of the model.
 fn prepare(version: &ServedVersion, input: Input<'_>, deadline: Deadline) -> Result<(Form, Prepared)> {
     let pipeline = &version.pipeline;
     match input {
@@ -116,7 +116,7 @@ fn prepare(version: &ServedVersion, input: Input<'_>, deadline: Deadline) -> Res
     }
 }
 
-/// Makes the predictions of the outputs, one for each row.
+/// Turns the outputs of the model into predictions, one for each row.
 fn decode(version: &ServedVersion, outputs: &Tensors, origin: &Origin, rows: usize) -> Result<Vec<Prediction>> {
     let predictions = version.pipeline.postprocessor.decode(outputs, origin)?;
     match predictions.len() {

@@ -1,4 +1,4 @@
-//! Inputs and outputs of a prediction, as all protocols have them.
+//! Inputs and outputs of a prediction, common to all protocols.
 
 use serde_json::value::RawValue;
 
@@ -9,7 +9,7 @@ use crate::tensor::{Tensor, Tensors};
 /// Input of a prediction.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// Instances: a JSON array, as yet unread. The preprocessor makes tensors of them.
+    /// Instances: a JSON array that is not parsed yet. The preprocessor turns them into tensors.
     Instances(&'a RawValue),
     /// One instance of a media type that the preprocessor reads, such as an image.
     Media {
@@ -18,7 +18,7 @@ pub enum Input<'a> {
         /// The bytes of the instance.
         bytes: &'a [u8],
     },
-    /// The inputs of the model itself, by name. They pass the preprocessor by.
+    /// The inputs of the model itself, by name. They bypass the preprocessor.
     Tensors(Vec<(String, Tensor)>),
 }
 
@@ -27,16 +27,16 @@ pub enum Input<'a> {
 pub enum Output<'a> {
     /// A prediction for each instance: the answer to [`Input::Instances`] and [`Input::Media`].
     Predictions(&'a [Prediction]),
-    /// The outputs of the model that its answers are made of: the answer to [`Input::Tensors`]. They pass the postprocessor
-    /// by.
+    /// The outputs of the model that its answers are made of: the answer to [`Input::Tensors`]. They bypass the
+    /// postprocessor.
     Tensors(&'a Tensors),
 }
 
-/// The body of a request, as its protocol carries it.
+/// The body of a request, in the encoding of its protocol.
 pub trait EncodedRequest: Send + 'static {
-    /// Returns its size in bytes, with which the cost of decoding it grows.
+    /// Returns the size of the body in bytes. The cost of decoding grows with the size.
     fn size(&self) -> usize;
 
-    /// Decodes it and hands the input on. Called within the preprocessing.
+    /// Decodes the body and passes the input to `with`. Called as part of preprocessing.
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<T>;
 }

@@ -1,10 +1,11 @@
-//! A prediction, whatever the protocol that it came by.
+//! Predictions, independent of the protocol.
 //!
-//! A request is *admitted* from its head (`admit.rs`): the version that it asks, its latency budget, and whether it can be
-//! answered in time. Then it is *inferred* (`infer.rs`): its body arrives, and the stages run. Read these two top to bottom.
+//! Admission (`admit.rs`) reads only the head of a request: it finds the version and the latency budget, and decides
+//! whether the request can be answered in time. Inference (`infer.rs`) receives the body and runs the stages. Read
+//! these two from top to bottom.
 //!
-//! A protocol decodes a body to an [`Input`] and encodes an [`Output`]; both run within the stages beside them, on the same
-//! thread, and count as parts of them. This room knows no wire format.
+//! A protocol decodes a body to an [`Input`] and encodes an [`Output`]. Decoding is a part of preprocessing, and
+//! encoding of postprocessing; each runs on the same thread as its stage. This module does not depend on a wire format.
 
 #![warn(missing_docs)]
 

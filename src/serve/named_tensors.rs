@@ -1,4 +1,4 @@
-//! Inputs of a model that a caller sends as named tensors: checked against its signature, and put into its order.
+//! Inputs that a caller sends as named tensors: checked against the model's signature, and put into its order.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -9,7 +9,8 @@ use crate::identity::shown;
 use crate::pipeline::some_of;
 use crate::tensor::{Dim, Signature, Tensor, TensorSpec, Tensors};
 
-/// Returns the inputs in the order of the signature. Fails if one is missing, unknown, there twice, or does not fit.
+/// Returns the inputs in the order of the signature. Fails if an input is missing, unknown, given twice, or does not
+/// fit.
 pub(super) fn inputs_of(
     named: Vec<(String, Tensor)>,
     signature: &Signature,
@@ -23,7 +24,7 @@ pub(super) fn inputs_of(
             wrong(format!("the model has no input \"{}\"; it has: {}", shown(&name), some_of(&known)))
         })?;
         if slot.replace(tensor).is_some() {
-            return Err(wrong(format!("the input \"{}\" is there twice", shown(&name))));
+            return Err(wrong(format!("the input \"{}\" occurs twice", shown(&name))));
         }
     }
     let mut inputs = Vec::with_capacity(slots.len());
@@ -59,16 +60,16 @@ fn check(tensor: &Tensor, spec: &TensorSpec) -> Result<()> {
     Err(wrong(format!("the input {:?}: found {found}, expected {}", spec.name, spec.describe())))
 }
 
-/// Checks that all inputs have the same number of rows, and that there are neither none nor too many.
+/// Checks that all inputs have the same number of rows, at least 1 and at most `max_rows`.
 fn check_rows(inputs: &Tensors, max_rows: NonZeroUsize) -> Result<()> {
     let rows = inputs.rows();
     if let Some((name, other)) = inputs.iter().find(|(_, tensor)| tensor.rows() != rows) {
-        return Err(wrong(format!("the input {name:?} has {} rows, and the first input {rows}", other.rows())));
+        return Err(wrong(format!("the input {name:?} has {} rows, but the first input has {rows}", other.rows())));
     }
     match rows {
         0 => Err(wrong("the inputs have no rows".to_owned())),
         rows if rows > max_rows.get() => Err(wrong(format!(
-            "the inputs have {rows} rows, and a request may have {max_rows} (model.max_instances of model.toml)"
+            "the inputs have {rows} rows, but a request may have at most {max_rows} (model.max_instances of model.toml)"
         ))),
         _ => Ok(()),
     }
@@ -129,7 +130,7 @@ mod tests {
     fn inputs_that_do_not_fit_are_refused_with_what_was_expected() {
         let a = || ("a", floats(&[3, 2]));
         check(&[a()], Err("the input \"b\" is missing"));
-        check(&[a(), a()], Err("the input \"a\" is there twice"));
+        check(&[a(), a()], Err("the input \"a\" occurs twice"));
         check(&[a(), ("c", floats(&[3]))], Err("the model has no input \"c\"; it has: a, b"));
         check(&[a(), ("b", floats(&[3, 1]))], Err("the input \"b\": found float32[3, 1], expected float32[?]"));
         check(
@@ -138,9 +139,9 @@ mod tests {
         );
         let whole = Tensor::new(vec![3], Data::I64(vec![1, 2, 3])).unwrap();
         check(&[a(), ("b", whole)], Err("the input \"b\": found int64[3], expected float32[?]"));
-        check(&[a(), ("b", floats(&[2]))], Err("the input \"b\" has 2 rows, and the first input 3"));
+        check(&[a(), ("b", floats(&[2]))], Err("the input \"b\" has 2 rows, but the first input has 3"));
         check(&[("a", floats(&[0, 2])), ("b", floats(&[0]))], Err("the inputs have no rows"));
-        let problem = "the inputs have 4 rows, and a request may have 3 (model.max_instances of model.toml)";
+        let problem = "the inputs have 4 rows, but a request may have at most 3 (model.max_instances of model.toml)";
         check(&[("a", floats(&[4, 2])), ("b", floats(&[4]))], Err(problem));
     }
 

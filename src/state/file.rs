@@ -1,7 +1,7 @@
 //! Notices that the open state file is no longer the file at its path.
 //!
-//! A process that has a file open keeps it after it was removed, moved or replaced, and what it writes there is lost at
-//! its end. So before a change is acknowledged, the file at the path is compared with the open one.
+//! A process that has a file open keeps it after it was removed, moved or replaced, and whatever it writes there is
+//! lost when it ends. So before a change is acknowledged, the file at the path is compared with the open one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-/// Time for a check, and for its turn. A file system that takes longer counts as failed.
+/// Timeout of a check, and of the wait for its turn. A file system that takes longer counts as failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Identities of the files of an open SQLite database, taken when it was opened.
@@ -21,10 +21,10 @@ pub(super) struct StateFile {
 }
 
 /// Runs checks of a file system one at a time, on threads of their own, because a file system can be slow. A check that
-/// hangs takes one thread, however many ask.
+/// hangs takes only one thread, however many callers wait.
 #[derive(Debug, Clone)]
 pub(super) struct Checks {
-    /// Held by a running check, even if nobody waits for it any more.
+    /// Held by a running check, even after its caller stopped waiting.
     running: Arc<Mutex<()>>,
     timeout: Duration,
 }
@@ -43,7 +43,7 @@ struct Identity {
 }
 
 impl StateFile {
-    /// Notes the files of the database at this path, which has just been opened.
+    /// Records the files of the database at this path, which has just been opened.
     pub(super) fn opened(path: &Path) -> io::Result<StateFile> {
         let mut files = vec![(path.to_owned(), Identity::of(path)?)];
         // The latest changes are in the write-ahead log, which exists as long as the database is open.
@@ -94,13 +94,13 @@ impl Identity {
     }
 }
 
-/// Callers see the message, so it names no path.
+/// Callers see the message, so it does not name a path.
 fn compare(path: &Path, opened: Identity) -> Result<(), String> {
     let what = match Identity::of(path) {
         Ok(found) if found == opened => return Ok(()),
-        Ok(_) => "is another one now",
-        Err(error) if error.kind() == io::ErrorKind::NotFound => "is not there any more",
-        Err(_) => "cannot be looked at any more",
+        Ok(_) => "is a different file now",
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "no longer exists",
+        Err(_) => "can no longer be checked",
     };
     let which = if path.extension().is_some_and(|end| end.as_encoded_bytes().ends_with(b"-wal")) {
         "the write-ahead log of the file at state.url"
@@ -108,8 +108,8 @@ fn compare(path: &Path, opened: Identity) -> Result<(), String> {
         "the file at state.url"
     };
     Err(format!(
-        "{which} {what}, while the server has the former one open, so that nothing that is written would last; put the former \
-         one back, or restart the server, which then goes on with what is at state.url"
+        "{which} {what}, but the server still has the former file open, so that all writes would be lost; put the \
+         former file back, or restart the server, which then uses the file at state.url"
     ))
 }
 
@@ -162,13 +162,13 @@ mod tests {
         let kept = folder.path().join("kept");
         for one in [&path, &log] {
             std::fs::rename(one, &kept).unwrap();
-            assert!(problem().await.contains("is not there any more"));
+            assert!(problem().await.contains("no longer exists"));
             std::fs::write(one, "another").unwrap();
-            assert!(problem().await.contains("is another one now"));
+            assert!(problem().await.contains("is a different file now"));
             std::fs::rename(&kept, one).unwrap();
             assert_eq!(file.check().await, Ok(()));
         }
         std::fs::rename(folder.path().join("state"), folder.path().join("moved")).unwrap();
-        assert!(problem().await.contains("is not there any more"));
+        assert!(problem().await.contains("no longer exists"));
     }
 }

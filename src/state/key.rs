@@ -6,7 +6,7 @@ use uuid::{NoContext, Uuid};
 /// Length of the key, in bytes.
 pub(super) const KEY_BYTES: usize = 32;
 
-/// 256 bits that nobody can guess: four UUIDs of version 7 have 74 random bits each.
+/// Returns 256 bits that nobody can guess: four UUIDs of version 7 have 74 random bits each.
 pub(super) fn random_key() -> Vec<u8> {
     let mut digest = sha2::Sha256::new();
     // Without the clock, which may be wrong.

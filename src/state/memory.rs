@@ -1,4 +1,4 @@
-//! State that is gone with the process.
+//! State that is lost when the process ends.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -13,15 +13,15 @@ use crate::error::{OperatorError, Result, SetupError};
 use crate::feedback::{Entry, Ledger, Recorded};
 use crate::identity::ModelName;
 
-/// The deployments of a model that are kept in memory; older ones are forgotten.
+/// Maximum number of deployments of a model in memory; older ones are dropped.
 pub(super) const KEPT_IN_MEMORY: usize = 1_000;
 
-/// A journal that is gone with the process.
+/// A journal that is lost when the process ends.
 #[derive(Debug, Default)]
 pub struct MemoryJournal(Mutex<BTreeMap<ModelName, VecDeque<Deployment>>>);
 
 impl MemoryJournal {
-    /// A journal that begins with these deployments.
+    /// Creates a journal that begins with these deployments.
     pub fn with(latest: Vec<Deployment>) -> MemoryJournal {
         MemoryJournal(Mutex::new(latest.into_iter().map(|latest| (latest.model.clone(), [latest].into())).collect()))
     }
@@ -53,7 +53,7 @@ impl Journal for MemoryJournal {
     }
 }
 
-/// A ledger that is gone with the process.
+/// A ledger that is lost when the process ends.
 #[derive(Debug)]
 pub struct MemoryLedger {
     key: Vec<u8>,
@@ -68,7 +68,7 @@ struct Known {
 }
 
 impl MemoryLedger {
-    /// An empty ledger with a key of its own.
+    /// Creates an empty ledger with a key of its own.
     pub fn new(remembered: NonZeroUsize) -> MemoryLedger {
         MemoryLedger { key: random_key(), remembered, known: Mutex::default() }
     }

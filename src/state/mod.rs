@@ -1,7 +1,8 @@
 //! The state that outlives a server: the journal of deployments and the ledger of feedback, in memory or in SQLite
-//! (`state.url`). The only room with SQL.
+//! (`state.url`). The only module with SQL.
 //!
-//! - `memory.rs` is gone with the process; `sqlite.rs` opens the file, `sqlite_journal.rs` and `sqlite_ledger.rs` use it.
+//! - `memory.rs` is lost when the process ends; `sqlite.rs` opens the file, `sqlite_journal.rs` and `sqlite_ledger.rs`
+//!   use it.
 //! - `unwritable_disk.rs` is for a disk that is full or read-only.
 //! - `file.rs` notices that the open file was removed or replaced. `key.rs` is the key of prediction ids.
 
@@ -76,7 +77,7 @@ pub async fn open_journal(url: &StateUrl) -> Result<Arc<dyn Journal>, SetupError
     journal(path, database, writable).await
 }
 
-/// Checks that the state at this address could be opened and written, as far as that can be seen without touching it.
+/// Checks that the state at this address could be opened and written, as far as possible without touching it.
 pub fn check_access(url: &StateUrl) -> Result<(), SetupError> {
     match url {
         StateUrl::Memory => Ok(()),
@@ -100,7 +101,8 @@ async fn journal(
     };
     tracing::warn!(
         journal = %path.display(), problem, deployments = latest.len(),
-        "the deployment journal can only be read; what it says is served, and nothing is written until that works again"
+        "the deployment journal can only be read; its deployments are served, and nothing is saved until writing \
+         works again"
     );
     Ok(Arc::new(FrozenJournal::new(path.to_owned(), latest, problem)))
 }
@@ -108,7 +110,8 @@ async fn journal(
 fn closed_ledger(path: &Path, problem: &str) -> Arc<dyn Ledger> {
     tracing::warn!(
         state = %path.display(), problem,
-        "feedback is refused until the server is restarted, and prediction ids of now are not known after that"
+        "feedback is refused until the server is restarted, and prediction ids from before the restart are not \
+         valid after it"
     );
     Arc::new(ClosedLedger { key: random_key(), problem: problem.to_owned() })
 }

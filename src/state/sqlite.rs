@@ -1,4 +1,4 @@
-//! The SQLite file: one connection, one form of the tables.
+//! The SQLite file: one connection, one version of the schema.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::machine::may_be_written;
 /// Time for which a write waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The form of the tables. A file of a later form is not touched.
+/// Version of the schema. A file with a later version is not touched.
 const FORM: i64 = 1;
 
-/// The tables of form 1. Files of early versions do not have all of them.
+/// The tables of schema version 1. Files of early versions of Leeway do not have all of them.
 const TABLES: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS deployments (
         model      TEXT    NOT NULL,
@@ -50,7 +50,7 @@ pub(super) enum Durability {
 }
 
 impl Database {
-    /// Opens the file, and makes it if it is not there.
+    /// Opens the file, and creates it if it does not exist.
     pub(super) async fn open(path: &Path) -> Result<Database, SetupError> {
         check_file(path)?;
         let wrong = |problem: String| cannot_be_opened(path, &problem);
@@ -96,14 +96,14 @@ impl Database {
         Ok(connection)
     }
 
-    /// Fails if the file at the path is not the open one any more: what is written would not last.
+    /// Fails if the file at the path is no longer the open one: writes would be lost.
     pub(super) async fn check_file(&self) -> Result<(), String> {
         self.file.check().await
     }
 }
 
-/// Opens the only connection: writes wait for each other anyway, and reads are few. It stays open, because a file that
-/// is opened again might be another one.
+/// Opens the only connection: writes wait for each other anyway, and reads are few. It stays open, because a reopened
+/// file might be a different one.
 async fn one_connection(options: SqliteConnectOptions) -> sqlx::Result<SqlitePool> {
     let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(BUSY_TIMEOUT * 2);
     pool.max_lifetime(None).idle_timeout(None).connect_with(options).await
@@ -113,11 +113,11 @@ async fn form(pool: &SqlitePool) -> sqlx::Result<i64> {
     sqlx::query_scalar("PRAGMA user_version").fetch_one(pool).await
 }
 
-/// Refuses a file of a later form. A new file has form 0.
+/// Refuses a file with a later schema version. A new file has version 0.
 async fn check_form(path: &Path, pool: &SqlitePool) -> Result<(), SetupError> {
     let form = form(pool).await.map_err(|error| cannot_be_opened(path, &said(&error)))?;
     if form > FORM {
-        let problem = format!("it was written by a later Leeway (form {form}, and this one knows {FORM})");
+        let problem = format!("it was written by a later version of Leeway (schema {form}; this version knows {FORM})");
         return Err(cannot_be_opened(path, &problem));
     }
     Ok(())
@@ -136,7 +136,7 @@ async fn set_up(pool: &SqlitePool) -> sqlx::Result<()> {
     for table in TABLES {
         sqlx::query(table).execute(&mut *transaction).await?;
     }
-    // Tables from before corrections were supported do not have the statements. Another server may have added them.
+    // Tables from before corrections were supported lack the column. Another server may have added it.
     let has_said: i64 =
         sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('feedback_items') WHERE name = 'said'")
             .fetch_one(&mut *transaction)
@@ -148,7 +148,7 @@ async fn set_up(pool: &SqlitePool) -> sqlx::Result<()> {
     transaction.commit().await
 }
 
-/// Checks that the file could be opened and written, as far as that can be seen without touching it.
+/// Checks that the file could be opened and written, as far as possible without touching it.
 pub(super) fn check_file(path: &Path) -> Result<(), SetupError> {
     let wrong = |problem: String| cannot_be_opened(path, &problem);
     let absolute = std::path::absolute(path).map_err(|error| wrong(error.to_string()))?;
@@ -158,10 +158,10 @@ pub(super) fn check_file(path: &Path) -> Result<(), SetupError> {
         if !folder.is_dir() {
             return Err(wrong(format!("{} is not a folder", folder.display())));
         }
-        // SQLite makes files beside its own.
+        // SQLite creates files beside its own.
         may_be_written(folder).map_err(|error| match own {
             Some(missing) if missing != folder => wrong(format!(
-                "its folder {} is not there, and cannot be made in {}: {error}",
+                "its folder {} does not exist, and cannot be created in {}: {error}",
                 missing.display(),
                 folder.display()
             )),
@@ -177,12 +177,12 @@ pub(super) fn check_file(path: &Path) -> Result<(), SetupError> {
 fn cannot_be_opened(path: &Path, problem: &str) -> SetupError {
     SetupError::State(format!(
         "state.url: the deployment journal {} cannot be opened: {problem}; make the folder writable, name another file, or \
-         set state.url = \"memory\" to begin anew at every start",
+         set state.url = \"memory\" to start empty every time",
         path.display()
     ))
 }
 
-/// Message of SQLite, without its context.
+/// Returns the message of SQLite, without its context.
 pub(super) fn said(error: &sqlx::Error) -> String {
     error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }

@@ -18,7 +18,7 @@ pub(super) struct SqliteJournal {
 }
 
 impl SqliteJournal {
-    /// The journal of this database.
+    /// Creates the journal of this database.
     pub(super) fn new(database: Arc<Database>) -> SqliteJournal {
         SqliteJournal { database }
     }
@@ -35,7 +35,7 @@ impl SqliteJournal {
 #[async_trait]
 impl Journal for SqliteJournal {
     async fn latest(&self) -> Result<Vec<Deployment>, SetupError> {
-        // SQLite gives the other columns of the row that has the maximum.
+        // SQLite takes the other columns from the row that has the maximum.
         let rows: Vec<(String, String, i64)> =
             sqlx::query_as("SELECT model, deployment, max(generation) FROM deployments GROUP BY model ORDER BY model")
                 .fetch_all(&self.database.pool)
@@ -93,14 +93,14 @@ impl Journal for SqliteJournal {
     }
 }
 
-/// The error about unreadable content of the journal, with the ways out.
+/// Returns the error about unreadable content of the journal, with its remedies.
 fn cannot_be_read(path: &Path, problem: &str, remove: Option<&str>) -> SetupError {
     let file = path.display();
     let or_remove =
         remove.map(|remove| format!(", or go back by one: sqlite3 {file} \"{remove}\"")).unwrap_or_default();
     SetupError::State(format!(
         "state.url: the deployment journal {file} cannot be read: {problem}; restore the file from a copy{or_remove}, or move it \
-         away to begin anew with the highest version of each model"
+         away to start again with the highest version of each model"
     ))
 }
 

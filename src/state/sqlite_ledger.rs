@@ -21,13 +21,13 @@ pub(super) struct SqliteLedger {
 }
 
 impl SqliteLedger {
-    /// The ledger of this database, which remembers this many entries.
+    /// Creates the ledger of this database, which remembers this many entries.
     pub(super) fn new(database: Arc<Database>, remembered: NonZeroUsize) -> SqliteLedger {
         SqliteLedger { database, remembered: i64::try_from(remembered.get()).unwrap_or(i64::MAX) }
     }
 
     async fn try_record(&self, entries: &[Entry]) -> sqlx::Result<Vec<Recorded>> {
-        // SQLite's integers are signed; the same bits will do.
+        // SQLite's integers are signed, so the bits are reinterpreted.
         let items: Vec<String> = entries.iter().map(|entry| entry.key.cast_signed().to_string()).collect();
         let mut connection = self.database.connection(Durability::Process).await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -81,9 +81,9 @@ impl Ledger for SqliteLedger {
     async fn key(&self) -> Result<Vec<u8>, SetupError> {
         let wrong = |problem: &str| {
             SetupError::State(format!(
-                "state.url: {} has a key that prediction ids are signed with which is none: {problem}; restore the file, or \
-                 remove the key with: sqlite3 {} 'DELETE FROM feedback_keys' (ids of before are then not known any more), or \
-                 set feedback.key",
+                "state.url: in {}, the key that prediction ids are signed with is invalid: {problem}; restore the file, \
+                 or remove the key with: sqlite3 {} 'DELETE FROM feedback_keys' (earlier prediction ids are then no longer \
+                 valid), or set feedback.key",
                 self.database.path.display(),
                 self.database.path.display()
             ))
@@ -107,7 +107,7 @@ impl Ledger for SqliteLedger {
         };
         match hex::decode(&key) {
             Ok(bytes) if bytes.len() == KEY_BYTES => Ok(bytes),
-            Ok(bytes) => Err(wrong(&format!("it has {} bytes, and not {KEY_BYTES}", bytes.len()))),
+            Ok(bytes) => Err(wrong(&format!("it has {} bytes instead of {KEY_BYTES}", bytes.len()))),
             Err(error) => Err(wrong(&error.to_string())),
         }
     }

@@ -111,10 +111,10 @@ async fn what_would_not_last_is_not_written() {
     std::fs::rename(&path, &kept).unwrap();
     let two = promoted(&first(), "2");
     let error = journal.append(&two).await.unwrap_err().to_string();
-    assert!(error.contains("is not there any more"), "{error}");
+    assert!(error.contains("no longer exists"), "{error}");
     std::fs::write(&path, "another").unwrap();
     let error = journal.append(&two).await.unwrap_err().to_string();
-    assert!(error.contains("is another one now"), "{error}");
+    assert!(error.contains("is a different file now"), "{error}");
     // Once the file is back, writing works again, and nothing was written meanwhile.
     std::fs::rename(&kept, &path).unwrap();
     assert_eq!(journal.append(&two).await.unwrap(), Appended::Written);
@@ -158,7 +158,7 @@ async fn a_journal_that_cannot_be_written_is_read() {
     assert_eq!(nowhere.latest().await.unwrap(), [first()]);
     let second = promoted(&first(), "2");
     assert!(matches!(nowhere.append(&second).await, Err(OperatorError::Journal(_))));
-    // There is room again.
+    // The disk has space again.
     let thawed = frozen(path.clone());
     assert_eq!(thawed.append(&second).await.unwrap(), Appended::Written);
     assert_eq!(thawed.latest().await.unwrap(), std::slice::from_ref(&second));
@@ -177,7 +177,7 @@ async fn a_file_that_is_no_journal_is_refused() {
     sqlx::query("PRAGMA user_version = 2").execute(&database.pool).await.unwrap();
     drop(journal);
     let error = Database::open(&later).await.unwrap_err().to_string();
-    assert!(error.contains("written by a later Leeway"), "{error}");
+    assert!(error.contains("written by a later version of Leeway"), "{error}");
 }
 
 // ===== the ledger =====
@@ -192,13 +192,13 @@ async fn check_ledger(ledger: &dyn Ledger) {
     assert_eq!(first_time(ledger, &[1, u64::MAX, 1]).await, [true, true, false]);
     assert_eq!(first_time(ledger, &[u64::MAX, 2]).await, [false, true]);
     assert_eq!(first_time(ledger, &[]).await, [false; 0]);
-    // Three are remembered: the oldest is forgotten for a fourth.
+    // Three entries are remembered: a fourth replaces the oldest.
     assert_eq!(first_time(ledger, &[3]).await, [true]);
     assert_eq!(first_time(ledger, &[2, 3, u64::MAX]).await, [false; 3]);
     assert_eq!(first_time(ledger, &[1]).await, [true]);
 }
 
-/// A statement is remembered exactly, and a later one replaces it if it may.
+/// A statement is remembered exactly, and a later one replaces it if allowed.
 async fn check_corrections(ledger: &dyn Ledger) {
     let entry = |said: f64, may_replace| Entry { key: 1, said: said.to_bits(), may_replace };
     let before = |said: f64| Recorded::Replaced { before: said.to_bits() };
@@ -260,7 +260,7 @@ async fn a_key_that_is_none_is_refused_with_a_way_out() {
     let (database, ledger) = database_and_ledger(&path).await;
     ledger.key().await.unwrap();
     for (key, problem) in
-        [("", "it has 0 bytes, and not 32"), ("abcd", "it has 2 bytes"), ("no key", "Invalid character")]
+        [("", "it has 0 bytes instead of 32"), ("abcd", "it has 2 bytes"), ("no key", "Invalid character")]
     {
         sqlx::query("UPDATE feedback_keys SET key = ?").bind(key).execute(&database.pool).await.unwrap();
         let error = ledger.key().await.unwrap_err().to_string();
@@ -268,7 +268,7 @@ async fn a_key_that_is_none_is_refused_with_a_way_out() {
     }
 }
 
-/// A file that is no longer at its path acknowledges nothing.
+/// Writes to a file that is no longer at its path are not acknowledged.
 #[tokio::test]
 async fn what_would_not_last_is_not_taken() {
     let folder = tempfile::tempdir().unwrap();
@@ -278,6 +278,6 @@ async fn what_would_not_last_is_not_taken() {
     std::fs::remove_file(&path).unwrap();
     let entry = Entry { key: 2, said: 7, may_replace: false };
     let error = ledger.record(vec![entry]).await.unwrap_err();
-    assert!(error.detail().unwrap().contains("is not there any more"), "{error:?}");
+    assert!(error.detail().unwrap().contains("no longer exists"), "{error:?}");
     assert!(!error.to_string().contains("leeway.db"), "{error}");
 }

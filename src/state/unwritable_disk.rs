@@ -17,7 +17,7 @@ use crate::error::{Error, OperatorError, Result, SetupError};
 use crate::feedback::{Entry, Ledger, Recorded};
 use crate::identity::ModelName;
 
-/// A journal that could only be read when the server started. Each write tries to open it again.
+/// A journal that could only be read when the server started. Each write tries to open it again for writing.
 #[derive(Debug)]
 pub(super) struct FrozenJournal {
     path: PathBuf,
@@ -28,13 +28,13 @@ pub(super) struct FrozenJournal {
 }
 
 impl FrozenJournal {
-    /// A journal with these deployments, until its disk can be written.
+    /// Creates a journal with these deployments, until its disk can be written.
     pub(super) fn new(path: PathBuf, latest: Vec<Deployment>, problem: String) -> FrozenJournal {
         let latest = MemoryJournal::with(latest);
         FrozenJournal { path, latest, problem, checks: Checks::default(), thawed: OnceCell::new() }
     }
 
-    /// The journal itself, once its disk can be written.
+    /// Returns the journal itself, once its disk can be written.
     async fn thaw(&self) -> Result<&SqliteJournal, OperatorError> {
         let open = async || match is_writable(&self.path, &self.checks).await {
             Ok(()) => match Database::open(&self.path).await {
@@ -42,7 +42,7 @@ impl FrozenJournal {
                 Err(error) => Err(OperatorError::Journal(error.to_string())),
             },
             Err(_) => Err(OperatorError::Journal(format!(
-                "it could only be read when the server was started ({}), and that is still so",
+                "it could only be read when the server was started ({}), and still cannot be written",
                 self.problem
             ))),
         };
@@ -91,7 +91,7 @@ impl Ledger for ClosedLedger {
     }
 }
 
-/// Checks that the disk has room for a file here. Other problems with the path show when the file is opened.
+/// Checks that the disk has space for a file here. Other problems with the path show when the file is opened.
 pub(super) async fn writable(path: &Path) -> Result<(), String> {
     is_writable(path, &Checks::default()).await
 }
@@ -104,7 +104,8 @@ async fn is_writable(path: &Path, checks: &Checks) -> Result<(), String> {
     }
 }
 
-/// Returns the problem if an operator has to make room, or the disk writable; `None` if the error is of another kind.
+/// Returns the problem if an operator has to free space or make the disk writable; `None` if the error is of another
+/// kind.
 pub(super) fn disk_problem(error: &io::Error) -> Option<String> {
     let problem = match error.kind() {
         io::ErrorKind::StorageFull => "its disk is full",

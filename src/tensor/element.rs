@@ -13,7 +13,7 @@ pub trait Element: Clone + Send + Sync + 'static {
     /// Wraps a buffer.
     fn into_data(values: Vec<Self>) -> Data;
 
-    /// The buffer, if it has elements of this type.
+    /// Returns the buffer, if it has elements of this type.
     fn from_data(data: &Data) -> Option<&[Self]>;
 }
 
@@ -29,7 +29,7 @@ macro_rules! elements {
         pub enum Data { $(#[doc = concat!("Elements of type `", $name, "`.")] $variant(Vec<$type>)),* }
 
         impl DType {
-            /// The name in messages and in `GET /v1/models/{model}`.
+            /// Returns the name in messages and in `GET /v1/models/{model}`.
             pub const fn name(self) -> &'static str {
                 match self { $(DType::$variant => $name),* }
             }
@@ -47,7 +47,7 @@ macro_rules! elements {
             }
         })*
 
-        /// Evaluates an expression with the buffer bound to a name, whatever its element type.
+        /// Evaluates an expression with the buffer, of any element type, bound to a name.
         #[macro_export]
         #[doc(hidden)]
         macro_rules! for_each_element_type {
@@ -89,17 +89,17 @@ pub use {for_each_element_type, with_element_type};
 // ===== impl Data =====
 
 impl Data {
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         for_each_element_type!(self, values => values.len())
     }
 
-    /// Returns true if there are none.
+    /// Returns true if there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The tag of the element type.
+    /// Returns the tag of the element type.
     pub fn dtype(&self) -> DType {
         fn tag<T: Element>(_: &[T]) -> DType {
             T::DTYPE
@@ -107,7 +107,7 @@ impl Data {
         for_each_element_type!(self, values => tag(values))
     }
 
-    /// The index of the first element that is NaN or infinite.
+    /// Returns the index of the first element that is NaN or infinite.
     pub fn first_non_finite(&self) -> Option<usize> {
         match self {
             Data::F32(values) => values.iter().position(|v| !v.is_finite()),

@@ -1,7 +1,7 @@
-//! Tensors as they travel between the stages, and the signature a model declares for them.
+//! Tensors that pass between the stages, and the signature that a model declares for them.
 //!
-//! Plain row-major buffers with a shape. The first dimension is always the batch: one *row* per instance.
-//! This room knows neither ONNX Runtime nor JSON.
+//! Plain row-major buffers with a shape. The first dimension is always the batch: one *row* per instance. This module
+//! knows neither ONNX Runtime nor JSON.
 
 #![warn(missing_docs)]
 
@@ -27,7 +27,8 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of `shape`; an error if the elements do not fill it exactly, or it has no batch dimension.
+    /// Creates a tensor of `shape`. Fails if the elements do not fill it exactly, or if it does not have a batch
+    /// dimension.
     ///
     /// ```
     /// use leeway::tensor::{Data, Tensor};
@@ -44,12 +45,12 @@ impl Tensor {
         }
     }
 
-    /// The shape, the batch first.
+    /// Returns the shape, the batch first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The shape of one row.
+    /// Returns the shape of one row.
     pub fn row_shape(&self) -> &[usize] {
         &self.shape[1..]
     }
@@ -90,7 +91,7 @@ impl Tensor {
         }
     }
 
-    /// The element, if there is one only and it is a number.
+    /// Returns the only element, if there is exactly one and it is a number.
     pub fn only_number(&self) -> Option<f64> {
         if self.data.len() != 1 {
             return None;
@@ -110,13 +111,13 @@ impl Tensor {
         }
     }
 
-    /// The whole tensor as the only row of another one.
+    /// Makes the whole tensor the only row of a new one.
     pub fn into_row(mut self) -> Tensor {
         self.shape.insert(0, 1);
         self
     }
 
-    /// A copy of some rows.
+    /// Returns a copy of some rows.
     pub fn slice_rows(&self, rows: Range<usize>) -> Tensor {
         let elements = rows.start * self.row_len()..rows.end * self.row_len();
         let mut shape = self.shape.clone();
@@ -125,8 +126,8 @@ impl Tensor {
         Tensor { shape, data }
     }
 
-    /// Rows of one dimension, filled up to a length; `None` if they are longer already, have other dimensions, or hold
-    /// something that cannot be filled up with a whole number.
+    /// Pads one-dimensional rows to a length; `None` if they are already longer, have other dimensions, or hold
+    /// elements that cannot be padded with a whole number.
     pub(super) fn lengthened(&self, length: usize, with: i64) -> Option<Tensor> {
         let &[rows, before] = &*self.shape else { return None };
         fn fill<T: Clone>(values: &[T], before: usize, length: usize, with: T) -> Vec<T> {
@@ -149,7 +150,7 @@ impl Tensor {
         Some(Tensor { shape: vec![rows, length], data })
     }
 
-    /// Every row cut to a length along its first dimension, if it is longer.
+    /// Cuts longer rows to a length along their first dimension.
     pub(super) fn with_row_length(&self, length: usize) -> Tensor {
         let Some(&before) = self.shape.get(1).filter(|before| **before > length) else { return self.clone() };
         let step: usize = self.shape[2..].iter().product();
@@ -162,8 +163,7 @@ impl Tensor {
         Tensor { shape, data }
     }
 
-    /// Rows of tensors of one row shape and type, one below the other; `None` if they are not of one, or do not have
-    /// these rows.
+    /// Stacks rows of several tensors; `None` if the tensors differ in row shape or type, or do not have these rows.
     pub(super) fn gather(parts: &[(&Tensor, Range<usize>)]) -> Option<Tensor> {
         fn gather<T: Element>(parts: &[(&Tensor, Range<usize>)], row_len: usize) -> Option<Data> {
             let mut all: Vec<T> = Vec::with_capacity(parts.iter().map(|(_, rows)| rows.len() * row_len).sum());

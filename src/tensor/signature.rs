@@ -12,7 +12,7 @@ use super::element::DType;
 pub enum Dim {
     /// Always this long.
     Fixed(usize),
-    /// As long as the request makes it; the name, if the model gives one.
+    /// As long as the request makes it. Holds the name, if the model gives one.
     Dynamic(Option<String>),
 }
 
@@ -34,33 +34,33 @@ pub struct Signature {
     pub inputs: Vec<TensorSpec>,
     /// The outputs that are tensors, in the model's order.
     pub outputs: Vec<TensorSpec>,
-    /// The names of the outputs that are sequences or maps, which nothing here can read.
+    /// The names of the outputs that are sequences or maps, which are not supported.
     pub other_outputs: Vec<Arc<str>>,
 }
 
 // ===== impl Signature =====
 
 impl Signature {
-    /// The length of the batch dimension: `Fixed` if any input fixes it.
+    /// Returns the length of the batch dimension: `Fixed` if any input fixes it.
     pub fn batch_dim(&self) -> Dim {
         let mut dims = self.inputs.iter().filter_map(|input| input.dims.first());
         let fixed = dims.clone().find(|dim| matches!(dim, Dim::Fixed(_)));
         fixed.or_else(|| dims.next()).cloned().unwrap_or(Dim::Dynamic(None))
     }
 
-    /// Returns true if every dimension but the batch is fixed, so that any request has the one shape there is.
+    /// Returns true if every dimension but the batch is fixed, so that the rows of all requests have one shape.
     pub fn has_fixed_rows(&self) -> bool {
         self.inputs.iter().all(|input| input.dims.iter().skip(1).all(|dim| matches!(dim, Dim::Fixed(_))))
     }
 
-    /// The declared output of this name.
+    /// Returns the declared output with this name.
     pub fn output(&self, name: &str) -> Option<&TensorSpec> {
         self.outputs.iter().find(|output| &*output.name == name)
     }
 }
 
 impl TensorSpec {
-    /// Type and dimensions as in `float32[batch, 64]`.
+    /// Returns the type and dimensions, as in `float32[batch, 64]`.
     ///
     /// ```
     /// use leeway::tensor::{DType, Dim, TensorSpec};

@@ -1,4 +1,4 @@
-//! Named tensors: rows joined to a batch, and taken out of it.
+//! Named tensors: rows are joined to a batch, and taken out of it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,33 +22,33 @@ impl Tensors {
         self.0.len()
     }
 
-    /// Returns true if there are none.
+    /// Returns true if there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The tensor of this name.
+    /// Returns the tensor with this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.iter().find_map(|(known, tensor)| (&**known == name).then_some(tensor))
     }
 
-    /// The tensor at this place in the signature.
+    /// Returns the tensor at this place in the signature.
     pub fn at(&self, index: usize) -> Option<&Tensor> {
         self.0.get(index).map(|(_, tensor)| tensor)
     }
 
-    /// Names and tensors, in order.
+    /// Iterates over names and tensors, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Tensor)> + Clone {
         self.0.iter().map(|(name, tensor)| (name, tensor))
     }
 
-    /// The tensors whose names are wanted.
+    /// Keeps the tensors whose names are wanted.
     pub fn keep(mut self, mut wanted: impl FnMut(&str) -> bool) -> Tensors {
         self.0.retain(|(name, _)| wanted(name));
         self
     }
 
-    /// The tensors that have this many rows.
+    /// Keeps the tensors that have this many rows.
     pub fn keep_rows(mut self, rows: usize) -> Tensors {
         self.0.retain(|(_, tensor)| tensor.rows() == rows);
         self
@@ -64,19 +64,18 @@ impl Tensors {
         self.iter().map(|(_, tensor)| tensor.row_len()).sum()
     }
 
-    /// A copy of some rows of every tensor.
+    /// Returns a copy of some rows of every tensor.
     pub fn slice_rows(&self, rows: Range<usize>) -> Tensors {
         self.iter().map(|(name, tensor)| (Arc::clone(name), tensor.slice_rows(rows.clone()))).collect()
     }
 
-    /// Several sets of the same tensors, one below the other; `None` if they do not match in names, types and
-    /// row shapes.
+    /// Stacks several sets of the same tensors; `None` if they do not match in names, types and row shapes.
     pub fn stack(parts: &[&Tensors]) -> Option<Tensors> {
         Tensors::gather(&parts.iter().map(|part| (*part, 0..part.rows())).collect::<Vec<_>>())
     }
 
-    /// Some rows of several sets of the same tensors, one below the other; `None` if the sets do not match in names,
-    /// types and row shapes, or do not have these rows.
+    /// Stacks some rows of several sets of the same tensors; `None` if the sets do not match in names, types and row
+    /// shapes, or do not have these rows.
     ///
     /// ```
     /// use leeway::tensor::{Data, Tensor, Tensors};
@@ -95,7 +94,7 @@ impl Tensors {
         parts.first()?.0.iter().map(|(name, _)| column(name)).collect()
     }
 
-    /// As [`Tensors::gather`], of rows that differ in length: short ones are filled up. Every row has one dimension.
+    /// Like [`Tensors::gather`], for rows that differ in length: short ones are padded. Every row has one dimension.
     ///
     /// ```
     /// use leeway::tensor::{Data, Padding, Tensor, Tensors};
@@ -122,12 +121,12 @@ impl Tensors {
         Tensors::stack(&longer.iter().collect::<Vec<_>>())
     }
 
-    /// The length of a row: the first dimension of the first tensor's rows, and 1 if they have none.
+    /// Returns the length of a row: the first dimension of the first tensor's rows, and 1 if they have none.
     pub fn row_length(&self) -> usize {
         self.at(0).and_then(|tensor| tensor.row_shape().first().copied()).unwrap_or(1)
     }
 
-    /// The same tensors; those of which `is_long` says so with their rows cut to a length.
+    /// Cuts the rows of tensors to a length, if `is_long` returns true for their name.
     pub fn shortened(self, length: usize, is_long: impl Fn(&str) -> bool) -> Tensors {
         let tensors = self.0.into_iter().map(|(name, tensor)| match is_long(&name) {
             true => (name, tensor.with_row_length(length)),

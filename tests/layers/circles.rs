@@ -23,7 +23,7 @@ struct Module {
 
 type Modules = BTreeMap<Segments, Module>;
 
-/// Collects the paths of a file that begin with a room, this module, the module above or an imported module.
+/// Collects the paths of a file that begin with a top-level module, this module, its parent or an imported module.
 struct Paths<'a> {
     imported: &'a BTreeMap<String, Segments>,
     found: Vec<Segments>,
@@ -46,7 +46,7 @@ impl<'ast> Visit<'ast> for Paths<'_> {
     }
 }
 
-/// Flattens `a::{b, c as d}` to the paths with the names that they have here.
+/// Flattens `a::{b, c as d}` to its paths and the names that they have in the file.
 fn flatten(tree: &UseTree, prefix: &[String], into: &mut Vec<(String, Segments)>) {
     let with = |name: String| [prefix, &[name]].concat();
     match tree {
@@ -87,7 +87,7 @@ fn modules() -> Modules {
             flatten(&item.tree, &[], &mut flat);
             match item.vis {
                 Visibility::Inherited => uses.extend(flat),
-                // What is exported is used by whoever imports it.
+                // Not a use by this file: the importers of an exported name use it.
                 _ => exported.extend(flat),
             }
         }
@@ -108,7 +108,7 @@ fn definition(modules: &Modules, module: &[String], path: &[String]) -> Option<&
         "crate" => (Segments::new(), &path[1..]),
         "self" => (module.to_vec(), &path[1..]),
         "super" => (module[..module.len() - 1].to_vec(), &path[1..]),
-        // Found through the imports of the file, if at all.
+        // Other names are found through the imports of the file, if at all.
         first if modules.contains_key(&[module, &[first.to_owned()]].concat()) => (module.to_vec(), path),
         _ => return None,
     };
@@ -126,7 +126,7 @@ fn definition(modules: &Modules, module: &[String], path: &[String]) -> Option<&
     found.exported.get(name).and_then(|path| definition(modules, &at, path))
 }
 
-/// Returns a circle in which each file imports the next, if there is one.
+/// Returns files of which each imports the next, and the last the first, if there are any.
 fn circle(imports: &BTreeMap<&'static str, BTreeSet<&'static str>>) -> Option<Vec<&'static str>> {
     fn visit(
         file: &'static str,
@@ -157,7 +157,7 @@ fn no_two_files_import_each_other() {
         let files = module.used.iter().filter_map(|used| definition(&modules, path, used));
         imports.insert(module.file, files.filter(|file| *file != module.file).collect());
     }
-    // The walls are not there for nothing.
+    // Makes sure that imports are found at all.
     assert!(imports["model/worker.rs"].contains("model/queue.rs"), "{:?}", imports["model/worker.rs"]);
     assert!(imports["serve/infer.rs"].len() > 5, "{:?}", imports["serve/infer.rs"]);
     let circle = circle(&imports).unwrap_or_default();

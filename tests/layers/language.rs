@@ -1,8 +1,8 @@
-//! The language of the documentation.
+//! The language of documentation comments.
 
 use crate::sources::sources;
 
-/// Maximum number of documentation lines that begin with one of these words. A wrapped line may.
+/// Maximum number of documentation lines that begin with a question word, as a wrapped line may.
 const MAX_QUESTIONS: usize = 20;
 
 /// Documentation names a thing ("Deadline of the request") or what a function does ("Returns true if …"). An indirect

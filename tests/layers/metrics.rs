@@ -1,4 +1,4 @@
-//! A metric is declared once.
+//! Each metric is declared once.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ fn names(code: &str) -> impl Iterator<Item = &str> {
     code.split('"').filter(move |quoted| name(quoted))
 }
 
-/// Whoever adds a metric looks for the name of one like it, and finds one place.
+/// A search for the name of a metric finds its declaration and nothing else.
 #[test]
 fn the_name_of_a_metric_is_in_one_place() {
     let mut places: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

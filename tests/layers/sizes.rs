@@ -1,4 +1,4 @@
-//! The size of files and functions: what is larger than a reader keeps in mind says why, in a line that begins with `Length:`.
+//! The size of files and functions: one that is too long gives a reason, in a line that begins with `Length:`.
 
 use syn::visit::Visit;
 
@@ -7,11 +7,11 @@ use crate::sources::{Source, sources};
 /// Maximum number of lines of a file. A longer one has a line `//! Length: …` in its header.
 const MAX_FILE: usize = 500;
 
-/// Maximum number of lines of a function, from `fn` to its closing brace. A longer one, as a table may be, has a line
-/// `/// Length: …` or `// Length: …` above it, or as the first of its body.
+/// Maximum number of lines of a function, from `fn` to its closing brace. A longer one, such as a table, has a line
+/// `/// Length: …` or `// Length: …` above it, or as the first line of its body.
 const MAX_FUNCTION: usize = 60;
 
-/// A function, with the numbers of its lines, counted from 1.
+/// A function, with its line numbers, counted from 1.
 struct Function {
     name: String,
     first: usize,
@@ -71,7 +71,7 @@ fn is_reason(line: &str) -> bool {
     line.trim_start().trim_start_matches(['/', '!']).trim_start().starts_with("Length: ")
 }
 
-/// Returns the file, if it is too long, and its functions that are too long, as in `"error.rs"` and `"app.rs: run"`.
+/// Returns the file and the functions that are too long, with their lengths, as in `"error.rs"` and `"app.rs: run"`.
 fn too_long(source: &Source) -> Vec<(String, usize)> {
     let lines: Vec<&str> = source.text.lines().collect();
     let mut found = Vec::new();
@@ -91,7 +91,7 @@ fn too_long(source: &Source) -> Vec<(String, usize)> {
 fn files_and_functions_are_short_or_say_why_not() {
     let found = sources().iter().flat_map(too_long);
     let found: Vec<String> = found.map(|(place, lines)| format!("src/{place} has {lines} lines")).collect();
-    assert!(found.is_empty(), "divide these, or say why not (`Length: …`):\n{}", found.join("\n"));
+    assert!(found.is_empty(), "divide these, or give a reason (`Length: …`):\n{}", found.join("\n"));
 }
 
 #[test]

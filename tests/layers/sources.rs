@@ -32,7 +32,7 @@ pub(crate) fn sources() -> &'static [Source] {
     &SOURCES
 }
 
-/// Returns true for Rust files, but for unit tests in a file of their own.
+/// Returns true for Rust files, except for files of unit tests.
 fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "rs")
         && path.file_name().is_some_and(|name| name != "tests.rs")

@@ -1,8 +1,10 @@
-//! The walls between rooms, as a table: the words that may stand in a few places only. Rooms look down only.
+//! The boundaries between modules: words that may occur only in a few places, as a table, and the order of the layers.
+//! The code calls a boundary a wall, a top-level module a room, and a layer a floor.
 
 use crate::sources::{ROOT, Source, sources};
 
-/// A wall: none of these words in a room, or anywhere if it is empty, outside these places (files or folders below `src/`).
+/// A rule that none of these words occurs in a top-level module (or, if `room` is empty, in any) except in the places
+/// of `allowed_in` (files or folders below `src/`).
 struct Wall {
     room: &'static str,
     words: &'static [&'static str],
@@ -21,7 +23,7 @@ const WALLS: &[Wall] = &[
         room: "",
         words: &["axum::", "hyper::", "hyper_util::", "tower::", "tower_http::", "StatusCode", "http_body_util::"],
         allowed_in: &["http/"],
-        because: "predictions are not about HTTP",
+        because: "only one module knows HTTP; predictions do not depend on it",
     },
     Wall {
         room: "",
@@ -33,13 +35,13 @@ const WALLS: &[Wall] = &[
         room: "",
         words: &["env::var", "env::vars", "env::current_exe", "env::current_dir", "figment::"],
         allowed_in: &["config/"],
-        because: "settings have one door",
+        because: "only one module reads settings",
     },
     Wall {
         room: "",
         words: &["clap::", "anyhow::", "tracing_subscriber::"],
         allowed_in: &["cli/"],
-        because: "a library has neither",
+        because: "only the command line parses arguments, reports errors as text and starts the log",
     },
     Wall {
         room: "",
@@ -64,15 +66,15 @@ const WALLS: &[Wall] = &[
             "registry/loader.rs",
             "registry/trial.rs",
         ],
-        because: "what decides is pure; time is read by those who drive",
+        because: "decisions are pure functions; the time is passed to them",
     },
     Wall {
         room: "",
         words: &[".extensions", "extensions_mut"],
         allowed_in: &["http/context.rs"],
-        because: "http::Extensions are not typed: one file knows what is in them",
+        because: "http::Extensions are not typed, so one file knows their contents",
     },
-    Wall { room: "", words: &["sqlx::"], allowed_in: &["state/"], because: "one room owns the database" },
+    Wall { room: "", words: &["sqlx::"], allowed_in: &["state/"], because: "one module owns the database" },
     Wall {
         room: "",
         words: &["rustix::"],
@@ -84,7 +86,7 @@ const WALLS: &[Wall] = &[
             "authoring/staging.rs",
             "model/warm_up.rs",
         ],
-        because: "what is asked of the operating system is asked in few places",
+        because: "only a few places call the operating system",
     },
     Wall {
         room: "",
@@ -97,7 +99,7 @@ const WALLS: &[Wall] = &[
             "http/feedback.rs",
             "cli/change.rs",
         ],
-        because: "deployments follow from each other; the time is told to them",
+        because: "a deployment is computed from the one before; the time is passed to it",
     },
     Wall {
         room: "",
@@ -128,7 +130,7 @@ const WALLS: &[Wall] = &[
         room: "registry/",
         words: &["std::fs", "LocalFolder", "Manifest::read"],
         allowed_in: &[],
-        because: "versions come out of a store, which need not be a folder",
+        because: "versions come from a store, which need not be a folder",
     },
     Wall {
         room: "cli/",
@@ -140,7 +142,7 @@ const WALLS: &[Wall] = &[
         room: "http/",
         words: &["Serialize"],
         allowed_in: &["http/json_answer.rs"],
-        because: "answers are declared in `api`; only predictions, which are many, are written as they are",
+        because: "answers are declared in `api`; only predictions are written directly, because they are many",
     },
     Wall { room: "http/", words: &["route(\""], allowed_in: &[], because: "the table of endpoints is `api/routes.rs`" },
     Wall {
@@ -151,7 +153,7 @@ const WALLS: &[Wall] = &[
     },
 ];
 
-/// The rooms, ground floor first: a room may use those before it.
+/// The top-level modules, lowest layer first: a module may use those before it.
 const FLOORS: &[&str] = &[
     "identity",
     "machine",
@@ -179,7 +181,7 @@ const FLOORS: &[&str] = &[
     "fuzzing",
 ];
 
-/// Returns true if `word` stands in `text` as a word of its own: `ort::` is not in `support::`.
+/// Returns true if `text` contains `word` as a whole word: `ort::` is not in `support::`.
 fn stands_in(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         !text[..at].chars().next_back().is_some_and(|before| before.is_alphanumeric() || before == '_')
@@ -211,25 +213,25 @@ fn rooms_look_down_only() {
     let mut broken = Vec::new();
     for Source { file, code, .. } in sources() {
         let room = room_of(file);
-        // lib.rs and main.rs name the rooms; they are not rooms.
+        // lib.rs and main.rs declare the top-level modules; they are not themselves in the table.
         let Some(own) = floor(&room) else { continue };
         for (above, other) in FLOORS.iter().enumerate().filter(|(above, _)| *above > own) {
             let looks_up =
                 stands_in(code, &format!("crate::{other}::")) || stands_in(code, &format!("crate::{other};"));
             if looks_up {
-                broken.push(format!("src/{file} looks up to `{other}` (floor {own} to {above})"));
+                broken.push(format!("src/{file} uses the higher module `{other}` (layer {own} uses layer {above})"));
             }
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// The wall above reads `crate::room`; other spellings of the same would get past it.
+/// The test above searches for `crate::module`; other spellings of the path would escape it.
 #[test]
 fn rooms_are_named_one_by_one() {
     for Source { file, code, .. } in sources() {
         for spelling in ["crate::{", "super::super"] {
-            assert!(!code.contains(spelling), "src/{file} says `{spelling}`; name the room in full");
+            assert!(!code.contains(spelling), "src/{file} says `{spelling}`; write `crate::module`");
         }
     }
 }
@@ -238,11 +240,11 @@ fn rooms_are_named_one_by_one() {
 fn every_file_belongs_to_a_room() {
     for Source { file, .. } in sources() {
         let room = file.split(['/', '.']).next().unwrap();
-        assert!(FLOORS.contains(&room) || ["lib", "main"].contains(&room), "src/{file} is in no room of the table");
+        assert!(FLOORS.contains(&room) || ["lib", "main"].contains(&room), "src/{file} is in no module of the table");
     }
 }
 
-/// A wall that nothing leans on has a misspelt place.
+/// A misspelt place in the table would allow nothing, unnoticed.
 #[test]
 fn every_place_in_the_table_exists() {
     let files: Vec<&str> = sources().iter().map(|source| &*source.file).collect();
@@ -251,7 +253,7 @@ fn every_place_in_the_table_exists() {
     }
 }
 
-/// The table of rooms in the documentation of the crate has these rooms, in this order.
+/// The table of modules in the documentation of the crate has these modules, in this order.
 #[test]
 fn the_map_of_the_house_is_right() {
     let map = std::fs::read_to_string(format!("{ROOT}/src/lib.rs")).unwrap();
@@ -260,7 +262,7 @@ fn the_map_of_the_house_is_right() {
         .filter_map(|line| line.strip_prefix("//! | [`")?.split_once("`] |"))
         .map(|(room, _)| room)
         .collect();
-    // `fuzzing` is no room of a server.
+    // `fuzzing` is not part of a server.
     let floors: Vec<&str> = FLOORS.iter().copied().filter(|room| *room != "fuzzing").collect();
     assert_eq!(rooms, floors);
 }

@@ -1,4 +1,4 @@
-//! One table of endpoints, and one type for each answer: the routers, the index, the documentation and the commands agree.
+//! The table of endpoints and the types of answers: routers, index, documentation and commands agree with them.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -40,7 +40,7 @@ async fn the_index_has_every_endpoint_of_the_admin_listener() {
     assert_eq!(endpoints, AdminEndpoint::ALL.iter().map(AdminEndpoint::to_string).collect::<Vec<_>>());
 }
 
-/// The endpoints that a document names in backticks: `GET /livez`.
+/// Returns the endpoints that a document names in backticks: `GET /livez`.
 fn named_in(text: &str) -> impl Iterator<Item = &str> {
     let methods = [Method::Get, Method::Post, Method::Put].map(|method| format!("{method} /"));
     let named = text.split('`').skip(1).step_by(2);
@@ -55,7 +55,7 @@ fn the_api_reference_has_every_endpoint_and_no_other() {
     assert_eq!(documented, endpoints());
 }
 
-/// Returns true if a text is this endpoint, with or without names in the place of braces.
+/// Returns true if a text is this endpoint, with or without values in the place of braces.
 fn is(text: &str, endpoint: &str) -> bool {
     let (text, endpoint) = (text.split('?').next().unwrap().split('/'), endpoint.split('/'));
     let is_part = |(part, declared): (&str, &str)| match declared.split_once('}') {
@@ -81,7 +81,7 @@ fn the_documentation_names_no_endpoint_that_is_not_there() {
     assert!(count > endpoints.len(), "{count}");
 }
 
-/// An answer can be read as its type, and is the same text when it is written again.
+/// An answer can be parsed as its type, and serializes to the same text again.
 fn check<T: Serialize + DeserializeOwned + Debug>(answer: &Answer) {
     let read: T = serde_json::from_str(&answer.text).unwrap_or_else(|error| panic!("{error}: {}", answer.text));
     assert_eq!(serde_json::to_string(&read).unwrap(), answer.text, "{read:?}");
@@ -110,7 +110,7 @@ async fn every_answer_is_of_its_type() {
     check::<VersionStatus>(&app.admin_get(&format!("{digits}/versions/2")).await);
     check::<VersionStatus>(&app.admin_post(&format!("{digits}/versions/2/load"), json!({})).await);
     check::<History>(&app.admin_get(&format!("{digits}/history")).await);
-    // Nothing has been compared yet: its indexes are null.
+    // Nothing has been compared yet, so its indexes are null.
     check::<ModelDrift>(&app.admin_get(&format!("{digits}/drift")).await);
     check::<Problem>(&app.get("/v1/models/nobody").await);
     check::<Problem>(&app.admin_get("/admin/v1/nothing").await);

@@ -1,5 +1,4 @@
-//! What callers get wrong. Each is answered with a 4xx that says what to change, and changes nothing for the next
-//! request.
+//! Mistakes of callers. Each is answered with a 4xx that says what to change, and has no effect on the next request.
 
 use std::fmt::Write as _;
 
@@ -7,7 +6,7 @@ use crate::harness::{Answer, Repository, TestApp, held_out};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// One request that is wrong.
+/// A bad request.
 struct Bad {
     name: &'static str,
     method: &'static str,
@@ -21,7 +20,7 @@ fn body(name: &'static str, body: impl Into<Vec<u8>>) -> Bad {
     Bad { name, method: "POST", path: "/predict".into(), headers: vec![JSON], body: body.into() }
 }
 
-/// A good body, sent to another path or with another method.
+/// A valid body, sent to another path or with another method.
 fn to(name: &'static str, method: &'static str, path: impl Into<String>) -> Bad {
     Bad { name, method, path: path.into(), headers: vec![JSON], body: good().into_bytes() }
 }
@@ -38,7 +37,7 @@ fn digit() -> String {
     held_out("digits")["instances"][0].to_string()
 }
 
-/// Five instances of which the third is `third`.
+/// Five instances, of which the third is `third`.
 fn third_of_five(name: &'static str, third: &str) -> Bad {
     let good = digit();
     body(name, format!(r#"{{"instances": [{good}, {good}, {third}, {good}, {good}]}}"#))
@@ -55,7 +54,7 @@ fn pixel(name: &'static str, pixel: &str) -> Bad {
 fn cases() -> Vec<Bad> {
     let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
     vec![
-        // --- what a head may say ---
+        // --- heads ---
         with_header("no time at all", ("x-request-timeout-ms", "0")),
         with_header("time as a text", ("x-request-timeout-ms", "1s")),
         with_header("time of a proxy as a text", ("x-envoy-expected-rq-timeout-ms", "soon")),
@@ -88,7 +87,7 @@ fn cases() -> Vec<Bad> {
         body("instances an object", r#"{"instances": {"pixels": [1]}}"#),
         body("instances text", r#"{"instances": "[[1]]"}"#),
         body("empty instances", r#"{"instances": []}"#),
-        // --- not what the model takes ---
+        // --- not inputs of the model ---
         third_of_five("too few pixels in instance 3 of 5", "[1, 2, 3]"),
         third_of_five("too many pixels in instance 3 of 5", &format!("[{}]", ["1"; 65].join(", "))),
         third_of_five("no pixels in instance 3 of 5", "[]"),
@@ -108,7 +107,7 @@ fn cases() -> Vec<Bad> {
         body("nested 100,000 deep", format!(r#"{{"instances": {}}}"#, deep(100_000))),
         body("envelope nested 100,000 deep", deep(100_000)),
         body("10 MB body", format!(r#"{{"instances": [[{}]]}}"#, "1, ".repeat(10_000_000 / 3))),
-        // --- not HTTP as it is spoken here ---
+        // --- HTTP that is not supported ---
         with_header("content type of a form", ("content-type", "application/x-www-form-urlencoded")),
         with_header("content type of text", ("content-type", "text/plain; charset=utf-8")),
         with_header("compressed body", ("content-encoding", "gzip")),
@@ -165,7 +164,7 @@ async fn every_mistake_is_answered_with_what_to_change() {
     insta::assert_snapshot!(seen);
 }
 
-/// A body in very many chunks, without a length, is bounded just the same.
+/// A chunked body without a length is limited in the same way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_without_a_length_is_cut_at_the_limit() {
     let mut config = crate::harness::config();
@@ -178,7 +177,7 @@ async fn a_body_without_a_length_is_cut_at_the_limit() {
     assert_eq!(app.predict("/predict", good()).await.status, 200);
 }
 
-/// An iterator as a stream of frames that is always ready.
+/// Turns an iterator into a stream of frames that is always ready.
 struct Chunks<I>(I);
 
 impl<I: Iterator<Item = std::io::Result<bytes::Bytes>> + Unpin> futures_core::Stream for Chunks<I> {

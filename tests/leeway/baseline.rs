@@ -1,10 +1,10 @@
-//! Baselines: made of training data by the program, kept with the version, and watched by the server.
+//! Baselines: made from training data by the program, stored with the version, and monitored by the server.
 
 use serde_json::{Value, json};
 
 use crate::harness::{PLAIN, Repository, Server, TestApp, leeway, run};
 
-/// Writes training data and makes a baseline of them for version 1 of a model.
+/// Writes training data and makes a baseline from them for version 1 of a model.
 fn make(repository: &Repository, model: &str, file: &str, data: &str, more: &[&str]) -> (i32, String) {
     let data_file = repository.0.path().join(file);
     std::fs::write(&data_file, data).unwrap();
@@ -18,14 +18,14 @@ fn read(repository: &Repository, model: &str) -> Value {
     serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
 
-/// The counts of a feature, or of a part of the predictions.
+/// Returns the counts of a feature, or of a part of the predictions.
 fn counts(baseline: &Value, side: &str, name: &str) -> Value {
     let features = baseline[side].as_array().unwrap();
     let found = features.iter().find(|feature| feature["name"] == name);
     found.unwrap_or_else(|| panic!("no {name}: {baseline}"))["counts"].clone()
 }
 
-/// A table whose columns are inputs of their own: read by name, wherever they stand, and whatever else there is.
+/// A table whose columns are separate inputs: they are read by name, in any order, among other columns.
 #[test]
 fn the_columns_of_a_table_are_found_by_their_names() {
     let repository = Repository::new().with("table", 1, "table", PLAIN);
@@ -33,7 +33,7 @@ fn the_columns_of_a_table_are_found_by_their_names() {
     (0..40).for_each(|row| csv.push_str(&format!("{row},{},{}\n", ["NL", "12"][row % 2], row / 10)));
     let (code, said) = make(&repository, "table", "train.csv", &csv, &[]);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("Its baseline is of 40 rows; of the features: all 2; of the predictions: value."), "{said}");
+    assert!(said.contains("Its baseline has 40 rows; features: all 2; predictions: value."), "{said}");
     let from_csv = read(&repository, "table");
     // A text is a text even if it looks like a number.
     assert_eq!(counts(&from_csv, "features", "country"), json!([20, 20]));
@@ -46,7 +46,7 @@ fn the_columns_of_a_table_are_found_by_their_names() {
         40
     );
 
-    // The same as JSON lines, in another order of the members.
+    // The same data as JSON lines, with the members in another order.
     let line = |row: usize| format!("{{\"age\": [{}], \"country\": [\"{}\"]}}\n", row / 10, ["NL", "12"][row % 2]);
     let (code, said) = make(&repository, "table", "train.jsonl", &(0..40).map(line).collect::<String>(), &[]);
     assert_eq!(code, 0, "{said}");
@@ -67,14 +67,14 @@ fn a_row_is_an_array_of_the_columns_where_that_is_what_the_model_takes() {
     assert_eq!((&baseline["rows"], features), (&json!(2), vec![&json!("x[0]"), &json!("x[1]")]));
 }
 
-/// The order of the columns in a file is that of training only by luck: it is said, or, where they are named, of no matter.
+/// The order of the columns in a file may differ from that of training: a note says so, unless columns are named.
 #[test]
 fn the_columns_of_a_tensor_are_found_by_their_names_if_they_have_some() {
     let (forth, back) = ("a,b\n1,20\n3,40\n", "b,id,a\n20,7,1\n40,8,3\n");
     let unnamed = Repository::new().with("plus", 1, "plus_1", PLAIN);
     let (code, said) = make(&unnamed, "plus", "train.csv", forth, &[]);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("train.csv are taken for the elements of a row in the order of the file"), "{said}");
+    assert!(said.contains("train.csv are used as the elements of a row in the order of the file"), "{said}");
     assert!(said.contains("(a, b); set columns in [preprocess]"), "{said}");
 
     let named = PLAIN.replacen("\"tensor\"", "\"tensor\"\ncolumns = [\"a\", \"b\"]", 1);
@@ -82,18 +82,18 @@ fn the_columns_of_a_tensor_are_found_by_their_names_if_they_have_some() {
         let repository = Repository::new().with("plus", 1, "plus_1", &named);
         let (code, said) = make(&repository, "plus", "train.csv", data, &[]);
         assert_eq!(code, 0, "{said}");
-        assert!(!said.contains("ChangeNote:"), "{said}");
+        assert!(!said.contains("Note:"), "{said}");
         read(&repository, "plus")
     };
     assert_eq!(baseline(back), baseline(forth));
-    // By their names.
+    // Columns are matched by their names.
     assert!(counts(&baseline(back), "features", "b").is_array());
     let repository = Repository::new().with("plus", 1, "plus_1", &named);
     let (code, said) = make(&repository, "plus", "train.csv", "a,c\n1,2\n", &[]);
     assert!(code != 0 && said.contains("there is no column \"b\", which the pipeline reads"), "{said}");
 }
 
-/// A model that takes four rows at a time, and thousands of rows: the rows that fill up a run are not counted.
+/// A model that takes four rows at a time, and thousands of rows: padding rows of a run are not counted.
 #[test]
 fn every_row_is_counted_once_whatever_the_model_takes_at_one_time() {
     let repository = Repository::of("echo_batch_of_4");
@@ -113,8 +113,8 @@ fn every_row_is_counted_once_whatever_the_model_takes_at_one_time() {
 fn training_data_that_do_not_fit_are_named_and_nothing_is_changed() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN).with("table", 1, "table", PLAIN);
     for (model, file, data, more, problem) in [
-        ("plus", "a.csv", "a,b\n", &[][..], "there is no row"),
-        ("plus", "a.jsonl", "\n\n", &[], "there is no row"),
+        ("plus", "a.csv", "a,b\n", &[][..], "there are no rows"),
+        ("plus", "a.jsonl", "\n\n", &[], "there are no rows"),
         ("plus", "a.csv", "a,b,c\n1,2,3\n", &[], "a.csv: the pipeline does not take the first row: as an object"),
         ("plus", "a.csv", "a,b\n1,2\n1,\n", &[], "a.csv: line 3: instances[0][1]: found null"),
         ("plus", "a.csv", "a,b\n1,2\n1,2,3\n", &[], "a.csv: CSV error: record 2 (line: 3"),
@@ -150,8 +150,8 @@ fn what_was_deployed_is_not_given_a_baseline_any_more() {
     let plus = models.join("plus");
     let arguments = ["baseline", plus.to_str().unwrap(), "1", "--data", data.to_str().unwrap()];
     let (code, said) = run(leeway(&arguments).env("LEEWAY_STATE__URL", &state));
-    assert!(code != 0 && said.contains("plus 1 is deployed, or was (generation 1)"), "{said}");
-    // Without a journal that lasts, nobody knows.
+    assert!(code != 0 && said.contains("plus 1 is or was deployed (generation 1)"), "{said}");
+    // A journal in memory does not know past deployments.
     let (code, said) = run(&mut leeway(&arguments));
     assert!(code == 0 && said.contains("whether plus 1 was deployed is not known"), "{said}");
 }
@@ -171,14 +171,14 @@ fn a_baseline_comes_from_one_place() {
         run(&mut leeway(&[&arguments, more].concat()))
     };
     let (code, said) = add(&["--file", &own, "--baseline-data", &data]);
-    assert!(code != 0 && said.contains("a baseline is made of --baseline-data; give one of both"), "{said}");
+    assert!(code != 0 && said.contains("a baseline is made from --baseline-data; give only one of the two"), "{said}");
     let (code, said) = add(&["--file", &own]);
     assert!(code != 0 && said.contains("baseline.json"), "{said}");
     let (code, said) = add(&["--baseline-data", &data]);
-    assert!(code == 0 && said.contains("Its baseline is of 1 rows"), "{said}");
+    assert!(code == 0 && said.contains("Its baseline has 1 rows"), "{said}");
 }
 
-/// A version whose baseline cannot be read is refused as any other that is broken.
+/// A version with an unreadable baseline is refused like any other broken version.
 #[test]
 fn a_version_with_a_broken_baseline_is_refused() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
@@ -213,7 +213,7 @@ async fn no_more_features_are_watched_than_are_allowed_and_texts_are() {
     };
     let table = drift("table").await;
     assert_eq!((&table["features"][0]["name"], &table["not_watched"]), (&json!("age"), &json!(["country"])));
-    // A window without a value has no index.
+    // A window without values has no index.
     assert_eq!((&table["features"][0]["psi"], &table["features"][0]["window_count"]), (&Value::Null, &json!(0)));
 
     let body = json!({ "instances": vec![["a", "new"]; 600] }).to_string();
@@ -225,7 +225,7 @@ async fn no_more_features_are_watched_than_are_allowed_and_texts_are() {
     assert_eq!(words["features"][1]["status"], "ok");
 }
 
-/// Off is off: nothing is counted, nothing is shown, little is kept.
+/// With monitoring off, nothing is counted or shown, and little is stored.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_monitoring_nothing_is_watched() {
     let mut config = crate::harness::config();
@@ -243,7 +243,7 @@ async fn without_monitoring_nothing_is_watched() {
     assert_eq!(app.metric("leeway_baseline_rows{model=\"digits\",version=\"2\"}").await, 1437.0);
 }
 
-/// What is unloaded takes its series along, also if it was there from the start.
+/// The series of a version disappear when it is unloaded, even if it was loaded at the start.
 #[test]
 fn a_version_that_is_unloaded_is_not_held_by_the_process() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);

@@ -1,4 +1,4 @@
-//! Deadlines, admission and batching, from the outside. What is a matter of time alone is tested where it is decided.
+//! Deadlines, admission and batching, tested through the API. Decisions that depend only on time have unit tests.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::gate::{GATE_IN_USE, came, gated, let_go, one_at_the_gate};
 use crate::harness::{Answer, PATIENCE, PLAIN, Repository, TENSOR_STAGES, TestApp, runtime, until};
 
-/// Rounds of the model `work` that take minutes.
+/// Rounds of the model `work`, enough for minutes.
 const ENDLESS: u32 = 100_000_000;
 
 fn rounds(rounds: u32) -> String {
@@ -59,7 +59,7 @@ async fn a_run_that_nobody_waits_for_is_ended_and_the_worker_goes_on() {
         let stalled = app.predict("/v1/models/work:predict", rounds(ENDLESS)).await;
         expired_in(&stalled, "inference");
         app.metric_becomes(&of("work", "leeway_runs_terminated_total"), f64::from(round)).await;
-        // The same worker, and its session.
+        // The worker and its session are still the same.
         let next = async || app.predict("/v1/models/work:predict", rounds(1)).await;
         until(async || Some(next().await).filter(|answer| answer.status == 200)).await;
         assert_eq!(app.metric(&of("work", "leeway_worker_restarts_total")).await, 0.0);
@@ -80,7 +80,7 @@ async fn a_client_that_goes_away_ends_its_run() {
     assert_eq!(app.predict("/predict", rounds(1)).await.predictions(), json!([1.0]));
 }
 
-/// Two wait for the same run, and only one of them gives up.
+/// Two requests wait for the same run, and only one of them gives up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_somebody_waits_for_is_not_ended() {
     let _gate = GATE_IN_USE.lock().await;
@@ -88,7 +88,7 @@ async fn a_run_that_somebody_waits_for_is_not_ended() {
     let patient = send(&app, &[], &[2.0]);
     app.metric_becomes(&of("echo_float32", "leeway_queue_depth"), 1.0).await;
     let before = app.metric(&of("echo_float32", "leeway_batch_size_count")).await;
-    // Long enough for the first run to be let go, and for the second to come to the gate.
+    // Long enough for the first run to pass the gate, and for the second to reach it.
     let impatient = send(&app, &[("x-request-timeout-ms", "3000")], &[3.0]);
     app.metric_becomes(&of("echo_float32", "leeway_queue_depth"), 2.0).await;
     let_go(1);
@@ -100,7 +100,7 @@ async fn a_run_that_somebody_waits_for_is_not_ended() {
     assert_eq!(app.metric(&of("echo_float32", "leeway_runs_terminated_total")).await, 0.0);
 }
 
-/// A server of the echo model that stands at the gate with a request of the row 1.
+/// A server of the echo model, with a request of the row 1 at the gate.
 async fn stalled(model_toml: &str) -> (Arc<TestApp>, tokio::task::JoinHandle<Answer>) {
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", model_toml);
     let_go(usize::MAX);
@@ -111,7 +111,7 @@ async fn stalled(model_toml: &str) -> (Arc<TestApp>, tokio::task::JoinHandle<Ans
     (app, first)
 }
 
-/// Sends rows of the echo model, without waiting for the answer.
+/// Sends rows to the echo model, without waiting for the answer.
 fn send(
     app: &Arc<TestApp>,
     headers: &[(&'static str, &'static str)],
@@ -121,7 +121,7 @@ fn send(
     tokio::spawn(async move { predict_with(&app, "/predict", &headers, body).await })
 }
 
-// ===== how long a request has =====
+// ===== budgets =====
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_may_ask_for_less_time_and_not_for_more() {
@@ -145,7 +145,7 @@ async fn a_stage_may_be_held_to_its_part() {
     expired_in(&app.predict("/predict", rounds(ENDLESS)).await, "inference");
 }
 
-/// A run takes milliseconds, as the server has learned before it was ready.
+/// A run takes milliseconds, which the server has learned before it was ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_in_time_is_refused_and_nothing_is_run() {
     let model_toml = format!("{PLAIN}intra_op_threads = 1\n");
@@ -155,7 +155,7 @@ async fn what_cannot_be_in_time_is_refused_and_nothing_is_run() {
     };
     assert!(learned("row").await + learned("run").await > 0.0);
     let row = json!({ "instances": [vec![0.5; 8]] }).to_string();
-    // On a busy machine the millisecond may be over before the request has got as far as that.
+    // On a busy machine the millisecond may be over before the request reaches admission.
     let refused = until(async || {
         let answer = predict_with(&app, "/predict", &[("x-request-timeout-ms", "1")], row.clone()).await;
         (answer.status != 504).then_some(answer)
@@ -163,7 +163,7 @@ async fn what_cannot_be_in_time_is_refused_and_nothing_is_run() {
     .await;
     assert_eq!(refused.status, 503, "{}", refused.text);
     assert_eq!(refused.json()["type"], "urn:leeway:problem:overloaded");
-    // Asking the same again would not help.
+    // Repeating the request would not help.
     assert_eq!(refused.header("retry-after"), "");
     let detail = refused.json()["detail"].as_str().unwrap().to_owned();
     assert!(
@@ -175,7 +175,7 @@ async fn what_cannot_be_in_time_is_refused_and_nothing_is_run() {
     assert_eq!(app.predict("/predict", row).await.status, 200);
 }
 
-/// The head is enough: the client asks whether to send its body at all, and is told no.
+/// The head is enough: a client that asks with `Expect` before it sends its body is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_without_hope_is_refused_from_its_head_alone() {
     let _gate = GATE_IN_USE.lock().await;
@@ -183,7 +183,7 @@ async fn a_request_without_hope_is_refused_from_its_head_alone() {
     let waiting = send(&app, &[], &[2.0]);
     app.metric_becomes(&of("echo_float32", "leeway_queue_depth"), 1.0).await;
 
-    // The run has gone on for longer than this client waits, and nobody knows when it ends.
+    // The run has taken longer than this client waits, and its end is unknown.
     let mut polite = TcpStream::connect(app.data).unwrap();
     write!(
         polite,
@@ -199,7 +199,7 @@ async fn a_request_without_hope_is_refused_from_its_head_alone() {
     });
     let answer = answer.await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("urn:leeway:problem:overloaded"), "{answer}");
-    // The connection of a request that was refused with its body on the way can be used again.
+    // The connection of a request that was refused while its body was being sent can be reused.
     let refused = predict_with(&app, "/predict", &[("x-request-timeout-ms", "1")], rows(&[3.0; 500])).await;
     assert_eq!(refused.status, 503);
 
@@ -208,7 +208,7 @@ async fn a_request_without_hope_is_refused_from_its_head_alone() {
     assert_eq!(waiting.await.unwrap().status, 200);
 }
 
-// ===== who goes first =====
+// ===== priorities =====
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_higher_priority_goes_first_and_the_oldest_within_one() {
@@ -226,7 +226,7 @@ async fn a_higher_priority_goes_first_and_the_oldest_within_one() {
     assert_eq!(came(), [4.0, 6.0, 3.0, 2.0, 5.0]);
 }
 
-/// It makes room for others only where there are others.
+/// A request of low priority gives way only if other requests wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_low_priority_on_an_idle_server_is_as_good_as_any() {
     let app = TestApp::with(Repository::of("echo_float32").config()).await;
@@ -255,7 +255,7 @@ async fn requests_of_all_sizes_share_batches_and_get_their_own_rows() {
         let expected: Vec<Value> = values.iter().map(|value| json!([value, 0.0])).collect();
         assert_eq!(answer.await.unwrap().predictions(), Value::Array(expected));
     }
-    // 4 and 4 of the ten, 2 of them with the two, and the three.
+    // Runs of 4 and 4 of the ten; then the last 2 of the ten with the two; then the three.
     assert_eq!(came(), [2.0, 6.0, 10.0, 14.0]);
 }
 
@@ -287,10 +287,10 @@ async fn a_batch_may_be_bounded_by_its_elements() {
 
 // ===== heavy stages =====
 
-/// Whether the stage may go on.
+/// True if the stage may go on.
 static RELEASED: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
-/// A preprocessor that takes until the test lets it go.
+/// A preprocessor that blocks until the test releases it.
 fn make_slow(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
     struct Slow;
     impl Preprocessor for Slow {
@@ -306,14 +306,14 @@ fn make_slow(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
     Ok(Box::new(Slow))
 }
 
-/// There is one thread for everything, the client included. If the stage had it, nobody could let the stage go.
+/// There is one thread for everything, including the client. If the stage took it, nothing could release the stage.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_heavy_stage_holds_up_nobody() {
     let model_toml = PLAIN.replacen("\"tensor\"", "\"slow\"", 1);
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
     let stages = Stages::default().with_preprocessor("slow", make_slow);
     let app = Arc::new(TestApp::with_parts(repository.config(), runtime(), stages).await);
-    // Larger than what can be read in a moment.
+    // Too large to be read at once.
     let heavy = send(&app, &[], &[0.5; 100_000]);
     app.metric_becomes(&of("echo_float32", "leeway_requests_in_flight"), 1.0).await;
     assert_eq!(app.get("/livez").await.status, 200);

@@ -46,16 +46,16 @@ async fn arrays_and_names_that_stand_twice_are_no_changes() {
     let app = TestApp::with(repository.config()).await;
     let before = app.admin_get("/admin/v1/models/plus").await.text;
     for (path, body, problem) in [
-        (TRAFFIC, r#"{"shares":{"2":50,"1":50,"2":50}}"#, "the name \\\"2\\\" is there twice"),
-        (TRAFFIC, r#"{"shares":{"2":100},"shares":{"1":100}}"#, "the name \\\"shares\\\" is there twice"),
+        (TRAFFIC, r#"{"shares":{"2":50,"1":50,"2":50}}"#, "the name \\\"2\\\" occurs twice"),
+        (TRAFFIC, r#"{"shares":{"2":100},"shares":{"1":100}}"#, "the name \\\"shares\\\" occurs twice"),
         (TRAFFIC, r#"{"shares":[["2",100]]}"#, "invalid type: sequence, expected an object"),
         (TRAFFIC, r#"[{"2":100}]"#, "invalid type: sequence, expected an object"),
         (TRAFFIC, r#"{"shares":{"02":100}}"#, "invalid type: string \\\"02\\\""),
         (PROMOTE, r#"[2,"a","b",null]"#, "invalid type: sequence, expected an object"),
-        (PROMOTE, r#"{"version":2,"version":2}"#, "the name \\\"version\\\" is there twice"),
-        (PROMOTE, r#"{"version":2,"by":"a","by":"b"}"#, "the name \\\"by\\\" is there twice"),
+        (PROMOTE, r#"{"version":2,"version":2}"#, "the name \\\"version\\\" occurs twice"),
+        (PROMOTE, r#"{"version":2,"by":"a","by":"b"}"#, "the name \\\"by\\\" occurs twice"),
         (ROLLBACK, r#"["a","b",1]"#, "invalid type: sequence, expected an object"),
-        (ROLLBACK, r#"{"if_generation":1,"if_generation":2}"#, "the name \\\"if_generation\\\" is there twice"),
+        (ROLLBACK, r#"{"if_generation":1,"if_generation":2}"#, "the name \\\"if_generation\\\" occurs twice"),
         (ROLLBACK, "null", "invalid type: null, expected an object"),
     ] {
         let answer = send(&app, path, body).await;
@@ -126,7 +126,7 @@ async fn nothing_is_acknowledged_that_would_not_last() {
     assert_eq!(promoted.status, 503, "{}", promoted.text);
 }
 
-/// A journal whose disk is full as long as the test says so.
+/// A journal whose disk is full for as long as the test says so.
 #[derive(Debug, Default)]
 struct Disk {
     journal: MemoryJournal,
@@ -186,7 +186,7 @@ async fn a_rollback_is_made_on_a_full_disk_and_written_when_there_is_room() {
         assert_eq!((back.status, &back.json()["changed"]), (200, &json!(true)), "{}", back.text);
         assert_eq!(back.json()["deployment"]["generation"], generation);
         let unwritten = back.json()["unwritten"].as_str().unwrap().to_owned();
-        let begin = format!("generation {generation} is in effect and not written yet: database or disk is full");
+        let begin = format!("generation {generation} is in effect, but not saved yet: database or disk is full");
         assert!(unwritten.starts_with(&begin), "{unwritten}");
         assert_eq!(version(&app).await, stable);
         let status = app.admin_get("/admin/v1/models/plus").await.json();
@@ -317,7 +317,7 @@ async fn a_state_that_fails_is_one_line_in_the_log() {
     let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
     assert_eq!(count("the state cannot be read or written"), 1, "{log}");
     assert_eq!(count("the state can be written again"), 1, "{log}");
-    assert_eq!(count("is not there any more"), 1, "{log}");
+    assert_eq!(count("no longer exists"), 1, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -355,5 +355,5 @@ async fn a_state_that_cannot_be_used_is_refused_at_the_start_with_a_way_out() {
     ]);
     sqlite("DELETE FROM deployments");
     sqlite("UPDATE feedback_keys SET key = ''");
-    start(&["which is none: it has 0 bytes, and not 32", "DELETE FROM feedback_keys", "feedback.key"]);
+    start(&["is invalid: it has 0 bytes instead of 32", "DELETE FROM feedback_keys", "feedback.key"]);
 }

@@ -1,4 +1,4 @@
-//! The names of classes come from the model's file, as the framework that trained it calls them.
+//! The names of classes come from the model's file, as the training framework wrote them.
 
 use serde_json::{Map, Value, json};
 
@@ -22,7 +22,7 @@ fn file(name: &str) -> std::path::PathBuf {
     checkout().join(format!("tests/data/classes/{name}.onnx"))
 }
 
-/// `leeway add` with this in `[postprocess]`: its exit status, and what it said.
+/// Runs `leeway add` with this in `[postprocess]`. Returns its exit status and its output.
 fn add(name: &str, model: &Value, more: &str) -> (i32, String) {
     let repository = Repository::new();
     let folder = repository.0.path().join(name);
@@ -31,8 +31,8 @@ fn add(name: &str, model: &Value, more: &str) -> (i32, String) {
     run(leeway(&["add"]).arg(&folder).args(["--onnx", file(name).to_str().unwrap()]))
 }
 
-/// LogisticRegression, forests, boosting, networks, ensembles, an Ultralytics export ...: every label is the framework's
-/// own, without a word of it in `model.toml`.
+/// LogisticRegression, forests, boosting, networks, ensembles, an Ultralytics export: every label is the framework's
+/// own, without labels in `model.toml`.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_label_is_what_the_framework_predicts() {
     let models = golden();
@@ -49,7 +49,7 @@ async fn every_label_is_what_the_framework_predicts() {
         let labels: Vec<&Value> =
             predictions.as_array().unwrap().iter().map(|prediction| &prediction["label"]).collect();
         let expected: Vec<Value> = match name.as_str() {
-            // Nobody has named them.
+            // These classes have no names.
             "nothing" => {
                 model["labels"].as_array().unwrap().iter().map(|class| json!(format!("class {class}"))).collect()
             }
@@ -80,10 +80,10 @@ fn labels_that_disagree_with_the_file_are_refused_with_both() {
     ] {
         let (status, said) = add(name, &models[name], &format!("labels = {labels}"));
         assert_ne!(status, 0, "{said}");
-        assert!(said.contains(&format!("labels: model.toml says {labels}, and the model's file")), "{said}");
+        assert!(said.contains(&format!("labels: model.toml says {labels}, but the model's file")), "{said}");
         assert!(said.contains(file), "{said}");
     }
-    // Names for what the file only numbers are no contradiction.
+    // Names for classes that the file only numbers do not contradict it.
     for (name, labels) in [("logistic_1_2_3", "[\"a\", \"b\", \"c\"]"), ("xgboost_binary", "[\"stays\", \"leaves\"]")] {
         let (status, said) = add(name, &models[name], &format!("labels = {labels}"));
         assert_eq!(status, 0, "{said}");
@@ -117,14 +117,14 @@ fn names_are_those_of_the_head_that_the_scores_belong_to() {
     }
     let (status, said) = add("label_contradicts", "");
     assert!(status != 0, "{said}");
-    assert!(said.contains("the model itself names another class than its scores in"), "{said}");
+    assert!(said.contains("the model's own label is not the class with the highest score"), "{said}");
 }
 
 #[test]
 fn what_classes_are_called_is_said_when_a_version_is_added() {
     let models = golden();
     let (status, said) = add("svc_texts", &models["svc_texts"], "");
-    assert!(status == 0 && said.contains("ChangeNote: labels are those of the model's file: [\"setosa\","), "{said}");
+    assert!(status == 0 && said.contains("Note: labels are those of the model's file: [\"setosa\","), "{said}");
     let (status, said) = add("nothing", &models["nothing"], "");
-    assert!(status == 0 && said.contains("so that they are answered as \"class 0\""), "{said}");
+    assert!(status == 0 && said.contains("so they are answered as \"class 0\""), "{said}");
 }

@@ -1,4 +1,4 @@
-//! What is left when the process is killed: between any two steps of a change, and at any moment.
+//! State after the process is killed: between any two steps of a change, and at any moment.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn repository() -> Repository {
     repository
 }
 
-/// A server on this journal that tries nothing out and polls nothing: what is killed is the change.
+/// A server on this journal without trials and polling, so that it is killed within a change.
 fn start(repository: &Repository, url: &str, fail_points: &str) -> Server {
     let mut command = leeway(&["serve", "--models", repository.0.path().to_str().unwrap()]);
     command.env("LEEWAY_STATE__URL", url).env("LEEWAY_LOADING__TRIAL", "false");
@@ -32,7 +32,7 @@ async fn promote(client: &reqwest::Client, server: &Server, version: u64) -> req
     client.post(url).json(&json!({ "version": version })).send().await
 }
 
-/// The generation and the stable version that a server has, once it is seen that it serves that version and no other.
+/// Returns the generation and the stable version of a server, after checking that it serves only that version.
 async fn consistent_state(client: &reqwest::Client, server: &Server) -> (u64, u64) {
     let url = format!("http://{}/admin/v1/models/plus", server.admin);
     let status: Value = client.get(url).send().await.unwrap().json().await.unwrap();
@@ -66,7 +66,7 @@ async fn killed_between_any_two_steps_of_a_promotion() {
             let (client, url) = (client.clone(), format!("http://{}/admin/v1/models/plus/promote", server.admin));
             async move { client.post(url).json(&json!({ "version": 1 })).send().await.map(|answer| answer.status()) }
         });
-        // Another change waits for this one, so that it is seen to stand still; and in the journal what is in it.
+        // Another change waits for this one, which shows that this one is stopped. The journal shows its progress.
         let journal = leeway::state::open_journal(&StateUrl::try_from(url.clone()).unwrap()).await.unwrap();
         until(async || {
             let generations = journal.latest().await.unwrap().first().map(|latest| latest.generation);
@@ -74,7 +74,7 @@ async fn killed_between_any_two_steps_of_a_promotion() {
         })
         .await;
         if !is_made {
-            // Nothing shows that it has come to this point but that it does not answer.
+            // Only the missing answer shows that it has reached this point.
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         assert!(!promotion.is_finished(), "{step}");
@@ -87,8 +87,8 @@ async fn killed_between_any_two_steps_of_a_promotion() {
     }
 }
 
-/// One promotion after the other, and the process killed in the middle of one, again and again, always on the same
-/// journal. `LEEWAY_TEST_KILLS` asks for more than a short test has time for.
+/// One promotion after another. The process is killed during one, again and again, always on the same journal.
+/// `LEEWAY_TEST_KILLS` sets a higher number of kills.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_no_acknowledged_change_is_lost() {
     let kills: u64 = std::env::var("LEEWAY_TEST_KILLS").map_or(15, |count| count.parse().unwrap());
@@ -100,13 +100,13 @@ async fn killed_at_any_moment_no_acknowledged_change_is_lost() {
         let client = client();
         let server = start(&repository, &url, "");
         let found = consistent_state(&client, &server).await;
-        // What was acknowledged last, or what was asked after it and cut off: nothing else.
+        // Either the last acknowledged deployment, or the one whose request was cut off.
         assert!(
             found == acknowledged || found == (acknowledged.0 + 1, asked),
             "kill {kill}: {found:?}, {acknowledged:?}"
         );
         acknowledged = found;
-        // xorshift64: anything between at once and some promotions later.
+        // xorshift64: a random moment, from at once to some promotions later.
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
@@ -128,7 +128,7 @@ async fn killed_at_any_moment_no_acknowledged_change_is_lost() {
     assert!(acknowledged.0 > 1, "no promotion was ever acknowledged");
 }
 
-/// Whatever `leeway add` is killed in, there is a whole version or none, and the next one can be added.
+/// Wherever `leeway add` is killed, a version is complete or does not exist, and the next one can be added.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_a_version_is_added() {
     for (step, is_there) in [("add::staged", false), ("add::checked", false), ("add::renamed", true)] {

@@ -1,4 +1,4 @@
-//! The files in `deploy/` that put Leeway behind something: whether they are valid, and whether their times fit the server's.
+//! The files in `deploy/` that run Leeway behind other systems: they are valid, and their times fit the server's.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::harness::checkout;
 
-/// Python with what `make kubernetes` has fetched.
+/// The Python with the packages that `make kubernetes` has fetched.
 fn python() -> Command {
     let mut python = Command::new("python3");
     python.env("PYTHONPATH", checkout().join(".kubernetes"));
     python
 }
 
-/// A YAML file with one document, as JSON.
+/// Reads a YAML file with one document as JSON.
 pub(crate) fn yaml(path: &str) -> Value {
     parse_yaml(&read(path))
 }
@@ -31,7 +31,7 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(checkout().join(path)).unwrap()
 }
 
-/// A kustomization's manifests, with its patches made.
+/// Returns a kustomization's manifests, with its patches applied.
 fn manifests(kustomization: &str) -> Vec<Value> {
     let folder = Path::new("deploy/kubernetes").join(kustomization);
     let kustomization = yaml(folder.join("kustomization.yaml").to_str().unwrap());
@@ -58,7 +58,7 @@ fn manifests(kustomization: &str) -> Vec<Value> {
     manifests
 }
 
-/// But for the ServiceMonitor, whose schema is the Prometheus operator's.
+/// Except for the ServiceMonitor, whose schema is the Prometheus operator's.
 #[test]
 fn the_manifests_fit_kubernetes_schemas_strictly() {
     let folder = tempfile::tempdir().unwrap();
@@ -88,7 +88,7 @@ fn the_overlays_change_what_they_are_for() {
     let limits_trials = |container: Value| container["env"].to_string().contains("LEEWAY_LOADING__TRIAL_MEMORY_MB");
     assert!(limits_trials(container("base")) && !limits_trials(container("overlays/gpu")));
 
-    // What the autoscalers ask for is what the adapter makes.
+    // The adapter makes the metrics that the autoscalers ask for.
     let asked = |kustomization| -> Vec<Value> {
         let metrics = of_kind(kustomization, "HorizontalPodAutoscaler")["spec"]["metrics"].clone();
         let names = metrics.as_array().unwrap().iter().filter(|metric| metric["type"] == "Pods");
@@ -99,7 +99,7 @@ fn the_overlays_change_what_they_are_for() {
         adapter["rules"]["custom"].as_array().unwrap().iter().map(|rule| rule["name"]["as"].clone()).collect();
     assert_eq!((asked("base"), asked("overlays/gpu")), (made[..2].to_vec(), made));
 
-    // The monitor finds the service's port, by the labels that the service has; so the rules meet the job that they ask for.
+    // The monitor finds the service's port by the service's labels, so that the rules match its job.
     let monitor = of_kind("overlays/monitoring", "ServiceMonitor")["spec"].clone();
     let service = of_kind("base", "Service");
     let labels = &service["metadata"]["labels"];
@@ -126,7 +126,7 @@ fn the_rules_for_the_prometheus_operator_are_those_of_prometheus() {
     }
 }
 
-/// Seconds, of milliseconds of the configuration.
+/// Converts milliseconds of the configuration to seconds.
 fn seconds(milliseconds: u64) -> f64 {
     milliseconds as f64 / 1e3
 }
@@ -138,9 +138,9 @@ fn the_manifests_give_the_server_the_time_that_it_takes() {
     let spec = yaml("deploy/kubernetes/base/deployment.yaml")["spec"]["template"]["spec"].clone();
     let container = &spec["containers"][0];
     let sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_f64().unwrap();
-    // Two seconds for runs that nobody waits for any more.
+    // Two seconds for ending runs that no request waits for any more.
     assert!(spec["terminationGracePeriodSeconds"].as_f64().unwrap() >= sleep + stopping + 2.0);
-    // Whoever asks has noticed within the delay.
+    // The probes notice the state within the delay.
     let readiness = &container["readinessProbe"];
     let noticed = readiness["periodSeconds"].as_f64().unwrap() * readiness["failureThreshold"].as_f64().unwrap();
     assert!(noticed < seconds(config.shutdown.deregistration_delay_ms));
@@ -162,7 +162,7 @@ fn the_manifests_give_the_server_the_time_that_it_takes() {
     assert!(seconds(config.http.header_timeout_ms.into()) > idle as f64);
 }
 
-/// The image is run as it is said to be, by whatever runs it.
+/// The image is run as documented, in every deployment.
 #[test]
 fn the_image_and_those_who_run_it_agree() {
     let dockerfile = read("Dockerfile");

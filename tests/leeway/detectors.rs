@@ -1,4 +1,5 @@
-//! Detectors of every layout: boxes, scores and classes are those of a reference in Python (`tests/data/make_detectors.py`).
+//! Detectors of every layout: boxes, scores and classes equal those of a Python reference
+//! (`tests/data/make_detectors.py`).
 
 use std::io::Cursor;
 
@@ -22,7 +23,7 @@ fn model_toml(resize: &str, postprocess: &str) -> String {
     )
 }
 
-/// An image of this size. What is on it does not matter: the models have their answers in them.
+/// An image of this size. Its content does not matter, because the models contain their answers.
 fn image(size: &Value) -> Vec<u8> {
     let [width, height] = [0, 1].map(|side| u32::try_from(size[side].as_u64().unwrap()).unwrap());
     let mut file = Cursor::new(Vec::new());
@@ -32,7 +33,7 @@ fn image(size: &Value) -> Vec<u8> {
 
 const LABELS: &str = "labels = [\"cat\", \"dog\", \"bird\"]\n";
 
-/// Models, and what `[postprocess]` says of them beside the labels.
+/// Models, and their `[postprocess]` besides the labels.
 const LAYOUTS: [(&str, &str); 15] = [
     ("yolov5", "layout = \"yolov5\""),
     ("yolov7", "layout = \"yolov7\""),
@@ -64,7 +65,7 @@ fn check(name: &str, found: &Value, expected: &Value) {
             (found.as_f64().unwrap() - expected.as_f64().unwrap()).abs() <= tolerance
         };
         assert!(near(&found["score"], &expected["score"], 1e-5), "{}", shown());
-        // Pixels of an image of a hundred.
+        // Pixels of an image with sides of a hundred.
         assert!((0..4).all(|side| near(&found["box"][side], &expected["box"][side], 1e-3)), "{}", shown());
     }
 }
@@ -74,11 +75,11 @@ async fn boxes_scores_and_classes_are_those_of_the_reference() {
     let models = golden();
     let repository = Repository::new();
     let mut cases: Vec<(&str, String)> = LAYOUTS.map(|(name, layout)| (name, format!("{layout}\n{LABELS}"))).to_vec();
-    // A single class, whose score is not trained; and none at all.
+    // A single class, whose score is not trained; and no class at all.
     cases.push(("yolov7_one_class", "layout = \"yolov7\"\nlabels = [\"cat\"]".to_owned()));
     cases.push(("torchvision_nothing", format!("layout = \"torchvision\"\n{LABELS}")));
     for (name, postprocess) in &cases {
-        // What Ultralytics writes into the file names the classes.
+        // The metadata that Ultralytics writes into the file names the classes.
         let names_itself = ["yolov5", "yolov8", "rt_detr_ultralytics"].contains(name);
         let postprocess = if names_itself { postprocess.replace(LABELS, "") } else { postprocess.clone() };
         repository.add_file(name, 1, &file(name));
@@ -95,7 +96,7 @@ async fn boxes_scores_and_classes_are_those_of_the_reference() {
     assert!(!models["yolov5"]["detections"].as_array().unwrap().is_empty());
 }
 
-/// Of a detector that has as many boxes as it finds, a request has one image.
+/// A request to a detector with a variable number of boxes has one image.
 #[tokio::test(flavor = "multi_thread")]
 async fn outputs_of_one_image_are_never_taken_for_several() {
     let repository = Repository::new();
@@ -114,7 +115,7 @@ async fn outputs_of_one_image_are_never_taken_for_several() {
     assert!(detail.contains("2 are too many for one request, at most 1"), "{detail}");
 }
 
-/// A wrong name for a layout shows when a version is added, by shapes, labels, or scores that are none.
+/// A wrong layout is detected when a version is added, by shapes, labels, or values that are not scores.
 #[test]
 fn a_layout_that_is_another_one_is_refused() {
     let models = golden();
@@ -127,19 +128,19 @@ fn a_layout_that_is_another_one_is_refused() {
         run(leeway(&["add"]).arg(&folder).args(["--onnx", file(name).to_str().unwrap()]))
     };
     for (name, layout, labels, problem) in [
-        // Objectness taken for a class, and the other way round.
+        // Objectness read as a class, and a class read as objectness.
         (
             "yolov7",
             "format = \"centre\"",
             LABELS,
-            "labels: there are 3, and by its shape the output \"output\" has scores of 4",
+            "labels: there are 3, but by its shape the output \"output\" has scores of 4",
         ),
         ("yolov8", "layout = \"yolov5\"", "", "is it another layout?"),
         (
             "yolo11",
             "layout = \"yolov5\"",
             LABELS,
-            "labels: there are 3, and by its shape the output \"output0\" has scores of 79",
+            "labels: there are 3, but by its shape the output \"output0\" has scores of 79",
         ),
         ("yolov10", "layout = \"yolov8\"", "", "is it another layout?"),
         (
@@ -149,25 +150,30 @@ fn a_layout_that_is_another_one_is_refused() {
             "where a score was expected, a probability from 0 to 1; is it another layout?",
         ),
         ("yolov10", "layout = \"ssd\"", LABELS, "boxes: name the output; the model has: output0"),
-        ("ssd", "layout = \"torchvision\"", LABELS, "and [boxes, 4] was expected"),
-        ("torchvision", "layout = \"rt-detr\"", LABELS, "and [rows, boxes, 4] was expected"),
-        ("yolov5", "layout = \"yolov10\"", "", "and [rows, boxes, 6] was expected"),
+        ("ssd", "layout = \"torchvision\"", LABELS, "but [boxes, 4] was expected"),
+        ("torchvision", "layout = \"rt-detr\"", LABELS, "but [rows, boxes, 4] was expected"),
+        ("yolov5", "layout = \"yolov10\"", "", "but [rows, boxes, 6] was expected"),
         ("yolov7", "layout = \"yolox\"", "", "have 84 cells for 64 x 64 pixels; is it another layout?"),
-        ("yolov7_end2end", "layout = \"yolov10\"", LABELS, "and [rows, boxes, 6] was expected"),
+        ("yolov7_end2end", "layout = \"yolov10\"", LABELS, "but [rows, boxes, 6] was expected"),
         (
             "rt_detr",
             "layout = \"rt-detr\"",
             "labels = [\"cat\", \"dog\"]\n",
-            "and of 2 labels one of 0 to 1 was expected",
+            "but one from 0 to 1 (2 labels) was expected",
         ),
-        ("rt_detr_two_inputs", "layout = \"rt-detr\"", LABELS, "an image feeds a model with one input; this has 2"),
+        (
+            "rt_detr_two_inputs",
+            "layout = \"rt-detr\"",
+            LABELS,
+            "kind = \"image\" needs a model with one input; this one has 2",
+        ),
         (
             "torchvision_list",
             "layout = \"torchvision\"",
             LABELS,
             "an image has height, width and channels (the model's input \"images\" is float32[3, 64, 64])",
         ),
-        ("yolov5", "", "", "layout: say how the model writes boxes down"),
+        ("yolov5", "", "", "layout: say how the model returns boxes"),
     ] {
         let (status, said) = add(name, &format!("{layout}\n{labels}"));
         assert_ne!(status, 0, "{name} {layout}: {said}");

@@ -1,4 +1,4 @@
-//! What the documentation says is what happens: its examples are run, and its tables are complete.
+//! The documentation is true: its examples run, and its tables are complete.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(checkout().join(path)).unwrap()
 }
 
-/// The fenced block that follows `<!-- marker -->`, of which there may be several.
+/// Returns the fenced blocks that follow `<!-- marker -->`.
 fn blocks_after(text: &str, marker: &str) -> Vec<String> {
     let marker = format!("<!-- {marker} -->");
     let block = |after: &str| {
@@ -30,7 +30,7 @@ fn blocks_after(text: &str, marker: &str) -> Vec<String> {
     text.split(&marker).skip(1).map(block).collect()
 }
 
-/// The `curl` commands of a snippet, as a shell splits them.
+/// Returns the `curl` commands of a snippet, split as by a shell.
 fn curl_arguments(snippet: &str) -> Vec<Vec<String>> {
     let script = format!("curl() {{ for a; do printf '%s\\0' \"$a\"; done; printf '\\1'; }}\n{snippet}");
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();
@@ -40,7 +40,7 @@ fn curl_arguments(snippet: &str) -> Vec<Vec<String>> {
     commands.map(|command| command.split_terminator('\0').map(str::to_owned).collect()).collect()
 }
 
-/// Sends what a `curl` command would send, to this server instead of the documented address.
+/// Sends the request of a `curl` command to this server instead of the documented address.
 async fn curl(app: &TestApp, arguments: &[String]) -> reqwest::Response {
     let mut arguments = arguments.iter();
     let (mut url, mut headers, mut body) = (None, Vec::new(), None);
@@ -59,11 +59,11 @@ async fn curl(app: &TestApp, arguments: &[String]) -> reqwest::Response {
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    // curl -d leaves line ends out only when it reads them from a file.
+    // curl -d removes line breaks only when it reads data from a file.
     request.body(body.unwrap_or_default()).send().await.unwrap()
 }
 
-/// Whether an answer is the documented one: ids are new each time, and scores are shown rounded.
+/// Checks an answer against the documented one. Ids are new each time, and documented scores are rounded.
 fn same(documented: &Value, answered: &Value, key: &str) {
     match (documented, answered) {
         (Value::Object(a), Value::Object(b)) => {
@@ -84,7 +84,7 @@ fn same(documented: &Value, answered: &Value, key: &str) {
     }
 }
 
-/// Whether an answer has what a documented one has, which may be shortened.
+/// Returns true if an answer has everything that a documented one has, which may be shortened.
 fn same_form(documented: &Value, answered: &Value, key: &str) {
     match (documented, answered) {
         (Value::Object(a), Value::Object(b)) => {
@@ -114,7 +114,7 @@ async fn the_readmes_requests_get_the_readmes_answers() {
     }
 }
 
-/// The documented id stands for the one that this server gives the same prediction.
+/// The documented id stands for the id that this server gives to the same prediction.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documented_feedback_is_joined() {
     let readme = read("README.md");
@@ -144,7 +144,7 @@ async fn the_documented_drift_report_has_this_form() {
     same_form(&documented, &curl(&app, &command[0]).await.json().await.unwrap(), "report");
 }
 
-/// Runs the commands of a document, in a folder with the shipped models, for a server on them.
+/// Runs the commands of a document in a folder with the shipped models, with a server on them.
 fn run_commands(file: &str, marker: &str, prepare: impl FnOnce(&Path)) -> String {
     let folder = tempfile::tempdir().unwrap();
     for version in ["1", "2"] {
@@ -217,8 +217,7 @@ fn the_baselines_of_the_documentation_can_be_made() {
     for says in ["Added version 3", "Added version 4", "It has no baseline"] {
         assert!(said.contains(says), "{says}: {said}");
     }
-    let made =
-        "Its baseline is of 360 rows; of the features: all 64; of the predictions: class, confidence, margin, entropy.";
+    let made = "Its baseline has 360 rows; features: all 64; predictions: class, confidence, margin, entropy.";
     assert_eq!(said.matches(made).count(), 2, "{said}");
 }
 
@@ -255,7 +254,7 @@ fn every_model_toml_in_the_documentation_is_valid() {
     assert_eq!(count, 8);
 }
 
-/// A model that takes and gives whatever the stages of the documentation need.
+/// A model with the inputs and outputs that the documented stages need.
 fn signature(preprocess: &str, postprocess: &str) -> Signature {
     let spec = |name: &str, dtype, row: &[Dim]| TensorSpec {
         name: name.into(),
@@ -344,7 +343,7 @@ async fn the_walk_through_of_a_model_of_ones_own_is_true() {
         let documented: Value = serde_json::from_str(&blocks_after(&text, &format!("answer: {name}"))[0]).unwrap();
         same(&documented, &response.json().await.unwrap(), name);
     }
-    // What is shown of the shipped files is in them.
+    // The documented excerpts of shipped files occur in them.
     let shipped = read("models/penguins/model.toml");
     for line in blocks_after(&text, "penguins: model.toml")[0].lines() {
         assert!(shipped.lines().any(|shipped| shipped.split(" #").next().unwrap().trim_end() == line), "{line}");
@@ -445,7 +444,7 @@ async fn the_api_reference_has_every_error_and_no_other() {
     assert_eq!(codes, documented);
 }
 
-/// The anchor of a heading, as it is made of its words.
+/// Returns the anchor of a heading, made from its words.
 fn anchor(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
     words
@@ -501,7 +500,7 @@ fn every_link_between_documents_leads_somewhere() {
     }
 }
 
-/// The example of a stage of one's own, as it stands in `examples/`.
+/// The documented example of a custom stage is the one in `examples/`.
 #[expect(dead_code, reason = "its main is another program's")]
 #[path = "../../examples/custom_stage.rs"]
 mod custom_stage;

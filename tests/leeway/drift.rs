@@ -1,4 +1,4 @@
-//! Drift, told from the shipped baseline: of the digits as they are, and of digits that were tampered with.
+//! Drift against the shipped baseline: of unchanged digits, and of digits that were changed.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ type Digit = Vec<i64>;
 
 const REQUESTS: usize = 1_000;
 
-/// Those of the held-out digits that are wanted.
+/// Returns the held-out digits for which `wanted` is true.
 fn digits(is_wanted: fn(i64) -> bool) -> Vec<Digit> {
     let held_out = held_out("digits");
     let labels = held_out["digits"].as_array().unwrap().iter().map(|digit| digit.as_i64().unwrap());
@@ -21,7 +21,7 @@ fn digits(is_wanted: fn(i64) -> bool) -> Vec<Digit> {
     both.filter(|(_, label)| is_wanted(*label)).map(|(instance, _)| pixels(instance)).collect()
 }
 
-/// One request for each of so many digits, over and over.
+/// Sends `REQUESTS` requests of one digit each, repeating the digits. Returns the digits that were sent.
 async fn serve(app: &TestApp, digits: &[Digit]) -> Vec<Digit> {
     let served: Vec<Digit> = digits.iter().cycle().take(REQUESTS).cloned().collect();
     for some in served.chunks(50) {
@@ -43,18 +43,18 @@ async fn drift(app: &TestApp) -> Value {
     report.json()["versions"][0].clone()
 }
 
-/// The status of each feature, or part of the predictions.
+/// Returns the status of each feature, or part of the predictions.
 fn statuses(report: &Value, side: &str) -> BTreeMap<String, String> {
     let found = report[side].as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     found.map(|feature| (text(&feature["name"]), text(&feature["status"]))).collect()
 }
 
-/// PSI of a pixel by its definition, from the baseline's file and the digits that were sent.
+/// Computes the PSI of a pixel by its definition, from the baseline's file and the digits that were sent.
 fn psi(feature: &Value, values: impl Iterator<Item = f64>) -> f64 {
     let edges: Vec<f64> = feature["bins"]["edges"].as_array().unwrap().iter().map(|e| e.as_f64().unwrap()).collect();
     let mut baseline: Vec<f64> = feature["counts"].as_array().unwrap().iter().map(|c| c.as_f64().unwrap()).collect();
-    // The bins for what is missing, and for what has no other.
+    // The bins for missing values, and for values without another bin.
     baseline.extend([0.0, 0.0]);
     let mut window = vec![0.0; baseline.len()];
     for value in values {
@@ -68,7 +68,7 @@ fn psi(feature: &Value, values: impl Iterator<Item = f64>) -> f64 {
         .sum()
 }
 
-/// Serves the digits, compares every feature's index with its definition, and gives the report.
+/// Serves the digits, compares every feature's index with its definition, and returns the report.
 async fn check(digits: &[Digit]) -> Value {
     let mut config = crate::harness::config();
     config.monitoring.drift_series = DriftSeries::All;
@@ -90,7 +90,7 @@ async fn check(digits: &[Digit]) -> Value {
         // Four digits.
         assert!((shown - expected).abs() <= 5e-4 * expected, "{name}: {shown} is not {expected}");
     }
-    // The worst first.
+    // Sorted by drift, the largest first.
     let adjusted: Vec<f64> = report["features"]
         .as_array()
         .unwrap()
@@ -120,11 +120,11 @@ async fn digits_that_are_shifted_by_a_column_are_named_pixel_by_pixel() {
     let shift = |digit: Digit| digit.chunks(8).flat_map(|row| [&[0], &row[..7]].concat()).collect();
     let report = check(&digits(|_| true).into_iter().map(shift).collect::<Vec<Digit>>()).await;
     let features = statuses(&report, "features");
-    // In the middle of the picture, ink begins one column later, and goes on one column longer.
+    // In the middle of the picture, ink begins and ends one column later.
     for row in 1..7 {
         assert_eq!((&*features[&pixel(row, 2)], &*features[&pixel(row, 6)]), ("drifted", "drifted"), "{row}");
     }
-    // There was never ink in the first column, nor is there now.
+    // The first column never had ink, and still has none.
     assert_eq!(features[&pixel(0, 0)], "ok");
     assert_eq!(statuses(&report, "predictions")["confidence"], "drifted");
 }
@@ -153,7 +153,7 @@ async fn digits_that_are_inverted_are_named_everywhere() {
     let inverted = |digit: Digit| digit.into_iter().map(|pixel| 16 - pixel).collect();
     let report = check(&digits(|_| true).into_iter().map(inverted).collect::<Vec<Digit>>()).await;
     let features = statuses(&report, "features");
-    // All but some in the middle, which are as often ink as paper.
+    // All pixels but some in the middle, which have ink as often as not.
     let drifted = features.values().filter(|status| *status == "drifted").count();
     assert!(drifted >= 50, "{features:?}");
     for row in 0..8 {
@@ -171,7 +171,7 @@ async fn half_of_the_classes_are_told_by_the_predictions() {
     let bins = report["predictions"][0]["bins"].as_array().unwrap();
     let gone = bins.iter().filter(|bin| "56789".contains(bin["bin"].as_str().unwrap()));
     assert!(gone.map(|bin| bin["window_count"].as_u64().unwrap()).sum::<u64>() < 50, "{bins:?}");
-    // The model is as sure of these as it is of the others.
+    // The model is as certain about these as about the others.
     assert_eq!(statuses(&report, "predictions")["confidence"], "ok");
 }
 

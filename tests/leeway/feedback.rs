@@ -1,4 +1,4 @@
-//! What becomes of predictions: joined with them, wherever they were made, and counted once.
+//! Outcomes of predictions: joined with the predictions of any replica, and counted once.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -34,13 +34,13 @@ async fn give(app: &TestApp, feedback: &Value) -> Value {
     answer.json()
 }
 
-/// How many items came to this.
+/// Returns the number of items with this result.
 fn results(taken: &Value) -> BTreeMap<&str, u64> {
     let results = taken["results"].as_object().unwrap().iter();
     results.map(|(result, count)| (result.as_str(), count.as_u64().unwrap())).filter(|(_, count)| *count > 0).collect()
 }
 
-/// A permutation that looks like none: the same every time.
+/// A pseudo-random permutation, the same every time.
 fn shuffle<T>(items: &mut [T]) {
     let mut state = 1u64;
     for i in (1..items.len()).rev() {
@@ -49,8 +49,8 @@ fn shuffle<T>(items: &mut [T]) {
     }
 }
 
-/// 100,000 predictions by two replicas that share a state; their labels come back shuffled, a tenth of them twice and as
-/// many again forged as a hundredth, to whichever replica: golden are scikit-learn's measures of the same.
+/// 100,000 predictions by two replicas that share a state. Their labels come back shuffled, a tenth of them twice, with
+/// a hundredth forged in addition, to either replica. The golden values are scikit-learn's measures of the same data.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_label_counts_once_wherever_it_is_sent() {
     const PREDICTIONS: usize = 100_000;
@@ -97,7 +97,7 @@ async fn every_label_counts_once_wherever_it_is_sent() {
     let expected = [("duplicate", 10_000), ("forged", 1_000), ("joined", 100_000)];
     assert_eq!(totals, expected.map(|(result, count)| (result.to_owned(), count)).into());
 
-    // The sums over both are what the measures are made of.
+    // The measures are computed from the sums over both replicas.
     let texts = [replicas[0].get("/metrics").await.text, replicas[1].get("/metrics").await.text];
     let sum = |series: &str| -> f64 {
         let value = |text: &String| -> f64 {
@@ -128,7 +128,7 @@ async fn every_label_counts_once_wherever_it_is_sent() {
     close(gaps / 100_000.0, "ece");
 }
 
-/// An id as the server would have made it, so long ago.
+/// Returns an id as the server would have made it this long ago.
 fn id(version: u32, ago: Duration, predicted: Observation) -> String {
     let then = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap() - ago;
     let timestamp = uuid::Timestamp::from_unix(uuid::NoContext, then.as_secs(), then.subsec_nanos());
@@ -149,7 +149,7 @@ async fn numbers_and_what_they_were_worth() {
         &json!([
             { "prediction_id": first, "value": 12.0, "metrics": { "revenue": 5, "bought": true } },
             { "prediction_id": second, "value": 7.0, "metrics": { "revenue": 2.5, "bought": false, "basket": 3 } },
-            // What is new of it counts, and what is not does not.
+            // New parts of an item count, and known parts do not.
             { "prediction_id": first, "value": 12.0, "metrics": { "basket": 4 } },
             { "prediction_id": first, "value": 12.0 },
             { "prediction_id": third, "metrics": { "bought": 0 } },
@@ -157,10 +157,10 @@ async fn numbers_and_what_they_were_worth() {
     )
     .await;
     assert_eq!(results(&taken), [("duplicate", 1), ("joined", 4)].into());
-    assert_eq!(taken["problems"], json!([{ "index": 3, "result": "duplicate", "detail": "it was there before" }]));
+    assert_eq!(taken["problems"], json!([{ "index": 3, "result": "duplicate", "detail": "it was reported before" }]));
     for (metric, expected) in [
         ("labels_total", 2.0),
-        // 10 less 12 and 10 less 7.
+        // 10 − 12 and 10 − 7.
         ("mae", 2.5),
         ("bias", 0.5),
         ("absolute_error_total", 5.0),
@@ -210,11 +210,11 @@ async fn what_cannot_be_joined_is_said_item_by_item() {
         "3 forged: this is not the id of a prediction of this fleet",
         "4 invalid: label: a number was predicted; send value",
         "5 invalid: nothing was predicted that could be compared",
-        "6 invalid: metrics: there is no \"revenue\" in [monitoring.business]; there is: none",
-        "7 invalid: it says nothing; send label, value or metrics",
+        "6 invalid: metrics: there is no \"revenue\" in [monitoring.business]; it has: none",
+        "7 invalid: the item is empty; send label, value or metrics",
     ];
     assert_eq!(problems, expected);
-    // An item that was invalid may be sent again, put right.
+    // An item that was invalid may be sent again after correction.
     let fixed = json!([{ "prediction_id": items[4]["prediction_id"], "value": 1 }, items[0]]);
     assert_eq!(results(&give(&app, &fixed).await), [("duplicate", 1), ("joined", 1)].into());
     for (result, count) in [("joined", 2.0), ("late", 1.0), ("unknown", 1.0), ("forged", 1.0), ("invalid", 4.0)] {
@@ -231,13 +231,13 @@ async fn a_body_that_is_no_feedback_is_refused_as_a_whole() {
         ("{}", "missing field `feedback`"),
         ("[[]]", "invalid type: sequence, expected an object"),
         (r#"{"feedback": [["x", 3]]}"#, "invalid type: sequence, expected an object"),
-        (r#"{"feedback": [], "feedback": []}"#, "the name \\\"feedback\\\" is there twice"),
+        (r#"{"feedback": [], "feedback": []}"#, "the name \\\"feedback\\\" occurs twice"),
         (r#"{"feedback": [{}]}"#, "missing field `prediction_id`"),
         (r#"{"feedback": [{"prediction_id": "x", "lable": 3}]}"#, "unknown field `lable`"),
-        (r#"{"feedback": [{"prediction_id": "x", "label": 3, "label": 3}]}"#, "the name \\\"label\\\" is there twice"),
+        (r#"{"feedback": [{"prediction_id": "x", "label": 3, "label": 3}]}"#, "the name \\\"label\\\" occurs twice"),
         (r#"{"feedback": [{"prediction_id": "x", "label": [3]}]}"#, "a label is a number, a string, true or false"),
         (r#"{"feedback": [{"prediction_id": "x", "metrics": {"a": "b"}}]}"#, "an amount is a number, true or false"),
-        (r#"{"feedback": [{"prediction_id": "x", "metrics": {"a": 1, "a": 2}}]}"#, "the name \\\"a\\\" is there twice"),
+        (r#"{"feedback": [{"prediction_id": "x", "metrics": {"a": 1, "a": 2}}]}"#, "the name \\\"a\\\" occurs twice"),
         (&too_many, "more than 10000 items; send them in several requests"),
     ] {
         let answer = app.predict("/feedback", body.to_owned()).await;
@@ -251,7 +251,7 @@ async fn a_body_that_is_no_feedback_is_refused_as_a_whole() {
     assert_eq!(huge.status, 413);
 }
 
-/// What was taken is answered: it would be a duplicate when it is sent again.
+/// Feedback that was recorded is answered, because it would be a duplicate if it were sent again.
 #[tokio::test(flavor = "multi_thread")]
 async fn feedback_that_was_taken_is_answered_however_little_memory_is_left() {
     let mut config = Repository::of("echo_float32").config();
@@ -265,7 +265,7 @@ async fn feedback_that_was_taken_is_answered_however_little_memory_is_left() {
     assert!(taken.to_string().len() > 6_000);
 }
 
-/// A ledger that waits after it has recorded, until the test lets it go.
+/// A ledger that blocks after recording, until the test releases it.
 #[derive(Debug)]
 struct SlowLedger {
     ledger: MemoryLedger,
@@ -361,10 +361,10 @@ async fn labels_that_are_none_of_the_classes_are_refused() {
     assert_eq!(results(&taken), [("invalid", none.len() as u64)].into());
     let detail = |index: usize| taken["problems"][index]["detail"].as_str().unwrap();
     let classes = (0..10).map(|class| format!("\"{class}\"")).collect::<Vec<String>>().join(", ");
-    assert_eq!(detail(0), format!("label: \"four\" is none of the model's classes: {classes}"));
-    assert_eq!(detail(7), format!("label: 3.5 is none of the model's classes: {classes}"));
-    assert_eq!(detail(13), format!("label: \"\\u{{1b}}[2J\\u{{0}}\" is none of the model's classes: {classes}"));
-    assert_eq!(detail(14), "label: a text of 1048576 bytes is none of the model's classes");
+    assert_eq!(detail(0), format!("label: \"four\" is not one of the model's classes: {classes}"));
+    assert_eq!(detail(7), format!("label: 3.5 is not one of the model's classes: {classes}"));
+    assert_eq!(detail(13), format!("label: \"\\u{{1b}}[2J\\u{{0}}\" is not one of the model's classes: {classes}"));
+    assert_eq!(detail(14), "label: a text of 1048576 bytes is not one of the model's classes");
     assert_eq!(series(&app.get("/metrics").await.text), before);
 
     // All notations of a class are accepted, even for ids whose labels were refused a moment ago.
@@ -396,8 +396,8 @@ async fn a_correction_replaces_and_is_told_from_a_duplicate() {
     assert_eq!(results(&give(&one, &say(&right)).await), [("joined", 1)].into());
     let taken = give(&other, &say(&right)).await;
     assert_eq!(results(&taken), [("duplicate", 1)].into());
-    assert_eq!(taken["problems"][0]["detail"], "it was there before");
-    // There and back, on both replicas.
+    assert_eq!(taken["problems"][0]["detail"], "it was reported before");
+    // Changed and changed back, on both replicas.
     let taken = give(&other, &say(&wrong)).await;
     assert_eq!((results(&taken), &taken["problems"]), ([("corrected", 1)].into(), &json!([])));
     // The series of withdrawn labels exist from the first correction on.
@@ -452,7 +452,7 @@ async fn what_is_too_old_to_be_corrected_stays() {
     let taken = say(&old, 13.0, 6.0).await;
     assert_eq!(results(&taken), [("duplicate", 1)].into());
     let why = taken["problems"][0]["detail"].as_str().unwrap();
-    assert!(why.starts_with("something else was said before, and stays"), "{why}");
+    assert!(why.starts_with("earlier feedback differs, and stays"), "{why}");
     assert_eq!(results(&say(&new, 11.0, 7.5).await), [("corrected", 1)].into());
     // |10 - 12| of the old value and |10 - 11| of the new one.
     let of = |metric: &str, labels: &str| format!("leeway_outcome_{metric}{{model=\"plus\",version=\"1\"{labels}}}");
@@ -481,7 +481,7 @@ async fn a_prediction_from_the_future_has_no_delay() {
     assert_eq!(app.metric(&of("label_delay_seconds_count")).await, 1.0);
 }
 
-/// Whatever a body of the maximum size contains, reading it takes a small multiple of its memory.
+/// Reading a body of the maximum size takes a small multiple of its memory, for any content.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_body_takes_a_small_multiple_of_its_size() {

@@ -1,4 +1,4 @@
-//! A model whose every run waits at a gate until the test lets it go, for tests of what happens meanwhile.
+//! A model whose every run waits at a gate until the test opens it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use parking_lot::{Condvar, Mutex};
 use crate::harness::{HookedEngine, PATIENCE, runtime};
 
 struct State {
-    /// How many runs may pass.
+    /// Number of runs that may pass.
     let_go: usize,
-    /// The first value of each run that has come to the gate since it was last set.
+    /// First value of each run that has reached the gate since it was last set.
     came: Vec<f32>,
 }
 
-/// One gate for the process, so one test at a time uses it.
+/// The gate of the process, so only one test at a time may use it.
 static GATE: (Mutex<State>, Condvar) = (Mutex::new(State { let_go: usize::MAX, came: Vec::new() }), Condvar::new());
 pub(crate) static GATE_IN_USE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -34,13 +34,13 @@ pub(crate) fn gated() -> Arc<HookedEngine> {
     Arc::new(HookedEngine { engine: runtime(), before_run })
 }
 
-/// Lets so many runs pass from now on.
+/// Lets this number of runs pass from now on.
 pub(crate) fn let_go(runs: usize) {
     *GATE.0.lock() = State { let_go: runs, came: Vec::new() };
     GATE.1.notify_all();
 }
 
-/// Waits until a run stands at the gate.
+/// Waits until a run is at the gate.
 pub(crate) async fn one_at_the_gate() {
     let begin = Instant::now();
     while came().is_empty() {
@@ -49,7 +49,7 @@ pub(crate) async fn one_at_the_gate() {
     }
 }
 
-/// The first value of each run that has come to the gate since it was last set.
+/// Returns the first value of each run that has reached the gate since it was last set.
 pub(crate) fn came() -> Vec<f32> {
     GATE.0.lock().came.clone()
 }

@@ -1,4 +1,4 @@
-//! Every held-out digit, on both versions, against scikit-learn's own labels and probabilities.
+//! Every held-out digit, on both versions, compared with scikit-learn's own labels and probabilities.
 
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ async fn one_by_one() {
     }
 }
 
-/// With the probabilities of all ten classes, in a copy of the repository that asks for them.
+/// Compares the probabilities of all ten classes, in a copy of the repository that asks for them.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_in_one_body_with_all_classes() {
     let repository = Repository::new();
@@ -91,7 +91,7 @@ async fn from_64_clients_at_once() {
     for client in clients.collect::<Vec<_>>() {
         client.await.unwrap();
     }
-    // Rows of several requests did share runs: fewer runs than requests.
+    // Requests did share runs: there were fewer runs than requests.
     let count = |name: &str, version: &str| format!("{name}{{model=\"digits\",version=\"{version}\"");
     let requests = app.metric(&format!("{},outcome=\"ok\"}}", count("leeway_requests_total", "1"))).await;
     let runs = app.metric(&format!("{}}}", count("leeway_batch_size_count", "1"))).await;

@@ -1,4 +1,4 @@
-//! A repository on a disk that does not answer (a network file system that is away): everything that is in memory goes on.
+//! A repository on a disk that does not answer (an unreachable network file system): loaded versions are still served.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{PLAIN, Repository, Server, checkout, client, leeway, until};
 
-/// Versions that are only folders: on disk, and not loadable.
+/// Versions that are empty folders: found on disk, but not loadable.
 const EMPTY: u32 = 1_000;
 
 /// Versions that can be loaded.

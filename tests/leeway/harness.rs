@@ -1,5 +1,5 @@
-//! What the tests share: a server in this process on ports of its own, and engines that make a session wait or panic.
-//! Repositories and the program as a process are those of the kit, which the benches share.
+//! Shared parts of the tests: a server in this process on its own ports, and engines that make a session wait or panic.
+//! Repositories and the program as a process come from `leeway_testkit`, which the benches use, too.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// How long anything may take that does not depend on time. Generous: it only bounds a test that hangs.
+/// Timeout of anything whose duration is not tested. Generous: it only bounds a test that hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 // ===== a server in this process =====
@@ -43,7 +43,7 @@ pub(crate) fn config() -> Config {
     test_config(shipped_models())
 }
 
-/// How versions are tried out, where a test wants it: by the real program.
+/// Trials by the real program, for the tests that need them.
 pub(crate) fn trial(config: &Config) -> Trial {
     let runtime = OnnxRuntime::load(&config.library_candidates()).unwrap();
     Trial {
@@ -54,7 +54,7 @@ pub(crate) fn trial(config: &Config) -> Trial {
     }
 }
 
-/// The shipped models, with all the time in the world: a test machine may be busy.
+/// The shipped models, with a budget of a minute, because a test machine may be busy.
 fn shipped_models() -> &'static Path {
     static COPY: OnceLock<PathBuf> = OnceLock::new();
     COPY.get_or_init(|| {
@@ -70,7 +70,7 @@ fn shipped_models() -> &'static Path {
     })
 }
 
-/// Feedback that is remembered by one server only.
+/// A ledger in memory, for one server.
 pub(crate) fn ledger() -> Arc<dyn Ledger> {
     Arc::new(MemoryLedger::new(Config::default().feedback.remembered))
 }
@@ -79,7 +79,7 @@ pub(crate) fn runtime() -> Arc<dyn Engine> {
     Arc::new(OnnxRuntime::load(&config().library_candidates()).unwrap())
 }
 
-/// The engine that runs models in processes of their own: the real program.
+/// The engine that runs models in separate processes of the real program.
 pub(crate) fn isolated_engine() -> Arc<dyn Engine> {
     let runtime = OnnxRuntime::load(&config().library_candidates()).unwrap();
     Arc::new(IsolatedEngine {
@@ -89,14 +89,14 @@ pub(crate) fn isolated_engine() -> Arc<dyn Engine> {
     })
 }
 
-/// What a server needs beside its configuration; without a trial.
+/// The dependencies of a server without trials.
 pub(crate) async fn dependencies(config: &Config, engine: Arc<dyn Engine>, stages: Stages) -> Dependencies {
     let State { journal, ledger } = leeway::state::open(&config.state.url, config.feedback.remembered).await.unwrap();
     Dependencies { engine, isolated_engine: Some(isolated_engine()), stages, trial: None, journal, ledger }
 }
 
 impl TestApp {
-    /// The shipped models.
+    /// Starts a server with the shipped models.
     pub(crate) async fn start() -> TestApp {
         TestApp::with(config()).await
     }
@@ -110,7 +110,7 @@ impl TestApp {
         TestApp::with_all(config, parts).await
     }
 
-    /// A server that tries versions out first.
+    /// Starts a server that tries versions out before it loads them.
     pub(crate) async fn with_trial(config: Config, trial: Trial) -> TestApp {
         let journal = leeway::state::open_journal(&config.state.url).await.unwrap();
         let (engine, stages) = (runtime(), Stages::default());
@@ -152,7 +152,7 @@ impl TestApp {
         Answer::of(self.client.put(format!("http://{}{path}", self.admin)).json(&body).send().await.unwrap()).await
     }
 
-    /// The value of a series, as in `leeway_connections` or `leeway_requests_total{model="a",…}`.
+    /// Returns the value of a series, as in `leeway_connections` or `leeway_requests_total{model="a",…}`.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let text = self.get("/metrics").await.text;
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{series} ")));
@@ -173,7 +173,7 @@ impl TestApp {
     }
 }
 
-/// Asks until there is an answer that will do.
+/// Repeats `ask` until it returns a value.
 pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let asking = async {
         loop {
@@ -186,7 +186,7 @@ pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     tokio::time::timeout(PATIENCE, asking).await.unwrap()
 }
 
-/// A client that goes to the address it is given, whatever the environment says of proxies.
+/// Returns a client that ignores proxies named in the environment.
 pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
 }
@@ -213,7 +213,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The predictions of an answer that has to be one.
+    /// Returns the predictions of an answer, which must have the status 200.
     pub(crate) fn predictions(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text);
         self.json()["predictions"].clone()

@@ -174,7 +174,7 @@ async fn answers_that_nobody_reads_leave_no_room_for_large_ones() {
     until(async || (app.predict("/predict", body.as_str().to_owned()).await.status == 200).then_some(())).await;
 }
 
-/// What a thread has freed goes back to the machine when it ends.
+/// Memory that a thread has freed returns to the system when the thread ends.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn threads_that_large_bodies_were_read_on_end_when_there_is_nothing_to_do() {
@@ -191,7 +191,7 @@ async fn threads_that_large_bodies_were_read_on_end_when_there_is_nothing_to_do(
             |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
         tasks.filter_map(name).filter(|name| name == "http\n").count()
     };
-    // One more is there for a moment every second.
+    // One more thread exists for a moment every second.
     until(async || (names() <= 4).then_some(())).await;
 }
 
@@ -205,7 +205,7 @@ async fn feedback_has_a_limit_of_its_own() {
     assert!(refused.text.contains("larger than 3145728 bytes"), "{}", refused.text);
     assert!(refused.text.contains("http.feedback_body_limit_bytes"), "{}", refused.text);
     assert_eq!(app.predict("/predict", format!("{SMALL}{spaces}")).await.status, 200);
-    // The advice for clients is not given to operators.
+    // Operators do not get the advice for clients.
     let url = format!("http://{}/admin/v1/models/echo_float32/rollback", app.admin);
     let change = app.client.post(url).header("content-type", "application/json").body(spaces);
     let refused = Answer::of(change.send().await.unwrap()).await;
@@ -472,7 +472,7 @@ async fn who_ends_its_side_waits_for_a_slow_answer_and_who_leaves_does_not() {
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("[[1.0,0.0]]"), "{text}");
 }
 
-// ===== what every server has to understand alike =====
+// ===== ambiguous requests =====
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_that_servers_understand_differently_are_refused() {
@@ -512,7 +512,7 @@ async fn heads_that_servers_understand_differently_are_refused() {
     }
 }
 
-// ===== the end =====
+// ===== shutdown =====
 
 /// On one thread, so that none is accepted before all of them wait in the kernel.
 #[tokio::test]
@@ -557,7 +557,7 @@ async fn hostile_connections_do_not_hold_up_the_end() {
     tokio::time::timeout(PATIENCE, app.running).await.unwrap().unwrap().unwrap();
 }
 
-/// The same, with an answer that is larger than any socket's buffer.
+/// A shutdown with an answer that is larger than any socket's buffer.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_reads_nothing_of_its_answer_does_not_hold_up_the_end() {
     let repository = Repository::of("echo_sequence");

@@ -63,7 +63,7 @@ fn a_tokenizer_that_is_slow_or_multiplies_or_gives_up_is_refused_before_it_serve
             "total_ms = 200",
             tokenizer(&[("pre_tokenizer", far)]),
             [
-                "characters (words), and a request has 500 ms",
+                "characters (words), but a request has 500 ms",
                 "lower preprocess.max_characters, or raise budget.total_ms",
             ],
         ),

@@ -1,4 +1,4 @@
-//! What `kind = "image"` makes of photographs, beside what Pillow makes of them; and digits as pictures.
+//! The results of `kind = "image"` on photographs, compared with Pillow's; and digits as pictures.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, Repository, TestApp, checkout, copy_folder, held_out};
 
-/// The stage with these settings, before a model that takes any size.
+/// The stage with these settings, for a model that takes any size.
 fn stage(settings: &Value) -> Box<dyn Preprocessor> {
     let channels = if settings["colour"] == "gray" { 1 } else { 3 };
     let open = || Dim::Dynamic(None);
@@ -30,7 +30,7 @@ fn photograph(name: &str) -> Vec<u8> {
     std::fs::read(checkout().join("tests/data/images").join(name)).unwrap()
 }
 
-/// Values of 0 to 255, channel by channel, as the tensor has them.
+/// Returns values of 0 to 255, channel by channel, in the order of the tensor.
 fn expected(name: &str) -> Vec<f32> {
     let image = image::load_from_memory(&photograph(name)).unwrap();
     let channels = if image.color().has_color() { 3 } else { 1 };
@@ -63,7 +63,7 @@ fn photographs_become_what_pillow_makes_of_them() {
     assert!(!seen.contains("TOO FAR"), "{seen}");
 }
 
-/// Found by the fuzzer: the decoder panics on it.
+/// Found by the fuzzer: the decoder panics on this image.
 #[test]
 fn an_image_that_its_decoder_panics_on_is_a_broken_image() {
     let stage = stage(&json!({ "size": [8, 8], "resize": "crop" }));
@@ -71,7 +71,7 @@ fn an_image_that_its_decoder_panics_on_is_a_broken_image() {
     assert!(matches!(&error, leeway::error::Error::InvalidInput(problem) if problem.contains("broken")), "{error}");
 }
 
-/// Of what is cut off nothing is made: the shorter side of 1 pixel becomes 256, and the longer one 256,000.
+/// Parts that are cropped are not computed: the shorter side of 1 pixel becomes 256, and the longer one 256,000.
 #[test]
 fn a_line_of_pixels_is_cut_like_any_other_image() {
     let line = image::RgbImage::from_fn(1, 1000, |_, y| image::Rgb([if y == 500 { 255 } else { 0 }, 0, 0]));
@@ -80,14 +80,14 @@ fn a_line_of_pixels_is_cut_like_any_other_image() {
     let stage = stage(&json!({ "size": [224, 224], "resize": "crop", "shortest": 256 }));
     let prepared = stage.transform_raw("image/png", file.get_ref(), Deadline::never()).unwrap();
     let values = prepared.inputs.get("x").unwrap().values::<f32>().unwrap();
-    // The middle of 256,000 rows is where the 500th pixel begins to outweigh the 499th.
+    // In the middle of 256,000 rows, the 500th pixel begins to outweigh the 499th.
     assert!(values[0] < 0.2 && values[223 * 224] > 0.8, "{} {}", values[0], values[223 * 224]);
     assert!(values[224 * 224..].iter().all(|value| *value == 0.0));
 }
 
-/// A picture of 8 x 8 gray pixels, as a file of this format.
+/// Returns a picture of 8 x 8 gray pixels, as a file of this format.
 fn picture(digit: &Value, format: image::ImageFormat) -> Vec<u8> {
-    // 0 to 16 on the scale of 0 to 255, so that dividing by 15 gives it back.
+    // Scales 0 to 16 to 0 to 255, so that dividing by 15 restores the value.
     let pixels = digit.as_array().unwrap().iter().map(|pixel| 15 * pixel.as_u64().unwrap() as u8).collect();
     let picture = image::GrayImage::from_raw(8, 8, pixels).unwrap();
     let mut file = Cursor::new(Vec::new());
@@ -121,7 +121,7 @@ fn repository() -> Repository {
     let folder = repository.0.path().join("digits");
     copy_folder(&checkout().join("models/digits/2"), &folder.join("2"));
     std::fs::write(folder.join("model.toml"), DIGITS_AS_PICTURES).unwrap();
-    // Its examples and its baseline are of rows, and not of pictures.
+    // Its examples and its baseline have rows, not pictures.
     for file in ["golden.json", "baseline.json", "version.toml"] {
         std::fs::remove_file(folder.join("2").join(file)).unwrap();
     }
@@ -151,7 +151,7 @@ async fn digits_as_pictures_are_what_they_are_as_rows() {
             prediction["confidence"].as_f64().unwrap() - expected["probabilities"][row][class].as_f64().unwrap();
         assert!(difference.abs() < 1e-5, "row {row}: {difference}");
     }
-    // One picture as it is, in each format.
+    // One unchanged picture in each format.
     for (content_type, format) in
         [("image/png", image::ImageFormat::Png), ("IMAGE/WebP; q=1", image::ImageFormat::WebP)]
     {
@@ -160,7 +160,7 @@ async fn digits_as_pictures_are_what_they_are_as_rows() {
     }
 }
 
-/// A PNG that says it has this many pixels, and ends there.
+/// A PNG that declares this number of pixels, and ends after its header.
 fn header_of_png(width: u32, height: u32) -> Vec<u8> {
     let mut header = b"IHDR".to_vec();
     header.extend([width.to_be_bytes(), height.to_be_bytes()].concat());
@@ -234,7 +234,7 @@ async fn what_is_no_picture_is_refused_with_what_to_change() {
         seen.push_str(&format!("{name}: {}\n    {}\n", answer.status, answer.json()["detail"].as_str().unwrap()));
     }
     insta::assert_snapshot!(seen);
-    // The bytes decide the format, whatever the content type says.
+    // The format is detected from the bytes, for any content type.
     for content_type in ["image/png", "image/jpg", "image/pjpeg", "IMAGE/X-anything", "application/octet-stream"] {
         assert_eq!(post(&app, content_type, good.clone()).await.status, 200, "{content_type}");
     }

@@ -1,5 +1,5 @@
-//! No answer depends on who else asks: models whose rows depend on each other, asked by many at one time; and models whose
-//! rows do not, which go on sharing runs.
+//! No answer depends on other requests: many clients ask models with dependent rows at the same time, and models with
+//! independent rows, which still share runs.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
 use crate::harness::{PLAIN, Repository, TENSOR_STAGES, TestApp, checkout, copy_folder, leeway, run, until};
 use leeway::pipeline::Stages;
 
-/// How many callers ask at one time, and how many answers each gets.
+/// Number of concurrent callers, and of answers for each.
 const CALLERS: usize = 16;
 const ANSWERS: usize = 1_000;
 
@@ -20,7 +20,7 @@ fn golden(folder: &str) -> serde_json::Map<String, Value> {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A model of `tests/data/<folder>` in a repository of its own.
+/// A model of `tests/data/<folder>` in its own repository.
 fn repository(folder: &str, model: &str, model_toml: &str) -> Repository {
     let repository = Repository::new();
     add_from(&repository, folder, model, model_toml);
@@ -32,12 +32,12 @@ fn add_from(repository: &Repository, folder: &str, model: &str, model_toml: &str
     std::fs::write(repository.0.path().join(model).join("model.toml"), model_toml).unwrap();
 }
 
-/// What is said of a version's batching.
+/// Returns the reported batching of a version.
 async fn batching(app: &TestApp, model: &str) -> Value {
     app.get(&format!("/v1/models/{model}/versions/1")).await.json()["batching"].clone()
 }
 
-/// Whether two answers are the same, but for what a number loses as a text.
+/// Returns true if two answers are equal, up to the rounding of numbers as text.
 fn is_same(found: &Value, expected: &Value, tolerance: f64) -> bool {
     match (found, expected) {
         (Value::Array(found), Value::Array(expected)) => {
@@ -58,7 +58,7 @@ fn is_same(found: &Value, expected: &Value, tolerance: f64) -> bool {
     }
 }
 
-/// A connection that asks and waits for the answer, without what a client library costs: there are many answers.
+/// A connection that sends a request and waits for the answer, without the cost of a client library.
 struct Caller(BufReader<TcpStream>);
 
 impl Caller {
@@ -97,7 +97,7 @@ impl Caller {
     }
 }
 
-/// Sixteen callers at one time, each with another of the requests at every moment; hands every answer to `check`.
+/// Sixteen concurrent callers, each with a different request at any moment. Passes every answer to `check`.
 async fn ask_at_once(
     app: &TestApp,
     model: &str,
@@ -122,12 +122,12 @@ async fn ask_at_once(
     }
 }
 
-/// The expected answers are those of ONNX Runtime in Python, asked alone.
+/// The expected answers are those of ONNX Runtime in Python, one request at a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn sixteen_callers_at_once_are_answered_as_if_each_were_alone() {
     let models = golden("rows");
     let repository = Repository::new();
-    // A text-like model is only dependent where texts are filled up; another test has it.
+    // Rows of a text-like model depend on each other only with padding, which another test covers.
     let dependent: Vec<&String> = models.keys().filter(|name| *name != "no_mask_mean").collect();
     dependent.iter().for_each(|name| add_from(&repository, "rows", name, PLAIN));
     let app = TestApp::with(repository.config()).await;
@@ -140,7 +140,7 @@ async fn sixteen_callers_at_once_are_answered_as_if_each_were_alone() {
         let requests = models[name]["requests"].as_array().unwrap().clone();
         let (expected, asked, of) = (models[name]["expected"].clone(), requests.clone(), name.clone());
         ask_at_once(&app, name, &requests, move |which, answer| match of.as_str() {
-            // x + noise from [0, 0.5): there is nothing else that it could be equal to.
+            // x + noise from [0, 0.5): there is no exact value to compare with.
             "random" => {
                 for (x, y) in asked[which].as_array().unwrap().iter().zip(answer.as_array().unwrap()) {
                     for (x, y) in x.as_array().unwrap().iter().zip(y.as_array().unwrap()) {
@@ -149,12 +149,12 @@ async fn sixteen_callers_at_once_are_answered_as_if_each_were_alone() {
                     }
                 }
             }
-            // Of a lone row, which this one multiplies by 316, rounding shows.
+            // A lone row shows its rounding, which this model multiplies by 316.
             "batch_norm_training" => assert!(is_same(&answer, &expected[which], 1e-3), "{of} {which}: {answer}"),
             _ => assert!(is_same(&answer, &expected[which], 1e-5), "{of} {which}: {answer} {}", expected[which]),
         })
         .await;
-        // A run for each request, and no row beside those of its own.
+        // Each request has its own run, without rows of other requests.
         let (runs, rows) = (metric(&app, name, "count").await, metric(&app, name, "sum").await);
         assert_eq!(runs, (CALLERS * ANSWERS) as f64, "{name}");
         assert!(rows > runs, "{name}");
@@ -167,8 +167,8 @@ async fn metric(app: &TestApp, model: &str, of: &str) -> f64 {
     app.metric(&format!("leeway_batch_size_{of}{{model=\"{model}\",version=\"1\"}}")).await
 }
 
-/// Every model of the test suite that can have independent rows, and the shipped ones: they share runs, and answer
-/// what ONNX Runtime in Python does, of all rows together too.
+/// All models of the tests that can have independent rows, and the shipped ones: they share runs, and answer as ONNX
+/// Runtime in Python does, also for all rows together.
 #[tokio::test(flavor = "multi_thread")]
 async fn independent_models_are_found_to_be() {
     let models = golden("independent");
@@ -186,7 +186,7 @@ async fn independent_models_are_found_to_be() {
     let others: Vec<String> = others
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter_map(|name| name.strip_suffix(".onnx").map(str::to_owned))
-        // Those that are made to be refused, or whose batch is fixed, or that nobody can run without knowing more.
+        // Excludes models that are made to be refused, have a fixed batch, or need more information to be run.
         .filter(|name| {
             !["bomb", "endless", "not_per_row", "plus_5_external", "constant_beside", "state_beside"].contains(&&**name)
                 && !["echo_fixed_batch", "echo_batch_of_4", "of_14", "of_14_dependent"].contains(&&**name)
@@ -220,11 +220,11 @@ async fn independent_models_are_found_to_be() {
         let tolerance = if name == "mlp_float16" { 5e-3 } else { 1e-5 };
         assert!(is_same(&found, &expected.collect(), tolerance), "{name}: {found}");
     }
-    // As it is with all texts of the examples.
+    // As with all texts of the examples.
     assert_eq!(app.admin_get("/admin/v1/models/sentences").await.json()["versions"][0]["batching"]["on"], true);
 }
 
-/// A model that cannot be run at load: its rows have 14 numbers, which its file does not say.
+/// A model that cannot be run at load: its rows have 14 numbers, which its file does not declare.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_could_not_be_found_out_at_load_real_requests_show() {
     let repository = Repository::new();
@@ -240,12 +240,12 @@ async fn what_could_not_be_found_out_at_load_real_requests_show() {
         let row = |start: usize| -> Value {
             (0..14).map(|place| json!(((start * 3 + place * 5) % 11) as f64 - 2.5)).collect()
         };
-        // The same row three times shows nothing.
+        // Three equal rows show nothing.
         for _ in 0..3 {
             app.predict(&path, json!({ "instances": [row(0)] }).to_string()).await.predictions();
         }
         assert_eq!(batching(&app, name).await["rows"]["finding"], "unknown");
-        // Nor do three, which may be alike in what matters; nine do.
+        // Three rows may be alike in the relevant way; nine are not.
         for start in 1..9 {
             app.predict(&path, json!({ "instances": [row(start)] }).to_string()).await.predictions();
         }
@@ -262,7 +262,7 @@ async fn what_could_not_be_found_out_at_load_real_requests_show() {
     }
 }
 
-/// Three requests, of which two wait while the first is run.
+/// Three requests, of which two wait while the first one runs.
 async fn runs_of_three_requests(model: &str, batching: &str) -> (f64, Vec<Value>) {
     let _gate = GATE_IN_USE.lock().await;
     let_go(usize::MAX);
@@ -289,18 +289,17 @@ async fn runs_of_three_requests(model: &str, batching: &str) -> (f64, Vec<Value>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn model_toml_overrides_what_was_found() {
-    // x ÷ the largest of the run: of a row alone, 1.
+    // x ÷ the largest value of the run: 1 for a lone row.
     let alone = json!([[1.0, 1.0]]);
     assert_eq!(runs_of_three_requests("batch_max", "auto").await, (3.0, vec![alone.clone(); 3]));
     assert_eq!(runs_of_three_requests("batch_max", "never").await, (3.0, vec![alone.clone(); 3]));
-    // Who says so gets what was asked for: the answer of the second depends on the third.
+    // With `always`, requests share runs: the answer to the second depends on the third.
     let (runs, answers) = runs_of_three_requests("batch_max", "always").await;
     assert_eq!((runs, &answers[0], &answers[2]), (2.0, &alone, &alone));
     assert_eq!(answers[1], json!([[0.25, 0.25]]));
 }
 
-/// Rows that depend on each other stay together, as their author sent them: a hundred steps in time are one run, whatever
-/// the size of a batch would be.
+/// Dependent rows of one request stay together: a hundred time steps are one run, for any batch size.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_one_request_stay_together() {
     let steps: Vec<Value> = (0..100).map(|_| json!([1.0])).collect();
@@ -310,7 +309,7 @@ async fn rows_of_one_request_stay_together() {
     assert_eq!(app.predict("/predict", body.clone()).await.predictions(), json!(sums));
     assert_eq!(metric(&app, "time_first_sum", "count").await, 1.0);
 
-    // A limit that was set is kept, and never by taking a request apart.
+    // A configured limit is kept, but no request is divided.
     let limited = format!("{PLAIN}max_batch_size = 64\n");
     let app = TestApp::with(repository("rows", "time_first_sum", &limited).config()).await;
     let answer = app.predict("/predict", body).await;
@@ -319,7 +318,7 @@ async fn rows_of_one_request_stay_together() {
     assert!(detail.contains("at most 64 rows (model.max_batch_size): 100 are too many"), "{detail}");
 }
 
-/// A mean over all tokens, those that a text was filled up with among them: texts of one length may share a run, others not.
+/// A mean over all tokens, including padding: only texts of one length may share a run.
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_are_filled_up_only_where_that_changes_no_answer() {
     let repository = Repository::new();
@@ -338,7 +337,7 @@ async fn texts_are_filled_up_only_where_that_changes_no_answer() {
     ]));
     assert_eq!(status, 0, "{said}");
     assert!(said.contains("Batching is on: rows are independent"), "{said}");
-    assert!(said.contains("Only texts of one length share a run; of texts that are filled up, rows depend"), "{said}");
+    assert!(said.contains("Only texts of one length share a run; with padding, rows depend"), "{said}");
 
     let app = TestApp::with(repository.config()).await;
     let texts: Vec<Value> = (1..=30).map(|words| json!(vec!["invoice"; words].join(" "))).collect();
@@ -376,7 +375,7 @@ fn what_was_found_is_said_when_a_version_is_added_and_checked() {
             "Batching is off, each request is a run of its own: rows depend on each other: the output \"y\" differs by",
         ),
         ("rows", "random", "", "Batching is off, each request is a run of its own: the model is nondeterministic"),
-        ("models", "of_14", "", "It was not seen to run, because its inputs had to be made up"),
+        ("models", "of_14", "", "A test run was not possible, because its inputs had to be made up"),
         ("models", "of_14", "", "it is not known if rows are independent: several rows could not be run and compared"),
         ("models", "echo_batch_of_4", "", "Batching is off: a run has exactly 4 rows, of one request"),
         ("rows", "batch_max", "[model]\nbatching = \"always\"\n", "WARNING: batching is on (batching = \"always\")"),
@@ -391,7 +390,7 @@ fn what_was_found_is_said_when_a_version_is_added_and_checked() {
     }
 }
 
-/// What looks like an answer to two rows is none to them, and what is the dimension of the rows has to be clear.
+/// A model that only seems to have one output row for each input row is refused, as is an ambiguous dimension of rows.
 #[test]
 fn an_output_that_has_as_many_rows_by_chance_is_no_answer() {
     let add = |model: &str, model_toml: &str| {

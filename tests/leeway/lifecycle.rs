@@ -1,4 +1,4 @@
-//! What happens when something breaks off: a worker, a client, the server itself.
+//! Failures of a worker, of a client and of the server itself.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -55,9 +55,9 @@ async fn a_worker_that_panics_fails_its_batch_and_is_rebuilt() {
     assert_eq!(app.metric(&outcome("model_error")).await, 3.0);
 }
 
-// ===== a model that waits until it is let go =====
+// ===== a model that waits at a gate =====
 
-/// A server whose model waits, with one request at its gate and everything after it in the queue.
+/// A server whose model waits, with one request at the gate and all later ones in the queue.
 async fn stalled(config: leeway::config::Config) -> (Arc<TestApp>, tokio::task::JoinHandle<Value>) {
     let_go(usize::MAX);
     let app = Arc::new(TestApp::with_parts(config, gated(), Stages::default()).await);
@@ -134,7 +134,7 @@ async fn requests_whose_time_has_run_out_hold_no_place_in_the_queue() {
         request.send().await.unwrap().status().as_u16()
     };
     assert_eq!(tokio::join!(impatient(2.0), impatient(3.0)), (504, 504));
-    // Both places are free again, though the worker has not come by to clear them.
+    // Both places are free again, although the worker has not removed the requests.
     app.metric_becomes(&series("leeway_queue_depth"), 0.0).await;
     let late: Vec<_> = [4.0, 5.0]
         .map(|value| {
@@ -194,7 +194,7 @@ async fn stopping_finishes_what_is_in_flight_and_ends() {
     tokio::time::timeout(PATIENCE, Arc::into_inner(app).unwrap().running).await.unwrap().unwrap().unwrap();
 }
 
-/// With a grace period that would outlast the test.
+/// The grace period is longer than the test may take.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_without_a_request_do_not_hold_up_the_end() {
     let repository = Repository::of("echo_float32");
@@ -229,7 +229,7 @@ async fn an_answer_that_is_being_written_is_written_to_its_end() {
     let slow = slow.await.unwrap();
     app.metric_becomes("leeway_requests_total{model=\"echo_sequence\",version=\"1\",outcome=\"ok\"}", 1.0).await;
     app.stop.send(Stop::AtOnce).await.unwrap();
-    // Longer than a connection without a request may take to end: time itself is what is tested.
+    // Longer than an idle connection may take to end, because this test is about time.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let answer = tokio::task::spawn_blocking(move || read_to_end(&slow)).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -317,7 +317,7 @@ async fn a_connection_that_sends_no_head_is_closed() {
     assert!(ends.1.is_empty() || ends.1.starts_with("HTTP/1.1 408"), "{}", ends.1);
 }
 
-/// Answers pile up for a client that reads none of them; its connection is closed, and the place is free.
+/// Answers accumulate for a client that does not read them. Its connection is closed, and its place is free again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_nothing_is_cut_off() {
     let repository = Repository::of("echo_float32");
@@ -331,13 +331,13 @@ async fn a_client_that_reads_nothing_is_cut_off() {
     let body_text = json!({ "instances": rows }).to_string();
     let request =
         format!("POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body_text}", body_text.len());
-    // Until nothing more goes through in either direction.
+    // Until no more bytes can be sent in either direction.
     while deaf.write_all(request.as_bytes()).is_ok() {}
     until(async || (app.predict("/predict", body(1.0)).await.status == 200).then_some(())).await;
     drop(deaf);
 }
 
-/// A client that asks first whether its body is welcome is told no, and not to send it.
+/// A client that sends `Expect: 100-continue` is refused before it sends its body.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
     let repository = Repository::of("echo_float32");
@@ -363,14 +363,14 @@ async fn a_body_that_does_not_arrive_is_a_408() {
     assert!(answer.contains("urn:leeway:problem:request-too-slow"), "{answer}");
 }
 
-/// Full is a value: no client hangs in the kernel's backlog, and health and metrics answer all the same.
+/// At the connection limit, no client hangs in the kernel's backlog, and health and metrics still answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_above_the_limit_serves_everything_but_predictions() {
     let repository = Repository::of("echo_float32");
     let mut config = repository.config();
     config.http.connection_limit = 1.try_into().unwrap();
     let _gate = GATE_IN_USE.lock().await;
-    // A request that the server works for. One that waits for its client would be evicted.
+    // A request that the server is working on. One that waits for its client would be evicted.
     let (app, first) = stalled(config).await;
 
     for path in ["/livez", "/readyz", "/metrics", "/v1/models"] {
@@ -380,7 +380,7 @@ async fn a_connection_above_the_limit_serves_everything_but_predictions() {
     let refused = app.predict("/predict", body(1.0)).await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
     assert_eq!(refused.json()["type"], "urn:leeway:problem:too-many-connections");
-    // A connection above the limit waits for no body: its place is for health checks.
+    // A connection above the limit does not wait for a body, because its place is for health checks.
     for head in [
         "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n",
         "POST /feedback HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n",
@@ -402,7 +402,7 @@ async fn a_connection_above_the_limit_serves_everything_but_predictions() {
 
 // ===== the real binary =====
 
-/// A run of `work` that takes this many rounds; a few hundred milliseconds in all.
+/// Returns a request for a run of `work` with this many rounds, which take a few hundred milliseconds.
 fn work(rounds: u32) -> String {
     json!({ "instances": [rounds] }).to_string()
 }
@@ -424,7 +424,7 @@ async fn sigterm_with_100_requests_in_flight_drops_none() {
             })
         })
         .collect();
-    // All 100 have arrived: 25 runs of a good part of a second each lie before them.
+    // All 100 have arrived: 25 runs of most of a second each come before them.
     let (metrics, ready) = (server.url("/metrics"), server.url("/readyz"));
     let arrived = "leeway_requests_in_flight{model=\"work\",version=\"1\"} ";
     until(async || {
@@ -444,7 +444,7 @@ async fn sigterm_with_100_requests_in_flight_drops_none() {
     })
     .await;
     assert_eq!(not_ready.headers()["connection"], "close");
-    // During the deregistration delay new work is still taken; then the delay is ended.
+    // During the deregistration delay new requests are accepted; then the delay is ended.
     let late = client.post(server.url("/predict")).body(work(1));
     let late = tokio::spawn(async move { late.send().await.unwrap().status().as_u16() });
     let total = until(async || {
@@ -468,7 +468,7 @@ async fn sigterm_with_100_requests_in_flight_drops_none() {
     assert!(TcpStream::connect(address).is_err());
 }
 
-/// A run of minutes, a grace period of a moment: the run is ended, not the process underneath it.
+/// A run of minutes with a short grace period: the run is ended before its process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_outlives_the_grace_period_is_ended() {
     let repository = Repository::of("work");
@@ -485,7 +485,7 @@ async fn a_run_that_outlives_the_grace_period_is_ended() {
     let (status, log) = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
     assert!(status.success(), "{status}: {log}");
     assert!(log.contains("the grace period is over") && !log.contains("could not be ended"), "{log}");
-    // Whether it still hears of it depends on who is faster; if it does, it hears the reason.
+    // The client may or may not get an answer in time; if it does, the answer has the reason.
     if let Ok(answer) = endless.await.unwrap() {
         assert_eq!(answer.status(), 503);
     }
@@ -517,7 +517,7 @@ async fn a_second_signal_cuts_the_delay_short() {
 async fn running_out_of_file_descriptors_passes() {
     let repository = Repository::of("echo_float32");
     let server = Server::start(repository.0.path(), &[]);
-    // Lowered after the start, so the server has not left room for it.
+    // Lowered after the start, so that the server has not reserved descriptors for it.
     let process = rustix::process::Pid::from_raw(server.process().try_into().unwrap());
     let open = std::fs::read_dir(format!("/proc/{}/fd", server.process())).unwrap().count() as u64;
     let limit = rustix::process::Rlimit { current: Some(open + 5), maximum: Some(open + 5) };

@@ -1,4 +1,4 @@
-//! Leeway from the outside: a real server, real models, real clients.
+//! Tests of Leeway from the outside: a real server, real models, real clients.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -12,7 +12,7 @@ mod baseline;
 mod budget;
 mod changes;
 mod classes;
-// Takes a process that stops where it is told to: `cargo test --features failpoints`, as `make test` does.
+// Requires fail points: `cargo test --features failpoints`, as `make test` does.
 #[cfg(feature = "failpoints")]
 mod crash;
 mod deployment;

@@ -30,11 +30,11 @@ async fn requests_are_counted_by_outcome_and_timed_by_stage() {
     }
 }
 
-/// Labels come from closed sets: what a caller writes never becomes one.
+/// Label values come from closed sets: text of a caller never becomes a label value.
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_versions_and_ids_make_no_series() {
     let app = TestApp::start().await;
-    // The process's own numbers change; the series do not.
+    // The process metrics change; the series do not.
     let series = |text: &str| text.lines().filter(|line| !line.starts_with("process_")).count();
     // The quantiles of failed requests exist once a request has failed.
     for version in [1, 2] {

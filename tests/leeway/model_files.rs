@@ -61,14 +61,14 @@ fn weights_that_are_not_clearly_in_the_version_are_refused() {
         ("wrong_offset", "has \"-4\" as the offset of its data"),
         ("wrong_no_location", "does not say in which file its data are"),
         ("wrong_texts", "is of a type (8) that cannot be kept in another file"),
-        ("wrong_shape", "has a shape that cannot be: [-1, 2]"),
-        ("wrong_huge_shape", "has a shape that cannot be: [1099511627776, 1099511627776]"),
+        ("wrong_shape", "has an impossible shape: [-1, 2]"),
+        ("wrong_huge_shape", "has an impossible shape: [1099511627776, 1099511627776]"),
         ("wrong_outside", "which is not a path within the version"),
         ("wrong_absolute", "which is not a path within the version"),
         ("wrong_address", "which is not a path within the version"),
         ("wrong_long", "www…\", which is not a path within the version"),
         ("wrong_both", "both that they are in another file and that they are not"),
-        ("wrong_part_twice", "a part that there is one of occurs twice"),
+        ("wrong_part_twice", "a field that may occur only once occurs twice"),
     ] {
         let repository = Repository::new();
         add(&repository, model, &weights());
@@ -100,7 +100,7 @@ fn weights_that_are_used_over_and_over_do_not_take_more_than_a_model_may_have() 
     assert!(refusal.message.contains("ONNX has a limit of 2147483647"), "{refusal}");
 }
 
-/// Without a trial, or if a trial went well by chance, the server's own first runs have a limit, too.
+/// Without a trial, or if a trial succeeded by chance, the server's own first runs have a limit, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_hangs_in_its_first_run_holds_up_nobody() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
@@ -120,7 +120,7 @@ async fn a_version_that_hangs_in_its_first_run_holds_up_nobody() {
             _ => {
                 assert_eq!((&version["state"], &version["fault"]), (&json!("refused"), &json!("trial")), "{version}");
                 let problem = version["problem"].as_str().unwrap();
-                assert!(problem.contains("did not come to an end within 5000 ms"), "{problem}");
+                assert!(problem.contains("did not finish within 5000 ms"), "{problem}");
             }
         }
     }
@@ -219,7 +219,7 @@ async fn a_model_of_many_outputs_with_long_names_passes_the_trial() {
     assert_eq!(answer.predictions()[0][&names[0]], json!([1.0, 2.0]), "{}", answer.text);
 }
 
-/// The reason why a trial was ended is said, and not how one would find out more.
+/// The message gives the reason why a trial was ended, not instructions for finding out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_of_a_shape_that_nobody_could_send_is_refused_in_words() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);

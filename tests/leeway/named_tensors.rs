@@ -1,4 +1,4 @@
-//! Predictions whose inputs come as named tensors and whose outputs go as such, whatever the protocol that carries them.
+//! Predictions with named tensors as inputs and outputs, independent of the protocol.
 
 use std::pin::pin;
 use std::time::Instant;

@@ -1,10 +1,10 @@
-//! Admission, simulated beside the other policies one might choose: a discrete-event simulation of one worker, run with
-//! the functions that decide in the server, and ending runs of no use as it does.
+//! Admission, simulated and compared with other policies: a discrete-event simulation of one worker that uses the
+//! server's own decision functions and ends useless runs as the server does.
 //!
-//! The table that it is compared with was published for this setting: a batch of b rows takes 2 + 0.25·b ms, b ≤ 32
-//! (3,200 rows a second at most), and a request is good if it is answered within 50 ms. It does not say how its bursts and
-//! its slowdown came about; those below were chosen so that the six policies that are not ours come out as published. In
-//! no other respect has anything been fitted.
+//! The reference table was published for this setting: a batch of b rows takes 2 + 0.25·b ms, b ≤ 32 (at most 3,200
+//! rows a second), and a request is good if it is answered within 50 ms. The table does not define its bursts and its
+//! slowdown; those below were chosen so that the six other policies have the published results. Nothing else was
+//! fitted.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -24,20 +24,20 @@ const CAPACITY: f64 = 3.2;
 /// The one worker, in milliseconds.
 #[derive(Default)]
 struct Worker {
-    /// When those that wait have arrived.
+    /// Arrival times of waiting requests.
     waiting: VecDeque<f64>,
-    /// When those that are being run have arrived.
+    /// Arrival times of requests in the current run.
     running: Vec<f64>,
     since: f64,
-    /// When the queue was last empty.
+    /// Time when the queue was last empty.
     empty: f64,
 }
 
-/// What differs between policies.
+/// A policy: the parts that differ.
 trait Policy {
     fn admits(&mut self, now: f64, worker: &Worker) -> bool;
 
-    /// Takes the next batch out of what is waiting.
+    /// Takes the next batch from the queue.
     fn take(&mut self, _now: f64, worker: &mut Worker) -> Vec<f64> {
         let rows = worker.waiting.len().min(BATCH);
         worker.waiting.drain(..rows).collect()
@@ -45,7 +45,7 @@ trait Policy {
 
     fn completed(&mut self, _now: f64, _worker: &Worker) {}
 
-    /// Whether a run is ended when the last that waits for it is late.
+    /// Returns true if a run is ended when its last request is late.
     fn ends_runs(&self) -> bool {
         false
     }
@@ -63,7 +63,7 @@ impl Policy for NoShedding {
     }
 }
 
-/// So many requests in flight.
+/// A fixed limit on requests in flight.
 struct FixedLimit(usize);
 
 impl Policy for FixedLimit {
@@ -132,8 +132,8 @@ impl Policy for Gradient2 {
     }
 }
 
-/// Controlled delay, as Facebook has it: whoever has waited too long is dropped when its turn comes, and too long is
-/// little while the queue has not been empty for some time.
+/// Controlled delay in Facebook's version: a request is dropped at its turn if it has waited too long. The limit is low
+/// if the queue was not empty for some time.
 struct ControlledDelay;
 
 impl Policy for ControlledDelay {
@@ -155,7 +155,7 @@ impl Policy for ControlledDelay {
     }
 }
 
-/// Ours: the functions of the server.
+/// Leeway: the functions of the server.
 struct Leeway {
     epoch: Instant,
     service: ServiceTime,
@@ -240,7 +240,7 @@ impl Policy for Leeway {
     }
 }
 
-/// As ours, but the batch that a request will be part of is estimated at the rows there are now.
+/// As Leeway, but with the batch of a request estimated from the rows that wait now.
 struct LastBatchUnderestimated(Leeway);
 
 impl Policy for LastBatchUnderestimated {
@@ -265,7 +265,7 @@ fn millis(ms: f64) -> Duration {
 
 // ===== the simulation =====
 
-/// Random numbers that are the same everywhere (SplitMix64).
+/// Reproducible random numbers (SplitMix64).
 struct Random(u64);
 
 impl Random {
@@ -278,7 +278,7 @@ impl Random {
     }
 }
 
-/// How many times the capacity arrives, and how many times as long as usual a batch takes, at each moment.
+/// Load as a multiple of the capacity, and duration of a batch as a multiple of the usual one, over time.
 #[derive(Clone, Copy)]
 struct Scenario {
     load: fn(f64) -> f64,
@@ -288,7 +288,7 @@ struct Scenario {
 
 const DURATION: f64 = 20_000.0;
 
-/// The load of the bursts: the last 200 ms of every second bring five times the capacity, the others half of it.
+/// Load in bursts: five times the capacity in the last 200 ms of every second, half of the capacity otherwise.
 fn bursts(t: f64) -> f64 {
     if t % 1000.0 >= 800.0 { 5.0 } else { 0.5 }
 }
@@ -304,14 +304,14 @@ const SCENARIOS: [Scenario; 4] = [
     Scenario { load: |_| 0.7, peak: 0.7, slowness: from_5_to_10_s::<3> },
 ];
 
-/// How a run ends: by itself, or because it was of no use any more.
+/// End of a run: completed, or ended because it was useless.
 #[derive(Clone, Copy)]
 enum End {
     Whole,
     Cut,
 }
 
-/// The requests that are answered in time, per second.
+/// Returns the number of requests per second that are answered in time.
 fn goodput(scenario: Scenario, policy: &mut dyn Policy, seed: u64) -> f64 {
     let (mut arrivals, mut jitter) = (Random(seed), Random(seed + 1000));
     let (mut worker, mut ends, mut good) = (Worker::default(), None::<(f64, End)>, 0);
@@ -358,7 +358,7 @@ fn goodput(scenario: Scenario, policy: &mut dyn Policy, seed: u64) -> f64 {
     }
 }
 
-/// A policy: its name, how it is made, and its published goodput at 1.3 and 2 times the capacity, in bursts, and while
+/// A policy: its name, its constructor, and its published goodput at 1.3 and 2 times the capacity, in bursts, and while
 /// the machine is three times as slow.
 type Row = (&'static str, fn() -> Box<dyn Policy>, [f64; 4]);
 
@@ -393,7 +393,7 @@ fn policies_rank_as_published() {
     for (a, (better, _, published_better)) in PUBLISHED.iter().enumerate() {
         for (b, (worse, _, published_worse)) in PUBLISHED.iter().enumerate() {
             for column in 0..4 {
-                // What the table has within a percent is a tie.
+                // A difference of less than a percent counts as a tie.
                 if published_better[column] > 1.01 * published_worse[column] {
                     let (found_better, found_worse) = (found[a][column], found[b][column]);
                     assert!(
@@ -406,13 +406,13 @@ fn policies_rank_as_published() {
     }
 }
 
-/// A model may become so slow that a full batch cannot be in time any more, so that its runs are ended before they are
-/// over. Smaller batches can be in time, and have to be found.
+/// A model may become so slow that a full batch cannot be in time any more, so that all its runs are ended early.
+/// Smaller batches can be in time, and must be found.
 #[test]
 fn nobody_is_locked_out_by_a_slowdown() {
     let usual = mean_goodput(Scenario { slowness: |_| 1.0, ..SCENARIOS[3] }, || Box::new(Leeway::new()));
-    // Fifteen of the twenty seconds are as usual. In the others a batch of 16 takes 24 ms, 30 ms, and 48 ms: the most that
-    // is possible is 667, 533, and about 300 a second.
+    // Fifteen of the twenty seconds have the usual speed. In the others a batch of 16 takes 24 ms, 30 ms and 48 ms, so
+    // that at most 667, 533 and about 300 a second are possible.
     for (slowness, slow_goodput) in
         [(from_5_to_10_s::<4> as fn(f64) -> f64, 667.0), (from_5_to_10_s::<5>, 533.0), (from_5_to_10_s::<8>, 300.0)]
     {

@@ -1,4 +1,4 @@
-//! Prometheus itself: its checks of our files, and a server that scrapes two replicas.
+//! Prometheus itself: checks of the shipped files, and a server that scrapes two replicas.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,10 +14,10 @@ use crate::harness::{
     KillOnDrop, PATIENCE, PLAIN, Repository, Server, TestApp, checkout, client, copy_folder, held_out,
 };
 
-/// How often the replicas are scraped, in milliseconds.
+/// Scrape interval of the replicas, in milliseconds.
 const SCRAPE_MS: u64 = 500;
 
-/// A program of Debian's package; `make prometheus` has put it there.
+/// A program of Debian's package, which `make prometheus` has installed.
 fn program(name: &str) -> Command {
     let path = checkout().join(".prometheus/bin").join(name);
     assert!(path.exists(), "there is no {}; `make prometheus` fetches it, and so does `make test`", path.display());
@@ -36,7 +36,7 @@ fn the_configuration_and_the_rules_are_valid() {
     promtool(&["check", "config", "prometheus.yml"]);
 }
 
-/// Each alert fires when its condition is made true, with its text, and ends when it is not true any more.
+/// Each alert fires, with its text, when its condition becomes true, and ends when it becomes false.
 #[test]
 fn the_rules_pass_their_tests() {
     let mut tests: Vec<String> = std::fs::read_dir(checkout().join("deploy/prometheus/tests"))
@@ -47,7 +47,7 @@ fn the_rules_pass_their_tests() {
     assert!(tests.len() >= 5);
     let arguments: Vec<&str> = ["test", "rules"].into_iter().chain(tests.iter().map(String::as_str)).collect();
     promtool(&arguments);
-    // And none is without a test.
+    // Every alert has a test.
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
     let tests: String = tests.iter().map(|test| read(checkout().join("deploy/prometheus").join(test))).collect();
     let alerts = read(checkout().join("deploy/prometheus/rules/leeway.alerts.yml"));
@@ -86,7 +86,7 @@ struct Prometheus {
     _folder: tempfile::TempDir,
 }
 
-/// The time after a key of Prometheus' files, made short, so that a test does not wait for it; alerts fire at once.
+/// Shortens the durations of a key in Prometheus' files for the test; alerts fire at once.
 fn hurried(text: &str) -> String {
     let line = |line: &str| {
         let (indent, word) = line.split_at(line.len() - line.trim_start().len());
@@ -101,7 +101,7 @@ fn hurried(text: &str) -> String {
 }
 
 impl Prometheus {
-    /// The shipped configuration with its rules: the replicas that it names are these, and its times are short.
+    /// Starts the shipped configuration with its rules, with these replicas and short durations.
     fn start(replicas: &[Server; 2]) -> Prometheus {
         let folder = tempfile::tempdir().unwrap();
         let shipped = checkout().join("deploy/prometheus");
@@ -117,7 +117,7 @@ impl Prometheus {
             let text = std::fs::read_to_string(rules.path()).unwrap();
             std::fs::write(folder.path().join("rules").join(rules.file_name()), hurried(&text)).unwrap();
         }
-        // A port that was free a moment ago: Prometheus cannot say which one it took.
+        // A port that was just free, because Prometheus cannot report the port that it took.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let process = program("prometheus")
             .arg(format!("--config.file={}", folder.path().join("prometheus.yml").display()))
@@ -139,7 +139,7 @@ impl Prometheus {
         Some(answer["data"].clone())
     }
 
-    /// The series of an expression, as they are now.
+    /// Returns the current series of an expression.
     async fn query(&self, expression: &str) -> Vec<Value> {
         let found = self.get("/query", &[("query", expression)]).await;
         match found.map(|found| found["result"].clone()) {
@@ -148,7 +148,7 @@ impl Prometheus {
         }
     }
 
-    /// Asks until there is an answer that will do.
+    /// Repeats a query until `will_do` returns a value.
     async fn until<T>(&self, expression: &str, will_do: impl Fn(&[Value]) -> Option<T>) -> T {
         let begin = Instant::now();
         loop {
@@ -163,8 +163,8 @@ impl Prometheus {
 }
 
 impl Prometheus {
-    /// The expression of a rule, all rules that it builds on put in, for counts that are taken of each replica at the
-    /// moment of its last scrape: `increase` guesses what has been added since, and that differs from replica to replica.
+    /// Returns the expression of a rule with the rules that it uses expanded, for counts at the last scrape of each
+    /// replica: `increase` extrapolates from then, and that differs between replicas.
     async fn at_the_last_scrape(&self, rule: &str, replicas: &[Server]) -> String {
         let groups = self.get("/rules", &[]).await.unwrap();
         let rules = groups["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap());
@@ -180,7 +180,7 @@ impl Prometheus {
         let mut counts = Vec::new();
         for replica in replicas {
             let series = format!("leeway_feature_bin_total{{instance=\"{}\"}}", replica.data);
-            // A scrape that came too late leaves nothing to be seen until the next one.
+            // A late scrape leaves a gap until the next one.
             let last = self.until(&format!("max(timestamp({series}))"), |series| series.first().map(value)).await;
             counts.push(format!("increase({series}[1h] @ {last:.3})"));
         }
@@ -194,7 +194,7 @@ fn value(series: &Value) -> f64 {
     series["value"][1].as_str().unwrap().parse().unwrap()
 }
 
-/// A regressor with a baseline of many rows, from 0 to 1, evenly.
+/// A regressor with a baseline of many rows, uniform from 0 to 1.
 fn even_baseline() -> Baseline {
     let schema = FeatureSchema { numbers: vec!["x".into()], texts: Vec::new() };
     let rows = 100_000;
@@ -208,7 +208,7 @@ fn even_baseline() -> Baseline {
     builder.finish()
 }
 
-/// Two words, evenly.
+/// Two words, equally often.
 fn baseline_of_words() -> Baseline {
     let schema = FeatureSchema { numbers: Vec::new(), texts: vec!["x[0]".into(), "x[1]".into()] };
     let mut features = Features::with_rows(1_000);
@@ -245,8 +245,8 @@ async fn post(url: String, body: &Value) -> Value {
     serde_json::from_str(&answer.text().await.unwrap()).unwrap()
 }
 
-/// Predictions, and what became of them, on one replica: shifted digits, numbers that are not even any more, and
-/// requests that fail.
+/// Sends predictions and outcomes to one replica: shifted digits, numbers that are no longer uniform, and requests that
+/// fail.
 async fn use_server(server: &Server, numbers: &[f64]) {
     let shift = |digit: &Value| {
         let pixels: Vec<u64> = digit.as_array().unwrap().iter().map(|pixel| pixel.as_u64().unwrap()).collect();
@@ -275,12 +275,12 @@ async fn use_server(server: &Server, numbers: &[f64]) {
         feedback(&answer, &|index| json!({ "value": some[index] + 0.5, "metrics": { "revenue": 2 } })).await;
     }
     post(predict("words"), &json!({ "instances": [["yes", "no"], ["perhaps", "no"]] })).await;
-    // log(-1) is no number; and what is refused has no prediction either.
+    // log(-1) is not a number, so there is no prediction; nor is there one for a refused request.
     assert_eq!(post(predict("log"), &json!({ "instances": [[-1.0, -1.0]] })).await["status"], 500);
     assert_eq!(post(predict("log"), &json!({ "instances": [] })).await["status"], 400);
 }
 
-/// The counts of a feature's bins on a replica, in the order of its baseline.
+/// Returns the counts of a feature's bins on a replica, in the order of its baseline.
 async fn bins(server: &Server, feature: &str) -> Vec<u64> {
     let text = client().get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
     let series = format!("leeway_feature_bin_total{{model=\"even\",version=\"1\",feature=\"{feature}\",bin=");
@@ -288,7 +288,7 @@ async fn bins(server: &Server, feature: &str) -> Vec<u64> {
     text.lines().filter_map(count).map(|count| count as u64).collect()
 }
 
-/// The expressions of the dashboard, with its variables filled in.
+/// Returns the expressions of the dashboard, with its variables filled in.
 fn dashboard() -> Vec<(String, String)> {
     fn collect(panel: &Value, into: &mut Vec<(String, String)>) {
         for target in panel["targets"].as_array().into_iter().flatten() {
@@ -311,7 +311,7 @@ fn dashboard() -> Vec<(String, String)> {
     all
 }
 
-/// What the Prometheus adapter asks for the autoscaler, with its places filled in.
+/// Returns the query of the Prometheus adapter for the autoscaler, with its placeholders filled in.
 fn autoscaling() -> Vec<(String, String)> {
     let adapter = yaml("deploy/kubernetes/prometheus-adapter.yaml");
     let query = |rule: &Value| {
@@ -328,7 +328,7 @@ fn autoscaling() -> Vec<(String, String)> {
     adapter["rules"]["custom"].as_array().unwrap().iter().map(query).collect()
 }
 
-/// The names of all recording rules.
+/// Returns the names of all recording rules.
 fn recorded() -> Vec<String> {
     let path = checkout().join("deploy/prometheus/rules/leeway.recording.yml");
     let rules = std::fs::read_to_string(path).unwrap();
@@ -343,14 +343,14 @@ async fn a_prometheus_that_scrapes_two_replicas_sees_the_fleet() {
     let replicas = [Server::start(models, &settings), Server::start(models, &settings)];
     let prometheus = Prometheus::start(&replicas);
     prometheus.until("up{job=\"leeway\"} == 1", |series| (series.len() == 2).then_some(())).await;
-    // Counters begin at 0, and that is seen before anything is counted.
+    // Counters begin at 0, and must be scraped before anything is counted.
     prometheus
         .until("count(count_over_time(leeway_feature_bin_total{model=\"even\"}[1m]) > 2)", |series| {
             (series.len() == 1 && value(&series[0]) == 24.0).then_some(())
         })
         .await;
 
-    // One replica gets the lower half only, the other one the upper three quarters.
+    // One replica gets only the lower half, the other one the upper three quarters.
     let numbers = |from: f64, to: f64| -> Vec<f64> {
         (0..100_000).map(|row| from + (to - from) * f64::from(row) / 100_000.0).collect()
     };
@@ -376,7 +376,7 @@ async fn a_prometheus_that_scrapes_two_replicas_sees_the_fleet() {
         let of_x = |series: &&Value| series["metric"]["model"] == "even" && series["metric"]["feature"] == "x";
         let found = value(found.iter().find(of_x).unwrap());
         assert!((found - expected).abs() < 1e-6 * expected.abs().max(1.0), "{rule} is {found}, not {expected}");
-        // As it is recorded: a scrape may be a moment ago, and the other replica's another.
+        // Compared with the recorded values: the last scrapes of the replicas were at different times.
         let recorded = format!("{rule}{{model=\"even\",version=\"1\",feature=\"x\"}}");
         let is_close = |series: &[Value]| {
             series.first().map(value).filter(|found| (found - expected).abs() < 0.05 * expected.abs())
@@ -394,7 +394,7 @@ async fn a_prometheus_that_scrapes_two_replicas_sees_the_fleet() {
         })
         .await;
 
-    // Something happens to the deployments, too: a canary, and a version that is refused.
+    // The deployments change, too: a canary, and a version that is refused.
     let admin = |path: &str| format!("http://{}/admin/v1{path}", replicas[0].admin);
     let canary = client().put(admin("/models/digits/traffic")).json(&json!({ "shares": { "1": 10, "2": 90 } }));
     assert_eq!(canary.send().await.unwrap().status(), 200);

@@ -313,7 +313,7 @@ async fn a_server_without_a_model_is_alive_and_not_ready_and_serves_the_first_th
     assert_eq!(app.predict("/predict", body()).await.predictions(), json!([[1.0, 1.0]]));
 }
 
-/// The default model does not exist. That is shown, and the other models are served.
+/// The default model does not exist. This is reported, and the other models are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_default_model_that_is_not_there_is_a_problem_that_is_shown() {
     let repository = repository();
@@ -480,7 +480,7 @@ async fn a_problem_is_logged_once_and_once_more_when_it_is_gone() {
         let url = format!("http://{}/admin/v1/models", server.admin);
         client.get(url).send().await.unwrap().json().await.unwrap()
     };
-    // After a version is loaded, several more looks have passed.
+    // After a version is loaded, several more syncs have passed.
     let mut next = 10;
     let mut looks = async || {
         for _ in 0..3 {
@@ -516,7 +516,7 @@ async fn a_problem_is_logged_once_and_once_more_when_it_is_gone() {
     assert_eq!(lines(&log, "bad/model.toml").len(), 2, "{log}");
     assert!(lines(&log, "bad/model.toml")[1].contains("resolved"), "{log}");
     let of_9 = lines(&log, "\"version\":\"9\"").join("\n");
-    assert_eq!(lines(&of_9, "there is no such file, which holds the digests").len(), 1, "{log}");
+    assert_eq!(lines(&of_9, "the file with the digests of the other files is missing").len(), 1, "{log}");
     assert_eq!(lines(&of_9, "resolved: the version is loaded").len(), 1, "{log}");
     let retired = lines(&log, "retired");
     assert!(!retired.is_empty() && retired.iter().all(|line| line.contains("WARN")), "{log}");
@@ -660,7 +660,10 @@ async fn a_server_ends_at_once_though_a_load_hangs() {
     let begin = Instant::now();
     server.signal("INT");
     let (status, log) = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
-    assert!(status.success() && log.contains("a load that goes on is not waited for"), "{status}: {log}");
+    assert!(
+        status.success() && log.contains("stopped without waiting for a load that is still running"),
+        "{status}: {log}"
+    );
     assert!(begin.elapsed() < Duration::from_secs(25), "{log}");
     drop(waiting.await.unwrap());
 }

@@ -1,10 +1,10 @@
-//! Memory that is short for a while: what is refused then, and what is not.
+//! A temporary lack of memory: some operations are refused, and others are not.
 
 use serde_json::{Value, json};
 
 use crate::harness::{PLAIN, Repository, Server, client, leeway};
 
-/// A server that looks at its repository only when it is asked to, with these fail points.
+/// A server that syncs with its repository only on request, with these fail points.
 fn serve(repository: &Repository, fail_points: &str) -> Server {
     let mut command = leeway(&["serve", "--models", repository.0.path().to_str().unwrap()]);
     command.env("LEEWAY_LOADING__TRIAL", "false").env("LEEWAY_REPOSITORY__POLL_INTERVAL_MS", "0");
@@ -52,7 +52,7 @@ async fn files_are_compared_without_memory_for_the_model() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
     let server = serve(&repository, "weights::available=1*off->return(0)");
     assert_eq!(predict(&server).await, 200);
-    // The folder looks different, and the files are the same.
+    // The folder's fingerprint has changed, but the files are the same.
     let model = repository.0.path().join("plus/1/model.onnx");
     let file = std::fs::File::options().append(true).open(model).unwrap();
     file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(9)).unwrap();
@@ -65,7 +65,7 @@ async fn files_are_compared_without_memory_for_the_model() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_is_one_line_of_the_log() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
-    // The first load is let through.
+    // The first load is not stopped.
     let server = serve(&repository, "load::begun=1*off->panic(two\nlines)");
     repository.add("plus", 2, "plus_2");
     reload(&server).await;

@@ -1,4 +1,4 @@
-//! Who gets traffic: splits, promotions and rollbacks, under load, from the command line, and against all odds.
+//! Traffic splits, promotions and rollbacks: under load, from the command line, and with failures.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -38,8 +38,8 @@ async fn version_for(app: &TestApp, key: &str) -> String {
     answer.header("x-model-version").to_owned()
 }
 
-/// 64 clients, and 52 changes while they ask: nothing fails, and every answer is that of the version that it names.
-/// The number of requests is that of a short test; `LEEWAY_TEST_REQUESTS` asks for more.
+/// 64 clients send requests during 52 changes: no request fails, and every answer is that of the version that it names.
+/// The number of requests suits a short test; `LEEWAY_TEST_REQUESTS` sets a higher one.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_fails_while_versions_are_swapped() {
     let requests: usize = std::env::var("LEEWAY_TEST_REQUESTS").map_or(20_000, |count| count.parse().unwrap());
@@ -127,7 +127,7 @@ async fn a_key_stays_with_its_version_and_only_a_share_that_grows_takes_keys() {
         let request = app.client.post(app.url("/predict")).header("x-routing-key", wrong).body(body());
         assert_eq!(request.send().await.unwrap().status(), 400);
     }
-    // Whoever names a version gets it.
+    // A request that names a version gets that version.
     let pinned = app.predict("/v1/models/plus/versions/3:predict", body()).await;
     assert_eq!(pinned.predictions(), json!([[3.0, 13.0]]));
 }
@@ -150,11 +150,11 @@ async fn what_is_needed_is_kept_and_what_is_not_is_retired() {
     assert_eq!(loaded().await, [3, 2, 1]);
     app.admin_post("/admin/v1/models/plus/versions/2/unload", json!({})).await;
     assert_eq!(loaded().await, [3, 1]);
-    for (version, says) in [(1, "has 100% of the traffic"), (3, "is where a rollback leads")] {
+    for (version, says) in [(1, "has 100% of the traffic"), (3, "is the target of a rollback")] {
         let refused = app.admin_post(&format!("/admin/v1/models/plus/versions/{version}/unload"), json!({})).await;
         assert!(refused.status == 422 && refused.text.contains(says), "{}", refused.text);
     }
-    // A new version is taken in, without traffic, and the newest before it goes, if nothing needs it.
+    // A new version is loaded without traffic. The version before it is retired if nothing needs it.
     Repository::add(&repository, "plus", 4, "plus_4");
     assert_eq!(loaded().await, [4, 3, 1]);
     app.admin_post(PROMOTE, json!({ "version": 4 })).await;
@@ -234,7 +234,7 @@ async fn the_admin_api_takes_only_what_it_should() {
         for other in ["GET", "POST", "PUT", "DELETE", "PATCH"].into_iter().filter(|other| *other != method) {
             assert_eq!(send(&admin, other, path, "Bearer correct-horse-battery").await, 405, "{other} {path}");
         }
-        // Nothing of this is on the data listener, however it is written.
+        // None of this is on the data listener, in any spelling.
         for variant in [
             path.to_owned(),
             format!("/{path}"),
@@ -244,7 +244,7 @@ async fn the_admin_api_takes_only_what_it_should() {
             assert_eq!(send(&data, method, &variant, "Bearer correct-horse-battery").await, 404, "{method} {variant}");
         }
     }
-    // Who has no token is not told what there is.
+    // Without a token, a caller does not learn which paths exist.
     assert_eq!(send(&admin, "GET", "/admin/v1/nothing", "").await, 401);
     assert_eq!(send(&admin, "GET", "/admin/v1/nothing", "Bearer correct-horse-battery").await, 404);
 
@@ -283,7 +283,7 @@ async fn the_admin_api_takes_only_what_it_should() {
     assert_eq!(app.metric("leeway_deployment_generation{model=\"plus\"}").await, 1.0);
 }
 
-/// Without a token, whoever is on this machine may ask; a web page in its browser may not.
+/// If no token is configured, local programs may use the API, but web pages in a local browser may not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_web_page_cannot_reach_through_a_browser() {
     let repository = repository();
@@ -301,7 +301,7 @@ async fn a_web_page_cannot_reach_through_a_browser() {
     assert_eq!(form.send().await.unwrap().status(), 415);
 }
 
-/// A command of the program, for this server.
+/// Runs a command of the program for this server.
 fn command(server: &Server, arguments: &[&str]) -> Command {
     let mut command = leeway(arguments);
     command.env("LEEWAY_ADMIN__LISTEN", server.admin.to_string());
@@ -329,7 +329,7 @@ async fn the_command_line_does_it_all() {
     say(
         &["promote", "plus", "2", "--if-generation", "1"],
         1,
-        "is at generation 2, and this was decided on generation 1",
+        "is at generation 2, but this change was decided on generation 1",
     );
     say(&["promote", "plus", "2", "--by", "ada"], 0, "1=90 2=10 -> 2=100, stable version 2, generation 3");
     say(&["promote", "plus", "9"], 1, "no version \"9\"");
@@ -352,7 +352,7 @@ async fn the_command_line_does_it_all() {
     let nobody = run(leeway(&["status"]).env("LEEWAY_ADMIN__LISTEN", "127.0.0.1:1"));
     assert!(nobody.0 == 1 && nobody.1.contains("no server answers at 127.0.0.1:1"), "{}", nobody.1);
 
-    // Without a server, the journal itself; the next server does as it says.
+    // Without a server, commands change the journal itself, and the next server follows it.
     let models = repository.0.path().to_str().unwrap();
     let nothing =
         run(leeway(&["promote", "plus", "9", "--offline", "--models", models]).env("LEEWAY_STATE__URL", &url));
@@ -365,7 +365,7 @@ async fn the_command_line_does_it_all() {
     assert_eq!(answer.headers()["x-model-version"], "1");
 }
 
-/// A version that the journal wants, and that is not as it should be: the server says what to do.
+/// A version that the journal needs is damaged: the server says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployed_version_that_is_broken_keeps_a_server_from_starting_and_says_why() {
     let repository = repository();
@@ -392,7 +392,7 @@ async fn a_deployed_version_that_is_broken_keeps_a_server_from_starting_and_says
     assert!(check.0 == 0 && check.1.contains("without these versions"), "{}", check.1);
 }
 
-/// A journal of two servers: what one does, the other takes over.
+/// Two servers share a journal: each takes over the changes of the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_share_a_journal_follow_each_other() {
     let repository = repository();
@@ -417,7 +417,8 @@ async fn servers_that_share_a_journal_follow_each_other() {
     assert_eq!(version_for(&one, "a").await, "1");
 }
 
-/// Somebody deploys, past this server, what it cannot load: it serves on, and an operator can go back.
+/// Another process deploys a version that this server cannot load: it continues to serve, and an operator can roll
+/// back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
     let repository = repository();
@@ -444,13 +445,14 @@ async fn a_deployment_that_cannot_be_taken_over_can_be_rolled_back() {
     assert_eq!(version_for(&app, "a").await, "3");
 }
 
-/// A disk with room for the journal as it is and no more, and then one that cannot be written at all.
+/// A disk that is full after the current journal, and then a disk that cannot be written at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_the_change_and_nothing_else() {
     let repository = repository();
     let state = tempfile::tempdir().unwrap();
     let disk = state.path().display();
-    // A disk of its own takes privileges; the limit on a file's size does not, and SQLite meets the same error path.
+    // A separate file system requires privileges. A limit on the file size does not, and uses the same error path of
+    // SQLite.
     let models = repository.0.path().to_str().unwrap();
     let binary = env!("CARGO_BIN_EXE_leeway");
     let mut shell = Command::new("bash");

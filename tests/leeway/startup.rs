@@ -1,4 +1,4 @@
-//! What keeps a server from starting: one clear message, an exit code, and no port bound.
+//! Failures at the start of a server: one clear message, an exit code, and no port bound.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use leeway::repository::Manifest;
 
 use crate::harness::{KillOnDrop, PLAIN, Repository, Server, TENSOR_STAGES, checkout, leeway, until};
 
-/// The exit code and what is written to standard error, with the test's folders taken out.
+/// Returns the exit code and the text on standard error, without the test's folders.
 fn failure(command: &mut Command, repository: &Path) -> String {
     let Output { status, stderr, .. } = command.output().unwrap();
     let text = String::from_utf8(stderr).unwrap();
-    // The log is JSON here. One of its lines says why the server ends.
+    // The log is JSON here. One of its lines gives the reason why the server ends.
     let shown = |line: &str| match serde_json::from_str::<serde_json::Value>(line) {
         Ok(line) if line["fatal"] == true => format!("error: {}\n", line["message"].as_str().unwrap()),
         Ok(_) => String::new(),
@@ -58,7 +58,7 @@ fn a_model_that_cannot_be_served_is_named() {
     };
     check("model.onnx is missing", &|repository| std::fs::remove_file(model_file(repository)).unwrap());
     check("model.onnx is another one", &|repository| std::fs::write(model_file(repository), "").unwrap());
-    // Added like this, so that it is not the digest that tells.
+    // Sealed again, so that the digest does not reveal the change.
     let added = |model: Vec<u8>| {
         move |repository: &Repository| {
             std::fs::write(model_file(repository), &model).unwrap();
@@ -141,7 +141,7 @@ fn an_output_without_a_row_per_instance_is_refused() {
     assert!(text.contains("\"y\" does not have one row per instance"), "{text}");
 }
 
-/// The library found at start is the CPU one: with `warn`, the CPU serves, and everything says so.
+/// The library at start is for CPUs: with `warn`, the CPU is used, and all reports say so.
 #[tokio::test(flavor = "multi_thread")]
 async fn cuda_without_a_gpu_can_be_a_warning() {
     let model_toml = format!("{PLAIN}providers = [\"cuda\", \"cpu\"]\nprovider_fallback = \"warn\"\n");
@@ -160,7 +160,7 @@ async fn cuda_without_a_gpu_can_be_a_warning() {
     assert!(log.contains("WARN") && log.contains("cuda"), "{log}");
 }
 
-/// It is served all the same: the budget may be right and the machine the wrong one.
+/// The model is served all the same: the budget may be right and the machine wrong.
 #[test]
 fn a_model_that_is_too_slow_for_its_budget_is_named() {
     let model_toml = format!("{TENSOR_STAGES}[budget]\ntotal_ms = 2\n");
@@ -180,7 +180,7 @@ fn a_missing_library_is_one_message_that_says_how_to_mend_it() {
     insta::assert_snapshot!(text);
 }
 
-/// A library that says it is 1.16.0, made with the C compiler: what matters is the version it reports.
+/// A library that reports version 1.16.0, made with the C compiler, because only the reported version matters.
 #[test]
 fn a_library_that_is_too_old_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -213,11 +213,11 @@ fn a_port_in_use_is_named() {
         let text = failure(command.env(variable, &address), repository.0.path());
         assert!(text.starts_with("exit 1"), "{text}");
         assert!(text.contains(&format!("{key}: cannot listen on {address}")), "{text}");
-        assert!(text.contains("another process has this port"), "{text}");
+        assert!(text.contains("another process uses this port"), "{text}");
     }
 }
 
-/// Loading would never end here.
+/// A load would stop at a fail point here, and never end.
 #[cfg(feature = "failpoints")]
 #[test]
 fn a_port_in_use_is_told_before_models_are_loaded() {
@@ -229,7 +229,7 @@ fn a_port_in_use_is_told_before_models_are_loaded() {
     assert!(text.starts_with("exit 1") && text.contains("admin.listen: cannot listen on"), "{text}");
 }
 
-/// A log collector reads nothing but the log.
+/// Log collectors read only the log.
 #[test]
 fn what_ends_the_start_is_a_line_of_the_log() {
     let repository = Repository::of("echo_float32");
@@ -319,7 +319,7 @@ fn a_wrong_setting_names_its_source_its_key_and_what_is_allowed() {
     assert!(text.starts_with("exit 2") && text.contains("nowhere.toml"), "{text}");
 }
 
-/// A file cannot be made below a file: nobody can write there, whoever runs the test.
+/// A path below a regular file, which no user can write.
 #[test]
 fn a_state_that_cannot_be_opened_is_a_failure_and_not_a_wrong_setting() {
     let repository = Repository::of("echo_float32");
@@ -355,7 +355,7 @@ fn systemd_is_told_when_the_server_is_ready_and_when_it_stops() {
     assert!(server.wait().0.success());
 }
 
-/// As a container's first process it would not be, without a handler.
+/// The first process of a container is not ended by signals without handlers.
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_signal_while_models_load_ends_the_server_at_once() {
@@ -374,7 +374,7 @@ async fn a_signal_while_models_load_ends_the_server_at_once() {
     }
 }
 
-/// Kubernetes sets these beside a Service that is called leeway.
+/// Kubernetes sets these variables for a Service called leeway.
 #[test]
 fn variables_of_others_with_our_prefix_are_passed_over() {
     let repository = Repository::of("echo_float32");

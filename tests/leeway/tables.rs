@@ -1,4 +1,4 @@
-//! Tables: every held-out penguin on both shipped versions, and patients, against scikit-learn; and rows that are none.
+//! Tables: every held-out penguin on both shipped versions, and patients, compared with scikit-learn; and invalid rows.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn path(version: &str) -> String {
     format!("/v1/models/penguins/versions/{version}:predict")
 }
 
-/// Missing values and categories that training never saw are among them.
+/// Includes missing values and categories that did not occur in training.
 #[tokio::test(flavor = "multi_thread")]
 async fn penguins_are_what_scikit_learn_says() {
     let (app, held_out) = (app().await, held_out());
@@ -44,7 +44,7 @@ async fn penguins_are_what_scikit_learn_says() {
         for (row, prediction) in all.as_array().unwrap().iter().enumerate() {
             check(row, prediction);
         }
-        // A value that is null may be left out as well.
+        // A null value may also be left out.
         for (row, instance) in instances.iter().enumerate().filter(|(row, _)| row % 7 == 0 || *row >= 100) {
             let mut instance = instance.clone();
             instance.as_object_mut().unwrap().retain(|_, value| !value.is_null());
@@ -103,7 +103,7 @@ async fn what_is_no_penguin_is_refused_with_row_and_column() {
         seen.push_str(&format!("{name}: {}\n    {}\n", answer.status, answer.json()["detail"].as_str().unwrap()));
     }
     insta::assert_snapshot!(seen);
-    // A text of a megabyte is one that was never seen.
+    // A text of a megabyte is an unknown category.
     let long = with("sex", &format!("{:?}", "x".repeat(1 << 20)));
     assert_eq!(app.predict(&path("2"), format!(r#"{{"instances": {long}}}"#)).await.status, 200);
     let mut body = format!(r#"{{"instances": [{good}]}}"#).into_bytes();
@@ -112,7 +112,7 @@ async fn what_is_no_penguin_is_refused_with_row_and_column() {
     assert_eq!(app.predict(&path("2"), body).await.status, 400);
 }
 
-/// Ten columns become one tensor, and a standardised value what it was.
+/// Ten columns become one tensor, and the standardised output becomes the original unit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_regressor_says_what_scikit_learn_says_in_its_unit() {
     let mut config = config();

@@ -1,4 +1,4 @@
-//! Element types, shapes and batches, through real ONNX models that answer what they were asked.
+//! Element types, shapes and batches, through real ONNX models that echo their inputs.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ async fn check(model: &str, instances: Value, expected: Value) {
     assert_eq!(answer.predictions(), expected, "{model}");
 }
 
-/// Models that answer what they were asked, one of each element type, and rows for them.
+/// Models that echo their input, one for each element type, and rows for them.
 pub(crate) fn of_every_element_type() -> [(&'static str, Value); 14] {
     [
         ("echo_float32", json!([[0.1, -3.5], [3.4028235e38, 1e-45]])),
@@ -89,7 +89,7 @@ async fn a_request_above_the_batch_limit_is_run_in_parts() {
     assert_eq!(app.metric("leeway_batch_size_sum{model=\"echo\",version=\"1\"}").await, 50.0);
 }
 
-/// Sequences of different lengths cannot share a run; they are answered all the same.
+/// Sequences of different lengths cannot share a run, but are answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_different_shapes_at_once_are_all_answered() {
     let app = std::sync::Arc::new(TestApp::with(Repository::of("echo_sequence").config()).await);

@@ -1,4 +1,4 @@
-//! The tiny transformer with its own tokenizer, against sentence-transformers; and texts that are none.
+//! The tiny transformer with its own tokenizer, compared with sentence-transformers; and invalid texts.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ async fn app() -> TestApp {
     assert_ne!(patient, settings);
     std::fs::write(repository.path().join("sentences/model.toml"), patient).unwrap();
     config.repository.path = repository.path().to_owned();
-    // It has been read when this returns.
+    // The repository has been read when this returns, so that it may be deleted.
     TestApp::with(config).await
 }
 
@@ -33,7 +33,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     1.0 - product(a, b) / (product(a, a) * product(b, b)).sqrt()
 }
 
-/// Texts of 3 to 400 words: alone, all in one request, and each in a request of its own beside all others.
+/// Texts of 3 to 400 words: alone, all in one request, and each in a concurrent request.
 #[tokio::test(flavor = "multi_thread")]
 async fn embeddings_are_what_sentence_transformers_makes_also_beside_strangers() {
     let (app, held_out) = (app().await, held_out());
@@ -55,13 +55,13 @@ async fn embeddings_are_what_sentence_transformers_makes_also_beside_strangers()
             check(index, &answer[0]);
         }
     }
-    // They were run together, as far as they were of one length.
+    // Texts of one length shared runs.
     let rows = app.metric("leeway_batch_size_sum{model=\"sentences\",version=\"1\"}").await;
     let runs = app.metric("leeway_batch_size_count{model=\"sentences\",version=\"1\"}").await;
     assert!(rows / runs > 1.2, "{rows} rows in {runs} runs");
 }
 
-/// All of them at one time.
+/// Sends all of them concurrently.
 async fn futures<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut all: Vec<_> = all.map(Box::pin).collect();
     let mut done: Vec<Option<T>> = all.iter().map(|_| None).collect();
@@ -120,7 +120,7 @@ async fn what_is_no_text_is_refused_with_what_to_change() {
     insta::assert_snapshot!(seen);
     let invalid = [br#"{"instances": [""#.as_slice(), &[0xc3, 0x28], br#""]}"#].concat();
     assert_eq!(app.predict("/predict", invalid).await.status, 400);
-    // Whatever is a text has an answer.
+    // Every text has an answer.
     let long = app.predict("/predict", json!({ "instances": [["a ".repeat(9_000), "b ".repeat(9_000)]] }).to_string());
     assert_eq!(long.await.predictions().as_array().unwrap().len(), 1);
     for text in ["", " ", "\u{0}", "\u{1f44d}\u{200d}", "[CLS] [PAD] [SEP]", "\u{202e}abc", "ﷺ"] {

@@ -1,4 +1,4 @@
-//! Versions as artifacts: added, verified, tried out, and refused when they are not what they should be.
+//! Versions as artifacts: added, verified, tried out, and refused if they are invalid.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, ledger, leeway, run, runtime, trial};
 
-/// A repository whose version 1 serves, and whose version 2 (5 is added to x, and 5 is in a file of its own) is for a
-/// test to break.
+/// A repository whose version 1 serves. A test may break version 2, which adds 5 to x and has the 5 in a file of its
+/// own.
 fn repository() -> Repository {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN).with("plus", 2, "plus_5_external", PLAIN);
     let data = checkout().join("tests/data/models/plus_5.onnx.data");
@@ -34,7 +34,7 @@ fn flip_a_bit(file: &Path) {
     std::fs::write(file, bytes).unwrap();
 }
 
-/// Exchanges the name of the file that the weights are in for another one of the same length, and seals that.
+/// Replaces the name of the weights file by another one of the same length, and seals the version.
 fn locate_weights_at(folder: &Path, location: &str) {
     assert_eq!(location.len(), "plus_5.onnx.data".len());
     let file = folder.join("model.onnx");
@@ -45,7 +45,7 @@ fn locate_weights_at(folder: &Path, location: &str) {
     Manifest::write_for(folder).unwrap();
 }
 
-/// Every way to break a version's files, and what is said of it.
+/// All ways to break a version's files, and the expected messages.
 #[test]
 fn every_mutation_of_a_versions_files_is_refused_with_its_reason() {
     let mut seen = String::new();
@@ -105,12 +105,12 @@ async fn with_trial(repository: &Repository, timeout_ms: u64) -> TestApp {
     TestApp::with_trial(config, trial).await
 }
 
-/// A server that serves version 1; a version 2 that cannot be served appears, and is asked for in every way.
+/// A server that serves version 1. A version 2 that cannot be served appears, and is requested in every way.
 async fn refuses_the_second(break_it: impl FnOnce(&Repository), fault: &str, says: &str) {
     refuses_the_second_within(60_000, break_it, fault, says).await;
 }
 
-/// The same, where the trial may take so many milliseconds, that of version 1 too: a test machine may be busy.
+/// As above, with this timeout for trials, also that of version 1, because a test machine may be busy.
 async fn refuses_the_second_within(timeout_ms: u64, break_it: impl FnOnce(&Repository), fault: &str, says: &str) {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
     let app = with_trial(&repository, timeout_ms).await;
@@ -125,7 +125,7 @@ async fn refuses_the_second_within(timeout_ms: u64, break_it: impl FnOnce(&Repos
     assert!(second["problem"].as_str().unwrap().contains(says), "{second}");
     let series = format!("leeway_load_failures_total{{model=\"plus\",reason=\"{fault}\"}}");
     assert_eq!(app.metric(&series).await, 1.0);
-    // What has not changed is not tried again, unless somebody asks for it.
+    // An unchanged version is not tried again, except on request.
     app.admin_post("/admin/v1/reload", json!({})).await;
     assert_eq!(app.metric(&series).await, 1.0);
     let promoted = app.admin_post("/admin/v1/models/plus/promote", json!({ "version": 2 })).await;
@@ -155,7 +155,7 @@ async fn a_model_that_takes_all_memory_does_so_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_does_not_end_is_ended() {
-    refuses_the_second_within(8_000, add_second("endless"), "trial", "did not come to an end within 8000 ms").await;
+    refuses_the_second_within(8_000, add_second("endless"), "trial", "did not finish within 8000 ms").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +174,7 @@ async fn a_model_that_predicts_something_else_is_refused() {
     refuses_the_second(golden, "golden", "predictions[1][1] is 4.0, expected 4.5 ± 0.045").await;
 }
 
-/// The real program could not be made to abort by any model at hand; this one does it, and the server sees the same.
+/// No available model makes the real program abort. This program does, and the server sees the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trial_that_aborts_is_a_refusal() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
@@ -185,7 +185,7 @@ async fn a_trial_that_aborts_is_a_refusal() {
         ("echo 'free(): invalid pointer' >&2; kill -ABRT $$", "free(): invalid pointer"),
         ("exit 3", "its process ended with exit code 3"),
         ("echo '{}'", "its process ended with exit code 0"),
-        ("cat >/dev/null; yes", "did not come to an end within"),
+        ("cat >/dev/null; yes", "did not finish within"),
     ] {
         std::fs::write(&script, format!("#!/bin/sh\n{does}\n")).unwrap();
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -221,7 +221,7 @@ async fn the_files_of_a_loaded_version_are_watched() {
     let problem = overview["models"][0]["versions"][0]["altered"].as_str().unwrap();
     assert!(problem.contains("model.onnx is not the file that was added"), "{problem}");
     assert_eq!(app.metric(altered).await, 1.0);
-    // An alarm, and never a swap: what was loaded serves on.
+    // An alarm, but no swap: the loaded files are still served.
     assert_eq!(predict(&app).await.predictions(), json!([[5.0, 5.0]]));
 
     std::fs::write(&model, whole).unwrap();
@@ -247,13 +247,13 @@ async fn a_changed_model_toml_is_taken_over_if_it_is_right() {
     assert!(overview["models"][0]["config_problem"].as_str().unwrap().contains("postprocess"), "{overview}");
     assert_eq!(predict(&app).await.predictions(), json!([[5.0, 5.0]]));
 
-    // Right in itself, and wrong for the model.
+    // A valid model.toml that does not fit the model.
     std::fs::write(&model_toml, PLAIN.replacen("tensor", "nothing", 1)).unwrap();
     let overview = app.admin_post("/admin/v1/reload", json!({})).await.json();
     let problem = overview["models"][0]["versions"][0]["reload_problem"].as_str().unwrap();
     assert!(problem.contains("there is no \"nothing\""), "{problem}");
     assert_eq!((predict(&app).await.status, budget().await), (200, json!(600_000)));
-    // What is loaded can be deployed, whatever model.toml says meanwhile.
+    // A loaded version can be deployed, even if model.toml is wrong meanwhile.
     for change in ["promote", "rollback"] {
         let path = format!("/admin/v1/models/plus/{change}");
         let body = if change == "promote" { json!({ "version": 1 }) } else { json!({}) };
@@ -264,8 +264,8 @@ async fn a_changed_model_toml_is_taken_over_if_it_is_right() {
     let overview = app.admin_post("/admin/v1/reload", json!({})).await.json();
     assert_eq!(overview["models"][0]["config_problem"], Value::Null);
     assert_eq!((predict(&app).await.status, budget().await), (200, json!(500_000)));
-    // Another budget has other histograms: it begins to count anew, as after a restart. Whatever else is changed, it goes
-    // on counting.
+    // Another budget needs other histograms, so counting begins at zero, as after a restart. After other changes it
+    // continues.
     let ok = "leeway_requests_total{model=\"plus\",version=\"2\",outcome=\"ok\"}";
     assert_eq!(app.metric(ok).await, 1.0);
     std::fs::write(&model_toml, PLAIN.replace("600000", "500000").replace("[model]", "[model]\nqueue_capacity = 7"))
@@ -275,7 +275,7 @@ async fn a_changed_model_toml_is_taken_over_if_it_is_right() {
     assert_eq!(app.metric(ok).await, 2.0);
 }
 
-/// Another artifact under the same number, sealed like a version: whatever else happens, it is not taken for the first.
+/// Another artifact under the same number, sealed like a version, is never taken for the first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_was_exchanged_is_never_swapped_in() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
@@ -289,7 +289,7 @@ async fn a_version_that_was_exchanged_is_never_swapped_in() {
     app.admin_post("/admin/v1/reload", json!({})).await;
     assert_eq!(app.metric(altered).await, 1.0);
     assert_eq!(predict(&app).await.predictions(), json!([[1.0, 1.0]]));
-    // It would not load again, so it is given nothing that it does not have.
+    // It could not be loaded again, so it gets no traffic that it does not have already.
     repository.add("plus", 2, "plus_2");
     app.admin_post("/admin/v1/reload", json!({})).await;
     assert_eq!(app.admin_post("/admin/v1/models/plus/promote", json!({ "version": 2 })).await.status, 200);
@@ -299,7 +299,7 @@ async fn a_version_that_was_exchanged_is_never_swapped_in() {
     assert_eq!(predict(&app).await.predictions(), json!([[1.0, 1.0]]));
 }
 
-/// What the server has read of `model.toml` is what is tried out, whatever the file says meanwhile.
+/// The trial uses the `model.toml` that the server has read, even if the file has changed meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_model_toml_keeps_no_version_from_being_loaded() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN).with("plus", 2, "plus_2", PLAIN);
@@ -369,7 +369,7 @@ fn a_version_is_added_with_everything_that_is_known_of_it() {
     );
     assert_eq!(json!(verified.golden.unwrap().predictions), json!([[6.0, 7.0], [5.5, 9.0]]));
 
-    // What is wrong leaves nothing behind.
+    // An invalid addition leaves nothing behind.
     for (more, says) in [
         (vec!["--onnx", "/nowhere/model.onnx"], "/nowhere/model.onnx: No such file"),
         (vec!["--onnx", &file("bomb.onnx")], "loading.trial_memory_mb"),
@@ -397,7 +397,7 @@ fn a_version_is_added_with_everything_that_is_known_of_it() {
     assert!(code == 1 && text.contains("plus 2: BAD (digest): plus_5.onnx.data is not the file"), "{text}");
 }
 
-/// A running server sees what `leeway add` adds, and gives it no traffic.
+/// A running server finds versions that `leeway add` adds, and gives them no traffic.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_version_is_taken_in_by_itself() {
     let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);

@@ -1,10 +1,10 @@
-//! What goes over the wire, as snapshots.
+//! Requests and answers on the wire, as snapshots.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Repository, TestApp, held_out};
 
-/// Replaces what differs from request to request.
+/// Replaces values that differ between requests.
 fn without_ids(mut value: Value) -> Value {
     if let Some(ids) = value.get_mut("prediction_ids").and_then(Value::as_array_mut) {
         for (index, id) in ids.iter_mut().enumerate() {
@@ -55,10 +55,10 @@ async fn models() {
     assert_eq!(list, json!({ "models": [model] }));
     let version = app.get("/v1/models/digits/versions/1").await.json();
     assert_eq!(version, model["versions"][1]);
-    // TensorFlow Serving's and KServe's clients read these.
+    // The clients of TensorFlow Serving and KServe read these.
     assert_eq!(model["model_version_status"][0]["state"], "AVAILABLE");
     assert_eq!((&model["name"], &model["ready"]), (&json!("digits"), &json!(true)));
-    // How rounding falls out is up to the processor.
+    // Rounding depends on the processor.
     insta::assert_json_snapshot!(model, {
         ".versions[].batching.rows.difference" => "[difference]",
         ".versions[].batching.explanation" => "[explanation]",

@@ -14,7 +14,7 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// On one model.
+    /// Starts it with one model.
     pub fn start(model: &Path) -> Floor {
         let child = example("floor").arg(model).arg(onnxruntime()).stdout(Stdio::piped()).spawn();
         let mut child = KillOnDrop(child.expect("examples/floor: run `make bench-load`, which builds it"));
@@ -23,7 +23,7 @@ impl Floor {
         Floor { _child: child, address }
     }
 
-    /// A URL for clients.
+    /// Returns a URL for clients.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

@@ -1,7 +1,7 @@
-//! What the tests and the benches of Leeway share: places in the checkout, model repositories, the program as a process, and
-//! load on it.
+//! Shared parts of Leeway's tests and benches: places in the checkout, model repositories, the program as a process,
+//! and load on it.
 //!
-//! A dev-dependency of Leeway, and no part of it. It stands below `benches/`, which is all that an image needs of it.
+//! A dev-dependency of Leeway, not a part of it. It is below `benches/`, so that images need only that folder.
 
 mod floor;
 mod load_generator;

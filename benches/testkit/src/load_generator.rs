@@ -1,4 +1,4 @@
-//! Putting a server under load with oha, open or closed, and what becomes of the requests.
+//! Open and closed load on a server, by oha, and the outcomes of the requests.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use crate::server::Server;
 /// Version of the load generator.
 pub const OHA: &str = "1.16.0";
 
-/// How requests come.
+/// Kind and amount of load.
 #[derive(Clone, Copy)]
 pub enum Load {
-    /// So many connections, each sending its next request when it has its answer.
+    /// This number of connections, each sending its next request when it has its answer.
     Closed(usize),
-    /// So many requests a second, whatever becomes of them.
+    /// This number of requests a second, even if earlier ones are not answered yet.
     Open(f64),
-    /// The same, over so many connections.
+    /// As `Open`, over this number of connections.
     OpenOver(f64, usize),
 }
 
@@ -32,7 +32,7 @@ impl Load {
         }
     }
 
-    /// In requests a second.
+    /// Returns the requests a second of an open load.
     fn rate(self) -> Option<f64> {
         match self {
             Load::Closed(_) => None,
@@ -41,28 +41,28 @@ impl Load {
     }
 }
 
-/// Connections of an open load: more requests than this are never in flight at one time.
+/// Connections of an open load, and so its maximum number of requests in flight.
 const OPEN_CONNECTIONS: usize = 512;
 
-/// Who is not answered within this time counts as not answered.
+/// Time after which a request counts as not answered.
 const TIMEOUT: &str = "10s";
 
-/// Of an open load, at least this share has to have been heard of: if not, it did not come.
+/// Minimum share of the requests of an open load whose outcome is known. With less, the load was not as asked for.
 const MIN_HEARD: f64 = 0.98;
 
-/// What became of the requests of a load, in numbers.
+/// Outcomes of the requests of a load, in numbers.
 pub struct Summary {
-    /// How many were answered a second.
+    /// Number of answers per second.
     pub per_second: f64,
-    /// In seconds, of what was answered.
+    /// Quantiles of the latency of answered requests, in seconds.
     pub p50: f64,
     pub p95: f64,
     pub p99: f64,
-    /// How many were answered, by status.
+    /// Number of answers, by status.
     pub answered: BTreeMap<u16, u64>,
-    /// How many were not answered, by what went wrong.
+    /// Number of requests without an answer, by error.
     pub unanswered: BTreeMap<String, u64>,
-    /// How many an open load should have had.
+    /// Number of requests that an open load should have had.
     pub offered: Option<f64>,
 }
 
@@ -71,18 +71,18 @@ impl Summary {
         self.answered.get(&200).copied().unwrap_or(0)
     }
 
-    /// Those that were not answered with 200, or not at all.
+    /// Returns the number of requests that were not answered with 200, or not at all.
     pub fn failed(&self) -> u64 {
         self.answered.values().sum::<u64>() - self.good() + self.unanswered.values().sum::<u64>()
     }
 
-    /// Of an open load, those of which nothing was heard: those that its end cut off, and those that were not sent, since too many
-    /// were waiting for an answer already.
+    /// Returns the number of requests of an open load without a known outcome: they were cut off by its end, or not
+    /// sent because all connections were waiting for an answer.
     pub fn missing(&self) -> f64 {
         self.offered.map_or(0.0, |offered| offered - (self.good() + self.failed()) as f64)
     }
 
-    /// Itself, if nothing failed, and what should have come has come.
+    /// Returns this summary. Panics if a request failed or too many are missing.
     pub fn all_good(self) -> Summary {
         assert!(self.good() > 0 && self.failed() == 0, "{:?}, not answered: {:?}", self.answered, self.unanswered);
         if let Some(offered) = self.offered {
@@ -92,16 +92,16 @@ impl Summary {
     }
 }
 
-/// One request that was answered, in seconds.
+/// One answered request; times in seconds.
 #[derive(Clone, Copy)]
 pub struct Hit {
-    /// When it was sent, from the beginning on.
+    /// Time of sending, since the beginning of the load.
     pub sent: f64,
     pub took: f64,
     pub status: u16,
 }
 
-/// Puts a URL under load and sums up what became of it. `body` is a file.
+/// Puts a URL under load and returns a summary of the outcomes. `body` is a file.
 pub fn summarize(url: &str, body: &Path, load: Load, time: Duration) -> Summary {
     let output = command(Some(body), load, time).args(["--output-format", "json"]).arg(url).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).expect("oha's report is not JSON");
@@ -113,7 +113,7 @@ pub fn summarize(url: &str, body: &Path, load: Load, time: Duration) -> Summary 
     let answered: BTreeMap<u16, u64> =
         counts("statusCodeDistribution").map(|(status, count)| (status.parse().unwrap(), count)).collect();
     Summary {
-        // Its own `requestsPerSec` counts those that the end cut off.
+        // oha's own `requestsPerSec` also counts the requests that its end cut off.
         per_second: answered.values().sum::<u64>() as f64 / report["summary"]["total"].as_f64().unwrap(),
         p50: quantile("p50"),
         p95: quantile("p95"),
@@ -124,7 +124,7 @@ pub fn summarize(url: &str, body: &Path, load: Load, time: Duration) -> Summary 
     }
 }
 
-/// Puts a URL under load and gives every request that was answered; of the others oha says nothing here. `body` is a file.
+/// Puts a URL under load and returns every answered request; oha does not report other requests here. `body` is a file.
 pub fn fire(url: &str, body: Option<&Path>, load: Load, time: Duration) -> Vec<Hit> {
     let output = command(body, load, time).args(["--output-format", "csv"]).arg(url).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -156,7 +156,7 @@ fn command(body: Option<&Path>, load: Load, time: Duration) -> Command {
     command
 }
 
-/// Where the load generator is; installs it with cargo, once.
+/// Returns the path of the load generator, after installing it with cargo if necessary.
 pub fn oha() -> PathBuf {
     let path = workshop().join("bin/oha");
     if !path.exists() {
@@ -171,7 +171,7 @@ pub fn oha() -> PathBuf {
     path
 }
 
-/// What is asked again and again under load.
+/// A request that is repeated under load.
 pub struct Question {
     /// The model that is asked.
     pub model: &'static str,
@@ -182,7 +182,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// One instance for a model of a server.
+    /// Makes a request with one instance for a model of a server.
     pub fn new(server: &Server, model: &'static str, instance: &Value) -> Question {
         let body = workshop().join(format!("question-{model}.json"));
         std::fs::write(&body, serde_json::json!({ "instances": [instance] }).to_string()).expect("a file below .bench");
@@ -190,7 +190,7 @@ impl Question {
     }
 }
 
-/// Asks all questions at one time, each under its load.
+/// Runs the loads of all questions at the same time.
 pub fn together<T: Send>(
     questions: &[Question],
     load: impl Fn(usize) -> Load,

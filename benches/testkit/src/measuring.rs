@@ -1,26 +1,26 @@
-//! Measuring: numbers from the environment, quantiles, and what is done in turn or at one time.
+//! Measurements: numbers from the environment, quantiles, and work done in turn or concurrently.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A number from a variable of the environment.
+/// Returns a number from an environment variable.
 pub fn number_from(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |value| value.parse().expect(variable))
 }
 
-/// The value below which this share of all lies.
+/// Returns the value below which this share of all values lies.
 pub fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values.get((values.len() as f64 * share) as usize).or(values.last()).copied().unwrap_or(f64::NAN)
 }
 
-/// The value in the middle.
+/// Returns the median.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The median of several values, with the least and the most: `1.02 (0.98 to 1.10)`, with as many digits as are asked for.
+/// Median, minimum and maximum of several values: `1.02 (0.98 to 1.10)`, with the precision of the format.
 #[derive(Debug, Clone, Copy)]
 pub struct Spread {
     median: f64,
@@ -47,8 +47,8 @@ impl fmt::Display for Spread {
     }
 }
 
-/// Measures two things so many times. The order changes from round to round, so that a machine whose speed drifts favours
-/// neither.
+/// Measures two things `rounds` times. The order changes from round to round, so that a drift of the machine's speed
+/// favours neither.
 pub fn in_turn<A, B>(rounds: usize, mut one: impl FnMut() -> A, mut other: impl FnMut() -> B) -> Vec<(A, B)> {
     let mut measured = Vec::with_capacity(rounds);
     for round in 0..rounds {
@@ -63,7 +63,7 @@ pub fn in_turn<A, B>(rounds: usize, mut one: impl FnMut() -> A, mut other: impl 
     measured
 }
 
-/// Does something while a helper does something else until it is told that it is over. If the work fails, the helper is told, too.
+/// Runs `work` and meanwhile `helper`, whose flag is set when the work is done or has failed. Returns both results.
 pub fn meanwhile<T, U: Send>(helper: impl FnOnce(&AtomicBool) -> U + Send, work: impl FnOnce() -> T) -> (T, U) {
     struct Told<'a>(&'a AtomicBool);
     impl Drop for Told<'_> {

@@ -1,4 +1,4 @@
-//! Places in the checkout, and of what was built from it.
+//! Paths in the checkout and of its build products.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR").trim_end_matches("/benches/testkit"))
 }
 
-/// The folder of what benches make and install for themselves.
+/// The folder for files that benches make and install.
 pub fn workshop() -> PathBuf {
     checkout().join(".bench")
 }
@@ -21,7 +21,7 @@ pub fn onnxruntime() -> PathBuf {
     checkout().join(".onnxruntime").join(library)
 }
 
-/// Returns the folder of what was built with the running test or bench, which is in `deps/` below it.
+/// Returns the build folder of the running test or bench, which is in `deps/` below it.
 fn built() -> PathBuf {
     let this = std::env::current_exe().expect("the program of the test");
     this.ancestors().nth(2).expect("a folder above deps/").to_owned()

@@ -1,4 +1,4 @@
-//! Model repositories made for a test or a bench, and the configuration of a server in a test.
+//! Model repositories for a test or a bench, and the configuration of a server in a test.
 
 use std::path::{Path, PathBuf};
 
@@ -8,30 +8,30 @@ use tempfile::TempDir;
 
 use crate::places::{checkout, copy_folder, shipped, test_model, workshop};
 
-/// A repository in a folder of its own, deleted with it.
+/// A repository in a temporary folder, which is deleted when this value is dropped.
 pub struct Repository(pub TempDir);
 
-/// The stages of a model that takes a tensor and answers with what comes out.
+/// The stages of a model that takes a tensor and answers with its output tensor.
 pub const TENSOR_STAGES: &str = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n";
 
-/// The same, with all the time in the world, and with one worker however many cores there are.
+/// The same stages, with a long budget, and with one worker on any number of cores.
 pub const PLAIN: &str = "[preprocess]\nkind = \"tensor\"\n[postprocess]\nkind = \"tensor\"\n\
     [budget]\ntotal_ms = 600000\n[model]\nworkers = 1\n";
 
 impl Repository {
-    /// An empty one, among the temporary files.
-    #[expect(clippy::new_without_default, reason = "a folder is made, which nobody expects of a default")]
+    /// Makes an empty repository among the temporary files.
+    #[expect(clippy::new_without_default, reason = "this makes a folder, which a default should not do")]
     pub fn new() -> Repository {
         Repository(tempfile::tempdir().expect("a temporary folder"))
     }
 
-    /// An empty one below `.bench`, on the disk of the checkout.
+    /// Makes an empty repository below `.bench`, on the disk of the checkout.
     pub fn in_workshop(name: &str) -> Repository {
         std::fs::create_dir_all(workshop()).expect("a folder for the benches");
         Repository(tempfile::Builder::new().prefix(name).tempdir_in(workshop()).expect("a temporary folder"))
     }
 
-    /// A repository with one plain model of the tests.
+    /// Makes a repository with one plain model of the tests.
     pub fn of(model: &str) -> Repository {
         Repository::new().with(model, 1, model, PLAIN)
     }
@@ -42,7 +42,7 @@ impl Repository {
         self.with_config(name, model_toml)
     }
 
-    /// Adds a version: this file as its model, and others beside it.
+    /// Adds a version with this file as its model, and with other files.
     pub fn with_version(self, name: &str, version: u32, file: &Path, others: &[(&str, &[u8])]) -> Repository {
         self.add_files(name, version, file, others);
         self
@@ -63,12 +63,12 @@ impl Repository {
         self.with_config(name, &std::fs::read_to_string(model_toml).expect("a shipped model"))
     }
 
-    /// Adds a version of a model of the tests to a model that has a `model.toml`. It appears all at once.
+    /// Adds a version of a model of the tests to a model that has a `model.toml`. The version appears atomically.
     pub fn add(&self, name: &str, version: u32, model: &str) {
         self.add_file(name, version, &test_model(model));
     }
 
-    /// The same, from any file.
+    /// Adds a version atomically, from any file.
     pub fn add_file(&self, name: &str, version: u32, file: &Path) {
         self.add_files(name, version, file, &[]);
     }
@@ -101,7 +101,7 @@ impl Repository {
     }
 }
 
-/// The configuration of a server in a test: free ports, no delays, and nothing that happens by itself.
+/// Returns the configuration of a server in a test: free ports, no delays, and no periodic work.
 pub fn test_config(models: &Path) -> Config {
     let mut config = Config::default();
     config.http.listen = ([127, 0, 0, 1], 0).into();
@@ -111,7 +111,7 @@ pub fn test_config(models: &Path) -> Config {
     config.state.url = StateUrl::Memory;
     // A test expects the effects of its last request.
     config.http.metrics_max_age_ms = 0;
-    // Who wants the repository to be looked at says when.
+    // A test asks for a sync when it needs one.
     config.repository.poll_interval_ms = 0;
     // A test machine may be busy.
     config.repository.reload_timeout_ms = std::num::NonZeroU64::MIN.saturating_add(59_999);

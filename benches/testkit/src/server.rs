@@ -16,11 +16,11 @@ use crate::process::{KillOnDrop, isolate, leeway};
 /// `leeway serve` as a process, killed with the test or bench.
 pub struct Server {
     child: KillOnDrop,
-    /// The address that clients speak to.
+    /// The address for clients.
     pub data: SocketAddr,
     /// The address for operators.
     pub admin: SocketAddr,
-    /// Reads the log, so that the process never waits for that.
+    /// The thread that reads the log, so that the process never waits for a reader.
     log: JoinHandle<String>,
 }
 
@@ -41,7 +41,7 @@ impl Server {
         Server::measured_by(Command::new(leeway_program()), models, settings)
     }
 
-    /// The same, started by a command that puts `leeway` in its place when its arguments follow.
+    /// Starts a server for a bench by a command that replaces itself by `leeway` with the arguments that are added.
     pub fn measured_by(mut command: Command, models: &Path, settings: &[(&str, &str)]) -> Server {
         raise_file_limit();
         isolate(&mut command);
@@ -49,7 +49,7 @@ impl Server {
         Server::listening(command.args(arguments).envs(settings.iter().copied()))
     }
 
-    /// Starts it on free ports, and waits until it listens.
+    /// Starts a server on free ports, and waits until it listens.
     fn listening(command: &mut Command) -> Server {
         command.env("LEEWAY_HTTP__LISTEN", "127.0.0.1:0").env("LEEWAY_ADMIN__LISTEN", "127.0.0.1:0");
         let child = command.stderr(Stdio::piped()).spawn();
@@ -59,7 +59,7 @@ impl Server {
         let (data, admin) = loop {
             let start = seen.len();
             assert!(log.read_line(&mut seen).expect("the log") > 0, "the server ended:\n{seen}");
-            // The address is a field of the log's JSON, not a part of its prose.
+            // The address is a field of the log's JSON, not a part of the message.
             let line: Value = serde_json::from_str(&seen[start..]).unwrap_or_default();
             let address = |key: &str| line[key].as_str()?.parse().ok();
             if let (Some(data), Some(admin)) = (address("data"), address("admin")) {
@@ -74,16 +74,16 @@ impl Server {
         Server { child, data, admin, log: std::thread::spawn(rest) }
     }
 
-    /// A URL for clients.
+    /// Returns a URL for clients.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.data)
     }
 
-    /// Waits until it says that it is ready, as a load balancer would hear it.
+    /// Waits until the server is ready, by the check that load balancers use.
     pub fn ready(self) -> Server {
         let begin = Instant::now();
         while !self.is_ready().unwrap_or(false) {
-            assert!(begin.elapsed() < Duration::from_secs(60), "leeway does not become ready");
+            assert!(begin.elapsed() < Duration::from_secs(60), "leeway did not become ready");
             std::thread::sleep(Duration::from_millis(1));
         }
         self
@@ -97,24 +97,24 @@ impl Server {
         Ok(answer.starts_with("HTTP/1.1 200"))
     }
 
-    /// Asks its admin API for something, from the command line.
+    /// Runs a command that uses the admin API of this server.
     pub fn command(&self, arguments: &[&str]) {
         let mut command = leeway(arguments);
         let output = command.env("LEEWAY_ADMIN__LISTEN", self.admin.to_string()).output().expect("leeway");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Sends it a signal, as in `TERM`.
+    /// Sends the process a signal, as in `TERM`.
     pub fn signal(&self, name: &str) {
         self.child.signal(name);
     }
 
-    /// Id of its process.
+    /// Id of the process.
     pub fn process(&self) -> u32 {
         self.child.0.id()
     }
 
-    /// Kills the process at a moment, from a thread of its own.
+    /// Kills the process after a delay, from a new thread.
     pub fn kill_at(&self, at: Instant) -> JoinHandle<()> {
         let id = self.process().to_string();
         std::thread::spawn(move || {
@@ -123,24 +123,24 @@ impl Server {
         })
     }
 
-    /// Its exit status, if it has ended.
+    /// Returns the exit status of the process, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.0.try_wait().expect("a child")
     }
 
-    /// Waits for the process to end; its status and the rest of its log.
+    /// Waits for the process to end. Returns its exit status and the rest of its log.
     pub fn wait(self) -> (ExitStatus, String) {
         let Server { mut child, log, .. } = self;
         let log = log.join().expect("the log");
         (child.0.wait().expect("a child"), log)
     }
 
-    /// Resident memory, in mebibytes (on Linux).
+    /// Returns the resident memory, in mebibytes (on Linux).
     pub fn memory(&self) -> f64 {
         self.of_status("VmRSS:").expect("leeway has ended, or this is not Linux")
     }
 
-    /// A line of its status, in mebibytes, while it lives (on Linux).
+    /// Returns a line of the status of the process, in mebibytes (on Linux); `None` if it has ended.
     pub fn of_status(&self, name: &str) -> Option<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -149,7 +149,7 @@ impl Server {
     }
 }
 
-/// As many files as this process may have, for it and for what it starts: connections are counted in thousands here.
+/// Raises the limit of open files of this process and its children: benches open thousands of connections.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

@@ -138,7 +138,7 @@ impl Deployer {
             Ok(Appended::Lost(Some(latest))) => (model.deployment, model.recorded) = (latest, Recorded::Yes),
             // The highest version has changed meanwhile. The next call writes the deployment.
             Ok(_) => {}
-            // A full disk keeps no model from being served.
+            // A full disk must not prevent a model from being served.
             Err(error) if model.deployment == first => {
                 model.recorded = Recorded::Yes;
                 drop(state);
@@ -174,7 +174,7 @@ impl Deployer {
     }
 
     async fn retire(&self, name: &ModelName, version: Version) {
-        // The lock keeps a change from deploying the version meanwhile.
+        // The lock prevents a change from deploying the version meanwhile.
         let _writing = self.writing.lock().await;
         let mut state = self.state.lock();
         // The deployment may have changed since.
@@ -205,7 +205,7 @@ impl Deployer {
         self.state.lock().models.get(name).map(|model| Arc::clone(&model.comparing))
     }
 
-    /// Compares the files of loaded versions with what was loaded, where their folder looks different.
+    /// Compares the files of loaded versions with what was loaded, if the fingerprint of their folder has changed.
     async fn compare_files(&self, name: &ModelName, _comparing: tokio::sync::OwnedMutexGuard<()>) {
         let loaded: Vec<Arc<ServedVersion>> = match self.state.lock().models.get(name) {
             Some(model) => model.all_served().map(Arc::clone).collect(),
@@ -226,7 +226,7 @@ impl Deployer {
         let store = Arc::clone(&self.loader.store);
         let compare = move || compare(&*store, &served, &compared);
         let compared = self.on_a_thread(Pace::Background, "verifier", compare).await;
-        // The next comparison finds what this one could not.
+        // The next comparison tries again.
         let failed = |problem: &dyn std::fmt::Display| {
             tracing::warn!(model = %name, %version, %problem, "the files could not be compared");
         };
@@ -242,7 +242,7 @@ impl Deployer {
         match &altered {
             Some(problem) if model.altered(version) != Some(problem) => tracing::error!(
                 model = %name, %version, problem,
-                "the files of a loaded version have changed on disk; it serves on from memory"
+                "the files of a loaded version have changed on disk; it continues to serve from memory"
             ),
             None if model.altered(version).is_some() => {
                 tracing::info!(model = %name, %version, "resolved: the files are again those that were loaded");

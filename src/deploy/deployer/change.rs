@@ -17,10 +17,10 @@ use crate::identity::{ModelName, Version};
 use crate::monitor::StatePart;
 use crate::traffic::{Share, TrafficSplit};
 
-/// Maximum number of attempts to make a change that others interfere with.
+/// Maximum number of attempts to make a change that other changes overtake.
 const ATTEMPTS: usize = 16;
 
-/// Keeps the versions of a pending change loaded until dropped.
+/// Keeps the versions of a pending change loaded until it is dropped.
 #[derive(Debug)]
 struct Changing<'a> {
     deployer: &'a Deployer,
@@ -30,15 +30,15 @@ struct Changing<'a> {
 
 /// Result of an attempt to make a change.
 enum Attempt {
-    /// It is made, or was made already.
+    /// The change is made, or was already in effect.
     Ended(ChangeOutcome),
-    /// Somebody else was faster. This is the present deployment now.
+    /// Another change was written first. Holds the current deployment.
     Overtaken(Deployment),
 }
 
 impl Deployer {
-    /// Makes a change: loads what it needs, writes it to the journal, publishes it. Goes on if nobody waits
-    /// any more.
+    /// Makes a change: loads the versions that it needs, writes it to the journal, publishes it. Continues even if the
+    /// caller stops waiting.
     pub async fn change(self: &Arc<Self>, request: ChangeRequest) -> Result<ChangeOutcome, OperatorError> {
         let changing = tokio::spawn(Arc::clone(self).change_to_the_end(request));
         changing.await.map_err(|error| OperatorError::internal(format_args!("a change broke off: {error}")))?
@@ -53,12 +53,12 @@ impl Deployer {
             }
         }
         Err(OperatorError::ChangeRefused(format!(
-            "model {} is changed by others all the time; try again",
+            "other changes of model {} were always faster; try again",
             request.model
         )))
     }
 
-    /// Returns the deployment that a change begins with: the present one by the journal.
+    /// Returns the deployment that a change starts from: the current one in the journal.
     async fn begin_change(self: &Arc<Self>, request: &mut ChangeRequest) -> Result<Deployment, OperatorError> {
         self.deploy_first(&request.model).await;
         if self.is_undecided(&request.model) {
@@ -76,7 +76,7 @@ impl Deployer {
             Err(OperatorError::Journal(_)) => self.deployment(&request.model)?,
             latest => latest?,
         };
-        // It may be what somebody else does meanwhile: done again, it would go back twice.
+        // Another operator may make the same rollback meanwhile: repeating it would go back twice.
         request.if_generation.get_or_insert(present.generation);
         Ok(present)
     }
@@ -104,7 +104,7 @@ impl Deployer {
         })?;
         let _writing = self.writing.lock().await;
         fail::fail_point!("change::before_the_journal");
-        // Meanwhile something else may have been deployed, or one of the versions retired.
+        // Another deployment may have taken effect meanwhile, or one of the versions may be retired.
         let now = self.deployment(&request.model)?;
         let is_newer = now.generation > present.generation && !self.is_replaced_by(&present);
         if is_newer || !self.is_loaded(&next) {
@@ -130,7 +130,7 @@ impl Deployer {
         Ok(Attempt::Ended(self.deployed(true, next, before)))
     }
 
-    /// Writes a deployment to the journal, unless others of its model wait for that.
+    /// Writes a deployment to the journal, unless earlier ones of its model still wait to be written.
     async fn write(&self, next: &Deployment) -> Result<Appended, OperatorError> {
         let waiting = self.state.lock().models.get(&next.model).and_then(|model| model.unwritten.problem());
         match waiting {
@@ -152,13 +152,13 @@ impl Deployer {
         ChangeOutcome { changed, deployment, before, unwritten }
     }
 
-    /// The reason why the deployment in effect is not in the journal yet.
+    /// Returns the reason why the deployment in effect is not in the journal yet.
     fn unwritten(&self, name: &ModelName) -> Option<String> {
         self.state.lock().models.get(name).and_then(|model| model.unwritten.shown())
     }
 
-    /// Refuses new traffic for an altered version: it can be served from memory, and would not be after a restart. A
-    /// way back is not refused.
+    /// Refuses new traffic for an altered version: it can be served from memory, but would not load after a restart.
+    /// Rollbacks are not checked.
     fn refuse_altered(&self, present: &Deployment, next: &Deployment) -> Result<(), OperatorError> {
         let state = self.state.lock();
         let Some(model) = state.models.get(&next.model) else { return Ok(()) };
@@ -172,8 +172,8 @@ impl Deployer {
         Ok(())
     }
 
-    /// The present deployment by the journal, which other processes may have written to. It is taken over, if that takes
-    /// no time; if it cannot be taken over at all, it is still what a change has to begin with.
+    /// Returns the current deployment in the journal, which other processes may have written to, and takes it over if
+    /// that is quick. A change has to start from it even if it cannot be taken over.
     async fn latest(self: &Arc<Self>, name: &ModelName) -> Result<Deployment, OperatorError> {
         const TIMEOUT: Duration = Duration::from_secs(1);
         let own = self.deployment(name)?;
@@ -188,7 +188,7 @@ impl Deployer {
             let _ = deployer.load_deployed(&newer).await;
             deployer.advance(&newer.model).await;
         });
-        // It goes on if it takes longer.
+        // The task continues if it takes longer.
         let _ = tokio::time::timeout(TIMEOUT, catching_up).await;
         Ok(latest)
     }
@@ -198,7 +198,7 @@ impl Deployer {
         self.state.lock().models.get(name).is_some_and(|model| model.recorded == Recorded::NotYet)
     }
 
-    /// Returns true if the versions are loaded without which a deployment cannot be.
+    /// Returns true if all versions that a deployment needs are loaded.
     pub(super) fn is_loaded(&self, deployment: &Deployment) -> bool {
         let state = self.state.lock();
         let model = state.models.get(&deployment.model);
@@ -210,13 +210,13 @@ impl Deployer {
         self.state.lock().models.get(&written.model).is_some_and(|model| model.is_replaced_by(written))
     }
 
-    /// Makes a deployment that is in the journal, and whose versions are loaded, the present one.
+    /// Makes a deployment that is in the journal, and whose versions are loaded, the current one.
     pub(super) fn take_over(&self, next: &Deployment) {
         let mut state = self.state.lock();
         let Some(model) = state.models.get_mut(&next.model) else { return };
         let before = std::mem::replace(&mut model.deployment, next.clone());
         (model.newer, model.is_overtaken, model.deployment_problem) = (None, false, None);
-        // What is needed now need not be kept because somebody said so.
+        // A version that the deployment needs no longer needs a hold.
         for version in next.required_versions() {
             model.holds.remove(&version);
         }
@@ -251,7 +251,7 @@ impl Deployer {
 
     /// Takes a version out of memory and keeps it out, if the deployment does not need it.
     pub async fn hold_unloaded(&self, name: &ModelName, version: Version) -> Result<(), OperatorError> {
-        // Nothing that is about to be deployed is taken away.
+        // A version that is about to be deployed must not be unloaded.
         let _writing = self.writing.lock().await;
         let mut state = self.state.lock();
         let model = state.model(name)?;
@@ -315,7 +315,7 @@ fn why_needed(deployment: &Deployment, version: Version) -> Option<String> {
     } else if version == deployment.stable {
         Some("is the stable version".to_owned())
     } else if deployment.rollback_path.last() == Some(&version) {
-        Some("is where a rollback leads".to_owned())
+        Some("is the target of a rollback".to_owned())
     } else {
         None
     }

@@ -19,11 +19,11 @@ use crate::machine::lower_priority_of_this_thread;
 use crate::registry::{LoadOrder, LoadStep, Pace, PreparedVersion, ServedVersion};
 use crate::repository::{Fingerprint, Refusal};
 
-/// Maximum number of concurrent loads while requests are served: each takes the memory of a model, and spare cores. At the
-/// start one load at a time takes all these places, and so the whole machine.
+/// Maximum number of concurrent loads while requests are served: each takes the memory of a model, and spare cores. At
+/// startup a load takes all places, so that loads run one at a time, each with the whole machine.
 pub(super) const LOADS_AT_ONE_TIME: u32 = 2;
 
-/// Maximum number of additional loads that run longer than [`SLOW`]. A load that hangs so does not keep a place that
+/// Maximum number of additional loads that run longer than [`SLOW`]. So a load that hangs does not keep a place that
 /// other loads need.
 pub(super) const SLOW_LOADS_AT_ONE_TIME: usize = 4;
 
@@ -33,7 +33,7 @@ const SLOW: Duration = Duration::from_secs(5);
 /// The `model.toml` that a version has to be loaded with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConfigRequirement {
-    /// Any: the version only has to answer.
+    /// Any `model.toml`: the version only has to answer.
     Any,
     Present,
 }
@@ -53,7 +53,7 @@ impl Deployer {
         Ok(())
     }
 
-    /// Loads a version, unless it is loaded already. Goes on if nobody waits any more.
+    /// Loads a version, unless it is already loaded. Continues even if the caller stops waiting.
     pub(super) async fn load(
         self: &Arc<Self>,
         name: &ModelName,
@@ -134,7 +134,7 @@ impl Deployer {
                 self.publish(&mut state);
             }
         }
-        // Nobody may wait any more.
+        // The receiver may be gone.
         let _ = finished.send(Some(outcome));
         self.advance_in_background(&name);
     }
@@ -160,7 +160,7 @@ impl Deployer {
         prepared
     }
 
-    /// On a thread of its own, that gives way to those which serve.
+    /// Prepares a version on a thread of its own, which yields to threads that serve requests.
     async fn prepare(&self, order: &LoadOrder, step: Arc<Mutex<LoadStep>>) -> Result<PreparedVersion, SetupError> {
         let (loader, order, pace) = (Arc::clone(&self.loader), order.clone(), order.pace);
         let (model, version, limit) = (order.model.clone(), order.version, loader.load_limit);
@@ -179,7 +179,7 @@ impl Deployer {
         }
     }
 
-    /// Does something that takes long on a thread of its own.
+    /// Runs slow work on a thread of its own.
     pub(super) async fn on_a_thread<T: Send + 'static>(
         &self,
         pace: Pace,
@@ -190,7 +190,7 @@ impl Deployer {
     }
 }
 
-/// Starts a thread, whose result can be received.
+/// Starts a thread, and returns the receiver of its result.
 fn start_thread<T: Send + 'static>(
     pace: Pace,
     name: &str,
@@ -201,7 +201,7 @@ fn start_thread<T: Send + 'static>(
         if pace == Pace::Background {
             lower_priority_of_this_thread();
         }
-        // Nobody may wait any more.
+        // The receiver may be gone.
         let _ = sender.send(work());
     };
     std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
@@ -213,12 +213,13 @@ async fn result_of<T>(thread: oneshot::Receiver<T>) -> Result<T> {
     thread.await.map_err(|_| Error::internal("a thread panicked; its message is in the log above"))
 }
 
-/// Refuses files that were altered and sealed again since the version was loaded: they are not the version that is deployed.
+/// Refuses files that were altered, along with their manifest, since the version was loaded: they are not the deployed
+/// version.
 fn check_replacement(model: &mut ModelState, served: ServedVersion) -> Result<ServedVersion, SetupError> {
     let version = served.version;
     let ready = model.versions.get(&version).and_then(|known| known.lifecycle.as_ready());
     let Some(before) = ready.filter(|ready| ready.served.manifest != served.manifest) else { return Ok(served) };
-    let problem = "the files are not those any more that were loaded; restore them, or add a new version".to_owned();
+    let problem = "the files are no longer those that were loaded; restore them, or add a new version".to_owned();
     let compared = before.compared.clone();
     model.on(version, Event::Compared(compared, Some(problem.clone())));
     Err(SetupError::Load { model: served.model.clone(), version, fault: LoadFault::Digest, message: problem })
@@ -253,7 +254,7 @@ fn note_failure(model: &mut ModelState, version: Version, failure: LoadFailure) 
     model.on(version, Event::LoadFailed(LoadFailure { retry_at, ..failure }));
 }
 
-/// Fault and problem of a load that ended with this error.
+/// Returns the fault and the problem of a load that ended with this error.
 fn as_refusal(error: SetupError) -> (LoadFault, String) {
     match error {
         SetupError::Load { fault, message, .. } => (fault, message),
@@ -261,7 +262,7 @@ fn as_refusal(error: SetupError) -> (LoadFault, String) {
     }
 }
 
-/// Returns true if two problems are the same but for their numbers, such as the memory that is free.
+/// Returns true if two problems are the same except for their numbers, such as the free memory.
 fn is_same_but_for_numbers(one: &str, other: &str) -> bool {
     let words = |problem: &str| problem.replace(|letter: char| letter.is_ascii_digit(), "");
     words(one) == words(other)

@@ -1,8 +1,8 @@
 //! Loads and retires versions, changes deployments, and publishes snapshots.
 //!
-//! The decisions are made elsewhere (`deployment.rs`, `reconcile.rs`, `lifecycle.rs`). This carries them out. A change is
-//! written to the journal before it is published, and its versions are loaded before it is written, so everything in the
-//! journal can be served.
+//! The decisions are made elsewhere (`deployment.rs`, `reconcile.rs`, `lifecycle.rs`). This module carries them out. A
+//! change is written to the journal before it is published, and its versions are loaded before it is written, so
+//! everything in the journal can be served.
 //!
 //! The lock of the state is held for operations in memory only: never while something is loaded, read or written. So a
 //! rollback or a status never waits for a load or for the disk.
@@ -14,11 +14,11 @@
 //! |---|---|
 //! | `state.rs` | the state of all models |
 //! | `start.rs` | start, polling, reload |
-//! | `sync.rs` | takes the changes of the repository and the journal over |
+//! | `sync.rs` | takes over changes of the repository and the journal |
 //! | `advance.rs` | next steps of a model: first deployment, newer deployment, loads, retirements, comparisons |
 //! | `load.rs` | one load |
 //! | `change.rs` | changes of the deployment, and holds |
-//! | `unwritten_deployments.rs` | deployments that are in effect and not yet in the journal |
+//! | `unwritten_deployments.rs` | deployments that are in effect but not yet in the journal |
 //! | `publish.rs` | the snapshot for new requests |
 //! | `show.rs` | status for operators |
 
@@ -57,7 +57,7 @@ pub struct Deployer {
     syncing: tokio::sync::Mutex<()>,
     loads: Arc<Semaphore>,
     slow_loads: Arc<Semaphore>,
-    /// True once requests are served beside loads.
+    /// True once requests are served while versions load.
     is_serving: AtomicBool,
     /// True once the server stops: callers no longer wait for loads.
     stopping: watch::Sender<bool>,

@@ -1,4 +1,4 @@
-//! The snapshot for new requests, and what the metrics say of deployments.
+//! The snapshot for new requests, and the metrics of deployments.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Status for operators: only what is in memory, so it takes no time however slow the disk is.
+//! Status for operators, from memory only, so that a slow disk does not delay it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::error::{OperatorError, Result};
 use crate::identity::{ModelName, Version};
 
 impl Deployer {
-    /// All models, as they are now.
+    /// Returns the current status of all models.
     pub fn overview(&self) -> Overview {
         let state = self.state.lock();
         let loading = |(name, model): (&ModelName, &ModelState)| -> Vec<String> {
@@ -24,12 +24,12 @@ impl Deployer {
         }
     }
 
-    /// A model, as it is now.
+    /// Returns the current status of a model.
     pub fn model(&self, name: &ModelName) -> Result<ModelStatus> {
         self.state.lock().model(name).map(|model| status(model))
     }
 
-    /// A version of a model, as it is now.
+    /// Returns the current status of a version.
     pub fn version(&self, name: &ModelName, version: Version) -> Result<VersionStatus> {
         let mut state = self.state.lock();
         let model = state.model(name)?;
@@ -37,7 +37,7 @@ impl Deployer {
         if is_known { Ok(version_status(model, version)) } else { Err(model.unknown(version)) }
     }
 
-    /// Deployments of a model before this generation, the newest first.
+    /// Returns the deployments of a model before this generation, the newest first.
     pub async fn history(&self, name: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>, OperatorError> {
         self.deployment(name)?;
         self.journal.history(name, before, limit).await.map_err(|error| self.journal_failed(error))

@@ -18,8 +18,8 @@ use crate::identity::ModelName;
 use crate::registry::{Catalog, Loader, Pace};
 
 impl Deployer {
-    /// Loads what the repository and the journal ask for. A model that cannot be served is logged and skipped. At a
-    /// strict start it is an error.
+    /// Loads the versions that the repository and the journal ask for. A model that cannot be served is logged and
+    /// skipped. At a strict start it is an error.
     pub async fn start(
         loader: Loader,
         journal: Arc<dyn Journal>,
@@ -133,7 +133,7 @@ impl Deployer {
     }
 }
 
-/// Adds the ways out to an error about a version that the journal wants and that cannot be served at a strict start.
+/// Adds the remedies to the error about a deployed version that cannot be served at a strict start.
 fn in_deployment(error: SetupError, deployment: &Deployment) -> SetupError {
     let Deployment { model, generation, stable, traffic, .. } = deployment;
     let hint = format!(

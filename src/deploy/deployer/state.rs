@@ -20,7 +20,7 @@ pub(super) struct State {
     /// The repository as of the last sync.
     pub(super) repository: Arc<RepositoryView>,
     pub(super) models: BTreeMap<ModelName, ModelState>,
-    /// Models without a valid `model.toml` so far. The value says if the journal knows them.
+    /// Models without a valid `model.toml` so far. The value says if the journal has a deployment of the model.
     pub(super) without_config: BTreeMap<ModelName, Recorded>,
     pub(super) problems: Problems,
     /// Models that are not served, with the reason that was last logged.
@@ -42,7 +42,7 @@ pub(super) struct ModelState {
     /// The reason why a newer deployment cannot be taken over.
     pub(super) deployment_problem: Option<String>,
     pub(super) unwritten: Unwritten,
-    /// The versions that have ever been wanted in memory.
+    /// The versions that were ever to be loaded.
     pub(super) versions: BTreeMap<Version, VersionRecord>,
     pub(super) holds: BTreeMap<Version, Hold>,
     /// Versions that pending changes are about to deploy, one entry for each change.
@@ -51,13 +51,13 @@ pub(super) struct ModelState {
     pub(super) comparing: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// State of a version, and the memory of its earlier loads.
+/// State of a version, and a record of its earlier loads.
 #[derive(Debug, Default)]
 pub(super) struct VersionRecord {
     pub(super) lifecycle: Lifecycle<Arc<ServedVersion>>,
     /// The problem of its last load, as it was last logged.
     pub(super) logged: Option<String>,
-    /// Number of loads in a row that were refused for want of memory, threads or time.
+    /// Number of loads in a row that were refused for lack of memory, threads or time.
     pub(super) passing_refusals: u32,
 }
 
@@ -78,8 +78,8 @@ impl Unwritten {
     pub(super) fn shown(&self) -> Option<String> {
         let latest = self.deployments.last()?;
         Some(format!(
-            "generation {} is in effect and not written yet: {}; it is written when that works again, and a restart before \
-             that loses it",
+            "generation {} is in effect, but not saved yet: {}; it will be saved as soon as writing works again, and \
+             is lost if the server restarts before then",
             latest.generation, self.problem
         ))
     }
@@ -115,7 +115,7 @@ pub(super) enum SyncReason {
 // ===== impl State =====
 
 impl State {
-    /// Returns the state of a model, or the error for whoever names one that there is not.
+    /// Returns the state of a model, or an error if there is no such model.
     pub(super) fn model(&mut self, name: &ModelName) -> Result<&mut ModelState> {
         if self.models.contains_key(name) {
             return self.models.get_mut(name).ok_or_else(|| Error::internal("a model vanished"));
@@ -149,7 +149,7 @@ pub(super) fn about_config(name: &ModelName) -> String {
 // ===== impl ModelState =====
 
 impl ModelState {
-    /// State of a model of which nothing is loaded yet.
+    /// Returns the state of a model without loaded versions.
     pub(super) fn new(
         on_disk: Arc<ModelView>,
         config: Arc<ModelConfig>,
@@ -176,7 +176,7 @@ impl ModelState {
         self.on_disk.versions.contains_key(&version)
     }
 
-    /// Returns the version that serves, if it does.
+    /// Returns the version if it serves.
     pub(super) fn served(&self, version: Version) -> Option<&Arc<ServedVersion>> {
         self.versions.get(&version).and_then(|known| known.lifecycle.served())
     }
@@ -210,7 +210,7 @@ impl ModelState {
     pub(super) fn on(&mut self, version: Version, event: Event<Arc<ServedVersion>>) {
         let known = self.versions.entry(version).or_default();
         if let Err(error) = known.lifecycle.on(event) {
-            tracing::error!(model = %self.on_disk.name, %version, %error, "this is a mistake in Leeway");
+            tracing::error!(model = %self.on_disk.name, %version, %error, "this is a bug in Leeway");
         }
     }
 
@@ -231,8 +231,8 @@ impl ModelState {
         self.config.model.isolation.place(version == *stable || rollback_path.contains(&version))
     }
 
-    /// Returns true if a deployment in the journal has to replace the one in effect. The generation does not tell that if
-    /// the one in effect was never written.
+    /// Returns true if a deployment in the journal has to replace the one in effect. If the one in effect was never
+    /// written, comparing generations is not enough.
     pub(super) fn is_replaced_by(&self, written: &Deployment) -> bool {
         written.generation > self.deployment.generation || (self.is_overtaken && *written != self.deployment)
     }
@@ -275,7 +275,7 @@ impl ModelState {
         })
     }
 
-    /// Returns the error for whoever names a version that there is not.
+    /// Returns the error about a version that does not exist.
     pub(super) fn unknown(&self, version: Version) -> Error {
         Error::UnknownVersion {
             model: self.on_disk.name.clone(),

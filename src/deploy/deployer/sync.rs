@@ -1,4 +1,4 @@
-//! Syncs with the repository and the journal: takes their changes over. Loads nothing.
+//! Syncs with the repository and the journal: takes over their changes. Loads nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +19,7 @@ use crate::identity::ModelName;
 pub(super) type Latest = BTreeMap<ModelName, Deployment>;
 
 impl Deployer {
-    /// Takes the changes of the repository and the journal over. A problem changes only what is shown: what is served
-    /// stays.
+    /// Takes over changes of the repository and the journal. A problem changes only what is shown, not what is served.
     pub(super) async fn sync(self: &Arc<Self>, reason: SyncReason) {
         let _syncing = self.syncing.lock().await;
         let mut problems = BTreeMap::new();
@@ -55,8 +54,8 @@ impl Deployer {
         Ok(latest.into_iter().map(|deployment| (deployment.model.clone(), deployment)).collect())
     }
 
-    /// Takes a view of the repository over. Adds no new model if the journal cannot be read, because its deployment is not
-    /// known then.
+    /// Takes over a view of the repository. Does not add new models while the journal cannot be read, because their
+    /// deployments are not known then.
     pub(super) fn take_in(
         &self,
         view: RepositoryView,
@@ -93,7 +92,7 @@ impl Deployer {
                 self.loader.monitor.deployments().forget(name.as_str());
             } else if !is_there {
                 let problem =
-                    format!("model {name} is served from memory: its folder is not there any more, or is none");
+                    format!("model {name} is served from memory: its folder is gone, or is not a model any more");
                 problems.insert(format!("the folder of {name}"), problem);
             }
             is_kept
@@ -118,9 +117,9 @@ impl Deployer {
         for change in state.problems.replace(problems) {
             match change {
                 ProblemChange::Appeared(problem) => {
-                    tracing::warn!(problem, "the repository is not as it should be; what is served stays as it is");
+                    tracing::warn!(problem, "the repository has a problem; what is served does not change");
                 }
-                ProblemChange::Resolved(problem) => tracing::info!(problem, "resolved: it is not so any more"),
+                ProblemChange::Resolved(problem) => tracing::info!(problem, "resolved"),
             }
         }
     }
@@ -138,7 +137,7 @@ impl Deployer {
         ))
     }
 
-    /// Takes new versions and a changed `model.toml` over.
+    /// Takes over new versions and a changed `model.toml`.
     fn update(&self, model: &mut ModelState, found: &Arc<ModelView>, (reason, now): (SyncReason, Instant)) {
         let name = &found.name;
         for version in found.versions.keys().filter(|version| !model.is_on_disk(**version)) {
@@ -151,14 +150,14 @@ impl Deployer {
                     tracing::info!(model = %name, "resolved: model.toml can be read again");
                 }
                 if *config != model.config {
-                    tracing::info!(model = %name, "model.toml has changed; the versions are loaded anew with it");
+                    tracing::info!(model = %name, "model.toml has changed; the versions are reloaded with it");
                     model.config = Arc::clone(config);
                 }
             }
             (Err(error), Err(before)) if error.to_string() == before.to_string() => {}
             (Err(error), _) => {
                 tracing::error!(
-                    model = %name, problem = %error, "model.toml has changed and is wrong; what is served stays as it is"
+                    model = %name, problem = %error, "model.toml has changed and is wrong; the former one remains in use"
                 );
                 self.loader.monitor.deployments().load_failed(name.as_str(), LoadFault::Config);
             }
@@ -167,7 +166,7 @@ impl Deployer {
     }
 }
 
-/// The state of a new model, of which nothing is loaded yet. A model that is not in the journal starts with the highest
+/// Returns the state of a new model without loaded versions. A model that is not in the journal starts with the highest
 /// version that can be loaded. `None` if it has no version, which the view excludes.
 fn new_model(found: &Arc<ModelView>, config: &Arc<ModelConfig>, known: Option<Deployment>) -> Option<ModelState> {
     let highest = *found.versions.keys().next_back()?;

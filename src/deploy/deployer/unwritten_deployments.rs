@@ -36,7 +36,7 @@ impl Deployer {
         };
         tracing::error!(
             model = %next.model, generation = next.generation, %error,
-            "the deployment is in effect and could not be written; it is written when that works again"
+            "the deployment is in effect, but could not be saved; it will be saved as soon as writing works again"
         );
         if is_first {
             let (deployer, model) = (Arc::clone(self), next.model.clone());
@@ -77,7 +77,7 @@ impl Deployer {
                 Some(latest) => {
                     tracing::error!(
                         model = %name, generation = next.generation, by = latest.change.by, made_by = next.change.by,
-                        "a deployment that was not written yet gives way to one that another server has written"
+                        "an unsaved deployment was replaced by one that another server has written"
                     );
                     drop(writing);
                     self.give_way(&latest).await;
@@ -86,15 +86,15 @@ impl Deployer {
         }
     }
 
-    /// Takes over a deployment that another server has written instead of ours. Its versions are loaded again and again
-    /// until that succeeds, as those of every newer deployment.
+    /// Takes over a deployment that another server has written instead of ours. Loading its versions is retried until
+    /// it succeeds, as for every newer deployment.
     async fn give_way(self: &Arc<Self>, latest: &Deployment) {
         // A failed load is recorded when the deployment is taken over.
         let _ = self.load_deployed(latest).await;
         self.take_over_newer(&latest.model).await;
     }
 
-    /// The error of a journal that knows no deployment of a model which it had written before.
+    /// Returns the error of a journal that has lost the deployments of a model.
     fn has_lost_deployments(&self, name: &ModelName) -> OperatorError {
         let problem = "it does not have the model's deployments any more";
         if let Some(model) = self.state.lock().models.get_mut(name) {

@@ -27,7 +27,7 @@ fn up_to(limit: usize) -> BatchPolicy {
     policy(RunRows::UpTo(limit.try_into().unwrap()))
 }
 
-/// Plans for requests of these rows and widths, none in a hurry, and compares the shares: place and rows.
+/// Plans for requests of these rows and widths, without deadlines, and compares the shares: place and rows.
 fn check(policy: BatchPolicy, waiting: &[(usize, usize)], expected: &[(usize, usize)]) {
     let now = Instant::now();
     let waiting: Vec<Tensors> = waiting.iter().map(|&(rows, width)| request(rows, width)).collect();
@@ -43,27 +43,27 @@ fn plan_takes_what_fits_from_the_oldest_on() {
     check(up_to(8), &[], &[]);
     check(up_to(8), &[(1, 4)], &[(0, 1)]);
     check(up_to(8), &[(3, 4), (5, 4), (1, 4)], &[(0, 3), (1, 5)]);
-    // A small request stays whole, and nobody goes before it.
+    // A small request stays whole, and no later one overtakes it.
     check(up_to(8), &[(3, 4), (6, 4), (1, 4)], &[(0, 3)]);
-    // A large one is divided, and fills what room there is.
+    // A large one is divided, and fills the remaining rows.
     check(up_to(8), &[(100, 4), (1, 4)], &[(0, 8)]);
     check(up_to(8), &[(3, 4), (100, 4)], &[(0, 3), (1, 5)]);
-    // Another shape is passed over; it will be the first in a batch of its own.
+    // A request of another shape is passed over; it will be the first in a later batch.
     check(up_to(8), &[(1, 4), (1, 5), (1, 4)], &[(0, 1), (2, 1)]);
-    // Where short rows are filled up, those of about its length go with the first.
+    // With padding, requests of about the same length join the first.
     let padded = BatchPolicy { lengths: Lengths::Padded, ..up_to(8) };
     check(padded, &[(1, 90), (1, 10), (1, 100), (1, 80), (1, 86)], &[(0, 1), (2, 1), (4, 1)]);
     let few = BatchPolicy { max_elements: NonZeroUsize::new(199), ..padded };
     check(few, &[(1, 90), (1, 100), (1, 99)], &[(0, 1), (2, 1)]);
     check(policy(RunRows::Exactly(NonZeroUsize::MIN)), &[(1, 4), (1, 4)], &[(0, 1)]);
     check(policy(RunRows::Exactly(4.try_into().unwrap())), &[(8, 4), (4, 4)], &[(0, 4)]);
-    // Whose rows may depend on each other stays whole, and alone.
+    // A request whose rows may depend on each other stays whole, and alone.
     check(policy(RunRows::OneRequest(99.try_into().unwrap())), &[(50, 4), (1, 4)], &[(0, 50)]);
     // 8 elements in all: two rows of four.
     check(BatchPolicy { max_elements: NonZeroUsize::new(8), ..up_to(8) }, &[(1, 4), (1, 4), (1, 4)], &[(0, 1), (1, 1)]);
 }
 
-/// 1 ms a row; the second request has to end within 3 ms of now, the third could not be in time even alone.
+/// 1 ms per row; the second request has to end within 3.5 ms, the third could not be in time even alone.
 #[test]
 fn a_batch_is_no_larger_than_its_deadlines_allow() {
     let now = Instant::now();
@@ -103,7 +103,7 @@ fn a_worker_waits_for_company_no_longer_than_it_may() {
     assert_eq!(woken, Plan { hopeless: vec![], next: Next::Run(vec![Share { index: 0, rows: 1 }]) });
 }
 
-/// Three rows of eight, and six more that have to stay whole: nobody may go before them.
+/// Three rows of eight, and six more that have to stay whole: no later request may overtake them.
 #[test]
 fn a_worker_does_not_wait_for_company_that_cannot_come() {
     let (now, inputs, other) = (Instant::now(), [request(3, 2), request(6, 2)], request(1, 3));
@@ -152,7 +152,7 @@ proptest! {
             finish_by(index).is_none_or(|by| now + line.at(rows) <= by + Duration::from_micros(1))
         };
         let Plan { hopeless, next } = plan(now, waiting, policy, full_batch, Some(line));
-        // Nobody is given up who could have been in time alone.
+        // No request is given up that could have been in time alone.
         for &index in &hopeless {
             let (runs, rows) = (requests[index].0.div_ceil(limit(index)), requests[index].0.min(limit(index)));
             let alone = line.at(rows) * u32::try_from(runs).unwrap();
@@ -176,14 +176,14 @@ proptest! {
         prop_assert!(policy.max_elements.is_none_or(|most| rows * inputs[first].row_elements() <= most.get() || rows == 1));
         // Never past a deadline that could be kept.
         prop_assert!(shares.iter().all(|share| in_time(share.index, rows)));
-        // Oldest first: whoever was passed over before the last that was taken is hopeless or of another shape.
+        // Oldest first: a request that was passed over before the last one taken is hopeless or of another shape.
         prop_assert!(shares.is_sorted_by_key(|share| share.index));
         for index in 0..shares[shares.len() - 1].index {
             let taken = shares.iter().any(|share| share.index == index);
             let of_other_shape = index > first && !inputs[first].stacks_with(&inputs[index]);
             prop_assert!(taken || of_other_shape || hopeless.contains(&index));
         }
-        // Only what is larger than a run is divided.
+        // Only requests larger than a run are divided.
         for share in &shares {
             prop_assert!(share.rows == requests[share.index].0 || requests[share.index].0 > limit(first));
         }

@@ -1,11 +1,11 @@
-//! The distance of two answers to one row, beside the size of the numbers in the answers to all.
+//! The distance between two answers to one row, relative to the size of the numbers in the answers to all rows.
 
 use crate::tensor::{Data, Element, Tensor, for_each_element_type};
 
-/// The two runs that two answers to a row come from.
+/// Kind of the two runs that two answers to a row come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Runs {
-    /// Both alone.
+    /// Both runs have only this row.
     Alone,
     OfOneShape,
     OfDifferentShapes,
@@ -13,9 +13,9 @@ pub(super) enum Runs {
 
 /// The size of the numbers in the answers to all rows.
 pub(super) struct Usual {
-    /// The largest number in the middle one of the answers.
+    /// Median, over the answers, of the largest number in each.
     overall: f64,
-    /// The largest number in each place; empty if the answers differ in shape.
+    /// The largest number in each place of the answers; empty if they differ in shape.
     of_each: Vec<f64>,
 }
 
@@ -38,12 +38,13 @@ impl Usual {
     }
 }
 
-/// The largest relative difference of two tensors; `None` if they differ in shape, or in which elements are numbers.
+/// The largest relative difference of two tensors; `None` if they differ in shape, or in which elements are finite.
 ///
-/// In runs of one shape, where rounding is the same, a number is held against those in its own place, so that a small one
-/// beside a large one counts; in runs of different shapes, against the largest of all, with which it may have been added up.
-/// Elements that are no floating-point numbers are the same or not: 0 or 1. Of those of runs of different shapes, one in a
-/// hundred may be another one: the rounding of what they were made of.
+/// In runs of one shape, where rounding is the same, a difference is relative to the numbers in the same place, so that
+/// a small number beside a large one counts. In runs of different shapes, it is relative to the largest number, which
+/// may have been a term of the same sum. Elements that are not floating-point numbers are equal or not: 0 or 1. In runs
+/// of different shapes, one in a hundred of them may differ, because of rounding in the numbers that they were computed
+/// from.
 pub(super) fn distance(one: &Tensor, other: &Tensor, usual: &Usual, runs: Runs) -> Option<f64> {
     if one.shape() != other.shape() || one.dtype() != other.dtype() {
         return None;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::tensor::Data;
 
-/// A model as a function: the rows of a run, of one number each, to its answers.
+/// A model as a function from the rows of a run, of one number each, to their answers.
 type Model = fn(&[f32]) -> Vec<f32>;
 
 fn row(values: &[f32]) -> Tensors {
@@ -11,7 +11,7 @@ fn row(values: &[f32]) -> Tensors {
     [("x".into(), tensor)].into_iter().collect()
 }
 
-/// Compares rows of one number for a model that is this function of all rows' numbers.
+/// Compares rows of one number each, for a model that is this function.
 fn check(model: impl Fn(&[f32]) -> Vec<f32>) -> Independence {
     let rows = [row(&[0.1]), row(&[-1.0]), row(&[10.0])];
     let mut run = |inputs: &Tensors| {
@@ -45,15 +45,15 @@ fn what_other_rows_change_is_found() {
         },
         |x| x.iter().map(|v| v / x.len() as f32).collect(),
         |x| x.iter().enumerate().map(|(place, v)| v + 0.1 * place as f32).collect(),
-        // Only in runs of more than four rows, as experts that are full.
+        // Only in runs of more than four rows, like a mixture of experts at its capacity.
         |x| x.iter().map(|v| if x.len() > 4 { v / x[0] } else { *v }).collect(),
-        // Beside what they are added to, hardly anything.
+        // Tiny beside the numbers that it is added to.
         |x| x.iter().map(|v| 2000.0 + v + 1e-3 * x.iter().copied().fold(f32::MIN, f32::max)).collect(),
-        // Alone, nothing is left.
+        // Zero for a row alone.
         |x| x.iter().map(|v| v - x.iter().sum::<f32>() / x.len() as f32).collect(),
-        // Small beside what another row is answered.
+        // Small beside the answer to another row.
         |x| x.iter().map(|v| v.exp() + 0.01 * x[0]).collect(),
-        // Small beside the numbers, and large beside what tells rows apart.
+        // Small beside the numbers, but large beside the differences between rows.
         |x| x.iter().map(|v| 1000.0 + 0.1 * (v - x.iter().sum::<f32>() / x.len() as f32)).collect(),
         |x| vec![f32::NAN; x.len()].iter().zip(x).map(|(nan, v)| if x.len() > 1 { *nan } else { *v }).collect(),
     ];
@@ -63,7 +63,7 @@ fn what_other_rows_change_is_found() {
     assert!(matches!(check(|x| x.iter().map(|v| v / max(x)).collect()), Independence::Dependent(_)));
 }
 
-/// A million in the first column does not hide what happens in the second.
+/// A million in the first column does not hide a dependence in the second.
 #[test]
 fn a_small_number_beside_a_large_one_counts() {
     let rows = [row(&[0.1]), row(&[-1.0]), row(&[10.0])];
@@ -84,7 +84,8 @@ fn what_differs_by_rounding_is_independent() {
     assert!(difference > 1e-7 && difference < 1e-5, "{difference}");
 }
 
-/// An id that is passed through says nothing of the risk beside it; one that is not answered is of no matter.
+/// An id that is passed through is not evidence about the risk beside it. An output that is not answered does not
+/// matter.
 #[test]
 fn every_output_of_an_answer_has_to_say_something() {
     let rows = [row(&[0.1]), row(&[-1.0]), row(&[10.0])];
@@ -103,7 +104,7 @@ fn every_output_of_an_answer_has_to_say_something() {
 #[test]
 fn what_tells_nothing_is_unknown() {
     assert!(matches!(check(|x| vec![1.0; x.len()]), Independence::Unknown { .. }));
-    // An output that has not one row per row is no answer.
+    // An output without one row per input row is not an answer.
     assert!(matches!(check(|x| x[..1].to_vec()), Independence::Unknown { .. }));
     assert!(matches!(check(|x| vec![f32::NAN; x.len()]), Independence::Unknown { .. }));
 }
@@ -118,7 +119,7 @@ fn what_is_made_by_chance_is_said_to_be() {
     assert!(matches!(check(chance), Independence::Dependent(Dependence { cause: Cause::Nondeterminism, .. })));
 }
 
-/// A mean over all tokens, and one that passes over those that were filled up with 0.
+/// A mean over all tokens, and one that ignores padding of 0.
 #[test]
 fn what_filling_up_changes_is_found() {
     let joining = Joining::new(&crate::tensor::Signature::default(), Some(crate::tensor::Padding(vec![0])));

@@ -1,4 +1,4 @@
-//! The process of a model: opens the model that the server sends, and runs its inputs.
+//! The process of a model: opens the model that the server sends, and runs the inputs that it sends.
 
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
@@ -15,7 +15,7 @@ use crate::model::onnx::OnnxRuntime;
 use crate::model::session::{Engine, Interrupt, ModelBytes, ModelSource, Session};
 use crate::tensor::{Signature, Tensors};
 
-/// The run in progress, and the highest number of a run that was to end.
+/// The run in progress, and the highest number of a run that was told to end.
 #[derive(Default)]
 struct Runs {
     running: Option<u64>,
@@ -50,14 +50,14 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
     let [memory, control] = receive_files(socket)?;
     let (memory, control) = (SharedMemory::of(memory), UnixStream::from(control));
     let runs = Arc::new(Mutex::new(Runs::default()));
-    // First of all: opening a model may take for ever, and ends with the server, too.
+    // Before anything else: opening a model may take forever, and the process has to end with the server even then.
     let listen = {
         let runs = Arc::clone(&runs);
         move || listen(control, &runs)
     };
     std::thread::Builder::new().name("control".to_owned()).spawn(listen)?;
     let mut orders = BufReader::new(socket);
-    let Order::Open(open) = receive(&mut orders)? else { return Err(io::Error::other("there is nothing to run yet")) };
+    let Order::Open(open) = receive(&mut orders)? else { return Err(io::Error::other("a model must be opened first")) };
     let (mut session, signature) = match open_model(open, &memory) {
         Ok((session, signature, provider)) => {
             send(socket, &Answer::Opened { signature: signature.clone(), provider })?;

@@ -1,10 +1,10 @@
 //! Models in processes of their own: a crash ends one process and fails one batch, but not the server.
 //!
 //! Each worker has a process with one session, and uses it like a session in the server (`session.rs`). Batches,
-//! deadlines and everything else work as usual. `process.rs` starts and ends the process, `wire.rs` is the
-//! protocol, and `child.rs` the side of the process.
+//! deadlines and everything else work as usual. `process.rs` starts and ends the process, `wire.rs` is the protocol,
+//! and `child.rs` runs in the process.
 //!
-//! This protects against crashes and lack of memory. It is no sandbox: the process has the rights of the server.
+//! This protects against crashes and lack of memory. It is not a sandbox: the process has the rights of the server.
 
 mod child;
 mod process;
@@ -95,10 +95,10 @@ impl LoadedModel for IsolatedModel {
             return Err(Error::ModelRestarting { retry_after }.into());
         }
         let opened = open(&self.program, &self.library, &*self.source, &self.config, &self.restarts);
-        // Whatever the reason, another attempt at once would not help.
+        // Any failure counts as an end, because another attempt at once would not help.
         let (session, signature, _) = opened.inspect_err(|_| self.restarts.lock().ended(Instant::now()))?;
         if signature != self.signature {
-            return Err(SetupError::internal("the model that was opened again has other inputs or outputs"));
+            return Err(SetupError::internal("the model has other inputs or outputs after it was opened again"));
         }
         Ok(Box::new(session))
     }
@@ -156,7 +156,7 @@ fn open(
             Ok((session, signature, provider))
         }
         Ok(Answer::Failed(failure)) => Err(failure.into()),
-        Ok(Answer::Ran(_)) => Err(SetupError::internal("the process of a model answered what it was not asked")),
+        Ok(Answer::Ran(_)) => Err(SetupError::internal("the process of a model sent an unexpected answer")),
         Err(error) => Err(SetupError::Repository(format!(
             "the model's process {} while it opened the model",
             process.end(&error)

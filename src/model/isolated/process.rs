@@ -50,7 +50,7 @@ impl ModelProcess {
         Ok(ModelProcess { child, complaints })
     }
 
-    /// Kills the process if it still runs. Describes its end and its last message.
+    /// Kills the process if it still runs. Returns a description of its end, with its last message.
     pub(super) fn end(&mut self, error: &std::io::Error) -> String {
         let ended = match self.child.try_wait() {
             Ok(None) => {
@@ -65,7 +65,7 @@ impl ModelProcess {
             _ => format!("could not be reached ({error})"),
         };
         match self.complaints.lock().back() {
-            Some(last) => format!("{how}; the last it said was {last:?}"),
+            Some(last) => format!("{how}; its last message was {last:?}"),
             None => how,
         }
     }
@@ -98,7 +98,7 @@ fn keep_last_lines(from: impl Read, lines: &Mutex<VecDeque<String>>, process: u3
         }
         if logged < MAX_LINES {
             logged += 1;
-            tracing::warn!(process, line, "the process of a model says");
+            tracing::warn!(process, line, "a model's process wrote to standard error");
         }
         let mut lines = lines.lock();
         if lines.len() == MAX_LINES {
@@ -111,7 +111,7 @@ fn keep_last_lines(from: impl Read, lines: &Mutex<VecDeque<String>>, process: u3
 // ===== impl Restarts =====
 
 impl Restarts {
-    /// Ends that are further apart than this do not count as in a row.
+    /// Ends that are further apart than this are not counted as in a row.
     const IN_A_ROW: Duration = Duration::from_secs(60);
 
     pub(super) fn ended(&mut self, now: Instant) {
@@ -120,7 +120,8 @@ impl Restarts {
         self.last = Some(now);
     }
 
-    /// Counts a successful run. A run makes up for an end, so only a model that crashes more often than it runs waits.
+    /// Counts a successful run. A run cancels out an end, so backoff applies only to a model that crashes more often
+    /// than it runs.
     pub(super) fn ran(&mut self) {
         self.in_a_row = self.in_a_row.saturating_sub(1);
     }
@@ -160,7 +161,7 @@ mod tests {
             })
             .collect();
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000]);
-        // Successful runs make up for ends.
+        // Successful runs cancel out ends.
         (0..11).for_each(|_| restarts.ran());
         restarts.ended(begin);
         assert_eq!(restarts.still_to_wait(begin), Some(Duration::from_millis(200)));

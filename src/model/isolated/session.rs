@@ -17,10 +17,10 @@ use crate::tensor::Tensors;
 /// Interval of checks for a request to end the run.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Initial buffer for an answer, enough for some outputs.
+/// Size of the buffer for an answer, enough for a few outputs.
 const ANSWER_BYTES: usize = 512;
 
-/// Time for a run to end after it was told to, before its process is killed.
+/// Time for a run to end after it was told to end. After that, its process is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) struct IsolatedSession {
@@ -104,7 +104,7 @@ impl Session for IsolatedSession {
             }
             Ok(Answer::Failed(failure)) => Err(failure.into()),
             Ok(Answer::Opened { .. }) => {
-                let error = io::Error::other("it answered what it was not asked");
+                let error = io::Error::other("it sent an unexpected answer");
                 Err(self.process_ended(ProcessEnd::InTheRun, &error))
             }
             Err(error) => Err(self.process_ended(ProcessEnd::InTheRun, &error)),
@@ -116,7 +116,7 @@ impl Interrupt for Control {
     fn end_runs(&self) {
         self.is_ended.store(true, Ordering::SeqCst);
         let number = self.run.load(Ordering::SeqCst);
-        // A process that has ended has no run.
+        // An ended process has no run, so errors are ignored.
         let _ = (&self.socket).write_all(&number.to_le_bytes());
     }
 
@@ -142,7 +142,7 @@ impl Read for Waiting<'_> {
                     }
                     let ended_at = *self.ended_at.get_or_insert_with(Instant::now);
                     if ended_at.elapsed() > GRACE {
-                        return Err(io::Error::other("it did not end a run that was to end"));
+                        return Err(io::Error::other("its run did not end when told to"));
                     }
                 }
                 read => return read,

@@ -2,7 +2,7 @@
 //! memory.
 //!
 //! The two sides take turns. A message is its length (four bytes, little-endian) and JSON. The memory is an anonymous
-//! file (`memfd`). The sender has written its tensors there, one after the other, and the message has their shapes.
+//! file (`memfd`). The sender writes its tensors there, one after the other, and the message has their shapes.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -24,7 +24,7 @@ use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result, SetupError};
 use crate::tensor::{DType, Data, Element, Signature, Tensor, with_element_type};
 
-/// Maximum length of a message: the shapes of some hundred tensors, or a settings file.
+/// Maximum length of a message: the shapes of a few hundred tensors, or a settings file.
 const MAX_MESSAGE_BYTES: u32 = 1 << 24;
 
 /// Size of the memory that is kept between runs.
@@ -70,7 +70,7 @@ pub(super) enum Answer {
 pub(super) enum Failure {
     /// The model failed on these inputs.
     Model(String),
-    /// The settings do not fit.
+    /// The settings are not valid.
     Config(String),
     /// The model cannot be opened.
     Repository(String),
@@ -181,7 +181,7 @@ pub(super) fn receive_files(from: &UnixStream) -> io::Result<[OwnedFd; 2]> {
         })
         .flatten()
         .collect();
-    files.try_into().map_err(|_| io::Error::other("the files that the server shares did not come"))
+    files.try_into().map_err(|_| io::Error::other("the server's files were not received"))
 }
 
 // ===== memory =====
@@ -194,7 +194,7 @@ impl SharedMemory {
     pub(super) fn new() -> io::Result<SharedMemory> {
         #[cfg(target_os = "linux")]
         let file = rustix::fs::memfd_create("leeway-tensors", rustix::fs::MemfdFlags::CLOEXEC)?.into();
-        // A file that has no name any more, where there is no memory without one.
+        // An unlinked file, where anonymous memory is not available.
         #[cfg(not(target_os = "linux"))]
         let file = tempfile::tempfile()?;
         Ok(SharedMemory(file))
@@ -224,7 +224,7 @@ impl SharedMemory {
         self.0.set_len(0)
     }
 
-    /// Releases what large tensors took.
+    /// Releases the memory that large tensors took.
     pub(super) fn shrink(&self) -> io::Result<()> {
         self.0.set_len(KEPT_BYTES)
     }
@@ -264,7 +264,7 @@ impl SharedMemory {
         if length <= NOT_WORTH_ASKING || at.saturating_add(length as u64) <= self.0.metadata()?.len() {
             Ok(())
         } else {
-            Err(io::Error::other("a tensor is larger than the memory that it is in"))
+            Err(io::Error::other("a tensor is larger than the shared memory"))
         }
     }
 
@@ -294,7 +294,7 @@ impl SharedMemory {
     }
 
     fn read_data(&self, head: &Head, at: u64) -> io::Result<Data> {
-        let wrong = || io::Error::other("a tensor's shape and its size do not fit");
+        let wrong = || io::Error::other("a tensor's shape and size do not match");
         let elements = head.shape.iter().try_fold(1_usize, |all, dim| all.checked_mul(*dim)).ok_or_else(wrong)?;
         let size = match head.dtype {
             DType::Text => None,

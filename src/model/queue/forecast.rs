@@ -1,4 +1,4 @@
-//! The forecast for a request that comes: how long it would take from here, and the error if that is too long.
+//! The forecast for an arriving request: its expected time in the queue and the run, or an error if that is too long.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use crate::model::admission::{Admission, Backlog, Priority, admit, turn};
 use crate::model::batch::Lengths;
 
 impl Queue {
-    /// The size of a full batch for a request of this size, of which a run has at most `most`. Where only rows of about one
-    /// length are run together, that is as many as there mostly were: a batch full of essays is never seen. Where a run has
-    /// the rows of one request, it is the mean of those that wait and of this one.
+    /// Size of a full batch for a request of this size, of which one run has at most `most`. Where short rows are
+    /// padded, it is the usual size of the last batches, because a batch full of long rows hardly ever occurs. Where a
+    /// run has the rows of one request, it is the mean size of the waiting requests and this one.
     pub(super) fn full_run(&self, state: &State, size: usize, most: usize) -> usize {
         let policy = self.sharing.policy();
         match policy.lengths {
@@ -33,9 +33,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Returns the expected time in the queue and the run for a request of this size that comes now, of which a run takes
-    /// so many; `None` if there is nothing to predict from, or it is only let in for a worker to try. An error if it
-    /// cannot be in time.
+    /// Returns the expected time in the queue and the run for a request of size `size` that arrives now, if a full
+    /// batch has the size `run_size`; `None` if no time was learned yet, or if the request is admitted only to learn a
+    /// new one. An error if it cannot be in time.
     pub(super) fn forecast(
         &self,
         state: &mut State,
@@ -47,7 +47,7 @@ impl Queue {
         let rows_ahead = state.line.size_before(turn(priority, now, self.overtaking));
         let is_free = rows_ahead == 0 && state.workers.iter().any(|slot| slot.run.is_none());
         let left = demand.finish_by.saturating_duration_since(now);
-        // A low priority is to have time for others to go before it.
+        // A request of low priority leaves time for others to overtake it.
         let for_others = match priority {
             Priority::Low if !is_free => self.overtaking.min(left / 2),
             _ => Duration::ZERO,
@@ -63,8 +63,8 @@ impl Queue {
         }
         match admission {
             Admission::Admit(predicted) => Ok(predicted),
-            // The estimate is stale, and a worker is free: run the request anyway, to learn. A request with much less time
-            // than usual would be cancelled before it has taught anything.
+            // The learned time is stale, and a worker is free: run the request anyway, to learn. A request with much
+            // less time than usual would be cancelled before anything is learned.
             Admission::Shed(_) if is_free && left >= self.queue_and_run / 2 && is_stale => Ok(None),
             Admission::Shed(needed) => {
                 let nobody_else = Backlog { rows_ahead: 0, residuals: &[] };

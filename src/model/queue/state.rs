@@ -1,4 +1,4 @@
-//! The state of a queue, which its lock guards: requests that wait, runs of the workers, and what is known of both.
+//! The state of a queue that its lock guards: waiting requests, runs of the workers, and the learned times.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use crate::model::service_time::{CLASSES, ServiceTime, class_of};
 use crate::model::waiting_line::{Waiting, WaitingLine};
 use crate::stage::{Stage, Timings};
 
-/// Age at which the knowledge of runs of a size is stale. A free worker then runs a request that it is not expected to
-/// finish in time: what was true of the model may not be true any more, and only a run can tell.
+/// Age at which the learned time of runs of a size is stale. A free worker then runs a request even if it is expected
+/// to be late: the model may have become faster, and only a run can show this.
 pub(super) const STALE: Duration = Duration::from_secs(1);
 
 /// Everything that the lock of a queue guards.
@@ -23,24 +23,25 @@ pub(super) struct State {
     /// One per worker.
     pub(super) workers: Vec<WorkerSlot>,
     pub(super) service: ServiceTime,
-    /// The size of a full batch, as `service` has it: in rows, or, where those differ in length, in their elements.
+    /// Size of a full batch, in the unit of `service`: its number of rows, or, where rows differ in length, their total
+    /// length.
     pub(super) full_batch: usize,
-    /// The size of the last batches: a moving average.
+    /// Moving average of the size of the last batches.
     pub(super) usual_size: f64,
-    /// Time at which a run of each class of sizes was last learned from, or tried in order to learn.
+    /// Time of the last run of each class of sizes that was learned from, or tried in order to learn.
     pub(super) learned: [Instant; CLASSES],
-    /// Workers that sleep until they are notified.
+    /// Number of workers that sleep until they are notified.
     pub(super) parked: usize,
     /// Number of requests in a row that came while at most one other was waiting or running.
     pub(super) quiet_streak: u32,
     /// Duration of the last run.
     pub(super) last_run: Duration,
     pub(super) door: Door,
-    /// Rest of each worker's run, for a moment: kept to spare the allocation.
+    /// Buffer for the rest of each worker's run, kept to avoid an allocation.
     pub(super) residuals: Vec<Duration>,
 }
 
-/// A worker, as the queue knows it.
+/// State of a worker in the queue.
 #[derive(Debug)]
 pub(super) struct WorkerSlot {
     pub(super) session: Arc<CurrentSession>,
@@ -53,13 +54,13 @@ pub(super) struct Running {
     pub(super) batch: Arc<Batch>,
     pub(super) since: Instant,
     pub(super) expected: Duration,
-    /// Time at which it is ended if it still runs: nobody waits any more.
+    /// Time at which the run is ended if it still goes on, because no request waits for it after that.
     pub(super) until: Instant,
-    /// Time at which it was ended.
+    /// Time at which the run was ended early; `None` if it was not.
     pub(super) ended: Option<Instant>,
 }
 
-/// Entrance of the queue. Once it is closed, what is waiting can still be taken.
+/// Admission to the queue. Waiting requests can still be taken once it is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Door {
     Open,
@@ -71,7 +72,7 @@ impl State {
         self.workers.iter().filter_map(|slot| slot.run.as_ref())
     }
 
-    /// Ends the runs that this request was the last to wait for.
+    /// Ends the runs with rows of this request, if nobody waits for any request in them any more.
     pub(super) fn end_unwanted_runs(&mut self, request: &Arc<Request>) {
         if request.taken().is_none() {
             return;
@@ -89,18 +90,19 @@ impl State {
         }
     }
 
-    /// Returns the worker that runs this request, or one of those that run rows of it.
+    /// Returns a worker that runs rows of this request.
     pub(super) fn worker_of(&self, request: &Arc<Request>) -> Option<usize> {
         request.taken()?;
         self.workers.iter().position(|slot| slot.run.as_ref().is_some_and(|run| run.batch.has(request)))
     }
 
-    /// Returns true if nothing has been learned of runs of this size for so long that it may not be true any more.
+    /// Returns true if the learned time of runs of this size is stale.
     pub(super) fn is_stale(&self, size: usize, now: Instant) -> bool {
         now.saturating_duration_since(self.learned[class_of(size)]) > STALE
     }
 
-    /// With a free worker and nobody else who could be in time: whether this one is run all the same, to learn.
+    /// Marks a request that is expected to be late to be run anyway, if the learned time is stale and its deadline has
+    /// not passed. For a free worker, when no request can be in time. Returns true if the request is run.
     pub(super) fn try_all_the_same(&mut self, place: usize, policy: BatchPolicy, now: Instant) -> bool {
         let Some(waiting) = self.line.at(place).filter(|waiting| !waiting.request.deadline.has_passed(now)) else {
             return false;
@@ -118,7 +120,7 @@ impl State {
     pub(super) fn too_late(&self, waiting: &Waiting, policy: BatchPolicy, now: Instant) -> Error {
         let request = &waiting.request;
         if request.deadline.has_passed(now) {
-            // Whoever waits knows best how long each stage took.
+            // The clock of the request knows how long each stage took.
             return Error::Expired { stage: Stage::Queue, spent: Timings::default() };
         }
         let needed = self.service.typical(waiting.run_size(policy, self.full_batch)).unwrap_or_default();
@@ -126,9 +128,9 @@ impl State {
         Error::Overloaded { shed: Shed::InTheQueue, needed, left, retry_after: needed.saturating_sub(left) }
     }
 
-    /// Returns the time at which the first worker is expected to have ended its run; `None` if one is free.
+    /// Returns the time at which the first worker is expected to end its run; `None` if one is free.
     pub(super) fn first_free(&self) -> Option<Instant> {
-        // `None` is less than any other.
+        // `None` is less than any time.
         self.workers
             .iter()
             .map(|slot| slot.run.as_ref().map(|run| run.until.min(run.since + run.expected)))
@@ -136,7 +138,7 @@ impl State {
             .flatten()
     }
 
-    /// About how long it takes until what is waiting has been run.
+    /// Estimated time until all waiting requests have been run.
     pub(super) fn drained_in(&self, policy: BatchPolicy) -> Duration {
         let run_size = match policy.keeps_requests_whole() {
             true => self.line.size().div_ceil(self.line.len().max(1)).max(1),
@@ -149,7 +151,7 @@ impl State {
 }
 
 impl Running {
-    /// Expected rest of the run. One that was ended should be over at once.
+    /// Expected rest of the run. A run that was ended is expected to stop at once.
     pub(super) fn left(&self, now: Instant) -> Duration {
         match self.ended {
             Some(ended) => residual(Duration::ZERO, now.saturating_duration_since(ended)),

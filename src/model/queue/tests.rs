@@ -1,4 +1,4 @@
-//! Tests of what a queue does with requests, batches and runs.
+//! Tests of the queue's handling of requests, batches and runs.
 
 use super::state::STALE;
 use super::*;
@@ -32,7 +32,7 @@ fn demand() -> TimeLimits {
     TimeLimits { deadline, finish_by: deadline.instant() }
 }
 
-/// The worker would wait for ten minutes, and nobody will come.
+/// The worker would wait for ten minutes, but no more requests will come.
 #[test]
 fn a_queue_that_is_closed_waits_for_no_company() {
     let queue = queue(&SessionConfig { max_wait_us: 600_000_000, ..SessionConfig::default() });
@@ -46,7 +46,7 @@ fn a_queue_that_is_closed_waits_for_no_company() {
     assert!(entered.request.taken().is_some());
 }
 
-/// Between the moment a batch is formed and its first run, too.
+/// Also between the forming of a batch and its run.
 #[test]
 fn a_batch_that_nobody_waits_for_is_ended_and_the_next_may_run() {
     let queue = queue(&SessionConfig::default());
@@ -74,7 +74,7 @@ fn what_is_known_for_long_is_tried_again_even_if_it_leaves_no_hope() {
     }
     let batch = queue.take(0, None).unwrap();
     assert!(batch.has(&hopeless.request));
-    // One attempt at a time: the next is told so.
+    // Only one attempt at a time: the next request is refused.
     let next = queue.push(hopeless.request.inputs.clone(), demand(), Priority::Normal).unwrap_err();
     assert!(matches!(next, Error::Overloaded { shed: Shed::EvenAlone, .. }));
 }

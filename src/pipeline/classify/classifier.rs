@@ -19,20 +19,20 @@ use crate::tensor::{Data, Dim, Signature, Tensors};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// The output with the scores; without it, the only floating-point output there is.
+    /// The output with the scores; by default, the only floating-point output.
     output: Option<String>,
     /// Kind of the scores; required.
     scores: Option<Scores>,
-    /// The classes in the order of the scores, or a file with them; without it, what the model's file calls them.
+    /// The classes in the order of the scores, or a file with them; by default, the names in the model's file.
     labels: Option<Labels>,
-    /// Number of classes in an answer: three, and all of several.
+    /// Maximum number of classes in an answer; by default, three, or all with `multi_label`.
     top_k: Option<NonZeroUsize>,
     /// Divisor of logits before they become probabilities.
     #[serde(default = "one")]
     temperature: f32,
-    /// From which probability on the second of two classes is chosen, or each of several.
+    /// Minimum probability with which the second of two classes is chosen, or, with `multi_label`, each class.
     threshold: Option<f32>,
-    /// True if any number of classes can be right.
+    /// True if any number of classes can be right at once.
     #[serde(default)]
     multi_label: bool,
 }
@@ -51,34 +51,34 @@ struct Classifier {
     label_output: Option<String>,
     top_k: NonZeroUsize,
     decision: Decision,
-    /// Number of classes, if the model has it.
+    /// Number of classes, if the model declares it.
     classes: Option<usize>,
-    /// True if a row has one score, which is that of the second of two classes.
+    /// True if a row has one score, that of the second of two classes.
     has_one_score: bool,
 }
 
-/// Which class is chosen.
+/// Rule that chooses the class or classes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Decision {
     /// The most probable one.
     Best,
-    /// The second of two from this probability on, else the first.
+    /// The second of two if it has at least this probability, otherwise the first.
     SecondFrom(f32),
-    /// Every one from this probability on.
+    /// Every class that has at least this probability.
     AllFrom(f32),
 }
 
 /// Default number of classes in an answer.
 const TOP_K: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
-/// Scores of a row, by the dimensions that the model declares.
+/// Number of scores in a row, according to the dimensions that the model declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowScores {
     /// One.
     One,
-    /// So many.
+    /// A fixed number.
     Several(usize),
-    /// As many as a run has.
+    /// Known only from the output of a run.
     Open,
 }
 
@@ -125,11 +125,11 @@ impl RowScores {
         }
     }
 
-    /// Returns the number of classes, if the model has it.
+    /// Returns the number of classes, if the model declares it.
     fn classes(self, multi_label: bool) -> Option<usize> {
         match self {
             RowScores::One if multi_label => Some(1),
-            // That of the second of two classes.
+            // The score is that of the second of two classes.
             RowScores::One => Some(2),
             RowScores::Several(scores) => Some(scores),
             RowScores::Open => None,
@@ -138,7 +138,7 @@ impl RowScores {
 
     fn describe(self, multi_label: bool) -> String {
         match self {
-            RowScores::One if !multi_label => "one score a row, which is that of the second of two".to_owned(),
+            RowScores::One if !multi_label => "one score a row, which is that of the second of two classes".to_owned(),
             RowScores::One => "1 scores a row".to_owned(),
             RowScores::Several(scores) => format!("{scores} scores a row"),
             RowScores::Open => "any number of scores a row".to_owned(),
@@ -154,7 +154,7 @@ impl Decision {
             (false, None) => Ok(Decision::Best),
             (false, Some(threshold)) if classes == Some(2) => Ok(Decision::SecondFrom(threshold)),
             (false, Some(_)) => Err(SetupError::Config(
-                "threshold: it decides between two classes, or, with multi_label = true, on each of several".to_owned(),
+                "threshold: it applies to two classes, or, with multi_label = true, to each of several".to_owned(),
             )),
         }
     }
@@ -185,7 +185,7 @@ impl Postprocessor for Classifier {
         }
         let classes = if self.is_single(width) { 2 } else { width };
         if let Some(labels) = self.labels.count().filter(|labels| *labels != classes) {
-            let problem = format!("has scores of {classes} classes, and there are {labels} labels");
+            let problem = format!("has scores of {classes} classes, but there are {labels} labels");
             return Err(Error::UnusableOutput { output: self.output.to_string(), problem });
         }
         let mut probabilities = Vec::with_capacity(classes);
@@ -219,7 +219,7 @@ impl Postprocessor for Classifier {
     fn assumptions(&self) -> Vec<String> {
         let one_score = || {
             format!(
-                "the output {:?} has one score a row, which is taken for that of the second of two classes, {} (of {})",
+                "the output {:?} has one score a row, which is read as that of the second of two classes: {} (the first is {})",
                 self.output,
                 self.labels.of(1),
                 self.labels.of(0)
@@ -239,8 +239,8 @@ impl Postprocessor for Classifier {
                 self.output
             )),
             Scores::Probabilities if !self.add_up_to_one(outputs)? => Some(format!(
-                "the output {:?} is declared as probabilities, and those of a row do not add up to 1; if several classes \
-                 can be right at one time, set multi_label = true",
+                "the output {:?} is declared as probabilities, but those of a row do not add up to 1; if several classes \
+                 can be right at once, set multi_label = true",
                 self.output
             )),
             Scores::Logits | Scores::Probabilities => None,
@@ -258,9 +258,8 @@ impl Classifier {
         }
     }
 
-    /// Returns true if each row is a distribution. Softmax of one is a common mistake, and hard to see: the labels are
-    /// still right.
-    /// `None` if there are rows that are no numbers.
+    /// Returns true if each row is a distribution. `None` if a value is not finite. Softmax of probabilities is a
+    /// common mistake and hard to notice, because the labels are still right.
     fn add_up_to_one(&self, outputs: &Tensors) -> Option<bool> {
         let tensor = outputs.get(&self.output)?;
         let scores = tensor.to_f32()?;
@@ -271,7 +270,7 @@ impl Classifier {
         scores.iter().all(|score| score.is_finite()).then(|| scores.chunks_exact(tensor.row_len()).all(is_distribution))
     }
 
-    /// Returns true if a row has one score, which is that of the second of two classes.
+    /// Returns true if a row has one score, that of the second of two classes.
     fn is_single(&self, width: usize) -> bool {
         width == 1 && !matches!(self.decision, Decision::AllFrom(_))
     }
@@ -328,8 +327,8 @@ impl Classifier {
         }
     }
 
-    /// −Σ p ln p over the classes, as a part of what it is at most; of several classes that are each right or wrong, the
-    /// mean of theirs.
+    /// Entropy −Σ p ln p over the classes, divided by its maximum. With `multi_label`, the mean of the entropies of the
+    /// single classes, each of which is right or wrong.
     fn entropy(&self, probabilities: &[f64]) -> f64 {
         let plogp = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
         let entropy = match self.decision {
@@ -345,7 +344,7 @@ impl Classifier {
     }
 }
 
-/// The indices of the `k` highest scores, the highest first; of equal scores the first one.
+/// The indices of the `k` highest scores, the highest first. Equal scores keep their order.
 fn top(scores: &[f64], k: usize) -> Vec<usize> {
     let k = k.min(scores.len());
     if k > 64 {

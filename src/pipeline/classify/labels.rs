@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::error::{Result, SetupError};
 use crate::pipeline::version_files::VersionFiles;
 
-/// The name of a class, as it is written in `model.toml`: a number or a text.
+/// The name of a class, as in `model.toml`: a number or a text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(untagged, expecting = "a label is a number or a string")]
 pub enum Label {
@@ -24,13 +24,13 @@ pub enum Label {
 pub(crate) enum Labels {
     /// The labels themselves, in the order of the scores.
     List(Vec<Label>),
-    /// A file with one per line; or, if it is called `.json`, an array of them, or Hugging Face's `config.json`, of which
-    /// `id2label` is read.
+    /// A file with one label per line. A file that ends in `.json` is an array of labels, or a `config.json` of Hugging
+    /// Face, from which `id2label` is read.
     File(String),
 }
 
 impl Labels {
-    /// The labels in the order of the scores.
+    /// Returns the labels in the order of the scores.
     pub(crate) fn read(self, files: &dyn VersionFiles) -> Result<Vec<Label>, SetupError> {
         let labels = match self {
             Labels::List(labels) => labels,
@@ -63,7 +63,7 @@ fn parse(name: &str, content: &[u8]) -> std::result::Result<Vec<Label>, String> 
             let place = |id: &usize| id2label.get(&id.to_string()).cloned();
             let labels: Vec<Label> = (0..id2label.len()).map_while(|id| place(&id)).collect();
             let count = id2label.len();
-            if labels.len() < count { Err(format!("id2label has not all of 0 to {}", count - 1)) } else { Ok(labels) }
+            if labels.len() < count { Err(format!("id2label lacks some of 0 to {}", count - 1)) } else { Ok(labels) }
         }
     }
 }
@@ -98,7 +98,7 @@ mod tests {
         for name in ["labels.txt", "labels.json", "config.json"] {
             assert_eq!(read(name), Ok(expected.clone()), "{name}");
         }
-        assert_eq!(read("gap.json").unwrap_err(), "labels: gap.json: id2label has not all of 0 to 1");
+        assert_eq!(read("gap.json").unwrap_err(), "labels: gap.json: id2label lacks some of 0 to 1");
         assert!(read("none.txt").unwrap_err().contains("no file \"none.txt\""));
     }
 }

@@ -1,4 +1,4 @@
-//! Classes: scores to labels.
+//! Classes: from scores to labels.
 
 pub(crate) mod classifier;
 pub(crate) mod labels;

@@ -6,60 +6,60 @@ use crate::error::{Result, SetupError};
 use crate::identity::shown;
 use crate::pipeline::Label;
 
-/// The names of classes, in the order of the scores, and where they stand.
+/// The names of classes, in the order of the scores, and their source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedClasses {
     /// The names.
     pub labels: Vec<Label>,
-    /// Their place in the file, for messages.
+    /// Their position in the file, for messages.
     pub source: String,
 }
 
-/// The classes of an output with scores, by the model's graph.
+/// The classes of an output with scores, according to the model's graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutputClasses {
-    /// The names that it may have, the likeliest first: those of a classifier within the model may be too few or too many.
+    /// Candidate names, the likeliest first. Those of a classifier within the model may be too few or too many.
     pub names: Vec<NamedClasses>,
-    /// The output in which the model itself names the class that it chooses by these scores.
+    /// The output in which the model itself names the class that it chooses from these scores.
     pub label_output: Option<String>,
 }
 
-/// The classes of a model, by its file.
+/// The classes of a model, according to its file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelClasses {
-    /// Those of each output.
+    /// The classes of each output.
     pub of_scores: BTreeMap<String, OutputClasses>,
-    /// Those in the file's metadata, of which the first of the right number counts.
+    /// The lists of names in the file's metadata. The first list of the right length is used.
     pub of_metadata: Vec<NamedClasses>,
 }
 
 /// Maximum length of a label, in bytes.
 const MAX_LABEL: usize = 256;
 
-/// The scores that labels are looked for.
+/// The scores whose labels are looked up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scores<'a> {
     /// The output's name.
     pub(crate) output: &'a str,
-    /// The number of classes, if the model's shapes say it.
+    /// The number of classes, if the model's shapes determine it.
     pub(crate) count: Option<usize>,
-    /// The number of the first class: 1 where 0 is the background, which has no label.
+    /// The number of the first class: 1 if 0 is the background, which has no label.
     pub(crate) first_class: usize,
 }
 
-/// The labels of a stage, and where they come from.
+/// The labels of a stage, and their source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChosenLabels {
     /// The labels in answers, in the order of the scores; `None` for "class 0", "class 1" and so on.
     pub(crate) labels: Option<Vec<Label>>,
     /// The names in the model's file, if there are any.
     pub(crate) in_file: Option<Vec<Label>>,
-    /// A sentence for whoever adds a version.
+    /// A sentence for the person who adds a version.
     pub(crate) remark: Option<String>,
 }
 
 impl ModelClasses {
-    /// The output in which the model itself names the class that it chooses by these scores.
+    /// The output in which the model itself names the class that it chooses from these scores.
     pub(crate) fn label_output(&self, output: &str) -> Option<&str> {
         self.of_scores.get(output)?.label_output.as_deref()
     }
@@ -72,13 +72,13 @@ impl ModelClasses {
         let of_metadata =
             self.of_metadata.iter().filter_map(|names| names.without_background(scores.first_class)).find(fits);
         match (of_graph.cloned(), of_metadata) {
-            // Numbers from 0 on name nothing: what the metadata call them does.
+            // Numbers from 0 up are not names, so the names in the metadata are better.
             (Some(graph), Some(metadata)) if is_numbering(&graph.labels) => Some(metadata),
             (graph, metadata) => graph.or(metadata),
         }
     }
 
-    /// The labels for these scores: those of `model.toml`, or those of the file. They must not disagree.
+    /// Returns the labels for these scores: those of `model.toml`, or those of the file. They must not disagree.
     pub(crate) fn choose(
         &self,
         configured: Option<Vec<Label>>,
@@ -87,7 +87,7 @@ impl ModelClasses {
         let chosen = self.choose_any(configured, scores)?;
         for label in chosen.labels.iter().flatten() {
             let text = label.to_string();
-            // Labels are in every answer and in metrics, so they are bounded.
+            // Labels are in every response and in metrics, so they are bounded.
             let is_unfit = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n');
             if text.len() > MAX_LABEL || text.contains(is_unfit) {
                 return Err(SetupError::Config(format!(
@@ -104,8 +104,8 @@ impl ModelClasses {
         let in_file = found.as_ref().map(|found| found.labels.clone());
         match (configured, found) {
             (Some(labels), Some(found)) if disagree(&labels, &found.labels) => Err(SetupError::Config(format!(
-                "labels: model.toml says {}, and the model's file says {} ({}); leave labels out, name \
-                 what the file only numbers with texts, or export the model with the right ones",
+                "labels: model.toml says {}, but the model's file says {} ({}); leave labels out, give texts \
+                 where the file has only numbers, or export the model with the right labels",
                 listed(&labels),
                 listed(&found.labels),
                 found.source
@@ -117,7 +117,7 @@ impl ModelClasses {
                 Ok(ChosenLabels { labels: Some(found.labels), in_file, remark: Some(remark) })
             }
             (None, None) => {
-                let remark = "neither model.toml nor the model's file names the classes, so that they are answered as \
+                let remark = "neither model.toml nor the model's file names the classes, so they are answered as \
                               \"class 0\", \"class 1\" and so on; set labels in [postprocess]";
                 Ok(ChosenLabels { labels: None, in_file, remark: Some(remark.to_owned()) })
             }
@@ -126,7 +126,7 @@ impl ModelClasses {
 }
 
 impl NamedClasses {
-    /// The names without those of the background. `None` if there is one, and nothing tells whether it is among them.
+    /// The names without the background's. `None` if the scores have a background, but the first names do not say so.
     fn without_background(&self, first_class: usize) -> Option<NamedClasses> {
         const BACKGROUND: [&str; 4] = ["__background__", "background", "bg", "n/a"];
         let is_background = |label: &Label| BACKGROUND.contains(&label.to_string().to_lowercase().as_str());
@@ -156,7 +156,7 @@ impl ChosenLabels {
     pub(crate) fn contradiction(&self, said: &Label, output: &str) -> Option<String> {
         let known = match (&self.in_file, &self.labels) {
             (Some(known), _) => known,
-            // A number that cannot be followed through the file may be anything: a place, an id.
+            // Without names in the file, the meaning of a number is unknown: a position, an id.
             (None, _) if matches!(said, Label::Number(_)) => return None,
             (None, Some(labels)) => labels,
             (None, None) => {
@@ -178,17 +178,17 @@ impl ChosenLabels {
     }
 }
 
-/// The name of a class that nobody has named.
+/// The label of a class without a name.
 pub(crate) fn unnamed(class: usize) -> Label {
     Label::Text(format!("class {class}").into())
 }
 
-/// Returns true for 0, 1, 2, ...: places, which any names can be given.
+/// Returns true for 0, 1, 2, ..., which are positions that texts may name.
 fn is_numbering(labels: &[Label]) -> bool {
     labels.iter().zip(0..).all(|(label, place)| *label == Label::Number(place))
 }
 
-/// Texts may name what the file only numbers. Nothing else may differ.
+/// Returns true if the labels differ, except that texts may replace the numbers of a file.
 fn disagree(configured: &[Label], in_file: &[Label]) -> bool {
     let are_numbers = in_file.iter().all(|label| matches!(label, Label::Number(_)));
     let only_names_them = are_texts(configured) && are_numbers && configured.len() == in_file.len();
@@ -199,7 +199,7 @@ fn are_texts(labels: &[Label]) -> bool {
     labels.iter().all(|label| matches!(label, Label::Text(_)))
 }
 
-/// Some of the labels, for a message.
+/// Lists the first labels, for a message.
 pub(crate) fn listed(labels: &[Label]) -> String {
     const SHOWN: usize = 10;
     let shown = labels.iter().take(SHOWN).map(|label| match label {
@@ -236,7 +236,7 @@ mod tests {
         }
     }
 
-    /// Labels are in every answer and in metrics.
+    /// Labels are in every response and in metrics.
     #[test]
     fn labels_are_bounded_wherever_they_come_from() {
         let long = format!(r#"["a", "b", "{}"]"#, "c".repeat(1_000_000));
@@ -257,13 +257,13 @@ mod tests {
         // Numbers in a file can be given names ...
         check(Some(texts), numbers, Ok(texts));
         check(Some(texts), "[0, 1, 2]", Ok(texts));
-        // ... and names no others, no other order, and no numbers.
+        // ... but texts cannot be replaced, by other names, another order or numbers.
         check(
             Some(r#"["c", "b", "a"]"#),
             texts,
-            Err(r#"model.toml says ["c", "b", "a"], and the model's file says ["a", "b", "c"]"#),
+            Err(r#"model.toml says ["c", "b", "a"], but the model's file says ["a", "b", "c"]"#),
         );
-        check(Some("[0, 1, 2]"), texts, Err(r#"says [0, 1, 2], and"#));
+        check(Some("[0, 1, 2]"), texts, Err(r#"says [0, 1, 2], but"#));
         check(Some("[0, 1, 2]"), numbers, Err("says [1, 2, 3] (classlabels)"));
     }
 
@@ -274,7 +274,7 @@ mod tests {
         assert!(chosen.remark.unwrap().contains("set labels"));
     }
 
-    /// A model that answers with names shows that it has some, even where its file does not tell them.
+    /// A model that answers with names has names, even if they cannot be read from its file.
     #[test]
     fn what_the_model_itself_says_may_not_contradict_the_labels() {
         let chosen = |labels: Option<&str>| ChosenLabels {
@@ -300,14 +300,14 @@ mod tests {
         let texts = r#"["a", "b", "c"]"#;
         let classes = ModelClasses { of_scores: [("p".to_owned(), numbered)].into(), of_metadata: vec![named(texts)] };
         assert_eq!(classes.choose(None, scores(Some(3))).unwrap().labels, Some(labels(texts)));
-        // Of another number of scores, the file says nothing.
+        // The file has no names for another number of scores.
         assert_eq!(classes.choose(None, scores(Some(2))).unwrap().labels, None);
-        // Where shapes do not say how many there are, another number of labels is a disagreement.
+        // If the shapes do not determine the number, another number of labels is a disagreement.
         let error = classes.choose(Some(labels(r#"["a", "b"]"#)), scores(None)).unwrap_err().to_string();
-        assert!(error.contains(r#"says ["a", "b"], and the model's file says ["a", "b", "c"]"#), "{error}");
+        assert!(error.contains(r#"says ["a", "b"], but the model's file says ["a", "b", "c"]"#), "{error}");
     }
 
-    /// A list of names may begin with that of the background, or with the first class: only its own words tell.
+    /// A list of names may begin with the background or with the first class. Only the names themselves show it.
     #[test]
     fn the_background_is_no_class() {
         let chosen = |json: &str| {

@@ -1,7 +1,7 @@
-//! Scores of classes: where a model has them, what they are, and probabilities made of them.
+//! Scores of classes: their output, their kind, and their conversion to probabilities.
 //!
-//! The stages that read them share the settings `output`, `scores` and `labels`. Each declares them by itself: serde refuses
-//! unknown keys only where all known ones are in one struct.
+//! The stages that read them share the settings `output`, `scores` and `labels`. Each stage declares them itself,
+//! because serde refuses unknown keys only if all known ones are in one struct.
 
 use std::sync::Arc;
 
@@ -16,23 +16,24 @@ use crate::pipeline::outputs::float_output;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Scores {
-    /// Any real number: softmax makes probabilities of those of a row, and the logistic function of one alone.
+    /// Any real number. Softmax converts the scores of a row to probabilities; the logistic function converts a single
+    /// score.
     Logits,
-    /// A probability already.
+    /// A probability.
     Probabilities,
 }
 
 /// Settings of the scores, as they are in `model.toml`.
 pub(crate) struct ScoreSettings {
-    /// The output with the scores; without it, the only floating-point output there is.
+    /// The output with the scores; by default, the only floating-point output.
     pub(crate) output: Option<String>,
-    /// Kind of the scores; required, for nothing in a model has it.
+    /// Kind of the scores; required, because a model does not declare it.
     pub(crate) scores: Option<Scores>,
     /// The labels in the order of the scores, or a file with them.
     pub(crate) labels: Option<Labels>,
 }
 
-/// The scores of a model, once the settings are found to fit it.
+/// The scores of a model, after its settings were checked.
 pub(crate) struct ScoresOfModel {
     /// The output with the scores.
     pub(crate) output: Arc<str>,
@@ -47,7 +48,8 @@ impl ScoreSettings {
     pub(crate) fn find(self, context: &StageContext<'_>) -> Result<ScoresOfModel, SetupError> {
         let scores = self.scores.ok_or_else(|| {
             SetupError::Config(
-                "scores: say what they are: \"probabilities\", or \"logits\" to be made probabilities of".to_owned(),
+                "scores: say what they are: \"probabilities\", or \"logits\", which are converted to probabilities"
+                    .to_owned(),
             )
         })?;
         let labels = self.labels.map(|labels| labels.read(context.files)).transpose()?;
@@ -56,7 +58,7 @@ impl ScoreSettings {
     }
 }
 
-/// Error for labels that are more or fewer than the output has scores.
+/// Error for a number of labels that differs from the number of scores in the output.
 pub(crate) fn wrong_labels(labels: &[Label], output: &str, what: &str) -> SetupError {
     SetupError::Config(format!("labels: there are {}, but the output {output:?} has {what}", labels.len()))
 }
@@ -65,12 +67,12 @@ pub(crate) fn wrong_labels(labels: &[Label], output: &str, what: &str) -> SetupE
 pub(crate) fn check_threshold(threshold: f32) -> Result<(), SetupError> {
     match (0.0..=1.0).contains(&threshold) {
         true => Ok(()),
-        false => Err(SetupError::Config(format!("threshold: {threshold} is not a probability, 0 to 1"))),
+        false => Err(SetupError::Config(format!("threshold: {threshold} is not a probability from 0 to 1"))),
     }
 }
 
-/// softmax(s)_i = exp(s_i − max) / Σ_j exp(s_j − max): shifted so that no exponential overflows, in f64 so that many
-/// classes do not add up to rounding errors.
+/// softmax(s)_i = exp(s_i − max) / Σ_j exp(s_j − max), shifted so that no exponential overflows, and in f64 so that
+/// rounding errors of many classes do not add up.
 pub(crate) fn softmax(scores: &[f32], temperature: f32, probabilities: &mut Vec<f64>) {
     let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let temperature = f64::from(temperature);

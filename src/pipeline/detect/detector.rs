@@ -1,8 +1,9 @@
-//! `kind = "detector"`: boxes and their scores become the objects of an image, in its own pixels. How a model writes them
-//! down is in `layouts.rs`.
+//! `kind = "detector"`: boxes and their scores become the objects of an image, in its own pixels. The forms in which
+//! models return them are in `layouts.rs`.
 //!
-//! Of boxes of one class that overlap, the one with the highest score stays (greedy non-maximum suppression; Felzenszwalb
-//! et al., 2010). How much two overlap is the area they share ÷ the area they cover (Jaccard's index, "IoU").
+//! Of boxes of one class that overlap, the one with the highest score is kept (greedy non-maximum suppression;
+//! Felzenszwalb et al., 2010). The overlap of two boxes is the area they share ÷ the area they cover (Jaccard's index,
+//! "IoU").
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -20,39 +21,39 @@ use crate::tensor::{Dim, Signature, TensorSpec, Tensors};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// The layout of the outputs, by the name of a family of models; without it, `format` is required.
+    /// The layout of the outputs, named after a family of models; without it, `format` is required.
     layout: Option<Layout>,
     /// The output with the boxes.
     boxes: Option<String>,
-    /// The output with the scores, if they do not stand behind the boxes.
+    /// The output with the scores, if they are not in the output with the boxes.
     scores: Option<String>,
-    /// The output with the classes of boxes that the model has chosen itself.
+    /// The output with the classes of the boxes, if the model selects the boxes itself.
     classes: Option<String>,
-    /// The output that says how many boxes of an image count.
+    /// The output with the number of valid boxes of an image.
     count: Option<String>,
-    /// Without a layout: whether boxes and scores are the other way round, [rows, 4 + classes, boxes].
+    /// Without a layout: true if the last two dimensions are swapped, [rows, 4 + classes, boxes].
     boxes_last: Option<bool>,
     /// Meaning of the four numbers of a box.
     format: Option<Format>,
     /// Unit of the boxes.
     unit: Option<Unit>,
-    /// The number of the first class: 1 where 0 is the background.
+    /// The number of the first class: 1 if 0 is the background.
     first_class: Option<usize>,
-    /// The classes in order, background left out, or a file with them; without it, what the model's file calls them.
+    /// The classes in order, without the background, or a file with them; by default, the names in the model's file.
     labels: Option<Labels>,
     /// Boxes with a lower score are left out.
     threshold: Option<f32>,
-    /// Of two boxes of a class that overlap by more than this, the worse one is left out.
+    /// Of two boxes of one class that overlap by more than this, the one with the lower score is left out.
     overlap: Option<f32>,
-    /// Maximum number of objects in an answer, the surest first.
+    /// Maximum number of objects in an answer, the highest scores first.
     #[serde(default = "hundred")]
     most: NonZeroUsize,
 }
 
-/// The threshold, if nothing else is said.
+/// Default threshold.
 const QUARTER: f32 = 0.25;
 
-/// The overlap, if nothing else is said.
+/// Default overlap.
 const LESS_THAN_HALF: f32 = 0.45;
 
 fn hundred() -> NonZeroUsize {
@@ -60,7 +61,8 @@ fn hundred() -> NonZeroUsize {
     HUNDRED
 }
 
-/// So many of the surest boxes of an image are compared with each other; the time that takes grows with their square.
+/// Maximum number of boxes of an image that are compared with each other, those with the highest scores. The time grows
+/// with the square of the number.
 const MAX_COMPARED: usize = 4096;
 
 struct Detector {
@@ -68,13 +70,13 @@ struct Detector {
     format: Format,
     unit: Unit,
     labels: ChosenLabels,
-    /// The overlap that is allowed to boxes of a class; `None` if the model suppresses them itself.
+    /// The allowed overlap of boxes of one class; `None` if the model suppresses boxes itself.
     overlap: Option<f32>,
     most: NonZeroUsize,
     assumptions: Vec<String>,
 }
 
-/// A box that is probable enough.
+/// A box that reaches the threshold.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Candidate {
     class: usize,
@@ -99,7 +101,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     let has_grid = matches!(arrangement, Arrangement::ScorePerClass { grid: true, .. });
     if (unit == Unit::Parts || has_grid) && input.is_none() {
         return Err(wrong(
-            "unit, layout: the model's input has no fixed width and height that boxes could be measured by".to_owned(),
+            "unit, layout: boxes are relative to the model's input, which has no fixed width and height".to_owned(),
         ));
     }
     if arrangement == Arrangement::SeparateOfOneImage
@@ -108,7 +110,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     {
         let input = context.signature.inputs.first().map(TensorSpec::describe).unwrap_or_default();
         return Err(wrong(format!(
-            "layout: the outputs are those of one image, and the model's input is {input}; export it with a batch dimension of 1"
+            "layout: the outputs are those of one image, but the model's input is {input}; export it with a batch dimension of 1"
         )));
     }
     let labels = settings.labels.clone().map(|labels| labels.read(context.files)).transpose()?;
@@ -116,7 +118,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
         && labels.len() != declared
     {
         return Err(wrong(format!(
-            "labels: there are {}, and by its shape the output {:?} has scores of {declared} classes; is it another layout?",
+            "labels: there are {}, but by its shape the output {:?} has scores of {declared} classes; is it another layout?",
             labels.len(),
             names.scores.as_ref().unwrap_or(&names.boxes)
         )));
@@ -130,14 +132,14 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     Ok(Box::new(Detector { reading, format, unit, labels, overlap, most: settings.most, assumptions }))
 }
 
-/// Form of the outputs, by the layout and the settings beside it.
+/// Form of the outputs, from the layout and the other settings.
 fn form(settings: &Settings) -> Result<Form, SetupError> {
     let wrong = |problem: &str| SetupError::Config(problem.to_owned());
     let of_layout = settings.layout.map(Layout::form);
     let Some(format) = settings.format.or(of_layout.map(|form| form.format)) else {
         return Err(wrong(
-            "layout: say how the model writes boxes down: \"yolov5\", \"yolov7\", \"yolox\", \"yolov8\", \"yolo11\", \
-             \"yolov10\", \"rt-detr\", \"ssd\" or \"torchvision\"; or, for another one, what the numbers of a box are, as in \
+            "layout: say how the model returns boxes: \"yolov5\", \"yolov7\", \"yolox\", \"yolov8\", \"yolo11\", \
+             \"yolov10\", \"rt-detr\", \"ssd\" or \"torchvision\"; or, for another one, set the meaning of a box's numbers, as in \
              format = \"corners\"",
         ));
     };
@@ -149,20 +151,20 @@ fn form(settings: &Settings) -> Result<Form, SetupError> {
         }
     };
     if of_layout.is_some() && settings.boxes_last.is_some() {
-        return Err(wrong("boxes_last: the layout says that"));
+        return Err(wrong("boxes_last: the layout already determines it"));
     }
     if arrangement.is_suppressed() && settings.overlap.is_some() {
-        return Err(wrong("overlap: a model of this layout has left out already what overlaps"));
+        return Err(wrong("overlap: a model of this layout suppresses overlapping boxes itself"));
     }
     if of_layout.is_some() && !arrangement.is_suppressed() && settings.first_class.is_some() {
-        return Err(wrong("first_class: the scores of this layout are those of classes, and of no background"));
+        return Err(wrong("first_class: the scores of this layout do not include a background"));
     }
     let unit = settings.unit.or(of_layout.map(|form| form.unit)).unwrap_or_default();
     let first_class = settings.first_class.or(of_layout.map(|form| form.first_class)).unwrap_or(0);
     Ok(Form { arrangement, format, unit, first_class })
 }
 
-/// Defaults in use.
+/// Describes the defaults in use.
 fn assumptions(
     settings: &Settings,
     labels: &ChosenLabels,
@@ -172,7 +174,7 @@ fn assumptions(
     let mut assumptions: Vec<String> = labels.remark.clone().into_iter().collect();
     if settings.layout.is_none() && settings.scores.is_none() {
         assumptions.push(format!(
-            "what stands behind the four numbers of a box is taken for the scores of classes, from number {first_class} on, \
+            "the numbers after the four of a box are read as scores of classes, starting with class {first_class}, \
              because layout does not say otherwise"
         ));
     }
@@ -182,14 +184,14 @@ fn assumptions(
     }
     if is_suppressed_here && settings.overlap.is_none() {
         assumptions.push(format!(
-            "of boxes of a class that overlap by more than {LESS_THAN_HALF} the best is answered, because overlap does not say \
+            "of boxes of one class that overlap by more than {LESS_THAN_HALF}, only the best is kept, because overlap does not say \
              otherwise"
         ));
     }
     assumptions
 }
 
-/// The outputs that are read: those that are named, or those that are called as usual.
+/// The outputs that are read: those named in the settings, or those with the usual names.
 fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -> Result<Names, SetupError> {
     let named = |name: &Option<String>| name.as_deref().map(|name| declared_output(signature, name)).transpose();
     let (scores, classes, count) = (named(&settings.scores)?, named(&settings.classes)?, named(&settings.count)?);
@@ -212,16 +214,18 @@ fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -
         Arrangement::ScorePerClass { .. } | Arrangement::Columns => {
             if classes.is_some() || count.is_some() {
                 return Err(SetupError::Config(
-                    "classes, count: this layout has no outputs of their own for them".to_owned(),
+                    "classes, count: this layout has no separate outputs for them".to_owned(),
                 ));
             }
             if scores.is_some() && settings.boxes.is_none() {
                 return Err(SetupError::Config(
-                    "boxes: name the output with the boxes beside that with the scores".to_owned(),
+                    "boxes: name the output with the boxes, not only the one with the scores".to_owned(),
                 ));
             }
             if scores.is_some() && settings.layout.is_some() {
-                return Err(SetupError::Config("scores: those of this layout stand behind the boxes".to_owned()));
+                return Err(SetupError::Config(
+                    "scores: in this layout, they are in the output with the boxes".to_owned(),
+                ));
             }
             let boxes = float_output(signature, settings.boxes.as_deref(), "boxes")?;
             Ok(Names { boxes, scores, classes, count })
@@ -229,13 +233,13 @@ fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -
     }
 }
 
-/// The output that is called so, or so with the number that TensorFlow puts behind its names.
+/// The output with this name, or with this name and the suffix `:0` of TensorFlow.
 fn usual_output(signature: &Signature, name: &str) -> Option<Arc<str>> {
     let is_called_so = |output: &&TensorSpec| output.name.strip_suffix(":0").unwrap_or(&output.name) == name;
     signature.outputs.iter().find(is_called_so).map(|output| Arc::clone(&output.name))
 }
 
-/// The number of classes by the shapes of the outputs, if these say it. An error if the shapes do not fit the arrangement.
+/// The number of classes, if the shapes of the outputs determine it. Fails if the shapes do not fit the arrangement.
 fn declared_classes(
     names: &Names,
     arrangement: Arrangement,
@@ -244,7 +248,7 @@ fn declared_classes(
     let dims = |name: &str| signature.output(name).map_or(&[][..], |spec| &spec.dims);
     let misfit = |name: &str, expected: &str| {
         let is = signature.output(name).map(TensorSpec::describe).unwrap_or_default();
-        SetupError::Config(format!("layout: the output {name:?} is {is}, and {expected} was expected"))
+        SetupError::Config(format!("layout: the output {name:?} is {is}, but {expected} was expected"))
     };
     match (arrangement, dims(&names.boxes)) {
         // Of unknown rank.
@@ -355,8 +359,8 @@ impl Detector {
     }
 }
 
-/// Of candidates, the surest first, those that no better one of their class overlaps by more than `overlap`; at most so
-/// many.
+/// Returns at most `most` of the candidates, which are in descending order of their scores, without those that overlap
+/// a better one of their class by more than `overlap`.
 fn suppress(candidates: &[Candidate], overlap: f32, most: usize) -> Vec<Candidate> {
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in candidates.iter().take(MAX_COMPARED) {
@@ -372,7 +376,7 @@ fn suppress(candidates: &[Candidate], overlap: f32, most: usize) -> Vec<Candidat
     kept
 }
 
-/// |A ∩ B| ÷ |A ∪ B|; 0 of boxes without an area.
+/// |A ∩ B| ÷ |A ∪ B|; 0 for boxes without an area.
 fn shared(a: [f32; 4], b: [f32; 4]) -> f32 {
     let area = |[left, top, right, bottom]: [f32; 4]| (right - left).max(0.0) * (bottom - top).max(0.0);
     let both = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);

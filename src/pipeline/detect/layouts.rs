@@ -1,13 +1,13 @@
-//! Layouts of detectors' outputs, by name, and reading them, for `kind = "detector"`.
+//! Layouts of detectors' outputs, by name, and reading boxes from them, for `kind = "detector"`.
 //!
-//! | layout | outputs | boxes | score | suppressed already |
+//! | layout | outputs | boxes | score | already suppressed |
 //! |---|---|---|---|---|
 //! | `yolov5`, `yolov7` | `[rows, boxes, 5 + classes]` | centre, pixels | objectness × class | no |
 //! | `yolox` | the same, relative to a grid | see [`Grid`] | objectness × class | no |
 //! | `yolov8`, `yolo11` | `[rows, 4 + classes, boxes]` | centre, pixels | class | no |
-//! | `yolov10` | `[rows, boxes, 6]`: box, score, class | corners, pixels | as it is | yes |
-//! | `rt-detr`, `ssd` | boxes `[rows, boxes, 4]`, scores and classes `[rows, boxes]` | corners | as it is | yes |
-//! | `torchvision` | boxes `[boxes, 4]`, scores and classes `[boxes]`, of one image | corners, pixels | as it is | yes |
+//! | `yolov10` | `[rows, boxes, 6]`: box, score, class | corners, pixels | unchanged | yes |
+//! | `rt-detr`, `ssd` | boxes `[rows, boxes, 4]`, scores, classes `[rows, boxes]` | corners | unchanged | yes |
+//! | `torchvision` | boxes `[boxes, 4]`, scores, classes `[boxes]`, of one image | corners, pixels | unchanged | yes |
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -47,9 +47,9 @@ pub(crate) enum Layout {
 pub(crate) enum Format {
     /// Left, top, right, bottom.
     Corners,
-    /// Top, left, bottom, right, as TensorFlow has them.
+    /// Top, left, bottom, right, as in TensorFlow.
     CornersDownFirst,
-    /// The middle across and down, width, height.
+    /// The centre's x and y, width, height.
     Centre,
 }
 
@@ -60,37 +60,37 @@ pub(crate) enum Unit {
     /// Pixels of the model's input.
     #[default]
     Pixels,
-    /// Parts of the width and the height of the model's input.
+    /// Fractions of the width and the height of the model's input.
     Parts,
 }
 
-/// Place of a box, its score and its class in the outputs.
+/// Position of a box, its score and its class in the outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrangement {
-    /// A score for each class, behind the box or in an output of their own.
+    /// A score for each class, after the box or in a separate output.
     ScorePerClass {
         /// True if the last two dimensions are swapped.
         boxes_last: bool,
-        /// The probability that there is an object at all, between the box and the scores, if there is one.
+        /// Use of the objectness, which is between the box and the scores; `None` if there is none.
         objectness: Option<Objectness>,
         /// True if boxes are relative to a grid.
         grid: bool,
     },
     /// Six columns: the box, its score, its class.
     Columns,
-    /// Outputs of their own for boxes, scores and classes.
+    /// Separate outputs for boxes, scores and classes.
     Separate,
-    /// The same of one image, without a dimension for rows.
+    /// Separate outputs for one image, without a dimension for rows.
     SeparateOfOneImage,
 }
 
-/// Use of the probability that there is an object at all.
+/// Use of the objectness, the probability that a box has an object at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Objectness {
-    /// It is multiplied with the score of the class.
+    /// It is multiplied by the score of the class.
     Times,
-    /// The same; but where there is one class, its score is not trained, and left out (`yolov7/utils/general.py`,
-    /// `non_max_suppression`).
+    /// The same, except that the score of a single class is ignored, because it is not trained
+    /// (`yolov7/utils/general.py`, `non_max_suppression`).
     TimesUnlessOnlyClass,
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct Form {
     pub(crate) arrangement: Arrangement,
     pub(crate) format: Format,
     pub(crate) unit: Unit,
-    /// The number of the first class: where 0 is the background, 1.
+    /// The number of the first class: 1 if 0 is the background.
     pub(crate) first_class: usize,
 }
 
@@ -136,10 +136,10 @@ impl Arrangement {
 /// A box that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Found {
-    /// The class, counted from 0, background left out.
+    /// The class, counted from 0, without the background.
     pub(crate) class: usize,
     pub(crate) score: f32,
-    /// The four numbers of its box, as the model has them.
+    /// The four numbers of its box, as the model returns them.
     pub(crate) numbers: [f32; 4],
 }
 
@@ -163,12 +163,12 @@ pub(crate) struct Reading {
     pub(crate) classes: Option<usize>,
     /// Width and height of the model's input, if they are known.
     pub(crate) input: Option<[usize; 2]>,
-    /// Boxes with a lower score are passed over.
+    /// Boxes with a lower score are skipped.
     pub(crate) threshold: f32,
 }
 
 impl Reading {
-    /// Reads the boxes of each row, in no order.
+    /// Reads the boxes of each row, in any order.
     pub(crate) fn read(&self, outputs: &Tensors) -> Result<Vec<Vec<Found>>> {
         match self.arrangement {
             Arrangement::ScorePerClass { boxes_last, objectness, grid } => {
@@ -188,20 +188,19 @@ impl Reading {
     ) -> Result<Vec<Vec<Found>>> {
         let boxes = Cells::of(outputs, &self.names.boxes, boxes_last)?;
         let own = self.names.scores.as_deref().map(|name| Cells::of(outputs, name, boxes_last)).transpose()?;
-        // Without an output of their own, scores stand behind the boxes.
+        // Without a separate output, the scores follow the boxes.
         let box_width = if own.is_some() { 4 } else { 4 + usize::from(objectness.is_some()) };
         let (scores, first) = own.as_ref().map_or((&boxes, box_width), |scores| (scores, 0));
-        // Those before the first class are the background.
+        // Scores before the first class are those of the background.
         let first = first + self.first_class;
         let classes = scores.width.saturating_sub(first);
         if boxes.width < box_width || classes == 0 || scores.rows != boxes.rows || scores.boxes != boxes.boxes {
-            let with =
-                if objectness.is_some() { "a box, whether there is an object, and scores" } else { "a box and scores" };
+            let with = if objectness.is_some() { "a box, its objectness and scores" } else { "a box and scores" };
             return Err(boxes.unusable(&format!("{with} were expected; is it another layout?")));
         }
         if let Some(expected) = self.classes.filter(|expected| *expected != classes) {
             return Err(scores.unusable(&format!(
-                "of which {classes} are scores of classes, and there are {expected} labels; is it another layout?"
+                "{classes} of them are scores of classes, but there are {expected} labels; is it another layout?"
             )));
         }
         let grid = grid.then(|| Grid::new(self.input, boxes.boxes, &boxes)).transpose()?;
@@ -284,10 +283,10 @@ impl Reading {
         (0..boxes.rows).map(row).collect()
     }
 
-    /// A box that the model has chosen, if its score is high enough.
+    /// Returns a box that the model itself has selected, if its score is high enough.
     fn suppressed(&self, cells: &Cells<'_>, numbers: [f32; 4], score: f32, class: f32) -> Result<Option<Found>> {
         let score = self.probability(cells, score)?;
-        // What a fixed number of boxes is filled up with has a score of 0.
+        // Padding of a fixed number of boxes has a score of 0.
         if score < self.threshold || score <= 0.0 {
             return Ok(None);
         }
@@ -295,11 +294,11 @@ impl Reading {
         let number = class as usize;
         if class.fract() != 0.0 || class < 0.0 || number < self.first_class || number > most {
             let expected = match self.classes {
-                Some(labels) => format!("of {labels} labels one of {} to {most}", self.first_class),
-                None => format!("a whole number from {} on", self.first_class),
+                Some(labels) => format!("one from {} to {most} ({labels} labels)", self.first_class),
+                None => format!("a whole number of at least {}", self.first_class),
             };
             let problem = format!(
-                "says class {class}, and {expected} was expected; first_class says which number the first class has"
+                "has class {class}, but {expected} was expected; first_class sets the number of the first class"
             );
             return Err(Error::UnusableOutput { output: cells.name.to_owned(), problem });
         }
@@ -316,7 +315,7 @@ impl Reading {
     }
 }
 
-/// Numbers per box, whichever way round they are.
+/// Several numbers per box, in either order of the dimensions.
 struct Cells<'a> {
     name: &'a str,
     values: Cow<'a, [f32]>,
@@ -382,9 +381,9 @@ impl Column<'_> {
     }
 }
 
-/// The grids of YOLOX: for a stride of 8, 16 and 32 pixels, a cell each so many pixels, row by row. The middle of a box is
-/// `(x + column) · stride, (y + row) · stride`; its width and height are `exp(w) · stride, exp(h) · stride`
-/// (`YOLOX/yolox/utils/demo_utils.py`, `demo_postprocess`).
+/// The grids of YOLOX: for strides of 8, 16 and 32 pixels, one cell for every stride across and down, row by row. The
+/// centre of a box is `(x + column) · stride, (y + row) · stride`; its width and height are
+/// `exp(w) · stride, exp(h) · stride` (`YOLOX/yolox/utils/demo_utils.py`, `demo_postprocess`).
 struct Grid {
     /// Column, row and stride of each box.
     cells: Vec<[f32; 3]>,
@@ -392,7 +391,7 @@ struct Grid {
 
 impl Grid {
     fn new(input: Option<[usize; 2]>, boxes: usize, cells: &Cells<'_>) -> Result<Grid> {
-        let [width, height] = input.ok_or_else(|| Error::internal("a grid over an input of no known size"))?;
+        let [width, height] = input.ok_or_else(|| Error::internal("a grid over an input of unknown size"))?;
         let of_stride = |stride: usize| {
             let [columns, rows] = [width / stride, height / stride];
             (0..rows).flat_map(move |row| (0..columns).map(move |column| [column as f32, row as f32, stride as f32]))

@@ -1,5 +1,5 @@
-//! Base64 in the forms that encoders produce: both alphabets of RFC 4648, with or without padding, in lines, or as a
-//! data URL.
+//! Base64 in the forms that encoders produce: both alphabets of RFC 4648, with or without padding, split into lines, or
+//! as a data URL.
 
 use std::borrow::Cow;
 
@@ -26,7 +26,7 @@ pub(crate) fn decoded(text: &str) -> Result<Vec<u8>, String> {
     };
     let is_url_safe = memchr::memchr2(b'-', b'_', encoded.as_bytes()).is_some();
     let decoded = if is_url_safe { &URL_SAFE } else { &STANDARD }.decode(&*encoded);
-    decoded.map_err(|error| format!("found no base64 (of A-Z, a-z, 0-9, + and /, or - and _): {error}"))
+    decoded.map_err(|error| format!("found a string that is not base64 (A-Z, a-z, 0-9, + and /, or - and _): {error}"))
 }
 
 #[cfg(test)]
@@ -52,7 +52,7 @@ mod tests {
             assert_eq!(decoded(text).as_deref(), Ok(&bytes[..]), "{text:?}");
         }
         for text in ["%", "+_+_ABA=", "data:image/png,abc", "A", "ABCDE"] {
-            assert!(decoded(text).unwrap_err().starts_with("found no base64 (of A-Z"), "{text:?}");
+            assert!(decoded(text).unwrap_err().starts_with("found a string that is not base64 (A-Z"), "{text:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Reads the containers of images: selects the parts of a file that a decoder needs, and reads the orientation.
 //!
 //! A file can hold far more than pixels: colour profiles and texts that inflate a thousandfold, and false sizes.
-//! Decoders unpack some of it, however small the image is. So they get only the chunks that hold pixels. The one other
+//! Decoders unpack some of it, even for a small image. So they get only the chunks that hold pixels. The only other
 //! necessary part, the orientation, is read here.
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use image::metadata::Orientation;
 pub(crate) struct Essentials<'a> {
     /// The file with only the parts that hold pixels.
     pub(crate) bytes: Cow<'a, [u8]>,
-    /// The rotation and flip that turn the image upright. None where the file has no readable orientation.
+    /// The rotation and flip that turn the image upright. No transform if the file has no readable orientation.
     pub(crate) orientation: Orientation,
     /// Width and height, if the container has them.
     pub(crate) size: Option<(u32, u32)>,

@@ -1,4 +1,4 @@
-//! From the bytes of an image file to its pixels: upright, 8 bits a channel, and never more of them than are allowed.
+//! From the bytes of an image file to its pixels: upright, 8 bits per channel, and never more than allowed.
 
 use std::io::Cursor;
 use std::panic::catch_unwind;
@@ -7,13 +7,13 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::pipeline::image::container::{Essentials, essentials};
 
-/// The formats that are read.
+/// The accepted formats.
 const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
 
-/// The longest side of an image: that of JPEG.
+/// Maximum length of a side of an image, as in JPEG.
 const MAX_SIDE: u32 = 65_535;
 
-/// Memory that a decoder may take beside the pixels themselves, in bytes.
+/// Memory that a decoder may use in addition to the pixels, in bytes.
 const DECODERS_OWN: u64 = 1 << 20;
 
 /// Maximum number of bytes in a pixel: four channels of 16 bits.
@@ -37,7 +37,7 @@ impl Channels {
     }
 }
 
-/// Pixels, row by row from the upper left corner, channels together.
+/// Pixels, row by row from the upper left corner, with interleaved channels.
 #[derive(Debug)]
 pub(crate) struct Pixels {
     pub(crate) width: u32,
@@ -45,7 +45,7 @@ pub(crate) struct Pixels {
     pub(crate) values: Vec<u8>,
 }
 
-/// Reads an image of at most `max_pixels`; its size is known before anything is set aside for it.
+/// Reads an image of at most `max_pixels`. Its size is checked before memory is allocated for it.
 pub(crate) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<Pixels, String> {
     let guessed = image::guess_format(bytes).ok();
     let format = guessed.filter(|format| FORMATS.contains(format));
@@ -53,10 +53,10 @@ pub(crate) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Resul
         Some(other) => {
             format!("found a {} image, expected PNG, JPEG or WebP", other.extensions_str()[0].to_uppercase())
         }
-        None => "found something that is no PNG, JPEG or WebP image".to_owned(),
+        None => "found data that is not a PNG, JPEG or WebP image".to_owned(),
     })?;
     if format == ImageFormat::Jpeg && !has_end(bytes) {
-        // The decoder would make up what is missing.
+        // The decoder would make up the missing pixels.
         return Err("found a JPEG image that ends before it is complete".to_owned());
     }
     let essentials = essentials(bytes, format)?;
@@ -112,12 +112,12 @@ fn check_size(width: u32, height: u32, max_pixels: u64) -> Result<(), String> {
         ));
     }
     match width == 0 || height == 0 {
-        true => Err("found an image without a pixel".to_owned()),
+        true => Err("found an image without pixels".to_owned()),
         false => Ok(()),
     }
 }
 
-/// ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, in 16 bits after the point, as Pillow's `convert("L")` has it.
+/// Luminance of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, with 16 fractional bits, as in Pillow's `convert("L")`.
 fn luminance(&[red, green, blue]: &[u8; 3]) -> u8 {
     let [red, green, blue] = [red, green, blue].map(u32::from);
     ((red * 19_595 + green * 38_470 + blue * 7_471 + 0x8000) >> 16) as u8
@@ -131,8 +131,8 @@ fn name(format: ImageFormat) -> &'static str {
     }
 }
 
-/// Returns true if a JPEG has its end marker after its first scan (ITU-T T.81, B.1.1.2). Within the data of a scan there
-/// is no such marker, and a thumbnail among the segments before it has one of its own.
+/// Returns true if a JPEG has its end marker after its first scan (ITU-T T.81, B.1.1.2). The data of a scan cannot
+/// contain this marker, but a thumbnail in the segments before it has its own.
 fn has_end(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
@@ -147,6 +147,6 @@ fn has_end(bytes: &[u8]) -> bool {
             }
         }
     }
-    // Whatever it is, the decoder will say so.
+    // The decoder will report any other fault.
     bytes.len() > at
 }

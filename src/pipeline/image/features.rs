@@ -3,7 +3,7 @@
 use super::decoding::{Channels, Pixels};
 use crate::feature::FeatureSchema;
 
-/// Features of an image; those of the channels come after them.
+/// Features of an image, followed by those of the channels.
 const FEATURES: [&str; 5] = ["brightness", "contrast", "width", "height", "aspect"];
 
 /// The features of images with these channels.
@@ -18,7 +18,8 @@ pub(crate) fn schema(channels: Channels) -> FeatureSchema {
     }
 }
 
-/// Mean and deviation of the luminance, 0 to 1, as the model sees it; the size as it was sent; the channels' means.
+/// Mean and standard deviation of the luminance (0 to 1) of the resized image; the size and aspect of the original; the
+/// means of the channels.
 pub(crate) fn features_of(
     image: &Pixels,
     channels: Channels,

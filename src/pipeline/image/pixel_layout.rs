@@ -1,4 +1,4 @@
-//! The form of a row of images: layout, height and width, by what the model declares and what is configured.
+//! The form of a row of images: layout, height and width, from the model's declaration and the settings.
 
 use super::placing::MAX_RESIZED_PIXELS;
 use super::settings::{Layout, Settings};
@@ -29,7 +29,7 @@ impl Form {
         let form = Form { layout, channels, height, width };
         match &*spec.dims {
             [_, Dim::Fixed(row)] if *row != form.elements() => {
-                Err(described("size: the model's rows have another number of elements"))
+                Err(described("size: it does not match the number of elements in the model's rows"))
             }
             _ => Ok(form),
         }
@@ -74,7 +74,7 @@ impl Declared {
     }
 }
 
-/// Returns the layout of rows whose first and last dimension are these.
+/// Returns the layout of rows with this first and last dimension.
 fn layout_of([first, last]: [&Dim; 2], configured: Option<Layout>, channels: usize) -> Result<Layout, &'static str> {
     let is_channels = |dim: &Dim| *dim == Dim::Fixed(channels);
     let layout = match configured {
@@ -83,32 +83,32 @@ fn layout_of([first, last]: [&Dim; 2], configured: Option<Layout>, channels: usi
         None if is_channels(last) && !is_channels(first) => Layout::ChannelsLast,
         None => {
             return Err(
-                "layout: say \"channels-first\" or \"channels-last\"; the model does not, or has other channels than \
+                "layout: say \"channels-first\" or \"channels-last\"; the model does not show it, or its channels do not match \
                         colour",
             );
         }
     };
     let declared = if layout == Layout::ChannelsFirst { first } else { last };
     if matches!(declared, Dim::Fixed(_)) && !is_channels(declared) {
-        return Err("layout, colour: the model has another number of channels there");
+        return Err("layout, colour: they do not match the number of channels of the model's input");
     }
     Ok(layout)
 }
 
-/// Returns height and width, which the model declares, the settings, or both.
+/// Returns height and width, from the model's declaration, the settings, or both.
 fn size_of(declared: [Option<u32>; 2], configured: Option<[u32; 2]>) -> Result<[u32; 2], &'static str> {
     let size = match (configured, declared) {
         (None, [Some(height), Some(width)]) => [height, width],
-        (None, _) => return Err("size: say height and width, as in size = [224, 224]; the model does not"),
+        (None, _) => return Err("size: say height and width, as in size = [224, 224]; the model does not fix them"),
         (Some(size), declared) => {
             if declared.into_iter().zip(size).any(|(declared, size)| declared.is_some_and(|declared| declared != size))
             {
-                return Err("size: the model declares another one");
+                return Err("size: the model declares a different one");
             }
             size
         }
     };
-    // What the tensor and the frame of one image may take.
+    // The limit for the tensor and the frame of one image.
     if size.contains(&0) || u64::from(size[0]) * u64::from(size[1]) > MAX_RESIZED_PIXELS {
         return Err("size: between 1 and 67,108,864 pixels in all");
     }

@@ -1,4 +1,4 @@
-//! An image brought to the size that a model takes: stretched, cut out of the middle, or set in a frame.
+//! Resizing an image to the size that a model takes: stretched, cropped to the middle, or framed.
 
 use super::decoding::Pixels;
 use super::resizing::{Filter, Target, resize};
@@ -16,22 +16,22 @@ pub(crate) struct Placing {
     width: u32,
     channels: usize,
     resize: Resize,
-    /// Before it is cut: length of the shorter side.
+    /// Length of the shorter side before cropping.
     shortest: u32,
-    /// Value around an image that is set in a frame.
+    /// Value of the frame around an image.
     fill: u8,
     filter: Filter,
 }
 
 impl Placing {
-    /// Resizing to this height and width, as it is configured.
+    /// Resizing to this height and width, as configured.
     pub(crate) fn new([height, width]: [u32; 2], channels: usize, settings: &Settings) -> Result<Placing, SetupError> {
         let resize = settings.resize.unwrap_or_default();
         if resize != Resize::Crop && settings.shortest.is_some() {
-            return Err(SetupError::Config("shortest: only resize = \"crop\" has it".to_owned()));
+            return Err(SetupError::Config("shortest: only applies to resize = \"crop\"".to_owned()));
         }
         if resize != Resize::Fit && settings.fill.is_some() {
-            return Err(SetupError::Config("fill: only resize = \"fit\" has it".to_owned()));
+            return Err(SetupError::Config("fill: only applies to resize = \"fit\"".to_owned()));
         }
         let least = height.max(width);
         let shortest = settings.shortest.unwrap_or(least);
@@ -47,7 +47,7 @@ impl Placing {
         Ok(Placing { height, width, channels, resize, shortest, fill, filter })
     }
 
-    /// Returns an image of the model's size, and where the original is in it.
+    /// Returns an image of the model's size, and the placement of the original in it.
     pub(crate) fn place(&self, image: Pixels) -> Result<(Pixels, ImagePlacement), String> {
         let original = [image.width, image.height];
         let [width, height] = match self.resize {
@@ -58,7 +58,7 @@ impl Placing {
         let scale = [width as f64 / f64::from(original[0]), height as f64 / f64::from(original[1])];
         let middle = |inner: u64, outer: u64| (inner as f64 - outer as f64) / 2.0;
         let (own_width, own_height) = (u64::from(self.width), u64::from(self.height));
-        // As torchvision's CenterCrop, which rounds halves to the even number.
+        // Rounds halves to the even number, like torchvision's CenterCrop.
         let cut = [middle(width, own_width), middle(height, own_height)].map(f64::round_ties_even);
         let to = match self.resize {
             Resize::Crop => Target {
@@ -71,7 +71,7 @@ impl Placing {
             },
             Resize::Stretch | Resize::Fit => Target::whole(width as u32, height as u32),
         };
-        // Rows are resized before columns: in between there are as many rows as there were.
+        // Rows are resized before columns, so the intermediate image has the original number of rows.
         if u64::from(to.part_width) * u64::from(image.height) > MAX_RESIZED_PIXELS {
             let [width, height] = original;
             return Err(format!(
@@ -90,7 +90,7 @@ impl Placing {
         Ok((pixels, ImagePlacement { original, scale, offset }))
     }
 
-    /// An image in a frame of the model's size.
+    /// Puts an image into a frame of the model's size.
     fn framed(&self, image: &Pixels, left: u32, top: u32) -> Pixels {
         let channels = self.channels;
         let (width, length) = (self.width as usize * channels, image.width as usize * channels);
@@ -104,7 +104,7 @@ impl Placing {
     }
 }
 
-/// Width and height with the shorter side of this length; the other is rounded down, as torchvision does.
+/// Width and height with a shorter side of this length. The longer side is rounded down, as in torchvision.
 fn with_shortest([width, height]: [u32; 2], shortest: u32) -> [u64; 2] {
     let shortest = u64::from(shortest);
     let longer = shortest * u64::from(width.max(height)) / u64::from(width.min(height)).max(1);

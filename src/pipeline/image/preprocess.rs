@@ -1,7 +1,7 @@
 //! `kind = "image"`: PNG, JPEG and WebP images become the pixels that a vision model takes.
 //!
-//! An image is decoded, turned upright, resized, cut or set in a frame, and its values scaled: `(value · scale − mean) ÷
-//! deviation`, channel by channel. An instance is `{"b64": "…"}`, or the body as it is.
+//! An image is decoded, turned upright, resized, cropped or framed, and its values are scaled channel by channel:
+//! `(value · scale − mean) ÷ deviation`. An instance is `{"b64": "…"}`, or the whole body is one image.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use crate::pipeline::json::reader::{Fits, Reader, misfit, quoted};
 use crate::pipeline::{ImagePlacement, Origin, Prepared, Preprocessor, StageContext};
 use crate::tensor::{DType, Data, Shape, Tensor};
 
-/// All images of a request together may have so many times the pixels that one may have.
+/// Maximum number of pixels of all images of a request together, as a multiple of the maximum of one image.
 const IMAGES_OF_MOST_PIXELS: u64 = 8;
 
-/// The media types of bodies that are an image. Which of the formats it is, its bytes say: senders call JPEG `image/jpg` and
-/// `image/pjpeg`, too, or do not know.
+/// Media types of bodies that are an image. The format is detected from the bytes, because senders also call JPEG
+/// `image/jpg` or `image/pjpeg`, or do not know it.
 const MEDIA_TYPES: [&str; 2] = ["image/*", "application/octet-stream"];
 
 struct ImagePreprocessor {
@@ -49,7 +49,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, S
     let settings: Settings = context.config.settings()?;
     let [spec] = &*context.signature.inputs else {
         let count = context.signature.inputs.len();
-        return Err(SetupError::Config(format!("an image feeds a model with one input; this has {count}")));
+        return Err(SetupError::Config(format!("kind = \"image\" needs a model with one input; this one has {count}")));
     };
     let colour = settings.colour.unwrap_or_default();
     let channels = colour.channels().count();
@@ -90,7 +90,7 @@ impl Preprocessor for ImagePreprocessor {
         batch.finish(self)
     }
 
-    /// Noise, dark, bright and in between.
+    /// Images of noise: dark, mixed and bright.
     fn samples(&self) -> Option<[String; 3]> {
         const SIDE: u32 = 16;
         let mut random = fastrand::Rng::with_seed(0x5eed);
@@ -107,7 +107,7 @@ impl Preprocessor for ImagePreprocessor {
         self.assumptions.clone()
     }
 
-    /// A few bytes can be millions of pixels.
+    /// True, because a few bytes can become millions of pixels.
     fn is_heavy(&self) -> bool {
         true
     }
@@ -127,7 +127,7 @@ impl Preprocessor for ImagePreprocessor {
     }
 }
 
-/// The bytes of an instance: `{"b64": "…"}`.
+/// Reads the bytes of an instance, `{"b64": "…"}`.
 fn image_of(json: &mut Reader<'_>) -> Fits<Vec<u8>> {
     if json.peek() != b'{' {
         return Err(json.found_instead_of("an object with an image, as in {\"b64\": \"iVBORw0…\"}"));
@@ -144,13 +144,13 @@ fn image_of(json: &mut Reader<'_>) -> Fits<Vec<u8>> {
         let decoded = decoded(&text).map_err(|problem| misfit(problem).at_key("b64"))?;
         match bytes.replace(decoded) {
             None => Ok(()),
-            Some(_) => Err(misfit("the key \"b64\" is there twice".to_owned())),
+            Some(_) => Err(misfit("the key \"b64\" occurs twice".to_owned())),
         }
     })?;
     bytes.ok_or_else(|| misfit("the key \"b64\" is missing".to_owned()))
 }
 
-/// The rows of a request, as they are made.
+/// The rows of a request that are made so far.
 struct Batch {
     data: Data,
     numbers: Vec<f32>,
@@ -188,7 +188,7 @@ impl ImagePreprocessor {
         let most = self.max_pixels.saturating_mul(IMAGES_OF_MOST_PIXELS);
         if batch.pixels > most {
             return Err(format!(
-                "the images up to here have more than {most} pixels together; send them in several requests"
+                "the images up to this one have more than {most} pixels together; send them in several requests"
             ));
         }
         let (placed, placement) = self.placing.place(decoded)?;
@@ -203,7 +203,7 @@ impl ImagePreprocessor {
         Ok(())
     }
 
-    /// The values of a row, in the model's layout.
+    /// Writes the values of a row in the model's layout.
     fn write<T>(&self, image: &Pixels, values: &mut Vec<T>, made: impl Fn(f32) -> T) {
         let channels = self.levels.len();
         values.reserve(image.values.len());

@@ -1,8 +1,9 @@
-//! Resizing as Pillow does it, to the last bit but for ties: the filter is as wide as what it brings together, rows are
-//! done before columns, and both are rounded to whole values.
+//! Resizing as in Pillow, to the last bit except for ties: the filter widens with the downscaling factor, rows are
+//! resized before columns, and both are rounded to whole values.
 //!
-//! Models were trained on images that Pillow resized, or torchvision through it. Faster libraries weigh pixels with 14 bits
-//! and are off by up to 5 of 255 in sharp places (measured); this is off by 1 where a sum is within a millionth of a tie.
+//! Models were trained on images that Pillow resized, or torchvision through Pillow. Faster libraries use weights of 14
+//! bits and are off by up to 5 of 255 at sharp edges (measured). This code is off by 1 only if a sum is within a
+//! millionth of a tie.
 //!
 //! ```text
 //! out(x) = Σ_i in(i) · f((i + ½ − c) / s) / Σ_i f((i + ½ − c) / s),   c = (x + ½) · in/out,   s = max(in/out, 1)
@@ -21,24 +22,24 @@ pub(crate) enum Filter {
     /// A triangle over two pixels.
     #[default]
     Bilinear,
-    /// Keys' cubic over four, with a = −½.
+    /// Keys' cubic over four pixels, with a = −½.
     Bicubic,
-    /// A windowed sinc over six.
+    /// A windowed sinc over six pixels.
     Lanczos,
-    /// The pixel at that place.
+    /// The pixel at the position.
     Nearest,
 }
 
-/// The pixels that one of the result is made of, along one side.
+/// The source pixels of one pixel of the result, along one side.
 struct Window {
     start: usize,
     weights: Vec<f32>,
 }
 
-/// Rows are done so many at one time, so that a processor's vectors are full.
+/// Number of rows resized at a time, so that they fill the processor's vectors.
 const LANES: usize = 8;
 
-/// A size that an image is brought to, and the part of it that is wanted.
+/// The size that an image is resized to, and the part of the result that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) width: u64,
@@ -50,14 +51,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// All of it.
+    /// The whole image.
     pub(crate) fn whole(width: u32, height: u32) -> Target {
         let (part_width, part_height) = (width, height);
         Target { width: width.into(), height: height.into(), left: 0, top: 0, part_width, part_height }
     }
 }
 
-/// An image of this many channels, brought to a size. What is not wanted of it is not made.
+/// Resizes an image of this many channels. Only the wanted part is computed.
 pub(crate) fn resize(image: Pixels, to: Target, channels: usize, filter: Filter) -> Pixels {
     let Target { part_width: width, part_height: height, .. } = to;
     let is_as_wide = (u64::from(image.width), image.width) == (to.width, width);
@@ -76,7 +77,7 @@ pub(crate) fn resize(image: Pixels, to: Target, channels: usize, filter: Filter)
 }
 
 impl Filter {
-    /// Its reach to either side.
+    /// Its extent to either side.
     fn support(self) -> f64 {
         match self {
             Filter::Bilinear => 1.0,
@@ -100,7 +101,7 @@ impl Filter {
     }
 }
 
-/// Windows of the pixels in `from` that some pixels of a side of `to` are made of.
+/// Returns the windows of `count` pixels from `first`, for resizing a side from `from` to `to` pixels.
 fn windows(from: u32, to: u64, first: u64, count: u32, filter: Filter) -> Vec<Window> {
     let scale = f64::from(from) / to as f64;
     let from = from as usize;
@@ -120,17 +121,17 @@ fn windows(from: u32, to: u64, first: u64, count: u32, filter: Filter) -> Vec<Wi
     (first..first + u64::from(count)).map(window).collect()
 }
 
-/// The nearest whole value, 0 to 255; of two the higher.
+/// Rounds to the nearest whole value from 0 to 255, ties upwards.
 fn rounded(value: f32) -> u8 {
-    // A cast takes what is beyond for the end.
+    // The cast saturates.
     (value + 0.5) as u8
 }
 
-/// Every row brought to another width.
+/// Resizes every row to another width.
 fn rows(image: &Pixels, windows: &[Window], channels: usize) -> Vec<u8> {
     let (before, after) = (image.width as usize * channels, windows.len() * channels);
     let mut resized = vec![0; after * image.height as usize];
-    // The same place of several rows side by side.
+    // The same position of several rows, side by side.
     let mut together = vec![[0f32; LANES]; before];
     for (some, resized) in image.values.chunks(before * LANES).zip(resized.chunks_mut(after * LANES)) {
         for (lane, row) in some.chunks_exact(before).enumerate() {
@@ -152,7 +153,7 @@ fn rows(image: &Pixels, windows: &[Window], channels: usize) -> Vec<u8> {
     resized
 }
 
-/// Every column brought to another height; a row has `width` values.
+/// Resizes every column to another height; a row has `width` values.
 fn columns(values: &[u8], width: usize, windows: &[Window]) -> Vec<u8> {
     let mut resized = Vec::with_capacity(width * windows.len());
     let mut sums = vec![0f32; width];
@@ -185,7 +186,7 @@ mod tests {
             prop_assert_eq!(resized.values, colour.repeat((to.0 * to.1) as usize));
         }
 
-        /// One row by one, as the formula of the module's head says.
+        /// Compares with resizing row by row, as in the formula of the module's documentation.
         #[test]
         fn rows_are_resized_alike_however_many_there_are(
             values in prop::collection::vec(any::<u8>(), 9..200), to in 1u32..30, filter in 0usize..4,

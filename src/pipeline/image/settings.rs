@@ -1,4 +1,4 @@
-//! The settings of `kind = "image"`, and what is checked of them without the model's shape.
+//! The settings of `kind = "image"`, and checks of them that do not need the model's shape.
 
 use std::num::NonZeroU64;
 
@@ -12,27 +12,27 @@ use crate::tensor::DType;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// Height and width that the model takes; without it, what the model declares.
+    /// Height and width that the model takes; by default, those that it declares.
     pub(crate) size: Option<[u32; 2]>,
     /// Method of resizing an image to that size.
     pub(crate) resize: Option<Resize>,
-    /// Before it is cut: the length of the shorter side; without it, as long as the longer side of `size`.
+    /// Length of the shorter side before cropping; by default, the longer side of `size`.
     pub(crate) shortest: Option<u32>,
-    /// Value around an image that is set in a frame, 0 to 255.
+    /// Value of the frame around an image, 0 to 255.
     pub(crate) fill: Option<u8>,
     /// Filter of the resizing.
     pub(crate) filter: Option<Filter>,
-    /// Which channels there are, in which order.
+    /// The channels and their order.
     pub(crate) colour: Option<Colour>,
-    /// Factor of values of 0 to 255.
+    /// Factor of the values, which are 0 to 255.
     pub(crate) scale: Option<f32>,
-    /// Value that is subtracted then, per channel or for all.
+    /// Value that is subtracted after that, per channel or for all.
     pub(crate) mean: Option<PerChannel>,
     /// Divisor after that.
     pub(crate) deviation: Option<PerChannel>,
-    /// Position of the channels, before or after height and width; without it, as the model declares it.
+    /// Position of the channels, before or after height and width; by default, as the model declares it.
     pub(crate) layout: Option<Layout>,
-    /// The most pixels of an image: what has more is refused before it is decoded.
+    /// Maximum number of pixels of an image. A larger image is refused before it is decoded.
     #[serde(default = "max_pixels")]
     pub(crate) max_pixels: NonZeroU64,
 }
@@ -40,12 +40,12 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Resize {
-    /// Each side by itself: the aspect changes.
+    /// Each side is resized separately, which changes the aspect.
     #[default]
     Stretch,
-    /// The shorter side to `shortest`, and the middle is cut out.
+    /// The shorter side is resized to `shortest`, and the middle is cropped.
     Crop,
-    /// The whole image, set in the middle of a frame.
+    /// The whole image is put into the middle of a frame.
     Fit,
 }
 
@@ -72,13 +72,13 @@ pub(crate) enum Layout {
     ChannelsLast,
 }
 
-/// As many as a camera of 40 megapixels has, which take 120 MB, and some times that if they are 16 bits deep.
+/// The pixels of a camera of 40 megapixels: 120 MB, and several times that with 16 bits per channel.
 fn max_pixels() -> NonZeroU64 {
     const MAX_PIXELS: NonZeroU64 = NonZeroU64::new(40_000_000).unwrap();
     MAX_PIXELS
 }
 
-/// Result for a value of 0 to 255, of one channel.
+/// Results for the values 0 to 255 of one channel.
 pub(crate) type Levels = [f32; 256];
 
 impl Colour {
@@ -96,18 +96,18 @@ impl Settings {
         let is_scaled = self.scale.is_some() || self.mean.is_some() || self.deviation.is_some();
         if dtype == DType::U8 && is_scaled {
             return Err(SetupError::Config(
-                "scale, mean, deviation: the model takes uint8, which are the values as they are".to_owned(),
+                "scale, mean, deviation: the model takes uint8, so the values are not changed".to_owned(),
             ));
         }
         let mean = per_channel("mean", self.mean.as_ref(), 0.0, channels)?;
         let deviation = per_channel("deviation", self.deviation.as_ref(), 1.0, channels)?;
         let mut numbers = mean.iter().chain(&deviation).chain(&self.scale);
         if !numbers.all(|number| number.is_finite()) || deviation.contains(&0.0) {
-            return Err(SetupError::Config("scale, mean, deviation: finite numbers, and no deviation of 0".to_owned()));
+            return Err(SetupError::Config("scale, mean, deviation: must be finite, and deviation not 0".to_owned()));
         }
         let level = |value: usize, channel: usize| {
             let value = value as f32;
-            // v / 255 is not v · (1 / 255) to the last bit, and the former is what everybody trains with.
+            // v / 255 differs from v · (1 / 255) in the last bit, and models are trained with the former.
             let scaled = self.scale.map_or(value / 255.0, |scale| value * scale);
             (scaled - mean[channel]) / deviation[channel]
         };
@@ -139,7 +139,7 @@ fn per_channel(key: &str, value: Option<&PerChannel>, default: f32, channels: us
         Some(PerChannel::All(value)) => Ok(vec![*value; channels]),
         Some(PerChannel::Each(values)) if values.len() == channels => Ok(values.clone()),
         Some(PerChannel::Each(values)) => {
-            Err(SetupError::Config(format!("{key}: there are {}, and {channels} channels", values.len())))
+            Err(SetupError::Config(format!("{key}: there are {} values, but {channels} channels", values.len())))
         }
     }
 }

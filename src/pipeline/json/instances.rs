@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 
-/// An object with the one key `instances`. Read by hand: a derived struct would take a bare array, too.
+/// An object with the single key `instances`. Parsed by hand, because a derived struct would also accept a bare array.
 struct Envelope<'a>(&'a RawValue);
 
 impl<'de> Deserialize<'de> for Envelope<'de> {
@@ -29,7 +29,7 @@ impl<'de> Deserialize<'de> for Envelope<'de> {
                         return Err(de::Error::custom(format_args!("unknown key {shown:?}")));
                     }
                     if instances.replace(entries.next_value()?).is_some() {
-                        return Err(de::Error::custom("the key \"instances\" is there twice"));
+                        return Err(de::Error::custom("the key \"instances\" occurs twice"));
                     }
                 }
                 instances.map(Envelope).ok_or_else(|| de::Error::custom("the key \"instances\" is missing"))
@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for Envelope<'de> {
     }
 }
 
-/// The `instances` of a request's body, as yet unread. Fails if the body is not one JSON object with this key.
+/// Returns the `instances` of a request's body, unparsed. Fails if the body is not one JSON object with this key.
 ///
 /// ```
 /// let raw = leeway::pipeline::instances(br#"{"instances": [[1, 2]]}"#).unwrap();
@@ -66,7 +66,7 @@ pub fn instances(body: &[u8]) -> Result<&RawValue> {
     })
 }
 
-/// Returns true if the parser stopped at `NaN` or `Infinity`, which Python's `json.dumps` writes unless told not to.
+/// Returns true if the parser stopped at `NaN` or `Infinity`, which Python's `json.dumps` writes by default.
 fn names_non_finite(body: &[u8], error: &serde_json::Error) -> bool {
     let line_start = body
         .iter()
@@ -97,8 +97,8 @@ mod tests {
              {\"instances\": [...]}",
         );
         for (body, problem) in [
-            (r#"{"instances": [1], "instances": [2]}"#, "the key \"instances\" is there twice"),
-            (r#"{"instances": [1], "\u0069nstances": [2]}"#, "the key \"instances\" is there twice"),
+            (r#"{"instances": [1], "instances": [2]}"#, "the key \"instances\" occurs twice"),
+            (r#"{"instances": [1], "\u0069nstances": [2]}"#, "the key \"instances\" occurs twice"),
             ("[[1]]", "invalid type: sequence, expected an object"),
         ] {
             let message = instances(body.as_bytes()).unwrap_err().to_string();

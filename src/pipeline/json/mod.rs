@@ -1,4 +1,4 @@
-//! JSON: reads instances without building a tree, and writes what does not fit into words.
+//! JSON: reads instances without building a tree, and describes values that do not fit.
 
 pub(crate) mod instances;
 pub(crate) mod object;

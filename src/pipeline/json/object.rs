@@ -1,4 +1,4 @@
-//! JSON objects in the bodies of feedback and of changes, read into types of our own.
+//! JSON objects in the bodies of feedback and of changes, read into our own types.
 //!
 //! `serde`'s derived types also accept an array as an object, and a map keeps the last of two values with the same
 //! name. An [`Object`] refuses both. It bounds the number of names and their length.
@@ -11,7 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, forward_to_deserialize_any};
 
-/// Maximum number of names in one object. Feedback has four names, and a change one for each version.
+/// Maximum number of names in one object. Feedback has four, and a change has one for each version.
 const MAX_NAMES: usize = 1_000;
 /// Maximum length of a name, in bytes.
 const MAX_NAME_BYTES: usize = 128;
@@ -23,7 +23,7 @@ const MAX_NAME_BYTES: usize = 128;
 /// use leeway::pipeline::Object;
 /// let read = |json: &str| serde_json::from_str::<Object<BTreeMap<String, u8>>>(json).map(|Object(map)| map);
 /// assert_eq!(read(r#"{"a": 1}"#).unwrap()["a"], 1);
-/// assert!(read(r#"{"a": 1, "a": 1}"#).unwrap_err().to_string().starts_with("the name \"a\" is there twice"));
+/// assert!(read(r#"{"a": 1, "a": 1}"#).unwrap_err().to_string().starts_with("the name \"a\" occurs twice"));
 /// assert!(read("[1]").unwrap_err().to_string().starts_with("invalid type: sequence, expected an object"));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -41,7 +41,7 @@ struct Members<A> {
 /// Reads a name of bounded length.
 struct Name;
 
-/// Deserializes a name as a text, or as a number if it is written like one.
+/// Deserializes a name as a string, or as a number if it has the form of one.
 struct NameDeserializer<'a, E>(&'a str, PhantomData<E>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -71,7 +71,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<A> {
             return Err(de::Error::custom(format_args!("an object has more than {MAX_NAMES} names")));
         }
         if self.seen.contains(&name) {
-            return Err(de::Error::custom(format_args!("the name {name:?} is there twice")));
+            return Err(de::Error::custom(format_args!("the name {name:?} occurs twice")));
         }
         let key = seed.deserialize(NameDeserializer(&name, PhantomData))?;
         self.seen.insert(name);
@@ -101,7 +101,7 @@ impl Visitor<'_> for Name {
     fn visit_str<E: de::Error>(self, name: &str) -> Result<Box<str>, E> {
         if name.len() > MAX_NAME_BYTES {
             let length = name.len();
-            return Err(E::custom(format_args!("a name of {length} bytes; none has more than {MAX_NAME_BYTES}")));
+            return Err(E::custom(format_args!("a name of {length} bytes, at most {MAX_NAME_BYTES} are accepted")));
         }
         Ok(name.into())
     }
@@ -109,7 +109,7 @@ impl Visitor<'_> for Name {
 
 impl<'de, E: de::Error> NameDeserializer<'_, E> {
     fn number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
-        // As JSON writes a number: no sign, no leading zeros.
+        // In JSON's notation: no sign, no leading zeros.
         match self.0.parse::<u64>() {
             Ok(number) if number.to_string() == self.0 => visitor.visit_u64(number),
             _ => visitor.visit_str(self.0),
@@ -173,9 +173,9 @@ mod tests {
         check("[2, null]", "invalid type: sequence, expected an object");
         check("2", "invalid type: integer `2`, expected an object");
         check("null", "invalid type: null, expected an object");
-        check(r#"{"version": 2, "version": 2}"#, "the name \"version\" is there twice");
-        check(r#"{"version": 2, "v\u0065rsion": 2}"#, "the name \"version\" is there twice");
-        check(r#"{"version": 2, "shares": {"2": 50, "1": 50, "2": 50}}"#, "the name \"2\" is there twice");
+        check(r#"{"version": 2, "version": 2}"#, "the name \"version\" occurs twice");
+        check(r#"{"version": 2, "v\u0065rsion": 2}"#, "the name \"version\" occurs twice");
+        check(r#"{"version": 2, "shares": {"2": 50, "1": 50, "2": 50}}"#, "the name \"2\" occurs twice");
         check(r#"{"version": 2, "shares": [["2", 100]]}"#, "invalid type: sequence, expected an object");
         check(r#"{"version": 2, "shares": {"+2": 100}}"#, "invalid type: string \"+2\", expected a nonzero u32");
         check(r#"{"version": 2, "shares": {"02": 100}}"#, "invalid type: string \"02\", expected a nonzero u32");
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn names_are_bounded() {
         let long = format!(r#"{{"{}": 1}}"#, "x".repeat(1 << 20));
-        check(&long, "a name of 1048576 bytes; none has more than 128");
+        check(&long, "a name of 1048576 bytes, at most 128 are accepted");
         let many: Vec<String> = (1..=1_001).map(|version| format!("\"{version}\": 1")).collect();
         let many = format!(r#"{{"version": 2, "shares": {{{}}}}}"#, many.join(","));
         check(&many, "an object has more than 1000 names");

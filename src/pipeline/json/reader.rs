@@ -1,7 +1,7 @@
-//! Reading JSON that is known to be JSON, without building a value tree.
+//! Reading text that is known to be valid JSON, without building a value tree.
 //!
-//! The text was checked when the request's envelope was read, so that this reader only has to find its way. What it finds
-//! in the wrong place is a [`Misfit`], which collects the way to that place as it comes up through the levels.
+//! The text was checked when the request's envelope was read, so this reader does not validate it again. A value that
+//! does not fit becomes a [`Misfit`], which collects the path to the value while it is returned through the levels.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -14,18 +14,18 @@ use crate::error::{Error, Result};
 use crate::pipeline::json::whole_numbers::whole_number;
 use crate::tensor::Element;
 
-// ===== what does not fit =====
+// ===== values that do not fit =====
 
-/// A problem, and the path to it from the inside to the outside, written down as the error comes up.
+/// A problem, and the path to it from the inside to the outside, collected while the error is returned.
 #[derive(Debug)]
 pub(crate) struct Misfit {
     pub(crate) problem: String,
     steps: Vec<Step>,
-    /// An error that is not about the value. Returned unchanged.
+    /// An error that is not about the value, returned unchanged.
     other: Option<Error>,
 }
 
-/// A step on the way from the instances to a value.
+/// A step of the path from the instances to a value.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Into an array.
@@ -41,18 +41,18 @@ pub(crate) fn misfit(problem: String) -> Box<Misfit> {
 }
 
 impl Misfit {
-    /// The same, seen from one level up.
+    /// The same misfit, with one more step of the path.
     pub(crate) fn at(mut self: Box<Self>, step: Step) -> Box<Misfit> {
         self.steps.push(step);
         self
     }
 
-    /// The same, in the value of a key.
+    /// The same misfit, in the value of a key.
     pub(crate) fn at_key(self: Box<Self>, key: &str) -> Box<Misfit> {
         self.at(Step::Key(key.into()))
     }
 
-    /// The outermost key on the way.
+    /// The outermost key of the path.
     pub(crate) fn first_key(&self) -> Option<&str> {
         self.steps.iter().rev().find_map(|step| match step {
             Step::Key(key) => Some(&**key),
@@ -61,7 +61,7 @@ impl Misfit {
     }
 }
 
-/// For errors that are not about a value, such as an expired deadline.
+/// Conversion of errors that are not about a value, such as an expired deadline.
 impl From<Error> for Box<Misfit> {
     fn from(error: Error) -> Box<Misfit> {
         Box::new(Misfit { problem: String::new(), steps: Vec::new(), other: Some(error) })
@@ -91,7 +91,7 @@ impl From<Box<Misfit>> for Error {
 /// Number of rows between two checks of the deadline.
 const ROWS_BETWEEN_CHECKS: usize = 16;
 
-/// A place in a text that is known to be JSON.
+/// A position in a text that is known to be JSON.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     text: &'a str,
@@ -103,8 +103,7 @@ impl<'a> Reader<'a> {
         Reader { text, at: 0 }
     }
 
-    /// Reads an array of one to `most` instances, and says how many there were; `explain` makes an error of what does not
-    /// fit.
+    /// Reads an array of one to `most` instances, and returns their number. `explain` turns a misfit into an error.
     pub(crate) fn instances(
         text: &'a str,
         (most, deadline): (NonZeroUsize, Deadline),
@@ -125,7 +124,7 @@ impl<'a> Reader<'a> {
         let rows = Reader::new(text).array("an array of instances", read);
         if is_too_many {
             return Err(Error::InvalidInput(format!(
-                "instances: there are more than {most}, which is the most for one request to this model; send them in several"
+                "instances: there are more than {most}, which is the limit for one request to this model; send them in several"
             )));
         }
         match rows.map_err(explain)? {
@@ -134,7 +133,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next byte that is not white space, without taking it; 0 at the end.
+    /// Returns the next byte that is not white space, without consuming it; 0 at the end.
     pub(crate) fn peek(&mut self) -> u8 {
         let bytes = self.text.as_bytes();
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(self.at) {
@@ -143,14 +142,14 @@ impl<'a> Reader<'a> {
         bytes.get(self.at).copied().unwrap_or(0)
     }
 
-    /// Takes the next byte that is not white space, if it is this one.
+    /// Consumes the next byte that is not white space, if it is `byte`.
     pub(crate) fn take(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == byte;
         self.at += usize::from(is_next);
         is_next
     }
 
-    /// An array: calls `element` at the beginning of each element, and says how many there were.
+    /// Reads an array: calls `element` at the beginning of each element, and returns their number.
     pub(crate) fn array(&mut self, expected: &str, mut element: impl FnMut(&mut Self) -> Fits<()>) -> Fits<usize> {
         if !self.take(b'[') {
             return Err(self.found_instead_of(expected));
@@ -172,7 +171,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// An object: calls `entry` at the beginning of each value, with its key.
+    /// Reads an object: calls `entry` at the beginning of each value, with its key.
     pub(crate) fn object(&mut self, mut entry: impl FnMut(&mut Self, Cow<'a, str>) -> Fits<()>) -> Fits<()> {
         self.take(b'{');
         if self.take(b'}') {
@@ -190,7 +189,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Goes past a value of whatever kind.
+    /// Skips a value of any kind.
     pub(crate) fn skip(&mut self) {
         let (mut depth, bytes) = (0usize, self.text.as_bytes());
         self.peek();
@@ -207,7 +206,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A string, unescaped.
+    /// Reads a string, unescaped.
     pub(crate) fn string(&mut self) -> Fits<Cow<'a, str>> {
         let (text, start) = (self.text, self.at);
         let end = end_of_string(text.as_bytes(), start);
@@ -219,10 +218,10 @@ impl<'a> Reader<'a> {
         let quoted = text.get(start..=end).unwrap_or_default();
         serde_json::from_str(quoted)
             .map(Cow::Owned)
-            .map_err(|_| misfit("found a string with an escape that is no character".to_owned()))
+            .map_err(|_| misfit("found a string with an escape that is not a character".to_owned()))
     }
 
-    /// A number, `true`, `false` or `null`, as it is written.
+    /// Reads a number, `true`, `false` or `null`, as text.
     pub(crate) fn word(&mut self) -> &'a str {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let ends = |byte: u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t');
@@ -231,8 +230,8 @@ impl<'a> Reader<'a> {
         word
     }
 
-    /// A whole number of at most seven digits, which every element type wider than 16 bits holds exactly: what most
-    /// tensors are made of. Takes nothing if the next value is something else.
+    /// Reads a whole number of at most seven digits, which every element type wider than 16 bits holds exactly. Most
+    /// elements of tensors are such numbers. Consumes nothing if the next value is something else.
     fn small_integer(&mut self) -> Option<u32> {
         let bytes = self.text.as_bytes();
         let (mut value, mut at) = (0, self.at);
@@ -250,7 +249,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// One element of a tensor.
+    /// Reads one element of a tensor.
     pub(crate) fn element<T: FromJson>(&mut self) -> Fits<T> {
         let (next, start) = (self.peek(), self.at);
         if let Some(value) = self.small_integer().and_then(T::from_small_integer) {
@@ -260,7 +259,7 @@ impl<'a> Reader<'a> {
         T::from_json(self, next)
     }
 
-    /// Returns the value that is read, and its text.
+    /// Returns the value that `read` returns, and its text.
     pub(crate) fn written<T>(&mut self, read: impl FnOnce(&mut Self) -> Fits<T>) -> Fits<(T, &'a str)> {
         self.peek();
         let (text, start) = (self.text, self.at);
@@ -283,12 +282,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// So much of a word as an error shows.
+/// The part of a word that an error shows.
 pub(crate) fn shortened(word: &str) -> &str {
     word.get(..64).unwrap_or(word)
 }
 
-/// The same of a text, in quotes.
+/// The part of a text that an error shows, in quotes.
 pub(crate) fn quoted(text: &str) -> String {
     let shown: String = text.chars().take(64).collect();
     format!("{shown:?}{}", if shown.len() < text.len() { "…" } else { "" })
@@ -310,14 +309,14 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
 
 /// An element type that is read from one JSON value.
 pub(crate) trait FromJson: Element {
-    /// The value of a whole number below 10,000,000, if it can be told from that alone.
+    /// Converts a whole number below 10,000,000, if the type allows that without its text.
     fn from_small_integer(value: u32) -> Option<Self>;
 
-    /// The value that begins with the byte `next`.
+    /// Reads the value that begins with the byte `next`.
     fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self>;
 }
 
-/// A number's text, handed to `parse`, which gives `None` for what the type cannot hold.
+/// Reads a number with `parse`, which returns `None` for values that the type cannot hold.
 fn number<T: Element>(json: &mut Reader<'_>, next: u8, parse: impl Fn(&str) -> Option<T>) -> Fits<T> {
     if !matches!(next, b'-' | b'0'..=b'9') {
         return Err(json.found_instead_of("a number"));
@@ -326,8 +325,8 @@ fn number<T: Element>(json: &mut Reader<'_>, next: u8, parse: impl Fn(&str) -> O
     parse(text).ok_or_else(|| misfit(format!("{} is not a value of type {}", shortened(text), T::DTYPE)))
 }
 
-/// Floating-point types: the nearest value to what is written. One that would be infinite is refused: 1e39 is no
-/// float32.
+/// Floating-point types take the value nearest to the written number. A number that would become infinite is refused,
+/// as 1e39 for float32.
 macro_rules! floats {
     ($($type:ty: $small:expr, $parse:expr);* $(;)?) => {$(
         impl FromJson for $type {

@@ -1,7 +1,8 @@
 //! JSON → tensor: reads `instances` straight into the model's input buffers.
 //!
-//! No value tree is built (`json.rs`): each number goes from its text into the buffer of its element type. What does not
-//! fit the model is an error that names the place, as in `instances[2].pixels[5]: found null, expected a number`.
+//! No value tree is built (`reader.rs`): each number goes from its text into the buffer of its element type. A value
+//! that does not fit the model is an error with its path, as in
+//! `instances[2].pixels[5]: found null, expected a number`.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -13,10 +14,10 @@ use crate::error::{Error, Result};
 use crate::pipeline::json::reader::{Fits, FromJson, Misfit, Reader, misfit, quoted};
 use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_each_element_type, with_element_type};
 
-/// Reads `instances`: one row per instance for every input.
+/// Reads `instances` into one row per instance for every input.
 ///
-/// With one input an instance is its value (a number, an array, or nested arrays, as the shape has it); with
-/// several it is an object of such values by input name, which is accepted for one input too.
+/// With one input, an instance is its value (a number, an array or nested arrays, depending on the shape). With
+/// several, an instance is an object of such values by input name, which is also accepted for one input.
 pub(crate) fn read_instances(
     instances: &RawValue,
     inputs: &[TensorSpec],
@@ -28,13 +29,13 @@ pub(crate) fn read_instances(
     columns.into_iter().map(|column| column.into_tensor(rows)).collect()
 }
 
-/// A column of the batch: one input's values for all instances, as they are read.
+/// A column of the batch: the values of one input for all instances read so far.
 struct Column<'a> {
     spec: &'a TensorSpec,
     data: Data,
     /// The shape of a row.
     row: Vec<Length>,
-    /// Number of elements of a row, as far as that is known before it is read.
+    /// Number of elements of a row, as far as it is known before reading.
     expected: usize,
 }
 
@@ -65,7 +66,7 @@ impl<'a> Column<'a> {
             Dim::Dynamic(_) => Length::Open,
         };
         let row: Vec<Length> = spec.dims.iter().skip(1).map(length).collect();
-        // The model names these lengths; whatever it names, no more than this is set aside before it is read.
+        // The model declares these lengths; the cap limits the memory that is reserved before anything is read.
         let known = row.iter().filter_map(|length| length.known());
         let expected = known.fold(1usize, usize::saturating_mul).min(1 << 20);
         Column { spec, data: with_element_type!(spec.dtype, T => T::into_data(Vec::new())), row, expected }
@@ -77,7 +78,7 @@ impl<'a> Column<'a> {
     }
 }
 
-/// Error about a misfit, with the declaration of the model.
+/// Makes an error from a misfit, with the model's declaration of the input.
 fn explained(mut misfit: Box<Misfit>, inputs: &[TensorSpec]) -> Error {
     let named = |key: &str| inputs.iter().find(|input| *input.name == *key);
     let input = misfit.first_key().map_or_else(|| inputs.first().filter(|_| inputs.len() == 1), named);
@@ -98,7 +99,7 @@ impl Reader<'_> {
         }
     }
 
-    /// An instance as an object of values by input name.
+    /// Reads an instance that is an object of values by input name.
     fn object_by_input(&mut self, columns: &mut [Column<'_>]) -> Fits<()> {
         let mut is_read = vec![false; columns.len()];
         self.object(|json, key| {
@@ -106,7 +107,7 @@ impl Reader<'_> {
                 return Err(misfit(format!("unknown key {}, expected {}", quoted(&key), keys(columns))));
             };
             if std::mem::replace(&mut is_read[index], true) {
-                return Err(misfit(format!("the key {key:?} is there twice")));
+                return Err(misfit(format!("the key {key:?} occurs twice")));
             }
             json.column(&mut columns[index]).map_err(|misfit| misfit.at_key(&key))
         })?;
@@ -116,7 +117,7 @@ impl Reader<'_> {
         }
     }
 
-    /// One input's value in one instance.
+    /// Reads the value of one input in one instance.
     fn column(&mut self, column: &mut Column<'_>) -> Fits<()> {
         let Column { spec, data, row, expected } = column;
         for_each_element_type!(data, values => {
@@ -125,7 +126,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Nested arrays of the lengths that `row` has, or one element if it has none.
+    /// Reads nested arrays of the lengths in `row`, or one element if `row` is empty.
     fn row<T: FromJson>(&mut self, spec: &TensorSpec, row: &mut [Length], values: &mut Vec<T>) -> Fits<()> {
         let Some((length, inner)) = row.split_first_mut() else {
             values.push(self.element()?);

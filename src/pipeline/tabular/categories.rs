@@ -1,4 +1,4 @@
-//! Categories of a table: their places in a vocabulary.
+//! Categories of a table: their positions in a vocabulary.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use crate::pipeline::Label;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Encoding {
-    /// Its place in the vocabulary, counted from 0.
+    /// Its position in the vocabulary, counted from 0.
     Index,
-    /// A 1 in its place, and 0 in all others.
+    /// A 1 at its position, and 0 at all others.
     OneHot,
 }
 
@@ -21,11 +21,11 @@ pub(crate) enum Encoding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Unknown {
-    /// It is refused.
+    /// The category is refused.
     Error,
-    /// All of these are one category more, the last.
+    /// All of them share one additional category, the last one.
     Other,
-    /// One-hot: all places are 0, as with scikit-learn's `handle_unknown="ignore"`.
+    /// One-hot: all positions are 0, as with scikit-learn's `handle_unknown="ignore"`.
     Ignore,
 }
 
@@ -42,18 +42,18 @@ pub(crate) struct Category {
 /// Replacement of a missing category.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MissingCategory {
-    /// The one at this place in the vocabulary.
+    /// The category at this position in the vocabulary.
     Known(usize),
-    /// One that is not in the vocabulary.
+    /// A category that is not in the vocabulary.
     Unknown,
 }
 
-/// The place of a category within its part of a row.
+/// The position of a category within its part of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// This one, counted from 0.
+    /// This position, counted from 0.
     At(usize),
-    /// None: all are 0.
+    /// No position: all elements are 0.
     Nowhere,
 }
 
@@ -68,28 +68,28 @@ impl Category {
                 Label::Number(number) => category.numbers.insert(*number, place),
             };
             if before.is_some() {
-                return Err(format!("vocabulary: {label} is there twice"));
+                return Err(format!("vocabulary: {label} occurs twice"));
             }
         }
         Ok(category)
     }
 
-    /// The same, with a replacement of missing values.
+    /// The same category, with a replacement of missing values.
     pub(crate) fn with_missing(self, missing: MissingCategory) -> Category {
         Category { missing: Some(missing), ..self }
     }
 
-    /// The place of a text of the vocabulary.
+    /// The position of a text in the vocabulary.
     pub(crate) fn place_of_text(&self, text: &str) -> Option<usize> {
         self.texts.get(text).copied()
     }
 
-    /// The place of a number of the vocabulary.
+    /// The position of a number in the vocabulary.
     pub(crate) fn place_of_number(&self, number: i64) -> Option<usize> {
         self.numbers.get(&number).copied()
     }
 
-    /// Number of elements of a row that it takes.
+    /// Number of elements that it takes in a row.
     pub(crate) fn width(&self) -> usize {
         match (self.is_one_hot, self.unknown) {
             (false, _) => 1,
@@ -121,7 +121,7 @@ impl Category {
         !self.numbers.is_empty()
     }
 
-    /// One of the categories.
+    /// One of the categories, as JSON.
     pub(crate) fn sample(&self, index: usize) -> serde_json::Value {
         let place = index % self.len().max(1);
         let text = self.texts.iter().find(|(_, at)| **at == place).map(|(text, _)| text.to_string().into());
@@ -133,17 +133,17 @@ impl Category {
         self.is_one_hot
     }
 
-    /// The place of a category that is a text; `None` if it is an error.
+    /// The position of a category that is a text; `None` if it is refused.
     pub(crate) fn of_text(&self, text: &str) -> Option<Place> {
         self.place_of_text(text).map(Place::At).or_else(|| self.of_unknown())
     }
 
-    /// The place of a category that is a number.
+    /// The position of a category that is a number; `None` if it is refused.
     pub(crate) fn of_number(&self, number: i64) -> Option<Place> {
         self.place_of_number(number).map(Place::At).or_else(|| self.of_unknown())
     }
 
-    /// The place of what is missing.
+    /// The position of a missing value; `None` if a value is required.
     pub(crate) fn of_missing(&self) -> Option<Place> {
         match self.missing? {
             MissingCategory::Known(place) => Some(Place::At(place)),
@@ -151,7 +151,7 @@ impl Category {
         }
     }
 
-    /// The place of what is not in the vocabulary.
+    /// The position of a category that is not in the vocabulary; `None` if it is refused.
     pub(crate) fn of_unknown(&self) -> Option<Place> {
         match self.unknown {
             Unknown::Error => None,
@@ -160,7 +160,7 @@ impl Category {
         }
     }
 
-    /// Some of the vocabulary, for an error.
+    /// The beginning of the vocabulary, for an error.
     pub(crate) fn some_of_it(&self) -> String {
         let mut all: Vec<(usize, String)> =
             self.texts.iter().map(|(text, place)| (*place, format!("{text:?}"))).collect();

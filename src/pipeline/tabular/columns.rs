@@ -14,24 +14,24 @@ use crate::tensor::DType;
 pub(crate) struct ColumnSettings {
     /// The key in an instance.
     pub(crate) name: String,
-    /// Kind of its values; without it, what the type of its input suggests.
+    /// Kind of its values; by default, it follows from the type of its input.
     pub(crate) kind: Option<ColumnKind>,
-    /// The model's input that it is part of; without it, the one of its name, or the only one.
+    /// The model's input that the column is part of; by default, the one with its name, or the only one.
     pub(crate) input: Option<String>,
-    /// Replacement of a value that is null or missing; without it, such a value is an error.
+    /// Replacement of a value that is null or missing; by default, such a value is an error.
     missing: Option<Missing>,
-    /// Numbers: the least and the greatest; what is beyond is taken for them.
+    /// Numbers: minimum and maximum; values beyond them are replaced by them.
     clip: Option<[f64; 2]>,
-    /// Numbers: whether ln (1 + x) is taken.
+    /// Numbers: true if ln (1 + x) is taken.
     #[serde(default)]
     log1p: bool,
     /// Numbers: (x − mean) ÷ deviation.
     standardise: Option<Standardise>,
-    /// Categories: what they are, in order.
+    /// Categories: their names, in order.
     vocabulary: Option<Vec<Label>>,
-    /// Categories: how they are written.
+    /// Categories: their encoding.
     encoding: Option<Encoding>,
-    /// Categories: what becomes of one that is not in the vocabulary.
+    /// Categories: treatment of one that is not in the vocabulary.
     unknown: Option<Unknown>,
 }
 
@@ -57,16 +57,16 @@ enum Missing {
 /// Conversion of the values of a column.
 #[derive(Debug)]
 pub(crate) enum Values {
-    /// As in [`Number::transformed`].
+    /// A number, converted as in [`Number::transformed`].
     Number(Number),
-    /// A place in a vocabulary.
+    /// A position in a vocabulary.
     Category(Category),
-    /// 1 or 0.
+    /// A boolean, which becomes 1 or 0.
     Boolean {
         /// Replacement of a missing value.
         missing: Option<bool>,
     },
-    /// As they are.
+    /// A text, unchanged.
     Text {
         /// Replacement of a missing value.
         missing: Option<String>,
@@ -74,7 +74,7 @@ pub(crate) enum Values {
 }
 
 impl ColumnSettings {
-    /// A column of which only the name is known.
+    /// A column with nothing but a name configured.
     pub(crate) fn named(name: &str) -> ColumnSettings {
         ColumnSettings {
             name: name.to_owned(),
@@ -90,7 +90,7 @@ impl ColumnSettings {
         }
     }
 
-    /// Returns the conversion of its values for an input of this type.
+    /// Returns the conversion of the column's values for an input of this type.
     pub(crate) fn values(self, dtype: DType) -> Result<Values, SetupError> {
         let kind = match (self.kind, &self.vocabulary, dtype) {
             (Some(kind), ..) => kind,
@@ -114,7 +114,7 @@ impl ColumnSettings {
             ("unknown", self.unknown.is_some(), C),
         ];
         if let Some((key, _, of)) = given.into_iter().find(|(_, is_given, of)| *is_given && *of != kind) {
-            return Err(format!("{key}: only a column of kind {:?} has it", of.name()));
+            return Err(format!("{key}: only applies to a column of kind {:?}", of.name()));
         }
         if (dtype == DType::Text) != (kind == ColumnKind::Text) {
             return Err(format!("kind: a {} does not go into an input of type {dtype}", kind.name()));
@@ -182,7 +182,7 @@ impl ColumnSettings {
             (None, Some(Missing::Text(word))) if word == "unknown" && unknown != Unknown::Error => {
                 Ok(category.with_missing(MissingCategory::Unknown))
             }
-            _ => Err("missing: a category of the vocabulary, or \"unknown\" if those are not an error".to_owned()),
+            _ => Err("missing: a category of the vocabulary, or \"unknown\" if unknown is not \"error\"".to_owned()),
         }
     }
 }
@@ -199,7 +199,7 @@ impl ColumnKind {
 }
 
 impl Values {
-    /// Number of elements of a row that they take.
+    /// Number of elements that a value takes in a row.
     pub(crate) fn width(&self) -> usize {
         match self {
             Values::Category(category) => category.width(),
@@ -217,12 +217,12 @@ impl Values {
         }
     }
 
-    /// A value that is made up, for a row and the place of a column: different rows have different ones.
+    /// A made-up value for a row and the position of a column. Different rows have different values.
     pub(crate) fn sample(&self, row: usize, place: usize, dtype: DType) -> serde_json::Value {
         let is_float = matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
         match self {
             Values::Number(number) => {
-                // Around what is usual, if that is known; else positive, for a logarithm.
+                // Around the mean, if it is known; otherwise positive, for a logarithm.
                 let (mean, deviation) = number.standardise.map_or((1.5, 1.0), |by| (by.mean, by.deviation));
                 let away = [-0.9, 0.1, 1.7][row] + 0.2 * ((place * 7 + row * 3) % 5) as f64;
                 let value = (mean + deviation * away).max(if number.log1p { -0.9 } else { f64::NEG_INFINITY });
@@ -234,12 +234,12 @@ impl Values {
         }
     }
 
-    /// Returns true if they are monitored as categories, and not as numbers.
+    /// Returns true if the values are monitored as categories, not as numbers.
     pub(crate) fn are_categories(&self) -> bool {
         !matches!(self, Values::Number(_))
     }
 
-    /// Returns true if they are texts, even where they look like numbers.
+    /// Returns true if the values are texts, even where they look like numbers.
     pub(crate) fn are_texts(&self) -> bool {
         match self {
             Values::Text { .. } => true,

@@ -1,4 +1,4 @@
-//! Numbers of a table: what becomes of them, and their places in tensors.
+//! Numbers of a table: their conversion, and their positions in tensors.
 
 use serde::Deserialize;
 
@@ -7,7 +7,7 @@ use crate::tensor::Data;
 /// Conversion of a number.
 #[derive(Debug)]
 pub(crate) struct Number {
-    /// Replacement of a missing value; NaN where the model itself handles it.
+    /// Replacement of a missing value; NaN if the model handles missing values itself.
     pub(crate) missing: Option<Quantity>,
     pub(crate) clip: Option<[f64; 2]>,
     pub(crate) log1p: bool,
@@ -32,13 +32,13 @@ pub(crate) enum Quantity {
 }
 
 impl Number {
-    /// Returns true if the value is not changed.
+    /// Returns true if values are not changed.
     pub(crate) fn leaves_as_is(&self) -> bool {
         self.clip.is_none() && !self.log1p && self.standardise.is_none()
     }
 
-    /// Returns the value after clip, logarithm and standardisation, in this order, as far as they are configured;
-    /// `None` if it has no logarithm. A whole number that is only clipped stays exact.
+    /// Returns the value after clip, logarithm and standardisation, in this order, as far as they are configured.
+    /// `None` if the logarithm is undefined. A whole number that is only clipped stays exact.
     pub(crate) fn transformed(&self, value: Quantity) -> Option<Quantity> {
         if let (Quantity::Integer(value), false, None) = (value, self.log1p, self.standardise) {
             return Some(match self.clip {
@@ -76,7 +76,7 @@ impl Quantity {
     }
 }
 
-/// The shortest form: 1e300, not three hundred zeros.
+/// Writes the shortest form: 1e300, not three hundred zeros.
 impl std::fmt::Display for Quantity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -86,7 +86,7 @@ impl std::fmt::Display for Quantity {
     }
 }
 
-/// Puts a number into its place in a tensor; false if the tensor's type does not have it.
+/// Writes a number at a position of a tensor. Returns false if the tensor's type cannot represent it.
 pub(crate) fn put(data: &mut Data, index: usize, value: Quantity) -> bool {
     macro_rules! whole {
         ($values:expr) => {{

@@ -1,8 +1,8 @@
-//! `kind = "tabular"`: instances are objects by column name, as a row of a table is.
+//! `kind = "tabular"`: an instance is an object by column name, like a row of a table.
 //!
-//! Each column becomes a part of one of the model's inputs: all of them parts of one `[rows, columns]` tensor, or each an
-//! input of its own, as a scikit-learn pipeline that is exported whole has it, or anything between. What is watched for
-//! drift are the columns as they were sent.
+//! Each column becomes a part of one of the model's inputs. All columns may share one `[rows, columns]` tensor, or each
+//! may have its own input, as in a scikit-learn pipeline that is exported as a whole, or anything in between. The
+//! columns are monitored for drift as they were sent.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -27,26 +27,26 @@ use crate::tensor::{
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// The columns, in the order in which they stand in a shared input; without it, one per input of the model.
+    /// The columns, in their order in a shared input; by default, one per input of the model.
     columns: Option<Vec<ColumnSettings>>,
-    /// Treatment of keys that are no columns.
+    /// Treatment of keys that are not columns.
     #[serde(default)]
     extra_columns: ExtraColumns,
 }
 
-/// Treatment of keys that are no columns.
+/// Treatment of keys that are not columns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ExtraColumns {
-    /// They are refused: a typing mistake should not become a missing value.
+    /// They are refused, so that a typo does not become a missing value.
     #[default]
     Error,
-    /// They are passed over.
+    /// They are skipped.
     Ignore,
 }
 
-/// Maximum work per byte for reading on the threads that serve connections. Above it, the length of a body says little
-/// about its time, and those threads should only read bodies that take at most half a millisecond.
+/// Maximum work per byte for reading on the threads that serve connections. Above it, the length of a body is a poor
+/// estimate of its time, and those threads should only read bodies that take at most half a millisecond.
 const MAX_WORK_PER_BYTE: usize = 8;
 
 struct TabularPreprocessor {
@@ -61,7 +61,7 @@ struct TabularPreprocessor {
 struct Column {
     name: Arc<str>,
     values: Values,
-    /// The input that it is part of, and where it begins in a row of that.
+    /// The input that the column is part of, and its position in a row of the input.
     input: usize,
     at: usize,
     /// Its position among the features of its kind.
@@ -118,10 +118,12 @@ impl TabularPreprocessor {
         if let Values::Number(Number { missing: Some(missing), .. }) = &values
             && !is_taken(&values, *missing, dtype)
         {
-            return wrong(format!("missing: {missing} is not a value of type {dtype}, or does not become one"));
+            return wrong(format!(
+                "missing: {missing} is not a value of type {dtype}, or is not one after its conversion"
+            ));
         }
         if self.by_name.insert(Arc::clone(&name), self.columns.len()).is_some() {
-            return wrong("it is there twice".to_owned());
+            return wrong("it occurs twice".to_owned());
         }
         let known = if values.are_categories() { &mut self.schema.texts } else { &mut self.schema.numbers };
         let feature = known.len();
@@ -132,8 +134,8 @@ impl TabularPreprocessor {
         Ok(())
     }
 
-    /// Returns the maximum work of a row, compared with that of reading its text. Where most values may be missing, or
-    /// a category is wide, a few bytes become many elements.
+    /// Returns the maximum work of a row, relative to reading its text. If most values may be missing, or a category is
+    /// wide, a few bytes become many elements.
     fn most_work_per_byte(&self) -> usize {
         // A value takes about as long as two bytes of its text, and an element with a default about a tenth of a byte.
         let work = self.columns.iter().map(|column| 20 + column.values.width()).sum::<usize>() / 10;
@@ -163,7 +165,7 @@ impl Input {
         Input { spec: spec.clone(), is_whole, width: 0 }
     }
 
-    /// Checks if its columns fill it.
+    /// Checks that the columns of the input fill its rows.
     fn check(&self) -> Result<(), SetupError> {
         let Input { spec, width, .. } = self;
         let row = spec.dims.get(1..).unwrap_or_default();
@@ -204,7 +206,7 @@ impl Preprocessor for TabularPreprocessor {
         Ok(Prepared { inputs, features, origin: Origin::Unknown })
     }
 
-    /// Normally the size of a body is a good estimate of its time.
+    /// Normally, the size of a body is a good estimate of its time.
     fn is_heavy(&self) -> bool {
         self.most_work_per_byte() > MAX_WORK_PER_BYTE
     }
@@ -236,7 +238,7 @@ impl Preprocessor for TabularPreprocessor {
             let names: Vec<&str> = columns.map(|column| &*column.name).collect();
             (names.len() > 1).then(|| {
                 let (input, names) = (&input.spec.name, some_of(&names));
-                format!("the columns stand in the input {input:?} in the order of model.toml, which has to be that of training: {names}")
+                format!("the columns are in the input {input:?} in the order of model.toml, which must be the order of training: {names}")
             })
         });
         several.collect()
@@ -245,7 +247,7 @@ impl Preprocessor for TabularPreprocessor {
 
 /// The rows that have been read.
 struct RowsRead {
-    /// Of each input.
+    /// The values of each input.
     data: Vec<Data>,
     features: Features,
     /// The row that is being read.
@@ -264,7 +266,7 @@ impl TabularPreprocessor {
         numbers.resize(numbers.len() + self.schema.numbers.len(), f32::NAN);
         texts.resize(texts.len() + self.schema.texts.len(), None);
         is_read.fill(false);
-        // Rows mostly have their columns in one order: that of the columns, or whichever it is.
+        // Most rows have the same order of keys, usually that of the columns.
         let mut next = 0;
         json.object(|json, key| {
             let place = match self.columns.get(next) {
@@ -280,7 +282,7 @@ impl TabularPreprocessor {
             };
             next = place + 1;
             if std::mem::replace(&mut is_read[place], true) {
-                return Err(misfit(format!("the column {key:?} is there twice")));
+                return Err(misfit(format!("the column {key:?} occurs twice")));
             }
             let column = &self.columns[place];
             self.cell(json, column, table).map_err(|misfit| misfit.at_key(&key))
@@ -292,7 +294,7 @@ impl TabularPreprocessor {
         Ok(())
     }
 
-    /// A value that is there.
+    /// Reads a value, which may be null.
     fn cell(&self, json: &mut Reader<'_>, column: &Column, table: &mut RowsRead) -> Fits<()> {
         let next = json.peek();
         if next == b'n' {
@@ -323,7 +325,7 @@ impl TabularPreprocessor {
         }
     }
 
-    /// A value that is null, or not there.
+    /// Writes the replacement of a value that is null or missing.
     fn missing(&self, column: &Column, table: &mut RowsRead) -> Fits<()> {
         let needed = || misfit("the value is missing, and the model needs it".to_owned());
         match &column.values {
@@ -350,10 +352,7 @@ impl TabularPreprocessor {
     fn put_number(&self, column: &Column, number: &Number, value: (Quantity, &str), table: &mut RowsRead) -> Fits<()> {
         let (value, sent) = value;
         let Some(put) = number.transformed(value) else {
-            return Err(misfit(format!(
-                "found {}, of which there is no log1p: expected a number above -1",
-                shortened(sent)
-            )));
+            return Err(misfit(format!("found {}, which has no log1p; expected a number above -1", shortened(sent))));
         };
         self.put(column, 0, put, table).map_err(|mut misfit| {
             let (sent, dtype) = (shortened(sent), self.inputs[column.input].spec.dtype);
@@ -397,7 +396,7 @@ impl TabularPreprocessor {
     }
 }
 
-/// A category as it was sent, and its place.
+/// Reads a category. Returns its position, and the category as it was sent.
 fn found(json: &mut Reader<'_>, next: u8, category: &Category) -> Fits<(Place, String)> {
     let refused =
         |shown: String| misfit(format!("found {shown}, expected one of the categories {}", category.some_of_it()));
@@ -409,7 +408,7 @@ fn found(json: &mut Reader<'_>, next: u8, category: &Category) -> Fits<(Place, S
         }
         b'-' | b'0'..=b'9' if category.takes_numbers() => {
             let word = json.word();
-            // A whole number in a column with gaps is written as 3.0 by pandas.
+            // pandas writes a whole number as 3.0 in a column with gaps.
             let number = whole_number(word).and_then(|number| i64::try_from(number).ok());
             let place = number.map_or_else(|| category.of_unknown(), |number| category.of_number(number));
             let place = place.ok_or_else(|| refused(shortened(word).to_owned()))?;

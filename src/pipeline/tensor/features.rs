@@ -1,4 +1,4 @@
-//! Which features a tensor has, for monitoring: each element of a short row, and a summary of a long one.
+//! Features of tensors, for monitoring: each element of a short row, and a summary of a long one.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::error::{Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec, Tensors, for_each_element_type};
 
-/// Rows of up to so many elements are watched element by element, if nothing else is said.
+/// By default, rows of up to this many elements are monitored element by element.
 const SHORT_ROW: usize = 128;
-/// Rows of more elements than this are not watched element by element, whatever is said.
+/// Rows of more elements than this cannot be monitored element by element.
 const MAX_ROW: usize = 4096;
-/// Features of a long row: its mean and deviation (brightness and contrast, if it is an image) and its range.
+/// Features of a long row: its mean and standard deviation (brightness and contrast, if it is an image) and its range.
 const SUMMARY: [&str; 4] = ["mean", "deviation", "min", "max"];
 
 /// Choice of the features of the inputs.
@@ -38,7 +38,7 @@ pub(crate) struct TensorFeatures {
     parts: Vec<Part>,
 }
 
-/// Reader of the features of one input, and their places.
+/// Reader of the features of one input, and their positions.
 #[derive(Debug)]
 struct Part {
     input: usize,
@@ -54,7 +54,7 @@ enum Kind {
 }
 
 impl TensorFeatures {
-    /// `columns` are the names of the elements of the only input's rows, if they have some.
+    /// `columns` are the names of the elements in the rows of the only input, if they have names.
     pub(crate) fn new(
         watch: FeatureSelection,
         columns: Option<&[String]>,
@@ -120,7 +120,7 @@ impl TensorFeatures {
     }
 }
 
-/// Number of elements of a row, if that is always the same.
+/// Number of elements of a row, if it is always the same.
 fn row_elements(spec: &TensorSpec) -> Option<usize> {
     spec.dims.iter().skip(1).map(fixed).try_fold(1usize, |product, length| product.checked_mul(length?))
 }
@@ -132,7 +132,7 @@ fn fixed(dim: &Dim) -> Option<usize> {
     }
 }
 
-/// `pixels[3][4]`; the input's own name if a row is one element.
+/// Names of the elements, as in `pixels[3][4]`; the name of the input if a row is one element.
 fn element_names(spec: &TensorSpec) -> Vec<Arc<str>> {
     let elements = row_elements(spec).unwrap_or_default();
     if elements == 1 {
@@ -173,8 +173,8 @@ fn summaries(tensor: &Tensor, to: &mut [f32], width: usize, at: usize) {
     });
 }
 
-/// Mean, deviation (of the population), least and greatest, in one pass over sums of differences from the first value,
-/// which keeps them small.
+/// Mean, standard deviation (of the population), minimum and maximum, in one pass. The sums are of differences from the
+/// first value, which keeps them small.
 fn summary(mut values: impl Iterator<Item = f64>) -> [f64; SUMMARY.len()] {
     let Some(first) = values.next() else { return [f64::NAN; SUMMARY.len()] };
     let (mut count, mut sum, mut squares, mut min, mut max) = (1.0, 0.0, 0.0, first, first);

@@ -1,4 +1,4 @@
-//! `kind = "tensor"`: the model's outputs as they are.
+//! `kind = "tensor"`: the model's outputs, unchanged.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::tensor::Tensors;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// The outputs that are answered; without it, all of them.
+    /// The outputs that are answered; by default, all of them.
     outputs: Option<Vec<String>>,
 }
 
@@ -24,10 +24,10 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     let (settings, signature): (Settings, _) = (context.config.settings()?, context.signature);
     let outputs: Vec<Arc<str>> = match settings.outputs {
         Some(names) => names.iter().map(|name| declared_output(signature, name)).collect::<Result<_, SetupError>>()?,
-        // All means all: an output that cannot be answered is not left out in silence.
+        // All means all: an output that cannot be answered is not left out silently.
         None if !signature.other_outputs.is_empty() || signature.outputs.is_empty() => {
             let hint = hint_of_other_outputs(signature);
-            return Err(SetupError::Config(format!("outputs: name those that are to be answered{hint}")));
+            return Err(SetupError::Config(format!("outputs: name the outputs to answer{hint}")));
         }
         None => signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect(),
     };

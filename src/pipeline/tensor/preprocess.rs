@@ -1,4 +1,4 @@
-//! `kind = "tensor"`: each instance already is what the model takes, as JSON arrays.
+//! `kind = "tensor"`: each instance is already in the form that the model takes, as JSON arrays.
 
 use std::num::NonZeroUsize;
 
@@ -13,11 +13,11 @@ use crate::pipeline::tensor::features::{FeatureSelection, TensorFeatures};
 use crate::pipeline::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows};
 use crate::tensor::{DType, Dim, Signature, TensorSpec, Tensors};
 
-/// The model's signature says what is read.
+/// Settings of the stage. The form of the instances follows from the model's signature.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// Choice of its features.
+    /// Choice of the features.
     #[serde(default)]
     features: FeatureSelection,
     /// The names of a row's elements, in the order of training.
@@ -57,7 +57,7 @@ fn check_columns(columns: &[String], signature: &Signature) -> Result<(), SetupE
     match &*input.dims {
         [_, Dim::Fixed(elements)] if *elements != columns.len() => {
             return wrong(format!(
-                "there are {}, and a row of the model's input {:?} has {elements} elements",
+                "there are {}, but a row of the model's input {:?} has {elements} elements",
                 columns.len(),
                 input.name
             ));
@@ -65,7 +65,7 @@ fn check_columns(columns: &[String], signature: &Signature) -> Result<(), SetupE
         [_, _] => {}
         _ => {
             return wrong(format!(
-                "the model's input {:?} is {}; its rows are no lists of elements",
+                "the model's input {:?} is {}; its rows are not lists of elements",
                 input.name,
                 input.describe()
             ));
@@ -73,7 +73,7 @@ fn check_columns(columns: &[String], signature: &Signature) -> Result<(), SetupE
     }
     let mut once = std::collections::BTreeSet::new();
     match columns.iter().find(|name| !once.insert(name.as_str())) {
-        Some(twice) => wrong(format!("{twice:?} is there twice")),
+        Some(twice) => wrong(format!("{twice:?} occurs twice")),
         None => Ok(()),
     }
 }
@@ -174,7 +174,7 @@ mod tests {
             ("[7]", "instances[0]: found the number 7, expected an array of 2 numbers"),
             ("[{\"y\": [1, 2]}]", "instances[0]: unknown key \"y\", expected the key \"x\""),
             ("[{}]", "instances[0]: the key \"x\" is missing"),
-            ("[{\"x\": [1, 2], \"x\": [1, 2]}]", "instances[0]: the key \"x\" is there twice"),
+            ("[{\"x\": [1, 2], \"x\": [1, 2]}]", "instances[0]: the key \"x\" occurs twice"),
             ("[{\"x\": [1, true]}]", "instances[0].x[1]: found true, expected a number"),
             ("{}", "instances: found an object, expected an array of instances"),
         ] {
@@ -207,7 +207,7 @@ mod tests {
             &[spec("x", DType::Text, &[])],
             r#"["\ud800"]"#,
             Err(
-                "instances[0]: found a string with an escape that is no character (the model's input \"x\" is string[?])",
+                "instances[0]: found a string with an escape that is not a character (the model's input \"x\" is string[?])",
             ),
         );
     }
@@ -240,7 +240,8 @@ mod tests {
         );
     }
 
-    /// The same text through serde_json into the same Rust type: numbers as JSON may spell them, with white space.
+    /// Compares with serde_json, which reads the same text into the same Rust type: numbers in any notation of JSON,
+    /// with white space.
     fn agrees_with_serde_json<T>(dtype: DType, text: &str)
     where
         T: crate::tensor::Element + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
@@ -277,7 +278,7 @@ mod tests {
             agrees_with_serde_json::<u64>(DType::U64, &text);
         }
 
-        /// Whatever valid JSON comes, for whatever input, the answer is a tensor or a message.
+        /// Any valid JSON becomes a tensor or a message, for any input.
         #[test]
         fn no_json_breaks_the_reader(
             text in "[\\[\\]{}:, \"a1.e\\-]{0,24}|\\[(\\[|\\]|,|1|-0|\"\"|null|true|\\{\"x\":|\\}| )*\\]",
@@ -307,13 +308,13 @@ mod tests {
         let problem = |columns: &str, inputs| of(columns, inputs).err().unwrap().to_string();
         assert_eq!(
             problem(r#"["age"]"#, pair()),
-            "columns: there are 1, and a row of the model's input \"x\" has 2 elements"
+            "columns: there are 1, but a row of the model's input \"x\" has 2 elements"
         );
-        assert_eq!(problem(r#"["age", "age"]"#, pair()), "columns: \"age\" is there twice");
+        assert_eq!(problem(r#"["age", "age"]"#, pair()), "columns: \"age\" occurs twice");
         let two = vec![spec("x", DType::F32, &[]), spec("y", DType::F32, &[])];
         assert!(problem(r#"["age"]"#, two).contains("the model has 2 inputs"));
         assert!(
-            problem(r#"["age"]"#, vec![spec("x", DType::F32, &[Some(2), Some(2)])]).contains("no lists of elements")
+            problem(r#"["age"]"#, vec![spec("x", DType::F32, &[Some(2), Some(2)])]).contains("not lists of elements")
         );
     }
 

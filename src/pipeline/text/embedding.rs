@@ -1,7 +1,7 @@
-//! `kind = "embedding"`: a vector per row, pooled over its tokens where the model gives one per token.
+//! `kind = "embedding"`: a vector per row, pooled over the tokens if the model returns one per token.
 //!
-//! Mean pooling is Σ_t v_t / T over the T tokens of a row, those that were filled up left out (Reimers & Gurevych,
-//! "Sentence-BERT", 2019); normalising divides by √Σ v².
+//! Mean pooling is Σ_t v_t / T over the T tokens of a row, without padding (Reimers & Gurevych, "Sentence-BERT", 2019);
+//! normalising divides by √Σ v².
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use crate::tensor::{Tensor, Tensors};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// The output with the vectors; without it, the only floating-point output there is.
+    /// The output with the vectors; by default, the only floating-point output.
     output: Option<String>,
-    /// Pooling of the vectors of a row's tokens; required where there are such.
+    /// Pooling of the vectors of a row's tokens; required if the output has a vector per token.
     pooling: Option<Pooling>,
     /// True if vectors are normalised to length 1, so that their product is the cosine of their angle.
     normalise: Option<bool>,
@@ -31,18 +31,18 @@ enum Pooling {
     Mean,
     /// The vector of the first token.
     Cls,
-    /// The largest number in each place.
+    /// The largest number at each position.
     Max,
 }
 
-/// The longest row that is short enough to be divided by nothing: what sentence-transformers divides by at least.
+/// Minimum divisor of the normalisation, as in sentence-transformers. It avoids a division by zero.
 const MIN_NORM: f64 = 1e-12;
 
 struct Embedding {
     output: Arc<str>,
     pooling: Option<Pooling>,
     normalise: bool,
-    /// True if that is the default.
+    /// True if `normalise` is not set.
     is_normalised_by_default: bool,
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
         (0, _) | (2, None) | (3, Some(_)) => {}
         (3, None) => {
             return wrong(format!(
-                "pooling: {output:?} has a vector per token; say what is made of them: \"mean\", \"cls\" or \"max\""
+                "pooling: {output:?} has a vector per token; say how they are pooled: \"mean\", \"cls\" or \"max\""
             ));
         }
         (2, Some(_)) => {
@@ -93,13 +93,13 @@ impl Postprocessor for Embedding {
     }
 
     fn assumptions(&self) -> Vec<String> {
-        let made_one_long = "vectors are made one long, because [postprocess] does not say normalise = false";
+        let made_one_long = "vectors are normalised to length 1, because [postprocess] does not say normalise = false";
         self.is_normalised_by_default.then(|| made_one_long.to_owned()).into_iter().collect()
     }
 }
 
 impl Embedding {
-    /// Number of vectors of a row, and their length.
+    /// Number of vectors in a row, and their length.
     fn shape(&self, tensor: &Tensor) -> Result<(usize, usize)> {
         match (tensor.shape(), self.pooling) {
             (&[_, width], None) if width > 0 => Ok((1, width)),
@@ -109,7 +109,7 @@ impl Embedding {
         }
     }
 
-    /// One vector of those of a row's tokens.
+    /// Pools the vectors of a row's tokens into one.
     fn pool(&self, values: &[f32], width: usize) -> Vec<f32> {
         let mut tokens = values.chunks_exact(width);
         let mut pooled = tokens.next().unwrap_or_default().to_vec();
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(pooled(r#""pooling": "mean", "normalise": false"#, &two_of_three), [4.0, 2.0]);
         assert_eq!(pooled(r#""pooling": "max", "normalise": false"#, &two_of_three), [5.0, 4.0]);
         assert_eq!(pooled(r#""pooling": "cls""#, &two_of_three), [0.6, 0.8]);
-        // Of a row of which nothing is known, all tokens count.
+        // All tokens of a row of unknown origin count.
         assert_eq!(pooled(r#""pooling": "max", "normalise": false"#, &Origin::Unknown), [5.0, 9.0]);
         assert_eq!(embed(r#""normalise": true"#, &[1, 2], vec![3.0, 4.0], &Origin::Unknown), [[0.6, 0.8]]);
         assert_eq!(embed(r#""normalise": true"#, &[1, 2], vec![0.0, 0.0], &Origin::Unknown), [[0.0, 0.0]]);
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn pooling_is_said_where_it_is_needed() {
         let problem = |settings: &str, dims| of_settings(make, settings, &signature(dims)).err().unwrap().to_string();
-        assert!(problem(r#"{"kind": "embedding"}"#, 3).contains("say what is made of them"));
+        assert!(problem(r#"{"kind": "embedding"}"#, 3).contains("say how they are pooled"));
         assert!(problem(r#"{"kind": "embedding", "pooling": "cls"}"#, 2).contains("leave it out"));
         assert!(problem(r#"{"kind": "embedding"}"#, 4).contains("4 dimensions"));
     }

@@ -1,7 +1,7 @@
 //! `kind = "text"`: texts, or pairs of texts, become the tokens of a transformer.
 //!
-//! The tokenizer is the version's own `tokenizer.json`, in the format of Hugging Face's `tokenizers`, which does the work.
-//! Rows are as long as the longest text of the request; the batcher joins them with others of about that length.
+//! The tokenizer is the version's own `tokenizer.json`, in the format of Hugging Face's `tokenizers`, which does the
+//! work. Rows are as long as the longest text of the request; the batcher joins them with rows of about that length.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -23,19 +23,19 @@ use crate::tensor::{DType, Data, Dim, Padding, Signature, Tensor, TensorSpec, Te
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Settings {
-    /// The file of the version that is the tokenizer.
+    /// The name of the tokenizer's file in the version.
     tokenizer: String,
-    /// The most tokens of a row, special ones included; without it, what the tokenizer says, or 512.
+    /// Maximum number of tokens of a row, special ones included; by default, that of the tokenizer's file, or 512.
     max_tokens: Option<usize>,
     /// Treatment of a longer text.
     too_long: Option<TooLong>,
-    /// The most characters of a text: what is longer is refused unread.
+    /// Maximum number of characters of a text. A longer text is refused before it is tokenised.
     max_characters: usize,
-    /// True if special tokens are put around a text.
+    /// True if special tokens are added to a text.
     special_tokens: bool,
-    /// The token that short rows are filled up with; without it, the tokenizer's.
+    /// The padding token; by default, that of the tokenizer.
     pad_token: Option<String>,
-    /// Which input is what, where a model has names of its own.
+    /// The names of the model's inputs, if they are not the usual ones.
     inputs: InputNames,
 }
 
@@ -43,9 +43,9 @@ struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum TooLong {
-    /// Its end is left out.
+    /// Its end is cut off.
     Truncate,
-    /// It is refused.
+    /// The text is refused.
     Error,
 }
 
@@ -93,7 +93,7 @@ const FEATURES: [&str; 3] = ["tokens", "unknown_tokens", "characters"];
 enum Role {
     /// The tokens' numbers.
     Ids,
-    /// 1 for a token, 0 for what was filled up.
+    /// 1 for a token, 0 for padding.
     Mask,
     /// 0 for the first text, 1 for the second.
     Types,
@@ -116,7 +116,7 @@ struct TextPreprocessor {
     is_cut_by_default: bool,
     max_characters: usize,
     special_tokens: bool,
-    /// The length of a row, where the model fixes it.
+    /// The length of a row, if the model fixes it.
     fixed_length: Option<usize>,
     most_rows: NonZeroUsize,
 }
@@ -144,12 +144,11 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, S
         Some(token) => {
             tokenizer.token_to_id(token).ok_or_else(|| wrong(format!("pad_token: the tokenizer has no {token:?}")))?
         }
-        // Where there is a mask, it does not matter what is masked.
+        // With a mask, the value of masked positions does not matter.
         None if has_mask => bounded.pad.unwrap_or(0),
         None => {
             return Err(wrong(
-                "pad_token: the model takes no mask; name the token to fill up with, which it has to make nothing of"
-                    .to_owned(),
+                "pad_token: the model takes no mask; name a padding token that the model itself ignores".to_owned(),
             ));
         }
     };
@@ -174,7 +173,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, S
     }))
 }
 
-/// The number of the token that stands for what the tokenizer does not know, as its file has it.
+/// The number of the token for unknown words, according to the tokenizer's file.
 fn unknown_token(content: &[u8], tokenizer: &Tokenizer) -> Option<u32> {
     #[derive(Deserialize)]
     struct File {
@@ -189,7 +188,7 @@ fn unknown_token(content: &[u8], tokenizer: &Tokenizer) -> Option<u32> {
     model.unk_id.or_else(|| tokenizer.token_to_id(&model.unk_token?))
 }
 
-/// Role of each input of the model, and the length of a row if that is fixed.
+/// Role of each input of the model, and the length of a row if it is fixed.
 fn inputs(names: &InputNames, signature: &Signature) -> Result<(Vec<Input>, Option<usize>), SetupError> {
     let mut fixed = None;
     let input = |spec: &TensorSpec| {
@@ -272,7 +271,7 @@ impl Preprocessor for TextPreprocessor {
         let tensor = |input: &Input| {
             let data = match input.is_short {
                 false => Data::I64(self.elements(input.role, &tokens, length, i64::from)),
-                // Tokens are numbered from 0; no vocabulary has two billion.
+                // Tokens are numbered from 0, and no vocabulary has two billion.
                 true => Data::I32(self.elements(input.role, &tokens, length, |element| element as i32)),
             };
             Ok((Arc::clone(&input.name), Tensor::new(vec![rows, length], data)?))
@@ -287,7 +286,7 @@ impl Preprocessor for TextPreprocessor {
         FeatureSchema { numbers: FEATURES.map(Arc::from).to_vec(), texts: Vec::new() }
     }
 
-    /// Long enough for rows of several lengths to be cut out of them.
+    /// Texts that are long enough to cut rows of several lengths from them.
     fn samples(&self) -> Option<[String; 3]> {
         const WORDS: [&str; 12] =
             ["the", "quick", "brown", "fox", "7", "jumps", "over", "a", "lazy", "dog", "and", "sleeps"];
@@ -310,7 +309,7 @@ impl Preprocessor for TextPreprocessor {
             unit: "characters",
             setting: "preprocess.max_characters",
             run: Box::new(move |characters, deadline| {
-                // A longer word would be refused. A normaliser may triple the bytes of a word.
+                // Longer words would be refused. A normaliser may triple the bytes of a word.
                 let text = text.of_length(characters, self.tokenizer.longest_word() / 4);
                 self.encode_cut(&text, deadline).map_err(Error::from)
             }),
@@ -321,14 +320,14 @@ impl Preprocessor for TextPreprocessor {
     fn assumptions(&self) -> Vec<String> {
         let cut = || {
             format!(
-                "of texts with more than {} tokens the end is left out, because [preprocess] does not say too_long = \"error\"",
+                "texts of more than {} tokens are truncated at the end, because [preprocess] does not say too_long = \"error\"",
                 self.max_tokens
             )
         };
         let words = || {
             let most = self.tokenizer.longest_word();
             format!(
-                "words of more than {most} bytes are refused, because the tokenizer is slow with long ones, and allows them"
+                "words of more than {most} bytes are refused, because the tokenizer allows long words, but is slow with them"
             )
         };
         let is_slow = self.tokenizer.longest_word() < self.max_characters;
@@ -342,7 +341,7 @@ impl Preprocessor for TextPreprocessor {
 }
 
 impl TextPreprocessor {
-    /// An instance: a text, or an array of two.
+    /// Reads an instance: a text, or an array of two.
     fn text<'a>(&self, json: &mut Reader<'a>) -> Fits<(Cow<'a, str>, Option<Cow<'a, str>>)> {
         match json.peek() {
             b'"' => Ok((self.short_enough(json.string()?)?, None)),
@@ -367,12 +366,12 @@ impl TextPreprocessor {
 
     fn short_enough<'a>(&self, text: Cow<'a, str>) -> Fits<Cow<'a, str>> {
         let most = self.max_characters;
-        // A character has a byte at least: most texts need no counting.
+        // A character has at least one byte, so most texts need no counting.
         if text.len() <= most || text.chars().nth(most).is_none() {
             return Ok(text);
         }
         Err(misfit(format!(
-            "found a text of more than {most} characters, which is the most (preprocess.max_characters); send a part of it"
+            "found a text of more than {most} characters, which is the limit (preprocess.max_characters); send a part of it"
         )))
     }
 
@@ -390,7 +389,7 @@ impl TextPreprocessor {
             second = second.map(|second| cut(second, of_second));
         }
         if let Some(second) = &second {
-            // For a pair, only the tokens that are left count.
+            // For a pair, only the tokens that remain count.
             let (of_first, of_second) = (self.counts(&first), self.counts(second));
             counts = (of_first.0 + of_second.0, of_first.1 + of_second.1);
         }
@@ -427,7 +426,7 @@ impl TextPreprocessor {
         (tokens.len(), unknown)
     }
 
-    /// The rows of an input.
+    /// The elements of all rows of an input.
     fn elements<T: Clone>(&self, role: Role, tokens: &Tokens, length: usize, element: impl Fn(u32) -> T) -> Vec<T> {
         let mut elements = Vec::with_capacity(tokens.lengths.len() * length);
         let mut start = 0;

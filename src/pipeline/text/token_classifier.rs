@@ -1,8 +1,9 @@
-//! `kind = "token-classifier"`: scores per token become the parts of the text that they name: people, places, prices.
+//! `kind = "token-classifier"`: scores per token become entities, the parts of the text that name a person, a place or
+//! a price.
 //!
-//! Labels in the form `B-city`, `I-city` (Ramshaw & Marcus, 1995) say where a part begins: tokens of one kind that follow
-//! each other are one part, and `B-` begins another. Labels of any other form name their kind as they are. A part's score
-//! is the mean of its tokens'.
+//! Labels in the form `B-city`, `I-city` (Ramshaw & Marcus, 1995) mark where a part begins: consecutive tokens of one
+//! kind are one part, and `B-` begins a new one. A label in any other form is itself the kind. The score of a part is
+//! the mean of the scores of its tokens.
 
 use std::sync::Arc;
 
@@ -18,13 +19,13 @@ use crate::tensor::{Dim, Tensors};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// The output with one row of scores per token; without it, the only floating-point output there is.
+    /// The output with one row of scores per token; by default, the only floating-point output.
     output: Option<String>,
     /// Kind of the scores; required.
     scores: Option<Scores>,
     /// The labels in the order of the scores, or a file with them; required.
     labels: Option<Labels>,
-    /// The labels that name nothing.
+    /// The labels for tokens outside of any part.
     #[serde(default = "outside")]
     ignore: Vec<Label>,
     /// Parts with a lower score are left out.
@@ -47,9 +48,9 @@ struct TokenClassifier {
 /// Meaning of a label for its token.
 #[derive(Debug, Clone, PartialEq)]
 enum Meaning {
-    /// It is nothing.
+    /// It is outside of any part.
     Outside,
-    /// It is part of something, and whether that begins with it.
+    /// It is in a part of this kind; `begins` is true if it always begins a new part.
     Part { kind: Label, begins: bool },
 }
 
@@ -106,14 +107,14 @@ impl Postprocessor for TokenClassifier {
             return Err(unexpected_shape(&self.output, tensor, "[rows, tokens, labels]"));
         };
         if classes != self.meanings.len() {
-            let problem = format!("has {classes} scores per token, and there are {} labels", self.meanings.len());
+            let problem = format!("has {classes} scores per token, but there are {} labels", self.meanings.len());
             return Err(Error::UnusableOutput { output: self.output.to_string(), problem });
         }
         let none: &[TokenisedText] = &[];
         if self.scores == Scores::Probabilities {
             refuse_improbable(&self.output, &values)?;
         }
-        // The run that warms up has tokens of nothing.
+        // The warm-up run has tokens without texts.
         let texts = if let Origin::Texts(texts) = origin { texts } else { none };
         let entities = |row: usize| {
             let scores = &values[row * tokens * classes..(row + 1) * tokens * classes];
@@ -138,7 +139,7 @@ impl TokenClassifier {
         let mut is_open = false;
         let mut probabilities = Vec::with_capacity(self.meanings.len());
         for (span, scores) in text.spans.iter().zip(scores.chunks_exact(self.meanings.len())) {
-            // A special token is between the others, and in none of their parts.
+            // A special token is not in any part, and does not end one.
             let Some(span) = span.as_ref().filter(|span| !span.is_empty()) else { continue };
             let Some((meaning, score)) = self.best(scores, &mut probabilities) else { continue };
             let Meaning::Part { kind, begins } = meaning else {
@@ -167,7 +168,7 @@ impl TokenClassifier {
         entities
     }
 
-    /// Meaning of the best score of a token, and its probability.
+    /// Meaning of the label with the best score of a token, and its probability.
     fn best(&self, scores: &[f32], probabilities: &mut Vec<f64>) -> Option<(&Meaning, f64)> {
         match self.scores {
             Scores::Logits => softmax(scores, 1.0, probabilities),
@@ -181,7 +182,7 @@ impl TokenClassifier {
     }
 }
 
-/// Counts the characters of a text up to one place after the other.
+/// Counts the characters before increasing positions in a text.
 struct Characters<'a> {
     text: &'a str,
     bytes: usize,
@@ -243,7 +244,7 @@ mod tests {
             entities("Zoë flog nach Den Haag", &[3, 0, 0, 1, 2], ""),
             r#"{"entities":[{"label":"name","score":0.75,"start":0,"end":3,"text":"Zoë"},{"label":"city","score":0.75,"start":14,"end":22,"text":"Den Haag"}]}"#
         );
-        // Each begins anew.
+        // `B-` begins a new part.
         assert_eq!(
             entities("Bonn Köln", &[1, 1], ""),
             r#"{"entities":[{"label":"city","score":0.75,"start":0,"end":4,"text":"Bonn"},{"label":"city","score":0.75,"start":5,"end":9,"text":"Köln"}]}"#

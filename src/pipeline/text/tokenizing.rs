@@ -31,24 +31,24 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::pipeline::json::reader::{Fits, Misfit, misfit};
 
-/// Bytes that a normaliser may produce for each allowed character of a text. Hangul taken apart has 9.
+/// Bytes that a normaliser may produce for each allowed character of a text. Decomposed Hangul has 9.
 const BYTES_PER_CHARACTER: usize = 16;
 
 /// Bytes that a normaliser may produce in addition, for example a prefix.
 const BYTES_BESIDE: usize = 4096;
 
-/// Maximum length of a replacement in the table of a normaliser, in bytes. Those of SentencePiece have up to 33 (ﷺ).
+/// Maximum length of a replacement in the table of a normaliser, in bytes. SentencePiece's have up to 33 (ﷺ).
 const MAX_REPLACEMENT: usize = 64;
 
 /// Maximum length of a word for WordPiece, in bytes, if the tokenizer itself has no smaller limit (usually 100
 /// characters). WordPiece tries every part of a word, and reads every character of each.
 const MAX_TRIED_WORD: usize = 1024;
 
-/// Maximum of a word's bytes times those of the longest piece for Unigram: about a second. Unigram tries every piece of
-/// its vocabulary at every position of a word.
+/// Maximum product of the bytes of a word and of the longest piece for Unigram; it takes about a second. Unigram tries
+/// every piece of its vocabulary at every position of a word.
 const MAX_TRIED_PIECES: usize = 1 << 26;
 
-/// Maximum length of a piece in the vocabulary of Unigram, in bytes. Those of SentencePiece have up to 16 characters.
+/// Maximum length of a piece in the vocabulary of Unigram, in bytes. SentencePiece's have up to 16 characters.
 const MAX_PIECE: usize = 1024;
 
 /// Number of words between two checks of the deadline.
@@ -57,9 +57,9 @@ const WORDS_BETWEEN_CHECKS: usize = 32;
 /// A tokenizer with limits on its work.
 pub(crate) struct BoundedTokenizer {
     tokenizer: Tokenizer,
-    /// The truncation length in its file.
+    /// The truncation length in the tokenizer's file.
     pub(crate) max_tokens: Option<usize>,
-    /// The padding token in its file.
+    /// The padding token in the tokenizer's file.
     pub(crate) pad: Option<u32>,
     normaliser: Vec<Step>,
     /// Maximum number of bytes that the normaliser may produce from a text.
@@ -85,7 +85,7 @@ enum Growth {
 }
 
 impl BoundedTokenizer {
-    /// Reads the tokenizer of a file, for texts of at most `max_characters`. Truncation and padding are done elsewhere.
+    /// Reads a tokenizer's file, for texts of at most `max_characters`. Truncation and padding are done elsewhere.
     pub(crate) fn new(file: &[u8], max_characters: usize) -> Result<BoundedTokenizer, String> {
         check(file)?;
         let mut tokenizer = Tokenizer::from_bytes(file).map_err(|error| error.to_string())?;
@@ -119,7 +119,7 @@ impl BoundedTokenizer {
         self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(is_pair))
     }
 
-    /// Returns the tokens of a text without special tokens: all of them, or those of its first words that together have
+    /// Returns the tokens of a text without special tokens: all of them, or those of its first words until there are
     /// `enough`. `type_id` is 0 for the first text of a pair and 1 for the second.
     pub(crate) fn tokens(&self, text: &str, type_id: u32, enough: Option<usize>, deadline: Deadline) -> Fits<Encoding> {
         deadline.check()?;
@@ -200,7 +200,7 @@ impl BoundedTokenizer {
             // Not every tokenizer takes pairs.
             let Ok(framed) = framed else { continue };
             if framed.len() > most + self.special_tokens(is_pair) {
-                return Err("post_processor: it repeats the text, and has to have each once".to_owned());
+                return Err("post_processor: it repeats a text, but must use each text only once".to_owned());
             }
         }
         Ok(())
@@ -373,7 +373,7 @@ impl BoundedNormaliser<'_> {
         }
         let most = self.most;
         Err(misfit(format!(
-            "the tokenizer's normaliser makes more than {most} bytes of this text, which is the most \
+            "the tokenizer's normaliser makes more than {most} bytes of this text, which is the limit \
              ({BYTES_PER_CHARACTER} for each of preprocess.max_characters, and {BYTES_BESIDE}); send a part of it"
         )))
     }

@@ -35,7 +35,7 @@ fn probabilities_are_ranked() {
     );
 }
 
-/// softmax(ln 1, ln 3) = (1/4, 3/4), by its definition; and it does not overflow.
+/// By definition, softmax(ln 1, ln 3) = (1/4, 3/4). It must not overflow.
 #[test]
 fn logits_go_through_softmax() {
     check(
@@ -49,7 +49,7 @@ fn logits_go_through_softmax() {
     );
 }
 
-/// With ln 3, the logistic function gives 3/4, by its definition; of its double at temperature 2 as well.
+/// By definition, the logistic function of ln 3 is 3/4. At temperature 2, 2 ln 3 gives the same.
 #[test]
 fn one_score_decides_between_two_classes() {
     let three = 3f32.ln();
@@ -63,7 +63,7 @@ fn one_score_decides_between_two_classes() {
         r#"{"label":"no","confidence":0.25,"top":[{"label":"yes","score":0.75},{"label":"no","score":0.25}]}"#;
     check(&settings(r#", "threshold": 0.8"#), [1, 1], &[three], Ok(&[cautious]));
     check(&settings(r#", "threshold": 0.75"#), [1, 1], &[three], Ok(&[answer]));
-    // Two scores that are softmaxed come to the same.
+    // Softmax of two scores gives the same.
     check(&settings(r#", "threshold": 0.8"#), [1, 2], &[0.0, three], Ok(&[cautious]));
 }
 
@@ -105,7 +105,7 @@ fn what_does_not_fit_is_refused() {
         probabilities,
         [1, 2],
         &[-4.0, 7.0],
-        Err("the model's output \"p\" is declared as probabilities and holds -4; set scores = \"logits\""),
+        Err("the model's output \"p\" is declared as probabilities but has the value -4; set scores = \"logits\""),
     );
     check(
         probabilities,
@@ -116,11 +116,11 @@ fn what_does_not_fit_is_refused() {
     for (more, problem) in [
         (
             r#""threshold": 0.5"#,
-            "threshold: it decides between two classes, or, with multi_label = true, on each of several",
+            "threshold: it applies to two classes, or, with multi_label = true, to each of several",
         ),
         (r#""temperature": 0"#, "temperature: 0 is not a positive number"),
         (r#""temperature": 2"#, "temperature: only logits have one; these scores are probabilities"),
-        (r#""threshold": 2"#, "threshold: 2 is not a probability, 0 to 1"),
+        (r#""threshold": 2"#, "threshold: 2 is not a probability from 0 to 1"),
     ] {
         let settings = format!(r#"{{"kind": "classifier", "scores": "probabilities", {more}}}"#);
         check(&settings, [1, 3], &[0.0; 3], Err(problem));
@@ -129,7 +129,7 @@ fn what_does_not_fit_is_refused() {
         r#"{"kind": "classifier"}"#,
         [1, 2],
         &[0.0; 2],
-        Err("scores: say what they are: \"probabilities\", or \"logits\" to be made probabilities of"),
+        Err("scores: say what they are: \"probabilities\", or \"logits\", which are converted to probabilities"),
     );
 }
 

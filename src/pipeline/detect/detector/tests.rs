@@ -1,4 +1,4 @@
-//! Tests of the boxes that are found, and of those that are left out.
+//! Tests of the boxes that are found, and of those that are suppressed.
 
 use proptest::prelude::*;
 
@@ -49,7 +49,7 @@ fn the_better_of_two_that_overlap_stays() {
 #[test]
 fn boxes_come_in_many_forms_and_are_answered_in_pixels_of_the_image() {
     let one = r#"{"detections":[{"label":"class 0","score":0.5,"box":[32.0,32.0,96.0,96.0]}]}"#;
-    // 512 x 256 was brought to 128 x 64, and set in the middle of 128 x 128.
+    // 512 x 256 was resized to 128 x 64, in the middle of 128 x 128.
     let placement = ImagePlacement { original: [512, 256], scale: [0.25, 0.25], offset: [0.0, 32.0] };
     let origin = Origin::Images(vec![placement]);
     let corners = [8.0, 40.0, 24.0, 56.0, 0.5];
@@ -67,13 +67,13 @@ fn what_does_not_fit_is_refused() {
     assert!(problem(&format!(r#"{corners}, "scores": "scores""#)).contains("name the output with the boxes"));
     assert!(problem(&format!(r#"{corners}, "boxes": "none""#)).contains("it has: boxes, scores"));
     assert!(problem(&format!(r#"{corners}, "boxes": "boxes", "overlap": 2"#)).contains("overlap: 2 is not within"));
-    assert!(problem(r#""boxes": "boxes""#).contains("layout: say how the model writes boxes down"));
-    assert!(problem(r#""layout": "yolov8", "boxes": "boxes", "boxes_last": true"#).contains("the layout says that"));
-    assert!(problem(r#""layout": "yolov10", "boxes": "boxes", "overlap": 0.5"#).contains("has left out already"));
+    assert!(problem(r#""boxes": "boxes""#).contains("layout: say how the model returns boxes"));
+    assert!(problem(r#""layout": "yolov8", "boxes": "boxes", "boxes_last": true"#).contains("already determines it"));
+    assert!(problem(r#""layout": "yolov10", "boxes": "boxes", "overlap": 0.5"#).contains("suppresses overlapping"));
     assert!(problem(r#""layout": "ssd""#).contains("classes: name the output; the model has: boxes, scores"));
 }
 
-/// An output that is read in a wrong layout is noticed: a coordinate, or a class, is no probability.
+/// An output that is read in a wrong layout is noticed, because a coordinate or a class is not a probability.
 #[test]
 fn what_is_no_score_is_an_error_that_says_so() {
     let problem = |settings: &str, shape: [usize; 3], values: &[f32]| {
@@ -85,12 +85,12 @@ fn what_is_no_score_is_an_error_that_says_so() {
         "the model's output \"b\" has 17 where a score was expected, a probability from 0 to 1; is it another layout?"
     );
     let class = problem(r#""layout": "yolov10", "labels": ["cat", "dog"]"#, [1, 1, 6], &yolov10);
-    assert!(class.contains("says class 17, and of 2 labels one of 0 to 1 was expected"), "{class}");
+    assert!(class.contains("has class 17, but one from 0 to 1 (2 labels) was expected"), "{class}");
     assert!(problem(r#""layout": "yolov8""#, [1, 5, 1], &[2.0, 2.0, 9.0, 9.0, -3.0]).contains("has -3 where"));
     assert!(problem(r#""layout": "yolov5""#, [1, 1, 5], &[2.0; 5]).contains("is it another layout?"));
     assert!(problem(r#""layout": "yolox""#, [1, 1, 8], &[0.5; 8]).contains("have 336 cells for 128 x 128 pixels"));
     let labels = problem(r#""layout": "yolov5", "labels": ["cat"]"#, [1, 1, 8], &[0.5; 8]);
-    assert!(labels.contains("3 are scores of classes, and there are 1 labels"), "{labels}");
+    assert!(labels.contains("3 of them are scores of classes, but there are 1 labels"), "{labels}");
 }
 
 proptest! {

@@ -23,7 +23,7 @@ fn png(width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 3]) -> Vec<u8> 
     file.into_inner()
 }
 
-/// One pixel: its channels where the layout has them, scaled.
+/// The channels of one pixel are scaled, and at the positions of the layout.
 #[test]
 fn layouts_colours_and_types() {
     let file = png(2, 1, |x, _| [10 + x as u8, 20, 30]);
@@ -54,22 +54,27 @@ fn settings_that_do_not_fit_say_what_to_change() {
         assert!(error.contains(problem), "{settings}: {error}");
     };
     check("", DType::F32, &[three, open, open], "say height and width");
-    check(r#", "size": [8, 8]"#, DType::F32, &[three, size, size], "the model declares another one");
+    check(r#", "size": [8, 8]"#, DType::F32, &[three, size, size], "the model declares a different one");
     check("", DType::F32, &[open, size, size], "say \"channels-first\" or \"channels-last\"");
-    check(r#", "colour": "gray""#, DType::F32, &[three, size, size], "or has other channels than colour");
-    check(r#", "layout": "channels-last""#, DType::F32, &[three, size, size], "another number of channels there");
-    check(r#", "mean": [1, 2]"#, DType::F32, &[three, size, size], "mean: there are 2, and 3 channels");
-    check(r#", "deviation": 0"#, DType::F32, &[three, size, size], "no deviation of 0");
-    check(r#", "scale": 2"#, DType::U8, &[three, size, size], "the values as they are");
+    check(r#", "colour": "gray""#, DType::F32, &[three, size, size], "or its channels do not match colour");
+    check(
+        r#", "layout": "channels-last""#,
+        DType::F32,
+        &[three, size, size],
+        "number of channels of the model's input",
+    );
+    check(r#", "mean": [1, 2]"#, DType::F32, &[three, size, size], "mean: there are 2 values, but 3 channels");
+    check(r#", "deviation": 0"#, DType::F32, &[three, size, size], "deviation not 0");
+    check(r#", "scale": 2"#, DType::U8, &[three, size, size], "the values are not changed");
     check("", DType::I64, &[three, size, size], "images are float32, float16 or uint8");
-    check(r#", "shortest": 256"#, DType::F32, &[three, size, size], "only resize = \"crop\" has it");
+    check(r#", "shortest": 256"#, DType::F32, &[three, size, size], "only applies to resize = \"crop\"");
     check(r#", "resize": "crop", "shortest": 100"#, DType::F32, &[three, size, size], "fewer than the 224");
-    check(r#", "fill": 1"#, DType::F32, &[three, size, size], "only resize = \"fit\" has it");
-    check(r#", "size": [8, 8], "colour": "gray""#, DType::F32, &[Some(63)], "another number of elements");
+    check(r#", "fill": 1"#, DType::F32, &[three, size, size], "only applies to resize = \"fit\"");
+    check(r#", "size": [8, 8], "colour": "gray""#, DType::F32, &[Some(63)], "does not match the number of elements");
 }
 
 proptest! {
-    /// Whatever its size, it becomes the model's, and the corners of what is seen are within it.
+    /// An image of any size becomes one of the model's size, and the visible part is within the original.
     #[test]
     fn every_image_finds_its_place(
         width in 1u32..80, height in 1u32..80, mode in prop::sample::select(vec!["stretch", "crop", "fit"]),

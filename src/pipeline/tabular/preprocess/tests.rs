@@ -50,7 +50,7 @@ fn columns_become_parts_of_a_row() {
             0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0,
         ];
     assert_eq!(x.values::<f32>().unwrap(), expected);
-    // What is watched is what was sent.
+    // The monitored values are those that were sent.
     let schema = stage.features();
     assert_eq!(schema.numbers.iter().map(|name| &**name).collect::<Vec<_>>(), ["age", "income"]);
     assert_eq!(schema.texts.iter().map(|name| &**name).collect::<Vec<_>>(), ["colour", "grade", "member"]);
@@ -100,10 +100,10 @@ fn what_does_not_fit_is_refused_by_row_and_column() {
     check("[1, 2]", ": found an array, expected an object with the columns as keys");
     check("null", ": found null, expected an object with the columns as keys");
     check(r#"{"agee": 1}"#, ": unknown column \"agee\"; the columns are: age, income, colour, grade, member");
-    check(r#"{"age": 1, "age": 2}"#, ": the column \"age\" is there twice");
+    check(r#"{"age": 1, "age": 2}"#, ": the column \"age\" occurs twice");
     check(r#"{"age": "old"}"#, ".age: found the string \"old\", expected a number");
     check(r#"{"age": 1e999}"#, ".age: 1e999 is not a value of type float64");
-    check(r#"{"income": -1}"#, ".income: found -1, of which there is no log1p: expected a number above -1");
+    check(r#"{"income": -1}"#, ".income: found -1, which has no log1p; expected a number above -1");
     check(r#"{"age": true}"#, ".age: found true, expected a number");
     check(r#"{"age": [1]}"#, ".age: found an array, expected a number");
     check(r#"{"grade": 9}"#, ".grade: found 9, expected one of the categories 3, 1, 2");
@@ -134,11 +134,11 @@ fn settings_that_do_not_fit_say_what_to_change() {
     };
     let x = [("x", DType::F32, Some(2))];
     check(r#"{"name": "a"}"#, &x, "\"x\", which is float32[?, 2], have 1 elements a row");
-    check(r#"{"name": "a"}, {"name": "a"}"#, &x, "column \"a\": it is there twice");
+    check(r#"{"name": "a"}, {"name": "a"}"#, &x, "column \"a\": it occurs twice");
     check(r#"{"name": "a", "kind": "text"}"#, &x, "a text does not go into an input of type float32");
     check(r#"{"name": "a", "vocabulary": []}"#, &x, "vocabulary: list the categories");
-    check(r#"{"name": "a", "vocabulary": ["b", "b"]}"#, &x, "vocabulary: b is there twice");
-    check(r#"{"name": "a", "unknown": "other"}"#, &x, "unknown: only a column of kind \"category\" has it");
+    check(r#"{"name": "a", "vocabulary": ["b", "b"]}"#, &x, "vocabulary: b occurs twice");
+    check(r#"{"name": "a", "unknown": "other"}"#, &x, "unknown: only applies to a column of kind \"category\"");
     check(r#"{"name": "a", "vocabulary": ["b"], "unknown": "ignore"}"#, &x, "only a one-hot encoding can ignore");
     check(r#"{"name": "a", "vocabulary": ["b"], "missing": "c"}"#, &x, "missing: a category of the vocabulary");
     check(r#"{"name": "a", "clip": [2, 1]}"#, &x, "clip: 2 is not below 1");
@@ -154,7 +154,7 @@ fn settings_that_do_not_fit_say_what_to_change() {
     check(r#"{"name": "t", "missing": "a\u0000"}"#, &[("t", DType::Text, Some(1))], "missing: a text without a NUL");
 }
 
-/// `unknown` is about values, and not about types.
+/// `unknown` applies to values, not to types.
 #[test]
 fn a_category_of_another_type_is_refused_whatever_unknown_says() {
     for (encoding, unknown) in [("index", "error"), ("index", "other"), ("one-hot", "other"), ("one-hot", "ignore")] {
@@ -274,7 +274,7 @@ fn samples_are_rows_that_it_takes() {
 }
 
 proptest! {
-    /// Whatever the order of the keys, a column's value is in its place.
+    /// In any order of the keys, the value of a column is in its position.
     #[test]
     fn the_order_of_keys_changes_nothing(
         rows in prop::collection::vec(prop::array::uniform5(-1e6f64..1e6), 1..6), order in Just([0usize, 1, 2, 3, 4]).prop_shuffle(),

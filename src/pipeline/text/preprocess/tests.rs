@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::pipeline::stage_context::of_settings_with;
 
-/// A tokenizer with a few words, as its file would be.
+/// Files of a version with a tokenizer of a few words.
 fn files() -> BTreeMap<String, Vec<u8>> {
     let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "sat", "##s", "ol", "##é", "!"];
     let vocab: serde_json::Map<_, _> =
