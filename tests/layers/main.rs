@@ -3,9 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod boundaries;
 mod circles;
 mod language;
 mod metrics;
 mod sizes;
 mod sources;
-mod walls;

@@ -618,6 +618,6 @@ async fn idle_connections_leave_files_for_health_and_operators() {
     drop(silent);
     server.signal("INT");
     let (_, log) = blocking(move || server.wait()).await;
-    assert_eq!(log.matches("http.connection_limit is more than").count(), 1, "{log}");
+    assert_eq!(log.matches("http.connection_limit is too high for").count(), 1, "{log}");
     assert!(!log.contains("cannot be accepted"), "{log}");
 }

@@ -72,7 +72,7 @@ fn a_tokenizer_that_is_slow_or_multiplies_or_gives_up_is_refused_before_it_serve
             "total_ms = 600000",
             tokenizer(&[("normalizer", ten_times("a", 5))]),
             [
-                "(words), and 65536 are allowed (preprocess.max_characters)",
+                "(words), although 65536 are allowed (preprocess.max_characters)",
                 "the tokenizer's normaliser makes more than 1052672 bytes of this text",
             ],
         ),
@@ -80,7 +80,7 @@ fn a_tokenizer_that_is_slow_or_multiplies_or_gives_up_is_refused_before_it_serve
             "multiplies_digits",
             "total_ms = 600000",
             tokenizer(&[("normalizer", ten_times("7", 5))]),
-            ["(digits), and 65536 are allowed", "normaliser makes more than 1052672 bytes"],
+            ["(digits), although 65536 are allowed", "normaliser makes more than 1052672 bytes"],
         ),
         (
             "gives_up",

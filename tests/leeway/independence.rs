@@ -407,5 +407,5 @@ fn an_output_that_has_as_many_rows_by_chance_is_no_answer() {
     assert_eq!(status, 0, "{said}");
     let (status, said) = add("state_beside", TENSOR_STAGES);
     assert!(status != 0, "{said}");
-    assert!(said.contains("the model's input \"x\" is float32[n, 4] where \"h\" is float32[2, n, 4]"), "{said}");
+    assert!(said.contains("the model's input \"x\" is float32[n, 4] and \"h\" is float32[2, n, 4]"), "{said}");
 }

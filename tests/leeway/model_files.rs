@@ -67,7 +67,7 @@ fn weights_that_are_not_clearly_in_the_version_are_refused() {
         ("wrong_absolute", "which is not a path within the version"),
         ("wrong_address", "which is not a path within the version"),
         ("wrong_long", "www…\", which is not a path within the version"),
-        ("wrong_both", "both that they are in another file and that they are not"),
+        ("wrong_both", "has data both in another file and in the model"),
         ("wrong_part_twice", "a field that may occur only once occurs twice"),
     ] {
         let repository = Repository::new();
@@ -155,7 +155,7 @@ async fn rows_that_would_take_all_memory_are_refused_by_their_length() {
     let refused = ask(40_000).await;
     assert_eq!(refused.status, 400, "{}", refused.text);
     let detail = refused.json()["detail"].as_str().unwrap().to_owned();
-    assert!(detail.starts_with("instances: each has 40000 elements, and at most "), "{detail}");
+    assert!(detail.starts_with("instances: each has 40000 elements, but at most "), "{detail}");
     assert!(detail.contains("model.max_batch_elements sets another limit"), "{detail}");
 }
 

@@ -176,7 +176,7 @@ async fn a_damaged_model_keeps_no_other_from_serving() {
             |repository| std::fs::remove_file(folder(repository, "bad/1/version.toml")).unwrap(),
             |repository| drop(Manifest::write_for(&folder(repository, "bad/1")).unwrap()),
             "version 1 was refused (manifest)",
-            "version.toml: there is no such file",
+            "version.toml: the file with the digests of the other files is missing",
         ),
     ];
     for (break_it, mend_it, reason, says) in ways {

@@ -262,8 +262,8 @@ async fn the_admin_api_takes_only_what_it_should() {
     let bearer = |request: reqwest::RequestBuilder| request.header("authorization", "Bearer correct-horse-battery");
     for (body, says) in [
         ("", "missing field `shares`"),
-        ("{\"shares\": {\"1\": 50}}", "come to 50%"),
-        ("{\"shares\": {\"1\": 50, \"2\": 60}}", "come to 110%"),
+        ("{\"shares\": {\"1\": 50}}", "add up to 50%"),
+        ("{\"shares\": {\"1\": 50, \"2\": 60}}", "add up to 110%"),
         ("{\"shares\": {\"1\": 100.001}}", "at most two decimals"),
         ("{\"shares\": {\"1\": -1, \"2\": 101}}", "percent from 0 to 100"),
         ("{\"shares\": {\"0\": 100}}", "nonzero"),
@@ -333,7 +333,7 @@ async fn the_command_line_does_it_all() {
     );
     say(&["promote", "plus", "2", "--by", "ada"], 0, "1=90 2=10 -> 2=100, stable version 2, generation 3");
     say(&["promote", "plus", "9"], 1, "no version \"9\"");
-    say(&["traffic", "plus", "1=90", "2=20"], 1, "come to 110%");
+    say(&["traffic", "plus", "1=90", "2=20"], 1, "add up to 110%");
     say(&["traffic", "plus", "1"], 2, "expected VERSION=PERCENT");
     say(&["rollback", "plus", "--reason", "errors"], 0, "2=100 -> 3=100, stable version 3, generation 4");
     say(&["rollback", "plus"], 1, "no stable version before 3");

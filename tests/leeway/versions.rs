@@ -360,7 +360,7 @@ fn a_version_is_added_with_everything_that_is_known_of_it() {
         "team=sums",
     ]);
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("Added version 2") && text.contains("its 2 examples"), "{text}");
+    assert!(text.contains("Added version 2") && text.contains("its 2 golden examples"), "{text}");
     let verified = VerifiedVersion::read(&version(&repository)).unwrap();
     assert_eq!(verified.manifest.metrics["accuracy"], 0.97);
     assert_eq!(

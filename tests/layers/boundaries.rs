@@ -1,50 +1,50 @@
 //! The boundaries between modules: words that may occur only in a few places, as a table, and the order of the layers.
-//! The code calls a boundary a wall, a top-level module a room, and a layer a floor.
+//! A module here is a top-level module of the crate.
 
 use crate::sources::{ROOT, Source, sources};
 
-/// A rule that none of these words occurs in a top-level module (or, if `room` is empty, in any) except in the places
+/// A rule that none of these words occurs in a top-level module (or, if `module` is empty, in any) except in the places
 /// of `allowed_in` (files or folders below `src/`).
-struct Wall {
-    room: &'static str,
+struct Boundary {
+    module: &'static str,
     words: &'static [&'static str],
     allowed_in: &'static [&'static str],
     because: &'static str,
 }
 
-const WALLS: &[Wall] = &[
-    Wall {
-        room: "",
+const BOUNDARIES: &[Boundary] = &[
+    Boundary {
+        module: "",
         words: &["ort::", "use ort"],
         allowed_in: &["model/onnx.rs"],
         because: "one file knows ONNX Runtime, so that the rest can be tested without it and outlive its API",
     },
-    Wall {
-        room: "",
+    Boundary {
+        module: "",
         words: &["axum::", "hyper::", "hyper_util::", "tower::", "tower_http::", "StatusCode", "http_body_util::"],
         allowed_in: &["http/"],
         because: "only one module knows HTTP; predictions do not depend on it",
     },
-    Wall {
-        room: "",
+    Boundary {
+        module: "",
         words: &["prometheus::"],
         allowed_in: &["monitor/text.rs"],
         because: "one file knows the text format",
     },
-    Wall {
-        room: "",
+    Boundary {
+        module: "",
         words: &["env::var", "env::vars", "env::current_exe", "env::current_dir", "figment::"],
         allowed_in: &["config/"],
         because: "only one module reads settings",
     },
-    Wall {
-        room: "",
+    Boundary {
+        module: "",
         words: &["clap::", "anyhow::", "tracing_subscriber::"],
         allowed_in: &["cli/"],
         because: "only the command line parses arguments, reports errors as text and starts the log",
     },
-    Wall {
-        room: "",
+    Boundary {
+        module: "",
         words: &["Instant::now", "SystemTime::now"],
         allowed_in: &[
             "budget/clock.rs",
@@ -68,15 +68,15 @@ const WALLS: &[Wall] = &[
         ],
         because: "decisions are pure functions; the time is passed to them",
     },
-    Wall {
-        room: "",
+    Boundary {
+        module: "",
         words: &[".extensions", "extensions_mut"],
         allowed_in: &["http/context.rs"],
         because: "http::Extensions are not typed, so one file knows their contents",
     },
-    Wall { room: "", words: &["sqlx::"], allowed_in: &["state/"], because: "one module owns the database" },
-    Wall {
-        room: "",
+    Boundary { module: "", words: &["sqlx::"], allowed_in: &["state/"], because: "one module owns the database" },
+    Boundary {
+        module: "",
         words: &["rustix::"],
         allowed_in: &[
             "machine/",
@@ -88,8 +88,8 @@ const WALLS: &[Wall] = &[
         ],
         because: "only a few places call the operating system",
     },
-    Wall {
-        room: "",
+    Boundary {
+        module: "",
         words: &["Timestamp::now"],
         allowed_in: &[
             "registry/loader.rs",
@@ -101,14 +101,14 @@ const WALLS: &[Wall] = &[
         ],
         because: "a deployment is computed from the one before; the time is passed to it",
     },
-    Wall {
-        room: "",
+    Boundary {
+        module: "",
         words: &["ureq::"],
         allowed_in: &["cli/client.rs"],
         because: "one file speaks to a running server",
     },
-    Wall {
-        room: "deploy/",
+    Boundary {
+        module: "deploy/",
         words: &[
             "std::fs",
             "fs::",
@@ -126,27 +126,32 @@ const WALLS: &[Wall] = &[
         allowed_in: &["deploy/repository_view.rs", "deploy/offline.rs"],
         because: "the disk may be slow; only a sync reads it, and everything else is answered from memory",
     },
-    Wall {
-        room: "registry/",
+    Boundary {
+        module: "registry/",
         words: &["std::fs", "LocalFolder", "Manifest::read"],
         allowed_in: &[],
         because: "versions come from a store, which need not be a folder",
     },
-    Wall {
-        room: "cli/",
+    Boundary {
+        module: "cli/",
         words: &["Value", "json!"],
         allowed_in: &["cli/answer.rs"],
         because: "commands read answers as the types of `api`",
     },
-    Wall {
-        room: "http/",
+    Boundary {
+        module: "http/",
         words: &["Serialize"],
         allowed_in: &["http/json_answer.rs"],
         because: "answers are declared in `api`; only predictions are written directly, because they are many",
     },
-    Wall { room: "http/", words: &["route(\""], allowed_in: &[], because: "the table of endpoints is `api/routes.rs`" },
-    Wall {
-        room: "",
+    Boundary {
+        module: "http/",
+        words: &["route(\""],
+        allowed_in: &[],
+        because: "the table of endpoints is `api/routes.rs`",
+    },
+    Boundary {
+        module: "",
         words: &["std::process::exit", "process::abort"],
         allowed_in: &[],
         because: "everything is dropped in order",
@@ -154,7 +159,7 @@ const WALLS: &[Wall] = &[
 ];
 
 /// The top-level modules, lowest layer first: a module may use those before it.
-const FLOORS: &[&str] = &[
+const LAYERS: &[&str] = &[
     "identity",
     "machine",
     "traffic",
@@ -191,15 +196,19 @@ fn stands_in(text: &str, word: &str) -> bool {
 }
 
 #[test]
-fn no_word_stands_outside_its_room() {
+fn no_word_stands_outside_its_module() {
     let mut broken = Vec::new();
     for Source { file, code, .. } in sources() {
-        for wall in WALLS.iter().filter(|wall| file.starts_with(wall.room)) {
-            if wall.allowed_in.iter().any(|place| file == *place || (place.ends_with('/') && file.starts_with(place))) {
+        for boundary in BOUNDARIES.iter().filter(|boundary| file.starts_with(boundary.module)) {
+            if boundary
+                .allowed_in
+                .iter()
+                .any(|place| file == *place || (place.ends_with('/') && file.starts_with(place)))
+            {
                 continue;
             }
-            for word in wall.words.iter().filter(|word| stands_in(code, word)) {
-                broken.push(format!("src/{file} says `{word}`: {}", wall.because));
+            for word in boundary.words.iter().filter(|word| stands_in(code, word)) {
+                broken.push(format!("src/{file} says `{word}`: {}", boundary.because));
             }
         }
     }
@@ -207,15 +216,15 @@ fn no_word_stands_outside_its_room() {
 }
 
 #[test]
-fn rooms_look_down_only() {
-    let room_of = |file: &str| file.split(['/', '.']).next().unwrap().to_owned();
-    let floor = |room: &str| FLOORS.iter().position(|known| *known == room);
+fn modules_look_down_only() {
+    let module_of = |file: &str| file.split(['/', '.']).next().unwrap().to_owned();
+    let layer = |module: &str| LAYERS.iter().position(|known| *known == module);
     let mut broken = Vec::new();
     for Source { file, code, .. } in sources() {
-        let room = room_of(file);
+        let module = module_of(file);
         // lib.rs and main.rs declare the top-level modules; they are not themselves in the table.
-        let Some(own) = floor(&room) else { continue };
-        for (above, other) in FLOORS.iter().enumerate().filter(|(above, _)| *above > own) {
+        let Some(own) = layer(&module) else { continue };
+        for (above, other) in LAYERS.iter().enumerate().filter(|(above, _)| *above > own) {
             let looks_up =
                 stands_in(code, &format!("crate::{other}::")) || stands_in(code, &format!("crate::{other};"));
             if looks_up {
@@ -228,7 +237,7 @@ fn rooms_look_down_only() {
 
 /// The test above searches for `crate::module`; other spellings of the path would escape it.
 #[test]
-fn rooms_are_named_one_by_one() {
+fn modules_are_named_one_by_one() {
     for Source { file, code, .. } in sources() {
         for spelling in ["crate::{", "super::super"] {
             assert!(!code.contains(spelling), "src/{file} says `{spelling}`; write `crate::module`");
@@ -237,10 +246,13 @@ fn rooms_are_named_one_by_one() {
 }
 
 #[test]
-fn every_file_belongs_to_a_room() {
+fn every_file_belongs_to_a_module() {
     for Source { file, .. } in sources() {
-        let room = file.split(['/', '.']).next().unwrap();
-        assert!(FLOORS.contains(&room) || ["lib", "main"].contains(&room), "src/{file} is in no module of the table");
+        let module = file.split(['/', '.']).next().unwrap();
+        assert!(
+            LAYERS.contains(&module) || ["lib", "main"].contains(&module),
+            "src/{file} is in no module of the table"
+        );
     }
 }
 
@@ -248,7 +260,7 @@ fn every_file_belongs_to_a_room() {
 #[test]
 fn every_place_in_the_table_exists() {
     let files: Vec<&str> = sources().iter().map(|source| &*source.file).collect();
-    for place in WALLS.iter().flat_map(|wall| wall.allowed_in) {
+    for place in BOUNDARIES.iter().flat_map(|boundary| boundary.allowed_in) {
         assert!(files.iter().any(|file| file.starts_with(place)), "there is no src/{place}");
     }
 }
@@ -257,12 +269,12 @@ fn every_place_in_the_table_exists() {
 #[test]
 fn the_map_of_the_house_is_right() {
     let map = std::fs::read_to_string(format!("{ROOT}/src/lib.rs")).unwrap();
-    let rooms: Vec<&str> = map
+    let modules: Vec<&str> = map
         .lines()
         .filter_map(|line| line.strip_prefix("//! | [`")?.split_once("`] |"))
-        .map(|(room, _)| room)
+        .map(|(module, _)| module)
         .collect();
     // `fuzzing` is not part of a server.
-    let floors: Vec<&str> = FLOORS.iter().copied().filter(|room| *room != "fuzzing").collect();
-    assert_eq!(rooms, floors);
+    let layers: Vec<&str> = LAYERS.iter().copied().filter(|module| *module != "fuzzing").collect();
+    assert_eq!(modules, layers);
 }
