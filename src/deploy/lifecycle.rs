@@ -81,7 +81,7 @@ pub(super) struct Load {
 }
 
 /// A failed load, with the fingerprints of its files. It is tried again once one of them has changed or, if the fault
-/// is passing, at `retry_at`.
+/// is transient, at `retry_at`.
 #[derive(Debug)]
 pub(super) struct LoadFailure {
     /// Kind of the problem.
@@ -92,7 +92,7 @@ pub(super) struct LoadFailure {
     pub(super) folder: Fingerprint,
     /// Fingerprint of `model.toml`.
     pub(super) config: Fingerprint,
-    /// Time of the next attempt; `None` if the fault is not passing.
+    /// Time of the next attempt; `None` if the fault is not transient.
     pub(super) retry_at: Option<Instant>,
     /// Alive for as long as the thread of the load runs. A load that timed out continues to run and keeps its memory.
     pub(super) thread: Weak<Mutex<LoadStep>>,

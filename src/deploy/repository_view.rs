@@ -115,7 +115,7 @@ fn compare_files(
     let altered = match found {
         Ok(found) if found.manifest() == loaded => Ok(None),
         Ok(_) => Ok(Some("version.toml has changed since the version was loaded".to_owned())),
-        Err(refusal) if refusal.fault.is_passing() => Err(refusal),
+        Err(refusal) if refusal.fault.is_transient() => Err(refusal),
         Err(refusal) => Ok(Some(refusal.to_string())),
     };
     Some(Comparison { mark, altered })

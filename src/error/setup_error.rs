@@ -124,7 +124,7 @@ impl LoadFault {
     }
 
     /// Returns true if the same load may succeed later, although neither the version nor `model.toml` has changed.
-    pub fn is_passing(self) -> bool {
+    pub fn is_transient(self) -> bool {
         self == LoadFault::Resources
     }
 }

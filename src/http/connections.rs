@@ -256,7 +256,7 @@ impl Open {
         let resting = &mut resting[place as usize][rest as usize];
         let is_resting = |entry: &Entry| !entry.is_leaving && entry.activity.rest() == Some(rest);
         for is_fresh in [false, true] {
-            // Entries at the front stay in front as long as they are in this state: others entered it later.
+            // Entries are in the order in which they entered this state, so the front one has been in it the longest.
             while let Some(&(id, since)) = resting.front() {
                 let same = |entry: &Entry| is_resting(entry) && entry.activity.since() == since;
                 if all.get(&id).is_some_and(same) {

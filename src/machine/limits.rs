@@ -36,8 +36,8 @@ pub fn memory_left_in_group() -> Option<u64> {
     Group::of_this_process("memory").and_then(|group| group.memory_left())
 }
 
-/// Limits the data of this process to the current size and `available` more bytes. So an allocation fails before the
-/// kernel kills the process, and a failed allocation in ONNX Runtime is only a failed request.
+/// Limits the data of this process to its current size plus `available` bytes. An allocation then fails before the kernel
+/// kills the process, and a failed allocation in ONNX Runtime costs only one request.
 pub fn limit_data(available: u64) -> io::Result<()> {
     let Some(data) = own_data() else { return Ok(()) };
     let maximum = getrlimit(Resource::Data).maximum;

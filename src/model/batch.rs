@@ -366,7 +366,7 @@ struct BatchBuilder<'a> {
     limit: usize,
     /// Maximum size of a run that is in time for all its requests.
     in_time: usize,
-    /// True if a request that could be in time is not in the run.
+    /// True if a request that can still meet its deadline was left out of this run.
     somebody_is_left: bool,
 }
 

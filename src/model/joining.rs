@@ -82,7 +82,9 @@ impl Joining {
                 for name in names {
                     let shape = outputs.get(name).map(Tensor::shape).unwrap_or_default();
                     if shape.first() != Some(&rows) {
-                        let problem = format!("has the shape {shape:?} for {rows} rows: it must have one row for each");
+                        let problem = format!(
+                            "has the shape {shape:?} for {rows} input rows: it must have one row for each of them"
+                        );
                         return Err(Error::UnusableOutput { output: name.to_string(), problem });
                     }
                 }
@@ -158,7 +160,10 @@ mod tests {
     fn an_output_that_lacks_its_rows_is_an_error_and_no_answer() {
         let outputs: Tensors = [("y".into(), tensor(&[1, 2], &[1.0, 2.0]))].into_iter().collect();
         let error = known(&["y"]).split(outputs, &[(1, 1), (2, 1)]).unwrap_err().to_string();
-        assert_eq!(error, "the model's output \"y\" has the shape [1, 2] for 3 rows: it must have one row for each");
+        assert_eq!(
+            error,
+            "the model's output \"y\" has the shape [1, 2] for 3 input rows: it must have one row for each of them"
+        );
     }
 
     /// A detector of one image answers with as many boxes as it found.

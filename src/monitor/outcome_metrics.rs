@@ -65,7 +65,7 @@ const LABELS: &[Family<OutcomeReading>] = &[
     counter(
         "leeway_outcome_class_total",
         BY_CLASS_OF,
-        "Predictions whose truth became known: how often a class was predicted, was the actual one, and was both (correct).",
+        "Predictions whose true class is known: how often a class was predicted, was the true class, and was both (correct).",
         |read, series| {
             for (class, ClassOutcomes { predicted, actual, correct }) in &read.sums.classes {
                 series.value(&[class, "predicted"], *predicted);

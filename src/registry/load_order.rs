@@ -10,7 +10,7 @@ use crate::identity::{ModelName, Version};
 pub struct LoadOrder {
     pub model: ModelName,
     pub version: Version,
-    /// Place of the model's `model.toml`, for messages.
+    /// Location of the model's `model.toml`, for messages.
     pub config_place: String,
     /// The content of `model.toml`.
     pub config: Arc<ModelConfig>,

@@ -67,7 +67,7 @@ impl Loader {
         let begin = Instant::now();
         let (model, version) = (&order.model, order.version);
         tracing::info!(%model, %version, "loading");
-        let refused = |refusal: Refusal| refusal.passing_if_about_memory().about(model, version);
+        let refused = |refusal: Refusal| refusal.transient_if_about_memory().about(model, version);
         let prepared = self.prepare_version(order, progress).map_err(refused)?;
         Ok(PreparedVersion { took: begin.elapsed(), ..prepared })
     }

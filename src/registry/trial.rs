@@ -226,7 +226,7 @@ fn fault_of(status: Option<ExitStatus>) -> LoadFault {
 /// Adds the limit to a refusal that may be about memory.
 fn explained(refusal: Refusal, memory: Option<TrialMemory>) -> Refusal {
     match memory {
-        Some(TrialMemory { bytes, wanted }) if !refusal.fault.is_passing() && is_about_memory(&refusal.message) => {
+        Some(TrialMemory { bytes, wanted }) if !refusal.fault.is_transient() && is_about_memory(&refusal.message) => {
             let (fault, more) = match bytes < wanted {
                 true => (LoadFault::Resources, format!("of {} MiB, because no more was free", wanted >> 20)),
                 false => (LoadFault::Trial, "in the trial load; loading.trial_memory_mb allows more".to_owned()),

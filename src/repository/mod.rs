@@ -1,6 +1,6 @@
 //! The repository on disk: its models and versions, and their verified bytes.
 //!
-//! - `store.rs` is the trait of a store of models; `local_folder.rs` is a store in a folder, and `layout.rs` its folders.
+//! - `store.rs` is the trait of a store of models; `local_folder.rs` is a store in a folder, and `layout.rs` finds models and versions in it.
 //! - `manifest.rs` is the manifest of a version; `write_manifest.rs` writes it. `files.rs` lists and hashes files,
 //!   `regular_file.rs` reads them, and `fingerprint.rs` detects their changes.
 //! - `verified.rs` verifies a version's bytes against its manifest. `golden.rs` has its examples.

@@ -31,9 +31,9 @@ impl Refusal {
     }
 
     /// Makes this refusal one of [`LoadFault::Resources`] if memory ran out outside the limit of a trial.
-    pub fn passing_if_about_memory(self) -> Refusal {
-        let is_passing = self.fault != LoadFault::Trial && is_about_memory(&self.message);
-        Refusal { fault: if is_passing { LoadFault::Resources } else { self.fault }, ..self }
+    pub fn transient_if_about_memory(self) -> Refusal {
+        let is_transient = self.fault != LoadFault::Trial && is_about_memory(&self.message);
+        Refusal { fault: if is_transient { LoadFault::Resources } else { self.fault }, ..self }
     }
 
     /// Converts an error of the operating system to a refusal of this kind, or of [`LoadFault::Resources`] if a
@@ -43,8 +43,8 @@ impl Refusal {
         /// `ENFILE` and `EMFILE`: too many open files.
         const TOO_MANY_FILES: [i32; 2] = [23, 24];
         let is_full = error.raw_os_error().is_some_and(|number| TOO_MANY_FILES.contains(&number));
-        let is_passing = is_full || matches!(error.kind(), OutOfMemory | WouldBlock);
-        Refusal::new(if is_passing { LoadFault::Resources } else { fault }, format!("{what}: {error}"))
+        let is_transient = is_full || matches!(error.kind(), OutOfMemory | WouldBlock);
+        Refusal::new(if is_transient { LoadFault::Resources } else { fault }, format!("{what}: {error}"))
     }
 
     /// Returns the refusal as an error about this version.
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn memory_that_ran_out_outside_the_trial_is_a_passing_fault() {
-        let fault = |fault, message| Refusal::new(fault, message).passing_if_about_memory().fault;
+        let fault = |fault, message| Refusal::new(fault, message).transient_if_about_memory().fault;
         assert_eq!(fault(LoadFault::Model, "Failed to allocate 4096 bytes"), LoadFault::Resources);
         assert_eq!(fault(LoadFault::Trial, "std::bad_alloc"), LoadFault::Trial);
         assert_eq!(fault(LoadFault::Model, "no such operator"), LoadFault::Model);

@@ -228,19 +228,19 @@ fn check_replacement(model: &mut ModelState, served: ServedVersion) -> Result<Se
 fn note_success(model: &mut ModelState, served: ServedVersion) {
     let (version, compared) = (served.version, served.fingerprint.clone());
     let known = model.versions.entry(version).or_default();
-    known.passing_refusals = 0;
+    known.transient_refusals = 0;
     if known.logged.take().is_some() {
         tracing::info!(model = %served.model, %version, "resolved: the version is loaded");
     }
     model.on(version, Event::Loaded(Arc::new(served), compared));
 }
 
-/// Sets the time of the next attempt, if the fault is passing, and logs a problem that was not logged before.
+/// Sets the time of the next attempt, if the fault is transient, and logs a problem that was not logged before.
 fn note_failure(model: &mut ModelState, version: Version, failure: LoadFailure) {
     let LoadFailure { fault, problem, .. } = &failure;
     let known = model.versions.entry(version).or_default();
     // A version whose files are still being copied may be tried again at every sync.
-    let is_logged = known.logged.as_ref().is_some_and(|logged| match fault.is_passing() {
+    let is_logged = known.logged.as_ref().is_some_and(|logged| match fault.is_transient() {
         true => is_same_but_for_numbers(logged, problem),
         false => logged == problem,
     });
@@ -249,8 +249,8 @@ fn note_failure(model: &mut ModelState, version: Version, failure: LoadFailure) 
         tracing::error!(model = %name, %version, reason = fault.name(), problem, "not loaded");
         known.logged = Some(problem.clone());
     }
-    known.passing_refusals = if fault.is_passing() { known.passing_refusals + 1 } else { 0 };
-    let retry_at = fault.is_passing().then(|| Instant::now() + time_until_retry(known.passing_refusals));
+    known.transient_refusals = if fault.is_transient() { known.transient_refusals + 1 } else { 0 };
+    let retry_at = fault.is_transient().then(|| Instant::now() + time_until_retry(known.transient_refusals));
     model.on(version, Event::LoadFailed(LoadFailure { retry_at, ..failure }));
 }
 

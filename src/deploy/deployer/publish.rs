@@ -14,7 +14,7 @@ impl Deployer {
     /// Publishes a snapshot of the loaded versions and the deployments for new requests.
     pub(super) fn publish(&self, state: &mut State) {
         let mut models = BTreeMap::new();
-        let wrong = || Unserved { is_passing: false, reason: "its model.toml is wrong".to_owned() };
+        let wrong = || Unserved { is_transient: false, reason: "its model.toml is wrong".to_owned() };
         let mut unserved: BTreeMap<ModelName, Unserved> =
             state.without_config.keys().map(|name| (name.clone(), wrong())).collect();
         for (name, model) in &state.models {
@@ -41,7 +41,7 @@ impl Deployer {
         models.keys().for_each(|name| deployments.set_served(name.as_str(), true));
         for (name, why) in &unserved {
             deployments.set_served(name.as_str(), false);
-            if !why.is_passing && state.unserved.get(name) != Some(why) {
+            if !why.is_transient && state.unserved.get(name) != Some(why) {
                 tracing::error!(model = %name, reason = why.reason, "the model is not served; leeway status says more");
             }
         }

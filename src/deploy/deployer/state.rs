@@ -58,7 +58,7 @@ pub(super) struct VersionRecord {
     /// The problem of its last load, as it was last logged.
     pub(super) logged: Option<String>,
     /// Number of loads in a row that were refused for lack of memory, threads or time.
-    pub(super) passing_refusals: u32,
+    pub(super) transient_refusals: u32,
 }
 
 /// Deployments of a model that wait for the journal, the oldest first.
@@ -89,7 +89,7 @@ impl Unwritten {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unserved {
     /// True if the model will be served soon, without an operator.
-    pub(super) is_passing: bool,
+    pub(super) is_transient: bool,
     /// The reason in words, without paths, because clients see it.
     pub(super) reason: String,
 }
@@ -248,12 +248,12 @@ impl ModelState {
     pub(super) fn why_unserved(&self) -> Option<Unserved> {
         let missing =
             self.deployment.traffic.shares().map(|(version, _)| version).find(|version| !self.is_loaded(*version));
-        let (is_passing, reason) = match (missing, self.recorded) {
+        let (is_transient, reason) = match (missing, self.recorded) {
             (None, Recorded::Yes) => return None,
             (None, Recorded::NotYet) => (true, "its first deployment is being written".to_owned()),
             (Some(version), _) => match self.versions.get(&version).map(|known| &known.lifecycle) {
                 Some(Lifecycle::Loading(_)) => (true, format!("version {version} is being loaded")),
-                Some(Lifecycle::Failed(failure)) if failure.fault.is_passing() => {
+                Some(Lifecycle::Failed(failure)) if failure.fault.is_transient() => {
                     (true, format!("version {version} was refused ({}) and is tried again", failure.fault.name()))
                 }
                 Some(Lifecycle::Failed(failure)) => {
@@ -263,7 +263,7 @@ impl ModelState {
                 _ => (true, format!("version {version} is not loaded yet")),
             },
         };
-        Some(Unserved { is_passing, reason })
+        Some(Unserved { is_transient, reason })
     }
 
     /// Returns the reason why a version that a deployment needs cannot be loaded now.
@@ -292,7 +292,7 @@ impl ModelState {
                 let mark = found.get(version).map(|found| &found.mark);
                 let is_as_before = mark == Some(&failure.folder) && failure.config == *config_mark;
                 if !is_as_before {
-                    known.passing_refusals = 0;
+                    known.transient_refusals = 0;
                 }
                 if !is_as_before || failure.is_due(reason, now) {
                     // Legal, because a load has failed.
@@ -335,13 +335,13 @@ mod tests {
     fn a_passing_failure_is_tried_again_in_time_or_when_somebody_asks() {
         let (now, thread) = (Instant::now(), Arc::new(Mutex::new(LoadStep::Waiting)));
         let later = now + Duration::from_secs(10);
-        let (passing, lasting) = (failure(Some(later), &thread), failure(None, &thread));
+        let (transient, lasting) = (failure(Some(later), &thread), failure(None, &thread));
         // The thread of a load that timed out still runs.
-        assert!(!passing.is_due(SyncReason::Asked, later));
+        assert!(!transient.is_due(SyncReason::Asked, later));
         drop(thread);
-        assert!(!passing.is_due(SyncReason::Regular, now));
-        assert!(passing.is_due(SyncReason::Regular, later));
-        assert!(passing.is_due(SyncReason::Asked, now));
+        assert!(!transient.is_due(SyncReason::Regular, now));
+        assert!(transient.is_due(SyncReason::Regular, later));
+        assert!(transient.is_due(SyncReason::Asked, now));
         assert!(!lasting.is_due(SyncReason::Regular, later) && !lasting.is_due(SyncReason::Asked, later));
     }
 }

@@ -45,7 +45,7 @@ struct Settings {
     threshold: Option<f32>,
     /// Of two boxes of one class that overlap by more than this, the one with the lower score is left out.
     overlap: Option<f32>,
-    /// Maximum number of objects in an answer, the highest scores first.
+    /// Maximum number of objects in an answer. Those with the highest scores are kept.
     #[serde(default = "hundred")]
     most: NonZeroUsize,
 }
@@ -175,12 +175,11 @@ fn assumptions(
     if settings.layout.is_none() && settings.scores.is_none() {
         assumptions.push(format!(
             "the numbers after the four of a box are read as scores of classes, starting with class {first_class}, \
-             because layout does not say otherwise"
+             because layout is not set"
         ));
     }
     if settings.threshold.is_none() {
-        assumptions
-            .push(format!("boxes with a score below {QUARTER} are left out, because threshold does not say otherwise"));
+        assumptions.push(format!("boxes with a score below {QUARTER} are left out, because threshold is not set"));
     }
     if is_suppressed_here && settings.overlap.is_none() {
         assumptions.push(format!(

@@ -23,7 +23,7 @@ pub(crate) fn whole_number(text: &str) -> Option<i128> {
     for digit in whole.bytes().chain(fraction.bytes()) {
         count += usize::from(count > 0 || digit != b'0');
         if count > MAX_DIGITS {
-            // Still whole if only zeros follow, as in 1000…000e-40. Such numbers are unusual, and refused.
+            // Refused, although the number is whole if only zeros follow (1000…000e-40): such numbers are unusual.
             return None;
         }
         digits = digits * 10 + i128::from(digit - b'0');

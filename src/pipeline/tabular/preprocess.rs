@@ -111,7 +111,7 @@ impl TabularPreprocessor {
         let Some(input) = input else {
             let names: Vec<&str> = signature.inputs.iter().map(|input| &*input.name).collect();
             let names = names.join(", ");
-            return wrong(format!("input: say which of the model's inputs it is part of; those are: {names}"));
+            return wrong(format!("input: say which of the model's inputs it is part of; one of: {names}"));
         };
         let dtype = self.inputs[input].spec.dtype;
         let values = settings.values(dtype)?;

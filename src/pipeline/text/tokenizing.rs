@@ -211,7 +211,7 @@ fn not_taken(error: impl std::fmt::Display) -> Box<Misfit> {
     misfit(format!("the tokenizer does not take this text: {error}"))
 }
 
-/// Splits a text into words, with all steps of a sequence in order.
+/// Splits a text into words. The steps of a sequence of pre-tokenizers run in order.
 fn split(pre_tokenizer: &PreTokenizerWrapper, words: &mut PreTokenizedString, deadline: Deadline) -> Fits<()> {
     if let PreTokenizerWrapper::Sequence(several) = pre_tokenizer {
         return several.as_ref().iter().try_for_each(|one| split(one, words, deadline));

@@ -143,7 +143,7 @@ fn settings_that_do_not_fit_say_what_to_change() {
     check(r#"{"name": "a", "vocabulary": ["b"], "missing": "c"}"#, &x, "missing: a category of the vocabulary");
     check(r#"{"name": "a", "clip": [2, 1]}"#, &x, "clip: 2 is not below 1");
     check(r#"{"name": "a", "standardise": {"mean": 1, "deviation": 0}}"#, &x, "the deviation has to be above 0");
-    check(r#"{"name": "a", "input": "y"}"#, &x, "say which of the model's inputs it is part of; those are: x");
+    check(r#"{"name": "a", "input": "y"}"#, &x, "say which of the model's inputs it is part of; one of: x");
     check(r#"{"name": "n", "missing": "nan"}"#, &[("n", DType::I64, Some(1))], "int64 has no NaN");
     check(r#"{"name": "n", "missing": 300}"#, &[("n", DType::I8, Some(1))], "missing: 300 is not a value of type int8");
     check(
