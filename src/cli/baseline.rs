@@ -12,12 +12,12 @@ use super::clean_up::clean_up_at_signals;
 use super::settings::{SettingsArgs, one_thread};
 use super::terminal;
 use crate::authoring::{Progress, TrainingData, add_baseline};
-use crate::config::{Config, StateUrl};
+use crate::config::Config;
 use crate::identity::{ModelName, Version};
 use crate::model::onnx::OnnxRuntime;
 use crate::monitor::Baseline;
 use crate::pipeline::Stages;
-use crate::state;
+use crate::state::{self, PastJournal};
 use crate::traffic::Share;
 
 #[derive(Debug, Args)]
@@ -78,8 +78,10 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
 async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version) -> Result<()> {
     /// Number of deployments that are read at a time.
     const PAGE: u32 = 1_000;
-    match &config.state.url {
-        StateUrl::Memory => {
+    let journal = match state::past_journal(&config.state.url).await? {
+        PastJournal::Written(journal) => journal,
+        PastJournal::Empty => return Ok(()),
+        PastJournal::Unknown => {
             writeln!(
                 std::io::stderr(),
                 "state.url is \"memory\", so that it is not known whether {model} {version} was deployed; if it was, make a \
@@ -87,10 +89,7 @@ async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version
             )?;
             return Ok(());
         }
-        StateUrl::Sqlite(path) if !path.exists() => return Ok(()),
-        StateUrl::Sqlite(_) => {}
-    }
-    let journal = state::open_journal(&config.state.url).await?;
+    };
     let mut before = u64::MAX;
     loop {
         let page = journal.history(model, before, PAGE).await?;

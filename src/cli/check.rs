@@ -10,12 +10,12 @@ use super::settings::{SettingsArgs, one_thread};
 use super::{logging, table, terminal};
 use crate::api::admin::VersionState;
 use crate::app::{App, Dependencies, isolated_engine, trial};
-use crate::config::{StartMode, StateUrl};
+use crate::config::StartMode;
 use crate::model::Engine;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::WarmUp;
-use crate::state::{self, MemoryJournal, MemoryLedger};
+use crate::state::{self, MemoryJournal, MemoryLedger, PastJournal};
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let mut config = settings.load()?;
@@ -30,11 +30,9 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     writeln!(out, "ONNX Runtime {} ({})", engine.version(), engine.library().display())?;
     one_thread()?.block_on(async {
         // The deployments are read, and nothing is written.
-        let journal = match &config.state.url {
-            StateUrl::Sqlite(path) if !path.exists() => MemoryJournal::default(),
-            url @ (StateUrl::Memory | StateUrl::Sqlite(_)) => {
-                MemoryJournal::with(state::open_journal(url).await?.latest().await?)
-            }
+        let journal = match state::past_journal(&config.state.url).await? {
+            PastJournal::Written(journal) => MemoryJournal::with(journal.latest().await?),
+            PastJournal::Empty | PastJournal::Unknown => MemoryJournal::default(),
         };
         let ledger = Arc::new(MemoryLedger::new(config.feedback.remembered));
         let parts = Dependencies {

@@ -77,6 +77,26 @@ pub async fn open_journal(url: &StateUrl) -> Result<Arc<dyn Journal>, SetupError
     journal(path, database, writable).await
 }
 
+/// The journal of the past, for commands that write nothing.
+#[derive(Debug)]
+pub enum PastJournal {
+    /// A server has written it.
+    Written(Arc<dyn Journal>),
+    /// No server has written one yet.
+    Empty,
+    /// The state does not outlast a server, so the past is not known.
+    Unknown,
+}
+
+/// Opens the journal of the state at this address without creating it.
+pub async fn past_journal(url: &StateUrl) -> Result<PastJournal, SetupError> {
+    match url {
+        StateUrl::Memory => Ok(PastJournal::Unknown),
+        StateUrl::Sqlite(path) if !path.exists() => Ok(PastJournal::Empty),
+        StateUrl::Sqlite(_) => Ok(PastJournal::Written(open_journal(url).await?)),
+    }
+}
+
 /// Checks that the state at this address could be opened and written, as far as possible without touching it.
 pub fn check_access(url: &StateUrl) -> Result<(), SetupError> {
     match url {
