@@ -30,7 +30,7 @@ use crate::state::{self, State};
 /// Number of threads of the admin listener. More than one, so that a long response does not delay health checks.
 const ADMIN_THREADS: usize = 2;
 
-/// A server with loaded and warm models, without addresses yet.
+/// A server with loaded and warm models, not yet bound to addresses.
 #[derive(Debug)]
 pub struct App {
     config: Config,
@@ -50,7 +50,7 @@ pub struct Dependencies {
     pub trial: Option<Trial>,
     /// The journal of deployments.
     pub journal: Arc<dyn Journal>,
-    /// The ledger of the feedback that was taken.
+    /// The ledger of accepted feedback.
     pub ledger: Arc<dyn Ledger>,
 }
 
@@ -74,7 +74,8 @@ pub fn isolated_engine(runtime: &OnnxRuntime) -> Result<Option<Arc<dyn Engine>>,
     Ok(Some(Arc::new(IsolatedEngine { program, library, version })))
 }
 
-/// The addresses of a server, bound so that no other process can take them. Connections are refused until it listens.
+/// The addresses of a server, bound so that no other process can take them. Connections are refused until the server
+/// listens.
 #[derive(Debug)]
 pub struct Addresses {
     data: BoundAddress,
@@ -100,7 +101,8 @@ pub enum Stop {
 
 impl App {
     /// Loads ONNX Runtime and the models of the repository, with these kinds of stages. The trial of versions runs this
-    /// program in another process, so its `main` has to be [`crate::cli::main_with`], or `loading.trial` off.
+    /// program in another process, so the `main` of the program has to be [`crate::cli::main_with`], or `loading.trial`
+    /// has to be off.
     pub async fn build(config: Config, stages: Stages) -> Result<App, SetupError> {
         let runtime = OnnxRuntime::load(&config.library_candidates())?;
         let trial = trial(&config, &runtime)?;
@@ -168,8 +170,8 @@ impl Addresses {
     }
 }
 
-/// The threads of the admin listener. They are separate, so that operators get responses however busy the threads of
-/// the data listener are.
+/// The threads of the admin listener. They are separate, so that operators get responses even when the threads of the
+/// data listener are busy.
 #[derive(Debug)]
 struct AdminThreads {
     threads: Handle,
@@ -283,7 +285,8 @@ impl Listeners {
             closing.clone(),
             grace,
         ));
-        // A recorder of its own: the connections of operators are not counted among those of clients.
+        // The admin listener has its own recorder, so the connections of operators are not counted among those of
+        // clients.
         let admin = admin_threads.threads.spawn(admin.serve(
             http::admin(state),
             ListenerLimits { places: admin_places, timeouts },
@@ -315,7 +318,7 @@ impl Listeners {
     }
 }
 
-/// Keeps serving, not ready, until load balancers have noticed, or until the next request to stop.
+/// Keeps serving while reporting not ready, until load balancers have noticed, or until the next request to stop.
 async fn await_deregistration(reason: Stop, config: &Config, stop: &mut impl StopSignal) {
     let delay = match reason {
         Stop::Deregister => config.shutdown.deregistration_delay(),
@@ -325,7 +328,7 @@ async fn await_deregistration(reason: Stop, config: &Config, stop: &mut impl Sto
         return;
     }
     tracing::info!(delay_ms = delay.as_millis() as u64, "no longer ready; still serving until load balancers notice");
-    // Waits for whichever comes first.
+    // Ends after the delay or at the next request to stop, whichever comes first.
     let _ = tokio::time::timeout(delay, stop.next()).await;
 }
 
@@ -337,7 +340,7 @@ async fn slide_windows(monitor: Arc<Monitor>) {
         let monitor = Arc::clone(&monitor);
         let slide = move || {
             machine::give_way();
-            // Some ticks copy all counters.
+            // Runs at a low priority, because some ticks copy all counters.
             monitor.tick();
         };
         let slid = tokio::task::spawn_blocking(slide).await;

@@ -1,14 +1,15 @@
 //! Features: the named values of requests and predictions that are monitored.
 //!
 //! A preprocessor declares its features once ([`FeatureSchema`]) and gives their values with every request
-//! ([`Features`]), so that monitoring needs no knowledge of any stage. The same goes for predictions ([`Observation`]).
+//! ([`Features`]), so that monitoring needs no knowledge of any stage. Predictions give their values in the same way
+//! ([`Observation`]).
 
 #![warn(missing_docs)]
 
 use std::sync::Arc;
 
-/// The features of a preprocessor: their names, in the order of the values. Those that are numbers and those that are
-/// texts are kept apart, because they are counted differently.
+/// Names of a preprocessor's features, in the order of their values. Numbers and texts are separate, because they are
+/// counted differently.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FeatureSchema {
     /// The names of the features that are numbers.
@@ -31,7 +32,7 @@ pub struct Features {
     /// Number of instances.
     rows: usize,
     /// The numbers, row by row, in the order of the schema. NaN is a missing value. Single precision is enough: seven
-    /// digits tell one bin from the next.
+    /// digits distinguish neighbouring bins.
     pub numbers: Vec<f32>,
     /// The texts, row by row, in the order of the schema. `None` is a missing value.
     pub texts: Vec<Option<String>>,
@@ -64,7 +65,7 @@ pub struct Certainty {
     pub entropy: f32,
 }
 
-/// A part of predictions that is a number.
+/// A monitored number of a prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PredictionNumber {
     /// [`Certainty::confidence`].
@@ -77,10 +78,10 @@ pub enum PredictionNumber {
     Value,
 }
 
-/// Name of the part of predictions that is a class.
+/// Name of the monitored class of a prediction.
 pub const PREDICTED_CLASS: &str = "class";
 
-/// Returns the names of all parts of predictions.
+/// Returns the names of all monitored values of predictions.
 pub fn prediction_features() -> impl Iterator<Item = &'static str> {
     [PREDICTED_CLASS].into_iter().chain(PredictionNumber::ALL.map(PredictionNumber::name))
 }
@@ -159,7 +160,7 @@ impl Observation {
 // ===== impl PredictionNumber =====
 
 impl PredictionNumber {
-    /// All numbers of predictions.
+    /// All monitored numbers of predictions.
     pub const ALL: [PredictionNumber; 4] =
         [PredictionNumber::Confidence, PredictionNumber::Margin, PredictionNumber::Entropy, PredictionNumber::Value];
 

@@ -61,7 +61,7 @@ pub struct Sha256([u8; 32]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VersionKey([u8; 10]);
 
-/// The reason why a text is not a name of the kind it was parsed as.
+/// The reason why a text is not a valid name, version or digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidName(&'static str);
@@ -69,7 +69,7 @@ pub struct InvalidName(&'static str);
 /// Maximum length of a text that [`shown`] leaves unchanged, in bytes.
 const MAX_SHOWN: usize = 200;
 
-/// Makes a name or a text from outside safe for messages and logs: [`printable`], with the usual limit.
+/// Makes an untrusted name or text safe for messages and logs: [`printable`] with the usual limit.
 pub fn shown(text: &str) -> String {
     printable(text, MAX_SHOWN).into_owned()
 }
@@ -89,7 +89,7 @@ pub fn cut_off(mut text: String, longest: usize) -> String {
     text
 }
 
-/// Escapes a text from outside: characters that move a terminal's cursor, end a line or change the direction of
+/// Escapes the characters of an untrusted text that move a terminal's cursor, end a line or change the direction of
 /// writing. Keeps only the first `max_bytes` of a long text.
 ///
 /// ```
@@ -151,7 +151,7 @@ impl ModelName {
     }
 }
 
-/// Allows look-ups in a map by name with the text of a URL.
+/// Allows lookups by the text of a URL in a map whose keys are names.
 impl std::borrow::Borrow<str> for ModelName {
     fn borrow(&self) -> &str {
         &self.0

@@ -33,18 +33,19 @@
 //!
 //! # Requests that share a run
 //!
-//! Requests share a run only if the answer to a row does not depend on the other rows. Before a version serves, rows
-//! are run alone and with others, and the answers are compared ([`model::compare`]). [`model::run_sharing`] decides
-//! from the result and from `model.toml`, and [`model::Sharing`] gives the decision to the queue and the workers.
+//! Requests share a run only if the answer to a row does not depend on the other rows. Before a version serves, some
+//! rows are run alone and then together with other rows, and the answers are compared ([`model::compare`]).
+//! [`model::run_sharing`] decides from the result and from `model.toml`, and [`model::Sharing`] gives the decision to
+//! the queue and the workers.
 //!
 //! # Decisions about traffic
 //!
 //! A [`Deployment`](api::admin::Deployment) divides the traffic of a model.
 //! [`Deployment::after`](api::admin::Deployment::after) makes the next deployment, and
 //! [`TrafficSplit::pick`](traffic::TrafficSplit::pick) chooses the version for a routing key. [`deploy::wanted`] and
-//! [`deploy::reconcile`] decide which versions should be loaded. The [`Deployer`](deploy::Deployer) only carries it
-//! out: load the versions that a change needs, write the change to the [`Journal`](deploy::Journal), publish a
-//! snapshot, in this order.
+//! [`deploy::reconcile`] decide which versions should be loaded. The [`Deployer`](deploy::Deployer) only carries out
+//! the change, in this order: it loads the versions that the change needs, writes the change to the
+//! [`Journal`](deploy::Journal), and publishes a snapshot.
 //!
 //! # The modules, lowest layer first
 //!
@@ -57,16 +58,16 @@
 //! | [`error`] | errors, divided by audience; each has a kind and a remedy | HTTP |
 //! | [`feature`] | the numbers and texts of rows that drift is measured on, and the certainty of predictions | models, JSON |
 //! | [`tensor`] | element types, shapes, tensors, signatures | ONNX Runtime, JSON |
-//! | [`budget`] | divides a request's time, times its stages, ends it at its deadline; moves heavy stages off the threads that serve connections; bounds the bytes that are held for callers | HTTP, models |
+//! | [`budget`] | divides a request's time over its stages, measures the stages, ends the request at its deadline; moves heavy stages off the threads that serve connections; bounds the bytes that are held for callers | HTTP, models |
 //! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | higher layers |
 //! | [`monitor`] | metrics, each declared in the file that counts it; per-thread counters; the numbers of a version as a read model | HTTP, models |
 //! | [`model`] | learned service times, admission, a bounded queue, the batch policy, the check for independent rows, workers that own sessions, sessions in separate processes | HTTP, pipelines, the registry |
-//! | [`pipeline`] | the stages, a folder for each kind of data: JSON (or an image) → tensors, tensors → predictions; facts about the rows that postprocessors need from preprocessors | HTTP, the registry |
+//! | [`pipeline`] | the stages, a folder for each kind of data: JSON (or an image) → tensors, tensors → predictions; facts about rows that preprocessors pass to postprocessors | HTTP, the registry |
 //! | [`repository`] | models and versions on disk: the trait of a store, manifests, digests, examples, and the contents of ONNX files | models in memory |
 //! | [`registry`] | models in memory: trial loads and their findings, rehearsals of stages, the loader; the catalog | HTTP, reasons for traffic splits |
 //! | [`authoring`] | makes versions: adds one, makes its baseline and its examples | HTTP, servers |
 //! | [`api`] | the requests and answers of the HTTP APIs, as types that handlers write and commands read; the table of endpoints | axum, the implementation |
-//! | [`deploy`] | deployments and their journal; decides which versions to load and retire, and does it | HTTP |
+//! | [`deploy`] | deployments and their journal; loads and retires versions | HTTP |
 //! | [`feedback`] | joins true outcomes to predictions; prediction ids; detection of duplicates | HTTP |
 //! | [`state`] | the journal and the ledger, in memory and in SQLite | HTTP |
 //! | [`serve`] | one prediction, from its head to its output: instances, media or named tensors in, predictions or named tensors out | HTTP, wire formats |
@@ -74,23 +75,23 @@
 //! | [`app`] | the composition root: every module built from a `Config` | |
 //! | [`cli`] | one file per subcommand; exit codes | |
 //!
-//! A module uses only modules that come before it in this table. `tests/layers` checks this, that no two files import
-//! each other, that files and functions are short or give a reason, and the other boundaries: `ort` only in
-//! `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/text.rs`; SQL only in
-//! `state/`; `deploy/` reads the repository only in `repository_view.rs`, and in `offline.rs` for a server that is not
-//! running; environment variables only in `config/`; JSON answers are declared in `api/`, and no command indexes them
-//! by name.
+//! A module uses only modules that come before it in this table. `tests/layers` checks this order. It also checks that
+//! no two files import each other, that long files and functions give a reason for their length, and these boundaries:
+//! `ort` only in `model/onnx.rs`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in `monitor/text.rs`;
+//! SQL only in `state/`; `deploy/` reads the repository only in `repository_view.rs`, and in `offline.rs` for a server
+//! that is not running; environment variables only in `config/`; JSON answers are declared in `api/`, and no command
+//! indexes them by name.
 //!
 //! # Deliberate omissions
 //!
 //! - No stage is a `tower::Service`: a fixed sequence needs no readiness. A stage contains no metric, no lock, and no
 //!   clock except its deadline; [`budget::StageClock`] times and bounds all of them in one place.
-//! - Recording a prediction looks up no metric by its labels, and takes no lock that another model's requests take.
+//! - Recording a prediction looks up no metric by its labels, and takes no lock that models share.
 //! - Parsing instances builds no `serde_json::Value`: numbers go from their text into the tensor's buffer.
 //! - No session is shared between threads. A worker owns its session and pulls batches from the queue: it takes the
 //!   waiting requests when it becomes free, so batches grow under load and a lone request does not wait for others.
-//! - No thread watches for deadlines: a request that ends early (by its deadline or its client) removes itself from the
-//!   queue, and ends the run if no other request waits for it.
+//! - No thread watches for deadlines: a request that ends early (at its deadline, or because its client has left)
+//!   removes itself from the queue, and cancels its run if no other request waits for the run.
 //! - No answer depends on other requests, unless `model.toml` says `batching = "always"`.
 //! - No model is loaded from a path: sessions are opened on the bytes that were hashed, and no path in a model reaches
 //!   a file.
@@ -107,8 +108,8 @@
 //! # A stage of your own
 //!
 //! Implement [`pipeline::Preprocessor`] or [`pipeline::Postprocessor`], register it by name with
-//! [`pipeline::Stages`], and name it in `model.toml`: `examples/custom_stage.rs` does all three, and is a `leeway` with
-//! these stages, by [`cli::main_with`].
+//! [`pipeline::Stages`], and name it in `model.toml`. `examples/custom_stage.rs` does all three, and builds a `leeway`
+//! with these stages by [`cli::main_with`].
 
 pub mod api;
 pub mod app;

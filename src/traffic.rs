@@ -70,7 +70,7 @@ impl fmt::Display for Share {
 
 impl Serialize for Share {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Whole percents as they are usually written: 90 and not 90.0.
+        // Writes whole percentages as integers: 90, not 90.0.
         if self.0.is_multiple_of(100) {
             (self.0 / 100).serialize(serializer)
         } else {
@@ -124,7 +124,7 @@ impl TrafficSplit {
         self.0.get(&version).copied().unwrap_or(Share::NONE)
     }
 
-    /// Returns the versions that have a share, with the share.
+    /// Returns the versions that have a share, with their shares.
     pub fn shares(&self) -> impl Iterator<Item = (Version, Share)> {
         self.0.iter().map(|(version, share)| (*version, *share))
     }
@@ -132,7 +132,7 @@ impl TrafficSplit {
     /// Returns the version for a key, by weighted rendezvous hashing (Schindelhauer and Schomaker, "Weighted
     /// distributed hash tables", SPAA 2005). Each version v draws u_v, uniform over (0, 1), from SHA-256(model, v,
     /// key), and the largest w_v / −ln u_v wins, which happens with probability w_v / Σw. A version whose share grows
-    /// only takes keys from others, and one whose share shrinks only gives keys away.
+    /// only gains keys, and a version whose share shrinks only loses keys.
     ///
     /// ```
     /// use leeway::traffic::TrafficSplit;
@@ -158,13 +158,13 @@ impl TrafficSplit {
 fn uniform(model: &ModelName, version: Version, key: &[u8]) -> f64 {
     let mut hash = Sha256::new();
     hash.update(model.as_str());
-    // No model's name has this byte, so different arguments never hash the same text.
+    // The name of a model never contains this byte, so different arguments never hash the same bytes.
     hash.update([0]);
     hash.update(version.get().to_be_bytes());
     hash.update(key);
     let digest: [u8; 32] = hash.finalize().into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
-    // A float holds 52 bits and a half exactly; the half excludes 0 and 1.
+    // An f64 represents 52 bits plus a half exactly. The half excludes 0 and 1.
     ((u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
 
@@ -243,7 +243,7 @@ mod tests {
         assert!((moved.len() as f64 - n * p).abs() < 4.0 * (n * p * (1.0 - p)).sqrt(), "{} moved", moved.len());
     }
 
-    /// A key in the 10% canary of one model is not for that reason in the canary of another.
+    /// A key in the canary of one model is not more likely to be in the canary of another model.
     #[test]
     fn models_divide_their_keys_independently() {
         let split = split(&[(1, 50.0), (2, 50.0)]);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     proptest! {
-        /// Of three versions, the growing one only takes keys, and the shrinking one only gives keys away.
+        /// Of three versions, the growing one only gains keys, and the shrinking one only loses keys.
         #[test]
         fn a_growing_version_loses_no_key(key in any::<Vec<u8>>(), small in 1u16..5000, more in 1u16..5000) {
             let model = "digits".parse().unwrap();

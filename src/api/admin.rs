@@ -34,66 +34,67 @@ pub struct Overview {
 /// A model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelStatus {
-    /// Its name.
+    /// Name of the model.
     pub model: ModelName,
-    /// The reason why the model is not served, if it is not.
+    /// The reason why the model is not served; absent if it is served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unserved: Option<String>,
-    /// Its deployment.
+    /// Current deployment of the model.
     pub deployment: Deployment,
-    /// The problem with its `model.toml`. The last valid one is in use.
+    /// Problem with the model's `model.toml`. The last valid `model.toml` is in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_problem: Option<String>,
-    /// The problem with a newer deployment in the journal that could not be applied yet.
+    /// Problem with a newer deployment in the journal, which could not be applied yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment_problem: Option<String>,
-    /// The reason why the deployment is not in the journal yet, if it is not.
+    /// The reason why the deployment is not in the journal yet; absent if it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwritten: Option<String>,
-    /// Its versions, the newest first.
+    /// Versions of the model, the newest first.
     pub versions: Vec<VersionStatus>,
 }
 
 /// A version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionStatus {
-    /// Its number.
+    /// Number of the version.
     pub version: Version,
-    /// Its state.
+    /// State of the version.
     #[serde(flatten)]
     pub state: VersionState,
     /// True if it is the stable version.
     pub stable: bool,
-    /// Its share of the requests that name no version, in percent.
+    /// Share of the requests that name no version, in percent.
     pub traffic_percent: Share,
-    /// Time since which it has had a share.
+    /// Time since which the version has had a share without a break.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployed_at: Option<Timestamp>,
-    /// Time at which it was loaded.
+    /// Time at which the version was loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded_at: Option<Timestamp>,
     /// Duration of the load, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<u64>,
-    /// Place of its sessions, if they are not in the server's own process.
+    /// The process that runs the version's sessions, if it is not the server's own process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<SessionPlace>,
     /// Sharing of runs between requests, and the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batching: Option<BatchingStatus>,
-    /// Assumptions that were made for it, and things that look like mistakes.
+    /// Assumptions about the version, and possible mistakes in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
-    /// The digest of all its files.
+    /// Digest of all files of the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
-    /// The reason why it could not be reloaded with a changed `model.toml`. It is still served with the previous one.
+    /// The reason why the version could not be reloaded with a changed `model.toml`. It is still served with the
+    /// previous `model.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload_problem: Option<String>,
-    /// Difference between its files on disk and the loaded files.
+    /// Difference between the version's files on disk and the loaded files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub altered: Option<String>,
-    /// Its manifest.
+    /// Manifest of the version.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "ignore_unknown_members::optional")]
     pub manifest: Option<Arc<Manifest>>,
 }
@@ -113,7 +114,7 @@ pub enum VersionState {
     },
     /// Loaded, and able to answer requests.
     Loaded,
-    /// Refused, with the reason.
+    /// Not served, because of a problem.
     Refused {
         /// Kind of the problem.
         fault: LoadFault,
@@ -125,12 +126,12 @@ pub enum VersionState {
 // ===== deployments =====
 
 /// Deployment of a model: one entry of its history, in responses and in the journal. `deploy/deployment.rs` computes
-/// the next one.
+/// the next deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
     /// The model.
     pub model: ModelName,
-    /// Its number: 1 for the first deployment, and one more for each change.
+    /// Number of the deployment: 1 for the first one, and one more for each change.
     pub generation: u64,
     /// The stable version.
     pub stable: Version,
@@ -140,7 +141,7 @@ pub struct Deployment {
     pub rollback_path: Vec<Version>,
     /// Time since which each version has had a share without a break.
     pub deployed_at: BTreeMap<Version, Timestamp>,
-    /// The change that led to it.
+    /// The change that led to this deployment.
     #[serde(flatten)]
     pub change: Change,
 }
@@ -209,8 +210,8 @@ impl Default for HistoryQuery {
 
 // ===== changes =====
 
-/// Declares the body of a change: its own members, and those that every change has. The latter are not a flattened
-/// struct, because `serde` does not refuse unknown members of flattened structs.
+/// Declares the body of a change: its own members, and the members that every change has. The common members are not a
+/// flattened struct, because `serde` does not refuse unknown members of flattened structs.
 macro_rules! change {
     ($(#[$doc:meta])* $change:ident { $($(#[$member_doc:meta])* $member:ident: $type:ty,)* }) => {
         $(#[$doc])*
@@ -224,7 +225,7 @@ macro_rules! change {
             /// Reason, for the history.
             #[serde(default)]
             pub reason: String,
-            /// The generation that the change is based on. The change is refused if it is no longer the current one.
+            /// The generation that the change is based on. The change is refused if another generation is current.
             pub if_generation: Option<u64>,
         }
     };
@@ -274,19 +275,19 @@ pub struct ModelDrift {
     pub model: ModelName,
     /// True if monitoring is on.
     pub enabled: bool,
-    /// Its versions, the newest first.
+    /// Loaded versions of the model, the newest first.
     pub versions: Vec<VersionDrift>,
 }
 
 /// Drift of a version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionDrift {
-    /// Its number.
+    /// Number of the version.
     pub version: Version,
-    /// Number of rows of training data in its baseline.
+    /// Number of rows of training data in the version's baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_rows: Option<u64>,
-    /// The comparison.
+    /// Comparison of the window with the baseline.
     #[serde(flatten)]
     pub report: DriftReport,
 }

@@ -11,7 +11,7 @@ use crate::monitor::FeedbackResult;
 pub struct Taken {
     /// Number of items with each result.
     pub results: BTreeMap<FeedbackResult, u64>,
-    /// Problems of items; only the first ones, to bound the answer.
+    /// Problems of the first items that have one. Their number is limited, to bound the size of the answer.
     pub problems: Vec<ItemProblem>,
 }
 
@@ -20,7 +20,7 @@ pub struct Taken {
 pub struct ItemProblem {
     /// Index of the item, counted from 0.
     pub index: usize,
-    /// Its result.
+    /// Result of the item.
     pub result: FeedbackResult,
     /// The problem, and the remedy if there is one.
     pub detail: String,

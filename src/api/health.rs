@@ -28,7 +28,7 @@ pub struct Ready {
 pub struct Index {
     /// Name of the program.
     pub name: String,
-    /// Its version.
+    /// Version of the program.
     pub version: String,
     /// The endpoints of the admin listener, each in the form `GET /livez`.
     pub endpoints: Vec<String>,

@@ -1,5 +1,5 @@
-//! Reads a type and ignores unknown members. For types that refuse unknown members in files written by people, such as
-//! a manifest, and also occur in responses of newer servers.
+//! Reads a type and ignores unknown members. Some types, such as a manifest, refuse unknown members, because people
+//! write them in files. The same types occur in responses of newer servers, where unknown members must be ignored.
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Visitor};
 use serde::forward_to_deserialize_any;

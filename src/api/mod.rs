@@ -8,9 +8,9 @@
 //! - `ignore_unknown_members.rs` reads responses of newer servers.
 //!
 //! Unknown members of responses are ignored, so that a command can talk to a newer server. Unknown members of requests
-//! are refused, because a misspelt member would otherwise be ignored in silence. Types with a module of their own, such
-//! as the manifest or the drift of a feature, are defined there; this module has the types that contain them.
-//! Predictions are written by `http/json_answer.rs` and have no type to be read as.
+//! are refused, because a misspelt member would otherwise be ignored in silence. Some types that occur in responses,
+//! such as the manifest or the drift of a feature, are defined in other modules. Predictions are written by
+//! `http/json_answer.rs`; there is no type for reading them.
 //!
 //! This module depends neither on axum nor on the code that handles the requests.
 

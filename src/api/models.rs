@@ -17,19 +17,19 @@ pub struct Models {
 /// A model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelView {
-    /// Its name.
+    /// Name of the model.
     pub name: ModelName,
-    /// True if it can answer requests.
+    /// True if the model can answer requests.
     pub ready: bool,
-    /// The reason why it is not ready.
+    /// The reason why the model is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Its description in `model.toml`.
+    /// Description of the model in `model.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// True if it is the default model, which `POST /predict` goes to.
     pub default: bool,
-    /// Its loaded versions, the newest first, in the format of TensorFlow Serving.
+    /// Loaded versions of the model, the newest first, in the format of TensorFlow Serving.
     pub model_version_status: Vec<TensorFlowVersion>,
     /// The same versions, in Leeway's format.
     pub versions: Vec<VersionView>,
@@ -38,11 +38,11 @@ pub struct ModelView {
 /// TensorFlow Serving's view of a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorFlowVersion {
-    /// Its number, as a text.
+    /// Number of the version, as a text.
     pub version: String,
     /// Always `AVAILABLE`.
     pub state: String,
-    /// Status without a problem.
+    /// Always the status of a version without a problem.
     pub status: TensorFlowStatus,
 }
 
@@ -58,17 +58,17 @@ pub struct TensorFlowStatus {
 /// A loaded version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionView {
-    /// Its number.
+    /// Number of the version.
     pub version: Version,
     /// True if it is the stable version.
     pub stable: bool,
-    /// Its share of the requests that name no version, in percent.
+    /// Share of the requests that name no version, in percent.
     pub traffic_percent: Share,
-    /// The digest of all its files.
+    /// Digest of all files of the version.
     pub sha256: Sha256,
-    /// Its execution provider.
+    /// Execution provider of the sessions.
     pub provider: Provider,
-    /// Number of its workers.
+    /// Number of workers.
     pub workers: usize,
     /// Number of threads of each worker.
     pub intra_op_threads: usize,
@@ -76,19 +76,19 @@ pub struct VersionView {
     pub budget_ms: u64,
     /// Sharing of runs between requests, and the reason.
     pub batching: BatchingStatus,
-    /// Its inputs.
+    /// Inputs of the model.
     pub inputs: Vec<TensorView>,
-    /// Its outputs.
+    /// Outputs of the model.
     pub outputs: Vec<TensorView>,
 }
 
 /// A declared tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorView {
-    /// Its name.
+    /// Name of the tensor.
     pub name: String,
     /// Type of its elements.
     pub datatype: String,
-    /// Its dimensions; -1 for a dynamic dimension.
+    /// Length of each dimension; -1 for a dynamic dimension.
     pub shape: Vec<i64>,
 }

@@ -11,7 +11,7 @@ pub struct Problem<'a> {
     /// Kind of the problem: `urn:leeway:problem:` and a code.
     #[serde(default)]
     pub r#type: Cow<'a, str>,
-    /// Title that all problems of its kind have.
+    /// Title, the same for all problems of this kind.
     #[serde(default)]
     pub title: Cow<'a, str>,
     /// Status of the response.
@@ -25,7 +25,7 @@ pub struct Problem<'a> {
     /// The detail again, for clients of the `/v1` protocols.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Cow<'a, str>>,
-    /// The current deployment, if a change was based on another one.
+    /// The current deployment, if the refused change was based on another deployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub present: Option<Value>,
 }

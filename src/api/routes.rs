@@ -9,11 +9,11 @@ pub const ADMIN_API: &str = "/admin/v1";
 /// HTTP method of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Reads, as HEAD does.
+    /// Reads a resource. HEAD is accepted, too.
     Get,
-    /// Does something.
+    /// Performs an action.
     Post,
-    /// Replaces something.
+    /// Replaces a resource.
     Put,
 }
 
@@ -95,7 +95,7 @@ endpoints! {
         Live = Get "/livez",
         /// Readiness.
         Ready = Get "/readyz",
-        /// Metrics, unless they are reserved for operators.
+        /// Metrics, unless only the admin listener serves them.
         Metrics = Get "/metrics",
     }
 }

@@ -1,4 +1,4 @@
-//! Tests that every type is read as it was written, and that responses of a newer server can be read.
+//! Tests that every type survives writing and reading, and that responses of a newer server can be read.
 
 use std::fmt::Debug;
 

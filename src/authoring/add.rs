@@ -1,4 +1,4 @@
-//! Adds a version: its files are put into a hidden folder, tried out, and made a version by one rename.
+//! Adds a version: stages its files in a hidden folder and tries them out. One rename makes the folder a version.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::repository::{
 pub struct NewFiles {
     /// The model. Stored as `model.onnx`.
     pub onnx: PathBuf,
-    /// Other files, stored under their own names: weights that the model keeps outside itself, a tokenizer, labels.
+    /// Other files, stored under their own names: external weights of the model, a tokenizer, labels.
     pub others: Vec<PathBuf>,
     /// Examples, stored as `golden.json`.
     pub golden: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub struct Addition<'a> {
     /// The model's folder.
     pub model: &'a Path,
     pub files: &'a NewFiles,
-    /// Facts about the version. The files are filled in.
+    /// Facts about the version. The list of files is filled in later.
     pub facts: Manifest,
 }
 
@@ -139,7 +139,7 @@ impl NewFiles {
     }
 }
 
-/// Returns the order to load a version of the model in this folder, with the whole machine.
+/// Returns the order to load a version of the model in this folder, at full pace.
 pub(super) fn order(model: &Path, version: Version) -> Result<LoadOrder, SetupError> {
     let name = model.file_name().unwrap_or_default().to_string_lossy();
     let name = name.parse().map_err(|error| SetupError::Repository(format!("{}: {error}", model.display())))?;

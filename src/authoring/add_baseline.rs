@@ -1,4 +1,4 @@
-//! Adds or replaces the baseline of a version that nobody relies on yet.
+//! Adds or replaces the baseline of a version that is not in use yet.
 
 use std::path::Path;
 

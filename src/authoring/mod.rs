@@ -1,8 +1,8 @@
 //! Makes versions: everything that `leeway add` and `leeway baseline` do to a repository. A server only reads it.
 //!
-//! - `add.rs` adds a version, and `add_baseline.rs` gives one a baseline. Both put it together in a hidden folder
+//! - `add.rs` adds a version, and `add_baseline.rs` adds a baseline to one. Both build the version in a hidden folder
 //!   (`staging.rs`), which becomes a version by one rename.
-//! - `training_data.rs` makes baselines, and `recorded_examples.rs` examples.
+//! - `training_data.rs` makes baselines, and `recorded_examples.rs` records examples.
 
 mod add;
 mod add_baseline;

@@ -14,7 +14,7 @@ use crate::repository::{Golden, Refusal, parse_golden};
 pub struct RecordedFrom {
     /// One instance per line, as JSON.
     pub instances: PathBuf,
-    /// Tolerance of numbers when they are checked.
+    /// Tolerance of numbers when the examples are checked.
     pub tolerance: f64,
 }
 

@@ -1,5 +1,5 @@
-//! Hidden folders beside the versions of a model, in which a version is put together. It becomes a version by one
-//! rename, so that an interruption never leaves half a version.
+//! Hidden folders beside the versions of a model, in which a new version is built. Such a folder becomes a version by
+//! one rename, so that an interruption never leaves half a version.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -14,7 +14,7 @@ use crate::repository::next_version;
 /// Prefix of the names of these folders.
 const PREFIX: &str = ".adding-";
 
-/// A folder in which a version is put together. Dropping it removes it.
+/// A folder in which a version is built. Removed on drop.
 #[derive(Debug)]
 pub(super) struct Staging {
     folder: tempfile::TempDir,
@@ -25,8 +25,8 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Creates a folder in the folder of a model, and removes abandoned ones: the lock of a process ends with it, however
-    /// it ends.
+    /// Creates a staging folder for a model, and removes abandoned ones: those without a lock. A lock ends with its
+    /// process.
     pub(super) fn create(model: &Path) -> Result<Staging, SetupError> {
         let (folder, lock) = create_locked(model).map_err(|error| at(model, &error))?;
         Ok(Staging { folder, model: model.to_owned(), _lock: lock })
@@ -36,15 +36,16 @@ impl Staging {
         self.folder.path()
     }
 
-    /// Makes the folder the next version of its model, from `expected` on. Returns the version and its folder.
+    /// Makes the folder the next version of its model: `expected`, or a later one if that is taken. Returns the version
+    /// and its folder.
     pub(super) fn become_version(self, expected: Version) -> Result<(Version, PathBuf), SetupError> {
         let Staging { folder, model, _lock } = self;
-        // From here on the folder is not deleted.
+        // From here on the folder is not deleted on drop.
         let staged = folder.keep();
         let mut version = expected;
         loop {
             let to = model.join(version.to_string());
-            // Replaces nothing, not even an empty folder.
+            // Fails if the target exists, even as an empty folder.
             match renameat_with(CWD, &staged, CWD, &to, RenameFlags::NOREPLACE).map_err(io::Error::from) {
                 Ok(()) => {
                     fail::fail_point!("add::renamed");
@@ -75,7 +76,7 @@ impl Staging {
             for entry in std::fs::read_dir(folder)? {
                 File::open(entry?.path())?.sync_all()?;
             }
-            // Readable by the server's user: temporary folders are private to their owner.
+            // Makes the folder readable for the server's user: temporary folders are private to their owner.
             std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
             File::open(folder)?.sync_all()
         };
@@ -102,12 +103,12 @@ impl Staging {
     }
 }
 
-/// Removes the folders of this process in the folder of a model, even while they are being written. For a process that is
+/// Removes the staging folders of this process for a model, even while they are being written. For a process that is
 /// about to end.
 pub fn abandon_additions(model: &Path) {
     let prefix = format!("{PREFIX}{}-", std::process::id());
     for folder in staging_folders(model, &prefix) {
-        // Another thread may still be writing.
+        // Tried repeatedly, because another thread may still be writing.
         for _ in 0..100 {
             if std::fs::remove_dir_all(&folder).is_ok() || !folder.exists() {
                 break;
@@ -116,7 +117,7 @@ pub fn abandon_additions(model: &Path) {
     }
 }
 
-/// An error of the operating system at a path.
+/// Returns the error for an operation on a path that failed.
 pub(super) fn at(path: &Path, error: &io::Error) -> SetupError {
     SetupError::Repository(format!("{}: {error}", path.display()))
 }
@@ -135,7 +136,7 @@ fn create_locked(model: &Path) -> io::Result<(tempfile::TempDir, File)> {
         match lock.try_lock() {
             Ok(()) if folder.path().exists() => return Ok((folder, lock)),
             Ok(()) | Err(TryLockError::WouldBlock) => continue,
-            // A file system without locks. Abandoned folders stay there.
+            // This file system has no locks. Abandoned folders are not removed there.
             Err(TryLockError::Error(_)) => return Ok((folder, lock)),
         }
     }
@@ -165,7 +166,7 @@ fn sync_folder(folder: &Path) -> Result<(), SetupError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| at(folder, &error))
 }
 
-/// Opens a file for copying. Follows links, but refuses endless files and those that block.
+/// Opens a file for copying. Follows links, but refuses devices and pipes, which may block or never end.
 fn open_regular(path: &Path) -> io::Result<File> {
     let file = File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
     match file.metadata()?.is_file() {

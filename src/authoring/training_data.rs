@@ -1,4 +1,4 @@
-//! Makes a version's baseline: runs its own pipeline over the training data.
+//! Makes a version's baseline, by running its own pipeline over the training data.
 //!
 //! The data are read three times, row by row, and never held as a whole: to count the rows, to run the sample that
 //! decides the bins, and to count all rows into the bins.
@@ -20,7 +20,7 @@ use crate::tensor::{DType, Signature};
 
 /// Seed of the sample that decides the bins: the same rows are drawn every time.
 const SEED: u64 = 0x1ee_3a9;
-/// Maximum number of sampled rows, and of all their values, which bounds the memory to 160 MB.
+/// Maximum number of sampled rows, and of their values in total, which bounds the memory to 160 MB.
 const MAX_SAMPLED_ROWS: u64 = 20_000;
 const MAX_SAMPLED_VALUES: u64 = 20_000_000;
 /// Number of rows in one run, if the model takes that many.
@@ -90,7 +90,7 @@ enum Cells {
     TextsOrNothing,
 }
 
-/// Runs the pipeline over the data. Also returns the assumptions about the data.
+/// Makes a baseline by running the pipeline over the data. Also returns the assumptions about the data.
 pub(super) fn make_baseline(
     data: &TrainingData,
     opened: &OpenedVersion,
@@ -141,7 +141,7 @@ fn repository(problem: impl std::fmt::Display) -> SetupError {
 
 struct Runner<'a> {
     opened: &'a OpenedVersion,
-    /// The number of rows in one run.
+    /// Number of rows in one run.
     at_one_time: usize,
     session: Box<dyn Session>,
 }
@@ -188,7 +188,7 @@ impl Runner<'_> {
                 take(&features, &made);
                 Ok(())
             }
-            // Either one row is at fault and is named, or the rows differ in length and can run one by one.
+            // Runs the rows one by one: rows of different lengths then succeed, and the error names a faulty row.
             Err(_) => rows.iter().try_for_each(|row| {
                 let (features, made) =
                     self.predict(std::slice::from_ref(row)).map_err(|problem| source.wrong(row.0, &problem))?;
@@ -204,7 +204,7 @@ impl Runner<'_> {
         rows: &[(usize, Box<RawValue>)],
     ) -> std::result::Result<(Features, Vec<Observation>), String> {
         let mut instances: Vec<&RawValue> = rows.iter().map(|(_, row)| &**row).collect();
-        // Fills up a fixed number of rows with copies of the last one, which are not counted.
+        // Fills up a fixed batch with copies of the last row, which are not counted.
         let least = self.opened.fewest_rows();
         if let (Some(last), true) = (instances.last().copied(), !instances.len().is_multiple_of(least)) {
             instances.resize(instances.len().next_multiple_of(least), last);
@@ -327,7 +327,7 @@ impl Columns {
         let is_feature = |name: &String| !data.ignored_columns.contains(name) && is_read(name);
         let mut features: Vec<(usize, &String)> =
             header.iter().enumerate().filter(|(_, name)| is_feature(name)).collect();
-        // If the pipeline knows the order, the order of the file does not matter.
+        // Sorts the columns in the order of the pipeline if it is known, and otherwise in the order of the file.
         features.sort_by_key(|(place, name)| known.iter().position(|column| column.name == **name).unwrap_or(*place));
         for (place, name) in features {
             let dtype = match &*signature.inputs {
@@ -400,7 +400,7 @@ impl Iterator for Rows<'_> {
                 };
                 let instance = serde_json::from_str(&line).map_err(|error| {
                     let (file, line, column) = (file.display(), index + 1, error.column());
-                    // The error counts its own "at line 1" within this line.
+                    // Removes "at line 1", which counts within this line only.
                     let problem = error.to_string();
                     let problem = problem.split(" at line ").next().unwrap_or_default();
                     repository(format!(

@@ -29,7 +29,7 @@ pub struct TimeLimits {
     pub finish_by: Instant,
 }
 
-/// Division of the time for which a worker had a request.
+/// Times of a request in the queue and in the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueTimings {
     /// From the arrival in the queue to the forming of the batch.
@@ -96,7 +96,7 @@ impl StageClock {
         self.spent
     }
 
-    /// Returns the time that was left when `stage` was entered; `None` if it was not.
+    /// Returns the time that was left when the request entered `stage`; `None` if it did not enter it.
     pub fn left_at(&self, stage: Stage) -> Option<Duration> {
         self.left[stage as usize]
     }
@@ -146,7 +146,7 @@ impl StageClock {
     }
 
     /// Runs a stage on this thread, or on one of `threads` if it is heavy. A request that has no time left does not
-    /// enter the stage. `work` gets the deadline, at which the request ends and the stage should end, too.
+    /// enter the stage. `work` gets the deadline: the request ends then, and the stage should end, too.
     pub async fn run<T: Send + 'static>(
         &mut self,
         stage: Stage,
@@ -166,7 +166,7 @@ impl StageClock {
                 let done = work(limit);
                 done.map(|done| (done, begin.elapsed()))
             };
-            // The cost is learned from the work itself, without the wait for a place.
+            // The cost is learned from the work alone, without the wait for a free place among the threads.
             let done = threads.run(limit, cost, timed).await;
             done.map(|done| {
                 done.map(|(done, took)| {
@@ -195,7 +195,8 @@ impl StageClock {
     }
 
     /// Waits for the model, up to the deadline. `predicted` is the predicted duration. `work` returns the times in the
-    /// queue and in the run, because only the worker knows when it took the request; `taken` returns that time.
+    /// queue and in the run, because only the worker knows when it took the request; `taken` returns the time at which
+    /// it did.
     pub async fn wait<T>(
         &mut self,
         work: impl Future<Output = Result<(T, QueueTimings)>>,
@@ -214,7 +215,7 @@ impl StageClock {
                 tracing::trace!(?waited, "model finished");
                 return Ok(value);
             }
-            // The deadline has passed, as the worker or the timer here noticed.
+            // The worker, or the timer here, found that the deadline has passed.
             Ok(Err(Error::Expired { .. })) | Err(_) => {}
             Ok(Err(error)) => return Err(error),
         }

@@ -1,11 +1,12 @@
 //! Finds stages that would block a thread that serves connections, and runs them on other threads.
 //!
-//! A stage may occupy a thread that serves connections for a moment only. A longer stage (of a large body, of an image)
-//! runs on a separate thread, so that it does not delay other requests and health checks.
+//! A stage may occupy a thread that serves connections for a moment only. A longer stage (for a large body or an image)
+//! runs on a separate thread, so that it does not delay other requests and health checks. There is a place for one such
+//! stage per thread that serves connections.
 //!
 //! A stage inside a library call cannot be cancelled. A stage that still runs long after its deadline is stuck: its
-//! place is lent to other models, and its own model has to wait until it ends. So the stages of one model do not block
-//! other models, and at most twice as many threads can be stuck as there are places.
+//! place is lent to other models, and further stages of its own model wait until it ends. So the stages of one model do
+//! not block other models, and the number of stuck threads is at most twice the number of places.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -53,11 +54,11 @@ pub struct StageCosts {
     pub postprocess: StageCost,
 }
 
-/// The threads for heavy stages: as many at one time as threads that serve connections.
+/// The threads for heavy stages, with as many places as there are threads that serve connections.
 #[derive(Debug, Clone)]
 pub struct BlockingThreads {
     places: Arc<Semaphore>,
-    /// Number of places of stuck stages that are lent to other stages. At most `most_lent`.
+    /// Number of stuck stages whose places are lent to other stages. At most `most_lent`.
     lent: Arc<AtomicUsize>,
     most_lent: usize,
     stuck_after: Duration,
@@ -118,7 +119,8 @@ impl StageCost {
         let seen = took.as_nanos().saturating_mul(1024) / units.max(1) as u128;
         let seen = i128::try_from(seen).unwrap_or(i128::MAX).min(i128::from(u64::MAX >> 1));
         let known = i128::from(self.per_unit.load(Relaxed));
-        // Slow to rise, so that one run that waited for a core does not make the stage heavy; quick to fall.
+        // The cost rises slowly, so that one run that waited for a core does not make the stage heavy, and falls
+        // quickly.
         let step = if seen > known { 16 } else { 4 };
         // If two threads learn at once, one update may be lost.
         self.per_unit.store(u64::try_from(known + (seen - known) / step).unwrap_or(0), Relaxed);
@@ -126,7 +128,7 @@ impl StageCost {
 }
 
 impl BlockingThreads {
-    /// Returns places for `threads` heavy stages at one time.
+    /// Returns threads with places for `threads` heavy stages at one time.
     pub fn new(threads: std::num::NonZeroUsize) -> BlockingThreads {
         let places = Arc::new(Semaphore::new(threads.get()));
         BlockingThreads { places, lent: Arc::default(), most_lent: threads.get(), stuck_after: STUCK_AFTER }
@@ -146,7 +148,7 @@ impl BlockingThreads {
             }
             let place = Arc::clone(&self.places).acquire_owned().await.map_err(Error::internal)?;
             let run = Arc::new(Run::default());
-            // Runs when nobody waits any more: at the end, at the deadline, and when the client leaves.
+            // Dropped when the wait ends: after the stage, at the deadline, or when the client disconnects.
             let _left = when_dropped(|| self.lend_if_stuck(&run, deadline, cost));
             let (run, lent, stuck) = (Arc::clone(&run), Arc::clone(&self.lent), Arc::clone(&cost.stuck));
             let work = move || {
@@ -175,7 +177,7 @@ impl BlockingThreads {
         tokio::time::timeout_at(deadline.instant().into(), done).await.ok()
     }
 
-    /// Lends the place of a stage that nobody waits for, if the stage still runs some time after its deadline.
+    /// Lends the place of a stage that nobody waits for, if the stage still runs `stuck_after` past its deadline.
     fn lend_if_stuck(&self, run: &Arc<Run>, deadline: Deadline, cost: &StageCost) {
         let has_ended = run.state.load(Acquire) == ENDED;
         // After the server has stopped, there is no runtime.

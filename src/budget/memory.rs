@@ -1,9 +1,9 @@
 //! Memory that is held for callers: one budget of bytes for the bodies of all requests and for all responses that have
 //! not been read yet.
 //!
-//! An eighth of the budget is reserved for small bodies, and suffices for all holders, so small bodies are always
-//! accepted. From the rest, a holder may take at most half of the free bytes, so a few large bodies do not keep out all
-//! smaller ones.
+//! An eighth of the budget is reserved for small bodies. Each holder has an equal share of this eighth, so small bodies
+//! are always accepted. From the rest, a holder may take at most half of the free bytes, so a few large bodies do not
+//! keep out all smaller ones.
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -19,7 +19,7 @@ pub struct MemoryBudget(Arc<Counter>);
 #[derive(Debug)]
 struct Counter {
     limit: usize,
-    /// Number of bytes that each of all holders can have at the same time from the part reserved for small holders.
+    /// Share of each holder in the part that is reserved for small holders, in bytes.
     small: usize,
     held: AtomicUsize,
 }
@@ -72,7 +72,7 @@ impl MemoryBudget {
     /// use leeway::budget::MemoryBudget;
     /// let budget = MemoryBudget::new(800, NonZeroUsize::new(10).unwrap());
     /// let large = budget.hold(300).unwrap();
-    /// // 400 are free of the 700 that are not reserved for small holders. 300 would be more than half of these.
+    /// // 400 of the 700 bytes that are not reserved for small holders are free. 300 are more than half of the 400.
     /// assert!(budget.hold(300).is_err());
     /// let smaller = budget.hold(200).unwrap();
     /// // An eighth is reserved for ten small holders.
@@ -124,8 +124,8 @@ impl HeldBytes {
             return Ok(());
         }
         let counter = &self.budget.0;
-        // Taken first, and given back on failure. If two holders ask for the last free bytes at the same time, both may
-        // be refused, but never both accepted.
+        // The bytes are taken first, and given back on failure. If two holders ask for the last free bytes at the same
+        // time, both may be refused, but never both accepted.
         let all = counter.held.fetch_add(more, Relaxed).saturating_add(more);
         if counter.has_room(all, bytes) {
             self.bytes = bytes;

@@ -1,7 +1,7 @@
-//! The budgets of requests: of time for each, and of memory for all.
+//! The time budget of each request, and the memory budget of all requests.
 //!
 //! A [`LatencyBudget`] divides the time of a request among the parts of the request path. `clock.rs` has the
-//! [`StageClock`] that travels with a request: the only place that times, limits and traces a stage. `heavy_work.rs`
+//! [`StageClock`] that travels with a request: the only code that times, limits and traces a stage. `heavy_work.rs`
 //! moves stages that take too long off the threads that serve connections. `memory.rs` limits the bytes that are held
 //! for all callers together, and `arrived_bytes.rs` collects the bytes of an arriving body.
 //!
@@ -29,7 +29,7 @@ use crate::stage::Stage;
 /// `total − network` from the moment the head of the request has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LatencyBudget {
-    /// From the client's first byte to its last.
+    /// From the first byte that the client sends to the last byte that it receives.
     pub total: Duration,
     /// On the wire, in both directions. The server can measure only the arrival of the body.
     pub network: Duration,
@@ -46,7 +46,7 @@ pub struct LatencyBudget {
 /// Scope in which a budget is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enforce {
-    /// The total. A stage that takes longer than its part uses up the buffer, and is counted.
+    /// The total. A stage that takes longer than its part uses the buffer, and is counted as an overrun.
     Total,
     /// Each part. A stage that takes longer than its part ends the request.
     Stages,
@@ -103,8 +103,7 @@ impl LatencyBudget {
         }
     }
 
-    /// Returns the budget for a caller who waits for `client_timeout`. Every part shrinks in proportion; none ever
-    /// grows.
+    /// Returns the budget for a caller who waits for `client_timeout`. Parts shrink in proportion, and never grow.
     ///
     /// ```
     /// use std::time::Duration;

@@ -27,11 +27,11 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "FILE")]
     onnx: PathBuf,
 
-    /// File with external weights of the model, as in model.onnx.data. Keeps its name. May be given several times
+    /// File with external weights of the model, such as model.onnx.data. It keeps its name. May be given several times
     #[arg(long, value_name = "FILE")]
     data_file: Vec<PathBuf>,
 
-    /// Further file of the version: a tokenizer, labels, a baseline.json. Keeps its name. May be given several times
+    /// Further file of the version: a tokenizer, labels, a baseline.json. It keeps its name. May be given several times
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
 
@@ -128,7 +128,7 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     Ok(write_added(&mut terminal::stdout(), &added)?)
 }
 
-/// Writes a summary of the new version, and the commands that may follow.
+/// Writes a summary of the new version, and suggests the next commands.
 fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
     let Added { version, folder, manifest, examples, baseline, findings, batching } = added;
     writeln!(out, "Added version {version}: {}", folder.display())?;

@@ -22,7 +22,7 @@ impl<T> Answer<T> {
         Ok(Answer { json: serde_json::from_str(text)?, kind: PhantomData })
     }
 
-    /// Answer of a command that did its work without a server.
+    /// Makes the answer of a command that ran without a server.
     pub(super) fn of(value: &T) -> Result<Answer<T>>
     where
         T: Serialize,
@@ -40,10 +40,10 @@ impl<T> Answer<T> {
         }
         match T::deserialize(&self.json) {
             Ok(answer) => for_people(&mut terminal::stdout(), answer),
-            // What was asked for is done. A server of another version may have values that are not known here.
+            // The command has succeeded, but a server of another version may send values that this program cannot read.
             Err(problem) => {
                 let problem =
-                    format!("the answer is not of this version of Leeway ({problem}); here it is as it came:");
+                    format!("the answer is from another version of Leeway ({problem}); it is printed as received:");
                 writeln!(std::io::stderr(), "{problem}")?;
                 Ok(writeln!(std::io::stdout(), "{:#}", self.json)?)
             }

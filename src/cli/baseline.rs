@@ -84,7 +84,7 @@ async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version
         PastJournal::Unknown => {
             writeln!(
                 std::io::stderr(),
-                "state.url is \"memory\", so that it is not known whether {model} {version} was deployed; if it was, make a \
+                "state.url is \"memory\", so it is not known whether {model} {version} was deployed; if it was, make a \
                  new version with leeway add --baseline-data instead"
             )?;
             return Ok(());
@@ -124,10 +124,10 @@ pub(super) fn write_baseline(out: &mut impl Write, baseline: &Baseline) -> std::
     )
 }
 
-/// Progress of making a baseline: a bar on a terminal, and a line for each tenth elsewhere.
+/// Shows the progress of making a baseline: as a bar on a terminal, otherwise as a line for each tenth of the rows.
 pub(super) struct ProgressBar {
     bar: indicatif::ProgressBar,
-    /// The last report without a terminal: the step, and the number of tenths that were done.
+    /// The last line that was written without a terminal: its step, and the number of finished tenths.
     said: RefCell<(&'static str, u64)>,
 }
 

@@ -1,4 +1,4 @@
-//! Client of a running server for the commands: all but the health check speak to its admin API.
+//! HTTP client of the commands. All commands except `leeway health` use the admin API of a running server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -20,7 +20,7 @@ const CONNECTING: Duration = Duration::from_secs(5);
 /// Maximum size of an answer, enough for the drift of thousands of features.
 const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
-/// The server that a command asks, and the format of the output.
+/// The server that a command sends its request to, and the format of the output.
 #[derive(Debug, Args)]
 pub(super) struct ServerArgs {
     #[command(flatten)]

@@ -25,7 +25,7 @@ pub(super) struct DriftArgs {
     #[arg(long, value_name = "SECONDS")]
     window: Option<u64>,
 
-    /// Show the distribution of this feature, or part of the predictions, in the baseline and in the window
+    /// Show the distributions of one feature, or of one part of the predictions, in the baseline and in the window
     #[arg(long, value_name = "NAME")]
     feature: Option<String>,
 

@@ -13,7 +13,7 @@ pub(super) struct HistoryArgs {
     /// The model
     model: ModelName,
 
-    /// Maximum number of deployments, the newest first
+    /// Maximum number of deployments to show, from the newest
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
 

@@ -1,7 +1,7 @@
 //! Reports of panics: one line each, and at most one a second.
 //!
-//! A panic in a stage is caught. A client's request may cause it, as often as the client likes. The standard library's
-//! reports would fill the log, and are not JSON. A panic that ends the process is always reported.
+//! A panic in a stage is caught, so a client may cause as many panics as it likes. The standard library's reports of
+//! them would fill the log, and are not JSON. A panic that ends the process is always reported.
 
 use std::io::Write;
 use std::panic::PanicHookInfo;
@@ -60,7 +60,7 @@ fn report(message: &str, panic: &PanicHookInfo<'_>, left_out: u64) {
         // Quoted, so that it stays one line.
         let line =
             format!("thread {thread:?} panicked at {location}: {message:?} ({left_out} other panics left out)\n");
-        // Nothing can be done if it cannot be written.
+        // Nothing can be done about a failed write.
         let _ = terminal::stderr().write_all(line.as_bytes());
     }
 }

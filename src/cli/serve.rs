@@ -18,14 +18,14 @@ use crate::pipeline::Stages;
 
 pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let config = settings.load().inspect_err(|_| {
-        // The default log, because the settings, and with them those of the log, could not be read.
+        // The log starts with its default settings, because the configuration could not be read.
         let _ = logging::start(&LogConfig::default());
     });
     serve(config, stages).map_err(logging::fatal)
 }
 
-/// Lifetime of an idle thread for heavy stages. The metrics' windows advance on such a thread every second, so with a
-/// longer lifetime all threads of a peak would stay.
+/// Lifetime of an idle thread for heavy stages. Every second, one of these threads advances the metrics' windows. With
+/// a longer lifetime, this work would keep alive all threads that a peak has started.
 const IDLE_THREAD: Duration = Duration::from_millis(500);
 
 fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
@@ -63,7 +63,7 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
         } else {
             tracing::info!(%data, %admin, threads, %cores, "ready: POST http://{data}/predict");
         }
-        // Otherwise a version that is unloaded later would stay in memory.
+        // As long as the snapshot exists, its versions stay in memory, even if they are unloaded.
         drop(snapshot);
         let limiter = std::thread::Builder::new().name("memory-limit".to_owned());
         limiter.spawn(keep_below_the_memory_limit).context("no thread could be started")?;
@@ -82,7 +82,7 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
 }
 
 /// Keeps the data limit of this process (`RLIMIT_DATA`) a little below the memory that its control group has left. A
-/// run that would take all of it then fails, and the server continues. Other processes in the group count, too, so the
+/// run that would take all of that memory then fails, and the server continues. Other processes in the group count, too, so the
 /// limit is adjusted every second. Runs on a thread of its own, because it reads files.
 fn keep_below_the_memory_limit() {
     const RESERVE: u64 = 64 << 20;

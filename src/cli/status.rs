@@ -78,7 +78,7 @@ fn versions(model: &ModelStatus) -> Table {
     for version in &model.versions {
         let manifest = version.manifest.as_deref();
         let metrics = manifest.into_iter().flat_map(|manifest| &manifest.metrics);
-        // As in the JSON: 1.0, and not 1.
+        // Formats 1 as 1.0, as the JSON does.
         let metrics: Vec<String> = metrics.map(|(name, value)| format!("{} {value:?}", cell(name))).collect();
         let trained_at = manifest.and_then(|manifest| manifest.trained_at.as_ref());
         let stable = if version.stable { " (stable)" } else { "" };
@@ -96,7 +96,7 @@ fn versions(model: &ModelStatus) -> Table {
     table
 }
 
-/// State of a version in a cell.
+/// State of a version, as the text of a table cell.
 pub(super) fn state(version: &VersionStatus) -> String {
     match &version.state {
         _ if version.altered.is_some() => "ALTERED on disk".to_owned(),
@@ -134,7 +134,7 @@ fn write_remarks(out: &mut dyn Write, version: &VersionStatus) -> Result<()> {
     Ok(())
 }
 
-/// Returns the consequence of dependent or unknown rows, for which an operator may choose another setting.
+/// Returns the consequence of rows that are not known to be independent. An operator may choose another setting then.
 fn consequence(shares_runs: bool, rows: &Independence) -> Option<&'static str> {
     match rows {
         Independence::Independent { .. } | Independence::FixedBatch { .. } => None,

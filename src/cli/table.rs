@@ -1,4 +1,4 @@
-//! The loaded versions, as a table for people or as lines for machines.
+//! The loaded versions, as a table for people.
 
 use std::io::{IsTerminal, Write};
 

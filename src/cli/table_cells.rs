@@ -1,4 +1,4 @@
-//! Tables of answers, and the texts in them.
+//! Tables in the output of commands, and the texts of their cells.
 
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
@@ -21,7 +21,7 @@ pub(super) fn cell(text: &str) -> String {
     printable(text, MAX_CELL_BYTES).into_owned()
 }
 
-/// A timestamp without its fraction.
+/// Formats a timestamp without fractions of a second.
 pub(super) fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }

@@ -7,7 +7,7 @@ use crate::identity::is_unprintable;
 /// Maximum length of a line, in bytes.
 const MAX_LINE_BYTES: usize = 8 << 10;
 
-/// A writer that escapes everything a terminal would act on and cuts off long lines.
+/// A writer that escapes all characters that a terminal would act on, and cuts off long lines.
 pub(super) struct Printable<W> {
     out: W,
     /// Length of the current line, in bytes.

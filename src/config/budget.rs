@@ -1,4 +1,4 @@
-//! `[budget]` of a `model.toml`: milliseconds, made into a [`LatencyBudget`].
+//! `[budget]` of a `model.toml`: milliseconds, converted to a [`LatencyBudget`].
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::budget::{Enforce, LatencyBudget};
 
-/// Maximum of a total: an hour. Work that takes longer is a batch job.
+/// Maximum of `total_ms`: an hour. Work that takes longer is a batch job.
 const MAX_MS: u64 = 3_600_000;
 
-/// The section as it is written. A part that is left out has its default share of the total.
+/// The section as it is in the file. A part that is left out gets its default share of the total.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Section {
@@ -41,7 +41,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     budget(&section).map_err(de::Error::custom)
 }
 
-/// Writes the section for a trial process, which enforces no budget.
+/// Writes only the total, for a trial process, which does not enforce the budget.
 pub(super) fn serialize<S: serde::Serializer>(budget: &LatencyBudget, serializer: S) -> Result<S::Ok, S::Error> {
     let total_ms = u64::try_from(budget.total.as_millis()).unwrap_or(u64::MAX);
     serializer.collect_map([("total_ms", total_ms)])
@@ -89,7 +89,7 @@ fn budget(section: &Section) -> Result<LatencyBudget, String> {
     Ok(LatencyBudget { total, network, preprocess, inference, postprocess, enforce })
 }
 
-/// Converts a part. One above the limit is capped, and later refused because it does not fit into the total.
+/// Converts a part to a duration. A part above the limit is capped to a value that still does not fit into any total.
 fn millis(ms: u64) -> Duration {
     Duration::from_millis(ms.min(2 * MAX_MS))
 }

@@ -4,10 +4,10 @@ use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
-/// A number of threads: chosen by the number of cores, or given.
+/// A number of threads: configured, or chosen from the number of cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
-    /// As many as suit the machine.
+    /// A number that suits the machine.
     Auto,
     /// This number.
     Fixed(NonZeroUsize),

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-/// Returns the path of this program, from which processes for a part of its work are started.
+/// Returns the path of this program. Trials and isolated sessions run it in processes of their own.
 pub fn this_program() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// Returns the user of this program, according to the environment: `user@host`.
+/// Returns the user who runs this program, according to the environment: `user@host`.
 pub fn this_user() -> String {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let user = set("USER").or_else(|| set("LOGNAME")).unwrap_or_else(|| "someone".to_owned());

@@ -9,22 +9,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthConfig {
-    /// Time that all workers of a version must have been in their current runs before its model counts as not ready.
-    /// Default: ten times the budget, and at least 30 s.
+    /// Time after which a version counts as stuck: all its workers have been in their current runs for that long. Its
+    /// model is then not ready. Default: ten times the budget, and at least 30 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stuck_after_ms: Option<NonZeroU64>,
-    /// Time in the same state before `/livez` fails, so that the orchestrator restarts the process. Default: never.
+    /// Time after which `/livez` fails because all workers of a version have been in their current runs for that long.
+    /// The orchestrator then restarts the process. Default: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_fails_after_ms: Option<NonZeroU64>,
 }
 
-/// `[shutdown]`: how a server stops.
+/// `[shutdown]`: durations of a server's shutdown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShutdownConfig {
-    /// Time after SIGTERM in which the server reports not ready and still serves, until load balancers have noticed.
+    /// Time after SIGTERM in which the server reports not ready but still serves, so that load balancers notice.
     pub deregistration_delay_ms: u64,
-    /// Time for requests in flight to finish after the delay.
+    /// Time after the delay in which requests in flight may finish.
     pub grace_period_ms: u64,
 }
 
@@ -35,8 +36,7 @@ impl Default for ShutdownConfig {
 }
 
 impl HealthConfig {
-    /// Time that all workers of a version with this total budget must have been in their current runs before they count
-    /// as stuck.
+    /// Returns [`HealthConfig::stuck_after_ms`], or its default for a version with this total budget.
     ///
     /// ```
     /// use std::time::Duration;

@@ -29,7 +29,7 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     found.iter().find(|address| address.is_ipv4()).or(found.first()).copied().ok_or_else(unexpected)
 }
 
-/// Returns the unspecified IPv6 address where the machine has IPv6, because it accepts IPv4, too.
+/// Returns the address for all addresses. If the machine has IPv6, this is IPv6's, which accepts IPv4, too.
 fn all_addresses(port: u16) -> SocketAddr {
     match TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),

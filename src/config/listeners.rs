@@ -14,7 +14,7 @@ use crate::machine;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// Address and port; port 0 takes a free one.
+    /// Address and port. Port 0 chooses a free port.
     #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
     /// Threads that read, parse and write requests.
@@ -23,9 +23,9 @@ pub struct HttpConfig {
     pub connection_limit: NonZeroUsize,
     /// Time for a new connection to send the head of its first request.
     pub first_request_timeout_ms: NonZeroU64,
-    /// Time for which a connection may be idle after an answer, until the head of the next request has been read.
+    /// Maximum time from an answer until the head of the connection's next request has been read.
     pub header_timeout_ms: NonZeroU64,
-    /// Time for which a client may read nothing of an answer that is being written.
+    /// Maximum time without progress while an answer is written to a client.
     pub write_timeout_ms: NonZeroU64,
     /// Maximum size of a request body.
     pub body_limit_bytes: NonZeroUsize,
@@ -36,7 +36,7 @@ pub struct HttpConfig {
     pub body_memory_bytes: Option<NonZeroUsize>,
     /// True if this listener also answers `GET /metrics`.
     pub metrics: bool,
-    /// Maximum age of the metrics in an answer.
+    /// Maximum age of the metrics when they are served.
     pub metrics_max_age_ms: u64,
 }
 
@@ -44,10 +44,10 @@ pub struct HttpConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Address and port; port 0 takes a free one.
+    /// Address and port. Port 0 chooses a free port.
     #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
-    /// Token for the admin API; without it, anyone who can reach the address can change the deployments.
+    /// Token for the admin API. If it is not set, anyone who can reach the address can change the deployments.
     #[serde(skip_serializing)]
     pub token: Option<Token>,
 }
@@ -93,8 +93,8 @@ impl HttpConfig {
         Duration::from_millis(self.first_request_timeout_ms.get())
     }
 
-    /// Returns [`HttpConfig::body_memory_bytes`]. Without it, an eighth of the memory that this process may have:
-    /// tensors made from a body may take four times its size, and models need the rest.
+    /// Returns [`HttpConfig::body_memory_bytes`], or its default: an eighth of the memory that this process may use.
+    /// Tensors made from a body may take four times its size, and models need the rest.
     pub fn body_memory(&self) -> usize {
         let least = self.least_body_memory();
         let eighth = |bytes: u64| usize::try_from(bytes / 8).unwrap_or(usize::MAX);
@@ -102,7 +102,8 @@ impl HttpConfig {
         self.body_memory_bytes.map_or_else(suited, NonZeroUsize::get)
     }
 
-    /// One body may take somewhat less than half of the budget, so three times the largest body is enough.
+    /// Returns the minimum of [`HttpConfig::body_memory_bytes`]: three times the largest body, because one body may
+    /// take somewhat less than half of this memory.
     pub(super) fn least_body_memory(&self) -> usize {
         self.body_limit_bytes.max(self.feedback_body_limit_bytes).get().saturating_mul(3)
     }

@@ -32,7 +32,7 @@ pub enum LogFormat {
     Auto,
     /// For people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

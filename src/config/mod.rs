@@ -1,8 +1,8 @@
-//! Configuration: a TOML file, the environment and flags, made into one validated [`Config`].
+//! Configuration: a TOML file, the environment and flags, merged into one validated [`Config`].
 //!
-//! Later sources win: defaults, then the file, then `LEEWAY_*` variables, then flags. An unknown key, a
-//! wrong type or an impossible value is an error that names the source, the key and what is allowed, and it
-//! is found before anything is loaded or bound. Only this module reads the environment.
+//! Later sources win: defaults, then the file, then `LEEWAY_*` variables, then flags. An unknown key, a wrong type or
+//! an impossible value is an error that names the source, the key and the accepted values. Such errors are reported
+//! before anything is loaded or bound. Only this module reads the environment.
 
 #![warn(missing_docs)]
 
@@ -58,7 +58,7 @@ pub struct Config {
     pub health: HealthConfig,
     /// Storage of the deployments.
     pub state: StateConfig,
-    /// Monitoring, and the lifetime of its data.
+    /// Monitoring, and its windows.
     pub monitoring: ServerMonitoringConfig,
     /// Accepted feedback.
     pub feedback: FeedbackConfig,
@@ -74,7 +74,7 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OnnxRuntimeConfig {
-    /// The library's file; without it, the usual places are searched.
+    /// File of the library. If it is not set, the usual locations are searched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub library: Option<PathBuf>,
 }

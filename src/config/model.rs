@@ -50,27 +50,28 @@ pub struct SessionConfig {
     pub providers: Vec<Provider>,
     /// Action if a provider cannot be used.
     pub provider_fallback: ProviderFallback,
-    /// Sessions, each with a thread of its own that runs batches.
+    /// Number of sessions. Each has a thread of its own that runs batches.
     pub workers: Count,
-    /// Threads that share the work of one run.
+    /// Number of threads that share the work of one run.
     pub intra_op_threads: Count,
-    /// The process that runs its sessions.
+    /// The process that runs the sessions.
     pub isolation: Isolation,
     /// Sharing of runs by different requests.
     pub batching: Batching,
-    /// Maximum number of rows in one run. Default: 32 for a run of several requests, `max_instances` for a run of one.
-    /// Ignored if the model fixes its batch dimension.
+    /// Maximum number of rows in one run. Default: 32 for a run of several requests, `max_instances` for a run of one
+    /// request. Ignored if the model fixes its batch dimension.
     pub max_batch_size: Option<NonZeroUsize>,
     /// Maximum number of elements of all inputs together in one run, for models whose rows differ in length.
     pub max_batch_elements: Option<NonZeroUsize>,
-    /// Time for which a free worker waits for more rows. 0 never waits.
+    /// Time for which a free worker waits for more rows. 0 turns waiting off.
     pub max_wait_us: u64,
     /// Maximum number of instances in one request.
     pub max_instances: NonZeroUsize,
     /// Maximum number of requests that wait for a worker.
     pub queue_capacity: NonZeroUsize,
-    /// Maximum time for which a worker spins for the next request, and a request for its answer, instead of parking. They
-    /// spin while requests come one at a time and a run takes no longer than this. 0 turns spinning off.
+    /// Maximum time for which a worker that waits for the next request, or a request that waits for its answer, spins
+    /// instead of parking. Both spin only if requests come one at a time and a run takes no longer than this time. 0
+    /// turns spinning off.
     pub spin_us: u64,
 }
 
@@ -78,17 +79,17 @@ pub struct SessionConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {
-    /// The server's process: the fastest.
+    /// The server's process. This is the fastest.
     #[default]
     None,
     /// One process for each worker: if it ends, one batch fails.
     Process,
-    /// One process for each worker until the version is the stable one: the crash of a canary affects nothing else.
+    /// One process for each worker until the version becomes stable, so that a canary's crash affects nothing else.
     UntilPromoted,
 }
 
 impl Isolation {
-    /// Returns the place where the sessions of a version run now.
+    /// Returns the process that runs a version's sessions. `is_stable` is true for the stable version.
     ///
     /// ```
     /// use leeway::config::{Isolation, SessionPlace};
@@ -104,7 +105,7 @@ impl Isolation {
     }
 }
 
-/// Place of a version's sessions.
+/// The process that runs a version's sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionPlace {
@@ -127,12 +128,12 @@ pub enum Batching {
     Never,
 }
 
-/// The threads of one version of a model.
+/// Numbers of threads of one version of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threads {
-    /// Sessions, each with a thread of its own.
+    /// Number of sessions. Each has a thread of its own.
     pub workers: NonZeroUsize,
-    /// Threads that share the work of one run.
+    /// Number of threads that share the work of one run.
     pub intra_op: NonZeroUsize,
 }
 
@@ -191,7 +192,7 @@ impl ModelConfig {
 }
 
 impl SessionConfig {
-    /// Returns the number of workers, and of threads that share a run.
+    /// Returns the numbers of workers and of threads that share a run.
     pub fn threads(&self) -> Threads {
         Threads::choose(available_cores(), self.workers, self.intra_op_threads)
     }
@@ -241,8 +242,8 @@ impl SessionConfig {
 }
 
 impl Threads {
-    /// Divides the cores among workers. If both numbers are `auto`, there is a worker for every four cores, at most
-    /// eight: a small batch gains little from more than four threads.
+    /// Divides the cores among workers. If both numbers are `auto`, there is one worker for every four cores, because a
+    /// small batch gains little from more than four threads. There are at most eight such workers.
     ///
     /// ```
     /// use std::num::NonZeroUsize;

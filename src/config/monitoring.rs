@@ -14,13 +14,14 @@ use super::Token;
 pub struct ServerMonitoringConfig {
     /// True if features and predictions are counted.
     pub enabled: bool,
-    /// The sliding window of latency quantiles.
+    /// Length of the sliding window of latency quantiles.
     pub quantile_window_ms: u64,
-    /// Default window of drift.
+    /// Default length of the window of drift.
     pub drift_window_ms: u64,
     /// The drift series in `/metrics`: the features that drift most, or all features with all their bins.
     pub drift_series: DriftSeries,
-    /// Maximum number of features, and of parts of predictions, of each version in `/metrics` with `"top"`.
+    /// Maximum number of features, and of parts of predictions, that `/metrics` has for each version if `drift_series`
+    /// is `"top"`.
     pub top_features: usize,
 }
 
@@ -38,7 +39,7 @@ pub enum DriftSeries {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeedbackConfig {
-    /// Key that signs prediction ids; without it, a key that is stored with the state.
+    /// Key that signs prediction ids. Default: a key that is stored with the state.
     #[serde(skip_serializing)]
     pub key: Option<Token>,
     /// Maximum age of a prediction for which feedback is accepted.
@@ -46,7 +47,7 @@ pub struct FeedbackConfig {
     /// Maximum age of a prediction whose feedback can be corrected: later feedback replaces earlier feedback. 0 allows
     /// no corrections.
     pub correction_window_ms: u64,
-    /// Number of the last feedback items that are remembered, so that none is counted twice.
+    /// Number of remembered feedback items, the most recent ones. A remembered item is not counted twice.
     pub remembered: NonZeroUsize,
 }
 
@@ -54,7 +55,7 @@ pub struct FeedbackConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MonitoringConfig {
-    /// Maximum number of watched features: the first ones of the baseline.
+    /// Maximum number of watched features. The first features of the baseline are watched.
     pub max_features: usize,
     /// Threshold below which a confidence counts as low.
     pub low_confidence: f32,
@@ -74,20 +75,20 @@ pub enum BusinessKind {
     Rate,
 }
 
-/// [`ServerMonitoringConfig`] as durations.
+/// [`ServerMonitoringConfig`], with its windows as durations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MonitoringWindows {
     /// True if features and predictions are counted.
     pub enabled: bool,
-    /// The sliding window of latency quantiles.
+    /// Length of the sliding window of latency quantiles.
     pub quantiles: Duration,
-    /// Default window of drift.
+    /// Default length of the window of drift.
     pub drift: Duration,
-    /// Maximum number of features of a version in `/metrics`. `None` shows all of them, with their bins.
+    /// Maximum number of features of a version in `/metrics`. `None` for all features, with their bins.
     pub top_features: Option<usize>,
 }
 
-/// Maximum number of watched features. Each takes some 2 kB for every thread, and as much for every hour.
+/// Maximum number of watched features. Each takes about 2 kB per thread, and about 2 kB per hour of history.
 const MAX_FEATURES: usize = 4096;
 /// Maximum number of business metrics. Each has three series.
 const MAX_BUSINESS_METRICS: usize = 32;
@@ -98,7 +99,7 @@ impl Default for ServerMonitoringConfig {
             enabled: true,
             quantile_window_ms: 300_000,
             drift_window_ms: 3_600_000,
-            // A feature with its bins has some 35 series. 64 features in 30 versions would be 10 MB per scrape.
+            // A feature with its bins has about 35 series. 64 features in 30 versions would be 10 MB per scrape.
             drift_series: DriftSeries::Top,
             // `leeway drift` shows the other features.
             top_features: 10,
@@ -128,7 +129,7 @@ impl Default for MonitoringWindows {
 }
 
 impl ServerMonitoringConfig {
-    /// The windows as durations.
+    /// Returns the settings, with the windows as durations.
     pub fn windows(&self) -> MonitoringWindows {
         MonitoringWindows {
             enabled: self.enabled,

@@ -1,17 +1,17 @@
-//! Places of the ONNX Runtime library, in the order in which they are tried.
+//! Locations of the ONNX Runtime library, in the order in which they are tried.
 
 use std::path::{Path, PathBuf};
 
 use super::Config;
 
-/// A place to look for the ONNX Runtime library.
+/// A possible location of the ONNX Runtime library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibraryCandidate {
     /// The file, or a bare name for the system's loader.
     pub path: PathBuf,
-    /// The setting or the place that names the file, for the message that lists all attempts.
+    /// The setting that names the file, or a description of its location, for the message that lists all attempts.
     pub named_by: &'static str,
-    /// True if a setting names exactly this file. No other place is tried then.
+    /// True if a setting names exactly this file. No other location is tried then.
     pub explicit: bool,
 }
 
@@ -21,8 +21,8 @@ const FILE_NAME: &str = "libonnxruntime.dylib";
 const FILE_NAME: &str = "libonnxruntime.so";
 
 impl Config {
-    /// Returns the places to look for ONNX Runtime: the configuration, `ORT_DYLIB_PATH`, the executable's folder,
-    /// `../lib/leeway` from there, the checkout's fetched copy, the system's loader.
+    /// Returns the possible locations of ONNX Runtime: the configuration, `ORT_DYLIB_PATH`, the executable's folder,
+    /// `../lib/leeway` relative to that folder, the copy that was fetched into the checkout, the system's loader.
     pub fn library_candidates(&self) -> Vec<LibraryCandidate> {
         let environment = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
         let executable = std::env::current_exe().ok();
@@ -30,7 +30,7 @@ impl Config {
     }
 }
 
-/// Pure part of [`Config::library_candidates`]: the first explicit place alone, or else all the usual places.
+/// Pure part of [`Config::library_candidates`]: only the first explicit location, or else all usual locations.
 fn candidates(
     configured: Option<&Path>,
     environment: Option<PathBuf>,
@@ -50,7 +50,7 @@ fn candidates(
         if let Some(prefix) = folder.parent() {
             add(prefix.join("lib/leeway").join(FILE_NAME), "installed with the executable");
         }
-        // target/release/leeway and target/debug/deps/<test> lie below the checkout with the fetched library.
+        // target/release/leeway and target/debug/deps/<test> are inside the checkout with the fetched library.
         for ancestor in folder.ancestors().filter(|ancestor| ancestor.join(".onnxruntime").is_dir()) {
             add(ancestor.join(".onnxruntime").join(FILE_NAME), "fetched by `make onnxruntime`");
         }

@@ -14,10 +14,10 @@ use crate::identity::ModelName;
 pub struct RepositoryConfig {
     /// The folder that holds one folder per model.
     pub path: PathBuf,
-    /// The model that answers `POST /predict`; without it, the only model of the repository.
+    /// The model that answers `POST /predict`. Default: the only model of the repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_model: Option<ModelName>,
-    /// Number of the newest versions of each model that are kept loaded, beside those that the deployment needs.
+    /// Number of the newest versions of each model that are kept loaded even if the deployment does not need them.
     pub newest_versions: usize,
     /// Interval of syncs with the folder, which find new versions and changed files. 0 turns them off.
     pub poll_interval_ms: u64,
@@ -46,13 +46,12 @@ pub enum StartMode {
 pub struct LoadingConfig {
     /// True if a version is first tried out in a separate process.
     pub trial: bool,
-    /// Maximum memory of the trial, in MiB. Default: 1024 plus 3 + `workers` times the model's size; no limit with
-    /// CUDA.
+    /// Maximum memory of the trial, in MiB. Default: 1024 + (3 + `workers`) · the model's size; no limit with CUDA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial_memory_mb: Option<NonZeroU64>,
     /// Timeout of the trial, and of each of the first runs of a version in the server itself.
     pub trial_timeout_ms: NonZeroU64,
-    /// Timeout of a load as a whole. Other loads continue after it.
+    /// Timeout of a whole load. Afterwards, other loads continue.
     pub timeout_ms: NonZeroU64,
 }
 
@@ -95,7 +94,7 @@ impl RepositoryConfig {
         Duration::from_millis(self.reload_timeout_ms.get())
     }
 
-    /// [`RepositoryConfig::start_timeout_ms`] as a duration; `None` for a strict start, which waits for all.
+    /// [`RepositoryConfig::start_timeout_ms`] as a duration; `None` for a strict start, which waits for all models.
     pub fn start_timeout(&self) -> Option<Duration> {
         let timeout = Duration::from_millis(self.start_timeout_ms.get());
         (self.start == StartMode::Lenient).then_some(timeout)

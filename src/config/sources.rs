@@ -1,4 +1,4 @@
-//! Reads the sources in order, and describes each problem in one line.
+//! Reads the sources of the configuration in order, and describes each problem in one line.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -27,7 +27,7 @@ const MAX_PROBLEM: usize = 1_000;
 const MAX_FILE: u64 = 1 << 20;
 const PREFIX: &str = "LEEWAY_";
 
-/// Returns the environment variables with settings. They may hold secrets, so the processes of models do not get them.
+/// Returns the environment variables with settings. Processes that run models do not get them: they may hold secrets.
 pub fn own_variables() -> Vec<OsString> {
     let names = std::env::vars_os().map(|(name, _)| name);
     names.filter(|name| name.to_string_lossy().starts_with(PREFIX)).collect()
@@ -76,7 +76,7 @@ impl Config {
 
     /// Returns all keys, each as its section and its name.
     pub fn keys() -> Vec<(String, String)> {
-        // Keys without a default are missing from the serialized default.
+        // These keys have no default, so the serialized default does not contain them.
         let without = [
             ("repository", "default_model"),
             ("onnxruntime", "library"),
@@ -139,8 +139,8 @@ impl Config {
     }
 }
 
-/// Returns the names, without the prefix, of empty variables with the prefix. They count as not set, because templates
-/// produce empty variables for missing values.
+/// Returns the names of the empty variables that begin with the prefix, without the prefix. They count as not set,
+/// because templates produce empty variables for missing values.
 fn empty_variables() -> Vec<Uncased<'static>> {
     let named = |(name, value): (OsString, OsString)| {
         let name = name.into_string().ok().filter(|_| value.is_empty())?;
@@ -150,7 +150,7 @@ fn empty_variables() -> Vec<Uncased<'static>> {
     std::env::vars_os().filter_map(named).collect()
 }
 
-/// Refuses variables such as `LEEWAY_HTTP_LISTEN`: it would be ignored, but is meant as `LEEWAY_HTTP__LISTEN`.
+/// Refuses variables such as `LEEWAY_HTTP_LISTEN`, a mistake for `LEEWAY_HTTP__LISTEN` that would have no effect.
 fn refuse_single_underscores() -> Result<(), SetupError> {
     for (section, key) in Config::keys() {
         let misspelt = format!("{PREFIX}{section}_{key}").to_uppercase();
@@ -169,7 +169,7 @@ pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T, SetupErro
     extract(&Figment::new().merge(toml(path)?), Some(path))
 }
 
-/// Reads a TOML file. Errors give only line and column, because the text may be a secret, or come from another file.
+/// Reads a TOML file. Errors give line and column but not the line itself, which may be secret or from a wrong file.
 fn toml(path: &Path) -> Result<TomlFile, SetupError> {
     let wrong = |problem: String| SetupError::Config(format!("{}: {problem}", shown(path)));
     let text = read_text(path).map_err(wrong)?;
@@ -222,7 +222,7 @@ impl figment::Provider for TomlFile {
     }
 }
 
-/// Extracts a value. Errors about missing keys name `file`, because figment knows no source of a missing key.
+/// Extracts a value. Errors about missing keys name `file`, because figment gives no source for a missing key.
 fn extract<T: DeserializeOwned>(figment: &Figment, file: Option<&Path>) -> Result<T, SetupError> {
     figment.extract().map_err(|errors| {
         let problem = |error: figment::Error| match source(&error).or_else(|| file.map(shown)) {
@@ -233,13 +233,13 @@ fn extract<T: DeserializeOwned>(figment: &Figment, file: Option<&Path>) -> Resul
     })
 }
 
-/// Formats a path: relative to the current directory, if it lies below.
+/// Formats a path: relative to the current directory, if the path is inside it.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().ok();
     here.as_deref().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).display().to_string()
 }
 
-/// Returns the file, the variable or the flag that an error is about.
+/// Returns the source of the value that an error is about: the file, the variable, or the command line.
 fn source(error: &figment::Error) -> Option<String> {
     let metadata = error.metadata.as_ref()?;
     match &metadata.source {

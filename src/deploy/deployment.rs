@@ -9,7 +9,7 @@ use crate::error::{OperatorError, Result};
 use crate::identity::{ModelName, Version};
 use crate::traffic::TrafficSplit;
 
-/// Number of stable versions that a rollback can go back.
+/// Maximum length of the rollback path.
 const MAX_PATH: usize = 16;
 
 /// Maximum length of a stored name or reason, in characters.
@@ -18,7 +18,7 @@ const MAX_TEXT_CHARS: usize = 1_000;
 /// The change to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transition {
-    /// Divide the requests like this. The stable version stays the same.
+    /// Divide the traffic in this way. The stable version stays the same.
     Traffic(TrafficSplit),
     /// Make a version the stable one, with all requests.
     Promote(Version),
@@ -119,7 +119,7 @@ impl Deployment {
     }
 
     /// Returns the deployment that a request leads to, or `None` if this one is already as requested. Returns a
-    /// conflict if the request was decided on another generation.
+    /// conflict if the request was based on another generation.
     pub(super) fn requested(&self, request: &ChangeRequest) -> Result<Option<Deployment>, OperatorError> {
         match request.if_generation {
             Some(expected) if expected != self.generation => Err(OperatorError::Conflict {
@@ -134,7 +134,8 @@ impl Deployment {
         }
     }
 
-    /// Returns the versions that have to stay loaded: every version with traffic, the stable one, and the one before it.
+    /// Returns the versions that have to stay loaded: every version with traffic, the stable one, and the previous
+    /// stable one.
     pub fn required_versions(&self) -> impl Iterator<Item = Version> {
         self.serving_versions().chain(self.rollback_path.last().copied())
     }

@@ -1,7 +1,7 @@
 //! The deployment journal: all deployments so far, in order.
 //!
-//! The journal is append-only, and generations are consecutive. Of two changes that were decided on the same
-//! deployment, one is written, and the other gets the current deployment. `state/` implements the journal.
+//! The journal is append-only, and generations are consecutive. Of two changes that are based on the same deployment,
+//! only one is written; the other is refused with the deployment that is now current. `state/` implements the journal.
 
 use std::fmt::Debug;
 
@@ -24,7 +24,7 @@ pub trait Journal: Debug + Send + Sync {
     async fn history(&self, model: &ModelName, before: u64, limit: u32) -> Result<Vec<Deployment>, OperatorError>;
 }
 
-/// Result of adding a deployment.
+/// Result of appending a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {
     /// The deployment was written and is the current one.

@@ -13,7 +13,7 @@ use crate::error::{LoadFault, Result, SetupError};
 use crate::registry::LoadStep;
 use crate::repository::Fingerprint;
 
-/// State of a version; `V` is the version that serves.
+/// State of a version. `V` is the type of a version that serves.
 ///
 /// | state | event | next state |
 /// |---|---|---|
@@ -26,7 +26,7 @@ use crate::repository::Fingerprint;
 /// | ready, reload running | load failed | ready, with the former version and a failed reload |
 /// | ready, reload failed | retry allowed | ready |
 /// | ready | compared | ready, with files as loaded or altered |
-/// | ready | retired | available; loading or failed if the reload is |
+/// | ready | retired | available; loading if a reload is running, failed if it failed |
 ///
 /// All other events are illegal and change nothing.
 #[derive(Debug, Default)]
@@ -107,7 +107,7 @@ pub(super) enum Event<V> {
     Loaded(V, Fingerprint),
     /// The load has failed.
     LoadFailed(LoadFailure),
-    /// The reason of a failed load has changed, or enough time has passed.
+    /// The files of a failed load have changed, or its backoff is over.
     RetryAllowed,
     /// The files were compared. Holds the fingerprint of the folder, and the difference, if there is one.
     Compared(Fingerprint, Option<String>),

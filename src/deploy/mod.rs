@@ -1,11 +1,11 @@
-//! Deployments of models, which divide the traffic over versions; their changes, and their journal.
+//! Deployments of models (the division of their traffic over versions), changes of them, and their journal.
 //!
 //! - `deployment.rs` is the pure function from one deployment of a model to the next.
 //! - `journal.rs` keeps all deployments. A change takes effect once it is written there.
 //! - `repository_view.rs` is the repository as the last sync found it.
 //! - `lifecycle.rs` is the life cycle of a version in the server.
 //! - `reconcile.rs` decides which versions to load and which to retire.
-//! - `deployer/` carries it out: it owns the loaded versions, and publishes snapshots.
+//! - `deployer/` carries out these decisions, owns the loaded versions, and publishes snapshots.
 //! - `offline.rs` changes the journal of a server that is not running.
 //! - `problems.rs` remembers problems, so that each is logged once.
 //!

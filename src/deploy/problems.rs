@@ -32,7 +32,7 @@ impl Problems {
         self.0.get(about).map(String::as_str)
     }
 
-    /// The texts of the problems.
+    /// Returns the texts of the problems.
     pub(super) fn texts(&self) -> Vec<String> {
         self.0.values().cloned().collect()
     }

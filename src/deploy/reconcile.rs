@@ -48,8 +48,8 @@ pub enum ReconcileAction {
 /// Returns the versions that should be loaded: the needed ones, those that an operator holds loaded, and the newest few
 /// that can be loaded. A version that an operator holds unloaded is left out, unless it is needed.
 ///
-/// A refused version does not count among the newest few. A version that does not serve yet does not displace one that
-/// serves: the newest few of those that serve stay until enough newer ones serve.
+/// A refused version does not count among the newest few. A version that does not serve yet does not displace a serving
+/// one: the newest few serving versions stay until enough newer versions serve.
 ///
 /// ```
 /// use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +57,7 @@ pub enum ReconcileAction {
 /// let [one, two, three, four] = ["1", "2", "3", "4"].map(|version| version.parse().unwrap());
 /// let on_disk = BTreeSet::from([one, two, three, four]);
 /// let mut live = BTreeMap::from([(one, LoadState::Loaded), (two, LoadState::Loaded), (three, LoadState::Loaded), (four, LoadState::Loading)]);
-/// // Version 1 has the traffic, and 2 of the newest are to be loaded.
+/// // Version 1 has the traffic, and the newest two versions should be loaded.
 /// let mut now = |four_is| {
 ///     live.insert(four, four_is);
 ///     wanted(&on_disk, &live, &BTreeSet::from([one]), 2, &BTreeMap::new())
@@ -74,7 +74,7 @@ pub fn wanted(
     holds: &BTreeMap<Version, Hold>,
 ) -> BTreeSet<Version> {
     let is_out = |version: &Version| holds.get(version) == Some(&Hold::Unloaded);
-    // A version that an operator holds unloaded counts: no older version is loaded instead.
+    // A version that an operator holds unloaded counts among the newest: no older version is loaded instead.
     let can_serve = |version: &&Version| live.get(version) != Some(&LoadState::Refused);
     let serves = |version: &&Version| !is_out(version) && live.get(version).is_some_and(|live| live.serves());
     let newest_first = || on_disk.iter().rev();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     proptest! {
-        /// A refused, half-copied or still loading newer version.
+        /// The newer versions are refused, half-copied or still loading.
         #[test]
         fn a_version_that_does_not_serve_pushes_none_out(
             before in model(),
@@ -255,7 +255,7 @@ mod tests {
             }
             prop_assert_eq!(model.steps(), vec![]);
             let is_out = |version: &Version| model.holds.get(version) == Some(&Hold::Unloaded);
-            // A version that is held unloaded takes a place, although it was never tried.
+            // A version that is held unloaded counts among the newest, although it was never tried.
             let can_be =
                 |version: &Version| good.contains(version) || began_with.contains(version) || is_out(version);
             let newest = model.on_disk.iter().rev().filter(|version| can_be(version)).take(model.newest);

@@ -1,5 +1,5 @@
-//! The repository as the last sync found it. This is the only file in `deploy/` that reads the disk: everything else is
-//! answered from memory, however slow the disk is.
+//! The repository as the last sync found it. This is the only file in `deploy/` that reads the disk. Everything else
+//! uses memory only, so that a slow disk does not delay it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::repository::{Fingerprint, FoundModel, FoundVersion, Manifest, Refusal
 pub(super) struct RepositoryView {
     /// The models, by name.
     pub(super) models: BTreeMap<ModelName, Arc<ModelView>>,
-    /// Problems with other folders, by folder.
+    /// Problems with folders, by folder.
     pub(super) problems: BTreeMap<String, String>,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct RepositoryView {
 #[derive(Debug)]
 pub(super) struct ModelView {
     pub(super) name: ModelName,
-    /// Place of its `model.toml`, for messages.
+    /// Location of its `model.toml`, for messages.
     pub(super) config_place: String,
     /// Fingerprint of its `model.toml`.
     pub(super) config_mark: Fingerprint,
@@ -90,11 +90,11 @@ impl VersionView {
 pub(super) struct Comparison {
     /// Fingerprint of the folder, from before the comparison.
     pub(super) mark: Fingerprint,
-    /// The difference, if there is one. A refusal means that the comparison was not possible now.
+    /// The difference, if there is one. `Err` means that the comparison was not possible now.
     pub(super) altered: Result<Option<String>, Refusal>,
 }
 
-/// Compares the files of a version with those that were loaded, unless the fingerprint has not changed since the last
+/// Compares the files of a version with those that were loaded. `None` if the fingerprint is the same as at the last
 /// comparison. Reads in pieces, because the version is already in memory.
 pub(super) fn compare(store: &dyn Store, loaded: &ServedVersion, compared: &Fingerprint) -> Option<Comparison> {
     compare_files(store, (&loaded.model, loaded.version), &loaded.manifest, compared)

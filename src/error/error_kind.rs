@@ -9,7 +9,7 @@ pub enum ErrorKind {
     InvalidArgument,
     /// The request lacks credentials, or has wrong ones.
     Unauthenticated,
-    /// The sender may not do this.
+    /// The sender is not allowed to do this.
     PermissionDenied,
     /// The model, version or path does not exist.
     NotFound,

@@ -1,6 +1,6 @@
 //! Errors, divided by the people who may see them.
 //!
-//! | type | who sees it | place |
+//! | type | who sees it | file |
 //! |---|---|---|
 //! | [`Error`] | any caller of the data listener | `request_error.rs` |
 //! | [`OperatorError`] | operators, on the admin listener; their requests may also fail with an [`Error`] | `operator_error.rs` |

@@ -30,7 +30,7 @@ pub enum OperatorError {
     #[error("send the header Authorization: Bearer with the token that is configured as admin.token")]
     #[strum(message = "Unauthorized")]
     Unauthorized,
-    /// A web page may have made a browser send the request.
+    /// The request may come from a web page that made a browser send it.
     #[error("{0}")]
     #[strum(message = "Forbidden")]
     Forbidden(String),
@@ -95,7 +95,7 @@ impl OperatorError {
         }
     }
 
-    /// Returns the message for operators: the detail, if there is one.
+    /// Returns the message for operators: the detail if there is one, or else the message for callers.
     pub fn for_operators(&self) -> String {
         self.detail().map_or_else(|| self.to_string(), str::to_owned)
     }

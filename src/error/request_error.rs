@@ -96,23 +96,23 @@ pub enum Error {
     #[error("{}", overloaded(*shed, *needed, *left))]
     #[strum(message = "Model overloaded")]
     Overloaded {
-        /// The place of the refusal.
+        /// The point at which the request was refused.
         shed: Shed,
         /// Predicted time in the queue and the run.
         needed: Duration,
-        /// Time that is left for them.
+        /// Time that is left for the queue and the run.
         left: Duration,
         /// Time after which to try again.
         retry_after: Duration,
     },
-    /// The connection is above the limit up to which predictions are served.
+    /// More connections are open than the limit up to which predictions are served.
     #[error("{limit} connections are open, and this one is above the limit (http.connection_limit); try again")]
     #[strum(message = "Too many connections")]
     TooManyConnections {
         /// The limit.
         limit: usize,
     },
-    /// The body or the response does not fit into the memory besides those of other requests.
+    /// The memory for bodies and responses has too few free bytes for this request.
     #[error(
         "other requests use most of the {limit} bytes of memory for bodies and responses (http.body_memory_bytes); try \
          again, or send a smaller body"
@@ -207,7 +207,7 @@ pub enum Error {
         retry_after: Duration,
     },
 
-    /// The feedback could not be stored durably, so none of it was taken.
+    /// The feedback could not be stored durably, so none of it was accepted.
     #[error("the feedback could not be recorded, and none of it was taken; send it again later")]
     #[strum(message = "Feedback not recorded")]
     FeedbackNotRecorded {
@@ -303,7 +303,7 @@ impl Error {
         self.get_message().unwrap_or_default()
     }
 
-    /// Returns the time after which the same request may succeed; `None` if it never will, or if that is not known.
+    /// Returns the time after which the same request may succeed; `None` if it never will, or if the time is not known.
     pub fn retry_after(&self) -> Option<Duration> {
         /// Repairing a full or failing disk takes longer than a second, and earlier retries would fail again.
         const REPAIR_OF_A_DISK: Duration = Duration::from_secs(30);
@@ -328,7 +328,7 @@ impl Error {
         }
     }
 
-    /// Returns the message for operators: the detail, if there is one.
+    /// Returns the message for operators: the detail if there is one, or else the message for callers.
     pub fn for_operators(&self) -> String {
         self.detail().map_or_else(|| self.to_string(), str::to_owned)
     }

@@ -15,7 +15,7 @@ pub enum SetupError {
     /// The ONNX Runtime library.
     #[error("{0}")]
     Library(String),
-    /// The file of the state.
+    /// The state file.
     #[error("{0}")]
     State(String),
     /// The repository of models as a whole.

@@ -1,8 +1,7 @@
 //! Reads feedback from the JSON of a body.
 //!
-//! Limits apply while reading: the number of items, the number of amounts of an item, and the length of every text. A
-//! label and an amount are single values. An array or an object in their place is refused at its first byte and not
-//! read further.
+//! Limits apply while reading: on the number of items, the number of amounts of an item, and the length of each text. A
+//! label and an amount are single values. An array or an object instead of one is refused at its first byte.
 
 use std::fmt;
 
@@ -13,9 +12,9 @@ use crate::pipeline::Object;
 
 /// Maximum number of items in one request.
 pub const MAX_ITEMS: usize = 10_000;
-/// Maximum number of amounts in one item: a `model.toml` can have as many business metrics.
+/// Maximum number of amounts in one item. A `model.toml` can declare the same number of business metrics.
 const MAX_AMOUNTS: usize = 32;
-/// Maximum length of a stored text, in bytes. A longer one is neither an id nor a class.
+/// Maximum length of an id or a class, in bytes. The content of a longer text is not kept.
 const MAX_TEXT_BYTES: usize = 1_024;
 
 /// The body: `{"feedback": […]}`
@@ -41,7 +40,7 @@ pub(super) struct Item {
     pub(super) metrics: Object<Amounts>,
 }
 
-/// A label as it was written.
+/// A label, as written in the body.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum WrittenLabel {
     Yes(bool),
@@ -54,7 +53,7 @@ pub(super) enum WrittenLabel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Text {
     Kept(Box<str>),
-    /// Too long for an id or a class. Holds the number of bytes.
+    /// The text is too long for an id or a class. Holds its length in bytes.
     TooLong(usize),
 }
 
@@ -191,7 +190,7 @@ impl<'de> Deserialize<'de> for WrittenLabel {
             }
 
             fn visit_u64<E>(self, number: u64) -> Result<WrittenLabel, E> {
-                // Larger numbers can only be names of classes, which are compared digit by digit.
+                // A number beyond the range of i64 can only be the name of a class, so it becomes a text.
                 let text = || WrittenLabel::Text(Text::new(&number.to_string()));
                 Ok(i64::try_from(number).map_or_else(|_| text(), WrittenLabel::Whole))
             }

@@ -1,4 +1,4 @@
-//! The reader of feedback, with the properties that must hold for any input: for the fuzz targets of `fuzz/`.
+//! Checks the properties that the reader of feedback must have for any input. For the fuzz targets of `fuzz/`.
 
 use super::batch::{Item, MAX_ITEMS, WrittenLabel};
 use super::*;
@@ -8,7 +8,7 @@ const MAX_PROBLEM: usize = 2_000;
 /// Maximum length of a stored text, in bytes.
 const MAX_TEXT_BYTES: usize = 1_024;
 
-/// Reads a body and judges each of its items, first as if a class and then as if a number had been predicted.
+/// Reads a body, and judges each item twice: for a predicted class and for a predicted number.
 pub(crate) fn feedback(body: &[u8]) {
     let Batch { items } = match Batch::read(body) {
         Ok(batch) => batch,

@@ -9,7 +9,8 @@ const NAMED: usize = 10;
 /// Maximum length of a text that a message quotes, in bytes.
 const QUOTED: usize = 64;
 
-/// Returns the class of this name, if there is one. Classes without names are named by their numbers, from 0.
+/// Returns the class that a label means, or an error for the caller. Classes without names are named by their numbers,
+/// from 0.
 ///
 /// A text means the class with exactly that name. A number means the class whose name is that number, in any notation
 /// (`3`, `3.0`). True and false mean the classes with these names, in the spelling of JSON or of Python.
@@ -22,7 +23,7 @@ pub(super) fn class_of(label: &WrittenLabel, classes: &[String]) -> Result<Truth
         WrittenLabel::Whole(number) => {
             named(&number.to_string(), classes).or_else(|| numbered(*number as f64, classes))
         }
-        // 3.0 is formatted as 3, and -0.0 as -0.
+        // Adding 0 turns -0.0, which is formatted as -0, into 0. 3.0 is formatted as 3.
         WrittenLabel::Number(number) => {
             named(&(number + 0.0).to_string(), classes).or_else(|| numbered(*number, classes))
         }
@@ -46,7 +47,7 @@ fn named(text: &str, classes: &[String]) -> Option<usize> {
 }
 
 fn numbered(number: f64, classes: &[String]) -> Option<usize> {
-    // Class names such as "inf" are words.
+    // Class names such as "inf" are words, although they can be parsed as numbers.
     let is_it = |class: &String| {
         class.bytes().any(|b| b.is_ascii_digit()) && class.parse::<f64>().is_ok_and(|class| class == number)
     };

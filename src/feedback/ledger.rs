@@ -12,11 +12,11 @@ use crate::error::{Result, SetupError};
 /// One statement about a prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Hash of the prediction and of the subject of the statement: its truth, or one of its metrics.
+    /// Hash of the prediction and of the subject of the statement: the truth, or one of the metrics.
     pub key: u64,
     /// The statement: the number of a class, or the bits of a number.
     pub said: u64,
-    /// True if it may replace an earlier statement.
+    /// True if this statement may replace an earlier one.
     pub may_replace: bool,
 }
 

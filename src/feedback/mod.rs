@@ -35,10 +35,11 @@ use crate::registry::{ServedVersion, Snapshot};
 
 /// Maximum number of items whose problems a response lists.
 const MAX_PROBLEMS: usize = 100;
-/// Maximum number of requests whose feedback is recorded and joined at one time. They continue without their clients,
-/// so their memory must be bounded. A ledger in a file has one connection, and handles one after the other anyway.
+/// Maximum number of requests whose feedback is recorded and joined at one time. They are processed to the end even if
+/// their clients leave, so their memory must be bounded. A ledger in a file has one connection, and handles them one
+/// after the other anyway.
 const TAKEN_AT_ONE_TIME: usize = 16;
-/// Timeout of the wait for one of these places.
+/// Timeout of the wait for one of the [`TAKEN_AT_ONE_TIME`] places.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tolerated difference between the clocks of replicas. A prediction from at most this far in the future counts as made
 /// now.
@@ -56,7 +57,7 @@ pub struct Feedback {
 }
 
 impl Feedback {
-    /// Creates the feedback as configured, with the configured key or else that of the ledger.
+    /// Creates the feedback with the configured key, or else with the key of the ledger.
     pub async fn new(config: &FeedbackConfig, ledger: Arc<dyn Ledger>) -> Result<Feedback, SetupError> {
         let signer = match &config.key {
             Some(key) => Signer::new(key.secret().as_bytes()),
@@ -74,8 +75,8 @@ impl Feedback {
         self.signer.sign(&PredictionId { request, index, version, predicted })
     }
 
-    /// Judges each item, and finds its prediction; `now` is the time since 1970. To be run on a thread that nothing
-    /// else waits for.
+    /// Finds the prediction of each item, and judges the item. `now` is the time since 1970. Takes milliseconds for a
+    /// large body, so call it on a thread for heavy work.
     pub fn judge(&self, batch: Batch, snapshot: &Snapshot, now: Duration) -> Judged {
         let mut refused = 0;
         let mut judge = |item| {
@@ -89,18 +90,18 @@ impl Feedback {
     }
 
     /// Records and counts feedback that is new. Continues even if the caller stops waiting: an item that the ledger has
-    /// recorded must be counted, because it is a duplicate when it is sent again.
+    /// recorded must be counted, because sending it again would make it a duplicate.
     pub async fn take(self: Arc<Self>, judged: Judged, monitor: Arc<Monitor>) -> Result<Taken> {
-        // A caller that leaves while waiting for a place has changed nothing, and takes no memory.
+        // A caller that leaves while it waits for a place has changed nothing, and its memory is freed.
         let place = tokio::time::timeout(PLACE_TIMEOUT, Arc::clone(&self.taking).acquire_owned()).await;
         let place = place.map_err(|_| Error::FeedbackNotRecorded {
-            detail: format!("earlier feedback has not been recorded for {} s", PLACE_TIMEOUT.as_secs()),
+            detail: format!("earlier feedback was still being recorded after a wait of {} s", PLACE_TIMEOUT.as_secs()),
         })?;
         let taking = tokio::spawn(async move {
             let _place = place;
             self.take_to_the_end(judged, &monitor).await
         });
-        taking.await.map_err(|error| Error::internal(format_args!("feedback broke off: {error}")))?
+        taking.await.map_err(|error| Error::internal(format_args!("feedback was not processed to the end: {error}")))?
     }
 
     async fn take_to_the_end(&self, judged: Judged, monitor: &Monitor) -> Result<Taken> {
@@ -156,7 +157,7 @@ impl Feedback {
             let days = age.as_secs() / 86_400;
             return refuse(FeedbackResult::Late, format!("the prediction was made {days} days ago"));
         }
-        // If the clock was set back by more than that, the delay is not known.
+        // If the clock was set back by more than the tolerated difference, the delay is not known.
         let delay = (id.made_at() <= now + CLOCK_SKEW).then_some(age);
         let may_replace = age <= self.correction_window;
         let predicted = version.recorder.predicted(id.predicted);
@@ -201,7 +202,7 @@ fn invalid(why: String) -> Refused {
     Refused(FeedbackResult::Invalid, why)
 }
 
-/// Feedback on a prediction of this version.
+/// Feedback that can be joined with a prediction of `version`.
 #[derive(Debug)]
 struct Joinable {
     version: Arc<ServedVersion>,
@@ -270,7 +271,7 @@ impl Joinable {
     }
 }
 
-/// Returns the truth, if the item has one of the kind that was predicted.
+/// Returns the truth in an item; `None` if the item has none. Fails if the truth is not of the predicted kind.
 fn truth(item: &Item, predicted: Option<&Predicted>, classes: &[String]) -> Result<Option<Truth>, String> {
     match (&item.label, item.value, predicted) {
         (None, None, _) => Ok(None),

@@ -1,8 +1,9 @@
 //! The signed id of a prediction. It contains everything that is needed to join an outcome with it, so that any replica
 //! can accept the feedback, and nothing has to be stored.
 //!
-//! 54 bytes as base64url without padding, 72 characters: the prediction (38 bytes) and the first 16 bytes of its
-//! HMAC-SHA-256 (RFC 2104; truncated as RFC 2104 §5 allows). Opaque to clients: the format may change.
+//! An id is 54 bytes as base64url without padding, which is 72 characters: the prediction (38 bytes) and the first 16
+//! bytes of its HMAC-SHA-256 (RFC 2104; truncated as RFC 2104 §5 allows). Ids are opaque to clients: the format may
+//! change.
 
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ use uuid::Uuid;
 use crate::feature::{Certainty, Observation};
 use crate::identity::VersionKey;
 
-/// The prediction.
+/// Length of the content of an id, in bytes.
 const CONTENT: usize = 38;
-/// The signature.
+/// Length of the signature, in bytes.
 const TAG: usize = 16;
-/// The id as text.
+/// Length of an id as text.
 const TEXT: usize = (CONTENT + TAG) / 3 * 4;
 
 /// First byte: the format of the rest, and the kind of prediction.
@@ -30,24 +31,24 @@ const VALUE: u8 = 0x12;
 /// Content of an id: the request, the instance, the version and the prediction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PredictionId {
-    /// The request: a UUID of version 7, which has its time in milliseconds.
+    /// The request: a UUID of version 7, which contains the time in milliseconds.
     pub request: Uuid,
     /// Index of the instance in the request.
     pub index: u32,
     /// The model and the version.
     pub version: VersionKey,
-    /// The prediction. A class has its confidence only.
+    /// The prediction. The margin and the entropy of a class are not kept.
     pub predicted: Observation,
 }
 
-/// Signs ids, and verifies its own.
+/// Signs ids, and verifies ids that were signed with the same key.
 #[derive(Clone)]
 pub struct Signer(Hmac<Sha256>);
 
-/// A verified id, with its signature, which distinguishes it from all other ids.
+/// A verified id, with its signature, which is different for every id.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Verified {
-    /// Its content.
+    /// Content of the id.
     pub id: PredictionId,
     tag: [u8; TAG],
 }

@@ -13,10 +13,10 @@ use crate::monitor::Delivery;
 /// Time for which a connection counts as new, in milliseconds.
 const NEW_MS: u64 = 1_000;
 
-/// The state of a connection, as its listener sees it: its work, and the time since which it has been idle.
+/// The state of a connection, as its listener sees it: its work, and the start of its idle time.
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// Start of the listener. Times are counted from it.
+    /// Start of the listener. The times of the connection are counted from it.
     epoch: Instant,
     /// Maximum number of connections, for the error of an evicted request.
     limit: NonZeroUsize,
@@ -30,13 +30,13 @@ pub(super) struct Activity {
     has_asked: AtomicBool,
     /// True while a request waits for its client to send more of the body.
     is_waiting: AtomicBool,
-    /// Time of acceptance, of the last response, or of the last piece of a body, in milliseconds from the epoch.
+    /// The latest of: acceptance, last response, last piece of a body. In milliseconds from the epoch.
     since: AtomicU64,
-    /// True once the client has closed its sending side while it waits for a response.
+    /// True once the client has closed its sending side while waiting for a response.
     has_ended_input: AtomicBool,
     /// Delivery of the response whose first bytes are written next.
     delivery: Mutex<Option<Arc<Delivery>>>,
-    /// Reason for ending the connection, once the listener has decided to.
+    /// Reason for ending the connection, once the listener has decided to end it.
     ending: Mutex<Option<Ending>>,
     told: Notify,
 }
@@ -54,7 +54,7 @@ pub(super) enum Rest {
 
 /// The error of a body that is not read further, because another connection needs the place of this one.
 #[derive(Debug, thiserror::Error)]
-#[error("others need the place of this connection")]
+#[error("another connection needs the place of this one")]
 pub(super) struct Evicted {
     /// Maximum number of connections.
     pub(super) limit: NonZeroUsize,
@@ -63,10 +63,11 @@ pub(super) struct Evicted {
 /// Reason for ending a connection, which decides how it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Another connection needs its place. It ends at once, or after the response to a request that has arrived. A
-    /// request whose body is incomplete is refused.
+    /// Another connection needs the place of this one. This connection ends at once or, if a request has arrived, after
+    /// the response. A request whose body is incomplete is refused.
     Evicted,
-    /// Its client was silent, or read the response too slowly. It ends at once, unless a new request has arrived.
+    /// The client was silent, or read the response too slowly. The connection ends at once, unless a new request has
+    /// arrived.
     Overdue,
     /// The listener closes. The connection ends after the responses to the requests that were sent.
     Drained,
@@ -126,7 +127,7 @@ impl Activity {
         !self.has_asked() && millis(self.epoch.elapsed()) < self.since().saturating_add(NEW_MS)
     }
 
-    /// Records that a request waits for its client to send more, or no longer does.
+    /// Records if a request waits for its client to send more of the body.
     pub(super) fn set_waiting(&self, is_waiting: bool) {
         if is_waiting == self.is_waiting.load(Relaxed) {
             return;
@@ -146,8 +147,8 @@ impl Activity {
         self.has_asked.load(Relaxed)
     }
 
-    /// Returns the time of acceptance, of the last response, or of the last piece of a body, in milliseconds from the
-    /// listener's epoch.
+    /// Returns the latest of acceptance, last response and last piece of a body, in milliseconds from the listener's
+    /// epoch.
     pub(super) fn since(&self) -> u64 {
         self.since.load(Relaxed)
     }
@@ -237,7 +238,7 @@ impl InFlight {
 }
 
 impl InFlight {
-    /// Notes the delivery of the response whose first bytes are written next.
+    /// Stores the delivery of the response whose first bytes are written next.
     pub(super) fn answered(self, delivery: Option<Arc<Delivery>>) {
         *self.0.delivery.lock() = delivery;
     }

@@ -35,7 +35,7 @@ type VersionPath = Result<Path<(String, String)>, PathRejection>;
 
 /// Maximum size of the body of a change, in bytes.
 const BODY_LIMIT: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
-/// Memory for reading the body. A budget gives one holder somewhat less than half.
+/// Memory for reading the body. One body may take somewhat less than half of it.
 const BODY_MEMORY: usize = BODY_LIMIT.get() * 4;
 /// Time limit for the arrival of the body.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -199,7 +199,7 @@ fn named(name: &str) -> Result<ModelName> {
 /// Reads the body of a change. An empty body counts as `{}`.
 async fn body<T: DeserializeOwned>(request: Request) -> Result<T> {
     let (head, mut body) = request.into_parts();
-    // Each change has its own memory, because the bodies of clients may use up theirs.
+    // Each change has its own memory, because clients' bodies may use up the memory that they share.
     let memory = MemoryBudget::new(BODY_MEMORY, NonZeroUsize::MIN);
     let read = {
         let reading = pin!(body::read(&head.headers, &mut body, BodyLimit::of_changes(BODY_LIMIT), &memory));

@@ -1,5 +1,5 @@
 //! Access to the admin API: with the token, or, if none is configured, for programs on this machine. Requests that a
-//! web page makes a browser send are refused.
+//! browser sends for a web page are refused.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ fn check_token(headers: &HeaderMap, secret: &str) -> Result<(), OperatorError> {
 }
 
 /// Refuses requests from web pages. A web page can make a browser send requests to this machine, under a host name of
-/// its own that resolves to this address; `Origin` and `Host` reveal that.
+/// its own that resolves to this address. The headers `Origin` and `Host` reveal such requests.
 fn check_sender(headers: &HeaderMap) -> Result<(), OperatorError> {
     if headers.contains_key(ORIGIN) {
         return Err(OperatorError::Forbidden(

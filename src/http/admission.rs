@@ -29,9 +29,9 @@ use crate::serve::{self, Admitted, Head};
 
 /// Timeout of the caller, in milliseconds.
 const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
-/// The same, as Envoy sends it to its upstream; 0 means no limit.
+/// The same timeout, as sent by Envoy to its upstream; 0 means no timeout.
 const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
-/// `high`, `normal` or `low`.
+/// Priority of the request: `high`, `normal` or `low`.
 const X_PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 
 /// Key for choosing a version: a user, a session, a device. Requests with the same key go to the same version.
@@ -45,13 +45,13 @@ const PREDICT: &str = ":predict";
 /// A prediction request that can be answered in time, judging by its head.
 pub(super) struct AdmittedRequest {
     pub(super) admitted: Admitted,
-    /// Stem of the ids of its predictions.
+    /// The id from which the ids of the predictions are derived.
     pub(super) unique: Uuid,
     pub(super) head: Parts,
     pub(super) content: Body,
 }
 
-/// Reads from the parameters of a path which model or version it asks.
+/// Reads the requested model or version from the parameters of a path.
 pub(super) type ReadTarget = fn(&RawPathParams) -> Result<Target<'_>>;
 
 /// The tower service before predictions. It gives a request its deadline, and either calls `predict` or responds with
@@ -85,7 +85,7 @@ where
             let answered = match admit(&state, target, path, &head) {
                 Ok((admitted, unique)) => predict(state, AdmittedRequest { admitted, unique, head, content }).await,
                 Err(error) => {
-                    // Reads the rest of the body, so that the connection can be reused, and a client that is still
+                    // The rest of the body is read, so that the connection can be reused, and a client that is still
                     // sending gets the response.
                     discard(&head, &mut content, &error).await;
                     Err(error.into())
@@ -136,7 +136,8 @@ pub(super) fn predict_target(path: &RawPathParams) -> Result<Target<'_>> {
     })
 }
 
-/// Removes `:predict`. Without it, this is a POST to a read-only resource: most likely it was forgotten or misspelt.
+/// Removes `:predict`. Without this suffix, the request is a POST to a read-only resource: most likely the suffix was
+/// forgotten or misspelt.
 fn before_predict(segment: &str) -> Result<&str> {
     segment.strip_suffix(PREDICT).ok_or_else(|| match segment.split_once(':') {
         None => Error::UnsupportedMethod { allowed: "GET, HEAD".to_owned() },
@@ -168,7 +169,7 @@ fn client_timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
     Ok(shortest)
 }
 
-/// Parses whole milliseconds. A number that is too large counts as the largest one.
+/// Parses whole milliseconds. A number that is too large counts as the largest `u64`.
 fn whole_milliseconds(value: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(value.trim_ascii()).ok()?;
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -187,7 +188,7 @@ fn priority(headers: &HeaderMap) -> Result<Priority> {
     })
 }
 
-/// Returns the routing key, of any bytes that a header can have.
+/// Returns the routing key, which may have any bytes that are valid in a header.
 fn routing_key(headers: &HeaderMap) -> Result<Option<&[u8]>> {
     let mut keys = headers.get_all(&X_ROUTING_KEY).iter().map(|value| value.as_bytes());
     match (keys.next(), keys.next()) {

@@ -21,11 +21,11 @@ use crate::error::{Error, Fault, Result};
 /// sending gets the response.
 const DISCARD_LIMIT: usize = 64 << 20;
 
-/// Time limit for discarding a body if the request was at fault: the client should get to read the reason.
+/// Time limit for discarding a body if the server is not overloaded: the client should get to read the response.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// Time limit for discarding a body if the server is overloaded: most bodies have arrived already, and the response
-/// should not wait for the others.
+/// should not wait for slow ones.
 const DISCARD_TIME_UNDER_LOAD: Duration = Duration::from_secs(1);
 
 /// Maximum size of the body of one kind of request.
@@ -33,7 +33,7 @@ const DISCARD_TIME_UNDER_LOAD: Duration = Duration::from_secs(1);
 pub(super) struct BodyLimit {
     /// The limit, in bytes.
     pub(super) bytes: NonZeroUsize,
-    /// Advice to a caller who sends more.
+    /// Advice to a caller whose body is larger.
     pub(super) advice: &'static str,
 }
 
@@ -73,7 +73,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
     Ok((!is_json).then(|| String::from_utf8_lossy(&essence[..essence.len().min(64)])))
 }
 
-/// Checks that a body is announced as JSON.
+/// Checks that the headers announce a JSON body.
 pub(super) fn check_json(headers: &HeaderMap) -> Result<()> {
     match media_type(headers)? {
         None => Ok(()),
@@ -95,7 +95,7 @@ pub(super) async fn read(
         if length > limit.bytes.get() {
             return Err(limit.exceeded());
         }
-        // A body that does not fit is refused before it is read. One that passes may still be refused while it arrives.
+        // A body that does not fit is refused before it is read. Other bodies may still be refused while they arrive.
         memory.check(length)?;
     }
     let mut arrived = ArrivedBytes::new(memory, announced.unwrap_or(limit.bytes.get()));

@@ -49,7 +49,7 @@ pub(super) async fn serve(
         let request = request.map(|body| Body::new(WatchedBody { body, activity: Arc::clone(&activity) }));
         async move {
             let mut response: Response = router.call(request).await?;
-            // The response is complete: what remains is to write it, which the stream records.
+            // The response is complete, but not written yet. The stream records when it is.
             in_flight.answered(context::take_delivery(&mut response));
             Ok::<_, Infallible>(response)
         }
@@ -69,7 +69,8 @@ pub(super) async fn serve(
         return ended;
     }
     connection.as_mut().graceful_shutdown();
-    // A client that has sent only part of a head, or does not read its response, would otherwise delay the shutdown.
+    // Waits only as long as necessary: a client that has sent only part of a head, or does not read its response, must
+    // not delay the shutdown.
     let (mut written, mut looks) = (activity.written(), 0);
     while activity.is_busy() && looks < MAX_LOOKS_WITHOUT_PROGRESS {
         if let Ok(ended) = tokio::time::timeout(LOOK, connection.as_mut()).await {
@@ -105,7 +106,7 @@ impl HttpBody for WatchedBody {
             Poll::Pending if self.activity.has_ended_input() => {
                 Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())))
             }
-            // The connection is polled when it is told to end, and polls its body.
+            // An eviction wakes the connection, which then polls this body.
             Poll::Pending if self.activity.is_evicted() => {
                 Poll::Ready(Some(Err(io::Error::other(self.activity.evicted()))))
             }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::activity::{AboveLimit, Activity, Ending, Rest};
 use crate::monitor::ServerRecorder;
 
-/// Time for a connection above the limit to send its first head. It is short, because others need the place.
+/// Time for a connection above the limit to send its first head. It is short, because other connections need the place.
 const ABOVE_LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for a client to read a whole response, in multiples of `ConnectionTimeouts::write`.
@@ -36,11 +36,11 @@ pub struct Places {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionTimeouts {
-    /// For the head of a connection's first request.
+    /// Time for a client to send the head of a connection's first request.
     pub first_request: Duration,
-    /// From a response to the head of the next request.
+    /// Time from a response to the head of the next request.
     pub idle: Duration,
-    /// For a client to read any part of a response.
+    /// Time for a client to read any part of a response.
     pub write: Duration,
 }
 
@@ -62,8 +62,8 @@ struct Open {
     next: u64,
     /// Number of connections in each kind of place, without those that are leaving.
     taken: [usize; 2],
-    /// By place and state: the connections that had been in this state the longest at the last full search, in order,
-    /// each with the start of the state.
+    /// The result of the last full search, by place and state: the connections that had been in the state the longest,
+    /// in order. Each has the time at which it entered the state.
     resting: [[VecDeque<(u64, u64)>; RESTS.len()]; 2],
     /// The connections that were told to end and may not have ended yet.
     leaving: Vec<u64>,
@@ -92,14 +92,14 @@ pub(super) struct OpenConnection {
     pub(super) above_limit: Option<AboveLimit>,
 }
 
-/// The state of a connection that decides whether it is overdue.
+/// The facts that decide if a connection is overdue.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     is_answering: bool,
     is_writing: bool,
     has_asked: bool,
     place: Place,
-    /// Time since its acceptance, its last response, or the last piece of a body.
+    /// Time since the latest of: acceptance, last response, last piece of a body.
     ago: Duration,
 }
 
@@ -191,7 +191,7 @@ impl Connections {
         let mut open = self.open.lock();
         let is_overdue = |entry: &Entry| {
             let activity = &entry.activity;
-            // Read before the other fields, so that a connection with a request that starts meanwhile is not overdue.
+            // Read first: if a request starts meanwhile, the other fields show it, and the connection is not overdue.
             let ago = now.saturating_sub(Duration::from_millis(activity.since()));
             self.timeouts.is_overdue(Seen {
                 is_answering: activity.is_answering(),
@@ -242,7 +242,7 @@ impl Open {
             if self.taken[place as usize] < limit {
                 return Some(Room::Free(place));
             }
-            // A request may wait for its client forever, and refusing it wastes no work of the server.
+            // Requests that wait for their clients are evicted, too: they may wait forever, and no work is lost.
             if let Some(id) = RESTS.into_iter().find_map(|rest| self.longest(place, rest)) {
                 return Some(Room::Held(place, id));
             }
@@ -267,7 +267,7 @@ impl Open {
             if is_fresh {
                 break;
             }
-            // Finds several at once, so that a full search is rare.
+            // Finds several connections at once, so that a full search is rare.
             let some = (taken[place as usize] / 16).max(1);
             let mut found: Vec<(u64, u64)> = all
                 .iter()

@@ -56,7 +56,7 @@ fn status(error: &OperatorError) -> StatusCode {
 /// Returns the response for an error.
 pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Format) -> Response {
     let status = status(error);
-    // The message may quote the request, or a name from a model file.
+    // Cut off, because the message may quote the request, or a name from a model file.
     let detail = cut_off(error.to_string(), MAX_DETAIL);
     let problem = Problem {
         r#type: format!("urn:leeway:problem:{}", error.code()).into(),
@@ -102,7 +102,7 @@ pub(super) fn log(error: &OperatorError, request_id: &HeaderValue) {
     let (code, detail) = (error.code(), error.detail());
     let request_id = request_id.to_str().unwrap_or_default();
     match error.kind().fault() {
-        // A failure of the state is among these: the monitor logs it once, and its recovery once.
+        // These include failures to write the state. The monitor logs each such failure, and its recovery, once.
         Fault::Caller | Fault::Overload | Fault::Budget => {
             tracing::debug!(request_id, code, detail, reason = error.to_string(), "request refused");
         }

@@ -28,7 +28,8 @@ pub struct Exposition(Arc<Shared>);
 struct Shared {
     monitor: Arc<Monitor>,
     max_age: Duration,
-    /// Budget that renderings are held in. The more renderings wait to be read, the less is left for bodies.
+    /// Memory of the renderings, shared with the bodies of requests. The more renderings wait to be read, the less
+    /// memory is left for bodies.
     memory: MemoryBudget,
     /// The last rendering.
     rendered: watch::Sender<Option<Rendering>>,
@@ -69,23 +70,23 @@ impl Exposition {
     /// one.
     async fn rendering(&self, asked: Instant) -> Result<Rendering> {
         let mut rendered = self.0.rendered.subscribe();
-        // The rendering in progress may be too old, but the next one is not. If more attempts are needed, rendering
-        // fails.
+        // The rendering in progress may be too old, but the next one is not. More attempts are needed only if rendering
+        // has failed.
         for _ in 0..4 {
             let last = rendered.borrow_and_update().clone();
             if let Some(rendering) = last.filter(|rendering| rendering.begun + self.0.max_age >= asked) {
                 return Ok(rendering);
             }
-            // A rendering is marked as done before it is published, so a request that gets an old one can start the
-            // next.
+            // A rendering is marked as done before it is published, so a request that gets an old rendering can start
+            // the next one.
             self.begin()?;
             rendered.changed().await.map_err(Error::internal)?;
         }
         Err(Error::internal("the metrics could not be rendered"))
     }
 
-    /// Starts a rendering on a separate thread, unless one is in progress. So busy threads of one listener do not delay
-    /// the metrics on the other.
+    /// Starts a rendering, unless one is in progress. It has a separate thread, so that busy threads of one listener do
+    /// not delay the metrics on the other listener.
     fn begin(&self) -> Result<()> {
         let mut is_rendering = self.0.is_rendering.lock();
         if *is_rendering {

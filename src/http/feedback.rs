@@ -21,7 +21,7 @@ use crate::stage::{Stage, Timings};
 /// Time limit for the arrival of the body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// Time from the head of the request until the feedback is joined.
+/// Time limit from the head of the request until the feedback is judged.
 const WORK_TIME: Duration = Duration::from_secs(20);
 
 /// `POST /feedback`
@@ -49,7 +49,7 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
             return Err(error.into());
         }
     };
-    // Judging a large body takes milliseconds, which should not delay predictions, so it runs where heavy stages run.
+    // Judging a large body takes milliseconds. It runs on the threads for heavy stages, so as not to delay predictions.
     let (feedback, snapshot) = (Arc::clone(&state.feedback), state.catalog.snapshot());
     let now = Duration::try_from(Timestamp::now().duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
     let judge = move || Ok::<_, Error>(feedback.judge(parse(&arrived.whole())?, &snapshot, now));
@@ -60,7 +60,7 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
     Ok(json_held_anyway(&taken, &state.body_memory)?)
 }
 
-/// Returns the error for a request that got no place for heavy work in time.
+/// Returns the error for feedback that could not be judged in time.
 fn expired(started: Instant) -> Error {
     let mut spent = Timings::default();
     spent.set(Stage::Preprocess, started.elapsed());

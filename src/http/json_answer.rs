@@ -34,7 +34,7 @@ struct AnswerBody<'a> {
     prediction_ids: PredictionIds<'a>,
 }
 
-/// One id per prediction, signed and opaque; the caller needs it for feedback.
+/// One id per prediction, signed and opaque. The caller needs it for feedback.
 struct PredictionIds<'a> {
     feedback: &'a Feedback,
     request: Uuid,

@@ -98,7 +98,7 @@ impl BoundAddress {
     pub fn bind(address: SocketAddr, name: &'static str) -> Result<BoundAddress, SetupError> {
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // After a restart, the kernel may still have connections of the former process.
+            // Allows the address even if the kernel still has connections of a former process.
             socket.set_reuseaddr(true)?;
             socket.set_send_buffer_size(SEND_BUFFER)?;
             socket.bind(address)?;
@@ -135,9 +135,9 @@ impl Listener {
         self.address
     }
 
-    /// Serves connections until `closing` turns true. Then it accepts only those that the kernel has already queued. It
-    /// closes idle connections at once, and busy ones after their response or when `grace` is over. Returns true if all
-    /// of them finished.
+    /// Serves connections until `closing` turns true. Then it accepts only connections that the kernel has already
+    /// queued, closes idle connections at once, and closes busy connections after their response. Returns true if all
+    /// connections have ended within `grace`.
     pub async fn serve(
         self,
         router: Router,
@@ -146,7 +146,7 @@ impl Listener {
         mut closing: watch::Receiver<bool>,
         grace: Duration,
     ) -> bool {
-        // Registered here, so that the listener belongs to the runtime that serves it.
+        // Registered here and not earlier, so that the listener belongs to the runtime that serves it.
         let listener = match TcpListener::from_std(self.listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -205,7 +205,7 @@ struct AcceptErrors {
 }
 
 impl AcceptErrors {
-    /// Returns true if the server caused the error, which is temporary. An aborted connection is the client's doing.
+    /// Returns true if the server caused the error, which is temporary. Clients cause aborted connections.
     fn note(&mut self, error: &io::Error) -> bool {
         if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
             return false;
@@ -242,7 +242,7 @@ impl Serving {
         });
     }
 
-    /// Serves the existing connections to their end, without new ones. Returns true if all have ended in time.
+    /// Serves the backlog and the existing connections to their end. Returns true if all have ended within `grace`.
     async fn drain(&self, listener: TcpListener, accepted: Option<TcpStream>, grace: Duration) -> bool {
         self.serve_backlog(listener);
         self.connections.drain();
@@ -271,7 +271,7 @@ impl Serving {
                     let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                     match stream.map(|stream| (stream, self.connections.open())) {
                         Ok((stream, Some(open))) => self.serve(stream, open),
-                        // All places have a request in flight.
+                        // All places have a request in flight, so the connection is closed.
                         Ok((_, None)) => {}
                         Err(error) => tracing::debug!(%error, "a connection could not be served"),
                     }
@@ -315,7 +315,7 @@ mod tests {
         head.starts_with(b"HTTP/1.1 200")
     }
 
-    /// The connection is accepted because another one can be evicted, which is busy again before its place is taken.
+    /// A connection is accepted because another one can be evicted. The other one is busy again before it is evicted.
     #[tokio::test]
     async fn an_accepted_connection_waits_for_its_place_across_checks_of_the_others() {
         let (came, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));

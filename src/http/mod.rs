@@ -1,16 +1,17 @@
 //! HTTP: the listeners, the tower stack, the handlers, and the mapping of errors to responses.
 //!
-//! - `listener.rs` accepts connections, `connections.rs` gives them places, and `connection.rs` serves one and closes
-//!   it in order. `stream.rs` is below it, and distinguishes a client that waits from one that has left. They share the
-//!   state in `activity.rs`.
+//! - `listener.rs` accepts connections, `connections.rs` gives them places, and `connection.rs` serves one connection
+//!   and closes it in order. `stream.rs` is the stream below a connection, and distinguishes a client that waits from
+//!   a client that has left. All of them share the state in `activity.rs`.
 //! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
-//! - `request_layer.rs` gives every request its id, and finishes every response. `context.rs` has the facts that layers
-//!   and handlers share about a request.
-//! - `admission.rs` gives every prediction its deadline, and refuses those that cannot be answered in time. `body.rs`
-//!   reads the bodies.
+//! - `request_layer.rs` gives every request its id, and finishes every response. `context.rs` has the facts about a
+//!   request that layers and handlers share.
+//! - `admission.rs` gives every prediction request its deadline, and refuses requests that cannot be answered in time.
+//!   `body.rs` reads the bodies.
 //! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` have the handlers of the data listener. `admin.rs`
-//!   has those of the admin API, and the table of the admin listener's handlers. `admin_access.rs` checks access to it.
-//! - `exposition.rs` renders the metrics, once for all requests at about the same time.
+//!   has the handlers of the admin API, and the table of the admin listener's handlers. `admin_access.rs` checks access
+//!   to the admin API.
+//! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON; `error_response.rs` is the only place where an error becomes a status.
 
 mod activity;
@@ -76,7 +77,7 @@ pub struct HttpState {
     pub metrics_for_clients: bool,
     /// Threads for stages that would block a thread that serves connections for too long.
     pub blocking_threads: BlockingThreads,
-    /// Cost of judging feedback, which also runs on these threads.
+    /// Cost of judging feedback, which also runs on the blocking threads.
     pub feedback_cost: StageCost,
 }
 

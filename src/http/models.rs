@@ -58,7 +58,7 @@ pub(super) async fn show_version(
     Ok(held_json(&version_view(served, model), &state.body_memory)?)
 }
 
-/// Handles any other method on these paths: predictions accept POST, the others GET.
+/// Refuses all other methods on these paths: predictions accept only POST, the other paths only GET.
 pub(super) async fn unsupported_method(uri: Uri) -> Failure {
     let method = if uri.path().ends_with(":predict") { Method::Post } else { Method::Get };
     Error::UnsupportedMethod { allowed: method.allowed().to_owned() }.into()

@@ -62,7 +62,7 @@ pub(super) async fn metrics(State(state): State<Arc<HttpState>>, request: Reques
     Ok(state.exposition.answer(&head.headers, RequestContext::of(&head)?.started).await?)
 }
 
-/// `GET /metrics` on the data listener, unless it is reserved for operators.
+/// `GET /metrics` on the data listener, unless only the admin listener serves metrics.
 pub(super) async fn metrics_for_clients(state: State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     if state.metrics_for_clients { metrics(state, request).await } else { Err(Error::UnknownEndpoint.into()) }
 }

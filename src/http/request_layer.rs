@@ -61,7 +61,7 @@ pub(super) async fn layer(
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);
-    // hyper's own date would stay ahead after the clock is set back.
+    // Replaces hyper's own date, which would stay ahead after the clock is set back.
     if let Some(date) = date(SystemTime::now()) {
         headers.insert(DATE, date);
     }
@@ -113,13 +113,13 @@ pub(super) fn has_a_date() -> bool {
 /// Returns true if HTTP can express a time as a date: 1970 to 9999.
 fn is_date(time: SystemTime) -> bool {
     const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
-    // A margin of a day for the lifetime of a connection.
+    // A margin of a day, because the check is done once for the whole lifetime of a connection.
     let last = YEAR_10000.saturating_sub(Duration::from_secs(86_400));
     time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < last)
 }
 
-/// Returns a UUID of version 7 with this time. Ids follow the clock, so a later id may have an earlier time. UUIDs
-/// cannot express times before 1970, so these count as 1970.
+/// Returns a UUID of version 7 with this time. If the clock is set back, later ids have earlier times. UUIDs cannot
+/// express times before 1970, so these count as 1970.
 fn unique_at(now: SystemTime) -> Uuid {
     let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, since_1970.as_secs(), since_1970.subsec_nanos()))

@@ -21,8 +21,8 @@ const UNKNOWN_V1: [&str; 2] = ["/v1/", "/v1/{*unknown}"];
 
 /// Returns the router of the data listener: predictions, served models, health and metrics.
 pub fn data(state: &Arc<HttpState>) -> Router {
-    // Only predictions pass admission, so only they are shed or run out of time: health and metrics respond under any
-    // load. From here on the request has its deadline.
+    // Admission gives a prediction its deadline. Only predictions pass through it, so only they are shed or run out of
+    // time, and health and metrics respond under any load.
     let predict =
         || post_service(Admission { state: Arc::clone(state), target: predict_target, predict: predict::predict });
     let own = Router::new()
@@ -32,7 +32,7 @@ pub fn data(state: &Arc<HttpState>) -> Router {
         .route(DataEndpoint::Ready.path(), with_allow(Method::Get, get(operations::ready)))
         .route(DataEndpoint::Metrics.path(), with_allow(Method::Get, get(operations::metrics_for_clients)))
         .fallback(unknown_endpoint);
-    // The paths of TensorFlow Serving and KServe, whose clients expect errors in another format.
+    // The paths of TensorFlow Serving and KServe. Clients of these servers expect errors in another format.
     let v1 = Router::new()
         .route(DataEndpoint::Models.path(), with_allow(Method::Get, get(models::list)))
         // One route for `{model}` and `{model}:predict`: a path parameter is a whole segment.
@@ -73,7 +73,7 @@ async fn unknown_endpoint() -> Failure {
     Error::UnknownEndpoint.into()
 }
 
-/// Adds a response to other methods that names this one as allowed.
+/// Refuses all other methods of a route, with a response that names the allowed method.
 fn with_allow(method: Method, route: MethodRouter<Arc<HttpState>>) -> MethodRouter<Arc<HttpState>> {
     route.fallback(
         move || async move { Failure::from(Error::UnsupportedMethod { allowed: method.allowed().to_owned() }) },

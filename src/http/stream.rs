@@ -2,9 +2,9 @@
 //! response from one that has left.
 //!
 //! A client may close its sending side after its request, and wait for the response (`nc -N`, `socat`, some probes). On
-//! the wire that looks like a closed connection. The difference shows when the server writes: the host of a client that
-//! has left replies with a reset. So if a response takes a while, its first bytes, which are the same for every
-//! response, are sent ahead. If a reset comes back, nobody waits for the request, and it is cancelled.
+//! the wire this looks like a closed connection. The difference shows when the server writes: the host of a client that
+//! has left replies with a reset. If a response takes a while, its first bytes are therefore sent ahead; they are the
+//! same for every response. If a reset comes back, the client has left, and the request is cancelled.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -39,8 +39,8 @@ const WRITE_AT_MOST: usize = 64 << 10;
 /// wrote 4 MiB kept the others waiting for 13 ms.
 const BYTES_PER_UNIT: usize = 2 << 10;
 
-/// A stream that records whether a write is pending. hyper writes until nothing is left or the stream is not ready. So
-/// while a connection waits, the record shows whether bytes are left.
+/// A stream that records whether a write is pending. hyper writes until no bytes are left or the stream is not ready.
+/// While a connection waits, the record therefore shows whether bytes of a response are left.
 pub(super) struct WatchedStream {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     activity: Arc<Activity>,
@@ -88,7 +88,7 @@ impl WatchedStream {
         }
     }
 
-    /// Ready, with the error, once the client has left.
+    /// Waits until the client has left, and then returns the error.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let Some(half_closed) = &mut self.half_closed else { return Poll::Pending };
@@ -117,7 +117,7 @@ impl WatchedStream {
     }
 }
 
-/// Returns the first buffers, up to `most` bytes in total; none if these would be empty.
+/// Returns the first buffers, up to `most` bytes in total. Returns no buffers if they would have no bytes.
 fn within<'a, 'b>(most: usize, bufs: &'b [IoSlice<'a>]) -> &'b [IoSlice<'a>] {
     let (mut count, mut total) = (0, 0);
     while let Some(buf) = bufs.get(count)

@@ -11,7 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Mount point of the control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Returns the memory limit of this process: that of its control group, or the memory of the machine.
+/// Returns the memory limit of this process: the limit of its control group or the memory of the machine, whichever is
+/// smaller.
 pub fn memory_limit() -> Option<u64> {
     let of_group = Group::of_this_process("memory").and_then(|group| group.memory_limit());
     smaller(of_group, of_meminfo("MemTotal"))
@@ -23,8 +24,8 @@ pub fn available_memory() -> Option<u64> {
     smaller(of_group, of_meminfo("MemAvailable"))
 }
 
-/// Returns the number of threads that this process may still start: the remainder of its control group's limit and its
-/// user's limit. The threads of the user's other processes are not counted.
+/// Returns the number of threads that this process may still start: the smaller remainder of its control group's limit
+/// and its user's limit. The threads of the user's other processes are not counted.
 pub fn threads_left() -> Option<u64> {
     let of_group = Group::of_this_process("pids").and_then(|group| group.threads_left());
     let of_user = getrlimit(Resource::Nproc).current.map(|most| most.saturating_sub(own_threads()));
@@ -36,8 +37,8 @@ pub fn memory_left_in_group() -> Option<u64> {
     Group::of_this_process("memory").and_then(|group| group.memory_left())
 }
 
-/// Limits the data of this process to its current size plus `available` bytes. An allocation then fails before the kernel
-/// kills the process, and a failed allocation in ONNX Runtime costs only one request.
+/// Limits the data of this process to its current size plus `available` bytes. An allocation then fails before the
+/// kernel kills the process, and a failed allocation in ONNX Runtime costs only one request.
 pub fn limit_data(available: u64) -> io::Result<()> {
     let Some(data) = own_data() else { return Ok(()) };
     let maximum = getrlimit(Resource::Data).maximum;
@@ -46,23 +47,23 @@ pub fn limit_data(available: u64) -> io::Result<()> {
     Ok(setrlimit(Resource::Data, Rlimit { current: Some(current), maximum })?)
 }
 
-/// Memory of this process before an action that may take more.
+/// Memory of this process at the start of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryBefore {
     resident: u64,
     peak: u64,
 }
 
-/// Starts to measure the peak memory of this process; `None` where that is not supported.
+/// Starts to measure the peak memory of this process; `None` if the system does not support this.
 pub fn reset_peak_memory() -> Option<MemoryBefore> {
-    // This resets `VmHWM`. Where that fails, only a higher peak than before is seen.
+    // Resets `VmHWM`. If this fails, only a peak above the earlier one is measured.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     Some(MemoryBefore { resident: of_status(&status, "VmRSS")?, peak: of_status(&status, "VmHWM")? })
 }
 
 impl MemoryBefore {
-    /// Returns the growth from the start to the peak, in bytes.
+    /// Returns the growth from the start of the measurement to the peak, in bytes.
     pub fn taken(self) -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let peak = of_status(&status, "VmHWM").filter(|peak| *peak > self.peak);
@@ -115,11 +116,11 @@ impl Group {
             None => (mounted.to_owned(), paths().find(|(controllers, _)| controllers.is_empty())?.1),
         };
         let inner = Path::new(path.trim_start_matches('/'));
-        // In a container, the path may be that of the host, while only the root of the group is mounted.
+        // In a container, the path may be the path on the host, although only the container's own group is mounted.
         Some(Group { folders: inner.ancestors().map(|path| top.join(path)).collect() })
     }
 
-    /// Returns the smallest value of a file in these groups.
+    /// Returns the smallest value that is found in the folders of these groups.
     fn smallest(&self, value: impl Fn(&Path) -> Option<u64>) -> Option<u64> {
         self.folders.iter().filter_map(|folder| value(folder)).min()
     }
@@ -137,7 +138,7 @@ impl Group {
                     let rest = statistics.lines().find_map(|line| line.strip_prefix(&prefix)?.strip_prefix(' '))?;
                     rest.trim().parse::<u64>().ok()
                 };
-                // The totals of version 1 include nested groups.
+                // In version 1, only the totals include nested groups.
                 value(format!("total_{name}")).or_else(|| value(name.to_owned())).unwrap_or(0)
             };
             let cached: u64 = ["inactive_file", "active_file", "slab_reclaimable"].map(reclaimable).iter().sum();
@@ -164,7 +165,7 @@ fn memory_of(folder: &Path) -> Option<(u64, u64)> {
     pair("memory.max", "memory.current").or_else(|| pair("memory.limit_in_bytes", "memory.usage_in_bytes"))
 }
 
-/// Parses a file that consists of a number; `None` for `max`.
+/// Reads a file that contains one number; `None` for `max`.
 fn number_in(file: &Path) -> Option<u64> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }

@@ -12,20 +12,21 @@ use rustix::process::{
     setpriority_process, setrlimit,
 };
 
-/// ONNX Runtime (from 1.31 on) collects data about its use before its API can turn that off. Only this environment
-/// variable is early enough.
+/// From version 1.31 on, ONNX Runtime collects usage data before its API can turn this off. Only this environment
+/// variable takes effect early enough.
 const TELEMETRY_IS_OFF: &str = "ORT_DISABLE_TELEMETRY";
 
-/// The lowest priority: this thread, and those that it starts, run when no other thread wants to.
+/// The lowest priority: a thread with it, and the threads that it starts, run when no other thread needs the core.
 const NICEST: i32 = 19;
 
-/// Lowers the priority of this thread for good, on Linux only: on other systems this would affect the whole process.
+/// Lowers the priority of this thread permanently. Does so only on Linux: on other systems, it would affect the whole
+/// process.
 pub fn lower_priority_of_this_thread() {
     #[cfg(target_os = "linux")]
     lower_priority_of_this_process();
 }
 
-/// Checks that this process may change a file, or the contents of a folder, by its rights and the file system.
+/// Checks that the permissions and the file system allow this process to change a file, or the contents of a folder.
 pub fn may_be_written(path: &Path) -> io::Result<()> {
     let search = if path.is_dir() { Access::EXEC_OK } else { Access::READ_OK };
     Ok(access(path, Access::WRITE_OK | search)?)
@@ -47,16 +48,17 @@ pub fn raise_open_files_limit() {
     }
 }
 
-/// Lowers the priority of this process, which still has a single thread.
+/// Lowers the priority of this process. On Linux, this affects only the calling thread and the threads that it starts
+/// later.
 fn lower_priority_of_this_process() {
     if let Err(error) = setpriority_process(None, NICEST) {
         tracing::debug!(%error, "the priority could not be lowered");
     }
 }
 
-/// Confines this process, which only tries something out: lowest priority, limited memory, no core dumps. The kernel
-/// kills it when its parent ends, and first of all processes when memory runs out (where a container is not killed as a
-/// whole).
+/// Confines this process, which runs a trial: lowest priority, limited memory, no core dumps. The kernel kills it when
+/// its parent ends. When memory runs out, the kernel kills it before other processes (unless it kills the container as
+/// a whole).
 pub fn confine_this_process(memory: Option<u64>) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -65,13 +67,14 @@ pub fn confine_this_process(memory: Option<u64>) -> io::Result<()> {
     let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     forbid_core_dumps()?;
     if let Some(bytes) = memory {
-        // Limits memory that is written to; address space that is only reserved is not counted.
+        // Limits writable memory. Address space that is only reserved is not counted.
         setrlimit(Resource::Data, limit(bytes))?;
     }
     Ok(())
 }
 
-/// Returns a command that does a part of this program's work in another process, without these environment variables.
+/// Returns a command that does a part of this program's work in another process, without the environment variables in
+/// `hidden`.
 pub fn part_of_this_program(program: &Path, subcommand: &str, hidden: &[OsString]) -> Command {
     let mut command = Command::new(program);
     command.arg(subcommand).env(TELEMETRY_IS_OFF, "1");
@@ -81,7 +84,7 @@ pub fn part_of_this_program(program: &Path, subcommand: &str, hidden: &[OsString
     command
 }
 
-/// Restarts `program`, which is this one, in this process, with ONNX Runtime's telemetry off. Does nothing if the
+/// Runs `program`, the current program, again in this process, with ONNX Runtime's telemetry off. Does nothing if the
 /// environment variable is already set. Must be called before other threads exist.
 pub fn turn_telemetry_off(program: io::Result<PathBuf>) {
     use std::os::unix::process::CommandExt;
@@ -115,7 +118,7 @@ pub fn forbid_core_dumps() -> io::Result<()> {
     Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
 }
 
-/// Makes the kernel kill this process first when memory is short (where a container is not killed as a whole).
+/// Makes the kernel kill this process first when memory is short (unless it kills the container as a whole).
 pub fn prefer_to_end_this_process() {
     /// The top of the scale of the OOM killer.
     const FIRST_TO_GO: &str = "1000";
@@ -124,15 +127,15 @@ pub fn prefer_to_end_this_process() {
     }
 }
 
-/// Lowers the priority of the calling thread for as long as it lives: where cores are short, threads that serve
-/// connections and run models go first.
+/// Lowers the priority of the calling thread permanently. If there are too few cores, threads that serve connections or
+/// run models go first.
 pub fn give_way() {
-    /// Leaves a third of the time that a thread of normal priority gets.
+    /// Leaves the thread a third of the time that a thread of normal priority gets.
     const STEPS: i32 = 5;
     thread_local! {
         static GIVES_WAY: Cell<bool> = const { Cell::new(false) };
     }
-    // On other systems, the priority is that of the whole process.
+    // On other systems, this would lower the priority of the whole process.
     if cfg!(target_os = "linux")
         && !GIVES_WAY.replace(true)
         && let Err(error) = getpriority_process(None).and_then(|own| setpriority_process(None, own + STEPS))
@@ -141,7 +144,7 @@ pub fn give_way() {
     }
 }
 
-/// Kills this process at once, whatever its threads are doing.
+/// Kills this process at once, even if its threads do not respond.
 pub fn end_this_process() {
     // A process is always allowed to kill itself.
     let _ = kill_process(getpid(), Signal::KILL);

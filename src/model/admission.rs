@@ -1,16 +1,17 @@
 //! Admission of a request that can still be in time. Pure: no clock, no lock, no I/O.
 //!
-//! A request is admitted if the runs before it and its own are predicted to end in time:
+//! A request is admitted if its own run, after all runs that precede it, is predicted to end in time:
 //!
 //! ```text
 //! residual + (⌊q / B⌋ + 1) · S(B) · 1.15 ≤ left
 //! ```
 //!
-//! where `q` are the waiting rows that go before it, `B` the rows of a full batch, `S(B)` the learned [`ServiceTime`]
-//! of one, `residual` the rest of the current run, and `left` the time until its own run has to end. After Clockwork
-//! (Gujarati et al., OSDI 2020): the service times of neural networks are predictable enough to admit by them. Every
-//! batch is assumed to be *full*, including the request's own, because it will be by the time it is formed. An estimate
-//! from the current rows admits requests that finish just too late, and goodput collapses.
+//! where `q` is the number of waiting rows that go before the request, `B` the number of rows of a full batch, `S(B)`
+//! the learned [`ServiceTime`] of a full batch, `residual` the remaining time of the current run, and `left` the time
+//! until the request's own run has to end. After Clockwork (Gujarati et al., OSDI 2020): the service times of neural
+//! networks are predictable enough to base admission on them. Every batch is assumed to be *full*, including the
+//! request's own, because it will be full by the time it is formed. An estimate from the rows that wait now would admit
+//! requests that finish just too late, and goodput would collapse.
 
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ use super::service_time::ServiceTime;
 /// Safety factor of predictions.
 pub(super) const MARGIN: f64 = 1.15;
 
-/// Maximum share of the time for queue and run that one run may take. A request that comes during a run needs time for
-/// the rest of that run and for its own.
+/// Maximum share that one run may take of the time for queue and run. A request that arrives during a run needs time
+/// for the rest of that run and for its own run.
 const MAX_RUN: f64 = 0.75;
 
 /// Priority of a request, chosen by its caller. The lowest priority is refused first.
@@ -31,7 +32,7 @@ pub enum Priority {
     /// The default.
     #[default]
     Normal,
-    /// For requests that should not wait for the others.
+    /// For requests that should go before others.
     High,
 }
 
@@ -40,16 +41,17 @@ pub enum Priority {
 pub struct Backlog<'a> {
     /// Waiting rows that go before the request.
     pub rows_ahead: usize,
-    /// Rest of each worker's run, the shortest first; zero for a free worker.
+    /// Remaining time of each worker's run, in ascending order; zero for a free worker.
     pub residuals: &'a [Duration],
 }
 
 /// Decision about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// The request can be in time: its run is predicted to end after this long, if any time was learned.
+    /// The request can be in time: its run is predicted to end after this time; `None` if no service time was learned
+    /// yet.
     Admit(Option<Duration>),
-    /// The request would be late: its run would end after this long.
+    /// The request would be late: its run would end after this time.
     Shed(Duration),
 }
 
@@ -92,9 +94,9 @@ pub fn admit(backlog: Backlog<'_>, full_batch: usize, service: &ServiceTime, row
     }
 }
 
-/// Time needed behind other requests: in full batches, with a margin.
+/// Time needed if other requests go first: for full batches, with a margin.
 fn behind(backlog: Backlog<'_>, full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Duration> {
-    // Workers take batches in turn, beginning with the one that is free first.
+    // Workers take batches in turn, beginning with the worker that becomes free first.
     let last_batch = (backlog.rows_ahead + rows.saturating_sub(1)) / full_batch;
     let workers = backlog.residuals.len().max(1);
     let residual = backlog.residuals.get(last_batch % workers).copied().unwrap_or_default();
@@ -104,7 +106,7 @@ fn behind(backlog: Backlog<'_>, full_batch: usize, service: &ServiceTime, rows: 
 }
 
 /// Time needed with a free worker and no request ahead: for the request's own rows, without a margin, because a late
-/// run harms no other request.
+/// run does not harm other requests.
 fn alone(full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Duration> {
     let full = u32::try_from(rows.saturating_sub(1) / full_batch).unwrap_or(u32::MAX);
     let rest = rows - full as usize * full_batch;
@@ -112,8 +114,8 @@ fn alone(full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Durati
     Some(full_runs.saturating_add(service.typical(rest)?))
 }
 
-/// Number of rows of a full batch: at most `most`, and so few that a run takes only its share of the time for queue and
-/// run, and leaves time for a request that comes meanwhile.
+/// Number of rows of a full batch: at most `most`, and few enough that a run takes at most its share of the time for
+/// queue and run. The rest is left for a request that arrives during the run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -121,7 +123,7 @@ fn alone(full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Durati
 /// let mut service = ServiceTime::default();
 /// assert_eq!(full_batch(32, &service, Duration::from_millis(100)), 32);
 /// service.observe(1, Duration::from_millis(10));
-/// // 100 ms · 0.75 / 1.15 is time for six such rows.
+/// // 100 ms · 0.75 / 1.15 is enough time for six such rows.
 /// assert_eq!(full_batch(32, &service, Duration::from_millis(100)), 6);
 /// ```
 pub fn full_batch(most: usize, service: &ServiceTime, queue_and_run: Duration) -> usize {
@@ -131,8 +133,8 @@ pub fn full_batch(most: usize, service: &ServiceTime, queue_and_run: Duration) -
     }
 }
 
-/// Returns the expected rest of a run that has gone on for `elapsed`. An overdue run is expected to go on for as long
-/// again as it is overdue.
+/// Returns the expected remaining time of a run that has gone on for `elapsed`. A run that is overdue by some time is
+/// expected to take as much time again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -145,8 +147,8 @@ pub fn residual(expected: Duration, elapsed: Duration) -> Duration {
     expected.abs_diff(elapsed)
 }
 
-/// Returns the turn of a request that comes now; the earliest turn goes first. A higher priority overtakes the next
-/// lower one, unless that came more than `overtaking` earlier. So no request waits forever.
+/// Returns the turn of a request that arrives at `now`; the earliest turn goes first. A request overtakes one of the
+/// next lower priority, unless that one arrived more than `overtaking` earlier. This way, no request waits forever.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -216,7 +218,7 @@ mod tests {
             };
             prop_assert!(needs(ahead, rows) <= needs(ahead + more, rows));
             prop_assert!(needs(ahead, rows) <= needs(ahead, rows + more));
-            // For one row, it is the formula in the header of this module.
+            // For one row, the result is that of the formula in the header of this module.
             let formula = residuals[0] + service.tail(batch).unwrap().mul_f64(MARGIN) * (ahead / batch + 1) as u32;
             prop_assert!(needs(ahead, 1) == formula);
         }
@@ -241,8 +243,8 @@ mod tests {
             let (overtaking, later) = (Duration::from_millis(overtaking_ms), Duration::from_millis(later_ms));
             let now = Instant::now() + Duration::from_secs(10);
             let (mine, theirs) = (turn(own, now, overtaking), turn(other, now + later, overtaking));
-            // The highest priority overtakes the lowest that came up to `2 * overtaking` earlier, and no request from
-            // before that.
+            // The highest priority overtakes requests of the lowest that arrived up to `2 * overtaking` earlier, but no
+            // older ones.
             prop_assert!(later <= 2 * overtaking || mine < theirs);
             // Within a priority, and against a lower one, the earlier request goes first.
             prop_assert!(other > own || mine <= theirs);

@@ -1,5 +1,5 @@
-//! The forming of a batch: selects the waiting requests of the next run, and the number of rows of each. Pure: no
-//! clock, no lock, no I/O.
+//! Forms a batch: selects the waiting requests of the next run, and the number of rows to run of each. Pure: no clock,
+//! no lock, no I/O.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -27,11 +27,11 @@ pub struct BatchPolicy {
     pub max_instances: NonZeroUsize,
     /// Number of concurrent runs.
     pub workers: NonZeroUsize,
-    /// Rows that can be run together.
+    /// Lengths of the rows that can be run together.
     pub lengths: Lengths,
 }
 
-/// Rows that can be run together.
+/// Lengths of the rows that can be run together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lengths {
     /// Rows of one shape.
@@ -49,9 +49,9 @@ const MAX_ROW: usize = 1 << 16;
 /// Number of rows of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunRows {
-    /// Any number up to this one: requests are joined, and large ones divided.
+    /// Any number up to this one: small requests are joined, and large ones divided.
     UpTo(NonZeroUsize),
-    /// All rows of one request, at most this many: their answers may depend on each other.
+    /// All rows of one request, at most this many, because the rows may depend on each other.
     OneRequest(NonZeroUsize),
     /// Exactly this many, because the model fixes its batch dimension: requests run one by one.
     Exactly(NonZeroUsize),
@@ -66,23 +66,23 @@ pub enum RunSharing {
     Exclusive,
 }
 
-/// A waiting request, with the facts that forming a batch needs.
+/// A waiting request, with the data needed to form a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
-    /// Number of its rows that have not been run yet.
+    /// Number of rows of the request that no worker has taken yet.
     pub rows: usize,
-    /// Its inputs, for their shapes.
+    /// Inputs of the request, for their shapes.
     pub inputs: &'a Tensors,
-    /// Time of its arrival.
+    /// Arrival time of the request.
     pub entered: Instant,
-    /// Time by which its run has to end; `None` if it is run even if it will be late.
+    /// Time by which the run has to end; `None` if the request is run even if it will be late.
     pub finish_by: Option<Instant>,
 }
 
 /// Decision of a free worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Places in the queue of the requests that would be late even if they were run at once and alone.
+    /// Queue positions of the requests that would be late even if they were run at once and alone.
     pub hopeless: Vec<usize>,
     /// Action for the other requests.
     pub next: Next,
@@ -99,18 +99,18 @@ pub enum Next {
     Idle,
 }
 
-/// The next rows of a request, as many as go into the run.
+/// The rows of one request that go into the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// The request's place in the queue.
+    /// The request's position in the queue.
     pub index: usize,
     /// Number of its rows.
     pub rows: usize,
 }
 
 impl BatchPolicy {
-    /// Returns the policy for a model, from its batch dimension if that is fixed, or else from the configuration and
-    /// `sharing`.
+    /// Returns the policy for a model. A fixed batch dimension determines the rows of a run; otherwise the
+    /// configuration and `sharing` do.
     pub fn new(
         signature: &Signature,
         config: &SessionConfig,
@@ -135,7 +135,7 @@ impl BatchPolicy {
         }
     }
 
-    /// Returns the same policy for a model whose outputs, as a whole, belong to one row.
+    /// Returns this policy with runs of one row, for a model whose outputs have no dimension for rows.
     pub(super) fn of_one_row(self) -> BatchPolicy {
         let one = NonZeroUsize::MIN;
         BatchPolicy { run_rows: RunRows::Exactly(one), max_instances: one, ..self }
@@ -238,7 +238,7 @@ impl BatchPolicy {
         }
     }
 
-    /// Returns the number of these inputs' rows that fit into one run of at most the size of a full batch.
+    /// Returns the maximum number of rows of these inputs in one run that is no larger than a full batch.
     pub(super) fn limit(self, inputs: &Tensors, full_batch: usize) -> usize {
         match self.run_rows {
             RunRows::Exactly(size) => size.get(),
@@ -252,10 +252,10 @@ impl BatchPolicy {
     }
 }
 
-/// Returns true if the signature allows padding of short rows: the output elements that come from padding can be
-/// identified, so that each request gets the outputs that it would have got alone. All inputs must have two dimensions,
-/// of which the second is open and has the same name in all. An output may have no open dimensions but the rows and a
-/// second one of that name.
+/// Returns true if the signature allows padding of short rows: output elements that come from padding can be identified
+/// and cut off, so that each request gets the same outputs as if it ran alone. Every input must have two dimensions;
+/// the second one is open and has the same name in all inputs. The only open dimensions of an output may be the rows
+/// and, as the second, the one of that name.
 ///
 /// ```
 /// use leeway::model::can_be_padded;
@@ -300,7 +300,7 @@ struct Contents<'a> {
 }
 
 impl<'a> Contents<'a> {
-    /// An empty run that will begin with these inputs.
+    /// Returns an empty run whose first rows will be these inputs.
     fn none(first: &'a Tensors) -> Contents<'a> {
         Contents { first, rows: 0, shortest: usize::MAX, longest: 0, row_size: 1 }
     }
@@ -322,15 +322,14 @@ const WAKE_UP: Duration = Duration::from_millis(1);
 
 /// Forms the next batch from the waiting requests, in their order.
 ///
-/// - The first request that can be in time is always in the batch, and no request overtakes an older one that could
-///   have taken its place. Only requests whose rows have another shape than those in the batch, or too different a
-///   length, are passed over.
+/// - The first request that can be in time is always in the batch, and a request does not overtake an earlier one that
+///   also fits. Only requests whose rows do not match the batch in shape or length are passed over.
 /// - The batch has at most `full_batch` rows, and never more rows or elements than the policy allows.
 /// - A request joins only if the run is then still expected to end in time for it and for all requests already in the
 ///   batch. `time` is the typical time of a run; without it, the duration of the run is not considered.
 /// - With a `max_wait`, a worker waits for more rows only while every waiting request is in the batch, and the
 ///   deadlines leave time for the wait.
-/// - Requests larger than a run are divided; the rest of one comes first in the next batch.
+/// - Requests larger than a run are divided; the remaining rows of a divided request come first in the next batch.
 /// - With [`RunRows::OneRequest`], a run has all rows of its request.
 pub fn plan<'a>(
     now: Instant,
@@ -355,7 +354,7 @@ struct BatchBuilder<'a> {
     full_batch: usize,
     time: Option<Line>,
     hopeless: Vec<usize>,
-    /// Shares of the run, each with the time by which the run has to end for it.
+    /// Shares of the run, each with the time by which its request needs the run to end.
     shares: Vec<(Share, Option<Instant>)>,
     /// The first request that can be in time.
     first: Option<Candidate<'a>>,

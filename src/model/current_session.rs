@@ -11,7 +11,7 @@ use super::session::{Interrupt, Session};
 #[derive(Default)]
 pub(super) struct CurrentSession {
     interrupt: Mutex<Option<Arc<dyn Interrupt>>>,
-    /// True once runs were ended for good.
+    /// True once runs were ended permanently.
     is_retired: AtomicBool,
 }
 
@@ -19,7 +19,7 @@ impl CurrentSession {
     pub(super) fn set(&self, session: &dyn Session) {
         let mut current = self.interrupt.lock();
         let interrupt = current.insert(session.interrupt());
-        // This session was opened too late to be ended with the others.
+        // `retire` was called before this session was set, so its runs are ended here.
         if self.is_retired.load(Ordering::Relaxed) {
             interrupt.end_runs();
         }
@@ -30,17 +30,17 @@ impl CurrentSession {
         *self.interrupt.lock() = None;
     }
 
-    /// Returns true if runs were ended for good.
+    /// Returns true if runs were ended permanently.
     pub(super) fn is_retired(&self) -> bool {
         self.is_retired.load(Ordering::Relaxed)
     }
 
-    /// Returns true if there is a session.
+    /// Returns true if the worker has a session.
     pub(super) fn is_open(&self) -> bool {
         self.interrupt.lock().is_some()
     }
 
-    /// Ends the current run and every later one, for good.
+    /// Ends the current run and every later one, permanently.
     pub(super) fn retire(&self) {
         self.is_retired.store(true, Ordering::Relaxed);
         self.end_run();
@@ -53,7 +53,7 @@ impl CurrentSession {
         }
     }
 
-    /// Allows runs again, unless they were ended for good.
+    /// Allows runs again, unless they were ended permanently.
     pub(super) fn allow_runs(&self) {
         if let Some(interrupt) = &*self.interrupt.lock()
             && !self.is_retired.load(Ordering::Relaxed)

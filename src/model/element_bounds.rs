@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::made_up_rows::{open_dimensions, row_elements, rows_of_lengths};
 use crate::tensor::{Dim, Signature, Tensors};
 
-/// First length that is tried, in all open dimensions together.
+/// First length that is tried, in all open dimensions at once.
 const FIRST_LENGTH: usize = 64;
 
 /// Runs with more elements than this are not tried.
 const MAX_TRIED_ELEMENTS: usize = 1 << 22;
 
-/// Allowed length of open dimensions if nothing was tried.
+/// Allowed length of open dimensions if no row was tried.
 const UNTRIED_LENGTH: usize = 4096;
 
 /// Accepted length as a multiple of the longest row that ran, for a model that itself refuses longer rows.
@@ -60,7 +60,8 @@ impl ElementBounds {
     }
 
     /// Finds the bounds within which a run takes at most `max_bytes`. Doubles the length of rows in all open dimensions
-    /// together, then stretches each dimension alone. `max_rows` is the maximum number of rows of a shared run.
+    /// at once, then gives all of the length to each dimension in turn. `max_rows` is the maximum number of rows of a
+    /// shared run.
     pub fn find(
         signature: &Signature,
         max_bytes: u64,
@@ -68,18 +69,19 @@ impl ElementBounds {
         mut attempt: impl FnMut(&Tensors) -> Tried,
     ) -> ElementBounds {
         let dimensions = open_dimensions(signature);
-        // A row without elements has none at any length.
+        // Rows have a fixed length, or no elements at any length.
         if dimensions.is_empty() || row_elements(signature, |_| 1) == 0 {
             return ElementBounds::default();
         }
-        // A model with a fixed number of rows cannot run a single one.
+        // A model with a fixed number of rows cannot run a single row.
         let rows = if let Dim::Fixed(rows) = signature.batch_dim() { rows.max(1) } else { 1 };
         let (longest, end) = lengthen(signature, max_bytes, rows, &mut attempt);
         if end != End::Bound {
             let untried = ElementBounds::untried(signature).row;
             let tried = longest.and_then(|longest| NonZeroUsize::new(longest.elements));
             let row = match end {
-                // The model itself refuses longer rows, so it may decide about somewhat longer ones.
+                // The model itself refuses longer rows, so rows that are somewhat longer than the tried ones are left
+                // to it.
                 End::Refusal => tried.map(|tried| tried.saturating_mul(LEFT_TO_THE_MODEL)).or(untried),
                 // No bound was found.
                 _ => tried.max(untried),
@@ -96,7 +98,7 @@ impl ElementBounds {
         ElementBounds { row: NonZeroUsize::new(longest.elements), run: longest.run_bound(max_bytes, max_rows) }
     }
 
-    /// Returns the bound of `model.toml`, if there is one, or else these bounds.
+    /// Returns the bound that `model.toml` sets, or these bounds if it sets none.
     pub fn or_configured(self, configured: Option<NonZeroUsize>) -> ElementBounds {
         match configured {
             Some(_) => ElementBounds { row: None, run: configured },
@@ -116,7 +118,7 @@ struct LongestRow {
 /// Reason why rows were not lengthened any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Longer rows take too much memory or time, or are never tried.
+    /// Longer rows take too much memory or time, or are too long to be tried.
     Bound,
     /// The model does not accept longer rows.
     Refusal,
@@ -124,7 +126,7 @@ enum End {
     NoTime,
 }
 
-/// Doubles the length of rows in all open dimensions together.
+/// Doubles the length of rows in all open dimensions at once.
 fn lengthen(
     signature: &Signature,
     max_bytes: u64,
@@ -154,7 +156,7 @@ fn lengthen(
     }
 }
 
-/// Shortens the row until it also fits the memory with all its length in any single open dimension.
+/// Shortens the row until it fits into memory even if all of its length is in one open dimension.
 fn stretch(
     mut longest: LongestRow,
     signature: &Signature,
@@ -215,7 +217,7 @@ mod tests {
     fn memory_that_grows_with_the_square_of_a_length_is_bounded() {
         // 8192² · 4 bytes are exactly the limit, so a second such row does not fit.
         assert_eq!(find(&["tokens"], |shape| ran(shape[0] * shape[0] * 4)), (8192, Some(8192)));
-        // The same if the process is killed because of too little memory.
+        // A process that is killed because of too little memory also sets the bound.
         let limited = |shape: &[usize]| if shape[0] > 1000 { Tried::OutOfMemory } else { ran(shape[0]) };
         assert_eq!(find(&["tokens"], limited), (512, None));
     }

@@ -1,21 +1,22 @@
 //! Row independence: the answer to a row must not depend on the rows that share its run.
 //!
-//! Requests share runs, so a model whose rows depend on each other would answer a caller with what strangers sent.
+//! Requests share runs. If rows depend on each other, the answer to one caller depends on the data of other callers.
 //! Examples are a model that normalises over the batch, an int8 model with one scale for all inputs, and a recurrent
 //! network whose first dimension is time. A model's file does not declare such a dependence. So [`compare`] runs some
-//! rows alone, together and among others, and compares the answers:
+//! rows alone and in several combinations, and compares the answers:
 //!
-//! - *In runs of one shape*: a row at the same place in two runs whose other rows differ. The same instructions are
-//!   executed for it, so its answer must be the same, except for rounding on a GPU.
-//! - *In runs of different shapes*: a row alone and together with others, and in another place. Kernels add in another
-//!   order there, so more rounding is allowed.
+//! - *In runs of one shape*: a row at the same position in two runs whose other rows differ. The same instructions
+//!   compute its answer, so the answer must be the same, except for rounding on a GPU.
+//! - *In runs of different shapes*: a row alone, together with other rows, and at different positions. Kernels then add
+//!   in a different order, so larger rounding differences are allowed.
 //! - *Alone, twice*: a difference means that the model is nondeterministic.
 //!
-//! Differences are relative. In runs of one shape, they are relative to the numbers in the same place, so that a small
-//! number beside a large one counts; in runs of different shapes, to the largest number in the answers.
+//! Differences are relative. In runs of one shape, they are relative to the numbers at the same position, so that a
+//! small number beside a large one counts. In runs of different shapes, they are relative to the largest number in the
+//! answers.
 //!
-//! The check cannot detect a dependence that shows only with other rows, or that does not change the answers to these
-//! rows, for example if only an argmax is answered.
+//! The check cannot detect a dependence that only rows other than the tried ones would show, or one that does not
+//! change the answers to the tried rows, for example because the model returns only an argmax.
 
 mod distance;
 
@@ -78,11 +79,11 @@ pub struct Comparison {
     pub dependence: Option<Dependence>,
     /// The largest difference that was attributed to rounding.
     pub rounding: f64,
-    /// The outputs that had one row per row in every run.
+    /// The outputs that had one row per input row in every run.
     pub outputs: Vec<Arc<str>>,
-    /// The outputs with rows that are part of answers and hold floating-point numbers.
+    /// The outputs that have rows, are part of answers, and hold floating-point numbers.
     pub numbers: Vec<Arc<str>>,
-    /// The outputs with rows that are part of answers and differed between rows. Only they are evidence of
+    /// The outputs that have rows, are part of answers, and differed between rows. Only these outputs are evidence of
     /// independence.
     pub conclusive: Vec<Arc<str>>,
     /// The answers to each row alone.
@@ -94,7 +95,7 @@ pub struct Comparison {
 pub enum Precision {
     /// The processor computes with the precision of the element types.
     OfTheType,
-    /// The GPU multiplies float32 with ten bits (TF32), and chooses kernels by the number of rows.
+    /// The GPU multiplies float32 with a mantissa of ten bits (TF32), and chooses kernels by the number of rows.
     OfAGpu,
 }
 
@@ -111,7 +112,7 @@ impl Precision {
         match (self, dtype) {
             // The same instructions on the same numbers.
             (Precision::OfTheType, _) => 0.0,
-            // Threads may add in another order. At least twice the distance of two neighbouring values.
+            // Threads may add in a different order. At least twice the distance of two neighbouring values is allowed.
             (Precision::OfAGpu, DType::F16) => 2e-3,
             (Precision::OfAGpu, DType::BF16) => 1.6e-2,
             (Precision::OfAGpu, _) => 1e-5,
@@ -123,8 +124,8 @@ impl Precision {
         match dtype {
             DType::BF16 => 5e-2,
             // Of 98 independent models, none differed by more than 1e-5. But normalising nearly constant rows, as
-            // made-up rows can be, amplifies rounding a hundredfold. An influence of other rows shows in runs of one
-            // shape.
+            // made-up rows can be, amplifies rounding a hundredfold. An influence of other rows is detected in runs of
+            // one shape.
             _ => 1e-2,
         }
     }
@@ -157,10 +158,10 @@ struct ObservedOutput {
     rounding: f64,
 }
 
-/// Answers to the rows of a run, each with the row's place among all rows.
+/// Answers to the rows of a run, each with the index of its row among the compared rows.
 type Answers = Vec<(usize, Tensors)>;
 
-/// Runs `rows` (two or three different rows, one per element) alone, together and among others, and compares the
+/// Runs `rows` (two or three different rows, one per element) alone and in several combinations, and compares the
 /// answers. `run` runs the model. An error means that the rows could not be compared, for example because the model
 /// does not run on them.
 pub fn compare(
@@ -186,8 +187,8 @@ pub fn compare(
     let again = observed.ask(&[0], run)?;
     observed.hold_against_alone(&again, Runs::Alone);
 
-    // All together, then with each row replaced by another one: a row that influences others is missing in one of these
-    // runs.
+    // First all rows together, then with each row replaced by another one: a row that influences others is missing in
+    // one of these runs.
     let together: Vec<usize> = (0..rows.len()).collect();
     let others: &[&[usize]] = if rows.len() > 2 { &[&[0, 1, 1], &[1, 1, 2], &[0, 0, 2]] } else { &[&[1, 1], &[0, 0]] };
     let together = observed.ask(&together, run)?;
@@ -197,7 +198,8 @@ pub fn compare(
         observed.hold_against(&together, &others, Runs::OfOneShape);
         observed.hold_against_alone(&others, Runs::OfDifferentShapes);
     }
-    // Some dependences show only with many rows: as many as requests share, if there is memory for them.
+    // Some dependences show only in runs of many rows, so the largest shared run is compared, too, as far as its size
+    // allows.
     let elements = first.row_elements().max(last.row_elements()).max(1);
     let many = comparing.max_rows.min(MAX_ANSWER / size.max(1)).min(MAX_ELEMENTS / elements);
     if many > rows.len() {
@@ -224,7 +226,7 @@ impl Comparing<'_> {
 }
 
 impl<'a> Observed<'a> {
-    /// No observations yet, of these outputs.
+    /// Returns empty observations of these outputs.
     fn of(outputs: &Tensors, rows: &'a [Tensors], comparing: &'a Comparing<'a>) -> Observed<'a> {
         let output = |(name, _): (&Arc<str>, &Tensor)| ObservedOutput {
             output: Arc::clone(name),
@@ -299,7 +301,7 @@ impl<'a> Observed<'a> {
 }
 
 impl ObservedOutput {
-    /// Compares the answers of a run with known answers: in runs of one shape place by place, or else row by row.
+    /// Compares the answers of a run with known answers: by position in runs of one shape, or else by row.
     fn hold_against(
         &mut self,
         known: &[(usize, Tensors)],
@@ -343,9 +345,8 @@ fn differ(one: &Tensor, other: &Tensor, usual: &Usual, precision: Precision) -> 
     distance.is_none_or(|distance| distance > precision.of_one_shape(one.dtype())) && is_finite(one) && is_finite(other)
 }
 
-/// Returns true if different rows had different answers in every output of floating-point numbers that is part of
-/// answers, or, if there is no such output, in any output. An output that never differed is not evidence, even if
-/// another one did.
+/// Returns true if the answers to different rows differed in every floating-point output that is part of answers or,
+/// without such outputs, in any output. An output that never differed is not evidence, even if another output differed.
 pub fn are_conclusive(comparisons: &[Comparison]) -> bool {
     let has_shown = |name: &Arc<str>| comparisons.iter().any(|comparison| comparison.conclusive.contains(name));
     let mut numbers = comparisons.iter().flat_map(|comparison| &comparison.numbers).peekable();
@@ -358,7 +359,8 @@ pub fn are_conclusive(comparisons: &[Comparison]) -> bool {
 // ===== impl Independence =====
 
 impl Independence {
-    /// The finding of several comparisons: the first dependence, or independence if they were conclusive.
+    /// Returns the finding of several comparisons: the first dependence, or independence if the comparisons were
+    /// conclusive.
     pub fn of(comparisons: &[Comparison], reason: impl FnOnce() -> String) -> Independence {
         if let Some(dependence) = comparisons.iter().find_map(|comparison| comparison.dependence.clone()) {
             return Independence::Dependent(dependence);

@@ -24,7 +24,8 @@ pub struct Joining {
 /// The outputs that have one row per row of the inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum RowOutputs {
-    /// The outputs that had one in runs of different sizes. It is an error if one of them lacks its rows later.
+    /// The outputs that had one row per input row in runs of different sizes. If one of them lacks rows in a later run,
+    /// the run fails.
     Known(Vec<Arc<str>>),
     /// No run was observed: the outputs that have as many rows as the run.
     #[default]
@@ -74,8 +75,8 @@ impl Joining {
         Ok(rows.iter().map(slice).collect())
     }
 
-    /// Returns the outputs that belong to the rows of a run of this many rows. An error if an output that is known to
-    /// have rows lacks them.
+    /// Returns the outputs that belong to the rows of a run of this many rows. Fails if an output that is known to have
+    /// rows lacks them.
     pub fn per_row(&self, outputs: Tensors, rows: usize) -> Result<Tensors> {
         match &self.outputs {
             RowOutputs::Known(names) => {
@@ -107,8 +108,8 @@ impl Joining {
     }
 }
 
-/// Joins the outputs of the runs of one request; `rows` are the numbers of rows of the runs. An output that lacks one
-/// row per instance in any of the runs is left out of all.
+/// Joins the outputs of the runs of one request; `rows` has the number of rows of each run. An output that does not
+/// have one row per instance in every run is left out.
 pub(super) fn join(parts: &[Tensors], rows: &[usize]) -> Option<Tensors> {
     let is_per_row = |name: &str| {
         parts.iter().zip(rows).all(|(part, &rows)| part.get(name).is_some_and(|tensor| tensor.rows() == rows))

@@ -1,4 +1,5 @@
-//! An estimate of the load that can be read without the lock of the queue. It only shows if a request has ample time.
+//! An estimate of the load that can be read without the lock of the queue. It is used only to detect requests that have
+//! ample time.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,8 +20,8 @@ impl LoadEstimate {
         LoadEstimate { epoch: Instant::now(), predicted: AtomicU64::new(0), free_at: AtomicU64::new(u64::MAX) }
     }
 
-    /// Returns true if `left` is so much longer than the last prediction, and than workers are overdue, that no exact
-    /// forecast is needed.
+    /// Returns true if no exact forecast is needed, because `left` is several times as long as the last prediction and
+    /// as the time by which workers are overdue.
     pub(super) fn is_ample(&self, left: Duration, now: Instant) -> bool {
         const AMPLE: u64 = 4;
         let overdue = nanos(now.saturating_duration_since(self.epoch)).saturating_sub(self.free_at.load(Relaxed));

@@ -69,7 +69,8 @@ pub(super) fn row_elements(signature: &Signature, length: impl Fn(&String) -> us
     signature.inputs.iter().map(elements).fold(0, usize::saturating_add)
 }
 
-/// Returns the inputs of one row (or of as many as the model fixes) whose open dimensions have these lengths.
+/// Returns the inputs of one row (or of the number of rows that the model fixes) whose open dimensions have these
+/// lengths.
 pub(super) fn rows_of_lengths(signature: &Signature, length: impl Fn(&String) -> usize) -> Tensors {
     let rows = match signature.batch_dim() {
         Dim::Fixed(rows) => rows.max(1),
@@ -126,7 +127,7 @@ fn filled(dtype: DType, elements: usize, values: Values, scale: f64, random: &mu
         DType::BF16 => floats!(BF16, bf16::from_f64),
         _ => {}
     }
-    // Each row has another range: 4 or 20, 10 or 50, 20 or 100.
+    // Each row has a different range: 4 or 20, 10 or 50, 20 or 100.
     let range = if scale < 1.0 {
         4
     } else if scale > 1.0 {

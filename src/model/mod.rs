@@ -4,14 +4,14 @@
 //! that `service_time.rs` has learned). A worker that becomes free takes the waiting requests, up to the batch limit
 //! (`batch.rs` decides), runs them as one batch and answers each request (`worker.rs`). So batches grow by themselves
 //! under load, and a lone request does not wait for others. A run that no request waits for any more is ended.
-//! `request.rs` holds the state of a request that all of these share, and `waiting_line.rs` the waiting requests.
-//! `load_estimate.rs` shows without a lock that a request has ample time, `wait_strategy.rs` chooses between spinning
-//! and parking, and `warm_up.rs` makes the first runs of a session. `session.rs` is the interface of a runtime;
-//! `onnx.rs` is the only file that names ONNX Runtime, and `isolated/` opens its sessions in other processes.
+//! `request.rs` holds the state of a request, which all of these files share, and `waiting_line.rs` the waiting
+//! requests. `load_estimate.rs` shows without a lock that a request has ample time, `wait_strategy.rs` chooses between
+//! spinning and parking, and `warm_up.rs` makes the first runs of a session. `session.rs` is the interface of a
+//! runtime; `onnx.rs` is the only file that names ONNX Runtime, and `isolated/` opens its sessions in other processes.
 //!
 //! Requests share runs only if the answer to one does not depend on the others: `independence.rs` checks this with rows
-//! that are made up (`made_up_rows.rs`) or real (`real_rows.rs`), `sharing.rs` decides by the finding, and `joining.rs`
-//! joins rows and splits outputs.
+//! that are made up (`made_up_rows.rs`) or real (`real_rows.rs`), `sharing.rs` decides based on the finding, and
+//! `joining.rs` joins rows and splits outputs.
 //!
 //! `element_bounds.rs` finds the maximum length of rows for a model with open dimensions.
 //!
@@ -89,8 +89,8 @@ struct WorkerHandle {
     current: Arc<CurrentSession>,
 }
 
-/// A request's place in the queue. Awaiting it returns the model's outputs. Dropping it earlier gives the place up, and
-/// ends the run if no other request waits for it.
+/// A ticket for a request in the queue. Awaiting it returns the model's outputs. Dropping it earlier withdraws the
+/// request, and ends the request's run if no other request waits for that run.
 #[derive(Debug)]
 pub struct Ticket {
     reply: oneshot::Receiver<Reply>,
@@ -101,9 +101,9 @@ pub struct Ticket {
     spin_slots: Arc<SpinSlots>,
 }
 
-/// Limit of the requests that spin for their answer at the same time, over all models. Each of them keeps a thread busy
-/// that could read further requests. At least one thread stays free, because otherwise a lone request could not be told
-/// from many.
+/// Limit of the requests that spin for their answers at the same time, over all models. A request that spins keeps a
+/// thread busy that could read further requests. At least one thread stays free to read them, because unread requests
+/// would not be noticed as load.
 #[derive(Debug)]
 pub struct SpinSlots {
     free: AtomicUsize,
@@ -218,8 +218,8 @@ impl OnnxModel {
         self.queue.admit(demand, priority)
     }
 
-    /// Puts a request's inputs into the queue, if they can be run in time. The inputs must match the signature, in its
-    /// order.
+    /// Puts a request's inputs into the queue, if they can be run in time. The inputs must match the signature, and be
+    /// in its order.
     pub fn enqueue(&self, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Ticket> {
         self.check(&inputs)?;
         let Entered { request, reply, wait_strategy } = self.queue.push(inputs, demand, priority)?;
@@ -276,7 +276,8 @@ impl Ticket {
         self.request.predicted
     }
 
-    /// Returns a function that returns the time at which a worker took the request, if one has by then.
+    /// Returns a function that returns the time at which a worker took the request, or `None` if it is still waiting
+    /// then.
     pub fn taken(&self) -> impl FnOnce() -> Option<Instant> + use<> {
         let request = Arc::clone(&self.request);
         move || request.taken()

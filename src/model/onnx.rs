@@ -26,14 +26,14 @@ pub struct OnnxRuntime {
     library: PathBuf,
 }
 
-/// A process can load one library and create one environment; both stay until it ends.
+/// A process can load one library and create one environment; both stay until the process ends.
 static LOADED: OnceLock<OnnxRuntime> = OnceLock::new();
 static LOADING: Mutex<()> = Mutex::new(());
 
 // ===== impl OnnxRuntime =====
 
 impl OnnxRuntime {
-    /// Loads the first library that works. If one is already loaded, that one is used.
+    /// Loads the first library that works. Returns the loaded library if there already is one.
     pub fn load(candidates: &[LibraryCandidate]) -> Result<OnnxRuntime, SetupError> {
         let _one_at_a_time = LOADING.lock();
         if let Some(loaded) = LOADED.get() {
@@ -118,7 +118,7 @@ impl OnnxRuntime {
 
     fn register(&self, provider: Provider, builder: &mut SessionBuilder) -> Result<(), String> {
         let dispatch: ExecutionProviderDispatch = match provider {
-            // Without its arena, which would keep the memory of the largest request forever.
+            // The arena is off, because it would keep the memory of the largest request forever.
             Provider::Cpu => ep::CPU::default().with_arena_allocator(false).build(),
             Provider::Cuda => {
                 if !ep::CUDA::is_available().unwrap_or(false) {
@@ -143,7 +143,7 @@ impl Engine for OnnxRuntime {
         let prepacked = PrepackedWeights::new();
         let (builder, provider) = self.builder_with_provider(config)?;
         let bytes = source.read()?;
-        // The first session is opened here for its signature; it also fills the shared weights.
+        // The first session is opened here to read the signature; this also fills the weights that all sessions share.
         let session = commit(builder, &prepacked, &bytes)
             .map_err(|error| SetupError::Repository(format!("model.onnx cannot be loaded: {}", first_line(&error))))?;
         let (outputs, other_outputs) = outputs(session.outputs());
@@ -162,8 +162,8 @@ impl Engine for OnnxRuntime {
 
 // ===== threads =====
 
-/// Starts the threads that share a run. A thread inherits the priority of the thread that starts it, and models are
-/// loaded at a low priority. So a separate thread starts them, at the priority of the process.
+/// Starts the threads that share a run. A new thread inherits the priority of the thread that starts it, and models are
+/// loaded at a low priority. So a separate thread, which has the priority of the process, starts them.
 #[derive(Debug, Clone)]
 struct ThreadSpawner(mpsc::Sender<Spawn>);
 
@@ -226,7 +226,7 @@ struct LoadedOnnx {
     provider: Provider,
     signature: Signature,
     prepacked: PrepackedWeights,
-    /// The session that was opened to read the signature, for the first worker.
+    /// The session that was opened to read the signature, kept for the first worker.
     first: Mutex<Option<ort::session::Session>>,
 }
 
@@ -275,7 +275,7 @@ struct OnnxSession {
     outputs: Vec<Arc<str>>,
 }
 
-/// Ends runs by a flag of their options, which ONNX Runtime checks before every node.
+/// Ends runs by a flag in the run options, which ONNX Runtime checks before every node.
 struct Terminate(Arc<RunOptions<NoSelectedOutputs>>);
 
 impl Interrupt for Terminate {
@@ -318,8 +318,8 @@ impl Session for OnnxSession {
     }
 }
 
-/// Conversions between our tensors and ONNX Runtime's values, for each element type: our tag, the Rust type, its tag.
-/// Inputs borrow our buffers; only strings are copied.
+/// Conversions between Leeway's tensors and ONNX Runtime's values, for each element type: Leeway's tag, the Rust type,
+/// ONNX Runtime's tag. Inputs borrow Leeway's buffers; only strings are copied.
 macro_rules! conversions {
     ($($ours:ident($type:ty) $theirs:ident),* $(,)?) => {
         fn dtype(theirs: TensorElementType) -> Option<DType> {
@@ -339,7 +339,8 @@ macro_rules! conversions {
             })
         }
 
-        /// Copies an output; `None` if it has no dimensions, and so no rows, or elements of an unsupported type.
+        /// Copies an output; `None` if the output has no dimensions (and so no rows), or has elements of an unsupported
+        /// type.
         fn from_value(value: &DynValue) -> Result<Option<Tensor>> {
             fn copy<T: ort::value::PrimitiveTensorElementType + Element>(
                 value: &DynValue,

@@ -39,9 +39,9 @@ pub(super) struct Queue {
     capacity: NonZeroUsize,
     /// Time for queue and run in a request's budget.
     queue_and_run: Duration,
-    /// Age difference at which a request goes before one of the next higher priority.
+    /// Age difference above which a request goes before a newer one of the next higher priority.
     overtaking: Duration,
-    /// Maximum time for which either side spins for the other.
+    /// Maximum time for which a worker spins for a request, or a request for its answer.
     spin: Duration,
     state: Mutex<State>,
     arrived: Condvar,
@@ -72,7 +72,7 @@ pub(super) enum RunEnd {
     Failed,
 }
 
-/// Answer of the queue to a request that it admits.
+/// Result of admitting a request to the queue.
 #[derive(Debug)]
 pub(super) struct Entered {
     pub(super) request: Arc<Request>,
@@ -137,8 +137,8 @@ impl Queue {
         self.forecast(&mut state, (fewest, run_size), demand, priority, now).map(|_| ())
     }
 
-    /// Puts a request into the queue and chooses the strategy for waiting for its answer. An error says why the request
-    /// was refused.
+    /// Puts a request into the queue and chooses the strategy for waiting for its answer. Fails with the reason if the
+    /// request is refused.
     pub(super) fn push(&self, inputs: Tensors, demand: TimeLimits, priority: Priority) -> Result<Entered> {
         let (now, policy) = (Instant::now(), self.sharing.policy());
         let row_size = policy.row_size(&inputs);
@@ -192,7 +192,7 @@ impl Queue {
             }
             self.note_length(&state);
             if let Some(batch) = batch.map(Arc::new) {
-                // More is waiting than one batch takes, so another worker has work, too.
+                // More rows are waiting than this batch takes, so a parked worker is woken for them.
                 if state.parked > 0 && state.line.len() > 0 {
                     self.arrived.notify_one();
                 }
@@ -226,7 +226,7 @@ impl Queue {
         }
     }
 
-    /// Learns from a worker's last batch. From here on, its run cannot be ended any more.
+    /// Learns from a worker's last batch. From this point on, the run of that batch cannot be ended any more.
     fn finish(&self, state: &mut State, worker: usize, last: Option<FinishedRun>) {
         let slot = &mut state.workers[worker];
         let Some(run) = slot.run.take() else { return };
@@ -243,8 +243,8 @@ impl Queue {
                 state.service.observe(size, took);
                 true
             }
-            // The run was too slow for every request in it. If it had the minimum number of rows, nothing is learned:
-            // one request may be harder than others, and no run could be smaller.
+            // The run was too slow for every request in it. This is learned only if a smaller run is possible;
+            // otherwise, this one request may just be harder than others.
             (Some(FinishedRun { end: RunEnd::Terminated, .. }), Some(ended)) if rows > policy.fewest_rows() => {
                 state.service.observe_ended(size, ended.saturating_duration_since(run.since))
             }
@@ -257,14 +257,15 @@ impl Queue {
         }
     }
 
-    /// Removes a request that nobody waits for any more, and ends its run if no other request waits for it.
+    /// Removes a request that nobody waits for any more, and ends the request's run if no other request waits for that
+    /// run.
     pub(super) fn give_up(&self, request: &Arc<Request>) {
         let mut state = self.state.lock();
         request.give_up();
         state.line.remove(request);
         self.note_length(&state);
         state.end_unwanted_runs(request);
-        // The run may continue: not every run can be ended at once.
+        // The run may go on for a while, because not every run can be ended at once.
         if let Some(worker) = state.worker_of(request) {
             self.runs.abandon(worker);
         }

@@ -78,12 +78,12 @@ impl RealRows {
         (is_dependent || self.comparisons.len() >= AGREEING).then_some(&self.comparisons)
     }
 
-    /// Puts back the rows of a comparison that was given up because a request came.
+    /// Puts back the rows of a comparison that was given up because a request arrived.
     pub(super) fn put_back(&mut self, rows: Vec<Tensors>) {
         (self.rows, self.attempts_left) = (rows, self.attempts_left + 1);
     }
 
-    /// Returns true if a comparison gives way to requests that come meanwhile.
+    /// Returns true if a comparison is given up when a request arrives.
     pub(super) fn gives_way(&self) -> bool {
         self.runs_to_wait > 0
     }

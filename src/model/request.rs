@@ -13,7 +13,7 @@ use crate::budget::{Deadline, QueueTimings, TimeLimits};
 use crate::error::{Error, Result};
 use crate::tensor::Tensors;
 
-/// The outputs for all rows of a request, and the time that it waited for them.
+/// The outputs for all rows of a request, and the request's times in the queue and in the run.
 pub(super) type Reply = Result<(Tensors, QueueTimings)>;
 
 /// A request, shared by the ticket that waits for it, the queue, and the workers that run its rows.
@@ -41,7 +41,7 @@ pub(super) struct Request {
 #[derive(Debug)]
 struct Progress {
     reply: Option<oneshot::Sender<Reply>>,
-    /// Outputs with their rows, only of requests that are run in parts.
+    /// Outputs so far, with the rows that they belong to. Only for requests that are run in parts.
     parts: Vec<(Range<usize>, Tensors)>,
 }
 
@@ -97,7 +97,7 @@ impl Request {
         self.is_over() || self.deadline.has_passed(now)
     }
 
-    /// Adds the outputs of some rows, and answers once those of all rows are complete.
+    /// Adds the outputs of some rows, and answers the request once it has the outputs of all rows.
     fn deliver(&self, rows: Range<usize>, outputs: Tensors, now: Instant) {
         let mut progress = self.progress.lock();
         let outputs = if rows.len() == self.inputs.rows() {

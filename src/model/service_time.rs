@@ -4,11 +4,11 @@
 //! as long as one of many short ones.
 //!
 //! The time of a run is modelled as a line, `S(n) = a·n + b`: a cost per row and a cost per run. Two such lines are
-//! kept: the *typical* time, and the *tail*, which about one run in seven exceeds. Runs are remembered by the size of
-//! their batch, in classes of powers of two, and only the last seven of each class. Their median is not moved by a slow
-//! first run or a hiccup, and follows a machine that has become slower after four runs. A line goes through the class
-//! of the last run, which shows the current speed. Its slope fits the other classes by least squares, where a class
-//! without recent runs has little weight.
+//! kept: the *typical* time, and the *tail*, which about one run in seven exceeds. Runs are grouped by the size of
+//! their batch, in classes of powers of two, and the last seven runs of each class are kept. The median of a class is
+//! not moved by a slow first run or a hiccup, and follows within four runs if the machine becomes slower. A line goes
+//! through the class of the last run, which shows the current speed. Its slope fits the other classes by least squares,
+//! where a class without recent runs has little weight.
 
 use std::time::Duration;
 
@@ -80,8 +80,8 @@ impl ServiceTime {
     }
 
     /// Learns from a run of several rows that was ended early because no request waited for it any more. The whole run
-    /// would take at least this long; smaller runs may still be in time. Returns true if this was longer than the known
-    /// tail.
+    /// would have taken longer than `after`; smaller runs may still be in time. Returns true if `after` is longer than
+    /// the known tail.
     pub fn observe_ended(&mut self, rows: usize, after: Duration) -> bool {
         let is_news = self.tail(rows).is_none_or(|tail| after > tail);
         if is_news {
@@ -122,7 +122,7 @@ impl ServiceTime {
     }
 }
 
-/// Class of runs of this many rows: runs of similar size.
+/// Returns the class of a run of this many rows. A class has runs of similar size.
 pub(super) fn class_of(rows: usize) -> usize {
     (usize::BITS - rows.saturating_sub(1).leading_zeros()).min(CLASSES as u32 - 1) as usize
 }
@@ -139,16 +139,16 @@ impl Class {
         times.sort_unstable_by(f64::total_cmp);
         self.rows = known.iter().map(|(rows, _)| rows).sum::<f64>() / known.len() as f64;
         self.typical = times[(times.len() - 1) / 2];
-        // The second slowest. Of one or two runs it is the fastest, because the first run may have been slow for other
-        // reasons.
+        // The tail is the second slowest run. Of one or two runs, it is the fastest, because the first run may have
+        // been slow for other reasons.
         self.tail = times[times.len().saturating_sub(2)];
     }
 }
 
 impl Line {
-    /// The line through the point `(x₀, y₀)` with the slope `a` for which `Σ w·(y₀ + a·(x − x₀) − y)²` over the others
-    /// is least, that is `a = Σ w·(x − x₀)·(y − y₀) / Σ w·(x − x₀)²`, limited so that neither `a` nor `b` is negative.
-    /// Without others, the line goes through the origin, as if every row cost the same.
+    /// The line through the point `(x₀, y₀)` with the slope `a` for which `Σ w·(y₀ + a·(x − x₀) − y)²` over the other
+    /// points is least, that is `a = Σ w·(x − x₀)·(y − y₀) / Σ w·(x − x₀)²`, limited so that neither `a` nor `b` is
+    /// negative. Without other points, the line goes through the origin, as if every row cost the same.
     fn through((x0, y0): (f64, f64), others: impl Iterator<Item = ((f64, f64), f64)>) -> Line {
         let (mut xy, mut xx) = (0.0, 0.0);
         for ((x, y), weight) in others {

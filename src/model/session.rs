@@ -24,7 +24,8 @@ pub trait Engine: Debug + Send + Sync {
 /// Source of a model's bytes. Sessions are opened on bytes and never on a path, so that exactly the verified bytes are
 /// run.
 pub trait ModelSource: Debug + Send + Sync {
-    /// Returns the verified bytes. Called again when a session is opened later, so that they need not be kept.
+    /// Returns the verified bytes. Called again when a session is opened later, so that the bytes need not be kept in
+    /// memory.
     fn read(&self) -> Result<Arc<ModelBytes>, SetupError>;
 }
 
@@ -33,7 +34,7 @@ pub trait ModelSource: Debug + Send + Sync {
 pub struct ModelBytes {
     /// The ONNX file.
     pub model: Arc<[u8]>,
-    /// The external files with the model's weights, each with its location as the model names it.
+    /// The external files with the model's weights, each with the location under which the model refers to it.
     pub external: Vec<(String, Arc<[u8]>)>,
 }
 

@@ -1,7 +1,7 @@
 //! Sharing of runs by requests to a version, and the finding that allows or forbids it.
 //!
-//! It is decided at load. For a model that could not be run then, because the shapes of its inputs were not known, it
-//! is decided again once real requests have shown them.
+//! Sharing is decided at load. A model whose input shapes are unknown cannot be run at load. For such a model, sharing
+//! is decided again once real requests have shown the shapes.
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,12 +28,13 @@ pub struct Rows {
 pub struct Sharing {
     setting: Batching,
     at_load: Rows,
-    /// The policy by the finding at load, and the policy for requests that share runs.
+    /// The policy that follows from the finding at load, and the policy for requests that share runs.
     policies: [BatchPolicy; 2],
     precision: Precision,
     /// The outputs that are part of answers; `None` for all.
     answered: Option<Vec<Arc<str>>>,
-    /// Findings from real requests. Workers may compare different rows; an objection of any worker counts.
+    /// Findings from real requests. Workers may compare different rows; if any worker finds a dependence, that finding
+    /// counts.
     later: OnceLock<Rows>,
     objection: OnceLock<Rows>,
 }
@@ -51,7 +52,7 @@ pub struct BatchingStatus {
     pub explanation: String,
 }
 
-/// Decides on sharing, by the setting and the finding.
+/// Decides on sharing, based on the setting and the finding.
 ///
 /// ```
 /// use leeway::config::Batching;
@@ -146,7 +147,8 @@ impl Sharing {
         }
     }
 
-    /// Returns true if independence was not determined at load, and real requests have not shown it yet.
+    /// Returns true if independence is still to be decided: it was unknown at load, and real requests have not led to a
+    /// finding yet.
     pub(super) fn is_open(&self) -> bool {
         self.setting == Batching::Auto
             && matches!(self.at_load.independence, Independence::Unknown { .. })
@@ -154,7 +156,7 @@ impl Sharing {
             && self.objection.get().is_none()
     }
 
-    /// Records the finding of real requests, and the outputs that had one row per row.
+    /// Records the finding from real requests, and the outputs that had one row per input row.
     pub(super) fn decide(&self, independence: Independence, outputs: Vec<Arc<str>>) {
         let joining = self.at_load.joining.clone().with_outputs(RowOutputs::Known(outputs));
         let is_dependent = matches!(independence, Independence::Dependent(_));

@@ -1,9 +1,9 @@
 //! Choice between spinning and parking while worker and request wait for each other.
 //!
-//! Waking a parked thread costs more than a run of a small model, and each request would wake two. While requests come
-//! one or two at a time and runs are short, both sides therefore spin briefly instead of parking: the worker until the
-//! next request, the request until its answer. Once more requests overlap, batches form while the worker runs, and
-//! neither side spins.
+//! Waking a parked thread costs more than a run of a small model, and each request would wake two threads. While
+//! requests come one or two at a time and runs are short, both sides therefore spin briefly instead of parking: the
+//! worker until the next request, the request until its answer. Once more requests overlap, batches form while the
+//! worker runs, and neither side spins.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ pub(super) enum WaitStrategy {
     Park,
 }
 
-/// Returns the better strategy. Spinning pays if the last requests hardly overlapped (a long streak of them, because
-/// even under load some do not overlap) and a run takes no longer than the time of spinning.
+/// Returns the better strategy. Spinning pays if a long streak of requests hardly overlapped (short streaks also occur
+/// under load), and a run takes no longer than the maximum time of spinning.
 pub(super) fn wait_strategy(quiet_streak: u32, last_run: Duration, spin: Duration) -> WaitStrategy {
     const QUIET: u32 = 32;
     if quiet_streak >= QUIET && last_run <= spin { WaitStrategy::Spin(spin) } else { WaitStrategy::Park }
@@ -31,7 +31,7 @@ pub(super) fn spin_until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>)
         if found.is_some() || begin.elapsed() >= limit {
             return found;
         }
-        // Other threads on this core go first: the client may run on this machine.
+        // Lets other threads on this core go first, because the client may run on this machine.
         std::thread::yield_now();
     }
 }

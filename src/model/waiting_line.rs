@@ -36,17 +36,17 @@ impl WaitingLine {
         self.size
     }
 
-    /// The waiting requests, with the facts that forming a batch needs.
+    /// The waiting requests, with the data needed to form a batch.
     pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
         self.waiting.iter().map(Waiting::candidate)
     }
 
-    /// The request at this place.
+    /// The request at this position.
     pub(super) fn at(&self, place: usize) -> Option<&Waiting> {
         self.waiting.get(place)
     }
 
-    /// Marks the request at this place to be run even if it will be late.
+    /// Marks the request at this position to be run even if it will be late.
     pub(super) fn run_however_late(&mut self, place: usize) {
         if let Some(waiting) = self.waiting.get_mut(place) {
             waiting.is_attempt = true;
@@ -87,7 +87,7 @@ impl WaitingLine {
         let mut parts = Vec::with_capacity(shares.len());
         let mut gone = 0;
         for share in shares {
-            // The share's index is from before any request was removed.
+            // The share's index still counts the requests that were removed since the plan was made.
             let hopeless_before = plan.hopeless.partition_point(|&place| place < share.index);
             let place = share.index - hopeless_before - gone;
             let waiting = &mut self.waiting[place];

@@ -1,4 +1,5 @@
-//! The first runs of a model, before it serves requests. They show that it runs, and how long its runs take.
+//! The first runs of a model, before it serves requests. They show that the model runs, and measure the duration of its
+//! runs.
 
 use std::time::{Duration, Instant};
 
@@ -11,24 +12,24 @@ use crate::tensor::Signature;
 /// Clock that times a run. It also determines the time limit of measuring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopwatch {
-    /// Wall time, if nothing else needs the machine.
+    /// Wall time, for a machine that is otherwise idle.
     WallTime,
-    /// Processor time of this thread, which does its share of the run's work: requests are served meanwhile, and go
-    /// first.
+    /// Processor time of this thread, which does its share of the run's work. For measuring while requests are served,
+    /// which take precedence.
     ProcessorTime,
 }
 
 /// Number of runs of each size.
 const RUNS: usize = 3;
 
-/// Maximum number of rows that are measured of a model whose requests are not joined.
+/// Maximum number of rows that are measured for a model whose requests are not joined.
 const MAX_ROWS: usize = 32;
 
 /// Maximum number of elements of inputs that are made up for measuring.
 const MAX_ELEMENTS: usize = 1 << 24;
 
 /// Runs a warm session on zeros, from the fewest rows to a full batch, and learns the durations, so that the first
-/// requests are not admitted blindly. Leaves out sizes beyond the time limit or `MAX_ELEMENTS`, and those at which the
+/// requests are not admitted blindly. Leaves out sizes beyond the time limit or `MAX_ELEMENTS`, and sizes at which the
 /// model fails.
 pub fn measure(
     session: &mut dyn Session,
@@ -82,7 +83,7 @@ impl Stopwatch {
         }
     }
 
-    /// Starts the stopwatch. The returned function returns the time since then.
+    /// Starts the stopwatch. The returned function returns the time since the start.
     pub fn start(self) -> impl FnOnce() -> Duration {
         let (wall, processor) = (Instant::now(), processor_time());
         move || match self {

@@ -97,8 +97,7 @@ impl Worker {
         }
     }
 
-    /// Opens a new session, so that the next batch need not wait for it. If that fails now, the next batch tries
-    /// again.
+    /// Opens a new session, so that the next batch need not wait for it. If opening fails, the next batch tries again.
     fn rebuild(&mut self) {
         let reopen = || {
             drop(self.session.take());
@@ -230,7 +229,7 @@ impl Worker {
         }
     }
 
-    /// Runs inputs, of whose elements `padding` are padding.
+    /// Runs inputs that contain `padding` elements of padding.
     fn run_once(&mut self, batch: &Batch, inputs: &Tensors, padding: usize) -> Result<Tensors> {
         let session = match &mut self.session {
             Some(session) => session,
@@ -258,7 +257,7 @@ impl Worker {
         }
     }
 
-    /// Gives up the session if the error is that its process has ended.
+    /// Drops the session if the error means that the session's process has ended.
     fn note_end(&mut self, error: &Error) {
         if let Error::ModelProcessEnded { detail, .. } = error {
             self.process_ended(detail);
@@ -273,7 +272,7 @@ impl Worker {
     }
 }
 
-/// The text of a panic, if it has one.
+/// Returns the message of a panic, or a text that says that it has none.
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")

@@ -17,9 +17,9 @@ const FORMAT: u32 = 1;
 const MAX_FEATURES: usize = 1 << 14;
 /// Maximum length of the name of a feature, in bytes. The name becomes a label.
 const MAX_NAME: usize = 128;
-/// Number of bins of a number, with the same number of rows each.
+/// Number of bins of a numeric feature. Each bin has the same number of sampled rows.
 const QUANTILE_BINS: usize = 10;
-/// Quantiles that are recorded for readers of the file.
+/// Quantiles in the summary of a numeric feature, by name.
 const NOTED_QUANTILES: [(&str, f64); 7] =
     [("0.01", 0.01), ("0.05", 0.05), ("0.25", 0.25), ("0.5", 0.5), ("0.75", 0.75), ("0.95", 0.95), ("0.99", 0.99)];
 
@@ -31,9 +31,9 @@ pub struct Baseline {
     pub format: u32,
     /// Number of counted rows.
     pub rows: u64,
-    /// Number of rows, drawn at random, that the bins were chosen from.
+    /// Number of rows in the random sample that the bins were chosen from.
     pub sampled_rows: u64,
-    /// The features, by the preprocessor's names.
+    /// The features, under the preprocessor's names.
     pub features: Vec<FeatureBaseline>,
     /// Predictions: `class`, `confidence`, `margin` and `entropy`, or `value`.
     pub predictions: Vec<FeatureBaseline>,
@@ -53,12 +53,12 @@ pub struct FeatureBaseline {
     pub missing: u64,
     /// Number of rows with a text that has no bin of its own, or with an infinite number.
     pub other: u64,
-    /// Summary of a number, for readers of the file.
+    /// Summary of a numeric feature, for readers of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
 }
 
-/// Summary of a number.
+/// Summary of a numeric feature.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
@@ -66,9 +66,9 @@ pub struct Summary {
     pub mean: f64,
     /// The standard deviation of all finite values (of the population).
     pub deviation: f64,
-    /// The least finite value.
+    /// The smallest finite value.
     pub min: f64,
-    /// The greatest finite value.
+    /// The largest finite value.
     pub max: f64,
     /// Quantiles of the sampled rows, by share.
     pub quantiles: BTreeMap<String, f64>,
@@ -130,7 +130,8 @@ impl FeatureBaseline {
         if self.counts.len() != self.bins.len() {
             return Err(format!("there are {} counts for {} bins", self.counts.len(), self.bins.len()));
         }
-        // Far below the point where a sum could overflow, or where a count would not be exact as a number in JSON.
+        // The limit is far below the point where a sum could overflow, or where a count would not be exact as a number
+        // in JSON.
         if self.all_counts().iter().any(|count| *count > 1 << 50) {
             return Err("a count is too large".to_owned());
         }
@@ -192,7 +193,7 @@ struct CountedText {
 }
 
 impl Sample {
-    /// An empty sample of the features of this schema, and of predictions of these classes, if they are known.
+    /// Creates an empty sample. `classes` has the names of the predicted classes, if they are known.
     pub fn new(schema: FeatureSchema, classes: Option<Vec<String>>) -> Sample {
         let (numbers, texts) = (vec![Vec::new(); schema.numbers.len()], vec![BTreeMap::new(); schema.texts.len()]);
         Sample { schema, classes, rows: 0, numbers, texts, class: BTreeMap::new(), observed: Default::default() }
@@ -373,9 +374,9 @@ impl CountedText {
     }
 }
 
-/// Edges between bins with the same number of values each. Bins are merged where many values are equal. If the least
-/// values are equal, an edge is added just below them, so that values below all known ones get a bin of their own, as
-/// those above have one.
+/// Returns the edges between bins with the same number of values each. Bins are merged where many values are equal. If
+/// the first edge is the smallest value, an edge is added just below it, so that smaller values get a bin of their own,
+/// like values above the last edge.
 fn quantile_edges(sorted: &[f64]) -> Vec<f64> {
     let quantiles = (1..QUANTILE_BINS).filter_map(|bin| quantile(sorted, bin as f64 / QUANTILE_BINS as f64));
     let mut edges: Vec<f64> = quantiles.collect();
@@ -390,7 +391,7 @@ fn quantile_edges(sorted: &[f64]) -> Vec<f64> {
     edges
 }
 
-/// The least value such that at least this share of the values does not exceed it.
+/// Returns the smallest value that at least this share of the values do not exceed.
 fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()

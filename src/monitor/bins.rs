@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Maximum number of bins of a number, besides `missing` and `other`. With these two they fill one block of counters.
+/// Maximum number of bins of a numeric feature, besides `missing` and `other`. With these two they fill one block of
+/// counters.
 pub(super) const MAX_NUMBER_BINS: usize = 14;
 /// Maximum number of bins of a text, besides `missing` and `other`.
 pub(super) const MAX_TEXT_BINS: usize = 100;
@@ -15,7 +16,7 @@ pub(super) const MAX_TEXT_BYTES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Bins {
-    /// Numbers: the first bin has all up to and including the first edge, the last bin all above the last edge.
+    /// Numbers: each bin includes its upper edge, and the last bin has all numbers above the last edge.
     Number {
         /// The inner edges, ascending.
         edges: Vec<f64>,
@@ -46,7 +47,8 @@ impl Bins {
         self.len() == 0
     }
 
-    /// Names of all bins, in order, `missing` and `other` last. A bin of numbers is named by its upper edge, as in `le`.
+    /// Names of all bins, in order, `missing` and `other` last. A bin of numbers is named by its upper edge, like the
+    /// label `le`.
     ///
     /// ```
     /// use leeway::monitor::Bins;
@@ -56,7 +58,7 @@ impl Bins {
     pub fn names(&self) -> Vec<String> {
         let own: Vec<String> = match self {
             Bins::Number { edges } => edges.iter().map(|edge| shown(*edge)).chain(["+Inf".to_owned()]).collect(),
-            // A text that equals the name of such a bin keeps its quotes.
+            // A text that equals the name of one of the last two bins is quoted.
             Bins::Text { values } => values
                 .iter()
                 .map(|value| if value == MISSING || value == OTHER { format!("{value:?}") } else { value.clone() })
@@ -65,7 +67,7 @@ impl Bins {
         own.into_iter().chain([MISSING.to_owned(), OTHER.to_owned()]).collect()
     }
 
-    /// Returns the reason why these bins are invalid.
+    /// Returns the reason why these bins are invalid; `None` if they are valid.
     pub(super) fn problem(&self) -> Option<String> {
         match self {
             Bins::Number { edges } if edges.len() + 1 > MAX_NUMBER_BINS => {
@@ -93,7 +95,7 @@ impl Bins {
     }
 }
 
-/// Formats a number as `le` is written: as short as possible without loss.
+/// Formats a number like the label `le`: as short as possible without loss.
 fn shown(number: f64) -> String {
     let single = number as f32;
     let is_single = f64::from(single) == number;
@@ -105,11 +107,12 @@ fn shown(number: f64) -> String {
     }
 }
 
-/// Positions of `missing` and `other` in the block of a number's counters, for any number of bins.
+/// Positions of `missing` and `other` in the block of counters of a numeric feature. They do not depend on its number
+/// of bins.
 const MISSING_SLOT: usize = MAX_NUMBER_BINS;
 const OTHER_SLOT: usize = MAX_NUMBER_BINS + 1;
 
-/// The bins of a number.
+/// The bins of a numeric feature.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NumberBins {
     /// The [`edge_key`] of each edge.
@@ -119,15 +122,16 @@ pub(super) struct NumberBins {
 /// Number of features whose bins are looked up together.
 pub(super) const LANES: usize = 16;
 
-/// The bins of several numbers, laid out for speed: the compiler compares the edges of four to sixteen numbers at a
-/// time, because they are integers. This is three times as fast as separate searches.
+/// The bins of several numeric features, laid out for speed. Edges are integers, so the compiler can compare four to
+/// sixteen features at a time. This is three times as fast as separate searches.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NumberLanes {
     /// The first edge of each feature, then the second, and so on. A missing edge is greater than any number.
     levels: Vec<[i32; LANES]>,
 }
 
-/// Maps numbers to integers in the same order. Infinity and NaN are above or below all finite numbers.
+/// Maps a number to an integer, in the same order. The integers of infinity and NaN are above or below those of all
+/// finite numbers.
 #[inline]
 fn key(number: f32) -> i32 {
     // Adding 0 turns -0 into 0. The bits of positive numbers ascend with their value; those of negative ones descend.
@@ -135,7 +139,8 @@ fn key(number: f32) -> i32 {
     bits ^ ((bits >> 31).cast_unsigned() >> 1).cast_signed()
 }
 
-/// The key of the greatest `f32` that is not above an edge. The same `f32` values are above both.
+/// Returns the key of the largest `f32` that is not above an edge. An `f32` is above that number exactly if it is above
+/// the edge.
 fn edge_key(edge: f64) -> i32 {
     let single = edge as f32;
     key(if f64::from(single) > edge { single.next_down() } else { single })
@@ -147,7 +152,7 @@ fn slot_of_no_number(value: f32) -> usize {
 }
 
 impl NumberBins {
-    /// `edges` must ascend and be fewer than [`MAX_NUMBER_BINS`].
+    /// Creates the bins between these edges, which must ascend and be fewer than [`MAX_NUMBER_BINS`].
     pub(super) fn new(edges: &[f64]) -> NumberBins {
         NumberBins { edges: edges.iter().take(MAX_NUMBER_BINS - 1).map(|edge| edge_key(*edge)).collect() }
     }
@@ -205,7 +210,7 @@ const MIN_TALLIED: usize = 8;
 pub(super) const MAX_TALLIED: usize = 32;
 
 impl NumberLanes {
-    /// Calls `found` with lane, slot and the number of values in them.
+    /// Calls `found` with each lane and slot that has values, and with the number of its values.
     #[inline]
     pub(super) fn tally(&self, rows: &[[f32; LANES]], mut found: impl FnMut(usize, usize, u64)) {
         rows.chunks(MAX_TALLIED).for_each(|rows| self.tally_some(rows, &mut found));
@@ -220,7 +225,7 @@ impl NumberLanes {
             }
             return;
         }
-        // Values above an edge and not above the next are in the slot between the two.
+        // Values above an edge but not above the next edge are in the slot between the two.
         let mut keys = [[0; LANES]; MAX_TALLIED];
         keys.iter_mut().zip(rows).for_each(|(keys, row)| *keys = row.map(key));
         let keys = &keys[..rows.len()];
@@ -244,7 +249,7 @@ impl NumberLanes {
     }
 }
 
-/// The bins of a text.
+/// The bins of a text feature.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TextBins {
     places: HashMap<Box<str>, usize>,
@@ -338,7 +343,7 @@ mod tests {
         assert_eq!((bins.slot(f32::MAX), bins.slot(f32::MIN)), (1, 0));
     }
 
-    /// An edge that is not an `f32` lies between two of them.
+    /// An edge that is not an `f32` lies between two `f32` values.
     #[test]
     fn a_value_at_an_edge_is_below_it() {
         let bins = NumberBins::new(&[f64::from(0f32.next_down()), 0.0, 0.1, f64::from(0.3f32)]);

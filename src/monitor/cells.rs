@@ -1,7 +1,7 @@
 //! Typed handles of counters and histograms: their cells in a set of [`Shards`](super::shards::Shards).
 //!
-//! A [`Layout`] hands the cells out. Metrics that every version has are laid out at compile time, so that recording adds to a
-//! cell at a constant position and needs no lookup.
+//! A [`Layout`] hands out the cells. Metrics that every version has are laid out at compile time, so that recording
+//! adds to a cell at a constant position and needs no lookup.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -124,7 +124,8 @@ impl Layout {
         self.spaced_histograms(count, buckets, buckets.edges.len())
     }
 
-    /// Hands out histograms with these buckets, or with up to `max_edges` other edges.
+    /// Hands out histograms with these buckets. Each has enough cells for up to `max_edges` edges, which may replace
+    /// the edges of these buckets.
     pub(super) const fn histograms_by<L: Label>(
         &mut self,
         buckets: Buckets<'static>,
@@ -169,19 +170,19 @@ impl Counters {
         Counter { cell: self.first + index }
     }
 
-    /// `count` of these counters, from the one at `index` on.
+    /// Returns `count` of these counters, starting at `index`.
     #[inline]
     pub(super) fn part(self, index: usize, count: usize) -> Counters {
         debug_assert!(index + count <= self.count, "counters {index} to {} of {}", index + count, self.count);
         Counters { first: self.first + index, count }
     }
 
-    /// These counters and the ones that follow, `times` as many in all.
+    /// Returns these counters and the counters that follow, `times` as many in total.
     pub(super) fn repeated(self, times: usize) -> Counters {
         Counters { first: self.first, count: self.count * times }
     }
 
-    /// The block of the first counter.
+    /// Index of the block of the first counter.
     pub(super) fn block(self) -> usize {
         self.first / BLOCK
     }

@@ -1,4 +1,4 @@
-//! The metrics of deployments and loads. Changes are rare, so a lock protects them.
+//! The metrics of deployments and loads. Changes are rare, so a lock is fast enough.
 
 use std::collections::BTreeMap;
 
@@ -143,7 +143,7 @@ pub(super) static FAMILIES: &[Family<SeenDeployments>] = &[
 ];
 
 impl SeenDeployments {
-    /// Writes a number for each loaded version that has it.
+    /// Writes a number of each loaded version, and skips versions without this number.
     fn write(&self, series: &mut Series<'_>, number: fn(&DeployedShare) -> Option<f64>) {
         for (name, model) in &self.models {
             for share in &model.shares {
@@ -188,8 +188,7 @@ impl DeploymentRecorder {
         self.seen.lock().models.remove(model);
     }
 
-    /// Counts a part of the state that could not be read or written. Logs the first failure, and each different
-    /// problem.
+    /// Counts a failed read or write of a part of the state. Logs the problem if it differs from the last one.
     pub fn state_failed(&self, part: StatePart, problem: &str) {
         self.seen.lock().journal_errors += 1;
         let mut failing = self.failing.lock();
@@ -200,7 +199,7 @@ impl DeploymentRecorder {
         failing.insert(part, problem.to_owned());
     }
 
-    /// Records that a part of the state was written. Logs it after a failure.
+    /// Records that a part of the state was written. Logs this if the last attempt failed.
     pub fn state_works(&self, part: StatePart) {
         if self.failing.lock().remove(&part).is_some() {
             tracing::info!(state = part.name(), "the state can be written again");

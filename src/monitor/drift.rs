@@ -69,7 +69,7 @@ const MIN_COUNT: u64 = 500;
 const MIN_PER_BIN: u64 = 20;
 
 impl Drift {
-    /// Drift of the counts per bin of a window from those of the baseline, both in the same order.
+    /// Returns the drift of a window from the baseline. Both are counts per bin, in the same order.
     ///
     /// ```
     /// use leeway::monitor::Drift;
@@ -107,7 +107,7 @@ impl Drift {
         }
     }
 
-    /// Drift without a value on one side: not a number in metrics, null in JSON.
+    /// Returns the drift for an empty baseline or window: NaN in metrics, null in JSON.
     fn of_nothing(window_count: u64, baseline_count: u64, bins: usize) -> Drift {
         let (psi, psi_adjusted, z) = (f64::NAN, f64::NAN, f64::NAN);
         let (kl_window_from_baseline, kl_baseline_from_window) = (f64::NAN, f64::NAN);
@@ -123,7 +123,7 @@ impl Drift {
         }
     }
 
-    /// Verdict: effect *and* significance, in a window that is large enough.
+    /// Returns the verdict. A warning requires a large enough window, effect *and* significance.
     ///
     /// ```
     /// use leeway::monitor::{Drift, DriftStatus};
@@ -161,7 +161,7 @@ impl DriftStatus {
     }
 }
 
-/// Reads a number; null, which JSON has for NaN, becomes NaN.
+/// Reads a number. Null, which JSON has instead of NaN, becomes NaN.
 fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
@@ -236,7 +236,8 @@ mod tests {
         assert_eq!(without_empty_bins, 3);
     }
 
-    /// Deviates from the table of χ² in Abramowitz & Stegun (26.8): 23.209 at 10 degrees is exceeded in 1 of 100.
+    /// Values of the table of χ² in Abramowitz & Stegun (26.8): with 10 degrees of freedom, χ² exceeds 23.209 in 1 of
+    /// 100 cases.
     #[test]
     fn z_is_the_deviate_of_chi_square() {
         for (k, freedom, z) in [(23.209, 10.0, 2.326), (18.307, 10.0, 1.645), (37.566, 20.0, 2.326), (9.342, 10.0, 0.0)]
@@ -275,14 +276,15 @@ mod tests {
                 let ratio = psi / case[to].as_f64().unwrap();
                 assert!((least..most).contains(&ratio), "{psi} is {ratio} of {to}: {case}");
             };
-            // The half, which the simulations do not add, and bins with few values make it slightly smaller.
+            // The half, which the simulations do not add, and bins with few values make PSI slightly smaller.
             close("mean_psi_simulated", 0.94, 1.04);
             close("formula", 0.92, 1.04);
             assert!(adjusted <= case["formula"].as_f64().unwrap() * 1.001, "{adjusted}: {case}");
         }
     }
 
-    /// Fewer than one in a thousand windows without drift get a verdict worse than `ok`, at sizes that get a verdict.
+    /// Of the windows without drift that are large enough for a verdict, fewer than one in a thousand get one worse
+    /// than `ok`.
     #[test]
     fn quiet_data_raise_no_alarm() {
         const WINDOWS: usize = 3_000;

@@ -28,7 +28,7 @@ pub(super) struct DriftCounters {
     low_confidence: f32,
     monitored: MonitoredFeatures,
     pending: PerThread<Pending>,
-    /// Memory of a row that is not counted yet.
+    /// Memory of a pending row, in bytes.
     row_bytes: usize,
     /// The cells of the [`HANDLES`] and of the monitored features.
     cells: Shards,
@@ -38,21 +38,21 @@ pub(super) struct DriftCounters {
 }
 
 /// Observations that are not counted yet. Counting several requests together takes less than half as long, because the
-/// edges and the cells of a feature are seldom in a cache when a request comes.
+/// edges and the cells of a feature are seldom in a cache when a request arrives.
 #[derive(Debug, Default)]
 struct Pending {
     features: Vec<Features>,
-    /// Number of instances of the features. Instances that came as tensors have no predictions.
+    /// Number of instances in `features`. Instances that came as tensors have no predictions.
     rows: usize,
     predictions: Vec<Observation>,
 }
 
-/// Number of pending predictions or requests at which they are counted.
+/// Number of pending instances or requests at which all pending observations are counted.
 const MAX_PENDING: usize = MAX_TALLIED;
 
 // ===== metrics =====
 
-/// Handles of the counters of predictions that do not need a baseline.
+/// Handles of the counters of predictions, which do not need a baseline.
 #[derive(Debug, Clone, Copy)]
 struct PredictionHandles {
     rows: Counter,
@@ -82,7 +82,7 @@ const CERTAINTIES: Buckets<'static> = Buckets {
 
 const BILLION: f64 = 1e9;
 
-/// A counter for each class with a label of its own, and one for all others.
+/// Number of counters of classes: one for each class with a label of its own, and one for all other classes.
 const CLASS_COUNTERS: usize = MAX_TEXT_BINS + 1;
 
 impl PredictionHandles {
@@ -145,7 +145,7 @@ impl PredictionHandles {
 
 impl DriftCounters {
     pub(super) fn new(spec: &MonitoringSpec, born: Duration) -> DriftCounters {
-        // The blocks of numbers begin at a new block.
+        // The counters of numeric features begin at a new block.
         let mut layout = METRICS.layout().aligned();
         let monitored = MonitoredFeatures::new(spec, &mut layout);
         DriftCounters {
@@ -164,7 +164,7 @@ impl DriftCounters {
     /// Records features and predictions of the same instances.
     pub(super) fn observe(&self, features: Features, predictions: impl Iterator<Item = Observation>) {
         let mut pending = self.pending.own().lock();
-        // Texts may be of any length, so they do not stay pending.
+        // Texts may be of any length, so features with texts do not stay pending.
         let at_once = !features.texts.is_empty();
         pending.rows += features.rows();
         pending.features.push(features);
@@ -211,7 +211,7 @@ impl DriftCounters {
             [(HANDLES.confidence, confidence), (HANDLES.margin, margin), (HANDLES.entropy, entropy)]
         {
             let value = f64::from(value.max(0.0));
-            // A thousand times an f32 is exact as an f64, so rounding up keeps "at most the edge" exact.
+            // A thousand times an f32 is exact as an f64, so rounding up never moves a value across an edge.
             cells.observe_with_sum(histogram, (value * 1e3).ceil() as u64, (value * BILLION).round() as u64);
         }
     }
@@ -237,7 +237,8 @@ impl DriftCounters {
         (count > 0).then(|| confidence.sum as f64 / BILLION / count as f64)
     }
 
-    /// Predictions by class: all classes with known names, or else the predicted ones, and the rest as `other`.
+    /// Returns the predictions by class: for all known classes, or for the predicted classes if no names are known. The
+    /// rest counts as `other`.
     fn classes(&self) -> Vec<(String, u64)> {
         let counts = self.cells.sums_of(HANDLES.classes.range());
         let (counts, others) = counts.split_at(MAX_TEXT_BINS);
@@ -276,7 +277,7 @@ impl DriftCounters {
         }
     }
 
-    /// Reads the counts of everything with a baseline, and the drift within a window.
+    /// Reads the counts of all features and parts of predictions with a baseline, and the drift within a window.
     pub(super) fn read(&self, now: Duration, window: Duration) -> DriftReading {
         self.settle();
         let begin = self.history.begin(now, window);
@@ -288,7 +289,7 @@ impl DriftCounters {
         &self.monitored.left_out
     }
 
-    /// Maximum memory in bytes, if this number of threads observe.
+    /// Returns the maximum memory in bytes, for this number of recording threads.
     pub(super) fn memory(&self, threads: usize) -> usize {
         8 * self.cells.len() * (threads + self.history.capacity()) + MAX_PENDING * self.row_bytes * threads
     }

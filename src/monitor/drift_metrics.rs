@@ -11,7 +11,7 @@ pub(super) struct ShownDrift {
     reading: DriftReading,
     /// Indexes of the features and parts of predictions that are shown.
     shown: Vec<usize>,
-    /// True if bins are shown, which is so if all features are.
+    /// True if bins are shown, which is the case if all features are shown.
     has_bins: bool,
 }
 
@@ -125,7 +125,8 @@ const OF_ALL: &[Family<ShownDrift>] = &[
 // ===== impl ShownDrift =====
 
 impl ShownDrift {
-    /// Shows all features, or the worst of each side. Prefers features that were shown `before`, and updates that list.
+    /// Shows all features, or only the `top_features` worst of each side. Among features of the same status, prefers
+    /// those in `before`, and replaces that list with the shown ones.
     pub(super) fn new(reading: DriftReading, top_features: Option<usize>, before: &mut Vec<usize>) -> ShownDrift {
         let shown = match top_features {
             Some(most) => {
@@ -148,7 +149,7 @@ impl ShownDrift {
         shown.filter(move |read| read.feature.side == side)
     }
 
-    /// The features that are shown with their bins.
+    /// The features of a side whose bins are shown.
     fn with_bins(&self, side: Side) -> impl Iterator<Item = ReadFeature<'_>> {
         self.of_side(side).filter(|_| self.has_bins)
     }
@@ -172,7 +173,7 @@ impl ShownDrift {
             let count: u64 = counts.iter().sum();
             let quantiles = known.into_iter().flat_map(|known| &known.quantiles);
             let quantiles = quantiles.filter_map(|(share, value)| Some((share.parse().ok()?, *value)));
-            // The mean is that of the finite values only, so the sum has to be, too.
+            // The mean is over finite values only, so the sum must be, too.
             let finite = count - counts.iter().rev().take(2).sum::<u64>();
             let sum = known.map_or(0.0, |known| known.mean * finite as f64);
             series.summary(&[read.name()], quantiles, sum, count);
@@ -192,7 +193,7 @@ impl ShownDrift {
 
     fn write_outside(&self, series: &mut Series<'_>, side: Side) {
         for read in self.of_side(side).filter(|read| read.drift.window_count > 0) {
-            // The last two bins of every feature.
+            // The last two bins of every feature are `missing` and `other`.
             if let [.., missing, other] = *read.within_window() {
                 let share = |count: u64| count as f64 / read.drift.window_count as f64;
                 series.estimate(&[read.name(), "missing"], share(missing));
@@ -202,8 +203,8 @@ impl ShownDrift {
     }
 }
 
-/// Returns the indexes of the `most` worst drifts, in ascending order. Among drifts of the same status, those that were
-/// shown before go first, because an alert needs a series that lasts.
+/// Returns the indexes of the worst drifts, at most `most` of them, in ascending order. Among drifts of the same
+/// status, those in `before` are chosen first, because an alert needs a series without gaps.
 fn worst(drifts: &[(usize, &Drift)], before: &[usize], most: usize) -> Vec<usize> {
     let mut seen: Vec<&(usize, &Drift)> = drifts.iter().filter(|(_, drift)| drift.window_count > 0).collect();
     let rank = |(index, drift): &(usize, &Drift)| (drift.status(), before.contains(index));

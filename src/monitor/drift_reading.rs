@@ -37,12 +37,12 @@ pub(super) struct ReadFeature<'a> {
     counts: &'a Counts,
 }
 
-/// Adjusted indexes of several drifts.
+/// Summary of the adjusted PSI of several drifts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct DriftSummary {
-    /// The largest index.
+    /// The largest adjusted PSI.
     pub(super) max: f64,
-    /// The mean index.
+    /// The mean adjusted PSI.
     pub(super) mean: f64,
 }
 
@@ -84,7 +84,7 @@ impl DriftReading {
         self.drifts.iter().filter(|drift| drift.status() == status).count()
     }
 
-    /// Summary of the drifts of a side that have values in the window; `None` without such drifts.
+    /// Returns the summary of those drifts of a side that have values in the window; `None` without such drifts.
     pub(super) fn summary(&self, side: Side) -> Option<DriftSummary> {
         let of_side = self.all().filter(|read| read.feature.side == side && read.drift.window_count > 0);
         let indexes: Vec<f64> = of_side.map(|read| read.drift.psi_adjusted).collect();

@@ -63,8 +63,8 @@ fn visit(scrape: &Scrape<'_>, sections: &mut impl Sections) {
 
 // ===== the list of metrics =====
 
-/// Returns every metric of Leeway's own, in the order of `/metrics`. On Linux, `/metrics` also has the usual
-/// `process_*` metrics.
+/// Returns all of Leeway's own metrics, in the order of `/metrics`. On Linux, `/metrics` also has the usual `process_*`
+/// metrics.
 pub fn metrics() -> Vec<Metric> {
     let nothing = Scrape {
         server: &ServerRecorder::default(),

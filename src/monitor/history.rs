@@ -1,4 +1,4 @@
-//! A ring of counts taken at regular moments. It gives the start of any window up to its length.
+//! A ring of counts taken at regular intervals. It provides the counts at the start of any window up to its length.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl<T> History<T> {
         self.capacity
     }
 
-    /// Stores the counts if an interval has passed.
+    /// Stores the counts if an interval has passed since the last stored moment.
     pub(super) fn tick(&self, now: Duration, counts: impl FnOnce() -> Arc<[T]>) {
         let mut taken = self.taken.lock();
         let last = taken.back().map_or(self.born, |moment| moment.at);
@@ -48,8 +48,9 @@ impl<T> History<T> {
         taken.push_back(Moment { at: now, counts: Some(counts()) });
     }
 
-    /// Start of a window of this length that ends now: the latest stored moment that is at least as long ago, or else
-    /// the first one. The window is thus up to an interval longer, or as long as the stored counts.
+    /// Returns the start of a window of this length that ends now: the latest stored moment that is at least this long
+    /// ago. The window may thus be up to an interval longer. Without such a moment, the window begins at the first
+    /// stored moment if the history is full, or else at its creation.
     pub(super) fn begin(&self, now: Duration, window: Duration) -> Moment<T> {
         let taken = self.taken.lock();
         let wanted = now.saturating_sub(window);

@@ -25,7 +25,7 @@ pub enum Outcome {
     Invalid,
     /// The request was refused because of too little time or capacity.
     Shed,
-    /// The time of the request ran out.
+    /// The deadline of the request passed.
     Expired,
     /// The model failed.
     ModelError,
@@ -95,7 +95,7 @@ pub enum FeedbackResult {
 /// Reason why a request was refused because of too little time or capacity. A closed set, because it is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShedReason {
-    /// The request was predicted to be too late behind the waiting ones.
+    /// The request was predicted to be too late because of the requests waiting before it.
     Predicted,
     /// The request was predicted to be too late even without waiting requests.
     TooSlow,
@@ -105,7 +105,7 @@ pub enum ShedReason {
     QueueFull,
     /// The request's connection exceeded the limit.
     Connections,
-    /// The body or the response did not fit into the memory limit with those of other requests.
+    /// The body or the response did not fit into the memory limit together with those of other requests.
     BodyMemory,
     /// The version was being retired.
     ShuttingDown,
@@ -126,7 +126,7 @@ pub struct VersionLabels {
 
 // ===== impl Label =====
 
-/// Implements [`Label`] for enums that have `ALL` and `name`, in the order of their values.
+/// Implements [`Label`] for enums that have `name`, and `ALL` in the order of their values.
 macro_rules! labels {
     ($($label:ty),*) => {
         $(impl Label for $label {
@@ -148,7 +148,7 @@ labels!(Outcome, Stage, RequestPart, Unanswered, BatchElements, FeedbackResult, 
 // ===== impl VersionLabels =====
 
 impl VersionLabels {
-    /// Returns true if both are labels of the same version, even if it was loaded differently.
+    /// Returns true if both have the same model and version. Digest and provider may differ.
     pub(super) fn is_same_version(&self, other: &VersionLabels) -> bool {
         self.model == other.model && self.version == other.version
     }

@@ -1,7 +1,7 @@
 //! The declaration of a metric: its name, kind, labels and help text, and the reading of its series.
 //!
-//! A metric is declared once, in the file that counts it, as a [`Family`]. `exposition.rs` has the lists of all files, in the
-//! order of `/metrics`.
+//! A metric is declared once, in the file that counts it, as a [`Family`]. `exposition.rs` has the lists of all files,
+//! in the order of `/metrics`.
 //!
 //! - A metric that is read from a source is an element of a list: `gauge(name, labels, help, |source, series| …)`.
 //! - A metric that is counted in cells is declared through [`Declarations`], which returns its handle.
@@ -27,7 +27,7 @@ type WriteSeries<S> = fn(&S, &mut Series<'_>);
 /// The cells of a source.
 type CellsOf<S> = fn(&S) -> &Shards;
 
-/// Returns the value of the last label at an index.
+/// Returns the value of the last label for the series at an index.
 type Name = fn(usize) -> &'static str;
 
 /// Reading of the series of a family.
@@ -101,7 +101,8 @@ impl<S: 'static> Declarations<S> {
         Declarations { cells, layout: Layout::new(), families: [nothing; MAX_FAMILIES], count: 0 }
     }
 
-    /// Adds a family that is written by a function. The caller takes the function's cells from the returned layout.
+    /// Adds a family that is written by a function. The caller takes the cells that the function reads from the
+    /// returned layout.
     pub(super) const fn add(&mut self, family: Family<S>) -> &mut Layout {
         self.families[self.count] = family;
         self.count += 1;

@@ -1,8 +1,9 @@
 //! Metrics: counters, timings, drift and outcomes, and their text form for Prometheus.
 //!
 //! - A metric is declared once, in the file that counts it: `version_metrics.rs` (requests and runs), `quantiles.rs`,
-//!   `drift_metrics.rs`, `drift_counters.rs` (predictions), `outcome_metrics.rs`, `deployment.rs`, `server_recorder.rs`.
-//!   `metric_family.rs` has the form of a declaration, `exposition.rs` the order of `/metrics`, and `text.rs` the text format.
+//!   `drift_metrics.rs`, `drift_counters.rs` (predictions), `outcome_metrics.rs`, `deployment.rs`,
+//!   `server_recorder.rs`. `metric_family.rs` has the form of a declaration, `exposition.rs` the order of `/metrics`,
+//!   and `text.rs` the text format.
 //! - The request path records through `version_recorder.rs` and through the guards in `requests.rs`. Both add to cells
 //!   whose positions are constants (`cells.rs`), so recording needs no lookup and no lock. `shards.rs` keeps one set of
 //!   cells per thread; readers sum them. `labels.rs` has the closed sets of label values.
@@ -11,7 +12,7 @@
 //!   `drift_counters.rs` counts into them. `drift.rs` has the measures of drift. `drift_reading.rs` computes them once
 //!   for all readers, and `drift_report.rs` is the report for operators.
 //! - `outcomes.rs` sums up the outcomes of predictions.
-//! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the earlier counts that windows begin at.
+//! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
 //! - `runs.rs` has the start of the current run of each worker of a version.
 //!
 //! This module does not depend on HTTP, models or the registry: they report to it.
@@ -81,7 +82,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// A monitor for a server that runs on this version of ONNX Runtime.
+    /// Creates the monitor of a server with this version of ONNX Runtime.
     pub fn new(onnxruntime: &str, windows: MonitoringWindows) -> Monitor {
         Monitor {
             server: Arc::new(ServerRecorder::new(onnxruntime)),
@@ -92,7 +93,7 @@ impl Monitor {
         }
     }
 
-    /// Time since the monitor was created. Windows are measured by it.
+    /// Time since the monitor was created. Windows are measured in this time.
     pub fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -120,7 +121,7 @@ impl Monitor {
     }
 
     /// Returns the recorder of a version. A version that is loaded again with the same settings keeps its recorder, so
-    /// that its counters continue. The series of a version are shown as long as its recorder is held.
+    /// that its counters continue. `/metrics` shows the series of a version until its recorder is dropped.
     pub fn version(&self, labels: VersionLabels, budget: LatencyBudget, spec: MonitoringSpec) -> Arc<VersionRecorder> {
         let mut versions = self.versions.lock();
         versions.retain(|version| version.strong_count() > 0);
@@ -149,7 +150,8 @@ impl Monitor {
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut versions: Vec<Arc<VersionRecorder>> = Vec::new();
-        // Of two recorders of the same version, the older is being retired: a series may be written only once.
+        // A series may be written only once, so the older of two recorders of the same version is skipped: it is being
+        // retired.
         for version in self.versions.lock().iter().rev().filter_map(Weak::upgrade) {
             let same = |other: &Arc<VersionRecorder>| other.labels().is_same_version(version.labels());
             if !versions.iter().any(same) {

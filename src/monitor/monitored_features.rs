@@ -14,7 +14,7 @@ use crate::feature::{FeatureSchema, Features, PREDICTED_CLASS, PredictionNumber}
 pub struct MonitoringSpec {
     /// The features of the version's preprocessor.
     pub schema: FeatureSchema,
-    /// The names of the classes, if the version is a classifier that knows them.
+    /// The names of the classes, if the version is a classifier and its class names are known.
     pub classes: Option<Vec<String>>,
     /// The version's baseline, if it has one.
     pub baseline: Option<Arc<Baseline>>,
@@ -31,7 +31,7 @@ pub(super) struct MonitoredFeature {
     pub(super) bins: Vec<String>,
     /// The baseline's counts.
     pub(super) baseline: Vec<u64>,
-    /// Summary of a number in the baseline.
+    /// Summary of a numeric feature in the baseline.
     pub(super) summary: Option<Summary>,
     /// The counters of the bins.
     pub(super) counters: Vec<Counter>,
@@ -61,21 +61,21 @@ pub(super) struct MonitoredFeatures {
     predicted: [Option<NumberCounters>; PredictionNumber::ALL.len()],
 }
 
-/// Counters of a number.
+/// Counters of a numeric feature or of a number of the prediction.
 #[derive(Debug)]
 struct NumberCounters {
     bins: NumberBins,
     slots: Counters,
 }
 
-/// Columns and counters of several numbers.
+/// Columns and counters of several numeric features.
 #[derive(Debug)]
 struct NumberGroup {
     lanes: NumberLanes,
     columns: Vec<usize>,
     /// True if the columns are consecutive and fill all lanes.
     is_run: bool,
-    /// A block for each number, in order.
+    /// A block for each feature, in order.
     slots: Counters,
 }
 
@@ -94,7 +94,7 @@ struct ClassCounters {
 
 // ===== laying out =====
 
-/// Hands out counters: a whole block for each number, and one counter per bin of a text.
+/// Hands out counters: a block for each numeric feature, and a counter for each bin of a text feature.
 struct FeatureLayout<'a> {
     layout: &'a mut Layout,
     all: Vec<MonitoredFeature>,
@@ -103,7 +103,7 @@ struct FeatureLayout<'a> {
     left_out: Vec<String>,
 }
 
-/// A feature that is a number.
+/// A numeric feature.
 struct NumberColumn {
     column: usize,
     counters: NumberCounters,
@@ -133,7 +133,7 @@ impl MonitoredFeatures {
             Some(layout.number(Side::Prediction, edges, feature))
         });
         let FeatureLayout { all, numbers, texts, left_out, .. } = layout;
-        // The cells of a text may lie between those of two numbers.
+        // A group needs consecutive blocks, but the cells of a text may lie between those of two numbers.
         let groups = numbers.chunk_by(|one, next| one.counters.slots.block() + 1 == next.counters.slots.block());
         let numbers = groups.flat_map(|next| next.chunks(LANES)).filter_map(NumberGroup::new).collect();
         MonitoredFeatures { classes, all: all.into(), left_out, numbers, texts, class, predicted }
@@ -247,7 +247,7 @@ impl MonitoredFeatures {
 }
 
 impl NumberGroup {
-    /// The group of these numbers, whose blocks are consecutive; `None` without numbers.
+    /// Creates the group of these features, whose blocks must be consecutive; `None` without features.
     fn new(numbers: &[NumberColumn]) -> Option<NumberGroup> {
         let first = numbers.first()?;
         let columns: Vec<usize> = numbers.iter().map(|number| number.column).collect();

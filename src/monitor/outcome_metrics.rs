@@ -14,7 +14,7 @@ use super::text::{Number, Series};
 /// apply to this kind of predictions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OutcomeStats {
-    /// Number of predictions whose truth became known.
+    /// Number of predictions whose true outcome is known.
     pub labels: u64,
     /// The number of labels divided by the predictions that this replica made.
     pub label_coverage: Option<f64>,
@@ -54,7 +54,7 @@ const BY_BIN: &[&str] = &["model", "version", "bin"];
 const BY_BUSINESS_METRIC: &[&str] = &["model", "version", "name", "kind"];
 
 const LABELS: &[Family<OutcomeReading>] = &[
-    counter("leeway_outcome_labels_total", BY_VERSION, "Predictions whose truth became known.", |read, series| {
+    counter("leeway_outcome_labels_total", BY_VERSION, "Predictions whose true outcome is known.", |read, series| {
         series.value(&[], read.sums.labels)
     }),
     counter("leeway_outcome_correct_total", BY_VERSION, "Predicted classes that were right.", |read, series| {
@@ -80,7 +80,7 @@ const CLASSES: &[Family<OutcomeReading>] = &[
     gauge(
         "leeway_outcome_accuracy",
         BY_VERSION,
-        "The share of predicted classes that were right, among those whose truth became known.",
+        "The share of predicted classes that were right, among predictions whose true class is known.",
         |read, series| write_known(series, read.stats.accuracy),
     ),
     gauge(
@@ -116,13 +116,13 @@ const CLASSES: &[Family<OutcomeReading>] = &[
     counter(
         "leeway_outcome_calibration_count_total",
         BY_BIN,
-        "Predictions whose truth became known, by bin of confidence (its upper edge).",
+        "Predictions whose true class is known, by bin of confidence (its upper edge).",
         |read, series| read.write_by_bin(series, |sums, bin| sums.calibration.bins()[bin].count),
     ),
     counter(
         "leeway_outcome_calibration_confidence_total",
         BY_BIN,
-        "The sum of the confidence of predictions whose truth became known, by bin of confidence.",
+        "The sum of the confidence of predictions whose true class is known, by bin of confidence.",
         // Rounded to a millionth: further digits are noise of an f32.
         |read, series| {
             read.write_by_bin(series, |sums, bin| (sums.calibration.bins()[bin].confidence * 1e6).round() / 1e6);
@@ -174,7 +174,7 @@ const CORRECTIONS: &[Family<OutcomeReading>] = &[
     counter(
         "leeway_outcome_corrections_total",
         BY_VERSION,
-        "Truths that were replaced by later ones; each is counted once in leeway_outcome_labels_total.",
+        "Truths that were replaced by later ones; leeway_outcome_labels_total counts a prediction only once.",
         |read, series| {
             if read.has_labels() {
                 series.value(&[], read.sums.withdrawn.labels);
@@ -184,19 +184,19 @@ const CORRECTIONS: &[Family<OutcomeReading>] = &[
     counter(
         "leeway_outcome_withdrawn_total",
         &["model", "version", "of"],
-        "Amounts that replaced truths had added to the correct, squared_error and absolute_error counters; subtract them.",
+        "Amounts in the correct, squared_error and absolute_error counters that come from truths replaced later; subtract them.",
         |read, series| read.write_withdrawn(series),
     ),
     counter(
         "leeway_outcome_class_withdrawn_total",
         BY_CLASS_OF,
-        "Counts that replaced truths had added to leeway_outcome_class_total (actual, correct); subtract them.",
+        "Counts in leeway_outcome_class_total (actual, correct) that come from truths replaced later; subtract them.",
         |read, series| read.write_withdrawn_classes(series),
     ),
     counter(
         "leeway_outcome_calibration_withdrawn_total",
         BY_BIN,
-        "Counts that replaced truths had added to leeway_outcome_calibration_correct_total; subtract them.",
+        "Counts in leeway_outcome_calibration_correct_total that come from truths replaced later; subtract them.",
         |read, series| {
             if read.sums.withdrawn.labels > 0 {
                 read.write_by_bin(series, |sums, bin| sums.withdrawn.calibration_correct[bin]);
@@ -264,8 +264,8 @@ impl OutcomeReading {
         OutcomeReading { stats, sums, is_classifier: counters.is_classifier() }
     }
 
-    /// Returns true if a truth is known that could be replaced. The series of corrections exist from then on, because a
-    /// rate misses the first count of a new series.
+    /// Returns true if at least one truth was reported. The series of corrections exist from then on, because a rate
+    /// misses the first count of a new series.
     fn has_labels(&self) -> bool {
         self.sums.labels + self.sums.withdrawn.labels > 0
     }

@@ -5,10 +5,10 @@
 //! withdrawn. Each measure subtracts the withdrawn counts. A label may therefore be withdrawn on a replica that did not
 //! count it.
 //!
-//! - *Brier score*: the mean of (c − y)², where c is the confidence in the predicted class and y is 1 if it was right and 0
-//!   if not (Brier, Monthly Weather Review 78, 1950, for the event "the prediction is right").
-//! - *Expected calibration error*: over ten bins of confidence with n predictions each, Σ (n_b/n)·|Σc_b/n_b − Σy_b/n_b|
-//!   (Naeini et al., AAAI 2015).
+//! - *Brier score*: the mean of (c − y)², where c is the confidence in the predicted class and y is 1 if the class was
+//!   right and 0 if not (Brier, Monthly Weather Review 78, 1950, for the event "the prediction is right").
+//! - *Expected calibration error*: over ten bins of confidence with n_b of all n predictions each,
+//!   Σ (n_b/n)·|Σc_b/n_b − Σy_b/n_b| (Naeini et al., AAAI 2015).
 //! - *Estimated accuracy*: without labels, the mean confidence. With calibrated confidence, this is the estimate of
 //!   CBPE (confidence-based performance estimation, NannyML). It does not detect concept drift.
 
@@ -175,14 +175,14 @@ impl Calibration {
 // ===== impl Outcomes =====
 
 impl Outcomes {
-    /// Creates empty outcomes. Known classes exist from the beginning, because a rate misses the first count of a
-    /// series, and because labels from callers must not take their places.
+    /// Creates empty outcomes. Known classes have entries from the start, because a rate misses the first count of a
+    /// series, and because labels from callers must not use up the limit of entries.
     pub(super) fn of_classes(classes: &[String]) -> Outcomes {
         let known = classes.iter().take(MAX_TEXT_BINS).map(|class| (class.clone(), ClassOutcomes::default()));
         Outcomes { classes: known.collect(), ..Outcomes::default() }
     }
 
-    /// Adds the truth of a prediction, with the delay of the truth if it is known.
+    /// Adds the truth of a prediction. `delay` is the time from the prediction to its truth, if known.
     pub fn label(&mut self, predicted: &Predicted, truth: &Truth, delay: Option<Duration>) {
         match (predicted, truth) {
             (Predicted::Class(class, confidence), Truth::Label { name: label, .. }) => {
@@ -269,13 +269,13 @@ impl Outcomes {
     }
 
     fn withdrawn_of(&mut self, name: &str) -> &mut ClassOutcomes {
-        // The entry that these counts are subtracted from.
+        // Uses the entry that these counts are subtracted from.
         let name = if self.classes.contains_key(name) { name } else { OTHER };
         self.withdrawn.classes.entry(name.to_owned()).or_default()
     }
 
-    /// Returns the outcomes of a class minus the withdrawn ones. At least 0, because another replica may have the
-    /// counts that were withdrawn here.
+    /// Returns the outcomes of a class minus the withdrawn ones. The counts do not fall below 0, although another
+    /// replica may have counted what was withdrawn here.
     pub(super) fn holding(&self, class: &str) -> ClassOutcomes {
         let counted = self.classes.get(class).copied().unwrap_or_default();
         let withdrawn = self.withdrawn.classes.get(class).copied().unwrap_or_default();
@@ -330,7 +330,7 @@ impl ClassOutcomes {
 }
 
 impl BusinessOutcome {
-    /// Value of the metric: a sum, or a mean; a rate is the mean of yes (1) and no (0).
+    /// Value of the metric: the sum or the mean of its amounts. A rate is the mean of yes (1) and no (0).
     pub(super) fn value(&self) -> f64 {
         match self.kind {
             BusinessKind::Sum => self.sum,

@@ -1,7 +1,7 @@
 //! Quantiles of durations over a sliding window, within 1 % of the true ones, and their metrics.
 //!
-//! Durations are counted in 64 buckets per power of two, as in HdrHistogram. A bucket is at most 1/64 as wide as its
-//! least value, so its middle is at most 1/128 (0.8 %) away from any value in it.
+//! Durations are counted in 64 buckets per power of two, as in HdrHistogram. The width of a bucket is at most 1/64 of
+//! its smallest value, so its middle is at most 1/128 (0.8 %) away from any value in it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use super::text::{Series, rounded};
 
 /// Binary logarithm of the number of buckets per power of two.
 const PRECISION: u32 = 6;
-/// Below 2¹⁰ ns (1 µs), all buckets have the width of the first above it: 16 ns.
+/// Below 2¹⁰ ns (1 µs), all buckets are 16 ns wide, like the first bucket above.
 const MIN_EXPONENT: u32 = 10;
 /// Durations from 2³⁷ ns (137 s) on are in the last bucket. Requests do not take that long.
 const MAX_EXPONENT: u32 = 37;
 const BUCKETS: usize = (((MAX_EXPONENT - MIN_EXPONENT) as usize) + 1) << PRECISION;
 
-/// Number of intervals of a window, which slides by one of them.
+/// Number of intervals of a window. The window slides by one interval at a time.
 const INTERVALS: u32 = 30;
 
 /// Timed quantities: the parts of answered requests, and the whole of unanswered ones.
@@ -172,7 +172,7 @@ impl Latencies {
     }
 
     pub(super) fn tick(&self, now: Duration) {
-        // Differences within a window are far below 2³², so the lower half is enough.
+        // Differences within a window are far below 2³², so the lower 32 bits are enough.
         self.history.tick(now, || self.cells.sums().into_iter().map(|sum| sum as u32).collect());
     }
 
@@ -181,7 +181,7 @@ impl Latencies {
         let begin = self.history.begin(now, self.window);
         let mut stats = LatencyStats::default();
         for timed in Timed::ALL {
-            // Skips the work for versions that never shed or fail.
+            // Skips quantities without durations, such as those of a version that never sheds or fails.
             let count = self.cells.sum(HANDLES.counts.of(*timed));
             if count == 0 {
                 continue;
@@ -207,7 +207,7 @@ impl Latencies {
         Some(Quantiles { p50_s: seconds(0.5)?, p95_s: seconds(0.95)?, p99_s: seconds(0.99)? })
     }
 
-    /// Maximum memory in bytes, if this number of threads observe.
+    /// Returns the maximum memory in bytes, for this number of recording threads.
     pub(super) fn memory(&self, threads: usize) -> usize {
         self.cells.len() * (8 * threads + 4 * self.history.capacity())
     }
@@ -240,7 +240,7 @@ fn middle(bucket: usize) -> Duration {
     Duration::from_nanos(least + width / 2)
 }
 
-/// The middle of the bucket with the least value that at least this share of all values does not exceed.
+/// Returns the middle of the first bucket such that at least this share of all values is in it or in earlier buckets.
 fn quantile(counts: &[u32], share: f64) -> Option<Duration> {
     let all: u64 = counts.iter().map(|count| u64::from(*count)).sum();
     let rank = ((share * all as f64).ceil() as u64).max(1);
@@ -300,7 +300,7 @@ mod tests {
         (0..3).for_each(|_| latencies.observe(TOTAL, Duration::from_millis(20)));
         latencies.tick(Duration::from_secs(30));
         assert_eq!(p50(31).unwrap(), 20);
-        // After five minutes, the first duration is forgotten, and then the others.
+        // After five minutes, the window has lost the first duration, and then the other ones.
         let tick = |seconds: std::ops::RangeInclusive<u64>| {
             seconds.for_each(|second| latencies.tick(Duration::from_secs(second)));
         };

@@ -12,14 +12,15 @@ use crate::budget::StageClock;
 use crate::error::Error;
 use crate::stage::Stage;
 
-/// Counts a request as in flight until the guard is dropped, and as abandoned if its end was not recorded before.
+/// Counts a request as in flight until the guard is dropped. If no outcome was recorded by then, the request counts as
+/// abandoned.
 #[derive(Debug)]
 pub struct RequestGuard {
     recorder: Arc<VersionRecorder>,
     outcome: Outcome,
 }
 
-/// Guard of a response that is being written. Dropping it, at the first byte, records the duration of the request.
+/// Guard of a response. It is dropped at the first byte of the response, and then records the duration of the request.
 #[derive(Debug)]
 pub struct Delivery {
     recorder: Arc<VersionRecorder>,
@@ -42,7 +43,7 @@ impl VersionRecorder {
 
     fn took(&self, shard: &LocalShard<'_>, part: RequestPart, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        // Edges are in whole microseconds. Rounding up keeps "at most the edge" exact.
+        // Edges are in whole microseconds, so rounding up never moves a value across an edge.
         shard.observe_with_sum(self.metrics.durations(part), nanos.div_ceil(1000), nanos);
         self.latencies.observe(Timed::Answered(part), took);
     }
@@ -82,7 +83,7 @@ impl RequestGuard {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        // A stage that panics drops the guard; this is not a client that went away.
+        // A panic in a stage also drops the guard, although the client has not gone away.
         if std::thread::panicking() {
             self.outcome = Outcome::ServerError;
         }
@@ -113,7 +114,7 @@ fn expired_in(error: &Error) -> Option<Stage> {
 
 /// Records the use of a request's budget, for every outcome.
 fn spent(shard: &LocalShard<'_>, clock: &StageClock) {
-    // Includes requests that were not answered in time, because their predicted times were the most wrong.
+    // Includes requests that were not answered in time, because the predictions for them were the least accurate.
     if let Some(predicted) = clock.predicted().filter(|predicted| !predicted.is_zero()) {
         let (timings, ran) = (clock.timings(), clock.left_at(Stage::Inference).is_some());
         if ran {

@@ -138,7 +138,7 @@ impl ServerRecorder {
         let _ = self.body_memory.set(budget);
     }
 
-    /// A number of bytes of the memory budget; 0 without a budget.
+    /// Reads a number of bytes from the memory budget; 0 without a budget.
     fn body_memory(&self, bytes: fn(&MemoryBudget) -> usize) -> u64 {
         self.body_memory.get().map_or(0, |budget| u64::try_from(bytes(budget)).unwrap_or(u64::MAX))
     }

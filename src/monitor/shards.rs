@@ -32,7 +32,8 @@ pub(super) struct LocalShard<'a> {
     owner: Owner,
 }
 
-/// A value for each thread, which readers may access, too. An uncontended lock costs next to nothing.
+/// A value for each thread, which readers may access, too. It is behind a lock, which costs almost nothing without
+/// contention.
 #[derive(Debug)]
 pub(super) struct PerThread<T> {
     owned: Box<[OnceLock<CachePadded<Mutex<T>>>]>,
@@ -171,13 +172,13 @@ thread_local! {
     static SLOT: Slot = Slot::claim();
 }
 
-/// The slot of this thread; `None` if all are taken, or if the ending thread has given its slot back.
+/// The slot of this thread; `None` if all slots are taken, or if this thread is ending and has given its slot back.
 fn own_slot() -> Option<usize> {
     SLOT.try_with(|slot| slot.0).unwrap_or(None)
 }
 
-/// The slot of a thread, given back when the thread ends. The counts of the thread stay in the sums. The lock orders
-/// its last write before the first write of the next owner.
+/// The slot of a thread, given back when the thread ends. The counts of the thread stay in the sums. The lock of the
+/// free slots orders the thread's last write before the first write of the next owner.
 struct Slot(Option<usize>);
 
 impl Slot {

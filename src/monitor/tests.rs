@@ -20,7 +20,7 @@ fn monitor_with_one_version() -> (Monitor, Arc<VersionRecorder>) {
     (monitor, version)
 }
 
-/// A version with a baseline of these predictions, which was also used for them and got an outcome.
+/// Returns a version that made these predictions, has a baseline of them, and got an outcome.
 fn seen(monitor: &Monitor, number: &str, made: [Observation; 2], judged: &(Predicted, Truth)) -> Arc<VersionRecorder> {
     let schema = FeatureSchema { numbers: vec!["x".into()], texts: Vec::new() };
     let mut features = Features::with_rows(2);
@@ -114,7 +114,7 @@ async fn where_a_budget_went_is_counted() {
         "leeway_requests_shed_total{model=\"digits\",version=\"1\",reason=\"overtaken\"} 1",
         "leeway_completion_prediction_ratio_bucket{model=\"digits\",version=\"1\",le=\"1.25\"} 0",
         "leeway_completion_prediction_ratio_bucket{model=\"digits\",version=\"1\",le=\"1.5\"} 1",
-        // Both requests entered the queue with nearly all of the 185 ms that the server has of 200.
+        // Both requests entered the queue with nearly all of the server's 185 ms, out of 200 ms in total.
         "leeway_budget_remaining_ratio_bucket{model=\"digits\",version=\"1\",stage=\"queue\",le=\"0.9\"} 0",
         "leeway_budget_remaining_ratio_count{model=\"digits\",version=\"1\",stage=\"queue\"} 2",
         "leeway_budget_seconds{model=\"digits\",version=\"1\",part=\"tail\"} 0.045",

@@ -35,7 +35,7 @@ pub(super) struct SourceLabels {
 /// The labels of a source whose series have no label in common.
 pub(super) static NO_LABELS: SourceLabels = SourceLabels { count: 0, text: String::new() };
 
-/// Writes the series of one metric. A metric without series is omitted, with its help text.
+/// Writes the series of one metric. A metric without series is omitted, and so is its help text.
 pub(super) struct Series<'a> {
     lines: Lines<'a>,
     metric: Metric,
@@ -81,7 +81,8 @@ impl<'a> Series<'a> {
         self.lines.write("", None, value.into());
     }
 
-    /// Writes a gauge with four significant digits. An estimate has no more, and they would be most of the response.
+    /// Writes a gauge with four significant digits. An estimate is not more precise, and further digits would be most
+    /// of the response.
     pub(super) fn estimate(&mut self, labels: &[&str], value: f64) {
         self.value(labels, rounded(value));
     }
@@ -163,12 +164,12 @@ fn write_label(labels: &mut String, name: &str, value: &str) {
     let _ = write!(labels, "{separator}{name}=\"{}\"", label(value));
 }
 
-/// The texts of the quantiles or bucket bounds of one family. They are the same in nearly all of its series.
+/// Cache of the texts of a family's quantiles or bucket bounds, which are the same in nearly all of its series.
 #[derive(Default)]
 struct Edges(Vec<(f64, String)>);
 
 impl Edges {
-    /// Text of `value`, which is at index `place` of its series.
+    /// Returns the text of `value`, the quantile or bound at index `place`.
     fn text(&mut self, place: usize, value: f64) -> &str {
         if self.0.len() == place {
             self.0.push((value, Number::Float(value).to_string()));
@@ -252,7 +253,7 @@ pub(super) fn rounded(value: f64) -> f64 {
         return value;
     }
     let places = DIGITS - 1 - value.abs().log10().floor() as i32;
-    // The power of ten would overflow.
+    // For such numbers, the power of ten would overflow.
     if places.abs() > 300 {
         return value;
     }

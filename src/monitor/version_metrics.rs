@@ -342,7 +342,7 @@ impl VersionMetrics {
     }
 
     pub(super) fn in_flight(&self) -> u64 {
-        // Summed while threads write: a decrement may be seen before its increment.
+        // The cells are summed while threads write, so a decrement may be seen before its increment.
         let waited_for = (self.cells.sum(HANDLES.requests.in_flight) as i64).max(0) as u64;
         waited_for + self.runs().map(|runs| runs.abandoned()).sum::<u64>()
     }
@@ -377,7 +377,7 @@ impl VersionMetrics {
     }
 }
 
-/// The usual edges, and the edges at the budget.
+/// Returns the usual edges, and the edges at the parts of the budget.
 fn duration_edges(part: RequestPart, budget: &LatencyBudget) -> Vec<u64> {
     let limits = match part {
         RequestPart::Network => vec![budget.network],

@@ -33,7 +33,7 @@ pub struct VersionRecorder {
     pub(super) windows: MonitoringWindows,
 }
 
-/// The learned times of runs, of the typical run and of the tail.
+/// The learned times of the typical run and of the tail.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ServiceTimes {
     /// The time that about half of the runs do not exceed.
@@ -109,7 +109,8 @@ impl VersionRecorder {
         take_in(&mut self.outcomes.lock())
     }
 
-    /// The prediction of an id, with the class names of this version; `None` if it cannot be monitored.
+    /// Returns the prediction in an id, with the class names of this version; `None` if the id has neither a class nor
+    /// a number.
     pub fn predicted(&self, observation: Observation) -> Option<Predicted> {
         match observation {
             Observation::Class { certainty, .. } => Some(Predicted::Class(

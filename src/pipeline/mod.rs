@@ -1,8 +1,8 @@
 //! The stages of a prediction: `Preprocessor → OnnxModel → Postprocessor`.
 //!
 //! A stage is an ordinary object behind a trait: it can be tested without a server and replaced by name in
-//! `model.toml`. It contains no metrics, no HTTP, and no clock except the deadline passed to it. Built-in stages have a
-//! file each, in a folder for each kind of data; a stage of your own is registered with [`Stages`].
+//! `model.toml`. It contains no metrics, no HTTP, and no clock except the deadline passed to it. Each built-in stage
+//! has its own file, in the folder of its kind of data. Custom stages are registered with [`Stages`].
 //!
 //! | place | content |
 //! |---|---|
@@ -71,8 +71,8 @@ pub trait Preprocessor: Send + Sync {
         false
     }
 
-    /// Returns runs on made-up instances that are hard on this preprocessor. A version is refused before it serves if
-    /// its preprocessor takes longer than a request may, or too much memory.
+    /// Returns runs on made-up instances that take this preprocessor much time or memory. A version is refused before
+    /// it serves if such a run takes longer than a request may, or too much memory.
     fn rehearsals(&self) -> Vec<Rehearsal<'_>> {
         Vec::new()
     }
@@ -116,14 +116,14 @@ pub trait Postprocessor: Send + Sync {
     /// Returns one prediction per row of the outputs, in order. `origin` describes the source of the rows.
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>>;
 
-    /// The names of the classes, in the order of their numbers in predictions, if the stage is a classifier that knows
-    /// them.
+    /// Names of the classes, in the order of their indices in predictions. `None` if the stage is not a classifier, or
+    /// does not know the names.
     fn classes(&self) -> Option<Vec<Label>> {
         None
     }
 
-    /// Compares the predicted classes with those that the model itself names. Returns the number of equal ones, and the
-    /// number compared.
+    /// Compares the predicted classes with the classes that the model itself returns. Returns the number of equal
+    /// classes, and the number of compared rows.
     fn agreement(&self, _outputs: &Tensors) -> (usize, usize) {
         (0, 0)
     }
@@ -154,7 +154,7 @@ pub trait Postprocessor: Send + Sync {
     }
 }
 
-/// A run of a preprocessor on a kind of made-up instances that are hard on it.
+/// A run of a preprocessor on one kind of made-up instances that take it much time or memory.
 pub struct Rehearsal<'a> {
     /// Kind of the instance, as in `letters without a blank`.
     pub instance: String,
@@ -164,7 +164,7 @@ pub struct Rehearsal<'a> {
     pub unit: &'static str,
     /// Setting of `model.toml` that bounds the size.
     pub setting: &'static str,
-    /// Prepares an instance of this size. Fails if a request may not have such an instance.
+    /// Prepares an instance of this size. Fails if such an instance would be refused in a request.
     pub run: Box<dyn Fn(usize, Deadline) -> Result<()> + 'a>,
 }
 

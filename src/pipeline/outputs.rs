@@ -1,4 +1,4 @@
-//! Access to outputs for postprocessors: finds an output, and refuses values that cannot be answered.
+//! Access to outputs for postprocessors: finds an output, and refuses values that cannot be in a response.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ pub(super) fn unexpected_shape(name: &str, tensor: &Tensor, expected: &str) -> E
     Error::UnusableOutput { output: name.to_owned(), problem }
 }
 
-/// Refuses NaN and infinity, which JSON cannot represent and which mean nothing as a prediction.
+/// Refuses NaN and infinity, which JSON cannot represent and which are meaningless as predictions.
 pub(super) fn refuse_non_finite(name: &str, tensor: &Tensor) -> Result<()> {
     match tensor.data().first_non_finite() {
         Some(element) => {
@@ -55,7 +55,7 @@ pub(super) fn refuse_non_finite(name: &str, tensor: &Tensor) -> Result<()> {
 /// Tolerance for probabilities slightly outside of \[0, 1\] because of rounding.
 pub(super) const ROUNDING: f32 = 1e-3;
 
-/// Refuses scores that are declared as probabilities but are not within 0 and 1.
+/// Refuses scores that are declared as probabilities but are not between 0 and 1.
 pub(super) fn refuse_improbable(name: &str, scores: &[f32]) -> Result<()> {
     match scores.iter().find(|score| !(-ROUNDING..=1.0 + ROUNDING).contains(*score)) {
         Some(bad) => Err(Error::UnusableOutput {

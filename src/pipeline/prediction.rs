@@ -12,7 +12,7 @@ use crate::tensor::{Data, Tensor, Tensors, for_each_element_type};
 pub enum Prediction {
     /// A class: `{"label": 3, "confidence": 0.98, "top": [{"label": 3, "score": 0.98}, …]}`.
     Class {
-        /// The class that was chosen, counted from 0.
+        /// Index of the chosen class, from 0.
         class: usize,
         /// Its name.
         label: Label,
@@ -23,7 +23,7 @@ pub enum Prediction {
     },
     /// Any number of classes: `{"labels": [{"label": "sport", "score": 0.9}, …]}`.
     Classes {
-        /// The most probable class, counted from 0.
+        /// Index of the most probable class, from 0.
         class: usize,
         /// Certainty of the model.
         certainty: Certainty,
@@ -38,7 +38,8 @@ pub enum Prediction {
     Entities(Vec<Entity>),
     /// Parts of an image: `{"detections": [{"label": "cat", "score": 0.9, "box": [10, 20, 110, 220]}, …]}`.
     Detections(Vec<Detection>),
-    /// One row of each output: written as the value itself, or as an object by output name if there are several.
+    /// One row of each output: written as the value itself, or as an object by output name if there are several
+    /// outputs.
     Outputs(Tensors),
     /// The answer of a custom stage.
     Json(serde_json::Value),

@@ -1,11 +1,11 @@
-//! Origin of the rows of a request, before they became tensors, for postprocessors that refer to it.
+//! Origin of the rows of a request: the texts or images that the rows were made from, for postprocessors.
 
 use std::ops::Range;
 
 /// Origin of each row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Origin {
-    /// Nothing that a postprocessor can refer to.
+    /// Not known, or not used by any postprocessor.
     #[default]
     Unknown,
     /// Texts that were split into tokens.
@@ -35,7 +35,7 @@ pub struct ImagePlacement {
 }
 
 impl Origin {
-    /// Number of tokens of a row, if it was a text. The rest is padding.
+    /// Number of tokens of a row, if it was made from a text. The rest of the row is padding.
     pub fn tokens(&self, row: usize) -> Option<usize> {
         match self {
             Origin::Texts(texts) => texts.get(row).map(|text| text.spans.len()),

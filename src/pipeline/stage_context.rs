@@ -24,8 +24,8 @@ pub struct StageContext<'a> {
     pub classes: &'a ModelClasses,
     /// The files of the version that the stage is part of.
     pub files: &'a dyn VersionFiles,
-    /// Maximum number of instances in one request. A preprocessor that makes large tensors from small instances may
-    /// set a lower one.
+    /// Maximum number of instances in one request. A preprocessor that makes large tensors from small instances may set
+    /// a lower limit.
     pub max_instances: NonZeroUsize,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn of_settings<S>(
     of_settings_with(make, settings, signature, &BTreeMap::new())
 }
 
-/// The same, with files.
+/// A stage made from settings as JSON, with files.
 #[cfg(test)]
 pub(super) fn of_settings_with<S>(
     make: impl Fn(StageContext<'_>) -> Result<S, SetupError>,

@@ -1,4 +1,4 @@
-//! The kinds of stages that a `model.toml` can name, and making a stage from its settings.
+//! The kinds of stages that a `model.toml` can name, and the construction of stages from their settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

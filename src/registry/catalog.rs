@@ -1,7 +1,7 @@
 //! The catalog of served models: an immutable snapshot, replaced as a whole.
 //!
-//! A request takes one snapshot's version and keeps it until it is answered; nothing it reads can change
-//! under it. A new version becomes visible by publishing a new snapshot, never by changing one.
+//! A request takes a version from one snapshot and keeps it until it is answered, so nothing that the request reads can
+//! change meanwhile. A new version becomes visible by publishing a new snapshot, never by changing one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ pub struct ServedVersion {
     pub fingerprint: Fingerprint,
     /// The `model.toml` it was loaded with.
     pub config: Arc<ModelConfig>,
-    /// The place of its sessions.
+    /// Placement of its sessions: in the server, or in their own processes.
     pub place: SessionPlace,
     /// Time of its load.
     pub loaded_at: Timestamp,
@@ -78,7 +78,7 @@ pub struct ServedVersion {
     pub findings: Findings,
     /// Latency budget of a request.
     pub budget: LatencyBudget,
-    /// The stages.
+    /// The stages of a request.
     pub pipeline: Pipeline,
     /// Costs of the stages around the model.
     pub costs: StageCosts,

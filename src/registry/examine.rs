@@ -22,7 +22,7 @@ use crate::tensor::{DType, Tensors};
 /// Minimum length that a text is padded to in a comparison, in tokens: a text of 6 tokens is padded to 7.
 const MIN_PADDED: usize = 7;
 
-/// A run that takes this many times the budget of a request is too slow, however busy the machine is now.
+/// A run that takes longer than this multiple of a request's budget is too slow, even on a busy machine.
 const SLOWER_THAN_ANY_REQUEST: u32 = 4;
 
 /// Runs a model.
@@ -44,8 +44,7 @@ impl OpenedVersion {
         if let Some(of_zeros) = of_zeros {
             self.look_at(&of_zeros, &mut asked);
             if let Some(names) = &asked.outputs {
-                // Only outputs that have one row per row are checked: the two rows of another output mean something
-                // else.
+                // Checks only outputs that have one row per input row. Two rows of other outputs have another meaning.
                 self.check_outputs(&of_zeros.keep(|name| names.iter().any(|known| **known == *name)))?;
             }
         }
@@ -128,8 +127,8 @@ impl OpenedVersion {
         remarks
     }
 
-    /// Runs a session once on zeros, two rows where the batch is open, and decodes the outputs like those of a request.
-    /// So stages that do not fit the model fail here and not in the first request.
+    /// Runs a session once on zeros (two rows if the batch dimension is dynamic), and decodes the outputs like those of
+    /// a request. Stages that do not fit the model fail here, and not in the first request.
     pub(super) fn warm_up(&self, session: &mut dyn Session) -> Result<WarmUp, Refusal> {
         self.run_zeros(session).map(|(warm_up, _)| warm_up)
     }
@@ -139,7 +138,7 @@ impl OpenedVersion {
         let rows = self.fixed_rows().unwrap_or(2);
         let outputs = match session.run(&zeros(signature, rows)) {
             Ok(outputs) => outputs,
-            // Zeros of a guessed shape need not make sense to the model.
+            // Not a refusal: the model may reject zeros of a guessed shape, but accept real requests.
             Err(error) if !signature.has_fixed_rows() => {
                 let reason = error.for_operators();
                 return Ok((WarmUp::Failed { reason }, None));
@@ -153,7 +152,7 @@ impl OpenedVersion {
 
     fn check_outputs(&self, outputs: &Tensors) -> Result<(), Refusal> {
         match self.postprocessor.decode(outputs, &Origin::Unknown) {
-            // A model may return log(0) for generated inputs, which are not real ones.
+            // Accepts outputs that are not finite: generated inputs may lead to log(0).
             Ok(_) | Err(Error::NonFiniteOutput { .. }) => Ok(()),
             Err(error) => Err(Refusal::of(LoadFault::WarmUp)(error)),
         }
@@ -180,15 +179,15 @@ impl OpenedVersion {
 struct Asked {
     /// Comparisons of rows of one shape. Their outputs have been examined and are not kept.
     comparisons: Vec<Comparison>,
-    /// Comparisons of rows of which one is padded.
+    /// Comparisons of texts of which one is padded.
     padded: Vec<Comparison>,
     /// Outputs of the first comparison.
     first_answers: Option<Vec<Tensors>>,
-    /// The outputs that have one row per row.
+    /// The outputs that have one row per input row.
     outputs: Option<Vec<Arc<str>>>,
-    /// Number of predicted classes that match the model's own label, and number of those that were compared with one.
+    /// Number of predicted classes that match the model's own label, and number of predicted classes compared.
     agreement: (usize, usize),
-    /// First contradiction of `model.toml`.
+    /// First contradiction between the outputs and `model.toml`.
     contradiction: Option<String>,
     /// First sign of a mistake.
     doubt: Option<String>,
@@ -231,7 +230,7 @@ impl OpenedVersion {
                 Some(_) => self.compare_texts(&rows, &joining, &mut run, asked),
             }
         }
-        // If the preprocessor has samples, inputs that it would never make prove nothing.
+        // Skips generated inputs, which the preprocessor would never make, if its own samples were conclusive.
         if self.preprocessor.samples().is_some() && asked.is_conclusive() {
             return;
         }
@@ -240,7 +239,7 @@ impl OpenedVersion {
             let start = asked.comparisons.len();
             for values in Values::ALL {
                 let is_conclusive = are_conclusive(&asked.comparisons[start..]);
-                // Where there are whole numbers, masks of 0 and 1 are always tried.
+                // If an input takes integers, masks of 0 and 1 are always tried.
                 if is_conclusive && (values == Values::Large || !self.takes_whole_numbers()) {
                     break;
                 }
@@ -265,7 +264,7 @@ impl OpenedVersion {
         Comparing { joining, precision: Precision::of(self.loaded.provider()), answered, max_rows }
     }
 
-    /// The lengths to try for open dimensions.
+    /// Returns the lengths to try for dynamic dimensions.
     fn sizes(&self) -> &'static [usize] {
         if self.signature().has_fixed_rows() { &SIZES[..1] } else { &SIZES }
     }
@@ -273,7 +272,7 @@ impl OpenedVersion {
     /// Compares rows, and examines their outputs.
     fn compare(&self, rows: &[Tensors], joining: &Joining, run: &mut Run<'_>, asked: &mut Asked) {
         let answered = self.postprocessor.answered();
-        // A run of as many rows as requests share takes time: one that is conclusive is enough.
+        // A run of the maximum number of rows takes time, and is not repeated after a conclusive comparison.
         let max_rows = if asked.is_conclusive() { 0 } else { self.max_shared_rows() };
         match compare(rows, &self.comparing(joining, answered.as_deref(), max_rows), run) {
             Ok(mut comparison) => {
@@ -287,7 +286,7 @@ impl OpenedVersion {
         }
     }
 
-    /// Compares texts of one length, of another length, and of different lengths that are padded to share a run.
+    /// Compares texts of equal length (one or two lengths), and texts of different lengths that are padded.
     fn compare_texts(&self, rows: &[Tensors], joining: &Joining, run: &mut Run<'_>, asked: &mut Asked) {
         let shortest = rows.iter().map(Tensors::row_length).min().unwrap_or_default();
         self.compare(&cut(rows, [shortest; 3]), joining, run, asked);
@@ -295,7 +294,7 @@ impl OpenedVersion {
             self.compare(&cut(rows, [8; 3]), joining, run, asked);
         }
         let answered = self.postprocessor.answered();
-        // The shortest length that can be padded to, and the longest.
+        // The shortest and the longest length that texts are padded to here.
         for longer in [MIN_PADDED, shortest] {
             let shorter = (longer as f64 * (1.0 - MAX_PADDING)).ceil() as usize;
             if longer <= shortest && shorter < longer {
@@ -305,7 +304,7 @@ impl OpenedVersion {
         }
     }
 
-    /// Examines the outputs of a fixed batch, which allows no comparison, and finds those that have rows.
+    /// Examines the outputs of a fixed batch, which allows no comparison, and finds those with one row per input row.
     fn ask_a_fixed_batch(&self, rows: usize, run: &mut Run<'_>, asked: &mut Asked) {
         if self.postprocessor.takes_one_row() {
             return;

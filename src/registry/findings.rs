@@ -1,5 +1,5 @@
-//! Findings of the first runs of a version, before it is relied on: that it runs, that its examples hold, the
-//! independence of its rows, and unconfirmed assumptions.
+//! Findings of the first runs of a version, before it serves: the result of the first run, the independence of its
+//! rows, and unconfirmed assumptions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Batching;
 use crate::model::{ElementBounds, Independence, RunSharing, run_sharing};
 
-/// Maximum time for comparing rows, where there is no trial that bounds it.
+/// Maximum time for comparing rows. A trial may have less.
 pub const MAX_COMPARING: Duration = Duration::from_secs(10);
 
 /// Findings of the first runs of a version.
@@ -21,9 +21,9 @@ pub struct Findings {
     pub independence: Independence,
     /// Independence of texts that are padded to share a run; `None` for a model whose rows are not padded.
     pub padding: Option<Independence>,
-    /// Outputs that have one row per row of the inputs; `None` if it did not run.
+    /// Outputs that have one row per row of the inputs; `None` if the model did not run.
     pub row_outputs: Option<Vec<Arc<str>>>,
-    /// Bounds of the elements of rows and runs; `None` if they were not searched.
+    /// Bounds of the elements of rows and runs; `None` if they were not determined.
     pub bounds: Option<ElementBounds>,
     /// Assumptions and signs of mistakes, as sentences for the person who adds the version.
     pub remarks: Vec<String>,

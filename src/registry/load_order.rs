@@ -22,9 +22,9 @@ pub struct LoadOrder {
 /// Share of the machine that a load may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// All of it: nothing is served yet.
+    /// The whole machine, because nothing is served yet.
     Full,
-    /// The rest of it: requests are served meanwhile.
+    /// Only what requests leave idle, because requests are served meanwhile.
     Background,
 }
 

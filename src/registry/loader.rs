@@ -1,6 +1,6 @@
 //! Makes a version ready to serve: verify → try out in another process → open → warm up → check the examples → start.
 //!
-//! Everything up to the start is done on a thread of its own; nothing here knows whether the version will get traffic.
+//! Everything up to the start is done on a thread of its own. This file does not know the traffic of the version.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -28,18 +28,18 @@ use crate::pipeline::Stages;
 use crate::repository::Refusal;
 use crate::repository::{FoundVersion, Store};
 
-/// Loads versions with an engine, stages and a monitor that they all share.
+/// Loads versions, which share an engine, stages and a monitor.
 #[derive(Debug)]
 pub struct Loader {
     /// The store of the versions.
     pub store: Arc<dyn Store>,
     /// The engine that loads and runs models.
     pub engine: Arc<dyn Engine>,
-    /// Loads and runs models in processes of their own.
+    /// The engine that loads and runs models in processes of their own, if possible.
     pub isolated_engine: Option<Arc<dyn Engine>>,
     /// The kinds of stages that a `model.toml` can name.
     pub stages: Stages,
-    /// Counts requests.
+    /// The monitor of all requests.
     pub monitor: Arc<Monitor>,
     /// Limits the number of spinning requests.
     pub spin_slots: Arc<SpinSlots>,
@@ -72,7 +72,7 @@ impl Loader {
         Ok(PreparedVersion { took: begin.elapsed(), ..prepared })
     }
 
-    /// Returns the engine that opens sessions in this place.
+    /// Returns the engine that opens sessions with this placement.
     fn engine_for(&self, place: SessionPlace) -> Result<&dyn Engine, Refusal> {
         match (place, &self.isolated_engine) {
             (SessionPlace::Server, _) => Ok(&*self.engine),
@@ -103,7 +103,7 @@ impl Loader {
         // Read only now: a version that is too large or not a model has been refused before this.
         let opened = OpenedVersion::open(self.engine_for(order.place)?, &self.stages, order, found.read()?)?;
         let mut first = opened.session()?;
-        // Runs that ended in the trial may still hang here, because that may depend on chance.
+        // These runs have a timeout too: a run that ended in the trial may hang here by chance.
         let findings = self.run_limit.end_in_time(&mut *first, |session| match found_before {
             Some(findings) => {
                 opened.warm_up(session)?;
@@ -114,7 +114,7 @@ impl Loader {
         })??;
         let signature = opened.signature();
         let service = match findings.warm_up {
-            // Run times of zeros of a guessed shape would be misleading.
+            // Measured only for a known shape: run times of zeros of a guessed shape would be misleading.
             WarmUp::Ran if signature.has_fixed_rows() => {
                 let stopwatch = stopwatch(order.pace, opened.loaded.provider());
                 let policy = opened.sharing(&findings).policy();
@@ -131,7 +131,7 @@ impl Loader {
         Ok(PreparedVersion { opened, sessions, service, findings, took: Duration::ZERO })
     }
 
-    /// Starts the workers. Must not be called on a thread of low priority, which they would inherit.
+    /// Starts the workers. Must not be called on a thread of low priority, because workers inherit the priority.
     pub fn start(&self, order: &LoadOrder, prepared: PreparedVersion) -> Result<ServedVersion, SetupError> {
         let PreparedVersion { opened, sessions, service, findings, took } = prepared;
         let (name, version, config) = (&order.model, order.version, &order.config);
@@ -201,7 +201,7 @@ fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Re
     let (most, because, fault) = match left.map(|left| left.saturating_sub(RESERVE)) {
         Some(left) if left < by_cores => {
             let because = "left by the limits of processes (pids.max, RLIMIT_NPROC)".to_owned();
-            // Other processes may end threads, but more threads than the cores allow are always too many.
+            // Transient, because other processes may end threads, unless the cores are too few anyway.
             (left, because, if wanted <= by_cores { LoadFault::Resources } else { LoadFault::Config })
         }
         _ => {

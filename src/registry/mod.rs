@@ -1,4 +1,4 @@
-//! Models in memory: loads versions out of the repository, and publishes those that serve.
+//! Models in memory: loads versions from the repository, and publishes those that serve.
 //!
 //! - `load_order.rs` is an order to load a version. `loader.rs` carries it out: verify → try → open → warm up → start.
 //! - `trial.rs` tries a version out in another process, before the server touches it.

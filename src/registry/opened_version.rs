@@ -48,7 +48,7 @@ impl OpenedVersion {
             engine.load(source, &config.model).map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
         check_batch_dimension(loaded.signature())?;
         check_size(loaded.signature())?;
-        // Errors of the stages are about their fit to the model.
+        // Errors of the stages mean that they do not fit the model.
         let misfit = |error: SetupError| in_model_toml(order, LoadFault::Config, error);
         let context = |stage| StageContext {
             config: stage,
@@ -218,8 +218,8 @@ impl fmt::Debug for OpenedVersion {
     }
 }
 
-/// Checks that the inputs agree on the batch dimension: otherwise it is not clear which of them has it first. (A single
-/// row fits any open dimension.)
+/// Checks that the first dimensions of all inputs agree: otherwise, one of them is not the batch dimension. (A fixed
+/// length of 1 agrees with a dynamic dimension.)
 fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
     let Some(fixed) = signature.inputs.iter().find(|input| matches!(input.dims.first(), Some(Dim::Fixed(_)))) else {
         return Ok(());
@@ -242,10 +242,10 @@ fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
     ))
 }
 
-/// Maximum number of elements in the smallest run that the model takes. No request is that large.
+/// Maximum number of elements of an input in the smallest run that the model takes. No request is larger.
 const MAX_ELEMENTS: usize = 1 << 28;
 
-/// Refuses inputs that nobody could send: not even zeros of such a shape would fit into memory.
+/// Refuses inputs that are too large for any request: not even zeros of such a shape would fit into memory.
 fn check_size(signature: &Signature) -> Result<(), Refusal> {
     let elements = |input: &TensorSpec| {
         let lengths = input.dims.iter().map(|dim| if let Dim::Fixed(length) = dim { *length } else { 1 });
@@ -264,7 +264,7 @@ fn check_size(signature: &Signature) -> Result<(), Refusal> {
     ))
 }
 
-/// Adds the place of `model.toml` to the message about a setting.
+/// Adds the location of `model.toml` to the message about a setting.
 fn in_model_toml(order: &LoadOrder, fault: LoadFault, error: SetupError) -> Refusal {
     match error {
         SetupError::Config(message) => Refusal::new(LoadFault::Config, format!("{}: {message}", order.config_place)),
@@ -287,7 +287,7 @@ mod tests {
         for dims in [&[][..], &[3, 8192, 8192], &[0], &[1 << 28]] {
             assert_eq!(refusal(dims), None, "{dims:?}");
         }
-        // The last shape has 0 elements by one way of counting, and overflows by another.
+        // The last shape has a dimension of length 0, but the product of its other lengths is too large.
         for dims in [&[1 << 31][..], &[1 << 62], &[1 << 62, 1 << 62], &[1 << 62, 0, 4]] {
             let refusal = refusal(dims).unwrap().message;
             assert!(refusal.contains("the model's input \"x\" is float32["), "{refusal}");

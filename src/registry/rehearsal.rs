@@ -1,5 +1,6 @@
 //! Rehearsals: before a version serves, its preprocessor runs on made-up instances that are hard on it, from small ones
-//! to the largest that it accepts. If one takes longer than a request may, or too much memory, the version is refused.
+//! to the largest that it accepts. If an instance takes longer than a request may, or too much memory, the version is
+//! refused.
 //!
 //! A stage that has started holds a thread until it checks its deadline. So the instances grow step by step, and no run
 //! takes much longer than the limit.
@@ -15,9 +16,8 @@ use crate::repository::Refusal;
 /// Size of the first instance.
 const FIRST_SIZE: usize = 16;
 
-/// A run within this time is never refused. It does not hold a thread for long, budgets may be short because the usual
-/// texts are short, and another machine may be slower. The tokenizer of BERT takes 0.1 s for the default maximum of
-/// characters.
+/// A run within this time is never refused, because it does not hold a thread for long. A short budget may be meant for
+/// short texts, or for a faster machine. The tokenizer of BERT takes 0.1 s for the default maximum of characters.
 const NEVER_TOO_LONG: Duration = Duration::from_millis(500);
 
 /// Deadline of a run, in multiples of its limit. The deadline is in wall time, which includes the time of other
@@ -52,7 +52,7 @@ fn run(rehearsal: &Rehearsal<'_>, limit: Duration) -> Result<(), Refusal> {
         }
         match done {
             Ok(()) => {}
-            // The machine was busy with other work.
+            // Accepted: the deadline passed only because the machine was busy with other work.
             Err(Error::Expired { .. }) => return Ok(()),
             Err(error) => {
                 return refused(format!(

@@ -12,8 +12,8 @@ use crate::repository::Refusal;
 pub struct RunLimit(pub Duration);
 
 impl RunLimit {
-    /// Calls `work` with a session, and ends its runs after the limit. In that case the version is refused, whatever
-    /// `work` returns.
+    /// Calls `work` with a session, and ends the session's runs at the limit. If the limit is reached, the version is
+    /// refused, even if `work` succeeds.
     pub(super) fn end_in_time<T>(
         self,
         session: &mut dyn Session,

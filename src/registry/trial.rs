@@ -29,7 +29,7 @@ use crate::repository::{Refusal, is_about_memory};
 /// The subcommand of the program that is started for a trial.
 pub const TRIAL_COMMAND: &str = "trial-load";
 
-/// The beginning of a line that says nothing about the reason.
+/// Prefix of a line of standard error that does not contain the reason of a panic.
 const HINT_OF_A_PANIC: &str = "note: run with `RUST_BACKTRACE";
 
 /// Maximum size of a verdict, in bytes. It contains the names of outputs.
@@ -38,8 +38,8 @@ const MAX_VERDICT_BYTES: u64 = 1 << 22;
 /// Maximum size of the child's standard error that is read, in bytes.
 const MAX_COMPLAINTS_BYTES: u64 = 1 << 16;
 
-/// Divisor of the memory limit: all runs of a model together may take one such part, if callers choose the length of
-/// rows.
+/// Divisor of the memory limit: the quotient is the memory for all runs of a model together, if callers choose the
+/// length of rows.
 const RUNS_MEMORY: u64 = 8;
 
 /// Memory of a process besides the model and its tensors, in bytes.
@@ -62,7 +62,7 @@ pub struct Trial {
 struct TrialMemory {
     /// The limit, in bytes.
     bytes: u64,
-    /// The limit with enough free memory.
+    /// The limit that would apply if enough memory were free.
     wanted: u64,
 }
 
@@ -153,7 +153,7 @@ impl Trial {
             .stderr(Stdio::piped())
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A child that ends before it has read the order is noticed by its missing verdict.
+            // An error is ignored: a child that ends before it has read the order is noticed by its missing verdict.
             let _ = stdin.write_all(&serde_json::to_vec(order)?);
         }
         Ok(child)
@@ -266,7 +266,7 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     let opened = OpenedVersion::open(&runtime, stages, &order, found.read()?)?;
     let mut first = opened.session()?;
     let mut findings = opened.examine(&mut *first, comparing)?;
-    // As many sessions as in the server, all at the same time, to check that memory and threads suffice.
+    // Opens as many sessions as the server, all at the same time, to check that memory and threads suffice.
     let workers = order.config.model.threads().workers.get() as u64;
     let mut others = Vec::new();
     while (1 + others.len() as u64) < workers {
@@ -275,7 +275,7 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
         others.push(session);
     }
     drop(others);
-    // Last, because no later run may work in this session.
+    // Done last, because the session may not work any more after these runs.
     let run_memory = machine::memory_limit().unwrap_or(u64::MAX) / RUNS_MEMORY / workers;
     findings.bounds = Some(opened.find_bounds(&mut *first, run_memory, comparing));
     Ok(findings)

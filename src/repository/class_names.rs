@@ -3,14 +3,14 @@
 //! Converters write the names where the model itself needs them: in the classifier nodes of `ai.onnx.ml`
 //! (`classlabels_*`), in the constant that an index is looked up in, or in ZipMap's keys. Trainers write them into the
 //! metadata. The search goes backwards from the outputs, so that the names of an inner classifier (a member of an
-//! ensemble, or of one-versus-rest) are not taken for those of the prediction.
+//! ensemble, or of one-versus-rest) are not mistaken for those of the prediction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::onnx_file::{AttributeProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto};
 use crate::pipeline::{Label, ModelClasses, NamedClasses, OutputClasses};
 
-/// Maximum number of nodes that are followed.
+/// Maximum number of nodes to follow from an output.
 const DEPTH: usize = 32;
 
 /// Metadata keys that hold class names.
@@ -27,11 +27,11 @@ pub(super) fn read(model: &ModelProto) -> ModelClasses {
     let names: Vec<&str> = graph.proto.output.iter().map(|output| output.name.as_str()).take(MAX_OUTPUTS).collect();
     let labels: Vec<(&str, Choice<'_>)> =
         names.iter().filter_map(|name| Some((*name, graph.choice(name, 0)?))).collect();
-    // A label output that cannot be followed, by the names that converters use.
+    // If no label output can be followed, the output with a name that converters use for labels.
     let unread = names.iter().find(|name| labels.is_empty() && ["label", "output_label"].contains(*name));
     for &scores in &names {
         let ancestors = graph.ancestors(scores);
-        // The labels that are chosen by these scores, and not by those of another head.
+        // The label outputs that are chosen from these scores, and not from the scores of another head.
         let own: Vec<&(&str, Choice<'_>)> = labels
             .iter()
             .filter(|(name, choice)| *name != scores && graph.is_chosen_by(choice, scores, &ancestors))
@@ -40,7 +40,7 @@ pub(super) fn read(model: &ModelProto) -> ModelClasses {
         if let [(name, Choice { names: Some(names), .. }), others @ ..] = &*own
             && others.iter().all(|(_, other)| other.names.as_ref().is_none_or(|other| other.labels == names.labels))
         {
-            // Before the names of the scores, which may come from an inner classifier, as in a stacked model.
+            // These names come before those of the scores, which may be an inner classifier's, as in a stacked model.
             classes.label_output = Some((*name).to_owned());
             classes.names.push(names.clone());
         }
@@ -100,7 +100,7 @@ impl<'a> Graph<'a> {
         None
     }
 
-    /// Returns the keys of the ZipMap that reads this tensor, or the tensor that it is a copy of.
+    /// Returns the keys of the ZipMap that reads this tensor or a copy of it.
     fn of_zip_map(&self, tensor: &str) -> Option<NamedClasses> {
         let (name, _) = self.makers.get_key_value(tensor)?;
         let maps = self.proto.node.iter().filter(|node| node.op_type == "ZipMap");
@@ -108,7 +108,7 @@ impl<'a> Graph<'a> {
             .find_map(of_node)
     }
 
-    /// Follows a tensor that chooses a class for each row.
+    /// Follows a tensor back to the choice of a class for each row.
     fn choice(&self, tensor: &str, depth: usize) -> Option<Choice<'a>> {
         let (node, place) = *self.makers.get(tensor).filter(|_| depth < DEPTH)?;
         let input = |index: usize| node.input.get(index).map(String::as_str);
@@ -144,7 +144,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Returns the tensor that this one is a copy of, in another shape or type.
+    /// Returns the original of a tensor that is only a copy in another shape or type.
     fn source(&self, tensor: &'a str) -> &'a str {
         let mut tensor = tensor;
         for _ in 0..DEPTH {
@@ -163,7 +163,7 @@ impl<'a> Graph<'a> {
         tensor
     }
 
-    /// Returns the tensor that this one is computed from element by element, with constants only.
+    /// Returns the tensor that this one is computed from by elementwise operations with constants.
     fn unscaled(&self, tensor: &'a str) -> &'a str {
         const ELEMENTWISE: [&str; 10] =
             ["Add", "Sub", "Mul", "Div", "Neg", "Exp", "Log", "Sigmoid", "Softmax", "LogSoftmax"];
@@ -179,7 +179,7 @@ impl<'a> Graph<'a> {
         tensor
     }
 
-    /// Returns every tensor that this one is computed from, and itself.
+    /// Returns this tensor and every tensor that it is computed from.
     fn ancestors(&self, tensor: &'a str) -> HashSet<&'a str> {
         let mut found = HashSet::from([tensor]);
         let mut open = vec![tensor];
@@ -190,7 +190,7 @@ impl<'a> Graph<'a> {
         found
     }
 
-    /// Returns true if a choice is made by these scores, or if both come from one tensor.
+    /// Returns true if a choice is made from these scores, or these scores are computed from a tensor of the choice.
     fn is_chosen_by(&self, choice: &Choice<'a>, scores: &'a str, ancestors: &HashSet<&'a str>) -> bool {
         let scores = self.source(scores);
         choice.by.iter().any(|by| ancestors.contains(by) || self.ancestors(by).contains(scores))
@@ -247,7 +247,7 @@ fn labels_of(tensor: &TensorProto) -> Option<Vec<Label>> {
     const INT32: i32 = 6;
     const INT64: i32 = 7;
     const STRING: i32 = 8;
-    // Names have one dimension. This excludes other tables.
+    // Class names have one dimension. A constant with more dimensions is another table.
     if tensor.dims.iter().filter(|length| **length > 1).count() > 1 {
         return None;
     }
@@ -264,8 +264,7 @@ fn labels_of(tensor: &TensorProto) -> Option<Vec<Label>> {
 
 // ===== metadata =====
 
-/// Returns the names in the metadata: JSON, or a Python literal such as Ultralytics writes: `{0: 'person', 1:
-/// 'bicycle'}`.
+/// Returns the names in the metadata, from JSON or a Python literal. Ultralytics writes `{0: 'person', 1: 'bicycle'}`.
 fn of_metadata(metadata: &[StringStringEntryProto]) -> Vec<NamedClasses> {
     let of_key = |key: &str| {
         let entry = metadata.iter().find(|entry| entry.key == key)?;

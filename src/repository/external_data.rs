@@ -2,8 +2,8 @@
 //!
 //! ONNX Runtime takes the external data of the main graph's initializers from memory. It would look for all other
 //! external data (in branches, bodies of loops, functions, attributes, sparse tensors) in the file system, starting in
-//! the server's working directory. So those bytes are put into the model before it is opened. They come from the files
-//! that were hashed: no path in a model is ever opened.
+//! the server's working directory. So all this other data is put into the model before it is opened. The bytes come
+//! from the files that were hashed: no path in a model is ever opened.
 //!
 //! The model is changed at the level of its encoding, so that unknown parts stay as they are.
 
@@ -33,7 +33,7 @@ pub(super) fn locations(model: &ModelProto) -> BTreeSet<String> {
     found
 }
 
-// The depth of these functions is bounded: the decoder refuses messages that are nested more than 100 deep.
+// The recursion of these functions is bounded: the decoder refuses messages that are nested more than 100 deep.
 
 fn in_graph(graph: &GraphProto, found: &mut BTreeSet<String>) {
     in_nodes(&graph.node, found);
@@ -68,7 +68,7 @@ fn in_tensor(tensor: &TensorProto, found: &mut BTreeSet<String>) {
 pub(super) struct SelfContained {
     /// The model. Only initializers of its main graph still have external data.
     pub(super) model: Arc<[u8]>,
-    /// The locations of those data.
+    /// The locations of the external data that remain.
     pub(super) left: BTreeSet<String>,
 }
 
@@ -111,7 +111,7 @@ enum Part {
     Tensor,
 }
 
-/// Place of a tensor. ONNX Runtime takes external data from memory only for the main graph.
+/// Position of a tensor in the model. ONNX Runtime takes external data from memory only for the main graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// The model, its main graph, and that graph's initializers.
@@ -127,7 +127,7 @@ struct Pieces {
 }
 
 impl Part {
-    /// Returns the part in a field, and how often it occurs; `None` for fields that do not hold a tensor. Numbers as in
+    /// Returns the part in a field, and how often it occurs; `None` for fields that cannot hold a tensor. Numbers as in
     /// `onnx.proto` of ONNX 1.20.
     fn field(self, number: u32) -> Option<(Part, Occurs)> {
         Some(match (self, number) {
@@ -177,7 +177,7 @@ impl Rewriter<'_> {
                 skip_field(wire_type, number, &mut rest, DecodeContext::default()).map_err(malformed)?;
                 continue;
             };
-            // Readers merge duplicate fields, but not all in the same way.
+            // Refused, because readers merge duplicate fields in different ways.
             if occurs == Occurs::Once && !seen.insert(number) {
                 return Err("not an ONNX file: a field that may occur only once occurs twice".to_owned());
             }
@@ -212,7 +212,7 @@ impl Rewriter<'_> {
             let start = bytes.len() - rest.remaining();
             let (number, wire_type) = decode_key(&mut rest).map_err(malformed)?;
             skip_field(wire_type, number, &mut rest, DecodeContext::default()).map_err(malformed)?;
-            // Keeps the shape, type and names. The other fields could only hold data, which are elsewhere.
+            // Keeps the shape, type and names. The other fields are only for data, which come from the file.
             if KEPT_OF_AN_EXTERNAL_TENSOR.contains(&number) {
                 changed.push(bytes.slice(start..bytes.len() - rest.remaining()));
             }
@@ -279,7 +279,7 @@ fn length_delimited(rest: &mut Bytes) -> Result<Bytes, String> {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what `map_err` calls")]
+#[expect(clippy::needless_pass_by_value, reason = "the signature that `map_err` needs")]
 fn malformed(error: prost::DecodeError) -> String {
     format!("not an ONNX file: {error}")
 }

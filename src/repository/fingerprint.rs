@@ -1,4 +1,4 @@
-//! Fingerprints of files and folders, from which a change is noticed without reading them.
+//! Fingerprints of files and folders, which show a change without reading the files.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;

@@ -1,4 +1,4 @@
-//! The readers of this module, each with the properties that must hold for any input: for the fuzz targets of `fuzz/`.
+//! For the fuzz targets of `fuzz/`: the readers of this module, each with the properties that must hold for any input.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -12,7 +12,7 @@ use super::onnx_file::{
     self, AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, bits_per_element,
 };
 
-/// Maximum length of a message about a file, in bytes: it quotes names, but not the contents.
+/// Maximum length of a message about a file, in bytes. A message quotes names, but not the contents.
 const MAX_PROBLEM: usize = 2_000;
 
 /// Reads a manifest. An accepted one can be written and read again, and names only files below its folder.
@@ -67,7 +67,7 @@ fn files_of(model: &ModelProto, bytes: &[u8]) -> BTreeMap<String, Arc<[u8]>> {
     locations.filter(|name| !name.starts_with("no")).map(|name| (name, Arc::clone(&content))).collect()
 }
 
-// ===== the same on the parsed model, as plainly as possible =====
+// ===== the expected result, computed from the parsed model as simply as possible =====
 
 struct Expected<'a> {
     files: &'a BTreeMap<String, Arc<[u8]>>,

@@ -1,6 +1,6 @@
 //! `golden.json`: instances with the predictions that are expected of a version, checked whenever it is loaded.
 //!
-//! A digest proves that the files are those that were added. Only examples show that they are the intended model: an
+//! A digest proves that the files are those that were added. Only examples show that the model is the intended one: an
 //! export can load, run, and be wrong.
 
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ impl Golden {
         serde_json::value::to_raw_value(self.instances.get(rows).unwrap_or_default())
     }
 
-    /// Compares the prediction of one instance with what is expected of it, and says which value differs.
+    /// Compares the prediction of one instance with the expected one. The error names the value that differs.
     ///
     /// ```
     /// use leeway::repository::Golden;

@@ -23,7 +23,7 @@ pub struct Found {
 /// A model in the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundModel {
-    /// Its name: that of its folder.
+    /// The name of the model, which is the name of its folder.
     pub name: ModelName,
     /// Its versions; never empty.
     pub versions: BTreeSet<Version>,
@@ -130,7 +130,7 @@ fn model_in(folder: &Path, repository: &Path) -> Result<(FoundModel, Vec<FolderP
     Ok((FoundModel { name, versions }, problems))
 }
 
-/// Returns the version after the highest that exists as a folder, or as any other file.
+/// Returns the version after the highest one. Files and links with the name of a version count too.
 pub fn next_version(model: &Path) -> Result<Version, SetupError> {
     let unreadable = |error: io::Error| SetupError::Repository(format!("{}: {error}", model.display()));
     let mut highest: Option<Version> = None;
@@ -145,7 +145,7 @@ pub fn next_version(model: &Path) -> Result<Version, SetupError> {
     }
 }
 
-/// Returns the folders in a folder that are not hidden, sorted, and the links that are not followed.
+/// Returns the folders in a folder that are not hidden, sorted, and the problems with links that are not followed.
 fn folders(path: &Path, repository: &Path) -> io::Result<(Vec<PathBuf>, Vec<FolderProblem>)> {
     let (mut folders, mut problems) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(path)? {
@@ -191,7 +191,7 @@ fn file_name(path: &Path) -> String {
 
 impl FolderProblem {
     fn of(folder: &Path, problem: impl Into<String>) -> FolderProblem {
-        // The path above it comes from the operator, or is the name of a model.
+        // Only the last part is escaped: the path above it comes from the operator, or is a valid name of a model.
         let above = folder.parent().unwrap_or(Path::new(""));
         let folder = above.join(shown(&file_name(folder))).display().to_string();
         FolderProblem { folder, problem: problem.into() }
@@ -303,7 +303,7 @@ mod tests {
         with(&[&format!("z/2 -> {}", to("a/1"))], &[("z", &[1])], &format!("/z/2: {out}"));
         let model_toml = format!("a/model.toml -> {}", to("a/model.toml"));
         with(&["a/1/", &model_toml], &[("z", &[1])], &format!("/a/model.toml: {out}"));
-        // Through another link, and from a link inside.
+        // A link that leads out through another link: both are refused.
         check(&[&good[..], &["a -> b", &format!("b -> {}", to("a"))]].concat(), &[("z", &[1])], &[out, out]);
         with(&["a -> ../../../../../../../../../etc"], &[("z", &[1])], out);
         with(&["a -> nowhere"], &[("z", &[1])], "cannot be followed");

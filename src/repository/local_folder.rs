@@ -1,4 +1,4 @@
-//! A store in a folder of this machine, or in one that is mounted: `<model>/model.toml` and `<model>/<version>/`.
+//! A store in a local or mounted folder: `<model>/model.toml` and `<model>/<version>/`.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub struct LocalFolder {
 }
 
 impl LocalFolder {
-    /// The store in this folder (`repository.path`).
+    /// Returns the store in this folder (`repository.path`).
     pub fn new(path: impl Into<PathBuf>) -> LocalFolder {
         LocalFolder { path: path.into() }
     }
@@ -27,7 +27,7 @@ impl LocalFolder {
         self.path.join(model.as_str()).join(CONFIG_FILE)
     }
 
-    /// Folder of a version. It may not exist.
+    /// Returns the folder of a version. It may not exist.
     pub fn version(&self, model: &ModelName, version: Version) -> PathBuf {
         self.path.join(model.as_str()).join(version.to_string())
     }

@@ -69,8 +69,8 @@ pub struct Manifest {
 #[serde(try_from = "String", into = "String")]
 pub struct TrainingDate(String);
 
-/// The path of a file within a version: parts between `/`, none of them empty, `.` or `..`, and none that leads
-/// elsewhere on any system.
+/// The path of a file within a version: parts separated by `/`. No part is empty, `.` or `..`, or has a character that
+/// leads elsewhere on some system.
 ///
 /// ```
 /// use leeway::repository::FilePath;
@@ -159,15 +159,15 @@ impl Manifest {
     }
 
     /// Returns the identity of the version: SHA-256 over one line per file, `<sha256 in hex>  <path>\n`, sorted by
-    /// path. So `find . -type f ! -path ./version.toml | sed s,^./,, | LC_ALL=C sort | xargs sha256sum | sha256sum`
-    /// within its folder gives the same.
+    /// path. In the version's folder, this command prints the same digest:
+    /// `find . -type f ! -path ./version.toml | sed s,^./,, | LC_ALL=C sort | xargs sha256sum | sha256sum`.
     ///
     /// ```
     /// use leeway::repository::Manifest;
     /// let one = "4355a46b19d348dc2f57c046f8ef63d4538ebb936000f3c9ee954a27460dd865".parse().unwrap();
     /// let two = "53c234e5e8472b6ac51c1ae1cab3fe06fad053beb8ebfd8977b010655bfdd3c3".parse().unwrap();
     /// let files = [("a.onnx".parse().unwrap(), one), ("b/two".parse().unwrap(), two)];
-    /// // What coreutils' sha256sum says of a.onnx = "1\n" and b/two = "2\n", hashed again by it.
+    /// // Output of coreutils' sha256sum for a.onnx = "1\n" and b/two = "2\n", hashed again by sha256sum.
     /// let expected = "8fa71e81733f82040ad447bcc96470f5dd516a47d97bde4b4bf0d45f351ce436";
     /// assert_eq!(Manifest::of(files.into()).identity().to_string(), expected);
     /// ```
@@ -189,7 +189,7 @@ impl FilePath {
     }
 }
 
-/// Allows look-ups in a map by path with any text.
+/// Allows looking up any text in a map by path.
 impl std::borrow::Borrow<str> for FilePath {
     fn borrow(&self) -> &str {
         &self.0

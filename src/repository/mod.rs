@@ -1,12 +1,13 @@
 //! The repository on disk: its models and versions, and their verified bytes.
 //!
-//! - `store.rs` is the trait of a store of models; `local_folder.rs` is a store in a folder, and `layout.rs` finds models and versions in it.
+//! - `store.rs` is the trait of a store of models; `local_folder.rs` is a store in a folder, and `layout.rs` finds the
+//!   models and versions in the folder.
 //! - `manifest.rs` is the manifest of a version; `write_manifest.rs` writes it. `files.rs` lists and hashes files,
 //!   `regular_file.rs` reads them, and `fingerprint.rs` detects their changes.
-//! - `verified.rs` verifies a version's bytes against its manifest. `golden.rs` has its examples.
-//! - `onnx_file.rs` has the parts of an ONNX file that are read: `external_data.rs` finds the files that a model keeps
-//!   weights in, and `class_names.rs` the names of its classes.
-//! - `refusal.rs` says why a version is not served.
+//! - `verified.rs` verifies a version's bytes against its manifest. `golden.rs` has the version's examples.
+//! - `onnx_file.rs` has the parts of an ONNX file that are read. `external_data.rs` finds the files that a model keeps
+//!   weights in, and `class_names.rs` finds the names of its classes.
+//! - `refusal.rs` is the reason why a version is not served.
 //! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only: the readers of this module, with the properties that must
 //!   hold.
 //!

@@ -151,9 +151,9 @@ pub(super) struct StringStringEntryProto {
     pub(super) value: String,
 }
 
-/// Reads a file. `Err` if these bytes are not an ONNX file.
+/// Parses an ONNX file. `Err` if these bytes are not one.
 pub(super) fn parse(model: &Arc<[u8]>) -> Result<ModelProto, String> {
-    // ONNX Runtime would also take its own format, which cannot be checked here.
+    // Refuses ONNX Runtime's own format, which it would load, but which cannot be checked here.
     if model.get(4..8) == Some(b"ORTM") {
         return Err("this is ONNX Runtime's own format; export the model as ONNX".to_owned());
     }

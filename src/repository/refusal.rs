@@ -22,7 +22,8 @@ impl Refusal {
         Refusal { fault, message: cut_off(message.into(), MAX_MESSAGE) }
     }
 
-    /// Converts an error of another module to a refusal of this kind. An error about a setting remains one.
+    /// Converts an error of another module to a refusal of this kind, or of [`LoadFault::Config`] if it is about a
+    /// setting.
     pub fn of<E: Into<SetupError>>(fault: LoadFault) -> impl FnOnce(E) -> Refusal {
         move |error| match error.into() {
             SetupError::Config(message) => Refusal::new(LoadFault::Config, message),
@@ -30,7 +31,7 @@ impl Refusal {
         }
     }
 
-    /// Makes this refusal one of [`LoadFault::Resources`] if memory ran out outside the limit of a trial.
+    /// Changes the fault to [`LoadFault::Resources`] if memory ran out, except under the limit of a trial.
     pub fn transient_if_about_memory(self) -> Refusal {
         let is_transient = self.fault != LoadFault::Trial && is_about_memory(&self.message);
         Refusal { fault: if is_transient { LoadFault::Resources } else { self.fault }, ..self }

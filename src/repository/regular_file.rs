@@ -18,13 +18,13 @@ pub(super) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a regular file that has no other name. It may have been replaced since it was listed.
+/// Opens a regular file that has no other name. Checks it again: it may have been replaced since it was listed.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     use rustix::fs::OFlags;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // Gives a clear error. The flags protect against a replacement of the file in between.
+    // This check gives a clear error. The flags protect against a replacement of the file before it is opened.
     check_regular(&name, &std::fs::symlink_metadata(path)?).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     check_regular(&name, &file.metadata()?).map_err(io::Error::other)?;

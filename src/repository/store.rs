@@ -12,16 +12,16 @@ use crate::config::ModelConfig;
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
 
-/// A store of models. Its calls may be slow: they are made on threads that do not serve requests, without a lock.
+/// A store of models. Its calls may be slow: they are made without locks, on threads that do not serve requests.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Lists the models and their versions. Fails if the store as a whole cannot be read; a problem with one model is part
-    /// of the list.
+    /// Lists the models and their versions. Fails if the store as a whole cannot be read; a problem with one model is
+    /// part of the list.
     fn list(&self) -> Result<Found, SetupError>;
 
     /// Reads the `model.toml` of a model.
     fn read_config(&self, model: &ModelName) -> Result<ModelConfig, SetupError>;
 
-    /// Returns the place of the `model.toml` of a model, for messages.
+    /// Returns the location of the `model.toml` of a model, for messages.
     fn config_place(&self, model: &ModelName) -> String;
 
     /// Returns the fingerprint of the `model.toml` of a model.
@@ -33,7 +33,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Returns the fingerprint of all files of a version.
     fn version_fingerprint(&self, model: &ModelName, version: Version) -> Fingerprint;
 
-    /// Puts the files of a version into a folder of this machine, if they are not in one, and returns the folder. The files
+    /// Returns a folder of this machine with the files of a version, and copies the files there if necessary. The files
     /// are not verified.
     fn materialise(&self, model: &ModelName, version: Version) -> Result<PathBuf, Refusal>;
 }

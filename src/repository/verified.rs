@@ -43,12 +43,12 @@ pub struct VerifiedVersion {
     pub identity: Sha256,
     /// Fingerprint of its folder before anything was read.
     pub fingerprint: Fingerprint,
-    /// Distribution of its training data, if that is known.
+    /// Distribution of its training data, if it has a baseline.
     pub baseline: Option<Arc<Baseline>>,
     /// Its examples, if it has any.
     pub golden: Option<Golden>,
-    /// The model: exactly the bytes that were hashed, with the weights included that ONNX Runtime would look for
-    /// elsewhere.
+    /// The model: exactly the bytes that were hashed, including the weights that ONNX Runtime would otherwise look for
+    /// in the file system.
     pub bytes: Arc<ModelBytes>,
     /// The classes according to the model's file.
     pub classes: ModelClasses,
@@ -137,7 +137,7 @@ impl VerifiedVersion {
         found.read()
     }
 
-    /// Returns a source of these bytes. Once they are no longer held here, it reads and verifies them again.
+    /// Returns a source of the model's bytes. Once they are dropped, the source reads and verifies the files again.
     pub fn source(&self) -> Arc<dyn ModelSource> {
         Arc::new(VersionFolder {
             folder: self.folder.clone(),

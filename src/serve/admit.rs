@@ -21,7 +21,7 @@ pub struct Head<'a> {
     pub client_timeout: Option<Duration>,
     /// Priority of the request.
     pub priority: Priority,
-    /// Media type of the body, if that is the raw bytes of one instance.
+    /// Media type of the body, if the body is the raw bytes of one instance.
     pub media_type: Option<&'a str>,
 }
 
@@ -35,8 +35,8 @@ pub struct Admitted {
     media_type: Option<&'static str>,
 }
 
-/// Finds the version for a request and divides the time. Refuses a request that cannot be answered in time before its
-/// body is read.
+/// Finds the version for a request and divides its time. Refuses a request that cannot be answered in time, without
+/// reading its body.
 pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     let version = catalog.resolve(head.target, head.routing_key)?;
     let budget = version.budget.within(head.client_timeout);
@@ -56,7 +56,7 @@ impl Admitted {
         error
     }
 
-    /// Returns the media type of the body, if that is the raw bytes of one instance.
+    /// Returns the media type of the body, if the body is the raw bytes of one instance.
     pub fn media_type(&self) -> Option<&'static str> {
         self.media_type
     }

@@ -16,7 +16,7 @@ use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
 
 /// The body of a request while it arrives. Passed by pinned reference: a future that is passed by value takes up memory
-/// in the future of each function on the way.
+/// in the future of each function that passes it on.
 pub type Arriving<'a, R> = Pin<&'a mut (dyn Future<Output = Result<R>> + Send)>;
 
 /// A finished prediction.
@@ -28,7 +28,7 @@ pub struct Answer<T> {
     pub version: Arc<ServedVersion>,
     /// Duration of each stage.
     pub timings: Timings,
-    /// To be dropped when the response is being written.
+    /// To be dropped when the first byte of the response is written.
     pub delivery: Delivery,
 }
 

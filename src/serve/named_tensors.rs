@@ -75,7 +75,8 @@ fn check_rows(inputs: &Tensors, max_rows: NonZeroUsize) -> Result<()> {
     }
 }
 
-/// Checks that dimensions of one name have one length, as the model declares. Inputs of one request can then be padded alike.
+/// Checks that dimensions of the same name have the same length, as the model declares. All inputs of a request can
+/// then be padded to one length.
 fn check_named_lengths(inputs: &Tensors, signature: &Signature) -> Result<()> {
     let mut known: BTreeMap<&str, (&str, usize)> = BTreeMap::new();
     for ((input, tensor), spec) in inputs.iter().zip(&signature.inputs) {

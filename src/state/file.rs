@@ -1,7 +1,7 @@
 //! Notices that the open state file is no longer the file at its path.
 //!
-//! A process that has a file open keeps it after it was removed, moved or replaced, and whatever it writes there is
-//! lost when it ends. So before a change is acknowledged, the file at the path is compared with the open one.
+//! A process can still write to an open file that was removed, moved or replaced, but these writes are lost when the
+//! process ends. Therefore the file at the path is compared with the open one before a change is acknowledged.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-/// Timeout of a check, and of the wait for its turn. A file system that takes longer counts as failed.
+/// Timeout of a check, including the wait for its turn. A file system that takes longer counts as failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Identities of the files of an open SQLite database, taken when it was opened.
@@ -20,11 +20,11 @@ pub(super) struct StateFile {
     checks: Checks,
 }
 
-/// Runs checks of a file system one at a time, on threads of their own, because a file system can be slow. A check that
-/// hangs takes only one thread, however many callers wait.
+/// Runs checks of a file system one at a time, on threads that may block, because a file system can be slow. A check
+/// that hangs occupies only one thread, even if many callers wait.
 #[derive(Debug, Clone)]
 pub(super) struct Checks {
-    /// Held by a running check, even after its caller stopped waiting.
+    /// Locked while a check runs, even after its caller has stopped waiting.
     running: Arc<Mutex<()>>,
     timeout: Duration,
 }
@@ -87,14 +87,14 @@ impl Identity {
         std::fs::metadata(path).map(|found| Identity { device: found.dev(), inode: found.ino() })
     }
 
-    /// On other systems an open file cannot be removed.
+    /// On other systems an open file cannot be removed, so all identities are equal.
     #[cfg(not(unix))]
     fn of(path: &Path) -> io::Result<Identity> {
         std::fs::metadata(path).map(|_| Identity { device: 0, inode: 0 })
     }
 }
 
-/// Callers see the message, so it does not name a path.
+/// Compares the file at a path with the open one. Callers see the message, so it does not contain the path.
 fn compare(path: &Path, opened: Identity) -> Result<(), String> {
     let what = match Identity::of(path) {
         Ok(found) if found == opened => return Ok(()),

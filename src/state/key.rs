@@ -9,7 +9,7 @@ pub(super) const KEY_BYTES: usize = 32;
 /// Returns 256 bits that nobody can guess: four UUIDs of version 7 have 74 random bits each.
 pub(super) fn random_key() -> Vec<u8> {
     let mut digest = sha2::Sha256::new();
-    // Without the clock, which may be wrong.
+    // Does not use the clock, which may be wrong.
     let random = || Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, 0, 0));
     (0..4).for_each(|_| digest.update(random().as_bytes()));
     digest.finalize().to_vec()

@@ -10,7 +10,7 @@ use super::file::StateFile;
 use crate::error::{Result, SetupError};
 use crate::machine::may_be_written;
 
-/// Time for which a write waits for another process that writes.
+/// Timeout of a write that waits for a write of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Version of the schema. A file with a later version is not touched.
@@ -43,9 +43,9 @@ pub(super) struct Database {
 /// Durability of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
-    /// Survives the process and the machine: SQLite syncs its log before the write is over.
+    /// The write survives a crash of the process or of the machine: SQLite syncs its log before the write returns.
     Full,
-    /// Survives the process. The last writes may be lost with the machine.
+    /// The write survives a crash of the process, but may be lost if the machine crashes.
     Process,
 }
 
@@ -136,7 +136,7 @@ async fn set_up(pool: &SqlitePool) -> sqlx::Result<()> {
     for table in TABLES {
         sqlx::query(table).execute(&mut *transaction).await?;
     }
-    // Tables from before corrections were supported lack the column. Another server may have added it.
+    // Tables of early versions, which did not support corrections, lack the column. Another server may have added it.
     let has_said: i64 =
         sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('feedback_items') WHERE name = 'said'")
             .fetch_one(&mut *transaction)

@@ -35,7 +35,7 @@ impl SqliteJournal {
 #[async_trait]
 impl Journal for SqliteJournal {
     async fn latest(&self) -> Result<Vec<Deployment>, SetupError> {
-        // SQLite takes the other columns from the row that has the maximum.
+        // Beside `max`, SQLite takes the other columns from the row with the maximum.
         let rows: Vec<(String, String, i64)> =
             sqlx::query_as("SELECT model, deployment, max(generation) FROM deployments GROUP BY model ORDER BY model")
                 .fetch_all(&self.database.pool)
@@ -71,7 +71,7 @@ impl Journal for SqliteJournal {
         drop(connection);
         match written.rows_affected() {
             1 => {
-                // Only what is in the file at the path is durable.
+                // The write is durable only if the open file is still the one at the path.
                 self.check_file().await?;
                 Ok(Appended::Written)
             }
@@ -97,7 +97,7 @@ impl Journal for SqliteJournal {
 fn cannot_be_read(path: &Path, problem: &str, remove: Option<&str>) -> SetupError {
     let file = path.display();
     let or_remove =
-        remove.map(|remove| format!(", or go back by one: sqlite3 {file} \"{remove}\"")).unwrap_or_default();
+        remove.map(|remove| format!(", or remove this generation: sqlite3 {file} \"{remove}\"")).unwrap_or_default();
     SetupError::State(format!(
         "state.url: the deployment journal {file} cannot be read: {problem}; restore the file from a copy{or_remove}, or move it \
          away to start again with the highest version of each model"

@@ -116,7 +116,7 @@ impl Ledger for SqliteLedger {
         self.check_file().await?;
         let recorded = self.try_record(&entries).await;
         let recorded = recorded.map_err(|error| Error::FeedbackNotRecorded { detail: error.to_string() })?;
-        // Only what is in the file at the path is durable.
+        // The write is durable only if the open file is still the one at the path.
         self.check_file().await?;
         Ok(recorded)
     }

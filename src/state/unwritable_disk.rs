@@ -1,4 +1,4 @@
-//! State on a disk that is full or read-only: what was written before is served, and nothing new is written.
+//! State on a disk that is full or read-only: the deployments in it are served, and nothing new is written.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -28,13 +28,13 @@ pub(super) struct FrozenJournal {
 }
 
 impl FrozenJournal {
-    /// Creates a journal with these deployments, until its disk can be written.
+    /// Creates a journal that has these deployments until its disk can be written.
     pub(super) fn new(path: PathBuf, latest: Vec<Deployment>, problem: String) -> FrozenJournal {
         let latest = MemoryJournal::with(latest);
         FrozenJournal { path, latest, problem, checks: Checks::default(), thawed: OnceCell::new() }
     }
 
-    /// Returns the journal itself, once its disk can be written.
+    /// Returns the journal in the file, opened for writing. Fails while the disk cannot be written.
     async fn thaw(&self) -> Result<&SqliteJournal, OperatorError> {
         let open = async || match is_writable(&self.path, &self.checks).await {
             Ok(()) => match Database::open(&self.path).await {
@@ -91,7 +91,8 @@ impl Ledger for ClosedLedger {
     }
 }
 
-/// Checks that the disk has space for a file here. Other problems with the path show when the file is opened.
+/// Checks that the disk can be written and has space for a file at this path. Other problems are reported when the file
+/// is opened.
 pub(super) async fn writable(path: &Path) -> Result<(), String> {
     is_writable(path, &Checks::default()).await
 }
@@ -104,8 +105,7 @@ async fn is_writable(path: &Path, checks: &Checks) -> Result<(), String> {
     }
 }
 
-/// Returns the problem if an operator has to free space or make the disk writable; `None` if the error is of another
-/// kind.
+/// Returns the problem if an operator has to free space or make the disk writable; `None` for other errors.
 pub(super) fn disk_problem(error: &io::Error) -> Option<String> {
     let problem = match error.kind() {
         io::ErrorKind::StorageFull => "its disk is full",

@@ -56,7 +56,7 @@ macro_rules! elements {
             };
         }
 
-        /// Evaluates an expression with `$T` naming the element type that a tag stands for.
+        /// Evaluates an expression in which `$T` is the element type of a tag.
         #[macro_export]
         #[doc(hidden)]
         macro_rules! with_element_type {

@@ -1,7 +1,7 @@
 //! Tensors that pass between the stages, and the signature that a model declares for them.
 //!
 //! Plain row-major buffers with a shape. The first dimension is always the batch: one *row* per instance. This module
-//! knows neither ONNX Runtime nor JSON.
+//! does not depend on ONNX Runtime or JSON.
 
 #![warn(missing_docs)]
 
@@ -75,12 +75,12 @@ impl Tensor {
         self.data.dtype()
     }
 
-    /// The elements as a slice, if they are of type `T`.
+    /// Returns the elements as a slice, if they are of type `T`.
     pub fn values<T: Element>(&self) -> Option<&[T]> {
         T::from_data(&self.data)
     }
 
-    /// The elements as `f32`, if they are floating-point numbers: borrowed where they already are.
+    /// Returns the elements as `f32`, if they are floating-point numbers; borrowed if their type is `f32` already.
     pub fn to_f32(&self) -> Option<std::borrow::Cow<'_, [f32]>> {
         match &self.data {
             Data::F32(values) => Some(values.into()),
@@ -111,7 +111,7 @@ impl Tensor {
         }
     }
 
-    /// Makes the whole tensor the only row of a new one.
+    /// Turns the whole tensor into a tensor of one row.
     pub fn into_row(mut self) -> Tensor {
         self.shape.insert(0, 1);
         self
@@ -126,8 +126,8 @@ impl Tensor {
         Tensor { shape, data }
     }
 
-    /// Pads one-dimensional rows to a length; `None` if they are already longer, have other dimensions, or hold
-    /// elements that cannot be padded with a whole number.
+    /// Pads rows to a length; `None` if the rows are longer, empty or not one-dimensional, or hold elements that cannot
+    /// be padded with a whole number.
     pub(super) fn lengthened(&self, length: usize, with: i64) -> Option<Tensor> {
         let &[rows, before] = &*self.shape else { return None };
         fn fill<T: Clone>(values: &[T], before: usize, length: usize, with: T) -> Vec<T> {
@@ -163,7 +163,7 @@ impl Tensor {
         Tensor { shape, data }
     }
 
-    /// Stacks rows of several tensors; `None` if the tensors differ in row shape or type, or do not have these rows.
+    /// Stacks rows of several tensors; `None` if the tensors differ in row shape or type, or lack one of these rows.
     pub(super) fn gather(parts: &[(&Tensor, Range<usize>)]) -> Option<Tensor> {
         fn gather<T: Element>(parts: &[(&Tensor, Range<usize>)], row_len: usize) -> Option<Data> {
             let mut all: Vec<T> = Vec::with_capacity(parts.iter().map(|(_, rows)| rows.len() * row_len).sum());

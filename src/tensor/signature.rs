@@ -10,9 +10,9 @@ use super::element::DType;
 /// One dimension of a declared tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dim {
-    /// Always this long.
+    /// Always of this length.
     Fixed(usize),
-    /// As long as the request makes it. Holds the name, if the model gives one.
+    /// Set by the request. Holds the name of the dimension, if the model gives one.
     Dynamic(Option<String>),
 }
 
@@ -48,7 +48,7 @@ impl Signature {
         fixed.or_else(|| dims.next()).cloned().unwrap_or(Dim::Dynamic(None))
     }
 
-    /// Returns true if every dimension but the batch is fixed, so that the rows of all requests have one shape.
+    /// Returns true if every dimension but the batch is fixed, so that the rows of all requests have the same shape.
     pub fn has_fixed_rows(&self) -> bool {
         self.inputs.iter().all(|input| input.dims.iter().skip(1).all(|dim| matches!(dim, Dim::Fixed(_))))
     }

@@ -1,4 +1,4 @@
-//! Named tensors: rows are joined to a batch, and taken out of it.
+//! Named tensors: joining rows to a batch, and taking rows out of a batch.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use super::Tensor;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tensors(Vec<(Arc<str>, Tensor)>);
 
-/// Values that short rows are padded with, up to the length of the longest: one for each tensor, in order. The length of a
-/// row is that of its first dimension.
+/// Values that pad short rows to the length of the longest row: one value for each tensor, in order. The length of a
+/// row is the length of its first dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Padding(pub Vec<i64>);
 
@@ -32,7 +32,7 @@ impl Tensors {
         self.iter().find_map(|(known, tensor)| (&**known == name).then_some(tensor))
     }
 
-    /// Returns the tensor at this place in the signature.
+    /// Returns the tensor at this position in the signature.
     pub fn at(&self, index: usize) -> Option<&Tensor> {
         self.0.get(index).map(|(_, tensor)| tensor)
     }
@@ -42,7 +42,7 @@ impl Tensors {
         self.0.iter().map(|(name, tensor)| (name, tensor))
     }
 
-    /// Keeps the tensors whose names are wanted.
+    /// Keeps the tensors for whose names `wanted` returns true.
     pub fn keep(mut self, mut wanted: impl FnMut(&str) -> bool) -> Tensors {
         self.0.retain(|(name, _)| wanted(name));
         self
@@ -54,7 +54,7 @@ impl Tensors {
         self
     }
 
-    /// Number of rows: that of the first tensor.
+    /// Number of rows of the first tensor.
     pub fn rows(&self) -> usize {
         self.0.first().map_or(0, |(_, tensor)| tensor.rows())
     }
@@ -75,7 +75,7 @@ impl Tensors {
     }
 
     /// Stacks some rows of several sets of the same tensors; `None` if the sets do not match in names, types and row
-    /// shapes, or do not have these rows.
+    /// shapes, or lack one of these rows.
     ///
     /// ```
     /// use leeway::tensor::{Data, Tensor, Tensors};
@@ -94,7 +94,7 @@ impl Tensors {
         parts.first()?.0.iter().map(|(name, _)| column(name)).collect()
     }
 
-    /// Like [`Tensors::gather`], for rows that differ in length: short ones are padded. Every row has one dimension.
+    /// Like [`Tensors::gather`], but pads short rows to the length of the longest row. Padded rows have one dimension.
     ///
     /// ```
     /// use leeway::tensor::{Data, Padding, Tensor, Tensors};
@@ -121,12 +121,12 @@ impl Tensors {
         Tensors::stack(&longer.iter().collect::<Vec<_>>())
     }
 
-    /// Returns the length of a row: the first dimension of the first tensor's rows, and 1 if they have none.
+    /// Returns the length of the first tensor's rows along their first dimension; 1 if a row is a single element.
     pub fn row_length(&self) -> usize {
         self.at(0).and_then(|tensor| tensor.row_shape().first().copied()).unwrap_or(1)
     }
 
-    /// Cuts the rows of tensors to a length, if `is_long` returns true for their name.
+    /// Cuts the rows of those tensors to a length for whose names `is_long` returns true.
     pub fn shortened(self, length: usize, is_long: impl Fn(&str) -> bool) -> Tensors {
         let tensors = self.0.into_iter().map(|(name, tensor)| match is_long(&name) {
             true => (name, tensor.with_row_length(length)),

@@ -107,8 +107,8 @@ impl Deployer {
         }
     }
 
-    /// Writes the first deployment of a new model once its version is loaded: the highest version that was not refused.
-    /// Another server may already have written one.
+    /// Writes the first deployment of a new model, for the highest version that was not refused, once that version is
+    /// loaded. If another server has already written a deployment, takes over that one.
     pub(super) async fn deploy_first(self: &Arc<Self>, name: &ModelName) {
         let first = {
             let mut state = self.state.lock();
@@ -177,7 +177,7 @@ impl Deployer {
         // The lock prevents a change from deploying the version meanwhile.
         let _writing = self.writing.lock().await;
         let mut state = self.state.lock();
-        // The deployment may have changed since.
+        // The deployment may have changed since this step was decided.
         if let Some(model) = state.models.get_mut(name)
             && self.steps(model).contains(&ReconcileAction::Retire(version))
         {
@@ -226,7 +226,7 @@ impl Deployer {
         let store = Arc::clone(&self.loader.store);
         let compare = move || compare(&*store, &served, &compared);
         let compared = self.on_a_thread(Pace::Background, "verifier", compare).await;
-        // The next comparison tries again.
+        // A failure is only logged. The next comparison tries again.
         let failed = |problem: &dyn std::fmt::Display| {
             tracing::warn!(model = %name, %version, %problem, "the files could not be compared");
         };

@@ -17,10 +17,10 @@ use crate::identity::{ModelName, Version};
 use crate::monitor::StatePart;
 use crate::traffic::{Share, TrafficSplit};
 
-/// Maximum number of attempts to make a change that other changes overtake.
+/// Maximum number of attempts at a change, if other changes are written first.
 const ATTEMPTS: usize = 16;
 
-/// Keeps the versions of a pending change loaded until it is dropped.
+/// Guard that keeps the versions of a pending change loaded.
 #[derive(Debug)]
 struct Changing<'a> {
     deployer: &'a Deployer,
@@ -76,7 +76,8 @@ impl Deployer {
             Err(OperatorError::Journal(_)) => self.deployment(&request.model)?,
             latest => latest?,
         };
-        // Another operator may make the same rollback meanwhile: repeating it would go back twice.
+        // Binds the rollback to this generation: if another operator rolls back meanwhile, this one must not go back
+        // again.
         request.if_generation.get_or_insert(present.generation);
         Ok(present)
     }
@@ -104,7 +105,7 @@ impl Deployer {
         })?;
         let _writing = self.writing.lock().await;
         fail::fail_point!("change::before_the_journal");
-        // Another deployment may have taken effect meanwhile, or one of the versions may be retired.
+        // Another deployment may have taken effect meanwhile, or one of the versions may have been retired.
         let now = self.deployment(&request.model)?;
         let is_newer = now.generation > present.generation && !self.is_replaced_by(&present);
         if is_newer || !self.is_loaded(&next) {
@@ -130,7 +131,7 @@ impl Deployer {
         Ok(Attempt::Ended(self.deployed(true, next, before)))
     }
 
-    /// Writes a deployment to the journal, unless earlier ones of its model still wait to be written.
+    /// Writes a deployment to the journal, unless earlier deployments of the model still wait to be written.
     async fn write(&self, next: &Deployment) -> Result<Appended, OperatorError> {
         let waiting = self.state.lock().models.get(&next.model).and_then(|model| model.unwritten.problem());
         match waiting {
@@ -140,7 +141,7 @@ impl Deployer {
     }
 
     fn deployed(self: &Arc<Self>, changed: bool, deployment: Deployment, before: TrafficSplit) -> ChangeOutcome {
-        // A promoted version may have to be loaded again in another process.
+        // A promoted version may have to be reloaded in another process.
         let is_outdated = match self.state.lock().models.get(&deployment.model) {
             Some(model) => model.live().values().any(|live| *live == LoadState::Outdated),
             None => false,
@@ -172,8 +173,8 @@ impl Deployer {
         Ok(())
     }
 
-    /// Returns the current deployment in the journal, which other processes may have written to, and takes it over if
-    /// that is quick. A change has to start from it even if it cannot be taken over.
+    /// Returns the current deployment in the journal, which another process may have written, and takes it over if its
+    /// versions load quickly. A change starts from this deployment even if it could not be taken over.
     async fn latest(self: &Arc<Self>, name: &ModelName) -> Result<Deployment, OperatorError> {
         const TIMEOUT: Duration = Duration::from_secs(1);
         let own = self.deployment(name)?;
@@ -188,7 +189,7 @@ impl Deployer {
             let _ = deployer.load_deployed(&newer).await;
             deployer.advance(&newer.model).await;
         });
-        // The task continues if it takes longer.
+        // After the timeout, the task continues in the background.
         let _ = tokio::time::timeout(TIMEOUT, catching_up).await;
         Ok(latest)
     }
@@ -216,7 +217,7 @@ impl Deployer {
         let Some(model) = state.models.get_mut(&next.model) else { return };
         let before = std::mem::replace(&mut model.deployment, next.clone());
         (model.newer, model.is_overtaken, model.deployment_problem) = (None, false, None);
-        // A version that the deployment needs no longer needs a hold.
+        // Holds of the versions that the deployment needs are obsolete.
         for version in next.required_versions() {
             model.holds.remove(&version);
         }
@@ -249,7 +250,7 @@ impl Deployer {
         })
     }
 
-    /// Takes a version out of memory and keeps it out, if the deployment does not need it.
+    /// Unloads a version and keeps it unloaded. Refused if the deployment needs the version.
     pub async fn hold_unloaded(&self, name: &ModelName, version: Version) -> Result<(), OperatorError> {
         // A version that is about to be deployed must not be unloaded.
         let _writing = self.writing.lock().await;

@@ -1,4 +1,4 @@
-//! One load of a version: in its turn, on a thread of its own, with a time limit.
+//! A load of a version: waits for its turn, runs on a thread of its own, and has a timeout.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use crate::registry::{LoadOrder, LoadStep, Pace, PreparedVersion, ServedVersion}
 use crate::repository::{Fingerprint, Refusal};
 
 /// Maximum number of concurrent loads while requests are served: each takes the memory of a model, and spare cores. At
-/// startup a load takes all places, so that loads run one at a time, each with the whole machine.
+/// startup a load takes all permits, so that loads run one at a time, each with the whole machine.
 pub(super) const LOADS_AT_ONE_TIME: u32 = 2;
 
-/// Maximum number of additional loads that run longer than [`SLOW`]. So a load that hangs does not keep a place that
-/// other loads need.
+/// Maximum number of additional loads that run longer than [`SLOW`]. They release their permits, so that a load that
+/// hangs does not block other loads.
 pub(super) const SLOW_LOADS_AT_ONE_TIME: usize = 4;
 
-/// Time after which a load counts as slow and gives its place to other loads.
+/// Time after which a load counts as slow and releases its permit to other loads.
 const SLOW: Duration = Duration::from_secs(5);
 
 /// The `model.toml` that a version has to be loaded with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConfigRequirement {
-    /// Any `model.toml`: the version only has to answer.
+    /// Any `model.toml`: the version only has to serve.
     Any,
     Present,
 }
@@ -89,7 +89,7 @@ impl Deployer {
             place: model.place(version),
             pace: self.pace(),
         };
-        // As of the last sync. The next sync finds later changes.
+        // The fingerprints as of the last sync. The next sync finds later changes.
         let marks = LoadedFrom { folder: found.mark.clone(), config: model.on_disk.config_mark.clone() };
         let is_good = |served: &Arc<ServedVersion>| {
             with == ConfigRequirement::Any || (served.config == order.config && served.place == order.place)
@@ -139,7 +139,7 @@ impl Deployer {
         self.advance_in_background(&name);
     }
 
-    /// Prepares a version when there is a place for it. A slow load gives its place to other loads.
+    /// Prepares a version once a permit is free. A slow load releases its permit to other loads.
     async fn prepare_in_turn(
         &self,
         order: &LoadOrder,
@@ -213,8 +213,8 @@ async fn result_of<T>(thread: oneshot::Receiver<T>) -> Result<T> {
     thread.await.map_err(|_| Error::internal("a thread panicked; its message is in the log above"))
 }
 
-/// Refuses files that were altered, along with their manifest, since the version was loaded: they are not the deployed
-/// version.
+/// Refuses a reload if the files and their manifest have changed since the version was loaded: they are no longer the
+/// deployed version.
 fn check_replacement(model: &mut ModelState, served: ServedVersion) -> Result<ServedVersion, SetupError> {
     let version = served.version;
     let ready = model.versions.get(&version).and_then(|known| known.lifecycle.as_ready());
@@ -239,7 +239,7 @@ fn note_success(model: &mut ModelState, served: ServedVersion) {
 fn note_failure(model: &mut ModelState, version: Version, failure: LoadFailure) {
     let LoadFailure { fault, problem, .. } = &failure;
     let known = model.versions.entry(version).or_default();
-    // A version whose files are still being copied may be tried again at every sync.
+    // A repeated problem is not logged again: a version whose files are being copied may be tried at every sync.
     let is_logged = known.logged.as_ref().is_some_and(|logged| match fault.is_transient() {
         true => is_same_but_for_numbers(logged, problem),
         false => logged == problem,

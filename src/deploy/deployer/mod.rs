@@ -7,15 +7,15 @@
 //! The lock of the state is held for operations in memory only: never while something is loaded, read or written. So a
 //! rollback or a status never waits for a load or for the disk.
 //!
-//! A sync with the repository starts loads and does not wait for them. When a load ends, [`Deployer::advance`] takes the
-//! next steps. So a model that loads slowly, or never, does not hold up other models.
+//! A sync with the repository starts loads and does not wait for them. When a load ends, [`Deployer::advance`] takes
+//! the next steps. So a model that loads slowly, or never, does not delay other models.
 //!
 //! | file | content |
 //! |---|---|
 //! | `state.rs` | the state of all models |
 //! | `start.rs` | start, polling, reload |
 //! | `sync.rs` | takes over changes of the repository and the journal |
-//! | `advance.rs` | next steps of a model: first deployment, newer deployment, loads, retirements, comparisons |
+//! | `advance.rs` | next steps of a model: first or newer deployment, loads, retirements, comparisons of files |
 //! | `load.rs` | one load |
 //! | `change.rs` | changes of the deployment, and holds |
 //! | `unwritten_deployments.rs` | deployments that are in effect but not yet in the journal |
@@ -51,7 +51,7 @@ pub struct Deployer {
     catalog: Arc<Catalog>,
     repository: RepositoryConfig,
     state: Mutex<State>,
-    /// Held while a deployment is written and taken over.
+    /// Held while a deployment is written to the journal and takes effect.
     writing: tokio::sync::Mutex<()>,
     /// Held during a sync with the repository.
     syncing: tokio::sync::Mutex<()>,

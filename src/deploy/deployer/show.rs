@@ -61,7 +61,7 @@ fn version_status(model: &ModelState, version: Version) -> VersionStatus {
     let nothing = VersionRecord::default();
     let VersionRecord { lifecycle, .. } = model.versions.get(&version).unwrap_or(&nothing);
     let served = lifecycle.served();
-    // A version that is not loaded shows its manifest as of the last sync. It is not verified.
+    // The manifest of a version that is not loaded, as of the last sync. It is not verified.
     let on_disk = || model.on_disk.versions.get(&version).and_then(|found| found.manifest.clone());
     let manifest = served.map(|served| Arc::clone(&served.manifest)).or_else(on_disk);
     VersionStatus {

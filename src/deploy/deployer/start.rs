@@ -19,7 +19,7 @@ use crate::registry::{Catalog, Loader, Pace};
 
 impl Deployer {
     /// Loads the versions that the repository and the journal ask for. A model that cannot be served is logged and
-    /// skipped. At a strict start it is an error.
+    /// skipped, or is an error at a strict start.
     pub async fn start(
         loader: Loader,
         journal: Arc<dyn Journal>,
@@ -58,7 +58,7 @@ impl Deployer {
         Ok(deployer)
     }
 
-    /// For a strict start: any problem with the repository is an error.
+    /// Fails if the repository has a problem. Called at a strict start.
     fn refuse_problems(&self) -> Result<(), SetupError> {
         let state = self.state.lock();
         if let Some(problem) = self.default_model_problem(&state) {
@@ -67,7 +67,7 @@ impl Deployer {
         state.problems.texts().into_iter().next().map_or(Ok(()), |problem| Err(SetupError::Repository(problem)))
     }
 
-    /// For a strict start: the first version with traffic that could not be loaded is an error.
+    /// Fails if a model is not served, because of the first version that is not loaded. Called at a strict start.
     fn refuse_unserved(&self) -> Result<(), SetupError> {
         let state = self.state.lock();
         for (name, model) in &state.models {

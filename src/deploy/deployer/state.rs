@@ -37,12 +37,12 @@ pub(super) struct ModelState {
     pub(super) recorded: Recorded,
     /// A newer deployment that another process has written, until its versions are loaded.
     pub(super) newer: Option<Deployment>,
-    /// True if the deployment was never written, and another process has written others instead.
+    /// True if the deployment was never written, because another process has written a different one.
     pub(super) is_overtaken: bool,
     /// The reason why a newer deployment cannot be taken over.
     pub(super) deployment_problem: Option<String>,
     pub(super) unwritten: Unwritten,
-    /// The versions that were ever to be loaded.
+    /// The versions for which a load was started.
     pub(super) versions: BTreeMap<Version, VersionRecord>,
     pub(super) holds: BTreeMap<Version, Hold>,
     /// Versions that pending changes are about to deploy, one entry for each change.
@@ -94,12 +94,12 @@ pub(super) struct Unserved {
     pub(super) reason: String,
 }
 
-/// State of a model's deployment: written to the journal, waiting to be ([`Unwritten`]), or not decided yet.
+/// State of a model's deployment: decided (in the journal, or in [`Unwritten`]), or not decided yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recorded {
     /// The deployment is in the journal, or waits to be written.
     Yes,
-    /// The model is new. Its first deployment will be of the highest version that loads.
+    /// The model is new. Its first deployment will have the highest version that loads.
     NotYet,
 }
 
@@ -128,8 +128,8 @@ impl State {
         Err(Error::UnknownModel { model: name.to_string(), known })
     }
 
-    /// Returns the only model that was ever deployed, whether it is served or not. A new model that cannot be loaded does
-    /// not count.
+    /// Returns the deployed model, served or not, if there is only one. A new model that cannot be loaded does not
+    /// count.
     pub(super) fn only_deployed(&self) -> Option<&ModelName> {
         let known = self.models.iter().map(|(name, model)| (name, model.recorded));
         let without_config = self.without_config.iter().map(|(name, recorded)| (name, *recorded));
@@ -224,15 +224,15 @@ impl ModelState {
         self.versions.iter().filter_map(live).collect()
     }
 
-    /// Returns the place where the sessions of a version should run.
+    /// Returns the placement of the sessions of a version: in the server, or in their own processes.
     pub(super) fn place(&self, version: Version) -> SessionPlace {
         let Deployment { stable, rollback_path, .. } = &self.deployment;
-        // The versions of the rollback path were promoted once.
+        // The versions of the rollback path also count as promoted.
         self.config.model.isolation.place(version == *stable || rollback_path.contains(&version))
     }
 
-    /// Returns true if a deployment in the journal has to replace the one in effect. If the one in effect was never
-    /// written, comparing generations is not enough.
+    /// Returns true if a deployment in the journal has to replace the one in effect. If the one in effect was overtaken
+    /// before it was written, any other one replaces it.
     pub(super) fn is_replaced_by(&self, written: &Deployment) -> bool {
         written.generation > self.deployment.generation || (self.is_overtaken && *written != self.deployment)
     }
@@ -284,7 +284,8 @@ impl ModelState {
         }
     }
 
-    /// Allows retries of failed loads whose reason has changed or whose time has come, and forgets versions that are gone.
+    /// Allows retries of failed loads whose files have changed or whose backoff is over, and forgets versions that are
+    /// gone.
     pub(super) fn allow_retries(&mut self, reason: SyncReason, now: Instant) {
         let ModelView { versions: found, config_mark, .. } = &*self.on_disk;
         self.versions.retain(|version, known| {
@@ -336,7 +337,7 @@ mod tests {
         let (now, thread) = (Instant::now(), Arc::new(Mutex::new(LoadStep::Waiting)));
         let later = now + Duration::from_secs(10);
         let (transient, lasting) = (failure(Some(later), &thread), failure(None, &thread));
-        // The thread of a load that timed out still runs.
+        // Not due while the thread of a load that timed out still runs.
         assert!(!transient.is_due(SyncReason::Asked, later));
         drop(thread);
         assert!(!transient.is_due(SyncReason::Regular, now));

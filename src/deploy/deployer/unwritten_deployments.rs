@@ -20,8 +20,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
 impl Deployer {
-    /// Keeps a deployment that the journal has refused, and writes it as soon as the journal works again. The caller
-    /// holds `writing`.
+    /// Keeps a deployment that could not be written, and writes it as soon as the journal works again. The caller holds
+    /// the lock `writing`.
     pub(super) fn keep_unwritten(self: &Arc<Self>, next: &Deployment, error: &OperatorError) {
         let is_first = {
             let mut state = self.state.lock();
@@ -103,7 +103,7 @@ impl Deployer {
         self.journal_failed(OperatorError::Journal(problem.to_owned()))
     }
 
-    /// Forgets the oldest waiting deployment, or all if another server has written this one instead.
+    /// Forgets the oldest waiting deployment, or all of them if another server has written a deployment instead.
     fn forget_unwritten(&self, name: &ModelName, overtaken_by: Option<&Deployment>) {
         let mut state = self.state.lock();
         if let Some(model) = state.models.get_mut(name) {

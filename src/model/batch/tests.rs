@@ -27,7 +27,7 @@ fn up_to(limit: usize) -> BatchPolicy {
     policy(RunRows::UpTo(limit.try_into().unwrap()))
 }
 
-/// Plans for requests of these rows and widths, without deadlines, and compares the shares: place and rows.
+/// Plans a batch for requests of these rows and widths, without deadlines, and checks the shares (index, rows).
 fn check(policy: BatchPolicy, waiting: &[(usize, usize)], expected: &[(usize, usize)]) {
     let now = Instant::now();
     let waiting: Vec<Tensors> = waiting.iter().map(|&(rows, width)| request(rows, width)).collect();
@@ -90,13 +90,13 @@ fn a_worker_waits_for_company_no_longer_than_it_may() {
         plan(now, std::iter::repeat_n(candidate, count), policy, 2, Some(Line { a: 0.0, b: 0.001 })).next
     };
     assert_eq!(until(now, None, 1), Next::WaitUntil(now + ms(5)));
-    // 1 ms for the run, 15% more, and 1 ms for waking up.
+    // 1 ms for the run, a margin of 15%, and 1 ms for waking up.
     let in_time = now + ms(5) - Duration::from_micros(2_150);
     assert_eq!(until(now, Some(now + ms(5)), 1), Next::WaitUntil(in_time));
     assert!(matches!(until(now, Some(now + ms(2)), 1), Next::Run(_)));
     assert!(matches!(until(now, None, 2), Next::Run(_)));
     assert!(matches!(until(now - ms(5), None, 1), Next::Run(_)));
-    // Woken up a little late, it still runs.
+    // A worker that wakes up a little late still runs the batch.
     let candidate = Candidate { rows: 1, inputs: &inputs, entered: now, finish_by: Some(now + ms(5)) };
     let late = in_time + Duration::from_micros(900);
     let woken = plan(late, [candidate], policy, 2, Some(Line { a: 0.0, b: 0.001 }));

@@ -15,7 +15,7 @@ pub(super) enum Runs {
 pub(super) struct Usual {
     /// Median, over the answers, of the largest number in each.
     overall: f64,
-    /// The largest number in each place of the answers; empty if they differ in shape.
+    /// The largest number at each position of the answers; empty if the answers differ in shape.
     of_each: Vec<f64>,
 }
 
@@ -38,13 +38,14 @@ impl Usual {
     }
 }
 
-/// The largest relative difference of two tensors; `None` if they differ in shape, or in which elements are finite.
+/// The largest relative difference of two tensors; `None` if they differ in shape, or in the positions of finite
+/// elements.
 ///
-/// In runs of one shape, where rounding is the same, a difference is relative to the numbers in the same place, so that
-/// a small number beside a large one counts. In runs of different shapes, it is relative to the largest number, which
-/// may have been a term of the same sum. Elements that are not floating-point numbers are equal or not: 0 or 1. In runs
-/// of different shapes, one in a hundred of them may differ, because of rounding in the numbers that they were computed
-/// from.
+/// In runs of one shape, where rounding is the same, a difference is relative to the numbers at the same position, so
+/// that a small number beside a large one counts. In runs of different shapes, it is relative to the largest number,
+/// which may have been a term of the same sum. Elements that are not floating-point numbers have the difference 0
+/// (equal) or 1 (not equal). In runs of different shapes, one in a hundred of these elements may differ, because of
+/// rounding in the numbers that they were computed from.
 pub(super) fn distance(one: &Tensor, other: &Tensor, usual: &Usual, runs: Runs) -> Option<f64> {
     if one.shape() != other.shape() || one.dtype() != other.dtype() {
         return None;

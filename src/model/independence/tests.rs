@@ -45,15 +45,15 @@ fn what_other_rows_change_is_found() {
         },
         |x| x.iter().map(|v| v / x.len() as f32).collect(),
         |x| x.iter().enumerate().map(|(place, v)| v + 0.1 * place as f32).collect(),
-        // Only in runs of more than four rows, like a mixture of experts at its capacity.
+        // A dependence only in runs of more than four rows, like a mixture of experts at its capacity.
         |x| x.iter().map(|v| if x.len() > 4 { v / x[0] } else { *v }).collect(),
-        // Tiny beside the numbers that it is added to.
+        // An influence that is tiny beside the numbers that it is added to.
         |x| x.iter().map(|v| 2000.0 + v + 1e-3 * x.iter().copied().fold(f32::MIN, f32::max)).collect(),
-        // Zero for a row alone.
+        // The answer to a row alone is zero.
         |x| x.iter().map(|v| v - x.iter().sum::<f32>() / x.len() as f32).collect(),
-        // Small beside the answer to another row.
+        // An influence that is small beside the answer to another row.
         |x| x.iter().map(|v| v.exp() + 0.01 * x[0]).collect(),
-        // Small beside the numbers, but large beside the differences between rows.
+        // An influence that is small beside the numbers, but large beside the differences between rows.
         |x| x.iter().map(|v| 1000.0 + 0.1 * (v - x.iter().sum::<f32>() / x.len() as f32)).collect(),
         |x| vec![f32::NAN; x.len()].iter().zip(x).map(|(nan, v)| if x.len() > 1 { *nan } else { *v }).collect(),
     ];
@@ -84,8 +84,8 @@ fn what_differs_by_rounding_is_independent() {
     assert!(difference > 1e-7 && difference < 1e-5, "{difference}");
 }
 
-/// An id that is passed through is not evidence about the risk beside it. An output that is not answered does not
-/// matter.
+/// An output that passes an id through is not evidence about the output beside it, a risk. An output that is not part
+/// of answers does not matter.
 #[test]
 fn every_output_of_an_answer_has_to_say_something() {
     let rows = [row(&[0.1]), row(&[-1.0]), row(&[10.0])];

@@ -1,4 +1,4 @@
-//! The process of a model: opens the model that the server sends, and runs the inputs that it sends.
+//! The process of a model: opens the model and runs the inputs that the server sends.
 
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
@@ -50,7 +50,8 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
     let [memory, control] = receive_files(socket)?;
     let (memory, control) = (SharedMemory::of(memory), UnixStream::from(control));
     let runs = Arc::new(Mutex::new(Runs::default()));
-    // Before anything else: opening a model may take forever, and the process has to end with the server even then.
+    // Listens before anything else: opening a model may take forever, and even then the process has to end with the
+    // server.
     let listen = {
         let runs = Arc::clone(&runs);
         move || listen(control, &runs)

@@ -95,7 +95,7 @@ impl LoadedModel for IsolatedModel {
             return Err(Error::ModelRestarting { retry_after }.into());
         }
         let opened = open(&self.program, &self.library, &*self.source, &self.config, &self.restarts);
-        // Any failure counts as an end, because another attempt at once would not help.
+        // Any failure counts as an end of the process, because an immediate retry would not help.
         let (session, signature, _) = opened.inspect_err(|_| self.restarts.lock().ended(Instant::now()))?;
         if signature != self.signature {
             return Err(SetupError::internal("the model has other inputs or outputs after it was opened again"));

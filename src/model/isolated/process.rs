@@ -120,8 +120,8 @@ impl Restarts {
         self.last = Some(now);
     }
 
-    /// Counts a successful run. A run cancels out an end, so backoff applies only to a model that crashes more often
-    /// than it runs.
+    /// Counts a successful run. Each successful run cancels out one end, so backoff applies only to a model that
+    /// crashes more often than it runs.
     pub(super) fn ran(&mut self) {
         self.in_a_row = self.in_a_row.saturating_sub(1);
     }

@@ -63,7 +63,8 @@ impl IsolatedSession {
     }
 
     fn answer(&mut self) -> io::Result<Answer> {
-        // The process sends nothing after the answer until the next order, so a buffer loses nothing.
+        // The process sends nothing between its answer and the next order, so the buffer never holds more than one
+        // answer.
         let waiting = Waiting { socket: &self.socket, control: &self.control, ended_at: None };
         receive(&mut BufReader::with_capacity(ANSWER_BYTES, waiting))
     }
@@ -80,7 +81,8 @@ impl Session for IsolatedSession {
     }
 
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors> {
-        // Sets the number, then checks the flag. `end_runs` sets the flag, then reads the number. So no end is missed.
+        // Sets the number, then checks the flag. `end_runs` sets the flag, then reads the number. So a request to end
+        // the run is never missed.
         let number = self.control.run.fetch_add(1, Ordering::SeqCst) + 1;
         if self.control.is_ended.load(Ordering::SeqCst) {
             return Err(Error::ModelFailed { detail: "the run was ended before it began".to_owned() });

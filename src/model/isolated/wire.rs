@@ -50,7 +50,7 @@ pub(super) struct Open {
     pub(super) config: SessionConfig,
     /// Size of the model in the shared memory.
     pub(super) model: usize,
-    /// Locations and sizes of the external files, which follow the model there.
+    /// Locations and sizes of the external files, which follow the model in the shared memory.
     pub(super) external: Vec<(String, usize)>,
 }
 
@@ -83,7 +83,7 @@ pub(super) enum Failure {
 pub(super) struct Head {
     dtype: DType,
     shape: Vec<usize>,
-    /// Size of its elements there, in bytes.
+    /// Size of the elements in the shared memory, in bytes.
     bytes: usize,
 }
 

@@ -10,9 +10,9 @@ use crate::model::admission::{Admission, Backlog, Priority, admit, turn};
 use crate::model::batch::Lengths;
 
 impl Queue {
-    /// Size of a full batch for a request of this size, of which one run has at most `most`. Where short rows are
-    /// padded, it is the usual size of the last batches, because a batch full of long rows hardly ever occurs. Where a
-    /// run has the rows of one request, it is the mean size of the waiting requests and this one.
+    /// Expected size of a full batch, for a request of size `size` of which one run takes at most `most`. If short rows
+    /// are padded, this is the usual size of the last batches (at least `size`), because a batch full of long rows is
+    /// rare. If every request is a run of its own, this is the mean size of the waiting requests and this one.
     pub(super) fn full_run(&self, state: &State, size: usize, most: usize) -> usize {
         let policy = self.sharing.policy();
         match policy.lengths {
@@ -34,8 +34,8 @@ impl Queue {
     }
 
     /// Returns the expected time in the queue and the run for a request of size `size` that arrives now, if a full
-    /// batch has the size `run_size`; `None` if no time was learned yet, or if the request is admitted only to learn a
-    /// new one. An error if it cannot be in time.
+    /// batch has the size `run_size`; `None` if no time was learned yet, or if the request is admitted only to learn
+    /// the time anew. Fails if the request cannot be in time.
     pub(super) fn forecast(
         &self,
         state: &mut State,

@@ -28,16 +28,17 @@ pub(super) struct State {
     pub(super) full_batch: usize,
     /// Moving average of the size of the last batches.
     pub(super) usual_size: f64,
-    /// Time of the last run of each class of sizes that was learned from, or tried in order to learn.
+    /// For each class of sizes, the time of the last run that was learned from, or that was attempted in order to
+    /// learn.
     pub(super) learned: [Instant; CLASSES],
     /// Number of workers that sleep until they are notified.
     pub(super) parked: usize,
-    /// Number of requests in a row that came while at most one other was waiting or running.
+    /// Number of requests in a row that arrived while at most one other request was waiting or running.
     pub(super) quiet_streak: u32,
     /// Duration of the last run.
     pub(super) last_run: Duration,
     pub(super) door: Door,
-    /// Buffer for the rest of each worker's run, kept to avoid an allocation.
+    /// Buffer for the remaining time of each worker's run, kept to avoid an allocation.
     pub(super) residuals: Vec<Duration>,
 }
 
@@ -60,7 +61,7 @@ pub(super) struct Running {
     pub(super) ended: Option<Instant>,
 }
 
-/// Admission to the queue. Waiting requests can still be taken once it is closed.
+/// State of admission to the queue. Once it is closed, waiting requests can still be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Door {
     Open,
@@ -72,7 +73,7 @@ impl State {
         self.workers.iter().filter_map(|slot| slot.run.as_ref())
     }
 
-    /// Ends the runs with rows of this request, if nobody waits for any request in them any more.
+    /// Ends every run that has rows of this request, if nobody waits for any request of that run any more.
     pub(super) fn end_unwanted_runs(&mut self, request: &Arc<Request>) {
         if request.taken().is_none() {
             return;
@@ -101,8 +102,9 @@ impl State {
         now.saturating_duration_since(self.learned[class_of(size)]) > STALE
     }
 
-    /// Marks a request that is expected to be late to be run anyway, if the learned time is stale and its deadline has
-    /// not passed. For a free worker, when no request can be in time. Returns true if the request is run.
+    /// Marks a request to be run although it is expected to be late, if the learned time is stale and the request's
+    /// deadline has not passed. Called for a free worker when no request can be in time. Returns true if the request is
+    /// marked.
     pub(super) fn try_all_the_same(&mut self, place: usize, policy: BatchPolicy, now: Instant) -> bool {
         let Some(waiting) = self.line.at(place).filter(|waiting| !waiting.request.deadline.has_passed(now)) else {
             return false;
@@ -116,11 +118,11 @@ impl State {
         is_stale
     }
 
-    /// Error for a request that cannot be in time any more.
+    /// Returns the error for a request that cannot be in time any more.
     pub(super) fn too_late(&self, waiting: &Waiting, policy: BatchPolicy, now: Instant) -> Error {
         let request = &waiting.request;
         if request.deadline.has_passed(now) {
-            // The clock of the request knows how long each stage took.
+            // The clock of the request fills in the duration of each stage.
             return Error::Expired { stage: Stage::Queue, spent: Timings::default() };
         }
         let needed = self.service.typical(waiting.run_size(policy, self.full_batch)).unwrap_or_default();
@@ -151,7 +153,7 @@ impl State {
 }
 
 impl Running {
-    /// Expected rest of the run. A run that was ended is expected to stop at once.
+    /// Expected remaining time of the run. A run that was ended is expected to stop at once.
     pub(super) fn left(&self, now: Instant) -> Duration {
         match self.ended {
             Some(ended) => residual(Duration::ZERO, now.saturating_duration_since(ended)),

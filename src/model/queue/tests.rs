@@ -46,7 +46,7 @@ fn a_queue_that_is_closed_waits_for_no_company() {
     assert!(entered.request.taken().is_some());
 }
 
-/// Also between the forming of a batch and its run.
+/// A batch can also be ended between its forming and its run.
 #[test]
 fn a_batch_that_nobody_waits_for_is_ended_and_the_next_may_run() {
     let queue = queue(&SessionConfig::default());

@@ -30,7 +30,7 @@ struct Settings {
     /// Divisor of logits before they become probabilities.
     #[serde(default = "one")]
     temperature: f32,
-    /// Minimum probability with which the second of two classes is chosen, or, with `multi_label`, each class.
+    /// Minimum probability for choosing the second of two classes, or with `multi_label`, for choosing any class.
     threshold: Option<f32>,
     /// True if any number of classes can be right at once.
     #[serde(default)]
@@ -258,8 +258,8 @@ impl Classifier {
         }
     }
 
-    /// Returns true if each row is a distribution. `None` if a value is not finite. Softmax of probabilities is a
-    /// common mistake and hard to notice, because the labels are still right.
+    /// Returns true if each row of scores is a probability distribution; `None` if a value is not finite. Softmax of
+    /// probabilities is a common mistake, and hard to notice because the labels are still right.
     fn add_up_to_one(&self, outputs: &Tensors) -> Option<bool> {
         let tensor = outputs.get(&self.output)?;
         let scores = tensor.to_f32()?;
@@ -328,7 +328,7 @@ impl Classifier {
     }
 
     /// Entropy −Σ p ln p over the classes, divided by its maximum. With `multi_label`, the mean of the entropies of the
-    /// single classes, each of which is right or wrong.
+    /// classes, each taken as a yes-or-no decision.
     fn entropy(&self, probabilities: &[f64]) -> f64 {
         let plogp = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
         let entropy = match self.decision {
@@ -344,7 +344,7 @@ impl Classifier {
     }
 }
 
-/// The indices of the `k` highest scores, the highest first. Equal scores keep their order.
+/// Returns the indices of the `k` highest scores, in descending order of the scores. Equal scores keep their order.
 fn top(scores: &[f64], k: usize) -> Vec<usize> {
     let k = k.min(scores.len());
     if k > 64 {

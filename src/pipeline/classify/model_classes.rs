@@ -11,14 +11,15 @@ use crate::pipeline::Label;
 pub struct NamedClasses {
     /// The names.
     pub labels: Vec<Label>,
-    /// Their position in the file, for messages.
+    /// Location of the names in the file, for messages.
     pub source: String,
 }
 
 /// The classes of an output with scores, according to the model's graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutputClasses {
-    /// Candidate names, the likeliest first. Those of a classifier within the model may be too few or too many.
+    /// Candidate lists of names, the likeliest first. The list of a classifier within the model may be too short or too
+    /// long.
     pub names: Vec<NamedClasses>,
     /// The output in which the model itself names the class that it chooses from these scores.
     pub label_output: Option<String>,
@@ -72,13 +73,13 @@ impl ModelClasses {
         let of_metadata =
             self.of_metadata.iter().filter_map(|names| names.without_background(scores.first_class)).find(fits);
         match (of_graph.cloned(), of_metadata) {
-            // Numbers from 0 up are not names, so the names in the metadata are better.
+            // Prefers the metadata, because numbers from 0 up are not names.
             (Some(graph), Some(metadata)) if is_numbering(&graph.labels) => Some(metadata),
             (graph, metadata) => graph.or(metadata),
         }
     }
 
-    /// Returns the labels for these scores: those of `model.toml`, or those of the file. They must not disagree.
+    /// Returns the labels for these scores, from `model.toml` or else from the file. Fails if the two disagree.
     pub(crate) fn choose(
         &self,
         configured: Option<Vec<Label>>,
@@ -126,7 +127,8 @@ impl ModelClasses {
 }
 
 impl NamedClasses {
-    /// The names without the background's. `None` if the scores have a background, but the first names do not say so.
+    /// Removes the name of the background. `None` if the scores have a background, but the first name is not a
+    /// background's.
     fn without_background(&self, first_class: usize) -> Option<NamedClasses> {
         const BACKGROUND: [&str; 4] = ["__background__", "background", "bg", "n/a"];
         let is_background = |label: &Label| BACKGROUND.contains(&label.to_string().to_lowercase().as_str());
@@ -156,7 +158,7 @@ impl ChosenLabels {
     pub(crate) fn contradiction(&self, said: &Label, output: &str) -> Option<String> {
         let known = match (&self.in_file, &self.labels) {
             (Some(known), _) => known,
-            // Without names in the file, the meaning of a number is unknown: a position, an id.
+            // Without names in the file, the meaning of a number is unknown: it may be a position or an id.
             (None, _) if matches!(said, Label::Number(_)) => return None,
             (None, Some(labels)) => labels,
             (None, None) => {
@@ -183,7 +185,7 @@ pub(crate) fn unnamed(class: usize) -> Label {
     Label::Text(format!("class {class}").into())
 }
 
-/// Returns true for 0, 1, 2, ..., which are positions that texts may name.
+/// Returns true for 0, 1, 2 and so on: positions, which texts may name.
 fn is_numbering(labels: &[Label]) -> bool {
     labels.iter().zip(0..).all(|(label, place)| *label == Label::Number(place))
 }
@@ -302,12 +304,12 @@ mod tests {
         assert_eq!(classes.choose(None, scores(Some(3))).unwrap().labels, Some(labels(texts)));
         // The file has no names for another number of scores.
         assert_eq!(classes.choose(None, scores(Some(2))).unwrap().labels, None);
-        // If the shapes do not determine the number, another number of labels is a disagreement.
+        // If the shapes do not determine the number of scores, a different number of labels is a contradiction.
         let error = classes.choose(Some(labels(r#"["a", "b"]"#)), scores(None)).unwrap_err().to_string();
         assert!(error.contains(r#"says ["a", "b"], but the model's file says ["a", "b", "c"]"#), "{error}");
     }
 
-    /// A list of names may begin with the background or with the first class. Only the names themselves show it.
+    /// A list of names may begin with the background or with the first class. Only the names show which.
     #[test]
     fn the_background_is_no_class() {
         let chosen = |json: &str| {

@@ -1,7 +1,7 @@
 //! Scores of classes: their output, their kind, and their conversion to probabilities.
 //!
-//! The stages that read them share the settings `output`, `scores` and `labels`. Each stage declares them itself,
-//! because serde refuses unknown keys only if all known ones are in one struct.
+//! The stages that read scores share the settings `output`, `scores` and `labels`. Each stage declares these settings
+//! itself, because serde refuses unknown keys only if all known keys are in one struct.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(crate) struct ScoreSettings {
     pub(crate) labels: Option<Labels>,
 }
 
-/// The scores of a model, after its settings were checked.
+/// The scores of a model, from checked settings.
 pub(crate) struct ScoresOfModel {
     /// The output with the scores.
     pub(crate) output: Arc<str>,

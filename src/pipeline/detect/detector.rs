@@ -1,7 +1,7 @@
-//! `kind = "detector"`: boxes and their scores become the objects of an image, in its own pixels. The forms in which
-//! models return them are in `layouts.rs`.
+//! `kind = "detector"`: boxes and their scores become the objects of an image, in pixels of the original image. The
+//! forms in which models return boxes are in `layouts.rs`.
 //!
-//! Of boxes of one class that overlap, the one with the highest score is kept (greedy non-maximum suppression;
+//! Of overlapping boxes of one class, only the box with the highest score is kept (greedy non-maximum suppression;
 //! Felzenszwalb et al., 2010). The overlap of two boxes is the area they share ÷ the area they cover (Jaccard's index,
 //! "IoU").
 
@@ -61,8 +61,8 @@ fn hundred() -> NonZeroUsize {
     HUNDRED
 }
 
-/// Maximum number of boxes of an image that are compared with each other, those with the highest scores. The time grows
-/// with the square of the number.
+/// Maximum number of boxes of an image that are compared with each other. Boxes with lower scores are left out, because
+/// the time grows with the square of the number.
 const MAX_COMPARED: usize = 4096;
 
 struct Detector {
@@ -183,8 +183,7 @@ fn assumptions(
     }
     if is_suppressed_here && settings.overlap.is_none() {
         assumptions.push(format!(
-            "of boxes of one class that overlap by more than {LESS_THAN_HALF}, only the best is kept, because overlap does not say \
-             otherwise"
+            "of boxes of one class that overlap by more than {LESS_THAN_HALF}, only the best is kept, because overlap is not set"
         ));
     }
     assumptions
@@ -232,7 +231,7 @@ fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -
     }
 }
 
-/// The output with this name, or with this name and the suffix `:0` of TensorFlow.
+/// The output with this name, with or without TensorFlow's suffix `:0`.
 fn usual_output(signature: &Signature, name: &str) -> Option<Arc<str>> {
     let is_called_so = |output: &&TensorSpec| output.name.strip_suffix(":0").unwrap_or(&output.name) == name;
     signature.outputs.iter().find(is_called_so).map(|output| Arc::clone(&output.name))
@@ -250,7 +249,7 @@ fn declared_classes(
         SetupError::Config(format!("layout: the output {name:?} is {is}, but {expected} was expected"))
     };
     match (arrangement, dims(&names.boxes)) {
-        // Of unknown rank.
+        // The number of dimensions is unknown.
         (_, []) => Ok(None),
         (Arrangement::ScorePerClass { boxes_last, objectness, .. }, [_, second, third]) => {
             let of_scores = names.scores.as_deref().map(dims);
@@ -358,8 +357,8 @@ impl Detector {
     }
 }
 
-/// Returns at most `most` of the candidates, which are in descending order of their scores, without those that overlap
-/// a better one of their class by more than `overlap`.
+/// Returns the first `most` candidates that do not overlap a kept candidate of the same class by more than `overlap`.
+/// The candidates are in descending order of their scores.
 fn suppress(candidates: &[Candidate], overlap: f32, most: usize) -> Vec<Candidate> {
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in candidates.iter().take(MAX_COMPARED) {

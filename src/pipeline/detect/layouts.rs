@@ -1,4 +1,4 @@
-//! Layouts of detectors' outputs, by name, and reading boxes from them, for `kind = "detector"`.
+//! Layouts of detectors' outputs, by name, and reading of boxes from these layouts, for `kind = "detector"`.
 //!
 //! | layout | outputs | boxes | score | already suppressed |
 //! |---|---|---|---|---|
@@ -71,7 +71,7 @@ pub(crate) enum Arrangement {
     ScorePerClass {
         /// True if the last two dimensions are swapped.
         boxes_last: bool,
-        /// Use of the objectness, which is between the box and the scores; `None` if there is none.
+        /// Use of the objectness, which is between the box and the scores; `None` if the output has no objectness.
         objectness: Option<Objectness>,
         /// True if boxes are relative to a grid.
         grid: bool,
@@ -87,9 +87,9 @@ pub(crate) enum Arrangement {
 /// Use of the objectness, the probability that a box has an object at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Objectness {
-    /// It is multiplied by the score of the class.
+    /// Multiplied by the score of the class.
     Times,
-    /// The same, except that the score of a single class is ignored, because it is not trained
+    /// As `Times`, but if the model has only one class, its score is ignored, because it is not trained
     /// (`yolov7/utils/general.py`, `non_max_suppression`).
     TimesUnlessOnlyClass,
 }
@@ -286,7 +286,7 @@ impl Reading {
     /// Returns a box that the model itself has selected, if its score is high enough.
     fn suppressed(&self, cells: &Cells<'_>, numbers: [f32; 4], score: f32, class: f32) -> Result<Option<Found>> {
         let score = self.probability(cells, score)?;
-        // Padding of a fixed number of boxes has a score of 0.
+        // Models that return a fixed number of boxes pad them with scores of 0.
         if score < self.threshold || score <= 0.0 {
             return Ok(None);
         }

@@ -1,8 +1,8 @@
 //! Reads the containers of images: selects the parts of a file that a decoder needs, and reads the orientation.
 //!
-//! A file can hold far more than pixels: colour profiles and texts that inflate a thousandfold, and false sizes.
-//! Decoders unpack some of it, even for a small image. So they get only the chunks that hold pixels. The only other
-//! necessary part, the orientation, is read here.
+//! A file can hold far more than pixels: compressed colour profiles and texts that expand a thousandfold, and false
+//! sizes. Decoders expand some of these parts, even for a small image. Therefore a decoder gets only the chunks that
+//! hold pixels. The only other necessary part, the orientation, is read here.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ pub(crate) struct Essentials<'a> {
     pub(crate) size: Option<(u32, u32)>,
 }
 
-/// Returns the essentials of a PNG, JPEG or WebP file. Reports no other faults, because the decoder does.
+/// Returns the essentials of a PNG, JPEG or WebP file. Most faults of a file are left to the decoder to report.
 pub(crate) fn essentials(bytes: &[u8], format: ImageFormat) -> Result<Essentials<'_>, String> {
     match format {
         ImageFormat::Png => Ok(of_png(bytes)),
@@ -29,18 +29,18 @@ pub(crate) fn essentials(bytes: &[u8], format: ImageFormat) -> Result<Essentials
 }
 
 fn orientation(exif: &[u8]) -> Orientation {
-    // WebP files may have the mark that JPEG puts before the data.
+    // In WebP files, Exif data may begin with the mark that JPEG uses.
     let exif = exif.strip_prefix(EXIF_MARK).unwrap_or(exif);
     Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms)
 }
 
 const EXIF_MARK: &[u8] = b"Exif\0\0";
 
-/// A file with parts left out. Copied only if there are any.
+/// A file with parts left out. The file is copied only if a part is left out.
 struct Kept<'a> {
     file: &'a [u8],
     copy: Option<Vec<u8>>,
-    /// The file is kept or copied up to here.
+    /// End of the processed part of the file.
     upto: usize,
 }
 
@@ -128,7 +128,7 @@ fn of_jpeg(bytes: &[u8]) -> Essentials<'_> {
 }
 
 /// WebP (RFC 9649, 2.3): chunks of a type, a length and data in a RIFF file. Frames of an animation contain chunks
-/// themselves. The decoder skips what it does not need, but it trusts sizes.
+/// themselves. The decoder skips chunks that it does not need, but it trusts the sizes in the file.
 fn of_webp(bytes: &[u8]) -> Result<Essentials<'_>, String> {
     let mut essentials = Essentials { bytes: Cow::Borrowed(bytes), orientation: Orientation::NoTransforms, size: None };
     let (mut at, mut canvas) = (12, None);
@@ -161,7 +161,7 @@ fn extended_size(data: &[u8]) -> Option<(u32, u32)> {
     Some((u32::from_le_bytes([a, b, c, 0]) + 1, u32::from_le_bytes([d, e, f, 0]) + 1))
 }
 
-/// Checks that a frame is no larger than the canvas. The decoder would check that only after decoding the frame.
+/// Checks that a frame is no larger than the canvas. The decoder would check this only after decoding the frame.
 fn check_frame(data: &[u8], canvas: Option<(u32, u32)>) -> Result<(), String> {
     let Some(&[_, _, _, _, _, _, a, b, c, d]) = data.first_chunk() else { return Ok(()) };
     let [width, height] = [[a, b], [c, d]].map(|bytes| u32::from(u16::from_le_bytes(bytes) & 0x3fff));

@@ -1,4 +1,4 @@
-//! From the bytes of an image file to its pixels: upright, 8 bits per channel, and never more than allowed.
+//! Decodes an image file to its pixels: upright, with 8 bits per channel, and within limits of size and memory.
 
 use std::io::Cursor;
 use std::panic::catch_unwind;
@@ -45,7 +45,7 @@ pub(crate) struct Pixels {
     pub(crate) values: Vec<u8>,
 }
 
-/// Reads an image of at most `max_pixels`. Its size is checked before memory is allocated for it.
+/// Reads an image of at most `max_pixels`. The size is checked before memory for the pixels is allocated.
 pub(crate) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<Pixels, String> {
     let guessed = image::guess_format(bytes).ok();
     let format = guessed.filter(|format| FORMATS.contains(format));
@@ -56,7 +56,7 @@ pub(crate) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Resul
         None => "found data that is not a PNG, JPEG or WebP image".to_owned(),
     })?;
     if format == ImageFormat::Jpeg && !has_end(bytes) {
-        // The decoder would make up the missing pixels.
+        // Refused, because the decoder would make up the missing pixels.
         return Err("found a JPEG image that ends before it is complete".to_owned());
     }
     let essentials = essentials(bytes, format)?;
@@ -90,7 +90,7 @@ fn read(essentials: &Essentials<'_>, format: ImageFormat, max_pixels: u64) -> Re
         limits
     };
     let mut reader = ImageReader::with_format(Cursor::new(&*essentials.bytes), format);
-    // If the size is not known yet, the header is read without any memory for pixels.
+    // Until the size is known, the limit does not allow any memory for pixels.
     reader.limits(limits(essentials.size.unwrap_or((0, 0))));
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
@@ -132,7 +132,7 @@ fn name(format: ImageFormat) -> &'static str {
 }
 
 /// Returns true if a JPEG has its end marker after its first scan (ITU-T T.81, B.1.1.2). The data of a scan cannot
-/// contain this marker, but a thumbnail in the segments before it has its own.
+/// contain this marker. The marker of a thumbnail, in a segment before the scan, does not count.
 fn has_end(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
@@ -147,6 +147,6 @@ fn has_end(bytes: &[u8]) -> bool {
             }
         }
     }
-    // The decoder will report any other fault.
+    // No scan: false only if the file ends too early. The decoder reports any other fault.
     bytes.len() > at
 }

@@ -1,9 +1,9 @@
-//! The features of an image that drift is measured on.
+//! Features of an image, for monitoring drift.
 
 use super::decoding::{Channels, Pixels};
 use crate::feature::FeatureSchema;
 
-/// Features of an image, followed by those of the channels.
+/// Features of an image. The features of its channels follow them.
 const FEATURES: [&str; 5] = ["brightness", "contrast", "width", "height", "aspect"];
 
 /// The features of images with these channels.
@@ -18,8 +18,8 @@ pub(crate) fn schema(channels: Channels) -> FeatureSchema {
     }
 }
 
-/// Mean and standard deviation of the luminance (0 to 1) of the resized image; the size and aspect of the original; the
-/// means of the channels.
+/// Returns the mean and standard deviation of the luminance (0 to 1) of the resized image, the size and aspect of the
+/// original, and the means of the channels.
 pub(crate) fn features_of(
     image: &Pixels,
     channels: Channels,

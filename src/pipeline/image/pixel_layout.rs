@@ -1,4 +1,4 @@
-//! The form of a row of images: layout, height and width, from the model's declaration and the settings.
+//! The form of a row that is an image: layout, height and width, from the model's declaration and the settings.
 
 use super::placing::MAX_RESIZED_PIXELS;
 use super::settings::{Layout, Settings};
@@ -65,7 +65,7 @@ impl Declared {
                 Ok(Declared { layout: Layout::ChannelsLast, size: [fixed(height), fixed(width)] })
             }
             [_, _] => {
-                // With one channel, there is no difference.
+                // With one channel, both layouts are the same.
                 let layout = configured.or((channels == 1).then_some(Layout::ChannelsFirst)).ok_or(NOT_SHOWN)?;
                 Ok(Declared { layout, size: [None, None] })
             }

@@ -75,7 +75,7 @@ impl Placing {
         if u64::from(to.part_width) * u64::from(image.height) > MAX_RESIZED_PIXELS {
             let [width, height] = original;
             return Err(format!(
-                "found an image of {width} x {height} pixels, which is too high for the model's width"
+                "found an image of {width} x {height} pixels, which is too tall for the model's width"
             ));
         }
         let resized = resize(image, to, self.channels, self.filter);

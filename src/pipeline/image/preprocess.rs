@@ -150,7 +150,7 @@ fn image_of(json: &mut Reader<'_>) -> Fits<Vec<u8>> {
     bytes.ok_or_else(|| misfit("the key \"b64\" is missing".to_owned()))
 }
 
-/// The rows of a request that are made so far.
+/// The rows that have been made from a request so far.
 struct Batch {
     data: Data,
     numbers: Vec<f32>,
@@ -242,7 +242,7 @@ impl ImagePreprocessor {
         }
     }
 
-    /// Position of a channel of the model in a pixel.
+    /// Position of the model's channel in a decoded pixel.
     fn place_of(&self, channel: usize) -> usize {
         if self.colour == Colour::Bgr { 2 - channel } else { channel }
     }

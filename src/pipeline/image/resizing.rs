@@ -1,9 +1,9 @@
-//! Resizing as in Pillow, to the last bit except for ties: the filter widens with the downscaling factor, rows are
-//! resized before columns, and both are rounded to whole values.
+//! Resizing with the same results as Pillow, except near rounding ties. The filter widens with the downscaling factor,
+//! rows are resized before columns, and both results are rounded to whole values.
 //!
 //! Models were trained on images that Pillow resized, or torchvision through Pillow. Faster libraries use weights of 14
-//! bits and are off by up to 5 of 255 at sharp edges (measured). This code is off by 1 only if a sum is within a
-//! millionth of a tie.
+//! bits and are off by up to 5 of 255 at sharp edges (measured). This code is off by 1, and only if a sum is within a
+//! millionth of a rounding tie.
 //!
 //! ```text
 //! out(x) = Σ_i in(i) · f((i + ½ − c) / s) / Σ_i f((i + ½ − c) / s),   c = (x + ½) · in/out,   s = max(in/out, 1)
@@ -26,7 +26,7 @@ pub(crate) enum Filter {
     Bicubic,
     /// A windowed sinc over six pixels.
     Lanczos,
-    /// The pixel at the position.
+    /// The nearest pixel.
     Nearest,
 }
 
@@ -36,7 +36,7 @@ struct Window {
     weights: Vec<f32>,
 }
 
-/// Number of rows resized at a time, so that they fill the processor's vectors.
+/// Number of rows resized at a time. They fill the vector registers of the processor.
 const LANES: usize = 8;
 
 /// The size that an image is resized to, and the part of the result that is wanted.
@@ -77,7 +77,7 @@ pub(crate) fn resize(image: Pixels, to: Target, channels: usize, filter: Filter)
 }
 
 impl Filter {
-    /// Its extent to either side.
+    /// Extent of the filter to either side.
     fn support(self) -> f64 {
         match self {
             Filter::Bilinear => 1.0,
@@ -131,7 +131,7 @@ fn rounded(value: f32) -> u8 {
 fn rows(image: &Pixels, windows: &[Window], channels: usize) -> Vec<u8> {
     let (before, after) = (image.width as usize * channels, windows.len() * channels);
     let mut resized = vec![0; after * image.height as usize];
-    // The same position of several rows, side by side.
+    // The values at one position of several rows, side by side.
     let mut together = vec![[0f32; LANES]; before];
     for (some, resized) in image.values.chunks(before * LANES).zip(resized.chunks_mut(after * LANES)) {
         for (lane, row) in some.chunks_exact(before).enumerate() {

@@ -14,7 +14,7 @@ use crate::tensor::DType;
 pub(crate) struct Settings {
     /// Height and width that the model takes; by default, those that it declares.
     pub(crate) size: Option<[u32; 2]>,
-    /// Method of resizing an image to that size.
+    /// Method of resizing an image to `size`.
     pub(crate) resize: Option<Resize>,
     /// Length of the shorter side before cropping; by default, the longer side of `size`.
     pub(crate) shortest: Option<u32>,
@@ -26,9 +26,9 @@ pub(crate) struct Settings {
     pub(crate) colour: Option<Colour>,
     /// Factor of the values, which are 0 to 255.
     pub(crate) scale: Option<f32>,
-    /// Value that is subtracted after that, per channel or for all.
+    /// Value that is subtracted after scaling, per channel or for all channels.
     pub(crate) mean: Option<PerChannel>,
-    /// Divisor after that.
+    /// Divisor after the subtraction.
     pub(crate) deviation: Option<PerChannel>,
     /// Position of the channels, before or after height and width; by default, as the model declares it.
     pub(crate) layout: Option<Layout>,
@@ -72,13 +72,13 @@ pub(crate) enum Layout {
     ChannelsLast,
 }
 
-/// The pixels of a camera of 40 megapixels: 120 MB, and several times that with 16 bits per channel.
+/// The pixels of a camera of 40 megapixels: 120 MB, or several times as much with 16 bits per channel.
 fn max_pixels() -> NonZeroU64 {
     const MAX_PIXELS: NonZeroU64 = NonZeroU64::new(40_000_000).unwrap();
     MAX_PIXELS
 }
 
-/// Results for the values 0 to 255 of one channel.
+/// Converted values of one channel, by the value from 0 to 255.
 pub(crate) type Levels = [f32; 256];
 
 impl Colour {
@@ -129,7 +129,7 @@ impl Settings {
         if taken.is_empty() {
             return Vec::new();
         }
-        vec![format!("images are prepared with {}, because [preprocess] does not say otherwise", taken.join(", "))]
+        vec![format!("images are prepared with {}, because [preprocess] does not set them", taken.join(", "))]
     }
 }
 

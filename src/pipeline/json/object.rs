@@ -1,7 +1,7 @@
-//! JSON objects in the bodies of feedback and of changes, read into our own types.
+//! JSON objects in the bodies of feedback and of changes of deployments, read into our own types.
 //!
 //! `serde`'s derived types also accept an array as an object, and a map keeps the last of two values with the same
-//! name. An [`Object`] refuses both. It bounds the number of names and their length.
+//! name. An [`Object`] refuses both. It also limits the number of names and their length.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -109,7 +109,7 @@ impl Visitor<'_> for Name {
 
 impl<'de, E: de::Error> NameDeserializer<'_, E> {
     fn number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
-        // In JSON's notation: no sign, no leading zeros.
+        // Only in JSON's notation, without a sign or leading zeros.
         match self.0.parse::<u64>() {
             Ok(number) if number.to_string() == self.0 => visitor.visit_u64(number),
             _ => visitor.visit_str(self.0),

@@ -1,7 +1,7 @@
 //! Reading text that is known to be valid JSON, without building a value tree.
 //!
 //! The text was checked when the request's envelope was read, so this reader does not validate it again. A value that
-//! does not fit becomes a [`Misfit`], which collects the path to the value while it is returned through the levels.
+//! does not fit becomes a [`Misfit`], which collects the path to the value while it is returned from level to level.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use crate::tensor::Element;
 
 // ===== values that do not fit =====
 
-/// A problem, and the path to it from the inside to the outside, collected while the error is returned.
+/// A problem and the path to it. The path is collected while the error is returned, the innermost step first.
 #[derive(Debug)]
 pub(crate) struct Misfit {
     pub(crate) problem: String,
@@ -41,13 +41,13 @@ pub(crate) fn misfit(problem: String) -> Box<Misfit> {
 }
 
 impl Misfit {
-    /// The same misfit, with one more step of the path.
+    /// Adds the next outer step of the path.
     pub(crate) fn at(mut self: Box<Self>, step: Step) -> Box<Misfit> {
         self.steps.push(step);
         self
     }
 
-    /// The same misfit, in the value of a key.
+    /// Adds a key as the next outer step of the path.
     pub(crate) fn at_key(self: Box<Self>, key: &str) -> Box<Misfit> {
         self.at(Step::Key(key.into()))
     }
@@ -164,7 +164,7 @@ impl<'a> Reader<'a> {
             }
             count += 1;
             if !self.take(b',') {
-                // In JSON nothing else can follow an element.
+                // Without a comma, only the closing bracket can follow an element in valid JSON.
                 self.take(b']');
                 return Ok(count);
             }
@@ -259,7 +259,7 @@ impl<'a> Reader<'a> {
         T::from_json(self, next)
     }
 
-    /// Returns the value that `read` returns, and its text.
+    /// Returns the value that `read` returns, and the text that it has read.
     pub(crate) fn written<T>(&mut self, read: impl FnOnce(&mut Self) -> Fits<T>) -> Fits<(T, &'a str)> {
         self.peek();
         let (text, start) = (self.text, self.at);
@@ -309,7 +309,7 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
 
 /// An element type that is read from one JSON value.
 pub(crate) trait FromJson: Element {
-    /// Converts a whole number below 10,000,000, if the type allows that without its text.
+    /// Converts a whole number below 10,000,000; `None` if the type needs the text of the number.
     fn from_small_integer(value: u32) -> Option<Self>;
 
     /// Reads the value that begins with the byte `next`.
@@ -326,7 +326,7 @@ fn number<T: Element>(json: &mut Reader<'_>, next: u8, parse: impl Fn(&str) -> O
 }
 
 /// Floating-point types take the value nearest to the written number. A number that would become infinite is refused,
-/// as 1e39 for float32.
+/// such as 1e39 for float32.
 macro_rules! floats {
     ($($type:ty: $small:expr, $parse:expr);* $(;)?) => {$(
         impl FromJson for $type {
@@ -387,8 +387,8 @@ impl FromJson for String {
     fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
         match next {
             b'"' => match json.string()? {
-                // ONNX Runtime takes C strings, which end at the first NUL. In JSON, a NUL is always escaped, so the
-                // text is owned.
+                // ONNX Runtime takes C strings, which end at the first NUL. In JSON, a NUL is always escaped, so a text
+                // with a NUL is owned.
                 Cow::Owned(text) if text.contains('\0') => {
                     Err(misfit("found a string with a NUL character, which the model cannot take".to_owned()))
                 }

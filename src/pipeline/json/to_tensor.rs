@@ -16,8 +16,8 @@ use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_
 
 /// Reads `instances` into one row per instance for every input.
 ///
-/// With one input, an instance is its value (a number, an array or nested arrays, depending on the shape). With
-/// several, an instance is an object of such values by input name, which is also accepted for one input.
+/// With one input, an instance is its value (a number, an array or nested arrays, depending on the shape). With several
+/// inputs, an instance is an object of such values by input name. This form is also accepted for one input.
 pub(crate) fn read_instances(
     instances: &RawValue,
     inputs: &[TensorSpec],
@@ -35,18 +35,18 @@ struct Column<'a> {
     data: Data,
     /// The shape of a row.
     row: Vec<Length>,
-    /// Number of elements of a row, as far as it is known before reading.
+    /// Number of elements to reserve for a row, from the lengths that the model declares.
     expected: usize,
 }
 
 /// The length of a dimension.
 #[derive(Clone, Copy)]
 enum Length {
-    /// As the model declares it.
+    /// Declared by the model.
     Declared(usize),
-    /// The model leaves it open, and nothing has been read yet.
+    /// Left open by the model, and no array of this dimension has been read yet.
     Open,
-    /// The model leaves it open, and the first array of this dimension had this length.
+    /// Left open by the model; the length of the first array of this dimension.
     AsBefore(usize),
 }
 
@@ -66,7 +66,7 @@ impl<'a> Column<'a> {
             Dim::Dynamic(_) => Length::Open,
         };
         let row: Vec<Length> = spec.dims.iter().skip(1).map(length).collect();
-        // The model declares these lengths; the cap limits the memory that is reserved before anything is read.
+        // Capped, because the memory is reserved before anything is read, and the model can declare any lengths.
         let known = row.iter().filter_map(|length| length.known());
         let expected = known.fold(1usize, usize::saturating_mul).min(1 << 20);
         Column { spec, data: with_element_type!(spec.dtype, T => T::into_data(Vec::new())), row, expected }

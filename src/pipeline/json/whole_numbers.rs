@@ -11,7 +11,7 @@ pub(crate) fn whole_number(text: &str) -> Option<i128> {
     let (is_negative, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    // Trailing and leading zeros of the digits do not change the value.
+    // Leading zeros of the whole part and trailing zeros of the fraction do not change the value.
     let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
     if whole.is_empty() && fraction.is_empty() {
         return Some(0);
@@ -23,7 +23,7 @@ pub(crate) fn whole_number(text: &str) -> Option<i128> {
     for digit in whole.bytes().chain(fraction.bytes()) {
         count += usize::from(count > 0 || digit != b'0');
         if count > MAX_DIGITS {
-            // Refused, although the number is whole if only zeros follow (1000…000e-40): such numbers are unusual.
+            // Refuses more digits, even if the number is whole (1000…000e-40): such numbers are unusual.
             return None;
         }
         digits = digits * 10 + i128::from(digit - b'0');

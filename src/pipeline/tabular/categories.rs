@@ -23,7 +23,7 @@ pub(crate) enum Encoding {
 pub(crate) enum Unknown {
     /// The category is refused.
     Error,
-    /// All of them share one additional category, the last one.
+    /// All unknown categories share one additional category, the last one.
     Other,
     /// One-hot: all positions are 0, as with scikit-learn's `handle_unknown="ignore"`.
     Ignore,
@@ -74,7 +74,7 @@ impl Category {
         Ok(category)
     }
 
-    /// The same category, with a replacement of missing values.
+    /// Sets the replacement of missing values.
     pub(crate) fn with_missing(self, missing: MissingCategory) -> Category {
         Category { missing: Some(missing), ..self }
     }
@@ -89,7 +89,7 @@ impl Category {
         self.numbers.get(&number).copied()
     }
 
-    /// Number of elements that it takes in a row.
+    /// Number of elements of a row that a category takes.
     pub(crate) fn width(&self) -> usize {
         match (self.is_one_hot, self.unknown) {
             (false, _) => 1,

@@ -16,11 +16,11 @@ pub(crate) struct ColumnSettings {
     pub(crate) name: String,
     /// Kind of its values; by default, it follows from the type of its input.
     pub(crate) kind: Option<ColumnKind>,
-    /// The model's input that the column is part of; by default, the one with its name, or the only one.
+    /// The model's input that the column is part of; by default, the input with the column's name, or the only input.
     pub(crate) input: Option<String>,
     /// Replacement of a value that is null or missing; by default, such a value is an error.
     missing: Option<Missing>,
-    /// Numbers: minimum and maximum; values beyond them are replaced by them.
+    /// Numbers: minimum and maximum. A value outside is replaced by the nearer of the two.
     clip: Option<[f64; 2]>,
     /// Numbers: true if ln (1 + x) is taken.
     #[serde(default)]
@@ -31,7 +31,7 @@ pub(crate) struct ColumnSettings {
     vocabulary: Option<Vec<Label>>,
     /// Categories: their encoding.
     encoding: Option<Encoding>,
-    /// Categories: treatment of one that is not in the vocabulary.
+    /// Categories: treatment of a category that is not in the vocabulary.
     unknown: Option<Unknown>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) enum Values {
 }
 
 impl ColumnSettings {
-    /// A column with nothing but a name configured.
+    /// Settings of a column that has only a name.
     pub(crate) fn named(name: &str) -> ColumnSettings {
         ColumnSettings {
             name: name.to_owned(),
@@ -217,12 +217,12 @@ impl Values {
         }
     }
 
-    /// A made-up value for a row and the position of a column. Different rows have different values.
+    /// A made-up value, which depends on the row and on the position of the column.
     pub(crate) fn sample(&self, row: usize, place: usize, dtype: DType) -> serde_json::Value {
         let is_float = matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
         match self {
             Values::Number(number) => {
-                // Around the mean, if it is known; otherwise positive, for a logarithm.
+                // Values around the mean, if it is known; otherwise positive values, which have a logarithm.
                 let (mean, deviation) = number.standardise.map_or((1.5, 1.0), |by| (by.mean, by.deviation));
                 let away = [-0.9, 0.1, 1.7][row] + 0.2 * ((place * 7 + row * 3) % 5) as f64;
                 let value = (mean + deviation * away).max(if number.log1p { -0.9 } else { f64::NEG_INFINITY });

@@ -37,8 +37,8 @@ impl Number {
         self.clip.is_none() && !self.log1p && self.standardise.is_none()
     }
 
-    /// Returns the value after clip, logarithm and standardisation, in this order, as far as they are configured.
-    /// `None` if the logarithm is undefined. A whole number that is only clipped stays exact.
+    /// Returns the value after clip, logarithm and standardisation, in this order, each if it is configured. `None` if
+    /// the logarithm is undefined. A whole number that is only clipped stays exact.
     pub(crate) fn transformed(&self, value: Quantity) -> Option<Quantity> {
         if let (Quantity::Integer(value), false, None) = (value, self.log1p, self.standardise) {
             return Some(match self.clip {

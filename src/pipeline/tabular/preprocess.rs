@@ -1,8 +1,8 @@
 //! `kind = "tabular"`: an instance is an object by column name, like a row of a table.
 //!
 //! Each column becomes a part of one of the model's inputs. All columns may share one `[rows, columns]` tensor, or each
-//! may have its own input, as in a scikit-learn pipeline that is exported as a whole, or anything in between. The
-//! columns are monitored for drift as they were sent.
+//! may have its own input, as in a scikit-learn pipeline that is exported as a whole, or anything in between. Drift is
+//! monitored on the values as they were sent.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -45,8 +45,9 @@ enum ExtraColumns {
     Ignore,
 }
 
-/// Maximum work per byte for reading on the threads that serve connections. Above it, the length of a body is a poor
-/// estimate of its time, and those threads should only read bodies that take at most half a millisecond.
+/// Maximum work per byte of a body that is read on a thread that serves connections. Such a thread should only read
+/// bodies that take at most half a millisecond. Above the maximum, the length of a body is a poor estimate of this
+/// time.
 const MAX_WORK_PER_BYTE: usize = 8;
 
 struct TabularPreprocessor {
@@ -61,10 +62,10 @@ struct TabularPreprocessor {
 struct Column {
     name: Arc<str>,
     values: Values,
-    /// The input that the column is part of, and its position in a row of the input.
+    /// The input that the column is part of, and the column's position in a row of the input.
     input: usize,
     at: usize,
-    /// Its position among the features of its kind.
+    /// The column's position among the features of its kind.
     feature: usize,
 }
 
@@ -134,12 +135,13 @@ impl TabularPreprocessor {
         Ok(())
     }
 
-    /// Returns the maximum work of a row, relative to reading its text. If most values may be missing, or a category is
-    /// wide, a few bytes become many elements.
+    /// Returns the maximum work of a row per byte of its text. If most values may be missing, or a category is wide, a
+    /// few bytes become many elements.
     fn most_work_per_byte(&self) -> usize {
-        // A value takes about as long as two bytes of its text, and an element with a default about a tenth of a byte.
+        // Counted in bytes: a value takes as long as about two bytes of text, and an element with a default as about a
+        // tenth.
         let work = self.columns.iter().map(|column| 20 + column.values.width()).sum::<usize>() / 10;
-        // `{}`, and `"name":0,` for each required column.
+        // The shortest row: `{}`, and `"name":0,` for each required column.
         let needed = self.columns.iter().filter(|column| column.values.is_needed());
         let bytes = 2 + needed.map(|column| column.name.len() + 5).sum::<usize>();
         work / bytes
@@ -151,7 +153,7 @@ impl TabularPreprocessor {
     }
 }
 
-/// Returns true if an input of this type takes a number of this column.
+/// Returns true if an input of this type can hold the converted number.
 fn is_taken(values: &Values, number: Quantity, dtype: DType) -> bool {
     let Values::Number(column) = values else { return false };
     let mut one = with_element_type!(dtype, T => T::into_data(vec![Default::default()]));
@@ -206,7 +208,7 @@ impl Preprocessor for TabularPreprocessor {
         Ok(Prepared { inputs, features, origin: Origin::Unknown })
     }
 
-    /// Normally, the size of a body is a good estimate of its time.
+    /// True if the size of a body is a poor estimate of the time for reading it.
     fn is_heavy(&self) -> bool {
         self.most_work_per_byte() > MAX_WORK_PER_BYTE
     }

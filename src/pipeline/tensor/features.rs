@@ -38,7 +38,7 @@ pub(crate) struct TensorFeatures {
     parts: Vec<Part>,
 }
 
-/// Reader of the features of one input, and their positions.
+/// Reader of the features of one input, and their positions in the schema.
 #[derive(Debug)]
 struct Part {
     input: usize,
@@ -54,7 +54,7 @@ enum Kind {
 }
 
 impl TensorFeatures {
-    /// `columns` are the names of the elements in the rows of the only input, if they have names.
+    /// `columns` names the elements of a row; only for a model with one input.
     pub(crate) fn new(
         watch: FeatureSelection,
         columns: Option<&[String]>,
@@ -120,7 +120,7 @@ impl TensorFeatures {
     }
 }
 
-/// Number of elements of a row, if it is always the same.
+/// Number of elements of a row, if the model fixes it.
 fn row_elements(spec: &TensorSpec) -> Option<usize> {
     spec.dims.iter().skip(1).map(fixed).try_fold(1usize, |product, length| product.checked_mul(length?))
 }
@@ -173,8 +173,8 @@ fn summaries(tensor: &Tensor, to: &mut [f32], width: usize, at: usize) {
     });
 }
 
-/// Mean, standard deviation (of the population), minimum and maximum, in one pass. The sums are of differences from the
-/// first value, which keeps them small.
+/// Mean, standard deviation (of the population), minimum and maximum, in one pass. Sums the differences from the first
+/// value, which keeps the sums small.
 fn summary(mut values: impl Iterator<Item = f64>) -> [f64; SUMMARY.len()] {
     let Some(first) = values.next() else { return [f64::NAN; SUMMARY.len()] };
     let (mut count, mut sum, mut squares, mut min, mut max) = (1.0, 0.0, 0.0, first, first);

@@ -24,7 +24,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     let (settings, signature): (Settings, _) = (context.config.settings()?, context.signature);
     let outputs: Vec<Arc<str>> = match settings.outputs {
         Some(names) => names.iter().map(|name| declared_output(signature, name)).collect::<Result<_, SetupError>>()?,
-        // All means all: an output that cannot be answered is not left out silently.
+        // The default is all outputs. An output that cannot be answered is therefore an error, not left out silently.
         None if !signature.other_outputs.is_empty() || signature.outputs.is_empty() => {
             let hint = hint_of_other_outputs(signature);
             return Err(SetupError::Config(format!("outputs: name the outputs to answer{hint}")));

@@ -269,7 +269,7 @@ mod tests {
 
         #[test]
         fn integers_are_those_that_serde_json_reads(numbers in prop::collection::vec("-?(0|[1-9][0-9]{0,19})", 1..9)) {
-            // serde_json reads -0 as a float, and refuses it for an integer; it is the integer 0.
+            // serde_json reads -0 as a float, and refuses it for an integer. Here, -0 is the integer 0.
             prop_assume!(!numbers.iter().any(|number| number == "-0"));
             let text = format!("[[{}]]", numbers.join(", "));
             agrees_with_serde_json::<i8>(DType::I8, &text);

@@ -34,7 +34,7 @@ pub(crate) fn hard_texts(tokenizer: &Tokenizer) -> Vec<HardText> {
     let mut kinds: Vec<HardText> = KINDS.iter().map(|(name, part, end)| hard(name, part, end)).collect();
     let special = tokenizer.get_added_vocabulary().get_vocab().keys().min();
     kinds.extend(special.map(|token| hard("a token of added_tokens", token, "")));
-    // Of equally long tokens, the first, so that every trial uses the same texts.
+    // Takes the first of equally long tokens, so that every trial uses the same texts.
     let vocabulary = tokenizer.get_model().get_vocab();
     let longest = vocabulary.keys().max_by_key(|token| (token.len(), std::cmp::Reverse(*token)));
     let longest = longest.map(|token| token.trim_start_matches(['#', '▁', 'Ġ'])).filter(|token| !token.is_empty());

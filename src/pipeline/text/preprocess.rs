@@ -1,7 +1,7 @@
 //! `kind = "text"`: texts, or pairs of texts, become the tokens of a transformer.
 //!
-//! The tokenizer is the version's own `tokenizer.json`, in the format of Hugging Face's `tokenizers`, which does the
-//! work. Rows are as long as the longest text of the request; the batcher joins them with rows of about that length.
+//! The tokenizer is the version's own `tokenizer.json`, in the format of Hugging Face's `tokenizers`. This crate does
+//! the work. Rows are as long as the longest text of the request. The batcher joins them with rows of similar length.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -25,7 +25,8 @@ use crate::tensor::{DType, Data, Dim, Padding, Signature, Tensor, TensorSpec, Te
 struct Settings {
     /// The name of the tokenizer's file in the version.
     tokenizer: String,
-    /// Maximum number of tokens of a row, special ones included; by default, that of the tokenizer's file, or 512.
+    /// Maximum number of tokens of a row, including special tokens; by default, the limit in the tokenizer's file, or
+    /// 512.
     max_tokens: Option<usize>,
     /// Treatment of a longer text.
     too_long: Option<TooLong>,
@@ -91,7 +92,7 @@ const FEATURES: [&str; 3] = ["tokens", "unknown_tokens", "characters"];
 /// Role of an input of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// The tokens' numbers.
+    /// Ids of the tokens.
     Ids,
     /// 1 for a token, 0 for padding.
     Mask,
@@ -112,7 +113,7 @@ struct TextPreprocessor {
     unknown: Option<u32>,
     max_tokens: usize,
     too_long: TooLong,
-    /// True if truncation is the default.
+    /// True if long texts are truncated because `too_long` is not set.
     is_cut_by_default: bool,
     max_characters: usize,
     special_tokens: bool,
@@ -271,7 +272,7 @@ impl Preprocessor for TextPreprocessor {
         let tensor = |input: &Input| {
             let data = match input.is_short {
                 false => Data::I64(self.elements(input.role, &tokens, length, i64::from)),
-                // Tokens are numbered from 0, and no vocabulary has two billion.
+                // The cast is exact: ids count from 0, and a vocabulary has fewer than two billion tokens.
                 true => Data::I32(self.elements(input.role, &tokens, length, |element| element as i32)),
             };
             Ok((Arc::clone(&input.name), Tensor::new(vec![rows, length], data)?))
@@ -297,7 +298,7 @@ impl Preprocessor for TextPreprocessor {
         Some([0, 4, 6].map(text))
     }
 
-    /// The cost of a text is not known in advance: it depends on `tokenizer.json`.
+    /// True, because the cost of a text depends on `tokenizer.json` and is not known in advance.
     fn is_heavy(&self) -> bool {
         true
     }
@@ -309,7 +310,8 @@ impl Preprocessor for TextPreprocessor {
             unit: "characters",
             setting: "preprocess.max_characters",
             run: Box::new(move |characters, deadline| {
-                // Longer words would be refused. A normaliser may triple the bytes of a word.
+                // A quarter of the limit: longer words would be refused, and a normaliser may triple the bytes of a
+                // word.
                 let text = text.of_length(characters, self.tokenizer.longest_word() / 4);
                 self.encode_cut(&text, deadline).map_err(Error::from)
             }),
@@ -375,7 +377,7 @@ impl TextPreprocessor {
         )))
     }
 
-    /// Returns the tokens of a text or a pair as they are in a row, and the observed features.
+    /// Returns the tokens of a text or a pair as they are in a row, and the features.
     fn encode(&self, text: &str, pair: Option<&str>, deadline: Deadline) -> Fits<(Encoding, [f32; FEATURES.len()])> {
         let enough = self.enough();
         let mut first = self.tokenizer.tokens(text, 0, enough, deadline)?;
@@ -389,7 +391,7 @@ impl TextPreprocessor {
             second = second.map(|second| cut(second, of_second));
         }
         if let Some(second) = &second {
-            // For a pair, only the tokens that remain count.
+            // For a pair, only the tokens that are kept are counted.
             let (of_first, of_second) = (self.counts(&first), self.counts(second));
             counts = (of_first.0 + of_second.0, of_first.1 + of_second.1);
         }
@@ -413,7 +415,7 @@ impl TextPreprocessor {
         (self.too_long == TooLong::Truncate).then_some(self.max_tokens)
     }
 
-    /// Encodes a made-up text and cuts it, even where a long text of a request is refused.
+    /// Encodes a made-up text and truncates it, even if long texts in requests are refused.
     fn encode_cut(&self, text: &str, deadline: Deadline) -> Fits<()> {
         let tokens = self.tokenizer.tokens(text, 0, self.enough(), deadline)?;
         let (first, _) = kept(tokens.len(), None, self.max_tokens);
@@ -444,7 +446,7 @@ impl TextPreprocessor {
     }
 }
 
-/// Position of each token in the first text.
+/// Position of each token in the first text; `None` for special tokens and for those of a second text.
 fn spans(encoding: &Encoding, pair: Option<&str>) -> Vec<Option<std::ops::Range<usize>>> {
     let tokens = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
     let span = |(&(start, end), is_special): (&(usize, usize), &u32)| (*is_special == 0).then_some(start..end);

@@ -48,9 +48,9 @@ struct TokenClassifier {
 /// Meaning of a label for its token.
 #[derive(Debug, Clone, PartialEq)]
 enum Meaning {
-    /// It is outside of any part.
+    /// The token is outside of any part.
     Outside,
-    /// It is in a part of this kind; `begins` is true if it always begins a new part.
+    /// The token is in a part of this kind; `begins` is true if it always begins a new part.
     Part { kind: Label, begins: bool },
 }
 
@@ -168,7 +168,7 @@ impl TokenClassifier {
         entities
     }
 
-    /// Meaning of the label with the best score of a token, and its probability.
+    /// Returns the meaning of a token's most probable label, and its probability.
     fn best(&self, scores: &[f32], probabilities: &mut Vec<f64>) -> Option<(&Meaning, f64)> {
         match self.scores {
             Scores::Logits => softmax(scores, 1.0, probabilities),
@@ -182,7 +182,7 @@ impl TokenClassifier {
     }
 }
 
-/// Counts the characters before increasing positions in a text.
+/// Counts the characters before a position in a text. Fast if the positions increase from call to call.
 struct Characters<'a> {
     text: &'a str,
     bytes: usize,
@@ -215,7 +215,8 @@ mod tests {
         Signature { outputs: vec![TensorSpec { name: "p".into(), dtype: DType::F32, dims }], ..Signature::default() }
     }
 
-    /// The tokens of a text are its words; each has this label, with a probability of 0.75.
+    /// Returns the entities of a text whose tokens are its words. `labels` has a label for each word, with a
+    /// probability of 0.75.
     fn entities(text: &str, labels: &[usize], more: &str) -> String {
         let mut at = 0;
         let words = text.split(' ').map(|word| {

@@ -2,8 +2,9 @@
 //!
 //! Hugging Face's `tokenizers` does the work, in its usual steps: normalise, split into words, tokenise each word, add
 //! special tokens. This module adds what that crate lacks: checks of the deadline between steps and words, a limit on
-//! the output of the normaliser, and a limit on words that a model is slow with. Neither `tokenizer.json`, which comes
-//! from the author of the model, nor the text, which comes from the caller, is trusted to be small.
+//! the output of the normaliser, and a limit on the length of words for models that are slow with long words. Neither
+//! `tokenizer.json`, which comes from the author of the model, nor the text, which comes from the caller, is trusted to
+//! be small.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -37,18 +38,18 @@ const BYTES_PER_CHARACTER: usize = 16;
 /// Bytes that a normaliser may produce in addition, for example a prefix.
 const BYTES_BESIDE: usize = 4096;
 
-/// Maximum length of a replacement in the table of a normaliser, in bytes. SentencePiece's have up to 33 (ﷺ).
+/// Maximum length of a replacement in the table of a normaliser, in bytes. Those of SentencePiece have up to 33 (ﷺ).
 const MAX_REPLACEMENT: usize = 64;
 
 /// Maximum length of a word for WordPiece, in bytes, if the tokenizer itself has no smaller limit (usually 100
-/// characters). WordPiece tries every part of a word, and reads every character of each.
+/// characters). WordPiece tries every part of a word, and reads every character of a part.
 const MAX_TRIED_WORD: usize = 1024;
 
-/// Maximum product of the bytes of a word and of the longest piece for Unigram; it takes about a second. Unigram tries
-/// every piece of its vocabulary at every position of a word.
+/// Maximum product of the lengths of a word and of the longest piece for Unigram, in bytes. Such a word takes about a
+/// second. Unigram tries every piece of its vocabulary at every position of a word.
 const MAX_TRIED_PIECES: usize = 1 << 26;
 
-/// Maximum length of a piece in the vocabulary of Unigram, in bytes. SentencePiece's have up to 16 characters.
+/// Maximum length of a piece in the vocabulary of Unigram, in bytes. Those of SentencePiece have up to 16 characters.
 const MAX_PIECE: usize = 1024;
 
 /// Number of words between two checks of the deadline.
@@ -119,8 +120,8 @@ impl BoundedTokenizer {
         self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(is_pair))
     }
 
-    /// Returns the tokens of a text without special tokens: all of them, or those of its first words until there are
-    /// `enough`. `type_id` is 0 for the first text of a pair and 1 for the second.
+    /// Returns the tokens of a text without special tokens: all of them, or only those of the first words that have
+    /// `enough` tokens together. `type_id` is 0 for the first text of a pair and 1 for the second.
     pub(crate) fn tokens(&self, text: &str, type_id: u32, enough: Option<usize>, deadline: Deadline) -> Fits<Encoding> {
         deadline.check()?;
         let tokens = catch_unwind(AssertUnwindSafe(|| self.tokens_of(text, type_id, enough, deadline)));
@@ -234,7 +235,7 @@ fn longest_word(model: &ModelWrapper) -> usize {
 
 // ===== the file =====
 
-/// Checks the parts of a file that must be safe before `tokenizers` reads it.
+/// Checks a file for replacements and pieces that are too long, before `tokenizers` reads it.
 fn check(file: &[u8]) -> Result<(), String> {
     #[derive(Deserialize)]
     struct File<'a> {
@@ -247,7 +248,7 @@ fn check(file: &[u8]) -> Result<(), String> {
         #[serde(borrow)]
         vocab: Vec<(Cow<'a, str>, f64)>,
     }
-    // A file that cannot be read here is refused by `tokenizers`, or its model is not a Unigram.
+    // A file that cannot be read here is refused by `tokenizers`.
     let Ok(File { normalizer, model }) = serde_json::from_slice(file) else { return Ok(()) };
     let longest = normalizer.as_ref().map_or(0, longest_replacement);
     if longest > MAX_REPLACEMENT {
@@ -264,8 +265,8 @@ fn check(file: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Returns the length of the longest text in a table of SentencePiece (`precompiled_charsmap`), in bytes. The table is
-/// the length of a trie, the trie, and texts that end with NUL.
+/// Returns the length of the longest text in a table of SentencePiece (`precompiled_charsmap`), in bytes. The table
+/// consists of the length of a trie, the trie, and texts that end with NUL.
 fn longest_replacement(normalizer: &Value) -> usize {
     let of_charsmap = |charsmap: &str| {
         let bytes = STANDARD.decode(charsmap).ok()?;
@@ -303,7 +304,7 @@ fn add_steps(normalizer: &NormalizerWrapper, steps: &mut Vec<Step>) -> Result<()
     Ok(())
 }
 
-/// Returns the pattern of a Replace step, which only its JSON shows.
+/// Returns the pattern of a Replace step, which is only accessible in the step's JSON form.
 fn pattern(replace: &Replace) -> Result<SysRegex, String> {
     let written = serde_json::to_value(replace).map_err(|error| error.to_string())?;
     let pattern = &written["pattern"];
@@ -339,12 +340,12 @@ struct BoundedNormaliser<'a> {
 }
 
 impl Normalizer for BoundedNormaliser<'_> {
-    /// Keeps an error, because `tokenizers` ignores errors of normalisers.
+    /// Stores an error in `failed`, because `tokenizers` ignores errors of normalisers.
     fn normalize(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
         if self.failed.get().is_none()
             && let Err(problem) = self.run(text)
         {
-            // No other call has set it.
+            // Cannot fail: `failed` was empty.
             let _ = self.failed.set(problem);
         }
         Ok(())
@@ -359,7 +360,7 @@ impl BoundedNormaliser<'_> {
             let done = step.normalizer.normalize(text);
             self.check(text.get().len())?;
             if done.is_err() {
-                // `tokenizers` would go on with this text.
+                // Uses the text as it is, like `tokenizers`.
                 break;
             }
         }
@@ -403,8 +404,8 @@ impl Step {
 
 // ===== truncation =====
 
-/// Returns the number of tokens to keep of a text and of a second one, which may have `most` together. Shortens the
-/// longer one first, like `tokenizers`.
+/// Returns the numbers of tokens to keep of a text and of a second text, at most `most` together. Shortens the longer
+/// one first, like `tokenizers`.
 pub(crate) fn kept(first: usize, second: Option<usize>, most: usize) -> (usize, usize) {
     let Some(second) = second else { return (first.min(most), 0) };
     if first + second <= most {
@@ -416,7 +417,8 @@ pub(crate) fn kept(first: usize, second: Option<usize>, most: usize) -> (usize, 
     if first > second { (longer, shorter) } else { (shorter, longer) }
 }
 
-/// Returns the first tokens of a text. `tokenizers` would also keep the rest, in any number of pieces.
+/// Returns the first tokens of a text. The truncation of `tokenizers` would also keep the rest, in any number of
+/// pieces.
 pub(crate) fn cut(tokens: Encoding, length: usize) -> Encoding {
     if tokens.len() <= length {
         return tokens;

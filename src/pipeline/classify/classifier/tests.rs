@@ -93,7 +93,7 @@ fn probabilities_that_are_declared_as_logits_raise_a_doubt() {
     assert!(doubt("logits", [0.25, 0.75]));
     assert!(!doubt("logits", [-0.25, 1.25]));
     assert!(!doubt("probabilities", [0.25, 0.75]));
-    // Sigmoids: each class by itself.
+    // Sigmoids: the probabilities of independent classes.
     assert!(doubt("probabilities", [0.75, 0.75]));
 }
 

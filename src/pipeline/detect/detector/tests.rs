@@ -1,4 +1,4 @@
-//! Tests of the boxes that are found, and of those that are suppressed.
+//! Tests of found boxes and of suppressed boxes.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ fn detect(settings: &str, outputs: &[(&str, [usize; 3], &[f32])], origin: &Origi
     Ok(serde_json::to_string(&predictions.map_err(|error| error.to_string())?[0]).unwrap())
 }
 
-/// Two boxes that share 8 of 12 columns (IoU 2/3), and one elsewhere of another class.
+/// Two boxes that share 8 of 12 columns (IoU 2/3), and a separate box of another class.
 const BOXES: [f32; 12] = [0.0, 0.0, 10.0, 10.0, 2.0, 0.0, 12.0, 10.0, 50.0, 50.0, 60.0, 60.0];
 const SCORES: [f32; 6] = [0.5, 0.0, 0.75, 0.0, 0.0, 0.5];
 
@@ -73,7 +73,7 @@ fn what_does_not_fit_is_refused() {
     assert!(problem(r#""layout": "ssd""#).contains("classes: name the output; the model has: boxes, scores"));
 }
 
-/// An output that is read in a wrong layout is noticed, because a coordinate or a class is not a probability.
+/// An output that is read in a wrong layout is an error, because a coordinate or a class is not a probability.
 #[test]
 fn what_is_no_score_is_an_error_that_says_so() {
     let problem = |settings: &str, shape: [usize; 3], values: &[f32]| {

@@ -23,7 +23,7 @@ fn png(width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 3]) -> Vec<u8> 
     file.into_inner()
 }
 
-/// The channels of one pixel are scaled, and at the positions of the layout.
+/// The channels of one pixel are scaled, and written to the positions of the layout.
 #[test]
 fn layouts_colours_and_types() {
     let file = png(2, 1, |x, _| [10 + x as u8, 20, 30]);

@@ -209,7 +209,7 @@ fn whole_numbers_are_exact_whatever_their_size_and_spelling() {
     }
     let long = read(&*signed, &"7".repeat(301)).unwrap_err();
     assert_eq!(long, format!("instances[0].n: {} is not a value of type int64", "7".repeat(64)));
-    // A clip keeps values within its range exact, and a value for missing is exact, too.
+    // A clip does not change values within its range. The replacement of a missing value is exact, too.
     let clipped = of(DType::I64, r#", "columns": [{"name": "n", "clip": [0, 1e18], "missing": 9007199254740993}]"#);
     for (value, expected) in [
         ("9007199254740993", 9_007_199_254_740_993),
@@ -274,7 +274,7 @@ fn samples_are_rows_that_it_takes() {
 }
 
 proptest! {
-    /// In any order of the keys, the value of a column is in its position.
+    /// The value of a column is written to the column's position, in any order of the keys.
     #[test]
     fn the_order_of_keys_changes_nothing(
         rows in prop::collection::vec(prop::array::uniform5(-1e6f64..1e6), 1..6), order in Just([0usize, 1, 2, 3, 4]).prop_shuffle(),

@@ -62,7 +62,7 @@ fn a_normaliser_that_multiplies_its_text_is_stopped_before_the_memory_is_taken()
     refused(json!({"type": "Replace", "pattern": {"Regex": "a"}, "content": long}), "aa");
     refused(json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "x".repeat(100)}), &"a".repeat(65_536));
     refused(json!({"type": "Prepend", "prepend": "x".repeat(1 << 16)}), &"a[CLS]".repeat(100));
-    // A text that only could become long is not refused.
+    // A text that could become long, but does not, is not refused.
     let rare = json!({"type": "Replace", "pattern": {"String": "b."}, "content": "x".repeat(100)});
     assert!(tokens(&of(rare), &"a ".repeat(32_768)).is_ok());
 }
@@ -113,7 +113,7 @@ fn a_word_that_is_slow_is_refused_and_words_are_ended_at_the_deadline() {
         bounded(&file(json!(null), json!(null), unigram), 65_536).map(|bounded| bounded.longest_word())
     };
     assert_eq!(unigram(1024), Ok(1 << 16));
-    // The vocabulary is a tree that is dropped recursively. This one would overflow the stack.
+    // The vocabulary is a tree that is dropped recursively. This vocabulary would overflow the stack.
     assert!(unigram(1 << 14).unwrap_err().contains("a piece of its vocabulary has 16384 bytes, at most 1024"));
 }
 
