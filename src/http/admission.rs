@@ -120,7 +120,8 @@ fn admit(
     }
 }
 
-/// Returns the target of the path: the default model, `{model}:predict`, or `{model}` and `{version}:predict`.
+/// Returns the target that the parameters of a path name. Without parameters, it is the default model; else they are
+/// `{model}:predict`, or `{model}` and `{version}:predict`.
 pub(super) fn predict_target(path: &RawPathParams) -> Result<Target<'_>> {
     let (mut model, mut version) = (None, None);
     for (name, value) in path {

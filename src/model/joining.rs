@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, Padding, Signature, Tensor, Tensors};
 
-/// The way to join the rows of a model.
+/// The way to join rows of several requests into one run of a model, and to divide its outputs again.
 #[derive(Debug, Clone, Default)]
 pub struct Joining {
     /// Padding of short rows; `None` if only rows of one shape are run together.

@@ -107,7 +107,7 @@ impl Sharing {
         self.setting
     }
 
-    /// Independence of the version's rows, as far as it is known.
+    /// Returns the finding if rows of the version depend on each other.
     pub fn independence(&self) -> &Independence {
         &self.rows().independence
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Maximum number of bins of a numeric feature, besides `missing` and `other`. With these two they fill one block of
 /// counters.
 pub(super) const MAX_NUMBER_BINS: usize = 14;
-/// Maximum number of bins of a text, besides `missing` and `other`.
+/// Maximum number of bins of a text feature, besides `missing` and `other`.
 pub(super) const MAX_TEXT_BINS: usize = 100;
 /// Maximum length of a text with a bin of its own, in bytes. The text becomes a label.
 pub(super) const MAX_TEXT_BYTES: usize = 64;

@@ -110,7 +110,7 @@ const OF_ALL: &[Family<ShownDrift>] = &[
     gauge(
         "leeway_drift_psi_adjusted",
         &["model", "version", "of", "measure"],
-        "The largest and the mean adjusted index of all features and of all parts of the predictions, on this replica.",
+        "The largest and the mean adjusted stability index on this replica: of all features, and of all parts of the predictions.",
         |shown, series| {
             for (of, side) in [("features", Side::Feature), ("predictions", Side::Prediction)] {
                 if let Some(DriftSummary { max, mean }) = shown.reading.summary(side) {

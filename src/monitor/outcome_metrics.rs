@@ -190,7 +190,7 @@ const CORRECTIONS: &[Family<OutcomeReading>] = &[
     counter(
         "leeway_outcome_class_withdrawn_total",
         BY_CLASS_OF,
-        "Counts in leeway_outcome_class_total (actual, correct) that come from truths replaced later; subtract them.",
+        "Counts to subtract from leeway_outcome_class_total (actual, correct), because the true class was corrected later.",
         |read, series| read.write_withdrawn_classes(series),
     ),
     counter(

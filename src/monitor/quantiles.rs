@@ -46,7 +46,7 @@ pub(super) struct Latencies {
 pub struct LatencyStats {
     /// Durations of answered requests. A part that was never timed has no entry.
     pub answered: BTreeMap<RequestPart, Latency>,
-    /// Durations of unanswered requests, until they were refused or had failed.
+    /// Time until refusal or failure, for requests without a prediction.
     pub unanswered: BTreeMap<Unanswered, Latency>,
 }
 

@@ -125,7 +125,7 @@ impl RequestHandles {
                 .add(gauge(
                     "leeway_requests_in_flight",
                     &["model", "version"],
-                    "Prediction requests to a version that are not answered yet, or were given up and still run in a worker.",
+                    "Prediction requests to a version: those not answered yet, and abandoned ones that still run in a worker.",
                     |version, series| series.value(&[], version.in_flight()),
                 ))
                 .counter(),

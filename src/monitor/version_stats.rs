@@ -24,7 +24,7 @@ pub struct VersionStats {
     pub version: String,
     /// Requests since the version was loaded, by outcome.
     pub requests: BTreeMap<Outcome, u64>,
-    /// Requests that are not answered yet, or were given up and still run in a worker.
+    /// Requests that are not answered yet, and abandoned ones that still run in a worker.
     pub in_flight: u64,
     /// Durations of requests.
     pub latency: LatencyStats,

@@ -38,7 +38,7 @@ pub struct FolderProblem {
     pub problem: String,
 }
 
-/// File that makes a folder a model.
+/// File that every folder of a model contains.
 pub const CONFIG_FILE: &str = "model.toml";
 
 const WHERE: &str = "repository.path or --models says where to look";

@@ -251,7 +251,7 @@ impl FromStr for TrainingDate {
             Ok(TrainingDate(text.to_owned()))
         } else {
             let text = shown(text);
-            Err(InvalidText(format!("\"{text}\" is not a date, as in 2026-11-24 or 2026-11-24T09:30:00Z")))
+            Err(InvalidText(format!("\"{text}\" is not a date; write it like 2026-11-24 or 2026-11-24T09:30:00Z")))
         }
     }
 }

@@ -92,7 +92,7 @@ impl ModelClasses {
             let is_unfit = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n');
             if text.len() > MAX_LABEL || text.contains(is_unfit) {
                 return Err(SetupError::Config(format!(
-                    "labels: \"{}\" is not a label: at most {MAX_LABEL} bytes, without control characters",
+                    "labels: \"{}\" is not a valid label: a label has at most {MAX_LABEL} bytes and no control characters",
                     shown(&text)
                 )));
             }
@@ -243,8 +243,8 @@ mod tests {
     fn labels_are_bounded_wherever_they_come_from() {
         let long = format!(r#"["a", "b", "{}"]"#, "c".repeat(1_000_000));
         for wrong in [long.as_str(), r#"["a", "b", "\u001b[31m"]"#, r#"["a", "\u0000", "c"]"#] {
-            check(None, wrong, Err("is not a label"));
-            check(Some(wrong), wrong, Err("is not a label"));
+            check(None, wrong, Err("is not a valid label"));
+            check(Some(wrong), wrong, Err("is not a valid label"));
         }
         let longest = format!(r#"["a", "b", "{}"]"#, "c".repeat(MAX_LABEL));
         check(None, &longest, Ok(&longest));

@@ -139,7 +139,7 @@ fn form(settings: &Settings) -> Result<Form, SetupError> {
     let Some(format) = settings.format.or(of_layout.map(|form| form.format)) else {
         return Err(wrong(
             "layout: say how the model returns boxes: \"yolov5\", \"yolov7\", \"yolox\", \"yolov8\", \"yolo11\", \
-             \"yolov10\", \"rt-detr\", \"ssd\" or \"torchvision\"; or, for another one, set the meaning of a box's numbers, as in \
+             \"yolov10\", \"rt-detr\", \"ssd\" or \"torchvision\"; or, for any other model, set the meaning of a box's numbers, for example \
              format = \"corners\"",
         ));
     };

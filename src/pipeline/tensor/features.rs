@@ -16,7 +16,7 @@ const MAX_ROW: usize = 4096;
 /// Features of a long row: its mean and standard deviation (brightness and contrast, if it is an image) and its range.
 const SUMMARY: [&str; 4] = ["mean", "deviation", "min", "max"];
 
-/// Choice of the features of the inputs.
+/// Selection of the features that are read from the inputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum FeatureSelection {
