@@ -23,7 +23,7 @@ pub(super) struct ChangeArgs {
     #[arg(long, default_value = "")]
     reason: String,
 
-    /// Author, for the history [default: user@host]
+    /// Author, for the history (default: user@host)
     #[arg(long)]
     by: Option<String>,
 
