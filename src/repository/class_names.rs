@@ -217,13 +217,14 @@ fn of_node(node: &NodeProto) -> Option<NamedClasses> {
         .find_map(named)
 }
 
-/// Returns true if ONNX Runtime answers the positions of classes, 0 and 1, as labels: it does for trees with a score for
-/// each of two classes that are numbers, as CatBoost exports them.
+/// Returns true if ONNX Runtime (1.31) answers 0 and 1 as labels, which are the positions of the classes: it does for
+/// trees with scores for both of two classes that are other numbers, as CatBoost exports them.
 fn labels_are_positions(node: &NodeProto) -> bool {
     let ints = |name: &str| attribute(node, name).map(|attribute| attribute.ints.as_slice()).unwrap_or_default();
-    let scored = ints("class_ids");
+    let (labels, scored) = (ints("classlabels_int64s"), ints("class_ids"));
     node.op_type == "TreeEnsembleClassifier"
-        && ints("classlabels_int64s").len() == 2
+        && labels.len() == 2
+        && labels != [0, 1]
         && [0, 1].iter().all(|class| scored.contains(class))
 }
 

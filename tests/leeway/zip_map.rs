@@ -55,7 +55,7 @@ async fn an_export_with_maps_answers_what_the_framework_predicts() {
         let classes: Vec<String> = model["classes"].as_array().unwrap().iter().map(|class| class.to_string()).collect();
         let labels = format!("labels are those of the model's file: [{}]", classes.join(", "));
         assert!(said.contains(&labels), "{name}: {said}");
-        assert!(!said.to_lowercase().contains("zipmap:") && !said.contains("export"), "{name}: {said}");
+        assert!(!said.contains("zipmap"), "{name}: {said}");
     }
     let app = TestApp::with(repository.config()).await;
     assert_eq!(models.len(), 14);
