@@ -55,17 +55,19 @@ pub(crate) fn external_data(model: &[u8]) {
     without_maps(&rewritten, expected);
 }
 
-fn without_maps(model: &Arc<[u8]>, mut parsed: ModelProto) {
+fn without_maps(model: &Arc<[u8]>, parsed: ModelProto) {
     let replaced = match zip_map::replace(model, &parsed) {
         Ok(replaced) => replaced,
         Err(problem) => return assert_is_one_line(&problem),
     };
-    let mut found = onnx_file::parse(&replaced).expect("a model whose maps were replaced cannot be read");
-    for graph in [&mut parsed.graph, &mut found.graph].into_iter().flatten() {
-        graph.node.retain(|node| !matches!(&*node.op_type, "ZipMap" | "Identity"));
-        graph.output.clear();
-    }
-    assert_eq!(found, parsed);
+    let all_else = |mut model: ModelProto| {
+        if let Some(graph) = &mut model.graph {
+            graph.node.retain(|node| !matches!(&*node.op_type, "ZipMap" | "Identity"));
+            graph.output.clear();
+        }
+        model
+    };
+    assert_eq!(onnx_file::parse(&replaced).map(all_else), Ok(all_else(parsed)));
 }
 
 fn assert_is_one_line(problem: &str) {
