@@ -183,7 +183,14 @@ team = "a"
 
 def external_data():
     # A number of models without such data; tests/data/external has those with.
-    for path in ["models/two_inputs.onnx", "models/dense_deep.onnx", "models/plus_5_external.onnx", "rows/top_k.onnx"]:
+    for path in [
+        "models/two_inputs.onnx",
+        "models/dense_deep.onnx",
+        "models/plus_5_external.onnx",
+        "rows/top_k.onnx",
+        "zipmap/logistic_texts.onnx",
+        "classes/logistic_zipmap_and_tensor.onnx",
+    ]:
         yield path.replace("/", "_"), (ROOT / "tests/data" / path).read_bytes()
 
 

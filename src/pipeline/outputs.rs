@@ -10,7 +10,8 @@ pub(super) fn hint_of_other_outputs(signature: &Signature) -> String {
     match &*signature.other_outputs {
         [] => String::new(),
         names => format!(
-            "; its output {} is not a tensor (scikit-learn's ZipMap: export with options={{\"zipmap\": False}})",
+            "; its output {} is not a tensor but a sequence or a map, which cannot be answered: export the model with \
+             tensors as outputs",
             names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
         ),
     }

@@ -115,7 +115,10 @@ impl<'a> Graph<'a> {
         match (node.op_type.as_str(), place) {
             ("LinearClassifier" | "SVMClassifier" | "TreeEnsembleClassifier", 0) => {
                 let by = node.output.iter().map(String::as_str).collect();
-                of_node(node).map(|names| Choice { names: Some(names), by })
+                match labels_are_positions(node) {
+                    true => Some(Choice { names: None, by }),
+                    false => of_node(node).map(|names| Choice { names: Some(names), by }),
+                }
             }
             ("Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten", _) => {
                 self.choice(input(0)?, depth + 1)
@@ -212,6 +215,17 @@ fn of_node(node: &NodeProto) -> Option<NamedClasses> {
         .into_iter()
         .filter_map(|name| attribute(node, name))
         .find_map(named)
+}
+
+/// Returns true if ONNX Runtime (1.31) answers 0 and 1 as labels, which are the positions of the classes: it does for
+/// trees with scores for both of two classes that are other numbers, as CatBoost exports them.
+fn labels_are_positions(node: &NodeProto) -> bool {
+    let ints = |name: &str| attribute(node, name).map(|attribute| attribute.ints.as_slice()).unwrap_or_default();
+    let (labels, scored) = (ints("classlabels_int64s"), ints("class_ids"));
+    node.op_type == "TreeEnsembleClassifier"
+        && labels.len() == 2
+        && labels != [0, 1]
+        && [0, 1].iter().all(|class| scored.contains(class))
 }
 
 /// Returns the keys and values of a LabelEncoder.

@@ -4,16 +4,15 @@
 //! external data (in branches, bodies of loops, functions, attributes, sparse tensors) in the file system, starting in
 //! the server's working directory. So all this other data is put into the model before it is opened. The bytes come
 //! from the files that were hashed: no path in a model is ever opened.
-//!
-//! The model is changed at the level of its encoding, so that unknown parts stay as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use prost::Message;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 
+use super::encoding::{Change, Pieces, malformed, rewrite};
 use super::onnx_file::{
     AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, bits_per_element,
 };
@@ -81,11 +80,11 @@ pub(super) fn contain(model: &Arc<[u8]>, files: &BTreeMap<String, Arc<[u8]>>) ->
     let rewritten = rewriter.message(Part::Model, Place::MainGraph, &whole)?;
     let model = match rewritten {
         None => Arc::clone(model),
-        Some(pieces) if pieces.length > MAX_MODEL_BYTES => {
+        Some(pieces) if pieces.length() > MAX_MODEL_BYTES => {
             return Err(format!(
                 "the weights that it keeps in other files, besides those of its main graph, make it {} bytes large; ONNX has a \
                  limit of {MAX_MODEL_BYTES}",
-                pieces.length
+                pieces.length()
             ));
         }
         Some(pieces) => pieces.join().into(),
@@ -117,13 +116,6 @@ enum Place {
     /// The model, its main graph, and that graph's initializers.
     MainGraph,
     Elsewhere,
-}
-
-/// The parts of a changed message, in order. Copied only when all are known.
-#[derive(Default)]
-struct Pieces {
-    pieces: Vec<Bytes>,
-    length: usize,
 }
 
 impl Part {
@@ -167,32 +159,16 @@ impl Rewriter<'_> {
         if part == Part::Tensor {
             return self.tensor(place, bytes);
         }
-        let mut changed = Pieces::default();
-        let (mut rest, mut kept_from) = (bytes.clone(), 0);
         let mut seen = BTreeSet::new();
-        while rest.has_remaining() {
-            let start = bytes.len() - rest.remaining();
-            let (number, wire_type) = decode_key(&mut rest).map_err(malformed)?;
-            let Some((field, occurs)) = part.field(number).filter(|_| wire_type == WireType::LengthDelimited) else {
-                skip_field(wire_type, number, &mut rest, DecodeContext::default()).map_err(malformed)?;
-                continue;
-            };
+        rewrite(bytes, |number, content| {
+            let Some((field, occurs)) = part.field(number) else { return Ok(Change::Keep) };
             // Refused, because readers merge duplicate fields in different ways.
             if occurs == Occurs::Once && !seen.insert(number) {
                 return Err("not an ONNX file: a field that may occur only once occurs twice".to_owned());
             }
-            let content = length_delimited(&mut rest)?;
-            if let Some(content) = self.message(field, place.of(part, number), &content)? {
-                changed.push(bytes.slice(kept_from..start));
-                changed.push_field(number, content);
-                kept_from = bytes.len() - rest.remaining();
-            }
-        }
-        if kept_from == 0 {
-            return Ok(None);
-        }
-        changed.push(bytes.slice(kept_from..));
-        Ok(Some(changed))
+            let changed = self.message(field, place.of(part, number), content)?;
+            Ok(changed.map_or(Change::Keep, Change::Replace))
+        })
     }
 
     fn tensor(&mut self, place: Place, bytes: &Bytes) -> Result<Option<Pieces>, String> {
@@ -271,46 +247,7 @@ fn size_in_bytes(tensor: &TensorProto) -> Result<usize, String> {
     size.ok_or_else(|| format!("has an impossible shape: {:?}", tensor.dims.iter().take(16).collect::<Vec<_>>()))
 }
 
-fn length_delimited(rest: &mut Bytes) -> Result<Bytes, String> {
-    let length = decode_varint(rest).map_err(malformed)?;
-    match usize::try_from(length).ok().filter(|length| *length <= rest.len()) {
-        Some(length) => Ok(rest.split_to(length)),
-        None => Err("not an ONNX file: it ends in the middle of a field".to_owned()),
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the signature that `map_err` needs")]
-fn malformed(error: prost::DecodeError) -> String {
-    format!("not an ONNX file: {error}")
-}
-
 /// Shortens a name for a message.
 fn shortened(text: &str) -> String {
     text.chars().take(100).collect()
-}
-
-impl Pieces {
-    fn of(bytes: Bytes) -> Pieces {
-        Pieces { length: bytes.len(), pieces: vec![bytes] }
-    }
-
-    fn push(&mut self, bytes: Bytes) {
-        self.length = self.length.saturating_add(bytes.len());
-        self.pieces.push(bytes);
-    }
-
-    fn push_field(&mut self, number: u32, content: Pieces) {
-        let mut head = Vec::new();
-        encode_key(number, WireType::LengthDelimited, &mut head);
-        encode_varint(content.length as u64, &mut head);
-        self.push(head.into());
-        self.length = self.length.saturating_add(content.length);
-        self.pieces.extend(content.pieces);
-    }
-
-    fn join(self) -> Vec<u8> {
-        let mut all = Vec::with_capacity(self.length);
-        self.pieces.iter().for_each(|piece| all.extend_from_slice(piece));
-        all
-    }
 }

@@ -7,6 +7,8 @@
 //! - `verified.rs` verifies a version's bytes against its manifest. `golden.rs` has the version's examples.
 //! - `onnx_file.rs` has the parts of an ONNX file that are read. `external_data.rs` finds the files that a model keeps
 //!   weights in, and `class_names.rs` finds the names of its classes.
+//! - Two parts of an ONNX file are changed before it is opened, with `encoding.rs`: `external_data.rs` puts weights into
+//!   it, and `zip_map.rs` replaces outputs of maps by tensors.
 //! - `refusal.rs` is the reason why a version is not served.
 //! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only: the readers of this module, with the properties that must
 //!   hold.
@@ -14,6 +16,7 @@
 //! This module does not load models, and writes to the repository only through `Manifest::write`.
 
 mod class_names;
+mod encoding;
 mod external_data;
 mod files;
 mod fingerprint;
@@ -29,6 +32,7 @@ mod regular_file;
 mod store;
 mod verified;
 mod write_manifest;
+mod zip_map;
 
 use std::sync::Arc;
 

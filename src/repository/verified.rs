@@ -15,6 +15,7 @@ use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest
 use super::onnx_file;
 use super::refusal::Refusal;
 use super::regular_file;
+use super::zip_map;
 use crate::error::{LoadFault, Result, SetupError};
 use crate::identity::{Sha256, shown};
 use crate::machine;
@@ -48,7 +49,7 @@ pub struct VerifiedVersion {
     /// Its examples, if it has any.
     pub golden: Option<Golden>,
     /// The model: exactly the bytes that were hashed, including the weights that ONNX Runtime would otherwise look for
-    /// in the file system.
+    /// in the file system, and with outputs of maps replaced by tensors.
     pub bytes: Arc<ModelBytes>,
     /// The classes according to the model's file.
     pub classes: ModelClasses,
@@ -108,6 +109,7 @@ impl FoundVersion {
         }
         let contained = external_data::contain(&model, &external)
             .map_err(|problem| Refusal::new(LoadFault::ExternalData, format!("{MODEL_FILE}: {problem}")))?;
+        let model = zip_map::replace(&contained.model, &parsed).map_err(|problem| not_a_model(&problem))?;
         external.retain(|location, _| contained.left.contains(location));
         let optional = |name: &str| match manifest.files.contains_key(name) {
             true => verified(&found, &manifest, name, MAX_SIDE_FILE).map(Some),
@@ -122,7 +124,7 @@ impl FoundVersion {
             baseline: baseline.map(Arc::new),
             golden,
             classes: class_names::read(&parsed),
-            bytes: Arc::new(ModelBytes { model: contained.model, external: external.into_iter().collect() }),
+            bytes: Arc::new(ModelBytes { model, external: external.into_iter().collect() }),
             folder,
             found,
         })

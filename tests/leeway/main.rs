@@ -45,3 +45,4 @@ mod tensors;
 mod texts;
 mod versions;
 mod wire;
+mod zip_map;

@@ -105,7 +105,7 @@ mod tests {
         let mut signature = signature();
         signature.other_outputs.push("output_probability".into());
         let error = of_settings(make, r#"{"kind": "tensor"}"#, &signature).err().unwrap().to_string();
-        assert!(error.contains("\"output_probability\" is not a tensor") && error.contains("zipmap"), "{error}");
+        assert!(error.contains("its output \"output_probability\" is not a tensor but a sequence or a map"), "{error}");
         assert!(of_settings(make, r#"{"kind": "tensor", "outputs": ["a"]}"#, &signature).is_ok());
     }
 
