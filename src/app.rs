@@ -46,7 +46,7 @@ pub struct Dependencies {
     pub isolated_engine: Option<Arc<dyn Engine>>,
     /// The kinds of stages that a `model.toml` can name.
     pub stages: Stages,
-    /// The trial of versions in another process, if there is one.
+    /// The trial of each version in another process, before the server loads it; `None` if trials are off.
     pub trial: Option<Trial>,
     /// The journal of deployments.
     pub journal: Arc<dyn Journal>,
@@ -54,7 +54,7 @@ pub struct Dependencies {
     pub ledger: Arc<dyn Ledger>,
 }
 
-/// Returns the trial, if it is configured: it runs this program in a process of its own.
+/// Returns the trial of versions, which runs this program in another process; `None` if `loading.trial` is off.
 pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>, SetupError> {
     if !config.loading.trial {
         return Ok(None);
@@ -93,16 +93,16 @@ pub struct BoundApp {
 /// The reason why a server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// Requested by an orchestrator: load balancers get the deregistration delay to notice.
+    /// Requested by an orchestrator. Serving goes on for the deregistration delay, so that load balancers notice.
     Deregister,
-    /// Requested by a person: there is nothing to wait for.
+    /// Requested by a person. The server stops without the deregistration delay.
     AtOnce,
 }
 
 impl App {
-    /// Loads ONNX Runtime and the models of the repository, with these kinds of stages. The trial of versions runs this
-    /// program in another process, so the `main` of the program has to be [`crate::cli::main_with`], or `loading.trial`
-    /// has to be off.
+    /// Builds a server: loads ONNX Runtime and the models of the repository. `stages` are the kinds of stages that a
+    /// `model.toml` can name. The trial of versions runs this program in another process, so the `main` of the program
+    /// has to be [`crate::cli::main_with`], or `loading.trial` has to be off.
     pub async fn build(config: Config, stages: Stages) -> Result<App, SetupError> {
         let runtime = OnnxRuntime::load(&config.library_candidates())?;
         let trial = trial(&config, &runtime)?;
@@ -112,7 +112,7 @@ impl App {
         App::build_with(config, parts).await
     }
 
-    /// Builds a server like [`App::build`], from these dependencies.
+    /// Builds a server like [`App::build`], but from these dependencies.
     pub async fn build_with(config: Config, parts: Dependencies) -> Result<App, SetupError> {
         let Dependencies { engine, isolated_engine, stages, trial, journal, ledger } = parts;
         let monitor = Arc::new(Monitor::new(engine.version(), config.monitoring.windows()));
@@ -142,7 +142,7 @@ impl App {
         &self.state.catalog
     }
 
-    /// Returns the deployer.
+    /// Returns the deployer, which owns the loaded versions and the deployments.
     pub fn deployer(&self) -> &Arc<Deployer> {
         &self.state.deployer
     }
@@ -197,12 +197,12 @@ impl Drop for AdminThreads {
 }
 
 impl BoundApp {
-    /// Returns the address for clients.
+    /// Returns the bound address of the data listener.
     pub fn data_address(&self) -> SocketAddr {
         self.data.address()
     }
 
-    /// Returns the address for operators.
+    /// Returns the bound address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin.address()
     }
@@ -247,7 +247,7 @@ impl BoundApp {
     }
 }
 
-/// Both listeners while they serve.
+/// The tasks of the data listener and the admin listener, while they serve.
 struct Listeners {
     data: JoinHandle<bool>,
     admin: JoinHandle<bool>,
@@ -297,8 +297,7 @@ impl Listeners {
         Listeners { data, admin, close }
     }
 
-    /// Waits for a listener that ends without being told to. This is an error, because the process would go on
-    /// without serving.
+    /// Waits until a listener ends unexpectedly, and returns an error, because the process would go on without serving.
     async fn ended(&mut self) -> SetupError {
         tokio::select! {
             ended = &mut self.data => SetupError::internal(format_args!("the data listener ended: {ended:?}")),
@@ -350,8 +349,8 @@ async fn slide_windows(monitor: Arc<Monitor>) {
     }
 }
 
-/// Gives the workers a moment to finish their batches. Nobody waits for responses any more, so a longer run is
-/// cancelled: it must not be running when the process exits.
+/// Gives the workers of all models a moment to finish their batches, then cancels the remaining runs: nobody waits for
+/// their responses any more, and no run may be in progress when the process exits.
 async fn retire(catalog: &Catalog) {
     const TIMEOUT: Duration = Duration::from_secs(1);
     let snapshot = catalog.snapshot();
@@ -370,7 +369,7 @@ async fn retire(catalog: &Catalog) {
     }
 }
 
-/// Source of requests to stop: signals, or a test.
+/// Source of requests to stop the server: the signals of the process, or a test.
 pub trait StopSignal: Send {
     /// Waits for the next request to stop.
     fn next(&mut self) -> impl Future<Output = Stop> + Send;

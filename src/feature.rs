@@ -8,17 +8,17 @@
 
 use std::sync::Arc;
 
-/// Names of a preprocessor's features, in the order of their values. Numbers and texts are separate, because they are
-/// counted differently.
+/// Names of the features of a preprocessor, in the order of their values. Numbers and texts are separate, because they
+/// are counted differently.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FeatureSchema {
-    /// The names of the features that are numbers.
+    /// Names of the features that are numbers.
     pub numbers: Vec<Arc<str>>,
-    /// The names of the features that are texts: categories.
+    /// Names of the features that are texts, which are counted as categories.
     pub texts: Vec<Arc<str>>,
 }
 
-/// The values of a request's features, one row per instance.
+/// Values of the features of one request, with one row per instance.
 ///
 /// ```
 /// use leeway::feature::Features;
@@ -31,26 +31,26 @@ pub struct FeatureSchema {
 pub struct Features {
     /// Number of instances.
     rows: usize,
-    /// The numbers, row by row, in the order of the schema. NaN is a missing value. Single precision is enough: seven
-    /// digits distinguish neighbouring bins.
+    /// Values of the number features, row by row, in the order of the schema. NaN is a missing value. Single precision
+    /// is enough: its seven digits tell neighbouring bins apart.
     pub numbers: Vec<f32>,
-    /// The texts, row by row, in the order of the schema. `None` is a missing value.
+    /// Values of the text features, row by row, in the order of the schema. `None` is a missing value.
     pub texts: Vec<Option<String>>,
 }
 
-/// The monitored value of one prediction.
+/// Monitored value of one prediction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Observation {
-    /// A class was chosen.
+    /// The prediction is a class.
     Class {
         /// Index of the class, from 0.
         class: usize,
         /// Certainty of the model.
         certainty: Certainty,
     },
-    /// A number was predicted.
+    /// The prediction is a number.
     Value(f64),
-    /// Nothing that can be monitored.
+    /// The prediction has nothing that can be monitored, as for an embedding.
     Nothing,
 }
 
@@ -65,20 +65,20 @@ pub struct Certainty {
     pub entropy: f32,
 }
 
-/// A monitored number of a prediction.
+/// Name of a monitored number of a prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PredictionNumber {
-    /// [`Certainty::confidence`].
+    /// The highest probability, [`Certainty::confidence`].
     Confidence,
-    /// [`Certainty::margin`].
+    /// The distance to the second highest probability, [`Certainty::margin`].
     Margin,
-    /// [`Certainty::entropy`].
+    /// The normalised entropy, [`Certainty::entropy`].
     Entropy,
-    /// [`Observation::Value`].
+    /// The predicted number, [`Observation::Value`].
     Value,
 }
 
-/// Name of the monitored class of a prediction.
+/// Name of the monitored class of a prediction, in baselines and metrics.
 pub const PREDICTED_CLASS: &str = "class";
 
 /// Returns the names of all monitored values of predictions.
@@ -89,7 +89,7 @@ pub fn prediction_features() -> impl Iterator<Item = &'static str> {
 // ===== impl FeatureSchema =====
 
 impl FeatureSchema {
-    /// Number of features.
+    /// Number of features, numbers and texts together.
     pub fn len(&self) -> usize {
         self.numbers.len() + self.texts.len()
     }
@@ -103,7 +103,7 @@ impl FeatureSchema {
 // ===== impl Features =====
 
 impl Features {
-    /// Creates the features of this many instances, without values.
+    /// Creates the features of a request with `rows` instances, still without values.
     pub fn with_rows(rows: usize) -> Features {
         Features { rows, ..Features::default() }
     }
@@ -113,7 +113,7 @@ impl Features {
         self.rows
     }
 
-    /// Keeps only the first `rows` instances.
+    /// Keeps only the features of the first `rows` instances.
     pub fn truncate(&mut self, rows: usize) {
         let rows = rows.min(self.rows);
         let (numbers, texts) = (self.numbers.len() / self.rows.max(1), self.texts.len() / self.rows.max(1));
@@ -122,12 +122,12 @@ impl Features {
         self.rows = rows;
     }
 
-    /// Returns the numbers of one instance.
+    /// Returns the values of the number features of one instance.
     pub fn numbers_of(&self, row: usize) -> &[f32] {
         part(&self.numbers, self.rows, row)
     }
 
-    /// Returns the texts of one instance.
+    /// Returns the values of the text features of one instance.
     pub fn texts_of(&self, row: usize) -> &[Option<String>] {
         part(&self.texts, self.rows, row)
     }
@@ -136,7 +136,7 @@ impl Features {
 // ===== impl Observation =====
 
 impl Observation {
-    /// Returns the numbers of a prediction, in the precision in which they are monitored.
+    /// Returns the monitored numbers of a prediction with their names, in the precision in which they are monitored.
     ///
     /// ```
     /// use leeway::feature::{Observation, PredictionNumber};
@@ -164,7 +164,7 @@ impl PredictionNumber {
     pub const ALL: [PredictionNumber; 4] =
         [PredictionNumber::Confidence, PredictionNumber::Margin, PredictionNumber::Entropy, PredictionNumber::Value];
 
-    /// Returns the name in baselines and metrics.
+    /// Returns the name of the number in baselines and metrics.
     pub fn name(self) -> &'static str {
         match self {
             PredictionNumber::Confidence => "confidence",

@@ -48,8 +48,8 @@ pub struct Version(NonZeroU32);
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256([u8; 32]);
 
-/// A version of a model in ten bytes: six of the digest of the model's name, and four of the version's number.
-/// Identifies the version in a prediction id.
+/// Ten bytes that identify a version of a model in a prediction id: six of the digest of the model's name, and four of
+/// the version's number.
 ///
 /// ```
 /// use leeway::identity::VersionKey;
@@ -74,7 +74,7 @@ pub fn shown(text: &str) -> String {
     printable(text, MAX_SHOWN).into_owned()
 }
 
-/// Cuts a text off after `longest` characters, and marks the cut with an ellipsis.
+/// Truncates a text to `longest` characters, and marks the cut with an ellipsis.
 ///
 /// ```
 /// use leeway::identity::cut_off;
@@ -122,7 +122,7 @@ pub fn is_unprintable(c: char) -> bool {
 // ===== impl VersionKey =====
 
 impl VersionKey {
-    /// Returns the key of a model's version.
+    /// Returns the key of this version of the model.
     pub fn of(model: &ModelName, version: Version) -> VersionKey {
         use sha2::Digest;
         let mut key = [0; 10];

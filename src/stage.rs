@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum Stage {
     /// From the request's head to the end of its body: the part of the network time that the server can measure.
     Network,
-    /// From JSON to the model's inputs.
+    /// From the request's body to the model's inputs.
     Preprocess,
     /// Waiting for a worker.
     Queue,
@@ -18,7 +18,7 @@ pub enum Stage {
     Postprocess,
 }
 
-/// Duration of each stage.
+/// Duration of each stage of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timings([Duration; Stage::ALL.len()]);
 

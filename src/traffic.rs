@@ -27,9 +27,9 @@ pub struct InvalidShares(String);
 // ===== impl Share =====
 
 impl Share {
-    /// No requests.
+    /// The share of a version without requests: 0%.
     pub const NONE: Share = Share(0);
-    /// All requests.
+    /// The share of a version with all requests: 100%.
     pub const ALL: Share = Share(10_000);
 
     /// Creates a share from a percentage, 0 to 100, with up to two decimals.
@@ -88,7 +88,7 @@ impl<'de> Deserialize<'de> for Share {
 // ===== impl TrafficSplit =====
 
 impl TrafficSplit {
-    /// Creates a split of these shares. Shares of 0 are left out.
+    /// Creates a traffic split of these shares, which must add up to 100%. Shares of 0 are left out.
     ///
     /// ```
     /// use leeway::traffic::{Share, TrafficSplit};
@@ -119,7 +119,7 @@ impl TrafficSplit {
         TrafficSplit(BTreeMap::from([(version, Share::ALL)]))
     }
 
-    /// Returns the share of a version.
+    /// Returns the share of a version; 0 if it is not in the split.
     pub fn share(&self, version: Version) -> Share {
         self.0.get(&version).copied().unwrap_or(Share::NONE)
     }

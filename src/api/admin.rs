@@ -19,19 +19,19 @@ use crate::traffic::{Share, TrafficSplit};
 
 // ===== status =====
 
-/// All models.
+/// Status of all models of the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
-    /// The models, by name.
+    /// Status of each model, by name.
     pub models: Vec<ModelStatus>,
     /// Problems with the journal, and with folders in the repository that are not models.
     pub problems: Vec<String>,
-    /// The versions that are being loaded.
+    /// Descriptions of the versions that are being loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loading: Vec<String>,
 }
 
-/// A model.
+/// Status of a model, with its deployment and its versions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelStatus {
     /// Name of the model.
@@ -47,14 +47,14 @@ pub struct ModelStatus {
     /// Problem with a newer deployment in the journal, which could not be applied yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment_problem: Option<String>,
-    /// The reason why the deployment is not in the journal yet; absent if it is there.
+    /// The reason why the deployment is not in the journal yet; absent once it is in the journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwritten: Option<String>,
     /// Versions of the model, the newest first.
     pub versions: Vec<VersionStatus>,
 }
 
-/// A version.
+/// Status of a version of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionStatus {
     /// Number of the version.
@@ -66,7 +66,7 @@ pub struct VersionStatus {
     pub stable: bool,
     /// Share of the requests that name no version, in percent.
     pub traffic_percent: Share,
-    /// Time since which the version has had a share without a break.
+    /// Time since which the version has had a share of the traffic without a break.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployed_at: Option<Timestamp>,
     /// Time at which the version was loaded.
@@ -78,7 +78,7 @@ pub struct VersionStatus {
     /// The process that runs the version's sessions, if it is not the server's own process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<SessionPlace>,
-    /// Sharing of runs between requests, and the reason.
+    /// Sharing of runs between requests: on or off, with the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batching: Option<BatchingStatus>,
     /// Assumptions about the version, and possible mistakes in it.
@@ -91,7 +91,7 @@ pub struct VersionStatus {
     /// previous `model.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload_problem: Option<String>,
-    /// Difference between the version's files on disk and the loaded files.
+    /// Difference between the version's files on disk and its loaded files, if they were changed after the load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub altered: Option<String>,
     /// Manifest of the version.
@@ -137,9 +137,9 @@ pub struct Deployment {
     pub stable: Version,
     /// Shares of the versions in the requests that name no version.
     pub traffic: TrafficSplit,
-    /// The earlier stable versions, to which rollbacks lead, the most recent last.
+    /// The earlier stable versions, to which rollbacks return, the most recent last.
     pub rollback_path: Vec<Version>,
-    /// Time since which each version has had a share without a break.
+    /// Time since which each version has had a share of the traffic without a break.
     pub deployed_at: BTreeMap<Version, Timestamp>,
     /// The change that led to this deployment.
     #[serde(flatten)]
@@ -149,13 +149,13 @@ pub struct Deployment {
 /// The change that led to a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// The action.
+    /// Kind of the change.
     pub action: Action,
-    /// The author.
+    /// Author of the change.
     pub by: String,
-    /// The reason.
+    /// Reason for the change.
     pub reason: String,
-    /// The time.
+    /// Time of the change.
     pub at: Timestamp,
 }
 
@@ -173,25 +173,25 @@ pub enum Action {
     Rollback,
 }
 
-/// Deployments of a model before a generation.
+/// Response with past deployments of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// The deployments, the newest first.
     pub deployments: Vec<Deployment>,
 }
 
-/// Query of the history.
+/// Query parameters of a request for the history of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HistoryQuery {
-    /// Maximum number of deployments.
+    /// Maximum number of deployments in the response.
     pub limit: u32,
-    /// Only deployments before this generation.
+    /// Generation before which the deployments are returned.
     pub before: u64,
 }
 
 impl Action {
-    /// Returns the name in the journal, in metrics and in the API.
+    /// Returns the name of the action in the journal, in metrics and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Action::Discover => "discover",
@@ -210,8 +210,8 @@ impl Default for HistoryQuery {
 
 // ===== changes =====
 
-/// Declares the body of a change: its own members, and the members that every change has. The common members are not a
-/// flattened struct, because `serde` does not refuse unknown members of flattened structs.
+/// Declares the request body of a change: its own members, and the members that every change has. The common members
+/// are not a flattened struct, because `serde` does not refuse unknown members of flattened structs.
 macro_rules! change {
     ($(#[$doc:meta])* $change:ident { $($(#[$member_doc:meta])* $member:ident: $type:ty,)* }) => {
         $(#[$doc])*
@@ -219,10 +219,10 @@ macro_rules! change {
         #[serde(deny_unknown_fields)]
         pub struct $change {
             $($(#[$member_doc])* pub $member: $type,)*
-            /// Author, for the history.
+            /// Author of the change, for the history.
             #[serde(default)]
             pub by: String,
-            /// Reason, for the history.
+            /// Reason for the change, for the history.
             #[serde(default)]
             pub reason: String,
             /// The generation that the change is based on. The change is refused if another generation is current.
@@ -232,7 +232,7 @@ macro_rules! change {
 }
 
 change! {
-    /// A new traffic split.
+    /// Request body of a new traffic split.
     TrafficChange {
         /// Shares in percent, by version.
         shares: Object<BTreeMap<Version, Share>>,
@@ -240,26 +240,26 @@ change! {
 }
 
 change! {
-    /// Promotion of a version to the stable version.
+    /// Request body of a promotion, which makes a version the stable one.
     PromoteChange {
-        /// The version.
+        /// The new stable version.
         version: Version,
     }
 }
 
 change! {
-    /// A rollback.
+    /// Request body of a rollback.
     RollbackChange {}
 }
 
-/// Result of a change.
+/// Result of a change of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeOutcome {
-    /// True if anything was changed.
+    /// True if the deployment was changed; false if it was already as requested.
     pub changed: bool,
-    /// The current deployment.
+    /// Current deployment, after the change.
     pub deployment: Deployment,
-    /// The shares before the change, in percent.
+    /// Shares of the versions before the change, in percent.
     pub before: TrafficSplit,
     /// The reason why the deployment is not in the journal yet. A rollback takes effect anyway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -287,17 +287,17 @@ pub struct VersionDrift {
     /// Number of rows of training data in the version's baseline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_rows: Option<u64>,
-    /// Comparison of the window with the baseline.
+    /// Comparison of the version's window with its baseline.
     #[serde(flatten)]
     pub report: DriftReport,
 }
 
-/// Query of the drift.
+/// Query parameters of a request for the drift of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DriftQuery {
-    /// Only this version.
+    /// Version whose drift is returned; all loaded versions if it is absent.
     pub version: Option<Version>,
-    /// Length of the window, in seconds.
+    /// Length of the window whose drift is returned, in seconds.
     pub window_s: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! The answer to feedback.
+//! The response to feedback.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::monitor::FeedbackResult;
 
-/// Result of a request with feedback.
+/// Response to a request with feedback.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Taken {
-    /// Number of items with each result.
+    /// Number of feedback items with each result.
     pub results: BTreeMap<FeedbackResult, u64>,
-    /// Problems of the first items that have one. Their number is limited, to bound the size of the answer.
+    /// Problems of the first items that have a problem. Their number is limited, to bound the size of the response.
     pub problems: Vec<ItemProblem>,
 }
 
-/// Problem of an item.
+/// Problem of a feedback item.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct ItemProblem {
-    /// Index of the item, counted from 0.
+    /// Index of the item in the request, counted from 0.
     pub index: usize,
     /// Result of the item.
     pub result: FeedbackResult,

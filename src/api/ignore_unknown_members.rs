@@ -1,14 +1,14 @@
-//! Reads a type and ignores unknown members. Some types, such as a manifest, refuse unknown members, because people
-//! write them in files. The same types occur in responses of newer servers, where unknown members must be ignored.
+//! Reads a type from a response and ignores unknown members. Some types, such as a manifest, refuse unknown members,
+//! because people write them in files. In responses of newer servers, unknown members of these types must be ignored.
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
 
-/// An object whose unknown members are ignored.
+/// JSON object of a type whose unknown members are ignored.
 struct KnownMembers(Map<String, Value>);
 
-/// Reads an optional object.
+/// Reads an optional JSON object into `T`, and ignores members that `T` does not have.
 pub(super) fn optional<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     let members = Option::<Map<String, Value>>::deserialize(deserializer)?;
     members.map(|members| T::deserialize(KnownMembers(members))).transpose().map_err(D::Error::custom)

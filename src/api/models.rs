@@ -7,14 +7,14 @@ use crate::identity::{ModelName, Sha256, Version};
 use crate::model::BatchingStatus;
 use crate::traffic::Share;
 
-/// All models.
+/// Response with all models of the repository.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Models {
-    /// The models, by name: the served ones first.
+    /// The models: first the served models by name, then the others by name.
     pub models: Vec<ModelView>,
 }
 
-/// A model.
+/// Description of a model and its loaded versions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelView {
     /// Name of the model.
@@ -27,18 +27,18 @@ pub struct ModelView {
     /// Description of the model in `model.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// True if it is the default model, which `POST /predict` goes to.
+    /// True for the default model, which answers `POST /predict`.
     pub default: bool,
     /// Loaded versions of the model, the newest first, in the format of TensorFlow Serving.
     pub model_version_status: Vec<TensorFlowVersion>,
-    /// The same versions, in Leeway's format.
+    /// Loaded versions of the model, the newest first, in Leeway's format.
     pub versions: Vec<VersionView>,
 }
 
 /// TensorFlow Serving's view of a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorFlowVersion {
-    /// Number of the version, as a text.
+    /// Number of the version, as text.
     pub version: String,
     /// Always `AVAILABLE`.
     pub state: String,
@@ -55,7 +55,7 @@ pub struct TensorFlowStatus {
     pub error_message: String,
 }
 
-/// A loaded version.
+/// Description of a loaded version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionView {
     /// Number of the version.
@@ -74,7 +74,7 @@ pub struct VersionView {
     pub intra_op_threads: usize,
     /// Latency budget of a request, in milliseconds.
     pub budget_ms: u64,
-    /// Sharing of runs between requests, and the reason.
+    /// Sharing of runs between requests: on or off, with the reason.
     pub batching: BatchingStatus,
     /// Inputs of the model.
     pub inputs: Vec<TensorView>,
@@ -82,7 +82,7 @@ pub struct VersionView {
     pub outputs: Vec<TensorView>,
 }
 
-/// A declared tensor.
+/// Name, type and shape of an input or output that the model declares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorView {
     /// Name of the tensor.

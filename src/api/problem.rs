@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A problem document.
+/// Problem document: the body of every error response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Problem<'a> {
     /// Kind of the problem: `urn:leeway:problem:` and a code.
@@ -14,10 +14,10 @@ pub struct Problem<'a> {
     /// Title, the same for all problems of this kind.
     #[serde(default)]
     pub title: Cow<'a, str>,
-    /// Status of the response.
+    /// HTTP status of the response.
     #[serde(default)]
     pub status: u16,
-    /// The problem, and the remedy.
+    /// Description of the problem and its remedy.
     pub detail: Cow<'a, str>,
     /// Id of the request, as in the log.
     #[serde(default)]

@@ -18,7 +18,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Returns the value of the header `Allow` for a path that accepts only this method.
+    /// Returns the value of the header `Allow` for a path that accepts only this method, and HEAD if it is GET.
     pub fn allowed(self) -> &'static str {
         match self {
             Method::Get => "GET, HEAD",
@@ -49,18 +49,18 @@ macro_rules! endpoints {
             /// All endpoints.
             pub const ALL: &[$listener] = &[$($listener::$endpoint,)*];
 
-            /// Returns the method.
+            /// Returns the HTTP method of the endpoint.
             pub fn method(self) -> Method {
                 match self { $($listener::$endpoint => Method::$method,)* }
             }
 
-            /// Returns the path, with parameters in braces.
+            /// Returns the path of the endpoint, with parameters in braces.
             pub fn path(self) -> &'static str {
                 match self { $($listener::$endpoint => $path,)* }
             }
         }
 
-        /// Writes method and path: `GET /livez`.
+        /// Writes the method and the path of the endpoint, as in `GET /livez`.
         impl fmt::Display for $listener {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{} {}", self.method(), self.path())

@@ -1,4 +1,5 @@
-//! Tests that every type survives writing and reading, and that responses of a newer server can be read.
+//! Tests that every type of the API is the same after writing and reading, and that responses of newer servers can be
+//! read.
 
 use std::fmt::Debug;
 
@@ -21,7 +22,7 @@ fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(json: &Value)
     value
 }
 
-/// Adds an unknown member to every object, except to maps by name.
+/// Adds an unknown member to every object that is not a map, as a newer server may do.
 fn with_news(json: &Value) -> Value {
     const MAPS: [&str; 7] = ["traffic", "before", "deployed_at", "metrics", "tags", "files", "unserved"];
     match json {

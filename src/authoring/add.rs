@@ -17,7 +17,7 @@ use crate::repository::{
     BASELINE_FILE, CONFIG_FILE, FoundVersion, GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, Manifest, Refusal, next_version,
 };
 
-/// Files of a new version.
+/// Files from which a new version is made.
 #[derive(Debug, Clone, Default)]
 pub struct NewFiles {
     /// The model. Stored as `model.onnx`.
@@ -56,7 +56,7 @@ pub struct Added {
     pub baseline: Option<Baseline>,
     /// Findings of its first runs.
     pub findings: Findings,
-    /// The setting in `model.toml`.
+    /// The setting `model.batching` in `model.toml`.
     pub batching: Batching,
 }
 
@@ -67,7 +67,7 @@ struct Checked {
     baseline: Option<Baseline>,
 }
 
-/// Checks that a version loads and fits its `model.toml`, and adds it as the next one.
+/// Checks that a version loads and fits its `model.toml`, and adds it as the next version of the model.
 pub fn add(
     addition: Addition<'_>,
     engine: &dyn Engine,
@@ -93,7 +93,7 @@ pub fn add(
     Ok(Added { version, folder, manifest, examples, baseline, findings, batching: order.config.model.batching })
 }
 
-/// Tries the version out, and writes the examples and the baseline that are made with it.
+/// Tries the version out, and writes the examples and the baseline that are made by running it.
 fn check(
     order: &LoadOrder,
     new: &NewFiles,

@@ -9,7 +9,7 @@ use crate::error::{Result, SetupError};
 use crate::registry::OpenedVersion;
 use crate::repository::{Golden, Refusal, parse_golden};
 
-/// Source of recorded examples.
+/// Instances to record as examples, and the tolerance of the examples.
 #[derive(Debug, Clone)]
 pub struct RecordedFrom {
     /// One instance per line, as JSON.
@@ -18,7 +18,7 @@ pub struct RecordedFrom {
     pub tolerance: f64,
 }
 
-/// Records the predictions of a version as examples.
+/// Runs a version on instances, and records its predictions as golden examples.
 pub(super) fn record(from: &RecordedFrom, opened: &OpenedVersion) -> Result<Golden, SetupError> {
     let refused = |problem: String| SetupError::Repository(format!("{}: {problem}", from.instances.display()));
     let text = std::fs::read_to_string(&from.instances).map_err(|error| at(&from.instances, &error))?;

@@ -11,7 +11,7 @@ use crate::error::{Result, SetupError};
 use crate::identity::Version;
 use crate::repository::next_version;
 
-/// Prefix of the names of these folders.
+/// Prefix of the names of staging folders.
 const PREFIX: &str = ".adding-";
 
 /// A folder in which a version is built. Removed on drop.
@@ -25,8 +25,8 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Creates a staging folder for a model, and removes abandoned ones: those without a lock. A lock ends with its
-    /// process.
+    /// Creates a staging folder for a model, and removes abandoned ones, which no process has locked. A lock ends with
+    /// its process.
     pub(super) fn create(model: &Path) -> Result<Staging, SetupError> {
         let (folder, lock) = create_locked(model).map_err(|error| at(model, &error))?;
         Ok(Staging { folder, model: model.to_owned(), _lock: lock })
@@ -36,8 +36,8 @@ impl Staging {
         self.folder.path()
     }
 
-    /// Makes the folder the next version of its model: `expected`, or a later one if that is taken. Returns the version
-    /// and its folder.
+    /// Makes the staging folder the next version of its model: `expected`, or a later one if that is taken. Returns the
+    /// version and its folder.
     pub(super) fn become_version(self, expected: Version) -> Result<(Version, PathBuf), SetupError> {
         let Staging { folder, model, _lock } = self;
         // From here on the folder is not deleted on drop.
@@ -62,14 +62,14 @@ impl Staging {
         }
     }
 
-    /// Replaces the version in `folder` with this folder, in one atomic exchange, and removes the old files.
+    /// Replaces the version in `folder` with the staging folder, in one atomic exchange, and removes the old files.
     pub(super) fn replace_version(self, folder: &Path) -> Result<(), SetupError> {
         renameat_with(CWD, self.path(), CWD, folder, RenameFlags::EXCHANGE)
             .map_err(|error| at(folder, &error.into()))?;
         sync_folder(&self.model)
     }
 
-    /// Syncs everything to disk, so that the rename does not reach the disk before the files.
+    /// Syncs the staging folder to disk, so that the rename does not reach the disk before the files.
     pub(super) fn sync(&self) -> Result<(), SetupError> {
         let folder = self.path();
         let sync = || {
@@ -83,7 +83,7 @@ impl Staging {
         sync().map_err(|error| at(folder, &error))
     }
 
-    /// Writes a value as JSON into a file.
+    /// Writes a value as JSON into a file of the staging folder.
     pub(super) fn write_json(&self, value: &impl serde::Serialize, name: &str) -> Result<(), SetupError> {
         let mut text = serde_json::to_vec(value).map_err(SetupError::internal)?;
         text.push(b'\n');
@@ -91,7 +91,7 @@ impl Staging {
         std::fs::write(&path, text).map_err(|error| at(&path, &error))
     }
 
-    /// Copies a file. Refuses a name that already exists.
+    /// Copies a file into the staging folder. Refuses a name that already exists.
     pub(super) fn copy(&self, from: &Path, name: &str) -> Result<(), SetupError> {
         let to = self.path().join(name);
         if to.exists() {
@@ -117,7 +117,7 @@ pub fn abandon_additions(model: &Path) {
     }
 }
 
-/// Returns the error for an operation on a path that failed.
+/// Returns the error for a failed operation on a path.
 pub(super) fn at(path: &Path, error: &io::Error) -> SetupError {
     SetupError::Repository(format!("{}: {error}", path.display()))
 }
@@ -142,7 +142,7 @@ fn create_locked(model: &Path) -> io::Result<(tempfile::TempDir, File)> {
     }
 }
 
-/// Removes the folders that are not locked.
+/// Removes the staging folders of a model that are not locked.
 fn remove_abandoned(model: &Path) {
     for folder in staging_folders(model, PREFIX) {
         let Ok(lock) = File::open(&folder) else { continue };

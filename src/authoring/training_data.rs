@@ -18,12 +18,12 @@ use crate::pipeline::{Prediction, Table, TableColumn, TableRows, some_of};
 use crate::registry::{Findings, OpenedVersion};
 use crate::tensor::{DType, Signature};
 
-/// Seed of the sample that decides the bins: the same rows are drawn every time.
+/// Seed of the random sample of rows that decides the bins of a baseline. The same rows are drawn every time.
 const SEED: u64 = 0x1ee_3a9;
 /// Maximum number of sampled rows, and of their values in total, which bounds the memory to 160 MB.
 const MAX_SAMPLED_ROWS: u64 = 20_000;
 const MAX_SAMPLED_VALUES: u64 = 20_000_000;
-/// Number of rows in one run, if the model takes that many.
+/// Maximum number of rows of training data in one run.
 const ROWS_AT_ONE_TIME: usize = 256;
 
 /// Training data in a file.
@@ -35,7 +35,7 @@ pub struct TrainingData {
     pub ignored_columns: Vec<String>,
 }
 
-/// Progress of the work.
+/// Progress of making a baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// The step: `sampling` or `counting`.
@@ -61,7 +61,7 @@ enum RowForm {
     Value,
 }
 
-/// Reads rows as instances, in order.
+/// Reads the rows of training data as instances, in order.
 enum Rows<'a> {
     Json { file: &'a Path, lines: std::iter::Enumerate<std::io::Lines<BufReader<File>>> },
     Csv { file: &'a Path, records: csv::StringRecordsIntoIter<File>, columns: &'a Columns, form: RowForm },
@@ -90,7 +90,7 @@ enum Cells {
     TextsOrNothing,
 }
 
-/// Makes a baseline by running the pipeline over the data. Also returns the assumptions about the data.
+/// Makes a baseline by running the pipeline over training data. Also returns the assumptions about the data.
 pub(super) fn make_baseline(
     data: &TrainingData,
     opened: &OpenedVersion,
@@ -147,7 +147,7 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Runs the wanted rows, as many at one time as the model takes.
+    /// Runs the pipeline on the wanted rows, with up to `at_one_time` rows in one run.
     fn run(
         &mut self,
         source: &Source,
@@ -219,14 +219,14 @@ impl Runner<'_> {
 
 // ===== reading =====
 
-/// A file with a known form of rows.
+/// A file of training data, with the form of its rows.
 struct Source<'a> {
     file: &'a Path,
     csv: Option<(Columns, RowForm)>,
 }
 
 impl<'a> Source<'a> {
-    /// Opens the file, and finds the form of instance that the pipeline takes for the first row.
+    /// Opens the file, and finds the form of instance in which the pipeline accepts the first row.
     fn open(data: &'a TrainingData, runner: &mut Runner<'_>) -> Result<Source<'a>, SetupError> {
         let file = &*data.file;
         let is_csv = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));

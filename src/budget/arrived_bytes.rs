@@ -9,7 +9,7 @@ use crate::error::Result;
 const MIN_BLOCK: usize = 4 << 10;
 const MAX_BLOCK: usize = 256 << 10;
 
-/// Bytes that arrive in pieces. They are counted against a memory budget as they arrive.
+/// Body of a request while it arrives in pieces. Its bytes are counted against a memory budget as they arrive.
 ///
 /// The bytes of a piece are copied once, into blocks that never move, so that adding a piece is fast. Joining the
 /// blocks takes milliseconds for millions of bytes, so it is left to [`ArrivedBytes::whole`], which a stage calls.

@@ -20,7 +20,7 @@ pub struct StageClock {
     predicted: Option<Duration>,
 }
 
-/// Time limits of the model for a request.
+/// Time limits for running the model on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimits {
     /// Time after which nobody waits for the outputs any more.
@@ -29,10 +29,10 @@ pub struct TimeLimits {
     pub finish_by: Instant,
 }
 
-/// Times of a request in the queue and in the run.
+/// Durations of a request's wait in the queue and of its run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueTimings {
-    /// From the arrival in the queue to the forming of the batch.
+    /// From the arrival in the queue until a worker forms the batch.
     pub queue: Duration,
     /// The run of the batch.
     pub inference: Duration,
@@ -86,7 +86,7 @@ impl StageClock {
         self.deadline
     }
 
-    /// Returns the request's budget.
+    /// Returns the latency budget of the request.
     pub fn budget(&self) -> &LatencyBudget {
         &self.budget
     }
@@ -116,7 +116,7 @@ impl StageClock {
         self.started.elapsed()
     }
 
-    /// Returns the time limits of the model, if it gets the request now.
+    /// Returns the time limits for running the model, if the request enters its queue now.
     pub fn demand(&self) -> TimeLimits {
         self.demand_at(Instant::now())
     }
@@ -146,7 +146,7 @@ impl StageClock {
     }
 
     /// Runs a stage on this thread, or on one of `threads` if it is heavy. A request that has no time left does not
-    /// enter the stage. `work` gets the deadline: the request ends then, and the stage should end, too.
+    /// enter the stage. `work` gets the deadline, at which the request ends; the stage should end by then, too.
     pub async fn run<T: Send + 'static>(
         &mut self,
         stage: Stage,
@@ -188,15 +188,15 @@ impl StageClock {
         tracing::trace!(%stage, ?took, "stage finished");
         match done {
             Some(Ok(done)) if !limit.has_passed(end) => Ok(done),
-            // Any other error is returned even if it was found late.
+            // An error other than `Expired` is returned even after the deadline.
             Some(Err(error)) if !matches!(error, Error::Expired { .. }) => Err(error),
             _ => Err(self.expired(stage)),
         }
     }
 
-    /// Waits for the model, up to the deadline. `predicted` is the predicted duration. `work` returns the times in the
-    /// queue and in the run, because only the worker knows when it took the request; `taken` returns the time at which
-    /// it did.
+    /// Waits for the model's outputs, up to the deadline. `predicted` is the predicted time in the queue and the run.
+    /// `work` returns the actual times, which only the worker knows. `taken` returns the time at which a worker took
+    /// the request.
     pub async fn wait<T>(
         &mut self,
         work: impl Future<Output = Result<(T, QueueTimings)>>,
@@ -231,7 +231,7 @@ impl StageClock {
         Err(self.expired(stage))
     }
 
-    /// Returns the stages that took longer than their part. The queue and the run share a part, and count as the run.
+    /// Returns the stages that took longer than their part. The queue and the run share a part, reported as the run.
     pub fn overruns(&self) -> impl Iterator<Item = Stage> {
         let took = |stage| match stage {
             Stage::Queue => Duration::ZERO,
@@ -280,7 +280,7 @@ mod tests {
         check(Enforce::Stages, 120, 120);
     }
 
-    /// The part for preprocessing is zero, so that any duration is an overrun.
+    /// Runs preprocessing whose part of the budget is zero, so that any duration is an overrun.
     async fn preprocess(enforce: Enforce, units: usize) -> (Result<u32>, Vec<Stage>) {
         let mut clock = StageClock::new(Instant::now(), budget(enforce));
         let (cost, threads) = (StageCost::default(), BlockingThreads::new(NonZeroUsize::MIN));

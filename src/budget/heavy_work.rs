@@ -41,11 +41,11 @@ pub struct StageCost {
     per_unit: AtomicU64,
     /// True if the stage always counts as heavy.
     is_always_heavy: bool,
-    /// Number of stuck runs. It can be below 0 for a moment.
+    /// Number of runs of the stage that are stuck. It can be below 0 for a moment.
     stuck: Arc<AtomicIsize>,
 }
 
-/// Costs of the stages before and after one model.
+/// Costs of the preprocessing and the postprocessing of one model.
 #[derive(Debug, Default)]
 pub struct StageCosts {
     /// Per byte of the body.
@@ -64,7 +64,7 @@ pub struct BlockingThreads {
     stuck_after: Duration,
 }
 
-/// A stage that has started.
+/// One run of a heavy stage.
 #[derive(Debug, Default)]
 struct Run {
     /// State of the run: `RUNNING`, `LENT` or `ENDED`.
@@ -128,7 +128,7 @@ impl StageCost {
 }
 
 impl BlockingThreads {
-    /// Returns threads with places for `threads` heavy stages at one time.
+    /// Returns threads with places for up to `threads` heavy stages at the same time.
     pub fn new(threads: std::num::NonZeroUsize) -> BlockingThreads {
         let places = Arc::new(Semaphore::new(threads.get()));
         BlockingThreads { places, lent: Arc::default(), most_lent: threads.get(), stuck_after: STUCK_AFTER }
@@ -177,7 +177,7 @@ impl BlockingThreads {
         tokio::time::timeout_at(deadline.instant().into(), done).await.ok()
     }
 
-    /// Lends the place of a stage that nobody waits for, if the stage still runs `stuck_after` past its deadline.
+    /// Lends the place of a stage to other stages, if the stage still runs `stuck_after` past its deadline.
     fn lend_if_stuck(&self, run: &Arc<Run>, deadline: Deadline, cost: &StageCost) {
         let has_ended = run.state.load(Acquire) == ENDED;
         // After the server has stopped, there is no runtime.
@@ -265,7 +265,7 @@ mod tests {
         tokio::select! {
             // On a machine that is too busy, the stage has not started.
             given_up = stuck => assert_eq!(given_up, None),
-            // Its client resets the connection: its future is dropped.
+            // The client of the stage resets the connection, so the future is dropped.
             _ = begun => {
                 assert_eq!(threads.run(Deadline::never(), &other, || Ok(7)).await, Some(Ok(7)));
                 assert_eq!(slow.stuck.load(Acquire), 1);

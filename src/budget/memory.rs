@@ -1,9 +1,9 @@
 //! Memory that is held for callers: one budget of bytes for the bodies of all requests and for all responses that have
 //! not been read yet.
 //!
-//! An eighth of the budget is reserved for small bodies. Each holder has an equal share of this eighth, so small bodies
-//! are always accepted. From the rest, a holder may take at most half of the free bytes, so a few large bodies do not
-//! keep out all smaller ones.
+//! An eighth of the budget is reserved for small bodies. Each holder (a body or a response) has an equal share of this
+//! eighth, so small bodies are always accepted. From the rest, a holder may take at most half of the free bytes, so a
+//! few large bodies do not keep out all smaller ones.
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
 
-/// A number of bytes that may be held at one time. Clones share the budget.
+/// Budget of the bytes that bodies and responses may hold at the same time. Clones share the budget.
 #[derive(Debug, Clone)]
 pub struct MemoryBudget(Arc<Counter>);
 
@@ -24,14 +24,14 @@ struct Counter {
     held: AtomicUsize,
 }
 
-/// Bytes of a budget, held until dropped.
+/// Bytes that are taken from a [`MemoryBudget`], and given back when dropped.
 #[derive(Debug)]
 pub struct HeldBytes {
     budget: MemoryBudget,
     bytes: usize,
 }
 
-/// A value in memory with the bytes that are held for it.
+/// A value, with the bytes of a [`MemoryBudget`] that are held for it.
 #[derive(Debug)]
 pub struct Held<T> {
     value: T,
@@ -60,7 +60,7 @@ impl MemoryBudget {
         self.0.held.load(Relaxed)
     }
 
-    /// Returns a hold of 0 bytes, which can grow.
+    /// Returns [`HeldBytes`] of 0 bytes, which can grow.
     pub fn nothing(&self) -> HeldBytes {
         HeldBytes { budget: self.clone(), bytes: 0 }
     }
@@ -104,7 +104,7 @@ impl MemoryBudget {
 }
 
 impl Counter {
-    /// Returns true if one holder may have `own` bytes when all holders together would have `all`.
+    /// Returns true if one holder may have `own` bytes in total, if all holders then have `all` bytes together.
     fn has_room(&self, all: usize, own: usize) -> bool {
         if own <= self.small {
             return all <= self.limit;
@@ -117,7 +117,7 @@ impl Counter {
 // ===== impl HeldBytes =====
 
 impl HeldBytes {
-    /// Grows the hold to `bytes` in total. Keeps the current number if too few are free. Never shrinks.
+    /// Grows to `bytes` in total. Fails, and changes nothing, if too few bytes are free. Never shrinks.
     pub fn grow_to(&mut self, bytes: usize) -> Result<()> {
         let more = bytes.saturating_sub(self.bytes);
         if more == 0 {

@@ -43,7 +43,7 @@ pub struct LatencyBudget {
     pub enforce: Enforce,
 }
 
-/// Scope in which a budget is enforced.
+/// Granularity at which a latency budget is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enforce {
     /// The total. A stage that takes longer than its part uses the buffer, and is counted as an overrun.
@@ -85,7 +85,7 @@ impl LatencyBudget {
         self.total.saturating_sub(self.network + self.preprocess + self.inference + self.postprocess)
     }
 
-    /// Returns the part that a stage belongs to. The queue and the run share one.
+    /// Returns the part of the budget for a stage. The queue and the run share one part.
     pub fn part(&self, stage: Stage) -> Duration {
         match stage {
             Stage::Network => self.network,
@@ -103,7 +103,7 @@ impl LatencyBudget {
         }
     }
 
-    /// Returns the budget for a caller who waits for `client_timeout`. Parts shrink in proportion, and never grow.
+    /// Returns the budget for a caller that waits for `client_timeout`. Parts shrink in proportion, and never grow.
     ///
     /// ```
     /// use std::time::Duration;
@@ -130,7 +130,7 @@ impl LatencyBudget {
         }
     }
 
-    /// Returns the server's own share of the total.
+    /// Returns the time that the server itself has: the total without the part for the network.
     pub fn on_the_server(&self) -> Duration {
         self.total.saturating_sub(self.network)
     }

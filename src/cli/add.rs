@@ -1,4 +1,4 @@
-//! `leeway add` and `leeway verify`: versions on disk.
+//! `leeway add` and `leeway verify`: adds a version to the repository, and verifies the files of all versions.
 
 use std::io::Write;
 use std::path::PathBuf;

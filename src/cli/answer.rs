@@ -1,4 +1,4 @@
-//! The answer to a command, as the server's JSON or for people.
+//! The output of a command: the server's JSON, or a text for people.
 
 use std::io::Write;
 use std::marker::PhantomData;
@@ -10,19 +10,19 @@ use serde_json::Value;
 
 use super::terminal;
 
-/// An answer of the admin API. Its JSON is kept, so that `--json` also prints members that this program does not know.
+/// Response of the admin API. Its JSON is kept, so that `--json` also prints members that this program does not know.
 pub(super) struct Answer<T> {
     json: Value,
     kind: PhantomData<T>,
 }
 
 impl<T> Answer<T> {
-    /// Parses an answer from its JSON text.
+    /// Parses a response from its JSON text.
     pub(super) fn parse(text: &str) -> serde_json::Result<Answer<T>> {
         Ok(Answer { json: serde_json::from_str(text)?, kind: PhantomData })
     }
 
-    /// Makes the answer of a command that ran without a server.
+    /// Makes the response that a server would send, for a command that ran without a server.
     pub(super) fn of(value: &T) -> Result<Answer<T>>
     where
         T: Serialize,

@@ -74,9 +74,9 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a version that was ever deployed: people rely on it, so it must not change.
+/// Fails if the version was ever deployed: such a version must not change, because people rely on it.
 async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version) -> Result<()> {
-    /// Number of deployments that are read at a time.
+    /// Number of deployments that are read from the journal at a time.
     const PAGE: u32 = 1_000;
     let journal = match state::past_journal(&config.state.url).await? {
         PastJournal::Written(journal) => journal,
@@ -109,7 +109,7 @@ async fn refuse_if_deployed(config: &Config, model: &ModelName, version: Version
     }
 }
 
-/// Writes the rows, features and predictions of a baseline.
+/// Writes a summary of a baseline: its rows, features and predictions.
 pub(super) fn write_baseline(out: &mut impl Write, baseline: &Baseline) -> std::io::Result<()> {
     let predictions: Vec<&str> = baseline.predictions.iter().map(|feature| feature.name.as_str()).collect();
     let predictions = if predictions.is_empty() { "none".to_owned() } else { predictions.join(", ") };
@@ -127,7 +127,7 @@ pub(super) fn write_baseline(out: &mut impl Write, baseline: &Baseline) -> std::
 /// Shows the progress of making a baseline: as a bar on a terminal, otherwise as a line for each tenth of the rows.
 pub(super) struct ProgressBar {
     bar: indicatif::ProgressBar,
-    /// The last line that was written without a terminal: its step, and the number of finished tenths.
+    /// Step and number of finished tenths in the last line that was written, if the output is not a terminal.
     said: RefCell<(&'static str, u64)>,
 }
 

@@ -1,5 +1,5 @@
-//! Changes of a deployment, for `leeway traffic`, `promote` and `rollback`: by a running server, or in the journal of a
-//! server that is not running.
+//! Changes of a deployment, for `leeway traffic`, `promote` and `rollback`. A running server makes the change, or, with
+//! `--offline`, the change is written to the journal of a server that is not running.
 
 use anyhow::Result;
 use clap::Args;
@@ -39,7 +39,7 @@ pub(super) struct ChangeArgs {
     server: ServerArgs,
 }
 
-/// Makes a change, and prints its outcome.
+/// Makes a change of a deployment, and prints its outcome.
 pub(super) fn make(model: ModelName, wish: Transition, args: ChangeArgs) -> Result<()> {
     let ChangeArgs { reason, by, if_generation, offline, server } = args;
     let note = ChangeNote { by: by.unwrap_or_else(this_user), reason, at: Timestamp::now() };
@@ -62,7 +62,7 @@ pub(super) fn make(model: ModelName, wish: Transition, args: ChangeArgs) -> Resu
     })
 }
 
-/// Asks a running server for a change.
+/// Sends a change of a deployment to a running server.
 fn by_the_server(client: &Client, request: ChangeRequest) -> Result<Answer<ChangeOutcome>> {
     let ChangeRequest { model, wish, note: ChangeNote { by, reason, .. }, if_generation } = request;
     match wish {
@@ -79,7 +79,7 @@ fn by_the_server(client: &Client, request: ChangeRequest) -> Result<Answer<Chang
     }
 }
 
-/// Writes the change to the journal, for the next start of a server.
+/// Writes a change of a deployment to the journal, for the next start of a server.
 async fn in_the_journal(config: &Config, request: &ChangeRequest) -> Result<ChangeOutcome> {
     let journal = state::open_journal(&config.state.url).await?;
     Ok(change_offline(&*journal, &*repository::store(&config.repository), request).await?)

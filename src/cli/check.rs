@@ -1,4 +1,4 @@
-//! `leeway check`: checks that `leeway serve` would start and serve everything that is deployed.
+//! `leeway check`: checks that `leeway serve` would start and serve all deployed versions.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     let mut out = terminal::stdout();
     writeln!(out, "ONNX Runtime {} ({})", engine.version(), engine.library().display())?;
     one_thread()?.block_on(async {
-        // The deployments are read, and nothing is written.
+        // Reads the deployments from the journal, and writes nothing.
         let journal = match state::past_journal(&config.state.url).await? {
             PastJournal::Written(journal) => MemoryJournal::with(journal.latest().await?),
             PastJournal::Empty | PastJournal::Unknown => MemoryJournal::default(),

@@ -1,4 +1,4 @@
-//! HTTP client of the commands. All commands except `leeway health` use the admin API of a running server.
+//! HTTP client of the commands that talk to a running server. All of them except `leeway health` use the admin API.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::api::problem::Problem;
 use crate::api::routes::ADMIN_API;
 use crate::config::Config;
 
-/// Timeout of a request. A change may have to load a version first.
+/// Timeout of a request to the admin API. It is long, because a change may have to load a version first.
 const TIMEOUT: Duration = Duration::from_secs(600);
-/// Timeout of a connection attempt. Short, because the admin API is on the local network.
+/// Timeout of a connection attempt. It is short, because the admin API is on the local network.
 const CONNECTING: Duration = Duration::from_secs(5);
-/// Maximum size of an answer, enough for the drift of thousands of features.
+/// Maximum size of a response, enough for the drift of thousands of features.
 const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
 /// The server that a command sends its request to, and the format of the output.
@@ -66,7 +66,7 @@ impl Client {
         self.send(self.agent.post(self.url(path)), serde_json::to_string(body)?)
     }
 
-    /// Posts an empty object, for actions without settings.
+    /// Sends a POST request with an empty JSON object, for actions without settings.
     pub(super) fn order<T>(&self, path: &str) -> Result<Answer<T>> {
         self.send(self.agent.post(self.url(path)), "{}".to_owned())
     }
@@ -102,7 +102,7 @@ impl Client {
     }
 }
 
-/// Returns the HTTP status of a GET of this path.
+/// Sends a GET request for a path, and returns the HTTP status of the response.
 pub(super) fn status_of(address: SocketAddr, path: &str, timeout: Duration) -> Result<u16> {
     Ok(agent(timeout).get(format!("http://{address}{path}")).call()?.status().as_u16())
 }

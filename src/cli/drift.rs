@@ -1,4 +1,4 @@
-//! `leeway drift`: distance of the last requests from the training data.
+//! `leeway drift`: shows the distance of the last requests from the training data.
 
 use std::io::Write;
 use std::time::Duration;
@@ -106,7 +106,7 @@ fn write_features(out: &mut dyn Write, VersionDrift { report, .. }: &VersionDrif
     Ok(())
 }
 
-/// Formats a number with this many decimals, and NaN (nothing to compare) as 0.
+/// Formats a number with `digits` decimals. NaN, which stands for nothing to compare, is formatted as 0.
 fn number(value: f64, digits: usize) -> String {
     format!("{:.digits$}", if value.is_nan() { 0.0 } else { value })
 }

@@ -1,4 +1,4 @@
-//! Findings of a version's first runs, as text.
+//! Findings of a version's first runs, such as the independence of its rows, as text.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use crate::config::Batching;
 use crate::model::Independence;
 use crate::registry::{Findings, WarmUp};
 
-/// Writes the findings, one per line.
+/// Writes the findings of a version's first runs, one per line.
 pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: Batching) -> io::Result<()> {
     if let WarmUp::Failed { reason } = &findings.warm_up {
         writeln!(out, "  A test run was not possible, because its inputs had to be made up: {reason}")?;

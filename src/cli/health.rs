@@ -9,7 +9,7 @@ use clap::Args;
 use super::client::{reachable, status_of};
 use super::settings::SettingsArgs;
 
-/// Timeout of a health check.
+/// Timeout of the request for the server's health.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]

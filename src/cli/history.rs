@@ -1,4 +1,4 @@
-//! `leeway history`: the deployments of a model.
+//! `leeway history`: shows the deployments of a model.
 
 use anyhow::Result;
 use clap::Args;

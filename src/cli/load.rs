@@ -1,4 +1,4 @@
-//! `leeway load` and `leeway unload`: keep a version in memory, or out of it.
+//! `leeway load` and `leeway unload`: keep a version loaded, or unloaded.
 
 use anyhow::Result;
 use clap::Args;

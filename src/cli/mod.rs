@@ -44,7 +44,7 @@ use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::registry::{TRIAL_COMMAND, answer_trial};
 
-/// Exit code for a wrong command line or configuration, the same as clap's.
+/// Exit code for a wrong command line or configuration. clap uses the same code.
 const USAGE: u8 = 2;
 
 /// Serves ONNX models over HTTP.

@@ -1,4 +1,4 @@
-//! Reports of panics: one line each, and at most one a second.
+//! Reports of panics in the log, of one line each, and at most one report a second.
 //!
 //! A panic in a stage is caught, so a client may cause as many panics as it likes. The standard library's reports of
 //! them would fill the log, and are not JSON. A panic that ends the process is always reported.
@@ -12,13 +12,14 @@ use parking_lot::Mutex;
 use super::terminal;
 use crate::identity::cut_off;
 
-/// Minimum time between two reports.
+/// Minimum time between two reports of panics.
 const BETWEEN_REPORTS: Duration = Duration::from_secs(1);
 
-/// Maximum length of a message in a report, in characters: it may quote the text of a client.
+/// Maximum length of the panic's message in a report, in characters. It is limited because the message may quote a
+/// request.
 const MAX_MESSAGE: usize = 500;
 
-/// Limits the number of reports.
+/// Limits the number of reports of panics.
 #[derive(Debug, Default)]
 struct ReportLimit {
     last: Option<Instant>,
@@ -26,7 +27,7 @@ struct ReportLimit {
 }
 
 impl ReportLimit {
-    /// Returns the number of panics that were left out since the last report, if this panic should be reported.
+    /// Decides if a panic is reported. If so, returns the number of panics that were left out since the last report.
     fn admit(&mut self, now: Instant, ends_process: bool) -> Option<u64> {
         let is_soon = self.last.is_some_and(|last| now.saturating_duration_since(last) < BETWEEN_REPORTS);
         if is_soon && !ends_process {
@@ -38,7 +39,7 @@ impl ReportLimit {
     }
 }
 
-/// Reports panics of this process in its log, or on standard error if the log was not started.
+/// Installs a hook that reports panics of this process in its log, or on standard error if the log was not started.
 pub(super) fn report_panics() {
     let limit = Mutex::new(ReportLimit::default());
     std::panic::set_hook(Box::new(move |panic| {

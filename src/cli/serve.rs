@@ -1,4 +1,4 @@
-//! `leeway serve`: bind, build, listen, run until a signal.
+//! `leeway serve`: binds the addresses, loads the models, listens, and serves until a signal arrives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     serve(config, stages).map_err(logging::fatal)
 }
 
-/// Lifetime of an idle thread for heavy stages. Every second, one of these threads advances the metrics' windows. With
-/// a longer lifetime, this work would keep alive all threads that a peak has started.
+/// Lifetime of an idle thread for heavy stages. Every second, one of these threads advances the windows of the metrics.
+/// With a longer lifetime, this work would keep alive all threads that were started during a peak.
 const IDLE_THREAD: Duration = Duration::from_millis(500);
 
 fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
@@ -76,14 +76,14 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
         }
         Ok(())
     });
-    // Requests that outlived the grace period are not waited for.
+    // Does not wait for requests that are still in flight after the grace period.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
 /// Keeps the data limit of this process (`RLIMIT_DATA`) a little below the memory that its control group has left. A
-/// run that would take all of that memory then fails, and the server continues. Other processes in the group count, too, so the
-/// limit is adjusted every second. Runs on a thread of its own, because it reads files.
+/// run that would take all of that memory then fails, and the server continues. Other processes in the group use
+/// memory, too, so the limit is adjusted every second. Runs on a thread of its own, because it reads files.
 fn keep_below_the_memory_limit() {
     const RESERVE: u64 = 64 << 20;
     const INTERVAL: Duration = Duration::from_secs(1);
@@ -106,14 +106,14 @@ fn keep_below_the_memory_limit() {
     }
 }
 
-/// Notifies systemd of this state. Does nothing without `NOTIFY_SOCKET`.
+/// Notifies systemd of a state of the server. Does nothing without the environment variable `NOTIFY_SOCKET`.
 fn tell_systemd(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "systemd could not be notified");
     }
 }
 
-/// SIGTERM, which orchestrators send, and SIGINT, which Ctrl-C sends.
+/// Signals that end the server: SIGTERM, which orchestrators send, and SIGINT, which Ctrl-C sends.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

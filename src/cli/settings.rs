@@ -1,4 +1,4 @@
-//! The settings of a command, from the configuration file, the environment and flags; and its runtime.
+//! The settings of a command, from the configuration file, the environment and flags, and the runtime of a command.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ impl SettingsArgs {
     }
 }
 
-/// Returns a single-threaded runtime, for a command that does one thing at a time.
+/// Returns a single-threaded tokio runtime, for a command that does one thing at a time.
 pub(super) fn one_thread() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("no thread could be started")
 }

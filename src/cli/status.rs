@@ -1,4 +1,4 @@
-//! `leeway status`: what a running server has loaded and deployed.
+//! `leeway status`: shows the loaded versions and the deployments of a running server.
 
 use std::io::Write;
 
@@ -71,14 +71,14 @@ pub(super) fn write_model(out: &mut dyn Write, model: &ModelStatus) -> Result<()
     Ok(())
 }
 
-/// The versions of a model as a table.
+/// Returns the versions of a model as a table.
 fn versions(model: &ModelStatus) -> Table {
     let mut table =
         table(["version", "traffic", "state", "batching", "sha256", "trained", "metrics", "deployed since"]);
     for version in &model.versions {
         let manifest = version.manifest.as_deref();
         let metrics = manifest.into_iter().flat_map(|manifest| &manifest.metrics);
-        // Formats 1 as 1.0, as the JSON does.
+        // `{:?}` writes 1 as 1.0, like the JSON.
         let metrics: Vec<String> = metrics.map(|(name, value)| format!("{} {value:?}", cell(name))).collect();
         let trained_at = manifest.and_then(|manifest| manifest.trained_at.as_ref());
         let stable = if version.stable { " (stable)" } else { "" };
@@ -96,7 +96,7 @@ fn versions(model: &ModelStatus) -> Table {
     table
 }
 
-/// State of a version, as the text of a table cell.
+/// Returns the state of a version as the text of a table cell.
 pub(super) fn state(version: &VersionStatus) -> String {
     match &version.state {
         _ if version.altered.is_some() => "ALTERED on disk".to_owned(),
@@ -134,7 +134,8 @@ fn write_remarks(out: &mut dyn Write, version: &VersionStatus) -> Result<()> {
     Ok(())
 }
 
-/// Returns the consequence of rows that are not known to be independent. An operator may choose another setting then.
+/// Returns the consequence for requests if a version's rows are not known to be independent. An operator may then
+/// change the setting `batching`.
 fn consequence(shares_runs: bool, rows: &Independence) -> Option<&'static str> {
     match rows {
         Independence::Independent { .. } | Independence::FixedBatch { .. } => None,

@@ -9,7 +9,7 @@ use super::terminal;
 use crate::registry::{ServedVersion, Snapshot};
 use crate::tensor::TensorSpec;
 
-/// The loaded versions as a table.
+/// Returns the loaded versions as a table.
 pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
@@ -47,14 +47,15 @@ pub(super) fn of_versions(snapshot: &Snapshot) -> Table {
     table
 }
 
-/// Shows the table on a terminal. Machines read the `loaded` lines of the log instead.
+/// Writes the table of the loaded versions to standard error, if it is a terminal. Machines read the `loaded` lines of
+/// the log instead.
 pub(super) fn announce(snapshot: &Snapshot) {
     if std::io::stderr().is_terminal() {
         let _ = writeln!(terminal::stderr(), "{}", of_versions(snapshot));
     }
 }
 
-/// Durations of the smallest and the largest run, if they were measured before the start.
+/// Formats the durations of a version's smallest and largest run, if they were measured before the start.
 fn run_times(served: &ServedVersion) -> String {
     let model = &served.pipeline.model;
     let (fewest, most) = (model.policy().fewest_rows(), model.policy().most_rows());

@@ -16,7 +16,7 @@ pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
     table
 }
 
-/// The text of a cell, escaped so that its line breaks do not become rows.
+/// Escapes a text for a table cell, so that its line breaks do not become rows.
 pub(super) fn cell(text: &str) -> String {
     printable(text, MAX_CELL_BYTES).into_owned()
 }

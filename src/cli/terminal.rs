@@ -4,22 +4,22 @@ use std::io::{self, Stderr, Stdout, Write};
 
 use crate::identity::is_unprintable;
 
-/// Maximum length of a line, in bytes.
+/// Maximum length of a line of output, in bytes.
 const MAX_LINE_BYTES: usize = 8 << 10;
 
-/// A writer that escapes all characters that a terminal would act on, and cuts off long lines.
+/// Writer that escapes all characters that a terminal would interpret, and cuts off long lines.
 pub(super) struct Printable<W> {
     out: W,
     /// Length of the current line, in bytes.
     line: usize,
 }
 
-/// Standard output for people.
+/// Returns a writer to standard output, for text that people read.
 pub(super) fn stdout() -> Printable<Stdout> {
     Printable { out: io::stdout(), line: 0 }
 }
 
-/// Standard error for people.
+/// Returns a writer to standard error, for text that people read.
 pub(super) fn stderr() -> Printable<Stderr> {
     Printable { out: io::stderr(), line: 0 }
 }

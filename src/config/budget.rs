@@ -1,4 +1,4 @@
-//! `[budget]` of a `model.toml`: milliseconds, converted to a [`LatencyBudget`].
+//! `[budget]` of a `model.toml`: parts of a request's time in milliseconds, converted to a [`LatencyBudget`].
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::budget::{Enforce, LatencyBudget};
 /// Maximum of `total_ms`: an hour. Work that takes longer is a batch job.
 const MAX_MS: u64 = 3_600_000;
 
-/// The section as it is in the file. A part that is left out gets its default share of the total.
+/// `[budget]` as it is in the file. A part that is left out gets its default share of the total.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Section {
@@ -35,13 +35,13 @@ fn default_total_ms() -> u64 {
     LatencyBudget::DEFAULT.total.as_millis() as u64
 }
 
-/// Reads the section and checks that the parts fit into the total.
+/// Reads `[budget]` and checks that the parts fit into the total.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LatencyBudget, D::Error> {
     let section = Section::deserialize(deserializer)?;
     budget(&section).map_err(de::Error::custom)
 }
 
-/// Writes only the total, for a trial process, which does not enforce the budget.
+/// Writes only the total of a budget, for a trial process, which does not enforce the budget.
 pub(super) fn serialize<S: serde::Serializer>(budget: &LatencyBudget, serializer: S) -> Result<S::Ok, S::Error> {
     let total_ms = u64::try_from(budget.total.as_millis()).unwrap_or(u64::MAX);
     serializer.collect_map([("total_ms", total_ms)])
@@ -89,7 +89,8 @@ fn budget(section: &Section) -> Result<LatencyBudget, String> {
     Ok(LatencyBudget { total, network, preprocess, inference, postprocess, enforce })
 }
 
-/// Converts a part to a duration. A part above the limit is capped to a value that still does not fit into any total.
+/// Converts a part of a budget to a duration. A part above [`MAX_MS`] is capped to a value that still exceeds any
+/// total.
 fn millis(ms: u64) -> Duration {
     Duration::from_millis(ms.min(2 * MAX_MS))
 }

@@ -1,4 +1,4 @@
-//! A number of threads, or `"auto"`.
+//! A number of threads in the configuration, or `"auto"`.
 
 use std::num::NonZeroUsize;
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 /// A number of threads: configured, or chosen from the number of cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
-    /// A number that suits the machine.
+    /// A number that is chosen from the number of cores.
     Auto,
-    /// This number.
+    /// The configured number.
     Fixed(NonZeroUsize),
 }
 
 impl Count {
-    /// Returns the given number, or `auto` for [`Count::Auto`].
+    /// Returns the configured number, or the argument `auto` for [`Count::Auto`].
     ///
     /// ```
     /// use leeway::config::Count;
@@ -36,7 +36,7 @@ pub fn available_cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Converts a constant that is not 0.
+/// Converts a constant that is not 0 to a [`NonZeroUsize`].
 pub(super) fn non_zero(count: usize) -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(count - 1)
 }

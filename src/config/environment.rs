@@ -1,8 +1,8 @@
-//! Facts about this process from its environment.
+//! Facts from the environment of this process: the program, the user, and colours on a terminal.
 
 use std::path::PathBuf;
 
-/// Returns the path of this program. Trials and isolated sessions run it in processes of their own.
+/// Returns the path of this program, which trials and isolated sessions run in processes of their own.
 pub fn this_program() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }
@@ -15,7 +15,7 @@ pub fn this_user() -> String {
     host.filter(|host| !host.is_empty()).map_or_else(|| user.clone(), |host| format!("{user}@{host}"))
 }
 
-/// Returns true if the user wants no colours on a terminal: the `NO_COLOR` convention.
+/// Returns true if the user has turned off colours on a terminal with the environment variable `NO_COLOR`.
 pub fn is_colour_unwanted() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

@@ -1,4 +1,4 @@
-//! `[health]` and `[shutdown]`: detection of a broken server, and its shutdown.
+//! `[health]` and `[shutdown]`: detection of runs that do not end, and the shutdown of a server.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct HealthConfig {
 pub struct ShutdownConfig {
     /// Time after SIGTERM in which the server reports not ready but still serves, so that load balancers notice.
     pub deregistration_delay_ms: u64,
-    /// Time after the delay in which requests in flight may finish.
+    /// Time after the deregistration delay in which requests in flight may finish.
     pub grace_period_ms: u64,
 }
 

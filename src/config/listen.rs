@@ -29,7 +29,8 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     found.iter().find(|address| address.is_ipv4()).or(found.first()).copied().ok_or_else(unexpected)
 }
 
-/// Returns the address for all addresses. If the machine has IPv6, this is IPv6's, which accepts IPv4, too.
+/// Returns the address that stands for all addresses of the machine. If the machine has IPv6, this is the IPv6 address,
+/// which accepts IPv4, too.
 fn all_addresses(port: u16) -> SocketAddr {
     match TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),

@@ -17,24 +17,24 @@ pub struct HttpConfig {
     /// Address and port. Port 0 chooses a free port.
     #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
-    /// Threads that read, parse and write requests.
+    /// Number of threads that read and parse requests, and write responses.
     pub threads: Count,
     /// Maximum number of open connections on which predictions are served.
     pub connection_limit: NonZeroUsize,
     /// Time for a new connection to send the head of its first request.
     pub first_request_timeout_ms: NonZeroU64,
-    /// Maximum time from an answer until the head of the connection's next request has been read.
+    /// Maximum time from a response until the head of the next request on the same connection has been read.
     pub header_timeout_ms: NonZeroU64,
-    /// Maximum time without progress while an answer is written to a client.
+    /// Maximum time without progress while a response is written to a client.
     pub write_timeout_ms: NonZeroU64,
-    /// Maximum size of a request body.
+    /// Maximum size of the body of a prediction request.
     pub body_limit_bytes: NonZeroUsize,
-    /// Maximum size of a feedback body.
+    /// Maximum size of the body of a request with feedback.
     pub feedback_body_limit_bytes: NonZeroUsize,
-    /// Maximum memory for all bodies and unread answers together. Default: an eighth of the available memory.
+    /// Maximum memory for all bodies and unread responses together. Default: an eighth of the available memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_memory_bytes: Option<NonZeroUsize>,
-    /// True if this listener also answers `GET /metrics`.
+    /// True if the listener for clients also answers `GET /metrics`.
     pub metrics: bool,
     /// Maximum age of the metrics when they are served.
     pub metrics_max_age_ms: u64,
@@ -67,7 +67,7 @@ impl Default for HttpConfig {
             header_timeout_ms: NonZeroU64::MIN.saturating_add(74_999),
             write_timeout_ms: NonZeroU64::MIN.saturating_add(29_999),
             body_limit_bytes: non_zero(8 << 20),
-            // 10,000 items with an id, a label and a metric fit into this.
+            // Enough for 10,000 items with an id, a label and a metric.
             feedback_body_limit_bytes: non_zero(3 << 20),
             body_memory_bytes: None,
             metrics: true,
@@ -125,7 +125,7 @@ impl HttpConfig {
 }
 
 impl Token {
-    /// The secret itself.
+    /// Returns the secret itself.
     pub fn secret(&self) -> &str {
         &self.0
     }

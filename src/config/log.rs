@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// The least severe level that is written.
+    /// Level of the least severe lines that are written.
     pub level: LogLevel,
     /// Format of a line.
     pub format: LogFormat,
@@ -30,7 +30,7 @@ pub enum LogLevel {
 pub enum LogFormat {
     /// `Human` on a terminal, `Json` otherwise.
     Auto,
-    /// For people.
+    /// Text for people.
     Human,
     /// One JSON object per line.
     Json,

@@ -58,9 +58,9 @@ pub struct Config {
     pub health: HealthConfig,
     /// Storage of the deployments.
     pub state: StateConfig,
-    /// Monitoring, and its windows.
+    /// Monitoring of features, predictions and latencies, and its windows.
     pub monitoring: ServerMonitoringConfig,
-    /// Accepted feedback.
+    /// Limits of the feedback that is accepted.
     pub feedback: FeedbackConfig,
     /// Location of the ONNX Runtime library.
     pub onnxruntime: OnnxRuntimeConfig,
@@ -70,11 +70,11 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
 }
 
-/// `[onnxruntime]`: location of the library.
+/// `[onnxruntime]`: location of the ONNX Runtime library.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OnnxRuntimeConfig {
-    /// File of the library. If it is not set, the usual locations are searched.
+    /// File of the ONNX Runtime library. If it is not set, the usual locations are searched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub library: Option<PathBuf>,
 }

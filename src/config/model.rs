@@ -12,7 +12,7 @@ use super::{Count, MonitoringConfig, available_cores, budget, sources};
 use crate::budget::LatencyBudget;
 use crate::error::{Result, SetupError};
 
-/// A model's `model.toml`. Serialized only for a trial process.
+/// Settings of a model in its `model.toml`. They are serialized only for a trial process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -21,10 +21,10 @@ pub struct ModelConfig {
     pub description: Option<String>,
     /// The stage that turns requests into model inputs.
     pub preprocess: StageConfig,
-    /// Settings of the sessions.
+    /// Settings of the sessions, of batching and of the queue.
     #[serde(default)]
     pub model: SessionConfig,
-    /// Division of the time of a request.
+    /// Division of a request's time over the parts of its work.
     #[serde(default, deserialize_with = "budget::deserialize", serialize_with = "budget::serialize")]
     pub budget: LatencyBudget,
     /// The stage that turns model outputs into predictions.
@@ -37,7 +37,7 @@ pub struct ModelConfig {
 /// A stage of the pipeline: its kind, and the settings of that kind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageConfig {
-    /// The name the stage is registered under.
+    /// Name under which this kind of stage is registered.
     pub kind: String,
     settings: Dict,
 }
@@ -46,24 +46,24 @@ pub struct StageConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionConfig {
-    /// Execution providers in order of preference.
+    /// Execution providers of ONNX Runtime, in order of preference.
     pub providers: Vec<Provider>,
-    /// Action if a provider cannot be used.
+    /// Action if a provider in `providers` cannot be used.
     pub provider_fallback: ProviderFallback,
-    /// Number of sessions. Each has a thread of its own that runs batches.
+    /// Number of workers. Each is a thread with a session of its own that runs batches.
     pub workers: Count,
-    /// Number of threads that share the work of one run.
+    /// Number of threads of each worker, which share the work of one run.
     pub intra_op_threads: Count,
-    /// The process that runs the sessions.
+    /// Choice of the process that runs the sessions of a version.
     pub isolation: Isolation,
-    /// Sharing of runs by different requests.
+    /// Sharing of runs between requests.
     pub batching: Batching,
     /// Maximum number of rows in one run. Default: 32 for a run of several requests, `max_instances` for a run of one
     /// request. Ignored if the model fixes its batch dimension.
     pub max_batch_size: Option<NonZeroUsize>,
     /// Maximum number of elements of all inputs together in one run, for models whose rows differ in length.
     pub max_batch_elements: Option<NonZeroUsize>,
-    /// Time for which a free worker waits for more rows. 0 turns waiting off.
+    /// Time for which a free worker waits for more rows before it starts a run. 0 turns waiting off.
     pub max_wait_us: u64,
     /// Maximum number of instances in one request.
     pub max_instances: NonZeroUsize,
@@ -75,16 +75,17 @@ pub struct SessionConfig {
     pub spin_us: u64,
 }
 
-/// The process that runs the sessions of a version.
+/// Setting that chooses the process for the sessions of a version.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {
-    /// The server's process. This is the fastest.
+    /// The server's process runs the sessions. This is the fastest setting.
     #[default]
     None,
-    /// One process for each worker: if it ends, one batch fails.
+    /// Each worker has a process of its own. If this process ends, only one batch fails.
     Process,
-    /// One process for each worker until the version becomes stable, so that a canary's crash affects nothing else.
+    /// Each worker has a process of its own until the version becomes stable, so that a canary's crash affects nothing
+    /// else.
     UntilPromoted,
 }
 
@@ -105,7 +106,7 @@ impl Isolation {
     }
 }
 
-/// The process that runs a version's sessions.
+/// Process that runs the sessions of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionPlace {
@@ -115,7 +116,7 @@ pub enum SessionPlace {
     OwnProcesses,
 }
 
-/// Sharing of runs by different requests.
+/// Setting for the sharing of runs between requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Batching {
@@ -128,12 +129,12 @@ pub enum Batching {
     Never,
 }
 
-/// Numbers of threads of one version of a model.
+/// Number of workers of a version, and number of threads of each worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threads {
-    /// Number of sessions. Each has a thread of its own.
+    /// Number of workers. Each is a thread with a session of its own.
     pub workers: NonZeroUsize,
-    /// Number of threads that share the work of one run.
+    /// Number of threads of each worker, which share the work of one run.
     pub intra_op: NonZeroUsize,
 }
 
@@ -192,17 +193,17 @@ impl ModelConfig {
 }
 
 impl SessionConfig {
-    /// Returns the numbers of workers and of threads that share a run.
+    /// Returns the number of workers, and the number of threads that share the work of a run.
     pub fn threads(&self) -> Threads {
         Threads::choose(available_cores(), self.workers, self.intra_op_threads)
     }
 
-    /// Maximum number of rows in one run of several requests.
+    /// Returns the maximum number of rows in one run of several requests.
     pub fn joined_batch_size(&self) -> NonZeroUsize {
         self.max_batch_size.unwrap_or(super::count::non_zero(32))
     }
 
-    /// Maximum number of rows in one run of a single request.
+    /// Returns the maximum number of rows in one run of a single request.
     pub fn single_request_batch_size(&self) -> NonZeroUsize {
         self.max_batch_size.unwrap_or(self.max_instances)
     }
@@ -272,7 +273,7 @@ impl Threads {
 }
 
 impl Batching {
-    /// The name in `model.toml`.
+    /// Returns the name of the setting in `model.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Batching::Auto => "auto",
@@ -283,7 +284,7 @@ impl Batching {
 }
 
 impl Provider {
-    /// The provider's name in configuration, metrics and tables.
+    /// Returns the name of the provider in configuration, metrics and tables.
     pub fn name(self) -> &'static str {
         match self {
             Provider::Cpu => "cpu",
@@ -295,7 +296,7 @@ impl Provider {
 // ===== impl StageConfig =====
 
 impl StageConfig {
-    /// A stage without settings of its own.
+    /// Returns the configuration of a stage of this kind without settings.
     pub fn of_kind(kind: &str) -> StageConfig {
         StageConfig { kind: kind.to_owned(), settings: Dict::new() }
     }

@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Token;
 
-/// `[monitoring]`: content and windows of a server's monitoring.
+/// `[monitoring]` of a server: content and windows of its monitoring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerMonitoringConfig {
     /// True if features and predictions are counted.
     pub enabled: bool,
-    /// Length of the sliding window of latency quantiles.
+    /// Length of the sliding window over which latency quantiles are computed.
     pub quantile_window_ms: u64,
-    /// Default length of the window of drift.
+    /// Default length of the window over which drift is computed.
     pub drift_window_ms: u64,
     /// The drift series in `/metrics`: the features that drift most, or all features with all their bins.
     pub drift_series: DriftSeries,
@@ -25,7 +25,7 @@ pub struct ServerMonitoringConfig {
     pub top_features: usize,
 }
 
-/// The drift series in `/metrics`.
+/// Choice of the drift series in `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DriftSeries {
@@ -39,7 +39,7 @@ pub enum DriftSeries {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeedbackConfig {
-    /// Key that signs prediction ids. Default: a key that is stored with the state.
+    /// Secret key that signs prediction ids. Default: a key that is stored with the state.
     #[serde(skip_serializing)]
     pub key: Option<Token>,
     /// Maximum age of a prediction for which feedback is accepted.
@@ -55,11 +55,11 @@ pub struct FeedbackConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MonitoringConfig {
-    /// Maximum number of watched features. The first features of the baseline are watched.
+    /// Maximum number of features whose drift is measured. If the baseline has more, the first ones are used.
     pub max_features: usize,
-    /// Threshold below which a confidence counts as low.
+    /// Confidence of a prediction below which it counts as low.
     pub low_confidence: f32,
-    /// Business metrics that feedback may have, by name.
+    /// Business metrics that feedback may report, by name.
     pub business: BTreeMap<String, BusinessKind>,
 }
 
@@ -80,17 +80,17 @@ pub enum BusinessKind {
 pub struct MonitoringWindows {
     /// True if features and predictions are counted.
     pub enabled: bool,
-    /// Length of the sliding window of latency quantiles.
+    /// Length of the sliding window over which latency quantiles are computed.
     pub quantiles: Duration,
-    /// Default length of the window of drift.
+    /// Default length of the window over which drift is computed.
     pub drift: Duration,
-    /// Maximum number of features of a version in `/metrics`. `None` for all features, with their bins.
+    /// Maximum number of features of a version whose drift is in `/metrics`. `None` for all features, with their bins.
     pub top_features: Option<usize>,
 }
 
-/// Maximum number of watched features. Each takes about 2 kB per thread, and about 2 kB per hour of history.
+/// Maximum of `max_features`. Each feature takes about 2 kB per thread, and about 2 kB per hour of history.
 const MAX_FEATURES: usize = 4096;
-/// Maximum number of business metrics. Each has three series.
+/// Maximum number of business metrics of a model. Each has three series.
 const MAX_BUSINESS_METRICS: usize = 32;
 
 impl Default for ServerMonitoringConfig {
@@ -101,7 +101,7 @@ impl Default for ServerMonitoringConfig {
             drift_window_ms: 3_600_000,
             // A feature with its bins has about 35 series. 64 features in 30 versions would be 10 MB per scrape.
             drift_series: DriftSeries::Top,
-            // `leeway drift` shows the other features.
+            // `leeway drift` shows the features that are left out here.
             top_features: 10,
         }
     }
@@ -129,7 +129,7 @@ impl Default for MonitoringWindows {
 }
 
 impl ServerMonitoringConfig {
-    /// Returns the settings, with the windows as durations.
+    /// Returns the settings of monitoring, with the windows as durations.
     pub fn windows(&self) -> MonitoringWindows {
         MonitoringWindows {
             enabled: self.enabled,
@@ -197,7 +197,7 @@ impl MonitoringConfig {
 }
 
 impl BusinessKind {
-    /// The kind's name in metrics.
+    /// Returns the name of this kind of business metric in `/metrics`.
     pub fn name(self) -> &'static str {
         match self {
             BusinessKind::Sum => "sum",

@@ -1,4 +1,4 @@
-//! Locations of the ONNX Runtime library, in the order in which they are tried.
+//! Possible locations of the ONNX Runtime library, in the order in which they are tried.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use super::Config;
 /// A possible location of the ONNX Runtime library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibraryCandidate {
-    /// The file, or a bare name for the system's loader.
+    /// Path of the file, or a bare file name that the system's loader searches for.
     pub path: PathBuf,
     /// The setting that names the file, or a description of its location, for the message that lists all attempts.
     pub named_by: &'static str,
@@ -21,8 +21,9 @@ const FILE_NAME: &str = "libonnxruntime.dylib";
 const FILE_NAME: &str = "libonnxruntime.so";
 
 impl Config {
-    /// Returns the possible locations of ONNX Runtime: the configuration, `ORT_DYLIB_PATH`, the executable's folder,
-    /// `../lib/leeway` relative to that folder, the copy that was fetched into the checkout, the system's loader.
+    /// Returns the possible locations of the ONNX Runtime library. The configuration or else `ORT_DYLIB_PATH` sets the
+    /// only location. Without either, these are the executable's folder, `../lib/leeway` relative to this folder, the
+    /// copy that was fetched into the checkout, and the system's loader.
     pub fn library_candidates(&self) -> Vec<LibraryCandidate> {
         let environment = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
         let executable = std::env::current_exe().ok();
@@ -30,7 +31,8 @@ impl Config {
     }
 }
 
-/// Pure part of [`Config::library_candidates`]: only the first explicit location, or else all usual locations.
+/// Returns only the first location that a setting names, or else all usual locations. The pure part of
+/// [`Config::library_candidates`].
 fn candidates(
     configured: Option<&Path>,
     environment: Option<PathBuf>,

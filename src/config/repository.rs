@@ -1,4 +1,4 @@
-//! `[repository]` and `[loading]`: the location of the versions, and their loading.
+//! `[repository]` and `[loading]`: location of the models, and loading of their versions.
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -17,13 +17,13 @@ pub struct RepositoryConfig {
     /// The model that answers `POST /predict`. Default: the only model of the repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_model: Option<ModelName>,
-    /// Number of the newest versions of each model that are kept loaded even if the deployment does not need them.
+    /// Number of newest versions of each model that are kept loaded, even if the deployment does not need them.
     pub newest_versions: usize,
-    /// Interval of syncs with the folder, which find new versions and changed files. 0 turns them off.
+    /// Interval of syncs with the repository, which find new versions and changed files. 0 turns these syncs off.
     pub poll_interval_ms: u64,
     /// Time for which `leeway reload` waits for the loads that it starts.
     pub reload_timeout_ms: NonZeroU64,
-    /// Handling of models that cannot be served at the start.
+    /// Handling of models that cannot be served, and of folders that are not models, at the start.
     pub start: StartMode,
     /// Time for which a lenient start waits for models that are slow to load.
     pub start_timeout_ms: NonZeroU64,
@@ -33,7 +33,7 @@ pub struct RepositoryConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StartMode {
-    /// The other models are served, as at run time.
+    /// The server starts, and serves the other models.
     #[default]
     Lenient,
     /// The server does not start.
@@ -44,14 +44,14 @@ pub enum StartMode {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadingConfig {
-    /// True if a version is first tried out in a separate process.
+    /// True if a version is tried out in a separate process before the server loads it.
     pub trial: bool,
     /// Maximum memory of the trial, in MiB. Default: 1024 + (3 + `workers`) · the model's size; no limit with CUDA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial_memory_mb: Option<NonZeroU64>,
     /// Timeout of the trial, and of each of the first runs of a version in the server itself.
     pub trial_timeout_ms: NonZeroU64,
-    /// Timeout of a whole load. Afterwards, other loads continue.
+    /// Timeout of the whole load of a version. After it, other loads continue.
     pub timeout_ms: NonZeroU64,
 }
 

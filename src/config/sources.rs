@@ -1,4 +1,4 @@
-//! Reads the sources of the configuration in order, and describes each problem in one line.
+//! Reads the configuration from its file, the environment and flags, and describes each problem in one line.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,18 +16,20 @@ use super::Config;
 use crate::error::{Result, SetupError};
 use crate::identity::{printable, shown as shown_text};
 
-/// The configuration file that is read if no other is named and this one exists.
+/// Configuration file that is read if it exists and no other file is named.
 pub const DEFAULT_FILE: &str = "config/leeway.toml";
 
 /// Maximum of `http.connection_limit`: more connections than a process has file descriptors for.
 const MAX_CONNECTIONS: usize = 1 << 20;
-/// Maximum length of a problem in a message, in bytes: it may quote a key or a value.
+/// Maximum length of a problem's description in a message, in bytes. It is limited because it may quote a key or a
+/// value.
 const MAX_PROBLEM: usize = 1_000;
 /// Maximum size of a settings file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 const PREFIX: &str = "LEEWAY_";
 
-/// Returns the environment variables with settings. Processes that run models do not get them: they may hold secrets.
+/// Returns the names of the environment variables with settings. Processes that run models do not get these variables,
+/// because they may hold secrets.
 pub fn own_variables() -> Vec<OsString> {
     let names = std::env::vars_os().map(|(name, _)| name);
     names.filter(|name| name.to_string_lossy().starts_with(PREFIX)).collect()
@@ -74,9 +76,9 @@ impl Config {
         Ok(config)
     }
 
-    /// Returns all keys, each as its section and its name.
+    /// Returns all configuration keys, each as its section and its name.
     pub fn keys() -> Vec<(String, String)> {
-        // These keys have no default, so the serialized default does not contain them.
+        // These keys have no default, so the serialized default configuration does not contain them.
         let without = [
             ("repository", "default_model"),
             ("onnxruntime", "library"),
@@ -139,8 +141,8 @@ impl Config {
     }
 }
 
-/// Returns the names of the empty variables that begin with the prefix, without the prefix. They count as not set,
-/// because templates produce empty variables for missing values.
+/// Returns the names, without `LEEWAY_`, of the environment variables that begin with this prefix and are empty. They
+/// count as not set, because templates produce empty variables for missing values.
 fn empty_variables() -> Vec<Uncased<'static>> {
     let named = |(name, value): (OsString, OsString)| {
         let name = name.into_string().ok().filter(|_| value.is_empty())?;
@@ -150,7 +152,8 @@ fn empty_variables() -> Vec<Uncased<'static>> {
     std::env::vars_os().filter_map(named).collect()
 }
 
-/// Refuses variables such as `LEEWAY_HTTP_LISTEN`, a mistake for `LEEWAY_HTTP__LISTEN` that would have no effect.
+/// Refuses variables such as `LEEWAY_HTTP_LISTEN`, which would have no effect and are a mistake for
+/// `LEEWAY_HTTP__LISTEN`.
 fn refuse_single_underscores() -> Result<(), SetupError> {
     for (section, key) in Config::keys() {
         let misspelt = format!("{PREFIX}{section}_{key}").to_uppercase();
@@ -164,12 +167,13 @@ fn refuse_single_underscores() -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Reads one TOML file into its type.
+/// Reads a TOML file into the type `T`.
 pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T, SetupError> {
     extract(&Figment::new().merge(toml(path)?), Some(path))
 }
 
-/// Reads a TOML file. Errors give line and column but not the line itself, which may be secret or from a wrong file.
+/// Reads a TOML file. Errors give line and column but not the text of the line, which may be secret or from a wrong
+/// file.
 fn toml(path: &Path) -> Result<TomlFile, SetupError> {
     let wrong = |problem: String| SetupError::Config(format!("{}: {problem}", shown(path)));
     let text = read_text(path).map_err(wrong)?;
@@ -206,7 +210,7 @@ pub(crate) fn toml_problem(error: &toml::de::Error, text: &str) -> String {
     format!("line {line}, column {column}: {problem}")
 }
 
-/// A TOML file that was read.
+/// Values of a TOML file, and the file's path for errors about them.
 struct TomlFile {
     path: PathBuf,
     values: figment::value::Dict,
@@ -222,7 +226,8 @@ impl figment::Provider for TomlFile {
     }
 }
 
-/// Extracts a value. Errors about missing keys name `file`, because figment gives no source for a missing key.
+/// Converts merged settings to a `T`. Errors about missing keys name `file`, because figment gives no source for a
+/// missing key.
 fn extract<T: DeserializeOwned>(figment: &Figment, file: Option<&Path>) -> Result<T, SetupError> {
     figment.extract().map_err(|errors| {
         let problem = |error: figment::Error| match source(&error).or_else(|| file.map(shown)) {
@@ -233,7 +238,7 @@ fn extract<T: DeserializeOwned>(figment: &Figment, file: Option<&Path>) -> Resul
     })
 }
 
-/// Formats a path: relative to the current directory, if the path is inside it.
+/// Formats a path for a message: relative to the current directory, if the path is inside this directory.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().ok();
     here.as_deref().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).display().to_string()
@@ -257,7 +262,7 @@ fn source(error: &figment::Error) -> Option<String> {
     }
 }
 
-/// Describes an error by its key and its problem, as in `http.listen: found a number, expected …`.
+/// Describes a configuration error by its key and its problem, as in `http.listen: found a number, expected …`.
 pub(super) fn describe(error: &figment::Error) -> String {
     let mut keys = error.path.clone();
     let problem = match &error.kind {
@@ -286,7 +291,7 @@ pub(super) fn describe(error: &figment::Error) -> String {
     if keys.is_empty() { problem } else { format!("{}: {problem}", keys.join(".")) }
 }
 
-/// Name of a type for people who do not write Rust.
+/// Describes the type that serde expected, for people who do not write Rust.
 fn in_plain_words(expected: &str) -> &str {
     match expected {
         "a nonzero usize" | "a nonzero u64" => "a whole number, at least 1",

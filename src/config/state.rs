@@ -1,14 +1,14 @@
-//! `[state]`: the database of the deployments.
+//! `[state]`: storage of the deployment journal.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// `[state]`: storage of the deployments.
+/// `[state]`: storage of the deployment journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateConfig {
-    /// `sqlite:<file>`, or `memory`.
+    /// Location of the journal: `sqlite:<file>`, or `memory`.
     pub url: StateUrl,
 }
 
@@ -16,7 +16,7 @@ pub struct StateConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum StateUrl {
-    /// In memory, lost at a restart.
+    /// In memory. The journal is lost at a restart.
     Memory,
     /// In an SQLite file.
     Sqlite(PathBuf),

@@ -1,4 +1,5 @@
-//! The pure function from one deployment of a model to the next.
+//! Computes the next deployment of a model from the current one and a requested change. Pure: nothing is loaded or
+//! written here.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +10,16 @@ use crate::error::{OperatorError, Result};
 use crate::identity::{ModelName, Version};
 use crate::traffic::TrafficSplit;
 
-/// Maximum length of the rollback path.
+/// Maximum number of versions in the rollback path.
 const MAX_PATH: usize = 16;
 
-/// Maximum length of a stored name or reason, in characters.
+/// Maximum length of the stored author or reason of a change, in characters.
 const MAX_TEXT_CHARS: usize = 1_000;
 
-/// The change to make.
+/// Kind of a change of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transition {
-    /// Divide the traffic in this way. The stable version stays the same.
+    /// Divide the traffic by this split. The stable version stays the same.
     Traffic(TrafficSplit),
     /// Make a version the stable one, with all requests.
     Promote(Version),
@@ -29,10 +30,10 @@ pub enum Transition {
 /// Author, reason and time of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeNote {
-    /// The author.
+    /// Name of the author.
     pub by: String,
     pub reason: String,
-    /// The time.
+    /// Time of the change.
     pub at: Timestamp,
 }
 
@@ -42,7 +43,7 @@ pub struct ChangeRequest {
     pub model: ModelName,
     /// The requested change.
     pub wish: Transition,
-    /// The author, the reason and the time.
+    /// Author, reason and time of the change.
     pub note: ChangeNote,
     /// Generation that the decision was based on. The change is refused if the current generation is another one.
     pub if_generation: Option<u64>,
@@ -67,7 +68,7 @@ impl Deployment {
         }
     }
 
-    /// Returns the next deployment, or `None` if this one is already as requested.
+    /// Returns the deployment after a change of this one, or `None` if this one is already as requested.
     ///
     /// ```
     /// use leeway::api::admin::Deployment;

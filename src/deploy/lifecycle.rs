@@ -94,7 +94,8 @@ pub(super) struct LoadFailure {
     pub(super) config: Fingerprint,
     /// Time of the next attempt; `None` if the fault is not transient.
     pub(super) retry_at: Option<Instant>,
-    /// Alive for as long as the thread of the load runs. A load that timed out continues to run and keeps its memory.
+    /// Can be upgraded for as long as the thread of the load runs. A load that timed out continues to run and keeps its
+    /// memory.
     pub(super) thread: Weak<Mutex<LoadStep>>,
 }
 
@@ -124,7 +125,7 @@ pub(super) struct IllegalEvent {
 }
 
 impl<V> Lifecycle<V> {
-    /// Changes to the next state.
+    /// Changes to the state that follows this event.
     pub(super) fn on(&mut self, event: Event<V>) -> Result<(), IllegalEvent> {
         let next = match (std::mem::take(self), event) {
             (Lifecycle::Available | Lifecycle::Failed(_), Event::LoadStarted(load)) => Lifecycle::Loading(load),
@@ -196,13 +197,13 @@ impl<V> Lifecycle<V> {
         }
     }
 
-    /// Returns true if nothing has happened to the version yet.
+    /// Returns true if the version is only on disk: not loaded, not being loaded, and not refused.
     pub(super) fn is_available(&self) -> bool {
         matches!(self, Lifecycle::Available)
     }
 
-    /// Returns the state for the decision on the next steps. `is_current` returns true if a version was loaded as it is
-    /// configured now.
+    /// Returns the load state, from which the next steps are decided. `is_current` returns true if a version was loaded
+    /// as it is configured now.
     pub(super) fn live(&self, is_current: impl FnOnce(&V) -> bool) -> Option<LoadState> {
         match self {
             Lifecycle::Available => None,
@@ -216,7 +217,7 @@ impl<V> Lifecycle<V> {
         }
     }
 
-    /// Returns the state for operators.
+    /// Returns the state that operators see.
     pub(super) fn shown(&self) -> VersionState {
         match self {
             Lifecycle::Available => VersionState::Available,

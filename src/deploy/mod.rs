@@ -1,4 +1,4 @@
-//! Deployments of models (the division of their traffic over versions), changes of them, and their journal.
+//! Deployments of models (the division of their traffic over versions), changes of deployments, and their journal.
 //!
 //! - `deployment.rs` is the pure function from one deployment of a model to the next.
 //! - `journal.rs` keeps all deployments. A change takes effect once it is written there.

@@ -7,7 +7,8 @@ use crate::api::admin::ChangeOutcome;
 use crate::error::{OperatorError, Result};
 use crate::repository::{Store, VerifiedVersion};
 
-/// Makes a change in this journal. Refused if the files of a version that would serve do not match its manifest.
+/// Changes the deployment of a model in this journal. Refused if the files of a version that would serve do not match
+/// its manifest.
 pub async fn change_offline(
     journal: &dyn Journal,
     store: &dyn Store,

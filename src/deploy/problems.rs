@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Problems(BTreeMap<String, String>);
 
-/// A change of the problems.
+/// A problem that has appeared or is resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ProblemChange {
     /// The problem is new, or its text has changed.
@@ -16,7 +16,7 @@ pub(super) enum ProblemChange {
 }
 
 impl Problems {
-    /// Replaces the problems, and returns the changes.
+    /// Replaces the current problems with these, and returns the problems that have appeared or are resolved.
     pub(super) fn replace(&mut self, now: BTreeMap<String, String>) -> Vec<ProblemChange> {
         let appeared = now.iter().filter(|(about, problem)| self.0.get(*about) != Some(problem));
         let appeared = appeared.map(|(_, problem)| ProblemChange::Appeared(problem.clone()));

@@ -14,7 +14,7 @@ pub enum Hold {
     Unloaded,
 }
 
-/// State of a version, for the decision on the next steps.
+/// Load state of a version, from which the next steps are decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadState {
     /// Being loaded; does not serve yet.
@@ -89,9 +89,9 @@ pub fn wanted(
 /// Returns the backoff of a load that was refused for lack of memory, threads or time: 10 s, and twice as long after
 /// each further refusal, up to 10 minutes.
 pub(super) fn time_until_retry(refusals: u32) -> Duration {
-    /// Roughly as long as another model, which takes memory meanwhile, needs to load.
+    /// First backoff: roughly the time that another model, which takes memory meanwhile, needs to load.
     const FIRST: Duration = Duration::from_secs(10);
-    /// Short enough for a person who waits, and long enough that the attempts cost next to nothing.
+    /// Maximum backoff: short enough for a person who waits, and long enough that the attempts cost next to nothing.
     const MAX: Duration = Duration::from_secs(600);
     FIRST.saturating_mul(1 << refusals.saturating_sub(1).min(16)).min(MAX)
 }

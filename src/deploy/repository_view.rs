@@ -1,5 +1,5 @@
-//! The repository as the last sync found it. This is the only file in `deploy/` that reads the disk. Everything else
-//! uses memory only, so that a slow disk does not delay it.
+//! The repository as the last sync found it. This is the only file in `deploy/` that reads the disk. The other files
+//! use memory only, so that a slow disk does not delay them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::identity::{ModelName, Version};
 use crate::registry::ServedVersion;
 use crate::repository::{Fingerprint, FoundModel, FoundVersion, Manifest, Refusal, Store};
 
-/// The repository as it was found. Never changes: the next sync makes a new one.
+/// The repository as a sync found it. Never changes: the next sync makes a new view.
 #[derive(Debug, Default)]
 pub(super) struct RepositoryView {
     /// The models, by name.
     pub(super) models: BTreeMap<ModelName, Arc<ModelView>>,
-    /// Problems with folders, by folder.
+    /// Problems with folders that cannot be read, or are not models or versions, by folder.
     pub(super) problems: BTreeMap<String, String>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct ModelView {
     pub(super) config_place: String,
     /// Fingerprint of its `model.toml`.
     pub(super) config_mark: Fingerprint,
-    /// The content of its `model.toml`, or the error.
+    /// The content of its `model.toml`, or the error of reading it.
     pub(super) config: Result<Arc<ModelConfig>, SetupError>,
     /// Its versions; never empty.
     pub(super) versions: BTreeMap<Version, VersionView>,
@@ -63,7 +63,7 @@ impl ModelView {
             Some(ModelView { config_mark: mark, config: Ok(config), .. }) if *mark == config_mark => {
                 Ok(Arc::clone(config))
             }
-            // A file that could not be read is read again: the disk may have been at fault.
+            // Reads a file again that could not be read before: the disk may have been at fault.
             _ => store.read_config(&name).map(Arc::new),
         };
         let view = |version: Version| {
@@ -95,7 +95,7 @@ pub(super) struct Comparison {
 }
 
 /// Compares the files of a version with those that were loaded. `None` if the fingerprint is the same as at the last
-/// comparison. Reads in pieces, because the version is already in memory.
+/// comparison. Reads the files in pieces, because the version is already in memory.
 pub(super) fn compare(store: &dyn Store, loaded: &ServedVersion, compared: &Fingerprint) -> Option<Comparison> {
     compare_files(store, (&loaded.model, loaded.version), &loaded.manifest, compared)
 }

@@ -23,5 +23,5 @@ pub use self::operator_error::OperatorError;
 pub use self::request_error::{Error, ProcessEnd, Shed};
 pub use self::setup_error::{LoadFault, SetupError};
 
-/// The crate's result.
+/// The crate's `Result`, with [`Error`] as the default type of the error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

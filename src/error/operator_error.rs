@@ -17,7 +17,7 @@ pub enum OperatorError {
     #[error("{message}")]
     #[strum(message = "Deployment changed")]
     Conflict {
-        /// The expected and the current generation.
+        /// Message with the expected and the current generation of the deployment.
         message: String,
         /// The current deployment of the model, as the admin API shows it.
         present: serde_json::Value,
@@ -56,7 +56,7 @@ impl OperatorError {
         OperatorError::Request(Error::internal(detail))
     }
 
-    /// Codes of all errors except those of [`Error`].
+    /// Codes of all operator errors except those of [`Error`].
     pub const CODES: &'static [&'static str] = OperatorError::VARIANTS.split_at(OperatorError::VARIANTS.len() - 1).0;
 
     /// Returns the kind of the error.
@@ -100,7 +100,7 @@ impl OperatorError {
         self.detail().map_or_else(|| self.to_string(), str::to_owned)
     }
 
-    /// Returns the detail for the log only.
+    /// Returns the detail of the error, for the log only.
     pub fn detail(&self) -> Option<&str> {
         match self {
             OperatorError::Request(error) => error.detail(),

@@ -246,7 +246,7 @@ pub enum ProcessEnd {
 }
 
 impl Error {
-    /// Codes of all errors.
+    /// Codes of all errors of this type.
     pub const CODES: &'static [&'static str] = Error::VARIANTS;
 
     /// Returns the kind of the error.
@@ -305,7 +305,7 @@ impl Error {
 
     /// Returns the time after which the same request may succeed; `None` if it never will, or if the time is not known.
     pub fn retry_after(&self) -> Option<Duration> {
-        /// Repairing a full or failing disk takes longer than a second, and earlier retries would fail again.
+        /// Time to wait after a failed write: repairing a full or failing disk takes longer than a second.
         const REPAIR_OF_A_DISK: Duration = Duration::from_secs(30);
         match self {
             Error::Overloaded { shed: Shed::EvenAlone, .. } | Error::Unhealthy(_) => None,

@@ -9,19 +9,19 @@ use crate::identity::{ModelName, Version};
 /// A problem that prevents a server from starting, or a version from being added or loaded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SetupError {
-    /// A configuration file, an environment variable or a flag.
+    /// Problem with a configuration file, an environment variable or a flag.
     #[error("{0}")]
     Config(String),
-    /// The ONNX Runtime library.
+    /// Problem with the ONNX Runtime library.
     #[error("{0}")]
     Library(String),
-    /// The state file.
+    /// Problem with the state file.
     #[error("{0}")]
     State(String),
-    /// The repository of models as a whole.
+    /// Problem with the repository of models as a whole.
     #[error("{0}")]
     Repository(String),
-    /// One version of one model.
+    /// Problem with one version of one model.
     #[error("model {model} version {version}: {message}")]
     Load {
         /// The model.
@@ -47,8 +47,8 @@ impl SetupError {
         SetupError::Run(Error::internal(detail))
     }
 
-    /// Converts this error for the caller of a request. It becomes an internal error, because it may name paths, unless
-    /// it already is a caller's error.
+    /// Converts this error for the caller of a request. An error that callers may see stays as it is; any other becomes
+    /// an internal error, because it may name paths.
     pub fn of_a_request(self) -> Error {
         match self {
             SetupError::Run(error) => error,
@@ -62,9 +62,9 @@ impl SetupError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadFault {
-    /// Its manifest is missing or cannot be read.
+    /// The version's manifest is missing or cannot be read.
     Manifest,
-    /// Its files are not those listed in its manifest, or are links.
+    /// The version's files are not those listed in its manifest, or are links.
     Files,
     /// The bytes of a file are not the same as when the version was added.
     Digest,
@@ -89,7 +89,7 @@ pub enum LoadFault {
 }
 
 impl LoadFault {
-    /// All kinds.
+    /// All kinds of load faults.
     pub const ALL: [LoadFault; 12] = [
         LoadFault::Manifest,
         LoadFault::Files,
@@ -105,7 +105,7 @@ impl LoadFault {
         LoadFault::Internal,
     ];
 
-    /// Returns the name in metrics and in the API.
+    /// Returns the name of the kind in metrics and in the API.
     pub fn name(self) -> &'static str {
         match self {
             LoadFault::Manifest => "manifest",

@@ -1,4 +1,4 @@
-//! Reads feedback from the JSON of a body.
+//! Reads feedback from the JSON body of a request.
 //!
 //! Limits apply while reading: on the number of items, the number of amounts of an item, and the length of each text. A
 //! label and an amount are single values. An array or an object instead of one is refused at its first byte.
@@ -12,12 +12,12 @@ use crate::pipeline::Object;
 
 /// Maximum number of items in one request.
 pub const MAX_ITEMS: usize = 10_000;
-/// Maximum number of amounts in one item. A `model.toml` can declare the same number of business metrics.
+/// Maximum number of business amounts in one item. A `model.toml` can declare the same number of business metrics.
 const MAX_AMOUNTS: usize = 32;
-/// Maximum length of an id or a class, in bytes. The content of a longer text is not kept.
+/// Maximum length of a prediction id or a class name, in bytes. The content of a longer text is not kept.
 const MAX_TEXT_BYTES: usize = 1_024;
 
-/// The body: `{"feedback": […]}`
+/// Body of a request with feedback: `{"feedback": […]}`
 #[derive(Debug)]
 pub struct Batch {
     pub(super) items: Vec<Item>,
@@ -27,20 +27,20 @@ pub struct Batch {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Item {
-    /// The prediction id from the response.
+    /// Id of the prediction, from the response of the server.
     pub(super) prediction_id: Text,
-    /// The true class.
+    /// The true class of the instance.
     #[serde(default)]
     pub(super) label: Option<WrittenLabel>,
-    /// The true number.
+    /// The true number, if the model predicts a number.
     #[serde(default)]
     pub(super) value: Option<f64>,
-    /// Business metrics, by name.
+    /// Amounts of business metrics, by the name of the metric.
     #[serde(default)]
     pub(super) metrics: Object<Amounts>,
 }
 
-/// A label, as written in the body.
+/// A true class, as written in the body.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum WrittenLabel {
     Yes(bool),
@@ -49,7 +49,7 @@ pub(super) enum WrittenLabel {
     Text(Text),
 }
 
-/// A text of bounded length.
+/// A prediction id or a class name. Longer texts than the limit are not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Text {
     Kept(Box<str>),
@@ -64,14 +64,14 @@ pub(super) enum Amount {
     Number(f64),
 }
 
-/// Amounts, by the name of the metric.
+/// Amounts of business metrics, by the name of the metric.
 #[derive(Debug, Default)]
 pub(super) struct Amounts(pub(super) Vec<(Box<str>, Amount)>);
 
 // ===== reading =====
 
 impl Batch {
-    /// Reads the feedback from a body.
+    /// Reads a batch of feedback from the body of a request.
     ///
     /// ```
     /// use leeway::feedback::Batch;

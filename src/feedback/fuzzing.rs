@@ -1,4 +1,4 @@
-//! Checks the properties that the reader of feedback must have for any input. For the fuzz targets of `fuzz/`.
+//! Checks of properties that must hold when any input is read as feedback. For the fuzz targets of `fuzz/`.
 
 use super::batch::{Item, MAX_ITEMS, WrittenLabel};
 use super::*;
@@ -8,7 +8,7 @@ const MAX_PROBLEM: usize = 2_000;
 /// Maximum length of a stored text, in bytes.
 const MAX_TEXT_BYTES: usize = 1_024;
 
-/// Reads a body, and judges each item twice: for a predicted class and for a predicted number.
+/// Reads a body of feedback, and judges each item twice: for a predicted class and for a predicted number.
 pub(crate) fn feedback(body: &[u8]) {
     let Batch { items } = match Batch::read(body) {
         Ok(batch) => batch,
@@ -61,7 +61,7 @@ fn assert_is_short(problem: &str) {
 mod tests {
     use std::path::Path;
 
-    /// The seeds of fuzzing, which include inputs that once failed.
+    /// The properties hold for the seed inputs of the fuzz target, which include inputs that once failed.
     #[test]
     fn what_has_to_be_true_is_true_of_every_seed() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/feedback");

@@ -1,12 +1,12 @@
-//! Finds the class that a label means.
+//! Finds the class of a model that a label in feedback means.
 
 use super::batch::{Text, WrittenLabel};
 use crate::identity::printable;
 use crate::monitor::Truth;
 
-/// Maximum number of classes that a message names.
+/// Maximum number of classes that an error message lists.
 const NAMED: usize = 10;
-/// Maximum length of a text that a message quotes, in bytes.
+/// Maximum length of a label that an error message quotes, in bytes.
 const QUOTED: usize = 64;
 
 /// Returns the class that a label means, or an error for the caller. Classes without names are named by their numbers,

@@ -1,4 +1,4 @@
-//! Ledger of the accepted feedback, so that nothing is counted twice; and the key that ids are signed with.
+//! Ledger of the accepted feedback, so that nothing is counted twice. Also holds the key that signs prediction ids.
 //!
 //! Servers that share a state accept each item only once between them, and recognize each other's ids. The ledger is
 //! bounded: the oldest entries are forgotten. `state/` implements it.
@@ -9,10 +9,10 @@ use async_trait::async_trait;
 
 use crate::error::{Result, SetupError};
 
-/// One statement about a prediction.
+/// One statement of feedback about a prediction: its true outcome, or the amount of a business metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Hash of the prediction and of the subject of the statement: the truth, or one of the metrics.
+    /// Hash of the prediction id and of the subject of the statement: the truth, or one of the business metrics.
     pub key: u64,
     /// The statement: the number of a class, or the bits of a number.
     pub said: u64,
@@ -20,7 +20,7 @@ pub struct Entry {
     pub may_replace: bool,
 }
 
-/// Result of recording an entry.
+/// Result of recording a statement in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
     /// There was no earlier statement.
@@ -36,10 +36,10 @@ pub enum Recorded {
     Differs,
 }
 
-/// Stores the accepted feedback.
+/// Storage of the accepted feedback, shared by the servers of a fleet.
 #[async_trait]
 pub trait Ledger: Debug + Send + Sync {
-    /// Returns the key that ids are signed with: the same for all servers that share this ledger.
+    /// Returns the key that signs prediction ids: the same for all servers that share this ledger.
     async fn key(&self) -> Result<Vec<u8>, SetupError>;
 
     /// Records these entries in order, and returns the result of each.
@@ -47,7 +47,7 @@ pub trait Ledger: Debug + Send + Sync {
 }
 
 impl Entry {
-    /// Returns the result of an entry, given the earlier statement.
+    /// Returns the result of recording this entry, given the earlier statement with the same key.
     ///
     /// `known` is `None` if there was no statement, and `Some(None)` if there was one that is no longer stored.
     pub fn outcome(self, known: Option<Option<u64>>) -> Recorded {

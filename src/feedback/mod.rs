@@ -1,4 +1,4 @@
-//! Outcomes: the results of predictions, as reported by callers, joined with the predictions.
+//! Feedback: the true outcomes of predictions, reported by callers and joined with the predictions.
 //!
 //! - `batch.rs` reads feedback from JSON, with limits.
 //! - `prediction_id.rs`: the signed id that every prediction has. It contains the prediction, so nothing is stored.
@@ -41,8 +41,8 @@ const MAX_PROBLEMS: usize = 100;
 const TAKEN_AT_ONE_TIME: usize = 16;
 /// Timeout of the wait for one of the [`TAKEN_AT_ONE_TIME`] places.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Tolerated difference between the clocks of replicas. A prediction from at most this far in the future counts as made
-/// now.
+/// Tolerated difference between the clocks of replicas. A prediction dated at most this far in the future counts as
+/// made now.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// Signs prediction ids, and accepts feedback.
@@ -52,12 +52,12 @@ pub struct Feedback {
     ledger: Arc<dyn Ledger>,
     max_delay: Duration,
     correction_window: Duration,
-    /// Places for feedback that is being recorded and joined.
+    /// Limits the number of requests whose feedback is recorded and joined at one time.
     taking: Arc<Semaphore>,
 }
 
 impl Feedback {
-    /// Creates the feedback with the configured key, or else with the key of the ledger.
+    /// Creates the signer and receiver of feedback, with the configured key or else with the key of the ledger.
     pub async fn new(config: &FeedbackConfig, ledger: Arc<dyn Ledger>) -> Result<Feedback, SetupError> {
         let signer = match &config.key {
             Some(key) => Signer::new(key.secret().as_bytes()),
@@ -75,8 +75,8 @@ impl Feedback {
         self.signer.sign(&PredictionId { request, index, version, predicted })
     }
 
-    /// Finds the prediction of each item, and judges the item. `now` is the time since 1970. Takes milliseconds for a
-    /// large body, so call it on a thread for heavy work.
+    /// Decides for each item of feedback if it can be joined with its prediction. `now` is the time since 1970. Takes
+    /// milliseconds for a large body, so call it on a thread for heavy work.
     pub fn judge(&self, batch: Batch, snapshot: &Snapshot, now: Duration) -> Judged {
         let mut refused = 0;
         let mut judge = |item| {
@@ -138,7 +138,7 @@ impl Feedback {
         Ok(taken)
     }
 
-    /// Finds the prediction that an item is about, or the reason for refusing it.
+    /// Returns the statements of an item and the version that made the prediction, or the reason for refusing the item.
     fn judge_item(&self, item: Item, snapshot: &Snapshot, now: Duration) -> Result<Joinable, Refused> {
         let refuse = |result, why: String| Err(Refused(result, why));
         let verified = match &item.prediction_id {
@@ -191,7 +191,7 @@ impl Feedback {
     }
 }
 
-/// Judgements of the items of a batch.
+/// Items of a batch of feedback, each either accepted for joining or refused.
 #[derive(Debug)]
 pub struct Judged(Vec<Result<Joinable, Refused>>);
 
@@ -202,14 +202,14 @@ fn invalid(why: String) -> Refused {
     Refused(FeedbackResult::Invalid, why)
 }
 
-/// Feedback that can be joined with a prediction of `version`.
+/// Item of feedback that can be joined with a prediction of `version`.
 #[derive(Debug)]
 struct Joinable {
     version: Arc<ServedVersion>,
     parts: Vec<Part>,
 }
 
-/// One statement of an item.
+/// One statement of an item of feedback, and its entry in the ledger.
 #[derive(Debug)]
 struct Part {
     entry: Entry,
@@ -223,8 +223,8 @@ enum Said {
 }
 
 impl Joinable {
-    /// Adds new statements to the outcomes, and corrects replaced ones. `recorded` has the result of each part, in
-    /// order.
+    /// Adds new statements to the outcomes of the version, and corrects replaced ones. `recorded` has the result of
+    /// each part, in order.
     fn join(self, recorded: &mut impl Iterator<Item = Recorded>) -> (FeedbackResult, String) {
         let Joinable { version, parts } = self;
         let (mut is_new, mut is_corrected, mut differs) = (false, false, false);
@@ -271,7 +271,8 @@ impl Joinable {
     }
 }
 
-/// Returns the truth in an item; `None` if the item has none. Fails if the truth is not of the predicted kind.
+/// Returns the true class or number in an item; `None` if the item has none. Fails if the prediction is of another
+/// kind.
 fn truth(item: &Item, predicted: Option<&Predicted>, classes: &[String]) -> Result<Option<Truth>, String> {
     match (&item.label, item.value, predicted) {
         (None, None, _) => Ok(None),

@@ -23,7 +23,7 @@ const TAG: usize = 16;
 /// Length of an id as text.
 const TEXT: usize = (CONTENT + TAG) / 3 * 4;
 
-/// First byte: the format of the rest, and the kind of prediction.
+/// First byte of an id: the format (1) and the kind of prediction (0: neither class nor number).
 const NOTHING: u8 = 0x10;
 const CLASS: u8 = 0x11;
 const VALUE: u8 = 0x12;
@@ -37,15 +37,15 @@ pub struct PredictionId {
     pub index: u32,
     /// The model and the version.
     pub version: VersionKey,
-    /// The prediction. The margin and the entropy of a class are not kept.
+    /// The prediction. The margin and the entropy of a predicted class are not kept.
     pub predicted: Observation,
 }
 
-/// Signs ids, and verifies ids that were signed with the same key.
+/// Signs prediction ids, and verifies ids that were signed with the same key.
 #[derive(Clone)]
 pub struct Signer(Hmac<Sha256>);
 
-/// A verified id, with its signature, which is different for every id.
+/// A verified prediction id, with its signature, which is different for every id.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Verified {
     /// Content of the id.
@@ -65,7 +65,7 @@ impl Signer {
         Signer(Hmac::new(&block.into()))
     }
 
-    /// Returns the signed text of an id.
+    /// Returns the text of a prediction id, with its signature.
     ///
     /// ```
     /// use leeway::feature::Observation;
@@ -86,7 +86,7 @@ impl Signer {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Returns the content of an id, if it was signed with this key.
+    /// Returns the content of a prediction id, if it was signed with this key.
     pub fn verify(&self, text: &str) -> Option<Verified> {
         let mut bytes = [0; CONTENT + TAG];
         if text.len() != TEXT || URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()? != bytes.len() {
@@ -99,7 +99,8 @@ impl Signer {
 }
 
 impl Verified {
-    /// Returns the ledger key of statements about a part of this prediction.
+    /// Returns the key in the ledger for statements about this prediction. `part` is the name of a business metric, or
+    /// empty for the truth.
     pub(super) fn key(&self, part: &str) -> u64 {
         let digest = Sha256::new().chain_update(self.tag).chain_update(part).finalize();
         digest.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte))

@@ -10,49 +10,50 @@ use tokio::sync::Notify;
 
 use crate::monitor::Delivery;
 
-/// Time for which a connection counts as new, in milliseconds.
+/// Time after its acceptance for which a connection counts as new, in milliseconds.
 const NEW_MS: u64 = 1_000;
 
 /// The state of a connection, as its listener sees it: its work, and the start of its idle time.
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// Start of the listener. The times of the connection are counted from it.
+    /// Start of the listener. All times in this struct are counted from it.
     epoch: Instant,
-    /// Maximum number of connections, for the error of an evicted request.
+    /// Maximum number of connections, quoted in the error response to a request on an evicted connection.
     limit: NonZeroUsize,
     /// Number of requests without a response yet.
     requests: AtomicUsize,
     /// True while bytes of a response wait for the client to read them.
     is_writing: AtomicBool,
-    /// Number of completed writes.
+    /// Number of completed writes to the socket.
     written: AtomicU64,
-    /// True once the connection has had a request.
+    /// True once the connection has received a request.
     has_asked: AtomicBool,
     /// True while a request waits for its client to send more of the body.
     is_waiting: AtomicBool,
-    /// The latest of: acceptance, last response, last piece of a body. In milliseconds from the epoch.
+    /// Time of the connection's acceptance, last response or last piece of a body: the latest of them, in milliseconds
+    /// from the epoch.
     since: AtomicU64,
     /// True once the client has closed its sending side while waiting for a response.
     has_ended_input: AtomicBool,
-    /// Delivery of the response whose first bytes are written next.
+    /// Guard that records the duration of a request when the first byte of its response is written.
     delivery: Mutex<Option<Arc<Delivery>>>,
     /// Reason for ending the connection, once the listener has decided to end it.
     ending: Mutex<Option<Ending>>,
     told: Notify,
 }
 
-/// State of a connection that can be evicted.
+/// State in which a connection can be evicted, because it only waits for its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// The connection has no request.
+    /// No request is in flight.
     Idle,
-    /// The request waits for the client to send more of the body.
+    /// A request waits for the client to send more of its body.
     Waiting,
     /// The connection has just been accepted. Its first head is probably on its way.
     New,
 }
 
-/// The error of a body that is not read further, because another connection needs the place of this one.
+/// Error for a request body that is not read to its end, because its connection is evicted.
 #[derive(Debug, thiserror::Error)]
 #[error("another connection needs the place of this one")]
 pub(super) struct Evicted {
@@ -73,7 +74,7 @@ pub(super) enum Ending {
     Drained,
 }
 
-/// Marker of every request on a connection above the limit.
+/// Marker of requests on a connection above the limit, which serves only health and metrics.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AboveLimit {
     pub(super) limit: NonZeroUsize,
@@ -98,7 +99,7 @@ impl Activity {
         }
     }
 
-    /// Returns true if a request has no response yet.
+    /// Returns true if a request on the connection has no response yet.
     pub(super) fn is_answering(&self) -> bool {
         self.requests.load(Relaxed) > 0
     }
@@ -108,12 +109,13 @@ impl Activity {
         self.is_writing.load(Relaxed)
     }
 
-    /// Returns true if the connection has work to do.
+    /// Returns true while a request has no response yet, or a response is not written completely.
     pub(super) fn is_busy(&self) -> bool {
         self.is_answering() || self.is_writing()
     }
 
-    /// Returns the state in which the connection can be evicted; `None` while the server is working for it.
+    /// Returns the state in which the connection can be evicted; `None` while the server works on its request or
+    /// response.
     pub(super) fn rest(&self) -> Option<Rest> {
         match (self.is_waiting.load(Relaxed), self.is_busy()) {
             (true, _) => Some(Rest::Waiting),
@@ -127,7 +129,7 @@ impl Activity {
         !self.has_asked() && millis(self.epoch.elapsed()) < self.since().saturating_add(NEW_MS)
     }
 
-    /// Records if a request waits for its client to send more of the body.
+    /// Sets the mark that a request waits for its client to send more of the body.
     pub(super) fn set_waiting(&self, is_waiting: bool) {
         if is_waiting == self.is_waiting.load(Relaxed) {
             return;
@@ -142,13 +144,13 @@ impl Activity {
         *self.ending.lock() == Some(Ending::Evicted)
     }
 
-    /// Returns true once the connection has had a request.
+    /// Returns true once the connection has received a request.
     pub(super) fn has_asked(&self) -> bool {
         self.has_asked.load(Relaxed)
     }
 
-    /// Returns the latest of acceptance, last response and last piece of a body, in milliseconds from the listener's
-    /// epoch.
+    /// Returns the time of the connection's acceptance, last response or last piece of a body: the latest of them, in
+    /// milliseconds from the start of the listener.
     pub(super) fn since(&self) -> u64 {
         self.since.load(Relaxed)
     }
@@ -197,7 +199,7 @@ impl Activity {
         }
     }
 
-    /// Number of completed writes.
+    /// Returns the number of completed writes to the socket.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Relaxed)
     }
@@ -207,7 +209,7 @@ impl Activity {
         self.has_ended_input.load(Relaxed)
     }
 
-    /// Returns the error of a body that is not read further, because the connection is evicted.
+    /// Returns the error for a request body that is not read to its end, because this connection is evicted.
     pub(super) fn evicted(&self) -> Evicted {
         Evicted { limit: self.limit }
     }
@@ -216,7 +218,7 @@ impl Activity {
         self.has_ended_input.store(true, Relaxed);
     }
 
-    /// Records that the response is being written to the socket.
+    /// Drops the guard of the response that is written now, which records the duration of its request.
     pub(super) fn deliver(&self) {
         drop(self.delivery.lock().take());
     }
@@ -226,7 +228,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Counts a request as in flight until dropped.
+/// Guard that counts a request of a connection as in flight until it is dropped.
 pub(super) struct InFlight(Arc<Activity>);
 
 impl InFlight {
@@ -238,7 +240,7 @@ impl InFlight {
 }
 
 impl InFlight {
-    /// Stores the delivery of the response whose first bytes are written next.
+    /// Ends the request, and keeps the guard that records its duration at the first byte of the response.
     pub(super) fn answered(self, delivery: Option<Arc<Delivery>>) {
         *self.0.delivery.lock() = delivery;
     }

@@ -33,11 +33,11 @@ type Answer = Result<Response, Failure>;
 type ModelPath = Result<Path<String>, PathRejection>;
 type VersionPath = Result<Path<(String, String)>, PathRejection>;
 
-/// Maximum size of the body of a change, in bytes.
+/// Maximum size of the request body of a change, in bytes.
 const BODY_LIMIT: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
-/// Memory for reading the body. One body may take somewhat less than half of it.
+/// Memory for reading the body of a change, in bytes. A body may take somewhat less than half of this memory.
 const BODY_MEMORY: usize = BODY_LIMIT.get() * 4;
-/// Time limit for the arrival of the body.
+/// Time limit for the arrival of the body of a change.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Maximum number of deployments in one response.
 const MAX_HISTORY: u32 = 1_000;
@@ -174,13 +174,13 @@ async fn change(state: &HttpState, request: ChangeRequest) -> Answer {
     Ok(json(&state.deployer.change(request).await?)?)
 }
 
-/// Returns the author, the reason and the current time for a change.
+/// Returns the note of a change for the history: its author, its reason and the current time.
 fn note(by: String, reason: String) -> ChangeNote {
     let by = if by.is_empty() { "someone".to_owned() } else { by };
     ChangeNote { by, reason, at: Timestamp::now() }
 }
 
-/// Returns the model in the path. An invalid name cannot match a model, so it is refused before the lookup.
+/// Returns the name of the model in the path. An invalid name is refused, because it cannot match a model.
 fn model(path: ModelPath) -> Result<ModelName> {
     let Path(name) = path.map_err(|_| Error::UnknownEndpoint)?;
     named(&name)

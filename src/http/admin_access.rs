@@ -16,7 +16,7 @@ use super::HttpState;
 use super::context::Failure;
 use crate::error::{Error, OperatorError};
 
-/// Checks the access of a request. The error names what is missing.
+/// Refuses a request without access to the admin API, with an error that names the requirement.
 pub(super) async fn layer(
     State(state): State<Arc<HttpState>>,
     request: Request,
@@ -33,7 +33,8 @@ pub(super) async fn layer(
     Ok(next.run(request).await)
 }
 
-/// Compares digests in constant time, so that the time reveals neither the correct part of a token nor its length.
+/// Checks the operator's token. Digests are compared in constant time, so that the duration reveals neither the correct
+/// part of a token nor its length.
 fn check_token(headers: &HeaderMap, secret: &str) -> Result<(), OperatorError> {
     let given = headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
     let (scheme, given) = given.split_at_checked("Bearer ".len()).unwrap_or_default();
@@ -41,8 +42,8 @@ fn check_token(headers: &HeaderMap, secret: &str) -> Result<(), OperatorError> {
     if scheme.eq_ignore_ascii_case(b"Bearer ") && is_right.into() { Ok(()) } else { Err(OperatorError::Unauthorized) }
 }
 
-/// Refuses requests from web pages. A web page can make a browser send requests to this machine, under a host name of
-/// its own that resolves to this address. The headers `Origin` and `Host` reveal such requests.
+/// Refuses requests from web pages. A web page can make a browser send requests to this machine, also under a host name
+/// of the page's owner that resolves to this machine. The headers `Origin` and `Host` reveal such requests.
 fn check_sender(headers: &HeaderMap) -> Result<(), OperatorError> {
     if headers.contains_key(ORIGIN) {
         return Err(OperatorError::Forbidden(
@@ -64,7 +65,8 @@ fn check_sender(headers: &HeaderMap) -> Result<(), OperatorError> {
     ))
 }
 
-/// Requires JSON: a browser sends this type to another origin only after a preflight request, which is refused.
+/// Refuses a body that is not announced as JSON. A browser sends JSON to another origin only after a preflight request,
+/// which is refused, too.
 fn check_content(headers: &HeaderMap) -> Result<(), OperatorError> {
     let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     let essence = content_type.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();

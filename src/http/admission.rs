@@ -29,12 +29,12 @@ use crate::serve::{self, Admitted, Head};
 
 /// Timeout of the caller, in milliseconds.
 const X_REQUEST_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
-/// The same timeout, as sent by Envoy to its upstream; 0 means no timeout.
+/// Timeout of the caller in milliseconds, as Envoy sends it to the server behind it; 0 means no timeout.
 const X_ENVOY_EXPECTED_RQ_TIMEOUT_MS: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 /// Priority of the request: `high`, `normal` or `low`.
 const X_PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 
-/// Key for choosing a version: a user, a session, a device. Requests with the same key go to the same version.
+/// Key that chooses a version, such as the id of a user. Requests with the same key go to the same version.
 const X_ROUTING_KEY: HeaderName = HeaderName::from_static("x-routing-key");
 /// Maximum length of a routing key, in bytes.
 const MAX_KEY: usize = 256;
@@ -45,13 +45,13 @@ const PREDICT: &str = ":predict";
 /// A prediction request that can be answered in time, judging by its head.
 pub(super) struct AdmittedRequest {
     pub(super) admitted: Admitted,
-    /// The id from which the ids of the predictions are derived.
+    /// Id of the request, from which the ids of its predictions are derived.
     pub(super) unique: Uuid,
     pub(super) head: Parts,
     pub(super) content: Body,
 }
 
-/// Reads the requested model or version from the parameters of a path.
+/// Function that reads the requested model or version from the parameters of a path.
 pub(super) type ReadTarget = fn(&RawPathParams) -> Result<Target<'_>>;
 
 /// The tower service before predictions. It gives a request its deadline, and either calls `predict` or responds with
@@ -72,7 +72,7 @@ where
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    /// Always ready: capacity is checked for each request, from its head.
+    /// Returns ready in all cases: `call` checks the capacity, because this needs the head of the request.
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
@@ -120,8 +120,8 @@ fn admit(
     }
 }
 
-/// Returns the target that the parameters of a path name. Without parameters, it is the default model; else they are
-/// `{model}:predict`, or `{model}` and `{version}:predict`.
+/// Returns the model or version that the parameters of a path name: `{model}:predict`, or `{model}` and
+/// `{version}:predict`. A path without parameters stands for the default model.
 pub(super) fn predict_target(path: &RawPathParams) -> Result<Target<'_>> {
     let (mut model, mut version) = (None, None);
     for (name, value) in path {
@@ -137,8 +137,8 @@ pub(super) fn predict_target(path: &RawPathParams) -> Result<Target<'_>> {
     })
 }
 
-/// Removes `:predict`. Without this suffix, the request is a POST to a read-only resource: most likely the suffix was
-/// forgotten or misspelt.
+/// Removes `:predict` from a path segment. A segment without this suffix is an error: the request is a POST to a
+/// read-only resource, most likely because the suffix was forgotten or misspelt.
 fn before_predict(segment: &str) -> Result<&str> {
     segment.strip_suffix(PREDICT).ok_or_else(|| match segment.split_once(':') {
         None => Error::UnsupportedMethod { allowed: "GET, HEAD".to_owned() },
@@ -170,7 +170,7 @@ fn client_timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
     Ok(shortest)
 }
 
-/// Parses whole milliseconds. A number that is too large counts as the largest `u64`.
+/// Parses a whole number of milliseconds. A number that does not fit into `u64` counts as the largest `u64`.
 fn whole_milliseconds(value: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(value.trim_ascii()).ok()?;
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -205,7 +205,7 @@ fn routing_key(headers: &HeaderMap) -> Result<Option<&[u8]>> {
     }
 }
 
-/// Returns the first bytes of a header, for a message.
+/// Formats the first bytes of a header for an error message.
 fn shown(value: &[u8]) -> String {
     String::from_utf8_lossy(&value[..value.len().min(32)]).into_owned()
 }

@@ -1,4 +1,4 @@
-//! The body of a request: checks its headers, and reads it within its own limit and the memory for all bodies.
+//! Checks the headers of a request body, and reads the body within its own limit and the memory for all bodies.
 
 use std::borrow::Cow;
 use std::io;
@@ -21,7 +21,7 @@ use crate::error::{Error, Fault, Result};
 /// sending gets the response.
 const DISCARD_LIMIT: usize = 64 << 20;
 
-/// Time limit for discarding a body if the server is not overloaded: the client should get to read the response.
+/// Time limit for discarding a body if the server is not overloaded. It is long, so that slow clients get the response.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// Time limit for discarding a body if the server is overloaded: most bodies have arrived already, and the response
@@ -38,17 +38,17 @@ pub(super) struct BodyLimit {
 }
 
 impl BodyLimit {
-    /// Returns the limit of predictions.
+    /// Returns the limit for the bodies of predictions.
     pub(super) fn of_predictions(bytes: NonZeroUsize) -> BodyLimit {
         BodyLimit { bytes, advice: "send fewer instances in one request (http.body_limit_bytes)" }
     }
 
-    /// Returns the limit of feedback.
+    /// Returns the limit for the bodies of feedback.
     pub(super) fn of_feedback(bytes: NonZeroUsize) -> BodyLimit {
         BodyLimit { bytes, advice: "send fewer items in one request (http.feedback_body_limit_bytes)" }
     }
 
-    /// Returns the limit of changes by operators.
+    /// Returns the limit for the bodies of operators' changes.
     pub(super) fn of_changes(bytes: NonZeroUsize) -> BodyLimit {
         BodyLimit { bytes, advice: "a change needs a few hundred bytes" }
     }
@@ -83,7 +83,7 @@ pub(super) fn check_json(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// Reads a body of at most `limit` bytes, and holds the bytes in `memory`.
+/// Reads a body of at most `limit` bytes, and reserves memory for them in `memory`.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: &mut Body,
@@ -95,7 +95,7 @@ pub(super) async fn read(
         if length > limit.bytes.get() {
             return Err(limit.exceeded());
         }
-        // A body that does not fit is refused before it is read. Other bodies may still be refused while they arrive.
+        // Refuses a body that does not fit now, before it is read. The memory may still run out while a body arrives.
         memory.check(length)?;
     }
     let mut arrived = ArrivedBytes::new(memory, announced.unwrap_or(limit.bytes.get()));
@@ -112,7 +112,7 @@ pub(super) async fn read(
     Ok(arrived)
 }
 
-/// Returns the error for an incomplete body.
+/// Returns the error for a body that ended too early, or whose connection is evicted.
 fn broken_off(error: axum::Error) -> Error {
     let error = error.into_inner().downcast::<io::Error>().ok();
     match error.as_ref().and_then(|error| error.get_ref()?.downcast_ref::<Evicted>()) {
@@ -143,7 +143,7 @@ pub(super) async fn discard(head: &Parts, body: &mut Body, error: &Error) {
             }
         }
     };
-    // The response is the same whether or not the body has ended.
+    // A timeout is ignored: the response is the same whether or not the body has ended.
     let time = if error.fault() == Fault::Overload { DISCARD_TIME_UNDER_LOAD } else { DISCARD_TIME };
     let _ = tokio::time::timeout(time, discard).await;
 }

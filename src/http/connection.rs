@@ -1,4 +1,4 @@
-//! Serves one connection, and ends it when its listener says so.
+//! Serves one connection until the client closes it, or the listener ends it.
 
 use std::convert::Infallible;
 use std::io;
@@ -29,7 +29,8 @@ const LAST_HEAD: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(1);
 const MAX_LOOKS_WITHOUT_PROGRESS: u32 = 5;
 
-/// Serves a connection until it ends, or is told to end. `above_limit` is attached to each of its requests.
+/// Serves a connection until the client closes it, or the listener ends it. `above_limit` is attached to each of its
+/// requests.
 pub(super) async fn serve(
     mut http: http1::Builder,
     stream: TcpStream,
@@ -49,7 +50,7 @@ pub(super) async fn serve(
         let request = request.map(|body| Body::new(WatchedBody { body, activity: Arc::clone(&activity) }));
         async move {
             let mut response: Response = router.call(request).await?;
-            // The response is complete, but not written yet. The stream records when it is.
+            // The response is complete, but not written yet. `WatchedStream` records the write.
             in_flight.answered(context::take_delivery(&mut response));
             Ok::<_, Infallible>(response)
         }
@@ -69,8 +70,8 @@ pub(super) async fn serve(
         return ended;
     }
     connection.as_mut().graceful_shutdown();
-    // Waits only as long as necessary: a client that has sent only part of a head, or does not read its response, must
-    // not delay the shutdown.
+    // Gives up after some checks without progress: a client that has sent only part of a head, or does not read its
+    // response, must not delay the shutdown.
     let (mut written, mut looks) = (activity.written(), 0);
     while activity.is_busy() && looks < MAX_LOOKS_WITHOUT_PROGRESS {
         if let Ok(ended) = tokio::time::timeout(LOOK, connection.as_mut()).await {
@@ -82,8 +83,8 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// The body of a request. Fails if the client closes its sending side before the body is complete, or if the body is
-/// incomplete when the connection is evicted.
+/// The body of a request. Reading an incomplete body fails if the client closes its sending side, or if the connection
+/// is evicted.
 struct WatchedBody {
     body: Incoming,
     activity: Arc<Activity>,

@@ -1,5 +1,5 @@
-//! The open connections of a listener. Gives places to new connections, evicts connections that only wait for their
-//! clients, and ends overdue ones.
+//! The open connections of a listener. New connections get places, connections that only wait for their clients can be
+//! evicted, and overdue connections are ended.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -18,7 +18,7 @@ const ABOVE_LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a client to read a whole response, in multiples of `ConnectionTimeouts::write`.
 const WRITE_TIMEOUTS_PER_ANSWER: u32 = 4;
 
-/// Maximum number of connections that were told to end and still have their file descriptors.
+/// Maximum number of connections that were told to end but still have their file descriptors.
 pub(super) const MAX_LEAVING: usize = 16;
 
 /// The states in which connections can be evicted, in the order of eviction. `New` comes after `Waiting`, so that
@@ -28,9 +28,9 @@ const RESTS: [Rest; 3] = [Rest::Idle, Rest::Waiting, Rest::New];
 /// Maximum numbers of open connections of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places {
-    /// Connections that serve everything.
+    /// Number of connections that serve all requests.
     pub regular: NonZeroUsize,
-    /// Additional connections for health and metrics, used while every regular connection is busy.
+    /// Number of additional connections for health and metrics, which are used while every regular connection is busy.
     pub spare: usize,
 }
 
@@ -38,7 +38,7 @@ pub struct Places {
 pub struct ConnectionTimeouts {
     /// Time for a client to send the head of a connection's first request.
     pub first_request: Duration,
-    /// Time from a response to the head of the next request.
+    /// Time for a client to send the head of the next request after a response.
     pub idle: Duration,
     /// Time for a client to read any part of a response.
     pub write: Duration,
@@ -60,10 +60,10 @@ pub(super) struct Connections {
 struct Open {
     all: HashMap<u64, Entry>,
     next: u64,
-    /// Number of connections in each kind of place, without those that are leaving.
+    /// Number of connections in each kind of place, without the connections that were told to end.
     taken: [usize; 2],
-    /// The result of the last full search, by place and state: the connections that had been in the state the longest,
-    /// in order. Each has the time at which it entered the state.
+    /// Candidates for eviction from the last full search, by kind of place and by state: the connections that had been
+    /// in the state the longest, in order, each with the time at which it entered the state.
     resting: [[VecDeque<(u64, u64)>; RESTS.len()]; 2],
     /// The connections that were told to end and may not have ended yet.
     leaving: Vec<u64>,
@@ -76,7 +76,7 @@ struct Entry {
     is_leaving: bool,
 }
 
-/// The kind of place that a connection has.
+/// Kind of place of a connection: regular, or spare for health and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Regular,
@@ -92,29 +92,30 @@ pub(super) struct OpenConnection {
     pub(super) above_limit: Option<AboveLimit>,
 }
 
-/// The facts that decide if a connection is overdue.
+/// Facts about a connection that decide if it is overdue.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     is_answering: bool,
     is_writing: bool,
     has_asked: bool,
     place: Place,
-    /// Time since the latest of: acceptance, last response, last piece of a body.
+    /// Time since the connection's acceptance, last response or last piece of a body: the shortest of them.
     ago: Duration,
 }
 
 impl ConnectionTimeouts {
-    /// Interval of checks that enforces these timeouts closely enough.
+    /// Returns an interval of checks that enforces these timeouts closely enough.
     pub(super) fn precision(&self) -> Duration {
         let least = self.first_request.min(self.idle).min(ABOVE_LIMIT_TIMEOUT);
         (least / 8).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 
-    /// Returns true if a connection is overdue. Requests in flight are limited by the budget of their model instead.
+    /// Returns true if a connection has exceeded one of these timeouts. Requests in flight are limited by the budget of
+    /// their model instead.
     fn is_overdue(&self, seen: Seen) -> bool {
         let limit = match seen {
             Seen { is_answering: true, .. } => return false,
-            // Applies even if the client keeps reading a little.
+            // Limits the whole response, even if the client keeps reading a little.
             Seen { is_writing: true, .. } => self.write.saturating_mul(WRITE_TIMEOUTS_PER_ANSWER),
             Seen { has_asked: true, .. } => self.idle,
             Seen { place: Place::Regular, .. } => self.first_request.min(self.idle),
@@ -132,7 +133,7 @@ impl Connections {
         Connections { places, timeouts, recorder, epoch: Instant::now(), open, ended }
     }
 
-    /// Waits until there is a free place, or one whose connection can be evicted.
+    /// Waits until a place is free, or a connection can be evicted from its place.
     pub(super) async fn has_room(&self) {
         loop {
             // Created before the check, so that no notification is missed.
@@ -145,7 +146,7 @@ impl Connections {
         }
     }
 
-    /// Takes a place for an accepted connection, as soon as there is one.
+    /// Takes a place for an accepted connection, as soon as a place is free or can be freed.
     pub(super) async fn place(self: &Arc<Connections>) -> OpenConnection {
         loop {
             match self.open() {
@@ -155,7 +156,8 @@ impl Connections {
         }
     }
 
-    /// Takes a place for an accepted connection, and evicts another one if necessary. `None` if there is no place.
+    /// Takes a place for an accepted connection, and evicts another connection if necessary. `None` if no place is free
+    /// or can be freed.
     pub(super) fn open(self: &Arc<Connections>) -> Option<OpenConnection> {
         let mut open = self.open.lock();
         let place = match open.room(self.places)? {
@@ -175,7 +177,8 @@ impl Connections {
         Some(OpenConnection { connections: Arc::clone(self), id, activity, above_limit })
     }
 
-    /// Evicts the connection that has been idle the longest, or else has waited the longest, to free a file descriptor.
+    /// Evicts a connection to free a file descriptor: the one that has been idle the longest, or, if no connection is
+    /// idle, the one that has waited the longest.
     pub(super) fn evict_one(&self) {
         let mut open = self.open.lock();
         let places = [Place::Regular, Place::Spare];
@@ -206,7 +209,7 @@ impl Connections {
         overdue.into_iter().for_each(|id| open.leave(id, Ending::Overdue));
     }
 
-    /// Tells all connections that the listener closes.
+    /// Tells all connections to end after the requests that were sent, because the listener closes.
     pub(super) fn drain(&self) {
         self.open.lock().all.values().for_each(|entry| entry.activity.end(Ending::Drained));
     }
@@ -223,16 +226,17 @@ impl Connections {
     }
 }
 
-/// The place for a new connection.
+/// Place that a new connection can take.
 enum Room {
     Free(Place),
-    /// The place of this connection, which can be evicted.
+    /// Kind of the place, and id of the connection that has it and can be evicted.
     Held(Place, u64),
 }
 
 impl Open {
     fn room(&mut self, places: Places) -> Option<Room> {
-        // A connection that received a request after it was told to end no longer counts: it may finish the request.
+        // A connection that received a request after it was told to end no longer counts as leaving: it may finish the
+        // request.
         let Open { all, leaving, .. } = self;
         leaving.retain(|id| all.get(id).is_some_and(|entry| !entry.activity.is_busy()));
         if leaving.len() >= MAX_LEAVING {
@@ -256,7 +260,8 @@ impl Open {
         let resting = &mut resting[place as usize][rest as usize];
         let is_resting = |entry: &Entry| !entry.is_leaving && entry.activity.rest() == Some(rest);
         for is_fresh in [false, true] {
-            // Entries are in the order in which they entered this state, so the front one has been in it the longest.
+            // The connections are in the order in which they entered this state, so the front one has been in it the
+            // longest.
             while let Some(&(id, since)) = resting.front() {
                 let same = |entry: &Entry| is_resting(entry) && entry.activity.since() == since;
                 if all.get(&id).is_some_and(same) {

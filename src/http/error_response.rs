@@ -1,7 +1,7 @@
-//! Error → response: the only place where an error becomes an HTTP status.
+//! Conversion of errors to responses. Only this file chooses the HTTP status of an error.
 //!
-//! Every failure is a problem document (RFC 9457). On the `/v1` routes it also has the `error` member that
-//! TensorFlow Serving's and KServe's clients read.
+//! Every error response is a problem document (RFC 9457). On the `/v1` routes it also has the member `error`, which
+//! clients of TensorFlow Serving and KServe read.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::api::problem::Problem;
 use crate::error::{Error, ErrorKind, Fault, OperatorError};
 use crate::identity::cut_off;
 
-/// Maximum length of the detail of a problem, in characters.
+/// Maximum length of the member `detail` of a problem document, in characters.
 const MAX_DETAIL: usize = 4_000;
 
 /// Format of the error responses of a router.
@@ -26,7 +26,7 @@ pub(super) enum Format {
     ProblemWithError,
 }
 
-/// Returns the status for a kind of errors.
+/// Returns the HTTP status for a kind of error.
 fn status_of_kind(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::InvalidArgument => StatusCode::BAD_REQUEST,
@@ -41,7 +41,7 @@ fn status_of_kind(kind: ErrorKind) -> StatusCode {
     }
 }
 
-/// Returns the status for an error: that of its kind, except for mistakes that HTTP has a specific status for.
+/// Returns the HTTP status for an error: the status of its kind, unless HTTP has a more specific status.
 fn status(error: &OperatorError) -> StatusCode {
     match error {
         OperatorError::Request(Error::UnsupportedMethod { .. }) => StatusCode::METHOD_NOT_ALLOWED,
@@ -82,7 +82,8 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     match error {
-        // The rest of the body may arrive at any time, or its end is unknown, so the connection cannot be reused.
+        // The connection cannot be reused: the rest of the body may arrive at any time, or the end of the body is
+        // unknown.
         OperatorError::Request(Error::RequestTooSlow { .. } | Error::UnsupportedTransfer) => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -97,7 +98,8 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
     response
 }
 
-/// Logs an error, with the detail that is not sent: as an error if the model or the server is at fault.
+/// Logs an error with the details that the caller does not get. The level is error if the model or the server is at
+/// fault.
 pub(super) fn log(error: &OperatorError, request_id: &HeaderValue) {
     let (code, detail) = (error.code(), error.detail());
     let request_id = request_id.to_str().unwrap_or_default();

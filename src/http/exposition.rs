@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::machine;
 use crate::monitor::{Monitor, TEXT_FORMAT};
 
-/// The metrics of a server, as text.
+/// Renders the metrics of a server as text, and shares a rendering among requests.
 #[derive(Debug, Clone)]
 pub struct Exposition(Arc<Shared>);
 
@@ -66,8 +66,8 @@ impl Exposition {
         })
     }
 
-    /// Returns a rendering that is recent enough for a request at `asked`: the last one, the one in progress, or a new
-    /// one.
+    /// Returns a rendering that is recent enough for a request at `asked`: the last rendering, the one in progress, or
+    /// a new one.
     async fn rendering(&self, asked: Instant) -> Result<Rendering> {
         let mut rendered = self.0.rendered.subscribe();
         // The rendering in progress may be too old, but the next one is not. More attempts are needed only if rendering
@@ -85,7 +85,7 @@ impl Exposition {
         Err(Error::internal("the metrics could not be rendered"))
     }
 
-    /// Starts a rendering, unless one is in progress. It has a separate thread, so that busy threads of one listener do
+    /// Starts a rendering on a separate thread, unless a rendering is in progress. Busy threads of one listener then do
     /// not delay the metrics on the other listener.
     fn begin(&self) -> Result<()> {
         let mut is_rendering = self.0.is_rendering.lock();
@@ -102,7 +102,7 @@ impl Exposition {
 
 impl Shared {
     fn render(&self) {
-        /// Marks the rendering as done, even after a panic, so that the next request can start another.
+        /// Guard that marks the rendering as done, even after a panic, so that the next request can start another.
         struct Done<'a>(&'a Shared, Option<Rendering>);
 
         impl Drop for Done<'_> {
@@ -123,9 +123,9 @@ impl Shared {
     }
 }
 
-/// Compresses metrics for the wire.
+/// Compresses the text of the metrics with gzip.
 pub fn compress(text: &[u8]) -> Vec<u8> {
-    /// Takes half the time of the next level, for 3% more bytes.
+    /// Level of the compression. It takes half the time of the next level, for 3% more bytes.
     const LEVEL: u32 = 5;
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::new(LEVEL));
     // Writing to memory cannot fail.
@@ -188,7 +188,7 @@ mod tests {
                 (first.plain.as_ptr(), first.compressed.as_ptr())
             );
         }
-        // The bytes are held once, for all readers.
+        // The memory is reserved once for all readers of a rendering.
         let held = exposition.0.memory.held();
         assert!(held >= first.plain.len() + first.compressed.len() && held < 4 * first.plain.len(), "{held}");
     }

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::feedback::Batch;
 use crate::stage::{Stage, Timings};
 
-/// Time limit for the arrival of the body.
+/// Time limit for the arrival of a feedback body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// Time limit from the head of the request until the feedback is judged.

@@ -1,4 +1,4 @@
-//! Responses as JSON. A prediction: `{"predictions": […], "model": {…}, "prediction_ids": […]}`.
+//! Responses as JSON. Predictions have the form `{"predictions": […], "model": {…}, "prediction_ids": […]}`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -34,7 +34,8 @@ struct AnswerBody<'a> {
     prediction_ids: PredictionIds<'a>,
 }
 
-/// One id per prediction, signed and opaque. The caller needs it for feedback.
+/// Ids of the predictions in a response, which serialize as one signed, opaque text each. Callers need them for
+/// feedback.
 struct PredictionIds<'a> {
     feedback: &'a Feedback,
     request: Uuid,
@@ -51,7 +52,7 @@ impl Serialize for PredictionIds<'_> {
     }
 }
 
-/// Returns the JSON text of the response to this request.
+/// Returns the JSON text of the response to a prediction request.
 pub(super) fn answer_text(
     predictions: &[Prediction],
     version: &ServedVersion,
@@ -65,7 +66,7 @@ pub(super) fn answer_text(
     Ok(text)
 }
 
-/// Holds the text of a response in the memory for bodies and responses until the client has read it.
+/// Reserves memory for the text of a response until the client has read it.
 pub(super) fn held(text: Vec<u8>, memory: &MemoryBudget) -> Result<Held<Vec<u8>>> {
     Ok(memory.hold(text.capacity())?.of(text))
 }
@@ -98,7 +99,7 @@ fn server_timing(timings: &Timings) -> Option<HeaderValue> {
     HeaderValue::try_from(text).ok()
 }
 
-/// A duration in whole milliseconds and the remaining microseconds.
+/// Duration in whole milliseconds and remaining microseconds.
 struct Micros(u128, u128);
 
 impl Micros {
@@ -112,13 +113,13 @@ pub(super) fn json(value: &impl Serialize) -> Result<Response> {
     serde_json::to_vec(value).map(json_text).map_err(Error::internal)
 }
 
-/// Returns a JSON response that may be large. It is held in memory like the response to a prediction.
+/// Returns a JSON response that may be large. Memory is reserved for it, as for the response to a prediction.
 pub(super) fn held_json(value: &impl Serialize, memory: &MemoryBudget) -> Result<Response> {
     let text = serde_json::to_vec(value).map_err(Error::internal)?;
     Ok(json_text(Bytes::from_owner(held(text, memory)?)))
 }
 
-/// Returns a JSON response of bounded size about completed work. It does not fail because of too little memory.
+/// Returns a JSON response of bounded size about completed work. Its memory is reserved even above the limit.
 pub(super) fn json_held_anyway(value: &impl Serialize, memory: &MemoryBudget) -> Result<Response> {
     let text = serde_json::to_vec(value).map_err(Error::internal)?;
     Ok(json_text(Bytes::from_owner(memory.hold_anyway(text.capacity()).of(text))))

@@ -1,4 +1,4 @@
-//! Accepts connections, and drains them at the end.
+//! Accepts the connections of a listener, and drains them at the end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,13 +17,14 @@ use super::connections::{ConnectionTimeouts, Connections, MAX_LEAVING, OpenConne
 use crate::error::{Result, SetupError};
 use crate::monitor::ServerRecorder;
 
-/// Pause after the kernel could not hand over a connection. File descriptors become free when connections close.
+/// Pause after a failed attempt to accept a connection, in which other connections may close and free their file
+/// descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Interval of warnings in the log.
+/// Minimum interval of warnings about connections that cannot be accepted.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Maximum number of connections that the kernel queues until they are accepted.
+/// Maximum number of connections that the kernel queues for a listener until they are accepted.
 const BACKLOG: u32 = 1024;
 
 /// Size of the kernel's send buffer of a connection. By default, the kernel lets it grow to several megabytes.
@@ -32,15 +33,15 @@ const SEND_BUFFER: u32 = 256 << 10;
 /// Maximum size of a request's head, and of the part of a body that is read ahead.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Number of connections above the limit, which keep health and metrics available however many requests are in flight.
-/// Predictions on them are refused.
+/// Number of connections above the limit. They keep health and metrics available, even if all other connections are
+/// busy. Predictions on them are refused.
 const SPARE_CONNECTIONS: usize = 64;
 
-/// Number of connections on the admin listener: there are few operators, and one scraper.
+/// Maximum number of connections on the admin listener, enough for a few operators and a scraper.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// Number of open files besides connections: model files while they are read, state, pipes of the trial, libraries,
-/// log.
+/// Number of file descriptors for files other than connections, such as model files, the state and the pipes of a
+/// trial.
 const OTHER_FILES: usize = 128;
 
 /// An address that is bound, but not listening yet.
@@ -67,8 +68,8 @@ pub struct ListenerLimits {
     pub timeouts: ConnectionTimeouts,
 }
 
-/// Returns the places of the data listener and of the admin listener, for a configured limit of `limit` connections and
-/// `files` open files in this process. Always leaves file descriptors for the other files that the process opens.
+/// Returns the maximum numbers of connections of the data listener and of the admin listener. `limit` is the configured
+/// limit, and `files` the maximum number of file descriptors of this process, some of which are left for other files.
 ///
 /// ```
 /// use std::num::NonZeroUsize;
@@ -81,7 +82,7 @@ pub struct ListenerLimits {
 /// ```
 pub fn places(limit: NonZeroUsize, files: Option<u64>) -> (Places, Places) {
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    // All numbers shrink if very few files are allowed.
+    // All numbers shrink if the process may have very few file descriptors.
     let spare = SPARE_CONNECTIONS.min(files / 16);
     let admin = ADMIN_CONNECTIONS.min(files / 16);
     let kept = OTHER_FILES.min(files / 2) + spare + admin + MAX_LEAVING;
@@ -98,7 +99,7 @@ impl BoundAddress {
     pub fn bind(address: SocketAddr, name: &'static str) -> Result<BoundAddress, SetupError> {
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // Allows the address even if the kernel still has connections of a former process.
+            // Allows the address even if the kernel still has connections of an earlier process at this address.
             socket.set_reuseaddr(true)?;
             socket.set_send_buffer_size(SEND_BUFFER)?;
             socket.bind(address)?;
@@ -135,9 +136,9 @@ impl Listener {
         self.address
     }
 
-    /// Serves connections until `closing` turns true. Then it accepts only connections that the kernel has already
-    /// queued, closes idle connections at once, and closes busy connections after their response. Returns true if all
-    /// connections have ended within `grace`.
+    /// Serves connections until `closing` turns true, and then drains them: connections that the kernel has already
+    /// queued are accepted, idle connections are closed at once, and busy connections are closed after their response.
+    /// Returns true if all connections have ended within `grace`.
     pub async fn serve(
         self,
         router: Router,
@@ -160,7 +161,8 @@ impl Listener {
         let mut look = tokio::time::interval(timeouts.precision());
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut errors = AcceptErrors { recorder, warned: None };
-        // Kept across iterations: the place that the connection was accepted for may be busy again.
+        // An accepted connection without a place is kept across iterations: the place that it was accepted for may be
+        // busy again.
         let mut accepted: Option<TcpStream> = None;
         loop {
             // Accepts only if a place is free or can be freed. Otherwise connections wait in the backlog.
@@ -198,14 +200,14 @@ impl Listener {
     }
 }
 
-/// Counts connections that could not be accepted, and logs a warning now and then.
+/// Counter of failed attempts to accept a connection, which also logs a warning now and then.
 struct AcceptErrors {
     recorder: Arc<ServerRecorder>,
     warned: Option<Instant>,
 }
 
 impl AcceptErrors {
-    /// Returns true if the server caused the error, which is temporary. Clients cause aborted connections.
+    /// Counts an error and returns true, unless a client has caused the error by aborting its connection.
     fn note(&mut self, error: &io::Error) -> bool {
         if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
             return false;
@@ -219,7 +221,7 @@ impl AcceptErrors {
     }
 }
 
-/// Everything that serving a connection needs.
+/// State for serving connections, shared by all connections of a listener.
 struct Serving {
     connections: Arc<Connections>,
     router: Router,
@@ -242,7 +244,7 @@ impl Serving {
         });
     }
 
-    /// Serves the backlog and the existing connections to their end. Returns true if all have ended within `grace`.
+    /// Serves the queued and the open connections to their end. Returns true if all have ended within `grace`.
     async fn drain(&self, listener: TcpListener, accepted: Option<TcpStream>, grace: Duration) -> bool {
         self.serve_backlog(listener);
         self.connections.drain();
@@ -264,7 +266,7 @@ impl Serving {
             tracing::debug!(%error, "the backlog could not be reduced");
         }
         let Ok(listener) = listener.into_std() else { return };
-        // At most as many connections as the backlog can hold.
+        // Accepts at most as many connections as the backlog can hold.
         for _ in 0..=2 * BACKLOG {
             match listener.accept() {
                 Ok((stream, _peer)) => {
@@ -315,7 +317,8 @@ mod tests {
         head.starts_with(b"HTTP/1.1 200")
     }
 
-    /// A connection is accepted because another one can be evicted. The other one is busy again before it is evicted.
+    /// Tests a connection that is accepted because another connection can be evicted, which is busy again before the
+    /// eviction.
     #[tokio::test]
     async fn an_accepted_connection_waits_for_its_place_across_checks_of_the_others() {
         let (came, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));

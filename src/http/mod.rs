@@ -1,9 +1,9 @@
 //! HTTP: the listeners, the tower stack, the handlers, and the mapping of errors to responses.
 //!
 //! - `listener.rs` accepts connections, `connections.rs` gives them places, and `connection.rs` serves one connection
-//!   and closes it in order. `stream.rs` is the stream below a connection, and distinguishes a client that waits from
-//!   a client that has left. All of them share the state in `activity.rs`.
-//! - `stack.rs` assembles each listener's routes and layers, with the reason for each.
+//!   and closes it. `stream.rs` is the stream below a connection, and distinguishes a client that waits from a client
+//!   that has left. All of them share the state in `activity.rs`.
+//! - `stack.rs` assembles the routes and layers of each listener.
 //! - `request_layer.rs` gives every request its id, and finishes every response. `context.rs` has the facts about a
 //!   request that layers and handlers share.
 //! - `admission.rs` gives every prediction request its deadline, and refuses requests that cannot be answered in time.
@@ -57,11 +57,11 @@ pub struct HttpState {
     pub deployer: Arc<Deployer>,
     /// Token of operators, if one is configured.
     pub admin_token: Option<Token>,
-    /// The feedback on predictions.
+    /// Judges and counts the feedback on predictions.
     pub feedback: Arc<Feedback>,
-    /// The metrics.
+    /// Monitor, which records the metrics.
     pub monitor: Arc<Monitor>,
-    /// Readiness for new work.
+    /// Readiness of the server for new requests.
     pub readiness: Arc<Readiness>,
     /// Maximum size of a prediction body, in bytes.
     pub body_limit: NonZeroUsize,
@@ -71,18 +71,18 @@ pub struct HttpState {
     pub feedback_body_limit: NonZeroUsize,
     /// Memory for the bodies and responses of the data listener.
     pub body_memory: MemoryBudget,
-    /// The metrics, rendered.
+    /// Renders the metrics for `GET /metrics`.
     pub exposition: Exposition,
     /// True if the data listener serves metrics.
     pub metrics_for_clients: bool,
-    /// Threads for stages that would block a thread that serves connections for too long.
+    /// Threads for heavy stages, which would block the threads that serve connections for too long.
     pub blocking_threads: BlockingThreads,
-    /// Cost of judging feedback, which also runs on the blocking threads.
+    /// Measured cost of judging feedback, which also runs on the threads for heavy stages.
     pub feedback_cost: StageCost,
 }
 
 impl HttpState {
-    /// Returns the state for this configuration.
+    /// Returns the state of the handlers for a configuration.
     pub fn new(
         config: &HttpConfig,
         admin: &AdminConfig,
@@ -115,8 +115,8 @@ impl HttpState {
     }
 }
 
-/// Readiness of this server for new work. A server that is not ready still responds, but asks each client to close its
-/// connection.
+/// Readiness of this server for new requests. A server that is not ready still responds, but closes each connection
+/// after the response.
 #[derive(Debug)]
 pub struct Readiness {
     ready: AtomicBool,
@@ -124,13 +124,13 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Sets the readiness, also in the metrics.
+    /// Sets the readiness of the server, also in the metrics.
     pub fn set(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
         self.monitor.server().set_ready(ready);
     }
 
-    /// Returns true if the server is ready for new work.
+    /// Returns true if the server is ready for new requests.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }

@@ -58,13 +58,14 @@ pub(super) async fn show_version(
     Ok(held_json(&version_view(served, model), &state.body_memory)?)
 }
 
-/// Refuses all other methods on these paths: predictions accept only POST, the other paths only GET.
+/// Refuses an unsupported method on the path of a model or version. Only POST is accepted on paths of predictions, and
+/// only GET on the other paths.
 pub(super) async fn unsupported_method(uri: Uri) -> Failure {
     let method = if uri.path().ends_with(":predict") { Method::Post } else { Method::Get };
     Error::UnsupportedMethod { allowed: method.allowed().to_owned() }.into()
 }
 
-/// Returns the view of a served model.
+/// Returns the description of a served model for a response.
 fn view(state: &HttpState, snapshot: &Snapshot, name: &ModelName, model: &ServedModel) -> ModelView {
     let mut with_traffic = model.versions.values().filter(|served| model.split.share(served.version) != Share::NONE);
     let stuck = with_traffic.find(|served| served.is_stuck(state.health.stuck_after(served.budget.total)));
@@ -80,7 +81,7 @@ fn view(state: &HttpState, snapshot: &Snapshot, name: &ModelName, model: &Served
     }
 }
 
-/// Returns the view of a model that is known but not served.
+/// Returns the description of a model that is known but not served, for a response.
 fn unserved_view(snapshot: &Snapshot, name: &ModelName, reason: &str) -> ModelView {
     ModelView {
         name: name.clone(),
@@ -101,7 +102,7 @@ fn tensor_flow_view(served: &ServedVersion) -> TensorFlowVersion {
     }
 }
 
-/// Returns the view of a version of this model.
+/// Returns the description of a loaded version for a response.
 fn version_view(served: &ServedVersion, of: &ServedModel) -> VersionView {
     let model = &served.pipeline.model;
     VersionView {

@@ -45,7 +45,7 @@ pub(super) async fn ready(State(state): State<Arc<HttpState>>) -> Result<Respons
     Ok(json(&Ready { ready: true, unserved: snapshot.unserved().clone() })?)
 }
 
-/// Returns the reason why no model is served.
+/// Returns a text with the reason why no model is served.
 pub(super) fn no_model(unserved: &BTreeMap<ModelName, String>) -> String {
     const MAX_SHOWN: usize = 5;
     let reasons: Vec<String> = unserved.iter().take(MAX_SHOWN).map(|(name, why)| format!("{name}: {why}")).collect();
@@ -67,7 +67,7 @@ pub(super) async fn metrics_for_clients(state: State<Arc<HttpState>>, request: R
     if state.metrics_for_clients { metrics(state, request).await } else { Err(Error::UnknownEndpoint.into()) }
 }
 
-/// `GET /` on the admin listener: its endpoints.
+/// `GET /` on the admin listener: lists the endpoints of this listener.
 pub(super) async fn index() -> Result<Response, Failure> {
     Ok(json(&Index {
         name: "leeway".to_owned(),

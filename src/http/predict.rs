@@ -1,4 +1,5 @@
-//! Predictions from `{"instances": […]}` or the raw bytes of one instance, as `{"predictions": […]}`.
+//! The handler of predictions: reads `{"instances": […]}` or the raw bytes of one instance, and responds with
+//! `{"predictions": […]}`.
 
 use std::pin::pin;
 use std::sync::Arc;

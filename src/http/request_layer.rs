@@ -17,10 +17,10 @@ use super::context::{self, Failure, RequestContext};
 use super::error_response::{self, Format};
 use crate::error::{Error, Result};
 
-/// The header of the request id, in requests and responses.
+/// Name of the header with the request id, in requests and responses.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Runs the routes with a context, renders a failure, and adds the headers that every response has.
+/// Attaches a context to a request, runs its handler, renders a failure, and adds the headers that every response has.
 pub(super) async fn layer(
     State((state, format)): State<(Arc<HttpState>, Format)>,
     mut request: Request,
@@ -61,7 +61,7 @@ pub(super) async fn layer(
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);
-    // Replaces hyper's own date, which would stay ahead after the clock is set back.
+    // Replaces the date that hyper would add, which stays ahead after the clock is set back.
     if let Some(date) = date(SystemTime::now()) {
         headers.insert(DATE, date);
     }
@@ -71,7 +71,7 @@ pub(super) async fn layer(
 /// Returns the date header of a response at this time; `None` if HTTP cannot express the date.
 fn date(now: SystemTime) -> Option<HeaderValue> {
     thread_local! {
-        /// The last date, and its second since 1970.
+        /// The last date header of this thread, with its time in seconds since 1970.
         static LAST: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
     }
     let second = now.duration_since(SystemTime::UNIX_EPOCH).ok().filter(|_| is_date(now))?.as_secs();
@@ -84,7 +84,7 @@ fn date(now: SystemTime) -> Option<HeaderValue> {
     })
 }
 
-/// Checks that every server would interpret the head in the same way (RFC 9112, sections 3.2 and 6.1).
+/// Refuses a request head that servers and proxies may interpret in different ways (RFC 9112, sections 3.2 and 6.1).
 fn check_head(request: &Request) -> Result<()> {
     let headers = request.headers();
     let mut hosts = headers.get_all(HOST).iter();
@@ -118,14 +118,15 @@ fn is_date(time: SystemTime) -> bool {
     time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < last)
 }
 
-/// Returns a UUID of version 7 with this time. If the clock is set back, later ids have earlier times. UUIDs cannot
-/// express times before 1970, so these count as 1970.
+/// Returns a UUID of version 7 with this time. If the clock is set back, later ids have earlier times. A time before
+/// 1970 counts as 1970, because a UUID cannot express it.
 fn unique_at(now: SystemTime) -> Uuid {
     let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, since_1970.as_secs(), since_1970.subsec_nanos()))
 }
 
-/// Returns the caller's id if it is 1–128 visible ASCII characters that need no quoting in a log, else the unique id.
+/// Returns the request id that the caller sent if it is 1–128 visible ASCII characters that need no quoting in a log,
+/// else the unique id.
 fn request_id(request: &Request, unique: Uuid) -> HeaderValue {
     let sane = |value: &&HeaderValue| {
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(b);

@@ -16,7 +16,7 @@ use super::{HttpState, admin as operators, admin_access, feedback, models, opera
 use crate::api::routes::{ADMIN_API, AdminEndpoint, DataEndpoint, Method};
 use crate::error::Error;
 
-/// All other paths below `/v1/`. Their errors have the format of the `/v1` routes, too.
+/// Patterns of the unknown paths below `/v1/`. Their errors have the format of the `/v1` routes.
 const UNKNOWN_V1: [&str; 2] = ["/v1/", "/v1/{*unknown}"];
 
 /// Returns the router of the data listener: predictions, served models, health and metrics.
@@ -32,10 +32,10 @@ pub fn data(state: &Arc<HttpState>) -> Router {
         .route(DataEndpoint::Ready.path(), with_allow(Method::Get, get(operations::ready)))
         .route(DataEndpoint::Metrics.path(), with_allow(Method::Get, get(operations::metrics_for_clients)))
         .fallback(unknown_endpoint);
-    // The paths of TensorFlow Serving and KServe. Clients of these servers expect errors in another format.
+    // The paths of TensorFlow Serving and KServe, whose clients expect errors in another format.
     let v1 = Router::new()
         .route(DataEndpoint::Models.path(), with_allow(Method::Get, get(models::list)))
-        // One route for `{model}` and `{model}:predict`: a path parameter is a whole segment.
+        // `{model}` and `{model}:predict` share a route, because a path parameter of axum is a whole segment.
         .route(DataEndpoint::Model.path(), predict().get(models::show).fallback(models::unsupported_method))
         .route(DataEndpoint::Version.path(), predict().get(models::show_version).fallback(models::unsupported_method))
         .route(UNKNOWN_V1[0], any(unknown_endpoint))
@@ -73,7 +73,7 @@ async fn unknown_endpoint() -> Failure {
     Error::UnknownEndpoint.into()
 }
 
-/// Refuses all other methods of a route, with a response that names the allowed method.
+/// Adds a fallback to a route that refuses all methods except `method`, with a response that names `method`.
 fn with_allow(method: Method, route: MethodRouter<Arc<HttpState>>) -> MethodRouter<Arc<HttpState>> {
     route.fallback(
         move || async move { Failure::from(Error::UnsupportedMethod { allowed: method.allowed().to_owned() }) },

@@ -23,24 +23,24 @@ use super::activity::Activity;
 /// The first bytes of every response, in each version of HTTP/1.
 const FIRST_BYTES: &[u8] = b"HTTP/1.";
 
-/// Time from the end of the input until the first bytes of the response are sent ahead. Most responses are complete by
-/// then.
+/// Time from the end of a client's input until the first bytes of the response are sent ahead. Most responses are
+/// complete before this time has passed.
 const SEND_AHEAD_AFTER: Duration = Duration::from_millis(20);
 
-/// First and longest interval between checks for a reset, which arrives after one round trip.
+/// First and longest interval between checks for a reset from the client's host, which arrives after one round trip.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Maximum number of bytes in one write, so that a task can yield between two writes.
 const WRITE_AT_MOST: usize = 64 << 10;
 
-/// Number of bytes that cost a task one of the 128 units of its cooperative budget in tokio, so that other connections
-/// get their turn after 256 KiB. Tokio itself charges one unit for a read or a write of any length: a connection that
-/// wrote 4 MiB kept the others waiting for 13 ms.
+/// Number of read or written bytes that cost a task one of the 128 units of its cooperative budget in tokio, so that
+/// the task yields after 256 KiB. Tokio itself charges one unit for a read or a write of any length: a connection that
+/// wrote 4 MiB kept the other connections waiting for 13 ms.
 const BYTES_PER_UNIT: usize = 2 << 10;
 
-/// A stream that records whether a write is pending. hyper writes until no bytes are left or the stream is not ready.
-/// While a connection waits, the record therefore shows whether bytes of a response are left.
+/// A stream that records whether a write is pending. hyper writes until no bytes are left or the stream is not ready,
+/// so the record of a waiting connection shows whether bytes of a response are left.
 pub(super) struct WatchedStream {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     activity: Arc<Activity>,
@@ -76,7 +76,7 @@ impl WatchedStream {
         self.note(poll)
     }
 
-    /// Sends the first bytes of the response ahead, and returns their number.
+    /// Sends the first bytes of the response ahead, and returns the number of bytes that were sent.
     fn send_ahead(&self) -> io::Result<usize> {
         // If a response is being written already, the write shows whether the client has left.
         if !self.activity.is_answering() || self.activity.is_writing() {
@@ -88,7 +88,7 @@ impl WatchedStream {
         }
     }
 
-    /// Waits until the client has left, and then returns the error.
+    /// Polls until the client is known to have left, and then returns the error of the connection.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let Some(half_closed) = &mut self.half_closed else { return Poll::Pending };
@@ -108,7 +108,7 @@ impl WatchedStream {
         }
     }
 
-    /// Returns the number of these bytes that were sent ahead, and counts them as skipped.
+    /// Returns the number of bytes at the start of `first` that were sent ahead, and counts them as skipped.
     fn sent_already(&mut self, first: &[u8]) -> Option<usize> {
         let ahead = self.half_closed.as_mut()?.sent_ahead.as_mut().filter(|ahead| **ahead > 0)?;
         let length = first.len().min(*ahead);
@@ -117,7 +117,7 @@ impl WatchedStream {
     }
 }
 
-/// Returns the first buffers, up to `most` bytes in total. Returns no buffers if they would have no bytes.
+/// Returns the first buffers, up to `most` bytes in total; none if these buffers have no bytes.
 fn within<'a, 'b>(most: usize, bufs: &'b [IoSlice<'a>]) -> &'b [IoSlice<'a>] {
     let (mut count, mut total) = (0, 0);
     while let Some(buf) = bufs.get(count)
@@ -128,10 +128,11 @@ fn within<'a, 'b>(most: usize, bufs: &'b [IoSlice<'a>]) -> &'b [IoSlice<'a>] {
     if total == 0 { &[] } else { &bufs[..count] }
 }
 
-/// Takes the units for these bytes from the task. A task without units yields at its next read or write.
+/// Charges the task for `bytes` that it has read or written. A task without units of its budget yields at its next read
+/// or write.
 fn charge(context: &mut Context<'_>, bytes: usize) {
     for _ in 0..bytes / BYTES_PER_UNIT {
-        // Asking for a unit when none is left would wake the task once more.
+        // Stops, because asking for a unit when none is left would wake the task once more.
         if !coop::has_budget_remaining() {
             return;
         }

@@ -1,7 +1,7 @@
 //! Memory and threads that the machine leaves to this process, according to its control groups (`cgroup` 1 and 2) and
 //! the kernel.
 //!
-//! A limit that cannot be read counts as no limit.
+//! A limit that cannot be read is ignored.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Mount point of the control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Returns the memory limit of this process: the limit of its control group or the memory of the machine, whichever is
-/// smaller.
+/// Returns the memory limit of this process: the smaller of its control group's limit and the machine's memory.
 pub fn memory_limit() -> Option<u64> {
     let of_group = Group::of_this_process("memory").and_then(|group| group.memory_limit());
     smaller(of_group, of_meminfo("MemTotal"))
 }
 
-/// Returns the memory that is free, or that the kernel can free by dropping cached files.
+/// Returns the memory that is free, plus the memory that the kernel can free by dropping cached files.
 pub fn available_memory() -> Option<u64> {
     let of_group = Group::of_this_process("memory").and_then(|group| group.memory_left());
     smaller(of_group, of_meminfo("MemAvailable"))
@@ -85,12 +84,12 @@ fn own_data() -> Option<u64> {
     of_status(&std::fs::read_to_string("/proc/self/status").ok()?, "VmData")
 }
 
-/// Returns a value of `/proc/meminfo`, in bytes.
+/// Returns the value of this name in `/proc/meminfo`, in bytes.
 fn of_meminfo(name: &str) -> Option<u64> {
     of_status(&std::fs::read_to_string("/proc/meminfo").ok()?, name)
 }
 
-/// Returns a value in a file of lines like `MemTotal:  24593 kB`, in bytes.
+/// Returns the value of this name in a text with lines like `MemTotal:  24593 kB`, in bytes.
 fn of_status(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
@@ -107,7 +106,8 @@ impl Group {
         Group::of(&std::fs::read_to_string("/proc/self/cgroup").ok()?, controller, Path::new(CGROUPS))
     }
 
-    /// Parses `/proc/self/cgroup`: lines of `number:controllers:path`, without controllers in version 2.
+    /// Parses the text of `/proc/self/cgroup`: lines of `number:controllers:path`. In version 2, the controllers are
+    /// empty.
     fn of(text: &str, controller: &str, mounted: &Path) -> Option<Group> {
         let paths = || text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
         let version_1 = paths().find(|(controllers, _)| controllers.split(',').any(|name| name == controller));
@@ -154,7 +154,7 @@ impl Group {
     }
 }
 
-/// Returns the memory limit of a group, and the memory that it has taken.
+/// Returns the memory limit of a control group, and the memory that the group uses.
 fn memory_of(folder: &Path) -> Option<(u64, u64)> {
     // The value for "no limit" in version 1.
     const NO_LIMIT: u64 = i64::MAX as u64 >> 12 << 12;

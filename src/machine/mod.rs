@@ -1,7 +1,7 @@
-//! The machine, and this process on it.
+//! Limits of the machine, and control of this process.
 //!
 //! - `limits.rs`: the memory and threads that the machine leaves to this process.
-//! - `process.rs`: priority, limits and end of this process; further processes of the same program.
+//! - `process.rs`: priority, limits and end of this process, and commands that start the program again.
 
 mod limits;
 mod process;

@@ -1,4 +1,4 @@
-//! This process: its priority, its limits, its end, and further processes of the same program.
+//! Priority, limits and end of this process, and commands that start the same program again.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -12,8 +12,8 @@ use rustix::process::{
     setpriority_process, setrlimit,
 };
 
-/// From version 1.31 on, ONNX Runtime collects usage data before its API can turn this off. Only this environment
-/// variable takes effect early enough.
+/// Environment variable that turns ONNX Runtime's telemetry off. From version 1.31 on, ONNX Runtime collects usage data
+/// before its API can turn this off, so only the variable takes effect early enough.
 const TELEMETRY_IS_OFF: &str = "ORT_DISABLE_TELEMETRY";
 
 /// The lowest priority: a thread with it, and the threads that it starts, run when no other thread needs the core.
@@ -73,7 +73,7 @@ pub fn confine_this_process(memory: Option<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns a command that does a part of this program's work in another process, without the environment variables in
+/// Returns a command that runs a subcommand of this program in another process, without the environment variables in
 /// `hidden`.
 pub fn part_of_this_program(program: &Path, subcommand: &str, hidden: &[OsString]) -> Command {
     let mut command = Command::new(program);
@@ -120,7 +120,7 @@ pub fn forbid_core_dumps() -> io::Result<()> {
 
 /// Makes the kernel kill this process first when memory is short (unless it kills the container as a whole).
 pub fn prefer_to_end_this_process() {
-    /// The top of the scale of the OOM killer.
+    /// Highest score of the OOM killer: the process with it is killed first.
     const FIRST_TO_GO: &str = "1000";
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", FIRST_TO_GO) {
         tracing::debug!(%error, "the kernel could not be told to end this process first");
@@ -130,7 +130,7 @@ pub fn prefer_to_end_this_process() {
 /// Lowers the priority of the calling thread permanently. If there are too few cores, threads that serve connections or
 /// run models go first.
 pub fn give_way() {
-    /// Leaves the thread a third of the time that a thread of normal priority gets.
+    /// Increase of the nice value. It leaves the thread a third of the time that a thread of normal priority gets.
     const STEPS: i32 = 5;
     thread_local! {
         static GIVES_WAY: Cell<bool> = const { Cell::new(false) };

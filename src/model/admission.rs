@@ -1,4 +1,4 @@
-//! Admission of a request that can still be in time. Pure: no clock, no lock, no I/O.
+//! Admission control: admits a request only if it can still be in time. Pure: no clock, no lock, no I/O.
 //!
 //! A request is admitted if its own run, after all runs that precede it, is predicted to end in time:
 //!
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::service_time::ServiceTime;
 
-/// Safety factor of predictions.
+/// Safety factor by which predicted durations of runs are multiplied.
 pub(super) const MARGIN: f64 = 1.15;
 
 /// Maximum share that one run may take of the time for queue and run. A request that arrives during a run needs time
@@ -36,7 +36,7 @@ pub enum Priority {
     High,
 }
 
-/// Load at the arrival of a request.
+/// Load of a queue and its workers at the arrival of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Backlog<'a> {
     /// Waiting rows that go before the request.
@@ -45,7 +45,7 @@ pub struct Backlog<'a> {
     pub residuals: &'a [Duration],
 }
 
-/// Decision about a request.
+/// Decision to admit or to shed a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
     /// The request can be in time: its run is predicted to end after this time; `None` if no service time was learned
@@ -56,10 +56,10 @@ pub enum Admission {
 }
 
 impl Priority {
-    /// Every priority.
+    /// All priorities, from the highest to the lowest.
     pub const ALL: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
 
-    /// The name in the `X-Priority` header.
+    /// Returns the name of the priority in the `X-Priority` header.
     pub fn name(self) -> &'static str {
         match self {
             Priority::High => "high",
@@ -94,7 +94,7 @@ pub fn admit(backlog: Backlog<'_>, full_batch: usize, service: &ServiceTime, row
     }
 }
 
-/// Time needed if other requests go first: for full batches, with a margin.
+/// Time needed for a request if other requests go first: the duration of full batches, with a margin.
 fn behind(backlog: Backlog<'_>, full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Duration> {
     // Workers take batches in turn, beginning with the worker that becomes free first.
     let last_batch = (backlog.rows_ahead + rows.saturating_sub(1)) / full_batch;
@@ -105,8 +105,8 @@ fn behind(backlog: Backlog<'_>, full_batch: usize, service: &ServiceTime, rows: 
     Some(residual.saturating_add(run.saturating_mul(batches)))
 }
 
-/// Time needed with a free worker and no request ahead: for the request's own rows, without a margin, because a late
-/// run does not harm other requests.
+/// Time needed for a request if a worker is free and no request goes first: the duration for its own rows, without a
+/// margin, because a late run does not harm other requests.
 fn alone(full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Duration> {
     let full = u32::try_from(rows.saturating_sub(1) / full_batch).unwrap_or(u32::MAX);
     let rest = rows - full as usize * full_batch;
@@ -114,8 +114,8 @@ fn alone(full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Durati
     Some(full_runs.saturating_add(service.typical(rest)?))
 }
 
-/// Number of rows of a full batch: at most `most`, and few enough that a run takes at most its share of the time for
-/// queue and run. The rest is left for a request that arrives during the run.
+/// Number of rows of a full batch: at most `most`, and few enough that a run, with its margin, takes at most three
+/// quarters of the time for queue and run. The rest is left for a request that arrives during the run.
 ///
 /// ```
 /// use std::time::Duration;
@@ -147,8 +147,8 @@ pub fn residual(expected: Duration, elapsed: Duration) -> Duration {
     expected.abs_diff(elapsed)
 }
 
-/// Returns the turn of a request that arrives at `now`; the earliest turn goes first. A request overtakes one of the
-/// next lower priority, unless that one arrived more than `overtaking` earlier. This way, no request waits forever.
+/// Returns the turn of a request that arrives at `now`; the earliest turn goes first. A request overtakes requests of
+/// the next lower priority, unless they arrived more than `overtaking` earlier. So no request waits forever.
 ///
 /// ```
 /// use std::time::{Duration, Instant};

@@ -12,7 +12,7 @@ use crate::config::SessionConfig;
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, Signature, Tensors};
 
-/// The limits of a batch.
+/// Limits for forming the batches of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchPolicy {
     /// Number of rows of a run.
@@ -34,16 +34,16 @@ pub struct BatchPolicy {
 /// Lengths of the rows that can be run together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lengths {
-    /// Rows of one shape.
+    /// Only rows of the same shape.
     Alike,
-    /// Rows of about one length: short ones are padded.
+    /// Rows of similar length; short rows are padded.
     Padded,
 }
 
 /// Maximum share of padding in a row. Above it, padding costs more than a shared run saves.
 pub const MAX_PADDING: f64 = 0.15;
 
-/// Assumed maximum length of a row.
+/// Assumed maximum length of a row, for a model whose rows are padded.
 const MAX_ROW: usize = 1 << 16;
 
 /// Number of rows of a run.
@@ -53,7 +53,7 @@ pub enum RunRows {
     UpTo(NonZeroUsize),
     /// All rows of one request, at most this many, because the rows may depend on each other.
     OneRequest(NonZeroUsize),
-    /// Exactly this many, because the model fixes its batch dimension: requests run one by one.
+    /// Exactly this many rows, because the model fixes its batch dimension: requests run one by one.
     Exactly(NonZeroUsize),
 }
 
@@ -79,7 +79,7 @@ pub struct Candidate<'a> {
     pub finish_by: Option<Instant>,
 }
 
-/// Decision of a free worker.
+/// Decision of a free worker about the waiting requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Queue positions of the requests that would be late even if they were run at once and alone.
@@ -88,7 +88,7 @@ pub struct Plan {
     pub next: Next,
 }
 
-/// Decision about the requests that can be in time.
+/// Next action of a free worker, for the requests that can be in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// Run these rows as one batch.
@@ -104,7 +104,7 @@ pub enum Next {
 pub struct Share {
     /// The request's position in the queue.
     pub index: usize,
-    /// Number of its rows.
+    /// Number of the request's rows in the run.
     pub rows: usize,
 }
 
@@ -178,7 +178,7 @@ impl BatchPolicy {
         }
     }
 
-    /// Checks that these inputs can be run at all.
+    /// Checks that a request with these inputs is within the limits of the model.
     pub(super) fn check(self, inputs: &Tensors) -> Result<()> {
         let rows = inputs.rows();
         if rows == 0 {
@@ -225,7 +225,7 @@ impl BatchPolicy {
         }
     }
 
-    /// Returns true if these rows can join the run.
+    /// Returns true if these rows match the rows of the run in shape or length, so that they can join it.
     fn takes(self, run: &Contents<'_>, rows: usize, inputs: &Tensors, full_batch: usize) -> bool {
         match self.lengths {
             Lengths::Alike => run.first.stacks_with(inputs),
@@ -287,7 +287,7 @@ pub fn can_be_padded(signature: &Signature) -> bool {
         && signature.outputs.iter().all(|output| output.dims.iter().enumerate().all(is_known))
 }
 
-/// Contents of a run so far.
+/// Contents of a run while it is formed.
 #[derive(Debug, Clone, Copy)]
 struct Contents<'a> {
     first: &'a Tensors,
@@ -387,7 +387,7 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Adds the next request, or passes it over. `Break` means that no later request can be in the batch.
+    /// Adds the next request to the run, or passes it over. `Break` means that no later request can be in the batch.
     fn consider(&mut self, index: usize, candidate: Candidate<'a>) -> ControlFlow<()> {
         let limit = self.policy.limit(candidate.inputs, self.full_batch);
         let in_time = self.size_in_time(&candidate);

@@ -11,7 +11,7 @@ use super::session::{Interrupt, Session};
 #[derive(Default)]
 pub(super) struct CurrentSession {
     interrupt: Mutex<Option<Arc<dyn Interrupt>>>,
-    /// True once runs were ended permanently.
+    /// True once the runs of this worker were ended permanently.
     is_retired: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! Bounds for a model with open dimensions, whose length the caller chooses: elements per row and per run.
+//! Bounds of the elements per row and per run, for a model with open dimensions, whose length the caller chooses.
 //!
 //! A model whose memory grows with the square of the row length takes gigabytes for a request of a few kilobytes. So
 //! the trial of a version runs longer and longer rows until a run takes more memory than allowed. Requests above that
@@ -14,7 +14,7 @@ use crate::tensor::{Dim, Signature, Tensors};
 /// First length that is tried, in all open dimensions at once.
 const FIRST_LENGTH: usize = 64;
 
-/// Runs with more elements than this are not tried.
+/// Maximum number of elements of a run that is tried.
 const MAX_TRIED_ELEMENTS: usize = 1 << 22;
 
 /// Allowed length of open dimensions if no row was tried.
@@ -23,7 +23,7 @@ const UNTRIED_LENGTH: usize = 4096;
 /// Accepted length as a multiple of the longest row that ran, for a model that itself refuses longer rows.
 const LEFT_TO_THE_MODEL: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
-/// Bounds of the elements of all inputs together. `None` means no bound.
+/// Maximum numbers of elements of all inputs together, per row and per run. `None` means no bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ElementBounds {
     /// Bound of one row.
@@ -50,7 +50,7 @@ pub enum Tried {
 }
 
 impl ElementBounds {
-    /// Returns the bounds of a version that was not tried.
+    /// Returns the bounds that are assumed for a version whose rows were not tried.
     pub fn untried(signature: &Signature) -> ElementBounds {
         if signature.has_fixed_rows() {
             return ElementBounds::default();
@@ -60,8 +60,8 @@ impl ElementBounds {
     }
 
     /// Finds the bounds within which a run takes at most `max_bytes`. Doubles the length of rows in all open dimensions
-    /// at once, then gives all of the length to each dimension in turn. `max_rows` is the maximum number of rows of a
-    /// shared run.
+    /// at once, then tries rows of as many elements that are long in only one of the dimensions. `max_rows` is the
+    /// maximum number of rows of a shared run.
     pub fn find(
         signature: &Signature,
         max_bytes: u64,
@@ -156,7 +156,7 @@ fn lengthen(
     }
 }
 
-/// Shortens the row until it fits into memory even if all of its length is in one open dimension.
+/// Shortens the row until it fits into memory even if all of its elements lie along one open dimension.
 fn stretch(
     mut longest: LongestRow,
     signature: &Signature,

@@ -31,7 +31,7 @@ use crate::config::Provider;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor, Tensors};
 
-/// Finding about the rows of a version.
+/// Finding on the independence of a version's rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum Independence {
@@ -54,7 +54,7 @@ pub enum Independence {
 /// The difference that shows that rows are not independent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dependence {
-    /// The output that differs.
+    /// The output whose answers differ.
     pub output: Arc<str>,
     /// The cause of the difference.
     pub cause: Cause,
@@ -72,7 +72,7 @@ pub enum Cause {
     Nondeterminism,
 }
 
-/// Result of running rows alone and together.
+/// Result of running the same rows alone and together.
 #[derive(Debug, Clone, Default)]
 pub struct Comparison {
     /// The dependence of the rows, if one was found.
@@ -107,10 +107,10 @@ impl Precision {
         }
     }
 
-    /// The relative difference that is allowed in runs of one shape.
+    /// Relative difference between two answers to a row that is allowed in runs of one shape.
     fn of_one_shape(self, dtype: DType) -> f64 {
         match (self, dtype) {
-            // The same instructions on the same numbers.
+            // The same instructions on the same numbers give the same answers.
             (Precision::OfTheType, _) => 0.0,
             // Threads may add in a different order. At least twice the distance of two neighbouring values is allowed.
             (Precision::OfAGpu, DType::F16) => 2e-3,
@@ -119,7 +119,7 @@ impl Precision {
         }
     }
 
-    /// The relative difference that is allowed in runs of different shapes.
+    /// Relative difference between two answers to a row that is allowed in runs of different shapes.
     fn of_different_shapes(dtype: DType) -> f64 {
         match dtype {
             DType::BF16 => 5e-2,
@@ -137,10 +137,10 @@ const MAX_ANSWER: usize = 32 << 20;
 /// Maximum number of elements of a run that is compared.
 const MAX_ELEMENTS: usize = 1 << 24;
 
-/// The way to compare the rows of a model.
+/// Parameters for comparing a model's answers to rows that run alone and together.
 #[derive(Debug, Clone)]
 pub struct Comparing<'a> {
-    /// The way to join rows.
+    /// The way to join rows into one run of the model.
     pub joining: &'a Joining,
     /// The precision of the provider.
     pub precision: Precision,
@@ -150,7 +150,7 @@ pub struct Comparing<'a> {
     pub max_rows: usize,
 }
 
-/// An output, and the observations of it so far.
+/// An output of the model, and the observations of it in the runs so far.
 struct ObservedOutput {
     output: Arc<str>,
     has_rows: bool,
@@ -187,7 +187,7 @@ pub fn compare(
     let again = observed.ask(&[0], run)?;
     observed.hold_against_alone(&again, Runs::Alone);
 
-    // First all rows together, then with each row replaced by another one: a row that influences others is missing in
+    // Runs all rows together, then replaces each row by another one in turn: a row that influences others is missing in
     // one of these runs.
     let together: Vec<usize> = (0..rows.len()).collect();
     let others: &[&[usize]] = if rows.len() > 2 { &[&[0, 1, 1], &[1, 1, 2], &[0, 0, 2]] } else { &[&[1, 1], &[0, 0]] };
@@ -210,7 +210,7 @@ pub fn compare(
     Ok(observed.conclude())
 }
 
-/// Observations of the runs so far.
+/// Observations of all outputs in the runs so far.
 struct Observed<'a> {
     rows: &'a [Tensors],
     comparing: &'a Comparing<'a>,
@@ -242,7 +242,7 @@ impl<'a> Observed<'a> {
         }
     }
 
-    /// Runs these rows together.
+    /// Runs these rows together, and returns the answer to each.
     fn ask(&mut self, who: &[usize], run: &mut dyn FnMut(&Tensors) -> Result<Tensors>) -> Result<Answers> {
         let parts: Vec<_> = who.iter().map(|&row| (&self.rows[row], 0..1)).collect();
         let inputs = self.comparing.joining.gather(&parts);
@@ -334,7 +334,7 @@ impl ObservedOutput {
     }
 }
 
-/// Returns the answers of an output to each row.
+/// Returns the values of one output in the answers to the rows.
 fn answers_of<'a>(answers: &'a [(usize, Tensors)], output: &str) -> Vec<&'a Tensor> {
     answers.iter().filter_map(|(_, row)| row.get(output)).collect()
 }
@@ -373,7 +373,7 @@ impl Independence {
         }
     }
 
-    /// The name in metrics.
+    /// Returns the name of the finding in metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Independence::Independent { .. } => "independent",

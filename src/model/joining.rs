@@ -27,7 +27,7 @@ pub enum RowOutputs {
     /// The outputs that had one row per input row in runs of different sizes. If one of them lacks rows in a later run,
     /// the run fails.
     Known(Vec<Arc<str>>),
-    /// No run was observed: the outputs that have as many rows as the run.
+    /// No run was observed. In each run, the outputs that have as many rows as the run are assumed.
     #[default]
     Unknown,
     /// All outputs, as a whole, belong to the only row of a run: they have no dimension for rows.
@@ -35,7 +35,7 @@ pub enum RowOutputs {
 }
 
 impl Joining {
-    /// Returns the way to join the rows of a model of which only the signature is known.
+    /// Returns the way to join rows for a model of which only the signature is known, because it has not been run.
     pub fn new(signature: &Signature, padding: Option<Padding>) -> Joining {
         let is_long = |output: &&crate::tensor::TensorSpec| matches!(output.dims.get(1), Some(Dim::Dynamic(_)));
         let long_outputs = match &padding {
@@ -46,7 +46,7 @@ impl Joining {
         Joining { padding, long_outputs, outputs: RowOutputs::Unknown }
     }
 
-    /// Returns the same way of joining, with these outputs.
+    /// Replaces the outputs that have one row per row of the inputs.
     pub fn with_outputs(self, outputs: RowOutputs) -> Joining {
         Joining { outputs, ..self }
     }

@@ -28,7 +28,7 @@ impl LoadEstimate {
         nanos(left) > AMPLE.saturating_mul(self.predicted.load(Relaxed).max(overdue))
     }
 
-    /// Records the predicted time of a request.
+    /// Records a request's predicted time in the queue and the run.
     pub(super) fn note_predicted(&self, predicted: Duration) {
         self.predicted.store(nanos(predicted), Relaxed);
     }

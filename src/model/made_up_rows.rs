@@ -37,7 +37,7 @@ pub(crate) fn zeros(signature: &Signature, rows: usize) -> Tensors {
     of_shape(signature, rows, 1, |spec, elements| with_element_type!(spec.dtype, T => fill::<T>(elements)))
 }
 
-/// Returns the open dimensions of rows, by their names, or else by input and index.
+/// Returns the names of the open dimensions of rows. A dimension without a name is named by its input and index.
 pub(super) fn open_dimensions(signature: &Signature) -> Vec<String> {
     let mut found = Vec::new();
     for spec in &signature.inputs {

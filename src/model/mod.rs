@@ -83,7 +83,7 @@ pub struct OnnxModel {
     workers: Vec<WorkerHandle>,
 }
 
-/// Handle of a worker.
+/// The thread of a worker, and a handle to the session that it owns.
 struct WorkerHandle {
     thread: JoinHandle<()>,
     current: Arc<CurrentSession>,
@@ -96,14 +96,14 @@ pub struct Ticket {
     reply: oneshot::Receiver<Reply>,
     request: Arc<Request>,
     queue: Arc<Queue>,
-    /// Strategy for the first wait.
+    /// Strategy for the first wait for the answer.
     wait_strategy: WaitStrategy,
     spin_slots: Arc<SpinSlots>,
 }
 
-/// Limit of the requests that spin for their answers at the same time, over all models. A request that spins keeps a
-/// thread busy that could read further requests. At least one thread stays free to read them, because unread requests
-/// would not be noticed as load.
+/// Limit on the number of requests that spin for their answers at the same time, over all models. A request that spins
+/// keeps a thread busy that could read further requests. At least one thread stays free to read them, because unread
+/// requests would not be noticed as load.
 #[derive(Debug)]
 pub struct SpinSlots {
     free: AtomicUsize,
@@ -114,7 +114,7 @@ pub struct SpinSlots {
 struct SpinSlot<'a>(&'a SpinSlots);
 
 impl SpinSlots {
-    /// Slots for a server whose requests are handled by this many threads.
+    /// Returns the slots for a server whose requests are handled by this many threads.
     pub fn for_threads(threads: NonZeroUsize) -> SpinSlots {
         SpinSlots { free: AtomicUsize::new(threads.get() - 1) }
     }
@@ -138,7 +138,7 @@ pub struct ModelSettings<'a> {
     pub session: &'a SessionConfig,
     /// Division of the time of a request.
     pub budget: &'a LatencyBudget,
-    /// Sharing of runs.
+    /// Sharing of runs by requests.
     pub sharing: Arc<Sharing>,
 }
 
@@ -188,17 +188,17 @@ impl OnnxModel {
         self.provider
     }
 
-    /// Number of workers.
+    /// Returns the number of workers.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
 
-    /// The limits of a batch.
+    /// Returns the limits for forming batches.
     pub fn policy(&self) -> BatchPolicy {
         self.sharing.policy()
     }
 
-    /// Sharing of runs, and the finding behind it.
+    /// Returns the sharing of runs by requests, with the finding that it is based on.
     pub fn sharing(&self) -> &Sharing {
         &self.sharing
     }

@@ -26,7 +26,7 @@ pub struct OnnxRuntime {
     library: PathBuf,
 }
 
-/// A process can load one library and create one environment; both stay until the process ends.
+/// The loaded library. A process can load only one, and it stays loaded until the process ends.
 static LOADED: OnceLock<OnnxRuntime> = OnceLock::new();
 static LOADING: Mutex<()> = Mutex::new(());
 
@@ -71,7 +71,7 @@ impl OnnxRuntime {
         &self.library
     }
 
-    /// A builder with the settings that do not depend on the provider.
+    /// Returns a session builder with the settings that do not depend on the provider.
     fn builder(&self, config: &SessionConfig) -> ort::Result<SessionBuilder> {
         let threads = config.threads().intra_op.get();
         Ok(ort::session::Session::builder(&self.environment)?
@@ -89,7 +89,7 @@ impl OnnxRuntime {
             .with_optimization_level(GraphOptimizationLevel::All)?)
     }
 
-    /// A builder whose provider is the first of the list that can be used.
+    /// Returns a session builder, with the first provider of the list that can be used.
     fn builder_with_provider(&self, config: &SessionConfig) -> Result<(SessionBuilder, Provider), SetupError> {
         for &provider in &config.providers {
             let mut builder = self.builder(config).map_err(|error| failed("session settings", &error))?;
@@ -206,7 +206,7 @@ impl ThreadManager for ThreadSpawner {
 
 // ===== models =====
 
-/// Opens a session on these bytes.
+/// Opens a session on the bytes of a model.
 fn commit(
     builder: SessionBuilder,
     prepacked: &PrepackedWeights,
@@ -391,7 +391,7 @@ fn inputs(outlets: &[Outlet]) -> Result<Vec<TensorSpec>, SetupError> {
     outlets.iter().map(spec).collect()
 }
 
-/// The outputs that are tensors, and the names of those that are not.
+/// Returns the outputs that are tensors, and the names of the other outputs.
 fn outputs(outlets: &[Outlet]) -> (Vec<TensorSpec>, Vec<Arc<str>>) {
     let (mut tensors, mut others) = (Vec::new(), Vec::new());
     for outlet in outlets {

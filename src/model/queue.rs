@@ -50,11 +50,11 @@ pub(super) struct Queue {
     /// Estimate of the load, readable without the lock.
     load_estimate: LoadEstimate,
     recorder: Arc<VersionRecorder>,
-    /// The run of each worker, readable without the lock.
+    /// The current run of each worker, readable without the lock.
     runs: Arc<Runs>,
 }
 
-/// A batch that a worker has run.
+/// Duration and outcome of a worker's last run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FinishedRun {
     pub(super) took: Duration,
@@ -72,7 +72,7 @@ pub(super) enum RunEnd {
     Failed,
 }
 
-/// Result of admitting a request to the queue.
+/// A request that was put into the queue, and the channel and strategy for waiting for its answer.
 #[derive(Debug)]
 pub(super) struct Entered {
     pub(super) request: Arc<Request>,

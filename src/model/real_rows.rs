@@ -4,19 +4,19 @@
 use super::independence::{Comparison, are_conclusive};
 use crate::tensor::Tensors;
 
-/// The number of rows that are compared.
+/// Number of rows in one comparison.
 const ENOUGH: usize = 3;
 
-/// The number of comparisons that may fail or be inconclusive.
+/// Number of comparisons that may fail or be inconclusive before the check is given up.
 const ATTEMPTS: u32 = 8;
 
-/// The number of runs after which rows are compared even though requests wait.
+/// Number of runs after which rows are compared even though requests wait.
 const MAX_RUNS_TO_WAIT: u32 = 1_000;
 
-/// The number of comparisons of different rows that have to agree, because three rows may be too similar.
+/// Number of comparisons of different rows that have to agree, because three rows may be too similar.
 const AGREEING: usize = 3;
 
-/// Different rows of one shape.
+/// Different rows of one shape from real requests, and their comparisons so far.
 #[derive(Debug)]
 pub(super) struct RealRows {
     rows: Vec<Tensors>,
@@ -51,7 +51,7 @@ impl RealRows {
         }
     }
 
-    /// Takes the rows to compare, if there are enough of them, and either no request waits or comparing was put off for
+    /// Takes the rows to compare, if there are enough of them. While requests wait, the comparison is put off for up to
     /// `MAX_RUNS_TO_WAIT` runs.
     pub(super) fn take(&mut self, somebody_waits: bool) -> Option<Vec<Tensors>> {
         if self.rows.len() < ENOUGH {
@@ -88,7 +88,7 @@ impl RealRows {
         self.runs_to_wait > 0
     }
 
-    /// Returns true if there will be no further attempt.
+    /// Returns true if no further comparison will be attempted.
     pub(super) fn has_given_up(&self) -> bool {
         self.attempts_left == 0
     }

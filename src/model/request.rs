@@ -1,4 +1,4 @@
-//! A request within this module: its inputs and limits, its progress, and the channel for its answer.
+//! A request to a model: its inputs and limits, its progress, and the channel for its answer.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,7 +53,7 @@ pub(super) struct Batch {
     is_terminated: AtomicBool,
 }
 
-/// Some rows of a request.
+/// Rows of one request that are part of a batch.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub(super) request: Arc<Request>,
@@ -77,7 +77,7 @@ impl Request {
         (request, reply)
     }
 
-    /// Time at which a worker took the request, if one did.
+    /// Returns the time at which a worker first took rows of the request; `None` if no worker has.
     pub(super) fn taken(&self) -> Option<Instant> {
         self.taken.get().copied()
     }
@@ -144,7 +144,7 @@ impl Batch {
         Batch { parts, is_terminated: AtomicBool::new(false) }
     }
 
-    /// Records that a worker begins with the batch.
+    /// Records in each request of the batch that a worker takes it now.
     pub(super) fn take(&self, now: Instant) {
         for part in &self.parts {
             // Only the first time counts: a request may be run in parts.

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Number of remembered runs of a class.
 const RECENT: usize = 7;
 
-/// Batches of 1, 2, 3–4, 5–8, … up to 65,536 rows.
+/// Number of classes of batch sizes: 1, 2, 3–4, 5–8, … up to 65,536 rows.
 pub(super) const CLASSES: usize = 17;
 
 /// Number of other runs after which the weight of a class is halved.
@@ -24,7 +24,7 @@ const HALF_LIFE: f64 = 64.0;
 /// Maximum predicted duration of a run, so that sums of durations do not overflow.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
 
-/// The learned service time of a model.
+/// Learned duration of the runs of a model, by their number of rows.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceTime {
     classes: [Class; CLASSES],
@@ -100,19 +100,19 @@ impl ServiceTime {
         self.tail.map(|line| line.at(rows))
     }
 
-    /// The line of the typical time.
+    /// Returns the line of the typical duration of a run.
     pub fn typical_line(&self) -> Option<Line> {
         self.typical
     }
 
-    /// The line of the tail.
+    /// Returns the line of the duration of a slow run.
     pub fn tail_line(&self) -> Option<Line> {
         self.tail
     }
 
     fn fit(&self, now: &Class, seconds: impl Fn(&Class) -> f64) -> Line {
         let point = |class: &Class| {
-            // The age is limited: if there is no other class, an old one is still better than none.
+            // The age is limited, because an old class is still better than none.
             let age = ((self.runs - class.last_run) as f64).min(30.0 * HALF_LIFE);
             let weight = (-age / HALF_LIFE).exp2();
             ((class.rows, seconds(class)), weight)
@@ -223,7 +223,7 @@ mod tests {
         assert!(near(service.tail(32), after(32), 0.05));
         learn(&mut service, &after, &[32, 32]);
         assert!(near(service.typical(32), after(32), 0.05));
-        // And back.
+        // The durations return to their earlier values.
         learn(&mut service, &before, &[32; 7]);
         assert!(near(service.tail(32), before(32), 0.05));
     }

@@ -55,11 +55,11 @@ pub trait Interrupt: Send + Sync {
     /// Ends the session's current run, and every later one.
     fn end_runs(&self);
 
-    /// Lets the session run again. Not called while it runs.
+    /// Allows runs of the session again. Not called during a run.
     fn allow_runs(&self);
 }
 
-/// Runs batches, one at a time, on the thread that owns it.
+/// Session of a loaded model. Runs batches, one at a time, on the thread that owns the session.
 pub trait Session: Send {
     /// A handle that ends this session's runs.
     fn interrupt(&self) -> Arc<dyn Interrupt>;

@@ -17,13 +17,13 @@ use crate::tensor::Signature;
 /// Independence of the rows of a version, and the way to join them.
 #[derive(Debug, Clone)]
 pub struct Rows {
-    /// Independence of the rows.
+    /// Finding on the independence of the rows.
     pub independence: Independence,
-    /// The way to join the rows.
+    /// The way to join the rows of several requests into one run.
     pub joining: Joining,
 }
 
-/// Sharing of runs by the requests to a version.
+/// Decision on the sharing of runs by the requests to a version, with the findings that it is based on.
 #[derive(Debug)]
 pub struct Sharing {
     setting: Batching,
@@ -52,7 +52,7 @@ pub struct BatchingStatus {
     pub explanation: String,
 }
 
-/// Decides on sharing, based on the setting and the finding.
+/// Decides if requests share runs, based on the setting in `model.toml` and the finding.
 ///
 /// ```
 /// use leeway::config::Batching;
@@ -74,7 +74,7 @@ pub fn run_sharing(setting: Batching, found: &Independence) -> RunSharing {
 }
 
 impl Sharing {
-    /// Returns the sharing for a version with these findings at load.
+    /// Returns the sharing of runs for a version with this finding at load.
     pub fn new(
         signature: &Signature,
         config: &SessionConfig,
@@ -107,7 +107,7 @@ impl Sharing {
         self.setting
     }
 
-    /// Returns the finding if rows of the version depend on each other.
+    /// Returns the current finding on the independence of the version's rows.
     pub fn independence(&self) -> &Independence {
         &self.rows().independence
     }
@@ -127,7 +127,7 @@ impl Sharing {
         &self.rows().joining
     }
 
-    /// The way to compare rows of real requests.
+    /// Returns the parameters for comparing rows of real requests.
     pub(super) fn comparing(&self) -> Comparing<'_> {
         let [_, shared] = self.policies;
         Comparing {
@@ -138,7 +138,7 @@ impl Sharing {
         }
     }
 
-    /// The limits of a batch.
+    /// Returns the limits for forming batches, which depend on the current finding.
     pub fn policy(&self) -> BatchPolicy {
         let [at_load, shared] = self.policies;
         match self.is_on() {

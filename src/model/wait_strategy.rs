@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Way of waiting for the other side.
+/// Way in which a worker waits for a request, or a request for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WaitStrategy {
     /// Spin for up to this long, then park.
@@ -16,8 +16,8 @@ pub(super) enum WaitStrategy {
     Park,
 }
 
-/// Returns the better strategy. Spinning pays if a long streak of requests hardly overlapped (short streaks also occur
-/// under load), and a run takes no longer than the maximum time of spinning.
+/// Returns the better strategy for the next wait. Spinning pays if a long streak of requests hardly overlapped (short
+/// streaks also occur under load), and a run takes no longer than the maximum time of spinning.
 pub(super) fn wait_strategy(quiet_streak: u32, last_run: Duration, spin: Duration) -> WaitStrategy {
     const QUIET: u32 = 32;
     if quiet_streak >= QUIET && last_run <= spin { WaitStrategy::Spin(spin) } else { WaitStrategy::Park }

@@ -41,7 +41,7 @@ impl WaitingLine {
         self.waiting.iter().map(Waiting::candidate)
     }
 
-    /// The request at this position.
+    /// Returns the request at this position of the line.
     pub(super) fn at(&self, place: usize) -> Option<&Waiting> {
         self.waiting.get(place)
     }
@@ -66,7 +66,7 @@ impl WaitingLine {
         }
     }
 
-    /// Total size of the waiting rows whose turn is not after this one.
+    /// Total size of the waiting rows of requests whose turn is not after this one.
     pub(super) fn size_before(&self, turn: Instant) -> usize {
         match self.waiting.back() {
             Some(last) if last.request.turn > turn => {
@@ -95,7 +95,7 @@ impl WaitingLine {
             self.size -= share.rows * waiting.request.row_size;
             if share.rows < waiting.rows() {
                 waiting.next_row = rows.end;
-                // One run is enough to learn from.
+                // One run is enough to learn from, so the remaining rows are run only if they can be in time.
                 waiting.is_attempt = false;
                 parts.push(Part { request: Arc::clone(&waiting.request), rows });
             } else if let Some(taken) = self.waiting.remove(place) {
@@ -124,7 +124,7 @@ impl Waiting {
         self.request.inputs.rows() - self.next_row
     }
 
-    /// Size of these rows, in the unit of the service time.
+    /// Total size of the request's rows that no worker has taken, in the unit of the service time.
     fn size(&self) -> usize {
         self.rows() * self.request.row_size
     }

@@ -19,7 +19,7 @@ pub enum Stopwatch {
     ProcessorTime,
 }
 
-/// Number of runs of each size.
+/// Number of measured runs of each size.
 const RUNS: usize = 3;
 
 /// Maximum number of rows that are measured for a model whose requests are not joined.
@@ -99,7 +99,7 @@ fn processor_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// Numbers of rows to measure: the fewest, doubled repeatedly, and the most.
+/// Returns the numbers of rows to measure: `fewest`, doubled repeatedly, and `most`.
 fn sizes(fewest: usize, most: usize) -> impl Iterator<Item = usize> {
     let doubled = std::iter::successors(Some(fewest), |rows| rows.checked_mul(2));
     doubled.take_while(move |rows| *rows < most).chain((most >= fewest).then_some(most))

@@ -117,7 +117,7 @@ impl Worker {
         }
     }
 
-    /// Runs parts of a batch together and answers them.
+    /// Runs parts of a batch together and answers their requests.
     fn run_batch(&mut self, batch: &Batch, parts: &[Part]) -> RunEnd {
         let rows: Vec<(usize, usize)> =
             parts.iter().map(|part| (part.rows.len(), part.request.inputs.row_length())).collect();

@@ -39,7 +39,7 @@ pub struct Baseline {
     pub predictions: Vec<FeatureBaseline>,
 }
 
-/// Distribution of one feature.
+/// Distribution of one feature in the training data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureBaseline {
@@ -58,7 +58,7 @@ pub struct FeatureBaseline {
     pub summary: Option<Summary>,
 }
 
-/// Summary of a numeric feature.
+/// Mean, deviation, range and quantiles of a numeric feature in the training data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
@@ -70,7 +70,7 @@ pub struct Summary {
     pub min: f64,
     /// The largest finite value.
     pub max: f64,
-    /// Quantiles of the sampled rows, by share.
+    /// Quantiles of the sampled values, by share: "0.5" is the median.
     pub quantiles: BTreeMap<String, f64>,
 }
 
@@ -144,7 +144,7 @@ impl FeatureBaseline {
 
 // ===== making a baseline =====
 
-/// The bins of a baseline, chosen from a sample, and the counts of the rows so far.
+/// A baseline that is being made: its bins, chosen from a sample, and the counts of the rows so far.
 #[derive(Debug)]
 pub struct BaselineBuilder {
     schema: FeatureSchema,
@@ -158,7 +158,7 @@ pub struct BaselineBuilder {
     observed: [CountedNumber; PredictionNumber::ALL.len()],
 }
 
-/// A sample of the rows, with all their values. The bins are chosen from it.
+/// A random sample of rows of the training data, with all their values. The bins of a baseline are chosen from it.
 #[derive(Debug)]
 pub struct Sample {
     schema: FeatureSchema,
@@ -193,13 +193,13 @@ struct CountedText {
 }
 
 impl Sample {
-    /// Creates an empty sample. `classes` has the names of the predicted classes, if they are known.
+    /// Creates an empty sample of training data. `classes` has the names of the predicted classes, if they are known.
     pub fn new(schema: FeatureSchema, classes: Option<Vec<String>>) -> Sample {
         let (numbers, texts) = (vec![Vec::new(); schema.numbers.len()], vec![BTreeMap::new(); schema.texts.len()]);
         Sample { schema, classes, rows: 0, numbers, texts, class: BTreeMap::new(), observed: Default::default() }
     }
 
-    /// Adds rows.
+    /// Adds rows to the sample: their features and the predictions for them.
     pub fn add(&mut self, features: &Features, predictions: &[Observation]) {
         for row in 0..features.rows() {
             for (values, value) in self.numbers.iter_mut().zip(features.numbers_of(row)) {
@@ -222,7 +222,7 @@ impl Sample {
         }
     }
 
-    /// Chooses the bins.
+    /// Chooses the bins of the baseline from the sample.
     pub fn freeze(self) -> BaselineBuilder {
         let known = self.classes.iter().flatten().map(|class| (class.clone(), 1)).collect();
         let class = if self.classes.is_some() { known } else { self.class };
@@ -240,7 +240,7 @@ impl Sample {
 }
 
 impl BaselineBuilder {
-    /// Counts rows. They may differ from the rows of the sample.
+    /// Counts rows of the training data in their bins. They may differ from the rows of the sample.
     pub fn count(&mut self, features: &Features, predictions: &[Observation]) {
         for row in 0..features.rows() {
             for (counted, value) in self.numbers.iter_mut().zip(features.numbers_of(row)) {
@@ -279,7 +279,7 @@ impl BaselineBuilder {
     }
 }
 
-/// Name of the predicted class; its number if the names are not known.
+/// Returns the name of the predicted class, or its number if the names are not known; `None` if no class was predicted.
 pub(super) fn class_name(prediction: Observation, classes: Option<&[String]>) -> Option<String> {
     match prediction {
         Observation::Class { class, .. } => {
@@ -345,7 +345,7 @@ impl CountedNumber {
 }
 
 impl CountedText {
-    /// Gives each value a bin. If there are too many values, only the most frequent get one.
+    /// Creates a bin for each text of the sample. If there are too many texts, only the most frequent get one.
     fn new(sample: BTreeMap<String, u64>) -> CountedText {
         let mut values: Vec<(String, u64)> =
             sample.into_iter().filter(|(value, _)| value.len() <= MAX_TEXT_BYTES).collect();
@@ -374,9 +374,9 @@ impl CountedText {
     }
 }
 
-/// Returns the edges between bins with the same number of values each. Bins are merged where many values are equal. If
-/// the first edge is the smallest value, an edge is added just below it, so that smaller values get a bin of their own,
-/// like values above the last edge.
+/// Returns the edges of bins that have about the same number of these sorted values each. Bins are merged where many
+/// values are equal. If the first edge is the smallest value, an edge is added just below it, so that smaller values
+/// get a bin of their own, like values above the last edge.
 fn quantile_edges(sorted: &[f64]) -> Vec<f64> {
     let quantiles = (1..QUANTILE_BINS).filter_map(|bin| quantile(sorted, bin as f64 / QUANTILE_BINS as f64));
     let mut edges: Vec<f64> = quantiles.collect();
@@ -391,7 +391,8 @@ fn quantile_edges(sorted: &[f64]) -> Vec<f64> {
     edges
 }
 
-/// Returns the smallest value that at least this share of the values do not exceed.
+/// Returns a quantile of sorted values: the smallest value such that at least this share of the values are not above
+/// it.
 fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()

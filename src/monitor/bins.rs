@@ -1,4 +1,5 @@
-//! Bins, and the lookup of the bin of a value. The edges of a baseline are frozen; only counts change.
+//! Bins of the values of features, and the lookup of the bin of a value. The bins of a baseline are fixed; only counts
+//! change.
 
 use std::collections::HashMap;
 
@@ -12,7 +13,7 @@ pub(super) const MAX_TEXT_BINS: usize = 100;
 /// Maximum length of a text with a bin of its own, in bytes. The text becomes a label.
 pub(super) const MAX_TEXT_BYTES: usize = 64;
 
-/// The frozen bins of a feature of a baseline.
+/// The fixed bins that the values of a feature are counted in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Bins {
@@ -28,9 +29,9 @@ pub enum Bins {
     },
 }
 
-/// Bin of missing values.
+/// Name of the bin of missing values.
 pub(super) const MISSING: &str = "missing";
-/// Bin of texts without a bin of their own, and of infinite numbers.
+/// Name of the bin of texts without a bin of their own, and of infinite numbers.
 pub(super) const OTHER: &str = "other";
 
 impl Bins {
@@ -112,7 +113,7 @@ fn shown(number: f64) -> String {
 const MISSING_SLOT: usize = MAX_NUMBER_BINS;
 const OTHER_SLOT: usize = MAX_NUMBER_BINS + 1;
 
-/// The bins of a numeric feature.
+/// The bins of a numeric feature, for looking up the bin of one value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NumberBins {
     /// The [`edge_key`] of each edge.
@@ -146,7 +147,7 @@ fn edge_key(edge: f64) -> i32 {
     key(if f64::from(single) > edge { single.next_down() } else { single })
 }
 
-/// The slot of a value that is not a finite number.
+/// Returns the slot (`missing` or `other`) of a value that is not a finite number.
 fn slot_of_no_number(value: f32) -> usize {
     if value.is_nan() { MISSING_SLOT } else { OTHER_SLOT }
 }
@@ -157,7 +158,7 @@ impl NumberBins {
         NumberBins { edges: edges.iter().take(MAX_NUMBER_BINS - 1).map(|edge| edge_key(*edge)).collect() }
     }
 
-    /// The slot of a value: 0 to 15.
+    /// Returns the index of a value's bin in the feature's block of counters: 0 to 15.
     pub(super) fn slot(&self, value: f32) -> usize {
         match value.is_finite() {
             true => self.edges.partition_point(|edge| *edge < key(value)),
@@ -165,14 +166,14 @@ impl NumberBins {
         }
     }
 
-    /// The slots of all bins, in the order of [`Bins::names`].
+    /// Returns the indexes of all bins in the block of counters, in the order of [`Bins::names`].
     pub(super) fn slots(&self) -> impl Iterator<Item = usize> + use<> {
         (0..self.edges.len() + 1).chain([MISSING_SLOT, OTHER_SLOT])
     }
 }
 
 impl NumberLanes {
-    /// The bins of up to [`LANES`] features.
+    /// Combines the bins of up to [`LANES`] features.
     pub(super) fn new<'a>(features: impl Iterator<Item = &'a NumberBins> + Clone) -> NumberLanes {
         let most = features.clone().map(|bins| bins.edges.len()).max().unwrap_or_default();
         let mut levels = vec![[i32::MAX; LANES]; most];
@@ -184,7 +185,7 @@ impl NumberLanes {
         NumberLanes { levels }
     }
 
-    /// The slot of each value, as by [`NumberBins::slot`].
+    /// Returns the slot of one value of each feature, as by [`NumberBins::slot`].
     #[inline]
     pub(super) fn slots(&self, values: &[f32; LANES]) -> [i32; LANES] {
         let keys = values.map(key);
@@ -204,13 +205,14 @@ impl NumberLanes {
     }
 }
 
-/// Fewer rows than this are looked up one by one.
+/// Minimum number of rows that are looked up together; fewer rows are looked up one by one.
 const MIN_TALLIED: usize = 8;
 /// Maximum number of rows that are looked up together.
 pub(super) const MAX_TALLIED: usize = 32;
 
 impl NumberLanes {
-    /// Calls `found` with each lane and slot that has values, and with the number of its values.
+    /// Counts the values of these rows by feature and bin. Calls `found` with the lane (the feature), the slot (the
+    /// bin) and the number of values.
     #[inline]
     pub(super) fn tally(&self, rows: &[[f32; LANES]], mut found: impl FnMut(usize, usize, u64)) {
         rows.chunks(MAX_TALLIED).for_each(|rows| self.tally_some(rows, &mut found));
@@ -249,7 +251,7 @@ impl NumberLanes {
     }
 }
 
-/// The bins of a text feature.
+/// The bins of a text feature, for looking up the bin of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TextBins {
     places: HashMap<Box<str>, usize>,
@@ -262,12 +264,12 @@ impl TextBins {
         TextBins { places, len: values.len() }
     }
 
-    /// Number of slots, including `missing` and `other`.
+    /// Number of bins, including `missing` and `other`.
     pub(super) fn slots(&self) -> usize {
         self.len + 2
     }
 
-    /// The slot of a value, in the order of [`Bins::names`].
+    /// Returns the index of a value's bin, in the order of [`Bins::names`].
     pub(super) fn slot(&self, value: Option<&str>) -> usize {
         match value {
             None => self.len,
@@ -296,7 +298,7 @@ mod tests {
             prop_assert!(bins.slots().any(|slot| slot == bins.slot(value)));
         }
 
-        /// All bit patterns, including NaN of either sign, infinity, -0 and the smallest numbers.
+        /// The lookup is right for all bit patterns: NaN of either sign, infinity, -0 and the smallest numbers.
         #[test]
         fn together_they_are_where_they_are_one_by_one(
             edges in prop::collection::vec(prop::collection::btree_set(-20i32..20, 0..MAX_NUMBER_BINS), 1..=LANES),

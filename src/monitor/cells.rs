@@ -8,53 +8,53 @@ use std::ops::Range;
 
 use super::labels::Label;
 
-/// Number of cells in one cache-padded block.
+/// Number of counter cells in one cache-padded block.
 pub(super) const BLOCK: usize = 16;
 
-/// Hands out cells, in order.
+/// Assigns cells to counters and histograms, in order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     cells: usize,
 }
 
-/// A counter, or a gauge that rises and falls by addition.
+/// Handle of a counter, or of a gauge that rises and falls by addition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counter {
     cell: usize,
 }
 
-/// Counters with consecutive cells.
+/// Handle of several counters with consecutive cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counters {
     first: usize,
     count: usize,
 }
 
-/// A counter for each value of a label.
+/// Handle of a group of counters, one for each value of a label.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CounterBy<L> {
     counters: Counters,
     label: PhantomData<L>,
 }
 
-/// A histogram: a counter for each bucket and for the sum of all values.
+/// Handle of a histogram: a counter for each bucket, and one for the sum of all values.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Histogram<'a> {
     first: usize,
     buckets: Buckets<'a>,
 }
 
-/// Histograms with consecutive cells.
+/// Handle of several histograms with consecutive cells.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Histograms {
     first: usize,
-    /// Number of cells from one histogram to the next.
+    /// Distance from the first cell of one histogram to that of the next, in cells.
     stride: usize,
     count: usize,
     buckets: Buckets<'static>,
 }
 
-/// A histogram for each value of a label.
+/// Handle of a group of histograms, one for each value of a label.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HistogramBy<L> {
     histograms: Histograms,
@@ -66,13 +66,13 @@ pub(super) struct HistogramBy<L> {
 pub(super) struct Buckets<'a> {
     /// Inclusive upper bounds, ascending. A further bucket has all values above them.
     pub(super) edges: &'a [u64],
-    /// Number of units of the edges in the base unit of the metric, such as seconds.
+    /// Number of units of the edges in one base unit of the metric: 10⁶ for microseconds if the base unit is seconds.
     pub(super) edge_unit: f64,
-    /// Number of units of the sum in the base unit.
+    /// Number of units of the sum in one base unit of the metric.
     pub(super) sum_unit: f64,
 }
 
-/// The counts of a histogram.
+/// The counts of the buckets of a histogram, summed over all threads.
 #[derive(Debug)]
 pub(super) struct HistogramCounts<'a> {
     pub(super) buckets: Buckets<'a>,
@@ -88,12 +88,12 @@ impl Layout {
         Layout { cells: 0 }
     }
 
-    /// Number of cells that were handed out.
+    /// Number of cells that are assigned.
     pub(super) const fn cells(&self) -> usize {
         self.cells
     }
 
-    /// Returns this layout, continued at a new block.
+    /// Returns this layout, with its next cell at the start of a block.
     pub(super) const fn aligned(self) -> Layout {
         Layout { cells: self.cells.next_multiple_of(BLOCK) }
     }
@@ -106,7 +106,7 @@ impl Layout {
         Counters { first: self.take(count), count }
     }
 
-    /// Hands out a whole block of counters.
+    /// Assigns a whole block of cells to counters.
     pub(super) const fn block(&mut self) -> Counters {
         *self = self.aligned();
         self.counters(BLOCK)
@@ -124,8 +124,8 @@ impl Layout {
         self.spaced_histograms(count, buckets, buckets.edges.len())
     }
 
-    /// Hands out histograms with these buckets. Each has enough cells for up to `max_edges` edges, which may replace
-    /// the edges of these buckets.
+    /// Assigns cells to a histogram for each value of a label. Each histogram has enough cells for `max_edges` edges,
+    /// so that its edges can be replaced later.
     pub(super) const fn histograms_by<L: Label>(
         &mut self,
         buckets: Buckets<'static>,
@@ -177,7 +177,7 @@ impl Counters {
         Counters { first: self.first + index, count }
     }
 
-    /// Returns these counters and the counters that follow, `times` as many in total.
+    /// Returns these counters and the counters that follow them: `times` as many as these in total.
     pub(super) fn repeated(self, times: usize) -> Counters {
         Counters { first: self.first, count: self.count * times }
     }
@@ -212,7 +212,7 @@ impl<'a> Histogram<'a> {
         self.buckets
     }
 
-    /// The counter of the bucket of `value`.
+    /// Returns the counter of the bucket that `value` is in.
     #[inline]
     pub(super) fn bucket_of(self, value: u64) -> Counter {
         Counter { cell: self.first + self.buckets.bucket_of(value) }
@@ -255,7 +255,7 @@ impl<L: Label> HistogramBy<L> {
         self.histograms.at(label.index(), self.histograms.buckets.edges)
     }
 
-    /// The histogram of a label, with these edges.
+    /// Returns the histogram of a label's value, with these edges.
     #[inline]
     pub(super) fn with_edges<'a>(self, label: L, edges: &'a [u64]) -> Histogram<'a> {
         self.histograms.at(label.index(), edges)
@@ -263,7 +263,7 @@ impl<L: Label> HistogramBy<L> {
 }
 
 impl Buckets<'_> {
-    /// The index of the bucket of `value`.
+    /// Returns the index of the bucket that `value` is in.
     #[inline]
     pub(super) fn bucket_of(&self, value: u64) -> usize {
         self.edges.partition_point(|&edge| edge < value)

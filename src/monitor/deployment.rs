@@ -1,4 +1,4 @@
-//! The metrics of deployments and loads. Changes are rare, so a lock is fast enough.
+//! The metrics of deployments and of loads of versions. Changes are rare, so a lock is fast enough.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use super::metric_family::{Family, counter, gauge};
 use super::text::Series;
 use crate::error::LoadFault;
 
-/// Kinds of changes of a deployment. A closed set, because it is a label.
+/// Kinds of changes of a deployment. A closed set, because the kind is a label.
 const ACTIONS: [&str; 4] = ["discover", "traffic", "promote", "rollback"];
 
-/// The deployments of all models, and the failures of the state.
+/// Recorder of the deployments of all models, and of failed reads and writes of the state.
 #[derive(Debug, Default)]
 pub struct DeploymentRecorder {
     seen: Mutex<SeenDeployments>,
@@ -27,16 +27,16 @@ pub(super) struct SeenDeployments {
     repository_errors: u64,
 }
 
-/// A part of the state.
+/// A part of the state that a server keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StatePart {
-    /// The deployments.
+    /// The journal of deployments.
     Deployments,
-    /// The outcomes of predictions.
+    /// The ledger of feedback.
     Feedback,
 }
 
-/// Metrics of a model.
+/// Metrics of a model's deployment.
 #[derive(Debug, Clone, Default)]
 struct ModelDeployment {
     generation: u64,
@@ -47,7 +47,7 @@ struct ModelDeployment {
     load_failures: [u64; LoadFault::ALL.len()],
 }
 
-/// Metrics of a loaded version.
+/// Metrics of a loaded version in its model's deployment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeployedShare {
     /// The version's number.
@@ -56,7 +56,7 @@ pub struct DeployedShare {
     pub ratio: f64,
     /// Time since which the version has had a share, in seconds since 1970.
     pub deployed_at: Option<f64>,
-    /// True if the files on disk no longer match the loaded ones.
+    /// True if the version's files on disk no longer match the loaded ones.
     pub is_altered: bool,
 }
 
@@ -143,7 +143,7 @@ pub(super) static FAMILIES: &[Family<SeenDeployments>] = &[
 ];
 
 impl SeenDeployments {
-    /// Writes a number of each loaded version, and skips versions without this number.
+    /// Writes a series of `number` for each loaded version. Skips versions for which it is `None`.
     fn write(&self, series: &mut Series<'_>, number: fn(&DeployedShare) -> Option<f64>) {
         for (name, model) in &self.models {
             for share in &model.shares {
@@ -161,17 +161,17 @@ impl DeploymentRecorder {
         self.change(model, |model| (model.generation, model.shares) = (generation, shares));
     }
 
-    /// Sets whether the model is served.
+    /// Sets the gauge of the model being served.
     pub fn set_served(&self, model: &str, is_served: bool) {
         self.change(model, |model| model.is_served = is_served);
     }
 
-    /// Counts a version that was unloaded because newer ones serve, or because its folder is gone.
+    /// Counts a version that was unloaded because newer versions are served, or because its folder is gone.
     pub fn retired(&self, model: &str) {
         self.change(model, |model| model.retirements += 1);
     }
 
-    /// Counts a change that was applied.
+    /// Counts an applied change of a model's deployment.
     pub fn changed(&self, model: &str, action: &'static str) {
         if let Some(index) = ACTIONS.iter().position(|known| *known == action) {
             self.change(model, |model| model.changes[index] += 1);

@@ -1,4 +1,4 @@
-//! Drift: the distance of a window's distribution from the baseline's. Pure maths over counts per bin.
+//! Drift: the distance of a feature's distribution in a window from its baseline. Pure maths over counts per bin.
 //!
 //! With baseline counts r_b (N in all), window counts c_b (M in all) and B bins,
 //!
@@ -17,7 +17,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Drift of a window from its baseline.
+/// Measures of the drift of one feature in a window from its baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Drift {
     /// Population stability index.
@@ -44,17 +44,17 @@ pub struct Drift {
     pub bins: usize,
 }
 
-/// Verdict on a drift.
+/// Verdict on the drift of a feature: none, a warning, or drift.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftStatus {
     /// The window is too small for a verdict.
     NotEnoughData,
-    /// The effect is small, or may be chance.
+    /// The drift is small, or may be due to chance.
     Ok,
-    /// The effect is worth a look, and not explained by chance.
+    /// The drift is moderate, and not explained by chance.
     Warning,
-    /// The effect is large, and not explained by chance.
+    /// The drift is large, and not explained by chance.
     Drifted,
 }
 
@@ -123,7 +123,7 @@ impl Drift {
         }
     }
 
-    /// Returns the verdict. A warning requires a large enough window, effect *and* significance.
+    /// Returns the verdict. A warning requires a window of sufficient size, a large enough PSI *and* significance.
     ///
     /// ```
     /// use leeway::monitor::{Drift, DriftStatus};
@@ -150,7 +150,7 @@ impl DriftStatus {
     pub const ALL: [DriftStatus; 4] =
         [DriftStatus::NotEnoughData, DriftStatus::Ok, DriftStatus::Warning, DriftStatus::Drifted];
 
-    /// Name of the status in metrics and in JSON.
+    /// Name of the verdict in metrics and in JSON.
     pub fn name(self) -> &'static str {
         match self {
             DriftStatus::NotEnoughData => "not_enough_data",
@@ -172,7 +172,7 @@ pub(super) fn smoothed(counts: &[u64]) -> impl Iterator<Item = f64> {
     counts.iter().map(move |count| (*count as f64 + 0.5) / all)
 }
 
-/// The standard normal deviate that is as improbable as k in χ² with `freedom` degrees of freedom.
+/// Returns the standard normal deviate that is as improbable as the value `k` of χ² with `freedom` degrees of freedom.
 fn wilson_hilferty(k: f64, freedom: f64) -> f64 {
     if freedom == 0.0 {
         return 0.0;
@@ -206,7 +206,7 @@ mod tests {
         (sum(|p, q| (q - p) * (q / p).ln()), sum(|p, q| p * (p / q).ln()), sum(|p, q| q * (q / p).ln()))
     }
 
-    /// Golden: results of the functions of Evidently and deepchecks, and of the definition with the half.
+    /// Golden values: the results of Evidently and deepchecks, and of the definition with the added half.
     #[test]
     fn psi_and_kl_are_those_of_other_tools() {
         let golden = golden();
@@ -253,7 +253,7 @@ mod tests {
         counts
     }
 
-    /// Without drift, the mean of PSI is that of published simulations and of the formula.
+    /// Without drift, the mean of PSI is close to that of published simulations and to that of the formula.
     #[test]
     fn chance_alone_makes_as_much_of_psi_as_the_formula_says() {
         let mut random = fastrand::Rng::with_seed(7);
@@ -283,8 +283,8 @@ mod tests {
         }
     }
 
-    /// Of the windows without drift that are large enough for a verdict, fewer than one in a thousand get one worse
-    /// than `ok`.
+    /// Fewer than one in a thousand windows without drift get a verdict worse than `ok`, if they are large enough for a
+    /// verdict.
     #[test]
     fn quiet_data_raise_no_alarm() {
         const WINDOWS: usize = 3_000;

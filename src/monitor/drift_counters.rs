@@ -17,12 +17,12 @@ use super::shards::{LocalShard, PerThread, Shards};
 use super::text::Series;
 use crate::feature::{Certainty, Features, Observation};
 
-/// Counts are stored every five minutes, for a day, so that windows of up to a day can be read.
+/// Interval at which the counts are stored. They are kept for a day, so that windows of up to a day can be read.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// Maximum length of a window.
+/// Maximum length of a window in which drift is measured.
 pub const MAX_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-/// The counts of one version.
+/// Counts of the inputs and predictions of one version.
 #[derive(Debug)]
 pub(super) struct DriftCounters {
     low_confidence: f32,
@@ -37,8 +37,8 @@ pub(super) struct DriftCounters {
     pub(super) shown: Mutex<Vec<usize>>,
 }
 
-/// Observations that are not counted yet. Counting several requests together takes less than half as long, because the
-/// edges and the cells of a feature are seldom in a cache when a request arrives.
+/// Features and predictions of a thread that are not counted yet. Counting several requests together takes less
+/// than half as long, because the edges and the cells of a feature are seldom in a cache when a request arrives.
 #[derive(Debug, Default)]
 struct Pending {
     features: Vec<Features>,
@@ -161,7 +161,7 @@ impl DriftCounters {
 
     // ===== recording =====
 
-    /// Records features and predictions of the same instances.
+    /// Records the features and the predictions of the same instances.
     pub(super) fn observe(&self, features: Features, predictions: impl Iterator<Item = Observation>) {
         let mut pending = self.pending.own().lock();
         // Texts may be of any length, so features with texts do not stay pending.
@@ -225,7 +225,7 @@ impl DriftCounters {
 
     // ===== reading =====
 
-    /// Number of predictions since the beginning.
+    /// Number of predictions since the version was loaded.
     pub(super) fn predictions(&self) -> u64 {
         self.cells.sum(HANDLES.rows)
     }
@@ -289,7 +289,7 @@ impl DriftCounters {
         &self.monitored.left_out
     }
 
-    /// Returns the maximum memory in bytes, for this number of recording threads.
+    /// Returns the maximum memory of these counters in bytes, for this number of recording threads.
     pub(super) fn memory(&self, threads: usize) -> usize {
         8 * self.cells.len() * (threads + self.history.capacity()) + MAX_PENDING * self.row_bytes * threads
     }

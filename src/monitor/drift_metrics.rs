@@ -1,4 +1,4 @@
-//! The metrics of drift. Features and parts of the predictions have the same ones, under different names.
+//! The metrics of drift. Features and parts of the predictions have the same metrics, under different names.
 
 use super::drift::{Drift, DriftStatus, smoothed};
 use super::drift_reading::{DriftReading, DriftSummary, ReadFeature};
@@ -23,7 +23,7 @@ pub(super) static FAMILIES: [&[Family<ShownDrift>]; 3] = [OF_FEATURES, OF_PREDIC
 const BY_FEATURE: &[&str] = &["model", "version", "feature"];
 const BY_BIN: &[&str] = &["model", "version", "feature", "bin"];
 
-/// Declares the metrics of one side. The names of the metrics begin with the prefix.
+/// Declares the metrics of drift of one side: of the features, or of the predictions. Their names begin with `$prefix`.
 macro_rules! families_of {
     ($side:expr, $prefix:literal, $bins_help:literal) => {
         &[
@@ -125,8 +125,8 @@ const OF_ALL: &[Family<ShownDrift>] = &[
 // ===== impl ShownDrift =====
 
 impl ShownDrift {
-    /// Shows all features, or only the `top_features` worst of each side. Among features of the same status, prefers
-    /// those in `before`, and replaces that list with the shown ones.
+    /// Selects all features, or only the `top_features` worst of each side. Among features of the same status, prefers
+    /// those in `before`, the features that were shown last. Replaces `before` with the selected features.
     pub(super) fn new(reading: DriftReading, top_features: Option<usize>, before: &mut Vec<usize>) -> ShownDrift {
         let shown = match top_features {
             Some(most) => {
@@ -149,7 +149,7 @@ impl ShownDrift {
         shown.filter(move |read| read.feature.side == side)
     }
 
-    /// The features of a side whose bins are shown.
+    /// Returns the features of a side whose bins are shown.
     fn with_bins(&self, side: Side) -> impl Iterator<Item = ReadFeature<'_>> {
         self.of_side(side).filter(|_| self.has_bins)
     }

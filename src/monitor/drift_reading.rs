@@ -22,14 +22,14 @@ pub(super) struct DriftReading {
     counts: Counts,
 }
 
-/// The counts of all cells, now and at the start of the window.
+/// The counts of all counter cells, now and at the start of the window.
 #[derive(Debug)]
 struct Counts {
     now: Vec<u64>,
     begin: Option<Arc<[u64]>>,
 }
 
-/// Drift of a feature, or of a part of the predictions.
+/// Counts and drift of a feature, or of a part of the predictions.
 #[derive(Clone, Copy)]
 pub(super) struct ReadFeature<'a> {
     pub(super) feature: &'a MonitoredFeature,
@@ -37,7 +37,7 @@ pub(super) struct ReadFeature<'a> {
     counts: &'a Counts,
 }
 
-/// Summary of the adjusted PSI of several drifts.
+/// Maximum and mean of the adjusted PSI of several features.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct DriftSummary {
     /// The largest adjusted PSI.
@@ -84,7 +84,7 @@ impl DriftReading {
         self.drifts.iter().filter(|drift| drift.status() == status).count()
     }
 
-    /// Returns the summary of those drifts of a side that have values in the window; `None` without such drifts.
+    /// Returns the summary over the features of a side that have values in the window; `None` if none of them has.
     pub(super) fn summary(&self, side: Side) -> Option<DriftSummary> {
         let of_side = self.all().filter(|read| read.feature.side == side && read.drift.window_count > 0);
         let indexes: Vec<f64> = of_side.map(|read| read.drift.psi_adjusted).collect();
@@ -98,7 +98,7 @@ impl<'a> ReadFeature<'a> {
         &self.feature.name
     }
 
-    /// Counts per bin since the beginning.
+    /// Counts per bin since the version was loaded.
     pub(super) fn totals(self) -> impl Iterator<Item = u64> + use<'a> {
         self.feature.counters.iter().map(move |counter| self.counts.now[counter.cell()])
     }

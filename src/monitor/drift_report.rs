@@ -1,4 +1,4 @@
-//! The report of drift: every feature and part of the predictions beside its baseline, the worst first.
+//! The report of drift: every feature and part of the predictions compared with its baseline, the worst first.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::drift::{Drift, DriftStatus, smoothed};
 use super::drift_reading::{DriftReading, ReadFeature};
 use super::monitored_features::Side;
 
-/// Drift of a version's window from its baseline.
+/// Drift of a version's features and predictions in a window from their baselines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DriftReport {
     /// The worst status of all features and predictions.

@@ -1,4 +1,4 @@
-//! `/metrics`: the declared metrics of all sources, in their order.
+//! The text of `/metrics`: the declared metrics of all sources, in a fixed order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use super::version_recorder::{self, VersionRecorder};
 use super::version_stats::VersionReading;
 use super::{drift_counters, version_metrics};
 
-/// All sources of metrics, read once.
+/// All sources of metrics, each read once for one response of `/metrics`.
 struct Scrape<'a> {
     server: &'a ServerRecorder,
     versions: Vec<ShownVersion>,
     deployments: SeenDeployments,
 }
 
-/// A version, and the numbers that were read for all of its metrics.
+/// A version, and the values that were read for its metrics.
 struct ShownVersion {
     labels: SourceLabels,
     recorder: Arc<VersionRecorder>,
@@ -31,9 +31,9 @@ struct ShownVersion {
     outcomes: OutcomeReading,
 }
 
-/// Receives the metrics of `/metrics` section by section.
+/// Receiver of the metrics of `/metrics`, section by section.
 trait Sections {
-    /// Adds metrics that are read from the same sources.
+    /// Adds a section: metrics that are read from the same sources.
     fn add<'a, S>(
         &mut self,
         families: &'static [Family<S>],
@@ -88,7 +88,7 @@ impl Sections for Vec<Metric> {
 
 // ===== the text =====
 
-/// All metrics in Prometheus' text format.
+/// Returns all metrics in Prometheus' text format.
 pub(super) fn render(
     server: &ServerRecorder,
     versions: Vec<Arc<VersionRecorder>>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// Cumulative counts at moments that are `interval` apart. Times are relative to the creation of the monitor.
+/// History of cumulative counts, taken at intervals of `interval`. Times are relative to the creation of the monitor.
 #[derive(Debug)]
 pub(super) struct History<T> {
     interval: Duration,
@@ -15,7 +15,7 @@ pub(super) struct History<T> {
     taken: Mutex<VecDeque<Moment<T>>>,
 }
 
-/// The counts at one moment.
+/// Cumulative counts at one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Moment<T> {
     pub(super) at: Duration,

@@ -11,7 +11,7 @@ pub(super) trait Label: Copy + 'static {
 
     fn name(self) -> &'static str;
 
-    /// Index of the value in [`Label::ALL`].
+    /// Index of this value in [`Label::ALL`].
     fn index(self) -> usize;
 }
 
@@ -21,21 +21,21 @@ pub(super) trait Label: Copy + 'static {
 pub enum Outcome {
     /// The request was answered with predictions.
     Ok,
-    /// The caller has to change the request.
+    /// The request was invalid, and its caller has to change it.
     Invalid,
     /// The request was refused because of too little time or capacity.
     Shed,
-    /// The deadline of the request passed.
+    /// The deadline of the request passed before its answer.
     Expired,
-    /// The model failed.
+    /// The model failed to run.
     ModelError,
-    /// Leeway failed.
+    /// Leeway itself failed.
     ServerError,
     /// The client went away before the response.
     Abandoned,
 }
 
-/// A timed part of an answered request: a stage, or all of it.
+/// A timed part of an answered request: one of its stages, or the whole request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestPart {
@@ -63,7 +63,7 @@ pub enum Unanswered {
     Failed,
 }
 
-/// Origin of the elements of a batch.
+/// Origin of the tensor elements in a batch: requests or padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BatchElements {
     /// Elements of requests.
@@ -80,11 +80,11 @@ pub enum FeedbackResult {
     Joined,
     /// The item replaced earlier feedback on the prediction.
     Corrected,
-    /// The prediction is too old.
+    /// The prediction is too old for feedback.
     Late,
     /// The version that made the prediction is not loaded here.
     Unknown,
-    /// The same feedback was taken before.
+    /// The same feedback was accepted before.
     Duplicate,
     /// The prediction's id was not issued by this fleet.
     Forged,
@@ -148,7 +148,7 @@ labels!(Outcome, Stage, RequestPart, Unanswered, BatchElements, FeedbackResult, 
 // ===== impl VersionLabels =====
 
 impl VersionLabels {
-    /// Returns true if both have the same model and version. Digest and provider may differ.
+    /// Returns true if both labels have the same model and version. Digest and provider may differ.
     pub(super) fn is_same_version(&self, other: &VersionLabels) -> bool {
         self.model == other.model && self.version == other.version
     }
@@ -257,7 +257,7 @@ impl BatchElements {
 // ===== impl FeedbackResult =====
 
 impl FeedbackResult {
-    /// Every result.
+    /// All results of an item of feedback.
     pub const ALL: [FeedbackResult; 7] = [
         FeedbackResult::Joined,
         FeedbackResult::Corrected,
@@ -268,7 +268,7 @@ impl FeedbackResult {
         FeedbackResult::Invalid,
     ];
 
-    /// Returns true if the item is counted.
+    /// Returns true if an item of feedback with this result is counted.
     pub fn is_taken(self) -> bool {
         matches!(self, FeedbackResult::Joined | FeedbackResult::Corrected)
     }
@@ -345,7 +345,7 @@ mod tests {
         check::<ShedReason>();
     }
 
-    /// A value has the same name in JSON and in metrics.
+    /// A value of a label has the same name in JSON and in metrics.
     #[test]
     fn the_name_in_json_is_that_in_metrics() {
         let name = |value: serde_json::Value| value.as_str().unwrap().to_owned();

@@ -3,11 +3,11 @@
 /// The documented part of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
-    /// The name.
+    /// Name of the metric.
     pub name: &'static str,
-    /// Help text in Prometheus.
+    /// Help text of the metric in Prometheus.
     pub help: &'static str,
-    /// The labels, in order.
+    /// Names of the labels, in order.
     pub labels: &'static [&'static str],
     pub(super) kind: Kind,
 }

@@ -15,27 +15,27 @@ use super::metric::{Kind, Metric};
 use super::shards::Shards;
 use super::text::Series;
 
-/// A metric and the reading of its series from a source, such as one version.
+/// A metric, and the way to read its series from a source, such as one version.
 pub(super) struct Family<S: 'static> {
     metric: Metric,
     read: Read<S>,
 }
 
-/// Writes the series of a source.
+/// Function that writes the series of a metric from its source.
 type WriteSeries<S> = fn(&S, &mut Series<'_>);
 
-/// The cells of a source.
+/// Function that returns the counter cells of a source.
 type CellsOf<S> = fn(&S) -> &Shards;
 
-/// Returns the value of the last label for the series at an index.
+/// Function that returns the value of the last label for the series at an index.
 type Name = fn(usize) -> &'static str;
 
-/// Reading of the series of a family.
+/// Way to read the series of a metric: through a function, or directly from its cells.
 enum Read<S: 'static> {
     Written(WriteSeries<S>),
-    /// A series for each counter. Without names, the family has only one.
+    /// One series for each counter. Without names, the metric has only one series.
     Counters(CellsOf<S>, Counters, Option<Name>),
-    /// A series for each histogram. Without names, the family has only one.
+    /// One series for each histogram. Without names, the metric has only one series.
     Histograms(CellsOf<S>, Histograms, Option<Name>),
 }
 
@@ -47,12 +47,12 @@ pub(super) struct Declarations<S: 'static> {
     count: usize,
 }
 
-/// Maximum number of families of one source. Exceeding it is a compile error.
+/// Maximum number of metrics of one source. Exceeding it is a compile error.
 const MAX_FAMILIES: usize = 32;
 
 // ===== families that are read from a source =====
 
-/// One or more counters that are read from a source.
+/// Declares a counter metric whose series are read from a source.
 pub(super) const fn counter<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -62,7 +62,7 @@ pub(super) const fn counter<S>(
     Family { metric: Metric { name, help, labels, kind: Kind::Counter }, read: Read::Written(write) }
 }
 
-/// One or more gauges that are read from a source.
+/// Declares a gauge metric whose series are read from a source.
 pub(super) const fn gauge<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -72,7 +72,7 @@ pub(super) const fn gauge<S>(
     Family { metric: Metric { name, help, labels, kind: Kind::Gauge }, read: Read::Written(write) }
 }
 
-/// One or more histograms that are read from a source.
+/// Declares a histogram metric whose series are read from a source.
 pub(super) const fn histogram<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -82,7 +82,7 @@ pub(super) const fn histogram<S>(
     Family { metric: Metric { name, help, labels, kind: Kind::Histogram }, read: Read::Written(write) }
 }
 
-/// One or more summaries that are read from a source.
+/// Declares a summary metric whose series are read from a source.
 pub(super) const fn summary<S>(
     name: &'static str,
     labels: &'static [&'static str],
@@ -95,21 +95,21 @@ pub(super) const fn summary<S>(
 // ===== impl Declarations =====
 
 impl<S: 'static> Declarations<S> {
-    /// Creates an empty declaration; `cells` returns the cells of a source.
+    /// Creates an empty list of declarations; `cells` returns the counter cells of a source.
     pub(super) const fn new(cells: CellsOf<S>) -> Declarations<S> {
         let nothing = counter("", &[], "", |_, _| {});
         Declarations { cells, layout: Layout::new(), families: [nothing; MAX_FAMILIES], count: 0 }
     }
 
-    /// Adds a family that is written by a function. The caller takes the cells that the function reads from the
-    /// returned layout.
+    /// Adds a metric whose series a function writes. Returns the layout, from which the caller takes the cells that the
+    /// function reads.
     pub(super) const fn add(&mut self, family: Family<S>) -> &mut Layout {
         self.families[self.count] = family;
         self.count += 1;
         &mut self.layout
     }
 
-    /// Declares a counter.
+    /// Declares a counter, and returns its handle.
     pub(super) const fn counter(
         &mut self,
         name: &'static str,
@@ -135,7 +135,7 @@ impl<S: 'static> Declarations<S> {
         by
     }
 
-    /// Declares a histogram.
+    /// Declares a histogram, and returns its handle.
     pub(super) const fn histogram(
         &mut self,
         name: &'static str,
@@ -163,12 +163,12 @@ impl<S: 'static> Declarations<S> {
         by
     }
 
-    /// The layout so far.
+    /// The layout of the cells of the metrics declared so far.
     pub(super) const fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// The families, in the order in which they were declared.
+    /// The declared metrics, in the order of declaration.
     pub(super) const fn families(&self) -> &[Family<S>] {
         self.families.split_at(self.count).0
     }
@@ -185,7 +185,7 @@ impl<S> Family<S> {
         self.metric
     }
 
-    /// Writes the series of a source.
+    /// Writes the series of this metric from a source.
     pub(super) fn write(&self, source: &S, series: &mut Series<'_>) {
         match self.read {
             Read::Written(write) => write(source, series),

@@ -13,7 +13,7 @@
 //!   for all readers, and `drift_report.rs` is the report for operators.
 //! - `outcomes.rs` sums up the outcomes of predictions.
 //! - `quantiles.rs` has the quantiles of a sliding window. `history.rs` keeps the counts at the start of each window.
-//! - `runs.rs` has the start of the current run of each worker of a version.
+//! - `runs.rs` records the current run of each worker of a version.
 //!
 //! This module does not depend on HTTP, models or the registry: they report to it.
 
@@ -93,29 +93,29 @@ impl Monitor {
         }
     }
 
-    /// Time since the monitor was created. Windows are measured in this time.
+    /// Time since the monitor was created. The moments of windows are given in this time.
     pub fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Lengths of the windows.
+    /// Lengths of the windows for latencies and drift.
     pub fn windows(&self) -> MonitoringWindows {
         self.windows
     }
 
-    /// Slides the windows. Call it about once a second.
+    /// Advances the sliding windows of all versions. Call it about once a second.
     pub fn tick(&self) {
         let now = self.now();
         let versions: Vec<Arc<VersionRecorder>> = self.versions.lock().iter().filter_map(Weak::upgrade).collect();
         versions.iter().for_each(|version| version.tick(now));
     }
 
-    /// Recorder of everything that does not belong to a version.
+    /// Returns the recorder of everything that does not belong to a version.
     pub fn server(&self) -> &Arc<ServerRecorder> {
         &self.server
     }
 
-    /// Recorder of deployments and loads.
+    /// Returns the recorder of deployments and loads.
     pub fn deployments(&self) -> &DeploymentRecorder {
         &self.deployments
     }
@@ -147,7 +147,7 @@ impl Monitor {
         recorder
     }
 
-    /// All metrics in Prometheus' text format.
+    /// Returns all metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut versions: Vec<Arc<VersionRecorder>> = Vec::new();
         // A series may be written only once, so the older of two recorders of the same version is skipped: it is being

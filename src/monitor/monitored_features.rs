@@ -9,7 +9,7 @@ use super::shards::LocalShard;
 use crate::config::MonitoringConfig;
 use crate::feature::{FeatureSchema, Features, PREDICTED_CLASS, PredictionNumber};
 
-/// Monitoring settings of a version.
+/// Facts and settings of a version that determine what is monitored.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct MonitoringSpec {
     /// The features of the version's preprocessor.
@@ -18,7 +18,7 @@ pub struct MonitoringSpec {
     pub classes: Option<Vec<String>>,
     /// The version's baseline, if it has one.
     pub baseline: Option<Arc<Baseline>>,
-    /// Settings of `model.toml`.
+    /// Monitoring settings of `model.toml`.
     pub settings: MonitoringConfig,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct MonitoredFeature {
     pub(super) side: Side,
     /// The names of the bins; the last two are `missing` and `other`.
     pub(super) bins: Vec<String>,
-    /// The baseline's counts.
+    /// Counts of the bins in the baseline.
     pub(super) baseline: Vec<u64>,
     /// Summary of a numeric feature in the baseline.
     pub(super) summary: Option<Summary>,
@@ -37,7 +37,7 @@ pub(super) struct MonitoredFeature {
     pub(super) counters: Vec<Counter>,
 }
 
-/// Side of the model: before it or after it.
+/// Side of the model that a monitored value is on: its inputs or its predictions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     /// A feature of the preprocessor.
@@ -68,7 +68,7 @@ struct NumberCounters {
     slots: Counters,
 }
 
-/// Columns and counters of several numeric features.
+/// Columns and counters of several numeric features, which are looked up together.
 #[derive(Debug)]
 struct NumberGroup {
     lanes: NumberLanes,
@@ -94,7 +94,7 @@ struct ClassCounters {
 
 // ===== laying out =====
 
-/// Hands out counters: a block for each numeric feature, and a counter for each bin of a text feature.
+/// Assigns counters to features: a block to each numeric feature, and a counter to each bin of a text feature.
 struct FeatureLayout<'a> {
     layout: &'a mut Layout,
     all: Vec<MonitoredFeature>,
@@ -103,7 +103,7 @@ struct FeatureLayout<'a> {
     left_out: Vec<String>,
 }
 
-/// A numeric feature.
+/// A numeric feature: its column among the numbers of a row, and its counters.
 struct NumberColumn {
     column: usize,
     counters: NumberCounters,
@@ -201,7 +201,7 @@ impl FeatureLayout<'_> {
 // ===== counting =====
 
 impl MonitoredFeatures {
-    /// Counts the rows feature by feature, so that the bins of each feature are loaded only once.
+    /// Counts the features of several requests, feature by feature, so that the bins of each are loaded only once.
     pub(super) fn count(&self, cells: &LocalShard<'_>, features: &[Features]) {
         let rows = || features.iter().flat_map(|features| (0..features.rows()).map(move |row| (features, row)));
         for group in &self.numbers {
@@ -231,14 +231,14 @@ impl MonitoredFeatures {
         }
     }
 
-    /// Counts a predicted class.
+    /// Counts a predicted class in its bin.
     pub(super) fn count_class(&self, cells: &LocalShard<'_>, class: usize) {
         if let Some(counters) = &self.class {
             cells.add(counters.known.get(class).copied().unwrap_or(counters.other), 1);
         }
     }
 
-    /// Counts a number of a prediction.
+    /// Counts a number of a prediction, such as its confidence, in its bin.
     pub(super) fn count_number(&self, cells: &LocalShard<'_>, number: PredictionNumber, value: f32) {
         if let Some(NumberCounters { bins, slots }) = &self.predicted[number as usize] {
             cells.add(slots.at(bins.slot(value)), 1);
@@ -259,7 +259,7 @@ impl NumberGroup {
         })
     }
 
-    /// The values of one row.
+    /// Returns the values of this group's features in one row.
     #[inline]
     fn values(&self, numbers: &[f32]) -> [f32; LANES] {
         if let (true, Some(first)) = (self.is_run, self.columns.first())

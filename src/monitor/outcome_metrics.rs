@@ -1,4 +1,4 @@
-//! The metrics of outcomes, and their measures as plain values.
+//! The metrics of the outcomes of predictions, and the same measures as plain values.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::text::{Number, Series};
 pub struct OutcomeStats {
     /// Number of predictions whose true outcome is known.
     pub labels: u64,
-    /// The number of labels divided by the predictions that this replica made.
+    /// The number of labels divided by the number of predictions that this replica made.
     pub label_coverage: Option<f64>,
     /// The share of predicted classes that were right.
     pub accuracy: Option<f64>,
@@ -264,8 +264,8 @@ impl OutcomeReading {
         OutcomeReading { stats, sums, is_classifier: counters.is_classifier() }
     }
 
-    /// Returns true if at least one truth was reported. The series of corrections exist from then on, because a rate
-    /// misses the first count of a new series.
+    /// Returns true if at least one true outcome was reported. The series of corrections exist from then on, because a
+    /// rate misses the first count of a new series.
     fn has_labels(&self) -> bool {
         self.sums.labels + self.sums.withdrawn.labels > 0
     }

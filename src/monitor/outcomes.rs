@@ -28,27 +28,27 @@ pub(super) const DELAY_BUCKETS: [u64; 11] =
 /// A prediction, read from its id.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Predicted {
-    /// The name of the class, and the confidence in it.
+    /// A predicted class: its name, and the confidence in it.
     Class(String, f64),
-    /// A number.
+    /// A predicted number.
     Value(f64),
 }
 
 /// The true outcome of a prediction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Truth {
-    /// A class.
+    /// The true class.
     Label {
         /// Number of the class.
         class: usize,
         /// Name of the class.
         name: String,
     },
-    /// A number.
+    /// The true number.
     Value(f64),
 }
 
-/// Outcomes of the predictions of one version.
+/// Sums and counts of the outcomes of one version's predictions.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcomes {
     pub(super) labels: u64,
@@ -65,7 +65,7 @@ pub struct Outcomes {
     pub(super) withdrawn: Withdrawn,
 }
 
-/// The counts of replaced labels.
+/// Withdrawn counts: the former contributions of labels that were replaced.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Withdrawn {
     /// Number of replaced labels and values.
@@ -78,7 +78,7 @@ pub(super) struct Withdrawn {
     pub(super) absolute_error: f64,
 }
 
-/// Number of times that a class was predicted, was the true one, and was both.
+/// Numbers of instances for which a class was predicted, was the true class, and was both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClassOutcomes {
     pub(super) predicted: u64,
@@ -86,7 +86,7 @@ pub struct ClassOutcomes {
     pub(super) correct: u64,
 }
 
-/// A business metric, summed up.
+/// Number and sum of the amounts of a business metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct BusinessOutcome {
     pub(super) kind: BusinessKind,
@@ -94,13 +94,13 @@ pub(super) struct BusinessOutcome {
     pub(super) sum: f64,
 }
 
-/// Calibration: sums per bin of confidence.
+/// Comparison of confidence with correctness: sums per bin of confidence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     bins: Vec<CalibrationBin>,
 }
 
-/// The predictions within a range of confidence.
+/// Sums over the predictions whose confidence is within one bin.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CalibrationBin {
     /// Number of predictions.
@@ -120,12 +120,12 @@ impl Default for Calibration {
 }
 
 impl Calibration {
-    /// Creates this number of bins of the same width.
+    /// Creates an empty calibration with this number of bins of the same width.
     pub fn with_bins(bins: usize) -> Calibration {
         Calibration { bins: vec![CalibrationBin::default(); bins.max(1)] }
     }
 
-    /// Adds a prediction. A confidence at an edge belongs to the bin below the edge.
+    /// Adds a prediction with a known outcome. A confidence at an edge belongs to the bin below the edge.
     pub fn add(&mut self, confidence: f64, is_correct: bool) {
         let bin = self.bin_of(confidence);
         let bin = &mut self.bins[bin];
@@ -182,7 +182,7 @@ impl Outcomes {
         Outcomes { classes: known.collect(), ..Outcomes::default() }
     }
 
-    /// Adds the truth of a prediction. `delay` is the time from the prediction to its truth, if known.
+    /// Adds the true outcome of a prediction. `delay` is the time from the prediction to its feedback, if known.
     pub fn label(&mut self, predicted: &Predicted, truth: &Truth, delay: Option<Duration>) {
         match (predicted, truth) {
             (Predicted::Class(class, confidence), Truth::Label { name: label, .. }) => {
@@ -211,7 +211,7 @@ impl Outcomes {
         self.delay_sum += seconds;
     }
 
-    /// Replaces the truth of a prediction.
+    /// Replaces the true outcome `before` of a prediction with `truth`.
     pub fn correct(&mut self, predicted: &Predicted, before: &Truth, truth: &Truth) {
         match (predicted, before, truth) {
             (
@@ -248,20 +248,21 @@ impl Outcomes {
         self.withdrawn.labels += 1;
     }
 
-    /// Replaces a business amount of a prediction.
+    /// Replaces the amount `before` of a business metric with `amount`.
     pub fn correct_business(&mut self, name: &str, kind: BusinessKind, before: f64, amount: f64) {
         let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
         found.sum += amount - before;
     }
 
-    /// Adds the business value of a prediction.
+    /// Adds the amount of a business metric for a prediction.
     pub fn business(&mut self, name: &str, kind: BusinessKind, amount: f64) {
         let found = self.business.entry(name.to_owned()).or_insert(BusinessOutcome { kind, items: 0, sum: 0.0 });
         found.items += 1;
         found.sum += amount;
     }
 
-    /// The counts of a class. Classes beyond the limit share one entry, so that the number of series is bounded.
+    /// Returns the counts of a class. Classes beyond the limit share one entry, so that the number of series is
+    /// bounded.
     fn class(&mut self, name: &str) -> &mut ClassOutcomes {
         let is_new = !self.classes.contains_key(name);
         let name = if is_new && self.classes.len() >= MAX_TEXT_BINS { OTHER } else { name };
@@ -330,7 +331,7 @@ impl ClassOutcomes {
 }
 
 impl BusinessOutcome {
-    /// Value of the metric: the sum or the mean of its amounts. A rate is the mean of yes (1) and no (0).
+    /// Value of the business metric: the sum or the mean of its amounts. A rate is the mean of yes (1) and no (0).
     pub(super) fn value(&self) -> f64 {
         match self.kind {
             BusinessKind::Sum => self.sum,
@@ -390,7 +391,7 @@ mod tests {
         assert_eq!((corrected.business["revenue"].sum, corrected.business["revenue"].items), (7.0, 1));
     }
 
-    /// A label on one replica and its correction on another have the same sums as both on one replica.
+    /// The sums over two replicas are the same if a label and its correction reach one replica or two different ones.
     #[test]
     fn a_correction_may_come_to_another_replica() {
         let predicted = Predicted::Class("a".into(), 0.75);
@@ -413,7 +414,7 @@ mod tests {
         assert_eq!((other.labels, other.accuracy()), (0, None));
     }
 
-    /// Golden: results of scikit-learn for the same predictions (`tests/data/make_outcomes.py`).
+    /// Golden values: the results of scikit-learn for the same predictions (`tests/data/make_outcomes.py`).
     #[test]
     fn measures_are_those_of_scikit_learn() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/outcomes_golden.json");

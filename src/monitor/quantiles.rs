@@ -17,23 +17,24 @@ use super::text::{Series, rounded};
 
 /// Binary logarithm of the number of buckets per power of two.
 const PRECISION: u32 = 6;
-/// Below 2¹⁰ ns (1 µs), all buckets are 16 ns wide, like the first bucket above.
+/// Binary logarithm of the duration (2¹⁰ ns, 1 µs) below which all buckets are 16 ns wide, like the first one above it.
 const MIN_EXPONENT: u32 = 10;
-/// Durations from 2³⁷ ns (137 s) on are in the last bucket. Requests do not take that long.
+/// Binary logarithm of the duration (2³⁷ ns, 137 s) from which on all durations are in the last bucket. Requests do not
+/// take that long.
 const MAX_EXPONENT: u32 = 37;
 const BUCKETS: usize = (((MAX_EXPONENT - MIN_EXPONENT) as usize) + 1) << PRECISION;
 
 /// Number of intervals of a window. The window slides by one interval at a time.
 const INTERVALS: u32 = 30;
 
-/// Timed quantities: the parts of answered requests, and the whole of unanswered ones.
+/// Timed quantity: a part of answered requests, or the whole time of unanswered ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timed {
     Answered(RequestPart),
     Unanswered(Unanswered),
 }
 
-/// The durations of one version's requests.
+/// Counts of the durations of one version's requests, for their quantiles.
 #[derive(Debug)]
 pub(super) struct Latencies {
     window: Duration,
@@ -41,7 +42,7 @@ pub(super) struct Latencies {
     history: History<u32>,
 }
 
-/// Durations of the requests of a version.
+/// Durations of the requests of a version, as plain values.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencyStats {
     /// Durations of answered requests. A part that was never timed has no entry.
@@ -50,7 +51,7 @@ pub struct LatencyStats {
     pub unanswered: BTreeMap<Unanswered, Latency>,
 }
 
-/// Durations of one kind.
+/// Count, sum and quantiles of the durations of one part of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// Number of durations since the version was loaded.
@@ -64,7 +65,7 @@ pub struct Latency {
 /// Quantiles of durations, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Quantiles {
-    /// The median.
+    /// The median duration.
     pub p50_s: f64,
     /// The duration that one in twenty exceeds.
     pub p95_s: f64,
@@ -104,7 +105,7 @@ impl Latency {
 
 // ===== cells =====
 
-/// The cells of [`Latencies`].
+/// Handles of the cells of [`Latencies`].
 #[derive(Debug, Clone, Copy)]
 struct LatencyHandles {
     buckets: Counters,
@@ -176,7 +177,7 @@ impl Latencies {
         self.history.tick(now, || self.cells.sums().into_iter().map(|sum| sum as u32).collect());
     }
 
-    /// Returns the durations since the beginning, and the quantiles within the window.
+    /// Returns the number and sum of the durations since the version was loaded, and the quantiles within the window.
     pub(super) fn stats(&self, now: Duration) -> LatencyStats {
         let begin = self.history.begin(now, self.window);
         let mut stats = LatencyStats::default();
@@ -207,13 +208,13 @@ impl Latencies {
         Some(Quantiles { p50_s: seconds(0.5)?, p95_s: seconds(0.95)?, p99_s: seconds(0.99)? })
     }
 
-    /// Returns the maximum memory in bytes, for this number of recording threads.
+    /// Returns the maximum memory of these counts in bytes, for this number of recording threads.
     pub(super) fn memory(&self, threads: usize) -> usize {
         self.cells.len() * (8 * threads + 4 * self.history.capacity())
     }
 }
 
-/// The bucket of a duration.
+/// Returns the index of the bucket that a duration is in.
 fn bucket(took: Duration) -> usize {
     let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
     let power = nanos.max(1).ilog2();
@@ -227,7 +228,7 @@ fn bucket(took: Duration) -> usize {
     }
 }
 
-/// The middle of a bucket.
+/// Returns the duration in the middle of a bucket.
 fn middle(bucket: usize) -> Duration {
     let (group, within) = (bucket >> PRECISION, (bucket & ((1 << PRECISION) - 1)) as u64);
     let (least, width) = match group.checked_sub(1) {
@@ -240,7 +241,8 @@ fn middle(bucket: usize) -> Duration {
     Duration::from_nanos(least + width / 2)
 }
 
-/// Returns the middle of the first bucket such that at least this share of all values is in it or in earlier buckets.
+/// Returns a quantile of the counted durations: the middle of the first bucket such that at least this share of all
+/// durations is in it or in earlier buckets.
 fn quantile(counts: &[u32], share: f64) -> Option<Duration> {
     let all: u64 = counts.iter().map(|count| u64::from(*count)).sum();
     let rank = ((share * all as f64).ceil() as u64).max(1);
@@ -261,7 +263,7 @@ mod tests {
     const TOTAL: Timed = Timed::Answered(RequestPart::Total);
 
     proptest! {
-        /// Compared with sorted samples, over the usual range of requests: 1 µs to 100 s.
+        /// The quantiles are close to those of the sorted samples, over the usual range of requests: 1 µs to 100 s.
         #[test]
         fn quantiles_are_within_one_percent(exponents in prop::collection::vec(3.0f64..11.0, 1..500)) {
             let mut samples: Vec<u64> = exponents.iter().map(|exponent| 10f64.powf(*exponent) as u64).collect();

@@ -12,8 +12,8 @@ use crate::budget::StageClock;
 use crate::error::Error;
 use crate::stage::Stage;
 
-/// Counts a request as in flight until the guard is dropped. If no outcome was recorded by then, the request counts as
-/// abandoned.
+/// Guard that counts a request as in flight until it is dropped. If no outcome was recorded by then, the request counts
+/// as abandoned.
 #[derive(Debug)]
 pub struct RequestGuard {
     recorder: Arc<VersionRecorder>,
@@ -103,7 +103,7 @@ impl Drop for Delivery {
 
 // ===== the budget of a request =====
 
-/// The stage that a request was in when its time ran out.
+/// Returns the stage that a request was in when its deadline passed; `None` if the error is not about its deadline.
 fn expired_in(error: &Error) -> Option<Stage> {
     match error {
         Error::Expired { stage, .. } => Some(*stage),
@@ -112,9 +112,9 @@ fn expired_in(error: &Error) -> Option<Stage> {
     }
 }
 
-/// Records the use of a request's budget, for every outcome.
+/// Records the remaining budget of a request, its overruns and the accuracy of its predicted time, for every outcome.
 fn spent(shard: &LocalShard<'_>, clock: &StageClock) {
-    // Includes requests that were not answered in time, because the predictions for them were the least accurate.
+    // Includes requests that were not answered in time, because their predicted times were the least accurate.
     if let Some(predicted) = clock.predicted().filter(|predicted| !predicted.is_zero()) {
         let (timings, ran) = (clock.timings(), clock.left_at(Stage::Inference).is_some());
         if ran {
@@ -132,7 +132,7 @@ fn spent(shard: &LocalShard<'_>, clock: &StageClock) {
     }
 }
 
-/// A ratio in thousandths, rounded up.
+/// Returns the ratio of `part` to `whole` in thousandths, rounded up.
 fn thousandths(part: Duration, whole: Duration) -> u64 {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     nanos(part).saturating_mul(1000).div_ceil(nanos(whole).max(1))

@@ -16,12 +16,12 @@ pub struct Runs {
 struct WorkerRun {
     /// Start of the run, as nanoseconds since the epoch plus one; 0 without a run.
     since: AtomicU64,
-    /// Requests in the run that no caller waits for.
+    /// Number of requests in the run that no caller waits for.
     abandoned: AtomicU64,
 }
 
 impl Runs {
-    /// Creates `workers` workers without a run. All runs must start after `epoch`.
+    /// Creates the record of `workers` workers, which are not in a run yet. All runs must start after `epoch`.
     pub fn of(workers: usize, epoch: Instant) -> Runs {
         Runs { epoch, workers: (0..workers).map(|_| WorkerRun::default()).collect() }
     }

@@ -23,7 +23,7 @@ pub struct ServerRecorder {
     body_memory: OnceLock<MemoryBudget>,
 }
 
-/// A counter for each code of an error response.
+/// Counters of error responses, one for each error code.
 #[derive(Debug)]
 struct ErrorCounts(Vec<(&'static str, AtomicU64)>);
 
@@ -122,23 +122,23 @@ impl ServerRecorder {
         self.feedback[result as usize].fetch_add(items, Relaxed);
     }
 
-    /// Sets whether the server takes new work.
+    /// Sets the gauge of the server's readiness for new requests.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready.into(), Relaxed);
     }
 
-    /// Sets whether at least one model is served.
+    /// Sets the gauge of at least one model being served.
     pub fn set_serves_models(&self, serves: bool) {
         self.serves_models.store(serves.into(), Relaxed);
     }
 
-    /// Sets the memory budget of request bodies and responses.
+    /// Sets the memory budget of request bodies and responses, whose use is shown.
     pub fn watch_body_memory(&self, budget: MemoryBudget) {
         // A server has only one such budget.
         let _ = self.body_memory.set(budget);
     }
 
-    /// Reads a number of bytes from the memory budget; 0 without a budget.
+    /// Reads a number of bytes from the memory budget of bodies; 0 without a budget.
     fn body_memory(&self, bytes: fn(&MemoryBudget) -> usize) -> u64 {
         self.body_memory.get().map_or(0, |budget| u64::try_from(bytes(budget)).unwrap_or(u64::MAX))
     }

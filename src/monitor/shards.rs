@@ -17,7 +17,7 @@ const SLOTS: usize = 64;
 
 type Cells = Box<[CachePadded<[AtomicU64; BLOCK]>]>;
 
-/// A fixed number of cells, with a copy for each thread that writes to them.
+/// A fixed number of counter cells, with a copy for each thread that writes to them.
 #[derive(Debug)]
 pub(super) struct Shards {
     cells: usize,
@@ -25,15 +25,15 @@ pub(super) struct Shards {
     shared: Cells,
 }
 
-/// One thread's view of the cells.
+/// The copy of the cells that one thread writes to.
 #[derive(Debug)]
 pub(super) struct LocalShard<'a> {
     cells: &'a Cells,
     owner: Owner,
 }
 
-/// A value for each thread, which readers may access, too. It is behind a lock, which costs almost nothing without
-/// contention.
+/// A value for each thread, which other threads may read, too. Each value has a lock, which costs almost nothing
+/// without contention.
 #[derive(Debug)]
 pub(super) struct PerThread<T> {
     owned: Box<[OnceLock<CachePadded<Mutex<T>>>]>,
@@ -51,7 +51,7 @@ impl Shards {
         Shards { cells, owned: (0..SLOTS).map(|_| OnceLock::new()).collect(), shared: allocate(cells) }
     }
 
-    /// The cells that this thread writes to.
+    /// Returns the copy of the cells that this thread writes to.
     pub(super) fn local(&self) -> LocalShard<'_> {
         match own_slot() {
             Some(slot) => {
@@ -61,7 +61,7 @@ impl Shards {
         }
     }
 
-    /// The shared cells, which any thread may write to. Using them allocates no memory.
+    /// Returns the shared copy of the cells, which any thread may write to. Using it allocates no memory.
     pub(super) fn common(&self) -> LocalShard<'_> {
         LocalShard { cells: &self.shared, owner: Owner::Many }
     }
@@ -94,7 +94,7 @@ impl Shards {
         HistogramCounts { buckets: histogram.buckets(), counts, sum }
     }
 
-    /// The sum of a counter over all threads.
+    /// Returns the sum of a counter over all threads.
     pub(super) fn sum(&self, counter: Counter) -> u64 {
         let cell = counter.cell();
         self.owned
@@ -106,7 +106,7 @@ impl Shards {
 }
 
 impl LocalShard<'_> {
-    /// Adds to a counter, wrapping.
+    /// Adds an amount to a counter, which wraps.
     #[inline]
     pub(super) fn add(&self, counter: Counter, amount: u64) {
         let cell = counter.cell();
@@ -160,7 +160,7 @@ fn allocate(cells: usize) -> Cells {
 
 // ===== which thread owns which slot =====
 
-/// Slots of threads that have ended, and the first slot that was never used.
+/// Free slots: the slots of threads that have ended, and all slots from the first one that was never used.
 struct FreeSlots {
     returned: Vec<usize>,
     next: usize,
@@ -172,13 +172,15 @@ thread_local! {
     static SLOT: Slot = Slot::claim();
 }
 
-/// The slot of this thread; `None` if all slots are taken, or if this thread is ending and has given its slot back.
+/// Returns the slot of this thread, the index of its shards; `None` if all slots are taken, or if this thread is ending
+/// and has given its slot back.
 fn own_slot() -> Option<usize> {
     SLOT.try_with(|slot| slot.0).unwrap_or(None)
 }
 
-/// The slot of a thread, given back when the thread ends. The counts of the thread stay in the sums. The lock of the
-/// free slots orders the thread's last write before the first write of the next owner.
+/// Slot of a thread: the index of its shards. The slot is given back when the thread ends, but the counts of the thread
+/// stay in the sums. The lock of the free slots orders the thread's last write before the first write of the next
+/// owner.
 struct Slot(Option<usize>);
 
 impl Slot {

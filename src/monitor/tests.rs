@@ -1,4 +1,4 @@
-//! `/metrics` as a whole: its text has the numbers that were recorded through the handles.
+//! Tests of `/metrics` as a whole: its text has the numbers that were recorded through the handles.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ fn the_table_is_what_is_rendered() {
     assert_eq!(rendered, declared);
 }
 
-/// The clock of a request that waited this long for its run, and was predicted to wait `predicted`.
+/// Returns the clock of a request that waited this long for its run, and was predicted to wait `predicted`.
 async fn clock(waited: QueueTimings, predicted: Option<Duration>) -> StageClock {
     let mut clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
     clock.wait(async { Ok(((), waited)) }, predicted, || None).await.unwrap();
@@ -154,7 +154,7 @@ const LARGE_BUDGET: LatencyBudget = LatencyBudget {
     enforce: Enforce::Total,
 };
 
-/// A version with a number and a text as features, and a baseline of 100 rows.
+/// Returns a version with a number and a text as features, and a baseline of 100 rows.
 fn used(monitor: &Monitor, model: &str, predict: fn(u64) -> Observation) -> Arc<VersionRecorder> {
     let schema = FeatureSchema { numbers: vec!["age".into()], texts: vec!["colour".into()] };
     let rows = |count: u64, shift: f32| {
@@ -179,7 +179,7 @@ fn used(monitor: &Monitor, model: &str, predict: fn(u64) -> Observation) -> Arc<
     version
 }
 
-/// Requests of all kinds to a version.
+/// Records requests of all kinds to a version.
 async fn serve(version: &Arc<VersionRecorder>) {
     let ms = Duration::from_millis;
     for micros in [900, 1_500, 1_500, 80_000] {
@@ -253,7 +253,7 @@ fn judge(classes: &VersionRecorder, values: &VersionRecorder) {
     });
 }
 
-/// A server with two versions that have recorded everything, and one that was never used.
+/// Returns the monitor of a server with two versions that have recorded everything, and one that was never used.
 async fn used_server(top_features: Option<usize>) -> (Monitor, [Arc<VersionRecorder>; 3]) {
     let monitor = Monitor::new("1.31.1", MonitoringWindows { top_features, ..Default::default() });
     let classes = used(&monitor, "classes", |row| {
@@ -269,7 +269,7 @@ async fn used_server(top_features: Option<usize>) -> (Monitor, [Arc<VersionRecor
     (monitor, [classes, values, new])
 }
 
-/// The lines of `/metrics` that are not about the process.
+/// Returns the lines of `/metrics` that are not about the process.
 fn lines(monitor: &Monitor) -> String {
     let mut text = String::new();
     for line in monitor.render().lines().filter(|line| !line.contains("process_")) {
@@ -284,7 +284,7 @@ async fn the_text_of_a_server_that_was_used() {
     insta::assert_snapshot!(lines(&monitor));
 }
 
-/// Only the metrics of drift differ from those in the other snapshot.
+/// The text with all features and their bins. Only the metrics of drift differ from those in the other snapshot.
 #[tokio::test]
 async fn the_text_with_all_features_and_their_bins() {
     let (monitor, _versions) = used_server(None).await;

@@ -25,7 +25,7 @@ pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
 /// Maximum length of a label, in bytes. Names of classes, for example, come from model files.
 const MAX_LABEL_BYTES: usize = 128;
 
-/// The labels that all series of a source begin with, as text.
+/// The labels that all series of a source have in common, as text. They come before the other labels.
 #[derive(Debug)]
 pub(super) struct SourceLabels {
     count: usize,
@@ -35,7 +35,7 @@ pub(super) struct SourceLabels {
 /// The labels of a source whose series have no label in common.
 pub(super) static NO_LABELS: SourceLabels = SourceLabels { count: 0, text: String::new() };
 
-/// Writes the series of one metric. A metric without series is omitted, and so is its help text.
+/// Writer of the series of one metric. A metric without series is omitted, and so is its help text.
 pub(super) struct Series<'a> {
     lines: Lines<'a>,
     metric: Metric,
@@ -44,11 +44,11 @@ pub(super) struct Series<'a> {
     is_begun: bool,
 }
 
-/// The lines of one series.
+/// Writer of the lines of one series.
 struct Lines<'a> {
     text: &'a mut String,
     name: &'static str,
-    /// The labels, as text.
+    /// The labels of the series, as text.
     labels: String,
 }
 
@@ -158,7 +158,7 @@ impl Lines<'_> {
     }
 }
 
-/// Appends a label to a list of labels.
+/// Appends a label, its name and its value, to the text of a list of labels.
 fn write_label(labels: &mut String, name: &str, value: &str) {
     let separator = if labels.is_empty() { "" } else { "," };
     let _ = write!(labels, "{separator}{name}=\"{}\"", label(value));
@@ -182,7 +182,7 @@ impl Edges {
     }
 }
 
-/// A number in the notation of the format.
+/// A number that is written in the notation of Prometheus' text format.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Number {
     Whole(u64),
@@ -229,7 +229,7 @@ fn label(value: &str) -> Cow<'_, str> {
     shown.replace('\\', "\\\\").replace('"', "\\\"").into()
 }
 
-/// Metrics of the operating system about this process.
+/// Returns the `process_*` metrics, from the operating system, as text.
 pub(super) fn process() -> String {
     // Created only once: it reads the start time of the process, which would otherwise move with the machine's clock.
     #[cfg(target_os = "linux")]
@@ -266,7 +266,7 @@ mod tests {
     use super::*;
     use crate::monitor::cells::Buckets;
 
-    /// Checks the text of a metric with these labels, of a source that has the first one.
+    /// Checks the text of a metric with these labels. Its source sets the first of them.
     fn check(kind: Kind, labels: &'static [&'static str], write: fn(&mut Series<'_>), expected: &str) {
         let metric = Metric { name: "m", help: "What it is.", labels, kind };
         let source = match labels {

@@ -35,20 +35,20 @@ pub(super) struct VersionMetrics {
     runs: Mutex<Vec<Weak<Runs>>>,
 }
 
-/// A number that is set, not counted.
+/// A gauge: a number that is set, not counted.
 #[derive(Debug, Default)]
 pub(super) struct Gauge {
     bits: AtomicU64,
 }
 
-/// A learned coefficient in seconds, for the typical run and for the tail.
+/// A learned coefficient of the time of a run, in seconds: for the typical run and for the tail.
 #[derive(Debug, Default)]
 pub(super) struct EstimateGauges {
     pub(super) typical: Gauge,
     pub(super) tail: Gauge,
 }
 
-/// The finding about a version's rows (a name out of a closed set), and whether requests share runs.
+/// The finding on the independence of a version's rows (a name out of a closed set), and if requests share runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Batching {
     pub(super) rows: &'static str,
@@ -57,7 +57,7 @@ pub(super) struct Batching {
 
 // ===== declarations =====
 
-/// Handles of the counted metrics.
+/// Handles of the metrics that are counted in cells.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct VersionHandles {
     pub(super) requests: RequestHandles,
@@ -78,13 +78,13 @@ const DECLARED: (VersionHandles, Declarations<VersionMetrics>) = {
     (handles, all)
 };
 
-/// The handles of every version. Their positions are constants.
+/// The handles, which are the same for every version. Their positions are constants.
 pub(super) const HANDLES: VersionHandles = DECLARED.0;
 
 /// The metrics, in the order of `/metrics`.
 pub(super) static METRICS: Declarations<VersionMetrics> = DECLARED.1;
 
-/// Requests and their durations.
+/// Handles of the metrics of requests and their durations.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestHandles {
     pub(super) outcomes: CounterBy<Outcome>,
@@ -145,7 +145,7 @@ impl RequestHandles {
     }
 }
 
-/// Sizes and elements of batches.
+/// Handles of the metrics of batches: their sizes and their tensor elements.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BatchHandles {
     pub(super) sizes: Histogram<'static>,
@@ -183,7 +183,7 @@ impl BatchHandles {
     }
 }
 
-/// Restarts of workers.
+/// Handle of the counter of restarted workers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WorkerHandles {
     pub(super) restarts: Counter,
@@ -213,7 +213,7 @@ impl WorkerHandles {
     }
 }
 
-/// The use of the latency budget, and the refused, expired and terminated work.
+/// Handles of the metrics of the latency budget's use, and of refused, expired and terminated work.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BudgetHandles {
     pub(super) remaining: HistogramBy<Stage>,
@@ -224,11 +224,11 @@ pub(super) struct BudgetHandles {
     pub(super) prediction_ratio: Histogram<'static>,
 }
 
-/// Upper bounds of the remaining time, in thousandths of the budget.
+/// Buckets of the remaining time, in thousandths of the budget.
 const REMAINING: Buckets<'static> =
     Buckets { edges: &[0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900], edge_unit: 1e3, sum_unit: 1e3 };
 
-/// Upper bounds of actual times, in thousandths of the predicted ones.
+/// Buckets of the ratio of actual to predicted time, in thousandths.
 const PREDICTION_RATIOS: Buckets<'static> = Buckets {
     edges: &[100, 250, 500, 667, 800, 900, 1_000, 1_100, 1_250, 1_500, 2_000, 3_000, 5_000],
     edge_unit: 1e3,
@@ -285,7 +285,7 @@ impl BudgetHandles {
     }
 }
 
-/// Learned and measured times of the model itself.
+/// Declares the metrics of learned and measured times of the model itself.
 const fn declare_times(all: &mut Declarations<VersionMetrics>) {
     all.add(gauge(
         "leeway_service_time_per_row_seconds",
@@ -331,7 +331,7 @@ impl VersionMetrics {
         }
     }
 
-    /// The histogram of the durations of a part of requests.
+    /// Returns the histogram of the durations of a part of requests.
     #[inline]
     pub(super) fn durations(&self, part: RequestPart) -> Histogram<'_> {
         HANDLES.requests.durations.with_edges(part, &self.duration_edges[part as usize])
@@ -377,7 +377,7 @@ impl VersionMetrics {
     }
 }
 
-/// Returns the usual edges, and the edges at the parts of the budget.
+/// Returns the edges of a duration histogram: the usual ones, and those at the parts of the budget.
 fn duration_edges(part: RequestPart, budget: &LatencyBudget) -> Vec<u64> {
     let limits = match part {
         RequestPart::Network => vec![budget.network],

@@ -36,9 +36,9 @@ pub struct VersionRecorder {
 /// The learned times of the typical run and of the tail.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ServiceTimes {
-    /// The time that about half of the runs do not exceed.
+    /// The time of a typical run: about half of the runs take longer.
     pub typical: RunTime,
-    /// The time that few runs exceed.
+    /// The time of a slow run: few runs take longer.
     pub tail: RunTime,
 }
 
@@ -104,7 +104,7 @@ impl VersionRecorder {
         }
     }
 
-    /// Gives access to the outcomes of predictions, under their lock.
+    /// Calls `take_in` with the outcomes of this version's predictions, under their lock.
     pub fn outcomes<T>(&self, take_in: impl FnOnce(&mut Outcomes) -> T) -> T {
         take_in(&mut self.outcomes.lock())
     }
@@ -127,7 +127,7 @@ impl VersionRecorder {
         self.spec.classes.as_deref().unwrap_or_default()
     }
 
-    /// Returns the class of this number as a truth.
+    /// Returns the class of this number as a true outcome.
     pub fn class(&self, class: u64) -> Truth {
         let class = usize::try_from(class).unwrap_or(usize::MAX);
         let name = self.class_names().get(class).cloned().unwrap_or_else(|| class.to_string());
@@ -139,7 +139,7 @@ impl VersionRecorder {
         &self.spec
     }
 
-    /// Slides the windows.
+    /// Advances the sliding windows of this version.
     pub(super) fn tick(&self, now: Duration) {
         self.latencies.tick(now);
         self.drift_counters.tick(now);
@@ -177,12 +177,13 @@ impl VersionRecorder {
         self.metrics.load_seconds.set(took.as_secs_f64());
     }
 
-    /// The name of the model and the number of the version.
+    /// Returns the name of the model and the number of the version.
     pub fn names(&self) -> (&str, &str) {
         (&self.metrics.labels.model, &self.metrics.labels.version)
     }
 
-    /// Sets the finding about the version's rows (a name out of a closed set), and whether requests share runs.
+    /// Sets the finding on the independence of the version's rows (a name out of a closed set), and if requests share
+    /// runs.
     pub fn set_batching(&self, rows: &'static str, is_on: bool) {
         *self.metrics.batching.lock() = Batching { rows, is_on };
     }
@@ -206,7 +207,7 @@ impl VersionRecorder {
         self.spec.baseline.as_ref().map(|baseline| baseline.rows)
     }
 
-    /// Returns true if this recorder can continue for a version with these settings.
+    /// Returns true if this recorder can continue for a version that is loaded again with these settings.
     pub(super) fn is_for(&self, labels: &VersionLabels, budget: LatencyBudget, spec: &MonitoringSpec) -> bool {
         self.metrics.labels == *labels && self.metrics.budget == budget && self.spec == *spec
     }

@@ -15,7 +15,7 @@ use super::outcome_metrics::{OutcomeReading, OutcomeStats};
 use super::quantiles::LatencyStats;
 use super::version_recorder::VersionRecorder;
 
-/// The numbers of one version at one moment.
+/// The measurements of one version at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionStats {
     /// The model's name.
@@ -24,13 +24,13 @@ pub struct VersionStats {
     pub version: String,
     /// Requests since the version was loaded, by outcome.
     pub requests: BTreeMap<Outcome, u64>,
-    /// Requests that are not answered yet, and abandoned ones that still run in a worker.
+    /// Number of requests that are not answered yet, plus abandoned requests that still run in a worker.
     pub in_flight: u64,
     /// Durations of requests.
     pub latency: LatencyStats,
     /// Number of rows of training data in the version's baseline; `None` without a baseline.
     pub baseline_rows: Option<u64>,
-    /// Drift of the window from the baseline, the worst features first.
+    /// Drift of the features and predictions in the window from the baseline, the worst first.
     pub drift: DriftReport,
     /// Outcomes of predictions.
     pub outcomes: OutcomeStats,
@@ -46,7 +46,7 @@ pub(super) struct VersionReading {
 // ===== impl VersionRecorder =====
 
 impl VersionRecorder {
-    /// Returns the current numbers. Drift is measured over a window that ends now.
+    /// Returns the current measurements of this version. Drift is measured over a window that ends now.
     pub fn stats(&self, now: Duration, drift_window: Duration) -> VersionStats {
         let VersionReading { latency, drift, outcomes } = self.read(now, drift_window);
         VersionStats {

@@ -49,46 +49,48 @@ use crate::feature::{FeatureSchema, Features};
 use crate::model::OnnxModel;
 use crate::tensor::{Padding, Tensors};
 
-/// Makes model inputs from a request.
+/// First stage of a prediction, which makes model inputs from a request.
 pub trait Preprocessor: Send + Sync {
     /// Reads `instances` (borrowed, unparsed JSON) straight into model inputs, one row per instance. Slow
     /// implementations call [`Deadline::check`] between their steps, and return its error.
     fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared>;
 
-    /// Media types of bodies that are one instance, such as an image, accepted in addition to JSON. `image/*` matches
-    /// every image type.
+    /// Media types of request bodies that are one instance, such as an image. They are accepted in addition to JSON.
+    /// `image/*` matches every image type.
     fn media_types(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Reads a body of one of [`Preprocessor::media_types`].
+    /// Makes model inputs from a body that has one of the [`Preprocessor::media_types`].
     fn transform_raw(&self, media_type: &str, _body: &[u8], _deadline: Deadline) -> Result<Prepared> {
         Err(Error::internal(format_args!("a body of type {media_type}, which no stage has asked for")))
     }
 
-    /// Returns true if even a small body can take long. The stage then never runs on a thread that serves connections.
+    /// Returns true if even a small body can take long to preprocess. The stage then never runs on a thread that serves
+    /// connections.
     fn is_heavy(&self) -> bool {
         false
     }
 
-    /// Returns runs on made-up instances that take this preprocessor much time or memory. A version is refused before
-    /// it serves if such a run takes longer than a request may, or too much memory.
+    /// Returns test runs on made-up instances that take this preprocessor much time or memory. A version is refused
+    /// before it serves if such a run exceeds the maximum time of a request, or takes too much memory.
     fn rehearsals(&self) -> Vec<Rehearsal<'_>> {
         Vec::new()
     }
 
-    /// The table that the preprocessor reads, if an instance is a row of a table.
+    /// Describes the table that the preprocessor reads, if an instance is a row of a table.
     fn table(&self) -> Option<Table> {
         None
     }
 
-    /// Three different made-up instances as JSON, as a caller could send them. `None` if any inputs that fit the
-    /// model's signature will do.
+    /// Returns three different made-up instances as JSON, as a caller could send them. `None` if any inputs that fit
+    /// the model's signature will do.
     fn samples(&self) -> Option<[String; 3]> {
         None
     }
 
-    /// Assumptions that `model.toml` does not confirm: sentences for the person who adds a version.
+    /// Describes the preprocessor's assumptions that `model.toml` does not confirm, in sentences for the person who
+    /// adds a version.
     fn assumptions(&self) -> Vec<String> {
         Vec::new()
     }
@@ -99,21 +101,23 @@ pub trait Preprocessor: Send + Sync {
         None
     }
 
-    /// The features whose values are in [`Prepared::features`], monitored for drift. By default, there are none.
+    /// Names of the features whose values are in [`Prepared::features`], which are monitored for drift. By default,
+    /// there are none.
     fn features(&self) -> FeatureSchema {
         FeatureSchema::default()
     }
 
-    /// The features of model inputs that a caller has sent as tensors, in the order of [`Preprocessor::features`].
-    /// Empty if they cannot be derived from tensors.
+    /// Returns the features of model inputs that a caller has sent as tensors, in the order of
+    /// [`Preprocessor::features`]. Empty if they cannot be derived from tensors.
     fn features_of(&self, _inputs: &Tensors) -> Features {
         Features::default()
     }
 }
 
-/// Makes predictions from model outputs.
+/// Last stage of a prediction, which makes predictions from model outputs.
 pub trait Postprocessor: Send + Sync {
-    /// Returns one prediction per row of the outputs, in order. `origin` describes the source of the rows.
+    /// Returns one prediction per row of the outputs, in order. `origin` has the texts or images that the rows were
+    /// made from.
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>>;
 
     /// Names of the classes, in the order of their indices in predictions. `None` if the stage is not a classifier, or
@@ -123,17 +127,17 @@ pub trait Postprocessor: Send + Sync {
     }
 
     /// Compares the predicted classes with the classes that the model itself returns. Returns the number of equal
-    /// classes, and the number of compared rows.
+    /// classes and the number of compared rows.
     fn agreement(&self, _outputs: &Tensors) -> (usize, usize) {
         (0, 0)
     }
 
-    /// The outputs that predictions are made from; `None` for all.
+    /// Names of the outputs that predictions are made from; `None` for all outputs.
     fn answered(&self) -> Option<Vec<Arc<str>>> {
         None
     }
 
-    /// Returns true if the outputs as a whole belong to one row, as for a detector with a varying number of boxes.
+    /// Returns true if the outputs of a run belong to a single row, as for a detector with a varying number of boxes.
     fn takes_one_row(&self) -> bool {
         false
     }
@@ -148,17 +152,18 @@ pub trait Postprocessor: Send + Sync {
         None
     }
 
-    /// Assumptions that `model.toml` does not confirm: sentences for the person who adds a version.
+    /// Describes the postprocessor's assumptions that `model.toml` does not confirm, in sentences for the person who
+    /// adds a version.
     fn assumptions(&self) -> Vec<String> {
         Vec::new()
     }
 }
 
-/// A run of a preprocessor on one kind of made-up instances that take it much time or memory.
+/// A test run of a preprocessor on one kind of made-up instances that take it much time or memory.
 pub struct Rehearsal<'a> {
-    /// Kind of the instance, as in `letters without a blank`.
+    /// Kind of the made-up instances, as in `letters without a blank`.
     pub instance: String,
-    /// Largest size of an instance.
+    /// Largest size of an instance, in `unit`.
     pub largest: usize,
     /// Unit of the size, as in `characters`.
     pub unit: &'static str,
@@ -168,46 +173,46 @@ pub struct Rehearsal<'a> {
     pub run: Box<dyn Fn(usize, Deadline) -> Result<()> + 'a>,
 }
 
-/// Result of a preprocessor.
+/// Result of a preprocessor for one request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
     /// The model's inputs, in the order of its signature.
     pub inputs: Tensors,
     /// The features of the request, in the order of [`Preprocessor::features`].
     pub features: Features,
-    /// Origin of the rows.
+    /// Origin of the rows, for the postprocessor.
     pub origin: Origin,
 }
 
-/// A table that a preprocessor reads.
+/// Description of a table whose rows are the instances of a preprocessor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
-    /// Its columns, in the order of the values if a row is an array.
+    /// Columns of the table, in the order of the values if a row is an array.
     pub columns: Vec<TableColumn>,
-    /// Form of a row.
+    /// Form in which an instance contains a row.
     pub rows: TableRows,
 }
 
-/// Form of a row of a table.
+/// Form in which an instance contains a row of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableRows {
-    /// An object with the columns' names as keys.
+    /// An object with the names of the columns as keys.
     Objects,
-    /// An array of the columns' values, in order.
+    /// An array of the values of the columns, in order.
     Arrays,
 }
 
 /// A column of a table that a preprocessor reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableColumn {
-    /// Its name, which is the key in an instance.
+    /// Name of the column, which is its key in an instance.
     pub name: String,
-    /// True if the values are texts, even where they look like numbers.
+    /// True if the values of the column are texts, even where they look like numbers.
     pub is_text: bool,
 }
 
 impl Prepared {
-    /// Inputs without monitored features.
+    /// Creates a result of these inputs, without monitored features.
     pub fn unwatched(inputs: Tensors) -> Prepared {
         Prepared { features: Features::with_rows(inputs.rows()), inputs, origin: Origin::Unknown }
     }

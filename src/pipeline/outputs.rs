@@ -1,11 +1,11 @@
-//! Access to outputs for postprocessors: finds an output, and refuses values that cannot be in a response.
+//! Access of postprocessors to model outputs: finds an output, and refuses values that cannot be in a response.
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result, SetupError};
 use crate::tensor::{DType, Signature, Tensor, Tensors};
 
-/// Hint for a missing output if the model has outputs that are not tensors; empty if all are tensors.
+/// Returns a hint for a missing output if the model has outputs that are not tensors; empty if all are tensors.
 pub(super) fn hint_of_other_outputs(signature: &Signature) -> String {
     match &*signature.other_outputs {
         [] => String::new(),
@@ -17,7 +17,7 @@ pub(super) fn hint_of_other_outputs(signature: &Signature) -> String {
     }
 }
 
-/// The declared output with this name.
+/// Returns the name of a declared output, or an error.
 pub(super) fn declared_output(signature: &Signature, name: &str) -> Result<Arc<str>, SetupError> {
     signature.output(name).map(|output| Arc::clone(&output.name)).ok_or_else(|| {
         let names: Vec<&str> = signature.outputs.iter().map(|output| &*output.name).collect();
@@ -26,7 +26,7 @@ pub(super) fn declared_output(signature: &Signature, name: &str) -> Result<Arc<s
     })
 }
 
-/// The output with this name, with one row per instance.
+/// Returns the output with this name. Fails if it is missing, because it does not have one row per instance.
 pub(super) fn output<'a>(outputs: &'a Tensors, name: &str) -> Result<&'a Tensor> {
     outputs.get(name).ok_or_else(|| Error::UnusableOutput {
         output: name.to_owned(),
@@ -37,13 +37,13 @@ pub(super) fn output<'a>(outputs: &'a Tensors, name: &str) -> Result<&'a Tensor>
     })
 }
 
-/// Error for an output whose shape a stage cannot read.
+/// Returns the error for an output whose shape a stage cannot read.
 pub(super) fn unexpected_shape(name: &str, tensor: &Tensor, expected: &str) -> Error {
     let problem = format!("has the shape {:?}, but {expected} was expected", tensor.shape());
     Error::UnusableOutput { output: name.to_owned(), problem }
 }
 
-/// Refuses NaN and infinity, which JSON cannot represent and which are meaningless as predictions.
+/// Refuses outputs with NaN or infinity, which JSON cannot represent and which are meaningless as predictions.
 pub(super) fn refuse_non_finite(name: &str, tensor: &Tensor) -> Result<()> {
     match tensor.data().first_non_finite() {
         Some(element) => {
@@ -71,7 +71,7 @@ fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
 }
 
-/// The output with this name, or the only floating-point output; `what` names its content, for messages.
+/// Returns the output with this name, or the only floating-point output; `what` names its content, for messages.
 pub(super) fn float_output(signature: &Signature, name: Option<&str>, what: &str) -> Result<Arc<str>, SetupError> {
     if let Some(name) = name {
         let name = declared_output(signature, name)?;

@@ -1,4 +1,4 @@
-//! A prediction, and its form as JSON.
+//! Type of a prediction, and its form as JSON.
 
 use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -14,7 +14,7 @@ pub enum Prediction {
     Class {
         /// Index of the chosen class, from 0.
         class: usize,
-        /// Its name.
+        /// Name of the chosen class.
         label: Label,
         /// Certainty of the model.
         certainty: Certainty,
@@ -50,39 +50,39 @@ pub enum Prediction {
 pub struct Score {
     /// The class.
     pub label: Label,
-    /// Its probability.
+    /// Probability of the class.
     pub score: f32,
 }
 
-/// A part of a text that was recognised.
+/// Entity that was recognised in a text.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Entity {
-    /// Its label.
+    /// Label of the entity.
     pub label: Label,
-    /// The mean probability of its tokens.
+    /// Mean probability of the tokens of the entity.
     pub score: f32,
-    /// Position of its first character in the text, counted from 0 in Unicode code points, as in Python.
+    /// Position of the first character of the entity, counted from 0 in Unicode code points, as in Python.
     pub start: usize,
-    /// The position after its last character.
+    /// Position after the last character of the entity.
     pub end: usize,
-    /// Its text.
+    /// Text of the entity.
     pub text: String,
 }
 
-/// A part of an image that was recognised.
+/// Object that was recognised in an image.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Detection {
-    /// Its label.
+    /// Label of the object.
     pub label: Label,
-    /// Its probability.
+    /// Probability of the object.
     pub score: f32,
-    /// Left, top, right and bottom, in pixels of the image that was sent.
+    /// Left, top, right and bottom of the object, in pixels of the image that was sent.
     #[serde(rename = "box")]
     pub corners: [f32; 4],
 }
 
 impl Prediction {
-    /// The monitored value: a class and its certainty, or the one number that was predicted.
+    /// Returns the monitored value of the prediction: a class and its certainty, or the predicted number.
     pub fn observation(&self) -> Observation {
         match self {
             Prediction::Class { class, certainty, .. } | Prediction::Classes { class, certainty, .. } => {
@@ -124,14 +124,14 @@ impl Serialize for Prediction {
     }
 }
 
-/// An object with one key.
+/// Serializes an object with one key.
 fn only<S: Serializer>(serializer: S, key: &'static str, value: &(impl Serialize + ?Sized)) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(1))?;
     map.serialize_entry(key, value)?;
     map.end()
 }
 
-/// A part of a tensor as nested JSON arrays.
+/// Part of a tensor that is serialized as nested JSON arrays.
 struct Values<'a> {
     shape: &'a [usize],
     data: &'a Data,
@@ -139,7 +139,7 @@ struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
-    /// The tensor's first row.
+    /// Selects the first row of a tensor.
     fn of_row(tensor: &'a Tensor) -> Values<'a> {
         Values { shape: tensor.row_shape(), data: tensor.data(), start: 0 }
     }
@@ -168,7 +168,7 @@ impl Serialize for Values<'_> {
     }
 }
 
-/// JSON form of an element: the element itself, except for types that serde_json does not write as numbers.
+/// JSON form of an element of a tensor: the element itself, except for types that serde_json does not write as numbers.
 trait Written {
     fn written(&self) -> impl Serialize;
 }

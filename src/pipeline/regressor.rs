@@ -20,12 +20,12 @@ struct Settings {
     /// Factor of predictions: the deviation that the target was divided by.
     #[serde(default = "one")]
     scale: f64,
-    /// Added after the factor: the mean that was subtracted from the target.
+    /// Value that is added after the multiplication: the mean that was subtracted from the target.
     #[serde(default)]
     offset: f64,
     /// Inverse of the function that was applied to the target.
     inverse: Option<Inverse>,
-    /// Minimum and maximum of the answered values.
+    /// Minimum and maximum of the answered values; a value outside is replaced by the nearer of the two.
     clip: Option<[f64; 2]>,
 }
 
@@ -33,9 +33,9 @@ struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Inverse {
-    /// Of ln y.
+    /// Inverse of ln y: exp.
     Exp,
-    /// Of ln (1 + y), NumPy's `log1p`.
+    /// Inverse of ln (1 + y), NumPy's `log1p`: exp(x) − 1.
     Expm1,
 }
 
@@ -91,7 +91,7 @@ impl Postprocessor for Regressor {
         let values = as_written(tensor).ok_or_else(|| Error::internal("a regressor's values are not floats"))?;
         let value = |(instance, value): (usize, f64)| {
             let value = self.taken_back(value);
-            // exp of a large number is infinite.
+            // The result can be infinite, because exp of a large number is.
             if value.is_finite() {
                 Ok(Prediction::Value(value))
             } else {
@@ -114,7 +114,8 @@ impl Regressor {
     }
 }
 
-/// Converts numbers by their decimal notation: 0.1 in single precision becomes 0.1, not 0.10000000149011612.
+/// Converts the elements to double precision by their decimal notation: 0.1 in single precision becomes 0.1, not
+/// 0.10000000149011612.
 fn as_written(tensor: &Tensor) -> Option<Vec<f64>> {
     match tensor.data() {
         Data::F64(values) => Some(values.clone()),

@@ -1,29 +1,29 @@
-//! Origin of the rows of a request: the texts or images that the rows were made from, for postprocessors.
+//! Texts or images that the rows of a request were made from, for postprocessors.
 
 use std::ops::Range;
 
-/// Origin of each row.
+/// Texts or images that the rows of a request were made from, one per row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Origin {
-    /// Not known, or not used by any postprocessor.
+    /// The origin is not known, or not used by any postprocessor.
     #[default]
     Unknown,
-    /// Texts that were split into tokens.
+    /// The rows are texts that were split into tokens.
     Texts(Vec<TokenisedText>),
-    /// Images that were resized to the model's input.
+    /// The rows are images that were resized to the model's input.
     Images(Vec<ImagePlacement>),
 }
 
-/// A text and its tokens.
+/// A text of a request, and the positions of its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenisedText {
-    /// The text, as it was sent.
+    /// The text as it was sent.
     pub text: String,
-    /// Span of each token in the text, in bytes; `None` for special tokens, and for those of a second text.
+    /// Span of each token in the text, in bytes; `None` for special tokens, and for tokens of a second text.
     pub spans: Vec<Option<Range<usize>>>,
 }
 
-/// Placement of an image in the model's input.
+/// Scale and position of an image within the model's input.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImagePlacement {
     /// Width and height of the image as it was sent, upright, in pixels.
@@ -45,7 +45,7 @@ impl Origin {
 }
 
 impl ImagePlacement {
-    /// Converts a point of the model's input to one of the original image, within its bounds.
+    /// Converts a point of the model's input to a point of the original image, within the bounds of the image.
     ///
     /// ```
     /// use leeway::pipeline::ImagePlacement;

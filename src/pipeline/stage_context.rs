@@ -1,4 +1,4 @@
-//! Everything that a stage is made from: its settings, the model's signature and classes, the files of the version.
+//! Data that a stage is made from: its settings, the model's signature and classes, the files of the version.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -10,17 +10,17 @@ use crate::config::{SessionConfig, StageConfig};
 use crate::error::{Result, SetupError};
 use crate::tensor::Signature;
 
-/// Maximum number of elements made from one request: 256 MiB in single precision.
+/// Maximum number of tensor elements made from one request: 256 MiB in single precision.
 const MAX_ELEMENTS: usize = 1 << 26;
 
-/// Everything that a stage is made from.
+/// Data that a stage is made from.
 #[derive(Clone, Copy)]
 pub struct StageContext<'a> {
-    /// Its section of `model.toml`.
+    /// Settings of the stage: its section of `model.toml`.
     pub config: &'a StageConfig,
     /// The signature of the model before or after the stage.
     pub signature: &'a Signature,
-    /// The classes, according to the model's file.
+    /// The classes of the model, according to its file.
     pub classes: &'a ModelClasses,
     /// The files of the version that the stage is part of.
     pub files: &'a dyn VersionFiles,
@@ -30,7 +30,7 @@ pub struct StageContext<'a> {
 }
 
 impl<'a> StageContext<'a> {
-    /// A context with the default limit of instances, for a model whose file does not name its classes.
+    /// Creates a context with the default limit of instances, for a model whose file does not name its classes.
     pub fn new(config: &'a StageConfig, signature: &'a Signature, files: &'a dyn VersionFiles) -> StageContext<'a> {
         const NO_CLASSES: &ModelClasses = &ModelClasses { of_scores: BTreeMap::new(), of_metadata: Vec::new() };
         let max_instances = SessionConfig::default().max_instances;
@@ -50,7 +50,7 @@ impl std::fmt::Debug for StageContext<'_> {
     }
 }
 
-/// A stage made from settings as JSON, without files.
+/// Makes a stage from settings as JSON, without files.
 #[cfg(test)]
 pub(super) fn of_settings<S>(
     make: impl Fn(StageContext<'_>) -> Result<S, SetupError>,
@@ -60,7 +60,7 @@ pub(super) fn of_settings<S>(
     of_settings_with(make, settings, signature, &BTreeMap::new())
 }
 
-/// A stage made from settings as JSON, with files.
+/// Makes a stage from settings as JSON, with files of the version.
 #[cfg(test)]
 pub(super) fn of_settings_with<S>(
     make: impl Fn(StageContext<'_>) -> Result<S, SetupError>,

@@ -1,4 +1,4 @@
-//! The kinds of stages that a `model.toml` can name, and the construction of stages from their settings.
+//! Registry of the kinds of stages that a `model.toml` can name; makes stages from their settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::tensor::Signature;
 /// Maximum length of the name of an input or an output, in bytes.
 const MAX_NAME: usize = 512;
 
-/// Makes a preprocessor.
+/// Function that makes a preprocessor from its [`StageContext`].
 pub type MakePreprocessor = fn(StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError>;
 
-/// Makes a postprocessor.
+/// Function that makes a postprocessor from its [`StageContext`].
 pub type MakePostprocessor = fn(StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError>;
 
-/// The kinds of stages that a `model.toml` can name.
+/// Registry of the kinds of stages that a `model.toml` can name.
 #[derive(Debug, Clone)]
 pub struct Stages {
     preprocessors: BTreeMap<Arc<str>, MakePreprocessor>,
@@ -26,7 +26,7 @@ pub struct Stages {
 }
 
 impl Default for Stages {
-    /// The built-in kinds.
+    /// Returns the built-in kinds of stages.
     fn default() -> Self {
         let none = Stages { preprocessors: BTreeMap::new(), postprocessors: BTreeMap::new() };
         none.with_preprocessor("tensor", tensor::preprocess::make)
@@ -43,13 +43,13 @@ impl Default for Stages {
 }
 
 impl Stages {
-    /// Adds a kind of preprocessor, or replaces the one with this name.
+    /// Adds a kind of preprocessor, or replaces the kind with this name.
     pub fn with_preprocessor(mut self, kind: &str, make: MakePreprocessor) -> Stages {
         self.preprocessors.insert(kind.into(), make);
         self
     }
 
-    /// Adds a kind of postprocessor, or replaces the one with this name.
+    /// Adds a kind of postprocessor, or replaces the kind with this name.
     pub fn with_postprocessor(mut self, kind: &str, make: MakePostprocessor) -> Stages {
         self.postprocessors.insert(kind.into(), make);
         self
@@ -69,7 +69,7 @@ impl Stages {
     }
 }
 
-/// Checks the names of inputs and outputs, because they appear in responses and messages.
+/// Checks the names of a model's inputs and outputs, because they appear in responses and messages.
 fn check_names(signature: &Signature) -> Result<(), SetupError> {
     let names = signature.inputs.iter().chain(&signature.outputs).map(|spec| &*spec.name);
     let is_name = |name: &str| name.len() <= MAX_NAME && !name.contains(|c: char| c.is_control());

@@ -80,7 +80,7 @@ pub struct ServedVersion {
     pub budget: LatencyBudget,
     /// The stages of a request.
     pub pipeline: Pipeline,
-    /// Costs of the stages around the model.
+    /// Costs of the stages before and after the model.
     pub costs: StageCosts,
     /// Handles of the metrics of its requests.
     pub recorder: Arc<VersionRecorder>,
@@ -110,7 +110,7 @@ impl Catalog {
         self.snapshot.load().resolve(target, key).cloned()
     }
 
-    /// Makes a snapshot the one that new requests see.
+    /// Publishes a snapshot, which new requests see from now on.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
     }
@@ -134,7 +134,7 @@ impl Snapshot {
         &self.unserved
     }
 
-    /// The models, by name.
+    /// Returns the served models, by name.
     pub fn models(&self) -> &BTreeMap<ModelName, ServedModel> {
         &self.models
     }
@@ -179,14 +179,14 @@ impl Snapshot {
         })
     }
 
-    /// Returns every version of every model.
+    /// Returns every loaded version of every served model.
     pub fn versions(&self) -> impl Iterator<Item = &Arc<ServedVersion>> {
         self.models.values().flat_map(|model| model.versions.values())
     }
 }
 
 impl ServedVersion {
-    /// Returns true if all its workers have been in their current runs for longer than `limit`.
+    /// Returns true if all workers of the version have been in their current runs for longer than `limit`.
     pub fn is_stuck(&self, limit: Duration) -> bool {
         self.pipeline.model.all_busy_for().is_some_and(|busy| busy > limit)
     }

@@ -25,11 +25,11 @@ const MIN_PADDED: usize = 7;
 /// A run that takes longer than this multiple of a request's budget is too slow, even on a busy machine.
 const SLOWER_THAN_ANY_REQUEST: u32 = 4;
 
-/// Runs a model.
+/// Function that runs a model on inputs.
 type Run<'a> = dyn FnMut(&Tensors) -> Result<Tensors> + 'a;
 
 impl OpenedVersion {
-    /// Runs a version a few times. No run for comparing rows starts after `longest`.
+    /// Runs a version a few times, and returns the findings. No run for comparing rows starts after `longest`.
     pub fn examine(&self, session: &mut dyn Session, longest: Duration) -> Result<Findings, Refusal> {
         rehearse(&*self.preprocessor, self.budget())?;
         let (mut warm_up, of_zeros) = self.run_zeros(session)?;
@@ -112,7 +112,7 @@ impl OpenedVersion {
         })
     }
 
-    /// Returns assumptions, and signs of mistakes.
+    /// Returns the assumptions of the stages, and signs of mistakes, for the person who adds the version.
     fn remarks(&self, doubt: Option<String>) -> Vec<String> {
         let mut remarks = self.preprocessor.assumptions();
         remarks.extend(self.postprocessor.assumptions());
@@ -174,14 +174,14 @@ impl OpenedVersion {
 
 // ===== runs of rows that differ =====
 
-/// Outputs for rows that differ, and the conclusions from them.
+/// Outputs of runs with different rows, and the conclusions from the outputs.
 #[derive(Default)]
 struct Asked {
-    /// Comparisons of rows of one shape. Their outputs have been examined and are not kept.
+    /// Comparisons of rows of one shape that run alone and together. Their outputs have been examined and are not kept.
     comparisons: Vec<Comparison>,
-    /// Comparisons of texts of which one is padded.
+    /// Comparisons of texts of different lengths, where the shorter ones are padded.
     padded: Vec<Comparison>,
-    /// Outputs of the first comparison.
+    /// Outputs of the rows of the first comparison, each run alone.
     first_answers: Option<Vec<Tensors>>,
     /// The outputs that have one row per input row.
     outputs: Option<Vec<Arc<str>>>,
@@ -206,7 +206,7 @@ impl Asked {
         self.problem.get_or_insert_with(|| told.lines().next().unwrap_or_default().to_owned());
     }
 
-    /// Returns true if the outputs so far allow a conclusion about independence.
+    /// Returns true if the comparisons so far suffice for a finding about the independence of rows.
     fn is_conclusive(&self) -> bool {
         are_conclusive(&self.comparisons)
     }
@@ -269,7 +269,7 @@ impl OpenedVersion {
         if self.signature().has_fixed_rows() { &SIZES[..1] } else { &SIZES }
     }
 
-    /// Compares rows, and examines their outputs.
+    /// Compares rows that run alone with the same rows run together, and examines their outputs.
     fn compare(&self, rows: &[Tensors], joining: &Joining, run: &mut Run<'_>, asked: &mut Asked) {
         let answered = self.postprocessor.answered();
         // A run of the maximum number of rows takes time, and is not repeated after a conclusive comparison.
@@ -322,7 +322,7 @@ impl OpenedVersion {
         }
     }
 
-    /// Asks the postprocessor to examine outputs.
+    /// Records the postprocessor's findings about outputs: agreement with the label, contradictions, doubts.
     fn look_at(&self, outputs: &Tensors, asked: &mut Asked) {
         let (same, all) = self.postprocessor.agreement(outputs);
         asked.agreement = (asked.agreement.0 + same, asked.agreement.1 + all);
@@ -334,14 +334,14 @@ impl OpenedVersion {
         }
     }
 
-    /// Returns the first two or three examples that differ and have one shape.
+    /// Returns the model inputs of the first two or three golden examples that differ and have one shape.
     fn golden_rows(&self) -> Option<Vec<Tensors>> {
         let golden = self.verified.golden.as_ref()?;
         let instances = (0..golden.instances.len()).map_while(|index| golden.request(index..index + 1).ok());
         self.rows_of(instances.filter_map(|instance| self.inputs_of(&instance).ok()))
     }
 
-    /// Returns the rows of the preprocessor's samples.
+    /// Returns the model inputs of the preprocessor's samples.
     fn sample_rows(&self) -> Option<Vec<Tensors>> {
         let samples = self.preprocessor.samples()?;
         let made = samples.into_iter().filter_map(|sample| {
@@ -366,7 +366,7 @@ impl OpenedVersion {
     }
 }
 
-/// Returns the rows of texts, each cut to a length.
+/// Returns the model inputs of three texts, each cut to its length in `lengths`.
 fn cut(rows: &[Tensors], lengths: [usize; 3]) -> Vec<Tensors> {
     rows.iter().zip(lengths).map(|(row, length)| row.clone().shortened(length, |_| true)).collect()
 }

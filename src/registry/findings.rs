@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Batching;
 use crate::model::{ElementBounds, Independence, RunSharing, run_sharing};
 
-/// Maximum time for comparing rows. A trial may have less.
+/// Maximum time for comparing rows that run alone and together. A trial may have less.
 pub const MAX_COMPARING: Duration = Duration::from_secs(10);
 
 /// Findings of the first runs of a version.
@@ -17,13 +17,13 @@ pub const MAX_COMPARING: Duration = Duration::from_secs(10);
 pub struct Findings {
     /// Result of the first run.
     pub warm_up: WarmUp,
-    /// Independence of its rows.
+    /// Finding about the rows: independent of the other rows of a run, dependent on them, or unknown.
     pub independence: Independence,
-    /// Independence of texts that are padded to share a run; `None` for a model whose rows are not padded.
+    /// The same finding for texts that are padded to share a run; `None` for a model whose rows are not padded.
     pub padding: Option<Independence>,
     /// Outputs that have one row per row of the inputs; `None` if the model did not run.
     pub row_outputs: Option<Vec<Arc<str>>>,
-    /// Bounds of the elements of rows and runs; `None` if they were not determined.
+    /// Maximum numbers of elements in a row and in a run; `None` if they were not determined.
     pub bounds: Option<ElementBounds>,
     /// Assumptions and signs of mistakes, as sentences for the person who adds the version.
     pub remarks: Vec<String>,
@@ -33,9 +33,9 @@ pub struct Findings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarmUp {
-    /// It ran, and its outputs could be read.
+    /// The model ran, and its outputs could be decoded.
     Ran,
-    /// It did not run on generated inputs; a real request may still work.
+    /// The model did not run on generated inputs; a real request may still work.
     Failed {
         /// Message of ONNX Runtime.
         reason: String,

@@ -32,18 +32,18 @@ pub enum Pace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadStep {
-    /// It waits for other loads.
+    /// The load waits for other loads.
     Waiting,
-    /// Its files are read and hashed.
+    /// The files of the version are read and hashed.
     Verifying,
-    /// It is tried out in another process.
+    /// The version is tried out in another process.
     Trying,
-    /// Its sessions are opened and run once; its examples are checked.
+    /// The sessions are opened and run once; the golden examples are checked.
     Opening,
 }
 
 impl LoadStep {
-    /// Returns the name in the API.
+    /// Returns the name of the step in the API.
     pub fn name(self) -> &'static str {
         match self {
             LoadStep::Waiting => "waiting",

@@ -28,7 +28,7 @@ use crate::pipeline::Stages;
 use crate::repository::Refusal;
 use crate::repository::{FoundVersion, Store};
 
-/// Loads versions, which share an engine, stages and a monitor.
+/// Loads versions. They all share one engine, stages and a monitor.
 #[derive(Debug)]
 pub struct Loader {
     /// The store of the versions.
@@ -43,7 +43,7 @@ pub struct Loader {
     pub monitor: Arc<Monitor>,
     /// Limits the number of spinning requests.
     pub spin_slots: Arc<SpinSlots>,
-    /// The trial of a version in another process, if there is one.
+    /// Trial of each version in another process, before it is loaded; `None` for no trial.
     pub trial: Option<Trial>,
     /// Timeout of the first runs of a version.
     pub run_limit: RunLimit,
@@ -51,7 +51,7 @@ pub struct Loader {
     pub load_limit: Duration,
 }
 
-/// A version that is ready to be started.
+/// A version that is loaded and checked, but whose workers are not started yet.
 pub struct PreparedVersion {
     opened: OpenedVersion,
     sessions: Vec<Box<dyn Session>>,
@@ -61,7 +61,7 @@ pub struct PreparedVersion {
 }
 
 impl Loader {
-    /// Does everything that takes time, and reports its progress.
+    /// Does all steps of a load except the start of the workers, and reports the progress.
     pub fn prepare(&self, order: &LoadOrder, progress: &dyn Fn(LoadStep)) -> Result<PreparedVersion, SetupError> {
         fail::fail_point!("load::begun");
         let begin = Instant::now();
@@ -100,7 +100,7 @@ impl Loader {
         progress(LoadStep::Opening);
         // Other loads may have started their threads meanwhile.
         check_threads()?;
-        // Read only now: a version that is too large or not a model has been refused before this.
+        // Reads the model into memory only now: one that is too large or invalid has been refused before.
         let opened = OpenedVersion::open(self.engine_for(order.place)?, &self.stages, order, found.read()?)?;
         let mut first = opened.session()?;
         // These runs have a timeout too: a run that ended in the trial may hang here by chance.
@@ -188,12 +188,12 @@ impl Loader {
     }
 }
 
-/// Refuses more threads than the machine allows. A runtime that cannot start its threads may wait forever, or end the
-/// process.
+/// Refuses a version that needs more threads than the machine allows. A runtime that cannot start its threads may wait
+/// forever, or end the process.
 fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Result<(), Refusal> {
     /// Threads beyond this number would only wait for each other.
     const MAX_PER_CORE: u64 = 16;
-    /// Threads for requests, for other work of the server, and for a trial.
+    /// Threads that are left for requests, for other work of the server, and for a trial.
     const RESERVE: u64 = 16;
     let Threads { workers, intra_op } = threads;
     let wanted = workers.get() as u64 * intra_op.get() as u64;
@@ -233,7 +233,7 @@ fn warn_if_too_slow(served: &ServedVersion) {
     }
 }
 
-/// Logs the findings.
+/// Logs the findings about a loaded version.
 fn tell_of(served: &ServedVersion) {
     let (model, version, sharing) = (&served.model, served.version, served.pipeline.model.sharing());
     let batching = if sharing.is_on() { "on" } else { "off" };
@@ -272,7 +272,7 @@ fn stopwatch(pace: Pace, provider: Provider) -> Stopwatch {
     }
 }
 
-/// Returns `{"name", "version", "sha256"}`, serialized once for all responses.
+/// Returns the JSON object `{"name", "version", "sha256"}` of a version, serialized once for all responses.
 fn identity(name: &ModelName, version: Version, sha256: Sha256) -> Result<Box<RawValue>> {
     #[derive(serde::Serialize)]
     struct Identity<'a> {

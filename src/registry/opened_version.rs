@@ -1,4 +1,4 @@
-//! A version whose model is open, with its stages.
+//! A version whose model the engine has opened, with its preprocessor and postprocessor.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use crate::repository::Refusal;
 use crate::repository::VerifiedVersion;
 use crate::tensor::{Dim, Padding, Signature, TensorSpec, Tensors};
 
-/// A version whose model is open.
+/// A version whose model the engine has opened, with its stages.
 pub struct OpenedVersion {
     pub(super) verified: VerifiedVersion,
     pub(super) loaded: Arc<dyn LoadedModel>,
     pub(super) preprocessor: Box<dyn Preprocessor>,
     pub(super) postprocessor: Box<dyn Postprocessor>,
-    /// Padding of short rows, if the signature allows it.
+    /// Padding of short rows, if the preprocessor offers it and the signature allows it.
     pub(super) padding: Option<Padding>,
     order: LoadOrder,
 }
@@ -48,7 +48,7 @@ impl OpenedVersion {
             engine.load(source, &config.model).map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
         check_batch_dimension(loaded.signature())?;
         check_size(loaded.signature())?;
-        // Errors of the stages mean that they do not fit the model.
+        // Reports an error of a stage as a wrong `model.toml`: the stage does not fit the model.
         let misfit = |error: SetupError| in_model_toml(order, LoadFault::Config, error);
         let context = |stage| StageContext {
             config: stage,
@@ -63,7 +63,7 @@ impl OpenedVersion {
         Ok(OpenedVersion { verified, loaded, preprocessor, postprocessor, padding, order: order.clone() })
     }
 
-    /// Latency budget of its requests.
+    /// Returns the latency budget of a request.
     pub(super) fn budget(&self) -> &LatencyBudget {
         &self.order.config.budget
     }
@@ -73,7 +73,7 @@ impl OpenedVersion {
         self.loaded.signature()
     }
 
-    /// Returns the way of joining rows, as far as it is known before the first run.
+    /// Returns the way to join rows of several requests into one run, as far as it is known before the first run.
     pub(super) fn joining(&self) -> Joining {
         Joining::new(self.signature(), self.padding.clone()).with_outputs(self.outputs_before_a_run())
     }
@@ -85,7 +85,7 @@ impl OpenedVersion {
         }
     }
 
-    /// Returns the sharing of runs that the findings allow.
+    /// Returns the rules for runs that several requests share, as the findings allow.
     pub(super) fn sharing(&self, findings: &Findings) -> Sharing {
         let padding = self.padding.clone().filter(|_| findings.may_be_padded());
         let outputs = match (self.outputs_before_a_run(), &findings.row_outputs) {
@@ -99,7 +99,7 @@ impl OpenedVersion {
         Sharing::new(self.signature(), &self.order.config.model, self.loaded.provider(), answered, rows, bounds)
     }
 
-    /// Returns the verified files, and the pipeline of the stages with a started model.
+    /// Divides the version into its verified files, and a pipeline of its stages around a started model.
     pub(super) fn into_pipeline(self, model: crate::model::OnnxModel) -> (VerifiedVersion, Pipeline) {
         let OpenedVersion { verified, preprocessor, postprocessor, .. } = self;
         (verified, Pipeline { preprocessor, model, postprocessor })
@@ -110,22 +110,22 @@ impl OpenedVersion {
         Some(self.postprocessor.classes()?.iter().map(Label::to_string).collect())
     }
 
-    /// Returns the table that the preprocessor reads, if it reads one.
+    /// Returns the table whose rows are the instances of requests, if the preprocessor reads one.
     pub fn table(&self) -> Option<Table> {
         self.preprocessor.table()
     }
 
-    /// Returns the features of the preprocessor.
+    /// Returns the features that the preprocessor reads from requests.
     pub fn features(&self) -> FeatureSchema {
         self.preprocessor.features()
     }
 
-    /// Total latency budget of a request.
+    /// Returns the total latency budget of a request.
     pub(super) fn total_budget(&self) -> std::time::Duration {
         self.order.config.budget.total
     }
 
-    /// Returns the maximum number of rows in a run that requests share.
+    /// Returns the maximum number of rows in a run that several requests share, as configured.
     pub(super) fn max_shared_rows(&self) -> usize {
         self.order.config.model.joined_batch_size().get()
     }
@@ -144,7 +144,7 @@ impl OpenedVersion {
         self.fixed_rows().unwrap_or(1)
     }
 
-    /// Returns the number of rows that can run together without changing their predictions: at most `most`, unless the
+    /// Returns the number of rows that can share a run without changing their predictions: at most `most`, unless the
     /// model fixes the number.
     pub fn rows_at_one_time(&self, most: usize, findings: &Findings) -> usize {
         match findings.independence {
@@ -155,7 +155,7 @@ impl OpenedVersion {
         }
     }
 
-    /// Opens a session on this version.
+    /// Opens a new session of the version's model.
     pub fn session(&self) -> Result<Box<dyn Session>, Refusal> {
         self.loaded.open().map_err(Refusal::of(LoadFault::Model))
     }
@@ -186,7 +186,7 @@ impl OpenedVersion {
         }
         let request = golden.request(rows.clone()).map_err(|error| error.to_string())?;
         let (_, predictions) = self.predict_request(session, &request)?;
-        // Through JSON text, as a client reads it: 0.9, and not 0.8999999761581421.
+        // Converts through JSON text, so that a number is as a client reads it: 0.9, and not 0.8999999761581421.
         let as_written = |prediction| serde_json::from_str(&serde_json::to_string(prediction)?);
         predictions.iter().map(as_written).collect::<serde_json::Result<_>>().map_err(|error| error.to_string())
     }
@@ -264,7 +264,7 @@ fn check_size(signature: &Signature) -> Result<(), Refusal> {
     ))
 }
 
-/// Adds the location of `model.toml` to the message about a setting.
+/// Converts an error of the model or a stage to a refusal. A message about a setting gets the location of `model.toml`.
 fn in_model_toml(order: &LoadOrder, fault: LoadFault, error: SetupError) -> Refusal {
     match error {
         SetupError::Config(message) => Refusal::new(LoadFault::Config, format!("{}: {message}", order.config_place)),

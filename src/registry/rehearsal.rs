@@ -1,6 +1,6 @@
-//! Rehearsals: before a version serves, its preprocessor runs on made-up instances that are hard on it, from small ones
-//! to the largest that it accepts. If an instance takes longer than a request may, or too much memory, the version is
-//! refused.
+//! Rehearsals: before a version serves, its preprocessor runs on generated instances that take especially long, from
+//! small ones to the largest that it accepts. The version is refused if an instance takes too much memory, or longer
+//! than a request may.
 //!
 //! A stage that has started holds a thread until it checks its deadline. So the instances grow step by step, and no run
 //! takes much longer than the limit.
@@ -13,18 +13,19 @@ use crate::model::Stopwatch;
 use crate::pipeline::{Preprocessor, Rehearsal};
 use crate::repository::Refusal;
 
-/// Size of the first instance.
+/// Size of the first instance of a rehearsal.
 const FIRST_SIZE: usize = 16;
 
-/// A run within this time is never refused, because it does not hold a thread for long. A short budget may be meant for
-/// short texts, or for a faster machine. The tokenizer of BERT takes 0.1 s for the default maximum of characters.
+/// Processor time that a preprocessor may always take for an instance, because it does not hold a thread for long. A
+/// short budget may be meant for short texts, or for a faster machine. The tokenizer of BERT takes 0.1 s for the
+/// default maximum of characters.
 const NEVER_TOO_LONG: Duration = Duration::from_millis(500);
 
-/// Deadline of a run, in multiples of its limit. The deadline is in wall time, which includes the time of other
-/// processes.
+/// Deadline of a preprocessor's run, in multiples of its limit of processor time. The deadline is in wall time, which
+/// includes the time of other processes.
 const ENDED_AT: u32 = 20;
 
-/// Maximum processor time of a run.
+/// Returns the maximum processor time of a preprocessor for one instance.
 fn limit(budget: &LatencyBudget) -> Duration {
     budget.on_the_server().max(NEVER_TOO_LONG)
 }
@@ -68,8 +69,8 @@ fn run(rehearsal: &Rehearsal<'_>, limit: Duration) -> Result<(), Refusal> {
     }
 }
 
-/// Returns the next size after one that took this long. Even if the time grows with the third power of the size, the
-/// next run does not take much longer than the limit.
+/// Returns the size of the next instance, from the size of the last one and the time that it took. Even if the time
+/// grows with the third power of the size, the next run does not take much longer than the limit.
 fn next_size(size: usize, took: Duration, limit: Duration) -> usize {
     if took.saturating_mul(8 * 8 * 8) <= limit { size.saturating_mul(8) } else { size.saturating_mul(2) }
 }

@@ -29,20 +29,20 @@ use crate::repository::{Refusal, is_about_memory};
 /// The subcommand of the program that is started for a trial.
 pub const TRIAL_COMMAND: &str = "trial-load";
 
-/// Prefix of a line of standard error that does not contain the reason of a panic.
+/// Prefix of Rust's hint after the message of a panic, a line of standard error without the reason for the panic.
 const HINT_OF_A_PANIC: &str = "note: run with `RUST_BACKTRACE";
 
-/// Maximum size of a verdict, in bytes. It contains the names of outputs.
+/// Maximum size of the child's verdict, in bytes. It contains the names of outputs.
 const MAX_VERDICT_BYTES: u64 = 1 << 22;
 
 /// Maximum size of the child's standard error that is read, in bytes.
 const MAX_COMPLAINTS_BYTES: u64 = 1 << 16;
 
-/// Divisor of the memory limit: the quotient is the memory for all runs of a model together, if callers choose the
-/// length of rows.
+/// Divisor of the memory limit of a trial. The quotient is the memory for the concurrent runs of all workers, if
+/// callers choose the length of rows.
 const RUNS_MEMORY: u64 = 8;
 
-/// Memory of a process besides the model and its tensors, in bytes.
+/// Memory that the process of a trial needs besides the model and its tensors, in bytes.
 const BASE_MEMORY: u64 = 1 << 30;
 
 /// Trial of versions in a process of their own.
@@ -76,7 +76,7 @@ struct TrialOrder {
     folder: PathBuf,
     library: PathBuf,
     memory: Option<u64>,
-    /// Maximum time for comparing rows.
+    /// Maximum time for comparing rows that run alone and together.
     comparing: Duration,
 }
 
@@ -146,7 +146,7 @@ impl Trial {
 
     fn start(&self, order: &TrialOrder) -> std::io::Result<Child> {
         let mut child = machine::part_of_this_program(&self.program, TRIAL_COMMAND, &own_variables())
-            // Without a backtrace, the last line of standard error is the reason.
+            // Without a backtrace, the last line of standard error is the reason for the failure.
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -178,7 +178,7 @@ impl Trial {
 struct Running(Child);
 
 impl Running {
-    /// Returns the exit status if the child, which has closed its output, ends by itself in time.
+    /// Returns the exit status of a child that has closed its output, if it ends by itself within this time.
     fn end(&mut self, within: Duration) -> Option<ExitStatus> {
         let begin = Instant::now();
         loop {
@@ -198,7 +198,7 @@ impl Drop for Running {
     }
 }
 
-/// Reads on a thread, so that the caller can stop waiting. Bytes beyond the limit are read and dropped.
+/// Reads a stream on a thread, so that the caller can stop waiting. Bytes beyond the limit are read and dropped.
 fn read_to_end(from: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
@@ -223,7 +223,7 @@ fn fault_of(status: Option<ExitStatus>) -> LoadFault {
     }
 }
 
-/// Adds the limit to a refusal that may be about memory.
+/// Adds the memory limit of the trial to the message of a refusal that may be about memory.
 fn explained(refusal: Refusal, memory: Option<TrialMemory>) -> Refusal {
     match memory {
         Some(TrialMemory { bytes, wanted }) if !refusal.fault.is_transient() && is_about_memory(&refusal.message) => {

@@ -1,16 +1,16 @@
-//! Class names in a model's file.
+//! Finds the class names in a model's file.
 //!
-//! Converters write the names where the model itself needs them: in the classifier nodes of `ai.onnx.ml`
-//! (`classlabels_*`), in the constant that an index is looked up in, or in ZipMap's keys. Trainers write them into the
-//! metadata. The search goes backwards from the outputs, so that the names of an inner classifier (a member of an
-//! ensemble, or of one-versus-rest) are not mistaken for those of the prediction.
+//! Converters write the names where the model itself needs them: in the attributes `classlabels_*` of classifier nodes
+//! of `ai.onnx.ml`, in the keys of a ZipMap, or in a constant that maps class indices to names. Trainers write them
+//! into the metadata. The search goes backwards from the outputs, so that the names of an inner classifier (a member of
+//! an ensemble, or of one-versus-rest) are not mistaken for those of the prediction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::onnx_file::{AttributeProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto};
 use crate::pipeline::{Label, ModelClasses, NamedClasses, OutputClasses};
 
-/// Maximum number of nodes to follow from an output.
+/// Maximum number of nodes to follow backwards from an output.
 const DEPTH: usize = 32;
 
 /// Metadata keys that hold class names.
@@ -27,7 +27,7 @@ pub(super) fn read(model: &ModelProto) -> ModelClasses {
     let names: Vec<&str> = graph.proto.output.iter().map(|output| output.name.as_str()).take(MAX_OUTPUTS).collect();
     let labels: Vec<(&str, Choice<'_>)> =
         names.iter().filter_map(|name| Some((*name, graph.choice(name, 0)?))).collect();
-    // If no label output can be followed, the output with a name that converters use for labels.
+    // The output with a name that converters use for labels, if no label output can be followed.
     let unread = names.iter().find(|name| labels.is_empty() && ["label", "output_label"].contains(*name));
     for &scores in &names {
         let ancestors = graph.ancestors(scores);
@@ -50,7 +50,7 @@ pub(super) fn read(model: &ModelProto) -> ModelClasses {
     found
 }
 
-/// A tensor that chooses a class for each row.
+/// The choice of a class for each row, which a tensor of labels or class indices holds.
 #[derive(Debug)]
 struct Choice<'a> {
     /// The class names; `None` if the tensor holds class indices.
@@ -108,7 +108,7 @@ impl<'a> Graph<'a> {
             .find_map(of_node)
     }
 
-    /// Follows a tensor back to the choice of a class for each row.
+    /// Follows a tensor back to the node that chooses a class for each row, and returns the choice.
     fn choice(&self, tensor: &str, depth: usize) -> Option<Choice<'a>> {
         let (node, place) = *self.makers.get(tensor).filter(|_| depth < DEPTH)?;
         let input = |index: usize| node.input.get(index).map(String::as_str);
@@ -147,7 +147,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Returns the original of a tensor that is only a copy in another shape or type.
+    /// Returns the original of a tensor that is only a copy in another shape or type; otherwise the tensor itself.
     fn source(&self, tensor: &'a str) -> &'a str {
         let mut tensor = tensor;
         for _ in 0..DEPTH {
@@ -193,7 +193,8 @@ impl<'a> Graph<'a> {
         found
     }
 
-    /// Returns true if a choice is made from these scores, or these scores are computed from a tensor of the choice.
+    /// Returns true if a choice is made from these scores, or if these scores are computed from a tensor that the
+    /// choice is made from.
     fn is_chosen_by(&self, choice: &Choice<'a>, scores: &'a str, ancestors: &HashSet<&'a str>) -> bool {
         let scores = self.source(scores);
         choice.by.iter().any(|by| ancestors.contains(by) || self.ancestors(by).contains(scores))
@@ -204,7 +205,7 @@ fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> 
     node.attribute.iter().find(|attribute| attribute.name == name)
 }
 
-/// Returns `classlabels_*` of a node.
+/// Returns the class names in the attributes `classlabels_*` of a node.
 fn of_node(node: &NodeProto) -> Option<NamedClasses> {
     let named = |attribute: &AttributeProto| {
         let labels: Vec<Label> = values_of(attribute)?;
@@ -278,7 +279,8 @@ fn labels_of(tensor: &TensorProto) -> Option<Vec<Label>> {
 
 // ===== metadata =====
 
-/// Returns the names in the metadata, from JSON or a Python literal. Ultralytics writes `{0: 'person', 1: 'bicycle'}`.
+/// Returns the class names in the metadata, from JSON or a Python literal. Ultralytics writes
+/// `{0: 'person', 1: 'bicycle'}`.
 fn of_metadata(metadata: &[StringStringEntryProto]) -> Vec<NamedClasses> {
     let of_key = |key: &str| {
         let entry = metadata.iter().find(|entry| entry.key == key)?;
@@ -288,7 +290,7 @@ fn of_metadata(metadata: &[StringStringEntryProto]) -> Vec<NamedClasses> {
     METADATA_KEYS.into_iter().filter_map(of_key).collect()
 }
 
-/// A list or a dictionary of names.
+/// A list or a dictionary of class names, as read from metadata.
 #[derive(Debug)]
 enum Literal {
     List(Vec<Label>),
@@ -313,7 +315,7 @@ impl Literal {
     }
 }
 
-/// Reads what JSON and Python literals have in common: lists and dictionaries of strings and whole numbers.
+/// Reads the subset that JSON and Python literals share: lists and dictionaries of strings and whole numbers.
 struct LiteralReader<'a> {
     rest: &'a str,
 }

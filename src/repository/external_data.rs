@@ -20,7 +20,7 @@ use super::onnx_file::{
 /// Maximum size of a model in one message, in bytes (a limit of Protocol Buffers).
 const MAX_MODEL_BYTES: usize = i32::MAX as usize;
 
-/// Returns the locations of external data, as written in the file.
+/// Returns the locations of a model's external data, as written in its file.
 pub(super) fn locations(model: &ModelProto) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let training = model.training_info.iter().flat_map(|info| info.initialization.iter().chain(&info.algorithm));
@@ -67,12 +67,12 @@ fn in_tensor(tensor: &TensorProto, found: &mut BTreeSet<String>) {
 pub(super) struct SelfContained {
     /// The model. Only initializers of its main graph still have external data.
     pub(super) model: Arc<[u8]>,
-    /// The locations of the external data that remain.
+    /// The locations of the external data that the model still refers to.
     pub(super) left: BTreeSet<String>,
 }
 
-/// Puts the external data into a model that [`super::onnx_file::parse`] has read. Those of the main graph's
-/// initializers are only checked.
+/// Puts the external data of its tensors into a model that [`super::onnx_file::parse`] has read. The data of the main
+/// graph's initializers are only checked.
 pub(super) fn contain(model: &Arc<[u8]>, files: &BTreeMap<String, Arc<[u8]>>) -> Result<SelfContained, String> {
     let files = files.iter().map(|(name, content)| (name.as_str(), Bytes::from_owner(Arc::clone(content)))).collect();
     let mut rewriter = Rewriter { files, left: BTreeSet::new() };
@@ -119,8 +119,8 @@ enum Place {
 }
 
 impl Part {
-    /// Returns the part in a field, and how often it occurs; `None` for fields that cannot hold a tensor. Numbers as in
-    /// `onnx.proto` of ONNX 1.20.
+    /// Returns the part that a field of this part holds, and how often the field may occur; `None` for fields that
+    /// cannot hold a tensor. Field numbers as in `onnx.proto` of ONNX 1.20.
     fn field(self, number: u32) -> Option<(Part, Occurs)> {
         Some(match (self, number) {
             (Part::Model, 7) | (Part::TrainingInfo, 1 | 2) | (Part::Attribute, 6) => (Part::Graph, Occurs::Once),
@@ -154,7 +154,7 @@ impl Place {
 }
 
 impl Rewriter<'_> {
-    /// Returns the message with its external data put in; `None` if it has none.
+    /// Returns the message with external data put into its tensors; `None` if the message stays the same.
     fn message(&mut self, part: Part, place: Place, bytes: &Bytes) -> Result<Option<Pieces>, String> {
         if part == Part::Tensor {
             return self.tensor(place, bytes);
@@ -197,7 +197,7 @@ impl Rewriter<'_> {
         Ok(Some(changed))
     }
 
-    /// Returns the location of a tensor's data, and the data.
+    /// Returns the location of a tensor's external data, and the data.
     fn content(&self, tensor: &TensorProto) -> Result<(String, Bytes), String> {
         if tensor.data_location != EXTERNAL || tensor.external_data.is_empty() {
             return Err("has data both in another file and in the model".to_owned());
@@ -233,10 +233,10 @@ impl Rewriter<'_> {
     }
 }
 
-/// `dims`, `data_type`, `name`, `doc_string` and `metadata_props` of `TensorProto`.
+/// Numbers of the fields `dims`, `data_type`, `name`, `doc_string` and `metadata_props` of `TensorProto`.
 const KEPT_OF_AN_EXTERNAL_TENSOR: [u32; 5] = [1, 2, 8, 12, 16];
 
-/// `raw_data` of `TensorProto`.
+/// Number of the field `raw_data` of `TensorProto`.
 const RAW_DATA: u32 = 9;
 
 fn size_in_bytes(tensor: &TensorProto) -> Result<usize, String> {
@@ -247,7 +247,7 @@ fn size_in_bytes(tensor: &TensorProto) -> Result<usize, String> {
     size.ok_or_else(|| format!("has an impossible shape: {:?}", tensor.dims.iter().take(16).collect::<Vec<_>>()))
 }
 
-/// Shortens a name for a message.
+/// Returns the first hundred characters of a name, for a message.
 fn shortened(text: &str) -> String {
     text.chars().take(100).collect()
 }

@@ -15,7 +15,7 @@ use crate::identity::{Sha256, shown};
 /// Maximum number of files of a version.
 pub(super) const MAX_FILES: usize = 10_000;
 
-/// Returns the files of a folder except the manifest, by their path within it.
+/// Returns the files of a folder except the manifest, by their path within the folder.
 pub fn list(folder: &Path) -> Result<BTreeMap<FilePath, PathBuf>, Refusal> {
     let mut found = BTreeMap::new();
     let mut folders = vec![(folder.to_owned(), String::new())];

@@ -1,4 +1,5 @@
-//! For the fuzz targets of `fuzz/`: the readers of this module, each with the properties that must hold for any input.
+//! Entry points of the fuzz targets in `fuzz/`. Each calls a reader of this module, and checks the properties that must
+//! hold for any input.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -16,7 +17,8 @@ use super::zip_map;
 /// Maximum length of a message about a file, in bytes. A message quotes names, but not the contents.
 const MAX_PROBLEM: usize = 2_000;
 
-/// Reads a manifest. An accepted one can be written and read again, and names only files below its folder.
+/// Checks the reader of manifests. An accepted manifest can be written and read again, and names only files below its
+/// folder.
 pub(crate) fn manifest(bytes: &[u8]) {
     let manifest = match Manifest::parse(bytes) {
         Ok(manifest) => manifest,
@@ -32,8 +34,9 @@ pub(crate) fn manifest(bytes: &[u8]) {
     assert_eq!(again.map(|again| again.identity()), Ok(manifest.identity()));
 }
 
-/// Rewrites a model. An accepted one contains the external data of its tensors, except those of its main graph's
-/// initializers; nothing else has changed. Then its outputs of maps are replaced, which changes only nodes and outputs.
+/// Checks the rewriting of models. An accepted model contains the external data of its tensors, except those of its main
+/// graph's initializers; nothing else has changed. Then its outputs of maps are replaced, which changes only nodes and
+/// outputs.
 pub(crate) fn external_data(model: &[u8]) {
     let model: Arc<[u8]> = model.into();
     let parsed = match onnx_file::parse(&model) {
@@ -75,8 +78,8 @@ fn assert_is_one_line(problem: &str) {
     assert!(!problem.contains('\n'), "a problem of several lines: {problem:?}");
 }
 
-/// Returns files for the locations in a model, except those that begin with `no`. Their content is the model's bytes,
-/// repeated.
+/// Returns made-up files for the external data of a model, except for locations that begin with `no`. Their content is
+/// the model's bytes, repeated.
 fn files_of(model: &ModelProto, bytes: &[u8]) -> BTreeMap<String, Arc<[u8]>> {
     const FILE_BYTES: usize = 4_096;
     let content: Arc<[u8]> = bytes.iter().copied().cycle().take(FILE_BYTES).collect();
@@ -144,7 +147,7 @@ impl Expected<'_> {
         }
     }
 
-    /// Returns the location of a tensor's data, and the data.
+    /// Returns the location of a tensor's external data, and the data.
     fn content(&self, tensor: &TensorProto) -> (String, Bytes) {
         assert_eq!(tensor.data_location, EXTERNAL);
         let entry = |key: &str| {

@@ -1,4 +1,4 @@
-//! `golden.json`: instances with the predictions that are expected of a version, checked whenever it is loaded.
+//! `golden.json`: instances with the predictions that are expected of a version, checked at every load of the version.
 //!
 //! A digest proves that the files are those that were added. Only examples show that the model is the intended one: an
 //! export can load, run, and be wrong.
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Default tolerance of numbers.
+/// Default tolerance between predicted and expected numbers.
 const TOLERANCE: f64 = 1e-4;
 
 /// The examples of a version.
@@ -16,9 +16,9 @@ const TOLERANCE: f64 = 1e-4;
 pub struct Golden {
     /// Instances, as in a request.
     pub instances: Vec<Box<RawValue>>,
-    /// The expected prediction for each. Members of an object that are left out may have any value.
+    /// The expected prediction for each instance. Members of an object that are left out may have any value.
     pub predictions: Vec<Value>,
-    /// Tolerance of numbers: found and expected differ by at most tolerance · max(1, |expected|).
+    /// Tolerance of numbers: predicted and expected values differ by at most tolerance · max(1, |expected|).
     #[serde(default = "default_tolerance")]
     pub tolerance: f64,
 }
@@ -44,7 +44,7 @@ impl Golden {
         Ok(golden)
     }
 
-    /// Returns the instances `rows`, as the `instances` of a request.
+    /// Returns the instances at the indices `rows`, in the form of the `instances` of a request.
     pub fn request(&self, rows: std::ops::Range<usize>) -> serde_json::Result<Box<RawValue>> {
         serde_json::value::to_raw_value(self.instances.get(rows).unwrap_or_default())
     }

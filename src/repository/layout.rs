@@ -16,7 +16,7 @@ use crate::identity::{ModelName, Version, shown};
 pub struct Found {
     /// The models, by name.
     pub models: Vec<FoundModel>,
-    /// The problems: at most a hundred, and a last one with the number of further ones.
+    /// The problems: at most a hundred, and one more with the number of those that are left out.
     pub problems: Vec<FolderProblem>,
 }
 
@@ -32,7 +32,7 @@ pub struct FoundModel {
 /// A folder that is not a model or a version, or that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FolderProblem {
-    /// Path of the folder, as it is shown.
+    /// Path of the folder, as messages show it.
     pub folder: String,
     /// The problem, and its remedy.
     pub problem: String,
@@ -43,7 +43,7 @@ pub const CONFIG_FILE: &str = "model.toml";
 
 const WHERE: &str = "repository.path or --models says where to look";
 
-/// Maximum number of problems that are kept.
+/// Maximum number of problems with folders that are kept.
 const MAX_PROBLEMS: usize = 100;
 
 /// Finds the models in a repository. Fails if the repository does not exist.
@@ -89,7 +89,7 @@ pub(super) fn scan(repository: &Path) -> Result<Found, SetupError> {
     Ok(found)
 }
 
-/// Returns the model in a folder.
+/// Returns the model that this folder contains, with its versions.
 pub fn model_in_folder(folder: &Path) -> Result<FoundModel, SetupError> {
     let repository = folder.parent().unwrap_or(folder);
     model_in(folder, repository).map(|(model, _)| model).map_err(|problem| SetupError::Repository(problem.to_string()))
@@ -130,7 +130,8 @@ fn model_in(folder: &Path, repository: &Path) -> Result<(FoundModel, Vec<FolderP
     Ok((FoundModel { name, versions }, problems))
 }
 
-/// Returns the version after the highest one. Files and links with the name of a version count too.
+/// Returns the next version of a model: the one after the highest. Files and links with the name of a version count
+/// too.
 pub fn next_version(model: &Path) -> Result<Version, SetupError> {
     let unreadable = |error: io::Error| SetupError::Repository(format!("{}: {error}", model.display()));
     let mut highest: Option<Version> = None;
@@ -229,7 +230,7 @@ mod tests {
         repository
     }
 
-    /// Compares the models, and the ends of the problems.
+    /// Checks the models that are found in these paths, and the end of each problem's text.
     fn check(paths: &[&str], models: &[(&str, &[u32])], problems: &[&str]) {
         let repository = repository(paths);
         let found = scan(repository.path()).unwrap();

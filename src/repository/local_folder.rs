@@ -11,7 +11,7 @@ use crate::config::ModelConfig;
 use crate::error::{Result, SetupError};
 use crate::identity::{ModelName, Version};
 
-/// A store in a folder.
+/// A store of models in a folder.
 #[derive(Debug, Clone)]
 pub struct LocalFolder {
     path: PathBuf,

@@ -30,7 +30,7 @@ pub const BASELINE_FILE: &str = "baseline.json";
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 /// Maximum length of the name of a metric or a tag, in bytes.
 const MAX_NAME: usize = 128;
-/// The only format so far.
+/// The only format of manifests so far.
 const FORMAT: u32 = 1;
 
 /// The manifest of a version.
@@ -69,8 +69,8 @@ pub struct Manifest {
 #[serde(try_from = "String", into = "String")]
 pub struct TrainingDate(String);
 
-/// The path of a file within a version: parts separated by `/`. No part is empty, `.` or `..`, or has a character that
-/// leads elsewhere on some system.
+/// The path of a file within a version: parts separated by `/`. No part is empty, `.` or `..`. No part has a character
+/// that has a special meaning in the paths of some system.
 ///
 /// ```
 /// use leeway::repository::FilePath;
@@ -82,7 +82,7 @@ pub struct TrainingDate(String);
 #[serde(try_from = "String", into = "String")]
 pub struct FilePath(String);
 
-/// The reason why a text is invalid.
+/// The reason why a text is not a valid path or date.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidText(String);
@@ -183,13 +183,13 @@ impl Manifest {
 // ===== impl FilePath =====
 
 impl FilePath {
-    /// The path as text.
+    /// Returns the path as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Allows looking up any text in a map by path.
+/// Allows looking up any text in a map whose keys are file paths.
 impl std::borrow::Borrow<str> for FilePath {
     fn borrow(&self) -> &str {
         &self.0
@@ -237,7 +237,7 @@ impl std::fmt::Display for FilePath {
 // ===== impl TrainingDate =====
 
 impl TrainingDate {
-    /// The date as text.
+    /// Returns the date as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

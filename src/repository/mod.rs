@@ -49,7 +49,7 @@ pub use self::store::Store;
 pub use self::verified::{FoundVersion, VerifiedVersion, parse_golden};
 use crate::config::RepositoryConfig;
 
-/// Returns the store of the configured repository.
+/// Returns the store of models in the configured repository.
 pub fn store(config: &RepositoryConfig) -> Arc<dyn Store> {
     Arc::new(LocalFolder::new(&config.path))
 }

@@ -1,4 +1,4 @@
-//! The parts of an ONNX file that are read here.
+//! The messages of an ONNX file, with the fields that the server reads.
 //!
 //! Only the needed fields of `onnx.proto` are declared (field numbers as in ONNX 1.20, `onnx/onnx.proto`); all others
 //! are skipped. Weights are not copied: they stay parts of the file's bytes.
@@ -146,7 +146,7 @@ pub(super) struct TensorProto {
     pub(super) data_location: i32,
 }
 
-/// The value of `data_location` for data in another file.
+/// The value of a tensor's `data_location` for data in another file.
 pub(super) const EXTERNAL: i32 = 1;
 
 /// Returns the size of an element in a tensor's raw data, in bits; `None` for texts, which have no raw data, and for

@@ -1,9 +1,9 @@
-//! The refusal of a version: a reason from a closed set, and a message that says what to change.
+//! The refusal of a version: the kind of the problem, and a message that says what to change.
 
 use crate::error::{LoadFault, SetupError};
 use crate::identity::{ModelName, Version, cut_off};
 
-/// Maximum length of a message that is kept, in characters: it may quote a file.
+/// Maximum length of the message of a refusal, in characters. Longer messages may quote a file, and are cut off.
 const MAX_MESSAGE: usize = 2_000;
 
 /// The refusal of a version, or of files that were to become one.
@@ -31,7 +31,8 @@ impl Refusal {
         }
     }
 
-    /// Changes the fault to [`LoadFault::Resources`] if memory ran out, except under the limit of a trial.
+    /// Changes the fault to [`LoadFault::Resources`] if the machine ran out of memory. A lack of memory under the limit
+    /// of a trial keeps its fault.
     pub fn transient_if_about_memory(self) -> Refusal {
         let is_transient = self.fault != LoadFault::Trial && is_about_memory(&self.message);
         Refusal { fault: if is_transient { LoadFault::Resources } else { self.fault }, ..self }

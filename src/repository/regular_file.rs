@@ -1,5 +1,5 @@
-//! Regular files without another name. Symbolic links, hard links and devices, which lead out of a version's folder,
-//! are not read.
+//! Reads regular files that have no other name. Symbolic links, hard links and devices are refused, because they lead
+//! out of a version's folder.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::identity::shown;
 
-/// Reads a file of at most `limit` bytes.
+/// Reads a regular file of at most `limit` bytes.
 pub(super) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take(limit + 1).read_to_end(&mut bytes)?;

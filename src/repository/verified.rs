@@ -26,13 +26,13 @@ use crate::pipeline::{ModelClasses, VersionFiles};
 /// Maximum size of a file that is read into memory, except the model and its weights.
 const MAX_SIDE_FILE: u64 = 1 << 28;
 
-/// A version whose files exist with the right names. Only the manifest has been read.
+/// A version whose files have the names that its manifest lists. Only the manifest has been read.
 #[derive(Debug)]
 pub struct FoundVersion {
     folder: PathBuf,
     manifest: Manifest,
     fingerprint: Fingerprint,
-    /// Path of each file.
+    /// Location of each file on disk, by its path within the version.
     found: BTreeMap<FilePath, PathBuf>,
 }
 
@@ -51,11 +51,11 @@ pub struct VerifiedVersion {
     /// The model: exactly the bytes that were hashed, including the weights that ONNX Runtime would otherwise look for
     /// in the file system, and with outputs of maps replaced by tensors.
     pub bytes: Arc<ModelBytes>,
-    /// The classes according to the model's file.
+    /// The class names in the model's file.
     pub classes: ModelClasses,
     /// Folder of the files.
     folder: PathBuf,
-    /// Path of each file.
+    /// Location of each file on disk, by its path within the version.
     found: BTreeMap<FilePath, PathBuf>,
 }
 
@@ -214,7 +214,7 @@ pub(super) fn not_a_model(problem: &str) -> Refusal {
     Refusal::new(LoadFault::Model, format!("{MODEL_FILE}: {problem}"))
 }
 
-/// Marks the location of data that ONNX Runtime itself keeps in memory: their offset is an address.
+/// Location by which ONNX Runtime marks data that it keeps in memory. The offset of such data is an address.
 const MARKER_OF_MEMORY: &str = "_ORT_MEM_ADDR_";
 
 /// Checks that a location of external data is a file of the version.
@@ -263,7 +263,7 @@ fn unreadable(name: &str, error: &std::io::Error) -> Refusal {
     Refusal::of_io(LoadFault::Files, name, error)
 }
 
-/// Source from which a worker's session is opened again.
+/// Source of a version's model bytes, from which a worker's session is opened again.
 #[derive(Debug)]
 struct VersionFolder {
     folder: PathBuf,

@@ -66,7 +66,7 @@ impl Admitted {
     }
 }
 
-/// Returns the media type, if the version accepts bodies of it.
+/// Returns the media type, if the version accepts bodies of this type.
 fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
     let known = version.pipeline.preprocessor.media_types();
     known.iter().copied().find(|known| is_of(media_type, known)).ok_or_else(|| {

@@ -28,11 +28,11 @@ pub struct Answer<T> {
     pub version: Arc<ServedVersion>,
     /// Duration of each stage.
     pub timings: Timings,
-    /// To be dropped when the first byte of the response is written.
+    /// Guard to drop when the first byte of the response is written.
     pub delivery: Delivery,
 }
 
-/// Form of an answer, which is the form of its request.
+/// Form of an answer: predictions or tensors. It follows from the form of the request.
 #[derive(Debug, Clone, Copy)]
 enum Form {
     Predictions,

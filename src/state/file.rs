@@ -1,4 +1,4 @@
-//! Notices that the open state file is no longer the file at its path.
+//! Detects that the open state file is no longer the file at its path.
 //!
 //! A process can still write to an open file that was removed, moved or replaced, but these writes are lost when the
 //! process ends. Therefore the file at the path is compared with the open one before a change is acknowledged.
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-/// Timeout of a check, including the wait for its turn. A file system that takes longer counts as failed.
+/// Timeout of a check of the state file, including the wait for earlier checks. A file system that takes longer counts
+/// as failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Identities of the files of an open SQLite database, taken when it was opened.
@@ -35,7 +36,7 @@ impl Default for Checks {
     }
 }
 
-/// Identity of a file on this machine.
+/// Device and inode, which identify a file on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -94,7 +95,7 @@ impl Identity {
     }
 }
 
-/// Compares the file at a path with the open one. Callers see the message, so it does not contain the path.
+/// Fails if the file at a path is not the open one. Callers see the message, so it does not contain the path.
 fn compare(path: &Path, opened: Identity) -> Result<(), String> {
     let what = match Identity::of(path) {
         Ok(found) if found == opened => return Ok(()),

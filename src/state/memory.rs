@@ -1,4 +1,4 @@
-//! State that is lost when the process ends.
+//! Journal and ledger in memory, which are lost when the process ends.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -16,7 +16,7 @@ use crate::identity::ModelName;
 /// Maximum number of deployments of a model in memory; older ones are dropped.
 pub(super) const KEPT_IN_MEMORY: usize = 1_000;
 
-/// A journal that is lost when the process ends.
+/// A deployment journal that is lost when the process ends.
 #[derive(Debug, Default)]
 pub struct MemoryJournal(Mutex<BTreeMap<ModelName, VecDeque<Deployment>>>);
 
@@ -53,7 +53,7 @@ impl Journal for MemoryJournal {
     }
 }
 
-/// A ledger that is lost when the process ends.
+/// A ledger of feedback that is lost when the process ends.
 #[derive(Debug)]
 pub struct MemoryLedger {
     key: Vec<u8>,
@@ -68,7 +68,7 @@ struct Known {
 }
 
 impl MemoryLedger {
-    /// Creates an empty ledger with a key of its own.
+    /// Creates an empty ledger that remembers this many entries and has a random key for prediction ids.
     pub fn new(remembered: NonZeroUsize) -> MemoryLedger {
         MemoryLedger { key: random_key(), remembered, known: Mutex::default() }
     }

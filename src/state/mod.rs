@@ -1,10 +1,11 @@
 //! The state that outlives a server: the journal of deployments and the ledger of feedback, in memory or in SQLite
 //! (`state.url`). The only module with SQL.
 //!
-//! - `memory.rs` is lost when the process ends; `sqlite.rs` opens the file, `sqlite_journal.rs` and `sqlite_ledger.rs`
-//!   use it.
+//! - `memory.rs` has the state that is lost when the process ends.
+//! - `sqlite.rs` opens the SQLite file, which `sqlite_journal.rs` and `sqlite_ledger.rs` use.
 //! - `unwritable_disk.rs` is for a disk that is full or read-only.
-//! - `file.rs` notices that the open file was removed or replaced. `key.rs` is the key of prediction ids.
+//! - `file.rs` detects that the open file was removed or replaced.
+//! - `key.rs` creates the key that prediction ids are signed with.
 
 mod file;
 mod key;
@@ -32,7 +33,7 @@ use crate::deploy::Journal;
 use crate::error::{Result, SetupError};
 use crate::feedback::Ledger;
 
-/// The state of a server.
+/// The state of a server: its journal of deployments and its ledger of feedback.
 #[derive(Debug)]
 pub struct State {
     /// The journal of deployments.
@@ -77,14 +78,14 @@ pub async fn open_journal(url: &StateUrl) -> Result<Arc<dyn Journal>, SetupError
     journal(path, database, writable).await
 }
 
-/// The journal of the past, for commands that write nothing.
+/// The journal of past deployments, for commands that do not write to it.
 #[derive(Debug)]
 pub enum PastJournal {
-    /// A server has written it.
+    /// A journal that a server has written.
     Written(Arc<dyn Journal>),
-    /// No server has written one yet.
+    /// No server has written a journal yet.
     Empty,
-    /// The state does not outlast a server, so the past is not known.
+    /// The state is in the memory of a server, so past deployments are not known.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! The SQLite file: one connection, one version of the schema.
+//! The SQLite file of the state: its only connection, and the version of its schema.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::file::StateFile;
 use crate::error::{Result, SetupError};
 use crate::machine::may_be_written;
 
-/// Timeout of a write that waits for a write of another process.
+/// Timeout of waiting for a write of another process to the same file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Version of the schema. A file with a later version is not touched.
@@ -40,7 +40,7 @@ pub(super) struct Database {
     pub(super) pool: SqlitePool,
 }
 
-/// Durability of a write.
+/// Durability of a write to the state file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
     /// The write survives a crash of the process or of the machine: SQLite syncs its log before the write returns.
@@ -50,7 +50,7 @@ pub(super) enum Durability {
 }
 
 impl Database {
-    /// Opens the file, and creates it if it does not exist.
+    /// Opens the state file, and creates it if it does not exist.
     pub(super) async fn open(path: &Path) -> Result<Database, SetupError> {
         check_file(path)?;
         let wrong = |problem: String| cannot_be_opened(path, &problem);
@@ -68,7 +68,7 @@ impl Database {
         Database::of(path, pool)
     }
 
-    /// Opens a file that cannot be written.
+    /// Opens a state file for reading only, because it cannot be written.
     pub(super) async fn read_only(path: &Path) -> Result<Database, SetupError> {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
@@ -85,7 +85,7 @@ impl Database {
         Ok(Database { path: path.to_owned(), file, pool })
     }
 
-    /// Returns the connection for a write.
+    /// Returns the connection, set to write with this durability.
     pub(super) async fn connection(&self, durability: Durability) -> sqlx::Result<PoolConnection<Sqlite>> {
         let mut connection = self.pool.acquire().await?;
         let pragma = match durability {
@@ -102,8 +102,8 @@ impl Database {
     }
 }
 
-/// Opens the only connection: writes wait for each other anyway, and reads are few. It stays open, because a reopened
-/// file might be a different one.
+/// Opens the only connection to the state file: writes wait for each other anyway, and reads are few. It stays open,
+/// because a reopened file might be a different one.
 async fn one_connection(options: SqliteConnectOptions) -> sqlx::Result<SqlitePool> {
     let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(BUSY_TIMEOUT * 2);
     pool.max_lifetime(None).idle_timeout(None).connect_with(options).await
@@ -182,7 +182,7 @@ fn cannot_be_opened(path: &Path, problem: &str) -> SetupError {
     ))
 }
 
-/// Returns the message of SQLite, without its context.
+/// Returns SQLite's own message in an error of `sqlx`, without the context that `sqlx` adds.
 pub(super) fn said(error: &sqlx::Error) -> String {
     error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }

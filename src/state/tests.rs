@@ -1,4 +1,4 @@
-//! One suite for every implementation of the journal and of the ledger, and tests of the file.
+//! Tests that every implementation of the journal and of the ledger must pass, and tests of the state file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -198,7 +198,7 @@ async fn check_ledger(ledger: &dyn Ledger) {
     assert_eq!(first_time(ledger, &[1]).await, [true]);
 }
 
-/// A statement is remembered exactly, and a later one replaces it if allowed.
+/// Checks that a statement is remembered exactly, and that a later one replaces it if allowed.
 async fn check_corrections(ledger: &dyn Ledger) {
     let entry = |said: f64, may_replace| Entry { key: 1, said: said.to_bits(), may_replace };
     let before = |said: f64| Recorded::Replaced { before: said.to_bits() };

@@ -1,4 +1,4 @@
-//! State on a disk that is full or read-only: the deployments in it are served, and nothing new is written.
+//! State on a disk that is full or read-only: its deployments are served, and nothing new is written.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::error::{Error, OperatorError, Result, SetupError};
 use crate::feedback::{Entry, Ledger, Recorded};
 use crate::identity::ModelName;
 
-/// A journal that could only be read when the server started. Each write tries to open it again for writing.
+/// A deployment journal that could only be read when the server started. Each write tries to open it again for writing.
 #[derive(Debug)]
 pub(super) struct FrozenJournal {
     path: PathBuf,
@@ -28,7 +28,7 @@ pub(super) struct FrozenJournal {
 }
 
 impl FrozenJournal {
-    /// Creates a journal that has these deployments until its disk can be written.
+    /// Creates a journal that returns these deployments until its file can be opened for writing.
     pub(super) fn new(path: PathBuf, latest: Vec<Deployment>, problem: String) -> FrozenJournal {
         let latest = MemoryJournal::with(latest);
         FrozenJournal { path, latest, problem, checks: Checks::default(), thawed: OnceCell::new() }
@@ -71,7 +71,7 @@ impl Journal for FrozenJournal {
     }
 }
 
-/// A ledger that refuses all feedback, because it could not be written when the server started.
+/// A ledger that refuses all feedback, because its file could not be written when the server started.
 #[derive(Debug)]
 pub(super) struct ClosedLedger {
     pub(super) key: Vec<u8>,

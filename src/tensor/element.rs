@@ -1,35 +1,35 @@
-//! Types of elements, and the buffers that hold them.
+//! Element types of tensors, and the buffers that hold the elements.
 
 use std::fmt;
 
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-/// A type that can be an element of a tensor.
+/// A Rust type that can be an element of a tensor.
 pub trait Element: Clone + Send + Sync + 'static {
-    /// The type's tag.
+    /// Tag of the element type.
     const DTYPE: DType;
 
-    /// Wraps a buffer.
+    /// Wraps a vector of elements as a buffer.
     fn into_data(values: Vec<Self>) -> Data;
 
-    /// Returns the buffer, if it has elements of this type.
+    /// Returns the elements of a buffer, if they are of this type.
     fn from_data(data: &Data) -> Option<&[Self]>;
 }
 
-/// Declares the element types once: the tag, its ONNX name, the buffer that holds it.
+/// Declares every element type once, with its tag, its ONNX name and the buffer that holds it.
 macro_rules! elements {
     ($($variant:ident($type:ty) = $name:literal),* $(,)?) => {
-        /// The type of a tensor's elements.
+        /// Tag of the element type of a tensor.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum DType { $(#[doc = concat!("`", $name, "`")] $variant),* }
 
-        /// A tensor's elements, row-major.
+        /// Buffer with the elements of a tensor, row-major.
         #[derive(Debug, Clone, PartialEq)]
         pub enum Data { $(#[doc = concat!("Elements of type `", $name, "`.")] $variant(Vec<$type>)),* }
 
         impl DType {
-            /// Returns the name in messages and in `GET /v1/models/{model}`.
+            /// Returns the name of the type in messages and in `GET /v1/models/{model}`.
             pub const fn name(self) -> &'static str {
                 match self { $(DType::$variant => $name),* }
             }
@@ -47,7 +47,7 @@ macro_rules! elements {
             }
         })*
 
-        /// Evaluates an expression with the buffer, of any element type, bound to a name.
+        /// Evaluates an expression in which `$values` is the vector in a buffer of any element type.
         #[macro_export]
         #[doc(hidden)]
         macro_rules! for_each_element_type {
@@ -56,7 +56,7 @@ macro_rules! elements {
             };
         }
 
-        /// Evaluates an expression in which `$T` is the element type of a tag.
+        /// Evaluates an expression in which `$T` is the Rust type that belongs to a tag.
         #[macro_export]
         #[doc(hidden)]
         macro_rules! with_element_type {

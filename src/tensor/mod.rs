@@ -1,7 +1,7 @@
 //! Tensors that pass between the stages, and the signature that a model declares for them.
 //!
-//! Plain row-major buffers with a shape. The first dimension is always the batch: one *row* per instance. This module
-//! does not depend on ONNX Runtime or JSON.
+//! Tensors are plain row-major buffers with a shape. The first dimension is always the batch: one *row* per instance.
+//! This module does not depend on ONNX Runtime or JSON.
 
 #![warn(missing_docs)]
 
@@ -16,10 +16,10 @@ pub use self::signature::{Dim, Signature, TensorSpec};
 pub use self::tensors::{Padding, Tensors};
 use crate::error::{Error, Result};
 
-/// The lengths of a tensor's dimensions; the first is the number of rows.
+/// Lengths of the dimensions of a tensor. The first is the number of rows.
 pub type Shape = Vec<usize>;
 
-/// A shape and the elements that fill it.
+/// A tensor: a shape and the elements that fill it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
     shape: Shape,
@@ -45,12 +45,12 @@ impl Tensor {
         }
     }
 
-    /// Returns the shape, the batch first.
+    /// Returns the lengths of the dimensions, the batch first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// Returns the shape of one row.
+    /// Returns the lengths of the dimensions of one row.
     pub fn row_shape(&self) -> &[usize] {
         &self.shape[1..]
     }
@@ -65,12 +65,12 @@ impl Tensor {
         self.row_shape().iter().product()
     }
 
-    /// The elements.
+    /// Returns the buffer with the elements.
     pub fn data(&self) -> &Data {
         &self.data
     }
 
-    /// The type of the elements.
+    /// Returns the tag of the element type.
     pub fn dtype(&self) -> DType {
         self.data.dtype()
     }
@@ -91,7 +91,7 @@ impl Tensor {
         }
     }
 
-    /// Returns the only element, if there is exactly one and it is a number.
+    /// Returns the only element of the tensor, if there is exactly one and it is a number.
     pub fn only_number(&self) -> Option<f64> {
         if self.data.len() != 1 {
             return None;
@@ -117,7 +117,7 @@ impl Tensor {
         self
     }
 
-    /// Returns a copy of some rows.
+    /// Returns a copy of a range of rows.
     pub fn slice_rows(&self, rows: Range<usize>) -> Tensor {
         let elements = rows.start * self.row_len()..rows.end * self.row_len();
         let mut shape = self.shape.clone();
@@ -126,8 +126,8 @@ impl Tensor {
         Tensor { shape, data }
     }
 
-    /// Pads rows to a length; `None` if the rows are longer, empty or not one-dimensional, or hold elements that cannot
-    /// be padded with a whole number.
+    /// Pads rows to a length with the number `with`. `None` if the rows are longer, empty or not one-dimensional, or if
+    /// their elements cannot be padded with a whole number.
     pub(super) fn lengthened(&self, length: usize, with: i64) -> Option<Tensor> {
         let &[rows, before] = &*self.shape else { return None };
         fn fill<T: Clone>(values: &[T], before: usize, length: usize, with: T) -> Vec<T> {
@@ -150,7 +150,7 @@ impl Tensor {
         Some(Tensor { shape: vec![rows, length], data })
     }
 
-    /// Cuts longer rows to a length along their first dimension.
+    /// Cuts rows to at most this length along their first dimension.
     pub(super) fn with_row_length(&self, length: usize) -> Tensor {
         let Some(&before) = self.shape.get(1).filter(|before| **before > length) else { return self.clone() };
         let step: usize = self.shape[2..].iter().product();
@@ -163,7 +163,8 @@ impl Tensor {
         Tensor { shape, data }
     }
 
-    /// Stacks rows of several tensors; `None` if the tensors differ in row shape or type, or lack one of these rows.
+    /// Stacks ranges of rows of several tensors; `None` if the tensors differ in row shape or type, or lack one of
+    /// these rows.
     pub(super) fn gather(parts: &[(&Tensor, Range<usize>)]) -> Option<Tensor> {
         fn gather<T: Element>(parts: &[(&Tensor, Range<usize>)], row_len: usize) -> Option<Data> {
             let mut all: Vec<T> = Vec::with_capacity(parts.iter().map(|(_, rows)| rows.len() * row_len).sum());

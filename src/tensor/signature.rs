@@ -1,4 +1,4 @@
-//! The inputs and outputs that a model declares.
+//! Inputs and outputs that a model declares: names, types and dimensions.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,27 +7,27 @@ use serde::{Deserialize, Serialize};
 
 use super::element::DType;
 
-/// One dimension of a declared tensor.
+/// Length of one dimension of a declared tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dim {
-    /// Always of this length.
+    /// The dimension always has this length.
     Fixed(usize),
-    /// Set by the request. Holds the name of the dimension, if the model gives one.
+    /// The request sets the length. Holds the name of the dimension, if the model gives one.
     Dynamic(Option<String>),
 }
 
-/// A tensor that a model declares as input or output.
+/// Declaration of an input or output of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorSpec {
-    /// The name.
+    /// Name of the input or output.
     pub name: Arc<str>,
-    /// The type of the elements.
+    /// Type of the elements.
     pub dtype: DType,
-    /// The dimensions, the batch first.
+    /// Lengths of the dimensions, the batch first.
     pub dims: Vec<Dim>,
 }
 
-/// Inputs and outputs of a model.
+/// Declared inputs and outputs of a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// The inputs, in the model's order.
@@ -60,7 +60,7 @@ impl Signature {
 }
 
 impl TensorSpec {
-    /// Returns the type and dimensions, as in `float32[batch, 64]`.
+    /// Describes the type and dimensions of the tensor, as in `float32[batch, 64]`.
     ///
     /// ```
     /// use leeway::tensor::{DType, Dim, TensorSpec};

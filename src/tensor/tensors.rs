@@ -1,16 +1,16 @@
-//! Named tensors: joining rows to a batch, and taking rows out of a batch.
+//! Sets of named tensors: joins rows to a batch, and takes rows out of a batch.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::Tensor;
 
-/// Named tensors in the order of a signature.
+/// Set of named tensors, in the order of a signature.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tensors(Vec<(Arc<str>, Tensor)>);
 
-/// Values that pad short rows to the length of the longest row: one value for each tensor, in order. The length of a
-/// row is the length of its first dimension.
+/// Values that pad short rows to the length of the longest row of a batch, one value for each tensor in order. The
+/// length of a row is the length of its first dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Padding(pub Vec<i64>);
 
@@ -42,13 +42,13 @@ impl Tensors {
         self.0.iter().map(|(name, tensor)| (name, tensor))
     }
 
-    /// Keeps the tensors for whose names `wanted` returns true.
+    /// Keeps only the tensors for whose names `wanted` returns true.
     pub fn keep(mut self, mut wanted: impl FnMut(&str) -> bool) -> Tensors {
         self.0.retain(|(name, _)| wanted(name));
         self
     }
 
-    /// Keeps the tensors that have this many rows.
+    /// Keeps only the tensors that have this many rows.
     pub fn keep_rows(mut self, rows: usize) -> Tensors {
         self.0.retain(|(_, tensor)| tensor.rows() == rows);
         self
@@ -59,22 +59,22 @@ impl Tensors {
         self.0.first().map_or(0, |(_, tensor)| tensor.rows())
     }
 
-    /// Number of elements of one row, over all tensors.
+    /// Number of elements of one row, of all tensors together.
     pub fn row_elements(&self) -> usize {
         self.iter().map(|(_, tensor)| tensor.row_len()).sum()
     }
 
-    /// Returns a copy of some rows of every tensor.
+    /// Returns a copy of a range of rows of every tensor.
     pub fn slice_rows(&self, rows: Range<usize>) -> Tensors {
         self.iter().map(|(name, tensor)| (Arc::clone(name), tensor.slice_rows(rows.clone()))).collect()
     }
 
-    /// Stacks several sets of the same tensors; `None` if they do not match in names, types and row shapes.
+    /// Stacks the rows of several sets of tensors; `None` if the sets do not match in names, types and row shapes.
     pub fn stack(parts: &[&Tensors]) -> Option<Tensors> {
         Tensors::gather(&parts.iter().map(|part| (*part, 0..part.rows())).collect::<Vec<_>>())
     }
 
-    /// Stacks some rows of several sets of the same tensors; `None` if the sets do not match in names, types and row
+    /// Stacks ranges of rows of several sets of tensors; `None` if the sets do not match in names, types and row
     /// shapes, or lack one of these rows.
     ///
     /// ```
@@ -94,7 +94,8 @@ impl Tensors {
         parts.first()?.0.iter().map(|(name, _)| column(name)).collect()
     }
 
-    /// Like [`Tensors::gather`], but pads short rows to the length of the longest row. Padded rows have one dimension.
+    /// Stacks rows like [`Tensors::gather`], but pads short rows to the length of the longest row. Padded rows have one
+    /// dimension.
     ///
     /// ```
     /// use leeway::tensor::{Data, Padding, Tensor, Tensors};
@@ -126,7 +127,7 @@ impl Tensors {
         self.at(0).and_then(|tensor| tensor.row_shape().first().copied()).unwrap_or(1)
     }
 
-    /// Cuts the rows of those tensors to a length for whose names `is_long` returns true.
+    /// Cuts rows to a length, in the tensors for whose names `is_long` returns true.
     pub fn shortened(self, length: usize, is_long: impl Fn(&str) -> bool) -> Tensors {
         let tensors = self.0.into_iter().map(|(name, tensor)| match is_long(&name) {
             true => (name, tensor.with_row_length(length)),

@@ -17,7 +17,8 @@ use crate::identity::{ModelName, Version};
 use crate::registry::{Pace, ServedVersion};
 
 impl Deployer {
-    /// Takes the next steps for a model. Does not wait for loads: each load calls this again when it ends.
+    /// Takes the next steps of a model: first or newer deployment, loads, retirements. Does not wait for loads: each
+    /// load calls this again when it ends.
     pub(super) async fn advance(self: &Arc<Self>, name: &ModelName) {
         self.deploy_first(name).await;
         self.take_over_newer(name).await;
@@ -44,7 +45,7 @@ impl Deployer {
         self.publish(&mut self.state.lock());
     }
 
-    /// Takes the next steps for a model and compares its files, in the background.
+    /// Takes the next steps of a model, and compares its files with what was loaded, in the background.
     pub(super) fn advance_in_background(self: &Arc<Self>, name: &ModelName) {
         let (deployer, name) = (Arc::clone(self), name.clone());
         let advancing = async move {
@@ -90,7 +91,7 @@ impl Deployer {
         let _ = self.until(deadline, comparing).await;
     }
 
-    /// Waits for a future until the deadline, or until the server stops.
+    /// Waits for a future until the deadline, or until the server stops. `None` if the future has not ended by then.
     pub(super) async fn until<F: Future>(&self, deadline: Option<tokio::time::Instant>, what: F) -> Option<F::Output> {
         let mut stopping = self.stopping.subscribe();
         let over = async {

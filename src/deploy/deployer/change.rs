@@ -17,7 +17,7 @@ use crate::identity::{ModelName, Version};
 use crate::monitor::StatePart;
 use crate::traffic::{Share, TrafficSplit};
 
-/// Maximum number of attempts at a change, if other changes are written first.
+/// Maximum number of attempts at a change of a deployment, if other changes are written first.
 const ATTEMPTS: usize = 16;
 
 /// Guard that keeps the versions of a pending change loaded.
@@ -28,7 +28,7 @@ struct Changing<'a> {
     versions: BTreeSet<Version>,
 }
 
-/// Result of an attempt to make a change.
+/// Result of an attempt to change a deployment.
 enum Attempt {
     /// The change is made, or was already in effect.
     Ended(ChangeOutcome),
@@ -37,8 +37,8 @@ enum Attempt {
 }
 
 impl Deployer {
-    /// Makes a change: loads the versions that it needs, writes it to the journal, publishes it. Continues even if the
-    /// caller stops waiting.
+    /// Changes the deployment of a model: loads the versions that the new deployment needs, writes it to the journal,
+    /// and publishes it. Continues even if the caller stops waiting.
     pub async fn change(self: &Arc<Self>, request: ChangeRequest) -> Result<ChangeOutcome, OperatorError> {
         let changing = tokio::spawn(Arc::clone(self).change_to_the_end(request));
         changing.await.map_err(|error| OperatorError::internal(format_args!("a change broke off: {error}")))?
@@ -153,7 +153,7 @@ impl Deployer {
         ChangeOutcome { changed, deployment, before, unwritten }
     }
 
-    /// Returns the reason why the deployment in effect is not in the journal yet.
+    /// Returns the reason why the deployment in effect is not in the journal yet; `None` if it is.
     fn unwritten(&self, name: &ModelName) -> Option<String> {
         self.state.lock().models.get(name).and_then(|model| model.unwritten.shown())
     }
@@ -194,7 +194,7 @@ impl Deployer {
         Ok(latest)
     }
 
-    /// Returns true if the model has no deployment yet.
+    /// Returns true if the model is new, and its first deployment is not decided yet.
     fn is_undecided(&self, name: &ModelName) -> bool {
         self.state.lock().models.get(name).is_some_and(|model| model.recorded == Recorded::NotYet)
     }

@@ -19,8 +19,8 @@ use crate::machine::lower_priority_of_this_thread;
 use crate::registry::{LoadOrder, LoadStep, Pace, PreparedVersion, ServedVersion};
 use crate::repository::{Fingerprint, Refusal};
 
-/// Maximum number of concurrent loads while requests are served: each takes the memory of a model, and spare cores. At
-/// startup a load takes all permits, so that loads run one at a time, each with the whole machine.
+/// Maximum number of concurrent loads while requests are served. Each load takes the memory of a model, and spare
+/// cores. At startup a load takes all permits, so that loads run one at a time, each with the whole machine.
 pub(super) const LOADS_AT_ONE_TIME: u32 = 2;
 
 /// Maximum number of additional loads that run longer than [`SLOW`]. They release their permits, so that a load that
@@ -208,7 +208,7 @@ fn start_thread<T: Send + 'static>(
     Ok(receiver)
 }
 
-/// Waits for the result of a thread.
+/// Waits for the result of a thread; an error if the thread panicked.
 async fn result_of<T>(thread: oneshot::Receiver<T>) -> Result<T> {
     thread.await.map_err(|_| Error::internal("a thread panicked; its message is in the log above"))
 }
@@ -235,7 +235,8 @@ fn note_success(model: &mut ModelState, served: ServedVersion) {
     model.on(version, Event::Loaded(Arc::new(served), compared));
 }
 
-/// Sets the time of the next attempt, if the fault is transient, and logs a problem that was not logged before.
+/// Records a failed load: sets the time of the next attempt, if the fault is transient, and logs a problem that was not
+/// logged before.
 fn note_failure(model: &mut ModelState, version: Version, failure: LoadFailure) {
     let LoadFailure { fault, problem, .. } = &failure;
     let known = model.versions.entry(version).or_default();

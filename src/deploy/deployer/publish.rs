@@ -1,4 +1,4 @@
-//! The snapshot for new requests, and the metrics of deployments.
+//! Publishes the snapshot for new requests, and the metrics of deployments.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

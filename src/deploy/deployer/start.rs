@@ -1,4 +1,4 @@
-//! The first snapshot at the start, and the syncs with the repository after it.
+//! Start of the deployer: loads the first versions. After the start, syncs with the repository.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::identity::ModelName;
 use crate::registry::{Catalog, Loader, Pace};
 
 impl Deployer {
-    /// Loads the versions that the repository and the journal ask for. A model that cannot be served is logged and
-    /// skipped, or is an error at a strict start.
+    /// Creates a deployer, and loads the versions that the repository and the journal ask for. A model that cannot be
+    /// served is logged and skipped, or is an error at a strict start.
     pub async fn start(
         loader: Loader,
         journal: Arc<dyn Journal>,

@@ -1,4 +1,4 @@
-//! State of the deployer: models, their versions and deployments. Nothing here reads or loads anything.
+//! State of the deployer: models, their versions and deployments. Pure: nothing is read or loaded here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) struct ModelState {
     pub(super) recorded: Recorded,
     /// A newer deployment that another process has written, until its versions are loaded.
     pub(super) newer: Option<Deployment>,
-    /// True if the deployment was never written, because another process has written a different one.
+    /// True if `deployment` was never written to the journal, because another process has written a different one.
     pub(super) is_overtaken: bool,
     /// The reason why a newer deployment cannot be taken over.
     pub(super) deployment_problem: Option<String>,
@@ -47,7 +47,7 @@ pub(super) struct ModelState {
     pub(super) holds: BTreeMap<Version, Hold>,
     /// Versions that pending changes are about to deploy, one entry for each change.
     pub(super) changing: Vec<Version>,
-    /// Held while files of its versions are compared.
+    /// Held while the files of its versions are compared with what was loaded.
     pub(super) comparing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -69,12 +69,12 @@ pub(super) struct Unwritten {
 }
 
 impl Unwritten {
-    /// The error of the journal, if deployments wait for it.
+    /// Returns the error of the journal, if deployments wait for the journal.
     pub(super) fn problem(&self) -> Option<String> {
         (!self.deployments.is_empty()).then(|| self.problem.clone())
     }
 
-    /// The message for operators, if deployments wait for the journal.
+    /// Returns the message for operators, if deployments wait for the journal.
     pub(super) fn shown(&self) -> Option<String> {
         let latest = self.deployments.last()?;
         Some(format!(
@@ -141,7 +141,7 @@ impl State {
     }
 }
 
-/// The key of a problem with a model's `model.toml`.
+/// Returns the subject of a problem with a model's `model.toml`, under which the problem is remembered.
 pub(super) fn about_config(name: &ModelName) -> String {
     format!("model.toml of {name}")
 }
@@ -206,7 +206,7 @@ impl ModelState {
         self.versions.get(&version)?.lifecycle.as_ready()?.altered.as_ref()
     }
 
-    /// Changes the state of a version.
+    /// Applies an event to the life cycle of a version.
     pub(super) fn on(&mut self, version: Version, event: Event<Arc<ServedVersion>>) {
         let known = self.versions.entry(version).or_default();
         if let Err(error) = known.lifecycle.on(event) {
@@ -214,7 +214,7 @@ impl ModelState {
         }
     }
 
-    /// Returns the states of the versions, for the decision on the next steps.
+    /// Returns the load states of the versions, from which the next steps are decided.
     pub(super) fn live(&self) -> BTreeMap<Version, LoadState> {
         let live = |(version, known): (&Version, &VersionRecord)| {
             let is_current =
@@ -266,7 +266,7 @@ impl ModelState {
         Some(Unserved { is_transient, reason })
     }
 
-    /// Returns the reason why a version that a deployment needs cannot be loaded now.
+    /// Returns the reason why versions of a deployment cannot be loaded now, if there is one.
     pub(super) fn why_not_loadable(&self, deployment: &Deployment) -> Option<String> {
         let mut missing = deployment.serving_versions().filter(|version| !self.is_loaded(*version));
         missing.find_map(|version| match self.failure(version) {

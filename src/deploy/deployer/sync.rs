@@ -1,4 +1,4 @@
-//! Syncs with the repository and the journal: takes over their changes. Loads nothing.
+//! Syncs the deployer's state with the repository and the journal: takes over their changes. Loads nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ impl Deployer {
         ))
     }
 
-    /// Takes over new versions and a changed `model.toml`.
+    /// Takes over new versions of a model, and its changed `model.toml`.
     fn update(&self, model: &mut ModelState, found: &Arc<ModelView>, (reason, now): (SyncReason, Instant)) {
         let name = &found.name;
         for version in found.versions.keys().filter(|version| !model.is_on_disk(**version)) {

@@ -1,8 +1,8 @@
 //! Deployments that are in effect but not yet in the journal.
 //!
-//! A rollback takes effect even if it cannot be written: the operator has a worse problem than a full disk. So does the
-//! first deployment of a model when the server starts on a full disk. An unwritten deployment is shown, and is written
-//! as soon as the journal works again.
+//! A rollback takes effect even if it cannot be written, because a bad model in service is a worse problem than a full
+//! disk. The first deployment of a model also takes effect unwritten when the server starts on a full disk. An
+//! unwritten deployment is shown to operators, and is written as soon as the journal works again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::error::{OperatorError, Result};
 use crate::identity::ModelName;
 use crate::monitor::StatePart;
 
-/// First and longest backoff between attempts to write.
+/// First and longest backoff between attempts to write deployments to the journal.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
@@ -53,7 +53,7 @@ impl Deployer {
         }
     }
 
-    /// Writes the waiting deployments of a model. On success none is left.
+    /// Writes all waiting deployments of a model to the journal.
     pub(super) async fn write_unwritten(self: &Arc<Self>, name: &ModelName) -> Result<(), OperatorError> {
         loop {
             let writing = self.writing.lock().await;

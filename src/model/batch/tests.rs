@@ -45,7 +45,7 @@ fn plan_takes_what_fits_from_the_oldest_on() {
     check(up_to(8), &[(3, 4), (5, 4), (1, 4)], &[(0, 3), (1, 5)]);
     // A small request stays whole, and no later one overtakes it.
     check(up_to(8), &[(3, 4), (6, 4), (1, 4)], &[(0, 3)]);
-    // A large one is divided, and fills the remaining rows.
+    // A large request is divided, and fills the remaining rows.
     check(up_to(8), &[(100, 4), (1, 4)], &[(0, 8)]);
     check(up_to(8), &[(3, 4), (100, 4)], &[(0, 3), (1, 5)]);
     // A request of another shape is passed over; it will be the first in a later batch.
@@ -103,7 +103,7 @@ fn a_worker_waits_for_company_no_longer_than_it_may() {
     assert_eq!(woken, Plan { hopeless: vec![], next: Next::Run(vec![Share { index: 0, rows: 1 }]) });
 }
 
-/// Three rows of eight, and six more that have to stay whole: no later request may overtake them.
+/// A batch of at most eight rows has three. The next request of six stays whole, and no later one may overtake it.
 #[test]
 fn a_worker_does_not_wait_for_company_that_cannot_come() {
     let (now, inputs, other) = (Instant::now(), [request(3, 2), request(6, 2)], request(1, 3));

@@ -2,7 +2,7 @@
 
 use crate::tensor::{Data, Element, Tensor, for_each_element_type};
 
-/// Kind of the two runs that two answers to a row come from.
+/// Relation between two runs whose answers to a row are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Runs {
     /// Both runs have only this row.
@@ -11,7 +11,7 @@ pub(super) enum Runs {
     OfDifferentShapes,
 }
 
-/// The size of the numbers in the answers to all rows.
+/// Usual size of the numbers in the answers to all rows, to which differences are relative.
 pub(super) struct Usual {
     /// Median, over the answers, of the largest number in each.
     overall: f64,

@@ -84,7 +84,7 @@ fn what_differs_by_rounding_is_independent() {
     assert!(difference > 1e-7 && difference < 1e-5, "{difference}");
 }
 
-/// An output that passes an id through is not evidence about the output beside it, a risk. An output that is not part
+/// An output that passes an id through is not evidence about another output, such as a risk. An output that is not part
 /// of answers does not matter.
 #[test]
 fn every_output_of_an_answer_has_to_say_something() {
@@ -119,7 +119,7 @@ fn what_is_made_by_chance_is_said_to_be() {
     assert!(matches!(check(chance), Independence::Dependent(Dependence { cause: Cause::Nondeterminism, .. })));
 }
 
-/// A mean over all tokens, and one that ignores padding of 0.
+/// Two models of texts: a mean over all tokens, and a mean that ignores padding of 0.
 #[test]
 fn what_filling_up_changes_is_found() {
     let joining = Joining::new(&crate::tensor::Signature::default(), Some(crate::tensor::Padding(vec![0])));

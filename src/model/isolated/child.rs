@@ -24,7 +24,7 @@ struct Runs {
     interrupt: Option<Arc<dyn Interrupt>>,
 }
 
-/// The received bytes of the model.
+/// The model's bytes, as received from the server.
 #[derive(Debug)]
 struct Received(Arc<ModelBytes>);
 

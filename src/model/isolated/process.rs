@@ -15,7 +15,7 @@ use crate::machine;
 /// The subcommand of `leeway` that runs a model.
 pub const RUN_COMMAND: &str = "run-model";
 
-/// Maximum number of lines from a process's standard error that are logged, and of the last lines that are kept.
+/// Maximum number of lines of a process's standard error that are logged. As many of its last lines are kept.
 const MAX_LINES: usize = 20;
 
 /// Counts the ends of a model's processes, so that a model that always crashes is restarted with backoff.
@@ -111,7 +111,7 @@ fn keep_last_lines(from: impl Read, lines: &Mutex<VecDeque<String>>, process: u3
 // ===== impl Restarts =====
 
 impl Restarts {
-    /// Ends that are further apart than this are not counted as in a row.
+    /// Ends of a process that are further apart than this do not count as ends in a row.
     const IN_A_ROW: Duration = Duration::from_secs(60);
 
     pub(super) fn ended(&mut self, now: Instant) {
@@ -126,14 +126,14 @@ impl Restarts {
         self.in_a_row = self.in_a_row.saturating_sub(1);
     }
 
-    /// Returns the time until a process may be started.
+    /// Returns the time until the process may be started again; `None` if it may be started now.
     pub(super) fn still_to_wait(&self, now: Instant) -> Option<Duration> {
         let wait = backoff(self.in_a_row).saturating_sub(now.duration_since(self.last?));
         Some(wait).filter(|wait| !wait.is_zero())
     }
 }
 
-/// Backoff after a number of ends in a row: none after the first, then 100 ms, doubled each time, up to 30 s.
+/// Backoff after this many ends in a row: none after the first, then 100 ms, doubled each time, up to 30 s.
 fn backoff(in_a_row: u32) -> Duration {
     const FIRST: Duration = Duration::from_millis(100);
     const MAX: Duration = Duration::from_secs(30);

@@ -14,13 +14,13 @@ use crate::error::{Error, ProcessEnd, Result};
 use crate::model::session::{Interrupt, Session};
 use crate::tensor::Tensors;
 
-/// Interval of checks for a request to end the run.
+/// Interval at which a waiting worker checks if its run was told to end.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Size of the buffer for an answer, enough for a few outputs.
+/// Size of the buffer for an answer of the process, in bytes. A few outputs fit into it.
 const ANSWER_BYTES: usize = 512;
 
-/// Time for a run to end after it was told to end. After that, its process is killed.
+/// Maximum time that a run takes to end after it was told to end. After that, its process is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) struct IsolatedSession {
@@ -127,7 +127,7 @@ impl Interrupt for Control {
     }
 }
 
-/// Waits for an answer. Gives up on a process whose run does not end when told to.
+/// Reader that waits for an answer of the process. Gives up if a run does not end when told to.
 struct Waiting<'a> {
     socket: &'a UnixStream,
     control: &'a Control,

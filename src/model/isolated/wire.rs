@@ -1,8 +1,9 @@
 //! The protocol between a server and the process of a model: short messages through a socket, tensors through shared
 //! memory.
 //!
-//! The two sides take turns. A message is its length (four bytes, little-endian) and JSON. The memory is an anonymous
-//! file (`memfd`). The sender writes its tensors there, one after the other, and the message has their shapes.
+//! The two sides take turns. A message is its length (four bytes, little-endian) and JSON. The shared memory is an
+//! anonymous file (`memfd`). The sender writes its tensors into it, one after the other, and the message has their
+//! shapes.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -27,10 +28,10 @@ use crate::tensor::{DType, Data, Element, Signature, Tensor, with_element_type};
 /// Maximum length of a message: the shapes of a few hundred tensors, or a settings file.
 const MAX_MESSAGE_BYTES: u32 = 1 << 24;
 
-/// Size of the memory that is kept between runs.
+/// Size of the shared memory that is kept between runs, in bytes.
 const KEPT_BYTES: u64 = 1 << 22;
 
-/// A message of the server.
+/// Message from the server to the process of a model.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
     /// The first message: opens a model.
@@ -54,18 +55,18 @@ pub(super) struct Open {
     pub(super) external: Vec<(String, usize)>,
 }
 
-/// A message of the process.
+/// Message from the process of a model to the server, in answer to an [`Order`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     /// The model is open.
     Opened { signature: Signature, provider: Provider },
-    /// The model ran. Its outputs, each with its index in the signature.
+    /// The model ran and returned these outputs, each with its index in the signature.
     Ran(Vec<(usize, Head)>),
     /// The order failed.
     Failed(Failure),
 }
 
-/// Kind and text of a failure.
+/// Kind and text of a failure in the process of a model.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Failure {
     /// The model failed on these inputs.
@@ -78,7 +79,7 @@ pub(super) enum Failure {
     Internal(String),
 }
 
-/// A tensor in the shared memory.
+/// Description of a tensor in the shared memory.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Head {
     dtype: DType,
@@ -186,7 +187,7 @@ pub(super) fn receive_files(from: &UnixStream) -> io::Result<[OwnedFd; 2]> {
 
 // ===== memory =====
 
-/// Memory that both sides share.
+/// Memory that the server and the process of a model share.
 #[derive(Debug)]
 pub(super) struct SharedMemory(File);
 
@@ -219,12 +220,12 @@ impl SharedMemory {
         Ok(bytes)
     }
 
-    /// Releases the memory of a model that was handed over.
+    /// Releases the memory after a model was passed through it to the process.
     pub(super) fn release(&self) -> io::Result<()> {
         self.0.set_len(0)
     }
 
-    /// Releases the memory that large tensors took.
+    /// Shrinks the memory to the size that is kept between runs.
     pub(super) fn shrink(&self) -> io::Result<()> {
         self.0.set_len(KEPT_BYTES)
     }

@@ -47,7 +47,7 @@ impl Queue {
         let rows_ahead = state.line.size_before(turn(priority, now, self.overtaking));
         let is_free = rows_ahead == 0 && state.workers.iter().any(|slot| slot.run.is_none());
         let left = demand.finish_by.saturating_duration_since(now);
-        // A request of low priority leaves time for others to overtake it.
+        // A request of low priority leaves time for other requests to overtake it.
         let for_others = match priority {
             Priority::Low if !is_free => self.overtaking.min(left / 2),
             _ => Duration::ZERO,
@@ -63,7 +63,7 @@ impl Queue {
         }
         match admission {
             Admission::Admit(predicted) => Ok(predicted),
-            // The learned time is stale, and a worker is free: run the request anyway, to learn. A request with much
+            // Runs the request anyway, to learn: the learned time is stale, and a worker is free. A request with much
             // less time than usual would be cancelled before anything is learned.
             Admission::Shed(_) if is_free && left >= self.queue_and_run / 2 && is_stale => Ok(None),
             Admission::Shed(needed) => {

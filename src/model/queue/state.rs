@@ -20,7 +20,7 @@ pub(super) const STALE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) line: WaitingLine,
-    /// One per worker.
+    /// The state of each worker.
     pub(super) workers: Vec<WorkerSlot>,
     pub(super) service: ServiceTime,
     /// Size of a full batch, in the unit of `service`: its number of rows, or, where rows differ in length, their total
@@ -42,7 +42,7 @@ pub(super) struct State {
     pub(super) residuals: Vec<Duration>,
 }
 
-/// State of a worker in the queue.
+/// State of a worker, as the queue sees it.
 #[derive(Debug)]
 pub(super) struct WorkerSlot {
     pub(super) session: Arc<CurrentSession>,

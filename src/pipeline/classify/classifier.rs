@@ -47,24 +47,24 @@ struct Classifier {
     temperature: f32,
     /// The labels, in the order of the scores.
     labels: ChosenLabels,
-    /// The output in which the model itself names the class that it chooses.
+    /// The output in which the model itself returns the class that it chose.
     label_output: Option<String>,
     top_k: NonZeroUsize,
     decision: Decision,
     /// Number of classes, if the model declares it.
     classes: Option<usize>,
-    /// True if a row has one score, that of the second of two classes.
+    /// True if a row has only one score, which belongs to the second of two classes.
     has_one_score: bool,
 }
 
-/// Rule that chooses the class or classes.
+/// Rule that chooses the classes of an answer from the probabilities.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Decision {
-    /// The most probable one.
+    /// Chooses the most probable class.
     Best,
-    /// The second of two if it has at least this probability, otherwise the first.
+    /// Chooses the second of two classes if it has at least this probability, otherwise the first.
     SecondFrom(f32),
-    /// Every class that has at least this probability.
+    /// Chooses every class that has at least this probability.
     AllFrom(f32),
 }
 
@@ -74,11 +74,11 @@ const TOP_K: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// Number of scores in a row, according to the dimensions that the model declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowScores {
-    /// One.
+    /// One score per row.
     One,
-    /// A fixed number.
+    /// This fixed number of scores per row.
     Several(usize),
-    /// Known only from the output of a run.
+    /// An open number of scores, known only from the output of a run.
     Open,
 }
 
@@ -129,7 +129,7 @@ impl RowScores {
     fn classes(self, multi_label: bool) -> Option<usize> {
         match self {
             RowScores::One if multi_label => Some(1),
-            // The score is that of the second of two classes.
+            // The single score belongs to the second of two classes.
             RowScores::One => Some(2),
             RowScores::Several(scores) => Some(scores),
             RowScores::Open => None,
@@ -249,7 +249,7 @@ impl Postprocessor for Classifier {
 }
 
 impl Classifier {
-    /// The classes that the model itself names.
+    /// Returns the classes that the model itself chose; empty if the model does not return classes.
     fn said(&self, outputs: &Tensors) -> Vec<Label> {
         match self.label_output.as_deref().and_then(|name| outputs.get(name)).map(|output| output.data()) {
             Some(Data::Text(values)) => values.iter().map(|text| Label::Text(text.as_str().into())).collect(),
@@ -258,8 +258,8 @@ impl Classifier {
         }
     }
 
-    /// Returns true if each row of scores is a probability distribution; `None` if a value is not finite. Softmax of
-    /// probabilities is a common mistake, and hard to notice because the labels are still right.
+    /// Returns true if each row of scores is a probability distribution; `None` if a score is not finite. Configuring
+    /// probabilities as logits is a common mistake. It is hard to notice, because the labels are still right.
     fn add_up_to_one(&self, outputs: &Tensors) -> Option<bool> {
         let tensor = outputs.get(&self.output)?;
         let scores = tensor.to_f32()?;
@@ -270,7 +270,7 @@ impl Classifier {
         scores.iter().all(|score| score.is_finite()).then(|| scores.chunks_exact(tensor.row_len()).all(is_distribution))
     }
 
-    /// Returns true if a row has one score, that of the second of two classes.
+    /// Returns true if a row of `width` scores has only one, which belongs to the second of two classes.
     fn is_single(&self, width: usize) -> bool {
         width == 1 && !matches!(self.decision, Decision::AllFrom(_))
     }
@@ -327,8 +327,8 @@ impl Classifier {
         }
     }
 
-    /// Entropy −Σ p ln p over the classes, divided by its maximum. With `multi_label`, the mean of the entropies of the
-    /// classes, each taken as a yes-or-no decision.
+    /// Returns the entropy −Σ p ln p over the classes, divided by its maximum. With `multi_label`, returns the mean of
+    /// the entropies of the classes, each taken as a yes-or-no decision.
     fn entropy(&self, probabilities: &[f64]) -> f64 {
         let plogp = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
         let entropy = match self.decision {

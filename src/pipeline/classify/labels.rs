@@ -1,4 +1,4 @@
-//! The names of classes: in `model.toml`, or in a file of the version.
+//! Names of classes, from `model.toml` or from a file of the version.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,24 +8,24 @@ use serde::Deserialize;
 use crate::error::{Result, SetupError};
 use crate::pipeline::version_files::VersionFiles;
 
-/// The name of a class, as in `model.toml`: a number or a text.
+/// Name of a class: a number or a text, as it is written in `model.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(untagged, expecting = "a label is a number or a string")]
 pub enum Label {
-    /// As in `labels = [0, 1]`.
+    /// A number, as in `labels = [0, 1]`.
     Number(i64),
-    /// As in `labels = ["cat", "dog"]`.
+    /// A text, as in `labels = ["cat", "dog"]`.
     Text(Arc<str>),
 }
 
-/// `labels` in `model.toml`.
+/// The setting `labels` in `model.toml`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged, expecting = "labels are a list, or the name of a file of the version")]
 pub(crate) enum Labels {
     /// The labels themselves, in the order of the scores.
     List(Vec<Label>),
-    /// A file with one label per line. A file that ends in `.json` is an array of labels, or a `config.json` of Hugging
-    /// Face, from which `id2label` is read.
+    /// Name of a file with one label per line. If it ends in `.json`, it is an array of labels, or a `config.json` of
+    /// Hugging Face, from which `id2label` is read.
     File(String),
 }
 

@@ -1,4 +1,4 @@
-//! Classes: from scores to labels.
+//! Conversion of the scores of a classifier to labels.
 
 pub(crate) mod classifier;
 pub(crate) mod labels;

@@ -1,4 +1,4 @@
-//! Class names in a model's file, and the `labels` of `model.toml` that must not disagree with them.
+//! Class names in the file of a model, and the check that `labels` in `model.toml` does not contradict them.
 
 use std::collections::BTreeMap;
 
@@ -6,66 +6,66 @@ use crate::error::{Result, SetupError};
 use crate::identity::shown;
 use crate::pipeline::Label;
 
-/// The names of classes, in the order of the scores, and their source.
+/// Names of classes, in the order of the scores, and their location in the model's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedClasses {
     /// The names.
     pub labels: Vec<Label>,
-    /// Location of the names in the file, for messages.
+    /// Location of the names in the model's file, for messages.
     pub source: String,
 }
 
-/// The classes of an output with scores, according to the model's graph.
+/// Classes of one output with scores, according to the model's graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutputClasses {
-    /// Candidate lists of names, the likeliest first. The list of a classifier within the model may be too short or too
-    /// long.
+    /// Candidate lists of class names, the likeliest first. The list of a classifier that is a part of the model may be
+    /// too short or too long.
     pub names: Vec<NamedClasses>,
-    /// The output in which the model itself names the class that it chooses from these scores.
+    /// The output in which the model itself returns the class that it chose from these scores.
     pub label_output: Option<String>,
 }
 
-/// The classes of a model, according to its file.
+/// Classes of all outputs of a model, according to its file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelClasses {
-    /// The classes of each output.
+    /// The classes of each output, by the name of the output.
     pub of_scores: BTreeMap<String, OutputClasses>,
-    /// The lists of names in the file's metadata. The first list of the right length is used.
+    /// The lists of class names in the file's metadata. The first list of the right length is used.
     pub of_metadata: Vec<NamedClasses>,
 }
 
 /// Maximum length of a label, in bytes.
 const MAX_LABEL: usize = 256;
 
-/// The scores whose labels are looked up.
+/// Description of an output with scores, for the search for its labels.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scores<'a> {
-    /// The output's name.
+    /// Name of the output.
     pub(crate) output: &'a str,
-    /// The number of classes, if the model's shapes determine it.
+    /// Number of classes, if the model's shapes determine it.
     pub(crate) count: Option<usize>,
-    /// The number of the first class: 1 if 0 is the background, which has no label.
+    /// Number of the first class with a label: 1 if class 0 is the background, which has no label.
     pub(crate) first_class: usize,
 }
 
-/// The labels of a stage, and their source.
+/// Labels that a postprocessor uses for its classes, and their source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChosenLabels {
     /// The labels in answers, in the order of the scores; `None` for "class 0", "class 1" and so on.
     pub(crate) labels: Option<Vec<Label>>,
-    /// The names in the model's file, if there are any.
+    /// The names in the model's file, if it has any.
     pub(crate) in_file: Option<Vec<Label>>,
-    /// A sentence for the person who adds a version.
+    /// A remark on the source of the labels, for the person who adds a version.
     pub(crate) remark: Option<String>,
 }
 
 impl ModelClasses {
-    /// The output in which the model itself names the class that it chooses from these scores.
+    /// Returns the output in which the model itself returns the class that it chose from the scores in `output`.
     pub(crate) fn label_output(&self, output: &str) -> Option<&str> {
         self.of_scores.get(output)?.label_output.as_deref()
     }
 
-    /// The names in the file for these scores.
+    /// Returns the class names in the model's file for these scores, from the graph or from the metadata.
     fn of_output(&self, scores: Scores<'_>) -> Option<NamedClasses> {
         let fits = |classes: &NamedClasses| scores.count.is_none_or(|count| classes.labels.len() == count);
         let of_graph =
@@ -73,13 +73,13 @@ impl ModelClasses {
         let of_metadata =
             self.of_metadata.iter().filter_map(|names| names.without_background(scores.first_class)).find(fits);
         match (of_graph.cloned(), of_metadata) {
-            // Prefers the metadata, because numbers from 0 up are not names.
+            // Prefers the metadata if the graph has only the numbers 0, 1, 2 and so on, which are not names.
             (Some(graph), Some(metadata)) if is_numbering(&graph.labels) => Some(metadata),
             (graph, metadata) => graph.or(metadata),
         }
     }
 
-    /// Returns the labels for these scores, from `model.toml` or else from the file. Fails if the two disagree.
+    /// Returns the labels for these scores, from `model.toml` or else from the model's file. Fails if the two disagree.
     pub(crate) fn choose(
         &self,
         configured: Option<Vec<Label>>,
@@ -127,8 +127,8 @@ impl ModelClasses {
 }
 
 impl NamedClasses {
-    /// Removes the name of the background. `None` if the scores have a background, but the first name is not a
-    /// background's.
+    /// Returns the names without that of the background. `None` if class 0 is the background, but the first name is not
+    /// a usual name of a background.
     fn without_background(&self, first_class: usize) -> Option<NamedClasses> {
         const BACKGROUND: [&str; 4] = ["__background__", "background", "bg", "n/a"];
         let is_background = |label: &Label| BACKGROUND.contains(&label.to_string().to_lowercase().as_str());
@@ -141,7 +141,7 @@ impl NamedClasses {
 }
 
 impl ChosenLabels {
-    /// The label of a class.
+    /// Returns the label of a class; "class 0" and so on if the classes have no names.
     pub(crate) fn of(&self, class: usize) -> Label {
         match &self.labels {
             Some(labels) => labels.get(class).cloned().unwrap_or_else(|| unnamed(class)),
@@ -149,12 +149,12 @@ impl ChosenLabels {
         }
     }
 
-    /// The number of classes, if they are named.
+    /// Number of classes, if they have names.
     pub(crate) fn count(&self) -> Option<usize> {
         self.labels.as_ref().map(Vec::len)
     }
 
-    /// Describes the contradiction between these labels and `said`, the model's own name of a class.
+    /// Describes the contradiction between these labels and `said`, a class that the model itself returned.
     pub(crate) fn contradiction(&self, said: &Label, output: &str) -> Option<String> {
         let known = match (&self.in_file, &self.labels) {
             (Some(known), _) => known,
@@ -180,17 +180,17 @@ impl ChosenLabels {
     }
 }
 
-/// The label of a class without a name.
+/// Returns the label of a class without a name, as in "class 0".
 pub(crate) fn unnamed(class: usize) -> Label {
     Label::Text(format!("class {class}").into())
 }
 
-/// Returns true for 0, 1, 2 and so on: positions, which texts may name.
+/// Returns true if the labels are the numbers 0, 1, 2 and so on. These are only positions, so texts may replace them.
 fn is_numbering(labels: &[Label]) -> bool {
     labels.iter().zip(0..).all(|(label, place)| *label == Label::Number(place))
 }
 
-/// Returns true if the labels differ, except that texts may replace the numbers of a file.
+/// Returns true if the configured labels differ from those in the file. Texts may replace numbers in the file.
 fn disagree(configured: &[Label], in_file: &[Label]) -> bool {
     let are_numbers = in_file.iter().all(|label| matches!(label, Label::Number(_)));
     let only_names_them = are_texts(configured) && are_numbers && configured.len() == in_file.len();
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    /// Labels are in every response and in metrics.
+    /// Labels are bounded, because they are in every response and in metrics.
     #[test]
     fn labels_are_bounded_wherever_they_come_from() {
         let long = format!(r#"["a", "b", "{}"]"#, "c".repeat(1_000_000));
@@ -256,10 +256,10 @@ mod tests {
         check(None, texts, Ok(texts));
         check(None, numbers, Ok(numbers));
         check(Some(texts), texts, Ok(texts));
-        // Numbers in a file can be given names ...
+        // Texts in `model.toml` may replace numbers in a file ...
         check(Some(texts), numbers, Ok(texts));
         check(Some(texts), "[0, 1, 2]", Ok(texts));
-        // ... but texts cannot be replaced, by other names, another order or numbers.
+        // ... but texts in a file cannot be replaced by other names, another order or numbers.
         check(
             Some(r#"["c", "b", "a"]"#),
             texts,
@@ -276,7 +276,7 @@ mod tests {
         assert!(chosen.remark.unwrap().contains("set labels"));
     }
 
-    /// A model that answers with names has names, even if they cannot be read from its file.
+    /// If the model's outputs are names, the labels must be names too, even if the file does not list them.
     #[test]
     fn what_the_model_itself_says_may_not_contradict_the_labels() {
         let chosen = |labels: Option<&str>| ChosenLabels {
@@ -302,7 +302,7 @@ mod tests {
         let texts = r#"["a", "b", "c"]"#;
         let classes = ModelClasses { of_scores: [("p".to_owned(), numbered)].into(), of_metadata: vec![named(texts)] };
         assert_eq!(classes.choose(None, scores(Some(3))).unwrap().labels, Some(labels(texts)));
-        // The file has no names for another number of scores.
+        // The file has a list of names, but not for this number of scores.
         assert_eq!(classes.choose(None, scores(Some(2))).unwrap().labels, None);
         // If the shapes do not determine the number of scores, a different number of labels is a contradiction.
         let error = classes.choose(Some(labels(r#"["a", "b"]"#)), scores(None)).unwrap_err().to_string();

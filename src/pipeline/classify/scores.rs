@@ -1,4 +1,4 @@
-//! Scores of classes: their output, their kind, and their conversion to probabilities.
+//! Settings of outputs with scores of classes, and the conversion of scores to probabilities.
 //!
 //! The stages that read scores share the settings `output`, `scores` and `labels`. Each stage declares these settings
 //! itself, because serde refuses unknown keys only if all known keys are in one struct.
@@ -23,7 +23,7 @@ pub(crate) enum Scores {
     Probabilities,
 }
 
-/// Settings of the scores, as they are in `model.toml`.
+/// Settings that describe the scores of a model, as they are in `model.toml`.
 pub(crate) struct ScoreSettings {
     /// The output with the scores; by default, the only floating-point output.
     pub(crate) output: Option<String>,
@@ -33,7 +33,7 @@ pub(crate) struct ScoreSettings {
     pub(crate) labels: Option<Labels>,
 }
 
-/// The scores of a model, from checked settings.
+/// Description of the scores of a model, made from checked settings.
 pub(crate) struct ScoresOfModel {
     /// The output with the scores.
     pub(crate) output: Arc<str>,
@@ -44,7 +44,7 @@ pub(crate) struct ScoresOfModel {
 }
 
 impl ScoreSettings {
-    /// Finds the output, and reads the labels.
+    /// Finds the output with the scores, and reads the labels.
     pub(crate) fn find(self, context: &StageContext<'_>) -> Result<ScoresOfModel, SetupError> {
         let scores = self.scores.ok_or_else(|| {
             SetupError::Config(
@@ -58,12 +58,12 @@ impl ScoreSettings {
     }
 }
 
-/// Error for a number of labels that differs from the number of scores in the output.
+/// Returns the error for a number of labels that differs from the number of scores in the output.
 pub(crate) fn wrong_labels(labels: &[Label], output: &str, what: &str) -> SetupError {
     SetupError::Config(format!("labels: there are {}, but the output {output:?} has {what}", labels.len()))
 }
 
-/// Checks a threshold of probabilities.
+/// Checks that a threshold is a probability.
 pub(crate) fn check_threshold(threshold: f32) -> Result<(), SetupError> {
     match (0.0..=1.0).contains(&threshold) {
         true => Ok(()),
@@ -71,8 +71,8 @@ pub(crate) fn check_threshold(threshold: f32) -> Result<(), SetupError> {
     }
 }
 
-/// softmax(s)_i = exp(s_i − max) / Σ_j exp(s_j − max), shifted so that no exponential overflows, and in f64 so that
-/// rounding errors of many classes do not add up.
+/// Converts the scores of a row to probabilities: softmax(s)_i = exp(s_i − max) / Σ_j exp(s_j − max). The shift by the
+/// maximum prevents an overflow. f64 keeps the rounding errors of many classes small.
 pub(crate) fn softmax(scores: &[f32], temperature: f32, probabilities: &mut Vec<f64>) {
     let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let temperature = f64::from(temperature);
@@ -82,7 +82,7 @@ pub(crate) fn softmax(scores: &[f32], temperature: f32, probabilities: &mut Vec<
     probabilities.iter_mut().for_each(|probability| *probability /= sum);
 }
 
-/// 1 / (1 + exp(−s))
+/// Logistic function of a score, 1 / (1 + exp(−s)).
 pub(crate) fn logistic(score: f64) -> f64 {
     1.0 / (1.0 + (-score).exp())
 }

@@ -23,7 +23,7 @@ use crate::tensor::{Dim, Signature, TensorSpec, Tensors};
 struct Settings {
     /// The layout of the outputs, named after a family of models; without it, `format` is required.
     layout: Option<Layout>,
-    /// The output with the boxes.
+    /// Name of the output with the boxes.
     boxes: Option<String>,
     /// The output with the scores, if they are not in the output with the boxes.
     scores: Option<String>,
@@ -31,29 +31,29 @@ struct Settings {
     classes: Option<String>,
     /// The output with the number of valid boxes of an image.
     count: Option<String>,
-    /// Without a layout: true if the last two dimensions are swapped, [rows, 4 + classes, boxes].
+    /// Without a layout: true if the last two dimensions are swapped, as in [rows, 4 + classes, boxes].
     boxes_last: Option<bool>,
     /// Meaning of the four numbers of a box.
     format: Option<Format>,
-    /// Unit of the boxes.
+    /// Unit of the numbers of a box.
     unit: Option<Unit>,
     /// The number of the first class: 1 if 0 is the background.
     first_class: Option<usize>,
     /// The classes in order, without the background, or a file with them; by default, the names in the model's file.
     labels: Option<Labels>,
-    /// Boxes with a lower score are left out.
+    /// Minimum score of a box. Boxes with a lower score are left out.
     threshold: Option<f32>,
-    /// Of two boxes of one class that overlap by more than this, the one with the lower score is left out.
+    /// Maximum overlap of two boxes of one class. If they overlap more, the one with the lower score is left out.
     overlap: Option<f32>,
-    /// Maximum number of objects in an answer. Those with the highest scores are kept.
+    /// Maximum number of objects in an answer. The objects with the highest scores are kept.
     #[serde(default = "hundred")]
     most: NonZeroUsize,
 }
 
-/// Default threshold.
+/// Default minimum score of a box.
 const QUARTER: f32 = 0.25;
 
-/// Default overlap.
+/// Default maximum overlap of two boxes of one class.
 const LESS_THAN_HALF: f32 = 0.45;
 
 fn hundred() -> NonZeroUsize {
@@ -70,13 +70,13 @@ struct Detector {
     format: Format,
     unit: Unit,
     labels: ChosenLabels,
-    /// The allowed overlap of boxes of one class; `None` if the model suppresses boxes itself.
+    /// Maximum overlap of two boxes of one class; `None` if the model suppresses boxes itself.
     overlap: Option<f32>,
     most: NonZeroUsize,
     assumptions: Vec<String>,
 }
 
-/// A box that reaches the threshold.
+/// A box whose score reaches the threshold.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Candidate {
     class: usize,
@@ -132,7 +132,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     Ok(Box::new(Detector { reading, format, unit, labels, overlap, most: settings.most, assumptions }))
 }
 
-/// Form of the outputs, from the layout and the other settings.
+/// Returns the form of the outputs, from the layout and the other settings.
 fn form(settings: &Settings) -> Result<Form, SetupError> {
     let wrong = |problem: &str| SetupError::Config(problem.to_owned());
     let of_layout = settings.layout.map(Layout::form);
@@ -164,7 +164,7 @@ fn form(settings: &Settings) -> Result<Form, SetupError> {
     Ok(Form { arrangement, format, unit, first_class })
 }
 
-/// Describes the defaults in use.
+/// Describes the defaults that are used for unset settings.
 fn assumptions(
     settings: &Settings,
     labels: &ChosenLabels,
@@ -189,7 +189,7 @@ fn assumptions(
     assumptions
 }
 
-/// The outputs that are read: those named in the settings, or those with the usual names.
+/// Returns the names of the outputs that are read: those in the settings, or those with the usual names.
 fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -> Result<Names, SetupError> {
     let named = |name: &Option<String>| name.as_deref().map(|name| declared_output(signature, name)).transpose();
     let (scores, classes, count) = (named(&settings.scores)?, named(&settings.classes)?, named(&settings.count)?);
@@ -231,13 +231,13 @@ fn names(settings: &Settings, arrangement: Arrangement, signature: &Signature) -
     }
 }
 
-/// The output with this name, with or without TensorFlow's suffix `:0`.
+/// Returns the output with this name, with or without TensorFlow's suffix `:0`.
 fn usual_output(signature: &Signature, name: &str) -> Option<Arc<str>> {
     let is_called_so = |output: &&TensorSpec| output.name.strip_suffix(":0").unwrap_or(&output.name) == name;
     signature.outputs.iter().find(is_called_so).map(|output| Arc::clone(&output.name))
 }
 
-/// The number of classes, if the shapes of the outputs determine it. Fails if the shapes do not fit the arrangement.
+/// Returns the number of classes, if the shapes of the outputs fix it. Fails if they do not fit the arrangement.
 fn declared_classes(
     names: &Names,
     arrangement: Arrangement,
@@ -249,7 +249,7 @@ fn declared_classes(
         SetupError::Config(format!("layout: the output {name:?} is {is}, but {expected} was expected"))
     };
     match (arrangement, dims(&names.boxes)) {
-        // The number of dimensions is unknown.
+        // An output without declared dimensions has an unknown shape.
         (_, []) => Ok(None),
         (Arrangement::ScorePerClass { boxes_last, objectness, .. }, [_, second, third]) => {
             let of_scores = names.scores.as_deref().map(dims);
@@ -279,7 +279,7 @@ fn declared_classes(
     }
 }
 
-/// Width and height of an input that is an image: [rows, 3, height, width] or [rows, height, width, 3].
+/// Returns width and height of a model input that is an image: [rows, 3, height, width] or [rows, height, width, 3].
 fn input_size(signature: &Signature) -> Option<[usize; 2]> {
     use Dim::Fixed;
     let [only] = &*signature.inputs else { return None };
@@ -325,7 +325,7 @@ impl Detector {
         Candidate { class, score, corners: self.corners(numbers) }
     }
 
-    /// The corners of a box, in pixels of the model's input.
+    /// Converts the four numbers of a box to its corners, in pixels of the model's input.
     fn corners(&self, [a, b, c, d]: [f32; 4]) -> [f32; 4] {
         let [left, top, right, bottom] = match self.format {
             Format::Corners => [a, b, c, d],
@@ -374,7 +374,7 @@ fn suppress(candidates: &[Candidate], overlap: f32, most: usize) -> Vec<Candidat
     kept
 }
 
-/// |A ∩ B| ÷ |A ∪ B|; 0 for boxes without an area.
+/// Returns the overlap |A ∩ B| ÷ |A ∪ B| of two boxes; 0 for boxes without an area.
 fn shared(a: [f32; 4], b: [f32; 4]) -> f32 {
     let area = |[left, top, right, bottom]: [f32; 4]| (right - left).max(0.0) * (bottom - top).max(0.0);
     let both = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);

@@ -1,4 +1,4 @@
-//! Layouts of detectors' outputs, by name, and reading of boxes from these layouts, for `kind = "detector"`.
+//! Layouts of the outputs of detectors, by name, and reading of boxes from them, for `kind = "detector"`.
 //!
 //! | layout | outputs | boxes | score | already suppressed |
 //! |---|---|---|---|---|
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::outputs::{ROUNDING, output, refuse_non_finite};
 use crate::tensor::{Data, Tensor, Tensors};
 
-/// `layout` in `model.toml`.
+/// The setting `layout` in `model.toml`, named after a family of detectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) enum Layout {
     #[serde(rename = "yolov5")]
@@ -64,10 +64,10 @@ pub(crate) enum Unit {
     Parts,
 }
 
-/// Position of a box, its score and its class in the outputs.
+/// Positions of boxes, scores and classes within the outputs of a detector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrangement {
-    /// A score for each class, after the box or in a separate output.
+    /// Each box has a score for each class, after its four numbers or in a separate output.
     ScorePerClass {
         /// True if the last two dimensions are swapped.
         boxes_last: bool,
@@ -76,21 +76,21 @@ pub(crate) enum Arrangement {
         /// True if boxes are relative to a grid.
         grid: bool,
     },
-    /// Six columns: the box, its score, its class.
+    /// One output with six columns: the box, its score, its class.
     Columns,
-    /// Separate outputs for boxes, scores and classes.
+    /// Separate outputs for boxes, scores and classes, with a dimension for rows.
     Separate,
     /// Separate outputs for one image, without a dimension for rows.
     SeparateOfOneImage,
 }
 
-/// Use of the objectness, the probability that a box has an object at all.
+/// Use of the objectness, the probability that a box contains any object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Objectness {
-    /// Multiplied by the score of the class.
+    /// The objectness is multiplied by the score of the class.
     Times,
-    /// As `Times`, but if the model has only one class, its score is ignored, because it is not trained
-    /// (`yolov7/utils/general.py`, `non_max_suppression`).
+    /// Like `Times`, except for a model with only one class: the score of the class is not trained there, so the
+    /// objectness alone is the score (`yolov7/utils/general.py`, `non_max_suppression`).
     TimesUnlessOnlyClass,
 }
 
@@ -133,17 +133,17 @@ impl Arrangement {
     }
 }
 
-/// A box that was found.
+/// A box that was read from the outputs, with its class and score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Found {
     /// The class, counted from 0, without the background.
     pub(crate) class: usize,
     pub(crate) score: f32,
-    /// The four numbers of its box, as the model returns them.
+    /// The four numbers of the box, as the model returns them.
     pub(crate) numbers: [f32; 4],
 }
 
-/// The outputs that boxes are read from.
+/// Names of the outputs that boxes are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Names {
     pub(crate) boxes: Arc<str>,
@@ -153,7 +153,7 @@ pub(crate) struct Names {
     pub(crate) count: Option<Arc<str>>,
 }
 
-/// Reader of boxes.
+/// Reader of boxes from the outputs of a detector.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) names: Names,
@@ -163,7 +163,7 @@ pub(crate) struct Reading {
     pub(crate) classes: Option<usize>,
     /// Width and height of the model's input, if they are known.
     pub(crate) input: Option<[usize; 2]>,
-    /// Boxes with a lower score are skipped.
+    /// Minimum score of a box. Boxes with a lower score are skipped.
     pub(crate) threshold: f32,
 }
 
@@ -191,7 +191,7 @@ impl Reading {
         // Without a separate output, the scores follow the boxes.
         let box_width = if own.is_some() { 4 } else { 4 + usize::from(objectness.is_some()) };
         let (scores, first) = own.as_ref().map_or((&boxes, box_width), |scores| (scores, 0));
-        // Scores before the first class are those of the background.
+        // Scores before the first class belong to the background.
         let first = first + self.first_class;
         let classes = scores.width.saturating_sub(first);
         if boxes.width < box_width || classes == 0 || scores.rows != boxes.rows || scores.boxes != boxes.boxes {
@@ -283,10 +283,10 @@ impl Reading {
         (0..boxes.rows).map(row).collect()
     }
 
-    /// Returns a box that the model itself has selected, if its score is high enough.
+    /// Returns a box that the model itself has selected, if its score reaches the threshold.
     fn suppressed(&self, cells: &Cells<'_>, numbers: [f32; 4], score: f32, class: f32) -> Result<Option<Found>> {
         let score = self.probability(cells, score)?;
-        // Models that return a fixed number of boxes pad them with scores of 0.
+        // Models that return a fixed number of boxes fill it up with boxes of score 0.
         if score < self.threshold || score <= 0.0 {
             return Ok(None);
         }
@@ -315,7 +315,7 @@ impl Reading {
     }
 }
 
-/// Several numbers per box, in either order of the dimensions.
+/// An output with several numbers per box, in either order of the dimensions.
 struct Cells<'a> {
     name: &'a str,
     values: Cow<'a, [f32]>,
@@ -352,7 +352,7 @@ impl Cells<'_> {
     }
 }
 
-/// One number per box.
+/// An output with one number per box.
 struct Column<'a> {
     name: &'a str,
     values: Vec<f32>,
@@ -381,9 +381,10 @@ impl Column<'_> {
     }
 }
 
-/// The grids of YOLOX: for strides of 8, 16 and 32 pixels, one cell for every stride across and down, row by row. The
-/// centre of a box is `(x + column) · stride, (y + row) · stride`; its width and height are
-/// `exp(w) · stride, exp(h) · stride` (`YOLOX/yolox/utils/demo_utils.py`, `demo_postprocess`).
+/// Grid cells of YOLOX that boxes are relative to, one per box. For each of the strides 8, 16 and 32 pixels, the
+/// model's input is divided into cells of one stride across and down, row by row. The centre of a box is
+/// `(x + column) · stride, (y + row) · stride`; its width and height are `exp(w) · stride, exp(h) · stride`
+/// (`YOLOX/yolox/utils/demo_utils.py`, `demo_postprocess`).
 struct Grid {
     /// Column, row and stride of each box.
     cells: Vec<[f32; 3]>,

@@ -1,4 +1,4 @@
-//! Objects in images: boxes and their classes.
+//! Detection of objects in images: boxes and their classes.
 
 pub(crate) mod detector;
 pub(crate) mod layouts;

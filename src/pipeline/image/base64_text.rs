@@ -1,5 +1,5 @@
-//! Base64 in the forms that encoders produce: both alphabets of RFC 4648, with or without padding, split into lines, or
-//! as a data URL.
+//! Decodes base64 in the forms that encoders produce. Both alphabets of RFC 4648 are accepted, with or without padding,
+//! split into lines, or as a data URL.
 
 use std::borrow::Cow;
 
@@ -7,19 +7,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::GeneralPurpose;
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 
-/// Accepts missing padding.
+/// Base64 settings that accept missing padding.
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::URL_SAFE, LENIENT);
 
-/// Decodes a text.
+/// Returns the bytes of a base64 text.
 pub(crate) fn decoded(text: &str) -> Result<Vec<u8>, String> {
     // Browsers produce data URLs.
     let data = text.strip_prefix("data:").and_then(|url| url.split_once(";base64,"));
     let encoded = data.map_or(text, |(_, encoded)| encoded).trim_ascii();
-    // GNU's base64, Python's encodebytes and MIME produce lines.
+    // GNU's base64, Python's encodebytes and MIME split the text into lines.
     let encoded = match memchr::memchr2(b'\n', b' ', encoded.as_bytes()) {
         None => Cow::Borrowed(encoded),
         Some(_) => Cow::Owned(encoded.split_ascii_whitespace().collect::<String>()),

@@ -1,4 +1,4 @@
-//! Reads the containers of images: selects the parts of a file that a decoder needs, and reads the orientation.
+//! Reading of image files: selects the parts of a file that a decoder needs, and reads the orientation.
 //!
 //! A file can hold far more than pixels: compressed colour profiles and texts that expand a thousandfold, and false
 //! sizes. Decoders expand some of these parts, even for a small image. Therefore a decoder gets only the chunks that
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use image::ImageFormat;
 use image::metadata::Orientation;
 
-/// The parts of a file that are needed.
+/// Parts of an image file that are needed, and its orientation.
 pub(crate) struct Essentials<'a> {
     /// The file with only the parts that hold pixels.
     pub(crate) bytes: Cow<'a, [u8]>,
@@ -19,7 +19,7 @@ pub(crate) struct Essentials<'a> {
     pub(crate) size: Option<(u32, u32)>,
 }
 
-/// Returns the essentials of a PNG, JPEG or WebP file. Most faults of a file are left to the decoder to report.
+/// Returns the needed parts of a PNG, JPEG or WebP file. Most faults of a file are left to the decoder to report.
 pub(crate) fn essentials(bytes: &[u8], format: ImageFormat) -> Result<Essentials<'_>, String> {
     match format {
         ImageFormat::Png => Ok(of_png(bytes)),
@@ -36,7 +36,7 @@ fn orientation(exif: &[u8]) -> Orientation {
 
 const EXIF_MARK: &[u8] = b"Exif\0\0";
 
-/// A file with parts left out. The file is copied only if a part is left out.
+/// Copy of a file with some parts left out. The file is copied only if a part is left out.
 struct Kept<'a> {
     file: &'a [u8],
     copy: Option<Vec<u8>>,
@@ -74,9 +74,10 @@ fn little_endian(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
-/// PNG (ISO/IEC 15948): eight bytes, then chunks of a length, a type, data and a checksum.
+/// Returns the needed parts of a PNG (ISO/IEC 15948). After eight bytes, a file consists of chunks of a length, a type,
+/// data and a checksum.
 fn of_png(bytes: &[u8]) -> Essentials<'_> {
-    /// Header, palette, transparency, pixels and end. In an animation, `IDAT` is the still image.
+    /// Needed chunks: header, palette, transparency, pixels, end. In an animation, `IDAT` is the still image.
     const NEEDED: [&[u8]; 5] = [b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"];
     let mut essentials = Essentials {
         bytes: Cow::Borrowed(bytes),
@@ -98,14 +99,15 @@ fn of_png(bytes: &[u8]) -> Essentials<'_> {
     essentials
 }
 
-/// JPEG (ITU-T T.81, B.1.1): segments of a marker, a length and data, up to the first scan.
+/// Returns the needed parts of a JPEG (ITU-T T.81, B.1.1). Up to the first scan, a file consists of segments of a
+/// marker, a length and data.
 fn of_jpeg(bytes: &[u8]) -> Essentials<'_> {
     let (mut kept, mut at, mut found) = (Kept::new(bytes), 2, None);
     while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
         match marker {
             0xff => at += 1,
             0xda => break,
-            // Markers without a segment.
+            // Skips markers without a segment.
             0x01 | 0xd0..=0xd8 => at += 2,
             _ => {
                 let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { break };
@@ -127,8 +129,9 @@ fn of_jpeg(bytes: &[u8]) -> Essentials<'_> {
     Essentials { bytes: kept.finish(), orientation: found.unwrap_or(Orientation::NoTransforms), size: None }
 }
 
-/// WebP (RFC 9649, 2.3): chunks of a type, a length and data in a RIFF file. Frames of an animation contain chunks
-/// themselves. The decoder skips chunks that it does not need, but it trusts the sizes in the file.
+/// Returns the needed parts of a WebP (RFC 9649, 2.3), a RIFF file with chunks of a type, a length and data. Frames
+/// of an animation contain chunks themselves. The decoder skips chunks that it does not need, but it trusts the sizes
+/// in the file.
 fn of_webp(bytes: &[u8]) -> Result<Essentials<'_>, String> {
     let mut essentials = Essentials { bytes: Cow::Borrowed(bytes), orientation: Orientation::NoTransforms, size: None };
     let (mut at, mut canvas) = (12, None);
@@ -155,13 +158,13 @@ fn of_webp(bytes: &[u8]) -> Result<Essentials<'_>, String> {
     Ok(essentials)
 }
 
-/// Parses the size of the canvas: 24 bits each, minus one.
+/// Parses the size of a WebP canvas: width and height minus one, 24 bits each.
 fn extended_size(data: &[u8]) -> Option<(u32, u32)> {
     let &[_, _, _, _, a, b, c, d, e, f] = data.first_chunk()?;
     Some((u32::from_le_bytes([a, b, c, 0]) + 1, u32::from_le_bytes([d, e, f, 0]) + 1))
 }
 
-/// Checks that a frame is no larger than the canvas. The decoder would check this only after decoding the frame.
+/// Checks that a WebP frame is no larger than the canvas. The decoder would check this only after decoding the frame.
 fn check_frame(data: &[u8], canvas: Option<(u32, u32)>) -> Result<(), String> {
     let Some(&[_, _, _, _, _, _, a, b, c, d]) = data.first_chunk() else { return Ok(()) };
     let [width, height] = [[a, b], [c, d]].map(|bytes| u32::from(u16::from_le_bytes(bytes) & 0x3fff));
@@ -188,7 +191,7 @@ mod tests {
         file.into_inner()
     }
 
-    /// Inserts a chunk after the header.
+    /// Returns a PNG with an additional chunk after the header.
     fn png_with(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
         let mut file = file(ImageFormat::Png);
         let length = (data.len() as u32).to_be_bytes();
@@ -203,7 +206,7 @@ mod tests {
         file
     }
 
-    /// Exif data with one entry: orientation 6, a quarter turn.
+    /// Exif data with one entry, orientation 6: a quarter turn.
     const TURNED: &[u8] = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
 
     #[test]
@@ -242,7 +245,7 @@ mod tests {
         );
     }
 
-    /// The decoder would allocate the size of the chunk, and decode the frame before it checks the canvas.
+    /// The decoder would allocate the declared size of the chunk, and decode the frame before it checks the canvas.
     #[test]
     fn a_webp_that_says_more_than_it_has_is_not_believed() {
         let riff = |chunks: &[u8]| [b"RIFF\xff\xff\0\0WEBP", chunks].concat();

@@ -7,7 +7,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::pipeline::image::container::{Essentials, essentials};
 
-/// The accepted formats.
+/// Image formats that are accepted.
 const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
 
 /// Maximum length of a side of an image, as in JPEG.
@@ -19,7 +19,7 @@ const DECODERS_OWN: u64 = 1 << 20;
 /// Maximum number of bytes in a pixel: four channels of 16 bits.
 const BYTES_PER_PIXEL: u64 = 8;
 
-/// Channels of a pixel.
+/// Channels of a decoded pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Channels {
     /// Red, green, blue.
@@ -37,7 +37,7 @@ impl Channels {
     }
 }
 
-/// Pixels, row by row from the upper left corner, with interleaved channels.
+/// Decoded image: its pixels row by row from the upper left corner, with interleaved channels.
 #[derive(Debug)]
 pub(crate) struct Pixels {
     pub(crate) width: u32,
@@ -45,7 +45,7 @@ pub(crate) struct Pixels {
     pub(crate) values: Vec<u8>,
 }
 
-/// Reads an image of at most `max_pixels`. The size is checked before memory for the pixels is allocated.
+/// Decodes an image of at most `max_pixels`. The size is checked before memory for the pixels is allocated.
 pub(crate) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Result<Pixels, String> {
     let guessed = image::guess_format(bytes).ok();
     let format = guessed.filter(|format| FORMATS.contains(format));
@@ -80,7 +80,7 @@ pub(crate) fn decode(bytes: &[u8], max_pixels: u64, channels: Channels) -> Resul
     Ok(Pixels { width, height, values })
 }
 
-/// Reads the pixels with the decoder of the format.
+/// Reads the pixels of an image with the decoder of its format.
 fn read(essentials: &Essentials<'_>, format: ImageFormat, max_pixels: u64) -> Result<DynamicImage, String> {
     let broken = |error: image::ImageError| format!("found a broken {} image: {error}", name(format));
     let limits = |(width, height)| {
@@ -90,7 +90,7 @@ fn read(essentials: &Essentials<'_>, format: ImageFormat, max_pixels: u64) -> Re
         limits
     };
     let mut reader = ImageReader::with_format(Cursor::new(&*essentials.bytes), format);
-    // Until the size is known, the limit does not allow any memory for pixels.
+    // Until the size of the image is known, the limit does not allow any memory for pixels.
     reader.limits(limits(essentials.size.unwrap_or((0, 0))));
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
@@ -139,7 +139,7 @@ fn has_end(bytes: &[u8]) -> bool {
         match marker {
             0xff => at += 1,
             0xda => return memchr::memmem::rfind(&bytes[at..], &[0xff, 0xd9]).is_some(),
-            // Markers without a segment.
+            // Skips markers without a segment.
             0x01 | 0xd0..=0xd8 => at += 2,
             _ => {
                 let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
@@ -147,6 +147,6 @@ fn has_end(bytes: &[u8]) -> bool {
             }
         }
     }
-    // No scan: false only if the file ends too early. The decoder reports any other fault.
+    // Without a scan, returns false only if the file ends too early. The decoder reports any other fault.
     bytes.len() > at
 }

@@ -3,10 +3,10 @@
 use super::decoding::{Channels, Pixels};
 use crate::feature::FeatureSchema;
 
-/// Features of an image. The features of its channels follow them.
+/// Names of the features of an image. The mean of each channel follows them.
 const FEATURES: [&str; 5] = ["brightness", "contrast", "width", "height", "aspect"];
 
-/// The features of images with these channels.
+/// Returns the names of the features of images with these channels.
 pub(crate) fn schema(channels: Channels) -> FeatureSchema {
     let of_channels: &[&str] = match channels {
         Channels::Rgb => &["red", "green", "blue"],

@@ -1,4 +1,4 @@
-//! Images: decoding, resizing, channels.
+//! Decoding and resizing of images, and selection of their channels.
 
 pub(crate) mod base64_text;
 pub(crate) mod container;

@@ -1,11 +1,11 @@
-//! The form of a row that is an image: layout, height and width, from the model's declaration and the settings.
+//! Layout, height and width of a model input that is an image, from the model's declaration and the settings.
 
 use super::placing::MAX_RESIZED_PIXELS;
 use super::settings::{Layout, Settings};
 use crate::error::SetupError;
 use crate::tensor::{Dim, Shape, TensorSpec};
 
-/// The form of a row.
+/// Layout, channels, height and width of an image in a row of the model's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Form {
     pub(crate) layout: Layout,
@@ -14,14 +14,14 @@ pub(crate) struct Form {
     pub(crate) width: u32,
 }
 
-/// Layout, and height and width as far as the model declares them.
+/// Layout that the model declares, with height and width as far as they are declared.
 struct Declared {
     layout: Layout,
     size: [Option<u32>; 2],
 }
 
 impl Form {
-    /// The form of the rows of an input.
+    /// Returns the form of the images in an input, from its declaration and the settings.
     pub(crate) fn of(spec: &TensorSpec, settings: &Settings, channels: usize) -> Result<Form, SetupError> {
         let described = |problem: &str| described(problem, spec);
         let Declared { layout, size } = Declared::of(&spec.dims, settings.layout, channels).map_err(described)?;
@@ -65,7 +65,7 @@ impl Declared {
                 Ok(Declared { layout: Layout::ChannelsLast, size: [fixed(height), fixed(width)] })
             }
             [_, _] => {
-                // With one channel, both layouts are the same.
+                // With one channel, both layouts are the same, so either is right.
                 let layout = configured.or((channels == 1).then_some(Layout::ChannelsFirst)).ok_or(NOT_SHOWN)?;
                 Ok(Declared { layout, size: [None, None] })
             }
@@ -74,7 +74,7 @@ impl Declared {
     }
 }
 
-/// Returns the layout of rows with this first and last dimension.
+/// Returns the layout of an image whose first and last dimension are these.
 fn layout_of([first, last]: [&Dim; 2], configured: Option<Layout>, channels: usize) -> Result<Layout, &'static str> {
     let is_channels = |dim: &Dim| *dim == Dim::Fixed(channels);
     let layout = match configured {
@@ -95,7 +95,7 @@ fn layout_of([first, last]: [&Dim; 2], configured: Option<Layout>, channels: usi
     Ok(layout)
 }
 
-/// Returns height and width, from the model's declaration, the settings, or both.
+/// Returns height and width of the input, from the model's declaration, the settings, or both.
 fn size_of(declared: [Option<u32>; 2], configured: Option<[u32; 2]>) -> Result<[u32; 2], &'static str> {
     let size = match (configured, declared) {
         (None, [Some(height), Some(width)]) => [height, width],
@@ -108,7 +108,7 @@ fn size_of(declared: [Option<u32>; 2], configured: Option<[u32; 2]>) -> Result<[
             size
         }
     };
-    // The limit for the tensor and the frame of one image.
+    // Limits the size of the tensor of one image, and of a frame around an image.
     if size.contains(&0) || u64::from(size[0]) * u64::from(size[1]) > MAX_RESIZED_PIXELS {
         return Err("size: between 1 and 67,108,864 pixels in all");
     }

@@ -9,14 +9,14 @@ use crate::pipeline::ImagePlacement;
 /// Maximum number of pixels of a resized image: 64 Mi.
 pub(crate) const MAX_RESIZED_PIXELS: u64 = 1 << 26;
 
-/// Resizing to the size that a model takes.
+/// Resizing of images to the size that a model takes, as configured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Placing {
     height: u32,
     width: u32,
     channels: usize,
     resize: Resize,
-    /// Length of the shorter side before cropping.
+    /// Length of the shorter side of the resized image, before cropping.
     shortest: u32,
     /// Value of the frame around an image.
     fill: u8,
@@ -24,7 +24,7 @@ pub(crate) struct Placing {
 }
 
 impl Placing {
-    /// Resizing to this height and width, as configured.
+    /// Creates the resizing to this height and width, as configured.
     pub(crate) fn new([height, width]: [u32; 2], channels: usize, settings: &Settings) -> Result<Placing, SetupError> {
         let resize = settings.resize.unwrap_or_default();
         if resize != Resize::Crop && settings.shortest.is_some() {
@@ -47,7 +47,7 @@ impl Placing {
         Ok(Placing { height, width, channels, resize, shortest, fill, filter })
     }
 
-    /// Returns an image of the model's size, and the placement of the original in it.
+    /// Returns the image resized to the model's size, and the placement of the original in it.
     pub(crate) fn place(&self, image: Pixels) -> Result<(Pixels, ImagePlacement), String> {
         let original = [image.width, image.height];
         let [width, height] = match self.resize {
@@ -90,7 +90,7 @@ impl Placing {
         Ok((pixels, ImagePlacement { original, scale, offset }))
     }
 
-    /// Puts an image into a frame of the model's size.
+    /// Puts a resized image into a frame of the model's size.
     fn framed(&self, image: &Pixels, left: u32, top: u32) -> Pixels {
         let channels = self.channels;
         let (width, length) = (self.width as usize * channels, image.width as usize * channels);
@@ -104,14 +104,15 @@ impl Placing {
     }
 }
 
-/// Width and height with a shorter side of this length. The longer side is rounded down, as in torchvision.
+/// Returns width and height of an image resized so that its shorter side has this length. The longer side is rounded
+/// down, as in torchvision.
 fn with_shortest([width, height]: [u32; 2], shortest: u32) -> [u64; 2] {
     let shortest = u64::from(shortest);
     let longer = shortest * u64::from(width.max(height)) / u64::from(width.min(height)).max(1);
     if width <= height { [shortest, longer] } else { [longer, shortest] }
 }
 
-/// The largest width and height of the same aspect within a frame.
+/// Returns the largest width and height that fit into a frame without a change of the aspect.
 fn within([width, height]: [u32; 2], [most_wide, most_high]: [u32; 2]) -> [u32; 2] {
     let scale = (f64::from(most_wide) / f64::from(width)).min(f64::from(most_high) / f64::from(height));
     let side = |length: u32, most: u32| ((f64::from(length) * scale).round() as u32).clamp(1, most);

@@ -34,7 +34,7 @@ const MEDIA_TYPES: [&str; 2] = ["image/*", "application/octet-stream"];
 struct ImagePreprocessor {
     input: Arc<str>,
     dtype: DType,
-    /// The shape of a row.
+    /// Shape of a row of the model's input.
     row: Shape,
     placing: Placing,
     colour: Colour,
@@ -90,7 +90,7 @@ impl Preprocessor for ImagePreprocessor {
         batch.finish(self)
     }
 
-    /// Images of noise: dark, mixed and bright.
+    /// Returns three images of noise: dark, mixed and bright.
     fn samples(&self) -> Option<[String; 3]> {
         const SIDE: u32 = 16;
         let mut random = fastrand::Rng::with_seed(0x5eed);
@@ -107,7 +107,7 @@ impl Preprocessor for ImagePreprocessor {
         self.assumptions.clone()
     }
 
-    /// True, because a few bytes can become millions of pixels.
+    /// Returns true, because a few bytes can become millions of pixels.
     fn is_heavy(&self) -> bool {
         true
     }
@@ -150,12 +150,12 @@ fn image_of(json: &mut Reader<'_>) -> Fits<Vec<u8>> {
     bytes.ok_or_else(|| misfit("the key \"b64\" is missing".to_owned()))
 }
 
-/// The rows that have been made from a request so far.
+/// Rows that were made from the images of a request so far.
 struct Batch {
     data: Data,
     numbers: Vec<f32>,
     placements: Vec<ImagePlacement>,
-    /// Number of decoded pixels.
+    /// Number of pixels of the decoded images together.
     pixels: u64,
 }
 
@@ -180,7 +180,7 @@ impl ImagePreprocessor {
         Batch { data, numbers: Vec::new(), placements: Vec::new(), pixels: 0 }
     }
 
-    /// Adds one image as a row.
+    /// Decodes one image, and adds it to the batch as a row.
     fn add(&self, bytes: &[u8], batch: &mut Batch) -> Result<(), String> {
         let decoded = decode(bytes, self.max_pixels, self.colour.channels())?;
         let original = [decoded.width, decoded.height];
@@ -203,7 +203,7 @@ impl ImagePreprocessor {
         Ok(())
     }
 
-    /// Writes the values of a row in the model's layout.
+    /// Writes the values of an image in the model's layout.
     fn write<T>(&self, image: &Pixels, values: &mut Vec<T>, made: impl Fn(f32) -> T) {
         let channels = self.levels.len();
         values.reserve(image.values.len());
@@ -242,7 +242,7 @@ impl ImagePreprocessor {
         }
     }
 
-    /// Position of the model's channel in a decoded pixel.
+    /// Returns the position of a channel of the model in a decoded pixel.
     fn place_of(&self, channel: usize) -> usize {
         if self.colour == Colour::Bgr { 2 - channel } else { channel }
     }

@@ -1,9 +1,9 @@
-//! Resizing with the same results as Pillow, except near rounding ties. The filter widens with the downscaling factor,
-//! rows are resized before columns, and both results are rounded to whole values.
+//! Resizing of images with the same results as Pillow, except near rounding ties. The filter widens with the
+//! downscaling factor, rows are resized before columns, and both results are rounded to whole values.
 //!
 //! Models were trained on images that Pillow resized, or torchvision through Pillow. Faster libraries use weights of 14
-//! bits and are off by up to 5 of 255 at sharp edges (measured). This code is off by 1, and only if a sum is within a
-//! millionth of a rounding tie.
+//! bits, and their values (0 to 255) are off by up to 5 at sharp edges (measured). This code is off by 1, and only if a
+//! sum is within a millionth of a rounding tie.
 //!
 //! ```text
 //! out(x) = Σ_i in(i) · f((i + ½ − c) / s) / Σ_i f((i + ½ − c) / s),   c = (x + ½) · in/out,   s = max(in/out, 1)
@@ -15,31 +15,31 @@ use serde::Deserialize;
 
 use crate::pipeline::image::decoding::Pixels;
 
-/// Filter of the resizing.
+/// Interpolation filter for resizing an image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Filter {
-    /// A triangle over two pixels.
+    /// A triangle over two source pixels.
     #[default]
     Bilinear,
-    /// Keys' cubic over four pixels, with a = −½.
+    /// Keys' cubic over four source pixels, with a = −½.
     Bicubic,
-    /// A windowed sinc over six pixels.
+    /// A windowed sinc over six source pixels.
     Lanczos,
-    /// The nearest pixel.
+    /// The nearest source pixel.
     Nearest,
 }
 
-/// The source pixels of one pixel of the result, along one side.
+/// Range of source pixels, with their weights, that make one pixel of the resized image along one side.
 struct Window {
     start: usize,
     weights: Vec<f32>,
 }
 
-/// Number of rows resized at a time. They fill the vector registers of the processor.
+/// Number of rows that are resized at a time, chosen to fill the vector registers of the processor.
 const LANES: usize = 8;
 
-/// The size that an image is resized to, and the part of the result that is wanted.
+/// Size that an image is resized to, and the part of the resized image that is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) width: u64,
@@ -51,14 +51,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The whole image.
+    /// Creates a target of this size that is computed as a whole.
     pub(crate) fn whole(width: u32, height: u32) -> Target {
         let (part_width, part_height) = (width, height);
         Target { width: width.into(), height: height.into(), left: 0, top: 0, part_width, part_height }
     }
 }
 
-/// Resizes an image of this many channels. Only the wanted part is computed.
+/// Resizes an image with this many channels. Computes only the part that the target selects.
 pub(crate) fn resize(image: Pixels, to: Target, channels: usize, filter: Filter) -> Pixels {
     let Target { part_width: width, part_height: height, .. } = to;
     let is_as_wide = (u64::from(image.width), image.width) == (to.width, width);
@@ -77,7 +77,7 @@ pub(crate) fn resize(image: Pixels, to: Target, channels: usize, filter: Filter)
 }
 
 impl Filter {
-    /// Extent of the filter to either side.
+    /// Extent of the filter to either side, in source pixels.
     fn support(self) -> f64 {
         match self {
             Filter::Bilinear => 1.0,
@@ -101,7 +101,8 @@ impl Filter {
     }
 }
 
-/// Returns the windows of `count` pixels from `first`, for resizing a side from `from` to `to` pixels.
+/// Returns the windows of `count` pixels of the result, beginning with `first`, for a side that is resized from `from`
+/// to `to` pixels.
 fn windows(from: u32, to: u64, first: u64, count: u32, filter: Filter) -> Vec<Window> {
     let scale = f64::from(from) / to as f64;
     let from = from as usize;
@@ -131,7 +132,7 @@ fn rounded(value: f32) -> u8 {
 fn rows(image: &Pixels, windows: &[Window], channels: usize) -> Vec<u8> {
     let (before, after) = (image.width as usize * channels, windows.len() * channels);
     let mut resized = vec![0; after * image.height as usize];
-    // The values at one position of several rows, side by side.
+    // Values at one position of `LANES` rows, side by side.
     let mut together = vec![[0f32; LANES]; before];
     for (some, resized) in image.values.chunks(before * LANES).zip(resized.chunks_mut(after * LANES)) {
         for (lane, row) in some.chunks_exact(before).enumerate() {
@@ -153,7 +154,7 @@ fn rows(image: &Pixels, windows: &[Window], channels: usize) -> Vec<u8> {
     resized
 }
 
-/// Resizes every column to another height; a row has `width` values.
+/// Resizes every column to another height. `width` is the number of values in a row.
 fn columns(values: &[u8], width: usize, windows: &[Window]) -> Vec<u8> {
     let mut resized = Vec::with_capacity(width * windows.len());
     let mut sums = vec![0f32; width];

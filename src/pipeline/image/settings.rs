@@ -1,4 +1,4 @@
-//! The settings of `kind = "image"`, and checks of them that do not need the model's shape.
+//! Settings of `kind = "image"`, and the checks that do not need the model's shape.
 
 use std::num::NonZeroU64;
 
@@ -12,23 +12,23 @@ use crate::tensor::DType;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// Height and width that the model takes; by default, those that it declares.
+    /// Height and width of the model's input; by default, those that the model declares.
     pub(crate) size: Option<[u32; 2]>,
     /// Method of resizing an image to `size`.
     pub(crate) resize: Option<Resize>,
-    /// Length of the shorter side before cropping; by default, the longer side of `size`.
+    /// For cropping: length of the shorter side of the resized image; by default, the longer side of `size`.
     pub(crate) shortest: Option<u32>,
     /// Value of the frame around an image, 0 to 255.
     pub(crate) fill: Option<u8>,
     /// Filter of the resizing.
     pub(crate) filter: Option<Filter>,
-    /// The channels and their order.
+    /// Channels of the model's input, and their order.
     pub(crate) colour: Option<Colour>,
-    /// Factor of the values, which are 0 to 255.
+    /// Factor that a value (0 to 255) is multiplied by.
     pub(crate) scale: Option<f32>,
     /// Value that is subtracted after scaling, per channel or for all channels.
     pub(crate) mean: Option<PerChannel>,
-    /// Divisor after the subtraction.
+    /// Divisor of a value after the subtraction, per channel or for all channels.
     pub(crate) deviation: Option<PerChannel>,
     /// Position of the channels, before or after height and width; by default, as the model declares it.
     pub(crate) layout: Option<Layout>,
@@ -40,12 +40,12 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Resize {
-    /// Each side is resized separately, which changes the aspect.
+    /// Resizes width and height separately, which changes the aspect.
     #[default]
     Stretch,
-    /// The shorter side is resized to `shortest`, and the middle is cropped.
+    /// Resizes the shorter side to `shortest`, and crops the middle.
     Crop,
-    /// The whole image is put into the middle of a frame.
+    /// Resizes the whole image to fit, and puts it into the middle of a frame.
     Fit,
 }
 
@@ -72,13 +72,14 @@ pub(crate) enum Layout {
     ChannelsLast,
 }
 
-/// The pixels of a camera of 40 megapixels: 120 MB, or several times as much with 16 bits per channel.
+/// Default maximum number of pixels: that of a camera of 40 megapixels. The pixels take 120 MB, or several times as
+/// much with 16 bits per channel.
 fn max_pixels() -> NonZeroU64 {
     const MAX_PIXELS: NonZeroU64 = NonZeroU64::new(40_000_000).unwrap();
     MAX_PIXELS
 }
 
-/// Converted values of one channel, by the value from 0 to 255.
+/// Converted values of one channel, indexed by the original value from 0 to 255.
 pub(crate) type Levels = [f32; 256];
 
 impl Colour {
@@ -91,7 +92,7 @@ impl Colour {
 }
 
 impl Settings {
-    /// Returns the levels of each channel: `(value · scale − mean) ÷ deviation`.
+    /// Returns the converted values of each channel: `(value · scale − mean) ÷ deviation`.
     pub(crate) fn levels(&self, channels: usize, dtype: DType) -> Result<Vec<Levels>, SetupError> {
         let is_scaled = self.scale.is_some() || self.mean.is_some() || self.deviation.is_some();
         if dtype == DType::U8 && is_scaled {
@@ -114,7 +115,7 @@ impl Settings {
         Ok((0..channels).map(|channel| std::array::from_fn(|value| level(value, channel))).collect())
     }
 
-    /// Returns the defaults in use, all of which change the model's input.
+    /// Describes the defaults that are used for unset settings, all of which change the model's input.
     pub(crate) fn assumptions(&self, dtype: DType) -> Vec<String> {
         let is_scaled = dtype != DType::U8;
         let defaults = [

@@ -1,4 +1,4 @@
-//! The envelope of a request: `{"instances": […]}`.
+//! Envelope of a prediction request: `{"instances": […]}`.
 
 use std::fmt;
 

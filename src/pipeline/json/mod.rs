@@ -1,4 +1,4 @@
-//! JSON: reads instances without building a tree, and describes values that do not fit.
+//! Reading of JSON instances without a tree of values, with descriptions of values that do not fit.
 
 pub(crate) mod instances;
 pub(crate) mod object;

@@ -1,4 +1,4 @@
-//! JSON objects in the bodies of feedback and of changes of deployments, read into our own types.
+//! JSON objects in the bodies of feedback and of changes of deployments.
 //!
 //! `serde`'s derived types also accept an array as an object, and a map keeps the last of two values with the same
 //! name. An [`Object`] refuses both. It also limits the number of names and their length.
@@ -11,7 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, forward_to_deserialize_any};
 
-/// Maximum number of names in one object. Feedback has four, and a change has one for each version.
+/// Maximum number of names in one object. Feedback has four names, and a change of a deployment has one per version.
 const MAX_NAMES: usize = 1_000;
 /// Maximum length of a name, in bytes.
 const MAX_NAME_BYTES: usize = 128;
@@ -38,7 +38,7 @@ struct Members<A> {
     seen: HashSet<Box<str>>,
 }
 
-/// Reads a name of bounded length.
+/// Reader of a name of bounded length.
 struct Name;
 
 /// Deserializes a name as a string, or as a number if it has the form of one.
@@ -109,7 +109,7 @@ impl Visitor<'_> for Name {
 
 impl<'de, E: de::Error> NameDeserializer<'_, E> {
     fn number<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
-        // Only in JSON's notation, without a sign or leading zeros.
+        // Accepts only the notation of JSON, without a sign or leading zeros.
         match self.0.parse::<u64>() {
             Ok(number) if number.to_string() == self.0 => visitor.visit_u64(number),
             _ => visitor.visit_str(self.0),

@@ -1,4 +1,4 @@
-//! Reading text that is known to be valid JSON, without building a value tree.
+//! Reader of text that is known to be valid JSON. It does not build a tree of values.
 //!
 //! The text was checked when the request's envelope was read, so this reader does not validate it again. A value that
 //! does not fit becomes a [`Misfit`], which collects the path to the value while it is returned from level to level.
@@ -16,21 +16,22 @@ use crate::tensor::Element;
 
 // ===== values that do not fit =====
 
-/// A problem and the path to it. The path is collected while the error is returned, the innermost step first.
+/// A value that does not fit, and the path to it. The path is collected while the error is returned, the innermost step
+/// first.
 #[derive(Debug)]
 pub(crate) struct Misfit {
     pub(crate) problem: String,
     steps: Vec<Step>,
-    /// An error that is not about the value, returned unchanged.
+    /// An error that is not about a JSON value, returned unchanged.
     other: Option<Error>,
 }
 
 /// A step of the path from the instances to a value.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Into an array.
+    /// Into the element of an array with this index.
     Index(usize),
-    /// Into an object.
+    /// Into the member of an object with this key.
     Key(Box<str>),
 }
 
@@ -52,7 +53,7 @@ impl Misfit {
         self.at(Step::Key(key.into()))
     }
 
-    /// The outermost key of the path.
+    /// Returns the outermost key of the path.
     pub(crate) fn first_key(&self) -> Option<&str> {
         self.steps.iter().rev().find_map(|step| match step {
             Step::Key(key) => Some(&**key),
@@ -61,7 +62,7 @@ impl Misfit {
     }
 }
 
-/// Conversion of errors that are not about a value, such as an expired deadline.
+/// Wraps an error that is not about a JSON value, such as an expired deadline.
 impl From<Error> for Box<Misfit> {
     fn from(error: Error) -> Box<Misfit> {
         Box::new(Misfit { problem: String::new(), steps: Vec::new(), other: Some(error) })
@@ -91,7 +92,7 @@ impl From<Box<Misfit>> for Error {
 /// Number of rows between two checks of the deadline.
 const ROWS_BETWEEN_CHECKS: usize = 16;
 
-/// A position in a text that is known to be JSON.
+/// Reader at a position in a text that is known to be JSON.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     text: &'a str,
@@ -115,7 +116,8 @@ impl<'a> Reader<'a> {
         let read = |json: &mut Self| {
             is_too_many = left == 0;
             left = left.saturating_sub(1);
-            // Checked once for several rows: reading the time takes almost as long as a short row.
+            // Checks the deadline once for several rows, because reading the time takes almost as long as reading a
+            // short row.
             if left.is_multiple_of(ROWS_BETWEEN_CHECKS) {
                 deadline.check()?;
             }
@@ -230,8 +232,8 @@ impl<'a> Reader<'a> {
         word
     }
 
-    /// Reads a whole number of at most seven digits, which every element type wider than 16 bits holds exactly. Most
-    /// elements of tensors are such numbers. Consumes nothing if the next value is something else.
+    /// Reads a whole number of at most seven digits. Every element type wider than 16 bits holds such a number exactly,
+    /// and most elements of tensors are such numbers. Consumes nothing if the next value is something else.
     fn small_integer(&mut self) -> Option<u32> {
         let bytes = self.text.as_bytes();
         let (mut value, mut at) = (0, self.at);
@@ -259,7 +261,7 @@ impl<'a> Reader<'a> {
         T::from_json(self, next)
     }
 
-    /// Returns the value that `read` returns, and the text that it has read.
+    /// Returns the value that `read` returns, and the JSON text that it consumed.
     pub(crate) fn written<T>(&mut self, read: impl FnOnce(&mut Self) -> Fits<T>) -> Fits<(T, &'a str)> {
         self.peek();
         let (text, start) = (self.text, self.at);
@@ -282,12 +284,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The part of a word that an error shows.
+/// Returns the beginning of a JSON word, as much as an error shows.
 pub(crate) fn shortened(word: &str) -> &str {
     word.get(..64).unwrap_or(word)
 }
 
-/// The part of a text that an error shows, in quotes.
+/// Returns the beginning of a text in quotes, as much as an error shows.
 pub(crate) fn quoted(text: &str) -> String {
     let shown: String = text.chars().take(64).collect();
     format!("{shown:?}{}", if shown.len() < text.len() { "…" } else { "" })
@@ -307,7 +309,7 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
 
 // ===== elements =====
 
-/// An element type that is read from one JSON value.
+/// A type of tensor elements that can be read from a JSON value.
 pub(crate) trait FromJson: Element {
     /// Converts a whole number below 10,000,000; `None` if the type needs the text of the number.
     fn from_small_integer(value: u32) -> Option<Self>;
@@ -325,8 +327,8 @@ fn number<T: Element>(json: &mut Reader<'_>, next: u8, parse: impl Fn(&str) -> O
     parse(text).ok_or_else(|| misfit(format!("{} is not a value of type {}", shortened(text), T::DTYPE)))
 }
 
-/// Floating-point types take the value nearest to the written number. A number that would become infinite is refused,
-/// such as 1e39 for float32.
+/// Implements the reading of floating-point types, which take the value nearest to the written number. A number that
+/// would become infinite is refused, such as 1e39 for float32.
 macro_rules! floats {
     ($($type:ty: $small:expr, $parse:expr);* $(;)?) => {$(
         impl FromJson for $type {
@@ -343,7 +345,8 @@ macro_rules! floats {
     )*};
 }
 
-/// Integer types accept whole numbers in any notation: 3, 3.0 and 3e0. JavaScript and pandas write 3.0.
+/// Implements the reading of integer types, which accept whole numbers in any notation: 3, 3.0 and 3e0. JavaScript and
+/// pandas write 3.0.
 macro_rules! integers {
     ($($type:ty),* $(,)?) => {$(
         impl FromJson for $type {

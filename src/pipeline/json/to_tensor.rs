@@ -1,4 +1,4 @@
-//! JSON → tensor: reads `instances` straight into the model's input buffers.
+//! Conversion of JSON to tensors: reads `instances` straight into the input buffers of a model.
 //!
 //! No value tree is built (`reader.rs`): each number goes from its text into the buffer of its element type. A value
 //! that does not fit the model is an error with its path, as in
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::json::reader::{Fits, FromJson, Misfit, Reader, misfit, quoted};
 use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_each_element_type, with_element_type};
 
-/// Reads `instances` into one row per instance for every input.
+/// Reads the `instances` of a request into one row per instance for every input of a model.
 ///
 /// With one input, an instance is its value (a number, an array or nested arrays, depending on the shape). With several
 /// inputs, an instance is an object of such values by input name. This form is also accepted for one input.
@@ -29,17 +29,17 @@ pub(crate) fn read_instances(
     columns.into_iter().map(|column| column.into_tensor(rows)).collect()
 }
 
-/// A column of the batch: the values of one input for all instances read so far.
+/// Values of one input of the model, for all instances read so far.
 struct Column<'a> {
     spec: &'a TensorSpec,
     data: Data,
-    /// The shape of a row.
+    /// Lengths of the dimensions of a row.
     row: Vec<Length>,
     /// Number of elements to reserve for a row, from the lengths that the model declares.
     expected: usize,
 }
 
-/// The length of a dimension.
+/// Length of a dimension of a row, as far as it is known.
 #[derive(Clone, Copy)]
 enum Length {
     /// Declared by the model.
@@ -78,7 +78,7 @@ impl<'a> Column<'a> {
     }
 }
 
-/// Makes an error from a misfit, with the model's declaration of the input.
+/// Turns a misfit into an error that includes the model's declaration of the input.
 fn explained(mut misfit: Box<Misfit>, inputs: &[TensorSpec]) -> Error {
     let named = |key: &str| inputs.iter().find(|input| *input.name == *key);
     let input = misfit.first_key().map_or_else(|| inputs.first().filter(|_| inputs.len() == 1), named);
@@ -165,7 +165,7 @@ fn keys(columns: &[Column<'_>]) -> String {
     format!("the key{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "))
 }
 
-/// Description of the expected value at a level of nesting, as in `an array of 64 numbers`.
+/// Describes the value that is expected at a level of nesting, as in `an array of 64 numbers`.
 fn describe(length: Option<usize>, levels_below: usize, dtype: DType) -> String {
     let what = match (levels_below, dtype) {
         (0, DType::Bool) => "booleans",

@@ -1,4 +1,4 @@
-//! Whole numbers in any notation of JSON, read exactly: `3`, `3.0`, `3e2`, `9007199254740993`.
+//! Exact reading of whole numbers in any notation of JSON: `3`, `3.0`, `3e2`, `9007199254740993`.
 //!
 //! Most JSON readers use double precision, which cannot represent all whole numbers beyond 2^53. They would silently
 //! change identifiers and hashes.
@@ -16,7 +16,7 @@ pub(crate) fn whole_number(text: &str) -> Option<i128> {
     if whole.is_empty() && fraction.is_empty() {
         return Some(0);
     }
-    // With an exponent beyond 64 bits, the number is too large or not whole.
+    // If the exponent does not fit in 64 bits, the number is too large or not whole.
     let places = exponent.strip_prefix('+').unwrap_or(exponent).parse::<i64>().ok()?;
     let mut digits = 0i128;
     let mut count = 0;

@@ -1,4 +1,4 @@
-//! Categories of a table: their positions in a vocabulary.
+//! Conversion of the categories of a table to their positions in a vocabulary.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use serde::Deserialize;
 
 use crate::pipeline::Label;
 
-/// Encoding of a category.
+/// Encoding of a category as elements of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Encoding {
-    /// Its position in the vocabulary, counted from 0.
+    /// One element: the position of the category in the vocabulary, counted from 0.
     Index,
-    /// A 1 at its position, and 0 at all others.
+    /// One element per category: 1 at the position of the category, and 0 at all others.
     OneHot,
 }
 
@@ -21,15 +21,15 @@ pub(crate) enum Encoding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Unknown {
-    /// The category is refused.
+    /// An unknown category is refused.
     Error,
     /// All unknown categories share one additional category, the last one.
     Other,
-    /// One-hot: all positions are 0, as with scikit-learn's `handle_unknown="ignore"`.
+    /// One-hot: all elements of an unknown category are 0, as with scikit-learn's `handle_unknown="ignore"`.
     Ignore,
 }
 
-/// Index of categories in the vocabulary.
+/// Conversion of the categories of a column to their positions in its vocabulary.
 #[derive(Debug)]
 pub(crate) struct Category {
     texts: HashMap<Arc<str>, usize>,
@@ -39,7 +39,7 @@ pub(crate) struct Category {
     missing: Option<MissingCategory>,
 }
 
-/// Replacement of a missing category.
+/// Replacement of a missing value in a column of categories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MissingCategory {
     /// The category at this position in the vocabulary.
@@ -48,17 +48,17 @@ pub(crate) enum MissingCategory {
     Unknown,
 }
 
-/// The position of a category within its part of a row.
+/// Position of a category among the elements of its column in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// This position, counted from 0.
+    /// The category has this position, counted from 0.
     At(usize),
-    /// No position: all elements are 0.
+    /// The category has no position: all elements are 0.
     Nowhere,
 }
 
 impl Category {
-    /// The categories of a vocabulary, in its order.
+    /// Creates the conversion for a vocabulary. Fails if a category occurs twice.
     pub(crate) fn of(vocabulary: &[Label], is_one_hot: bool, unknown: Unknown) -> Result<Category, String> {
         let mut category =
             Category { texts: HashMap::new(), numbers: HashMap::new(), is_one_hot, unknown, missing: None };
@@ -74,22 +74,22 @@ impl Category {
         Ok(category)
     }
 
-    /// Sets the replacement of missing values.
+    /// Sets the replacement of missing values of the column.
     pub(crate) fn with_missing(self, missing: MissingCategory) -> Category {
         Category { missing: Some(missing), ..self }
     }
 
-    /// The position of a text in the vocabulary.
+    /// Returns the position of a text in the vocabulary.
     pub(crate) fn place_of_text(&self, text: &str) -> Option<usize> {
         self.texts.get(text).copied()
     }
 
-    /// The position of a number in the vocabulary.
+    /// Returns the position of a number in the vocabulary.
     pub(crate) fn place_of_number(&self, number: i64) -> Option<usize> {
         self.numbers.get(&number).copied()
     }
 
-    /// Number of elements of a row that a category takes.
+    /// Number of elements of a row that the column takes.
     pub(crate) fn width(&self) -> usize {
         match (self.is_one_hot, self.unknown) {
             (false, _) => 1,
@@ -102,7 +102,7 @@ impl Category {
         self.texts.len() + self.numbers.len()
     }
 
-    /// Returns the JSON types of the vocabulary, for messages.
+    /// Describes the JSON types in the vocabulary, for messages.
     pub(crate) fn expected(&self) -> &'static str {
         match (self.takes_texts(), self.takes_numbers()) {
             (true, true) => "a string or a whole number, as in the vocabulary",
@@ -111,17 +111,17 @@ impl Category {
         }
     }
 
-    /// Returns true if the vocabulary has texts.
+    /// Returns true if the vocabulary contains texts.
     pub(crate) fn takes_texts(&self) -> bool {
         !self.texts.is_empty()
     }
 
-    /// Returns true if the vocabulary has numbers.
+    /// Returns true if the vocabulary contains numbers.
     pub(crate) fn takes_numbers(&self) -> bool {
         !self.numbers.is_empty()
     }
 
-    /// One of the categories, as JSON.
+    /// Returns one of the categories in the vocabulary, as JSON.
     pub(crate) fn sample(&self, index: usize) -> serde_json::Value {
         let place = index % self.len().max(1);
         let text = self.texts.iter().find(|(_, at)| **at == place).map(|(text, _)| text.to_string().into());
@@ -133,17 +133,17 @@ impl Category {
         self.is_one_hot
     }
 
-    /// The position of a category that is a text; `None` if it is refused.
+    /// Returns the position of a category that is a text; `None` if the category is refused.
     pub(crate) fn of_text(&self, text: &str) -> Option<Place> {
         self.place_of_text(text).map(Place::At).or_else(|| self.of_unknown())
     }
 
-    /// The position of a category that is a number; `None` if it is refused.
+    /// Returns the position of a category that is a number; `None` if the category is refused.
     pub(crate) fn of_number(&self, number: i64) -> Option<Place> {
         self.place_of_number(number).map(Place::At).or_else(|| self.of_unknown())
     }
 
-    /// The position of a missing value; `None` if a value is required.
+    /// Returns the position for a missing value; `None` if a value is required.
     pub(crate) fn of_missing(&self) -> Option<Place> {
         match self.missing? {
             MissingCategory::Known(place) => Some(Place::At(place)),
@@ -151,7 +151,7 @@ impl Category {
         }
     }
 
-    /// The position of a category that is not in the vocabulary; `None` if it is refused.
+    /// Returns the position for a category that is not in the vocabulary; `None` if such categories are refused.
     pub(crate) fn of_unknown(&self) -> Option<Place> {
         match self.unknown {
             Unknown::Error => None,
@@ -160,7 +160,7 @@ impl Category {
         }
     }
 
-    /// The beginning of the vocabulary, for an error.
+    /// Lists the first categories in the vocabulary, for an error.
     pub(crate) fn some_of_it(&self) -> String {
         let mut all: Vec<(usize, String)> =
             self.texts.iter().map(|(text, place)| (*place, format!("{text:?}"))).collect();

@@ -1,4 +1,4 @@
-//! The columns of `kind = "tabular"`: their settings, and the conversion of their values.
+//! Settings of the columns of `kind = "tabular"`, and the conversion of their values.
 
 use serde::Deserialize;
 
@@ -8,13 +8,13 @@ use crate::error::SetupError;
 use crate::pipeline::Label;
 use crate::tensor::DType;
 
-/// `[[preprocess.columns]]`
+/// Settings of a column: one section `[[preprocess.columns]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ColumnSettings {
-    /// The key in an instance.
+    /// Name of the column, which is its key in an instance.
     pub(crate) name: String,
-    /// Kind of its values; by default, it follows from the type of its input.
+    /// Kind of the column's values; by default, it follows from the type of its input.
     pub(crate) kind: Option<ColumnKind>,
     /// The model's input that the column is part of; by default, the input with the column's name, or the only input.
     pub(crate) input: Option<String>,
@@ -22,12 +22,12 @@ pub(crate) struct ColumnSettings {
     missing: Option<Missing>,
     /// Numbers: minimum and maximum. A value outside is replaced by the nearer of the two.
     clip: Option<[f64; 2]>,
-    /// Numbers: true if ln (1 + x) is taken.
+    /// Numbers: true if x is replaced by ln (1 + x).
     #[serde(default)]
     log1p: bool,
-    /// Numbers: (x − mean) ÷ deviation.
+    /// Numbers: mean and deviation of the standardisation (x − mean) ÷ deviation.
     standardise: Option<Standardise>,
-    /// Categories: their names, in order.
+    /// Categories: the known categories, in order.
     vocabulary: Option<Vec<Label>>,
     /// Categories: their encoding.
     encoding: Option<Encoding>,
@@ -54,12 +54,12 @@ enum Missing {
     Text(String),
 }
 
-/// Conversion of the values of a column.
+/// Conversion of the values of a column to elements of a tensor.
 #[derive(Debug)]
 pub(crate) enum Values {
     /// A number, converted as in [`Number::transformed`].
     Number(Number),
-    /// A position in a vocabulary.
+    /// A category, converted to its position in a vocabulary.
     Category(Category),
     /// A boolean, which becomes 1 or 0.
     Boolean {
@@ -74,7 +74,7 @@ pub(crate) enum Values {
 }
 
 impl ColumnSettings {
-    /// Settings of a column that has only a name.
+    /// Creates the settings of a column that has only a name.
     pub(crate) fn named(name: &str) -> ColumnSettings {
         ColumnSettings {
             name: name.to_owned(),
@@ -199,7 +199,7 @@ impl ColumnKind {
 }
 
 impl Values {
-    /// Number of elements that a value takes in a row.
+    /// Number of elements of a row that a value of the column takes.
     pub(crate) fn width(&self) -> usize {
         match self {
             Values::Category(category) => category.width(),
@@ -207,7 +207,7 @@ impl Values {
         }
     }
 
-    /// Returns true if a row must have a value.
+    /// Returns true if every row must have a value for the column.
     pub(crate) fn is_needed(&self) -> bool {
         match self {
             Values::Number(number) => number.missing.is_none(),
@@ -217,12 +217,12 @@ impl Values {
         }
     }
 
-    /// A made-up value, which depends on the row and on the position of the column.
+    /// Returns a made-up value, which depends on the row and on the position of the column.
     pub(crate) fn sample(&self, row: usize, place: usize, dtype: DType) -> serde_json::Value {
         let is_float = matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
         match self {
             Values::Number(number) => {
-                // Values around the mean, if it is known; otherwise positive values, which have a logarithm.
+                // Takes values around the mean if it is known; otherwise positive values, which have a logarithm.
                 let (mean, deviation) = number.standardise.map_or((1.5, 1.0), |by| (by.mean, by.deviation));
                 let away = [-0.9, 0.1, 1.7][row] + 0.2 * ((place * 7 + row * 3) % 5) as f64;
                 let value = (mean + deviation * away).max(if number.log1p { -0.9 } else { f64::NEG_INFINITY });

@@ -1,4 +1,4 @@
-//! Rows of a table: objects or arrays of numbers, booleans and categories.
+//! Instances that are rows of a table: objects or arrays of numbers, booleans, categories and texts.
 
 pub(crate) mod categories;
 pub(crate) mod columns;

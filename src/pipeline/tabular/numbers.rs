@@ -1,10 +1,10 @@
-//! Numbers of a table: their conversion, and their positions in tensors.
+//! Conversion of the numbers of a table, and writing of them to tensors.
 
 use serde::Deserialize;
 
 use crate::tensor::Data;
 
-/// Conversion of a number.
+/// Conversion of the numbers of a column.
 #[derive(Debug)]
 pub(crate) struct Number {
     /// Replacement of a missing value; NaN if the model handles missing values itself.
@@ -14,7 +14,7 @@ pub(crate) struct Number {
     pub(crate) standardise: Option<Standardise>,
 }
 
-/// `standardise` in the settings of a column.
+/// The setting `standardise` of a column of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Standardise {
@@ -32,13 +32,13 @@ pub(crate) enum Quantity {
 }
 
 impl Number {
-    /// Returns true if values are not changed.
+    /// Returns true if the conversion does not change any number.
     pub(crate) fn leaves_as_is(&self) -> bool {
         self.clip.is_none() && !self.log1p && self.standardise.is_none()
     }
 
-    /// Returns the value after clip, logarithm and standardisation, in this order, each if it is configured. `None` if
-    /// the logarithm is undefined. A whole number that is only clipped stays exact.
+    /// Returns the number after clip, logarithm and standardisation, in this order. Steps that are not configured are
+    /// skipped. `None` if the logarithm is undefined. A whole number that is only clipped stays exact.
     pub(crate) fn transformed(&self, value: Quantity) -> Option<Quantity> {
         if let (Quantity::Integer(value), false, None) = (value, self.log1p, self.standardise) {
             return Some(match self.clip {
@@ -65,7 +65,7 @@ impl Quantity {
         }
     }
 
-    /// Returns the value as a whole number, if it is one.
+    /// Returns the number as an integer, if it is a whole number.
     fn as_integer(self) -> Option<i128> {
         match self {
             Quantity::Integer(value) => Some(value),
@@ -76,7 +76,7 @@ impl Quantity {
     }
 }
 
-/// Writes the shortest form: 1e300, not three hundred zeros.
+/// Writes a number in its shortest form: 1e300, not three hundred zeros.
 impl std::fmt::Display for Quantity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -86,7 +86,7 @@ impl std::fmt::Display for Quantity {
     }
 }
 
-/// Writes a number at a position of a tensor. Returns false if the tensor's type cannot represent it.
+/// Writes a number to a position of a tensor. Returns false if the tensor's type cannot represent the number.
 pub(crate) fn put(data: &mut Data, index: usize, value: Quantity) -> bool {
     macro_rules! whole {
         ($values:expr) => {{

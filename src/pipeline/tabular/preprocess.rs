@@ -1,8 +1,8 @@
 //! `kind = "tabular"`: an instance is an object by column name, like a row of a table.
 //!
-//! Each column becomes a part of one of the model's inputs. All columns may share one `[rows, columns]` tensor, or each
-//! may have its own input, as in a scikit-learn pipeline that is exported as a whole, or anything in between. Drift is
-//! monitored on the values as they were sent.
+//! Each column becomes a part of one of the model's inputs. All columns may share one `[rows, columns]` tensor, each
+//! may have its own input (as in a scikit-learn pipeline that is exported as a whole), or some may share an input.
+//! Drift is monitored on the values as they were sent.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -27,26 +27,26 @@ use crate::tensor::{
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// The columns, in their order in a shared input; by default, one per input of the model.
+    /// Settings of the columns, in their order in a shared input; by default, one column per input of the model.
     columns: Option<Vec<ColumnSettings>>,
-    /// Treatment of keys that are not columns.
+    /// Treatment of keys of an instance that are not columns.
     #[serde(default)]
     extra_columns: ExtraColumns,
 }
 
-/// Treatment of keys that are not columns.
+/// Treatment of keys of an instance that are not columns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ExtraColumns {
-    /// They are refused, so that a typo does not become a missing value.
+    /// Refuses keys that are not columns, so that a typo does not become a missing value.
     #[default]
     Error,
-    /// They are skipped.
+    /// Skips keys that are not columns.
     Ignore,
 }
 
 /// Maximum work per byte of a body that is read on a thread that serves connections. Such a thread should only read
-/// bodies that take at most half a millisecond. Above the maximum, the length of a body is a poor estimate of this
+/// bodies that take at most half a millisecond. Above this maximum, the length of a body is a poor estimate of the
 /// time.
 const MAX_WORK_PER_BYTE: usize = 8;
 
@@ -62,10 +62,10 @@ struct TabularPreprocessor {
 struct Column {
     name: Arc<str>,
     values: Values,
-    /// The input that the column is part of, and the column's position in a row of the input.
+    /// Position of the input that the column is part of, and the column's position in a row of the input.
     input: usize,
     at: usize,
-    /// The column's position among the features of its kind.
+    /// Position of the column among the features of its kind.
     feature: usize,
 }
 
@@ -73,7 +73,7 @@ struct Input {
     spec: TensorSpec,
     /// True if the input takes whole numbers only.
     is_whole: bool,
-    /// Number of elements of a row.
+    /// Number of elements of a row of the input.
     width: usize,
 }
 
@@ -135,11 +135,11 @@ impl TabularPreprocessor {
         Ok(())
     }
 
-    /// Returns the maximum work of a row per byte of its text. If most values may be missing, or a category is wide, a
-    /// few bytes become many elements.
+    /// Returns the maximum work for a row per byte of its text. If most values may be missing, or a category takes many
+    /// elements, a few bytes become many elements.
     fn most_work_per_byte(&self) -> usize {
-        // Counted in bytes: a value takes as long as about two bytes of text, and an element with a default as about a
-        // tenth.
+        // Work is counted in bytes of text. A value takes as long as about two bytes, and an element with a default as
+        // about a tenth of a byte.
         let work = self.columns.iter().map(|column| 20 + column.values.width()).sum::<usize>() / 10;
         // The shortest row: `{}`, and `"name":0,` for each required column.
         let needed = self.columns.iter().filter(|column| column.values.is_needed());
@@ -153,7 +153,7 @@ impl TabularPreprocessor {
     }
 }
 
-/// Returns true if an input of this type can hold the converted number.
+/// Returns true if an input of this type can hold the number after its conversion.
 fn is_taken(values: &Values, number: Quantity, dtype: DType) -> bool {
     let Values::Number(column) = values else { return false };
     let mut one = with_element_type!(dtype, T => T::into_data(vec![Default::default()]));
@@ -167,7 +167,7 @@ impl Input {
         Input { spec: spec.clone(), is_whole, width: 0 }
     }
 
-    /// Checks that the columns of the input fill its rows.
+    /// Checks that the columns of the input fill its rows exactly.
     fn check(&self) -> Result<(), SetupError> {
         let Input { spec, width, .. } = self;
         let row = spec.dims.get(1..).unwrap_or_default();
@@ -208,7 +208,7 @@ impl Preprocessor for TabularPreprocessor {
         Ok(Prepared { inputs, features, origin: Origin::Unknown })
     }
 
-    /// True if the size of a body is a poor estimate of the time for reading it.
+    /// Returns true if the size of a body is a poor estimate of the time for reading it.
     fn is_heavy(&self) -> bool {
         self.most_work_per_byte() > MAX_WORK_PER_BYTE
     }
@@ -247,12 +247,12 @@ impl Preprocessor for TabularPreprocessor {
     }
 }
 
-/// The rows that have been read.
+/// Rows of a request that were read so far.
 struct RowsRead {
-    /// The values of each input.
+    /// Values of each input of the model.
     data: Vec<Data>,
     features: Features,
-    /// The row that is being read.
+    /// Index of the row that is being read.
     row: usize,
 }
 
@@ -296,7 +296,7 @@ impl TabularPreprocessor {
         Ok(())
     }
 
-    /// Reads a value, which may be null.
+    /// Reads the value of a column, which may be null.
     fn cell(&self, json: &mut Reader<'_>, column: &Column, table: &mut RowsRead) -> Fits<()> {
         let next = json.peek();
         if next == b'n' {
@@ -327,7 +327,7 @@ impl TabularPreprocessor {
         }
     }
 
-    /// Writes the replacement of a value that is null or missing.
+    /// Writes the replacement for a value of the column that is null or missing.
     fn missing(&self, column: &Column, table: &mut RowsRead) -> Fits<()> {
         let needed = || misfit("the value is missing, and the model needs it".to_owned());
         match &column.values {
@@ -350,7 +350,7 @@ impl TabularPreprocessor {
         }
     }
 
-    /// Writes a number; `sent` is its text.
+    /// Writes a number to its input; `sent` is its text.
     fn put_number(&self, column: &Column, number: &Number, value: (Quantity, &str), table: &mut RowsRead) -> Fits<()> {
         let (value, sent) = value;
         let Some(put) = number.transformed(value) else {
@@ -398,7 +398,7 @@ impl TabularPreprocessor {
     }
 }
 
-/// Reads a category. Returns its position, and the category as it was sent.
+/// Reads a category. Returns its position in the vocabulary, and the category as it was sent.
 fn found(json: &mut Reader<'_>, next: u8, category: &Category) -> Fits<(Place, String)> {
     let refused =
         |shown: String| misfit(format!("found {shown}, expected one of the categories {}", category.some_of_it()));

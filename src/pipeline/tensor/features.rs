@@ -1,4 +1,4 @@
-//! Features of tensors, for monitoring: each element of a short row, and a summary of a long one.
+//! Features of tensors, for monitoring drift: each element of a short row, and a summary of a long one.
 
 use std::sync::Arc;
 
@@ -13,32 +13,33 @@ use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec, Tensors, fo
 const SHORT_ROW: usize = 128;
 /// Rows of more elements than this cannot be monitored element by element.
 const MAX_ROW: usize = 4096;
-/// Features of a long row: its mean and standard deviation (brightness and contrast, if it is an image) and its range.
+/// Features of a row that is summarised: its mean and standard deviation (brightness and contrast, if it is an image),
+/// minimum and maximum.
 const SUMMARY: [&str; 4] = ["mean", "deviation", "min", "max"];
 
-/// Selection of the features that are read from the inputs.
+/// Selection of the features that are read from the model's inputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum FeatureSelection {
-    /// Every element of rows of up to 128, and a summary of longer ones.
+    /// Every element of rows of up to 128 elements, and a summary of longer rows.
     #[default]
     Auto,
-    /// Every element.
+    /// Every element of every row.
     Elements,
     /// A summary of every row.
     Summary,
-    /// Nothing.
+    /// No features.
     None,
 }
 
-/// Reader of the features of all inputs.
+/// Reader of the features of all inputs of a model.
 #[derive(Debug)]
 pub(crate) struct TensorFeatures {
     schema: FeatureSchema,
     parts: Vec<Part>,
 }
 
-/// Reader of the features of one input, and their positions in the schema.
+/// Reader of the features of one input, which also has their position in the schema.
 #[derive(Debug)]
 struct Part {
     input: usize,
@@ -54,7 +55,7 @@ enum Kind {
 }
 
 impl TensorFeatures {
-    /// `columns` names the elements of a row; only for a model with one input.
+    /// Creates the reader for a model. `columns` names the elements of a row, for a model with only one input.
     pub(crate) fn new(
         watch: FeatureSelection,
         columns: Option<&[String]>,
@@ -132,7 +133,7 @@ fn fixed(dim: &Dim) -> Option<usize> {
     }
 }
 
-/// Names of the elements, as in `pixels[3][4]`; the name of the input if a row is one element.
+/// Returns the names of the elements of a row, as in `pixels[3][4]`; the name of the input if a row is one element.
 fn element_names(spec: &TensorSpec) -> Vec<Arc<str>> {
     let elements = row_elements(spec).unwrap_or_default();
     if elements == 1 {
@@ -173,8 +174,8 @@ fn summaries(tensor: &Tensor, to: &mut [f32], width: usize, at: usize) {
     });
 }
 
-/// Mean, standard deviation (of the population), minimum and maximum, in one pass. Sums the differences from the first
-/// value, which keeps the sums small.
+/// Returns mean, standard deviation (of the population), minimum and maximum, in one pass. Sums the differences from
+/// the first value, which keeps the sums small.
 fn summary(mut values: impl Iterator<Item = f64>) -> [f64; SUMMARY.len()] {
     let Some(first) = values.next() else { return [f64::NAN; SUMMARY.len()] };
     let (mut count, mut sum, mut squares, mut min, mut max) = (1.0, 0.0, 0.0, first, first);
@@ -200,7 +201,7 @@ fn texts(tensor: &Tensor, to: &mut [Option<String>], width: usize, at: usize) {
     }
 }
 
-/// An element as a number.
+/// Conversion of an element of a tensor to a number.
 trait Number {
     fn number(&self) -> f64;
 }
@@ -290,7 +291,7 @@ mod tests {
         .into_iter()
         .collect();
         let read = features.read(&inputs);
-        // The deviation of 0..200 is √((200² − 1) / 12).
+        // The deviation of the numbers from 0 to 199 is √((200² − 1) / 12).
         let deviation = (39_999.0f64 / 12.0).sqrt();
         let expected = [[1.0, 2.0, 99.5, deviation, 0.0, 199.0], [3.0, 4.0, 1099.5, deviation, 1000.0, 1199.0]];
         for (row, expected) in expected.iter().enumerate() {

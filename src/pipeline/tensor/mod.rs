@@ -1,4 +1,4 @@
-//! Rows of numbers or texts, passed through unchanged.
+//! Stages of tensors: rows of numbers or texts, passed through unchanged.
 
 pub(crate) mod features;
 pub(crate) mod postprocess;

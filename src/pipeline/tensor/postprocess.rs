@@ -1,4 +1,4 @@
-//! `kind = "tensor"`: the model's outputs, unchanged.
+//! `kind = "tensor"`: answers the outputs of the model unchanged.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::tensor::Tensors;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// The outputs that are answered; by default, all of them.
+    /// Names of the outputs that are answered; by default, all outputs.
     outputs: Option<Vec<String>>,
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     let (settings, signature): (Settings, _) = (context.config.settings()?, context.signature);
     let outputs: Vec<Arc<str>> = match settings.outputs {
         Some(names) => names.iter().map(|name| declared_output(signature, name)).collect::<Result<_, SetupError>>()?,
-        // The default is all outputs. An output that cannot be answered is therefore an error, not left out silently.
+        // By default, all outputs are answered. An output that cannot be answered is an error, not left out silently.
         None if !signature.other_outputs.is_empty() || signature.outputs.is_empty() => {
             let hint = hint_of_other_outputs(signature);
             return Err(SetupError::Config(format!("outputs: name the outputs to answer{hint}")));

@@ -1,4 +1,4 @@
-//! `kind = "tensor"`: each instance is already in the form that the model takes, as JSON arrays.
+//! `kind = "tensor"`: reads instances that already have the form of the model's inputs, as JSON arrays.
 
 use std::num::NonZeroUsize;
 
@@ -17,10 +17,10 @@ use crate::tensor::{DType, Dim, Signature, TensorSpec, Tensors};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// Choice of the features.
+    /// Selection of the monitored features.
     #[serde(default)]
     features: FeatureSelection,
-    /// The names of a row's elements, in the order of training.
+    /// Names of the elements of a row, in the order of the training data.
     columns: Option<Vec<String>>,
 }
 
@@ -278,7 +278,7 @@ mod tests {
             agrees_with_serde_json::<u64>(DType::U64, &text);
         }
 
-        /// Any valid JSON becomes a tensor or a message, for any input.
+        /// Any valid JSON becomes a tensor or an error message, for any input.
         #[test]
         fn no_json_breaks_the_reader(
             text in "[\\[\\]{}:, \"a1.e\\-]{0,24}|\\[(\\[|\\]|,|1|-0|\"\"|null|true|\\{\"x\":|\\}| )*\\]",

@@ -1,4 +1,4 @@
-//! `kind = "embedding"`: a vector per row, pooled over the tokens if the model returns one per token.
+//! `kind = "embedding"`: answers one vector per row, pooled over the tokens if the model returns a vector per token.
 //!
 //! Mean pooling is Σ_t v_t / T over the T tokens of a row, without padding (Reimers & Gurevych, "Sentence-BERT", 2019);
 //! normalising divides by √Σ v².
@@ -19,19 +19,19 @@ struct Settings {
     output: Option<String>,
     /// Pooling of the vectors of a row's tokens; required if the output has a vector per token.
     pooling: Option<Pooling>,
-    /// True if vectors are normalised to length 1, so that their product is the cosine of their angle.
+    /// True if vectors are normalised to length 1. The dot product of two such vectors is the cosine of their angle.
     normalise: Option<bool>,
 }
 
-/// Pooling of the vectors of a row's tokens.
+/// Method of pooling the vectors of a row's tokens into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Pooling {
-    /// Their mean.
+    /// The mean of the vectors.
     Mean,
     /// The vector of the first token.
     Cls,
-    /// The largest number at each position.
+    /// The maximum of the vectors at each position.
     Max,
 }
 
@@ -99,7 +99,7 @@ impl Postprocessor for Embedding {
 }
 
 impl Embedding {
-    /// Number of vectors in a row, and their length.
+    /// Returns the number of vectors in a row, and the length of a vector.
     fn shape(&self, tensor: &Tensor) -> Result<(usize, usize)> {
         match (tensor.shape(), self.pooling) {
             (&[_, width], None) if width > 0 => Ok((1, width)),
@@ -109,7 +109,7 @@ impl Embedding {
         }
     }
 
-    /// Pools the vectors of a row's tokens into one.
+    /// Pools the vectors of a row's tokens into one vector.
     fn pool(&self, values: &[f32], width: usize) -> Vec<f32> {
         let mut tokens = values.chunks_exact(width);
         let mut pooled = tokens.next().unwrap_or_default().to_vec();

@@ -1,9 +1,9 @@
-//! Made-up texts that are hard on tokenizers: kinds of texts, of any length, that make some tokenizer slow or its
+//! Made-up texts that are hard on tokenizers. Each kind can have any length, and makes some tokenizer slow or its
 //! output large.
 
 use tokenizers::{Model as _, Tokenizer};
 
-/// A kind of text: a part that is repeated, and an end.
+/// A kind of hard text: a part that is repeated, and an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HardText {
     /// Name of the kind, for messages.
@@ -12,7 +12,7 @@ pub(crate) struct HardText {
     end: &'static str,
 }
 
-/// Kinds for every tokenizer. An end that differs from the part makes a regular expression backtrack.
+/// Kinds of hard texts for every tokenizer. An end that differs from the part makes a regular expression backtrack.
 const KINDS: [(&str, &str, &str); 12] = [
     ("words", "ab ", ""),
     ("letters without a blank", "a", ""),
@@ -28,13 +28,13 @@ const KINDS: [(&str, &str, &str); 12] = [
     ("emoji", "👍🏽", ""),
 ];
 
-/// Returns the kinds to try with a tokenizer, including some of its own tokens.
+/// Returns the kinds of hard texts to try with a tokenizer. Some repeat its own tokens.
 pub(crate) fn hard_texts(tokenizer: &Tokenizer) -> Vec<HardText> {
     let hard = |name: &str, part: &str, end| HardText { name: name.to_owned(), part: part.to_owned(), end };
     let mut kinds: Vec<HardText> = KINDS.iter().map(|(name, part, end)| hard(name, part, end)).collect();
     let special = tokenizer.get_added_vocabulary().get_vocab().keys().min();
     kinds.extend(special.map(|token| hard("a token of added_tokens", token, "")));
-    // Takes the first of equally long tokens, so that every trial uses the same texts.
+    // Takes the first of equally long tokens in the order of the alphabet, so that every trial uses the same texts.
     let vocabulary = tokenizer.get_model().get_vocab();
     let longest = vocabulary.keys().max_by_key(|token| (token.len(), std::cmp::Reverse(*token)));
     let longest = longest.map(|token| token.trim_start_matches(['#', '▁', 'Ġ'])).filter(|token| !token.is_empty());

@@ -1,4 +1,4 @@
-//! Texts: their tokens, and the embeddings and entities that models derive from them.
+//! Stages of texts: tokens, and the embeddings and entities that models derive from them.
 
 pub(crate) mod embedding;
 pub(crate) mod hard_texts;

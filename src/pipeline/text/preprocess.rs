@@ -1,7 +1,7 @@
 //! `kind = "text"`: texts, or pairs of texts, become the tokens of a transformer.
 //!
-//! The tokenizer is the version's own `tokenizer.json`, in the format of Hugging Face's `tokenizers`. This crate does
-//! the work. Rows are as long as the longest text of the request. The batcher joins them with rows of similar length.
+//! The tokenizer is the version's own `tokenizer.json`, which the crate `tokenizers` of Hugging Face reads and runs.
+//! Rows are as long as the longest text of the request. The batcher joins them with rows of similar length.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -23,20 +23,20 @@ use crate::tensor::{DType, Data, Dim, Padding, Signature, Tensor, TensorSpec, Te
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Settings {
-    /// The name of the tokenizer's file in the version.
+    /// Name of the tokenizer's file in the version.
     tokenizer: String,
     /// Maximum number of tokens of a row, including special tokens; by default, the limit in the tokenizer's file, or
     /// 512.
     max_tokens: Option<usize>,
-    /// Treatment of a longer text.
+    /// Treatment of a text with more than `max_tokens`.
     too_long: Option<TooLong>,
     /// Maximum number of characters of a text. A longer text is refused before it is tokenised.
     max_characters: usize,
     /// True if special tokens are added to a text.
     special_tokens: bool,
-    /// The padding token; by default, that of the tokenizer.
+    /// The padding token; by default, the tokenizer's own.
     pad_token: Option<String>,
-    /// The names of the model's inputs, if they are not the usual ones.
+    /// Names of the model's inputs, if they are not the usual ones.
     inputs: InputNames,
 }
 
@@ -44,13 +44,13 @@ struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum TooLong {
-    /// Its end is cut off.
+    /// Cuts off the end of the text.
     Truncate,
-    /// The text is refused.
+    /// Refuses the text.
     Error,
 }
 
-/// The names of the model's inputs.
+/// Names of the model's inputs for tokens.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct InputNames {
@@ -83,20 +83,20 @@ impl Default for InputNames {
     }
 }
 
-/// Default maximum number of tokens of a tokenizer: that of BERT.
+/// Default maximum number of tokens of a row: that of BERT.
 const MAX_TOKENS: usize = 512;
 
-/// Features of a text.
+/// Names of the monitored features of a text.
 const FEATURES: [&str; 3] = ["tokens", "unknown_tokens", "characters"];
 
-/// Role of an input of the model.
+/// Content of an input of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// Ids of the tokens.
     Ids,
-    /// 1 for a token, 0 for padding.
+    /// The attention mask: 1 for a token, 0 for padding.
     Mask,
-    /// 0 for the first text, 1 for the second.
+    /// The type of each token: 0 for the first text, 1 for the second.
     Types,
 }
 
@@ -117,7 +117,7 @@ struct TextPreprocessor {
     is_cut_by_default: bool,
     max_characters: usize,
     special_tokens: bool,
-    /// The length of a row, if the model fixes it.
+    /// Length of a row in tokens, if the model fixes it.
     fixed_length: Option<usize>,
     most_rows: NonZeroUsize,
 }
@@ -174,7 +174,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, S
     }))
 }
 
-/// The number of the token for unknown words, according to the tokenizer's file.
+/// Returns the id of the token for unknown words, according to the tokenizer's file.
 fn unknown_token(content: &[u8], tokenizer: &Tokenizer) -> Option<u32> {
     #[derive(Deserialize)]
     struct File {
@@ -189,7 +189,7 @@ fn unknown_token(content: &[u8], tokenizer: &Tokenizer) -> Option<u32> {
     model.unk_id.or_else(|| tokenizer.token_to_id(&model.unk_token?))
 }
 
-/// Role of each input of the model, and the length of a row if it is fixed.
+/// Returns the role of each input of the model, and the length of a row if it is fixed.
 fn inputs(names: &InputNames, signature: &Signature) -> Result<(Vec<Input>, Option<usize>), SetupError> {
     let mut fixed = None;
     let input = |spec: &TensorSpec| {
@@ -236,7 +236,7 @@ fn inputs(names: &InputNames, signature: &Signature) -> Result<(Vec<Input>, Opti
     Ok((inputs, fixed))
 }
 
-/// The tokens of all rows, one row after the other.
+/// Tokens of all rows of a request, one row after the other.
 #[derive(Default)]
 struct Tokens {
     ids: Vec<u32>,
@@ -287,7 +287,7 @@ impl Preprocessor for TextPreprocessor {
         FeatureSchema { numbers: FEATURES.map(Arc::from).to_vec(), texts: Vec::new() }
     }
 
-    /// Texts that are long enough to cut rows of several lengths from them.
+    /// Returns three texts. They are long enough to cut rows of several lengths from them.
     fn samples(&self) -> Option<[String; 3]> {
         const WORDS: [&str; 12] =
             ["the", "quick", "brown", "fox", "7", "jumps", "over", "a", "lazy", "dog", "and", "sleeps"];
@@ -298,7 +298,7 @@ impl Preprocessor for TextPreprocessor {
         Some([0, 4, 6].map(text))
     }
 
-    /// True, because the cost of a text depends on `tokenizer.json` and is not known in advance.
+    /// Returns true, because the cost of a text depends on `tokenizer.json` and is not known in advance.
     fn is_heavy(&self) -> bool {
         true
     }
@@ -310,8 +310,8 @@ impl Preprocessor for TextPreprocessor {
             unit: "characters",
             setting: "preprocess.max_characters",
             run: Box::new(move |characters, deadline| {
-                // A quarter of the limit: longer words would be refused, and a normaliser may triple the bytes of a
-                // word.
+                // Words have a quarter of the maximum length. Longer words would be refused, and a normaliser may
+                // triple the bytes of a word.
                 let text = text.of_length(characters, self.tokenizer.longest_word() / 4);
                 self.encode_cut(&text, deadline).map_err(Error::from)
             }),
@@ -343,7 +343,7 @@ impl Preprocessor for TextPreprocessor {
 }
 
 impl TextPreprocessor {
-    /// Reads an instance: a text, or an array of two.
+    /// Reads an instance: a text, or an array of two texts.
     fn text<'a>(&self, json: &mut Reader<'a>) -> Fits<(Cow<'a, str>, Option<Cow<'a, str>>)> {
         match json.peek() {
             b'"' => Ok((self.short_enough(json.string()?)?, None)),
@@ -377,7 +377,7 @@ impl TextPreprocessor {
         )))
     }
 
-    /// Returns the tokens of a text or a pair as they are in a row, and the features.
+    /// Returns the tokens of a text or a pair as they are in a row, and the values of the features.
     fn encode(&self, text: &str, pair: Option<&str>, deadline: Deadline) -> Fits<(Encoding, [f32; FEATURES.len()])> {
         let enough = self.enough();
         let mut first = self.tokenizer.tokens(text, 0, enough, deadline)?;
@@ -410,7 +410,7 @@ impl TextPreprocessor {
         }
     }
 
-    /// Returns the number of tokens after which the rest of a text is not needed; `None` if all are needed.
+    /// Returns the number of tokens after which the rest of a text is not needed; `None` if all tokens are needed.
     fn enough(&self) -> Option<usize> {
         (self.too_long == TooLong::Truncate).then_some(self.max_tokens)
     }
@@ -422,13 +422,13 @@ impl TextPreprocessor {
         self.tokenizer.framed(cut(tokens, first), None, self.special_tokens).map(drop)
     }
 
-    /// Returns the number of tokens, and how many of them are unknown.
+    /// Returns the number of tokens, and the number of unknown ones among them.
     fn counts(&self, tokens: &Encoding) -> (usize, usize) {
         let unknown = tokens.get_ids().iter().filter(|id| Some(**id) == self.unknown).count();
         (tokens.len(), unknown)
     }
 
-    /// The elements of all rows of an input.
+    /// Returns the elements of all rows of an input, padded to `length`.
     fn elements<T: Clone>(&self, role: Role, tokens: &Tokens, length: usize, element: impl Fn(u32) -> T) -> Vec<T> {
         let mut elements = Vec::with_capacity(tokens.lengths.len() * length);
         let mut start = 0;
@@ -446,7 +446,7 @@ impl TextPreprocessor {
     }
 }
 
-/// Position of each token in the first text; `None` for special tokens and for those of a second text.
+/// Returns the position of each token in the first text; `None` for special tokens and for tokens of a second text.
 fn spans(encoding: &Encoding, pair: Option<&str>) -> Vec<Option<std::ops::Range<usize>>> {
     let tokens = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
     let span = |(&(start, end), is_special): (&(usize, usize), &u32)| (*is_special == 0).then_some(start..end);

@@ -1,5 +1,5 @@
-//! `kind = "token-classifier"`: scores per token become entities, the parts of the text that name a person, a place or
-//! a price.
+//! `kind = "token-classifier"`: converts scores per token to entities, the parts of a text that name a person, a place
+//! or a price.
 //!
 //! Labels in the form `B-city`, `I-city` (Ramshaw & Marcus, 1995) mark where a part begins: consecutive tokens of one
 //! kind are one part, and `B-` begins a new one. A label in any other form is itself the kind. The score of a part is
@@ -25,10 +25,10 @@ struct Settings {
     scores: Option<Scores>,
     /// The labels in the order of the scores, or a file with them; required.
     labels: Option<Labels>,
-    /// The labels for tokens outside of any part.
+    /// Labels of the tokens that are outside of any part.
     #[serde(default = "outside")]
     ignore: Vec<Label>,
-    /// Parts with a lower score are left out.
+    /// Minimum score of a part of the text. Parts with a lower score are left out.
     #[serde(default)]
     threshold: f32,
 }
@@ -124,7 +124,7 @@ impl Postprocessor for TokenClassifier {
     }
 }
 
-/// A part of the text, as far as it has been read.
+/// Part of a text whose tokens become one entity, as far as the tokens were read.
 struct Part<'a> {
     kind: &'a Label,
     start: usize,

@@ -1,4 +1,4 @@
-//! A tokenizer whose work is bounded in memory and ends at a deadline.
+//! Tokenizer with bounded memory that stops at a deadline.
 //!
 //! Hugging Face's `tokenizers` does the work, in its usual steps: normalise, split into words, tokenise each word, add
 //! special tokens. This module adds what that crate lacks: checks of the deadline between steps and words, a limit on
@@ -32,24 +32,24 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::pipeline::json::reader::{Fits, Misfit, misfit};
 
-/// Bytes that a normaliser may produce for each allowed character of a text. Decomposed Hangul has 9.
+/// Maximum number of bytes that a normaliser may produce for each allowed character of a text. Decomposed Hangul has 9.
 const BYTES_PER_CHARACTER: usize = 16;
 
-/// Bytes that a normaliser may produce in addition, for example a prefix.
+/// Number of bytes that a normaliser may produce in addition to those per character, for example for a prefix.
 const BYTES_BESIDE: usize = 4096;
 
 /// Maximum length of a replacement in the table of a normaliser, in bytes. Those of SentencePiece have up to 33 (ﷺ).
 const MAX_REPLACEMENT: usize = 64;
 
 /// Maximum length of a word for WordPiece, in bytes, if the tokenizer itself has no smaller limit (usually 100
-/// characters). WordPiece tries every part of a word, and reads every character of a part.
+/// characters). WordPiece tries every part of a word, and reads every character of the part.
 const MAX_TRIED_WORD: usize = 1024;
 
-/// Maximum product of the lengths of a word and of the longest piece for Unigram, in bytes. Such a word takes about a
-/// second. Unigram tries every piece of its vocabulary at every position of a word.
+/// Maximum product of the lengths of a word and of the longest piece in the vocabulary of Unigram, in bytes. A word at
+/// this limit takes about a second, because Unigram tries every piece at every position of the word.
 const MAX_TRIED_PIECES: usize = 1 << 26;
 
-/// Maximum length of a piece in the vocabulary of Unigram, in bytes. Those of SentencePiece have up to 16 characters.
+/// Maximum length of a piece in the vocabulary of Unigram, in bytes. Pieces of SentencePiece have up to 16 characters.
 const MAX_PIECE: usize = 1024;
 
 /// Number of words between two checks of the deadline.
@@ -58,7 +58,7 @@ const WORDS_BETWEEN_CHECKS: usize = 32;
 /// A tokenizer with limits on its work.
 pub(crate) struct BoundedTokenizer {
     tokenizer: Tokenizer,
-    /// The truncation length in the tokenizer's file.
+    /// Maximum number of tokens of a text, according to the tokenizer's file.
     pub(crate) max_tokens: Option<usize>,
     /// The padding token in the tokenizer's file.
     pub(crate) pad: Option<u32>,
@@ -69,19 +69,19 @@ pub(crate) struct BoundedTokenizer {
     longest_word: usize,
 }
 
-/// A step of a normaliser.
+/// A step of a normaliser, and the growth of a text that it can cause.
 struct Step {
     normalizer: NormalizerWrapper,
     growth: Growth,
 }
 
-/// Growth of a text by a step.
+/// Growth of a text by a step of a normaliser.
 enum Growth {
-    /// Bounded by Unicode, or by a table that has been checked.
+    /// The growth is bounded by Unicode, or by a table that has been checked.
     Small,
-    /// A prefix of this many bytes is added.
+    /// The step adds a prefix of this many bytes.
     Prefix(usize),
-    /// Every match becomes a text of this many bytes.
+    /// The step replaces every match with a text of this many bytes.
     Replacement { pattern: SysRegex, bytes: usize },
 }
 
@@ -105,7 +105,7 @@ impl BoundedTokenizer {
         Ok(bounded)
     }
 
-    /// Returns the tokenizer itself.
+    /// Returns the tokenizer of the crate `tokenizers`.
     pub(crate) fn get(&self) -> &Tokenizer {
         &self.tokenizer
     }
@@ -120,8 +120,8 @@ impl BoundedTokenizer {
         self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(is_pair))
     }
 
-    /// Returns the tokens of a text without special tokens: all of them, or only those of the first words that have
-    /// `enough` tokens together. `type_id` is 0 for the first text of a pair and 1 for the second.
+    /// Returns the tokens of a text without special tokens. With `enough`, stops after the first words that have this
+    /// many tokens together. `type_id` is 0 for the first text of a pair and 1 for the second.
     pub(crate) fn tokens(&self, text: &str, type_id: u32, enough: Option<usize>, deadline: Deadline) -> Fits<Encoding> {
         deadline.check()?;
         let tokens = catch_unwind(AssertUnwindSafe(|| self.tokens_of(text, type_id, enough, deadline)));
@@ -193,12 +193,12 @@ impl BoundedTokenizer {
         self.tokenizer.post_process(tokens, pair, special_tokens).map_err(not_taken)
     }
 
-    /// Checks that the post-processor uses each text only once. Repetition would make rows of any length.
+    /// Checks that the post-processor uses each text only once. A repeated text could make rows of any length.
     fn check_post_processor(&self) -> Result<(), String> {
         let tokens = |type_id| Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1)); 2], type_id);
         for (is_pair, most) in [(false, 2), (true, 4)] {
             let framed = self.framed(tokens(0), is_pair.then(|| tokens(1)), true);
-            // Not every tokenizer takes pairs.
+            // Skips pairs if the tokenizer does not take them.
             let Ok(framed) = framed else { continue };
             if framed.len() > most + self.special_tokens(is_pair) {
                 return Err("post_processor: it repeats a text, but must use each text only once".to_owned());
@@ -221,7 +221,7 @@ fn split(pre_tokenizer: &PreTokenizerWrapper, words: &mut PreTokenizedString, de
     pre_tokenizer.pre_tokenize(words).map_err(not_taken)
 }
 
-/// Returns the maximum length of a word that takes no more than about a second, in bytes.
+/// Returns the maximum length of a word in bytes, so that a word takes no more than about a second.
 fn longest_word(model: &ModelWrapper) -> usize {
     match model {
         ModelWrapper::WordPiece(model) if model.max_input_chars_per_word > MAX_TRIED_WORD => MAX_TRIED_WORD,
@@ -235,7 +235,7 @@ fn longest_word(model: &ModelWrapper) -> usize {
 
 // ===== the file =====
 
-/// Checks a file for replacements and pieces that are too long, before `tokenizers` reads it.
+/// Checks a tokenizer's file for replacements and pieces that are too long, before `tokenizers` reads it.
 fn check(file: &[u8]) -> Result<(), String> {
     #[derive(Deserialize)]
     struct File<'a> {
@@ -248,7 +248,7 @@ fn check(file: &[u8]) -> Result<(), String> {
         #[serde(borrow)]
         vocab: Vec<(Cow<'a, str>, f64)>,
     }
-    // A file that cannot be read here is refused by `tokenizers`.
+    // Ignores a file that cannot be read here, because `tokenizers` refuses it later.
     let Ok(File { normalizer, model }) = serde_json::from_slice(file) else { return Ok(()) };
     let longest = normalizer.as_ref().map_or(0, longest_replacement);
     if longest > MAX_REPLACEMENT {
@@ -258,15 +258,15 @@ fn check(file: &[u8]) -> Result<(), String> {
     }
     let unigram = model.and_then(|model| serde_json::from_str(model.get()).ok());
     let longest = unigram.map_or(0, |Unigram { vocab }| vocab.iter().map(|(piece, _)| piece.len()).max().unwrap_or(0));
-    // The tree of pieces is as deep as the longest piece, and its destructor is recursive.
+    // The crate keeps pieces in a tree that is as deep as the longest piece, and whose destructor is recursive.
     match longest > MAX_PIECE {
         true => Err(format!("model: a piece of its vocabulary has {longest} bytes, at most {MAX_PIECE}")),
         false => Ok(()),
     }
 }
 
-/// Returns the length of the longest text in a table of SentencePiece (`precompiled_charsmap`), in bytes. The table
-/// consists of the length of a trie, the trie, and texts that end with NUL.
+/// Returns the length of the longest replacement in a table of SentencePiece (`precompiled_charsmap`), in bytes. The
+/// table consists of the length of a trie, the trie, and replacements that end with NUL.
 fn longest_replacement(normalizer: &Value) -> usize {
     let of_charsmap = |charsmap: &str| {
         let bytes = STANDARD.decode(charsmap).ok()?;
@@ -304,7 +304,7 @@ fn add_steps(normalizer: &NormalizerWrapper, steps: &mut Vec<Step>) -> Result<()
     Ok(())
 }
 
-/// Returns the pattern of a Replace step, which is only accessible in the step's JSON form.
+/// Returns the pattern of a Replace step of a normaliser, which is only accessible in the step's JSON form.
 fn pattern(replace: &Replace) -> Result<SysRegex, String> {
     let written = serde_json::to_value(replace).map_err(|error| error.to_string())?;
     let pattern = &written["pattern"];
@@ -316,7 +316,7 @@ fn pattern(replace: &Replace) -> Result<SysRegex, String> {
     SysRegex::new(&regex).map_err(|error| format!("normalizer: {error}"))
 }
 
-/// Returns a regular expression that matches a text.
+/// Returns a regular expression that matches exactly this text.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -328,12 +328,12 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// The normaliser for one text. Checks the deadline and the size before and after each step.
+/// Normaliser for one text, which checks the deadline and the size before and after each step.
 struct BoundedNormaliser<'a> {
     steps: &'a [Step],
     /// Maximum number of bytes of all parts of the text together.
     most: usize,
-    /// Bytes of the parts that are done. Special tokens split a text into parts.
+    /// Number of bytes of the parts that are done. Special tokens split a text into parts.
     made: AtomicUsize,
     failed: OnceLock<Box<Misfit>>,
     deadline: Deadline,
@@ -360,7 +360,7 @@ impl BoundedNormaliser<'_> {
             let done = step.normalizer.normalize(text);
             self.check(text.get().len())?;
             if done.is_err() {
-                // Uses the text as it is, like `tokenizers`.
+                // Continues with the text as it is, like `tokenizers`.
                 break;
             }
         }
@@ -381,7 +381,7 @@ impl BoundedNormaliser<'_> {
 }
 
 impl Step {
-    /// Returns an upper limit on the bytes that the step produces from a text.
+    /// Returns an upper limit on the length of a text after the step, in bytes. Small growth is not counted.
     fn at_most(&self, text: &str) -> usize {
         match &self.growth {
             Growth::Small => text.len(),
@@ -391,7 +391,8 @@ impl Step {
         }
     }
 
-    /// Returns the exact number of bytes that the step produces from a text.
+    /// Returns the length of a text after the step in bytes, from the matches that are replaced. Small growth is not
+    /// counted.
     fn exactly(&self, text: &str) -> usize {
         match &self.growth {
             Growth::Small | Growth::Prefix(_) => self.at_most(text),
@@ -404,8 +405,8 @@ impl Step {
 
 // ===== truncation =====
 
-/// Returns the numbers of tokens to keep of a text and of a second text, at most `most` together. Shortens the longer
-/// one first, like `tokenizers`.
+/// Returns the number of tokens to keep of the first text and of the second, at most `most` together. Shortens the
+/// longer text first, like `tokenizers`.
 pub(crate) fn kept(first: usize, second: Option<usize>, most: usize) -> (usize, usize) {
     let Some(second) = second else { return (first.min(most), 0) };
     if first + second <= most {
@@ -417,8 +418,8 @@ pub(crate) fn kept(first: usize, second: Option<usize>, most: usize) -> (usize, 
     if first > second { (longer, shorter) } else { (shorter, longer) }
 }
 
-/// Returns the first tokens of a text. The truncation of `tokenizers` would also keep the rest, in any number of
-/// pieces.
+/// Returns the first `length` tokens of a text. The truncation of `tokenizers` would also keep the rest, in any number
+/// of pieces.
 pub(crate) fn cut(tokens: Encoding, length: usize) -> Encoding {
     if tokens.len() <= length {
         return tokens;

@@ -63,7 +63,7 @@ fn one_score_decides_between_two_classes() {
         r#"{"label":"no","confidence":0.25,"top":[{"label":"yes","score":0.75},{"label":"no","score":0.25}]}"#;
     check(&settings(r#", "threshold": 0.8"#), [1, 1], &[three], Ok(&[cautious]));
     check(&settings(r#", "threshold": 0.75"#), [1, 1], &[three], Ok(&[answer]));
-    // Softmax of two scores gives the same.
+    // Softmax of the two scores 0 and ln 3 gives the same.
     check(&settings(r#", "threshold": 0.8"#), [1, 2], &[0.0, three], Ok(&[cautious]));
 }
 
@@ -93,7 +93,7 @@ fn probabilities_that_are_declared_as_logits_raise_a_doubt() {
     assert!(doubt("logits", [0.25, 0.75]));
     assert!(!doubt("logits", [-0.25, 1.25]));
     assert!(!doubt("probabilities", [0.25, 0.75]));
-    // Sigmoids: the probabilities of independent classes.
+    // Doubted, because the probabilities of independent classes (sigmoids) do not add up to one.
     assert!(doubt("probabilities", [0.75, 0.75]));
 }
 

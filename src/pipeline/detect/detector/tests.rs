@@ -73,7 +73,7 @@ fn what_does_not_fit_is_refused() {
     assert!(problem(r#""layout": "ssd""#).contains("classes: name the output; the model has: boxes, scores"));
 }
 
-/// An output that is read in a wrong layout is an error, because a coordinate or a class is not a probability.
+/// An output that is read in a wrong layout is an error, because coordinates and class numbers are not probabilities.
 #[test]
 fn what_is_no_score_is_an_error_that_says_so() {
     let problem = |settings: &str, shape: [usize; 3], values: &[f32]| {

@@ -1,4 +1,4 @@
-//! Tests of the whole stage: settings, sizes, layouts.
+//! Tests of the whole image preprocessor: settings, sizes, layouts.
 
 use std::io::Cursor;
 
@@ -23,7 +23,7 @@ fn png(width: u32, height: u32, pixel: impl Fn(u32, u32) -> [u8; 3]) -> Vec<u8> 
     file.into_inner()
 }
 
-/// The channels of one pixel are scaled, and written to the positions of the layout.
+/// The channels of a pixel are scaled, and written to the positions that the layout gives them.
 #[test]
 fn layouts_colours_and_types() {
     let file = png(2, 1, |x, _| [10 + x as u8, 20, 30]);
@@ -74,7 +74,7 @@ fn settings_that_do_not_fit_say_what_to_change() {
 }
 
 proptest! {
-    /// An image of any size becomes one of the model's size, and the visible part is within the original.
+    /// An image of any size is resized to the model's size, and its visible part is within the original.
     #[test]
     fn every_image_finds_its_place(
         width in 1u32..80, height in 1u32..80, mode in prop::sample::select(vec!["stretch", "crop", "fit"]),

@@ -154,7 +154,7 @@ fn settings_that_do_not_fit_say_what_to_change() {
     check(r#"{"name": "t", "missing": "a\u0000"}"#, &[("t", DType::Text, Some(1))], "missing: a text without a NUL");
 }
 
-/// `unknown` applies to values, not to types.
+/// The setting `unknown` applies to unknown values, not to values of another type.
 #[test]
 fn a_category_of_another_type_is_refused_whatever_unknown_says() {
     for (encoding, unknown) in [("index", "error"), ("index", "other"), ("one-hot", "other"), ("one-hot", "ignore")] {
@@ -237,7 +237,7 @@ fn a_nul_in_a_string_is_refused_where_it_stands() {
     assert!(prepare(&*stage, r#"[{"a": "\\u0000", "b": "\u0001"}]"#).is_ok());
 }
 
-/// 4,096 rows of `{}` are 12 kB, but can be millions of elements.
+/// A body of 4,096 rows of `{}` has 12 kB, but can become millions of elements.
 #[test]
 fn rows_that_are_much_of_little_are_heavy() {
     let columns = |count: usize, more: &str| {
@@ -254,7 +254,7 @@ fn rows_that_are_much_of_little_are_heavy() {
     assert!(columns(1, &wide).is_heavy());
 }
 
-/// Made-up rows are requests that a caller could send, and three of them differ.
+/// Made-up rows are rows that a caller could send, and the three differ.
 #[test]
 fn samples_are_rows_that_it_takes() {
     let columns = r#", "columns": [

@@ -35,13 +35,13 @@ fn bounded(file: &[u8], max_characters: usize) -> Result<BoundedTokenizer, Strin
     BoundedTokenizer::new(file, max_characters)
 }
 
-/// Returns the tokens of a text, or the problem.
+/// Returns the tokens of a text, or the error message.
 fn tokens(bounded: &BoundedTokenizer, text: &str) -> Result<Vec<u32>, String> {
     let tokens = bounded.tokens(text, 0, None, Deadline::never());
     tokens.map(|tokens| tokens.get_ids().to_vec()).map_err(|misfit| Error::from(misfit).to_string())
 }
 
-/// A normaliser whose steps each turn an "a" into ten.
+/// Returns a normaliser of this many steps, each of which replaces an "a" with ten.
 fn ten_times(steps: usize) -> Value {
     let step = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaa"});
     json!({"type": "Sequence", "normalizers": vec![step; steps]})
@@ -57,12 +57,12 @@ fn a_normaliser_that_multiplies_its_text_is_stopped_before_the_memory_is_taken()
     };
     assert!(tokens(&of(ten_times(5)), "aa").is_ok());
     refused(ten_times(5), &"a".repeat(65_536));
-    // The same in one step, with an empty pattern, and with a prefix of each part of a text.
+    // Too long as well: a single step, an empty pattern, and a prefix for each part of a text.
     let long = "x".repeat(1 << 20);
     refused(json!({"type": "Replace", "pattern": {"Regex": "a"}, "content": long}), "aa");
     refused(json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "x".repeat(100)}), &"a".repeat(65_536));
     refused(json!({"type": "Prepend", "prepend": "x".repeat(1 << 16)}), &"a[CLS]".repeat(100));
-    // A text that could become long, but does not, is not refused.
+    // A text is accepted if it could become too long but does not.
     let rare = json!({"type": "Replace", "pattern": {"String": "b."}, "content": "x".repeat(100)});
     assert!(tokens(&of(rare), &"a ".repeat(32_768)).is_ok());
 }
@@ -132,7 +132,7 @@ fn a_regular_expression_that_gives_up_is_a_problem_of_the_text() {
 }
 
 proptest! {
-    /// Compares with `tokenizers` itself: tokens, offsets, special tokens, and truncated parts.
+    /// The bounded tokenizer agrees with `tokenizers` itself: tokens, offsets, special tokens, and truncated parts.
     #[test]
     fn bounds_change_no_token(
         text in "[ab é!]{0,40}|(\\[CLS\\]|ab|\\PC){0,6}", pair in prop::option::of("[ab é!]{0,40}"), most in 4usize..20,
