@@ -9,7 +9,7 @@ use crate::registry::{Findings, WarmUp};
 /// Writes the findings of a version's first runs, one per line.
 pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: Batching) -> io::Result<()> {
     if let WarmUp::Failed { reason } = &findings.warm_up {
-        writeln!(out, "  A test run was not possible, because its inputs had to be made up: {reason}")?;
+        writeln!(out, "  The test run on made-up inputs failed: {reason}")?;
     }
     let independence = &findings.independence;
     let by_setting = match setting {

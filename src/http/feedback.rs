@@ -60,7 +60,7 @@ pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) 
     Ok(json_held_anyway(&taken, &state.body_memory)?)
 }
 
-/// Returns the error for feedback that could not be judged in time.
+/// Returns the error for feedback that could not be processed in time.
 fn expired(started: Instant) -> Error {
     let mut spent = Timings::default();
     spent.set(Stage::Preprocess, started.elapsed());

@@ -71,7 +71,7 @@ pub enum RunSharing {
 pub struct Candidate<'a> {
     /// Number of rows of the request that no worker has taken yet.
     pub rows: usize,
-    /// Inputs of the request, for their shapes.
+    /// Inputs of the request. Only their shapes are used.
     pub inputs: &'a Tensors,
     /// Arrival time of the request.
     pub entered: Instant,

@@ -195,7 +195,11 @@ impl DeploymentRecorder {
         if failing.get(&part).is_some_and(|known| known == problem) {
             return;
         }
-        tracing::error!(state = part.name(), problem, "the state cannot be read or written; predictions go on");
+        tracing::error!(
+            state = part.name(),
+            problem,
+            "the state cannot be read or written; predictions are still served"
+        );
         failing.insert(part, problem.to_owned());
     }
 

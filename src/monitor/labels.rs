@@ -92,7 +92,7 @@ pub enum FeedbackResult {
     Invalid,
 }
 
-/// Reason why a request was refused because of too little time or capacity. A closed set, because it is a label.
+/// The kind of time or capacity that a refused request lacked. A closed set, because it is a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShedReason {
     /// The request was predicted to be too late because of the requests waiting before it.

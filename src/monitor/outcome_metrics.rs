@@ -240,7 +240,7 @@ const OTHERS: &[Family<OutcomeReading>] = &[
     counter(
         "leeway_outcome_business_items_total",
         BY_BUSINESS_METRIC,
-        "The number of amounts of a business metric.",
+        "The number of values that were reported for a business metric.",
         |read, series| read.write_business(series, |found| found.items),
     ),
 ];

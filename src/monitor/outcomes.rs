@@ -68,7 +68,7 @@ pub struct Outcomes {
 /// Withdrawn counts: the former contributions of labels that were replaced.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Withdrawn {
-    /// Number of replaced labels and values.
+    /// Number of labels and values that a later statement replaced.
     pub(super) labels: u64,
     pub(super) correct: u64,
     /// Withdrawn counts by class; `predicted` is always 0.

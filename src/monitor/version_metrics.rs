@@ -177,7 +177,7 @@ impl BatchHandles {
             elements: all.counters_by(
                 "leeway_batch_elements_total",
                 &["model", "version", "kind"],
-                "Elements of all inputs in runs of the model: input, from requests; padding, which extends short rows to the longest of the run.",
+                "Elements of all inputs in runs of the model, by kind: input (from requests) or padding (which extends short rows to the longest of the run).",
             ),
         }
     }
@@ -268,7 +268,7 @@ impl BudgetHandles {
             expired: all.counters_by(
                 "leeway_requests_expired_total",
                 &["model", "version", "stage"],
-                "Prediction requests whose time ran out, by the stage they were in; in stage network, the body had not arrived.",
+                "Prediction requests whose time ran out, by the stage they were in; stage network means that the body had not arrived.",
             ),
             terminated: all.counter(
                 "leeway_runs_terminated_total",
@@ -278,7 +278,7 @@ impl BudgetHandles {
             prediction_ratio: all.histogram(
                 "leeway_completion_prediction_ratio",
                 &["model", "version"],
-                "Actual time in queue and run, divided by the time predicted on admission; only of requests that a worker took.",
+                "Actual time in queue and run, divided by the time predicted on admission; only for requests that a worker took.",
                 PREDICTION_RATIOS,
             ),
         }

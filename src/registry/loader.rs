@@ -258,7 +258,7 @@ fn tell_of(served: &ServedVersion) {
         tracing::warn!(%model, %version, "only texts of one length share a run: with padding, {found}");
     }
     if let WarmUp::Failed { reason } = &served.findings.warm_up {
-        tracing::warn!(%model, %version, reason, "a test run was not possible, because the inputs had to be made up");
+        tracing::warn!(%model, %version, reason, "the test run on made-up inputs failed");
     }
     for remark in &served.findings.remarks {
         tracing::info!(%model, %version, "{remark}");

@@ -34,7 +34,7 @@ impl FrozenJournal {
         FrozenJournal { path, latest, problem, checks: Checks::default(), thawed: OnceCell::new() }
     }
 
-    /// Returns the journal in the file, opened for writing. Fails while the disk cannot be written.
+    /// Returns the journal in the file, opened for writing. Fails while the disk cannot be written to.
     async fn thaw(&self) -> Result<&SqliteJournal, OperatorError> {
         let open = async || match is_writable(&self.path, &self.checks).await {
             Ok(()) => match Database::open(&self.path).await {

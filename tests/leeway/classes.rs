@@ -109,7 +109,7 @@ fn names_are_those_of_the_head_that_the_scores_belong_to() {
             let (status, said) = add("two_heads", &format!("output = \"{output}\"\n{labels}"));
             assert_eq!(status, 0, "{said}");
             assert_eq!(
-                said.contains(&format!("labels are those of the model's file: {names}")),
+                said.contains(&format!("labels are taken from the model's file: {names}")),
                 labels.is_empty(),
                 "{said}"
             );
@@ -124,7 +124,7 @@ fn names_are_those_of_the_head_that_the_scores_belong_to() {
 fn what_classes_are_called_is_said_when_a_version_is_added() {
     let models = golden();
     let (status, said) = add("svc_texts", &models["svc_texts"], "");
-    assert!(status == 0 && said.contains("Note: labels are those of the model's file: [\"setosa\","), "{said}");
+    assert!(status == 0 && said.contains("Note: labels are taken from the model's file: [\"setosa\","), "{said}");
     let (status, said) = add("nothing", &models["nothing"], "");
     assert!(status == 0 && said.contains("so they are answered as \"class 0\""), "{said}");
 }

@@ -375,7 +375,7 @@ fn what_was_found_is_said_when_a_version_is_added_and_checked() {
             "Batching is off, each request is a run of its own: rows depend on each other: the output \"y\" differs by",
         ),
         ("rows", "random", "", "Batching is off, each request is a run of its own: the model is nondeterministic"),
-        ("models", "of_14", "", "A test run was not possible, because its inputs had to be made up"),
+        ("models", "of_14", "", "The test run on made-up inputs failed"),
         ("models", "of_14", "", "it is not known if rows are independent: several rows could not be run and compared"),
         ("models", "echo_batch_of_4", "", "Batching is off: a run has exactly 4 rows, of one request"),
         ("rows", "batch_max", "[model]\nbatching = \"always\"\n", "WARNING: batching is on (batching = \"always\")"),

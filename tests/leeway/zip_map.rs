@@ -53,7 +53,7 @@ async fn an_export_with_maps_answers_what_the_framework_predicts() {
         let (status, said) = add(&repository, name, CLASSIFIER, &file(name));
         assert_eq!(status, 0, "{name}: {said}");
         let classes: Vec<String> = model["classes"].as_array().unwrap().iter().map(|class| class.to_string()).collect();
-        let labels = format!("labels are those of the model's file: [{}]", classes.join(", "));
+        let labels = format!("labels are taken from the model's file: [{}]", classes.join(", "));
         assert!(said.contains(&labels), "{name}: {said}");
         assert!(!said.contains("zipmap"), "{name}: {said}");
     }

@@ -114,7 +114,7 @@ impl ModelClasses {
             (Some(labels), _) => Ok(ChosenLabels { labels: Some(labels), in_file, remark: None }),
             (None, Some(found)) => {
                 let remark =
-                    format!("labels are those of the model's file: {} ({})", listed(&found.labels), found.source);
+                    format!("labels are taken from the model's file: {} ({})", listed(&found.labels), found.source);
                 Ok(ChosenLabels { labels: Some(found.labels), in_file, remark: Some(remark) })
             }
             (None, None) => {

@@ -89,7 +89,7 @@ const MAX_TOKENS: usize = 512;
 /// Names of the monitored features of a text.
 const FEATURES: [&str; 3] = ["tokens", "unknown_tokens", "characters"];
 
-/// Content of an input of the model.
+/// Content of an input of the model, such as token ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// Ids of the tokens.
