@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::recorded_examples::{RecordedFrom, record};
 use super::staging::{Staging, at};
-use super::training_data::{Progress, TrainingData, make_baseline};
+use super::training_data::{Progress, make_baseline};
+use super::training_rows::TrainingData;
+use super::weights_beside::stage_weights_beside;
 use crate::config::{Batching, ModelConfig, SessionPlace};
 use crate::error::{Result, SetupError};
 use crate::identity::Version;
@@ -50,6 +52,8 @@ pub struct Added {
     pub folder: PathBuf,
     /// Its manifest, with its files.
     pub manifest: Manifest,
+    /// Files with weights that were beside the ONNX file and were added with it.
+    pub weights_beside: Vec<String>,
     /// Number of its examples.
     pub examples: usize,
     /// Its baseline, if one was made.
@@ -80,6 +84,7 @@ pub fn add(
     let staging = Staging::create(&model)?;
     let order = order(&model, next_version(&model)?)?;
     stage_files(files, &staging)?;
+    let weights_beside = stage_weights_beside(&files.onnx, &staging)?;
     let mut manifest = Manifest::write(facts, staging.path())?;
     fail::fail_point!("add::staged");
 
@@ -90,7 +95,8 @@ pub fn add(
     staging.sync()?;
     fail::fail_point!("add::checked");
     let (version, folder) = staging.become_version(order.version)?;
-    Ok(Added { version, folder, manifest, examples, baseline, findings, batching: order.config.model.batching })
+    let batching = order.config.model.batching;
+    Ok(Added { version, folder, manifest, weights_beside, examples, baseline, findings, batching })
 }
 
 /// Tries the version out, and writes the examples and the baseline that are made by running it.

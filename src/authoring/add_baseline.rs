@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::add::order;
 use super::staging::{Staging, at};
-use super::training_data::{Progress, TrainingData, make_baseline};
+use super::training_data::{Progress, make_baseline};
+use super::training_rows::TrainingData;
 use crate::error::{Result, SetupError};
 use crate::identity::Version;
 use crate::model::Engine;

@@ -1,9 +1,11 @@
 //! Recorded examples: the predictions of a new version for given instances.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use serde_json::value::RawValue;
 
+use super::data_file::open_text;
 use super::staging::at;
 use crate::error::{Result, SetupError};
 use crate::registry::OpenedVersion;
@@ -21,7 +23,8 @@ pub struct RecordedFrom {
 /// Runs a version on instances, and records its predictions as golden examples.
 pub(super) fn record(from: &RecordedFrom, opened: &OpenedVersion) -> Result<Golden, SetupError> {
     let refused = |problem: String| SetupError::Repository(format!("{}: {problem}", from.instances.display()));
-    let text = std::fs::read_to_string(&from.instances).map_err(|error| at(&from.instances, &error))?;
+    let mut text = String::new();
+    open_text(&from.instances)?.read_to_string(&mut text).map_err(|error| at(&from.instances, &error))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let parse = |(index, line): (usize, &str)| {
         serde_json::from_str::<Box<RawValue>>(line).map_err(|error| {

@@ -9,7 +9,7 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
 
 use crate::error::{Result, SetupError};
 use crate::identity::Version;
-use crate::repository::next_version;
+use crate::repository::{FileKind, next_version};
 
 /// Prefix of the names of staging folders.
 const PREFIX: &str = ".adding-";
@@ -91,7 +91,7 @@ impl Staging {
         std::fs::write(&path, text).map_err(|error| at(&path, &error))
     }
 
-    /// Copies a file into the staging folder. Refuses a name that already exists.
+    /// Copies a file into the staging folder. Refuses a name that already exists, and a pointer of Git LFS.
     pub(super) fn copy(&self, from: &Path, name: &str) -> Result<(), SetupError> {
         let to = self.path().join(name);
         if to.exists() {
@@ -99,7 +99,12 @@ impl Staging {
         }
         let mut source = open_regular(from).map_err(|error| at(from, &error))?;
         let mut target = File::create_new(&to).map_err(|error| at(&to, &error))?;
-        io::copy(&mut source, &mut target).map_err(|error| at(from, &error)).map(drop)
+        io::copy(&mut source, &mut target).map_err(|error| at(from, &error))?;
+        let kind = FileKind::of_file(&to).map_err(|error| at(&to, &error))?;
+        match kind.and_then(FileKind::problem_as_any_file) {
+            Some(problem) => Err(SetupError::Repository(format!("{}: {problem}", from.display()))),
+            None => Ok(()),
+        }
     }
 }
 

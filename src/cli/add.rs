@@ -12,9 +12,9 @@ use super::findings::write_findings;
 use super::settings::SettingsArgs;
 use super::terminal;
 use crate::app::trial;
-use crate::authoring::{Added, Addition, NewFiles, RecordedFrom, TrainingData, add};
+use crate::authoring::{Added, Addition, Delimiter, NewFiles, RecordedFrom, TrainingData, add};
 use crate::model::onnx::OnnxRuntime;
-use crate::pipeline::Stages;
+use crate::pipeline::{Stages, some_of};
 use crate::registry::WarmUp;
 use crate::repository::{self, BASELINE_FILE, Manifest, TrainingDate, VerifiedVersion};
 
@@ -27,7 +27,8 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "FILE")]
     onnx: PathBuf,
 
-    /// File with external weights of the model, such as model.onnx.data. It keeps its name. May be given several times
+    /// File with external weights of the model, such as model.onnx.data, if it is not beside the ONNX file. It keeps its
+    /// name. May be given several times
     #[arg(long, value_name = "FILE")]
     data_file: Vec<PathBuf>,
 
@@ -47,9 +48,14 @@ pub(super) struct AddArgs {
     #[arg(long, default_value_t = 1e-4, requires = "record_golden")]
     tolerance: f64,
 
-    /// Training data of the model, for its baseline: .csv with a header, or one JSON instance per line
+    /// Training data of the model, for its baseline: .csv or .tsv with a header, or one JSON instance per line. May be
+    /// packed with gzip
     #[arg(long, value_name = "FILE")]
     baseline_data: Option<PathBuf>,
+
+    /// Separator of the columns, as in ";" or tab, if the header does not show it, or the file is no .csv
+    #[arg(long, value_name = "CHARACTER", requires = "baseline_data")]
+    delimiter: Option<Delimiter>,
 
     /// A column of a .csv that is not a feature, such as the label or an id. May be given several times
     #[arg(long, value_name = "NAME", requires = "baseline_data")]
@@ -109,7 +115,11 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
         others: args.data_file.into_iter().chain(args.file).collect(),
         golden: args.golden,
         record: args.record_golden.map(|instances| RecordedFrom { instances, tolerance: args.tolerance }),
-        training_data: args.baseline_data.map(|file| TrainingData { file, ignored_columns: args.ignore_column }),
+        training_data: args.baseline_data.map(|file| TrainingData {
+            file,
+            delimiter: args.delimiter,
+            ignored_columns: args.ignore_column,
+        }),
     };
     let facts = Manifest {
         description: args.description,
@@ -130,12 +140,16 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
 
 /// Writes a summary of the new version, and suggests the next commands.
 fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
-    let Added { version, folder, manifest, examples, baseline, findings, batching } = added;
+    let Added { version, folder, manifest, weights_beside, examples, baseline, findings, batching } = added;
     writeln!(out, "Added version {version}: {}", folder.display())?;
     for (path, digest) in &manifest.files {
         writeln!(out, "  {digest}  {path}")?;
     }
     writeln!(out, "  {}  the version", manifest.identity())?;
+    if !weights_beside.is_empty() {
+        let files = some_of(weights_beside);
+        writeln!(out, "Taken along from beside the ONNX file, because the model keeps weights there: {files}.")?;
+    }
     match (examples, &findings.warm_up) {
         (0, WarmUp::Ran) => writeln!(
             out,

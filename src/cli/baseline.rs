@@ -11,7 +11,7 @@ use indicatif::{ProgressDrawTarget, ProgressStyle};
 use super::clean_up::clean_up_at_signals;
 use super::settings::{SettingsArgs, one_thread};
 use super::terminal;
-use crate::authoring::{Progress, TrainingData, add_baseline};
+use crate::authoring::{Delimiter, Progress, TrainingData, add_baseline};
 use crate::config::Config;
 use crate::identity::{ModelName, Version};
 use crate::model::onnx::OnnxRuntime;
@@ -28,9 +28,13 @@ pub(super) struct BaselineArgs {
     /// The version
     version: Version,
 
-    /// Training data: .csv with a header, or one JSON instance per line
+    /// Training data: .csv or .tsv with a header, or one JSON instance per line. May be packed with gzip
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
+
+    /// Separator of the columns, as in ";" or tab, if the header does not show it, or the file is no .csv
+    #[arg(long, value_name = "CHARACTER")]
+    delimiter: Option<Delimiter>,
 
     /// A column of a .csv that is not a feature, such as the label or an id. May be given several times
     #[arg(long, value_name = "NAME")]
@@ -53,7 +57,7 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     one_thread()?.block_on(refuse_if_deployed(&config, &name, args.version))?;
 
     let engine = OnnxRuntime::load(&config.library_candidates())?;
-    let data = TrainingData { file: args.data, ignored_columns: args.ignore_column };
+    let data = TrainingData { file: args.data, delimiter: args.delimiter, ignored_columns: args.ignore_column };
     let bar = ProgressBar::new();
     let (manifest, baseline, assumptions) =
         add_baseline(&folder, args.version, &data, &engine, stages, &|progress| bar.show(progress))?;

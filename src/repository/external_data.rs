@@ -13,51 +13,38 @@ use prost::Message;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
 use super::encoding::{Change, Pieces, malformed, rewrite};
-use super::onnx_file::{
-    AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, bits_per_element,
-};
+use super::onnx_file::{EXTERNAL, StringStringEntryProto, TensorProto, bits_per_element};
 
 /// Maximum size of a model in one message, in bytes (a limit of Protocol Buffers).
 const MAX_MODEL_BYTES: usize = i32::MAX as usize;
 
-/// Returns the locations of a model's external data, as written in its file.
-pub(super) fn locations(model: &ModelProto) -> BTreeSet<String> {
+/// Maximum depth of messages within messages, as in the decoder of Protocol Buffers.
+const MAX_DEPTH: usize = 100;
+
+/// Returns the locations of a model's external data, as written in its file. Decodes nothing else, so that a file that
+/// was not tried out does not take a multiple of its size in memory.
+pub(super) fn locations(model: &Arc<[u8]>) -> Result<BTreeSet<String>, String> {
     let mut found = BTreeSet::new();
-    let training = model.training_info.iter().flat_map(|info| info.initialization.iter().chain(&info.algorithm));
-    model.graph.iter().chain(training).for_each(|graph| in_graph(graph, &mut found));
-    for function in &model.functions {
-        in_nodes(&function.node, &mut found);
-        function.attribute_proto.iter().for_each(|attribute| in_attribute(attribute, &mut found));
-    }
-    found
+    locations_in(Part::Model, &Bytes::from_owner(Arc::clone(model)), MAX_DEPTH, &mut found)?;
+    Ok(found)
 }
 
-// The recursion of these functions is bounded: the decoder refuses messages that are nested more than 100 deep.
-
-fn in_graph(graph: &GraphProto, found: &mut BTreeSet<String>) {
-    in_nodes(&graph.node, found);
-    graph.initializer.iter().for_each(|tensor| in_tensor(tensor, found));
-    graph.sparse_initializer.iter().for_each(|tensor| in_sparse_tensor(tensor, found));
-}
-
-fn in_nodes(nodes: &[NodeProto], found: &mut BTreeSet<String>) {
-    nodes.iter().flat_map(|node| &node.attribute).for_each(|attribute| in_attribute(attribute, found));
-}
-
-fn in_attribute(attribute: &AttributeProto, found: &mut BTreeSet<String>) {
-    attribute.t.as_deref().into_iter().chain(&attribute.tensors).for_each(|tensor| in_tensor(tensor, found));
-    attribute.g.as_deref().into_iter().chain(&attribute.graphs).for_each(|graph| in_graph(graph, found));
-    let sparse = attribute.sparse_tensor.as_deref().into_iter().chain(&attribute.sparse_tensors);
-    sparse.for_each(|tensor| in_sparse_tensor(tensor, found));
-}
-
-fn in_sparse_tensor(tensor: &SparseTensorProto, found: &mut BTreeSet<String>) {
-    tensor.values.iter().chain(&tensor.indices).for_each(|tensor| in_tensor(tensor, found));
-}
-
-fn in_tensor(tensor: &TensorProto, found: &mut BTreeSet<String>) {
-    let locations = tensor.external_data.iter().filter(|entry| entry.key == "location");
-    found.extend(locations.map(|entry| entry.value.clone()));
+fn locations_in(part: Part, bytes: &Bytes, depth: usize, found: &mut BTreeSet<String>) -> Result<(), String> {
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(format!("not an ONNX file: its messages are nested more than {MAX_DEPTH} deep"));
+    };
+    rewrite(bytes, |number, content| {
+        if (part, number) == (Part::Tensor, EXTERNAL_DATA) {
+            let entry = StringStringEntryProto::decode(content.clone()).map_err(malformed)?;
+            if entry.key == "location" {
+                found.insert(entry.value);
+            }
+        } else if let Some((field, _)) = part.field(number) {
+            locations_in(field, content, depth, found)?;
+        }
+        Ok(Change::Keep)
+    })
+    .map(drop)
 }
 
 // ===== putting the bytes in =====
@@ -238,6 +225,9 @@ const KEPT_OF_AN_EXTERNAL_TENSOR: [u32; 5] = [1, 2, 8, 12, 16];
 
 /// Number of the field `raw_data` of `TensorProto`.
 const RAW_DATA: u32 = 9;
+
+/// Number of the field `external_data` of `TensorProto`.
+const EXTERNAL_DATA: u32 = 13;
 
 fn size_in_bytes(tensor: &TensorProto) -> Result<usize, String> {
     let bits = bits_per_element(tensor.data_type)

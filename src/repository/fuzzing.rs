@@ -43,7 +43,7 @@ pub(crate) fn external_data(model: &[u8]) {
         Ok(parsed) => parsed,
         Err(problem) => return assert_is_one_line(&problem),
     };
-    let files = files_of(&parsed, &model);
+    let files = files_of(&model);
     let SelfContained { model: rewritten, left } = match external_data::contain(&model, &files) {
         Ok(contained) => contained,
         Err(problem) => return assert_is_one_line(&problem),
@@ -52,7 +52,7 @@ pub(crate) fn external_data(model: &[u8]) {
     let (expected, expected_left) = expected.model(parsed);
     assert_eq!(left, expected_left, "the files that are still needed");
     assert_eq!(onnx_file::parse(&rewritten).as_ref(), Ok(&expected));
-    assert_eq!(external_data::locations(&expected), left);
+    assert_eq!(external_data::locations(&rewritten).as_ref(), Ok(&left));
     let again = external_data::contain(&rewritten, &files);
     assert_eq!(again, Ok(SelfContained { model: Arc::clone(&rewritten), left }), "rewriting it again changes it");
     without_maps(&rewritten, expected);
@@ -80,10 +80,10 @@ fn assert_is_one_line(problem: &str) {
 
 /// Returns made-up files for the external data of a model, except for locations that begin with `no`. Their content is
 /// the model's bytes, repeated.
-fn files_of(model: &ModelProto, bytes: &[u8]) -> BTreeMap<String, Arc<[u8]>> {
+fn files_of(model: &Arc<[u8]>) -> BTreeMap<String, Arc<[u8]>> {
     const FILE_BYTES: usize = 4_096;
-    let content: Arc<[u8]> = bytes.iter().copied().cycle().take(FILE_BYTES).collect();
-    let locations = external_data::locations(model).into_iter();
+    let content: Arc<[u8]> = model.iter().copied().cycle().take(FILE_BYTES).collect();
+    let locations = external_data::locations(model).unwrap_or_default().into_iter();
     locations.filter(|name| !name.starts_with("no")).map(|name| (name, Arc::clone(&content))).collect()
 }
 

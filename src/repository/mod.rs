@@ -9,6 +9,7 @@
 //!   weights in, and `class_names.rs` finds the names of its classes.
 //! - Two parts of an ONNX file are changed before it is opened, with `encoding.rs`: `external_data.rs` puts weights into
 //!   it, and `zip_map.rs` replaces outputs of maps by tensors.
+//! - `file_kind.rs` recognises files that stand in the place of another, such as pointers of Git LFS.
 //! - `refusal.rs` is the reason why a version is not served.
 //! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only: the readers of this module, with the properties that must
 //!   hold.
@@ -18,6 +19,7 @@
 mod class_names;
 mod encoding;
 mod external_data;
+mod file_kind;
 mod files;
 mod fingerprint;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -36,6 +38,7 @@ mod zip_map;
 
 use std::sync::Arc;
 
+pub use self::file_kind::{FileKind, START_BYTES};
 pub use self::files::list as files_in;
 pub use self::fingerprint::Fingerprint;
 pub use self::golden::Golden;
@@ -46,7 +49,7 @@ pub use self::manifest::{
 };
 pub use self::refusal::{Refusal, is_about_memory};
 pub use self::store::Store;
-pub use self::verified::{FoundVersion, VerifiedVersion, parse_golden};
+pub use self::verified::{FoundVersion, VerifiedVersion, locations_of_weights, parse_golden};
 use crate::config::RepositoryConfig;
 
 /// Returns the store of models in the configured repository.

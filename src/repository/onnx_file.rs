@@ -8,6 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 
+use super::file_kind::FileKind;
+
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ModelProto {
     #[prost(message, optional, tag = "7")]
@@ -179,11 +181,16 @@ pub(super) struct StringStringEntryProto {
     pub(super) value: String,
 }
 
-/// Parses an ONNX file. `Err` if these bytes are not one.
+/// Parses an ONNX file. `Err` if these bytes are not one, with what they are, if that is recognised.
 pub(super) fn parse(model: &Arc<[u8]>) -> Result<ModelProto, String> {
     // Refuses ONNX Runtime's own format, which it would load, but which cannot be checked here.
     if model.get(4..8) == Some(b"ORTM") {
         return Err("this is ONNX Runtime's own format; export the model as ONNX".to_owned());
     }
-    ModelProto::decode(Bytes::from_owner(Arc::clone(model))).map_err(|error| format!("not an ONNX file: {error}"))
+    let problem = match ModelProto::decode(Bytes::from_owner(Arc::clone(model))) {
+        Ok(parsed) if parsed.graph.is_some() => return Ok(parsed),
+        Ok(_) => "not an ONNX file: it has no graph".to_owned(),
+        Err(error) => format!("not an ONNX file: {error}"),
+    };
+    Err(FileKind::of(model).map_or(problem, FileKind::problem_as_model))
 }

@@ -1,6 +1,6 @@
 //! The files of a version, verified against its manifest, with the bytes of those that are loaded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::class_names;
 use super::external_data;
+use super::file_kind::FileKind;
 use super::files;
 use super::fingerprint::Fingerprint;
 use super::golden::Golden;
@@ -74,6 +75,7 @@ impl FoundVersion {
         self.found.iter().try_for_each(|(name, path)| {
             let digest = files::digest(path).map_err(|error| unreadable(name.as_str(), &error))?;
             compare_digest(name.as_str(), digest, &self.manifest)
+                .map_err(|refusal| named_by_kind(name.as_str(), FileKind::of_file(path).ok().flatten(), refusal))
         })
     }
 
@@ -102,9 +104,12 @@ impl FoundVersion {
         let model = weights.read(&found, &manifest, MODEL_FILE)?;
         let parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
         let mut external = BTreeMap::new();
-        for location in external_data::locations(&parsed) {
+        for location in external_data::locations(&model).map_err(|problem| not_a_model(&problem))? {
             inside(&location, &manifest)?;
             let content = weights.read(&found, &manifest, &location)?;
+            if let Some(problem) = FileKind::of(&content).and_then(FileKind::problem_as_weights) {
+                return Err(stands_in(&location, &problem));
+            }
             external.insert(location, content);
         }
         let contained = external_data::contain(&model, &external)
@@ -171,8 +176,16 @@ impl WeightsLimit {
         manifest: &Manifest,
         name: &str,
     ) -> Result<Arc<[u8]>, Refusal> {
-        let limit = self.available.unwrap_or(u64::MAX - 1);
         let size = found.get(name).and_then(|path| std::fs::metadata(path).ok()).map_or(0, |metadata| metadata.len());
+        let limit = self.check(name, size)?;
+        let bytes = verified(found, manifest, name, limit)?;
+        self.available = self.available.map(|available| available.saturating_sub(bytes.len() as u64));
+        Ok(bytes)
+    }
+
+    /// Returns the maximum size of a file, if a file of this size fits into memory.
+    fn check(&self, name: &str, size: u64) -> Result<u64, Refusal> {
+        let limit = self.available.unwrap_or(u64::MAX - 1);
         if size > limit {
             let problem = format!(
                 "{name} is {} MiB large, and {} MiB of memory are available to this process",
@@ -181,9 +194,7 @@ impl WeightsLimit {
             );
             return Err(Refusal::new(LoadFault::Resources, problem));
         }
-        let bytes = verified(found, manifest, name, limit)?;
-        self.available = self.available.map(|available| available.saturating_sub(bytes.len() as u64));
-        Ok(bytes)
+        Ok(limit)
     }
 }
 
@@ -198,6 +209,19 @@ impl VersionFiles for VerifiedVersion {
         verified(&self.found, &self.manifest, name, MAX_SIDE_FILE)
             .map_err(|refusal| SetupError::Config(refusal.to_string()))
     }
+}
+
+/// Returns the locations of the weights that a model keeps in other files, as it names them. They may lead anywhere. The
+/// model need not be a valid one.
+pub fn locations_of_weights(model: &Path) -> Result<BTreeSet<String>, Refusal> {
+    let unreadable = |error| unreadable(MODEL_FILE, &error);
+    let size = std::fs::metadata(model).map_err(unreadable)?.len();
+    let limit = WeightsLimit::of_this_machine().check(MODEL_FILE, size)?;
+    let bytes: Arc<[u8]> = regular_file::read(model, limit).map_err(unreadable)?.into();
+    external_data::locations(&bytes).map_err(|problem| {
+        let problem = FileKind::of(&bytes).map_or(problem, FileKind::problem_as_model);
+        Refusal::new(LoadFault::Model, problem)
+    })
 }
 
 /// Reads a `golden.json`.
@@ -241,8 +265,19 @@ fn verified(
 ) -> Result<Arc<[u8]>, Refusal> {
     let path = found.get(name).ok_or_else(|| Refusal::new(LoadFault::Files, format!("{name} is missing")))?;
     let bytes: Arc<[u8]> = regular_file::read(path, limit).map_err(|error| unreadable(name, &error))?.into();
-    compare_digest(name, files::digest_of(&bytes), manifest)?;
-    Ok(bytes)
+    let kind = FileKind::of(&bytes);
+    compare_digest(name, files::digest_of(&bytes), manifest).map_err(|refusal| named_by_kind(name, kind, refusal))?;
+    let as_expected = if name.ends_with(".json") { FileKind::problem_as_json } else { FileKind::problem_as_any_file };
+    match kind.and_then(as_expected) {
+        Some(problem) => Err(stands_in(name, &problem)),
+        None => Ok(bytes),
+    }
+}
+
+/// Returns the refusal of a file with another digest. A pointer to the file explains it better.
+fn named_by_kind(name: &str, kind: Option<FileKind>, refusal: Refusal) -> Refusal {
+    let problem = kind.and_then(FileKind::problem_as_any_file);
+    problem.map_or(refusal, |problem| stands_in(name, &problem))
 }
 
 fn compare_digest(name: &str, found: Sha256, manifest: &Manifest) -> Result<(), Refusal> {
@@ -257,6 +292,11 @@ fn compare_digest(name: &str, found: Sha256, manifest: &Manifest) -> Result<(), 
         )),
         None => Err(Refusal::new(LoadFault::Files, format!("{name} is not in the manifest"))),
     }
+}
+
+/// A refusal of a version because a file is not the one that its name says.
+fn stands_in(name: &str, problem: &str) -> Refusal {
+    Refusal::new(LoadFault::Files, format!("{name}: {problem}"))
 }
 
 fn unreadable(name: &str, error: &std::io::Error) -> Refusal {

@@ -1,11 +1,13 @@
 //! Baselines: made from training data by the program, stored with the version, and monitored by the server.
 
+use std::io::Write as _;
+
 use serde_json::{Value, json};
 
 use crate::harness::{PLAIN, Repository, Server, TestApp, leeway, run};
 
 /// Writes training data and makes a baseline from them for version 1 of a model.
-fn make(repository: &Repository, model: &str, file: &str, data: &str, more: &[&str]) -> (i32, String) {
+fn make(repository: &Repository, model: &str, file: &str, data: impl AsRef<[u8]>, more: &[&str]) -> (i32, String) {
     let data_file = repository.0.path().join(file);
     std::fs::write(&data_file, data).unwrap();
     let models = repository.0.path().to_str().unwrap();
@@ -65,6 +67,87 @@ fn a_row_is_an_array_of_the_columns_where_that_is_what_the_model_takes() {
     let features: Vec<&Value> =
         baseline["features"].as_array().unwrap().iter().map(|feature| &feature["name"]).collect();
     assert_eq!((&baseline["rows"], features), (&json!(2), vec![&json!("x[0]"), &json!("x[1]")]));
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The same rows in the dialects of spreadsheets and data frames give the same baseline.
+#[test]
+fn training_data_are_read_in_the_forms_that_tools_write() {
+    let expected = {
+        let repository = Repository::new().with("table", 1, "table", PLAIN);
+        let (code, said) = make(&repository, "table", "train.csv", "id,country,age\n1,NL,30\n2,\"a,b;c\",40\n", &[]);
+        assert_eq!(code, 0, "{said}");
+        read(&repository, "table")
+    };
+    let commas = "id,country,age\n1,NL,30\n2,\"a,b;c\",40\n";
+    let semicolons = "id;country;age\n1;NL;30\n2;\"a,b;c\";40\n";
+    let tabs = "id\tcountry\tage\n1\tNL\t30\n2\ta,b;c\t40\n";
+    let lines = "{\"age\": [30], \"country\": [\"NL\"]}\n{\"age\": [40], \"country\": [\"a,b;c\"]}\n";
+    // Members of a gzip file follow each other without a mark.
+    let (first, second) = commas.split_at(20);
+    let two_members = [gzip(first.as_bytes()), gzip(second.as_bytes())].concat();
+    let mark = |text: &str| format!("\u{feff}{text}").into_bytes();
+    for (file, data, more) in [
+        ("train.csv", semicolons.into(), &[][..]),
+        ("train.csv", tabs.into(), &[]),
+        ("train.tsv", tabs.into(), &[]),
+        ("train.csv", mark(commas), &[]),
+        ("train.csv", mark(&semicolons.replace('\n', "\r\n")), &[]),
+        ("train.csv.gz", gzip(commas.as_bytes()), &[]),
+        ("train.csv.gz", two_members, &[]),
+        ("train.TSV.GZ", gzip(tabs.as_bytes()), &[]),
+        ("train.jsonl.gz", gzip(&mark(lines)), &[]),
+        ("train.jsonl", mark(lines), &[]),
+        // Some tools unpack a download and keep its name, or leave it packed.
+        ("train.csv.gz", commas.into(), &[]),
+        ("train.csv", gzip(commas.as_bytes()), &[]),
+        // Quoted names may contain other separators.
+        ("train.csv", "id;\"x,y\";country;age\n1;0;NL;30\n2;0;\"a,b;c\";40\n".into(), &[]),
+        ("train.csv", "id;x,y;country;age\n1;0;NL;30\n2;0;\"a,b;c\";40\n".into(), &["--delimiter", ";"]),
+        ("train.csv", "x;y\tcountry\tage\n1\tNL\t30\n2\ta,b;c\t40\n".into(), &["--delimiter", "tab"]),
+        ("train.txt", "id|country|age\n1|NL|30\n2|a,b;c|40\n".into(), &["--delimiter", "|"]),
+    ] {
+        let repository = Repository::new().with("table", 1, "table", PLAIN);
+        let (code, said) = make(&repository, "table", file, &data, more);
+        assert_eq!(code, 0, "{file} {more:?}: {said}");
+        assert_eq!(read(&repository, "table"), expected, "{file} {more:?}");
+    }
+}
+
+/// A file that cannot be read as rows is named, with what to do.
+#[test]
+fn training_data_in_other_forms_are_named() {
+    let cut_off = {
+        let whole = gzip("age,country\n1,NL\n2,NL\n".as_bytes());
+        whole[..whole.len() - 12].to_vec()
+    };
+    let utf_16: Vec<u8> = "\u{feff}age,country\n1,NL\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (file, data, more, problem) in [
+        ("a.csv", b"age,country;x\n1,NL;2\n".to_vec(), &[][..], "a.csv: the header has \",\" and \";\""),
+        ("a.csv", b"age,country;x\n1,NL;2\n".to_vec(), &[], "--delimiter"),
+        ("a.csv", b"age,country\n1,NL\n".to_vec(), &["--delimiter", "; "], "not a delimiter"),
+        ("a.parquet", b"PAR1\x15\x04".to_vec(), &["--ignore-column", "age"], "a.parquet: a Parquet file; write the"),
+        ("a.npy", b"\x93NUMPY\x01\0".to_vec(), &[], "a.npy: a NumPy file; write the rows as CSV with a header"),
+        ("a.xlsx", b"PK\x03\x04\x14\0".to_vec(), &[], "a.xlsx: a zip archive; write the rows as CSV"),
+        ("a.csv", b"version https://git-lfs.example/spec/v1\n".to_vec(), &[], "a.csv: a Git LFS pointer, not the file"),
+        ("a.csv.gz", gzip(b"<html><body>"), &[], "a.csv.gz: an HTML page"),
+        ("a.csv.gz", cut_off, &[], "a.csv.gz: "),
+        ("a.csv", utf_16, &[], "a.csv: text in UTF-16; save it as UTF-8"),
+    ] {
+        let repository = Repository::new().with("table", 1, "table", PLAIN);
+        let (code, said) = make(&repository, "table", file, &data, more);
+        assert!(code != 0 && said.contains(problem), "{file} {more:?}: {said}");
+        assert!(!repository.0.path().join("table/1/baseline.json").exists(), "{file}");
+    }
+    let repository = Repository::new().with("table", 1, "table", PLAIN);
+    let models = repository.0.path().to_str().unwrap();
+    let (code, said) = run(&mut leeway(&["baseline", "table", "1", "--models", models, "--data", models]));
+    assert!(code != 0 && said.contains(": a folder; "), "{said}");
 }
 
 /// The order of the columns in a file may differ from that of training: a note says so, unless columns are named.

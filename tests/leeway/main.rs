@@ -29,6 +29,7 @@ mod independence;
 mod isolation;
 mod lifecycle;
 mod metrics;
+mod mistaken_files;
 mod model_files;
 mod named_tensors;
 mod overload;

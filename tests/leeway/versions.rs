@@ -336,7 +336,9 @@ fn a_version_is_added_with_everything_that_is_known_of_it() {
     };
     let file = |name: &str| data.join(name).to_str().unwrap().to_owned();
 
-    let (code, text) = add(&["--onnx", &file("plus_5_external.onnx")]);
+    let alone = models.join("plus_5_external.onnx");
+    std::fs::copy(file("plus_5_external.onnx"), &alone).unwrap();
+    let (code, text) = add(&["--onnx", alone.to_str().unwrap()]);
     assert_eq!(code, 1);
     assert!(
         text.contains("\"plus_5.onnx.data\", which is not a file of this version (`leeway add --data-file`"),
@@ -395,6 +397,64 @@ fn a_version_is_added_with_everything_that_is_known_of_it() {
     flip_a_bit(&version(&repository).join("plus_5.onnx.data"));
     let (code, text) = verify();
     assert!(code == 1 && text.contains("plus 2: BAD (digest): plus_5.onnx.data is not the file"), "{text}");
+}
+
+/// Files that the model does not name, and those that are not its own, stay where they are.
+#[test]
+fn weights_beside_the_model_are_added_with_it() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let data = checkout().join("tests/data/models");
+    let add = |folder: &Path, more: &[&str]| {
+        let (model, onnx) = (repository.0.path().join("plus"), folder.join("plus_5_external.onnx"));
+        let command = ["add", model.to_str().unwrap(), "--onnx", onnx.to_str().unwrap()];
+        run(&mut leeway(&[&command, more].concat()))
+    };
+    let folder = || {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(data.join("plus_5_external.onnx"), folder.path().join("plus_5_external.onnx")).unwrap();
+        folder
+    };
+    let weights = std::fs::read(data.join("plus_5.onnx.data")).unwrap();
+    let added = |version: u32| {
+        let verified = VerifiedVersion::read(&repository.0.path().join(format!("plus/{version}"))).unwrap();
+        verified.manifest.files.keys().map(ToString::to_string).collect::<Vec<_>>()
+    };
+
+    let beside = folder();
+    std::fs::write(beside.path().join("plus_5.onnx.data"), &weights).unwrap();
+    std::fs::write(beside.path().join("other.data"), &weights).unwrap();
+    let (code, text) = add(beside.path(), &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains(
+            "Taken along from beside the ONNX file, because the model keeps weights there: plus_5.onnx.data."
+        ),
+        "{text}"
+    );
+    assert_eq!(added(2), ["model.onnx", "plus_5.onnx.data"]);
+
+    // What is given wins, and a link within the folder is followed.
+    std::fs::write(beside.path().join("plus_5.onnx.data"), "something else").unwrap();
+    let given = data.join("plus_5.onnx.data");
+    let (code, text) = add(beside.path(), &["--data-file", given.to_str().unwrap()]);
+    assert!(code == 0 && !text.contains("Taken along"), "{text}");
+    assert_eq!(std::fs::read(repository.0.path().join("plus/3/plus_5.onnx.data")).unwrap(), weights);
+    let linked = folder();
+    std::fs::write(linked.path().join("blob"), &weights).unwrap();
+    std::os::unix::fs::symlink("blob", linked.path().join("plus_5.onnx.data")).unwrap();
+    let (code, text) = add(linked.path(), &[]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(added(4), ["model.onnx", "plus_5.onnx.data"]);
+
+    // A link that leads out, and a folder, are not the model's weights.
+    let outside = folder();
+    std::os::unix::fs::symlink(&given, outside.path().join("plus_5.onnx.data")).unwrap();
+    let is_folder = folder();
+    std::fs::create_dir(is_folder.path().join("plus_5.onnx.data")).unwrap();
+    for folder in [&outside, &is_folder] {
+        let (code, text) = add(folder.path(), &[]);
+        assert!(code == 1 && text.contains("which is not a file of this version (`leeway add --data-file`"), "{text}");
+    }
 }
 
 /// A running server finds versions that `leeway add` adds, and gives them no traffic.
