@@ -50,7 +50,7 @@ fn the_columns_of_a_table_are_found_by_their_names() {
 
     // The same data as JSON lines, with the members in another order.
     let line = |row: usize| format!("{{\"age\": [{}], \"country\": [\"{}\"]}}\n", row / 10, ["NL", "12"][row % 2]);
-    let (code, said) = make(&repository, "table", "train.jsonl", &(0..40).map(line).collect::<String>(), &[]);
+    let (code, said) = make(&repository, "table", "train.jsonl", (0..40).map(line).collect::<String>(), &[]);
     assert_eq!(code, 0, "{said}");
     assert_eq!(read(&repository, "table"), from_csv);
     let verify = run(&mut leeway(&["verify", "--models", repository.0.path().to_str().unwrap()]));
