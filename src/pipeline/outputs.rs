@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use crate::error::{Error, Result, SetupError};
 use crate::tensor::{DType, Signature, Tensor, Tensors};
 
@@ -41,6 +43,27 @@ pub(super) fn output<'a>(outputs: &'a Tensors, name: &str) -> Result<&'a Tensor>
 pub(super) fn unexpected_shape(name: &str, tensor: &Tensor, expected: &str) -> Error {
     let problem = format!("has the shape {:?}, but {expected} was expected", tensor.shape());
     Error::UnusableOutput { output: name.to_owned(), problem }
+}
+
+/// Treatment of NaN and infinity in an output (`non_finite`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum NonFinite {
+    /// The request is answered with an error: in most models such a value is a fault.
+    #[default]
+    Error,
+    /// `null` in the place of the number: the model has them on purpose, such as the logarithm of a probability of 0.
+    Null,
+}
+
+impl NonFinite {
+    /// Refuses NaN and infinity, unless they are answered as `null`.
+    pub(super) fn check(self, name: &str, tensor: &Tensor) -> Result<()> {
+        match self {
+            NonFinite::Error => refuse_non_finite(name, tensor),
+            NonFinite::Null => Ok(()),
+        }
+    }
 }
 
 /// Refuses outputs with NaN or infinity, which JSON cannot represent and which are meaningless as predictions.

@@ -82,15 +82,16 @@ pub struct Detection {
 }
 
 impl Prediction {
-    /// Returns the monitored value of the prediction: a class and its certainty, or the predicted number.
+    /// Returns the monitored value of the prediction: a class and its certainty, or the predicted number if it is finite.
+    /// With others, a mean would be NaN for ever.
     pub fn observation(&self) -> Observation {
         match self {
             Prediction::Class { class, certainty, .. } | Prediction::Classes { class, certainty, .. } => {
                 Observation::Class { class: *class, certainty: *certainty }
             }
-            Prediction::Value(value) => Observation::Value(*value),
+            Prediction::Value(value) => observed_number(Some(*value)),
             Prediction::Outputs(outputs) => match outputs.at(0) {
-                Some(only) if outputs.len() == 1 => only.only_number().map_or(Observation::Nothing, Observation::Value),
+                Some(only) if outputs.len() == 1 => observed_number(only.only_number()),
                 _ => Observation::Nothing,
             },
             Prediction::Embedding(_) | Prediction::Entities(_) | Prediction::Detections(_) | Prediction::Json(_) => {
@@ -122,6 +123,10 @@ impl Serialize for Prediction {
             Prediction::Json(value) => value.serialize(serializer),
         }
     }
+}
+
+fn observed_number(value: Option<f64>) -> Observation {
+    value.filter(|value| value.is_finite()).map_or(Observation::Nothing, Observation::Value)
 }
 
 /// Serializes an object with one key.
@@ -168,7 +173,8 @@ impl Serialize for Values<'_> {
     }
 }
 
-/// JSON form of an element of a tensor: the element itself, except for types that serde_json does not write as numbers.
+/// JSON form of an element of a tensor: the element itself, which is `null` for NaN and infinity, except for types that
+/// serde_json does not write as numbers.
 trait Written {
     fn written(&self) -> impl Serialize;
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::outputs::{float_output, output, refuse_non_finite, unexpected_shape};
+use super::outputs::{NonFinite, float_output, output, unexpected_shape};
 use super::{Origin, Postprocessor, Prediction, StageContext};
 use crate::error::{Error, Result, SetupError};
 use crate::tensor::{Data, Dim, Tensor, Tensors};
@@ -27,6 +27,9 @@ struct Settings {
     inverse: Option<Inverse>,
     /// Minimum and maximum of the answered values; a value outside is replaced by the nearer of the two.
     clip: Option<[f64; 2]>,
+    /// Treatment of NaN and infinity.
+    #[serde(default)]
+    non_finite: NonFinite,
 }
 
 /// Inverse of the function that was applied to the target before training.
@@ -49,10 +52,11 @@ struct Regressor {
     offset: f64,
     inverse: Option<Inverse>,
     clip: Option<[f64; 2]>,
+    non_finite: NonFinite,
 }
 
 pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
-    let Settings { output, scale, offset, inverse, clip } = context.config.settings()?;
+    let Settings { output, scale, offset, inverse, clip, non_finite } = context.config.settings()?;
     let output = float_output(context.signature, output.as_deref(), "predicted value")?;
     let wrong = |problem: String| Err(SetupError::Config(problem));
     match context.signature.output(&output).map(|spec| &*spec.dims) {
@@ -73,7 +77,7 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     {
         return wrong(format!("clip: {least} is not below {most}"));
     }
-    Ok(Box::new(Regressor { output, scale, offset, inverse, clip }))
+    Ok(Box::new(Regressor { output, scale, offset, inverse, clip, non_finite }))
 }
 
 impl Postprocessor for Regressor {
@@ -83,16 +87,17 @@ impl Postprocessor for Regressor {
 
     fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {
         let tensor = output(outputs, &self.output)?;
-        refuse_non_finite(&self.output, tensor)?;
+        self.non_finite.check(&self.output, tensor)?;
         if tensor.row_len() != 1 {
             let expected = "one number per row (use kind = \"tensor\" for several)";
             return Err(unexpected_shape(&self.output, tensor, expected));
         }
         let values = as_written(tensor).ok_or_else(|| Error::internal("a regressor's values are not floats"))?;
         let value = |(instance, value): (usize, f64)| {
-            let value = self.taken_back(value);
+            // The model's own NaN and infinity stay that: `clip` would make a number of them.
+            let value = if value.is_finite() { self.taken_back(value) } else { value };
             // The result can be infinite, because exp of a large number is.
-            if value.is_finite() {
+            if value.is_finite() || self.non_finite == NonFinite::Null {
                 Ok(Prediction::Value(value))
             } else {
                 Err(Error::NonFiniteOutput { output: self.output.to_string(), instance })
@@ -165,6 +170,14 @@ mod tests {
         let plain = r#"{"kind": "regressor"}"#;
         let too_large = decode(r#"{"kind": "regressor", "inverse": "exp"}"#, Data::F64(vec![1.0, 1e6]), None);
         assert_eq!(too_large.unwrap_err(), "the model's output \"y\" is not a finite number for instances[1]");
+        let with_null = r#"{"kind": "regressor", "inverse": "exp", "clip": [0, 5], "non_finite": "null"}"#;
+        let own = decode(with_null, Data::F64(vec![0.0, 1e6, f64::INFINITY, f64::NAN]), None);
+        assert_eq!(own.unwrap(), r#"[{"value":1.0},{"value":5.0},{"value":null},{"value":null}]"#);
+        let unclipped = r#"{"kind": "regressor", "inverse": "exp", "non_finite": "null"}"#;
+        let too_large = decode(unclipped, Data::F64(vec![1e6]), None);
+        assert_eq!(too_large.unwrap(), r#"[{"value":null}]"#);
+        let unknown = decode(r#"{"kind": "regressor", "non_finite": "nan"}"#, Data::F32(vec![]), None).unwrap_err();
+        assert!(unknown.contains("non_finite") && unknown.contains("null"), "{unknown}");
         let several = decode(plain, Data::F32(vec![0.0; 4]), Some(2)).unwrap_err();
         assert!(several.contains("more than one number per row"), "{several}");
         let clip = decode(r#"{"kind": "regressor", "clip": [2, 1]}"#, Data::F32(vec![]), None).unwrap_err();

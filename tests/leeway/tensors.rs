@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Repository, TestApp};
+use crate::harness::{PLAIN, Repository, TestApp, leeway, run};
 
 /// Sends instances to a model and compares the predictions.
 async fn check(model: &str, instances: Value, expected: Value) {
@@ -114,4 +114,17 @@ async fn a_non_finite_output_is_an_error_that_names_the_instance() {
     assert_eq!(answer.json()["type"], "urn:leeway:problem:non-finite-output");
     assert_eq!(answer.json()["detail"], "the model's output \"y\" is not a finite number for instances[1]");
     assert_eq!(app.predict("/predict", r#"{"instances": [[1, 1]]}"#).await.predictions(), json!([[0.0, 0.0]]));
+}
+
+/// The logarithm of 0 is -inf, and that of -1 NaN.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_non_finite_output_is_null_if_the_model_may_have_some() {
+    let toml = PLAIN.replace("[postprocess]\n", "[postprocess]\nnon_finite = \"null\"\n");
+    let app = TestApp::with(Repository::new().with("log", 1, "log", &toml).config()).await;
+    let answer = app.predict("/predict", r#"{"instances": [[1, 0], [-1, 1], [0, -1]]}"#).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.predictions(), json!([[0.0, null], [null, 0.0], [null, null]]));
+    let wrong = Repository::new().with("log", 1, "log", &toml.replace("\"null\"", "\"nan\""));
+    let (code, said) = run(&mut leeway(&["check", "--models", wrong.0.path().to_str().unwrap()]));
+    assert!(code != 0 && said.contains("non_finite") && said.contains("\"nan\" is not one of error, null"), "{said}");
 }

@@ -1,11 +1,11 @@
-//! `kind = "tensor"`: answers the outputs of the model unchanged.
+//! `kind = "tensor"`: answers the outputs of the model unchanged. NaN and infinity are an error, or `null`.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::error::{Result, SetupError};
-use crate::pipeline::outputs::{declared_output, hint_of_other_outputs, output, refuse_non_finite};
+use crate::pipeline::outputs::{NonFinite, declared_output, hint_of_other_outputs, output};
 use crate::pipeline::{Origin, Postprocessor, Prediction, StageContext};
 use crate::tensor::Tensors;
 
@@ -14,10 +14,14 @@ use crate::tensor::Tensors;
 struct Settings {
     /// Names of the outputs that are answered; by default, all outputs.
     outputs: Option<Vec<String>>,
+    /// Treatment of NaN and infinity.
+    #[serde(default)]
+    non_finite: NonFinite,
 }
 
 struct TensorPostprocessor {
     outputs: Vec<Arc<str>>,
+    non_finite: NonFinite,
 }
 
 pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
@@ -34,7 +38,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     if outputs.is_empty() {
         return Err(SetupError::Config("outputs: the list is empty; leave it out to answer all outputs".to_owned()));
     }
-    Ok(Box::new(TensorPostprocessor { outputs }))
+    Ok(Box::new(TensorPostprocessor { outputs, non_finite: settings.non_finite }))
 }
 
 impl Postprocessor for TensorPostprocessor {
@@ -46,7 +50,7 @@ impl Postprocessor for TensorPostprocessor {
         let mut wanted = Vec::with_capacity(self.outputs.len());
         for name in &self.outputs {
             let tensor = output(outputs, name)?;
-            refuse_non_finite(name, tensor)?;
+            self.non_finite.check(name, tensor)?;
             wanted.push((name, tensor));
         }
         let rows = wanted.first().map_or(0, |(_, tensor)| tensor.rows());
@@ -61,6 +65,7 @@ impl Postprocessor for TensorPostprocessor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feature::Observation;
     use crate::pipeline::stage_context::of_settings;
     use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec};
 
@@ -98,6 +103,20 @@ mod tests {
             &outputs(&[1.0, 2.0], &[3.0, f32::NAN]),
             Err(r#"the model's output "b" is not a finite number for instances[1]"#),
         );
+        check(
+            r#"{"kind": "tensor", "non_finite": "null"}"#,
+            &outputs(&[1.0, f32::NEG_INFINITY], &[f32::INFINITY, f32::NAN]),
+            Ok(r#"[{"a":1.0,"b":null},{"a":null,"b":null}]"#),
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_finite_number_is_not_monitored() {
+        let settings = r#"{"kind": "tensor", "outputs": ["a"], "non_finite": "null"}"#;
+        let stage = of_settings(make, settings, &signature()).unwrap();
+        let decoded = stage.decode(&outputs(&[1.0, f32::NAN], &[]), &Origin::Unknown).unwrap();
+        let observed: Vec<Observation> = decoded.iter().map(Prediction::observation).collect();
+        assert_eq!(observed, [Observation::Value(1.0), Observation::Nothing]);
     }
 
     #[test]
