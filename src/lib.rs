@@ -63,7 +63,7 @@
 //! | [`monitor`] | metrics, each declared in the file that counts it; per-thread counters; the numbers of a version as a read model | HTTP, models |
 //! | [`model`] | learned service times, admission, a bounded queue, the batch policy, the check for independent rows, workers that own sessions, sessions in separate processes | HTTP, pipelines, the registry |
 //! | [`pipeline`] | the stages, a folder for each kind of data: JSON (or an image) → tensors, tensors → predictions; facts about rows that preprocessors pass to postprocessors | HTTP, the registry |
-//! | [`repository`] | models and versions on disk: the trait of a store, manifests, digests, examples, and the contents of ONNX files | models in memory |
+//! | [`repository`] | models and versions on disk: the trait of a store, manifests, digests, examples, the contents of ONNX files, and kinds of files | models in memory |
 //! | [`registry`] | models in memory: trial loads and their findings, rehearsals of stages, the loader; the catalog | HTTP, reasons for traffic splits |
 //! | [`authoring`] | makes versions: adds one, makes its baseline and its examples | HTTP, servers |
 //! | [`api`] | the requests and answers of the HTTP APIs, as types that handlers write and commands read; the table of endpoints | axum, the implementation |
@@ -94,7 +94,7 @@
 //!   removes itself from the queue, and cancels its run if no other request waits for the run.
 //! - No answer depends on other requests, unless `model.toml` says `batching = "always"`.
 //! - No model is loaded from a path: sessions are opened on the bytes that were hashed, and no path in a model reaches
-//!   a file.
+//!   a file. Only `leeway add` copies files that a model names, from the folder of its ONNX file, before they are hashed.
 //! - No lock is held while something is loaded or read from disk, so a rollback never waits for a load.
 //! - No version is retired before its replacement serves, and no model waits for the load of another.
 //! - No queue, body, label or wait is unbounded.

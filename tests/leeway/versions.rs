@@ -1,6 +1,7 @@
 //! Versions as artifacts: added, verified, tried out, and refused if they are invalid.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -455,6 +456,22 @@ fn weights_beside_the_model_are_added_with_it() {
         let (code, text) = add(folder.path(), &[]);
         assert!(code == 1 && text.contains("which is not a file of this version (`leeway add --data-file`"), "{text}");
     }
+}
+
+#[test]
+fn instances_to_record_may_be_packed_and_have_a_byte_order_mark() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let instances = repository.0.path().join("instances.jsonl.gz");
+    let file = std::fs::File::create(&instances).unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::default());
+    encoder.write_all("\u{feff}[1, 2]\n[0.5, 4]\n".as_bytes()).unwrap();
+    encoder.finish().unwrap();
+    let (model, onnx) = (repository.0.path().join("plus"), checkout().join("tests/data/models/plus_3.onnx"));
+    let arguments = ["add", model.to_str().unwrap(), "--onnx", onnx.to_str().unwrap()];
+    let (code, text) = run(leeway(&arguments).args(["--record-golden", instances.to_str().unwrap()]));
+    assert_eq!(code, 0, "{text}");
+    let golden = VerifiedVersion::read(&version(&repository)).unwrap().golden.unwrap();
+    assert_eq!(json!(golden.predictions), json!([[4.0, 5.0], [3.5, 7.0]]));
 }
 
 /// A running server finds versions that `leeway add` adds, and gives them no traffic.
