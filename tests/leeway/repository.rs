@@ -494,15 +494,17 @@ async fn a_problem_is_logged_once_and_once_more_when_it_is_gone() {
         }
     };
     std::fs::create_dir(folder(&repository, "@eaDir")).unwrap();
-    write(&repository, "bad/model.toml", "broken");
-    write(&repository, "bad/1/model.onnx", "x");
+    // Appears and disappears at once: a sync that sees half of it would log another problem.
+    write(&repository, ".bad/model.toml", "broken");
+    write(&repository, ".bad/1/model.onnx", "x");
+    std::fs::rename(folder(&repository, ".bad"), folder(&repository, "bad")).unwrap();
     write(&repository, "plus/9/model.onnx", "x");
     looks().await;
     // Another file of a version that is still being copied is the same problem.
     write(&repository, "plus/9/labels.txt", "x");
     looks().await;
     std::fs::remove_dir(folder(&repository, "@eaDir")).unwrap();
-    std::fs::remove_dir_all(folder(&repository, "bad")).unwrap();
+    std::fs::rename(folder(&repository, "bad"), folder(&repository, ".bad")).unwrap();
     Manifest::write_for(&{
         std::fs::copy(folder(&repository, "plus/2/model.onnx"), folder(&repository, "plus/9/model.onnx")).unwrap();
         folder(&repository, "plus/9")
