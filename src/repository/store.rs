@@ -1,4 +1,4 @@
-//! The store of models and their versions: a folder for now. A bucket of an object store would be another
+//! The store of models and their versions. `local_folder.rs` implements it; a bucket of an object store would be another
 //! implementation.
 
 use std::fmt;

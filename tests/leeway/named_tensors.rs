@@ -1,10 +1,11 @@
 //! Predictions with named tensors as inputs and outputs, independent of the protocol.
 
 use std::pin::pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use leeway::app::App;
 use leeway::budget::BlockingThreads;
+use leeway::config::Config;
 use leeway::error::{Error, Result};
 use leeway::model::Priority;
 use leeway::pipeline::Stages;
@@ -13,7 +14,7 @@ use leeway::serve::{self, Answer, EncodedRequest, Head, Input, Output};
 use leeway::tensor::{Data, Tensor, Tensors};
 use serde_json::json;
 
-use crate::harness::{TestApp, config, dependencies, held_out, runtime};
+use crate::harness::{Repository, TENSOR_STAGES, TestApp, config, dependencies, held_out, runtime};
 
 /// A request as a protocol of tensors would decode it.
 struct Named(Vec<(&'static str, Tensor)>);
@@ -29,14 +30,21 @@ impl EncodedRequest for Named {
 }
 
 async fn app() -> App {
-    let config = config();
+    app_with(config()).await
+}
+
+async fn app_with(config: Config) -> App {
     let parts = dependencies(&config, runtime(), Stages::default()).await;
     App::build_with(config, parts).await.unwrap()
 }
 
 async fn infer(app: &App, inputs: Vec<(&'static str, Tensor)>) -> Result<Answer<Tensors>> {
+    infer_with(app, "digits", inputs).await
+}
+
+async fn infer_with(app: &App, model: &str, inputs: Vec<(&'static str, Tensor)>) -> Result<Answer<Tensors>> {
     let head = Head {
-        target: Target::Model("digits"),
+        target: Target::Model(model),
         routing_key: b"",
         read_at: Instant::now(),
         client_timeout: None,
@@ -86,4 +94,27 @@ async fn tensors_that_do_not_fit_are_the_callers_fault() {
         let error = infer(&app, inputs).await.unwrap_err();
         assert_eq!(error, Error::InvalidInput(expected.to_owned()));
     }
+}
+
+/// Only the rows of outputs that answers are made of were compared, alone and in shared runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_outputs_that_answers_are_made_of_are_answered() {
+    let model_toml = format!("{TENSOR_STAGES}outputs = [\"scaled\"]\n");
+    let repository = Repository::new().with("two", 1, "two_inputs", &model_toml);
+    let app = app_with(repository.config()).await;
+    let x = Tensor::new(vec![1, 2], Data::F32(vec![1.0, 2.0])).unwrap();
+    let count = Tensor::new(vec![1, 1], Data::I64(vec![3])).unwrap();
+    let answer = infer_with(&app, "two", vec![("count", count), ("x", x)]).await.unwrap();
+    let scaled = Tensor::new(vec![1, 2], Data::F32(vec![3.0, 6.0])).unwrap();
+    assert_eq!(answer.encoded.iter().collect::<Vec<_>>(), [(&"scaled".into(), &scaled)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_tensors_are_counted_for_drift() {
+    let app = app().await;
+    let answer = infer(&app, vec![("pixels", pixels(5))]).await.unwrap();
+    let (now, window) = (Duration::from_secs(1), Duration::from_secs(60));
+    let drift = answer.version.recorder.stats(now, window).drift;
+    assert_eq!(drift.rows, 5);
+    assert!(drift.features.iter().all(|feature| feature.drift.window_count == 5), "{drift:?}");
 }
