@@ -31,7 +31,8 @@ pub use self::listen::listen_address;
 pub use self::listeners::{AdminConfig, HttpConfig, Token};
 pub use self::log::{LogConfig, LogFormat, LogLevel};
 pub use self::model::{
-    Batching, Isolation, ModelConfig, Provider, ProviderFallback, SessionConfig, SessionPlace, StageConfig, Threads,
+    Batching, InputConfig, Isolation, ModelConfig, OutputConfig, Provider, ProviderFallback, SessionConfig,
+    SessionPlace, StageConfig, Threads,
 };
 pub use self::monitoring::{
     BusinessKind, DriftSeries, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig,

@@ -1,5 +1,6 @@
 //! `model.toml`: the pipeline of one model and its settings.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Count, MonitoringConfig, available_cores, budget, sources};
 use crate::budget::LatencyBudget;
 use crate::error::{Result, SetupError};
+use crate::tensor::RowDimension;
 
 /// Settings of a model in its `model.toml`. They are serialized only for a trial process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +58,13 @@ pub struct SessionConfig {
     pub intra_op_threads: Count,
     /// Choice of the process that runs the sessions of a version.
     pub isolation: Isolation,
+    /// Dimension of all inputs and outputs that holds the rows; `None` for the dimension that the model's file names
+    /// after the batch, or else the first.
+    pub rows: Option<RowDimension>,
+    /// Settings of single inputs, by name.
+    pub inputs: BTreeMap<String, InputConfig>,
+    /// Settings of single outputs, by name.
+    pub outputs: BTreeMap<String, OutputConfig>,
     /// Sharing of runs between requests.
     pub batching: Batching,
     /// Maximum number of rows in one run. Default: 32 for a run of several requests, `max_instances` for a run of one
@@ -73,6 +82,25 @@ pub struct SessionConfig {
     /// instead of parking. Both spin only if requests come one at a time and a run takes no longer than this time. 0
     /// turns spinning off.
     pub spin_us: u64,
+}
+
+/// `[model.inputs.NAME]`: settings of an input.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InputConfig {
+    /// Dimension that holds the rows.
+    pub rows: Option<RowDimension>,
+    /// Value of an input that is the same in all runs: a number, a string, a boolean, or nested arrays of these. Requests
+    /// do not send it.
+    pub value: Option<serde_json::Value>,
+}
+
+/// `[model.outputs.NAME]`: settings of an output.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutputConfig {
+    /// Dimension that holds the rows.
+    pub rows: Option<RowDimension>,
 }
 
 /// Setting that chooses the process for the sessions of a version.
@@ -166,6 +194,9 @@ impl Default for SessionConfig {
             workers: Count::Auto,
             intra_op_threads: Count::Auto,
             isolation: Isolation::None,
+            rows: None,
+            inputs: BTreeMap::new(),
+            outputs: BTreeMap::new(),
             batching: Batching::Auto,
             max_batch_size: None,
             max_batch_elements: None,
@@ -236,6 +267,10 @@ impl SessionConfig {
         }
         if let Some(rows) = self.max_batch_size {
             most("max_batch_size", rows, 1 << 16)?;
+        }
+        let both = self.inputs.iter().find(|(_, input)| input.rows.is_some() && input.value.is_some());
+        if let Some((name, _)) = both {
+            return Err(format!("model.inputs.{name}: a constant has no rows; set `rows` or `value`, not both"));
         }
         most("max_instances", self.max_instances, 1 << 20)?;
         most("queue_capacity", self.queue_capacity, 1 << 20)

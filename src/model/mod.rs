@@ -13,12 +13,16 @@
 //! that are made up (`made_up_rows.rs`) or real (`real_rows.rs`), `sharing.rs` decides based on the finding, and
 //! `joining.rs` joins rows and splits outputs.
 //!
+//! `row_layout.rs` moves the rows of inputs and outputs to the first dimension, where all other files expect them, and
+//! `constant_input.rs` reads the inputs that are constants.
+//!
 //! `element_bounds.rs` finds the maximum length of rows for a model with open dimensions.
 //!
 //! This module does not depend on HTTP, pipelines or the registry.
 
 mod admission;
 mod batch;
+mod constant_input;
 mod current_session;
 mod element_bounds;
 mod independence;
@@ -30,6 +34,7 @@ pub mod onnx;
 mod queue;
 mod real_rows;
 mod request;
+mod row_layout;
 mod service_time;
 mod session;
 mod sharing;

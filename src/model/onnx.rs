@@ -12,10 +12,11 @@ use ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use parking_lot::Mutex;
 
+use super::row_layout::{Declared, RowLayout};
 use super::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
 use crate::config::{LibraryCandidate, Provider, ProviderFallback, SessionConfig};
 use crate::error::{Error, Result, SetupError};
-use crate::tensor::{DType, Data, Dim, Element, Signature, Tensor, TensorSpec, Tensors};
+use crate::tensor::{DType, Data, Dim, Element, Shape, Signature, TensorSpec, Tensors};
 
 /// The ONNX Runtime library of this process.
 #[derive(Debug, Clone)]
@@ -146,14 +147,13 @@ impl Engine for OnnxRuntime {
         // The first session is opened here to read the signature; this also fills the weights that all sessions share.
         let session = commit(builder, &prepacked, &bytes)
             .map_err(|error| SetupError::Repository(format!("model.onnx cannot be loaded: {}", first_line(&error))))?;
-        let (outputs, other_outputs) = outputs(session.outputs());
-        let signature = Signature { inputs: inputs(session.inputs())?, outputs, other_outputs };
+        let layout = RowLayout::new(declared(&session)?, config)?;
         Ok(Arc::new(LoadedOnnx {
             runtime: self.clone(),
             source,
             config: SessionConfig { providers: vec![provider], ..config.clone() },
             provider,
-            signature,
+            layout,
             prepacked,
             first: Mutex::new(Some(session)),
         }))
@@ -224,7 +224,7 @@ struct LoadedOnnx {
     source: Arc<dyn ModelSource>,
     config: SessionConfig,
     provider: Provider,
-    signature: Signature,
+    layout: RowLayout,
     prepacked: PrepackedWeights,
     /// The session that was opened to read the signature, kept for the first worker.
     first: Mutex<Option<ort::session::Session>>,
@@ -241,7 +241,7 @@ impl std::fmt::Debug for LoadedOnnx {
 
 impl LoadedModel for LoadedOnnx {
     fn signature(&self) -> &Signature {
-        &self.signature
+        &self.layout.signature
     }
 
     fn provider(&self) -> Provider {
@@ -258,12 +258,11 @@ impl LoadedModel for LoadedOnnx {
                 commit(builder, &self.prepacked, &bytes).map_err(|error| failed("opening a session", &error))?
             }
         };
-        let names = self.signature.outputs.iter().map(|output| Arc::clone(&output.name)).collect();
         let mut options = RunOptions::new().map_err(|error| failed("run options", &error))?;
         // Errors of runs are not logged by ONNX Runtime: they are returned, and logged where their request is known. A
         // run that was ended is not an error.
         options.set_log_level(LogLevel::Fatal).map_err(|error| failed("run options", &error))?;
-        Ok(Box::new(OnnxSession { session, options: Arc::new(options), outputs: names }))
+        Ok(Box::new(OnnxSession { session, options: Arc::new(options), layout: self.layout.clone() }))
     }
 }
 
@@ -272,7 +271,7 @@ impl LoadedModel for LoadedOnnx {
 struct OnnxSession {
     session: ort::session::Session,
     options: Arc<RunOptions<NoSelectedOutputs>>,
-    outputs: Vec<Arc<str>>,
+    layout: RowLayout,
 }
 
 /// Ends runs by a flag in the run options, which ONNX Runtime checks before every node.
@@ -298,20 +297,23 @@ impl Session for OnnxSession {
     }
 
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors> {
-        let values: Vec<SessionInputValue<'_>> = inputs
-            .iter()
-            .map(|(_, tensor)| to_value(tensor))
+        let arranged = self.layout.arranged(inputs)?;
+        let values: Vec<SessionInputValue<'_>> = self
+            .layout
+            .of_the_model(&arranged)
+            .map(|(shape, data)| to_value(shape, data))
             .collect::<ort::Result<_>>()
             .map_err(|error| run_failed(&error))?;
         let outputs = self.session.run_with_options(&*values, &self.options).map_err(|error| run_failed(&error))?;
-        // `self.outputs` are the model's outputs that are tensors, in the model's order.
-        let mut wanted = self.outputs.iter().peekable();
-        let mut tensors = Vec::with_capacity(self.outputs.len());
+        // The outputs of the signature are the model's outputs that are tensors, in the model's order.
+        let mut wanted = self.layout.signature.outputs.iter().enumerate().peekable();
+        let mut tensors = Vec::with_capacity(wanted.len());
         for (name, value) in outputs.iter() {
-            if let Some(known) = wanted.next_if(|known| &***known == name)
-                && let Some(tensor) = from_value(&value)?
+            if let Some((index, known)) = wanted.next_if(|(_, known)| &*known.name == name)
+                && let Some((shape, data)) = from_value(&value)?
+                && let Some(tensor) = self.layout.of_rows(index, shape, data)?
             {
-                tensors.push((Arc::clone(known), tensor));
+                tensors.push((Arc::clone(&known.name), tensor));
             }
         }
         Ok(tensors.into_iter().collect())
@@ -330,18 +332,15 @@ macro_rules! conversions {
             }
         }
 
-        fn to_value(tensor: &Tensor) -> ort::Result<SessionInputValue<'_>> {
-            Ok(match tensor.data() {
-                $(Data::$ours(values) => TensorRef::from_array_view((tensor.shape(), values.as_slice()))?.into(),)*
-                Data::Text(values) => {
-                    ort::value::Tensor::from_string_array((tensor.shape(), values.as_slice()))?.into()
-                }
+        fn to_value<'a>(shape: &'a [usize], data: &'a Data) -> ort::Result<SessionInputValue<'a>> {
+            Ok(match data {
+                $(Data::$ours(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),)*
+                Data::Text(values) => ort::value::Tensor::from_string_array((shape, values.as_slice()))?.into(),
             })
         }
 
-        /// Copies an output; `None` if the output has no dimensions (and so no rows), or has elements of an unsupported
-        /// type.
-        fn from_value(value: &DynValue) -> Result<Option<Tensor>> {
+        /// Copies an output; `None` if its elements have an unsupported type.
+        fn from_value(value: &DynValue) -> Result<Option<(Shape, Data)>> {
             fn copy<T: ort::value::PrimitiveTensorElementType + Element>(
                 value: &DynValue,
             ) -> ort::Result<(Vec<usize>, Data)> {
@@ -349,15 +348,15 @@ macro_rules! conversions {
                 Ok((lengths(shape), T::into_data(values.to_vec())))
             }
             let ValueType::Tensor { ty, .. } = value.dtype() else { return Ok(None) };
-            let (shape, data) = match ty {
+            match ty {
                 $(TensorElementType::$theirs => copy::<$type>(value),)*
                 TensorElementType::String => value
                     .try_extract_strings()
                     .map(|(shape, values)| (lengths(shape), Data::Text(values))),
                 _ => return Ok(None),
             }
-            .map_err(|error| run_failed(&error))?;
-            if shape.is_empty() { Ok(None) } else { Tensor::new(shape, data).map(Some) }
+            .map(Some)
+            .map_err(|error| run_failed(&error))
         }
     };
 }
@@ -375,32 +374,21 @@ fn lengths(shape: &[i64]) -> Vec<usize> {
 
 // ===== signatures =====
 
-fn inputs(outlets: &[Outlet]) -> Result<Vec<TensorSpec>, SetupError> {
-    let spec = |outlet: &Outlet| {
-        let spec = tensor_spec(outlet).map_err(|problem| {
+/// Returns the inputs and outputs as the model's file declares them.
+fn declared(session: &ort::session::Session) -> Result<Declared, SetupError> {
+    let mut declared = Declared::default();
+    for outlet in session.inputs() {
+        declared.inputs.push(tensor_spec(outlet).map_err(|problem| {
             SetupError::Repository(format!("the model's input {:?} {problem}, which is not supported", outlet.name()))
-        })?;
-        if spec.dims.is_empty() {
-            return Err(SetupError::Repository(format!(
-                "the model's input {:?} has no dimensions; export the model with a batch dimension as the first one",
-                outlet.name()
-            )));
-        }
-        Ok(spec)
-    };
-    outlets.iter().map(spec).collect()
-}
-
-/// Returns the outputs that are tensors, and the names of the other outputs.
-fn outputs(outlets: &[Outlet]) -> (Vec<TensorSpec>, Vec<Arc<str>>) {
-    let (mut tensors, mut others) = (Vec::new(), Vec::new());
-    for outlet in outlets {
+        })?);
+    }
+    for outlet in session.outputs() {
         match tensor_spec(outlet) {
-            Ok(spec) => tensors.push(spec),
-            Err(_) => others.push(outlet.name().into()),
+            Ok(spec) => declared.outputs.push(spec),
+            Err(_) => declared.other_outputs.push(outlet.name().into()),
         }
     }
-    (tensors, others)
+    Ok(declared)
 }
 
 fn tensor_spec(outlet: &Outlet) -> Result<TensorSpec, String> {

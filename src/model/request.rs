@@ -111,8 +111,12 @@ impl Request {
             parts.sort_unstable_by_key(|(rows, _)| rows.start);
             let (rows, parts): (Vec<usize>, Vec<Tensors>) =
                 parts.into_iter().map(|(rows, part)| (rows.len(), part)).unzip();
-            join(&parts, &rows).ok_or_else(|| Error::ModelFailed {
-                detail: "the runs of one request gave outputs of different shapes".to_owned(),
+            join(&parts, &rows).ok_or_else(|| {
+                Error::InvalidInput(
+                    "instances: the outputs for these instances differ in shape, so one answer cannot hold them; send each \
+                     instance in a request of its own"
+                        .to_owned(),
+                )
             })
         };
         let taken = self.taken().unwrap_or(now);

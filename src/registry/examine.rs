@@ -17,7 +17,7 @@ use crate::model::{
 };
 use crate::pipeline::Origin;
 use crate::repository::{Refusal, is_about_memory};
-use crate::tensor::{DType, Tensors};
+use crate::tensor::{DType, RowDimension, Signature, Tensors};
 
 /// Minimum length that a text is padded to in a comparison, in tokens: a text of 6 tokens is padded to 7.
 const MIN_PADDED: usize = 7;
@@ -116,6 +116,7 @@ impl OpenedVersion {
     fn remarks(&self, doubt: Option<String>) -> Vec<String> {
         let mut remarks = self.preprocessor.assumptions();
         remarks.extend(self.postprocessor.assumptions());
+        remarks.extend(remark_on_rows(self.signature()));
         if self.preprocessor.padding().is_some() && self.padding.is_none() {
             remarks.push(
                 "only texts of one length share a run: the dimension of the tokens must have the same name in all inputs \
@@ -369,4 +370,14 @@ impl OpenedVersion {
 /// Returns the model inputs of three texts, each cut to its length in `lengths`.
 fn cut(rows: &[Tensors], lengths: [usize; 3]) -> Vec<Tensors> {
     rows.iter().zip(lengths).map(|(row, length)| row.clone().shortened(length, |_| true)).collect()
+}
+
+/// Describes the inputs and outputs whose rows are not their first dimension.
+fn remark_on_rows(signature: &Signature) -> Option<String> {
+    let place = |(name, rows): (&Arc<str>, &RowDimension)| match rows {
+        RowDimension::At(index) => format!("dimension {index} of {name:?} holds the rows"),
+        RowDimension::None => format!("{name:?} has no rows"),
+    };
+    let places: Vec<String> = signature.row_dimensions.iter().map(place).collect();
+    (!places.is_empty()).then(|| places.join(", "))
 }

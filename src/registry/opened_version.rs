@@ -233,7 +233,9 @@ fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
         LoadFault::Model,
         format!(
             "the first dimension of every input must be the batch dimension, but the model's input {:?} is {} and {:?} is \
-             {}; export the model with the batch dimension first in all inputs",
+             {}; export the model with the batch dimension first in all inputs, or say in model.toml where the rows are \
+             (`rows = 1` below [model.inputs.NAME]), that an input is the same for all requests (`value` there), or that a \
+             request is one call of the model with whole tensors (`rows = \"none\"` below [model])",
             other.name,
             other.describe(),
             fixed.name,

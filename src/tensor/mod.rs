@@ -12,7 +12,7 @@ mod tensors;
 use std::ops::Range;
 
 pub use self::element::{DType, Data, Element, for_each_element_type, with_element_type};
-pub use self::signature::{Dim, Signature, TensorSpec};
+pub use self::signature::{Dim, RowDimension, Signature, TensorSpec};
 pub use self::tensors::{Padding, Tensors};
 use crate::error::{Error, Result};
 
@@ -117,6 +117,35 @@ impl Tensor {
         self
     }
 
+    /// Moves the dimension with this index to the front. `None` if the tensor does not have it.
+    ///
+    /// ```
+    /// use leeway::tensor::{Data, Tensor};
+    /// let columns = Tensor::new(vec![2, 3], Data::I32(vec![1, 2, 3, 4, 5, 6])).unwrap();
+    /// let rows = columns.clone().with_dimension_first(1).unwrap();
+    /// assert_eq!(rows, Tensor::new(vec![3, 2], Data::I32(vec![1, 4, 2, 5, 3, 6])).unwrap());
+    /// assert_eq!(rows.with_first_dimension_at(1), Some(columns));
+    /// ```
+    pub fn with_dimension_first(self, index: usize) -> Option<Tensor> {
+        if index == 0 {
+            return Some(self);
+        }
+        let (&length, inner) = (self.shape.get(index)?, self.shape[index + 1..].iter().product());
+        let outer = self.shape[..index].iter().product();
+        let mut shape = self.shape;
+        shape[..=index].rotate_right(1);
+        Some(Tensor { shape, data: with_blocks_swapped(&self.data, outer, length, inner) })
+    }
+
+    /// Moves the first dimension behind `index` others. `None` if the tensor has too few.
+    pub fn with_first_dimension_at(&self, index: usize) -> Option<Tensor> {
+        let inner = self.shape.get(index + 1..)?.iter().product();
+        let (length, outer) = (self.shape[0], self.shape[1..=index].iter().product());
+        let mut shape = self.shape.clone();
+        shape[..=index].rotate_left(1);
+        Some(Tensor { shape, data: with_blocks_swapped(&self.data, length, outer, inner) })
+    }
+
     /// Returns a copy of a range of rows.
     pub fn slice_rows(&self, rows: Range<usize>) -> Tensor {
         let elements = rows.start * self.row_len()..rows.end * self.row_len();
@@ -183,4 +212,19 @@ impl Tensor {
         let data = with_element_type!(first.dtype(), T => gather::<T>(parts, row_len)?);
         Some(Tensor { shape, data })
     }
+}
+
+/// Transposes a matrix of `rows` × `columns` blocks of this many elements.
+fn with_blocks_swapped(data: &Data, rows: usize, columns: usize, block: usize) -> Data {
+    fn swapped<T: Element>(values: &[T], rows: usize, columns: usize, block: usize) -> Data {
+        let mut swapped = Vec::with_capacity(values.len());
+        for column in 0..columns {
+            for row in 0..rows {
+                let start = (row * columns + column) * block;
+                swapped.extend_from_slice(&values[start..start + block]);
+            }
+        }
+        T::into_data(swapped)
+    }
+    for_each_element_type!(data, values => swapped(values, rows, columns, block))
 }

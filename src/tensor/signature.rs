@@ -1,5 +1,6 @@
 //! Inputs and outputs that a model declares: names, types and dimensions.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,7 +28,17 @@ pub struct TensorSpec {
     pub dims: Vec<Dim>,
 }
 
-/// Declared inputs and outputs of a model.
+/// Dimension of a tensor in the model's file that holds the rows, one for each instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowDimension {
+    /// The dimension with this index.
+    At(usize),
+    /// No dimension: the tensor as a whole belongs to one instance.
+    None,
+}
+
+/// Inputs and outputs of a model, as requests see them: with the rows in the first dimension, and without inputs that
+/// are constants.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// The inputs, in the model's order.
@@ -36,6 +47,8 @@ pub struct Signature {
     pub outputs: Vec<TensorSpec>,
     /// The names of the outputs that are sequences or maps, which are not supported.
     pub other_outputs: Vec<Arc<str>>,
+    /// The inputs and outputs whose rows are not the first dimension in the model's file.
+    pub row_dimensions: BTreeMap<Arc<str>, RowDimension>,
 }
 
 // ===== impl Signature =====
@@ -70,6 +83,59 @@ impl TensorSpec {
     pub fn describe(&self) -> String {
         let dims: Vec<String> = self.dims.iter().map(Dim::to_string).collect();
         format!("{}[{}]", self.dtype, dims.join(", "))
+    }
+}
+
+impl fmt::Display for RowDimension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RowDimension::At(dimension) => dimension.fmt(f),
+            RowDimension::None => f.write_str("none"),
+        }
+    }
+}
+
+impl Serialize for RowDimension {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            RowDimension::At(dimension) => dimension.serialize(serializer),
+            RowDimension::None => serializer.serialize_str("none"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RowDimension {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = RowDimension;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the index of a dimension, such as 0 or 1, or \"none\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<RowDimension, E> {
+                match text {
+                    "none" => Ok(RowDimension::None),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, index: u64) -> Result<RowDimension, E> {
+                let index = usize::try_from(index).ok();
+                index.map(RowDimension::At).ok_or_else(|| E::custom("the index of the dimension is too large"))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, index: i64) -> Result<RowDimension, E> {
+                let positive = u64::try_from(index);
+                positive
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(index), &self))
+                    .and_then(|index| self.visit_u64(index))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
     }
 }
 
