@@ -66,6 +66,7 @@ fn elements<'a>(dtype: DType, values: &[&'a Value]) -> Result<Data, &'a Value> {
         DType::U32 => Data::U32(all(values, whole)?),
         DType::U64 => Data::U64(all(values, whole)?),
         DType::Bool => Data::Bool(all(values, Value::as_bool)?),
+        DType::Sequence => return values.first().map_or(Ok(Data::Sequence(Vec::new())), |value| Err(value)),
         DType::Text => {
             Data::Text(all(values, |value| value.as_str().filter(|t| !t.contains('\0')).map(str::to_owned))?)
         }

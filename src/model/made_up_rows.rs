@@ -145,6 +145,7 @@ fn filled(dtype: DType, elements: usize, values: Values, scale: f64, random: &mu
             match dtype {
                 $(DType::$variant => Data::$variant((0..elements).map(|_| whole() as $type).collect()),)*
                 DType::Bool => Data::Bool((0..elements).map(|_| whole() % 2 == 1).collect()),
+                DType::Sequence => Data::Sequence(vec![Vec::new(); elements]),
                 _ => Data::Text((0..elements).map(|_| format!("w{}", whole())).collect()),
             }
         };

@@ -9,14 +9,14 @@ use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
-use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
+use ort::value::{DynTensor, DynTensorValueType, DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use parking_lot::Mutex;
 
 use super::row_layout::{Declared, RowLayout};
 use super::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
 use crate::config::{LibraryCandidate, Provider, ProviderFallback, SessionConfig};
 use crate::error::{Error, Result, SetupError};
-use crate::tensor::{DType, Data, Dim, Element, Shape, Signature, TensorSpec, Tensors};
+use crate::tensor::{DType, Data, Dim, Element, Shape, Signature, Tensor, TensorSpec, Tensors};
 
 /// The ONNX Runtime library of this process.
 #[derive(Debug, Clone)]
@@ -336,6 +336,18 @@ macro_rules! conversions {
             Ok(match data {
                 $(Data::$ours(values) => TensorRef::from_array_view((shape, values.as_slice()))?.into(),)*
                 Data::Text(values) => ort::value::Tensor::from_string_array((shape, values.as_slice()))?.into(),
+                Data::Sequence(values) => to_sequence(values.first().map(Vec::as_slice).unwrap_or_default())?.into(),
+            })
+        }
+
+        /// Copies an item of a sequence.
+        fn to_item(item: &Tensor) -> ort::Result<DynTensor> {
+            Ok(match item.data() {
+                $(Data::$ours(values) => ort::value::Tensor::from_array((item.row_shape(), values.clone()))?.upcast(),)*
+                Data::Text(values) => {
+                    ort::value::Tensor::from_string_array((item.row_shape(), values.as_slice()))?.upcast()
+                }
+                Data::Sequence(_) => return Err(ort::Error::new("an item of a sequence is a tensor")),
             })
         }
 
@@ -347,7 +359,11 @@ macro_rules! conversions {
                 let (shape, values) = value.try_extract_tensor::<T>()?;
                 Ok((lengths(shape), T::into_data(values.to_vec())))
             }
-            let ValueType::Tensor { ty, .. } = value.dtype() else { return Ok(None) };
+            let ty = match value.dtype() {
+                ValueType::Tensor { ty, .. } => ty,
+                ValueType::Sequence(items) if element_type(items).is_ok() => return from_sequence(value).map(Some),
+                _ => return Ok(None),
+            };
             match ty {
                 $(TensorElementType::$theirs => copy::<$type>(value),)*
                 TensorElementType::String => value
@@ -368,6 +384,26 @@ conversions! {
     Bool(bool) Bool,
 }
 
+fn to_sequence(items: &[Tensor]) -> ort::Result<ort::value::Sequence<DynTensorValueType>> {
+    if items.is_empty() {
+        // An empty sequence has no type.
+        return Err(ort::Error::new("ONNX Runtime takes no empty sequence as an input"));
+    }
+    ort::value::Sequence::new(items.iter().map(to_item).collect::<ort::Result<Vec<_>>>()?)
+}
+
+/// Copies a sequence of tensors: a scalar whose element is the sequence.
+fn from_sequence(value: &DynValue) -> Result<(Shape, Data)> {
+    let mut items = Vec::new();
+    for item in value.try_extract_sequence::<DynTensorValueType>().map_err(|error| run_failed(&error))? {
+        if let Some((mut shape, data)) = from_value(&item.into_dyn())? {
+            shape.insert(0, 1);
+            items.push(Tensor::new(shape, data)?);
+        }
+    }
+    Ok((Vec::new(), Data::Sequence(vec![items])))
+}
+
 fn lengths(shape: &[i64]) -> Vec<usize> {
     shape.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect()
 }
@@ -378,9 +414,13 @@ fn lengths(shape: &[i64]) -> Vec<usize> {
 fn declared(session: &ort::session::Session) -> Result<Declared, SetupError> {
     let mut declared = Declared::default();
     for outlet in session.inputs() {
-        declared.inputs.push(tensor_spec(outlet).map_err(|problem| {
+        let spec = tensor_spec(outlet).map_err(|problem| {
             SetupError::Repository(format!("the model's input {:?} {problem}, which is not supported", outlet.name()))
-        })?);
+        })?;
+        if let ValueType::Sequence(items) = outlet.dtype() {
+            declared.sequences.extend(element_type(items).ok().map(|dtype| (Arc::clone(&spec.name), dtype)));
+        }
+        declared.inputs.push(spec);
     }
     for outlet in session.outputs() {
         match tensor_spec(outlet) {
@@ -392,15 +432,29 @@ fn declared(session: &ort::session::Session) -> Result<Declared, SetupError> {
 }
 
 fn tensor_spec(outlet: &Outlet) -> Result<TensorSpec, String> {
-    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
-        return Err("is not a tensor".to_owned());
+    let name = outlet.name().into();
+    let (shape, dimension_symbols) = match outlet.dtype() {
+        ValueType::Tensor { shape, dimension_symbols, .. } => (shape, dimension_symbols),
+        ValueType::Sequence(items) => {
+            element_type(items).map_err(|problem| format!("is a sequence, and an item {problem}"))?;
+            return Ok(TensorSpec { name, dtype: DType::Sequence, dims: Vec::new() });
+        }
+        _ => return Err("is not a tensor".to_owned()),
     };
-    let dtype = dtype(*ty).ok_or_else(|| format!("has elements of type {ty}"))?;
     let dim = |(index, &length): (usize, &i64)| match usize::try_from(length) {
         Ok(length) => Dim::Fixed(length),
         Err(_) => Dim::Dynamic(dimension_symbols.get(index).filter(|symbol| !symbol.is_empty()).cloned()),
     };
-    Ok(TensorSpec { name: outlet.name().into(), dtype, dims: shape.iter().enumerate().map(dim).collect() })
+    let dims = shape.iter().enumerate().map(dim).collect();
+    Ok(TensorSpec { name, dtype: element_type(outlet.dtype())?, dims })
+}
+
+/// Returns the type of the elements of a tensor.
+fn element_type(of: &ValueType) -> Result<DType, String> {
+    match of {
+        ValueType::Tensor { ty, .. } => dtype(*ty).ok_or_else(|| format!("has elements of type {ty}")),
+        _ => Err("is not a tensor".to_owned()),
+    }
 }
 
 // ===== messages =====

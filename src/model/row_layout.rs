@@ -11,12 +11,13 @@
 //! - A constant is not part of the signature.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::constant_input::read_constant;
 use crate::config::SessionConfig;
 use crate::error::{Error, Result, SetupError};
-use crate::tensor::{Data, Dim, RowDimension, Shape, Signature, Tensor, TensorSpec, Tensors};
+use crate::tensor::{DType, Data, Dim, RowDimension, Shape, Signature, Tensor, TensorSpec, Tensors};
 
 /// Inputs and outputs as the model's file declares them.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,8 @@ pub(super) struct Declared {
     pub(super) outputs: Vec<TensorSpec>,
     /// The names of the other outputs.
     pub(super) other_outputs: Vec<Arc<str>>,
+    /// Type of the elements of the inputs that are sequences.
+    pub(super) sequences: BTreeMap<Arc<str>, DType>,
 }
 
 /// Layout of the inputs and outputs of a model.
@@ -53,7 +56,8 @@ impl RowLayout {
     pub(super) fn new(declared: Declared, config: &SessionConfig) -> Result<RowLayout, SetupError> {
         check_names("inputs", config.inputs.keys(), &declared.inputs)?;
         check_names("outputs", config.outputs.keys(), &declared.outputs)?;
-        let mut signature = Signature { other_outputs: declared.other_outputs, ..Signature::default() };
+        let mut signature =
+            Signature { other_outputs: declared.other_outputs, sequences: declared.sequences, ..Signature::default() };
         let mut inputs = Vec::with_capacity(declared.inputs.len());
         let mut names_of_rows = Vec::new();
         for input in declared.inputs {
@@ -86,6 +90,10 @@ impl RowLayout {
             let rows = config.outputs.get(&*output.name).and_then(|settings| settings.rows).or(config.rows);
             let is_rows = |name: &str| is_batch(name) || names_of_rows.iter().any(|rows| rows == name);
             let rows = rows.or_else(|| named_rows(&output.dims, is_rows)).unwrap_or(RowDimension::At(0));
+            if output.dtype == DType::Sequence && rows != RowDimension::None {
+                signature.other_outputs.push(output.name);
+                continue;
+            }
             outputs.push(rows);
             signature.outputs.push(rows_first(output, rows, &mut signature.row_dimensions));
         }
@@ -143,7 +151,7 @@ impl RowLayout {
 fn rows_first(
     mut spec: TensorSpec,
     rows: RowDimension,
-    row_dimensions: &mut std::collections::BTreeMap<Arc<str>, RowDimension>,
+    row_dimensions: &mut BTreeMap<Arc<str>, RowDimension>,
 ) -> TensorSpec {
     match rows {
         RowDimension::At(0) => return spec,
@@ -200,6 +208,9 @@ fn check_dimension(input: &TensorSpec, rows: RowDimension) -> Result<(), SetupEr
     let (name, declared) = (&input.name, input.describe());
     let problem = match index < input.dims.len() {
         true => return Ok(()),
+        false if input.dtype == DType::Sequence => {
+            format!("the model's input {name:?} is a sequence of tensors, which has no rows")
+        }
         false if input.dims.is_empty() => format!("the model's input {name:?} has no dimensions, so it has no rows"),
         false => format!("the model's input {name:?} is {declared}, so it has no dimension {index} for the rows"),
     };
@@ -213,7 +224,6 @@ fn check_dimension(input: &TensorSpec, rows: RowDimension) -> Result<(), SetupEr
 mod tests {
     use super::*;
     use crate::config::InputConfig;
-    use crate::tensor::DType;
 
     fn spec(name: &str, dims: &[&str]) -> TensorSpec {
         let dim = |text: &&str| match text.parse() {

@@ -12,8 +12,8 @@ pub(super) fn hint_of_other_outputs(signature: &Signature) -> String {
     match &*signature.other_outputs {
         [] => String::new(),
         names => format!(
-            "; its output {} is not a tensor but a sequence or a map, which cannot be answered: export the model with \
-             tensors as outputs",
+            "; its output {} is not a tensor but a sequence or a map: export the model with tensors as outputs, or, for a \
+             sequence of tensors, set rows = \"none\" below [model]",
             names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
         ),
     }

@@ -197,6 +197,13 @@ written! {
     bool: |value| *value,
 }
 
+/// The items of a sequence, each as its only row.
+impl Written for Vec<Tensor> {
+    fn written(&self) -> impl Serialize {
+        self.iter().map(Values::of_row).collect::<Vec<_>>()
+    }
+}
+
 impl Written for String {
     fn written(&self) -> impl Serialize {
         self

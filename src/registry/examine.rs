@@ -3,6 +3,7 @@
 //! This is done in the trial (`trial.rs`), so that it does not disturb requests. Without a trial, it is done when the
 //! version is loaded.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -374,10 +375,14 @@ fn cut(rows: &[Tensors], lengths: [usize; 3]) -> Vec<Tensors> {
 
 /// Describes the inputs and outputs whose rows are not their first dimension.
 fn remark_on_rows(signature: &Signature) -> Option<String> {
-    let place = |(name, rows): (&Arc<str>, &RowDimension)| match rows {
-        RowDimension::At(index) => format!("dimension {index} of {name:?} holds the rows"),
-        RowDimension::None => format!("{name:?} has no rows"),
-    };
-    let places: Vec<String> = signature.row_dimensions.iter().map(place).collect();
-    (!places.is_empty()).then(|| places.join(", "))
+    let mut by_rows: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (name, rows) in &signature.row_dimensions {
+        let place = match rows {
+            RowDimension::At(index) => format!("dimension {index} holds the rows of"),
+            RowDimension::None => "there are no rows in".to_owned(),
+        };
+        by_rows.entry(place).or_default().push(name);
+    }
+    let places: Vec<String> = by_rows.iter().map(|(place, names)| format!("{place} {}", names.join(", "))).collect();
+    (!places.is_empty()).then(|| places.join("; "))
 }

@@ -82,6 +82,7 @@ elements! {
     U64(u64) = "uint64",
     Bool(bool) = "bool",
     Text(String) = "string",
+    Sequence(Vec<crate::tensor::Tensor>) = "sequence",
 }
 
 pub use {for_each_element_type, with_element_type};
@@ -107,13 +108,16 @@ impl Data {
         for_each_element_type!(self, values => tag(values))
     }
 
-    /// Returns the index of the first element that is NaN or infinite.
+    /// Returns the index of the first element that is NaN or infinite, or a sequence with such an element.
     pub fn first_non_finite(&self) -> Option<usize> {
         match self {
             Data::F32(values) => values.iter().position(|v| !v.is_finite()),
             Data::F64(values) => values.iter().position(|v| !v.is_finite()),
             Data::F16(values) => values.iter().position(|v: &f16| !v.is_finite()),
             Data::BF16(values) => values.iter().position(|v: &bf16| !v.is_finite()),
+            Data::Sequence(values) => {
+                values.iter().position(|items| items.iter().any(|item| item.data().first_non_finite().is_some()))
+            }
             _ => None,
         }
     }

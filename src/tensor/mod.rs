@@ -1,6 +1,7 @@
 //! Tensors that pass between the stages, and the signature that a model declares for them.
 //!
 //! Tensors are plain row-major buffers with a shape. The first dimension is always the batch: one *row* per instance.
+//! A sequence of tensors is an element of a tensor, too. Each item of a sequence has one row: the whole item.
 //! This module does not depend on ONNX Runtime or JSON.
 
 #![warn(missing_docs)]
@@ -106,7 +107,7 @@ impl Tensor {
             Data::U16(values) => values.first().map(|&v| v.into()),
             Data::U32(values) => values.first().map(|&v| v.into()),
             Data::U64(values) => values.first().map(|&v| v as f64),
-            Data::Bool(_) | Data::Text(_) => None,
+            Data::Bool(_) | Data::Text(_) | Data::Sequence(_) => None,
             Data::F32(_) | Data::F16(_) | Data::BF16(_) => self.to_f32()?.first().map(|&v| v.into()),
         }
     }

@@ -45,8 +45,10 @@ pub struct Signature {
     pub inputs: Vec<TensorSpec>,
     /// The outputs that are tensors, in the model's order.
     pub outputs: Vec<TensorSpec>,
-    /// The names of the outputs that are sequences or maps, which are not supported.
+    /// The names of the outputs that are maps, or sequences beside rows, which are not supported.
     pub other_outputs: Vec<Arc<str>>,
+    /// Type of the elements of the inputs that are sequences of tensors.
+    pub sequences: BTreeMap<Arc<str>, DType>,
     /// The inputs and outputs whose rows are not the first dimension in the model's file.
     pub row_dimensions: BTreeMap<Arc<str>, RowDimension>,
 }

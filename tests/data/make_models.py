@@ -263,6 +263,17 @@ def main():
         [value("y", T.FLOAT, ["n", 4])],
         [constant("layers", np.asarray([0]))],
     )
+    # Whole tensors: a scalar beside a matrix, and an output whose length depends on the values.
+    write(
+        "above",
+        [
+            h.make_node("Greater", ["scores", "threshold"], ["is_above"]),
+            h.make_node("NonZero", ["is_above"], ["places"]),
+            h.make_node("ReduceMax", ["scores"], ["best"], keepdims=0),
+        ],
+        [value("scores", T.FLOAT, ["m", "n"]), value("threshold", T.FLOAT, [])],
+        [value("places", T.INT64, [2, "found"]), value("best", T.FLOAT, [])],
+    )
     # Two classifiers in one file, and one whose label is that of its lowest score.
     one, other = classifier_head("a_", ["no", "yes"]), classifier_head("b_", ["cat", "dog", "cow"])
     write("two_heads", one[0] + other[0], [value("x", T.FLOAT, ["n", 2])], one[1] + other[1], one[2] + other[2])

@@ -11,7 +11,7 @@ use leeway::repository::{Golden, Manifest};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
 use serde_json::Value;
 
-use crate::harness::{Server, TENSOR_STAGES, TestApp, checkout, copy_folder, held_out};
+use crate::harness::{Repository, Server, TENSOR_STAGES, TestApp, checkout, copy_folder, held_out};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(checkout().join(path)).unwrap()
@@ -243,7 +243,8 @@ fn the_manifest_and_the_examples_of_the_documentation_can_be_read() {
 #[test]
 fn every_model_toml_in_the_documentation_is_valid() {
     let mut count = 0;
-    for file in ["README.md", "docs/configuration.md", "docs/latency.md", "docs/monitoring.md", "docs/stages.md"] {
+    for page in ["README", "docs/configuration", "docs/latency", "docs/models", "docs/monitoring", "docs/stages"] {
+        let file = &format!("{page}.md");
         for block in blocks_after(&read(file), "model.toml") {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("model.toml");
@@ -252,7 +253,17 @@ fn every_model_toml_in_the_documentation_is_valid() {
             count += 1;
         }
     }
-    assert_eq!(count, 9);
+    assert_eq!(count, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_call_with_whole_tensors_is_answered() {
+    let text = read("docs/models.md");
+    let repository = Repository::new().with("above", 1, "above", &blocks_after(&text, "model.toml")[0]);
+    let app = TestApp::with(repository.config()).await;
+    let request = blocks_after(&text, "whole tensors: request").remove(0);
+    let expected: Value = serde_json::from_str(&blocks_after(&text, "whole tensors: predictions")[0]).unwrap();
+    assert_eq!(app.predict("/v1/models/above:predict", request).await.predictions(), expected);
 }
 
 /// A model with the inputs and outputs that the documented stages need.

@@ -40,6 +40,7 @@ mod repository;
 mod resources;
 mod rollout;
 mod startup;
+mod streaming;
 mod stuck;
 mod tables;
 mod tensors;

@@ -289,6 +289,7 @@ impl SharedMemory {
                 owned = encode_texts(values)?;
                 &owned
             }
+            Data::Sequence(_) => return Err(no_sequences()),
         };
         self.0.write_all_at(bytes, at)?;
         Ok(bytes.len())
@@ -335,8 +336,14 @@ impl SharedMemory {
             DType::U64 => Data::U64(numbers!(u64)),
             DType::Bool => Data::Bool(numbers!(u8).into_iter().map(|value| value != 0).collect()),
             DType::Text => Data::Text(decode_texts(&self.read_bytes(head.bytes, at)?, elements)?),
+            DType::Sequence => return Err(no_sequences()),
         })
     }
+}
+
+/// Returns the error for a sequence. A model with sequences is not opened in a process of its own.
+fn no_sequences() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "a sequence of tensors cannot be sent to a process")
 }
 
 /// Encodes texts, each as its length and its bytes.

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::pipeline::json::whole_numbers::whole_number;
-use crate::tensor::Element;
+use crate::tensor::{Element, Tensor};
 
 // ===== values that do not fit =====
 
@@ -189,6 +189,13 @@ impl<'a> Reader<'a> {
                 return Ok(());
             }
         }
+    }
+
+    /// Returns the number of brackets that open before the next value, without consuming them.
+    pub(crate) fn nesting(&self) -> usize {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let space = |byte: &&u8| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+        rest.iter().filter(space).take_while(|byte| **byte == b'[').count()
     }
 
     /// Skips a value of any kind.
@@ -379,6 +386,17 @@ impl FromJson for bool {
             b't' | b'f' => Ok(json.word() == "true"),
             _ => Err(json.found_instead_of("true or false")),
         }
+    }
+}
+
+/// A sequence is read item by item (`to_tensor.rs`), with the type of its items.
+impl FromJson for Vec<Tensor> {
+    fn from_small_integer(_: u32) -> Option<Self> {
+        None
+    }
+
+    fn from_json(json: &mut Reader<'_>, _: u8) -> Fits<Self> {
+        Err(json.found_instead_of("a sequence of tensors"))
     }
 }
 

@@ -4,6 +4,7 @@
 //! that does not fit the model is an error with its path, as in
 //! `instances[2].pixels[5]: found null, expected a number`.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -17,13 +18,16 @@ use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_
 /// Reads the `instances` of a request into one row per instance for every input of a model.
 ///
 /// With one input, an instance is its value (a number, an array or nested arrays, depending on the shape). With several
-/// inputs, an instance is an object of such values by input name. This form is also accepted for one input.
+/// inputs, an instance is an object of such values by input name. This form is also accepted for one input. The value of
+/// an input that is a sequence of tensors is an array of such values.
 pub(crate) fn read_instances(
     instances: &RawValue,
     inputs: &[TensorSpec],
+    sequences: &BTreeMap<Arc<str>, DType>,
     bounds: (NonZeroUsize, Deadline),
 ) -> Result<Tensors> {
-    let mut columns: Vec<Column<'_>> = inputs.iter().map(Column::new).collect();
+    let mut columns: Vec<Column<'_>> =
+        inputs.iter().map(|input| Column::new(input, sequences.get(&input.name).copied())).collect();
     let read = |json: &mut Reader<'_>| json.instance(&mut columns);
     let rows = Reader::instances(instances.get(), bounds, read, |misfit| explained(misfit, inputs))?;
     columns.into_iter().map(|column| column.into_tensor(rows)).collect()
@@ -37,6 +41,8 @@ struct Column<'a> {
     row: Vec<Length>,
     /// Number of elements to reserve for a row, from the lengths that the model declares.
     expected: usize,
+    /// Type of the elements of the items, if the input is a sequence of tensors.
+    items: Option<DType>,
 }
 
 /// Length of a dimension of a row, as far as it is known.
@@ -60,7 +66,7 @@ impl Length {
 }
 
 impl<'a> Column<'a> {
-    fn new(spec: &'a TensorSpec) -> Column<'a> {
+    fn new(spec: &'a TensorSpec, items: Option<DType>) -> Column<'a> {
         let length = |dim: &Dim| match dim {
             Dim::Fixed(length) => Length::Declared(*length),
             Dim::Dynamic(_) => Length::Open,
@@ -69,7 +75,7 @@ impl<'a> Column<'a> {
         // Capped, because the memory is reserved before anything is read, and the model can declare any lengths.
         let known = row.iter().filter_map(|length| length.known());
         let expected = known.fold(1usize, usize::saturating_mul).min(1 << 20);
-        Column { spec, data: with_element_type!(spec.dtype, T => T::into_data(Vec::new())), row, expected }
+        Column { spec, data: with_element_type!(spec.dtype, T => T::into_data(Vec::new())), row, expected, items }
     }
 
     fn into_tensor(self, rows: usize) -> Result<(Arc<str>, Tensor)> {
@@ -119,11 +125,29 @@ impl Reader<'_> {
 
     /// Reads the value of one input in one instance.
     fn column(&mut self, column: &mut Column<'_>) -> Fits<()> {
-        let Column { spec, data, row, expected } = column;
+        let Column { spec, data, row, expected, items } = column;
+        if let (Data::Sequence(sequences), Some(items)) = (&mut *data, *items) {
+            sequences.push(self.sequence(items)?);
+            return Ok(());
+        }
         for_each_element_type!(data, values => {
             values.reserve(*expected);
             self.row(spec, row, values)
         })
+    }
+
+    /// Reads a sequence of tensors, whose shapes may differ.
+    fn sequence(&mut self, dtype: DType) -> Fits<Vec<Tensor>> {
+        let mut items = Vec::new();
+        self.array("an array of tensors", |json| {
+            let spec = TensorSpec { name: "item".into(), dtype, dims: vec![Dim::Dynamic(None); 1 + json.nesting()] };
+            let mut column = Column::new(&spec, None);
+            json.column(&mut column)?;
+            let (_, item) = column.into_tensor(1)?;
+            items.push(item);
+            Ok(())
+        })?;
+        Ok(items)
     }
 
     /// Reads nested arrays of the lengths in `row`, or one element if `row` is empty.

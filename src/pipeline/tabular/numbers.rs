@@ -123,6 +123,6 @@ pub(crate) fn put(data: &mut Data, index: usize, value: Quantity) -> bool {
             values[index] = value.as_f64() != 0.0;
             value.as_f64() == 0.0 || value.as_f64() == 1.0
         }
-        Data::Text(_) => false,
+        Data::Text(_) | Data::Sequence(_) => false,
     }
 }

@@ -70,7 +70,7 @@ impl TensorFeatures {
             let is_short = elements.is_some_and(|elements| elements <= SHORT_ROW);
             let kind = match (watch, spec.dtype) {
                 (_, DType::Text) if is_short => Kind::Texts,
-                (_, DType::Text) => continue,
+                (_, DType::Text | DType::Sequence) => continue,
                 (FeatureSelection::Auto, _) if is_short => Kind::Elements,
                 (FeatureSelection::Elements, _) if elements.is_some_and(|elements| elements <= MAX_ROW) => {
                     Kind::Elements
@@ -225,7 +225,7 @@ number! {
     u8: |value| f64::from(*value), u16: |value| f64::from(*value), u32: |value| f64::from(*value),
     u64: |value| *value as f64,
     bool: |value| f64::from(u8::from(*value)),
-    String: |_| f64::NAN,
+    String: |_| f64::NAN, Vec<Tensor>: |_| f64::NAN,
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! `kind = "tensor"`: reads instances that already have the form of the model's inputs, as JSON arrays.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -26,6 +28,7 @@ struct Settings {
 
 struct TensorPreprocessor {
     inputs: Vec<TensorSpec>,
+    sequences: BTreeMap<Arc<str>, DType>,
     features: TensorFeatures,
     columns: Option<Vec<String>>,
     max_instances: NonZeroUsize,
@@ -39,6 +42,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, S
     let features = TensorFeatures::new(features, columns.as_deref(), context.signature)?;
     Ok(Box::new(TensorPreprocessor {
         inputs: context.signature.inputs.clone(),
+        sequences: context.signature.sequences.clone(),
         features,
         columns,
         max_instances: context.max_instances,
@@ -80,7 +84,7 @@ fn check_columns(columns: &[String], signature: &Signature) -> Result<(), SetupE
 
 impl Preprocessor for TensorPreprocessor {
     fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared> {
-        let inputs = read_instances(instances, &self.inputs, (self.max_instances, deadline))?;
+        let inputs = read_instances(instances, &self.inputs, &self.sequences, (self.max_instances, deadline))?;
         Ok(Prepared { features: self.features.read(&inputs), inputs, origin: Origin::Unknown })
     }
 
