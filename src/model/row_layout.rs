@@ -6,8 +6,8 @@
 //! scalars, or without any rows is batched, checked and answered like every other model.
 //!
 //! - Rows in dimension `k`: the dimension is moved to the front and back.
-//! - No rows: the tensor as a whole belongs to one instance. It gets a first dimension of length 1, so that each
-//!   instance is a run of its own.
+//! - No rows: the tensor as a whole belongs to one instance. It gets a first dimension of length 1, and each instance is
+//!   a run of its own.
 //! - A constant is not part of the signature.
 
 use std::borrow::Cow;
@@ -79,9 +79,10 @@ impl RowLayout {
             signature.inputs.push(rows_first(input, rows, &mut signature.row_dimensions));
             inputs.push(Source::Request(rows));
         }
-        if signature.inputs.is_empty() {
-            return Err(SetupError::Repository(
-                "the model has no inputs, or all of them are constants: there is nothing that a request could send"
+        if signature.inputs.is_empty() && config.rows != Some(RowDimension::None) {
+            return Err(SetupError::Config(
+                "the model has no inputs that requests send, so it has no rows: set `rows = \"none\"` below [model], and send \
+                 the instance {}"
                     .to_owned(),
             ));
         }
@@ -303,8 +304,24 @@ mod tests {
             &[sr],
             &[],
             "[inputs.sr]\nvalue = 16000",
-            Err("the model has no inputs, or all of them are constants: there is nothing that a request could send"),
+            Err(
+                "the model has no inputs that requests send, so it has no rows: set `rows = \"none\"` below [model], and send \
+                 the instance {}",
+            ),
         );
+    }
+
+    #[test]
+    fn a_whole_output_makes_each_instance_a_run_of_its_own() {
+        let (x, y) = (spec("x", &["batch", "4"]), spec("loss", &[]));
+        let batch = |toml: &str| layout(&[x.clone()], &[y.clone()], toml).unwrap().signature.batch_dim();
+        assert_eq!(batch(""), Dim::Dynamic(Some("batch".to_owned())));
+        assert_eq!(batch("[outputs.loss]\nrows = \"none\""), Dim::Fixed(1));
+    }
+
+    #[test]
+    fn a_model_without_inputs_is_one_whole_call() {
+        check(&[], &[spec("y", &["2"])], "rows = \"none\"", Ok(&["y float32[1, 2]"]));
     }
 
     #[test]

@@ -78,6 +78,11 @@ impl Pieces {
         self.pieces.extend(content.pieces);
     }
 
+    pub(super) fn append(&mut self, other: Pieces) {
+        self.length = self.length.saturating_add(other.length);
+        self.pieces.extend(other.pieces);
+    }
+
     pub(super) fn join(self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.length);
         self.pieces.iter().for_each(|piece| all.extend_from_slice(piece));

@@ -7,8 +7,9 @@
 //! - `verified.rs` verifies a version's bytes against its manifest. `golden.rs` has the version's examples.
 //! - `onnx_file.rs` has the parts of an ONNX file that are read. `external_data.rs` finds the files that a model keeps
 //!   weights in, and `class_names.rs` finds the names of its classes.
-//! - Two parts of an ONNX file are changed before it is opened, with `encoding.rs`: `external_data.rs` puts weights into
-//!   it, and `zip_map.rs` replaces outputs of maps by tensors.
+//! - Three parts of an ONNX file are changed before it is opened, with `encoding.rs`: `external_data.rs` puts weights into
+//!   it, `zip_map.rs` replaces outputs of maps by tensors, and `narrow_types.rs` converts inputs and outputs of narrow
+//!   types.
 //! - `file_kind.rs` recognises files that stand in the place of another, such as pointers of Git LFS.
 //! - `refusal.rs` is the reason why a version is not served.
 //! - `fuzzing.rs` is for the fuzz targets of `fuzz/` only: the readers of this module, with the properties that must
@@ -28,6 +29,7 @@ mod golden;
 mod layout;
 mod local_folder;
 mod manifest;
+mod narrow_types;
 mod onnx_file;
 mod refusal;
 mod regular_file;

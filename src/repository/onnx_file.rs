@@ -44,6 +44,8 @@ pub(super) struct GraphProto {
     pub(super) node: Vec<NodeProto>,
     #[prost(message, repeated, tag = "5")]
     pub(super) initializer: Vec<TensorProto>,
+    #[prost(message, repeated, tag = "11")]
+    pub(super) input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
     pub(super) output: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "15")]
@@ -54,6 +56,8 @@ pub(super) struct GraphProto {
 pub(super) struct ValueInfoProto {
     #[prost(string, tag = "1")]
     pub(super) name: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) r#type: Option<TypeProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -100,6 +104,8 @@ pub(super) struct NodeProto {
 pub(super) struct AttributeProto {
     #[prost(string, tag = "1")]
     pub(super) name: String,
+    #[prost(int64, tag = "3")]
+    pub(super) i: i64,
     #[prost(message, optional, boxed, tag = "5")]
     pub(super) t: Option<Box<TensorProto>>,
     #[prost(message, optional, boxed, tag = "6")]
@@ -112,6 +118,8 @@ pub(super) struct AttributeProto {
     pub(super) tensors: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
     pub(super) graphs: Vec<GraphProto>,
+    #[prost(int32, tag = "20")]
+    pub(super) r#type: i32,
     #[prost(message, optional, boxed, tag = "22")]
     pub(super) sparse_tensor: Option<Box<SparseTensorProto>>,
     #[prost(message, repeated, tag = "23")]

@@ -13,6 +13,7 @@ use super::files;
 use super::fingerprint::Fingerprint;
 use super::golden::Golden;
 use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest};
+use super::narrow_types;
 use super::onnx_file;
 use super::refusal::Refusal;
 use super::regular_file;
@@ -115,6 +116,7 @@ impl FoundVersion {
         let contained = external_data::contain(&model, &external)
             .map_err(|problem| Refusal::new(LoadFault::ExternalData, format!("{MODEL_FILE}: {problem}")))?;
         let model = zip_map::replace(&contained.model, &parsed).map_err(|problem| not_a_model(&problem))?;
+        let model = narrow_types::widen(&model, &parsed).map_err(|problem| not_a_model(&problem))?;
         external.retain(|location, _| contained.left.contains(location));
         let optional = |name: &str| match manifest.files.contains_key(name) {
             true => verified(&found, &manifest, name, MAX_SIDE_FILE).map(Some),

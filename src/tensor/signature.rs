@@ -56,8 +56,13 @@ pub struct Signature {
 // ===== impl Signature =====
 
 impl Signature {
-    /// Returns the length of the batch dimension: `Fixed` if any input fixes it.
+    /// Returns the length of the batch dimension: `Fixed` if any input fixes it. It is 1 if there are no inputs, or if an
+    /// output as a whole belongs to one row.
     pub fn batch_dim(&self) -> Dim {
+        let is_whole = |output: &TensorSpec| self.row_dimensions.get(&output.name) == Some(&RowDimension::None);
+        if self.inputs.is_empty() || self.outputs.iter().any(is_whole) {
+            return Dim::Fixed(1);
+        }
         let mut dims = self.inputs.iter().filter_map(|input| input.dims.first());
         let fixed = dims.clone().find(|dim| matches!(dim, Dim::Fixed(_)));
         fixed.or_else(|| dims.next()).cloned().unwrap_or(Dim::Dynamic(None))

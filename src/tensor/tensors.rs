@@ -54,9 +54,10 @@ impl Tensors {
         self
     }
 
-    /// Number of rows of the first tensor.
+    /// Number of rows of the first tensor; 1 if there are no tensors, which are the inputs of one call of a model without
+    /// inputs.
     pub fn rows(&self) -> usize {
-        self.0.first().map_or(0, |(_, tensor)| tensor.rows())
+        self.0.first().map_or(1, |(_, tensor)| tensor.rows())
     }
 
     /// Number of elements of one row, of all tensors together.

@@ -16,9 +16,12 @@ from onnx import helper as h
 OUT = Path(__file__).resolve().parent / "models"
 
 
-def write(name, nodes, inputs, outputs, initializers=()):
+def write(name, nodes, inputs, outputs, initializers=(), opset=18):
     graph = h.make_graph(nodes, name, inputs, outputs, list(initializers))
-    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9, producer_name="leeway-tests")
+    ir_version = 9 if opset < 21 else 10
+    model = h.make_model(
+        graph, opset_imports=[h.make_opsetid("", opset)], ir_version=ir_version, producer_name="leeway-tests"
+    )
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, OUT / f"{name}.onnx")
 
@@ -31,9 +34,10 @@ def constant(name, array):
     return onnx.numpy_helper.from_array(np.asarray(array), name)
 
 
-def identity(name, dtype, shape):
+def identity(name, dtype, shape, opset=18):
     """y = x, to see one element type or one shape travel through the server unchanged."""
-    write(name, [h.make_node("Identity", ["x"], ["y"])], [value("x", dtype, shape)], [value("y", dtype, shape)])
+    nodes = [h.make_node("Identity", ["x"], ["y"])]
+    write(name, nodes, [value("x", dtype, shape)], [value("y", dtype, shape)], opset=opset)
 
 
 def wide():
@@ -217,6 +221,17 @@ def main():
         "bool": T.BOOL, "string": T.STRING,
     }.items():
         identity(f"echo_{name}", dtype, ["n", 2])
+    # Types without buffers of their own in a server. They need a newer opset.
+    for name, dtype in {"float8": T.FLOAT8E4M3FN, "int4": T.INT4, "uint4": T.UINT4}.items():
+        identity(f"echo_{name}", dtype, ["n", 2], opset=21)
+    # Sequences of tensors, taken and given.
+    write(
+        "echo_list",
+        [h.make_node("Identity", ["x"], ["y"]), h.make_node("SequenceLength", ["x"], ["length"])],
+        [h.make_tensor_sequence_value_info("x", T.FLOAT, None)],
+        [h.make_tensor_sequence_value_info("y", T.FLOAT, None), value("length", T.INT64, [])],
+    )
+    write("no_inputs", [h.make_node("Identity", ["two"], ["y"])], [], [value("y", T.FLOAT, [2])], [constant("two", np.ones(2, np.float32))])
     wide()
     identity("echo_scalar", T.FLOAT, ["n"])
     identity("echo_image", T.FLOAT, ["n", 1, 2, 3])

@@ -54,6 +54,42 @@ async fn every_shape_goes_through_unchanged() {
     check("echo_sequence", json!([[1, 2, 3], [4, 5, 6]]), json!([[1, 2, 3], [4, 5, 6]])).await;
 }
 
+/// Values between those of the narrow type are rounded to the nearest, as ONNX defines for `Cast`.
+#[tokio::test(flavor = "multi_thread")]
+async fn narrow_types_are_answered_as_wider_ones() {
+    check("echo_float8", json!([[1.5, -448.0], [0.001953125, 1.06]]), json!([[1.5, -448.0], [0.001953125, 1.0]])).await;
+    check("echo_int4", json!([[-8, 7], [0, 3]]), json!([[-8, 7], [0, 3]])).await;
+    check("echo_uint4", json!([[0, 15]]), json!([[0, 15]])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sequences_of_tensors_are_arrays_of_their_items() {
+    let items = json!([[1.0, 2.5], [[3.0], [4.0]], 5.0, [[], []]]);
+    check_whole("echo_list", json!([{ "x": items }]), json!([{ "y": items, "length": 4 }])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_without_inputs_is_asked_with_an_empty_instance() {
+    check_whole("no_inputs", json!([{}]), json!([[1.0, 1.0]])).await;
+}
+
+/// The model has one output for all rows of a run, so each instance has to be a run.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_without_rows_belongs_to_its_instance() {
+    let model_toml = format!("{PLAIN}[model.outputs.y]\nrows = \"none\"\n");
+    let app = TestApp::with(Repository::new().with("sum", 1, "not_per_row", &model_toml).config()).await;
+    let answer = app.predict("/predict", json!({ "instances": [[1.0, 2.0], [10.0, 20.0]] }).to_string()).await;
+    assert_eq!(answer.predictions(), json!([3.0, 30.0]));
+}
+
+/// Checks the answer to one whole call of a model.
+async fn check_whole(model: &str, instances: Value, expected: Value) {
+    let model_toml = format!("{PLAIN}rows = \"none\"\n");
+    let app = TestApp::with(Repository::new().with(model, 1, model, &model_toml).config()).await;
+    let answer = app.predict("/predict", json!({ "instances": instances }).to_string()).await;
+    assert_eq!(answer.predictions(), expected, "{model}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn several_inputs_and_outputs_go_by_name() {
     check(

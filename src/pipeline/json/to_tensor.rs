@@ -30,6 +30,11 @@ pub(crate) fn read_instances(
         inputs.iter().map(|input| Column::new(input, sequences.get(&input.name).copied())).collect();
     let read = |json: &mut Reader<'_>| json.instance(&mut columns);
     let rows = Reader::instances(instances.get(), bounds, read, |misfit| explained(misfit, inputs))?;
+    if columns.is_empty() && rows > 1 {
+        let problem =
+            format!("instances: the model has no inputs, and all instances would have the same answer; send one, {{}}");
+        return Err(Error::InvalidInput(problem));
+    }
     columns.into_iter().map(|column| column.into_tensor(rows)).collect()
 }
 
@@ -101,6 +106,7 @@ impl Reader<'_> {
         match columns {
             _ if self.peek() == b'{' => self.object_by_input(columns),
             [only] => self.column(only),
+            [] => Err(self.found_instead_of("an empty object: the model has no inputs")),
             several => Err(self.found_instead_of(&format!("an object with {}", keys(several)))),
         }
     }
