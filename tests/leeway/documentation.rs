@@ -267,6 +267,8 @@ fn signature(preprocess: &str, postprocess: &str) -> Signature {
             .map(|name| spec(name, DType::I64, &[Dim::Dynamic(None)]))
             .to_vec(),
         "image" => vec![spec("x", DType::F32, &[3, 224, 224].map(Dim::Fixed))],
+        "audio" => vec![spec("x", DType::F32, &[Dim::Dynamic(None)])],
+        "bytes" => vec![spec("x", DType::I32, &[Dim::Fixed(2048)])],
         _ => vec![spec("x", DType::F32, &[Dim::Fixed(7)])],
     };
     let outputs = match postprocess {
