@@ -252,7 +252,7 @@ fn every_model_toml_in_the_documentation_is_valid() {
             count += 1;
         }
     }
-    assert_eq!(count, 9);
+    assert_eq!(count, 11);
 }
 
 /// A model with the inputs and outputs that the documented stages need.

@@ -44,7 +44,7 @@ struct Settings {
     padding: Option<u32>,
     /// Number that is added to every byte.
     offset: Option<u32>,
-    /// Minimum number of bytes of a file, without white space if it is stripped.
+    /// Minimum number of bytes of a file, without the white space before its beginning if that is stripped.
     #[serde(default = "min_bytes")]
     min_bytes: usize,
     /// Maximum number of bytes of a file; by default, any number, and the rest is not used.

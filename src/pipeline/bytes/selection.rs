@@ -25,7 +25,7 @@ pub(crate) struct Selected<'a> {
     pub(crate) beginning: &'a [u8],
     /// Bytes from the end. Padding precedes them.
     pub(crate) end: &'a [u8],
-    /// Number of bytes that could be selected from.
+    /// Number of bytes from which the beginning was selected; if none is taken from there, the end.
     pub(crate) available: usize,
 }
 
