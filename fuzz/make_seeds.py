@@ -194,6 +194,20 @@ def external_data():
         yield path.replace("/", "_"), (ROOT / "tests/data" / path).read_bytes()
 
 
+# ----- sound: recordings of the tests, and headers that they do not have -----
+
+
+def sounds():
+    for name in ["mono8.wav", "extensible24.wav", "stereo_float.wav", "mono8.flac", "mono24.flac"]:
+        yield name, (ROOT / "tests/data/audio" / name).read_bytes()
+    header = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 2, 16_000, 64_000, 4, 16)
+    data = struct.pack("<8h", *range(-4, 4))
+    unknown = 0xFFFFFFFF
+    yield "streamed.wav", b"RIFF" + struct.pack("<I", unknown) + b"WAVE" + header + b"data" + struct.pack("<I", unknown) + data
+    yield "chunks.wav", b"RIFF\x99\0\0\0WAVELIST\x03\0\0\0abc\0" + header + b"data\x10\0\0\0" + data
+    yield "floats.pcm", struct.pack("<6f", 0.0, -1.0, 0.5, 1e-9, 2.0, -0.25)
+
+
 def main():
     shutil.rmtree(SEEDS, ignore_errors=True)
     of_target = {
@@ -202,6 +216,7 @@ def main():
         "feedback": feedback(),
         "manifest": manifests(),
         "image": images(),
+        "audio": sounds(),
         "external_data": external_data(),
     }
     for target, seeds in of_target.items():

@@ -26,6 +26,8 @@ TARGETS = {
     # 64 Ki pixels of 8 bytes, 1 MiB of the decoder's own; and 16 MiB, which is what a partition of a WebP file can say that
     # it has: image-webp sets them aside, zeroed and so without touching them, before it finds that they are not there.
     "image": (8_192, 20),
+    # 192,000 samples of 4 bytes in a vector that grows, and a block of FLAC: 65,535 samples of 8 channels and 4 bytes.
+    "audio": (8_192, 6),
     "external_data": (8_192, 4),
 }
 # More folders with seeds than fuzz/seeds/<target>.

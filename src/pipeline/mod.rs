@@ -6,7 +6,7 @@
 //!
 //! | place | content |
 //! |---|---|
-//! | `tensor/`, `tabular/`, `text/`, `image/` | preprocessors, and the postprocessors that belong to them |
+//! | `tensor/`, `tabular/`, `text/`, `image/`, `audio/`, `bytes/` | preprocessors, and the postprocessors that belong to them |
 //! | `classify/`, `detect/`, `regressor.rs` | postprocessors |
 //! | `json/` | reading instances, without a tree of values |
 //! | `stages.rs`, `stage_context.rs`, `version_files.rs` | the kinds of stages, and the data a stage is made from |
@@ -14,6 +14,8 @@
 
 #![warn(missing_docs)]
 
+mod audio;
+mod bytes;
 mod classify;
 mod detect;
 mod image;

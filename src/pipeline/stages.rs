@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::stage_context::StageContext;
-use super::{Postprocessor, Preprocessor, classify, detect, image, regressor, tabular, tensor, text};
+use super::{Postprocessor, Preprocessor, audio, bytes, classify, detect, image, regressor, tabular, tensor, text};
 use crate::error::{Result, SetupError};
 use crate::identity::shown;
 use crate::tensor::Signature;
@@ -33,6 +33,8 @@ impl Default for Stages {
             .with_preprocessor("tabular", tabular::preprocess::make)
             .with_preprocessor("text", text::preprocess::make)
             .with_preprocessor("image", image::preprocess::make)
+            .with_preprocessor("audio", audio::preprocess::make)
+            .with_preprocessor("bytes", bytes::preprocess::make)
             .with_postprocessor("tensor", tensor::postprocess::make)
             .with_postprocessor("classifier", classify::classifier::make)
             .with_postprocessor("regressor", regressor::make)

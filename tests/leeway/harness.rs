@@ -7,16 +7,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use leeway::app::{App, Dependencies, Stop};
-use leeway::config::{Config, Provider, SessionConfig};
+use leeway::config::{Config, Provider, SessionConfig, StageConfig};
 use leeway::error::{Result, SetupError};
 use leeway::feedback::Ledger;
 use leeway::model::isolated::IsolatedEngine;
 use leeway::model::onnx::OnnxRuntime;
 use leeway::model::{Engine, Interrupt, LoadedModel, ModelSource, Session};
-use leeway::pipeline::Stages;
+use leeway::pipeline::{Preprocessor, StageContext, Stages};
 use leeway::registry::Trial;
 use leeway::state::{MemoryLedger, State};
-use leeway::tensor::{Signature, Tensors};
+use leeway::tensor::{Signature, TensorSpec, Tensors};
 pub(crate) use leeway_testkit::{
     KillOnDrop, PLAIN, Repository, Server, TENSOR_STAGES, checkout, copy_folder, held_out, leeway, run,
 };
@@ -171,6 +171,14 @@ impl TestApp {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+/// Makes a preprocessor with the settings of `[preprocess]`, for a model with these inputs.
+pub(crate) fn preprocessor(model_toml: &str, inputs: Vec<TensorSpec>) -> Box<dyn Preprocessor> {
+    let settings: toml::Table = model_toml.parse().unwrap();
+    let config: StageConfig = settings["preprocess"].clone().try_into().unwrap();
+    let (signature, files) = (Signature { inputs, ..Signature::default() }, std::collections::BTreeMap::new());
+    Stages::default().preprocessor(StageContext::new(&config, &signature, &files)).unwrap()
 }
 
 /// Repeats `ask` until it returns a value.

@@ -7,9 +7,11 @@ mod gate;
 mod harness;
 
 mod api;
+mod audio;
 mod bad_input;
 mod baseline;
 mod budget;
+mod bytes;
 mod changes;
 mod classes;
 // Requires fail points: `cargo test --features failpoints`, as `make test` does.

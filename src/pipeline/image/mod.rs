@@ -1,6 +1,5 @@
 //! Decoding and resizing of images, and selection of their channels.
 
-pub(crate) mod base64_text;
 pub(crate) mod container;
 pub(crate) mod decoding;
 pub(crate) mod features;

@@ -11,7 +11,6 @@ use base64::engine::general_purpose::STANDARD;
 use half::f16;
 use serde_json::value::RawValue;
 
-use super::base64_text::decoded;
 use super::decoding::{Pixels, decode};
 use super::features;
 use super::pixel_layout::Form;
@@ -20,7 +19,8 @@ use super::settings::{Colour, Layout, Levels, Settings};
 use crate::budget::Deadline;
 use crate::error::{Error, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
-use crate::pipeline::json::reader::{Fits, Reader, misfit, quoted};
+use crate::pipeline::json::encoded_file::encoded_file;
+use crate::pipeline::json::reader::{Reader, misfit};
 use crate::pipeline::{ImagePlacement, Origin, Prepared, Preprocessor, StageContext};
 use crate::tensor::{DType, Data, Shape, Tensor};
 
@@ -30,6 +30,9 @@ const IMAGES_OF_MOST_PIXELS: u64 = 8;
 /// Media types of bodies that are an image. The format is detected from the bytes, because senders also call JPEG
 /// `image/jpg` or `image/pjpeg`, or do not know it.
 const MEDIA_TYPES: [&str; 2] = ["image/*", "application/octet-stream"];
+
+/// An instance, for messages.
+const EXAMPLE: &str = r#"an object with an image, as in {"b64": "iVBORw0…"}"#;
 
 struct ImagePreprocessor {
     input: Arc<str>,
@@ -83,7 +86,7 @@ impl Preprocessor for ImagePreprocessor {
         let mut batch = self.batch();
         let read = |json: &mut Reader<'_>| {
             deadline.check()?;
-            let bytes = image_of(json)?;
+            let bytes = encoded_file(json, EXAMPLE)?;
             self.add(&bytes, &mut batch).map_err(misfit)
         };
         Reader::instances(instances.get(), (self.most_rows, deadline), read, Error::from)?;
@@ -125,29 +128,6 @@ impl Preprocessor for ImagePreprocessor {
     fn features(&self) -> FeatureSchema {
         features::schema(self.colour.channels())
     }
-}
-
-/// Reads the bytes of an instance, `{"b64": "…"}`.
-fn image_of(json: &mut Reader<'_>) -> Fits<Vec<u8>> {
-    if json.peek() != b'{' {
-        return Err(json.found_instead_of("an object with an image, as in {\"b64\": \"iVBORw0…\"}"));
-    }
-    let mut bytes = None;
-    json.object(|json, key| {
-        if &*key != "b64" {
-            return Err(misfit(format!("unknown key {}, expected \"b64\"", quoted(&key))));
-        }
-        if json.peek() != b'"' {
-            return Err(json.found_instead_of("a string").at_key("b64"));
-        }
-        let text = json.string()?;
-        let decoded = decoded(&text).map_err(|problem| misfit(problem).at_key("b64"))?;
-        match bytes.replace(decoded) {
-            None => Ok(()),
-            Some(_) => Err(misfit("the key \"b64\" occurs twice".to_owned())),
-        }
-    })?;
-    bytes.ok_or_else(|| misfit("the key \"b64\" is missing".to_owned()))
 }
 
 /// Rows that were made from the images of a request so far.

@@ -1,5 +1,7 @@
 //! Reading of JSON instances without a tree of values, with descriptions of values that do not fit.
 
+pub(crate) mod base64_text;
+pub(crate) mod encoded_file;
 pub(crate) mod instances;
 pub(crate) mod object;
 pub(crate) mod reader;

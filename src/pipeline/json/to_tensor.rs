@@ -39,8 +39,8 @@ pub(crate) fn read_instances(
 }
 
 /// Values of one input of the model, for all instances read so far.
-struct Column<'a> {
-    spec: &'a TensorSpec,
+pub(crate) struct Column<'a> {
+    pub(crate) spec: &'a TensorSpec,
     data: Data,
     /// Lengths of the dimensions of a row.
     row: Vec<Length>,
@@ -71,7 +71,7 @@ impl Length {
 }
 
 impl<'a> Column<'a> {
-    fn new(spec: &'a TensorSpec, items: Option<DType>) -> Column<'a> {
+    pub(crate) fn new(spec: &'a TensorSpec, items: Option<DType>) -> Column<'a> {
         let length = |dim: &Dim| match dim {
             Dim::Fixed(length) => Length::Declared(*length),
             Dim::Dynamic(_) => Length::Open,
@@ -83,14 +83,14 @@ impl<'a> Column<'a> {
         Column { spec, data: with_element_type!(spec.dtype, T => T::into_data(Vec::new())), row, expected, items }
     }
 
-    fn into_tensor(self, rows: usize) -> Result<(Arc<str>, Tensor)> {
+    pub(crate) fn into_tensor(self, rows: usize) -> Result<(Arc<str>, Tensor)> {
         let shape = [rows].into_iter().chain(self.row.into_iter().map(|length| length.known().unwrap_or(0))).collect();
         Ok((Arc::clone(&self.spec.name), Tensor::new(shape, self.data)?))
     }
 }
 
 /// Turns a misfit into an error that includes the model's declaration of the input.
-fn explained(mut misfit: Box<Misfit>, inputs: &[TensorSpec]) -> Error {
+pub(crate) fn explained(mut misfit: Box<Misfit>, inputs: &[TensorSpec]) -> Error {
     let named = |key: &str| inputs.iter().find(|input| *input.name == *key);
     let input = misfit.first_key().map_or_else(|| inputs.first().filter(|_| inputs.len() == 1), named);
     if let Some(input) = input {
@@ -130,7 +130,7 @@ impl Reader<'_> {
     }
 
     /// Reads the value of one input in one instance.
-    fn column(&mut self, column: &mut Column<'_>) -> Fits<()> {
+    pub(crate) fn column(&mut self, column: &mut Column<'_>) -> Fits<()> {
         let Column { spec, data, row, expected, items } = column;
         if let (Data::Sequence(sequences), Some(items)) = (&mut *data, *items) {
             sequences.push(self.sequence(items)?);
