@@ -13,8 +13,9 @@ use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use parking_lot::Mutex;
 
 use super::row_layout::{Declared, RowLayout};
+use super::runtime_libraries::{OperatorLibrary, RuntimeLibraries, remedy_for_missing_operator};
 use super::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
-use crate::config::{LibraryCandidate, Provider, ProviderFallback, SessionConfig};
+use crate::config::{Config, LibraryCandidate, Provider, ProviderFallback, SessionConfig};
 use crate::error::{Error, Result, SetupError};
 use crate::tensor::{DType, Data, Dim, Element, Shape, Signature, TensorSpec, Tensors};
 
@@ -25,6 +26,8 @@ pub struct OnnxRuntime {
     threads: ThreadSpawner,
     version: String,
     library: PathBuf,
+    /// Libraries with custom operators, which are registered with every session.
+    operators: Arc<[OperatorLibrary]>,
 }
 
 /// The loaded library. A process can load only one, and it stays loaded until the process ends.
@@ -34,6 +37,37 @@ static LOADING: Mutex<()> = Mutex::new(());
 // ===== impl OnnxRuntime =====
 
 impl OnnxRuntime {
+    /// Loads the configured library, and the libraries with custom operators that the configuration allows.
+    pub fn configured(config: &Config) -> Result<OnnxRuntime, SetupError> {
+        let allowed = &config.onnxruntime.custom_operators;
+        let operators = allowed.iter().map(OperatorLibrary::read).collect::<Result<_, _>>()?;
+        OnnxRuntime::load(&config.library_candidates())?.with_operators(operators)
+    }
+
+    /// Loads the libraries of the server in one of its child processes.
+    pub(crate) fn of_server(libraries: RuntimeLibraries) -> Result<OnnxRuntime, SetupError> {
+        let RuntimeLibraries { onnxruntime, operators } = libraries;
+        let library = LibraryCandidate { path: onnxruntime, named_by: "the server", explicit: true };
+        OnnxRuntime::load(&[library])?.with_operators(operators)
+    }
+
+    /// Adds libraries with custom operators. Registers each once, so that a file that is no such library is reported at
+    /// the start.
+    fn with_operators(self, operators: Vec<OperatorLibrary>) -> Result<OnnxRuntime, SetupError> {
+        for library in &operators {
+            let builder = ort::session::Session::builder(&self.environment);
+            let registered = builder.and_then(|builder| Ok(builder.with_operator_library(&library.verified)?));
+            registered.map_err(|error| {
+                SetupError::Config(format!(
+                    "onnxruntime.custom_operators: {} is no library with custom operators for this ONNX Runtime: {}",
+                    library.path.display(),
+                    first_line(&error)
+                ))
+            })?;
+        }
+        Ok(OnnxRuntime { operators: operators.into(), ..self })
+    }
+
     /// Loads the first library that works. Returns the loaded library if there already is one.
     pub fn load(candidates: &[LibraryCandidate]) -> Result<OnnxRuntime, SetupError> {
         let _one_at_a_time = LOADING.lock();
@@ -64,7 +98,13 @@ impl OnnxRuntime {
         let environment =
             builder.with_name("leeway").with_telemetry(false).build().map_err(|error| error.to_string())?;
         let threads = ThreadSpawner::start().map_err(|error| error.to_string())?;
-        Ok(OnnxRuntime { environment, threads, version: library_version(path), library: path.to_owned() })
+        Ok(OnnxRuntime {
+            environment,
+            threads,
+            version: library_version(path),
+            library: path.to_owned(),
+            operators: Arc::new([]),
+        })
     }
 
     /// Path of the library's file, as it was found.
@@ -72,10 +112,15 @@ impl OnnxRuntime {
         &self.library
     }
 
+    /// Returns the libraries that child processes have to load.
+    pub fn libraries(&self) -> RuntimeLibraries {
+        RuntimeLibraries { onnxruntime: self.library.clone(), operators: self.operators.to_vec() }
+    }
+
     /// Returns a session builder with the settings that do not depend on the provider.
     fn builder(&self, config: &SessionConfig) -> ort::Result<SessionBuilder> {
         let threads = config.threads().intra_op.get();
-        Ok(ort::session::Session::builder(&self.environment)?
+        let builder = ort::session::Session::builder(&self.environment)?
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
             // A run has a hundred parallel sections or more, between which its threads would park and be woken. So they
@@ -87,7 +132,10 @@ impl OnnxRuntime {
             .with_inter_op_spinning(false)?
             .with_memory_pattern(false)?
             .with_thread_manager(self.threads.clone())?
-            .with_optimization_level(GraphOptimizationLevel::All)?)
+            .with_optimization_level(GraphOptimizationLevel::All)?;
+        let register =
+            |builder: SessionBuilder, library: &OperatorLibrary| builder.with_operator_library(&library.verified);
+        Ok(self.operators.iter().try_fold(builder, register)?)
     }
 
     /// Returns a session builder, with the first provider of the list that can be used.
@@ -145,8 +193,11 @@ impl Engine for OnnxRuntime {
         let (builder, provider) = self.builder_with_provider(config)?;
         let bytes = source.read()?;
         // The first session is opened here to read the signature; this also fills the weights that all sessions share.
-        let session = commit(builder, &prepacked, &bytes)
-            .map_err(|error| SetupError::Repository(format!("model.onnx cannot be loaded: {}", first_line(&error))))?;
+        let session = commit(builder, &prepacked, &bytes).map_err(|error| {
+            let message = first_line(&error);
+            let remedy = remedy_for_missing_operator(&message).map_or_else(String::new, |remedy| format!("; {remedy}"));
+            SetupError::Repository(format!("model.onnx cannot be loaded: {message}{remedy}"))
+        })?;
         let layout = RowLayout::new(declared(&session)?, config)?;
         Ok(Arc::new(LoadedOnnx {
             runtime: self.clone(),

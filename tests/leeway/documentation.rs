@@ -252,7 +252,7 @@ fn every_model_toml_in_the_documentation_is_valid() {
             count += 1;
         }
     }
-    assert_eq!(count, 9);
+    assert_eq!(count, 10);
 }
 
 /// A model with the inputs and outputs that the documented stages need.
@@ -271,6 +271,7 @@ fn signature(preprocess: &str, postprocess: &str) -> Signature {
     };
     let outputs = match postprocess {
         "embedding" => vec![spec("last_hidden_state", DType::F32, &[Dim::Dynamic(None), Dim::Fixed(384)])],
+        "mask" => vec![spec("out", DType::F32, &[21, 520, 520].map(Dim::Fixed))],
         "detector" => vec![spec("output0", DType::F32, &[84, 8400].map(Dim::Fixed))],
         _ => vec![spec("y", DType::F32, &[Dim::Fixed(2)])],
     };
