@@ -1,19 +1,20 @@
 //! ONNX Runtime: the library, models and sessions. The only file that names the `ort` crate.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 
 use ort::environment::{Environment, ThreadManager};
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
-use ort::logging::LogLevel;
+use ort::logging::{LogLevel, LoggerFunction};
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use parking_lot::Mutex;
 
 use super::row_layout::{Declared, RowLayout};
-use super::runtime_libraries::{OperatorLibrary, RuntimeLibraries, remedy_for_missing_operator};
+use super::runtime_libraries::{OperatorLibrary, RuntimeLibraries, library_version, remedy_for_missing_operator};
 use super::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
 use crate::config::{Config, LibraryCandidate, Provider, ProviderFallback, SessionConfig};
 use crate::error::{Error, Result, SetupError};
@@ -118,7 +119,7 @@ impl OnnxRuntime {
     }
 
     /// Returns a session builder with the settings that do not depend on the provider.
-    fn builder(&self, config: &SessionConfig) -> ort::Result<SessionBuilder> {
+    fn builder(&self, config: &SessionConfig, logger: &LoggerFunction) -> ort::Result<SessionBuilder> {
         let threads = config.threads().intra_op.get();
         let builder = ort::session::Session::builder(&self.environment)?
             .with_intra_threads(threads)?
@@ -131,6 +132,7 @@ impl OnnxRuntime {
             .with_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")?
             .with_inter_op_spinning(false)?
             .with_memory_pattern(false)?
+            .with_logger(Arc::clone(logger))?
             .with_thread_manager(self.threads.clone())?
             .with_optimization_level(GraphOptimizationLevel::All)?;
         let register =
@@ -139,9 +141,13 @@ impl OnnxRuntime {
     }
 
     /// Returns a session builder, with the first provider of the list that can be used.
-    fn builder_with_provider(&self, config: &SessionConfig) -> Result<(SessionBuilder, Provider), SetupError> {
+    fn builder_with_provider(
+        &self,
+        config: &SessionConfig,
+        logger: &LoggerFunction,
+    ) -> Result<(SessionBuilder, Provider), SetupError> {
         for &provider in &config.providers {
-            let mut builder = self.builder(config).map_err(|error| failed("session settings", &error))?;
+            let mut builder = self.builder(config, logger).map_err(|error| failed("session settings", &error))?;
             match self.register(provider, &mut builder) {
                 Ok(()) => return Ok((builder, provider)),
                 Err(problem) if config.provider_fallback == ProviderFallback::Refuse => {
@@ -160,7 +166,7 @@ impl OnnxRuntime {
                 }
             }
         }
-        let mut builder = self.builder(config).map_err(|error| failed("session settings", &error))?;
+        let mut builder = self.builder(config, logger).map_err(|error| failed("session settings", &error))?;
         self.register(Provider::Cpu, &mut builder).map_err(Error::internal)?;
         Ok((builder, Provider::Cpu))
     }
@@ -190,7 +196,8 @@ impl Engine for OnnxRuntime {
 
     fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>, SetupError> {
         let prepacked = PrepackedWeights::new();
-        let (builder, provider) = self.builder_with_provider(config)?;
+        let logger = logger_of_version();
+        let (builder, provider) = self.builder_with_provider(config, &logger)?;
         let bytes = source.read()?;
         // The first session is opened here to read the signature; this also fills the weights that all sessions share.
         let session = commit(builder, &prepacked, &bytes).map_err(|error| {
@@ -206,6 +213,7 @@ impl Engine for OnnxRuntime {
             provider,
             layout,
             prepacked,
+            logger,
             first: Mutex::new(Some(session)),
         }))
     }
@@ -277,6 +285,7 @@ struct LoadedOnnx {
     provider: Provider,
     layout: RowLayout,
     prepacked: PrepackedWeights,
+    logger: LoggerFunction,
     /// The session that was opened to read the signature, kept for the first worker.
     first: Mutex<Option<ort::session::Session>>,
 }
@@ -304,7 +313,7 @@ impl LoadedModel for LoadedOnnx {
         let session = match first {
             Some(session) => session,
             None => {
-                let (builder, _) = self.runtime.builder_with_provider(&self.config)?;
+                let (builder, _) = self.runtime.builder_with_provider(&self.config, &self.logger)?;
                 let bytes = self.source.read()?;
                 commit(builder, &self.prepacked, &bytes).map_err(|error| failed("opening a session", &error))?
             }
@@ -456,6 +465,23 @@ fn tensor_spec(outlet: &Outlet) -> Result<TensorSpec, String> {
 
 // ===== messages =====
 
+/// Returns the logger of a version's sessions. In every run, ONNX Runtime warns of outputs that do not have the declared
+/// shape. Only the first of these warnings is logged.
+fn logger_of_version() -> LoggerFunction {
+    let has_warned = AtomicBool::new(false);
+    Arc::new(move |level, _category, _id, _location, message| {
+        if message.starts_with("Expected shape from model of") && has_warned.swap(true, Relaxed) {
+            return;
+        }
+        match level {
+            LogLevel::Verbose => tracing::trace!("{message}"),
+            LogLevel::Info => tracing::debug!("{message}"),
+            LogLevel::Warning => tracing::warn!("{message}"),
+            LogLevel::Error | LogLevel::Fatal => tracing::error!("{message}"),
+        }
+    })
+}
+
 fn run_failed(error: &ort::Error) -> Error {
     Error::ModelFailed { detail: error.to_string() }
 }
@@ -466,26 +492,4 @@ fn failed<R>(what: &str, error: &ort::Error<R>) -> Error {
 
 fn first_line<R>(error: &ort::Error<R>) -> String {
     error.message().lines().next().unwrap_or_default().trim().to_owned()
-}
-
-fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()
-}
-
-/// Version of the library, from its file name (`libonnxruntime.so.1.31.1`) or, on Linux, from its symbol version
-/// (`VERS_1.31.1`).
-fn library_version(path: &Path) -> String {
-    let from_name = path.canonicalize().ok().and_then(|real| {
-        let name = file_name(&real).into_owned();
-        let start = name.find(|c: char| c.is_ascii_digit())?;
-        let version = name[start..].trim_end_matches(".dylib").to_owned();
-        (version.split('.').count() == 3).then_some(version)
-    });
-    let from_symbols = || {
-        let bytes = std::fs::read(path).ok()?;
-        let start = memchr::memmem::find(&bytes, b"VERS_1.")? + "VERS_".len();
-        let version = bytes[start..].iter().take_while(|b| b.is_ascii_digit() || **b == b'.');
-        String::from_utf8(version.copied().collect()).ok()
-    };
-    from_name.or_else(from_symbols).unwrap_or_else(|| "unknown".to_owned())
 }

@@ -6,7 +6,7 @@
 //! of trials and of isolated models inherit this memory. So a file that is replaced later changes nothing until the server
 //! starts again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
@@ -66,6 +66,28 @@ pub(super) fn remedy_for_missing_operator(message: &str) -> Option<String> {
             shown(domain)
         )
     })
+}
+
+/// Version of the library, from its file name (`libonnxruntime.so.1.31.1`) or, on Linux, from its symbol version
+/// (`VERS_1.31.1`).
+pub(super) fn library_version(path: &Path) -> String {
+    let from_name = path.canonicalize().ok().and_then(|real| {
+        let name = file_name(&real).into_owned();
+        let start = name.find(|c: char| c.is_ascii_digit())?;
+        let version = name[start..].trim_end_matches(".dylib").to_owned();
+        (version.split('.').count() == 3).then_some(version)
+    });
+    let from_symbols = || {
+        let bytes = std::fs::read(path).ok()?;
+        let start = memchr::memmem::find(&bytes, b"VERS_1.")? + "VERS_".len();
+        let version = bytes[start..].iter().take_while(|b| b.is_ascii_digit() || **b == b'.');
+        String::from_utf8(version.copied().collect()).ok()
+    };
+    from_name.or_else(from_symbols).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()
 }
 
 /// Copies bytes to memory that cannot be changed, and returns its path. The memory stays until the process ends, because
