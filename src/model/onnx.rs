@@ -59,10 +59,11 @@ impl OnnxRuntime {
             let builder = ort::session::Session::builder(&self.environment);
             let registered = builder.and_then(|builder| Ok(builder.with_operator_library(&library.verified)?));
             registered.map_err(|error| {
+                // ONNX Runtime knows only the path of the verified bytes.
+                let path = library.path.display().to_string();
+                let problem = first_line(&error).replace(&*library.verified.to_string_lossy(), &path);
                 SetupError::Config(format!(
-                    "onnxruntime.custom_operators: {} is no library with custom operators for this ONNX Runtime: {}",
-                    library.path.display(),
-                    first_line(&error)
+                    "onnxruntime.custom_operators: {path} is no library with custom operators for this ONNX Runtime: {problem}"
                 ))
             })?;
         }

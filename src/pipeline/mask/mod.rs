@@ -2,7 +2,7 @@
 //!
 //! - `postprocess.rs`: the stage `kind = "mask"`.
 //! - `settings.rs`: its settings, and the checks against the shape that a model declares.
-//! - `sampling.rs`: which pixels of the model's output belong to a pixel of the image.
+//! - `sampling.rs`: the pixels of the model's output that belong to each pixel of the image.
 //! - `pixel_scores.rs`: from the scores of a pixel to its class.
 //! - `class_map.rs`: the classes of all pixels of an image, and their summary.
 //! - `encoding.rs`: PNG and run lengths.

@@ -60,6 +60,10 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
             "pixels with a probability of at least {HALF} are class 1, the others class 0, because threshold is not set"
         ));
     }
+    if channels.is_none() && settings.layout.is_none() {
+        assumptions
+            .push("the classes are read as the second dimension of the output, because layout is not set".to_owned());
+    }
     let (format, max_pixels) = (settings.format, settings.max_pixels.get());
     let output = Arc::clone(&spec.name);
     Ok(Box::new(MaskStage { output, scores, channels_last, threshold, labels, format, max_pixels, assumptions }))

@@ -1,4 +1,4 @@
-//! Which pixels of a model's output belong to a pixel of the image that was sent, along one side.
+//! The pixels of a model's output that belong to each pixel of the image that was sent, along one side.
 //!
 //! A pixel is a point in the middle of a unit square, as in `align_corners=False` of PyTorch. The point is moved into the
 //! model's input by the placement of the image, and from there into the output by the ratio of their lengths. A frame

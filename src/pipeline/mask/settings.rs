@@ -94,16 +94,12 @@ impl Settings {
                 spec.describe()
             ))),
             (Some(layout), _) => Ok(layout == Layout::ChannelsLast),
-            (None, [_, Dim::Fixed(first), middle, Dim::Fixed(last)])
-                if last < first && !matches!(middle, Dim::Fixed(middle) if middle <= last) =>
-            {
-                Err(SetupError::Config(format!(
-                    "layout: the output {:?} is {}; say which dimension has the classes: \"channels-first\" for the \
-                     second, or \"channels-last\" for the last",
-                    spec.name,
-                    spec.describe()
-                )))
-            }
+            (None, dims) if may_be_channels_last(dims) => Err(SetupError::Config(format!(
+                "layout: the output {:?} is {}; say which dimension has the classes: \"channels-first\" for the second, or \
+                 \"channels-last\" for the last",
+                spec.name,
+                spec.describe()
+            ))),
             (None, _) => Ok(false),
         }
     }
@@ -123,6 +119,16 @@ impl Settings {
             }
             threshold => Ok(threshold),
         }
+    }
+}
+
+/// Returns true if the last dimension looks like that of the classes: it is the shortest, or the only fixed one.
+fn may_be_channels_last(dims: &[Dim]) -> bool {
+    match dims {
+        [_, Dim::Fixed(second), Dim::Fixed(third), Dim::Fixed(last)] => last < second && last < third,
+        [_, Dim::Fixed(second), Dim::Dynamic(_), Dim::Fixed(last)] => last < second,
+        [_, Dim::Dynamic(_), Dim::Dynamic(_), Dim::Fixed(_)] => true,
+        _ => false,
     }
 }
 

@@ -56,6 +56,8 @@ fn settings_that_do_not_fit_the_model_are_refused() {
         &[1, 8, 8],
         "has no dimension for the classes",
     );
+    let open = [Dim::Dynamic(None), Dim::Dynamic(None), Dim::Dynamic(None), Dim::Fixed(3)];
+    assert!(stage(LOGITS, DType::F32, &open).err().unwrap().contains("say which dimension has the classes"));
     check(LOGITS, DType::F32, &[1, 500, 500, 600], "a mask has at most 255");
     check(LOGITS, DType::F32, &[1, 10], "but a mask is made from [rows, classes, height, width]");
     check(r#", "scores": "logits", "threshold": 0.3"#, DType::F32, &[1, 3, 8, 8], "threshold: only applies");
