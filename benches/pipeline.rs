@@ -191,7 +191,7 @@ fn one_run(criterion: &mut Criterion) {
     let runtime = OnnxRuntime::load(&config().library_candidates()).unwrap();
     let isolated = IsolatedEngine {
         program: leeway_program(),
-        library: runtime.library().to_owned(),
+        libraries: runtime.libraries(),
         version: runtime.version().to_owned(),
     };
     let catalog = catalog(&tokio::runtime::Runtime::new().unwrap());

@@ -61,7 +61,7 @@ pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>, Se
     }
     Ok(Some(Trial {
         program: this_program().map_err(SetupError::internal)?,
-        library: runtime.library().to_owned(),
+        libraries: runtime.libraries(),
         memory: config.loading.trial_memory(),
         timeout: config.loading.trial_timeout(),
     }))
@@ -70,8 +70,8 @@ pub fn trial(config: &Config, runtime: &OnnxRuntime) -> Result<Option<Trial>, Se
 /// Returns the engine that runs models in processes of their own, with this program.
 pub fn isolated_engine(runtime: &OnnxRuntime) -> Result<Option<Arc<dyn Engine>>, SetupError> {
     let program = this_program().map_err(SetupError::internal)?;
-    let (library, version) = (runtime.library().to_owned(), runtime.version().to_owned());
-    Ok(Some(Arc::new(IsolatedEngine { program, library, version })))
+    let (libraries, version) = (runtime.libraries(), runtime.version().to_owned());
+    Ok(Some(Arc::new(IsolatedEngine { program, libraries, version })))
 }
 
 /// The addresses of a server, bound so that no other process can take them. Connections are refused until the server
@@ -104,7 +104,7 @@ impl App {
     /// `model.toml` can name. The trial of versions runs this program in another process, so the `main` of the program
     /// has to be [`crate::cli::main_with`], or `loading.trial` has to be off.
     pub async fn build(config: Config, stages: Stages) -> Result<App, SetupError> {
-        let runtime = OnnxRuntime::load(&config.library_candidates())?;
+        let runtime = OnnxRuntime::configured(&config)?;
         let trial = trial(&config, &runtime)?;
         let State { journal, ledger } = state::open(&config.state.url, config.feedback.remembered).await?;
         let isolated_engine = isolated_engine(&runtime)?;

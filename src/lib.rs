@@ -95,6 +95,8 @@
 //! - No answer depends on other requests, unless `model.toml` says `batching = "always"`.
 //! - No model is loaded from a path: sessions are opened on the bytes that were hashed, and no path in a model reaches
 //!   a file. Only `leeway add` copies files that a model names, from the folder of its ONNX file, before they are hashed.
+//! - No library with operators of its own is loaded because a model asks for it: the configuration of the server allows it
+//!   by its digest.
 //! - No lock is held while something is loaded or read from disk, so a rollback never waits for a load.
 //! - No version is retired before its replacement serves, and no model waits for the load of another.
 //! - No queue, body, label or wait is unbounded.

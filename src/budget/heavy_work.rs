@@ -85,11 +85,11 @@ impl Default for StageCost {
 }
 
 impl StageCosts {
-    /// Returns the costs before the first run. If `preprocess_is_heavy`, preprocessing always counts as heavy, because
-    /// even a small body can take long.
-    pub fn of(preprocess_is_heavy: bool) -> StageCosts {
-        let preprocess = StageCost { is_always_heavy: preprocess_is_heavy, ..StageCost::default() };
-        StageCosts { preprocess, ..StageCosts::default() }
+    /// Returns the costs before the first run. A stage that is heavy always counts as heavy, because even a small input
+    /// can take it long.
+    pub fn of(preprocess_is_heavy: bool, postprocess_is_heavy: bool) -> StageCosts {
+        let cost = |is_always_heavy| StageCost { is_always_heavy, ..StageCost::default() };
+        StageCosts { preprocess: cost(preprocess_is_heavy), postprocess: cost(postprocess_is_heavy) }
     }
 }
 

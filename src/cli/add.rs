@@ -109,7 +109,7 @@ fn metric(text: &str) -> Result<(String, f64)> {
 pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     let config = args.settings.load()?;
     clean_up_at_signals(&args.model_dir)?;
-    let engine = OnnxRuntime::load(&config.library_candidates())?;
+    let engine = OnnxRuntime::configured(&config)?;
     let files = NewFiles {
         onnx: args.onnx,
         others: args.data_file.into_iter().chain(args.file).collect(),

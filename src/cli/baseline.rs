@@ -56,7 +56,7 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     let name: ModelName = name.parse()?;
     one_thread()?.block_on(refuse_if_deployed(&config, &name, args.version))?;
 
-    let engine = OnnxRuntime::load(&config.library_candidates())?;
+    let engine = OnnxRuntime::configured(&config)?;
     let data = TrainingData { file: args.data, delimiter: args.delimiter, ignored_columns: args.ignore_column };
     let bar = ProgressBar::new();
     let (manifest, baseline, assumptions) =

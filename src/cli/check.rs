@@ -23,7 +23,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
     config.repository.start = StartMode::Strict;
     logging::start(&config.log)?;
     state::check_access(&config.state.url)?;
-    let engine = OnnxRuntime::load(&config.library_candidates())?;
+    let engine = OnnxRuntime::configured(&config)?;
     let trial = trial(&config, &engine)?;
     let isolated_engine = isolated_engine(&engine)?;
     let mut out = terminal::stdout();

@@ -24,6 +24,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::identity::Sha256;
+
 pub use self::count::{Count, available_cores};
 pub use self::environment::{is_colour_unwanted, this_program, this_user};
 pub use self::lifecycle::{HealthConfig, ShutdownConfig};
@@ -71,11 +73,23 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
 }
 
-/// `[onnxruntime]`: location of the ONNX Runtime library.
+/// `[onnxruntime]`: location of the ONNX Runtime library, and of libraries with custom operators.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OnnxRuntimeConfig {
     /// File of the ONNX Runtime library. If it is not set, the usual locations are searched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub library: Option<PathBuf>,
+    /// Libraries with custom operators that models may use.
+    pub custom_operators: Vec<AllowedOperators>,
+}
+
+/// A library with custom operators that models may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowedOperators {
+    /// File of the library.
+    pub path: PathBuf,
+    /// SHA-256 of the file.
+    pub sha256: Sha256,
 }

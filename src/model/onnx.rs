@@ -1,20 +1,22 @@
 //! ONNX Runtime: the library, models and sessions. The only file that names the `ort` crate.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 
 use ort::environment::{Environment, ThreadManager};
 use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
-use ort::logging::LogLevel;
+use ort::logging::{LogLevel, LoggerFunction};
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
 use ort::value::{DynTensor, DynTensorValueType, DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use parking_lot::Mutex;
 
 use super::row_layout::{Declared, RowLayout};
+use super::runtime_libraries::{OperatorLibrary, RuntimeLibraries, library_version, remedy_for_missing_operator};
 use super::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
-use crate::config::{LibraryCandidate, Provider, ProviderFallback, SessionConfig};
+use crate::config::{Config, LibraryCandidate, Provider, ProviderFallback, SessionConfig};
 use crate::error::{Error, Result, SetupError};
 use crate::tensor::{DType, Data, Dim, Element, Shape, Signature, Tensor, TensorSpec, Tensors};
 
@@ -25,6 +27,8 @@ pub struct OnnxRuntime {
     threads: ThreadSpawner,
     version: String,
     library: PathBuf,
+    /// Libraries with custom operators, which are registered with every session.
+    operators: Arc<[OperatorLibrary]>,
 }
 
 /// The loaded library. A process can load only one, and it stays loaded until the process ends.
@@ -34,6 +38,38 @@ static LOADING: Mutex<()> = Mutex::new(());
 // ===== impl OnnxRuntime =====
 
 impl OnnxRuntime {
+    /// Loads the configured library, and the libraries with custom operators that the configuration allows.
+    pub fn configured(config: &Config) -> Result<OnnxRuntime, SetupError> {
+        let allowed = &config.onnxruntime.custom_operators;
+        let operators = allowed.iter().map(OperatorLibrary::read).collect::<Result<_, _>>()?;
+        OnnxRuntime::load(&config.library_candidates())?.with_operators(operators)
+    }
+
+    /// Loads the libraries of the server in one of its child processes.
+    pub(crate) fn of_server(libraries: RuntimeLibraries) -> Result<OnnxRuntime, SetupError> {
+        let RuntimeLibraries { onnxruntime, operators } = libraries;
+        let library = LibraryCandidate { path: onnxruntime, named_by: "the server", explicit: true };
+        OnnxRuntime::load(&[library])?.with_operators(operators)
+    }
+
+    /// Adds libraries with custom operators. Registers each once, so that a file that is no such library is reported at
+    /// the start.
+    fn with_operators(self, operators: Vec<OperatorLibrary>) -> Result<OnnxRuntime, SetupError> {
+        for library in &operators {
+            let builder = ort::session::Session::builder(&self.environment);
+            let registered = builder.and_then(|builder| Ok(builder.with_operator_library(&library.verified)?));
+            registered.map_err(|error| {
+                // ONNX Runtime knows only the path of the verified bytes.
+                let path = library.path.display().to_string();
+                let problem = first_line(&error).replace(&*library.verified.to_string_lossy(), &path);
+                SetupError::Config(format!(
+                    "onnxruntime.custom_operators: {path} is no library with custom operators for this ONNX Runtime: {problem}"
+                ))
+            })?;
+        }
+        Ok(OnnxRuntime { operators: operators.into(), ..self })
+    }
+
     /// Loads the first library that works. Returns the loaded library if there already is one.
     pub fn load(candidates: &[LibraryCandidate]) -> Result<OnnxRuntime, SetupError> {
         let _one_at_a_time = LOADING.lock();
@@ -64,7 +100,13 @@ impl OnnxRuntime {
         let environment =
             builder.with_name("leeway").with_telemetry(false).build().map_err(|error| error.to_string())?;
         let threads = ThreadSpawner::start().map_err(|error| error.to_string())?;
-        Ok(OnnxRuntime { environment, threads, version: library_version(path), library: path.to_owned() })
+        Ok(OnnxRuntime {
+            environment,
+            threads,
+            version: library_version(path),
+            library: path.to_owned(),
+            operators: Arc::new([]),
+        })
     }
 
     /// Path of the library's file, as it was found.
@@ -72,10 +114,15 @@ impl OnnxRuntime {
         &self.library
     }
 
+    /// Returns the libraries that child processes have to load.
+    pub fn libraries(&self) -> RuntimeLibraries {
+        RuntimeLibraries { onnxruntime: self.library.clone(), operators: self.operators.to_vec() }
+    }
+
     /// Returns a session builder with the settings that do not depend on the provider.
-    fn builder(&self, config: &SessionConfig) -> ort::Result<SessionBuilder> {
+    fn builder(&self, config: &SessionConfig, logger: &LoggerFunction) -> ort::Result<SessionBuilder> {
         let threads = config.threads().intra_op.get();
-        Ok(ort::session::Session::builder(&self.environment)?
+        let builder = ort::session::Session::builder(&self.environment)?
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
             // A run has a hundred parallel sections or more, between which its threads would park and be woken. So they
@@ -86,14 +133,22 @@ impl OnnxRuntime {
             .with_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")?
             .with_inter_op_spinning(false)?
             .with_memory_pattern(false)?
+            .with_logger(Arc::clone(logger))?
             .with_thread_manager(self.threads.clone())?
-            .with_optimization_level(GraphOptimizationLevel::All)?)
+            .with_optimization_level(GraphOptimizationLevel::All)?;
+        let register =
+            |builder: SessionBuilder, library: &OperatorLibrary| builder.with_operator_library(&library.verified);
+        Ok(self.operators.iter().try_fold(builder, register)?)
     }
 
     /// Returns a session builder, with the first provider of the list that can be used.
-    fn builder_with_provider(&self, config: &SessionConfig) -> Result<(SessionBuilder, Provider), SetupError> {
+    fn builder_with_provider(
+        &self,
+        config: &SessionConfig,
+        logger: &LoggerFunction,
+    ) -> Result<(SessionBuilder, Provider), SetupError> {
         for &provider in &config.providers {
-            let mut builder = self.builder(config).map_err(|error| failed("session settings", &error))?;
+            let mut builder = self.builder(config, logger).map_err(|error| failed("session settings", &error))?;
             match self.register(provider, &mut builder) {
                 Ok(()) => return Ok((builder, provider)),
                 Err(problem) if config.provider_fallback == ProviderFallback::Refuse => {
@@ -112,7 +167,7 @@ impl OnnxRuntime {
                 }
             }
         }
-        let mut builder = self.builder(config).map_err(|error| failed("session settings", &error))?;
+        let mut builder = self.builder(config, logger).map_err(|error| failed("session settings", &error))?;
         self.register(Provider::Cpu, &mut builder).map_err(Error::internal)?;
         Ok((builder, Provider::Cpu))
     }
@@ -142,11 +197,15 @@ impl Engine for OnnxRuntime {
 
     fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>, SetupError> {
         let prepacked = PrepackedWeights::new();
-        let (builder, provider) = self.builder_with_provider(config)?;
+        let logger = logger_of_version();
+        let (builder, provider) = self.builder_with_provider(config, &logger)?;
         let bytes = source.read()?;
         // The first session is opened here to read the signature; this also fills the weights that all sessions share.
-        let session = commit(builder, &prepacked, &bytes)
-            .map_err(|error| SetupError::Repository(format!("model.onnx cannot be loaded: {}", first_line(&error))))?;
+        let session = commit(builder, &prepacked, &bytes).map_err(|error| {
+            let message = first_line(&error);
+            let remedy = remedy_for_missing_operator(&message).map_or_else(String::new, |remedy| format!("; {remedy}"));
+            SetupError::Repository(format!("model.onnx cannot be loaded: {message}{remedy}"))
+        })?;
         let layout = RowLayout::new(declared(&session)?, config)?;
         Ok(Arc::new(LoadedOnnx {
             runtime: self.clone(),
@@ -155,6 +214,7 @@ impl Engine for OnnxRuntime {
             provider,
             layout,
             prepacked,
+            logger,
             first: Mutex::new(Some(session)),
         }))
     }
@@ -226,6 +286,7 @@ struct LoadedOnnx {
     provider: Provider,
     layout: RowLayout,
     prepacked: PrepackedWeights,
+    logger: LoggerFunction,
     /// The session that was opened to read the signature, kept for the first worker.
     first: Mutex<Option<ort::session::Session>>,
 }
@@ -253,7 +314,7 @@ impl LoadedModel for LoadedOnnx {
         let session = match first {
             Some(session) => session,
             None => {
-                let (builder, _) = self.runtime.builder_with_provider(&self.config)?;
+                let (builder, _) = self.runtime.builder_with_provider(&self.config, &self.logger)?;
                 let bytes = self.source.read()?;
                 commit(builder, &self.prepacked, &bytes).map_err(|error| failed("opening a session", &error))?
             }
@@ -459,6 +520,23 @@ fn element_type(of: &ValueType) -> Result<DType, String> {
 
 // ===== messages =====
 
+/// Returns the logger of a version's sessions. In every run, ONNX Runtime warns of outputs that do not have the declared
+/// shape. Only the first of these warnings is logged.
+fn logger_of_version() -> LoggerFunction {
+    let has_warned = AtomicBool::new(false);
+    Arc::new(move |level, _category, _id, _location, message| {
+        if message.starts_with("Expected shape from model of") && has_warned.swap(true, Relaxed) {
+            return;
+        }
+        match level {
+            LogLevel::Verbose => tracing::trace!("{message}"),
+            LogLevel::Info => tracing::debug!("{message}"),
+            LogLevel::Warning => tracing::warn!("{message}"),
+            LogLevel::Error | LogLevel::Fatal => tracing::error!("{message}"),
+        }
+    })
+}
+
 fn run_failed(error: &ort::Error) -> Error {
     Error::ModelFailed { detail: error.to_string() }
 }
@@ -469,26 +547,4 @@ fn failed<R>(what: &str, error: &ort::Error<R>) -> Error {
 
 fn first_line<R>(error: &ort::Error<R>) -> String {
     error.message().lines().next().unwrap_or_default().trim().to_owned()
-}
-
-fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()
-}
-
-/// Version of the library, from its file name (`libonnxruntime.so.1.31.1`) or, on Linux, from its symbol version
-/// (`VERS_1.31.1`).
-fn library_version(path: &Path) -> String {
-    let from_name = path.canonicalize().ok().and_then(|real| {
-        let name = file_name(&real).into_owned();
-        let start = name.find(|c: char| c.is_ascii_digit())?;
-        let version = name[start..].trim_end_matches(".dylib").to_owned();
-        (version.split('.').count() == 3).then_some(version)
-    });
-    let from_symbols = || {
-        let bytes = std::fs::read(path).ok()?;
-        let start = memchr::memmem::find(&bytes, b"VERS_1.")? + "VERS_".len();
-        let version = bytes[start..].iter().take_while(|b| b.is_ascii_digit() || **b == b'.');
-        String::from_utf8(version.copied().collect()).ok()
-    };
-    from_name.or_else(from_symbols).unwrap_or_else(|| "unknown".to_owned())
 }

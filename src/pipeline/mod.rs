@@ -7,7 +7,7 @@
 //! | place | content |
 //! |---|---|
 //! | `tensor/`, `tabular/`, `text/`, `image/`, `audio/`, `bytes/` | preprocessors, and the postprocessors that belong to them |
-//! | `classify/`, `detect/`, `regressor.rs` | postprocessors |
+//! | `classify/`, `detect/`, `mask/`, `regressor.rs` | postprocessors |
 //! | `json/` | reading instances, without a tree of values |
 //! | `stages.rs`, `stage_context.rs`, `version_files.rs` | the kinds of stages, and the data a stage is made from |
 //! | `row_origin.rs`, `outputs.rs`, `prediction.rs` | shared by postprocessors: origin of rows, outputs, predictions |
@@ -20,6 +20,7 @@ mod classify;
 mod detect;
 mod image;
 mod json;
+mod mask;
 mod outputs;
 mod prediction;
 mod regressor;
@@ -40,7 +41,7 @@ pub use self::classify::labels::Label;
 pub use self::classify::model_classes::{ModelClasses, NamedClasses, OutputClasses};
 pub use self::json::instances::instances;
 pub use self::json::object::Object;
-pub use self::prediction::{Detection, Entity, Prediction, Score};
+pub use self::prediction::{Detection, Entity, Mask, MaskClass, Prediction, RunLengths, Score};
 pub use self::row_origin::{ImagePlacement, Origin, TokenisedText};
 pub use self::stage_context::StageContext;
 pub use self::stages::{MakePostprocessor, MakePreprocessor, Stages};
@@ -121,6 +122,18 @@ pub trait Postprocessor: Send + Sync {
     /// Returns one prediction per row of the outputs, in order. `origin` has the texts or images that the rows were
     /// made from.
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>>;
+
+    /// Returns the predictions like [`Postprocessor::decode`]. Slow implementations call [`Deadline::check`] between their
+    /// steps, and return its error.
+    fn decode_until(&self, outputs: &Tensors, origin: &Origin, _deadline: Deadline) -> Result<Vec<Prediction>> {
+        self.decode(outputs, origin)
+    }
+
+    /// Returns true if even small outputs can take long to decode. The stage then never runs on a thread that serves
+    /// connections.
+    fn is_heavy(&self) -> bool {
+        false
+    }
 
     /// Names of the classes, in the order of their indices in predictions. `None` if the stage is not a classifier, or
     /// does not know the names.

@@ -38,6 +38,8 @@ pub enum Prediction {
     Entities(Vec<Entity>),
     /// Parts of an image: `{"detections": [{"label": "cat", "score": 0.9, "box": [10, 20, 110, 220]}, …]}`.
     Detections(Vec<Detection>),
+    /// The class of each pixel of an image: `{"size": [480, 640], "png": "iVBO…", "classes": [{"class": 1, …}, …]}`.
+    Mask(Box<Mask>),
     /// One row of each output: written as the value itself, or as an object by output name if there are several
     /// outputs.
     Outputs(Tensors),
@@ -81,6 +83,47 @@ pub struct Detection {
     pub corners: [f32; 4],
 }
 
+/// The class of each pixel of an image.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Mask {
+    /// Height and width of the mask, in pixels.
+    pub size: [u32; 2],
+    /// The mask as a grayscale PNG in base64, whose values are the classes, if it is answered in this format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub png: Option<String>,
+    /// The classes that occur in the mask, by number.
+    pub classes: Vec<MaskClass>,
+    /// Monitored value of the mask.
+    #[serde(skip)]
+    pub observation: Observation,
+}
+
+/// A class that occurs in a mask.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct MaskClass {
+    /// Number of the class, which is its value in the PNG.
+    pub class: usize,
+    /// Label of the class.
+    pub label: Label,
+    /// Share of the pixels of the mask that have this class, 0 to 1.
+    pub share: f32,
+    /// Mean probability of the class at its pixels. `None` if the model returns classes without scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f32>,
+    /// The pixels of the class, if the mask is answered in this format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rle: Option<RunLengths>,
+}
+
+/// The pixels of a class, in the form of COCO's uncompressed run lengths.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RunLengths {
+    /// Height and width of the mask, in pixels.
+    pub size: [u32; 2],
+    /// Lengths of runs, column by column and from top to bottom: in turn pixels of other classes and pixels of the class.
+    pub counts: Vec<u32>,
+}
+
 impl Prediction {
     /// Returns the monitored value of the prediction: a class and its certainty, or the predicted number if it is finite.
     /// With others, a mean would be NaN for ever.
@@ -90,6 +133,7 @@ impl Prediction {
                 Observation::Class { class: *class, certainty: *certainty }
             }
             Prediction::Value(value) => observed_number(Some(*value)),
+            Prediction::Mask(mask) => mask.observation,
             Prediction::Outputs(outputs) => match outputs.at(0) {
                 Some(only) if outputs.len() == 1 => observed_number(only.only_number()),
                 _ => Observation::Nothing,
@@ -116,6 +160,7 @@ impl Serialize for Prediction {
             Prediction::Embedding(vector) => only(serializer, "embedding", vector),
             Prediction::Entities(entities) => only(serializer, "entities", entities),
             Prediction::Detections(detections) => only(serializer, "detections", detections),
+            Prediction::Mask(mask) => mask.serialize(serializer),
             Prediction::Outputs(outputs) => match outputs.at(0) {
                 Some(only) if outputs.len() == 1 => Values::of_row(only).serialize(serializer),
                 _ => serializer.collect_map(outputs.iter().map(|(name, tensor)| (&**name, Values::of_row(tensor)))),

@@ -28,6 +28,8 @@ pub struct TokenisedText {
 pub struct ImagePlacement {
     /// Width and height of the image as it was sent, upright, in pixels.
     pub original: [u32; 2],
+    /// Width and height of the model's input, in pixels.
+    pub input: [u32; 2],
     /// The pixels of the model's input per pixel of the original, across and down.
     pub scale: [f64; 2],
     /// Position of the original's upper left corner in the model's input, across and down; negative if it was cut off.
@@ -50,7 +52,7 @@ impl ImagePlacement {
     /// ```
     /// use leeway::pipeline::ImagePlacement;
     /// // 400 x 200 resized to 100 x 50, in the middle of 100 x 100.
-    /// let placement = ImagePlacement { original: [400, 200], scale: [0.25, 0.25], offset: [0.0, 25.0] };
+    /// let placement = ImagePlacement { original: [400, 200], input: [100, 100], scale: [0.25, 0.25], offset: [0.0, 25.0] };
     /// assert_eq!(placement.to_original([50.0, 50.0]), [200.0, 100.0]);
     /// assert_eq!(placement.to_original([50.0, 0.0]), [200.0, 0.0]);
     /// ```

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::stage_context::StageContext;
-use super::{Postprocessor, Preprocessor, audio, bytes, classify, detect, image, regressor, tabular, tensor, text};
+use super::{Postprocessor, Preprocessor, audio, bytes, classify, detect, image, mask, regressor, tabular, tensor, text};
 use crate::error::{Result, SetupError};
 use crate::identity::shown;
 use crate::tensor::Signature;
@@ -41,6 +41,7 @@ impl Default for Stages {
             .with_postprocessor("embedding", text::embedding::make)
             .with_postprocessor("token-classifier", text::token_classifier::make)
             .with_postprocessor("detector", detect::detector::make)
+            .with_postprocessor("mask", mask::postprocess::make)
     }
 }
 

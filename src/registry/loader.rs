@@ -155,7 +155,7 @@ impl Loader {
         let thread_name = format!("{name}-{version}");
         let model =
             OnnxModel::start(&thread_name, &opened.loaded, sessions, settings, service, &recorder, &self.spin_slots)?;
-        let costs = StageCosts::of(opened.preprocessor.is_heavy());
+        let costs = StageCosts::of(opened.preprocessor.is_heavy(), opened.postprocessor.is_heavy());
         let (verified, pipeline) = opened.into_pipeline(model);
         let served = ServedVersion {
             model: name.clone(),

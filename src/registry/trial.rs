@@ -17,10 +17,11 @@ use serde::{Deserialize, Serialize};
 use super::findings::{Findings, MAX_COMPARING};
 use super::load_order::{LoadOrder, Pace};
 use super::opened_version::OpenedVersion;
-use crate::config::{LibraryCandidate, ModelConfig, Provider, SessionPlace, own_variables};
+use crate::config::{ModelConfig, Provider, SessionPlace, own_variables};
 use crate::error::{Error, LoadFault, Result};
 use crate::identity::{ModelName, Version};
 use crate::machine;
+use crate::model::RuntimeLibraries;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::repository::FoundVersion;
@@ -50,8 +51,8 @@ const BASE_MEMORY: u64 = 1 << 30;
 pub struct Trial {
     /// The program of the child process: this one.
     pub program: PathBuf,
-    /// The ONNX Runtime library that the server has loaded.
-    pub library: PathBuf,
+    /// The libraries that the server has loaded.
+    pub libraries: RuntimeLibraries,
     /// Memory limit in bytes; `None` for a limit that depends on the size of the model.
     pub memory: Option<u64>,
     pub timeout: Duration,
@@ -74,7 +75,7 @@ struct TrialOrder {
     config: Arc<ModelConfig>,
     config_place: String,
     folder: PathBuf,
-    library: PathBuf,
+    libraries: RuntimeLibraries,
     memory: Option<u64>,
     /// Maximum time for comparing rows that run alone and together.
     comparing: Duration,
@@ -98,7 +99,7 @@ impl Trial {
             config: Arc::clone(&order.config),
             config_place: order.config_place.clone(),
             folder: found.folder().to_owned(),
-            library: self.library.clone(),
+            libraries: self.libraries.clone(),
             memory: memory.map(|memory| memory.bytes),
             comparing: MAX_COMPARING.min(self.timeout / 5),
         };
@@ -252,8 +253,7 @@ pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -
 
 fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     let comparing = order.comparing;
-    let library = LibraryCandidate { path: order.library, named_by: "the server", explicit: true };
-    let runtime = OnnxRuntime::load(&[library]).map_err(Refusal::of(LoadFault::Internal))?;
+    let runtime = OnnxRuntime::of_server(order.libraries).map_err(Refusal::of(LoadFault::Internal))?;
     let found = FoundVersion::find(&order.folder)?;
     let order = LoadOrder {
         model: order.model,

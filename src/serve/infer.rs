@@ -83,9 +83,9 @@ impl Admitted {
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
-        let postprocess = move |_deadline| match form {
+        let postprocess = move |deadline| match form {
             Form::Predictions => {
-                let predictions = decode(&version, &outputs, &origin, rows)?;
+                let predictions = decode(&version, &outputs, &origin, rows, deadline)?;
                 let encoded = encode(Output::Predictions(&predictions), &version)?;
                 version.recorder.observe(features, predictions.iter().map(Prediction::observation));
                 Ok(encoded)
@@ -117,8 +117,14 @@ fn prepare(version: &ServedVersion, input: Input<'_>, deadline: Deadline) -> Res
 }
 
 /// Turns the outputs of the model into predictions, one for each row.
-fn decode(version: &ServedVersion, outputs: &Tensors, origin: &Origin, rows: usize) -> Result<Vec<Prediction>> {
-    let predictions = version.pipeline.postprocessor.decode(outputs, origin)?;
+fn decode(
+    version: &ServedVersion,
+    outputs: &Tensors,
+    origin: &Origin,
+    rows: usize,
+    deadline: Deadline,
+) -> Result<Vec<Prediction>> {
+    let predictions = version.pipeline.postprocessor.decode_until(outputs, origin, deadline)?;
     match predictions.len() {
         made if made == rows => Ok(predictions),
         made => Err(Error::internal(format_args!("the postprocessor made {made} predictions for {rows} instances"))),

@@ -212,7 +212,33 @@ def endless():
     )
 
 
+def misdeclared():
+    """y is declared as [n, 1], and is [n, 3], as skl2onnx declares forests with several targets: y = [1, 2, 3]."""
+    trees = h.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        n_targets=3,
+        nodes_treeids=[0],
+        nodes_nodeids=[0],
+        nodes_featureids=[0],
+        nodes_modes=["LEAF"],
+        nodes_values=[0.0],
+        nodes_truenodeids=[0],
+        nodes_falsenodeids=[0],
+        target_treeids=[0, 0, 0],
+        target_nodeids=[0, 0, 0],
+        target_ids=[0, 1, 2],
+        target_weights=[1.0, 2.0, 3.0],
+    )
+    graph = h.make_graph([trees], "misdeclared", [value("x", T.FLOAT, ["n", 2])], [value("y", T.FLOAT, ["n", 1])])
+    opsets = [h.make_opsetid("", 18), h.make_opsetid("ai.onnx.ml", 1)]
+    onnx.save(h.make_model(graph, opset_imports=opsets, ir_version=9, producer_name="leeway-tests"), OUT / "misdeclared.onnx")
+
+
 def main():
+    misdeclared()
     OUT.mkdir(exist_ok=True)
     for name, dtype in {
         "float32": T.FLOAT, "float64": T.DOUBLE, "float16": T.FLOAT16, "bfloat16": T.BFLOAT16,

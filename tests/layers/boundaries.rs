@@ -81,6 +81,7 @@ const BOUNDARIES: &[Boundary] = &[
         allowed_in: &[
             "machine/",
             "model/isolated/wire.rs",
+            "model/runtime_libraries.rs",
             "http/listener.rs",
             "repository/regular_file.rs",
             "authoring/staging.rs",

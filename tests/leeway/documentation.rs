@@ -253,7 +253,7 @@ fn every_model_toml_in_the_documentation_is_valid() {
             count += 1;
         }
     }
-    assert!(count >= 12, "{count}");
+    assert!(count >= 13, "{count}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,6 +284,7 @@ fn signature(preprocess: &str, postprocess: &str) -> Signature {
     };
     let outputs = match postprocess {
         "embedding" => vec![spec("last_hidden_state", DType::F32, &[Dim::Dynamic(None), Dim::Fixed(384)])],
+        "mask" => vec![spec("out", DType::F32, &[21, 520, 520].map(Dim::Fixed))],
         "detector" => vec![spec("output0", DType::F32, &[84, 8400].map(Dim::Fixed))],
         _ => vec![spec("y", DType::F32, &[Dim::Fixed(2)])],
     };

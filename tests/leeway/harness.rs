@@ -48,7 +48,7 @@ pub(crate) fn trial(config: &Config) -> Trial {
     let runtime = OnnxRuntime::load(&config.library_candidates()).unwrap();
     Trial {
         program: leeway_program(),
-        library: runtime.library().to_owned(),
+        libraries: runtime.libraries(),
         memory: config.loading.trial_memory(),
         timeout: config.loading.trial_timeout(),
     }
@@ -84,7 +84,7 @@ pub(crate) fn isolated_engine() -> Arc<dyn Engine> {
     let runtime = OnnxRuntime::load(&config().library_candidates()).unwrap();
     Arc::new(IsolatedEngine {
         program: leeway_program(),
-        library: runtime.library().to_owned(),
+        libraries: runtime.libraries(),
         version: runtime.version().to_owned(),
     })
 }

@@ -17,6 +17,7 @@ mod classes;
 // Requires fail points: `cargo test --features failpoints`, as `make test` does.
 #[cfg(feature = "failpoints")]
 mod crash;
+mod custom_operators;
 mod deployment;
 mod detectors;
 mod documentation;
@@ -30,6 +31,7 @@ mod images;
 mod independence;
 mod isolation;
 mod lifecycle;
+mod masks;
 mod metrics;
 mod mistaken_files;
 mod model_files;

@@ -6,7 +6,7 @@ use leeway::registry::Trial;
 use leeway::repository::{Manifest, VerifiedVersion};
 use serde_json::json;
 
-use crate::harness::{PLAIN, Repository, TestApp, checkout, copy_folder, trial};
+use crate::harness::{PLAIN, Repository, Server, TestApp, checkout, client, copy_folder, trial};
 
 /// All places of tensors in a model (`tests/data/make_external_models.py`).
 const PLACES: [&str; 12] = [
@@ -235,4 +235,19 @@ async fn a_model_of_a_shape_that_nobody_could_send_is_refused_in_words() {
     let overview = app.admin_post("/admin/v1/reload", json!({})).await.json();
     let text = overview.to_string();
     assert!(text.contains("at most 268435456 elements can be sent at one time"), "{text}");
+}
+
+/// ONNX Runtime warns in every run of an output that does not have the declared shape.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_of_another_shape_than_the_declared_one_is_logged_once() {
+    let repository = Repository::of("misdeclared");
+    let server = Server::start(repository.0.path(), &[]);
+    for _ in 0..10 {
+        let request = client().post(server.url("/predict")).json(&json!({ "instances": [[1.0, 2.0]] }));
+        let answer: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+        assert_eq!(answer["predictions"], json!([[1.0, 2.0, 3.0]]), "{answer}");
+    }
+    server.signal("INT");
+    let (_, log) = tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
+    assert!(log.contains("stopped") && log.matches("Expected shape from model of").count() <= 1, "{log}");
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::wire::{Answer, Open, Order, SharedMemory, receive, receive_files, send};
-use crate::config::{LibraryCandidate, Provider};
+use crate::config::Provider;
 use crate::error::{Error, Result, SetupError};
 use crate::machine;
 use crate::model::onnx::OnnxRuntime;
@@ -88,7 +88,7 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
 }
 
 fn open_model(open: Open, memory: &SharedMemory) -> Result<(Box<dyn Session>, Signature, Provider), SetupError> {
-    let Open { library, config, model, external } = open;
+    let Open { libraries, config, model, external } = open;
     let mut at = 0;
     let mut next = |length: usize| -> Result<Arc<[u8]>, SetupError> {
         let bytes = memory.read_bytes(length, at).map_err(SetupError::internal)?;
@@ -100,8 +100,7 @@ fn open_model(open: Open, memory: &SharedMemory) -> Result<(Box<dyn Session>, Si
         .into_iter()
         .map(|(location, length)| Ok((location, next(length)?)))
         .collect::<Result<_, SetupError>>()?;
-    let library = LibraryCandidate { path: library, named_by: "the server", explicit: true };
-    let runtime = OnnxRuntime::load(&[library])?;
+    let runtime = OnnxRuntime::of_server(libraries)?;
     let loaded = runtime.load(Arc::new(Received(Arc::new(ModelBytes { model, external }))), &config)?;
     let session = loaded.open()?;
     // From now on, a run that needs more than the available memory fails.

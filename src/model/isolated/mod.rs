@@ -24,6 +24,7 @@ pub use self::process::RUN_COMMAND;
 use self::process::{ModelProcess, Restarts};
 use self::session::IsolatedSession;
 use self::wire::{Answer, Open, Order, SharedMemory, receive, send, send_files};
+use super::runtime_libraries::RuntimeLibraries;
 use super::session::{Engine, LoadedModel, ModelSource, Session};
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result, SetupError};
@@ -37,15 +38,15 @@ const MAX_OPENING: Duration = Duration::from_secs(600);
 pub struct IsolatedEngine {
     /// Path of this program.
     pub program: PathBuf,
-    /// Path of the ONNX Runtime library.
-    pub library: PathBuf,
+    /// The libraries that the server has loaded.
+    pub libraries: RuntimeLibraries,
     /// Version of the library.
     pub version: String,
 }
 
 struct IsolatedModel {
     program: PathBuf,
-    library: PathBuf,
+    libraries: RuntimeLibraries,
     source: Arc<dyn ModelSource>,
     config: SessionConfig,
     signature: Signature,
@@ -64,7 +65,7 @@ impl Engine for IsolatedEngine {
 
     fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>, SetupError> {
         let restarts = Arc::default();
-        let (session, signature, provider) = open(&self.program, &self.library, &*source, config, &restarts)?;
+        let (session, signature, provider) = open(&self.program, &self.libraries, &*source, config, &restarts)?;
         let mut tensors = signature.inputs.iter().chain(&signature.outputs);
         if let Some(sequence) = tensors.find(|tensor| tensor.dtype == DType::Sequence) {
             return Err(SetupError::Config(format!(
@@ -75,7 +76,7 @@ impl Engine for IsolatedEngine {
         }
         Ok(Arc::new(IsolatedModel {
             program: self.program.clone(),
-            library: self.library.clone(),
+            libraries: self.libraries.clone(),
             source,
             config: SessionConfig { providers: vec![provider], ..config.clone() },
             signature,
@@ -102,7 +103,7 @@ impl LoadedModel for IsolatedModel {
         if let Some(retry_after) = self.restarts.lock().still_to_wait(Instant::now()) {
             return Err(Error::ModelRestarting { retry_after }.into());
         }
-        let opened = open(&self.program, &self.library, &*self.source, &self.config, &self.restarts);
+        let opened = open(&self.program, &self.libraries, &*self.source, &self.config, &self.restarts);
         // Any failure counts as an end of the process, because an immediate retry would not help.
         let (session, signature, _) = opened.inspect_err(|_| self.restarts.lock().ended(Instant::now()))?;
         if signature != self.signature {
@@ -121,7 +122,7 @@ impl std::fmt::Debug for IsolatedModel {
 /// Starts a process and opens a model in it.
 fn open(
     program: &std::path::Path,
-    library: &std::path::Path,
+    libraries: &RuntimeLibraries,
     source: &dyn ModelSource,
     config: &SessionConfig,
     restarts: &Arc<Mutex<Restarts>>,
@@ -139,7 +140,7 @@ fn open(
     let bytes = source.read()?;
     let mut process = ModelProcess::start(program, of_child.into()).map_err(not_started)?;
     let order = Open {
-        library: library.to_owned(),
+        libraries: libraries.clone(),
         config: config.clone(),
         model: bytes.model.len(),
         external: bytes.external.iter().map(|(location, content)| (location.clone(), content.len())).collect(),

@@ -11,7 +11,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 
 use half::slice::HalfFloatSliceExt;
 use rustix::net::{
@@ -23,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result, SetupError};
+use crate::model::runtime_libraries::RuntimeLibraries;
 use crate::tensor::{DType, Data, Element, Signature, Tensor, with_element_type};
 
 /// Maximum length of a message: the shapes of a few hundred tensors, or a settings file.
@@ -47,7 +47,7 @@ pub(super) enum Order {
 /// The model to open.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Open {
-    pub(super) library: PathBuf,
+    pub(super) libraries: RuntimeLibraries,
     pub(super) config: SessionConfig,
     /// Size of the model in the shared memory.
     pub(super) model: usize,

@@ -87,7 +87,7 @@ impl Placing {
                 (self.framed(&resized, left as u32, top as u32), [left, top])
             }
         };
-        Ok((pixels, ImagePlacement { original, scale, offset }))
+        Ok((pixels, ImagePlacement { original, input: [self.width, self.height], scale, offset }))
     }
 
     /// Puts a resized image into a frame of the model's size.

@@ -50,7 +50,8 @@ fn the_better_of_two_that_overlap_stays() {
 fn boxes_come_in_many_forms_and_are_answered_in_pixels_of_the_image() {
     let one = r#"{"detections":[{"label":"class 0","score":0.5,"box":[32.0,32.0,96.0,96.0]}]}"#;
     // 512 x 256 was resized to 128 x 64, in the middle of 128 x 128.
-    let placement = ImagePlacement { original: [512, 256], scale: [0.25, 0.25], offset: [0.0, 32.0] };
+    let placement =
+        ImagePlacement { original: [512, 256], input: [128, 128], scale: [0.25, 0.25], offset: [0.0, 32.0] };
     let origin = Origin::Images(vec![placement]);
     let corners = [8.0, 40.0, 24.0, 56.0, 0.5];
     assert_eq!(detect(r#""boxes": "b", "format": "corners""#, &[("b", [1, 1, 5], &corners)], &origin).unwrap(), one);
