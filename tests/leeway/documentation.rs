@@ -252,7 +252,7 @@ fn every_model_toml_in_the_documentation_is_valid() {
             count += 1;
         }
     }
-    assert_eq!(count, 9);
+    assert_eq!(count, 10);
 }
 
 /// A model with the inputs and outputs that the documented stages need.
@@ -266,6 +266,9 @@ fn signature(preprocess: &str, postprocess: &str) -> Signature {
         "text" => ["input_ids", "attention_mask", "token_type_ids"]
             .map(|name| spec(name, DType::I64, &[Dim::Dynamic(None)]))
             .to_vec(),
+        "image" if postprocess == "tensor" => {
+            vec![spec("x", DType::F32, &[Dim::Fixed(3), Dim::Dynamic(None), Dim::Dynamic(None)])]
+        }
         "image" => vec![spec("x", DType::F32, &[3, 224, 224].map(Dim::Fixed))],
         _ => vec![spec("x", DType::F32, &[Dim::Fixed(7)])],
     };
