@@ -23,8 +23,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
-# Seconds until a server has to be ready.
-READY = 120
+# Seconds until a version has to be tried and a server ready, with large models on a busy machine.
+READY = 600
 
 
 class Server:
@@ -49,7 +49,8 @@ class Server:
         add = [self.program, "add", str(model), "--onnx", str(self.onnx.resolve())]
         for file in self.files:
             add += ["--file", str(file.resolve())]
-        added = subprocess.run(add, cwd=root, capture_output=True, text=True)
+        trial = {"LEEWAY_LOADING__TRIAL_TIMEOUT_MS": str(READY * 1000)}
+        added = subprocess.run(add, cwd=root, env={**os.environ, **trial}, capture_output=True, text=True)
         if added.returncode != 0:
             sys.exit(f"{added.stdout}{added.stderr}")
         port, admin = free_ports(2)
@@ -59,6 +60,7 @@ class Server:
             "LEEWAY_HTTP__LISTEN": f"127.0.0.1:{port}",
             "LEEWAY_ADMIN__LISTEN": f"127.0.0.1:{admin}",
             "LEEWAY_STATE__URL": "memory",
+            **trial,
         }
         self.log = open(root / "log", "w+")
         self.process = subprocess.Popen(

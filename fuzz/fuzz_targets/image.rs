@@ -12,7 +12,7 @@ use serde_json::json;
 /// 64 Ki pixels: half a megabyte with four channels of 16 bits.
 const MAX_PIXELS: u32 = 1 << 16;
 
-static STAGES: LazyLock<[Stage; 2]> = LazyLock::new(|| {
+static STAGES: LazyLock<[Stage; 4]> = LazyLock::new(|| {
     // libfuzzer's own hook ends the process at any panic. Those of decoders are caught: only one that is not is a crash.
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     [
@@ -23,6 +23,17 @@ static STAGES: LazyLock<[Stage; 2]> = LazyLock::new(|| {
         Stage::new(
             json!({ "kind": "image", "size": [5, 9], "resize": "fit", "colour": "gray", "max_pixels": MAX_PIXELS }),
             vec![input("x", DType::U8, &[5, 9, 1].map(Some))],
+        ),
+        Stage::new(
+            json!({ "kind": "image", "size": [8, 4], "resize": "pad", "filter": "opencv-linear", "max_pixels": MAX_PIXELS }),
+            vec![input("x", DType::F32, &[3, 8, 4].map(Some))],
+        ),
+        Stage::new(
+            json!({
+                "kind": "image", "size": { "max_side": 96, "multiple": 32 }, "resize": "fit", "filter": "opencv-nearest",
+                "max_pixels": MAX_PIXELS,
+            }),
+            vec![input("x", DType::F32, &[Some(3), None, None])],
         ),
     ]
 });

@@ -253,7 +253,7 @@ fn every_model_toml_in_the_documentation_is_valid() {
             count += 1;
         }
     }
-    assert!(count >= 13, "{count}");
+    assert!(count >= 14, "{count}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,6 +277,9 @@ fn signature(preprocess: &str, postprocess: &str) -> Signature {
         "text" => ["input_ids", "attention_mask", "token_type_ids"]
             .map(|name| spec(name, DType::I64, &[Dim::Dynamic(None)]))
             .to_vec(),
+        "image" if postprocess == "tensor" => {
+            vec![spec("x", DType::F32, &[Dim::Fixed(3), Dim::Dynamic(None), Dim::Dynamic(None)])]
+        }
         "image" => vec![spec("x", DType::F32, &[3, 224, 224].map(Dim::Fixed))],
         "audio" => vec![spec("x", DType::F32, &[Dim::Dynamic(None)])],
         "bytes" => vec![spec("x", DType::I32, &[Dim::Fixed(2048)])],

@@ -63,6 +63,44 @@ fn photographs_become_what_pillow_makes_of_them() {
     assert!(!seen.contains("TOO FAR"), "{seen}");
 }
 
+/// Returns the file of an image in `tensors.json`, which has it in base64.
+fn decoded(file: &Value) -> Vec<u8> {
+    base64::engine::general_purpose::STANDARD.decode(file.as_str().unwrap()).unwrap()
+}
+
+/// The values of OpenCV, and of the packages that use it, are met to the bit; those of Pillow may be rounded to the
+/// other side.
+#[test]
+fn images_become_what_other_libraries_make_of_them() {
+    let document: Value = serde_json::from_slice(&photograph("tensors.json")).unwrap();
+    let cases = document["cases"].as_array().unwrap();
+    assert!(cases.len() >= 40);
+    let mut seen = String::new();
+    for case in cases {
+        let file = decoded(&document["images"][case["image"].as_str().unwrap()]);
+        let made_by = case["made_by"].as_str().unwrap();
+        let what = format!("{} of {}: {}", made_by, case["image"], case["settings"]);
+        let prepared = stage(&case["settings"]).transform_raw("image/png", &file, Deadline::never());
+        let inputs = prepared.unwrap_or_else(|error| panic!("{what}: {error}")).inputs;
+        let ours = inputs.get("x").unwrap();
+        let shape: Vec<usize> = [json!(1)]
+            .iter()
+            .chain(case["shape"].as_array().unwrap())
+            .map(|length| length.as_u64().unwrap() as usize)
+            .collect();
+        assert_eq!(ours.shape(), shape, "{what}");
+        let theirs = case["values"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap());
+        let differences =
+            ours.values::<f32>().unwrap().iter().zip(theirs).map(|(ours, theirs)| (f64::from(*ours) - theirs).abs());
+        let most = differences.fold(0.0, f64::max);
+        let accepted = if made_by.contains("Pillow") || made_by.contains("torchvision") { 1.0 } else { 1e-6 };
+        if most > accepted {
+            seen.push_str(&format!("{what}: {most}\n"));
+        }
+    }
+    assert!(seen.is_empty(), "{seen}");
+}
+
 /// Found by the fuzzer: the decoder panics on this image.
 #[test]
 fn an_image_that_its_decoder_panics_on_is_a_broken_image() {
@@ -158,6 +196,61 @@ async fn digits_as_pictures_are_what_they_are_as_rows() {
         let file = picture(&instances[0], format);
         assert_eq!(post(&pictures, content_type, file).await.predictions()[0], answer[0], "{content_type}");
     }
+}
+
+const ANY_SIZE: &str = r#"
+[preprocess]
+kind = "image"
+size = { max_side = 64, multiple = 4 }
+filter = "opencv-linear"
+scale = 1
+[postprocess]
+kind = "tensor"
+[budget]
+total_ms = 600000
+"#;
+
+/// Returns a PNG of one gray value.
+fn gray(width: u32, height: u32, value: u8) -> Vec<u8> {
+    let mut file = Cursor::new(Vec::new());
+    let image = image::RgbImage::from_pixel(width, height, image::Rgb([value; 3]));
+    image.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    file.into_inner()
+}
+
+/// Requests share runs only with images of their size. The images of one request have one size.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_keep_their_own_size_beside_others() {
+    let repository = Repository::new();
+    repository.add_file("any_size", 1, &checkout().join("tests/data/images/any_size.onnx"));
+    std::fs::write(repository.0.path().join("any_size/model.toml"), ANY_SIZE).unwrap();
+    let app = TestApp::with(repository.config()).await;
+    // Width and height that are sent, and those of the answer.
+    let sizes = [([40, 20], [40, 20]), ([128, 61], [64, 32]), ([21, 23], [20, 24])];
+    let requests: Vec<_> = (0..24u8)
+        .map(|number| {
+            let ([width, height], answered) = sizes[usize::from(number) % 3];
+            let request = app.client.post(app.url("/predict")).header("content-type", "image/png");
+            (number, answered, tokio::spawn(request.body(gray(width, height, number * 10)).send()))
+        })
+        .collect();
+    for (number, [width, height], answer) in requests {
+        let answer = Answer::of(answer.await.unwrap().unwrap()).await.predictions();
+        assert_eq!(answer, json!([vec![vec![f64::from(number * 10); width]; height]]));
+    }
+
+    let instance =
+        |width, height| json!({ "b64": base64::engine::general_purpose::STANDARD.encode(gray(width, height, 1)) });
+    // Both become 32 x 16.
+    let alike = json!({ "instances": [instance(32, 16), instance(33, 15)] });
+    assert_eq!(app.predict("/predict", alike.to_string()).await.status, 200);
+    let different = json!({ "instances": [instance(32, 16), instance(16, 32)] });
+    let refused = app.predict("/predict", different.to_string()).await;
+    assert_eq!(
+        refused.json()["detail"],
+        "instances[1]: found an image of 16 x 32 pixels, which the model takes as 16 x 32 pixels, but the first one \
+         of the request as 32 x 16; send it in a request of its own"
+    );
 }
 
 /// A PNG that declares this number of pixels, and ends after its header.

@@ -1,7 +1,7 @@
 //! `kind = "detector"`: boxes and their scores become the objects of an image, in pixels of the original image. The
 //! forms in which models return boxes are in `layouts.rs`.
 //!
-//! Of overlapping boxes of one class, only the box with the highest score is kept (greedy non-maximum suppression;
+//! Of overlapping boxes of one class (or of any), only the box with the highest score is kept (greedy non-maximum suppression;
 //! Felzenszwalb et al., 2010). The overlap of two boxes is the area they share ÷ the area they cover (Jaccard's index,
 //! "IoU").
 
@@ -45,6 +45,8 @@ struct Settings {
     threshold: Option<f32>,
     /// Maximum overlap of two boxes of one class. If they overlap more, the one with the lower score is left out.
     overlap: Option<f32>,
+    /// True if the overlap counts for two boxes of different classes, too.
+    class_agnostic: Option<bool>,
     /// Maximum number of objects in an answer. The objects with the highest scores are kept.
     #[serde(default = "hundred")]
     most: NonZeroUsize,
@@ -70,10 +72,19 @@ struct Detector {
     format: Format,
     unit: Unit,
     labels: ChosenLabels,
-    /// Maximum overlap of two boxes of one class; `None` if the model suppresses boxes itself.
-    overlap: Option<f32>,
+    /// Suppression of overlapping boxes; `None` if the model suppresses boxes itself.
+    suppression: Option<Suppression>,
     most: NonZeroUsize,
     assumptions: Vec<String>,
+}
+
+/// Suppression of boxes that overlap better ones.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Suppression {
+    /// Maximum overlap of two boxes.
+    overlap: f32,
+    /// Boxes of different classes suppress each other, too.
+    is_class_agnostic: bool,
 }
 
 /// A box whose score reaches the threshold.
@@ -126,10 +137,13 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     let of_scores = Scores { output: &names.boxes, count: declared, first_class };
     let labels = context.classes.choose(labels, of_scores)?;
     let threshold = settings.threshold.unwrap_or(QUARTER);
-    let overlap = (!arrangement.is_suppressed()).then(|| settings.overlap.unwrap_or(LESS_THAN_HALF));
-    let assumptions = assumptions(&settings, &labels, first_class, overlap.is_some());
+    let suppression = (!arrangement.is_suppressed()).then(|| Suppression {
+        overlap: settings.overlap.unwrap_or(LESS_THAN_HALF),
+        is_class_agnostic: settings.class_agnostic.unwrap_or(false),
+    });
+    let assumptions = assumptions(&settings, &labels, first_class, suppression.is_some());
     let reading = Reading { names, arrangement, first_class, classes: labels.count(), input, threshold };
-    Ok(Box::new(Detector { reading, format, unit, labels, overlap, most: settings.most, assumptions }))
+    Ok(Box::new(Detector { reading, format, unit, labels, suppression, most: settings.most, assumptions }))
 }
 
 /// Returns the form of the outputs, from the layout and the other settings.
@@ -153,8 +167,8 @@ fn form(settings: &Settings) -> Result<Form, SetupError> {
     if of_layout.is_some() && settings.boxes_last.is_some() {
         return Err(wrong("boxes_last: the layout already determines it"));
     }
-    if arrangement.is_suppressed() && settings.overlap.is_some() {
-        return Err(wrong("overlap: a model of this layout suppresses overlapping boxes itself"));
+    if arrangement.is_suppressed() && (settings.overlap.is_some() || settings.class_agnostic.is_some()) {
+        return Err(wrong("overlap, class_agnostic: a model of this layout suppresses overlapping boxes itself"));
     }
     if of_layout.is_some() && !arrangement.is_suppressed() && settings.first_class.is_some() {
         return Err(wrong("first_class: the scores of this layout do not include a background"));
@@ -182,8 +196,9 @@ fn assumptions(
         assumptions.push(format!("boxes with a score below {QUARTER} are left out, because threshold is not set"));
     }
     if is_suppressed_here && settings.overlap.is_none() {
+        let boxes = if settings.class_agnostic == Some(true) { "boxes" } else { "boxes of one class" };
         assumptions.push(format!(
-            "of boxes of one class that overlap by more than {LESS_THAN_HALF}, only the best is kept, because overlap is not set"
+            "of {boxes} that overlap by more than {LESS_THAN_HALF}, only the best is kept, because overlap is not set"
         ));
     }
     assumptions
@@ -302,8 +317,8 @@ impl Postprocessor for Detector {
         let detections = rows.map(|(row, found)| {
             let mut candidates: Vec<Candidate> = found.into_iter().map(|found| self.candidate(found)).collect();
             candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
-            if let Some(overlap) = self.overlap {
-                candidates = suppress(&candidates, overlap, self.most.get());
+            if let Some(suppression) = self.suppression {
+                candidates = suppress(&candidates, suppression, self.most.get());
             }
             candidates.truncate(self.most.get());
             Prediction::Detections(candidates.into_iter().map(|kept| self.detection(kept, origin, row)).collect())
@@ -357,16 +372,18 @@ impl Detector {
     }
 }
 
-/// Returns the first `most` candidates that do not overlap a kept candidate of the same class by more than `overlap`.
-/// The candidates are in descending order of their scores.
-fn suppress(candidates: &[Candidate], overlap: f32, most: usize) -> Vec<Candidate> {
+/// Returns the first `most` candidates that do not overlap a kept candidate by too much. The candidates are in descending
+/// order of their scores.
+fn suppress(candidates: &[Candidate], suppression: Suppression, most: usize) -> Vec<Candidate> {
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in candidates.iter().take(MAX_COMPARED) {
         if kept.len() == most {
             break;
         }
-        let is_worse =
-            |better: &Candidate| better.class == candidate.class && shared(better.corners, candidate.corners) > overlap;
+        let is_worse = |better: &Candidate| {
+            (suppression.is_class_agnostic || better.class == candidate.class)
+                && shared(better.corners, candidate.corners) > suppression.overlap
+        };
         if !kept.iter().any(is_worse) {
             kept.push(*candidate);
         }

@@ -18,15 +18,25 @@ pub(crate) fn schema(channels: Channels) -> FeatureSchema {
     }
 }
 
-/// Returns the mean and standard deviation of the luminance (0 to 1) of the resized image, the size and aspect of the
-/// original, and the means of the channels.
+/// Pixels of one gray value, around an image.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame {
+    pub(crate) pixels: u64,
+    pub(crate) level: u8,
+}
+
+/// Returns the mean and standard deviation of the luminance (0 to 1) of the resized image and its frame, the size and
+/// aspect of the original, and the means of the channels.
 pub(crate) fn features_of(
     image: &Pixels,
+    frame: Frame,
     channels: Channels,
     [width, height]: [u32; 2],
 ) -> impl Iterator<Item = f32> + use<> {
     let channels = channels.count();
-    let (mut sums, mut luminance, mut squares) = ([0u64; 3], 0u64, 0u64);
+    let level = u64::from(frame.level);
+    let of_frame = frame.pixels * level;
+    let (mut sums, mut luminance, mut squares) = ([of_frame; 3], of_frame, of_frame * level);
     for pixel in image.values.chunks_exact(channels) {
         let level = match *pixel {
             [red, green, blue] => {
@@ -40,7 +50,7 @@ pub(crate) fn features_of(
         luminance += level;
         squares += level * level;
     }
-    let count = (image.values.len() / channels).max(1) as f64;
+    let count = ((image.values.len() / channels) as u64 + frame.pixels).max(1) as f64;
     let mean = luminance as f64 / count;
     let deviation = (squares as f64 / count - mean * mean).max(0.0).sqrt();
     let [width, height] = [width, height].map(f64::from);

@@ -1,17 +1,28 @@
 //! Layout, height and width of a model input that is an image, from the model's declaration and the settings.
 
-use super::placing::MAX_RESIZED_PIXELS;
+use super::row_size::{ByHeight, RowSize};
 use super::settings::{Layout, Settings};
 use crate::error::SetupError;
 use crate::tensor::{Dim, Shape, TensorSpec};
 
-/// Layout, channels, height and width of an image in a row of the model's input.
+/// Layout, channels, height and width of images in rows of the model's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Form {
     pub(crate) layout: Layout,
     pub(crate) channels: usize,
-    pub(crate) height: u32,
-    pub(crate) width: u32,
+    pub(crate) size: RowSize,
+    dimensions: Dimensions,
+}
+
+/// Dimensions of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dimensions {
+    /// All elements in one.
+    List,
+    /// Height and width.
+    Plane,
+    /// Height, width and channels.
+    Planes,
 }
 
 /// Layout that the model declares, with height and width as far as they are declared.
@@ -25,28 +36,34 @@ impl Form {
     pub(crate) fn of(spec: &TensorSpec, settings: &Settings, channels: usize) -> Result<Form, SetupError> {
         let described = |problem: &str| described(problem, spec);
         let Declared { layout, size } = Declared::of(&spec.dims, settings.layout, channels).map_err(described)?;
-        let [height, width] = size_of(size, settings.size).map_err(described)?;
-        let form = Form { layout, channels, height, width };
-        match &*spec.dims {
-            [_, Dim::Fixed(row)] if *row != form.elements() => {
+        let size = size_of(size, settings.size).map_err(described)?;
+        size.check().map_err(described)?;
+        let dimensions = match spec.dims.len() {
+            2 => Dimensions::List,
+            3 => Dimensions::Plane,
+            _ => Dimensions::Planes,
+        };
+        let form = Form { layout, channels, size, dimensions };
+        let is_of_size = |elements: usize| form.row(size.largest()) == [elements];
+        match (&*spec.dims, size) {
+            ([_, _], RowSize::ByHeight(_) | RowSize::BySides(_)) => {
+                Err(described("size: a row that is one list has one size, as in size = [224, 224]"))
+            }
+            ([_, Dim::Fixed(elements)], _) if !is_of_size(*elements) => {
                 Err(described("size: it does not match the number of elements in the model's rows"))
             }
             _ => Ok(form),
         }
     }
 
-    fn elements(self) -> usize {
-        self.channels * self.height as usize * self.width as usize
-    }
-
-    /// Returns the shape of a row of an input with these dimensions.
-    pub(crate) fn row(self, dims: &[Dim]) -> Shape {
-        let (height, width) = (self.height as usize, self.width as usize);
-        match (dims, self.layout) {
-            ([_, _], _) => vec![self.elements()],
-            ([_, _, _], _) => vec![height, width],
-            (_, Layout::ChannelsFirst) => vec![self.channels, height, width],
-            (_, Layout::ChannelsLast) => vec![height, width, self.channels],
+    /// Returns the shape of a row with an image of this width and height.
+    pub(crate) fn row(self, [width, height]: [u32; 2]) -> Shape {
+        let (height, width) = (height as usize, width as usize);
+        match (self.dimensions, self.layout) {
+            (Dimensions::List, _) => vec![self.channels * height * width],
+            (Dimensions::Plane, _) => vec![height, width],
+            (Dimensions::Planes, Layout::ChannelsFirst) => vec![self.channels, height, width],
+            (Dimensions::Planes, Layout::ChannelsLast) => vec![height, width, self.channels],
         }
     }
 }
@@ -96,23 +113,27 @@ fn layout_of([first, last]: [&Dim; 2], configured: Option<Layout>, channels: usi
 }
 
 /// Returns height and width of the input, from the model's declaration, the settings, or both.
-fn size_of(declared: [Option<u32>; 2], configured: Option<[u32; 2]>) -> Result<[u32; 2], &'static str> {
-    let size = match (configured, declared) {
-        (None, [Some(height), Some(width)]) => [height, width],
-        (None, _) => return Err("size: say height and width, as in size = [224, 224]; the model does not fix them"),
-        (Some(size), declared) => {
-            if declared.into_iter().zip(size).any(|(declared, size)| declared.is_some_and(|declared| declared != size))
-            {
-                return Err("size: the model declares a different one");
-            }
-            size
-        }
+fn size_of(declared: [Option<u32>; 2], configured: Option<RowSize>) -> Result<RowSize, &'static str> {
+    let Some(size) = configured else {
+        let [Some(height), Some(width)] = declared else {
+            return Err(
+                "size: say height and width, as in size = [224, 224], or how they follow from an image, as in size = { \
+                 max_side = 1920, multiple = 32 }; the model does not fix them",
+            );
+        };
+        return Ok(RowSize::Fixed([height, width]));
     };
-    // Limits the size of the tensor of one image, and of a frame around an image.
-    if size.contains(&0) || u64::from(size[0]) * u64::from(size[1]) > MAX_RESIZED_PIXELS {
-        return Err("size: between 1 and 67,108,864 pixels in all");
-    }
-    Ok(size)
+    let fits = match size {
+        RowSize::Fixed(size) => {
+            declared.iter().zip(size).all(|(declared, size)| declared.is_none_or(|one| one == size))
+        }
+        RowSize::ByHeight(ByHeight { height, min_width, max_width, .. }) => {
+            declared[0].is_none_or(|declared| declared == height)
+                && declared[1].is_none_or(|declared| [min_width, max_width] == [declared; 2])
+        }
+        RowSize::BySides(_) => declared == [None, None],
+    };
+    if fits { Ok(size) } else { Err("size: the model declares a different one") }
 }
 
 fn fixed(dim: &Dim) -> Option<u32> {

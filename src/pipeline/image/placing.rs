@@ -1,106 +1,142 @@
-//! Resizing an image to the size that a model takes: stretched, cropped to the middle, or framed.
+//! Resizing an image to the size of its row: stretched, cropped, framed or padded.
 
 use super::decoding::Pixels;
-use super::resizing::{Filter, Target, resize};
-use super::settings::{Resize, Settings};
+use super::row_size::{Framed, MAX_RESIZED_PIXELS, RowSize};
+use super::settings::{Fill, Resampling, Resize, Settings};
+use super::side::{Anchor, Side};
+use super::{opencv_resizing, pillow_resizing};
 use crate::error::SetupError;
 use crate::pipeline::ImagePlacement;
 
-/// Maximum number of pixels of a resized image: 64 Mi.
-pub(crate) const MAX_RESIZED_PIXELS: u64 = 1 << 26;
+/// Maximum length of a side of an image with its padding.
+const MAX_PADDED_SIDE: u64 = 1 << 20;
 
-/// Resizing of images to the size that a model takes, as configured.
+/// Resizing of images to the size of their rows, as configured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Placing {
-    height: u32,
-    width: u32,
+    size: RowSize,
     channels: usize,
     resize: Resize,
-    /// Length of the shorter side of the resized image, before cropping.
-    shortest: u32,
-    /// Value of the frame around an image.
-    fill: u8,
-    filter: Filter,
+    before_crop: BeforeCrop,
+    anchor: Anchor,
+    fill: Fill,
+    filter: Resampling,
+}
+
+/// Size of the resized image, before cropping.
+#[derive(Debug, Clone, Copy)]
+enum BeforeCrop {
+    /// The shorter side has this length, and the aspect stays.
+    Shortest(u32),
+    /// Width and height are these.
+    Stretched([u32; 2]),
 }
 
 impl Placing {
-    /// Creates the resizing to this height and width, as configured.
-    pub(crate) fn new([height, width]: [u32; 2], channels: usize, settings: &Settings) -> Result<Placing, SetupError> {
-        let resize = settings.resize.unwrap_or_default();
-        if resize != Resize::Crop && settings.shortest.is_some() {
-            return Err(SetupError::Config("shortest: only applies to resize = \"crop\"".to_owned()));
+    /// Creates the resizing to this size, as configured.
+    pub(crate) fn new(size: RowSize, channels: usize, fill: Fill, settings: &Settings) -> Result<Placing, SetupError> {
+        settings.check_resize()?;
+        Ok(Placing {
+            size,
+            channels,
+            resize: settings.resize.unwrap_or_default(),
+            before_crop: BeforeCrop::of(size.largest(), settings).map_err(SetupError::Config)?,
+            anchor: settings.anchor.unwrap_or_default(),
+            fill,
+            filter: settings.filter.unwrap_or_default(),
+        })
+    }
+
+    /// Returns the resizing of an image of this width and height, across and down.
+    pub(crate) fn sides(&self, image: [u32; 2]) -> Result<[Side; 2], String> {
+        let anchor = self.anchor;
+        let sides = match self.resize {
+            Resize::Stretch => {
+                let row = self.size.stretched(image);
+                [0, 1].map(|axis| Side::stretched(image[axis], row[axis]))
+            }
+            Resize::Fit => {
+                let Framed { resized, row } = self.size.framed(image);
+                [0, 1].map(|axis| Side::framed(image[axis], resized[axis], row[axis], anchor))
+            }
+            Resize::Crop => {
+                let (resized, row) = (self.before_crop.size(image), self.size.largest());
+                [0, 1].map(|axis| Side::cropped(image[axis], resized[axis], row[axis], anchor))
+            }
+            Resize::Pad => {
+                let row = self.size.largest();
+                let padded = padded(image, row);
+                if padded.iter().any(|length| *length > MAX_PADDED_SIDE) {
+                    return Err(too_long(image));
+                }
+                [0, 1].map(|axis| Side::padded(image[axis], padded[axis], row[axis], anchor))
+            }
+        };
+        // Pillow resizes rows before columns, so the intermediate image has the original number of rows.
+        let intermediate = u64::from(sides[0].part) * u64::from(image[1]);
+        match self.filter {
+            Resampling::Pillow(_) if intermediate > MAX_RESIZED_PIXELS => Err(too_long(image)),
+            Resampling::Pillow(_) | Resampling::Opencv(_) => Ok(sides),
         }
-        if resize != Resize::Fit && settings.fill.is_some() {
-            return Err(SetupError::Config("fill: only applies to resize = \"fit\"".to_owned()));
+    }
+
+    /// Returns the part of the resized image that is in its row.
+    pub(crate) fn resized(&self, image: Pixels, sides: [Side; 2]) -> Pixels {
+        let fill = match self.fill {
+            Fill::Level(level) => level,
+            Fill::Scaled(_) => 0,
+        };
+        match self.filter {
+            Resampling::Pillow(filter) => pillow_resizing::resize(image, sides, self.channels, filter, fill),
+            Resampling::Opencv(interpolation) => {
+                opencv_resizing::resize(&image, sides, self.channels, interpolation, fill)
+            }
+        }
+    }
+}
+
+impl BeforeCrop {
+    /// Returns the configured size for rows of this width and height; by default, the shorter side becomes as long as the
+    /// longer side of a row.
+    fn of([width, height]: [u32; 2], settings: &Settings) -> Result<BeforeCrop, String> {
+        if let Some([stretched_height, stretched_width]) = settings.stretch_to {
+            if stretched_width < width || stretched_height < height {
+                return Err(format!(
+                    "stretch_to: [{stretched_height}, {stretched_width}] is less than the [{height}, {width}] that are \
+                     cut out"
+                ));
+            }
+            if u64::from(stretched_width) * u64::from(stretched_height) > MAX_RESIZED_PIXELS {
+                return Err("stretch_to: at most 67,108,864 pixels in all".to_owned());
+            }
+            return Ok(BeforeCrop::Stretched([stretched_width, stretched_height]));
         }
         let least = height.max(width);
         let shortest = settings.shortest.unwrap_or(least);
-        if u64::from(shortest).pow(2) > MAX_RESIZED_PIXELS {
-            return Err(SetupError::Config(format!("shortest: {shortest} pixels are too many")));
+        if u64::from(shortest).pow(2) > MAX_RESIZED_PIXELS && settings.resize == Some(Resize::Crop) {
+            return Err(format!("shortest: {shortest} pixels are too many"));
         }
         if shortest < least {
-            return Err(SetupError::Config(format!(
-                "shortest: {shortest} pixels are fewer than the {least} that are cut out"
-            )));
+            return Err(format!("shortest: {shortest} pixels are fewer than the {least} that are cut out"));
         }
-        let (fill, filter) = (settings.fill.unwrap_or(0), settings.filter.unwrap_or_default());
-        Ok(Placing { height, width, channels, resize, shortest, fill, filter })
+        Ok(BeforeCrop::Shortest(shortest))
     }
 
-    /// Returns the image resized to the model's size, and the placement of the original in it.
-    pub(crate) fn place(&self, image: Pixels) -> Result<(Pixels, ImagePlacement), String> {
-        let original = [image.width, image.height];
-        let [width, height] = match self.resize {
-            Resize::Stretch => [self.width, self.height].map(u64::from),
-            Resize::Crop => with_shortest(original, self.shortest),
-            Resize::Fit => within(original, [self.width, self.height]).map(u64::from),
-        };
-        let scale = [width as f64 / f64::from(original[0]), height as f64 / f64::from(original[1])];
-        let middle = |inner: u64, outer: u64| (inner as f64 - outer as f64) / 2.0;
-        let (own_width, own_height) = (u64::from(self.width), u64::from(self.height));
-        // Rounds halves to the even number, like torchvision's CenterCrop.
-        let cut = [middle(width, own_width), middle(height, own_height)].map(f64::round_ties_even);
-        let to = match self.resize {
-            Resize::Crop => Target {
-                width,
-                height,
-                left: cut[0] as u64,
-                top: cut[1] as u64,
-                part_width: self.width,
-                part_height: self.height,
-            },
-            Resize::Stretch | Resize::Fit => Target::whole(width as u32, height as u32),
-        };
-        // Rows are resized before columns, so the intermediate image has the original number of rows.
-        if u64::from(to.part_width) * u64::from(image.height) > MAX_RESIZED_PIXELS {
-            let [width, height] = original;
-            return Err(format!(
-                "found an image of {width} x {height} pixels, which is too tall for the model's width"
-            ));
+    fn size(self, image: [u32; 2]) -> [u64; 2] {
+        match self {
+            BeforeCrop::Shortest(shortest) => with_shortest(image, shortest),
+            BeforeCrop::Stretched(size) => size.map(u64::from),
         }
-        let resized = resize(image, to, self.channels, self.filter);
-        let (pixels, offset) = match self.resize {
-            Resize::Stretch => (resized, [0.0, 0.0]),
-            Resize::Crop => (resized, cut.map(|cut| -cut)),
-            Resize::Fit => {
-                let [left, top] = [middle(own_width, width), middle(own_height, height)].map(f64::floor);
-                (self.framed(&resized, left as u32, top as u32), [left, top])
-            }
-        };
-        Ok((pixels, ImagePlacement { original, input: [self.width, self.height], scale, offset }))
     }
+}
 
-    /// Puts a resized image into a frame of the model's size.
-    fn framed(&self, image: &Pixels, left: u32, top: u32) -> Pixels {
-        let channels = self.channels;
-        let (width, length) = (self.width as usize * channels, image.width as usize * channels);
-        let mut values = vec![self.fill; width * self.height as usize];
-        let start = left as usize * channels;
-        let rows = values.chunks_exact_mut(width).skip(top as usize);
-        for (row, from) in rows.zip(image.values.chunks_exact(length)) {
-            row[start..start + length].copy_from_slice(from);
-        }
-        Pixels { width: self.width, height: self.height, values }
+/// Returns the placement of an image in its row, for postprocessors.
+pub(crate) fn placement(sides: &[Side; 2]) -> ImagePlacement {
+    ImagePlacement {
+        original: sides.map(|side| side.length),
+        input: sides.map(|side| side.row),
+        scale: sides.map(|side| side.scale()),
+        offset: sides.map(|side| side.offset()),
     }
 }
 
@@ -112,9 +148,61 @@ fn with_shortest([width, height]: [u32; 2], shortest: u32) -> [u64; 2] {
     if width <= height { [shortest, longer] } else { [longer, shortest] }
 }
 
-/// Returns the largest width and height that fit into a frame without a change of the aspect.
-fn within([width, height]: [u32; 2], [most_wide, most_high]: [u32; 2]) -> [u32; 2] {
-    let scale = (f64::from(most_wide) / f64::from(width)).min(f64::from(most_high) / f64::from(height));
-    let side = |length: u32, most: u32| ((f64::from(length) * scale).round() as u32).clamp(1, most);
-    [side(width, most_wide), side(height, most_high)]
+/// Returns width and height of the smallest image around this one that has the aspect of the row.
+fn padded(image: [u32; 2], row: [u32; 2]) -> [u64; 2] {
+    let ([width, height], [row_width, row_height]) = (image.map(u64::from), row.map(u64::from));
+    let rounded = |product: u64, divisor: u64| (product + divisor / 2) / divisor;
+    if width * row_height >= height * row_width {
+        [width, rounded(width * row_height, row_width).max(height)]
+    } else {
+        [rounded(height * row_width, row_height).max(width), height]
+    }
+}
+
+fn too_long([width, height]: [u32; 2]) -> String {
+    format!("found an image of {width} x {height} pixels, which is too long for the shape of the model's input")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pipeline::image::opencv_resizing::Interpolation;
+    use crate::pipeline::image::pillow_resizing::Filter;
+
+    proptest! {
+        /// The padding is not made, but the result is as if it had been.
+        #[test]
+        fn a_padded_image_is_what_an_image_with_the_padding_is(
+            (width, height, values) in (1u32..12, 1u32..12).prop_flat_map(|(width, height)| {
+                (Just(width), Just(height), prop::collection::vec(any::<u8>(), (width * height) as usize))
+            }),
+            row in prop::array::uniform2(1u32..20), fill in any::<u8>(), is_anchored in any::<bool>(),
+        ) {
+            let anchor = if is_anchored { Anchor::TopLeft } else { Anchor::Centre };
+            let padded = padded([width, height], row);
+            let image = Pixels { width, height, values };
+            let sides = [Side::padded(width, padded[0], row[0], anchor), Side::padded(height, padded[1], row[1], anchor)];
+            let mut whole = vec![fill; (padded[0] * padded[1]) as usize];
+            for (y, line) in image.values.chunks(width as usize).enumerate() {
+                let start = (y + sides[1].before as usize) * padded[0] as usize + sides[0].before as usize;
+                whole[start..start + line.len()].copy_from_slice(line);
+            }
+            let [padded_width, padded_height] = padded.map(|length| length as u32);
+            let whole = Pixels { width: padded_width, height: padded_height, values: whole };
+            let stretched = [Side::stretched(padded_width, row[0]), Side::stretched(padded_height, row[1])];
+            for by in [Interpolation::Linear, Interpolation::Nearest] {
+                let ours = opencv_resizing::resize(&image, sides, 1, by, fill);
+                prop_assert_eq!(ours.values, opencv_resizing::resize(&whole, stretched, 1, by, fill).values);
+            }
+            for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos, Filter::Nearest] {
+                let copy = |image: &Pixels| Pixels { values: image.values.clone(), ..*image };
+                let ours = pillow_resizing::resize(copy(&image), sides, 1, filter, fill).values;
+                let theirs = pillow_resizing::resize(copy(&whole), stretched, 1, filter, fill).values;
+                // The weights of the padding are added in another order, so a tie may be rounded differently.
+                prop_assert!(ours.iter().zip(&theirs).all(|(ours, theirs)| ours.abs_diff(*theirs) <= 1));
+            }
+        }
+    }
 }

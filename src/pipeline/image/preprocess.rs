@@ -1,31 +1,37 @@
 //! `kind = "image"`: PNG, JPEG and WebP images become the pixels that a vision model takes.
 //!
 //! An image is decoded, turned upright, resized, cropped or framed, and its values are scaled channel by channel:
-//! `(value · scale − mean) ÷ deviation`. An instance is `{"b64": "…"}`, or the whole body is one image.
+//! `(value · scale − mean) ÷ deviation`. An instance is `{"b64": "…"}`, or the whole body is one image. The images of a
+//! request become one tensor, so their rows have one height and width.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use half::f16;
 use serde_json::value::RawValue;
 
-use super::decoding::{Pixels, decode};
-use super::features;
+use super::decoding::{Channels, decode};
+use super::features::{self, Frame};
+use super::input_values::InputValues;
 use super::pixel_layout::Form;
-use super::placing::Placing;
-use super::settings::{Colour, Layout, Levels, Settings};
+use super::placing::{Placing, placement};
+use super::row_size::RowSize;
+use super::settings::{Fill, Settings};
+use super::side::Side;
 use crate::budget::Deadline;
 use crate::error::{Error, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::encoded_file::encoded_file;
 use crate::pipeline::json::reader::{Reader, misfit};
 use crate::pipeline::{ImagePlacement, Origin, Prepared, Preprocessor, StageContext};
-use crate::tensor::{DType, Data, Shape, Tensor};
+use crate::tensor::{DType, Data, Tensor};
 
 /// Maximum number of pixels of all images of a request together, as a multiple of the maximum of one image.
 const IMAGES_OF_MOST_PIXELS: u64 = 8;
+
+/// Maximum width and height of the samples.
+const MAX_SAMPLE_SIDE: u32 = 256;
 
 /// Media types of bodies that are an image. The format is detected from the bytes, because senders also call JPEG
 /// `image/jpg` or `image/pjpeg`, or do not know it.
@@ -37,12 +43,10 @@ const EXAMPLE: &str = r#"an object with an image, as in {"b64": "iVBORw0…"}"#;
 struct ImagePreprocessor {
     input: Arc<str>,
     dtype: DType,
-    /// Shape of a row of the model's input.
-    row: Shape,
+    form: Form,
+    channels: Channels,
     placing: Placing,
-    colour: Colour,
-    layout: Layout,
-    levels: Vec<Levels>,
+    values: InputValues,
     max_pixels: u64,
     most_rows: NonZeroUsize,
     assumptions: Vec<String>,
@@ -55,26 +59,25 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, S
         return Err(SetupError::Config(format!("kind = \"image\" needs a model with one input; this one has {count}")));
     };
     let colour = settings.colour.unwrap_or_default();
-    let channels = colour.channels().count();
-    let form = Form::of(spec, &settings, channels)?;
+    let channels = colour.channels();
+    let form = Form::of(spec, &settings, channels.count())?;
     if !matches!(spec.dtype, DType::F32 | DType::F16 | DType::U8) {
         let described = spec.describe();
         return Err(SetupError::Config(format!(
             "the model's input is {described}; images are float32, float16 or uint8"
         )));
     }
-    let levels = settings.levels(channels, spec.dtype)?;
-    let placing = Placing::new([form.height, form.width], channels, &settings)?;
-    let row = form.row(&spec.dims);
-    let most_rows = context.most_rows(row.iter().product());
+    let fill = settings.fill(spec.dtype)?;
+    let placing = Placing::new(form.size, channels.count(), fill, &settings)?;
+    let levels = settings.levels(channels.count(), spec.dtype)?;
+    let most_rows = context.most_rows(form.row(form.size.largest()).iter().product());
     Ok(Box::new(ImagePreprocessor {
         input: Arc::clone(&spec.name),
         dtype: spec.dtype,
-        row,
+        form,
+        channels,
         placing,
-        colour,
-        layout: form.layout,
-        levels,
+        values: InputValues { layout: form.layout, colour, levels, fill },
         max_pixels: settings.max_pixels.get(),
         most_rows,
         assumptions: settings.assumptions(spec.dtype),
@@ -93,14 +96,18 @@ impl Preprocessor for ImagePreprocessor {
         batch.finish(self)
     }
 
-    /// Returns three images of noise: dark, mixed and bright.
+    /// Returns three images of noise: dark, mixed and bright. They are large enough for models that take images in
+    /// their own size.
     fn samples(&self) -> Option<[String; 3]> {
-        const SIDE: u32 = 16;
+        let side = match self.form.size {
+            RowSize::Fixed(_) | RowSize::ByHeight(_) => 16,
+            RowSize::BySides(sides) => sides.max_side.min(MAX_SAMPLE_SIDE),
+        };
         let mut random = fastrand::Rng::with_seed(0x5eed);
         let mut sample = |range: std::ops::Range<u8>| {
-            let values = (0..SIDE * SIDE * 3).map(|_| random.u8(range.clone())).collect();
+            let values = (0..side * side * 3).map(|_| random.u8(range.clone())).collect();
             let mut file = std::io::Cursor::new(Vec::new());
-            image::RgbImage::from_raw(SIDE, SIDE, values)?.write_to(&mut file, image::ImageFormat::Png).ok()?;
+            image::RgbImage::from_raw(side, side, values)?.write_to(&mut file, image::ImageFormat::Png).ok()?;
             Some(format!(r#"{{"b64": "{}"}}"#, STANDARD.encode(file.into_inner())))
         };
         Some([sample(0..60)?, sample(0..255)?, sample(190..255)?])
@@ -126,7 +133,7 @@ impl Preprocessor for ImagePreprocessor {
     }
 
     fn features(&self) -> FeatureSchema {
-        features::schema(self.colour.channels())
+        features::schema(self.channels)
     }
 }
 
@@ -135,6 +142,8 @@ struct Batch {
     data: Data,
     numbers: Vec<f32>,
     placements: Vec<ImagePlacement>,
+    /// Width and height of the rows; `None` before the first.
+    row: Option<[u32; 2]>,
     /// Number of pixels of the decoded images together.
     pixels: u64,
 }
@@ -142,7 +151,8 @@ struct Batch {
 impl Batch {
     fn finish(self, stage: &ImagePreprocessor) -> Result<Prepared> {
         let rows = self.placements.len();
-        let shape = [rows].into_iter().chain(stage.row.iter().copied()).collect();
+        let row = stage.form.row(self.row.unwrap_or(stage.form.size.largest()));
+        let shape = [rows].into_iter().chain(row).collect();
         let inputs = [(Arc::clone(&stage.input), Tensor::new(shape, self.data)?)].into_iter().collect();
         let mut features = Features::with_rows(rows);
         features.numbers = self.numbers;
@@ -157,12 +167,12 @@ impl ImagePreprocessor {
             DType::U8 => Data::U8(Vec::new()),
             _ => Data::F32(Vec::new()),
         };
-        Batch { data, numbers: Vec::new(), placements: Vec::new(), pixels: 0 }
+        Batch { data, numbers: Vec::new(), placements: Vec::new(), row: None, pixels: 0 }
     }
 
     /// Decodes one image, and adds it to the batch as a row.
     fn add(&self, bytes: &[u8], batch: &mut Batch) -> Result<(), String> {
-        let decoded = decode(bytes, self.max_pixels, self.colour.channels())?;
+        let decoded = decode(bytes, self.max_pixels, self.channels)?;
         let original = [decoded.width, decoded.height];
         batch.pixels += u64::from(decoded.width) * u64::from(decoded.height);
         let most = self.max_pixels.saturating_mul(IMAGES_OF_MOST_PIXELS);
@@ -171,60 +181,30 @@ impl ImagePreprocessor {
                 "the images up to this one have more than {most} pixels together; send them in several requests"
             ));
         }
-        let (placed, placement) = self.placing.place(decoded)?;
-        batch.numbers.extend(features::features_of(&placed, self.colour.channels(), original));
-        batch.placements.push(placement);
-        match &mut batch.data {
-            Data::F32(values) => self.write(&placed, values, |level| level),
-            Data::F16(values) => self.write(&placed, values, f16::from_f32),
-            Data::U8(values) => self.write_as_they_are(&placed, values),
-            _ => {}
+        let sides = self.placing.sides(original)?;
+        let row = sides.map(|side| side.row);
+        let first = *batch.row.get_or_insert(row);
+        if row != first {
+            return Err(format!(
+                "found an image of {} x {} pixels, which the model takes as {} x {} pixels, but the first one of the \
+                 request as {} x {}; send it in a request of its own",
+                original[0], original[1], row[0], row[1], first[0], first[1]
+            ));
         }
+        let part = self.placing.resized(decoded, sides);
+        batch.numbers.extend(features::features_of(&part, self.frame(&sides), self.channels, original));
+        batch.placements.push(placement(&sides));
+        self.values.append(&part, &sides, &mut batch.data);
         Ok(())
     }
 
-    /// Writes the values of an image in the model's layout.
-    fn write<T>(&self, image: &Pixels, values: &mut Vec<T>, made: impl Fn(f32) -> T) {
-        let channels = self.levels.len();
-        values.reserve(image.values.len());
-        match self.layout {
-            Layout::ChannelsFirst => {
-                for channel in 0..channels {
-                    let (levels, place) = (&self.levels[channel], self.place_of(channel));
-                    let pixels = image.values.chunks_exact(channels);
-                    values.extend(pixels.map(|pixel| made(levels[usize::from(pixel[place])])));
-                }
-            }
-            Layout::ChannelsLast => {
-                for pixel in image.values.chunks_exact(channels) {
-                    for channel in 0..channels {
-                        values.push(made(self.levels[channel][usize::from(pixel[self.place_of(channel)])]));
-                    }
-                }
-            }
+    /// Returns the frame around an image, for its features. A frame whose value is not one of pixels is left out.
+    fn frame(&self, sides: &[Side; 2]) -> Frame {
+        let pixels = |length: fn(&Side) -> u32| u64::from(length(&sides[0])) * u64::from(length(&sides[1]));
+        match self.values.fill {
+            Fill::Level(level) => Frame { pixels: pixels(|side| side.row) - pixels(|side| side.part), level },
+            Fill::Scaled(_) => Frame { pixels: 0, level: 0 },
         }
-    }
-
-    fn write_as_they_are(&self, image: &Pixels, values: &mut Vec<u8>) {
-        let channels = self.levels.len();
-        match self.layout {
-            Layout::ChannelsFirst => {
-                for channel in 0..channels {
-                    let pixels = image.values.chunks_exact(channels);
-                    values.extend(pixels.map(|pixel| pixel[self.place_of(channel)]));
-                }
-            }
-            Layout::ChannelsLast => {
-                let channel = |pixel: &[u8], channel| pixel[self.place_of(channel)];
-                let pixels = image.values.chunks_exact(channels);
-                values.extend(pixels.flat_map(|pixel| (0..channels).map(move |index| channel(pixel, index))));
-            }
-        }
-    }
-
-    /// Returns the position of a channel of the model in a decoded pixel.
-    fn place_of(&self, channel: usize) -> usize {
-        if self.colour == Colour::Bgr { 2 - channel } else { channel }
     }
 }
 

@@ -5,7 +5,10 @@ use std::num::NonZeroU64;
 use serde::Deserialize;
 
 use super::decoding::Channels;
-use super::resizing::Filter;
+use super::opencv_resizing::Interpolation;
+use super::pillow_resizing::Filter;
+use super::row_size::RowSize;
+use super::side::Anchor;
 use crate::error::SetupError;
 use crate::tensor::DType;
 
@@ -13,15 +16,21 @@ use crate::tensor::DType;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
     /// Height and width of the model's input; by default, those that the model declares.
-    pub(crate) size: Option<[u32; 2]>,
+    pub(crate) size: Option<RowSize>,
     /// Method of resizing an image to `size`.
     pub(crate) resize: Option<Resize>,
     /// For cropping: length of the shorter side of the resized image; by default, the longer side of `size`.
     pub(crate) shortest: Option<u32>,
-    /// Value of the frame around an image, 0 to 255.
+    /// For cropping, instead of `shortest`: height and width of the resized image.
+    pub(crate) stretch_to: Option<[u32; 2]>,
+    /// Part of the image that stays in its place if it is cropped, framed or padded.
+    pub(crate) anchor: Option<Anchor>,
+    /// Value of the frame or the padding around an image, 0 to 255.
     pub(crate) fill: Option<u8>,
+    /// Value of the frame in the model's input, instead of `fill`.
+    pub(crate) fill_scaled: Option<f32>,
     /// Filter of the resizing.
-    pub(crate) filter: Option<Filter>,
+    pub(crate) filter: Option<Resampling>,
     /// Channels of the model's input, and their order.
     pub(crate) colour: Option<Colour>,
     /// Factor that a value (0 to 255) is multiplied by.
@@ -43,10 +52,32 @@ pub(crate) enum Resize {
     /// Resizes width and height separately, which changes the aspect.
     #[default]
     Stretch,
-    /// Resizes the shorter side to `shortest`, and crops the middle.
+    /// Resizes the shorter side to `shortest`, or both sides to `stretch_to`, and cuts out a part.
     Crop,
-    /// Resizes the whole image to fit, and puts it into the middle of a frame.
+    /// Resizes the whole image to fit, and puts a frame around it.
     Fit,
+    /// Pads the image to the aspect of `size`, and resizes the result.
+    Pad,
+}
+
+/// Filter of the resizing, with the library that gives the same results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected \"bilinear\", \"bicubic\", \"lanczos\", \"nearest\", \"opencv-linear\" or \"opencv-nearest\""
+)]
+pub(crate) enum Resampling {
+    Pillow(Filter),
+    Opencv(Interpolation),
+}
+
+/// Value of the frame around an image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Fill {
+    /// A value like those of pixels, which is scaled like them.
+    Level(u8),
+    /// A value of the model's input.
+    Scaled(f32),
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -91,7 +122,68 @@ impl Colour {
     }
 }
 
+impl Default for Resampling {
+    fn default() -> Resampling {
+        Resampling::Pillow(Filter::default())
+    }
+}
+
+impl Resize {
+    fn name(self) -> &'static str {
+        match self {
+            Resize::Stretch => "stretch",
+            Resize::Crop => "crop",
+            Resize::Fit => "fit",
+            Resize::Pad => "pad",
+        }
+    }
+}
+
 impl Settings {
+    /// Checks that every setting applies to the method of resizing.
+    pub(crate) fn check_resize(&self) -> Result<(), SetupError> {
+        use Resize::{Crop, Fit, Pad};
+        let wrong = |problem: String| Err(SetupError::Config(problem));
+        let resize = self.resize.unwrap_or_default();
+        let keys: [(&str, bool, &[Resize]); 5] = [
+            ("shortest", self.shortest.is_some(), &[Crop]),
+            ("stretch_to", self.stretch_to.is_some(), &[Crop]),
+            ("fill", self.fill.is_some(), &[Fit, Pad]),
+            ("fill_scaled", self.fill_scaled.is_some(), &[Fit]),
+            ("anchor", self.anchor.is_some(), &[Crop, Fit, Pad]),
+        ];
+        for (key, _, applies) in keys.iter().filter(|(_, is_set, applies)| *is_set && !applies.contains(&resize)) {
+            let names: Vec<String> = applies.iter().map(|resize| format!("{:?}", resize.name())).collect();
+            return wrong(format!("{key}: only applies to resize = {}", names.join(" or ")));
+        }
+        if self.shortest.is_some() && self.stretch_to.is_some() {
+            return wrong("shortest, stretch_to: set one of them".to_owned());
+        }
+        match self.size {
+            Some(RowSize::ByHeight(_) | RowSize::BySides(_)) if matches!(resize, Crop | Pad) => wrong(format!(
+                "resize: {:?} needs one size for all images, as in size = [224, 224]; with another size, take \"stretch\" \
+                 or \"fit\"",
+                resize.name()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the value of the frame around an image.
+    pub(crate) fn fill(&self, dtype: DType) -> Result<Fill, SetupError> {
+        match (self.fill, self.fill_scaled) {
+            (level, None) => Ok(Fill::Level(level.unwrap_or(0))),
+            (Some(_), Some(_)) => Err(SetupError::Config("fill, fill_scaled: set one of them".to_owned())),
+            (None, Some(_)) if dtype == DType::U8 => Err(SetupError::Config(
+                "fill_scaled: the model takes uint8, so values are not scaled; set fill".to_owned(),
+            )),
+            (None, Some(value)) if !value.is_finite() => {
+                Err(SetupError::Config("fill_scaled: must be finite".to_owned()))
+            }
+            (None, Some(value)) => Ok(Fill::Scaled(value)),
+        }
+    }
+
     /// Returns the converted values of each channel: `(value · scale − mean) ÷ deviation`.
     pub(crate) fn levels(&self, channels: usize, dtype: DType) -> Result<Vec<Levels>, SetupError> {
         let is_scaled = self.scale.is_some() || self.mean.is_some() || self.deviation.is_some();
@@ -121,6 +213,7 @@ impl Settings {
         let defaults = [
             (self.colour.is_none(), "colour = \"rgb\""),
             (self.resize.is_none(), "resize = \"stretch\""),
+            (self.anchor.is_none() && self.resize.is_some_and(|how| how != Resize::Stretch), "anchor = \"centre\""),
             (self.filter.is_none(), "filter = \"bilinear\" (antialiased)"),
             (is_scaled && self.scale.is_none(), "scale = 1/255"),
             (is_scaled && self.mean.is_none(), "mean = 0"),

@@ -14,8 +14,9 @@ use std::f64::consts::PI;
 use serde::Deserialize;
 
 use crate::pipeline::image::decoding::Pixels;
+use crate::pipeline::image::side::Side;
 
-/// Interpolation filter for resizing an image.
+/// Interpolation filter of Pillow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Filter {
@@ -34,44 +35,22 @@ pub(crate) enum Filter {
 struct Window {
     start: usize,
     weights: Vec<f32>,
+    /// Weight of the padding.
+    padding: f32,
 }
 
 /// Number of rows that are resized at a time, chosen to fill the vector registers of the processor.
 const LANES: usize = 8;
 
-/// Size that an image is resized to, and the part of the resized image that is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) width: u64,
-    pub(crate) height: u64,
-    pub(crate) left: u64,
-    pub(crate) top: u64,
-    pub(crate) part_width: u32,
-    pub(crate) part_height: u32,
-}
-
-impl Target {
-    /// Creates a target of this size that is computed as a whole.
-    pub(crate) fn whole(width: u32, height: u32) -> Target {
-        let (part_width, part_height) = (width, height);
-        Target { width: width.into(), height: height.into(), left: 0, top: 0, part_width, part_height }
-    }
-}
-
-/// Resizes an image with this many channels. Computes only the part that the target selects.
-pub(crate) fn resize(image: Pixels, to: Target, channels: usize, filter: Filter) -> Pixels {
-    let Target { part_width: width, part_height: height, .. } = to;
-    let is_as_wide = (u64::from(image.width), image.width) == (to.width, width);
-    let is_as_high = (u64::from(image.height), image.height) == (to.height, height);
-    let values = if is_as_wide {
-        image.values
-    } else {
-        rows(&image, &windows(image.width, to.width, to.left, width, filter), channels)
-    };
-    let values = if is_as_high {
+/// Resizes an image with this many channels. `fill` is the value of the padding.
+pub(crate) fn resize(image: Pixels, [across, down]: [Side; 2], channels: usize, filter: Filter, fill: u8) -> Pixels {
+    let (width, height) = (across.part, down.part);
+    let values =
+        if across.is_unchanged() { image.values } else { rows(&image, &windows(&across, filter), channels, fill) };
+    let values = if down.is_unchanged() {
         values
     } else {
-        columns(&values, width as usize * channels, &windows(image.height, to.height, to.top, height, filter))
+        columns(&values, width as usize * channels, &windows(&down, filter), fill)
     };
     Pixels { width, height, values }
 }
@@ -101,25 +80,32 @@ impl Filter {
     }
 }
 
-/// Returns the windows of `count` pixels of the result, beginning with `first`, for a side that is resized from `from`
-/// to `to` pixels.
-fn windows(from: u32, to: u64, first: u64, count: u32, filter: Filter) -> Vec<Window> {
-    let scale = f64::from(from) / to as f64;
-    let from = from as usize;
+/// Returns the windows of the computed part of a side.
+fn windows(side: &Side, filter: Filter) -> Vec<Window> {
+    let scale = side.padded as f64 / side.resized as f64;
     let stretch = scale.max(1.0);
     let support = filter.support() * stretch;
     let window = |place: u64| {
         let centre = (place as f64 + 0.5) * scale;
         if filter == Filter::Nearest {
-            return Window { start: (centre as usize).min(from - 1), weights: vec![1.0] };
+            return match side.in_image((centre as u64).min(side.padded - 1)) {
+                Some(start) => Window { start, weights: vec![1.0], padding: 0.0 },
+                None => Window { start: 0, weights: Vec::new(), padding: 1.0 },
+            };
         }
-        let start = (centre - support + 0.5).max(0.0) as usize;
-        let end = ((centre + support + 0.5) as usize).min(from);
-        let weight = |at: usize| filter.at((at as f64 - centre + 0.5) / stretch);
+        let start = (centre - support + 0.5).max(0.0) as u64;
+        let end = ((centre + support + 0.5) as u64).min(side.padded);
+        let weight = |at: u64| filter.at((at as f64 - centre + 0.5) / stretch);
         let sum: f64 = (start..end).map(weight).sum();
-        Window { start, weights: (start..end).map(|at| (weight(at) / sum) as f32).collect() }
+        let (first, last) = (side.before.clamp(start, end), (side.before + u64::from(side.length)).clamp(start, end));
+        Window {
+            // If the window has only padding, no pixel is read.
+            start: first.saturating_sub(side.before).min(u64::from(side.length) - 1) as usize,
+            weights: (first..last).map(|at| (weight(at) / sum) as f32).collect(),
+            padding: (start..first).chain(last..end).map(|at| (weight(at) / sum) as f32).sum(),
+        }
     };
-    (first..first + u64::from(count)).map(window).collect()
+    (side.first..side.first + u64::from(side.part)).map(window).collect()
 }
 
 /// Rounds to the nearest whole value from 0 to 255, ties upwards.
@@ -129,7 +115,7 @@ fn rounded(value: f32) -> u8 {
 }
 
 /// Resizes every row to another width.
-fn rows(image: &Pixels, windows: &[Window], channels: usize) -> Vec<u8> {
+fn rows(image: &Pixels, windows: &[Window], channels: usize, fill: u8) -> Vec<u8> {
     let (before, after) = (image.width as usize * channels, windows.len() * channels);
     let mut resized = vec![0; after * image.height as usize];
     // Values at one position of `LANES` rows, side by side.
@@ -140,7 +126,7 @@ fn rows(image: &Pixels, windows: &[Window], channels: usize) -> Vec<u8> {
         }
         for (x, window) in windows.iter().enumerate() {
             for channel in 0..channels {
-                let mut sums = [0f32; LANES];
+                let mut sums = [window.padding * f32::from(fill); LANES];
                 let places = together[window.start * channels + channel..].iter().step_by(channels);
                 for (weight, lanes) in window.weights.iter().zip(places) {
                     sums.iter_mut().zip(lanes).for_each(|(sum, value)| *sum += weight * value);
@@ -155,11 +141,11 @@ fn rows(image: &Pixels, windows: &[Window], channels: usize) -> Vec<u8> {
 }
 
 /// Resizes every column to another height. `width` is the number of values in a row.
-fn columns(values: &[u8], width: usize, windows: &[Window]) -> Vec<u8> {
+fn columns(values: &[u8], width: usize, windows: &[Window], fill: u8) -> Vec<u8> {
     let mut resized = Vec::with_capacity(width * windows.len());
     let mut sums = vec![0f32; width];
     for window in windows {
-        sums.fill(0.0);
+        sums.fill(window.padding * f32::from(fill));
         for (weight, row) in window.weights.iter().zip(values[window.start * width..].chunks_exact(width)) {
             sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * f32::from(*value));
         }
@@ -183,7 +169,7 @@ mod tests {
         ) {
             let values = colour.repeat((size.0 * size.1) as usize);
             let image = Pixels { width: size.0, height: size.1, values };
-            let resized = resize(image, Target::whole(to.0, to.1), 3, FILTERS[filter]);
+            let resized = resize(image, [Side::stretched(size.0, to.0), Side::stretched(size.1, to.1)], 3, FILTERS[filter], 0);
             prop_assert_eq!(resized.values, colour.repeat((to.0 * to.1) as usize));
         }
 
@@ -194,9 +180,12 @@ mod tests {
         ) {
             let height = (values.len() / 9) as u32;
             let values = values[..9 * height as usize].to_vec();
-            let all = resize(Pixels { width: 9, height, values: values.clone() }, Target::whole(to, height), 1, FILTERS[filter]);
+            let across = Side::stretched(9, to);
+            let all = Pixels { width: 9, height, values: values.clone() };
+            let all = resize(all, [across, Side::stretched(height, height)], 1, FILTERS[filter], 0);
             for (row, resized) in values.chunks(9).zip(all.values.chunks(to as usize)) {
-                let alone = resize(Pixels { width: 9, height: 1, values: row.to_vec() }, Target::whole(to, 1), 1, FILTERS[filter]);
+                let alone = Pixels { width: 9, height: 1, values: row.to_vec() };
+                let alone = resize(alone, [across, Side::stretched(1, 1)], 1, FILTERS[filter], 0);
                 prop_assert_eq!(&alone.values, resized);
             }
         }
