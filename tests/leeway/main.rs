@@ -15,6 +15,7 @@ mod classes;
 // Requires fail points: `cargo test --features failpoints`, as `make test` does.
 #[cfg(feature = "failpoints")]
 mod crash;
+mod data_formats;
 mod deployment;
 mod detectors;
 mod documentation;
