@@ -349,7 +349,7 @@ mod tests {
             (header("'<f4'", "(4, 2)"), "it is cut off: its header declares "),
             (header("'<f4'", "(1152921504606846976, 16)"), "is too large"),
             (header("'<f4'", "(4611686018427387904, )"), "is too large"),
-            (header("'<U9223372036854775807'", "(1, )"), "has the type"),
+            (header("'<U9223372036854775807'", "(1, )"), "the type \"<U9223372036854775807\""),
             (header("'|O'", "(1, )"), "a pickle, which can run code"),
             (header("'<M8[ns]'", "(1, )"), "the type \"<M8[ns]\""),
             (header("'<c8'", "(1, )"), "the type \"<c8\""),
