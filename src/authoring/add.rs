@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::data_file::DataFile;
 use super::recorded_examples::{RecordedFrom, record};
 use super::staging::{Staging, at};
 use super::training_data::{Progress, make_baseline};
-use super::training_rows::TrainingData;
 use super::weights_beside::stage_weights_beside;
 use crate::config::{Batching, ModelConfig, SessionPlace};
 use crate::error::{Result, SetupError};
@@ -28,10 +28,10 @@ pub struct NewFiles {
     pub others: Vec<PathBuf>,
     /// Examples, stored as `golden.json`.
     pub golden: Option<PathBuf>,
-    /// Instances whose predictions are recorded as examples.
+    /// Rows that become examples, if there is no `golden`.
     pub record: Option<RecordedFrom>,
     /// Training data of the model, from which a baseline is made.
-    pub training_data: Option<TrainingData>,
+    pub training_data: Option<DataFile>,
 }
 
 /// A version to add.
@@ -122,13 +122,14 @@ fn check(
             let examine = || opened.examine(&mut *opened.session()?, MAX_COMPARING);
             let mut findings = findings.map_or_else(examine, Ok).map_err(refused)?;
             if let Some(from) = &new.record {
-                let golden = record(from, &opened)?;
+                let (golden, remarks) = record(from, &opened)?;
+                findings.remarks.extend(remarks);
                 examples = golden.instances.len();
                 staging.write_json(&golden, GOLDEN_FILE)?;
             }
             if let Some(data) = &new.training_data {
-                let (made, assumptions) = make_baseline(data, &opened, &findings, progress)?;
-                findings.remarks.extend(assumptions);
+                let (made, remarks) = make_baseline(data, &opened, &findings, progress)?;
+                findings.remarks.extend(remarks);
                 staging.write_json(&made, BASELINE_FILE)?;
                 baseline = Some(made);
             }

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::add::order;
+use super::data_file::DataFile;
 use super::staging::{Staging, at};
 use super::training_data::{Progress, make_baseline};
-use super::training_rows::TrainingData;
 use crate::error::{Result, SetupError};
 use crate::identity::Version;
 use crate::model::Engine;
@@ -15,11 +15,11 @@ use crate::registry::{MAX_COMPARING, OpenedVersion};
 use crate::repository::{BASELINE_FILE, Manifest, Refusal, VerifiedVersion, files_in, model_in_folder};
 
 /// Makes a baseline for an existing version. The version is replaced as a whole, and gets another digest. Also returns
-/// the assumptions about the data.
+/// remarks on the data.
 pub fn add_baseline(
     model: &Path,
     version: Version,
-    data: &TrainingData,
+    data: &DataFile,
     engine: &dyn Engine,
     stages: &Stages,
     progress: &dyn Fn(Progress),
@@ -38,7 +38,7 @@ pub fn add_baseline(
     let opened = OpenedVersion::open(engine, stages, &order(&model, version)?, verified).map_err(refused)?;
     let findings =
         opened.session().and_then(|mut session| opened.examine(&mut *session, MAX_COMPARING)).map_err(refused)?;
-    let (baseline, assumptions) = make_baseline(data, &opened, &findings, progress)?;
+    let (baseline, remarks) = make_baseline(data, &opened, &findings, progress)?;
 
     let staging = Staging::create(&model)?;
     for (name, path) in files_in(&folder).map_err(refused)? {
@@ -51,5 +51,5 @@ pub fn add_baseline(
     VerifiedVersion::read(staging.path()).map_err(refused)?;
     staging.sync()?;
     staging.replace_version(&folder)?;
-    Ok((manifest, baseline, assumptions))
+    Ok((manifest, baseline, remarks))
 }

@@ -1,8 +1,8 @@
-//! Files of training data: packed or not, and rows as delimited text or as JSON.
+//! Files with rows of data: their format, recognised by the content and the name, and the text of those that are text.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use flate2::bufread::MultiGzDecoder;
@@ -16,27 +16,85 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const MAX_HEADER_BYTES: u64 = 1 << 22;
 /// The separators that are recognised in a header. Others have to be given.
 const DELIMITERS: [Delimiter; 3] = [Delimiter(b','), Delimiter(b';'), Delimiter(b'\t')];
+/// Endings of the names of files that are not text.
+const ENDINGS: [(&str, FileKind); 9] = [
+    (".parquet", FileKind::Parquet),
+    (".pq", FileKind::Parquet),
+    (".arrow", FileKind::Arrow),
+    (".arrows", FileKind::Arrow),
+    (".feather", FileKind::Arrow),
+    (".ipc", FileKind::Arrow),
+    (".npy", FileKind::NumPy),
+    (".npz", FileKind::NumPy),
+    (".parq", FileKind::Parquet),
+];
+
+/// A file or folder with rows of data: training data, or examples.
+#[derive(Debug, Clone)]
+pub struct DataFile {
+    pub path: PathBuf,
+    /// Separator of the columns of delimited text. By default that of the header.
+    pub delimiter: Option<Delimiter>,
+    /// Columns of a table that are not features, such as the label or an id.
+    pub ignored_columns: Vec<String>,
+}
 
 /// The character between the cells of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delimiter(u8);
 
-/// Form of the rows of a file.
+/// Format of a file or folder with rows of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RowFormat {
+pub(super) enum DataFormat {
     /// One instance per line.
     JsonLines,
     /// A header and rows of cells, such as CSV.
     Delimited(Delimiter),
+    Parquet,
+    /// A file (Feather) or a stream.
+    Arrow,
+    /// One array.
+    NumPy,
+    /// Named arrays.
+    NumPyArchive,
+    ImageFolder,
+}
+
+/// Finds the format of a file or folder. `given` is the delimiter, if it was given.
+pub(super) fn data_format(path: &Path, given: Option<Delimiter>) -> Result<DataFormat, SetupError> {
+    let wrong = |problem: String| SetupError::Repository(format!("{}: {problem}", path.display()));
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let kind = if path.is_dir() {
+        None
+    } else {
+        FileKind::of_file(path).map_err(|error: io::Error| wrong(error.to_string()))?
+    };
+    let format = match kind {
+        Some(FileKind::Parquet) => DataFormat::Parquet,
+        Some(FileKind::Arrow) => DataFormat::Arrow,
+        Some(FileKind::NumPy) => DataFormat::NumPy,
+        Some(FileKind::Zip) if name.ends_with(".npz") => DataFormat::NumPyArchive,
+        None if path.is_dir() => DataFormat::ImageFolder,
+        _ => {
+            let named = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, named)| named);
+            return match (named, kind) {
+                (Some(named), None | Some(FileKind::Json)) if given.is_none() => {
+                    Err(wrong(format!("it is named like {}, but its content is another", named.name())))
+                }
+                _ => text_format(path, given),
+            };
+        }
+    };
+    match given {
+        Some(_) => Err(wrong("only text has a delimiter; leave --delimiter out".to_owned())),
+        None => Ok(format),
+    }
 }
 
 /// Opens a file for reading as text. Unpacks gzip, and skips a byte order mark.
 pub(super) fn open_text(path: &Path) -> Result<Box<dyn BufRead>, SetupError> {
     let wrong = |problem: &str| SetupError::Repository(format!("{}: {problem}", path.display()));
     let unreadable = |error: io::Error| wrong(&error.to_string());
-    if path.is_dir() {
-        return Err(wrong("a folder; give one file, with the rows as CSV with a header or as JSON, one per line"));
-    }
     let (mut kind, mut text) = peek(BufReader::new(File::open(path).map_err(unreadable)?)).map_err(unreadable)?;
     if kind == Some(FileKind::Gzip) {
         (kind, text) = peek(BufReader::new(MultiGzDecoder::new(text))).map_err(unreadable)?;
@@ -47,25 +105,25 @@ pub(super) fn open_text(path: &Path) -> Result<Box<dyn BufRead>, SetupError> {
     }
 }
 
-/// Finds the form of the rows, by the name of the file and its header, if the delimiter is not given.
-pub(super) fn row_format(path: &Path, given: Option<Delimiter>) -> Result<RowFormat, SetupError> {
+/// Finds the format of a text, by the name of the file and its header, if the delimiter is not given.
+fn text_format(path: &Path, given: Option<Delimiter>) -> Result<DataFormat, SetupError> {
     if let Some(given) = given {
-        return Ok(RowFormat::Delimited(given));
+        return Ok(DataFormat::Delimited(given));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     if name.ends_with(".tsv") {
-        return Ok(RowFormat::Delimited(Delimiter(b'\t')));
+        return Ok(DataFormat::Delimited(Delimiter(b'\t')));
     }
     if !name.ends_with(".csv") {
-        return Ok(RowFormat::JsonLines);
+        return Ok(DataFormat::JsonLines);
     }
     let wrong = |problem: String| SetupError::Repository(format!("{}: {problem}", path.display()));
     let header = open_text(path)?.take(MAX_HEADER_BYTES);
     let found = delimiters_in_header(header.bytes()).map_err(|error| wrong(error.to_string()))?;
     match *found {
-        [] => Ok(RowFormat::Delimited(DELIMITERS[0])),
-        [only] => Ok(RowFormat::Delimited(only)),
+        [] => Ok(DataFormat::Delimited(DELIMITERS[0])),
+        [only] => Ok(DataFormat::Delimited(only)),
         ref several => {
             let several: Vec<String> = several.iter().copied().map(Delimiter::quoted).collect();
             Err(wrong(format!(
@@ -94,6 +152,8 @@ fn problem_as_rows(kind: FileKind) -> String {
     }
     let remedy = match kind {
         FileKind::Utf16 => "save it as UTF-8",
+        // Others of these kinds are not opened as text.
+        FileKind::Parquet | FileKind::Arrow | FileKind::NumPy => "unpack it first",
         _ => "write the rows as CSV with a header, or as JSON, one instance per line (.jsonl)",
     };
     format!("{}; {remedy}", kind.name())
@@ -190,15 +250,15 @@ mod tests {
     fn the_end_of_a_name_decides_its_format() {
         let given = Some(Delimiter(b'|'));
         for (name, given, format) in [
-            ("a.jsonl", None, RowFormat::JsonLines),
-            ("a.jsonl.gz", None, RowFormat::JsonLines),
-            ("csv", None, RowFormat::JsonLines),
-            ("a.TSV", None, RowFormat::Delimited(Delimiter(b'\t'))),
-            ("a.tsv.gz", None, RowFormat::Delimited(Delimiter(b'\t'))),
-            ("a.csv", given, RowFormat::Delimited(Delimiter(b'|'))),
-            ("a.txt", given, RowFormat::Delimited(Delimiter(b'|'))),
+            ("a.jsonl", None, DataFormat::JsonLines),
+            ("a.jsonl.gz", None, DataFormat::JsonLines),
+            ("csv", None, DataFormat::JsonLines),
+            ("a.TSV", None, DataFormat::Delimited(Delimiter(b'\t'))),
+            ("a.tsv.gz", None, DataFormat::Delimited(Delimiter(b'\t'))),
+            ("a.csv", given, DataFormat::Delimited(Delimiter(b'|'))),
+            ("a.txt", given, DataFormat::Delimited(Delimiter(b'|'))),
         ] {
-            assert_eq!(row_format(Path::new(name), given).unwrap(), format, "{name}");
+            assert_eq!(text_format(Path::new(name), given).unwrap(), format, "{name}");
         }
     }
 

@@ -3,22 +3,32 @@
 //! - `add.rs` adds a version, and `add_baseline.rs` adds a baseline to one. Both build the version in a hidden folder
 //!   (`staging.rs`), which becomes a version by one rename. `weights_beside.rs` adds the weights that an exporter wrote
 //!   beside the ONNX file.
-//! - `training_data.rs` makes baselines, and `recorded_examples.rs` records examples. `training_rows.rs` reads rows as
-//!   instances, and `data_file.rs` the files that they are in.
+//! - `training_data.rs` makes baselines, and `recorded_examples.rs` makes examples.
+//! - `data_rows.rs` reads the rows of data as instances. `data_file.rs` recognises the format; `delimited_table.rs`,
+//!   `parquet_file.rs` and `arrow_file.rs` (the latter two with `record_batches.rs`) read tables, whose features
+//!   `columns.rs` chooses; `numpy_rows.rs` and `numpy_array.rs` read arrays, and `image_folder.rs` images.
 
 mod add;
 mod add_baseline;
+mod arrow_file;
+mod columns;
 mod data_file;
+mod data_rows;
+mod delimited_table;
+mod image_folder;
+mod numpy_array;
+mod numpy_rows;
+mod parquet_file;
+mod record_batches;
 mod recorded_examples;
+mod row;
 mod staging;
 mod training_data;
-mod training_rows;
 mod weights_beside;
 
 pub use self::add::{Added, Addition, NewFiles, add};
 pub use self::add_baseline::add_baseline;
-pub use self::data_file::Delimiter;
+pub use self::data_file::{DataFile, Delimiter};
 pub use self::recorded_examples::RecordedFrom;
 pub use self::staging::abandon_additions;
 pub use self::training_data::Progress;
-pub use self::training_rows::TrainingData;

@@ -5,12 +5,14 @@
 
 use serde_json::value::RawValue;
 
-use super::training_rows::{Source, TrainingData};
+use super::data_file::DataFile;
+use super::data_rows::Source;
+use super::row::Row;
 use crate::error::{Result, SetupError};
 use crate::feature::{Features, Observation};
 use crate::model::Session;
 use crate::monitor::{Baseline, Sample};
-use crate::pipeline::{Prediction, some_of};
+use crate::pipeline::Prediction;
 use crate::registry::{Findings, OpenedVersion};
 
 /// Seed of the random sample of rows that decides the bins of a baseline. The same rows are drawn every time.
@@ -20,6 +22,11 @@ const MAX_SAMPLED_ROWS: u64 = 20_000;
 const MAX_SAMPLED_VALUES: u64 = 20_000_000;
 /// Maximum number of rows of training data in one run.
 const ROWS_AT_ONE_TIME: usize = 256;
+/// Length of the rows of one run as JSON, in bytes, after which no more are added: images can be large.
+const BYTES_AT_ONE_TIME: usize = 16 << 20;
+/// Number of rows below which a baseline is called small. By chance alone, the PSI of a feature with twelve bins is then
+/// above 0.02, a fifth of what counts as a warning.
+const FEW_ROWS: u64 = 500;
 
 /// Progress of making a baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,29 +39,23 @@ pub struct Progress {
     pub rows: u64,
 }
 
-/// Makes a baseline by running the pipeline over training data. Also returns the assumptions about the data.
+/// Makes a baseline by running the pipeline over training data. Also returns remarks on the data.
 pub(super) fn make_baseline(
-    data: &TrainingData,
+    data: &DataFile,
     opened: &OpenedVersion,
     findings: &Findings,
     progress: &dyn Fn(Progress),
 ) -> Result<(Baseline, Vec<String>), SetupError> {
     let at_one_time = opened.rows_at_one_time(ROWS_AT_ONE_TIME, findings);
-    let mut runner = Runner { opened, at_one_time, session: opened.session().map_err(repository)? };
-    let source = Source::open(data, opened, &mut |row| runner.predict(&[row]).map(drop))?;
-    let rows = source.rows()?.try_fold(0, |count: u64, row| row.map(|_| count + 1))?;
+    let mut session = opened.session().map_err(repository)?;
+    let source = Source::open(data, None, opened, &mut *session)?;
+    let mut runner = Runner { opened, at_one_time, session };
+    let rows = source.count()?;
     if rows == 0 {
-        return Err(SetupError::Repository(format!("{}: there are no rows", data.file.display())));
+        return Err(SetupError::Repository(format!("{}: there are no rows", data.path.display())));
     }
+    let remarks = source.remarks().into_iter().chain(remark_on_few(rows)).collect();
 
-    let assumption = source.columns_in_the_order_of_the_file().map(|columns| {
-        format!(
-            "the columns of {} are used as the elements of a row in the order of the file, which must be the order of \
-             training ({}); set columns in [preprocess] to find them by name",
-            data.file.display(),
-            some_of(columns)
-        )
-    });
     let schema = opened.features();
     let width = schema.len() as u64 + 4;
     let wanted = rows.min(MAX_SAMPLED_ROWS).min((MAX_SAMPLED_VALUES / width).max(1_000));
@@ -63,7 +64,8 @@ pub(super) fn make_baseline(
     let mut sample = Sample::new(schema, opened.class_names());
     // Draws each row with probability (rows still wanted) / (rows left) (Knuth, TAOCP 2, 3.4.2, S).
     let mut is_drawn = |row: u64| {
-        let is_drawn = random.u64(0..rows - row) < still_wanted;
+        // A file that has grown since its rows were counted has more of them.
+        let is_drawn = row < rows && random.u64(0..rows - row) < still_wanted;
         still_wanted -= u64::from(is_drawn);
         is_drawn
     };
@@ -71,7 +73,20 @@ pub(super) fn make_baseline(
     runner.run(&source, &mut is_drawn, &step("sampling"), &mut |features, made| sample.add(features, made))?;
     let mut builder = sample.freeze();
     runner.run(&source, &mut |_| true, &step("counting"), &mut |features, made| builder.count(features, made))?;
-    Ok((builder.finish(), assumption.into_iter().collect()))
+    Ok((builder.finish(), remarks))
+}
+
+/// Returns a remark on a baseline of few rows.
+fn remark_on_few(rows: u64) -> Option<String> {
+    /// Number of bins of most numeric features, less one.
+    const BINS_LESS_ONE: f64 = 11.0;
+    (rows < FEW_ROWS).then(|| {
+        format!(
+            "the baseline has only {rows} rows: by chance alone, the PSI of a numeric feature is about {:.2} (0.1 counts as \
+             a shift); drift is reported less this amount, and smaller shifts are not found. 1,000 rows are enough",
+            BINS_LESS_ONE / rows as f64
+        )
+    })
 }
 
 fn repository(problem: impl std::fmt::Display) -> SetupError {
@@ -97,17 +112,19 @@ impl Runner<'_> {
         take: &mut dyn FnMut(&Features, &[Observation]),
     ) -> Result<(), SetupError> {
         let at_one_time = self.at_one_time;
-        let mut waiting: Vec<(usize, Box<RawValue>)> = Vec::with_capacity(at_one_time);
-        let mut done = 0;
+        let mut waiting: Vec<Row> = Vec::with_capacity(at_one_time);
+        let (mut bytes, mut done) = (0, 0);
         for row in source.rows()? {
             let row = row?;
             if is_wanted(done) {
+                bytes += row.instance.get().len();
                 waiting.push(row);
             }
             done += 1;
-            if waiting.len() == at_one_time {
+            if waiting.len() == at_one_time || bytes > BYTES_AT_ONE_TIME {
                 self.run_some(source, &waiting, take)?;
                 waiting.clear();
+                bytes = 0;
                 progress(done);
             }
         }
@@ -121,7 +138,7 @@ impl Runner<'_> {
     fn run_some(
         &mut self,
         source: &Source,
-        rows: &[(usize, Box<RawValue>)],
+        rows: &[Row],
         take: &mut dyn FnMut(&Features, &[Observation]),
     ) -> Result<(), SetupError> {
         match self.predict(rows) {
@@ -132,7 +149,7 @@ impl Runner<'_> {
             // Runs the rows one by one: rows of different lengths then succeed, and the error names a faulty row.
             Err(_) => rows.iter().try_for_each(|row| {
                 let (features, made) =
-                    self.predict(std::slice::from_ref(row)).map_err(|problem| source.wrong(row.0, &problem))?;
+                    self.predict(std::slice::from_ref(row)).map_err(|problem| source.wrong(&row.place, &problem))?;
                 take(&features, &made);
                 Ok(())
             }),
@@ -140,11 +157,8 @@ impl Runner<'_> {
     }
 
     /// Runs the pipeline on these rows, as on a request.
-    fn predict(
-        &mut self,
-        rows: &[(usize, Box<RawValue>)],
-    ) -> std::result::Result<(Features, Vec<Observation>), String> {
-        let mut instances: Vec<&RawValue> = rows.iter().map(|(_, row)| &**row).collect();
+    fn predict(&mut self, rows: &[Row]) -> std::result::Result<(Features, Vec<Observation>), String> {
+        let mut instances: Vec<&RawValue> = rows.iter().map(|row| &*row.instance).collect();
         // Fills up a fixed batch with copies of the last row, which are not counted.
         let least = self.opened.fewest_rows();
         if let (Some(last), true) = (instances.last().copied(), !instances.len().is_multiple_of(least)) {

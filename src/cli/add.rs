@@ -1,10 +1,11 @@
 //! `leeway add` and `leeway verify`: adds a version to the repository, and verifies the files of all versions.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail};
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::baseline::{ProgressBar, write_baseline};
 use super::clean_up::clean_up_at_signals;
@@ -12,13 +13,15 @@ use super::findings::write_findings;
 use super::settings::SettingsArgs;
 use super::terminal;
 use crate::app::trial;
-use crate::authoring::{Added, Addition, Delimiter, NewFiles, RecordedFrom, TrainingData, add};
+use crate::authoring::{Added, Addition, DataFile, Delimiter, NewFiles, RecordedFrom, add};
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::{Stages, some_of};
 use crate::registry::WarmUp;
 use crate::repository::{self, BASELINE_FILE, Manifest, TrainingDate, VerifiedVersion};
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("rows_as_golden").args(["record_golden", "golden_label_column"])))]
+#[command(group(ArgGroup::new("rows").args(["record_golden", "golden_label_column", "baseline_data"]).multiple(true)))]
 pub(super) struct AddArgs {
     /// Folder of the model, with its model.toml, as in models/digits
     model_dir: PathBuf,
@@ -36,29 +39,38 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
 
-    /// Golden examples, checked at every load: {"instances": [...], "predictions": [...], "tolerance": 1e-4}
+    /// Golden examples, checked at every load: {"instances": [...], "predictions": [...], "tolerance": 1e-4}. Or rows, as
+    /// for --baseline-data, with --golden-label-column
     #[arg(long, value_name = "FILE", conflicts_with = "record_golden")]
     golden: Option<PathBuf>,
 
-    /// Instances, one JSON value per line, whose predictions are recorded as golden examples
+    /// Column of the table --golden with the training framework's own predictions: labels or values
+    #[arg(long, value_name = "NAME", requires = "golden")]
+    golden_label_column: Option<String>,
+
+    /// Rows, as for --baseline-data, whose predictions are recorded as golden examples
     #[arg(long, value_name = "FILE")]
     record_golden: Option<PathBuf>,
 
-    /// Tolerance of numbers in recorded predictions, relative to the larger of 1 and the number
-    #[arg(long, default_value_t = 1e-4, requires = "record_golden")]
+    /// Maximum number of rows that become golden examples, from the first on
+    #[arg(long, value_name = "COUNT", default_value = "100", requires = "rows_as_golden")]
+    golden_rows: NonZeroUsize,
+
+    /// Tolerance of numbers in golden examples that are made of rows, relative to the larger of 1 and the number
+    #[arg(long, default_value_t = 1e-4, requires = "rows_as_golden")]
     tolerance: f64,
 
-    /// Training data of the model, for its baseline: .csv or .tsv with a header, or one JSON instance per line. May be
-    /// packed with gzip
+    /// Training data of the model, for its baseline: CSV, Parquet, Arrow, NumPy (.npy, .npz), one JSON instance per line,
+    /// or a folder of images
     #[arg(long, value_name = "FILE")]
     baseline_data: Option<PathBuf>,
 
     /// Separator of the columns, as in ";" or tab, if the header does not show it, or the file is no .csv
-    #[arg(long, value_name = "CHARACTER", requires = "baseline_data")]
+    #[arg(long, value_name = "CHARACTER", requires = "rows")]
     delimiter: Option<Delimiter>,
 
-    /// A column of a .csv that is not a feature, such as the label or an id. May be given several times
-    #[arg(long, value_name = "NAME", requires = "baseline_data")]
+    /// A column of a table that is not a feature, such as the label or an id. May be given several times
+    #[arg(long, value_name = "NAME", requires = "rows")]
     ignore_column: Vec<String>,
 
     /// Training date of the model, as in 2026-11-24, or with a time
@@ -110,16 +122,23 @@ pub(super) fn run(args: AddArgs, stages: &Stages) -> Result<()> {
     let config = args.settings.load()?;
     clean_up_at_signals(&args.model_dir)?;
     let engine = OnnxRuntime::configured(&config)?;
+    let (delimiter, ignored_columns) = (args.delimiter, args.ignore_column);
+    let data_file = |path| DataFile { path, delimiter, ignored_columns: ignored_columns.clone() };
+    let (golden, rows) = match &args.golden_label_column {
+        Some(_) => (None, args.golden),
+        None => (args.golden, args.record_golden),
+    };
     let files = NewFiles {
         onnx: args.onnx,
         others: args.data_file.into_iter().chain(args.file).collect(),
-        golden: args.golden,
-        record: args.record_golden.map(|instances| RecordedFrom { instances, tolerance: args.tolerance }),
-        training_data: args.baseline_data.map(|file| TrainingData {
-            file,
-            delimiter: args.delimiter,
-            ignored_columns: args.ignore_column,
+        golden,
+        record: rows.map(|path| RecordedFrom {
+            data: data_file(path),
+            max_rows: args.golden_rows,
+            label_column: args.golden_label_column,
+            tolerance: args.tolerance,
         }),
+        training_data: args.baseline_data.map(data_file),
     };
     let facts = Manifest {
         description: args.description,

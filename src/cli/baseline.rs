@@ -11,7 +11,7 @@ use indicatif::{ProgressDrawTarget, ProgressStyle};
 use super::clean_up::clean_up_at_signals;
 use super::settings::{SettingsArgs, one_thread};
 use super::terminal;
-use crate::authoring::{Delimiter, Progress, TrainingData, add_baseline};
+use crate::authoring::{DataFile, Delimiter, Progress, add_baseline};
 use crate::config::Config;
 use crate::identity::{ModelName, Version};
 use crate::model::onnx::OnnxRuntime;
@@ -28,7 +28,7 @@ pub(super) struct BaselineArgs {
     /// The version
     version: Version,
 
-    /// Training data: .csv or .tsv with a header, or one JSON instance per line. May be packed with gzip
+    /// Training data: CSV, Parquet, Arrow, NumPy (.npy, .npz), one JSON instance per line, or a folder of images
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
 
@@ -36,7 +36,7 @@ pub(super) struct BaselineArgs {
     #[arg(long, value_name = "CHARACTER")]
     delimiter: Option<Delimiter>,
 
-    /// A column of a .csv that is not a feature, such as the label or an id. May be given several times
+    /// A column of a table that is not a feature, such as the label or an id. May be given several times
     #[arg(long, value_name = "NAME")]
     ignore_column: Vec<String>,
 
@@ -57,17 +57,17 @@ pub(super) fn run(args: BaselineArgs, stages: &Stages) -> Result<()> {
     one_thread()?.block_on(refuse_if_deployed(&config, &name, args.version))?;
 
     let engine = OnnxRuntime::configured(&config)?;
-    let data = TrainingData { file: args.data, delimiter: args.delimiter, ignored_columns: args.ignore_column };
+    let data = DataFile { path: args.data, delimiter: args.delimiter, ignored_columns: args.ignore_column };
     let bar = ProgressBar::new();
-    let (manifest, baseline, assumptions) =
+    let (manifest, baseline, remarks) =
         add_baseline(&folder, args.version, &data, &engine, stages, &|progress| bar.show(progress))?;
     bar.finish();
 
     let mut out = terminal::stdout();
     writeln!(out, "{name} {}: {}", args.version, manifest.identity())?;
     write_baseline(&mut out, &baseline)?;
-    for assumption in assumptions {
-        writeln!(out, "Note: {assumption}")?;
+    for remark in remarks {
+        writeln!(out, "Note: {remark}")?;
     }
     writeln!(
         out,

@@ -115,6 +115,11 @@ impl OpenedVersion {
         self.preprocessor.table()
     }
 
+    /// Returns true if an instance can be an image: `{"b64": "…"}`.
+    pub fn takes_images(&self) -> bool {
+        self.preprocessor.media_types().contains(&"image/*")
+    }
+
     /// Returns the features that the preprocessor reads from requests.
     pub fn features(&self) -> FeatureSchema {
         self.preprocessor.features()

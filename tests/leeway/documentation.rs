@@ -223,6 +223,25 @@ fn the_baselines_of_the_documentation_can_be_made() {
 }
 
 #[test]
+fn the_golden_examples_of_the_documentation_can_be_made() {
+    let said = run_commands("docs/models.md", "golden", |folder| {
+        std::fs::copy(checkout().join("models/digits/1/model.onnx"), folder.join("digits.onnx")).unwrap();
+        let header: Vec<String> = (0..64).map(|pixel| format!("p{pixel}")).collect();
+        let mut csv = format!("{},digit\n", header.join(","));
+        let held_out = held_out("digits");
+        let labels = held_out["versions"]["1"]["labels"].as_array().unwrap();
+        for (instance, label) in held_out["instances"].as_array().unwrap().iter().zip(labels) {
+            let row: Vec<String> = instance.as_array().unwrap().iter().map(Value::to_string).collect();
+            csv.push_str(&format!("{},{label}\n", row.join(",")));
+        }
+        std::fs::write(folder.join("predicted.csv"), csv).unwrap();
+    });
+    for says in ["its 100 golden examples", "its 20 golden examples", "the first 20 rows of predicted.csv"] {
+        assert!(said.contains(says), "{says}: {said}");
+    }
+}
+
+#[test]
 fn the_documented_commands_show_drift() {
     for (file, feature) in [("README.md", "pixels[20]"), ("docs/monitoring.md", "confidence")] {
         let said = run_commands(file, "drift", |_| {});

@@ -18,6 +18,7 @@ mod classes;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod custom_operators;
+mod data_formats;
 mod deployment;
 mod detectors;
 mod documentation;

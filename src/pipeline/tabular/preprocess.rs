@@ -315,7 +315,7 @@ impl TabularPreprocessor {
                 self.put_category(column, category, place, table)
             }
             Values::Boolean { .. } => {
-                let value: bool = json.element()?;
+                let value = boolean(json, next)?;
                 table.features.texts[self.text_at(column, table.row)] = Some(value.to_string());
                 self.put(column, 0, Quantity::Integer(value.into()), table)
             }
@@ -395,6 +395,22 @@ impl TabularPreprocessor {
 
     fn text_at(&self, column: &Column, row: usize) -> usize {
         row * self.schema.texts.len() + column.feature
+    }
+}
+
+/// Reads a boolean, which is often stored as 1 or 0.
+fn boolean(json: &mut Reader<'_>, next: u8) -> Fits<bool> {
+    match next {
+        b't' | b'f' => json.element(),
+        b'-' | b'0'..=b'9' => {
+            let word = json.word();
+            match whole_number(word) {
+                Some(0) => Ok(false),
+                Some(1) => Ok(true),
+                _ => Err(misfit(format!("found the number {}, expected true, false, 1 or 0", shortened(word)))),
+            }
+        }
+        _ => Err(json.found_instead_of("true, false, 1 or 0")),
     }
 }
 

@@ -89,6 +89,18 @@ fn a_missing_number_can_be_left_to_the_model() {
     assert!(values[0].is_nan() && values[1] == 2.0);
 }
 
+/// pandas writes 1.0 in a boolean column with gaps.
+#[test]
+fn one_and_zero_are_booleans() {
+    let stage = stage("", &signature(&[("member", DType::Bool, Some(1))])).unwrap();
+    let rows = r#"[{"member": 1}, {"member": 0}, {"member": true}, {"member": 0.0}, {"member": 1.0}]"#;
+    let prepared = prepare(&*stage, rows).unwrap();
+    let booleans = [true, false, true, false, true];
+    assert_eq!(prepared.inputs.get("member").unwrap().values::<bool>().unwrap(), booleans);
+    let sent: Vec<Option<String>> = booleans.iter().map(|value| Some(value.to_string())).collect();
+    assert_eq!(prepared.features.texts, sent);
+}
+
 #[test]
 fn what_does_not_fit_is_refused_by_row_and_column() {
     let plain = stage(MIXED, &signature(&[("x", DType::F32, Some(7))])).unwrap();
@@ -109,7 +121,8 @@ fn what_does_not_fit_is_refused_by_row_and_column() {
     check(r#"{"grade": 9}"#, ".grade: found 9, expected one of the categories 3, 1, 2");
     check(r#"{"grade": 1.5}"#, ".grade: found 1.5, expected one of the categories 3, 1, 2");
     check(r#"{"grade": {}}"#, ".grade: found an object, expected a whole number, as in the vocabulary");
-    check(r#"{"member": 1}"#, ".member: found the number 1, expected true or false");
+    check(r#"{"member": 2}"#, ".member: found the number 2, expected true, false, 1 or 0");
+    check(r#"{"member": "true"}"#, ".member: found the string \"true\", expected true, false, 1 or 0");
     check(r#"{"colour": true}"#, ".colour: found true, expected a string, as in the vocabulary");
     check("{}", ".income: the value is missing, and the model needs it");
     let whole = stage("", &signature(&[("n", DType::I8, Some(1))])).unwrap();
