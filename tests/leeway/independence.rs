@@ -38,7 +38,7 @@ async fn batching(app: &TestApp, model: &str) -> Value {
 }
 
 /// Returns true if two answers are equal, up to the rounding of numbers as text.
-fn is_same(found: &Value, expected: &Value, tolerance: f64) -> bool {
+pub(crate) fn is_same(found: &Value, expected: &Value, tolerance: f64) -> bool {
     match (found, expected) {
         (Value::Array(found), Value::Array(expected)) => {
             found.len() == expected.len()
@@ -98,7 +98,7 @@ impl Caller {
 }
 
 /// Sixteen concurrent callers, each with a different request at any moment. Passes every answer to `check`.
-async fn ask_at_once(
+pub(crate) async fn ask_at_once(
     app: &TestApp,
     model: &str,
     requests: &[Value],
