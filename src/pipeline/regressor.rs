@@ -186,21 +186,13 @@ impl Postprocessor for Regressor {
     }
 
     fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {
-        let numbers = self.outputs.iter().map(|name| self.read(name, outputs)).collect::<Result<Vec<_>>>()?;
-        match (&self.targets, &*numbers, &*self.conversions) {
-            (Some(targets), numbers, _) => self.decode_several(targets, numbers),
-            (None, [only], [conversion]) if only.width == 1 => {
-                let value = |(instance, value): (usize, &f64)| {
-                    let value = self.converted(*value, *conversion, (only.output, instance))?;
-                    Ok(self.non_finite.mark(Prediction::Value(value)))
-                };
-                only.values.iter().enumerate().map(value).collect()
+        match (&self.targets, &*self.outputs, &*self.conversions) {
+            (None, [only], [conversion]) => self.decode_one(&self.read(only, outputs)?, *conversion),
+            (Some(targets), names, _) => {
+                let numbers = names.iter().map(|name| self.read(name, outputs)).collect::<Result<Vec<_>>>()?;
+                self.decode_several(targets, &numbers)
             }
-            (None, numbers, _) => Err(wrong_width(
-                numbers,
-                "one number per row was expected; name several in their order, as in targets = [\"price\", \"days\"], or use \
-                 kind = \"tensor\" to answer them unchanged",
-            )),
+            _ => Err(Error::internal("a regressor of several outputs has no names for its targets")),
         }
     }
 
@@ -226,6 +218,21 @@ impl Regressor {
         self.non_finite.check(name, tensor)?;
         let values = as_written(tensor).ok_or_else(|| Error::internal("a regressor's values are not floats"))?;
         Ok(Numbers { output: name, values, rows: tensor.rows(), width: tensor.row_len() })
+    }
+
+    fn decode_one(&self, numbers: &Numbers<'_>, conversion: Conversion) -> Result<Vec<Prediction>> {
+        if numbers.width != 1 {
+            return Err(wrong_width(
+                std::slice::from_ref(numbers),
+                "one number per row was expected; name several in their order, as in targets = [\"price\", \"days\"], or use \
+                 kind = \"tensor\" to answer them unchanged",
+            ));
+        }
+        let value = |(instance, value): (usize, &f64)| {
+            let value = self.converted(*value, conversion, (numbers.output, instance))?;
+            Ok(self.non_finite.mark(Prediction::Value(value)))
+        };
+        numbers.values.iter().enumerate().map(value).collect()
     }
 
     fn decode_several(&self, targets: &TargetNames, numbers: &[Numbers<'_>]) -> Result<Vec<Prediction>> {

@@ -272,7 +272,9 @@ fn signature(preprocess: &str, postprocess: &str) -> Signature {
     let outputs = match postprocess {
         "embedding" => vec![spec("last_hidden_state", DType::F32, &[Dim::Dynamic(None), Dim::Fixed(384)])],
         "anomaly" => vec![spec("label", DType::I64, &[Dim::Fixed(1)]), spec("scores", DType::F32, &[Dim::Fixed(1)])],
-        "several targets" => ["probabilities1", "probabilities2"].map(|name| spec(name, DType::F32, &[Dim::Fixed(2)])).into(),
+        "several targets" => {
+            ["probabilities1", "probabilities2"].map(|name| spec(name, DType::F32, &[Dim::Fixed(2)])).into()
+        }
         "detector" => vec![spec("output0", DType::F32, &[84, 8400].map(Dim::Fixed))],
         _ => vec![spec("y", DType::F32, &[Dim::Fixed(2)])],
     };
