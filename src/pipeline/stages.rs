@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::stage_context::StageContext;
-use super::{Postprocessor, Preprocessor, audio, bytes, classify, detect, image, mask, regressor, tabular, tensor, text};
+use super::{
+    Postprocessor, Preprocessor, anomaly, audio, bytes, classify, detect, image, mask, regressor, tabular, tensor, text,
+};
 use crate::error::{Result, SetupError};
 use crate::identity::shown;
 use crate::tensor::Signature;
@@ -36,8 +38,9 @@ impl Default for Stages {
             .with_preprocessor("audio", audio::preprocess::make)
             .with_preprocessor("bytes", bytes::preprocess::make)
             .with_postprocessor("tensor", tensor::postprocess::make)
-            .with_postprocessor("classifier", classify::classifier::make)
+            .with_postprocessor("classifier", classify::settings::make)
             .with_postprocessor("regressor", regressor::make)
+            .with_postprocessor("anomaly", anomaly::make)
             .with_postprocessor("embedding", text::embedding::make)
             .with_postprocessor("token-classifier", text::token_classifier::make)
             .with_postprocessor("detector", detect::detector::make)

@@ -44,6 +44,7 @@ mod repository;
 #[cfg(feature = "failpoints")]
 mod resources;
 mod rollout;
+mod several_answers;
 mod startup;
 mod streaming;
 mod stuck;

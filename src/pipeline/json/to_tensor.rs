@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::budget::Deadline;
 use crate::error::{Error, Result};
-use crate::pipeline::json::reader::{Fits, FromJson, Misfit, Reader, misfit, quoted};
+use crate::pipeline::json::reader::{Fits, FromJson, Misfit, NonFinite, Reader, misfit, quoted};
 use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_each_element_type, with_element_type};
 
 /// Reads the `instances` of a request into one row per instance for every input of a model.
@@ -25,10 +25,14 @@ pub(crate) fn read_instances(
     inputs: &[TensorSpec],
     sequences: &BTreeMap<Arc<str>, DType>,
     bounds: (NonZeroUsize, Deadline),
+    non_finite: NonFinite,
 ) -> Result<Tensors> {
     let mut columns: Vec<Column<'_>> =
         inputs.iter().map(|input| Column::new(input, sequences.get(&input.name).copied())).collect();
-    let read = |json: &mut Reader<'_>| json.instance(&mut columns);
+    let read = |json: &mut Reader<'_>| {
+        json.non_finite = non_finite;
+        json.instance(&mut columns)
+    };
     let rows = Reader::instances(instances.get(), bounds, read, |misfit| explained(misfit, inputs))?;
     if columns.is_empty() && rows > 1 {
         let problem =
