@@ -19,6 +19,7 @@ mod deployment;
 mod detectors;
 mod documentation;
 mod drift;
+mod first_run;
 mod golden;
 #[cfg(target_os = "linux")]
 mod hanging_disk;
@@ -28,6 +29,7 @@ mod images;
 mod independence;
 mod isolation;
 mod lifecycle;
+mod locale;
 mod metrics;
 mod mistaken_files;
 mod model_files;
