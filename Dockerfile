@@ -33,6 +33,10 @@ RUN cargo build --locked --release --bin leeway && strip target/release/leeway \
     && cp target/release/leeway /image/usr/local/bin/ \
     && cp -P .onnxruntime/*.so* /image/usr/local/lib/leeway/ \
     && cp .onnxruntime/LICENSE .onnxruntime/ThirdPartyNotices.txt /image/usr/local/lib/leeway/
+# Models that lower the case of texts, such as scikit-learn's TfidfVectorizer, need this locale. Only its 3 MB are in the image.
+RUN test -f /usr/share/i18n/locales/en_US \
+    || (apt-get update && apt-get install -y --no-install-recommends locales && rm -rf /var/lib/apt/lists/*)
+RUN mkdir -p /image/usr/lib/locale && localedef -i en_US -f UTF-8 /image/usr/lib/locale/en_US.utf8
 COPY models /image/srv/models
 RUN rm -f /image/srv/models/train.py /image/srv/models/requirements.txt && chmod -R a+rX /image
 

@@ -208,6 +208,8 @@ def look_at(config, root, base_root):
     leeway = Container(root, state, config)
     health = leeway.ask("/usr/local/bin/leeway", "health")
     expect(health.returncode == 1 and "no server answers" in health.stderr, "the health check says that nothing runs")
+    locales = leeway.ask("/usr/bin/locale", "-a").stdout.split()
+    expect("en_US.utf8" in locales, "the locale of models that lower the case of texts is there")
     pixels = json.loads((ROOT / "tests/data/digits_held_out.json").read_text())
     body = json.dumps({"instances": pixels["instances"][:3]}).encode()
     with leeway.running() as server:

@@ -115,17 +115,22 @@ fn check(
     let verified = found.read().map_err(refused)?;
     let mut examples = verified.golden.as_ref().map_or(0, |golden| golden.instances.len());
     let mut baseline = None;
-    let findings = match findings {
+    let mut findings = match findings {
         Some(findings) if !new.makes_files_of_its_own() => findings,
         findings => {
-            let opened = OpenedVersion::open(engine, stages, order, verified).map_err(refused)?;
-            let examine = || opened.examine(&mut *opened.session()?, MAX_COMPARING);
-            let mut findings = findings.map_or_else(examine, Ok).map_err(refused)?;
+            let mut opened = OpenedVersion::open(engine, stages, order, verified).map_err(refused)?;
+            let examine = |opened: &OpenedVersion| opened.examine(&mut *opened.session()?, MAX_COMPARING);
+            let mut findings = findings.map_or_else(|| examine(&opened), Ok).map_err(refused)?;
             if let Some(from) = &new.record {
                 let (golden, remarks) = record(from, &opened)?;
                 findings.remarks.extend(remarks);
                 examples = golden.instances.len();
                 staging.write_json(&golden, GOLDEN_FILE)?;
+                if !findings.has_known_shape() {
+                    // The examples have shapes that the model runs on, as a load will find.
+                    opened.set_examples(golden);
+                    findings = Findings { bounds: findings.bounds, ..examine(&opened).map_err(refused)? };
+                }
             }
             if let Some(data) = &new.training_data {
                 let (made, remarks) = make_baseline(data, &opened, &findings, progress)?;
@@ -136,6 +141,7 @@ fn check(
             findings
         }
     };
+    findings.check_budget(&order.config.budget);
     Ok(Checked { findings, examples, baseline })
 }
 

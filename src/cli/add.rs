@@ -170,15 +170,15 @@ fn write_added(out: &mut impl Write, added: &Added) -> std::io::Result<()> {
         writeln!(out, "Taken along from beside the ONNX file, because the model keeps weights there: {files}.")?;
     }
     match (examples, &findings.warm_up) {
-        (0, WarmUp::Ran) => writeln!(
+        (0, WarmUp::Ran(_)) => writeln!(
             out,
             "It loads, runs, and fits model.toml. It has no golden examples: --golden, with the training framework's \
              own predictions, would detect a wrong export."
         )?,
         (0, WarmUp::Failed { .. }) => writeln!(
             out,
-            "It loads and fits model.toml. It has no golden examples: --golden, with the training framework's own \
-             predictions, would show if it runs, and detect a wrong export."
+            "It loads, but it did not run, and nothing shows that it fits model.toml: see below. It has no golden \
+             examples: --golden, with the training framework's own predictions, would show both, and detect a wrong export."
         )?,
         (count, _) => writeln!(out, "It loads, runs, fits model.toml, and reproduces its {count} golden examples.")?,
     }

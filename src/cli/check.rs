@@ -58,7 +58,7 @@ pub(super) fn run(settings: SettingsArgs, stages: Stages) -> Result<()> {
             writeln!(out, "{} version {}:", version.model, version.version)?;
             write_findings(&mut out, &version.findings, version.config.model.batching)?;
         }
-        let all_ran = snapshot.versions().all(|version| version.findings.warm_up == WarmUp::Ran);
+        let all_ran = snapshot.versions().all(|version| matches!(version.findings.warm_up, WarmUp::Ran(_)));
         match &*refused {
             [] => writeln!(out, "All models load{}.", if all_ran { " and run" } else { "" })?,
             refused => writeln!(

@@ -4,12 +4,15 @@ use std::io::{self, Write};
 
 use crate::config::Batching;
 use crate::model::Independence;
-use crate::registry::{Findings, WarmUp};
+use crate::registry::{Attempt, Findings, WarmUp};
 
 /// Writes the findings of a version's first runs, one per line.
 pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: Batching) -> io::Result<()> {
-    if let WarmUp::Failed { reason } = &findings.warm_up {
-        writeln!(out, "  The test run on made-up inputs failed: {reason}")?;
+    if let WarmUp::Failed { attempts, example } = &findings.warm_up {
+        write_attempts(out, attempts, example)?;
+    }
+    if let Some(problem) = &findings.budget_problem {
+        writeln!(out, "  WARNING: {problem}")?;
     }
     let independence = &findings.independence;
     let by_setting = match setting {
@@ -36,4 +39,21 @@ pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: 
         )?;
     }
     findings.remarks.iter().try_for_each(|remark| writeln!(out, "  Note: {remark}"))
+}
+
+/// Writes the first runs that failed, and the settings that may help.
+fn write_attempts(out: &mut dyn Write, attempts: &[Attempt], example: &str) -> io::Result<()> {
+    const SHOWN: usize = 3;
+    writeln!(out, "  The test run on made-up inputs failed:")?;
+    for Attempt { inputs, problem } in attempts.iter().take(SHOWN) {
+        writeln!(out, "    {inputs}: {problem}")?;
+    }
+    if let Some(more) = attempts.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        writeln!(out, "    and {more} other shapes")?;
+    }
+    writeln!(
+        out,
+        "  Write the lengths of a row that the model runs on in model.toml, for example [model] {example}; or add \
+         examples with --golden or --record-golden"
+    )
 }

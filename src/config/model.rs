@@ -72,6 +72,8 @@ pub struct SessionConfig {
     pub max_batch_size: Option<NonZeroUsize>,
     /// Maximum number of elements of all inputs together in one run, for models whose rows differ in length.
     pub max_batch_elements: Option<NonZeroUsize>,
+    /// Lengths of a row of the inputs with open dimensions, for the first runs of a version and for measuring its runs.
+    pub warm_up: BTreeMap<String, Vec<usize>>,
     /// Time for which a free worker waits for more rows before it starts a run. 0 turns waiting off.
     pub max_wait_us: u64,
     /// Maximum number of instances in one request.
@@ -200,6 +202,7 @@ impl Default for SessionConfig {
             batching: Batching::Auto,
             max_batch_size: None,
             max_batch_elements: None,
+            warm_up: BTreeMap::new(),
             max_wait_us: 0,
             max_instances: super::count::non_zero(4096),
             queue_capacity: super::count::non_zero(1024),

@@ -114,6 +114,18 @@ fn alone(full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Durati
     Some(full_runs.saturating_add(service.typical(rest)?))
 }
 
+/// Returns the duration of the longest run that leaves enough of the time for queue and run to a request that arrives
+/// during the run: three quarters of the time, less the safety margin.
+///
+/// ```
+/// use std::time::Duration;
+/// use leeway::model::time_for_one_run;
+/// assert_eq!(time_for_one_run(Duration::from_millis(100)).as_millis(), 65);
+/// ```
+pub fn time_for_one_run(queue_and_run: Duration) -> Duration {
+    queue_and_run.mul_f64(MAX_RUN / MARGIN)
+}
+
 /// Number of rows of a full batch: at most `most`, and few enough that a run, with its margin, takes at most three
 /// quarters of the time for queue and run. The rest is left for a request that arrives during the run.
 ///
@@ -128,7 +140,7 @@ fn alone(full_batch: usize, service: &ServiceTime, rows: usize) -> Option<Durati
 /// ```
 pub fn full_batch(most: usize, service: &ServiceTime, queue_and_run: Duration) -> usize {
     match service.tail_line() {
-        Some(line) => line.rows_within(queue_and_run.mul_f64(MAX_RUN / MARGIN)).clamp(1, most.max(1)),
+        Some(line) => line.rows_within(time_for_one_run(queue_and_run)).clamp(1, most.max(1)),
         None => most.max(1),
     }
 }

@@ -98,6 +98,12 @@ impl ElementBounds {
         ElementBounds { row: NonZeroUsize::new(longest.elements), run: longest.run_bound(max_bytes, max_rows) }
     }
 
+    /// Returns these bounds, raised so that a row of this many elements is within them.
+    pub fn or_at_least(self, elements: usize) -> ElementBounds {
+        let raised = |bound: Option<NonZeroUsize>| bound.map(|bound| bound.max(NonZeroUsize::new(elements).unwrap_or(bound)));
+        ElementBounds { row: raised(self.row), run: raised(self.run) }
+    }
+
     /// Returns the bound that `model.toml` sets, or these bounds if it sets none.
     pub fn or_configured(self, configured: Option<NonZeroUsize>) -> ElementBounds {
         match configured {

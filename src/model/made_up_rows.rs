@@ -4,18 +4,25 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 
+use super::row_shape::RowShape;
 use crate::tensor::{DType, Data, Dim, Element, Shape, Signature, Tensor, TensorSpec, Tensors, with_element_type};
 
-/// Lengths that are tried for open dimensions.
+/// Lengths that are tried for open dimensions, in this order, where nothing is known about them.
 pub(crate) const SIZES: [usize; 5] = [8, 32, 64, 320, 1];
+
+/// Lengths that are tried if the model does not run with any of `SIZES`: windows of audio, images in multiples of 128, a
+/// second of audio at 16 kHz.
+pub(crate) const RARE_SIZES: [usize; 4] = [512, 640, 1024, 16_000];
 
 /// Maximum number of elements of made-up inputs.
 const MAX_ELEMENTS: usize = 1 << 22;
 
 /// Kind of the numbers in made-up rows. The kinds are tried one after the other, until answers are conclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Values {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Values {
     /// Numbers around 0, each row of another magnitude (0.1, 1, 10); whole numbers from 0 to 3, 9 or 19.
     Usual,
     /// Numbers from 0 to 1, or ten times that; whole numbers 0 and 1, like masks or small vocabularies.
@@ -29,12 +36,12 @@ impl Values {
     pub(crate) const ALL: [Values; 3] = [Values::Usual, Values::Small, Values::Large];
 }
 
-/// Inputs of zeros, `false` or empty strings that fit a signature, for a warm-up. Open dimensions have the length 1.
-pub(crate) fn zeros(signature: &Signature, rows: usize) -> Tensors {
+/// Inputs of zeros, `false` or empty strings of this shape, for a warm-up.
+pub(crate) fn zeros(signature: &Signature, rows: usize, shape: &RowShape) -> Tensors {
     fn fill<T: Element + Default>(elements: usize) -> Data {
         T::into_data(vec![T::default(); elements])
     }
-    of_shape(signature, rows, 1, |spec, elements| with_element_type!(spec.dtype, T => fill::<T>(elements)))
+    of_shape(signature, rows, shape, |spec, elements| with_element_type!(spec.dtype, T => fill::<T>(elements)))
 }
 
 /// Returns the names of the open dimensions of rows. A dimension without a name is named by its input and index.
@@ -90,22 +97,17 @@ pub(super) fn rows_of_lengths(signature: &Signature, length: impl Fn(&String) ->
     signature.inputs.iter().filter_map(&mut input).collect()
 }
 
-/// Returns different inputs for three runs, with `rows` rows each. Open dimensions have the length `size`. `None` if
-/// the inputs would be too large.
-pub(crate) fn made_up(signature: &Signature, rows: usize, size: usize, values: Values) -> Option<[Tensors; 3]> {
-    let elements = |spec: &TensorSpec| {
-        let lengths = spec.dims.iter().skip(1).map(|dim| if let Dim::Fixed(length) = dim { *length } else { size });
-        lengths.fold(rows, usize::saturating_mul)
-    };
-    let all = signature.inputs.iter().map(elements).fold(0, usize::saturating_add);
-    if all > MAX_ELEMENTS {
+/// Returns different inputs for three runs, with `rows` rows of this shape each. `None` if the inputs would be too
+/// large.
+pub(crate) fn made_up(signature: &Signature, rows: usize, shape: &RowShape, values: Values) -> Option<[Tensors; 3]> {
+    if shape.elements().saturating_mul(rows) > MAX_ELEMENTS {
         return None;
     }
     // Always the same rows, so that the finding is reproducible.
-    let mut random = Rng::with_seed(0x5eed + size as u64);
+    let mut random = Rng::with_seed(0x5eed);
     let scales = [0.1, 1.0, 10.0];
     Some(scales.map(|scale| {
-        of_shape(signature, rows, size, |spec, elements| filled(spec.dtype, elements, values, scale, &mut random))
+        of_shape(signature, rows, shape, |spec, elements| filled(spec.dtype, elements, values, scale, &mut random))
     }))
 }
 
@@ -156,18 +158,14 @@ fn filled(dtype: DType, elements: usize, values: Values, scale: f64, random: &mu
 fn of_shape(
     signature: &Signature,
     rows: usize,
-    size: usize,
+    row: &RowShape,
     mut fill: impl FnMut(&TensorSpec, usize) -> Data,
 ) -> Tensors {
-    let mut input = |spec: &TensorSpec| {
-        let length = |(index, dim): (usize, &Dim)| match dim {
-            Dim::Fixed(length) => *length,
-            Dim::Dynamic(_) if index == 0 => rows,
-            Dim::Dynamic(_) => size,
-        };
-        let shape: Shape = spec.dims.iter().enumerate().map(length).collect();
+    let mut input = |(index, spec): (usize, &TensorSpec)| {
+        let rows = if let Some(Dim::Fixed(rows)) = spec.dims.first() { *rows } else { rows };
+        let shape: Shape = std::iter::once(rows).chain(row.at(index).iter().copied()).collect();
         let elements = shape.iter().product();
         Tensor::new(shape, fill(spec, elements)).ok().map(|tensor| (Arc::clone(&spec.name), tensor))
     };
-    signature.inputs.iter().filter_map(&mut input).collect()
+    signature.inputs.iter().enumerate().filter_map(&mut input).collect()
 }

@@ -10,8 +10,8 @@
 //! runtime; `onnx.rs` is the only file that names ONNX Runtime, and `isolated/` opens its sessions in other processes.
 //!
 //! Requests share runs only if the answer to one does not depend on the others: `independence.rs` checks this with rows
-//! that are made up (`made_up_rows.rs`) or real (`real_rows.rs`), `sharing.rs` decides based on the finding, and
-//! `joining.rs` joins rows and splits outputs.
+//! that are made up (`made_up_rows.rs`, in a shape from `row_shape.rs`) or real (`real_rows.rs`), `sharing.rs` decides
+//! based on the finding, and `joining.rs` joins rows and splits outputs.
 //!
 //! `row_layout.rs` moves the rows of inputs and outputs to the first dimension, where all other files expect them, and
 //! `constant_input.rs` reads the inputs that are constants.
@@ -36,6 +36,7 @@ mod real_rows;
 mod request;
 mod row_layout;
 mod runtime_libraries;
+mod row_shape;
 mod service_time;
 mod session;
 mod sharing;
@@ -54,7 +55,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual, turn};
+pub use self::admission::{Admission, Backlog, Priority, admit, full_batch, residual, time_for_one_run, turn};
 pub use self::batch::{
     BatchPolicy, Candidate, Lengths, MAX_PADDING, Next, Plan, RunRows, RunSharing, Share, can_be_padded, plan,
 };
@@ -64,15 +65,17 @@ pub use self::independence::{
     Cause, Comparing, Comparison, Dependence, Independence, Precision, are_conclusive, compare,
 };
 pub use self::joining::{Joining, RowOutputs};
-pub(crate) use self::made_up_rows::{SIZES, Values, made_up, zeros};
+pub use self::made_up_rows::Values;
+pub(crate) use self::made_up_rows::{RARE_SIZES, SIZES, made_up, zeros};
 use self::queue::{Entered, Queue};
 use self::request::{Reply, Request};
 pub use self::runtime_libraries::RuntimeLibraries;
+pub use self::row_shape::RowShape;
 pub use self::service_time::{Line, ServiceTime};
 pub use self::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
 pub use self::sharing::{BatchingStatus, Rows, Sharing, run_sharing};
 use self::wait_strategy::{WaitStrategy, spin_until};
-pub use self::warm_up::{Stopwatch, measure};
+pub use self::warm_up::{Stopwatch, measure, slow_run};
 use self::worker::Worker;
 use crate::budget::{LatencyBudget, QueueTimings, TimeLimits};
 use crate::config::{Provider, SessionConfig};

@@ -4,10 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::batch::BatchPolicy;
-use super::made_up_rows::zeros;
 use super::service_time::ServiceTime;
 use super::session::Session;
-use crate::tensor::Signature;
+use crate::tensor::Tensors;
 
 /// Clock that times a run. It also determines the time limit of measuring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,24 +21,30 @@ pub enum Stopwatch {
 /// Number of measured runs of each size.
 const RUNS: usize = 3;
 
+/// Maximum number of runs for the duration of a slow run.
+const SLOW_RUNS: usize = 20;
+
+/// Maximum time for the first `RUNS` runs of a slow model.
+const MAX_MEASURING: Duration = Duration::from_secs(3);
+
 /// Maximum number of rows that are measured for a model whose requests are not joined.
 const MAX_ROWS: usize = 32;
 
 /// Maximum number of elements of inputs that are made up for measuring.
 const MAX_ELEMENTS: usize = 1 << 24;
 
-/// Runs a warm session on zeros, from the fewest rows to a full batch, and learns the durations, so that the first
-/// requests are not admitted blindly. Leaves out sizes beyond the time limit or `MAX_ELEMENTS`, and sizes at which the
-/// model fails.
+/// Runs a warm session on `inputs` of several numbers of rows, from the fewest rows to a full batch, and learns the
+/// durations, so that the first requests are not admitted blindly. Leaves out sizes beyond the time limit or
+/// `MAX_ELEMENTS`, and sizes at which the model fails.
 pub fn measure(
     session: &mut dyn Session,
-    signature: &Signature,
+    inputs: &dyn Fn(usize) -> Option<Tensors>,
     policy: BatchPolicy,
     stopwatch: Stopwatch,
 ) -> ServiceTime {
     let mut service = ServiceTime::default();
     let begin = Instant::now();
-    let row = zeros(signature, policy.fewest_rows());
+    let Some(row) = inputs(policy.fewest_rows()) else { return service };
     let most = match policy.keeps_requests_whole() {
         // A run is as large as its request, and requests can be of any size.
         true => {
@@ -48,12 +53,12 @@ pub fn measure(
         }
         false => policy.limit(&row, usize::MAX),
     };
-    let most = most.min(MAX_ELEMENTS / row.row_elements().max(1));
+    let most = most.min(MAX_ELEMENTS / row.row_elements().max(1)).max(policy.fewest_rows());
     for rows in sizes(policy.fewest_rows(), most) {
         if begin.elapsed() >= stopwatch.time_limit() {
             break;
         }
-        let inputs = zeros(signature, rows);
+        let Some(inputs) = inputs(rows) else { break };
         for _ in 0..RUNS {
             let run = stopwatch.start();
             if let Err(error) = session.run(&inputs) {
@@ -65,13 +70,32 @@ pub fn measure(
                 );
                 return service;
             }
-            service.observe(rows, run());
+            service.observe(rows * policy.row_size(&inputs), run());
             if begin.elapsed() >= stopwatch.time_limit() {
                 break;
             }
         }
     }
     service
+}
+
+/// Returns the duration that 95% of the runs on these inputs take at most, over a few runs of a warm session. `None` if
+/// the model fails.
+pub fn slow_run(session: &mut dyn Session, inputs: &Tensors, stopwatch: Stopwatch) -> Option<Duration> {
+    let begin = Instant::now();
+    let mut times = Vec::with_capacity(SLOW_RUNS);
+    loop {
+        let run = stopwatch.start();
+        session.run(inputs).ok()?;
+        times.push(run());
+        let limit = if times.len() < RUNS { MAX_MEASURING } else { stopwatch.time_limit() };
+        if times.len() == SLOW_RUNS || begin.elapsed() >= limit {
+            break;
+        }
+    }
+    times.sort_unstable();
+    // The nearest rank.
+    times.get((times.len() * 95).div_ceil(100) - 1).copied()
 }
 
 impl Stopwatch {

@@ -1,4 +1,4 @@
-//! Examines a version with its first runs: runs it, checks its examples, and compares rows that run alone and together.
+//! Examines a version: runs it, checks its examples, measures its runs, and compares rows that run alone and together.
 //!
 //! This is done in the trial (`trial.rs`), so that it does not disturb requests. Without a trial, it is done when the
 //! version is loaded.
@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::findings::{Findings, WarmUp};
+use super::findings::Findings;
+use super::first_run::{FirstRows, Lacking, RowsFrom, Run, WarmUp, first_line};
 use super::opened_version::OpenedVersion;
 use super::rehearsal::rehearse;
+use crate::config::Provider;
 use crate::error::{Error, LoadFault, Result};
 use crate::machine;
 use crate::model::{
-    Comparing, Comparison, ElementBounds, Independence, Joining, MAX_PADDING, Precision, SIZES, Session, Tried, Values,
-    are_conclusive, compare, made_up, zeros,
+    Comparing, Comparison, ElementBounds, Independence, Joining, MAX_PADDING, Precision, RARE_SIZES, RowShape, SIZES,
+    Session, Stopwatch, Tried, Values, are_conclusive, compare, made_up, slow_run,
 };
 use crate::pipeline::Origin;
 use crate::repository::{Refusal, is_about_memory};
@@ -26,27 +28,22 @@ const MIN_PADDED: usize = 7;
 /// A run that takes longer than this multiple of a request's budget is too slow, even on a busy machine.
 const SLOWER_THAN_ANY_REQUEST: u32 = 4;
 
-/// Function that runs a model on inputs.
-type Run<'a> = dyn FnMut(&Tensors) -> Result<Tensors> + 'a;
-
 impl OpenedVersion {
     /// Runs a version a few times, and returns the findings. No run for comparing rows starts after `longest`.
     pub fn examine(&self, session: &mut dyn Session, longest: Duration) -> Result<Findings, Refusal> {
         rehearse(&*self.preprocessor, self.budget())?;
-        let (mut warm_up, of_zeros) = self.run_zeros(session)?;
+        let (warm_up, first_outputs) = self.first_run(&mut |inputs| session.run(inputs))?;
         self.check_golden(session)?;
+        let slow_run = self.slow_run(session, &warm_up);
         let mut asked = Asked::default();
-        self.ask(session, longest, &mut asked);
-        if let (WarmUp::Failed { .. }, Some(rows)) = (&warm_up, &asked.first_answers) {
-            // Checks the outputs of real rows, because zeros of a guessed shape did not run.
-            rows.iter().try_for_each(|row| self.check_outputs(row))?;
-            warm_up = WarmUp::Ran;
-        }
-        if let Some(of_zeros) = of_zeros {
-            self.look_at(&of_zeros, &mut asked);
+        self.ask(session, longest, &warm_up, &mut asked);
+        if let Some(outputs) = first_outputs {
+            self.look_at(&outputs, &mut asked);
             if let Some(names) = &asked.outputs {
+                let has_rows = |name: &str| names.iter().any(|known| **known == *name);
+                self.refuse_lacking(&asked.lacking, has_rows)?;
                 // Checks only outputs that have one row per input row. Two rows of other outputs have another meaning.
-                self.check_outputs(&of_zeros.keep(|name| names.iter().any(|known| **known == *name)))?;
+                self.check_outputs(&outputs.keep(has_rows), &Origin::Unknown)?;
             }
         }
         if let Some(contradiction) = asked.contradiction.take() {
@@ -68,14 +65,22 @@ impl OpenedVersion {
             .padding
             .as_ref()
             .map(|_| Independence::of(&asked.padded, || "no two texts could be compared".to_owned()));
-        Ok(Findings {
-            warm_up,
-            independence: self.independence(&asked),
-            padding,
-            remarks: self.remarks(asked.doubt.take()),
-            row_outputs: asked.outputs,
-            bounds: None,
-        })
+        let independence = self.independence(&asked);
+        let remarks = self.remarks(&warm_up, asked.doubt.take());
+        let row_outputs = asked.outputs;
+        let (bounds, budget_problem) = (None, None);
+        Ok(Findings { warm_up, independence, padding, row_outputs, bounds, slow_run, budget_problem, remarks })
+    }
+
+    /// Measures runs of as few rows as possible, if the shape of real rows is known.
+    fn slow_run(&self, session: &mut dyn Session, warm_up: &WarmUp) -> Option<Duration> {
+        let WarmUp::Ran(rows) = warm_up else { return None };
+        let stopwatch = match self.loaded.provider() {
+            Provider::Cpu => Stopwatch::ProcessorTime,
+            Provider::Cuda => Stopwatch::WallTime,
+        };
+        let inputs = rows.is_typical().then(|| self.inputs(rows, self.fewest_rows())).flatten()?;
+        slow_run(session, &inputs, stopwatch)
     }
 
     /// Finds the maximum length of rows for which a run takes at most `max_bytes`. Use it only in a separate process: a
@@ -114,8 +119,16 @@ impl OpenedVersion {
     }
 
     /// Returns the assumptions of the stages, and signs of mistakes, for the person who adds the version.
-    fn remarks(&self, doubt: Option<String>) -> Vec<String> {
+    fn remarks(&self, warm_up: &WarmUp, doubt: Option<String>) -> Vec<String> {
         let mut remarks = self.preprocessor.assumptions();
+        if let WarmUp::Ran(FirstRows { from: RowsFrom::Guess, shape, .. }) = warm_up {
+            remarks.push(format!(
+                "it ran on rows of guessed lengths ({}), so that the duration of a run is not known before the first \
+                 request; write the lengths of a usual row in model.toml: [model] {}",
+                shape.describe(self.signature()),
+                RowShape::example(self.signature())
+            ));
+        }
         remarks.extend(self.postprocessor.assumptions());
         remarks.extend(remark_on_rows(self.signature()));
         if self.preprocessor.padding().is_some() && self.padding.is_none() {
@@ -127,37 +140,6 @@ impl OpenedVersion {
         }
         remarks.extend(doubt);
         remarks
-    }
-
-    /// Runs a session once on zeros (two rows if the batch dimension is dynamic), and decodes the outputs like those of
-    /// a request. Stages that do not fit the model fail here, and not in the first request.
-    pub(super) fn warm_up(&self, session: &mut dyn Session) -> Result<WarmUp, Refusal> {
-        self.run_zeros(session).map(|(warm_up, _)| warm_up)
-    }
-
-    fn run_zeros(&self, session: &mut dyn Session) -> Result<(WarmUp, Option<Tensors>), Refusal> {
-        let signature = self.signature();
-        let rows = self.fixed_rows().unwrap_or(2);
-        let outputs = match session.run(&zeros(signature, rows)) {
-            Ok(outputs) => outputs,
-            // Not a refusal: the model may reject zeros of a guessed shape, but accept real requests.
-            Err(error) if !signature.has_fixed_rows() => {
-                let reason = error.for_operators();
-                return Ok((WarmUp::Failed { reason }, None));
-            }
-            Err(error) => return Err(Refusal::of(LoadFault::WarmUp)(error)),
-        };
-        let outputs = self.joining().per_row(outputs, rows).map_err(Refusal::of(LoadFault::WarmUp))?;
-        self.check_outputs(&outputs)?;
-        Ok((WarmUp::Ran, Some(outputs)))
-    }
-
-    fn check_outputs(&self, outputs: &Tensors) -> Result<(), Refusal> {
-        match self.postprocessor.decode(outputs, &Origin::Unknown) {
-            // Accepts outputs that are not finite: generated inputs may lead to log(0).
-            Ok(_) | Err(Error::NonFiniteOutput { .. }) => Ok(()),
-            Err(error) => Err(Refusal::of(LoadFault::WarmUp)(error)),
-        }
     }
 
     /// Checks that the version predicts what its examples expect.
@@ -183,8 +165,6 @@ struct Asked {
     comparisons: Vec<Comparison>,
     /// Comparisons of texts of different lengths, where the shorter ones are padded.
     padded: Vec<Comparison>,
-    /// Outputs of the rows of the first comparison, each run alone.
-    first_answers: Option<Vec<Tensors>>,
     /// The outputs that have one row per input row.
     outputs: Option<Vec<Arc<str>>>,
     /// Number of predicted classes that match the model's own label, and number of predicted classes compared.
@@ -193,6 +173,8 @@ struct Asked {
     contradiction: Option<String>,
     /// First sign of a mistake.
     doubt: Option<String>,
+    /// Outputs that lacked rows in a run.
+    lacking: Vec<Lacking>,
     /// First reason why rows could not be compared.
     problem: Option<String>,
 }
@@ -204,8 +186,7 @@ impl Asked {
     }
 
     fn failed(&mut self, error: &Error) {
-        let told = error.for_operators();
-        self.problem.get_or_insert_with(|| told.lines().next().unwrap_or_default().to_owned());
+        self.problem.get_or_insert_with(|| first_line(error));
     }
 
     /// Returns true if the comparisons so far suffice for a finding about the independence of rows.
@@ -216,28 +197,42 @@ impl Asked {
 
 impl OpenedVersion {
     /// Runs the version's examples, the preprocessor's samples, and generated inputs.
-    fn ask(&self, session: &mut dyn Session, longest: Duration, asked: &mut Asked) {
+    fn ask(&self, session: &mut dyn Session, longest: Duration, warm_up: &WarmUp, asked: &mut Asked) {
         let begin = Instant::now();
-        let mut run = |inputs: &Tensors| match begin.elapsed() > longest {
-            true => Err(Error::internal("it takes too long")),
-            false => session.run(inputs),
+        let mut lacking: Vec<Lacking> = Vec::new();
+        let mut run = |inputs: &Tensors| {
+            if begin.elapsed() > longest {
+                return Err(Error::internal("it takes too long"));
+            }
+            let outputs = session.run(inputs)?;
+            for found in Lacking::find(inputs, &outputs) {
+                if lacking.iter().all(|known| known.output != found.output) {
+                    lacking.push(found);
+                }
+            }
+            Ok(outputs)
         };
-        if let Some(rows) = self.fixed_rows() {
-            return self.ask_a_fixed_batch(rows, &mut run, asked);
+        match self.fixed_rows() {
+            Some(rows) => self.ask_a_fixed_batch(rows, warm_up, &mut run, asked),
+            None => self.ask_rows(warm_up, &mut run, asked),
         }
+        asked.lacking = lacking;
+    }
+
+    fn ask_rows(&self, warm_up: &WarmUp, run: &mut Run<'_>, asked: &mut Asked) {
         let joining = self.joining();
         for rows in [self.golden_rows(), self.sample_rows()].into_iter().flatten() {
             match self.padding {
-                None => self.compare(&rows, &joining, &mut run, asked),
-                Some(_) => self.compare_texts(&rows, &joining, &mut run, asked),
+                None => self.compare(&rows, &joining, run, asked),
+                Some(_) => self.compare_texts(&rows, &joining, run, asked),
             }
         }
         // Skips generated inputs, which the preprocessor would never make, if its own samples were conclusive.
         if self.preprocessor.samples().is_some() && asked.is_conclusive() {
             return;
         }
-        let mut conclusive_sizes = 0;
-        for size in self.sizes() {
+        let mut conclusive_shapes = 0;
+        for shape in self.shapes(warm_up) {
             let start = asked.comparisons.len();
             for values in Values::ALL {
                 let is_conclusive = are_conclusive(&asked.comparisons[start..]);
@@ -245,12 +240,12 @@ impl OpenedVersion {
                 if is_conclusive && (values == Values::Large || !self.takes_whole_numbers()) {
                     break;
                 }
-                if let Some(rows) = made_up(self.signature(), 1, *size, values) {
-                    self.compare(&rows, &joining, &mut run, asked);
+                if let Some(rows) = made_up(self.signature(), 1, &shape, values) {
+                    self.compare(&rows, &joining, run, asked);
                 }
             }
-            conclusive_sizes += usize::from(are_conclusive(&asked.comparisons[start..]));
-            if conclusive_sizes == 2 {
+            conclusive_shapes += usize::from(are_conclusive(&asked.comparisons[start..]));
+            if conclusive_shapes == 2 {
                 break;
             }
         }
@@ -266,9 +261,20 @@ impl OpenedVersion {
         Comparing { joining, precision: Precision::of(self.loaded.provider()), answered, max_rows }
     }
 
-    /// Returns the lengths to try for dynamic dimensions.
-    fn sizes(&self) -> &'static [usize] {
-        if self.signature().has_fixed_rows() { &SIZES[..1] } else { &SIZES }
+    /// Returns the shapes of made-up rows to try: several lengths of open dimensions, and then the shape that ran, which
+    /// may be large.
+    fn shapes(&self, warm_up: &WarmUp) -> Vec<RowShape> {
+        let signature = self.signature();
+        let of_size = |size| RowShape::of_size(signature, size);
+        let guessed: Vec<RowShape> = match warm_up {
+            _ if signature.has_fixed_rows() => vec![of_size(1)],
+            WarmUp::Ran(_) => SIZES.map(of_size).to_vec(),
+            WarmUp::Failed { .. } => SIZES.into_iter().chain(RARE_SIZES).map(of_size).collect(),
+        };
+        match warm_up {
+            WarmUp::Ran(rows) if !guessed.contains(&rows.shape) => [guessed, vec![rows.shape.clone()]].concat(),
+            _ => guessed,
+        }
     }
 
     /// Compares rows that run alone with the same rows run together, and examines their outputs.
@@ -279,9 +285,7 @@ impl OpenedVersion {
         match compare(rows, &self.comparing(joining, answered.as_deref(), max_rows), run) {
             Ok(mut comparison) => {
                 asked.saw(&comparison.outputs);
-                let answers = std::mem::take(&mut comparison.alone);
-                answers.iter().for_each(|row| self.look_at(row, asked));
-                asked.first_answers.get_or_insert(answers);
+                std::mem::take(&mut comparison.alone).iter().for_each(|row| self.look_at(row, asked));
                 asked.comparisons.push(comparison);
             }
             Err(error) => asked.failed(&error),
@@ -307,12 +311,12 @@ impl OpenedVersion {
     }
 
     /// Examines the outputs of a fixed batch, which allows no comparison, and finds those with one row per input row.
-    fn ask_a_fixed_batch(&self, rows: usize, run: &mut Run<'_>, asked: &mut Asked) {
+    fn ask_a_fixed_batch(&self, rows: usize, warm_up: &WarmUp, run: &mut Run<'_>, asked: &mut Asked) {
         if self.postprocessor.takes_one_row() {
             return;
         }
-        for size in self.sizes() {
-            let Some([inputs, ..]) = made_up(self.signature(), rows, *size, Values::Small) else { continue };
+        for shape in self.shapes(warm_up) {
+            let Some([inputs, ..]) = made_up(self.signature(), rows, &shape, Values::Small) else { continue };
             match run(&inputs) {
                 Ok(outputs) => {
                     let of_rows = outputs.keep_rows(rows);

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::budget_check::budget_problem;
+use super::first_run::{Attempt, WarmUp};
+use crate::budget::LatencyBudget;
 use crate::config::Batching;
 use crate::model::{ElementBounds, Independence, RunSharing, run_sharing};
 
@@ -25,27 +28,51 @@ pub struct Findings {
     pub row_outputs: Option<Vec<Arc<str>>>,
     /// Maximum numbers of elements in a row and in a run; `None` if they were not determined.
     pub bounds: Option<ElementBounds>,
+    /// Duration that 95% of the runs of the fewest rows take at most; `None` if the shape of real rows is not known.
+    pub slow_run: Option<Duration>,
+    /// The problem if a run takes too long for the budget, and its remedy.
+    pub budget_problem: Option<String>,
     /// Assumptions and signs of mistakes, as sentences for the person who adds the version.
     pub remarks: Vec<String>,
-}
-
-/// Result of the first run of a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WarmUp {
-    /// The model ran, and its outputs could be decoded.
-    Ran,
-    /// The model did not run on generated inputs; a real request may still work.
-    Failed {
-        /// Message of ONNX Runtime.
-        reason: String,
-    },
 }
 
 impl Findings {
     /// Returns true if requests share runs under this setting of `model.toml`.
     pub fn is_batched(&self, setting: Batching) -> bool {
         run_sharing(setting, &self.independence) == RunSharing::Shared
+    }
+
+    /// Compares the duration of a run with the budget of a request.
+    pub fn check_budget(&mut self, budget: &LatencyBudget) {
+        let rows = if let Independence::FixedBatch { rows } = self.independence { rows } else { 1 };
+        self.budget_problem = self.slow_run.and_then(|run| budget_problem(budget, run, rows));
+    }
+
+    /// Returns true if the model ran on rows of a shape that real rows have.
+    pub fn has_known_shape(&self) -> bool {
+        matches!(&self.warm_up, WarmUp::Ran(rows) if rows.is_typical())
+    }
+
+    /// Returns the number of elements of a row, if the model ran on rows of a shape that real rows have; otherwise 0.
+    pub(super) fn elements_of_known_rows(&self) -> usize {
+        match &self.warm_up {
+            WarmUp::Ran(rows) if rows.is_typical() => rows.shape.elements(),
+            WarmUp::Ran(_) | WarmUp::Failed { .. } => 0,
+        }
+    }
+
+    /// Returns the remarks, after a first run that failed and a problem of the budget.
+    pub fn all_remarks(&self) -> Vec<String> {
+        let failed = match &self.warm_up {
+            WarmUp::Failed { attempts, example } => attempts.first().map(|Attempt { inputs, problem }| {
+                format!(
+                    "the test run on made-up inputs failed ({inputs}: {problem}); give lengths that the model runs with, for \
+                     example [model] {example}"
+                )
+            }),
+            WarmUp::Ran(_) => None,
+        };
+        failed.into_iter().chain(self.budget_problem.clone()).chain(self.remarks.iter().cloned()).collect()
     }
 
     /// Returns true if short rows may be padded to share a run with longer ones.

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::catalog::ServedVersion;
-use super::findings::{Findings, MAX_COMPARING, WarmUp};
+use super::findings::{Findings, MAX_COMPARING};
+use super::first_run::WarmUp;
 use super::load_order::{LoadOrder, LoadStep, Pace};
 use super::opened_version::OpenedVersion;
 use super::run_limit::RunLimit;
@@ -104,28 +105,28 @@ impl Loader {
         let opened = OpenedVersion::open(self.engine_for(order.place)?, &self.stages, order, found.read()?)?;
         let mut first = opened.session()?;
         // These runs have a timeout too: a run that ended in the trial may hang here by chance.
-        let findings = self.run_limit.end_in_time(&mut *first, |session| match found_before {
+        let mut findings = self.run_limit.end_in_time(&mut *first, |session| match found_before {
             Some(findings) => {
-                opened.warm_up(session)?;
+                opened.warm_up(session, &findings.warm_up)?;
                 opened.check_golden(session)?;
                 Ok(findings)
             }
             None => opened.examine(session, MAX_COMPARING),
         })??;
-        let signature = opened.signature();
-        let service = match findings.warm_up {
-            // Measured only for a known shape: run times of zeros of a guessed shape would be misleading.
-            WarmUp::Ran if signature.has_fixed_rows() => {
+        findings.check_budget(&order.config.budget);
+        let service = match &findings.warm_up {
+            WarmUp::Ran(rows) if rows.is_typical() => {
                 let stopwatch = stopwatch(order.pace, opened.loaded.provider());
                 let policy = opened.sharing(&findings).policy();
-                self.run_limit.end_in_time(&mut *first, |session| measure(session, signature, policy, stopwatch))?
+                let inputs = |count| opened.inputs(rows, count);
+                self.run_limit.end_in_time(&mut *first, |session| measure(session, &inputs, policy, stopwatch))?
             }
-            WarmUp::Ran | WarmUp::Failed { .. } => ServiceTime::default(),
+            WarmUp::Ran(_) | WarmUp::Failed { .. } => ServiceTime::default(),
         };
         let mut sessions = vec![first];
         while sessions.len() < order.config.model.threads().workers.get() {
             let mut session = opened.session()?;
-            self.run_limit.end_in_time(&mut *session, |session| opened.warm_up(session))??;
+            self.run_limit.end_in_time(&mut *session, |session| opened.warm_up(session, &findings.warm_up))??;
             sessions.push(session);
         }
         Ok(PreparedVersion { opened, sessions, service, findings, took: Duration::ZERO })
@@ -176,7 +177,6 @@ impl Loader {
             pipeline,
             recorder,
         };
-        warn_if_too_slow(&served);
         tell_of(&served);
         tracing::info!(
             model = %name, %version, sha256 = sha256.short(), provider = served.pipeline.model.provider().name(),
@@ -219,20 +219,6 @@ fn check_threads(threads: Threads, cores: NonZeroUsize, left: Option<u64>) -> Re
     Err(Refusal::new(fault, problem))
 }
 
-fn warn_if_too_slow(served: &ServedVersion) {
-    let (budget, model) = (served.budget, &served.pipeline.model);
-    let smallest = model.typical_run(model.policy().fewest_rows());
-    if let Some(takes) = smallest.filter(|takes| *takes > budget.queue_and_run()) {
-        tracing::warn!(
-            model = %served.model, version = %served.version,
-            "the smallest run takes {takes:.1?}, longer than the {:.1?} that the budget has for queue and run, so that \
-             requests will be refused; raise budget.total_ms in model.toml, or give the model more threads or another \
-             provider",
-            budget.queue_and_run()
-        );
-    }
-}
-
 /// Logs the findings about a loaded version.
 fn tell_of(served: &ServedVersion) {
     let (model, version, sharing) = (&served.model, served.version, served.pipeline.model.sharing());
@@ -257,8 +243,15 @@ fn tell_of(served: &ServedVersion) {
     {
         tracing::warn!(%model, %version, "only texts of one length share a run: with padding, {found}");
     }
-    if let WarmUp::Failed { reason } = &served.findings.warm_up {
-        tracing::warn!(%model, %version, reason, "the test run on made-up inputs failed");
+    if let WarmUp::Failed { attempts, example } = &served.findings.warm_up {
+        let (tried, reason) = attempts.first().map(|first| (&*first.inputs, &*first.problem)).unwrap_or_default();
+        tracing::warn!(
+            %model, %version, tried, reason,
+            "the test run on made-up inputs failed; give lengths that the model runs with, for example [model] {example}"
+        );
+    }
+    if let Some(problem) = &served.findings.budget_problem {
+        tracing::warn!(%model, %version, "{problem}");
     }
     for remark in &served.findings.remarks {
         tracing::info!(%model, %version, "{remark}");

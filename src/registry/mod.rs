@@ -1,27 +1,35 @@
 //! Models in memory: loads versions from the repository, and publishes those that serve.
 //!
 //! - `load_order.rs` is an order to load a version. `loader.rs` carries it out: verify → try → open → warm up → start.
+//!   `load_problem.rs` has the reasons for which ONNX Runtime cannot load a model.
 //! - `trial.rs` tries a version out in another process, before the server touches it.
-//! - `opened_version.rs` is a version with its stages; `examine.rs` runs it a few times, and `findings.rs` has the
-//!   result. `rehearsal.rs` runs the preprocessor on the hardest instances that it accepts; `run_limit.rs` ends first
+//! - `opened_version.rs` is a version with its stages; `first_run.rs` finds rows that it runs on, `examine.rs` compares
+//!   its answers, and `findings.rs` has the result. `budget_check.rs` compares the duration of a run with the budget.
+//!   `rehearsal.rs` runs the preprocessor on the hardest instances that it accepts; `run_limit.rs` ends first
 //!   runs that take too long.
 //! - `catalog.rs` holds the served versions, as immutable snapshots.
 //!
 //! This module does not know HTTP or the traffic of a version.
 
+mod budget_check;
 mod catalog;
 mod examine;
 mod findings;
+mod first_run;
 mod load_order;
+mod load_problem;
 mod loader;
 mod opened_version;
 mod rehearsal;
 mod run_limit;
 mod trial;
 
+pub use self::budget_check::budget_problem;
 pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target};
-pub use self::findings::{Findings, MAX_COMPARING, WarmUp};
+pub use self::findings::{Findings, MAX_COMPARING};
+pub use self::first_run::{Attempt, FirstRows, FirstValues, RowsFrom, WarmUp};
 pub use self::load_order::{LoadOrder, LoadStep, Pace};
+pub use self::load_problem::load_problem;
 pub use self::loader::{Loader, PreparedVersion};
 pub use self::opened_version::OpenedVersion;
 pub use self::run_limit::RunLimit;

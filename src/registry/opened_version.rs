@@ -8,7 +8,9 @@ use serde_json::value::RawValue;
 
 use super::findings::Findings;
 use super::load_order::LoadOrder;
+use super::load_problem::load_problem;
 use crate::budget::{Deadline, LatencyBudget};
+use crate::config::ModelConfig;
 use crate::error::{Error, LoadFault, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::identity::shown;
@@ -44,8 +46,9 @@ impl OpenedVersion {
     ) -> Result<OpenedVersion, Refusal> {
         let config = &order.config;
         let source = verified.source();
-        let loaded =
-            engine.load(source, &config.model).map_err(|error| in_model_toml(order, LoadFault::Model, error))?;
+        let loaded = engine
+            .load(source, &config.model)
+            .map_err(|error| in_model_toml(order, LoadFault::Model, explained(error, engine, &verified)))?;
         check_batch_dimension(loaded.signature())?;
         check_size(loaded.signature())?;
         // Reports an error of a stage as a wrong `model.toml`: the stage does not fit the model.
@@ -66,6 +69,21 @@ impl OpenedVersion {
     /// Returns the latency budget of a request.
     pub(super) fn budget(&self) -> &LatencyBudget {
         &self.order.config.budget
+    }
+
+    /// Returns the content of `model.toml`.
+    pub(super) fn config(&self) -> &ModelConfig {
+        &self.order.config
+    }
+
+    /// Sets the examples, which give the shape of a row.
+    pub fn set_examples(&mut self, golden: Golden) {
+        self.verified.golden = Some(golden);
+    }
+
+    /// Converts an error about a setting of `model.toml` to a refusal.
+    pub(super) fn in_model_toml(&self, error: SetupError) -> Refusal {
+        in_model_toml(&self.order, LoadFault::Config, error)
     }
 
     /// Returns the inputs and outputs of the model.
@@ -96,6 +114,7 @@ impl OpenedVersion {
         let rows = Rows { independence: findings.independence.clone(), joining };
         let answered = self.postprocessor.answered();
         let bounds = findings.bounds.unwrap_or_else(|| ElementBounds::untried(self.signature()));
+        let bounds = bounds.or_at_least(findings.elements_of_known_rows());
         Sharing::new(self.signature(), &self.order.config.model, self.loaded.provider(), answered, rows, bounds)
     }
 
@@ -269,6 +288,19 @@ fn check_size(signature: &Signature) -> Result<(), Refusal> {
             large.describe()
         ),
     ))
+}
+
+/// Replaces an error about a model that cannot be loaded by one that says what to do, if it is recognised.
+fn explained(error: SetupError, engine: &dyn Engine, verified: &VerifiedVersion) -> SetupError {
+    let message = error.to_string();
+    let is_named = |input: &&String| message.contains(&format!("input {input:?} has no dimensions"));
+    if let Some(input) = verified.inputs_of_unknown_rank.iter().find(is_named) {
+        return SetupError::Repository(format!(
+            "the rank of the model's input {input:?} is unknown: its file gives no shape; export the model with a shape for \
+             its inputs, with the batch dimension first"
+        ));
+    }
+    load_problem(&message, engine.version()).map_or(error, SetupError::Repository)
 }
 
 /// Converts an error of the model or a stage to a refusal. A message about a setting gets the location of `model.toml`.

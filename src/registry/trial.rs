@@ -271,13 +271,14 @@ fn attempt(order: TrialOrder, stages: &Stages) -> Result<Findings, Refusal> {
     let mut others = Vec::new();
     while (1 + others.len() as u64) < workers {
         let mut session = opened.session()?;
-        opened.warm_up(&mut *session)?;
+        opened.warm_up(&mut *session, &findings.warm_up)?;
         others.push(session);
     }
     drop(others);
     // Done last, because the session may not work any more after these runs.
     let run_memory = machine::memory_limit().unwrap_or(u64::MAX) / RUNS_MEMORY / workers;
-    findings.bounds = Some(opened.find_bounds(&mut *first, run_memory, comparing));
+    let bounds = opened.find_bounds(&mut *first, run_memory, comparing);
+    findings.bounds = Some(bounds.or_at_least(findings.elements_of_known_rows()));
     Ok(findings)
 }
 

@@ -4,6 +4,8 @@
 use bytes::{Buf, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
 
+use super::onnx_file::MISSING_END;
+
 /// Change of a field.
 #[derive(Debug)]
 pub(super) enum Change {
@@ -94,7 +96,7 @@ fn length_delimited(rest: &mut Bytes) -> Result<Bytes, String> {
     let length = decode_varint(rest).map_err(malformed)?;
     match usize::try_from(length).ok().filter(|length| *length <= rest.len()) {
         Some(length) => Ok(rest.split_to(length)),
-        None => Err("not an ONNX file: it ends in the middle of a field".to_owned()),
+        None => Err(format!("not an ONNX file: {MISSING_END}")),
     }
 }
 

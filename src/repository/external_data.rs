@@ -13,7 +13,7 @@ use prost::Message;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
 use super::encoding::{Change, Pieces, malformed, rewrite};
-use super::onnx_file::{EXTERNAL, StringStringEntryProto, TensorProto, bits_per_element};
+use super::onnx_file::{EXTERNAL, StringStringEntryProto, TensorProto, bits_per_element, problem_of};
 
 /// Maximum size of a model in one message, in bytes (a limit of Protocol Buffers).
 const MAX_MODEL_BYTES: usize = i32::MAX as usize;
@@ -25,7 +25,8 @@ const MAX_DEPTH: usize = 100;
 /// was not tried out does not take a multiple of its size in memory.
 pub(super) fn locations(model: &Arc<[u8]>) -> Result<BTreeSet<String>, String> {
     let mut found = BTreeSet::new();
-    locations_in(Part::Model, &Bytes::from_owner(Arc::clone(model)), MAX_DEPTH, &mut found)?;
+    locations_in(Part::Model, &Bytes::from_owner(Arc::clone(model)), MAX_DEPTH, &mut found)
+        .map_err(|problem| problem_of(model, problem))?;
     Ok(found)
 }
 

@@ -201,7 +201,46 @@ pub(super) fn parse(model: &Arc<[u8]>) -> Result<ModelProto, String> {
         Ok(_) => "not an ONNX file: it has no graph".to_owned(),
         Err(error) => format!("not an ONNX file: {error}"),
     };
-    Err(FileKind::of(model).map_or(problem, FileKind::problem_as_model))
+    Err(problem_of(model, problem))
+}
+
+/// Returns the problem with a file that cannot be parsed: what it is instead, or that it is truncated or damaged if it
+/// begins as an ONNX file does.
+pub(super) fn problem_of(model: &[u8], problem: String) -> String {
+    let size = model.len();
+    if let Some(kind) = FileKind::of(model) {
+        kind.problem_as_model()
+    } else if !is_start_of_onnx(model) {
+        problem
+    } else if ["buffer underflow", MISSING_END, "it has no graph"].iter().any(|end| problem.contains(end)) {
+        format!("the file ends too early, after {size} bytes: it was truncated when it was copied or downloaded; {AGAIN}")
+    } else {
+        format!("the file of {size} bytes is damaged ({}); {AGAIN}", problem.trim_start_matches("not an ONNX file: "))
+    }
+}
+
+/// Part of the problem with a message that is longer than its file.
+pub(super) const MISSING_END: &str = "it ends in the middle of a field";
+
+/// Advice for a file that is truncated or damaged.
+const AGAIN: &str = "copy or download it again, and compare its size and digest with the original";
+
+/// Returns true if a file begins with the version of ONNX's format, which exporters write first.
+fn is_start_of_onnx(model: &[u8]) -> bool {
+    const IR_VERSION: u8 = 1 << 3;
+    matches!(model, [IR_VERSION, version, ..] if (1..0x80).contains(version))
+}
+
+/// Returns the names of the inputs whose shape is absent from the file. (An input without dimensions has an empty
+/// shape.) An initializer is not an input.
+pub(super) fn inputs_of_unknown_rank(model: &ModelProto) -> Vec<String> {
+    let Some(graph) = &model.graph else { return Vec::new() };
+    let is_unknown = |input: &&ValueInfoProto| {
+        let tensor = input.r#type.as_ref().and_then(|of| of.tensor_type.as_ref());
+        tensor.is_some_and(|tensor| tensor.shape.is_none())
+            && graph.initializer.iter().all(|initializer| initializer.name != input.name)
+    };
+    graph.input.iter().filter(is_unknown).map(|input| input.name.clone()).collect()
 }
 
 /// Adds the names of all tensors that nodes read, including those that branches and bodies of loops take from outside.

@@ -56,6 +56,8 @@ pub struct VerifiedVersion {
     pub bytes: Arc<ModelBytes>,
     /// The class names in the model's file.
     pub classes: ModelClasses,
+    /// The model's inputs whose number of dimensions its file does not give.
+    pub inputs_of_unknown_rank: Vec<String>,
     /// Folder of the files.
     folder: PathBuf,
     /// Location of each file on disk, by its path within the version.
@@ -134,6 +136,7 @@ impl FoundVersion {
             baseline: baseline.map(Arc::new),
             golden,
             classes: class_names::read(&parsed),
+            inputs_of_unknown_rank: onnx_file::inputs_of_unknown_rank(&parsed),
             bytes: Arc::new(ModelBytes { model, external: external.into_iter().collect() }),
             folder,
             found,
@@ -223,10 +226,7 @@ pub fn locations_of_weights(model: &Path) -> Result<BTreeSet<String>, Refusal> {
     let size = std::fs::metadata(model).map_err(unreadable)?.len();
     let limit = WeightsLimit::of_this_machine().check(MODEL_FILE, size)?;
     let bytes: Arc<[u8]> = regular_file::read(model, limit).map_err(unreadable)?.into();
-    external_data::locations(&bytes).map_err(|problem| {
-        let problem = FileKind::of(&bytes).map_or(problem, FileKind::problem_as_model);
-        Refusal::new(LoadFault::Model, problem)
-    })
+    external_data::locations(&bytes).map_err(|problem| Refusal::new(LoadFault::Model, problem))
 }
 
 /// Reads a `golden.json`.

@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_map_that_something_else_reads_is_left_as_it_is() {
-        let output = |name: &str| ValueInfoProto { name: name.to_owned() };
+        let output = |name: &str| ValueInfoProto { name: name.to_owned(), r#type: None };
         let check = |graph: GraphProto| {
             let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
             let model: Arc<[u8]> = model.encode_to_vec().into();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use leeway::config::{Config, ModelConfig};
+use leeway::model::RowShape;
 use leeway::monitor::metrics;
 use leeway::pipeline::{StageContext, Stages};
 use leeway::repository::{Golden, Manifest};
@@ -283,6 +284,20 @@ async fn the_documented_call_with_whole_tensors_is_answered() {
     let request = blocks_after(&text, "whole tensors: request").remove(0);
     let expected: Value = serde_json::from_str(&blocks_after(&text, "whole tensors: predictions")[0]).unwrap();
     assert_eq!(app.predict("/v1/models/above:predict", request).await.predictions(), expected);
+}
+
+#[test]
+fn the_documented_lengths_of_the_first_run_fit_a_model_of_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.toml");
+    let block = &blocks_after(&read("docs/models.md"), "warm_up: model.toml")[0];
+    std::fs::write(&path, format!("{TENSOR_STAGES}{block}")).unwrap();
+    let config = ModelConfig::read(&path).unwrap();
+    let dims = vec![Dim::Dynamic(None), Dim::Fixed(3), Dim::Dynamic(None), Dim::Dynamic(None)];
+    let inputs = vec![TensorSpec { name: "images".into(), dtype: DType::F32, dims }];
+    let signature = Signature { inputs, ..Signature::default() };
+    let shape = RowShape::of_settings(&signature, &config.model.warm_up).unwrap();
+    assert_eq!(shape.describe(&signature), "images [3, 640, 960]");
 }
 
 /// A model with the inputs and outputs that the documented stages need.

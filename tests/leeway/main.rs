@@ -23,6 +23,7 @@ mod deployment;
 mod detectors;
 mod documentation;
 mod drift;
+mod first_run;
 mod golden;
 #[cfg(target_os = "linux")]
 mod hanging_disk;
@@ -32,6 +33,7 @@ mod images;
 mod independence;
 mod isolation;
 mod lifecycle;
+mod locale;
 mod masks;
 mod metrics;
 mod mistaken_files;

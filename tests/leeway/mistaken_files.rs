@@ -78,3 +78,38 @@ fn a_pointer_in_the_place_of_a_versions_file_is_named() {
         }
     }
 }
+
+/// Good files that were cut off, or in which one byte was changed.
+#[test]
+fn a_model_that_cannot_be_loaded_is_refused_with_what_to_do() {
+    let repository = Repository::new().with("plus", 1, "plus_1", PLAIN);
+    let model = std::fs::read(checkout().join("tests/data/models/plus_1.onnx")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let size = model.len();
+    let with = |place: usize, byte: u8| {
+        let mut changed = model.clone();
+        changed[place] = byte;
+        changed
+    };
+    let operator = model.windows(3).position(|name| name == b"Add").unwrap();
+    let cut = |at: usize| model[..at].to_vec();
+    for (content, problem) in [
+        (cut(size / 2), format!("m.onnx: the file ends too early, after {} bytes: it was truncated", size / 2)),
+        (cut(size - 1), format!("m.onnx: the file ends too early, after {} bytes: it was truncated", size - 1)),
+        // The producer's name is complete, and the graph is missing.
+        (cut(16), "the file ends too early, after 16 bytes: it was truncated".to_owned()),
+        (with(operator, 0xFF), format!("the file of {size} bytes is damaged (failed to decode")),
+        (with(1, 99), "model.onnx has the IR version 99, and ONNX Runtime 1.".to_owned()),
+        (with(1, 99), "reads versions up to 13: export the model with an older version of the onnx package".to_owned()),
+        (with(size - 1, 99), "model.onnx uses opset 99 of ai.onnx, and ONNX Runtime 1.".to_owned()),
+        (with(size - 1, 99), "knows opsets up to 26: export the model with opset 26 or an older one".to_owned()),
+        (with(operator + 2, b'o'), "uses the operator Ado, which does not exist in the opset that it declares (18)".to_owned()),
+    ] {
+        let (code, said) = add(&repository, &["--onnx", &write(folder.path(), "m.onnx", &content)]);
+        assert!(code == 1 && said.contains(&problem), "{problem}: {said}");
+    }
+    let onnx = checkout().join("tests/data/first_run/unknown_rank.onnx");
+    let (code, said) = add(&repository, &["--onnx", onnx.to_str().unwrap()]);
+    assert!(code == 1 && said.contains("the rank of the model's input \"x\" is unknown: its file gives no shape"), "{said}");
+    assert!(!repository.0.path().join("plus/2").exists());
+}

@@ -74,7 +74,7 @@ fn version_status(model: &ModelState, version: Version) -> VersionStatus {
         load_ms: served.map(|served| u64::try_from(served.load_took.as_millis()).unwrap_or(u64::MAX)),
         sessions: served.map(|served| served.place).filter(|place| *place != SessionPlace::Server),
         batching: served.map(|served| served.pipeline.model.sharing().status()),
-        remarks: served.map(|served| served.findings.remarks.clone()).unwrap_or_default(),
+        remarks: served.map(|served| served.findings.all_remarks()).unwrap_or_default(),
         sha256: manifest.as_ref().map(|manifest| manifest.identity()),
         reload_problem: lifecycle.failure().filter(|_| served.is_some()).map(|failure| failure.problem.clone()),
         altered: model.altered(version).cloned(),

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Writes small ONNX models whose first run needs care, into tests/data/first_run.
+
+Run by hand with the environment of models/requirements.txt; the products are committed:
+
+    .venv/bin/python tests/data/make_first_run_models.py
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto as T
+from onnx import helper as h
+
+OUT = Path(__file__).resolve().parent / "first_run"
+
+
+def write(name, nodes, inputs, outputs, initializers=()):
+    graph = h.make_graph(nodes, name, inputs, outputs, list(initializers))
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9, producer_name="leeway-tests")
+    OUT.mkdir(exist_ok=True)
+    onnx.save(model, OUT / f"{name}.onnx")
+
+
+def value(name, dtype, shape):
+    return h.make_tensor_value_info(name, dtype, shape)
+
+
+def constant(name, array):
+    return onnx.numpy_helper.from_array(np.asarray(array), name)
+
+
+def multiples_of_96():
+    """Images whose sides must be multiples of 96: y = x + the largest value of each tile of 96 x 96."""
+    write(
+        "multiples_of_96",
+        [
+            h.make_node("MaxPool", ["x"], ["tiles"], kernel_shape=[96, 96], strides=[96, 96]),
+            h.make_node("Resize", ["tiles", "", "scale"], ["large"], mode="nearest"),
+            h.make_node("Add", ["x", "large"], ["y"]),
+        ],
+        [value("x", T.FLOAT, ["n", 1, "height", "width"])],
+        [value("y", T.FLOAT, ["n", 1, "height", "width"])],
+        [constant("scale", np.asarray([1, 1, 96, 96], np.float32))],
+    )
+
+
+def steps_first():
+    """Reads a line of text of any width, as recognisers of characters do: the file declares a row for each image, and the
+    model returns a row for every eight columns of the image."""
+    write(
+        "steps_first",
+        [
+            h.make_node("Reshape", ["x", "eights"], ["cut"]),
+            h.make_node("MatMul", ["cut", "weights"], ["steps"]),
+            h.make_node("Unsqueeze", ["steps", "axis"], ["y"]),
+        ],
+        [value("x", T.FLOAT, [1, "width"])],
+        [value("y", T.FLOAT, [1, "steps"])],
+        [
+            constant("eights", np.asarray([-1, 8])),
+            constant("weights", np.random.default_rng(3).normal(0, 1, (8, 5)).astype(np.float32)),
+            constant("axis", np.asarray([1])),
+        ],
+    )
+
+
+def drops_large():
+    """y = the rows of x whose first number is below a million."""
+    write(
+        "drops_large",
+        [
+            h.make_node("Gather", ["x", "first"], ["number"], axis=1),
+            h.make_node("Less", ["number", "million"], ["is_small"]),
+            h.make_node("Compress", ["x", "is_small"], ["y"], axis=0),
+        ],
+        [value("x", T.FLOAT, ["n", 2])],
+        [value("y", T.FLOAT, ["n", 2])],
+        [constant("first", np.asarray(0)), constant("million", np.asarray(1e6, np.float32))],
+    )
+
+
+def lower_case():
+    """Turns three texts into lower case with the locale en_US.UTF-8, as scikit-learn's TfidfVectorizer does by default."""
+    write(
+        "lower_case",
+        [h.make_node("StringNormalizer", ["x"], ["y"], case_change_action="LOWER", locale="en_US.UTF-8")],
+        [value("x", T.STRING, [1, 3])],
+        [value("y", T.STRING, [1, 3])],
+    )
+
+
+def unknown_rank():
+    """y = max(x, 0) for an x of any number of dimensions: the file has no shape for it."""
+    write(
+        "unknown_rank",
+        [h.make_node("Relu", ["x"], ["y"])],
+        [value("x", T.FLOAT, None)],
+        [value("y", T.FLOAT, None)],
+    )
+
+
+if __name__ == "__main__":
+    multiples_of_96()
+    steps_first()
+    drops_large()
+    lower_case()
+    unknown_rank()
