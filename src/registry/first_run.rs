@@ -232,7 +232,10 @@ impl fmt::Display for Lacking {
              {inputs}; name other outputs in model.toml, "
         )?;
         if let Some(dimension) = shape.iter().position(|length| length == rows) {
-            write!(f, "say that dimension {dimension} holds the rows ([model.outputs.{output}] rows = {dimension}), ")?;
+            write!(
+                f,
+                "say that dimension {dimension} holds the rows ([model.outputs.{output:?}] rows = {dimension}), "
+            )?;
         }
         f.write_str("or export the model with the batch dimension first in its outputs")
     }

@@ -122,7 +122,7 @@ async fn the_duration_of_a_run_is_known_for_lengths_that_are_known() {
 async fn outputs_without_a_row_per_instance_are_named_with_both_shapes() {
     let (code, said) = add(&Repository::new(), "a", &file("steps_first"), TENSOR_STAGES, &[]);
     let problem = "the model's output \"y\" does not have one row per instance: it has the shape [4, 1, 5] for the inputs \
-                   x [1, 32]; name other outputs in model.toml, say that dimension 1 holds the rows ([model.outputs.y] rows = \
+                   x [1, 32]; name other outputs in model.toml, say that dimension 1 holds the rows ([model.outputs.\"y\"] rows = \
                    1), or export";
     assert!(code == 1 && said.contains(problem), "{said}");
 
