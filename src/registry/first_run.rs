@@ -189,7 +189,7 @@ impl OpenedVersion {
     /// Refuses an output that is part of answers and lacks rows.
     pub(super) fn refuse_lacking(&self, lacking: &[Lacking], has_rows: impl Fn(&str) -> bool) -> Result<(), Refusal> {
         let answered = self.postprocessor.answered().unwrap_or_default();
-        let lacks = |output: &&Lacking| answered.iter().any(|name| *name == output.output) && !has_rows(&output.output);
+        let lacks = |output: &&Lacking| answered.contains(&output.output) && !has_rows(&output.output);
         match lacking.iter().find(lacks) {
             Some(lacking) => Err(Refusal::new(LoadFault::WarmUp, lacking.to_string())),
             None => Ok(()),
