@@ -100,7 +100,8 @@ impl ElementBounds {
 
     /// Returns these bounds, raised so that a row of this many elements is within them.
     pub fn or_at_least(self, elements: usize) -> ElementBounds {
-        let raised = |bound: Option<NonZeroUsize>| bound.map(|bound| bound.max(NonZeroUsize::new(elements).unwrap_or(bound)));
+        let raised =
+            |bound: Option<NonZeroUsize>| bound.map(|bound| bound.max(NonZeroUsize::new(elements).unwrap_or(bound)));
         ElementBounds { row: raised(self.row), run: raised(self.run) }
     }
 

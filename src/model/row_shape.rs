@@ -37,10 +37,7 @@ impl RowShape {
 
     /// Returns the shape that `model.warm_up` gives, which has a list of lengths for each input with open dimensions. An
     /// open dimension with the same name as that of a listed input has the same length.
-    pub fn of_settings(
-        signature: &Signature,
-        settings: &BTreeMap<String, Vec<usize>>,
-    ) -> Result<RowShape, SetupError> {
+    pub fn of_settings(signature: &Signature, settings: &BTreeMap<String, Vec<usize>>) -> Result<RowShape, SetupError> {
         let wrong = |key: &str, problem: String| Err(SetupError::Config(format!("model.warm_up{key}: {problem}")));
         let mut named: BTreeMap<&str, usize> = BTreeMap::new();
         for (name, lengths) in settings {
@@ -183,33 +180,38 @@ mod tests {
                 (found, _) => panic!("{found:?}"),
             }
         };
-        check(
-            &[("images", &[3, 64, 320]), ("a.b", &[7])],
-            Ok("images [3, 64, 320], mask [320], a.b [7]"),
-        );
+        check(&[("images", &[3, 64, 320]), ("a.b", &[7])], Ok("images [3, 64, 320], mask [320], a.b [7]"));
         check(
             &[("images", &[3, 64, 320])],
             Err("model.warm_up: \"a.b\" is float32[batch, ?]; give its lengths, too, as in a.b = [128]"),
         );
         check(
             &[("images", &[1, 3, 64, 320])],
-            Err("model.warm_up.images: [1, 3, 64, 320] has 4 lengths, but the input is float32[batch, 3, height, width]; \
-                 give the lengths of one row, without the dimension of the rows, as in [3, 320, 320]"),
+            Err(
+                "model.warm_up.images: [1, 3, 64, 320] has 4 lengths, but the input is float32[batch, 3, height, width]; \
+                 give the lengths of one row, without the dimension of the rows, as in [3, 320, 320]",
+            ),
         );
         check(
             &[("images", &[1, 64, 320])],
-            Err("model.warm_up.images: [1, 64, 320] does not fit the input, which is float32[batch, 3, height, width]: 1 \
-                 should be 3"),
+            Err(
+                "model.warm_up.images: [1, 64, 320] does not fit the input, which is float32[batch, 3, height, width]: 1 \
+                 should be 3",
+            ),
         );
         check(
             &[("images", &[3, 64, 0])],
-            Err("model.warm_up.images: [3, 64, 0] has the length 0; the input is float32[batch, 3, height, width], and \
-                 lengths start at 1"),
+            Err(
+                "model.warm_up.images: [3, 64, 0] has the length 0; the input is float32[batch, 3, height, width], and \
+                 lengths start at 1",
+            ),
         );
         check(
             &[("image", &[3, 64, 64])],
-            Err("model.warm_up: the model has no input \"image\"; its inputs are: \"images\" float32[batch, 3, height, \
-                 width], \"mask\" float32[batch, width], \"a.b\" float32[batch, ?]"),
+            Err(
+                "model.warm_up: the model has no input \"image\"; its inputs are: \"images\" float32[batch, 3, height, \
+                 width], \"mask\" float32[batch, width], \"a.b\" float32[batch, ?]",
+            ),
         );
         check(
             &[("images", &[3, 1 << 20, 1 << 20]), ("a.b", &[1])],
@@ -219,6 +221,9 @@ mod tests {
 
     #[test]
     fn the_example_has_every_input_with_open_dimensions() {
-        assert_eq!(RowShape::example(&signature()), "warm_up = { images = [3, 320, 320], mask = [128], \"a.b\" = [128] }");
+        assert_eq!(
+            RowShape::example(&signature()),
+            "warm_up = { images = [3, 320, 320], mask = [128], \"a.b\" = [128] }"
+        );
     }
 }

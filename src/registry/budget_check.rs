@@ -75,7 +75,9 @@ mod tests {
 
     #[test]
     fn numbers_are_rounded_up_to_a_round_one() {
-        for (ms, expected) in [(0.4, 1), (1.0, 1), (101.0, 120), (698.0, 700), (700.0, 700), (901.0, 1000), (12_001.0, 14_000)] {
+        for (ms, expected) in
+            [(0.4, 1), (1.0, 1), (101.0, 120), (698.0, 700), (700.0, 700), (901.0, 1000), (12_001.0, 14_000)]
+        {
             assert_eq!(rounded_up(ms), expected, "{ms}");
         }
     }

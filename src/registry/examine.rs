@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::findings::Findings;
-use super::first_run::{FirstRows, Lacking, RowsFrom, Run, WarmUp, first_line};
+use super::findings::{Findings, FirstRows, RowsFrom, WarmUp};
+use super::first_run::{Lacking, Run, first_line};
 use super::opened_version::OpenedVersion;
 use super::rehearsal::rehearse;
 use crate::config::Provider;

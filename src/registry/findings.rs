@@ -7,10 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::budget_check::budget_problem;
-use super::first_run::{Attempt, WarmUp};
 use crate::budget::LatencyBudget;
 use crate::config::Batching;
-use crate::model::{ElementBounds, Independence, RunSharing, run_sharing};
+use crate::model::{ElementBounds, Independence, RowShape, RunSharing, Values, run_sharing};
 
 /// Maximum time for comparing rows that run alone and together. A trial may have less.
 pub const MAX_COMPARING: Duration = Duration::from_secs(10);
@@ -34,6 +33,74 @@ pub struct Findings {
     pub budget_problem: Option<String>,
     /// Assumptions and signs of mistakes, as sentences for the person who adds the version.
     pub remarks: Vec<String>,
+}
+
+/// Result of the first run of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WarmUp {
+    /// The model ran on these rows, and its outputs could be decoded.
+    Ran(FirstRows),
+    /// The model did not run on any rows that were tried; real requests may still work.
+    Failed {
+        /// The runs that failed, one for each shape.
+        attempts: Vec<Attempt>,
+        /// An example of `model.warm_up`, to adapt.
+        example: String,
+    },
+}
+
+/// Rows of the first run that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstRows {
+    pub from: RowsFrom,
+    pub shape: RowShape,
+    pub values: FirstValues,
+}
+
+/// Source of the shape of the first rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowsFrom {
+    /// `model.warm_up`.
+    Settings,
+    /// The first example in `golden.json`.
+    Examples,
+    /// The signature, which has no open dimensions.
+    Signature,
+    /// The preprocessor, whose rows all have one shape.
+    Preprocessor,
+    /// A made-up instance. The rows of other instances have other shapes.
+    Sample,
+    /// Lengths that were guessed.
+    Guess,
+}
+
+/// Values of the first rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstValues {
+    Zeros,
+    MadeUp(Values),
+    /// The values that the preprocessor makes from an instance.
+    OfAnInstance,
+}
+
+/// A run of made-up rows that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Shape of each input, with the rows.
+    pub inputs: String,
+    /// First line of ONNX Runtime's message.
+    pub problem: String,
+}
+
+impl FirstRows {
+    /// Returns true if requests have rows of this shape, so that the duration of a run is of use. The duration of a run
+    /// of guessed lengths would be misleading.
+    pub fn is_typical(&self) -> bool {
+        !matches!(self.from, RowsFrom::Sample | RowsFrom::Guess)
+    }
 }
 
 impl Findings {

@@ -7,8 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+use super::findings::{Attempt, FirstRows, FirstValues, RowsFrom, WarmUp};
 use super::opened_version::OpenedVersion;
 use crate::budget::Deadline;
 use crate::error::{Error, LoadFault, Result, SetupError};
@@ -22,74 +21,6 @@ const MAX_GUESSED: usize = 1 << 21;
 
 /// Function that runs a model on inputs.
 pub(super) type Run<'a> = dyn FnMut(&Tensors) -> Result<Tensors> + 'a;
-
-/// Result of the first run of a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WarmUp {
-    /// The model ran on these rows, and its outputs could be decoded.
-    Ran(FirstRows),
-    /// The model did not run on any rows that were tried; real requests may still work.
-    Failed {
-        /// The runs that failed, one for each shape.
-        attempts: Vec<Attempt>,
-        /// An example of `model.warm_up`, to adapt.
-        example: String,
-    },
-}
-
-/// Rows of the first run that succeeded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FirstRows {
-    pub from: RowsFrom,
-    pub shape: RowShape,
-    pub values: FirstValues,
-}
-
-/// Source of the shape of the first rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RowsFrom {
-    /// `model.warm_up`.
-    Settings,
-    /// The first example in `golden.json`.
-    Examples,
-    /// The signature, which has no open dimensions.
-    Signature,
-    /// The preprocessor, whose rows all have one shape.
-    Preprocessor,
-    /// A made-up instance, as one of many that differ in shape.
-    Sample,
-    /// Lengths that were guessed.
-    Guess,
-}
-
-/// Values of the first rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FirstValues {
-    Zeros,
-    MadeUp(Values),
-    /// The values that the preprocessor makes from an instance.
-    OfAnInstance,
-}
-
-/// A run of made-up rows that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Shape of each input, with the rows.
-    pub inputs: String,
-    /// First line of ONNX Runtime's message.
-    pub problem: String,
-}
-
-impl FirstRows {
-    /// Returns true if requests have rows of this shape, so that the duration of a run is of use. The duration of a run
-    /// of guessed lengths would be misleading.
-    pub fn is_typical(&self) -> bool {
-        !matches!(self.from, RowsFrom::Sample | RowsFrom::Guess)
-    }
-}
 
 impl OpenedVersion {
     /// Runs a session on the rows of the first run that succeeded.
@@ -258,7 +189,7 @@ impl OpenedVersion {
     /// Refuses an output that is part of answers and lacks rows.
     pub(super) fn refuse_lacking(&self, lacking: &[Lacking], has_rows: impl Fn(&str) -> bool) -> Result<(), Refusal> {
         let answered = self.postprocessor.answered().unwrap_or_default();
-        let lacks = |output: &&Lacking| answered.iter().any(|name| *name == output.output) && !has_rows(&output.output);
+        let lacks = |output: &&Lacking| answered.contains(&output.output) && !has_rows(&output.output);
         match lacking.iter().find(lacks) {
             Some(lacking) => Err(Refusal::new(LoadFault::WarmUp, lacking.to_string())),
             None => Ok(()),
@@ -301,7 +232,10 @@ impl fmt::Display for Lacking {
              {inputs}; name other outputs in model.toml, "
         )?;
         if let Some(dimension) = shape.iter().position(|length| length == rows) {
-            write!(f, "say that dimension {dimension} holds the rows ([model.outputs.{output}] rows = {dimension}), ")?;
+            write!(
+                f,
+                "say that dimension {dimension} holds the rows ([model.outputs.{output:?}] rows = {dimension}), "
+            )?;
         }
         f.write_str("or export the model with the batch dimension first in its outputs")
     }

@@ -10,8 +10,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::catalog::ServedVersion;
-use super::findings::{Findings, MAX_COMPARING};
-use super::first_run::WarmUp;
+use super::findings::{Findings, MAX_COMPARING, WarmUp};
 use super::load_order::{LoadOrder, LoadStep, Pace};
 use super::opened_version::OpenedVersion;
 use super::run_limit::RunLimit;

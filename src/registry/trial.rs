@@ -85,7 +85,7 @@ struct TrialOrder {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
-    Passed(Findings),
+    Passed(Box<Findings>),
     Refused(Refusal),
 }
 
@@ -125,7 +125,7 @@ impl Trial {
         };
         let status = child.end(self.timeout.saturating_sub(begin.elapsed()));
         match serde_json::from_slice(&said) {
-            Ok(Verdict::Passed(findings)) => Ok(findings),
+            Ok(Verdict::Passed(findings)) => Ok(*findings),
             Ok(Verdict::Refused(refusal)) => Err(explained(refusal, memory)),
             // The child ended without a verdict.
             Err(_) => {
@@ -244,7 +244,7 @@ pub fn answer_trial(input: impl Read, mut output: impl Write, stages: &Stages) -
     let order: TrialOrder = serde_json::from_reader(input).map_err(Error::internal)?;
     machine::confine_this_process(order.memory).map_err(Error::internal)?;
     let verdict = match attempt(order, stages) {
-        Ok(findings) => Verdict::Passed(findings),
+        Ok(findings) => Verdict::Passed(Box::new(findings)),
         Err(refusal) => Verdict::Refused(refusal),
     };
     serde_json::to_writer(&mut output, &verdict).map_err(Error::internal)?;

@@ -213,7 +213,9 @@ pub(super) fn problem_of(model: &[u8], problem: String) -> String {
     } else if !is_start_of_onnx(model) {
         problem
     } else if ["buffer underflow", MISSING_END, "it has no graph"].iter().any(|end| problem.contains(end)) {
-        format!("the file ends too early, after {size} bytes: it was truncated when it was copied or downloaded; {AGAIN}")
+        format!(
+            "the file ends too early, after {size} bytes: it was truncated when it was copied or downloaded; {AGAIN}"
+        )
     } else {
         format!("the file of {size} bytes is damaged ({}); {AGAIN}", problem.trim_start_matches("not an ONNX file: "))
     }

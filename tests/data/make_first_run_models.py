@@ -38,11 +38,13 @@ def multiples_of_96():
         [
             h.make_node("MaxPool", ["x"], ["tiles"], kernel_shape=[96, 96], strides=[96, 96]),
             h.make_node("Resize", ["tiles", "", "scale"], ["large"], mode="nearest"),
-            h.make_node("Add", ["x", "large"], ["y"]),
+            # Unlike Add, Concat does not broadcast.
+            h.make_node("Concat", ["x", "large"], ["both"], axis=1),
+            h.make_node("ReduceSum", ["both", "channels"], ["y"], keepdims=1),
         ],
         [value("x", T.FLOAT, ["n", 1, "height", "width"])],
         [value("y", T.FLOAT, ["n", 1, "height", "width"])],
-        [constant("scale", np.asarray([1, 1, 96, 96], np.float32))],
+        [constant("scale", np.asarray([1, 1, 96, 96], np.float32)), constant("channels", np.asarray([1]))],
     )
 
 

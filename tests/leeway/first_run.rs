@@ -42,7 +42,7 @@ fn a_model_that_did_not_run_is_not_said_to_run() {
     assert!(said.contains("It loads, but it did not run, and nothing shows that it fits model.toml"), "{said}");
     for expected in [
         "    x [2, 1, 8, 8]: ",
-        "Attempting to broadcast an axis by a dimension other than 1",
+        "Non-zero status code returned while running Concat node.",
         "for example [model] warm_up = { x = [1, 320, 320] }; or add examples with --golden or --record-golden",
     ] {
         assert!(said.contains(expected), "{expected}: {said}");
@@ -64,7 +64,7 @@ fn lengths_in_the_settings_are_run_and_checked() {
         (
             "[1, 100, 100]",
             "model.toml: model.warm_up: the model does not run on rows of these lengths (x [2, 1, 100, 100]): Non-zero \
-             status code returned while running Add node",
+             status code returned while running Concat node",
         ),
         (
             "[1, 1, 96, 96]",
@@ -85,7 +85,10 @@ fn examples_show_lengths_that_the_model_runs_with() {
     std::fs::write(&instances, image(96, 192).to_string()).unwrap();
     let record = ["--record-golden", instances.to_str().unwrap()];
     let (code, said) = add(&repository, "a", &file("multiples_of_96"), PLAIN, &record);
-    assert!(code == 0 && said.contains("It loads, runs, fits model.toml, and reproduces its 1 golden examples."), "{said}");
+    assert!(
+        code == 0 && said.contains("It loads, runs, fits model.toml, and reproduces its 1 golden examples."),
+        "{said}"
+    );
     assert!(!said.contains("failed"), "{said}");
     std::fs::remove_file(instances).unwrap();
     let (_, said) = check(&repository);
@@ -97,7 +100,8 @@ fn examples_show_lengths_that_the_model_runs_with() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_duration_of_a_run_is_known_for_lengths_that_are_known() {
     for (model_toml, is_known) in [(PLAIN.to_owned(), false), (with_lengths("[1, 192, 96]"), true)] {
-        let repository = Repository::new().with_version("a", 1, &file("multiples_of_96"), &[]).with_config("a", &model_toml);
+        let repository =
+            Repository::new().with_version("a", 1, &file("multiples_of_96"), &[]).with_config("a", &model_toml);
         let config = repository.config();
         let parts = dependencies(&config, runtime(), Stages::default()).await;
         let app = App::build_with(config, parts).await.unwrap();
@@ -106,7 +110,8 @@ async fn the_duration_of_a_run_is_known_for_lengths_that_are_known() {
         assert_eq!(version.pipeline.model.typical_run(1).is_some(), is_known, "{model_toml}");
     }
     let model_toml = with_lengths("[1, 9600, 960]");
-    let repository = Repository::new().with_version("a", 1, &file("multiples_of_96"), &[]).with_config("a", &model_toml);
+    let repository =
+        Repository::new().with_version("a", 1, &file("multiples_of_96"), &[]).with_config("a", &model_toml);
     let app = TestApp::with(repository.config()).await;
     let body = json!({ "instances": [image(96, 192)] }).to_string();
     let predicted = app.predict("/v1/models/a:predict", body).await.predictions();
@@ -117,7 +122,7 @@ async fn the_duration_of_a_run_is_known_for_lengths_that_are_known() {
 async fn outputs_without_a_row_per_instance_are_named_with_both_shapes() {
     let (code, said) = add(&Repository::new(), "a", &file("steps_first"), TENSOR_STAGES, &[]);
     let problem = "the model's output \"y\" does not have one row per instance: it has the shape [4, 1, 5] for the inputs \
-                   x [1, 32]; name other outputs in model.toml, say that dimension 1 holds the rows ([model.outputs.y] rows = \
+                   x [1, 32]; name other outputs in model.toml, say that dimension 1 holds the rows ([model.outputs.\"y\"] rows = \
                    1), or export";
     assert!(code == 1 && said.contains(problem), "{said}");
 
@@ -146,7 +151,10 @@ async fn a_budget_that_is_too_short_for_a_run_is_said_with_the_number_to_write()
     let add = |total_ms| add(&repository, "work", &onnx, &model_toml(total_ms), &["--golden", file.to_str().unwrap()]);
     let (code, said) = add(10);
     assert!(code == 0 && said.contains("WARNING: a run of one row takes "), "{said}");
-    assert!(said.contains(" ms, and the budget leaves 7 ms for the queue and the run, so that requests are refused"), "{said}");
+    assert!(
+        said.contains(" ms, and the budget leaves 7 ms for the queue and the run, so that requests are refused"),
+        "{said}"
+    );
     let (_, suggested) = said.split_once("write in model.toml: [budget] total_ms = ").unwrap();
     let suggested: u64 = suggested.lines().next().unwrap().parse().unwrap();
     // Ten times as much, because the machine of the tests may be busy the next time.
@@ -159,5 +167,9 @@ async fn a_budget_that_is_too_short_for_a_run_is_said_with_the_number_to_write()
     assert!(said.contains("WARNING: a run of one row takes "), "{said}");
     let app = TestApp::with(repository.config()).await;
     let status = app.admin_get("/admin/v1/models").await;
-    assert!(status.text.contains("a run of one row takes ") && status.text.contains("[budget] total_ms = "), "{}", status.text);
+    assert!(
+        status.text.contains("a run of one row takes ") && status.text.contains("[budget] total_ms = "),
+        "{}",
+        status.text
+    );
 }

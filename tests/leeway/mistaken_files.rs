@@ -103,13 +103,19 @@ fn a_model_that_cannot_be_loaded_is_refused_with_what_to_do() {
         (with(1, 99), "reads versions up to 13: export the model with an older version of the onnx package".to_owned()),
         (with(size - 1, 99), "model.onnx uses opset 99 of ai.onnx, and ONNX Runtime 1.".to_owned()),
         (with(size - 1, 99), "knows opsets up to 26: export the model with opset 26 or an older one".to_owned()),
-        (with(operator + 2, b'o'), "uses the operator Ado, which does not exist in the opset that it declares (18)".to_owned()),
+        (
+            with(operator + 2, b'o'),
+            "uses the operator Ado, which does not exist in the opset that it declares (18)".to_owned(),
+        ),
     ] {
         let (code, said) = add(&repository, &["--onnx", &write(folder.path(), "m.onnx", &content)]);
         assert!(code == 1 && said.contains(&problem), "{problem}: {said}");
     }
     let onnx = checkout().join("tests/data/first_run/unknown_rank.onnx");
     let (code, said) = add(&repository, &["--onnx", onnx.to_str().unwrap()]);
-    assert!(code == 1 && said.contains("the rank of the model's input \"x\" is unknown: its file gives no shape"), "{said}");
+    assert!(
+        code == 1 && said.contains("the rank of the model's input \"x\" is unknown: its file gives no shape"),
+        "{said}"
+    );
     assert!(!repository.0.path().join("plus/2").exists());
 }

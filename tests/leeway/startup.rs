@@ -168,8 +168,11 @@ fn a_model_that_is_too_slow_for_its_budget_is_named() {
     let output = leeway(&["check", "--models", repository.0.path().to_str().unwrap()]).output().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{log}");
-    assert!(log.contains("that the budget has for queue and run, so that requests will be refused"), "{log}");
-    assert!(log.contains("raise budget.total_ms"), "{log}");
+    assert!(
+        log.contains("a run of one row takes ") && log.contains("the budget leaves 1 ms for the queue and the run"),
+        "{log}"
+    );
+    assert!(log.contains("; write in model.toml: [budget] total_ms = "), "{log}");
 }
 
 #[test]
