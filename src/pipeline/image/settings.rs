@@ -152,7 +152,8 @@ impl Settings {
             ("fill_scaled", self.fill_scaled.is_some(), &[Fit]),
             ("anchor", self.anchor.is_some(), &[Crop, Fit, Pad]),
         ];
-        for (key, _, applies) in keys.iter().filter(|(_, is_set, applies)| *is_set && !applies.contains(&resize)) {
+        let misfit = keys.iter().find(|(_, is_set, applies)| *is_set && !applies.contains(&resize));
+        if let Some((key, _, applies)) = misfit {
             let names: Vec<String> = applies.iter().map(|resize| format!("{:?}", resize.name())).collect();
             return wrong(format!("{key}: only applies to resize = {}", names.join(" or ")));
         }
