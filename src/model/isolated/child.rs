@@ -59,7 +59,7 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
     std::thread::Builder::new().name("control".to_owned()).spawn(listen)?;
     let mut orders = BufReader::new(socket);
     let Order::Open(open) = receive(&mut orders)? else { return Err(io::Error::other("a model must be opened first")) };
-    let (mut session, signature) = match open_model(open, &memory) {
+    let (mut session, signature) = match open_model(*open, &memory) {
         Ok((session, signature, provider)) => {
             send(socket, &Answer::Opened { signature: signature.clone(), provider })?;
             (session, signature)

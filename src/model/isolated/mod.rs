@@ -144,7 +144,7 @@ fn open(
             at += content.len() as u64;
         }
         send_files(&socket, &[memory.file(), control_of_child.as_fd()])?;
-        send(&socket, &Order::Open(order))
+        send(&socket, &Order::Open(Box::new(order)))
     };
     let answer = tell().and_then(|()| receive(&mut &socket));
     drop(bytes);

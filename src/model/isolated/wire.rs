@@ -35,7 +35,7 @@ const KEPT_BYTES: u64 = 1 << 22;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
     /// The first message: opens a model.
-    Open(Open),
+    Open(Box<Open>),
     /// Runs these inputs, in the order of the signature.
     Run {
         /// Number of the run, so that exactly this run can be ended.
