@@ -122,7 +122,7 @@ impl OnnxRuntime {
     /// Returns a session builder with the settings that do not depend on the provider.
     fn builder(&self, config: &SessionConfig, logger: &LoggerFunction) -> ort::Result<SessionBuilder> {
         let threads = config.threads().intra_op.get();
-        let builder = ort::session::Session::builder(&self.environment)?
+        let mut builder = ort::session::Session::builder(&self.environment)?
             .with_intra_threads(threads)?
             .with_inter_threads(1)?
             // A run has a hundred parallel sections or more, between which its threads would park and be woken. So they
@@ -136,9 +136,10 @@ impl OnnxRuntime {
             .with_logger(Arc::clone(logger))?
             .with_thread_manager(self.threads.clone())?
             .with_optimization_level(GraphOptimizationLevel::All)?;
-        let register =
-            |builder: SessionBuilder, library: &OperatorLibrary| builder.with_operator_library(&library.verified);
-        Ok(self.operators.iter().try_fold(builder, register)?)
+        for library in &*self.operators {
+            builder = builder.with_operator_library(&library.verified)?;
+        }
+        Ok(builder)
     }
 
     /// Returns a session builder, with the first provider of the list that can be used.
