@@ -2,19 +2,8 @@
 
 use std::panic::catch_unwind;
 
+use super::recording::{Recording, check_duration, check_samples};
 use super::{flac, wav};
-
-/// Sample rates that are accepted, in Hz.
-pub(super) const SAMPLE_RATES: std::ops::RangeInclusive<u32> = 1_000..=192_000;
-
-/// A recording with one channel.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Recording {
-    /// Samples per second.
-    pub(crate) sample_rate: u32,
-    /// Samples from −1 to 1.
-    pub(crate) samples: Vec<f32>,
-}
 
 /// Format of the samples of sound without a header: little-endian, with one channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,37 +53,24 @@ pub(crate) fn decode_pcm(bytes: &[u8], pcm: Pcm, sample_rate: u32, max_seconds: 
     Ok(Recording { sample_rate, samples })
 }
 
-/// Checks the sample rate of a file.
-pub(super) fn check_sample_rate(sample_rate: u32) -> Result<(), String> {
-    if SAMPLE_RATES.contains(&sample_rate) {
-        return Ok(());
-    }
-    Err(format!(
-        "found a sample rate of {sample_rate} Hz, expected {} to {} Hz",
-        SAMPLE_RATES.start(),
-        SAMPLE_RATES.end()
-    ))
-}
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
 
-/// Checks the number of samples of each channel.
-pub(super) fn check_duration(samples: u64, sample_rate: u32, max_seconds: f64) -> Result<(), String> {
-    let seconds = samples as f64 / f64::from(sample_rate.max(1));
-    if seconds > max_seconds {
-        return Err(format!(
-            "found {seconds:.2} seconds of sound, at most {max_seconds} are accepted (preprocess.max_seconds); send a \
-             shorter part"
-        ));
-    }
-    if samples == 0 {
-        return Err("found sound without samples".to_owned());
-    }
-    Ok(())
-}
+    use proptest::prelude::*;
 
-/// Checks that every sample is a finite number.
-pub(super) fn check_samples(samples: &[f32]) -> Result<(), String> {
-    match samples.iter().position(|sample| !sample.is_finite()) {
-        None => Ok(()),
-        Some(at) => Err(format!("sample {at} is {}, expected a finite number", samples[at])),
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_flac_breaks_it(
+            bytes in prop::collection::vec(any::<u8>(), 0..20), at in 0usize..400, file in 0usize..2, is_cut in any::<bool>(),
+        ) {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/audio");
+            let mut file = std::fs::read(folder.join(["stereo16.flac", "mono8.flac"][file])).unwrap();
+            let at = at.min(file.len());
+            file.splice(at..(at + bytes.len()).min(file.len()), bytes);
+            let _ = decode(if is_cut { &file[..at] } else { &file }, 1.0);
+        }
     }
 }

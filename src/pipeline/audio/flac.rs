@@ -7,7 +7,7 @@ use std::io::Read;
 
 use claxon::FlacReader;
 
-use super::decoding::{Recording, check_duration, check_sample_rate};
+use super::recording::{Recording, check_duration, check_sample_rate};
 
 /// Mark at the beginning of a file.
 const MARK: &[u8] = b"fLaC";
@@ -65,28 +65,6 @@ fn essentials(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
         at += 4 + u32::from_be_bytes([0, a, b, c]) as usize;
         if kind & 0x80 != 0 {
             return Some((description, bytes.get(at..)?));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use proptest::prelude::*;
-
-    use crate::pipeline::audio::decoding;
-
-    proptest! {
-        #[test]
-        fn no_bytes_break_it(
-            bytes in prop::collection::vec(any::<u8>(), 0..20), at in 0usize..400, file in 0usize..2, is_cut in any::<bool>(),
-        ) {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/audio");
-            let mut file = std::fs::read(folder.join(["stereo16.flac", "mono8.flac"][file])).unwrap();
-            let at = at.min(file.len());
-            file.splice(at..(at + bytes.len()).min(file.len()), bytes);
-            let _ = decoding::decode(if is_cut { &file[..at] } else { &file }, 1.0);
         }
     }
 }

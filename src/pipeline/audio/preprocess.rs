@@ -11,8 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use half::f16;
 use serde_json::value::RawValue;
 
-use super::decoding::{Recording, decode, decode_pcm};
+use super::decoding::{decode, decode_pcm};
 use super::features;
+use super::recording::Recording;
 use super::resampling::resample;
 use super::settings::{AudioInput, Encoding, Length, Long, Settings, Short};
 use super::wav;

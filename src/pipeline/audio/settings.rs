@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use super::decoding::{Pcm, SAMPLE_RATES};
+use super::decoding::Pcm;
+use super::recording::SAMPLE_RATES;
 use crate::error::SetupError;
 use crate::tensor::{DType, Dim, Shape, Signature, TensorSpec};
 

@@ -1,7 +1,7 @@
 //! Reading of WAV files (RIFF WAVE, Microsoft and IBM 1991, and `WAVE_FORMAT_EXTENSIBLE`): integers of 8 to 32 bits and
 //! floating-point numbers, not compressed.
 
-use super::decoding::{Recording, check_duration, check_sample_rate, check_samples};
+use super::recording::{Recording, check_duration, check_sample_rate, check_samples};
 
 /// Format tags of uncompressed samples, and of a header with a longer tag.
 const INTEGERS: u16 = 1;
