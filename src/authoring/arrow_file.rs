@@ -47,9 +47,9 @@ pub(super) fn header(file: &Path) -> Result<Vec<HeaderColumn>, SetupError> {
 }
 
 /// Reads the cells of these columns, row by row.
-pub(super) fn rows(file: &Path, columns: Vec<ColumnToRead>) -> Result<CellRows, SetupError> {
+pub(super) fn rows(file: &Path, columns: &[ColumnToRead]) -> Result<CellRows, SetupError> {
     let mut messages = open(file)?;
-    let wanted = projection(&columns);
+    let wanted = projection(columns);
     Ok(record_batches::rows(file, columns, move || messages.next_batch(&wanted)))
 }
 

@@ -251,8 +251,8 @@ impl Table {
         columns.extend(self.label.map(|place| ColumnToRead { place, cells: Cells::Texts }));
         match self.file {
             TableFile::Delimited(delimiter) => delimited_table::rows(path, delimiter, columns),
-            TableFile::Parquet => parquet_file::rows(path, columns),
-            TableFile::Arrow => arrow_file::rows(path, columns),
+            TableFile::Parquet => parquet_file::rows(path, &columns),
+            TableFile::Arrow => arrow_file::rows(path, &columns),
         }
     }
 }

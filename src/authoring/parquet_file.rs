@@ -21,9 +21,9 @@ pub(super) fn header(file: &Path) -> Result<Vec<HeaderColumn>, SetupError> {
 }
 
 /// Reads the cells of these columns, row by row.
-pub(super) fn rows(file: &Path, columns: Vec<ColumnToRead>) -> Result<CellRows, SetupError> {
+pub(super) fn rows(file: &Path, columns: &[ColumnToRead]) -> Result<CellRows, SetupError> {
     let builder = open(file)?;
-    let wanted = ProjectionMask::roots(builder.parquet_schema(), projection(&columns));
+    let wanted = ProjectionMask::roots(builder.parquet_schema(), projection(columns));
     let build = || builder.with_projection(wanted).with_batch_size(ROWS_AT_ONE_TIME).build();
     let mut reader = guarded(|| build().map_err(|error| error.to_string())).map_err(|problem| wrong(file, &problem))?;
     let next_batch = move || reader.next().transpose().map_err(|error| problem_of(&error.to_string()));

@@ -36,11 +36,11 @@ pub(super) fn projection(columns: &[ColumnToRead]) -> Vec<usize> {
 /// Returns the rows of record batches that have only these columns, in the order of [`projection`].
 pub(super) fn rows(
     file: &Path,
-    columns: Vec<ColumnToRead>,
+    columns: &[ColumnToRead],
     mut next_batch: impl FnMut() -> Result<Option<RecordBatch>, String> + 'static,
 ) -> CellRows {
     let file = file.to_owned();
-    let places = projection(&columns);
+    let places = projection(columns);
     let in_batch = |column: &ColumnToRead| (places.binary_search(&column.place).unwrap_or_default(), column.cells);
     let columns: Vec<(usize, Cells)> = columns.iter().map(in_batch).collect();
     let (mut batch, mut row_in_batch, mut row_in_file): (Option<RecordBatch>, usize, u64) = (None, 0, 0);
