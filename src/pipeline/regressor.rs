@@ -238,7 +238,7 @@ impl Regressor {
     fn decode_several(&self, targets: &TargetNames, numbers: &[Numbers<'_>]) -> Result<Vec<Prediction>> {
         let width: usize = numbers.iter().map(|numbers| numbers.width).sum();
         if width != self.conversions.len() {
-            let expected = format!("{} were expected, one for each of targets", self.conversions.len());
+            let expected = format!("{} were expected, one for each target", self.conversions.len());
             return Err(wrong_width(numbers, &expected));
         }
         let row = |instance: usize| {

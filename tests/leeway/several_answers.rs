@@ -24,6 +24,9 @@ fn served() -> Vec<(&'static str, &'static str)> {
     const REGRESSOR: &str = "kind = \"regressor\"\ntargets = [\"a\", \"b\", \"c\"]";
     const MULTI_LABEL: &str =
         "kind = \"classifier\"\nscores = \"probabilities\"\nmulti_label = true\nlabels = [\"a\", \"b\", \"c\"]";
+    // As scikit-learn has them, [labels, rows, 2].
+    const ROWS_SECOND: &str = "kind = \"classifier\"\nscores = \"probabilities\"\nmulti_label = true\n\
+                               labels = [\"a\", \"b\", \"c\"]\n[model.outputs.probabilities]\nrows = 1";
     const SEVERAL: &str = "kind = \"classifier\"\nscores = \"probabilities\"\ntop_k = 4\ntargets = [\"a\", \"b\"]";
     const ANOMALY: &str = "kind = \"anomaly\"";
     vec![
@@ -34,6 +37,8 @@ fn served() -> Vec<(&'static str, &'static str)> {
         ("ovr_multi_label", MULTI_LABEL),
         ("ovr_multi_label_maps", MULTI_LABEL),
         ("mlp_multi_label", MULTI_LABEL),
+        ("knn_multi_label", ROWS_SECOND),
+        ("forest_multi_label", ROWS_SECOND),
         ("knn_multi_label_rows_first", MULTI_LABEL),
         ("forest_multi_label_rows_first", MULTI_LABEL),
         ("multi_output", SEVERAL),
