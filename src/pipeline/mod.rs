@@ -7,13 +7,14 @@
 //! | place | content |
 //! |---|---|
 //! | `tensor/`, `tabular/`, `text/`, `image/` | preprocessors, and the postprocessors that belong to them |
-//! | `classify/`, `detect/`, `regressor.rs` | postprocessors |
+//! | `classify/`, `detect/`, `regressor.rs`, `anomaly.rs` | postprocessors |
 //! | `json/` | reading instances, without a tree of values |
 //! | `stages.rs`, `stage_context.rs`, `version_files.rs` | the kinds of stages, and the data a stage is made from |
-//! | `row_origin.rs`, `outputs.rs`, `prediction.rs` | shared by postprocessors: origin of rows, outputs, predictions |
+//! | `row_origin.rs`, `outputs.rs`, `target_names.rs`, `prediction.rs` | shared by postprocessors: origin of rows, outputs, names of several targets, predictions |
 
 #![warn(missing_docs)]
 
+mod anomaly;
 mod classify;
 mod detect;
 mod image;
@@ -25,6 +26,7 @@ mod row_origin;
 mod stage_context;
 mod stages;
 mod tabular;
+mod target_names;
 mod tensor;
 mod text;
 mod version_files;
@@ -35,7 +37,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 pub use self::classify::labels::Label;
-pub use self::classify::model_classes::{ModelClasses, NamedClasses, OutputClasses};
+pub use self::classify::model_classes::{LabelColumns, ModelClasses, NamedClasses, OutputClasses};
 pub use self::json::instances::instances;
 pub use self::json::object::Object;
 pub use self::prediction::{Detection, Entity, Prediction, Score};

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::prediction::Prediction;
 use crate::error::{Error, Result, SetupError};
-use crate::tensor::{DType, Signature, Tensor, Tensors};
+use crate::tensor::{DType, Data, Signature, Tensor, Tensors};
 
 /// Returns a hint for a missing output if the model has outputs that are not tensors; empty if all are tensors.
 pub(super) fn hint_of_other_outputs(signature: &Signature) -> String {
@@ -54,14 +55,24 @@ pub(super) enum NonFinite {
     Error,
     /// `null` in the place of the number: the model has them on purpose, such as the logarithm of a probability of 0.
     Null,
+    /// The strings "NaN", "Infinity" and "-Infinity" in the place of the number.
+    Text,
 }
 
 impl NonFinite {
-    /// Refuses NaN and infinity, unless they are answered as `null`.
+    /// Refuses NaN and infinity, unless they are answered as `null` or as text.
     pub(super) fn check(self, name: &str, tensor: &Tensor) -> Result<()> {
         match self {
             NonFinite::Error => refuse_non_finite(name, tensor),
-            NonFinite::Null => Ok(()),
+            NonFinite::Null | NonFinite::Text => Ok(()),
+        }
+    }
+
+    /// Marks a prediction if NaN and infinity are answered as text.
+    pub(super) fn mark(self, prediction: Prediction) -> Prediction {
+        match self {
+            NonFinite::Text => Prediction::NonFiniteAsText(Box::new(prediction)),
+            NonFinite::Error | NonFinite::Null => prediction,
         }
     }
 }
@@ -94,6 +105,20 @@ fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
 }
 
+/// Converts the elements to double precision by their decimal notation: 0.1 in single precision becomes 0.1, not
+/// 0.10000000149011612. `None` if they are not floating-point numbers.
+pub(super) fn as_written(tensor: &Tensor) -> Option<Vec<f64>> {
+    match tensor.data() {
+        Data::F64(values) => Some(values.clone()),
+        _ => tensor.to_f32()?.iter().map(|value| value.to_string().parse().ok()).collect(),
+    }
+}
+
+/// Returns the names of the floating-point outputs.
+pub(super) fn float_outputs(signature: &Signature) -> impl Iterator<Item = &Arc<str>> {
+    signature.outputs.iter().filter(|output| is_float(output.dtype)).map(|output| &output.name)
+}
+
 /// Returns the output with this name, or the only floating-point output; `what` names its content, for messages.
 pub(super) fn float_output(signature: &Signature, name: Option<&str>, what: &str) -> Result<Arc<str>, SetupError> {
     if let Some(name) = name {
@@ -106,8 +131,7 @@ pub(super) fn float_output(signature: &Signature, name: Option<&str>, what: &str
             _ => Ok(name),
         };
     }
-    let floats: Vec<&Arc<str>> =
-        signature.outputs.iter().filter(|output| is_float(output.dtype)).map(|output| &output.name).collect();
+    let floats: Vec<&Arc<str>> = float_outputs(signature).collect();
     match &*floats {
         [only] => Ok(Arc::clone(only)),
         [] => {

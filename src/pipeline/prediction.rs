@@ -1,5 +1,7 @@
 //! Type of a prediction, and its form as JSON.
 
+use std::sync::Arc;
+
 use half::{bf16, f16};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
@@ -32,6 +34,31 @@ pub enum Prediction {
     },
     /// A number: `{"value": 12.3}`.
     Value(f64),
+    /// A number for each of several targets: `{"values": {"price": 12.3, "days": 4.0}}`.
+    Values {
+        /// Names of the targets.
+        names: Arc<[Arc<str>]>,
+        /// The number of each target.
+        values: Vec<f64>,
+        /// Index of the target that is monitored.
+        monitored: usize,
+    },
+    /// A prediction for each of several targets: `{"targets": {"colour": {"label": "red", …}, "size": {…}}}`.
+    Targets {
+        /// Names of the targets.
+        names: Arc<[Arc<str>]>,
+        /// The prediction of each target.
+        predictions: Vec<Prediction>,
+        /// Index of the target that is monitored.
+        monitored: usize,
+    },
+    /// A detector's verdict on a row: `{"label": -1, "score": -0.12}`.
+    Anomaly {
+        /// −1 for an anomaly, 1 for a normal row.
+        label: i64,
+        /// Score of the row, in the scale of the model.
+        score: f64,
+    },
     /// A vector: `{"embedding": [0.1, …]}`.
     Embedding(Vec<f32>),
     /// Parts of a text: `{"entities": [{"label": "city", "score": 0.9, "start": 3, "end": 9, "text": "Leiden"}, …]}`.
@@ -41,6 +68,9 @@ pub enum Prediction {
     /// One row of each output: written as the value itself, or as an object by output name if there are several
     /// outputs.
     Outputs(Tensors),
+    /// A prediction whose NaN and infinite numbers are written as the strings "NaN", "Infinity" and "-Infinity", as in
+    /// the JSON form of Protocol Buffers; in other predictions they are `null`.
+    NonFiniteAsText(Box<Prediction>),
     /// The answer of a custom stage.
     Json(serde_json::Value),
 }
@@ -89,7 +119,12 @@ impl Prediction {
             Prediction::Class { class, certainty, .. } | Prediction::Classes { class, certainty, .. } => {
                 Observation::Class { class: *class, certainty: *certainty }
             }
-            Prediction::Value(value) => observed_number(Some(*value)),
+            Prediction::Value(value) | Prediction::Anomaly { score: value, .. } => observed_number(Some(*value)),
+            Prediction::Values { values, monitored, .. } => observed_number(values.get(*monitored).copied()),
+            Prediction::Targets { predictions, monitored, .. } => {
+                predictions.get(*monitored).map_or(Observation::Nothing, Prediction::observation)
+            }
+            Prediction::NonFiniteAsText(prediction) => prediction.observation(),
             Prediction::Outputs(outputs) => match outputs.at(0) {
                 Some(only) if outputs.len() == 1 => observed_number(only.only_number()),
                 _ => Observation::Nothing,
@@ -103,6 +138,13 @@ impl Prediction {
 
 impl Serialize for Prediction {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.serialize_as::<false, S>(serializer)
+    }
+}
+
+impl Prediction {
+    /// Serializes the prediction. NaN and infinity become `null`, or texts if `NON_FINITE_AS_TEXT`.
+    fn serialize_as<const NON_FINITE_AS_TEXT: bool, S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Prediction::Class { label, certainty, top, .. } => {
                 let mut map = serializer.serialize_map(Some(3))?;
@@ -112,15 +154,60 @@ impl Serialize for Prediction {
                 map.end()
             }
             Prediction::Classes { labels, .. } => only(serializer, "labels", labels),
-            Prediction::Value(value) => only(serializer, "value", value),
+            Prediction::Value(value) => only(serializer, "value", &Float::<_, NON_FINITE_AS_TEXT>(*value)),
+            Prediction::Values { names, values, .. } => {
+                let values = values.iter().map(|value| Float::<_, NON_FINITE_AS_TEXT>(*value));
+                only(serializer, "values", &ByName { names, values })
+            }
+            Prediction::Targets { names, predictions, .. } => {
+                only(serializer, "targets", &ByName { names, values: predictions.iter() })
+            }
+            Prediction::Anomaly { label, score } => {
+                let mut map = serializer.serialize_map(Some(2))?;
+                map.serialize_entry("label", label)?;
+                map.serialize_entry("score", score)?;
+                map.end()
+            }
             Prediction::Embedding(vector) => only(serializer, "embedding", vector),
             Prediction::Entities(entities) => only(serializer, "entities", entities),
             Prediction::Detections(detections) => only(serializer, "detections", detections),
             Prediction::Outputs(outputs) => match outputs.at(0) {
-                Some(only) if outputs.len() == 1 => Values::of_row(only).serialize(serializer),
-                _ => serializer.collect_map(outputs.iter().map(|(name, tensor)| (&**name, Values::of_row(tensor)))),
+                Some(only) if outputs.len() == 1 => Values::<NON_FINITE_AS_TEXT>::of_row(only).serialize(serializer),
+                _ => serializer.collect_map(
+                    outputs.iter().map(|(name, tensor)| (&**name, Values::<NON_FINITE_AS_TEXT>::of_row(tensor))),
+                ),
             },
+            Prediction::NonFiniteAsText(prediction) => prediction.serialize_as::<true, S>(serializer),
             Prediction::Json(value) => value.serialize(serializer),
+        }
+    }
+}
+
+/// Values with their names, which serialize as an object.
+struct ByName<'a, I> {
+    names: &'a [Arc<str>],
+    values: I,
+}
+
+impl<I: Iterator<Item: Serialize> + Clone> Serialize for ByName<'_, I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.names.iter().map(|name| &**name).zip(self.values.clone()))
+    }
+}
+
+/// A floating-point number. NaN and infinity serialize as `null`, or as text if `NON_FINITE_AS_TEXT`.
+struct Float<T, const NON_FINITE_AS_TEXT: bool>(T);
+
+impl<T: Copy + Into<f64> + Serialize, const NON_FINITE_AS_TEXT: bool> Serialize for Float<T, NON_FINITE_AS_TEXT> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !NON_FINITE_AS_TEXT {
+            return self.0.serialize(serializer);
+        }
+        match self.0.into() {
+            value if value.is_nan() => serializer.serialize_str("NaN"),
+            f64::INFINITY => serializer.serialize_str("Infinity"),
+            f64::NEG_INFINITY => serializer.serialize_str("-Infinity"),
+            _ => self.0.serialize(serializer),
         }
     }
 }
@@ -137,27 +224,29 @@ fn only<S: Serializer>(serializer: S, key: &'static str, value: &(impl Serialize
 }
 
 /// Part of a tensor that is serialized as nested JSON arrays.
-struct Values<'a> {
+struct Values<'a, const NON_FINITE_AS_TEXT: bool> {
     shape: &'a [usize],
     data: &'a Data,
     start: usize,
 }
 
-impl<'a> Values<'a> {
+impl<'a, const NON_FINITE_AS_TEXT: bool> Values<'a, NON_FINITE_AS_TEXT> {
     /// Selects the first row of a tensor.
-    fn of_row(tensor: &'a Tensor) -> Values<'a> {
+    fn of_row(tensor: &'a Tensor) -> Self {
         Values { shape: tensor.row_shape(), data: tensor.data(), start: 0 }
     }
 }
 
-impl Serialize for Values<'_> {
+impl<const NON_FINITE_AS_TEXT: bool> Serialize for Values<'_, NON_FINITE_AS_TEXT> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.shape {
-            [] => for_each_element_type!(self.data, values => values[self.start].written().serialize(serializer)),
+            [] => for_each_element_type!(self.data, values => {
+                values[self.start].written::<NON_FINITE_AS_TEXT>().serialize(serializer)
+            }),
             [length] => {
                 let elements = self.start..self.start + length;
                 for_each_element_type!(self.data, values => {
-                    serializer.collect_seq(values[elements].iter().map(Written::written))
+                    serializer.collect_seq(values[elements].iter().map(Written::written::<NON_FINITE_AS_TEXT>))
                 })
             }
             [length, inner @ ..] => {
@@ -165,7 +254,8 @@ impl Serialize for Values<'_> {
                 let mut rows = serializer.serialize_seq(Some(*length))?;
                 for row in 0..*length {
                     let start = self.start + row * step;
-                    rows.serialize_element(&Values { shape: inner, data: self.data, start })?;
+                    let row = Values::<NON_FINITE_AS_TEXT> { shape: inner, data: self.data, start };
+                    rows.serialize_element(&row)?;
                 }
                 rows.end()
             }
@@ -173,32 +263,33 @@ impl Serialize for Values<'_> {
     }
 }
 
-/// JSON form of an element of a tensor: the element itself, which is `null` for NaN and infinity, except for types that
-/// serde_json does not write as numbers.
+/// JSON form of an element of a tensor: the element itself, except for types that serde_json does not write as numbers.
 trait Written {
-    fn written(&self) -> impl Serialize;
+    fn written<const NON_FINITE_AS_TEXT: bool>(&self) -> impl Serialize;
 }
 
 macro_rules! written {
-    ($($type:ty: $written:expr),* $(,)?) => {$(
+    ($($type:ty: $value:ident => $written:expr),* $(,)?) => {$(
         impl Written for $type {
-            fn written(&self) -> impl Serialize {
-                let written: fn(&$type) -> _ = $written;
-                written(self)
+            fn written<const NON_FINITE_AS_TEXT: bool>(&self) -> impl Serialize {
+                let $value = *self;
+                $written
             }
         }
     )*};
 }
 
 written! {
-    f32: |value| *value, f64: |value| *value, f16: |value| value.to_f32(), bf16: |value| value.to_f32(),
-    i8: |value| *value, i16: |value| *value, i32: |value| *value, i64: |value| *value,
-    u8: |value| *value, u16: |value| *value, u32: |value| *value, u64: |value| *value,
-    bool: |value| *value,
+    f32: value => Float::<_, NON_FINITE_AS_TEXT>(value), f64: value => Float::<_, NON_FINITE_AS_TEXT>(value),
+    f16: value => Float::<_, NON_FINITE_AS_TEXT>(value.to_f32()),
+    bf16: value => Float::<_, NON_FINITE_AS_TEXT>(value.to_f32()),
+    i8: value => value, i16: value => value, i32: value => value, i64: value => value,
+    u8: value => value, u16: value => value, u32: value => value, u64: value => value,
+    bool: value => value,
 }
 
 impl Written for String {
-    fn written(&self) -> impl Serialize {
+    fn written<const NON_FINITE_AS_TEXT: bool>(&self) -> impl Serialize {
         self
     }
 }
@@ -242,5 +333,39 @@ mod tests {
             },
             r#"{"label":"cat","confidence":0.75,"top":[{"label":"cat","score":0.75},{"label":"dog","score":0.25}]}"#,
         );
+    }
+
+    #[test]
+    fn several_targets_are_an_object_and_one_is_monitored() {
+        let names: Arc<[Arc<str>]> = ["price".into(), "days".into()].into();
+        let values = Prediction::Values { names: Arc::clone(&names), values: vec![0.1, 4.0], monitored: 1 };
+        check(&values, r#"{"values":{"price":0.1,"days":4.0}}"#);
+        assert_eq!(values.observation(), Observation::Value(4.0));
+        let predictions = vec![Prediction::Value(1.5), Prediction::Value(f64::NAN)];
+        let targets = Prediction::Targets { names, predictions, monitored: 0 };
+        check(&targets, r#"{"targets":{"price":{"value":1.5},"days":{"value":null}}}"#);
+        assert_eq!(targets.observation(), Observation::Value(1.5));
+        let anomaly = Prediction::Anomaly { label: -1, score: -0.25 };
+        check(&anomaly, r#"{"label":-1,"score":-0.25}"#);
+        assert_eq!(anomaly.observation(), Observation::Value(-0.25));
+    }
+
+    /// The strings of the JSON form of Protocol Buffers: https://protobuf.dev/programming-guides/json/.
+    #[test]
+    fn numbers_that_are_not_finite_are_null_or_text() {
+        let check_both = |prediction: Prediction, null: &str, text: &str| {
+            check(&prediction, null);
+            check(&Prediction::NonFiniteAsText(Box::new(prediction)), text);
+        };
+        let numbers = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 0.1];
+        let (null, text) = ("[null,null,null,-0.0,0.1]", r#"["NaN","Infinity","-Infinity",-0.0,0.1]"#);
+        let of_row = |data: Data| Prediction::Outputs([("y".into(), row(&[5], data))].into_iter().collect());
+        check_both(of_row(Data::F32(numbers.to_vec())), null, text);
+        check_both(of_row(Data::F64(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 0.1])), null, text);
+        let halves = numbers.map(|number| if number == 0.1 { 0.5 } else { number });
+        let of_half = |text: &str| text.replace("0.1]", "0.5]");
+        check_both(of_row(Data::F16(halves.map(f16::from_f32).to_vec())), &of_half(null), &of_half(text));
+        check_both(of_row(Data::BF16(halves.map(bf16::from_f32).to_vec())), &of_half(null), &of_half(text));
+        check_both(Prediction::Value(f64::NAN), r#"{"value":null}"#, r#"{"value":"NaN"}"#);
     }
 }

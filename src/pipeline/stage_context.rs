@@ -32,7 +32,8 @@ pub struct StageContext<'a> {
 impl<'a> StageContext<'a> {
     /// Creates a context with the default limit of instances, for a model whose file does not name its classes.
     pub fn new(config: &'a StageConfig, signature: &'a Signature, files: &'a dyn VersionFiles) -> StageContext<'a> {
-        const NO_CLASSES: &ModelClasses = &ModelClasses { of_scores: BTreeMap::new(), of_metadata: Vec::new() };
+        const NO_CLASSES: &ModelClasses =
+            &ModelClasses { of_scores: BTreeMap::new(), of_metadata: Vec::new(), label_columns: None };
         let max_instances = SessionConfig::default().max_instances;
         StageContext { config, signature, classes: NO_CLASSES, files, max_instances }
     }

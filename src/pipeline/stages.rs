@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::stage_context::StageContext;
-use super::{Postprocessor, Preprocessor, classify, detect, image, regressor, tabular, tensor, text};
+use super::{Postprocessor, Preprocessor, anomaly, classify, detect, image, regressor, tabular, tensor, text};
 use crate::error::{Result, SetupError};
 use crate::identity::shown;
 use crate::tensor::Signature;
@@ -34,8 +34,9 @@ impl Default for Stages {
             .with_preprocessor("text", text::preprocess::make)
             .with_preprocessor("image", image::preprocess::make)
             .with_postprocessor("tensor", tensor::postprocess::make)
-            .with_postprocessor("classifier", classify::classifier::make)
+            .with_postprocessor("classifier", classify::settings::make)
             .with_postprocessor("regressor", regressor::make)
+            .with_postprocessor("anomaly", anomaly::make)
             .with_postprocessor("embedding", text::embedding::make)
             .with_postprocessor("token-classifier", text::token_classifier::make)
             .with_postprocessor("detector", detect::detector::make)

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::onnx_file::{AttributeProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto};
-use crate::pipeline::{Label, ModelClasses, NamedClasses, OutputClasses};
+use crate::pipeline::{Label, LabelColumns, ModelClasses, NamedClasses, OutputClasses};
 
 /// Maximum number of nodes to follow backwards from an output.
 const DEPTH: usize = 32;
@@ -47,6 +47,7 @@ pub(super) fn read(model: &ModelProto) -> ModelClasses {
         classes.names.extend(graph.of_scores(scores).or_else(|| graph.of_zip_map(scores)));
         found.of_scores.insert(scores.to_owned(), classes);
     }
+    found.label_columns = names.iter().find_map(|name| graph.label_columns(name));
     found
 }
 
@@ -145,6 +146,16 @@ impl<'a> Graph<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Follows an output with a column of labels for each target. Returns the class names of each target.
+    fn label_columns(&self, output: &'a str) -> Option<LabelColumns> {
+        let (node, 0) = *self.makers.get(self.source(output))? else { return None };
+        if node.op_type != "Concat" {
+            return None;
+        }
+        let names: Vec<_> = node.input.iter().map(|column| self.choice(column, 0)?.names).collect();
+        names.iter().any(Option::is_some).then(|| LabelColumns { output: output.to_owned(), names })
     }
 
     /// Returns the original of a tensor that is only a copy in another shape or type; otherwise the tensor itself.

@@ -32,6 +32,7 @@ mod onnx_file;
 mod refusal;
 mod regular_file;
 mod store;
+mod tensor_lists;
 mod verified;
 mod write_manifest;
 mod zip_map;

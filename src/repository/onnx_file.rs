@@ -3,6 +3,7 @@
 //! Only the needed fields of `onnx.proto` are declared (field numbers as in ONNX 1.20, `onnx/onnx.proto`); all others
 //! are skipped. Weights are not copied: they stay parts of the file's bytes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -193,4 +194,18 @@ pub(super) fn parse(model: &Arc<[u8]>) -> Result<ModelProto, String> {
         Err(error) => format!("not an ONNX file: {error}"),
     };
     Err(FileKind::of(model).map_or(problem, FileKind::problem_as_model))
+}
+
+/// Adds the names of all tensors that nodes read, including those that branches and bodies of loops take from outside.
+pub(super) fn tensors_read_by<'a>(nodes: &'a [NodeProto], read: &mut HashSet<&'a str>) {
+    // The depth is bounded: the decoder refuses messages that are nested more than 100 deep.
+    for node in nodes {
+        read.extend(node.input.iter().map(String::as_str));
+        for graph in
+            node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
+        {
+            read.extend(graph.output.iter().map(|output| output.name.as_str()));
+            tensors_read_by(&graph.node, read);
+        }
+    }
 }

@@ -16,6 +16,7 @@ use super::manifest::{BASELINE_FILE, FilePath, GOLDEN_FILE, MODEL_FILE, Manifest
 use super::onnx_file;
 use super::refusal::Refusal;
 use super::regular_file;
+use super::tensor_lists;
 use super::zip_map;
 use crate::error::{LoadFault, Result, SetupError};
 use crate::identity::{Sha256, shown};
@@ -102,7 +103,7 @@ impl FoundVersion {
     fn read_within(self, mut weights: WeightsLimit) -> Result<VerifiedVersion, Refusal> {
         let FoundVersion { folder, manifest, fingerprint, found } = self;
         let model = weights.read(&found, &manifest, MODEL_FILE)?;
-        let parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
+        let mut parsed = onnx_file::parse(&model).map_err(|problem| not_a_model(&problem))?;
         let mut external = BTreeMap::new();
         for location in external_data::locations(&model).map_err(|problem| not_a_model(&problem))? {
             inside(&location, &manifest)?;
@@ -114,7 +115,9 @@ impl FoundVersion {
         }
         let contained = external_data::contain(&model, &external)
             .map_err(|problem| Refusal::new(LoadFault::ExternalData, format!("{MODEL_FILE}: {problem}")))?;
-        let model = zip_map::replace(&contained.model, &parsed).map_err(|problem| not_a_model(&problem))?;
+        let model = zip_map::replace(&contained.model, &parsed)
+            .and_then(|model| tensor_lists::replace(model, &mut parsed))
+            .map_err(|problem| not_a_model(&problem))?;
         external.retain(|location, _| contained.left.contains(location));
         let optional = |name: &str| match manifest.files.contains_key(name) {
             true => verified(&found, &manifest, name, MAX_SIDE_FILE).map(Some),

@@ -18,6 +18,7 @@ use prost::Message;
 use super::encoding::{Change, Pieces, malformed, rewrite};
 use super::onnx_file::{
     DimensionProto, GraphProto, ModelProto, NodeProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    tensors_read_by,
 };
 
 // Field numbers as in `onnx.proto` of ONNX 1.20.
@@ -103,20 +104,6 @@ fn zip_map((index, node): (usize, &NodeProto)) -> Option<ZipMap<'_>> {
         _ => return None,
     };
     Some(ZipMap { index, scores, maps, classes, becomes: Becomes::Identity })
-}
-
-/// Adds the names of all tensors that nodes read, including those that branches and bodies of loops take from outside.
-fn tensors_read_by<'a>(nodes: &'a [NodeProto], read: &mut HashSet<&'a str>) {
-    // The depth is bounded: the decoder refuses messages that are nested more than 100 deep.
-    for node in nodes {
-        read.extend(node.input.iter().map(String::as_str));
-        for graph in
-            node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
-        {
-            read.extend(graph.output.iter().map(|output| output.name.as_str()));
-            tensors_read_by(&graph.node, read);
-        }
-    }
 }
 
 /// Returns the main graph with its maps replaced.

@@ -252,7 +252,7 @@ fn every_model_toml_in_the_documentation_is_valid() {
             count += 1;
         }
     }
-    assert_eq!(count, 9);
+    assert_eq!(count, 12);
 }
 
 /// A model with the inputs and outputs that the documented stages need.
@@ -271,6 +271,10 @@ fn signature(preprocess: &str, postprocess: &str) -> Signature {
     };
     let outputs = match postprocess {
         "embedding" => vec![spec("last_hidden_state", DType::F32, &[Dim::Dynamic(None), Dim::Fixed(384)])],
+        "anomaly" => vec![spec("label", DType::I64, &[Dim::Fixed(1)]), spec("scores", DType::F32, &[Dim::Fixed(1)])],
+        "several targets" => {
+            ["probabilities1", "probabilities2"].map(|name| spec(name, DType::F32, &[Dim::Fixed(2)])).into()
+        }
         "detector" => vec![spec("output0", DType::F32, &[84, 8400].map(Dim::Fixed))],
         _ => vec![spec("y", DType::F32, &[Dim::Fixed(2)])],
     };
@@ -290,7 +294,8 @@ fn the_documented_stages_can_be_made() {
         let path = folder.path().join("model.toml");
         std::fs::write(&path, &block).unwrap();
         let config = ModelConfig::read(&path).unwrap();
-        let signature = signature(&config.preprocess.kind, &config.postprocess.kind);
+        let several = block.contains("[[postprocess.targets]]").then_some("several targets");
+        let signature = signature(&config.preprocess.kind, several.unwrap_or(&config.postprocess.kind));
         let context = |config| StageContext::new(config, &signature, &files);
         stages.preprocessor(context(&config.preprocess)).map(drop).unwrap_or_else(|error| panic!("{error}: {block}"));
         stages.postprocessor(context(&config.postprocess)).map(drop).unwrap_or_else(|error| panic!("{error}: {block}"));

@@ -38,7 +38,7 @@ async fn batching(app: &TestApp, model: &str) -> Value {
 }
 
 /// Returns true if two answers are equal, up to the rounding of numbers as text.
-fn is_same(found: &Value, expected: &Value, tolerance: f64) -> bool {
+pub(crate) fn is_same(found: &Value, expected: &Value, tolerance: f64) -> bool {
     match (found, expected) {
         (Value::Array(found), Value::Array(expected)) => {
             found.len() == expected.len()
@@ -97,11 +97,13 @@ impl Caller {
     }
 }
 
-/// Sixteen concurrent callers, each with a different request at any moment. Passes every answer to `check`.
-async fn ask_at_once(
+/// Sixteen concurrent callers, each with a different request at any moment, and with this number of answers. Passes every
+/// answer to `check`.
+pub(crate) async fn ask_at_once(
     app: &TestApp,
     model: &str,
     requests: &[Value],
+    answers: usize,
     check: impl Fn(usize, Value) + Send + Sync + 'static,
 ) {
     let (address, model) = (app.data, model.to_owned());
@@ -110,7 +112,7 @@ async fn ask_at_once(
         let (model, requests, check) = (model.clone(), requests.clone(), Arc::clone(&check));
         tokio::task::spawn_blocking(move || {
             let mut connection = Caller::new(address);
-            for turn in 0..ANSWERS {
+            for turn in 0..answers {
                 let which = (caller + turn * (caller + 1)) % requests.len();
                 let answer: Value = serde_json::from_str(&connection.ask(&model, &requests[which])).unwrap();
                 check(which, answer["predictions"].clone());
@@ -139,7 +141,7 @@ async fn sixteen_callers_at_once_are_answered_as_if_each_were_alone() {
 
         let requests = models[name]["requests"].as_array().unwrap().clone();
         let (expected, asked, of) = (models[name]["expected"].clone(), requests.clone(), name.clone());
-        ask_at_once(&app, name, &requests, move |which, answer| match of.as_str() {
+        ask_at_once(&app, name, &requests, ANSWERS, move |which, answer| match of.as_str() {
             // x + noise from [0, 0.5): there is no exact value to compare with.
             "random" => {
                 for (x, y) in asked[which].as_array().unwrap().iter().zip(answer.as_array().unwrap()) {
@@ -346,7 +348,7 @@ async fn texts_are_filled_up_only_where_that_changes_no_answer() {
         alone.push(app.predict("/predict", json!({ "instances": [text] }).to_string()).await.predictions());
     }
     let requests: Vec<Value> = texts.iter().map(|text| json!([text])).collect();
-    ask_at_once(&app, "no_mask_mean", &requests, move |which, answer| {
+    ask_at_once(&app, "no_mask_mean", &requests, ANSWERS, move |which, answer| {
         assert!(is_same(&answer, &alone[which], 1e-6), "{which}: {answer} {}", alone[which]);
     })
     .await;

@@ -39,6 +39,7 @@ mod repository;
 #[cfg(feature = "failpoints")]
 mod resources;
 mod rollout;
+mod several_answers;
 mod startup;
 mod stuck;
 mod tables;

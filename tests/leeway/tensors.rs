@@ -128,3 +128,28 @@ async fn a_non_finite_output_is_null_if_the_model_may_have_some() {
     let (code, said) = run(&mut leeway(&["check", "--models", wrong.0.path().to_str().unwrap()]));
     assert!(code != 0 && said.contains("non_finite") && said.contains("\"nan\" is not one of error, null"), "{said}");
 }
+
+/// The strings of the JSON form of Protocol Buffers, in both directions.
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_are_not_finite_can_be_text() {
+    let toml = PLAIN.replace("[postprocess]\n", "[postprocess]\nnon_finite = \"text\"\n");
+    let app = TestApp::with(Repository::new().with("log", 1, "log", &toml).config()).await;
+    let answer = app.predict("/predict", r#"{"instances": [[1, 0], [-1, 1], [0, 1e999]]}"#).await;
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    let answer = app.predict("/predict", r#"{"instances": [[1, 0], [-1, 1]]}"#).await;
+    assert_eq!(answer.predictions(), json!([[0.0, "-Infinity"], ["NaN", 0.0]]));
+    assert_eq!(app.predict("/predict", r#"{"instances": [[1, "NaN"]]}"#).await.status, 400);
+
+    let toml = toml.replace("[preprocess]\n", "[preprocess]\nnon_finite = \"text\"\n");
+    for model in ["echo_float32", "echo_float64", "echo_float16", "echo_bfloat16"] {
+        let app = TestApp::with(Repository::new().with(model, 1, model, &toml).config()).await;
+        let rows = json!([["NaN", 0.5], ["Infinity", "-Infinity"], [-1.0, 2.0]]);
+        let answer = app.predict("/predict", json!({ "instances": rows }).to_string()).await;
+        assert_eq!((answer.status, answer.predictions()), (200, rows), "{model}");
+        let wrong = app.predict("/predict", r#"{"instances": [["nan", 1]]}"#).await;
+        let detail = wrong.json()["detail"].clone();
+        let expected =
+            "instances[0][0]: found the string \"nan\", expected a number, or \"NaN\", \"Infinity\" or \"-Infinity\"";
+        assert!(detail.as_str().unwrap().starts_with(expected), "{detail}");
+    }
+}

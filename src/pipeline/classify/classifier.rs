@@ -1,60 +1,85 @@
-//! `kind = "classifier"`: one score per class becomes a label, its confidence and the runners-up.
+//! A classifier of one target: the scores of its classes become a label, its confidence and the runners-up.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use serde::Deserialize;
-
+use super::labels::Label;
+use super::model_classes::{self, ChosenLabels};
+use super::plausibility::{CHOSEN_FROM, OwnChoice, are_distributions, sum_other_than_one};
+use super::score_rows::{RowScores, ScoreRows};
+use super::scores::{Scores, check_threshold, logistic, softmax, wrong_labels};
 use crate::error::{Error, Result, SetupError};
 use crate::feature::Certainty;
-use crate::pipeline::classify::labels::Labels;
-use crate::pipeline::classify::model_classes::{self, ChosenLabels};
-use crate::pipeline::classify::scores::{
-    ScoreSettings, Scores, ScoresOfModel, check_threshold, logistic, softmax, wrong_labels,
-};
-use crate::pipeline::outputs::{ROUNDING, output, refuse_improbable, refuse_non_finite, unexpected_shape};
-use crate::pipeline::{Label, Origin, Postprocessor, Prediction, Score, StageContext};
-use crate::tensor::{Data, Dim, Signature, Tensors};
+use crate::pipeline::outputs::{output, refuse_improbable};
+use crate::pipeline::{Origin, Postprocessor, Prediction, Score, StageContext};
+use crate::tensor::{Data, Tensors};
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    /// The output with the scores; by default, the only floating-point output.
-    output: Option<String>,
-    /// Kind of the scores; required.
-    scores: Option<Scores>,
-    /// The classes in the order of the scores, or a file with them; by default, the names in the model's file.
-    labels: Option<Labels>,
+/// Settings of a classifier of one target.
+pub(super) struct ClassifierSettings {
+    /// The output with the scores.
+    pub(super) output: Arc<str>,
+    /// Kind of the scores.
+    pub(super) scores: Scores,
+    /// The labels in the order of the scores, if `model.toml` has them.
+    pub(super) labels: Option<Vec<Label>>,
     /// Maximum number of classes in an answer; by default, three, or all with `multi_label`.
-    top_k: Option<NonZeroUsize>,
+    pub(super) top_k: Option<NonZeroUsize>,
     /// Divisor of logits before they become probabilities.
-    #[serde(default = "one")]
-    temperature: f32,
+    pub(super) temperature: f32,
     /// Minimum probability for choosing the second of two classes, or with `multi_label`, for choosing any class.
-    threshold: Option<f32>,
-    /// True if any number of classes can be right at once.
-    #[serde(default)]
-    multi_label: bool,
+    pub(super) threshold: Option<f32>,
+    /// True if any number of classes can be right at once; `None` if `model.toml` does not say it.
+    pub(super) multi_label: Option<bool>,
+    /// The target that the scores belong to.
+    pub(super) target: Target,
 }
 
-fn one() -> f32 {
-    1.0
+/// The target of a classifier.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target {
+    /// The only one.
+    Only,
+    /// One of several, with an output of its own, and with this column in the output of labels, if there is one.
+    OfOwnOutput {
+        /// Index of the column.
+        column: Option<usize>,
+    },
+    /// One of several with a common output of `[rows, targets, classes]`.
+    OfCommonOutput {
+        /// Index of the target.
+        target: usize,
+        /// Number of targets.
+        targets: usize,
+    },
 }
 
-struct Classifier {
+/// A classifier of one target.
+pub(super) struct Classifier {
     output: Arc<str>,
+    rows: ScoreRows,
     scores: Scores,
     temperature: f32,
     /// The labels, in the order of the scores.
     labels: ChosenLabels,
     /// The output in which the model itself returns the class that it chose.
-    label_output: Option<String>,
+    label_output: Option<LabelOutput>,
     top_k: NonZeroUsize,
     decision: Decision,
     /// Number of classes, if the model declares it.
     classes: Option<usize>,
-    /// True if a row has only one score, which belongs to the second of two classes.
-    has_one_score: bool,
+    /// True if `model.toml` says that exactly one class is right.
+    is_exclusive_for_sure: bool,
+    /// True if the model has no other target.
+    is_only_target: bool,
+}
+
+/// Output in which the model itself returns the class that it chose.
+struct LabelOutput {
+    name: String,
+    /// Index of the target's column.
+    column: usize,
+    /// Number of columns, one for each target.
+    columns: usize,
 }
 
 /// Rule that chooses the classes of an answer from the probabilities.
@@ -71,79 +96,79 @@ enum Decision {
 /// Default number of classes in an answer.
 const TOP_K: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
-/// Number of scores in a row, according to the dimensions that the model declares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RowScores {
-    /// One score per row.
-    One,
-    /// This fixed number of scores per row.
-    Several(usize),
-    /// An open number of scores, known only from the output of a run.
-    Open,
+impl Classifier {
+    /// Creates a classifier. Fails if the settings do not fit the model.
+    pub(super) fn new(settings: ClassifierSettings, context: &StageContext<'_>) -> Result<Classifier, SetupError> {
+        let ClassifierSettings { output, scores, labels, top_k, temperature, threshold, multi_label, target } =
+            settings;
+        let is_multi_label = multi_label == Some(true);
+        let rows = match target {
+            Target::OfCommonOutput { target, targets } => {
+                ScoreRows::of_target(context.signature, &output, (target, targets))?
+            }
+            Target::Only | Target::OfOwnOutput { .. } => ScoreRows::of(context.signature, &output, is_multi_label)?,
+        };
+        let check_number = |labels: Option<&Vec<Label>>| match labels {
+            Some(labels) if !rows.takes(labels.len(), is_multi_label) => {
+                Err(wrong_labels(labels, &output, &rows.describe(is_multi_label)))
+            }
+            _ => Ok(()),
+        };
+        check_number(labels.as_ref())?;
+        let (labels, label_output) = labels_of(target, labels, &output, (rows, is_multi_label), context)?;
+        check_number(labels.labels.as_ref())?;
+        check_temperature(temperature, scores)?;
+        let classes = labels.count().or(rows.classes(is_multi_label));
+        let decision = Decision::new(is_multi_label, threshold, classes)?;
+        let top_k = top_k.unwrap_or(if is_multi_label { NonZeroUsize::MAX } else { TOP_K });
+        Ok(Classifier {
+            output,
+            rows,
+            scores,
+            temperature,
+            labels,
+            label_output,
+            top_k,
+            decision,
+            classes,
+            is_exclusive_for_sure: multi_label == Some(false),
+            is_only_target: matches!(target, Target::Only),
+        })
+    }
 }
 
-pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
-    let Settings { output, scores, labels, top_k, temperature, threshold, multi_label } = context.config.settings()?;
-    let ScoresOfModel { output, scores, labels } = ScoreSettings { output, scores, labels }.find(&context)?;
-    let row_scores = RowScores::of(context.signature, &output)?;
-    let classes = row_scores.classes(multi_label);
-    if let (Some(classes), Some(labels)) = (classes, &labels)
-        && classes != labels.len()
-    {
-        return Err(wrong_labels(labels, &output, &row_scores.describe(multi_label)));
-    }
-    let of_scores = model_classes::Scores { output: &output, count: classes, first_class: 0 };
-    let labels = context.classes.choose(labels, of_scores)?;
-    let label_output = context.classes.label_output(&output).filter(|_| !multi_label).map(str::to_owned);
-    check_temperature(temperature, scores)?;
-    let decision = Decision::new(multi_label, threshold, classes)?;
-    let top_k = top_k.unwrap_or(if multi_label { NonZeroUsize::MAX } else { TOP_K });
-    let has_one_score = !multi_label && row_scores == RowScores::One;
-    Ok(Box::new(Classifier {
-        output,
-        scores,
-        temperature,
-        labels,
-        label_output,
-        top_k,
-        decision,
-        classes,
-        has_one_score,
-    }))
-}
-
-impl RowScores {
-    fn of(signature: &Signature, output: &str) -> Result<RowScores, SetupError> {
-        match signature.output(output).map(|spec| &*spec.dims) {
-            Some([_, Dim::Fixed(1)] | [_]) => Ok(RowScores::One),
-            Some([_, Dim::Fixed(scores)]) => Ok(RowScores::Several(*scores)),
-            Some([_, Dim::Dynamic(_)]) | Some([]) | None => Ok(RowScores::Open),
-            Some(dims) => Err(SetupError::Config(format!(
-                "output: {output:?} has {} dimensions; a classifier needs one row of scores per instance",
-                dims.len()
-            ))),
+/// Returns the labels of a target, and the output in which the model itself returns the class.
+fn labels_of(
+    target: Target,
+    configured: Option<Vec<Label>>,
+    output: &str,
+    (rows, is_multi_label): (ScoreRows, bool),
+    context: &StageContext<'_>,
+) -> Result<(ChosenLabels, Option<LabelOutput>), SetupError> {
+    let (labels, column) = match target {
+        Target::Only => {
+            let count = rows.classes(is_multi_label);
+            let of_scores = model_classes::Scores { output, count, first_class: 0 };
+            let labels = context.classes.choose(configured, of_scores)?;
+            let name = context.classes.label_output(output).filter(|_| !is_multi_label);
+            let label_output = name.map(|name| LabelOutput { name: name.to_owned(), column: 0, columns: 1 });
+            return Ok((labels, label_output));
         }
-    }
-
-    /// Returns the number of classes, if the model declares it.
-    fn classes(self, multi_label: bool) -> Option<usize> {
-        match self {
-            RowScores::One if multi_label => Some(1),
-            // The single score belongs to the second of two classes.
-            RowScores::One => Some(2),
-            RowScores::Several(scores) => Some(scores),
-            RowScores::Open => None,
+        Target::OfOwnOutput { column } => (context.classes.choose_of_target(configured, Some(output), column)?, column),
+        Target::OfCommonOutput { target, .. } => {
+            (context.classes.choose_of_target(configured, None, Some(target))?, Some(target))
         }
-    }
-
-    fn describe(self, multi_label: bool) -> String {
-        match self {
-            RowScores::One if !multi_label => "one score a row, which is that of the second of two classes".to_owned(),
-            RowScores::One => "1 scores a row".to_owned(),
-            RowScores::Several(scores) => format!("{scores} scores a row"),
-            RowScores::Open => "any number of scores a row".to_owned(),
-        }
-    }
+    };
+    // The column belongs to this target if it has the same classes.
+    let is_its_own = |column: &usize| {
+        let names = context.classes.column(*column).map(|names| &names.labels);
+        names.is_some() && names == labels.in_file.as_ref()
+    };
+    let label_output = column
+        .filter(is_its_own)
+        .zip(context.classes.label_columns.as_ref())
+        .map(|(column, all)| LabelOutput { name: all.output.clone(), column, columns: all.names.len() });
+    Ok((labels, label_output))
 }
 
 impl Decision {
@@ -176,13 +201,7 @@ impl Postprocessor for Classifier {
     }
 
     fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {
-        let tensor = output(outputs, &self.output)?;
-        refuse_non_finite(&self.output, tensor)?;
-        let width = tensor.row_len();
-        let scores = tensor.to_f32().ok_or_else(|| Error::internal("a classifier's scores are not floats"))?;
-        if tensor.shape().len() > 2 || width == 0 {
-            return Err(unexpected_shape(&self.output, tensor, "[rows, classes]"));
-        }
+        let RowScores { scores, width } = self.read(outputs)?;
         let classes = if self.is_single(width) { 2 } else { width };
         if let Some(labels) = self.labels.count().filter(|labels| *labels != classes) {
             let problem = format!("has scores of {classes} classes, but there are {labels} labels");
@@ -197,13 +216,19 @@ impl Postprocessor for Classifier {
     }
 
     fn classes(&self) -> Option<Vec<Label>> {
-        let classes = self.labels.count().or(self.classes)?;
-        Some((0..classes).map(|class| self.labels.of(class)).collect())
+        Some((0..self.classes?).map(|class| self.labels.of(class)).collect())
     }
 
     fn contradiction(&self, outputs: &Tensors) -> Option<String> {
-        let name = self.label_output.as_deref()?;
-        self.said(outputs).iter().find_map(|said| self.labels.contradiction(said, name))
+        let of_labels = |name: &str| self.said(outputs).iter().find_map(|said| self.labels.contradiction(said, name));
+        let of_labels = self.label_output.as_ref().and_then(|label| of_labels(&label.name));
+        of_labels.or_else(|| {
+            let rows = self.read(outputs).ok()?;
+            match self.decision {
+                Decision::AllFrom(_) => self.contradiction_of_any_number(outputs, &rows),
+                Decision::Best | Decision::SecondFrom(_) => self.contradiction_of_one(outputs, &rows),
+            }
+        })
     }
 
     fn agreement(&self, outputs: &Tensors) -> (usize, usize) {
@@ -225,49 +250,102 @@ impl Postprocessor for Classifier {
                 self.labels.of(0)
             )
         };
-        self.labels.remark.clone().into_iter().chain(self.has_one_score.then(one_score)).collect()
+        self.labels
+            .remark
+            .clone()
+            .into_iter()
+            .chain((self.rows == ScoreRows::One && !self.is_multi_label()).then(one_score))
+            .collect()
     }
 
     fn doubt(&self, outputs: &Tensors) -> Option<String> {
-        if matches!(self.decision, Decision::AllFrom(_)) || outputs.get(&self.output)?.row_len() < 2 {
-            return None;
-        }
-        match self.scores {
-            Scores::Logits if self.add_up_to_one(outputs)? => Some(format!(
+        let rows = self.read(outputs).ok()?;
+        let is_doubtful = self.scores == Scores::Logits && !self.is_multi_label() && rows.width >= 2;
+        (is_doubtful && are_distributions(&rows)).then(|| {
+            format!(
                 "the output {:?} is declared as logits but looks like probabilities already; if so, set scores = \
                  \"probabilities\", or confidences are wrong",
                 self.output
-            )),
-            Scores::Probabilities if !self.add_up_to_one(outputs)? => Some(format!(
-                "the output {:?} is declared as probabilities, but those of a row do not add up to 1; if several classes \
-                 can be right at once, set multi_label = true",
-                self.output
-            )),
-            Scores::Logits | Scores::Probabilities => None,
-        }
+            )
+        })
     }
 }
 
 impl Classifier {
+    /// Reads the scores of all rows.
+    fn read<'a>(&self, outputs: &'a Tensors) -> Result<RowScores<'a>> {
+        self.rows.read(&self.output, output(outputs, &self.output)?, self.scores, self.labels.count())
+    }
+
+    fn is_multi_label(&self) -> bool {
+        matches!(self.decision, Decision::AllFrom(_))
+    }
+
     /// Returns the classes that the model itself chose; empty if the model does not return classes.
     fn said(&self, outputs: &Tensors) -> Vec<Label> {
-        match self.label_output.as_deref().and_then(|name| outputs.get(name)).map(|output| output.data()) {
-            Some(Data::Text(values)) => values.iter().map(|text| Label::Text(text.as_str().into())).collect(),
-            Some(Data::I64(values)) => values.iter().copied().map(Label::Number).collect(),
+        let Some(LabelOutput { name, column, columns }) = &self.label_output else { return Vec::new() };
+        let Some(tensor) = outputs.get(name).filter(|tensor| tensor.row_len() == *columns) else { return Vec::new() };
+        match tensor.data() {
+            Data::Text(values) => {
+                let texts = values.iter().skip(*column).step_by(*columns);
+                texts.map(|text| Label::Text(text.as_str().into())).collect()
+            }
+            Data::I64(values) => values.iter().copied().skip(*column).step_by(*columns).map(Label::Number).collect(),
             _ => Vec::new(),
         }
     }
 
-    /// Returns true if each row of scores is a probability distribution; `None` if a score is not finite. Configuring
-    /// probabilities as logits is a common mistake. It is hard to notice, because the labels are still right.
-    fn add_up_to_one(&self, outputs: &Tensors) -> Option<bool> {
-        let tensor = outputs.get(&self.output)?;
-        let scores = tensor.to_f32()?;
-        let is_distribution = |row: &[f32]| {
-            row.iter().all(|score| (-ROUNDING..=1.0 + ROUNDING).contains(score))
-                && (row.iter().sum::<f32>() - 1.0).abs() <= 10.0 * ROUNDING
+    /// Describes a sign that not exactly one class is right.
+    fn contradiction_of_one(&self, outputs: &Tensors, rows: &RowScores<'_>) -> Option<String> {
+        if rows.width < 2 {
+            return None;
+        }
+        let chosen_from = match self.scores {
+            Scores::Logits => 0.0,
+            Scores::Probabilities => CHOSEN_FROM,
         };
-        scores.iter().all(|score| score.is_finite()).then(|| scores.chunks_exact(tensor.row_len()).all(is_distribution))
+        // With several targets, an output of numbers has the classes of the targets.
+        let own = OwnChoice::find(outputs, rows).filter(|_| self.is_only_target);
+        if let Some((own, chosen)) = own.and_then(|own| own.several(rows, chosen_from).map(|chosen| (own, chosen))) {
+            return Some(format!(
+                "multi_label: the model's own output {:?} has 0 or 1 for each class, and chooses {chosen} of them at once: \
+                 any number of classes can be right; set multi_label = true",
+                own.output
+            ));
+        }
+        if self.scores == Scores::Logits || self.is_exclusive_for_sure {
+            return None;
+        }
+        sum_other_than_one(&rows.scores, rows.width).map(|sum| {
+            format!(
+                "scores: the output {:?} is declared as probabilities, but those of a row add up to {sum}, not to 1. If \
+                 several classes can be right at once, set multi_label = true; if the scores are no probabilities, set \
+                 scores = \"logits\"; if exactly one class is right, although the scores are independent of each other, \
+                 set multi_label = false",
+                self.output
+            )
+        })
+    }
+
+    /// Describes a sign that the scores are not those of labels of which any number can be right.
+    fn contradiction_of_any_number(&self, outputs: &Tensors, rows: &RowScores<'_>) -> Option<String> {
+        if let (ScoreRows::Pairs(_), Scores::Probabilities) = (self.rows, self.scores) {
+            let scores = outputs.get(&self.output)?.to_f32()?;
+            let sum = sum_other_than_one(&scores, 2)?;
+            return Some(format!(
+                "scores: the output {:?} has two scores for each label, the probabilities of its absence and of its \
+                 presence; but those of a label add up to {sum}, not to 1: the export is wrong, or they are something else",
+                self.output
+            ));
+        }
+        let own = OwnChoice::find(outputs, rows).filter(|_| self.scores == Scores::Logits)?;
+        own.is_of_probabilities(rows).then(|| {
+            format!(
+                "scores: the output {:?} is declared as logits, but the model's own output {:?} chooses the classes with a \
+                 score above {CHOSEN_FROM}: the scores are probabilities; set scores = \"probabilities\"",
+                self.output, own.output
+            )
+        })
     }
 
     /// Returns true if a row of `width` scores has only one, which belongs to the second of two classes.

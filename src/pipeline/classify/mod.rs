@@ -1,6 +1,10 @@
 //! Conversion of the scores of a classifier to labels.
 
-pub(crate) mod classifier;
+mod classifier;
 pub(crate) mod labels;
 pub(crate) mod model_classes;
+mod plausibility;
+mod score_rows;
 pub(crate) mod scores;
+pub(crate) mod settings;
+mod several_targets;

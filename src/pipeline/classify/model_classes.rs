@@ -32,6 +32,17 @@ pub struct ModelClasses {
     pub of_scores: BTreeMap<String, OutputClasses>,
     /// The lists of class names in the file's metadata. The first list of the right length is used.
     pub of_metadata: Vec<NamedClasses>,
+    /// The output with the labels of several targets, if the model has one.
+    pub label_columns: Option<LabelColumns>,
+}
+
+/// Output in which the model itself returns the classes of several targets, one column for each target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LabelColumns {
+    /// Name of the output.
+    pub output: String,
+    /// Class names of each target; `None` if the column holds class indices.
+    pub names: Vec<Option<NamedClasses>>,
 }
 
 /// Maximum length of a label, in bytes.
@@ -85,43 +96,64 @@ impl ModelClasses {
         configured: Option<Vec<Label>>,
         scores: Scores<'_>,
     ) -> Result<ChosenLabels, SetupError> {
-        let chosen = self.choose_any(configured, scores)?;
-        for label in chosen.labels.iter().flatten() {
-            let text = label.to_string();
-            // Labels are in every response and in metrics, so they are bounded.
-            let is_unfit = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n');
-            if text.len() > MAX_LABEL || text.contains(is_unfit) {
-                return Err(SetupError::Config(format!(
-                    "labels: \"{}\" is not a valid label: a label has at most {MAX_LABEL} bytes and no control characters",
-                    shown(&text)
-                )));
-            }
-        }
-        Ok(chosen)
+        choose_from(configured, self.of_output(scores))
     }
 
-    fn choose_any(&self, configured: Option<Vec<Label>>, scores: Scores<'_>) -> Result<ChosenLabels, SetupError> {
-        let found = self.of_output(scores);
-        let in_file = found.as_ref().map(|found| found.labels.clone());
-        match (configured, found) {
-            (Some(labels), Some(found)) if disagree(&labels, &found.labels) => Err(SetupError::Config(format!(
-                "labels: model.toml says {}, but the model's file says {} ({}); leave labels out, give texts \
-                 where the file has only numbers, or export the model with the right labels",
-                listed(&labels),
-                listed(&found.labels),
-                found.source
-            ))),
-            (Some(labels), _) => Ok(ChosenLabels { labels: Some(labels), in_file, remark: None }),
-            (None, Some(found)) => {
-                let remark =
-                    format!("labels are taken from the model's file: {} ({})", listed(&found.labels), found.source);
-                Ok(ChosenLabels { labels: Some(found.labels), in_file, remark: Some(remark) })
-            }
-            (None, None) => {
-                let remark = "neither model.toml nor the model's file names the classes, so they are answered as \
-                              \"class 0\", \"class 1\" and so on; set labels in [postprocess]";
-                Ok(ChosenLabels { labels: None, in_file, remark: Some(remark.to_owned()) })
-            }
+    /// Returns the labels of one of several targets, like [`ModelClasses::choose`]. The target has an output with its
+    /// scores alone, or a column of labels, or both.
+    pub(crate) fn choose_of_target(
+        &self,
+        configured: Option<Vec<Label>>,
+        output: Option<&str>,
+        column: Option<usize>,
+    ) -> Result<ChosenLabels, SetupError> {
+        let of_scores = output.and_then(|output| self.of_scores.get(output)?.names.first());
+        choose_from(configured, of_scores.or_else(|| self.column(column?)).cloned())
+    }
+
+    /// Returns the class names of a column of labels.
+    pub(crate) fn column(&self, column: usize) -> Option<&NamedClasses> {
+        self.label_columns.as_ref()?.names.get(column)?.as_ref()
+    }
+}
+
+/// Returns the labels from `model.toml`, or else those that were found in the model's file. Fails if the two disagree.
+fn choose_from(configured: Option<Vec<Label>>, found: Option<NamedClasses>) -> Result<ChosenLabels, SetupError> {
+    let chosen = choose_any(configured, found)?;
+    for label in chosen.labels.iter().flatten() {
+        let text = label.to_string();
+        // Labels are in every response and in metrics, so they are bounded.
+        let is_unfit = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n');
+        if text.len() > MAX_LABEL || text.contains(is_unfit) {
+            return Err(SetupError::Config(format!(
+                "labels: \"{}\" is not a valid label: a label has at most {MAX_LABEL} bytes and no control characters",
+                shown(&text)
+            )));
+        }
+    }
+    Ok(chosen)
+}
+
+fn choose_any(configured: Option<Vec<Label>>, found: Option<NamedClasses>) -> Result<ChosenLabels, SetupError> {
+    let in_file = found.as_ref().map(|found| found.labels.clone());
+    match (configured, found) {
+        (Some(labels), Some(found)) if disagree(&labels, &found.labels) => Err(SetupError::Config(format!(
+            "labels: model.toml says {}, but the model's file says {} ({}); leave labels out, give texts \
+             where the file has only numbers, or export the model with the right labels",
+            listed(&labels),
+            listed(&found.labels),
+            found.source
+        ))),
+        (Some(labels), _) => Ok(ChosenLabels { labels: Some(labels), in_file, remark: None }),
+        (None, Some(found)) => {
+            let remark =
+                format!("labels are taken from the model's file: {} ({})", listed(&found.labels), found.source);
+            Ok(ChosenLabels { labels: Some(found.labels), in_file, remark: Some(remark) })
+        }
+        (None, None) => {
+            let remark = "neither model.toml nor the model's file names the classes, so they are answered as \
+                          \"class 0\", \"class 1\" and so on; set labels in [postprocess]";
+            Ok(ChosenLabels { labels: None, in_file, remark: Some(remark.to_owned()) })
         }
     }
 }
@@ -300,7 +332,11 @@ mod tests {
         let named = |json: &str| NamedClasses { labels: labels(json), source: String::new() };
         let numbered = OutputClasses { names: vec![named("[0, 1, 2]")], label_output: None };
         let texts = r#"["a", "b", "c"]"#;
-        let classes = ModelClasses { of_scores: [("p".to_owned(), numbered)].into(), of_metadata: vec![named(texts)] };
+        let classes = ModelClasses {
+            of_scores: [("p".to_owned(), numbered)].into(),
+            of_metadata: vec![named(texts)],
+            ..ModelClasses::default()
+        };
         assert_eq!(classes.choose(None, scores(Some(3))).unwrap().labels, Some(labels(texts)));
         // The file has a list of names, but not for this number of scores.
         assert_eq!(classes.choose(None, scores(Some(2))).unwrap().labels, None);

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 
 use half::{bf16, f16};
+use serde::Deserialize;
 
 use crate::budget::Deadline;
 use crate::error::{Error, Result};
@@ -92,16 +93,29 @@ impl From<Box<Misfit>> for Error {
 /// Number of rows between two checks of the deadline.
 const ROWS_BETWEEN_CHECKS: usize = 16;
 
+/// Treatment of the strings "NaN", "Infinity" and "-Infinity" in the place of a floating-point number (`non_finite`).
+/// JSON has no such numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NonFinite {
+    /// They are refused like all other strings.
+    #[default]
+    Error,
+    /// They are read as these numbers.
+    Text,
+}
+
 /// Reader at a position in a text that is known to be JSON.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     text: &'a str,
     at: usize,
+    pub(crate) non_finite: NonFinite,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(text: &'a str) -> Reader<'a> {
-        Reader { text, at: 0 }
+        Reader { text, at: 0, non_finite: NonFinite::Error }
     }
 
     /// Reads an array of one to `most` instances, and returns their number. `explain` turns a misfit into an error.
@@ -327,6 +341,21 @@ fn number<T: Element>(json: &mut Reader<'_>, next: u8, parse: impl Fn(&str) -> O
     parse(text).ok_or_else(|| misfit(format!("{} is not a value of type {}", shortened(text), T::DTYPE)))
 }
 
+impl Reader<'_> {
+    /// Reads one of the strings that stand for NaN, infinity and negative infinity, and returns that of the values.
+    fn non_finite<T>(&mut self, [nan, infinity, negative_infinity]: [T; 3]) -> Fits<T> {
+        match &*self.string()? {
+            "NaN" => Ok(nan),
+            "Infinity" => Ok(infinity),
+            "-Infinity" => Ok(negative_infinity),
+            other => Err(misfit(format!(
+                "found the string {}, expected a number, or \"NaN\", \"Infinity\" or \"-Infinity\"",
+                quoted(other)
+            ))),
+        }
+    }
+}
+
 /// Implements the reading of floating-point types, which take the value nearest to the written number. A number that
 /// would become infinite is refused, such as 1e39 for float32.
 macro_rules! floats {
@@ -339,6 +368,9 @@ macro_rules! floats {
 
             fn from_json(json: &mut Reader<'_>, next: u8) -> Fits<Self> {
                 let parse: fn(&str) -> Option<$type> = $parse;
+                if next == b'"' && json.non_finite == NonFinite::Text {
+                    return json.non_finite([<$type>::NAN, <$type>::INFINITY, <$type>::NEG_INFINITY]);
+                }
                 number(json, next, |text| parse(text).filter(|value| value.is_finite()))
             }
         }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::budget::Deadline;
 use crate::error::{Error, Result};
-use crate::pipeline::json::reader::{Fits, FromJson, Misfit, Reader, misfit, quoted};
+use crate::pipeline::json::reader::{Fits, FromJson, Misfit, NonFinite, Reader, misfit, quoted};
 use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_each_element_type, with_element_type};
 
 /// Reads the `instances` of a request into one row per instance for every input of a model.
@@ -22,9 +22,13 @@ pub(crate) fn read_instances(
     instances: &RawValue,
     inputs: &[TensorSpec],
     bounds: (NonZeroUsize, Deadline),
+    non_finite: NonFinite,
 ) -> Result<Tensors> {
     let mut columns: Vec<Column<'_>> = inputs.iter().map(Column::new).collect();
-    let read = |json: &mut Reader<'_>| json.instance(&mut columns);
+    let read = |json: &mut Reader<'_>| {
+        json.non_finite = non_finite;
+        json.instance(&mut columns)
+    };
     let rows = Reader::instances(instances.get(), bounds, read, |misfit| explained(misfit, inputs))?;
     columns.into_iter().map(|column| column.into_tensor(rows)).collect()
 }

@@ -1,4 +1,4 @@
-//! `kind = "tensor"`: answers the outputs of the model unchanged. NaN and infinity are an error, or `null`.
+//! `kind = "tensor"`: answers the outputs of the model unchanged. NaN and infinity are an error, `null`, or text.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl Postprocessor for TensorPostprocessor {
         let rows = wanted.first().map_or(0, |(_, tensor)| tensor.rows());
         let row = |row| {
             let values = wanted.iter().map(|(name, tensor)| (Arc::clone(name), tensor.slice_rows(row..row + 1)));
-            Prediction::Outputs(values.collect())
+            self.non_finite.mark(Prediction::Outputs(values.collect()))
         };
         Ok((0..rows).map(row).collect())
     }
@@ -108,15 +108,22 @@ mod tests {
             &outputs(&[1.0, f32::NEG_INFINITY], &[f32::INFINITY, f32::NAN]),
             Ok(r#"[{"a":1.0,"b":null},{"a":null,"b":null}]"#),
         );
+        check(
+            r#"{"kind": "tensor", "non_finite": "text"}"#,
+            &outputs(&[1.0, f32::NEG_INFINITY], &[f32::INFINITY, f32::NAN]),
+            Ok(r#"[{"a":1.0,"b":"Infinity"},{"a":"-Infinity","b":"NaN"}]"#),
+        );
     }
 
     #[test]
     fn what_is_not_a_finite_number_is_not_monitored() {
-        let settings = r#"{"kind": "tensor", "outputs": ["a"], "non_finite": "null"}"#;
-        let stage = of_settings(make, settings, &signature()).unwrap();
-        let decoded = stage.decode(&outputs(&[1.0, f32::NAN], &[]), &Origin::Unknown).unwrap();
-        let observed: Vec<Observation> = decoded.iter().map(Prediction::observation).collect();
-        assert_eq!(observed, [Observation::Value(1.0), Observation::Nothing]);
+        for form in ["null", "text"] {
+            let settings = format!(r#"{{"kind": "tensor", "outputs": ["a"], "non_finite": "{form}"}}"#);
+            let stage = of_settings(make, &settings, &signature()).unwrap();
+            let decoded = stage.decode(&outputs(&[1.0, f32::NAN], &[]), &Origin::Unknown).unwrap();
+            let observed: Vec<Observation> = decoded.iter().map(Prediction::observation).collect();
+            assert_eq!(observed, [Observation::Value(1.0), Observation::Nothing]);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::budget::Deadline;
 use crate::error::{Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
+use crate::pipeline::json::reader::NonFinite;
 use crate::pipeline::json::to_tensor::read_instances;
 use crate::pipeline::tensor::features::{FeatureSelection, TensorFeatures};
 use crate::pipeline::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows};
@@ -22,17 +23,21 @@ struct Settings {
     features: FeatureSelection,
     /// Names of the elements of a row, in the order of the training data.
     columns: Option<Vec<String>>,
+    /// Treatment of the strings for NaN and infinity.
+    #[serde(default)]
+    non_finite: NonFinite,
 }
 
 struct TensorPreprocessor {
     inputs: Vec<TensorSpec>,
     features: TensorFeatures,
     columns: Option<Vec<String>>,
+    non_finite: NonFinite,
     max_instances: NonZeroUsize,
 }
 
 pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
-    let Settings { features, columns } = context.config.settings()?;
+    let Settings { features, columns, non_finite } = context.config.settings()?;
     if let Some(columns) = &columns {
         check_columns(columns, context.signature)?;
     }
@@ -41,6 +46,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, S
         inputs: context.signature.inputs.clone(),
         features,
         columns,
+        non_finite,
         max_instances: context.max_instances,
     }))
 }
@@ -80,7 +86,7 @@ fn check_columns(columns: &[String], signature: &Signature) -> Result<(), SetupE
 
 impl Preprocessor for TensorPreprocessor {
     fn transform(&self, instances: &RawValue, deadline: Deadline) -> Result<Prepared> {
-        let inputs = read_instances(instances, &self.inputs, (self.max_instances, deadline))?;
+        let inputs = read_instances(instances, &self.inputs, (self.max_instances, deadline), self.non_finite)?;
         Ok(Prepared { features: self.features.read(&inputs), inputs, origin: Origin::Unknown })
     }
 
@@ -210,6 +216,37 @@ mod tests {
                 "instances[0]: found a string with an escape that is not a character (the model's input \"x\" is string[?])",
             ),
         );
+    }
+
+    /// The strings of the JSON form of Protocol Buffers: https://protobuf.dev/programming-guides/json/.
+    #[test]
+    fn numbers_that_are_not_finite_can_be_sent_as_text() {
+        let read = |settings: &str, dtype: DType, instances: &str| {
+            let signature = Signature { inputs: vec![spec("x", dtype, &[Some(3)])], ..Signature::default() };
+            let stage = of_settings(make, settings, &signature).unwrap();
+            let raw: Box<RawValue> = serde_json::from_str(instances).unwrap();
+            let prepared = stage.transform(&raw, Deadline::never()).map_err(|error| error.to_string())?;
+            Ok::<_, String>(format!("{:?}", prepared.inputs.at(0).unwrap().data()))
+        };
+        let (text, instances) =
+            (r#"{"kind": "tensor", "non_finite": "text"}"#, r#"[["NaN", "Infinity", "-Infinity"]]"#);
+        for (dtype, name) in [(DType::F32, "F32"), (DType::F64, "F64"), (DType::F16, "F16"), (DType::BF16, "BF16")] {
+            assert_eq!(read(text, dtype, instances).unwrap(), format!("{name}([NaN, inf, -inf])"));
+        }
+        assert_eq!(read(text, DType::F32, r#"[[1, 2.5, "\u004eaN"]]"#).unwrap(), "F32([1.0, 2.5, NaN])");
+        let wrong = |settings: &str, dtype, instances: &str| read(settings, dtype, instances).unwrap_err();
+        for string in ["nan", "inf", "1", "Infinity ", "+Infinity"] {
+            let found = wrong(text, DType::F32, &format!(r#"[[0, "{string}", 0]]"#));
+            let expected = "expected a number, or \"NaN\", \"Infinity\" or \"-Infinity\"";
+            assert!(found.starts_with(&format!("instances[0][1]: found the string {string:?}, {expected}")), "{found}");
+        }
+        assert!(wrong(text, DType::I64, instances).contains("found the string \"NaN\", expected a number"));
+        assert!(wrong(text, DType::F32, "[[0, 1e39, 0]]").contains("1e39 is not a value of type float32"));
+        for settings in [r#"{"kind": "tensor"}"#, r#"{"kind": "tensor", "non_finite": "error"}"#] {
+            assert!(
+                wrong(settings, DType::F32, instances).contains("found the string \"NaN\", expected a number (the")
+            );
+        }
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::pipeline::classify::settings::make;
 use crate::pipeline::stage_context::of_settings;
-use crate::tensor::{DType, Data, Signature, Tensor, TensorSpec};
+use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec};
 
 fn check(settings: &str, shape: [usize; 2], scores: &[f32], expected: std::result::Result<&[&str], &str>) {
     let dims = vec![Dim::Dynamic(None), Dim::Fixed(shape[1])];
@@ -81,20 +82,30 @@ fn any_number_of_labels_can_be_right() {
 
 #[test]
 fn probabilities_that_are_declared_as_logits_raise_a_doubt() {
-    let doubt = |scores: &str, row: [f32; 2]| {
-        let settings = format!(r#"{{"kind": "classifier", "scores": "{scores}"}}"#);
+    let outputs = |row: [f32; 2]| -> Tensors {
+        [("p".into(), Tensor::new(vec![1, 2], Data::F32(row.to_vec())).unwrap())].into_iter().collect()
+    };
+    let stage = |settings: &str| {
+        let settings = format!(r#"{{"kind": "classifier", {settings}}}"#);
         let dims = vec![Dim::Dynamic(None), Dim::Fixed(2)];
         let output = TensorSpec { name: "p".into(), dtype: DType::F32, dims };
         let signature = Signature { outputs: vec![output], ..Signature::default() };
-        let stage = of_settings(make, &settings, &signature).unwrap();
-        let tensor = Tensor::new(vec![1, 2], Data::F32(row.to_vec())).unwrap();
-        stage.doubt(&[("p".into(), tensor)].into_iter().collect()).is_some()
+        of_settings(make, &settings, &signature).unwrap()
     };
-    assert!(doubt("logits", [0.25, 0.75]));
-    assert!(!doubt("logits", [-0.25, 1.25]));
-    assert!(!doubt("probabilities", [0.25, 0.75]));
-    // Doubted, because the probabilities of independent classes (sigmoids) do not add up to one.
-    assert!(doubt("probabilities", [0.75, 0.75]));
+    let (logits, probabilities) = (stage(r#""scores": "logits""#), stage(r#""scores": "probabilities""#));
+    assert!(logits.doubt(&outputs([0.25, 0.75])).is_some());
+    assert!(logits.doubt(&outputs([-0.25, 1.25])).is_none());
+    assert!(probabilities.doubt(&outputs([0.25, 0.75])).is_none());
+    // A contradiction, because the probabilities of exclusive classes add up to one, unlike those of independent classes.
+    assert!(probabilities.contradiction(&outputs([0.25, 0.75])).is_none());
+    let problem = probabilities.contradiction(&outputs([0.75, 0.75])).unwrap();
+    assert!(problem.contains("add up to 1.5, not to 1. If several classes can be right at once"), "{problem}");
+    for settings in
+        [r#""scores": "probabilities", "multi_label": false"#, r#""scores": "probabilities", "multi_label": true"#]
+    {
+        assert!(stage(settings).contradiction(&outputs([0.75, 0.75])).is_none());
+    }
+    assert!(logits.contradiction(&outputs([0.75, 0.75])).is_none());
 }
 
 #[test]
