@@ -32,6 +32,7 @@ mod metrics;
 mod mistaken_files;
 mod model_files;
 mod named_tensors;
+mod onnx_nodes;
 mod overload;
 
 mod prometheus;
@@ -39,11 +40,13 @@ mod repository;
 #[cfg(feature = "failpoints")]
 mod resources;
 mod rollout;
+mod signatures;
 mod startup;
 mod stuck;
 mod tables;
 mod tensors;
 mod texts;
+mod together;
 mod versions;
 mod wire;
 mod zip_map;
