@@ -34,6 +34,8 @@ class DataSet:
 class Case:
     suite: str
     name: str
+    # Name as a model: names of cases may be too long for one.
+    model_name: str
     model: Path
     rtol: float
     atol: float
@@ -84,7 +86,7 @@ def as_text(text):
 
 def cases(suite):
     """All cases of a suite, sorted by name, with their data sets."""
-    for test in sorted(load_model_tests(kind=suite), key=lambda test: test.name):
+    for number, test in enumerate(sorted(load_model_tests(kind=suite), key=lambda test: test.name)):
         folder = Path(test.model_dir)
         graph = onnx.load(folder / "model.onnx").graph
         constants = {constant.name for constant in graph.initializer}
@@ -96,7 +98,7 @@ def cases(suite):
             }
             sets.append(DataSet(read("input", graph.input), read("output", graph.output)))
         required = [value.name for value in graph.input if value.name not in constants]
-        yield Case(suite, test.name, folder / "model.onnx", test.rtol, test.atol, sets, required)
+        yield Case(suite, test.name, f"{suite}-{number}", folder / "model.onnx", test.rtol, test.atol, sets, required)
 
 
 # ===== ONNX Runtime in Python =====

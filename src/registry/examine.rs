@@ -139,8 +139,9 @@ impl OpenedVersion {
         let rows = self.fixed_rows().unwrap_or(2);
         let outputs = match session.run(&zeros(signature, rows)) {
             Ok(outputs) => outputs,
-            // Not a refusal: the model may reject zeros of a guessed shape, but accept real requests.
-            Err(error) if !signature.has_fixed_rows() => {
+            // Not a refusal: the model may reject zeros of a guessed shape, or zeros that stand for sizes or divisors
+            // among whole tensors, but accept real requests.
+            Err(error) if !signature.has_fixed_rows() || takes_whole_tensors(signature) => {
                 let reason = error.for_operators();
                 return Ok((WarmUp::Failed { reason }, None));
             }
@@ -370,6 +371,11 @@ impl OpenedVersion {
 /// Returns the model inputs of three texts, each cut to its length in `lengths`.
 fn cut(rows: &[Tensors], lengths: [usize; 3]) -> Vec<Tensors> {
     rows.iter().zip(lengths).map(|(row, length)| row.clone().shortened(length, |_| true)).collect()
+}
+
+/// Returns true if an input belongs to one instance as a whole.
+fn takes_whole_tensors(signature: &Signature) -> bool {
+    signature.inputs.iter().any(|input| signature.row_dimensions.get(&input.name) == Some(&RowDimension::None))
 }
 
 /// Describes the inputs and outputs whose rows are not their first dimension.

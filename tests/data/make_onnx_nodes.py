@@ -37,7 +37,6 @@ NODES = {
         "nonzero_example", "unique_sorted_with_axis", "unique_not_sorted_without_axis", "compress_default_axis",
         "nonmaxsuppression_suppress_by_IOU", "reshape_negative_dim", "resize_upsample_sizes_nearest",
     ],
-    "no inputs": ["constant"],
     "no elements": [
         "constantofshape_int_shape_zero", "reduce_sum_empty_set", "split_zero_size_splits_opset18", "castlike_FLOAT_to_FLOAT16",
         "reshape_allowzero_reordered", "string_split_empty_tensor", "regex_full_match_empty",

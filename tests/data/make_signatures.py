@@ -50,7 +50,7 @@ def add(name, model, served, instances):
             answers = [dict(zip(outputs, running.run(outputs, {**one, **constants}))) for one in calls]
             rows_of = [{key: plain(of_a_row(key, answer)) for key, answer in one.items()} for one in answers]
             expected.append([one[outputs[0]] if len(outputs) == 1 else one for one in rows_of])
-        assert any(expected[0] != other for other in expected) or name == "no_inputs", name
+        assert any(expected[0] != other for other in expected), name
         golden[f"{name}_{way}"] = {"model": name, "settings": settings, "requests": asked, "expected": expected}
 
 
@@ -212,7 +212,7 @@ def whole_tensors():
     make = one_by_one(lambda scale: {"a": numbers(random.integers(1, 4), 2, scale=scale), "b": numbers(random.integers(1, 4), 2)})
     add("pairs", pairs, whole("a", "b", "products"), make)
     nothing = model_of("no_inputs", [h.make_node("Identity", ["k"], ["y"])], [], [value("y", T.FLOAT, [2, 2])], [constant("k", numbers(2, 2))])
-    add("no_inputs", nothing, whole("y"), one_by_one(lambda scale: {}))
+    save(nothing, OUT / "no_inputs.onnx")
     texts = model_of(
         "texts", [h.make_node("StringConcat", ["x", "end"], ["y"])], [value("x", T.STRING, ["n"]), value("end", T.STRING, [])],
         [value("y", T.STRING, ["n"])],
