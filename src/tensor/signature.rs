@@ -68,6 +68,11 @@ impl Signature {
         fixed.or_else(|| dims.next()).cloned().unwrap_or(Dim::Dynamic(None))
     }
 
+    /// Returns true if an input as a whole belongs to one row.
+    pub fn has_whole_inputs(&self) -> bool {
+        self.inputs.iter().any(|input| self.row_dimensions.get(&input.name) == Some(&RowDimension::None))
+    }
+
     /// Returns true if every dimension but the batch is fixed, so that the rows of all requests have the same shape.
     pub fn has_fixed_rows(&self) -> bool {
         self.inputs.iter().all(|input| input.dims.iter().skip(1).all(|dim| matches!(dim, Dim::Fixed(_))))
