@@ -4,12 +4,12 @@ use std::io::{self, Write};
 
 use crate::config::Batching;
 use crate::model::Independence;
-use crate::registry::{Attempt, Findings, WarmUp};
+use crate::registry::{Attempt, Findings, WarmUp, remedy};
 
 /// Writes the findings of a version's first runs, one per line.
 pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: Batching) -> io::Result<()> {
     if let WarmUp::Failed { attempts, example } = &findings.warm_up {
-        write_attempts(out, attempts, example)?;
+        write_attempts(out, attempts, example.as_deref())?;
     }
     if let Some(problem) = &findings.budget_problem {
         writeln!(out, "  WARNING: {problem}")?;
@@ -42,7 +42,7 @@ pub(super) fn write_findings(out: &mut dyn Write, findings: &Findings, setting: 
 }
 
 /// Writes the first runs that failed, and the settings that may help.
-fn write_attempts(out: &mut dyn Write, attempts: &[Attempt], example: &str) -> io::Result<()> {
+fn write_attempts(out: &mut dyn Write, attempts: &[Attempt], example: Option<&str>) -> io::Result<()> {
     const SHOWN: usize = 3;
     writeln!(out, "  The test run on made-up inputs failed:")?;
     for Attempt { inputs, problem } in attempts.iter().take(SHOWN) {
@@ -51,9 +51,5 @@ fn write_attempts(out: &mut dyn Write, attempts: &[Attempt], example: &str) -> i
     if let Some(more) = attempts.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         writeln!(out, "    and {more} other shapes")?;
     }
-    writeln!(
-        out,
-        "  Write the lengths of a row that the model runs on in model.toml, for example [model] {example}; or add \
-         examples with --golden or --record-golden"
-    )
+    writeln!(out, "  Next: {}", remedy(example))
 }

@@ -65,7 +65,7 @@ impl OpenedVersion {
             .padding
             .as_ref()
             .map(|_| Independence::of(&asked.padded, || "no two texts could be compared".to_owned()));
-        let independence = self.independence(&asked);
+        let independence = self.independence(&warm_up, &asked);
         let remarks = self.remarks(&warm_up, asked.doubt.take());
         let row_outputs = asked.outputs;
         let (bounds, budget_problem) = (None, None);
@@ -105,8 +105,8 @@ impl OpenedVersion {
         })
     }
 
-    fn independence(&self, asked: &Asked) -> Independence {
-        if let Some(rows) = self.fixed_rows() {
+    fn independence(&self, warm_up: &WarmUp, asked: &Asked) -> Independence {
+        if let Some(rows) = self.rows_of_a_run(warm_up) {
             return Independence::FixedBatch { rows };
         }
         Independence::of(&asked.comparisons, || match &asked.problem {
@@ -131,6 +131,12 @@ impl OpenedVersion {
         }
         remarks.extend(self.postprocessor.assumptions());
         remarks.extend(remark_on_rows(self.signature()));
+        if self.fixed_rows().is_none() && self.rows_of_a_run(warm_up) == Some(1) {
+            remarks.push(
+                "the model declares any number of rows, but runs with one only: each instance is a run of its own"
+                    .to_owned(),
+            );
+        }
         if self.preprocessor.padding().is_some() && self.padding.is_none() {
             remarks.push(
                 "only texts of one length share a run: the dimension of the tokens must have the same name in all inputs \
@@ -212,7 +218,7 @@ impl OpenedVersion {
             }
             Ok(outputs)
         };
-        match self.fixed_rows() {
+        match self.rows_of_a_run(warm_up) {
             Some(rows) => self.ask_a_fixed_batch(rows, warm_up, &mut run, asked),
             None => self.ask_rows(warm_up, &mut run, asked),
         }

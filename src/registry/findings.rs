@@ -45,8 +45,8 @@ pub enum WarmUp {
     Failed {
         /// The runs that failed, one for each shape.
         attempts: Vec<Attempt>,
-        /// An example of `model.warm_up`, to adapt.
-        example: String,
+        /// An example of `model.warm_up`, to adapt; `None` if the model has no open dimensions.
+        example: Option<String>,
     },
 }
 
@@ -56,6 +56,8 @@ pub struct FirstRows {
     pub from: RowsFrom,
     pub shape: RowShape,
     pub values: FirstValues,
+    /// Number of rows of the run. It is 1 if the model declares any number of rows and runs with one only.
+    pub count: usize,
 }
 
 /// Source of the shape of the first rows.
@@ -132,10 +134,8 @@ impl Findings {
     pub fn all_remarks(&self) -> Vec<String> {
         let failed = match &self.warm_up {
             WarmUp::Failed { attempts, example } => attempts.first().map(|Attempt { inputs, problem }| {
-                format!(
-                    "the test run on made-up inputs failed ({inputs}: {problem}); give lengths that the model runs with, for \
-                     example [model] {example}"
-                )
+                let remedy = remedy(example.as_deref());
+                format!("the test run on made-up inputs failed ({inputs}: {problem}); {remedy}")
             }),
             WarmUp::Ran(_) => None,
         };
@@ -145,5 +145,18 @@ impl Findings {
     /// Returns true if short rows may be padded to share a run with longer ones.
     pub fn may_be_padded(&self) -> bool {
         matches!(self.padding, Some(Independence::Independent { .. }))
+    }
+}
+
+/// Returns the advice for a model that did not run on made-up inputs.
+pub fn remedy(example: Option<&str>) -> String {
+    const EXAMPLES: &str = "add examples with --golden or --record-golden";
+    match example {
+        Some(example) => {
+            format!(
+                "write the lengths of a row that the model runs on in model.toml, for example [model] {example}; or {EXAMPLES}"
+            )
+        }
+        None => format!("its values may not suit this model; {EXAMPLES}"),
     }
 }

@@ -26,17 +26,31 @@ impl OpenedVersion {
     /// Runs a session on the rows of the first run that succeeded.
     pub(super) fn warm_up(&self, session: &mut dyn Session, found: &WarmUp) -> Result<(), Refusal> {
         let WarmUp::Ran(rows) = found else { return Ok(()) };
-        let count = self.rows_of_a_first_run();
-        let Some(inputs) = self.inputs(rows, count) else { return Ok(()) };
+        let Some(inputs) = self.inputs(rows, rows.count) else { return Ok(()) };
         let outputs = session.run(&inputs).map_err(Refusal::of(LoadFault::WarmUp))?;
         self.decode_first(&inputs, outputs).map(drop)
     }
 
     /// Finds rows that the model runs on. Returns the result, and the outputs of the rows that ran.
     pub(super) fn first_run(&self, run: &mut Run<'_>) -> Result<(WarmUp, Option<Tensors>), Refusal> {
-        let count = self.rows_of_a_first_run();
+        if let Some(rows) = self.fixed_rows() {
+            return self.first_run_of(rows, run);
+        }
+        // Two rows tell the rows from other dimensions. A model may run with one row only, whatever it declares.
+        match self.first_run_of(2, run) {
+            Ok((WarmUp::Failed { attempts, example }, _)) => match self.first_run_of(1, run)? {
+                (WarmUp::Failed { .. }, _) => Ok((WarmUp::Failed { attempts, example }, None)),
+                ran => Ok(ran),
+            },
+            Err(refusal) if self.signature().has_fixed_rows() => self.first_run_of(1, run).map_err(|_| refusal),
+            found => found,
+        }
+    }
+
+    /// Finds rows of which the model runs this many.
+    fn first_run_of(&self, count: usize, run: &mut Run<'_>) -> Result<(WarmUp, Option<Tensors>), Refusal> {
         let (mut attempts, mut misfit) = (Vec::new(), None);
-        for rows in self.first_rows()? {
+        for rows in self.first_rows(count)? {
             let Some(inputs) = self.inputs(&rows, count) else { continue };
             let outputs = match run(&inputs) {
                 Ok(outputs) => outputs,
@@ -65,7 +79,10 @@ impl OpenedVersion {
                 "model.warm_up: the model does not run on rows of these lengths ({inputs}): {problem}"
             ))));
         }
-        if let Some(Attempt { inputs, problem }) = of(RowsFrom::Signature) {
+        // Whole tensors may be sizes or divisors, which cannot be made up.
+        if let Some(Attempt { inputs, problem }) =
+            of(RowsFrom::Signature).filter(|_| !self.signature().has_whole_inputs())
+        {
             let problem = format!("the model does not run on made-up rows ({inputs}): {problem}");
             return Err(Refusal::new(LoadFault::WarmUp, problem));
         }
@@ -75,7 +92,8 @@ impl OpenedVersion {
                 failed.push(attempt);
             }
         }
-        Ok((WarmUp::Failed { attempts: failed, example: RowShape::example(self.signature()) }, None))
+        let example = (!self.signature().has_fixed_rows()).then(|| RowShape::example(self.signature()));
+        Ok((WarmUp::Failed { attempts: failed, example }, None))
     }
 
     /// Returns `count` rows for a run.
@@ -96,19 +114,14 @@ impl OpenedVersion {
         }
     }
 
-    /// Returns the number of rows of the first run: two if the model allows it, to tell rows from other dimensions.
-    fn rows_of_a_first_run(&self) -> usize {
-        self.fixed_rows().unwrap_or(2)
-    }
-
     /// Returns the rows to try, in this order.
-    fn first_rows(&self) -> Result<Vec<FirstRows>, Refusal> {
+    fn first_rows(&self, count: usize) -> Result<Vec<FirstRows>, Refusal> {
         use FirstValues::{MadeUp, OfAnInstance, Zeros};
         const MADE_UP: [FirstValues; 4] = [Zeros, MadeUp(Values::Small), MadeUp(Values::Usual), MadeUp(Values::Large)];
         let signature = self.signature();
         let mut found = Vec::new();
         let mut push = |from, shape: &RowShape, values: &[FirstValues]| {
-            found.extend(values.iter().map(|&values| FirstRows { from, shape: shape.clone(), values }));
+            found.extend(values.iter().map(|&values| FirstRows { from, shape: shape.clone(), values, count }));
         };
         if let Some(shape) = self.configured_shape()? {
             push(RowsFrom::Settings, &shape, &MADE_UP);

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::catalog::ServedVersion;
-use super::findings::{Findings, MAX_COMPARING, WarmUp};
+use super::findings::{Findings, MAX_COMPARING, WarmUp, remedy};
 use super::load_order::{LoadOrder, LoadStep, Pace};
 use super::opened_version::OpenedVersion;
 use super::run_limit::RunLimit;
@@ -246,7 +246,7 @@ fn tell_of(served: &ServedVersion) {
         let (tried, reason) = attempts.first().map(|first| (&*first.inputs, &*first.problem)).unwrap_or_default();
         tracing::warn!(
             %model, %version, tried, reason,
-            "the test run on made-up inputs failed; give lengths that the model runs with, for example [model] {example}"
+            "the test run on made-up inputs failed; {}", remedy(example.as_deref())
         );
     }
     if let Some(problem) = &served.findings.budget_problem {

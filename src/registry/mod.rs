@@ -26,7 +26,7 @@ mod trial;
 
 pub use self::budget_check::budget_problem;
 pub use self::catalog::{Catalog, ServedModel, ServedVersion, Snapshot, Target};
-pub use self::findings::{Attempt, Findings, FirstRows, FirstValues, MAX_COMPARING, RowsFrom, WarmUp};
+pub use self::findings::{Attempt, Findings, FirstRows, FirstValues, MAX_COMPARING, RowsFrom, WarmUp, remedy};
 pub use self::load_order::{LoadOrder, LoadStep, Pace};
 pub use self::load_problem::load_problem;
 pub use self::loader::{Loader, PreparedVersion};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::findings::Findings;
+use super::findings::{Findings, FirstRows, WarmUp};
 use super::load_order::LoadOrder;
 use super::load_problem::load_problem;
 use crate::budget::{Deadline, LatencyBudget};
@@ -115,7 +115,11 @@ impl OpenedVersion {
         let answered = self.postprocessor.answered();
         let bounds = findings.bounds.unwrap_or_else(|| ElementBounds::untried(self.signature()));
         let bounds = bounds.or_at_least(findings.elements_of_known_rows());
-        Sharing::new(self.signature(), &self.order.config.model, self.loaded.provider(), answered, rows, bounds)
+        let mut signature = self.signature().clone();
+        if let (None, Some(rows)) = (self.fixed_rows(), self.rows_of_a_run(&findings.warm_up)) {
+            signature.fix_rows(rows);
+        }
+        Sharing::new(&signature, &self.order.config.model, self.loaded.provider(), answered, rows, bounds)
     }
 
     /// Divides the version into its verified files, and a pipeline of its stages around a started model.
@@ -161,6 +165,12 @@ impl OpenedVersion {
             Dim::Fixed(rows) => Some(rows.max(1)),
             Dim::Dynamic(_) => None,
         }
+    }
+
+    /// Returns the number of rows of every run, if it is fixed, or if the model ran with this number only.
+    pub(super) fn rows_of_a_run(&self, warm_up: &WarmUp) -> Option<usize> {
+        let one_only = matches!(warm_up, WarmUp::Ran(FirstRows { count: 1, .. })).then_some(1);
+        self.fixed_rows().or(one_only)
     }
 
     /// Returns the minimum number of rows in one run.

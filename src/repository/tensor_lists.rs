@@ -72,7 +72,8 @@ pub(super) fn replace(model: Arc<[u8]>, parsed: &mut ModelProto) -> Result<Arc<[
         return Ok(model);
     }
     graph.output.retain(|output| lists.iter().all(|list| list.name != output.name));
-    graph.output.extend(lists.iter().flat_map(|list| &list.tensors).map(|name| ValueInfoProto { name: name.clone() }));
+    let output = |name: &String| ValueInfoProto { name: name.clone(), ..ValueInfoProto::default() };
+    graph.output.extend(lists.iter().flat_map(|list| &list.tensors).map(output));
     let rewritten = rewrite(&Bytes::from_owner(Arc::clone(&model)), |number, content| match number {
         GRAPH => Ok(Change::Replace(rewritten_graph(content, &lists)?)),
         _ => Ok(Change::Keep),

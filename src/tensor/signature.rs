@@ -68,6 +68,15 @@ impl Signature {
         fixed.or_else(|| dims.next()).cloned().unwrap_or(Dim::Dynamic(None))
     }
 
+    /// Fixes the number of rows of every run.
+    pub fn fix_rows(&mut self, rows: usize) {
+        for input in &mut self.inputs {
+            if let Some(first) = input.dims.first_mut() {
+                *first = Dim::Fixed(rows);
+            }
+        }
+    }
+
     /// Returns true if an input as a whole belongs to one row.
     pub fn has_whole_inputs(&self) -> bool {
         self.inputs.iter().any(|input| self.row_dimensions.get(&input.name) == Some(&RowDimension::None))

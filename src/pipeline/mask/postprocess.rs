@@ -263,7 +263,9 @@ fn class_numbers(data: &Data, classes: usize) -> std::result::Result<Vec<u8>, St
         Data::U32(values) => converted(values, classes),
         Data::U64(values) => converted(values, classes),
         Data::Bool(values) => converted(values, classes),
-        Data::F32(_) | Data::F64(_) | Data::F16(_) | Data::BF16(_) | Data::Text(_) => Err(data.dtype().to_string()),
+        Data::F32(_) | Data::F64(_) | Data::F16(_) | Data::BF16(_) | Data::Text(_) | Data::Sequence(_) => {
+            Err(data.dtype().to_string())
+        }
     }
 }
 
