@@ -25,3 +25,9 @@ pub use self::setup_error::{LoadFault, SetupError};
 
 /// The crate's `Result`, with [`Error`] as the default type of the error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Returns true if an error is about a lack of memory.
+pub fn is_about_memory(message: &str) -> bool {
+    let message = message.to_lowercase();
+    ["bad_alloc", "failed to allocate", "out of memory", "signal 6"].iter().any(|word| message.contains(word))
+}

@@ -69,9 +69,18 @@ impl ElementBounds {
         mut attempt: impl FnMut(&Tensors) -> Tried,
     ) -> ElementBounds {
         let dimensions = open_dimensions(signature);
-        // Rows have a fixed length, or no elements at any length.
-        if dimensions.is_empty() || row_elements(signature, |_| 1) == 0 {
+        let elements = row_elements(signature, |_| 1);
+        if elements == 0 {
             return ElementBounds::default();
+        }
+        // Rows have a fixed length. Only their number in a run may have to be bounded.
+        if dimensions.is_empty() {
+            let one = match signature.batch_dim() {
+                Dim::Dynamic(_) => attempt(&rows_of_lengths(signature, |_| 1)),
+                Dim::Fixed(_) => Tried::Failed,
+            };
+            let Tried::Ran { bytes, .. } = one else { return ElementBounds::default() };
+            return ElementBounds { row: None, run: LongestRow { elements, bytes }.run_bound(max_bytes, max_rows) };
         }
         // A model with a fixed number of rows cannot run a single row.
         let rows = if let Dim::Fixed(rows) = signature.batch_dim() { rows.max(1) } else { 1 };
@@ -282,7 +291,18 @@ mod tests {
     }
 
     #[test]
-    fn a_model_of_fixed_rows_needs_none() {
+    fn the_rows_of_a_run_are_bounded_if_many_do_not_fit() {
+        let mut signature = signature(&[]);
+        signature.inputs[0].dims.push(Dim::Fixed(784));
+        let bounds = |bytes| ElementBounds::find(&signature, 256 * MIB, 32, |_| ran(bytes));
+        assert_eq!(bounds(1 << 20), ElementBounds::default());
+        assert_eq!(bounds(100 << 20), ElementBounds { row: None, run: NonZeroUsize::new(2 * 784) });
+        // One row of a run always has to fit.
+        assert_eq!(bounds(1 << 40), ElementBounds { row: None, run: NonZeroUsize::new(784) });
+    }
+
+    #[test]
+    fn a_model_of_fixed_rows_that_was_not_tried_has_no_bounds() {
         let mut signature = signature(&[]);
         signature.inputs[0].dims.push(Dim::Fixed(784));
         assert_eq!(ElementBounds::find(&signature, 1, 32, |_| Tried::Failed), ElementBounds::default());

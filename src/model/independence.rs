@@ -21,14 +21,16 @@
 mod distance;
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use self::distance::{Runs, Usual, distance, floats, is_finite};
 use super::joining::{Joining, RowOutputs};
 use crate::config::Provider;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_about_memory};
 use crate::tensor::{DType, Tensor, Tensors};
 
 /// Finding on the independence of a version's rows.
@@ -146,8 +148,19 @@ pub struct Comparing<'a> {
     pub precision: Precision,
     /// The outputs that are part of answers; `None` for all.
     pub answered: Option<&'a [Arc<str>]>,
-    /// Maximum number of rows of a shared run. A run of this many rows is compared, too.
-    pub max_rows: usize,
+    /// Limits of a shared run. A run of as many rows as they allow is compared, too.
+    pub limits: SharedRunLimits,
+}
+
+/// Limits of a run that several requests share.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedRunLimits {
+    /// Maximum number of rows.
+    pub rows: usize,
+    /// Maximum number of elements of all inputs together.
+    pub elements: Option<NonZeroUsize>,
+    /// Maximum duration.
+    pub duration: Duration,
 }
 
 /// An output of the model, and the observations of it in the runs so far.
@@ -172,7 +185,9 @@ pub fn compare(
     let [first, .., last] = rows else {
         return Err(Error::internal("there is no other row to compare with"));
     };
+    let begin = Instant::now();
     let outputs = run(first)?;
+    let took = begin.elapsed();
     let size: usize = outputs.iter().map(|(_, output)| output.data().len() * size_of::<f64>()).sum();
     if size > MAX_ANSWER {
         let problem = format!("an answer of {} MB is too large to be compared with others", size >> 20);
@@ -201,11 +216,23 @@ pub fn compare(
     // Some dependences show only in runs of many rows, so the largest shared run is compared, too, as far as its size
     // allows.
     let elements = first.row_elements().max(last.row_elements()).max(1);
-    let many = comparing.max_rows.min(MAX_ANSWER / size.max(1)).min(MAX_ELEMENTS / elements);
-    if many > rows.len() {
-        let many: Vec<usize> = (0..many).map(|place| place % rows.len()).collect();
-        let answers = observed.ask(&many, run)?;
-        observed.hold_against_alone(&answers, Runs::OfDifferentShapes);
+    let limits = comparing.limits;
+    let mut many = limits
+        .rows
+        .min(MAX_ANSWER / size.max(1))
+        .min(limits.elements.map_or(MAX_ELEMENTS, NonZeroUsize::get) / elements)
+        .min((limits.duration.as_secs_f64() / took.as_secs_f64().max(1e-9)) as usize);
+    // A run of fewer rows is compared if one of so many takes more memory than there is.
+    while many > rows.len() {
+        let places: Vec<usize> = (0..many).map(|place| place % rows.len()).collect();
+        match observed.ask(&places, run) {
+            Ok(answers) => {
+                observed.hold_against_alone(&answers, Runs::OfDifferentShapes);
+                break;
+            }
+            Err(error) if is_about_memory(&error.for_operators()) => many /= 2,
+            Err(error) => return Err(error),
+        }
     }
     Ok(observed.conclude())
 }

@@ -62,7 +62,7 @@ pub use self::batch::{
 use self::current_session::CurrentSession;
 pub use self::element_bounds::{ElementBounds, Tried};
 pub use self::independence::{
-    Cause, Comparing, Comparison, Dependence, Independence, Precision, are_conclusive, compare,
+    Cause, Comparing, Comparison, Dependence, Independence, Precision, SharedRunLimits, are_conclusive, compare,
 };
 pub use self::joining::{Joining, RowOutputs};
 pub use self::made_up_rows::Values;

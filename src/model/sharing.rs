@@ -4,12 +4,13 @@
 //! is decided again once real requests have shown the shapes.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::batch::{BatchPolicy, Lengths, RunSharing};
 use super::element_bounds::ElementBounds;
-use super::independence::{Comparing, Independence, Precision};
+use super::independence::{Comparing, Independence, Precision, SharedRunLimits};
 use super::joining::{Joining, RowOutputs};
 use crate::config::{Batching, Provider, SessionConfig};
 use crate::tensor::Signature;
@@ -33,6 +34,8 @@ pub struct Sharing {
     precision: Precision,
     /// The outputs that are part of answers; `None` for all.
     answered: Option<Vec<Arc<str>>>,
+    /// Maximum duration of a run.
+    max_run: Duration,
     /// Findings from real requests. Workers may compare different rows; if any worker finds a dependence, that finding
     /// counts.
     later: OnceLock<Rows>,
@@ -74,7 +77,7 @@ pub fn run_sharing(setting: Batching, found: &Independence) -> RunSharing {
 }
 
 impl Sharing {
-    /// Returns the sharing of runs for a version with this finding at load.
+    /// Returns the sharing of runs for a version with this finding at load, whose runs take at most `max_run`.
     pub fn new(
         signature: &Signature,
         config: &SessionConfig,
@@ -82,6 +85,7 @@ impl Sharing {
         answered: Option<Vec<Arc<str>>>,
         rows: Rows,
         bounds: ElementBounds,
+        max_run: Duration,
     ) -> Sharing {
         let lengths = if rows.joining.padding.is_some() { Lengths::Padded } else { Lengths::Alike };
         let policy = |sharing| {
@@ -96,6 +100,7 @@ impl Sharing {
             policies: [policy(run_sharing(config.batching, &rows.independence)), policy(RunSharing::Shared)],
             precision: Precision::of(provider),
             answered,
+            max_run,
             at_load: rows,
             later: OnceLock::new(),
             objection: OnceLock::new(),
@@ -134,7 +139,7 @@ impl Sharing {
             joining: self.joining(),
             precision: self.precision,
             answered: self.answered.as_deref(),
-            max_rows: shared.most_rows(),
+            limits: SharedRunLimits { rows: shared.most_rows(), elements: shared.max_elements, duration: self.max_run },
         }
     }
 

@@ -12,14 +12,14 @@ use super::first_run::{Lacking, Run, first_line};
 use super::opened_version::OpenedVersion;
 use super::rehearsal::rehearse;
 use crate::config::Provider;
-use crate::error::{Error, LoadFault, Result};
+use crate::error::{Error, LoadFault, Result, is_about_memory};
 use crate::machine;
 use crate::model::{
     Comparing, Comparison, ElementBounds, Independence, Joining, MAX_PADDING, Precision, RARE_SIZES, RowShape, SIZES,
-    Session, Stopwatch, Tried, Values, are_conclusive, compare, made_up, slow_run,
+    Session, SharedRunLimits, Stopwatch, Tried, Values, are_conclusive, compare, made_up, slow_run,
 };
 use crate::pipeline::Origin;
-use crate::repository::{Refusal, is_about_memory};
+use crate::repository::Refusal;
 use crate::tensor::{DType, RowDimension, Signature, Tensors};
 
 /// Minimum length that a text is padded to in a comparison, in tokens: a text of 6 tokens is padded to 7.
@@ -35,6 +35,7 @@ impl OpenedVersion {
         let (warm_up, first_outputs) = self.first_run(&mut |inputs| session.run(inputs))?;
         self.check_golden(session)?;
         let slow_run = self.slow_run(session, &warm_up);
+        let not_finite = first_outputs.as_ref().and_then(|outputs| self.remark_on_infinity(outputs));
         let mut asked = Asked::default();
         self.ask(session, longest, &warm_up, &mut asked);
         if let Some(outputs) = first_outputs {
@@ -66,7 +67,8 @@ impl OpenedVersion {
             .as_ref()
             .map(|_| Independence::of(&asked.padded, || "no two texts could be compared".to_owned()));
         let independence = self.independence(&warm_up, &asked);
-        let remarks = self.remarks(&warm_up, asked.doubt.take());
+        let mut remarks = self.remarks(&warm_up, asked.doubt.take());
+        remarks.extend(not_finite);
         let row_outputs = asked.outputs;
         let (bounds, budget_problem) = (None, None);
         Ok(Findings { warm_up, independence, padding, row_outputs, bounds, slow_run, budget_problem, remarks })
@@ -75,12 +77,16 @@ impl OpenedVersion {
     /// Measures runs of as few rows as possible, if the shape of real rows is known.
     fn slow_run(&self, session: &mut dyn Session, warm_up: &WarmUp) -> Option<Duration> {
         let WarmUp::Ran(rows) = warm_up else { return None };
-        let stopwatch = match self.loaded.provider() {
+        let inputs = rows.is_typical().then(|| self.inputs(rows, self.fewest_rows())).flatten()?;
+        slow_run(session, &inputs, self.stopwatch())
+    }
+
+    /// Returns the clock that does not depend on other work of the machine, as far as the provider has one.
+    fn stopwatch(&self) -> Stopwatch {
+        match self.loaded.provider() {
             Provider::Cpu => Stopwatch::ProcessorTime,
             Provider::Cuda => Stopwatch::WallTime,
-        };
-        let inputs = rows.is_typical().then(|| self.inputs(rows, self.fewest_rows())).flatten()?;
-        slow_run(session, &inputs, stopwatch)
+        }
     }
 
     /// Finds the maximum length of rows for which a run takes at most `max_bytes`. Use it only in a separate process: a
@@ -93,12 +99,11 @@ impl OpenedVersion {
                 return Tried::NoTime;
             }
             let before = machine::reset_peak_memory();
-            let start = Instant::now();
+            let took = self.stopwatch().start();
             match session.run(inputs) {
-                Ok(_) => Tried::Ran {
-                    bytes: before.map_or(0, |before| before.taken()),
-                    is_too_slow: start.elapsed() > too_slow,
-                },
+                Ok(_) => {
+                    Tried::Ran { bytes: before.map_or(0, |before| before.taken()), is_too_slow: took() > too_slow }
+                }
                 Err(error) if is_about_memory(&error.for_operators()) => Tried::OutOfMemory,
                 Err(_) => Tried::Failed,
             }
@@ -146,6 +151,17 @@ impl OpenedVersion {
         }
         remarks.extend(doubt);
         remarks
+    }
+
+    /// Describes an output of the first run that is not finite, which may be on purpose.
+    fn remark_on_infinity(&self, outputs: &Tensors) -> Option<String> {
+        match self.postprocessor.decode(outputs, &Origin::Unknown) {
+            Err(Error::NonFiniteOutput { output, .. }) => Some(format!(
+                "the output {output:?} was NaN or infinity in the first run, on made-up values; a request with such an answer \
+                 fails, unless [postprocess] has non_finite = \"null\" or \"text\" (kind = \"tensor\" or \"regressor\")"
+            )),
+            _ => None,
+        }
     }
 
     /// Checks that the version predicts what its examples expect.
@@ -264,7 +280,9 @@ impl OpenedVersion {
     }
 
     fn comparing<'a>(&self, joining: &'a Joining, answered: Option<&'a [Arc<str>]>, max_rows: usize) -> Comparing<'a> {
-        Comparing { joining, precision: Precision::of(self.loaded.provider()), answered, max_rows }
+        let duration = self.budget().queue_and_run();
+        let limits = SharedRunLimits { rows: max_rows, elements: None, duration };
+        Comparing { joining, precision: Precision::of(self.loaded.provider()), answered, limits }
     }
 
     /// Returns the shapes of made-up rows to try: several lengths of open dimensions, and then the shape that ran, which
@@ -394,5 +412,13 @@ fn remark_on_rows(signature: &Signature) -> Option<String> {
         by_rows.entry(place).or_default().push(name);
     }
     let places: Vec<String> = by_rows.iter().map(|(place, names)| format!("{place} {}", names.join(", "))).collect();
-    (!places.is_empty()).then(|| places.join("; "))
+    match &*places {
+        [] => None,
+        [_] if signature.row_dimensions.values().all(|rows| *rows == RowDimension::None)
+            && signature.has_whole_inputs() =>
+        {
+            Some("each instance is one call of the model, with whole tensors".to_owned())
+        }
+        places => Some(places.join("; ")),
+    }
 }

@@ -18,14 +18,14 @@ use super::findings::{Findings, MAX_COMPARING};
 use super::load_order::{LoadOrder, Pace};
 use super::opened_version::OpenedVersion;
 use crate::config::{ModelConfig, Provider, SessionPlace, own_variables};
-use crate::error::{Error, LoadFault, Result};
+use crate::error::{Error, LoadFault, Result, is_about_memory};
 use crate::identity::{ModelName, Version};
 use crate::machine;
 use crate::model::RuntimeLibraries;
 use crate::model::onnx::OnnxRuntime;
 use crate::pipeline::Stages;
 use crate::repository::FoundVersion;
-use crate::repository::{Refusal, is_about_memory};
+use crate::repository::Refusal;
 
 /// The subcommand of the program that is started for a trial.
 pub const TRIAL_COMMAND: &str = "trial-load";

@@ -50,7 +50,7 @@ pub use self::local_folder::LocalFolder;
 pub use self::manifest::{
     BASELINE_FILE, FilePath, GOLDEN_FILE, InvalidText, MANIFEST_FILE, MODEL_FILE, Manifest, TrainingDate,
 };
-pub use self::refusal::{Refusal, is_about_memory};
+pub use self::refusal::Refusal;
 pub use self::store::Store;
 pub use self::verified::{FoundVersion, VerifiedVersion, locations_of_weights, parse_golden};
 use crate::config::RepositoryConfig;

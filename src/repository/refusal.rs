@@ -1,5 +1,6 @@
 //! The refusal of a version: the kind of the problem, and a message that says what to change.
 
+use crate::error::is_about_memory;
 use crate::error::{LoadFault, SetupError};
 use crate::identity::{ModelName, Version, cut_off};
 
@@ -53,12 +54,6 @@ impl Refusal {
     pub fn about(self, model: &ModelName, version: Version) -> SetupError {
         SetupError::Load { model: model.clone(), version, fault: self.fault, message: self.message }
     }
-}
-
-/// Returns true if an error is about a lack of memory.
-pub fn is_about_memory(message: &str) -> bool {
-    let message = message.to_lowercase();
-    ["bad_alloc", "failed to allocate", "out of memory", "signal 6"].iter().any(|word| message.contains(word))
 }
 
 #[cfg(test)]

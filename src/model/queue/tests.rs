@@ -17,7 +17,8 @@ fn queue(config: &SessionConfig) -> Arc<Queue> {
     let signature = crate::tensor::Signature { inputs: vec![], ..Default::default() };
     let independence = Independence::Independent { difference: 0.0 };
     let rows = Rows { independence, joining: Joining::default() };
-    let sharing = Arc::new(Sharing::new(&signature, config, Provider::Cpu, None, rows, Default::default()));
+    let sharing =
+        Arc::new(Sharing::new(&signature, config, Provider::Cpu, None, rows, Default::default(), Duration::MAX));
     let workers = vec![Arc::default()];
     Arc::new(Queue::new(sharing, config, &LatencyBudget::DEFAULT, ServiceTime::default(), workers, recorder))
 }
