@@ -16,9 +16,7 @@ pub(super) fn read_constant(value: &Value, input: &TensorSpec) -> Result<Tensor,
     }
     let described = || format!("the model's input {:?} is {}", input.name, input.describe());
     let fits = |(length, dim): (&usize, &Dim)| matches!(dim, Dim::Dynamic(_)) || *dim == Dim::Fixed(*length);
-    // The number of dimensions may be unknown: then none are declared.
-    let is_declared = !input.dims.is_empty();
-    if is_declared && !(shape.len() == input.dims.len() + 1 && shape[1..].iter().zip(&input.dims).all(fits)) {
+    if shape.len() != input.dims.len() + 1 || !shape[1..].iter().zip(&input.dims).all(fits) {
         return Err(format!("the value has the shape {:?}, but {}", &shape[1..], described()));
     }
     let mut leaves = Vec::new();

@@ -23,7 +23,6 @@ mod distance;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -148,19 +147,10 @@ pub struct Comparing<'a> {
     pub precision: Precision,
     /// The outputs that are part of answers; `None` for all.
     pub answered: Option<&'a [Arc<str>]>,
-    /// Limits of a shared run. A run of as many rows as they allow is compared, too.
-    pub limits: SharedRunLimits,
-}
-
-/// Limits of a run that several requests share.
-#[derive(Debug, Clone, Copy)]
-pub struct SharedRunLimits {
-    /// Maximum number of rows.
-    pub rows: usize,
-    /// Maximum number of elements of all inputs together.
-    pub elements: Option<NonZeroUsize>,
-    /// Maximum duration.
-    pub duration: Duration,
+    /// Maximum number of rows of a shared run. A run of this many rows is compared, too.
+    pub max_rows: usize,
+    /// Maximum number of elements of all inputs of a shared run.
+    pub max_elements: Option<NonZeroUsize>,
 }
 
 /// An output of the model, and the observations of it in the runs so far.
@@ -185,9 +175,7 @@ pub fn compare(
     let [first, .., last] = rows else {
         return Err(Error::internal("there is no other row to compare with"));
     };
-    let begin = Instant::now();
     let outputs = run(first)?;
-    let took = begin.elapsed();
     let size: usize = outputs.iter().map(|(_, output)| output.data().len() * size_of::<f64>()).sum();
     if size > MAX_ANSWER {
         let problem = format!("an answer of {} MB is too large to be compared with others", size >> 20);
@@ -216,12 +204,8 @@ pub fn compare(
     // Some dependences show only in runs of many rows, so the largest shared run is compared, too, as far as its size
     // allows.
     let elements = first.row_elements().max(last.row_elements()).max(1);
-    let limits = comparing.limits;
-    let mut many = limits
-        .rows
-        .min(MAX_ANSWER / size.max(1))
-        .min(limits.elements.map_or(MAX_ELEMENTS, NonZeroUsize::get) / elements)
-        .min((limits.duration.as_secs_f64() / took.as_secs_f64().max(1e-9)) as usize);
+    let max_elements = comparing.max_elements.map_or(MAX_ELEMENTS, |most| most.get().min(MAX_ELEMENTS));
+    let mut many = comparing.max_rows.min(MAX_ANSWER / size.max(1)).min(max_elements / elements);
     // A run of fewer rows is compared if one of so many takes more memory than there is.
     while many > rows.len() {
         let places: Vec<usize> = (0..many).map(|place| place % rows.len()).collect();

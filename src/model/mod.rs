@@ -7,7 +7,7 @@
 //! `request.rs` holds the state of a request, which all of these files share, and `waiting_line.rs` the waiting
 //! requests. `load_estimate.rs` shows without a lock that a request has ample time, `wait_strategy.rs` chooses between
 //! spinning and parking, and `warm_up.rs` makes the first runs of a session. `session.rs` is the interface of a
-//! runtime; `onnx.rs` is the only file that names ONNX Runtime, and `isolated/` opens its sessions in other processes.
+//! runtime; `onnx.rs` and `onnx/values.rs` are the only files that name ONNX Runtime, and `isolated/` opens its sessions in other processes.
 //!
 //! Requests share runs only if the answer to one does not depend on the others: `independence.rs` checks this with rows
 //! that are made up (`made_up_rows.rs`, in a shape from `row_shape.rs`) or real (`real_rows.rs`), `sharing.rs` decides
@@ -62,7 +62,7 @@ pub use self::batch::{
 use self::current_session::CurrentSession;
 pub use self::element_bounds::{ElementBounds, Tried};
 pub use self::independence::{
-    Cause, Comparing, Comparison, Dependence, Independence, Precision, SharedRunLimits, are_conclusive, compare,
+    Cause, Comparing, Comparison, Dependence, Independence, Precision, are_conclusive, compare,
 };
 pub use self::joining::{Joining, RowOutputs};
 pub use self::made_up_rows::Values;

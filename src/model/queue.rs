@@ -298,6 +298,11 @@ impl Queue {
         }
     }
 
+    /// Returns the maximum size of a run that is in time.
+    pub(super) fn full_batch(&self) -> usize {
+        self.state.lock().full_batch
+    }
+
     /// Returns the typical duration of a run of this many rows, if it is known.
     pub(super) fn typical_run(&self, rows: usize) -> Option<Duration> {
         self.state.lock().service.typical(rows)

@@ -4,13 +4,12 @@
 //! is decided again once real requests have shown the shapes.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::batch::{BatchPolicy, Lengths, RunSharing};
 use super::element_bounds::ElementBounds;
-use super::independence::{Comparing, Independence, Precision, SharedRunLimits};
+use super::independence::{Comparing, Independence, Precision};
 use super::joining::{Joining, RowOutputs};
 use crate::config::{Batching, Provider, SessionConfig};
 use crate::tensor::Signature;
@@ -34,8 +33,6 @@ pub struct Sharing {
     precision: Precision,
     /// The outputs that are part of answers; `None` for all.
     answered: Option<Vec<Arc<str>>>,
-    /// Maximum duration of a run.
-    max_run: Duration,
     /// Findings from real requests. Workers may compare different rows; if any worker finds a dependence, that finding
     /// counts.
     later: OnceLock<Rows>,
@@ -77,7 +74,7 @@ pub fn run_sharing(setting: Batching, found: &Independence) -> RunSharing {
 }
 
 impl Sharing {
-    /// Returns the sharing of runs for a version with this finding at load, whose runs take at most `max_run`.
+    /// Returns the sharing of runs for a version with this finding at load.
     pub fn new(
         signature: &Signature,
         config: &SessionConfig,
@@ -85,7 +82,6 @@ impl Sharing {
         answered: Option<Vec<Arc<str>>>,
         rows: Rows,
         bounds: ElementBounds,
-        max_run: Duration,
     ) -> Sharing {
         let lengths = if rows.joining.padding.is_some() { Lengths::Padded } else { Lengths::Alike };
         let policy = |sharing| {
@@ -100,7 +96,6 @@ impl Sharing {
             policies: [policy(run_sharing(config.batching, &rows.independence)), policy(RunSharing::Shared)],
             precision: Precision::of(provider),
             answered,
-            max_run,
             at_load: rows,
             later: OnceLock::new(),
             objection: OnceLock::new(),
@@ -132,14 +127,15 @@ impl Sharing {
         &self.rows().joining
     }
 
-    /// Returns the parameters for comparing rows of real requests.
-    pub(super) fn comparing(&self) -> Comparing<'_> {
+    /// Returns the parameters for comparing rows of real requests. A shared run has at most `full_batch` rows.
+    pub(super) fn comparing(&self, full_batch: usize) -> Comparing<'_> {
         let [_, shared] = self.policies;
         Comparing {
             joining: self.joining(),
             precision: self.precision,
             answered: self.answered.as_deref(),
-            limits: SharedRunLimits { rows: shared.most_rows(), elements: shared.max_elements, duration: self.max_run },
+            max_rows: shared.most_rows().min(full_batch),
+            max_elements: shared.max_elements,
         }
     }
 

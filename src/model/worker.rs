@@ -179,7 +179,7 @@ impl Worker {
             has_given_way = gives_way && !self.queue.is_empty();
             if has_given_way { Err(Error::internal("a request arrived")) } else { session.run(inputs) }
         };
-        let compared = compare(&rows, &self.sharing.comparing(), &mut run);
+        let compared = compare(&rows, &self.sharing.comparing(self.queue.full_batch()), &mut run);
         if has_given_way {
             self.real_rows.put_back(rows);
             return;

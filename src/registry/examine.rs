@@ -16,7 +16,7 @@ use crate::error::{Error, LoadFault, Result, is_about_memory};
 use crate::machine;
 use crate::model::{
     Comparing, Comparison, ElementBounds, Independence, Joining, MAX_PADDING, Precision, RARE_SIZES, RowShape, SIZES,
-    Session, SharedRunLimits, Stopwatch, Tried, Values, are_conclusive, compare, made_up, slow_run,
+    Session, Stopwatch, Tried, Values, are_conclusive, compare, made_up, slow_run,
 };
 use crate::pipeline::Origin;
 use crate::repository::Refusal;
@@ -36,7 +36,7 @@ impl OpenedVersion {
         self.check_golden(session)?;
         let slow_run = self.slow_run(session, &warm_up);
         let not_finite = first_outputs.as_ref().and_then(|outputs| self.remark_on_infinity(outputs));
-        let mut asked = Asked::default();
+        let mut asked = Asked { max_rows: self.rows_within_the_budget(slow_run), ..Asked::default() };
         self.ask(session, longest, &warm_up, &mut asked);
         if let Some(outputs) = first_outputs {
             self.look_at(&outputs, &mut asked);
@@ -79,6 +79,12 @@ impl OpenedVersion {
         let WarmUp::Ran(rows) = warm_up else { return None };
         let inputs = rows.is_typical().then(|| self.inputs(rows, self.fewest_rows())).flatten()?;
         slow_run(session, &inputs, self.stopwatch())
+    }
+
+    /// Returns the maximum number of rows in a shared run that can be in time, if a run of one row takes this long.
+    fn rows_within_the_budget(&self, one: Option<Duration>) -> usize {
+        let by_time = one.map_or(f64::INFINITY, |one| self.budget().queue_and_run().div_duration_f64(one));
+        self.max_shared_rows().min(by_time as usize)
     }
 
     /// Returns the clock that does not depend on other work of the machine, as far as the provider has one.
@@ -183,6 +189,8 @@ impl OpenedVersion {
 /// Outputs of runs with different rows, and the conclusions from the outputs.
 #[derive(Default)]
 struct Asked {
+    /// Maximum number of rows of a run.
+    max_rows: usize,
     /// Comparisons of rows of one shape that run alone and together. Their outputs have been examined and are not kept.
     comparisons: Vec<Comparison>,
     /// Comparisons of texts of different lengths, where the shorter ones are padded.
@@ -280,9 +288,8 @@ impl OpenedVersion {
     }
 
     fn comparing<'a>(&self, joining: &'a Joining, answered: Option<&'a [Arc<str>]>, max_rows: usize) -> Comparing<'a> {
-        let duration = self.budget().queue_and_run();
-        let limits = SharedRunLimits { rows: max_rows, elements: None, duration };
-        Comparing { joining, precision: Precision::of(self.loaded.provider()), answered, limits }
+        let precision = Precision::of(self.loaded.provider());
+        Comparing { joining, precision, answered, max_rows, max_elements: None }
     }
 
     /// Returns the shapes of made-up rows to try: several lengths of open dimensions, and then the shape that ran, which
@@ -305,7 +312,7 @@ impl OpenedVersion {
     fn compare(&self, rows: &[Tensors], joining: &Joining, run: &mut Run<'_>, asked: &mut Asked) {
         let answered = self.postprocessor.answered();
         // A run of the maximum number of rows takes time, and is not repeated after a conclusive comparison.
-        let max_rows = if asked.is_conclusive() { 0 } else { self.max_shared_rows() };
+        let max_rows = if asked.is_conclusive() { 0 } else { asked.max_rows };
         match compare(rows, &self.comparing(joining, answered.as_deref(), max_rows), run) {
             Ok(mut comparison) => {
                 asked.saw(&comparison.outputs);

@@ -119,8 +119,7 @@ impl OpenedVersion {
         if let (None, Some(rows)) = (self.fixed_rows(), self.rows_of_a_run(&findings.warm_up)) {
             signature.fix_rows(rows);
         }
-        let (config, provider) = (&self.order.config.model, self.loaded.provider());
-        Sharing::new(&signature, config, provider, answered, rows, bounds, self.budget().queue_and_run())
+        Sharing::new(&signature, &self.order.config.model, self.loaded.provider(), answered, rows, bounds)
     }
 
     /// Divides the version into its verified files, and a pipeline of its stages around a started model.

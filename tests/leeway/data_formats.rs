@@ -74,7 +74,7 @@ fn columns_that_cannot_be_features_are_named() {
         (
             "pandas_snappy.parquet",
             &["--ignore-column", "seen", "--ignore-column", "eggs", "--ignore-column", "species"],
-            "found 7 values, expected 2",
+            "unknown key \"bill_depth_mm\", expected the key \"x\"",
         ),
         ("polars.arrow", &["--delimiter", ";"], "only text has a delimiter"),
     ] {

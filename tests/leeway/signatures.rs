@@ -54,7 +54,7 @@ fn a_signature_that_needs_settings_is_refused_with_what_to_set() {
         ("ctc_declared_wrongly", "", "the model's output \"logits\" does not have one row per instance"),
         ("loss", "", "the model's output \"loss\" does not have one row per instance"),
         ("non_zero", "", "the model's output \"places\" does not have one row per instance"),
-        ("no_inputs", "[model]\nrows = \"none\"\n", "the model has no inputs"),
+        ("no_inputs", "", "the model has no inputs that requests send"),
         ("scalar", "[model.inputs.rate]\nvalue = [1, 2]\n", "model.inputs.rate.value: "),
         ("scalar", "[model.inputs.rates]\nvalue = 1\n", "model.inputs.rates: the model has no tensor input"),
         ("scalar", "[model.inputs.rate]\nrows = 1\n", "the model's input \"rate\" has no dimensions"),

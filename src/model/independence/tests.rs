@@ -22,10 +22,8 @@ fn check(model: impl Fn(&[f32]) -> Vec<f32>) -> Independence {
     Independence::of(&[comparison], || "all are alike".to_owned())
 }
 
-const LIMITS: SharedRunLimits = SharedRunLimits { rows: 32, elements: None, duration: Duration::MAX };
-
 fn comparing(joining: &Joining) -> Comparing<'_> {
-    Comparing { joining, precision: Precision::OfTheType, answered: None, limits: LIMITS }
+    Comparing { joining, precision: Precision::OfTheType, answered: None, max_rows: 32, max_elements: None }
 }
 
 #[test]
@@ -142,7 +140,7 @@ fn what_filling_up_changes_is_found() {
 }
 
 /// Returns the numbers of rows in the runs of a comparison.
-fn sizes_of_runs(limits: SharedRunLimits, fits: impl Fn(usize) -> bool) -> Vec<usize> {
+fn sizes_of_runs(max_elements: Option<usize>, fits: impl Fn(usize) -> bool) -> Vec<usize> {
     let rows = [row(&[0.1, 0.2]), row(&[-1.0, 1.0]), row(&[10.0, 20.0])];
     let mut sizes = Vec::new();
     let mut run = |inputs: &Tensors| {
@@ -152,18 +150,15 @@ fn sizes_of_runs(limits: SharedRunLimits, fits: impl Fn(usize) -> bool) -> Vec<u
             false => Err(Error::ModelFailed { detail: "std::bad_alloc".to_owned() }),
         }
     };
-    let joining = Joining::default();
-    compare(&rows, &Comparing { limits, ..comparing(&joining) }, &mut run).unwrap();
+    let (joining, max_elements) = (Joining::default(), max_elements.and_then(NonZeroUsize::new));
+    compare(&rows, &Comparing { max_elements, ..comparing(&joining) }, &mut run).unwrap();
     sizes
 }
 
 #[test]
 fn the_largest_compared_run_is_within_the_limits_of_shared_runs() {
-    let largest = |limits, fits: fn(usize) -> bool| sizes_of_runs(limits, fits).last().copied();
-    assert_eq!(largest(LIMITS, |_| true), Some(32));
-    let elements = NonZeroUsize::new(20);
-    assert_eq!(largest(SharedRunLimits { elements, ..LIMITS }, |_| true), Some(10));
-    assert_eq!(largest(SharedRunLimits { duration: Duration::ZERO, ..LIMITS }, |_| true), Some(3));
+    assert_eq!(sizes_of_runs(None, |_| true).last(), Some(&32));
+    assert_eq!(sizes_of_runs(Some(20), |_| true).last(), Some(&10));
     // A run that does not fit into memory does not end the comparison.
-    assert_eq!(sizes_of_runs(LIMITS, |rows| rows <= 10)[8..], [32, 16, 8]);
+    assert_eq!(sizes_of_runs(None, |rows| rows <= 10)[8..], [32, 16, 8]);
 }

@@ -9,16 +9,16 @@ use crate::model::independence::Independence;
 use crate::model::joining::Joining;
 use crate::model::sharing::Rows;
 use crate::monitor::{Monitor, VersionLabels};
-use crate::tensor::{Data, Tensor};
+use crate::tensor::{DType, Data, Dim, Signature, Tensor, TensorSpec};
 
 fn queue(config: &SessionConfig) -> Arc<Queue> {
     let labels = VersionLabels { model: "m".into(), version: "1".into(), sha256: "ab".into(), provider: "cpu" };
     let recorder = Monitor::new("1", Default::default()).version(labels, LatencyBudget::DEFAULT, Default::default());
-    let signature = crate::tensor::Signature { inputs: vec![], ..Default::default() };
+    let x = TensorSpec { name: "x".into(), dtype: DType::F32, dims: vec![Dim::Dynamic(None), Dim::Fixed(1)] };
+    let signature = Signature { inputs: vec![x], ..Signature::default() };
     let independence = Independence::Independent { difference: 0.0 };
     let rows = Rows { independence, joining: Joining::default() };
-    let sharing =
-        Arc::new(Sharing::new(&signature, config, Provider::Cpu, None, rows, Default::default(), Duration::MAX));
+    let sharing = Arc::new(Sharing::new(&signature, config, Provider::Cpu, None, rows, Default::default()));
     let workers = vec![Arc::default()];
     Arc::new(Queue::new(sharing, config, &LatencyBudget::DEFAULT, ServiceTime::default(), workers, recorder))
 }
