@@ -146,6 +146,8 @@ def ask(server, case):
         except TypeError as error:
             return Result(case, "refused", str(error))
         body = json.dumps({"instances": [instance]}, allow_nan=False).encode()
+        if not_served(case):
+            return Result(case, "refused", not_served(case))
         status, text = server.ask("POST", f"/v1/models/{case.model_name}:predict", body)
         if status != 200:
             return Result(case, "failed", f"{status}: {json.loads(text).get('detail', text)}")
@@ -188,6 +190,8 @@ def ask_group(group, folder):
 def not_served(case):
     """What Leeway does not serve of a case, or None."""
     kinds = [*case.inputs.values(), *case.outputs.values()]
+    if any(value == [] for data in case.sets for value in data.inputs.values() if isinstance(value, list)):
+        return "empty sequences as inputs"
     if any(kind.startswith(("optional", "seq(optional")) for kind in kinds):
         return "optionals"
     return "complex numbers" if any("complex" in kind for kind in kinds) else None

@@ -77,9 +77,9 @@ mod tests {
 
     use super::*;
 
-    fn check(dtype: DType, dims: &[Dim], value: Value, expected: Result<Tensor, &str>) {
+    fn check(dtype: DType, dims: &[Dim], value: &Value, expected: Result<Tensor, &str>) {
         let input = TensorSpec { name: "k".into(), dtype, dims: dims.to_vec() };
-        assert_eq!(read_constant(&value, &input), expected.map_err(str::to_owned), "{value}");
+        assert_eq!(read_constant(value, &input), expected.map_err(str::to_owned), "{value}");
     }
 
     fn tensor(shape: &[usize], data: Data) -> Result<Tensor, &'static str> {
@@ -88,13 +88,13 @@ mod tests {
 
     #[test]
     fn values_become_tensors_of_the_declared_shape() {
-        check(DType::I64, &[], json!(16000), tensor(&[1], Data::I64(vec![16000])));
-        check(DType::F32, &[Dim::Fixed(2)], json!([1, 0.5]), tensor(&[1, 2], Data::F32(vec![1.0, 0.5])));
+        check(DType::I64, &[], &json!(16000), tensor(&[1], Data::I64(vec![16000])));
+        check(DType::F32, &[Dim::Fixed(2)], &json!([1, 0.5]), tensor(&[1, 2], Data::F32(vec![1.0, 0.5])));
         let open = [Dim::Dynamic(None), Dim::Fixed(1)];
-        check(DType::Bool, &open, json!([[true], [false]]), tensor(&[1, 2, 1], Data::Bool(vec![true, false])));
-        check(DType::Text, &[Dim::Fixed(1)], json!(["en"]), tensor(&[1, 1], Data::Text(vec!["en".to_owned()])));
-        check(DType::U64, &[], json!(u64::MAX), tensor(&[1], Data::U64(vec![u64::MAX])));
-        check(DType::F32, &[Dim::Fixed(0)], json!([]), tensor(&[1, 0], Data::F32(vec![])));
+        check(DType::Bool, &open, &json!([[true], [false]]), tensor(&[1, 2, 1], Data::Bool(vec![true, false])));
+        check(DType::Text, &[Dim::Fixed(1)], &json!(["en"]), tensor(&[1, 1], Data::Text(vec!["en".to_owned()])));
+        check(DType::U64, &[], &json!(u64::MAX), tensor(&[1], Data::U64(vec![u64::MAX])));
+        check(DType::F32, &[Dim::Fixed(0)], &json!([]), tensor(&[1, 0], Data::F32(vec![])));
     }
 
     #[test]
@@ -103,20 +103,25 @@ mod tests {
         check(
             DType::F32,
             &pair,
-            json!(1),
+            &json!(1),
             Err("the value has the shape [], but the model's input \"k\" is float32[2]"),
         );
         check(
             DType::F32,
             &pair,
-            json!([1, 2, 3]),
+            &json!([1, 2, 3]),
             Err("the value has the shape [3], but the model's input \"k\" is float32[2]"),
         );
         let ragged = Err("the arrays of the value differ in length or depth");
-        check(DType::F32, &[Dim::Fixed(2), Dim::Fixed(2)], json!([[1, 2], [3]]), ragged);
-        check(DType::F32, &pair, json!([1, [2]]), Err("the arrays of the value differ in length or depth"));
-        check(DType::I8, &[], json!(128), Err("128 is not a value of type int8; the model's input \"k\" is int8[]"));
-        check(DType::I64, &[], json!(0.5), Err("0.5 is not a value of type int64; the model's input \"k\" is int64[]"));
-        check(DType::Bool, &[], json!(1), Err("1 is not a value of type bool; the model's input \"k\" is bool[]"));
+        check(DType::F32, &[Dim::Fixed(2), Dim::Fixed(2)], &json!([[1, 2], [3]]), ragged);
+        check(DType::F32, &pair, &json!([1, [2]]), Err("the arrays of the value differ in length or depth"));
+        check(DType::I8, &[], &json!(128), Err("128 is not a value of type int8; the model's input \"k\" is int8[]"));
+        check(
+            DType::I64,
+            &[],
+            &json!(0.5),
+            Err("0.5 is not a value of type int64; the model's input \"k\" is int64[]"),
+        );
+        check(DType::Bool, &[], &json!(1), Err("1 is not a value of type bool; the model's input \"k\" is bool[]"));
     }
 }

@@ -14,7 +14,7 @@ use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBui
 use ort::session::{NoSelectedOutputs, RunOptions, SessionInputValue};
 use parking_lot::Mutex;
 
-use self::values::{declared, from_value, to_value};
+use self::values::{declared, from_value, run_failed, to_value};
 use super::row_layout::RowLayout;
 use super::runtime_libraries::{OperatorLibrary, RuntimeLibraries, library_version, remedy_for_missing_operator};
 use super::session::{Engine, Interrupt, LoadedModel, ModelBytes, ModelSource, Session};
@@ -401,10 +401,6 @@ fn logger_of_version() -> LoggerFunction {
             LogLevel::Error | LogLevel::Fatal => tracing::error!("{message}"),
         }
     })
-}
-
-fn run_failed(error: &ort::Error) -> Error {
-    Error::ModelFailed { detail: error.to_string() }
 }
 
 fn failed<R>(what: &str, error: &ort::Error<R>) -> Error {

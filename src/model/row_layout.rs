@@ -223,6 +223,8 @@ fn check_dimension(input: &TensorSpec, rows: RowDimension) -> Result<(), SetupEr
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
     use crate::config::InputConfig;
 
@@ -274,12 +276,12 @@ mod tests {
     fn the_configuration_says_where_the_rows_are() {
         let (x, y) = (spec("x", &["time", "streams"]), spec("y", &["3", "streams"]));
         let rows_second = ["x float32[streams, time]", "y float32[streams, 3]"];
-        check(&[x.clone()], &[y.clone()], "rows = 1", Ok(&rows_second));
+        check(from_ref(&x), from_ref(&y), "rows = 1", Ok(&rows_second));
         // An output has its rows in the dimension with the name of the input's rows.
-        check(&[x.clone()], &[y.clone()], "[inputs.x]\nrows = 1", Ok(&rows_second));
+        check(from_ref(&x), from_ref(&y), "[inputs.x]\nrows = 1", Ok(&rows_second));
         check(
-            &[x.clone()],
-            &[y.clone()],
+            from_ref(&x),
+            from_ref(&y),
             "rows = 1\n[outputs.y]\nrows = 0",
             Ok(&["x float32[streams, time]", "y float32[3, streams]"]),
         );
@@ -314,7 +316,7 @@ mod tests {
     #[test]
     fn a_whole_output_makes_each_instance_a_run_of_its_own() {
         let (x, y) = (spec("x", &["batch", "4"]), spec("loss", &[]));
-        let batch = |toml: &str| layout(&[x.clone()], &[y.clone()], toml).unwrap().signature.batch_dim();
+        let batch = |toml: &str| layout(from_ref(&x), from_ref(&y), toml).unwrap().signature.batch_dim();
         assert_eq!(batch(""), Dim::Dynamic(Some("batch".to_owned())));
         assert_eq!(batch("[outputs.loss]\nrows = \"none\""), Dim::Fixed(1));
     }

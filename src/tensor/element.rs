@@ -5,6 +5,8 @@ use std::fmt;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
+use super::Tensor;
+
 /// A Rust type that can be an element of a tensor.
 pub trait Element: Clone + Send + Sync + 'static {
     /// Tag of the element type.
@@ -82,7 +84,7 @@ elements! {
     U64(u64) = "uint64",
     Bool(bool) = "bool",
     Text(String) = "string",
-    Sequence(Vec<crate::tensor::Tensor>) = "sequence",
+    Sequence(Vec<Tensor>) = "sequence",
 }
 
 pub use {for_each_element_type, with_element_type};

@@ -154,7 +154,6 @@ fn settings_that_do_not_fit_are_refused_with_the_right_ones() {
     const SINGLE: &str = "kind = \"classifier\"\nscores = \"probabilities\"";
     let several = |targets: &str| format!("{SINGLE}\ntargets = {targets}");
     for (name, postprocess, problem) in [
-        ("ovr_multi_label", SINGLE, "add up to 1.4180655, not to 1. If several classes can be right at once, set "),
         ("ovr_multi_label", SINGLE, "multi_label = true"),
         ("ovr_multi_label_maps", SINGLE, "set multi_label = true"),
         ("mlp_multi_label", SINGLE, "set multi_label = true"),

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use ort::session::SessionInputValue;
 use ort::value::{DynTensor, DynTensorValueType, DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 
-use super::run_failed;
-use crate::error::{Result, SetupError};
+use crate::error::{Error, Result, SetupError};
 use crate::model::row_layout::Declared;
 use crate::tensor::{DType, Data, Dim, Element, Shape, Tensor, TensorSpec};
 
@@ -76,7 +75,7 @@ conversions! {
 
 fn to_sequence(items: &[Tensor]) -> ort::Result<ort::value::Sequence<DynTensorValueType>> {
     if items.is_empty() {
-        // An empty sequence has no type.
+        // An empty sequence has no type. Requests with one are refused before; made-up inputs have some.
         return Err(ort::Error::new("ONNX Runtime takes no empty sequence as an input"));
     }
     ort::value::Sequence::new(items.iter().map(to_item).collect::<ort::Result<Vec<_>>>()?)
@@ -145,4 +144,8 @@ fn element_type(of: &ValueType) -> Result<DType, String> {
         ValueType::Tensor { ty, .. } => dtype(*ty).ok_or_else(|| format!("has elements of type {ty}")),
         _ => Err("is not a tensor".to_owned()),
     }
+}
+
+pub(super) fn run_failed(error: &ort::Error) -> Error {
+    Error::ModelFailed { detail: error.to_string() }
 }

@@ -35,9 +35,8 @@ pub(crate) fn read_instances(
     };
     let rows = Reader::instances(instances.get(), bounds, read, |misfit| explained(misfit, inputs))?;
     if columns.is_empty() && rows > 1 {
-        let problem =
-            format!("instances: the model has no inputs, and all instances would have the same answer; send one, {{}}");
-        return Err(Error::InvalidInput(problem));
+        let problem = "instances: the model has no inputs, and all instances would have the same answer; send one, {}";
+        return Err(Error::InvalidInput(problem.to_owned()));
     }
     columns.into_iter().map(|column| column.into_tensor(rows)).collect()
 }
@@ -157,7 +156,10 @@ impl Reader<'_> {
             items.push(item);
             Ok(())
         })?;
-        Ok(items)
+        match items.is_empty() {
+            true => Err(misfit("found an empty array, but ONNX Runtime takes no sequence without tensors".to_owned())),
+            false => Ok(items),
+        }
     }
 
     /// Reads nested arrays of the lengths in `row`, or one element if `row` is empty.
