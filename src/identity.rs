@@ -235,6 +235,12 @@ impl fmt::Display for Version {
 // ===== impl Sha256 =====
 
 impl Sha256 {
+    /// Returns the digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Sha256 {
+        use sha2::Digest;
+        Sha256(sha2::Sha256::digest(bytes).into())
+    }
+
     /// Returns the first 12 hexadecimal digits, for logs and tables.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])

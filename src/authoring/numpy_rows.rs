@@ -88,6 +88,9 @@ impl NumpyRows {
     }
 }
 
+/// Maximum size of a compressed array when it is unpacked, in bytes. A small file can claim any size.
+const MAX_UNPACKED_BYTES: u64 = 8 << 30;
+
 /// Opens an array in an archive. A compressed one is unpacked into a temporary file.
 fn open_entry(file: &Arc<File>, archive: &mut zip::ZipArchive<&File>, name: &str) -> Result<NumpyArray, String> {
     let told = |error: std::io::Error| error.to_string();
@@ -98,6 +101,12 @@ fn open_entry(file: &Arc<File>, archive: &mut zip::ZipArchive<&File>, name: &str
         return NumpyArray::open(Arc::clone(file), start, entry.size().min(left));
     }
     let length = Header::read(entry)?.bytes().unwrap_or_default();
+    if length > MAX_UNPACKED_BYTES {
+        return Err(format!(
+            "{name} has more than {} GB when it is unpacked; save it with numpy.savez, which does not compress",
+            MAX_UNPACKED_BYTES >> 30
+        ));
+    }
     let entry = archive.by_name(name).map_err(|error| error.to_string())?;
     let mut unpacked = tempfile::tempfile().map_err(told)?;
     let written = std::io::copy(&mut entry.take(length), &mut unpacked).map_err(told)?;

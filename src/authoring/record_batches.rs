@@ -44,7 +44,7 @@ pub(super) fn rows(
     let in_batch = |column: &ColumnToRead| (places.binary_search(&column.place).unwrap_or_default(), column.cells);
     let columns: Vec<(usize, Cells)> = columns.iter().map(in_batch).collect();
     let (mut batch, mut row_in_batch, mut row_in_file): (Option<RecordBatch>, usize, u64) = (None, 0, 0);
-    Box::new(std::iter::from_fn(move || {
+    let rows = std::iter::from_fn(move || {
         while batch.as_ref().is_none_or(|batch| row_in_batch == batch.num_rows()) {
             row_in_batch = 0;
             batch = match guarded(&mut next_batch) {
@@ -62,7 +62,9 @@ pub(super) fn rows(
         let cells = cells.collect();
         (row_in_batch, row_in_file) = (row_in_batch + 1, row_in_file + 1);
         Some(Ok((Place::Row(row_in_file), cells)))
-    }))
+    });
+    // Not asked again after its end, when the last batch is still there.
+    Box::new(rows.fuse())
 }
 
 /// Runs a decoder, which may panic on damaged bytes.

@@ -271,6 +271,10 @@ impl SessionConfig {
         if let Some(rows) = self.max_batch_size {
             most("max_batch_size", rows, 1 << 16)?;
         }
+        let is_null = |input: &InputConfig| input.value == Some(serde_json::Value::Null);
+        if let Some((name, _)) = self.inputs.iter().find(|(_, input)| is_null(input)) {
+            return Err(format!("model.inputs.{name}.value: NaN and infinity are not supported"));
+        }
         let both = self.inputs.iter().find(|(_, input)| input.rows.is_some() && input.value.is_some());
         if let Some((name, _)) = both {
             return Err(format!("model.inputs.{name}: a constant has no rows; set `rows` or `value`, not both"));

@@ -52,6 +52,9 @@ pub enum Tried {
 impl ElementBounds {
     /// Returns the bounds that are assumed for a version whose rows were not tried.
     pub fn untried(signature: &Signature) -> ElementBounds {
+        if !signature.sequences.is_empty() {
+            return ElementBounds { row: NonZeroUsize::new(MAX_TRIED_ELEMENTS), run: None };
+        }
         if signature.has_fixed_rows() {
             return ElementBounds::default();
         }
@@ -68,6 +71,10 @@ impl ElementBounds {
         max_rows: usize,
         mut attempt: impl FnMut(&Tensors) -> Tried,
     ) -> ElementBounds {
+        // Sequences are not made up, so their length is not tried.
+        if !signature.sequences.is_empty() {
+            return ElementBounds::untried(signature);
+        }
         let dimensions = open_dimensions(signature);
         let elements = row_elements(signature, |_| 1);
         if elements == 0 {

@@ -7,7 +7,8 @@
 //! `request.rs` holds the state of a request, which all of these files share, and `waiting_line.rs` the waiting
 //! requests. `load_estimate.rs` shows without a lock that a request has ample time, `wait_strategy.rs` chooses between
 //! spinning and parking, and `warm_up.rs` makes the first runs of a session. `session.rs` is the interface of a
-//! runtime; `onnx.rs` and `onnx/values.rs` are the only files that name ONNX Runtime, and `isolated/` opens its sessions in other processes.
+//! runtime; `onnx.rs` and `onnx/values.rs` are the only files that name ONNX Runtime, and `isolated/` opens its sessions
+//! in other processes.
 //!
 //! Requests share runs only if the answer to one does not depend on the others: `independence.rs` checks this with rows
 //! that are made up (`made_up_rows.rs`, in a shape from `row_shape.rs`) or real (`real_rows.rs`), `sharing.rs` decides

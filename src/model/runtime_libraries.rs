@@ -9,7 +9,6 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::Digest;
 
 use crate::config::AllowedOperators;
 use crate::error::{Result, SetupError};
@@ -40,7 +39,7 @@ impl OperatorLibrary {
         let wrong =
             |problem: String| SetupError::Config(format!("onnxruntime.custom_operators: {} {problem}", path.display()));
         let bytes = std::fs::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let found = Sha256::from(<[u8; 32]>::from(sha2::Sha256::digest(&bytes)));
+        let found = Sha256::of(&bytes);
         if found != allowed.sha256 {
             return Err(wrong(format!(
                 "has the SHA-256 {found}, but {} is allowed; if this is the file that you want, set sha256 to its digest",

@@ -38,7 +38,13 @@ pub(super) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
 fn label_output_of(signature: &Signature, name: Option<&str>) -> Result<Arc<str>, SetupError> {
     let wrong = |problem: String| Err(SetupError::Config(format!("label_output: {problem}")));
     if let Some(name) = name {
-        return declared_output(signature, name);
+        let output = declared_output(signature, name)?;
+        return match signature.output(name) {
+            Some(spec) if spec.dtype != DType::I64 => {
+                wrong(format!("the output {name:?} is {}; a label is int64, -1 or 1", spec.describe()))
+            }
+            _ => Ok(output),
+        };
     }
     let numbers: Vec<&Arc<str>> =
         signature.outputs.iter().filter(|output| output.dtype == DType::I64).map(|output| &output.name).collect();

@@ -33,10 +33,11 @@ pub(super) fn declared_output(signature: &Signature, name: &str) -> Result<Arc<s
 pub(super) fn output<'a>(outputs: &'a Tensors, name: &str) -> Result<&'a Tensor> {
     outputs.get(name).ok_or_else(|| Error::UnusableOutput {
         output: name.to_owned(),
-        problem:
-            "does not have one row per instance; name other outputs in model.toml, or export the model with the batch \
-                  dimension first in its outputs"
-                .to_owned(),
+        problem: format!(
+            "does not have one row per instance; name other outputs in model.toml, set rows = \"none\" below \
+             [model.outputs.{name:?}] if the output as a whole belongs to one instance, or export the model with the batch \
+             dimension first in its outputs"
+        ),
     })
 }
 

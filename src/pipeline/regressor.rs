@@ -121,7 +121,13 @@ impl Settings {
             (None, Some(outputs)) if outputs.is_empty() => {
                 Err(SetupError::Config("outputs: the list is empty".to_owned()))
             }
-            (None, Some(outputs)) => outputs.iter().map(|output| float_output(signature, Some(output), WHAT)).collect(),
+            (None, Some(outputs)) => {
+                let mut once = std::collections::BTreeSet::new();
+                if let Some(twice) = outputs.iter().find(|name| !once.insert(name.as_str())) {
+                    return Err(SetupError::Config(format!("outputs: {twice:?} occurs twice")));
+                }
+                outputs.iter().map(|output| float_output(signature, Some(output), WHAT)).collect()
+            }
             (None, None) if float_outputs(signature).count() > 1 => {
                 let names: Vec<String> = float_outputs(signature).map(|name| format!("{name:?}")).collect();
                 Err(SetupError::Config(format!(

@@ -19,6 +19,9 @@ use crate::tensor::Tensors;
 /// Maximum number of elements of a row of guessed lengths. A larger row may take gigabytes in a network for images.
 const MAX_GUESSED: usize = 1 << 21;
 
+/// Runs that failed, each with the source of its rows.
+type Attempts = Vec<(RowsFrom, Attempt)>;
+
 /// Function that runs a model on inputs.
 pub(super) type Run<'a> = dyn FnMut(&Tensors) -> Result<Tensors> + 'a;
 
@@ -33,22 +36,23 @@ impl OpenedVersion {
 
     /// Finds rows that the model runs on. Returns the result, and the outputs of the rows that ran.
     pub(super) fn first_run(&self, run: &mut Run<'_>) -> Result<(WarmUp, Option<Tensors>), Refusal> {
-        if let Some(rows) = self.fixed_rows() {
-            return self.first_run_of(rows, run);
-        }
         // Two rows tell the rows from other dimensions. A model may run with one row only, whatever it declares.
-        match self.first_run_of(2, run) {
-            Ok((WarmUp::Failed { attempts, example }, _)) => match self.first_run_of(1, run)? {
-                (WarmUp::Failed { .. }, _) => Ok((WarmUp::Failed { attempts, example }, None)),
-                ran => Ok(ran),
-            },
-            Err(refusal) if self.signature().has_fixed_rows() => self.first_run_of(1, run).map_err(|_| refusal),
-            found => found,
+        let counts = self.fixed_rows().map_or_else(|| vec![2, 1], |rows| vec![rows]);
+        let mut failed = Vec::new();
+        for count in counts {
+            match self.run_rows(count, run)? {
+                Ok((rows, outputs)) => return Ok((WarmUp::Ran(rows), Some(outputs))),
+                // The attempts with two rows say more than those with one.
+                Err(attempts) if failed.is_empty() => failed = attempts,
+                Err(_) => {}
+            }
         }
+        self.did_not_run(failed).map(|warm_up| (warm_up, None))
     }
 
-    /// Finds rows of which the model runs this many.
-    fn first_run_of(&self, count: usize, run: &mut Run<'_>) -> Result<(WarmUp, Option<Tensors>), Refusal> {
+    /// Runs rows until the model runs on some. Returns these and their outputs, or the attempts that failed. Refuses the
+    /// version if the outputs cannot be decoded.
+    fn run_rows(&self, count: usize, run: &mut Run<'_>) -> Result<Result<(FirstRows, Tensors), Attempts>, Refusal> {
         let (mut attempts, mut misfit) = (Vec::new(), None);
         for rows in self.first_rows(count)? {
             let Some(inputs) = self.inputs(&rows, count) else { continue };
@@ -56,33 +60,35 @@ impl OpenedVersion {
                 Ok(outputs) => outputs,
                 Err(error) => {
                     let attempt = Attempt { inputs: shapes(&inputs), problem: first_line(&error) };
-                    attempts.push((rows, attempt));
+                    attempts.push((rows.from, attempt));
                     continue;
                 }
             };
             match (self.decode_first(&inputs, outputs), rows.from) {
                 (Ok(outputs), _) => {
                     self.decode_a_sample(run)?;
-                    return Ok((WarmUp::Ran(rows), Some(outputs)));
+                    return Ok(Ok((rows, outputs)));
                 }
                 // Rows of other lengths may have outputs that can be decoded.
                 (Err(refusal), RowsFrom::Guess) => misfit = misfit.or(Some(refusal)),
                 (Err(refusal), _) => return Err(refusal),
             }
         }
-        if let Some(refusal) = misfit {
-            return Err(refusal);
-        }
-        let of = |from| attempts.iter().find(|(rows, _)| rows.from == from).map(|(_, attempt)| attempt);
+        misfit.map_or(Ok(Err(attempts)), Err)
+    }
+
+    /// Returns the result of a first run in which all attempts failed. Refuses the version if its real rows would fail,
+    /// too.
+    fn did_not_run(&self, attempts: Attempts) -> Result<WarmUp, Refusal> {
+        let of = |wanted| attempts.iter().find(|(from, _)| *from == wanted).map(|(_, attempt)| attempt);
         if let Some(Attempt { inputs, problem }) = of(RowsFrom::Settings) {
             return Err(self.in_model_toml(SetupError::Config(format!(
                 "model.warm_up: the model does not run on rows of these lengths ({inputs}): {problem}"
             ))));
         }
         // Whole tensors may be sizes or divisors, which cannot be made up.
-        if let Some(Attempt { inputs, problem }) =
-            of(RowsFrom::Signature).filter(|_| !self.signature().has_whole_inputs())
-        {
+        let of_signature = of(RowsFrom::Signature).filter(|_| !self.signature().has_whole_inputs());
+        if let Some(Attempt { inputs, problem }) = of_signature {
             let problem = format!("the model does not run on made-up rows ({inputs}): {problem}");
             return Err(Refusal::new(LoadFault::WarmUp, problem));
         }
@@ -93,7 +99,7 @@ impl OpenedVersion {
             }
         }
         let example = (!self.signature().has_fixed_rows()).then(|| RowShape::example(self.signature()));
-        Ok((WarmUp::Failed { attempts: failed, example }, None))
+        Ok(WarmUp::Failed { attempts: failed, example })
     }
 
     /// Returns `count` rows for a run.
@@ -125,6 +131,8 @@ impl OpenedVersion {
         };
         if let Some(shape) = self.configured_shape()? {
             push(RowsFrom::Settings, &shape, &MADE_UP);
+            // Its author knows the lengths: nothing else is tried if the model does not run with them.
+            return Ok(found);
         }
         if let Some(example) = self.example_inputs() {
             push(RowsFrom::Examples, &RowShape::of(&example), &[OfAnInstance]);
@@ -250,7 +258,11 @@ impl fmt::Display for Lacking {
                 "say that dimension {dimension} holds the rows ([model.outputs.{output:?}] rows = {dimension}), "
             )?;
         }
-        f.write_str("or export the model with the batch dimension first in its outputs")
+        write!(
+            f,
+            "set rows = \"none\" below [model.outputs.{output:?}] if the output as a whole belongs to one instance, or export \
+             the model with the batch dimension first in its outputs"
+        )
     }
 }
 

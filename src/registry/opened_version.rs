@@ -10,7 +10,7 @@ use super::findings::{Findings, FirstRows, WarmUp};
 use super::load_order::LoadOrder;
 use super::load_problem::load_problem;
 use crate::budget::{Deadline, LatencyBudget};
-use crate::config::ModelConfig;
+use crate::config::{Isolation, ModelConfig};
 use crate::error::{Error, LoadFault, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::identity::shown;
@@ -23,7 +23,7 @@ use crate::pipeline::{
 use crate::repository::Golden;
 use crate::repository::Refusal;
 use crate::repository::VerifiedVersion;
-use crate::tensor::{Dim, Padding, Signature, TensorSpec, Tensors};
+use crate::tensor::{DType, Dim, Padding, Signature, TensorSpec, Tensors};
 
 /// A version whose model the engine has opened, with its stages.
 pub struct OpenedVersion {
@@ -51,6 +51,8 @@ impl OpenedVersion {
             .map_err(|error| in_model_toml(order, LoadFault::Model, explained(error, engine, &verified)))?;
         check_batch_dimension(loaded.signature())?;
         check_size(loaded.signature())?;
+        check_isolation(loaded.signature(), config.model.isolation)
+            .map_err(|error| in_model_toml(order, LoadFault::Config, error))?;
         // Reports an error of a stage as a wrong `model.toml`: the stage does not fit the model.
         let misfit = |error: SetupError| in_model_toml(order, LoadFault::Config, error);
         let context = |stage| StageContext {
@@ -278,6 +280,19 @@ fn check_batch_dimension(signature: &Signature) -> Result<(), Refusal> {
     ))
 }
 
+/// Refuses sequences of tensors in a process of its own, which gets tensors only.
+fn check_isolation(signature: &Signature, isolation: Isolation) -> Result<(), SetupError> {
+    let mut tensors = signature.inputs.iter().chain(&signature.outputs);
+    match tensors.find(|tensor| tensor.dtype == DType::Sequence) {
+        Some(sequence) if isolation != Isolation::None => Err(SetupError::Config(format!(
+            "model.isolation: {:?} of the model is a sequence of tensors, which only the server's own process can run; set \
+             isolation = \"none\"",
+            sequence.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Maximum number of elements of an input in the smallest run that the model takes. No request is larger.
 const MAX_ELEMENTS: usize = 1 << 28;
 
@@ -324,7 +339,6 @@ fn in_model_toml(order: &LoadOrder, fault: LoadFault, error: SetupError) -> Refu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::DType;
 
     #[test]
     fn inputs_that_nobody_could_send_are_refused() {

@@ -69,7 +69,3 @@ pub(super) fn digest(path: &Path) -> io::Result<Sha256> {
         }
     }
 }
-
-pub(super) fn digest_of(bytes: &[u8]) -> Sha256 {
-    Sha256::from(<[u8; 32]>::from(sha2::Sha256::digest(bytes)))
-}

@@ -3,7 +3,8 @@
 //!
 //! Requests and answers have numbers of wider types, which hold these values exactly. So before a model is opened, such an
 //! input gets the wider type, and a `Cast` to its own type; an output gets a `Cast` to the wider type. A number that the
-//! narrow type does not have is rounded by the `Cast`, as in quantisation.
+//! narrow type does not have becomes the nearest one, as in quantisation. The `Cast` does so for floating-point numbers. It
+//! keeps only the low bits of integers, so a `Clip` comes before it.
 //!
 //! The types and their numbers are those of `TensorProto.DataType` of ONNX 1.20.
 
@@ -15,13 +16,15 @@ use prost::Message;
 use prost::encoding::{encode_key, encode_varint};
 
 use super::encoding::{Change, Pieces, malformed, rewrite};
-use super::onnx_file::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use super::onnx_file::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
 // Field numbers as in `onnx.proto` of ONNX 1.20.
 /// `graph` of `ModelProto`.
 const GRAPH: u32 = 7;
 /// `node` of `GraphProto`.
 const NODE: u32 = 1;
+/// `initializer` of `GraphProto`: the constants.
+const INITIALIZER: u32 = 5;
 /// `input` and `output` of `GraphProto`, and the types of its other tensors.
 const GRAPH_INPUT: u32 = 11;
 const GRAPH_OUTPUT: u32 = 12;
@@ -111,7 +114,21 @@ fn with_casts(graph: &Bytes, inputs: &[Narrow], outputs: &[Narrow]) -> Result<Pi
     // Nodes are in the order of the run: the inputs are converted first, and the outputs last.
     let mut changed = Pieces::default();
     for input in inputs {
-        changed.push_field(NODE, cast(&input.name, &input.inner, input.narrow));
+        let from = match range_of(input.narrow) {
+            None => input.name.clone(),
+            Some(range) => {
+                let limits = [("min", range.0), ("max", range.1)].map(|(end, limit)| limit_of(input, end, limit));
+                let clipped = format!("{}:clipped", input.name);
+                let names: Vec<&str> =
+                    std::iter::once(&*input.name).chain(limits.iter().map(|limit| &*limit.name)).collect();
+                changed.push_field(NODE, node("Clip", &names, &clipped, Vec::new()));
+                for limit in &limits {
+                    changed.push_field(INITIALIZER, Pieces::of(limit.encode_to_vec().into()));
+                }
+                clipped
+            }
+        };
+        changed.push_field(NODE, cast(&from, &input.inner, input.narrow));
     }
     changed.append(renamed.unwrap_or_else(|| Pieces::of(graph.clone())));
     for output in outputs {
@@ -120,16 +137,43 @@ fn with_casts(graph: &Bytes, inputs: &[Narrow], outputs: &[Narrow]) -> Result<Pi
     Ok(changed)
 }
 
+/// Returns the smallest and the largest value of an integer type; `None` for a floating-point type.
+fn range_of(data_type: i32) -> Option<(i32, i32)> {
+    match data_type {
+        // UINT4, INT4.
+        21 => Some((0, 15)),
+        22 => Some((-8, 7)),
+        // UINT2, INT2.
+        25 => Some((0, 3)),
+        26 => Some((-2, 1)),
+        _ => None,
+    }
+}
+
+/// Returns the constant with a limit of an input.
+fn limit_of(input: &Narrow, end: &str, limit: i32) -> TensorProto {
+    TensorProto {
+        name: format!("{}:{end}", input.name),
+        data_type: input.wide,
+        int32_data: vec![limit],
+        ..TensorProto::default()
+    }
+}
+
 fn cast(from: &str, to: &str, data_type: i32) -> Pieces {
     /// `INT` of `AttributeProto.AttributeType`.
     const INT: i32 = 2;
     let attribute =
         AttributeProto { name: "to".to_owned(), i: data_type.into(), r#type: INT, ..AttributeProto::default() };
+    node("Cast", &[from], to, vec![attribute])
+}
+
+fn node(op_type: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> Pieces {
     let node = NodeProto {
-        input: vec![from.to_owned()],
-        output: vec![to.to_owned()],
-        op_type: "Cast".to_owned(),
-        attribute: vec![attribute],
+        input: inputs.iter().map(ToString::to_string).collect(),
+        output: vec![output.to_owned()],
+        op_type: op_type.to_owned(),
+        attribute,
         ..NodeProto::default()
     };
     Pieces::of(node.encode_to_vec().into())

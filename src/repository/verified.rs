@@ -271,7 +271,7 @@ fn verified(
     let path = found.get(name).ok_or_else(|| Refusal::new(LoadFault::Files, format!("{name} is missing")))?;
     let bytes: Arc<[u8]> = regular_file::read(path, limit).map_err(|error| unreadable(name, &error))?.into();
     let kind = FileKind::of(&bytes);
-    compare_digest(name, files::digest_of(&bytes), manifest).map_err(|refusal| named_by_kind(name, kind, refusal))?;
+    compare_digest(name, Sha256::of(&bytes), manifest).map_err(|refusal| named_by_kind(name, kind, refusal))?;
     let as_expected = if name.ends_with(".json") { FileKind::problem_as_json } else { FileKind::problem_as_any_file };
     match kind.and_then(as_expected) {
         Some(problem) => Err(stands_in(name, &problem)),
@@ -342,7 +342,7 @@ mod tests {
         let path = |name: &FilePath| folder.path().join(name.as_str());
         names.iter().for_each(|name| std::fs::write(path(name), [7; 60]).unwrap());
         let found = names.iter().map(|name| (name.clone(), path(name))).collect();
-        let manifest = Manifest::of(names.iter().map(|name| (name.clone(), files::digest_of(&[7; 60]))).collect());
+        let manifest = Manifest::of(names.iter().map(|name| (name.clone(), Sha256::of(&[7; 60]))).collect());
         let read = |available| {
             let mut limit = WeightsLimit { available };
             let sizes =

@@ -66,6 +66,17 @@ impl Tensor {
         self.row_shape().iter().product()
     }
 
+    /// Number of elements of one row, or of the items of its sequences.
+    fn row_elements(&self) -> usize {
+        match &self.data {
+            Data::Sequence(sequences) => {
+                let elements = |items: &Vec<Tensor>| items.iter().map(|item| item.data.len()).sum();
+                sequences.iter().map(elements).max().unwrap_or(0)
+            }
+            _ => self.row_len(),
+        }
+    }
+
     /// Returns the buffer with the elements.
     pub fn data(&self) -> &Data {
         &self.data

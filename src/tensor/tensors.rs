@@ -60,9 +60,9 @@ impl Tensors {
         self.0.first().map_or(1, |(_, tensor)| tensor.rows())
     }
 
-    /// Number of elements of one row, of all tensors together.
+    /// Number of elements of one row, of all tensors together. Those of a sequence are the elements of its items.
     pub fn row_elements(&self) -> usize {
-        self.iter().map(|(_, tensor)| tensor.row_len()).sum()
+        self.iter().map(|(_, tensor)| tensor.row_elements()).sum()
     }
 
     /// Returns a copy of a range of rows of every tensor.

@@ -93,6 +93,38 @@ def lower_case():
     )
 
 
+def one_row():
+    """y = 2 x, and runs with one row only, although the file declares any number."""
+    write(
+        "one_row",
+        [h.make_node("Reshape", ["x", "shape"], ["row"]), h.make_node("Add", ["row", "row"], ["y"])],
+        [value("x", T.FLOAT, ["n", 2])],
+        [value("y", T.FLOAT, ["n", 2])],
+        [constant("shape", np.asarray([1, 2]))],
+    )
+
+
+def mean_of_the_batch():
+    """y = the mean of all rows: one row, whatever is asked."""
+    write(
+        "mean_of_the_batch",
+        [h.make_node("ReduceMean", ["x", "axis"], ["y"], keepdims=1)],
+        [value("x", T.FLOAT, ["n", 2])],
+        [value("y", T.FLOAT, [1, 2])],
+        [constant("axis", np.asarray([0]))],
+    )
+
+
+def sized():
+    """y = x in another shape, which is an input: made-up numbers are no shape for it."""
+    write(
+        "sized",
+        [h.make_node("Reshape", ["x", "shape"], ["y"], allowzero=1)],
+        [value("x", T.FLOAT, [23 * 29]), value("shape", T.INT64, [2])],
+        [value("y", T.FLOAT, ["height", "width"])],
+    )
+
+
 def unknown_rank():
     """y = max(x, 0) for an x of any number of dimensions: the file has no shape for it."""
     write(
@@ -108,4 +140,7 @@ if __name__ == "__main__":
     steps_first()
     drops_large()
     lower_case()
+    one_row()
+    mean_of_the_batch()
+    sized()
     unknown_rank()

@@ -236,6 +236,10 @@ fn golden_examples_are_made_of_rows() {
     assert_eq!((recorded["tolerance"].as_f64(), recorded["predictions"].as_array().unwrap().len()), (Some(0.01), 7));
     assert!(recorded["predictions"][0]["confidence"].is_number());
 
+    // All of its rows.
+    let (code, said) = add(&repository, &["--record-golden", parquet]);
+    assert!(code == 0 && said.contains("its 60 golden examples") && !said.contains("--golden-rows"), "{said}");
+
     let wrong = std::fs::read_to_string(csv).unwrap().replacen(",Adelie\n", ",Gentoo\n", 1);
     let wrong = file(&repository, "wrong.csv", wrong);
     let wrong = wrong.to_str().unwrap();
@@ -253,5 +257,5 @@ fn golden_examples_are_made_of_rows() {
         let (code, said) = add(&repository, more);
         assert!(code != 0 && said.contains(problem), "{more:?}: {said}");
     }
-    assert!(!repository.0.path().join("penguins/5").exists());
+    assert!(!repository.0.path().join("penguins/6").exists());
 }

@@ -58,6 +58,10 @@ fn lengths_in_the_settings_are_run_and_checked() {
     let (code, said) = add("[1, 96, 192]");
     assert!(code == 0 && said.contains("It loads, runs, and fits model.toml."), "{said}");
     assert!(!said.contains("guessed lengths"), "{said}");
+    // A model that runs on guessed lengths is refused all the same, if it does not run with those in the settings.
+    let open = checkout().join("tests/data/signatures/open.onnx");
+    let (code, said) = self::add(&repository, "b", &open, &with_lengths("[3, 1, 1]"), &[]);
+    assert!(code == 1 && said.contains("model.warm_up: the model does not run on rows of these lengths"), "{said}");
     let (_, said) = check(&repository);
     assert!(said.contains("All models load and run."), "{said}");
     for (lengths, problem) in [
@@ -123,7 +127,7 @@ async fn outputs_without_a_row_per_instance_are_named_with_both_shapes() {
     let (code, said) = add(&Repository::new(), "a", &file("steps_first"), TENSOR_STAGES, &[]);
     let problem = "the model's output \"y\" does not have one row per instance: it has the shape [4, 1, 5] for the inputs \
                    x [1, 32]; name other outputs in model.toml, say that dimension 1 holds the rows ([model.outputs.\"y\"] rows = \
-                   1), or export";
+                   1), set rows = \"none\" below [model.outputs.\"y\"]";
     assert!(code == 1 && said.contains(problem), "{said}");
 
     // Made-up rows do not show that this model drops rows.
@@ -172,4 +176,60 @@ async fn a_budget_that_is_too_short_for_a_run_is_said_with_the_number_to_write()
         "{}",
         status.text
     );
+}
+
+/// Each instance is a run of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_runs_with_one_row_only_is_served_row_by_row() {
+    let repository = Repository::new();
+    let (code, said) = add(&repository, "a", &file("one_row"), PLAIN, &[]);
+    assert!(code == 0 && said.contains("It loads, runs, and fits model.toml."), "{said}");
+    for expected in [
+        "Batching is off: a run has exactly 1 row, of one request",
+        "Note: the model declares any number of rows, but runs with one only: each instance is a run of its own",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let app = TestApp::with(repository.config()).await;
+    let answer = app.predict("/v1/models/a:predict", r#"{"instances": [[1, 2], [3, 4], [5, 6]]}"#).await;
+    assert_eq!(answer.predictions(), json!([[2.0, 4.0], [6.0, 8.0], [10.0, 12.0]]));
+}
+
+/// With one row, its only row would be the mean. But the model runs with two rows, so it is no model of one row.
+#[test]
+fn a_number_for_the_whole_batch_is_no_row() {
+    let (code, said) = add(&Repository::new(), "a", &file("mean_of_the_batch"), PLAIN, &[]);
+    let problem =
+        "the model's output \"y\" does not have one row per instance: it has the shape [1, 2] for the inputs x [2, 2]";
+    assert!(code == 1 && said.contains(problem), "{said}");
+}
+
+/// Whole tensors can be sizes, which cannot be made up. With an example, the model is seen to run.
+#[test]
+fn whole_tensors_that_cannot_be_made_up_are_no_reason_to_refuse_a_model() {
+    let (repository, model_toml) = (Repository::new(), format!("{PLAIN}rows = \"none\"\n"));
+    let (code, said) = add(&repository, "a", &file("sized"), &model_toml, &[]);
+    assert!(code == 0 && said.contains("It loads, but it did not run"), "{said}");
+    assert!(said.contains("its values may not suit this model; add examples with --golden"), "{said}");
+    let golden = repository.path().join("golden.json");
+    let rows: Vec<Vec<f32>> = (0..23).map(|row| (0..29).map(|column| (29 * row + column) as f32).collect()).collect();
+    let example =
+        json!({ "instances": [{ "x": rows.concat(), "shape": [23, 29] }], "predictions": [rows] }).to_string();
+    std::fs::write(&golden, example).unwrap();
+    let (code, said) = add(&repository, "b", &file("sized"), &model_toml, &["--golden", golden.to_str().unwrap()]);
+    assert!(
+        code == 0 && said.contains("It loads, runs, fits model.toml, and reproduces its 1 golden examples."),
+        "{said}"
+    );
+}
+
+/// The logarithm of made-up numbers is NaN or infinite.
+#[test]
+fn infinity_in_the_first_run_is_said_with_the_setting_that_allows_it() {
+    let onnx = checkout().join("tests/data/models/log.onnx");
+    let (code, said) = add(&Repository::new(), "a", &onnx, TENSOR_STAGES, &[]);
+    let expected = "Note: the output \"y\" was NaN or infinity in the first run, on made-up values";
+    assert!(code == 0 && said.contains(expected) && said.contains("non_finite = \"null\""), "{said}");
+    let (code, said) = add(&Repository::new(), "a", &onnx, &format!("{TENSOR_STAGES}non_finite = \"null\"\n"), &[]);
+    assert!(code == 0 && !said.contains("infinity"), "{said}");
 }

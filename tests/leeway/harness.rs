@@ -228,6 +228,27 @@ impl Answer {
     }
 }
 
+/// Returns true if two answers are equal, up to the rounding of their numbers.
+pub(crate) fn is_same(found: &Value, expected: &Value, tolerance: f64) -> bool {
+    match (found, expected) {
+        (Value::Array(found), Value::Array(expected)) => {
+            found.len() == expected.len()
+                && found.iter().zip(expected).all(|(found, expected)| is_same(found, expected, tolerance))
+        }
+        (Value::Object(found), Value::Object(expected)) => {
+            found.len() == expected.len()
+                && expected
+                    .iter()
+                    .all(|(name, expected)| found.get(name).is_some_and(|found| is_same(found, expected, tolerance)))
+        }
+        (Value::Number(found), Value::Number(expected)) if found.is_f64() || expected.is_f64() => {
+            let (found, expected) = (found.as_f64().unwrap(), expected.as_f64().unwrap());
+            (found - expected).abs() <= tolerance * expected.abs().max(1.0)
+        }
+        (found, expected) => found == expected,
+    }
+}
+
 // ===== engines that misbehave =====
 
 /// Wraps the real engine, so that every run goes through a function first.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
-use crate::harness::{PLAIN, Repository, TENSOR_STAGES, TestApp, checkout, copy_folder, leeway, run, until};
+use crate::harness::{PLAIN, Repository, TENSOR_STAGES, TestApp, checkout, copy_folder, is_same, leeway, run, until};
 use leeway::pipeline::Stages;
 
 /// Number of concurrent callers, and of answers for each.
@@ -35,27 +35,6 @@ fn add_from(repository: &Repository, folder: &str, model: &str, model_toml: &str
 /// Returns the reported batching of a version.
 async fn batching(app: &TestApp, model: &str) -> Value {
     app.get(&format!("/v1/models/{model}/versions/1")).await.json()["batching"].clone()
-}
-
-/// Returns true if two answers are equal, up to the rounding of numbers as text.
-pub(crate) fn is_same(found: &Value, expected: &Value, tolerance: f64) -> bool {
-    match (found, expected) {
-        (Value::Array(found), Value::Array(expected)) => {
-            found.len() == expected.len()
-                && found.iter().zip(expected).all(|(found, expected)| is_same(found, expected, tolerance))
-        }
-        (Value::Object(found), Value::Object(expected)) => {
-            found.len() == expected.len()
-                && expected
-                    .iter()
-                    .all(|(key, expected)| found.get(key).is_some_and(|found| is_same(found, expected, tolerance)))
-        }
-        (Value::Number(found), Value::Number(expected)) => {
-            let (found, expected) = (found.as_f64().unwrap(), expected.as_f64().unwrap());
-            (found - expected).abs() <= tolerance * expected.abs().max(1.0)
-        }
-        (found, expected) => found == expected,
-    }
 }
 
 /// A connection that sends a request and waits for the answer, without the cost of a client library.

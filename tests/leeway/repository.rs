@@ -44,7 +44,11 @@ async fn reload(app: &TestApp) -> Value {
 
 async fn serves(app: &TestApp, model: &str, version: u32) {
     let answer = app.predict(&format!("/v1/models/{model}/versions/{version}:predict"), body()).await;
-    assert_eq!(answer.status, 200, "{model} {version}: {}", answer.text);
+    if answer.status != 200 {
+        // The status has the reason why a version is not loaded.
+        let status = app.admin_get("/admin/v1/models").await;
+        panic!("{model} {version}: {}\n{}", answer.text, status.text);
+    }
 }
 
 fn flip_a_bit(file: &Path) {

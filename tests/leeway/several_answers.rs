@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::harness::{Repository, TestApp, checkout, leeway, run};
-use crate::independence::{ask_at_once, is_same};
+use crate::harness::{Repository, TestApp, checkout, is_same, leeway, run};
+use crate::independence::ask_at_once;
 
 /// The largest difference between a float32 computation and the framework's own, relative to numbers above 1.
 const TOLERANCE: f64 = 2e-5;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::harness::{PLAIN, Repository, TENSOR_STAGES, TestApp, checkout, leeway, run};
-use crate::together::{TURNS, is_same, sixteen_at_once};
+use crate::harness::{PLAIN, Repository, TENSOR_STAGES, TestApp, checkout, is_same, leeway, run};
+use crate::together::{TURNS, sixteen_at_once};
 
 fn golden() -> Map<String, Value> {
     let path = checkout().join("tests/data/signatures/signatures.json");
@@ -52,10 +52,15 @@ fn a_signature_that_needs_settings_is_refused_with_what_to_set() {
         ("shared", "", "\"w\" is float32[2]; export the model with the batch dimension first"),
         ("state_unnamed", "", "(`rows = 1` below [model.inputs.NAME])"),
         ("ctc_declared_wrongly", "", "the model's output \"logits\" does not have one row per instance"),
-        ("loss", "", "the model's output \"loss\" does not have one row per instance"),
+        (
+            "loss",
+            "",
+            "set rows = \"none\" below [model.outputs.\"loss\"] if the output as a whole belongs to one instance",
+        ),
         ("non_zero", "", "the model's output \"places\" does not have one row per instance"),
         ("no_inputs", "", "the model has no inputs that requests send"),
         ("scalar", "[model.inputs.rate]\nvalue = [1, 2]\n", "model.inputs.rate.value: "),
+        ("scalar", "[model.inputs.rate]\nvalue = inf\n", "model.inputs.rate.value: NaN and infinity are not supported"),
         ("scalar", "[model.inputs.rates]\nvalue = 1\n", "model.inputs.rates: the model has no tensor input"),
         ("scalar", "[model.inputs.rate]\nrows = 1\n", "the model's input \"rate\" has no dimensions"),
     ] {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{PLAIN, Repository, TestApp, leeway, run};
+use crate::harness::{PLAIN, Repository, TestApp, checkout, leeway, run};
 
 /// Sends instances to a model and compares the predictions.
 async fn check(model: &str, instances: Value, expected: Value) {
@@ -54,18 +54,52 @@ async fn every_shape_goes_through_unchanged() {
     check("echo_sequence", json!([[1, 2, 3], [4, 5, 6]]), json!([[1, 2, 3], [4, 5, 6]])).await;
 }
 
-/// Values between those of the narrow type are rounded to the nearest, as ONNX defines for `Cast`.
+/// Numbers that the narrow type does not have become the nearest one.
 #[tokio::test(flavor = "multi_thread")]
 async fn narrow_types_are_answered_as_wider_ones() {
     check("echo_float8", json!([[1.5, -448.0], [0.001953125, 1.06]]), json!([[1.5, -448.0], [0.001953125, 1.0]])).await;
-    check("echo_int4", json!([[-8, 7], [0, 3]]), json!([[-8, 7], [0, 3]])).await;
-    check("echo_uint4", json!([[0, 15]]), json!([[0, 15]])).await;
+    check("echo_int4", json!([[-8, 7], [0, 3], [14, -100]]), json!([[-8, 7], [0, 3], [7, -8]])).await;
+    check("echo_uint4", json!([[0, 15], [16, 255]]), json!([[0, 15], [15, 15]])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sequences_of_tensors_are_arrays_of_their_items() {
     let items = json!([[1.0, 2.5], [[3.0], [4.0]], 5.0, [[], []]]);
     check_whole("echo_list", json!([{ "x": items }]), json!([{ "y": items, "length": 4 }])).await;
+}
+
+/// Brackets that end the server's stack, and tensors that take far more memory than their text.
+#[tokio::test(flavor = "multi_thread")]
+async fn sequences_are_bounded_in_depth_and_number() {
+    let model_toml = format!("{PLAIN}rows = \"none\"\n");
+    let app = TestApp::with(Repository::new().with("a", 1, "echo_list", &model_toml).config()).await;
+    let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+    let many = vec!["0"; 100_000].join(",");
+    for (items, problem) in [
+        (nested(1_000_000), "instances[0][0]: found a tensor of more than 16 dimensions"),
+        (many, "the request has more than 65536 tensors in sequences"),
+        (String::new(), "instances[0]: found an empty array, but ONNX Runtime takes no sequence without tensors"),
+    ] {
+        let answer = app.predict("/predict", format!(r#"{{"instances": [[{items}]]}}"#)).await;
+        assert_eq!(answer.status, 400, "{problem}: {}", answer.text.chars().take(300).collect::<String>());
+        assert!(answer.text.contains(problem), "{problem}: {}", answer.text);
+    }
+    let deepest = app.predict("/predict", format!(r#"{{"instances": [[{}]]}}"#, nested(16))).await;
+    assert_eq!(deepest.predictions()[0]["length"], 1);
+}
+
+#[test]
+fn a_model_with_sequences_is_not_added_for_a_process_of_its_own() {
+    let repository = Repository::new();
+    let folder = repository.path().join("a");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("model.toml"), format!("{PLAIN}rows = \"none\"\nisolation = \"process\"\n")).unwrap();
+    let onnx = checkout().join("tests/data/models/echo_list.onnx");
+    let (code, said) = run(leeway(&["add"]).arg(&folder).args(["--onnx", onnx.to_str().unwrap()]));
+    assert!(
+        code == 1 && said.contains("is a sequence of tensors, which only the server's own process can run"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,7 @@ use super::runtime_libraries::RuntimeLibraries;
 use super::session::{Engine, LoadedModel, ModelSource, Session};
 use crate::config::{Provider, SessionConfig};
 use crate::error::{Error, Result, SetupError};
-use crate::tensor::{DType, Signature};
+use crate::tensor::Signature;
 
 /// Timeout for opening a model in a process.
 const MAX_OPENING: Duration = Duration::from_secs(600);
@@ -66,14 +66,6 @@ impl Engine for IsolatedEngine {
     fn load(&self, source: Arc<dyn ModelSource>, config: &SessionConfig) -> Result<Arc<dyn LoadedModel>, SetupError> {
         let restarts = Arc::default();
         let (session, signature, provider) = open(&self.program, &self.libraries, &*source, config, &restarts)?;
-        let mut tensors = signature.inputs.iter().chain(&signature.outputs);
-        if let Some(sequence) = tensors.find(|tensor| tensor.dtype == DType::Sequence) {
-            return Err(SetupError::Config(format!(
-                "model.isolation: {:?} of the model is a sequence of tensors, which only the server's own process can run; \
-                 set isolation = \"none\"",
-                sequence.name
-            )));
-        }
         Ok(Arc::new(IsolatedModel {
             program: self.program.clone(),
             libraries: self.libraries.clone(),

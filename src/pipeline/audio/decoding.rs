@@ -13,7 +13,7 @@ pub(crate) enum Pcm {
 }
 
 /// Decodes a WAV or FLAC file of at most `max_seconds`, and mixes its channels to their mean. The duration is checked
-/// before memory for the samples is allocated.
+/// before more than one block of samples beyond it is decoded.
 pub(crate) fn decode(bytes: &[u8], max_seconds: f64) -> Result<Recording, String> {
     if wav::is_wav(bytes) {
         return wav::decode(bytes, max_seconds);

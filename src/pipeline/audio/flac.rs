@@ -7,7 +7,7 @@ use std::io::Read;
 
 use claxon::FlacReader;
 
-use super::recording::{Recording, check_duration, check_sample_rate};
+use super::recording::{Recording, check_duration, check_sample_rate, check_samples_of_channels};
 
 /// Mark at the beginning of a file.
 const MARK: &[u8] = b"fLaC";
@@ -19,10 +19,15 @@ pub(crate) fn is_flac(bytes: &[u8]) -> bool {
     bytes.starts_with(MARK)
 }
 
-/// Decodes a FLAC file of at most `max_seconds`. A few bytes can become many samples, so the duration is checked after
-/// each block.
+/// Decodes a FLAC file of at most `max_seconds`. A few bytes can become many samples, and a file need not say how many,
+/// so the duration is checked after each block, too.
 pub(crate) fn decode(bytes: &[u8], max_seconds: f64) -> Result<Recording, String> {
-    let broken = |error: claxon::Error| format!("found a broken FLAC file: {error}");
+    let broken = |error: claxon::Error| match error {
+        claxon::Error::Unsupported(feature) => {
+            format!("found a FLAC file with a feature that is not supported: {feature}")
+        }
+        error => format!("found a broken FLAC file: {error}"),
+    };
     let (description, frames) = essentials(bytes).ok_or("found a broken FLAC file: it has no description")?;
     let header = [MARK, &[0x80, 0, 0, DESCRIPTION as u8], description].concat();
     let mut reader = FlacReader::new(header.chain(frames)).map_err(broken)?;
@@ -30,6 +35,7 @@ pub(crate) fn decode(bytes: &[u8], max_seconds: f64) -> Result<Recording, String
     check_sample_rate(info.sample_rate)?;
     if let Some(samples) = info.samples {
         check_duration(samples, info.sample_rate, max_seconds)?;
+        check_samples_of_channels(samples, info.channels)?;
     }
     // Samples have up to 32 bits with a sign.
     let scale = 1.0 / (1u64 << info.bits_per_sample.clamp(1, 32).saturating_sub(1)) as f64;
@@ -38,6 +44,7 @@ pub(crate) fn decode(bytes: &[u8], max_seconds: f64) -> Result<Recording, String
     while let Some(block) = blocks.read_next_or_eof(buffer).map_err(broken)? {
         let length = block.duration() as usize;
         check_duration((samples.len() + length) as u64, info.sample_rate, max_seconds)?;
+        check_samples_of_channels((samples.len() + length) as u64, info.channels)?;
         let channels = block.channels();
         samples.extend((0..block.duration()).map(|at| {
             let sum: f64 = (0..channels).map(|channel| f64::from(block.sample(channel, at))).sum();

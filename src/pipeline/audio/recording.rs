@@ -8,7 +8,7 @@ pub(super) const SAMPLE_RATES: std::ops::RangeInclusive<u32> = 1_000..=192_000;
 pub(crate) struct Recording {
     /// Samples per second.
     pub(crate) sample_rate: u32,
-    /// Samples from −1 to 1.
+    /// Samples. Integers become numbers from −1 to 1; floating-point numbers stay as they are.
     pub(crate) samples: Vec<f32>,
 }
 
@@ -22,6 +22,20 @@ pub(super) fn check_sample_rate(sample_rate: u32) -> Result<(), String> {
         SAMPLE_RATES.start(),
         SAMPLE_RATES.end()
     ))
+}
+
+/// Maximum number of samples of all channels of a recording: 128 MiB of float32. A compressed file of a few kilobytes can
+/// hold more than memory does.
+pub(super) const MAX_DECODED_SAMPLES: u64 = 1 << 25;
+
+/// Checks the number of samples of all channels together.
+pub(super) fn check_samples_of_channels(samples: u64, channels: u32) -> Result<(), String> {
+    match samples.saturating_mul(channels.into()) {
+        all if all > MAX_DECODED_SAMPLES => Err(format!(
+            "found more than {MAX_DECODED_SAMPLES} samples in {channels} channels; send a shorter part, or a lower sample rate"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Checks the number of samples of each channel.

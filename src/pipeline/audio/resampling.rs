@@ -17,8 +17,8 @@ use crate::error::Result;
 const WIDTH: f64 = 6.0;
 /// Cutoff as a part of the highest frequency that the lower rate can hold.
 const ROLLOFF: f64 = 0.99;
-/// Number of results between two checks of the deadline, if each is computed from a few dozen samples.
-const RESULTS_BETWEEN_CHECKS: usize = 1 << 14;
+/// Number of multiplications between two checks of the deadline: about a millisecond.
+const PRODUCTS_BETWEEN_CHECKS: usize = 1 << 20;
 
 /// Converts samples from one rate to another, in Hz. The result has ⌈length · to / from⌉ samples.
 pub(crate) fn resample(samples: Vec<f32>, from: u32, to: u32, deadline: Deadline) -> Result<Vec<f32>> {
@@ -38,11 +38,11 @@ pub(crate) fn resample(samples: Vec<f32>, from: u32, to: u32, deadline: Deadline
             let skipped = start.min(0).unsigned_abs().min(weights.len());
             let inputs = samples.get(start.max(0) as usize..).unwrap_or_default();
             *result = inputs.iter().zip(&weights[skipped..]).map(|(sample, weight)| sample * weight).sum();
-        }
-        since_check += resampled.len() / to + weights.len();
-        if since_check >= RESULTS_BETWEEN_CHECKS {
-            since_check = 0;
-            deadline.check()?;
+            since_check += weights.len();
+            if since_check >= PRODUCTS_BETWEEN_CHECKS {
+                since_check = 0;
+                deadline.check()?;
+            }
         }
     }
     Ok(resampled)
@@ -97,6 +97,8 @@ mod tests {
     fn a_deadline_ends_it() {
         let expired = Deadline::from_now(std::time::Duration::ZERO);
         assert!(resample(vec![0.0; 96_000], 48_000, 16_001, expired).is_err());
+        // All results have the same weights.
+        assert!(resample(vec![0.0; 96_000], 48_000, 16_000, expired).is_err());
     }
 
     proptest! {

@@ -120,6 +120,12 @@ impl Settings {
                 None => return wrong(format!("input: the model has no input {name:?}; it has {}", names())),
             },
         };
+        if let Some(sequence) = signature.inputs.iter().find(|input| input.dtype == DType::Sequence) {
+            return wrong(format!(
+                "the model's input {:?} is a sequence of tensors; only kind = \"tensor\" reads one",
+                sequence.name
+            ));
+        }
         let spec = &signature.inputs[index];
         if !matches!(spec.dtype, DType::F32 | DType::F16) {
             return wrong(format!("the model's input is {}; samples are float32 or float16", spec.describe()));

@@ -46,7 +46,7 @@ impl Encoding {
         }
     }
 
-    /// Converts a sample of this width to a number from −1 to 1.
+    /// Converts a sample of this width: an integer to a number from −1 to 1, a floating-point number to itself.
     fn number(self, sample: &[u8]) -> f64 {
         match (self, sample) {
             (Encoding::U8, [a]) => (f64::from(*a) - 128.0) / 128.0,

@@ -78,6 +78,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, S
     let selection = settings.selection(spec)?;
     let offset = settings.offset.unwrap_or(0);
     settings.check_numbers(spec, offset)?;
+    settings.check_limits(&selection)?;
     let most_rows = context.most_rows(selection.len());
     Ok(Box::new(BytesPreprocessor {
         input: Arc::clone(&spec.name),
@@ -129,19 +130,47 @@ impl Settings {
         }
     }
 
-    /// Checks that the model's element type holds every byte and the padding, and that the limits allow any file.
+    /// Checks that the model's element type holds every byte and the padding.
     fn check_numbers(&self, spec: &TensorSpec, offset: u32) -> Result<(), SetupError> {
         let wrong = |problem: String| Err(SetupError::Config(problem));
-        let largest = offset.saturating_add(u8::MAX.into());
-        if !holds(spec.dtype, largest) || !holds(spec.dtype, self.padding.unwrap_or(0)) {
+        let largest = offset.saturating_add(u8::MAX.into()).max(self.padding.unwrap_or(0));
+        if largest >= NUMBERS {
+            return wrong(format!("padding, offset: {largest} is too large, expected numbers below {NUMBERS}"));
+        }
+        if !holds(spec.dtype, 0) {
             return wrong(format!(
-                "padding, offset: the model takes {}, which does not hold the numbers up to {}",
-                spec.describe(),
-                largest.max(self.padding.unwrap_or(0))
+                "the model takes {}; bytes become whole numbers, float32 or float64",
+                spec.describe()
             ));
         }
-        if self.max_bytes.is_some_and(|max| max < self.min_bytes.max(1)) {
-            return wrong("max_bytes: fewer than min_bytes".to_owned());
+        if !holds(spec.dtype, largest) {
+            return wrong(format!(
+                "padding, offset: the model takes {}, which does not hold the numbers up to {largest}",
+                spec.describe()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks that the limits allow files from which all bytes can be selected.
+    fn check_limits(&self, selection: &Selection) -> Result<(), SetupError> {
+        let wrong = |problem: String| Err(SetupError::Config(problem));
+        let (least, most) = (self.min_bytes, self.max_bytes.unwrap_or(usize::MAX));
+        let needed = if self.padding.is_some() { 1 } else { selection.beginning.max(selection.end) };
+        if least > MAX_ROW {
+            return wrong(format!("min_bytes: {least} is too many, at most {MAX_ROW}"));
+        }
+        if selection.is_stripped && least > selection.block {
+            return wrong(format!(
+                "min_bytes: {least} bytes are more than block_size = {}, of which they are counted",
+                selection.block
+            ));
+        }
+        if most < least.max(needed) {
+            return wrong(format!(
+                "max_bytes: {most} bytes are fewer than the {} that a file needs",
+                least.max(needed)
+            ));
         }
         Ok(())
     }
@@ -161,10 +190,12 @@ impl Settings {
     }
 }
 
+/// Bound of the numbers that `from_small_integer` converts. No model has so many kinds of bytes.
+const NUMBERS: u32 = 10_000_000;
+
 /// Returns true if a number is a value of this element type.
 fn holds(dtype: DType, number: u32) -> bool {
-    // Larger whole numbers are not read as elements by this path, and no model has so many kinds of bytes.
-    number < 10_000_000 && with_element_type!(dtype, T => T::from_small_integer(number).is_some())
+    number < NUMBERS && with_element_type!(dtype, T => T::from_small_integer(number).is_some())
 }
 
 /// Rows that were made from the files of a request so far.
@@ -245,7 +276,12 @@ impl BytesPreprocessor {
     fn check_length(&self, selected: Selected<'_>, length: usize) -> Result<(), String> {
         let found = match selected.available {
             available if available == length => format!("found a file of {length} bytes"),
-            available => format!("found a file of {length} bytes, {available} of them without white space"),
+            available if self.selection.beginning > 0 => {
+                format!("found a file of {length} bytes, {available} of them in its first block after white space")
+            }
+            available => {
+                format!("found a file of {length} bytes, {available} of them in its last block before white space")
+            }
         };
         if selected.available < self.min_bytes {
             return Err(format!("{found}, expected at least {} (preprocess.min_bytes)", self.min_bytes));

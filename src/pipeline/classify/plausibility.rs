@@ -24,8 +24,8 @@ pub(super) fn are_distributions(rows: &RowScores<'_>) -> bool {
 /// Returns the first sum of a row's probabilities that is not 1. A sum of 0 is not returned: made-up rows can be so far
 /// from those of the training that every probability is rounded to 0.
 pub(super) fn sum_other_than_one(scores: &[f32], width: usize) -> Option<f32> {
-    let sums = scores.chunks_exact(width).filter(|row| row.iter().all(is_probability)).map(|row| row.iter().sum());
-    { sums }.find(|sum: &f32| *sum != 0.0 && (sum - 1.0).abs() > SUM_TOLERANCE)
+    let mut sums = scores.chunks_exact(width).filter(|row| row.iter().all(is_probability)).map(|row| row.iter().sum());
+    sums.find(|sum: &f32| *sum != 0.0 && (sum - 1.0).abs() > SUM_TOLERANCE)
 }
 
 fn is_probability(score: &f32) -> bool {
@@ -61,7 +61,7 @@ impl<'a> OwnChoice<'a> {
     pub(super) fn several(&self, rows: &RowScores<'_>, least: f32) -> Option<i64> {
         let width = rows.width;
         let of_rows = rows.scores.chunks_exact(width).zip(self.marks.chunks_exact(width));
-        { of_rows }
+        of_rows
             .filter(|(scores, marks)| is_choice_of(scores, marks, least))
             .map(|(_, marks)| marks.iter().sum())
             .find(|chosen| *chosen != 1)

@@ -70,6 +70,10 @@ impl ScoreRows {
             None => of_target(None),
             Some(spec) => match &*spec.dims {
                 [] => of_target(None),
+                [_, _, Dim::Fixed(0 | 1)] => Err(SetupError::Config(format!(
+                    "targets: the output {output:?} is {}; each target needs a score for each of at least two classes",
+                    spec.describe()
+                ))),
                 [_, declared, classes] if fixed(declared).is_none_or(|declared| declared == targets) => {
                     of_target(fixed(classes))
                 }
@@ -97,7 +101,7 @@ impl ScoreRows {
     /// Returns true if there can be this many labels.
     pub(super) fn takes(self, labels: usize, is_multi_label: bool) -> bool {
         self.classes(is_multi_label).is_none_or(|classes| match self {
-            ScoreRows::OfTarget { .. } => labels <= classes,
+            ScoreRows::OfTarget { .. } => (2..=classes).contains(&labels),
             _ => labels == classes,
         })
     }

@@ -90,8 +90,10 @@ fn single(settings: Settings, context: &StageContext<'_>) -> Result<Classifier, 
     if monitored.is_some() {
         return Err(only_with_targets("monitored"));
     }
-    let ScoresOfModel { output, scores, labels } =
-        ScoreSettings { output, scores, labels }.find(context).map_err(|error| or_targets(error, context))?;
+    let has_several = output.is_none() && float_outputs(context.signature).count() > 1;
+    let ScoresOfModel { output, scores, labels } = ScoreSettings { output, scores, labels }
+        .find(context)
+        .map_err(|error| if has_several { or_targets(error, context) } else { error })?;
     let target = Target::Only;
     let settings = ClassifierSettings { output, scores, labels, top_k, temperature, threshold, multi_label, target };
     Classifier::new(settings, context)
@@ -100,7 +102,7 @@ fn single(settings: Settings, context: &StageContext<'_>) -> Result<Classifier, 
 /// Adds the advice to name targets to the error that the model has several outputs with scores.
 fn or_targets(error: SetupError, context: &StageContext<'_>) -> SetupError {
     match error {
-        SetupError::Config(problem) if problem.starts_with("output: name the one") => SetupError::Config(format!(
+        SetupError::Config(problem) => SetupError::Config(format!(
             "{problem}; or answer a class from each of them: name as many targets as there are outputs, in their order, as \
              in targets = [\"colour\", \"size\"] ({} outputs)",
             float_outputs(context.signature).count()

@@ -101,7 +101,7 @@ impl Preprocessor for ImagePreprocessor {
     fn samples(&self) -> Option<[String; 3]> {
         let side = match self.form.size {
             RowSize::Fixed(_) | RowSize::ByHeight(_) => 16,
-            RowSize::BySides(sides) => sides.max_side.min(MAX_SAMPLE_SIDE),
+            RowSize::BySides(sides) => sides.max_side.min(MAX_SAMPLE_SIDE).min(self.max_pixels.isqrt() as u32).max(1),
         };
         let mut random = fastrand::Rng::with_seed(0x5eed);
         let mut sample = |range: std::ops::Range<u8>| {

@@ -181,6 +181,9 @@ impl Settings {
             (None, Some(value)) if !value.is_finite() => {
                 Err(SetupError::Config("fill_scaled: must be finite".to_owned()))
             }
+            (None, Some(value)) if dtype == DType::F16 && !half::f16::from_f32(value).is_finite() => {
+                Err(SetupError::Config(format!("fill_scaled: {value} is not a value of type float16")))
+            }
             (None, Some(value)) => Ok(Fill::Scaled(value)),
         }
     }

@@ -105,17 +105,22 @@ pub(crate) enum NonFinite {
     Text,
 }
 
+/// Maximum number of tensors in the sequences of a request. Each takes some hundred bytes, however short its text is.
+pub(crate) const MAX_SEQUENCE_ITEMS: usize = 1 << 16;
+
 /// Reader at a position in a text that is known to be JSON.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     text: &'a str,
     at: usize,
     pub(crate) non_finite: NonFinite,
+    /// Number of tensors in sequences that are still accepted.
+    pub(crate) sequence_items_left: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(text: &'a str) -> Reader<'a> {
-        Reader { text, at: 0, non_finite: NonFinite::Error }
+        Reader { text, at: 0, non_finite: NonFinite::Error, sequence_items_left: MAX_SEQUENCE_ITEMS }
     }
 
     /// Reads an array of one to `most` instances, and returns their number. `explain` turns a misfit into an error.

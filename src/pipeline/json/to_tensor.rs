@@ -12,8 +12,12 @@ use serde_json::value::RawValue;
 
 use crate::budget::Deadline;
 use crate::error::{Error, Result};
-use crate::pipeline::json::reader::{Fits, FromJson, Misfit, NonFinite, Reader, misfit, quoted};
+use crate::pipeline::json::reader::{Fits, FromJson, MAX_SEQUENCE_ITEMS, Misfit, NonFinite, Reader, misfit, quoted};
 use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, Tensors, for_each_element_type, with_element_type};
+
+/// Maximum number of dimensions of a tensor in a sequence. The caller chooses it, and each is a level of the reader's
+/// recursion.
+const MAX_ITEM_DIMENSIONS: usize = 16;
 
 /// Reads the `instances` of a request into one row per instance for every input of a model.
 ///
@@ -35,7 +39,8 @@ pub(crate) fn read_instances(
     };
     let rows = Reader::instances(instances.get(), bounds, read, |misfit| explained(misfit, inputs))?;
     if columns.is_empty() && rows > 1 {
-        let problem = "instances: the model has no inputs, and all instances would have the same answer; send one, {}";
+        let problem = "instances: the model has no inputs, so all instances would have the same answer; send \
+                       {\"instances\": [{}]}";
         return Err(Error::InvalidInput(problem.to_owned()));
     }
     columns.into_iter().map(|column| column.into_tensor(rows)).collect()
@@ -149,7 +154,16 @@ impl Reader<'_> {
     fn sequence(&mut self, dtype: DType) -> Fits<Vec<Tensor>> {
         let mut items = Vec::new();
         self.array("an array of tensors", |json| {
-            let spec = TensorSpec { name: "item".into(), dtype, dims: vec![Dim::Dynamic(None); 1 + json.nesting()] };
+            let dimensions = json.nesting();
+            if dimensions > MAX_ITEM_DIMENSIONS {
+                return Err(misfit(format!("found a tensor of more than {MAX_ITEM_DIMENSIONS} dimensions")));
+            }
+            json.sequence_items_left = json.sequence_items_left.checked_sub(1).ok_or_else(|| {
+                misfit(format!(
+                    "the request has more than {MAX_SEQUENCE_ITEMS} tensors in sequences; send them in several"
+                ))
+            })?;
+            let spec = TensorSpec { name: "item".into(), dtype, dims: vec![Dim::Dynamic(None); 1 + dimensions] };
             let mut column = Column::new(&spec, None);
             json.column(&mut column)?;
             let (_, item) = column.into_tensor(1)?;
