@@ -92,7 +92,10 @@ async fn mistakes_are_answered_with_what_to_change() {
     let app = TestApp::with(repository.config()).await;
     for (instance, problem) in [
         (json!("abc"), "instances[0]: found the string \\\"abc\\\", expected an object with a file, as in"),
-        (json!({ "b64": "ICE=" }), "instances[0]: found a file of 2 bytes, 1 of them without white space"),
+        (
+            json!({ "b64": "ICE=" }),
+            "instances[0]: found a file of 2 bytes, 1 of them in its first block after white space",
+        ),
         (json!({ "b64": "%" }), "instances[0].b64: found a string that is not base64"),
         (json!({ "file": "" }), "instances[0]: unknown key \\\"file\\\", expected \\\"b64\\\""),
         (json!({}), "instances[0]: the key \\\"b64\\\" is missing"),
@@ -104,7 +107,7 @@ async fn mistakes_are_answered_with_what_to_change() {
     let answer = post(&app, b"   ".to_vec()).await;
     assert_eq!(answer.status, 400, "{}", answer.text);
     assert!(
-        answer.text.contains("the body: found a file of 3 bytes, 0 of them without white space"),
+        answer.text.contains("the body: found a file of 3 bytes, 0 of them in its first block after white space"),
         "{}",
         answer.text
     );

@@ -42,7 +42,7 @@ fn files_of_an_unexpected_length_are_refused() {
     check(
         r#", "padding": 256, "strip_whitespace": true, "min_bytes": 3"#,
         b"  ab",
-        "found a file of 4 bytes, 2 of them without white space, expected at least 3 (preprocess.min_bytes)",
+        "found a file of 4 bytes, 2 of them in its first block after white space, expected at least 3 (preprocess.min_bytes)",
     );
     check(r#", "max_bytes": 4"#, b"abcde", "found a file of 5 bytes, at most 4 are accepted (preprocess.max_bytes)");
 }
@@ -60,8 +60,8 @@ fn settings_that_do_not_fit_say_what_to_change() {
     check(r#", "block_size": 3, "strip_whitespace": true"#, DType::I32, Some(4), "fewer than the 4");
     check(r#", "padding": 256"#, DType::U8, Some(4), "does not hold the numbers up to 256");
     check("", DType::I8, Some(4), "does not hold the numbers up to 255");
-    check("", DType::Text, Some(4), "does not hold the numbers");
-    check(r#", "max_bytes": 4, "min_bytes": 5"#, DType::I32, Some(4), "fewer than min_bytes");
+    check("", DType::Text, Some(4), "bytes become whole numbers, float32 or float64");
+    check(r#", "max_bytes": 4, "min_bytes": 5"#, DType::I32, Some(4), "4 bytes are fewer than the 5 that a file needs");
     check(r#", "beginning": 20000000"#, DType::I32, None, "expected 1 to 16777216");
 }
 
