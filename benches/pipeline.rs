@@ -94,12 +94,14 @@ fn json_to_tensor(criterion: &mut Criterion) {
 struct Json(ArrivedBytes);
 
 impl EncodedRequest for Json {
+    type AnswerForm = ();
+
     fn size(&self) -> usize {
         self.0.len()
     }
 
-    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<T> {
-        with(Input::Instances(instances(&self.0.whole())?))
+    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, ())> {
+        Ok((with(Input::Instances(instances(&self.0.whole())?))?, ()))
     }
 }
 
@@ -128,9 +130,9 @@ fn whole_pipeline(criterion: &mut Criterion) {
                     let mut arrived = ArrivedBytes::new(&memory, body.len());
                     arrived.add(body.clone()).map(|()| Json(arrived))
                 });
-                let count = |output: Output<'_>, _: &ServedVersion| match output {
+                let count = |output: Output<'_>, (), _: &ServedVersion| match output {
                     Output::Predictions(predictions) => Ok(predictions.len()),
-                    Output::Tensors(_) => Ok(0),
+                    Output::Named(_) => Ok(0),
                 };
                 admitted.infer(body, &threads, count).await.unwrap()
             });

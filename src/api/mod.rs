@@ -4,6 +4,7 @@
 //! - `admin.rs` has every request and response of the admin API.
 //! - `feedback.rs` has the response to feedback.
 //! - `models.rs` has the views of the served models, and `health.rs` those of the server.
+//! - `v2/` has the requests and responses of the Open Inference Protocol.
 //! - `problem.rs` is the response to a request that failed.
 //! - `ignore_unknown_members.rs` reads responses of newer servers.
 //!
@@ -25,3 +26,4 @@ pub mod problem;
 pub mod routes;
 #[cfg(test)]
 mod tests;
+pub mod v2;

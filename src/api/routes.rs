@@ -91,6 +91,42 @@ endpoints! {
         Model = Get "/v1/models/{model}",
         /// A version.
         Version = Get "/v1/models/{model}/versions/{version}",
+        /// Metadata of the server, in the Open Inference Protocol.
+        V2Server = Get "/v2",
+        /// Liveness, in the Open Inference Protocol.
+        V2Live = Get "/v2/health/live",
+        /// Readiness, in the Open Inference Protocol.
+        V2Ready = Get "/v2/health/ready",
+        /// Names of the served models.
+        V2Models = Get "/v2/models",
+        /// Statistics of all versions.
+        V2AllStatistics = Get "/v2/models/stats",
+        /// Metadata of a model.
+        V2Model = Get "/v2/models/{model}",
+        /// Metadata of a version.
+        V2Version = Get "/v2/models/{model}/versions/{version}",
+        /// Readiness of a model.
+        V2ModelReady = Get "/v2/models/{model}/ready",
+        /// Readiness of a version.
+        V2VersionReady = Get "/v2/models/{model}/versions/{version}/ready",
+        /// Configuration of a model, in Triton's form.
+        V2ModelConfig = Get "/v2/models/{model}/config",
+        /// Configuration of a version, in Triton's form.
+        V2VersionConfig = Get "/v2/models/{model}/versions/{version}/config",
+        /// Statistics of a model.
+        V2ModelStatistics = Get "/v2/models/{model}/stats",
+        /// Statistics of a version.
+        V2VersionStatistics = Get "/v2/models/{model}/versions/{version}/stats",
+        /// Inferences of a model.
+        V2Infer = Post "/v2/models/{model}/infer",
+        /// Inferences of a version.
+        V2InferVersion = Post "/v2/models/{model}/versions/{version}/infer",
+        /// Index of the repository.
+        V2RepositoryIndex = Post "/v2/repository/index",
+        /// Loads a model; needs the token of operators.
+        V2RepositoryLoad = Post "/v2/repository/models/{model}/load",
+        /// Unloads a model; needs the token of operators.
+        V2RepositoryUnload = Post "/v2/repository/models/{model}/unload",
         /// Liveness.
         Live = Get "/livez",
         /// Readiness.
@@ -133,5 +169,11 @@ endpoints! {
         Unload = Post "/admin/v1/models/{model}/versions/{version}/unload",
         /// Reads the repository again.
         Reload = Post "/admin/v1/reload",
+        /// Index of the repository, in the Open Inference Protocol.
+        RepositoryIndex = Post "/v2/repository/index",
+        /// Loads a model.
+        RepositoryLoad = Post "/v2/repository/models/{model}/load",
+        /// Unloads a model.
+        RepositoryUnload = Post "/v2/repository/models/{model}/unload",
     }
 }

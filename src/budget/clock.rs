@@ -86,6 +86,22 @@ impl StageClock {
         self.deadline
     }
 
+    /// Shortens the time of the request to a limit that its body has, counted from its head.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use leeway::budget::{LatencyBudget, StageClock};
+    /// let mut clock = StageClock::new(Instant::now(), LatencyBudget::DEFAULT);
+    /// clock.end_within(Duration::from_millis(20));
+    /// assert_eq!(clock.budget().total.as_millis(), 20);
+    /// clock.end_within(Duration::from_millis(900));
+    /// assert_eq!(clock.budget().total.as_millis(), 20);
+    /// ```
+    pub fn end_within(&mut self, limit: Duration) {
+        self.budget = self.budget.within(Some(limit));
+        self.deadline = self.deadline.min(Deadline::after(self.started, self.budget.on_the_server()));
+    }
+
     /// Returns the latency budget of the request.
     pub fn budget(&self) -> &LatencyBudget {
         &self.budget

@@ -1,44 +1,32 @@
 //! The handlers of the admin listener. `admin_access.rs` checks access before them; `deploy` makes the changes.
 
-use std::num::NonZeroUsize;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post, put};
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 
-use super::body::{self, BodyLimit};
 use super::context::Failure;
 use super::json_answer::json;
-use super::{HttpState, operations};
+use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, read_change};
+use super::{HttpState, operations, v2};
 use crate::api::admin::{
     DriftQuery, History, HistoryQuery, ModelDrift, PromoteChange, RollbackChange, TrafficChange, VersionDrift,
 };
 use crate::api::routes::AdminEndpoint;
-use crate::budget::MemoryBudget;
 use crate::deploy::{ChangeNote, ChangeRequest, Transition};
 use crate::error::{Error, Result};
-use crate::identity::{ModelName, Version};
+use crate::identity::Version;
 use crate::monitor::MAX_WINDOW;
 use crate::pipeline::Object;
 use crate::registry::ServedVersion;
 use crate::traffic::TrafficSplit;
 
 type Answer = Result<Response, Failure>;
-type ModelPath = Result<Path<String>, PathRejection>;
-type VersionPath = Result<Path<(String, String)>, PathRejection>;
 
-/// Maximum size of the request body of a change, in bytes.
-const BODY_LIMIT: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
-/// Memory for reading the body of a change, in bytes. A body may take somewhat less than half of this memory.
-const BODY_MEMORY: usize = BODY_LIMIT.get() * 4;
-/// Time limit for the arrival of the body of a change.
-const BODY_TIME: Duration = Duration::from_secs(10);
 /// Maximum number of deployments in one response.
 const MAX_HISTORY: u32 = 1_000;
 
@@ -60,6 +48,9 @@ pub(super) fn handler(endpoint: AdminEndpoint) -> MethodRouter<Arc<HttpState>> {
         AdminEndpoint::Load => post(load),
         AdminEndpoint::Unload => post(unload),
         AdminEndpoint::Reload => post(reload),
+        AdminEndpoint::RepositoryIndex => post(v2::repository::index_for_operators),
+        AdminEndpoint::RepositoryLoad => post(v2::repository::load),
+        AdminEndpoint::RepositoryUnload => post(v2::repository::unload),
     }
 }
 
@@ -70,7 +61,7 @@ pub(super) async fn list(State(state): State<Arc<HttpState>>) -> Answer {
 
 /// `GET /admin/v1/models/{model}`
 pub(super) async fn show(State(state): State<Arc<HttpState>>, path: ModelPath) -> Answer {
-    Ok(json(&state.deployer.model(&model(path)?)?)?)
+    Ok(json(&state.deployer.model(&model_in_path(path)?)?)?)
 }
 
 /// `GET /admin/v1/models/{model}/versions/{version}`
@@ -90,7 +81,7 @@ pub(super) async fn history(
     if !(1..=MAX_HISTORY).contains(&limit) {
         return Err(Error::InvalidInput(format!("limit: found {limit}, expected 1 to {MAX_HISTORY}")).into());
     }
-    let deployments = state.deployer.history(&model(path)?, before, limit).await?;
+    let deployments = state.deployer.history(&model_in_path(path)?, before, limit).await?;
     Ok(json(&History { deployments })?)
 }
 
@@ -100,7 +91,7 @@ pub(super) async fn drift(
     path: ModelPath,
     asked: Result<Query<DriftQuery>, QueryRejection>,
 ) -> Answer {
-    let model = model(path)?;
+    let model = model_in_path(path)?;
     let Query(DriftQuery { version, window_s }) =
         asked.map_err(|error| Error::InvalidInput(format!("the query: {}", error.body_text())))?;
     let window = window_s.map_or(state.monitor.windows().drift, Duration::from_secs);
@@ -127,8 +118,8 @@ pub(super) async fn drift(
 
 /// `PUT /admin/v1/models/{model}/traffic`
 pub(super) async fn traffic(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
-    let model = model(path)?;
-    let TrafficChange { shares: Object(shares), by, reason, if_generation } = body(request).await?;
+    let model = model_in_path(path)?;
+    let TrafficChange { shares: Object(shares), by, reason, if_generation } = read_change(request).await?;
     let split = TrafficSplit::new(shares).map_err(|error| Error::InvalidInput(format!("shares: {error}")))?;
     let (wish, note) = (Transition::Traffic(split), note(by, reason));
     change(&state, ChangeRequest { model, wish, note, if_generation }).await
@@ -136,16 +127,16 @@ pub(super) async fn traffic(State(state): State<Arc<HttpState>>, path: ModelPath
 
 /// `POST /admin/v1/models/{model}/promote`
 pub(super) async fn promote(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
-    let model = model(path)?;
-    let PromoteChange { version, by, reason, if_generation } = body(request).await?;
+    let model = model_in_path(path)?;
+    let PromoteChange { version, by, reason, if_generation } = read_change(request).await?;
     let (wish, note) = (Transition::Promote(version), note(by, reason));
     change(&state, ChangeRequest { model, wish, note, if_generation }).await
 }
 
 /// `POST /admin/v1/models/{model}/rollback`
 pub(super) async fn rollback(State(state): State<Arc<HttpState>>, path: ModelPath, request: Request) -> Answer {
-    let model = model(path)?;
-    let RollbackChange { by, reason, if_generation } = body(request).await?;
+    let model = model_in_path(path)?;
+    let RollbackChange { by, reason, if_generation } = read_change(request).await?;
     let (wish, note) = (Transition::Rollback, note(by, reason));
     change(&state, ChangeRequest { model, wish, note, if_generation }).await
 }
@@ -178,44 +169,4 @@ async fn change(state: &HttpState, request: ChangeRequest) -> Answer {
 fn note(by: String, reason: String) -> ChangeNote {
     let by = if by.is_empty() { "someone".to_owned() } else { by };
     ChangeNote { by, reason, at: Timestamp::now() }
-}
-
-/// Returns the name of the model in the path. An invalid name is refused, because it cannot match a model.
-fn model(path: ModelPath) -> Result<ModelName> {
-    let Path(name) = path.map_err(|_| Error::UnknownEndpoint)?;
-    named(&name)
-}
-
-fn model_and_version(path: VersionPath) -> Result<(ModelName, Version)> {
-    let Path((name, version)) = path.map_err(|_| Error::UnknownEndpoint)?;
-    let version = version.parse().map_err(|error| Error::InvalidInput(format!("the version in the path: {error}")))?;
-    Ok((named(&name)?, version))
-}
-
-fn named(name: &str) -> Result<ModelName> {
-    name.parse().map_err(|error| Error::InvalidInput(format!("the model in the path: {error}")))
-}
-
-/// Reads the body of a change. An empty body counts as `{}`.
-async fn body<T: DeserializeOwned>(request: Request) -> Result<T> {
-    let (head, mut body) = request.into_parts();
-    // Each change has its own memory, because clients' bodies may use up the memory that they share.
-    let memory = MemoryBudget::new(BODY_MEMORY, NonZeroUsize::MIN);
-    let read = {
-        let reading = pin!(body::read(&head.headers, &mut body, BodyLimit::of_changes(BODY_LIMIT), &memory));
-        tokio::time::timeout(BODY_TIME, reading).await
-    };
-    let read = read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })?;
-    if let Err(error) = &read
-        && body::is_unread(error)
-    {
-        body::discard(&head, &mut body, error).await;
-    }
-    let bytes = read?.whole();
-    let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
-    let Object(change) = serde_json::from_slice::<Object<T>>(bytes).map_err(|error| {
-        let text: String = error.to_string().chars().take(300).collect();
-        Error::InvalidInput(format!("the body: {text}"))
-    })?;
-    Ok(change)
 }

@@ -33,6 +33,23 @@ pub(super) async fn layer(
     Ok(next.run(request).await)
 }
 
+/// Refuses a request without the token of operators. On the data listener, operators have no rights without a token.
+pub(super) async fn token_layer(
+    State(state): State<Arc<HttpState>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    match &state.admin_token {
+        Some(token) => check_token(request.headers(), token.secret())?,
+        None => {
+            let problem = "models are loaded and unloaded on the admin listener, or on this one with the token that is \
+                           configured as admin.token";
+            return Err(OperatorError::Forbidden(problem.to_owned()).into());
+        }
+    }
+    Ok(next.run(request).await)
+}
+
 /// Checks the operator's token. Digests are compared in constant time, so that the duration reveals neither the correct
 /// part of a token nor its length.
 fn check_token(headers: &HeaderMap, secret: &str) -> Result<(), OperatorError> {

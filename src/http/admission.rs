@@ -1,6 +1,7 @@
 //! The layer before predictions. From the head of a request alone, it finds the version and the deadline, and decides
 //! whether the request can be answered in time. A refusal here costs microseconds.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 use super::HttpState;
 use super::activity::AboveLimit;
-use super::body::{discard, media_type};
+use super::body::discard;
 use super::context::{Failure, RequestContext};
 use crate::error::{Error, Result};
 use crate::model::Priority;
@@ -54,12 +55,16 @@ pub(super) struct AdmittedRequest {
 /// Function that reads the requested model or version from the parameters of a path.
 pub(super) type ReadTarget = fn(&RawPathParams) -> Result<Target<'_>>;
 
+/// Function that reads the media type of a body from its headers; `None` if the body has the usual encoding.
+pub(super) type ReadMediaType = fn(&HeaderMap) -> Result<Option<Cow<'_, str>>>;
+
 /// The tower service before predictions. It gives a request its deadline, and either calls `predict` or responds with
 /// the reason for the refusal. `predict` takes an [`AdmittedRequest`], so no prediction can bypass this service.
 #[derive(Debug, Clone)]
 pub(super) struct Admission<P> {
     pub(super) state: Arc<HttpState>,
     pub(super) target: ReadTarget,
+    pub(super) media_type: ReadMediaType,
     pub(super) predict: P,
 }
 
@@ -78,11 +83,11 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let Admission { state, target, predict } = self.clone();
+        let Admission { state, target, media_type, predict } = self.clone();
         Box::pin(async move {
             let (mut head, mut content) = request.into_parts();
             let path = RawPathParams::from_request_parts(&mut head, &()).await;
-            let answered = match admit(&state, target, path, &head) {
+            let answered = match admit(&state, (target, media_type), path, &head) {
                 Ok((admitted, unique)) => predict(state, AdmittedRequest { admitted, unique, head, content }).await,
                 Err(error) => {
                     // The rest of the body is read, so that the connection can be reused, and a client that is still
@@ -98,7 +103,7 @@ where
 
 fn admit(
     state: &HttpState,
-    target: ReadTarget,
+    (target, media_type): (ReadTarget, ReadMediaType),
     path: Result<RawPathParams, RawPathParamsRejection>,
     head: &Parts,
 ) -> Result<(Admitted, Uuid)> {

@@ -16,6 +16,7 @@ use crate::budget::{Held, MemoryBudget};
 use crate::error::{Error, Result};
 use crate::feedback::Feedback;
 use crate::identity::VersionKey;
+use crate::monitor::Delivery;
 use crate::pipeline::Prediction;
 use crate::registry::ServedVersion;
 use crate::serve::Answer;
@@ -74,11 +75,16 @@ pub(super) fn held(text: Vec<u8>, memory: &MemoryBudget) -> Result<Held<Vec<u8>>
 /// Returns the response to a prediction request.
 pub(super) fn answer(answer: Answer<Held<Vec<u8>>>) -> Response {
     let mut response = json_text(Bytes::from_owner(answer.encoded));
-    let headers = response.headers_mut();
-    headers.insert(X_MODEL_VERSION, HeaderValue::from(answer.version.version.get()));
-    headers.extend(server_timing(&answer.timings).map(|timing| (SERVER_TIMING, timing)));
-    attach_delivery(&mut response, answer.delivery);
+    describe(&mut response, &answer.version, &answer.timings, answer.delivery);
     response
+}
+
+/// Adds what every response to a prediction says in its headers, and the guard of its delivery.
+pub(super) fn describe(response: &mut Response, version: &ServedVersion, timings: &Timings, delivery: Delivery) {
+    let headers = response.headers_mut();
+    headers.insert(X_MODEL_VERSION, HeaderValue::from(version.version.get()));
+    headers.extend(server_timing(timings).map(|timing| (SERVER_TIMING, timing)));
+    attach_delivery(response, delivery);
 }
 
 /// Returns the W3C `Server-Timing` header, with durations in milliseconds.

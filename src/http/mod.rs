@@ -10,7 +10,8 @@
 //!   `body.rs` reads the bodies.
 //! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` have the handlers of the data listener. `admin.rs`
 //!   has the handlers of the admin API, and the table of the admin listener's handlers. `admin_access.rs` checks access
-//!   to the admin API.
+//!   to the admin API, and `operator_request.rs` reads its paths and bodies.
+//! - `v2/` has the handlers of the Open Inference Protocol.
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON; `error_response.rs` is the only place where an error becomes a status.
 
@@ -29,10 +30,12 @@ mod json_answer;
 mod listener;
 mod models;
 mod operations;
+mod operator_request;
 mod predict;
 mod request_layer;
 mod stack;
 mod stream;
+mod v2;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

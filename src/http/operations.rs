@@ -11,38 +11,49 @@ use super::context::{Failure, RequestContext};
 use super::json_answer::json;
 use crate::api::health::{Index, Live, Ready};
 use crate::api::routes::AdminEndpoint;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::identity::ModelName;
+use crate::registry::Snapshot;
 
 /// `GET /livez`: 200 while the process runs. If configured, 503 while all workers of a version are in runs that do not
 /// end.
 pub(super) async fn live(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
-    if let Some(limit) = state.health.live_fails_after() {
-        let snapshot = state.catalog.snapshot();
-        if let Some(stuck) = snapshot.versions().find(|served| served.is_stuck(limit)) {
-            return Err(Error::Unhealthy(format!(
-                "all workers of model {} version {} have been in their runs for more than {} ms \
-                 (health.live_fails_after_ms)",
-                stuck.model,
-                stuck.version,
-                limit.as_millis()
-            ))
-            .into());
-        }
-    }
+    check_live(&state)?;
     Ok(json(&Live { live: true })?)
+}
+
+/// Fails if the configuration says that the process should be restarted.
+pub(super) fn check_live(state: &HttpState) -> Result<()> {
+    let Some(limit) = state.health.live_fails_after() else { return Ok(()) };
+    let snapshot = state.catalog.snapshot();
+    match snapshot.versions().find(|served| served.is_stuck(limit)) {
+        None => Ok(()),
+        Some(stuck) => Err(Error::Unhealthy(format!(
+            "all workers of model {} version {} have been in their runs for more than {} ms \
+             (health.live_fails_after_ms)",
+            stuck.model,
+            stuck.version,
+            limit.as_millis()
+        ))),
+    }
 }
 
 /// `GET /readyz`: 200 while the server is ready and serves at least one model. Lists the models that are not served.
 pub(super) async fn ready(State(state): State<Arc<HttpState>>) -> Result<Response, Failure> {
+    let snapshot = check_ready(&state)?;
+    Ok(json(&Ready { ready: true, unserved: snapshot.unserved().clone() })?)
+}
+
+/// Returns the models, if the server is ready and serves at least one.
+pub(super) fn check_ready(state: &HttpState) -> Result<Arc<Snapshot>> {
     if !state.readiness.is_ready() {
-        return Err(Error::ShuttingDown.into());
+        return Err(Error::ShuttingDown);
     }
     let snapshot = state.catalog.snapshot();
-    if snapshot.models().is_empty() {
-        return Err(Error::Unhealthy(no_model(snapshot.unserved())).into());
+    match snapshot.models().is_empty() {
+        true => Err(Error::Unhealthy(no_model(snapshot.unserved()))),
+        false => Ok(snapshot),
     }
-    Ok(json(&Ready { ready: true, unserved: snapshot.unserved().clone() })?)
 }
 
 /// Returns a text with the reason why no model is served.

@@ -24,16 +24,19 @@ struct PredictBody {
 }
 
 impl EncodedRequest for PredictBody {
+    type AnswerForm = ();
+
     fn size(&self) -> usize {
         self.arrived.len()
     }
 
-    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<T> {
+    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, ())> {
         let bytes = self.arrived.whole();
-        match self.media_type {
-            None => with(Input::Instances(instances(&bytes)?)),
-            Some(media_type) => with(Input::Media { media_type, bytes: &bytes }),
-        }
+        let input = match self.media_type {
+            None => Input::Instances(instances(&bytes)?),
+            Some(media_type) => Input::Media { media_type, bytes: &bytes },
+        };
+        Ok((with(input)?, ()))
     }
 }
 
@@ -41,11 +44,11 @@ impl EncodedRequest for PredictBody {
 pub(super) async fn predict(state: Arc<HttpState>, request: AdmittedRequest) -> Result<Response, Failure> {
     let AdmittedRequest { admitted, unique, head, mut content } = request;
     let (feedback, memory) = (Arc::clone(&state.feedback), state.body_memory.clone());
-    let encode = move |output: Output<'_>, version: &ServedVersion| match output {
+    let encode = move |output: Output<'_>, (), version: &ServedVersion| match output {
         Output::Predictions(predictions) => {
             json_answer::held(json_answer::answer_text(predictions, version, unique, &feedback)?, &memory)
         }
-        Output::Tensors(_) => Err(Error::internal("instances were answered with tensors")),
+        Output::Named(_) => Err(Error::internal("instances were answered with tensors")),
     };
     let predicted = {
         let (limit, media_type) = (BodyLimit::of_predictions(state.body_limit), admitted.media_type());

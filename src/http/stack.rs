@@ -12,19 +12,26 @@ use tower_http::catch_panic::CatchPanicLayer;
 use super::admission::{Admission, predict_target};
 use super::context::Failure;
 use super::error_response::Format;
-use super::{HttpState, admin as operators, admin_access, feedback, models, operations, predict, request_layer};
+use super::{
+    HttpState, admin as operators, admin_access, body, feedback, models, operations, predict, request_layer, v2,
+};
 use crate::api::routes::{ADMIN_API, AdminEndpoint, DataEndpoint, Method};
 use crate::error::Error;
 
 /// Patterns of the unknown paths below `/v1/`. Their errors have the format of the `/v1` routes.
 const UNKNOWN_V1: [&str; 2] = ["/v1/", "/v1/{*unknown}"];
 
+/// Patterns of the unknown paths below `/v2/`.
+const UNKNOWN_V2: [&str; 2] = ["/v2/", "/v2/{*unknown}"];
+
 /// Returns the router of the data listener: predictions, served models, health and metrics.
 pub fn data(state: &Arc<HttpState>) -> Router {
     // Admission gives a prediction its deadline. Only predictions pass through it, so only they are shed or run out of
     // time, and health and metrics respond under any load.
-    let predict =
-        || post_service(Admission { state: Arc::clone(state), target: predict_target, predict: predict::predict });
+    let predict = || {
+        let (state, target, predict) = (Arc::clone(state), predict_target, predict::predict);
+        post_service(Admission { state, target, media_type: body::media_type, predict })
+    };
     let own = Router::new()
         .route(DataEndpoint::Predict.path(), with_allow(Method::Post, predict()))
         .route(DataEndpoint::Feedback.path(), with_allow(Method::Post, post(feedback::take)))
@@ -40,24 +47,50 @@ pub fn data(state: &Arc<HttpState>) -> Router {
         .route(DataEndpoint::Version.path(), predict().get(models::show_version).fallback(models::unsupported_method))
         .route(UNKNOWN_V1[0], any(unknown_endpoint))
         .route(UNKNOWN_V1[1], any(unknown_endpoint));
-    with_layers(own, state, Format::Problem).merge(with_layers(v1, state, Format::ProblemWithError))
+    with_layers(own, state, Format::Problem).merge(with_layers(v1, state, Format::ProblemWithError)).merge(with_layers(
+        v2_routes(state),
+        state,
+        Format::ProblemWithError,
+    ))
+}
+
+/// Returns the routes of the Open Inference Protocol on the data listener.
+fn v2_routes(state: &Arc<HttpState>) -> Router<Arc<HttpState>> {
+    let mut routes = Router::new();
+    for endpoint in DataEndpoint::ALL {
+        if let Some(handler) = v2::handler(*endpoint, state) {
+            routes = routes.route(endpoint.path(), with_allow(endpoint.method(), handler));
+        }
+    }
+    let mut changes = Router::new();
+    for (endpoint, handler) in [
+        (DataEndpoint::V2RepositoryLoad, post(v2::repository::load)),
+        (DataEndpoint::V2RepositoryUnload, post(v2::repository::unload)),
+    ] {
+        changes = changes.route(endpoint.path(), with_allow(endpoint.method(), handler));
+    }
+    // Outermost, so that a caller without the token learns nothing about the models.
+    let changes = changes.layer(from_fn_with_state(Arc::clone(state), admin_access::token_layer));
+    UNKNOWN_V2.into_iter().fold(routes.merge(changes), |routes, path| routes.route(path, any(unknown_endpoint)))
 }
 
 /// Returns the router of the admin listener, which is for operators and has its own address.
 pub fn admin(state: &Arc<HttpState>) -> Router {
-    let (mut api, mut routes) = (Router::new(), Router::new());
+    let (mut api, mut v2, mut routes) = (Router::new(), Router::new(), Router::new());
     for endpoint in AdminEndpoint::ALL {
         let route = with_allow(endpoint.method(), operators::handler(*endpoint));
-        match endpoint.path().strip_prefix(ADMIN_API) {
+        let path = endpoint.path();
+        match path.strip_prefix(ADMIN_API) {
             Some(path) => api = api.route(path, route),
-            None => routes = routes.route(endpoint.path(), route),
+            None if path.starts_with("/v2/") => v2 = v2.route(path, route),
+            None => routes = routes.route(path, route),
         }
     }
-    let api = api
-        .fallback(unknown_endpoint)
-        // Outermost, so that unknown paths also require the token and reveal nothing about the API.
-        .layer(from_fn_with_state(Arc::clone(state), admin_access::layer));
-    with_layers(routes.nest(ADMIN_API, api).fallback(unknown_endpoint), state, Format::Problem)
+    let access = || from_fn_with_state(Arc::clone(state), admin_access::layer);
+    // Outermost, so that unknown paths also require the token and reveal nothing about the API.
+    let api = api.fallback(unknown_endpoint).layer(access());
+    let own = with_layers(routes.nest(ADMIN_API, api).fallback(unknown_endpoint), state, Format::Problem);
+    own.merge(with_layers(v2.layer(access()), state, Format::ProblemWithError))
 }
 
 fn with_layers(routes: Router<Arc<HttpState>>, state: &Arc<HttpState>, format: Format) -> Router {

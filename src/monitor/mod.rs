@@ -29,6 +29,7 @@ mod drift_report;
 mod exposition;
 mod history;
 mod labels;
+mod last_request;
 mod metric;
 mod metric_family;
 mod monitored_features;
@@ -45,7 +46,7 @@ mod version_recorder;
 mod version_stats;
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -67,7 +68,7 @@ pub use self::runs::Runs;
 pub use self::server_recorder::ServerRecorder;
 pub use self::text::TEXT_FORMAT;
 pub use self::version_recorder::{RunTime, ServiceTimes, VersionRecorder};
-pub use self::version_stats::VersionStats;
+pub use self::version_stats::{RequestStats, VersionStats};
 use crate::budget::LatencyBudget;
 use crate::config::MonitoringWindows;
 
@@ -105,9 +106,9 @@ impl Monitor {
 
     /// Advances the sliding windows of all versions. Call it about once a second.
     pub fn tick(&self) {
-        let now = self.now();
+        let (now, clock) = (self.now(), SystemTime::now());
         let versions: Vec<Arc<VersionRecorder>> = self.versions.lock().iter().filter_map(Weak::upgrade).collect();
-        versions.iter().for_each(|version| version.tick(now));
+        versions.iter().for_each(|version| version.tick(now, clock));
     }
 
     /// Returns the recorder of everything that does not belong to a version.

@@ -5,12 +5,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
 use super::cells::{Buckets, Counter, CounterBy, Histogram, HistogramBy};
 use super::labels::{BatchElements, Outcome, RequestPart, ShedReason, VersionLabels};
+use super::last_request::LastRequest;
 use super::metric_family::{Declarations, gauge, histogram};
 use super::runs::Runs;
 use super::shards::Shards;
@@ -31,6 +32,7 @@ pub(super) struct VersionMetrics {
     pub(super) service_per_row: EstimateGauges,
     pub(super) service_per_run: EstimateGauges,
     pub(super) batching: Mutex<Batching>,
+    last_request: LastRequest,
     /// The runs of each generation of workers.
     runs: Mutex<Vec<Weak<Runs>>>,
 }
@@ -327,6 +329,7 @@ impl VersionMetrics {
             service_per_row: EstimateGauges::default(),
             service_per_run: EstimateGauges::default(),
             batching: Mutex::new(Batching { rows: "unknown", is_on: false }),
+            last_request: LastRequest::default(),
             runs: Mutex::default(),
         }
     }
@@ -339,6 +342,21 @@ impl VersionMetrics {
 
     pub(super) fn requests(&self, outcome: Outcome) -> u64 {
         self.cells.sum(HANDLES.requests.outcomes.of(outcome))
+    }
+
+    /// Notices the time of the last request. Called once a second.
+    pub(super) fn look_for_requests(&self, now: SystemTime) {
+        self.last_request.look(Outcome::ALL.into_iter().map(|outcome| self.requests(outcome)).sum(), now);
+    }
+
+    pub(super) fn last_request_ms(&self) -> u64 {
+        self.last_request.at_ms()
+    }
+
+    /// Number of runs, and number of rows in them.
+    pub(super) fn runs_and_rows(&self) -> (u64, u64) {
+        let sizes = self.cells.histogram(HANDLES.batches.sizes);
+        (sizes.counts.iter().sum(), sizes.sum)
     }
 
     pub(super) fn in_flight(&self) -> u64 {

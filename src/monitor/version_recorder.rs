@@ -1,7 +1,7 @@
 //! The recorder of one version: it counts requests, runs, features, predictions and outcomes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -140,8 +140,9 @@ impl VersionRecorder {
     }
 
     /// Advances the sliding windows of this version.
-    pub(super) fn tick(&self, now: Duration) {
+    pub(super) fn tick(&self, now: Duration, clock: SystemTime) {
         self.latencies.tick(now);
+        self.metrics.look_for_requests(clock);
         self.drift_counters.tick(now);
     }
 

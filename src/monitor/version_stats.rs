@@ -36,6 +36,19 @@ pub struct VersionStats {
     pub outcomes: OutcomeStats,
 }
 
+/// Requests and runs of a version, which are cheap to read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RequestStats {
+    /// Durations of requests.
+    pub latency: LatencyStats,
+    /// Number of runs since the version was loaded.
+    pub runs: u64,
+    /// Number of rows in these runs.
+    pub rows: u64,
+    /// Time of the last request, in milliseconds since 1970, precise to about a second; 0 if there was none.
+    pub last_request_ms: u64,
+}
+
 /// The sums and distributions of a version, read once.
 pub(super) struct VersionReading {
     pub(super) latency: LatencyStats,
@@ -59,6 +72,13 @@ impl VersionRecorder {
             drift: DriftReport::new(&drift, self.drift_counters.left_out()),
             outcomes: outcomes.stats,
         }
+    }
+
+    /// Returns the requests and runs of this version.
+    pub fn request_stats(&self, now: Duration) -> RequestStats {
+        let (runs, rows) = self.metrics.runs_and_rows();
+        let last_request_ms = self.metrics.last_request_ms();
+        RequestStats { latency: self.latencies.stats(now), runs, rows, last_request_ms }
     }
 
     pub(super) fn read(&self, now: Duration, drift_window: Duration) -> VersionReading {

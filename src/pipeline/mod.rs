@@ -41,9 +41,10 @@ use serde_json::value::RawValue;
 
 pub use self::classify::labels::Label;
 pub use self::classify::model_classes::{LabelColumns, ModelClasses, NamedClasses, OutputClasses};
-pub use self::json::instances::instances;
+pub use self::json::instances::{instances, unreadable};
 pub use self::json::object::Object;
-pub use self::prediction::{Detection, Entity, Mask, MaskClass, Prediction, RunLengths, Score};
+pub use self::json::tensor_elements::tensor_elements;
+pub use self::prediction::{Detection, Entity, FlatElements, Mask, MaskClass, Prediction, RunLengths, Score};
 pub use self::row_origin::{ImagePlacement, Origin, TokenisedText};
 pub use self::stage_context::StageContext;
 pub use self::stages::{MakePostprocessor, MakePreprocessor, Stages};

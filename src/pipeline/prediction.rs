@@ -308,6 +308,23 @@ impl<const NON_FINITE_AS_TEXT: bool> Serialize for Values<'_, NON_FINITE_AS_TEXT
     }
 }
 
+/// Elements of a tensor, which serialize as one flat JSON array. Each floating-point number has the fewest digits that
+/// read as the same number; NaN and infinity become `null`.
+///
+/// ```
+/// use leeway::pipeline::FlatElements;
+/// use leeway::tensor::Data;
+/// assert_eq!(serde_json::to_string(&FlatElements(&Data::F32(vec![0.1, 2.0]))).unwrap(), "[0.1,2.0]");
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct FlatElements<'a>(pub &'a Data);
+
+impl Serialize for FlatElements<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        for_each_element_type!(self.0, values => serializer.collect_seq(values.iter().map(Written::written::<false>)))
+    }
+}
+
 /// JSON form of an element of a tensor: the element itself, except for types that serde_json does not write as numbers.
 trait Written {
     fn written<const NON_FINITE_AS_TEXT: bool>(&self) -> impl Serialize;

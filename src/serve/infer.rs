@@ -1,14 +1,17 @@
 //! Inference: receives the body, and runs the stages, each with its part of the budget.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::admit::Admitted;
-use super::input::{EncodedRequest, Input, Output};
-use super::named_tensors::inputs_of;
+use super::input::{EncodedRequest, Input, NamedRequest, Output};
+use super::named_tensors::{inputs_of, outputs_of};
 use crate::budget::{BlockingThreads, Deadline, StageClock};
 use crate::error::{Error, Result};
+use crate::model::Priority;
 use crate::monitor::Delivery;
 use crate::pipeline::{Origin, Prediction, Prepared};
 use crate::registry::ServedVersion;
@@ -32,11 +35,23 @@ pub struct Answer<T> {
     pub delivery: Delivery,
 }
 
-/// Form of an answer: predictions or tensors. It follows from the form of the request.
-#[derive(Debug, Clone, Copy)]
-enum Form {
+/// Content of an answer. It follows from the request.
+#[derive(Debug)]
+enum Asked {
+    /// A prediction for each instance.
     Predictions,
-    Tensors,
+    /// These outputs of the model itself; empty for all.
+    Outputs(Vec<String>),
+}
+
+/// A request whose input is prepared.
+struct PreparedRequest {
+    prepared: Prepared,
+    asked: Asked,
+    /// Time limit in the body.
+    timeout: Option<Duration>,
+    /// Priority in the body.
+    priority: Option<Priority>,
 }
 
 impl Admitted {
@@ -45,7 +60,7 @@ impl Admitted {
         self,
         request: Arriving<'_, R>,
         threads: &BlockingThreads,
-        encode: impl FnOnce(Output<'_>, &ServedVersion) -> Result<T> + Send + 'static,
+        encode: impl FnOnce(Output<'_>, R::AnswerForm, &ServedVersion) -> Result<T> + Send + 'static,
     ) -> Result<Answer<T>> {
         let mut clock = self.clock();
         let recorded = self.version.recorder.request();
@@ -66,32 +81,36 @@ impl Admitted {
         clock: &mut StageClock,
         request: Arriving<'_, R>,
         threads: &BlockingThreads,
-        encode: impl FnOnce(Output<'_>, &ServedVersion) -> Result<T> + Send + 'static,
+        encode: impl FnOnce(Output<'_>, R::AnswerForm, &ServedVersion) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (model, costs) = (&self.version.pipeline.model, &self.version.costs);
         let request = clock.receive(request).await?;
 
         let (version, size) = (Arc::clone(&self.version), request.size());
         let preprocess = move |deadline| request.decode(|input| prepare(&version, input, deadline));
-        let prepared = clock.run(Stage::Preprocess, (&costs.preprocess, size), threads, preprocess).await?;
+        let (request, form) = clock.run(Stage::Preprocess, (&costs.preprocess, size), threads, preprocess).await?;
 
-        let (form, Prepared { inputs, features, origin }) = prepared;
+        let PreparedRequest { prepared: Prepared { inputs, features, origin }, asked, timeout, priority } = request;
+        if let Some(timeout) = timeout {
+            clock.end_within(timeout);
+        }
         let rows = inputs.rows();
-        let ticket = model.enqueue(inputs, clock.demand(), self.priority)?;
+        let ticket = model.enqueue(inputs, clock.demand(), priority.unwrap_or(self.priority))?;
         let (predicted, taken) = (ticket.predicted(), ticket.taken());
         let outputs = clock.wait(ticket, predicted, taken).await?;
 
         let version = Arc::clone(&self.version);
         let elements = outputs.rows() * outputs.row_elements() + features.numbers.len() + features.texts.len();
-        let postprocess = move |deadline| match form {
-            Form::Predictions => {
+        let postprocess = move |deadline| match asked {
+            Asked::Predictions => {
                 let predictions = decode(&version, &outputs, &origin, rows, deadline)?;
-                let encoded = encode(Output::Predictions(&predictions), &version)?;
+                let encoded = encode(Output::Predictions(&predictions), form, &version)?;
                 version.recorder.observe(features, predictions.iter().map(Prediction::observation));
                 Ok(encoded)
             }
-            Form::Tensors => {
-                let encoded = encode(Output::Tensors(&answered(&version, outputs)), &version)?;
+            Asked::Outputs(names) => {
+                let outputs = outputs_of(answered(&version, outputs), &names, version.pipeline.model.signature())?;
+                let encoded = encode(Output::Named(&outputs), form, &version)?;
                 version.recorder.observe(features, std::iter::empty());
                 Ok(encoded)
             }
@@ -101,19 +120,23 @@ impl Admitted {
 }
 
 /// Turns the input of a request into the inputs of the model.
-fn prepare(version: &ServedVersion, input: Input<'_>, deadline: Deadline) -> Result<(Form, Prepared)> {
+fn prepare(version: &ServedVersion, input: Input<'_>, deadline: Deadline) -> Result<PreparedRequest> {
     let pipeline = &version.pipeline;
-    match input {
-        Input::Instances(instances) => Ok((Form::Predictions, pipeline.preprocessor.transform(instances, deadline)?)),
-        Input::Media { media_type, bytes } => {
-            Ok((Form::Predictions, pipeline.preprocessor.transform_raw(media_type, bytes, deadline)?))
-        }
-        Input::Tensors(named) => {
-            let inputs = inputs_of(named, pipeline.model.signature(), version.config.model.max_instances)?;
-            let features = pipeline.preprocessor.features_of(&inputs);
-            Ok((Form::Tensors, Prepared { inputs, features, origin: Origin::Unknown }))
-        }
-    }
+    let prepared = match input {
+        Input::Instances(instances) => pipeline.preprocessor.transform(instances, deadline)?,
+        Input::Media { media_type, bytes } => pipeline.preprocessor.transform_raw(media_type, bytes, deadline)?,
+        Input::Named(named) => return prepare_named(version, named),
+    };
+    Ok(PreparedRequest { prepared, asked: Asked::Predictions, timeout: None, priority: None })
+}
+/// Turns named tensors into the inputs of the model.
+fn prepare_named(version: &ServedVersion, named: NamedRequest<'_>) -> Result<PreparedRequest> {
+    let NamedRequest { inputs, outputs, content: _, timeout, priority } = named;
+    let pipeline = &version.pipeline;
+    let inputs = inputs_of(inputs, pipeline.model.signature(), version.config.model.max_instances)?;
+    let prepared = Prepared { features: pipeline.preprocessor.features_of(&inputs), inputs, origin: Origin::Unknown };
+    let asked = Asked::Outputs(outputs.into_iter().map(Cow::into_owned).collect());
+    Ok(PreparedRequest { prepared, asked, timeout, priority })
 }
 
 /// Turns the outputs of the model into predictions, one for each row.

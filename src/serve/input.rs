@@ -1,10 +1,16 @@
 //! Inputs and outputs of a prediction, common to all protocols.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::error::Result;
+use crate::model::Priority;
 use crate::pipeline::Prediction;
-use crate::tensor::{Tensor, Tensors};
+use crate::tensor::{DType, Data, Shape};
 
 /// Input of a prediction.
 #[derive(Debug)]
@@ -18,25 +24,91 @@ pub enum Input<'a> {
         /// The bytes of the instance.
         bytes: &'a [u8],
     },
-    /// The inputs of the model itself, by name. They bypass the preprocessor.
-    Tensors(Vec<(String, Tensor)>),
+    /// Named tensors: inputs of the model itself, or columns that the preprocessor reads.
+    Named(NamedRequest<'a>),
+}
+
+/// A request with named tensors.
+#[derive(Debug)]
+pub struct NamedRequest<'a> {
+    /// The inputs.
+    pub inputs: Vec<NamedInput<'a>>,
+    /// Names of the outputs to answer; empty for all.
+    pub outputs: Vec<Cow<'a, str>>,
+    /// Meaning of the names of the inputs.
+    pub content: Content,
+    /// Time limit in the body, which applies in addition to the one in the head.
+    pub timeout: Option<Duration>,
+    /// Priority in the body, which replaces the one in the head.
+    pub priority: Option<Priority>,
+}
+
+/// Meaning of the names of a request's inputs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Content {
+    /// The names decide: if all of them are inputs of the model, they mean these, or else columns of the pipeline.
+    #[default]
+    ByNames,
+    /// Inputs of the model itself. They bypass the preprocessor, and the answer bypasses the postprocessor.
+    Model,
+    /// Columns that the preprocessor reads. The answer has the predictions as columns.
+    Pipeline,
+}
+
+/// A named tensor whose elements are not decoded yet. They are decoded once the model is known to take the tensor.
+#[derive(Debug)]
+pub struct NamedInput<'a> {
+    /// Name of the input.
+    pub name: Cow<'a, str>,
+    /// Type of the elements.
+    pub dtype: DType,
+    /// Lengths of the dimensions, in the order of the model's file. A scalar has none.
+    pub shape: Shape,
+    /// The elements.
+    pub elements: Elements<'a>,
+}
+
+/// Elements of a tensor, as a protocol sends them.
+#[derive(Debug)]
+pub enum Elements<'a> {
+    /// A JSON array, flat or nested.
+    Json(&'a RawValue),
+    /// Raw bytes, as [`Data::from_raw`] reads them.
+    Raw(&'a [u8]),
+    /// Texts or files.
+    Bytes(&'a [Bytes]),
+    /// Decoded elements.
+    Values(Data),
 }
 
 /// Output of a prediction.
 #[derive(Debug)]
 pub enum Output<'a> {
-    /// A prediction for each instance: the answer to [`Input::Instances`] and [`Input::Media`].
+    /// A prediction for each instance.
     Predictions(&'a [Prediction]),
-    /// The outputs of the model that its answers are made of: the answer to [`Input::Tensors`]. They bypass the
-    /// postprocessor.
-    Tensors(&'a Tensors),
+    /// The outputs that were asked for: of the model itself, or the predictions as columns.
+    Named(&'a [NamedOutput]),
+}
+
+/// A named tensor of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedOutput {
+    /// Name of the output.
+    pub name: Arc<str>,
+    /// Lengths of the dimensions, in the order of the model's file. A scalar has none.
+    pub shape: Shape,
+    /// The elements.
+    pub data: Data,
 }
 
 /// The body of a request, in the encoding of its protocol.
 pub trait EncodedRequest: Send + 'static {
+    /// The form of the answer that the body asks for.
+    type AnswerForm: Send + 'static;
+
     /// Returns the size of the body in bytes. The cost of decoding grows with the size.
     fn size(&self) -> usize;
 
     /// Decodes the body and passes the input to `with`. Called as part of preprocessing.
-    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<T>;
+    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, Self::AnswerForm)>;
 }

@@ -10,10 +10,12 @@
 #![warn(missing_docs)]
 
 mod admit;
+mod describe;
 mod infer;
 mod input;
 mod named_tensors;
 
 pub use self::admit::{Admitted, Head, admit};
+pub use self::describe::{Reasons, check_ready, model_config, model_metadata, repository_index, statistics};
 pub use self::infer::{Answer, Arriving};
-pub use self::input::{EncodedRequest, Input, Output};
+pub use self::input::{Content, Elements, EncodedRequest, Input, NamedInput, NamedOutput, NamedRequest, Output};

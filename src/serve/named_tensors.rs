@@ -1,78 +1,145 @@
-//! Inputs that a caller sends as named tensors: checked against the model's signature, and put into its order.
+//! Named tensors as inputs of the model itself: checked against its signature, decoded, and put into its order.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::input::{Elements, NamedInput, NamedOutput};
 use crate::error::{Error, Result};
 use crate::identity::shown;
-use crate::pipeline::some_of;
-use crate::tensor::{Dim, Signature, Tensor, TensorSpec, Tensors};
+use crate::pipeline::{some_of, tensor_elements};
+use crate::tensor::{DType, Data, Dim, RowDimension, Signature, Tensor, TensorSpec, Tensors, text_of};
 
-/// Returns the inputs in the order of the signature. Fails if an input is missing, unknown, given twice, or does not
-/// fit.
-pub(super) fn inputs_of(
-    named: Vec<(String, Tensor)>,
-    signature: &Signature,
-    max_rows: NonZeroUsize,
-) -> Result<Tensors> {
-    let mut slots: Vec<Option<Tensor>> = signature.inputs.iter().map(|_| None).collect();
-    for (name, tensor) in named {
-        let known = signature.inputs.iter().position(|input| *input.name == *name);
+/// Returns the inputs in the order of the signature, with the rows first. Fails if an input is missing, unknown, given
+/// twice, or does not fit.
+pub(super) fn inputs_of(named: Vec<NamedInput<'_>>, signature: &Signature, max_rows: NonZeroUsize) -> Result<Tensors> {
+    let mut slots: Vec<Option<NamedInput<'_>>> = signature.inputs.iter().map(|_| None).collect();
+    for input in named {
+        let known = signature.inputs.iter().position(|spec| *spec.name == *input.name);
         let slot = known.and_then(|index| slots.get_mut(index)).ok_or_else(|| {
             let known: Vec<&str> = signature.inputs.iter().map(|input| &*input.name).collect();
-            wrong(format!("the model has no input \"{}\"; it has: {}", shown(&name), some_of(&known)))
+            wrong(format!("the model has no input \"{}\"; it has: {}", shown(&input.name), some_of(&known)))
         })?;
-        if slot.replace(tensor).is_some() {
-            return Err(wrong(format!("the input \"{}\" occurs twice", shown(&name))));
+        if let Some(twice) = slot.replace(input) {
+            return Err(wrong(format!("the input \"{}\" occurs twice", shown(&twice.name))));
         }
     }
     let mut inputs = Vec::with_capacity(slots.len());
-    for (spec, tensor) in signature.inputs.iter().zip(slots) {
-        let tensor = tensor.ok_or_else(|| wrong(format!("the input {:?} is missing", spec.name)))?;
-        check(&tensor, spec)?;
-        inputs.push((Arc::clone(&spec.name), tensor));
+    for (spec, input) in signature.inputs.iter().zip(slots) {
+        let input = input.ok_or_else(|| wrong(format!("the input {:?} is missing", spec.name)))?;
+        inputs.push((Arc::clone(&spec.name), read(input, spec, signature, max_rows)?));
     }
     let inputs: Tensors = inputs.into_iter().collect();
-    check_rows(&inputs, max_rows)?;
+    check_rows(&inputs)?;
     check_named_lengths(&inputs, signature)?;
     Ok(inputs)
 }
 
-fn check(tensor: &Tensor, spec: &TensorSpec) -> Result<()> {
+/// Checks the type and the shape of an input before its elements are decoded, so that a small body cannot become a large
+/// tensor that the model does not take.
+fn read(input: NamedInput<'_>, spec: &TensorSpec, signature: &Signature, max_rows: NonZeroUsize) -> Result<Tensor> {
+    if spec.dtype == DType::Sequence {
+        return Err(wrong(format!(
+            "the model's input {:?} is a sequence of tensors, which this protocol does not have; send instances to \
+             /v1/models/{{model}}:predict",
+            spec.name
+        )));
+    }
+    let (rows, declared) = (signature.rows_of(&spec.name), signature.in_the_file(spec));
     let fits = |(length, dim): (&usize, &Dim)| match dim {
         Dim::Fixed(fixed) => length == fixed,
         Dim::Dynamic(_) => true,
     };
-    let has_shape = tensor.shape().len() == spec.dims.len() && tensor.shape().iter().zip(&spec.dims).all(fits);
-    if has_shape && tensor.dtype() == spec.dtype {
-        // ONNX Runtime takes C strings, which end at the first NUL.
-        let has_nul = tensor.values::<String>().is_some_and(|texts| texts.iter().any(|text| text.contains('\0')));
-        return match has_nul {
-            true => Err(wrong(format!(
-                "the input {:?}: found a string with a NUL character, which the model cannot take",
-                spec.name
-            ))),
-            false => Ok(()),
-        };
+    let has_shape = input.shape.len() == declared.dims.len() && input.shape.iter().zip(&declared.dims).all(fits);
+    if !has_shape || input.dtype != spec.dtype {
+        let (found, expected) = (format!("{}{:?}", input.dtype, input.shape), declared.describe());
+        return Err(wrong(format!("the input {:?}: found {found}, expected {expected}", spec.name)));
     }
-    let found = format!("{}{:?}", tensor.dtype(), tensor.shape());
-    Err(wrong(format!("the input {:?}: found {found}, expected {}", spec.name, spec.describe())))
+    if let RowDimension::At(index) = rows
+        && let Some(too_many) = input.shape.get(index).filter(|rows| **rows > max_rows.get())
+    {
+        return Err(wrong(format!(
+            "the inputs have {too_many} rows, but a request may have at most {max_rows} (model.max_instances of \
+             model.toml)"
+        )));
+    }
+    let data = elements(input.elements, input.dtype, &input.shape)
+        .map_err(|problem| wrong(format!("the input {:?}{problem}", spec.name)))?;
+    // ONNX Runtime takes C strings, which end at the first NUL.
+    if matches!(&data, Data::Text(texts) if texts.iter().any(|text| text.contains('\0'))) {
+        return Err(wrong(format!(
+            "the input {:?}: found a string with a NUL character, which the model cannot take",
+            spec.name
+        )));
+    }
+    let lacks_rows = || Error::internal(format_args!("the input {:?} lacks the dimension of its rows", spec.name));
+    match rows {
+        RowDimension::None => Tensor::new([&[1], &*input.shape].concat(), data),
+        RowDimension::At(index) => Tensor::new(input.shape, data)?.with_dimension_first(index).ok_or_else(lacks_rows),
+    }
 }
 
-/// Checks that all inputs have the same number of rows, at least 1 and at most `max_rows`.
-fn check_rows(inputs: &Tensors, max_rows: NonZeroUsize) -> Result<()> {
+/// Decodes the elements of an input. Fails with a problem that follows the name of the input.
+pub(super) fn elements(elements: Elements<'_>, dtype: DType, shape: &[usize]) -> Result<Data, String> {
+    let count = shape.iter().try_fold(1usize, |product, length| product.checked_mul(*length));
+    let described = |problem: String| format!(": {problem}");
+    let count =
+        count.ok_or_else(|| described(format!("the shape {shape:?} has more elements than there is memory")))?;
+    let found = |found: usize| match found == count {
+        true => Ok(()),
+        false => Err(described(format!("found {found} elements, expected {count} for the shape {shape:?}"))),
+    };
+    match elements {
+        Elements::Json(json) => tensor_elements(json, dtype, shape),
+        Elements::Raw(bytes) => Data::from_raw(dtype, count, bytes).map_err(described),
+        Elements::Bytes(texts) => {
+            found(texts.len())?;
+            let read = |(at, text): (usize, &Bytes)| text_of(at, text);
+            texts.iter().enumerate().map(read).collect::<Result<_, _>>().map(Data::Text).map_err(described)
+        }
+        Elements::Values(data) => {
+            found(data.len())?;
+            Ok(data)
+        }
+    }
+}
+
+/// Returns the outputs that were asked for, with their dimensions in the order of the model's file. Empty names stand
+/// for all outputs.
+pub(super) fn outputs_of(outputs: Tensors, names: &[String], signature: &Signature) -> Result<Vec<NamedOutput>> {
+    let known: Vec<Arc<str>> = outputs.iter().map(|(name, _)| Arc::clone(name)).collect();
+    if let Some(unknown) = names.iter().find(|name| known.iter().all(|known| **known != **name)) {
+        let (unknown, known) = (shown(unknown), some_of(&known));
+        return Err(wrong(format!("the model does not answer an output \"{unknown}\"; it answers: {known}")));
+    }
+    let asked = outputs.keep(|name| names.is_empty() || names.iter().any(|asked| *asked == *name));
+    let in_the_file = |(name, tensor): (Arc<str>, Tensor)| {
+        let tensor = match signature.rows_of(&name) {
+            RowDimension::None => {
+                let (mut shape, data) = tensor.into_parts();
+                drop(shape.drain(..1));
+                return Ok(NamedOutput { name, shape, data });
+            }
+            RowDimension::At(0) => tensor,
+            RowDimension::At(index) => tensor
+                .with_first_dimension_at(index)
+                .ok_or_else(|| Error::internal(format_args!("the output {name:?} lacks the dimension of its rows")))?,
+        };
+        let (shape, data) = tensor.into_parts();
+        Ok(NamedOutput { name, shape, data })
+    };
+    asked.into_iter().map(in_the_file).collect()
+}
+
+/// Checks that all inputs have the same number of rows, at least 1.
+fn check_rows(inputs: &Tensors) -> Result<()> {
     let rows = inputs.rows();
     if let Some((name, other)) = inputs.iter().find(|(_, tensor)| tensor.rows() != rows) {
         return Err(wrong(format!("the input {name:?} has {} rows, but the first input has {rows}", other.rows())));
     }
-    match rows {
-        0 => Err(wrong("the inputs have no rows".to_owned())),
-        rows if rows > max_rows.get() => Err(wrong(format!(
-            "the inputs have {rows} rows, but a request may have at most {max_rows} (model.max_instances of model.toml)"
-        ))),
-        _ => Ok(()),
-    }
+    if rows == 0 { Err(wrong("the inputs have no rows".to_owned())) } else { Ok(()) }
 }
 
 /// Checks that dimensions of the same name have the same length, as the model declares. All inputs of a request can
@@ -100,7 +167,6 @@ fn wrong(problem: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{DType, Data};
 
     fn floats(shape: &[usize]) -> Tensor {
         let elements = shape.iter().product();
@@ -115,7 +181,13 @@ mod tests {
 
     fn check_with(inputs: Vec<TensorSpec>, named: &[(&str, Tensor)], expected: std::result::Result<&[&str], &str>) {
         let signature = Signature { inputs, ..Signature::default() };
-        let named = named.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
+        let input = |(name, tensor): &(&str, Tensor)| NamedInput {
+            name: (*name).to_owned().into(),
+            dtype: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+            elements: Elements::Values(tensor.data().clone()),
+        };
+        let named = named.iter().map(input).collect();
         let found = inputs_of(named, &signature, NonZeroUsize::new(3).unwrap());
         let names = |inputs: Tensors| inputs.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
         let expected = expected.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>());
@@ -165,5 +237,67 @@ mod tests {
         let tensor = Tensor::new(vec![1], Data::Text(vec!["a\0b".to_owned()])).unwrap();
         let problem = "the input \"t\": found a string with a NUL character, which the model cannot take";
         check_with(vec![text], &[("t", tensor)], Err(problem));
+    }
+
+    fn spec(name: &str, dims: &[Option<usize>]) -> TensorSpec {
+        let dims = dims.iter().map(|length| length.map_or(Dim::Dynamic(None), Dim::Fixed)).collect();
+        TensorSpec { name: name.into(), dtype: DType::F32, dims }
+    }
+
+    /// The model has `x` as float32[time, batch], a scalar `k`, and answers `y` as float32[time, batch].
+    fn time_first() -> Signature {
+        Signature {
+            inputs: vec![spec("x", &[None, None]), spec("k", &[Some(1)])],
+            outputs: vec![spec("y", &[None, None])],
+            row_dimensions: [
+                ("x".into(), RowDimension::At(1)),
+                ("k".into(), RowDimension::None),
+                ("y".into(), RowDimension::At(1)),
+            ]
+            .into_iter()
+            .collect(),
+            ..Signature::default()
+        }
+    }
+
+    #[test]
+    fn shapes_are_those_of_the_models_file() {
+        let signature = time_first();
+        let input = |name: &'static str, shape: &[usize], json: &str| {
+            let json = serde_json::value::RawValue::from_string(json.to_owned()).unwrap();
+            (name, shape.to_vec(), json)
+        };
+        let check = |inputs: &[(&'static str, Vec<usize>, Box<serde_json::value::RawValue>)]| {
+            let named = inputs.iter().map(|(name, shape, json)| NamedInput {
+                name: (*name).into(),
+                dtype: DType::F32,
+                shape: shape.clone(),
+                elements: Elements::Json(json),
+            });
+            inputs_of(named.collect(), &signature, NonZeroUsize::new(2).unwrap()).map_err(|error| error.to_string())
+        };
+        let found = check(&[input("k", &[], "[7]"), input("x", &[3, 1], "[1, 2, 3]")]).unwrap();
+        let x = Tensor::new(vec![1, 3], Data::F32(vec![1.0, 2.0, 3.0])).unwrap();
+        let k = Tensor::new(vec![1], Data::F32(vec![7.0])).unwrap();
+        assert_eq!(found, [("x".into(), x.clone()), ("k".into(), k)].into_iter().collect());
+        assert_eq!(
+            check(&[input("k", &[1], "[7]"), input("x", &[3, 1], "[1, 2, 3]")]).unwrap_err(),
+            "the input \"k\": found float32[1], expected float32[]"
+        );
+        assert_eq!(
+            check(&[input("k", &[], "[7]"), input("x", &[3, 3], "[]")]).unwrap_err(),
+            "the inputs have 3 rows, but a request may have at most 2 (model.max_instances of model.toml)"
+        );
+        assert_eq!(
+            check(&[input("k", &[], "[7]"), input("x", &[3, 1], "[[1], [2], [null]]")]).unwrap_err(),
+            "the input \"x\"[2][0]: found null, expected a number"
+        );
+        let outputs: Tensors = [("y".into(), x)].into_iter().collect();
+        let y = outputs_of(outputs.clone(), &["y".into()], &signature).unwrap();
+        assert_eq!(y, [NamedOutput { name: "y".into(), shape: vec![3, 1], data: Data::F32(vec![1.0, 2.0, 3.0]) }]);
+        assert_eq!(
+            outputs_of(outputs, &["z".into()], &signature).unwrap_err().to_string(),
+            "the model does not answer an output \"z\"; it answers: y"
+        );
     }
 }

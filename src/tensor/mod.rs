@@ -7,12 +7,15 @@
 #![warn(missing_docs)]
 
 mod element;
+mod raw_bytes;
 mod signature;
 mod tensors;
 
 use std::ops::Range;
 
 pub use self::element::{DType, Data, Element, for_each_element_type, with_element_type};
+pub use self::raw_bytes::raw_texts;
+pub(crate) use self::raw_bytes::text_of;
 pub use self::signature::{Dim, RowDimension, Signature, TensorSpec};
 pub use self::tensors::{Padding, Tensors};
 use crate::error::{Error, Result};
@@ -85,6 +88,11 @@ impl Tensor {
     /// Returns the tag of the element type.
     pub fn dtype(&self) -> DType {
         self.data.dtype()
+    }
+
+    /// Takes the tensor apart.
+    pub fn into_parts(self) -> (Shape, Data) {
+        (self.shape, self.data)
     }
 
     /// Returns the elements as a slice, if they are of type `T`.

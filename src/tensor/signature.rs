@@ -87,6 +87,33 @@ impl Signature {
         self.inputs.iter().all(|input| input.dims.iter().skip(1).all(|dim| matches!(dim, Dim::Fixed(_))))
     }
 
+    /// Returns the dimension of the model's file that holds the rows of this input or output.
+    pub fn rows_of(&self, name: &str) -> RowDimension {
+        self.row_dimensions.get(name).copied().unwrap_or(RowDimension::At(0))
+    }
+
+    /// Returns an input or output with its dimensions in the order of the model's file.
+    ///
+    /// ```
+    /// use leeway::tensor::{DType, Dim, RowDimension, Signature, TensorSpec};
+    /// let x = TensorSpec { name: "x".into(), dtype: DType::F32, dims: vec![Dim::Dynamic(None), Dim::Fixed(3)] };
+    /// let row_dimensions = [("x".into(), RowDimension::At(1))].into_iter().collect();
+    /// let signature = Signature { row_dimensions, ..Signature::default() };
+    /// assert_eq!(signature.in_the_file(&x).describe(), "float32[3, ?]");
+    /// ```
+    pub fn in_the_file(&self, spec: &TensorSpec) -> TensorSpec {
+        let mut spec = spec.clone();
+        match self.rows_of(&spec.name) {
+            RowDimension::At(index) => {
+                if let Some(moved) = spec.dims.get_mut(..=index) {
+                    moved.rotate_left(1);
+                }
+            }
+            RowDimension::None => drop(spec.dims.drain(..1)),
+        }
+        spec
+    }
+
     /// Returns the declared output with this name.
     pub fn output(&self, name: &str) -> Option<&TensorSpec> {
         self.outputs.iter().find(|output| &*output.name == name)

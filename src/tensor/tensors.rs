@@ -143,6 +143,15 @@ impl Tensors {
     }
 }
 
+impl IntoIterator for Tensors {
+    type Item = (Arc<str>, Tensor);
+    type IntoIter = std::vec::IntoIter<(Arc<str>, Tensor)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl FromIterator<(Arc<str>, Tensor)> for Tensors {
     fn from_iter<I: IntoIterator<Item = (Arc<str>, Tensor)>>(iter: I) -> Self {
         Tensors(iter.into_iter().collect())

@@ -1,6 +1,7 @@
 //! Predictions with named tensors as inputs and outputs, independent of the protocol.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leeway::app::App;
@@ -10,7 +11,9 @@ use leeway::error::{Error, Result};
 use leeway::model::Priority;
 use leeway::pipeline::Stages;
 use leeway::registry::{ServedVersion, Target};
-use leeway::serve::{self, Answer, EncodedRequest, Head, Input, Output};
+use leeway::serve::{
+    self, Answer, Content, Elements, EncodedRequest, Head, Input, NamedInput, NamedOutput, NamedRequest, Output,
+};
 use leeway::tensor::{Data, Tensor, Tensors};
 use serde_json::json;
 
@@ -20,12 +23,22 @@ use crate::harness::{Repository, TENSOR_STAGES, TestApp, config, dependencies, h
 struct Named(Vec<(&'static str, Tensor)>);
 
 impl EncodedRequest for Named {
+    type AnswerForm = ();
+
     fn size(&self) -> usize {
         self.0.len()
     }
 
-    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<T> {
-        with(Input::Tensors(self.0.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect()))
+    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, ())> {
+        let input = |(name, tensor): (&'static str, Tensor)| {
+            let dtype = tensor.dtype();
+            let (shape, data) = tensor.into_parts();
+            NamedInput { name: name.into(), dtype, shape, elements: Elements::Values(data) }
+        };
+        let inputs = self.0.into_iter().map(input).collect();
+        let (outputs, content) = (Vec::new(), Content::ByNames);
+        let request = NamedRequest { inputs, outputs, content, timeout: None, priority: None };
+        Ok((with(Input::Named(request))?, ()))
     }
 }
 
@@ -53,8 +66,12 @@ async fn infer_with(app: &App, model: &str, inputs: Vec<(&'static str, Tensor)>)
     };
     let admitted = serve::admit(app.catalog(), head).unwrap();
     let threads = BlockingThreads::new(2.try_into().unwrap());
-    let encode = |output: Output<'_>, _: &ServedVersion| match output {
-        Output::Tensors(tensors) => Ok(tensors.clone()),
+    let tensor = |output: &NamedOutput| {
+        let tensor = Tensor::new(output.shape.clone(), output.data.clone())?;
+        Ok((Arc::clone(&output.name), tensor))
+    };
+    let encode = move |output: Output<'_>, (), _: &ServedVersion| match output {
+        Output::Named(outputs) => outputs.iter().map(tensor).collect(),
         Output::Predictions(_) => Err(Error::internal("tensors were answered with predictions")),
     };
     admitted.infer(pin!(async { Ok(Named(inputs)) }), &threads, encode).await

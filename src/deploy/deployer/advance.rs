@@ -1,5 +1,6 @@
 //! The next steps of a model: its first deployment, a newer deployment, loads, retirements, comparisons of its files.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -196,6 +197,9 @@ impl Deployer {
 
     pub(super) fn steps(&self, model: &ModelState) -> Vec<ReconcileAction> {
         let (on_disk, live) = (model.on_disk.versions.keys().copied().collect(), model.live());
+        if model.is_withdrawn {
+            return reconcile(&BTreeSet::new(), &live);
+        }
         let wanted = wanted(&on_disk, &live, &model.needed(), self.repository.newest_versions, &model.holds);
         let wanted =
             wanted.into_iter().filter(|version| on_disk.contains(version) || model.is_loaded(*version)).collect();

@@ -60,6 +60,7 @@ impl Deployer {
 
     /// Returns the deployment that a change starts from: the current one in the journal.
     async fn begin_change(self: &Arc<Self>, request: &mut ChangeRequest) -> Result<Deployment, OperatorError> {
+        self.refuse_withdrawn(&request.model)?;
         self.deploy_first(&request.model).await;
         if self.is_undecided(&request.model) {
             let problem = format!("no version of model {} is loaded yet; leeway status says why", request.model);
@@ -233,6 +234,7 @@ impl Deployer {
 
     /// Loads a version and keeps it loaded.
     pub async fn hold_loaded(self: &Arc<Self>, name: &ModelName, version: Version) -> Result<(), OperatorError> {
+        self.refuse_withdrawn(name)?;
         {
             let mut state = self.state.lock();
             let model = state.model(name)?;

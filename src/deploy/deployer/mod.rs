@@ -19,6 +19,7 @@
 //! | `load.rs` | one load |
 //! | `change.rs` | changes of the deployment, and holds |
 //! | `unwritten_deployments.rs` | deployments that are in effect but not yet in the journal |
+//! | `withdraw.rs` | unloads and loads of whole models |
 //! | `publish.rs` | the snapshot for new requests |
 //! | `show.rs` | status for operators |
 
@@ -31,6 +32,7 @@ mod start;
 mod state;
 mod sync;
 mod unwritten_deployments;
+mod withdraw;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

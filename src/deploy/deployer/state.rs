@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 use crate::identity::{ModelName, Version};
 use crate::registry::ServedVersion;
 
+/// The reason why a model is not served, after an operator has unloaded it.
+pub(super) const UNLOADED: &str = "an operator has unloaded it";
+
 /// State of all models.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -45,6 +48,8 @@ pub(super) struct ModelState {
     /// The versions for which a load was started.
     pub(super) versions: BTreeMap<Version, VersionRecord>,
     pub(super) holds: BTreeMap<Version, Hold>,
+    /// True if an operator has unloaded the whole model.
+    pub(super) is_withdrawn: bool,
     /// Versions that pending changes are about to deploy, one entry for each change.
     pub(super) changing: Vec<Version>,
     /// Held while the files of its versions are compared with what was loaded.
@@ -167,6 +172,7 @@ impl ModelState {
             unwritten: Unwritten::default(),
             versions: BTreeMap::new(),
             holds: BTreeMap::new(),
+            is_withdrawn: false,
             changing: Vec::new(),
             comparing: Arc::default(),
         }
@@ -246,6 +252,9 @@ impl ModelState {
 
     /// Returns the reason why the model is not served; `None` if it is served.
     pub(super) fn why_unserved(&self) -> Option<Unserved> {
+        if self.is_withdrawn {
+            return Some(Unserved { is_transient: true, reason: UNLOADED.to_owned() });
+        }
         let missing =
             self.deployment.traffic.shares().map(|(version, _)| version).find(|version| !self.is_loaded(*version));
         let (is_transient, reason) = match (missing, self.recorded) {

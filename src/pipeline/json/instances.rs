@@ -50,20 +50,25 @@ pub fn instances(body: &[u8]) -> Result<&RawValue> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::InvalidInput(r#"the body is empty; send {"instances": [...]}"#.to_owned()));
     }
-    serde_json::from_slice(body).map(|Envelope(instances)| instances).map_err(|error| {
-        let hint = if error.is_data() {
-            r#"; the body has to be {"instances": [...]}"#
-        } else if body.starts_with(b"\xef\xbb\xbf") || body.iter().take(4).any(|byte| *byte == 0) {
-            "; send UTF-8 without a byte order mark"
-        } else if names_non_finite(body, &error) {
-            "; JSON has no NaN and no Infinity, and a model takes finite numbers only"
-        } else {
-            ""
-        };
-        let text: String = error.to_string().chars().take(300).collect();
-        let what = if error.is_data() { "the body is not a prediction request" } else { "the body is not valid JSON" };
-        Error::InvalidInput(format!("{what}: {text}{hint}"))
-    })
+    serde_json::from_slice(body)
+        .map(|Envelope(instances)| instances)
+        .map_err(|error| unreadable(body, &error, "a prediction request", r#"{"instances": [...]}"#))
+}
+
+/// Returns the error for a body that is not JSON, or not `what`, such as `form`.
+pub fn unreadable(body: &[u8], error: &serde_json::Error, what: &str, form: &str) -> Error {
+    let hint = if error.is_data() {
+        format!("; the body has to be {form}")
+    } else if body.starts_with(b"\xef\xbb\xbf") || body.iter().take(4).any(|byte| *byte == 0) {
+        "; send UTF-8 without a byte order mark".to_owned()
+    } else if names_non_finite(body, error) {
+        "; JSON has no NaN and no Infinity, and a model takes finite numbers only".to_owned()
+    } else {
+        String::new()
+    };
+    let text: String = error.to_string().chars().take(300).collect();
+    let problem = if error.is_data() { format!("not {what}") } else { "not valid JSON".to_owned() };
+    Error::InvalidInput(format!("the body is {problem}: {text}{hint}"))
 }
 
 /// Returns true if the parser stopped at `NaN` or `Infinity`, which Python's `json.dumps` writes by default.

@@ -5,5 +5,6 @@ pub(crate) mod encoded_file;
 pub(crate) mod instances;
 pub(crate) mod object;
 pub(crate) mod reader;
+pub(crate) mod tensor_elements;
 pub(crate) mod to_tensor;
 pub(crate) mod whole_numbers;

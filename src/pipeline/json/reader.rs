@@ -61,6 +61,20 @@ impl Misfit {
             Step::Index(_) => None,
         })
     }
+
+    /// Returns the path and the problem, as in `[2].age: found null`.
+    pub(crate) fn described(&self) -> String {
+        let mut message = String::new();
+        for step in self.steps.iter().rev() {
+            // Writing to a String cannot fail.
+            let _ = match step {
+                Step::Index(index) => write!(message, "[{index}]"),
+                Step::Key(key) => write!(message, ".{key}"),
+            };
+        }
+        let _ = write!(message, ": {}", self.problem);
+        message
+    }
 }
 
 /// Wraps an error that is not about a JSON value, such as an expired deadline.
@@ -72,19 +86,10 @@ impl From<Error> for Box<Misfit> {
 
 impl From<Box<Misfit>> for Error {
     fn from(misfit: Box<Misfit>) -> Error {
-        if let Some(error) = misfit.other {
-            return error;
+        match misfit.other {
+            Some(error) => error,
+            None => Error::InvalidInput(format!("instances{}", misfit.described())),
         }
-        let mut message = "instances".to_owned();
-        for step in misfit.steps.iter().rev() {
-            // Writing to a String cannot fail.
-            let _ = match step {
-                Step::Index(index) => write!(message, "[{index}]"),
-                Step::Key(key) => write!(message, ".{key}"),
-            };
-        }
-        let _ = write!(message, ": {}", misfit.problem);
-        Error::InvalidInput(message)
     }
 }
 

@@ -1,0 +1,72 @@
+//! The statistics extension. Durations are in nanoseconds, and count since the version was loaded.
+
+use serde::{Deserialize, Serialize};
+
+/// Response to `GET /v2/models/{model}/stats`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// The statistics of each version.
+    pub model_stats: Vec<ModelStatistics>,
+}
+
+/// Statistics of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelStatistics {
+    /// Name of the model.
+    pub name: String,
+    /// The version.
+    pub version: String,
+    /// Time of the last request, in milliseconds since 1970, precise to about a second; 0 if there was none.
+    pub last_inference: u64,
+    /// Number of rows in runs of the model.
+    pub inference_count: u64,
+    /// Number of runs of the model.
+    pub execution_count: u64,
+    /// Number and durations of requests.
+    pub inference_stats: InferStatistics,
+    /// Number and durations of runs by their number of rows.
+    pub batch_stats: Vec<BatchStatistics>,
+}
+
+/// Number and durations of requests, by outcome and stage.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InferStatistics {
+    /// Requests that were answered, from their head to their answer.
+    pub success: DurationStatistic,
+    /// Requests that failed.
+    pub fail: DurationStatistic,
+    /// Wait in the queue.
+    pub queue: DurationStatistic,
+    /// Preprocessing.
+    pub compute_input: DurationStatistic,
+    /// Runs of the model.
+    pub compute_infer: DurationStatistic,
+    /// Postprocessing.
+    pub compute_output: DurationStatistic,
+    /// Always zero: answers are not cached.
+    pub cache_hit: DurationStatistic,
+    /// Always zero: answers are not cached.
+    pub cache_miss: DurationStatistic,
+}
+
+/// Number of events and their total duration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DurationStatistic {
+    /// Number of events.
+    pub count: u64,
+    /// Total duration, in nanoseconds.
+    pub ns: u64,
+}
+
+/// Statistics of runs with the same number of rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchStatistics {
+    /// Number of rows.
+    pub batch_size: u64,
+    /// Wait for the inputs: always zero, because they are in the memory of the server already.
+    pub compute_input: DurationStatistic,
+    /// The runs.
+    pub compute_infer: DurationStatistic,
+    /// Copies of the outputs: always zero, because they are part of the run.
+    pub compute_output: DurationStatistic,
+}
