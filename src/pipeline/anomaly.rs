@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::outputs::{as_written, declared_output, float_output, output, refuse_non_finite, unexpected_shape};
-use super::{Origin, Postprocessor, Prediction, StageContext};
+use super::{Origin, Postprocessor, Prediction, PredictionKind, StageContext};
 use crate::error::{Error, Result, SetupError};
 use crate::tensor::{DType, Data, Signature, Tensor, Tensors};
 
@@ -65,6 +65,10 @@ fn label_output_of(signature: &Signature, name: Option<&str>) -> Result<Arc<str>
 impl Postprocessor for Anomaly {
     fn answered(&self) -> Option<Vec<Arc<str>>> {
         Some(vec![Arc::clone(&self.score), Arc::clone(&self.label)])
+    }
+
+    fn prediction_kind(&self) -> PredictionKind {
+        PredictionKind::Anomaly
     }
 
     fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {

@@ -10,7 +10,7 @@
 //! | `classify/`, `detect/`, `mask/`, `regressor.rs`, `anomaly.rs` | postprocessors |
 //! | `json/` | reading instances, without a tree of values |
 //! | `stages.rs`, `stage_context.rs`, `version_files.rs` | the kinds of stages, and the data a stage is made from |
-//! | `row_origin.rs`, `outputs.rs`, `target_names.rs`, `prediction.rs` | shared by postprocessors: origin of rows, outputs, names of several targets, predictions |
+//! | `row_origin.rs`, `outputs.rs`, `target_names.rs`, `prediction.rs`, `prediction_kind.rs` | shared by postprocessors: origin of rows, outputs, names of several targets, predictions and their kinds |
 
 #![warn(missing_docs)]
 
@@ -24,6 +24,7 @@ mod json;
 mod mask;
 mod outputs;
 mod prediction;
+mod prediction_kind;
 mod regressor;
 mod row_origin;
 mod stage_context;
@@ -45,6 +46,7 @@ pub use self::json::instances::{instances, unreadable};
 pub use self::json::object::Object;
 pub use self::json::tensor_elements::tensor_elements;
 pub use self::prediction::{Detection, Entity, FlatElements, Mask, MaskClass, Prediction, RunLengths, Score};
+pub use self::prediction_kind::{LabelKind, PredictionKind};
 pub use self::row_origin::{ImagePlacement, Origin, TokenisedText};
 pub use self::stage_context::StageContext;
 pub use self::stages::{MakePostprocessor, MakePreprocessor, Stages};
@@ -130,6 +132,11 @@ pub trait Postprocessor: Send + Sync {
     /// steps, and return its error.
     fn decode_until(&self, outputs: &Tensors, origin: &Origin, _deadline: Deadline) -> Result<Vec<Prediction>> {
         self.decode(outputs, origin)
+    }
+
+    /// Returns the kind of the predictions, which all have the same columns.
+    fn prediction_kind(&self) -> PredictionKind {
+        PredictionKind::Other
     }
 
     /// Returns true if even small outputs can take long to decode. The stage then never runs on a thread that serves

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::outputs::{NonFinite, as_written, float_output, float_outputs, output};
 use super::target_names::{TargetNames, only_with_targets};
-use super::{Origin, Postprocessor, Prediction, StageContext};
+use super::{Origin, Postprocessor, Prediction, PredictionKind, StageContext};
 use crate::error::{Error, Result, SetupError};
 use crate::tensor::{Dim, Signature, Tensors};
 
@@ -189,6 +189,13 @@ fn check_numbers(outputs: &[Arc<str>], targets: Option<usize>, signature: &Signa
 impl Postprocessor for Regressor {
     fn answered(&self) -> Option<Vec<Arc<str>>> {
         Some(self.outputs.clone())
+    }
+
+    fn prediction_kind(&self) -> PredictionKind {
+        match &self.targets {
+            None => PredictionKind::Value,
+            Some(targets) => PredictionKind::Values(targets.names.to_vec()),
+        }
     }
 
     fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {

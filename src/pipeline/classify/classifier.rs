@@ -11,7 +11,7 @@ use super::scores::{Scores, check_threshold, logistic, softmax, wrong_labels};
 use crate::error::{Error, Result, SetupError};
 use crate::feature::Certainty;
 use crate::pipeline::outputs::{output, refuse_improbable};
-use crate::pipeline::{Origin, Postprocessor, Prediction, Score, StageContext};
+use crate::pipeline::{LabelKind, Origin, Postprocessor, Prediction, PredictionKind, Score, StageContext};
 use crate::tensor::{Data, Tensors};
 
 /// Settings of a classifier of one target.
@@ -198,6 +198,13 @@ fn check_temperature(temperature: f32, scores: Scores) -> Result<(), SetupError>
 impl Postprocessor for Classifier {
     fn answered(&self) -> Option<Vec<Arc<str>>> {
         Some(vec![Arc::clone(&self.output)])
+    }
+
+    fn prediction_kind(&self) -> PredictionKind {
+        match self.decision {
+            Decision::Best | Decision::SecondFrom(_) => PredictionKind::Class(LabelKind::of(self.classes().as_deref())),
+            Decision::AllFrom(_) => PredictionKind::Other,
+        }
     }
 
     fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {

@@ -68,6 +68,16 @@ fn parse(name: &str, content: &[u8]) -> std::result::Result<Vec<Label>, String> 
     }
 }
 
+impl Label {
+    /// Returns the label if it is a number.
+    pub fn number(&self) -> Option<i64> {
+        match self {
+            Label::Number(number) => Some(*number),
+            Label::Text(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

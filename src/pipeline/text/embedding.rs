@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result, SetupError};
 use crate::pipeline::outputs::{float_output, output, refuse_non_finite, unexpected_shape};
-use crate::pipeline::{Origin, Postprocessor, Prediction, StageContext};
+use crate::pipeline::{Origin, Postprocessor, Prediction, PredictionKind, StageContext};
 use crate::tensor::{Tensor, Tensors};
 
 #[derive(Deserialize)]
@@ -73,6 +73,10 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
 impl Postprocessor for Embedding {
     fn answered(&self) -> Option<Vec<Arc<str>>> {
         Some(vec![Arc::clone(&self.output)])
+    }
+
+    fn prediction_kind(&self) -> PredictionKind {
+        PredictionKind::Embedding
     }
 
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>> {
