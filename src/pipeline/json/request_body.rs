@@ -16,6 +16,8 @@ use serde_json::value::RawValue;
 
 use super::items::Items;
 use super::members::{Members, Name};
+use super::reader::end_of_string;
+use crate::budget::{Held, MemoryBudget};
 use crate::error::{Error, Result};
 use crate::pipeline::{Cells, NamedColumn, NamedRows};
 
@@ -31,7 +33,7 @@ pub enum RequestBody<'a> {
 }
 
 /// Name of the only signature of a model.
-const SIGNATURE: &str = "serving_default";
+pub const SIGNATURE: &str = "serving_default";
 /// Maximum number of columns of a `dataframe_split`.
 const MAX_COLUMNS: usize = 1 << 16;
 
@@ -213,6 +215,31 @@ pub fn unreadable(body: &[u8], error: &serde_json::Error, what: &str, form: &str
     Error::InvalidInput(format!("the body is {problem}: {text}{hint}"))
 }
 
+/// Returns a body with `null` in the place of each number that is `NaN`, as MLflow's client writes missing values of
+/// pandas. `None` if there are none. The memory is charged to `memory`.
+pub fn null_for_nan(body: &[u8], memory: &MemoryBudget) -> Result<Option<Held<Vec<u8>>>> {
+    const NAN: &[u8] = b"NaN";
+    let found = memchr::memmem::find_iter(body, NAN).count();
+    if found == 0 {
+        return Ok(None);
+    }
+    let length = body.len() + found;
+    let held = memory.hold(length)?;
+    let mut text = Vec::with_capacity(length);
+    let mut rest = body;
+    while let Some(&byte) = rest.first() {
+        let (part, is_nan) = match byte {
+            b'"' => (end_of_string(rest, 0) + 1, false),
+            b'N' if rest.starts_with(NAN) => (NAN.len(), true),
+            _ => (1, false),
+        };
+        let (part, after) = rest.split_at(part.min(rest.len()));
+        text.extend_from_slice(if is_nan { b"null" } else { part });
+        rest = after;
+    }
+    Ok(Some(held.of(text)))
+}
+
 /// Reads `inputs`: an object of columns, or the values of the only column.
 fn inputs(value: &RawValue) -> Result<NamedRows<'_>> {
     if !value.get().starts_with('{') {
@@ -371,6 +398,19 @@ mod tests {
             r#"{"dataframe_split": {"columns": [], "columns": []}}"#,
             "dataframe_split: the key \"columns\" occurs twice",
         );
+    }
+
+    #[test]
+    fn nan_becomes_null_outside_of_strings() {
+        let memory = MemoryBudget::new(1 << 10, std::num::NonZeroUsize::MIN);
+        let check = |body: &str, expected: Option<&str>| {
+            let found = null_for_nan(body.as_bytes(), &memory).unwrap();
+            assert_eq!(found.as_deref().map(|text| std::str::from_utf8(text).unwrap()), expected);
+        };
+        check("[1]", None);
+        check(r#"[NaN, "NaN", "\"NaN", -NaN,NaN]"#, Some(r#"[null, "NaN", "\"NaN", -null,null]"#));
+        check(r#"["NaN"#, Some(r#"["NaN"#));
+        assert_eq!(memory.held(), 0);
     }
 
     #[test]

@@ -6,8 +6,8 @@
 use csv_core::{ReadRecordResult, Reader};
 
 use super::instance_form::{Elements, FormColumn, InstanceForm};
+use super::instances_text::{Bounds, Instances, InstancesText, check_rows};
 use super::row_layout::{RowLayout, known};
-use super::rows::{Bounds, Instances, InstancesText, check_rows};
 use crate::error::{Error, Result};
 
 /// Meaning of the first line of CSV.
@@ -63,7 +63,7 @@ pub(super) fn instances<'a>(
     };
     let rows = rows - usize::from(has_header);
     check_rows(rows, bounds.max_rows)?;
-    let mut made = InstancesText::new(rows, escaped_length(text), &layout, bounds)?;
+    let mut made = InstancesText::new(rows, escaped_length(text), layout.overhead(), bounds)?;
     if !has_header {
         made.add(|to| layout.write_fields(|index| first.field(index), to))?;
     }

@@ -51,35 +51,44 @@ impl RowLayout {
                 Ok(RowLayout::object(&members))
             }
             InstanceForm::Value { column, elements } => {
-                let place = |name: &str| places.get(name).copied();
-                match (elements, names.len()) {
-                    (_, 1) if place(column.name()) == Some(0) => Ok(RowLayout::value(column)),
-                    (Elements::Unnamed(length), count) if length.is_none_or(|length| length == count) => {
-                        // The names that pandas gives to the columns of a matrix.
-                        let is_place = |(place, name): (usize, &S)| name.as_ref() == place.to_string();
-                        match names.iter().enumerate().all(is_place) && count > 0 {
-                            true => Ok(RowLayout::list(0..count, column)),
-                            false => Err(wrong("the columns do not have the names 0, 1, 2, …", form)),
-                        }
-                    }
-                    (Elements::Named(known), _) => {
-                        refuse_unknown(names, known.iter().map(|name| &**name), form)?;
-                        let places = known.iter().map(|name| place(name).ok_or_else(|| missing(name, form)));
-                        Ok(RowLayout::list(places.collect::<Result<Vec<_>>>()?, column))
-                    }
-                    (Elements::Second(second), _) => {
-                        refuse_unknown(names, [column.name(), second].into_iter(), form)?;
-                        let first = place(column.name()).ok_or_else(|| missing(column.name(), form))?;
-                        Ok(RowLayout::list([first].into_iter().chain(place(second)), column))
-                    }
-                    (Elements::Unnamed(Some(length)), count) if count != 1 => {
-                        Err(wrong(&format!("found {count} columns, expected {length}"), form))
-                    }
-                    (Elements::None | Elements::Unnamed(_), _) => {
-                        refuse_unknown(names, [column.name()].into_iter(), form)?;
-                        Err(missing(column.name(), form))
-                    }
+                RowLayout::named_value(names, &places, (column, elements), form)
+            }
+        }
+    }
+
+    fn named_value<S: AsRef<str>>(
+        names: &[S],
+        places: &HashMap<&str, usize>,
+        (column, elements): (&FormColumn, &Elements),
+        form: &InstanceForm,
+    ) -> Result<RowLayout> {
+        let place = |name: &str| places.get(name).copied();
+        match (elements, names.len()) {
+            (_, 1) if place(column.name()) == Some(0) => Ok(RowLayout::value(column)),
+            (Elements::Unnamed(length), count) if count > 0 && length.is_none_or(|length| length == count) => {
+                // The names that pandas gives to the columns of a matrix.
+                let is_place = |(place, name): (usize, &S)| name.as_ref() == place.to_string();
+                match names.iter().enumerate().all(is_place) {
+                    true => Ok(RowLayout::list(0..count, column)),
+                    false => Err(wrong("the columns do not have the names 0, 1, 2, …", form)),
                 }
+            }
+            (Elements::Unnamed(Some(length)), count) if count > 1 => {
+                Err(wrong(&format!("found {count} columns, expected {length}"), form))
+            }
+            (Elements::Named(known), _) => {
+                refuse_unknown(names, known.iter().map(|name| &**name), form)?;
+                let places = known.iter().map(|name| place(name).ok_or_else(|| missing(name, form)));
+                Ok(RowLayout::list(places.collect::<Result<Vec<_>>>()?, column))
+            }
+            (Elements::Second(second), _) => {
+                refuse_unknown(names, [column.name(), second].into_iter(), form)?;
+                let first = place(column.name()).ok_or_else(|| missing(column.name(), form))?;
+                Ok(RowLayout::list([first].into_iter().chain(place(second)), column))
+            }
+            (Elements::None | Elements::Unnamed(_), _) => {
+                refuse_unknown(names, [column.name()].into_iter(), form)?;
+                Err(missing(column.name(), form))
             }
         }
     }

@@ -8,8 +8,9 @@ use serde_json::value::RawValue;
 use super::columns::{CellTexts, Cells, NamedColumn};
 use super::csv_rows::{self, CsvHeader};
 use super::instance_form::InstanceForm;
+use super::instances_text::{Bounds, Instances, InstancesText, check_rows};
 use super::row_layout::{RowLayout, known};
-use crate::budget::{HeldBytes, MemoryBudget};
+use crate::budget::MemoryBudget;
 use crate::error::{Error, Result};
 use crate::pipeline::json::items::Items;
 
@@ -34,27 +35,22 @@ pub enum NamedRows<'a> {
         /// Meaning of the first line.
         header: CsvHeader,
     },
+    /// JSON texts, each with an instance.
+    JsonTexts {
+        /// The texts.
+        text: &'a str,
+        /// The texts in between.
+        between: JsonSeparator,
+    },
 }
 
-/// Instances as a JSON array.
-#[derive(Debug)]
-pub struct Instances<'a> {
-    text: Cow<'a, RawValue>,
-    /// Memory for a text that was made.
-    _held: Option<HeldBytes>,
-}
-
-/// Bounds of the instances of a request.
-pub(super) struct Bounds<'a> {
-    pub(super) max_rows: NonZeroUsize,
-    pub(super) memory: &'a MemoryBudget,
-}
-
-impl Instances<'_> {
-    /// Returns the array, as [`Preprocessor::transform`](crate::pipeline::Preprocessor::transform) reads it.
-    pub fn json(&self) -> &RawValue {
-        &self.text
-    }
+/// Separator of JSON texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JsonSeparator {
+    /// The end of a line, behind each text (JSON Lines).
+    LineFeed,
+    /// The record separator, before each text (RFC 7464).
+    RecordSeparator,
 }
 
 /// Returns rows as the instances of a preprocessor. `form` is `None` if its instances have no names. Columns that are
@@ -79,15 +75,18 @@ pub fn instances_of<'a>(
     max_rows: NonZeroUsize,
     memory: &MemoryBudget,
 ) -> Result<Instances<'a>> {
-    let form = form.ok_or_else(|| {
-        Error::InvalidInput("the instances of this model have no columns; send {\"instances\": [...]}".to_owned())
-    })?;
+    let form = || {
+        form.ok_or_else(|| {
+            Error::InvalidInput("the instances of this model have no columns; send {\"instances\": [...]}".to_owned())
+        })
+    };
     let bounds = Bounds { max_rows, memory };
     match rows {
-        NamedRows::Columns(columns) => of_columns(columns, form, &bounds),
-        NamedRows::Values(values) => of_values(values, form, &bounds),
-        NamedRows::Rows { columns, rows } => of_rows(columns, rows, form, &bounds),
-        NamedRows::Csv { text, header } => csv_rows::instances(text, *header, form, &bounds),
+        NamedRows::Columns(columns) => of_columns(columns, form()?, &bounds),
+        NamedRows::Values(values) => of_values(values, form()?, &bounds),
+        NamedRows::Rows { columns, rows } => of_rows(columns, rows, form()?, &bounds),
+        NamedRows::Csv { text, header } => csv_rows::instances(text, *header, form()?, &bounds),
+        NamedRows::JsonTexts { text, between } => of_json_texts(text, *between, &bounds),
     }
 }
 
@@ -113,7 +112,7 @@ fn of_columns<'a>(columns: &[NamedColumn<'a>], form: &InstanceForm, bounds: &Bou
     }
     let mut texts = columns.iter().map(NamedColumn::texts).collect::<Result<Vec<CellTexts<'_>>>>()?;
     let length = columns.iter().map(NamedColumn::text_length).sum();
-    let mut made = InstancesText::new(rows, length, &layout, bounds)?;
+    let mut made = InstancesText::new(rows, length, layout.overhead(), bounds)?;
     let mut row = Vec::with_capacity(texts.len());
     for _ in 0..rows {
         row.clear();
@@ -148,7 +147,7 @@ fn of_rows<'a, S: AsRef<str>>(
     let wrong = |problem: &str| Error::InvalidInput(format!("the rows: {problem}"));
     let items = || Items::of(rows.get()).ok_or_else(|| wrong("expected an array of arrays"));
     let count = items()?.count();
-    let mut made = InstancesText::new(count, rows.get().len(), &layout, bounds)?;
+    let mut made = InstancesText::new(count, rows.get().len(), layout.overhead(), bounds)?;
     let mut row = Vec::new();
     for (index, text) in items()?.enumerate() {
         let cells = Items::of(text).ok_or_else(|| wrong(&format!("row {index} is not an array of values")))?;
@@ -167,59 +166,35 @@ fn of_rows<'a, S: AsRef<str>>(
     made.finish()
 }
 
-// ===== impl Instances =====
-
-impl<'a> Instances<'a> {
-    /// Returns instances that were sent in their form.
-    fn sent(instances: &'a RawValue) -> Instances<'a> {
-        Instances { text: Cow::Borrowed(instances), _held: None }
-    }
-}
-
-/// The text of instances while it is made.
-pub(super) struct InstancesText {
-    text: String,
-    held: HeldBytes,
-}
-
-impl InstancesText {
-    /// Reserves memory for the instances of `rows` rows, whose values are texts of this length together.
-    pub(super) fn new(rows: usize, length: usize, layout: &RowLayout, bounds: &Bounds<'_>) -> Result<InstancesText> {
-        check_rows(rows, bounds.max_rows)?;
-        let bytes = rows.saturating_mul(layout.overhead()).saturating_add(length).saturating_add(2);
-        let held = bounds.memory.hold(bytes)?;
-        let mut text = String::with_capacity(bytes);
-        text.push('[');
-        Ok(InstancesText { text, held })
-    }
-
-    /// Adds the instance that `write` writes. `write` fails if the row has too few values.
-    pub(super) fn add(&mut self, write: impl FnOnce(&mut String) -> Option<()>) -> Result<()> {
-        if self.text.len() > 1 {
-            self.text.push(',');
+/// Returns JSON texts as instances. Empty lines are skipped.
+fn of_json_texts<'a>(text: &str, between: JsonSeparator, bounds: &Bounds<'_>) -> Result<Instances<'a>> {
+    let (separator, name) = match between {
+        JsonSeparator::LineFeed => ('\n', "line"),
+        JsonSeparator::RecordSeparator => ('\u{1e}', "text"),
+    };
+    let mut made = InstancesText::of_length(text.len() + 3, bounds)?;
+    let mut rows = 0;
+    for (index, part) in text.split(separator).enumerate() {
+        if part.trim_ascii().is_empty() {
+            continue;
         }
-        write(&mut self.text).ok_or_else(|| Error::internal("a row has fewer values than columns"))?;
-        // Only long texts of numbers are longer than expected.
-        self.held.grow_to(self.text.capacity())
+        rows += 1;
+        check_rows(rows, bounds.max_rows)?;
+        let instance: &RawValue = serde_json::from_str(part).map_err(|error| {
+            let problem: String = error.to_string().chars().take(300).collect();
+            let number = match between {
+                JsonSeparator::LineFeed => index + 1,
+                JsonSeparator::RecordSeparator => index,
+            };
+            Error::InvalidInput(format!("{name} {number} is not the JSON of an instance: {problem}"))
+        })?;
+        made.add(|text| {
+            text.push_str(instance.get());
+            Some(())
+        })?;
     }
-
-    pub(super) fn finish<'a>(self) -> Result<Instances<'a>> {
-        let InstancesText { mut text, held } = self;
-        text.push(']');
-        let text = RawValue::from_string(text).map_err(Error::internal)?;
-        Ok(Instances { text: Cow::Owned(text), _held: Some(held) })
-    }
-}
-
-/// Checks the number of rows before instances are made of them.
-pub(super) fn check_rows(rows: usize, max_rows: NonZeroUsize) -> Result<()> {
-    match rows {
-        0 => Err(Error::InvalidInput("there are no rows; send at least one".to_owned())),
-        rows if rows > max_rows.get() => Err(Error::InvalidInput(format!(
-            "there are more than {max_rows} rows, which is the limit for one request to this model; send them in several"
-        ))),
-        _ => Ok(()),
-    }
+    check_rows(rows, bounds.max_rows)?;
+    made.finish()
 }
 
 #[cfg(test)]

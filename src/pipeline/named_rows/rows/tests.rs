@@ -222,6 +222,26 @@ fn csv_has_a_header_or_the_order_of_the_columns() {
 }
 
 #[test]
+fn each_json_text_is_an_instance() {
+    let check = |text: &str, between, expected| check(&NamedRows::JsonTexts { text, between }, &table(), expected);
+    check("{\"a\": 1}\n\n [2, 3]\r\n\"x\"", JsonSeparator::LineFeed, Ok("[{\"a\": 1},[2, 3],\"x\"]"));
+    check("\u{1e}{\"a\":\n1}\n\u{1e}2\n", JsonSeparator::RecordSeparator, Ok("[{\"a\":\n1},2]"));
+    check(
+        "1\n2, 3",
+        JsonSeparator::LineFeed,
+        Err("line 2 is not the JSON of an instance: trailing characters at line 1 column 2"),
+    );
+    check(
+        "\u{1e}1\u{1e}{",
+        JsonSeparator::RecordSeparator,
+        Err("text 2 is not the JSON of an instance: EOF while parsing an object at line 1 column 1"),
+    );
+    check("\n\n", JsonSeparator::LineFeed, Err("there are no rows; send at least one"));
+    let problem = "there are more than 4 rows, which is the limit for one request to this model; send them in several";
+    check("1\n2\n3\n4\n5\n{", JsonSeparator::LineFeed, Err(problem));
+}
+
+#[test]
 fn instances_are_charged_before_they_are_made() {
     let memory = MemoryBudget::new(2_000, NonZeroUsize::MIN);
     let text = "1,2,true\n".repeat(100);
