@@ -11,6 +11,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::api::routes::{AliasOf, DataEndpoint};
 use crate::config::{Config, this_program};
 use crate::deploy::{Deployer, Journal};
 use crate::error::{Result, SetupError};
@@ -74,6 +75,19 @@ pub fn isolated_engine(runtime: &OnnxRuntime) -> Result<Option<Arc<dyn Engine>>,
     Ok(Some(Arc::new(IsolatedEngine { program, libraries, version })))
 }
 
+/// Checks that the paths that the configuration adds are not those of other endpoints.
+fn check_routes(config: &Config) -> Result<(), SetupError> {
+    let routes = [
+        ("http.predict_route", &config.http.predict_route, AliasOf::Predict),
+        ("http.health_route", &config.http.health_route, AliasOf::Ready),
+    ];
+    for (key, route, alias) in routes {
+        let Some(route) = route else { continue };
+        DataEndpoint::is_new(route.path(), alias).map_err(|problem| SetupError::Config(format!("{key}: {problem}")))?;
+    }
+    Ok(())
+}
+
 /// The addresses of a server, bound so that no other process can take them. Connections are refused until the server
 /// listens.
 #[derive(Debug)]
@@ -114,6 +128,7 @@ impl App {
 
     /// Builds a server like [`App::build`], but from these dependencies.
     pub async fn build_with(config: Config, parts: Dependencies) -> Result<App, SetupError> {
+        check_routes(&config)?;
         let Dependencies { engine, isolated_engine, stages, trial, journal, ledger } = parts;
         let monitor = Arc::new(Monitor::new(engine.version(), config.monitoring.windows()));
         let spin_slots = Arc::new(SpinSlots::for_threads(config.http.threads()));

@@ -5,6 +5,7 @@
 //! - `feedback.rs` has the response to feedback.
 //! - `models.rs` has the views of the served models, and `health.rs` those of the server.
 //! - `v2/` has the requests and responses of the Open Inference Protocol.
+//! - `tensorflow.rs` has the view of a model that clients of TensorFlow Serving read.
 //! - `problem.rs` is the response to a request that failed.
 //! - `ignore_unknown_members.rs` reads responses of newer servers.
 //!
@@ -24,6 +25,7 @@ mod ignore_unknown_members;
 pub mod models;
 pub mod problem;
 pub mod routes;
+pub mod tensorflow;
 #[cfg(test)]
 mod tests;
 pub mod v2;

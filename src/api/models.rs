@@ -55,6 +55,16 @@ pub struct TensorFlowStatus {
     pub error_message: String,
 }
 
+/// Response with one loaded version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelVersionView {
+    /// The version in the format of TensorFlow Serving, which lists one version here.
+    pub model_version_status: [TensorFlowVersion; 1],
+    /// The version in Leeway's format.
+    #[serde(flatten)]
+    pub version: VersionView,
+}
+
 /// Description of a loaded version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionView {

@@ -83,6 +83,8 @@ endpoints! {
         PredictModel = Post "/v1/models/{model}:predict",
         /// Predictions of a version.
         PredictVersion = Post "/v1/models/{model}/versions/{version}:predict",
+        /// Predictions of the default model, for clients of SageMaker and MLflow.
+        Invocations = Post "/invocations",
         /// Feedback on predictions.
         Feedback = Post "/feedback",
         /// All models.
@@ -127,12 +129,85 @@ endpoints! {
         V2RepositoryLoad = Post "/v2/repository/models/{model}/load",
         /// Unloads a model; needs the token of operators.
         V2RepositoryUnload = Post "/v2/repository/models/{model}/unload",
+        /// Inputs and outputs of a model, for clients of TensorFlow Serving.
+        Metadata = Get "/v1/models/{model}/metadata",
+        /// Inputs and outputs of a version, for clients of TensorFlow Serving.
+        VersionMetadata = Get "/v1/models/{model}/versions/{version}/metadata",
         /// Liveness.
         Live = Get "/livez",
         /// Readiness.
         Ready = Get "/readyz",
+        /// Readiness, for SageMaker and MLflow.
+        Ping = Get "/ping",
+        /// Readiness, for MLflow.
+        Health = Get "/health",
+        /// Version of the program, for MLflow.
+        ProgramVersion = Get "/version",
         /// Metrics, unless only the admin listener serves them.
         Metrics = Get "/metrics",
+    }
+}
+
+/// Purpose of a path that the configuration adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AliasOf {
+    /// Predictions of the default model.
+    Predict,
+    /// Readiness.
+    Ready,
+}
+
+impl DataEndpoint {
+    /// Returns true if a path that the configuration adds is not served yet. Fails if it is the path of an endpoint for
+    /// something else.
+    ///
+    /// ```
+    /// use leeway::api::routes::{AliasOf, DataEndpoint};
+    /// assert_eq!(DataEndpoint::is_new("/v1/endpoints/7:predict", AliasOf::Predict), Ok(true));
+    /// assert_eq!(DataEndpoint::is_new("/v1/models/digits:predict", AliasOf::Predict), Ok(false));
+    /// assert!(DataEndpoint::is_new("/feedback", AliasOf::Predict).is_err());
+    /// ```
+    pub fn is_new(path: &str, alias: AliasOf) -> Result<bool, String> {
+        let serves = |endpoint: &DataEndpoint| match alias {
+            AliasOf::Predict => matches!(
+                endpoint,
+                DataEndpoint::Predict
+                    | DataEndpoint::PredictModel
+                    | DataEndpoint::PredictVersion
+                    | DataEndpoint::Invocations
+            ),
+            AliasOf::Ready => endpoint.method() == Method::Get,
+        };
+        let at_path: Vec<&DataEndpoint> =
+            DataEndpoint::ALL.iter().filter(|endpoint| matches(endpoint.path(), path)).collect();
+        match &*at_path {
+            [] => Ok(true),
+            several if several.iter().any(|endpoint| serves(endpoint)) => Ok(false),
+            [other, ..] => Err(format!("{path} is the path of {other}; choose another")),
+        }
+    }
+}
+
+/// Returns true if a path has the form of a pattern, in which a parameter in braces stands for one or more characters.
+fn matches(pattern: &str, path: &str) -> bool {
+    let (mut patterns, mut segments) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (patterns.next(), segments.next()) {
+            (None, None) => return true,
+            (Some(pattern), Some(segment)) => {
+                let fits = match pattern.split_once('}') {
+                    // A parameter takes anything but an action behind a colon, such as `:predict`.
+                    Some((_, action)) => {
+                        segment.strip_suffix(action).is_some_and(|name| !name.is_empty() && !name.contains(':'))
+                    }
+                    None => pattern == segment,
+                };
+                if !fits {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub struct HeldBytes {
 #[derive(Debug)]
 pub struct Held<T> {
     value: T,
-    _bytes: HeldBytes,
+    bytes: HeldBytes,
 }
 
 /// Reciprocal of the share that is reserved for small holders.
@@ -138,7 +138,7 @@ impl HeldBytes {
 
     /// Holds these bytes for as long as `value` lives.
     pub fn of<T>(self, value: T) -> Held<T> {
-        Held { value, _bytes: self }
+        Held { value, bytes: self }
     }
 }
 
@@ -151,6 +151,13 @@ impl Drop for HeldBytes {
 }
 
 // ===== impl Held =====
+
+impl<T> Held<T> {
+    /// Returns the budget that the bytes are taken from.
+    pub fn budget(&self) -> &MemoryBudget {
+        &self.bytes.budget
+    }
+}
 
 impl<T> Deref for Held<T> {
     type Target = T;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::count::{Count, available_cores, non_zero};
 use super::listen;
+use super::route::Route;
 use crate::machine;
 
 /// `[http]`: the listener for clients.
@@ -17,6 +18,12 @@ pub struct HttpConfig {
     /// Address and port. Port 0 chooses a free port.
     #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
+    /// Another path of predictions of the default model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predict_route: Option<Route>,
+    /// Another path of readiness.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_route: Option<Route>,
     /// Number of threads that read and parse requests, and write responses.
     pub threads: Count,
     /// Maximum number of open connections on which predictions are served.
@@ -61,6 +68,8 @@ impl Default for HttpConfig {
     fn default() -> Self {
         HttpConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            predict_route: None,
+            health_route: None,
             threads: Count::Auto,
             connection_limit: non_zero(1024),
             first_request_timeout_ms: NonZeroU64::MIN.saturating_add(9_999),

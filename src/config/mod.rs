@@ -17,6 +17,7 @@ mod model;
 mod monitoring;
 mod onnxruntime_library;
 mod repository;
+mod route;
 mod sources;
 mod state;
 
@@ -41,6 +42,7 @@ pub use self::monitoring::{
 };
 pub use self::onnxruntime_library::LibraryCandidate;
 pub use self::repository::{LoadingConfig, RepositoryConfig, StartMode};
+pub use self::route::Route;
 pub(crate) use self::sources::toml_problem;
 pub use self::sources::{DEFAULT_FILE, Overrides, own_variables};
 pub use self::state::{StateConfig, StateUrl};

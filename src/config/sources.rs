@@ -13,6 +13,7 @@ use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
 
 use super::Config;
+use super::route::with_vertex_ai;
 use crate::error::{Result, SetupError};
 use crate::identity::{printable, shown as shown_text};
 
@@ -51,7 +52,7 @@ impl Config {
     /// Loads the configuration from `file` (or [`DEFAULT_FILE`], if it exists), the environment and `overrides`.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, SetupError> {
         let file = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()));
-        let mut figment = Figment::new();
+        let mut figment = with_vertex_ai(Figment::new())?;
         if let Some(path) = file {
             figment = figment.merge(toml(path)?);
         }
@@ -83,6 +84,8 @@ impl Config {
             ("repository", "default_model"),
             ("onnxruntime", "library"),
             ("admin", "token"),
+            ("http", "predict_route"),
+            ("http", "health_route"),
             ("http", "body_memory_bytes"),
             ("feedback", "key"),
             ("loading", "trial_memory_mb"),

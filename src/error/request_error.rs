@@ -55,6 +55,13 @@ pub enum Error {
     )]
     #[strum(message = "Not found")]
     UnknownEndpoint,
+    /// Models do not have this action.
+    #[error("a model has no \":{action}\"; send the request to :predict in its place")]
+    #[strum(message = "Not found")]
+    UnknownAction {
+        /// The action in the path, such as `classify`.
+        action: String,
+    },
     /// The path exists, but does not accept this method.
     #[error("this path accepts {allowed} only")]
     #[strum(message = "Method not allowed")]
@@ -268,7 +275,8 @@ impl Error {
             Error::UnknownModel { .. }
             | Error::UnknownVersion { .. }
             | Error::NoDefaultModel { .. }
-            | Error::UnknownEndpoint => ErrorKind::NotFound,
+            | Error::UnknownEndpoint
+            | Error::UnknownAction { .. } => ErrorKind::NotFound,
             Error::Overloaded { .. }
             | Error::QueueFull { .. }
             | Error::TooManyConnections { .. }

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::HttpState;
 use super::activity::AboveLimit;
-use super::body::discard;
+use super::body::{RowFormat, discard};
 use super::context::{Failure, RequestContext};
 use crate::error::{Error, Result};
 use crate::model::Priority;
@@ -46,14 +46,16 @@ const PREDICT: &str = ":predict";
 /// A prediction request that can be answered in time, judging by its head.
 pub(super) struct AdmittedRequest {
     pub(super) admitted: Admitted,
+    /// Format of the body, if it has rows and is not one JSON object.
+    pub(super) rows: Option<RowFormat>,
     /// Id of the request, from which the ids of its predictions are derived.
     pub(super) unique: Uuid,
     pub(super) head: Parts,
     pub(super) content: Body,
 }
 
-/// Function that reads the requested model or version from the parameters of a path.
-pub(super) type ReadTarget = fn(&RawPathParams) -> Result<Target<'_>>;
+/// Function that reads the requested model or version from the parameters of a path, or from the headers.
+pub(super) type ReadTarget = for<'a> fn(&'a RawPathParams, &'a HeaderMap) -> Result<Target<'a>>;
 
 /// Function that reads the media type of a body from its headers; `None` if the body has the usual encoding.
 pub(super) type ReadMediaType = fn(&HeaderMap) -> Result<Option<Cow<'_, str>>>;
@@ -88,7 +90,9 @@ where
             let (mut head, mut content) = request.into_parts();
             let path = RawPathParams::from_request_parts(&mut head, &()).await;
             let answered = match admit(&state, (target, media_type), path, &head) {
-                Ok((admitted, unique)) => predict(state, AdmittedRequest { admitted, unique, head, content }).await,
+                Ok((admitted, rows, unique)) => {
+                    predict(state, AdmittedRequest { admitted, rows, unique, head, content }).await
+                }
                 Err(error) => {
                     // The rest of the body is read, so that the connection can be reused, and a client that is still
                     // sending gets the response.
@@ -106,28 +110,29 @@ fn admit(
     (target, media_type): (ReadTarget, ReadMediaType),
     path: Result<RawPathParams, RawPathParamsRejection>,
     head: &Parts,
-) -> Result<(Admitted, Uuid)> {
+) -> Result<(Admitted, Option<RowFormat>, Uuid)> {
     let path = path.map_err(|_| Error::UnknownEndpoint)?;
     let context = RequestContext::of(head)?;
     let media_type = media_type(&head.headers)?;
+    let rows = media_type.as_deref().and_then(|media_type| RowFormat::of(media_type, &head.headers));
     let asked = Head {
-        target: target(&path)?,
+        target: target(&path, &head.headers)?,
         routing_key: routing_key(&head.headers)?.unwrap_or(context.id.as_bytes()),
         read_at: context.started,
         client_timeout: client_timeout(&head.headers)?,
         priority: priority(&head.headers)?,
-        media_type: media_type.as_deref(),
+        media_type: media_type.as_deref().filter(|_| rows.is_none()),
     };
     let admitted = serve::admit(&state.catalog, asked)?;
     match context.above_limit {
         Some(AboveLimit { limit }) => Err(admitted.refused(Error::TooManyConnections { limit: limit.get() })),
-        None => Ok((admitted, context.unique)),
+        None => Ok((admitted, rows, context.unique)),
     }
 }
 
 /// Returns the model or version that the parameters of a path name: `{model}:predict`, or `{model}` and
 /// `{version}:predict`. A path without parameters stands for the default model.
-pub(super) fn predict_target(path: &RawPathParams) -> Result<Target<'_>> {
+pub(super) fn predict_target<'a>(path: &'a RawPathParams, _: &'a HeaderMap) -> Result<Target<'a>> {
     let (mut model, mut version) = (None, None);
     for (name, value) in path {
         match name {
@@ -147,7 +152,7 @@ pub(super) fn predict_target(path: &RawPathParams) -> Result<Target<'_>> {
 fn before_predict(segment: &str) -> Result<&str> {
     segment.strip_suffix(PREDICT).ok_or_else(|| match segment.split_once(':') {
         None => Error::UnsupportedMethod { allowed: "GET, HEAD".to_owned() },
-        Some(_) => Error::UnknownEndpoint,
+        Some((_, action)) => Error::UnknownAction { action: action.chars().take(32).collect() },
     })
 }
 

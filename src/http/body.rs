@@ -13,9 +13,11 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 
 use super::activity::Evicted;
+use super::answer_format::JSON_LINES;
 use super::context::RequestContext;
 use crate::budget::{ArrivedBytes, MemoryBudget};
 use crate::error::{Error, Fault, Result};
+use crate::pipeline::{CsvHeader, JsonSeparator, NamedRows};
 
 /// Maximum number of bytes that are read and discarded of the body of a refused request, so that a client that is still
 /// sending gets the response.
@@ -71,6 +73,51 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
     let is_json = essence.eq_ignore_ascii_case(b"application/json")
         || (essence.len() > 5 && essence[essence.len() - 5..].eq_ignore_ascii_case(b"+json"));
     Ok((!is_json).then(|| String::from_utf8_lossy(&essence[..essence.len().min(64)])))
+}
+
+/// Format of a body with rows that is not one JSON object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowFormat {
+    /// CSV.
+    Csv(CsvHeader),
+    /// JSON texts, each with an instance.
+    JsonTexts(JsonSeparator),
+}
+
+impl RowFormat {
+    /// Returns the format of a body with this media type; `None` for other media types.
+    pub(super) fn of(media_type: &str, headers: &HeaderMap) -> Option<RowFormat> {
+        let is = |known: &str| media_type.eq_ignore_ascii_case(known);
+        if is("text/csv") {
+            return Some(RowFormat::Csv(csv_header(headers)));
+        }
+        if JSON_LINES.into_iter().any(is) {
+            return Some(RowFormat::JsonTexts(JsonSeparator::LineFeed));
+        }
+        is("application/json-seq").then_some(RowFormat::JsonTexts(JsonSeparator::RecordSeparator))
+    }
+
+    /// Returns the rows of a body.
+    pub(super) fn rows(self, body: &[u8]) -> Result<NamedRows<'_>> {
+        let text = std::str::from_utf8(body).map_err(|error| {
+            Error::InvalidInput(format!("the body is not UTF-8, from byte {} on", error.valid_up_to()))
+        })?;
+        Ok(match self {
+            RowFormat::Csv(header) => NamedRows::Csv { text, header },
+            RowFormat::JsonTexts(between) => NamedRows::JsonTexts { text, between },
+        })
+    }
+}
+
+/// Returns the meaning of the first line of CSV: the parameter `header` of the media type (RFC 4180, section 3).
+fn csv_header(headers: &HeaderMap) -> CsvHeader {
+    let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().to_ascii_lowercase()).unwrap_or_default();
+    let mut parameters = content_type.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+    match parameters.find_map(|parameter| parameter.strip_prefix(b"header=")) {
+        Some(b"present") => CsvHeader::Present,
+        Some(b"absent") => CsvHeader::Absent,
+        _ => CsvHeader::Recognised,
+    }
 }
 
 /// Checks that the headers announce a JSON body.
@@ -153,6 +200,21 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn rows_are_csv_or_json_texts() {
+        let check = |content_type: &'static str, expected: Option<RowFormat>| {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+            let media_type = media_type(&headers).unwrap().unwrap();
+            assert_eq!(RowFormat::of(&media_type, &headers), expected, "{content_type}");
+        };
+        check("text/csv", Some(RowFormat::Csv(CsvHeader::Recognised)));
+        check("Text/CSV; charset=utf-8; Header=Present", Some(RowFormat::Csv(CsvHeader::Present)));
+        check("text/csv;header=absent", Some(RowFormat::Csv(CsvHeader::Absent)));
+        check("application/jsonlines", Some(RowFormat::JsonTexts(JsonSeparator::LineFeed)));
+        check("application/json-seq", Some(RowFormat::JsonTexts(JsonSeparator::RecordSeparator)));
+        check("text/plain", None);
+    }
 
     #[test]
     fn every_encoding_of_every_header_is_looked_at() {

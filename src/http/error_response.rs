@@ -139,6 +139,7 @@ mod tests {
             },
             Error::Unhealthy("no model is served".into()),
             Error::UnknownEndpoint,
+            Error::UnknownAction { action: "classify".into() },
             Error::UnsupportedMethod { allowed: "POST".into() },
             Error::UnsupportedContent("the Content-Type of the body is \"text/plain\"".into()),
             Error::RequestTooLarge { limit: 8, advice: "send fewer instances" },

@@ -1,4 +1,4 @@
-//! Responses as JSON. Predictions have the form `{"predictions": […], "model": {…}, "prediction_ids": […]}`.
+//! Responses as JSON, and the headers of all responses with predictions. Predictions have the form `{"predictions": […], "model": {…}, "prediction_ids": […]}`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::answer_format;
 use super::context::attach_delivery;
 use crate::budget::{Held, MemoryBudget};
 use crate::error::{Error, Result};
@@ -25,6 +26,9 @@ use crate::stage::{Stage, Timings};
 const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+/// Media type of JSON.
+pub(super) const JSON: &str = "application/json";
+
 /// Typical length of a prediction in JSON, so that the buffer seldom has to grow.
 const BYTES_PER_PREDICTION: usize = 256;
 
@@ -33,6 +37,20 @@ struct AnswerBody<'a> {
     predictions: &'a [Prediction],
     model: &'a RawValue,
     prediction_ids: PredictionIds<'a>,
+}
+
+/// Response whose predictions are columns, as TensorFlow Serving writes them.
+#[derive(Serialize)]
+struct ColumnsBody<'a> {
+    outputs: Box<RawValue>,
+    model: &'a RawValue,
+    prediction_ids: PredictionIds<'a>,
+}
+
+/// Text of the response to a prediction request.
+pub(super) struct AnswerText {
+    pub(super) text: Held<Vec<u8>>,
+    pub(super) media_type: &'static str,
 }
 
 /// Ids of the predictions in a response, which serialize as one signed, opaque text each. Callers need them for
@@ -67,14 +85,29 @@ pub(super) fn answer_text(
     Ok(text)
 }
 
+/// Returns the JSON text of the response to a prediction request in which predictions are columns.
+pub(super) fn columns_text(
+    predictions: &[Prediction],
+    version: &ServedVersion,
+    request: Uuid,
+    feedback: &Feedback,
+) -> Result<Vec<u8>> {
+    let outputs = String::from_utf8(answer_format::columns(predictions)?).map_err(Error::internal)?;
+    let outputs = RawValue::from_string(outputs).map_err(Error::internal)?;
+    let prediction_ids = PredictionIds { feedback, request, version: version.key, predictions };
+    serde_json::to_vec(&ColumnsBody { outputs, model: &version.identity, prediction_ids }).map_err(Error::internal)
+}
+
 /// Reserves memory for the text of a response until the client has read it.
 pub(super) fn held(text: Vec<u8>, memory: &MemoryBudget) -> Result<Held<Vec<u8>>> {
     Ok(memory.hold(text.capacity())?.of(text))
 }
 
 /// Returns the response to a prediction request.
-pub(super) fn answer(answer: Answer<Held<Vec<u8>>>) -> Response {
-    let mut response = json_text(Bytes::from_owner(answer.encoded));
+pub(super) fn answer(answer: Answer<AnswerText>) -> Response {
+    let AnswerText { text, media_type } = answer.encoded;
+    let mut response = Response::new(Body::from(Bytes::from_owner(text)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     describe(&mut response, &answer.version, &answer.timings, answer.delivery);
     response
 }
@@ -133,6 +166,6 @@ pub(super) fn json_held_anyway(value: &impl Serialize, memory: &MemoryBudget) ->
 
 fn json_text(text: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Body::from(text.into()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     response
 }

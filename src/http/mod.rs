@@ -12,13 +12,15 @@
 //!   has the handlers of the admin API, and the table of the admin listener's handlers. `admin_access.rs` checks access
 //!   to the admin API, and `operator_request.rs` reads its paths and bodies.
 //! - `v2/` has the handlers of the Open Inference Protocol.
+//! - `invocations.rs` and `tensorflow.rs` have what only clients of SageMaker and MLflow, and of TensorFlow Serving ask for.
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
-//! - `json_answer.rs` writes responses as JSON; `error_response.rs` is the only place where an error becomes a status.
+//! - `json_answer.rs` writes responses as JSON, and `answer_format.rs` predictions in other formats; `error_response.rs` is the only place where an error becomes a status.
 
 mod activity;
 mod admin;
 mod admin_access;
 mod admission;
+mod answer_format;
 mod body;
 mod connection;
 mod connections;
@@ -26,6 +28,7 @@ mod context;
 mod error_response;
 mod exposition;
 mod feedback;
+mod invocations;
 mod json_answer;
 mod listener;
 mod models;
@@ -35,6 +38,7 @@ mod predict;
 mod request_layer;
 mod stack;
 mod stream;
+mod tensorflow;
 mod v2;
 
 use std::num::NonZeroUsize;
@@ -46,7 +50,7 @@ pub use self::exposition::{Exposition, compress};
 pub use self::listener::{BoundAddress, Listener, ListenerLimits, places};
 pub use self::stack::{admin, data};
 use crate::budget::{BlockingThreads, MemoryBudget, StageCost};
-use crate::config::{AdminConfig, HealthConfig, HttpConfig, Token};
+use crate::config::{AdminConfig, HealthConfig, HttpConfig, Route, Token};
 use crate::deploy::Deployer;
 use crate::feedback::Feedback;
 use crate::monitor::Monitor;
@@ -66,6 +70,9 @@ pub struct HttpState {
     pub monitor: Arc<Monitor>,
     /// Readiness of the server for new requests.
     pub readiness: Arc<Readiness>,
+    /// Another path of predictions of the default model, and of readiness, as the configuration says.
+    pub predict_route: Option<Route>,
+    pub health_route: Option<Route>,
     /// Maximum size of a prediction body, in bytes.
     pub body_limit: NonZeroUsize,
     /// Settings for the detection of runs that do not end.
@@ -106,6 +113,8 @@ impl HttpState {
             feedback,
             monitor,
             readiness,
+            predict_route: config.predict_route.clone(),
+            health_route: config.health_route.clone(),
             body_limit: config.body_limit_bytes,
             health: health.clone(),
             feedback_body_limit: config.feedback_body_limit_bytes,

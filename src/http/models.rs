@@ -10,7 +10,9 @@ use axum::response::Response;
 use super::HttpState;
 use super::context::Failure;
 use super::json_answer::held_json;
-use crate::api::models::{ModelView, Models, TensorFlowStatus, TensorFlowVersion, TensorView, VersionView};
+use crate::api::models::{
+    ModelVersionView, ModelView, Models, TensorFlowStatus, TensorFlowVersion, TensorView, VersionView,
+};
 use crate::api::routes::Method;
 use crate::error::Error;
 use crate::identity::ModelName;
@@ -55,7 +57,9 @@ pub(super) async fn show_version(
     let snapshot = state.catalog.snapshot();
     let served = snapshot.resolve(Target::Version(&name, &version), b"")?;
     let (_, model) = snapshot.model(&name)?;
-    Ok(held_json(&version_view(served, model), &state.body_memory)?)
+    let view =
+        ModelVersionView { model_version_status: [tensor_flow_view(served)], version: version_view(served, model) };
+    Ok(held_json(&view, &state.body_memory)?)
 }
 
 /// Refuses an unsupported method on the path of a model or version. Only POST is accepted on paths of predictions, and

@@ -9,13 +9,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post, post_service};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::admission::{Admission, predict_target};
+use super::admission::{Admission, ReadTarget, predict_target};
 use super::context::Failure;
 use super::error_response::Format;
+use super::predict::{Protocol, predict};
 use super::{
-    HttpState, admin as operators, admin_access, body, feedback, models, operations, predict, request_layer, v2,
+    HttpState, admin as operators, admin_access, body, feedback, invocations, models, operations, request_layer,
+    tensorflow, v2,
 };
-use crate::api::routes::{ADMIN_API, AdminEndpoint, DataEndpoint, Method};
+use crate::api::routes::{ADMIN_API, AdminEndpoint, AliasOf, DataEndpoint, Method};
+use crate::config::Route;
 use crate::error::Error;
 
 /// Patterns of the unknown paths below `/v1/`. Their errors have the format of the `/v1` routes.
@@ -28,23 +31,36 @@ const UNKNOWN_V2: [&str; 2] = ["/v2/", "/v2/{*unknown}"];
 pub fn data(state: &Arc<HttpState>) -> Router {
     // Admission gives a prediction its deadline. Only predictions pass through it, so only they are shed or run out of
     // time, and health and metrics respond under any load.
-    let predict = || {
-        let (state, target, predict) = (Arc::clone(state), predict_target, predict::predict);
+    let predictions = |protocol: Protocol, target: ReadTarget| {
+        let (state, predict) = (Arc::clone(state), move |state, request| predict(state, request, protocol));
         post_service(Admission { state, target, media_type: body::media_type, predict })
     };
+    let of_default = || with_allow(Method::Post, predictions(Protocol::Leeway, predict_target));
+    let invocations = predictions(Protocol::Invocations, invocations::target);
     let own = Router::new()
-        .route(DataEndpoint::Predict.path(), with_allow(Method::Post, predict()))
+        .route(DataEndpoint::Predict.path(), of_default())
+        .route(DataEndpoint::Invocations.path(), with_allow(Method::Post, invocations))
         .route(DataEndpoint::Feedback.path(), with_allow(Method::Post, post(feedback::take)))
         .route(DataEndpoint::Live.path(), with_allow(Method::Get, get(operations::live)))
         .route(DataEndpoint::Ready.path(), with_allow(Method::Get, get(operations::ready)))
+        .route(DataEndpoint::Ping.path(), with_allow(Method::Get, get(invocations::ping)))
+        .route(DataEndpoint::Health.path(), with_allow(Method::Get, get(invocations::ping)))
+        .route(DataEndpoint::ProgramVersion.path(), with_allow(Method::Get, get(invocations::version)))
         .route(DataEndpoint::Metrics.path(), with_allow(Method::Get, get(operations::metrics_for_clients)))
         .fallback(unknown_endpoint);
+    let own = with_aliases(own, state, of_default);
+    let tensorflow = || predictions(Protocol::TensorFlow, predict_target);
     // The paths of TensorFlow Serving and KServe, whose clients expect errors in another format.
     let v1 = Router::new()
         .route(DataEndpoint::Models.path(), with_allow(Method::Get, get(models::list)))
         // `{model}` and `{model}:predict` share a route, because a path parameter of axum is a whole segment.
-        .route(DataEndpoint::Model.path(), predict().get(models::show).fallback(models::unsupported_method))
-        .route(DataEndpoint::Version.path(), predict().get(models::show_version).fallback(models::unsupported_method))
+        .route(DataEndpoint::Model.path(), tensorflow().get(models::show).fallback(models::unsupported_method))
+        .route(
+            DataEndpoint::Version.path(),
+            tensorflow().get(models::show_version).fallback(models::unsupported_method),
+        )
+        .route(DataEndpoint::Metadata.path(), with_allow(Method::Get, get(tensorflow::metadata)))
+        .route(DataEndpoint::VersionMetadata.path(), with_allow(Method::Get, get(tensorflow::version_metadata)))
         .route(UNKNOWN_V1[0], any(unknown_endpoint))
         .route(UNKNOWN_V1[1], any(unknown_endpoint));
     with_layers(own, state, Format::Problem).merge(with_layers(v1, state, Format::ProblemWithError)).merge(with_layers(
@@ -91,6 +107,32 @@ pub fn admin(state: &Arc<HttpState>) -> Router {
     let api = api.fallback(unknown_endpoint).layer(access());
     let own = with_layers(routes.nest(ADMIN_API, api).fallback(unknown_endpoint), state, Format::Problem);
     own.merge(with_layers(v2.layer(access()), state, Format::ProblemWithError))
+}
+
+/// Adds the paths that the configuration names, unless they are served already.
+fn with_aliases(
+    routes: Router<Arc<HttpState>>,
+    state: &HttpState,
+    predict: impl Fn() -> MethodRouter<Arc<HttpState>>,
+) -> Router<Arc<HttpState>> {
+    let new = |route: &Option<Route>, alias: AliasOf| {
+        let route = route.as_ref().map(Route::path)?;
+        DataEndpoint::is_new(route, alias).unwrap_or(false).then(|| route.to_owned())
+    };
+    let ready = || with_allow(Method::Get, get(operations::ready));
+    match (new(&state.predict_route, AliasOf::Predict), new(&state.health_route, AliasOf::Ready)) {
+        (Some(both), Some(health)) if both == health => routes.route(&both, predict().get(operations::ready)),
+        (predict_route, health_route) => {
+            let routes = match predict_route {
+                Some(path) => routes.route(&path, predict()),
+                None => routes,
+            };
+            match health_route {
+                Some(path) => routes.route(&path, ready()),
+                None => routes,
+            }
+        }
+    }
 }
 
 fn with_layers(routes: Router<Arc<HttpState>>, state: &Arc<HttpState>, format: Format) -> Router {

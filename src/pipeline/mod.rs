@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `tensor/`, `tabular/`, `text/`, `image/`, `audio/`, `bytes/` | preprocessors, and the postprocessors that belong to them |
 //! | `classify/`, `detect/`, `mask/`, `regressor.rs`, `anomaly.rs` | postprocessors |
-//! | `json/` | reading instances, without a tree of values |
+//! | `json/` | reading requests and instances, without a tree of values |
+//! | `named_rows/` | rows of named values, such as columns or CSV, as instances |
 //! | `stages.rs`, `stage_context.rs`, `version_files.rs` | the kinds of stages, and the data a stage is made from |
 //! | `row_origin.rs`, `outputs.rs`, `target_names.rs`, `prediction.rs`, `prediction_kind.rs` | shared by postprocessors: origin of rows, outputs, names of several targets, predictions and their kinds |
 
@@ -22,6 +23,7 @@ mod detect;
 mod image;
 mod json;
 mod mask;
+mod named_rows;
 mod outputs;
 mod prediction;
 mod prediction_kind;
@@ -42,9 +44,20 @@ use serde_json::value::RawValue;
 
 pub use self::classify::labels::Label;
 pub use self::classify::model_classes::{LabelColumns, ModelClasses, NamedClasses, OutputClasses};
-pub use self::json::instances::{instances, unreadable};
+pub use self::json::members::Members;
+pub use self::json::members::Members;
 pub use self::json::object::Object;
+pub use self::json::object::Object;
+pub use self::json::request_body::{RequestBody, SIGNATURE, instances, null_for_nan, request_body, unreadable};
 pub use self::json::tensor_elements::tensor_elements;
+pub use self::named_rows::{
+    CellKind, Cells, CsvHeader, Elements, FormColumn, InstanceForm, Instances, JsonSeparator, NamedColumn, NamedRows,
+    instances_of,
+};
+pub use self::named_rows::{
+    CellKind, Cells, CsvHeader, Elements, FormColumn, InstanceForm, Instances, JsonSeparator, NamedColumn, NamedRows,
+    instances_of,
+};
 pub use self::prediction::{Detection, Entity, FlatElements, Mask, MaskClass, Prediction, RunLengths, Score};
 pub use self::prediction_kind::{LabelKind, PredictionKind};
 pub use self::row_origin::{ImagePlacement, Origin, TokenisedText};
@@ -88,6 +101,11 @@ pub trait Preprocessor: Send + Sync {
 
     /// Describes the table that the preprocessor reads, if an instance is a row of a table.
     fn table(&self) -> Option<Table> {
+        None
+    }
+
+    /// Describes an instance for requests that name the values of a row. `None` if the values have no names.
+    fn instance_form(&self) -> Option<InstanceForm> {
         None
     }
 

@@ -13,7 +13,7 @@ use crate::budget::{BlockingThreads, Deadline, StageClock};
 use crate::error::{Error, Result};
 use crate::model::Priority;
 use crate::monitor::Delivery;
-use crate::pipeline::{Origin, Prediction, Prepared};
+use crate::pipeline::{Origin, Prediction, Prepared, instances_of};
 use crate::registry::ServedVersion;
 use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
@@ -124,6 +124,11 @@ fn prepare(version: &ServedVersion, input: Input<'_>, deadline: Deadline) -> Res
     let pipeline = &version.pipeline;
     let prepared = match input {
         Input::Instances(instances) => pipeline.preprocessor.transform(instances, deadline)?,
+        Input::Rows { rows, memory } => {
+            let form = pipeline.preprocessor.instance_form();
+            let instances = instances_of(&rows, form.as_ref(), version.config.model.max_instances, memory)?;
+            pipeline.preprocessor.transform(instances.json(), deadline)?
+        }
         Input::Media { media_type, bytes } => pipeline.preprocessor.transform_raw(media_type, bytes, deadline)?,
         Input::Named(named) => return prepare_named(version, named),
     };

@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use crate::budget::MemoryBudget;
 use crate::error::Result;
 use crate::model::Priority;
-use crate::pipeline::Prediction;
+use crate::pipeline::{NamedRows, Prediction};
 use crate::tensor::{DType, Data, Shape};
 
 /// Input of a prediction.
@@ -17,6 +18,14 @@ use crate::tensor::{DType, Data, Shape};
 pub enum Input<'a> {
     /// Instances: a JSON array that is not parsed yet. The preprocessor turns them into tensors.
     Instances(&'a RawValue),
+    /// Rows of named values, such as columns or CSV. They become instances, and the preprocessor turns these into
+    /// tensors.
+    Rows {
+        /// The rows.
+        rows: NamedRows<'a>,
+        /// Memory that the instances are charged to.
+        memory: &'a MemoryBudget,
+    },
     /// One instance of a media type that the preprocessor reads, such as an image.
     Media {
         /// The media type, as in [`Preprocessor::media_types`](crate::pipeline::Preprocessor::media_types).

@@ -44,6 +44,7 @@ mod overload;
 
 mod prometheus;
 mod repository;
+mod request_forms;
 #[cfg(feature = "failpoints")]
 mod resources;
 mod rollout;

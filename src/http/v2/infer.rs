@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::RawPathParams;
+use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
@@ -31,7 +32,7 @@ struct EncodedAnswer {
 }
 
 /// Returns the model or version in a path with the parameters `{model}`, or `{model}` and `{version}`.
-pub(super) fn target(path: &RawPathParams) -> Result<Target<'_>> {
+pub(super) fn target<'a>(path: &'a RawPathParams, _: &'a HeaderMap) -> Result<Target<'a>> {
     let parameter = |wanted: &str| path.iter().find_map(|(name, value)| (name == wanted).then_some(value));
     match (parameter("model"), parameter("version")) {
         (Some(model), None) => Ok(Target::Model(model)),
@@ -42,7 +43,7 @@ pub(super) fn target(path: &RawPathParams) -> Result<Target<'_>> {
 
 /// `POST /v2/models/{model}/infer`, `POST /v2/models/{model}/versions/{version}/infer`
 pub(super) async fn infer(state: Arc<HttpState>, request: AdmittedRequest) -> Result<Response, Failure> {
-    let AdmittedRequest { admitted, unique: _, head, mut content } = request;
+    let AdmittedRequest { admitted, head, mut content, .. } = request;
     let memory = state.body_memory.clone();
     let encode = move |output: Output<'_>, form: AnswerForm, version: &ServedVersion| match output {
         Output::Named(outputs) => {

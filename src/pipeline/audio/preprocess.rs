@@ -23,7 +23,7 @@ use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::encoded_file::encoded_file;
 use crate::pipeline::json::reader::{Fits, Misfit, Reader, misfit, quoted};
 use crate::pipeline::json::to_tensor::{Column, explained};
-use crate::pipeline::{Origin, Prepared, Preprocessor, StageContext};
+use crate::pipeline::{FormColumn, InstanceForm, Origin, Prepared, Preprocessor, StageContext};
 use crate::tensor::{DType, Data, Dim, Tensor, TensorSpec, Tensors};
 
 /// Maximum duration of all recordings of a request together, as a multiple of the maximum of one.
@@ -88,6 +88,18 @@ impl Preprocessor for AudioPreprocessor {
         };
         Reader::instances(instances.get(), (self.most_rows, deadline), read, explain)?;
         self.finish(batch, columns)
+    }
+
+    fn instance_form(&self) -> Option<InstanceForm> {
+        if self.inputs.len() == 1 {
+            return Some(InstanceForm::file("audio"));
+        }
+        let column = |(index, spec): (usize, &TensorSpec)| match index == self.audio.index {
+            true => FormColumn::file(&spec.name),
+            false => FormColumn::of_input(spec, false),
+        };
+        let columns = self.inputs.iter().enumerate().map(column).collect();
+        Some(InstanceForm::Object { columns, ignores_others: false })
     }
 
     fn media_types(&self) -> &'static [&'static str] {

@@ -17,7 +17,7 @@ use crate::error::{Error, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::encoded_file::encoded_file;
 use crate::pipeline::json::reader::{FromJson, Reader, misfit};
-use crate::pipeline::{Origin, Prepared, Preprocessor, StageContext};
+use crate::pipeline::{InstanceForm, Origin, Prepared, Preprocessor, StageContext};
 use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, for_each_element_type, with_element_type};
 
 /// Maximum number of bytes that a model takes from a file: those of the longest published models of malware.
@@ -215,6 +215,10 @@ impl Preprocessor for BytesPreprocessor {
         };
         Reader::instances(instances.get(), (self.most_rows, deadline), read, Error::from)?;
         self.finish(batch)
+    }
+
+    fn instance_form(&self) -> Option<InstanceForm> {
+        Some(InstanceForm::file("bytes"))
     }
 
     fn media_types(&self) -> &'static [&'static str] {

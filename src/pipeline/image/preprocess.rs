@@ -24,7 +24,7 @@ use crate::error::{Error, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::encoded_file::encoded_file;
 use crate::pipeline::json::reader::{Reader, misfit};
-use crate::pipeline::{ImagePlacement, Origin, Prepared, Preprocessor, StageContext};
+use crate::pipeline::{ImagePlacement, InstanceForm, Origin, Prepared, Preprocessor, StageContext};
 use crate::tensor::{DType, Data, Tensor};
 
 /// Maximum number of pixels of all images of a request together, as a multiple of the maximum of one image.
@@ -120,6 +120,10 @@ impl Preprocessor for ImagePreprocessor {
     /// Returns true, because a few bytes can become millions of pixels.
     fn is_heavy(&self) -> bool {
         true
+    }
+
+    fn instance_form(&self) -> Option<InstanceForm> {
+        Some(InstanceForm::file("image"))
     }
 
     fn media_types(&self) -> &'static [&'static str] {

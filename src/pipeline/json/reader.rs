@@ -327,7 +327,7 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// Returns the position of the closing quote of the string that begins with the quote at `start`.
-fn end_of_string(bytes: &[u8], start: usize) -> usize {
+pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(found) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) {
         if bytes[at + found] == b'"' {

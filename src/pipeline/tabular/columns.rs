@@ -207,6 +207,17 @@ impl Values {
         }
     }
 
+    /// Returns the type of the values as they are sent, of a column that is part of an input of this type.
+    pub(crate) fn dtype_sent(&self, input: DType) -> DType {
+        match self {
+            Values::Number(_) => input,
+            Values::Boolean { .. } => DType::Bool,
+            Values::Text { .. } => DType::Text,
+            Values::Category(category) if category.takes_texts() => DType::Text,
+            Values::Category(_) => DType::I64,
+        }
+    }
+
     /// Returns true if every row must have a value for the column.
     pub(crate) fn is_needed(&self) -> bool {
         match self {

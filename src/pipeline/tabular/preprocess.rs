@@ -19,7 +19,9 @@ use crate::pipeline::json::whole_numbers::whole_number;
 use crate::pipeline::tabular::categories::{Category, Place};
 use crate::pipeline::tabular::columns::{ColumnSettings, Values};
 use crate::pipeline::tabular::numbers::{Number, Quantity, put};
-use crate::pipeline::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows, some_of};
+use crate::pipeline::{
+    FormColumn, InstanceForm, Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows, some_of,
+};
 use crate::tensor::{
     DType, Data, Dim, Element, Signature, Tensor, TensorSpec, for_each_element_type, with_element_type,
 };
@@ -221,6 +223,17 @@ impl Preprocessor for TabularPreprocessor {
         let column =
             |column: &Column| TableColumn { name: column.name.to_string(), is_text: column.values.are_texts() };
         Some(Table { columns: self.columns.iter().map(column).collect(), rows: TableRows::Objects })
+    }
+
+    fn instance_form(&self) -> Option<InstanceForm> {
+        let column = |column: &Column| {
+            let dtype = column.values.dtype_sent(self.inputs[column.input].spec.dtype);
+            FormColumn::scalar(&column.name, dtype, column.values.is_needed())
+        };
+        Some(InstanceForm::Object {
+            columns: self.columns.iter().map(column).collect(),
+            ignores_others: self.extra_columns == ExtraColumns::Ignore,
+        })
     }
 
     fn samples(&self) -> Option<[String; 3]> {

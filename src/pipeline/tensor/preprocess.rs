@@ -13,7 +13,7 @@ use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::reader::NonFinite;
 use crate::pipeline::json::to_tensor::read_instances;
 use crate::pipeline::tensor::features::{FeatureSelection, TensorFeatures};
-use crate::pipeline::{Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows};
+use crate::pipeline::{InstanceForm, Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows};
 use crate::tensor::{DType, Dim, Signature, TensorSpec, Tensors};
 
 /// Settings of the stage. The form of the instances follows from the model's signature.
@@ -107,6 +107,10 @@ impl Preprocessor for TensorPreprocessor {
         let is_text = self.inputs.first().is_some_and(|input| input.dtype == DType::Text);
         let column = |name: &String| TableColumn { name: name.clone(), is_text };
         Some(Table { columns: self.columns.as_ref()?.iter().map(column).collect(), rows: TableRows::Arrays })
+    }
+
+    fn instance_form(&self) -> Option<InstanceForm> {
+        Some(InstanceForm::of_inputs(&self.inputs, &self.sequences, self.columns.as_deref()))
     }
 }
 

@@ -17,7 +17,9 @@ use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::reader::{Fits, Reader, misfit};
 use crate::pipeline::text::hard_texts::{HardText, hard_texts};
 use crate::pipeline::text::tokenizing::{BoundedTokenizer, cut, kept};
-use crate::pipeline::{Origin, Prepared, Preprocessor, Rehearsal, StageContext, TokenisedText};
+use crate::pipeline::{
+    Elements, FormColumn, InstanceForm, Origin, Prepared, Preprocessor, Rehearsal, StageContext, TokenisedText,
+};
 use crate::tensor::{DType, Data, Dim, Padding, Signature, Tensor, TensorSpec, Tensors};
 
 #[derive(Deserialize)]
@@ -285,6 +287,11 @@ impl Preprocessor for TextPreprocessor {
 
     fn features(&self) -> FeatureSchema {
         FeatureSchema { numbers: FEATURES.map(Arc::from).to_vec(), texts: Vec::new() }
+    }
+
+    fn instance_form(&self) -> Option<InstanceForm> {
+        let column = FormColumn::scalar("text", DType::Text, true);
+        Some(InstanceForm::Value { column, elements: Elements::Second("text_pair".into()) })
     }
 
     /// Returns three texts. They are long enough to cut rows of several lengths from them.
