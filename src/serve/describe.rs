@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::prediction_columns::column_specs;
 use crate::api::admin::{ModelStatus, VersionState, VersionStatus};
 use crate::api::v2::{
     DurationStatistic, IndexEntry, IndexState, InferStatistics, ModelConfig, ModelMetadata, ModelStatistics, PLATFORM,
-    Statistics, TensorConfig, TensorMetadata, datatype,
+    PipelineMetadata, Statistics, TensorConfig, TensorMetadata, datatype,
 };
 use crate::error::{Error, Result};
 use crate::identity::ModelName;
 use crate::monitor::{Latency, RequestPart, RequestStats};
+use crate::pipeline::{Elements, FormColumn, InstanceForm, Pipeline};
 use crate::registry::{ServedVersion, Snapshot, Target};
-use crate::tensor::{Dim, RowDimension, Signature, TensorSpec};
+use crate::tensor::{DType, Dim, RowDimension, Signature, TensorSpec};
 
 /// Level of detail of the reasons in an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub fn model_metadata(snapshot: &Snapshot, target: Target<'_>) -> Result<ModelMe
             .filter(is_answered)
             .map(|output| tensor_metadata(signature, output))
             .collect(),
-        pipeline: None,
+        pipeline: pipeline_metadata(&served.pipeline),
     })
 }
 
@@ -107,11 +109,38 @@ fn described<'a>(
     Ok((name, stable.ok_or_else(unavailable)?, versions))
 }
 
-fn tensor_metadata(signature: &Signature, spec: &TensorSpec) -> TensorMetadata {
-    let length = |dim: &Dim| match dim {
+/// Describes the columns that a pipeline takes and answers. `None` if it takes no columns.
+fn pipeline_metadata(pipeline: &Pipeline) -> Option<PipelineMetadata> {
+    let tensor = |name: &str, dtype: DType, shape: Vec<i64>| TensorMetadata {
+        name: name.to_owned(),
+        datatype: datatype(dtype).unwrap_or("SEQUENCE").into(),
+        shape,
+    };
+    let form = pipeline.preprocessor.instance_form()?;
+    let inputs = match &form {
+        InstanceForm::Value { column, elements: Elements::Named(names) } => {
+            names.iter().map(|name| tensor(name, column.spec.dtype, vec![-1])).collect()
+        }
+        form => {
+            let column = |column: &FormColumn| {
+                tensor(column.name(), column.spec.dtype, column.spec.dims.iter().map(length).collect())
+            };
+            form.columns().iter().map(column).collect()
+        }
+    };
+    let outputs = column_specs(&pipeline.postprocessor.prediction_kind());
+    let outputs = outputs.iter().map(|spec| tensor(&spec.name, spec.dtype, vec![-1; spec.dimensions])).collect();
+    Some(PipelineMetadata { inputs, outputs })
+}
+
+fn length(dim: &Dim) -> i64 {
+    match dim {
         Dim::Fixed(length) => i64::try_from(*length).unwrap_or(i64::MAX),
         Dim::Dynamic(_) => -1,
-    };
+    }
+}
+
+fn tensor_metadata(signature: &Signature, spec: &TensorSpec) -> TensorMetadata {
     TensorMetadata {
         name: spec.name.to_string(),
         datatype: datatype(spec.dtype).unwrap_or("SEQUENCE").into(),

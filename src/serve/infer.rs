@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admit::Admitted;
-use super::input::{EncodedRequest, Input, NamedRequest, Output};
+use super::input::{Content, EncodedRequest, Input, NamedInput, NamedRequest, Output};
 use super::named_tensors::{inputs_of, outputs_of};
-use crate::budget::{BlockingThreads, Deadline, StageClock};
+use super::pipeline_columns;
+use crate::budget::{BlockingThreads, Deadline, HeldBytes, StageClock};
 use crate::error::{Error, Result};
 use crate::model::Priority;
 use crate::monitor::Delivery;
@@ -52,6 +53,8 @@ struct PreparedRequest {
     timeout: Option<Duration>,
     /// Priority in the body.
     priority: Option<Priority>,
+    /// Memory of decoded elements, held until the answer is encoded.
+    held: Option<HeldBytes>,
 }
 
 impl Admitted {
@@ -90,7 +93,8 @@ impl Admitted {
         let preprocess = move |deadline| request.decode(|input| prepare(&version, input, deadline));
         let (request, form) = clock.run(Stage::Preprocess, (&costs.preprocess, size), threads, preprocess).await?;
 
-        let PreparedRequest { prepared: Prepared { inputs, features, origin }, asked, timeout, priority } = request;
+        let PreparedRequest { prepared: Prepared { inputs, features, origin }, asked, timeout, priority, held } =
+            request;
         if let Some(timeout) = timeout {
             clock.end_within(timeout);
         }
@@ -115,7 +119,9 @@ impl Admitted {
                 Ok(encoded)
             }
         };
-        clock.run(Stage::Postprocess, (&costs.postprocess, elements), threads, postprocess).await
+        let encoded = clock.run(Stage::Postprocess, (&costs.postprocess, elements), threads, postprocess).await;
+        drop(held);
+        encoded
     }
 }
 
@@ -130,18 +136,41 @@ fn prepare(version: &ServedVersion, input: Input<'_>, deadline: Deadline) -> Res
             pipeline.preprocessor.transform(instances.json(), deadline)?
         }
         Input::Media { media_type, bytes } => pipeline.preprocessor.transform_raw(media_type, bytes, deadline)?,
-        Input::Named(named) => return prepare_named(version, named),
+        Input::Named(named) => return prepare_named(version, named, deadline),
     };
-    Ok(PreparedRequest { prepared, asked: Asked::Predictions, timeout: None, priority: None })
+    Ok(PreparedRequest { prepared, asked: Asked::Predictions, timeout: None, priority: None, held: None })
 }
-/// Turns named tensors into the inputs of the model.
-fn prepare_named(version: &ServedVersion, named: NamedRequest<'_>) -> Result<PreparedRequest> {
-    let NamedRequest { inputs, outputs, content: _, timeout, priority } = named;
-    let pipeline = &version.pipeline;
-    let inputs = inputs_of(inputs, pipeline.model.signature(), version.config.model.max_instances)?;
-    let prepared = Prepared { features: pipeline.preprocessor.features_of(&inputs), inputs, origin: Origin::Unknown };
-    let asked = Asked::Outputs(outputs.into_iter().map(Cow::into_owned).collect());
-    Ok(PreparedRequest { prepared, asked, timeout, priority })
+
+/// Turns named tensors into the inputs of the model: by themselves, or as columns of the pipeline.
+fn prepare_named(version: &ServedVersion, named: NamedRequest<'_>, deadline: Deadline) -> Result<PreparedRequest> {
+    let NamedRequest { inputs, outputs, content, timeout, priority, memory } = named;
+    let (preprocessor, signature) = (&version.pipeline.preprocessor, version.pipeline.model.signature());
+    let held = Some(memory.hold(inputs.iter().map(NamedInput::decoded_bytes).fold(0, usize::saturating_add))?);
+    let form = match content {
+        Content::Model => None,
+        Content::Pipeline => Some(preprocessor.instance_form().ok_or_else(without_columns)?),
+        Content::ByNames => pipeline_columns::form_by_names(&inputs, signature, preprocessor.instance_form()),
+    };
+    let max_rows = version.config.model.max_instances;
+    let (prepared, asked) = match form {
+        Some(form) => {
+            let columns = pipeline_columns::decoded(inputs, &form)?;
+            let rows = pipeline_columns::rows_of(&columns);
+            let instances = instances_of(&rows, Some(&form), max_rows, memory)?;
+            (preprocessor.transform(instances.json(), deadline)?, Asked::Predictions)
+        }
+        None => {
+            let inputs = inputs_of(inputs, signature, max_rows)?;
+            let features = preprocessor.features_of(&inputs);
+            let asked = Asked::Outputs(outputs.into_iter().map(Cow::into_owned).collect());
+            (Prepared { features, inputs, origin: Origin::Unknown }, asked)
+        }
+    };
+    Ok(PreparedRequest { prepared, asked, timeout, priority, held })
+}
+
+fn without_columns() -> Error {
+    Error::InvalidInput("the instances of this model have no columns; send the inputs of the model itself".to_owned())
 }
 
 /// Turns the outputs of the model into predictions, one for each row.

@@ -50,6 +50,8 @@ pub struct NamedRequest<'a> {
     pub timeout: Option<Duration>,
     /// Priority in the body, which replaces the one in the head.
     pub priority: Option<Priority>,
+    /// Memory that the decoded elements are charged to.
+    pub memory: &'a MemoryBudget,
 }
 
 /// Meaning of the names of a request's inputs.
@@ -75,6 +77,23 @@ pub struct NamedInput<'a> {
     pub shape: Shape,
     /// The elements.
     pub elements: Elements<'a>,
+}
+
+impl NamedInput<'_> {
+    /// Returns the number of bytes that the decoded elements take at the most. The shape may be a caller's mistake, so
+    /// there are never more elements than the encoded text or bytes can hold.
+    pub(super) fn decoded_bytes(&self) -> usize {
+        let size = self.dtype.raw_size().unwrap_or(size_of::<String>());
+        let most = match &self.elements {
+            Elements::Json(json) => json.get().len() / 2 + 1,
+            Elements::Raw(bytes) => bytes.len() / self.dtype.raw_size().unwrap_or(4),
+            Elements::Bytes(texts) => texts.len(),
+            // They have taken their memory already.
+            Elements::Values(_) => 0,
+        };
+        let elements = self.shape.iter().fold(1usize, |elements, length| elements.saturating_mul(*length));
+        elements.min(most).saturating_mul(size)
+    }
 }
 
 /// Elements of a tensor, as a protocol sends them.

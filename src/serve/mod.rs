@@ -14,6 +14,7 @@ mod describe;
 mod infer;
 mod input;
 mod named_tensors;
+mod pipeline_columns;
 mod prediction_columns;
 
 pub use self::admit::{Admitted, Head, admit};

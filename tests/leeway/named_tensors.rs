@@ -1,11 +1,12 @@
 //! Predictions with named tensors as inputs and outputs, independent of the protocol.
 
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leeway::app::App;
-use leeway::budget::BlockingThreads;
+use leeway::budget::{BlockingThreads, MemoryBudget};
 use leeway::config::Config;
 use leeway::error::{Error, Result};
 use leeway::model::Priority;
@@ -37,7 +38,8 @@ impl EncodedRequest for Named {
         };
         let inputs = self.0.into_iter().map(input).collect();
         let (outputs, content) = (Vec::new(), Content::ByNames);
-        let request = NamedRequest { inputs, outputs, content, timeout: None, priority: None };
+        let memory = MemoryBudget::new(1 << 30, NonZeroUsize::MIN);
+        let request = NamedRequest { inputs, outputs, content, timeout: None, priority: None, memory: &memory };
         Ok((with(Input::Named(request))?, ()))
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::RawPathParams;
-use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
@@ -20,9 +19,9 @@ use crate::http::admission::AdmittedRequest;
 use crate::http::body::{self, BodyLimit, is_unread};
 use crate::http::context::Failure;
 use crate::http::json_answer;
-use crate::pipeline::FlatElements;
+use crate::pipeline::{FlatElements, Prediction};
 use crate::registry::{ServedVersion, Target};
-use crate::serve::{NamedOutput, Output};
+use crate::serve::{NamedOutput, Output, prediction_columns};
 
 /// An encoded answer.
 struct EncodedAnswer {
@@ -32,7 +31,7 @@ struct EncodedAnswer {
 }
 
 /// Returns the model or version in a path with the parameters `{model}`, or `{model}` and `{version}`.
-pub(super) fn target<'a>(path: &'a RawPathParams, _: &'a HeaderMap) -> Result<Target<'a>> {
+pub(super) fn target(path: &RawPathParams) -> Result<Target<'_>> {
     let parameter = |wanted: &str| path.iter().find_map(|(name, value)| (name == wanted).then_some(value));
     match (parameter("model"), parameter("version")) {
         (Some(model), None) => Ok(Target::Model(model)),
@@ -43,14 +42,20 @@ pub(super) fn target<'a>(path: &'a RawPathParams, _: &'a HeaderMap) -> Result<Ta
 
 /// `POST /v2/models/{model}/infer`, `POST /v2/models/{model}/versions/{version}/infer`
 pub(super) async fn infer(state: Arc<HttpState>, request: AdmittedRequest) -> Result<Response, Failure> {
-    let AdmittedRequest { admitted, head, mut content, .. } = request;
-    let memory = state.body_memory.clone();
-    let encode = move |output: Output<'_>, form: AnswerForm, version: &ServedVersion| match output {
-        Output::Named(outputs) => {
-            let (text, json_length) = encoded(outputs, &form, version)?;
-            Ok(EncodedAnswer { bytes: json_answer::held(text, &memory)?, json_length })
-        }
-        Output::Predictions(_) => Err(Error::internal("tensors were answered with predictions")),
+    let AdmittedRequest { admitted, rows: _, unique, head, mut content } = request;
+    let (feedback, memory) = (Arc::clone(&state.feedback), state.body_memory.clone());
+    let encode = move |output: Output<'_>, form: AnswerForm, version: &ServedVersion| {
+        let (text, json_length) = match output {
+            Output::Named(outputs) => encoded(outputs, &form, version)?,
+            Output::Predictions(predictions) => {
+                let id = |index: usize, prediction: &Prediction| {
+                    feedback.sign(unique, index, version.key, prediction.observation())
+                };
+                let kind = version.pipeline.postprocessor.prediction_kind();
+                encoded(&prediction_columns(&kind, predictions, id, &form.names())?, &form, version)?
+            }
+        };
+        Ok(EncodedAnswer { bytes: json_answer::held(text, &memory)?, json_length })
     };
     let inferred = {
         let json_length = json_length(&head.headers);

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 
 use crate::api::v2::{InferRequest, InputTensor, RequestParameters, RequestedOutput, dtype};
-use crate::budget::ArrivedBytes;
+use crate::budget::{ArrivedBytes, MemoryBudget};
 use crate::error::{Error, Result};
 use crate::identity::shown;
 use crate::model::Priority;
@@ -31,15 +31,28 @@ pub(super) struct AnswerForm {
     pub(super) id: Option<String>,
     /// True if outputs are answered as raw bytes unless they say otherwise.
     binary_by_default: bool,
-    /// The outputs that say if they are answered as raw bytes.
-    outputs: Vec<(String, bool)>,
+    /// The outputs that were asked for; empty for all.
+    outputs: Vec<AskedOutput>,
+}
+
+/// An output that a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct AskedOutput {
+    name: String,
+    /// True if it is answered as raw bytes; `None` if it does not say.
+    is_binary: Option<bool>,
 }
 
 impl AnswerForm {
     /// Returns true if an output is answered as raw bytes.
     pub(super) fn is_binary(&self, name: &str) -> bool {
-        let own = self.outputs.iter().find(|(output, _)| output == name);
-        own.map_or(self.binary_by_default, |(_, is_binary)| *is_binary)
+        let own = self.outputs.iter().find(|output| output.name == name);
+        own.and_then(|output| output.is_binary).unwrap_or(self.binary_by_default)
+    }
+
+    /// Returns the names of the outputs that were asked for; empty for all.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.outputs.iter().map(|output| output.name.clone()).collect()
     }
 }
 
@@ -52,7 +65,7 @@ impl EncodedRequest for InferBody {
 
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, AnswerForm)> {
         let body = self.arrived.whole();
-        let (request, form) = read(&body, self.json_length)?;
+        let (request, form) = read(&body, self.json_length, body.budget())?;
         Ok((with(Input::Named(request))?, form))
     }
 }
@@ -87,7 +100,11 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
 }
 
 /// Reads the body of an inference request.
-pub(crate) fn read(body: &[u8], json_length: Option<usize>) -> Result<(NamedRequest<'_>, AnswerForm)> {
+pub(super) fn read<'a>(
+    body: &'a [u8],
+    json_length: Option<usize>,
+    memory: &'a MemoryBudget,
+) -> Result<(NamedRequest<'a>, AnswerForm)> {
     let (json, raw) = body.split_at_checked(json_length.unwrap_or(body.len())).ok_or_else(|| {
         wrong(format!(
             "the header Inference-Header-Content-Length: the JSON text has {} bytes, but the body has {}",
@@ -108,11 +125,11 @@ pub(crate) fn read(body: &[u8], json_length: Option<usize>) -> Result<(NamedRequ
         ));
     }
     let inputs = decode_inputs(inputs, raw)?;
-    let (names, forms) = decode_outputs(outputs)?;
+    let (names, asked) = decode_outputs(outputs)?;
     let form = AnswerForm {
         id: id.map(Cow::into_owned),
         binary_by_default: parameters.binary_data_output.unwrap_or(false),
-        outputs: forms,
+        outputs: asked,
     };
     let request = NamedRequest {
         inputs,
@@ -120,6 +137,7 @@ pub(crate) fn read(body: &[u8], json_length: Option<usize>) -> Result<(NamedRequ
         content: content(&parameters)?,
         timeout: parameters.timeout.filter(|timeout| *timeout > 0).map(Duration::from_micros),
         priority: priority(&parameters)?,
+        memory,
     };
     Ok((request, form))
 }
@@ -160,9 +178,9 @@ fn decode_inputs<'a>(inputs: Vec<InputTensor<'a>>, mut raw: &'a [u8]) -> Result<
     }
 }
 
-/// Returns the names of the outputs, and for those that say so, if they are answered as raw bytes.
-fn decode_outputs(outputs: Vec<RequestedOutput<'_>>) -> Result<(Vec<Cow<'_, str>>, Vec<(String, bool)>)> {
-    let (mut names, mut forms) = (Vec::with_capacity(outputs.len()), Vec::new());
+/// Returns the names of the outputs, and their form in the answer.
+fn decode_outputs(outputs: Vec<RequestedOutput<'_>>) -> Result<(Vec<Cow<'_, str>>, Vec<AskedOutput>)> {
+    let (mut names, mut asked) = (Vec::with_capacity(outputs.len()), Vec::with_capacity(outputs.len()));
     for (index, RequestedOutput { name, parameters }) in outputs.into_iter().enumerate() {
         let at = |problem: &str| wrong(format!("outputs[{index}] (\"{}\").parameters.{problem}", shown(&name)));
         if parameters.shared_memory_region.is_some() {
@@ -172,10 +190,10 @@ fn decode_outputs(outputs: Vec<RequestedOutput<'_>>) -> Result<(Vec<Cow<'_, str>
             return Err(at("classification: not supported; send the columns of the model's pipeline, or POST \
                            /v1/models/{model}:predict, for labels and their scores"));
         }
-        forms.extend(parameters.binary_data.map(|is_binary| (name.clone().into_owned(), is_binary)));
+        asked.push(AskedOutput { name: name.clone().into_owned(), is_binary: parameters.binary_data });
         names.push(name);
     }
-    Ok((names, forms))
+    Ok((names, asked))
 }
 
 fn content(parameters: &RequestParameters<'_>) -> Result<Content> {

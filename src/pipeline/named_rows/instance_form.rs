@@ -70,6 +70,16 @@ impl InstanceForm {
         }
     }
 
+    /// Returns true if a request may send a column with this name.
+    pub fn has_column(&self, name: &str) -> bool {
+        let is_element = match self {
+            InstanceForm::Value { elements: Elements::Named(names), .. } => names.iter().any(|known| **known == *name),
+            InstanceForm::Value { elements: Elements::Second(second), .. } => **second == *name,
+            _ => false,
+        };
+        is_element || self.columns().iter().any(|column| column.name() == name)
+    }
+
     /// Returns the form of a file, such as an image.
     pub fn file(name: &str) -> InstanceForm {
         InstanceForm::Value { column: FormColumn::file(name), elements: Elements::None }
