@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack bench-mutants image test-onnx-suites test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve check clients test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack bench-mutants image test-onnx-suites test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ serve: build ## Build, then serve the shipped models on 127.0.0.1:8080
 check: build ## Build, then load every model once and print what was found
 	./target/release/leeway check
 
-test: onnxruntime prometheus kubernetes ## Run all tests
+test: onnxruntime prometheus kubernetes clients ## Run all tests
 	$(CARGO) test --locked --features failpoints
 
 build: onnxruntime ## Build the release binary, target/release/leeway
@@ -105,6 +105,9 @@ onnxruntime: ## Fetch the pinned ONNX Runtime into .onnxruntime (nothing happens
 prometheus: ## Put prometheus and promtool, which the tests need, into .prometheus (nothing happens if they are there)
 	@$(PYTHON) scripts/fetch_prometheus.py
 
+clients: ## Install the clients that the tests point at Leeway into .clients (nothing happens if they are there)
+	@$(PYTHON) scripts/fetch_clients.py
+
 kubernetes: ## Put Kubernetes' schemas, which the tests need, into .kubernetes (nothing happens if they are there)
 	@$(PYTHON) scripts/fetch_kubernetes_schemas.py
 
@@ -117,4 +120,4 @@ kubernetes-rules: ## Print the Prometheus rules for the Prometheus operator (REL
 
 clean: ## Remove what was built and fetched
 	$(CARGO) clean
-	rm -rf .onnxruntime .prometheus .kubernetes .bench .image .tools fuzz/target
+	rm -rf .onnxruntime .prometheus .kubernetes .clients .bench .image .tools fuzz/target

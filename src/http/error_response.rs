@@ -1,7 +1,7 @@
 //! Conversion of errors to responses. Only this file chooses the HTTP status of an error.
 //!
-//! Every error response is a problem document (RFC 9457). On the `/v1` routes it also has the member `error`, which
-//! clients of TensorFlow Serving and KServe read.
+//! Every error response is a problem document (RFC 9457). On the `/v1` and `/v2` routes it also has the member `error`,
+//! which clients of TensorFlow Serving, KServe and Triton read, and is plain JSON.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ const MAX_DETAIL: usize = 4_000;
 pub(super) enum Format {
     /// A problem document.
     Problem,
-    /// A problem document with the member `error`, for clients of the `/v1` protocols.
+    /// A problem document with the member `error` as plain JSON, for clients of the `/v1` and `/v2` protocols.
     ProblemWithError,
 }
 
@@ -75,7 +75,12 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    // Clients of these protocols read the error only from plain JSON.
+    let media_type = match format {
+        Format::Problem => "application/problem+json",
+        Format::ProblemWithError => "application/json",
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     if let Some(time) = error.retry_after() {
         // The header takes whole seconds only.
         let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);

@@ -14,6 +14,7 @@ mod budget;
 mod bytes;
 mod changes;
 mod classes;
+mod clients;
 // Requires fail points: `cargo test --features failpoints`, as `make test` does.
 #[cfg(feature = "failpoints")]
 mod crash;
@@ -57,6 +58,7 @@ mod tables;
 mod tensors;
 mod texts;
 mod together;
+mod v2;
 mod versions;
 mod wire;
 mod zip_map;

@@ -1,0 +1,87 @@
+//! Clients of other servers, pointed at Leeway without a change: tritonclient, the KServe SDK, and others. Their scripts are
+//! in tests/clients, and `make clients` installs the packages.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use leeway::repository::Manifest;
+
+use crate::harness::{Server, checkout, copy_folder};
+
+/// The token of operators.
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+fn script(name: &str) -> Command {
+    let python = checkout().join(".clients/bin/python");
+    assert!(python.exists(), "{} is missing: run `make clients`", python.display());
+    let mut command = Command::new(python);
+    command.arg(checkout().join("tests/clients").join(name)).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// Runs a script, and returns what it printed.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {said}");
+    said
+}
+
+/// A repository with a model of each element type, and two of the shipped models.
+fn repository() -> PathBuf {
+    static REPOSITORY: OnceLock<PathBuf> = OnceLock::new();
+    REPOSITORY
+        .get_or_init(|| {
+            let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("clients");
+            let _ = std::fs::remove_dir_all(&folder);
+            run(script("models.py").arg(&folder));
+            for model in std::fs::read_dir(&folder).unwrap() {
+                Manifest::write_for(&model.unwrap().path().join("1")).unwrap();
+            }
+            for model in ["digits", "penguins"] {
+                let from = checkout().join("models").join(model);
+                copy_folder(&from.join("1"), &folder.join(model).join("1"));
+                let model_toml = std::fs::read_to_string(from.join("model.toml")).unwrap();
+                // A test machine may be busy.
+                let patient = model_toml.replace("total_ms = 200", "total_ms = 20000");
+                std::fs::write(folder.join(model).join("model.toml"), patient).unwrap();
+            }
+            folder
+        })
+        .clone()
+}
+
+fn server() -> Server {
+    let settings = [
+        ("LEEWAY_LOADING__TRIAL", "false"),
+        ("LEEWAY_ADMIN__TOKEN", TOKEN),
+        ("LEEWAY_REPOSITORY__DEFAULT_MODEL", "digits"),
+        ("LEEWAY_STATE__URL", "memory"),
+    ];
+    Server::start(&repository(), &settings)
+}
+
+#[test]
+fn every_type_and_rank_comes_back_unchanged_in_every_form() {
+    let server = server();
+    let address = server.data.to_string();
+    let said = run(script("round_trip.py").arg(repository()).args([&address]));
+    assert!(said.contains("tensors compared, 0 differ"), "{said}");
+}
+
+#[test]
+fn tritonclient_finds_everything_that_it_asks_for() {
+    for kind in ["http", "http.aio"] {
+        let server = server();
+        let said = run(script("triton.py").args([kind, &server.data.to_string(), TOKEN]));
+        assert!(said.contains(&format!("{kind} repository: ok")), "{said}");
+    }
+}
+
+#[test]
+fn the_kserve_sdk_speaks_both_versions() {
+    let server = server();
+    let said = run(script("kserve_sdk.py").args([&server.data.to_string()]));
+    assert!(said.contains("kserve v2: ok") && said.contains("kserve v1: ok"), "{said}");
+}
