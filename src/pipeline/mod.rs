@@ -44,15 +44,9 @@ use serde_json::value::RawValue;
 pub use self::classify::labels::Label;
 pub use self::classify::model_classes::{LabelColumns, ModelClasses, NamedClasses, OutputClasses};
 pub use self::json::members::Members;
-pub use self::json::members::Members;
-pub use self::json::object::Object;
 pub use self::json::object::Object;
 pub use self::json::request_body::{RequestBody, SIGNATURE, instances, null_for_nan, request_body, unreadable};
 pub use self::json::tensor_elements::tensor_elements;
-pub use self::named_rows::{
-    CellKind, Cells, CsvHeader, Elements, FormColumn, InstanceForm, Instances, JsonSeparator, NamedColumn, NamedRows,
-    instances_of,
-};
 pub use self::named_rows::{
     CellKind, Cells, CsvHeader, Elements, FormColumn, InstanceForm, Instances, JsonSeparator, NamedColumn, NamedRows,
     instances_of,

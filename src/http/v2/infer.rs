@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::RawPathParams;
-use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
@@ -32,7 +31,7 @@ struct EncodedAnswer {
 }
 
 /// Returns the model or version in a path with the parameters `{model}`, or `{model}` and `{version}`.
-pub(super) fn target<'a>(path: &'a RawPathParams, _: &'a HeaderMap) -> Result<Target<'a>> {
+pub(super) fn target(path: &RawPathParams) -> Result<Target<'_>> {
     let parameter = |wanted: &str| path.iter().find_map(|(name, value)| (name == wanted).then_some(value));
     match (parameter("model"), parameter("version")) {
         (Some(model), None) => Ok(Target::Model(model)),

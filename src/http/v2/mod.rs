@@ -21,7 +21,10 @@ use crate::api::routes::DataEndpoint;
 
 /// Returns the handler of an endpoint of this protocol on the data listener; `None` for an endpoint of another protocol.
 pub(super) fn handler(endpoint: DataEndpoint, state: &Arc<HttpState>) -> Option<MethodRouter<Arc<HttpState>>> {
-    let predict = || Admission { state: Arc::clone(state), target, media_type: infer_body::media_type, predict: infer };
+    let predict = || {
+        let (state, media_type) = (Arc::clone(state), infer_body::media_type);
+        Admission { state, target: |path, _| target(path), media_type, predict: infer }
+    };
     Some(match endpoint {
         DataEndpoint::V2Server => get(metadata::server),
         DataEndpoint::V2Live => get(metadata::live),
