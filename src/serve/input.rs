@@ -57,7 +57,7 @@ pub struct NamedRequest<'a> {
 /// Meaning of the names of a request's inputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Content {
-    /// The names decide: if all of them are inputs of the model, they mean these, or else columns of the pipeline.
+    /// The names decide: they mean columns of the pipeline if one of them is a column, and not an input of the model.
     #[default]
     ByNames,
     /// Inputs of the model itself. They bypass the preprocessor, and the answer bypasses the postprocessor.

@@ -16,18 +16,15 @@ pub(super) enum Column<'a> {
     Files(Vec<&'a [u8]>),
 }
 
-/// Returns the form of the instances if the names of a request mean columns of the pipeline: if not all of them are
-/// inputs of the model, and one is a column.
+/// Returns the form of the instances if the names of a request mean columns of the pipeline: if one of them is a column,
+/// and not an input of the model.
 pub(super) fn form_by_names(
     inputs: &[NamedInput<'_>],
     signature: &Signature,
     form: Option<InstanceForm>,
 ) -> Option<InstanceForm> {
     let is_input = |input: &NamedInput<'_>| signature.inputs.iter().any(|spec| *spec.name == *input.name);
-    if inputs.iter().all(is_input) {
-        return None;
-    }
-    form.filter(|form| inputs.iter().any(|input| form.has_column(&input.name)))
+    form.filter(|form| inputs.iter().any(|input| !is_input(input) && form.has_column(&input.name)))
 }
 
 /// Decodes the columns of a request.

@@ -156,7 +156,7 @@ async fn columns_of_a_pipeline_are_answered_as_predict_answers_them() {
     let as_json: Value = serde_json::from_str(output("prediction")["data"][0].as_str().unwrap()).unwrap();
     assert_eq!(as_json, prediction);
     let id = output("prediction_id")["data"][0].clone();
-    let feedback = json!({ "feedback": [{ "prediction_id": id, "truth": prediction["label"] }] }).to_string();
+    let feedback = json!({ "feedback": [{ "prediction_id": id, "label": prediction["label"] }] }).to_string();
     assert_eq!(app.predict("/feedback", feedback).await.status, 200);
 }
 
