@@ -1,4 +1,4 @@
-//! What clients of SageMaker and MLflow send beside the rows of a prediction, and their health checks.
+//! Headers and health checks of clients of SageMaker and MLflow.
 
 use std::sync::Arc;
 
@@ -60,6 +60,8 @@ pub(super) async fn version() -> Response {
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::FromRequestParts as _;
+
     use super::*;
 
     #[test]
@@ -82,7 +84,7 @@ mod tests {
     #[tokio::test]
     async fn a_header_names_the_model() {
         let (mut head, ()) = axum::http::Request::new(()).into_parts();
-        let none = axum::extract::FromRequestParts::from_request_parts(&mut head, &()).await.unwrap();
+        let none = RawPathParams::from_request_parts(&mut head, &()).await.unwrap();
         let check = |name: &'static str, expected: &str| {
             let headers = HeaderMap::from_iter([(TARGET_MODEL, HeaderValue::from_static(name))]);
             assert!(matches!(target(&none, &headers).unwrap(), Target::Model(model) if model == expected), "{name}");

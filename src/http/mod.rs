@@ -12,7 +12,8 @@
 //!   has the handlers of the admin API, and the table of the admin listener's handlers. `admin_access.rs` checks access
 //!   to the admin API, and `operator_request.rs` reads its paths and bodies.
 //! - `v2/` has the handlers of the Open Inference Protocol.
-//! - `invocations.rs` and `tensorflow.rs` have what only clients of SageMaker and MLflow, and of TensorFlow Serving ask for.
+//! - `invocations.rs` has the headers and health checks of SageMaker and MLflow, and `tensorflow.rs` the metadata that
+//!   clients of TensorFlow Serving read.
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON, and `answer_format.rs` predictions in other formats; `error_response.rs` is the only place where an error becomes a status.
 

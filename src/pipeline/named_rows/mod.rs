@@ -3,7 +3,7 @@
 //! Clients send the same rows in several forms: a list for each column, a list of rows below the names of the columns,
 //! or CSV. A preprocessor describes its instances as an [`InstanceForm`]. [`instances_of`] turns rows of any form into
 //! the JSON array of instances that the preprocessor reads, without a tree of values: the text of each value is copied
-//! as it was sent. Whether a value fits is left to the preprocessor.
+//! as it was sent. The preprocessor checks the values.
 //!
 //! - `instance_form.rs` has the form of an instance, and `row_layout.rs` puts the values of a row into it.
 //! - `instances_text.rs` has the text that is made, and its limits.
