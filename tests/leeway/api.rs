@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use leeway::api::admin::{ChangeOutcome, History, ModelDrift, ModelStatus, Overview, VersionStatus};
 use leeway::api::health::{Index, Live, Ready};
-use leeway::api::models::{ModelView, Models, VersionView};
+use leeway::api::models::{ModelVersionView, ModelView, Models};
 use leeway::api::problem::Problem;
 use leeway::api::routes::{AdminEndpoint, DataEndpoint, Method};
 use serde::Serialize;
@@ -92,7 +92,7 @@ async fn every_answer_is_of_its_type() {
     let app = TestApp::start().await;
     check::<Models>(&app.get("/v1/models").await);
     check::<ModelView>(&app.get("/v1/models/digits").await);
-    check::<VersionView>(&app.get("/v1/models/digits/versions/1").await);
+    check::<ModelVersionView>(&app.get("/v1/models/digits/versions/1").await);
     check::<Live>(&app.get("/livez").await);
     check::<Ready>(&app.get("/readyz").await);
     check::<Index>(&app.admin_get("/").await);

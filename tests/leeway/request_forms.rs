@@ -373,7 +373,7 @@ fn the_variables_of_vertex_ai_choose_the_port_and_the_paths() {
     ] {
         let mut command = leeway(&["serve", "--models", repository.0.path().to_str().unwrap()]);
         command.env("LEEWAY_HTTP__LISTEN", "127.0.0.1:0").env("LEEWAY_ADMIN__LISTEN", "127.0.0.1:0");
-        let (_, text) = run(command.env(variable, value));
+        let text = run(command.env(variable, value)).1.replace("\\\"", "\"");
         assert!(text.contains(problem), "{variable}={value}: {text}");
     }
 }

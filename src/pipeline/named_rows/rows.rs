@@ -132,7 +132,7 @@ fn of_values<'a>(values: &'a RawValue, form: &InstanceForm, bounds: &Bounds<'_>)
         // The preprocessor refuses what is not an array.
         InstanceForm::Value { .. } => Ok(Instances::sent(values)),
         InstanceForm::Object { .. } => {
-            Err(Error::InvalidInput(format!("values without names; name the columns: {}", known(form))))
+            Err(Error::InvalidInput(format!("the values have no names; send an object of columns; {}", known(form))))
         }
     }
 }
@@ -157,7 +157,7 @@ fn of_rows<'a, S: AsRef<str>>(
         if row.len() != columns.len() {
             let (found, more) = (row.len(), if row.len() > columns.len() { " or more" } else { "" });
             return Err(wrong(&format!(
-                "row {index} has {found}{more} values, but there are {} columns",
+                "row {index} has {found}{more} values, expected one for each column: {}",
                 columns.len()
             )));
         }
@@ -177,6 +177,9 @@ fn of_json_texts<'a>(text: &str, between: JsonSeparator, bounds: &Bounds<'_>) ->
     for (index, part) in text.split(separator).enumerate() {
         if part.trim_ascii().is_empty() {
             continue;
+        }
+        if between == JsonSeparator::RecordSeparator && index == 0 {
+            return Err(Error::InvalidInput("the body does not begin with a record separator (0x1E)".to_owned()));
         }
         rows += 1;
         check_rows(rows, bounds.max_rows)?;

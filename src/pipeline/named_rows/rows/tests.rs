@@ -125,7 +125,7 @@ fn columns_become_values_of_a_tensor() {
     check(
         &NamedRows::Values(serde_json::from_str("[1]").unwrap()),
         &several,
-        Err("values without names; name the columns: the columns are: x, y, z"),
+        Err("the values have no names; send an object of columns; the columns are: x, y, z"),
     );
 }
 
@@ -162,8 +162,8 @@ fn rows_have_the_names_of_their_columns() {
     );
     let names = ["city", "age", "member"];
     let check_error = |rows: &str, problem: &str| check_rows_of(&names, rows, &table(), Err(problem));
-    check_error(r#"[["a", 1, true], ["a", 1]]"#, "the rows: row 1 has 2 values, but there are 3 columns");
-    check_error(r#"[["a", 1, true, 1, 1]]"#, "the rows: row 0 has 4 or more values, but there are 3 columns");
+    check_error(r#"[["a", 1, true], ["a", 1]]"#, "the rows: row 1 has 2 values, expected one for each column: 3");
+    check_error(r#"[["a", 1, true, 1, 1]]"#, "the rows: row 0 has 4 or more values, expected one for each column: 3");
     check_error("[1]", "the rows: row 0 is not an array of values");
     check_error("{}", "the rows: expected an array of arrays");
     check_error("[]", "there are no rows; send at least one");
