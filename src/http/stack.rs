@@ -78,16 +78,14 @@ fn v2_routes(state: &Arc<HttpState>) -> Router<Arc<HttpState>> {
             routes = routes.route(endpoint.path(), with_allow(endpoint.method(), handler));
         }
     }
-    let mut changes = Router::new();
     for (endpoint, handler) in [
         (DataEndpoint::V2RepositoryLoad, post(v2::repository::load)),
         (DataEndpoint::V2RepositoryUnload, post(v2::repository::unload)),
     ] {
-        changes = changes.route(endpoint.path(), with_allow(endpoint.method(), handler));
+        let access = from_fn_with_state(Arc::clone(state), admin_access::token_layer);
+        routes = routes.route(endpoint.path(), with_allow(endpoint.method(), handler.layer(access)));
     }
-    // Outermost, so that a caller without the token learns nothing about the models.
-    let changes = changes.layer(from_fn_with_state(Arc::clone(state), admin_access::token_layer));
-    UNKNOWN_V2.into_iter().fold(routes.merge(changes), |routes, path| routes.route(path, any(unknown_endpoint)))
+    UNKNOWN_V2.into_iter().fold(routes, |routes, path| routes.route(path, any(unknown_endpoint)))
 }
 
 /// Returns the router of the admin listener, which is for operators and has its own address.
