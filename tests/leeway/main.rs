@@ -6,7 +6,9 @@ mod feedback;
 mod gate;
 mod harness;
 
+mod addresses;
 mod api;
+mod api_keys;
 mod audio;
 mod bad_input;
 mod baseline;
@@ -14,6 +16,8 @@ mod budget;
 mod bytes;
 mod changes;
 mod classes;
+mod compression;
+mod cors;
 // Requires fail points: `cargo test --features failpoints`, as `make test` does.
 #[cfg(feature = "failpoints")]
 mod crash;
@@ -56,6 +60,7 @@ mod stuck;
 mod tables;
 mod tensors;
 mod texts;
+mod tls;
 mod together;
 mod versions;
 mod wire;
