@@ -3,7 +3,6 @@
 
 #![warn(missing_docs)]
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +11,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api::routes::{AliasOf, DataEndpoint};
-use crate::config::{Config, this_program};
+use crate::config::{Config, ListenAddress, this_program};
 use crate::deploy::{Deployer, Journal};
 use crate::error::{Result, SetupError};
 use crate::feedback::{Feedback, Ledger};
-use crate::http::{self, BoundAddress, ConnectionTimeouts, HttpState, Listener, ListenerLimits};
+use crate::http::{self, ApiKeys, BoundAddresses, ConnectionTimeouts, HttpState, Listener, ListenerLimits, Tls};
 use crate::machine;
 use crate::machine::open_files_limit;
 use crate::model::isolated::IsolatedEngine;
@@ -36,6 +35,8 @@ const ADMIN_THREADS: usize = 2;
 pub struct App {
     config: Config,
     state: Arc<HttpState>,
+    data_tls: Option<Tls>,
+    admin_tls: Option<Tls>,
 }
 
 /// Dependencies of a server besides its configuration.
@@ -92,8 +93,8 @@ fn check_routes(config: &Config) -> Result<(), SetupError> {
 /// listens.
 #[derive(Debug)]
 pub struct Addresses {
-    data: BoundAddress,
-    admin: BoundAddress,
+    data: BoundAddresses,
+    admin: BoundAddresses,
 }
 
 /// A server that listens: clients can connect, and the kernel queues their connections.
@@ -131,6 +132,10 @@ impl App {
         check_routes(&config)?;
         let Dependencies { engine, isolated_engine, stages, trial, journal, ledger } = parts;
         let monitor = Arc::new(Monitor::new(engine.version(), config.monitoring.windows()));
+        let api_keys = ApiKeys::load(&config.http, monitor.server())?;
+        let tls = |config, listener| Tls::load(config, listener, || monitor.server().record_tls(listener));
+        let (data_tls, admin_tls) = (tls(&config.http.tls, "http")?, tls(&config.admin.tls, "admin")?);
+        http::check_path_prefix(config.http.path_prefix.as_ref())?;
         let spin_slots = Arc::new(SpinSlots::for_threads(config.http.threads()));
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
         let loader = Loader {
@@ -147,9 +152,8 @@ impl App {
         let catalog = Arc::new(Catalog::default());
         let deployer = Deployer::start(loader, journal, Arc::clone(&catalog), config.repository.clone()).await?;
         let feedback = Arc::new(Feedback::new(&config.feedback, ledger).await?);
-        let state =
-            Arc::new(HttpState::new(&config.http, &config.admin, &config.health, catalog, deployer, feedback, monitor));
-        Ok(App { config, state })
+        let state = Arc::new(HttpState::new(&config, api_keys, catalog, deployer, feedback, monitor));
+        Ok(App { config, state, data_tls, admin_tls })
     }
 
     /// Returns the served models.
@@ -171,16 +175,19 @@ impl App {
     /// Listens at these addresses. Must be called within a runtime.
     pub fn listen(self, addresses: Addresses) -> Result<BoundApp, SetupError> {
         let Addresses { data, admin } = addresses;
-        Ok(BoundApp { app: self, data: data.listen()?, admin: admin.listen()? })
+        let data = Listener::listen(data, self.data_tls.clone())?;
+        let admin = Listener::listen(admin, self.admin_tls.clone())?;
+        Ok(BoundApp { app: self, data, admin })
     }
 }
 
 impl Addresses {
-    /// Binds both addresses. Called before anything is loaded, so that a port in use is reported at once.
+    /// Binds all addresses. Called before anything is loaded, so that a port in use is reported at once.
     pub fn bind(config: &Config) -> Result<Addresses, SetupError> {
+        let Config { http, admin, .. } = config;
         Ok(Addresses {
-            data: BoundAddress::bind(config.http.listen, "http.listen")?,
-            admin: BoundAddress::bind(config.admin.listen, "admin.listen")?,
+            data: BoundAddresses::bind(&http.listen, http.unix_socket_mode, "http.listen")?,
+            admin: BoundAddresses::bind(&admin.listen, admin.unix_socket_mode, "admin.listen")?,
         })
     }
 }
@@ -212,25 +219,28 @@ impl Drop for AdminThreads {
 }
 
 impl BoundApp {
-    /// Returns the bound address of the data listener.
-    pub fn data_address(&self) -> SocketAddr {
-        self.data.address()
+    /// Returns the bound addresses of the data listener.
+    pub fn data_addresses(&self) -> &[ListenAddress] {
+        self.data.addresses()
     }
 
-    /// Returns the bound address of the admin listener.
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin.address()
+    /// Returns the bound addresses of the admin listener.
+    pub fn admin_addresses(&self) -> &[ListenAddress] {
+        self.admin.addresses()
     }
 
     /// Serves until the first `stop`, then shuts down in order: not ready → the deregistration delay, still serving →
     /// no new connections → requests in flight finish within the grace period → the workers end. A second `stop` ends
     /// the delay early, and a third one the grace period.
     pub async fn run(self, mut stop: impl StopSignal) -> Result<(), SetupError> {
-        let BoundApp { app: App { config, state }, data, admin } = self;
+        let BoundApp { app: App { config, state, data_tls, admin_tls }, data, admin } = self;
         let admin_threads = AdminThreads::start()?;
         state.readiness.set(true);
         let mut listeners = Listeners::serve(&config, &state, data, admin, &admin_threads);
         let polling = tokio::spawn(Arc::clone(&state.deployer).poll());
+        let mut watching: Vec<JoinHandle<()>> =
+            [data_tls, admin_tls].into_iter().flatten().map(|tls| tokio::spawn(tls.watch())).collect();
+        watching.extend(state.api_keys.clone().map(|keys| tokio::spawn(keys.watch())));
         let sliding = tokio::spawn(slide_windows(Arc::clone(&state.monitor)));
         let reason = tokio::select! {
             reason = stop.next() => Ok(reason),
@@ -239,6 +249,7 @@ impl BoundApp {
         state.readiness.set(false);
         polling.abort();
         sliding.abort();
+        watching.iter().for_each(JoinHandle::abort);
         if let Ok(reason) = reason {
             await_deregistration(reason, &config, &mut stop).await;
             let grace_ms = config.shutdown.grace_period().as_millis() as u64;

@@ -241,6 +241,11 @@ impl Sha256 {
         Sha256(sha2::Sha256::digest(bytes).into())
     }
 
+    /// Returns the bytes of the digest.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// Returns the first 12 hexadecimal digits, for logs and tables.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])

@@ -48,7 +48,7 @@ pub(super) fn make(model: ModelName, wish: Transition, args: ChangeArgs) -> Resu
     let answer = if offline {
         Answer::of(&one_thread()?.block_on(in_the_journal(&config, &request))?)?
     } else {
-        by_the_server(&Client::new(&config), request)?
+        by_the_server(&Client::new(&config, server.ca_file.as_deref())?, request)?
     };
     answer.show(as_json, |out, ChangeOutcome { changed, deployment, before, unwritten }| {
         let (model, now) = (&deployment.model, &deployment.traffic);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
-use super::client::{reachable, status_of};
+use super::client::{Place, status_of, unverified};
 use super::settings::SettingsArgs;
 
 /// Timeout of the request for the server's health.
@@ -23,9 +23,11 @@ pub(super) struct HealthArgs {
 }
 
 pub(super) fn run(args: HealthArgs) -> Result<()> {
-    let address = reachable(args.settings.load()?.http.listen);
+    let http = args.settings.load()?.http;
+    let place = Place::of(&http.listen, http.tls.files().map(|_| unverified()));
+    let address = &place.address;
     let path = if args.live { "/livez" } else { "/readyz" };
-    let status = status_of(address, path, TIMEOUT)
+    let status = status_of(&place, path, TIMEOUT)
         .map_err(|error| anyhow!("no server answers at {address} (http.listen): {error}"))?;
     if status != 200 {
         bail!("the server at {address} is not ready: {path} answers {status}");

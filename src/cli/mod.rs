@@ -13,6 +13,7 @@ mod drift;
 mod findings;
 mod health;
 mod history;
+mod key;
 mod load;
 mod logging;
 mod panics;
@@ -26,6 +27,7 @@ mod table;
 mod table_cells;
 mod terminal;
 mod traffic;
+mod unix_transport;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -138,6 +140,8 @@ expected by chance; its significance (z); and the status: warning above 0.1 and 
     Drift(drift::DriftArgs),
     /// Make a running server sync with its repository now
     Reload(client::ServerArgs),
+    /// Make a random API key for a client, and print its entry in the configuration
+    Key(key::KeyArgs),
     /// Report if the server is ready: exit code 0 if it is, 1 if not
     Health(health::HealthArgs),
     /// Load the version described on standard input, and report the result
@@ -185,6 +189,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Unload(args)) => load::unload(args),
         Some(Command::Drift(args)) => drift::run(args),
         Some(Command::Reload(args)) => reload::run(&args),
+        Some(Command::Key(args)) => key::run(&args),
         Some(Command::Health(args)) => health::run(args),
         Some(Command::TrialLoad) => {
             answer_trial(std::io::stdin().lock(), std::io::stdout().lock(), &stages).map_err(Into::into)
@@ -214,7 +219,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn version() -> Result<()> {
-    let settings = SettingsArgs { config: None, listen: None, admin_listen: None, models: None };
+    let settings = SettingsArgs { config: None, listen: Vec::new(), admin_listen: Vec::new(), models: None };
     let config = settings.load().unwrap_or_default();
     let mut out = std::io::stdout();
     writeln!(out, "leeway {}", env!("CARGO_PKG_VERSION"))?;

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::settings::SettingsArgs;
 use super::{logging, table};
 use crate::app::{Addresses, App, Stop, StopSignal};
-use crate::config::{Config, LogConfig, available_cores};
+use crate::config::{Config, ListenAddress, LogConfig, available_cores};
 use crate::error::SetupError;
 use crate::machine;
 use crate::machine::raise_open_files_limit;
@@ -57,11 +57,13 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
         let (snapshot, deployer) = (app.catalog().snapshot(), Arc::clone(app.deployer()));
         let bound = app.listen(addresses)?;
         table::announce(&snapshot);
-        let (data, admin, cores) = (bound.data_address(), bound.admin_address(), available_cores());
+        let (data, admin) = (shown(bound.data_addresses()), shown(bound.admin_addresses()));
+        let cores = available_cores();
         if snapshot.models().is_empty() {
-            tracing::error!(%data, %admin, threads, %cores, "not ready: no model is served; leeway status says why");
+            tracing::error!(data, admin, threads, %cores, "not ready: no model is served; leeway status says why");
         } else {
-            tracing::info!(%data, %admin, threads, %cores, "ready: POST http://{data}/predict");
+            let first = predict_url(bound.data_addresses());
+            tracing::info!(data, admin, threads, %cores, "ready: POST {first}");
         }
         // As long as the snapshot exists, its versions stay in memory, even if they are unloaded.
         drop(snapshot);
@@ -79,6 +81,20 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
     // Does not wait for requests that are still in flight after the grace period.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
+}
+
+/// Returns all addresses of a listener as a text.
+fn shown(addresses: &[ListenAddress]) -> String {
+    addresses.iter().map(ListenAddress::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the URL for predictions of the default model.
+fn predict_url(addresses: &[ListenAddress]) -> String {
+    let tcp = addresses.iter().find_map(|address| match address {
+        ListenAddress::Tcp(address) => Some(address),
+        ListenAddress::Unix(_) => None,
+    });
+    tcp.map_or_else(|| "/predict".to_owned(), |address| format!("http://{address}/predict"))
 }
 
 /// Keeps the data limit of this process (`RLIMIT_DATA`) a little below the memory that its control group has left. A

@@ -1,12 +1,11 @@
 //! The settings of a command, from the configuration file, the environment and flags, and the runtime of a command.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::config::{Config, Overrides, listen_address};
+use crate::config::{Config, ListenAddresses, Overrides};
 use crate::error::SetupError;
 
 /// Sources of the settings.
@@ -16,13 +15,13 @@ pub(super) struct SettingsArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
-    /// Address for clients, instead of http.listen
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
-    pub(super) listen: Option<SocketAddr>,
+    /// Address for clients, instead of http.listen; can be repeated
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = ListenAddresses::parse)]
+    pub(super) listen: Vec<ListenAddresses>,
 
-    /// Address for operators, instead of admin.listen
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
-    pub(super) admin_listen: Option<SocketAddr>,
+    /// Address for operators, instead of admin.listen; can be repeated
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = ListenAddresses::parse)]
+    pub(super) admin_listen: Vec<ListenAddresses>,
 
     /// Folder with the models, instead of repository.path
     #[arg(short, long, value_name = "FOLDER")]
@@ -31,9 +30,21 @@ pub(super) struct SettingsArgs {
 
 impl SettingsArgs {
     pub(super) fn load(self) -> Result<Config, SetupError> {
-        let overrides = Overrides { listen: self.listen, admin_listen: self.admin_listen, models: self.models };
+        let overrides = Overrides {
+            listen: joined("--listen", self.listen)?,
+            admin_listen: joined("--admin-listen", self.admin_listen)?,
+            models: self.models,
+        };
         Config::load(self.config.as_deref(), &overrides)
     }
+}
+
+/// Returns the addresses of a flag that can be repeated; `None` if it was not given.
+fn joined(flag: &str, given: Vec<ListenAddresses>) -> Result<Option<ListenAddresses>, SetupError> {
+    if given.is_empty() {
+        return Ok(None);
+    }
+    ListenAddresses::join(given).map(Some).map_err(|problem| SetupError::Config(format!("{flag}: {problem}")))
 }
 
 /// Returns a single-threaded tokio runtime, for a command that does one thing at a time.

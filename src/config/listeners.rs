@@ -1,23 +1,31 @@
 //! `[http]` and `[admin]`: the listener for clients, and the listener for operators.
 
-use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::api_keys::{ApiKey, api_keys_problem};
+use super::cors::CorsConfig;
 use super::count::{Count, available_cores, non_zero};
-use super::listen;
+use super::listen::{ListenAddresses, SocketMode};
+use super::path_prefix::PathPrefix;
 use super::route::Route;
+use super::tls::TlsConfig;
 use crate::machine;
 
 /// `[http]`: the listener for clients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// Address and port. Port 0 chooses a free port.
-    #[serde(deserialize_with = "listen::deserialize")]
-    pub listen: SocketAddr,
+    /// Address or addresses. Port 0 chooses a free port.
+    pub listen: ListenAddresses,
+    /// Permissions of the Unix sockets in [`HttpConfig::listen`].
+    pub unix_socket_mode: SocketMode,
+    /// Certificate of the IP addresses in [`HttpConfig::listen`].
+    #[serde(skip_serializing_if = "TlsConfig::is_off")]
+    pub tls: TlsConfig,
     /// Another path of predictions of the default model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predict_route: Option<Route>,
@@ -45,15 +53,34 @@ pub struct HttpConfig {
     pub metrics: bool,
     /// Maximum age of the metrics when they are served.
     pub metrics_max_age_ms: u64,
+    /// True if answers are compressed for clients that accept it.
+    pub compression: bool,
+    /// Path below which all paths exist, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<PathPrefix>,
+    /// API keys, of which each request needs one if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub api_keys: Vec<ApiKey>,
+    /// File with more API keys, which is read again when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_keys_file: Option<PathBuf>,
+    /// True if `GET /metrics` needs an API key, too.
+    pub api_keys_for_metrics: bool,
+    /// Web pages of other origins.
+    pub cors: CorsConfig,
 }
 
 /// `[admin]`: the listener for operators.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Address and port. Port 0 chooses a free port.
-    #[serde(deserialize_with = "listen::deserialize")]
-    pub listen: SocketAddr,
+    /// Address or addresses. Port 0 chooses a free port.
+    pub listen: ListenAddresses,
+    /// Permissions of the Unix sockets in [`AdminConfig::listen`].
+    pub unix_socket_mode: SocketMode,
+    /// Certificate of the IP addresses in [`AdminConfig::listen`].
+    #[serde(skip_serializing_if = "TlsConfig::is_off")]
+    pub tls: TlsConfig,
     /// Token for the admin API. If it is not set, anyone who can reach the address can change the deployments.
     #[serde(skip_serializing)]
     pub token: Option<Token>,
@@ -67,7 +94,9 @@ pub struct Token(String);
 impl Default for HttpConfig {
     fn default() -> Self {
         HttpConfig {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: ([127, 0, 0, 1], 8080).into(),
+            unix_socket_mode: SocketMode::GROUP,
+            tls: TlsConfig::default(),
             predict_route: None,
             health_route: None,
             threads: Count::Auto,
@@ -81,17 +110,35 @@ impl Default for HttpConfig {
             body_memory_bytes: None,
             metrics: true,
             metrics_max_age_ms: 1_000,
+            // On a fast network, compressing takes longer than sending, and many clients ask for it without need.
+            compression: false,
+            path_prefix: None,
+            api_keys: Vec::new(),
+            api_keys_file: None,
+            api_keys_for_metrics: false,
+            cors: CorsConfig::default(),
         }
     }
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), token: None }
+        AdminConfig {
+            listen: ([127, 0, 0, 1], 8081).into(),
+            unix_socket_mode: SocketMode::OWNER,
+            tls: TlsConfig::default(),
+            token: None,
+        }
     }
 }
 
 impl HttpConfig {
+    /// Returns the first problem with who may ask: web pages, API keys or the certificate.
+    pub(super) fn problem(&self) -> Option<String> {
+        let keys = || api_keys_problem(&self.api_keys);
+        self.cors.problem().or_else(keys).or_else(|| self.tls.problem("http"))
+    }
+
     /// Returns [`HttpConfig::threads`], or the number of cores if it is `auto`.
     pub fn threads(&self) -> NonZeroUsize {
         self.threads.or(available_cores())

@@ -10,6 +10,8 @@ pub struct LogConfig {
     pub level: LogLevel,
     /// Format of a line.
     pub format: LogFormat,
+    /// True if the lines of a request have the ids of its trace, from the header `traceparent`.
+    pub traceparent: bool,
 }
 
 /// The severity of a line in the log.
@@ -38,6 +40,6 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        LogConfig { level: LogLevel::Info, format: LogFormat::Auto }
+        LogConfig { level: LogLevel::Info, format: LogFormat::Auto, traceparent: false }
     }
 }

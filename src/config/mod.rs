@@ -6,7 +6,9 @@
 
 #![warn(missing_docs)]
 
+mod api_keys;
 mod budget;
+mod cors;
 mod count;
 mod environment;
 mod lifecycle;
@@ -16,10 +18,12 @@ mod log;
 mod model;
 mod monitoring;
 mod onnxruntime_library;
+mod path_prefix;
 mod repository;
 mod route;
 mod sources;
 mod state;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -27,10 +31,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::Sha256;
 
+pub use self::api_keys::{ApiKey, ApiKeyName, api_keys_problem, read_api_keys};
+pub use self::cors::CorsConfig;
 pub use self::count::{Count, available_cores};
 pub use self::environment::{is_colour_unwanted, this_program, this_user};
 pub use self::lifecycle::{HealthConfig, ShutdownConfig};
-pub use self::listen::listen_address;
+pub use self::listen::{ListenAddress, ListenAddresses, SocketMode};
 pub use self::listeners::{AdminConfig, HttpConfig, Token};
 pub use self::log::{LogConfig, LogFormat, LogLevel};
 pub use self::model::{
@@ -41,11 +47,13 @@ pub use self::monitoring::{
     BusinessKind, DriftSeries, FeedbackConfig, MonitoringConfig, MonitoringWindows, ServerMonitoringConfig,
 };
 pub use self::onnxruntime_library::LibraryCandidate;
+pub use self::path_prefix::PathPrefix;
 pub use self::repository::{LoadingConfig, RepositoryConfig, StartMode};
 pub use self::route::Route;
 pub(crate) use self::sources::toml_problem;
 pub use self::sources::{DEFAULT_FILE, Overrides, own_variables};
 pub use self::state::{StateConfig, StateUrl};
+pub use self::tls::TlsConfig;
 
 /// The whole configuration of a server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

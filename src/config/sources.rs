@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use figment::error::{Actual, Kind};
@@ -12,8 +11,8 @@ use figment::value::{Uncased, UncasedStr, Value};
 use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
 
-use super::Config;
 use super::route::with_vertex_ai;
+use super::{Config, ListenAddresses};
 use crate::error::{Result, SetupError};
 use crate::identity::{printable, shown as shown_text};
 
@@ -41,9 +40,9 @@ const FLAGS: &str = "command line";
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
     /// `--listen`: `http.listen`.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<ListenAddresses>,
     /// `--admin-listen`: `admin.listen`.
-    pub admin_listen: Option<SocketAddr>,
+    pub admin_listen: Option<ListenAddresses>,
     /// `--models`: `repository.path`.
     pub models: Option<PathBuf>,
 }
@@ -62,15 +61,14 @@ impl Config {
         let empty = empty_variables();
         let is_ours = move |name: &UncasedStr| name.as_str().contains("__") && !empty.iter().any(|empty| empty == name);
         figment = figment.merge(Env::prefixed(PREFIX).filter(is_ours).split("__"));
-        let mut flag = |key, value: Option<String>| {
-            if let Some(value) = value {
-                let from_flag = figment.clone().merge(Serialized::default(key, value));
-                figment = from_flag;
+        for (key, addresses) in [("http.listen", &overrides.listen), ("admin.listen", &overrides.admin_listen)] {
+            if let Some(addresses) = addresses {
+                figment = figment.merge(Serialized::default(key, addresses));
             }
-        };
-        flag("http.listen", overrides.listen.map(|address| address.to_string()));
-        flag("admin.listen", overrides.admin_listen.map(|address| address.to_string()));
-        flag("repository.path", overrides.models.as_ref().map(|path| path.display().to_string()));
+        }
+        if let Some(path) = &overrides.models {
+            figment = figment.merge(Serialized::default("repository.path", path.display().to_string()));
+        }
 
         let config: Config = extract(&figment, file)?;
         config.validate()?;
@@ -86,7 +84,14 @@ impl Config {
             ("admin", "token"),
             ("http", "predict_route"),
             ("http", "health_route"),
+            ("admin", "tls.certificate"),
+            ("admin", "tls.key"),
+            ("http", "tls.certificate"),
+            ("http", "tls.key"),
             ("http", "body_memory_bytes"),
+            ("http", "path_prefix"),
+            ("http", "api_keys"),
+            ("http", "api_keys_file"),
             ("feedback", "key"),
             ("loading", "trial_memory_mb"),
             ("health", "stuck_after_ms"),
@@ -96,7 +101,15 @@ impl Config {
         if let Ok(Value::Dict(_, sections)) = Value::serialize(Config::default()) {
             for (section, fields) in sections {
                 let fields = fields.into_dict().unwrap_or_default();
-                keys.extend(fields.into_keys().map(|field| (section.clone(), field)));
+                for (field, value) in fields {
+                    match value.into_dict().filter(|table| !table.is_empty()) {
+                        Some(table) => {
+                            let in_table = table.into_keys().map(|key| (section.clone(), format!("{field}.{key}")));
+                            keys.extend(in_table);
+                        }
+                        None => keys.push((section.clone(), field)),
+                    }
+                }
             }
         }
         keys
@@ -124,20 +137,22 @@ impl Config {
                 self.http.metrics_max_age_ms
             )));
         }
-        if let Some(problem) = self.monitoring.problem().or_else(|| self.feedback.problem()) {
+        let problem = self.monitoring.problem().or_else(|| self.feedback.problem());
+        let problem = problem.or_else(|| self.http.problem()).or_else(|| self.admin.tls.problem("admin"));
+        if let Some(problem) = problem {
             return Err(SetupError::Config(problem));
         }
-        if self.http.listen == self.admin.listen && self.http.listen.port() != 0 {
+        if let Some(address) = self.http.listen.shared(&self.admin.listen) {
             return Err(SetupError::Config(format!(
-                "http.listen and admin.listen are both {}; give the admin listener a port of its own",
-                self.http.listen
+                "http.listen and admin.listen are both {address}; give the admin listener a port of its own"
             )));
         }
-        if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
+        if let Some(address) = self.admin.listen.iter().find(|address| !address.is_local())
+            && self.admin.token.is_none()
+        {
             return Err(SetupError::Config(format!(
-                "admin.listen: {} can be reached from other machines, and anyone who reaches it can change what is \
-                 served; set admin.token (LEEWAY_ADMIN__TOKEN), or listen on 127.0.0.1",
-                self.admin.listen
+                "admin.listen: {address} can be reached from other machines, and anyone who reaches it can change \
+                 what is served; set admin.token (LEEWAY_ADMIN__TOKEN), or listen on 127.0.0.1"
             )));
         }
         Ok(())
@@ -159,6 +174,7 @@ fn empty_variables() -> Vec<Uncased<'static>> {
 /// `LEEWAY_HTTP__LISTEN`.
 fn refuse_single_underscores() -> Result<(), SetupError> {
     for (section, key) in Config::keys() {
+        let key = key.replace('.', "__");
         let misspelt = format!("{PREFIX}{section}_{key}").to_uppercase();
         if std::env::var_os(&misspelt).is_some_and(|value| !value.is_empty()) {
             let meant = format!("{PREFIX}{section}__{key}").to_uppercase();

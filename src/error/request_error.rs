@@ -62,6 +62,20 @@ pub enum Error {
         /// The action in the path, such as `classify`.
         action: String,
     },
+    /// The data listener requires API keys, and the request has none, or an unknown one.
+    #[error(
+        "{}; send a key of this server in the header Authorization: Bearer KEY, or X-Api-Key: KEY",
+        if *.given { "the API key of the request is not known" } else { "this request needs an API key" }
+    )]
+    #[strum(message = "Unauthorized")]
+    ApiKeyRefused {
+        /// True if the request has a key.
+        given: bool,
+    },
+    /// The body has a content coding that is not accepted, or several.
+    #[error("the Content-Encoding of the body is not supported; send the body uncompressed, or with gzip or zstd")]
+    #[strum(message = "Unsupported content")]
+    UnsupportedCoding,
     /// The path exists, but does not accept this method.
     #[error("this path accepts {allowed} only")]
     #[strum(message = "Method not allowed")]
@@ -268,10 +282,12 @@ impl Error {
             Error::InvalidInput(_)
             | Error::UnsupportedMethod { .. }
             | Error::UnsupportedContent(_)
+            | Error::UnsupportedCoding
             | Error::RequestTooLarge { .. }
             | Error::UnsupportedTransfer
             | Error::RequestAborted
             | Error::RequestTooSlow { .. } => ErrorKind::InvalidArgument,
+            Error::ApiKeyRefused { .. } => ErrorKind::Unauthenticated,
             Error::UnknownModel { .. }
             | Error::UnknownVersion { .. }
             | Error::NoDefaultModel { .. }

@@ -21,7 +21,8 @@ use uuid::Uuid;
 
 use super::HttpState;
 use super::activity::AboveLimit;
-use super::body::{RowFormat, discard};
+use super::body::{self, RowFormat, discard};
+use super::content_coding::Coding;
 use super::context::{Failure, RequestContext};
 use crate::error::{Error, Result};
 use crate::model::Priority;
@@ -90,8 +91,11 @@ where
             let (mut head, mut content) = request.into_parts();
             let path = RawPathParams::from_request_parts(&mut head, &()).await;
             let answered = match admit(&state, (target, media_type), path, &head) {
-                Ok((admitted, rows, unique)) => {
-                    predict(state, AdmittedRequest { admitted, rows, unique, head, content }).await
+                Ok(Found { admitted, rows, unique, coding }) => {
+                    match body::decoded(&mut head, content, coding, state.body_limit, &state.body_memory) {
+                        Ok(content) => predict(state, AdmittedRequest { admitted, rows, unique, head, content }).await,
+                        Err(error) => Err(admitted.refused(error).into()),
+                    }
                 }
                 Err(error) => {
                     // The rest of the body is read, so that the connection can be reused, and a client that is still
@@ -105,15 +109,23 @@ where
     }
 }
 
+/// The facts in the head of an admitted request.
+struct Found {
+    admitted: Admitted,
+    rows: Option<RowFormat>,
+    unique: Uuid,
+    coding: Option<Coding>,
+}
+
 fn admit(
     state: &HttpState,
     (target, media_type): (ReadTarget, ReadMediaType),
     path: Result<RawPathParams, RawPathParamsRejection>,
     head: &Parts,
-) -> Result<(Admitted, Option<RowFormat>, Uuid)> {
+) -> Result<Found> {
     let path = path.map_err(|_| Error::UnknownEndpoint)?;
     let context = RequestContext::of(head)?;
-    let media_type = media_type(&head.headers)?;
+    let (media_type, coding) = (media_type(&head.headers)?, body::coding(&head.headers)?);
     let rows = media_type.as_deref().and_then(|media_type| RowFormat::of(media_type, &head.headers));
     let asked = Head {
         target: target(&path, &head.headers)?,
@@ -126,7 +138,7 @@ fn admit(
     let admitted = serve::admit(&state.catalog, asked)?;
     match context.above_limit {
         Some(AboveLimit { limit }) => Err(admitted.refused(Error::TooManyConnections { limit: limit.get() })),
-        None => Ok((admitted, rows, context.unique)),
+        None => Ok(Found { admitted, rows, unique: context.unique, coding }),
     }
 }
 

@@ -14,7 +14,9 @@ use http_body_util::BodyExt;
 
 use super::activity::Evicted;
 use super::answer_format::JSON_LINES;
+use super::content_coding::Coding;
 use super::context::RequestContext;
+use super::decoded_body::{self, Refused};
 use crate::budget::{ArrivedBytes, MemoryBudget};
 use crate::error::{Error, Fault, Result};
 use crate::pipeline::{CsvHeader, JsonSeparator, NamedRows};
@@ -62,12 +64,6 @@ impl BodyLimit {
 
 /// Returns the media type of a body; `None` for JSON, which is the default.
 pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
-    // This header can occur several times, each with several encodings.
-    let mut encodings =
-        headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    if encodings.any(|encoding| !matches!(&*encoding.trim_ascii().to_ascii_lowercase(), b"identity" | b"")) {
-        return Err(Error::UnsupportedContent("compressed bodies are not accepted; send uncompressed JSON".to_owned()));
-    }
     let Some(content_type) = headers.get(CONTENT_TYPE) else { return Ok(None) };
     let essence = content_type.as_bytes().split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
     let is_json = essence.eq_ignore_ascii_case(b"application/json")
@@ -120,10 +116,41 @@ fn csv_header(headers: &HeaderMap) -> CsvHeader {
     }
 }
 
-/// Checks that the headers announce a JSON body.
-pub(super) fn check_json(headers: &HeaderMap) -> Result<()> {
+/// Returns the coding of a body; `None` if it is not compressed. Several codings, one on top of the other, are not accepted.
+pub(super) fn coding(headers: &HeaderMap) -> Result<Option<Coding>> {
+    let mut found = None;
+    // This header can occur several times, each with several codings.
+    let names = headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    for name in names.map(<[u8]>::trim_ascii) {
+        if name.is_empty() || name.eq_ignore_ascii_case(b"identity") {
+            continue;
+        }
+        match (Coding::of(name), found) {
+            (Some(coding), None) => found = Some(coding),
+            _ => return Err(Error::UnsupportedCoding),
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the body of a request without its coding. The reader takes at most `limit` bytes of it.
+pub(super) fn decoded(
+    head: &mut Parts,
+    body: Body,
+    coding: Option<Coding>,
+    limit: NonZeroUsize,
+    memory: &MemoryBudget,
+) -> Result<Body> {
+    let Some(coding) = coding else { return Ok(body) };
+    // This is the length of the compressed body.
+    head.headers.remove(CONTENT_LENGTH);
+    decoded_body::decoded(body, coding, limit, memory)
+}
+
+/// Checks that the headers announce a JSON body, and returns its coding.
+pub(super) fn check_json(headers: &HeaderMap) -> Result<Option<Coding>> {
     match media_type(headers)? {
-        None => Ok(()),
+        None => coding(headers),
         Some(media_type) => Err(Error::UnsupportedContent(format!(
             "the Content-Type of the body is {media_type:?}; send JSON with the header Content-Type: application/json"
         ))),
@@ -159,13 +186,14 @@ pub(super) async fn read(
     Ok(arrived)
 }
 
-/// Returns the error for a body that ended too early, or whose connection is evicted.
+/// Returns the error for a body that ended too early, that cannot be decompressed, or whose connection is evicted.
 fn broken_off(error: axum::Error) -> Error {
     let error = error.into_inner().downcast::<io::Error>().ok();
-    match error.as_ref().and_then(|error| error.get_ref()?.downcast_ref::<Evicted>()) {
-        Some(Evicted { limit }) => Error::TooManyConnections { limit: limit.get() },
-        None => Error::RequestAborted,
+    let Some(cause) = error.as_ref().and_then(|error| error.get_ref()) else { return Error::RequestAborted };
+    if let Some(Evicted { limit }) = cause.downcast_ref() {
+        return Error::TooManyConnections { limit: limit.get() };
     }
+    cause.downcast_ref().map_or(Error::RequestAborted, |Refused(error)| error.clone())
 }
 
 /// Returns true if this error may have left a part of the body unread.
@@ -216,19 +244,20 @@ mod tests {
         check("text/plain", None);
     }
 
-    #[test]
-    fn every_encoding_of_every_header_is_looked_at() {
-        let check = |values: &[&'static str], accepted: bool| {
+    fn every_coding_of_every_header_is_looked_at() {
+        let check = |values: &[&'static str], expected: Result<Option<Coding>>| {
             let headers: HeaderMap =
                 values.iter().map(|value| (CONTENT_ENCODING, HeaderValue::from_static(value))).collect();
-            assert_eq!(media_type(&headers).is_ok(), accepted, "{values:?}");
+            assert_eq!(coding(&headers), expected, "{values:?}");
         };
-        check(&[], true);
-        check(&["identity"], true);
-        check(&["Identity, identity", ""], true);
-        check(&["gzip"], false);
-        check(&["identity", "gzip"], false);
-        check(&["identity, br"], false);
-        check(&["x-identity"], false);
+        check(&[], Ok(None));
+        check(&["identity"], Ok(None));
+        check(&["Identity, identity", ""], Ok(None));
+        check(&["gzip"], Ok(Some(Coding::Gzip)));
+        check(&["identity", "ZSTD"], Ok(Some(Coding::Zstd)));
+        check(&["gzip, gzip"], Err(Error::UnsupportedCoding));
+        check(&["gzip", "zstd"], Err(Error::UnsupportedCoding));
+        check(&["identity, br"], Err(Error::UnsupportedCoding));
+        check(&["x-identity"], Err(Error::UnsupportedCoding));
     }
 }

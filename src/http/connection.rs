@@ -14,13 +14,12 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::activity::{AboveLimit, Activity, Ending, InFlight};
 use super::context;
 use super::request_layer::has_a_date;
-use super::stream::WatchedStream;
+use super::stream::{SocketStream, WatchedStream};
 
 /// Time for a connection to start a request that its client has already sent, while the listener closes.
 const LAST_HEAD: Duration = Duration::from_millis(250);
@@ -33,7 +32,7 @@ const MAX_LOOKS_WITHOUT_PROGRESS: u32 = 5;
 /// requests.
 pub(super) async fn serve(
     mut http: http1::Builder,
-    stream: TcpStream,
+    stream: SocketStream,
     write_timeout: Duration,
     router: Router,
     above_limit: Option<AboveLimit>,

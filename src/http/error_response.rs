@@ -7,9 +7,13 @@ use std::borrow::Cow;
 
 use axum::body::Body;
 use axum::http::StatusCode;
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::response::Response;
 
+use super::content_coding;
+use super::trace_context::TraceContext;
 use crate::api::problem::Problem;
 use crate::error::{Error, ErrorKind, Fault, OperatorError};
 use crate::identity::cut_off;
@@ -45,7 +49,9 @@ fn status_of_kind(kind: ErrorKind) -> StatusCode {
 fn status(error: &OperatorError) -> StatusCode {
     match error {
         OperatorError::Request(Error::UnsupportedMethod { .. }) => StatusCode::METHOD_NOT_ALLOWED,
-        OperatorError::Request(Error::UnsupportedContent(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        OperatorError::Request(Error::UnsupportedContent(_) | Error::UnsupportedCoding) => {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        }
         OperatorError::Request(Error::RequestTooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
         OperatorError::Request(Error::RequestTooSlow { .. }) => StatusCode::REQUEST_TIMEOUT,
         OperatorError::Request(Error::UnsupportedTransfer) => StatusCode::NOT_IMPLEMENTED,
@@ -95,7 +101,10 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
         OperatorError::Request(Error::UnsupportedMethod { allowed }) => {
             headers.extend(HeaderValue::from_str(allowed).ok().map(|allowed| (ALLOW, allowed)));
         }
-        OperatorError::Unauthorized => {
+        OperatorError::Request(Error::UnsupportedCoding) => {
+            headers.insert(ACCEPT_ENCODING, content_coding::ACCEPTED);
+        }
+        OperatorError::Unauthorized | OperatorError::Request(Error::ApiKeyRefused { .. }) => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         _ => {}
@@ -105,16 +114,17 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
 
 /// Logs an error with the details that the caller does not get. The level is error if the model or the server is at
 /// fault.
-pub(super) fn log(error: &OperatorError, request_id: &HeaderValue) {
+pub(super) fn log(error: &OperatorError, request_id: &HeaderValue, trace: Option<&TraceContext>) {
     let (code, detail) = (error.code(), error.detail());
     let request_id = request_id.to_str().unwrap_or_default();
+    let (trace_id, span_id) = TraceContext::ids(trace);
     match error.kind().fault() {
         // These include failures to write the state. The monitor logs each such failure, and its recovery, once.
         Fault::Caller | Fault::Overload | Fault::Budget => {
-            tracing::debug!(request_id, code, detail, reason = error.to_string(), "request refused");
+            tracing::debug!(request_id, trace_id, span_id, code, detail, reason = error.to_string(), "request refused");
         }
         Fault::Model | Fault::Server => {
-            tracing::error!(request_id, code, detail, "{error}");
+            tracing::error!(request_id, trace_id, span_id, code, detail, "{error}");
         }
     }
 }
@@ -145,8 +155,10 @@ mod tests {
             Error::Unhealthy("no model is served".into()),
             Error::UnknownEndpoint,
             Error::UnknownAction { action: "classify".into() },
+            Error::ApiKeyRefused { given: false },
             Error::UnsupportedMethod { allowed: "POST".into() },
             Error::UnsupportedContent("the Content-Type of the body is \"text/plain\"".into()),
+            Error::UnsupportedCoding,
             Error::RequestTooLarge { limit: 8, advice: "send fewer instances" },
             Error::UnsupportedTransfer,
             Error::RequestTooSlow { limit: Duration::from_secs(3) },

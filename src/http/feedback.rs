@@ -26,16 +26,20 @@ const WORK_TIME: Duration = Duration::from_secs(20);
 
 /// `POST /feedback`
 pub(super) async fn take(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
-    let (head, mut content) = request.into_parts();
+    let (mut head, mut content) = request.into_parts();
     let &RequestContext { started, above_limit, .. } = RequestContext::of(&head)?;
     if let Some(AboveLimit { limit }) = above_limit {
         return Err(Error::TooManyConnections { limit: limit.get() }.into());
     }
-    if let Err(error) = body::check_json(&head.headers) {
-        body::discard(&head, &mut content, &error).await;
-        return Err(error.into());
-    }
+    let coding = match body::check_json(&head.headers) {
+        Ok(coding) => coding,
+        Err(error) => {
+            body::discard(&head, &mut content, &error).await;
+            return Err(error.into());
+        }
+    };
     let limit = BodyLimit::of_feedback(state.feedback_body_limit);
+    let mut content = body::decoded(&mut head, content, coding, limit.bytes, &state.body_memory)?;
     let read = {
         let reading = pin!(body::read(&head.headers, &mut content, limit, &state.body_memory));
         tokio::time::timeout(BODY_TIME, reading).await

@@ -1,19 +1,21 @@
 //! Accepts the connections of a listener, and drains them at the end.
 
 use std::io;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::connection;
 use super::connections::{ConnectionTimeouts, Connections, MAX_LEAVING, OpenConnection, Places};
+use super::sockets::{Acceptors, BoundAddresses, ListeningSockets};
+use super::stream::SocketStream;
+use super::tls::Tls;
+use crate::config::ListenAddress;
 use crate::error::{Result, SetupError};
 use crate::monitor::ServerRecorder;
 
@@ -23,12 +25,6 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Minimum interval of warnings about connections that cannot be accepted.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-
-/// Maximum number of connections that the kernel queues for a listener until they are accepted.
-const BACKLOG: u32 = 1024;
-
-/// Size of the kernel's send buffer of a connection. By default, the kernel lets it grow to several megabytes.
-const SEND_BUFFER: u32 = 256 << 10;
 
 /// Maximum size of a request's head, and of the part of a body that is read ahead.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -44,20 +40,12 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// trial.
 const OTHER_FILES: usize = 128;
 
-/// An address that is bound, but not listening yet.
-#[derive(Debug)]
-pub struct BoundAddress {
-    socket: TcpSocket,
-    address: SocketAddr,
-    /// The configuration key of the address, for messages.
-    name: &'static str,
-}
-
-/// A listening address. The kernel queues connections until they are served.
+/// A listener. The kernel queues its connections until they are served.
 #[derive(Debug)]
 pub struct Listener {
-    listener: std::net::TcpListener,
-    address: SocketAddr,
+    sockets: ListeningSockets,
+    /// TLS of the TCP connections, if it is configured.
+    tls: Option<Tls>,
 }
 
 /// Limits of the connections of a listener.
@@ -91,49 +79,17 @@ pub fn places(limit: NonZeroUsize, files: Option<u64>) -> (Places, Places) {
     (Places { regular, spare }, Places { regular: at_least_one(admin), spare: 1 })
 }
 
-// ===== impl BoundAddress =====
-
-impl BoundAddress {
-    /// Binds `address`, so that no other process can take it. Connections are refused until [`BoundAddress::listen`].
-    /// `name` is the configuration key of the address, for the error message.
-    pub fn bind(address: SocketAddr, name: &'static str) -> Result<BoundAddress, SetupError> {
-        let bind = || {
-            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // Allows the address even if the kernel still has connections of an earlier process at this address.
-            socket.set_reuseaddr(true)?;
-            socket.set_send_buffer_size(SEND_BUFFER)?;
-            socket.bind(address)?;
-            let address = socket.local_addr()?;
-            Ok(BoundAddress { socket, address, name })
-        };
-        bind().map_err(|error| cannot_listen(name, address, &error))
-    }
-
-    /// Starts to listen: the kernel queues connections from now on.
-    pub fn listen(self) -> Result<Listener, SetupError> {
-        let BoundAddress { socket, address, name } = self;
-        let listener = socket.listen(BACKLOG).and_then(TcpListener::into_std);
-        let listener = listener.map_err(|error| cannot_listen(name, address, &error))?;
-        Ok(Listener { listener, address })
-    }
-}
-
-fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> SetupError {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => "; another process uses this port: stop it, or choose another address",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose another port",
-        io::ErrorKind::AddrNotAvailable => "; this machine does not have the address: choose another one",
-        _ => "",
-    };
-    SetupError::Listen(format!("{name}: cannot listen on {address}: {error}{hint}"))
-}
-
 // ===== impl Listener =====
 
 impl Listener {
-    /// Returns the address, with the actual port if port 0 was configured.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Starts to listen on bound addresses: the kernel queues connections from now on. Must be called within a runtime.
+    pub fn listen(addresses: BoundAddresses, tls: Option<Tls>) -> Result<Listener, SetupError> {
+        Ok(Listener { sockets: addresses.listen()?, tls })
+    }
+
+    /// Returns the addresses, with the actual ports where port 0 was configured.
+    pub fn addresses(&self) -> &[ListenAddress] {
+        self.sockets.addresses()
     }
 
     /// Serves connections until `closing` turns true, and then drains them: connections that the kernel has already
@@ -147,9 +103,9 @@ impl Listener {
         mut closing: watch::Receiver<bool>,
         grace: Duration,
     ) -> bool {
-        // Registered here and not earlier, so that the listener belongs to the runtime that serves it.
-        let listener = match TcpListener::from_std(self.listener) {
-            Ok(listener) => listener,
+        // Registered here and not earlier, so that the sockets belong to the runtime that serves them.
+        let mut acceptors = match self.sockets.register() {
+            Ok(acceptors) => acceptors,
             Err(error) => {
                 tracing::error!(%error, "connections cannot be accepted");
                 return false;
@@ -157,20 +113,20 @@ impl Listener {
         };
         let ListenerLimits { places, timeouts } = limits;
         let connections = Arc::new(Connections::new(places, timeouts, Arc::clone(&recorder)));
-        let serving = Serving { connections: Arc::clone(&connections), router, write_timeout: timeouts.write };
+        let (write_timeout, tls) = (timeouts.write, self.tls);
+        let serving = Serving { connections: Arc::clone(&connections), router, write_timeout, tls };
         let mut look = tokio::time::interval(timeouts.precision());
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut errors = AcceptErrors { recorder, warned: None };
         // An accepted connection without a place is kept across iterations: the place that it was accepted for may be
         // busy again.
-        let mut accepted: Option<TcpStream> = None;
+        let mut accepted: Option<SocketStream> = None;
         loop {
             // Accepts only if a place is free or can be freed. Otherwise connections wait in the backlog.
             let next = async {
                 if accepted.is_none() {
                     connections.has_room().await;
-                    let (stream, _peer) = listener.accept().await?;
-                    accepted = Some(stream);
+                    accepted = Some(acceptors.accept().await?);
                 }
                 Ok::<_, io::Error>(connections.place().await)
             };
@@ -196,7 +152,7 @@ impl Listener {
                 Err(_) => {}
             }
         }
-        serving.drain(listener, accepted, grace).await
+        serving.drain(acceptors, accepted, grace).await
     }
 }
 
@@ -226,27 +182,39 @@ struct Serving {
     connections: Arc<Connections>,
     router: Router,
     write_timeout: Duration,
+    tls: Option<Tls>,
 }
 
 impl Serving {
-    fn serve(&self, stream: TcpStream, open: OpenConnection) {
-        without_delay(&stream);
+    fn serve(&self, stream: SocketStream, open: OpenConnection) {
+        stream.set_nodelay();
         let mut http = http1::Builder::new();
         // The listener ends connections that do not send a head, so hyper needs no timer for each request.
         http.header_read_timeout(None).max_buf_size(BUFFER_BYTES);
         let (router, activity) = (self.router.clone(), Arc::clone(&open.activity));
-        let connection = connection::serve(http, stream, self.write_timeout, router, open.above_limit, activity);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+        let (write_timeout, above_limit) = (self.write_timeout, open.above_limit);
+        let serve = move |stream| connection::serve(http, stream, write_timeout, router, above_limit, activity);
+        match (stream, self.tls.clone()) {
+            (SocketStream::Tcp(stream), Some(tls)) => {
+                tokio::spawn(async move {
+                    if let Some(stream) = tls.accept(stream, &open.activity).await {
+                        note(serve(SocketStream::Tls(stream)).await);
+                    }
+                    drop(open);
+                });
             }
-            drop(open);
-        });
+            (stream, _) => {
+                tokio::spawn(async move {
+                    note(serve(stream).await);
+                    drop(open);
+                });
+            }
+        }
     }
 
     /// Serves the queued and the open connections to their end. Returns true if all have ended within `grace`.
-    async fn drain(&self, listener: TcpListener, accepted: Option<TcpStream>, grace: Duration) -> bool {
-        self.serve_backlog(listener);
+    async fn drain(&self, acceptors: Acceptors, accepted: Option<SocketStream>, grace: Duration) -> bool {
+        self.serve_backlog(acceptors);
         self.connections.drain();
         let ended = async {
             if let Some(stream) = accepted {
@@ -258,38 +226,21 @@ impl Serving {
         tokio::time::timeout(grace, ended).await.is_ok()
     }
 
-    /// Serves the connections that the kernel has already queued, and closes the listener.
-    fn serve_backlog(&self, listener: TcpListener) {
-        // From now on the kernel should queue as few connections as possible, because those that are still queued at
-        // the close are reset.
-        if let Err(error) = rustix::net::listen(&listener, 0) {
-            tracing::debug!(%error, "the backlog could not be reduced");
-        }
-        let Ok(listener) = listener.into_std() else { return };
-        // Accepts at most as many connections as the backlog can hold.
-        for _ in 0..=2 * BACKLOG {
-            match listener.accept() {
-                Ok((stream, _peer)) => {
-                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-                    match stream.map(|stream| (stream, self.connections.open())) {
-                        Ok((stream, Some(open))) => self.serve(stream, open),
-                        // All places have a request in flight, so the connection is closed.
-                        Ok((_, None)) => {}
-                        Err(error) => tracing::debug!(%error, "a connection could not be served"),
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                // The backlog is empty, or no file descriptor is free.
-                Err(_) => return,
+    /// Serves the connections that the kernel has already queued, and closes the sockets.
+    fn serve_backlog(&self, acceptors: Acceptors) {
+        acceptors.close(|stream| {
+            // If all places have a request in flight, the connection is closed.
+            if let Some(open) = self.connections.open() {
+                self.serve(stream, open);
             }
-        }
+        });
     }
 }
 
-/// Turns off Nagle's algorithm: responses are small and complete, and should be sent at once.
-fn without_delay(stream: &TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
+/// Logs the end of a connection, if it was early.
+fn note(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
     }
 }
 
@@ -297,9 +248,11 @@ fn without_delay(stream: &TcpStream) {
 mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::config::SocketMode;
 
     const TICK: Duration = Duration::from_millis(100);
 
@@ -330,9 +283,9 @@ mod tests {
             }
         };
         let router = Router::new().route("/quick", get(|| async {})).route("/slow", get(slow));
-        let bound = BoundAddress::bind("127.0.0.1:0".parse().unwrap(), "http.listen").unwrap();
-        let listener = bound.listen().unwrap();
-        let address = listener.address();
+        let bound = BoundAddresses::bind(&([127, 0, 0, 1], 0).into(), SocketMode::OWNER, "http.listen").unwrap();
+        let listener = Listener::listen(bound, None).unwrap();
+        let [ListenAddress::Tcp(address)] = *listener.addresses() else { panic!() };
         let limits = ListenerLimits {
             places: Places { regular: NonZeroUsize::MIN, spare: 0 },
             timeouts: ConnectionTimeouts { first_request: 8 * TICK, idle: 600 * TICK, write: 600 * TICK },

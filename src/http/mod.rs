@@ -1,11 +1,14 @@
 //! HTTP: the listeners, the tower stack, the handlers, and the mapping of errors to responses.
 //!
-//! - `listener.rs` accepts connections, `connections.rs` gives them places, and `connection.rs` serves one connection
-//!   and closes it. `stream.rs` is the stream below a connection, and distinguishes a client that waits from a client
+//! - `sockets.rs` binds the addresses of a listener. `listener.rs` accepts connections, `connections.rs` gives them
+//!   places, and `connection.rs` serves one connection and closes it. `stream.rs` is the stream below a connection, and distinguishes a client that waits from a client
 //!   that has left. All of them share the state in `activity.rs`.
+//! - `tls.rs` makes the handshakes of a listener with TLS, and reads its certificate, also when it changes.
+//!   `certificate_expiry.rs` finds the time at which it expires.
 //! - `stack.rs` assembles the routes and layers of each listener.
 //! - `request_layer.rs` gives every request its id, and finishes every response. `context.rs` has the facts about a
 //!   request that layers and handlers share.
+//!   `trace_context.rs` reads the trace of a request, for the log.
 //! - `admission.rs` gives every prediction request its deadline, and refuses requests that cannot be answered in time.
 //!   `body.rs` reads the bodies.
 //! - `predict.rs`, `feedback.rs`, `models.rs` and `operations.rs` have the handlers of the data listener. `admin.rs`
@@ -14,6 +17,10 @@
 //! - `v2/` has the handlers of the Open Inference Protocol.
 //! - `invocations.rs` has the headers and health checks of SageMaker and MLflow, and `tensorflow.rs` the metadata that
 //!   clients of TensorFlow Serving read.
+//! - `decoded_body.rs` decompresses bodies while they arrive, and `compression.rs` compresses answers, if that is
+//!   configured. `content_coding.rs` has what both know.
+//! - `api_keys.rs`, `cors.rs` and `path_prefix.rs` are the optional layers of the data listener: clients with keys, web
+//!   pages of other origins, and proxies that publish it below a path. `file_watch.rs` notices that a file has changed.
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON, and `answer_format.rs` predictions in other formats; `error_response.rs` is the only place where an error becomes a status.
 
@@ -22,36 +29,51 @@ mod admin;
 mod admin_access;
 mod admission;
 mod answer_format;
+mod api_keys;
 mod body;
+mod certificate_expiry;
+mod compression;
 mod connection;
 mod connections;
+mod content_coding;
 mod context;
+mod cors;
+mod decoded_body;
 mod error_response;
 mod exposition;
 mod feedback;
+mod file_watch;
 mod invocations;
 mod json_answer;
 mod listener;
 mod models;
 mod operations;
 mod operator_request;
+mod path_prefix;
 mod predict;
 mod request_layer;
+mod sockets;
 mod stack;
 mod stream;
 mod tensorflow;
+mod tls;
+mod trace_context;
 mod v2;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use self::api_keys::ApiKeys;
 pub use self::connections::{ConnectionTimeouts, Places};
 pub use self::exposition::{Exposition, compress};
-pub use self::listener::{BoundAddress, Listener, ListenerLimits, places};
+pub use self::listener::{Listener, ListenerLimits, places};
+pub use self::path_prefix::{check as check_path_prefix, external_prefix};
+pub use self::sockets::BoundAddresses;
 pub use self::stack::{admin, data};
+pub use self::tls::Tls;
 use crate::budget::{BlockingThreads, MemoryBudget, StageCost};
-use crate::config::{AdminConfig, HealthConfig, HttpConfig, Route, Token};
+use crate::config::{Config, CorsConfig, HealthConfig, PathPrefix, Route, Token};
 use crate::deploy::Deployer;
 use crate::feedback::Feedback;
 use crate::monitor::Monitor;
@@ -86,6 +108,18 @@ pub struct HttpState {
     pub exposition: Exposition,
     /// True if the data listener serves metrics.
     pub metrics_for_clients: bool,
+    /// True if the log has the ids of traces.
+    pub logs_traces: bool,
+    /// API keys of the data listener, if any are configured.
+    pub api_keys: Option<Arc<ApiKeys>>,
+    /// Web pages that may send requests to the data listener.
+    pub cors: CorsConfig,
+    /// Path below which the routes of the data listener exist, too.
+    pub path_prefix: Option<PathPrefix>,
+    /// True if answers of the data listener are compressed for clients that accept it.
+    pub compression: bool,
+    /// Measured cost of compressing an answer.
+    pub compression_cost: StageCost,
     /// Threads for heavy stages, which would block the threads that serve connections for too long.
     pub blocking_threads: BlockingThreads,
     /// Measured cost of judging feedback, which also runs on the threads for heavy stages.
@@ -95,14 +129,14 @@ pub struct HttpState {
 impl HttpState {
     /// Returns the state of the handlers for a configuration.
     pub fn new(
-        config: &HttpConfig,
-        admin: &AdminConfig,
-        health: &HealthConfig,
+        config: &Config,
+        api_keys: Option<Arc<ApiKeys>>,
         catalog: Arc<Catalog>,
         deployer: Arc<Deployer>,
         feedback: Arc<Feedback>,
         monitor: Arc<Monitor>,
     ) -> HttpState {
+        let Config { http: config, admin, health, log, .. } = config;
         let body_memory = MemoryBudget::new(config.body_memory(), config.connection_limit);
         monitor.server().watch_body_memory(body_memory.clone());
         let exposition = Exposition::new(Arc::clone(&monitor), config.metrics_max_age(), body_memory.clone());
@@ -122,6 +156,12 @@ impl HttpState {
             exposition,
             body_memory,
             metrics_for_clients: config.metrics,
+            logs_traces: log.traceparent,
+            api_keys,
+            compression: config.compression,
+            compression_cost: StageCost::default(),
+            cors: config.cors.clone(),
+            path_prefix: config.path_prefix.clone(),
             blocking_threads: BlockingThreads::new(config.threads()),
             feedback_cost: StageCost::default(),
         }

@@ -15,6 +15,7 @@ use super::HttpState;
 use super::body;
 use super::context::{self, Failure, RequestContext};
 use super::error_response::{self, Format};
+use super::trace_context::TraceContext;
 use crate::error::{Error, Result};
 
 /// Name of the header with the request id, in requests and responses.
@@ -31,6 +32,7 @@ pub(super) async fn layer(
     let unique = unique_at(SystemTime::now());
     let id = request_id(&request, unique);
     RequestContext { unique, id: id.clone(), started, above_limit }.attach(&mut request);
+    let trace = state.logs_traces.then(|| TraceContext::of(request.headers())).flatten();
     let logged = tracing::enabled!(tracing::Level::DEBUG).then(|| (request.method().clone(), request.uri().clone()));
 
     let mut response = match check_head(&request) {
@@ -47,7 +49,7 @@ pub(super) async fn layer(
 
     if let Some(Failure(error)) = context::take_failure(&mut response) {
         state.monitor.server().error_response(error.code());
-        error_response::log(&error, &id);
+        error_response::log(&error, &id, trace.as_ref());
         response = error_response::render(&error, &id, format);
     }
     let headers = response.headers_mut();
@@ -57,7 +59,8 @@ pub(super) async fn layer(
     if let Some((method, uri)) = logged {
         let (status, took_us) = (response.status().as_u16(), started.elapsed().as_micros() as u64);
         let request_id = id.to_str().unwrap_or_default();
-        tracing::debug!(request_id, %method, path = uri.path(), status, took_us, "request");
+        let (trace_id, span_id) = TraceContext::ids(trace.as_ref());
+        tracing::debug!(request_id, trace_id, span_id, %method, path = uri.path(), status, took_us, "request");
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);

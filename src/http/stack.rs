@@ -14,8 +14,8 @@ use super::context::Failure;
 use super::error_response::Format;
 use super::predict::{Protocol, predict};
 use super::{
-    HttpState, admin as operators, admin_access, body, feedback, invocations, models, operations, request_layer,
-    tensorflow, v2,
+    ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, cors, feedback, invocations,
+    models, operations, path_prefix, request_layer, tensorflow, v2,
 };
 use crate::api::routes::{ADMIN_API, AdminEndpoint, AliasOf, DataEndpoint, Method};
 use crate::config::Route;
@@ -63,11 +63,26 @@ pub fn data(state: &Arc<HttpState>) -> Router {
         .route(DataEndpoint::VersionMetadata.path(), with_allow(Method::Get, get(tensorflow::version_metadata)))
         .route(UNKNOWN_V1[0], any(unknown_endpoint))
         .route(UNKNOWN_V1[1], any(unknown_endpoint));
-    with_layers(own, state, Format::Problem).merge(with_layers(v1, state, Format::ProblemWithError)).merge(with_layers(
-        v2_routes(state),
-        state,
-        Format::ProblemWithError,
-    ))
+    let keys = state.api_keys.as_ref();
+    let own = with_layers(own, state, Format::Problem, keys);
+    let v1 = with_layers(v1, state, Format::ProblemWithError, keys);
+    let routes = own.merge(v1).merge(with_layers(v2_routes(state), state, Format::ProblemWithError, keys));
+    with_optional_layers(routes, state)
+}
+
+/// Adds the layers that are configured for all routes of the data listener, outside those that every listener has.
+fn with_optional_layers(routes: Router, state: &Arc<HttpState>) -> Router {
+    let routes = path_prefix::also_below(state.path_prefix.as_ref(), routes);
+    // Outside the layer that renders errors, because a list of models or an error may be long, too.
+    let routes = match state.compression {
+        true => routes.layer(from_fn_with_state(Arc::clone(state), compression::layer)),
+        false => routes,
+    };
+    match cors::layer(&state.cors) {
+        // Outermost, so that preflight requests, which have no key, are answered, and errors can be read by web pages.
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    }
 }
 
 /// Returns the routes of the Open Inference Protocol on the data listener.
@@ -103,8 +118,8 @@ pub fn admin(state: &Arc<HttpState>) -> Router {
     let access = || from_fn_with_state(Arc::clone(state), admin_access::layer);
     // Outermost, so that unknown paths also require the token and reveal nothing about the API.
     let api = api.fallback(unknown_endpoint).layer(access());
-    let own = with_layers(routes.nest(ADMIN_API, api).fallback(unknown_endpoint), state, Format::Problem);
-    own.merge(with_layers(v2.layer(access()), state, Format::ProblemWithError))
+    let own = with_layers(routes.nest(ADMIN_API, api).fallback(unknown_endpoint), state, Format::Problem, None);
+    own.merge(with_layers(v2.layer(access()), state, Format::ProblemWithError, None))
 }
 
 /// Adds the paths that the configuration names, unless they are served already.
@@ -133,7 +148,19 @@ fn with_aliases(
     }
 }
 
-fn with_layers(routes: Router<Arc<HttpState>>, state: &Arc<HttpState>, format: Format) -> Router {
+/// Adds the layers that all routes have, and the check of API keys if there are `keys`.
+fn with_layers(
+    routes: Router<Arc<HttpState>>,
+    state: &Arc<HttpState>,
+    format: Format,
+    keys: Option<&Arc<ApiKeys>>,
+) -> Router {
+    let routes = match keys {
+        // Inside the outermost layer, which renders the refusal, and before admission, which works for known clients
+        // only.
+        Some(keys) => routes.layer(from_fn_with_state(Arc::clone(keys), api_keys::layer)),
+        None => routes,
+    };
     routes
         // Innermost, so that a panic of a handler becomes a failure, which the outer layer renders.
         .layer(CatchPanicLayer::custom(panicked))

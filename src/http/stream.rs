@@ -13,10 +13,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop;
 use tokio::time::Sleep;
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
 
@@ -39,10 +40,18 @@ const WRITE_AT_MOST: usize = 64 << 10;
 /// wrote 4 MiB kept the other connections waiting for 13 ms.
 const BYTES_PER_UNIT: usize = 2 << 10;
 
+/// The socket of a connection.
+#[derive(Debug)]
+pub(super) enum SocketStream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
 /// A stream that records whether a write is pending. hyper writes until no bytes are left or the stream is not ready,
 /// so the record of a waiting connection shows whether bytes of a response are left.
 pub(super) struct WatchedStream {
-    stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    stream: Pin<Box<TimeoutStream<SocketStream>>>,
     activity: Arc<Activity>,
     half_closed: Option<HalfClosed>,
 }
@@ -58,7 +67,7 @@ struct HalfClosed {
 // ===== impl WatchedStream =====
 
 impl WatchedStream {
-    pub(super) fn new(stream: TcpStream, write_timeout: Duration, activity: Arc<Activity>) -> WatchedStream {
+    pub(super) fn new(stream: SocketStream, write_timeout: Duration, activity: Arc<Activity>) -> WatchedStream {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(write_timeout));
         WatchedStream { stream: Box::pin(stream), activity, half_closed: None }
@@ -130,7 +139,7 @@ fn within<'a, 'b>(most: usize, bufs: &'b [IoSlice<'a>]) -> &'b [IoSlice<'a>] {
 
 /// Charges the task for `bytes` that it has read or written. A task without units of its budget yields at its next read
 /// or write.
-fn charge(context: &mut Context<'_>, bytes: usize) {
+pub(super) fn charge(context: &mut Context<'_>, bytes: usize) {
     for _ in 0..bytes / BYTES_PER_UNIT {
         // Stops, because asking for a unit when none is left would wake the task once more.
         if !coop::has_budget_remaining() {
@@ -152,6 +161,10 @@ impl AsyncRead for WatchedStream {
         charge(context, buf.filled().len() - before);
         let is_end = matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before && buf.remaining() > 0;
         if is_end && self.half_closed.is_none() && self.activity.is_busy() {
+            if let SocketStream::Tls(_) = self.stream.get_ref() {
+                // No byte can be sent ahead within the encryption, and clients with TLS close only at the end.
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
             let look = Box::pin(tokio::time::sleep(SEND_AHEAD_AFTER));
             self.half_closed = Some(HalfClosed { sent_ahead: None, look, pause: FIRST_LOOK });
             self.activity.input_ended();
@@ -204,6 +217,92 @@ impl AsyncWrite for WatchedStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = self.stream.as_mut().poll_shutdown(context);
         self.note(poll)
+    }
+}
+
+// ===== impl SocketStream =====
+
+impl SocketStream {
+    /// Turns off Nagle's algorithm: responses are small and complete, and should be sent at once.
+    pub(super) fn set_nodelay(&self) {
+        if let SocketStream::Tcp(stream) = self
+            && let Err(error) = stream.set_nodelay(true)
+        {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            SocketStream::Tcp(stream) => stream.try_write(bytes),
+            SocketStream::Unix(stream) => stream.try_write(bytes),
+            // Not possible within the encryption.
+            SocketStream::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self {
+            SocketStream::Tcp(stream) => stream.take_error(),
+            SocketStream::Unix(stream) => stream.take_error(),
+            SocketStream::Tls(stream) => stream.get_ref().0.take_error(),
+        }
+    }
+}
+
+impl AsyncRead for SocketStream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            SocketStream::Tcp(stream) => Pin::new(stream).poll_read(context, buf),
+            SocketStream::Unix(stream) => Pin::new(stream).poll_read(context, buf),
+            SocketStream::Tls(stream) => Pin::new(stream).poll_read(context, buf),
+        }
+    }
+}
+
+impl AsyncWrite for SocketStream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            SocketStream::Tcp(stream) => Pin::new(stream).poll_write(context, buf),
+            SocketStream::Unix(stream) => Pin::new(stream).poll_write(context, buf),
+            SocketStream::Tls(stream) => Pin::new(stream).poll_write(context, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            SocketStream::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, bufs),
+            SocketStream::Unix(stream) => Pin::new(stream).poll_write_vectored(context, bufs),
+            SocketStream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            SocketStream::Tcp(stream) => stream.is_write_vectored(),
+            SocketStream::Unix(stream) => stream.is_write_vectored(),
+            SocketStream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            SocketStream::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            SocketStream::Unix(stream) => Pin::new(stream).poll_flush(context),
+            SocketStream::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            SocketStream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            SocketStream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            SocketStream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
     }
 }
 

@@ -65,7 +65,7 @@ pub use self::outcomes::{Calibration, CalibrationBin, ClassOutcomes, Outcomes, P
 pub use self::quantiles::{Latency, LatencyStats, Quantiles};
 pub use self::requests::{Delivery, RequestGuard};
 pub use self::runs::Runs;
-pub use self::server_recorder::ServerRecorder;
+pub use self::server_recorder::{ServerRecorder, TlsRecorder};
 pub use self::text::TEXT_FORMAT;
 pub use self::version_recorder::{RunTime, ServiceTimes, VersionRecorder};
 pub use self::version_stats::{RequestStats, VersionStats};

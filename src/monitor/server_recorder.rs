@@ -1,7 +1,10 @@
 //! The recorder and metrics of everything that does not belong to a version: connections, errors, readiness, feedback.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use super::labels::FeedbackResult;
 use super::metric_family::{Family, counter, gauge};
@@ -21,6 +24,18 @@ pub struct ServerRecorder {
     ready: AtomicU64,
     serves_models: AtomicU64,
     body_memory: OnceLock<MemoryBudget>,
+    /// Numbers of requests by the name of their API key. Only a change of the keys takes the lock.
+    api_keys: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
+    /// Recorders of the listeners with TLS, by the name of their section in the configuration.
+    tls: Mutex<BTreeMap<&'static str, Arc<TlsRecorder>>>,
+}
+
+/// The recorder of a listener with TLS.
+#[derive(Debug, Default)]
+pub struct TlsRecorder {
+    expiry: AtomicI64,
+    reload_failures: AtomicU64,
+    handshake_failures: AtomicU64,
 }
 
 /// Counters of error responses, one for each error code.
@@ -79,6 +94,36 @@ pub(super) static FAMILIES: &[Family<ServerRecorder>] = &[
             }
         },
     ),
+    counter("leeway_api_key_requests_total", &["key"], "Requests by the name of their API key.", |server, series| {
+        for (name, count) in &*server.api_keys.lock() {
+            series.value(&[name], count.load(Relaxed));
+        }
+    }),
+    gauge(
+        "leeway_tls_certificate_expiry_timestamp_seconds",
+        &["listener"],
+        "Time at which the certificate of a listener expires, in seconds since 1970.",
+        |server, series| {
+            for (listener, tls) in &*server.tls.lock() {
+                series.value(&[listener], tls.expiry.load(Relaxed) as f64);
+            }
+        },
+    ),
+    counter(
+        "leeway_tls_reload_failures_total",
+        &["listener"],
+        "Changes of a certificate that are not used, because the new one is wrong.",
+        |server, series| {
+            for (listener, tls) in &*server.tls.lock() {
+                series.value(&[listener], tls.reload_failures.load(Relaxed));
+            }
+        },
+    ),
+    counter("leeway_tls_handshake_failures_total", &["listener"], "TLS handshakes that failed.", |server, series| {
+        for (listener, tls) in &*server.tls.lock() {
+            series.value(&[listener], tls.handshake_failures.load(Relaxed));
+        }
+    }),
     counter("leeway_outcome_feedback_total", &["result"], "Items of feedback, by result.", |server, series| {
         for (result, count) in FeedbackResult::ALL.into_iter().zip(&server.feedback) {
             series.value(&[result.name()], count.load(Relaxed));
@@ -122,6 +167,20 @@ impl ServerRecorder {
         self.feedback[result as usize].fetch_add(items, Relaxed);
     }
 
+    /// Returns the counters of requests with the API keys of these names, in their order. Names that are no longer there
+    /// are forgotten; the others go on counting.
+    pub fn count_api_keys<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<Arc<AtomicU64>> {
+        let mut known = self.api_keys.lock();
+        let names: Vec<&str> = names.collect();
+        known.retain(|name, _| names.contains(&&**name));
+        names.into_iter().map(|name| Arc::clone(known.entry(name.to_owned()).or_default())).collect()
+    }
+
+    /// Returns the recorder of a listener with TLS.
+    pub fn record_tls(&self, listener: &'static str) -> Arc<TlsRecorder> {
+        Arc::clone(self.tls.lock().entry(listener).or_default())
+    }
+
     /// Sets the gauge of the server's readiness for new requests.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready.into(), Relaxed);
@@ -141,5 +200,24 @@ impl ServerRecorder {
     /// Reads a number of bytes from the memory budget of bodies; 0 without a budget.
     fn body_memory(&self, bytes: fn(&MemoryBudget) -> usize) -> u64 {
         self.body_memory.get().map_or(0, |budget| u64::try_from(bytes(budget)).unwrap_or(u64::MAX))
+    }
+}
+
+// ===== impl TlsRecorder =====
+
+impl TlsRecorder {
+    /// Sets the time at which the certificate expires, in seconds since 1970.
+    pub fn set_expiry(&self, seconds: i64) {
+        self.expiry.store(seconds, Relaxed);
+    }
+
+    /// Counts a new certificate that is not used.
+    pub fn reload_failed(&self) {
+        self.reload_failures.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a handshake that failed.
+    pub fn handshake_failed(&self) {
+        self.handshake_failures.fetch_add(1, Relaxed);
     }
 }

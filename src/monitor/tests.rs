@@ -58,6 +58,8 @@ fn the_table_is_what_is_rendered() {
     let _classifier = seen(&monitor, "1", classes(), &judged);
     let values = [1.0, 2.0].map(Observation::Value);
     let _regressor = seen(&monitor, "2", values, &(Predicted::Value(1.0), Truth::Value(1.5)));
+    monitor.server().count_api_keys(["mobile"].into_iter());
+    monitor.server().record_tls("http");
     let text = monitor.render();
     let rendered: Vec<&str> = text
         .lines()

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use leeway::app::{App, Dependencies, Stop};
-use leeway::config::{Config, Provider, SessionConfig, StageConfig};
+use leeway::config::{Config, ListenAddress, Provider, SessionConfig, StageConfig};
 use leeway::error::{Result, SetupError};
 use leeway::feedback::Ledger;
 use leeway::model::isolated::IsolatedEngine;
@@ -122,7 +122,7 @@ impl TestApp {
     pub(crate) async fn with_all(config: Config, parts: Dependencies) -> TestApp {
         let bound = App::build_with(config, parts).await.unwrap().bind().await.unwrap();
         let (stop, stopped) = mpsc::channel(4);
-        let (data, admin) = (bound.data_address(), bound.admin_address());
+        let (data, admin) = (tcp(bound.data_addresses()), tcp(bound.admin_addresses()));
         let running = tokio::spawn(bound.run(stopped));
         TestApp { data, admin, client: client(), stop, running }
     }
@@ -171,6 +171,15 @@ impl TestApp {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+/// Returns the first TCP address of a listener.
+fn tcp(addresses: &[ListenAddress]) -> SocketAddr {
+    let tcp = addresses.iter().find_map(|address| match address {
+        ListenAddress::Tcp(address) => Some(*address),
+        ListenAddress::Unix(_) => None,
+    });
+    tcp.unwrap()
 }
 
 /// Makes a preprocessor with the settings of `[preprocess]`, for a model with these inputs.

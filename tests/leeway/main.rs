@@ -6,7 +6,9 @@ mod feedback;
 mod gate;
 mod harness;
 
+mod addresses;
 mod api;
+mod api_keys;
 mod audio;
 mod bad_input;
 mod baseline;
@@ -15,6 +17,8 @@ mod bytes;
 mod changes;
 mod classes;
 mod clients;
+mod compression;
+mod cors;
 // Requires fail points: `cargo test --features failpoints`, as `make test` does.
 #[cfg(feature = "failpoints")]
 mod crash;
@@ -57,6 +61,7 @@ mod stuck;
 mod tables;
 mod tensors;
 mod texts;
+mod tls;
 mod together;
 mod v2;
 mod versions;

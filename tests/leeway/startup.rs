@@ -261,11 +261,11 @@ fn what_ends_the_start_is_a_line_of_the_log() {
 #[test]
 fn addresses_have_names_and_variables_that_are_empty_are_not_set() {
     let load = |overrides: &leeway::config::Overrides| Config::load(None, overrides).unwrap();
-    let named = leeway::config::listen_address("localhost:1").unwrap();
-    let unknown = leeway::config::listen_address("no.such.host.invalid:80").unwrap_err();
+    let named = leeway::config::ListenAddresses::parse("localhost:1").unwrap();
+    let unknown = leeway::config::ListenAddresses::parse("no.such.host.invalid:80").unwrap_err();
     assert!(unknown.contains("no.such.host.invalid") && unknown.contains("as in 127.0.0.1:8080"), "{unknown}");
     let config = load(&leeway::config::Overrides { listen: Some(named), ..Default::default() });
-    assert!(config.http.listen.ip().is_loopback());
+    assert!(config.http.listen.iter().all(leeway::config::ListenAddress::is_local));
     let repository = Repository::of("echo_float32");
     let mut command = leeway(&["serve", "--models", repository.0.path().to_str().unwrap()]);
     command.env("LEEWAY_HTTP__THREADS", "").env("LEEWAY_LOG__LEVEL", "").env("LEEWAY_HTTP_LISTEN", "");
@@ -391,10 +391,12 @@ fn later_sources_win() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("leeway.toml");
     std::fs::write(&file, "[http]\nlisten = \"127.0.0.1:1\"\n[admin]\nlisten = \"127.0.0.1:2\"\n").unwrap();
-    let overrides =
-        leeway::config::Overrides { admin_listen: Some("127.0.0.1:3".parse().unwrap()), ..Default::default() };
+    let overrides = leeway::config::Overrides { admin_listen: Some(([127, 0, 0, 1], 3).into()), ..Default::default() };
     let config = Config::load(Some(&file), &overrides).unwrap();
-    assert_eq!((config.http.listen.port(), config.admin.listen.port()), (1, 3));
+    assert_eq!(
+        (config.http.listen.to_string(), config.admin.listen.to_string()),
+        ("127.0.0.1:1".into(), "127.0.0.1:3".into())
+    );
 }
 
 #[test]
