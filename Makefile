@@ -4,7 +4,7 @@
 PYTHON ?= python3
 CARGO ?= cargo
 
-.PHONY: help serve check clients test build bench bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack bench-mutants image test-onnx-suites test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
+.PHONY: help serve check clients test build bench bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-python bench-footprint bench-soak bench-attack bench-mutants image test-onnx-suites test-image test-nginx fuzz deny lint format doc onnxruntime prometheus kubernetes kubernetes-rules clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ test: onnxruntime prometheus kubernetes clients ## Run all tests
 build: onnxruntime ## Build the release binary, target/release/leeway
 	$(CARGO) build --locked --release
 
-bench: bench-micro bench-load bench-latency bench-rollout bench-monitoring bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, Python beside it, start-up and memory
+bench: bench-micro bench-load bench-protocols bench-latency bench-rollout bench-monitoring bench-python bench-footprint ## Measure: Criterion, throughput, latency under overload, rollouts, monitoring, Python beside it, start-up and memory
 
 bench-micro: build ## Without a server: preprocessing, a run in either process, the whole pipeline, and a scrape of /metrics
 	$(CARGO) bench --locked --bench pipeline --bench preprocess --bench scrape
@@ -29,6 +29,10 @@ bench-micro: build ## Without a server: preprocessing, a run in either process, 
 bench-load: build ## The load comparison only (installs the load generator oha into .bench)
 	$(CARGO) build --locked --release --example floor
 	$(CARGO) bench --locked --bench load
+
+bench-protocols: build ## JSON, raw bytes and gRPC beside each other, and gRPC beside the floor's REST
+	$(CARGO) build --locked --release --example floor
+	$(CARGO) bench --locked --bench protocols
 
 bench-latency: build ## Overload, lone requests, saturation, a stalled model and slow clients (installs oha into .bench)
 	$(CARGO) build --locked --release --example floor --example bare_loop

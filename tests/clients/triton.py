@@ -174,7 +174,7 @@ async def main(kind, address, token):
         inputs, a, _ = two_inputs(client)
         pending = [client.client.async_infer("two", inputs) for _ in range(16)]
         assert all(np.array_equal(one.get_result().as_numpy("doubled"), a + a) for one in pending)
-        for algorithm in ("gzip", "deflate"):
+        for algorithm in ("gzip",):
             answer = client.client.infer("two", inputs, request_compression_algorithm=algorithm,
                                          response_compression_algorithm=algorithm)
             assert np.array_equal(answer.as_numpy("doubled"), a + a)

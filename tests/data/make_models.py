@@ -259,6 +259,13 @@ def main():
     )
     write("no_inputs", [h.make_node("Identity", ["two"], ["y"])], [], [value("y", T.FLOAT, [2])], [constant("two", np.ones(2, np.float32))])
     wide()
+    # An image as large as most classifiers take, and next to nothing to compute.
+    write(
+        "mean_of_image",
+        [h.make_node("GlobalAveragePool", ["x"], ["mean"]), h.make_node("Flatten", ["mean"], ["y"])],
+        [value("x", T.FLOAT, ["n", 3, 224, 224])],
+        [value("y", T.FLOAT, ["n", 3])],
+    )
     identity("echo_scalar", T.FLOAT, ["n"])
     identity("echo_image", T.FLOAT, ["n", 1, 2, 3])
     identity("echo_sequence", T.INT64, ["n", "length"])
