@@ -337,9 +337,9 @@ mod tests {
         check("{\"instances\": [1}", "the body is not valid JSON: expected `,` or `]` at line 1 column 17");
     }
 
-    #[test]
-    fn bodies_have_one_of_the_forms() {
-        let form = |body: &str| match request_body(body.as_bytes()) {
+    /// Describes the form of a body, or returns the message of the error.
+    fn form(body: &str) -> String {
+        match request_body(body.as_bytes()) {
             Ok(RequestBody::Instances(raw)) => format!("instances {}", raw.get()),
             Ok(RequestBody::Inputs(NamedRows::Values(raw))) => format!("inputs {}", raw.get()),
             Ok(RequestBody::Inputs(NamedRows::Columns(columns))) => {
@@ -351,7 +351,11 @@ mod tests {
             }
             Ok(other) => panic!("{other:?}"),
             Err(error) => error.to_string(),
-        };
+        }
+    }
+
+    #[test]
+    fn bodies_have_one_of_the_forms() {
         let check = |body: &str, expected: &str| {
             let found = form(body);
             assert!(found.starts_with(expected), "{body}: {found}");
