@@ -13,6 +13,7 @@
 //!   to the admin API, and `operator_request.rs` reads its paths and bodies.
 //! - `v2/` has the handlers of the Open Inference Protocol.
 //! - `invocations.rs` and `tensorflow.rs` have what only clients of SageMaker and MLflow, and of TensorFlow Serving ask for.
+//! - `openapi.rs` answers with the OpenAPI documents, and `docs.rs` with the page that shows them (`docs.html`).
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON, and `answer_format.rs` predictions in other formats; `error_response.rs` is the only place where an error becomes a status.
 
@@ -25,6 +26,7 @@ mod body;
 mod connection;
 mod connections;
 mod context;
+mod docs;
 mod error_response;
 mod exposition;
 mod feedback;
@@ -32,6 +34,7 @@ mod invocations;
 mod json_answer;
 mod listener;
 mod models;
+mod openapi;
 mod operations;
 mod operator_request;
 mod predict;
@@ -48,6 +51,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use self::connections::{ConnectionTimeouts, Places};
 pub use self::exposition::{Exposition, compress};
 pub use self::listener::{BoundAddress, Listener, ListenerLimits, places};
+use self::openapi::Documents;
 pub use self::stack::{admin, data};
 use crate::budget::{BlockingThreads, MemoryBudget, StageCost};
 use crate::config::{AdminConfig, HealthConfig, HttpConfig, Route, Token};
@@ -89,6 +93,7 @@ pub struct HttpState {
     pub blocking_threads: BlockingThreads,
     /// Measured cost of judging feedback, which also runs on the threads for heavy stages.
     pub feedback_cost: StageCost,
+    documents: Documents,
 }
 
 impl HttpState {
@@ -123,6 +128,7 @@ impl HttpState {
             metrics_for_clients: config.metrics,
             blocking_threads: BlockingThreads::new(config.threads()),
             feedback_cost: StageCost::default(),
+            documents: Documents::default(),
         }
     }
 }

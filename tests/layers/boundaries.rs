@@ -181,6 +181,7 @@ const LAYERS: &[&str] = &[
     "feedback",
     "state",
     "serve",
+    "openapi",
     "http",
     "app",
     "cli",
