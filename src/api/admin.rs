@@ -192,6 +192,7 @@ pub struct History {
 #[serde(deny_unknown_fields, default)]
 pub struct HistoryQuery {
     /// Maximum number of deployments in the response.
+    #[schemars(range(min = 1, max = 1000))]
     pub limit: u32,
     /// Generation before which the deployments are returned.
     pub before: u64,
@@ -306,5 +307,6 @@ pub struct DriftQuery {
     /// Version whose drift is returned; all loaded versions if it is absent.
     pub version: Option<Version>,
     /// Length of the window whose drift is returned, in seconds.
+    #[schemars(range(min = 1, max = 86400))]
     pub window_s: Option<u64>,
 }

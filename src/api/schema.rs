@@ -60,6 +60,14 @@ pub struct ModelIdentity {
 #[schemars(inline)]
 pub struct AnyJson(pub Value);
 
+/// Writes the body of a request.
+impl fmt::Display for PredictionRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let instances: Vec<String> = self.instances.iter().map(|AnyJson(instance)| instance.to_string()).collect();
+        write!(f, "{{\"instances\": [{}]}}", instances.join(", "))
+    }
+}
+
 impl fmt::Display for AnyJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#}", self.0)

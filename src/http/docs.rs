@@ -75,7 +75,9 @@ mod tests {
     #[test]
     fn the_page_is_small_and_has_nothing_that_its_policy_forbids() {
         assert!(PAGE.len() <= 60_000, "{}", PAGE.len());
-        for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "http://", "https://", " style=", " onclick"] {
+        for forbidden in
+            ["innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "http://", "https://", " style=", " onclick"]
+        {
             assert!(!PAGE.contains(forbidden), "{forbidden}");
         }
         assert_eq!(PAGE.matches("<script").count(), 1);

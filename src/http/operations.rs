@@ -113,7 +113,8 @@ pub(super) async fn data_index(State(state): State<Arc<HttpState>>, asked: Heade
         ("ready", DataEndpoint::Ready),
         ("metrics", DataEndpoint::Metrics),
     ];
-    let links = links.into_iter().filter(|(_, endpoint)| *endpoint != DataEndpoint::Metrics || state.metrics_for_clients);
+    let links =
+        links.into_iter().filter(|(_, endpoint)| *endpoint != DataEndpoint::Metrics || state.metrics_for_clients);
     let index = DataIndex {
         name: "leeway".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -50,9 +50,9 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
     let generic = |id: &str, types: &mut WireTypes| {
         let operation = prediction(id).body(types.request::<PredictionRequest>(), None);
         with_answer(operation, types.response::<PredictionAnswer>()).description(
-                "The form of an instance depends on the model: see its schema. Some models also take the bytes of one \
+            "The form of an instance depends on the model: see its schema. Some models also take the bytes of one \
                  instance, such as an image, as the body.",
-            )
+        )
     };
     match endpoint {
         DataEndpoint::Predict => match models.default_model() {

@@ -30,8 +30,7 @@ impl Document {
         types.response::<ModelSchema>();
         let mut components = types.into_components();
         components.extend(schemas);
-        let tags: Vec<Value> =
-            tags.iter().map(|(name, text)| json!({ "name": name, "description": text })).collect();
+        let tags: Vec<Value> = tags.iter().map(|(name, text)| json!({ "name": name, "description": text })).collect();
         let mut document = json!({
             "openapi": "3.1.0",
             "info": {

@@ -59,7 +59,8 @@ pub(super) fn components() -> Map<String, Value> {
 /// Returns the headers of responses, as components of a document.
 pub(super) fn headers() -> Value {
     let text = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
-    let whole = |description: &str| json!({ "description": description, "schema": { "type": "integer", "minimum": 1 } });
+    let whole =
+        |description: &str| json!({ "description": description, "schema": { "type": "integer", "minimum": 1 } });
     json!({
         "X-Request-Id": text("The id of the request: the caller's, or else a new one."),
         "X-Model-Version": whole("The version that answered."),

@@ -44,11 +44,8 @@ pub(super) struct TypedModel {
 impl TypedModels {
     /// Reads the schemas of the stable versions in a snapshot.
     pub(super) fn of(snapshot: &Snapshot) -> TypedModels {
-        let mut typed = TypedModels {
-            models: Vec::new(),
-            default: snapshot.default_model().cloned(),
-            left_out: Vec::new(),
-        };
+        let mut typed =
+            TypedModels { models: Vec::new(), default: snapshot.default_model().cloned(), left_out: Vec::new() };
         let (mut names, mut bytes_left) = (BTreeSet::new(), MAX_BYTES);
         for (name, model) in snapshot.models() {
             let fitting = (typed.models.len() < MAX_MODELS).then(|| TypedModel::of(name, model, &mut names)).flatten();

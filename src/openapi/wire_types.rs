@@ -38,10 +38,9 @@ impl WireTypes {
 
     /// Returns the schemas of the properties of a type whose values are query parameters, with their names.
     pub(super) fn query<T: JsonSchema>(&mut self) -> Vec<(String, Value)> {
-        let schema = self.requests.clone().into_root_schema_for::<T>();
-        let properties = Schema::to_value(schema)["properties"].take();
-        let Value::Object(properties) = properties else { return Vec::new() };
-        properties.into_iter().map(|(name, schema)| (name, plain(schema))).collect()
+        let mut schema = Schema::to_value(self.requests.clone().into_root_schema_for::<T>());
+        let Some(Value::Object(properties)) = schema.get_mut("properties").map(Value::take) else { return Vec::new() };
+        properties.into_iter().map(|(name, schema)| (name, plain(without_null(schema)))).collect()
     }
 
     /// Returns the schemas that the others refer to, by name.
@@ -52,8 +51,18 @@ impl WireTypes {
     }
 }
 
-/// Removes what a schema has for Rust only: examples of code in descriptions, and null in the place of an absent
-/// parameter.
+/// Removes null from a schema: a parameter of a query is absent instead.
+fn without_null(mut schema: Value) -> Value {
+    if let Some(kinds) = schema.get_mut("type").and_then(Value::as_array_mut) {
+        kinds.retain(|kind| kind != "null");
+    }
+    if let Some(schemas) = schema.get_mut("anyOf").and_then(Value::as_array_mut) {
+        schemas.retain(|schema| schema["type"] != "null");
+    }
+    schema
+}
+
+/// Removes the examples of code in descriptions, which are for Rust.
 fn plain(mut schema: Value) -> Value {
     match &mut schema {
         Value::Object(members) => {

@@ -21,7 +21,8 @@ pub(crate) fn instance<'a>(
     columns: impl Iterator<Item = ColumnSchema<'a>> + Clone,
     takes_extra_columns: bool,
 ) -> Value {
-    let needed: Vec<&str> = columns.clone().filter(|column| column.values.is_needed()).map(|column| column.name).collect();
+    let needed: Vec<&str> =
+        columns.clone().filter(|column| column.values.is_needed()).map(|column| column.name).collect();
     let row = object(columns.map(|column| (column.name, column.schema())));
     with(with(row, "required", json!(needed)), "additionalProperties", Value::Bool(takes_extra_columns))
 }
