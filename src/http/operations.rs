@@ -109,6 +109,7 @@ pub(super) async fn data_index(State(state): State<Arc<HttpState>>, asked: Heade
         ("docs", DataEndpoint::Docs),
         ("openapi", DataEndpoint::OpenApi),
         ("models", DataEndpoint::Models),
+        ("v2", DataEndpoint::V2Server),
         ("live", DataEndpoint::Live),
         ("ready", DataEndpoint::Ready),
         ("metrics", DataEndpoint::Metrics),

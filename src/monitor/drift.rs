@@ -23,23 +23,23 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Drift {
     /// Population stability index.
     #[serde(deserialize_with = "number_or_null")]
-    #[schemars(with = "Option<f64>", required)]
+    #[schemars(with = "Option<f64>")]
     pub psi: f64,
     /// PSI minus its expected value by chance alone; at least 0.
     #[serde(deserialize_with = "number_or_null")]
-    #[schemars(with = "Option<f64>", required)]
+    #[schemars(with = "Option<f64>")]
     pub psi_adjusted: f64,
     /// KL(q‖p): of the window from the baseline, in nats.
     #[serde(deserialize_with = "number_or_null")]
-    #[schemars(with = "Option<f64>", required)]
+    #[schemars(with = "Option<f64>")]
     pub kl_window_from_baseline: f64,
     /// KL(p‖q): of the baseline from the window, in nats.
     #[serde(deserialize_with = "number_or_null")]
-    #[schemars(with = "Option<f64>", required)]
+    #[schemars(with = "Option<f64>")]
     pub kl_baseline_from_window: f64,
     /// Number of standard deviations of PSI above its expectation by chance.
     #[serde(deserialize_with = "number_or_null")]
-    #[schemars(with = "Option<f64>", required)]
+    #[schemars(with = "Option<f64>")]
     pub z: f64,
     /// Number of values in the window: M.
     pub window_count: u64,

@@ -12,6 +12,7 @@ use crate::api::admin::{
 use crate::api::health::{Index, Live, Ready};
 use crate::api::routes::AdminEndpoint;
 use crate::api::schema::ModelSchema;
+use crate::api::v2;
 
 const TAGS: &[(&str, &str)] = &[
     ("models", "The models and their versions."),
@@ -117,5 +118,14 @@ fn operation(endpoint: AdminEndpoint, types: &mut WireTypes, has_token: bool) ->
         AdminEndpoint::Reload => change("reload")
             .body(json!({}), Some(json!({})))
             .answers("Status of all models.", types.response::<Overview>()),
+        AdminEndpoint::RepositoryIndex => change("v2RepositoryIndex")
+            .body(types.request::<v2::IndexRequest>(), Some(json!({ "ready": true })))
+            .answers("The versions.", types.response::<Vec<v2::IndexEntry>>()),
+        AdminEndpoint::RepositoryLoad => change("v2LoadModel")
+            .body(types.request::<v2::LoadRequest>(), Some(json!({})))
+            .answers("The model is loaded.", json!({ "type": "object" })),
+        AdminEndpoint::RepositoryUnload => change("v2UnloadModel")
+            .body(types.request::<v2::UnloadRequest>(), Some(json!({})))
+            .answers("The model is unloaded.", json!({ "type": "object" })),
     }
 }

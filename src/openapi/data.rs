@@ -11,12 +11,14 @@ use crate::api::feedback::{Report, Taken};
 use crate::api::health::{DataIndex, Live, Ready};
 use crate::api::models::{ModelView, Models, VersionView};
 use crate::api::routes::DataEndpoint;
-use crate::api::schema::{ModelSchema, PredictionAnswer, PredictionRequest};
+use crate::api::schema::{AnyJson, ModelSchema, PredictionAnswer, PredictionRequest};
+use crate::api::v2;
 use crate::registry::Snapshot;
 
 const TAGS: &[(&str, &str)] = &[
     ("predictions", "Predictions, and feedback on them."),
     ("models", "What is served."),
+    ("v2", "The Open Inference Protocol, version 2: a model's own tensors."),
     ("server", "The server itself."),
 ];
 
@@ -47,6 +49,17 @@ pub fn data(snapshot: &Snapshot) -> Value {
 fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels) -> Operation {
     let server = |id: &str| Operation::new(id, "server");
     let model = |id: &str| Operation::new(id, "models").fails(&[503]);
+    let v2 = |id: &str| Operation::new(id, "v2").fails(&[404, 503]);
+    let infer = |id: &str, types: &mut WireTypes| {
+        prediction(id)
+            .tag("v2")
+            .body(types.request::<v2::InferRequest<'_>>(), None)
+            .answers("The outputs.", types.response::<v2::InferAnswer<'_, AnyJson>>())
+            .description(
+                "Raw bytes can follow the JSON in the body and in the answer: see the binary tensor extension.",
+            )
+    };
+    let change = |id: &str| Operation::new(id, "v2").fails(&[401, 403, 404, 408, 409, 413, 422, 503, 504]);
     let generic = |id: &str, types: &mut WireTypes| {
         let operation = prediction(id).body(types.request::<PredictionRequest>(), None);
         with_answer(operation, types.response::<PredictionAnswer>()).description(
@@ -81,6 +94,43 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
         DataEndpoint::VersionSchema => model("getVersionSchema")
             .answers("The schemas of the version.", types.response::<ModelSchema>())
             .fails(&[404]),
+        DataEndpoint::V2Server => v2("v2Server").answers("The server.", types.response::<v2::ServerMetadata>()),
+        DataEndpoint::V2Live => v2("v2IsLive").answers("It is alive.", types.response::<v2::ServerLive>()),
+        DataEndpoint::V2Ready => v2("v2IsReady").answers("It is ready.", types.response::<v2::ServerReady>()),
+        DataEndpoint::V2Models => v2("v2ListModels").answers("The models.", types.response::<v2::ModelList>()),
+        DataEndpoint::V2AllStatistics => {
+            v2("v2AllStatistics").answers("Statistics of all versions.", types.response::<v2::Statistics>())
+        }
+        DataEndpoint::V2Model => v2("v2Model").answers("The model.", types.response::<v2::ModelMetadata>()),
+        DataEndpoint::V2Version => v2("v2Version").answers("The version.", types.response::<v2::ModelMetadata>()),
+        DataEndpoint::V2ModelReady => v2("v2IsModelReady").answers("It is ready.", types.response::<v2::ModelReady>()),
+        DataEndpoint::V2VersionReady => {
+            v2("v2IsVersionReady").answers("It is ready.", types.response::<v2::ModelReady>())
+        }
+        DataEndpoint::V2ModelConfig => {
+            v2("v2ModelConfig").answers("The configuration.", types.response::<v2::ModelConfig>())
+        }
+        DataEndpoint::V2VersionConfig => {
+            v2("v2VersionConfig").answers("The configuration.", types.response::<v2::ModelConfig>())
+        }
+        DataEndpoint::V2ModelStatistics => {
+            v2("v2ModelStatistics").answers("Statistics of its versions.", types.response::<v2::Statistics>())
+        }
+        DataEndpoint::V2VersionStatistics => {
+            v2("v2VersionStatistics").answers("Statistics of the version.", types.response::<v2::Statistics>())
+        }
+        DataEndpoint::V2Infer => infer("v2Infer", types),
+        DataEndpoint::V2InferVersion => infer("v2InferVersion", types),
+        DataEndpoint::V2RepositoryIndex => v2("v2RepositoryIndex")
+            .body(types.request::<v2::IndexRequest>(), Some(json!({ "ready": true })))
+            .answers("The versions.", types.response::<Vec<v2::IndexEntry>>())
+            .fails(&[408, 413]),
+        DataEndpoint::V2RepositoryLoad => change("v2LoadModel")
+            .body(types.request::<v2::LoadRequest>(), Some(json!({})))
+            .answers("The model is loaded.", json!({ "type": "object" })),
+        DataEndpoint::V2RepositoryUnload => change("v2UnloadModel")
+            .body(types.request::<v2::UnloadRequest>(), Some(json!({})))
+            .answers("The model is unloaded.", json!({ "type": "object" })),
         DataEndpoint::Index => server("getIndex")
             .answers("The models and the links.", types.response::<DataIndex>())
             .responds(303, "For a browser: the page to read and to try the API.", None, &["Location"])

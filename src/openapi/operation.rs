@@ -35,6 +35,12 @@ impl Operation {
         }
     }
 
+    /// Sets the group of the endpoint.
+    pub(super) fn tag(mut self, tag: &'static str) -> Operation {
+        self.tag = tag;
+        self
+    }
+
     /// Sets the summary, if it is not that of the table of endpoints.
     pub(super) fn summary(mut self, text: impl Into<String>) -> Operation {
         self.summary = Some(text.into());
