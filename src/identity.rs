@@ -10,6 +10,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A model's name: the name of its folder, and part of its URL and of metric labels.
@@ -21,8 +22,9 @@ use serde::{Deserialize, Serialize};
 /// assert!("digits".parse::<ModelName>().is_ok());
 /// assert!("../digits".parse::<ModelName>().is_err());
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"))]
 pub struct ModelName(String);
 
 /// A version of a model: a positive integer, the name of its folder.
@@ -33,7 +35,7 @@ pub struct ModelName(String);
 /// assert!("0".parse::<Version>().is_err());
 /// assert!("02".parse::<Version>().is_err());
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Version(NonZeroU32);
 
@@ -44,8 +46,9 @@ pub struct Version(NonZeroU32);
 /// let digest: Sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".parse().unwrap();
 /// assert_eq!(digest.short(), "ba7816bf8f01");
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[0-9a-f]{64}$"))]
 pub struct Sha256([u8; 32]);
 
 /// Ten bytes that identify a version of a model in a prediction id: six of the digest of the model's name, and four of

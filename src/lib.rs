@@ -71,6 +71,7 @@
 //! | [`feedback`] | joins true outcomes to predictions; prediction ids; detection of duplicates | HTTP |
 //! | [`state`] | the journal and the ledger, in memory and in SQLite | HTTP |
 //! | [`serve`] | one prediction, from its head to its output: instances, media or named tensors in, predictions or named tensors out | HTTP, wire formats |
+//! | [`openapi`] | the OpenAPI documents of both listeners, made from the types of `api` and the served models | HTTP |
 //! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
 //! | [`app`] | the composition root: every module built from a `Config` | |
 //! | [`cli`] | one file per subcommand; exit codes | |
@@ -131,6 +132,7 @@ pub mod identity;
 pub mod machine;
 pub mod model;
 pub mod monitor;
+pub mod openapi;
 pub mod pipeline;
 pub mod registry;
 pub mod repository;

@@ -2,9 +2,11 @@
 //!
 //! Pure: no clock, no randomness. The same key gets the same version on every replica and after every restart.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
@@ -15,7 +17,7 @@ use crate::identity::{ModelName, Version};
 pub struct Share(u16);
 
 /// Division of a model's requests over its versions. The shares add up to 100%, and none is 0.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "BTreeMap<Version, Share>", into = "BTreeMap<Version, Share>")]
 pub struct TrafficSplit(BTreeMap<Version, Share>);
 
@@ -82,6 +84,16 @@ impl Serialize for Share {
 impl<'de> Deserialize<'de> for Share {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         f64::deserialize(deserializer).and_then(|percent| Share::from_percent(percent).map_err(de::Error::custom))
+    }
+}
+
+impl JsonSchema for Share {
+    fn schema_name() -> Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "description": "A share in percent, with at most two decimals.", "type": "number", "minimum": 0, "maximum": 100 })
     }
 }
 

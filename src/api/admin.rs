@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ignore_unknown_members;
+use super::time::Time;
 use crate::config::SessionPlace;
 use crate::error::LoadFault;
 use crate::identity::{ModelName, Sha256, Version};
@@ -20,7 +22,7 @@ use crate::traffic::{Share, TrafficSplit};
 // ===== status =====
 
 /// Status of all models of the server.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Overview {
     /// Status of each model, by name.
     pub models: Vec<ModelStatus>,
@@ -32,7 +34,7 @@ pub struct Overview {
 }
 
 /// Status of a model, with its deployment and its versions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelStatus {
     /// Name of the model.
     pub model: ModelName,
@@ -55,7 +57,7 @@ pub struct ModelStatus {
 }
 
 /// Status of a version of a model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionStatus {
     /// Number of the version.
     pub version: Version,
@@ -68,9 +70,11 @@ pub struct VersionStatus {
     pub traffic_percent: Share,
     /// Time since which the version has had a share of the traffic without a break.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     pub deployed_at: Option<Timestamp>,
     /// Time at which the version was loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     pub loaded_at: Option<Timestamp>,
     /// Duration of the load, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,7 +104,7 @@ pub struct VersionStatus {
 }
 
 /// State of a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum VersionState {
     /// On disk, but not in memory.
@@ -110,6 +114,7 @@ pub enum VersionState {
         /// Progress of the load.
         step: LoadStep,
         /// Start of the load.
+        #[schemars(with = "Time")]
         since: Timestamp,
     },
     /// Loaded, and able to answer requests.
@@ -127,7 +132,7 @@ pub enum VersionState {
 
 /// Deployment of a model: one entry of its history, in responses and in the journal. `deploy/deployment.rs` computes
 /// the next deployment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Deployment {
     /// The model.
     pub model: ModelName,
@@ -140,6 +145,7 @@ pub struct Deployment {
     /// The earlier stable versions, to which rollbacks return, the most recent last.
     pub rollback_path: Vec<Version>,
     /// Time since which each version has had a share of the traffic without a break.
+    #[schemars(with = "BTreeMap<Version, Time>")]
     pub deployed_at: BTreeMap<Version, Timestamp>,
     /// The change that led to this deployment.
     #[serde(flatten)]
@@ -147,7 +153,7 @@ pub struct Deployment {
 }
 
 /// The change that led to a deployment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// Kind of the change.
     pub action: Action,
@@ -156,11 +162,12 @@ pub struct Change {
     /// Reason for the change.
     pub reason: String,
     /// Time of the change.
+    #[schemars(with = "Time")]
     pub at: Timestamp,
 }
 
 /// Kind of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// The model was seen for the first time.
@@ -174,17 +181,18 @@ pub enum Action {
 }
 
 /// Response with past deployments of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct History {
     /// The deployments, the newest first.
     pub deployments: Vec<Deployment>,
 }
 
 /// Query parameters of a request for the history of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HistoryQuery {
     /// Maximum number of deployments in the response.
+    #[schemars(range(min = 1, max = 1000))]
     pub limit: u32,
     /// Generation before which the deployments are returned.
     pub before: u64,
@@ -215,7 +223,7 @@ impl Default for HistoryQuery {
 macro_rules! change {
     ($(#[$doc:meta])* $change:ident { $($(#[$member_doc:meta])* $member:ident: $type:ty,)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
         pub struct $change {
             $($(#[$member_doc])* pub $member: $type,)*
@@ -253,7 +261,7 @@ change! {
 }
 
 /// Result of a change of a deployment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeOutcome {
     /// True if the deployment was changed; false if it was already as requested.
     pub changed: bool,
@@ -269,7 +277,7 @@ pub struct ChangeOutcome {
 // ===== drift =====
 
 /// Drift of the loaded versions of a model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelDrift {
     /// The model.
     pub model: ModelName,
@@ -280,7 +288,7 @@ pub struct ModelDrift {
 }
 
 /// Drift of a version.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionDrift {
     /// Number of the version.
     pub version: Version,
@@ -293,11 +301,12 @@ pub struct VersionDrift {
 }
 
 /// Query parameters of a request for the drift of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DriftQuery {
     /// Version whose drift is returned; all loaded versions if it is absent.
     pub version: Option<Version>,
     /// Length of the window whose drift is returned, in seconds.
+    #[schemars(range(min = 1, max = 86400))]
     pub window_s: Option<u64>,
 }

@@ -2,11 +2,13 @@
 //!
 //! - `routes.rs` is the table of endpoints of both listeners.
 //! - `admin.rs` has every request and response of the admin API.
-//! - `feedback.rs` has the response to feedback.
+//! - `feedback.rs` has the request with feedback and its response.
 //! - `models.rs` has the views of the served models, and `health.rs` those of the server.
 //! - `v2/` has the requests and responses of the Open Inference Protocol.
 //! - `tensorflow.rs` has the view of a model that clients of TensorFlow Serving read.
+//! - `schema.rs` has the schemas of the instances and predictions of a version.
 //! - `problem.rs` is the response to a request that failed.
+//! - `time.rs` has the schema of a time.
 //! - `ignore_unknown_members.rs` reads responses of newer servers.
 //!
 //! Unknown members of responses are ignored, so that a command can talk to a newer server. Unknown members of requests
@@ -26,6 +28,8 @@ pub mod models;
 pub mod problem;
 pub mod routes;
 pub mod tensorflow;
+pub mod schema;
 #[cfg(test)]
 mod tests;
+mod time;
 pub mod v2;

@@ -1,5 +1,6 @@
 //! The served models: the responses to `GET /v1/models` and the paths below it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Provider;
@@ -8,14 +9,14 @@ use crate::model::BatchingStatus;
 use crate::traffic::Share;
 
 /// Response with all models of the repository.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Models {
     /// The models: first the served models by name, then the others by name.
     pub models: Vec<ModelView>,
 }
 
 /// Description of a model and its loaded versions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelView {
     /// Name of the model.
     pub name: ModelName,
@@ -36,7 +37,7 @@ pub struct ModelView {
 }
 
 /// TensorFlow Serving's view of a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TensorFlowVersion {
     /// Number of the version, as text.
     pub version: String,
@@ -47,7 +48,7 @@ pub struct TensorFlowVersion {
 }
 
 /// TensorFlow Serving's view of a problem.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TensorFlowStatus {
     /// Always `OK`.
     pub error_code: String,
@@ -66,7 +67,7 @@ pub struct ModelVersionView {
 }
 
 /// Description of a loaded version.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionView {
     /// Number of the version.
     pub version: Version,
@@ -93,7 +94,7 @@ pub struct VersionView {
 }
 
 /// Name, type and shape of an input or output that the model declares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TensorView {
     /// Name of the tensor.
     pub name: String,

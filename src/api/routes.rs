@@ -38,12 +38,13 @@ impl fmt::Display for Method {
     }
 }
 
-/// Declares the endpoints of a listener, one per line, in the order of the index.
+/// Declares the endpoints of a listener, one per line, in the order of the index. `openapi/` has the documentation of each:
+/// an endpoint without one does not compile.
 macro_rules! endpoints {
-    ($(#[$doc:meta])* $listener:ident { $($(#[$purpose:meta])* $endpoint:ident = $method:ident $path:literal,)* }) => {
+    ($(#[$doc:meta])* $listener:ident { $(#[doc = $purpose:literal] $endpoint:ident = $method:ident $path:literal,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $listener { $($(#[$purpose])* $endpoint,)* }
+        pub enum $listener { $(#[doc = $purpose] $endpoint,)* }
 
         impl $listener {
             /// All endpoints.
@@ -52,6 +53,11 @@ macro_rules! endpoints {
             /// Returns the HTTP method of the endpoint.
             pub fn method(self) -> Method {
                 match self { $($listener::$endpoint => Method::$method,)* }
+            }
+
+            /// Returns a sentence about the endpoint.
+            pub fn purpose(self) -> &'static str {
+                match self { $($listener::$endpoint => $purpose.trim_ascii(),)* }
             }
 
             /// Returns the path of the endpoint, with parameters in braces.
@@ -91,8 +97,12 @@ endpoints! {
         Models = Get "/v1/models",
         /// A model.
         Model = Get "/v1/models/{model}",
+        /// The schemas of a model's instances and predictions, and an example.
+        ModelSchema = Get "/v1/models/{model}/schema",
         /// A version.
         Version = Get "/v1/models/{model}/versions/{version}",
+        /// The schemas of a version's instances and predictions, and an example.
+        VersionSchema = Get "/v1/models/{model}/versions/{version}/schema",
         /// Metadata of the server, in the Open Inference Protocol.
         V2Server = Get "/v2",
         /// Liveness, in the Open Inference Protocol.
@@ -133,6 +143,12 @@ endpoints! {
         Metadata = Get "/v1/models/{model}/metadata",
         /// Inputs and outputs of a version, for clients of TensorFlow Serving.
         VersionMetadata = Get "/v1/models/{model}/versions/{version}/metadata",
+        /// The program, the models, and where to go from here.
+        Index = Get "/",
+        /// This API as an OpenAPI document.
+        OpenApi = Get "/openapi.json",
+        /// A page to read and to try this API.
+        Docs = Get "/docs",
         /// Liveness.
         Live = Get "/livez",
         /// Readiness.
@@ -216,6 +232,10 @@ endpoints! {
     AdminEndpoint {
         /// The endpoints of this listener.
         Index = Get "/",
+        /// This API as an OpenAPI document.
+        OpenApi = Get "/openapi.json",
+        /// A page to read about this API.
+        Docs = Get "/docs",
         /// Liveness.
         Live = Get "/livez",
         /// Readiness.
@@ -226,6 +246,8 @@ endpoints! {
         Models = Get "/admin/v1/models",
         /// Status of a model.
         Model = Get "/admin/v1/models/{model}",
+        /// The schemas of a model's instances and predictions, and an example.
+        ModelSchema = Get "/admin/v1/models/{model}/schema",
         /// Drift of a model's versions.
         Drift = Get "/admin/v1/models/{model}/drift",
         /// Deployments of a model.
@@ -238,6 +260,8 @@ endpoints! {
         Rollback = Post "/admin/v1/models/{model}/rollback",
         /// Status of a version.
         Version = Get "/admin/v1/models/{model}/versions/{version}",
+        /// The schemas of a version's instances and predictions, and an example.
+        VersionSchema = Get "/admin/v1/models/{model}/versions/{version}/schema",
         /// Loads a version.
         Load = Post "/admin/v1/models/{model}/versions/{version}/load",
         /// Unloads a version.

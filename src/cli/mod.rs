@@ -20,6 +20,7 @@ mod panics;
 mod promote;
 mod reload;
 mod rollback;
+mod schema;
 mod serve;
 mod settings;
 mod status;
@@ -111,6 +112,12 @@ of its version: once the version has had traffic, add a new version with `leeway
     Verify(SettingsArgs),
     /// Show what a running server has loaded and deployed
     Status(status::StatusArgs),
+    /// Show what a model takes and answers, as JSON Schema, with an example
+    #[command(after_help = "\
+    leeway schema digits
+    leeway schema digits --example | curl http://127.0.0.1:8080/v1/models/digits:predict \\
+        -H 'content-type: application/json' --data-binary @-")]
+    Schema(schema::SchemaArgs),
     /// Show the deployments of a model, the newest first
     History(history::HistoryArgs),
     /// Divide a model's requests over its versions
@@ -181,6 +188,7 @@ pub fn main_with(stages: Stages) -> ExitCode {
         Some(Command::Baseline(args)) => baseline::run(*args, &stages),
         Some(Command::Verify(settings)) => add::verify(settings),
         Some(Command::Status(args)) => status::run(args),
+        Some(Command::Schema(args)) => schema::run(args),
         Some(Command::History(args)) => history::run(args),
         Some(Command::Traffic(args)) => traffic::run(args),
         Some(Command::Promote(args)) => promote::run(args),

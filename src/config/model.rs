@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use figment::value::{Dict, Value};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -137,7 +138,7 @@ impl Isolation {
 }
 
 /// Process that runs the sessions of a version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionPlace {
     /// The server's process.
@@ -147,7 +148,7 @@ pub enum SessionPlace {
 }
 
 /// Setting for the sharing of runs between requests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Batching {
     /// Requests share runs if a check at load finds that the model's rows are independent.
@@ -169,7 +170,7 @@ pub struct Threads {
 }
 
 /// An ONNX Runtime execution provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// The CPU.

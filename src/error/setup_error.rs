@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
+
 use super::request_error::Error;
 use crate::identity::{ModelName, Version};
 
@@ -59,7 +61,7 @@ impl SetupError {
 
 /// Kind of the problem with a version that is not served. A closed set: it is a label of the
 /// `leeway_load_failures_total` metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadFault {
     /// The version's manifest is missing or cannot be read.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::context::Failure;
 use super::json_answer::json;
 use super::operator_request::{ModelPath, VersionPath, model_and_version, model_in_path, read_change};
-use super::{HttpState, operations, v2};
+use super::{HttpState, docs, models, openapi, operations, v2};
 use crate::api::admin::{
     DriftQuery, History, HistoryQuery, ModelDrift, PromoteChange, RollbackChange, TrafficChange, VersionDrift,
 };
@@ -34,17 +34,21 @@ const MAX_HISTORY: u32 = 1_000;
 pub(super) fn handler(endpoint: AdminEndpoint) -> MethodRouter<Arc<HttpState>> {
     match endpoint {
         AdminEndpoint::Index => get(operations::index),
+        AdminEndpoint::OpenApi => get(openapi::admin),
+        AdminEndpoint::Docs => get(docs::page),
         AdminEndpoint::Live => get(operations::live),
         AdminEndpoint::Ready => get(operations::ready),
         AdminEndpoint::Metrics => get(operations::metrics),
         AdminEndpoint::Models => get(list),
         AdminEndpoint::Model => get(show),
+        AdminEndpoint::ModelSchema => get(models::show_schema),
         AdminEndpoint::Drift => get(drift),
         AdminEndpoint::History => get(history),
         AdminEndpoint::Traffic => put(traffic),
         AdminEndpoint::Promote => post(promote),
         AdminEndpoint::Rollback => post(rollback),
         AdminEndpoint::Version => get(show_version),
+        AdminEndpoint::VersionSchema => get(models::show_version_schema),
         AdminEndpoint::Load => post(load),
         AdminEndpoint::Unload => post(unload),
         AdminEndpoint::Reload => post(reload),

@@ -21,6 +21,7 @@
 //!   configured. `content_coding.rs` has what both know.
 //! - `api_keys.rs`, `cors.rs` and `path_prefix.rs` are the optional layers of the data listener: clients with keys, web
 //!   pages of other origins, and proxies that publish it below a path. `file_watch.rs` notices that a file has changed.
+//! - `openapi.rs` answers with the OpenAPI documents, and `docs.rs` with the page that shows them (`docs.html`).
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON, and `answer_format.rs` predictions in other formats; `error_response.rs` is the only place where an error becomes a status.
 
@@ -39,6 +40,7 @@ mod content_coding;
 mod context;
 mod cors;
 mod decoded_body;
+mod docs;
 mod error_response;
 mod exposition;
 mod feedback;
@@ -47,6 +49,7 @@ mod invocations;
 mod json_answer;
 mod listener;
 mod models;
+mod openapi;
 mod operations;
 mod operator_request;
 mod path_prefix;
@@ -70,6 +73,7 @@ pub use self::exposition::{Exposition, compress};
 pub use self::listener::{Listener, ListenerLimits, places};
 pub use self::path_prefix::{check as check_path_prefix, external_prefix};
 pub use self::sockets::BoundAddresses;
+use self::openapi::Documents;
 pub use self::stack::{admin, data};
 pub use self::tls::Tls;
 use crate::budget::{BlockingThreads, MemoryBudget, StageCost};
@@ -124,6 +128,7 @@ pub struct HttpState {
     pub blocking_threads: BlockingThreads,
     /// Measured cost of judging feedback, which also runs on the threads for heavy stages.
     pub feedback_cost: StageCost,
+    documents: Documents,
 }
 
 impl HttpState {
@@ -164,6 +169,7 @@ impl HttpState {
             path_prefix: config.path_prefix.clone(),
             blocking_threads: BlockingThreads::new(config.threads()),
             feedback_cost: StageCost::default(),
+            documents: Documents::default(),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::api::models::{
 use crate::api::routes::Method;
 use crate::error::Error;
 use crate::identity::ModelName;
+use crate::openapi::model_schema;
 use crate::registry::{ServedModel, ServedVersion, Snapshot, Target};
 use crate::tensor::{Dim, TensorSpec};
 use crate::traffic::Share;
@@ -62,6 +63,32 @@ pub(super) async fn show_version(
     Ok(held_json(&view, &state.body_memory)?)
 }
 
+/// `GET /v1/models/{model}/schema`: the schemas of the stable version.
+pub(super) async fn show_schema(
+    State(state): State<Arc<HttpState>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failure> {
+    let Path(name) = path.map_err(|_| Error::UnknownEndpoint)?;
+    let snapshot = state.catalog.snapshot();
+    let (name, model) = snapshot.model(&name)?;
+    let served = model.stable_or_newest().ok_or_else(|| Error::ModelUnavailable {
+        model: name.clone(),
+        reason: "none of its versions is loaded".to_owned(),
+    })?;
+    Ok(held_json(&model_schema(served), &state.body_memory)?)
+}
+
+/// `GET /v1/models/{model}/versions/{version}/schema`
+pub(super) async fn show_version_schema(
+    State(state): State<Arc<HttpState>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, Failure> {
+    let Path((name, version)) = path.map_err(|_| Error::UnknownEndpoint)?;
+    let snapshot = state.catalog.snapshot();
+    let served = snapshot.resolve(Target::Version(&name, &version), b"")?;
+    Ok(held_json(&model_schema(served), &state.body_memory)?)
+}
+
 /// Refuses an unsupported method on the path of a model or version. Only POST is accepted on paths of predictions, and
 /// only GET on the other paths.
 pub(super) async fn unsupported_method(uri: Uri) -> Failure {
@@ -69,10 +96,15 @@ pub(super) async fn unsupported_method(uri: Uri) -> Failure {
     Error::UnsupportedMethod { allowed: method.allowed().to_owned() }.into()
 }
 
+/// Returns a version with traffic whose workers are all stuck, if there is one.
+pub(super) fn stuck_version<'a>(state: &HttpState, model: &'a ServedModel) -> Option<&'a Arc<ServedVersion>> {
+    let mut with_traffic = model.versions.values().filter(|served| model.split.share(served.version) != Share::NONE);
+    with_traffic.find(|served| served.is_stuck(state.health.stuck_after(served.budget.total)))
+}
+
 /// Returns the description of a served model for a response.
 fn view(state: &HttpState, snapshot: &Snapshot, name: &ModelName, model: &ServedModel) -> ModelView {
-    let mut with_traffic = model.versions.values().filter(|served| model.split.share(served.version) != Share::NONE);
-    let stuck = with_traffic.find(|served| served.is_stuck(state.health.stuck_after(served.budget.total)));
+    let stuck = stuck_version(state, model);
     let newest_first = || model.versions.values().rev();
     ModelView {
         name: name.clone(),

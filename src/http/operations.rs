@@ -1,16 +1,20 @@
-//! The handlers for operators: health, metrics, and the admin listener's index.
+//! The handlers for operators: health, metrics, and the indexes of both listeners.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::{ACCEPT, HeaderValue, LOCATION, VARY};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::HttpState;
 use super::context::{Failure, RequestContext};
-use super::json_answer::json;
-use crate::api::health::{Index, Live, Ready};
-use crate::api::routes::AdminEndpoint;
+use super::json_answer::{held_json, json};
+use super::models::stuck_version;
+use crate::api::health::{DataIndex, Index, IndexedModel, Live, Ready};
+use crate::api::routes::{AdminEndpoint, DataEndpoint};
 use crate::error::{Error, Result};
 use crate::identity::ModelName;
 use crate::registry::Snapshot;
@@ -85,4 +89,47 @@ pub(super) async fn index() -> Result<Response, Failure> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         endpoints: AdminEndpoint::ALL.iter().map(AdminEndpoint::to_string).collect(),
     })?)
+}
+
+/// `GET /` on the data listener: the models, and where to go from here. A browser is sent to the page at `/docs`.
+pub(super) async fn data_index(State(state): State<Arc<HttpState>>, asked: HeaderMap) -> Result<Response, Failure> {
+    if prefers_html(&asked) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SEE_OTHER;
+        // Relative, so that it is right behind a proxy that removes a prefix of the path.
+        response.headers_mut().insert(LOCATION, HeaderValue::from_static("docs"));
+        response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+        return Ok(response);
+    }
+    let snapshot = state.catalog.snapshot();
+    let served = snapshot.models().iter().map(|(name, model)| (name, stuck_version(&state, model).is_none()));
+    let unserved = snapshot.unserved().keys().map(|name| (name, false));
+    let models = served.chain(unserved).map(|(name, ready)| IndexedModel { name: name.clone(), ready });
+    let links = [
+        ("docs", DataEndpoint::Docs),
+        ("openapi", DataEndpoint::OpenApi),
+        ("models", DataEndpoint::Models),
+        ("v2", DataEndpoint::V2Server),
+        ("live", DataEndpoint::Live),
+        ("ready", DataEndpoint::Ready),
+        ("metrics", DataEndpoint::Metrics),
+    ];
+    let links =
+        links.into_iter().filter(|(_, endpoint)| *endpoint != DataEndpoint::Metrics || state.metrics_for_clients);
+    let index = DataIndex {
+        name: "leeway".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        models: models.collect(),
+        links: links.map(|(what, endpoint)| (what.to_owned(), endpoint.path().to_owned())).collect(),
+    };
+    let mut response = held_json(&index, &state.body_memory)?;
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}
+
+/// Returns true for browsers: they name HTML, and programs do not.
+fn prefers_html(asked: &HeaderMap) -> bool {
+    let accepted = asked.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut media_types = accepted.flat_map(|value| value.split(','));
+    media_types.any(|media_type| media_type.split(';').next().unwrap_or_default().trim() == "text/html")
 }

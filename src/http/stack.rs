@@ -14,8 +14,8 @@ use super::context::Failure;
 use super::error_response::Format;
 use super::predict::{Protocol, predict};
 use super::{
-    ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, cors, feedback, invocations,
-    models, operations, path_prefix, request_layer, tensorflow, v2,
+    ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, cors, docs, feedback, invocations,
+    models, openapi, operations, path_prefix, request_layer, tensorflow, v2,
 };
 use crate::api::routes::{ADMIN_API, AdminEndpoint, AliasOf, DataEndpoint, Method};
 use crate::config::Route;
@@ -41,6 +41,9 @@ pub fn data(state: &Arc<HttpState>) -> Router {
         .route(DataEndpoint::Predict.path(), of_default())
         .route(DataEndpoint::Invocations.path(), with_allow(Method::Post, invocations))
         .route(DataEndpoint::Feedback.path(), with_allow(Method::Post, post(feedback::take)))
+        .route(DataEndpoint::Index.path(), with_allow(Method::Get, get(operations::data_index)))
+        .route(DataEndpoint::OpenApi.path(), with_allow(Method::Get, get(openapi::data)))
+        .route(DataEndpoint::Docs.path(), with_allow(Method::Get, get(docs::page)))
         .route(DataEndpoint::Live.path(), with_allow(Method::Get, get(operations::live)))
         .route(DataEndpoint::Ready.path(), with_allow(Method::Get, get(operations::ready)))
         .route(DataEndpoint::Ping.path(), with_allow(Method::Get, get(invocations::ping)))
@@ -61,6 +64,8 @@ pub fn data(state: &Arc<HttpState>) -> Router {
         )
         .route(DataEndpoint::Metadata.path(), with_allow(Method::Get, get(tensorflow::metadata)))
         .route(DataEndpoint::VersionMetadata.path(), with_allow(Method::Get, get(tensorflow::version_metadata)))
+        .route(DataEndpoint::ModelSchema.path(), with_allow(Method::Get, get(models::show_schema)))
+        .route(DataEndpoint::VersionSchema.path(), with_allow(Method::Get, get(models::show_version_schema)))
         .route(UNKNOWN_V1[0], any(unknown_endpoint))
         .route(UNKNOWN_V1[1], any(unknown_endpoint));
     let keys = state.api_keys.as_ref();

@@ -24,6 +24,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::distance::{Runs, Usual, distance, floats, is_finite};
@@ -33,7 +34,7 @@ use crate::error::{Error, Result, is_about_memory};
 use crate::tensor::{DType, Tensor, Tensors};
 
 /// Finding on the independence of a version's rows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum Independence {
     /// The answer to a row did not depend on the other rows of its run.
@@ -53,7 +54,7 @@ pub enum Independence {
 }
 
 /// The difference that shows that rows are not independent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Dependence {
     /// The output whose answers differ.
     pub output: Arc<str>,
@@ -64,7 +65,7 @@ pub struct Dependence {
 }
 
 /// Cause of a difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// Other rows of the run.

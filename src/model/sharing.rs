@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{BatchPolicy, Lengths, RunSharing};
@@ -40,7 +41,7 @@ pub struct Sharing {
 }
 
 /// Sharing of runs, as shown to operators and clients.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BatchingStatus {
     /// The setting in `model.toml`.
     pub setting: Batching,

@@ -15,25 +15,31 @@
 //! adjusted PSI subtracts this mean. z expresses how improbable the PSI is by chance, by the cube-root approximation of
 //! χ² (Wilson & Hilferty, PNAS 17, 1931).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Measures of the drift of one feature in a window from its baseline.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Drift {
     /// Population stability index.
     #[serde(deserialize_with = "number_or_null")]
+    #[schemars(with = "Option<f64>")]
     pub psi: f64,
     /// PSI minus its expected value by chance alone; at least 0.
     #[serde(deserialize_with = "number_or_null")]
+    #[schemars(with = "Option<f64>")]
     pub psi_adjusted: f64,
     /// KL(q‖p): of the window from the baseline, in nats.
     #[serde(deserialize_with = "number_or_null")]
+    #[schemars(with = "Option<f64>")]
     pub kl_window_from_baseline: f64,
     /// KL(p‖q): of the baseline from the window, in nats.
     #[serde(deserialize_with = "number_or_null")]
+    #[schemars(with = "Option<f64>")]
     pub kl_baseline_from_window: f64,
     /// Number of standard deviations of PSI above its expectation by chance.
     #[serde(deserialize_with = "number_or_null")]
+    #[schemars(with = "Option<f64>")]
     pub z: f64,
     /// Number of values in the window: M.
     pub window_count: u64,
@@ -45,7 +51,7 @@ pub struct Drift {
 }
 
 /// Verdict on the drift of a feature: none, a warning, or drift.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftStatus {
     /// The window is too small for a verdict.

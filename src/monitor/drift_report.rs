@@ -1,5 +1,6 @@
 //! The report of drift: every feature and part of the predictions compared with its baseline, the worst first.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::drift::{Drift, DriftStatus, smoothed};
@@ -7,7 +8,7 @@ use super::drift_reading::{DriftReading, ReadFeature};
 use super::monitored_features::Side;
 
 /// Drift of a version's features and predictions in a window from their baselines.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DriftReport {
     /// The worst status of all features and predictions.
     pub status: DriftStatus,
@@ -24,7 +25,7 @@ pub struct DriftReport {
 }
 
 /// Drift of a feature from its baseline.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FeatureDrift {
     /// Name of the feature.
     pub name: String,
@@ -38,7 +39,7 @@ pub struct FeatureDrift {
 }
 
 /// Counts and shares of one bin in the baseline and in the window.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BinDrift {
     /// Name of the bin.
     pub bin: String,

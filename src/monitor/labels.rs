@@ -1,5 +1,6 @@
 //! The closed sets of label values: outcomes of requests, stages, reasons of refusals, results of feedback.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Fault, Shed};
@@ -73,7 +74,7 @@ pub(super) enum BatchElements {
 }
 
 /// Result of an item of feedback. A closed set, because it is a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FeedbackResult {
     /// The item was joined with its prediction.

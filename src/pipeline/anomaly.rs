@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::json_schema::object;
 use super::outputs::{as_written, declared_output, float_output, output, refuse_non_finite, unexpected_shape};
 use super::{Origin, Postprocessor, Prediction, PredictionKind, StageContext};
 use crate::error::{Error, Result, SetupError};
@@ -69,6 +71,10 @@ impl Postprocessor for Anomaly {
 
     fn prediction_kind(&self) -> PredictionKind {
         PredictionKind::Anomaly
+    }
+
+    fn prediction_schema(&self) -> Value {
+        object([("label", json!({ "enum": LABELS })), ("score", json!({ "type": "number" }))])
     }
 
     fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {

@@ -10,6 +10,7 @@
 //! | `classify/`, `detect/`, `mask/`, `regressor.rs`, `anomaly.rs` | postprocessors |
 //! | `json/` | reading requests and instances, without a tree of values |
 //! | `named_rows/` | rows of named values, such as columns or CSV, as instances |
+//! | `json_schema.rs` | parts of the schemas of instances and predictions |
 //! | `stages.rs`, `stage_context.rs`, `version_files.rs` | the kinds of stages, and the data a stage is made from |
 //! | `row_origin.rs`, `outputs.rs`, `target_names.rs`, `prediction.rs`, `prediction_kind.rs` | shared by postprocessors: origin of rows, outputs, names of several targets, predictions and their kinds |
 
@@ -22,6 +23,7 @@ mod classify;
 mod detect;
 mod image;
 mod json;
+mod json_schema;
 mod mask;
 mod named_rows;
 mod outputs;
@@ -40,6 +42,7 @@ mod version_files;
 use std::fmt;
 use std::sync::Arc;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 pub use self::classify::labels::Label;
@@ -109,6 +112,23 @@ pub trait Preprocessor: Send + Sync {
         None
     }
 
+    /// Returns the JSON Schema (draft 2020-12) of an instance. By default, it allows any value.
+    fn instance_schema(&self) -> Value {
+        Value::Object(serde_json::Map::new())
+    }
+
+    /// Returns an instance as JSON that a caller can send as it is: an example for people. By default, it is the first of
+    /// [`Preprocessor::samples`].
+    fn example(&self) -> Option<String> {
+        self.samples().map(|[first, ..]| first)
+    }
+
+    /// Returns the instance that becomes the first row of these inputs, as JSON. `None` unless instances have the form of
+    /// the model's inputs.
+    fn instance_of(&self, _inputs: &Tensors) -> Option<String> {
+        None
+    }
+
     /// Describes the preprocessor's assumptions that `model.toml` does not confirm, in sentences for the person who
     /// adds a version.
     fn assumptions(&self) -> Vec<String> {
@@ -167,6 +187,11 @@ pub trait Postprocessor: Send + Sync {
     /// classes and the number of compared rows.
     fn agreement(&self, _outputs: &Tensors) -> (usize, usize) {
         (0, 0)
+    }
+
+    /// Returns the JSON Schema (draft 2020-12) of a prediction. By default, it allows any value.
+    fn prediction_schema(&self) -> Value {
+        Value::Object(serde_json::Map::new())
     }
 
     /// Names of the outputs that predictions are made from; `None` for all outputs.

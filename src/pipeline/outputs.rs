@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::json_schema::{nullable, or_non_finite_text};
 use super::prediction::Prediction;
 use crate::error::{Error, Result, SetupError};
 use crate::tensor::{DType, Data, Signature, Tensor, Tensors};
@@ -66,6 +68,15 @@ impl NonFinite {
         match self {
             NonFinite::Error => refuse_non_finite(name, tensor),
             NonFinite::Null | NonFinite::Text => Ok(()),
+        }
+    }
+
+    /// Returns the schema of a number that may be NaN or infinite, from the schema of finite ones.
+    pub(super) fn schema(self, number: Value) -> Value {
+        match self {
+            NonFinite::Error => number,
+            NonFinite::Null => nullable(number),
+            NonFinite::Text => or_non_finite_text(&number),
         }
     }
 

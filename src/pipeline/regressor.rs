@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::json_schema::object;
 use super::outputs::{NonFinite, as_written, float_output, float_outputs, output};
 use super::target_names::{TargetNames, only_with_targets};
 use super::{Origin, Postprocessor, Prediction, PredictionKind, StageContext};
@@ -195,6 +197,16 @@ impl Postprocessor for Regressor {
         match &self.targets {
             None => PredictionKind::Value,
             Some(targets) => PredictionKind::Values(targets.names.to_vec()),
+        }
+    }
+
+    fn prediction_schema(&self) -> Value {
+        let number = || self.non_finite.schema(json!({ "type": "number" }));
+        match &self.targets {
+            None => object([("value", number())]),
+            Some(targets) => {
+                object([("values", object(targets.names.iter().map(|name| (name.to_string(), number()))))])
+            }
         }
     }
 

@@ -72,6 +72,8 @@ pub struct ServedVersion {
     pub load_took: Duration,
     /// `{"name", "version", "sha256"}`, as in every response.
     pub identity: Box<RawValue>,
+    /// An instance that a caller can send as it is; `None` if none is known, or if it is too large.
+    pub example: Option<Box<RawValue>>,
     /// Number of threads of one run.
     pub intra_op_threads: usize,
     /// Findings of its first runs.
@@ -182,6 +184,13 @@ impl Snapshot {
     /// Returns every loaded version of every served model.
     pub fn versions(&self) -> impl Iterator<Item = &Arc<ServedVersion>> {
         self.models.values().flat_map(|model| model.versions.values())
+    }
+}
+
+impl ServedModel {
+    /// Returns the stable version, or, if it is not loaded, the newest of the loaded versions.
+    pub fn stable_or_newest(&self) -> Option<&Arc<ServedVersion>> {
+        self.versions.get(&self.stable).or_else(|| self.versions.values().next_back())
     }
 }
 

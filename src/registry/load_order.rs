@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use crate::config::{ModelConfig, SessionPlace};
 use crate::identity::{ModelName, Version};
 
@@ -29,7 +31,7 @@ pub enum Pace {
 }
 
 /// Progress of a load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadStep {
     /// The load waits for other loads.

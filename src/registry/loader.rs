@@ -156,6 +156,7 @@ impl Loader {
         let model =
             OnnxModel::start(&thread_name, &opened.loaded, sessions, settings, service, &recorder, &self.spin_slots)?;
         let costs = StageCosts::of(opened.preprocessor.is_heavy(), opened.postprocessor.is_heavy());
+        let example = opened.example(&findings);
         let (verified, pipeline) = opened.into_pipeline(model);
         let served = ServedVersion {
             model: name.clone(),
@@ -169,6 +170,7 @@ impl Loader {
             loaded_at: Timestamp::now(),
             load_took: took,
             identity: identity(name, version, sha256)?,
+            example,
             intra_op_threads: config.model.threads().intra_op.get(),
             findings,
             budget: config.budget,

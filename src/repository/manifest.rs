@@ -8,6 +8,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use jiff::{Timestamp, civil};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
@@ -34,7 +35,7 @@ const MAX_NAME: usize = 128;
 const FORMAT: u32 = 1;
 
 /// The manifest of a version.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Format of the manifest: 1.
@@ -53,6 +54,7 @@ pub struct Manifest {
     pub dataset: Option<String>,
     /// Time at which it was added to the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub added_at: Option<Timestamp>,
     /// Metrics of its evaluation, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -65,7 +67,7 @@ pub struct Manifest {
 }
 
 /// A date, or a date with a time: `2026-11-24`, `2026-11-24T09:30:00Z`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct TrainingDate(String);
 
@@ -78,7 +80,7 @@ pub struct TrainingDate(String);
 /// assert!("../tokenizer.json".parse::<FilePath>().is_err());
 /// assert!("/etc/passwd".parse::<FilePath>().is_err());
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct FilePath(String);
 

@@ -189,6 +189,7 @@ const LAYERS: &[&str] = &[
     "feedback",
     "state",
     "serve",
+    "openapi",
     "http",
     "app",
     "cli",

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, Repository, TestApp, checkout, leeway, preprocessor, run};
 
-const PREPROCESS: &str = r#"
+pub(crate) const PREPROCESS: &str = r#"
 [preprocess]
 kind = "bytes"
 beginning = 8
@@ -20,7 +20,7 @@ offset = 0
 min_bytes = 4
 "#;
 
-const REST: &str = r#"
+pub(crate) const REST: &str = r#"
 [postprocess]
 kind = "classifier"
 scores = "probabilities"

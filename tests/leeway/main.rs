@@ -45,6 +45,7 @@ mod mistaken_files;
 mod model_files;
 mod named_tensors;
 mod onnx_nodes;
+mod openapi;
 mod overload;
 
 mod prometheus;

@@ -340,6 +340,12 @@ async fn the_command_line_does_it_all() {
     say(&["unload", "plus", "1"], 0, "plus version 1: available");
     say(&["load", "plus", "1"], 0, "plus version 1: loaded");
     say(&["reload"], 0, "plus: generation 4");
+    say(&["schema", "plus"], 0, "JSON Schema of a prediction:");
+    let example = say(&["schema", "plus", "--version", "3", "--example"], 0, "instances");
+    assert!(serde_json::from_str::<Value>(&example).unwrap()["instances"][0].is_array(), "{example}");
+    let instance: Value = serde_json::from_str(&say(&["schema", "plus", "--instance"], 0, "")).unwrap();
+    assert!(instance["anyOf"].is_array(), "{instance}");
+    say(&["schema", "plus", "--version", "9"], 1, "no version \"9\"");
     say(&["status", "nobody"], 1, "there is no model \"nobody\"; models: plus");
     let history = say(&["history", "plus"], 0, "canary");
     assert!(history.contains("ada") && history.contains("errors"), "{history}");

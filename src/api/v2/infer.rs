@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::JsonSchema;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// Maximum number of inputs, and of outputs, in a request. Each takes some hundred bytes, however short its text is.
@@ -15,7 +17,7 @@ const MAX_TENSORS: usize = 1_024;
 const MAX_DIMENSIONS: usize = 32;
 
 /// Request for an inference. Its elements are not parsed yet.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InferRequest<'a> {
     /// Id of the request, which the answer repeats.
@@ -23,9 +25,11 @@ pub struct InferRequest<'a> {
     pub id: Option<Cow<'a, str>>,
     /// The inputs.
     #[serde(borrow, deserialize_with = "at_most::<MAX_TENSORS, _, _>")]
+    #[schemars(length(max = 1024))]
     pub inputs: Vec<InputTensor<'a>>,
     /// The outputs to answer; by default, all.
     #[serde(borrow, default, deserialize_with = "at_most::<MAX_TENSORS, _, _>")]
+    #[schemars(length(max = 1024))]
     pub outputs: Vec<RequestedOutput<'a>>,
     /// Parameters of the request.
     #[serde(borrow, default)]
@@ -39,7 +43,7 @@ pub struct InferRequest<'a> {
 }
 
 /// Input tensor of a request.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InputTensor<'a> {
     /// Name of the input.
@@ -47,12 +51,14 @@ pub struct InputTensor<'a> {
     pub name: Cow<'a, str>,
     /// Lengths of the dimensions.
     #[serde(deserialize_with = "at_most::<MAX_DIMENSIONS, _, _>")]
+    #[schemars(length(max = 32))]
     pub shape: Vec<usize>,
     /// Name of the type of the elements, as in `FP32`.
     #[serde(borrow)]
     pub datatype: Cow<'a, str>,
     /// The elements, row-major: as a flat array, or nested arrays of the shape. Absent if they follow as raw bytes.
     #[serde(borrow, default)]
+    #[schemars(with = "Option<Vec<Value>>")]
     pub data: Option<&'a RawValue>,
     /// Parameters of the input.
     #[serde(default)]
@@ -60,7 +66,7 @@ pub struct InputTensor<'a> {
 }
 
 /// Output that a request asks for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestedOutput<'a> {
     /// Name of the output.
@@ -72,7 +78,7 @@ pub struct RequestedOutput<'a> {
 }
 
 /// Parameters of a request. Those that are not listed here are ignored.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RequestParameters<'a> {
     /// Time limit in microseconds, counted from the head of the request; 0 for none.
@@ -87,21 +93,23 @@ pub struct RequestParameters<'a> {
     pub content: Option<Cow<'a, str>>,
     /// Id of a sequence of requests, which is not supported.
     #[serde(borrow)]
+    #[schemars(with = "Option<Value>")]
     pub sequence_id: Option<&'a RawValue>,
 }
 
 /// Parameters of an input. Those that are not listed here are ignored.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct InputParameters {
     /// Number of raw bytes of the input, which follow the JSON text in the order of the inputs.
     pub binary_data_size: Option<usize>,
     /// Name of a region of shared memory, which is not supported.
+    #[schemars(with = "Option<Value>")]
     pub shared_memory_region: Option<serde::de::IgnoredAny>,
 }
 
 /// Parameters of an output. Those that are not listed here are ignored.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OutputParameters {
     /// True if the output is answered as raw bytes.
@@ -109,11 +117,13 @@ pub struct OutputParameters {
     /// Number of classes to answer instead of the output, which is not supported.
     pub classification: Option<u64>,
     /// Name of a region of shared memory, which is not supported.
+    #[schemars(with = "Option<Value>")]
     pub shared_memory_region: Option<serde::de::IgnoredAny>,
 }
 
 /// Answer to a request for an inference.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "InferAnswer")]
 pub struct InferAnswer<'a, T> {
     /// Name of the model.
     pub model_name: &'a str,
@@ -127,7 +137,8 @@ pub struct InferAnswer<'a, T> {
 }
 
 /// Output tensor of an answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AnsweredTensor")]
 pub struct AnsweredTensor<'a, T> {
     /// Name of the output.
     pub name: &'a str,
@@ -140,11 +151,12 @@ pub struct AnsweredTensor<'a, T> {
     pub parameters: Option<AnswerParameters>,
     /// The elements, row-major in a flat array. Absent if they follow as raw bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Value>>")]
     pub data: Option<T>,
 }
 
 /// Parameters of an output in an answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AnswerParameters {
     /// Number of raw bytes of the output, which follow the JSON text in the order of the outputs.
     pub binary_data_size: usize,

@@ -2,24 +2,25 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Response to `GET /v2/health/live`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerLive {
     /// Always true: a server that is not alive responds with an error.
     pub live: bool,
 }
 
 /// Response to `GET /v2/health/ready`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerReady {
     /// Always true: a server that is not ready responds with an error.
     pub ready: bool,
 }
 
 /// Response to `GET /v2/models/{model}/ready`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelReady {
     /// Name of the model.
     pub name: String,
@@ -28,7 +29,7 @@ pub struct ModelReady {
 }
 
 /// Response to `GET /v2`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerMetadata {
     /// Name of the server.
     pub name: Cow<'static, str>,
@@ -39,7 +40,7 @@ pub struct ServerMetadata {
 }
 
 /// Response to `GET /v2/models/{model}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelMetadata {
     /// Name of the model.
     pub name: String,
@@ -57,7 +58,7 @@ pub struct ModelMetadata {
 }
 
 /// Columns of a pipeline. A request whose inputs have these names gets predictions, as `/predict` makes them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PipelineMetadata {
     /// Columns that the preprocessor reads. A number may have any numeric type.
     pub inputs: Vec<TensorMetadata>,
@@ -66,7 +67,7 @@ pub struct PipelineMetadata {
 }
 
 /// Name, type and shape of a tensor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TensorMetadata {
     /// Name of the tensor.
     pub name: String,
@@ -77,14 +78,14 @@ pub struct TensorMetadata {
 }
 
 /// Response to `GET /v2/models`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {
     /// Names of the served models.
     pub models: Vec<String>,
 }
 
 /// Response to `GET /v2/models/{model}/config`: the part of Triton's model configuration that clients read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelConfig {
     /// Name of the model.
     pub name: String,
@@ -101,7 +102,7 @@ pub struct ModelConfig {
 }
 
 /// Name, type and shape of a tensor in Triton's model configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TensorConfig {
     /// Name of the tensor.
     pub name: String,

@@ -1,9 +1,10 @@
 //! The model repository extension.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Request for the index of the repository.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IndexRequest {
     /// True to list only versions that are ready.
@@ -11,7 +12,7 @@ pub struct IndexRequest {
 }
 
 /// Entry of the index: a version of a model, or a model without versions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IndexEntry {
     /// Name of the model.
     pub name: String,
@@ -25,7 +26,7 @@ pub struct IndexEntry {
 }
 
 /// State of a version in the index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum IndexState {
     /// The version answers requests.
@@ -48,7 +49,7 @@ impl IndexState {
 }
 
 /// Request to load a model.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadRequest {
     /// Parameters of the request.
@@ -56,7 +57,7 @@ pub struct LoadRequest {
 }
 
 /// Parameters of a request to load a model.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadParameters {
     /// The version to load; by default, those that the model needs.
@@ -64,7 +65,7 @@ pub struct LoadParameters {
 }
 
 /// Request to unload a model.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UnloadRequest {
     /// Parameters of the request.
@@ -72,7 +73,7 @@ pub struct UnloadRequest {
 }
 
 /// Parameters of a request to unload a model.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UnloadParameters {
     /// The version to unload; by default, the whole model.

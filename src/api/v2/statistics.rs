@@ -1,16 +1,17 @@
 //! The statistics extension. Durations are in nanoseconds, and count since the version was loaded.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Response to `GET /v2/models/{model}/stats`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Statistics {
     /// The statistics of each version.
     pub model_stats: Vec<ModelStatistics>,
 }
 
 /// Statistics of a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelStatistics {
     /// Name of the model.
     pub name: String,
@@ -29,7 +30,7 @@ pub struct ModelStatistics {
 }
 
 /// Number and durations of requests, by outcome and stage.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InferStatistics {
     /// Requests that were answered, from their head to their answer.
     pub success: DurationStatistic,
@@ -50,7 +51,7 @@ pub struct InferStatistics {
 }
 
 /// Number of events and their total duration.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DurationStatistic {
     /// Number of events.
     pub count: u64,
@@ -59,7 +60,7 @@ pub struct DurationStatistic {
 }
 
 /// Statistics of runs with the same number of rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BatchStatistics {
     /// Number of rows.
     pub batch_size: u64,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use half::f16;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::decoding::{decode, decode_pcm};
@@ -23,6 +24,7 @@ use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::encoded_file::encoded_file;
 use crate::pipeline::json::reader::{Fits, Misfit, Reader, misfit, quoted};
 use crate::pipeline::json::to_tensor::{Column, explained};
+use crate::pipeline::json_schema::{self, closed_object, input_element, nested};
 use crate::pipeline::{FormColumn, InstanceForm, Origin, Prepared, Preprocessor, StageContext};
 use crate::tensor::{DType, Data, Dim, Tensor, TensorSpec, Tensors};
 
@@ -118,6 +120,23 @@ impl Preprocessor for AudioPreprocessor {
             Refusal::Other(error) => error,
         })?;
         self.finish(batch, Vec::new())
+    }
+
+    fn instance_schema(&self) -> Value {
+        let sound = || {
+            json_schema::encoded_file(match self.encoding {
+                Encoding::File => "sound: WAV or FLAC",
+                Encoding::PcmInt16 => "samples: little-endian integers of 16 bits",
+                Encoding::PcmFloat32 => "samples: little-endian floating-point numbers of 32 bits",
+            })
+        };
+        if self.inputs.len() == 1 {
+            return sound();
+        }
+        closed_object(self.inputs.iter().enumerate().map(|(index, spec)| {
+            let row = || nested(spec.dims.get(1..).unwrap_or_default(), input_element(spec.dtype));
+            (spec.name.to_string(), if index == self.audio.index { sound() } else { row() })
+        }))
     }
 
     /// Returns true for files, because a few bytes can become minutes of sound.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::features;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::encoded_file::encoded_file;
 use crate::pipeline::json::reader::{FromJson, Reader, misfit};
-use crate::pipeline::{InstanceForm, Origin, Prepared, Preprocessor, StageContext};
+use crate::pipeline::{InstanceForm, Origin, Prepared, Preprocessor, StageContext, json_schema};
 use crate::tensor::{DType, Data, Dim, Element, Tensor, TensorSpec, for_each_element_type, with_element_type};
 
 /// Maximum number of bytes that a model takes from a file: those of the longest published models of malware.
@@ -229,6 +230,10 @@ impl Preprocessor for BytesPreprocessor {
         let mut batch = self.batch();
         self.add(body, &mut batch).map_err(|problem| Error::InvalidInput(format!("the body: {problem}")))?;
         self.finish(batch)
+    }
+
+    fn instance_schema(&self) -> Value {
+        json_schema::encoded_file("a file")
     }
 
     /// Returns three files: of any bytes, of letters, and of small numbers.

@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::labels::Label;
 use super::model_classes::{self, ChosenLabels};
 use super::plausibility::{CHOSEN_FROM, OwnChoice, are_distributions, sum_other_than_one};
@@ -10,6 +12,7 @@ use super::score_rows::{RowScores, ScoreRows};
 use super::scores::{Scores, check_threshold, logistic, softmax, wrong_labels};
 use crate::error::{Error, Result, SetupError};
 use crate::feature::Certainty;
+use crate::pipeline::json_schema::{label, object, score};
 use crate::pipeline::outputs::{output, refuse_improbable};
 use crate::pipeline::{LabelKind, Origin, Postprocessor, Prediction, PredictionKind, Score, StageContext};
 use crate::tensor::{Data, Tensors};
@@ -204,6 +207,18 @@ impl Postprocessor for Classifier {
         match self.decision {
             Decision::Best | Decision::SecondFrom(_) => PredictionKind::Class(LabelKind::of(self.classes().as_deref())),
             Decision::AllFrom(_) => PredictionKind::Other,
+        }
+    }
+
+    fn prediction_schema(&self) -> Value {
+        let classes = self.classes();
+        let name = || label(classes.as_deref());
+        let scores = json!({ "type": "array", "items": score(name()) });
+        match self.decision {
+            Decision::AllFrom(_) => object([("labels", scores)]),
+            Decision::Best | Decision::SecondFrom(_) => {
+                object([("label", name()), ("confidence", json!({ "type": "number" })), ("top", scores)])
+            }
         }
     }
 

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::classifier::Classifier;
 use super::labels::Label;
 use crate::error::Result;
+use crate::pipeline::json_schema::object;
 use crate::pipeline::target_names::TargetNames;
 use crate::pipeline::{Origin, Postprocessor, Prediction};
 use crate::tensor::Tensors;
@@ -24,6 +27,12 @@ impl Postprocessor for SeveralTargets {
             self.classifiers.iter().filter_map(Postprocessor::answered).flatten().collect();
         outputs.dedup();
         Some(outputs)
+    }
+
+    fn prediction_schema(&self) -> Value {
+        let of_targets = self.names.names.iter().zip(&self.classifiers);
+        let of_targets = of_targets.map(|(name, classifier)| (name.to_string(), classifier.prediction_schema()));
+        object([("targets", object(of_targets))])
     }
 
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>> {

@@ -9,11 +9,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::error::{Result, SetupError};
 use crate::pipeline::classify::labels::Labels;
 use crate::pipeline::classify::model_classes::{ChosenLabels, Scores};
 use crate::pipeline::detect::layouts::{Arrangement, Form, Format, Found, Layout, Names, Reading, Unit};
+use crate::pipeline::json_schema::{label, nested, object};
 use crate::pipeline::outputs::{declared_output, float_output};
 use crate::pipeline::{Detection, Origin, Postprocessor, Prediction, StageContext};
 use crate::tensor::{Dim, Signature, TensorSpec, Tensors};
@@ -310,6 +312,14 @@ impl Postprocessor for Detector {
     fn answered(&self) -> Option<Vec<Arc<str>>> {
         let Names { boxes, scores, classes, count } = &self.reading.names;
         Some([Some(boxes), scores.as_ref(), classes.as_ref(), count.as_ref()].into_iter().flatten().cloned().collect())
+    }
+
+    fn prediction_schema(&self) -> Value {
+        let number = || json!({ "type": "number" });
+        let corners = nested(&[Dim::Fixed(4)], number());
+        let label = label(self.labels.labels.as_deref());
+        let detection = object([("label", label), ("score", number()), ("box", corners)]);
+        object([("detections", json!({ "type": "array", "maxItems": self.most, "items": detection }))])
     }
 
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::decoding::{Channels, decode};
@@ -24,7 +25,7 @@ use crate::error::{Error, Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::encoded_file::encoded_file;
 use crate::pipeline::json::reader::{Reader, misfit};
-use crate::pipeline::{ImagePlacement, InstanceForm, Origin, Prepared, Preprocessor, StageContext};
+use crate::pipeline::{ImagePlacement, InstanceForm, Origin, Prepared, Preprocessor, StageContext, json_schema};
 use crate::tensor::{DType, Data, Tensor};
 
 /// Maximum number of pixels of all images of a request together, as a multiple of the maximum of one image.
@@ -99,18 +100,23 @@ impl Preprocessor for ImagePreprocessor {
     /// Returns three images of noise: dark, mixed and bright. They are large enough for models that take images in
     /// their own size.
     fn samples(&self) -> Option<[String; 3]> {
-        let side = match self.form.size {
-            RowSize::Fixed(_) | RowSize::ByHeight(_) => 16,
-            RowSize::BySides(sides) => sides.max_side.min(MAX_SAMPLE_SIDE).min(self.max_pixels.isqrt() as u32).max(1),
-        };
+        let side = self.sample_side();
         let mut random = fastrand::Rng::with_seed(0x5eed);
         let mut sample = |range: std::ops::Range<u8>| {
-            let values = (0..side * side * 3).map(|_| random.u8(range.clone())).collect();
-            let mut file = std::io::Cursor::new(Vec::new());
-            image::RgbImage::from_raw(side, side, values)?.write_to(&mut file, image::ImageFormat::Png).ok()?;
-            Some(format!(r#"{{"b64": "{}"}}"#, STANDARD.encode(file.into_inner())))
+            encoded_image(side, (0..side * side * 3).map(|_| random.u8(range.clone())).collect())
         };
         Some([sample(0..60)?, sample(0..255)?, sample(190..255)?])
+    }
+
+    fn instance_schema(&self) -> Value {
+        json_schema::encoded_file("an image: PNG, JPEG or WebP")
+    }
+
+    /// Returns an image whose colour changes from left to right: as large as the samples, and compressed well.
+    fn example(&self) -> Option<String> {
+        let side = self.sample_side();
+        let shade = |at: u32| (at / 3 % side * 255 / side) as u8;
+        encoded_image(side, (0..side * side * 3).map(shade).collect())
     }
 
     fn assumptions(&self) -> Vec<String> {
@@ -164,7 +170,22 @@ impl Batch {
     }
 }
 
+/// Returns an instance with a square image of these values.
+fn encoded_image(side: u32, values: Vec<u8>) -> Option<String> {
+    let mut file = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_raw(side, side, values)?.write_to(&mut file, image::ImageFormat::Png).ok()?;
+    Some(format!(r#"{{"b64": "{}"}}"#, STANDARD.encode(file.into_inner())))
+}
+
 impl ImagePreprocessor {
+    /// Returns the width and height of samples.
+    fn sample_side(&self) -> u32 {
+        match self.form.size {
+            RowSize::Fixed(_) | RowSize::ByHeight(_) => 16,
+            RowSize::BySides(sides) => sides.max_side.min(MAX_SAMPLE_SIDE).min(self.max_pixels.isqrt() as u32).max(1),
+        }
+    }
+
     fn batch(&self) -> Batch {
         let data = match self.dtype {
             DType::F16 => Data::F16(Vec::new()),

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, forward_to_deserialize_any};
@@ -26,7 +27,7 @@ const MAX_NAME_BYTES: usize = 128;
 /// assert!(read(r#"{"a": 1, "a": 1}"#).unwrap_err().to_string().starts_with("the name \"a\" occurs twice"));
 /// assert!(read("[1]").unwrap_err().to_string().starts_with("invalid type: sequence, expected an object"));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Object<T>(pub T);
 

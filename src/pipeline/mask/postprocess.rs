@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::class_map::{ClassMap, MAX_CLASSES, Tally};
 use super::encoding::{png, run_lengths};
 use super::pixel_scores::{Extent, PixelScores, Rule};
@@ -12,11 +14,12 @@ use crate::budget::Deadline;
 use crate::error::{Error, Result, SetupError};
 use crate::pipeline::classify::model_classes::{ChosenLabels, Scores};
 use crate::pipeline::classify::scores::Scores as ScoreKind;
+use crate::pipeline::json_schema::{label, nested, object};
 use crate::pipeline::outputs::{output, refuse_improbable, refuse_non_finite, unexpected_shape};
 use crate::pipeline::{
     ImagePlacement, Label, Mask, MaskClass, Origin, Postprocessor, Prediction, RunLengths, StageContext,
 };
-use crate::tensor::{Data, Tensor, Tensors};
+use crate::tensor::{Data, Dim, Tensor, Tensors};
 
 struct MaskStage {
     output: Arc<str>,
@@ -77,6 +80,29 @@ fn classes_of(channels: usize) -> usize {
 impl Postprocessor for MaskStage {
     fn answered(&self) -> Option<Vec<Arc<str>>> {
         Some(vec![Arc::clone(&self.output)])
+    }
+
+    fn prediction_schema(&self) -> Value {
+        let whole = || json!({ "type": "integer", "minimum": 0 });
+        let size = || nested(&[Dim::Fixed(2)], whole());
+        let number = json!({ "type": "number" });
+        let mut class = vec![("class", whole()), ("label", label(self.labels.labels.as_deref())), ("share", number)];
+        if self.scores.is_some() {
+            class.push(("confidence", json!({ "type": "number" })));
+        }
+        let mut mask = vec![("size", size())];
+        match self.format {
+            Format::Png => {
+                let png = json!({ "type": "string", "contentEncoding": "base64", "contentMediaType": "image/png" });
+                mask.push(("png", png));
+            }
+            Format::Rle => {
+                let counts = json!({ "type": "array", "items": whole() });
+                class.push(("rle", object([("size", size()), ("counts", counts)])));
+            }
+        }
+        mask.push(("classes", json!({ "type": "array", "items": object(class) })));
+        object(mask)
     }
 
     fn classes(&self) -> Option<Vec<Label>> {

@@ -129,6 +129,15 @@ impl Category {
         text.or_else(number).unwrap_or_default()
     }
 
+    /// Returns the categories in the vocabulary, as JSON.
+    pub(crate) fn vocabulary(&self) -> Vec<serde_json::Value> {
+        let texts = self.texts.iter().map(|(text, place)| (*place, text.to_string().into()));
+        let numbers = self.numbers.iter().map(|(number, place)| (*place, (*number).into()));
+        let mut all: Vec<(usize, serde_json::Value)> = texts.chain(numbers).collect();
+        all.sort_by_key(|(place, _)| *place);
+        all.into_iter().map(|(_, category)| category).collect()
+    }
+
     pub(crate) fn is_one_hot(&self) -> bool {
         self.is_one_hot
     }

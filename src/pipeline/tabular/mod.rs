@@ -4,3 +4,4 @@ pub(crate) mod categories;
 pub(crate) mod columns;
 pub(crate) mod numbers;
 pub(crate) mod preprocess;
+pub(crate) mod schema;

@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::budget::Deadline;
@@ -19,6 +20,7 @@ use crate::pipeline::json::whole_numbers::whole_number;
 use crate::pipeline::tabular::categories::{Category, Place};
 use crate::pipeline::tabular::columns::{ColumnSettings, Values};
 use crate::pipeline::tabular::numbers::{Number, Quantity, put};
+use crate::pipeline::tabular::schema::{ColumnSchema, instance};
 use crate::pipeline::{
     FormColumn, InstanceForm, Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows, some_of,
 };
@@ -236,13 +238,22 @@ impl Preprocessor for TabularPreprocessor {
         })
     }
 
+    fn instance_schema(&self) -> Value {
+        let columns = self.columns.iter().map(|column| ColumnSchema {
+            name: &column.name,
+            values: &column.values,
+            dtype: self.inputs[column.input].spec.dtype,
+        });
+        instance(columns, self.extra_columns == ExtraColumns::Ignore)
+    }
+
     fn samples(&self) -> Option<[String; 3]> {
         let instance = |row: usize| {
             let cells = self.columns.iter().zip(0..).map(|(column, place)| {
                 let dtype = self.inputs[column.input].spec.dtype;
                 (column.name.to_string(), column.values.sample(row, place, dtype))
             });
-            serde_json::Value::Object(cells.collect()).to_string()
+            Value::Object(cells.collect()).to_string()
         };
         Some([0, 1, 2].map(instance))
     }

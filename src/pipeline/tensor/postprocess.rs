@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::{Result, SetupError};
+use crate::pipeline::json_schema::{is_float, nested, object, output_element};
 use crate::pipeline::outputs::{NonFinite, declared_output, hint_of_other_outputs, output};
 use crate::pipeline::{Origin, Postprocessor, Prediction, StageContext};
-use crate::tensor::Tensors;
+use crate::tensor::{DType, TensorSpec, Tensors};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +23,8 @@ struct Settings {
 
 struct TensorPostprocessor {
     outputs: Vec<Arc<str>>,
+    /// Declarations of the outputs, in the same order.
+    declared: Vec<TensorSpec>,
     non_finite: NonFinite,
 }
 
@@ -38,12 +42,26 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     if outputs.is_empty() {
         return Err(SetupError::Config("outputs: the list is empty; leave it out to answer all outputs".to_owned()));
     }
-    Ok(Box::new(TensorPostprocessor { outputs, non_finite: settings.non_finite }))
+    let declared = outputs.iter().filter_map(|name| signature.output(name)).cloned().collect();
+    Ok(Box::new(TensorPostprocessor { outputs, declared, non_finite: settings.non_finite }))
 }
 
 impl Postprocessor for TensorPostprocessor {
     fn answered(&self) -> Option<Vec<Arc<str>>> {
         Some(self.outputs.clone())
+    }
+
+    fn prediction_schema(&self) -> Value {
+        let row = |spec: &TensorSpec| match (&*spec.dims, spec.dtype) {
+            // An output without declared dimensions has an unknown shape.
+            ([], _) | (_, DType::Sequence) => Value::Object(serde_json::Map::new()),
+            ([_, row @ ..], dtype) if is_float(dtype) => nested(row, self.non_finite.schema(output_element(dtype))),
+            ([_, row @ ..], dtype) => nested(row, output_element(dtype)),
+        };
+        match &*self.declared {
+            [only] => row(only),
+            several => object(several.iter().map(|spec| (spec.name.to_string(), row(spec)))),
+        }
     }
 
     fn decode(&self, outputs: &Tensors, _origin: &Origin) -> Result<Vec<Prediction>> {

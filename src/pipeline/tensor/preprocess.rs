@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::budget::Deadline;
 use crate::error::{Result, SetupError};
 use crate::feature::{FeatureSchema, Features};
 use crate::pipeline::json::reader::NonFinite;
 use crate::pipeline::json::to_tensor::read_instances;
+use crate::pipeline::json_schema::{closed_object, input_element, is_float, nested, or_non_finite_text};
 use crate::pipeline::tensor::features::{FeatureSelection, TensorFeatures};
-use crate::pipeline::{InstanceForm, Origin, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows};
+use crate::pipeline::{InstanceForm, Origin, Prediction, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows, some_of};
 use crate::tensor::{DType, Dim, Signature, TensorSpec, Tensors};
 
 /// Settings of the stage. The form of the instances follows from the model's signature.
@@ -55,6 +57,27 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Preprocessor>, S
     }))
 }
 
+impl TensorPreprocessor {
+    /// Returns the schema of the value of an input in an instance.
+    fn value_schema(&self, spec: &TensorSpec) -> Value {
+        let element = |dtype| match self.non_finite {
+            NonFinite::Text if is_float(dtype) => or_non_finite_text(&input_element(dtype)),
+            _ => input_element(dtype),
+        };
+        if self.sequences.contains_key(&spec.name) {
+            return json!({ "type": "array", "minItems": 1 });
+        }
+        let schema = nested(spec.dims.get(1..).unwrap_or_default(), element(spec.dtype));
+        match (&self.columns, schema) {
+            (Some(columns), Value::Object(mut schema)) => {
+                schema.insert("description".to_owned(), format!("the elements in order: {}", some_of(columns)).into());
+                Value::Object(schema)
+            }
+            (_, schema) => schema,
+        }
+    }
+}
+
 /// Checks that the elements of a row can have these names.
 fn check_columns(columns: &[String], signature: &Signature) -> Result<(), SetupError> {
     let wrong = |problem: String| Err(SetupError::Config(format!("columns: {problem}")));
@@ -93,6 +116,20 @@ impl Preprocessor for TensorPreprocessor {
         let bounds = (self.max_instances, deadline);
         let inputs = read_instances(instances, &self.inputs, &self.sequences, bounds, self.non_finite)?;
         Ok(Prepared { features: self.features.read(&inputs), inputs, origin: Origin::Unknown })
+    }
+
+    fn instance_schema(&self) -> Value {
+        let value = |spec: &TensorSpec| self.value_schema(spec);
+        let by_name = closed_object(self.inputs.iter().map(|spec| (spec.name.to_string(), value(spec))));
+        match &*self.inputs {
+            [only] => json!({ "anyOf": [value(only), by_name] }),
+            _ => by_name,
+        }
+    }
+
+    /// Returns the first row as an answer has it, which is also the form of an instance.
+    fn instance_of(&self, inputs: &Tensors) -> Option<String> {
+        serde_json::to_string(&Prediction::Outputs(inputs.slice_rows(0..1))).ok()
     }
 
     fn features(&self) -> FeatureSchema {

@@ -6,11 +6,13 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result, SetupError};
+use crate::pipeline::json_schema::{nested, object};
 use crate::pipeline::outputs::{float_output, output, refuse_non_finite, unexpected_shape};
 use crate::pipeline::{Origin, Postprocessor, Prediction, PredictionKind, StageContext};
-use crate::tensor::{Tensor, Tensors};
+use crate::tensor::{Dim, Tensor, Tensors};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +42,8 @@ const MIN_NORM: f64 = 1e-12;
 
 struct Embedding {
     output: Arc<str>,
+    /// Length of a vector, as the model declares it.
+    width: Dim,
     pooling: Option<Pooling>,
     normalise: bool,
     /// True if `normalise` is not set.
@@ -49,7 +53,9 @@ struct Embedding {
 pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, SetupError> {
     let Settings { output, pooling, normalise } = context.config.settings()?;
     let output = float_output(context.signature, output.as_deref(), "vectors")?;
-    let dims = context.signature.output(&output).map_or(0, |spec| spec.dims.len());
+    let declared = context.signature.output(&output);
+    let dims = declared.map_or(0, |spec| spec.dims.len());
+    let width = declared.and_then(|spec| spec.dims.last().cloned()).unwrap_or(Dim::Dynamic(None));
     let wrong = |problem: String| Err(SetupError::Config(problem));
     match (dims, pooling) {
         (0, _) | (2, None) | (3, Some(_)) => {}
@@ -67,7 +73,7 @@ pub(crate) fn make(context: StageContext<'_>) -> Result<Box<dyn Postprocessor>, 
     }
     let is_normalised_by_default = normalise.is_none();
     let normalise = normalise.unwrap_or(true);
-    Ok(Box::new(Embedding { output, pooling, normalise, is_normalised_by_default }))
+    Ok(Box::new(Embedding { output, width, pooling, normalise, is_normalised_by_default }))
 }
 
 impl Postprocessor for Embedding {
@@ -77,6 +83,10 @@ impl Postprocessor for Embedding {
 
     fn prediction_kind(&self) -> PredictionKind {
         PredictionKind::Embedding
+    }
+
+    fn prediction_schema(&self) -> Value {
+        object([("embedding", nested(std::slice::from_ref(&self.width), json!({ "type": "number" })))])
     }
 
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>> {

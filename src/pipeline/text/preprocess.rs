@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tokenizers::{Encoding, Tokenizer};
 
 use crate::budget::Deadline;
@@ -303,6 +304,12 @@ impl Preprocessor for TextPreprocessor {
             serde_json::Value::from(words.join(" ")).to_string()
         };
         Some([0, 4, 6].map(text))
+    }
+
+    fn instance_schema(&self) -> Value {
+        let text = json!({ "type": "string", "maxLength": self.max_characters });
+        let pair = json!({ "type": "array", "minItems": 2, "maxItems": 2, "items": text });
+        json!({ "anyOf": [text, pair] })
     }
 
     /// Returns true, because the cost of a text depends on `tokenizer.json` and is not known in advance.

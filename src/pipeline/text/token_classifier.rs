@@ -8,10 +8,12 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result, SetupError};
 use crate::pipeline::classify::labels::Labels;
 use crate::pipeline::classify::scores::{ScoreSettings, Scores, ScoresOfModel, check_threshold, softmax, wrong_labels};
+use crate::pipeline::json_schema::{label, object};
 use crate::pipeline::outputs::{output, refuse_improbable, refuse_non_finite, unexpected_shape};
 use crate::pipeline::{Entity, Label, Origin, Postprocessor, Prediction, StageContext, TokenisedText};
 use crate::tensor::{Dim, Tensors};
@@ -97,6 +99,25 @@ impl Meaning {
 impl Postprocessor for TokenClassifier {
     fn answered(&self) -> Option<Vec<Arc<str>>> {
         Some(vec![Arc::clone(&self.output)])
+    }
+
+    fn prediction_schema(&self) -> Value {
+        let mut kinds: Vec<Label> = Vec::new();
+        for meaning in &self.meanings {
+            match meaning {
+                Meaning::Part { kind, .. } if !kinds.contains(kind) => kinds.push(kind.clone()),
+                Meaning::Part { .. } | Meaning::Outside => {}
+            }
+        }
+        let position = || json!({ "type": "integer", "minimum": 0 });
+        let entity = object([
+            ("label", label(Some(&kinds))),
+            ("score", json!({ "type": "number" })),
+            ("start", position()),
+            ("end", position()),
+            ("text", json!({ "type": "string" })),
+        ]);
+        object([("entities", json!({ "type": "array", "items": entity }))])
     }
 
     fn decode(&self, outputs: &Tensors, origin: &Origin) -> Result<Vec<Prediction>> {

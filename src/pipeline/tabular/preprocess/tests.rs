@@ -304,3 +304,34 @@ proptest! {
         prop_assert_eq!(prepared.inputs.get("x").unwrap().values::<f64>().unwrap(), rows.concat());
     }
 }
+
+/// The schema allows an instance exactly if the stage does.
+#[test]
+fn the_schema_says_what_is_accepted() {
+    let stage = stage(MIXED, &signature(&[("x", DType::F32, Some(7))])).unwrap();
+    let schema = stage.instance_schema();
+    let row = |members: &str| format!(r#"{{"income": 0, "grade": 2, {members}}}"#);
+    for (instance, expected) in [
+        (row(r#""age": 3"#), true),
+        (row(r#""age": null, "colour": null, "member": null"#), true),
+        (row(r#""age": "3""#), false),
+        (row(r#""colour": "green""#), true),
+        (row(r#""colour": 3"#), false),
+        (row(r#""member": 1"#), true),
+        (row(r#""member": 2"#), false),
+        (row(r#""size": 2"#), false),
+        (r#"{"income": -0.5}"#.to_owned(), true),
+        (r#"{"income": -1}"#.to_owned(), false),
+        (r#"{"income": null}"#.to_owned(), false),
+        (r#"{"income": 1, "grade": 4}"#.to_owned(), false),
+        (r#"{"income": 1, "grade": 3.0}"#.to_owned(), true),
+        ("{}".to_owned(), false),
+        ("[1]".to_owned(), false),
+    ] {
+        assert_eq!(prepare(&*stage, &format!("[{instance}]")).is_ok(), expected, "{instance}");
+        assert_eq!(jsonschema::is_valid(&schema, &serde_json::from_str(&instance).unwrap()), expected, "{instance}");
+    }
+    for sample in stage.samples().unwrap() {
+        assert!(jsonschema::is_valid(&schema, &serde_json::from_str(&sample).unwrap()), "{sample}");
+    }
+}

@@ -1,0 +1,172 @@
+//! The document of the data listener.
+
+use serde_json::{Map, Value, json};
+
+use super::document::Document;
+use super::operation::Operation;
+use super::predictions::{prediction, with_answer};
+use super::served_models::TypedModels;
+use super::wire_types::WireTypes;
+use crate::api::feedback::{Report, Taken};
+use crate::api::health::{DataIndex, Live, Ready};
+use crate::api::models::{ModelView, Models, VersionView};
+use crate::api::routes::DataEndpoint;
+use crate::api::schema::{AnyJson, ModelSchema, PredictionAnswer, PredictionRequest};
+use crate::api::v2;
+use crate::registry::Snapshot;
+
+const TAGS: &[(&str, &str)] = &[
+    ("predictions", "Predictions, and feedback on them."),
+    ("models", "What is served."),
+    ("v2", "The Open Inference Protocol, version 2: a model's own tensors."),
+    ("server", "The server itself."),
+];
+
+/// Returns the OpenAPI document of the data listener, with a typed path for each served model.
+pub fn data(snapshot: &Snapshot) -> Value {
+    let (mut types, mut paths) = (WireTypes::new(), Map::new());
+    let models = TypedModels::of(snapshot);
+    for endpoint in DataEndpoint::ALL {
+        let operation = operation(*endpoint, &mut types, &models);
+        operation.add_to(&mut paths, (endpoint.method(), endpoint.path(), endpoint.purpose()));
+    }
+    models.add_paths(&mut paths);
+    Document {
+        title: "Leeway",
+        description: models.description(),
+        tags: TAGS,
+        paths,
+        types,
+        schemas: models.into_schemas(),
+        has_token: false,
+    }
+    .finish()
+}
+
+/// Returns the documentation of an endpoint.
+///
+/// Length: a table.
+fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels) -> Operation {
+    let server = |id: &str| Operation::new(id, "server");
+    let model = |id: &str| Operation::new(id, "models").fails(&[503]);
+    let v2 = |id: &str| Operation::new(id, "v2").fails(&[404, 503]);
+    let infer = |id: &str, types: &mut WireTypes| {
+        prediction(id)
+            .tag("v2")
+            .body(types.request::<v2::InferRequest<'_>>(), None)
+            .answers("The outputs.", types.response::<v2::InferAnswer<'_, AnyJson>>())
+            .description(
+                "Raw bytes can follow the JSON in the body and in the answer: see the binary tensor extension.",
+            )
+    };
+    let change = |id: &str| Operation::new(id, "v2").fails(&[401, 403, 404, 408, 409, 413, 422, 503, 504]);
+    let generic = |id: &str, types: &mut WireTypes| {
+        let operation = prediction(id).body(types.request::<PredictionRequest>(), None);
+        with_answer(operation, types.response::<PredictionAnswer>()).description(
+            "The form of an instance depends on the model: see its schema. Some models also take the bytes of one \
+                 instance, such as an image, as the body.",
+        )
+    };
+    match endpoint {
+        DataEndpoint::Predict => match models.default_model() {
+            Some(default) => default.typed(prediction("predict")),
+            None => generic("predict", types),
+        },
+        DataEndpoint::PredictModel => generic("predictModel", types),
+        DataEndpoint::PredictVersion => generic("predictVersion", types),
+        DataEndpoint::Feedback => Operation::new("sendFeedback", "predictions")
+            .body(
+                types.request::<Report>(),
+                Some(json!({ "feedback": [{ "prediction_id": "an id from a response", "label": 1 }] })),
+            )
+            .answers("The results, by item.", types.response::<Taken>())
+            .fails(&[408, 413, 415, 503, 504]),
+        DataEndpoint::Models => model("listModels").answers("The models.", types.response::<Models>()),
+        DataEndpoint::Model => {
+            model("getModel").answers("The model.", types.response::<ModelView>()).fails(&[404, 405])
+        }
+        DataEndpoint::ModelSchema => model("getModelSchema")
+            .answers("The schemas of the stable version.", types.response::<ModelSchema>())
+            .fails(&[404]),
+        DataEndpoint::Version => {
+            model("getVersion").answers("The version.", types.response::<VersionView>()).fails(&[404, 405])
+        }
+        DataEndpoint::VersionSchema => model("getVersionSchema")
+            .answers("The schemas of the version.", types.response::<ModelSchema>())
+            .fails(&[404]),
+        DataEndpoint::V2Server => v2("v2Server").answers("The server.", types.response::<v2::ServerMetadata>()),
+        DataEndpoint::V2Live => v2("v2IsLive").answers("It is alive.", types.response::<v2::ServerLive>()),
+        DataEndpoint::V2Ready => v2("v2IsReady").answers("It is ready.", types.response::<v2::ServerReady>()),
+        DataEndpoint::V2Models => v2("v2ListModels").answers("The models.", types.response::<v2::ModelList>()),
+        DataEndpoint::V2AllStatistics => {
+            v2("v2AllStatistics").answers("Statistics of all versions.", types.response::<v2::Statistics>())
+        }
+        DataEndpoint::V2Model => v2("v2Model").answers("The model.", types.response::<v2::ModelMetadata>()),
+        DataEndpoint::V2Version => v2("v2Version").answers("The version.", types.response::<v2::ModelMetadata>()),
+        DataEndpoint::V2ModelReady => v2("v2IsModelReady").answers("It is ready.", types.response::<v2::ModelReady>()),
+        DataEndpoint::V2VersionReady => {
+            v2("v2IsVersionReady").answers("It is ready.", types.response::<v2::ModelReady>())
+        }
+        DataEndpoint::V2ModelConfig => {
+            v2("v2ModelConfig").answers("The configuration.", types.response::<v2::ModelConfig>())
+        }
+        DataEndpoint::V2VersionConfig => {
+            v2("v2VersionConfig").answers("The configuration.", types.response::<v2::ModelConfig>())
+        }
+        DataEndpoint::V2ModelStatistics => {
+            v2("v2ModelStatistics").answers("Statistics of its versions.", types.response::<v2::Statistics>())
+        }
+        DataEndpoint::V2VersionStatistics => {
+            v2("v2VersionStatistics").answers("Statistics of the version.", types.response::<v2::Statistics>())
+        }
+        DataEndpoint::V2Infer => infer("v2Infer", types),
+        DataEndpoint::V2InferVersion => infer("v2InferVersion", types),
+        DataEndpoint::V2RepositoryIndex => v2("v2RepositoryIndex")
+            .body(types.request::<v2::IndexRequest>(), Some(json!({ "ready": true })))
+            .answers("The versions.", types.response::<Vec<v2::IndexEntry>>())
+            .fails(&[408, 413]),
+        DataEndpoint::V2RepositoryLoad => change("v2LoadModel")
+            .body(types.request::<v2::LoadRequest>(), Some(json!({})))
+            .answers("The model is loaded.", json!({ "type": "object" })),
+        DataEndpoint::V2RepositoryUnload => change("v2UnloadModel")
+            .body(types.request::<v2::UnloadRequest>(), Some(json!({})))
+            .answers("The model is unloaded.", json!({ "type": "object" })),
+        DataEndpoint::Index => server("getIndex")
+            .answers("The models and the links.", types.response::<DataIndex>())
+            .responds(303, "For a browser: the page to read and to try the API.", None, &["Location"])
+            .fails(&[503]),
+        DataEndpoint::OpenApi => server("getOpenApi")
+            .responds(200, "The document.", Some(("application/json", json!({ "type": "object" }))), &["ETag"])
+            .responds(304, "The document has not changed.", None, &["ETag"]),
+        DataEndpoint::Docs => server("getDocs")
+            .responds(200, "The page.", Some(("text/html", json!({ "type": "string" }))), &["ETag"])
+            .responds(304, "The page has not changed.", None, &["ETag"]),
+        DataEndpoint::Live => server("isLive").answers("The server is alive.", types.response::<Live>()).fails(&[503]),
+        DataEndpoint::Ready => {
+            server("isReady").answers("The server is ready.", types.response::<Ready>()).fails(&[503])
+        }
+        DataEndpoint::Metrics => server("getMetrics")
+            .responds(
+                200,
+                "The metrics, in Prometheus' text format.",
+                Some(("text/plain", json!({ "type": "string" }))),
+                &[],
+            )
+            .fails(&[404]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_without_models_has_every_endpoint() {
+        let document = data(&Snapshot::default());
+        for endpoint in DataEndpoint::ALL {
+            let method = endpoint.method().to_string().to_ascii_lowercase();
+            let operation = &document["paths"][endpoint.path()][method];
+            assert!(operation["operationId"].is_string(), "{endpoint}");
+        }
+    }
+}

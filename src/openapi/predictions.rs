@@ -1,0 +1,47 @@
+//! Documentation that all endpoints for predictions have.
+
+use serde_json::{Value, json};
+
+use super::operation::Operation;
+
+/// Pattern of a routing key: what a header can have, without white space around it.
+const ROUTING_KEY: &str = "^[!-~\\u00a1-\\u00ff]([ -~\\u00a1-\\u00ff]*[!-~\\u00a1-\\u00ff])?$";
+
+/// Returns the documentation of an endpoint for predictions, without its body and its answer.
+pub(super) fn prediction(id: &str) -> Operation {
+    let timeout = json!({ "type": "integer", "minimum": 1 });
+    Operation::new(id, "predictions")
+        .parameter("header", "X-Request-Timeout-Ms", "How long the caller waits, in milliseconds.", timeout)
+        .parameter(
+            "header",
+            "X-Priority",
+            "Which requests go first; normal by default.",
+            json!({ "enum": ["high", "normal", "low"] }),
+        )
+        .parameter(
+            "header",
+            "X-Routing-Key",
+            "A user, a session or a device: the same key always gets the same version.",
+            json!({ "type": "string", "minLength": 1, "maxLength": 256, "pattern": ROUTING_KEY }),
+        )
+        .fails(&[404, 413, 415, 503, 504])
+}
+
+/// Adds the response with predictions.
+pub(super) fn with_answer(operation: Operation, schema: Value) -> Operation {
+    let headers = ["X-Model-Version", "Server-Timing"];
+    operation.responds(200, "A prediction for each instance.", Some(("application/json", schema)), &headers)
+}
+
+/// Returns the schema of an answer with predictions of this schema.
+pub(super) fn answer_of(prediction: &Value) -> Value {
+    json!({
+        "type": "object",
+        "required": ["model", "prediction_ids", "predictions"],
+        "properties": {
+            "predictions": { "type": "array", "items": prediction },
+            "model": { "$ref": "#/components/schemas/ModelIdentity" },
+            "prediction_ids": { "type": "array", "items": { "type": "string" } },
+        },
+    })
+}
