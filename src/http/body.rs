@@ -244,6 +244,7 @@ mod tests {
         check("text/plain", None);
     }
 
+    #[test]
     fn every_coding_of_every_header_is_looked_at() {
         let check = |values: &[&'static str], expected: Result<Option<Coding>>| {
             let headers: HeaderMap =

@@ -14,8 +14,8 @@ use super::context::Failure;
 use super::error_response::Format;
 use super::predict::{Protocol, predict};
 use super::{
-    ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, cors, docs, feedback, invocations,
-    models, openapi, operations, path_prefix, request_layer, tensorflow, v2,
+    ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, cors, docs, feedback,
+    invocations, models, openapi, operations, path_prefix, request_layer, tensorflow, v2,
 };
 use crate::api::routes::{ADMIN_API, AdminEndpoint, AliasOf, DataEndpoint, Method};
 use crate::config::Route;

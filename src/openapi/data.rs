@@ -9,10 +9,10 @@ use super::served_models::TypedModels;
 use super::wire_types::WireTypes;
 use crate::api::feedback::{Report, Taken};
 use crate::api::health::{DataIndex, Live, Ready};
-use crate::api::models::{ModelView, Models, VersionView};
+use crate::api::models::{ModelVersionView, ModelView, Models};
 use crate::api::routes::DataEndpoint;
 use crate::api::schema::{AnyJson, ModelSchema, PredictionAnswer, PredictionRequest};
-use crate::api::v2;
+use crate::api::{tensorflow, v2};
 use crate::registry::Snapshot;
 
 const TAGS: &[(&str, &str)] = &[
@@ -89,8 +89,34 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
             .answers("The schemas of the stable version.", types.response::<ModelSchema>())
             .fails(&[404]),
         DataEndpoint::Version => {
-            model("getVersion").answers("The version.", types.response::<VersionView>()).fails(&[404, 405])
+            model("getVersion").answers("The version.", types.response::<ModelVersionView>()).fails(&[404, 405])
         }
+        DataEndpoint::Metadata => model("getSignature")
+            .answers("The inputs and outputs of the stable version.", types.response::<tensorflow::ModelMetadata>())
+            .fails(&[404]),
+        DataEndpoint::VersionMetadata => model("getVersionSignature")
+            .answers("The inputs and outputs of the version.", types.response::<tensorflow::ModelMetadata>())
+            .fails(&[404]),
+        DataEndpoint::Invocations => {
+            let operation = prediction("invoke").body(types.request::<PredictionRequest>(), None);
+            let operation = operation.body_as("text/csv", json!({ "type": "string" }), None).body_as(
+                "application/jsonlines",
+                json!({ "type": "string" }),
+                None,
+            );
+            with_answer(operation, types.response::<PredictionAnswer>()).description(
+                "The forms of rows that clients of SageMaker and MLflow send. The header Accept chooses the format of the \
+                 answer.",
+            )
+        }
+        DataEndpoint::Ping => server("ping").responds(200, "The server is ready.", None, &[]).fails(&[503]),
+        DataEndpoint::Health => server("getHealth").responds(200, "The server is ready.", None, &[]).fails(&[503]),
+        DataEndpoint::ProgramVersion => server("getProgramVersion").responds(
+            200,
+            "The version of the program.",
+            Some(("text/plain", json!({ "type": "string" }))),
+            &[],
+        ),
         DataEndpoint::VersionSchema => model("getVersionSchema")
             .answers("The schemas of the version.", types.response::<ModelSchema>())
             .fails(&[404]),
