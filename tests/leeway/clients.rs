@@ -85,3 +85,42 @@ fn the_kserve_sdk_speaks_both_versions() {
     let said = run(script("kserve_sdk.py").args([&server.data.to_string()]));
     assert!(said.contains("kserve v2: ok") && said.contains("kserve v1: ok"), "{said}");
 }
+
+/// Returns the examples of docs/clients.md, each with the words after `<!-- client:`.
+fn examples() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(checkout().join("docs/clients.md")).unwrap();
+    let example = |part: &str| {
+        let (words, rest) = part.split_once(" -->\n```").unwrap();
+        let (_, rest) = rest.split_once('\n').unwrap();
+        let (code, _) = rest.split_once("\n```").unwrap();
+        (words.to_owned(), code.to_owned())
+    };
+    text.split("<!-- client: ").skip(1).map(example).collect()
+}
+
+#[test]
+fn the_documented_examples_run() {
+    let server = server();
+    let folder = tempfile::tempdir().unwrap();
+    let examples = examples();
+    assert_eq!(examples.len(), 8);
+    for (words, code) in examples {
+        let code = code.replace("127.0.0.1:8080", &server.data.to_string());
+        let language = words.split(',').next().unwrap();
+        let file = folder.path().join(if language == "typescript" { "example.mts" } else { "example" });
+        std::fs::write(&file, code).unwrap();
+        let mut command = match language {
+            "python" => Command::new(checkout().join(".clients/bin/python")),
+            "typescript" => {
+                let tsc = checkout().join(".clients/node/node_modules/typescript/bin/tsc");
+                let options = "--strict --noEmitOnError --target es2022 --module nodenext --lib es2022,dom";
+                run(Command::new("node").arg(tsc).arg(&file).args(options.split(' ')));
+                Command::new("node")
+            }
+            _ => Command::new("sh"),
+        };
+        let file = if language == "typescript" { file.with_extension("mjs") } else { file };
+        let said = run(command.arg(&file));
+        assert!(["Gentoo", "label "].iter().any(|answer| said.contains(answer)), "{words}: {said}");
+    }
+}
