@@ -11,6 +11,9 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+/// The keys that a request with instances may have.
+const KEYS: [&str; 4] = ["instances", "signature_name", "parameters", "params"];
+
 /// The longest message to a caller, in bytes.
 const MAX_MESSAGE: usize = 2_000;
 
@@ -44,10 +47,15 @@ impl<'de> Deserialize<'de> for Keys {
 fuzz_target!(|body: &[u8]| {
     let keys = serde_json::from_slice::<Keys>(body).map(|Keys(keys)| keys);
     // What is skipped is not looked at by that reader: JSON is UTF-8.
-    let is_envelope = keys.is_ok_and(|keys| keys == ["instances"]) && std::str::from_utf8(body).is_ok();
+    let is_utf8 = std::str::from_utf8(body).is_ok();
+    let has_only = keys.as_ref().is_ok_and(|keys| *keys == ["instances"]) && is_utf8;
+    // Beside the instances, there may be members that say nothing.
+    let is_known = |key: &String| KEYS.contains(&key.as_str());
+    let once = |keys: &Vec<String>| keys.iter().filter(|key| *key == "instances").count() == 1;
+    let is_envelope = keys.is_ok_and(|keys| keys.iter().all(is_known) && once(&keys)) && is_utf8;
     match instances(body) {
         Ok(raw) => {
-            assert!(is_envelope, "taken, and not one object with the one key `instances`");
+            assert!(is_envelope, "taken, and not one object with the key `instances`");
             // A number of 1e999 is JSON, and no value.
             if let Ok(whole) = serde_json::from_slice::<Value>(body) {
                 let part: Value = serde_json::from_str(raw.get()).expect("a part of a value");
@@ -55,7 +63,7 @@ fuzz_target!(|body: &[u8]| {
             }
         }
         Err(Error::InvalidInput(message)) => {
-            assert!(!is_envelope, "refused: {message}");
+            assert!(!has_only, "refused: {message}");
             assert!(message.len() <= MAX_MESSAGE, "a message of {} bytes", message.len());
         }
         Err(other) => panic!("not the caller's fault: {other:?}"),

@@ -22,12 +22,12 @@ pub(super) enum AnswerFormat {
 impl AnswerFormat {
     /// Returns the format with this media type, if there is one. JSON also stands for any format.
     pub(super) fn of_media_type(media_type: &str) -> Option<AnswerFormat> {
-        let is = |known: &&str| media_type.eq_ignore_ascii_case(known);
-        if ["application/json", "*/*", "application/*"].iter().any(|known| is(known)) {
+        let is = |known: &str| media_type.eq_ignore_ascii_case(known);
+        if ["application/json", "*/*", "application/*"].into_iter().any(is) {
             Some(AnswerFormat::Json)
-        } else if is(&"text/csv") {
+        } else if is("text/csv") {
             Some(AnswerFormat::Csv)
-        } else if JSON_LINES.iter().any(|known| is(known)) {
+        } else if JSON_LINES.into_iter().any(is) {
             Some(AnswerFormat::Lines)
         } else {
             None

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::pipeline::{Elements, FormColumn};
 use crate::tensor::{DType, Data, Dim, Tensor, TensorSpec};
@@ -264,5 +266,35 @@ fn csv_of_any_size_is_read_to_its_end() {
         let rows = NamedRows::Csv { text: &text, header: CsvHeader::Recognised };
         let instances = instances_of(&rows, Some(&matrix), NonZeroUsize::new(3).unwrap(), &memory).unwrap();
         assert_eq!(instances.json().get(), format!("[[{line}],[{line}],[{line}]]"));
+    }
+}
+
+/// Rows of any number of texts.
+fn lists_of_texts() -> InstanceForm {
+    let dims = vec![Dim::Dynamic(None), Dim::Dynamic(None)];
+    let spec = TensorSpec { name: "x".into(), dtype: DType::Text, dims };
+    InstanceForm::Value { column: FormColumn::of_input(&spec, false), elements: Elements::Unnamed(None) }
+}
+
+proptest! {
+    /// The fields are those that the crate `csv` reads.
+    #[test]
+    fn csv_has_the_fields_that_another_reader_finds(text in "[a1,\\.\"\n\r ü-]{0,40}|(a,\"b\"\"\n\",\r?\n){0,5}") {
+        let memory = MemoryBudget::new(1 << 20, NonZeroUsize::MIN);
+        let rows = NamedRows::Csv { text: &text, header: CsvHeader::Absent };
+        let ours = instances_of(&rows, Some(&lists_of_texts()), NonZeroUsize::new(100).unwrap(), &memory);
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+        let field = |field: &str| Some(field.to_owned()).filter(|field| !field.is_empty());
+        let theirs: Vec<Vec<Option<String>>> =
+            reader.records().map(|record| record.unwrap().iter().map(field).collect()).collect();
+        let is_regular = theirs.iter().all(|row| row.len() == theirs[0].len());
+        match ours {
+            Ok(instances) => {
+                let ours: Vec<Vec<Option<String>>> = serde_json::from_str(instances.json().get()).unwrap();
+                prop_assert_eq!(ours, theirs);
+            }
+            Err(_) => prop_assert!(!is_regular || theirs.is_empty() || text.matches('"').count() % 2 == 1),
+        }
+        prop_assert_eq!(memory.held(), 0);
     }
 }
