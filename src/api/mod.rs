@@ -27,8 +27,8 @@ mod ignore_unknown_members;
 pub mod models;
 pub mod problem;
 pub mod routes;
-pub mod tensorflow;
 pub mod schema;
+pub mod tensorflow;
 #[cfg(test)]
 mod tests;
 mod time;

@@ -57,7 +57,7 @@ pub struct TensorFlowStatus {
 }
 
 /// Response with one loaded version.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelVersionView {
     /// The version in the format of TensorFlow Serving, which lists one version here.
     pub model_version_status: [TensorFlowVersion; 1],

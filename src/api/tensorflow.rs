@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::tensor::{DType, Dim, TensorSpec};
 
 /// Response with the signature of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TensorFlowMetadata")]
 pub struct ModelMetadata {
     /// The version that is described.
     pub model_spec: ModelSpec,
@@ -16,7 +18,7 @@ pub struct ModelMetadata {
 }
 
 /// A version of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelSpec {
     /// Name of the model.
     pub name: String,
@@ -27,21 +29,21 @@ pub struct ModelSpec {
 }
 
 /// Metadata of a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Metadata {
     /// The signatures.
     pub signature_def: SignatureDefMap,
 }
 
 /// The signatures of a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SignatureDefMap {
     /// The signatures by name. There is one: `serving_default`.
     pub signature_def: BTreeMap<String, SignatureDef>,
 }
 
 /// A signature.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SignatureDef {
     /// The inputs by name.
     pub inputs: BTreeMap<String, TensorInfo>,
@@ -52,7 +54,7 @@ pub struct SignatureDef {
 }
 
 /// An input or output.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TensorInfo {
     /// Type of the elements, such as `DT_FLOAT`.
     pub dtype: String,
@@ -63,7 +65,7 @@ pub struct TensorInfo {
 }
 
 /// Lengths of the dimensions of a tensor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TensorShape {
     /// The dimensions, the batch first.
     pub dim: Vec<TensorDim>,
@@ -72,7 +74,7 @@ pub struct TensorShape {
 }
 
 /// A dimension of a tensor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TensorDim {
     /// Length as text; `-1` for a dynamic dimension.
     pub size: String,

@@ -14,8 +14,8 @@ use super::context::Failure;
 use super::error_response::Format;
 use super::predict::{Protocol, predict};
 use super::{
-    HttpState, admin as operators, admin_access, body, docs, feedback, invocations, models, openapi, operations, request_layer,
-    tensorflow, v2,
+    HttpState, admin as operators, admin_access, body, docs, feedback, invocations, models, openapi, operations,
+    request_layer, tensorflow, v2,
 };
 use crate::api::routes::{ADMIN_API, AdminEndpoint, AliasOf, DataEndpoint, Method};
 use crate::config::Route;

@@ -15,7 +15,9 @@ use crate::pipeline::json::reader::NonFinite;
 use crate::pipeline::json::to_tensor::read_instances;
 use crate::pipeline::json_schema::{closed_object, input_element, is_float, nested, or_non_finite_text};
 use crate::pipeline::tensor::features::{FeatureSelection, TensorFeatures};
-use crate::pipeline::{InstanceForm, Origin, Prediction, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows, some_of};
+use crate::pipeline::{
+    InstanceForm, Origin, Prediction, Prepared, Preprocessor, StageContext, Table, TableColumn, TableRows, some_of,
+};
 use crate::tensor::{DType, Dim, Signature, TensorSpec, Tensors};
 
 /// Settings of the stage. The form of the instances follows from the model's signature.
