@@ -80,6 +80,12 @@ def configuration(folder, port):
 
 [checks.positive_data_acceptance]
 expected-statuses = {json.dumps(accepted)}
+
+[[operations]]
+include-path = "/invocations"
+
+[operations.checks.positive_data_acceptance]
+expected-statuses = {json.dumps(accepted + ["400"])}
 """)
     return file
 

@@ -24,8 +24,9 @@ pub struct ModelSchema {
     pub example: Option<PredictionRequest>,
 }
 
-/// Body of a request for predictions.
+/// Body of a request for predictions, in its usual form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct PredictionRequest {
     /// The instances, whose form depends on the model. There is a prediction for each of them.
     #[schemars(length(min = 1))]

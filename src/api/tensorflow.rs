@@ -9,6 +9,7 @@ use crate::tensor::{DType, Dim, TensorSpec};
 
 /// Response with the signature of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TensorFlowMetadata")]
 pub struct ModelMetadata {
     /// The version that is described.
     pub model_spec: ModelSpec,

@@ -64,7 +64,7 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
         let operation = prediction(id).body(types.request::<PredictionRequest>(), None);
         with_answer(operation, types.response::<PredictionAnswer>()).description(
             "The form of an instance depends on the model: see its schema. Some models also take the bytes of one \
-                 instance, such as an image, as the body.",
+                 instance, such as an image, as the body. Rows can be sent as columns, CSV or lines of JSON, too.",
         )
     };
     match endpoint {
@@ -74,6 +74,18 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
         },
         DataEndpoint::PredictModel => generic("predictModel", types),
         DataEndpoint::PredictVersion => generic("predictVersion", types),
+        DataEndpoint::Invocations => match models.default_model() {
+            Some(default) => default.typed(prediction("invoke")),
+            None => generic("invoke", types),
+        }
+        .body_as("text/csv", json!({ "type": "string" }), None)
+        .body_as("application/jsonlines", json!({ "type": "string" }), None),
+        DataEndpoint::Metadata => model("getMetadata")
+            .answers("The signature of the stable version.", types.response::<tensorflow::ModelMetadata>())
+            .fails(&[404]),
+        DataEndpoint::VersionMetadata => model("getVersionMetadata")
+            .answers("The signature of the version.", types.response::<tensorflow::ModelMetadata>())
+            .fails(&[404]),
         DataEndpoint::Feedback => Operation::new("sendFeedback", "predictions")
             .body(
                 types.request::<Report>(),
@@ -91,32 +103,6 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
         DataEndpoint::Version => {
             model("getVersion").answers("The version.", types.response::<ModelVersionView>()).fails(&[404, 405])
         }
-        DataEndpoint::Metadata => model("getSignature")
-            .answers("The inputs and outputs of the stable version.", types.response::<tensorflow::ModelMetadata>())
-            .fails(&[404]),
-        DataEndpoint::VersionMetadata => model("getVersionSignature")
-            .answers("The inputs and outputs of the version.", types.response::<tensorflow::ModelMetadata>())
-            .fails(&[404]),
-        DataEndpoint::Invocations => {
-            let operation = prediction("invoke").body(types.request::<PredictionRequest>(), None);
-            let operation = operation.body_as("text/csv", json!({ "type": "string" }), None).body_as(
-                "application/jsonlines",
-                json!({ "type": "string" }),
-                None,
-            );
-            with_answer(operation, types.response::<PredictionAnswer>()).description(
-                "The forms of rows that clients of SageMaker and MLflow send. The header Accept chooses the format of the \
-                 answer.",
-            )
-        }
-        DataEndpoint::Ping => server("ping").responds(200, "The server is ready.", None, &[]).fails(&[503]),
-        DataEndpoint::Health => server("getHealth").responds(200, "The server is ready.", None, &[]).fails(&[503]),
-        DataEndpoint::ProgramVersion => server("getProgramVersion").responds(
-            200,
-            "The version of the program.",
-            Some(("text/plain", json!({ "type": "string" }))),
-            &[],
-        ),
         DataEndpoint::VersionSchema => model("getVersionSchema")
             .answers("The schemas of the version.", types.response::<ModelSchema>())
             .fails(&[404]),
@@ -170,6 +156,12 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
         DataEndpoint::Live => server("isLive").answers("The server is alive.", types.response::<Live>()).fails(&[503]),
         DataEndpoint::Ready => {
             server("isReady").answers("The server is ready.", types.response::<Ready>()).fails(&[503])
+        }
+        DataEndpoint::Ping => server("ping").responds(200, "The server is ready.", None, &[]).fails(&[503]),
+        DataEndpoint::Health => server("getHealth").responds(200, "The server is ready.", None, &[]).fails(&[503]),
+        DataEndpoint::ProgramVersion => {
+            let text = Some(("text/plain", json!({ "type": "string" })));
+            server("getProgramVersion").responds(200, "The version of the program.", text, &[])
         }
         DataEndpoint::Metrics => server("getMetrics")
             .responds(

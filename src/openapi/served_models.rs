@@ -143,7 +143,9 @@ impl TypedModel {
         let about = self.description.as_deref().unwrap_or("The model has no description.");
         let operation = operation
             .summary(format!("Predictions of {name}"))
-            .description(format!("{about} The types are those of version {version}."))
+            .description(format!(
+                "{about} The types are those of version {version}. Rows can be sent as columns, CSV or lines of JSON, too."
+            ))
             .body(request, example);
         let operation = with_answer(operation, answer_of(&reference("Prediction")));
         self.media_types.iter().fold(operation, |operation, media_type| operation.body_as(media_type, json!({}), None))
