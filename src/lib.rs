@@ -71,6 +71,7 @@
 //! | [`feedback`] | joins true outcomes to predictions; prediction ids; detection of duplicates | HTTP |
 //! | [`state`] | the journal and the ledger, in memory and in SQLite | HTTP |
 //! | [`serve`] | one prediction, from its head to its output: instances, media or named tensors in, predictions or named tensors out | HTTP, wire formats |
+//! | [`grpc`] | the Open Inference Protocol over gRPC: messages, framing, error → status | HTTP |
 //! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
 //! | [`app`] | the composition root: every module built from a `Config` | |
 //! | [`cli`] | one file per subcommand; exit codes | |
@@ -126,6 +127,7 @@ pub mod feedback;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod grpc;
 pub mod http;
 pub mod identity;
 pub mod machine;

@@ -55,6 +55,10 @@ pub enum Error {
     )]
     #[strum(message = "Not found")]
     UnknownEndpoint,
+    /// A call of gRPC that does not exist, or not here.
+    #[error("{0}")]
+    #[strum(message = "Call not implemented")]
+    UnknownCall(String),
     /// The path exists, but does not accept this method.
     #[error("this path accepts {allowed} only")]
     #[strum(message = "Method not allowed")]
@@ -159,6 +163,11 @@ pub enum Error {
         /// Duration of each stage until then.
         spent: Timings,
     },
+
+    /// The deadline of a stream of messages has passed.
+    #[error("the deadline of the stream has passed; open another one")]
+    #[strum(message = "Deadline exceeded")]
+    DeadlineOfStream,
 
     // ----- the model's fault -----
     /// ONNX Runtime could not run the model on this input.
@@ -268,7 +277,8 @@ impl Error {
             Error::UnknownModel { .. }
             | Error::UnknownVersion { .. }
             | Error::NoDefaultModel { .. }
-            | Error::UnknownEndpoint => ErrorKind::NotFound,
+            | Error::UnknownEndpoint
+            | Error::UnknownCall(_) => ErrorKind::NotFound,
             Error::Overloaded { .. }
             | Error::QueueFull { .. }
             | Error::TooManyConnections { .. }
@@ -278,7 +288,7 @@ impl Error {
             | Error::Unhealthy(_)
             | Error::ShuttingDown
             | Error::FeedbackNotRecorded { .. } => ErrorKind::Unavailable,
-            Error::Expired { .. } => ErrorKind::DeadlineExceeded,
+            Error::Expired { .. } | Error::DeadlineOfStream => ErrorKind::DeadlineExceeded,
             Error::ModelFailed { .. }
             | Error::NonFiniteOutput { .. }
             | Error::UnusableOutput { .. }

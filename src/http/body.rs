@@ -53,7 +53,12 @@ impl BodyLimit {
         BodyLimit { bytes, advice: "a change needs a few hundred bytes" }
     }
 
-    fn exceeded(self) -> Error {
+    /// Returns the limit for messages that ask a question.
+    pub(super) const fn of_questions(bytes: NonZeroUsize) -> BodyLimit {
+        BodyLimit { bytes, advice: "a question needs a few hundred bytes" }
+    }
+
+    pub(super) fn exceeded(self) -> Error {
         Error::RequestTooLarge { limit: self.bytes.get(), advice: self.advice }
     }
 }
@@ -113,7 +118,7 @@ pub(super) async fn read(
 }
 
 /// Returns the error for a body that ended too early, or whose connection is evicted.
-fn broken_off(error: axum::Error) -> Error {
+pub(super) fn broken_off(error: axum::Error) -> Error {
     let error = error.into_inner().downcast::<io::Error>().ok();
     match error.as_ref().and_then(|error| error.get_ref()?.downcast_ref::<Evicted>()) {
         Some(Evicted { limit }) => Error::TooManyConnections { limit: limit.get() },

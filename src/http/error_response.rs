@@ -7,11 +7,12 @@ use std::borrow::Cow;
 
 use axum::body::Body;
 use axum::http::StatusCode;
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::Response;
 
 use crate::api::problem::Problem;
 use crate::error::{Error, ErrorKind, Fault, OperatorError};
+use crate::grpc;
 use crate::identity::cut_off;
 
 /// Maximum length of the member `detail` of a problem document, in characters.
@@ -24,6 +25,8 @@ pub(super) enum Format {
     Problem,
     /// A problem document with the member `error`, for clients of the `/v1` protocols.
     ProblemWithError,
+    /// A status of gRPC.
+    Grpc,
 }
 
 /// Returns the HTTP status for a kind of error.
@@ -55,6 +58,9 @@ fn status(error: &OperatorError) -> StatusCode {
 
 /// Returns the response for an error.
 pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Format) -> Response {
+    if format == Format::Grpc {
+        return grpc::status(error).into_http();
+    }
     let status = status(error);
     // Cut off, because the message may quote the request, or a name from a model file.
     let detail = cut_off(error.to_string(), MAX_DETAIL);
@@ -98,6 +104,14 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
     response
 }
 
+/// Returns the metadata at the end of a stream of gRPC that ends with an error.
+pub(super) fn trailers(error: &OperatorError) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // A status without binary details has only valid metadata.
+    let _ = grpc::status(error).add_header(&mut trailers);
+    trailers
+}
+
 /// Logs an error with the details that the caller does not get. The level is error if the model or the server is at
 /// fault.
 pub(super) fn log(error: &OperatorError, request_id: &HeaderValue) {
@@ -139,6 +153,8 @@ mod tests {
             },
             Error::Unhealthy("no model is served".into()),
             Error::UnknownEndpoint,
+            Error::UnknownCall("Call: no such call".into()),
+            Error::DeadlineOfStream,
             Error::UnsupportedMethod { allowed: "POST".into() },
             Error::UnsupportedContent("the Content-Type of the body is \"text/plain\"".into()),
             Error::RequestTooLarge { limit: 8, advice: "send fewer instances" },

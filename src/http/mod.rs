@@ -1,7 +1,7 @@
 //! HTTP: the listeners, the tower stack, the handlers, and the mapping of errors to responses.
 //!
 //! - `listener.rs` accepts connections, `connections.rs` gives them places, and `connection.rs` serves one connection
-//!   and closes it. `stream.rs` is the stream below a connection, and distinguishes a client that waits from a client
+//!   and closes it; `http2.rs` does so for HTTP/2. `stream.rs` is the stream below a connection, and distinguishes a client that waits from a client
 //!   that has left. All of them share the state in `activity.rs`.
 //! - `stack.rs` assembles the routes and layers of each listener.
 //! - `request_layer.rs` gives every request its id, and finishes every response. `context.rs` has the facts about a
@@ -12,6 +12,7 @@
 //!   has the handlers of the admin API, and the table of the admin listener's handlers. `admin_access.rs` checks access
 //!   to the admin API, and `operator_request.rs` reads its paths and bodies.
 //! - `v2/` has the handlers of the Open Inference Protocol.
+//! - `grpc.rs` and `grpc_streams.rs` have the handlers of gRPC, and `grpc_messages.rs` its bodies.
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON; `error_response.rs` is the only place where an error becomes a status.
 
@@ -26,6 +27,10 @@ mod context;
 mod error_response;
 mod exposition;
 mod feedback;
+mod grpc;
+mod grpc_messages;
+mod grpc_streams;
+mod http2;
 mod json_answer;
 mod listener;
 mod models;

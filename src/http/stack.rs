@@ -13,7 +13,8 @@ use super::admission::{Admission, predict_target};
 use super::context::Failure;
 use super::error_response::Format;
 use super::{
-    HttpState, admin as operators, admin_access, body, feedback, models, operations, predict, request_layer, v2,
+    HttpState, admin as operators, admin_access, body, feedback, grpc, models, operations, predict, request_layer,
+    v2,
 };
 use crate::api::routes::{ADMIN_API, AdminEndpoint, DataEndpoint, Method};
 use crate::error::Error;
@@ -47,11 +48,10 @@ pub fn data(state: &Arc<HttpState>) -> Router {
         .route(DataEndpoint::Version.path(), predict().get(models::show_version).fallback(models::unsupported_method))
         .route(UNKNOWN_V1[0], any(unknown_endpoint))
         .route(UNKNOWN_V1[1], any(unknown_endpoint));
-    with_layers(own, state, Format::Problem).merge(with_layers(v1, state, Format::ProblemWithError)).merge(with_layers(
-        v2_routes(state),
-        state,
-        Format::ProblemWithError,
-    ))
+    with_layers(own, state, Format::Problem)
+        .merge(with_layers(v1, state, Format::ProblemWithError))
+        .merge(with_layers(v2_routes(state), state, Format::ProblemWithError))
+        .merge(with_layers(grpc::routes(), state, Format::Grpc))
 }
 
 /// Returns the routes of the Open Inference Protocol on the data listener.

@@ -45,6 +45,8 @@ pub(super) struct WatchedStream {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     activity: Arc<Activity>,
     half_closed: Option<HalfClosed>,
+    /// True if a client may close its sending side and wait for the response, as in HTTP/1.
+    can_half_close: bool,
 }
 
 /// The state of a stream whose client has closed its sending side and may be waiting for a response.
@@ -61,7 +63,16 @@ impl WatchedStream {
     pub(super) fn new(stream: TcpStream, write_timeout: Duration, activity: Arc<Activity>) -> WatchedStream {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(write_timeout));
-        WatchedStream { stream: Box::pin(stream), activity, half_closed: None }
+        WatchedStream { stream: Box::pin(stream), activity, half_closed: None, can_half_close: true }
+    }
+
+    /// Returns a stream whose client has left once it closes its sending side.
+    pub(super) fn without_half_close(
+        stream: TcpStream,
+        write_timeout: Duration,
+        activity: Arc<Activity>,
+    ) -> WatchedStream {
+        WatchedStream { can_half_close: false, ..WatchedStream::new(stream, write_timeout, activity) }
     }
 
     fn note<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -151,7 +162,7 @@ impl AsyncRead for WatchedStream {
         let read = self.stream.as_mut().poll_read(context, buf);
         charge(context, buf.filled().len() - before);
         let is_end = matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before && buf.remaining() > 0;
-        if is_end && self.half_closed.is_none() && self.activity.is_busy() {
+        if is_end && self.can_half_close && self.half_closed.is_none() && self.activity.is_busy() {
             let look = Box::pin(tokio::time::sleep(SEND_AHEAD_AFTER));
             self.half_closed = Some(HalfClosed { sent_ahead: None, look, pause: FIRST_LOOK });
             self.activity.input_ended();

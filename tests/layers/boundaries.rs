@@ -27,6 +27,12 @@ const BOUNDARIES: &[Boundary] = &[
     },
     Boundary {
         module: "",
+        words: &["tonic::", "tonic_reflection::"],
+        allowed_in: &["grpc/"],
+        because: "only one module knows gRPC's own types",
+    },
+    Boundary {
+        module: "",
         words: &["prometheus::"],
         allowed_in: &["monitor/text.rs"],
         because: "one file knows the text format",
@@ -181,6 +187,7 @@ const LAYERS: &[&str] = &[
     "feedback",
     "state",
     "serve",
+    "grpc",
     "http",
     "app",
     "cli",

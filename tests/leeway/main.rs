@@ -43,6 +43,7 @@ mod onnx_nodes;
 mod overload;
 
 mod prometheus;
+mod protocol_buffers;
 mod repository;
 #[cfg(feature = "failpoints")]
 mod resources;

@@ -1,0 +1,121 @@
+//! The answer to an inference. The elements of the outputs are written once, directly into the encoded message.
+
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
+
+use super::framing::encode_in;
+use super::proto::inference::ModelInferResponse;
+use super::proto::inference::model_infer_response::InferOutputTensor;
+use crate::api::v2;
+use crate::error::{Error, Result};
+use crate::serve::NamedTensor;
+use crate::tensor::{Data, for_each_element_type};
+
+/// Number of the field `raw_output_contents`.
+const RAW_OUTPUT_CONTENTS: u32 = 6;
+/// Number of the field `infer_response` of the answers in a stream.
+const INFER_RESPONSE: u32 = 2;
+/// Number of bytes that express the length of any message, 7 bits each.
+const PADDED_LENGTH: usize = 5;
+/// Bytes for the description of an output, so that the buffer seldom has to grow.
+const BYTES_PER_OUTPUT: usize = 96;
+
+/// The fields of an answer besides its outputs.
+#[derive(Debug)]
+pub struct AnswerHead<'a> {
+    /// Name of the model.
+    pub model: &'a str,
+    /// Version that answered.
+    pub version: String,
+    /// Id that the request had.
+    pub id: String,
+}
+
+/// Form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerForm {
+    /// The answer of a call: a `ModelInferResponse`.
+    Unary,
+    /// One of the answers in a stream: a `ModelStreamInferResponse`.
+    Streamed,
+}
+
+/// Returns an answer with these outputs, in its frame.
+pub fn infer_response(form: AnswerForm, head: AnswerHead<'_>, outputs: &[NamedTensor]) -> Result<Vec<u8>> {
+    let (mut frame, mut written) = (Vec::new(), Ok(()));
+    encode_in(&mut frame, |buffer| {
+        written = match form {
+            AnswerForm::Unary => write(buffer, head, outputs),
+            AnswerForm::Streamed => write_streamed(buffer, head, outputs),
+        };
+    });
+    written.map(|()| frame)
+}
+
+/// Writes a `ModelInferResponse` with these outputs to the end of a buffer.
+fn write(buffer: &mut Vec<u8>, head: AnswerHead<'_>, outputs: &[NamedTensor]) -> Result<()> {
+    let AnswerHead { model, version, id } = head;
+    let described = outputs.iter().map(described).collect::<Result<_>>()?;
+    let contents: usize = outputs.iter().map(|output| raw_length(&output.data) + BYTES_PER_OUTPUT).sum();
+    buffer.reserve(contents + model.len() + id.len() + BYTES_PER_OUTPUT);
+    let response = ModelInferResponse {
+        model_name: model.to_owned(),
+        model_version: version,
+        id,
+        outputs: described,
+        ..ModelInferResponse::default()
+    };
+    response.encode(buffer).map_err(Error::internal)?;
+    for output in outputs {
+        encode_key(RAW_OUTPUT_CONTENTS, WireType::LengthDelimited, buffer);
+        let length = raw_length(&output.data);
+        encode_varint(length as u64, buffer);
+        let start = buffer.len();
+        output.data.write_raw(buffer);
+        if buffer.len() - start != length {
+            return Err(Error::internal("an output is longer or shorter than its elements"));
+        }
+    }
+    Ok(())
+}
+
+/// Writes a `ModelStreamInferResponse` with this answer to the end of a buffer.
+fn write_streamed(buffer: &mut Vec<u8>, head: AnswerHead<'_>, outputs: &[NamedTensor]) -> Result<()> {
+    encode_key(INFER_RESPONSE, WireType::LengthDelimited, buffer);
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; PADDED_LENGTH]);
+    write(buffer, head, outputs)?;
+    let length = buffer.len() - start - PADDED_LENGTH;
+    // The length is known only now, and takes the same number of bytes whatever it is.
+    for (index, byte) in buffer[start..start + PADDED_LENGTH].iter_mut().enumerate() {
+        let more = if index + 1 < PADDED_LENGTH { 0x80 } else { 0 };
+        *byte = more | ((length >> (7 * index)) & 0x7f) as u8;
+    }
+    Ok(())
+}
+
+fn described(output: &NamedTensor) -> Result<InferOutputTensor> {
+    let NamedTensor { name, shape, data } = output;
+    let datatype = v2::datatype(data.dtype()).ok_or_else(|| {
+        Error::InvalidInput(format!(
+            "the output {name:?} is a sequence of tensors, which this protocol cannot express; ask for other outputs"
+        ))
+    })?;
+    Ok(InferOutputTensor {
+        name: name.clone(),
+        datatype: datatype.to_owned(),
+        shape: shape.iter().map(|length| i64::try_from(*length).unwrap_or(i64::MAX)).collect(),
+        ..InferOutputTensor::default()
+    })
+}
+
+/// Returns the length of elements in their raw form.
+fn raw_length(data: &Data) -> usize {
+    fn size<T>(values: &[T]) -> usize {
+        size_of_val(values)
+    }
+    match data {
+        Data::Text(texts) => texts.iter().map(|text| size_of::<u32>() + text.len()).sum(),
+        data => for_each_element_type!(data, values => size(values)),
+    }
+}
