@@ -1,183 +1,129 @@
-//! Answers to questions about the server and its models.
+//! Descriptions of the server and its models, as messages. `serve` has their contents, which are common to all protocols.
+
+use std::time::Duration;
 
 use super::proto::health::health_check_response::ServingStatus;
-use super::proto::inference::model_metadata_response::TensorMetadata;
+use super::proto::inference::repository_index_response::ModelIndex;
 use super::proto::inference::{
-    DataType, ModelConfig, ModelConfigResponse, ModelInput, ModelMetadataResponse, ModelOutput, ServerMetadataResponse,
+    DataType, InferStatistics, ModelConfig, ModelConfigResponse, ModelInput, ModelMetadataResponse, ModelOutput,
+    ModelStatistics, ModelStatisticsResponse, RepositoryIndexResponse, ServerMetadataResponse, StatisticDuration,
+    model_metadata_response,
 };
 use crate::api::v2;
-use crate::config::HealthConfig;
-use crate::error::Result;
-use crate::registry::{ServedModel, ServedVersion, Snapshot, Target};
-use crate::tensor::{DType, Dim, RowDimension, Signature, TensorSpec};
-use crate::traffic::Share;
+use crate::registry::{ServedVersion, Snapshot, Target};
+use crate::serve;
 
-/// Format of all models, as the protocol names it.
-const PLATFORM: &str = "onnx_onnxv1";
-/// Runtime of all models, as Triton names it.
-const BACKEND: &str = "onnxruntime";
 /// Name of the service of inferences, which health checks may name.
 const INFERENCE_SERVICE: &str = "inference.GRPCInferenceService";
 
-/// The served models, and the facts that decide if they take requests.
-#[derive(Debug, Clone, Copy)]
-pub struct Served<'a> {
-    /// The served models.
-    pub snapshot: &'a Snapshot,
-    /// Settings for the detection of runs that do not end.
-    pub health: &'a HealthConfig,
-    /// True if the server takes requests.
-    pub is_ready: bool,
-}
-
-impl Served<'_> {
-    /// Returns true if a model takes requests, or this version of it.
-    pub fn is_model_ready(&self, name: &str, version: &str) -> bool {
-        let is_stuck = |served: &ServedVersion| served.is_stuck(self.health.stuck_after(served.budget.total));
-        let is_model_ready = |model: &ServedModel| {
-            let mut with_traffic = model.versions.values().filter(|served| model.split.share(served.version) != Share::NONE);
-            !with_traffic.any(|served| is_stuck(served))
-        };
-        self.is_ready
-            && match version {
-                "" => model(self.snapshot, name).is_ok_and(is_model_ready),
-                version => version_of(self.snapshot, name, version).is_ok_and(|served| !is_stuck(served)),
-            }
+/// Returns the model or version that these fields of a message name. An empty name stands for the default model.
+pub fn target<'a>(model: &'a str, version: &'a str) -> Target<'a> {
+    match (model, version) {
+        ("", _) => Target::Default,
+        (model, "") => Target::Model(model),
+        (model, version) => Target::Version(model, version),
     }
 }
 
 /// Returns the health of the server (for an empty name) or of a model; `None` if there is no such model.
-pub fn health_of(served: Served<'_>, service: &str) -> Option<ServingStatus> {
+pub fn health_of(
+    snapshot: &Snapshot,
+    is_ready: bool,
+    service: &str,
+    stuck_after: impl Fn(&ServedVersion) -> Duration,
+) -> Option<ServingStatus> {
     let is_serving = match service {
-        "" | INFERENCE_SERVICE => served.is_ready && !served.snapshot.models().is_empty(),
-        name if served.snapshot.models().contains_key(name) => served.is_model_ready(name, ""),
-        name if served.snapshot.unserved().contains_key(name) => false,
+        "" | INFERENCE_SERVICE => !snapshot.models().is_empty(),
+        name if snapshot.models().contains_key(name) => {
+            serve::check_ready(snapshot, Target::Model(name), stuck_after).is_ok()
+        }
+        name if snapshot.unserved().contains_key(name) => false,
         _ => return None,
     };
-    Some(if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing })
+    Some(if is_ready && is_serving { ServingStatus::Serving } else { ServingStatus::NotServing })
 }
 
 /// Describes the server.
-pub fn metadata_of_server() -> ServerMetadataResponse {
+pub fn server_metadata() -> ServerMetadataResponse {
     ServerMetadataResponse {
         name: "leeway".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        extensions: v2::EXTENSIONS.iter().map(ToString::to_string).collect(),
+        extensions: v2::EXTENSIONS.map(str::to_owned).to_vec(),
     }
 }
 
-/// Describes a model: the inputs and outputs of this version, or of the stable one.
-pub fn metadata_of_model(snapshot: &Snapshot, name: &str, version: &str) -> Result<ModelMetadataResponse> {
-    let served = version_of(snapshot, name, version)?;
-    let signature = served.pipeline.model.signature();
-    let described = |spec: &TensorSpec| TensorMetadata {
-        name: spec.name.to_string(),
-        datatype: v2::datatype(spec.dtype).unwrap_or_default().to_owned(),
-        shape: lengths(&dims_in_file(signature, spec)),
+/// Describes a model.
+pub fn model_metadata(described: v2::ModelMetadata) -> ModelMetadataResponse {
+    let tensor = |tensor: v2::TensorMetadata| model_metadata_response::TensorMetadata {
+        name: tensor.name,
+        datatype: tensor.datatype.into_owned(),
+        shape: tensor.shape,
     };
-    Ok(ModelMetadataResponse {
-        name: served.model.to_string(),
-        versions: model(snapshot, name)?.versions.keys().map(ToString::to_string).collect(),
-        platform: PLATFORM.to_owned(),
-        inputs: signature.inputs.iter().map(described).collect(),
-        outputs: signature.outputs.iter().map(described).collect(),
-    })
+    ModelMetadataResponse {
+        name: described.name,
+        versions: described.versions,
+        platform: described.platform.into_owned(),
+        inputs: described.inputs.into_iter().map(tensor).collect(),
+        outputs: described.outputs.into_iter().map(tensor).collect(),
+    }
 }
 
-/// Returns the configuration of a model, as far as clients read it.
-pub fn model_config(snapshot: &Snapshot, name: &str, version: &str) -> Result<ModelConfigResponse> {
-    let served = version_of(snapshot, name, version)?;
-    let signature = served.pipeline.model.signature();
-    // Clients take the first dimension as the batch only if every tensor has it there.
-    let has_batch = signature.row_dimensions.is_empty() && matches!(signature.batch_dim(), Dim::Dynamic(_));
-    let dims = |spec: &TensorSpec| {
-        let dims = dims_in_file(signature, spec);
-        lengths(if has_batch { dims.get(1..).unwrap_or_default() } else { &dims })
+/// Returns the configuration of a model.
+pub fn model_config(described: v2::ModelConfig) -> ModelConfigResponse {
+    let data_type = |name: &str| DataType::from_str_name(name).unwrap_or_default().into();
+    let input = |tensor: v2::TensorConfig| ModelInput {
+        data_type: data_type(&tensor.data_type),
+        name: tensor.name,
+        dims: tensor.dims,
     };
-    let input = |spec: &TensorSpec| ModelInput {
-        name: spec.name.to_string(),
-        data_type: data_type(spec.dtype).into(),
-        dims: dims(spec),
+    let output = |tensor: v2::TensorConfig| ModelOutput {
+        data_type: data_type(&tensor.data_type),
+        name: tensor.name,
+        dims: tensor.dims,
     };
-    let output = |spec: &TensorSpec| ModelOutput {
-        name: spec.name.to_string(),
-        data_type: data_type(spec.dtype).into(),
-        dims: dims(spec),
-    };
-    let most_rows = if has_batch { served.config.model.max_instances.get() } else { 0 };
     let config = ModelConfig {
-        name: served.model.to_string(),
-        platform: PLATFORM.to_owned(),
-        max_batch_size: i32::try_from(most_rows).unwrap_or(i32::MAX),
-        input: signature.inputs.iter().map(input).collect(),
-        output: signature.outputs.iter().map(output).collect(),
-        backend: BACKEND.to_owned(),
+        name: described.name,
+        platform: described.platform.into_owned(),
+        max_batch_size: i32::try_from(described.max_batch_size).unwrap_or(i32::MAX),
+        input: described.input.into_iter().map(input).collect(),
+        output: described.output.into_iter().map(output).collect(),
+        backend: described.backend.into_owned(),
     };
-    Ok(ModelConfigResponse { config: Some(config) })
+    ModelConfigResponse { config: Some(config) }
 }
 
-/// Returns a model by name; the default model if the name is empty.
-fn model<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a ServedModel> {
-    let name = match name {
-        "" => snapshot.resolve(Target::Default, b"")?.model.as_str(),
-        name => name,
-    };
-    Ok(snapshot.model(name)?.1)
-}
-
-/// Returns a version of a model; the stable one if the version is empty.
-fn version_of<'a>(snapshot: &'a Snapshot, name: &str, version: &str) -> Result<&'a ServedVersion> {
-    let of = model(snapshot, name)?;
-    let served = match version {
-        "" => of.versions.get(&of.stable),
-        _ => None,
-    };
-    match served {
-        Some(served) => Ok(served),
-        None => {
-            let stable = of.stable.to_string();
-            let name = of.versions.values().next().map_or(name, |served| served.model.as_str());
-            let version = if version.is_empty() { &stable } else { version };
-            Ok(snapshot.resolve(Target::Version(name, version), b"")?)
+/// Returns the statistics of versions.
+pub fn model_statistics(measured: v2::Statistics) -> ModelStatisticsResponse {
+    let duration =
+        |statistic: v2::DurationStatistic| Some(StatisticDuration { count: statistic.count, ns: statistic.ns });
+    let version = |version: v2::ModelStatistics| {
+        let stats = version.inference_stats;
+        ModelStatistics {
+            name: version.name,
+            version: version.version,
+            last_inference: version.last_inference,
+            inference_count: version.inference_count,
+            execution_count: version.execution_count,
+            inference_stats: Some(InferStatistics {
+                success: duration(stats.success),
+                fail: duration(stats.fail),
+                queue: duration(stats.queue),
+                compute_input: duration(stats.compute_input),
+                compute_infer: duration(stats.compute_infer),
+                compute_output: duration(stats.compute_output),
+            }),
         }
-    }
-}
-
-/// Returns the dimensions of a tensor as in the model's file.
-fn dims_in_file(signature: &Signature, spec: &TensorSpec) -> Vec<Dim> {
-    let mut dims = spec.dims.clone();
-    match signature.row_dimensions.get(&spec.name) {
-        Some(RowDimension::At(index)) if *index < dims.len() => dims[..=*index].rotate_left(1),
-        Some(RowDimension::None) if !dims.is_empty() => drop(dims.remove(0)),
-        _ => {}
-    }
-    dims
-}
-
-fn lengths(dims: &[Dim]) -> Vec<i64> {
-    let length = |dim: &Dim| match dim {
-        Dim::Fixed(length) => i64::try_from(*length).unwrap_or(i64::MAX),
-        Dim::Dynamic(_) => -1,
     };
-    dims.iter().map(length).collect()
+    ModelStatisticsResponse { model_stats: measured.model_stats.into_iter().map(version).collect() }
 }
 
-fn data_type(dtype: DType) -> DataType {
-    match dtype {
-        DType::Bool => DataType::TypeBool,
-        DType::U8 => DataType::TypeUint8,
-        DType::U16 => DataType::TypeUint16,
-        DType::U32 => DataType::TypeUint32,
-        DType::U64 => DataType::TypeUint64,
-        DType::I8 => DataType::TypeInt8,
-        DType::I16 => DataType::TypeInt16,
-        DType::I32 => DataType::TypeInt32,
-        DType::I64 => DataType::TypeInt64,
-        DType::F16 => DataType::TypeFp16,
-        DType::F32 => DataType::TypeFp32,
-        DType::F64 => DataType::TypeFp64,
-        DType::Text => DataType::TypeString,
-        DType::BF16 => DataType::TypeBf16,
-        DType::Sequence => DataType::TypeInvalid,
-    }
+/// Returns the index of the repository.
+pub fn repository_index(entries: Vec<v2::IndexEntry>) -> RepositoryIndexResponse {
+    let entry = |entry: v2::IndexEntry| ModelIndex {
+        name: entry.name,
+        version: entry.version.unwrap_or_default(),
+        state: entry.state.name().to_owned(),
+        reason: entry.reason,
+    };
+    RepositoryIndexResponse { models: entries.into_iter().map(entry).collect() }
 }

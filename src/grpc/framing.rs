@@ -49,7 +49,7 @@ pub fn decode<M: Message + Default>(message: &[u8]) -> Result<M> {
 }
 
 /// Writes a frame to the end of `frame`. `write` writes the message.
-pub fn encode_in(frame: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn encode_in(frame: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = frame.len();
     frame.extend_from_slice(&[0; FRAME_HEAD]);
     write(frame);

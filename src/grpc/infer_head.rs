@@ -11,7 +11,6 @@ use super::proto::inference::InferParameter;
 use super::proto::inference::infer_parameter::ParameterChoice;
 use crate::error::{Error, Result};
 use crate::model::Priority;
-use crate::registry::Target;
 use crate::serve::Content;
 
 /// Maximum length of a name or an id, in bytes.
@@ -67,6 +66,7 @@ impl InferHead {
                     let parameter = Parameter::decode(message.copy_to_bytes(length)).map_err(malformed)?;
                     head.take(&parameter)?;
                 }
+                (1..=4, _) => return Err(malformed("another type of field")),
                 (_, WireType::LengthDelimited) => {
                     let length = length(&mut message)?;
                     message.advance(length);
@@ -75,15 +75,6 @@ impl InferHead {
             }
         }
         Ok(head)
-    }
-
-    /// Returns the model or version that the request names.
-    pub fn target(&self) -> Target<'_> {
-        match (&*self.model, &*self.version) {
-            ("", _) => Target::Default,
-            (model, "") => Target::Model(model),
-            (model, version) => Target::Version(model, version),
-        }
     }
 
     /// Takes in a parameter. Unknown parameters are ignored, as the protocol asks, except those that change the meaning of
@@ -135,18 +126,20 @@ fn is_off(choice: Option<&ParameterChoice>) -> bool {
     }
 }
 
-/// Returns the priority for a name, or for a number: 1 is the highest, and 0 the default.
+const PRIORITIES: &str = "0 (that of the metadata), 1 (high), 2 (normal) or 3 (low)";
+
+/// Returns the priority for a number, or for a name.
 fn priority(choice: Option<&ParameterChoice>) -> Result<Option<Priority>> {
     if let Some(ParameterChoice::StringParam(name)) = choice {
         let named = Priority::ALL.into_iter().find(|priority| priority.name().eq_ignore_ascii_case(name));
-        return named.map(Some).ok_or_else(|| wrong("priority", "high, normal, low, or a whole number"));
+        return named.map(Some).ok_or_else(|| wrong("priority", PRIORITIES));
     }
     match whole(choice) {
         Some(0) => Ok(None),
         Some(1) => Ok(Some(Priority::High)),
         Some(2) => Ok(Some(Priority::Normal)),
-        Some(_) => Ok(Some(Priority::Low)),
-        None => Err(wrong("priority", "high, normal, low, or a whole number")),
+        Some(3) => Ok(Some(Priority::Low)),
+        Some(_) | None => Err(wrong("priority", PRIORITIES)),
     }
 }
 

@@ -1,17 +1,19 @@
 //! The tensors of an inference, read from the encoded message.
 
+use std::borrow::Cow;
+
 use super::fields::{Field, Fields, malformed};
 use super::typed_contents;
 use crate::api::v2;
 use crate::error::{Error, Result};
 use crate::identity::shown;
-use crate::serve::{Content, NamedRequest, NamedTensor};
+use crate::serve::{Content, Elements, Input, NamedInput, NamedRequest};
 use crate::tensor::{DType, Data};
 
 /// Maximum number of inputs and of outputs of a request.
 const MAX_TENSORS: usize = 1024;
 /// Maximum number of dimensions of a tensor.
-const MAX_DIMENSIONS: usize = 64;
+const MAX_DIMENSIONS: usize = 32;
 
 /// An input, with its elements still encoded.
 #[derive(Debug)]
@@ -22,31 +24,52 @@ struct EncodedInput<'a> {
     contents: Vec<&'a [u8]>,
 }
 
-/// Reads an encoded `ModelInferRequest`. Its inputs are those of the model or of the pipeline, as `content` says.
-pub fn read(message: &[u8], content: Content) -> Result<NamedRequest> {
-    let (mut inputs, mut outputs, mut raw) = (Vec::new(), Vec::new(), Vec::new());
-    for field in Fields(message) {
-        match field? {
-            (5, field) => bounded(&mut inputs, "inputs", || EncodedInput::read(field.bytes()?))?,
-            (6, field) => bounded(&mut outputs, "outputs", || output(field.bytes()?))?,
-            (7, field) => bounded(&mut raw, "raw_input_contents", || field.bytes())?,
-            _ => {}
-        }
-    }
-    if !raw.is_empty() && raw.len() != inputs.len() {
-        let (raw, inputs) = (raw.len(), inputs.len());
-        return Err(wrong(format!("raw_input_contents: found {raw} entries, expected one for each of {inputs} inputs")));
-    }
+/// The tensors of an inference, with the elements of its inputs still encoded.
+#[derive(Debug)]
+struct EncodedTensors<'a> {
+    inputs: Vec<EncodedInput<'a>>,
+    outputs: Vec<Cow<'a, str>>,
+    raw: Vec<&'a [u8]>,
+}
+
+/// Reads the tensors of an encoded `ModelInferRequest`, and passes them to `with`. The inputs are those of the model or of
+/// the pipeline, as `content` says.
+pub fn read_tensors<T>(message: &[u8], content: Content, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<T> {
+    let EncodedTensors { inputs, outputs, raw } = EncodedTensors::read(message)?;
     let mut raw = raw.into_iter();
-    let tensor = |(index, input): (usize, EncodedInput<'_>)| {
-        let name = input.name.to_owned();
-        input.tensor(raw.next()).map_err(|error| match error {
-            Error::InvalidInput(problem) => wrong(format!("inputs[{index}] (\"{}\"): {problem}", shown(&name))),
+    let decoded = inputs.into_iter().enumerate().map(|(index, input)| {
+        let name = input.name;
+        let decoded = input.decoded(raw.next());
+        decoded.map_err(|problem| match problem {
+            Error::InvalidInput(problem) => wrong(format!("inputs[{index}] (\"{}\"): {problem}", shown(name))),
             error => error,
         })
-    };
-    let inputs = inputs.into_iter().enumerate().map(tensor).collect::<Result<_>>()?;
-    Ok(NamedRequest { inputs, outputs, content })
+    });
+    let mut decoded: Vec<DecodedInput<'_>> = decoded.collect::<Result<_>>()?;
+    let inputs = decoded.iter_mut().map(DecodedInput::named).collect();
+    with(Input::Named(NamedRequest { inputs, outputs, content, timeout: None, priority: None }))
+}
+
+impl<'a> EncodedTensors<'a> {
+    fn read(message: &'a [u8]) -> Result<EncodedTensors<'a>> {
+        let (mut inputs, mut outputs, mut raw) = (Vec::new(), Vec::new(), Vec::new());
+        for field in Fields(message) {
+            match field? {
+                (5, field) => bounded(&mut inputs, "inputs", || EncodedInput::read(field.bytes()?))?,
+                (6, field) => bounded(&mut outputs, "outputs", || output(field.bytes()?).map(Cow::Borrowed))?,
+                (7, field) => bounded(&mut raw, "raw_input_contents", || field.bytes())?,
+                _ => {}
+            }
+        }
+        if !raw.is_empty() && raw.len() != inputs.len() {
+            return Err(wrong(format!(
+                "raw_input_contents: found {} entries, expected one for each of {} inputs",
+                raw.len(),
+                inputs.len()
+            )));
+        }
+        Ok(EncodedTensors { inputs, outputs, raw })
+    }
 }
 
 /// Adds an item to a list of bounded length.
@@ -75,35 +98,47 @@ impl<'a> EncodedInput<'a> {
         Ok(input)
     }
 
-    fn tensor(self, raw: Option<&[u8]>) -> Result<NamedTensor> {
+    /// Decodes the elements, unless they are raw.
+    fn decoded(self, raw: Option<&'a [u8]>) -> Result<DecodedInput<'a>> {
         let EncodedInput { name, datatype, shape, contents } = self;
-        let dtype = v2::dtype(datatype).ok_or_else(|| {
-            wrong(format!(
-                "datatype: found \"{}\", expected one of BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, \
-                 FP16, BF16, FP32, FP64, BYTES",
-                shown(datatype)
-            ))
-        })?;
+        let dtype = v2::dtype(datatype).map_err(|problem| wrong(format!("datatype: {problem}")))?;
+        let has_contents = contents.iter().any(|contents| !contents.is_empty());
         let elements = shape.iter().try_fold(1usize, |product, &length| product.checked_mul(length));
         let elements = elements.ok_or_else(|| wrong("shape: the tensor is too large".to_owned()))?;
-        let is_empty = contents.iter().all(|contents| contents.is_empty());
-        let data = match raw {
-            Some(_) if !is_empty => {
+        let elements = match (raw, dtype) {
+            (Some(_), _) if has_contents => {
                 return Err(wrong("found contents and raw_input_contents; send one of them".to_owned()));
             }
-            Some(raw) => raw_data(dtype, elements, raw)?,
-            None => typed_contents::data(dtype, elements, &contents)
-                .map_err(|error| match error {
-                    Error::InvalidInput(problem) => wrong(format!("contents: {problem}")),
-                    error => error,
-                })?,
+            (Some(raw), _) => DecodedElements::Raw(Cow::Borrowed(raw)),
+            (None, DType::Text) => DecodedElements::Raw(typed_contents::raw_texts(elements, &contents)?.into()),
+            (None, dtype) => DecodedElements::Values(typed_contents::data(dtype, elements, &contents)?),
         };
-        Ok(NamedTensor { name: name.to_owned(), shape, data })
+        Ok(DecodedInput { name, dtype, shape, elements })
     }
 }
 
-fn raw_data(dtype: DType, elements: usize, raw: &[u8]) -> Result<Data> {
-    Data::from_raw(dtype, elements, raw).map_err(|problem| wrong(format!("raw_input_contents: {problem}")))
+/// An input whose elements are raw, or decoded.
+struct DecodedInput<'a> {
+    name: &'a str,
+    dtype: DType,
+    shape: Vec<usize>,
+    elements: DecodedElements<'a>,
+}
+
+enum DecodedElements<'a> {
+    Raw(Cow<'a, [u8]>),
+    Values(Data),
+}
+
+impl DecodedInput<'_> {
+    /// Returns the input for `serve`, and moves its decoded elements there.
+    fn named(&mut self) -> NamedInput<'_> {
+        let elements = match &mut self.elements {
+            DecodedElements::Raw(bytes) => Elements::Raw(bytes),
+            DecodedElements::Values(data) => Elements::Values(std::mem::replace(data, Data::Bool(Vec::new()))),
+        };
+        NamedInput { name: Cow::Borrowed(self.name), dtype: self.dtype, shape: self.shape.clone(), elements }
+    }
 }
 
 fn add_dimensions(shape: &mut Vec<usize>, field: Field<'_>) -> Result<()> {
@@ -129,7 +164,7 @@ fn add_dimensions(shape: &mut Vec<usize>, field: Field<'_>) -> Result<()> {
 }
 
 /// Reads a requested output, and returns its name.
-fn output(message: &[u8]) -> Result<String> {
+fn output(message: &[u8]) -> Result<&str> {
     let mut name = "";
     for field in Fields(message) {
         match field? {
@@ -138,7 +173,8 @@ fn output(message: &[u8]) -> Result<String> {
                 refuse_shared_memory(field.bytes()?)?;
                 if parameter_name(field.bytes()?)? == "classification" {
                     return Err(wrong(
-                        "outputs: the parameter classification is not supported; take the largest scores of the answer"
+                        "outputs: the parameter classification is not supported; send the columns of the model's pipeline \
+                         for labels and their scores"
                             .to_owned(),
                     ));
                 }
@@ -146,7 +182,7 @@ fn output(message: &[u8]) -> Result<String> {
             _ => {}
         }
     }
-    Ok(name.to_owned())
+    Ok(name)
 }
 
 fn refuse_shared_memory(parameter: &[u8]) -> Result<()> {

@@ -8,8 +8,7 @@ use super::proto::inference::ModelInferResponse;
 use super::proto::inference::model_infer_response::InferOutputTensor;
 use crate::api::v2;
 use crate::error::{Error, Result};
-use crate::serve::NamedTensor;
-use crate::tensor::{Data, for_each_element_type};
+use crate::serve::NamedOutput;
 
 /// Number of the field `raw_output_contents`.
 const RAW_OUTPUT_CONTENTS: u32 = 6;
@@ -41,7 +40,7 @@ pub enum AnswerForm {
 }
 
 /// Returns an answer with these outputs, in its frame.
-pub fn infer_response(form: AnswerForm, head: AnswerHead<'_>, outputs: &[NamedTensor]) -> Result<Vec<u8>> {
+pub fn infer_response(form: AnswerForm, head: AnswerHead<'_>, outputs: &[NamedOutput]) -> Result<Vec<u8>> {
     let (mut frame, mut written) = (Vec::new(), Ok(()));
     encode_in(&mut frame, |buffer| {
         written = match form {
@@ -53,10 +52,10 @@ pub fn infer_response(form: AnswerForm, head: AnswerHead<'_>, outputs: &[NamedTe
 }
 
 /// Writes a `ModelInferResponse` with these outputs to the end of a buffer.
-fn write(buffer: &mut Vec<u8>, head: AnswerHead<'_>, outputs: &[NamedTensor]) -> Result<()> {
+fn write(buffer: &mut Vec<u8>, head: AnswerHead<'_>, outputs: &[NamedOutput]) -> Result<()> {
     let AnswerHead { model, version, id } = head;
     let described = outputs.iter().map(described).collect::<Result<_>>()?;
-    let contents: usize = outputs.iter().map(|output| raw_length(&output.data) + BYTES_PER_OUTPUT).sum();
+    let contents: usize = outputs.iter().map(|output| output.data.raw_len() + BYTES_PER_OUTPUT).sum();
     buffer.reserve(contents + model.len() + id.len() + BYTES_PER_OUTPUT);
     let response = ModelInferResponse {
         model_name: model.to_owned(),
@@ -68,7 +67,7 @@ fn write(buffer: &mut Vec<u8>, head: AnswerHead<'_>, outputs: &[NamedTensor]) ->
     response.encode(buffer).map_err(Error::internal)?;
     for output in outputs {
         encode_key(RAW_OUTPUT_CONTENTS, WireType::LengthDelimited, buffer);
-        let length = raw_length(&output.data);
+        let length = output.data.raw_len();
         encode_varint(length as u64, buffer);
         let start = buffer.len();
         output.data.write_raw(buffer);
@@ -80,7 +79,7 @@ fn write(buffer: &mut Vec<u8>, head: AnswerHead<'_>, outputs: &[NamedTensor]) ->
 }
 
 /// Writes a `ModelStreamInferResponse` with this answer to the end of a buffer.
-fn write_streamed(buffer: &mut Vec<u8>, head: AnswerHead<'_>, outputs: &[NamedTensor]) -> Result<()> {
+fn write_streamed(buffer: &mut Vec<u8>, head: AnswerHead<'_>, outputs: &[NamedOutput]) -> Result<()> {
     encode_key(INFER_RESPONSE, WireType::LengthDelimited, buffer);
     let start = buffer.len();
     buffer.extend_from_slice(&[0; PADDED_LENGTH]);
@@ -94,28 +93,16 @@ fn write_streamed(buffer: &mut Vec<u8>, head: AnswerHead<'_>, outputs: &[NamedTe
     Ok(())
 }
 
-fn described(output: &NamedTensor) -> Result<InferOutputTensor> {
-    let NamedTensor { name, shape, data } = output;
+fn described(output: &NamedOutput) -> Result<InferOutputTensor> {
+    let NamedOutput { name, shape, data } = output;
     let datatype = v2::datatype(data.dtype()).ok_or_else(|| {
-        Error::InvalidInput(format!(
-            "the output {name:?} is a sequence of tensors, which this protocol cannot express; ask for other outputs"
-        ))
+        let problem = "is a sequence of tensors, which this protocol does not have; ask for other outputs".to_owned();
+        Error::UnusableOutput { output: name.to_string(), problem }
     })?;
     Ok(InferOutputTensor {
-        name: name.clone(),
+        name: name.to_string(),
         datatype: datatype.to_owned(),
         shape: shape.iter().map(|length| i64::try_from(*length).unwrap_or(i64::MAX)).collect(),
         ..InferOutputTensor::default()
     })
-}
-
-/// Returns the length of elements in their raw form.
-fn raw_length(data: &Data) -> usize {
-    fn size<T>(values: &[T]) -> usize {
-        size_of_val(values)
-    }
-    match data {
-        Data::Text(texts) => texts.iter().map(|text| size_of::<u32>() + text.len()).sum(),
-        data => for_each_element_type!(data, values => size(values)),
-    }
 }

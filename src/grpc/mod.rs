@@ -8,7 +8,8 @@
 //! - `typed_contents.rs` reads elements that are not sent raw.
 //! - `fields.rs` iterates over the fields of an encoded message.
 //! - `status.rs` is the only place where an error becomes a status of gRPC.
-//! - `describe.rs` answers questions about the server and its models.
+//! - `describe.rs` describes the server and its models.
+//! - `reflection.rs` lets clients ask for the calls and messages.
 //!
 //! This module does not depend on HTTP.
 
@@ -23,10 +24,12 @@ mod reflection;
 mod status;
 mod typed_contents;
 
-pub use self::describe::{Served, health_of, metadata_of_model, metadata_of_server, model_config};
+pub use self::describe::{
+    health_of, model_config, model_metadata, model_statistics, repository_index, server_metadata, target,
+};
 pub use self::framing::{FRAME_HEAD, FrameHead, decode, encode, timeout};
 pub use self::infer_head::InferHead;
-pub use self::infer_request::read as read_infer_request;
+pub use self::infer_request::read_tensors;
 pub use self::infer_response::{AnswerForm, AnswerHead, infer_response};
 pub use self::reflection::{reflection, reflection_alpha};
 pub use self::status::{metadata_of_success, status};

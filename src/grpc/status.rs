@@ -97,8 +97,7 @@ mod tests {
     fn a_message_fits_into_the_metadata_of_clients() {
         for text in ["a".repeat(10_000), "ü".repeat(10_000)] {
             let found = status(&Error::InvalidInput(text).into());
-            let encoded: usize =
-                found.message().chars().map(|c| if c.is_ascii() { 1 } else { 3 * c.len_utf8() }).sum();
+            let encoded: usize = found.message().chars().map(|c| if c.is_ascii() { 1 } else { 3 * c.len_utf8() }).sum();
             assert!((4_000..=MAX_MESSAGE + 9).contains(&encoded), "{encoded}");
         }
     }

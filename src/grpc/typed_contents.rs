@@ -22,11 +22,23 @@ pub(super) fn data(dtype: DType, elements: usize, contents: &[&[u8]]) -> Result<
         DType::U64 => Data::U64(source.numbers(5, Some)?),
         DType::F32 => Data::F32(source.floats(6, f32::from_le_bytes)?),
         DType::F64 => Data::F64(source.floats(7, f64::from_le_bytes)?),
-        DType::Text => return source.texts(8),
-        DType::F16 | DType::BF16 | DType::Sequence => {
+        DType::F16 | DType::BF16 | DType::Text | DType::Sequence => {
             return Err(wrong("elements of FP16 and BF16 are accepted in raw_input_contents only"));
         }
     })
+}
+
+/// Returns the texts or files of a tensor in their raw form: each after its length.
+pub(super) fn raw_texts(elements: usize, contents: &[&[u8]]) -> Result<Vec<u8>> {
+    let (source, mut raw, mut found) = (Source { contents, elements }, Vec::new(), 0);
+    source.each(8, |field| {
+        let text = field.bytes()?;
+        raw.extend_from_slice(&u32::try_from(text.len()).map_err(malformed)?.to_le_bytes());
+        raw.extend_from_slice(text);
+        found += 1;
+        if found > elements { Err(source.too_many()) } else { Ok(()) }
+    })?;
+    Ok(raw)
 }
 
 struct Source<'a> {
@@ -113,20 +125,6 @@ impl<'a> Source<'a> {
             numbers.iter().try_for_each(|number| self.add(&mut values, of(*number)))
         })?;
         self.all(values)
-    }
-
-    /// Returns texts, by way of their raw form.
-    fn texts(&self, field: u32) -> Result<Data> {
-        let (mut raw, mut found) = (Vec::new(), 0);
-        self.each(field, |field| {
-            let text = field.bytes()?;
-            let length = u32::try_from(text.len()).map_err(malformed)?;
-            raw.extend_from_slice(&length.to_le_bytes());
-            raw.extend_from_slice(text);
-            found += 1;
-            if found > self.elements { Err(self.too_many()) } else { Ok(()) }
-        })?;
-        Data::from_raw(DType::Text, self.elements, &raw).map_err(|problem| wrong(&problem))
     }
 }
 

@@ -22,18 +22,22 @@ use super::admission::{priority, routing_key};
 use super::body::BodyLimit;
 use super::context::{Failure, RequestContext, attach_delivery};
 use super::grpc_messages::{Message, Messages, unary};
-use super::{HttpState, grpc_streams, operations};
+use super::{HttpState, admin_access, grpc_streams, operations};
+use crate::api::v2::Statistics;
 use crate::budget::{ArrivedBytes, Held};
 use crate::error::{Error, Result};
+use crate::grpc::proto::health::health_check_response::ServingStatus;
 use crate::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use crate::grpc::proto::inference::{
-    ModelConfigRequest, ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse, ServerLiveResponse,
-    ServerReadyResponse,
+    ModelConfigRequest, ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest,
+    RepositoryIndexRequest, RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse, ServerLiveResponse, ServerReadyResponse,
 };
-use crate::grpc::{self, AnswerForm, AnswerHead, InferHead, Served};
+use crate::grpc::{self, AnswerForm, AnswerHead, InferHead};
+use crate::identity::{ModelName, shown};
 use crate::monitor::Delivery;
-use crate::registry::ServedVersion;
-use crate::serve::{self, Content, EncodedRequest, Head, Input, Output};
+use crate::registry::{ServedVersion, Snapshot, Target};
+use crate::serve::{self, Content, EncodedRequest, Head, Input, Output, Reasons};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -62,9 +66,9 @@ pub(super) fn routes() -> Router<Arc<HttpState>> {
         .route(grpc::HEALTH_CHECK, post(health_check))
         .route(grpc::HEALTH_WATCH, post(grpc_streams::watch_health));
     match (grpc::reflection(), grpc::reflection_alpha()) {
-        (Ok(reflection), Ok(alpha)) => routes
-            .route_service(grpc::REFLECTION_CALLS, reflection)
-            .route_service(grpc::REFLECTION_ALPHA_CALLS, alpha),
+        (Ok(reflection), Ok(alpha)) => {
+            routes.route_service(grpc::REFLECTION_CALLS, reflection).route_service(grpc::REFLECTION_ALPHA_CALLS, alpha)
+        }
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "reflection of gRPC is not available");
             routes
@@ -99,12 +103,14 @@ struct InferMessage {
 }
 
 impl EncodedRequest for InferMessage {
+    type AnswerForm = ();
+
     fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<T> {
-        with(Input::Named(grpc::read_infer_request(&self.bytes.whole(), self.content)?))
+    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, ())> {
+        Ok((grpc::read_tensors(&self.bytes.whole(), self.content, with)?, ()))
     }
 }
 
@@ -119,7 +125,7 @@ pub(super) async fn run(
     let bytes = message.uncompressed()?;
     let mut head = InferHead::read(bytes.reader())?;
     let asked = Head {
-        target: head.target(),
+        target: grpc::target(&head.model, &head.version),
         routing_key: routing_key(&call.headers)?.unwrap_or(call.context.id.as_bytes()),
         read_at: started,
         client_timeout: shortest(call.timeout, head.timeout),
@@ -131,7 +137,7 @@ pub(super) async fn run(
     };
     let admitted = serve::admit(&state.catalog, asked)?;
     let (memory, id, content) = (state.body_memory.clone(), std::mem::take(&mut head.id), head.content);
-    let encode = move |output: Output<'_>, version: &ServedVersion| {
+    let encode = move |output: Output<'_>, (): (), version: &ServedVersion| {
         let Output::Named(outputs) = output else {
             return Err(Error::internal("named tensors were answered with predictions"));
         };
@@ -149,35 +155,76 @@ fn shortest(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> 
 }
 
 /// The calls about the server, its models and its repository.
+///
+/// Length: a table.
 async fn inference_call(State(state): State<Arc<HttpState>>, uri: Uri, request: Request) -> Result<Response, Failure> {
     let (call, body) = Call::of(request)?;
     let message = call.question(&state, body).await?;
     let snapshot = state.catalog.snapshot();
-    let name = uri.path().rsplit('/').next().unwrap_or_default();
-    let frame = match name {
+    let frame = match uri.path().rsplit('/').next().unwrap_or_default() {
         "ServerLive" => grpc::encode(&ServerLiveResponse { live: operations::check_live(&state).is_ok() }),
         "ServerReady" => grpc::encode(&ServerReadyResponse { ready: operations::check_ready(&state).is_ok() }),
         "ModelReady" => {
-            let ModelReadyRequest { name, version } = decoded(&message)?;
-            grpc::encode(&ModelReadyResponse { ready: served(&state, &snapshot).is_model_ready(&name, &version) })
+            let ModelReadyRequest { name, version } = grpc::decode(&message)?;
+            let target = grpc::target(&name, &version);
+            let found = serve::check_ready(&snapshot, target, |served| state.health.stuck_after(served.budget.total));
+            grpc::encode(&ModelReadyResponse { ready: state.readiness.is_ready() && found.is_ok() })
         }
-        "ServerMetadata" => grpc::encode(&grpc::metadata_of_server()),
+        "ServerMetadata" => grpc::encode(&grpc::server_metadata()),
         "ModelMetadata" => {
-            let ModelMetadataRequest { name, version } = decoded(&message)?;
-            grpc::encode(&grpc::metadata_of_model(&snapshot, &name, &version)?)
+            let ModelMetadataRequest { name, version } = grpc::decode(&message)?;
+            grpc::encode(&grpc::model_metadata(serve::model_metadata(&snapshot, grpc::target(&name, &version))?))
         }
         "ModelConfig" => {
-            let ModelConfigRequest { name, version } = decoded(&message)?;
-            grpc::encode(&grpc::model_config(&snapshot, &name, &version)?)
+            let ModelConfigRequest { name, version } = grpc::decode(&message)?;
+            grpc::encode(&grpc::model_config(serve::model_config(&snapshot, grpc::target(&name, &version))?))
+        }
+        "ModelStatistics" => {
+            let ModelStatisticsRequest { name, version } = grpc::decode(&message)?;
+            grpc::encode(&grpc::model_statistics(statistics(&state, &snapshot, &name, &version)?))
+        }
+        "RepositoryIndex" => {
+            let RepositoryIndexRequest { repository_name: _, ready } = grpc::decode(&message)?;
+            let models = state.deployer.overview().models;
+            let entries = serve::repository_index(&models, snapshot.unserved(), ready, Reasons::ForCallers);
+            grpc::encode(&grpc::repository_index(entries))
+        }
+        "RepositoryModelLoad" => {
+            admin_access::check_operator(&state, &call.headers)?;
+            let RepositoryModelLoadRequest { model_name, .. } = grpc::decode(&message)?;
+            state.deployer.load_model(&named(&model_name)?).await?;
+            grpc::encode(&RepositoryModelLoadResponse {})
+        }
+        "RepositoryModelUnload" => {
+            admin_access::check_operator(&state, &call.headers)?;
+            let RepositoryModelUnloadRequest { model_name, .. } = grpc::decode(&message)?;
+            state.deployer.unload_model(&named(&model_name)?).await?;
+            grpc::encode(&RepositoryModelUnloadResponse {})
         }
         name => return Err(Error::UnknownCall(unknown_call(name)).into()),
     };
     Ok(unary(state.body_memory.hold(frame.capacity())?.of(frame)))
 }
 
+/// Returns the statistics of a version, of all versions of a model, or of all models.
+fn statistics(state: &HttpState, snapshot: &Snapshot, name: &str, version: &str) -> Result<Statistics> {
+    let now = state.monitor.now();
+    Ok(match (name, version) {
+        ("", _) => serve::statistics(snapshot.versions(), now),
+        (name, "") => serve::statistics(snapshot.model(name)?.1.versions.values(), now),
+        (name, version) => {
+            serve::statistics(std::iter::once(snapshot.resolve(Target::Version(name, version), b"")?), now)
+        }
+    })
+}
+
+fn named(name: &str) -> Result<ModelName> {
+    name.parse().map_err(|error| Error::InvalidInput(format!("model_name: {error}")))
+}
+
 /// Returns the message about a call that does not exist, or not here.
 fn unknown_call(name: &str) -> String {
-    let shown = crate::identity::shown(name);
+    let shown = shown(name);
     match name {
         name if name.contains("SharedMemory") => {
             format!("{shown}: shared memory is not supported; send the elements in the message")
@@ -192,9 +239,9 @@ fn unknown_call(name: &str) -> String {
 /// `grpc.health.v1.Health/Check`
 async fn health_check(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (call, body) = Call::of(request)?;
-    let HealthCheckRequest { service } = decoded(&call.question(&state, body).await?)?;
+    let HealthCheckRequest { service } = grpc::decode(&call.question(&state, body).await?)?;
     let snapshot = state.catalog.snapshot();
-    let status = grpc::health_of(served(&state, &snapshot), &service).ok_or_else(|| {
+    let status = health(&state, &snapshot, &service).ok_or_else(|| {
         let known = snapshot.models().keys().map(ToString::to_string).collect();
         Error::UnknownModel { model: service.chars().take(64).collect(), known }
     })?;
@@ -202,13 +249,10 @@ async fn health_check(State(state): State<Arc<HttpState>>, request: Request) -> 
     Ok(unary(state.body_memory.hold_anyway(frame.capacity()).of(frame)))
 }
 
-pub(super) fn served<'a>(state: &'a HttpState, snapshot: &'a crate::registry::Snapshot) -> Served<'a> {
-    Served { snapshot, health: &state.health, is_ready: state.readiness.is_ready() }
-}
-
-/// Decodes a small message.
-pub(super) fn decoded<M: prost::Message + Default>(message: &[u8]) -> Result<M> {
-    grpc::decode(message)
+/// Returns the health of the server or of a model.
+pub(super) fn health(state: &HttpState, snapshot: &Snapshot, service: &str) -> Option<ServingStatus> {
+    let stuck_after = |served: &ServedVersion| state.health.stuck_after(served.budget.total);
+    grpc::health_of(snapshot, state.readiness.is_ready(), service, stuck_after)
 }
 
 impl Call {
@@ -261,7 +305,10 @@ fn check(head: &Parts) -> Result<()> {
         return Err(Error::UnsupportedContent("gRPC needs HTTP/2".to_owned()));
     }
     let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    let is_grpc = matches!(content_type.strip_prefix(b"application/grpc"), Some([] | [b';', ..] | [b'+', b'p', b'r', b'o', b't', b'o', ..]));
+    let is_grpc = matches!(
+        content_type.strip_prefix(b"application/grpc"),
+        Some([] | [b';', ..] | [b'+', b'p', b'r', b'o', b't', b'o', ..])
+    );
     if !is_grpc {
         return Err(Error::UnsupportedContent(
             "this path takes calls of gRPC only: send the header Content-Type: application/grpc".to_owned(),

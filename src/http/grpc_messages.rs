@@ -67,7 +67,8 @@ impl Messages {
 
     /// Reads the only message of a request.
     pub(super) async fn only(&mut self, limit: BodyLimit, memory: &MemoryBudget) -> Result<Message> {
-        let wrong = |found: &str| Error::InvalidInput(format!("found {found}, but this call takes exactly one message"));
+        let wrong =
+            |found: &str| Error::InvalidInput(format!("found {found}, but this call takes exactly one message"));
         let message = self.next(limit, memory).await?.ok_or_else(|| wrong("no message"))?;
         let is_end = self.rest.is_empty() && self.body.is_end_stream();
         if !is_end && self.next(limit, memory).await?.is_some() {
@@ -104,7 +105,9 @@ impl Message {
     pub(super) fn uncompressed(self) -> Result<ArrivedBytes> {
         match self.is_compressed {
             false => Ok(self.bytes),
-            true => Err(Error::UnsupportedContent("compressed messages are not accepted; send them uncompressed".to_owned())),
+            true => Err(Error::UnsupportedContent(
+                "compressed messages are not accepted; send them uncompressed".to_owned(),
+            )),
         }
     }
 }

@@ -18,9 +18,9 @@ use super::HttpState;
 use super::body::BodyLimit;
 use super::context::Failure;
 use super::error_response;
-use super::grpc::{Call, Inferred, decoded, run, served};
+use super::grpc::{Call, Inferred, health, run};
 use super::grpc_messages::{Message, Messages, streamed, success};
-use crate::error::{Error, Result};
+use crate::error::{Error, OperatorError, Result};
 use crate::grpc::proto::health::health_check_response::ServingStatus;
 use crate::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use crate::grpc::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
@@ -43,7 +43,7 @@ pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request)
 /// `grpc.health.v1.Health/Watch`: the health now, and every change.
 pub(super) async fn watch_health(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (call, body) = Call::of(request)?;
-    let HealthCheckRequest { service } = decoded(&call.question(&state, body).await?)?;
+    let HealthCheckRequest { service } = grpc::decode(&call.question(&state, body).await?)?;
     let (frames, taken) = mpsc::channel(1);
     Ok(streamed(taken, watch(state, call, service, frames)))
 }
@@ -56,7 +56,7 @@ async fn watch(state: Arc<HttpState>, call: Call, service: String, frames: mpsc:
         let is_stopping = !state.readiness.is_ready();
         let status = {
             let snapshot = state.catalog.snapshot();
-            grpc::health_of(served(&state, &snapshot), &service).unwrap_or(ServingStatus::ServiceUnknown)
+            health(&state, &snapshot, &service).unwrap_or(ServingStatus::ServiceUnknown)
         };
         if last != Some(status) {
             let frame = grpc::encode(&HealthCheckResponse { status: status.into() });
@@ -77,7 +77,7 @@ async fn watch(state: Arc<HttpState>, call: Call, service: String, frames: mpsc:
 /// Counts and logs the error that ends a stream, and returns the metadata at its end.
 fn ended(state: &HttpState, call: &Call, error: &Error) -> HeaderMap {
     let error = error.clone().into();
-    state.monitor.server().error_response(crate::error::OperatorError::code(&error));
+    state.monitor.server().error_response(OperatorError::code(&error));
     error_response::log(&error, &call.context.id);
     error_response::trailers(&error)
 }
@@ -145,7 +145,7 @@ async fn answer(state: Arc<HttpState>, call: Arc<Call>, message: Message) -> Byt
         Ok(Inferred { frame, .. }) => Bytes::from_owner(frame),
         Err(error) => {
             let error = error.into();
-            state.monitor.server().error_response(crate::error::OperatorError::code(&error));
+            state.monitor.server().error_response(OperatorError::code(&error));
             error_response::log(&error, &call.context.id);
             let message = grpc::status(&error).message().to_owned();
             let frame = grpc::encode(&ModelStreamInferResponse {

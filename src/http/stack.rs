@@ -13,8 +13,7 @@ use super::admission::{Admission, predict_target};
 use super::context::Failure;
 use super::error_response::Format;
 use super::{
-    HttpState, admin as operators, admin_access, body, feedback, grpc, models, operations, predict, request_layer,
-    v2,
+    HttpState, admin as operators, admin_access, body, feedback, grpc, models, operations, predict, request_layer, v2,
 };
 use crate::api::routes::{ADMIN_API, AdminEndpoint, DataEndpoint, Method};
 use crate::error::Error;

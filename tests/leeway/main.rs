@@ -25,6 +25,7 @@ mod documentation;
 mod drift;
 mod first_run;
 mod golden;
+mod grpc;
 #[cfg(target_os = "linux")]
 mod hanging_disk;
 mod hostile;

@@ -37,7 +37,10 @@ fn generated() -> Vec<(&'static str, Vec<u8>)> {
     let mut short = described;
     short.file.iter_mut().for_each(|file| file.source_code_info = None);
     vec![
-        ("inference.rs", read("inference.rs", "Messages of the Open Inference Protocol, from `proto/open_inference.proto`.")),
+        (
+            "inference.rs",
+            read("inference.rs", "Messages of the Open Inference Protocol, from `proto/open_inference.proto`."),
+        ),
         ("health.rs", read("grpc.health.v1.rs", "Messages of gRPC's health checks, from `proto/health.proto`.")),
         ("descriptors.bin", prost::Message::encode_to_vec(&short)),
     ]
