@@ -154,3 +154,72 @@ fn content(choice: Option<&ParameterChoice>) -> Result<Content> {
 fn wrong(name: &str, expected: &str) -> Error {
     Error::InvalidInput(format!("parameters: {name}: expected {expected}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::grpc::proto::inference::ModelInferRequest;
+    use crate::grpc::proto::inference::model_infer_request::InferInputTensor;
+
+    fn with(parameters: &[(&str, ParameterChoice)]) -> Result<InferHead> {
+        let parameter = |(name, choice): &(&str, ParameterChoice)| {
+            ((*name).to_owned(), InferParameter { parameter_choice: Some(choice.clone()) })
+        };
+        let request = ModelInferRequest {
+            model_name: "digits".into(),
+            model_version: "2".into(),
+            id: "7".into(),
+            parameters: parameters.iter().map(parameter).collect(),
+            inputs: vec![InferInputTensor { name: "x".into(), ..InferInputTensor::default() }],
+            raw_input_contents: vec![vec![8; 100].into()],
+            ..ModelInferRequest::default()
+        };
+        InferHead::read(&*request.encode_to_vec())
+    }
+
+    #[test]
+    fn the_head_is_found_beside_the_tensors() {
+        let head = InferHead { model: "digits".into(), version: "2".into(), id: "7".into(), ..InferHead::default() };
+        assert_eq!(with(&[]), Ok(head.clone()));
+        let parameters = [
+            ("timeout", ParameterChoice::Int64Param(2_000)),
+            ("priority", ParameterChoice::Uint64Param(1)),
+            ("content", ParameterChoice::StringParam("pipeline".into())),
+            ("sequence_id", ParameterChoice::Int64Param(0)),
+            ("other", ParameterChoice::DoubleParam(0.5)),
+        ];
+        let (timeout, priority) = (Some(Duration::from_millis(2)), Some(Priority::High));
+        assert_eq!(with(&parameters), Ok(InferHead { timeout, priority, content: Content::Pipeline, ..head.clone() }));
+        assert_eq!(with(&[("timeout", ParameterChoice::Int64Param(0))]), Ok(head));
+        for (name, choice, problem) in [
+            ("timeout", ParameterChoice::Int64Param(-1), "parameters: timeout: expected a whole number"),
+            ("priority", ParameterChoice::StringParam("top".into()), "parameters: priority: expected 0"),
+            ("content", ParameterChoice::BoolParam(true), "parameters: content: expected \"model\""),
+            ("sequence_start", ParameterChoice::BoolParam(true), "parameters: found sequence_start"),
+        ] {
+            assert!(with(&[(name, choice)]).unwrap_err().to_string().starts_with(problem));
+        }
+    }
+
+    #[test]
+    fn texts_and_parameters_are_bounded() {
+        let request = ModelInferRequest { id: "i".repeat(2_000), ..ModelInferRequest::default() };
+        let problem = "id: found 2000 bytes, expected at most 1024".to_owned();
+        assert_eq!(InferHead::read(&*request.encode_to_vec()), Err(Error::InvalidInput(problem)));
+        let none = || InferParameter { parameter_choice: None };
+        let parameters = (0..100).map(|index| (index.to_string(), none())).collect();
+        let request = ModelInferRequest { parameters, ..ModelInferRequest::default() };
+        assert!(InferHead::read(&*request.encode_to_vec()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100), cut in 0usize..100) {
+            let whole = InferHead::read(&*bytes);
+            let (first, rest) = bytes.split_at(cut.min(bytes.len()));
+            prop_assert_eq!(InferHead::read(first.chain(rest)), whole);
+        }
+    }
+}

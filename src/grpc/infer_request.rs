@@ -204,3 +204,83 @@ fn parameter_name(entry: &[u8]) -> Result<&str> {
 fn wrong(problem: String) -> Error {
     Error::InvalidInput(problem)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+    use crate::grpc::proto::inference::model_infer_request::InferInputTensor;
+    use crate::grpc::proto::inference::{InferTensorContents, ModelInferRequest};
+
+    /// Reads the only input of a request, as text.
+    fn read(input: InferInputTensor, raw: Option<Vec<u8>>) -> Result<String> {
+        let raw_input_contents = raw.into_iter().map(Into::into).collect();
+        let request = ModelInferRequest { inputs: vec![input], raw_input_contents, ..ModelInferRequest::default() };
+        read_tensors(&request.encode_to_vec(), Content::Model, |input| match input {
+            Input::Named(NamedRequest { inputs, .. }) => Ok(format!("{:?}", inputs[0])),
+            _ => Err(Error::internal("no named tensors")),
+        })
+    }
+
+    fn input(datatype: &str, shape: &[i64], contents: Option<InferTensorContents>) -> InferInputTensor {
+        let (name, datatype) = ("x".to_owned(), datatype.to_owned());
+        InferInputTensor { name, datatype, shape: shape.to_vec(), contents, ..InferInputTensor::default() }
+    }
+
+    #[test]
+    fn scalars_and_empty_tensors_are_read() {
+        let one = InferTensorContents { int64_contents: vec![-5], ..InferTensorContents::default() };
+        let found = read(input("INT64", &[], Some(one)), None).unwrap();
+        assert!(found.contains("shape: [], elements: Values(I64([-5]))"), "{found}");
+        let found = read(input("FP32", &[0, 2], None), Some(Vec::new())).unwrap();
+        assert!(found.contains("shape: [0, 2], elements: Raw([])"), "{found}");
+        let found = read(input("FP32", &[0, 2], None), None).unwrap();
+        assert!(found.contains("elements: Values(F32([]))"), "{found}");
+        let texts = InferTensorContents { bytes_contents: vec!["ab".into()], ..InferTensorContents::default() };
+        let found = read(input("BYTES", &[1], Some(texts)), None).unwrap();
+        assert!(found.contains("elements: Raw([2, 0, 0, 0, 97, 98])"), "{found}");
+    }
+
+    #[test]
+    fn elements_that_do_not_fit_are_refused() {
+        let ints = |int_contents: &[i32]| {
+            Some(InferTensorContents { int_contents: int_contents.to_vec(), ..InferTensorContents::default() })
+        };
+        for (datatype, shape, contents, problem) in [
+            ("INT8", &[1][..], ints(&[128]), "a number is out of the range of the datatype"),
+            ("INT16", &[1], ints(&[-32_769]), "a number is out of the range of the datatype"),
+            ("INT32", &[2], ints(&[1]), "found 1 elements, but the shape has 2"),
+            ("INT32", &[1], ints(&[1, 2]), "found more elements than the 1 of the shape"),
+            ("UINT8", &[1], ints(&[1]), "found int_contents, expected uint_contents for this datatype"),
+            ("FP16", &[1], ints(&[1]), "elements of FP16 and BF16 are accepted in raw_input_contents only"),
+        ] {
+            let refused = read(input(datatype, shape, contents), None).unwrap_err().to_string();
+            assert_eq!(refused, format!("inputs[0] (\"x\"): {problem}"));
+        }
+    }
+
+    /// A shape that promises many elements takes no memory for them.
+    #[test]
+    fn a_large_shape_with_few_elements_is_refused_at_once() {
+        for datatype in ["FP32", "BYTES", "BOOL", "INT64"] {
+            let refused = read(input(datatype, &[1 << 40], None), None).unwrap_err();
+            assert!(refused.to_string().contains("found 0 elements"), "{datatype}: {refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = read_tensors(&bytes, Content::ByNames, |_| Ok(()));
+            let contents: &[&[u8]] = &[&bytes];
+            for dtype in [DType::Bool, DType::I16, DType::U64, DType::F32, DType::F64] {
+                if let Ok(data) = typed_contents::data(dtype, 3, contents) {
+                    prop_assert_eq!(data.len(), 3);
+                }
+            }
+            let _ = typed_contents::raw_texts(3, contents);
+        }
+    }
+}

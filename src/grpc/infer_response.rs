@@ -106,3 +106,49 @@ fn described(output: &NamedOutput) -> Result<InferOutputTensor> {
         ..InferOutputTensor::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::FRAME_HEAD;
+    use crate::grpc::proto::inference::ModelStreamInferResponse;
+    use crate::tensor::Data;
+
+    fn frame(form: AnswerForm, elements: usize) -> Vec<u8> {
+        let data = Data::F32(vec![0.5; elements]);
+        let outputs = [
+            NamedOutput { name: "y".into(), shape: vec![elements], data },
+            NamedOutput { name: "t".into(), shape: vec![], data: Data::Text(vec!["ab".into()]) },
+        ];
+        infer_response(form, AnswerHead { model: "m", version: "2".into(), id: "7".into() }, &outputs).unwrap()
+    }
+
+    fn check(found: &ModelInferResponse, elements: usize) {
+        assert_eq!((&*found.model_name, &*found.model_version, &*found.id), ("m", "2", "7"));
+        let outputs: Vec<_> = found.outputs.iter().map(|output| (&*output.name, &*output.datatype)).collect();
+        assert_eq!(outputs, [("y", "FP32"), ("t", "BYTES")]);
+        assert_eq!(found.outputs[0].shape, [elements as i64]);
+        assert_eq!(found.raw_output_contents[0], 0.5f32.to_le_bytes().repeat(elements));
+        assert_eq!(found.raw_output_contents[1], &[2, 0, 0, 0, b'a', b'b'][..]);
+    }
+
+    #[test]
+    fn the_answer_is_the_message_that_others_decode() {
+        for elements in [0, 1, 100, 100_000] {
+            let unary = frame(AnswerForm::Unary, elements);
+            assert_eq!(unary[1..FRAME_HEAD], (unary.len() as u32 - 5).to_be_bytes());
+            check(&ModelInferResponse::decode(&unary[FRAME_HEAD..]).unwrap(), elements);
+            let streamed = frame(AnswerForm::Streamed, elements);
+            let streamed = ModelStreamInferResponse::decode(&streamed[FRAME_HEAD..]).unwrap();
+            check(&streamed.infer_response.unwrap(), elements);
+        }
+    }
+
+    #[test]
+    fn a_sequence_of_tensors_is_no_output() {
+        let outputs = [NamedOutput { name: "s".into(), shape: vec![1], data: Data::Sequence(vec![Vec::new()]) }];
+        let head = AnswerHead { model: "m", version: "2".into(), id: String::new() };
+        let refused = infer_response(AnswerForm::Unary, head, &outputs).unwrap_err();
+        assert!(refused.to_string().contains("sequence of tensors"), "{refused}");
+    }
+}

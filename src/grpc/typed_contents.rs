@@ -38,7 +38,7 @@ pub(super) fn raw_texts(elements: usize, contents: &[&[u8]]) -> Result<Vec<u8>> 
         found += 1;
         if found > elements { Err(source.too_many()) } else { Ok(()) }
     })?;
-    Ok(raw)
+    if found < elements { Err(source.too_few(found)) } else { Ok(raw) }
 }
 
 struct Source<'a> {
@@ -83,8 +83,12 @@ impl<'a> Source<'a> {
     fn all<T>(&self, values: Vec<T>) -> Result<Vec<T>> {
         match values.len() {
             found if found == self.elements => Ok(values),
-            found => Err(wrong(&format!("found {found} elements, but the shape has {}", self.elements))),
+            found => Err(self.too_few(found)),
         }
+    }
+
+    fn too_few(&self, found: usize) -> Error {
+        wrong(&format!("found {found} elements, but the shape has {}", self.elements))
     }
 
     fn too_many(&self) -> Error {

@@ -21,10 +21,10 @@ use super::activity::AboveLimit;
 use super::admission::{priority, routing_key};
 use super::body::BodyLimit;
 use super::context::{Failure, RequestContext, attach_delivery};
-use super::grpc_messages::{Message, Messages, unary};
+use super::grpc_messages::{MESSAGE_TIME, Message, Messages, unary};
 use super::{HttpState, admin_access, grpc_streams, operations};
 use crate::api::v2::Statistics;
-use crate::budget::{ArrivedBytes, Held};
+use crate::budget::{ArrivedBytes, Deadline, Held};
 use crate::error::{Error, Result};
 use crate::grpc::proto::health::health_check_response::ServingStatus;
 use crate::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
@@ -42,9 +42,6 @@ use crate::serve::{self, Content, EncodedRequest, Head, Input, Output, Reasons};
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
-/// Time for a message to arrive, if the call has no deadline. The budget of the model counts from the head of the call,
-/// too, but the model is known only once the message has arrived.
-const MESSAGE_TIME: Duration = Duration::from_secs(30);
 /// Maximum size of a message that is not an inference.
 const SMALL_MESSAGE: BodyLimit = BodyLimit::of_questions(NonZeroUsize::new(16 << 10).unwrap());
 
@@ -122,7 +119,8 @@ pub(super) async fn run(
     message: Message,
     form: AnswerForm,
 ) -> Result<Inferred> {
-    let bytes = message.uncompressed()?;
+    let limit = BodyLimit::of_predictions(state.body_limit);
+    let bytes = message.uncompressed(state, limit, call.deadline(started)).await?;
     let mut head = InferHead::read(bytes.reader())?;
     let asked = Head {
         target: grpc::target(&head.model, &head.version),
@@ -278,10 +276,20 @@ impl Call {
         }
     }
 
+    /// Returns the time in which a message has to be complete.
+    fn time(&self) -> Duration {
+        self.timeout.unwrap_or(MESSAGE_TIME).min(MESSAGE_TIME)
+    }
+
+    /// Returns the time by which a message has to be complete that is expected from `started` on.
+    fn deadline(&self, started: Instant) -> Deadline {
+        Deadline::after(started, self.time())
+    }
+
     /// Waits for a message, up to the deadline of the call.
     pub(super) async fn in_time<T>(&self, message: impl Future<Output = Result<T>>) -> Result<T> {
-        let limit = self.timeout.unwrap_or(MESSAGE_TIME).min(MESSAGE_TIME);
-        let deadline = self.context.started + limit;
+        let limit = self.time();
+        let deadline = self.deadline(self.context.started).instant();
         let read = tokio::time::timeout_at(deadline.into(), message).await;
         read.unwrap_or(Err(Error::RequestTooSlow { limit }))
     }
@@ -295,7 +303,7 @@ impl Call {
     pub(super) async fn question(&self, state: &HttpState, body: Body) -> Result<Held<Bytes>> {
         let mut messages = Messages::new(body);
         let message = self.in_time(messages.only(SMALL_MESSAGE, &state.body_memory)).await?;
-        Ok(message.uncompressed()?.whole())
+        Ok(message.uncompressed(state, SMALL_MESSAGE, self.deadline(self.context.started)).await?.whole())
     }
 }
 
@@ -315,9 +323,9 @@ fn check(head: &Parts) -> Result<()> {
         ));
     }
     match head.headers.get(GRPC_ENCODING).map(|encoding| encoding.as_bytes()) {
-        None | Some(b"identity") => Ok(()),
-        Some(_) => {
-            Err(Error::UnsupportedContent("compressed messages are not accepted; send them uncompressed".to_owned()))
-        }
+        None | Some(b"identity" | b"gzip") => Ok(()),
+        Some(_) => Err(Error::UnsupportedContent(
+            "grpc-encoding: messages may be compressed with gzip only; send them so, or uncompressed".to_owned(),
+        )),
     }
 }

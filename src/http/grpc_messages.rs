@@ -2,21 +2,31 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io::Read;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::{Buf, Bytes};
+use flate2::read::GzDecoder;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
 use tokio::sync::mpsc;
 
+use super::HttpState;
 use super::body::{BodyLimit, broken_off};
-use crate::budget::{ArrivedBytes, Held, MemoryBudget};
+use crate::budget::{ArrivedBytes, Deadline, Held, MemoryBudget};
 use crate::error::{Error, Result};
 use crate::grpc::{FRAME_HEAD, FrameHead, metadata_of_success};
+
+/// Time for a message to arrive, if the call has no deadline. The budget of the model counts from the head of the call,
+/// too, but the model is known only once the message has arrived.
+pub(super) const MESSAGE_TIME: Duration = Duration::from_secs(30);
+/// Number of bytes that are decompressed at a time.
+const PIECE: usize = 32 << 10;
 
 pub(super) const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
@@ -101,13 +111,33 @@ impl Messages {
 }
 
 impl Message {
-    /// Returns the bytes of a message that has to be uncompressed.
-    pub(super) fn uncompressed(self) -> Result<ArrivedBytes> {
-        match self.is_compressed {
-            false => Ok(self.bytes),
-            true => Err(Error::UnsupportedContent(
-                "compressed messages are not accepted; send them uncompressed".to_owned(),
-            )),
+    /// Returns the bytes of the message. A compressed message is decompressed on a thread for heavy stages, up to the same
+    /// limit and within the same memory.
+    pub(super) async fn uncompressed(
+        self,
+        state: &HttpState,
+        limit: BodyLimit,
+        deadline: Deadline,
+    ) -> Result<ArrivedBytes> {
+        if !self.is_compressed {
+            return Ok(self.bytes);
+        }
+        let (compressed, memory) = (self.bytes.whole(), state.body_memory.clone());
+        let inflate = move || inflated(&compressed, limit, &memory);
+        let inflated = state.blocking_threads.run(deadline, &state.decompression_cost, inflate).await;
+        inflated.unwrap_or(Err(Error::RequestTooSlow { limit: MESSAGE_TIME }))
+    }
+}
+
+fn inflated(compressed: &[u8], limit: BodyLimit, memory: &MemoryBudget) -> Result<ArrivedBytes> {
+    let mut decoder = GzDecoder::new(compressed);
+    let (mut bytes, mut piece) = (ArrivedBytes::new(memory, limit.bytes.get()), vec![0; PIECE]);
+    loop {
+        match decoder.read(&mut piece) {
+            Ok(0) => return Ok(bytes),
+            Ok(length) if bytes.len() + length > limit.bytes.get() => return Err(limit.exceeded()),
+            Ok(length) => bytes.add(Bytes::copy_from_slice(&piece[..length]))?,
+            Err(_) => return Err(Error::InvalidInput("the compressed message is not complete gzip data".to_owned())),
         }
     }
 }

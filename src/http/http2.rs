@@ -153,13 +153,14 @@ pub(super) async fn serve(
     connection.as_mut().graceful_shutdown();
     let (mut written, mut looks) = (activity.written(), 0);
     while looks < MAX_LOOKS_WITHOUT_PROGRESS {
-        let pause = if activity.is_busy() { LOOK } else { FAREWELL };
+        // A connection that is evicted or overdue waits for no client.
+        let is_needed = ending == Ending::Drained && activity.is_busy() || activity.is_working(responses.unfinished());
+        let pause = if is_needed { LOOK } else { FAREWELL };
         if let Ok(ended) = tokio::time::timeout(pause, connection.as_mut()).await {
             return ended;
         }
         let is_working = activity.is_working(responses.unfinished());
-        // A connection that is evicted or overdue waits for no client.
-        if !activity.is_busy() || (ending != Ending::Drained && !is_working) {
+        if !is_working && (ending != Ending::Drained || !activity.is_busy()) {
             return Ok(());
         }
         let before = std::mem::replace(&mut written, activity.written());

@@ -87,6 +87,8 @@ pub struct HttpState {
     pub blocking_threads: BlockingThreads,
     /// Measured cost of judging feedback, which also runs on the threads for heavy stages.
     pub feedback_cost: StageCost,
+    /// The same of decompressing messages.
+    pub decompression_cost: StageCost,
 }
 
 impl HttpState {
@@ -119,6 +121,7 @@ impl HttpState {
             metrics_for_clients: config.metrics,
             blocking_threads: BlockingThreads::new(config.threads()),
             feedback_cost: StageCost::default(),
+            decompression_cost: StageCost::default(),
         }
     }
 }

@@ -20,6 +20,7 @@ use leeway::grpc::proto::inference::{
 use leeway::pipeline::Stages;
 use prost::Message;
 use tonic::client::Grpc;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Code, IntoRequest, IntoStreamingRequest, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
@@ -377,6 +378,26 @@ async fn a_message_above_the_limit_is_refused_and_one_below_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_message_has_the_same_limit() {
+    let mut config = Repository::of("echo_sequence").config();
+    config.http.body_limit_bytes = 1_000_000.try_into().unwrap();
+    let app = TestApp::with(config).await;
+    let client = Client::of(&app).await;
+    let infer = async |elements: usize| {
+        let request = raw("echo_sequence", input("x", "INT64", &[1, elements as i64]), vec![7; elements * 8]);
+        let mut grpc = Grpc::new(client.0.clone()).send_compressed(CompressionEncoding::Gzip);
+        grpc.ready().await.unwrap();
+        let codec = ProstCodec::<ModelInferRequest, ModelInferResponse>::default();
+        let path = format!("{SERVICE}/ModelInfer").parse().unwrap();
+        grpc.unary(tonic::Request::new(request), path, codec).await.map(Response::into_inner)
+    };
+    assert_eq!(infer(1_000).await.unwrap().raw_output_contents, [vec![7; 8_000]]);
+    let refused = infer(1_000_000).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    until(async || (app.metric("leeway_body_memory_bytes").await == 0.0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_when_to_try_again() {
     let _gate = GATE_IN_USE.lock().await;
     let_go(usize::MAX);
@@ -720,6 +741,37 @@ async fn a_connection_that_only_waits_for_its_client_gives_way() {
     until(async || client.infer(echo([1.0, 2.0])).await.is_ok().then_some(())).await;
     assert!(tokio::time::timeout(PATIENCE, response).await.unwrap().is_err());
     drop(connection);
+}
+
+/// A client that asks, and reads nothing of the answers, is disconnected, and their memory is free again.
+#[tokio::test(flavor = "multi_thread")]
+async fn responses_that_nobody_reads_end_the_connection() {
+    let mut config = Repository::of("echo_sequence").config();
+    config.http.write_timeout_ms = 100.try_into().unwrap();
+    let app = TestApp::with(config).await;
+    let stream = tokio::net::TcpStream::connect(app.data).await.unwrap();
+    // The client lets the server send only 16 bytes of each answer.
+    let (sender, connection) = h2::client::Builder::new().initial_window_size(16).handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut asking = Vec::new();
+    for _ in 0..10 {
+        let mut sender = sender.clone().ready().await.unwrap();
+        let request = axum::http::Request::post(app.url(&format!("{SERVICE}/ModelInfer")))
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let (response, mut body) = sender.send_request(request, false).unwrap();
+        let message = raw("echo_sequence", input("x", "INT64", &[1, 1000]), vec![1; 8000]).encode_to_vec();
+        let head = [&[0], &(message.len() as u32).to_be_bytes()[..]].concat();
+        body.send_data([head, message].concat().into(), true).unwrap();
+        asking.push(response);
+    }
+    let mut answers = Vec::new();
+    for response in asking {
+        answers.push(tokio::time::timeout(PATIENCE, response).await.unwrap().unwrap());
+    }
+    tokio::time::timeout(PATIENCE, connection).await.unwrap().unwrap().ok();
+    until(async || (app.metric("leeway_body_memory_bytes").await == 0.0).then_some(())).await;
 }
 
 /// The shape of the tensors of images: 600 kB, more than the first window of a stream.

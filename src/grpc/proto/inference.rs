@@ -280,7 +280,7 @@ pub struct ModelStreamInferResponse {
     /// Reason for the failure; empty if there is an answer.
     #[prost(string, tag = "1")]
     pub error_message: ::prost::alloc::string::String,
-    /// The answer. After a failure, it has only the id of the request.
+    /// The answer; empty after a failure.
     #[prost(message, optional, tag = "2")]
     pub infer_response: ::core::option::Option<ModelInferResponse>,
 }
