@@ -79,10 +79,9 @@
 //! A module uses only modules that come before it in this table. `tests/layers` checks this order. It also checks that
 //! no two files import each other, that long files and functions give a reason for their length, and these boundaries:
 //! `ort` only in `model/onnx.rs` and `model/onnx/`; `axum`, `hyper` and `tower` only in `http/`; `tonic` only in
-//! `grpc/`; `prometheus` only in
-//! `monitor/text.rs`; SQL only in `state/`; `deploy/` reads the repository only in `repository_view.rs`, and in `offline.rs` for a server
-//! that is not running; environment variables only in `config/`; JSON answers are declared in `api/`, and no command
-//! indexes them by name.
+//! `grpc/`; `prometheus` only in `monitor/text.rs`; SQL only in `state/`; `deploy/` reads the repository only in
+//! `repository_view.rs`, and in `offline.rs` for a server that is not running; environment variables only in `config/`;
+//! JSON answers are declared in `api/`, and no command indexes them by name.
 //!
 //! # Deliberate omissions
 //!

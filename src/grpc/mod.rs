@@ -1,4 +1,4 @@
-//! The Open Inference Protocol over gRPC: messages, framing, and the table of statuses. `http/grpc.rs` has the handlers.
+//! The Open Inference Protocol over gRPC: messages, framing, and the table of statuses. `http/grpc/` has the handlers.
 //!
 //! - `proto/` has the messages, generated from the files in `/proto`, and their description for reflection.
 //! - `framing.rs` has the frame of a message and the deadline of a call.

@@ -123,7 +123,7 @@ pub(super) async fn serve(
         }
         let started = Started::new(&activity, &responses);
         let mut router = router.clone();
-        let request = request.map(|body| Body::new(RequestBody::new(body, &activity)));
+        let request = request.map(|body| Body::new(RequestBody::new(body, &activity, &responses)));
         async move {
             let mut response: Response = router.call(request).await?;
             // HTTP/2 has a frame for this.
@@ -136,7 +136,7 @@ pub(super) async fn serve(
     });
     let mut connection = pin!(builder().serve_connection(TokioIo::new(stream), service));
     let generation = write_timeout.saturating_mul(WRITE_TIMEOUTS_PER_GENERATION);
-    let mut next_generation = tokio::time::interval_at(tokio::time::Instant::now() + generation, generation);
+    let mut next_generation = tokio::time::interval(generation);
     let ending = loop {
         tokio::select! {
             biased;
@@ -195,8 +195,12 @@ struct Responses {
     unfinished: [AtomicUsize; 3],
     /// Number of all responses, also of those that wait for more to send.
     open: AtomicUsize,
+    /// Number of requests that were answered.
     answered: AtomicUsize,
-    cancelled: AtomicUsize,
+    /// Number of requests whose client left before they were answered.
+    left: AtomicUsize,
+    /// Number of requests whose bodies ended early. They were answered with an error that nobody reads.
+    broken_off: AtomicUsize,
 }
 
 impl Responses {
@@ -214,7 +218,8 @@ impl Responses {
 
     /// Returns true if the client has cancelled many more requests than it has let be answered.
     fn are_flooded(&self) -> bool {
-        self.cancelled.load(Relaxed) > self.answered.load(Relaxed).saturating_add(MAX_CANCELLED)
+        let (answered, broken_off) = (self.answered.load(Relaxed), self.broken_off.load(Relaxed));
+        self.left.load(Relaxed) + broken_off > answered.saturating_sub(broken_off) + MAX_CANCELLED
     }
 }
 
@@ -249,10 +254,14 @@ impl Drop for Started {
         if self.in_flight.is_none() {
             return;
         }
-        self.responses.cancelled.fetch_add(1, Relaxed);
-        if self.responses.are_flooded() {
-            self.activity.end(Ending::Evicted);
-        }
+        self.responses.left.fetch_add(1, Relaxed);
+        end_if_flooded(&self.responses, &self.activity);
+    }
+}
+
+fn end_if_flooded(responses: &Responses, activity: &Activity) {
+    if responses.are_flooded() {
+        activity.end(Ending::Evicted);
     }
 }
 
@@ -347,12 +356,13 @@ impl HttpBody for ResponseBody {
 struct RequestBody {
     body: Incoming,
     activity: Arc<Activity>,
+    responses: Arc<Responses>,
     is_waiting: bool,
 }
 
 impl RequestBody {
-    fn new(body: Incoming, activity: &Arc<Activity>) -> RequestBody {
-        RequestBody { body, activity: Arc::clone(activity), is_waiting: false }
+    fn new(body: Incoming, activity: &Arc<Activity>, responses: &Arc<Responses>) -> RequestBody {
+        RequestBody { body, activity: Arc::clone(activity), responses: Arc::clone(responses), is_waiting: false }
     }
 
     fn set_waiting(&mut self, is_waiting: bool) {
@@ -374,6 +384,10 @@ impl HttpBody for RequestBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         self.set_waiting(frame.is_pending());
+        if let Poll::Ready(Some(Err(_))) = &frame {
+            self.responses.broken_off.fetch_add(1, Relaxed);
+            end_if_flooded(&self.responses, &self.activity);
+        }
         frame.map(|frame| frame.map(|frame| frame.map_err(io::Error::other)))
     }
 

@@ -12,7 +12,7 @@
 //!   has the handlers of the admin API, and the table of the admin listener's handlers. `admin_access.rs` checks access
 //!   to the admin API, and `operator_request.rs` reads its paths and bodies.
 //! - `v2/` has the handlers of the Open Inference Protocol.
-//! - `grpc.rs` and `grpc_streams.rs` have the handlers of gRPC, and `grpc_messages.rs` its bodies.
+//! - `grpc/` has the handlers of gRPC.
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON; `error_response.rs` is the only place where an error becomes a status.
 
@@ -28,8 +28,6 @@ mod error_response;
 mod exposition;
 mod feedback;
 mod grpc;
-mod grpc_messages;
-mod grpc_streams;
 mod http2;
 mod json_answer;
 mod listener;

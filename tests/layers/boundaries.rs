@@ -58,6 +58,7 @@ const BOUNDARIES: &[Boundary] = &[
             "deploy/deployer/",
             "http/connections.rs",
             "http/exposition.rs",
+            "http/grpc/streams.rs",
             "http/listener.rs",
             "http/request_layer.rs",
             "monitor/mod.rs",

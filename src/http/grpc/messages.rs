@@ -16,11 +16,11 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
 use tokio::sync::mpsc;
 
-use super::HttpState;
-use super::body::{BodyLimit, broken_off};
 use crate::budget::{ArrivedBytes, Deadline, Held, MemoryBudget};
 use crate::error::{Error, Result};
 use crate::grpc::{FRAME_HEAD, FrameHead, metadata_of_success};
+use crate::http::HttpState;
+use crate::http::body::{BodyLimit, broken_off};
 
 /// Time for a message to arrive, if the call has no deadline. The budget of the model counts from the head of the call,
 /// too, but the model is known only once the message has arrived.

@@ -14,17 +14,18 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::HttpState;
-use super::body::BodyLimit;
-use super::context::Failure;
-use super::error_response;
-use super::grpc::{Call, Inferred, health, run};
-use super::grpc_messages::{Message, Messages, streamed, success};
+use super::call::Call;
+use super::infer::{Inferred, run};
+use super::messages::{Message, Messages, streamed, success};
+use super::questions::health;
 use crate::error::{Error, OperatorError, Result};
 use crate::grpc::proto::health::health_check_response::ServingStatus;
 use crate::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use crate::grpc::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use crate::grpc::{self, AnswerForm};
+use crate::http::body::BodyLimit;
+use crate::http::context::Failure;
+use crate::http::{HttpState, error_response};
 
 /// Maximum number of inferences of a stream that are not answered yet. Further messages wait in the client.
 const MAX_IN_FLIGHT: usize = 8;
