@@ -63,7 +63,7 @@ impl Call {
     }
 
     /// Returns the time by which a message has to be complete that is expected from `started` on.
-    fn deadline(&self, started: Instant) -> Deadline {
+    pub(super) fn deadline(&self, started: Instant) -> Deadline {
         Deadline::after(started, self.time())
     }
 
