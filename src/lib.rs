@@ -72,16 +72,17 @@
 //! | [`state`] | the journal and the ledger, in memory and in SQLite | HTTP |
 //! | [`serve`] | one prediction, from its head to its output: instances, media or named tensors in, predictions or named tensors out | HTTP, wire formats |
 //! | [`openapi`] | the OpenAPI documents of both listeners, made from the types of `api` and the served models | HTTP |
+//! | [`grpc`] | the Open Inference Protocol over gRPC: messages, framing, error → status | HTTP |
 //! | [`http`] | listeners and drain, the tower stack, handlers, wire formats, error → response | |
 //! | [`app`] | the composition root: every module built from a `Config` | |
 //! | [`cli`] | one file per subcommand; exit codes | |
 //!
 //! A module uses only modules that come before it in this table. `tests/layers` checks this order. It also checks that
 //! no two files import each other, that long files and functions give a reason for their length, and these boundaries:
-//! `ort` only in `model/onnx.rs` and `model/onnx/`; `axum`, `hyper` and `tower` only in `http/`; `prometheus` only in
-//! `monitor/text.rs`; SQL only in `state/`; `deploy/` reads the repository only in `repository_view.rs`, and in `offline.rs` for a server
-//! that is not running; environment variables only in `config/`; JSON answers are declared in `api/`, and no command
-//! indexes them by name.
+//! `ort` only in `model/onnx.rs` and `model/onnx/`; `axum`, `hyper` and `tower` only in `http/`; `tonic` only in
+//! `grpc/`; `prometheus` only in `monitor/text.rs`; SQL only in `state/`; `deploy/` reads the repository only in
+//! `repository_view.rs`, and in `offline.rs` for a server that is not running; environment variables only in `config/`;
+//! JSON answers are declared in `api/`, and no command indexes them by name.
 //!
 //! # Deliberate omissions
 //!
@@ -127,6 +128,7 @@ pub mod feedback;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod grpc;
 pub mod http;
 pub mod identity;
 pub mod machine;

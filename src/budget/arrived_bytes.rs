@@ -1,6 +1,6 @@
 //! Bytes that arrive in pieces.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::memory::{Held, HeldBytes, MemoryBudget};
 use crate::error::Result;
@@ -99,6 +99,14 @@ impl ArrivedBytes {
         Ok(())
     }
 
+    /// Returns a reader of the arrived bytes, which takes none of them.
+    pub fn reader(&self) -> impl Buf + '_ {
+        match &self.pieces {
+            Pieces::One(bytes) => Reader { first: bytes, blocks: &[], left: self.length },
+            Pieces::Blocks(blocks) => Reader { first: &[], blocks, left: self.length },
+        }
+    }
+
     /// Joins all arrived bytes into one piece.
     pub fn whole(self) -> Held<Bytes> {
         let whole = match self.pieces {
@@ -112,6 +120,38 @@ impl ArrivedBytes {
             }
         };
         self.held.of(whole)
+    }
+}
+
+/// Reads bytes in several pieces as if they were one.
+struct Reader<'a> {
+    /// Rest of the piece that is read now.
+    first: &'a [u8],
+    blocks: &'a [Vec<u8>],
+    left: usize,
+}
+
+impl Buf for Reader<'_> {
+    fn remaining(&self) -> usize {
+        self.left
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self.first {
+            [] => self.blocks.first().map_or(&[], Vec::as_slice),
+            first => first,
+        }
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.left -= count;
+        while count > self.first.len()
+            && let Some((next, blocks)) = self.blocks.split_first()
+        {
+            count -= self.first.len();
+            (self.first, self.blocks) = (next, blocks);
+        }
+        self.first = self.first.get(count..).unwrap_or_default();
     }
 }
 
@@ -138,6 +178,11 @@ mod tests {
                 prop_assert!(memory.held() <= (2 * all.len()).max(MIN_BLOCK));
             }
             prop_assert_eq!(arrived.len(), all.len());
+            let mut reader = arrived.reader();
+            let skipped = all.len() / 3;
+            reader.advance(skipped);
+            prop_assert_eq!(reader.copy_to_bytes(reader.remaining()), &all[skipped..]);
+            drop(reader);
             let whole = arrived.whole();
             prop_assert_eq!(&**whole, &*all);
             drop(whole);

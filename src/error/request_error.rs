@@ -76,6 +76,10 @@ pub enum Error {
     #[error("the Content-Encoding of the body is not supported; send the body uncompressed, or with gzip or zstd")]
     #[strum(message = "Unsupported content")]
     UnsupportedCoding,
+    /// A call of gRPC that does not exist, or not here.
+    #[error("{0}")]
+    #[strum(message = "Call not implemented")]
+    UnknownCall(String),
     /// The path exists, but does not accept this method.
     #[error("this path accepts {allowed} only")]
     #[strum(message = "Method not allowed")]
@@ -180,6 +184,11 @@ pub enum Error {
         /// Duration of each stage until then.
         spent: Timings,
     },
+
+    /// The deadline of a stream of messages has passed.
+    #[error("the deadline of the stream has passed; open another one")]
+    #[strum(message = "Deadline exceeded")]
+    DeadlineOfStream,
 
     // ----- the model's fault -----
     /// ONNX Runtime could not run the model on this input.
@@ -292,7 +301,8 @@ impl Error {
             | Error::UnknownVersion { .. }
             | Error::NoDefaultModel { .. }
             | Error::UnknownEndpoint
-            | Error::UnknownAction { .. } => ErrorKind::NotFound,
+            | Error::UnknownAction { .. }
+            | Error::UnknownCall(_) => ErrorKind::NotFound,
             Error::Overloaded { .. }
             | Error::QueueFull { .. }
             | Error::TooManyConnections { .. }
@@ -302,7 +312,7 @@ impl Error {
             | Error::Unhealthy(_)
             | Error::ShuttingDown
             | Error::FeedbackNotRecorded { .. } => ErrorKind::Unavailable,
-            Error::Expired { .. } => ErrorKind::DeadlineExceeded,
+            Error::Expired { .. } | Error::DeadlineOfStream => ErrorKind::DeadlineExceeded,
             Error::ModelFailed { .. }
             | Error::NonFiniteOutput { .. }
             | Error::UnusableOutput { .. }

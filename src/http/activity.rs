@@ -28,8 +28,8 @@ pub(super) struct Activity {
     written: AtomicU64,
     /// True once the connection has received a request.
     has_asked: AtomicBool,
-    /// True while a request waits for its client to send more of the body.
-    is_waiting: AtomicBool,
+    /// Number of requests that wait for their client to send more of the body.
+    waiting: AtomicUsize,
     /// Time of the connection's acceptance, last response or last piece of a body: the latest of them, in milliseconds
     /// from the epoch.
     since: AtomicU64,
@@ -90,7 +90,7 @@ impl Activity {
             is_writing: AtomicBool::new(false),
             written: AtomicU64::new(0),
             has_asked: AtomicBool::new(false),
-            is_waiting: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             since: AtomicU64::new(millis(epoch.elapsed())),
             has_ended_input: AtomicBool::new(false),
             delivery: Mutex::new(None),
@@ -117,7 +117,8 @@ impl Activity {
     /// Returns the state in which the connection can be evicted; `None` while the server works on its request or
     /// response.
     pub(super) fn rest(&self) -> Option<Rest> {
-        match (self.is_waiting.load(Relaxed), self.is_busy()) {
+        let waiting = self.waiting.load(Relaxed);
+        match (waiting > 0 && waiting >= self.requests.load(Relaxed), self.is_busy()) {
             (true, _) => Some(Rest::Waiting),
             (false, true) => None,
             (false, false) if self.is_new() => Some(Rest::New),
@@ -131,13 +132,29 @@ impl Activity {
 
     /// Sets the mark that a request waits for its client to send more of the body.
     pub(super) fn set_waiting(&self, is_waiting: bool) {
-        if is_waiting == self.is_waiting.load(Relaxed) {
+        if is_waiting == (self.waiting.load(Relaxed) > 0) {
             return;
         }
         if is_waiting {
             self.since.store(millis(self.epoch.elapsed()), Relaxed);
         }
-        self.is_waiting.store(is_waiting, Relaxed);
+        self.waiting.store(is_waiting.into(), Relaxed);
+    }
+
+    /// Notes that one more of several requests waits for its client to send more of the body.
+    pub(super) fn add_waiting(&self) {
+        self.since.store(millis(self.epoch.elapsed()), Relaxed);
+        self.waiting.fetch_add(1, Relaxed);
+    }
+
+    /// Notes that one of several requests no longer waits for its client.
+    pub(super) fn remove_waiting(&self) {
+        self.waiting.fetch_sub(1, Relaxed);
+    }
+
+    /// Returns true if the server works on a request, of which `responding` are being answered.
+    pub(super) fn is_working(&self, responding: usize) -> bool {
+        self.requests.load(Relaxed) > self.waiting.load(Relaxed) + responding
     }
 
     pub(super) fn is_evicted(&self) -> bool {
@@ -229,6 +246,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Guard that counts a request of a connection as in flight until it is dropped.
+#[derive(Debug)]
 pub(super) struct InFlight(Arc<Activity>);
 
 impl InFlight {

@@ -39,15 +39,20 @@ pub(super) async fn token_layer(
     request: Request,
     next: Next,
 ) -> Result<Response, Failure> {
+    check_operator(&state, request.headers())?;
+    Ok(next.run(request).await)
+}
+
+/// Fails unless a request on the data listener has the token of operators.
+pub(super) fn check_operator(state: &HttpState, headers: &HeaderMap) -> Result<(), OperatorError> {
     match &state.admin_token {
-        Some(token) => check_token(request.headers(), token.secret())?,
+        Some(token) => check_token(headers, token.secret()),
         None => {
             let problem = "models are loaded and unloaded on the admin listener, or on this one with the token that is \
                            configured as admin.token";
-            return Err(OperatorError::Forbidden(problem.to_owned()).into());
+            Err(OperatorError::Forbidden(problem.to_owned()))
         }
     }
-    Ok(next.run(request).await)
 }
 
 /// Checks the operator's token. Digests are compared in constant time, so that the duration reveals neither the correct

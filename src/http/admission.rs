@@ -199,7 +199,7 @@ fn whole_milliseconds(value: &[u8]) -> Option<u64> {
     is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-fn priority(headers: &HeaderMap) -> Result<Priority> {
+pub(super) fn priority(headers: &HeaderMap) -> Result<Priority> {
     let Some(value) = headers.get(X_PRIORITY) else { return Ok(Priority::default()) };
     let named =
         Priority::ALL.into_iter().find(|priority| value.as_bytes().eq_ignore_ascii_case(priority.name().as_bytes()));
@@ -212,7 +212,7 @@ fn priority(headers: &HeaderMap) -> Result<Priority> {
 }
 
 /// Returns the routing key, which may have any bytes that are valid in a header.
-fn routing_key(headers: &HeaderMap) -> Result<Option<&[u8]>> {
+pub(super) fn routing_key(headers: &HeaderMap) -> Result<Option<&[u8]>> {
     let mut keys = headers.get_all(&X_ROUTING_KEY).iter().map(|value| value.as_bytes());
     match (keys.next(), keys.next()) {
         (None, _) => Ok(None),

@@ -57,7 +57,12 @@ impl BodyLimit {
         BodyLimit { bytes, advice: "a change needs a few hundred bytes" }
     }
 
-    fn exceeded(self) -> Error {
+    /// Returns the limit for messages that ask a question.
+    pub(super) const fn of_questions(bytes: NonZeroUsize) -> BodyLimit {
+        BodyLimit { bytes, advice: "a question needs a few hundred bytes" }
+    }
+
+    pub(super) fn exceeded(self) -> Error {
         Error::RequestTooLarge { limit: self.bytes.get(), advice: self.advice }
     }
 }
@@ -187,7 +192,7 @@ pub(super) async fn read(
 }
 
 /// Returns the error for a body that ended too early, that cannot be decompressed, or whose connection is evicted.
-fn broken_off(error: axum::Error) -> Error {
+pub(super) fn broken_off(error: axum::Error) -> Error {
     let error = error.into_inner().downcast::<io::Error>().ok();
     let Some(cause) = error.as_ref().and_then(|error| error.get_ref()) else { return Error::RequestAborted };
     if let Some(Evicted { limit }) = cause.downcast_ref() {

@@ -18,6 +18,7 @@ use tower_service::Service;
 
 use super::activity::{AboveLimit, Activity, Ending, InFlight};
 use super::context;
+use super::http2::{self, Protocol};
 use super::request_layer::has_a_date;
 use super::stream::{SocketStream, WatchedStream};
 
@@ -38,6 +39,11 @@ pub(super) async fn serve(
     above_limit: Option<AboveLimit>,
     activity: Arc<Activity>,
 ) -> hyper::Result<()> {
+    match http2::protocol(&stream, &activity).await {
+        Some(Protocol::Http1) => {}
+        Some(Protocol::Http2) => return http2::serve(stream, write_timeout, router, above_limit, activity).await,
+        None => return Ok(()),
+    }
     // hyper panics on a date that it cannot format. A response without a date is valid, too.
     http.auto_date_header(has_a_date());
     let stream = WatchedStream::new(stream, write_timeout, Arc::clone(&activity));

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{
-    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::response::Response;
 
@@ -16,6 +16,7 @@ use super::content_coding;
 use super::trace_context::TraceContext;
 use crate::api::problem::Problem;
 use crate::error::{Error, ErrorKind, Fault, OperatorError};
+use crate::grpc;
 use crate::identity::cut_off;
 
 /// Maximum length of the member `detail` of a problem document, in characters.
@@ -28,6 +29,8 @@ pub(super) enum Format {
     Problem,
     /// A problem document with the member `error` as plain JSON, for clients of the `/v1` and `/v2` protocols.
     ProblemWithError,
+    /// A status of gRPC.
+    Grpc,
 }
 
 /// Returns the HTTP status for a kind of error.
@@ -61,6 +64,9 @@ fn status(error: &OperatorError) -> StatusCode {
 
 /// Returns the response for an error.
 pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Format) -> Response {
+    if format == Format::Grpc {
+        return grpc::status(error).into_http();
+    }
     let status = status(error);
     // Cut off, because the message may quote the request, or a name from a model file.
     let detail = cut_off(error.to_string(), MAX_DETAIL);
@@ -112,6 +118,14 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
     response
 }
 
+/// Returns the metadata at the end of a stream of gRPC that ends with an error.
+pub(super) fn trailers(error: &OperatorError) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // A status without binary details has only valid metadata.
+    let _ = grpc::status(error).add_header(&mut trailers);
+    trailers
+}
+
 /// Logs an error with the details that the caller does not get. The level is error if the model or the server is at
 /// fault.
 pub(super) fn log(error: &OperatorError, request_id: &HeaderValue, trace: Option<&TraceContext>) {
@@ -156,6 +170,8 @@ mod tests {
             Error::UnknownEndpoint,
             Error::UnknownAction { action: "classify".into() },
             Error::ApiKeyRefused { given: false },
+            Error::UnknownCall("Call: no such call".into()),
+            Error::DeadlineOfStream,
             Error::UnsupportedMethod { allowed: "POST".into() },
             Error::UnsupportedContent("the Content-Type of the body is \"text/plain\"".into()),
             Error::UnsupportedCoding,

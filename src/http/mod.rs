@@ -1,7 +1,8 @@
 //! HTTP: the listeners, the tower stack, the handlers, and the mapping of errors to responses.
 //!
 //! - `sockets.rs` binds the addresses of a listener. `listener.rs` accepts connections, `connections.rs` gives them
-//!   places, and `connection.rs` serves one connection and closes it. `stream.rs` is the stream below a connection, and distinguishes a client that waits from a client
+//!   places, and `connection.rs` serves one connection and closes it;
+//!   `http2.rs` does so for HTTP/2. `stream.rs` is the stream below a connection, and distinguishes a client that waits from a client
 //!   that has left. All of them share the state in `activity.rs`.
 //! - `tls.rs` makes the handshakes of a listener with TLS, and reads its certificate, also when it changes.
 //!   `certificate_expiry.rs` finds the time at which it expires.
@@ -15,6 +16,7 @@
 //!   has the handlers of the admin API, and the table of the admin listener's handlers. `admin_access.rs` checks access
 //!   to the admin API, and `operator_request.rs` reads its paths and bodies.
 //! - `v2/` has the handlers of the Open Inference Protocol.
+//! - `grpc/` has the handlers of gRPC.
 //! - `invocations.rs` has the headers and health checks of SageMaker and MLflow, and `tensorflow.rs` the metadata that
 //!   clients of TensorFlow Serving read.
 //! - `decoded_body.rs` decompresses bodies while they arrive, and `compression.rs` compresses answers, if that is
@@ -46,6 +48,8 @@ mod exposition;
 mod feedback;
 mod file_watch;
 mod invocations;
+mod grpc;
+mod http2;
 mod json_answer;
 mod listener;
 mod models;
@@ -129,6 +133,8 @@ pub struct HttpState {
     /// Measured cost of judging feedback, which also runs on the threads for heavy stages.
     pub feedback_cost: StageCost,
     documents: Documents,
+    /// The same of decompressing messages.
+    pub decompression_cost: StageCost,
 }
 
 impl HttpState {
@@ -170,6 +176,7 @@ impl HttpState {
             blocking_threads: BlockingThreads::new(config.threads()),
             feedback_cost: StageCost::default(),
             documents: Documents::default(),
+            decompression_cost: StageCost::default(),
         }
     }
 }

@@ -93,6 +93,8 @@ fn check_head(request: &Request) -> Result<()> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(_), None) => {}
+        // HTTP/2 has the host in the URI.
+        (None, _) if request.version() == Version::HTTP_2 && request.uri().authority().is_some() => {}
         (None, _) if request.version() < Version::HTTP_11 => {}
         (None, _) => return Err(Error::InvalidInput("HTTP/1.1 needs the header Host".to_owned())),
         (Some(_), Some(_)) => {

@@ -14,7 +14,7 @@ use super::context::Failure;
 use super::error_response::Format;
 use super::predict::{Protocol, predict};
 use super::{
-    ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, cors, docs, feedback,
+    ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, cors, docs, feedback, grpc,
     invocations, models, openapi, operations, path_prefix, request_layer, tensorflow, v2,
 };
 use crate::api::routes::{ADMIN_API, AdminEndpoint, AliasOf, DataEndpoint, Method};
@@ -71,7 +71,8 @@ pub fn data(state: &Arc<HttpState>) -> Router {
     let keys = state.api_keys.as_ref();
     let own = with_layers(own, state, Format::Problem, keys);
     let v1 = with_layers(v1, state, Format::ProblemWithError, keys);
-    let routes = own.merge(v1).merge(with_layers(v2_routes(state), state, Format::ProblemWithError, keys));
+    let v2 = with_layers(v2_routes(state), state, Format::ProblemWithError, keys);
+    let routes = own.merge(v1).merge(v2).merge(with_layers(grpc::routes(), state, Format::Grpc, keys));
     with_optional_layers(routes, state)
 }
 

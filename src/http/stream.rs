@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop;
 use tokio::time::Sleep;
@@ -54,6 +54,8 @@ pub(super) struct WatchedStream {
     stream: Pin<Box<TimeoutStream<SocketStream>>>,
     activity: Arc<Activity>,
     half_closed: Option<HalfClosed>,
+    /// True if a client may close its sending side and wait for the response, as in HTTP/1.
+    can_half_close: bool,
 }
 
 /// The state of a stream whose client has closed its sending side and may be waiting for a response.
@@ -64,13 +66,46 @@ struct HalfClosed {
     pause: Duration,
 }
 
+// ===== impl SocketStream =====
+
+impl SocketStream {
+    /// Waits for bytes, and returns their number without reading them; 0 at the end of the input. With TLS, the bytes are
+    /// encrypted.
+    pub(super) async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            SocketStream::Tcp(stream) => stream.peek(bytes).await,
+            SocketStream::Tls(stream) => stream.get_ref().0.peek(bytes).await,
+            SocketStream::Unix(stream) => loop {
+                stream.readable().await?;
+                let peek = || {
+                    let (length, _) = rustix::net::recv(stream, &mut *bytes, rustix::net::RecvFlags::PEEK)?;
+                    Ok(length)
+                };
+                match stream.try_io(Interest::READABLE, peek) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    peeked => return peeked,
+                }
+            },
+        }
+    }
+}
+
 // ===== impl WatchedStream =====
 
 impl WatchedStream {
     pub(super) fn new(stream: SocketStream, write_timeout: Duration, activity: Arc<Activity>) -> WatchedStream {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(write_timeout));
-        WatchedStream { stream: Box::pin(stream), activity, half_closed: None }
+        WatchedStream { stream: Box::pin(stream), activity, half_closed: None, can_half_close: true }
+    }
+
+    /// Returns a stream whose client has left once it closes its sending side.
+    pub(super) fn without_half_close(
+        stream: SocketStream,
+        write_timeout: Duration,
+        activity: Arc<Activity>,
+    ) -> WatchedStream {
+        WatchedStream { can_half_close: false, ..WatchedStream::new(stream, write_timeout, activity) }
     }
 
     fn note<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -160,7 +195,7 @@ impl AsyncRead for WatchedStream {
         let read = self.stream.as_mut().poll_read(context, buf);
         charge(context, buf.filled().len() - before);
         let is_end = matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before && buf.remaining() > 0;
-        if is_end && self.half_closed.is_none() && self.activity.is_busy() {
+        if is_end && self.can_half_close && self.half_closed.is_none() && self.activity.is_busy() {
             if let SocketStream::Tls(_) = self.stream.get_ref() {
                 // No byte can be sent ahead within the encryption, and clients with TLS close only at the end.
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));

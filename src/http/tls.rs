@@ -23,12 +23,13 @@ use tokio_rustls::server::TlsStream;
 use super::activity::Activity;
 use super::certificate_expiry::expiry;
 use super::file_watch::FileWatch;
+use super::http2::ALPN;
 use crate::config::TlsConfig;
 use crate::error::{Result, SetupError};
 use crate::monitor::TlsRecorder;
 
 /// Protocols that clients can choose in the handshake (ALPN), the preferred one first.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [ALPN, b"http/1.1"];
 
 /// Time for a client to complete the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

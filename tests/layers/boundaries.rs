@@ -27,6 +27,12 @@ const BOUNDARIES: &[Boundary] = &[
     },
     Boundary {
         module: "",
+        words: &["tonic::", "tonic_reflection::"],
+        allowed_in: &["grpc/"],
+        because: "only one module knows gRPC's own types",
+    },
+    Boundary {
+        module: "",
         words: &["prometheus::"],
         allowed_in: &["monitor/text.rs"],
         because: "one file knows the text format",
@@ -53,6 +59,7 @@ const BOUNDARIES: &[Boundary] = &[
             "http/compression.rs",
             "http/connections.rs",
             "http/exposition.rs",
+            "http/grpc/streams.rs",
             "http/listener.rs",
             "http/request_layer.rs",
             "monitor/mod.rs",
@@ -190,6 +197,7 @@ const LAYERS: &[&str] = &[
     "state",
     "serve",
     "openapi",
+    "grpc",
     "http",
     "app",
     "cli",

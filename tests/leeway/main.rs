@@ -30,6 +30,7 @@ mod documentation;
 mod drift;
 mod first_run;
 mod golden;
+mod grpc;
 #[cfg(target_os = "linux")]
 mod hanging_disk;
 mod hostile;
@@ -49,6 +50,7 @@ mod openapi;
 mod overload;
 
 mod prometheus;
+mod protocol_buffers;
 mod repository;
 mod request_forms;
 #[cfg(feature = "failpoints")]

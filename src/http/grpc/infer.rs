@@ -1,0 +1,100 @@
+//! `ModelInfer`: an inference, through the same queue, budgets and traffic split as `/predict`.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+
+use super::call::Call;
+use super::messages::{Message, Messages, unary};
+use crate::budget::{ArrivedBytes, Held};
+use crate::error::{Error, Result};
+use crate::grpc::{self, AnswerForm, AnswerHead, InferHead};
+use crate::http::HttpState;
+use crate::http::admission::{priority, routing_key};
+use crate::http::body::BodyLimit;
+use crate::http::context::{Failure, attach_delivery};
+use crate::monitor::Delivery;
+use crate::registry::ServedVersion;
+use crate::serve::{self, Content, EncodedRequest, Head, Input, Output};
+
+/// `ModelInfer`
+pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
+    let (call, body) = Call::of(request)?;
+    call.refuse_above_limit()?;
+    let mut messages = Messages::new(body);
+    let limit = BodyLimit::of_predictions(state.body_limit);
+    let message = call.in_time(messages.only(limit, &state.body_memory)).await?;
+    let Inferred { frame, delivery } = run(&state, &call, call.context.started, message, AnswerForm::Unary).await?;
+    let mut response = unary(frame);
+    attach_delivery(&mut response, delivery);
+    Ok(response)
+}
+
+/// An answered inference.
+pub(super) struct Inferred {
+    /// The answer, in its frame.
+    pub(super) frame: Held<Vec<u8>>,
+    pub(super) delivery: Delivery,
+}
+
+/// The message of an inference.
+struct InferMessage {
+    bytes: ArrivedBytes,
+    content: Content,
+}
+
+impl EncodedRequest for InferMessage {
+    type AnswerForm = ();
+
+    fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, ())> {
+        Ok((grpc::read_tensors(&self.bytes.whole(), self.content, with)?, ()))
+    }
+}
+
+/// Runs an inference whose time counts from `started`.
+pub(super) async fn run(
+    state: &HttpState,
+    call: &Call,
+    started: Instant,
+    message: Message,
+    form: AnswerForm,
+) -> Result<Inferred> {
+    let limit = BodyLimit::of_predictions(state.body_limit);
+    let bytes = message.uncompressed(state, limit, call.deadline(started)).await?;
+    let mut head = InferHead::read(bytes.reader())?;
+    let asked = Head {
+        target: grpc::target(&head.model, &head.version),
+        routing_key: routing_key(&call.headers)?.unwrap_or(call.context.id.as_bytes()),
+        read_at: started,
+        client_timeout: shortest(call.timeout, head.timeout),
+        priority: match head.priority {
+            Some(priority) => priority,
+            None => priority(&call.headers)?,
+        },
+        media_type: None,
+    };
+    let admitted = serve::admit(&state.catalog, asked)?;
+    let (memory, id, content) = (state.body_memory.clone(), std::mem::take(&mut head.id), head.content);
+    let encode = move |output: Output<'_>, (): (), version: &ServedVersion| {
+        let Output::Named(outputs) = output else {
+            return Err(Error::internal("named tensors were answered with predictions"));
+        };
+        let head = AnswerHead { model: version.model.as_str(), version: version.version.to_string(), id };
+        let frame = grpc::infer_response(form, head, outputs)?;
+        Ok(memory.hold(frame.capacity())?.of(frame))
+    };
+    let arriving = pin!(async { Ok(InferMessage { bytes, content }) });
+    let answer = admitted.infer(arriving, &state.blocking_threads, encode).await?;
+    Ok(Inferred { frame: answer.encoded, delivery: answer.delivery })
+}
+
+fn shortest(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}

@@ -1,0 +1,204 @@
+//! The calls of gRPC that answer with several messages: inference over a stream, and watching the health.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::http::header::HeaderMap;
+use axum::response::Response;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::call::Call;
+use super::infer::{Inferred, run};
+use super::messages::{Message, Messages, streamed, success};
+use super::questions::health;
+use crate::error::{Error, OperatorError, Result};
+use crate::grpc::proto::health::health_check_response::ServingStatus;
+use crate::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
+use crate::grpc::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
+use crate::grpc::{self, AnswerForm};
+use crate::http::body::BodyLimit;
+use crate::http::context::Failure;
+use crate::http::{HttpState, error_response};
+
+/// Maximum number of inferences of a stream that are not answered yet. Further messages wait in the client.
+const MAX_IN_FLIGHT: usize = 8;
+/// Interval of looks at the readiness of the server and its models.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// `ModelStreamInfer`: an inference for each message, answered in the order of the messages.
+pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
+    let (call, body) = Call::of(request)?;
+    call.refuse_above_limit()?;
+    let (frames, taken) = mpsc::channel(1);
+    let stream = InferStream { state, call: Arc::new(call), messages: Messages::new(body), frames };
+    Ok(streamed(taken, stream.run()))
+}
+
+/// `grpc.health.v1.Health/Watch`: the health now, and every change.
+pub(super) async fn watch_health(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
+    let (call, body) = Call::of(request)?;
+    let HealthCheckRequest { service } = grpc::decode(&call.question(&state, body).await?)?;
+    let (frames, taken) = mpsc::channel(1);
+    Ok(streamed(taken, watch(state, call, service, frames)))
+}
+
+async fn watch(state: Arc<HttpState>, call: Call, service: String, frames: mpsc::Sender<Bytes>) -> HeaderMap {
+    let mut looks = looks();
+    let mut last = None;
+    loop {
+        looks.tick().await;
+        let is_stopping = !state.readiness.is_ready();
+        let status = {
+            let snapshot = state.catalog.snapshot();
+            health(&state, &snapshot, &service).unwrap_or(ServingStatus::ServiceUnknown)
+        };
+        if last != Some(status) {
+            let frame = grpc::encode(&HealthCheckResponse { status: status.into() });
+            if frames.send(frame.into()).await.is_err() {
+                return HeaderMap::new();
+            }
+            last = Some(status);
+        }
+        if call.is_overdue() {
+            return ended(&state, &call, &Error::DeadlineOfStream);
+        }
+        if is_stopping {
+            return ended(&state, &call, &Error::ShuttingDown);
+        }
+    }
+}
+
+/// Counts and logs the error that ends a stream, and returns the metadata at its end.
+fn ended(state: &HttpState, call: &Call, error: &Error) -> HeaderMap {
+    let error = error.clone().into();
+    state.monitor.server().error_response(OperatorError::code(&error));
+    error_response::log(&error, &call.context.id);
+    error_response::trailers(&error)
+}
+
+fn looks() -> tokio::time::Interval {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
+}
+
+/// Inference over a stream.
+struct InferStream {
+    state: Arc<HttpState>,
+    call: Arc<Call>,
+    messages: Messages,
+    frames: mpsc::Sender<Bytes>,
+}
+
+impl InferStream {
+    async fn run(mut self) -> HeaderMap {
+        match self.answer_all().await {
+            Ok(()) => success(),
+            Err(error) => ended(&self.state, &self.call, &error),
+        }
+    }
+
+    /// Answers messages until the client ends the stream, or the server stops. Fails if the messages cannot be told
+    /// apart any more.
+    async fn answer_all(&mut self) -> Result<()> {
+        let limit = BodyLimit::of_predictions(self.state.body_limit);
+        let (mut in_flight, mut is_open, mut looks) = (InOrder::default(), true, looks());
+        while is_open || !in_flight.is_empty() {
+            tokio::select! {
+                biased;
+                frame = in_flight.next(), if !in_flight.is_empty() => {
+                    if self.frames.send(frame).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                message = self.messages.next(limit, &self.state.body_memory),
+                    if is_open && in_flight.len() < MAX_IN_FLIGHT =>
+                {
+                    match message? {
+                        Some(message) => in_flight.push(answer(Arc::clone(&self.state), Arc::clone(&self.call), message)),
+                        None => is_open = false,
+                    }
+                }
+                _ = looks.tick() => {
+                    if self.call.is_overdue() {
+                        return Err(Error::DeadlineOfStream);
+                    }
+                    if in_flight.is_empty() && !self.state.readiness.is_ready() {
+                        return Err(Error::ShuttingDown);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Answers one message. An error is an answer, too: the stream goes on.
+async fn answer(state: Arc<HttpState>, call: Arc<Call>, message: Message) -> Bytes {
+    match run(&state, &call, Instant::now(), message, AnswerForm::Streamed).await {
+        Ok(Inferred { frame, .. }) => Bytes::from_owner(frame),
+        Err(error) => {
+            let error = error.into();
+            state.monitor.server().error_response(OperatorError::code(&error));
+            error_response::log(&error, &call.context.id);
+            let message = grpc::status(&error).message().to_owned();
+            let frame = grpc::encode(&ModelStreamInferResponse {
+                error_message: message,
+                infer_response: Some(ModelInferResponse::default()),
+            });
+            frame.into()
+        }
+    }
+}
+
+/// Futures that run at the same time, and whose outputs are taken in the order of the futures.
+#[derive(Default)]
+struct InOrder(VecDeque<Running>);
+
+enum Running {
+    Yet(Pin<Box<dyn Future<Output = Bytes> + Send>>),
+    Done(Bytes),
+}
+
+impl InOrder {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn push(&mut self, future: impl Future<Output = Bytes> + Send + 'static) {
+        self.0.push_back(Running::Yet(Box::pin(future)));
+    }
+
+    /// Runs all futures until the first one is done.
+    async fn next(&mut self) -> Bytes {
+        poll_fn(|context| {
+            for running in &mut self.0 {
+                if let Running::Yet(future) = running
+                    && let Poll::Ready(output) = future.as_mut().poll(context)
+                {
+                    *running = Running::Done(output);
+                }
+            }
+            match self.0.pop_front() {
+                Some(Running::Done(output)) => Poll::Ready(output),
+                Some(first) => {
+                    self.0.push_front(first);
+                    Poll::Pending
+                }
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
