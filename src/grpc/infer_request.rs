@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::fields::{Field, Fields, malformed};
 use super::typed_contents;
 use crate::api::v2;
+use crate::budget::MemoryBudget;
 use crate::error::{Error, Result};
 use crate::identity::shown;
 use crate::serve::{Content, Elements, Input, NamedInput, NamedRequest};
@@ -33,8 +34,13 @@ struct EncodedTensors<'a> {
 }
 
 /// Reads the tensors of an encoded `ModelInferRequest`, and passes them to `with`. The inputs are those of the model or of
-/// the pipeline, as `content` says.
-pub fn read_tensors<T>(message: &[u8], content: Content, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<T> {
+/// the pipeline, as `content` says. Returns also the names of the outputs that are asked for; empty for all.
+pub fn read_tensors<T>(
+    message: &[u8],
+    content: Content,
+    memory: &MemoryBudget,
+    with: impl FnOnce(Input<'_>) -> Result<T>,
+) -> Result<(T, Vec<String>)> {
     let EncodedTensors { inputs, outputs, raw } = EncodedTensors::read(message)?;
     let mut raw = raw.into_iter();
     let decoded = inputs.into_iter().enumerate().map(|(index, input)| {
@@ -47,7 +53,9 @@ pub fn read_tensors<T>(message: &[u8], content: Content, with: impl FnOnce(Input
     });
     let mut decoded: Vec<DecodedInput<'_>> = decoded.collect::<Result<_>>()?;
     let inputs = decoded.iter_mut().map(DecodedInput::named).collect();
-    with(Input::Named(NamedRequest { inputs, outputs, content, timeout: None, priority: None }))
+    let names = outputs.iter().map(|name| name.clone().into_owned()).collect();
+    let request = NamedRequest { inputs, outputs, content, timeout: None, priority: None, memory };
+    Ok((with(Input::Named(request))?, names))
 }
 
 impl<'a> EncodedTensors<'a> {
@@ -207,6 +215,8 @@ fn wrong(problem: String) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use proptest::prelude::*;
     use prost::Message;
 
@@ -214,14 +224,19 @@ mod tests {
     use crate::grpc::proto::inference::model_infer_request::InferInputTensor;
     use crate::grpc::proto::inference::{InferTensorContents, ModelInferRequest};
 
+    fn memory() -> MemoryBudget {
+        MemoryBudget::new(1 << 20, NonZeroUsize::MIN)
+    }
+
     /// Reads the only input of a request, as text.
     fn read(input: InferInputTensor, raw: Option<Vec<u8>>) -> Result<String> {
         let raw_input_contents = raw.into_iter().map(Into::into).collect();
         let request = ModelInferRequest { inputs: vec![input], raw_input_contents, ..ModelInferRequest::default() };
-        read_tensors(&request.encode_to_vec(), Content::Model, |input| match input {
+        let shown = |input: Input<'_>| match input {
             Input::Named(NamedRequest { inputs, .. }) => Ok(format!("{:?}", inputs[0])),
             _ => Err(Error::internal("no named tensors")),
-        })
+        };
+        read_tensors(&request.encode_to_vec(), Content::Model, &memory(), shown).map(|(shown, _)| shown)
     }
 
     fn input(datatype: &str, shape: &[i64], contents: Option<InferTensorContents>) -> InferInputTensor {
@@ -273,7 +288,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = read_tensors(&bytes, Content::ByNames, |_| Ok(()));
+            let _ = read_tensors(&bytes, Content::ByNames, &memory(), |_| Ok(()));
             let contents: &[&[u8]] = &[&bytes];
             for dtype in [DType::Bool, DType::I16, DType::U64, DType::F32, DType::F64] {
                 if let Ok(data) = typed_contents::data(dtype, 3, contents) {

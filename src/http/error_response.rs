@@ -89,8 +89,8 @@ pub(super) fn render(error: &OperatorError, request_id: &HeaderValue, format: Fo
     let headers = response.headers_mut();
     // Clients of these protocols read the error only from plain JSON.
     let media_type = match format {
-        Format::Problem => "application/problem+json",
         Format::ProblemWithError => "application/json",
+        Format::Problem | Format::Grpc => "application/problem+json",
     };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     if let Some(time) = error.retry_after() {

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::budget::MemoryBudget;
@@ -87,7 +86,6 @@ impl NamedInput<'_> {
         let most = match &self.elements {
             Elements::Json(json) => json.get().len() / 2 + 1,
             Elements::Raw(bytes) => bytes.len() / self.dtype.raw_size().unwrap_or(4),
-            Elements::Bytes(texts) => texts.len(),
             // They have taken their memory already.
             Elements::Values(_) => 0,
         };
@@ -103,8 +101,6 @@ pub enum Elements<'a> {
     Json(&'a RawValue),
     /// Raw bytes, as [`Data::from_raw`] reads them.
     Raw(&'a [u8]),
-    /// Texts or files.
-    Bytes(&'a [Bytes]),
     /// Decoded elements.
     Values(Data),
 }

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::input::{Elements, NamedInput, NamedOutput};
 use crate::error::{Error, Result};
 use crate::identity::shown;
 use crate::pipeline::{some_of, tensor_elements};
-use crate::tensor::{DType, Data, Dim, RowDimension, Signature, Tensor, TensorSpec, Tensors, text_of};
+use crate::tensor::{DType, Data, Dim, RowDimension, Signature, Tensor, TensorSpec, Tensors};
 
 /// Returns the inputs in the order of the signature, with the rows first. Fails if an input is missing, unknown, given
 /// twice, or does not fit.
@@ -87,21 +85,12 @@ pub(super) fn elements(elements: Elements<'_>, dtype: DType, shape: &[usize]) ->
     let described = |problem: String| format!(": {problem}");
     let count =
         count.ok_or_else(|| described(format!("the shape {shape:?} has more elements than there is memory")))?;
-    let found = |found: usize| match found == count {
-        true => Ok(()),
-        false => Err(described(format!("found {found} elements, expected {count} for the shape {shape:?}"))),
-    };
     match elements {
         Elements::Json(json) => tensor_elements(json, dtype, shape),
         Elements::Raw(bytes) => Data::from_raw(dtype, count, bytes).map_err(described),
-        Elements::Bytes(texts) => {
-            found(texts.len())?;
-            let read = |(at, text): (usize, &Bytes)| text_of(at, text);
-            texts.iter().enumerate().map(read).collect::<Result<_, _>>().map(Data::Text).map_err(described)
-        }
+        Elements::Values(data) if data.len() == count => Ok(data),
         Elements::Values(data) => {
-            found(data.len())?;
-            Ok(data)
+            Err(described(format!("found {} elements, expected {count} for the shape {shape:?}", data.len())))
         }
     }
 }

@@ -41,9 +41,6 @@ pub(super) fn decoded<'a>(inputs: Vec<NamedInput<'a>>, form: &InstanceForm) -> R
             Elements::Raw(bytes) if is_file && is_flat && dtype == DType::Text => {
                 Some(raw_texts(rows, bytes).map_err(|problem| at(format!(": {problem}")))?)
             }
-            Elements::Bytes(files) if is_file && is_flat && files.len() == rows => {
-                Some(files.iter().map(|file| &**file).collect())
-            }
             _ => None,
         };
         let column = match files {

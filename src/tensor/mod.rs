@@ -15,7 +15,6 @@ use std::ops::Range;
 
 pub use self::element::{DType, Data, Element, for_each_element_type, with_element_type};
 pub use self::raw_bytes::raw_texts;
-pub(crate) use self::raw_bytes::text_of;
 pub use self::signature::{Dim, RowDimension, Signature, TensorSpec};
 pub use self::tensors::{Padding, Tensors};
 use crate::error::{Error, Result};

@@ -140,7 +140,7 @@ pub fn raw_texts(elements: usize, mut bytes: &[u8]) -> Result<Vec<&[u8]>, String
 }
 
 /// Returns the text with this index, which must be UTF-8.
-pub(crate) fn text_of(at: usize, bytes: &[u8]) -> Result<String, String> {
+fn text_of(at: usize, bytes: &[u8]) -> Result<String, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| format!("element {at} is not a text in UTF-8"))?;
     Ok(text.to_owned())
 }

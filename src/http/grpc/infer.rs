@@ -10,13 +10,14 @@ use axum::response::Response;
 use super::call::Call;
 use super::messages::{Message, Messages, unary};
 use crate::budget::{ArrivedBytes, Held};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::grpc::{self, AnswerForm, AnswerHead, InferHead};
 use crate::http::HttpState;
 use crate::http::admission::{priority, routing_key};
 use crate::http::body::BodyLimit;
 use crate::http::context::{Failure, attach_delivery};
 use crate::monitor::Delivery;
+use crate::pipeline::Prediction;
 use crate::registry::ServedVersion;
 use crate::serve::{self, Content, EncodedRequest, Head, Input, Output};
 
@@ -47,14 +48,16 @@ struct InferMessage {
 }
 
 impl EncodedRequest for InferMessage {
-    type AnswerForm = ();
+    /// The names of the outputs that are asked for; empty for all.
+    type AnswerForm = Vec<String>;
 
     fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, ())> {
-        Ok((grpc::read_tensors(&self.bytes.whole(), self.content, with)?, ()))
+    fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, Vec<String>)> {
+        let bytes = self.bytes.whole();
+        grpc::read_tensors(&bytes, self.content, bytes.budget(), with)
     }
 }
 
@@ -82,12 +85,19 @@ pub(super) async fn run(
     };
     let admitted = serve::admit(&state.catalog, asked)?;
     let (memory, id, content) = (state.body_memory.clone(), std::mem::take(&mut head.id), head.content);
-    let encode = move |output: Output<'_>, (): (), version: &ServedVersion| {
-        let Output::Named(outputs) = output else {
-            return Err(Error::internal("named tensors were answered with predictions"));
-        };
+    let (feedback, unique) = (Arc::clone(&state.feedback), call.context.unique);
+    let encode = move |output: Output<'_>, names: Vec<String>, version: &ServedVersion| {
         let head = AnswerHead { model: version.model.as_str(), version: version.version.to_string(), id };
-        let frame = grpc::infer_response(form, head, outputs)?;
+        let frame = match output {
+            Output::Named(outputs) => grpc::infer_response(form, head, outputs)?,
+            Output::Predictions(predictions) => {
+                let id = |index: usize, prediction: &Prediction| {
+                    feedback.sign(unique, index, version.key, prediction.observation())
+                };
+                let kind = version.pipeline.postprocessor.prediction_kind();
+                grpc::infer_response(form, head, &serve::prediction_columns(&kind, predictions, id, &names)?)?
+            }
+        };
         Ok(memory.hold(frame.capacity())?.of(frame))
     };
     let arriving = pin!(async { Ok(InferMessage { bytes, content }) });

@@ -25,6 +25,7 @@ use crate::grpc::proto::inference::{ModelInferResponse, ModelStreamInferResponse
 use crate::grpc::{self, AnswerForm};
 use crate::http::body::BodyLimit;
 use crate::http::context::Failure;
+use crate::http::trace_context::TraceContext;
 use crate::http::{HttpState, error_response};
 
 /// Maximum number of inferences of a stream that are not answered yet. Further messages wait in the client.
@@ -79,8 +80,13 @@ async fn watch(state: Arc<HttpState>, call: Call, service: String, frames: mpsc:
 fn ended(state: &HttpState, call: &Call, error: &Error) -> HeaderMap {
     let error = error.clone().into();
     state.monitor.server().error_response(OperatorError::code(&error));
-    error_response::log(&error, &call.context.id);
+    log(state, call, &error);
     error_response::trailers(&error)
+}
+
+fn log(state: &HttpState, call: &Call, error: &OperatorError) {
+    let trace = state.logs_traces.then(|| TraceContext::of(&call.headers)).flatten();
+    error_response::log(error, &call.context.id, trace.as_ref());
 }
 
 fn looks() -> tokio::time::Interval {
@@ -147,7 +153,7 @@ async fn answer(state: Arc<HttpState>, call: Arc<Call>, message: Message) -> Byt
         Err(error) => {
             let error = error.into();
             state.monitor.server().error_response(OperatorError::code(&error));
-            error_response::log(&error, &call.context.id);
+            log(&state, &call, &error);
             let message = grpc::status(&error).message().to_owned();
             let frame = grpc::encode(&ModelStreamInferResponse {
                 error_message: message,
