@@ -25,6 +25,9 @@ struct EncodedInput<'a> {
     contents: Vec<&'a [u8]>,
 }
 
+/// Largest growth of typed elements when they are decoded: a byte can become an `i64`, or a text of 16 bytes.
+const MAX_GROWTH: usize = 8;
+
 /// The tensors of an inference, with the elements of its inputs still encoded.
 #[derive(Debug)]
 struct EncodedTensors<'a> {
@@ -34,7 +37,7 @@ struct EncodedTensors<'a> {
 }
 
 /// Reads the tensors of an encoded `ModelInferRequest`, and passes them to `with`. The inputs are those of the model or of
-/// the pipeline, as `content` says. Returns also the names of the outputs that are asked for; empty for all.
+/// the pipeline, as `content` says. Also returns the names of the outputs to answer.
 pub fn read_tensors<T>(
     message: &[u8],
     content: Content,
@@ -42,6 +45,10 @@ pub fn read_tensors<T>(
     with: impl FnOnce(Input<'_>) -> Result<T>,
 ) -> Result<(T, Vec<String>)> {
     let EncodedTensors { inputs, outputs, raw } = EncodedTensors::read(message)?;
+    // Elements that are not raw are decoded here, and take up to eight times the bytes of their numbers.
+    let typed = inputs.iter().flat_map(|input| &input.contents).map(|contents| contents.len()).sum::<usize>();
+    let _held = memory.hold(typed.saturating_mul(MAX_GROWTH))?;
+    let names = outputs.iter().map(|name| name.clone().into_owned()).collect();
     let mut raw = raw.into_iter();
     let decoded = inputs.into_iter().enumerate().map(|(index, input)| {
         let name = input.name;
@@ -53,7 +60,6 @@ pub fn read_tensors<T>(
     });
     let mut decoded: Vec<DecodedInput<'_>> = decoded.collect::<Result<_>>()?;
     let inputs = decoded.iter_mut().map(DecodedInput::named).collect();
-    let names = outputs.iter().map(|name| name.clone().into_owned()).collect();
     let request = NamedRequest { inputs, outputs, content, timeout: None, priority: None, memory };
     Ok((with(Input::Named(request))?, names))
 }
@@ -232,11 +238,11 @@ mod tests {
     fn read(input: InferInputTensor, raw: Option<Vec<u8>>) -> Result<String> {
         let raw_input_contents = raw.into_iter().map(Into::into).collect();
         let request = ModelInferRequest { inputs: vec![input], raw_input_contents, ..ModelInferRequest::default() };
-        let shown = |input: Input<'_>| match input {
+        let read = |input: Input<'_>| match input {
             Input::Named(NamedRequest { inputs, .. }) => Ok(format!("{:?}", inputs[0])),
             _ => Err(Error::internal("no named tensors")),
         };
-        read_tensors(&request.encode_to_vec(), Content::Model, &memory(), shown).map(|(shown, _)| shown)
+        read_tensors(&request.encode_to_vec(), Content::Model, &memory(), read).map(|(text, _)| text)
     }
 
     fn input(datatype: &str, shape: &[i64], contents: Option<InferTensorContents>) -> InferInputTensor {

@@ -39,14 +39,14 @@ impl Client {
         Client(Channel::from_shared(app.url("")).unwrap().connect().await.unwrap())
     }
 
-    async fn call<Q, A>(&self, path: &str, request: impl IntoRequest<Q>) -> Result<Response<A>, Status>
+    async fn call<Q, A>(&self, path: &str, request: tonic::Request<Q>) -> Result<Response<A>, Status>
     where
         Q: Message + Send + Sync + 'static,
         A: Message + Default + Send + Sync + 'static,
     {
         let mut grpc = Grpc::new(self.0.clone());
         grpc.ready().await.unwrap();
-        let called = grpc.unary(request.into_request(), path.parse().unwrap(), ProstCodec::<Q, A>::default());
+        let called = grpc.unary(request, path.parse().unwrap(), ProstCodec::<Q, A>::default());
         tokio::time::timeout(PATIENCE, called).await.unwrap()
     }
 
@@ -60,7 +60,7 @@ impl Client {
     }
 
     async fn infer(&self, request: impl IntoRequest<ModelInferRequest>) -> Result<ModelInferResponse, Status> {
-        self.call(&format!("{SERVICE}/ModelInfer"), request).await.map(Response::into_inner)
+        self.call(&format!("{SERVICE}/ModelInfer"), request.into_request()).await.map(Response::into_inner)
     }
 
     async fn watch(&self, service: &str) -> Streaming<HealthCheckResponse> {
@@ -751,7 +751,8 @@ async fn responses_that_nobody_reads_end_the_connection() {
     let app = TestApp::with(config).await;
     let stream = tokio::net::TcpStream::connect(app.data).await.unwrap();
     // The client lets the server send only 16 bytes of each answer.
-    let (sender, connection) = h2::client::Builder::new().initial_window_size(16).handshake(stream).await.unwrap();
+    let (sender, connection) =
+        h2::client::Builder::new().initial_window_size(16).handshake::<_, bytes::Bytes>(stream).await.unwrap();
     let connection = tokio::spawn(connection);
     let mut asking = Vec::new();
     for _ in 0..10 {

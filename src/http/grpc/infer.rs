@@ -9,8 +9,8 @@ use axum::response::Response;
 
 use super::call::Call;
 use super::messages::{Message, Messages, unary};
-use crate::budget::{ArrivedBytes, Held};
-use crate::error::Result;
+use crate::budget::{ArrivedBytes, Held, MemoryBudget};
+use crate::error::{Error, Result};
 use crate::grpc::{self, AnswerForm, AnswerHead, InferHead};
 use crate::http::HttpState;
 use crate::http::admission::{priority, routing_key};
@@ -19,7 +19,7 @@ use crate::http::context::{Failure, attach_delivery};
 use crate::monitor::Delivery;
 use crate::pipeline::Prediction;
 use crate::registry::ServedVersion;
-use crate::serve::{self, Content, EncodedRequest, Head, Input, Output};
+use crate::serve::{self, Content, EncodedRequest, Head, Input, Output, prediction_columns};
 
 /// `ModelInfer`
 pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
@@ -45,10 +45,11 @@ pub(super) struct Inferred {
 struct InferMessage {
     bytes: ArrivedBytes,
     content: Content,
+    memory: MemoryBudget,
 }
 
 impl EncodedRequest for InferMessage {
-    /// The names of the outputs that are asked for; empty for all.
+    /// Names of the outputs to answer; empty for all.
     type AnswerForm = Vec<String>;
 
     fn size(&self) -> usize {
@@ -56,8 +57,8 @@ impl EncodedRequest for InferMessage {
     }
 
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, Vec<String>)> {
-        let bytes = self.bytes.whole();
-        grpc::read_tensors(&bytes, self.content, bytes.budget(), with)
+        let InferMessage { bytes, content, memory } = self;
+        grpc::read_tensors(&bytes.whole(), content, &memory, with)
     }
 }
 
@@ -84,8 +85,8 @@ pub(super) async fn run(
         media_type: None,
     };
     let admitted = serve::admit(&state.catalog, asked)?;
-    let (memory, id, content) = (state.body_memory.clone(), std::mem::take(&mut head.id), head.content);
-    let (feedback, unique) = (Arc::clone(&state.feedback), call.context.unique);
+    let (feedback, memory, unique) = (Arc::clone(&state.feedback), state.body_memory.clone(), call.context.unique);
+    let (id, content) = (std::mem::take(&mut head.id), head.content);
     let encode = move |output: Output<'_>, names: Vec<String>, version: &ServedVersion| {
         let head = AnswerHead { model: version.model.as_str(), version: version.version.to_string(), id };
         let frame = match output {
@@ -95,12 +96,13 @@ pub(super) async fn run(
                     feedback.sign(unique, index, version.key, prediction.observation())
                 };
                 let kind = version.pipeline.postprocessor.prediction_kind();
-                grpc::infer_response(form, head, &serve::prediction_columns(&kind, predictions, id, &names)?)?
+                grpc::infer_response(form, head, &prediction_columns(&kind, predictions, id, &names)?)?
             }
         };
         Ok(memory.hold(frame.capacity())?.of(frame))
     };
-    let arriving = pin!(async { Ok(InferMessage { bytes, content }) });
+    let memory = state.body_memory.clone();
+    let arriving = pin!(async { Ok(InferMessage { bytes, content, memory }) });
     let answer = admitted.infer(arriving, &state.blocking_threads, encode).await?;
     Ok(Inferred { frame: answer.encoded, delivery: answer.delivery })
 }
