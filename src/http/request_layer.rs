@@ -29,7 +29,7 @@ pub(super) async fn layer(
 ) -> Response {
     let started = Instant::now();
     let above_limit = context::above_limit(&request);
-    let unique = unique_at(SystemTime::now());
+    let unique = new_id();
     let id = request_id(&request, unique);
     RequestContext { unique, id: id.clone(), started, above_limit }.attach(&mut request);
     let trace = state.logs_traces.then(|| TraceContext::of(request.headers())).flatten();
@@ -121,6 +121,11 @@ fn is_date(time: SystemTime) -> bool {
     // A margin of a day, because the check is done once for the whole lifetime of a connection.
     let last = YEAR_10000.saturating_sub(Duration::from_secs(86_400));
     time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since < last)
+}
+
+/// Returns an id that no other request has.
+pub(super) fn new_id() -> Uuid {
+    unique_at(SystemTime::now())
 }
 
 /// Returns a UUID of version 7 with this time. If the clock is set back, later ids have earlier times. A time before

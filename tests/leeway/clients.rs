@@ -66,13 +66,13 @@ fn server() -> Server {
 fn every_type_and_rank_comes_back_unchanged_in_every_form() {
     let server = server();
     let address = server.data.to_string();
-    let said = run(script("round_trip.py").arg(repository()).args([&address]));
+    let said = run(script("round_trip.py").arg(repository()).args([&address, &address]));
     assert!(said.contains("tensors compared, 0 differ"), "{said}");
 }
 
 #[test]
 fn tritonclient_finds_everything_that_it_asks_for() {
-    for kind in ["http", "http.aio"] {
+    for kind in ["http", "http.aio", "grpc", "grpc.aio"] {
         let server = server();
         let said = run(script("triton.py").args([kind, &server.data.to_string(), TOKEN]));
         assert!(said.contains(&format!("{kind} repository: ok")), "{said}");
@@ -82,8 +82,11 @@ fn tritonclient_finds_everything_that_it_asks_for() {
 #[test]
 fn the_kserve_sdk_speaks_both_versions() {
     let server = server();
-    let said = run(script("kserve_sdk.py").args([&server.data.to_string()]));
-    assert!(said.contains("kserve v2: ok") && said.contains("kserve v1: ok"), "{said}");
+    let address = server.data.to_string();
+    let said = run(script("kserve_sdk.py").args([&address, &address]));
+    for expected in ["kserve v2: ok", "kserve v1: ok", "kserve grpc: ok"] {
+        assert!(said.contains(expected), "{said}");
+    }
 }
 
 /// Returns the examples of docs/clients.md, each with the words after `<!-- client:`.

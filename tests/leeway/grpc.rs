@@ -513,9 +513,9 @@ async fn models_are_loaded_and_unloaded_with_the_token_only() {
 
     let without_token = TestApp::with(repository.config()).await;
     let request = RepositoryModelUnloadRequest { model_name: "echo_float32".into(), ..Default::default() };
-    let refused =
-        Client::of(&without_token).await.ask::<_, RepositoryModelUnloadResponse>("RepositoryModelUnload", request);
-    assert_eq!(refused.await.unwrap_err().code(), Code::PermissionDenied);
+    let client = Client::of(&without_token).await;
+    let refused = client.ask::<_, RepositoryModelUnloadResponse>("RepositoryModelUnload", request).await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 }
 
 #[tokio::test(flavor = "multi_thread")]

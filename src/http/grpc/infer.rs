@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use uuid::Uuid;
 
 use super::call::Call;
 use super::messages::{Message, Messages, unary};
 use crate::budget::{ArrivedBytes, Held, MemoryBudget};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::grpc::{self, AnswerForm, AnswerHead, InferHead};
 use crate::http::HttpState;
 use crate::http::admission::{priority, routing_key};
@@ -28,10 +29,22 @@ pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request)
     let mut messages = Messages::new(body);
     let limit = BodyLimit::of_predictions(state.body_limit);
     let message = call.in_time(messages.only(limit, &state.body_memory)).await?;
-    let Inferred { frame, delivery } = run(&state, &call, call.context.started, message, AnswerForm::Unary).await?;
+    let asked =
+        Inference { message, started: call.context.started, unique: call.context.unique, form: AnswerForm::Unary };
+    let Inferred { frame, delivery } = run(&state, &call, asked).await?;
     let mut response = unary(frame);
     attach_delivery(&mut response, delivery);
     Ok(response)
+}
+
+/// An inference that has arrived.
+pub(super) struct Inference {
+    pub(super) message: Message,
+    /// Time at which its head had been read.
+    pub(super) started: Instant,
+    /// Id from which the ids of its predictions are derived.
+    pub(super) unique: Uuid,
+    pub(super) form: AnswerForm,
 }
 
 /// An answered inference.
@@ -62,14 +75,9 @@ impl EncodedRequest for InferMessage {
     }
 }
 
-/// Runs an inference whose time counts from `started`.
-pub(super) async fn run(
-    state: &HttpState,
-    call: &Call,
-    started: Instant,
-    message: Message,
-    form: AnswerForm,
-) -> Result<Inferred> {
+/// Runs an inference.
+pub(super) async fn run(state: &HttpState, call: &Call, inference: Inference) -> Result<Inferred> {
+    let Inference { message, started, unique, form } = inference;
     let limit = BodyLimit::of_predictions(state.body_limit);
     let bytes = message.uncompressed(state, limit, call.deadline(started)).await?;
     let mut head = InferHead::read(bytes.reader())?;
@@ -85,7 +93,7 @@ pub(super) async fn run(
         media_type: None,
     };
     let admitted = serve::admit(&state.catalog, asked)?;
-    let (feedback, memory, unique) = (Arc::clone(&state.feedback), state.body_memory.clone(), call.context.unique);
+    let (feedback, memory) = (Arc::clone(&state.feedback), state.body_memory.clone());
     let (id, content) = (std::mem::take(&mut head.id), head.content);
     let encode = move |output: Output<'_>, names: Vec<String>, version: &ServedVersion| {
         let head = AnswerHead { model: version.model.as_str(), version: version.version.to_string(), id };

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::call::Call;
-use super::infer::{Inferred, run};
+use super::infer::{Inference, Inferred, run};
 use super::messages::{Message, Messages, streamed, success};
 use super::questions::health;
 use crate::error::{Error, OperatorError, Result};
@@ -25,6 +25,7 @@ use crate::grpc::proto::inference::{ModelInferResponse, ModelStreamInferResponse
 use crate::grpc::{self, AnswerForm};
 use crate::http::body::BodyLimit;
 use crate::http::context::Failure;
+use crate::http::request_layer::new_id;
 use crate::http::trace_context::TraceContext;
 use crate::http::{HttpState, error_response};
 
@@ -148,7 +149,8 @@ impl InferStream {
 
 /// Answers one message. An error is an answer, too: the stream goes on.
 async fn answer(state: Arc<HttpState>, call: Arc<Call>, message: Message) -> Bytes {
-    match run(&state, &call, Instant::now(), message, AnswerForm::Streamed).await {
+    let asked = Inference { message, started: Instant::now(), unique: new_id(), form: AnswerForm::Streamed };
+    match run(&state, &call, asked).await {
         Ok(Inferred { frame, .. }) => Bytes::from_owner(frame),
         Err(error) => {
             let error = error.into();
