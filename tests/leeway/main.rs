@@ -49,6 +49,7 @@ mod openapi;
 mod overload;
 
 mod prometheus;
+mod proxies;
 mod repository;
 mod request_forms;
 #[cfg(feature = "failpoints")]
