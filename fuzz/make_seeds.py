@@ -208,6 +208,75 @@ def sounds():
     yield "floats.pcm", struct.pack("<6f", 0.0, -1.0, 0.5, 1e-9, 2.0, -0.25)
 
 
+# ----- tensors by name -----
+
+
+def inference(body, raw=None):
+    """The length of the JSON text, or 65535 if the whole body is JSON, and the body."""
+    text = json.dumps(body).encode()
+    return struct.pack("<H", 0xFFFF if raw is None else len(text)) + text + (raw or b"")
+
+
+def tensor(name, shape, datatype, **rest):
+    return {"name": name, "shape": shape, "datatype": datatype, **rest}
+
+
+def v2():
+    nested = tensor("x", [2, 2], "FP32", data=[[1, 2.5], [-3e-2, 4]])
+    yield "json", inference({"id": "7", "inputs": [nested], "outputs": [{"name": "y", "parameters": {"binary_data": True}}]})
+    names = {"d": "FP64", "h": "FP16", "b": "BF16", "u": "UINT8", "f": "BOOL"}
+    data = {"f": [True], "u": [255]}
+    flat = [tensor(name, [1, 1] if name == "d" else [1], kind, data=data.get(name, [0.5])) for name, kind in names.items()]
+    yield "types", inference({"inputs": flat, "parameters": {"timeout": 5, "priority": 1, "content": "model"}})
+    sizes = [("x", [1, 2], "FP32", 8), ("i", [2, 1], "INT64", 16), ("t", [1, 1], "BYTES", 6), ("k", [], "INT32", 4)]
+    binary = [tensor(name, shape, kind, parameters={"binary_data_size": size}) for name, shape, kind, size in sizes]
+    raw = struct.pack("<2f2qI2si", 1.0, 2.0, 3, 4, 2, b"ab", -1)
+    yield "binary", inference({"inputs": binary, "parameters": {"binary_data_output": True}}, raw)
+    files = tensor("image", [2], "BYTES", parameters={"binary_data_size": 10})
+    yield "files", inference({"inputs": [files]}, struct.pack("<I3sI", 3, b"GIF", 0)[:11].ljust(10, b"\0"))
+    yield "files.json", inference({"inputs": [tensor("image", [1, 1], "BYTES", data=["R0lG"])]})
+
+
+def field(number, wire_type, content):
+    head = varint(number << 3 | wire_type)
+    return head + (varint(len(content)) + content if wire_type == 2 else content)
+
+
+def varint(value):
+    head = b""
+    while value > 127:
+        head, value = head + bytes([value & 127 | 128]), value >> 7
+    return head + bytes([value])
+
+
+def grpc():
+    def named(name, datatype, shape, contents=b""):
+        text = field(1, 2, name) + field(2, 2, datatype) + field(3, 2, b"".join(map(varint, shape)))
+        return field(5, 2, text + (field(5, 2, contents) if contents else b""))
+
+    model = field(1, 2, b"m") + field(3, 2, b"id")
+    timeout = field(4, 2, field(1, 2, b"timeout") + field(2, 2, field(2, 0, varint(5))))
+    yield "raw", model + named(b"x", b"FP32", [1, 2]) + field(6, 2, field(1, 2, b"y")) + field(7, 2, struct.pack("<2f", 1, 2))
+    yield "floats", model + timeout + named(b"x", b"FP32", [1, 2], field(6, 2, struct.pack("<2f", 1, 2)))
+    yield "integers", model + named(b"i", b"INT64", [1, 1], field(3, 2, varint(300)))
+    yield "texts", model + named(b"t", b"BYTES", [1, 2], field(8, 2, b"a") + field(8, 2, "ü".encode()))
+    yield "booleans", model + named(b"f", b"BOOL", [2], field(1, 2, b"\0\1"))
+
+
+def base64_texts():
+    for name, text in {
+        "standard": "+/+/ABA=", "url": "-_-_ABA", "lines": "+/+/\r\nABA=\r\n", "data": "data:image/png;base64,+/+/\nABA=",
+    }.items():
+        yield name, text
+
+
+def csv():
+    yield "header", "a,b\n1.5,x\n,\"y, \"\"z\"\"\"\n"
+    yield "rows", "1,2,3\r\n4,5,6\r\n"
+    yield "mark", "\ufeffb,a\n\"line\n\",2"
+    yield "ragged", "1,2\n3\n"
+
+
 def main():
     shutil.rmtree(SEEDS, ignore_errors=True)
     of_target = {
@@ -218,6 +287,10 @@ def main():
         "image": images(),
         "audio": sounds(),
         "external_data": external_data(),
+        "v2": v2(),
+        "grpc": grpc(),
+        "base64": base64_texts(),
+        "csv": csv(),
     }
     for target, seeds in of_target.items():
         for name, content in seeds:

@@ -29,6 +29,11 @@ TARGETS = {
     # 192,000 samples of 4 bytes in a vector that grows, and a block of FLAC: 65,535 samples of 8 channels and 4 bytes.
     "audio": (8_192, 6),
     "external_data": (8_192, 4),
+    # Elements take 24 bytes for three of JSON at the most.
+    "v2": (8_192, 4),
+    "grpc": (8_192, 4),
+    "base64": (8_192, 2),
+    "csv": (8_192, 4),
 }
 # More folders with seeds than fuzz/seeds/<target>.
 SEEDS = {"external_data": [ROOT / "tests/data/external"]}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use leeway::budget::Deadline;
 use leeway::error::{Error, Result};
-use leeway::pipeline::{Prepared, Preprocessor, StageContext, Stages};
+use leeway::pipeline::{InstanceForm, Prepared, Preprocessor, StageContext, Stages};
 use leeway::tensor::{DType, Dim, Signature, TensorSpec};
 use serde_json::Value;
 
@@ -31,6 +31,11 @@ impl Stage {
         let no_files = BTreeMap::new();
         let preprocessor = Stages::default().preprocessor(StageContext::new(&config, &signature, &no_files));
         Stage { inputs, preprocessor: preprocessor.expect("a stage that can be") }
+    }
+
+    /// The form of its instances.
+    pub fn instance_form(&self) -> Option<InstanceForm> {
+        self.preprocessor.instance_form()
     }
 
     /// Prepares a request, and checks what came of it against what the model takes: so many rows, if it is known how many.

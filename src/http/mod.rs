@@ -67,6 +67,12 @@ mod tls;
 mod trace_context;
 mod v2;
 
+/// The readers of bodies, for the fuzz targets of `fuzz/`.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub(crate) use super::v2::read_inference as v2_inference;
+}
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

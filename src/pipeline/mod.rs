@@ -21,6 +21,10 @@ mod audio;
 mod bytes;
 mod classify;
 mod detect;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    pub(crate) use super::json::base64_text::fuzzed as base64;
+}
 mod image;
 mod json;
 mod json_schema;

@@ -11,6 +11,8 @@
 
 mod admit;
 mod describe;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod infer;
 mod input;
 mod named_tensors;

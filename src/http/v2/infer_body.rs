@@ -99,6 +99,17 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
     )))
 }
 
+/// Reads the body of an inference request, and passes it to `with`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_inference(
+    body: &[u8],
+    json_length: Option<usize>,
+    memory: &MemoryBudget,
+    with: impl FnOnce(Input<'_>) -> Result<()>,
+) -> Result<()> {
+    read(body, json_length, memory).and_then(|(request, _)| with(Input::Named(request)))
+}
+
 /// Reads the body of an inference request.
 pub(super) fn read<'a>(
     body: &'a [u8],

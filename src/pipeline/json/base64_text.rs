@@ -29,6 +29,19 @@ pub(crate) fn decoded(text: &str) -> Result<Vec<u8>, String> {
     decoded.map_err(|error| format!("found a string that is not base64 (A-Z, a-z, 0-9, + and /, or - and _): {error}"))
 }
 
+/// Decodes a text, and panics if the bytes do not encode to it again, whatever its form. For the fuzz targets of `fuzz/`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzed(text: &str) {
+    match decoded(text) {
+        Ok(bytes) => {
+            assert!(bytes.len() <= text.len() / 4 * 3 + 3);
+            let again = decoded(&STANDARD.encode(&bytes));
+            assert_eq!(again, Ok(bytes));
+        }
+        Err(problem) => assert!(problem.len() <= 1_000, "a message of {} bytes", problem.len()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
