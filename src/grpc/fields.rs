@@ -71,7 +71,9 @@ pub(super) fn length(buf: &mut impl Buf) -> Result<usize> {
 }
 
 fn length_delimited<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8]> {
-    let (bytes, after) = rest.split_at(length(rest)?);
+    // Read first, because it moves the start of the rest.
+    let length = length(rest)?;
+    let (bytes, after) = rest.split_at(length);
     *rest = after;
     Ok(bytes)
 }
