@@ -62,7 +62,7 @@
 //! | [`config`] | file + environment + flags → validated [`Config`](config::Config); `model.toml` | higher layers |
 //! | [`monitor`] | metrics, each declared in the file that counts it; per-thread counters; the numbers of a version as a read model | HTTP, models |
 //! | [`model`] | learned service times, admission, a bounded queue, the batch policy, the check for independent rows, workers that own sessions, sessions in separate processes | HTTP, pipelines, the registry |
-//! | [`pipeline`] | the stages, a folder for each kind of data: JSON (or an image, sound, or a file) → tensors, tensors → predictions; facts about rows that preprocessors pass to postprocessors | HTTP, the registry |
+//! | [`pipeline`] | the stages, a folder for each kind of data: JSON (or columns, CSV, an image, sound, or a file) → tensors, tensors → predictions; facts about rows that preprocessors pass to postprocessors | HTTP, the registry |
 //! | [`repository`] | models and versions on disk: the trait of a store, manifests, digests, examples, the contents of ONNX files, and kinds of files | models in memory |
 //! | [`registry`] | models in memory: trial loads and their findings, rehearsals of stages, the loader; the catalog | HTTP, reasons for traffic splits |
 //! | [`authoring`] | makes versions: adds one, makes its baseline and its examples | HTTP, servers |

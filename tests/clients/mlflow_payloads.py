@@ -1,6 +1,6 @@
 """MLflow's own client against Leeway: `python mlflow_payloads.py URL`, of a server whose default model is the shipped `penguins`.
 
-Needs mlflow-skinny, numpy and pandas.
+Needs mlflow-skinny, numpy, pandas and scipy.
 """
 
 import io

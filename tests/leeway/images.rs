@@ -189,6 +189,15 @@ async fn digits_as_pictures_are_what_they_are_as_rows() {
             prediction["confidence"].as_f64().unwrap() - expected["probabilities"][row][class].as_f64().unwrap();
         assert!(difference.abs() < 1e-5, "row {row}: {difference}");
     }
+    // The same pictures as a column, and one as a body, for clients of other servers.
+    let texts: Vec<&Value> = encoded.iter().map(|picture| &picture["b64"]).collect();
+    for column in [json!(encoded), json!(texts)] {
+        let body = json!({ "inputs": { "image": column } }).to_string();
+        assert_eq!(pictures.predict("/invocations", body).await.predictions(), answer);
+    }
+    let file = picture(&instances[0], image::ImageFormat::Png);
+    let request = pictures.client.post(pictures.url("/invocations")).header("content-type", "image/png").body(file);
+    assert_eq!(Answer::of(request.send().await.unwrap()).await.predictions()[0], answer[0]);
     // One unchanged picture in each format.
     for (content_type, format) in
         [("image/png", image::ImageFormat::Png), ("IMAGE/WebP; q=1", image::ImageFormat::WebP)]
