@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api::routes::{AliasOf, DataEndpoint};
-use crate::config::{Config, ListenAddress, this_program};
+use crate::config::{Config, ListenAddress, Route, this_program};
 use crate::deploy::{Deployer, Journal};
 use crate::error::{Result, SetupError};
 use crate::feedback::{Feedback, Ledger};
@@ -83,8 +83,13 @@ fn check_routes(config: &Config) -> Result<(), SetupError> {
         ("http.health_route", &config.http.health_route, AliasOf::Ready),
     ];
     for (key, route, alias) in routes {
-        let Some(route) = route else { continue };
-        DataEndpoint::is_new(route.path(), alias).map_err(|problem| SetupError::Config(format!("{key}: {problem}")))?;
+        let Some(path) = route.as_ref().map(Route::path) else { continue };
+        let wrong = |problem: String| SetupError::Config(format!("{key}: {problem}"));
+        let below = config.http.path_prefix.as_ref().and_then(|prefix| prefix.below(path));
+        let is_new = DataEndpoint::is_new(below.unwrap_or(path), alias).map_err(wrong)?;
+        if is_new && below.is_some() {
+            return Err(wrong(format!("{path} is below http.path_prefix, where nothing can be added; choose another")));
+        }
     }
     Ok(())
 }

@@ -22,6 +22,11 @@ impl PathPrefix {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the rest of a path that is below the prefix.
+    pub fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(&self.0).filter(|rest| rest.starts_with('/'))
+    }
 }
 
 impl std::str::FromStr for PathPrefix {

@@ -136,6 +136,9 @@ fn with_aliases(
 ) -> Router<Arc<HttpState>> {
     let new = |route: &Option<Route>, alias: AliasOf| {
         let route = route.as_ref().map(Route::path)?;
+        if state.path_prefix.as_ref().is_some_and(|prefix| prefix.below(route).is_some()) {
+            return None;
+        }
         DataEndpoint::is_new(route, alias).unwrap_or(false).then(|| route.to_owned())
     };
     let ready = || with_allow(Method::Get, get(operations::ready));

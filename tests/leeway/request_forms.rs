@@ -370,9 +370,11 @@ fn the_variables_of_vertex_ai_choose_the_port_and_the_paths() {
         ("AIP_PREDICT_ROUTE", "predict", "environment variable AIP_PREDICT_ROUTE: found \"predict\", expected a path"),
         ("AIP_HEALTH_ROUTE", "/{health}", "environment variable AIP_HEALTH_ROUTE: found \"/{health}\""),
         ("AIP_PREDICT_ROUTE", "/metrics", "http.predict_route: /metrics is the path of GET /metrics; choose another"),
+        ("AIP_PREDICT_ROUTE", "/below/new", "http.predict_route: /below/new is below http.path_prefix"),
     ] {
         let mut command = leeway(&["serve", "--models", repository.0.path().to_str().unwrap()]);
         command.env("LEEWAY_HTTP__LISTEN", "127.0.0.1:0").env("LEEWAY_ADMIN__LISTEN", "127.0.0.1:0");
+        command.env("LEEWAY_HTTP__PATH_PREFIX", "/below");
         let text = run(command.env(variable, value)).1.replace("\\\"", "\"");
         assert!(text.contains(problem), "{variable}={value}: {text}");
     }
