@@ -135,7 +135,7 @@ impl App {
         let api_keys = ApiKeys::load(&config.http, monitor.server())?;
         let tls = |config, listener| Tls::load(config, listener, || monitor.server().record_tls(listener));
         let (data_tls, admin_tls) = (tls(&config.http.tls, "http")?, tls(&config.admin.tls, "admin")?);
-        http::check_path_prefix(config.http.path_prefix.as_ref())?;
+        http::check_path_prefix(&config.http)?;
         let spin_slots = Arc::new(SpinSlots::for_threads(config.http.threads()));
         let (run_limit, load_limit) = (RunLimit(config.loading.trial_timeout()), config.loading.timeout());
         let loader = Loader {

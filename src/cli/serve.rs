@@ -44,6 +44,7 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
         let mut signals = Signals::listen().context("the signal handlers could not be installed")?;
         tracing::info!(models = %config.repository.path.display(), "starting");
         let addresses = Addresses::bind(&config)?;
+        let is_encrypted = !config.http.tls.is_off();
         let app = tokio::select! {
             biased;
             // Polled first: the signal may have ended a trial load, too, which would look like the model's fault.
@@ -62,7 +63,7 @@ fn serve(config: Result<Config, SetupError>, stages: Stages) -> Result<()> {
         if snapshot.models().is_empty() {
             tracing::error!(data, admin, threads, %cores, "not ready: no model is served; leeway status says why");
         } else {
-            let first = predict_url(bound.data_addresses());
+            let first = predict_url(bound.data_addresses(), is_encrypted);
             tracing::info!(data, admin, threads, %cores, "ready: POST {first}");
         }
         // As long as the snapshot exists, its versions stay in memory, even if they are unloaded.
@@ -89,12 +90,13 @@ fn shown(addresses: &[ListenAddress]) -> String {
 }
 
 /// Returns the URL for predictions of the default model.
-fn predict_url(addresses: &[ListenAddress]) -> String {
+fn predict_url(addresses: &[ListenAddress], is_encrypted: bool) -> String {
     let tcp = addresses.iter().find_map(|address| match address {
         ListenAddress::Tcp(address) => Some(address),
         ListenAddress::Unix(_) => None,
     });
-    tcp.map_or_else(|| "/predict".to_owned(), |address| format!("http://{address}/predict"))
+    let scheme = if is_encrypted { "https" } else { "http" };
+    tcp.map_or_else(|| "/predict".to_owned(), |address| format!("{scheme}://{address}/predict"))
 }
 
 /// Keeps the data limit of this process (`RLIMIT_DATA`) a little below the memory that its control group has left. A

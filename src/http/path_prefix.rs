@@ -8,17 +8,18 @@ use axum::http::HeaderMap;
 use axum::http::header::HeaderName;
 
 use crate::api::routes::DataEndpoint;
-use crate::config::PathPrefix;
+use crate::config::{HttpConfig, PathPrefix, Route};
 use crate::error::{Result, SetupError};
 
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
-/// Refuses a prefix with which a route of the data listener begins.
-pub fn check(prefix: Option<&PathPrefix>) -> Result<(), SetupError> {
+/// Refuses a prefix that begins like a route of the data listener.
+pub fn check(config: &HttpConfig) -> Result<(), SetupError> {
+    let Some(prefix) = &config.path_prefix else { return Ok(()) };
     let first = |path: &str| path.split('/').nth(1).unwrap_or_default().to_owned();
-    let Some(prefix) = prefix else { return Ok(()) };
-    let is_taken = DataEndpoint::ALL.iter().any(|endpoint| first(endpoint.path()) == first(prefix.as_str()));
-    if is_taken {
+    let of_platform = [&config.predict_route, &config.health_route].into_iter().flatten().map(Route::path);
+    let mut routes = DataEndpoint::ALL.iter().map(|endpoint| endpoint.path()).chain(of_platform);
+    if routes.any(|route| first(route) == first(prefix.as_str())) {
         let taken = prefix.as_str();
         return Err(SetupError::Config(format!("http.path_prefix: {taken} is a path of the server; choose another")));
     }

@@ -51,6 +51,7 @@ mod overload;
 
 mod prometheus;
 mod protocol_buffers;
+mod proxies;
 mod repository;
 mod request_forms;
 #[cfg(feature = "failpoints")]

@@ -61,7 +61,8 @@ impl Server {
             assert!(log.read_line(&mut seen).expect("the log") > 0, "the server ended:\n{seen}");
             // The address is a field of the log's JSON, not a part of the message.
             let line: Value = serde_json::from_str(&seen[start..]).unwrap_or_default();
-            let address = |key: &str| line[key].as_str()?.parse().ok();
+            // The first one, if there are several.
+            let address = |key: &str| line[key].as_str()?.split(", ").next()?.parse().ok();
             if let (Some(data), Some(admin)) = (address("data"), address("admin")) {
                 break (data, admin);
             }
