@@ -23,6 +23,8 @@ pub struct ServerMonitoringConfig {
     /// Maximum number of features, and of parts of predictions, that `/metrics` has for each version if `drift_series`
     /// is `"top"`.
     pub top_features: usize,
+    /// True if the metrics of versions are also shown under the names of the Triton Inference Server, for its dashboards.
+    pub triton_metrics: bool,
 }
 
 /// Choice of the drift series in `/metrics`.
@@ -86,6 +88,8 @@ pub struct MonitoringWindows {
     pub drift: Duration,
     /// Maximum number of features of a version whose drift is in `/metrics`. `None` for all features, with their bins.
     pub top_features: Option<usize>,
+    /// True if the metrics of versions are also shown under the names of the Triton Inference Server.
+    pub triton_metrics: bool,
 }
 
 /// Maximum of `max_features`. Each feature takes about 2 kB per thread, and about 2 kB per hour of history.
@@ -103,6 +107,7 @@ impl Default for ServerMonitoringConfig {
             drift_series: DriftSeries::Top,
             // `leeway drift` shows the features that are left out here.
             top_features: 10,
+            triton_metrics: false,
         }
     }
 }
@@ -139,6 +144,7 @@ impl ServerMonitoringConfig {
                 DriftSeries::Top => Some(self.top_features),
                 DriftSeries::All => None,
             },
+            triton_metrics: self.triton_metrics,
         }
     }
 

@@ -70,12 +70,7 @@ pub(super) async fn show_schema(
 ) -> Result<Response, Failure> {
     let Path(name) = path.map_err(|_| Error::UnknownEndpoint)?;
     let snapshot = state.catalog.snapshot();
-    let (name, model) = snapshot.model(&name)?;
-    let served = model.stable_or_newest().ok_or_else(|| Error::ModelUnavailable {
-        model: name.clone(),
-        reason: "none of its versions is loaded".to_owned(),
-    })?;
-    Ok(held_json(&model_schema(served), &state.body_memory)?)
+    Ok(held_json(&model_schema(snapshot.stable_or_newest(&name)?), &state.body_memory)?)
 }
 
 /// `GET /v1/models/{model}/versions/{version}/schema`

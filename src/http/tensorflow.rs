@@ -22,9 +22,7 @@ pub(super) async fn metadata(
 ) -> Result<Response, Failure> {
     let Path(name) = path.map_err(|_| Error::UnknownEndpoint)?;
     let snapshot = state.catalog.snapshot();
-    let (_, model) = snapshot.model(&name)?;
-    let stable = model.versions.get(&model.stable).or_else(|| model.versions.values().next_back());
-    let served = stable.ok_or_else(|| Error::internal("a served model without versions"))?;
+    let served = snapshot.stable_or_newest(&name)?;
     Ok(held_json(&described(served), &state.body_memory)?)
 }
 

@@ -11,6 +11,7 @@ use super::outcome_metrics::{self, OutcomeReading};
 use super::quantiles::{self, LatencyStats};
 use super::server_recorder::{self, ServerRecorder};
 use super::text::{NO_LABELS, Series, SourceLabels, process};
+use super::triton_metrics::{self, TritonReading};
 use super::version_recorder::{self, VersionRecorder};
 use super::version_stats::VersionReading;
 use super::{drift_counters, version_metrics};
@@ -20,6 +21,8 @@ struct Scrape<'a> {
     server: &'a ServerRecorder,
     versions: Vec<ShownVersion>,
     deployments: SeenDeployments,
+    /// True if the versions are also shown under the names of Triton.
+    has_triton_metrics: bool,
 }
 
 /// A version, and the values that were read for its metrics.
@@ -29,6 +32,8 @@ struct ShownVersion {
     latency: LatencyStats,
     drift: ShownDrift,
     outcomes: OutcomeReading,
+    /// `None` if the names of Triton are off.
+    triton: Option<TritonReading>,
 }
 
 /// Receiver of the metrics of `/metrics`, section by section.
@@ -43,7 +48,7 @@ trait Sections {
 
 /// Visits all metrics in the order of `/metrics`.
 fn visit(scrape: &Scrape<'_>, sections: &mut impl Sections) {
-    let Scrape { server, versions, deployments } = scrape;
+    let Scrape { server, versions, deployments, has_triton_metrics } = scrape;
     let versions = versions.iter();
     sections.add(server_recorder::FAMILIES, [(&NO_LABELS, *server)].into_iter());
     let metrics = versions.clone().map(|version| (&version.labels, &version.recorder.metrics));
@@ -59,6 +64,10 @@ fn visit(scrape: &Scrape<'_>, sections: &mut impl Sections) {
         sections.add(families, versions.clone().map(|version| (&version.labels, &version.outcomes)));
     }
     sections.add(deployment::FAMILIES, [(&NO_LABELS, deployments)].into_iter());
+    if *has_triton_metrics {
+        let read = versions.filter_map(|version| Some((&version.labels, version.triton.as_ref()?)));
+        sections.add(triton_metrics::FAMILIES, read);
+    }
 }
 
 // ===== the list of metrics =====
@@ -70,6 +79,7 @@ pub fn metrics() -> Vec<Metric> {
         server: &ServerRecorder::default(),
         versions: Vec::new(),
         deployments: DeploymentRecorder::default().seen(),
+        has_triton_metrics: true,
     };
     let mut metrics = Vec::new();
     visit(&nothing, &mut metrics);
@@ -94,10 +104,11 @@ pub(super) fn render(
     versions: Vec<Arc<VersionRecorder>>,
     deployments: &DeploymentRecorder,
     now: Duration,
+    has_triton_metrics: bool,
 ) -> String {
-    let versions = versions.into_iter().map(|version| ShownVersion::read(version, now)).collect();
+    let versions = versions.into_iter().map(|version| ShownVersion::read(version, now, has_triton_metrics)).collect();
     let mut text = String::new();
-    visit(&Scrape { server, versions, deployments: deployments.seen() }, &mut text);
+    visit(&Scrape { server, versions, deployments: deployments.seen(), has_triton_metrics }, &mut text);
     text.push_str(&process());
     text
 }
@@ -119,13 +130,14 @@ impl Sections for String {
 }
 
 impl ShownVersion {
-    fn read(recorder: Arc<VersionRecorder>, now: Duration) -> ShownVersion {
+    fn read(recorder: Arc<VersionRecorder>, now: Duration, has_triton_metrics: bool) -> ShownVersion {
         let VersionReading { latency, drift, outcomes } = recorder.read(now, recorder.windows.drift);
         let mut shown = recorder.drift_counters.shown.lock();
         let drift = ShownDrift::new(drift, recorder.windows.top_features, &mut shown);
         drop(shown);
         let labels = recorder.labels();
         let labels = SourceLabels::new(&[("model", &labels.model), ("version", &labels.version)]);
-        ShownVersion { labels, recorder, latency, drift, outcomes }
+        let triton = has_triton_metrics.then(|| TritonReading::new(&recorder.metrics, &latency));
+        ShownVersion { labels, recorder, latency, drift, outcomes, triton }
     }
 }

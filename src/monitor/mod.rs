@@ -41,6 +41,7 @@ mod runs;
 mod server_recorder;
 mod shards;
 mod text;
+mod triton_metrics;
 mod version_metrics;
 mod version_recorder;
 mod version_stats;
@@ -160,7 +161,7 @@ impl Monitor {
             }
         }
         versions.reverse();
-        exposition::render(&self.server, versions, &self.deployments, self.now())
+        exposition::render(&self.server, versions, &self.deployments, self.now(), self.windows.triton_metrics)
     }
 }
 

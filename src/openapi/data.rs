@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::document::Document;
 use super::operation::Operation;
-use super::predictions::{prediction, with_answer};
+use super::predictions::{ANSWER_HEADERS, prediction, with_answer};
 use super::served_models::TypedModels;
 use super::wire_types::WireTypes;
 use crate::api::feedback::{Report, Taken};
@@ -61,9 +61,17 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
         prediction(id)
             .tag("v2")
             .body(types.request::<v2::InferRequest<'_>>(), None)
-            .answers("The outputs.", types.response::<v2::InferAnswer<'_, AnyJson>>())
+            .responds(
+                200,
+                "The outputs.",
+                Some(("application/json", types.response::<v2::InferAnswer<'_, AnyJson>>())),
+                &ANSWER_HEADERS,
+            )
+            .also_answers("application/octet-stream")
             .description(
-                "Raw bytes can follow the JSON in the body and in the answer: see the binary tensor extension.",
+                "Raw bytes can follow the JSON text in the body and in the answer. The header \
+                 Inference-Header-Content-Length is then the length of the JSON text, and the media type is \
+                 application/octet-stream.",
             )
     };
     let change = |id: &str| Operation::new(id, "v2").fails(&[401, 403, 404, 408, 409, 413, 422, 503, 504]);
@@ -86,7 +94,9 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
             None => generic("invoke", types),
         }
         .body_as("text/csv", json!({ "type": "string" }), None)
-        .body_as("application/jsonlines", json!({ "type": "string" }), None),
+        .body_as("application/jsonlines", json!({ "type": "string" }), None)
+        .also_answers("text/csv")
+        .also_answers("application/jsonlines"),
         DataEndpoint::Metadata => model("getMetadata")
             .answers("The signature of the stable version.", types.response::<tensorflow::ModelMetadata>())
             .fails(&[404]),

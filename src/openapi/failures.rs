@@ -47,7 +47,9 @@ pub(super) fn components() -> Map<String, Value> {
             .chain(failure.headers)
             .map(|name| ((*name).to_owned(), json!({ "$ref": format!("#/components/headers/{name}") })))
             .collect();
-        let content = json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
+        let schema = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
+        // Plain JSON on the paths of protocols whose clients expect it.
+        let content = json!({ "application/problem+json": schema, "application/json": schema });
         let response = json!({ "description": failure.description, "headers": headers, "content": content });
         (format!("Problem{}", failure.status), response)
     };

@@ -122,6 +122,14 @@ impl Operation {
         self
     }
 
+    /// Adds a media type that the response with status 200 may have, without a schema of its content.
+    pub(super) fn also_answers(mut self, media_type: &str) -> Operation {
+        if let Some(response) = self.responses.get_mut("200") {
+            response["content"][media_type] = content(json!({ "type": "string" }), None);
+        }
+        self
+    }
+
     /// Adds statuses of requests that fail, beside those that every endpoint has.
     pub(super) fn fails(mut self, statuses: &[u16]) -> Operation {
         self.failures.extend(statuses);

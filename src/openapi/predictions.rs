@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use super::operation::Operation;
 
+/// Headers of an answer with predictions or outputs.
+pub(super) const ANSWER_HEADERS: [&str; 2] = ["X-Model-Version", "Server-Timing"];
+
 /// Returns the documentation of an endpoint for predictions, without its body and its answer.
 pub(super) fn prediction(id: &str) -> Operation {
     let timeout = json!({ "type": "integer", "minimum": 1 });
@@ -26,8 +29,7 @@ pub(super) fn prediction(id: &str) -> Operation {
 
 /// Adds the response with predictions.
 pub(super) fn with_answer(operation: Operation, schema: Value) -> Operation {
-    let headers = ["X-Model-Version", "Server-Timing"];
-    operation.responds(200, "A prediction for each instance.", Some(("application/json", schema)), &headers)
+    operation.responds(200, "A prediction for each instance.", Some(("application/json", schema)), &ANSWER_HEADERS)
 }
 
 /// Returns the schema of an answer with predictions of this schema.

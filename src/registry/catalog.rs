@@ -181,6 +181,13 @@ impl Snapshot {
         })
     }
 
+    /// Returns the stable version of a model, or, if it is not loaded, the newest of the loaded versions.
+    pub fn stable_or_newest(&self, name: &str) -> Result<&Arc<ServedVersion>> {
+        let (name, model) = self.model(name)?;
+        let reason = || "none of its versions is loaded".to_owned();
+        model.stable_or_newest().ok_or_else(|| Error::ModelUnavailable { model: name.clone(), reason: reason() })
+    }
+
     /// Returns every loaded version of every served model.
     pub fn versions(&self) -> impl Iterator<Item = &Arc<ServedVersion>> {
         self.models.values().flat_map(|model| model.versions.values())

@@ -103,10 +103,8 @@ fn described<'a>(
             None => return snapshot.resolve(target, b"").map(|served| (&served.model, served, Vec::new())),
         },
     };
-    let stable = model.versions.get(&model.stable).or_else(|| model.versions.values().next_back());
-    let unavailable = || Error::ModelUnavailable { model: name.clone(), reason: "it has no loaded version".to_owned() };
     let versions = model.versions.keys().map(ToString::to_string).collect();
-    Ok((name, stable.ok_or_else(unavailable)?, versions))
+    Ok((name, snapshot.stable_or_newest(name.as_str())?, versions))
 }
 
 /// Describes the columns that a pipeline takes and answers. `None` if it takes no columns.

@@ -43,7 +43,10 @@ pub(crate) fn named(input: Input<'_>) -> Result<()> {
 /// Panics if an error is not the caller's, or its message is long.
 pub(crate) fn refused(error: &Error) {
     let message = error.to_string();
-    assert!(matches!(error, Error::InvalidInput(_) | Error::BodyMemoryFull { .. }), "not the caller's fault: {error:?}");
+    assert!(
+        matches!(error, Error::InvalidInput(_) | Error::BodyMemoryFull { .. }),
+        "not the caller's fault: {error:?}"
+    );
     assert!(message.len() <= MAX_PROBLEM, "a message of {} bytes", message.len());
 }
 

@@ -12,9 +12,10 @@ use super::named_tensors::{inputs_of, outputs_of};
 use super::pipeline_columns;
 use crate::budget::{BlockingThreads, Deadline, HeldBytes, StageClock};
 use crate::error::{Error, Result};
+use crate::feature::Observation;
 use crate::model::Priority;
 use crate::monitor::Delivery;
-use crate::pipeline::{Origin, Prediction, Prepared, instances_of};
+use crate::pipeline::{Origin, Prediction, PredictionKind, Prepared, instances_of};
 use crate::registry::ServedVersion;
 use crate::stage::{Stage, Timings};
 use crate::tensor::Tensors;
@@ -113,9 +114,10 @@ impl Admitted {
                 Ok(encoded)
             }
             Asked::Outputs(names) => {
+                let observed = observations(&version, &outputs, rows, deadline);
                 let outputs = outputs_of(answered(&version, outputs), &names, version.pipeline.model.signature())?;
                 let encoded = encode(Output::Named(&outputs), form, &version)?;
-                version.recorder.observe(features, std::iter::empty());
+                version.recorder.observe(features, observed.into_iter());
                 Ok(encoded)
             }
         };
@@ -185,6 +187,19 @@ fn decode(
     match predictions.len() {
         made if made == rows => Ok(predictions),
         made => Err(Error::internal(format_args!("the postprocessor made {made} predictions for {rows} instances"))),
+    }
+}
+
+/// Returns what is monitored of the outputs of a request for tensors: the same as of a prediction, where it is one class or a
+/// few numbers. Outputs that are no prediction, such as scores that are NaN, are not counted.
+fn observations(version: &ServedVersion, outputs: &Tensors, rows: usize, deadline: Deadline) -> Vec<Observation> {
+    match version.pipeline.postprocessor.prediction_kind() {
+        // Their predictions are not monitored, or copy the outputs.
+        PredictionKind::Other | PredictionKind::Embedding => Vec::new(),
+        PredictionKind::Class(_) | PredictionKind::Value | PredictionKind::Values(_) | PredictionKind::Anomaly => {
+            let decoded = decode(version, outputs, &Origin::Unknown, rows, deadline);
+            decoded.map(|all| all.iter().map(Prediction::observation).collect()).unwrap_or_default()
+        }
     }
 }
 

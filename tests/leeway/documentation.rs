@@ -471,7 +471,10 @@ fn the_metrics_reference_has_every_metric_and_no_other() {
             assert!(row.contains(&format!("`{label}`")), "{}: {label}", metric.name);
         }
     }
-    assert_eq!(text.lines().filter(|line| line.starts_with("| `leeway_")).count(), metrics.len());
+    assert_eq!(
+        text.lines().filter(|line| line.starts_with("| `leeway_") || line.starts_with("| `nv_")).count(),
+        metrics.len()
+    );
 }
 
 #[test]

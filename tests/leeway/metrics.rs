@@ -56,3 +56,24 @@ async fn the_names_of_all_metrics() {
     let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     insta::assert_snapshot!(names.join("\n"));
 }
+
+/// The names that dashboards of the Triton Inference Server read.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_of_triton_are_there_if_they_are_asked_for() {
+    let mut config = config();
+    let plain = TestApp::with(config.clone()).await;
+    assert!(!plain.get("/metrics").await.text.contains("nv_inference"));
+    config.monitoring.triton_metrics = true;
+    let app = TestApp::with(config).await;
+    let body = json!({ "instances": [vec![0; 64], vec![1; 64]] }).to_string();
+    assert_eq!(app.predict("/v1/models/digits/versions/2:predict", body).await.status, 200);
+    assert_eq!(app.predict("/v1/models/digits/versions/2:predict", "{}").await.status, 400);
+    let labels = "{model=\"digits\",version=\"2\"}";
+    for (name, value) in [("request_success", 1.0), ("count", 2.0), ("exec_count", 1.0), ("pending_request_count", 0.0)]
+    {
+        assert_eq!(app.metric(&format!("nv_inference_{name}{labels}")).await, value, "{name}");
+    }
+    let rejected = "nv_inference_request_failure{model=\"digits\",version=\"2\",reason=\"REJECTED\"}";
+    assert_eq!(app.metric(rejected).await, 1.0);
+    assert!(app.metric(&format!("nv_inference_request_duration_us{labels}")).await > 0.0);
+}

@@ -28,11 +28,11 @@ pub struct InferRequest<'a> {
     #[schemars(length(max = 1024))]
     pub inputs: Vec<InputTensor<'a>>,
     /// The outputs to answer; by default, all.
-    #[serde(borrow, default, deserialize_with = "at_most::<MAX_TENSORS, _, _>")]
+    #[serde(borrow, default, deserialize_with = "at_most_or_null::<MAX_TENSORS, _, _>")]
     #[schemars(length(max = 1024))]
     pub outputs: Vec<RequestedOutput<'a>>,
     /// Parameters of the request.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_null")]
     pub parameters: RequestParameters<'a>,
     /// Name of the model, which some clients repeat. The path decides.
     #[serde(borrow, default)]
@@ -61,7 +61,7 @@ pub struct InputTensor<'a> {
     #[schemars(with = "Option<Vec<Value>>")]
     pub data: Option<&'a RawValue>,
     /// Parameters of the input.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_null")]
     pub parameters: InputParameters,
 }
 
@@ -73,7 +73,7 @@ pub struct RequestedOutput<'a> {
     #[serde(borrow)]
     pub name: Cow<'a, str>,
     /// Parameters of the output.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_null")]
     pub parameters: OutputParameters,
 }
 
@@ -188,4 +188,34 @@ fn at_most<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
     }
 
     deserializer.deserialize_seq(Items::<T, MAX>(PhantomData))
+}
+
+/// Deserializes an array of at most `MAX` items. `null` is an empty array: some clients write all members.
+fn at_most_or_null<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Items<T, const MAX: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Items<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "an array of at most {MAX} items, or null")
+        }
+
+        fn visit_none<E>(self) -> Result<Vec<T>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+            at_most::<MAX, T, D>(deserializer)
+        }
+    }
+
+    deserializer.deserialize_option(Items::<T, MAX>(PhantomData))
+}
+
+/// Deserializes a value. `null` is its default: some clients write all members.
+fn or_null<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

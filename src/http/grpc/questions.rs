@@ -1,5 +1,6 @@
 //! The calls about the server, its models and its repository, and the health check.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -13,14 +14,15 @@ use crate::error::{Error, Result};
 use crate::grpc;
 use crate::grpc::proto::health::health_check_response::ServingStatus;
 use crate::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
+use crate::grpc::proto::inference::model_repository_parameter::ParameterChoice;
 use crate::grpc::proto::inference::{
-    ModelConfigRequest, ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest,
-    RepositoryIndexRequest, RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
-    RepositoryModelUnloadResponse, ServerLiveResponse, ServerReadyResponse,
+    ModelConfigRequest, ModelMetadataRequest, ModelReadyRequest, ModelReadyResponse, ModelRepositoryParameter,
+    ModelStatisticsRequest, RepositoryIndexRequest, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
+    RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveResponse, ServerReadyResponse,
 };
 use crate::http::context::Failure;
 use crate::http::{HttpState, admin_access, operations};
-use crate::identity::{ModelName, shown};
+use crate::identity::{ModelName, Version, shown};
 use crate::registry::{ServedVersion, Snapshot, Target};
 use crate::serve::{self, Reasons};
 
@@ -65,14 +67,22 @@ pub(super) async fn inference_call(
         }
         "RepositoryModelLoad" => {
             admin_access::check_operator(&state, &call.headers)?;
-            let RepositoryModelLoadRequest { model_name, .. } = grpc::decode(&message)?;
-            state.deployer.load_model(&named(&model_name)?).await?;
+            let RepositoryModelLoadRequest { model_name, parameters, .. } = grpc::decode(&message)?;
+            let (model, version) = (named(&model_name)?, version_in(parameters, &[])?);
+            match version {
+                Some(version) => state.deployer.hold_loaded(&model, version).await?,
+                None => state.deployer.load_model(&model).await?,
+            }
             grpc::encode(&RepositoryModelLoadResponse {})
         }
         "RepositoryModelUnload" => {
             admin_access::check_operator(&state, &call.headers)?;
-            let RepositoryModelUnloadRequest { model_name, .. } = grpc::decode(&message)?;
-            state.deployer.unload_model(&named(&model_name)?).await?;
+            let RepositoryModelUnloadRequest { model_name, parameters, .. } = grpc::decode(&message)?;
+            let (model, version) = (named(&model_name)?, version_in(parameters, &["unload_dependents"])?);
+            match version {
+                Some(version) => state.deployer.hold_unloaded(&model, version).await?,
+                None => state.deployer.unload_model(&model).await?,
+            }
             grpc::encode(&RepositoryModelUnloadResponse {})
         }
         name => return Err(Error::UnknownCall(unknown_call(name)).into()),
@@ -96,6 +106,29 @@ fn named(name: &str) -> Result<ModelName> {
     name.parse().map_err(|error| Error::InvalidInput(format!("model_name: {error}")))
 }
 
+/// Returns the version in the parameters of a load or unload; `None` for the whole model. Other parameters are refused,
+/// except the `ignored` ones, because they would change what is loaded.
+fn version_in(parameters: HashMap<String, ModelRepositoryParameter>, ignored: &[&str]) -> Result<Option<Version>> {
+    let mut version = None;
+    for (name, ModelRepositoryParameter { parameter_choice }) in parameters {
+        match (&*name, parameter_choice) {
+            ("version", Some(ParameterChoice::StringParam(text))) => {
+                let parsed =
+                    text.parse().map_err(|error| Error::InvalidInput(format!("parameters.version: {error}")))?;
+                version = Some(parsed);
+            }
+            (name, _) if ignored.contains(&name) => {}
+            (name, _) => {
+                return Err(Error::InvalidInput(format!(
+                    "parameters: found \"{}\", expected \"version\" with a string",
+                    shown(name)
+                )));
+            }
+        }
+    }
+    Ok(version)
+}
+
 /// Returns the message about a call that does not exist, or not here.
 fn unknown_call(name: &str) -> String {
     let shown = shown(name);
@@ -116,8 +149,8 @@ pub(super) async fn check_health(State(state): State<Arc<HttpState>>, request: R
     let HealthCheckRequest { service } = grpc::decode(&call.question(&state, body).await?)?;
     let snapshot = state.catalog.snapshot();
     let status = health(&state, &snapshot, &service).ok_or_else(|| {
-        let known = snapshot.models().keys().map(ToString::to_string).collect();
-        Error::UnknownModel { model: service.chars().take(64).collect(), known }
+        // A health check needs no API key, so it does not tell the names of models.
+        Error::UnknownModel { model: service.chars().take(64).collect(), known: Vec::new() }
     })?;
     let frame = grpc::encode(&HealthCheckResponse { status: status.into() });
     Ok(unary(state.body_memory.hold_anyway(frame.capacity()).of(frame)))
