@@ -5,7 +5,11 @@
 //! these two from top to bottom.
 //!
 //! A protocol decodes a body to an [`Input`] and encodes an [`Output`]. Decoding is a part of preprocessing, and
-//! encoding of postprocessing; each runs on the same thread as its stage. This module does not depend on a wire format.
+//! encoding of postprocessing; each runs on the same thread as its stage. Inference does not depend on a wire format.
+//!
+//! - `named_tensors.rs` reads named tensors as inputs of the model, and `pipeline_columns.rs` as columns of the pipeline.
+//!   `prediction_columns.rs` turns predictions into columns.
+//! - `describe.rs` describes models and their statistics, as the Open Inference Protocol does over REST and gRPC.
 
 #![warn(missing_docs)]
 

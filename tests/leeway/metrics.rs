@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{TestApp, held_out};
+use crate::harness::{TestApp, config, held_out};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_counted_by_outcome_and_timed_by_stage() {
