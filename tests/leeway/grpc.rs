@@ -73,6 +73,10 @@ impl Client {
     }
 }
 
+fn health_of(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.to_owned() }
+}
+
 fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
     InferInputTensor {
         name: name.to_owned(),
@@ -741,6 +745,48 @@ async fn a_connection_that_only_waits_for_its_client_gives_way() {
     until(async || client.infer(echo([1.0, 2.0])).await.is_ok().then_some(())).await;
     assert!(tokio::time::timeout(PATIENCE, response).await.unwrap().is_err());
     drop(connection);
+}
+
+/// Clients that watch the health for ever keep no other from its place, and take no place above the limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_watches_gives_way() {
+    let mut config = Repository::of("echo_float32").config();
+    config.http.connection_limit = 1.try_into().unwrap();
+    let app = TestApp::with(config).await;
+    let watcher = Client::of(&app).await;
+    let mut watched = watcher.watch("").await;
+    assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let client = Client::of(&app).await;
+    until(async || client.infer(echo([1.0, 2.0])).await.is_ok().then_some(())).await;
+    let ended = async { while let Ok(Some(_)) = watched.message().await {} };
+    tokio::time::timeout(PATIENCE, ended).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_without_end_are_refused_above_the_limit() {
+    let _gate = GATE_IN_USE.lock().await;
+    let_go(usize::MAX);
+    let mut config = Repository::of("echo_float32").config();
+    config.http.connection_limit = 1.try_into().unwrap();
+    let app = TestApp::with_parts(config, gated(), Stages::default()).await;
+    let busy = Client::of(&app).await;
+    let_go(0);
+    let asking = tokio::spawn(async move { busy.infer(echo([1.0, 2.0])).await });
+    one_at_the_gate().await;
+    for path in [
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ] {
+        let refused =
+            Client::of(&app).await.call::<_, HealthCheckResponse>(path, tonic::Request::new(health_of(""))).await;
+        assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted, "{path}");
+    }
+    let path = "/grpc.health.v1.Health/Check";
+    let checked = Client::of(&app).await.call::<_, HealthCheckResponse>(path, tonic::Request::new(health_of(""))).await;
+    assert_eq!(checked.unwrap().into_inner().status(), ServingStatus::Serving);
+    let_go(usize::MAX);
+    asking.await.unwrap().unwrap();
 }
 
 /// A client that asks, and reads nothing of the answers, is disconnected, and their memory is free again.

@@ -25,7 +25,7 @@ use crate::serve::{self, Content, EncodedRequest, Head, Input, Output, predictio
 /// `ModelInfer`
 pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (call, body) = Call::of(request)?;
-    call.refuse_above_limit()?;
+    call.context.refuse_above_limit()?;
     let mut messages = Messages::new(body);
     let limit = BodyLimit::of_predictions(state.body_limit);
     let message = call.in_time(messages.only(limit, &state.body_memory)).await?;

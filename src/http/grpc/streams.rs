@@ -24,7 +24,7 @@ use crate::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use crate::grpc::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use crate::grpc::{self, AnswerForm};
 use crate::http::body::BodyLimit;
-use crate::http::context::Failure;
+use crate::http::context::{Failure, mark_watch};
 use crate::http::request_layer::new_id;
 use crate::http::trace_context::TraceContext;
 use crate::http::{HttpState, error_response};
@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// `ModelStreamInfer`: an inference for each message, answered in the order of the messages.
 pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (call, body) = Call::of(request)?;
-    call.refuse_above_limit()?;
+    call.context.refuse_above_limit()?;
     let (frames, taken) = mpsc::channel(1);
     let stream = InferStream { state, call: Arc::new(call), messages: Messages::new(body), frames };
     Ok(streamed(taken, stream.run()))
@@ -46,9 +46,13 @@ pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request)
 /// `grpc.health.v1.Health/Watch`: the health now, and every change.
 pub(super) async fn watch_health(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (call, body) = Call::of(request)?;
+    // Calls that ask once stay allowed.
+    call.context.refuse_above_limit()?;
     let HealthCheckRequest { service } = grpc::decode(&call.question(&state, body).await?)?;
     let (frames, taken) = mpsc::channel(1);
-    Ok(streamed(taken, watch(state, call, service, frames)))
+    let mut response = streamed(taken, watch(state, call, service, frames));
+    mark_watch(&mut response);
+    Ok(response)
 }
 
 async fn watch(state: Arc<HttpState>, call: Call, service: String, frames: mpsc::Sender<Bytes>) -> HeaderMap {
