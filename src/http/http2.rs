@@ -36,8 +36,9 @@ use crate::monitor::Delivery;
 const PREFACE: &[u8; 3] = b"PRI";
 /// Name of HTTP/2 in the handshake of TLS (RFC 9113, section 3.2).
 pub(super) const ALPN: &[u8] = b"h2";
-/// Interval of looks at a connection that has sent only one or two bytes.
+/// First and longest interval of looks at a connection that has sent only one or two bytes.
 const BETWEEN_PEEKS: Duration = Duration::from_millis(5);
+const MAX_BETWEEN_PEEKS: Duration = Duration::from_millis(100);
 
 /// Maximum number of requests in flight on a connection. Clients let further requests wait.
 const MAX_STREAMS: u32 = 128;
@@ -101,7 +102,7 @@ pub(super) async fn protocol(stream: &SocketStream, activity: &Activity) -> Opti
 }
 
 async fn peek(stream: &SocketStream) -> io::Result<Option<Protocol>> {
-    let mut first = [0; PREFACE.len()];
+    let (mut first, mut pause) = ([0; PREFACE.len()], BETWEEN_PEEKS);
     loop {
         let length = stream.peek(&mut first).await?;
         match first.get(..length) {
@@ -109,8 +110,9 @@ async fn peek(stream: &SocketStream) -> io::Result<Option<Protocol>> {
             Some(bytes) if !PREFACE.starts_with(bytes) => return Ok(Some(Protocol::Http1)),
             Some(_) if length == PREFACE.len() => return Ok(Some(Protocol::Http2)),
             // The kernel does not tell when more bytes arrive than were seen already.
-            Some(_) => tokio::time::sleep(BETWEEN_PEEKS).await,
+            Some(_) => tokio::time::sleep(pause).await,
         }
+        pause = pause.saturating_mul(2).min(MAX_BETWEEN_PEEKS);
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) async fn run(state: &HttpState, call: &Call, inference: Inference) ->
     let bytes = message.uncompressed(state, limit, call.deadline(started)).await?;
     let mut head = InferHead::read(bytes.reader())?;
     let asked = Head {
-        target: grpc::target(&head.model, &head.version),
+        target: grpc::target(&head.model, &head.version)?,
         routing_key: routing_key(&call.headers)?.unwrap_or(call.context.id.as_bytes()),
         read_at: started,
         client_timeout: shortest(call.timeout, head.timeout),
