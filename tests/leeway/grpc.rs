@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use leeway::app::Stop;
 use leeway::error::SetupError;
+use leeway::feature::Features;
 use leeway::grpc::proto::health::health_check_response::ServingStatus;
 use leeway::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use leeway::grpc::proto::inference::infer_parameter::ParameterChoice;
@@ -18,7 +19,7 @@ use leeway::grpc::proto::inference::{
     RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
-use leeway::pipeline::{Features, Prepared, Preprocessor, StageContext, Stages};
+use leeway::pipeline::{Prepared, Preprocessor, StageContext, Stages};
 use leeway::tensor::Tensors;
 use prost::Message;
 use serde_json::value::RawValue;

@@ -122,12 +122,13 @@ impl InferStream {
     async fn answer_all(&mut self) -> Result<()> {
         let limit = BodyLimit::of_predictions(self.state.body_limit);
         let (mut in_flight, mut reads, mut looks) = (InOrder::default(), Reads::On, looks());
+        let frames = self.frames.clone();
         while reads == Reads::On || !in_flight.is_empty() {
             tokio::select! {
                 biased;
                 // First, so that a busy stream ends, too.
                 _ = looks.tick() => reads = self.look(reads, in_flight.len())?,
-                place = self.frames.reserve(), if in_flight.is_first_done() => {
+                place = frames.reserve(), if in_flight.is_first_done() => {
                     let Ok(place) = place else { return Ok(()) };
                     if let Some(frame) = in_flight.pop() {
                         place.send(frame);
