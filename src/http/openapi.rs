@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use super::HttpState;
 use super::context::Failure;
+use super::path_prefix::external_prefix;
 use crate::budget::MemoryBudget;
 use crate::error::{Error, Result};
 use crate::openapi;
@@ -49,7 +50,8 @@ pub(super) async fn data(State(state): State<Arc<HttpState>>, asked: HeaderMap) 
         }
     };
     drop(last);
-    Ok(document.answer(&asked))
+    let prefix = external_prefix(&asked, state.path_prefix.as_ref());
+    Ok(document.below(&prefix, &state.body_memory).answer(&asked))
 }
 
 /// `GET /openapi.json` on the admin listener
@@ -70,6 +72,19 @@ impl Document {
         let text = serde_json::to_vec(document).map_err(Error::internal)?;
         let tag = entity_tag(&text);
         Ok(Document { text: Bytes::from_owner(memory.hold_anyway(text.capacity()).of(text)), tag })
+    }
+
+    /// Returns the document with the prefix of all paths, which a proxy or the configuration adds.
+    fn below(self, prefix: &str, memory: &MemoryBudget) -> Document {
+        match (prefix, self.text.strip_prefix(b"{")) {
+            ("", _) | (_, None) => self,
+            // A prefix has no characters that JSON escapes.
+            (prefix, Some(members)) => {
+                let text = [format!("{{\"servers\":[{{\"url\":\"{prefix}\"}}],").as_bytes(), members].concat();
+                let tag = entity_tag(&text);
+                Document { text: Bytes::from_owner(memory.hold_anyway(text.capacity()).of(text)), tag }
+            }
+        }
     }
 
     fn answer(self, asked: &HeaderMap) -> Response {
