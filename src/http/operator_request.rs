@@ -45,9 +45,8 @@ pub(super) async fn read_change<T: DeserializeOwned>(request: Request) -> Result
     let (mut head, mut body) = request.into_parts();
     // Each change has its own memory, because clients' bodies may use up the memory that they share.
     let memory = MemoryBudget::new(BODY_MEMORY, NonZeroUsize::MIN);
-    if let Some(coding) = body::coding(&head.headers)? {
-        body = body::decoded(&mut head, body, coding, BODY_LIMIT, &memory)?;
-    }
+    let coding = body::coding(&head.headers)?;
+    body = body::decoded(&mut head, body, coding, BODY_LIMIT, &memory)?;
     let read = {
         let reading = pin!(body::read(&head.headers, &mut body, BodyLimit::of_changes(BODY_LIMIT), &memory));
         tokio::time::timeout(BODY_TIME, reading).await
