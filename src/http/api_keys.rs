@@ -123,7 +123,9 @@ impl ApiKeys {
         let is_read = [Method::GET, Method::HEAD].contains(method);
         let is_health = HEALTH_CHECKS.iter().any(|endpoint| endpoint.path() == path)
             || self.health_route.as_ref().is_some_and(|route| route.path() == path);
-        is_read && (is_health || (path == DataEndpoint::Metrics.path() && !self.for_metrics))
+        // The page tells nothing about models: it asks for a key, and sends it.
+        let is_page = path == DataEndpoint::Docs.path();
+        is_read && (is_health || is_page || (path == DataEndpoint::Metrics.path() && !self.for_metrics))
     }
 }
 

@@ -43,7 +43,8 @@ pub(super) async fn data(State(state): State<Arc<HttpState>>, asked: HeaderMap) 
         Some((of, document)) if std::ptr::eq(of.as_ptr(), Arc::as_ptr(&snapshot)) => document.clone(),
         _ => {
             let (described, memory) = (Arc::clone(&snapshot), state.body_memory.clone());
-            let making = move || Document::new(&openapi::data(&described), &memory);
+            let has_keys = state.api_keys.is_some();
+            let making = move || Document::new(&openapi::data(&described, has_keys), &memory);
             let made = tokio::task::spawn_blocking(making).await.map_err(Error::internal)??;
             last.insert((Arc::downgrade(&snapshot), made)).1.clone()
         }

@@ -35,6 +35,7 @@ pub fn admin(has_token: bool) -> Value {
     }
     let description = "For operators: status, deployments, traffic and drift. Every change needs the header Content-Type: \
                        application/json. Later versions may add members to responses.";
+    let token = json!({ "type": "http", "scheme": "bearer", "description": "The token in admin.token." });
     let mut document = Document {
         title: "Leeway admin API",
         description: description.to_owned(),
@@ -42,7 +43,8 @@ pub fn admin(has_token: bool) -> Value {
         paths,
         types,
         schemas: Map::new(),
-        has_token,
+        credentials: if has_token { Map::from_iter([("adminToken".to_owned(), token)]) } else { Map::new() },
+        security: None,
     }
     .finish();
     // The page at /docs sends nothing to this listener.

@@ -22,15 +22,21 @@ const TAGS: &[(&str, &str)] = &[
     ("server", "The server itself."),
 ];
 
-/// Returns the OpenAPI document of the data listener, with a typed path for each served model.
-pub fn data(snapshot: &Snapshot) -> Value {
+/// Returns the OpenAPI document of the data listener, with a typed path for each served model. `has_keys` is true if callers need
+/// an API key.
+pub fn data(snapshot: &Snapshot, has_keys: bool) -> Value {
     let (mut types, mut paths) = (WireTypes::new(), Map::new());
     let models = TypedModels::of(snapshot);
     for endpoint in DataEndpoint::ALL {
         let operation = operation(*endpoint, &mut types, &models);
+        let operation = if has_keys { operation.with_keys() } else { operation };
         operation.add_to(&mut paths, (endpoint.method(), endpoint.path(), endpoint.purpose()));
     }
-    models.add_paths(&mut paths);
+    models.add_paths(&mut paths, has_keys);
+    let key = json!({
+        "type": "apiKey", "in": "header", "name": "X-Api-Key",
+        "description": "One of http.api_keys; also accepted as Authorization: Bearer.",
+    });
     Document {
         title: "Leeway",
         description: models.description(),
@@ -38,7 +44,8 @@ pub fn data(snapshot: &Snapshot) -> Value {
         paths,
         types,
         schemas: models.into_schemas(),
-        has_token: false,
+        credentials: if has_keys { Map::from_iter([("apiKey".to_owned(), key)]) } else { Map::new() },
+        security: has_keys.then(|| json!([{ "apiKey": [] }])),
     }
     .finish()
 }
@@ -107,8 +114,8 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
             .answers("The schemas of the version.", types.response::<ModelSchema>())
             .fails(&[404]),
         DataEndpoint::V2Server => v2("v2Server").answers("The server.", types.response::<v2::ServerMetadata>()),
-        DataEndpoint::V2Live => v2("v2IsLive").answers("It is alive.", types.response::<v2::ServerLive>()),
-        DataEndpoint::V2Ready => v2("v2IsReady").answers("It is ready.", types.response::<v2::ServerReady>()),
+        DataEndpoint::V2Live => v2("v2IsLive").open().answers("It is alive.", types.response::<v2::ServerLive>()),
+        DataEndpoint::V2Ready => v2("v2IsReady").open().answers("It is ready.", types.response::<v2::ServerReady>()),
         DataEndpoint::V2Models => v2("v2ListModels").answers("The models.", types.response::<v2::ModelList>()),
         DataEndpoint::V2AllStatistics => {
             v2("v2AllStatistics").answers("Statistics of all versions.", types.response::<v2::Statistics>())
@@ -135,6 +142,7 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
         DataEndpoint::V2InferVersion => infer("v2InferVersion", types),
         DataEndpoint::V2RepositoryIndex => v2("v2RepositoryIndex")
             .body(types.request::<v2::IndexRequest>(), Some(json!({ "ready": true })))
+            .optional_body()
             .answers("The versions.", types.response::<Vec<v2::IndexEntry>>())
             .fails(&[408, 413]),
         DataEndpoint::V2RepositoryLoad => change("v2LoadModel")
@@ -151,14 +159,19 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
             .responds(200, "The document.", Some(("application/json", json!({ "type": "object" }))), &["ETag"])
             .responds(304, "The document has not changed.", None, &["ETag"]),
         DataEndpoint::Docs => server("getDocs")
+            .open()
             .responds(200, "The page.", Some(("text/html", json!({ "type": "string" }))), &["ETag"])
             .responds(304, "The page has not changed.", None, &["ETag"]),
-        DataEndpoint::Live => server("isLive").answers("The server is alive.", types.response::<Live>()).fails(&[503]),
-        DataEndpoint::Ready => {
-            server("isReady").answers("The server is ready.", types.response::<Ready>()).fails(&[503])
+        DataEndpoint::Live => {
+            server("isLive").open().answers("The server is alive.", types.response::<Live>()).fails(&[503])
         }
-        DataEndpoint::Ping => server("ping").responds(200, "The server is ready.", None, &[]).fails(&[503]),
-        DataEndpoint::Health => server("getHealth").responds(200, "The server is ready.", None, &[]).fails(&[503]),
+        DataEndpoint::Ready => {
+            server("isReady").open().answers("The server is ready.", types.response::<Ready>()).fails(&[503])
+        }
+        DataEndpoint::Ping => server("ping").open().responds(200, "The server is ready.", None, &[]).fails(&[503]),
+        DataEndpoint::Health => {
+            server("getHealth").open().responds(200, "The server is ready.", None, &[]).fails(&[503])
+        }
         DataEndpoint::ProgramVersion => {
             let text = Some(("text/plain", json!({ "type": "string" })));
             server("getProgramVersion").responds(200, "The version of the program.", text, &[])
@@ -180,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_document_without_models_has_every_endpoint() {
-        let document = data(&Snapshot::default());
+        let document = data(&Snapshot::default(), false);
         for endpoint in DataEndpoint::ALL {
             let method = endpoint.method().to_string().to_ascii_lowercase();
             let operation = &document["paths"][endpoint.path()][method];

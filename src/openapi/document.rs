@@ -17,14 +17,16 @@ pub(super) struct Document {
     pub(super) types: WireTypes,
     /// Schemas beside those of the types.
     pub(super) schemas: Map<String, Value>,
-    /// True if the operations need the token of operators.
-    pub(super) has_token: bool,
+    /// Credentials of callers, as security schemes.
+    pub(super) credentials: Map<String, Value>,
+    /// The credentials that endpoints need unless they say otherwise.
+    pub(super) security: Option<Value>,
 }
 
 impl Document {
     /// Returns the document.
     pub(super) fn finish(self) -> Value {
-        let Document { title, description, tags, paths, mut types, schemas, has_token } = self;
+        let Document { title, description, tags, paths, mut types, schemas, credentials, security } = self;
         // Referred to by responses and by the path parameter.
         types.response::<Problem<'_>>();
         types.response::<ModelSchema>();
@@ -48,10 +50,11 @@ impl Document {
                 "parameters": parameters(),
             },
         });
-        if has_token {
-            document["components"]["securitySchemes"] = json!({
-                "adminToken": { "type": "http", "scheme": "bearer", "description": "The token in admin.token." },
-            });
+        if !credentials.is_empty() {
+            document["components"]["securitySchemes"] = credentials.into();
+        }
+        if let Some(security) = security {
+            document["security"] = security;
         }
         document
     }

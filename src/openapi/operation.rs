@@ -16,7 +16,18 @@ pub(super) struct Operation {
     body: Option<Value>,
     responses: Map<String, Value>,
     failures: Vec<u16>,
-    needs_token: bool,
+    access: Access,
+}
+
+/// What a caller needs to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// What the document says for all endpoints.
+    OfDocument,
+    /// Nothing.
+    Open,
+    /// The token of operators.
+    Token,
 }
 
 impl Operation {
@@ -31,7 +42,7 @@ impl Operation {
             body: None,
             responses: Map::new(),
             failures: failures::OF_EVERY_ENDPOINT.to_vec(),
-            needs_token: false,
+            access: Access::OfDocument,
         }
     }
 
@@ -73,6 +84,14 @@ impl Operation {
         self.body_as("application/json", schema, example)
     }
 
+    /// Allows requests without a body.
+    pub(super) fn optional_body(mut self) -> Operation {
+        if let Some(body) = self.body.as_mut().and_then(Value::as_object_mut) {
+            body.insert("required".to_owned(), false.into());
+        }
+        self
+    }
+
     /// Adds a media type that the body of the request may have.
     pub(super) fn body_as(mut self, media_type: &str, schema: Value, example: Option<Value>) -> Operation {
         let body = self.body.get_or_insert_with(|| json!({ "required": true, "content": {} }));
@@ -111,8 +130,19 @@ impl Operation {
 
     /// Marks an endpoint that needs the token of operators, if one is configured.
     pub(super) fn needs_token(mut self) -> Operation {
-        self.needs_token = true;
+        self.access = Access::Token;
         self
+    }
+
+    /// Marks an endpoint that needs no key, even if keys are configured.
+    pub(super) fn open(mut self) -> Operation {
+        self.access = Access::Open;
+        self
+    }
+
+    /// Adds the status of a request without a key, unless the endpoint needs none.
+    pub(super) fn with_keys(self) -> Operation {
+        if self.access == Access::Open { self } else { self.fails(&[401]) }
     }
 
     /// Adds the operation to the paths of a document.
@@ -139,8 +169,10 @@ impl Operation {
         if let Some(body) = self.body {
             operation["requestBody"] = body;
         }
-        if self.needs_token {
-            operation["security"] = json!([{ "adminToken": [] }]);
+        match self.access {
+            Access::OfDocument => {}
+            Access::Open => operation["security"] = json!([]),
+            Access::Token => operation["security"] = json!([{ "adminToken": [] }]),
         }
         let item = paths.entry(path).or_insert_with(|| Value::Object(Map::new()));
         item[method.to_string().to_ascii_lowercase()] = operation;

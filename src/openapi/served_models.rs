@@ -80,10 +80,11 @@ impl TypedModels {
         }
     }
 
-    pub(super) fn add_paths(&self, paths: &mut Map<String, Value>) {
+    pub(super) fn add_paths(&self, paths: &mut Map<String, Value>, has_keys: bool) {
         for model in &self.models {
             let path = format!("/v1/models/{}:predict", model.schema.name);
             let operation = model.typed(prediction(&format!("predict{}", model.type_name)));
+            let operation = if has_keys { operation.with_keys() } else { operation };
             operation.add_to(paths, (Method::Post, &path, ""));
         }
     }

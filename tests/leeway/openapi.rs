@@ -235,6 +235,27 @@ async fn the_admin_document_names_the_token_if_there_is_one() {
     assert_documented(&document, Method::Get, "/admin/v1/models", &refused);
 }
 
+/// With API keys, the document needs one, and says so. The page asks for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_document_names_the_api_key_if_there_are_keys() {
+    let mut config = config();
+    config.http.api_keys =
+        vec![leeway::config::ApiKey { name: "ada".parse().unwrap(), sha256: SHA256_OF_ABC.parse().unwrap() }];
+    let app = TestApp::with(config).await;
+    let asked = app.client.get(app.url("/openapi.json")).header("x-api-key", "abc").send().await.unwrap();
+    let document = Answer::of(asked).await.json();
+    assert_sound(&document);
+    assert_eq!(document["components"]["securitySchemes"]["apiKey"]["name"], "X-Api-Key");
+    for path in ["/openapi.json", "/v1/models", "/docs", "/livez"] {
+        let answer = app.get(path).await;
+        assert_eq!(answer.status, if ["/docs", "/livez"].contains(&path) { 200 } else { 401 }, "{path}");
+        assert_documented(&document, Method::Get, path, &answer);
+    }
+}
+
+/// SHA-256 of "abc" (FIPS 180-2, appendix B.1).
+const SHA256_OF_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
 // ===== the schemas of models =====
 
 /// The rest of a `model.toml`, with a budget for a busy machine.
