@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::openapi::{entity_tag, is_known};
+use super::openapi_document::{entity_tag, is_known};
 
 /// The page, with its style and its script.
 const PAGE: &str = include_str!("docs.html");

@@ -23,7 +23,7 @@
 //!   configured. `content_coding.rs` has what both know.
 //! - `api_keys.rs`, `cors.rs` and `path_prefix.rs` are the optional layers of the data listener: clients with keys, web
 //!   pages of other origins, and proxies that publish it below a path. `file_watch.rs` notices that a file has changed.
-//! - `openapi.rs` answers with the OpenAPI documents, and `docs.rs` with the page that shows them (`docs.html`).
+//! - `openapi.rs` answers with the OpenAPI documents of `openapi_document.rs`, and `docs.rs` with the page that shows them (`docs.html`).
 //! - `exposition.rs` renders the metrics. Requests at about the same time share a rendering.
 //! - `json_answer.rs` writes responses as JSON, and `answer_format.rs` predictions in other formats; `error_response.rs` is the only place where an error becomes a status.
 
@@ -54,6 +54,7 @@ mod json_answer;
 mod listener;
 mod models;
 mod openapi;
+mod openapi_document;
 mod operations;
 mod operator_request;
 mod path_prefix;
@@ -75,7 +76,7 @@ pub use self::api_keys::ApiKeys;
 pub use self::connections::{ConnectionTimeouts, Places};
 pub use self::exposition::{Exposition, compress};
 pub use self::listener::{Listener, ListenerLimits, places};
-use self::openapi::Documents;
+use self::openapi_document::Documents;
 pub use self::path_prefix::{check as check_path_prefix, external_prefix};
 pub use self::sockets::BoundAddresses;
 pub use self::stack::{admin, data};
