@@ -81,7 +81,7 @@ impl Operation {
 
     /// Sets the JSON body of the request.
     pub(super) fn body(self, schema: Value, example: Option<Value>) -> Operation {
-        self.body_as("application/json", schema, example)
+        self.body_as("application/json", &schema, example.as_ref())
     }
 
     /// Allows requests without a body.
@@ -93,9 +93,9 @@ impl Operation {
     }
 
     /// Adds a media type that the body of the request may have.
-    pub(super) fn body_as(mut self, media_type: &str, schema: Value, example: Option<Value>) -> Operation {
+    pub(super) fn body_as(mut self, media_type: &str, schema: &Value, example: Option<&Value>) -> Operation {
         let body = self.body.get_or_insert_with(|| json!({ "required": true, "content": {} }));
-        body["content"][media_type] = content(&schema, example.as_ref());
+        body["content"][media_type] = content(schema, example);
         self
     }
 

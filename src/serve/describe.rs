@@ -128,9 +128,8 @@ fn pipeline_metadata(pipeline: &Pipeline) -> Option<PipelineMetadata> {
     };
     let outputs = column_specs(&pipeline.postprocessor.prediction_kind());
     let outputs = outputs.iter().map(|spec| tensor(&spec.name, spec.dtype, vec![-1; spec.dimensions])).collect();
-    let is_input = |column: &TensorMetadata| {
-        pipeline.model.signature().inputs.iter().any(|input| *input.name == *column.name)
-    };
+    let is_input =
+        |column: &TensorMetadata| pipeline.model.signature().inputs.iter().any(|input| *input.name == *column.name);
     let content = inputs.iter().all(is_input).then_some("pipeline".into());
     Some(PipelineMetadata { content, inputs, outputs })
 }

@@ -91,7 +91,8 @@ pub(super) fn elements(elements: Elements<'_>, dtype: DType, shape: &[usize]) ->
     // The lengths beside a length of 0 cost nothing to send, and may cost a model, or a text of nested arrays, very much.
     let spanned = shape.iter().try_fold(1usize, |product, length| product.checked_mul((*length).max(1)));
     let is_too_large = spanned.is_none_or(|spanned| spanned > MAX_SPANNED || (count == Some(0) && spanned > MAX_EMPTY));
-    let count = count.filter(|_| !is_too_large).ok_or_else(|| described(format!("the shape {shape:?} is too large")))?;
+    let count =
+        count.filter(|_| !is_too_large).ok_or_else(|| described(format!("the shape {shape:?} is too large")))?;
     match elements {
         Elements::Json(json) => tensor_elements(json, dtype, shape),
         Elements::Raw(bytes) => Data::from_raw(dtype, count, bytes).map_err(described),

@@ -139,14 +139,14 @@ fn element(data: &Data, index: usize) -> String {
         value.map_or(Value::Null, Into::into).to_string()
     }
     /// Writes a number with as few digits as its own type needs, and an exponent if it is very large or small.
-    fn float(value: Option<impl Serialize>) -> String {
+    fn float<T: Copy + Serialize>(value: Option<&T>) -> String {
         serde_json::to_string(&value).unwrap_or_default()
     }
     match data {
         Data::F32(values) => float(values.get(index)),
         Data::F64(values) => float(values.get(index)),
-        Data::F16(values) => float(values.get(index).map(|value| value.to_f32())),
-        Data::BF16(values) => float(values.get(index).map(|value| value.to_f32())),
+        Data::F16(values) => float(values.get(index).map(|value| value.to_f32()).as_ref()),
+        Data::BF16(values) => float(values.get(index).map(|value| value.to_f32()).as_ref()),
         Data::I8(values) => json(values.get(index).copied()),
         Data::I16(values) => json(values.get(index).copied()),
         Data::I32(values) => json(values.get(index).copied()),
