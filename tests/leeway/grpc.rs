@@ -9,6 +9,7 @@ use leeway::grpc::proto::health::health_check_response::ServingStatus;
 use leeway::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use leeway::grpc::proto::inference::infer_parameter::ParameterChoice;
 use leeway::grpc::proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use leeway::grpc::proto::inference::model_repository_parameter::ParameterChoice as RepositoryChoice;
 use leeway::grpc::proto::inference::{
     DataType, InferParameter, InferTensorContents, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
     ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
@@ -501,6 +502,16 @@ async fn models_are_loaded_and_unloaded_with_the_token_only() {
     for token in [None, Some("another-token-of-theirs")] {
         assert_eq!(unload(token).await.unwrap_err().code(), Code::Unauthenticated);
     }
+    let version = ModelRepositoryParameter { parameter_choice: Some(RepositoryChoice::StringParam("2".to_owned())) };
+    let mut of_a_version = tonic::Request::new(RepositoryModelUnloadRequest {
+        model_name: "echo_float32".into(),
+        parameters: [("version".to_owned(), version)].into(),
+        ..Default::default()
+    });
+    of_a_version.metadata_mut().insert("authorization", format!("Bearer {TOKEN}").parse().unwrap());
+    let path = format!("{SERVICE}/RepositoryModelUnload");
+    let refused = client.call::<_, RepositoryModelUnloadResponse>(&path, of_a_version).await.unwrap_err();
+    assert!(refused.message().contains("version"), "{refused:?}");
     unload(Some(TOKEN)).await.unwrap();
     assert_eq!(index(true).await, []);
     assert_eq!(client.infer(echo([1.0, 2.0])).await.unwrap_err().code(), Code::Unavailable);

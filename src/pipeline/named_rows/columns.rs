@@ -139,7 +139,7 @@ fn element(data: &Data, index: usize) -> String {
         value.map_or(Value::Null, Into::into).to_string()
     }
     /// Writes a number with as few digits as its own type needs, and an exponent if it is very large or small.
-    fn float<T: Copy + Serialize>(value: Option<&T>) -> String {
+    fn float<T: Serialize>(value: Option<&T>) -> String {
         serde_json::to_string(&value).unwrap_or_default()
     }
     match data {
