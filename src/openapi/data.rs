@@ -93,8 +93,8 @@ fn operation(endpoint: DataEndpoint, types: &mut WireTypes, models: &TypedModels
             Some(default) => default.typed(prediction("invoke")),
             None => generic("invoke", types),
         }
-        .body_as("text/csv", &json!({ "type": "string" }), None)
-        .body_as("application/jsonlines", &json!({ "type": "string" }), None)
+        .body_as("text/csv", json!({ "type": "string" }), None)
+        .body_as("application/jsonlines", json!({ "type": "string" }), None)
         .also_answers("text/csv")
         .also_answers("application/jsonlines"),
         DataEndpoint::Metadata => model("getMetadata")

@@ -81,7 +81,7 @@ impl Operation {
 
     /// Sets the JSON body of the request.
     pub(super) fn body(self, schema: Value, example: Option<Value>) -> Operation {
-        self.body_as("application/json", &schema, example.as_ref())
+        self.body_as("application/json", schema, example)
     }
 
     /// Allows requests without a body.
@@ -93,7 +93,7 @@ impl Operation {
     }
 
     /// Adds a media type that the body of the request may have.
-    pub(super) fn body_as(mut self, media_type: &str, schema: &Value, example: Option<&Value>) -> Operation {
+    pub(super) fn body_as(mut self, media_type: &str, schema: Value, example: Option<Value>) -> Operation {
         let body = self.body.get_or_insert_with(|| json!({ "required": true, "content": {} }));
         body["content"][media_type] = content(schema, example);
         self
@@ -116,7 +116,7 @@ impl Operation {
         let headers: Map<String, Value> = ["X-Request-Id"].iter().chain(headers).map(reference).collect();
         let mut response = json!({ "description": description, "headers": headers });
         if let Some((media_type, schema)) = body {
-            response["content"] = json!({ media_type: content(&schema, None) });
+            response["content"] = json!({ media_type: content(schema, None) });
         }
         self.responses.insert(status.to_string(), response);
         self
@@ -125,7 +125,7 @@ impl Operation {
     /// Adds a media type that the response with status 200 may have, without a schema of its content.
     pub(super) fn also_answers(mut self, media_type: &str) -> Operation {
         if let Some(response) = self.responses.get_mut("200") {
-            response["content"][media_type] = content(&json!({ "type": "string" }), None);
+            response["content"][media_type] = content(json!({ "type": "string" }), None);
         }
         self
     }
@@ -187,9 +187,8 @@ impl Operation {
     }
 }
 
-fn content(schema: &Value, example: Option<&Value>) -> Value {
-    match example {
-        Some(example) => json!({ "schema": schema, "example": example }),
-        None => json!({ "schema": schema }),
-    }
+/// Returns the description of a body of one media type.
+fn content(schema: Value, example: Option<Value>) -> Value {
+    let example = example.map(|example| ("example".to_owned(), example));
+    std::iter::once(("schema".to_owned(), schema)).chain(example).collect()
 }

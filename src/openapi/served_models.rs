@@ -149,7 +149,7 @@ impl TypedModel {
             ))
             .body(request, example);
         let operation = with_answer(operation, answer_of(&reference("Prediction")));
-        self.media_types.iter().fold(operation, |operation, media_type| operation.body_as(media_type, &json!({}), None))
+        self.media_types.iter().fold(operation, |operation, media_type| operation.body_as(media_type, json!({}), None))
     }
 }
 
