@@ -10,18 +10,24 @@ use super::proto::inference::{
     model_metadata_response,
 };
 use crate::api::v2;
+use crate::error::{Error, Result};
 use crate::registry::{ServedVersion, Snapshot, Target};
 use crate::serve;
 
 /// Name of the service of inferences, which health checks may name.
 const INFERENCE_SERVICE: &str = "inference.GRPCInferenceService";
 
-/// Returns the model or version that these fields of a message name. An empty name stands for the default model.
-pub fn target<'a>(model: &'a str, version: &'a str) -> Target<'a> {
+/// Returns the model or version that these fields of a message name. An empty name stands for the default model, which
+/// has no versions that callers can name.
+pub fn target<'a>(model: &'a str, version: &'a str) -> Result<Target<'a>> {
     match (model, version) {
-        ("", _) => Target::Default,
-        (model, "") => Target::Model(model),
-        (model, version) => Target::Version(model, version),
+        ("", "") => Ok(Target::Default),
+        ("", _) => {
+            let problem = "found a version without the name of its model; send the name, too, or neither of them";
+            Err(Error::InvalidInput(problem.to_owned()))
+        }
+        (model, "") => Ok(Target::Model(model)),
+        (model, version) => Ok(Target::Version(model, version)),
     }
 }
 

@@ -18,6 +18,8 @@ const MAX_TEXT: usize = 1024;
 /// Maximum number of parameters, and maximum length of each, in bytes.
 const MAX_PARAMETERS: usize = 64;
 const MAX_PARAMETER: usize = 4096;
+/// Maximum number of fields: more than there are names, parameters, inputs, outputs and raw contents at the most.
+const MAX_FIELDS: usize = 4096;
 
 /// The fields of an inference besides its tensors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,8 +50,12 @@ struct Parameter {
 impl InferHead {
     /// Reads the head of an encoded `ModelInferRequest`.
     pub fn read(mut message: impl Buf) -> Result<InferHead> {
-        let (mut head, mut parameters) = (InferHead::default(), 0);
+        let (mut head, mut parameters, mut fields) = (InferHead::default(), 0, 0);
         while message.has_remaining() {
+            fields += 1;
+            if fields > MAX_FIELDS {
+                return Err(Error::InvalidInput(format!("the message has more than {MAX_FIELDS} fields")));
+            }
             let (number, wire_type) = key(&mut message)?;
             match (number, wire_type) {
                 (1, WireType::LengthDelimited) => head.model = text(&mut message, "model_name")?,
@@ -71,6 +77,8 @@ impl InferHead {
                     let length = length(&mut message)?;
                     message.advance(length);
                 }
+                // A group has fields without a bound.
+                (_, WireType::StartGroup | WireType::EndGroup) => return Err(malformed("a group")),
                 _ => skip_field(wire_type, number, &mut message, DecodeContext::default()).map_err(malformed)?,
             }
         }
@@ -212,6 +220,25 @@ mod tests {
         let parameters = (0..100).map(|index| (index.to_string(), none())).collect();
         let request = ModelInferRequest { parameters, ..ModelInferRequest::default() };
         assert!(InferHead::read(&*request.encode_to_vec()).is_err());
+    }
+
+    #[test]
+    fn fields_are_bounded() {
+        // Fields of the unknown number 15.
+        let unknown = |count: usize| [0x78, 0].repeat(count);
+        assert_eq!(InferHead::read(&*unknown(MAX_FIELDS)), Ok(InferHead::default()));
+        let problem = "the message has more than 4096 fields".to_owned();
+        assert_eq!(InferHead::read(&*unknown(MAX_FIELDS + 1)), Err(Error::InvalidInput(problem)));
+        // Within a group, too.
+        let group = [&[0x7b][..], &unknown(MAX_FIELDS + 1), &[0x7c]].concat();
+        assert!(InferHead::read(&*group).is_err());
+        let most = ModelInferRequest {
+            inputs: vec![InferInputTensor::default(); 1024],
+            outputs: vec![Default::default(); 1024],
+            raw_input_contents: vec![Default::default(); 1024],
+            ..ModelInferRequest::default()
+        };
+        assert_eq!(InferHead::read(&*most.encode_to_vec()), Ok(InferHead::default()));
     }
 
     proptest! {

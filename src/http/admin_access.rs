@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -25,7 +26,7 @@ pub(super) async fn layer(
     let headers = request.headers();
     match &state.admin_token {
         Some(token) => check_token(headers, token.secret())?,
-        None => check_sender(headers)?,
+        None => check_sender(headers, request.uri().authority())?,
     }
     // No endpoint accepts another method: such a request is answered with the methods of its path.
     if [Method::POST, Method::PUT].contains(request.method()) {
@@ -66,14 +67,19 @@ fn check_token(headers: &HeaderMap, secret: &str) -> Result<(), OperatorError> {
 }
 
 /// Refuses requests from web pages. A web page can make a browser send requests to this machine, also under a host name
-/// of the page's owner that resolves to this machine. The headers `Origin` and `Host` reveal such requests.
-fn check_sender(headers: &HeaderMap) -> Result<(), OperatorError> {
+/// of the page's owner that resolves to this machine. The headers `Origin` and `Host` reveal such requests. HTTP/2 has the
+/// host in the authority of the URI. `request_layer.rs` checks that both are the same.
+fn check_sender(headers: &HeaderMap, authority: Option<&Authority>) -> Result<(), OperatorError> {
     if headers.contains_key(ORIGIN) {
         return Err(OperatorError::Forbidden(
             "requests from web pages are not accepted without a token; configure admin.token".to_owned(),
         ));
     }
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = match (headers.get(HOST), authority) {
+        (Some(host), _) => host.to_str().unwrap_or_default(),
+        (None, Some(authority)) => authority.as_str(),
+        (None, None) => "",
+    };
     let name = host
         .rsplit_once(':')
         .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
@@ -83,7 +89,7 @@ fn check_sender(headers: &HeaderMap) -> Result<(), OperatorError> {
         return Ok(());
     }
     Err(OperatorError::Forbidden(
-        "without a token, the header Host has to be localhost or an address; configure admin.token to use a name"
+        "without a token, the header Host (or :authority) has to be localhost or an address; configure admin.token to use a name"
             .to_owned(),
     ))
 }

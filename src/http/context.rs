@@ -38,6 +38,14 @@ impl RequestContext {
         head.extensions.get().ok_or_else(|| Error::internal("a request without context"))
     }
 
+    /// Refuses a request on a connection above the limit.
+    pub(super) fn refuse_above_limit(&self) -> Result<()> {
+        match self.above_limit {
+            Some(AboveLimit { limit }) => Err(Error::TooManyConnections { limit: limit.get() }),
+            None => Ok(()),
+        }
+    }
+
     /// Attaches the context to a request, for [`RequestContext::of`].
     pub(super) fn attach(self, request: &mut Request) {
         request.extensions_mut().insert(self);
@@ -88,4 +96,18 @@ pub(super) fn attach_delivery(response: &mut Response, delivery: Delivery) {
 /// Takes the guard that [`attach_delivery`] attached out of a response.
 pub(super) fn take_delivery(response: &mut Response) -> Option<Arc<Delivery>> {
     response.extensions_mut().remove()
+}
+
+/// Mark of a response that only waits for the server to change.
+#[derive(Clone)]
+struct Watch;
+
+/// Marks a response that only waits for the server to change. Its connection may be evicted.
+pub(super) fn mark_watch(response: &mut Response) {
+    response.extensions_mut().insert(Watch);
+}
+
+/// Takes the mark of [`mark_watch`] out of a response, and returns true if there was one.
+pub(super) fn take_watch(response: &mut Response) -> bool {
+    response.extensions_mut().remove::<Watch>().is_some()
 }

@@ -3,6 +3,7 @@
 //! Every error response is a problem document (RFC 9457). On the `/v1` and `/v2` routes it also has the member `error`,
 //! which clients of TensorFlow Serving, KServe and Triton read, and is plain JSON.
 
+use std::any::Any;
 use std::borrow::Cow;
 
 use axum::body::Body;
@@ -31,6 +32,13 @@ pub(super) enum Format {
     ProblemWithError,
     /// A status of gRPC.
     Grpc,
+}
+
+/// Returns the error for a panic of a handler or a stage.
+pub(super) fn of_panic(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    Error::internal(format_args!("a handler or a stage panicked: {text}"))
 }
 
 /// Returns the HTTP status for a kind of error.

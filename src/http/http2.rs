@@ -36,8 +36,9 @@ use crate::monitor::Delivery;
 const PREFACE: &[u8; 3] = b"PRI";
 /// Name of HTTP/2 in the handshake of TLS (RFC 9113, section 3.2).
 pub(super) const ALPN: &[u8] = b"h2";
-/// Interval of looks at a connection that has sent only one or two bytes.
+/// First and longest interval of looks at a connection that has sent only one or two bytes.
 const BETWEEN_PEEKS: Duration = Duration::from_millis(5);
+const MAX_BETWEEN_PEEKS: Duration = Duration::from_millis(100);
 
 /// Maximum number of requests in flight on a connection. Clients let further requests wait.
 const MAX_STREAMS: u32 = 128;
@@ -45,6 +46,8 @@ const MAX_STREAMS: u32 = 128;
 const MAX_HEAD_BYTES: u32 = 16 << 10;
 /// Maximum size of a frame: large, so that large messages come in few frames.
 const MAX_FRAME_BYTES: u32 = 64 << 10;
+/// Maximum size of the pieces in which the body of a response leaves.
+const MAX_PIECE_BYTES: usize = 64 << 10;
 /// Maximum number of bytes that a client may send before they are read, on one stream and on the connection. A tensor of
 /// 600 kB arrives without a pause.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -99,7 +102,7 @@ pub(super) async fn protocol(stream: &SocketStream, activity: &Activity) -> Opti
 }
 
 async fn peek(stream: &SocketStream) -> io::Result<Option<Protocol>> {
-    let mut first = [0; PREFACE.len()];
+    let (mut first, mut pause) = ([0; PREFACE.len()], BETWEEN_PEEKS);
     loop {
         let length = stream.peek(&mut first).await?;
         match first.get(..length) {
@@ -107,8 +110,9 @@ async fn peek(stream: &SocketStream) -> io::Result<Option<Protocol>> {
             Some(bytes) if !PREFACE.starts_with(bytes) => return Ok(Some(Protocol::Http1)),
             Some(_) if length == PREFACE.len() => return Ok(Some(Protocol::Http2)),
             // The kernel does not tell when more bytes arrive than were seen already.
-            Some(_) => tokio::time::sleep(BETWEEN_PEEKS).await,
+            Some(_) => tokio::time::sleep(pause).await,
         }
+        pause = pause.saturating_mul(2).min(MAX_BETWEEN_PEEKS);
     }
 }
 
@@ -137,7 +141,16 @@ pub(super) async fn serve(
                 started.activity.end(Ending::Drained);
             }
             let delivery = context::take_delivery(&mut response);
-            Ok::<_, Infallible>(response.map(|body| ResponseBody::new(body, started.answered(), delivery)))
+            let is_watch = context::take_watch(&mut response);
+            let (watcher, unfinished) = (Arc::clone(&started.activity), started.answered());
+            let watch = is_watch.then(|| Watch::new(watcher, &unfinished.responses));
+            Ok::<_, Infallible>(response.map(|body| ResponseBody {
+                body,
+                rest: Bytes::new(),
+                delivery,
+                _watch: watch,
+                unfinished,
+            }))
         }
     });
     let mut connection = pin!(builder().serve_connection(TokioIo::new(stream), service));
@@ -157,11 +170,16 @@ pub(super) async fn serve(
     }
     // Tells the client not to start further requests here (GOAWAY).
     connection.as_mut().graceful_shutdown();
-    let (mut written, mut looks) = (activity.written(), 0);
+    // Replies to pings are no progress, so not every write to the socket counts.
+    let (mut progress, mut looks) = (responses.progress(), 0);
     while looks < MAX_LOOKS_WITHOUT_PROGRESS {
         // A connection that is evicted or overdue waits for no client.
         let is_needed = ending == Ending::Drained && activity.is_busy() || activity.is_working(responses.unfinished());
-        let pause = if is_needed { LOOK } else { FAREWELL };
+        let pause = match (is_needed, ending) {
+            (true, _) => LOOK,
+            (false, Ending::Drained) if !activity.has_asked() => LAST_HEAD,
+            (false, _) => FAREWELL,
+        };
         if let Ok(ended) = tokio::time::timeout(pause, connection.as_mut()).await {
             return ended;
         }
@@ -169,8 +187,8 @@ pub(super) async fn serve(
         if !is_working && (ending != Ending::Drained || !activity.is_busy()) {
             return Ok(());
         }
-        let before = std::mem::replace(&mut written, activity.written());
-        looks = if is_working || written != before { 0 } else { looks + 1 };
+        let before = std::mem::replace(&mut progress, responses.progress());
+        looks = if is_working || progress != before { 0 } else { looks + 1 };
     }
     Ok(())
 }
@@ -199,8 +217,10 @@ struct Responses {
     generation: AtomicUsize,
     /// Numbers of the unfinished responses that made their last progress in the current generation and in the two before.
     unfinished: [AtomicUsize; 3],
-    /// Number of all responses, also of those that wait for more to send.
+    /// Number of all responses, also of those that wait for more to send, except watches.
     open: AtomicUsize,
+    /// Number of pieces of bodies that have arrived, or that hyper has taken or written.
+    progress: AtomicUsize,
     /// Number of requests that were answered.
     answered: AtomicUsize,
     /// Number of requests whose client left before they were answered.
@@ -220,6 +240,14 @@ impl Responses {
 
     fn unfinished(&self) -> usize {
         self.open.load(Relaxed)
+    }
+
+    fn progress(&self) -> usize {
+        self.progress.load(Relaxed)
+    }
+
+    fn add_progress(&self) {
+        self.progress.fetch_add(1, Relaxed);
     }
 
     /// Returns true if the client has cancelled many more requests than it has let be answered.
@@ -284,6 +312,7 @@ struct Unfinished {
 
 impl Unfinished {
     fn has_progress(&self) {
+        self.responses.add_progress();
         self.move_to(self.responses.generation.load(Relaxed) % 3);
     }
 
@@ -304,18 +333,44 @@ impl Drop for Unfinished {
     }
 }
 
+/// Guard of a response that only waits for the server to change. Its request counts as one that waits for its client, so
+/// that it keeps no other connection from its place.
+struct Watch {
+    activity: Arc<Activity>,
+    responses: Arc<Responses>,
+}
+
+impl Watch {
+    fn new(activity: Arc<Activity>, responses: &Arc<Responses>) -> Watch {
+        activity.add_waiting();
+        // It is counted among those that wait, and not among those that are open.
+        responses.open.fetch_sub(1, Relaxed);
+        Watch { activity, responses: Arc::clone(responses) }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.responses.open.fetch_add(1, Relaxed);
+        self.activity.remove_waiting();
+    }
+}
+
 /// The body of a response.
 struct ResponseBody {
     body: Body,
-    unfinished: Arc<Unfinished>,
+    /// Part of the last frame of the body that hyper has not taken yet.
+    rest: Bytes,
     /// Guard that records the duration of the request when the first piece of the response is taken.
     delivery: Option<Arc<Delivery>>,
+    _watch: Option<Watch>,
+    unfinished: Arc<Unfinished>,
 }
 
 /// A piece of a response.
 struct Piece {
     bytes: Bytes,
-    _unfinished: Arc<Unfinished>,
+    unfinished: Arc<Unfinished>,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -324,9 +379,17 @@ impl AsRef<[u8]> for Piece {
     }
 }
 
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.unfinished.responses.add_progress();
+    }
+}
+
 impl ResponseBody {
-    fn new(body: Body, unfinished: Arc<Unfinished>, delivery: Option<Arc<Delivery>>) -> ResponseBody {
-        ResponseBody { body, unfinished, delivery }
+    /// Returns the first part of a frame, and keeps the rest. Large frames are cut, so that their progress is seen.
+    fn piece(&mut self, mut bytes: Bytes) -> Bytes {
+        self.rest = bytes.split_off(bytes.len().min(MAX_PIECE_BYTES));
+        Bytes::from_owner(Piece { bytes, unfinished: Arc::clone(&self.unfinished) })
     }
 }
 
@@ -339,22 +402,25 @@ impl HttpBody for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         self.delivery = None;
-        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let frame = match std::mem::take(&mut self.rest) {
+            rest if rest.is_empty() => Pin::new(&mut self.body).poll_frame(context),
+            rest => Poll::Ready(Some(Ok(Frame::data(rest)))),
+        };
         if frame.is_pending() && Arc::strong_count(&self.unfinished) == 1 {
             self.unfinished.move_to(NO_SLOT);
         }
         let frame = ready!(frame);
         self.unfinished.has_progress();
-        let guarded = |bytes| Bytes::from_owner(Piece { bytes, _unfinished: Arc::clone(&self.unfinished) });
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(guarded))))
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| self.piece(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        // hyper asks before it takes the first piece.
+        if self.rest.is_empty() { self.body.size_hint() } else { SizeHint::default() }
     }
 }
 
@@ -390,6 +456,9 @@ impl HttpBody for RequestBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         self.set_waiting(frame.is_pending());
+        if frame.is_ready() {
+            self.responses.add_progress();
+        }
         if let Poll::Ready(Some(Err(_))) = &frame {
             self.responses.broken_off.fetch_add(1, Relaxed);
             end_if_flooded(&self.responses, &self.activity);
@@ -414,10 +483,12 @@ impl Drop for RequestBody {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::num::NonZeroUsize;
     use std::time::Instant;
 
     use super::*;
+    use crate::http::activity::Rest;
 
     #[test]
     fn a_response_without_progress_in_two_generations_is_overdue() {
@@ -434,6 +505,44 @@ mod tests {
         assert!(!responses.next_generation_is_overdue());
         assert!(!activity.is_answering());
         assert_eq!(responses.unfinished.each_ref().map(|count| count.load(Relaxed)), [0; 3]);
+    }
+
+    #[test]
+    fn a_connection_with_a_watch_gives_way_unless_another_request_runs() {
+        let activity = Arc::new(Activity::new(Instant::now(), NonZeroUsize::MIN));
+        let responses = Arc::new(Responses::default());
+        let response = Started::new(&activity, &responses).answered();
+        assert_eq!(activity.rest(), None);
+        let watch = Watch::new(Arc::clone(&activity), &responses);
+        assert_eq!(activity.rest(), Some(Rest::Waiting));
+        assert!(!activity.is_working(responses.unfinished()));
+        let other = Started::new(&activity, &responses);
+        assert_eq!(activity.rest(), None);
+        assert!(activity.is_working(responses.unfinished()));
+        drop((other, watch, response));
+        assert_eq!((responses.unfinished(), activity.is_answering()), (0, false));
+        assert!(activity.rest().is_some_and(|rest| rest != Rest::Waiting));
+    }
+
+    /// The body of one frame leaves in pieces, so that its progress is seen.
+    #[tokio::test]
+    async fn a_large_frame_leaves_in_pieces() {
+        let activity = Arc::new(Activity::new(Instant::now(), NonZeroUsize::MIN));
+        let responses = Arc::new(Responses::default());
+        let unfinished = Started::new(&activity, &responses).answered();
+        let bytes: Bytes = (0..=255).cycle().take(2 * MAX_PIECE_BYTES + 7).collect();
+        let (body, rest) = (Body::from(bytes.clone()), Bytes::new());
+        let mut body = pin!(ResponseBody { body, rest, delivery: None, _watch: None, unfinished });
+        let (mut lengths, mut taken, mut progress) = (Vec::new(), Vec::new(), responses.progress());
+        while !body.is_end_stream() {
+            let frame = poll_fn(|context| body.as_mut().poll_frame(context)).await.unwrap().unwrap();
+            let piece = frame.into_data().unwrap();
+            lengths.push(piece.len());
+            taken.extend_from_slice(&piece);
+            assert!(responses.progress() > std::mem::replace(&mut progress, responses.progress()));
+        }
+        assert_eq!(lengths, [MAX_PIECE_BYTES, MAX_PIECE_BYTES, 7]);
+        assert_eq!(taken, bytes);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::extract::{Request, State};
 use axum::http::Version;
 use axum::http::header::{CONNECTION, DATE, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use axum::http::uri::Authority;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use uuid::{NoContext, Uuid};
@@ -92,10 +93,19 @@ fn check_head(request: &Request) -> Result<()> {
     let headers = request.headers();
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(_), None) => {}
+        (Some(host), None) => {
+            let is_other = |authority: &Authority| !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes());
+            if request.uri().authority().is_some_and(is_other) {
+                let problem = "the header Host names another host than the URI or :authority; send one of them";
+                return Err(Error::InvalidInput(problem.to_owned()));
+            }
+        }
         // HTTP/2 has the host in the URI.
         (None, _) if request.version() == Version::HTTP_2 && request.uri().authority().is_some() => {}
         (None, _) if request.version() < Version::HTTP_11 => {}
+        (None, _) if request.version() == Version::HTTP_2 => {
+            return Err(Error::InvalidInput("HTTP/2 needs :authority, or the header Host".to_owned()));
+        }
         (None, _) => return Err(Error::InvalidInput("HTTP/1.1 needs the header Host".to_owned())),
         (Some(_), Some(_)) => {
             return Err(Error::InvalidInput("the header Host occurs twice; send it once".to_owned()));

@@ -11,7 +11,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::admission::{Admission, ReadTarget, predict_target};
 use super::context::Failure;
-use super::error_response::Format;
+use super::error_response::{self, Format};
 use super::predict::{Protocol, predict};
 use super::{
     ApiKeys, HttpState, admin as operators, admin_access, api_keys, body, compression, cors, docs, feedback, grpc,
@@ -191,7 +191,5 @@ fn with_allow(method: Method, route: MethodRouter<Arc<HttpState>>) -> MethodRout
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature that CatchPanicLayer asks for")]
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
-    Failure::from(Error::internal(format_args!("a handler or a stage panicked: {text}"))).into_response()
+    Failure::from(error_response::of_panic(&*panic)).into_response()
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{Error as TlsError, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
-use super::activity::Activity;
+use super::activity::{Activity, Ending};
 use super::certificate_expiry::expiry;
 use super::file_watch::FileWatch;
 use super::http2::ALPN;
@@ -33,6 +34,9 @@ const PROTOCOLS: [&[u8]; 2] = [ALPN, b"http/1.1"];
 
 /// Time for a client to complete the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time for a client to complete the handshake while the listener closes.
+const LAST_HANDSHAKE: Duration = Duration::from_millis(500);
 
 /// First byte of every handshake (RFC 8446, section 5.1: content type 22). No HTTP request begins with it.
 const HANDSHAKE: u8 = 22;
@@ -115,13 +119,22 @@ impl Tls {
     }
 
     /// Completes the handshake with a client. `None` if it fails or takes too long, or if the connection is told to
-    /// end, as any connection that has not sent a request: handshakes need no limit of their own.
+    /// end, as any connection that has not sent a request: handshakes need no limit of their own. While the listener
+    /// closes, a handshake has a short time to complete.
     pub(super) async fn accept(&self, stream: TcpStream, activity: &Activity) -> Option<Box<TlsStream<TcpStream>>> {
-        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(stream));
+        let mut handshake = pin!(tokio::time::timeout(HANDSHAKE_TIMEOUT, self.handshake(stream)));
         let done = tokio::select! {
             biased;
-            _ = activity.told_to_end() => return None,
-            done = handshake => done,
+            ending = activity.told_to_end() => {
+                if ending != Ending::Drained {
+                    return None;
+                }
+                let done = tokio::time::timeout(LAST_HANDSHAKE, handshake).await.ok()?;
+                // The connection still has to be told.
+                activity.end(ending);
+                done
+            }
+            done = handshake.as_mut() => done,
         };
         match done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => Some(Box::new(stream)),

@@ -86,8 +86,7 @@ impl NamedInput<'_> {
         let most = match &self.elements {
             Elements::Json(json) => json.get().len() / 2 + 1,
             Elements::Raw(bytes) => bytes.len() / self.dtype.raw_size().unwrap_or(4),
-            // They have taken their memory already.
-            Elements::Values(_) => 0,
+            Elements::Values(data) => data.len(),
         };
         let elements = self.shape.iter().fold(1usize, |elements, length| elements.saturating_mul(*length));
         elements.min(most).saturating_mul(size)
@@ -135,4 +134,22 @@ pub trait EncodedRequest: Send + 'static {
 
     /// Decodes the body and passes the input to `with`. Called as part of preprocessing.
     fn decode<T>(self, with: impl FnOnce(Input<'_>) -> Result<T>) -> Result<(T, Self::AnswerForm)>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Elements that are decoded already take memory until the answer, as all others do.
+    #[test]
+    fn elements_count_their_decoded_bytes() {
+        let bytes = |elements: Elements<'_>, shape: &[usize]| {
+            let shape = shape.iter().copied().collect();
+            NamedInput { name: "x".into(), dtype: DType::F64, shape, elements }.decoded_bytes()
+        };
+        assert_eq!(bytes(Elements::Values(Data::F64(vec![0.0; 6])), &[2, 3]), 48);
+        assert_eq!(bytes(Elements::Raw(&[0; 48]), &[2, 3]), 48);
+        // A shape that promises more than there is.
+        assert_eq!(bytes(Elements::Raw(&[0; 48]), &[1 << 40]), 48);
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leeway::app::Stop;
+use leeway::error::SetupError;
 use leeway::grpc::proto::health::health_check_response::ServingStatus;
 use leeway::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use leeway::grpc::proto::inference::infer_parameter::ParameterChoice;
@@ -18,8 +19,10 @@ use leeway::grpc::proto::inference::{
     RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse,
     ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
-use leeway::pipeline::Stages;
+use leeway::pipeline::{Features, Prepared, Preprocessor, StageContext, Stages};
+use leeway::tensor::Tensors;
 use prost::Message;
+use serde_json::value::RawValue;
 use tonic::client::Grpc;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
@@ -27,7 +30,7 @@ use tonic::{Code, IntoRequest, IntoStreamingRequest, Response, Status, Streaming
 use tonic_prost::ProstCodec;
 
 use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
-use crate::harness::{PATIENCE, PLAIN, Repository, TestApp, until};
+use crate::harness::{PATIENCE, PLAIN, Repository, TestApp, runtime, until};
 
 const SERVICE: &str = "/inference.GRPCInferenceService";
 
@@ -74,6 +77,10 @@ impl Client {
     }
 }
 
+fn health_of(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.to_owned() }
+}
+
 fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
     InferInputTensor {
         name: name.to_owned(),
@@ -95,6 +102,18 @@ fn raw(model: &str, input: InferInputTensor, contents: Vec<u8>) -> ModelInferReq
         raw_input_contents: vec![contents.into()],
         ..ModelInferRequest::default()
     }
+}
+
+/// The head of a call of `ModelInfer`.
+fn call_of_infer(app: &TestApp) -> axum::http::Request<()> {
+    let call = axum::http::Request::post(app.url(&format!("{SERVICE}/ModelInfer")));
+    call.header("content-type", "application/grpc").body(()).unwrap()
+}
+
+/// A message in its frame.
+fn framed(message: &impl Message) -> bytes::Bytes {
+    let message = message.encode_to_vec();
+    [&[0], &(message.len() as u32).to_be_bytes()[..], &message].concat().into()
 }
 
 fn parameter(choice: ParameterChoice) -> InferParameter {
@@ -263,6 +282,14 @@ async fn a_wrong_request_is_told_what_is_wrong() {
         (of(&|r| r.model_name = "other".into()), Code::NotFound, "there is no model \"other\""),
         (of(&|r| r.model_version = "7".into()), Code::NotFound, "has no version \"7\""),
         (of(&|r| r.model_version = "x".into()), Code::NotFound, "has no version \"x\""),
+        (
+            of(&|r| {
+                r.model_name.clear();
+                r.model_version = "1".into();
+            }),
+            Code::InvalidArgument,
+            "found a version without the name of its model",
+        ),
         (of(&|r| r.inputs[0].name = "y".into()), Code::InvalidArgument, "no input \"y\""),
         (
             of(&|r| r.inputs[0].datatype = "FP31".into()),
@@ -529,6 +556,28 @@ async fn models_are_loaded_and_unloaded_with_the_token_only() {
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 }
 
+/// A version without a model is no version of the default model.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_without_its_model_is_refused() {
+    let app = TestApp::with(Repository::of("echo_float32").config()).await;
+    let client = Client::of(&app).await;
+    let version = || "7".to_owned();
+    let ready = ModelReadyRequest { name: String::new(), version: version() };
+    let metadata = ModelMetadataRequest { name: String::new(), version: version() };
+    let config = ModelConfigRequest { name: String::new(), version: version() };
+    let statistics = ModelStatisticsRequest { name: String::new(), version: version() };
+    for refused in [
+        client.ask::<_, ModelReadyResponse>("ModelReady", ready).await.map(drop),
+        client.ask::<_, ModelMetadataResponse>("ModelMetadata", metadata).await.map(drop),
+        client.ask::<_, ModelConfigResponse>("ModelConfig", config).await.map(drop),
+        client.ask::<_, ModelStatisticsResponse>("ModelStatistics", statistics).await.map(drop),
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains("without the name of its model"), "{refused}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_do_not_exist_are_told_so() {
     let app = TestApp::with(Repository::of("echo_float32").config()).await;
@@ -657,27 +706,116 @@ async fn a_stream_answers_in_order_and_goes_on_after_an_error() {
     assert!(answers.message().await.unwrap().is_none());
 }
 
+/// A stream on which the client sends without a pause ends soon after the server is told to stop, and every message that
+/// was taken is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_stream_ends_when_the_server_stops() {
+    let app = TestApp::with(Repository::of("echo_float32").config()).await;
+    let client = Client::of(&app).await;
+    let mut grpc = Grpc::new(client.0.clone());
+    grpc.ready().await.unwrap();
+    let requests = (0u64..).map(|index| ModelInferRequest { id: index.to_string(), ..echo([1.0, 2.0]) });
+    let codec = ProstCodec::<ModelInferRequest, ModelStreamInferResponse>::default();
+    let path = format!("{SERVICE}/ModelStreamInfer").parse().unwrap();
+    let answers = grpc.streaming(Asked(requests).into_streaming_request(), path, codec).await.unwrap();
+    let mut answers = answers.into_inner();
+    let begun = Instant::now();
+    let ended = async {
+        for index in 0u64.. {
+            if index == 20 {
+                app.stop.send(Stop::AtOnce).await.unwrap();
+            }
+            match answers.message().await {
+                Ok(answer) => {
+                    let answer = answer.unwrap();
+                    assert_eq!(answer.error_message, "");
+                    assert_eq!(answer.infer_response.unwrap().id, index.to_string());
+                }
+                Err(status) => return status,
+            }
+        }
+        unreachable!()
+    };
+    let status = tokio::time::timeout(PATIENCE, ended).await.unwrap();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("shutting down"), "{status}");
+    assert!(begun.elapsed() < PATIENCE);
+    tokio::time::timeout(PATIENCE, app.running).await.unwrap().unwrap().unwrap();
+}
+
+/// A preprocessor that panics at the inputs of a model whose first value is 666.
+fn make_panicking(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupError> {
+    struct Panicking;
+    impl Preprocessor for Panicking {
+        fn transform(&self, _: &RawValue, _: leeway::budget::Deadline) -> leeway::error::Result<Prepared> {
+            Err(leeway::error::Error::internal("a test sends tensors only"))
+        }
+
+        fn features_of(&self, inputs: &Tensors) -> Features {
+            let values: &[f32] = inputs.at(0).unwrap().values().unwrap();
+            assert!(!values.contains(&666.0), "a test wants this stage to panic");
+            Features::default()
+        }
+    }
+    Ok(Box::new(Panicking))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_that_panics_fails_its_message_only() {
+    let model_toml = PLAIN.replacen("\"tensor\"", "\"panicking\"", 1);
+    let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
+    let stages = Stages::default().with_preprocessor("panicking", make_panicking);
+    let app = TestApp::with_parts(repository.config(), runtime(), stages).await;
+    let client = Client::of(&app).await;
+    assert_eq!(client.infer(echo([666.0, 0.0])).await.unwrap_err().code(), Code::Internal);
+    let mut grpc = Grpc::new(client.0.clone());
+    grpc.ready().await.unwrap();
+    let requests = [1.0, 666.0, 2.0].map(|value| echo([value, 0.0])).into_iter();
+    let codec = ProstCodec::<ModelInferRequest, ModelStreamInferResponse>::default();
+    let path = format!("{SERVICE}/ModelStreamInfer").parse().unwrap();
+    let answers = grpc.streaming(Asked(requests).into_streaming_request(), path, codec).await.unwrap();
+    let mut answers = answers.into_inner();
+    for value in [1.0, 666.0, 2.0] {
+        let answer = tokio::time::timeout(PATIENCE, answers.message()).await.unwrap().unwrap().unwrap();
+        if value == 666.0 {
+            assert!(answer.error_message.contains("internal") && !answer.error_message.contains("wants"), "{answer:?}");
+        } else {
+            let response = answer.infer_response.unwrap();
+            assert_eq!(response.raw_output_contents, echo([value, 0.0]).raw_input_contents);
+        }
+    }
+    assert!(answers.message().await.unwrap().is_none());
+    assert_eq!(app.metric("leeway_error_responses_total{code=\"internal\"}").await, 2.0);
+}
+
 // ===== connections =====
 
+/// The client is told not to start further calls here (GOAWAY), and the call in flight is answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_in_flight_are_answered_when_the_server_stops() {
     let _gate = GATE_IN_USE.lock().await;
     let_go(usize::MAX);
     let app = TestApp::with_parts(Repository::of("echo_float32").config(), gated(), Stages::default()).await;
-    let client = Client::of(&app).await;
+    let stream = tokio::net::TcpStream::connect(app.data).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
     let_go(0);
-    let asking = tokio::spawn({
-        let client = client.clone();
-        async move { client.infer(echo([1.0, 2.0])).await }
-    });
+    let mut asking = sender.clone().ready().await.unwrap();
+    let (response, mut body) = asking.send_request(call_of_infer(&app), false).unwrap();
+    body.send_data(framed(&echo([1.0, 2.0])), true).unwrap();
     one_at_the_gate().await;
     app.stop.send(Stop::AtOnce).await.unwrap();
-    // Idle connections end at once.
-    let idle = Channel::from_shared(app.url("")).unwrap().connect().await;
-    drop(idle);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until(async || sender.clone().ready().await.is_err().then_some(())).await;
     let_go(usize::MAX);
-    assert_eq!(asking.await.unwrap().unwrap().raw_output_contents, echo([1.0, 2.0]).raw_input_contents);
+    let response = tokio::time::timeout(PATIENCE, response).await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    let mut answer = response.into_body();
+    let message = answer.data().await.unwrap().unwrap();
+    let message = ModelInferResponse::decode(&message[5..]).unwrap();
+    assert_eq!(message.raw_output_contents, echo([1.0, 2.0]).raw_input_contents);
+    assert_eq!(answer.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+    drop((sender, asking, answer));
+    tokio::time::timeout(PATIENCE, connection).await.unwrap().unwrap().unwrap();
     tokio::time::timeout(PATIENCE, app.running).await.unwrap().unwrap().unwrap();
 }
 
@@ -704,6 +842,32 @@ async fn rest_works_over_both_versions_of_http_on_the_same_port() {
     assert_eq!(answer.headers()["grpc-status"], "12");
 }
 
+/// HTTP/2 has the host in `:authority`, which web pages cannot choose either.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_api_without_a_token_is_reached_over_http2_by_programs_on_this_machine() {
+    let app = TestApp::with(Repository::of("echo_float32").config()).await;
+    let path = format!("http://{}/admin/v1/models", app.admin);
+    let ask = async |url: &str, host: Option<&str>| {
+        let stream = tokio::net::TcpStream::connect(app.admin).await.unwrap();
+        let (sender, connection) = h2::client::handshake::<_, bytes::Bytes>(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut request = axum::http::Request::get(url);
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        let mut sender = sender.ready().await.unwrap();
+        let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+        let status = tokio::time::timeout(PATIENCE, response).await.unwrap().unwrap().status().as_u16();
+        drop((sender, connection));
+        status
+    };
+    assert_eq!(ask(&path, None).await, 200);
+    assert_eq!(ask(&path, Some(&app.admin.to_string())).await, 200);
+    assert_eq!(ask("http://evil.example/admin/v1/models", None).await, 403);
+    assert_eq!(ask(&path, Some("evil.example")).await, 400);
+    assert_eq!(ask("http://evil.example/admin/v1/models", Some("localhost")).await, 400);
+}
+
 /// A client that opens and cancels requests without end is disconnected, and the others are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_resets_ends_the_connection() {
@@ -714,10 +878,7 @@ async fn a_flood_of_resets_ends_the_connection() {
     let flooding = async {
         loop {
             let Ok(mut ready) = sender.ready().await else { return };
-            let request = axum::http::Request::post(app.url(&format!("{SERVICE}/ModelInfer")))
-                .header("content-type", "application/grpc")
-                .body(())
-                .unwrap();
+            let request = call_of_infer(&app);
             let Ok((_, mut body)) = ready.send_request(request, false) else { return };
             body.send_reset(h2::Reason::CANCEL);
             sender = ready;
@@ -741,10 +902,7 @@ async fn a_connection_that_only_waits_for_its_client_gives_way() {
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
     let mut sender = sender.ready().await.unwrap();
-    let request = axum::http::Request::post(app.url(&format!("{SERVICE}/ModelInfer")))
-        .header("content-type", "application/grpc")
-        .body(())
-        .unwrap();
+    let request = call_of_infer(&app);
     let (response, mut body) = sender.send_request(request, false).unwrap();
     body.send_data(bytes::Bytes::from_static(&[0, 0, 0, 1, 0, 1]), false).unwrap();
     until(async || (app.metric("leeway_connections").await >= 1.0).then_some(())).await;
@@ -752,6 +910,48 @@ async fn a_connection_that_only_waits_for_its_client_gives_way() {
     until(async || client.infer(echo([1.0, 2.0])).await.is_ok().then_some(())).await;
     assert!(tokio::time::timeout(PATIENCE, response).await.unwrap().is_err());
     drop(connection);
+}
+
+/// Clients that watch the health for ever keep no other from its place, and take no place above the limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_watches_gives_way() {
+    let mut config = Repository::of("echo_float32").config();
+    config.http.connection_limit = 1.try_into().unwrap();
+    let app = TestApp::with(config).await;
+    let watcher = Client::of(&app).await;
+    let mut watched = watcher.watch("").await;
+    assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let client = Client::of(&app).await;
+    until(async || client.infer(echo([1.0, 2.0])).await.is_ok().then_some(())).await;
+    let ended = async { while let Ok(Some(_)) = watched.message().await {} };
+    tokio::time::timeout(PATIENCE, ended).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_without_end_are_refused_above_the_limit() {
+    let _gate = GATE_IN_USE.lock().await;
+    let_go(usize::MAX);
+    let mut config = Repository::of("echo_float32").config();
+    config.http.connection_limit = 1.try_into().unwrap();
+    let app = TestApp::with_parts(config, gated(), Stages::default()).await;
+    let busy = Client::of(&app).await;
+    let_go(0);
+    let asking = tokio::spawn(async move { busy.infer(echo([1.0, 2.0])).await });
+    one_at_the_gate().await;
+    for path in [
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ] {
+        let refused =
+            Client::of(&app).await.call::<_, HealthCheckResponse>(path, tonic::Request::new(health_of(""))).await;
+        assert_eq!(refused.unwrap_err().code(), Code::Unavailable, "{path}");
+    }
+    let path = "/grpc.health.v1.Health/Check";
+    let checked = Client::of(&app).await.call::<_, HealthCheckResponse>(path, tonic::Request::new(health_of(""))).await;
+    assert_eq!(checked.unwrap().into_inner().status(), ServingStatus::Serving);
+    let_go(usize::MAX);
+    asking.await.unwrap().unwrap();
 }
 
 /// A client that asks, and reads nothing of the answers, is disconnected, and their memory is free again.
@@ -768,14 +968,10 @@ async fn responses_that_nobody_reads_end_the_connection() {
     let mut asking = Vec::new();
     for _ in 0..10 {
         let mut sender = sender.clone().ready().await.unwrap();
-        let request = axum::http::Request::post(app.url(&format!("{SERVICE}/ModelInfer")))
-            .header("content-type", "application/grpc")
-            .body(())
-            .unwrap();
+        let request = call_of_infer(&app);
         let (response, mut body) = sender.send_request(request, false).unwrap();
-        let message = raw("echo_sequence", input("x", "INT64", &[1, 1000]), vec![1; 8000]).encode_to_vec();
-        let head = [&[0], &(message.len() as u32).to_be_bytes()[..]].concat();
-        body.send_data([head, message].concat().into(), true).unwrap();
+        let message = raw("echo_sequence", input("x", "INT64", &[1, 1000]), vec![1; 8000]);
+        body.send_data(framed(&message), true).unwrap();
         asking.push(response);
     }
     let mut answers = Vec::new();

@@ -8,6 +8,8 @@ use axum::extract::Request;
 use axum::http::Version;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
 use bytes::Bytes;
 
 use super::messages::{MESSAGE_TIME, Messages};
@@ -15,9 +17,8 @@ use crate::budget::{Deadline, Held};
 use crate::error::{Error, Result};
 use crate::grpc;
 use crate::http::HttpState;
-use crate::http::activity::AboveLimit;
 use crate::http::body::BodyLimit;
-use crate::http::context::RequestContext;
+use crate::http::context::{Failure, RequestContext};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -49,14 +50,6 @@ impl Call {
         Ok((Call { context, timeout, headers: head.headers }, body))
     }
 
-    /// Refuses a call on a connection above the limit.
-    pub(super) fn refuse_above_limit(&self) -> Result<()> {
-        match self.context.above_limit {
-            Some(AboveLimit { limit }) => Err(Error::TooManyConnections { limit: limit.get() }),
-            None => Ok(()),
-        }
-    }
-
     /// Returns the time in which a message has to be complete.
     fn time(&self) -> Duration {
         self.timeout.unwrap_or(MESSAGE_TIME).min(MESSAGE_TIME)
@@ -86,6 +79,13 @@ impl Call {
         let message = self.in_time(messages.only(SMALL_MESSAGE, &state.body_memory)).await?;
         Ok(message.uncompressed(state, SMALL_MESSAGE, self.deadline(self.context.started)).await?.whole())
     }
+}
+
+/// Refuses calls on connections above the limit.
+pub(super) async fn refuse_above_limit(request: Request, next: Next) -> Result<Response, Failure> {
+    let (head, body) = request.into_parts();
+    RequestContext::of(&head)?.refuse_above_limit()?;
+    Ok(next.run(Request::from_parts(head, body)).await)
 }
 
 /// Checks the head of a call.

@@ -25,7 +25,7 @@ use crate::serve::{self, Content, EncodedRequest, Head, Input, Output, predictio
 /// `ModelInfer`
 pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (call, body) = Call::of(request)?;
-    call.refuse_above_limit()?;
+    call.context.refuse_above_limit()?;
     let mut messages = Messages::new(body);
     let limit = BodyLimit::of_predictions(state.body_limit);
     let message = call.in_time(messages.only(limit, &state.body_memory)).await?;
@@ -82,7 +82,7 @@ pub(super) async fn run(state: &HttpState, call: &Call, inference: Inference) ->
     let bytes = message.uncompressed(state, limit, call.deadline(started)).await?;
     let mut head = InferHead::read(bytes.reader())?;
     let asked = Head {
-        target: grpc::target(&head.model, &head.version),
+        target: grpc::target(&head.model, &head.version)?,
         routing_key: routing_key(&call.headers)?.unwrap_or(call.context.id.as_bytes()),
         read_at: started,
         client_timeout: shortest(call.timeout, head.timeout),

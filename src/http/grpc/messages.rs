@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::Read;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -39,6 +39,8 @@ pub(super) struct Messages {
     head: [u8; FRAME_HEAD],
     head_length: usize,
     arriving: Option<Arriving>,
+    /// Time at which the first byte of an incomplete message had arrived, or reading went on.
+    partial_since: Option<Instant>,
 }
 
 /// A message of which a part has arrived.
@@ -56,7 +58,20 @@ pub(super) struct Message {
 
 impl Messages {
     pub(super) fn new(body: Body) -> Messages {
-        Messages { body, rest: Bytes::new(), head: [0; FRAME_HEAD], head_length: 0, arriving: None }
+        let (head, head_length) = ([0; FRAME_HEAD], 0);
+        Messages { body, rest: Bytes::new(), head, head_length, arriving: None, partial_since: None }
+    }
+
+    /// Returns true if a message has begun, and has not been completed in the time for a message.
+    pub(super) fn is_too_slow(&self, now: Instant) -> bool {
+        self.partial_since.is_some_and(|since| now.saturating_duration_since(since) > MESSAGE_TIME)
+    }
+
+    /// Notes that no message is read now. The client need not hurry meanwhile.
+    pub(super) fn pause(&mut self, now: Instant) {
+        if let Some(since) = &mut self.partial_since {
+            *since = now;
+        }
     }
 
     /// Reads the next message; `None` at the end. Memory for the bytes is reserved as they arrive. If the future is
@@ -92,6 +107,9 @@ impl Messages {
         let head_length = self.rest.len().min(FRAME_HEAD - self.head_length);
         self.rest.copy_to_slice(&mut self.head[self.head_length..][..head_length]);
         self.head_length += head_length;
+        if self.head_length > 0 && self.partial_since.is_none() {
+            self.partial_since = Some(Instant::now());
+        }
         if self.head_length < FRAME_HEAD {
             return Ok(None);
         }
@@ -106,6 +124,7 @@ impl Messages {
             return Ok(None);
         }
         self.head_length = 0;
+        self.partial_since = None;
         Ok(Some(Message { bytes: arriving.bytes, is_compressed: arriving.is_compressed }))
     }
 }
@@ -237,5 +256,45 @@ impl HttpBody for Streamed {
             return Poll::Ready(Some(Ok(Frame::data(frame))));
         }
         Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    /// A body that sends these pieces, and then nothing.
+    struct Silent(Vec<&'static [u8]>);
+
+    impl HttpBody for Silent {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0.pop().map_or(Poll::Pending, |piece| Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(piece))))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_stays_incomplete_is_too_slow() {
+        let memory = MemoryBudget::new(1 << 20, NonZeroUsize::MIN);
+        let limit = BodyLimit::of_questions(NonZeroUsize::new(1 << 10).unwrap());
+        // A whole message, and the first byte of the next one.
+        let mut messages = Messages::new(Body::new(Silent(vec![&[0], &[0, 0, 0, 0, 1, 7]])));
+        let later = Instant::now() + MESSAGE_TIME + Duration::from_secs(60);
+        assert!(!messages.is_too_slow(later));
+        assert_eq!(&*messages.next(limit, &memory).await.unwrap().unwrap().bytes.whole(), &[7][..]);
+        assert!(!messages.is_too_slow(later));
+        assert!(tokio::time::timeout(Duration::ZERO, messages.next(limit, &memory)).await.is_err());
+        assert!(!messages.is_too_slow(Instant::now()));
+        assert!(messages.is_too_slow(later));
+        messages.pause(later);
+        assert!(!messages.is_too_slow(later));
+        assert!(messages.is_too_slow(later + MESSAGE_TIME + Duration::from_secs(1)));
     }
 }

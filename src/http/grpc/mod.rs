@@ -16,6 +16,7 @@ mod streams;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::post;
 
 use super::HttpState;
@@ -31,7 +32,11 @@ pub(super) fn routes() -> Router<Arc<HttpState>> {
         .route(grpc::HEALTH_WATCH, post(streams::watch_health));
     match (grpc::reflection(), grpc::reflection_alpha()) {
         (Ok(reflection), Ok(alpha)) => {
-            routes.route_service(grpc::REFLECTION_CALLS, reflection).route_service(grpc::REFLECTION_ALPHA_CALLS, alpha)
+            let reflections = Router::new()
+                .route_service(grpc::REFLECTION_CALLS, reflection)
+                .route_service(grpc::REFLECTION_ALPHA_CALLS, alpha)
+                .route_layer(from_fn(call::refuse_above_limit));
+            routes.merge(reflections)
         }
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "reflection of gRPC is not available");

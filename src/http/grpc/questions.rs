@@ -42,18 +42,18 @@ pub(super) async fn inference_call(
         "ServerReady" => grpc::encode(&ServerReadyResponse { ready: operations::check_ready(&state).is_ok() }),
         "ModelReady" => {
             let ModelReadyRequest { name, version } = grpc::decode(&message)?;
-            let target = grpc::target(&name, &version);
+            let target = grpc::target(&name, &version)?;
             let found = serve::check_ready(&snapshot, target, |served| state.health.stuck_after(served.budget.total));
             grpc::encode(&ModelReadyResponse { ready: state.readiness.is_ready() && found.is_ok() })
         }
         "ServerMetadata" => grpc::encode(&grpc::server_metadata()),
         "ModelMetadata" => {
             let ModelMetadataRequest { name, version } = grpc::decode(&message)?;
-            grpc::encode(&grpc::model_metadata(serve::model_metadata(&snapshot, grpc::target(&name, &version))?))
+            grpc::encode(&grpc::model_metadata(serve::model_metadata(&snapshot, grpc::target(&name, &version)?)?))
         }
         "ModelConfig" => {
             let ModelConfigRequest { name, version } = grpc::decode(&message)?;
-            grpc::encode(&grpc::model_config(serve::model_config(&snapshot, grpc::target(&name, &version))?))
+            grpc::encode(&grpc::model_config(serve::model_config(&snapshot, grpc::target(&name, &version)?)?))
         }
         "ModelStatistics" => {
             let ModelStatisticsRequest { name, version } = grpc::decode(&message)?;
@@ -93,12 +93,10 @@ pub(super) async fn inference_call(
 /// Returns the statistics of a version, of all versions of a model, or of all models.
 fn statistics(state: &HttpState, snapshot: &Snapshot, name: &str, version: &str) -> Result<Statistics> {
     let now = state.monitor.now();
-    Ok(match (name, version) {
-        ("", _) => serve::statistics(snapshot.versions(), now),
-        (name, "") => serve::statistics(snapshot.model(name)?.1.versions.values(), now),
-        (name, version) => {
-            serve::statistics(std::iter::once(snapshot.resolve(Target::Version(name, version), b"")?), now)
-        }
+    Ok(match grpc::target(name, version)? {
+        Target::Default => serve::statistics(snapshot.versions(), now),
+        Target::Model(name) => serve::statistics(snapshot.model(name)?.1.versions.values(), now),
+        target @ Target::Version(..) => serve::statistics(std::iter::once(snapshot.resolve(target, b"")?), now),
     })
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::call::Call;
 use super::infer::{Inference, Inferred, run};
-use super::messages::{Message, Messages, streamed, success};
+use super::messages::{MESSAGE_TIME, Message, Messages, streamed, success};
 use super::questions::health;
 use crate::error::{Error, OperatorError, Result};
 use crate::grpc::proto::health::health_check_response::ServingStatus;
@@ -24,7 +25,7 @@ use crate::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use crate::grpc::proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use crate::grpc::{self, AnswerForm};
 use crate::http::body::BodyLimit;
-use crate::http::context::Failure;
+use crate::http::context::{Failure, mark_watch};
 use crate::http::request_layer::new_id;
 use crate::http::trace_context::TraceContext;
 use crate::http::{HttpState, error_response};
@@ -37,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// `ModelStreamInfer`: an inference for each message, answered in the order of the messages.
 pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (call, body) = Call::of(request)?;
-    call.refuse_above_limit()?;
+    call.context.refuse_above_limit()?;
     let (frames, taken) = mpsc::channel(1);
     let stream = InferStream { state, call: Arc::new(call), messages: Messages::new(body), frames };
     Ok(streamed(taken, stream.run()))
@@ -46,9 +47,13 @@ pub(super) async fn infer(State(state): State<Arc<HttpState>>, request: Request)
 /// `grpc.health.v1.Health/Watch`: the health now, and every change.
 pub(super) async fn watch_health(State(state): State<Arc<HttpState>>, request: Request) -> Result<Response, Failure> {
     let (call, body) = Call::of(request)?;
+    // Calls that ask once stay allowed.
+    call.context.refuse_above_limit()?;
     let HealthCheckRequest { service } = grpc::decode(&call.question(&state, body).await?)?;
     let (frames, taken) = mpsc::channel(1);
-    Ok(streamed(taken, watch(state, call, service, frames)))
+    let mut response = streamed(taken, watch(state, call, service, frames));
+    mark_watch(&mut response);
+    Ok(response)
 }
 
 async fn watch(state: Arc<HttpState>, call: Call, service: String, frames: mpsc::Sender<Bytes>) -> HeaderMap {
@@ -116,41 +121,66 @@ impl InferStream {
     /// apart any more.
     async fn answer_all(&mut self) -> Result<()> {
         let limit = BodyLimit::of_predictions(self.state.body_limit);
-        let (mut in_flight, mut is_open, mut looks) = (InOrder::default(), true, looks());
-        while is_open || !in_flight.is_empty() {
+        let (mut in_flight, mut reads, mut looks) = (InOrder::default(), Reads::On, looks());
+        while reads == Reads::On || !in_flight.is_empty() {
             tokio::select! {
                 biased;
-                frame = in_flight.next(), if !in_flight.is_empty() => {
-                    if self.frames.send(frame).await.is_err() {
-                        return Ok(());
+                // First, so that a busy stream ends, too.
+                _ = looks.tick() => reads = self.look(reads, in_flight.len())?,
+                place = self.frames.reserve(), if in_flight.is_first_done() => {
+                    let Ok(place) = place else { return Ok(()) };
+                    if let Some(frame) = in_flight.pop() {
+                        place.send(frame);
                     }
                 }
+                () = in_flight.run() => {}
                 message = self.messages.next(limit, &self.state.body_memory),
-                    if is_open && in_flight.len() < MAX_IN_FLIGHT =>
+                    if reads == Reads::On && in_flight.len() < MAX_IN_FLIGHT =>
                 {
                     match message? {
                         Some(message) => in_flight.push(answer(Arc::clone(&self.state), Arc::clone(&self.call), message)),
-                        None => is_open = false,
-                    }
-                }
-                _ = looks.tick() => {
-                    if self.call.is_overdue() {
-                        return Err(Error::DeadlineOfStream);
-                    }
-                    if in_flight.is_empty() && !self.state.readiness.is_ready() {
-                        return Err(Error::ShuttingDown);
+                        None => reads = Reads::Ended,
                     }
                 }
             }
         }
-        Ok(())
+        match reads {
+            Reads::Stopped => Err(Error::ShuttingDown),
+            Reads::On | Reads::Ended => Ok(()),
+        }
     }
+
+    /// Looks at the time and at the server, and returns if messages are read from now on. Fails if the stream is overdue.
+    fn look(&mut self, reads: Reads, in_flight: usize) -> Result<Reads> {
+        let now = Instant::now();
+        if self.call.is_overdue() {
+            return Err(Error::DeadlineOfStream);
+        }
+        if in_flight == MAX_IN_FLIGHT {
+            self.messages.pause(now);
+        }
+        match reads {
+            Reads::On if self.messages.is_too_slow(now) => Err(Error::RequestTooSlow { limit: MESSAGE_TIME }),
+            Reads::On if !self.state.readiness.is_ready() => Ok(Reads::Stopped),
+            reads => Ok(reads),
+        }
+    }
+}
+
+/// State of reading the messages of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    On,
+    /// The client has sent its last message.
+    Ended,
+    /// The server stops. It answers the messages that have arrived.
+    Stopped,
 }
 
 /// Answers one message. An error is an answer, too: the stream goes on.
 async fn answer(state: Arc<HttpState>, call: Arc<Call>, message: Message) -> Bytes {
     let asked = Inference { message, started: Instant::now(), unique: new_id(), form: AnswerForm::Streamed };
-    match run(&state, &call, asked).await {
+    match caught(run(&state, &call, asked)).await {
         Ok(Inferred { frame, .. }) => Bytes::from_owner(frame),
         Err(error) => {
             let error = error.into();
@@ -164,6 +194,17 @@ async fn answer(state: Arc<HttpState>, call: Arc<Call>, message: Message) -> Byt
             frame.into()
         }
     }
+}
+
+/// Runs a future. A panic is an error, as it is in calls with one message.
+async fn caught<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        // It is not polled again after a panic.
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        polled.unwrap_or_else(|panic| Poll::Ready(Err(error_response::of_panic(&*panic))))
+    })
+    .await
 }
 
 /// Futures that run at the same time, and whose outputs are taken in the order of the futures.
@@ -188,8 +229,24 @@ impl InOrder {
         self.0.push_back(Running::Yet(Box::pin(future)));
     }
 
-    /// Runs all futures until the first one is done.
-    async fn next(&mut self) -> Bytes {
+    fn is_first_done(&self) -> bool {
+        matches!(self.0.front(), Some(Running::Done(_)))
+    }
+
+    /// Takes the output of the first future, if it is done.
+    fn pop(&mut self) -> Option<Bytes> {
+        match self.0.pop_front()? {
+            Running::Done(output) => Some(output),
+            first @ Running::Yet(_) => {
+                self.0.push_front(first);
+                None
+            }
+        }
+    }
+
+    /// Runs all futures until the first one is done. If it is done already, the others run on without an end.
+    async fn run(&mut self) {
+        let was_done = self.is_first_done();
         poll_fn(|context| {
             for running in &mut self.0 {
                 if let Running::Yet(future) = running
@@ -198,15 +255,39 @@ impl InOrder {
                     *running = Running::Done(output);
                 }
             }
-            match self.0.pop_front() {
-                Some(Running::Done(output)) => Poll::Ready(output),
-                Some(first) => {
-                    self.0.push_front(first);
-                    Poll::Pending
-                }
-                None => Poll::Pending,
-            }
+            if !was_done && self.is_first_done() { Poll::Ready(()) } else { Poll::Pending }
         })
-        .await
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error() {
+        let panics = async { [Ok(())][usize::try_from(LOOK.as_secs()).unwrap() + 1].clone() };
+        let error = caught(panics).await.unwrap_err();
+        assert!(matches!(error, Error::Internal { .. }), "{error}");
+        assert_eq!(caught(async { Ok(7) }).await, Ok(7));
+    }
+
+    /// While the first answer waits to be taken, the others run.
+    #[tokio::test]
+    async fn answers_are_made_while_the_first_one_waits() {
+        let mut in_order = InOrder::default();
+        in_order.push(async { Bytes::from_static(b"1") });
+        in_order.run().await;
+        assert!(in_order.is_first_done());
+        let (done, mut is_done) = tokio::sync::oneshot::channel();
+        in_order.push(async {
+            let _ = done.send(());
+            Bytes::from_static(b"2")
+        });
+        assert!(tokio::time::timeout(Duration::ZERO, in_order.run()).await.is_err());
+        assert_eq!(is_done.try_recv(), Ok(()));
+        assert_eq!((in_order.pop().unwrap(), in_order.pop().unwrap()), ("1".into(), "2".into()));
+        assert!(in_order.is_empty());
     }
 }
