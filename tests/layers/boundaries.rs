@@ -91,6 +91,7 @@ const BOUNDARIES: &[Boundary] = &[
             "model/isolated/wire.rs",
             "model/runtime_libraries.rs",
             "http/sockets.rs",
+            "http/stream.rs",
             "repository/regular_file.rs",
             "authoring/staging.rs",
             "model/warm_up.rs",

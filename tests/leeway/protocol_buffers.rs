@@ -32,7 +32,7 @@ fn generated() -> Vec<(&'static str, Vec<u8>)> {
     config.bytes(["."]).out_dir(folder.path()).compile_fds(described.clone()).unwrap();
     let read = |name: &str, about: &str| {
         let text = std::fs::read_to_string(PathBuf::from(folder.path()).join(name)).unwrap();
-        format!("//! {about}\n\n{text}").into_bytes()
+        format!("//! {about}\n//!\n//! Length: generated.\n\n{text}").into_bytes()
     };
     let mut short = described;
     short.file.iter_mut().for_each(|file| file.source_code_info = None);
