@@ -33,7 +33,7 @@ const penguin: components["schemas"]["PenguinsInstance"] = {
   island: "Biscoe", bill_length_mm: 46.1, bill_depth_mm: 13.2, flipper_length_mm: 211, body_mass_g: 4500, sex: "female",
 };
 const { data, error, response } = await client.POST("/v1/models/penguins:predict", { body: { instances: [penguin] } });
-if (error !== undefined) throw new Error(`${response.status}: ${error.detail}`);
+if (data === undefined) throw new Error(`${response.status}: ${error?.detail}`);
 const label: "Adelie" | "Chinstrap" | "Gentoo" = data.predictions[0].label;
 const confidence: number = data.predictions[0].confidence;
 const digits = await client.POST("/predict", { body: { instances: [Array<number>(64).fill(0)] } });

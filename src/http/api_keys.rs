@@ -17,14 +17,14 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use super::body;
 use super::context::Failure;
 use super::file_watch::FileWatch;
-use crate::api::routes::DataEndpoint;
+use crate::api::routes::{AliasOf, DataEndpoint};
 use crate::config::{ApiKey, HttpConfig, Route, api_keys_problem, read_api_keys};
 use crate::error::{Error, Result, SetupError};
 use crate::monitor::ServerRecorder;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Health checks of all protocols. Probes have no key, and the answers tell nothing about models.
+/// Health checks of all protocols. Probes have no key. Of the models, the answers tell only which are not served, and why.
 const HEALTH_CHECKS: [DataEndpoint; 6] = [
     DataEndpoint::Live,
     DataEndpoint::Ready,
@@ -122,7 +122,10 @@ impl ApiKeys {
         }
         let is_read = [Method::GET, Method::HEAD].contains(method);
         let is_health = HEALTH_CHECKS.iter().any(|endpoint| endpoint.path() == path)
-            || self.health_route.as_ref().is_some_and(|route| route.path() == path);
+            // An endpoint that exists stays closed, even if it is also configured as the health check.
+            || self.health_route.as_ref().is_some_and(|route| {
+                route.path() == path && DataEndpoint::is_new(path, AliasOf::Ready) == Ok(true)
+            });
         // The page tells nothing about models: it asks for a key, and sends it.
         let is_page = path == DataEndpoint::Docs.path();
         is_read && (is_health || is_page || (path == DataEndpoint::Metrics.path() && !self.for_metrics))

@@ -70,6 +70,19 @@ impl Document {
         Ok(Document { text: Bytes::from_owner(memory.hold_anyway(text.capacity()).of(text)), tag })
     }
 
+    /// Returns the document with the prefix of all paths, which a proxy or the configuration adds.
+    pub(super) fn below(self, prefix: &str, memory: &MemoryBudget) -> Document {
+        match (prefix, self.text.strip_prefix(b"{")) {
+            ("", _) | (_, None) => self,
+            // A prefix has no characters that JSON escapes.
+            (prefix, Some(members)) => {
+                let text = [format!("{{\"servers\":[{{\"url\":\"{prefix}\"}}],").as_bytes(), members].concat();
+                let tag = entity_tag(&text);
+                Document { text: Bytes::from_owner(memory.hold_anyway(text.capacity()).of(text)), tag }
+            }
+        }
+    }
+
     pub(super) fn answer(self, asked: &HeaderMap) -> Response {
         let mut response = match is_known(asked, &self.tag) {
             true => {

@@ -83,7 +83,7 @@ pub use self::connections::{ConnectionTimeouts, Places};
 use self::documents::Documents;
 pub use self::exposition::{Exposition, compress};
 pub use self::listener::{Listener, ListenerLimits, places};
-pub use self::path_prefix::{check as check_path_prefix, external_prefix};
+pub use self::path_prefix::check as check_path_prefix;
 pub use self::sockets::BoundAddresses;
 pub use self::stack::{admin, data};
 pub use self::tls::Tls;

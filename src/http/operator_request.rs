@@ -42,14 +42,17 @@ fn named(name: &str) -> Result<ModelName> {
 
 /// Reads the body of a change. An empty body counts as `{}`.
 pub(super) async fn read_change<T: DeserializeOwned>(request: Request) -> Result<T> {
-    let (mut head, mut body) = request.into_parts();
     // Each change has its own memory, because clients' bodies may use up the memory that they share.
-    let memory = MemoryBudget::new(BODY_MEMORY, NonZeroUsize::MIN);
-    if let Some(coding) = body::coding(&head.headers)? {
-        body = body::decoded(&mut head, body, coding, BODY_LIMIT, &memory)?;
-    }
+    read_small(request, &MemoryBudget::new(BODY_MEMORY, NonZeroUsize::MIN)).await
+}
+
+/// Reads a small body, and reserves memory for it in `memory`. An empty body counts as `{}`.
+pub(super) async fn read_small<T: DeserializeOwned>(request: Request, memory: &MemoryBudget) -> Result<T> {
+    let (mut head, mut body) = request.into_parts();
+    let coding = body::coding(&head.headers)?;
+    body = body::decoded(&mut head, body, coding, BODY_LIMIT, memory)?;
     let read = {
-        let reading = pin!(body::read(&head.headers, &mut body, BodyLimit::of_changes(BODY_LIMIT), &memory));
+        let reading = pin!(body::read(&head.headers, &mut body, BodyLimit::of_changes(BODY_LIMIT), memory));
         tokio::time::timeout(BODY_TIME, reading).await
     };
     let read = read.map_err(|_| Error::RequestTooSlow { limit: BODY_TIME })?;

@@ -37,7 +37,7 @@ pub(super) fn also_below(prefix: Option<&PathPrefix>, routes: Router) -> Router 
 /// Returns the prefix of the paths in links for the client of a request: that of `X-Forwarded-Prefix`, or else the
 /// configured one, or else nothing. It begins with a slash and does not end with one. A header that is not a plain path
 /// is ignored, because a link with it could lead anywhere, or contain a script.
-pub fn external_prefix(headers: &HeaderMap, configured: Option<&PathPrefix>) -> String {
+pub(super) fn external_prefix(headers: &HeaderMap, configured: Option<&PathPrefix>) -> String {
     let mut forwarded = headers.get_all(X_FORWARDED_PREFIX).iter();
     // With several headers, nobody knows which one the client sent.
     let forwarded = forwarded.next().filter(|_| forwarded.next().is_none());

@@ -64,7 +64,7 @@ impl Operation {
     }
 
     /// Adds an optional query parameter or request header.
-    pub(super) fn parameter(mut self, place: &str, name: &str, description: &str, schema: Value) -> Operation {
+    pub(super) fn parameter(mut self, place: &str, name: &str, description: &str, schema: &Value) -> Operation {
         self.parameters.push(json!({ "in": place, "name": name, "description": description, "schema": schema }));
         self
     }
@@ -187,9 +187,8 @@ impl Operation {
     }
 }
 
+/// Returns the description of a body of one media type.
 fn content(schema: Value, example: Option<Value>) -> Value {
-    match example {
-        Some(example) => json!({ "schema": schema, "example": example }),
-        None => json!({ "schema": schema }),
-    }
+    let example = example.map(|example| ("example".to_owned(), example));
+    std::iter::once(("schema".to_owned(), schema)).chain(example).collect()
 }

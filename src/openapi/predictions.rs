@@ -11,18 +11,18 @@ pub(super) const ANSWER_HEADERS: [&str; 2] = ["X-Model-Version", "Server-Timing"
 pub(super) fn prediction(id: &str) -> Operation {
     let timeout = json!({ "type": "integer", "minimum": 1 });
     Operation::new(id, "predictions")
-        .parameter("header", "X-Request-Timeout-Ms", "How long the caller waits, in milliseconds.", timeout)
+        .parameter("header", "X-Request-Timeout-Ms", "How long the caller waits, in milliseconds.", &timeout)
         .parameter(
             "header",
             "X-Priority",
             "Which requests go first; normal by default.",
-            json!({ "enum": ["high", "normal", "low"] }),
+            &json!({ "enum": ["high", "normal", "low"] }),
         )
         .parameter(
             "header",
             "X-Routing-Key",
             "A user, a session or a device: the same key always gets the same version.",
-            json!({ "type": "string", "minLength": 1, "maxLength": 256 }),
+            &json!({ "type": "string", "minLength": 1, "maxLength": 256 }),
         )
         .fails(&[404, 413, 415, 503, 504])
 }

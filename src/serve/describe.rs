@@ -115,7 +115,7 @@ fn pipeline_metadata(pipeline: &Pipeline) -> Option<PipelineMetadata> {
         shape,
     };
     let form = pipeline.preprocessor.instance_form()?;
-    let inputs = match &form {
+    let inputs: Vec<TensorMetadata> = match &form {
         InstanceForm::Value { column, elements: Elements::Named(names) } => {
             names.iter().map(|name| tensor(name, column.spec.dtype, vec![-1])).collect()
         }
@@ -128,7 +128,10 @@ fn pipeline_metadata(pipeline: &Pipeline) -> Option<PipelineMetadata> {
     };
     let outputs = column_specs(&pipeline.postprocessor.prediction_kind());
     let outputs = outputs.iter().map(|spec| tensor(&spec.name, spec.dtype, vec![-1; spec.dimensions])).collect();
-    Some(PipelineMetadata { inputs, outputs })
+    let is_input =
+        |column: &TensorMetadata| pipeline.model.signature().inputs.iter().any(|input| *input.name == *column.name);
+    let content = inputs.iter().all(is_input).then_some("pipeline".into());
+    Some(PipelineMetadata { content, inputs, outputs })
 }
 
 fn length(dim: &Dim) -> i64 {

@@ -79,12 +79,20 @@ fn read(input: NamedInput<'_>, spec: &TensorSpec, signature: &Signature, max_row
     }
 }
 
+/// Maximum product of the lengths of a tensor, with 1 in the place of 0: lengths are numbers of 64 bits in ONNX.
+const MAX_SPANNED: usize = i64::MAX as usize;
+/// Maximum product of the lengths of a tensor without elements.
+const MAX_EMPTY: usize = 1 << 20;
+
 /// Decodes the elements of an input. Fails with a problem that follows the name of the input.
 pub(super) fn elements(elements: Elements<'_>, dtype: DType, shape: &[usize]) -> Result<Data, String> {
     let count = shape.iter().try_fold(1usize, |product, length| product.checked_mul(*length));
     let described = |problem: String| format!(": {problem}");
+    // The lengths beside a length of 0 cost nothing to send, and may cost a model, or a text of nested arrays, very much.
+    let spanned = shape.iter().try_fold(1usize, |product, length| product.checked_mul((*length).max(1)));
+    let is_too_large = spanned.is_none_or(|spanned| spanned > MAX_SPANNED || (count == Some(0) && spanned > MAX_EMPTY));
     let count =
-        count.ok_or_else(|| described(format!("the shape {shape:?} has more elements than there is memory")))?;
+        count.filter(|_| !is_too_large).ok_or_else(|| described(format!("the shape {shape:?} is too large")))?;
     match elements {
         Elements::Json(json) => tensor_elements(json, dtype, shape),
         Elements::Raw(bytes) => Data::from_raw(dtype, count, bytes).map_err(described),
@@ -247,6 +255,19 @@ mod tests {
             .collect(),
             ..Signature::default()
         }
+    }
+
+    #[test]
+    fn a_shape_without_elements_is_not_large() {
+        let check = |shape: &[usize], is_accepted: bool| {
+            let read = elements(Elements::Raw(&[]), DType::F32, shape);
+            assert_eq!(read.is_ok(), is_accepted, "{shape:?}: {read:?}");
+        };
+        check(&[2, 0], true);
+        check(&[0, 1 << 20], true);
+        check(&[1, 1_000_000_000_000, 0], false);
+        check(&[0, usize::MAX, usize::MAX], false);
+        check(&[usize::MAX], false);
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub(super) fn decoded<'a>(inputs: Vec<NamedInput<'a>>, form: &InstanceForm) -> R
             Some(files) => Column::Files(files),
             None => {
                 let data: Data = elements(sent, dtype, &shape).map_err(at)?;
+                if let Some(place) = data.first_infinite() {
+                    let problem = ": found infinity; send a finite number, or NaN if it is missing";
+                    return Err(at(format!("[{place}]{problem}")));
+                }
                 Column::Tensor(Tensor::new(shape, data)?)
             }
         };

@@ -110,6 +110,17 @@ impl Data {
         for_each_element_type!(self, values => tag(values))
     }
 
+    /// Returns the index of the first element that is infinite.
+    pub fn first_infinite(&self) -> Option<usize> {
+        match self {
+            Data::F32(values) => values.iter().position(|v| v.is_infinite()),
+            Data::F64(values) => values.iter().position(|v| v.is_infinite()),
+            Data::F16(values) => values.iter().position(|v: &f16| v.is_infinite()),
+            Data::BF16(values) => values.iter().position(|v: &bf16| v.is_infinite()),
+            _ => None,
+        }
+    }
+
     /// Returns the index of the first element that is NaN or infinite, or a sequence with such an element.
     pub fn first_non_finite(&self) -> Option<usize> {
         match self {

@@ -11,13 +11,14 @@ use leeway::grpc::proto::health::health_check_response::ServingStatus;
 use leeway::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use leeway::grpc::proto::inference::infer_parameter::ParameterChoice;
 use leeway::grpc::proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use leeway::grpc::proto::inference::model_repository_parameter::ParameterChoice as RepositoryChoice;
 use leeway::grpc::proto::inference::{
     DataType, InferParameter, InferTensorContents, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
     ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest,
-    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
-    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
-    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+    ModelRepositoryParameter, ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse,
+    RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
+    RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse,
+    ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use leeway::pipeline::{Prepared, Preprocessor, StageContext, Stages};
 use leeway::tensor::Tensors;
@@ -326,7 +327,7 @@ async fn a_wrong_request_is_told_what_is_wrong() {
         (with("priority", ParameterChoice::Uint64Param(9)), Code::InvalidArgument, "priority: expected 0"),
         (with("content", ParameterChoice::StringParam("x".into())), Code::InvalidArgument, "content: expected"),
         (with("sequence_id", ParameterChoice::Int64Param(9)), Code::InvalidArgument, "sequence_id"),
-        (with("timeout", ParameterChoice::Int64Param(1)), Code::DeadlineExceeded, ""),
+        (with("timeout", ParameterChoice::Int64Param(1)), Code::Unavailable, "of the budget are left"),
     ] {
         let refused = client.infer(request).await.unwrap_err();
         assert_eq!(refused.code(), code, "{refused}");
@@ -388,7 +389,8 @@ async fn the_deadline_of_the_caller_ends_a_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_above_the_limit_is_refused_and_one_below_is_not() {
-    let mut config = Repository::of("echo_float32").config();
+    let repository = Repository::of("echo_float32");
+    let mut config = repository.config();
     config.http.body_limit_bytes = 100_000.try_into().unwrap();
     config.http.feedback_body_limit_bytes = 100_000.try_into().unwrap();
     config.http.body_memory_bytes = Some(900_000.try_into().unwrap());
@@ -407,7 +409,8 @@ async fn a_message_above_the_limit_is_refused_and_one_below_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compressed_message_has_the_same_limit() {
-    let mut config = Repository::of("echo_sequence").config();
+    let repository = Repository::of("echo_sequence");
+    let mut config = repository.config();
     config.http.body_limit_bytes = 1_000_000.try_into().unwrap();
     let app = TestApp::with(config).await;
     let client = Client::of(&app).await;
@@ -529,6 +532,16 @@ async fn models_are_loaded_and_unloaded_with_the_token_only() {
     for token in [None, Some("another-token-of-theirs")] {
         assert_eq!(unload(token).await.unwrap_err().code(), Code::Unauthenticated);
     }
+    let version = ModelRepositoryParameter { parameter_choice: Some(RepositoryChoice::StringParam("2".to_owned())) };
+    let mut of_a_version = tonic::Request::new(RepositoryModelUnloadRequest {
+        model_name: "echo_float32".into(),
+        parameters: [("version".to_owned(), version)].into(),
+        ..Default::default()
+    });
+    of_a_version.metadata_mut().insert("authorization", format!("Bearer {TOKEN}").parse().unwrap());
+    let path = format!("{SERVICE}/RepositoryModelUnload");
+    let refused = client.call::<_, RepositoryModelUnloadResponse>(&path, of_a_version).await.unwrap_err();
+    assert!(refused.message().contains("version"), "{refused:?}");
     unload(Some(TOKEN)).await.unwrap();
     assert_eq!(index(true).await, []);
     assert_eq!(client.infer(echo([1.0, 2.0])).await.unwrap_err().code(), Code::Unavailable);
@@ -885,7 +898,8 @@ async fn a_flood_of_resets_ends_the_connection() {
 /// A client that never sends the rest of its message holds a place only while no other needs it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_only_waits_for_its_client_gives_way() {
-    let mut config = Repository::of("echo_float32").config();
+    let repository = Repository::of("echo_float32");
+    let mut config = repository.config();
     config.http.connection_limit = 1.try_into().unwrap();
     let app = TestApp::with(config).await;
     let stream = tokio::net::TcpStream::connect(app.data).await.unwrap();
@@ -947,7 +961,8 @@ async fn calls_without_end_are_refused_above_the_limit() {
 /// A client that asks, and reads nothing of the answers, is disconnected, and their memory is free again.
 #[tokio::test(flavor = "multi_thread")]
 async fn responses_that_nobody_reads_end_the_connection() {
-    let mut config = Repository::of("echo_sequence").config();
+    let repository = Repository::of("echo_sequence");
+    let mut config = repository.config();
     config.http.write_timeout_ms = 100.try_into().unwrap();
     let app = TestApp::with(config).await;
     let stream = tokio::net::TcpStream::connect(app.data).await.unwrap();
@@ -975,7 +990,9 @@ async fn responses_that_nobody_reads_end_the_connection() {
 /// The shape of the tensors of images: 600 kB, more than the first window of a stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_messages_pass_in_both_directions() {
-    let app = TestApp::with(Repository::of("echo_sequence").config()).await;
+    let model_toml = format!("{PLAIN}max_batch_elements = 100000\n");
+    let repository = Repository::new().with("echo_sequence", 1, "echo_sequence", &model_toml);
+    let app = TestApp::with(repository.config()).await;
     let client = Client::of(&app).await;
     let bytes: Vec<u8> = (0..75_264i64).flat_map(i64::to_le_bytes).collect();
     for _ in 0..5 {

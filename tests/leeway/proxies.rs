@@ -28,6 +28,17 @@ async fn all_paths_exist_below_the_prefix_too() {
     for path in ["/team/predict", "/team/leewaypredict", "/leeway/predict", "/team/leeway/team/leeway/readyz"] {
         assert_eq!(app.get(path).await.status, 404, "{path}");
     }
+    // The paths of the OpenAPI document are those that its reader can use.
+    let servers = async |path: &str, forwarded: Option<&str>| {
+        let mut request = app.client.get(app.url(path));
+        if let Some(forwarded) = forwarded {
+            request = request.header("x-forwarded-prefix", forwarded);
+        }
+        Answer::of(request.send().await.unwrap()).await.json()["servers"][0]["url"].clone()
+    };
+    assert_eq!(servers("/team/leeway/openapi.json", None).await, "/team/leeway");
+    assert_eq!(servers("/openapi.json", Some("/of/the/proxy/")).await, "/of/the/proxy");
+    assert_eq!(servers("/openapi.json", Some("https://evil.example/\"")).await, "/team/leeway");
     let preflight = app.client.request(reqwest::Method::OPTIONS, app.url("/team/leeway/predict"));
     let preflight = preflight.header("origin", "https://app.example").header("access-control-request-method", "POST");
     let answer = Answer::of(preflight.send().await.unwrap()).await;

@@ -218,6 +218,16 @@ async fn rows_of_numbers_may_be_csv_or_columns_that_pandas_has_named() {
     let target = [("content-type", "application/json"), ("x-amzn-sagemaker-target-model", "digits")];
     let body = json!({ "dataframe_split": split }).to_string();
     assert_eq!(post(&app, "/invocations", &target, body).await.predictions(), expected);
+    let places =
+        format!("{}\n{}\n", (0..64).map(|place| place.to_string()).collect::<Vec<_>>().join(","), csv.join("\n"));
+    let refused = post(&app, path, &[("content-type", "text/csv")], places.clone()).await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert!(refused.text.contains("text/csv; header=present, or header=absent"), "{}", refused.text);
+    let with_header = [("content-type", "text/csv; header=present")];
+    assert_eq!(post(&app, path, &with_header, places.clone()).await.predictions(), expected);
+    let without_header = [("content-type", "text/csv; header=absent")];
+    let all_rows = post(&app, path, &without_header, places).await;
+    assert_eq!(all_rows.predictions().as_array().map(Vec::len), Some(6));
     let unknown = [("content-type", "text/csv"), ("x-amzn-sagemaker-target-model", "birds")];
     assert_eq!(post(&app, "/invocations", &unknown, "1").await.status, 404);
 }

@@ -63,6 +63,8 @@ async fn mistakes_are_answered_with_their_place() {
         (with("/inputs/0/shape", json!([1, 3])), "found float32[1, 3], expected float32["),
         (with("/inputs/0/shape", json!(vec![1; 40])), "an array of at most 32 items"),
         (with("/inputs/0/shape", json!([4_000_000_000u64, 2])), "4000000000 rows"),
+        (with("/inputs/0/shape", json!([0, 1_000_000_000_000u64])), "the shape [0, 1000000000000] is too large"),
+        (with("/inputs/0", json!(["x", [1, 2], "FP32", [1.0, 2.0]])), "inputs[0]"),
         (with("/inputs/0/data", json!([1.0])), "the input \\\"x\\\": found 1 values, expected 2 for the shape [1, 2]"),
         (
             with("/inputs/0/data", json!([1.0, "a"])),
@@ -88,14 +90,17 @@ async fn mistakes_are_answered_with_their_place() {
         assert!(answer.text.contains(problem), "{shown}: {}", answer.text);
         assert_eq!(answer.json()["error"], answer.json()["detail"]);
     }
+    for key in ["id", "outputs", "parameters"] {
+        assert_eq!(infer(&app, and(key, Value::Null)).await.status, 200, "{key}");
+    }
     let expired = infer(&app, and("parameters", json!({ "timeout": 1 }))).await;
     assert!([503, 504].contains(&expired.status), "{}", expired.text);
     assert_eq!(infer(&app, request().to_string()).await.status, 200);
 }
 
-async fn infer_raw(app: &TestApp, json: &str, raw: &[u8], length: &str) -> Answer {
+async fn infer_raw(app: &TestApp, model: &str, json: &str, raw: &[u8], length: &str) -> Answer {
     let body = [json.as_bytes(), raw].concat();
-    let request = app.client.post(app.url("/v2/models/two/infer")).body(body);
+    let request = app.client.post(app.url(&format!("/v2/models/{model}/infer"))).body(body);
     let request = request.header("content-type", "application/octet-stream");
     Answer::of(request.header("inference-header-content-length", length).send().await.unwrap()).await
 }
@@ -113,7 +118,7 @@ async fn raw_bytes_are_checked_to_the_last_one() {
     let raw: Vec<u8> =
         [1.0f32.to_le_bytes(), 2.0f32.to_le_bytes()].concat().into_iter().chain(3i64.to_le_bytes()).collect();
     let right = json(8, 8);
-    let answer = infer_raw(&app, &right, &raw, &right.len().to_string()).await;
+    let answer = infer_raw(&app, "two", &right, &raw, &right.len().to_string()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     for (json, raw, length, problem) in [
         (json(8, 8), &raw[..15], None, "8 bytes do not follow the JSON text: 7 are left"),
@@ -127,7 +132,7 @@ async fn raw_bytes_are_checked_to_the_last_one() {
         (json(8, 8), &raw, Some("18446744073709551616"), "expected the length"),
     ] {
         let length = length.map_or_else(|| json.len().to_string(), str::to_owned);
-        let answer = infer_raw(&app, &json, raw, &length).await;
+        let answer = infer_raw(&app, "two", &json, raw, &length).await;
         assert_eq!(answer.status, 400, "{}", answer.text);
         assert!(answer.text.contains(problem), "{problem}: {}", answer.text);
     }
@@ -156,6 +161,15 @@ async fn columns_of_a_pipeline_are_answered_as_predict_answers_them() {
     let as_json: Value = serde_json::from_str(output("prediction")["data"][0].as_str().unwrap()).unwrap();
     assert_eq!(as_json, prediction);
     let id = output("prediction_id")["data"][0].clone();
+    let infinity = [f32::INFINITY.to_le_bytes(); 64].concat();
+    let json = json!({
+        "inputs": [{ "name": "pixels", "shape": [1, 64], "datatype": "FP32", "parameters": { "binary_data_size": 256 } }],
+        "parameters": { "content": "pipeline" },
+    })
+    .to_string();
+    let refused = infer_raw(&app, "digits", &json, &infinity, &json.len().to_string()).await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    assert!(refused.text.contains("[0]: found infinity"), "{}", refused.text);
     let feedback = json!({ "feedback": [{ "prediction_id": id, "label": prediction["label"] }] }).to_string();
     assert_eq!(app.predict("/feedback", feedback).await.status, 200);
 }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::pipeline::Object;
+
 /// Maximum number of inputs, and of outputs, in a request. Each takes some hundred bytes, however short its text is.
 const MAX_TENSORS: usize = 1_024;
 
@@ -24,11 +26,11 @@ pub struct InferRequest<'a> {
     #[serde(borrow, default)]
     pub id: Option<Cow<'a, str>>,
     /// The inputs.
-    #[serde(borrow, deserialize_with = "at_most::<MAX_TENSORS, _, _>")]
+    #[serde(borrow, deserialize_with = "objects")]
     #[schemars(length(max = 1024))]
     pub inputs: Vec<InputTensor<'a>>,
     /// The outputs to answer; by default, all.
-    #[serde(borrow, default, deserialize_with = "at_most_or_null::<MAX_TENSORS, _, _>")]
+    #[serde(borrow, default, deserialize_with = "objects_or_null")]
     #[schemars(length(max = 1024))]
     pub outputs: Vec<RequestedOutput<'a>>,
     /// Parameters of the request.
@@ -190,17 +192,21 @@ fn at_most<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer.deserialize_seq(Items::<T, MAX>(PhantomData))
 }
 
-/// Deserializes an array of at most `MAX` items. `null` is an empty array: some clients write all members.
-fn at_most_or_null<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
-    struct Items<T, const MAX: usize>(PhantomData<T>);
+/// Deserializes an array of objects, at most [`MAX_TENSORS`].
+fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let objects = at_most::<MAX_TENSORS, Object<T>, D>(deserializer)?;
+    Ok(objects.into_iter().map(|Object(item)| item).collect())
+}
 
-    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Items<T, MAX> {
+/// Deserializes an array of objects, at most [`MAX_TENSORS`]. `null` is an empty array: some clients write all members.
+fn objects_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Objects<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Objects<T> {
         type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "an array of at most {MAX} items, or null")
+            write!(f, "an array of at most {MAX_TENSORS} objects, or null")
         }
 
         fn visit_none<E>(self) -> Result<Vec<T>, E> {
@@ -208,14 +214,14 @@ fn at_most_or_null<'de, const MAX: usize, T: Deserialize<'de>, D: Deserializer<'
         }
 
         fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
-            at_most::<MAX, T, D>(deserializer)
+            objects(deserializer)
         }
     }
 
-    deserializer.deserialize_option(Items::<T, MAX>(PhantomData))
+    deserializer.deserialize_option(Objects(PhantomData))
 }
 
-/// Deserializes a value. `null` is its default: some clients write all members.
+/// Deserializes an object. `null` is its default: some clients write all members.
 fn or_null<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+    Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|Object(value)| value).unwrap_or_default())
 }

@@ -57,9 +57,12 @@ pub struct ModelMetadata {
     pub pipeline: Option<PipelineMetadata>,
 }
 
-/// Columns of a pipeline. A request whose inputs have these names gets predictions, as `/predict` makes them.
+/// Columns of a pipeline. A request with these columns gets predictions, as `/predict` makes them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PipelineMetadata {
+    /// Value of the parameter `content` that a request with columns needs, because all of them have the names of inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Cow<'static, str>>,
     /// Columns that the preprocessor reads. A number may have any numeric type.
     pub inputs: Vec<TensorMetadata>,
     /// Columns of the predictions.

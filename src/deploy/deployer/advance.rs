@@ -186,6 +186,7 @@ impl Deployer {
             // Its workers end when the last request that holds the version is answered.
             model.on(version, Event::Retired);
             let reason = match model.is_on_disk(version) {
+                _ if model.is_withdrawn => "an operator has unloaded the model",
                 true => "it has no traffic, and newer versions are loaded (repository.newest_versions)",
                 false => "it has no traffic, and its folder is gone",
             };

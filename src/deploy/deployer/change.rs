@@ -105,6 +105,8 @@ impl Deployer {
             other => other.into(),
         })?;
         let _writing = self.writing.lock().await;
+        // The model may have been unloaded meanwhile.
+        self.refuse_withdrawn(&request.model)?;
         fail::fail_point!("change::before_the_journal");
         // Another deployment may have taken effect meanwhile, or one of the versions may have been retired.
         let now = self.deployment(&request.model)?;
@@ -249,7 +251,9 @@ impl Deployer {
                 OperatorError::ChangeRefused(format!("version {version} cannot be loaded: {message}"))
             }
             other => other.into(),
-        })
+        })?;
+        // The model may have been unloaded meanwhile.
+        self.refuse_withdrawn(name)
     }
 
     /// Unloads a version and keeps it unloaded. Refused if the deployment needs the version.

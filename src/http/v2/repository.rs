@@ -10,24 +10,25 @@ use crate::error::{Error, Result};
 use crate::http::HttpState;
 use crate::http::context::Failure;
 use crate::http::json_answer::{held_json, json};
-use crate::http::operator_request::{ModelPath, model_in_path, read_change};
+use crate::http::operator_request::{ModelPath, model_in_path, read_change, read_small};
 use crate::identity::Version;
 use crate::serve::{Reasons, repository_index};
 
 type Answer = Result<Response, Failure>;
 
 /// `POST /v2/repository/index` on the data listener
-pub(in crate::http) async fn index_for_callers(state: State<Arc<HttpState>>, request: Request) -> Answer {
-    index(state, request, Reasons::ForCallers).await
+pub(in crate::http) async fn index_for_callers(State(state): State<Arc<HttpState>>, request: Request) -> Answer {
+    let asked = read_small(request, &state.body_memory).await?;
+    index(&state, asked, Reasons::ForCallers)
 }
 
 /// `POST /v2/repository/index` on the admin listener
-pub(in crate::http) async fn index_for_operators(state: State<Arc<HttpState>>, request: Request) -> Answer {
-    index(state, request, Reasons::ForOperators).await
+pub(in crate::http) async fn index_for_operators(State(state): State<Arc<HttpState>>, request: Request) -> Answer {
+    let asked = read_change(request).await?;
+    index(&state, asked, Reasons::ForOperators)
 }
 
-async fn index(State(state): State<Arc<HttpState>>, request: Request, reasons: Reasons) -> Answer {
-    let IndexRequest { ready } = read_change(request).await?;
+fn index(state: &HttpState, IndexRequest { ready }: IndexRequest, reasons: Reasons) -> Answer {
     let (overview, snapshot) = (state.deployer.overview(), state.catalog.snapshot());
     let entries = repository_index(&overview.models, snapshot.unserved(), ready, reasons);
     Ok(held_json(&entries, &state.body_memory)?)

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -64,16 +65,20 @@ impl<'a> NamedColumn<'a> {
         }
     }
 
-    /// Returns the approximate length of the JSON texts of all values, in bytes.
+    /// Returns the length of the JSON texts of all values in bytes, at most; texts with many escapes are longer.
     pub(super) fn text_length(&self) -> usize {
-        /// Length of most numbers.
-        const NUMBER: usize = 12;
+        /// Maximum length of a number and a comma.
+        const NUMBER: usize = 26;
         match self.cells {
             Cells::Json(values) => values.get().len(),
-            Cells::Tensor(tensor) => match tensor.data() {
-                Data::Text(texts) => texts.iter().map(|text| text.len() + 3).sum(),
-                data => data.len().saturating_mul(NUMBER),
-            },
+            Cells::Tensor(tensor) => {
+                let elements = match tensor.data() {
+                    Data::Text(texts) => texts.iter().map(|text| text.len() + 3).sum(),
+                    data => data.len().saturating_mul(NUMBER),
+                };
+                // The text of a row is there twice while it is copied.
+                elements.saturating_add(elements / tensor.rows().max(1)).saturating_add(brackets(tensor.shape()))
+            }
             Cells::Files(files) => files.iter().map(|file| file.len() / 3 * 4 + 7).sum(),
         }
     }
@@ -100,6 +105,16 @@ impl<'a> Iterator for CellTexts<'a> {
     }
 }
 
+/// Returns the number of bytes of the brackets, with commas, of nested arrays of this shape.
+fn brackets(shape: &[usize]) -> usize {
+    let (mut arrays, mut all) = (1usize, 0usize);
+    for length in shape.iter().take(shape.len().saturating_sub(1)) {
+        arrays = arrays.saturating_mul(*length);
+        all = all.saturating_add(arrays.saturating_mul(3));
+    }
+    all
+}
+
 /// Writes the elements from `from` on as nested arrays of this shape. Returns the position after the last element.
 fn write_elements(data: &Data, from: usize, shape: &[usize], text: &mut String) -> usize {
     let Some((length, inner)) = shape.split_first() else {
@@ -118,20 +133,20 @@ fn write_elements(data: &Data, from: usize, shape: &[usize], text: &mut String) 
     at
 }
 
-/// Returns an element as JSON. NaN and infinity are null.
+/// Returns an element as JSON. NaN is null.
 fn element(data: &Data, index: usize) -> String {
     fn json(value: Option<impl Into<Value>>) -> String {
         value.map_or(Value::Null, Into::into).to_string()
     }
-    /// Writes a number with as few digits as its own type needs.
-    fn float<T: std::fmt::Display>(value: Option<T>, is_finite: impl Fn(&T) -> bool) -> String {
-        value.filter(is_finite).map_or_else(|| "null".to_owned(), |value| value.to_string())
+    /// Writes a number with as few digits as its own type needs, and an exponent if it is very large or small.
+    fn float<T: Serialize>(value: Option<&T>) -> String {
+        serde_json::to_string(&value).unwrap_or_default()
     }
     match data {
-        Data::F32(values) => float(values.get(index), |value| value.is_finite()),
-        Data::F64(values) => float(values.get(index), |value| value.is_finite()),
-        Data::F16(values) => float(values.get(index).map(|value| value.to_f32()), |value| value.is_finite()),
-        Data::BF16(values) => float(values.get(index).map(|value| value.to_f32()), |value| value.is_finite()),
+        Data::F32(values) => float(values.get(index)),
+        Data::F64(values) => float(values.get(index)),
+        Data::F16(values) => float(values.get(index).map(|value| value.to_f32()).as_ref()),
+        Data::BF16(values) => float(values.get(index).map(|value| value.to_f32()).as_ref()),
         Data::I8(values) => json(values.get(index).copied()),
         Data::I16(values) => json(values.get(index).copied()),
         Data::I32(values) => json(values.get(index).copied()),
@@ -158,7 +173,8 @@ mod tests {
             assert_eq!(column.texts().unwrap().collect::<Vec<_>>(), expected);
             assert_eq!(column.rows().unwrap(), expected.len());
         };
-        check(&[3], Data::F32(vec![0.1, f32::NAN, 1e30]), &["0.1", "null", "1000000000000000000000000000000"]);
+        check(&[3], Data::F32(vec![0.1, f32::NAN, 1e30]), &["0.1", "null", "1e+30"]);
+        check(&[1], Data::F64(vec![5e-324]), &["5e-324"]);
         check(&[2, 1], Data::I64(vec![i64::MIN, 7]), &["[-9223372036854775808]", "[7]"]);
         check(&[1, 2, 2], Data::U8(vec![1, 2, 3, 4]), &["[[1,2],[3,4]]"]);
         check(&[2, 0], Data::F64(vec![]), &["[]", "[]"]);

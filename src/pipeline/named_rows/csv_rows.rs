@@ -22,10 +22,16 @@ pub enum CsvHeader {
 }
 
 /// Maximum number of fields of a line if the model does not fix it.
-const MAX_FIELDS: usize = 1 << 20;
+const MAX_FIELDS: usize = 1 << 16;
 
 /// Bytes of an ended field in the memory of the reader.
 const BYTES_PER_FIELD: usize = size_of::<usize>();
+
+/// Returns true if a line may be a row as well as the names that pandas gives to columns without names.
+fn is_row_of_places(line: &Line<'_>, form: &InstanceForm) -> bool {
+    let is_list = matches!(form, InstanceForm::Value { elements: Elements::Unnamed(_), .. });
+    is_list && line.count > 1 && line.fields().enumerate().all(|(place, field)| field == place.to_string())
+}
 
 /// Returns CSV as instances.
 pub(super) fn instances<'a>(
@@ -50,6 +56,12 @@ pub(super) fn instances<'a>(
         CsvHeader::Present => Some(RowLayout::named(&first.fields().collect::<Vec<_>>(), form)?),
         CsvHeader::Recognised if first.names_all(form) => {
             Some(RowLayout::named(&first.fields().collect::<Vec<_>>(), form)?)
+        }
+        CsvHeader::Recognised if is_row_of_places(&first, form) => {
+            return Err(wrong(
+                "line 1 is 0,1,2,…, which is a row, or the header that pandas writes; send the Content-Type text/csv; \
+                 header=present, or header=absent",
+            ));
         }
         CsvHeader::Recognised | CsvHeader::Absent => None,
     };
