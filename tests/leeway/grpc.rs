@@ -2,7 +2,7 @@
 //! health, reflection, limits and the end of a connection. HTTP/2 without gRPC, too.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use leeway::app::Stop;
 use leeway::error::SetupError;
@@ -852,7 +852,7 @@ async fn the_admin_api_without_a_token_is_reached_over_http2_by_programs_on_this
     let path = format!("http://{}/admin/v1/models", app.admin);
     let ask = async |url: &str, host: Option<&str>| {
         let stream = tokio::net::TcpStream::connect(app.admin).await.unwrap();
-        let (sender, connection) = h2::client::handshake::<_, bytes::Bytes>(stream).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
         let connection = tokio::spawn(connection);
         let mut request = axum::http::Request::get(url);
         if let Some(host) = host {
@@ -919,7 +919,8 @@ async fn a_connection_that_only_waits_for_its_client_gives_way() {
 /// Clients that watch the health for ever keep no other from its place, and take no place above the limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_watches_gives_way() {
-    let mut config = Repository::of("echo_float32").config();
+    let repository = Repository::of("echo_float32");
+    let mut config = repository.config();
     config.http.connection_limit = 1.try_into().unwrap();
     let app = TestApp::with(config).await;
     let watcher = Client::of(&app).await;
@@ -935,7 +936,8 @@ async fn a_connection_that_watches_gives_way() {
 async fn calls_without_end_are_refused_above_the_limit() {
     let _gate = GATE_IN_USE.lock().await;
     let_go(usize::MAX);
-    let mut config = Repository::of("echo_float32").config();
+    let repository = Repository::of("echo_float32");
+    let mut config = repository.config();
     config.http.connection_limit = 1.try_into().unwrap();
     let app = TestApp::with_parts(config, gated(), Stages::default()).await;
     let busy = Client::of(&app).await;
