@@ -15,7 +15,7 @@
 
 mod admit;
 mod describe;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod infer;
 mod input;

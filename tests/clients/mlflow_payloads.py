@@ -1,7 +1,4 @@
-"""MLflow's own client against Leeway: `python mlflow_payloads.py URL`, of a server whose default model is the shipped `penguins`.
-
-Needs mlflow-skinny, numpy, pandas and scipy.
-"""
+"""MLflow's own client against Leeway: `python mlflow_payloads.py URL`. The default model is the shipped `penguins`."""
 
 import io
 import sys

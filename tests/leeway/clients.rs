@@ -53,10 +53,14 @@ fn repository() -> PathBuf {
 }
 
 fn server() -> Server {
+    server_of("digits")
+}
+
+fn server_of(default_model: &str) -> Server {
     let settings = [
         ("LEEWAY_LOADING__TRIAL", "false"),
         ("LEEWAY_ADMIN__TOKEN", TOKEN),
-        ("LEEWAY_REPOSITORY__DEFAULT_MODEL", "digits"),
+        ("LEEWAY_REPOSITORY__DEFAULT_MODEL", default_model),
         ("LEEWAY_STATE__URL", "memory"),
     ];
     Server::start(&repository(), &settings)
@@ -87,6 +91,12 @@ fn the_kserve_sdk_speaks_both_versions() {
     for expected in ["kserve v2: ok", "kserve v1: ok", "kserve grpc: ok"] {
         assert!(said.contains(expected), "{said}");
     }
+}
+
+#[test]
+fn the_client_of_mlflow_is_answered_in_every_form_that_it_sends() {
+    let said = run(script("mlflow_payloads.py").arg(server_of("penguins").url("")));
+    assert!(said.ends_with("ok\n"), "{said}");
 }
 
 /// Returns the examples of docs/clients.md, each with the words after `<!-- client:`.
