@@ -1,9 +1,8 @@
 //! Inputs that are the same in all runs (`model.inputs.NAME.value`): reads the value in the configuration as a tensor.
 
-use half::{bf16, f16};
 use serde_json::Value;
 
-use crate::tensor::{DType, Data, Dim, Tensor, TensorSpec};
+use crate::tensor::{DType, Data, Dim, Tensor, TensorSpec, bf16_of, f16_of};
 
 /// Reads the value of an input. The tensor has one row: the whole value. An error says what was expected.
 pub(super) fn read_constant(value: &Value, input: &TensorSpec) -> Result<Tensor, String> {
@@ -53,8 +52,8 @@ fn elements<'a>(dtype: DType, values: &[&'a Value]) -> Result<Data, &'a Value> {
             Data::F32(all(values, |value| value.as_f64().map(|value| value as f32).filter(|v| v.is_finite()))?)
         }
         DType::F64 => Data::F64(all(values, Value::as_f64)?),
-        DType::F16 => Data::F16(all(values, |value| value.as_f64().map(f16::from_f64).filter(|v| v.is_finite()))?),
-        DType::BF16 => Data::BF16(all(values, |value| value.as_f64().map(bf16::from_f64).filter(|v| v.is_finite()))?),
+        DType::F16 => Data::F16(all(values, |value| value.as_f64().map(f16_of).filter(|v| v.is_finite()))?),
+        DType::BF16 => Data::BF16(all(values, |value| value.as_f64().map(bf16_of).filter(|v| v.is_finite()))?),
         DType::I8 => Data::I8(all(values, whole)?),
         DType::I16 => Data::I16(all(values, whole)?),
         DType::I32 => Data::I32(all(values, whole)?),

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use fastrand::Rng;
-use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 use super::row_shape::RowShape;
-use crate::tensor::{DType, Data, Dim, Element, Shape, Signature, Tensor, TensorSpec, Tensors, with_element_type};
+use crate::tensor::{
+    DType, Data, Dim, Element, Shape, Signature, Tensor, TensorSpec, Tensors, bf16_of, f16_of, with_element_type,
+};
 
 /// Lengths that are tried for open dimensions, in this order, where nothing is known about them.
 pub(crate) const SIZES: [usize; 5] = [8, 32, 64, 320, 1];
@@ -125,8 +126,8 @@ fn filled(dtype: DType, elements: usize, values: Values, scale: f64, random: &mu
     match dtype {
         DType::F32 => floats!(F32, |value| value as f32),
         DType::F64 => floats!(F64, |value| value),
-        DType::F16 => floats!(F16, f16::from_f64),
-        DType::BF16 => floats!(BF16, bf16::from_f64),
+        DType::F16 => floats!(F16, f16_of),
+        DType::BF16 => floats!(BF16, bf16_of),
         _ => {}
     }
     // Each row has a different range: 4 or 20, 10 or 50, 20 or 100.

@@ -124,6 +124,7 @@ pub(crate) fn encoded_file(description: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::{bf16_of, f16_of};
 
     fn accepts(schema: &Value, instance: &str) -> bool {
         jsonschema::is_valid(schema, &serde_json::from_str(instance).unwrap())
@@ -158,9 +159,9 @@ mod tests {
         }
         assert!("3.4028235677973362e38".parse::<f32>().unwrap().is_finite());
         assert!("3.4028235677973367e38".parse::<f32>().unwrap().is_infinite());
-        assert!(half::f16::from_f64(65_519.999).is_finite() && half::f16::from_f64(65_520.0).is_infinite());
+        assert!(f16_of(65_519.999).is_finite() && f16_of(65_520.0).is_infinite());
         let bf16 = input_element(DType::BF16)["exclusiveMaximum"].as_f64().unwrap();
-        assert!(half::bf16::from_f64(bf16).is_infinite() && half::bf16::from_f64(bf16.next_down()).is_finite());
+        assert!(bf16_of(bf16).is_infinite() && bf16_of(bf16.next_down()).is_finite());
         assert!(accepts(&input_element(DType::I64), "-9223372036854775808"));
         assert!(!accepts(&input_element(DType::I64), "9223372036854775808"));
         assert!(accepts(&input_element(DType::U64), "18446744073709551615"));

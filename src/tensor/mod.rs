@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod element;
+mod halves;
 mod raw_bytes;
 mod signature;
 mod tensors;
@@ -14,6 +15,7 @@ mod tensors;
 use std::ops::Range;
 
 pub use self::element::{DType, Data, Element, for_each_element_type, with_element_type};
+pub use self::halves::{bf16_of, f16_of};
 pub use self::raw_bytes::raw_texts;
 pub use self::signature::{Dim, RowDimension, Signature, TensorSpec};
 pub use self::tensors::{Padding, Tensors};

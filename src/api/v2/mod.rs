@@ -21,7 +21,7 @@ pub use self::metadata::{
 pub use self::repository::{
     IndexEntry, IndexRequest, IndexState, LoadParameters, LoadRequest, UnloadParameters, UnloadRequest,
 };
-pub use self::statistics::{BatchStatistics, DurationStatistic, InferStatistics, ModelStatistics, Statistics};
+pub use self::statistics::{DurationStatistic, InferStatistics, ModelStatistics, Statistics};
 
 /// Names of the extensions that are served.
 pub const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_repository", "parameters", "statistics"];

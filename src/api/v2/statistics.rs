@@ -25,8 +25,8 @@ pub struct ModelStatistics {
     pub execution_count: u64,
     /// Number and durations of requests.
     pub inference_stats: InferStatistics,
-    /// Number and durations of runs by their number of rows.
-    pub batch_stats: Vec<BatchStatistics>,
+    /// Always empty: the metric `leeway_batch_rows` has the sizes of batches.
+    pub batch_stats: Vec<serde_json::Value>,
 }
 
 /// Number and durations of requests, by outcome and stage.
@@ -57,17 +57,4 @@ pub struct DurationStatistic {
     pub count: u64,
     /// Total duration, in nanoseconds.
     pub ns: u64,
-}
-
-/// Statistics of runs with the same number of rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct BatchStatistics {
-    /// Number of rows.
-    pub batch_size: u64,
-    /// Wait for the inputs: always zero, because they are in the memory of the server already.
-    pub compute_input: DurationStatistic,
-    /// The runs.
-    pub compute_infer: DurationStatistic,
-    /// Copies of the outputs: always zero, because they are part of the run.
-    pub compute_output: DurationStatistic,
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::budget::Deadline;
 use crate::error::{Error, Result};
 use crate::pipeline::json::whole_numbers::whole_number;
-use crate::tensor::{Element, Tensor};
+use crate::tensor::{Element, Tensor, bf16_of, f16_of};
 
 // ===== values that do not fit =====
 
@@ -413,8 +413,8 @@ macro_rules! integers {
 floats! {
     f32: |value| Some(value as f32), |text| text.parse().ok();
     f64: |value| Some(value.into()), |text| text.parse().ok();
-    f16: |_| None, |text| text.parse().ok().map(f16::from_f64);
-    bf16: |_| None, |text| text.parse().ok().map(bf16::from_f64);
+    f16: |_| None, |text| text.parse().ok().map(f16_of);
+    bf16: |_| None, |text| text.parse().ok().map(bf16_of);
 }
 integers!(i8, i16, i32, i64, u8, u16, u32, u64);
 

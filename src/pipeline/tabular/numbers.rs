@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::tensor::Data;
+use crate::tensor::{Data, bf16_of, f16_of};
 
 /// Conversion of the numbers of a column.
 #[derive(Debug)]
@@ -104,11 +104,11 @@ pub(crate) fn put(data: &mut Data, index: usize, value: Quantity) -> bool {
             true
         }
         Data::F16(values) => {
-            values[index] = half::f16::from_f64(value.as_f64());
+            values[index] = f16_of(value.as_f64());
             values[index].is_finite() || !value.as_f64().is_finite()
         }
         Data::BF16(values) => {
-            values[index] = half::bf16::from_f64(value.as_f64());
+            values[index] = bf16_of(value.as_f64());
             values[index].is_finite() || !value.as_f64().is_finite()
         }
         Data::I8(values) => whole!(values),
