@@ -353,7 +353,7 @@ async fn the_deadline_of_the_caller_ends_a_call() {
         let begin = Instant::now();
         let error = client.infer(request).await.unwrap_err();
         assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
-        assert!((40..10_000).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
+        assert!((20..10_000).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
     }
     let_go(usize::MAX);
 }
