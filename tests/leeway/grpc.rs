@@ -381,8 +381,10 @@ async fn the_deadline_of_the_caller_ends_a_call() {
         metadata.iter().for_each(|(name, value)| drop(request.metadata_mut().insert(*name, value.parse().unwrap())));
         let begin = Instant::now();
         let error = client.infer(request).await.unwrap_err();
-        assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
-        assert!((40..10_000).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
+        // This client also has a clock of its own for the deadline in the metadata.
+        let is_the_clients = !has_parameter && error.code() == Code::Cancelled;
+        assert!(is_the_clients || error.code() == Code::DeadlineExceeded, "{error}");
+        assert!((20..10_000).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
     }
     let_go(usize::MAX);
 }
@@ -437,12 +439,13 @@ async fn a_full_queue_says_when_to_try_again() {
     let app = TestApp::with_parts(repository.config(), gated(), Stages::default()).await;
     let client = Client::of(&app).await;
     let_go(0);
-    let asking: Vec<_> = (0..8)
-        .map(|index| {
-            let client = client.clone();
-            tokio::spawn(async move { client.infer(echo([index as f32, 1.0])).await })
-        })
-        .collect();
+    let ask = |value: f32| {
+        let client = client.clone();
+        tokio::spawn(async move { client.infer(echo([value, 1.0])).await })
+    };
+    let mut asking = vec![ask(0.0)];
+    one_at_the_gate().await;
+    asking.extend((1..8u8).map(|value| ask(value.into())));
     let shed = "leeway_error_responses_total{code=\"queue-full\"}";
     until(async || (app.metric(shed).await >= 6.0).then_some(())).await;
     let_go(usize::MAX);
