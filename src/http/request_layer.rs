@@ -95,8 +95,8 @@ fn check_head(request: &Request) -> Result<()> {
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => {
             let is_other = |authority: &Authority| !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes());
-            if request.uri().authority().is_some_and(is_other) {
-                let problem = "the header Host names another host than the URI or :authority; send one of them";
+            if request.version() == Version::HTTP_2 && request.uri().authority().is_some_and(is_other) {
+                let problem = "the header Host names another host than :authority; send one of them";
                 return Err(Error::InvalidInput(problem.to_owned()));
             }
         }
