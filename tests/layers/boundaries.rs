@@ -59,6 +59,7 @@ const BOUNDARIES: &[Boundary] = &[
             "http/compression.rs",
             "http/connections.rs",
             "http/exposition.rs",
+            "http/grpc/messages.rs",
             "http/grpc/streams.rs",
             "http/listener.rs",
             "http/request_layer.rs",
