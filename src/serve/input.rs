@@ -144,8 +144,7 @@ mod tests {
     #[test]
     fn elements_count_their_decoded_bytes() {
         let bytes = |elements: Elements<'_>, shape: &[usize]| {
-            let shape = shape.iter().copied().collect();
-            NamedInput { name: "x".into(), dtype: DType::F64, shape, elements }.decoded_bytes()
+            NamedInput { name: "x".into(), dtype: DType::F64, shape: shape.to_vec(), elements }.decoded_bytes()
         };
         assert_eq!(bytes(Elements::Values(Data::F64(vec![0.0; 6])), &[2, 3]), 48);
         assert_eq!(bytes(Elements::Raw(&[0; 48]), &[2, 3]), 48);

@@ -26,7 +26,7 @@ async fn post(app: &TestApp, path: &str, coding: &str, body: impl Into<reqwest::
 }
 
 /// Sends a body in pieces, so without a Content-Length.
-fn in_pieces(body: Vec<u8>) -> reqwest::Body {
+fn in_pieces(body: &[u8]) -> reqwest::Body {
     reqwest::Body::wrap_stream(Pieces(body.chunks(700).map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter()))
 }
 
@@ -52,7 +52,7 @@ async fn a_compressed_body_is_answered_like_the_same_body_uncompressed() {
         for path in ["/predict", "/v1/models/digits:predict"] {
             assert_eq!(post(&app, path, coding, compressed.clone()).await.predictions(), expected, "{coding}");
         }
-        assert_eq!(post(&app, "/predict", coding, in_pieces(compressed)).await.predictions(), expected, "{coding}");
+        assert_eq!(post(&app, "/predict", coding, in_pieces(&compressed)).await.predictions(), expected, "{coding}");
     }
     let feedback =
         post(&app, "/feedback", "gzip", gzip(b"{\"feedback\": [{\"prediction_id\": \"x\", \"label\": 1}]}")).await;
@@ -68,7 +68,7 @@ async fn a_body_that_expands_beyond_the_limit_costs_no_more_than_the_limit() {
     let app = TestApp::with(config).await;
     let zeros = vec![b' '; 512 << 20];
     for (coding, bomb) in [("gzip", gzip(&zeros)), ("zstd", zstd(&zeros))] {
-        for body in [reqwest::Body::from(bomb.clone()), in_pieces(bomb.clone())] {
+        for body in [reqwest::Body::from(bomb.clone()), in_pieces(&bomb)] {
             let answer = post(&app, "/predict", coding, body).await;
             assert_eq!(answer.status, 413, "{}", answer.text);
         }

@@ -235,7 +235,7 @@ async fn every_type_comes_back_as_it_was_sent() {
             assert_eq!((&*answer.model_name, &*answer.model_version, &*answer.id), (&*model, "1", "7"));
             let [output] = &answer.outputs[..] else { panic!("{answer:?}") };
             assert_eq!((&*output.datatype, &*output.shape), (datatype, &[3, 2][..]));
-            assert_eq!(answer.raw_output_contents, [bytes.clone()], "{datatype}");
+            assert_eq!(answer.raw_output_contents, std::slice::from_ref(&bytes), "{datatype}");
         }
     }
 }
@@ -1002,7 +1002,7 @@ async fn large_messages_pass_in_both_directions() {
     let bytes: Vec<u8> = (0..75_264i64).flat_map(i64::to_le_bytes).collect();
     for _ in 0..5 {
         let request = raw("echo_sequence", input("x", "INT64", &[1, 75_264]), bytes.clone());
-        assert_eq!(client.infer(request).await.unwrap().raw_output_contents, [bytes.clone()]);
+        assert_eq!(client.infer(request).await.unwrap().raw_output_contents, std::slice::from_ref(&bytes));
     }
     until(async || (app.metric("leeway_body_memory_bytes").await == 0.0).then_some(())).await;
 }

@@ -495,10 +495,16 @@ async fn heads_that_servers_understand_differently_are_refused() {
         (200, "POST /feedback HTTP/1.1\r\nhost: a\r\ntransfer-encoding: Chunked\r\n", &chunked),
         (
             415,
-            "POST /feedback HTTP/1.1\r\nhost: a\r\ncontent-encoding: identity\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n",
+            "POST /feedback HTTP/1.1\r\nhost: a\r\ncontent-encoding: identity\r\ncontent-encoding: br\r\ncontent-length: 2\r\n",
             "{}",
         ),
-        (415, "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-encoding: identity, gzip\r\ncontent-length: 2\r\n", "{}"),
+        (
+            415,
+            "POST /feedback HTTP/1.1\r\nhost: a\r\ncontent-encoding: gzip\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n",
+            "{}",
+        ),
+        // The body is not gzip.
+        (400, "POST /predict HTTP/1.1\r\nhost: a\r\ncontent-encoding: identity, gzip\r\ncontent-length: 2\r\n", "{}"),
     ] {
         for address in [app.data, app.admin] {
             if address == app.admin && !head.contains("/livez") {
