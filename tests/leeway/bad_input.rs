@@ -130,7 +130,7 @@ fn cases() -> Vec<Bad> {
         to("invalid UTF-8 in a model's name", "POST", "/v1/models/%ff%fe:predict"),
         to("long model name", "POST", format!("/v1/models/{}:predict", "a".repeat(5_000))),
         to("doubled slash", "POST", "//predict"),
-        to("admin path on the data port", "GET", "/"),
+        to("admin path on the data port", "GET", "/admin/v1/models"),
     ]
 }
 

@@ -358,6 +358,11 @@ async fn every_example_can_be_sent_and_its_answer_fits() {
         assert_documented(&document, Method::Get, "/v1/models/{model}/schema", &schema);
         let schema = schema.json();
         let example = &schema["example"];
+        if name == "echo_list" {
+            // The items of a sequence may be anything.
+            assert!(example.is_null(), "{example}");
+            continue;
+        }
         assert!(example.is_object(), "{name} has no example: {schema}");
         assert_valid(&example["instances"][0], &schema["instance"], &Value::Null, &format!("the example of {name}"));
         let path = format!("/v1/models/{name}:predict");
