@@ -99,7 +99,7 @@ impl InferHead {
             "content" => self.content = content(choice)?,
             "sequence_id" | "sequence_start" | "sequence_end" if !is_off(choice) => {
                 return Err(Error::InvalidInput(format!(
-                    "parameters: found {name}, but no model keeps a state between requests; send requests without it"
+                    "parameters.{name}: the server keeps no state between requests; send the state as inputs"
                 )));
             }
             _ => {}
@@ -205,7 +205,7 @@ mod tests {
             ("timeout", ParameterChoice::Int64Param(-1), "parameters: timeout: expected a whole number"),
             ("priority", ParameterChoice::StringParam("top".into()), "parameters: priority: expected 0"),
             ("content", ParameterChoice::BoolParam(true), "parameters: content: expected \"model\""),
-            ("sequence_start", ParameterChoice::BoolParam(true), "parameters: found sequence_start"),
+            ("sequence_start", ParameterChoice::BoolParam(true), "parameters.sequence_start: "),
         ] {
             assert!(with(&[(name, choice)]).unwrap_err().to_string().starts_with(problem));
         }

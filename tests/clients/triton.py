@@ -155,7 +155,7 @@ async def errors(client):
     wrong = client.input("t", np.zeros((2,), dtype=np.int32), "INT32")
     await refused(client.ask("infer", "two", [inputs[0], wrong]), "int32[2], expected int64[n]")
     await refused(client.ask("infer", "two", inputs, outputs=[client.output("other")]), '"other"', "doubled, negated")
-    await refused(client.ask("infer", "two", inputs, sequence_id=5, sequence_start=True), "no model keeps a state")
+    await refused(client.ask("infer", "two", inputs, sequence_id=5, sequence_start=True), "the server keeps no state between requests")
     await refused(client.ask("infer", "two", inputs, priority=9), "priority")
 
 
