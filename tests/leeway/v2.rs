@@ -63,7 +63,7 @@ async fn mistakes_are_answered_with_their_place() {
         (with("/inputs/0/shape", json!([1, 3])), "found float32[1, 3], expected float32["),
         (with("/inputs/0/shape", json!(vec![1; 40])), "an array of at most 32 items"),
         (with("/inputs/0/shape", json!([4_000_000_000u64, 2])), "4000000000 rows"),
-        (with("/inputs/0", json!(["x", [1, 2], "FP32", [1.0, 2.0]])), "inputs[0]"),
+        (with("/inputs/0", json!(["x", [1, 2], "FP32", [1.0, 2.0]])), "invalid type: sequence, expected an object"),
         (with("/inputs/0/data", json!([1.0])), "the input \\\"x\\\": found 1 values, expected 2 for the shape [1, 2]"),
         (
             with("/inputs/0/data", json!([1.0, "a"])),
