@@ -125,7 +125,7 @@ pub mod deploy;
 pub mod error;
 pub mod feature;
 pub mod feedback;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod grpc;

@@ -4,9 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: &[u8]| {
-    let Some((length, body)) = input.split_first_chunk() else { return };
-    let length = u16::from_le_bytes(*length);
-    let json_length = (length != u16::MAX).then_some(length.into());
-    leeway::fuzzing::v2_inference(body, json_length);
-});
+fuzz_target!(|input: &[u8]| leeway::fuzzing::v2_inference(input));

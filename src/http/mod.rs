@@ -69,7 +69,7 @@ mod trace_context;
 mod v2;
 
 /// The readers of bodies, for the fuzz targets of `fuzz/`.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing {
     pub(crate) use super::v2::read_inference as v2_inference;
 }

@@ -21,7 +21,7 @@ mod audio;
 mod bytes;
 mod classify;
 mod detect;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing {
     pub(crate) use super::json::base64_text::fuzzed as base64;
 }

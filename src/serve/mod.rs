@@ -15,7 +15,7 @@
 
 mod admit;
 mod describe;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod infer;
 mod input;
