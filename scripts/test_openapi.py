@@ -29,8 +29,11 @@ GENERAL = [
     "/invocations", "/v1/models/{model}:predict", "/v1/models/{model}/versions/{version}:predict", "/v2/models/{model}/infer",
     "/v2/models/{model}/versions/{version}/infer",
 ]
-# A caller that cannot wait is answered with 503 or 504, so that every deadline that is valid becomes a long one.
+# A caller that cannot wait is answered with 503 or 504, so that every deadline that is valid becomes a long one. A model that
+# is unloaded is loaded again, so that other requests find it.
 HOOKS = """
+import urllib.request
+
 import schemathesis
 
 @schemathesis.hook
@@ -38,6 +41,14 @@ def before_call(context, case, kwargs):
     value = case.headers.get("X-Request-Timeout-Ms", "")
     if value.isascii() and value.isdigit() and int(value) > 0:
         case.headers["X-Request-Timeout-Ms"] = "60000"
+
+@schemathesis.hook
+def after_call(context, case, response):
+    url = response.request.url
+    if url.endswith("/unload") and response.status_code == 200:
+        load = urllib.request.Request(url.removesuffix("unload") + "load", b"{}", {"Content-Type": "application/json"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener.open(load, timeout=60).read()
 """
 # What a schema cannot say: shares that add up to 100, versions that exist, a generation that is current.
 OF_ADMIN = ["400", "409", "422"]

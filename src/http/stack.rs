@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post, post_service};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -113,7 +113,11 @@ fn v2_routes(state: &Arc<HttpState>) -> Router<Arc<HttpState>> {
 pub fn admin(state: &Arc<HttpState>) -> Router {
     let (mut api, mut v2, mut routes) = (Router::new(), Router::new(), Router::new());
     for endpoint in AdminEndpoint::ALL {
-        let route = with_allow(endpoint.method(), operators::handler(*endpoint));
+        let mut handler = operators::handler(*endpoint);
+        if endpoint.method() != Method::Get {
+            handler = handler.layer(from_fn(admin_access::content_layer));
+        }
+        let route = with_allow(endpoint.method(), handler);
         let path = endpoint.path();
         match path.strip_prefix(ADMIN_API) {
             Some(path) => api = api.route(path, route),

@@ -222,6 +222,8 @@ async fn a_model_is_unloaded_and_loaded_by_operators_only() {
     }
     let version = change(&app, app.data, "unload", Some(TOKEN), r#"{"parameters": {"version": "2"}}"#).await;
     assert_eq!(version.status, 422, "{}", version.text);
+    let list = change(&app, app.data, "unload", Some(TOKEN), r#"{"parameters": []}"#).await;
+    assert_eq!(list.status, 400, "{}", list.text);
     let unknown = change(&app, app.data, "load", Some(TOKEN), r#"{"parameters": {"config": "{}"}}"#).await;
     assert_eq!(unknown.status, 400, "{}", unknown.text);
 }

@@ -1,7 +1,9 @@
 //! The model repository extension.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::pipeline::Object;
 
 /// Request for the index of the repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -53,6 +55,7 @@ impl IndexState {
 #[serde(deny_unknown_fields, default)]
 pub struct LoadRequest {
     /// Parameters of the request.
+    #[serde(deserialize_with = "object")]
     pub parameters: LoadParameters,
 }
 
@@ -69,6 +72,7 @@ pub struct LoadParameters {
 #[serde(deny_unknown_fields, default)]
 pub struct UnloadRequest {
     /// Parameters of the request.
+    #[serde(deserialize_with = "object")]
     pub parameters: UnloadParameters,
 }
 
@@ -80,4 +84,9 @@ pub struct UnloadParameters {
     pub version: Option<String>,
     /// Ignored: no model depends on another.
     pub unload_dependents: bool,
+}
+
+/// Deserializes an object. Serde itself would also take an array of its members.
+fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Object::deserialize(deserializer).map(|Object(value)| value)
 }
