@@ -161,6 +161,11 @@ impl DriftCounters {
 
     // ===== recording =====
 
+    /// Returns true if features of inputs are counted.
+    pub(super) fn counts_inputs(&self) -> bool {
+        self.monitored.counts_inputs()
+    }
+
     /// Records the features and the predictions of the same instances.
     pub(super) fn observe(&self, features: Features, predictions: impl Iterator<Item = Observation>) {
         let mut pending = self.pending.own().lock();

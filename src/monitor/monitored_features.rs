@@ -201,6 +201,11 @@ impl FeatureLayout<'_> {
 // ===== counting =====
 
 impl MonitoredFeatures {
+    /// Returns true if there are features of inputs to count.
+    pub(super) fn counts_inputs(&self) -> bool {
+        !self.numbers.is_empty() || !self.texts.is_empty()
+    }
+
     /// Counts the features of several requests, feature by feature, so that the bins of each are loaded only once.
     pub(super) fn count(&self, cells: &LocalShard<'_>, features: &[Features]) {
         let rows = || features.iter().flat_map(|features| (0..features.rows()).map(move |row| (features, row)));

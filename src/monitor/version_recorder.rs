@@ -97,6 +97,11 @@ impl VersionRecorder {
         }
     }
 
+    /// Returns true if features of inputs are counted. They are not without a baseline.
+    pub fn monitors_inputs(&self) -> bool {
+        self.windows.enabled && self.drift_counters.counts_inputs()
+    }
+
     /// Records the features of instances and their predictions.
     pub fn observe(&self, features: Features, predictions: impl Iterator<Item = Observation>) {
         if self.windows.enabled {

@@ -12,7 +12,7 @@ use super::named_tensors::{inputs_of, outputs_of};
 use super::pipeline_columns;
 use crate::budget::{BlockingThreads, Deadline, HeldBytes, StageClock};
 use crate::error::{Error, Result};
-use crate::feature::Observation;
+use crate::feature::{Features, Observation};
 use crate::model::Priority;
 use crate::monitor::Delivery;
 use crate::pipeline::{Origin, Prediction, PredictionKind, Prepared, instances_of};
@@ -163,7 +163,10 @@ fn prepare_named(version: &ServedVersion, named: NamedRequest<'_>, deadline: Dea
         }
         None => {
             let inputs = inputs_of(inputs, signature, max_rows)?;
-            let features = preprocessor.features_of(&inputs);
+            let features = match version.recorder.monitors_inputs() {
+                true => preprocessor.features_of(&inputs),
+                false => Features::with_rows(inputs.rows()),
+            };
             let asked = Asked::Outputs(outputs.into_iter().map(Cow::into_owned).collect());
             (Prepared { features, inputs, origin: Origin::Unknown }, asked)
         }

@@ -169,26 +169,59 @@ fn summaries(tensor: &Tensor, to: &mut [f32], width: usize, at: usize) {
     let length = tensor.row_len();
     for_each_element_type!(tensor.data(), values => {
         for (to, row) in to.chunks_exact_mut(width.max(1)).zip(values.chunks_exact(length.max(1))) {
-            to[at..at + SUMMARY.len()].copy_from_slice(&summary(row.iter().map(Number::number)).map(|value| value as f32));
+            to[at..at + SUMMARY.len()].copy_from_slice(&summary(row).map(|value| value as f32));
         }
     });
 }
 
+/// Number of sums that grow side by side. One sum alone would wait for each addition to end.
+const LANES: usize = 16;
+
+/// Sums of every sixteenth value.
+#[derive(Clone, Copy)]
+struct Lanes {
+    sums: [f64; LANES],
+    squares: [f64; LANES],
+    min: [f64; LANES],
+    max: [f64; LANES],
+}
+
+impl Lanes {
+    /// Adds a value to a lane. NaN is neither the minimum nor the maximum.
+    fn add(&mut self, lane: usize, value: f64, first: f64) {
+        let difference = value - first;
+        self.sums[lane] += difference;
+        self.squares[lane] += difference * difference;
+        self.min[lane] = if value < self.min[lane] { value } else { self.min[lane] };
+        self.max[lane] = if value > self.max[lane] { value } else { self.max[lane] };
+    }
+}
+
 /// Returns mean, standard deviation (of the population), minimum and maximum, in one pass. Sums the differences from
 /// the first value, which keeps the sums small.
-fn summary(mut values: impl Iterator<Item = f64>) -> [f64; SUMMARY.len()] {
-    let Some(first) = values.next() else { return [f64::NAN; SUMMARY.len()] };
-    let (mut count, mut sum, mut squares, mut min, mut max) = (1.0, 0.0, 0.0, first, first);
-    for value in values {
-        let difference = value - first;
-        count += 1.0;
-        sum += difference;
-        squares += difference * difference;
-        min = min.min(value);
-        max = max.max(value);
+fn summary<T: Number>(values: &[T]) -> [f64; SUMMARY.len()] {
+    let Some(first) = values.first().map(Number::number) else { return [f64::NAN; SUMMARY.len()] };
+    let mut lanes = Lanes {
+        sums: [0.0; LANES],
+        squares: [0.0; LANES],
+        min: [f64::INFINITY; LANES],
+        max: [f64::NEG_INFINITY; LANES],
+    };
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, value) in chunk.iter().enumerate() {
+            lanes.add(lane, value.number(), first);
+        }
     }
-    let mean: f64 = sum / count;
-    [first + mean, (squares / count - mean * mean).max(0.0).sqrt(), min, max]
+    for (lane, value) in rest.iter().enumerate() {
+        lanes.add(lane, value.number(), first);
+    }
+    let count = values.len() as f64;
+    let mean = lanes.sums.iter().sum::<f64>() / count;
+    let squares = lanes.squares.iter().sum::<f64>() / count;
+    let (min, max) = (lanes.min.into_iter().fold(f64::NAN, f64::min), lanes.max.into_iter().fold(f64::NAN, f64::max));
+    let (min, max) = if min > max { (f64::NAN, f64::NAN) } else { (min, max) };
+    [first + mean, (squares - mean * mean).max(0.0).sqrt(), min, max]
 }
 
 fn texts(tensor: &Tensor, to: &mut [Option<String>], width: usize, at: usize) {
