@@ -34,7 +34,7 @@ pub enum ListenAddress {
 /// assert_eq!(shown("[::1]:8080").unwrap(), "[::1]:8080");
 /// assert_eq!(shown("unix:/run/leeway.sock").unwrap(), "unix:/run/leeway.sock");
 /// assert!(shown("localhost:8080").unwrap().starts_with("127.0.0.1:8080"));
-/// assert!([":8080", "0.0.0.0:8080"].map(shown).concat().ends_with(":8080"));
+/// assert!(shown(":8080").unwrap().ends_with(":8080"));
 /// assert!(shown("8080").unwrap_err().contains("as in 127.0.0.1:8080"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use leeway::app::Stop;
 use leeway::error::SetupError;
-use leeway::feature::Features;
+use leeway::feature::{FeatureSchema, Features};
 use leeway::grpc::proto::health::health_check_response::ServingStatus;
 use leeway::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use leeway::grpc::proto::inference::infer_parameter::ParameterChoice;
@@ -21,6 +21,7 @@ use leeway::grpc::proto::inference::{
     ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use leeway::pipeline::{Prepared, Preprocessor, StageContext, Stages};
+use leeway::repository::Manifest;
 use leeway::tensor::Tensors;
 use prost::Message;
 use serde_json::value::RawValue;
@@ -32,6 +33,7 @@ use tonic_prost::ProstCodec;
 
 use crate::gate::{GATE_IN_USE, gated, let_go, one_at_the_gate};
 use crate::harness::{PATIENCE, PLAIN, Repository, TestApp, runtime, until};
+use crate::prometheus::even_baseline;
 
 const SERVICE: &str = "/inference.GRPCInferenceService";
 
@@ -757,10 +759,16 @@ fn make_panicking(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupErr
             Err(leeway::error::Error::internal("a test sends tensors only"))
         }
 
+        fn features(&self) -> FeatureSchema {
+            FeatureSchema { numbers: vec!["x".into()], texts: Vec::new() }
+        }
+
         fn features_of(&self, inputs: &Tensors) -> Features {
             let values: &[f32] = inputs.at(0).unwrap().values().unwrap();
             assert!(!values.contains(&666.0), "a test wants this stage to panic");
-            Features::default()
+            let mut features = Features::with_rows(1);
+            features.numbers.push(values[0]);
+            features
         }
     }
     Ok(Box::new(Panicking))
@@ -770,6 +778,10 @@ fn make_panicking(_: StageContext<'_>) -> Result<Box<dyn Preprocessor>, SetupErr
 async fn a_stage_that_panics_fails_its_message_only() {
     let model_toml = PLAIN.replacen("\"tensor\"", "\"panicking\"", 1);
     let repository = Repository::new().with("echo_float32", 1, "echo_float32", &model_toml);
+    // Features of tensors are read for a version with a baseline only.
+    let folder = repository.0.path().join("echo_float32/1");
+    std::fs::write(folder.join("baseline.json"), serde_json::to_vec(&even_baseline()).unwrap()).unwrap();
+    Manifest::write_for(&folder).unwrap();
     let stages = Stages::default().with_preprocessor("panicking", make_panicking);
     let app = TestApp::with_parts(repository.config(), runtime(), stages).await;
     let client = Client::of(&app).await;

@@ -231,11 +231,12 @@ async fn what_could_not_be_found_out_at_load_real_requests_show() {
             app.predict(&path, json!({ "instances": [row(0)] }).to_string()).await.predictions();
         }
         assert_eq!(batching(&app, name).await["rows"]["finding"], "unknown");
-        // Three rows may be alike in the relevant way; nine are not.
-        for start in 1..9 {
-            app.predict(&path, json!({ "instances": [row(start)] }).to_string()).await.predictions();
-        }
+        // Three rows may be alike in the relevant way; nine are not. A comparison gives way to a request that arrives
+        // meanwhile, so that nine requests may not be enough.
+        let mut starts = (1..9).cycle();
         let after = until(async || {
+            let row = row(starts.next()?);
+            app.predict(&path, json!({ "instances": [row] }).to_string()).await.predictions();
             let found = batching(&app, name).await;
             (found["rows"]["finding"] != "unknown").then_some(found)
         });

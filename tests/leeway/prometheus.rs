@@ -195,7 +195,7 @@ fn value(series: &Value) -> f64 {
 }
 
 /// A regressor with a baseline of many rows, uniform from 0 to 1.
-fn even_baseline() -> Baseline {
+pub(crate) fn even_baseline() -> Baseline {
     let schema = FeatureSchema { numbers: vec!["x".into()], texts: Vec::new() };
     let rows = 100_000;
     let mut features = Features::with_rows(rows);

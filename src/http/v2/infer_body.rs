@@ -100,7 +100,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>> {
 }
 
 /// Reads the body of an inference request, and passes it to `with`.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn read_inference(
     body: &[u8],
     json_length: Option<usize>,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use axum::routing::{MethodRouter, get, post, post_service};
 
 use self::infer::{infer, target};
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::infer_body::read_inference;
 use super::HttpState;
 use super::admission::Admission;

@@ -30,7 +30,7 @@ pub(crate) fn decoded(text: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Decodes a text, and panics if the bytes do not encode to it again, whatever its form. For the fuzz targets of `fuzz/`.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzzed(text: &str) {
     match decoded(text) {
         Ok(bytes) => {
