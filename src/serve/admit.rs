@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::budget::{LatencyBudget, StageClock};
+use super::chain::{in_step, later_runs};
+use crate::budget::{LatencyBudget, StageClock, TimeLimits};
+use crate::config::Chain;
 use crate::error::{Error, Result};
 use crate::model::Priority;
-use crate::registry::{Catalog, ServedVersion, Target};
+use crate::registry::{Catalog, ChainInterface, Interface, ServedVersion, Target};
 
 /// Content of the head of a request.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,8 @@ pub struct Head<'a> {
 #[derive(Debug, Clone)]
 pub struct Admitted {
     pub(super) version: Arc<ServedVersion>,
+    /// Versions of the steps, if the version is a chain.
+    pub(super) steps: Option<Arc<[Arc<ServedVersion>]>>,
     pub(super) priority: Priority,
     read_at: Instant,
     budget: LatencyBudget,
@@ -39,17 +43,48 @@ pub struct Admitted {
 /// reading its body.
 pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     let version = catalog.resolve(head.target, head.routing_key)?;
+    let steps = match version.chain() {
+        None => None,
+        Some(chain) => Some(steps_of(&version, chain, catalog, head.routing_key)?),
+    };
     let budget = version.budget.within(head.client_timeout);
-    let media_type = head.media_type.map(|media_type| accepted(media_type, &version)).transpose()?;
-    let admitted = Admitted { version, priority: head.priority, read_at: head.read_at, budget, media_type };
-    let clock = admitted.clock();
-    match admitted.version.pipeline.model.admit(clock.demand(), head.priority) {
+    let media_type = head.media_type.map(|media_type| accepted(media_type, &version, steps.as_deref())).transpose()?;
+    let admitted = Admitted { version, steps, priority: head.priority, read_at: head.read_at, budget, media_type };
+    match admitted.admit_model() {
         Ok(()) => Ok(admitted),
         Err(error) => Err(admitted.refused(error)),
     }
 }
 
+/// Takes the versions of the steps of a chain from one snapshot.
+fn steps_of(
+    version: &ServedVersion,
+    chain: &Chain,
+    catalog: &Catalog,
+    routing_key: &[u8],
+) -> Result<Arc<[Arc<ServedVersion>]>> {
+    let steps = catalog.snapshot().steps_of(chain, routing_key);
+    let unavailable =
+        |error: Error| Error::ModelUnavailable { model: version.model.clone(), reason: error.to_string() };
+    steps.map(Arc::from).map_err(unavailable)
+}
+
 impl Admitted {
+    /// Refuses the request if its model, or the first step of a chain, cannot be in time.
+    fn admit_model(&self) -> Result<()> {
+        let demand = self.clock().demand();
+        match (self.version.pipeline(), self.version.chain(), self.steps.as_deref()) {
+            (Some(pipeline), ..) => pipeline.model.admit(demand, self.priority),
+            (None, Some(chain), Some(steps)) => {
+                let Some(pipeline) = steps.first().and_then(|first| first.pipeline()) else { return Ok(()) };
+                let finish_by = demand.finish_by.min(self.clock().finish_by(later_runs(steps, 0)));
+                let demand = TimeLimits { finish_by, ..demand };
+                pipeline.model.admit(demand, self.priority).map_err(|error| in_step(chain, 0, error))
+            }
+            (None, ..) => Ok(()),
+        }
+    }
+
     /// Counts the request as refused for a reason outside its stages, and returns the error.
     pub fn refused(&self, error: Error) -> Error {
         self.version.recorder.request().failed(&self.clock(), &error);
@@ -67,8 +102,11 @@ impl Admitted {
 }
 
 /// Returns the media type, if the version accepts bodies of this type.
-fn accepted(media_type: &str, version: &ServedVersion) -> Result<&'static str> {
-    let known = version.pipeline.preprocessor.media_types();
+fn accepted(media_type: &str, version: &ServedVersion, steps: Option<&[Arc<ServedVersion>]>) -> Result<&'static str> {
+    let known = match (version.chain(), steps) {
+        (Some(chain), Some(steps)) => Interface::Chain(ChainInterface::new(chain, steps)).media_types(),
+        _ => Interface::Own(version).media_types(),
+    };
     known.iter().copied().find(|known| is_of(media_type, known)).ok_or_else(|| {
         let or = match known {
             [] => String::new(),

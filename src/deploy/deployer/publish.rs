@@ -8,7 +8,7 @@ use super::state::{State, Unserved};
 use crate::api::admin::Deployment;
 use crate::identity::{ModelName, Version};
 use crate::monitor::DeployedShare;
-use crate::registry::{ServedModel, ServedVersion, Snapshot};
+use crate::registry::{ChainProblem, ServedModel, ServedVersion, Snapshot, chain_problems};
 
 impl Deployer {
     /// Publishes a snapshot of the loaded versions and the deployments for new requests.
@@ -37,6 +37,10 @@ impl Deployer {
             let (split, stable) = (traffic.clone(), *stable);
             models.insert(name.clone(), ServedModel { description, versions, stable, split });
         }
+        for (name, problem) in unserved_chains(&models, &unserved, state) {
+            models.remove(&name);
+            unserved.insert(name, problem);
+        }
         let deployments = self.loader.monitor.deployments();
         models.keys().for_each(|name| deployments.set_served(name.as_str(), true));
         for (name, why) in &unserved {
@@ -57,4 +61,22 @@ impl Deployer {
         let default_model = self.repository.default_model.clone().or_else(|| state.only_deployed().cloned());
         self.catalog.publish(Snapshot::new(models, reasons, default_model));
     }
+}
+
+/// Returns the chains that cannot be served, because of their steps. The reason is transient while a model of a step is
+/// loaded.
+fn unserved_chains(
+    models: &BTreeMap<ModelName, ServedModel>,
+    unserved: &BTreeMap<ModelName, Unserved>,
+    state: &State,
+) -> Vec<(ModelName, Unserved)> {
+    let why_unserved = |name: &ModelName| unserved.get(name).map(|why| why.reason.clone());
+    let is_transient = |waits_for: ModelName| {
+        unserved.get(&waits_for).is_some_and(|why| why.is_transient)
+            || state.models.get(&waits_for).is_some_and(|model| model.loads().next().is_some())
+    };
+    let problem = |(name, ChainProblem { reason, waits_for }): (ModelName, ChainProblem)| {
+        (name, Unserved { is_transient: waits_for.is_some_and(is_transient), reason })
+    };
+    chain_problems(models, &why_unserved).into_iter().map(problem).collect()
 }
