@@ -198,7 +198,8 @@ fn one_run(criterion: &mut Criterion) {
         version: runtime.version().to_owned(),
     };
     let catalog = catalog(&tokio::runtime::Runtime::new().unwrap());
-    let stage = &catalog.resolve(Target::Default, b"").unwrap().pipeline().unwrap().preprocessor;
+    let served = catalog.resolve(Target::Default, b"").unwrap();
+    let stage = &served.pipeline().unwrap().preprocessor;
     let inputs = stage.transform(instances(&body(1)).unwrap(), Deadline::never()).unwrap().inputs;
 
     let mut group = criterion.benchmark_group("one run");

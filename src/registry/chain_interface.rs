@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::catalog::{ServedVersion, Snapshot};
-use crate::config::{Chain, ChainAnswer, ReferenceOrigin, StepInstances};
+use crate::config::{Chain, ChainAnswer, ChainStep, ReferenceOrigin, StepInstances};
 use crate::error::Result;
 use crate::pipeline::chain::crops_schema;
 use crate::pipeline::{InstanceForm, PredictionKind, Preprocessor};
@@ -32,7 +32,7 @@ impl Snapshot {
     /// Calls `with` with the interface of a version. That of a chain is the one of the stable versions of its steps.
     pub fn interface_of<T>(&self, served: &ServedVersion, with: impl FnOnce(Interface<'_>) -> T) -> Result<T> {
         let Some(chain) = served.chain() else { return Ok(with(Interface::Own(served))) };
-        let stable = |step: &crate::config::ChainStep| match step.version {
+        let stable = |step: &ChainStep| match step.version {
             Some(_) => None,
             None => self.stable_or_newest(step.model.as_str()).ok().cloned(),
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::chain::{in_step, later_runs};
+use super::steps::{in_step, later_runs};
 use crate::budget::{LatencyBudget, StageClock, TimeLimits};
 use crate::config::Chain;
 use crate::error::{Error, Result};

@@ -15,11 +15,10 @@ use super::admit::Admitted;
 use super::infer::{Arriving, decode};
 use super::input::{Content, EncodedRequest, Input, NamedInput, NamedRequest, Output};
 use super::pipeline_columns;
+use super::steps::{StepTimings, in_step, later_runs};
 use crate::budget::{BlockingThreads, MemoryBudget, StageClock, TimeLimits};
-use crate::config::Chain;
 use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
-use crate::identity::Version;
 use crate::model::Priority;
 use crate::pipeline::chain::{
     ChainInstances, FinishedStep, chain_predictions, count_of, has_instances, instances_of_step,
@@ -27,17 +26,6 @@ use crate::pipeline::chain::{
 use crate::pipeline::{Pipeline, Prediction, Prepared, instances_of};
 use crate::registry::{ChainInterface, ServedChain, ServedVersion, Work};
 use crate::stage::{Stage, Timings};
-
-/// Duration of each stage of a step.
-#[derive(Debug, Clone)]
-pub struct StepTimings {
-    /// Name of the step.
-    pub name: Arc<str>,
-    /// The version that ran.
-    pub version: Version,
-    /// Its stages.
-    pub timings: Timings,
-}
 
 /// The request of a chain.
 struct ChainRequest {
@@ -61,18 +49,6 @@ struct RunningChain {
     priority: Priority,
     memory: MemoryBudget,
     done: Vec<FinishedStep>,
-}
-
-/// Returns the time that the typical runs of the steps after this one take together, as far as they are known.
-pub(super) fn later_runs(steps: &[Arc<ServedVersion>], step: usize) -> Duration {
-    let run = |served: &Arc<ServedVersion>| served.pipeline().and_then(|pipeline| pipeline.model.typical_run(1));
-    steps.iter().skip(step + 1).filter_map(run).sum()
-}
-
-/// Returns the error of a step.
-pub(super) fn in_step(chain: &Chain, index: usize, error: Error) -> Error {
-    let name = chain.steps.get(index).map(|step| step.name.to_string()).unwrap_or_default();
-    Error::Step { index, name, error: Box::new(error) }
 }
 
 impl Admitted {
@@ -107,7 +83,9 @@ impl Admitted {
         for (index, (step, version)) in served.chain.steps.iter().zip(steps.iter()).enumerate() {
             let (timings, finished) = running.run_step(served, index, clock, threads).await;
             timed.push(StepTimings { name: Arc::clone(&step.name), version: version.version, timings });
-            self.version.recorder.step(index, &timings, finished.is_ok());
+            if finished.as_ref().map_or(true, |step| step.instances.is_some()) {
+                self.version.recorder.step(index, &timings, finished.is_ok());
+            }
             running.done.push(finished.map_err(|error| in_step(&served.chain, index, error))?);
         }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admit::Admitted;
-use super::chain::StepTimings;
 use super::input::{Content, EncodedRequest, Input, NamedInput, NamedRequest, Output};
 use super::named_tensors::{inputs_of, outputs_of};
 use super::pipeline_columns;
+use super::steps::StepTimings;
 use crate::budget::{BlockingThreads, Deadline, HeldBytes, StageClock};
 use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};

@@ -14,6 +14,7 @@ mod bad_input;
 mod baseline;
 mod budget;
 mod bytes;
+mod chains;
 mod changes;
 mod classes;
 mod clients;

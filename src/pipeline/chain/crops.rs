@@ -22,6 +22,9 @@ const MAX_PIXELS: u64 = 1 << 26;
 /// Maximum number of pixels of all crops of a request together.
 const MAX_CROPPED_PIXELS: u64 = 1 << 24;
 
+/// Distance at which a side of a box lies on the edge of a pixel. It covers the rounding of boxes.
+const ON_EDGE: f32 = 1e-3;
+
 /// Bytes of a pixel while it is encoded.
 const BYTES_PER_PIXEL: usize = 3 + 4;
 
@@ -72,8 +75,8 @@ fn part([left, top, right, bottom]: [f32; 4], size: [u32; 2], margin: f32) -> [u
         let margin = (to - from).max(0.0) * margin;
         let last = length.max(1) - 1;
         // The conversion of floats saturates, and NaN becomes 0.
-        let from = ((from - margin).floor() as u32).min(last);
-        let to = ((to + margin).ceil() as u32).clamp(from + 1, length.max(1));
+        let from = ((from - margin + ON_EDGE).floor() as u32).min(last);
+        let to = ((to + margin - ON_EDGE).ceil() as u32).clamp(from + 1, length.max(1));
         [from, to - from]
     };
     let ([left, width], [top, height]) = (axis(left, right, size[0]), axis(top, bottom, size[1]));
