@@ -2,9 +2,10 @@
 //! and checked here, as far as `model.toml` alone tells.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,9 @@ pub struct StepConfig {
     /// Maximum number of crops of an image: those of the highest scores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_crops: Option<NonZeroUsize>,
+    /// Maximum time of the step, in milliseconds; by default, the budget of its model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_ms: Option<NonZeroU32>,
 }
 
 /// `input` of a step: a reference, as in `"embed.embedding"`, or an object of references.
@@ -91,6 +95,8 @@ pub struct ChainStep {
     pub version: Option<Version>,
     /// The instances of the step.
     pub instances: StepInstances,
+    /// Maximum time of the step; `None` for the budget of its model.
+    pub budget: Option<Duration>,
 }
 
 /// The way to make the instances of a step.
@@ -147,8 +153,9 @@ impl Chain {
             let name = step.name.as_deref().unwrap_or(step.model.as_str());
             let at = |problem: String| format!("steps[{index}] ({}): {problem}", shown(name));
             let instances = chain.check_name(name).and_then(|()| chain.instances_of(step)).map_err(at)?;
+            let budget = step.budget_ms.map(|limit| Duration::from_millis(limit.get().into()));
             let (model, version) = (step.model.clone(), step.version);
-            chain.steps.push(ChainStep { name: name.into(), model, version, instances });
+            chain.steps.push(ChainStep { name: name.into(), model, version, instances, budget });
         }
         Ok(chain)
     }
@@ -161,6 +168,13 @@ impl Chain {
         };
         let steps: Vec<String> = self.steps.iter().map(step).collect();
         format!("a chain of the steps {}", steps.join(", "))
+    }
+
+    /// Returns true if a later step cuts boxes out of the images of this step.
+    pub fn is_cut(&self, step: usize) -> bool {
+        { &self.steps }.iter().any(
+            |later| matches!(later.instances, StepInstances::Crops { detector, .. } if detector == step),
+        )
     }
 
     /// Returns true if the instances of this step are crops, or are made from a step whose instances are crops.
@@ -177,6 +191,13 @@ impl Chain {
                 ReferenceOrigin::Request => None,
             }),
         }
+    }
+
+    /// Returns a reference to an earlier prediction as it is written; `None` if it is to the request.
+    pub fn described(&self, reference: &Reference) -> Option<String> {
+        let ReferenceOrigin::Step(step) = reference.origin else { return None };
+        let name = &self.steps.get(step)?.name;
+        Some(reference.member.as_ref().map_or_else(|| name.to_string(), |member| format!("{name}.{member}")))
     }
 
     /// Names are members of answers, labels of metrics and parts of `Server-Timing`.
@@ -299,6 +320,12 @@ impl StepInstances {
             StepInstances::Crops { .. } => (None, &[]),
         };
         value.into_iter().chain(members.iter().map(|(_, reference)| reference))
+    }
+
+    /// Returns true if the instances are made of earlier predictions alone. Crops are parts of images of the request.
+    pub fn is_predictions(&self) -> bool {
+        !matches!(self, StepInstances::Crops { .. })
+            && self.references().all(|reference| reference.origin != ReferenceOrigin::Request)
     }
 
     /// Returns true if the instances are those of the request.

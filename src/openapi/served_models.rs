@@ -127,7 +127,7 @@ impl TypedModel {
             type_name: type_name(name, names),
             description: model.description.clone(),
             media_types: snapshot.interface_of(served, |interface| interface.media_types()).ok()?,
-            max_instances: served.config.model.max_instances.get(),
+            max_instances: snapshot.interface_of(served, |interface| interface.max_instances()).ok()?.get(),
         };
         Some((typed, size))
     }

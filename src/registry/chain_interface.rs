@@ -1,5 +1,6 @@
 //! The instances and predictions of a version, as callers see them: those of its own stages, or of the steps of a chain.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -88,6 +89,14 @@ impl Interface<'_> {
         }
     }
 
+    /// Returns the maximum number of instances in one request.
+    pub fn max_instances(&self) -> NonZeroUsize {
+        match self {
+            Interface::Own(served) => served.config.model.max_instances,
+            Interface::Chain(chain) => chain.max_instances(),
+        }
+    }
+
     /// Returns the kind of the predictions.
     pub fn prediction_kind(&self) -> PredictionKind {
         match self {
@@ -123,6 +132,14 @@ impl<'a> ChainInterface<'a> {
     /// Returns the preprocessor whose instances are those of the request.
     pub fn preprocessor(&self) -> Option<&'a dyn Preprocessor> {
         self.first()?.pipeline().map(|pipeline| &*pipeline.preprocessor)
+    }
+
+    /// Returns the maximum number of instances in one request: the smallest of the steps, without those that run for crops.
+    pub fn max_instances(&self) -> NonZeroUsize {
+        let of_step = |(index, served): (usize, &Arc<ServedVersion>)| {
+            (!self.chain.has_crops(index)).then_some(served.config.model.max_instances)
+        };
+        self.steps.iter().enumerate().filter_map(of_step).min().unwrap_or(NonZeroUsize::MAX)
     }
 
     /// Returns the version of the step whose predictions are those of the chain; `None` if they are put together.

@@ -105,6 +105,11 @@ impl Check<'_> {
         versions.get(index)?.iter().find_map(|taker| {
             let accepted = own_instance_schema(taker);
             let of = |problem: String| format!("{problem} (model {} version {})", taker.model, taker.version);
+            if self.chain.has_crops(index)
+                && let Some(problem) = rows_problem(step, taker)
+            {
+                return Some(of(format!("crop: {problem}")));
+            }
             match &step.instances {
                 StepInstances::Crops { detector, .. } => {
                     if !takes_images(&accepted) || is_audio(taker) {
@@ -178,7 +183,29 @@ impl Check<'_> {
     }
 }
 
+/// Returns the reason why a version cannot run as many rows as there are crops.
+fn rows_problem(step: &ChainStep, taker: &ServedVersion) -> Option<String> {
+    let policy = taker.pipeline()?.model.policy();
+    if policy.fewest_rows() > 1 {
+        return Some(format!(
+            "the model's batch dimension is fixed at {}, and the number of crops varies; export the model with a dynamic batch \
+             dimension",
+            policy.fewest_rows()
+        ));
+    }
+    let most = policy.most_rows_of_request();
+    match step.instances {
+        StepInstances::Crops { max_crops, .. } if max_crops.get() > most => Some(format!(
+            "a request to this model has at most {most} rows, and an image up to {max_crops} crops; set max_crops = {most}"
+        )),
+        _ => None,
+    }
+}
+
 fn without_boxes(giver: &ServedVersion) -> Option<String> {
+    if !takes_images(&own_instance_schema(giver)) {
+        return Some(format!("crop: the instances of model {} version {} are not images", giver.model, giver.version));
+    }
     let prediction = own_prediction_schema(giver);
     let has_boxes = prediction.pointer("/properties/detections/items/properties/box").is_some();
     (!has_boxes).then(|| {

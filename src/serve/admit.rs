@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::steps::{in_step, later_runs};
+use super::steps::{StepVersions, in_step, later_runs};
 use crate::budget::{LatencyBudget, StageClock, TimeLimits};
-use crate::config::Chain;
 use crate::error::{Error, Result};
 use crate::model::Priority;
 use crate::registry::{Catalog, ChainInterface, Interface, ServedVersion, Target};
@@ -32,7 +31,7 @@ pub struct Head<'a> {
 pub struct Admitted {
     pub(super) version: Arc<ServedVersion>,
     /// Versions of the steps, if the version is a chain.
-    pub(super) steps: Option<Arc<[Arc<ServedVersion>]>>,
+    pub(super) steps: Option<StepVersions>,
     pub(super) priority: Priority,
     read_at: Instant,
     budget: LatencyBudget,
@@ -43,9 +42,9 @@ pub struct Admitted {
 /// reading its body.
 pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     let version = catalog.resolve(head.target, head.routing_key)?;
-    let steps = match version.chain() {
-        None => None,
-        Some(chain) => Some(steps_of(&version, chain, catalog, head.routing_key)?),
+    let (version, steps) = match version.chain() {
+        None => (version, None),
+        Some(_) => with_steps(catalog, head)?,
     };
     let budget = version.budget.within(head.client_timeout);
     let media_type = head.media_type.map(|media_type| accepted(media_type, &version, steps.as_deref())).transpose()?;
@@ -56,17 +55,17 @@ pub fn admit(catalog: &Catalog, head: Head<'_>) -> Result<Admitted> {
     }
 }
 
-/// Takes the versions of the steps of a chain from one snapshot.
-fn steps_of(
-    version: &ServedVersion,
-    chain: &Chain,
-    catalog: &Catalog,
-    routing_key: &[u8],
-) -> Result<Arc<[Arc<ServedVersion>]>> {
-    let steps = catalog.snapshot().steps_of(chain, routing_key);
-    let unavailable =
-        |error: Error| Error::ModelUnavailable { model: version.model.clone(), reason: error.to_string() };
-    steps.map(Arc::from).map_err(unavailable)
+/// Takes a chain and the versions of its steps from one snapshot, so that they belong together.
+fn with_steps(catalog: &Catalog, head: Head<'_>) -> Result<(Arc<ServedVersion>, Option<StepVersions>)> {
+    let snapshot = catalog.snapshot();
+    let version = Arc::clone(snapshot.resolve(head.target, head.routing_key)?);
+    // The model may have become one with stages of its own meanwhile.
+    let Some(chain) = version.chain() else { return Ok((version, None)) };
+    let steps = snapshot.steps_of(chain, head.routing_key).map_err(|error| Error::ModelUnavailable {
+        model: version.model.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok((version, Some(steps.into())))
 }
 
 impl Admitted {

@@ -15,8 +15,9 @@ use super::admit::Admitted;
 use super::infer::{Arriving, decode};
 use super::input::{Content, EncodedRequest, Input, NamedInput, NamedRequest, Output};
 use super::pipeline_columns;
-use super::steps::{StepTimings, in_step, later_runs};
+use super::steps::{StepTimings, StepVersions, in_step, later_runs};
 use crate::budget::{BlockingThreads, MemoryBudget, StageClock, TimeLimits};
+use crate::config::Chain;
 use crate::error::{Error, Result};
 use crate::feature::{Features, Observation};
 use crate::model::Priority;
@@ -44,7 +45,7 @@ struct ChainRequest {
 #[derive(Clone)]
 struct RunningChain {
     version: Arc<ServedVersion>,
-    steps: Arc<[Arc<ServedVersion>]>,
+    steps: StepVersions,
     request: ChainInstances,
     priority: Priority,
     memory: MemoryBudget,
@@ -81,9 +82,13 @@ impl Admitted {
             done: Vec::with_capacity(steps.len()),
         };
         for (index, (step, version)) in served.chain.steps.iter().zip(steps.iter()).enumerate() {
-            let (timings, finished) = running.run_step(served, index, clock, threads).await;
+            let has_instances = has_instances(&served.chain, index, &running.done);
+            let (timings, finished) = match has_instances {
+                true => running.run_step(served, index, clock, threads).await,
+                false => (Timings::default(), Ok(FinishedStep::without_instances())),
+            };
             timed.push(StepTimings { name: Arc::clone(&step.name), version: version.version, timings });
-            if finished.as_ref().map_or(true, |step| step.instances.is_some()) {
+            if has_instances {
                 self.version.recorder.step(index, &timings, finished.is_ok());
             }
             running.done.push(finished.map_err(|error| in_step(&served.chain, index, error))?);
@@ -92,7 +97,7 @@ impl Admitted {
         let RunningChain { version, steps, done, request, .. } = running;
         let answer = move |_| {
             let chain = version.chain().ok_or_else(not_a_chain)?;
-            let predictions = chain_predictions(chain, &done, count)?;
+            let predictions = chain_predictions(chain, done, count)?;
             let made_by = ChainInterface::new(chain, &steps).answering().unwrap_or(&version);
             let encoded = encode(Output::Predictions { predictions: &predictions, made_by }, form, &version)?;
             // The predictions are monitored in the versions that made them.
@@ -114,13 +119,13 @@ impl RunningChain {
         chain_clock: &StageClock,
         threads: &BlockingThreads,
     ) -> (Timings, Result<FinishedStep>) {
-        if !has_instances(&served.chain, index, &self.done) {
-            return (Timings::default(), Ok(FinishedStep::without_instances()));
-        }
         let Some(version) = self.steps.get(index) else {
             return (Timings::default(), Err(Error::internal("a step without its version")));
         };
         let mut clock = chain_clock.of_step(&version.budget);
+        if let Some(limit) = served.chain.steps.get(index).and_then(|step| step.budget) {
+            clock.end_within(limit);
+        }
         // Time for the later steps and for writing the answer has to be left.
         let finish_by = chain_clock.finish_by(later_runs(&self.steps, index));
         let recorded = version.recorder.request();
@@ -158,11 +163,14 @@ impl RunningChain {
             let chain = this.version.chain().ok_or_else(not_a_chain)?;
             let (memory, done) = (&this.memory, &this.done);
             let made = instances_of_step(chain, index, &this.request, done, (memory, deadline))?;
-            let prepared = pipeline_of(&taker)?.preprocessor.transform(&made.instances, deadline)?;
-            Ok((made, prepared))
+            let prepared = pipeline_of(&taker)?.preprocessor.transform(&made.instances, deadline);
+            let prepared = prepared.map_err(|error| not_accepted(chain, index, error))?;
+            // The text is freed before the run, unless boxes are cut out of it later.
+            let instances = chain.is_cut(index).then_some(made.instances);
+            Ok((instances, made.rows, prepared))
         };
         let units = self.request.get().len() + self.done.iter().map(FinishedStep::units).sum::<usize>();
-        let (made, prepared) = clock.run(Stage::Preprocess, (cost, units), threads, preprocess).await?;
+        let (instances, step_rows, prepared) = clock.run(Stage::Preprocess, (cost, units), threads, preprocess).await?;
 
         let Prepared { inputs, features, origin } = prepared;
         let rows = inputs.rows();
@@ -179,7 +187,7 @@ impl RunningChain {
         };
         let cost = (&pipeline.costs.postprocess, elements);
         let predictions = clock.run(Stage::Postprocess, cost, threads, postprocess).await?;
-        Ok(FinishedStep { instances: Some(made.instances), predictions: predictions.into(), rows: made.rows })
+        Ok(FinishedStep { instances, predictions: Arc::new(predictions), rows: step_rows })
     }
 }
 
@@ -187,15 +195,19 @@ impl RunningChain {
 fn read(version: &ServedVersion, steps: &[Arc<ServedVersion>], input: Input<'_>) -> Result<ChainRequest> {
     let interface = ChainInterface::new(version.chain().ok_or_else(not_a_chain)?, steps);
     let form = || interface.preprocessor().and_then(|preprocessor| preprocessor.instance_form());
-    let most = version.config.model.max_instances;
+    let most = interface.max_instances();
     let request = |instances: &RawValue, memory: &MemoryBudget| owned(instances, most, memory);
     match input {
         Input::Instances { instances, memory } => request(instances, memory),
         Input::Rows { rows, memory } => request(instances_of(&rows, form().as_ref(), most, memory)?.json(), memory),
         Input::Media { bytes, memory, .. } => {
-            let held = memory.hold(bytes.len() / 3 * 4 + 20)?;
-            let instance = format!(r#"[{{"b64":"{}"}}]"#, STANDARD.encode(bytes));
-            let instances = RawValue::from_string(instance).map_err(Error::internal)?;
+            let length = bytes.len().div_ceil(3) * 4 + r#"[{"b64":""}]"#.len();
+            let held = memory.hold(length)?;
+            let mut text = String::with_capacity(length);
+            text.push_str(r#"[{"b64":""#);
+            STANDARD.encode_string(bytes, &mut text);
+            text.push_str(r#""}]"#);
+            let instances = RawValue::from_string(text).map_err(Error::internal)?;
             Ok(ChainRequest {
                 instances: Arc::new(held.of(instances)),
                 count: 1,
@@ -221,6 +233,18 @@ fn owned(instances: &RawValue, most: NonZeroUsize, memory: &MemoryBudget) -> Res
     let held = memory.hold(instances.get().len())?;
     let instances = Arc::new(held.of(instances.to_owned()));
     Ok(ChainRequest { instances, count, timeout: None, priority: None, memory: memory.clone() })
+}
+
+/// Returns the error of a step that refuses its instances. If they were made of predictions alone, the caller is not at fault.
+fn not_accepted(chain: &Chain, step: usize, error: Error) -> Error {
+    let instances = chain.steps.get(step).map(|step| &step.instances).filter(|instances| instances.is_predictions());
+    let output = instances.and_then(|instances| chain.described(instances.references().next()?));
+    match (error, output) {
+        (Error::InvalidInput(problem), Some(output)) => {
+            Error::UnusableOutput { output, problem: format!("is not an instance of this step: {problem}") }
+        }
+        (error, _) => error,
+    }
 }
 
 fn pipeline_of(version: &ServedVersion) -> Result<&Pipeline> {

@@ -9,6 +9,9 @@ use crate::identity::Version;
 use crate::registry::ServedVersion;
 use crate::stage::Timings;
 
+/// The versions that a request to a chain takes for its steps, in their order.
+pub(super) type StepVersions = Arc<[Arc<ServedVersion>]>;
+
 /// Duration of each stage of a step.
 #[derive(Debug, Clone)]
 pub struct StepTimings {

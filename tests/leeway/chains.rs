@@ -1,5 +1,5 @@
 //! Chains of models: equal to their steps by hand (`tests/data/make_chain_models.py`), one deadline over all steps, errors
-//! that name the step, times by step, and chains that cannot be served.
+//! that name the step, times by step, and chains that cannot be served. `chain_limits.rs` has their limits.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::harness::{
 
 const PATIENT: &str = "[budget]\ntotal_ms = 600000\n";
 
-fn golden() -> Value {
+pub(crate) fn golden() -> Value {
     let text = std::fs::read_to_string(checkout().join("tests/data/chains/chains.json")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
@@ -33,7 +33,7 @@ pub(crate) fn with_chain(repository: Repository, name: &str, steps: &str) -> Rep
 }
 
 /// A detector of coloured parts of an image, and a classifier of colours.
-fn images() -> Repository {
+pub(crate) fn images() -> Repository {
     let (stages, rest) =
         ("[preprocess]\nkind = \"image\"\n[postprocess]\n", format!("{PATIENT}[model]\nworkers = 1\n"));
     let detector = format!("{stages}kind = \"detector\"\nlayout = \"yolov8\"\nlabels = [\"blob\"]\n{rest}");
@@ -61,14 +61,14 @@ pub(crate) fn texts() -> Repository {
     repository.with_config("sentences", &settings.replace("total_ms = 1000", "total_ms = 600000"))
 }
 
-const LOOK: &str = "[[steps]]\nname = \"detect\"\nmodel = \"blobs\"\n\
+pub(crate) const LOOK: &str = "[[steps]]\nname = \"detect\"\nmodel = \"blobs\"\n\
     [[steps]]\nname = \"classify\"\nmodel = \"colours\"\ncrop = \"detect\"\n";
 
 pub(crate) const TAG: &str = "[[steps]]\nname = \"embed\"\nmodel = \"sentences\"\n\
     [[steps]]\nmodel = \"topics\"\ninput = \"embed.embedding\"\n";
 
 /// The instances of a request with these images.
-fn with_images(images: &[&Value]) -> String {
+pub(crate) fn with_images(images: &[&Value]) -> String {
     let instances: Vec<Value> = images.iter().map(|image| json!({ "b64": image })).collect();
     json!({ "instances": instances }).to_string()
 }

@@ -12,7 +12,7 @@ use crate::deploy::reconcile::{Hold, LoadState};
 use crate::deploy::repository_view::{ModelView, RepositoryView};
 use crate::error::{Error, Result};
 use crate::identity::{ModelName, Version};
-use crate::registry::ServedVersion;
+use crate::registry::{ServedModel, ServedVersion};
 
 /// The reason why a model is not served, after an operator has unloaded it.
 pub(super) const UNLOADED: &str = "an operator has unloaded it";
@@ -143,17 +143,24 @@ impl State {
         model.why_unserved().or_else(of_steps)
     }
 
-    /// Notes the versions that steps of chains name, which are kept loaded.
-    pub(super) fn note_named_versions(&mut self) {
-        let mut named: BTreeMap<ModelName, BTreeSet<Version>> = BTreeMap::new();
-        for step in self.models.values().flat_map(|model| &model.config.steps) {
-            if let Some(version) = step.version {
-                named.entry(step.model.clone()).or_default().insert(version);
+    /// Returns the models that are loaded, and the reasons why others are not served. Steps of chains are not checked.
+    pub(super) fn served_models(&self) -> (BTreeMap<ModelName, ServedModel>, BTreeMap<ModelName, Unserved>) {
+        let wrong = || Unserved { is_transient: false, reason: "its model.toml is wrong".to_owned() };
+        let mut models = BTreeMap::new();
+        let mut unserved: BTreeMap<ModelName, Unserved> =
+            self.without_config.keys().map(|name| (name.clone(), wrong())).collect();
+        for (name, model) in &self.models {
+            if let Some(why) = model.why_unserved() {
+                unserved.insert(name.clone(), why);
+                continue;
             }
+            let versions: BTreeMap<Version, Arc<ServedVersion>> =
+                model.all_served().map(|served| (served.version, Arc::clone(served))).collect();
+            let description = versions.values().next_back().and_then(|version| version.config.description.clone());
+            let (split, stable) = (model.deployment.traffic.clone(), model.deployment.stable);
+            models.insert(name.clone(), ServedModel { description, versions, stable, split });
         }
-        for (name, model) in &mut self.models {
-            model.named_by_chains = named.remove(name).unwrap_or_default();
-        }
+        (models, unserved)
     }
 
     /// Returns the deployed model, served or not, if there is only one. A new model that cannot be loaded does not

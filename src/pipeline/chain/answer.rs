@@ -11,18 +11,15 @@ use crate::pipeline::json_schema::{object, with};
 use crate::pipeline::{Crop, Prediction};
 
 /// Returns the predictions of a chain, one for each of `instances` instances.
-pub fn chain_predictions(chain: &Chain, done: &[FinishedStep], instances: usize) -> Result<Vec<Prediction>> {
-    let of_step = |step: &FinishedStep| match &step.rows {
-        Some(rows) => Ok(with_crops(rows, &step.predictions, instances)),
-        None if step.predictions.len() == instances => Ok(step.predictions.to_vec()),
-        None => Err(Error::internal("a step with another number of predictions than instances")),
-    };
-    match (chain.answer, done.last()) {
-        (_, None) => Err(Error::internal("a chain without steps")),
-        (ChainAnswer::Last, Some(last)) => of_step(last),
-        (ChainAnswer::All, _) => {
+pub fn chain_predictions(chain: &Chain, mut done: Vec<FinishedStep>, instances: usize) -> Result<Vec<Prediction>> {
+    match chain.answer {
+        ChainAnswer::Last => {
+            let last = done.pop().ok_or_else(|| Error::internal("a chain without steps"))?;
+            of_step(last, instances)
+        }
+        ChainAnswer::All => {
             let names: Arc<[Arc<str>]> = chain.steps.iter().map(|step| Arc::clone(&step.name)).collect();
-            let of_steps = done.iter().map(|step| Ok(of_step(step)?.into_iter()));
+            let of_steps = done.into_iter().map(|step| Ok(of_step(step, instances)?.into_iter()));
             let mut of_steps = of_steps.collect::<Result<Vec<_>>>()?;
             let mut of_instance = || {
                 let predictions = of_steps.iter_mut().filter_map(Iterator::next).collect();
@@ -33,12 +30,22 @@ pub fn chain_predictions(chain: &Chain, done: &[FinishedStep], instances: usize)
     }
 }
 
+/// Returns the predictions of a step, one for each of `instances` instances.
+fn of_step(step: FinishedStep, instances: usize) -> Result<Vec<Prediction>> {
+    let predictions = Arc::unwrap_or_clone(step.predictions);
+    match step.rows {
+        Some(rows) => Ok(with_crops(&rows, predictions, instances)),
+        None if predictions.len() == instances => Ok(predictions),
+        None => Err(Error::internal("a step with another number of predictions than instances")),
+    }
+}
+
 /// Returns the objects of each image, with the predictions for their crops.
-fn with_crops(rows: &[StepRow], predictions: &[Prediction], instances: usize) -> Vec<Prediction> {
+fn with_crops(rows: &[StepRow], predictions: Vec<Prediction>, instances: usize) -> Vec<Prediction> {
     let mut of_images: Vec<Vec<Crop>> = (0..instances).map(|_| Vec::new()).collect();
     for (StepRow { instance, detection }, prediction) in rows.iter().zip(predictions) {
         if let Some(crops) = of_images.get_mut(*instance) {
-            crops.push(Crop { detection: detection.clone(), prediction: prediction.clone() });
+            crops.push(Crop { detection: detection.clone(), prediction });
         }
     }
     of_images.into_iter().map(Prediction::Crops).collect()

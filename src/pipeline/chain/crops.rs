@@ -8,6 +8,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ImageEncoder, RgbImage, imageops};
 use serde_json::value::RawValue;
 
+use super::instance_array::{ChainInstances, InstanceArray};
 use crate::budget::{Deadline, MemoryBudget};
 use crate::error::{Error, Result};
 use crate::pipeline::Detection;
@@ -25,8 +26,8 @@ const MAX_CROPPED_PIXELS: u64 = 1 << 24;
 /// Distance at which a side of a box lies on the edge of a pixel. It covers the rounding of boxes.
 const ON_EDGE: f32 = 1e-3;
 
-/// Bytes of a pixel while it is encoded.
-const BYTES_PER_PIXEL: usize = 3 + 4;
+/// Bytes of a pixel while it is encoded: as pixel, in the file and as base64 text.
+const BYTES_PER_PIXEL: usize = 3 + 3 + 4;
 
 /// Cuts the boxes of each image out of it. Returns an instance for each box, in order.
 pub(super) fn crops(
@@ -34,9 +35,9 @@ pub(super) fn crops(
     boxes: &[Vec<Detection>],
     margin: f32,
     (memory, deadline): (&MemoryBudget, Deadline),
-) -> Result<Vec<String>> {
+) -> Result<ChainInstances> {
     let images: Vec<&RawValue> = serde_json::from_str(images.get()).map_err(Error::internal)?;
-    let mut crops = Vec::with_capacity(boxes.iter().map(Vec::len).sum());
+    let mut crops = InstanceArray::new(memory)?;
     let mut pixels = 0;
     for (index, (image, boxes)) in images.iter().zip(boxes).enumerate() {
         if boxes.is_empty() {
@@ -51,21 +52,23 @@ pub(super) fn crops(
         let _held = memory.hold(decoded.values.len())?;
         let image = RgbImage::from_raw(decoded.width, decoded.height, decoded.values)
             .ok_or_else(|| Error::internal("an image without its pixels"))?;
-        for found in boxes {
+        let size = [image.width(), image.height()];
+        let parts: Vec<[u32; 4]> = boxes.iter().map(|found| part(found.corners, size, margin)).collect();
+        pixels += parts.iter().map(|[_, _, width, height]| u64::from(*width) * u64::from(*height)).sum::<u64>();
+        if pixels > MAX_CROPPED_PIXELS {
+            return Err(wrong(format!(
+                "the crops up to this image have {pixels} pixels together, more than {MAX_CROPPED_PIXELS}; send fewer images in a \
+                 request, or smaller ones"
+            )));
+        }
+        for [left, top, width, height] in parts {
             deadline.check()?;
-            let [left, top, width, height] = part(found.corners, [image.width(), image.height()], margin);
-            pixels += u64::from(width) * u64::from(height);
-            if pixels > MAX_CROPPED_PIXELS {
-                return Err(wrong(format!(
-                    "the crops up to this image have more than {MAX_CROPPED_PIXELS} pixels together; send fewer images in \
-                     a request, or set max_crops"
-                )));
-            }
             let _held = memory.hold(width as usize * height as usize * BYTES_PER_PIXEL)?;
-            crops.push(encoded(&imageops::crop_imm(&image, left, top, width, height).to_image())?);
+            crops.begin_instance()?;
+            crops.add(&encoded(&imageops::crop_imm(&image, left, top, width, height).to_image())?)?;
         }
     }
-    Ok(crops)
+    crops.finish()
 }
 
 /// Returns left, top, width and height of a box with its margin, in whole pixels of the image: at least one pixel, and all

@@ -10,22 +10,20 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::crops::crops;
-use crate::budget::{Deadline, Held, MemoryBudget};
+use super::instance_array::{ChainInstances, InstanceArray};
+use crate::budget::{Deadline, MemoryBudget};
 use crate::config::{Chain, Reference, ReferenceOrigin, StepInstances};
 use crate::error::{Error, Result};
 use crate::identity::shown;
 use crate::pipeline::{Detection, Prediction};
 
-/// A JSON array of instances, with the memory that is held for it.
-pub type ChainInstances = Arc<Held<Box<RawValue>>>;
-
 /// A step that has run.
 #[derive(Debug, Clone)]
 pub struct FinishedStep {
-    /// Its instances; `None` if it had none.
+    /// Its instances, if boxes are cut out of them later.
     pub instances: Option<ChainInstances>,
     /// Its predictions, one for each instance.
-    pub predictions: Arc<[Prediction]>,
+    pub predictions: Arc<Vec<Prediction>>,
     /// The rows of its instances; `None` if each instance of the request has one.
     pub rows: Option<Arc<[StepRow]>>,
 }
@@ -113,10 +111,6 @@ pub fn instances_of_step(
     done: &[FinishedStep],
     (memory, deadline): (&MemoryBudget, Deadline),
 ) -> Result<MadeInstances> {
-    let made = |texts: Vec<String>, rows: Option<Arc<[StepRow]>>| {
-        deadline.check()?;
-        Ok(MadeInstances { instances: array_of(&texts, memory)?, rows })
-    };
     let Some(step) = chain.steps.get(step) else { return Err(Error::internal("a chain without this step")) };
     if step.instances.is_request() {
         return Ok(MadeInstances { instances: Arc::clone(request), rows: None });
@@ -126,34 +120,36 @@ pub fn instances_of_step(
         let images = detector.instances.as_ref().ok_or_else(missing_step)?;
         let boxes = detector.predictions.iter().map(|prediction| boxes_of(prediction, max_crops.get()));
         let boxes = boxes.collect::<Result<Vec<_>>>()?;
-        let texts = crops(images, &boxes, margin, (memory, deadline))?;
+        let instances = crops(images, &boxes, margin, (memory, deadline))?;
         let rows = boxes.iter().enumerate().flat_map(|(instance, boxes)| {
             boxes.iter().map(move |detection| StepRow { instance, detection: detection.clone() })
         });
-        return made(texts, Some(rows.collect()));
+        return Ok(MadeInstances { instances, rows: Some(rows.collect()) });
     }
-    let sources = Sources::of(&step.instances, request, done)?;
-    let row = |row: usize| {
-        if row.is_multiple_of(16) {
-            deadline.check()?;
-        }
+    let sources = Sources::of(&step.instances, chain, request, done)?;
+    let mut array = InstanceArray::new(memory)?;
+    for row in 0..sources.count() {
+        array.begin_instance()?;
         match &step.instances {
+            StepInstances::Value(reference) => sources.write(reference, row, (&mut array, deadline))?,
             StepInstances::Members(members) => {
-                let members = members.iter().map(|(name, reference)| {
-                    let name = serde_json::to_string(name).map_err(Error::internal)?;
-                    Ok(format!("{name}:{}", sources.value(chain, reference, row)?))
-                });
-                Ok(format!("{{{}}}", members.collect::<Result<Vec<_>>>()?.join(",")))
+                for (index, (name, reference)) in members.iter().enumerate() {
+                    array.add(if index == 0 { "{" } else { "," })?;
+                    array.add(&serde_json::to_string(name).map_err(Error::internal)?)?;
+                    array.add(":")?;
+                    sources.write(reference, row, (&mut array, deadline))?;
+                }
+                array.add("}")?;
             }
-            StepInstances::Value(reference) => sources.value(chain, reference, row),
-            StepInstances::Crops { .. } => Err(Error::internal("crops are made from boxes")),
+            StepInstances::Crops { .. } => return Err(Error::internal("crops are made from boxes")),
         }
-    };
-    made((0..sources.count()).map(row).collect::<Result<_>>()?, sources.rows.clone())
+    }
+    Ok(MadeInstances { instances: array.finish()?, rows: sources.rows })
 }
 
 /// The values that instances are made of.
 struct Sources<'a> {
+    chain: &'a Chain,
     /// The instances of the request; empty if they are not used.
     request: Vec<&'a RawValue>,
     done: &'a [FinishedStep],
@@ -164,22 +160,33 @@ struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    fn of(instances: &StepInstances, request: &'a ChainInstances, done: &'a [FinishedStep]) -> Result<Sources<'a>> {
+    fn of(
+        instances: &StepInstances,
+        chain: &'a Chain,
+        request: &'a ChainInstances,
+        done: &'a [FinishedStep],
+    ) -> Result<Sources<'a>> {
         let items: Vec<&RawValue> = serde_json::from_str(request.get()).map_err(|_| not_an_array())?;
         let steps = instances.references().filter_map(|reference| match reference.origin {
             ReferenceOrigin::Request => None,
             ReferenceOrigin::Step(step) => done.get(step),
         });
         let rows = { steps }.find_map(|step| step.rows.clone());
-        Ok(Sources { instances: items.len(), request: items, done, rows })
+        Ok(Sources { chain, instances: items.len(), request: items, done, rows })
     }
 
     fn count(&self) -> usize {
         self.rows.as_ref().map_or(self.instances, |rows| rows.len())
     }
 
-    /// Returns the JSON text of a value in a row.
-    fn value(&self, chain: &Chain, reference: &Reference, row: usize) -> Result<String> {
+    /// Writes the JSON text of a value in a row.
+    fn write(
+        &self,
+        reference: &Reference,
+        row: usize,
+        (array, deadline): (&mut InstanceArray, Deadline),
+    ) -> Result<()> {
+        deadline.check()?;
         let rows = self.rows.as_deref();
         let instance = rows.map_or(Some(row), |rows| Some(rows.get(row)?.instance));
         let instance = instance.ok_or_else(missing_step)?;
@@ -192,29 +199,29 @@ impl<'a> Sources<'a> {
                         shown(member)
                     ))
                 };
-                selected(item, reference.member.as_deref(), missing)
+                array.add(selected(item, reference.member.as_deref(), missing)?)
             }
             ReferenceOrigin::Step(step) => {
                 let finished = self.done.get(step).ok_or_else(missing_step)?;
                 let index = if finished.rows.is_some() { row } else { instance };
                 let prediction = finished.predictions.get(index).ok_or_else(missing_step)?;
                 let text = serde_json::to_string(prediction).map_err(Error::internal)?;
-                let name = chain.steps.get(step).map_or("", |step| &*step.name);
+                let name = self.chain.steps.get(step).map_or("", |step| &*step.name);
                 let missing = |member: &str| Error::UnusableOutput {
                     output: format!("{name}.{member}"),
                     problem: "is not a member of the prediction; name another one in `input`".to_owned(),
                 };
-                selected(&text, reference.member.as_deref(), missing)
+                array.add(selected(&text, reference.member.as_deref(), missing)?)
             }
         }
     }
 }
 
 /// Returns a member of a JSON object, or the whole value.
-fn selected(text: &str, member: Option<&str>, missing: impl Fn(&str) -> Error) -> Result<String> {
-    let Some(member) = member else { return Ok(text.to_owned()) };
+fn selected<'a>(text: &'a str, member: Option<&str>, missing: impl Fn(&str) -> Error) -> Result<&'a str> {
+    let Some(member) = member else { return Ok(text) };
     let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(|_| missing(member))?;
-    members.get(member).map(|value| value.get().to_owned()).ok_or_else(|| missing(member))
+    members.get(member).map(|value| value.get()).ok_or_else(|| missing(member))
 }
 
 /// Returns the first objects of a detector's prediction, which are those of the highest scores.
@@ -223,19 +230,6 @@ fn boxes_of(prediction: &Prediction, most: usize) -> Result<Vec<Detection>> {
         Prediction::Detections(found) => Ok(found.iter().take(most).cloned().collect()),
         _ => Err(Error::internal("crops of predictions without boxes")),
     }
-}
-
-/// Joins instances to a JSON array, whose memory is held.
-fn array_of(texts: &[String], memory: &MemoryBudget) -> Result<ChainInstances> {
-    let length = texts.iter().map(|text| text.len() + 1).sum::<usize>() + 1;
-    let held = memory.hold(length)?;
-    let mut text = String::with_capacity(length);
-    for (index, instance) in texts.iter().enumerate() {
-        text.push(if index == 0 { '[' } else { ',' });
-        text.push_str(instance);
-    }
-    text.push(']');
-    Ok(Arc::new(held.of(RawValue::from_string(text).map_err(Error::internal)?)))
 }
 
 fn missing_step() -> Error {
@@ -264,6 +258,7 @@ mod tests {
             model: name.parse().unwrap(),
             version: None,
             instances,
+            budget: None,
         };
         let first = StepInstances::Value(reference(ReferenceOrigin::Request, None));
         Chain { steps: vec![step("first", first), step("second", instances)], answer: ChainAnswer::Last }
@@ -281,7 +276,7 @@ mod tests {
         let detection = || Detection { label: Label::Number(0), score: 0.5, corners: [0.0, 0.0, 1.0, 1.0] };
         let row = |instance| StepRow { instance, detection: detection() };
         let rows = rows.map(|rows| rows.into_iter().map(row).collect());
-        FinishedStep { instances: None, predictions: predictions.into(), rows }
+        FinishedStep { instances: None, predictions: Arc::new(predictions), rows }
     }
 
     #[test]
