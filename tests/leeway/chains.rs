@@ -225,9 +225,9 @@ async fn a_chain_is_described_like_a_model() {
     for (model, instance) in [("tag", text.clone()), ("parts", json!({ "text": text }))] {
         let schema = app.get(&format!("/v1/models/{model}/schema")).await.json();
         assert!(jsonschema::is_valid(&schema["instance"], &instance), "{schema}");
-        let answer =
-            app.predict(&format!("/v1/models/{model}:predict"), json!({ "instances": [instance] }).to_string());
-        let prediction = answer.await.predictions()[0].clone();
+        let body = json!({ "instances": [instance] }).to_string();
+        let answer = app.predict(&format!("/v1/models/{model}:predict"), body).await;
+        let prediction = answer.predictions()[0].clone();
         assert!(jsonschema::is_valid(&schema["prediction"], &prediction), "{schema} {prediction}");
         assert!(!jsonschema::is_valid(&schema["instance"], &json!([1])), "{schema}");
         assert!(!jsonschema::is_valid(&schema["prediction"], &json!({ "embedding": [] })), "{schema}");

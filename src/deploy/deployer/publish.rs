@@ -1,15 +1,12 @@
 //! Publishes the snapshot for new requests, and the metrics of deployments.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use super::Deployer;
 use super::chains::unserved_chains;
-use super::state::{ModelState, State, Unserved};
+use super::state::{ModelState, State};
 use crate::api::admin::Deployment;
-use crate::identity::{ModelName, Version};
+use crate::identity::Version;
 use crate::monitor::DeployedShare;
-use crate::registry::{ServedModel, ServedVersion, Snapshot};
+use crate::registry::{ServedModel, Snapshot};
 
 impl Deployer {
     /// Publishes a snapshot of the loaded versions and the deployments for new requests.
