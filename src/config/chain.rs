@@ -172,7 +172,8 @@ impl Chain {
 
     /// Returns true if a later step cuts boxes out of the images of this step.
     pub fn is_cut(&self, step: usize) -> bool {
-        let cuts = |later: &ChainStep| matches!(later.instances, StepInstances::Crops { detector, .. } if detector == step);
+        let cuts =
+            |later: &ChainStep| matches!(later.instances, StepInstances::Crops { detector, .. } if detector == step);
         self.steps.iter().any(cuts)
     }
 

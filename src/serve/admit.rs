@@ -61,10 +61,9 @@ fn with_steps(catalog: &Catalog, head: Head<'_>) -> Result<(Arc<ServedVersion>, 
     let version = Arc::clone(snapshot.resolve(head.target, head.routing_key)?);
     // The model may have become one with stages of its own meanwhile.
     let Some(chain) = version.chain() else { return Ok((version, None)) };
-    let steps = snapshot.steps_of(chain, head.routing_key).map_err(|error| Error::ModelUnavailable {
-        model: version.model.clone(),
-        reason: error.to_string(),
-    })?;
+    let steps = snapshot
+        .steps_of(chain, head.routing_key)
+        .map_err(|error| Error::ModelUnavailable { model: version.model.clone(), reason: error.to_string() })?;
     Ok((version, Some(steps.into())))
 }
 

@@ -104,7 +104,8 @@ async fn instances_that_a_step_refuses_are_the_fault_of_who_made_them() {
         "{}",
         refused.text
     );
-    let expected = "steps[1] (plus): the model's output \"echo_float64\" is not an instance of this step: instances[0][1]";
+    let expected =
+        "steps[1] (plus): the model's output \"echo_float64\" is not an instance of this step: instances[0][1]";
     assert!(detail(&refused).starts_with(expected), "{}", refused.text);
 }
 
@@ -145,7 +146,8 @@ async fn models_that_cannot_run_crops_are_refused_when_the_chain_is_published() 
     for (name, steps, _) in &chains {
         repository = with_chain(repository, name, steps);
     }
-    repository = with_chain(repository, "eight", &format!("{detect}{}", step("few", "crop = \"blobs\"\nmax_crops = 8")));
+    repository =
+        with_chain(repository, "eight", &format!("{detect}{}", step("few", "crop = \"blobs\"\nmax_crops = 8")));
     let app = TestApp::with(repository.config()).await;
     for (name, _, problem) in &chains {
         let view = app.get(&format!("/v1/models/{name}")).await.json();
@@ -159,8 +161,7 @@ async fn models_that_cannot_run_crops_are_refused_when_the_chain_is_published() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promotion_that_would_take_a_chain_out_of_service_is_refused() {
     let steps = step("echo_float32", "") + &step("plus", "input = \"echo_float32\"");
-    let repository =
-        with_chain(Repository::of("echo_float32").with("plus", 1, "plus_1", PLAIN), "chain", &steps);
+    let repository = with_chain(Repository::of("echo_float32").with("plus", 1, "plus_1", PLAIN), "chain", &steps);
     let app = TestApp::with(repository.config()).await;
     let ask = || app.predict("/v1/models/chain:predict", json!({ "instances": [[1.0, 2.0]] }).to_string());
     repository.add("plus", 2, "wide");
